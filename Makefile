@@ -1,0 +1,98 @@
+# `make test` and `make demo` each work as the first command in a fresh clone: they make a virtual
+# environment in .venv, install what they need and run. Another interpreter: make test PYTHON=python3.12
+
+PYTHON ?= python3
+# More arguments for pytest: make test PYTEST_ARGS='-m "not slow" -x'
+PYTEST_ARGS ?=
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP_INSTALL := $(PY) -m pip install --disable-pip-version-check -c constraints.txt
+
+# Stamps: an installation is repeated only when one of the two files that describe it changes.
+# All of them share one environment and one constraint on torch, so torch is downloaded once.
+VENV_MADE := $(VENV)/.made
+INSTALLED_TEST := $(VENV)/.installed-test
+INSTALLED_DEMO := $(VENV)/.installed-demo
+INSTALLED_BENCH := $(VENV)/.installed-bench
+RECIPE := pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help install test lint demo bench clean
+# Two pips must not write to one environment, even under make -j.
+.NOTPARALLEL:
+
+help:  ## show this list
+	@echo "Targets (each makes $(VENV) and installs what it needs, once):"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+install: $(INSTALLED_TEST)  ## install the package with its test and lint tools
+	@echo "Installed in $(VENV). Activate it with: . $(VENV)/bin/activate"
+
+test: lint  ## lint, then run the tests and the doctests
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+lint: $(INSTALLED_TEST)  ## ruff, mypy and the contract on imports
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports --config setup.cfg --no-logo
+
+demo: $(INSTALLED_DEMO)  ## run examples/demo.py
+	$(PY) examples/demo.py
+
+bench: $(INSTALLED_BENCH)  ## run benchmarks/run.py: time and error side by side
+	$(PY) benchmarks/run.py
+
+clean:  ## remove caches and build products; .venv stays
+	rm -rf build dist skdiffsmooth.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@for folder in skdiffsmooth tests examples benchmarks; do \
+	    if [ -d "$$folder" ]; then \
+	        find "$$folder" -type d -name __pycache__ -prune -exec rm -rf {} +; \
+	    fi; \
+	done
+	@echo "The environment $(VENV) is kept, for torch is slow to install; remove it with: rm -rf $(VENV)"
+
+$(VENV_MADE):
+	@command -v $(PYTHON) >/dev/null 2>&1 || { \
+	    echo "error: $(PYTHON) was not found; install Python 3.11 or newer, or name one:" >&2; \
+	    echo "       make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "error: $(PYTHON) is `$(PYTHON) --version 2>&1`, but Python 3.11 or newer is needed; name one:" >&2; \
+	    echo "       make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	    echo "error: $(PYTHON) has no venv module, which makes the environment $(VENV)." >&2; \
+	    echo "       On Debian and Ubuntu: apt install python3-venv" >&2; \
+	    echo "       or name another Python: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@if $(PY) -m pip --version >/dev/null 2>&1; then \
+	    echo "==> using the environment in $(VENV)"; \
+	else \
+	    echo "==> making the environment in $(VENV) with $(PYTHON)"; \
+	    $(PYTHON) -m venv $(VENV); \
+	fi
+	@touch $@
+
+# $(call pip_install,extras): the package itself is editable, so a change of code needs no new install.
+define pip_install
+	@if ! $(PY) -c 'import torch' >/dev/null 2>&1; then \
+	    echo "==> installing skdiffsmooth[$(1)] and torch in $(VENV);"; \
+	    echo "    torch is large: the first time this takes some minutes"; \
+	else \
+	    echo "==> installing skdiffsmooth[$(1)] in $(VENV); torch is there already"; \
+	fi
+	$(PIP_INSTALL) -e '.[$(1)]'
+	@touch $@
+endef
+
+$(INSTALLED_TEST): $(RECIPE) | $(VENV_MADE)
+	$(call pip_install,test$(comma)lint)
+
+$(INSTALLED_DEMO): $(RECIPE) | $(VENV_MADE)
+	$(call pip_install,demo)
+
+$(INSTALLED_BENCH): $(RECIPE) | $(VENV_MADE)
+	$(call pip_install,bench)
+
+# A comma inside a $(call) must come from a variable.
+comma := ,

@@ -1,0 +1,8 @@
+"""Score-smoothed diffusion: density estimation and sampling without training."""
+
+from ._kde import KDESampler
+from ._manifold_adapted import ManifoldAdaptedDiffusion
+from ._smoothed import SmoothedScoreDiffusion
+
+__all__ = ["KDESampler", "ManifoldAdaptedDiffusion", "SmoothedScoreDiffusion"]
+__version__ = "0.1.0"

@@ -1,0 +1,103 @@
+"""The border between numpy and torch: arrays become tensors here, and come back as float64 arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ._validation import check_choice
+
+__all__ = ["Backend"]
+
+_DTYPES = {"float64": torch.float64, "float32": torch.float32}
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A device and a floating-point type, and the way in and out.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where tensors live.
+    dtype : torch.dtype
+        What they are computed in.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+
+    @classmethod
+    def from_params(cls, device: Any, dtype: Any) -> Backend:
+        """Resolve the estimator parameters `device` and `dtype`.
+
+        Parameters
+        ----------
+        device : str
+            "cpu", "cuda", "cuda:1", "mps", ...
+        dtype : {"float64", "float32"}
+            The precision of the computation.
+
+        Returns
+        -------
+        Backend
+
+        Raises
+        ------
+        TypeError
+            If either is not a string.
+        ValueError
+            If the name is unknown or the device is not present.
+        """
+        resolved_dtype = _DTYPES[check_choice("dtype", dtype, _DTYPES)]
+        if not isinstance(device, str):
+            raise TypeError(
+                f"device={device!r} has type {type(device).__name__}; "
+                "expected a string such as 'cpu' or 'cuda'."
+            )
+        try:
+            resolved = torch.device(device)
+            # Asking for one number is the only test that covers every kind of device.
+            torch.empty(1, device=resolved, dtype=resolved_dtype)
+        except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(
+                f"device={device!r} with dtype={dtype!r} cannot be used here ({reason}). "
+                "Expected a device that torch can reach; device='cpu' always works."
+            ) from error
+        return cls(resolved, resolved_dtype)
+
+    def tensor(self, array: Any) -> torch.Tensor:
+        """Copy an array to the device.
+
+        Parameters
+        ----------
+        array : array-like
+            Numbers of any layout and byte order.
+
+        Returns
+        -------
+        torch.Tensor
+        """
+        # The copy frees us from read-only, negatively strided and big-endian inputs, none of
+        # which torch takes.
+        native = np.array(array, dtype=np.float64, order="C", copy=True)
+        return torch.from_numpy(native).to(device=self.device, dtype=self.dtype)
+
+    @staticmethod
+    def array(tensor: torch.Tensor) -> np.ndarray:
+        """Bring a tensor back as a float64 array.
+
+        Parameters
+        ----------
+        tensor : torch.Tensor
+            A result.
+
+        Returns
+        -------
+        ndarray
+        """
+        return tensor.detach().cpu().numpy().astype(np.float64)

@@ -1,0 +1,92 @@
+"""What the density estimators share: how data comes in, how results go out, the mean as the score."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import DensityMixin
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+
+from ._validation import check_integer, check_sample_weight, merge_duplicates
+
+__all__ = ["DensityEstimatorMixin"]
+
+
+class DensityEstimatorMixin(DensityMixin):
+    """The half of a density estimator that does not depend on the density.
+
+    Classes that use it define ``fit``, ``score_samples`` and ``sample``.
+    """
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Return the mean log-density of the rows of X.
+
+        The mean, not the sum: folds differ in size, and a search should not care.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Held-out rows.
+        y : object, default=None
+            Ignored; there for scikit-learn's calling convention.
+
+        Returns
+        -------
+        float
+            Mean of ``score_samples(X)``, in nats per row.
+        """
+        return float(np.mean(self.score_samples(X)))
+
+    def _check_training(self, X: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return distinct rows and their weights, leaving the estimator as it is."""
+        X = check_array(X, dtype=np.float64, estimator=self, input_name="X")
+        return merge_duplicates(X, check_sample_weight(sample_weight, len(X)))
+
+    def _set_fitted(self, X: Any, **attributes: Any) -> None:
+        """Store what was learned, all at once: a fit that fails must leave the old one whole."""
+        validate_data(self, X, reset=True, skip_check_array=True)
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+    def _check_query(self, X: Any) -> np.ndarray:
+        """Return the rows to be scored, as float64, after comparing them with the training rows."""
+        check_is_fitted(self)
+        return validate_data(self, X, reset=False, dtype=np.float64)
+
+    def _check_draw(self, n_samples: Any, random_state: Any) -> tuple[int, np.random.RandomState]:
+        """Return the number of draws and their source of randomness."""
+        check_is_fitted(self)
+        n = check_integer("n_samples", n_samples, minimum=1)
+        if random_state is None:
+            # Not numpy's global state, which scikit-learn would take: drawing must not disturb it.
+            return n, np.random.RandomState()
+        if isinstance(random_state, np.random.RandomState):
+            return n, random_state
+        return n, np.random.RandomState(check_seed(random_state))
+
+
+def check_seed(random_state: Any) -> int:
+    """Return a seed that was given as an integer.
+
+    Parameters
+    ----------
+    random_state : int
+        The seed.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    TypeError
+        If it is not an integer.
+    ValueError
+        If it is negative or does not fit in 32 bits.
+    """
+    hint = "Pass an integer from 0 to 2**32 - 1, a numpy RandomState, or None."
+    seed = check_integer("random_state", random_state, minimum=0, hint=hint)
+    if seed >= 2**32:
+        raise ValueError(f"random_state={random_state!r} does not fit in 32 bits. {hint}")
+    return seed

@@ -1,0 +1,125 @@
+"""The affine hull of the data: the few coordinates in which everything expensive happens.
+
+Log-domain smoothing acts along the affine hull only (Farghly et al. 2025, Prop. 3.1), so a model in
+the r coordinates of the hull, times an exact Gaussian in the other d - r, is the model in R^d.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["AffineHull"]
+
+
+@dataclass(frozen=True)
+class AffineHull:
+    """The smallest affine subspace that holds every point, in its principal coordinates.
+
+    Parameters
+    ----------
+    center : ndarray of shape (d,)
+        The mean of the points.
+    basis : ndarray of shape (d, r)
+        Orthonormal columns, ordered by decreasing spread.
+    """
+
+    center: np.ndarray
+    basis: np.ndarray
+
+    @classmethod
+    def of(cls, points: np.ndarray) -> AffineHull:
+        """Find the hull of a set of points.
+
+        Parameters
+        ----------
+        points : ndarray of shape (n_points, d)
+            Distinct points; their weights have no say in what they span.
+
+        Returns
+        -------
+        AffineHull
+        """
+        center = points.mean(axis=0)
+        centered = points - center
+        # R of a QR has the singular values of the tall matrix at a fraction of the memory.
+        tall = len(centered) > centered.shape[1]
+        compact = np.linalg.qr(centered, mode="r") if tall else centered
+        _, spread, directions = np.linalg.svd(compact, full_matrices=False)
+        # Rounding leaves singular values of this size in directions the data does not have: the
+        # first term is the SVD's own error, the second that of subtracting a large mean.
+        eps = np.finfo(np.float64).eps
+        rounding = eps * max(points.shape) * spread.max(initial=0.0)
+        rounding += eps * np.sqrt(len(points)) * np.abs(points).max()
+        basis = directions[spread > rounding].T
+        # Signs by the third moment turn with the data, so a rotated data set gets the same
+        # coordinates and, node by node, the same model.
+        skewness = np.sum((centered @ basis) ** 3, axis=0)
+        return cls(center, np.ascontiguousarray(basis * np.where(skewness < 0, -1.0, 1.0)))
+
+    @property
+    def n_features(self) -> int:
+        """Dimension d of the space."""
+        return self.basis.shape[0]
+
+    @property
+    def dimension(self) -> int:
+        """Dimension r of the hull."""
+        return self.basis.shape[1]
+
+    @property
+    def codimension(self) -> int:
+        """Number d - r of directions in which the data has no extent."""
+        return self.n_features - self.dimension
+
+    def split(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Split rows into hull coordinates and what sticks out of the hull.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n, d)
+            Rows in the user's coordinates.
+
+        Returns
+        -------
+        coordinates : ndarray of shape (n, r)
+            Principal coordinates of the projection.
+        residual : ndarray of shape (n, d)
+            The part orthogonal to the hull; exactly zero where the hull is the whole space.
+        """
+        centered = X - self.center
+        coordinates = centered @ self.basis
+        if self.codimension == 0:
+            return coordinates, np.zeros_like(centered)
+        return coordinates, centered - coordinates @ self.basis.T
+
+    def lift(self, coordinates: np.ndarray) -> np.ndarray:
+        """Return the points of the hull with these coordinates.
+
+        Parameters
+        ----------
+        coordinates : ndarray of shape (n, r)
+            Principal coordinates.
+
+        Returns
+        -------
+        ndarray of shape (n, d)
+        """
+        return self.center + coordinates @ self.basis.T
+
+    def project_out(self, vectors: np.ndarray) -> np.ndarray:
+        """Remove from vectors their component along the hull.
+
+        Parameters
+        ----------
+        vectors : ndarray of shape (n, d)
+            Directions, not points.
+
+        Returns
+        -------
+        ndarray of shape (n, d)
+        """
+        if self.codimension == 0:
+            return np.zeros_like(vectors)
+        return vectors - (vectors @ self.basis) @ self.basis.T

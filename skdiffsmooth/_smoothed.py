@@ -1,0 +1,154 @@
+"""SmoothedScoreDiffusion: smoothing in the log domain, in every direction alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ._diffusion import BaseScoreDiffusion
+from ._hull import AffineHull
+from .solvers import Solver
+
+__all__ = ["SmoothedScoreDiffusion"]
+
+
+class SmoothedScoreDiffusion(BaseScoreDiffusion):
+    """Density estimation and sampling by a diffusion whose empirical score is smoothed.
+
+    The score of the data plus Gaussian noise is known in closed form. A reverse diffusion that
+    follows it down to noise level `bandwidth` *is* a Gaussian kernel density estimate. Averaging
+    that score over Gaussian offsets of scale `sigma` averages the log-density, not the density:
+    mass spreads along the data's manifold and not away from it.
+
+    Parameters
+    ----------
+    bandwidth : float or {"auto", "loo"}, default="auto"
+        Noise left at the end of the reverse process, sqrt(v_eps), in units of X: what a KDE calls
+        bandwidth. "loo" is the Gaussian KDE's bandwidth h of highest leave-one-out likelihood,
+        "auto" is 0.85 h (h itself where sigma is 0).
+    sigma : float or "auto", default="auto"
+        Smoothing scale, in units of X. 0 gives the Gaussian KDE exactly; "auto" is 1.5 h. Thin
+        manifolds in many dimensions like 3 h and more. Tune it by held-out likelihood, over
+        ratios to `bandwidth` of 1 to 5.
+    n_nodes : int or "auto", default="auto"
+        Quadrature nodes of the kernel in each noise level, an even number. "auto" is 64, or more
+        where the data span more than 16 dimensions.
+    n_levels : int, default=32
+        Intervals of the noise range, each with nodes of its own. They belong to the model: more of
+        them average away the error of finitely many nodes.
+    n_steps : int, default=32
+        Steps of the solver, rounded up to a multiple of `n_levels`; ``n_steps_`` says to what.
+    solver : {"heun", "euler", "euler-maruyama"} or Solver, default="heun"
+        How the flow is followed. "euler-maruyama" samples the reverse SDE, whose law is not the one
+        that `score_samples` reports, so `score_samples` then raises.
+    terminal : {"empirical", "gaussian"}, default="empirical"
+        What the reverse process starts from: the noised data themselves, or a Gaussian about their
+        mean as in research code.
+    terminal_scale : float or "auto", default="auto"
+        Noise scale sqrt(v_T) at the start of the reverse process, in units of X. "auto" is the
+        largest of the data's widest standard deviation, 3 sigma and 2 bandwidth.
+    device : str, default="cpu"
+        Where to compute, as torch names it ("cuda", "cuda:1", "mps").
+    dtype : {"float64", "float32"}, default="float64"
+        Precision of the computation; results are float64 arrays either way.
+    random_state : int, RandomState or None, default=None
+        Seed of the node sets. None is a fixed seed: fits are reproducible without asking.
+    memory_limit : float, default=1024
+        Bound on temporaries, in MiB.
+
+    Attributes
+    ----------
+    bandwidth_ : float
+        The bandwidth used, in units of X.
+    sigma_ : float
+        The smoothing scale used, in units of X.
+    points_ : ndarray of shape (n_points, n_features)
+        Distinct training rows of positive weight.
+    weights_ : ndarray of shape (n_points,)
+        Their weights; they sum to one.
+    hull_ : AffineHull
+        The affine hull of the points, in which the flow runs.
+    kernel_ : GaussianKernel
+        The smoothing kernel; ``kernel_.nodes(level)`` gives its nodes.
+    terminal_ : {"empirical", "gaussian"}
+        The terminal law used.
+    noise_levels_ : NoiseLevels
+        The noise range and its intervals.
+    n_steps_ : int
+        Number of steps of the solver.
+    n_features_in_ : int
+        Number of features.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Column names, where X had them.
+
+    See Also
+    --------
+    KDESampler : Smoothing in the data domain; what this becomes at sigma = 0.
+    ManifoldAdaptedDiffusion : Smoothing along given or learned directions only.
+
+    Notes
+    -----
+    One evaluation of the field takes about ``(r + 2) * n_queries * n_nodes * n_points``
+    multiply-adds, r the dimension of the data's affine hull, at most ``min(n_features, n_points -
+    1)``; a likelihood takes two for each step.
+
+    Isotropic noise and an isotropic kernel want features of comparable units: put a StandardScaler
+    before. On strongly correlated columns a Gaussian mixture is often better.
+
+    References
+    ----------
+    T. Farghly, P. Potaptchik, S. Howard, G. Deligiannidis, J. Pidstrigach, Diffusion Models and the
+    Manifold Hypothesis: Log-Domain Smoothing is Geometry Adaptive, NeurIPS 2025, arXiv:2510.02305,
+    eq. 5-7.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdiffsmooth import SmoothedScoreDiffusion
+    >>> rng = np.random.RandomState(0)
+    >>> angle = rng.uniform(0, 2 * np.pi, size=60)
+    >>> X = np.column_stack([np.cos(angle), np.sin(angle)])
+    >>> model = SmoothedScoreDiffusion(bandwidth=0.05, sigma=0.15).fit(X)
+    >>> radius = np.linalg.norm(model.sample(200, random_state=0), axis=1)
+    >>> bool(np.abs(np.median(radius) - 1) < 0.03)
+    True
+    >>> model.score_samples([[1.0, 0.0]]) > model.score_samples([[0.0, 0.0]])
+    array([ True])
+    """
+
+    def __init__(
+        self,
+        bandwidth: float | str = "auto",
+        sigma: float | str = "auto",
+        *,
+        n_nodes: int | str = "auto",
+        n_levels: int = 32,
+        n_steps: int = 32,
+        solver: str | Solver = "heun",
+        terminal: str = "empirical",
+        terminal_scale: float | str = "auto",
+        device: str = "cpu",
+        dtype: str = "float64",
+        random_state: Any = None,
+        memory_limit: float = 1024,
+    ) -> None:
+        super().__init__(
+            bandwidth,
+            sigma,
+            n_nodes=n_nodes,
+            n_levels=n_levels,
+            n_steps=n_steps,
+            solver=solver,
+            terminal=terminal,
+            terminal_scale=terminal_scale,
+            device=device,
+            dtype=dtype,
+            random_state=random_state,
+            memory_limit=memory_limit,
+        )
+
+    def _smoothing_factor(
+        self, points: np.ndarray, weights: np.ndarray, hull: AffineHull
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        return np.eye(hull.dimension), {}

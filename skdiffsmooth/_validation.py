@@ -1,0 +1,212 @@
+"""Checks of parameters and data that name the culprit, the value, what is expected and the next step."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+
+__all__ = [
+    "check_choice",
+    "check_integer",
+    "check_real",
+    "check_sample_weight",
+    "merge_duplicates",
+]
+
+
+def check_real(
+    name: str, value: Any, *, minimum: float = 0.0, strict: bool = True, hint: str = ""
+) -> float:
+    """Return `value` as a float after checking that it is a finite number above `minimum`.
+
+    Parameters
+    ----------
+    name : str
+        The parameter's name, for the message.
+    value : object
+        What the user passed.
+    minimum : float, default=0.0
+        The bound below.
+    strict : bool, default=True
+        Whether the bound itself is excluded.
+    hint : str, default=""
+        The next step, appended to the message.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    TypeError
+        If `value` is not a real number (booleans and strings are not).
+    ValueError
+        If `value` is NaN, infinite or below the bound.
+    """
+    expected = f"a finite number {'>' if strict else '>='} {minimum:g}"
+    hint = f" {hint}" if hint else ""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
+        raise TypeError(
+            f"{name}={value!r} has type {type(value).__name__}; expected {expected}.{hint}"
+        )
+    number = float(value)
+    if not np.isfinite(number) or number < minimum or (strict and number == minimum):
+        raise ValueError(f"{name}={value!r} is out of range; expected {expected}.{hint}")
+    return number
+
+
+def check_integer(name: str, value: Any, *, minimum: int = 1, hint: str = "") -> int:
+    """Return `value` as an int after checking its type and its lower bound.
+
+    Parameters
+    ----------
+    name : str
+        The parameter's name, for the message.
+    value : object
+        What the user passed.
+    minimum : int, default=1
+        The smallest value allowed.
+    hint : str, default=""
+        The next step, appended to the message.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    TypeError
+        If `value` is not an integer (booleans and floats are not).
+    ValueError
+        If `value` is below `minimum`.
+    """
+    hint = f" {hint}" if hint else ""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Integral):
+        raise TypeError(
+            f"{name}={value!r} has type {type(value).__name__}; "
+            f"expected an integer >= {minimum}.{hint}"
+        )
+    if value < minimum:
+        raise ValueError(f"{name}={value!r} is too small; expected an integer >= {minimum}.{hint}")
+    return int(value)
+
+
+def check_choice(name: str, value: Any, choices: Collection[str], *, hint: str = "") -> str:
+    """Return `value` after checking that it is one of `choices`.
+
+    Parameters
+    ----------
+    name : str
+        The parameter's name, for the message.
+    value : object
+        What the user passed.
+    choices : collection of str
+        The names that are known.
+    hint : str, default=""
+        The next step, appended to the message.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    TypeError
+        If `value` is not a string.
+    ValueError
+        If `value` is not among the choices.
+    """
+    known = ", ".join(repr(choice) for choice in sorted(choices))
+    hint = f" {hint}" if hint else ""
+    if not isinstance(value, str):
+        raise TypeError(
+            f"{name}={value!r} has type {type(value).__name__}; expected one of {known}.{hint}"
+        )
+    if value not in choices:
+        raise ValueError(f"{name}={value!r} is not known; expected one of {known}.{hint}")
+    return value
+
+
+def check_sample_weight(sample_weight: Any, n_samples: int) -> np.ndarray:
+    """Return the weights of the rows as a float64 array of shape (n_samples,).
+
+    Parameters
+    ----------
+    sample_weight : array-like of shape (n_samples,) or None
+        Non-negative weights; None gives every row the weight one. Only ratios matter.
+    n_samples : int
+        The number of rows of X.
+
+    Returns
+    -------
+    ndarray of shape (n_samples,)
+
+    Raises
+    ------
+    ValueError
+        If the shape is wrong, a weight is negative, NaN or infinite, or all of them are zero.
+    """
+    if sample_weight is None:
+        return np.ones(n_samples)
+    try:
+        weight = np.asarray(sample_weight, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"sample_weight of type {type(sample_weight).__name__} is not numeric; "
+            f"expected {n_samples} real numbers >= 0."
+        ) from error
+    if weight.shape != (n_samples,):
+        raise ValueError(
+            f"sample_weight has shape {weight.shape}; expected ({n_samples},), one weight a row of X. "
+            "Sample weights must be 1D array or scalar."
+        )
+    if not np.all(np.isfinite(weight)):
+        raise ValueError(
+            f"sample_weight holds {np.sum(~np.isfinite(weight))} values that are NaN or infinite; "
+            "expected finite weights >= 0. Drop those rows or give them weight 0."
+        )
+    if np.any(weight < 0):
+        raise ValueError(
+            f"sample_weight has negative values (smallest {weight.min():g}); expected weights >= 0."
+        )
+    if not np.any(weight > 0):
+        raise ValueError(
+            "sample_weight is zero for every row; expected at least one positive weight. "
+            "Pass sample_weight=None to weigh all rows equally."
+        )
+    return weight
+
+
+def merge_duplicates(X: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct rows of positive weight, in lexicographic order, and their total weights.
+
+    A row of weight k and k equal rows are the same data: merging them makes that true to the last
+    bit, makes the fit independent of the order of the rows, and turns leave-one-out into
+    leave-one-value-out, which is what keeps it finite on rounded data.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        Training rows.
+    weight : ndarray of shape (n_samples,)
+        Checked weights.
+
+    Returns
+    -------
+    points : ndarray of shape (n_points, n_features)
+        Distinct rows.
+    weights : ndarray of shape (n_points,)
+        Their shares; they sum to one.
+    """
+    kept = weight > 0
+    # Adding zero turns -0.0 into 0.0, which np.unique would otherwise keep apart in some versions.
+    points, inverse = np.unique(X[kept] + 0.0, axis=0, return_inverse=True)
+    # Scaling by the largest weight first: weights of 1e300 must not overflow in their sum.
+    shares = weight[kept] / weight.max()
+    weights = np.bincount(inverse.ravel(), weights=shares, minlength=len(points))
+    # A share may underflow beside one 300 decades larger; it then has no say in any sum.
+    positive = weights > 0
+    return points[positive], weights[positive] / weights[positive].sum()

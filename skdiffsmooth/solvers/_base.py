@@ -1,0 +1,71 @@
+"""What a solver is, and the one loop that runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import ClassVar, Protocol, runtime_checkable
+
+import torch
+
+from ..noise import Step
+from ..scores import ScoreField, ScoreSchedule
+
+__all__ = ["ODESolver", "Solver", "solve"]
+
+Draw = Callable[[], torch.Tensor]
+
+
+@runtime_checkable
+class Solver(Protocol):
+    """A scheme that moves samples from one noise scale to another.
+
+    `order` is the power of the step with which its global error falls (weak order for a stochastic
+    one); `is_stochastic` says whether it consumes noise.
+    """
+
+    order: ClassVar[int]
+    is_stochastic: ClassVar[bool]
+
+    def step(
+        self, field: ScoreField, x: torch.Tensor, start: float, end: float, draw: Draw
+    ) -> torch.Tensor:
+        """Move samples from noise scale `start` to noise scale `end`."""
+        ...
+
+
+class ODESolver(Solver, Protocol):
+    """A deterministic solver, which can carry the log-density along."""
+
+    def step_with_log_density(
+        self, field: ScoreField, x: torch.Tensor, start: float, end: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the moved samples and log p_start(x_start) - log p_end(x_end)."""
+        ...
+
+
+def solve(
+    solver: Solver, schedule: ScoreSchedule, x: torch.Tensor, steps: Iterable[Step], draw: Draw
+) -> torch.Tensor:
+    """Follow a schedule of score fields through a sequence of steps.
+
+    Parameters
+    ----------
+    solver : Solver
+        The scheme.
+    schedule : ScoreSchedule
+        The fields.
+    x : torch.Tensor of shape (n, r)
+        Samples at the first step's start.
+    steps : iterable of Step
+        Moves, each inside one level.
+    draw : callable
+        Returns standard normal noise of the shape of `x`; only a stochastic solver calls it.
+
+    Returns
+    -------
+    torch.Tensor of shape (n, r)
+        Samples at the last step's end.
+    """
+    for step in steps:
+        x = solver.step(schedule.at(step.level), x, step.start, step.end, draw)
+    return x
