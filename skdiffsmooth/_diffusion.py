@@ -20,12 +20,11 @@ from .kernels import GaussianKernel, default_n_nodes
 from .likelihood import flow_log_density
 from .noise import NoiseLevels
 from .scores import ScoreSchedule
-from .solvers import SOLVERS, Solver, solve
+from .solvers import SOLVERS, ODESolver, Solver, solve
 
 __all__ = ["BaseScoreDiffusion"]
 
-# Both in units of the leave-one-out bandwidth of the Gaussian KDE. With these two numbers, untouched,
-# the smoothed score beats that KDE on held-out rows of every table in the page on defaults.
+# Both in units of the leave-one-out bandwidth of the Gaussian KDE; docs/accuracy.md has the evidence.
 _BANDWIDTH_FACTOR = 0.85
 _SIGMA_FACTOR = 1.5
 
@@ -175,16 +174,16 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         """
         X = self._check_query(X)
         solver = self._resolve_solver()
-        if solver.is_stochastic:
+        if not isinstance(solver, ODESolver):
             raise ValueError(
-                f"solver={self.solver!r} is stochastic: the law of its samples has no computable "
-                "density. Use set_params(solver='heun') for score_samples; with a smoothed score "
-                "the two laws differ."
+                f"solver={self.solver!r} is stochastic, or does not carry log-densities along; "
+                "score_samples needs one that does, such as solver='heun'. With a smoothed score the "
+                "law of a stochastic solver's samples is another one, without a computable density."
             )
         backend, coordinates, schedule = self._schedule()
         queries, residual = self.hull_.split(X)
         within = flow_log_density(
-            solver,  # type: ignore[arg-type]
+            solver,
             schedule,
             backend.tensor(queries),
             self._steps(),

@@ -30,7 +30,7 @@ __all__ = ["Moments", "Nodes", "Posterior"]
 # nats, squared distances are summed from coordinate differences instead: slower, right at any v.
 _EXPONENT_ERROR = {torch.float64: 1e-10, torch.float32: 1e-3}
 
-# Elements of a (queries, points) tile: enough work to pay for starting threads, small enough that what
+# Elements of a tile's widest matrix: enough work to pay for starting threads, small enough that what
 # one operation makes is still in the cache for the next (flat from 2^19 to 2^21, twice as slow at 2^16).
 _TILE = 2**20
 
@@ -354,7 +354,8 @@ class Posterior:
 
     def _rows_per_tile(self, n_nodes: int) -> int:
         within_budget = self._budget // 2 // self._elements_per_row(n_nodes)
-        return max(1, min(within_budget, _TILE // self.n_points))
+        widest = max(self.n_points, (self.dimension + 2) * n_nodes)
+        return max(1, min(within_budget, _TILE // widest))
 
 
 def _exp_(exponents: torch.Tensor, floor: float) -> torch.Tensor:

@@ -33,6 +33,7 @@ class Solver(Protocol):
         ...
 
 
+@runtime_checkable
 class ODESolver(Solver, Protocol):
     """A deterministic solver, which can carry the log-density along."""
 

@@ -1,0 +1,71 @@
+"""Held-out log-likelihood of the untouched defaults against the leave-one-out-tuned KDE.
+
+Data ship with scikit-learn. Equal rows are dropped and one rounding unit of uniform noise is added,
+columns are standardised with the training rows, 30 % of the rows are held out, three splits.
+"""
+
+import numpy as np
+from sklearn import datasets
+from sklearn.decomposition import PCA
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import StandardScaler
+
+from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
+
+
+def unrounded(X, rng):
+    """Drop equal rows and add noise of one rounding unit to each column."""
+    X = np.unique(X, axis=0)
+    units = [np.diff(np.unique(column)).min() for column in X.T]
+    return X + units * rng.uniform(-0.5, 0.5, size=X.shape)
+
+
+def tables(rng):
+    """Return the data sets by name; those with a star are synthetic."""
+    cells = unrounded(datasets.load_breast_cancer().data, rng)
+    digits, label = datasets.load_digits(return_X_y=True)
+    digits = digits + rng.uniform(size=digits.shape)
+    angle = rng.uniform(0, 2 * np.pi, (300, 1))
+    circle = np.hstack([np.cos(angle), np.sin(angle), np.zeros((300, 8))])
+    return {
+        "iris": unrounded(datasets.load_iris().data, rng),
+        "wine": unrounded(datasets.load_wine().data, rng),
+        "diabetes, without sex": unrounded(np.delete(datasets.load_diabetes().data, 1, 1), rng),
+        "breast cancer, means": cells[:, :10],
+        "breast cancer, all": cells,
+        "breast cancer, radius and area": cells[:, [0, 3]],
+        "digits, 8 PCs": PCA(8, random_state=0).fit_transform(digits),
+        "digits, 16 PCs": PCA(16, random_state=0).fit_transform(digits),
+        "digit 4, 16 PCs": PCA(16, random_state=0).fit_transform(digits[label == 4]),
+        "two moons, noise 0.05 *": datasets.make_moons(600, noise=0.05, random_state=0)[0],
+        "swiss roll *": datasets.make_swiss_roll(600, noise=0.3, random_state=0)[0],
+        "circle in R^10 *": circle + 0.05 * rng.normal(size=circle.shape),
+        "normal in R^5 *": rng.normal(size=(400, 5)),
+        "Student t(3) in R^4 *": rng.standard_t(3, size=(500, 4)),
+    }
+
+
+def run(n_splits=3):
+    """Print the table."""
+    print("Defaults: held-out nats a row, KDE (leave-one-out) and the untouched smoothed score\n")
+    print("| data | N | d | KDE | smoothed | gain, mean (worst split) |")
+    print("|---|---|---|---|---|---|")
+    for name, X in tables(np.random.RandomState(0)).items():
+        pairs = []
+        for split in range(n_splits):
+            train, test = train_test_split(X, test_size=0.3, random_state=split)
+            scaler = StandardScaler().fit(train)
+            train, test = scaler.transform(train), scaler.transform(test)
+            kde = KDESampler(bandwidth="loo").fit(train)
+            pairs.append((kde.score(test), SmoothedScoreDiffusion().fit(train).score(test)))
+        kde, smoothed = np.transpose(pairs)
+        gain = smoothed - kde
+        print(
+            f"| {name} | {len(train)} | {X.shape[1]} | {kde.mean():.2f} | {smoothed.mean():.2f} "
+            f"| {gain.mean():+.2f} ({gain.min():+.2f}) |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,307 @@
+"""Tests of bandwidth selection: rules of thumb against scipy, leave-one-out against a dense scan."""
+
+import math
+
+import numpy as np
+import oracles
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from skdiffsmooth._backend import Backend
+from skdiffsmooth._validation import merge_duplicates
+from skdiffsmooth.bandwidth import (
+    gaussian_leave_one_out,
+    maximize_leave_one_out,
+    nearest_distances,
+    scott,
+    silverman,
+    stationary_bracket,
+)
+
+DOUBLE = Backend.from_params("cpu", "float64")
+RULES = {"scott": scott, "silverman": silverman}
+
+
+def loo_bandwidth(points, weights, codimension=0, backend=DOUBLE):
+    centered = points - points.mean(axis=0)
+    return gaussian_leave_one_out(centered, weights, codimension, backend, 16.0)
+
+
+def scan(points, weights, bandwidths, codimension=0):
+    return np.array([oracles.leave_one_out(points, weights, h, codimension) for h in bandwidths])
+
+
+@st.composite
+def data(draw, min_points=3):
+    """Rows without ties: blobs, or rows at distances of many sizes; equal or unequal weights."""
+    rng = np.random.RandomState(draw(st.integers(0, 2**20)))
+    n, d = draw(st.integers(min_points, 7)), draw(st.integers(1, 4))
+    points = rng.standard_normal((n, d))
+    if draw(st.booleans()):
+        points *= 10.0 ** rng.uniform(-4, 0, (n, 1))
+    if draw(st.booleans()):
+        points[: n // 2] += 5
+    weights = rng.dirichlet(np.ones(n)) if draw(st.booleans()) else np.full(n, 1 / n)
+    return points, weights
+
+
+# ------------------------------------------------------------------------------ rules of thumb
+
+
+@settings(deadline=None, max_examples=50)
+@given(data=data(), rule=st.sampled_from(list(RULES)), log_scale=st.integers(-6, 6))
+def test_rule_of_thumb(data, rule, log_scale):
+    """scipy's gaussian_kde has a matrix, factor^2 times the covariance; its diagonal is meant."""
+    points, weights = data
+    points = 10.0**log_scale * points[:, :1]  # one column, for scipy must invert the matrix
+    kde = stats.gaussian_kde(points.T, bw_method=rule, weights=weights)
+    np.testing.assert_allclose(
+        RULES[rule](points, weights), np.sqrt(np.diag(kde.covariance)), rtol=1e-10
+    )
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_rule_of_thumb_in_several_dimensions(rule, weighted):
+    rng = np.random.RandomState(0)
+    points = rng.standard_normal((40, 5)) * [1.0, 1e-3, 1e4, 2.0, 3.0]
+    weights = rng.dirichlet(np.ones(40)) if weighted else np.full(40, 1 / 40)
+    kde = stats.gaussian_kde(points.T, bw_method=rule, weights=weights)
+    found = RULES[rule](points, weights)
+    np.testing.assert_allclose(found, np.sqrt(np.diag(kde.covariance)), rtol=1e-10)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_rule_of_thumb_without_a_spread(rule):
+    with pytest.raises(ValueError, match="at least two distinct rows"):
+        RULES[rule](np.zeros((1, 2)), np.ones(1))
+    constant = np.array([[0.0, 1.0, 5.0], [0.0, 2.0, 5.0]])
+    with pytest.raises(ValueError, match=r"constant columns \[0, 2\]"):
+        RULES[rule](constant, np.full(2, 0.5))
+
+
+# ------------------------------------------------------------------------------------ bracket
+
+
+@settings(deadline=None, max_examples=50)
+@given(data=data(min_points=2))
+def test_nearest_distances(data):
+    points, _ = data
+    for i, found in enumerate(nearest_distances(points)):
+        expected = min(math.dist(points[i], other) for j, other in enumerate(points) if j != i)
+        assert found == pytest.approx(expected, rel=1e-9)
+
+
+@settings(deadline=None, max_examples=40)
+@given(data=data())
+def test_bracket_holds_every_stationary_point(data):
+    """Outside the bracket the likelihood rises towards it: seen on a dense scan, thirty-fold wider."""
+    points, weights = data
+    lower, upper = stationary_bracket(points, weights)
+    assert 0 < lower <= upper
+    # Away from the ends, where a difference is rounding and not a slope.
+    below = scan(points, weights, np.geomspace(lower / 30, lower * (1 - 1e-9), 15))
+    above = scan(points, weights, np.geomspace(upper * (1 + 1e-9), upper * 30, 15))
+    assert np.all(np.diff(below) > 0)
+    assert np.all(np.diff(above) < 0)
+
+
+def test_bracket_by_hand():
+    """Points 0, 1 and 3: nearest at 1, 1 and 2, the others at mean squares 5, 5/2 and 13/2."""
+    points, weights = np.array([[0.0], [1.0], [3.0]]), np.full(3, 1 / 3)
+    expected = math.sqrt((1 + 1 + 4) / 3), math.sqrt((5 + 2.5 + 6.5) / 3)
+    assert stationary_bracket(points, weights) == pytest.approx(expected)
+    # In the plane the same distances are shared by two dimensions.
+    flat = np.column_stack([points, np.zeros(3)])
+    in_plane = tuple(h / math.sqrt(2) for h in expected)
+    assert stationary_bracket(flat, weights) == pytest.approx(in_plane)
+    # Weights 1/2, 1/4, 1/4: the others of each point share what it leaves.
+    weights = np.array([0.5, 0.25, 0.25])
+    expected = (
+        math.sqrt(0.5 * 1 + 0.25 * 1 + 0.25 * 4),
+        math.sqrt(0.5 * (1 + 9) / 2 + 0.25 * (2 * 1 + 4) / 3 + 0.25 * (2 * 9 + 4) / 3),
+    )
+    assert stationary_bracket(points, weights) == pytest.approx(expected)
+
+
+def test_one_point_has_no_other():
+    for function in (nearest_distances, lambda X: stationary_bracket(X, np.ones(1))):
+        with pytest.raises(ValueError, match="at least two distinct rows"):
+            function(np.zeros((1, 2)))
+
+
+# ------------------------------------------------------------------------------- the maximiser
+
+
+def flatness(dimension):
+    """How much lower the likelihood is at 0.1 % from its top, in nats: it falls by d log(h)^2 a row,
+    and by three times that where the points compete.
+    """
+    return 3e-6 * dimension + 1e-9
+
+
+@settings(deadline=None, max_examples=30)
+@given(data=data())
+def test_leave_one_out_finds_the_top_of_a_scan(data):
+    points, weights = data
+    lower, upper = stationary_bracket(points, weights)
+    h = loo_bandwidth(points, weights)
+    assert lower * (1 - 1e-9) <= h <= upper * (1 + 1e-9)
+    top = scan(points, weights, np.geomspace(lower / 2, upper * 2, 60)).max()
+    assert oracles.leave_one_out(points, weights, h) >= top - flatness(points.shape[1])
+
+
+@settings(deadline=None, max_examples=15)
+@given(data=data(), codimension=st.integers(1, 20))
+def test_further_dimensions(data, codimension):
+    """The same as adding columns of zeros, to the likelihood and to the data."""
+    points, weights = data
+    d = points.shape[1] + codimension
+    h = loo_bandwidth(points, weights, codimension)
+    padded = np.column_stack([points, np.zeros((len(points), codimension))])
+    lower, upper = stationary_bracket(padded, weights)
+    assert lower * (1 - 1e-9) <= h <= upper * (1 + 1e-9)
+    top = scan(points, weights, np.geomspace(lower / 2, upper * 2, 40), codimension).max()
+    assert oracles.leave_one_out(points, weights, h, codimension) >= top - flatness(d)
+    # A bandwidth is found to 0.1 %, either way.
+    assert loo_bandwidth(padded, weights) == pytest.approx(h, rel=3e-3)
+
+
+def test_leave_one_out_of_many_points():
+    """N = 60, where the twelve bandwidths of the first search are far apart in likelihood."""
+    rng = np.random.RandomState(0)
+    angle = rng.uniform(0, 2 * np.pi, 60)
+    points = np.column_stack([np.cos(angle), np.sin(angle)])
+    points = np.concatenate([points[:30], 0.05 * points[30:] + 3])
+    weights = np.full(60, 1 / 60)
+    h = loo_bandwidth(points, weights)
+    lower, upper = stationary_bracket(points, weights)
+    top = scan(points, weights, np.geomspace(lower, upper, 40)).max()
+    assert oracles.leave_one_out(points, weights, h) >= top - flatness(2)
+
+
+@pytest.mark.parametrize("n_points", [2, 3, 4])
+def test_equidistant_points(n_points):
+    """A simplex: every distance is the same, the bracket is a point, and h^2 d = distance^2."""
+    rng = np.random.RandomState(0)
+    for size in rng.uniform(0.1, 10, 20):
+        if n_points == 2:
+            points = size * rng.standard_normal((2, 3))
+        else:
+            points = size * np.eye(n_points)[:, : n_points + 1]
+        distance = math.dist(points[0], points[1])
+        h = loo_bandwidth(points, np.full(n_points, 1 / n_points))
+        assert h == pytest.approx(distance / math.sqrt(points.shape[1]), rel=1e-3)
+
+
+@pytest.mark.parametrize("share", [1e-3, 1e-12, 1e-20, 1e-200])
+def test_one_point_outweighs_all_others(share):
+    """Left out, it leaves a sum of small weights, not one minus itself.
+
+    The likelihood is then the heavy point's alone, seen from two others at distances 1 and 2.
+    """
+    points = np.array([[0.0], [1.0], [-2.0]])
+    weights = np.array([1.0, share / 2, share / 2]) / (1 + share)
+    h = loo_bandwidth(points, weights)
+    lower, upper = 1.0, 2.0
+    top = scan(points, weights, np.geomspace(lower / 2, upper * 2, 60)).max()
+    assert oracles.leave_one_out(points, weights, h) >= top - flatness(1)
+
+
+@settings(deadline=None, max_examples=15)
+@given(data=data(), log_scale=st.integers(-6, 6))
+def test_bandwidth_is_in_units_of_the_data(data, log_scale):
+    points, weights = data
+    scaled = loo_bandwidth(10.0**log_scale * points, weights)
+    assert scaled == pytest.approx(10.0**log_scale * loo_bandwidth(points, weights), rel=3e-3)
+
+
+def test_single_precision():
+    """Likelihoods are good to 1e-3 nats and flat: h to 5 %, and no worse by more than 1e-3."""
+    rng = np.random.RandomState(1)
+    points, weights = rng.standard_normal((30, 2)), np.full(30, 1 / 30)
+    single = loo_bandwidth(points, weights, backend=Backend.from_params("cpu", "float32"))
+    double = loo_bandwidth(points, weights)
+    assert single == pytest.approx(double, rel=0.05)
+    loss = np.ptp(scan(points, weights, [single, double]))
+    assert loss < 1e-3
+
+
+# ---------------------------------------------------------------------------------- duplicates
+
+
+def test_equal_rows_are_left_out_together():
+    """Leaving out one row of two equal ones, the likelihood grows without bound as h falls. Leaving
+    out all that are equal, it is the likelihood of a value, and it has a top.
+    """
+    X = (
+        np.random.RandomState(0)
+        .standard_normal((10, 1))
+        .repeat([2, 3, 4, 2, 2, 2, 3, 5, 2, 5], axis=0)
+    )
+    points, weights = merge_duplicates(X, np.ones(30))
+    assert len(points) == 10
+    h = loo_bandwidth(points, weights)
+
+    def of_values(h):
+        total = 0.0
+        for x in X:
+            others = X[X[:, 0] != x[0]]
+            equal = np.full(len(others), -math.log(len(others)))
+            total += oracles.look(others, equal, x, h * h).log_density / len(X)
+        return total
+
+    def of_rows(h):
+        return oracles.leave_one_out(X, np.full(30, 1 / 30), h)
+
+    top = max(of_values(other) for other in np.geomspace(0.01, 2, 60))
+    assert of_values(h) >= top - flatness(1)
+    assert of_rows(1e-6) < of_rows(1e-9) > of_rows(h)
+
+
+def test_repeating_every_row_changes_nothing():
+    X = np.random.RandomState(0).standard_normal((20, 2))
+    once = merge_duplicates(X, np.ones(20))
+    twice = merge_duplicates(np.concatenate([X, X]), np.ones(40))
+    assert loo_bandwidth(*once) == loo_bandwidth(*twice)
+
+
+# ------------------------------------------------------------------ the search, on any function
+
+
+def test_search_finds_the_higher_of_two_hills():
+    """Hills in log h at 0.1 and 10, wider than the grid's spacing; the left one is the higher."""
+
+    def two_hills(h):
+        x = math.log10(h)
+        return math.exp(-8 * (x + 1) ** 2) + 0.9 * math.exp(-8 * (x - 1) ** 2)
+
+    assert maximize_leave_one_out(two_hills, 1e-2, 1e2) == pytest.approx(0.1, rel=2e-3)
+
+
+@pytest.mark.parametrize("top", [0.01, 0.0137, 1.0, 80.0, 100.0])
+def test_search_reaches_the_ends(top):
+    found = maximize_leave_one_out(lambda h: -(math.log(h / top) ** 2), 0.01, 100.0)
+    assert found == pytest.approx(top, rel=2e-3)
+
+
+def test_search_on_a_likelihood_with_an_edge():
+    """Zero likelihood below 1, as compact kernels have it, and falling above: the top is the edge.
+
+    No better is known than the grid of twelve; the search must not do worse, or stop at -inf.
+    """
+
+    def edge(h):
+        return -math.log(h) if h >= 1 else -math.inf
+
+    found = maximize_leave_one_out(edge, 0.1, 10.0)
+    grid = np.geomspace(0.1, 10.0, 12)
+    assert 1 <= found <= grid[grid >= 1].min()
+
+
+def test_search_in_an_empty_interval():
+    """Lower and upper equal, or crossed by rounding."""
+    for upper in (2.0, 2.0 * (1 - 1e-15)):
+        assert maximize_leave_one_out(lambda h: -h, 2.0, upper) == pytest.approx(2.0)

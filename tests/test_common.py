@@ -1,0 +1,842 @@
+"""The contract with scikit-learn and numpy that every estimator keeps.
+
+scikit-learn's own checks come first. They look neither at `sample` nor at the energy and its
+gradient, so the rest of the file does. The laws hold for each of the models listed below, which
+between them take every branch of the estimators; a new estimator gets its lines there.
+"""
+
+import copy
+import pickle
+import random
+import warnings
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.stats import multivariate_normal, norm
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import check_random_state, get_tags
+from sklearn.utils.estimator_checks import (
+    check_dataframe_column_names_consistency,
+    parametrize_with_checks,
+)
+
+from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
+from skdiffsmooth.manifolds import AffineSubspace
+
+CLASSES = [KDESampler, SmoothedScoreDiffusion, ManifoldAdaptedDiffusion]
+
+# Coarse, for these laws hold at any resolution.
+COARSE = {"n_nodes": 16, "n_levels": 6, "n_steps": 6}
+
+# Models with fixed scales. The bandwidths leave some rows out of reach of the compact kernels.
+FIXED = {
+    "kde-gaussian": KDESampler(0.6),
+    "kde-tophat": KDESampler(1.2, "tophat"),
+    "kde-epanechnikov": KDESampler(1.2, "epanechnikov"),
+    "kde-exponential": KDESampler(0.4, "exponential"),
+    "kde-linear": KDESampler(1.2, "linear"),
+    "kde-cosine": KDESampler(1.2, "cosine"),
+    "kde-bandwidth-per-feature": KDESampler([0.9, 0.6, 0.3]),
+    "smoothed": SmoothedScoreDiffusion(0.3, 0.5, **COARSE),
+    "smoothed-euler": SmoothedScoreDiffusion(0.3, 0.5, solver="euler", **COARSE),
+    "smoothed-gaussian-terminal": SmoothedScoreDiffusion(0.3, 0.5, terminal="gaussian", **COARSE),
+    "smoothed-not-at-all": SmoothedScoreDiffusion(0.3, 0.0, **COARSE),
+    "adapted-components": ManifoldAdaptedDiffusion(0.3, 0.5, n_components=1, **COARSE),
+    "adapted-manifold": ManifoldAdaptedDiffusion(
+        0.3, 0.5, manifold=AffineSubspace([[1.0, 2.0, 3.0]], [0.5]), **COARSE
+    ),
+}
+# Models that look for their scales themselves.
+AUTO = {
+    "kde-loo": KDESampler("loo"),
+    "kde-tophat-loo": KDESampler("loo", "tophat"),
+    "kde-scott": KDESampler("scott"),
+    "kde-silverman": KDESampler("silverman"),
+    "smoothed-auto": SmoothedScoreDiffusion(**COARSE),
+    "smoothed-loo": SmoothedScoreDiffusion("loo", 0.5, **COARSE),
+    "adapted-auto": ManifoldAdaptedDiffusion(**COARSE),
+}
+# Models whose samples have no computable density.
+STOCHASTIC = {
+    "smoothed-euler-maruyama": SmoothedScoreDiffusion(0.3, 0.5, solver="euler-maruyama", **COARSE),
+    "adapted-euler-maruyama": ManifoldAdaptedDiffusion(
+        0.3, 0.5, n_components=0.9, solver="euler-maruyama", **COARSE
+    ),
+}
+# The smallest set in which each class, and each way to compute in KDESampler, occurs.
+ONE_OF_EACH = ["kde-gaussian", "kde-tophat", "smoothed", "adapted-components"]
+# Gaussian in every direction in which the data have no extent.
+GAUSSIAN = [
+    "kde-gaussian",
+    "smoothed",
+    "smoothed-gaussian-terminal",
+    "smoothed-not-at-all",
+    "adapted-components",
+]
+QUERIES = ["score_samples", "score", "grad_log_density", "energy"]
+
+# Matrix products and sums round differently with the shape, the layout and even the alignment of
+# arrays in memory. That is some 1e-15 of exponents of up to a few hundred nats.
+ROUNDING = 1e-12
+# The search for a bandwidth amplifies rounding: it compares likelihoods that are flat at the top.
+SEARCH = 1e-9
+
+
+def models(*groups):
+    """Parametrise a test over the models of some of the groups above."""
+    return pytest.mark.parametrize(
+        "estimator",
+        [pytest.param(estimator, id=name) for group in groups for name, estimator in group.items()],
+    )
+
+
+def pick(names):
+    return {name: FIXED[name] for name in names}
+
+
+every_class = pytest.mark.parametrize("cls", CLASSES)
+every_model = models(FIXED, AUTO, STOCHASTIC)
+# For laws that look at the whole of a model but not at its details.
+typical_model = models(
+    pick(ONE_OF_EACH),
+    {name: AUTO[name] for name in ("kde-loo", "kde-tophat-loo", "smoothed-auto", "adapted-auto")},
+    {name: STOCHASTIC[name] for name in ("adapted-euler-maruyama",)},
+)
+
+
+def table(n=30, d=3, seed=0):
+    """Rows with a wide, a middle and a narrow column."""
+    return np.random.RandomState(seed).normal(size=(n, d)) * np.geomspace(2.0, 0.5, d)
+
+
+def near(X):
+    """Queries that every kernel reaches, not the training rows themselves."""
+    return X + 0.05
+
+
+def fit(estimator, X, **kwargs):
+    return clone(estimator).fit(X, **kwargs)
+
+
+def has_density(model):
+    return getattr(model, "solver", None) != "euler-maruyama"
+
+
+def answers(model, Q, random_state=0):
+    """Everything that a model can be asked, by name."""
+    found = {
+        "energy": model.energy(Q),
+        "grad_log_density": model.grad_log_density(Q),
+        "sample": model.sample(12, random_state=random_state),
+    }
+    if has_density(model):
+        found["score_samples"] = model.score_samples(Q)
+        found["score"] = model.score(Q)
+    return found
+
+
+def assert_same_answers(found, expected, tolerance=ROUNDING):
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert_allclose(found[name], value, rtol=tolerance, atol=tolerance, err_msg=name)
+
+
+def tolerance_of(estimator):
+    """What the answers of two fits may differ by, when the weights differ by rounding."""
+    return SEARCH if isinstance(estimator.bandwidth, str) else ROUNDING
+
+
+def contents(model):
+    """The whole state of an estimator, parameters and what it learned, as bytes."""
+    return {name: pickle.dumps(value) for name, value in vars(model).items()}
+
+
+def global_random_state():
+    of_numpy = check_random_state(None).get_state()
+    return pickle.dumps((random.getstate(), of_numpy, torch.get_rng_state().numpy()))
+
+
+# ------------------------------------------------------------------------------ scikit-learn's
+
+
+@parametrize_with_checks([cls() for cls in CLASSES])
+def test_scikit_learn_check(estimator, check):
+    check(estimator)
+
+
+@every_class
+def test_column_names_follow_scikit_learn(cls):
+    model = cls(**({} if cls is KDESampler else COARSE))
+    check_dataframe_column_names_consistency(cls.__name__, model)
+
+
+@models(pick(ONE_OF_EACH))
+@pytest.mark.parametrize("method", QUERIES)
+def test_every_query_compares_column_names(estimator, method):
+    frame = pd.DataFrame(table(), columns=["a", "b", "c"])
+    model = fit(estimator, frame)
+    getattr(model, method)(frame)
+    for columns in (["a", "b", "z"], ["a", "c", "b"]):
+        with pytest.raises(ValueError, match="feature names should match"):
+            getattr(model, method)(frame.set_axis(columns, axis=1))
+
+
+@every_class
+def test_is_known_as_a_density_estimator(cls):
+    assert get_tags(cls()).estimator_type == "density_estimator"
+
+
+# ---------------------------------------------------------------------------------- parameters
+
+
+@every_class
+def test_constructor_stores_what_it_is_given(cls):
+    # Objects of no use: a constructor that converts or checks them cannot return the same ones.
+    given = {name: object() for name in cls().get_params()}
+    stored = cls(**given).get_params()
+    assert stored.keys() == given.keys()
+    assert all(stored[name] is value for name, value in given.items())
+    stored = cls().set_params(**given).get_params()
+    assert all(stored[name] is value for name, value in given.items())
+
+
+@typical_model
+def test_fit_leaves_the_parameters(estimator):
+    model = clone(estimator)
+    before = pickle.dumps(model.get_params())
+    model.fit(table())
+    assert pickle.dumps(model.get_params()) == before
+
+
+@every_class
+def test_repr_names_the_class_and_what_differs_from_the_defaults(cls):
+    assert repr(cls()) == f"{cls.__name__}()"
+    model = cls(bandwidth=0.5).fit(table())
+    assert repr(model) == f"{cls.__name__}(bandwidth=0.5)"
+
+
+# ------------------------------------------------------------------------------------- queries
+
+
+@models(FIXED, AUTO, STOCHASTIC)
+@pytest.mark.parametrize("method", [*QUERIES, "sample"])
+def test_not_fitted(estimator, method):
+    arguments = () if method == "sample" else (table(),)
+    with pytest.raises(NotFittedError, match=type(estimator).__name__):
+        getattr(clone(estimator), method)(*arguments)
+
+
+@models(pick(ONE_OF_EACH))
+@pytest.mark.parametrize("method", QUERIES)
+@pytest.mark.parametrize("n_features", [2, 4])
+def test_wrong_number_of_features(estimator, method, n_features):
+    model = fit(estimator, table(d=3))
+    message = f"X has {n_features} features, but {type(model).__name__} is expecting 3"
+    with pytest.raises(ValueError, match=message):
+        getattr(model, method)(table(d=n_features))
+
+
+@models(FIXED, AUTO)
+def test_score_is_the_mean_log_density(estimator):
+    model = fit(estimator, table())
+    Q = near(table())
+    score = model.score(Q)
+    assert type(score) is float
+    assert_allclose(score, sum(model.score_samples(Q)) / len(Q), rtol=ROUNDING)
+    assert model.score(Q, y=np.ones(len(Q))) == score
+
+
+@every_model
+def test_answers_are_float64_arrays_of_the_right_shape(estimator):
+    model = fit(estimator, table(d=3))
+    shapes = {"score_samples": (7,), "energy": (7,), "grad_log_density": (7, 3), "sample": (12, 3)}
+    for dtype in ("float64", "float32"):
+        found = answers(model.set_params(dtype=dtype), near(table())[:7])
+        for name, shape in shapes.items():
+            if name in found:
+                assert type(found[name]) is np.ndarray
+                assert found[name].shape == shape
+                assert found[name].dtype == np.float64
+                assert np.all(np.isfinite(found[name]))
+
+
+@every_model
+def test_queries_change_neither_the_model_nor_their_argument(estimator):
+    model = fit(estimator, table())
+    if "random_state" in model.get_params():
+        # A generator would show whether a query draws from it.
+        model.set_params(random_state=np.random.RandomState(0))
+    Q = near(table())
+    before, given = contents(model), Q.copy()
+    answers(model, Q)
+    assert contents(model) == before
+    assert_array_equal(Q, given)
+
+
+@models(FIXED, AUTO)
+def test_a_row_scores_the_same_alone_and_in_a_batch(estimator):
+    model = fit(estimator, table())
+    Q = near(table())[:10]
+    far = np.concatenate([Q, 3 * table(5, seed=1)])  # some out of reach of the compact kernels
+    alone = np.concatenate([model.score_samples(row[None]) for row in far])
+    assert_allclose(model.score_samples(far), alone, rtol=ROUNDING, atol=ROUNDING)
+    alone = np.concatenate([model.grad_log_density(row[None]) for row in Q])
+    assert_allclose(model.grad_log_density(Q), alone, rtol=ROUNDING, atol=ROUNDING)
+
+
+@every_model
+def test_ordinary_use_gives_no_warnings(estimator):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        answers(fit(estimator, table()), near(table()))
+
+
+@pytest.mark.parametrize("n_nodes", [2, 6, 64])
+def test_no_even_number_of_nodes_gives_a_warning(n_nodes):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = SmoothedScoreDiffusion(0.3, 0.5, n_nodes=n_nodes, n_levels=2, n_steps=2)
+        answers(model.fit(table()), near(table()))
+
+
+# --------------------------------------------------------------------------------------- seeds
+
+
+@every_model
+@pytest.mark.parametrize("n_samples", [1, 12, np.int64(5)])
+def test_shape_of_samples(estimator, n_samples):
+    assert fit(estimator, table()).sample(n_samples).shape == (n_samples, 3)
+
+
+@every_model
+def test_one_sample_by_default(estimator):
+    assert fit(estimator, table()).sample().shape == (1, 3)
+
+
+@every_model
+def test_a_seed_determines_the_samples(estimator):
+    model = fit(estimator, table())
+    first = model.sample(12, random_state=3)
+    same = {"rtol": ROUNDING, "atol": ROUNDING}
+    assert_allclose(model.sample(12, random_state=3), first, **same)
+    assert_allclose(fit(estimator, table()).sample(12, random_state=3), first, **same)
+    assert_allclose(model.sample(12, random_state=np.int64(3)), first, **same)
+    # scikit-learn's reading of a RandomState: an integer makes one, and every draw moves it on.
+    generator = np.random.RandomState(3)
+    assert_allclose(model.sample(12, random_state=generator), first, **same)
+    for other in (model.sample(12, random_state=generator), model.sample(12, random_state=4)):
+        assert not np.any(np.isclose(other, first, **same))
+
+
+@every_model
+def test_without_a_seed_draws_differ_and_no_global_state_moves(estimator):
+    before = global_random_state()
+    model = fit(estimator, table())
+    draws = model.sample(12)
+    assert not np.any(np.isclose(draws, model.sample(12), rtol=ROUNDING))
+    answers(model, near(table()), random_state=0)
+    assert global_random_state() == before
+
+
+@models(pick(ONE_OF_EACH[2:]))
+def test_the_seed_of_the_nodes_is_fixed_unless_given(estimator):
+    def score(random_state):
+        model = clone(estimator).set_params(random_state=random_state).fit(table())
+        return model.score(near(table()))
+
+    assert_allclose(score(None), score(None), rtol=ROUNDING)
+    assert_allclose(score(1), score(1), rtol=ROUNDING)
+    generators = [score(np.random.RandomState(1)) for _ in range(2)]
+    assert_allclose(*generators, rtol=ROUNDING)
+    # Other nodes give another quadrature error, which 16 nodes do not push below rounding.
+    distinct = {round(value, 9) for value in (score(None), score(1), score(2), generators[0])}
+    assert len(distinct) == 4
+
+
+# -------------------------------------------------------------------------------------- copies
+
+
+@typical_model
+def test_clone_is_unfitted_and_learns_the_same(estimator):
+    model = fit(estimator, table())
+    twin = clone(model)
+    assert not [name for name in vars(twin) if name.endswith("_")]
+    assert_same_answers(answers(twin.fit(table()), near(table())), answers(model, near(table())))
+
+
+@typical_model
+@pytest.mark.parametrize("copied", ["pickle", "deepcopy", "joblib", "joblib memory-mapped"])
+def test_copies_of_a_fitted_model_give_the_same_answers(estimator, copied, tmp_path):
+    model = fit(estimator, table())
+    if copied == "pickle":
+        twin = pickle.loads(pickle.dumps(model))
+    elif copied == "deepcopy":
+        twin = copy.deepcopy(model)
+    else:
+        joblib.dump(model, tmp_path / "model")
+        # Memory-mapped arrays are read-only: a worker of joblib gets the model in this form.
+        mode = "r" if copied == "joblib memory-mapped" else None
+        twin = joblib.load(tmp_path / "model", mmap_mode=mode)
+    expected = answers(model, near(table()))
+    model.fit(-10 * table(seed=1))  # a copy that shares arrays would follow
+    assert_same_answers(answers(twin, near(table())), expected)
+
+
+@every_model
+def test_fitted_attributes_are_numpy(estimator):
+    # Tensors would tie a stored model to a device.
+    for name, value in vars(fit(estimator, table())).items():
+        parts = vars(value).values() if hasattr(value, "__dict__") else [value]
+        assert not any(isinstance(part, torch.Tensor) for part in parts), name
+
+
+# ------------------------------------------------------------------------------------- layouts
+
+
+def memory_map(X, folder):
+    X.tofile(folder / "table")
+    return np.memmap(folder / "table", dtype=X.dtype, mode="r", shape=X.shape)
+
+
+def read_only(X, _):
+    X = X.copy()
+    X.flags.writeable = False
+    return X
+
+
+# Each is the same table of small whole numbers, which every type holds exactly.
+LAYOUTS = {
+    "read-only": read_only,
+    "memory-mapped": memory_map,
+    "Fortran-ordered": lambda X, _: np.asfortranarray(X),
+    "negative strides": lambda X, _: X[::-1, ::-1].copy()[::-1, ::-1],
+    "every second column": lambda X, _: np.repeat(X, 2, axis=1)[:, ::2],
+    "big-endian": lambda X, _: X.astype(">f8"),
+    "float32": lambda X, _: X.astype(np.float32),
+    "float16": lambda X, _: X.astype(np.float16),
+    "int64": lambda X, _: X.astype(np.int64),
+    "int8": lambda X, _: X.astype(np.int8),
+    "big-endian int": lambda X, _: X.astype(">i4"),
+    "object": lambda X, _: X.astype(object),
+    "list": lambda X, _: X.tolist(),
+    "list of arrays": lambda X, _: list(X),
+    "DataFrame": lambda X, _: pd.DataFrame(X, columns=["a", "b", "c"]),
+    "DataFrame of mixed types": lambda X, _: pd.DataFrame(X).astype({0: np.int32, 1: np.float32}),
+    "torch tensor": lambda X, _: torch.from_numpy(X),
+}
+
+
+@models(pick(ONE_OF_EACH))
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layout_and_type_of_X_do_not_matter(estimator, layout, tmp_path):
+    X = np.random.RandomState(0).randint(-4, 5, size=(30, 3)).astype(np.float64)
+    laid_out = LAYOUTS[layout](X, tmp_path)
+    found = answers(fit(estimator, laid_out), laid_out)
+    assert_same_answers(found, answers(fit(estimator, X), X))
+
+
+@models(pick(ONE_OF_EACH))
+@pytest.mark.parametrize(
+    "form",
+    [
+        np.ndarray.tolist,
+        lambda w: w.astype(np.float32),
+        lambda w: w.astype(np.int8),
+        lambda w: w.astype(">f8"),
+        lambda w: w[::-1].copy()[::-1],
+        pd.Series,
+    ],
+    ids=["list", "float32", "int8", "big-endian", "negative strides", "Series"],
+)
+def test_layout_and_type_of_the_weights_do_not_matter(estimator, form):
+    X = table()
+    weights = np.arange(30.0) % 4
+    Q = near(X[weights > 0])
+    expected = answers(fit(estimator, X, sample_weight=weights), Q)
+    assert_same_answers(answers(fit(estimator, X, sample_weight=form(weights)), Q), expected)
+
+
+@models(FIXED, AUTO)
+def test_the_model_owns_its_data(estimator):
+    X, weights = table(), np.arange(1.0, 31.0)
+    model = fit(estimator, X, sample_weight=weights)
+    assert_array_equal(X, table())
+    assert_array_equal(weights, np.arange(1.0, 31.0))
+    before = answers(model, near(table()))
+    X[:], weights[:] = 7.0, 0.0
+    if isinstance(model.bandwidth, list):
+        model.bandwidth[:] = [9.0] * len(model.bandwidth)
+    assert_same_answers(answers(model, near(table())), before)
+
+
+def test_a_bandwidth_array_is_copied():
+    bandwidth = np.array([0.9, 0.6, 0.3])
+    model = KDESampler(bandwidth).fit(table())
+    before = answers(model, near(table()))
+    bandwidth *= 3
+    assert_same_answers(answers(model, near(table())), before)
+
+
+# ----------------------------------------------------------------------------- degenerate data
+
+
+@models(pick(GAUSSIAN))
+@pytest.mark.parametrize("d", [1, 3])
+@pytest.mark.parametrize("copies", [1, 5])
+def test_a_single_distinct_row_gives_a_gaussian(estimator, d, copies):
+    # Nothing to smooth: log N(x, h^2 I) is a parabola, and the mean offset of the kernel is zero.
+    row = table(1, d)
+    model = fit(estimator, np.repeat(row, copies, axis=0))
+    Q = row + table(20, d, seed=1)
+    expected = multivariate_normal(row[0], model.bandwidth_**2 * np.eye(d)).logpdf(Q)
+    assert_allclose(model.score_samples(Q), expected, rtol=ROUNDING, atol=ROUNDING)
+    # 400 draws in d dimensions: the mean square has a standard deviation of sqrt(2 / 400 d), 7 %
+    # at d = 1, so 40 % is more than 5 of them.
+    offsets = (model.sample(400, random_state=0) - row) / model.bandwidth_
+    assert_allclose(np.mean(offsets**2), 1, atol=0.4)
+
+
+@models({name: model for name, model in FIXED.items() if isinstance(model.bandwidth, float)})
+@pytest.mark.parametrize(
+    "X",
+    [
+        pytest.param(table(1, 3), id="one row"),
+        pytest.param(table(1, 1), id="one number"),
+        pytest.param(table(20, 1), id="one column"),
+        pytest.param(table(20, 3) * [1, 0, 1] + [0, 5, 0], id="a constant column"),
+        pytest.param(np.full((6, 3), 2.0), id="equal rows"),
+        pytest.param(np.repeat(table(6, 3), 3, axis=0), id="duplicates"),
+        pytest.param(table(20, 1) * np.ones(3), id="rows on a line"),
+        pytest.param(table(4, 9), id="more columns than rows"),
+        pytest.param(table(20, 3) + 1e6, id="far from the origin"),
+    ],
+)
+def test_degenerate_data_work_at_given_scales(estimator, X):
+    d = X.shape[1]
+    if getattr(estimator, "manifold", None) is not None:
+        # A hyperplane of as many dimensions as the data ask for.
+        estimator = clone(estimator).set_params(manifold=AffineSubspace(np.ones((1, d)), [0.5]))
+    model = fit(estimator, X)
+    for name, answer in answers(model, X).items():
+        assert np.all(np.isfinite(answer)), name
+    # The radius of a kernel has mean square d h^2, for the exponential one d (d + 1) h^2; 20 root
+    # mean squares, and as much smoothing, hold 12 draws with a probability of nearly one.
+    spread = np.ptp(X, axis=0).max() + 20 * d * (model.bandwidth_ + getattr(model, "sigma_", 0))
+    assert np.all(np.abs(model.sample(12, random_state=0) - X.mean(axis=0)) < spread)
+
+
+@models(pick(GAUSSIAN))
+def test_a_constant_column_is_an_independent_gaussian(estimator):
+    X = table(20, 2)
+    model = fit(estimator, X)
+    with_constant = fit(estimator, np.insert(X, 1, 5.0, axis=1))
+    Q, height = near(X), table(20, 1, seed=1)
+    expected = model.score_samples(Q) + norm(5, model.bandwidth_).logpdf(height[:, 0])
+    found = with_constant.score_samples(np.insert(Q, [1], height, axis=1))
+    assert_allclose(found, expected, rtol=ROUNDING, atol=ROUNDING)
+
+
+@models(pick(GAUSSIAN))
+def test_with_more_columns_than_rows_what_leaves_the_hull_is_gaussian(estimator):
+    X = table(4, 9)
+    model = fit(estimator, X)
+    h = model.bandwidth_
+    # An orthonormal basis of the 6 directions in which 4 rows have no extent.
+    outside = np.linalg.svd(X - X.mean(axis=0))[2][3:]
+    steps = table(4, 6, seed=1)
+    lost = model.score_samples(X) - model.score_samples(X + steps @ outside)
+    expected = 0.5 * np.sum(steps**2, axis=1) / h**2
+    assert_allclose(lost, expected, rtol=ROUNDING * 100, atol=ROUNDING * 100)
+    # 6 x 400 normal numbers: their mean square has a standard deviation of 3 %.
+    drawn = (model.sample(400, random_state=0) - X.mean(axis=0)) @ outside.T / h
+    assert_allclose(np.mean(drawn**2), 1, atol=0.2)
+
+
+NO_SCALE = {
+    # model: the parameters that the message must tell the user to set
+    "kde-loo": (KDESampler("loo"), ["bandwidth"]),
+    "kde-tophat-loo": (KDESampler("loo", "tophat"), ["bandwidth"]),
+    "kde-scott": (KDESampler("scott"), ["bandwidth"]),
+    "kde-silverman": (KDESampler("silverman"), ["bandwidth"]),
+    "smoothed": (SmoothedScoreDiffusion("auto", "auto"), ["bandwidth", "sigma"]),
+    "smoothed-bandwidth": (SmoothedScoreDiffusion("auto", 0.5), ["bandwidth"]),
+    "smoothed-sigma": (SmoothedScoreDiffusion(0.5, "auto"), ["sigma"]),
+    "adapted-loo": (ManifoldAdaptedDiffusion("loo", 0.5), ["bandwidth"]),
+}
+
+
+@pytest.mark.parametrize("copies", [1, 5])
+@pytest.mark.parametrize(("estimator", "missing"), NO_SCALE.values(), ids=NO_SCALE)
+def test_a_scale_cannot_be_learned_from_one_row(estimator, missing, copies):
+    with pytest.raises(ValueError, match=r"n_samples = 1\b.*; pass ") as caught:
+        fit(estimator, np.ones((copies, 2)))
+    next_step = str(caught.value).split("; pass ")[1]
+    for name in missing:
+        assert f"{name}=" in next_step
+
+
+@pytest.mark.parametrize("rule", ["scott", "silverman"])
+def test_rules_of_thumb_name_the_constant_columns(rule):
+    with pytest.raises(ValueError, match=rf"bandwidth='{rule}'.*constant columns \[1\].*drop"):
+        KDESampler(rule).fit(table() * [1, 0, 1])
+
+
+# ---------------------------------------------------------------------------------- failed fits
+
+
+def bad(**params):
+    """A refit with a bad parameter, on other data."""
+    return lambda model, X: model.set_params(**params).fit(2 * X[:7])
+
+
+BAD_REFITS = {
+    "NaN in X": lambda model, X: model.fit(X * np.nan),
+    "NaN in X with other names": lambda model, X: model.fit(
+        pd.DataFrame(X * np.nan).add_prefix("z")
+    ),
+    "no rows": lambda model, X: model.fit(X[:0]),
+    "another width, negative weights": lambda model, X: model.fit(X[:, :2], None, -np.ones(len(X))),
+    "weights of the wrong length": lambda model, X: model.fit(2 * X, sample_weight=[1.0]),
+    "mixed column names": lambda model, X: model.fit(pd.DataFrame(2 * X, columns=["a", "b", 0])),
+    "bandwidth": bad(bandwidth=-1.0),
+    "bandwidth rule": bad(bandwidth="none such"),
+    "one row": lambda model, X: model.set_params(bandwidth="loo").fit(X[:1]),
+    "device": bad(device="none such"),
+    "dtype": bad(dtype="float16"),
+    "memory_limit too small": bad(memory_limit=1e-6),
+}
+BAD_DIFFUSION_REFITS = {
+    "sigma": bad(sigma=-1.0),
+    "solver": bad(solver="none such"),
+    "terminal": bad(terminal="none such"),
+    "terminal_scale": bad(terminal_scale=1e-3),
+    "n_nodes": bad(n_nodes=7),
+    "n_levels": bad(n_levels=0),
+    "n_steps": bad(n_steps=0),
+    "random_state": bad(random_state=-1),
+}
+BAD_ADAPTED_REFITS = {
+    "n_components": bad(n_components=9),
+    "manifold": bad(manifold=AffineSubspace([[1.0, 1.0]], [0.0])),
+}
+
+
+def bad_refits():
+    for name, extra in {
+        "kde-gaussian": {"kernel": bad(kernel="none such")},
+        "kde-tophat": {},
+        "smoothed": BAD_DIFFUSION_REFITS,
+        "adapted-components": BAD_DIFFUSION_REFITS | BAD_ADAPTED_REFITS,
+    }.items():
+        for what, refit in (BAD_REFITS | extra).items():
+            yield pytest.param(FIXED[name], refit, id=f"{name}-{what}")
+
+
+@pytest.mark.parametrize(("estimator", "refit"), list(bad_refits()))
+def test_a_failed_refit_leaves_the_fitted_model_whole(estimator, refit):
+    X = table()
+    frame = pd.DataFrame(X, columns=["a", "b", "c"])
+    model = fit(estimator, frame)
+    params = model.get_params()
+    before, expected = contents(model), answers(model, near(frame))
+    with pytest.raises((ValueError, TypeError)):
+        refit(model, X)
+    model.set_params(**params)
+    assert contents(model) == before
+    assert_same_answers(answers(model, near(frame)), expected)
+
+
+@models(pick(ONE_OF_EACH))
+def test_a_refit_forgets_the_old_data(estimator):
+    frame = pd.DataFrame(table(20, 2, seed=1), columns=["a", "b"])
+    model = fit(estimator, frame, sample_weight=np.arange(20)).fit(table())
+    fresh = fit(estimator, table())
+    assert vars(model).keys() == vars(fresh).keys()
+    assert_same_answers(answers(model, near(table())), answers(fresh, near(table())))
+
+
+# -------------------------------------------------------------------------------------- weights
+
+
+@every_model
+def test_a_row_of_weight_k_is_k_equal_rows(estimator):
+    X = table()
+    counts = np.random.RandomState(0).randint(0, 4, size=len(X))
+    weighted = fit(estimator, X, sample_weight=counts)
+    repeated = fit(estimator, np.repeat(X, counts, axis=0))
+    assert_array_equal(weighted.points_, repeated.points_)
+    assert_allclose(weighted.bandwidth_, repeated.bandwidth_, rtol=SEARCH)
+    Q = near(X[counts > 0])
+    assert_same_answers(answers(weighted, Q), answers(repeated, Q), tolerance_of(estimator))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_row_of_weight_k_is_k_equal_rows_to_the_last_bit(seed):
+    # Sums of whole numbers are exact, so nothing here need round twice.
+    X = table(seed=seed)
+    counts = np.random.RandomState(seed).randint(0, 4, size=len(X))
+    weighted = KDESampler(1.0).fit(X, sample_weight=counts)
+    repeated = KDESampler(1.0).fit(np.repeat(X, counts, axis=0))
+    assert_array_equal(weighted.weights_, repeated.weights_)
+
+
+@typical_model
+def test_a_row_of_weight_zero_is_absent(estimator):
+    X = table()
+    outlier = np.full((1, 3), 100.0)
+    with_outlier = fit(estimator, np.concatenate([X, outlier]), sample_weight=[1] * len(X) + [0])
+    assert_same_answers(answers(with_outlier, near(X)), answers(fit(estimator, X), near(X)))
+
+
+@typical_model
+@pytest.mark.parametrize("factor", [3.7, 1e300, 1e-300])
+def test_only_ratios_of_weights_matter(estimator, factor):
+    X = table()
+    weights = np.arange(1.0, 31.0)
+    expected = answers(fit(estimator, X, sample_weight=weights), near(X))
+    found = answers(fit(estimator, X, sample_weight=factor * weights), near(X))
+    assert_same_answers(found, expected, tolerance_of(estimator))
+
+
+@typical_model
+def test_equal_weights_are_no_weights(estimator):
+    X = table()
+    expected = answers(fit(estimator, X), near(X))
+    assert_same_answers(answers(fit(estimator, X, sample_weight=np.full(30, 3)), near(X)), expected)
+
+
+@models(FIXED, STOCHASTIC)
+def test_weights_have_a_say(estimator):
+    X = table()
+    heavy = fit(estimator, X, sample_weight=np.where(X[:, 0] > 0, 1.0, 1e-3))
+    assert heavy.sample(100, random_state=0)[:, 0].mean() > 0.5 + X[:, 0].mean()
+    assert np.mean(heavy.energy(X[X[:, 0] > 0])) < np.mean(fit(estimator, X).energy(X[X[:, 0] > 0]))
+
+
+@models(AUTO)
+def test_a_scale_is_found_beside_a_row_of_overwhelming_weight(estimator):
+    # One minus the largest share rounds to zero: what the others weigh must be summed, not
+    # subtracted.
+    model = fit(estimator, table(), sample_weight=[1e20] + [1.0] * 29)
+    assert np.all(np.isfinite(model.bandwidth_))
+    assert np.all(np.asarray(model.bandwidth_) > 0)
+
+
+@typical_model
+@pytest.mark.parametrize("weights", [None, np.arange(1.0, 31.0)], ids=["equal", "weighted"])
+def test_the_order_of_the_rows_does_not_matter(estimator, weights):
+    X = table()
+    order = np.random.RandomState(0).permutation(len(X))
+    shuffled = None if weights is None else weights[order]
+    expected = answers(fit(estimator, X, sample_weight=weights), near(X))
+    found = answers(fit(estimator, X[order], sample_weight=shuffled), near(X))
+    assert_same_answers(found, expected)
+
+
+# --------------------------------------------------------------------------- memory, precision
+
+
+def smallest_memory_limit(estimator, X):
+    """The smallest power of two, in MiB, that `fit` accepts: it cuts the work into most tiles."""
+    limit = 1.0
+    while True:
+        try:
+            clone(estimator).set_params(memory_limit=limit / 2).fit(X)
+        except ValueError:
+            return limit
+        limit /= 2
+
+
+@typical_model
+def test_memory_limit_does_not_change_the_answers(estimator):
+    X = table()
+    Q = near(X)
+    model = fit(estimator, X)
+    limit = smallest_memory_limit(estimator, X)
+    assert limit < len(Q) * len(X) * 8 / 2**20  # not even the distances fit into one tile
+    large = answers(model, Q)
+    small = answers(model.set_params(memory_limit=limit), Q)
+    # A solver carries the rounding of one step into the next.
+    assert_allclose(small.pop("sample"), large.pop("sample"), rtol=1e-10, atol=1e-10)
+    assert_same_answers(small, large)
+    # The search for a bandwidth sums in tiles too.
+    assert_allclose(fit(model, X).bandwidth_, model.bandwidth_, rtol=SEARCH)
+
+
+@models(FIXED, STOCHASTIC)
+def test_float32_is_near_float64(estimator):
+    X = table()
+    model = fit(estimator, X)
+    double = answers(model, near(X))
+    single = answers(model.set_params(dtype="float32"), near(X))
+    # An exponent of up to |x|^2 / 2h^2 = 200 nats, rounded to 6e-8 of itself, is off by 1e-5; ten
+    # such errors may add up in a sum over points, nodes and steps. The gradient is exponents' worth
+    # divided by h.
+    assert_same_answers(single, double, tolerance=1e-4)
+    assert not np.array_equal(single["energy"], double["energy"])  # it did compute in float32
+
+
+@pytest.mark.parametrize("seed", range(4))
+@models(AUTO)
+def test_scales_found_in_float32_are_near_those_found_in_float64(estimator, seed):
+    # Brent's method stops within 0.1 % on either side.
+    X = table(seed=seed)
+    double = fit(estimator, X).bandwidth_
+    single = fit(clone(estimator).set_params(dtype="float32"), X).bandwidth_
+    assert_allclose(single, double, rtol=2e-3)
+
+
+# ------------------------------------------------------------------------ pipelines and searches
+
+
+def fold_scores(estimator, X, cv):
+    return [fit(estimator, X[train]).score(X[test]) for train, test in cv.split(X)]
+
+
+@models(pick(["kde-gaussian", "kde-exponential", "smoothed", "adapted-components"]))
+def test_cross_val_score_is_the_mean_log_density_of_each_fold(estimator):
+    X = table(32)  # folds of 11, 11 and 10 rows: a sum would show
+    cv = KFold(3)
+    assert_allclose(cross_val_score(estimator, X, cv=cv), fold_scores(estimator, X, cv))
+
+
+GRIDS = {
+    KDESampler: {"bandwidth": [0.2, 0.4, 0.8], "kernel": ["gaussian", "exponential"]},
+    SmoothedScoreDiffusion: {"bandwidth": [0.1, 0.4], "sigma": [0.0, 0.3, 0.9]},
+    ManifoldAdaptedDiffusion: {"bandwidth": [0.1, 0.4], "sigma": [0.0, 0.3, 0.9]},
+}
+
+
+@every_class
+def test_grid_search_in_a_pipeline_gives_the_same_on_two_workers(cls):
+    X = table(32)
+    pipeline = make_pipeline(StandardScaler(), cls(**({} if cls is KDESampler else COARSE)))
+    grid = {f"{cls.__name__.lower()}__{name}": values for name, values in GRIDS[cls].items()}
+    one, two = (GridSearchCV(pipeline, grid, cv=KFold(3), n_jobs=n).fit(X) for n in (1, 2))
+    scores = one.cv_results_["mean_test_score"]
+    assert len(np.unique(scores.round(6))) == len(scores) == 6  # every parameter has a say
+    assert_allclose(two.cv_results_["mean_test_score"], scores, rtol=SEARCH)
+    assert two.best_params_ == one.best_params_
+    # The search scores what the chosen model scores on its own, and refits it on all rows.
+    alone = clone(pipeline).set_params(**one.best_params_)
+    assert_allclose(np.mean(fold_scores(alone, X, KFold(3))), one.best_score_)
+    assert_allclose(one.score_samples(X), alone.fit(X).score_samples(X))
+
+
+@every_class
+def test_weights_pass_through_a_pipeline(cls):
+    X, weights = table(), np.arange(1.0, 31.0)
+    model = cls(0.5)
+    pipeline = make_pipeline(StandardScaler(), model)
+    pipeline.fit(X, **{f"{cls.__name__.lower()}__sample_weight": weights})
+    Z = StandardScaler().fit_transform(X)
+    expected = fit(model, Z, sample_weight=weights).score_samples(Z)
+    assert_allclose(pipeline.score_samples(X), expected, rtol=SEARCH)

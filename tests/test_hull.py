@@ -1,0 +1,210 @@
+"""Tests of the affine hull: its rank, its coordinates, and what does not lie in it.
+
+Data of rank k are made as products of a (n, k) and a (k, d) matrix: rounding spoils their rank by
+an epsilon, which the hull must not mistake for an extent.
+"""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from skdiffsmooth._hull import AffineHull
+
+EPS = np.finfo(float).eps
+
+seeds = st.integers(0, 2**20)
+
+
+def flat_data(seed, n_points, n_features, rank, scale=1.0, offset=0.0):
+    """Points of an affine subspace of dimension `rank`, at a distance of `offset` from zero."""
+    rng = np.random.RandomState(seed)
+    coordinates = rng.standard_normal((n_points, rank)) * np.linspace(1, 2, rank)
+    directions = rng.standard_normal((rank, n_features))
+    return scale * coordinates @ directions + offset * rng.uniform(0.5, 1, n_features)
+
+
+def rotation(seed, d):
+    return np.linalg.qr(np.random.RandomState(seed).standard_normal((d, d)))[0]
+
+
+# ---------------------------------------------------------------------------------------- rank
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    seed=seeds,
+    n_points=st.integers(1, 30),
+    n_features=st.integers(1, 30),
+    rank=st.integers(0, 8),
+    log_scale=st.integers(-6, 6),
+)
+def test_rank(seed, n_points, n_features, rank, log_scale):
+    X = flat_data(seed, n_points, n_features, rank, 10.0**log_scale)
+    hull = AffineHull.of(X)
+    assert hull.dimension == min(rank, n_points - 1, n_features)
+    assert hull.n_features == n_features
+    assert hull.codimension == n_features - hull.dimension
+    np.testing.assert_allclose(
+        hull.center, X.mean(axis=0), rtol=1e-12, atol=1e-12 * 10.0**log_scale
+    )
+    identity = np.eye(hull.dimension)
+    np.testing.assert_allclose(hull.basis.T @ hull.basis, identity, atol=1e-13)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    seed=seeds,
+    shape=st.sampled_from(
+        [(20, 5, 2), (5, 20, 3), (200, 3, 2), (3, 3, 1), (10, 100, 4), (2, 7, 1)]
+    ),
+    log_scale=st.integers(-6, 0),
+    log_offset=st.integers(0, 6),
+)
+def test_rank_far_from_the_origin(seed, shape, log_scale, log_offset):
+    """A scale of 1e-6 and an offset of 1e6 together: coordinates keep four digits of the scale.
+
+    Two roundings are of the size of the offset and not of the data: each coordinate's own, and that of
+    the mean, which all rows share and which is a direction of its own if it is not taken off.
+    """
+    X = flat_data(seed, *shape, 10.0**log_scale, 10.0**log_offset)
+    assert AffineHull.of(X).dimension == shape[2]
+
+
+@pytest.mark.parametrize("n_points", [5, 20, 50])
+@pytest.mark.parametrize("offset", [0.0, 1.0, 1e6])
+@pytest.mark.parametrize("scale", [1.0, 1e-6])
+def test_rank_of_many_features(n_points, offset, scale):
+    """Images: a thousand columns, each rounded on its own. Together these roundings are longer than
+    one of them by the root of the number of columns.
+    """
+    X = flat_data(0, n_points, 1024, 3, scale, offset)
+    assert AffineHull.of(X).dimension == 3
+
+
+def test_redundant_columns():
+    X = flat_data(0, 20, 4, 4)
+    twins = np.column_stack([X, X[:, 1], -2 * X[:, 3], X @ [1.0, 2.0, 3.0, 4.0]])
+    constants = np.column_stack([np.full(20, 1e6), X, np.zeros(20), np.full(20, -0.3)])
+    for redundant in (twins, constants):
+        assert AffineHull.of(redundant).dimension == 4
+    # A constant column has no share in any direction, and comes back as it was.
+    hull = AffineHull.of(constants)
+    np.testing.assert_allclose(hull.basis[[0, 5, 6]], 0, atol=1e-9)
+    np.testing.assert_allclose(hull.lift(np.ones((1, 4)))[0, [0, 5, 6]], [1e6, 0, -0.3], rtol=1e-9)
+
+
+def test_a_thin_direction_is_a_direction():
+    """Ratios of 1e-9 are data: the threshold is one of rounding, not of taste."""
+    X = flat_data(0, 50, 3, 3) * [1.0, 1e-4, 1e-9]
+    assert AffineHull.of(X).dimension == 3
+
+
+@pytest.mark.parametrize("point", [[0.0, 0.0, 0.0], [1e6, -3.0, 1e-300]])
+def test_one_point(point):
+    hull = AffineHull.of(np.array([point]))
+    assert (hull.dimension, hull.codimension) == (0, 3)
+    coordinates, residual = hull.split(np.array([point, [1.0, 2.0, 3.0]]))
+    assert coordinates.shape == (2, 0)
+    np.testing.assert_array_equal(residual[0], 0)
+    np.testing.assert_array_equal(residual[1], np.array([1.0, 2.0, 3.0]) - point)
+    np.testing.assert_array_equal(hull.lift(coordinates), [point, point])
+
+
+# ------------------------------------------------------------------------------- coordinates
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    seed=seeds,
+    n_points=st.integers(2, 12),
+    n_features=st.integers(1, 12),
+    rank=st.integers(1, 6),
+    log_scale=st.integers(-6, 6),
+)
+def test_split_and_lift(seed, n_points, n_features, rank, log_scale):
+    """What is split comes together again, at right angles; points of the hull stick out of it by
+    rounding, 1e-13 of their size.
+    """
+    scale = 10.0**log_scale
+    points = flat_data(seed, n_points, n_features, rank, scale)
+    hull = AffineHull.of(points)
+    X = scale * np.random.RandomState(seed + 1).standard_normal((7, n_features))
+    coordinates, residual = hull.split(X)
+    rounding = 1e-13 * np.abs([points.min(), points.max(), X.min(), X.max()]).max()
+    rounding *= np.sqrt(n_features)
+    assert coordinates.shape == (7, hull.dimension)
+    np.testing.assert_allclose(hull.lift(coordinates) + residual, X, rtol=0, atol=rounding)
+    np.testing.assert_allclose(residual @ hull.basis, 0, atol=rounding)
+    np.testing.assert_allclose(hull.split(points)[1], 0, atol=rounding)
+    # Lengths are those of the space.
+    squares = np.sum(coordinates**2, axis=1) + np.sum(residual**2, axis=1)
+    np.testing.assert_allclose(squares, np.sum((X - hull.center) ** 2, axis=1), rtol=1e-12)
+    # The other way round.
+    again, nothing = hull.split(hull.lift(coordinates))
+    np.testing.assert_allclose(again, coordinates, rtol=0, atol=rounding)
+    np.testing.assert_allclose(nothing, 0, atol=rounding)
+
+
+def test_principal_coordinates():
+    """Uncorrelated over the points and ordered by spread."""
+    points = flat_data(3, 50, 8, 4)
+    coordinates, _ = AffineHull.of(points).split(points)
+    scatter = coordinates.T @ coordinates
+    np.testing.assert_allclose(scatter, np.diag(np.diag(scatter)), atol=1e-10)
+    assert np.all(np.diff(np.diag(scatter)) < 0)
+
+
+def test_full_rank_leaves_exactly_nothing():
+    """Not rounding, which a small bandwidth would magnify: zero."""
+    hull = AffineHull.of(flat_data(0, 30, 6, 6))
+    X = 1e3 * np.random.RandomState(1).standard_normal((10, 6))
+    assert hull.codimension == 0
+    assert np.all(hull.split(X)[1] == 0)
+    assert np.all(hull.project_out(X) == 0)
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=seeds, rank=st.integers(0, 5))
+def test_project_out(seed, rank):
+    hull = AffineHull.of(flat_data(seed, 10, 5, rank, offset=3.0))
+    vectors = np.random.RandomState(seed + 1).standard_normal((4, 5))
+    out = hull.project_out(vectors)
+    np.testing.assert_allclose(hull.project_out(out), out, atol=1e-14)
+    np.testing.assert_allclose(out @ hull.basis, 0, atol=1e-14)
+    # Directions, not points: what is removed lies along the hull, wherever the hull is.
+    removed = vectors - out
+    np.testing.assert_allclose(removed, removed @ hull.basis @ hull.basis.T, atol=1e-14)
+    np.testing.assert_allclose(out, hull.split(hull.center + vectors)[1], atol=1e-13)
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    seed=seeds,
+    shape=st.sampled_from([(12, 3, 3), (12, 5, 2), (6, 10, 3), (100, 2, 2), (4, 4, 2)]),
+    log_scale=st.integers(-6, 6),
+)
+def test_coordinates_turn_with_the_data(seed, shape, log_scale):
+    """Rotated, mirrored and translated data have the same coordinates, signs and all.
+
+    1e-9 of their size, which allows for axes of nearly equal spread: rounding turns these by 1e-15
+    over the relative gap.
+    """
+    d, scale = shape[1], 10.0**log_scale
+    points = flat_data(seed, *shape, scale)
+    turn, shift = rotation(seed + 1, d), scale * np.arange(1.0, d + 1)
+    hull, turned = AffineHull.of(points), AffineHull.of(points @ turn.T + shift)
+    X = scale * np.random.RandomState(seed + 2).standard_normal((5, d))
+    expected, residual = hull.split(X)
+    found, turned_residual = turned.split(X @ turn.T + shift)
+    tolerance = 1e-9 * scale * np.sqrt(d)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(turned_residual, residual @ turn.T, rtol=0, atol=tolerance)
+
+
+def test_order_of_points_does_not_matter():
+    points = flat_data(0, 20, 6, 3)
+    shuffled = points[np.random.RandomState(1).permutation(20)]
+    np.testing.assert_allclose(
+        AffineHull.of(shuffled).split(points)[0], AffineHull.of(points).split(points)[0], atol=1e-12
+    )

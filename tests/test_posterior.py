@@ -1,0 +1,606 @@
+"""Tests of the engine: posterior moments and log-densities against two loops, on every path.
+
+The engine has four ways to form an exponential: products of factors, single pairs taken out of
+them, whole blocks taken out of them, and distances from coordinate differences. Which one a call
+takes is decided by the noise, the nodes and the data; `test_every_path_is_taken` watches it decide.
+
+A tolerance here is a bound and not a guess. With exponents that are off by `delta` nats at most,
+posterior weights are off by factors within exp(+-2 delta), so
+
+    |mean error|  <= (exp(2 delta) - 1) sqrt(tr Cov),    |trace error| <= 2 (exp(2 delta) - 1) tr Cov,
+
+to which the rounding of the sums is added. Rounding a query y = x + xi alone makes exponents wrong
+by about eps |y|^2 / v, whatever comes after: `delta` is a small multiple of that.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import oracles
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from skdiffsmooth import _posterior
+from skdiffsmooth._posterior import Nodes, Posterior
+from skdiffsmooth.scores import SmoothedScore
+
+DTYPES = {torch.float64: np.float64, torch.float32: np.float32}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Arrays for one call of the engine, in the precision that the engine gets them in."""
+
+    points: np.ndarray
+    log_weights: np.ndarray
+    queries: np.ndarray
+    v: float
+    offsets: np.ndarray
+    node_weights: np.ndarray
+    exclude: np.ndarray | None = None
+
+    def posterior(self, dtype=torch.float64, memory_limit=16.0):
+        points, log_weights = tensors(dtype, self.points, self.log_weights)
+        return Posterior(points, log_weights, memory_limit=memory_limit)
+
+    def nodes(self, dtype=torch.float64):
+        return Nodes(*tensors(dtype, self.offsets, self.node_weights))
+
+    def moments(self, *, trace, dtype=torch.float64, memory_limit=16.0):
+        (queries,) = tensors(dtype, self.queries)
+        return self.posterior(dtype, memory_limit).moments(
+            queries, self.v, self.nodes(dtype), trace=trace, exclude=self.left_out
+        )
+
+    @property
+    def left_out(self):
+        return None if self.exclude is None else torch.tensor(self.exclude, dtype=torch.int64)
+
+    def oracle(self):
+        return oracles.moments(
+            self.points,
+            self.log_weights,
+            self.queries,
+            self.v,
+            self.offsets,
+            self.node_weights,
+            self.exclude,
+        )
+
+
+def tensors(dtype, *arrays):
+    return [torch.tensor(np.asarray(array), dtype=dtype) for array in arrays]
+
+
+def problem(
+    seed,
+    n_queries=3,
+    n_points=5,
+    n_nodes=4,
+    dimension=2,
+    *,
+    v=1.0,
+    scale=1.0,
+    spread=1.0,
+    decades=0.5,
+    leave_out=False,
+    ties=False,
+    dtype=np.float64,
+):
+    """Random points of size one, nodes of size `scale`, queries of size `spread`.
+
+    Nodes are lopsided and their weights unequal: the engine promises an average over any nodes, and
+    a mirror-symmetric set would hide a wrong sign.
+    """
+    rng = np.random.RandomState(seed)
+    points = rng.standard_normal((n_points, dimension))
+    queries = spread * rng.standard_normal((n_queries, dimension))
+    offsets = scale * rng.standard_normal((n_nodes, dimension))
+    if ties:  # coordinates on a coarse grid: equal points, equal distances, queries on points
+        points, queries = np.round(2 * points) / 2, np.round(2 * queries) / 2
+        offsets = np.round(2 * offsets) / 2
+    log_weights = rng.uniform(-decades * math.log(10), 0, n_points)
+    log_weights -= np.float64(oracles.log_sum_exp(log_weights))
+    node_weights = rng.dirichlet(np.ones(n_nodes))
+    exclude = rng.randint(n_points, size=n_queries) if leave_out else None
+    arrays = [a.astype(dtype) for a in (points, log_weights, queries, offsets, node_weights)]
+    return Problem(*arrays[:3], v, *arrays[3:], exclude)
+
+
+def longest(vectors):
+    return float(np.linalg.norm(vectors.astype(np.float64), axis=1).max())
+
+
+def assert_matches_oracle(problem, *, trace=True, dtype=torch.float64):
+    found = problem.moments(trace=trace, dtype=dtype)
+    eps = torch.finfo(dtype).eps
+    rank = problem.points.shape[1]
+    radius, reach = longest(problem.points), longest(problem.offsets)
+    assert found.mean.shape == problem.queries.shape
+    assert (found.trace is not None) == trace
+    for b, expected in enumerate(problem.oracle()):
+        far = longest(problem.queries[[b]]) + reach + radius
+        # Exponents of factors are moved by up to 300 nats, and log weights go down to -700: these
+        # numbers are rounded too.
+        delta = eps * (4 * (rank + 2) * far**2 / problem.v + 1000)
+        slip = np.expm1(min(2 * delta, 700.0))
+        mean_error = np.linalg.norm(found.mean[b].numpy() - expected.mean)
+        assert mean_error <= slip * np.sqrt(expected.trace) + 16 * eps * radius
+        if trace:
+            trace_error = abs(found.trace[b].item() - expected.trace)
+            # The second term: a second moment less a squared mean.
+            assert trace_error <= 2 * slip * expected.trace + 16 * eps * radius**2
+        log_error = abs(found.log_density[b].item() - expected.log_density)
+        assert log_error <= delta + 8 * eps * abs(expected.log_density)
+
+
+# ------------------------------------------------------------------------- against the two loops
+
+
+@st.composite
+def problems(draw, dtype=np.float64):
+    n_points = draw(st.integers(1, 7))
+    decades = draw(st.sampled_from([0.0, 1.0, 100.0, 300.0]))
+    if dtype == np.float32:
+        decades /= 10
+    v = 10 ** draw(st.floats(-12, 12))
+    # Nodes in units of the data, or of the noise, or such that exponents reach some hundreds.
+    scale = 10 ** draw(st.floats(-2, 1)) * draw(st.sampled_from([1.0, math.sqrt(v), v, 100 * v]))
+    return problem(
+        draw(st.integers(0, 2**20)),
+        draw(st.integers(0, 3)),
+        n_points,
+        draw(st.integers(1, 5)),
+        draw(st.integers(0, 3)),
+        v=v,
+        scale=min(scale, 1e6),
+        spread=draw(st.sampled_from([1.0, 1e-3, 1e3])),
+        decades=decades,
+        # Leaving out a point that is all but 1e-100 of the mass has a test of its own, below.
+        leave_out=n_points > 1 and decades <= 1 and draw(st.booleans()),
+        ties=draw(st.booleans()),
+        dtype=dtype,
+    )
+
+
+@settings(deadline=None, max_examples=300)
+@given(problem=problems(), trace=st.booleans())
+@example(problem=problem(0, dimension=0), trace=True)
+@example(problem=problem(0, n_points=1, n_nodes=1, n_queries=1), trace=True)
+@example(problem=problem(0, n_queries=0), trace=True)
+@example(problem=problem(1, n_queries=0, v=1e-12), trace=False)
+def test_moments(problem, trace):
+    assert_matches_oracle(problem, trace=trace)
+
+
+@settings(deadline=None, max_examples=100)
+@given(problem=problems(np.float32), trace=st.booleans())
+def test_moments_in_single_precision(problem, trace):
+    """The same bounds with the other eps; the oracle sees the arrays after they were rounded."""
+    assert_matches_oracle(problem, trace=trace, dtype=torch.float32)
+
+
+def test_single_precision_is_good_to_four_digits_at_ordinary_noise():
+    """At v = 0.1, delta is 1e-4 nats in single precision: R = 2.5, 16 eps 10 / v."""
+    case = problem(0, 20, 30, 16, v=0.1, scale=0.3)
+    single, double = case.moments(trace=True, dtype=torch.float32), case.moments(trace=True)
+    for name in ("mean", "trace", "log_density"):
+        torch.testing.assert_close(
+            getattr(single, name).double(), getattr(double, name), rtol=1e-4, atol=1e-4
+        )
+        assert getattr(single, name).dtype == torch.float32
+
+
+@settings(deadline=None, max_examples=100)
+@given(problem=problems())
+def test_log_density(problem):
+    """The way without nodes, which leave-one-out and terminal laws use."""
+    (queries,) = tensors(torch.float64, problem.queries)
+    found = problem.posterior().log_density(queries, problem.v, exclude=problem.left_out)
+    assert found.shape == (len(queries),)
+    radius = longest(problem.points)
+    for b, x in enumerate(problem.queries):
+        left_out = None if problem.exclude is None else problem.exclude[b]
+        expected = oracles.look(problem.points, problem.log_weights, x, problem.v, left_out)
+        far = longest(problem.queries[[b]]) + radius
+        delta = 4 * (problem.points.shape[1] + 2) * np.finfo(float).eps * far**2 / problem.v
+        error = abs(found[b].item() - expected.log_density)
+        assert error <= delta + 1e-13 + 1e-15 * abs(expected.log_density)
+
+
+# ----------------------------------------------------------------------------------- which path
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    """Names of the ways that calls take, as a set that fills while they run."""
+    taken = set()
+    factorised, directly = Posterior._add_factorised, Posterior._add_directly
+    log_kernel, node_table = Posterior._log_kernel, Posterior._node_table
+
+    def watch_table(self, *args, **kwargs):
+        table = node_table(self, *args, **kwargs)
+        taken.add("safe table" if table.never_underflows else "table that may underflow")
+        return table
+
+    def watch_factorised(self, *args):
+        hard = factorised(self, *args)
+        if hard is None or not hard.any():
+            taken.add("all factorised")
+        else:
+            taken.add("all pairs out" if hard.all() else "mixed")
+        return hard
+
+    def watch_directly(self, sums, x, v, nodes, mask, *args):
+        if mask.any():
+            taken.add("direct")
+        return directly(self, sums, x, v, nodes, mask, *args)
+
+    def watch_log_kernel(self, y, v, reach):
+        taken.add("products" if self._products_are_exact(v, reach) else "differences")
+        return log_kernel(self, y, v, reach)
+
+    monkeypatch.setattr(Posterior, "_node_table", watch_table)
+    monkeypatch.setattr(Posterior, "_add_factorised", watch_factorised)
+    monkeypatch.setattr(Posterior, "_add_directly", watch_directly)
+    monkeypatch.setattr(Posterior, "_log_kernel", watch_log_kernel)
+    return taken
+
+
+# What a call is made of, and the ways it must take. Exponents range over one nat in the first, over
+# some hundreds in the next three, where factors of exp(+-300) still reach or no longer do; in the
+# last products of coordinates are off by more than 1e-10 nats.
+PATHS = {
+    "safe": ({"v": 1.0}, {"safe table", "all factorised"}),
+    "fine after all": (
+        {"v": 3e-3, "spread": 0.1, "seed": 4},
+        {"table that may underflow", "all factorised"},
+    ),
+    "mixed": ({"v": 2e-3}, {"table that may underflow", "mixed", "direct", "products"}),
+    "all out": ({"v": 1e-4}, {"table that may underflow", "all pairs out", "direct", "products"}),
+    "differences": ({"v": 1e-9}, {"direct", "differences"}),
+}
+
+
+@pytest.mark.parametrize("leave_out", [False, True])
+@pytest.mark.parametrize("trace", [False, True])
+@pytest.mark.parametrize("path", PATHS)
+def test_every_path_is_taken(path, trace, leave_out, watched):
+    settings, ways = PATHS[path]
+    case = problem(**{"seed": 1} | settings, n_points=7, n_nodes=6, leave_out=leave_out)
+    assert_matches_oracle(case, trace=trace)
+    assert watched == ways
+
+
+def test_one_node_goes_directly(watched):
+    assert_matches_oracle(problem(0, n_nodes=1))
+    assert watched == {"direct", "products"}
+
+
+@pytest.mark.parametrize("trace", [False, True])
+def test_no_seam_where_one_path_hands_over_to_the_next(trace, watched):
+    """Two points and two nodes, the exponents of queries and nodes opposed, in small steps of v.
+
+    Exponents of a factor run from 60 nats, through the 594 that a table takes, the 600 where a pair
+    is taken out, the 708 to 745 where an exponential is subnormal, to beyond.
+    """
+    arrays = [[-1.0], [1.0]], np.log([0.5, 0.5]), [[0.999], [-1.0], [0.2]]
+    for v in 2 / np.geomspace(60, 1500, 60):
+        case = Problem(*map(np.array, arrays), v, np.array([[-1.0], [0.97]]), np.array([0.3, 0.7]))
+        assert_matches_oracle(case, trace=trace)
+    assert {"safe table", "all factorised", "mixed", "table that may underflow"} <= watched
+
+
+@pytest.mark.parametrize("trace", [False, True])
+@pytest.mark.parametrize("path", PATHS)
+def test_tiles_do_not_change_the_result(path, trace, monkeypatch):
+    """Small tiles by either limit; sums in another order differ by rounding, 1e-12 of their size."""
+    case = problem(1, 23, 40, 30, 3, **{"scale": 1.0} | {"v": PATHS[path][0]["v"]}, leave_out=True)
+    whole = case.moments(trace=trace)
+    smallest = 2.0**-20
+    while True:
+        try:
+            case.posterior(memory_limit=smallest)
+            break
+        except ValueError:
+            smallest *= 1.1
+    calls = []
+    for name in ("_add_factorised", "_add_directly"):
+        monkeypatch.setattr(Posterior, name, counted(getattr(Posterior, name), calls))
+    for memory_limit, tile in [(smallest, _posterior._TILE), (16.0, 100), (smallest, 1)]:
+        calls.clear()
+        monkeypatch.setattr(_posterior, "_TILE", tile)
+        in_tiles = case.moments(trace=trace, memory_limit=memory_limit)
+        assert len(calls) > 5
+        for name in ("mean", "log_density") + trace * ("trace",):
+            found, expected = getattr(in_tiles, name), getattr(whole, name)
+            size = float(expected.abs().max())
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-12 * max(size, 1))
+
+
+def counted(method, calls):
+    def wrapper(*args):
+        calls.append(method.__name__)
+        return method(*args)
+
+    return wrapper
+
+
+def test_log_density_in_tiles(monkeypatch):
+    case = problem(0, 50, 30, leave_out=True)
+    (queries,) = tensors(torch.float64, case.queries)
+    whole = case.posterior().log_density(queries, 0.1, exclude=case.left_out)
+    monkeypatch.setattr(_posterior, "_TILE", 100)
+    in_tiles = case.posterior().log_density(queries, 0.1, exclude=case.left_out)
+    torch.testing.assert_close(in_tiles, whole, rtol=1e-12, atol=0)
+
+
+def test_memory_limit_too_small():
+    case = problem(0, n_points=1000, dimension=20)
+    with pytest.raises(ValueError, match=r"memory_limit=0\.01 .*1000 points in 20 dim.*Raise"):
+        case.posterior(memory_limit=0.01)
+    # The number that the message names is enough, to its two digits.
+    with pytest.raises(ValueError, match=r"need at least 0\.37 MiB"):
+        case.posterior(memory_limit=0.36)
+    case.posterior(memory_limit=0.37)
+
+
+# ---------------------------------------------------------------------------------------- laws
+
+
+@settings(deadline=None, max_examples=50)
+@given(seed=st.integers(0, 2**20), log_v=st.floats(-10, 4))
+def test_leaving_a_point_out_is_never_having_had_it(seed, log_v):
+    case = problem(seed, n_points=6, v=10**log_v, leave_out=True)
+    found = case.moments(trace=True)
+    for b, j in enumerate(case.exclude):
+        others = np.arange(6) != j
+        log_weights = case.log_weights[others]
+        log_weights = log_weights - np.float64(oracles.log_sum_exp(log_weights))
+        without = Problem(
+            case.points[others],
+            log_weights,
+            case.queries[[b]],
+            case.v,
+            case.offsets,
+            case.node_weights,
+        ).moments(trace=True)
+        # The two may go different ways, each off by 1e-10 nats; in differences by eps |y|^2 / v.
+        slack = 1e-9 + 1e-13 / case.v
+        for name in ("mean", "trace", "log_density"):
+            torch.testing.assert_close(
+                getattr(found, name)[b], getattr(without, name)[0], rtol=slack, atol=slack
+            )
+
+
+def test_leaving_out_nearly_everything():
+    """A point with all but 1e-200 of the mass: what is left is a small weight, not no weight."""
+    points, queries, log_weights = (
+        [[-1.0], [1.0]],
+        [[-1.0], [-1.0], [1.0]],
+        [0.0, -200 * math.log(10)],
+    )
+    v, node = 0.5, [[0.0]]
+    arrays = map(np.array, (points, log_weights, queries))
+    case = Problem(*arrays, v, np.array(node), np.ones(1), np.array([0, 1, 1]))
+    assert_matches_oracle(case)
+
+
+@pytest.mark.parametrize("v", [1e-8, 1e-3, 1.0, 1e3])
+def test_identical_points_are_one_point(v):
+    case = problem(3, v=v)
+    share = np.log([0.3, 0.5, 0.2])
+    points = np.concatenate([case.points, case.points[[1, 1]]])
+    log_weights = np.concatenate([case.log_weights, case.log_weights[[1, 1]] + share[1:]])
+    log_weights[1] += share[0]
+    arrays = case.queries, v, case.offsets, case.node_weights
+    twice, once = (
+        Problem(points, log_weights, *arrays).moments(trace=True),
+        case.moments(trace=True),
+    )
+    # 1e-10 nats are allowed to products of coordinates; at v = 1e-8 |y|^2 eps / v is 1e-7.
+    slack = 1e-9 if v > 1e-6 else 1e-7
+    for name in ("mean", "trace", "log_density"):
+        torch.testing.assert_close(
+            getattr(twice, name), getattr(once, name), rtol=slack, atol=slack
+        )
+
+
+@pytest.mark.parametrize("v", [1e-6, 1e-2, 1.0])
+@pytest.mark.parametrize("distance", [2.0**10, 2.0**20])
+def test_translated_data(distance, v):
+    """Coordinates are multiples of 1/64, so that translating them rounds nothing."""
+    case = problem(5, v=v)
+    points, queries, offsets = (
+        np.round(a * 64) / 64 for a in (case.points, case.queries, case.offsets)
+    )
+    near = Problem(points, case.log_weights, queries, v, offsets, case.node_weights)
+    far = Problem(
+        points + distance, case.log_weights, queries + distance, v, offsets, case.node_weights
+    )
+    found, expected = far.moments(trace=True), near.moments(trace=True)
+    eps = np.finfo(float).eps
+    # Means carry the rounding of coordinates of size `distance`; exponents, from products that are
+    # good to 1e-10 nats or from differences that are exact here, do not.
+    torch.testing.assert_close(
+        found.mean - distance, expected.mean, rtol=0, atol=1e-9 + 8 * eps * distance
+    )
+    torch.testing.assert_close(found.log_density, expected.log_density, rtol=1e-9, atol=1e-9)
+    # Points "centred", says Posterior, and coordinates of 1000 times the spread are not: the bound is
+    # the rounding of a second moment, and a million has a test of its own.
+    if distance < 1e4:
+        torch.testing.assert_close(
+            found.trace, expected.trace, rtol=0, atol=1e-9 + 16 * eps * distance**2
+        )
+
+
+@pytest.mark.parametrize("n_nodes", [1, 4])
+def test_spread_beside_a_far_outlier(n_nodes):
+    """Two points 1e-3 apart and one a million away, seen at a noise scale of 1e-3.
+
+    Coordinates are exact and so are their differences: the spread, over v, decides the likelihood
+    and must not be what cancellation leaves of a second moment of 1e12.
+    """
+    points = np.array([[0.0], [2.0**-10], [2.0**20]]) - 2.0**18
+    queries = points[:2] + 2.0**-11
+    offsets = np.array([[2.0**-12], [-(2.0**-12)], [0.0], [2.0**-11]])[:n_nodes]
+    v, node_weights = 1e-6, np.full(n_nodes, 1 / n_nodes)
+    case = Problem(points, np.log(np.full(3, 1 / 3)), queries, v, offsets, node_weights)
+    found = case.moments(trace=True).trace / v
+    expected = np.array([float(seen.trace) for seen in case.oracle()]) / v
+    # One part in 1000 of what enters the log-density of one nat or so.
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=st.integers(0, 2**20), s=st.sampled_from([1e-6, 1e6]), log_v=st.floats(-8, 4))
+def test_units_do_not_matter(seed, s, log_v):
+    """Data, nodes and queries times s, v times s^2."""
+    case = problem(seed, v=10**log_v)
+    scaled = Problem(
+        s * case.points,
+        case.log_weights,
+        s * case.queries,
+        s * s * case.v,
+        s * case.offsets,
+        case.node_weights,
+    )
+    found, expected = scaled.moments(trace=True), case.moments(trace=True)
+    # s is no power of two: everything is rounded anew, exponents by eps |y|^2 / v and 1e-10 nats.
+    slack = 1e-9 + 1e-13 / case.v
+    shift = case.points.shape[1] * math.log(s)
+    for a, b in [
+        (found.mean / s, expected.mean),
+        (found.trace / s**2, expected.trace),
+        (found.log_density + shift, expected.log_density),
+    ]:
+        torch.testing.assert_close(a, b, rtol=slack, atol=slack)
+
+
+def smoothed_score(case):
+    return SmoothedScore(case.posterior(), case.nodes())
+
+
+def centred(case):
+    """The same with nodes of mean zero, which the score of a smoothed density needs."""
+    offsets = case.offsets - case.node_weights @ case.offsets
+    arrays = case.points, case.log_weights, case.queries, case.v
+    return Problem(*arrays, offsets, case.node_weights, case.exclude)
+
+
+# Noise and node scale: smooth, with some pairs taken out, and by differences. Each is checked to be.
+FIELDS = {"smooth": (0.3, 0.5), "mixed": (2e-3, 1.0), "differences": (1e-7, 3e-4)}
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_score_and_divergence_are_derivatives_of_the_averaged_log_density(field, watched):
+    """Against autograd of the twin: gradient, and trace of the Jacobian of the gradient."""
+    v, scale = FIELDS[field]
+    case = centred(problem(1, 4, 7, 6, v=v, scale=scale))
+    # Near to where two points are equally far, or the Jacobian would be -I / v and nothing else.
+    middles = (case.points[:4] + case.points[1:5]) / 2
+    queries, points, log_weights, offsets, node_weights = tensors(
+        torch.float64, middles, case.points, case.log_weights, case.offsets, case.node_weights
+    )
+
+    def log_density(x):
+        return oracles.averaged_log_density(x, points, log_weights, v, offsets, node_weights)
+
+    score, divergence = smoothed_score(case).with_divergence(queries, v)
+    for b, x in enumerate(queries):
+        gradient = torch.autograd.functional.jacobian(log_density, x)
+        hessian = torch.autograd.functional.hessian(log_density, x)
+        # Exponents are off by eps |y|^2 / v in either, the score by that times R / v.
+        slack = 1e-9 + 1e-14 / v
+        torch.testing.assert_close(score[b] * v, gradient * v, rtol=slack, atol=slack)
+        torch.testing.assert_close(
+            divergence[b] * v**2, hessian.trace() * v**2, rtol=slack, atol=slack
+        )
+    torch.testing.assert_close(smoothed_score(case)(queries, v), score, rtol=1e-9, atol=1e-9 / v)
+    assert field == "smooth" or field in watched
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_divergence_belongs_to_the_score(field):
+    """Trace of the Jacobian of the field itself, by central differences of fourth order.
+
+    (The engine works in place, which autograd cannot follow.) The step is a 1/100 of the scale on
+    which the posterior changes, v over the distance of the points; what the rule leaves is (1/100)^4
+    of the fifth derivative and the rounding of D, 1e-16, over the step: 1e-6 of D' = tr Cov / v.
+    """
+    v, scale = FIELDS[field]
+    case = centred(problem(1, 4, 7, 6, v=v, scale=scale))
+    (queries,) = tensors(torch.float64, (case.points[:4] + case.points[1:5]) / 2)
+    score = smoothed_score(case)
+    step = min(1.0, v) / 100
+    trace = torch.zeros(len(queries), dtype=torch.float64)
+    for k in range(queries.shape[1]):
+        along = torch.zeros_like(queries)
+        along[:, k] = step
+        for times, weight in [(-2, 1 / 12), (-1, -2 / 3), (1, 2 / 3), (2, -1 / 12)]:
+            trace += weight / step * score(queries + times * along, v)[:, k]
+    _, divergence = score.with_divergence(queries, v)
+    # In units of 1 / v^2, those of tr Cov of points at distance one.
+    torch.testing.assert_close(trace * v**2, divergence * v**2, rtol=0, atol=1e-5)
+
+
+def test_log_density_of_the_field_is_the_average():
+    case = problem(2)
+    (queries,) = tensors(torch.float64, case.queries)
+    found = smoothed_score(case).log_density(queries, case.v)
+    expected = [float(seen.log_density) for seen in case.oracle()]
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("v", [1e-9, 1e-4, 0.1, 10.0])
+def test_two_points_by_hand(v):
+    """s = (m tanh(m x / v) - x) / v and tr Cov = m^2 / cosh^2 for points +-m of equal weight."""
+    m, x = 0.75, np.linspace(-1, 1, 9) * min(v, 1.0)
+    case = Problem(
+        np.array([[m], [-m]]), np.log([0.5, 0.5]), x[:, None], v, np.zeros((1, 1)), np.ones(1)
+    )
+    score, divergence = smoothed_score(case).with_divergence(torch.tensor(x)[:, None], v)
+    # Rounding of exponents: eps m^2 / v nats.
+    slack = 1e-12 + 1e-16 / v
+    np.testing.assert_allclose(v * score[:, 0], m * np.tanh(m * x / v) - x, rtol=0, atol=slack)
+    np.testing.assert_allclose(
+        v**2 * divergence, (m / np.cosh(m * x / v)) ** 2 - v, rtol=1e-15, atol=slack
+    )
+
+
+@pytest.mark.parametrize("v", [1e-10, 1e-3, 1.0, 1e6])
+def test_smoothing_one_point_changes_nothing(v):
+    case = centred(problem(0, n_points=1, scale=0.5, v=v))
+    (queries,) = tensors(torch.float64, case.queries)
+    score, divergence = smoothed_score(case).with_divergence(queries, v)
+    torch.testing.assert_close(score, (torch.tensor(case.points) - queries) / v, rtol=1e-12, atol=0)
+    # A spread of zero, to the rounding of a second moment of size R^2.
+    np.testing.assert_allclose(v * divergence, -2, rtol=1e-14 + 1e-15 / v)
+
+
+@settings(deadline=None, max_examples=50)
+@given(seed=st.integers(0, 2**20), log_v=st.floats(-3, 2), log_scale=st.floats(-1, 0.5))
+def test_smoothing_acts_along_the_affine_hull_only(seed, log_v, log_scale):
+    """Farghly et al. 2025, Prop. 3.1, node by node: offsets xi and P xi give the same score.
+
+    Data lie in a plane of R^4, noise and queries do not.
+    """
+    v, scale = 10**log_v, 10**log_scale
+    case = centred(problem(seed, 4, 6, 8, 4, v=v, scale=scale))
+    basis = np.linalg.qr(np.random.RandomState(seed).standard_normal((4, 2)))[0]
+    points = case.points @ basis @ basis.T
+    arrays = points, case.log_weights, case.queries, v
+    (queries,) = tensors(torch.float64, case.queries)
+    scores, divergences = zip(
+        *(
+            smoothed_score(Problem(*arrays, offsets, case.node_weights)).with_divergence(queries, v)
+            for offsets in (case.offsets, case.offsets @ basis @ basis.T)
+        ),
+        strict=True,
+    )
+    # Exponents are good to 1e-10 nats, and data have size one.
+    torch.testing.assert_close(v * scores[0], v * scores[1], rtol=0, atol=1e-9)
+    torch.testing.assert_close(v**2 * divergences[0], v**2 * divergences[1], rtol=0, atol=1e-9)
