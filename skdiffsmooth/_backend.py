@@ -61,7 +61,7 @@ class Backend:
         try:
             resolved = torch.device(device)
             # Asking for one number is the only test that covers every kind of device.
-            torch.empty(1, device=resolved, dtype=resolved_dtype)
+            torch.zeros(1, device=resolved, dtype=resolved_dtype).item()
         except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
             reason = str(error).splitlines()[0]
             raise ValueError(

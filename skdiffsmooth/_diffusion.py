@@ -120,11 +120,10 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         )
         factor, learned = self._smoothing_factor(points, weights, hull)
         n_nodes = self._resolve_n_nodes(factor.shape[1])
+        terminal_scale = self._resolve_terminal_scale(coordinates, weights, bandwidth, sigma)
         if sigma == 0 and terminal == "empirical":
             # The unsmoothed flow leads from p_T to p_eps whatever T is: the identity, from p_eps.
             terminal_scale = bandwidth
-        else:
-            terminal_scale = self._resolve_terminal_scale(coordinates, weights, bandwidth, sigma)
         # Finds out now, and not at the first query, whether a tile fits.
         Posterior(
             backend.tensor(coordinates), backend.tensor(np.log(weights)), memory_limit=memory_limit
@@ -319,7 +318,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
     def _resolve_solver(self) -> Solver:
         if isinstance(self.solver, str):
             return SOLVERS[check_choice("solver", self.solver, SOLVERS)]()
-        if not isinstance(self.solver, Solver):
+        if isinstance(self.solver, type) or not isinstance(self.solver, Solver):
             raise TypeError(
                 f"solver={self.solver!r} has type {type(self.solver).__name__}; expected one of "
                 f"{', '.join(map(repr, sorted(SOLVERS)))} or an object of skdiffsmooth.solvers."
@@ -353,7 +352,8 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
             )
         except ValueError as error:
             raise ValueError(
-                f"bandwidth={self.bandwidth!r} with sigma={self.sigma!r}: {error}"
+                f"bandwidth={self.bandwidth!r} with sigma={self.sigma!r}: {error}; pass numbers, "
+                "bandwidth=<positive> and sigma=<zero or positive>, in units of X."
             ) from error
         if isinstance(sigma, str):
             sigma = _SIGMA_FACTOR * reference

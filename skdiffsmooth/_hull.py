@@ -42,16 +42,18 @@ class AffineHull:
         AffineHull
         """
         center = points.mean(axis=0)
+        # The rounding of a large mean is shared by all rows and would pass for a direction.
+        center = center + (points - center).mean(axis=0)
         centered = points - center
         # R of a QR has the singular values of the tall matrix at a fraction of the memory.
         tall = len(centered) > centered.shape[1]
         compact = np.linalg.qr(centered, mode="r") if tall else centered
         _, spread, directions = np.linalg.svd(compact, full_matrices=False)
         # Rounding leaves singular values of this size in directions the data does not have: the
-        # first term is the SVD's own error, the second that of subtracting a large mean.
+        # first term is the SVD's own error, the second the norm of a matrix of rounding errors.
         eps = np.finfo(np.float64).eps
         rounding = eps * max(points.shape) * spread.max(initial=0.0)
-        rounding += eps * np.sqrt(len(points)) * np.abs(points).max()
+        rounding += 2 * eps * sum(np.sqrt(points.shape)) * np.abs(points).max()
         basis = directions[spread > rounding].T
         # Signs by the third moment turn with the data, so a rotated data set gets the same
         # coordinates and, node by node, the same model.

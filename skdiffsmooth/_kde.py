@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from ._mixture import RadialMixture
 from ._posterior import Nodes, Posterior
 from ._radial import RADIAL_KERNELS, sample_offsets
 from ._terminal import draw_rows
-from ._validation import check_choice, check_real
+from ._validation import check_choice, check_real, check_real_array
 from .bandwidth import (
     gaussian_leave_one_out,
     maximize_leave_one_out,
@@ -291,10 +292,12 @@ class KDESampler(DensityEstimatorMixin, BaseEstimator):
                     return _RULES[bandwidth](points, weights)
                 return self._leave_one_out(points, weights, backend)
             except ValueError as error:
-                raise ValueError(f"bandwidth={bandwidth!r}: {error}") from error
-        if np.ndim(bandwidth) == 0:
+                raise ValueError(
+                    f"bandwidth={bandwidth!r}: {error}; pass bandwidth=<positive number, in units of X>."
+                ) from error
+        if not isinstance(bandwidth, Sequence) and np.ndim(bandwidth) == 0:
             return check_real("bandwidth", bandwidth, hint="It is in units of X.")
-        scales = np.asarray(bandwidth, dtype=np.float64)
+        scales = check_real_array("bandwidth", bandwidth)
         d = points.shape[1]
         if scales.shape != (d,):
             raise ValueError(
@@ -320,7 +323,8 @@ class KDESampler(DensityEstimatorMixin, BaseEstimator):
         lower, upper = lower / widest, upper * widest
         if RADIAL_KERNELS[self.kernel].is_compact:
             # Below this the likelihood is zero: some point is out of reach of all others.
-            lower = (1 + 1e-9) * float(nearest_distances(points).max())
+            margin = 1 + 64 * torch.finfo(backend.dtype).eps
+            lower = margin * float(nearest_distances(points).max())
             upper = max(upper, 2 * lower)
         share = backend.tensor(weights)
         itself = torch.arange(len(points), device=share.device)

@@ -152,10 +152,11 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         variances, axes = np.linalg.eigh(seen @ seen.T)
         kept = variances > hull.n_features * np.finfo(np.float64).eps
         roots = axes[:, kept] * np.sqrt(variances[kept])
-        # The symmetric root, where S has full rank: it is the identity on data that lie in the
-        # manifold, and node by node the model is then that of the isotropic kernel.
-        factor = roots @ axes.T if np.all(kept) else roots
-        return factor, {"manifold_": manifold}
+        # Of all factors of S, which differ by a rotation of the nodes, the one whose upper block is
+        # symmetric and positive. At full rank it is the symmetric root, hence the identity on data
+        # that lie in the manifold: node by node the model is then that of the isotropic kernel.
+        left, _, right = np.linalg.svd(roots[: roots.shape[1]].T)
+        return roots @ left @ right, {"manifold_": manifold}
 
     def _check_manifold(self, n_features: int) -> AffineSubspace:
         manifold = self.manifold

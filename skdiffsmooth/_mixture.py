@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
+from ._posterior import log_weight_of_others
 from ._radial import RadialKernel
 
 __all__ = ["RadialMixture"]
@@ -72,7 +73,7 @@ class RadialMixture:
                 logits.scatter_(1, exclude[rows, None], -math.inf)
             out[rows] = torch.logsumexp(logits, dim=1)
         if exclude is not None:
-            out -= torch.log1p(-self.log_weights[exclude].exp())
+            out -= log_weight_of_others(self.log_weights)[exclude]
         return out - self.kernel.log_normalizer(x.shape[1])
 
     def gradient(self, x: torch.Tensor) -> torch.Tensor:

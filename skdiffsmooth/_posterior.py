@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["Moments", "Nodes", "Posterior"]
+__all__ = ["Moments", "Nodes", "Posterior", "log_weight_of_others"]
 
 # Exponents are differences of products of size R^2 / v. Where their rounding could exceed this many
 # nats, squared distances are summed from coordinate differences instead: slower, right at any v.
@@ -336,7 +336,7 @@ class Posterior:
         gaussian = 0.5 * self.dimension * math.log(2 * math.pi * v)
         if exclude is None:
             return gaussian
-        return gaussian + torch.log1p(-self.log_weights[exclude].exp())
+        return gaussian + log_weight_of_others(self.log_weights)[exclude]
 
     def _products_are_exact(self, v: float, reach: float) -> bool:
         """Tell whether exponents may be formed from products of coordinates at this noise."""
@@ -356,6 +356,27 @@ class Posterior:
         within_budget = self._budget // 2 // self._elements_per_row(n_nodes)
         widest = max(self.n_points, (self.dimension + 2) * n_nodes)
         return max(1, min(within_budget, _TILE // widest))
+
+
+def log_weight_of_others(log_weights: torch.Tensor) -> torch.Tensor:
+    """Return log(1 - w_i) for each of a set of weights that sum to one.
+
+    Parameters
+    ----------
+    log_weights : torch.Tensor of shape (N,)
+        Their logarithms.
+
+    Returns
+    -------
+    torch.Tensor of shape (N,)
+    """
+    others = torch.log1p(-log_weights.exp())
+    # One minus a weight near one is all rounding; the others are then summed themselves.
+    heaviest = log_weights.argmax()
+    rest = log_weights.clone()
+    rest[heaviest] = -math.inf
+    others[heaviest] = torch.logsumexp(rest, dim=0)
+    return others
 
 
 def _exp_(exponents: torch.Tensor, floor: float) -> torch.Tensor:

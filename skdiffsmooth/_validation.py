@@ -12,6 +12,7 @@ __all__ = [
     "check_choice",
     "check_integer",
     "check_real",
+    "check_real_array",
     "check_sample_weight",
     "merge_duplicates",
 ]
@@ -130,6 +131,37 @@ def check_choice(name: str, value: Any, choices: Collection[str], *, hint: str =
     return value
 
 
+def check_real_array(name: str, value: Any) -> np.ndarray:
+    """Return an array-like as a float64 array of any shape, finite or not.
+
+    Parameters
+    ----------
+    name : str
+        The parameter's name, for the message.
+    value : array-like
+        What the user passed.
+
+    Returns
+    -------
+    ndarray
+
+    Raises
+    ------
+    ValueError
+        If it does not hold real numbers, or rows of different lengths.
+    """
+    try:
+        array = np.asarray(value)
+        if np.iscomplexobj(array):
+            raise ValueError("complex numbers have no order")
+        return array.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name} of type {type(value).__name__} is not numeric ({error}); expected an array of "
+            "real numbers."
+        ) from error
+
+
 def check_sample_weight(sample_weight: Any, n_samples: int) -> np.ndarray:
     """Return the weights of the rows as a float64 array of shape (n_samples,).
 
@@ -151,13 +183,7 @@ def check_sample_weight(sample_weight: Any, n_samples: int) -> np.ndarray:
     """
     if sample_weight is None:
         return np.ones(n_samples)
-    try:
-        weight = np.asarray(sample_weight, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"sample_weight of type {type(sample_weight).__name__} is not numeric; "
-            f"expected {n_samples} real numbers >= 0."
-        ) from error
+    weight = check_real_array("sample_weight", sample_weight)
     if weight.shape != (n_samples,):
         raise ValueError(
             f"sample_weight has shape {weight.shape}; expected ({n_samples},), one weight a row of X. "
@@ -204,8 +230,8 @@ def merge_duplicates(X: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.
     kept = weight > 0
     # Adding zero turns -0.0 into 0.0, which np.unique would otherwise keep apart in some versions.
     points, inverse = np.unique(X[kept] + 0.0, axis=0, return_inverse=True)
-    # Scaling by the largest weight first: weights of 1e300 must not overflow in their sum.
-    shares = weight[kept] / weight.max()
+    # Weights of 1e300 must not overflow in their sum; a power of two scales them without rounding.
+    shares = np.ldexp(weight[kept], -np.frexp(weight.max())[1])
     weights = np.bincount(inverse.ravel(), weights=shares, minlength=len(points))
     # A share may underflow beside one 300 decades larger; it then has no say in any sum.
     positive = weights > 0

@@ -22,21 +22,30 @@ __all__ = [
 ]
 
 
+def _weight_of_others(weights: np.ndarray) -> np.ndarray:
+    """Return 1 - w_i, without cancellation for a point that outweighs the rest."""
+    others = 1 - weights
+    heaviest = np.argmax(weights)
+    others[heaviest] = np.delete(weights, heaviest).sum()
+    return others
+
+
 def _rule_of_thumb(points: np.ndarray, weights: np.ndarray, constant: float) -> np.ndarray:
     if len(points) < 2:
         raise ValueError(
             "a rule-of-thumb bandwidth needs at least two distinct rows, got n_samples = 1 after "
-            "merging equal rows; pass bandwidth=<positive number, in units of X>."
+            "merging equal rows"
         )
     center = weights @ points
     concentration = np.sum(weights**2)
     # Divided by 1 - sum w^2 the weighted variance is unbiased; N - 1 for equal weights.
-    spread = np.sqrt(weights @ (points - center) ** 2 / (1 - concentration))
+    unbiased = weights @ _weight_of_others(weights)
+    spread = np.sqrt(weights @ (points - center) ** 2 / unbiased)
     if not np.all(spread > 0):
         constant_columns = np.flatnonzero(~(spread > 0)).tolist()
         raise ValueError(
             f"a rule-of-thumb bandwidth is zero in the constant columns {constant_columns}; drop "
-            "them, or pass bandwidth='loo' or a positive number."
+            "them or use 'loo'"
         )
     d = points.shape[1]
     return spread * (constant / concentration) ** (-1 / (d + 4))
@@ -131,7 +140,7 @@ def nearest_distances(points: np.ndarray) -> np.ndarray:
     if len(points) < 2:
         raise ValueError(
             "a leave-one-out bandwidth needs at least two distinct rows, got n_samples = 1 after "
-            "merging equal rows; pass bandwidth=<positive number, in units of X>."
+            "merging equal rows"
         )
     return NearestNeighbors(n_neighbors=2).fit(points).kneighbors(points)[0][:, 1]
 
@@ -165,7 +174,7 @@ def stationary_bracket(points: np.ndarray, weights: np.ndarray) -> tuple[float, 
     centered = points - weights @ points
     squares = np.einsum("ij,ij->i", centered, centered)
     # sum_j w_j |x_i - x_j|^2 = |x_i - mean|^2 + total variance, over the weight of the others.
-    to_others = (squares + weights @ squares) / (1 - weights)
+    to_others = (squares + weights @ squares) / _weight_of_others(weights)
     return (
         float(np.sqrt(weights @ nearest**2 / d)),
         float(np.sqrt(weights @ to_others / d)),
@@ -192,6 +201,8 @@ def maximize_leave_one_out(
     float
         The bandwidth, in units of X.
     """
+    if upper <= 1.001 * lower:
+        return lower
     grid = np.geomspace(lower, upper, 12)
     best = int(np.argmax([log_likelihood(h) for h in grid.tolist()]))
     found = minimize_scalar(

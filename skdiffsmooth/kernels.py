@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +26,7 @@ def default_n_nodes(dimension: int) -> int:
         The power of two from max(64, 4 k) up: blocks of a Sobol sequence are nets at powers of two,
         and the second moments can only be matched from 2 k nodes on.
     """
-    return 2 ** int(np.ceil(np.log2(max(64, 4 * dimension))))
+    return 2 ** math.ceil(math.log2(max(64, 4 * dimension)))
 
 
 def gaussian_nodes(dimension: int, n_nodes: int, level: int, seed: int) -> np.ndarray:
@@ -58,15 +59,17 @@ def gaussian_nodes(dimension: int, n_nodes: int, level: int, seed: int) -> np.nd
     half = n_nodes // 2
     if dimension == 0:
         return np.zeros((n_nodes, 0))
+    # Only blocks of a power of two are nets; the first points of one are the next best thing.
+    block = 2 ** math.ceil(math.log2(half))
     sequence = qmc.Sobol(dimension, scramble=True, rng=np.random.default_rng(seed))
     if level:
-        sequence.fast_forward(level * half)
+        sequence.fast_forward(level * block)
     # Half a unit of the sequence's resolution keeps the quantile of zero out.
-    normal = ndtri(sequence.random(half) + 2.0**-31)
+    normal = ndtri(sequence.random(block)[:half] + 2.0**-31)
     if half >= dimension:
-        # The symmetric inverse root moves the nodes least among all maps that whiten them.
-        variances, axes = np.linalg.eigh(normal.T @ normal / half)
-        normal = normal @ (axes / np.sqrt(variances)) @ axes.T
+        # The polar factor: of all sets with unit covariance, the one nearest to these nodes.
+        left, _, right = np.linalg.svd(normal, full_matrices=False)
+        normal = np.sqrt(half) * left @ right
     return np.concatenate([normal, -normal])
 
 

@@ -6,6 +6,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from ._validation import check_real_array
+
 __all__ = ["AffineSubspace", "Manifold"]
 
 
@@ -74,8 +76,8 @@ class AffineSubspace:
     """
 
     def __init__(self, A: Any, b: Any) -> None:
-        A = np.asarray(A, dtype=np.float64)
-        b = np.asarray(b, dtype=np.float64)
+        A = check_real_array("A", A)
+        b = check_real_array("b", b)
         if A.ndim != 2 or b.shape != A.shape[:1] or A.size == 0:
             raise ValueError(
                 f"A has shape {A.shape} and b has shape {b.shape}; expected (c, d) and (c,) with "
@@ -113,8 +115,8 @@ class AffineSubspace:
         ValueError
             If the shapes do not agree, a number is not finite, or the directions are dependent.
         """
-        origin = np.asarray(origin, dtype=np.float64)
-        basis = np.asarray(basis, dtype=np.float64)
+        origin = check_real_array("origin", origin)
+        basis = check_real_array("basis", basis)
         if basis.ndim != 2 or origin.shape != basis.shape[:1]:
             raise ValueError(
                 f"origin has shape {origin.shape} and basis has shape {basis.shape}; expected (d,) "
@@ -205,7 +207,7 @@ class AffineSubspace:
         return np.broadcast_to(self.basis, (len(self._check(X)), *self.basis.shape))
 
     def _check(self, X: Any) -> np.ndarray:
-        X = np.asarray(X, dtype=np.float64)
+        X = check_real_array("X", X)
         if X.ndim != 2 or X.shape[1] != self.n_features:
             raise ValueError(f"X has shape {X.shape}; expected (n, {self.n_features}).")
         return X
