@@ -4,6 +4,8 @@
 PYTHON ?= python3
 # More arguments for pytest: make test PYTEST_ARGS='-m "not slow" -x'
 PYTEST_ARGS ?=
+# Test processes. Most tests are many small computations, so each process keeps to one thread.
+WORKERS ?= 2
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -30,7 +32,7 @@ install: $(INSTALLED_TEST)  ## install the package with its test and lint tools
 	@echo "Installed in $(VENV). Activate it with: . $(VENV)/bin/activate"
 
 test: lint  ## lint, then run the tests and the doctests
-	$(PY) -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 lint: $(INSTALLED_TEST)  ## ruff, mypy and the contract on imports
 	$(PY) -m ruff check

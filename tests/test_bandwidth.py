@@ -94,6 +94,16 @@ def test_nearest_distances(data):
         assert found == pytest.approx(expected, rel=1e-9)
 
 
+def test_nearest_distances_of_near_twins():
+    """Gaps of 1e-9 between points of size one in R^20: |x|^2 - 2 x.y + |y|^2 would say 0 or 1e-8."""
+    rng = np.random.RandomState(0)
+    X = rng.standard_normal((20, 20))
+    gaps = 1e-9 * rng.standard_normal((20, 20))
+    points = np.concatenate([X, X + gaps])
+    expected = np.linalg.norm(points[20:] - points[:20], axis=1)
+    np.testing.assert_allclose(nearest_distances(points), np.tile(expected, 2), rtol=1e-9)
+
+
 @settings(deadline=None, max_examples=40)
 @given(data=data())
 def test_bracket_holds_every_stationary_point(data):

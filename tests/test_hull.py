@@ -71,14 +71,15 @@ def test_rank_far_from_the_origin(seed, shape, log_scale, log_offset):
     assert AffineHull.of(X).dimension == shape[2]
 
 
-@pytest.mark.parametrize("n_points", [5, 20, 50])
+@pytest.mark.parametrize(("n_points", "n_features"), [(5, 1000), (50, 1000), (5000, 300)])
 @pytest.mark.parametrize("offset", [0.0, 1.0, 1e6])
 @pytest.mark.parametrize("scale", [1.0, 1e-6])
-def test_rank_of_many_features(n_points, offset, scale):
-    """Images: a thousand columns, each rounded on its own. Together these roundings are longer than
-    one of them by the root of the number of columns.
+def test_rank_of_many_features(n_points, n_features, offset, scale):
+    """Images: hundreds of columns, each rounded on its own. Together these roundings are longer than
+    one of them by the root of the number of columns; that of the mean, which all rows share, by the
+    root of the number of rows as well.
     """
-    X = flat_data(0, n_points, 1024, 3, scale, offset)
+    X = flat_data(0, n_points, n_features, 3, scale, offset)
     assert AffineHull.of(X).dimension == 3
 
 
