@@ -42,9 +42,9 @@ class AffineHull:
         AffineHull
         """
         center = points.mean(axis=0)
-        # The rounding of a large mean is shared by all rows and would pass for a direction.
-        center = center + (points - center).mean(axis=0)
         centered = points - center
+        # The rounding of a large mean is shared by all rows and would pass for a direction.
+        centered -= centered.mean(axis=0)
         # R of a QR has the singular values of the tall matrix at a fraction of the memory.
         tall = len(centered) > centered.shape[1]
         compact = np.linalg.qr(centered, mode="r") if tall else centered

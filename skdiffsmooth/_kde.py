@@ -163,12 +163,13 @@ class KDESampler(DensityEstimatorMixin, BaseEstimator):
         X = self._check_query(X)
         backend = Backend.from_params(self.device, self.dtype)
         model = self._model(backend, self.points_, self.weights_, self.bandwidth_)
-        queries = backend.tensor((X - self._center(self.points_)) / self.bandwidth_)
+        columns = self._columns(self.bandwidth_)
+        queries = backend.tensor((X - self._center(self.points_)) / columns)
         if isinstance(model, Posterior):
             log_density = model.log_density(queries, 1.0)
         else:
             log_density = model.log_density(queries)
-        scales = np.broadcast_to(self.bandwidth_, X.shape[1])
+        scales = np.broadcast_to(columns, X.shape[1])
         return backend.array(log_density) - np.sum(np.log(scales))
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
@@ -223,7 +224,8 @@ class KDESampler(DensityEstimatorMixin, BaseEstimator):
         X = self._check_query(X)
         backend = Backend.from_params(self.device, self.dtype)
         model = self._model(backend, self.points_, self.weights_, self.bandwidth_)
-        queries = backend.tensor((X - self._center(self.points_)) / self.bandwidth_)
+        columns = self._columns(self.bandwidth_)
+        queries = backend.tensor((X - self._center(self.points_)) / columns)
         if isinstance(model, Posterior):
             here = Nodes(queries.new_zeros(1, X.shape[1]), queries.new_ones(1))
             gradient = backend.array(SmoothedScore(model, here)(queries, 1.0))
@@ -236,7 +238,7 @@ class KDESampler(DensityEstimatorMixin, BaseEstimator):
                     f"compact kernel={self.kernel!r}, so their log-density has no gradient. Use "
                     "kernel='gaussian', a larger bandwidth, or drop those rows."
                 )
-        return gradient / self.bandwidth_
+        return gradient / columns
 
     def energy(self, X: Any) -> np.ndarray:
         """Return minus the log-density.
@@ -260,21 +262,26 @@ class KDESampler(DensityEstimatorMixin, BaseEstimator):
         """
         return -self.score_samples(X)
 
-    def _center(self, points: np.ndarray) -> np.ndarray | float:
-        """Return what to subtract: products of coordinates want it, the edge of a kernel does not."""
-        return points.mean(axis=0) if self.kernel == "gaussian" else 0.0
+    def _center(self, points: np.ndarray) -> np.ndarray:
+        """Return what to subtract: a row, where differences of coordinates must stay exact."""
+        return points.mean(axis=0) if self.kernel == "gaussian" else points[0]
+
+    def _columns(self, bandwidth: Any) -> Any:
+        """Return what columns are divided by: not a radial kernel's one scale, which divides last."""
+        return bandwidth if self.kernel == "gaussian" or np.ndim(bandwidth) else 1.0
 
     def _model(
         self, backend: Backend, points: np.ndarray, weights: np.ndarray, bandwidth: Any
     ) -> Posterior | RadialMixture:
-        """Bring the points to the device, in units of the bandwidth."""
+        """Bring the points to the device."""
         memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
-        scaled = backend.tensor((points - self._center(points)) / bandwidth)
+        scaled = backend.tensor((points - self._center(points)) / self._columns(bandwidth))
         log_weights = backend.tensor(np.log(weights))
         if self.kernel == "gaussian":
             return Posterior(scaled, log_weights, memory_limit=memory_limit)
         kernel = RADIAL_KERNELS[check_choice("kernel", self.kernel, RADIAL_KERNELS)]
-        return RadialMixture(scaled, log_weights, kernel, memory_limit=memory_limit)
+        scale = 1.0 if np.ndim(bandwidth) else float(bandwidth)
+        return RadialMixture(scaled, log_weights, kernel, scale, memory_limit=memory_limit)
 
     def _resolve_bandwidth(
         self, points: np.ndarray, weights: np.ndarray, backend: Backend
@@ -333,6 +340,6 @@ class KDESampler(DensityEstimatorMixin, BaseEstimator):
             model = self._model(backend, points, weights, h)
             assert isinstance(model, RadialMixture)
             within = model.log_density(model.points, exclude=itself)
-            return float(share @ within) - points.shape[1] * np.log(h)
+            return float(share @ within)
 
         return maximize_leave_one_out(log_likelihood, lower, upper)

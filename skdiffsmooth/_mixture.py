@@ -14,16 +14,18 @@ __all__ = ["RadialMixture"]
 
 
 class RadialMixture:
-    """Weighted points, each the centre of one kernel of unit bandwidth.
+    """Weighted points, each the centre of one kernel.
 
     Parameters
     ----------
     points : torch.Tensor of shape (N, d)
-        Centres, in units of the bandwidth.
+        Centres.
     log_weights : torch.Tensor of shape (N,)
         Logarithms of positive weights that sum to one.
     kernel : RadialKernel
         The profile.
+    bandwidth : float
+        Its scale, in units of the points.
     memory_limit : float
         Bound on the temporaries of one call, in MiB.
 
@@ -38,12 +40,14 @@ class RadialMixture:
         points: torch.Tensor,
         log_weights: torch.Tensor,
         kernel: RadialKernel,
+        bandwidth: float,
         *,
         memory_limit: float,
     ) -> None:
         self.points = points
         self.log_weights = log_weights
         self.kernel = kernel
+        self.bandwidth = bandwidth
         bytes_per_row = 6 * len(points) * points.element_size()
         self._rows = int(memory_limit * 2**20 // bytes_per_row)
         if self._rows < 1:
@@ -58,7 +62,7 @@ class RadialMixture:
         Parameters
         ----------
         x : torch.Tensor of shape (B, d)
-            Queries, in units of the bandwidth.
+            Queries.
         exclude : torch.Tensor of shape (B,), optional
             Index of the point to leave out for each query; the other weights are renormalised.
 
@@ -74,7 +78,8 @@ class RadialMixture:
             out[rows] = torch.logsumexp(logits, dim=1)
         if exclude is not None:
             out -= log_weight_of_others(self.log_weights)[exclude]
-        return out - self.kernel.log_normalizer(x.shape[1])
+        d = x.shape[1]
+        return out - self.kernel.log_normalizer(d) - d * math.log(self.bandwidth)
 
     def gradient(self, x: torch.Tensor) -> torch.Tensor:
         """Return the gradient of the log-density, NaN where the density is zero.
@@ -82,7 +87,7 @@ class RadialMixture:
         Parameters
         ----------
         x : torch.Tensor of shape (B, d)
-            Queries, in units of the bandwidth.
+            Queries.
 
         Returns
         -------
@@ -92,14 +97,13 @@ class RadialMixture:
         for rows, logits, distances in self._tiles(x):
             pull = torch.softmax(logits, dim=1) * self.kernel.profile_slope(distances)
             out[rows] = x[rows] * pull.sum(1, keepdim=True) - pull @ self.points
-        return out
+        return out / self.bandwidth**2
 
     def _tiles(self, x: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
         for start in range(0, len(x), self._rows):
             rows = slice(start, start + self._rows)
-            # Differences of coordinates and not of squares: a point on the edge of a compact kernel
-            # must fall on the right side of it.
-            distances = torch.cdist(
-                x[rows], self.points, compute_mode="donot_use_mm_for_euclid_dist"
-            )
+            # Differences of coordinates, and the division last: a point on the edge of a compact
+            # kernel must fall on the right side of it.
+            exact = "donot_use_mm_for_euclid_dist"
+            distances = torch.cdist(x[rows], self.points, compute_mode=exact).div_(self.bandwidth)
             yield rows, self.kernel.log_profile(distances) + self.log_weights, distances

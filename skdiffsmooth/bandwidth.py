@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
-from sklearn.neighbors import NearestNeighbors
+from scipy.spatial import cKDTree
 
 from ._backend import Backend
 from ._posterior import Posterior
@@ -142,7 +142,8 @@ def nearest_distances(points: np.ndarray) -> np.ndarray:
             "a leave-one-out bandwidth needs at least two distinct rows, got n_samples = 1 after "
             "merging equal rows"
         )
-    return NearestNeighbors(n_neighbors=2).fit(points).kneighbors(points)[0][:, 1]
+    # A tree measures coordinate differences; products of coordinates would lose near twins.
+    return cKDTree(points).query(points, k=2)[0][:, 1]
 
 
 def stationary_bracket(points: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
