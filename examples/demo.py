@@ -54,7 +54,7 @@ def load():
     rng = np.random.RandomState(0)
     cells = datasets.load_breast_cancer()
     size = [list(cells.feature_names).index(name) for name in ("mean radius", "mean area")]
-    digits = datasets.load_digits().data[:1000]
+    digits = datasets.load_digits().data
     angle = rng.uniform(0, 2 * np.pi, 400)
     return {
         "iris": unrounded(datasets.load_iris().data, rng),

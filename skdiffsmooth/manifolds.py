@@ -129,8 +129,8 @@ class AffineSubspace:
                 f"the {basis.shape[1]} columns of basis are dependent; expected independent ones."
             )
         subspace = cls.__new__(cls)
-        subspace.origin = origin.copy()
         subspace.basis = np.linalg.qr(basis)[0]
+        subspace.origin = origin - subspace.basis @ (subspace.basis.T @ origin)
         return subspace
 
     def __repr__(self) -> str:
