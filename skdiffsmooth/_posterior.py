@@ -31,7 +31,7 @@ __all__ = ["Moments", "Nodes", "Posterior", "log_weight_of_others"]
 _EXPONENT_ERROR = {torch.float64: 1e-10, torch.float32: 1e-3}
 
 # Elements of a tile's widest matrix: enough work to pay for starting threads, small enough that what
-# one operation makes is still in the cache for the next (flat from 2^19 to 2^21, twice as slow at 2^16).
+# one operation makes is still in the cache for the next (of 2^15 to 2^20, the largest was fastest).
 _TILE = 2**20
 
 
