@@ -307,14 +307,26 @@ class Posterior:
         queries, offsets = mask.nonzero(as_tuple=True)
         for part in _slices(len(queries), self._rows_per_tile(1)):
             b, m = queries[part], offsets[part]
-            logits, shift = self._log_kernel(x[b] + nodes.offsets[m], v, reach)
+            y = x[b] + nodes.offsets[m]
+            logits, shift = self._log_kernel(y, v, reach)
+            squares = None
+            if not self._products_are_exact(v, reach):
+                squares = (self.log_weights - logits) * (2 * v)
             if left_out is not None:
                 logits.scatter_(1, left_out[b, None], -math.inf)
             top = logits.amax(1)
-            averages = _exp_(logits.sub_(top[:, None]), self._negligible) @ self._features
+            factors = _exp_(logits.sub_(top[:, None]), self._negligible)
+            averages = factors @ self._features
             normalizer = averages[:, 0]
             moments = averages[:, 1:] / normalizer[:, None]
-            moments[:, -1] -= moments[:, :-1].square().sum(1)
+            from_origin = moments[:, :-1].square().sum(1)
+            moments[:, -1] -= from_origin
+            if squares is not None:
+                # At such small noise the spread may be rounding beside |D|^2; it is measured from
+                # the shifted query instead where that is nearer to the mean.
+                from_y = (moments[:, :-1] - y).square().sum(1)
+                seen_from_y = (factors * squares).sum(1) / normalizer - from_y
+                moments[:, -1] = torch.where(from_y < from_origin, seen_from_y, moments[:, -1])
             log_sum = normalizer.log() + top + shift
             share = nodes.weights[m, None]
             sums.index_add_(0, b, share * torch.column_stack([moments, log_sum]))

@@ -44,7 +44,7 @@ def gaussian_nodes(dimension: int, n_nodes: int, level: int, seed: int) -> np.nd
     n_nodes : int
         Number M of nodes, even.
     level : int
-        Which noise level the set is for; sets of different levels complement one another.
+        Which noise level the set is for.
     seed : int
         Seed of the scrambling.
 

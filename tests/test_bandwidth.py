@@ -311,6 +311,16 @@ def test_search_on_a_likelihood_with_an_edge():
     assert 1 <= found <= grid[grid >= 1].min()
 
 
+def test_search_keeps_the_best_it_has_seen():
+    """A peak one part in 10^6 wide on a point of the grid, which no refinement can climb again."""
+    peak = np.geomspace(0.1, 10.0, 12)[4]
+
+    def jump(h):
+        return 10.0 if abs(h / peak - 1) < 1e-6 else -math.log(h)
+
+    assert maximize_leave_one_out(jump, 0.1, 10.0) == pytest.approx(peak, rel=1e-6)
+
+
 def test_search_in_an_empty_interval():
     """Lower and upper equal, or crossed by rounding."""
     for upper in (2.0, 2.0 * (1 - 1e-15)):
