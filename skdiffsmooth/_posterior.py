@@ -81,7 +81,7 @@ class _NodeTable:
     """The node half of the factorised exponentials, shared by all queries.
 
     `factors` (M, N) holds exp(xi_m . x_i / v - top_m); `by_feature` ((r + 2) M, N) the same times 1,
-    x_i and |x_i|^2, or None where only the mean is wanted.
+    x_i and |x_i|^2 in units of the radius, or None where only the mean is wanted.
     """
 
     nodes: Nodes
@@ -115,12 +115,15 @@ class Posterior:
         self.points = points
         self.log_weights = log_weights
         self._half_norms = 0.5 * points.square().sum(1)
-        # Columns whose posterior averages are the normaliser, the mean and the second moment.
-        self._features = torch.column_stack(
-            [torch.ones_like(self._half_norms), points, 2 * self._half_norms]
-        )
         # One transfer at construction; the decisions below compare numbers that are on the host.
         self._radius = math.sqrt(2 * float(self._half_norms.max()))
+        # Columns whose posterior averages are the normaliser, the mean and the second moment; in
+        # units of the radius, so that their products with large factors do not overflow.
+        self._unit = self._radius or 1.0
+        scaled = points / self._unit
+        self._features = torch.column_stack(
+            [torch.ones_like(self._half_norms), scaled, scaled.square().sum(1)]
+        )
         # Factors are kept between exp(-s) and exp(s), so that no product of two of them overflows or
         # is subnormal. What that changes in a sum is at most 1 a term, so N of them are rounding in
         # a normaliser of at least N / eps.
@@ -285,8 +288,8 @@ class Posterior:
         else:
             means = averages[:, 1:-1] / normalizer[:, None]
             spread = averages[:, -1] / normalizer - means.square().sum(1)
-            sums[:, :-2] += torch.einsum("bkm,bm->bk", means, weights)
-            sums[:, -2] += (weights * spread).sum(1)
+            sums[:, :-2] += self._unit * torch.einsum("bkm,bm->bk", means, weights)
+            sums[:, -2] += self._unit**2 * (weights * spread).sum(1)
         offsets = table.nodes.offsets
         half_squares = 0.5 * (x.square().sum(1, keepdim=True) + offsets.square().sum(1))
         log_sums = normalizer.log() + top + table.top - (half_squares + x @ offsets.T) / v
@@ -318,7 +321,8 @@ class Posterior:
             factors = _exp_(logits.sub_(top[:, None]), self._negligible)
             averages = factors @ self._features
             normalizer = averages[:, 0]
-            moments = averages[:, 1:] / normalizer[:, None]
+            moments = self._unit * averages[:, 1:] / normalizer[:, None]
+            moments[:, -1] *= self._unit
             from_origin = moments[:, :-1].square().sum(1)
             moments[:, -1] -= from_origin
             if squares is not None:
@@ -361,8 +365,8 @@ class Posterior:
         return (self.dimension + 4) * self.n_points
 
     def _elements_per_row(self, n_nodes: int) -> int:
-        """Numbers held for each query of a tile: three rows of logits, four of node averages."""
-        return 3 * self.n_points + 4 * (self.dimension + 2) * n_nodes
+        """Numbers held for each query of a tile: four rows of logits, four of node averages."""
+        return 4 * self.n_points + 4 * (self.dimension + 2) * n_nodes
 
     def _rows_per_tile(self, n_nodes: int) -> int:
         within_budget = self._budget // 2 // self._elements_per_row(n_nodes)
