@@ -4,7 +4,7 @@ Splits each data set, tunes a Gaussian KDE, a Gaussian mixture and the smoothed 
 cross-validated likelihood on the training rows, and compares them on the held-out rows. Prints one
 table and writes one figure. The data ship with scikit-learn; two synthetic shapes are labelled so.
 
-Run it from the repository with ``make demo``; a few minutes on two cores.
+Run it from the repository with ``make demo``; under three minutes on two cores.
 """
 
 import sys
