@@ -227,7 +227,7 @@ class KDESampler(DensityEstimatorMixin, BaseEstimator):
         columns = self._columns(self.bandwidth_)
         queries = backend.tensor((X - self._center(self.points_)) / columns)
         if isinstance(model, Posterior):
-            here = Nodes(queries.new_zeros(1, X.shape[1]), queries.new_ones(1))
+            here = Nodes(queries.new_zeros(1, X.shape[1]), queries.new_ones(1), 0.0)
             gradient = backend.array(SmoothedScore(model, here)(queries, 1.0))
         else:
             gradient = backend.array(model.gradient(queries))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from ._posterior import log_weight_of_others
+from ._points import log_weight_of_others
 from ._radial import RadialKernel
 
 __all__ = ["RadialMixture"]

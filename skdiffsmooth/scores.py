@@ -136,5 +136,6 @@ class ScoreSchedule:
         SmoothedScore
         """
         offsets, weights = self.kernel.nodes(level)
-        nodes = Nodes(self.backend.tensor(offsets), self.backend.tensor(weights))
+        reach = float(np.linalg.norm(offsets, axis=1).max())
+        nodes = Nodes(self.backend.tensor(offsets), self.backend.tensor(weights), reach)
         return SmoothedScore(self.posterior, nodes)

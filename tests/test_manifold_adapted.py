@@ -65,7 +65,8 @@ def affine_cases(draw):
 
 def smoothed(points, weights, offsets, shares):
     posterior = Posterior(torch.tensor(points), torch.tensor(np.log(weights)), memory_limit=64)
-    return SmoothedScore(posterior, Nodes(torch.tensor(offsets), torch.tensor(shares)))
+    reach = float(np.linalg.norm(offsets, axis=1).max())
+    return SmoothedScore(posterior, Nodes(torch.tensor(offsets), torch.tensor(shares), reach))
 
 
 @settings(max_examples=150, deadline=None)

@@ -23,7 +23,8 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from skdiffsmooth import _posterior
+from skdiffsmooth import _direct, _posterior
+from skdiffsmooth._points import Points
 from skdiffsmooth._posterior import Nodes, Posterior
 from skdiffsmooth.scores import SmoothedScore
 
@@ -47,7 +48,8 @@ class Problem:
         return Posterior(points, log_weights, memory_limit=memory_limit)
 
     def nodes(self, dtype=torch.float64):
-        return Nodes(*tensors(dtype, self.offsets, self.node_weights))
+        offsets, weights = tensors(dtype, self.offsets, self.node_weights)
+        return Nodes(offsets, weights, longest(self.offsets))
 
     def moments(self, *, trace, dtype=torch.float64, memory_limit=16.0):
         (queries,) = tensors(dtype, self.queries)
@@ -218,35 +220,39 @@ def test_log_density(problem):
 def watched(monkeypatch):
     """Names of the ways that calls take, as a set that fills while they run."""
     taken = set()
-    factorised, directly = Posterior._add_factorised, Posterior._add_directly
-    log_kernel, node_table = Posterior._log_kernel, Posterior._node_table
+    factorised, node_table = Posterior._add_factorised, Posterior._node_table
+    over_all, over_groups = _direct._over_all_points, _direct._over_groups_that_matter
 
-    def watch_table(self, *args, **kwargs):
-        table = node_table(self, *args, **kwargs)
+    def watch_table(self, *args):
+        table = node_table(self, *args)
         taken.add("safe table" if table.never_underflows else "table that may underflow")
         return table
 
-    def watch_factorised(self, *args):
-        hard = factorised(self, *args)
+    def watch_factorised(self, *args, **kwargs):
+        hard = factorised(self, *args, **kwargs)
         if hard is None or not hard.any():
             taken.add("all factorised")
         else:
             taken.add("all pairs out" if hard.all() else "mixed")
         return hard
 
-    def watch_directly(self, sums, x, v, nodes, mask, *args):
-        if mask.any():
-            taken.add("direct")
-        return directly(self, sums, x, v, nodes, mask, *args)
+    def watch_over_all(points, y, v, reach, left_out):
+        if len(y):
+            taken.add("all points")
+            taken.add("products" if points.products_are_exact(v, reach) else "differences")
+        return over_all(points, y, v, reach, left_out)
 
-    def watch_log_kernel(self, y, v, reach):
-        taken.add("products" if self._products_are_exact(v, reach) else "differences")
-        return log_kernel(self, y, v, reach)
+    def watch_over_groups(points, y, v, reach, left_out):
+        found = over_groups(points, y, v, reach, left_out)
+        if len(y) and found is not None:
+            taken.add("some groups")
+            taken.add("products" if points.products_are_exact(v, reach) else "differences")
+        return found
 
     monkeypatch.setattr(Posterior, "_node_table", watch_table)
     monkeypatch.setattr(Posterior, "_add_factorised", watch_factorised)
-    monkeypatch.setattr(Posterior, "_add_directly", watch_directly)
-    monkeypatch.setattr(Posterior, "_log_kernel", watch_log_kernel)
+    monkeypatch.setattr(_direct, "_over_all_points", watch_over_all)
+    monkeypatch.setattr(_direct, "_over_groups_that_matter", watch_over_groups)
     return taken
 
 
@@ -259,9 +265,12 @@ PATHS = {
         {"v": 3e-3, "spread": 0.1, "seed": 4},
         {"table that may underflow", "all factorised"},
     ),
-    "mixed": ({"v": 2e-3}, {"table that may underflow", "mixed", "direct", "products"}),
-    "all out": ({"v": 1e-4}, {"table that may underflow", "all pairs out", "direct", "products"}),
-    "differences": ({"v": 1e-9}, {"direct", "differences"}),
+    "mixed": ({"v": 2e-3}, {"table that may underflow", "mixed", "all points", "products"}),
+    "all out": (
+        {"v": 1e-4},
+        {"table that may underflow", "all pairs out", "all points", "products"},
+    ),
+    "differences": ({"v": 1e-9}, {"all points", "differences"}),
 }
 
 
@@ -277,7 +286,7 @@ def test_every_path_is_taken(path, trace, leave_out, watched):
 
 def test_one_node_goes_directly(watched):
     assert_matches_oracle(problem(0, n_nodes=1))
-    assert watched == {"direct", "products"}
+    assert watched == {"all points", "products"}
 
 
 @pytest.mark.parametrize("trace", [False, True])
@@ -292,6 +301,127 @@ def test_no_seam_where_one_path_hands_over_to_the_next(trace, watched):
         case = Problem(*map(np.array, arrays), v, np.array([[-1.0], [0.97]]), np.array([0.3, 0.7]))
         assert_matches_oracle(case, trace=trace)
     assert {"safe table", "all factorised", "mixed", "table that may underflow"} <= watched
+
+
+# --------------------------------------------------------------------- few of many points matter
+
+
+@st.composite
+def crowds(draw, dtype=np.float64):
+    """More points than are worth looking at one by one: clusters, and noise that sees few of them."""
+    v = 10 ** draw(st.floats(-14, -1))
+    return problem(
+        draw(st.integers(0, 2**20)),
+        draw(st.integers(0, 2)),
+        draw(st.integers(60, 90)),
+        draw(st.integers(1, 3)),
+        draw(st.integers(0, 3)),
+        v=v,
+        scale=10 ** draw(st.floats(-2, 0.5)),
+        spread=draw(st.sampled_from([1.0, 1e-3, 1e3])),
+        decades=draw(st.sampled_from([0.0, 30.0])) if dtype == np.float64 else 0.0,
+        leave_out=draw(st.booleans()),
+        ties=draw(st.booleans()),
+        dtype=dtype,
+    )
+
+
+@settings(deadline=None, max_examples=100)
+@given(problem=crowds(), trace=st.booleans())
+def test_moments_of_a_crowd(problem, trace):
+    assert_matches_oracle(problem, trace=trace)
+
+
+@settings(deadline=None, max_examples=50)
+@given(problem=crowds(np.float32), trace=st.booleans())
+def test_moments_of_a_crowd_in_single_precision(problem, trace):
+    assert_matches_oracle(problem, trace=trace, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("trace", [False, True])
+@pytest.mark.parametrize("leave_out", [False, True])
+@pytest.mark.parametrize(
+    ("v", "ways"),
+    [
+        (1e-4, {"some groups", "products"}),
+        (1e-9, {"some groups", "differences"}),
+        (1.0, {"all points", "products"}),
+    ],
+)
+def test_groups_that_do_not_matter_are_skipped(v, ways, leave_out, trace, watched):
+    case = problem(3, n_points=200, n_nodes=1, v=v, scale=0.5, leave_out=leave_out)
+    assert_matches_oracle(case, trace=trace)
+    assert ways <= watched
+    assert ("some groups" in watched) != ("all points" in watched)
+
+
+def test_every_point_of_equal_distance_counts(watched):
+    """A sphere around the query, at a noise that sees a millionth of its radius, and a crowd beyond."""
+    rng = np.random.RandomState(0)
+    directions = rng.standard_normal((2000, 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    points = np.concatenate([directions[:20], 2 * directions[20:]])[rng.permutation(2000)]
+    log_weights = np.full(2000, -math.log(2000))
+    case = Problem(points, log_weights, np.zeros((1, 3)), 1e-6, np.zeros((1, 3)), np.ones(1))
+    assert_matches_oracle(case)
+    assert "some groups" in watched
+    near = points[np.linalg.norm(points, axis=1) < 1.5]
+    found = case.moments(trace=True)
+    # Distances of one are rounded to 1e-16, exponents to 1e-10.
+    np.testing.assert_allclose(found.mean[0], near.mean(0), rtol=0, atol=1e-9)
+
+
+# --------------------------------------------------------------------- precision, memory, devices
+
+
+def test_single_precision_hands_over_to_double_where_it_would_not_hold():
+    """At v = 1e-7 products in float32 are wrong by nats; found is what float64 finds, rounded."""
+    case = problem(5, 6, 100, 8, v=1e-7, scale=1e-3, dtype=np.float32)
+    single, double = (case.moments(trace=True, dtype=d) for d in (torch.float32, torch.float64))
+    for name in ("mean", "trace", "log_density"):
+        assert getattr(single, name).dtype == torch.float32
+        torch.testing.assert_close(getattr(single, name), getattr(double, name).float())
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("no"), RuntimeError("can't allocate memory")]
+)
+@pytest.mark.parametrize("v", [1.0, 1e-4])
+def test_a_device_without_memory_gets_smaller_tiles(v, error, monkeypatch):
+    """Tiles fail until they hold at most ten rows."""
+    case = problem(1, 50, 40, 6, v=v)
+    whole = case.moments(trace=True)
+    products = Points.products
+
+    def little_memory(self, y, v):
+        if len(y) > 10:
+            raise error
+        return products(self, y, v)
+
+    monkeypatch.setattr(Points, "products", little_memory)
+    found = case.moments(trace=True)
+    for name in ("mean", "trace", "log_density"):
+        torch.testing.assert_close(getattr(found, name), getattr(whole, name), rtol=0, atol=1e-11)
+    (queries,) = tensors(torch.float64, case.queries)
+    assert case.posterior().log_density(queries, v).isfinite().all()
+
+
+def test_a_device_without_any_memory_says_so(monkeypatch):
+    def no_memory(self, y, v):
+        raise torch.OutOfMemoryError("no")
+
+    monkeypatch.setattr(Points, "products", no_memory)
+    with pytest.raises(MemoryError, match=r"cpu has no memory left.*40 points in 2 dim.*float32"):
+        problem(1, 5, 40).moments(trace=True)
+
+
+def test_other_errors_of_torch_are_not_taken_for_a_lack_of_memory(monkeypatch):
+    def broken(self, y, v):
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(Points, "products", broken)
+    with pytest.raises(RuntimeError, match="something else"):
+        problem(1, 5, 40).moments(trace=True)
 
 
 @pytest.mark.parametrize("trace", [False, True])
@@ -322,9 +452,9 @@ def test_tiles_do_not_change_the_result(path, trace, monkeypatch):
 
 
 def counted(method, calls):
-    def wrapper(*args):
+    def wrapper(*args, **kwargs):
         calls.append(method.__name__)
-        return method(*args)
+        return method(*args, **kwargs)
 
     return wrapper
 

@@ -502,7 +502,7 @@ def test_smoothing_one_point_of_a_field_changes_nothing():
     offsets, shares = GaussianKernel(0.7, np.eye(2), 8, seed=0).nodes(0)
     field = SmoothedScore(
         Posterior(point, torch.zeros(1, dtype=torch.float64), memory_limit=10),
-        Nodes(torch.tensor(offsets), torch.tensor(shares)),
+        Nodes(torch.tensor(offsets), torch.tensor(shares), reach=float(np.abs(offsets).max())),
     )
     x = torch.randn(5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     score, divergence = field.with_divergence(x, 0.04)

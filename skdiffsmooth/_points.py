@@ -1,0 +1,131 @@
+"""Weighted points in one precision on one device, with what every sum over them needs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+
+__all__ = ["Points", "exp_", "log_weight_of_others", "slices"]
+
+# Exponents are differences of products of size R^2 / v. Where their rounding could exceed this many
+# nats, squared distances are summed from coordinate differences instead: slower, right at any v.
+_EXPONENT_ERROR = {torch.float64: 1e-10, torch.float32: 1e-3}
+
+# Points are screened in groups of this many: enough to make looking for the groups that matter much
+# cheaper than exponentiating all their members, few enough to waste little on members that do not.
+GROUP = 16
+
+
+class Points:
+    """Points x_1..x_N of weights w_i.
+
+    Parameters
+    ----------
+    positions : torch.Tensor of shape (N, r)
+        Centred: rounding grows with the distance from the origin.
+    log_weights : torch.Tensor of shape (N,)
+        Logarithms of weights that sum to one.
+
+    Notes
+    -----
+    More than a few points are padded to a multiple of the group with points of weight zero, which
+    no sum sees.
+    """
+
+    def __init__(self, positions: torch.Tensor, log_weights: torch.Tensor) -> None:
+        missing = -len(positions) % GROUP if len(positions) > 4 * GROUP else 0
+        if missing:
+            positions = torch.cat([positions, positions.new_zeros(missing, positions.shape[1])])
+            log_weights = torch.cat([log_weights, log_weights.new_full((missing,), -math.inf)])
+        self.positions = positions
+        self.log_weights = log_weights
+        self.half_norms = 0.5 * positions.square().sum(1)
+        # One transfer at construction; the decisions below compare numbers that are on the host.
+        self.radius = math.sqrt(2 * float(self.half_norms.max()))
+        # Columns whose posterior averages are the normaliser, the mean and the second moment; in
+        # units of the radius, so that their products with large factors do not overflow.
+        self.unit = self.radius or 1.0
+        scaled = positions / self.unit
+        self.features = torch.column_stack(
+            [torch.ones_like(self.half_norms), scaled, scaled.square().sum(1)]
+        )
+        if len(positions) > 4 * GROUP:
+            # Group g holds the points g, g + N / GROUP, ...: the best of each group is then a
+            # maximum over rows.
+            self.by_group = positions.unflatten(0, (GROUP, -1)).transpose(0, 1).contiguous()
+            self.log_weights_by_group = log_weights.unflatten(0, (GROUP, -1)).T.contiguous()
+        eps = torch.finfo(positions.dtype).eps
+        # Relative to the largest term of a sum, N terms of the first size are below its rounding,
+        # wherever they are; N terms of the second size are, at the distance that a weight so small
+        # goes with.
+        self.negligible = math.log(eps**2 / len(self))
+        self.out_of_sight = math.log(1e-3 * eps / len(self))
+        self.eps = eps
+
+    def __len__(self) -> int:
+        return self.positions.shape[0]
+
+    @property
+    def dimension(self) -> int:
+        """Number r of coordinates."""
+        return self.positions.shape[1]
+
+    def products_are_exact(self, v: float, reach: float) -> bool:
+        """Tell whether exponents may be formed from products of coordinates at this noise."""
+        error = self.eps * self.radius * (self.radius + reach) / v
+        return error < _EXPONENT_ERROR[self.positions.dtype]
+
+    def products_error(self, y: torch.Tensor, v: float) -> torch.Tensor:
+        """Bound the rounding error of the exponents of each query."""
+        farthest = y.norm(dim=1) + self.radius
+        return 2 * (self.dimension + 4) * self.eps * self.radius * farthest / v
+
+    def products(self, y: torch.Tensor, v: float) -> torch.Tensor:
+        """Return log w_i - |y - x_i|^2 / 2v + |y|^2 / 2v, from products of coordinates."""
+        # The bias as one more coordinate: the product itself adds it, without a pass of its own.
+        bias = self.log_weights - self.half_norms / v
+        left = torch.cat([y / v, y.new_ones(len(y), 1)], dim=1)
+        return left @ torch.cat([self.positions.T, bias[None]])
+
+    def squared_distances(self, y: torch.Tensor) -> torch.Tensor:
+        """Return |y - x_i|^2 from differences of coordinates."""
+        mode = "donot_use_mm_for_euclid_dist"
+        return torch.cdist(y, self.positions, compute_mode=mode).square_()
+
+
+def log_weight_of_others(log_weights: torch.Tensor) -> torch.Tensor:
+    """Return log(1 - w_i) for each of a set of weights that sum to one.
+
+    Parameters
+    ----------
+    log_weights : torch.Tensor of shape (N,)
+        Their logarithms.
+
+    Returns
+    -------
+    torch.Tensor of shape (N,)
+    """
+    others = torch.log1p(-log_weights.exp())
+    # One minus a weight near one is all rounding; the others are then summed themselves.
+    heaviest = log_weights.argmax()
+    rest = log_weights.clone()
+    rest[heaviest] = -math.inf
+    others[heaviest] = torch.logsumexp(rest, dim=0)
+    return others
+
+
+def exp_(exponents: torch.Tensor, floor: float) -> torch.Tensor:
+    """Exponentiate in place, after raising exponents to a floor whose exponential does not matter.
+
+    Subnormal results cost fifty times a normal one, and so do the products they enter.
+    """
+    return exponents.clamp_(min=floor).exp_()
+
+
+def slices(length: int, step: int) -> Iterator[slice]:
+    """Cut range(length) into consecutive slices of at most `step`."""
+    step = max(1, step)
+    for start in range(0, length, step):
+        yield slice(start, min(start + step, length))
