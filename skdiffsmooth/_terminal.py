@@ -58,18 +58,21 @@ class EmpiricalTerminal:
     ----------
     posterior : Posterior
         The data, on the device.
-    coordinates : ndarray of shape (n_points, r)
+    points : ndarray of shape (n_points, r)
         The same points on the host.
     weights : ndarray of shape (n_points,)
         Their weights.
     scale : float
         sqrt(T), in units of X.
+    exclude : torch.Tensor of shape (n,), optional
+        Index of the point that each query of the density does not see.
     """
 
     posterior: Posterior
-    coordinates: np.ndarray
+    points: np.ndarray
     weights: np.ndarray
     scale: float
+    exclude: torch.Tensor | None = None
 
     def log_density(self, x: torch.Tensor) -> torch.Tensor:
         """Return the mixture's log-density.
@@ -83,7 +86,7 @@ class EmpiricalTerminal:
         -------
         torch.Tensor of shape (n,)
         """
-        return self.posterior.log_density(x, self.scale**2)
+        return self.posterior.log_density(x, self.scale**2, exclude=self.exclude)
 
     def sample(self, rng: np.random.RandomState, n: int) -> np.ndarray:
         """Draw points and add noise.
@@ -100,8 +103,8 @@ class EmpiricalTerminal:
         ndarray of shape (n, r)
         """
         rows = draw_rows(rng, self.weights, n)
-        noise = rng.standard_normal((n, self.coordinates.shape[1]))
-        return self.coordinates[rows] + self.scale * noise
+        noise = rng.standard_normal((n, self.points.shape[1]))
+        return self.points[rows] + self.scale * noise
 
 
 @dataclass(frozen=True)
@@ -110,8 +113,8 @@ class GaussianTerminal:
 
     Parameters
     ----------
-    mean : ndarray of shape (r,)
-        Mean of the data.
+    mean : ndarray of shape (r,) or (n, r)
+        Mean of the data, or one for each query of the density.
     scale : float
         sqrt(T), in units of X.
     """
@@ -149,4 +152,4 @@ class GaussianTerminal:
         -------
         ndarray of shape (n, r)
         """
-        return self.mean + self.scale * rng.standard_normal((n, len(self.mean)))
+        return self.mean + self.scale * rng.standard_normal((n, self.mean.shape[-1]))
