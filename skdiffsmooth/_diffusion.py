@@ -34,10 +34,10 @@ __all__ = ["BaseScoreDiffusion"]
 _BANDWIDTH_FACTOR = 0.85
 _SIGMA_FACTOR = 1.5
 
-# Up to this many points every sum is over all of them; beyond, points closer than 0.3 noise scales
-# are merged: errors of some thousandths of a nat (docs/accuracy.md), for time that hardly grows.
+# Up to this many points every sum is over all of them; beyond, points closer than 0.2 noise scales
+# are merged, for time that hardly grows (docs/scaling.md has the errors).
 _LARGEST_EXACT = 10_000
-_TOLERANCE = 0.05
+_TOLERANCE = 0.02
 
 
 class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):

@@ -57,8 +57,9 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         How far points may be merged where noise blurs them, in nats: a point within
         ``sqrt(2 * tolerance)`` noise scales of others may be replaced by their mean. The log-density
         of the noised data then falls by at most `tolerance`, and rises by about `tolerance` times
-        the squared distance to the points that count, in units of the noise; seen errors are a
-        hundredth of that. 0 merges nothing. "auto" is 0 up to 10 000 distinct rows and 0.05 beyond.
+        the squared distance to the points that count, in units of the noise; the page on
+        scaling has measured errors. 0 merges nothing. "auto" is 0 up to 10 000 distinct rows and
+        0.02 beyond.
     memory_limit : float, default=1024
         Bound on temporaries, in MiB, of each worker.
     n_jobs : int or None, default=None
