@@ -1,30 +1,47 @@
 """The data that several benchmarks use."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from skdiffsmooth._posterior import Nodes, Posterior
+from skdiffsmooth._backend import Backend
+from skdiffsmooth._posterior import Posterior
+from skdiffsmooth.kernels import GaussianKernel
+from skdiffsmooth.scores import ScoreSchedule, SmoothedScore
 
 
-def engine_case(dtype=torch.float64, n_points=2000, n_queries=500, n_nodes=128, dimension=8):
-    """Return a posterior of standard normal points, queries and nodes of scale 0.3."""
+@dataclass
+class EngineCase:
+    """Points and queries, and the field that asks the engine about them."""
+
+    points: torch.Tensor
+    queries: torch.Tensor
+    field: SmoothedScore
+
+    @property
+    def offsets(self):
+        return self.field.nodes.offsets
+
+    def moments(self, v, trace=True):
+        return self.field.posterior.moments(self.queries, v, self.field.nodes, trace=trace)
+
+
+def engine_case(dtype="float64", n_points=2000, n_queries=500, n_nodes=128, dimension=8):
+    """Return standard normal points and queries, with the kernel's nodes of scale 0.3."""
     rng = np.random.RandomState(0)
     points = rng.normal(size=(n_points, dimension))
     points -= points.mean(0)
-    queries = rng.normal(size=(n_queries, dimension))
-    offsets = 0.3 * rng.normal(size=(n_nodes // 2, dimension))
-    offsets = np.concatenate([offsets, -offsets])
-    posterior = Posterior(
-        torch.tensor(points, dtype=dtype),
-        torch.full((n_points,), -math.log(n_points), dtype=dtype),
-        memory_limit=1024,
+    backend = Backend.from_params("cpu", dtype)
+    log_weights = np.full(n_points, -math.log(n_points))
+    posterior = Posterior(backend.tensor(points), backend.tensor(log_weights), memory_limit=1024)
+    kernel = GaussianKernel(0.3, np.eye(dimension), n_nodes, seed=0)
+    return EngineCase(
+        backend.tensor(points),
+        backend.tensor(rng.normal(size=(n_queries, dimension))),
+        ScoreSchedule(posterior, kernel, backend).at(0),
     )
-    nodes = Nodes(
-        torch.tensor(offsets, dtype=dtype), torch.full((n_nodes,), 1 / n_nodes, dtype=dtype)
-    )
-    return posterior, torch.tensor(queries, dtype=dtype), nodes
 
 
 def circle(n):

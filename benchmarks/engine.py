@@ -8,25 +8,27 @@ from _problems import engine_case
 from _rivals import direct
 
 
-def fastest_tile(points, x, offsets):
+def fastest_tile(case):
     """Return the number of queries at which the direct way is fastest here."""
+    some = case.queries[:64]
     return min(
         (1, 4, 16, 64),
-        key=lambda tile: timed(lambda: direct(points, x[:64], 0.1, offsets, tile), repeats=2)[0],
+        key=lambda tile: timed(lambda: direct(case.points, some, 0.1, case.offsets, tile), 2)[0],
     )
 
 
 def run(full=False):
     """Print the table and the steepest rise of the time between neighbouring noise levels."""
-    posterior, x, nodes = engine_case()
+    case = engine_case()
+    n_points, dimension = case.points.shape
+    n_queries, n_nodes = len(case.queries), len(case.offsets)
     rate = peak_rate(torch.float64)
-    columns = posterior.dimension + 2
-    flops = 2 * columns * len(x) * len(nodes) * posterior.n_points
-    tile = fastest_tile(posterior.points, x, nodes.offsets)
+    flops = 2 * (dimension + 2) * n_queries * n_nodes * n_points
+    tile = fastest_tile(case)
     print(
-        f"P1, engine: {len(x)} queries, {posterior.n_points} points, {len(nodes)} nodes, "
-        f"{posterior.dimension} dimensions, sigma 0.3, float64. Direct: tiles of {tile} queries, its "
-        f"fastest. Of peak: 2 (r + 2) B M N flops over the time, of {rate / 1e9:.0f} GFlop/s.\n"
+        f"P1, engine: {n_queries} queries, {n_points} points, {n_nodes} nodes, {dimension} dimensions, "
+        f"sigma 0.3, float64. Direct: tiles of {tile} queries, its fastest. Of peak: 2 (r + 2) B M N "
+        f"flops over the time of mean + trace, of {rate / 1e9:.0f} GFlop/s.\n"
     )
     header(
         "v", "direct (s)", "mean + trace (s)", "ratio", "mean only (s)", "of peak", "largest error"
@@ -35,12 +37,12 @@ def run(full=False):
     for k in range(13):
         v = 10 ** (-k / 3)
         slow, (mean, trace) = timed(
-            lambda v=v: direct(posterior.points, x, v, nodes.offsets, tile),
+            lambda v=v: direct(case.points, case.queries, v, case.offsets, tile),
             repeats=3 if full else 1,
             warm_up=full,
         )
-        fast, found = timed(lambda v=v: posterior.moments(x, v, nodes, trace=True))
-        mean_only, _ = timed(lambda v=v: posterior.moments(x, v, nodes))
+        fast, found = timed(lambda v=v: case.moments(v))
+        mean_only, _ = timed(lambda v=v: case.moments(v, trace=False))
         times[v] = fast
         error = max((found.mean - mean).abs().max(), (found.trace - trace).abs().max())
         row(
@@ -52,8 +54,7 @@ def run(full=False):
             f"{flops / fast / rate:.0%}",
             f"{error:.0e}",
         )
-    steps = [(times[b] / times[a], a, b) for a, b in itertools.pairwise(times)]
-    rise, a, b = max(steps)
+    rise, a, b = max((times[b] / times[a], a, b) for a, b in itertools.pairwise(times))
     print(f"\nSteepest rise between neighbours: {rise:.1f}x, from v = {a:.1e} to {b:.1e}.")
 
 

@@ -11,19 +11,19 @@ class Engine:
     param_names = ("v",)
 
     def setup(self, v):
-        self.posterior, self.x, self.nodes = engine_case()
+        self.case = engine_case()
 
     def time_moments(self, v):
-        self.posterior.moments(self.x, v, self.nodes, trace=True)
+        self.case.moments(v)
 
     def time_mean_only(self, v):
-        self.posterior.moments(self.x, v, self.nodes)
+        self.case.moments(v, trace=False)
 
     def peakmem_moments(self, v):
-        self.posterior.moments(self.x, v, self.nodes, trace=True)
+        self.case.moments(v)
 
     def track_error(self, v):
-        x = self.x[:20]
-        mean, trace = direct(self.posterior.points, x, v, self.nodes.offsets, tile=4)
-        found = self.posterior.moments(x, v, self.nodes, trace=True)
+        case = engine_case(n_queries=20)
+        mean, trace = direct(case.points, case.queries, v, case.offsets, tile=4)
+        found = case.moments(v)
         return float(max((found.mean - mean).abs().max(), (found.trace - trace).abs().max()))
