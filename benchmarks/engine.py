@@ -38,8 +38,8 @@ def run(full=False):
         v = 10 ** (-k / 3)
         slow, (mean, trace) = timed(
             lambda v=v: direct(case.points, case.queries, v, case.offsets, tile),
-            repeats=3 if full else 1,
-            warm_up=full,
+            repeats=5 if full else 3,
+            warm_up=False,
         )
         fast, found = timed(lambda v=v: case.moments(v))
         mean_only, _ = timed(lambda v=v: case.moments(v, trace=False))
