@@ -15,7 +15,7 @@ def model(X, **params):
     return SmoothedScoreDiffusion(bandwidth, 2 * bandwidth, memory_limit=2048, **params).fit(X)
 
 
-def extrapolated_sampling(exact, few=25, more=100):
+def extrapolated_sampling(exact, few=10, more=40):
     """Return the time of all samples, on the line through two smaller numbers of them."""
     first, second = (
         timed(lambda n=n: exact.sample(n, random_state=0), repeats=1, warm_up=False)[0]
@@ -48,7 +48,7 @@ def run(full=False):
     print(
         f"P6, scaling: fit, then {N_SAMPLES} samples, of a surface in R^8 with noise 0.02; bandwidth "
         "0.5 N^(-1/6), sigma twice that, memory_limit 2048. Rival: tolerance=0, extrapolated from "
-        f"25 and 100 samples. Errors against it, the largest of {N_CHECKED} queries: of the score "
+        f"10 and 40 samples. Errors against it, the largest of {N_CHECKED} queries: of the score "
         "times the noise scale, at five noise levels, and of score_samples in nats.\n"
     )
     header(
@@ -65,7 +65,9 @@ def run(full=False):
         X, queries = surface(n), surface(N_CHECKED, seed=1)
         fitting, merged = timed(lambda X=X: model(X), repeats=1, warm_up=False)
         sampling, _ = timed(
-            lambda m=merged: m.sample(N_SAMPLES, random_state=0), repeats=3 if full else 1
+            lambda m=merged: m.sample(N_SAMPLES, random_state=0),
+            repeats=3 if full else 1,
+            warm_up=full,
         )
         exact = model(X, tolerance=0)
         theirs = extrapolated_sampling(exact)
