@@ -4,7 +4,7 @@
 PYTHON ?= python3
 # More arguments for pytest: make test PYTEST_ARGS='-m "not slow" -x'
 PYTEST_ARGS ?=
-# make bench BENCH_ARGS=--full measures all sizes: about half an hour instead of five minutes
+# make bench BENCH_ARGS=--full measures all sizes and extrapolates less
 BENCH_ARGS ?=
 # Test processes. Most tests are many small computations, so each process keeps to one thread.
 WORKERS ?= 2
