@@ -52,11 +52,14 @@ class Points:
             [torch.ones_like(self.half_norms), scaled, scaled.square().sum(1)]
         )
         self.features_by_row = self.features.T.contiguous()
-        if len(positions) > 4 * GROUP:
+        self.are_grouped = len(positions) > 4 * GROUP
+        if self.are_grouped:
             # Group g holds the points g, g + N / GROUP, ...: the best of each group is then a
             # maximum over rows.
             self.by_group = positions.unflatten(0, (GROUP, -1)).transpose(0, 1).contiguous()
             self.log_weights_by_group = log_weights.unflatten(0, (GROUP, -1)).T.contiguous()
+            self.positions_in_single = scaled.float()
+            self.half_norms_in_single = (self.half_norms / self.unit**2).float()
         eps = torch.finfo(positions.dtype).eps
         # Relative to the largest term of a sum, N terms of the first size are below its rounding,
         # wherever they are; N terms of the second size are, at the distance that a weight so small
@@ -77,11 +80,6 @@ class Points:
         """Tell whether exponents may be formed from products of coordinates at this noise."""
         error = self.eps * self.radius * (self.radius + reach) / v
         return error < _EXPONENT_ERROR[self.positions.dtype]
-
-    def products_error(self, y: torch.Tensor, v: float) -> torch.Tensor:
-        """Bound the rounding error of the exponents of each query."""
-        farthest = y.norm(dim=1) + self.radius
-        return 2 * (self.dimension + 4) * self.eps * self.radius * farthest / v
 
     def products(self, y: torch.Tensor, v: float) -> torch.Tensor:
         """Return log w_i - |y - x_i|^2 / 2v + |y|^2 / 2v, from products of coordinates."""

@@ -27,7 +27,7 @@ from typing import TypeVar
 import torch
 
 from ._direct import direct_moments
-from ._points import Points, exp_, log_weight_of_others, slices
+from ._points import GROUP, Points, exp_, log_weight_of_others, slices
 
 __all__ = ["Moments", "Nodes", "Posterior"]
 
@@ -337,10 +337,12 @@ class Posterior:
             queries, offsets = pairs // len(nodes), pairs % len(nodes)
         else:
             queries, offsets = mask.nonzero(as_tuple=True)
-        for part in slices(len(queries), self._rows_per_tile(1)):
+        tile = min(self._tile, self._budget // 8)
+        for part in slices(len(queries), tile // self._elements_per_pair):
             b, m = queries[part], offsets[part]
             unseen = None if left_out is None else left_out[b]
-            found = direct_moments(self._points, x[b] + nodes.offsets[m], v, nodes.reach, unseen)
+            y = x[b] + nodes.offsets[m]
+            found = direct_moments(self._points, y, v, nodes.reach, unseen, tile)
             sums.index_add_(0, b, nodes.weights[m, None] * found)
 
     def _log_normalizer(self, v: float, exclude: torch.Tensor | None) -> torch.Tensor | float:
@@ -395,6 +397,11 @@ class Posterior:
     def _elements_per_node(self) -> int:
         """Numbers held for each node of a table."""
         return (self._points.dimension + 4) * len(self._points)
+
+    @property
+    def _elements_per_pair(self) -> int:
+        """Numbers held for each pair that is computed directly: a word on each group of points."""
+        return max(1, len(self._points) // GROUP) + 2 * (self._points.dimension + 2)
 
     def _elements_per_row(self, n_nodes: int) -> int:
         """Numbers held for each query of a tile: four rows of logits, four of node averages."""

@@ -221,7 +221,7 @@ def watched(monkeypatch):
     """Names of the ways that calls take, as a set that fills while they run."""
     taken = set()
     factorised, node_table = Posterior._add_factorised, Posterior._node_table
-    over_all, over_groups = _direct._over_all_points, _direct._over_groups_that_matter
+    over_all, over_groups = _direct._over_all_points, _direct._over_groups
 
     def watch_table(self, *args):
         table = node_table(self, *args)
@@ -242,17 +242,16 @@ def watched(monkeypatch):
             taken.add("products" if points.products_are_exact(v, reach) else "differences")
         return over_all(points, y, v, reach, left_out)
 
-    def watch_over_groups(points, y, v, reach, left_out):
-        found = over_groups(points, y, v, reach, left_out)
-        if len(y) and found is not None:
+    def watch_over_groups(points, y, v, reach, kept, left_out):
+        if len(y):
             taken.add("some groups")
             taken.add("products" if points.products_are_exact(v, reach) else "differences")
-        return found
+        return over_groups(points, y, v, reach, kept, left_out)
 
     monkeypatch.setattr(Posterior, "_node_table", watch_table)
     monkeypatch.setattr(Posterior, "_add_factorised", watch_factorised)
     monkeypatch.setattr(_direct, "_over_all_points", watch_over_all)
-    monkeypatch.setattr(_direct, "_over_groups_that_matter", watch_over_groups)
+    monkeypatch.setattr(_direct, "_over_groups", watch_over_groups)
     return taken
 
 
