@@ -27,6 +27,9 @@ class Points:
         Centred: rounding grows with the distance from the origin.
     log_weights : torch.Tensor of shape (N,)
         Logarithms of weights that sum to one.
+    radius : float, optional
+        Length of the longest position, where the host knows it: decisions are made there, and a
+        device would have to be waited for.
 
     Notes
     -----
@@ -34,7 +37,9 @@ class Points:
     no sum sees.
     """
 
-    def __init__(self, positions: torch.Tensor, log_weights: torch.Tensor) -> None:
+    def __init__(
+        self, positions: torch.Tensor, log_weights: torch.Tensor, radius: float | None = None
+    ) -> None:
         missing = -len(positions) % GROUP if len(positions) > 4 * GROUP else 0
         if missing:
             positions = torch.cat([positions, positions.new_zeros(missing, positions.shape[1])])
@@ -42,8 +47,9 @@ class Points:
         self.positions = positions
         self.log_weights = log_weights
         self.half_norms = 0.5 * positions.square().sum(1)
-        # One transfer at construction; the decisions below compare numbers that are on the host.
-        self.radius = math.sqrt(2 * float(self.half_norms.max()))
+        if radius is None:
+            radius = math.sqrt(2 * float(self.half_norms.max()))
+        self.radius = radius
         # Columns whose posterior averages are the normaliser, the mean and the second moment; in
         # units of the radius, so that their products with large factors do not overflow.
         self.unit = self.radius or 1.0

@@ -117,6 +117,8 @@ class Posterior:
         Logarithms of positive weights that sum to one.
     memory_limit : float
         Bound on the temporaries of one call, in MiB.
+    radius : float, optional
+        Length of the longest point, if the host knows it; it is read from the device otherwise.
 
     Raises
     ------
@@ -130,9 +132,14 @@ class Posterior:
     """
 
     def __init__(
-        self, points: torch.Tensor, log_weights: torch.Tensor, *, memory_limit: float
+        self,
+        points: torch.Tensor,
+        log_weights: torch.Tensor,
+        *,
+        memory_limit: float,
+        radius: float | None = None,
     ) -> None:
-        self._points = Points(points, log_weights)
+        self._points = Points(points, log_weights, radius)
         self._memory_limit = memory_limit
         self._double: Posterior | None = None
         # Factors are kept between exp(-s) and exp(s), so that no product of two of them overflows or
@@ -373,6 +380,7 @@ class Posterior:
                 self._points.positions.double(),
                 self._points.log_weights.double(),
                 memory_limit=2 * self._memory_limit,
+                radius=self._points.radius,
             )
         return self._double
 

@@ -202,6 +202,7 @@ class ScoreSchedule:
             self.backend.tensor(points),
             self.backend.tensor(np.log(weights)),
             memory_limit=self.memory_limit,
+            radius=float(np.linalg.norm(points, axis=1).max()),
         )
         if not merged:
             self._unmerged = posterior

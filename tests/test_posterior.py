@@ -354,6 +354,18 @@ def test_groups_that_do_not_matter_are_skipped(v, ways, leave_out, trace, watche
     assert ("some groups" in watched) != ("all points" in watched)
 
 
+@pytest.mark.parametrize("v", [1.0, 1e-4, 1e-9])
+def test_tiles_do_not_change_the_moments_of_a_crowd(v, monkeypatch):
+    case = problem(3, 20, 200, 5, v=v, scale=0.5, leave_out=True)
+    whole = case.moments(trace=True)
+    monkeypatch.setattr(_posterior, "_TILE", 300)
+    in_tiles = case.moments(trace=True)
+    for name in ("mean", "trace", "log_density"):
+        found, expected = getattr(in_tiles, name), getattr(whole, name)
+        size = float(expected.abs().max())
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12 * max(size, 1))
+
+
 def test_every_point_of_equal_distance_counts(watched):
     """A sphere around the query, at a noise that sees a millionth of its radius, and a crowd beyond."""
     rng = np.random.RandomState(0)
