@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -13,6 +14,7 @@ from ._backend import Backend
 from ._base import DensityEstimatorMixin, check_seed
 from ._hull import AffineHull
 from ._posterior import Posterior
+from ._shards import Shards, resolve_shards
 from ._terminal import EmpiricalTerminal, GaussianTerminal, TerminalLaw
 from ._validation import check_choice, check_integer, check_real
 from .bandwidth import gaussian_leave_one_out
@@ -50,6 +52,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         dtype: str,
         random_state: Any,
         memory_limit: float,
+        shards: str | None,
     ) -> None:
         self.bandwidth = bandwidth
         self.sigma = sigma
@@ -63,6 +66,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         self.dtype = dtype
         self.random_state = random_state
         self.memory_limit = memory_limit
+        self.shards = shards
 
     @abstractmethod
     def _smoothing_factor(
@@ -100,7 +104,9 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         Costs one singular value decomposition and, for "auto" and "loo" scales, some twenty
         leave-one-out sums over all pairs of distinct rows.
         """
-        points, weights = self._check_training(X, sample_weight)
+        shards = self._resolve_shards()
+        points, weights = shards.together(self._check_training, X, sample_weight)
+        weights = shards.normalize(weights, len(X), sample_weight)
         backend = Backend.from_params(self.device, self.dtype)
         memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
         n_levels = check_integer("n_levels", self.n_levels)
@@ -113,7 +119,10 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         else:
             seed = 0 if random_state is None else check_seed(random_state)
 
-        hull = AffineHull.of(points)
+        shards.check_same(
+            "parameters, or numbers of features,", *self._what_must_agree(points, seed)
+        )
+        hull = AffineHull.of(points, shards)
         coordinates, _ = hull.split(points)
         bandwidth, sigma = self._resolve_scales(
             coordinates, weights, hull.codimension, backend, memory_limit
@@ -126,7 +135,10 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
             terminal_scale = bandwidth
         # Finds out now, and not at the first query, whether a tile fits.
         Posterior(
-            backend.tensor(coordinates), backend.tensor(np.log(weights)), memory_limit=memory_limit
+            backend.tensor(coordinates),
+            backend.tensor(np.log(weights)),
+            memory_limit=memory_limit,
+            shards=shards,
         )
         steps_per_level = math.ceil(n_steps / n_levels)
         self._set_fitted(
@@ -297,8 +309,41 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
             backend.tensor(coordinates),
             backend.tensor(np.log(self.weights_)),
             memory_limit=check_real("memory_limit", self.memory_limit, hint="It is in MiB."),
+            shards=resolve_shards(self.shards),
         )
         return backend, coordinates, ScoreSchedule(posterior, self.kernel_, backend)
+
+    def _check_query(self, X: Any) -> np.ndarray:
+        shards = resolve_shards(self.shards)
+        X = shards.together(super()._check_query, X)
+        shards.check_same("rows of X", X)
+        return X
+
+    def _check_draw(self, n_samples: Any, random_state: Any) -> tuple[int, np.random.RandomState]:
+        shards = resolve_shards(self.shards)
+        if not shards.alone and not isinstance(random_state, numbers.Integral):
+            raise ValueError(
+                f"random_state={random_state!r}, but with shards={self.shards!r} all processes must "
+                "draw the same numbers; pass an integer, the same to all."
+            )
+        shards.check_same("n_samples or random_state", n_samples, random_state)
+        return super()._check_draw(n_samples, random_state)
+
+    def _resolve_shards(self) -> Shards:
+        shards = resolve_shards(self.shards)
+        if not shards.alone and (isinstance(self.bandwidth, str) or isinstance(self.sigma, str)):
+            raise ValueError(
+                f"bandwidth={self.bandwidth!r} with sigma={self.sigma!r} cannot be resolved with "
+                f"shards={self.shards!r}, since leave-one-out sums would need all pairs of rows; pass "
+                "numbers, such as bandwidth_ and sigma_ of a fit to a subsample with shards=None."
+            )
+        return shards
+
+    def _what_must_agree(self, points: np.ndarray, seed: int) -> tuple[Any, ...]:
+        """Name what all processes must have alike for their calls to match."""
+        scales = self.bandwidth, self.sigma, self.terminal_scale, self.terminal
+        sizes = self.n_nodes, self.n_levels, self.n_steps, self.memory_limit, self.dtype
+        return points.shape[1], *scales, *sizes, seed
 
     def _steps(self) -> list[Any]:
         levels = self.noise_levels_
@@ -307,7 +352,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
     def _terminal_law(self, posterior: Posterior, coordinates: np.ndarray) -> TerminalLaw:
         scale = self.noise_levels_.terminal_scale
         if self.terminal_ == "gaussian":
-            return GaussianTerminal(self.weights_ @ coordinates, scale)
+            return GaussianTerminal(posterior.shards.total(self.weights_ @ coordinates), scale)
         return EmpiricalTerminal(posterior, coordinates, self.weights_, scale)
 
     def _residual_log_density(self, residual: np.ndarray, scale: float) -> np.ndarray:
@@ -382,7 +427,9 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
             check_choice("terminal_scale", self.terminal_scale, ("auto",), hint="Or pass a number.")
             # Coordinates are ordered by spread. The smoothing must have acted at the scale of the
             # data, and sampling must start where the kernel no longer matters.
-            variances = weights @ (coordinates - weights @ coordinates) ** 2
+            shards = resolve_shards(self.shards)
+            mean = shards.total(weights @ coordinates)
+            variances = shards.total(weights @ (coordinates - mean) ** 2)
             return max(math.sqrt(variances.max(initial=0.0)), 3 * sigma, 2 * bandwidth)
         hint = "It is in units of X; 'auto' suits most data."
         scale = check_real("terminal_scale", self.terminal_scale, hint=hint)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from ._diffusion import BaseScoreDiffusion
-from ._hull import AffineHull
+from ._hull import AffineHull, principal_axes
+from ._shards import resolve_shards
 from ._validation import check_integer, check_real
 from .manifolds import AffineSubspace
 from .solvers import Solver
@@ -55,6 +56,8 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         Seed of the node sets; None is a fixed seed.
     memory_limit : float, default=1024
         Bound on temporaries, in MiB.
+    shards : {"distributed"} or None, default=None
+        Whether each process of torch.distributed fits rows of its own; see SmoothedScoreDiffusion.
 
     Attributes
     ----------
@@ -63,9 +66,9 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
     bandwidth_, sigma_ : float
         The scales used, in units of X.
     points_ : ndarray of shape (n_points, n_features)
-        Distinct training rows of positive weight.
+        Distinct training rows of positive weight; with `shards`, those of this process.
     weights_ : ndarray of shape (n_points,)
-        Their weights; they sum to one.
+        Their weights; they sum to one, with `shards` over all processes.
     hull_ : AffineHull
         The affine hull of the points, in which the flow runs.
     kernel_ : GaussianKernel
@@ -122,6 +125,7 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         dtype: str = "float64",
         random_state: Any = None,
         memory_limit: float = 1024,
+        shards: str | None = None,
     ) -> None:
         super().__init__(
             bandwidth,
@@ -136,6 +140,7 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
             dtype=dtype,
             random_state=random_state,
             memory_limit=memory_limit,
+            shards=shards,
         )
         self.manifold = manifold
         self.n_components = n_components
@@ -174,9 +179,10 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
 
     def _principal_subspace(self, points: np.ndarray, weights: np.ndarray) -> AffineSubspace:
         """Find the affine span of the leading principal components."""
-        center = weights @ points
+        shards = resolve_shards(self.shards)
+        center = shards.total(weights @ points)
         scaled = np.sqrt(weights)[:, None] * (points - center)
-        _, spread, directions = np.linalg.svd(scaled, full_matrices=False)
+        spread, directions = principal_axes(scaled, shards)
         limit = len(spread)
         requested = self.n_components
         if isinstance(requested, numbers.Real) and not isinstance(requested, numbers.Integral):

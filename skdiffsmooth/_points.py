@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import torch
 
+from ._shards import ONE_PROCESS, Shards
+
 __all__ = ["Points", "exp_", "log_weight_of_others", "slices"]
 
 # Exponents are differences of products of size R^2 / v. Where their rounding could exceed this many
@@ -26,7 +28,9 @@ class Points:
     positions : torch.Tensor of shape (N, r)
         Centred: rounding grows with the distance from the origin.
     log_weights : torch.Tensor of shape (N,)
-        Logarithms of weights that sum to one.
+        Logarithms of weights that sum to one, over all shards.
+    shards : Shards, default=ONE_PROCESS
+        Where the other points are, if these are not all.
 
     Notes
     -----
@@ -34,7 +38,9 @@ class Points:
     no sum sees.
     """
 
-    def __init__(self, positions: torch.Tensor, log_weights: torch.Tensor) -> None:
+    def __init__(
+        self, positions: torch.Tensor, log_weights: torch.Tensor, shards: Shards = ONE_PROCESS
+    ) -> None:
         missing = -len(positions) % GROUP if len(positions) > 4 * GROUP else 0
         if missing:
             positions = torch.cat([positions, positions.new_zeros(missing, positions.shape[1])])
@@ -43,7 +49,8 @@ class Points:
         self.log_weights = log_weights
         self.half_norms = 0.5 * positions.square().sum(1)
         # One transfer at construction; the decisions below compare numbers that are on the host.
-        self.radius = math.sqrt(2 * float(self.half_norms.max()))
+        # The radius of all shards: what is decided by it must be decided alike on all of them.
+        self.radius = shards.largest(math.sqrt(2 * float(self.half_norms.max())))
         # Columns whose posterior averages are the normaliser, the mean and the second moment; in
         # units of the radius, so that their products with large factors do not overflow.
         self.unit = self.radius or 1.0

@@ -56,6 +56,12 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         Seed of the node sets. None is a fixed seed: fits are reproducible without asking.
     memory_limit : float, default=1024
         Bound on temporaries, in MiB.
+    shards : {"distributed"} or None, default=None
+        None: all training rows are in this process. "distributed": each process of
+        torch.distributed's default group, initialised before, fits rows of its own; then all
+        processes make the same calls with the same arguments and all get the result of the whole
+        data. Numbers are needed for `bandwidth` and `sigma`, an integer for the `random_state` of
+        `sample`. See docs/scaling.md.
 
     Attributes
     ----------
@@ -64,9 +70,9 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     sigma_ : float
         The smoothing scale used, in units of X.
     points_ : ndarray of shape (n_points, n_features)
-        Distinct training rows of positive weight.
+        Distinct training rows of positive weight; with `shards`, those of this process.
     weights_ : ndarray of shape (n_points,)
-        Their weights; they sum to one.
+        Their weights; they sum to one, with `shards` over all processes.
     hull_ : AffineHull
         The affine hull of the points, in which the flow runs.
     kernel_ : GaussianKernel
@@ -132,6 +138,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         dtype: str = "float64",
         random_state: Any = None,
         memory_limit: float = 1024,
+        shards: str | None = None,
     ) -> None:
         super().__init__(
             bandwidth,
@@ -146,6 +153,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
             dtype=dtype,
             random_state=random_state,
             memory_limit=memory_limit,
+            shards=shards,
         )
 
     def _smoothing_factor(
