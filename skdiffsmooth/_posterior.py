@@ -378,8 +378,10 @@ class Posterior:
         """Return the moments of each pair, those that were found directly put in their places."""
         sums, hard = factorised.sums, factorised.hard
         unit = self._points.unit
-        means = sums[:, 1:-1].mul_((unit / sums[:, 0])[:, None])
-        spread = sums[:, -1].mul_(unit**2 / sums[:, 0]).sub_(means.square().sum(1))
+        # Divided first and brought to units of the data last, for no factor to leave its range.
+        means = sums[:, 1:-1].div_(sums[:, :1])
+        spread = sums[:, -1].div_(sums[:, 0]).sub_(means.square().sum(1)).mul_(unit**2)
+        means.mul_(unit)
         if hard is not None and found is not None:
             direct_means, spread[hard], _ = _columns(found)
             means.transpose(1, 2)[hard] = direct_means

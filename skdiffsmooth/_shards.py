@@ -238,29 +238,31 @@ class Shards:
         torch.Tensor
             Over all points.
         """
-        if self.alone:
-            return log_sums
-        top = self.reduce_(log_sums.clone(), "max")
-        return top + self.reduce_((log_sums - top).exp_(), "sum").log()
+        return self.merge(log_sums)[1]
 
     def merge(self, log_sums: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the share of each (query, node) pair's mass that lies here, and merged log-sums.
 
         Parameters
         ----------
-        log_sums : torch.Tensor of shape (B, M)
+        log_sums : torch.Tensor
             Over this process's points.
 
         Returns
         -------
-        shares : torch.Tensor of shape (B, M) or (1, 1)
-            They sum to one over the processes.
-        log_sums : torch.Tensor of shape (B, M)
+        shares : torch.Tensor
+            Of the same shape, or a single one where it would hold nothing else. They sum to one
+            over the processes, to rounding: they are divided by their sum, since an exponential of a
+            log-sum less another is off by the rounding of large numbers.
+        log_sums : torch.Tensor
             Over all points.
         """
-        merged = self.log_sum_exp(log_sums)
-        shares = log_sums.new_ones(1, 1) if self.alone else (log_sums - merged).exp_()
-        return shares, merged
+        if self.alone:
+            return log_sums.new_ones(1), log_sums
+        top = self.reduce_(log_sums.clone(), "max")
+        parts = (log_sums - top).exp_()
+        total = self.reduce_(parts.clone(), "sum")
+        return parts / total, top + total.log()
 
     def average(self, pairs: Pairs, weights: torch.Tensor, *, trace: bool) -> torch.Tensor:
         """Average moments of (query, node) pairs over the nodes.
