@@ -4,6 +4,8 @@
 PYTHON ?= python3
 # More arguments for pytest: make test PYTEST_ARGS='-m "not slow" -x'
 PYTEST_ARGS ?=
+# make bench BENCH_ARGS=--full measures all sizes and extrapolates less
+BENCH_ARGS ?=
 # Test processes. Most tests are many small computations, so each process keeps to one thread.
 WORKERS ?= 2
 
@@ -44,7 +46,7 @@ demo: $(INSTALLED_DEMO)  ## run examples/demo.py
 	$(PY) examples/demo.py
 
 bench: $(INSTALLED_BENCH)  ## run benchmarks/run.py: time and error side by side
-	$(PY) benchmarks/run.py
+	$(PY) benchmarks/run.py $(BENCH_ARGS)
 
 clean:  ## remove caches and build products; .venv stays
 	rm -rf build dist skdiffsmooth.egg-info

@@ -1,82 +1,62 @@
-"""Time and error of the engine against the direct way, over the noise level, in one process."""
+"""P1: time and error of the engine against the direct way over the noise level."""
 
-import math
-import statistics
-import time
+import itertools
 
 import torch
-
-from skdiffsmooth._posterior import Nodes, Posterior
-
-
-def median_time(call, repeats=5):
-    """Return the median wall time of a call, in seconds, after one call to warm up."""
-    call()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+from _common import full_requested, header, peak_rate, row, timed
+from _problems import engine_case
+from _rivals import direct
 
 
-def direct(points, x, v, offsets, tile=64):
-    """Return mean and trace by one softmax over the points for each shifted query."""
-    means, traces = [], []
-    squares = points.square().sum(1)
-    for start in range(0, len(x), tile):
-        y = (x[start : start + tile, None, :] + offsets).flatten(0, 1)
-        logits = torch.cdist(y, points).square_().mul_(-0.5 / v)
-        weights = torch.softmax(logits, dim=1)
-        mean = weights @ points
-        trace = weights @ squares - mean.square().sum(1)
-        means.append(mean.unflatten(0, (-1, len(offsets))).mean(1))
-        traces.append(trace.unflatten(0, (-1, len(offsets))).mean(1))
-    return torch.cat(means), torch.cat(traces)
+def fastest_tile(case):
+    """Return the number of queries at which the direct way is fastest here."""
+    some = case.queries[:64]
+    return min(
+        (1, 4, 16, 64),
+        key=lambda tile: timed(lambda: direct(case.points, some, 0.1, case.offsets, tile), 2)[0],
+    )
 
 
-def peak_rate(dtype, size=1500):
-    """Return the machine's rate of matrix products, in GFlop/s."""
-    a = torch.ones(size, size, dtype=dtype)
-    return 2 * size**3 / median_time(lambda: a @ a) / 1e9
-
-
-def run(n_points=2000, n_queries=500, n_nodes=128, dimension=8, sigma=0.3):
-    """Print the table: 500 queries, 2000 points, 128 nodes, 8 dimensions, float64."""
-    generator = torch.Generator().manual_seed(0)
-    normal = {"generator": generator, "dtype": torch.float64}
-    points = torch.randn(n_points, dimension, **normal)
-    points -= points.mean(0)
-    x = torch.randn(n_queries, dimension, **normal)
-    offsets = sigma * torch.randn(n_nodes // 2, dimension, **normal)
-    offsets = torch.cat([offsets, -offsets])
-    nodes = Nodes(offsets, torch.full((n_nodes,), 1 / n_nodes, dtype=torch.float64))
-    log_weights = torch.full((n_points,), -math.log(n_points), dtype=torch.float64)
-    posterior = Posterior(points, log_weights, memory_limit=1024)
+def run(full=False):
+    """Print the table and the steepest rise of the time between neighbouring noise levels."""
+    case = engine_case()
+    n_points, dimension = case.points.shape
+    n_queries, n_nodes = len(case.queries), len(case.offsets)
     rate = peak_rate(torch.float64)
     flops = 2 * (dimension + 2) * n_queries * n_nodes * n_points
+    tile = fastest_tile(case)
     print(
-        f"Engine: B={n_queries} queries, N={n_points} points, M={n_nodes} nodes, r={dimension}, "
-        f"sigma={sigma}, float64, {torch.get_num_threads()} threads, "
-        f"matrix products at {rate:.0f} GFlop/s\n"
+        f"P1, engine: {n_queries} queries, {n_points} points, {n_nodes} nodes, {dimension} dimensions, "
+        f"sigma 0.3, float64. Direct: tiles of {tile} queries, its fastest. Of peak: 2 (r + 2) B M N "
+        f"flops over the time of mean + trace, of {rate / 1e9:.0f} GFlop/s.\n"
     )
-    print("| v | direct (s) | engine, mean + trace (s) | ratio | mean only (s) | of peak | error |")
-    print("|---|---|---|---|---|---|---|")
-    for v in (1.0, 1e-1, 1e-2, 1e-3, 1e-4):
-        slow = median_time(lambda v=v: direct(points, x, v, offsets), repeats=1)
-        fast = median_time(lambda v=v: posterior.moments(x, v, nodes, trace=True))
-        mean_only = median_time(lambda v=v: posterior.moments(x, v, nodes))
-        mean, trace = direct(points, x, v, offsets)
-        found = posterior.moments(x, v, nodes, trace=True)
-        error = max(
-            float((found.mean - mean).abs().max()), float((found.trace - trace).abs().max())
+    header(
+        "v", "direct (s)", "mean + trace (s)", "ratio", "mean only (s)", "of peak", "largest error"
+    )
+    times = {}
+    for k in range(13):
+        v = 10 ** (-k / 3)
+        slow, (mean, trace) = timed(
+            lambda v=v: direct(case.points, case.queries, v, case.offsets, tile),
+            repeats=5 if full else 3,
+            warm_up=False,
         )
-        share = flops / fast / 1e9 / rate
-        print(
-            f"| {v:g} | {slow:.2f} | {fast:.3f} | {slow / fast:.0f}x | {mean_only:.3f} | "
-            f"{share:.0%} | {error:.0e} |"
+        fast, found = timed(lambda v=v: case.moments(v))
+        mean_only, _ = timed(lambda v=v: case.moments(v, trace=False))
+        times[v] = fast
+        error = max((found.mean - mean).abs().max(), (found.trace - trace).abs().max())
+        row(
+            f"{v:.1e}",
+            f"{slow:.2f}",
+            f"{fast:.3f}",
+            f"{slow / fast:.1f}x",
+            f"{mean_only:.3f}",
+            f"{flops / fast / rate:.0%}",
+            f"{error:.0e}",
         )
+    rise, a, b = max((times[b] / times[a], a, b) for a, b in itertools.pairwise(times))
+    print(f"\nSteepest rise between neighbours: {rise:.1f}x, from v = {a:.1e} to {b:.1e}.")
 
 
 if __name__ == "__main__":
-    run()
+    run(full_requested())

@@ -1,11 +1,38 @@
 """Print every benchmark's table, error and time side by side: what ``make bench`` runs."""
 
+import time
+
 import accuracy
 import defaults
 import engine
+import hotspots
+import images
+import imports
 import kde
+import memory
+import precision
+import scaling
+import selection
+import ucurve
+from _common import describe_machine, full_requested
 
+# In the order P1 to P9, then where the time goes.
+MODULES = (engine, ucurve, images, kde, selection, scaling, memory, precision, imports, hotspots)
+
+
+def main(full):
+    """Print all tables, and how long each took."""
+    describe_machine()
+    runs = [(module.__name__, lambda module=module: module.run(full)) for module in MODULES]
+    if full:
+        runs += [("accuracy", accuracy.run), ("defaults", defaults.run)]
+    for name, call in runs:
+        print(f"\n## {name}\n")
+        start = time.perf_counter()
+        call()
+        print(f"\n({time.perf_counter() - start:.0f} s)", flush=True)
+
+
+# Processes that are spawned for the memory table import this file too.
 if __name__ == "__main__":
-    for benchmark in (engine, kde, accuracy, defaults):
-        benchmark.run()
-        print(flush=True)
+    main(full_requested())

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import math
 import numbers
+import sys
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
+from joblib import effective_n_jobs
 from sklearn.base import BaseEstimator
+from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import check_is_fitted
 
 from ._backend import Backend
 from ._base import DensityEstimatorMixin, check_seed
+from ._hierarchy import PointHierarchy
 from ._hull import AffineHull
-from ._posterior import Posterior
 from ._shards import Shards, resolve_shards
 from ._terminal import EmpiricalTerminal, GaussianTerminal, TerminalLaw
 from ._validation import check_choice, check_integer, check_real
-from .bandwidth import gaussian_leave_one_out
+from .bandwidth import gaussian_leave_one_out, weight_of_others
 from .kernels import GaussianKernel, default_n_nodes
 from .likelihood import flow_log_density
 from .noise import NoiseLevels
@@ -29,6 +35,11 @@ __all__ = ["BaseScoreDiffusion"]
 # Both in units of the leave-one-out bandwidth of the Gaussian KDE; docs/accuracy.md has the evidence.
 _BANDWIDTH_FACTOR = 0.85
 _SIGMA_FACTOR = 1.5
+
+# Up to this many points every sum is over all of them; beyond, points closer than 0.2 noise scales
+# are merged, for time that hardly grows (docs/scaling.md has the errors).
+_LARGEST_EXACT = 10_000
+_TOLERANCE = 0.02
 
 
 class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
@@ -51,7 +62,9 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         device: str,
         dtype: str,
         random_state: Any,
+        tolerance: float | str,
         memory_limit: float,
+        n_jobs: int | None,
         shards: str | None,
     ) -> None:
         self.bandwidth = bandwidth
@@ -65,7 +78,9 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         self.device = device
         self.dtype = dtype
         self.random_state = random_state
+        self.tolerance = tolerance
         self.memory_limit = memory_limit
+        self.n_jobs = n_jobs
         self.shards = shards
 
     @abstractmethod
@@ -102,7 +117,8 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         Notes
         -----
         Costs one singular value decomposition and, for "auto" and "loo" scales, some twenty
-        leave-one-out sums over all pairs of distinct rows.
+        leave-one-out sums over all pairs of distinct rows; of more than 20 000 rows, some twenty sums
+        of 4000 held-out rows over the others, merged.
         """
         shards = self._resolve_shards()
         points, weights = shards.together(self._check_training, X, sample_weight)
@@ -112,6 +128,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         n_levels = check_integer("n_levels", self.n_levels)
         n_steps = check_integer("n_steps", self.n_steps)
         self._resolve_solver()
+        self._resolve_n_jobs()
         terminal = check_choice("terminal", self.terminal, ("empirical", "gaussian"))
         random_state = self.random_state
         if isinstance(random_state, np.random.RandomState):
@@ -133,13 +150,14 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         if sigma == 0 and terminal == "empirical":
             # The unsmoothed flow leads from p_T to p_eps whatever T is: the identity, from p_eps.
             terminal_scale = bandwidth
-        # Finds out now, and not at the first query, whether a tile fits.
-        Posterior(
-            backend.tensor(coordinates),
-            backend.tensor(np.log(weights)),
-            memory_limit=memory_limit,
-            shards=shards,
+        kernel = GaussianKernel(sigma, factor, n_nodes, seed)
+        levels = NoiseLevels(bandwidth, terminal_scale, n_levels)
+        hierarchy = PointHierarchy.of(
+            coordinates, weights, self._resolve_tolerance(shards.total(len(points))), bandwidth
         )
+        # Finds out now, and not at the first query, whether a tile fits.
+        schedule = ScoreSchedule(levels, hierarchy, kernel, backend, memory_limit, shards=shards)
+        schedule.posterior_at(bandwidth)
         steps_per_level = math.ceil(n_steps / n_levels)
         self._set_fitted(
             X,
@@ -148,9 +166,10 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
             hull_=hull,
             bandwidth_=bandwidth,
             sigma_=sigma,
-            kernel_=GaussianKernel(sigma, factor, n_nodes, seed),
+            kernel_=kernel,
             terminal_=terminal,
-            noise_levels_=NoiseLevels(bandwidth, terminal_scale, n_levels),
+            noise_levels_=levels,
+            hierarchy_=hierarchy,
             n_steps_=n_levels * steps_per_level,
             **learned,
         )
@@ -191,16 +210,53 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
                 "score_samples needs one that does, such as solver='heun'. With a smoothed score the "
                 "law of a stochastic solver's samples is another one, without a computable density."
             )
-        backend, coordinates, schedule = self._schedule()
         queries, residual = self.hull_.split(X)
-        within = flow_log_density(
-            solver,
-            schedule,
-            backend.tensor(queries),
-            self._steps(),
-            self._terminal_law(schedule.posterior, coordinates).log_density,
-        )
-        return backend.array(within) + self._residual_log_density(residual, self.bandwidth_)
+        within = self._in_parallel(self._log_density_within, queries)
+        return within + self._residual_log_density(residual, self.bandwidth_)
+
+    def leave_one_out_log_density(self) -> np.ndarray:
+        """Return the log-density of each training point under the model of the others.
+
+        Exact for the fitted scales and at the cost of scoring the points once: no refit. Equal rows
+        are one point, so this leaves a value out, not a copy of it. Sums are over all the points,
+        whatever `tolerance`.
+
+        Returns
+        -------
+        ndarray of shape (n_points,)
+            In nats, in the order of ``points_``; ``weights_ @`` it is the leave-one-out
+            log-likelihood.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` was not called.
+        ValueError
+            If there is a single distinct row, if the solver is stochastic, or with `shards`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from skdiffsmooth import SmoothedScoreDiffusion
+        >>> X = np.random.RandomState(0).normal(size=(50, 2))
+        >>> model = SmoothedScoreDiffusion(0.3, 0.4).fit(X)
+        >>> bool(model.leave_one_out_log_density().mean() < model.score(X))
+        True
+        """
+        check_is_fitted(self)
+        if self.shards is not None:
+            raise ValueError(
+                f"leave_one_out_log_density cannot leave out rows with shards={self.shards!r}; score "
+                "held-out rows with score_samples, or fit a subsample with shards=None."
+            )
+        if len(self.points_) < 2:
+            raise ValueError(
+                "leave_one_out_log_density needs at least two distinct rows, and the model was fitted "
+                "on one; fit it on more."
+            )
+        points = self.hierarchy_.points
+        within = self._in_parallel(self._log_density_within, points, np.arange(len(points)))
+        return within + self._residual_log_density(np.zeros_like(self.points_), self.bandwidth_)
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
         """Draw new rows.
@@ -226,16 +282,10 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
             If `n_samples` is not a positive integer or `random_state` is not a seed.
         """
         n, rng = self._check_draw(n_samples, random_state)
-        backend, coordinates, schedule = self._schedule()
-        start = self._terminal_law(schedule.posterior, coordinates).sample(rng, n)
-        end = solve(
-            self._resolve_solver(),
-            schedule,
-            backend.tensor(start),
-            [step.reversed() for step in reversed(self._steps())],
-            lambda: backend.tensor(rng.standard_normal(start.shape)),
-        )
-        rows = self.hull_.lift(backend.array(end))
+        start = self._terminal_law(self._schedule()).sample(rng, n)
+        seed = rng.randint(2**31) if self._resolve_solver().is_stochastic else None
+        coordinates = self._in_parallel(self._follow, start, np.arange(n), n=n, seed=seed)
+        rows = self.hull_.lift(coordinates)
         if self.hull_.codimension:
             noise = rng.standard_normal(rows.shape)
             rows += self.bandwidth_ * self.hull_.project_out(noise)
@@ -269,10 +319,10 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         """
         X = self._check_query(X)
         scale = self.bandwidth_ if t is None else math.sqrt(check_real("t", t))
-        backend, _, schedule = self._schedule()
         queries, residual = self.hull_.split(X)
-        field = schedule.at(self.noise_levels_.level_of(scale))
-        within = backend.array(field(backend.tensor(queries), scale**2))
+        schedule = self._schedule()
+        found = schedule.at_scale(scale)(schedule.backend.tensor(queries), scale**2)
+        within = schedule.backend.array(found)
         return within @ self.hull_.basis.T - residual / scale**2
 
     def energy(self, X: Any) -> np.ndarray:
@@ -296,22 +346,77 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
             If X is not finite or has another number of features.
         """
         X = self._check_query(X)
-        backend, _, schedule = self._schedule()
         queries, residual = self.hull_.split(X)
-        within = schedule.at(0).log_density(backend.tensor(queries), self.bandwidth_**2)
-        return -backend.array(within) - self._residual_log_density(residual, self.bandwidth_)
+        schedule = self._schedule()
+        x = schedule.backend.tensor(queries)
+        within = schedule.at_scale(self.bandwidth_).log_density(x, self.bandwidth_**2)
+        return -schedule.backend.array(within) - self._residual_log_density(
+            residual, self.bandwidth_
+        )
 
-    def _schedule(self) -> tuple[Backend, np.ndarray, ScoreSchedule]:
+    def _in_parallel(self, work: Any, *arrays: np.ndarray, **shared: Any) -> np.ndarray:
+        """Split rows over `n_jobs` workers; every result is of one row, whoever computes it."""
+        if self.shards is not None:
+            # Each process is a worker already, and all must make the same exchanges.
+            return work(*arrays, **shared)
+        n_parts = min(effective_n_jobs(self._resolve_n_jobs()), len(arrays[0]))
+        parts = zip(*(np.array_split(array, n_parts) for array in arrays), strict=True)
+        done = Parallel(n_jobs=self.n_jobs)(delayed(work)(*part, **shared) for part in parts)
+        return np.concatenate(done)
+
+    def _log_density_within(
+        self, queries: np.ndarray, left_out: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return the log-density in hull coordinates, with one point left out of each row's data."""
+        schedule = self._schedule(left_out)
+        solver = self._resolve_solver()
+        assert isinstance(solver, ODESolver)
+        log_density = flow_log_density(
+            solver,
+            schedule,
+            schedule.backend.tensor(queries),
+            self._steps(),
+            self._terminal_law(schedule, left_out).log_density,
+        )
+        return schedule.backend.array(log_density)
+
+    def _follow(
+        self, start: np.ndarray, rows: np.ndarray, *, n: int, seed: int | None
+    ) -> np.ndarray:
+        """Bring some rows of n draws from the terminal scale down to the bandwidth."""
+        schedule = self._schedule()
+        rng = np.random.RandomState(seed)
+
+        def draw() -> torch.Tensor:
+            # Every worker draws for all rows, so that a row's noise is the same on any of them.
+            return schedule.backend.tensor(rng.standard_normal((n, start.shape[1]))[rows])
+
+        end = solve(
+            self._resolve_solver(),
+            schedule,
+            schedule.backend.tensor(start),
+            [step.reversed() for step in reversed(self._steps())],
+            draw,
+        )
+        return schedule.backend.array(end)
+
+    def _schedule(self, left_out: np.ndarray | None = None) -> ScoreSchedule:
         """Bring the fitted arrays to the device. Nothing is kept there between calls."""
         backend = Backend.from_params(self.device, self.dtype)
-        coordinates, _ = self.hull_.split(self.points_)
-        posterior = Posterior(
-            backend.tensor(coordinates),
-            backend.tensor(np.log(self.weights_)),
-            memory_limit=check_real("memory_limit", self.memory_limit, hint="It is in MiB."),
-            shards=resolve_shards(self.shards),
+        hierarchy, exclude = self.hierarchy_, None
+        if left_out is not None:
+            # Merged points cannot be left out one by one.
+            hierarchy = replace(hierarchy, tolerance=0.0)
+            exclude = torch.from_numpy(left_out).to(backend.device)
+        return ScoreSchedule(
+            self.noise_levels_,
+            hierarchy,
+            self.kernel_,
+            backend,
+            check_real("memory_limit", self.memory_limit, hint="It is in MiB."),
+            exclude,
+            resolve_shards(self.shards),
         )
-        return backend, coordinates, ScoreSchedule(posterior, self.kernel_, backend)
 
     def _check_query(self, X: Any) -> np.ndarray:
         shards = resolve_shards(self.shards)
@@ -337,23 +442,36 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
                 f"shards={self.shards!r}, since leave-one-out sums would need all pairs of rows; pass "
                 "numbers, such as bandwidth_ and sigma_ of a fit to a subsample with shards=None."
             )
+        if not shards.alone and self.n_jobs not in (None, 1):
+            raise ValueError(
+                f"n_jobs={self.n_jobs!r} cannot be combined with shards={self.shards!r}, whose "
+                "processes are the workers; leave n_jobs at None and start more processes."
+            )
         return shards
 
     def _what_must_agree(self, points: np.ndarray, seed: int) -> tuple[Any, ...]:
         """Name what all processes must have alike for their calls to match."""
         scales = self.bandwidth, self.sigma, self.terminal_scale, self.terminal
         sizes = self.n_nodes, self.n_levels, self.n_steps, self.memory_limit, self.dtype
-        return points.shape[1], *scales, *sizes, seed
+        return points.shape[1], *scales, *sizes, self.tolerance, seed
 
     def _steps(self) -> list[Any]:
         levels = self.noise_levels_
         return list(levels.steps(self.n_steps_ // levels.n_levels))
 
-    def _terminal_law(self, posterior: Posterior, coordinates: np.ndarray) -> TerminalLaw:
+    def _terminal_law(
+        self, schedule: ScoreSchedule, left_out: np.ndarray | None = None
+    ) -> TerminalLaw:
         scale = self.noise_levels_.terminal_scale
-        if self.terminal_ == "gaussian":
-            return GaussianTerminal(posterior.shards.total(self.weights_ @ coordinates), scale)
-        return EmpiricalTerminal(posterior, coordinates, self.weights_, scale)
+        points, weights = schedule.hierarchy.at(scale)
+        if self.terminal_ == "empirical":
+            posterior = schedule.posterior_at(scale)
+            return EmpiricalTerminal(posterior, points, weights, scale, schedule.exclude)
+        mean = schedule.shards.total(weights @ points)
+        if left_out is not None:
+            mean = (mean - weights[:, None] * points) / weight_of_others(weights)[:, None]
+            mean = mean[left_out]
+        return GaussianTerminal(mean, scale)
 
     def _residual_log_density(self, residual: np.ndarray, scale: float) -> np.ndarray:
         """Log-density of what sticks out of the hull: exactly Gaussian at every noise level."""
@@ -419,6 +537,23 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
                 "pairs whose mean is zero."
             )
         return n_nodes
+
+    def _resolve_n_jobs(self) -> int | None:
+        if self.n_jobs is None:
+            return None
+        n_jobs = check_integer("n_jobs", self.n_jobs, minimum=-sys.maxsize)
+        if n_jobs == 0:
+            raise ValueError(
+                "n_jobs=0 is no number of workers; expected None, 1 or more, or -1 for all."
+            )
+        return n_jobs
+
+    def _resolve_tolerance(self, n_points: int) -> float:
+        if isinstance(self.tolerance, str):
+            check_choice("tolerance", self.tolerance, ("auto",), hint="Or pass a number >= 0.")
+            return 0.0 if n_points <= _LARGEST_EXACT else _TOLERANCE
+        hint = "It is in nats; 0 merges no points."
+        return check_real("tolerance", self.tolerance, strict=False, hint=hint)
 
     def _resolve_terminal_scale(
         self, coordinates: np.ndarray, weights: np.ndarray, bandwidth: float, sigma: float

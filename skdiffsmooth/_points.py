@@ -58,6 +58,7 @@ class Points:
         self.features = torch.column_stack(
             [torch.ones_like(self.half_norms), scaled, scaled.square().sum(1)]
         )
+        self.features_by_row = self.features.T.contiguous()
         if len(positions) > 4 * GROUP:
             # Group g holds the points g, g + N / GROUP, ...: the best of each group is then a
             # maximum over rows.

@@ -104,7 +104,7 @@ class _NodeTable:
     @cached_property
     def by_feature(self) -> torch.Tensor:
         """The factors times 1, x_i and |x_i|^2 in units of the radius: ((r + 2) M, N)."""
-        return (self.features.T[:, None, :] * self.factors).flatten(0, 1)
+        return (self.features[:, None, :] * self.factors).flatten(0, 1)
 
 
 @dataclass(frozen=True)
@@ -251,17 +251,20 @@ class Posterior:
         -------
         Moments
         """
-        if self._needs_double(v, nodes.reach):
+        found = None
+        if not self._needs_double(v, nodes.reach):
+            found = self._in_smaller_tiles_if_needed(
+                lambda: self._moments(x, v, nodes, trace=trace, exclude=exclude)
+            )
+        if found is None:
             double = Nodes(nodes.offsets.double(), nodes.weights.double(), nodes.reach)
             found = self._in_double().moments(x.double(), v, double, trace=trace, exclude=exclude)
-            return found.to(x.dtype)
-        return self._in_smaller_tiles_if_needed(
-            lambda: self._moments(x, v, nodes, trace=trace, exclude=exclude)
-        )
+        return found.to(x.dtype)
 
     def _moments(
         self, x: torch.Tensor, v: float, nodes: Nodes, *, trace: bool, exclude: torch.Tensor | None
-    ) -> Moments:
+    ) -> Moments | None:
+        """Return the moments, or None where factors underflow in float32 that would not in float64."""
         self._check_exclude(exclude)
         factorise = len(nodes) > 1 and self._points.products_are_exact(v, nodes.reach)
         if not self._decides_by_data:
@@ -270,6 +273,10 @@ class Posterior:
         for tile in slices(len(nodes), self._budget // 2 // self._elements_per_node):
             part = nodes[tile]
             table = self._node_table(part, v) if factorise else None
+            # What one process computes in float64, all must.
+            may_underflow = table is not None and not table.never_underflows
+            if self._has_double and self.shards.largest(may_underflow):
+                return None
             for rows in slices(len(x), self._rows_per_tile(len(part))):
                 left_out = None if exclude is None else exclude[rows]
                 sums[rows] += self._tile_sums(x[rows], v, part, table, left_out, trace=trace)
@@ -322,7 +329,7 @@ class Posterior:
             never_underflows = widest < self._widest_range
         top -= self._log_scale
         factors = exp_(exponents.sub_(top), -self._log_scale)
-        return _NodeTable(nodes, factors, top[:, 0], never_underflows, self._points.features)
+        return _NodeTable(nodes, factors, top[:, 0], never_underflows, self._points.features_by_row)
 
     def _factorise(
         self,
@@ -425,12 +432,15 @@ class Posterior:
         """Tell whether numbers may be looked at on the way: other devices would have to be awaited."""
         return self._points.positions.device.type == "cpu"
 
+    @property
+    def _has_double(self) -> bool:
+        """Tell whether there is a higher precision to go to."""
+        positions = self._points.positions
+        return positions.dtype == torch.float32 and positions.device.type != "mps"
+
     def _needs_double(self, v: float, reach: float) -> bool:
         """Tell whether exponents of this noise are beyond float32 and float64 is at hand."""
-        positions = self._points.positions
-        if positions.dtype != torch.float32 or positions.device.type == "mps":
-            return False
-        return not self._points.products_are_exact(v, reach)
+        return self._has_double and not self._points.products_are_exact(v, reach)
 
     def _in_double(self) -> Posterior:
         if self._double is None:

@@ -54,8 +54,19 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         Precision of the computation; results are float64 arrays either way.
     random_state : int, RandomState or None, default=None
         Seed of the node sets. None is a fixed seed: fits are reproducible without asking.
+    tolerance : float or "auto", default="auto"
+        How far points may be merged where noise blurs them, in nats: a point within
+        ``sqrt(2 * tolerance)`` noise scales of others may be replaced by their mean. The log-density
+        of the noised data then falls by at most `tolerance`, and rises by about `tolerance` times
+        the squared distance to the points that count, in units of the noise; the page on
+        scaling has measured errors. 0 merges nothing. "auto" is 0 up to 10 000 distinct rows and
+        0.02 beyond.
     memory_limit : float, default=1024
-        Bound on temporaries, in MiB.
+        Bound on temporaries, in MiB, of each worker.
+    n_jobs : int or None, default=None
+        Over how many joblib workers `sample` and the log-densities split their rows. None is one,
+        or what a ``joblib.parallel_config`` says; -1 is all cores. One worker already uses several
+        threads: this is for many rows, or for the machines of a cluster.
     shards : {"distributed"} or None, default=None
         None: all training rows are in this process. "distributed": each process of
         torch.distributed's default group, initialised before, fits rows of its own; then all
@@ -83,6 +94,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         The noise range and its intervals.
     n_steps_ : int
         Number of steps of the solver.
+    hierarchy_ : PointHierarchy
+        The points in coordinates of the hull, and how they merge at each noise level.
     n_features_in_ : int
         Number of features.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -137,7 +150,9 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         device: str = "cpu",
         dtype: str = "float64",
         random_state: Any = None,
+        tolerance: float | str = "auto",
         memory_limit: float = 1024,
+        n_jobs: int | None = None,
         shards: str | None = None,
     ) -> None:
         super().__init__(
@@ -152,7 +167,9 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
             device=device,
             dtype=dtype,
             random_state=random_state,
+            tolerance=tolerance,
             memory_limit=memory_limit,
+            n_jobs=n_jobs,
             shards=shards,
         )
 

@@ -79,18 +79,21 @@ class EmpiricalTerminal:
     ----------
     posterior : Posterior
         The data, on the device.
-    coordinates : ndarray of shape (n_points, r)
+    points : ndarray of shape (n_points, r)
         The same points on the host.
     weights : ndarray of shape (n_points,)
         Their weights.
     scale : float
         sqrt(T), in units of X.
+    exclude : torch.Tensor of shape (n,), optional
+        Index of the point that each query of the density does not see.
     """
 
     posterior: Posterior
-    coordinates: np.ndarray
+    points: np.ndarray
     weights: np.ndarray
     scale: float
+    exclude: torch.Tensor | None = None
 
     def log_density(self, x: torch.Tensor) -> torch.Tensor:
         """Return the mixture's log-density.
@@ -104,7 +107,7 @@ class EmpiricalTerminal:
         -------
         torch.Tensor of shape (n,)
         """
-        return self.posterior.log_density(x, self.scale**2)
+        return self.posterior.log_density(x, self.scale**2, exclude=self.exclude)
 
     def sample(self, rng: np.random.RandomState, n: int) -> np.ndarray:
         """Draw points and add noise.
@@ -120,7 +123,7 @@ class EmpiricalTerminal:
         -------
         ndarray of shape (n, r)
         """
-        points = _draw_points(rng, self.coordinates, self.weights, n, self.posterior.shards)
+        points = _draw_points(rng, self.points, self.weights, n, self.posterior.shards)
         return points + self.scale * rng.standard_normal(points.shape)
 
 
@@ -130,8 +133,8 @@ class GaussianTerminal:
 
     Parameters
     ----------
-    mean : ndarray of shape (r,)
-        Mean of the data.
+    mean : ndarray of shape (r,) or (n, r)
+        Mean of the data, or one for each query of the density.
     scale : float
         sqrt(T), in units of X.
     """
@@ -169,4 +172,4 @@ class GaussianTerminal:
         -------
         ndarray of shape (n, r)
         """
-        return self.mean + self.scale * rng.standard_normal((n, len(self.mean)))
+        return self.mean + self.scale * rng.standard_normal((n, self.mean.shape[-1]))

@@ -67,6 +67,22 @@ class NoiseLevels:
         share = math.log(scale / self.bandwidth) / math.log(self.terminal_scale / self.bandwidth)
         return min(max(math.floor(share * self.n_levels), 0), self.n_levels - 1)
 
+    def start(self, level: int) -> float:
+        """Return the smallest noise scale of a level.
+
+        Parameters
+        ----------
+        level : int
+            Index of the level.
+
+        Returns
+        -------
+        float
+            In units of X.
+        """
+        share = level / self.n_levels
+        return self.bandwidth * (self.terminal_scale / self.bandwidth) ** share
+
     def steps(self, steps_per_level: int) -> Sequence[Step]:
         """Return the steps of a solver from the bandwidth up to the terminal scale.
 

@@ -9,7 +9,7 @@ import pickle
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 
 import numpy as np
@@ -274,6 +274,8 @@ def failures(rank):
         "no seed": lambda: model.sample(3),
         "generator": lambda: model.sample(3, random_state=np.random.RandomState(0)),
         "seeds": lambda: model.sample(3, random_state=rank),
+        "workers": lambda: SmoothedScoreDiffusion(0.3, 0.5, n_jobs=2, **shards).fit(X),
+        "left out": model.leave_one_out_log_density,
     }
     messages = {}
     for name, call in calls.items():
@@ -350,6 +352,8 @@ def reorder(model, scenario):
     index = {row.tobytes(): i for i, row in enumerate(model.points_)}
     places = [index[row.tobytes()] for row in ordered]
     model.points_, model.weights_ = model.points_[places], model.weights_[places]
+    arrays = {name: getattr(model.hierarchy_, name)[places] for name in ("points", "weights")}
+    model.hierarchy_ = replace(model.hierarchy_, **arrays)
 
 
 @pytest.mark.parametrize(("name", "method"), cases())
@@ -394,6 +398,8 @@ def test_each_process_keeps_its_rows(found):
         ("no seed", "random_state=None.*integer"),
         ("generator", "random_state=RandomState.*integer"),
         ("seeds", "random_state on process 1 differ"),
+        ("workers", "n_jobs=2.*start more processes"),
+        ("left out", "leave_one_out_log_density.*subsample"),
     ],
 )
 def test_all_processes_fail_together(name, message, found):

@@ -1,0 +1,66 @@
+"""The data that several benchmarks use."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from skdiffsmooth._backend import Backend
+from skdiffsmooth._posterior import Posterior
+from skdiffsmooth.kernels import GaussianKernel
+from skdiffsmooth.scores import ScoreSchedule, SmoothedScore
+
+
+@dataclass
+class EngineCase:
+    """Points and queries, and the field that asks the engine about them."""
+
+    points: torch.Tensor
+    queries: torch.Tensor
+    field: SmoothedScore
+
+    @property
+    def offsets(self):
+        return self.field.nodes.offsets
+
+    def moments(self, v, trace=True):
+        return self.field.posterior.moments(self.queries, v, self.field.nodes, trace=trace)
+
+
+def engine_case(dtype="float64", n_points=2000, n_queries=500, n_nodes=128, dimension=8):
+    """Return standard normal points and queries, with the kernel's nodes of scale 0.3."""
+    rng = np.random.RandomState(0)
+    points = rng.normal(size=(n_points, dimension))
+    points -= points.mean(0)
+    backend = Backend.from_params("cpu", dtype)
+    log_weights = np.full(n_points, -math.log(n_points))
+    posterior = Posterior(backend.tensor(points), backend.tensor(log_weights), memory_limit=1024)
+    kernel = GaussianKernel(0.3, np.eye(dimension), n_nodes, seed=0)
+    return EngineCase(
+        backend.tensor(points),
+        backend.tensor(rng.normal(size=(n_queries, dimension))),
+        ScoreSchedule(posterior, kernel, backend).at(0),
+    )
+
+
+def circle(n):
+    """Return n points spread evenly over the unit circle."""
+    angle = np.linspace(0, 2 * np.pi, n, endpoint=False)
+    return np.column_stack([np.cos(angle), np.sin(angle)])
+
+
+def bump_images(n=16, size=64, width=0.2, radius=0.5):
+    """Return images of a Gaussian bump at n places on a circle, as rows of size**2 pixels."""
+    axis = np.linspace(-1, 1, size)
+    pixels = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+    squares = ((pixels - radius * circle(n)[:, None]) ** 2).sum(-1)
+    return np.exp(-squares / (2 * width**2))
+
+
+def surface(n, seed=0, noise=0.02):
+    """Return n rows about a curved two-dimensional surface in R^8."""
+    rng = np.random.RandomState(seed)
+    a, b = rng.uniform(0, 3, size=(2, n))
+    angles = np.column_stack([a, b, a + b, a - b])
+    return np.hstack([np.cos(angles), np.sin(angles)]) + noise * rng.normal(size=(n, 8))

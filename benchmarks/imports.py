@@ -1,0 +1,38 @@
+"""P9: the time that importing the package adds to that of the libraries it stands on."""
+
+import statistics
+import subprocess
+import sys
+
+from _common import full_requested, header, row
+
+CHILD = "import time; start = time.perf_counter(); {}; print(time.perf_counter() - start)"
+STATEMENTS = (
+    "import torch, sklearn",
+    "import torch, sklearn.neighbors, scipy.stats",
+    "import skdiffsmooth",
+)
+
+
+def run(full=False):
+    """Print the table: medians over fresh processes, taken in turn."""
+    repeats = 15 if full else 3
+    times = {statement: [] for statement in STATEMENTS}
+    # One round more than is kept: the first reads the files from disk.
+    for _ in range(repeats + 1):
+        for statement in STATEMENTS:
+            command = [sys.executable, "-c", CHILD.format(statement)]
+            out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            times[statement].append(float(out))
+    print(f"P9, import: medians of {repeats} fresh processes; spread is half their range.\n")
+    header("statement", "time (s)", "spread (s)", "skdiffsmooth's minus it (s)")
+    kept = {statement: times[statement][1:] for statement in STATEMENTS}
+    ours = statistics.median(kept["import skdiffsmooth"])
+    for statement, seconds in kept.items():
+        median = statistics.median(seconds)
+        spread = (max(seconds) - min(seconds)) / 2
+        row(f"`{statement}`", f"{median:.2f}", f"{spread:.2f}", f"{ours - median:+.2f}")
+
+
+if __name__ == "__main__":
+    run(full_requested())
