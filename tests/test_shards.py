@@ -231,6 +231,11 @@ def scenarios():
     }
 
 
+def merged():
+    estimator = SmoothedScoreDiffusion(0.3, 0.5, tolerance=0.01, n_nodes=16, n_levels=6, n_steps=6)
+    return Scenario([ring(8, 300), ring(9, 3)], estimator)
+
+
 METHODS = {
     "score_samples": lambda model, X: model.score_samples(X),
     "grad_log_density": lambda model, X: model.grad_log_density(X),
@@ -304,7 +309,7 @@ def work(rank, folder):
 
     Posterior._factorise = watch
     found = {}
-    for name, scenario in scenarios().items():
+    for name, scenario in (scenarios() | {"merged": merged()}).items():
         pairs_out.clear()
         model = scenario.estimator.set_params(shards="distributed")
         model.fit(scenario.rows[rank], sample_weight=scenario.weights[rank])
@@ -365,7 +370,22 @@ def test_processes_find_what_one_process_finds(name, method, found, expected):
         np.testing.assert_allclose(process[name][method], reference, rtol=0, atol=slack)
 
 
-@pytest.mark.parametrize(("name", "method"), cases())
+def test_points_may_be_merged_on_one_process_only(found):
+    """The crowd on process 0 is, the few rows on process 1 are not; draws are of merged points."""
+    scenario, model = merged(), found[0]["merged"]["model"]
+    scale = model.noise_levels_.terminal_scale
+    crowd, few = (process["merged"]["model"].hierarchy_ for process in found)
+    assert crowd.at(scale)[0] is not crowd.points
+    assert few.at(scale)[0] is few.points
+    exact = scenario.estimator.set_params(tolerance=0.0).fit(np.concatenate(scenario.rows))
+    expected = exact.score_samples(scenario.queries)
+    for process in found:
+        error = np.abs(process["merged"]["score_samples"] - expected).max()
+        # Queries are a few noise scales from the points that count: some times the tolerance.
+        assert 1e-9 < error < 0.1
+
+
+@pytest.mark.parametrize(("name", "method"), [*cases(), ("merged", "sample")])
 def test_all_processes_find_the_same(name, method, found):
     np.testing.assert_array_equal(found[0][name][method], found[1][name][method])
 
