@@ -1,24 +1,29 @@
 """Posterior moments of single queries, one softmax over the points for each.
 
 What the engine falls back on where exponentials do not factorise, and the only place where a sum
-over points may skip some of them: at low noise few points matter to a query, and one pass over the
-logits finds the groups that hold them.
+over points may skip some of them: at low noise few points matter to a query, and a look at all of
+them in low precision finds the groups that hold those.
 """
 
 from __future__ import annotations
 
 import torch
 
-from ._points import GROUP, Points, exp_
+from ._points import GROUP, Points, exp_, slices
 
 __all__ = ["direct_moments"]
 
-# Gathering the members of a group costs about this many times a term of a dense sum.
+# Gathering a member of a group costs about this many times a term of a dense sum.
 _COST_OF_GATHERING = 4
 
 
 def direct_moments(
-    points: Points, y: torch.Tensor, v: float, reach: float, left_out: torch.Tensor | None
+    points: Points,
+    y: torch.Tensor,
+    v: float,
+    reach: float,
+    left_out: torch.Tensor | None,
+    tile: int,
 ) -> torch.Tensor:
     """Return posterior mean, spread and log-sum of each query.
 
@@ -34,18 +39,36 @@ def direct_moments(
         How far queries may be from the ball that holds the data.
     left_out : torch.Tensor of shape (P,) or None
         Index of the point that a query does not see.
+    tile : int
+        Elements of the largest matrices to make.
 
     Returns
     -------
     torch.Tensor of shape (P, r + 2)
         D(y), tr Cov(y) and log sum_i w_i exp(-|y - x_i|^2 / 2v).
     """
+    rows_at_once = max(1, tile // len(points))
+    kept = None
     # To skip points is to let data decide on shapes, for which a device would have to be waited.
-    if y.device.type == "cpu" and len(points) > 4 * GROUP:
-        found = _over_groups_that_matter(points, y, v, reach, left_out)
-        if found is not None:
-            return found
-    return _over_all_points(points, y, v, reach, left_out)
+    if y.device.type == "cpu" and points.are_grouped:
+        kept = y.new_empty(len(points) // GROUP, len(y), dtype=torch.bool)
+        for rows in slices(len(y), rows_at_once):
+            unseen = None if left_out is None else left_out[rows]
+            kept[:, rows] = _groups_that_matter(points, y[rows], v, unseen)
+        n_kept = int(kept.sum())
+        if _COST_OF_GATHERING * n_kept > kept.numel():
+            kept = None
+        else:
+            gathered = n_kept * GROUP * (points.dimension + 4)
+            rows_at_once = max(1, len(y) * tile // max(gathered, 1))
+    found = y.new_empty(len(y), points.dimension + 2)
+    for rows in slices(len(y), rows_at_once):
+        unseen = None if left_out is None else left_out[rows]
+        if kept is None:
+            found[rows] = _over_all_points(points, y[rows], v, reach, unseen)
+        else:
+            found[rows] = _over_groups(points, y[rows], v, reach, kept[:, rows], unseen)
+    return found
 
 
 def _over_all_points(
@@ -78,40 +101,61 @@ def _over_all_points(
     return torch.column_stack([moments, normalizer.log() + top + shift])
 
 
-def _over_groups_that_matter(
-    points: Points, y: torch.Tensor, v: float, reach: float, left_out: torch.Tensor | None
-) -> torch.Tensor | None:
-    """Return the moments from the few groups that hold all of the mass, or None if they are many.
+def _groups_that_matter(
+    points: Points, y: torch.Tensor, v: float, left_out: torch.Tensor | None
+) -> torch.Tensor:
+    """Tell which groups (rows) hold points that count for a query (columns).
 
-    A group is skipped if its best member is below the heaviest point by more than what is lost in
-    rounding when N such terms are summed, and by twice what the products may be wrong.
+    A group is left out if its best member is below the best of all by more than what is lost in
+    rounding when N such terms are summed, and by twice what single precision may be wrong. What is
+    compared are logits times v, in units of the radius: they do not overflow at any noise.
     """
-    logits = points.products(y, v)
+    single = points.positions_in_single
+    scaled = y / points.unit
+    bias = (points.log_weights * (v / points.unit**2)).to(single.dtype)
+    left = torch.cat([single, (bias - points.half_norms_in_single)[:, None]], dim=1)
+    scores = left @ torch.cat([scaled.T, scaled.new_ones(1, len(y))]).to(single.dtype)
     if left_out is not None:
-        logits.scatter_(1, left_out[:, None], -torch.inf)
-    best = logits.unflatten(1, (GROUP, -1)).amax(1)
-    top, heaviest_group = best.max(1)
-    slack = 2 * points.products_error(y, v) - points.out_of_sight
-    query, group = (best >= (top - slack)[:, None]).nonzero(as_tuple=True)
-    if _COST_OF_GATHERING * len(query) > best.numel():
-        return None
-    if points.products_are_exact(v, reach):
-        origin = y.new_zeros(1, y.shape[1]).expand_as(y)
-    else:
-        # Everything is measured from a point near the query's heaviest: offsets from it are exact
-        # where points are close, and the spread is no difference of large numbers.
-        members = points.by_group[heaviest_group]
-        nearest = (members - y[:, None, :]).square().sum(2).argmin(1)
-        origin = members[torch.arange(len(y)), nearest]
+        scores.scatter_(0, left_out[None], -torch.inf)
+    # Maxima over rows, for queries side by side, are the fastest there are.
+    best = scores.unflatten(0, (GROUP, -1)).amax(0)
+    wrong = 2 * (points.dimension + 4) * torch.finfo(single.dtype).eps * (scaled.norm(dim=1) + 1)
+    slack = 2 * wrong - points.out_of_sight * (v / points.unit**2)
+    return best >= best.amax(0) - slack
+
+
+def _over_groups(
+    points: Points,
+    y: torch.Tensor,
+    v: float,
+    reach: float,
+    kept: torch.Tensor,
+    left_out: torch.Tensor | None,
+) -> torch.Tensor:
+    """Sum over the members of the groups that a mask (n_groups, P) names."""
+    group, query = kept.nonzero(as_tuple=True)
     members = points.by_group[group]
-    if not points.products_are_exact(v, reach):
+    place = group[:, None] + len(kept) * torch.arange(GROUP)
+    unseen = None if left_out is None else place == left_out[query, None]
+    if points.products_are_exact(v, reach):
+        origin = torch.zeros_like(y)
+    else:
+        # Everything is measured from a query's nearest point: offsets from it are exact where points
+        # are close, and the spread is no difference of large numbers.
+        distances = (members - y[query, None, :]).square().sum(2)
+        if unseen is not None:
+            distances.masked_fill_(unseen, torch.inf)
+        closest, which = distances.min(1)
+        least = distances.new_full((len(y),), torch.inf).scatter_reduce_(0, query, closest, "amin")
+        first = (closest == least[query]).nonzero()[:, 0]
+        origin = torch.empty_like(y)
+        origin[query[first]] = members[first, which[first]]
         members = members - origin[query, None, :]
     squares = members.square().sum(2)
     along = (members @ (y - origin)[query, :, None])[:, :, 0]
     logits = along.sub_(squares, alpha=0.5).div_(v).add_(points.log_weights_by_group[group])
-    if left_out is not None:
-        place = group[:, None] + best.shape[1] * torch.arange(GROUP)
-        logits.masked_fill_(place == left_out[query, None], -torch.inf)
+    if unseen is not None:
+        logits.masked_fill_(unseen, -torch.inf)
     top = logits.new_full((len(y),), -torch.inf)
     top.scatter_reduce_(0, query, logits.amax(1), "amax")
     factors = exp_(logits.sub_(top[query, None]), points.negligible)

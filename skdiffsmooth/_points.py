@@ -31,6 +31,9 @@ class Points:
         Logarithms of weights that sum to one, over all shards.
     shards : Shards, default=ONE_PROCESS
         Where the other points are, if these are not all.
+    radius : float, optional
+        Length of the longest position, where the host knows it: decisions are made there, and a
+        device would have to be waited for.
 
     Notes
     -----
@@ -39,7 +42,11 @@ class Points:
     """
 
     def __init__(
-        self, positions: torch.Tensor, log_weights: torch.Tensor, shards: Shards = ONE_PROCESS
+        self,
+        positions: torch.Tensor,
+        log_weights: torch.Tensor,
+        shards: Shards = ONE_PROCESS,
+        radius: float | None = None,
     ) -> None:
         missing = -len(positions) % GROUP if len(positions) > 4 * GROUP else 0
         if missing:
@@ -48,9 +55,10 @@ class Points:
         self.positions = positions
         self.log_weights = log_weights
         self.half_norms = 0.5 * positions.square().sum(1)
-        # One transfer at construction; the decisions below compare numbers that are on the host.
+        if radius is None:
+            radius = math.sqrt(2 * float(self.half_norms.max()))
         # The radius of all shards: what is decided by it must be decided alike on all of them.
-        self.radius = shards.largest(math.sqrt(2 * float(self.half_norms.max())))
+        self.radius = shards.largest(radius)
         # Columns whose posterior averages are the normaliser, the mean and the second moment; in
         # units of the radius, so that their products with large factors do not overflow.
         self.unit = self.radius or 1.0
@@ -59,11 +67,14 @@ class Points:
             [torch.ones_like(self.half_norms), scaled, scaled.square().sum(1)]
         )
         self.features_by_row = self.features.T.contiguous()
-        if len(positions) > 4 * GROUP:
+        self.are_grouped = len(positions) > 4 * GROUP
+        if self.are_grouped:
             # Group g holds the points g, g + N / GROUP, ...: the best of each group is then a
             # maximum over rows.
             self.by_group = positions.unflatten(0, (GROUP, -1)).transpose(0, 1).contiguous()
             self.log_weights_by_group = log_weights.unflatten(0, (GROUP, -1)).T.contiguous()
+            self.positions_in_single = scaled.float()
+            self.half_norms_in_single = (self.half_norms / self.unit**2).float()
         eps = torch.finfo(positions.dtype).eps
         # Relative to the largest term of a sum, N terms of the first size are below its rounding,
         # wherever they are; N terms of the second size are, at the distance that a weight so small
@@ -84,11 +95,6 @@ class Points:
         """Tell whether exponents may be formed from products of coordinates at this noise."""
         error = self.eps * self.radius * (self.radius + reach) / v
         return error < _EXPONENT_ERROR[self.positions.dtype]
-
-    def products_error(self, y: torch.Tensor, v: float) -> torch.Tensor:
-        """Bound the rounding error of the exponents of each query."""
-        farthest = y.norm(dim=1) + self.radius
-        return 2 * (self.dimension + 4) * self.eps * self.radius * farthest / v
 
     def products(self, y: torch.Tensor, v: float) -> torch.Tensor:
         """Return log w_i - |y - x_i|^2 / 2v + |y|^2 / 2v, from products of coordinates."""

@@ -27,7 +27,7 @@ from typing import TypeVar
 import torch
 
 from ._direct import direct_moments
-from ._points import Points, exp_, log_weight_of_others, slices
+from ._points import GROUP, Points, exp_, log_weight_of_others, slices
 from ._shards import ONE_PROCESS, Pairs, Shards
 
 __all__ = ["Moments", "Nodes", "Posterior"]
@@ -137,6 +137,8 @@ class Posterior:
     shards : Shards, default=ONE_PROCESS
         Where the other points are, if these are not all: results are then those of all points, and
         all processes must make the same calls. Nothing can be left out.
+    radius : float, optional
+        Length of the longest point, if the host knows it; it is read from the device otherwise.
 
     Raises
     ------
@@ -157,9 +159,10 @@ class Posterior:
         *,
         memory_limit: float,
         shards: Shards = ONE_PROCESS,
+        radius: float | None = None,
     ) -> None:
         self.shards = shards
-        self._points = Points(points, log_weights, shards)
+        self._points = Points(points, log_weights, shards, radius)
         # Tiles are cut for the largest shard, so that all processes exchange the same ones.
         self._most_points = shards.largest(len(self._points))
         self._memory_limit = memory_limit
@@ -409,11 +412,12 @@ class Posterior:
         else:
             queries, offsets = mask.nonzero(as_tuple=True)
         found = x.new_empty(len(queries), self._points.dimension + 2)
-        for part in slices(len(queries), self._rows_per_tile(1)):
+        tile = min(self._tile, self._budget // 8)
+        for part in slices(len(queries), tile // self._elements_per_pair):
             b, m = queries[part], offsets[part]
             unseen = None if left_out is None else left_out[b]
             y = x[b] + nodes.offsets[m]
-            found[part] = direct_moments(self._points, y, v, nodes.reach, unseen)
+            found[part] = direct_moments(self._points, y, v, nodes.reach, unseen, tile)
         return found
 
     def _check_exclude(self, exclude: torch.Tensor | None) -> None:
@@ -449,6 +453,7 @@ class Posterior:
                 self._points.log_weights.double(),
                 memory_limit=2 * self._memory_limit,
                 shards=self.shards,
+                radius=self._points.radius,
             )
         return self._double
 
@@ -473,6 +478,11 @@ class Posterior:
     def _elements_per_node(self) -> int:
         """Numbers held for each node of a table."""
         return (self._points.dimension + 4) * self._most_points
+
+    @property
+    def _elements_per_pair(self) -> int:
+        """Numbers held for each pair that is computed directly: a word on each group of points."""
+        return max(1, len(self._points) // GROUP) + 2 * (self._points.dimension + 2)
 
     def _elements_per_row(self, n_nodes: int) -> int:
         """Numbers held for each query of a tile: four rows of logits, four of node averages."""

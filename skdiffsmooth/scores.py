@@ -209,6 +209,7 @@ class ScoreSchedule:
             self.backend.tensor(np.log(weights)),
             memory_limit=self.memory_limit,
             shards=self.shards,
+            radius=float(np.linalg.norm(points, axis=1).max()),
         )
         if not merged:
             self._unmerged = posterior

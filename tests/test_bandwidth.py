@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from skdiffsmooth import bandwidth
 from skdiffsmooth._backend import Backend
 from skdiffsmooth._validation import merge_duplicates
 from skdiffsmooth.bandwidth import (
@@ -325,3 +326,19 @@ def test_search_in_an_empty_interval():
     """Lower and upper equal, or crossed by rounding."""
     for upper in (2.0, 2.0 * (1 - 1e-15)):
         assert maximize_leave_one_out(lambda h: -h, 2.0, upper) == pytest.approx(2.0)
+
+
+def test_many_rows_are_scored_by_held_out_rows(monkeypatch):
+    """The likelihood is flat to 1e-3 nats over a tenth of the bandwidth, which held-out rows find."""
+    rng = np.random.RandomState(0)
+    points = np.concatenate(
+        [rng.standard_normal((900, 2)), 4 + 0.3 * rng.standard_normal((600, 2))]
+    )
+    points -= points.mean(axis=0)
+    weights = np.full(1500, 1 / 1500)
+    one_by_one = gaussian_leave_one_out(points, weights, 0, DOUBLE, 64.0)
+    monkeypatch.setattr(bandwidth, "_LARGEST_LEFT_OUT_ONE_BY_ONE", 1000)
+    monkeypatch.setattr(bandwidth, "_HELD_OUT", 400)
+    held_out = gaussian_leave_one_out(points, weights, 0, DOUBLE, 64.0)
+    assert held_out != one_by_one
+    assert abs(math.log(held_out / one_by_one)) < 0.15

@@ -221,7 +221,7 @@ def watched(monkeypatch):
     """Names of the ways that calls take, as a set that fills while they run."""
     taken = set()
     factorise, node_table = Posterior._factorise, Posterior._node_table
-    over_all, over_groups = _direct._over_all_points, _direct._over_groups_that_matter
+    over_all, over_groups = _direct._over_all_points, _direct._over_groups
 
     def watch_table(self, *args):
         table = node_table(self, *args)
@@ -243,17 +243,16 @@ def watched(monkeypatch):
             taken.add("products" if points.products_are_exact(v, reach) else "differences")
         return over_all(points, y, v, reach, left_out)
 
-    def watch_over_groups(points, y, v, reach, left_out):
-        found = over_groups(points, y, v, reach, left_out)
-        if len(y) and found is not None:
+    def watch_over_groups(points, y, v, reach, kept, left_out):
+        if len(y):
             taken.add("some groups")
             taken.add("products" if points.products_are_exact(v, reach) else "differences")
-        return found
+        return over_groups(points, y, v, reach, kept, left_out)
 
     monkeypatch.setattr(Posterior, "_node_table", watch_table)
     monkeypatch.setattr(Posterior, "_factorise", watch_factorise)
     monkeypatch.setattr(_direct, "_over_all_points", watch_over_all)
-    monkeypatch.setattr(_direct, "_over_groups_that_matter", watch_over_groups)
+    monkeypatch.setattr(_direct, "_over_groups", watch_over_groups)
     return taken
 
 
@@ -354,6 +353,18 @@ def test_groups_that_do_not_matter_are_skipped(v, ways, leave_out, trace, watche
     assert_matches_oracle(case, trace=trace)
     assert ways <= watched
     assert ("some groups" in watched) != ("all points" in watched)
+
+
+@pytest.mark.parametrize("v", [1.0, 1e-4, 1e-9])
+def test_tiles_do_not_change_the_moments_of_a_crowd(v, monkeypatch):
+    case = problem(3, 20, 200, 5, v=v, scale=0.5, leave_out=True)
+    whole = case.moments(trace=True)
+    monkeypatch.setattr(_posterior, "_TILE", 300)
+    in_tiles = case.moments(trace=True)
+    for name in ("mean", "trace", "log_density"):
+        found, expected = getattr(in_tiles, name), getattr(whole, name)
+        size = float(expected.abs().max())
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12 * max(size, 1))
 
 
 def test_every_point_of_equal_distance_counts(watched):
