@@ -122,7 +122,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         """
         shards = self._resolve_shards()
         points, weights = shards.together(self._check_training, X, sample_weight)
-        weights = shards.normalize(weights, len(X), sample_weight)
+        weights = shards.normalize(weights, X, sample_weight)
         backend = Backend.from_params(self.device, self.dtype)
         memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
         n_levels = check_integer("n_levels", self.n_levels)

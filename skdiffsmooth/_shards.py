@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import torch
 import torch.distributed as dist
+from sklearn.utils.validation import _num_samples
 
 from ._validation import check_choice, check_sample_weight
 
@@ -187,15 +188,15 @@ class Shards:
                 "shards='distributed' all processes must pass the same."
             )
 
-    def normalize(self, weights: np.ndarray, n_samples: int, sample_weight: Any) -> np.ndarray:
+    def normalize(self, weights: np.ndarray, X: Any, sample_weight: Any) -> np.ndarray:
         """Turn shares of this process's weight into shares of the whole.
 
         Parameters
         ----------
         weights : ndarray of shape (n_points,)
             Shares; they sum to one on each process.
-        n_samples : int
-            Number of this process's rows.
+        X : array-like of shape (n_samples, n_features)
+            This process's rows.
         sample_weight : array-like of shape (n_samples,) or None
             Their weights, checked before.
 
@@ -211,7 +212,7 @@ class Shards:
         """
         if self.alone:
             return weights
-        raw = check_sample_weight(sample_weight, n_samples)
+        raw = check_sample_weight(sample_weight, _num_samples(X))
         # Weights of 1e300 must not overflow in their sum.
         exponent = int(np.frexp(raw.max())[1])
         parts = self.gather((float(np.ldexp(raw, -exponent).sum()), exponent))
