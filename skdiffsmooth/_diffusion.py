@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import sys
 from abc import ABC, abstractmethod
 from dataclasses import replace
@@ -19,6 +20,7 @@ from ._backend import Backend
 from ._base import DensityEstimatorMixin, check_seed
 from ._hierarchy import PointHierarchy
 from ._hull import AffineHull
+from ._shards import Shards, resolve_shards
 from ._terminal import EmpiricalTerminal, GaussianTerminal, TerminalLaw
 from ._validation import check_choice, check_integer, check_real
 from .bandwidth import gaussian_leave_one_out, weight_of_others
@@ -63,6 +65,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         tolerance: float | str,
         memory_limit: float,
         n_jobs: int | None,
+        shards: str | None,
     ) -> None:
         self.bandwidth = bandwidth
         self.sigma = sigma
@@ -78,6 +81,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         self.tolerance = tolerance
         self.memory_limit = memory_limit
         self.n_jobs = n_jobs
+        self.shards = shards
 
     @abstractmethod
     def _smoothing_factor(
@@ -116,7 +120,9 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         leave-one-out sums over all pairs of distinct rows; of more than 20 000 rows, some twenty sums
         of 4000 held-out rows over the others, merged.
         """
-        points, weights = self._check_training(X, sample_weight)
+        shards = self._resolve_shards()
+        points, weights = shards.together(self._check_training, X, sample_weight)
+        weights = shards.normalize(weights, X, sample_weight)
         backend = Backend.from_params(self.device, self.dtype)
         memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
         n_levels = check_integer("n_levels", self.n_levels)
@@ -130,7 +136,10 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         else:
             seed = 0 if random_state is None else check_seed(random_state)
 
-        hull = AffineHull.of(points)
+        shards.check_same(
+            "parameters, or numbers of features,", *self._what_must_agree(points, seed)
+        )
+        hull = AffineHull.of(points, shards)
         coordinates, _ = hull.split(points)
         bandwidth, sigma = self._resolve_scales(
             coordinates, weights, hull.codimension, backend, memory_limit
@@ -144,10 +153,11 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         kernel = GaussianKernel(sigma, factor, n_nodes, seed)
         levels = NoiseLevels(bandwidth, terminal_scale, n_levels)
         hierarchy = PointHierarchy.of(
-            coordinates, weights, self._resolve_tolerance(len(points)), bandwidth
+            coordinates, weights, self._resolve_tolerance(shards.total(len(points))), bandwidth
         )
         # Finds out now, and not at the first query, whether a tile fits.
-        ScoreSchedule(levels, hierarchy, kernel, backend, memory_limit).posterior_at(bandwidth)
+        schedule = ScoreSchedule(levels, hierarchy, kernel, backend, memory_limit, shards=shards)
+        schedule.posterior_at(bandwidth)
         steps_per_level = math.ceil(n_steps / n_levels)
         self._set_fitted(
             X,
@@ -222,7 +232,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         NotFittedError
             If `fit` was not called.
         ValueError
-            If there is a single distinct row, or if the solver is stochastic.
+            If there is a single distinct row, if the solver is stochastic, or with `shards`.
 
         Examples
         --------
@@ -234,6 +244,11 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         True
         """
         check_is_fitted(self)
+        if self.shards is not None:
+            raise ValueError(
+                f"leave_one_out_log_density cannot leave out rows with shards={self.shards!r}; score "
+                "held-out rows with score_samples, or fit a subsample with shards=None."
+            )
         if len(self.points_) < 2:
             raise ValueError(
                 "leave_one_out_log_density needs at least two distinct rows, and the model was fitted "
@@ -341,6 +356,9 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
 
     def _in_parallel(self, work: Any, *arrays: np.ndarray, **shared: Any) -> np.ndarray:
         """Split rows over `n_jobs` workers; every result is of one row, whoever computes it."""
+        if self.shards is not None:
+            # Each process is a worker already, and all must make the same exchanges.
+            return work(*arrays, **shared)
         n_parts = min(effective_n_jobs(self._resolve_n_jobs()), len(arrays[0]))
         parts = zip(*(np.array_split(array, n_parts) for array in arrays), strict=True)
         done = Parallel(n_jobs=self.n_jobs)(delayed(work)(*part, **shared) for part in parts)
@@ -397,7 +415,45 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
             backend,
             check_real("memory_limit", self.memory_limit, hint="It is in MiB."),
             exclude,
+            resolve_shards(self.shards),
         )
+
+    def _check_query(self, X: Any) -> np.ndarray:
+        shards = resolve_shards(self.shards)
+        X = shards.together(super()._check_query, X)
+        shards.check_same("rows of X", X)
+        return X
+
+    def _check_draw(self, n_samples: Any, random_state: Any) -> tuple[int, np.random.RandomState]:
+        shards = resolve_shards(self.shards)
+        if not shards.alone and not isinstance(random_state, numbers.Integral):
+            raise ValueError(
+                f"random_state={random_state!r}, but with shards={self.shards!r} all processes must "
+                "draw the same numbers; pass an integer, the same to all."
+            )
+        shards.check_same("n_samples or random_state", n_samples, random_state)
+        return super()._check_draw(n_samples, random_state)
+
+    def _resolve_shards(self) -> Shards:
+        shards = resolve_shards(self.shards)
+        if not shards.alone and (isinstance(self.bandwidth, str) or isinstance(self.sigma, str)):
+            raise ValueError(
+                f"bandwidth={self.bandwidth!r} with sigma={self.sigma!r} cannot be resolved with "
+                f"shards={self.shards!r}, since leave-one-out sums would need all pairs of rows; pass "
+                "numbers, such as bandwidth_ and sigma_ of a fit to a subsample with shards=None."
+            )
+        if not shards.alone and self.n_jobs not in (None, 1):
+            raise ValueError(
+                f"n_jobs={self.n_jobs!r} cannot be combined with shards={self.shards!r}, whose "
+                "processes are the workers; leave n_jobs at None and start more processes."
+            )
+        return shards
+
+    def _what_must_agree(self, points: np.ndarray, seed: int) -> tuple[Any, ...]:
+        """Name what all processes must have alike for their calls to match."""
+        scales = self.bandwidth, self.sigma, self.terminal_scale, self.terminal
+        sizes = self.n_nodes, self.n_levels, self.n_steps, self.memory_limit, self.dtype
+        return points.shape[1], *scales, *sizes, self.tolerance, seed
 
     def _steps(self) -> list[Any]:
         levels = self.noise_levels_
@@ -411,7 +467,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         if self.terminal_ == "empirical":
             posterior = schedule.posterior_at(scale)
             return EmpiricalTerminal(posterior, points, weights, scale, schedule.exclude)
-        mean = weights @ points
+        mean = schedule.shards.total(weights @ points)
         if left_out is not None:
             mean = (mean - weights[:, None] * points) / weight_of_others(weights)[:, None]
             mean = mean[left_out]
@@ -506,7 +562,9 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
             check_choice("terminal_scale", self.terminal_scale, ("auto",), hint="Or pass a number.")
             # Coordinates are ordered by spread. The smoothing must have acted at the scale of the
             # data, and sampling must start where the kernel no longer matters.
-            variances = weights @ (coordinates - weights @ coordinates) ** 2
+            shards = resolve_shards(self.shards)
+            mean = shards.total(weights @ coordinates)
+            variances = shards.total(weights @ (coordinates - mean) ** 2)
             return max(math.sqrt(variances.max(initial=0.0)), 3 * sigma, 2 * bandwidth)
         hint = "It is in units of X; 'auto' suits most data."
         scale = check_real("terminal_scale", self.terminal_scale, hint=hint)

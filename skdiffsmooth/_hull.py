@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["AffineHull"]
+from ._shards import ONE_PROCESS, Shards
+
+__all__ = ["AffineHull", "principal_axes"]
 
 
 @dataclass(frozen=True)
@@ -29,35 +31,35 @@ class AffineHull:
     basis: np.ndarray
 
     @classmethod
-    def of(cls, points: np.ndarray) -> AffineHull:
+    def of(cls, points: np.ndarray, shards: Shards = ONE_PROCESS) -> AffineHull:
         """Find the hull of a set of points.
 
         Parameters
         ----------
         points : ndarray of shape (n_points, d)
             Distinct points; their weights have no say in what they span.
+        shards : Shards, default=ONE_PROCESS
+            Where the other points are, if these are not all.
 
         Returns
         -------
         AffineHull
         """
-        center = points.mean(axis=0)
+        shape = shards.total(len(points)), points.shape[1]
+        center = shards.total(points.sum(axis=0)) / shape[0]
         centered = points - center
         # The rounding of a large mean is shared by all rows and would pass for a direction.
-        centered -= centered.mean(axis=0)
-        # R of a QR has the singular values of the tall matrix at a fraction of the memory.
-        tall = len(centered) > centered.shape[1]
-        compact = np.linalg.qr(centered, mode="r") if tall else centered
-        _, spread, directions = np.linalg.svd(compact, full_matrices=False)
+        centered -= shards.total(centered.sum(axis=0)) / shape[0]
+        spread, directions = principal_axes(centered, shards)
         # Rounding leaves singular values of this size in directions the data does not have: the
         # first term is the SVD's own error, the second the norm of a matrix of rounding errors.
         eps = np.finfo(np.float64).eps
-        rounding = eps * max(points.shape) * spread.max(initial=0.0)
-        rounding += 2 * eps * sum(np.sqrt(points.shape)) * np.abs(points).max()
+        rounding = eps * max(shape) * spread.max(initial=0.0)
+        rounding += 2 * eps * sum(np.sqrt(shape)) * shards.largest(np.abs(points).max())
         basis = directions[spread > rounding].T
         # Signs by the third moment turn with the data, so a rotated data set gets the same
         # coordinates and, node by node, the same model.
-        skewness = np.sum((centered @ basis) ** 3, axis=0)
+        skewness = shards.total(np.sum((centered @ basis) ** 3, axis=0))
         return cls(center, np.ascontiguousarray(basis * np.where(skewness < 0, -1.0, 1.0)))
 
     @property
@@ -125,3 +127,30 @@ class AffineHull:
         if self.codimension == 0:
             return np.zeros_like(vectors)
         return vectors - (vectors @ self.basis) @ self.basis.T
+
+
+def principal_axes(rows: np.ndarray, shards: Shards) -> tuple[np.ndarray, np.ndarray]:
+    """Return singular values and right singular vectors of the rows of all shards.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, d)
+        This process's rows.
+    shards : Shards
+        Where the others are.
+
+    Returns
+    -------
+    spread : ndarray of shape (k,)
+        In decreasing order, k the smaller of d and the number of all rows.
+    directions : ndarray of shape (k, d)
+        Orthonormal rows.
+    """
+    # R of a QR has the singular values of the tall matrix at a fraction of the memory, and the R of
+    # all shards, one above the other, have those of all rows.
+    tall = len(rows) > rows.shape[1]
+    compact = np.linalg.qr(rows, mode="r") if tall else rows
+    compact = np.concatenate(shards.gather(compact))
+    _, spread, directions = np.linalg.svd(compact, full_matrices=False)
+    # Machines may round differently, and the rank must be the same on all of them.
+    return shards.first((spread, directions))

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from ._diffusion import BaseScoreDiffusion
-from ._hull import AffineHull
+from ._hull import AffineHull, principal_axes
+from ._shards import resolve_shards
 from ._validation import check_integer, check_real
 from .manifolds import AffineSubspace
 from .solvers import Solver
@@ -66,6 +67,8 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         Over how many joblib workers `sample` and the log-densities split their rows. None is one,
         or what a ``joblib.parallel_config`` says; -1 is all cores. One worker already uses several
         threads: this is for many rows, or for the machines of a cluster.
+    shards : {"distributed"} or None, default=None
+        Whether each process of torch.distributed fits rows of its own; see SmoothedScoreDiffusion.
 
     Attributes
     ----------
@@ -74,9 +77,9 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
     bandwidth_, sigma_ : float
         The scales used, in units of X.
     points_ : ndarray of shape (n_points, n_features)
-        Distinct training rows of positive weight.
+        Distinct training rows of positive weight; with `shards`, those of this process.
     weights_ : ndarray of shape (n_points,)
-        Their weights; they sum to one.
+        Their weights; they sum to one, with `shards` over all processes.
     hull_ : AffineHull
         The affine hull of the points, in which the flow runs.
     kernel_ : GaussianKernel
@@ -137,6 +140,7 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         tolerance: float | str = "auto",
         memory_limit: float = 1024,
         n_jobs: int | None = None,
+        shards: str | None = None,
     ) -> None:
         super().__init__(
             bandwidth,
@@ -153,6 +157,7 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
             tolerance=tolerance,
             memory_limit=memory_limit,
             n_jobs=n_jobs,
+            shards=shards,
         )
         self.manifold = manifold
         self.n_components = n_components
@@ -191,9 +196,10 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
 
     def _principal_subspace(self, points: np.ndarray, weights: np.ndarray) -> AffineSubspace:
         """Find the affine span of the leading principal components."""
-        center = weights @ points
+        shards = resolve_shards(self.shards)
+        center = shards.total(weights @ points)
         scaled = np.sqrt(weights)[:, None] * (points - center)
-        _, spread, directions = np.linalg.svd(scaled, full_matrices=False)
+        spread, directions = principal_axes(scaled, shards)
         limit = len(spread)
         requested = self.n_components
         if isinstance(requested, numbers.Real) and not isinstance(requested, numbers.Integral):

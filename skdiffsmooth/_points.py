@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import torch
 
+from ._shards import ONE_PROCESS, Shards
+
 __all__ = ["Points", "exp_", "log_weight_of_others", "slices"]
 
 # Exponents are differences of products of size R^2 / v. Where their rounding could exceed this many
@@ -26,7 +28,9 @@ class Points:
     positions : torch.Tensor of shape (N, r)
         Centred: rounding grows with the distance from the origin.
     log_weights : torch.Tensor of shape (N,)
-        Logarithms of weights that sum to one.
+        Logarithms of weights that sum to one, over all shards.
+    shards : Shards, default=ONE_PROCESS
+        Where the other points are, if these are not all.
     radius : float, optional
         Length of the longest position, where the host knows it: decisions are made there, and a
         device would have to be waited for.
@@ -38,7 +42,11 @@ class Points:
     """
 
     def __init__(
-        self, positions: torch.Tensor, log_weights: torch.Tensor, radius: float | None = None
+        self,
+        positions: torch.Tensor,
+        log_weights: torch.Tensor,
+        shards: Shards = ONE_PROCESS,
+        radius: float | None = None,
     ) -> None:
         missing = -len(positions) % GROUP if len(positions) > 4 * GROUP else 0
         if missing:
@@ -49,7 +57,8 @@ class Points:
         self.half_norms = 0.5 * positions.square().sum(1)
         if radius is None:
             radius = math.sqrt(2 * float(self.half_norms.max()))
-        self.radius = radius
+        # The radius of all shards: what is decided by it must be decided alike on all of them.
+        self.radius = shards.largest(radius)
         # Columns whose posterior averages are the normaliser, the mean and the second moment; in
         # units of the radius, so that their products with large factors do not overflow.
         self.unit = self.radius or 1.0

@@ -28,6 +28,7 @@ import torch
 
 from ._direct import direct_moments
 from ._points import GROUP, Points, exp_, log_weight_of_others, slices
+from ._shards import ONE_PROCESS, Pairs, Shards
 
 __all__ = ["Moments", "Nodes", "Posterior"]
 
@@ -106,6 +107,22 @@ class _NodeTable:
         return (self.features[:, None, :] * self.factors).flatten(0, 1)
 
 
+@dataclass(frozen=True)
+class _Factorised:
+    """Sums over the points for a tile of queries and nodes, by matrix products.
+
+    `factors` (B, N) is the query half of the exponentials; `sums` (B, 1 or r + 2, M) holds the
+    normalisers, with the other features below them where they were asked for; `log_sums` is (B, M).
+    Pairs that `hard` marks have a normaliser of one in place of their own, which underflows.
+    """
+
+    table: _NodeTable
+    factors: torch.Tensor
+    sums: torch.Tensor
+    log_sums: torch.Tensor
+    hard: torch.Tensor | None
+
+
 class Posterior:
     """Weighted points, ready to be looked at through noise.
 
@@ -114,9 +131,12 @@ class Posterior:
     points : torch.Tensor of shape (N, r)
         Support of the data, centred: rounding grows with the distance from the origin.
     log_weights : torch.Tensor of shape (N,)
-        Logarithms of positive weights that sum to one.
+        Logarithms of positive weights that sum to one, over all shards.
     memory_limit : float
         Bound on the temporaries of one call, in MiB.
+    shards : Shards, default=ONE_PROCESS
+        Where the other points are, if these are not all: results are then those of all points, and
+        all processes must make the same calls. Nothing can be left out.
     radius : float, optional
         Length of the longest point, if the host knows it; it is read from the device otherwise.
 
@@ -128,7 +148,8 @@ class Posterior:
     Notes
     -----
     In float32, noise too small for it is computed in float64, where the device has it, and rounded.
-    When the device runs out of memory the tiles are halved until they fit.
+    When the device runs out of memory the tiles are halved until they fit, unless there are shards:
+    all processes must have the same tiles.
     """
 
     def __init__(
@@ -137,9 +158,13 @@ class Posterior:
         log_weights: torch.Tensor,
         *,
         memory_limit: float,
+        shards: Shards = ONE_PROCESS,
         radius: float | None = None,
     ) -> None:
-        self._points = Points(points, log_weights, radius)
+        self.shards = shards
+        self._points = Points(points, log_weights, shards, radius)
+        # Tiles are cut for the largest shard, so that all processes exchange the same ones.
+        self._most_points = shards.largest(len(self._points))
         self._memory_limit = memory_limit
         self._double: Posterior | None = None
         # Factors are kept between exp(-s) and exp(s), so that no product of two of them overflows or
@@ -183,6 +208,7 @@ class Posterior:
         return self._in_smaller_tiles_if_needed(lambda: self._log_density(x, v, exclude))
 
     def _log_density(self, x: torch.Tensor, v: float, exclude: torch.Tensor | None) -> torch.Tensor:
+        self._check_exclude(exclude)
         points = self._points
         out = x.new_empty(len(x))
         for rows in slices(len(x), self._rows_per_tile(1)):
@@ -198,7 +224,7 @@ class Posterior:
             top = logits.amax(1)
             total = exp_(logits.sub_(top[:, None]), points.negligible).sum(1)
             out[rows] = total.log() + top + shift
-        return out - self._log_normalizer(v, exclude)
+        return self.shards.log_sum_exp(out) - self._log_normalizer(v, exclude)
 
     def moments(
         self,
@@ -242,6 +268,7 @@ class Posterior:
         self, x: torch.Tensor, v: float, nodes: Nodes, *, trace: bool, exclude: torch.Tensor | None
     ) -> Moments | None:
         """Return the moments, or None where factors underflow in float32 that would not in float64."""
+        self._check_exclude(exclude)
         factorise = len(nodes) > 1 and self._points.products_are_exact(v, nodes.reach)
         if not self._decides_by_data:
             factorise &= 2 * nodes.reach * self._points.radius / v < self._widest_range
@@ -249,21 +276,50 @@ class Posterior:
         for tile in slices(len(nodes), self._budget // 2 // self._elements_per_node):
             part = nodes[tile]
             table = self._node_table(part, v) if factorise else None
-            if table is not None and not table.never_underflows and self._has_double:
+            # What one process computes in float64, all must.
+            may_underflow = table is not None and not table.never_underflows
+            if self._has_double and self.shards.largest(may_underflow):
                 return None
             for rows in slices(len(x), self._rows_per_tile(len(part))):
                 left_out = None if exclude is None else exclude[rows]
-                if table is None:
-                    self._add_directly(sums[rows], x[rows], v, part, None, left_out)
-                    continue
-                hard = self._add_factorised(sums[rows], x[rows], v, table, left_out, trace=trace)
-                if hard is not None:
-                    self._add_directly(sums[rows], x[rows], v, part, hard, left_out)
+                sums[rows] += self._tile_sums(x[rows], v, part, table, left_out, trace=trace)
+        sums = self.shards.reduce_(sums, "sum")
         return Moments(
             mean=sums[:, :-2],
             trace=sums[:, -2] if trace else None,
             log_density=sums[:, -1] - self._log_normalizer(v, exclude),
         )
+
+    def _tile_sums(
+        self,
+        x: torch.Tensor,
+        v: float,
+        nodes: Nodes,
+        table: _NodeTable | None,
+        left_out: torch.Tensor | None,
+        *,
+        trace: bool,
+    ) -> torch.Tensor:
+        """Return this process's part of mean, spread and log-sum, averaged over a tile's nodes.
+
+        Whatever the points of a process have it do here, the exchanges with the others are the same.
+        """
+        factorised = None
+        if table is not None:
+            factorised = self._factorise(x, v, table, left_out, trace=trace)
+        if factorised is None:
+            everything = self._look_directly(x, v, nodes, None, left_out)
+            means, spread, log_sums = _columns(everything.unflatten(0, (len(x), len(nodes))))
+            pairs = Pairs(means.transpose(1, 2), spread, log_sums)
+            return self.shards.average(pairs, nodes.weights, trace=trace)
+        found = None
+        if factorised.hard is not None:
+            found = self._look_directly(x, v, nodes, factorised.hard, left_out)
+            factorised.log_sums[factorised.hard] = found[:, -1]
+        if not trace:
+            return self._mix(factorised, found)
+        pairs = self._pairs(factorised, found)
+        return self.shards.average(pairs, nodes.weights, trace=True)
 
     def _node_table(self, nodes: Nodes, v: float) -> _NodeTable:
         """Exponentiate the node half of the logits, once for all queries."""
@@ -278,17 +334,16 @@ class Posterior:
         factors = exp_(exponents.sub_(top), -self._log_scale)
         return _NodeTable(nodes, factors, top[:, 0], never_underflows, self._points.features_by_row)
 
-    def _add_factorised(
+    def _factorise(
         self,
-        sums: torch.Tensor,
         x: torch.Tensor,
         v: float,
         table: _NodeTable,
         left_out: torch.Tensor | None,
         *,
         trace: bool,
-    ) -> torch.Tensor | None:
-        """Add the pairs that the factorised form can represent; return a mask of those it cannot."""
+    ) -> _Factorised | None:
+        """Sum over the points by matrix products, or return None if most pairs would underflow."""
         logits = self._points.products(x, v)
         if left_out is not None:
             logits.scatter_(1, left_out[:, None], -math.inf)
@@ -298,59 +353,76 @@ class Posterior:
         if not table.never_underflows:
             hard = factors @ table.factors.T < self._smallest_normalizer
             if 2 * int(hard.sum()) > hard.numel():
-                return torch.ones_like(hard)
+                return None
 
         # Sums over the points: of the weights alone or, where each node's own mean and second moment
         # are needed (sum_m q_m |D_m|^2 does not follow from averaged weights), of all features.
-        if not trace:
-            normalizer = factors @ table.factors.T
-        else:
-            averages = (factors @ table.by_feature.T).unflatten(1, (-1, len(table.nodes)))
-            normalizer = averages[:, 0]
-        weights = table.nodes.weights.expand(len(x), -1)
+        columns = table.by_feature if trace else table.factors
+        sums = (factors @ columns.T).unflatten(1, (-1, len(table.nodes)))
         if hard is not None:
-            weights = weights.masked_fill(hard, 0)
-            normalizer = normalizer.masked_fill(hard, 1)
-        if not trace:
-            # The scale is put back at the end, for the products on the way to stay in range too.
-            scale = math.exp(self._log_scale)
-            mixed = factors.mul_((weights * scale / normalizer) @ table.factors)
-            mixed.masked_fill_(mixed < 1 / scale, 0)
-            sums[:, :-2] += (mixed @ self._points.positions) / scale
-        else:
-            means = averages[:, 1:-1] / normalizer[:, None]
-            spread = averages[:, -1] / normalizer - means.square().sum(1)
-            unit = self._points.unit
-            sums[:, :-2] += unit * torch.einsum("bkm,bm->bk", means, weights)
-            sums[:, -2] += unit**2 * (weights * spread).sum(1)
+            sums[:, 0].masked_fill_(hard, 1)
         offsets = table.nodes.offsets
         half_squares = 0.5 * (x.square().sum(1, keepdim=True) + offsets.square().sum(1))
-        log_sums = normalizer.log() + top + table.top - (half_squares + x @ offsets.T) / v
-        sums[:, -1] += (weights * log_sums).sum(1)
-        return hard
+        log_sums = sums[:, 0].log() + top + table.top - (half_squares + x @ offsets.T) / v
+        return _Factorised(table, factors, sums, log_sums, hard)
 
-    def _add_directly(
+    def _mix(self, factorised: _Factorised, found: torch.Tensor | None) -> torch.Tensor:
+        """Average the points once for each query, under weights that the nodes have mixed before."""
+        table, hard = factorised.table, factorised.hard
+        shares, log_sums = self.shards.merge(factorised.log_sums)
+        weights = (table.nodes.weights * shares).expand_as(log_sums)
+        sums = log_sums.new_zeros(len(log_sums), self._points.dimension + 2)
+        sums[:, -1] = (weights * log_sums).sum(1)
+        if hard is not None and found is not None:
+            directly = weights[hard][:, None] * found[:, :-2]
+            sums[:, :-2].index_add_(0, hard.nonzero()[:, 0], directly)
+            weights = weights.masked_fill(hard, 0)
+        # The scale is put back at the end, for the products on the way to stay in range too.
+        scale = math.exp(self._log_scale)
+        mixed = factorised.factors.mul_((weights * scale / factorised.sums[:, 0]) @ table.factors)
+        mixed.masked_fill_(mixed < 1 / scale, 0)
+        sums[:, :-2] += (mixed @ self._points.positions) / scale
+        return sums
+
+    def _pairs(self, factorised: _Factorised, found: torch.Tensor | None) -> Pairs:
+        """Return the moments of each pair, those that were found directly put in their places."""
+        sums, hard = factorised.sums, factorised.hard
+        unit = self._points.unit
+        # Divided first and brought to units of the data last, for no factor to leave its range.
+        means = sums[:, 1:-1].div_(sums[:, :1])
+        spread = sums[:, -1].div_(sums[:, 0]).sub_(means.square().sum(1)).mul_(unit**2)
+        means.mul_(unit)
+        if hard is not None and found is not None:
+            direct_means, spread[hard], _ = _columns(found)
+            means.transpose(1, 2)[hard] = direct_means
+        return Pairs(means, spread, factorised.log_sums)
+
+    def _look_directly(
         self,
-        sums: torch.Tensor,
         x: torch.Tensor,
         v: float,
         nodes: Nodes,
         mask: torch.Tensor | None,
         left_out: torch.Tensor | None,
-    ) -> None:
-        """Add the (query, node) pairs of a mask, or all of them, each with its own softmax."""
+    ) -> torch.Tensor:
+        """Return moments of the (query, node) pairs of a mask, or of all, each its own softmax."""
         if mask is None:
             pairs = torch.arange(len(x) * len(nodes), device=x.device)
             queries, offsets = pairs // len(nodes), pairs % len(nodes)
         else:
             queries, offsets = mask.nonzero(as_tuple=True)
+        found = x.new_empty(len(queries), self._points.dimension + 2)
         tile = min(self._tile, self._budget // 8)
         for part in slices(len(queries), tile // self._elements_per_pair):
             b, m = queries[part], offsets[part]
             unseen = None if left_out is None else left_out[b]
             y = x[b] + nodes.offsets[m]
-            found = direct_moments(self._points, y, v, nodes.reach, unseen, tile)
-            sums.index_add_(0, b, nodes.weights[m, None] * found)
+            found[part] = direct_moments(self._points, y, v, nodes.reach, unseen, tile)
+        return found
+
+    def _check_exclude(self, exclude: torch.Tensor | None) -> None:
+        if exclude is not None and not self.shards.alone:
+            raise NotImplementedError("no point can be left out where the data is in shards")
 
     def _log_normalizer(self, v: float, exclude: torch.Tensor | None) -> torch.Tensor | float:
         """Log of the Gaussian's normaliser and of the weight that is left."""
@@ -380,6 +452,7 @@ class Posterior:
                 self._points.positions.double(),
                 self._points.log_weights.double(),
                 memory_limit=2 * self._memory_limit,
+                shards=self.shards,
                 radius=self._points.radius,
             )
         return self._double
@@ -390,7 +463,7 @@ class Posterior:
             try:
                 return compute()
             except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error):
+                if not _is_out_of_memory(error) or not self.shards.alone:
                     raise
                 smaller = self._budget // 2
                 if smaller < 2 * max(self._elements_per_node, self._elements_per_row(1)):
@@ -404,7 +477,7 @@ class Posterior:
     @property
     def _elements_per_node(self) -> int:
         """Numbers held for each node of a table."""
-        return (self._points.dimension + 4) * len(self._points)
+        return (self._points.dimension + 4) * self._most_points
 
     @property
     def _elements_per_pair(self) -> int:
@@ -413,12 +486,17 @@ class Posterior:
 
     def _elements_per_row(self, n_nodes: int) -> int:
         """Numbers held for each query of a tile: four rows of logits, four of node averages."""
-        return 4 * len(self._points) + 4 * (self._points.dimension + 2) * n_nodes
+        return 4 * self._most_points + 4 * (self._points.dimension + 2) * n_nodes
 
     def _rows_per_tile(self, n_nodes: int) -> int:
         within_budget = self._budget // 2 // self._elements_per_row(n_nodes)
-        widest = max(len(self._points), (self._points.dimension + 2) * n_nodes)
+        widest = max(self._most_points, (self._points.dimension + 2) * n_nodes)
         return max(1, min(within_budget, self._tile // widest))
+
+
+def _columns(found: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Split what is known of each pair into mean, spread and log-sum."""
+    return found[..., :-2], found[..., -2], found[..., -1]
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

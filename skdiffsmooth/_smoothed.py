@@ -67,6 +67,12 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         Over how many joblib workers `sample` and the log-densities split their rows. None is one,
         or what a ``joblib.parallel_config`` says; -1 is all cores. One worker already uses several
         threads: this is for many rows, or for the machines of a cluster.
+    shards : {"distributed"} or None, default=None
+        None: all training rows are in this process. "distributed": each process of
+        torch.distributed's default group, initialised before, fits rows of its own; then all
+        processes make the same calls with the same arguments and all get the result of the whole
+        data. Numbers are needed for `bandwidth` and `sigma`, an integer for the `random_state` of
+        `sample`. See docs/scaling.md.
 
     Attributes
     ----------
@@ -75,9 +81,9 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     sigma_ : float
         The smoothing scale used, in units of X.
     points_ : ndarray of shape (n_points, n_features)
-        Distinct training rows of positive weight.
+        Distinct training rows of positive weight; with `shards`, those of this process.
     weights_ : ndarray of shape (n_points,)
-        Their weights; they sum to one.
+        Their weights; they sum to one, with `shards` over all processes.
     hull_ : AffineHull
         The affine hull of the points, in which the flow runs.
     kernel_ : GaussianKernel
@@ -147,6 +153,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         tolerance: float | str = "auto",
         memory_limit: float = 1024,
         n_jobs: int | None = None,
+        shards: str | None = None,
     ) -> None:
         super().__init__(
             bandwidth,
@@ -163,6 +170,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
             tolerance=tolerance,
             memory_limit=memory_limit,
             n_jobs=n_jobs,
+            shards=shards,
         )
 
     def _smoothing_factor(

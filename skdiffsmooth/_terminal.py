@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ._posterior import Posterior
+from ._shards import Shards
 
 __all__ = ["EmpiricalTerminal", "GaussianTerminal", "TerminalLaw", "draw_rows"]
 
@@ -46,8 +47,28 @@ def draw_rows(rng: np.random.RandomState, weights: np.ndarray, n: int) -> np.nda
         Indices.
     """
     cumulated = np.cumsum(weights)
-    # Rounding may leave the last sum below a uniform number; that draw belongs to the last row.
-    return np.searchsorted(cumulated[:-1], rng.uniform(size=n) * cumulated[-1], side="right")
+    return _invert(cumulated, rng.uniform(size=n) * cumulated[-1])
+
+
+def _draw_points(
+    rng: np.random.RandomState, points: np.ndarray, weights: np.ndarray, n: int, shards: Shards
+) -> np.ndarray:
+    """Draw from the points of all shards, which follow one another in the order of the processes."""
+    cumulated = np.cumsum(weights)
+    ends = np.cumsum(shards.gather(cumulated[-1]))
+    uniform = rng.uniform(size=n) * ends[-1]
+    (mine,) = np.nonzero(_invert(ends, uniform) == shards.rank)
+    start = ends[shards.rank - 1] if shards.rank else 0.0
+    rows = _invert(cumulated, uniform[mine] - start)
+    drawn = np.empty((n, points.shape[1]))
+    for places, found in shards.gather((mine, points[rows])):
+        drawn[places] = found
+    return drawn
+
+
+def _invert(cumulated: np.ndarray, values: np.ndarray) -> np.ndarray:
+    # Rounding may leave the last sum below a value; that draw belongs to the last row.
+    return np.searchsorted(cumulated[:-1], values, side="right")
 
 
 @dataclass(frozen=True)
@@ -102,9 +123,8 @@ class EmpiricalTerminal:
         -------
         ndarray of shape (n, r)
         """
-        rows = draw_rows(rng, self.weights, n)
-        noise = rng.standard_normal((n, self.points.shape[1]))
-        return self.points[rows] + self.scale * noise
+        points = _draw_points(rng, self.points, self.weights, n, self.posterior.shards)
+        return points + self.scale * rng.standard_normal(points.shape)
 
 
 @dataclass(frozen=True)

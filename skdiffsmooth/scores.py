@@ -11,6 +11,7 @@ import torch
 from ._backend import Backend
 from ._hierarchy import PointHierarchy
 from ._posterior import Nodes, Posterior
+from ._shards import ONE_PROCESS, Shards
 from .noise import NoiseLevels
 
 __all__ = ["Kernel", "ScoreField", "ScoreSchedule", "SmoothedScore"]
@@ -127,6 +128,8 @@ class ScoreSchedule:
         Bound on the temporaries of one call, in MiB.
     exclude : torch.Tensor of shape (n,), optional
         Index of the point that each query does not see.
+    shards : Shards, default=ONE_PROCESS
+        Where the other points are, if these are not all.
     """
 
     def __init__(
@@ -137,6 +140,7 @@ class ScoreSchedule:
         backend: Backend,
         memory_limit: float,
         exclude: torch.Tensor | None = None,
+        shards: Shards = ONE_PROCESS,
     ) -> None:
         self.levels = levels
         self.hierarchy = hierarchy
@@ -144,6 +148,7 @@ class ScoreSchedule:
         self.backend = backend
         self.memory_limit = memory_limit
         self.exclude = exclude
+        self.shards = shards
         self._unmerged: Posterior | None = None
         self._last: tuple[int, SmoothedScore] | None = None
 
@@ -195,13 +200,15 @@ class ScoreSchedule:
         Posterior
         """
         points, weights = self.hierarchy.at(scale)
-        merged = points is not self.hierarchy.points
+        # All processes must make a posterior anew, which takes exchanges, or none.
+        merged = self.shards.largest(points is not self.hierarchy.points)
         if not merged and self._unmerged is not None:
             return self._unmerged
         posterior = Posterior(
             self.backend.tensor(points),
             self.backend.tensor(np.log(weights)),
             memory_limit=self.memory_limit,
+            shards=self.shards,
             radius=float(np.linalg.norm(points, axis=1).max()),
         )
         if not merged:

@@ -220,7 +220,7 @@ def test_log_density(problem):
 def watched(monkeypatch):
     """Names of the ways that calls take, as a set that fills while they run."""
     taken = set()
-    factorised, node_table = Posterior._add_factorised, Posterior._node_table
+    factorise, node_table = Posterior._factorise, Posterior._node_table
     over_all, over_groups = _direct._over_all_points, _direct._over_groups
 
     def watch_table(self, *args):
@@ -228,13 +228,14 @@ def watched(monkeypatch):
         taken.add("safe table" if table.never_underflows else "table that may underflow")
         return table
 
-    def watch_factorised(self, *args, **kwargs):
-        hard = factorised(self, *args, **kwargs)
-        if hard is None or not hard.any():
-            taken.add("all factorised")
+    def watch_factorise(self, *args, **kwargs):
+        found = factorise(self, *args, **kwargs)
+        if found is None:
+            taken.add("all pairs out")
         else:
-            taken.add("all pairs out" if hard.all() else "mixed")
-        return hard
+            all_easy = found.hard is None or not found.hard.any()
+            taken.add("all factorised" if all_easy else "mixed")
+        return found
 
     def watch_over_all(points, y, v, reach, left_out):
         if len(y):
@@ -249,7 +250,7 @@ def watched(monkeypatch):
         return over_groups(points, y, v, reach, kept, left_out)
 
     monkeypatch.setattr(Posterior, "_node_table", watch_table)
-    monkeypatch.setattr(Posterior, "_add_factorised", watch_factorised)
+    monkeypatch.setattr(Posterior, "_factorise", watch_factorise)
     monkeypatch.setattr(_direct, "_over_all_points", watch_over_all)
     monkeypatch.setattr(_direct, "_over_groups", watch_over_groups)
     return taken
@@ -449,7 +450,7 @@ def test_tiles_do_not_change_the_result(path, trace, monkeypatch):
         except ValueError:
             smallest *= 1.1
     calls = []
-    for name in ("_add_factorised", "_add_directly"):
+    for name in ("_factorise", "_look_directly"):
         monkeypatch.setattr(Posterior, name, counted(getattr(Posterior, name), calls))
     for memory_limit, tile in [(smallest, _posterior._TILE), (16.0, 100), (smallest, 1)]:
         calls.clear()
