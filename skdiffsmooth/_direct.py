@@ -23,7 +23,7 @@ def direct_moments(
     v: float,
     reach: float,
     left_out: torch.Tensor | None,
-    tile: int,
+    rows_at_once: int,
 ) -> torch.Tensor:
     """Return posterior mean, spread and log-sum of each query.
 
@@ -39,15 +39,14 @@ def direct_moments(
         How far queries may be from the ball that holds the data.
     left_out : torch.Tensor of shape (P,) or None
         Index of the point that a query does not see.
-    tile : int
-        Elements of the largest matrices to make.
+    rows_at_once : int
+        Queries for which to make a matrix of all logits; gathered groups take as much.
 
     Returns
     -------
     torch.Tensor of shape (P, r + 2)
         D(y), tr Cov(y) and log sum_i w_i exp(-|y - x_i|^2 / 2v).
     """
-    rows_at_once = max(1, tile // len(points))
     kept = None
     # To skip points is to let data decide on shapes, for which a device would have to be waited.
     if y.device.type == "cpu" and points.are_grouped:
@@ -60,7 +59,8 @@ def direct_moments(
             kept = None
         else:
             gathered = n_kept * GROUP * (points.dimension + 4)
-            rows_at_once = max(1, len(y) * tile // max(gathered, 1))
+            most = rows_at_once * len(points)
+            rows_at_once = max(1, len(y) * most // max(gathered, 1))
     found = y.new_empty(len(y), points.dimension + 2)
     for rows in slices(len(y), rows_at_once):
         unseen = None if left_out is None else left_out[rows]

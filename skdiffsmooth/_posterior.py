@@ -36,6 +36,9 @@ __all__ = ["Moments", "Nodes", "Posterior"]
 # one operation makes is still in the cache for the next (of 2^15 to 2^20, the largest was fastest).
 _TILE = 2**20
 
+# But not fewer queries than this: products of matrices of a few rows are all reading and no arithmetic.
+_FEWEST_ROWS = 64
+
 Result = TypeVar("Result")
 
 
@@ -174,9 +177,9 @@ class Posterior:
         self._log_scale = -0.42 * math.log(limits.tiny)
         self._smallest_normalizer = len(self._points) / limits.eps
         self._widest_range = 2 * self._log_scale - math.log(self._smallest_normalizer)
-        self._tile = _TILE
+        self._tile, self._fewest_rows = _TILE, _FEWEST_ROWS
         self._budget = int(memory_limit * 2**20 / points.element_size())
-        smallest = 2 * max(self._elements_per_node, self._elements_per_row(1))
+        smallest = 2 * max(self._elements_per_node(True), self._elements_per_row(1))
         if self._budget < smallest:
             raise ValueError(
                 f"memory_limit={memory_limit:g} (MiB) is too small for one tile: {len(points)} "
@@ -273,7 +276,7 @@ class Posterior:
         if not self._decides_by_data:
             factorise &= 2 * nodes.reach * self._points.radius / v < self._widest_range
         sums = x.new_zeros(len(x), self._points.dimension + 2)
-        for tile in slices(len(nodes), self._budget // 2 // self._elements_per_node):
+        for tile in slices(len(nodes), self._budget // 2 // self._elements_per_node(trace)):
             part = nodes[tile]
             table = self._node_table(part, v) if factorise else None
             # What one process computes in float64, all must.
@@ -412,12 +415,14 @@ class Posterior:
         else:
             queries, offsets = mask.nonzero(as_tuple=True)
         found = x.new_empty(len(queries), self._points.dimension + 2)
-        tile = min(self._tile, self._budget // 8)
-        for part in slices(len(queries), tile // self._elements_per_pair):
+        rows = self._rows_per_tile(1)
+        within_budget = self._budget // 8 // self._elements_per_pair
+        at_once = min(within_budget, max(rows, self._tile // self._elements_per_pair))
+        for part in slices(len(queries), at_once):
             b, m = queries[part], offsets[part]
             unseen = None if left_out is None else left_out[b]
             y = x[b] + nodes.offsets[m]
-            found[part] = direct_moments(self._points, y, v, nodes.reach, unseen, tile)
+            found[part] = direct_moments(self._points, y, v, nodes.reach, unseen, rows)
         return found
 
     def _check_exclude(self, exclude: torch.Tensor | None) -> None:
@@ -466,18 +471,17 @@ class Posterior:
                 if not _is_out_of_memory(error) or not self.shards.alone:
                     raise
                 smaller = self._budget // 2
-                if smaller < 2 * max(self._elements_per_node, self._elements_per_row(1)):
+                if smaller < 2 * max(self._elements_per_node(True), self._elements_per_row(1)):
                     raise MemoryError(
                         f"device {self._points.positions.device} has no memory left, even for the "
                         f"smallest tile over {len(self._points)} points in {self._points.dimension} "
                         "dimensions. Free memory there, use another device, or dtype='float32'."
                     ) from error
-            self._budget, self._tile = smaller, max(1, self._tile // 2)
+            self._budget, self._tile, self._fewest_rows = smaller, max(1, self._tile // 2), 1
 
-    @property
-    def _elements_per_node(self) -> int:
-        """Numbers held for each node of a table."""
-        return (self._points.dimension + 4) * self._most_points
+    def _elements_per_node(self, trace: bool) -> int:
+        """Numbers held for each node of a table: one for a point, or one for each of its features."""
+        return (self._points.dimension + 4 if trace else 2) * self._most_points
 
     @property
     def _elements_per_pair(self) -> int:
@@ -491,7 +495,7 @@ class Posterior:
     def _rows_per_tile(self, n_nodes: int) -> int:
         within_budget = self._budget // 2 // self._elements_per_row(n_nodes)
         widest = max(self._most_points, (self._points.dimension + 2) * n_nodes)
-        return max(1, min(within_budget, self._tile // widest))
+        return max(1, min(within_budget, max(self._fewest_rows, self._tile // widest)))
 
 
 def _columns(found: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
