@@ -1,14 +1,14 @@
 """The data that several benchmarks use."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from skdiffsmooth._backend import Backend
-from skdiffsmooth._posterior import Posterior
+from skdiffsmooth._hierarchy import PointHierarchy
 from skdiffsmooth.kernels import GaussianKernel
+from skdiffsmooth.noise import NoiseLevels
 from skdiffsmooth.scores import ScoreSchedule, SmoothedScore
 
 
@@ -34,13 +34,12 @@ def engine_case(dtype="float64", n_points=2000, n_queries=500, n_nodes=128, dime
     points = rng.normal(size=(n_points, dimension))
     points -= points.mean(0)
     backend = Backend.from_params("cpu", dtype)
-    log_weights = np.full(n_points, -math.log(n_points))
-    posterior = Posterior(backend.tensor(points), backend.tensor(log_weights), memory_limit=1024)
+    hierarchy = PointHierarchy.of(points, np.full(n_points, 1 / n_points), 0.0, 1.0)
     kernel = GaussianKernel(0.3, np.eye(dimension), n_nodes, seed=0)
     return EngineCase(
         backend.tensor(points),
         backend.tensor(rng.normal(size=(n_queries, dimension))),
-        ScoreSchedule(posterior, kernel, backend).at(0),
+        ScoreSchedule(NoiseLevels(1.0, 2.0, 1), hierarchy, kernel, backend, 1024.0).at(0),
     )
 
 

@@ -36,8 +36,10 @@ __all__ = ["Moments", "Nodes", "Posterior"]
 # one operation makes is still in the cache for the next (of 2^15 to 2^20, the largest was fastest).
 _TILE = 2**20
 
-# But not fewer queries than this: products of matrices of a few rows are all reading and no arithmetic.
-_FEWEST_ROWS = 64
+# But as many queries as this up to a larger size: products of matrices of a few rows are all reading
+# and no arithmetic. Beyond 32 MiB memory is taken from the system, and cleared, for every matrix.
+_ENOUGH_ROWS = 64
+_LARGEST_TILE = 2**22
 
 Result = TypeVar("Result")
 
@@ -177,7 +179,7 @@ class Posterior:
         self._log_scale = -0.42 * math.log(limits.tiny)
         self._smallest_normalizer = len(self._points) / limits.eps
         self._widest_range = 2 * self._log_scale - math.log(self._smallest_normalizer)
-        self._tile, self._fewest_rows = _TILE, _FEWEST_ROWS
+        self._tile, self._largest_tile = _TILE, _LARGEST_TILE
         self._budget = int(memory_limit * 2**20 / points.element_size())
         smallest = 2 * max(self._elements_per_node(True), self._elements_per_row(1))
         if self._budget < smallest:
@@ -477,7 +479,8 @@ class Posterior:
                         f"smallest tile over {len(self._points)} points in {self._points.dimension} "
                         "dimensions. Free memory there, use another device, or dtype='float32'."
                     ) from error
-            self._budget, self._tile, self._fewest_rows = smaller, max(1, self._tile // 2), 1
+            self._budget = smaller
+            self._tile, self._largest_tile = max(1, self._tile // 2), self._largest_tile // 2
 
     def _elements_per_node(self, trace: bool) -> int:
         """Numbers held for each node of a table: one for a point, or one for each of its features."""
@@ -495,7 +498,8 @@ class Posterior:
     def _rows_per_tile(self, n_nodes: int) -> int:
         within_budget = self._budget // 2 // self._elements_per_row(n_nodes)
         widest = max(self._most_points, (self._points.dimension + 2) * n_nodes)
-        return max(1, min(within_budget, max(self._fewest_rows, self._tile // widest)))
+        enough = min(_ENOUGH_ROWS, self._largest_tile // widest)
+        return max(1, min(within_budget, max(enough, self._tile // widest)))
 
 
 def _columns(found: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

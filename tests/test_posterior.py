@@ -360,7 +360,7 @@ def test_tiles_do_not_change_the_moments_of_a_crowd(v, monkeypatch):
     case = problem(3, 20, 200, 5, v=v, scale=0.5, leave_out=True)
     whole = case.moments(trace=True)
     monkeypatch.setattr(_posterior, "_TILE", 300)
-    monkeypatch.setattr(_posterior, "_FEWEST_ROWS", 1)
+    monkeypatch.setattr(_posterior, "_LARGEST_TILE", 1)
     in_tiles = case.moments(trace=True)
     for name in ("mean", "trace", "log_density"):
         found, expected = getattr(in_tiles, name), getattr(whole, name)
@@ -456,7 +456,7 @@ def test_tiles_do_not_change_the_result(path, trace, monkeypatch):
     for memory_limit, tile in [(smallest, _posterior._TILE), (16.0, 100), (smallest, 1)]:
         calls.clear()
         monkeypatch.setattr(_posterior, "_TILE", tile)
-        monkeypatch.setattr(_posterior, "_FEWEST_ROWS", 1)
+        monkeypatch.setattr(_posterior, "_LARGEST_TILE", 1)
         in_tiles = case.moments(trace=trace, memory_limit=memory_limit)
         assert len(calls) > 5
         for name in ("mean", "log_density") + trace * ("trace",):
@@ -478,7 +478,7 @@ def test_log_density_in_tiles(monkeypatch):
     (queries,) = tensors(torch.float64, case.queries)
     whole = case.posterior().log_density(queries, 0.1, exclude=case.left_out)
     monkeypatch.setattr(_posterior, "_TILE", 100)
-    monkeypatch.setattr(_posterior, "_FEWEST_ROWS", 1)
+    monkeypatch.setattr(_posterior, "_LARGEST_TILE", 1)
     in_tiles = case.posterior().log_density(queries, 0.1, exclude=case.left_out)
     torch.testing.assert_close(in_tiles, whole, rtol=1e-12, atol=0)
 
