@@ -2,7 +2,7 @@
 
 import numpy as np
 from _common import full_requested, header, row, timed
-from _problems import surface
+from _problems import engine_case, surface
 
 from skdiffsmooth import SmoothedScoreDiffusion
 
@@ -35,6 +35,50 @@ def score_error(fast, exact, queries):
         ).max()
         for scale in scales
     )
+
+
+def merging_errors(full):
+    """Print what merging does to log-densities, for several tolerances."""
+    n, n_queries = 20_000, 200 if full else 50
+    X, queries = surface(n, noise=0), surface(n_queries, seed=1)
+    seconds, exact = timed(
+        lambda: model(X, tolerance=0).score_samples(queries), repeats=1, warm_up=False
+    )
+    print(
+        f"\nMerging: {n} points as above, score_samples of {n_queries} rows near them, in nats; without "
+        f"merging {seconds:.1f} s, fit included.\n"
+    )
+    header("tolerance", "points left at the bandwidth", "time (s)", "mean error", "rms", "largest")
+    for tolerance in (0.005, 0.02, 0.08, 0.32):
+        merged = model(X, tolerance=tolerance)
+        spent, found = timed(
+            lambda t=tolerance: model(X, tolerance=t).score_samples(queries),
+            repeats=1,
+            warm_up=False,
+        )
+        left = len(merged.hierarchy_.at(merged.bandwidth_)[0])
+        error = found - exact
+        row(
+            tolerance,
+            left,
+            f"{spent:.1f}",
+            f"{error.mean():.0e}",
+            f"{np.sqrt(np.mean(error**2)):.0e}",
+            f"{np.abs(error).max():.0e}",
+        )
+
+
+def rates(full):
+    """Print the engine's rate of arithmetic over the number of points."""
+    print("\nEngine: 128 queries, 64 nodes, 8 dimensions, sigma 0.3, v = 0.3, float64.\n")
+    header("N", "mean + spread (GFlop/s)", "mean only (GFlop/s)")
+    for n in (2000, 20_000, 200_000, 2_000_000) if full else (2000, 20_000, 200_000):
+        case = engine_case(n_points=n, n_queries=128, n_nodes=64)
+        found = []
+        for trace, columns in ((True, 10), (False, 2)):
+            spent, _ = timed(lambda c=case, t=trace: c.moments(0.3, trace=t), repeats=3)
+            found.append(f"{2 * columns * 128 * 64 * n / spent / 1e9:.0f}")
+        row(n, *found)
 
 
 def run(full=False):
@@ -82,6 +126,8 @@ def run(full=False):
         row(n, f"{fitting:.2f}", f"{sampling:.2f}", rival, ratio, score, density)
     exponent = np.polyfit(np.log(sizes), np.log(seconds), 1)[0]
     print(f"\nfit + sample grows like N^{exponent:.2f} over these sizes.")
+    merging_errors(full)
+    rates(full)
 
 
 if __name__ == "__main__":
