@@ -68,11 +68,11 @@ def merging_errors(full):
         )
 
 
-def rates(full):
+def rates():
     """Print the engine's rate of arithmetic over the number of points."""
     print("\nEngine: 128 queries, 64 nodes, 8 dimensions, sigma 0.3, v = 0.3, float64.\n")
     header("N", "mean + spread (GFlop/s)", "mean only (GFlop/s)")
-    for n in (2000, 20_000, 200_000, 2_000_000) if full else (2000, 20_000, 200_000):
+    for n in (2000, 20_000, 200_000):
         case = engine_case(n_points=n, n_queries=128, n_nodes=64)
         found = []
         for trace, columns in ((True, 10), (False, 2)):
@@ -127,7 +127,7 @@ def run(full=False):
     exponent = np.polyfit(np.log(sizes), np.log(seconds), 1)[0]
     print(f"\nfit + sample grows like N^{exponent:.2f} over these sizes.")
     merging_errors(full)
-    rates(full)
+    rates()
 
 
 if __name__ == "__main__":

@@ -50,11 +50,8 @@ def direct_moments(
     kept = None
     # To skip points is to let data decide on shapes, for which a device would have to be waited.
     if y.device.type == "cpu" and points.are_grouped:
-        kept = y.new_empty(len(points) // GROUP, len(y), dtype=torch.bool)
-        for rows in slices(len(y), rows_at_once):
-            unseen = None if left_out is None else left_out[rows]
-            kept[:, rows] = _groups_that_matter(points, y[rows], v, unseen)
-        n_kept = int(kept.sum())
+        kept = _groups_that_matter(points, y, v, left_out, rows_at_once)
+        n_kept = int(kept.count_nonzero())
         if _COST_OF_GATHERING * n_kept > kept.numel():
             kept = None
         else:
@@ -102,7 +99,11 @@ def _over_all_points(
 
 
 def _groups_that_matter(
-    points: Points, y: torch.Tensor, v: float, left_out: torch.Tensor | None
+    points: Points,
+    y: torch.Tensor,
+    v: float,
+    left_out: torch.Tensor | None,
+    rows_at_once: int,
 ) -> torch.Tensor:
     """Tell which groups (rows) hold points that count for a query (columns).
 
@@ -110,18 +111,23 @@ def _groups_that_matter(
     rounding when N such terms are summed, and by twice what single precision may be wrong. What is
     compared are logits times v, in units of the radius: they do not overflow at any noise.
     """
+    unit_v = v / points.unit**2
     single = points.positions_in_single
+    bias = (points.log_weights * unit_v).to(single.dtype) - points.half_norms_in_single
+    left = torch.cat([single, bias[:, None]], dim=1)
     scaled = y / points.unit
-    bias = (points.log_weights * (v / points.unit**2)).to(single.dtype)
-    left = torch.cat([single, (bias - points.half_norms_in_single)[:, None]], dim=1)
-    scores = left @ torch.cat([scaled.T, scaled.new_ones(1, len(y))]).to(single.dtype)
-    if left_out is not None:
-        scores.scatter_(0, left_out[None], -torch.inf)
-    # Maxima over rows, for queries side by side, are the fastest there are.
-    best = scores.unflatten(0, (GROUP, -1)).amax(0)
+    right = torch.cat([scaled.T, scaled.new_ones(1, len(y))]).to(single.dtype)
     wrong = 2 * (points.dimension + 4) * torch.finfo(single.dtype).eps * (scaled.norm(dim=1) + 1)
-    slack = 2 * wrong - points.out_of_sight * (v / points.unit**2)
-    return best >= best.amax(0) - slack
+    slack = 2 * wrong - points.out_of_sight * unit_v
+    kept = y.new_empty(len(points) // GROUP, len(y), dtype=torch.bool)
+    for rows in slices(len(y), rows_at_once):
+        scores = left @ right[:, rows]
+        if left_out is not None:
+            scores.scatter_(0, left_out[None, rows], -torch.inf)
+        # Maxima over rows, for queries side by side, are the fastest there are.
+        best = scores.unflatten(0, (GROUP, -1)).amax(0)
+        torch.ge(best, best.amax(0) - slack[rows], out=kept[:, rows])
+    return kept
 
 
 def _over_groups(
@@ -138,7 +144,7 @@ def _over_groups(
     place = group[:, None] + len(kept) * torch.arange(GROUP)
     unseen = None if left_out is None else place == left_out[query, None]
     if points.products_are_exact(v, reach):
-        origin = torch.zeros_like(y)
+        origin, squares = torch.zeros_like(y), points.squares_by_group[group]
     else:
         # Everything is measured from a query's nearest point: offsets from it are exact where points
         # are close, and the spread is no difference of large numbers.
@@ -151,7 +157,7 @@ def _over_groups(
         origin = torch.empty_like(y)
         origin[query[first]] = members[first, which[first]]
         members = members - origin[query, None, :]
-    squares = members.square().sum(2)
+        squares = members.square().sum(2)
     along = (members @ (y - origin)[query, :, None])[:, :, 0]
     logits = along.sub_(squares, alpha=0.5).div_(v).add_(points.log_weights_by_group[group])
     if unseen is not None:

@@ -72,6 +72,7 @@ class Points:
             # Group g holds the points g, g + N / GROUP, ...: the best of each group is then a
             # maximum over rows.
             self.by_group = positions.unflatten(0, (GROUP, -1)).transpose(0, 1).contiguous()
+            self.squares_by_group = self.by_group.square().sum(2)
             self.log_weights_by_group = log_weights.unflatten(0, (GROUP, -1)).T.contiguous()
             self.positions_in_single = scaled.float()
             self.half_norms_in_single = (self.half_norms / self.unit**2).float()
