@@ -70,6 +70,25 @@ class Backend:
             ) from error
         return cls(resolved, resolved_dtype)
 
+    def with_room_for(self, smallest: float, largest: float) -> Backend:
+        """Return a backend in which squares of lengths in a range, and their quotients, are numbers.
+
+        Parameters
+        ----------
+        smallest, largest : float
+            Bounds on the lengths.
+
+        Returns
+        -------
+        Backend
+            This one or, where its floating-point type does not reach so far, one in float64.
+        """
+        limits = torch.finfo(self.dtype)
+        held = smallest**2 > limits.tiny**0.5 and largest**2 < limits.max**0.5
+        if held or self.device.type == "mps":
+            return self
+        return Backend(self.device, torch.float64)
+
     def tensor(self, array: Any) -> torch.Tensor:
         """Copy an array to the device.
 

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import Any
 
+import joblib
 import numpy as np
 import torch
 from joblib import effective_n_jobs
@@ -129,6 +130,8 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         n_steps = check_integer("n_steps", self.n_steps)
         self._resolve_solver()
         self._resolve_n_jobs()
+        self._resolve_tolerance(1, 0.0)
+        self._resolve_n_nodes(1)
         terminal = check_choice("terminal", self.terminal, ("empirical", "gaussian"))
         random_state = self.random_state
         if isinstance(random_state, np.random.RandomState):
@@ -137,7 +140,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
             seed = 0 if random_state is None else check_seed(random_state)
 
         shards.check_same(
-            "parameters, or numbers of features,", *self._what_must_agree(points, seed)
+            "parameters, or numbers of features,", points.shape[1], self._what_must_agree(), seed
         )
         hull = AffineHull.of(points, shards)
         coordinates, _ = hull.split(points)
@@ -153,7 +156,10 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         kernel = GaussianKernel(sigma, factor, n_nodes, seed)
         levels = NoiseLevels(bandwidth, terminal_scale, n_levels)
         hierarchy = PointHierarchy.of(
-            coordinates, weights, self._resolve_tolerance(shards.total(len(points))), bandwidth
+            coordinates,
+            weights,
+            self._resolve_tolerance(shards.total(len(points)), sigma),
+            bandwidth,
         )
         # Finds out now, and not at the first query, whether a tile fits.
         schedule = ScoreSchedule(levels, hierarchy, kernel, backend, memory_limit, shards=shards)
@@ -170,6 +176,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
             terminal_=terminal,
             noise_levels_=levels,
             hierarchy_=hierarchy,
+            shards_=self.shards,
             n_steps_=n_levels * steps_per_level,
             **learned,
         )
@@ -244,6 +251,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         True
         """
         check_is_fitted(self)
+        self._check_shards()
         if self.shards is not None:
             raise ValueError(
                 f"leave_one_out_log_density cannot leave out rows with shards={self.shards!r}; score "
@@ -319,6 +327,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         """
         X = self._check_query(X)
         scale = self.bandwidth_ if t is None else math.sqrt(check_real("t", t))
+        resolve_shards(self.shards).check_same("t", scale)
         queries, residual = self.hull_.split(X)
         schedule = self._schedule()
         found = schedule.at_scale(scale)(schedule.backend.tensor(queries), scale**2)
@@ -403,6 +412,10 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
     def _schedule(self, left_out: np.ndarray | None = None) -> ScoreSchedule:
         """Bring the fitted arrays to the device. Nothing is kept there between calls."""
         backend = Backend.from_params(self.device, self.dtype)
+        largest = max(
+            np.abs(self.hierarchy_.points).max(initial=0.0), self.noise_levels_.terminal_scale
+        )
+        backend = backend.with_room_for(self.bandwidth_, largest)
         hierarchy, exclude = self.hierarchy_, None
         if left_out is not None:
             # Merged points cannot be left out one by one.
@@ -421,7 +434,8 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
     def _check_query(self, X: Any) -> np.ndarray:
         shards = resolve_shards(self.shards)
         X = shards.together(super()._check_query, X)
-        shards.check_same("rows of X", X)
+        self._check_shards()
+        shards.check_same("rows of X, or parameters,", X, self._what_must_agree())
         return X
 
     def _check_draw(self, n_samples: Any, random_state: Any) -> tuple[int, np.random.RandomState]:
@@ -431,8 +445,18 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
                 f"random_state={random_state!r}, but with shards={self.shards!r} all processes must "
                 "draw the same numbers; pass an integer, the same to all."
             )
-        shards.check_same("n_samples or random_state", n_samples, random_state)
-        return super()._check_draw(n_samples, random_state)
+        drawn = super()._check_draw(n_samples, random_state)
+        self._check_shards()
+        same = n_samples, random_state, self._what_must_agree()
+        shards.check_same("n_samples, random_state or parameters", *same)
+        return drawn
+
+    def _check_shards(self) -> None:
+        if self.shards != self.shards_:
+            raise ValueError(
+                f"shards={self.shards!r}, but the model was fitted with shards={self.shards_!r}, which "
+                "says where its rows are; set it back, or fit again."
+            )
 
     def _resolve_shards(self) -> Shards:
         shards = resolve_shards(self.shards)
@@ -449,11 +473,16 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
             )
         return shards
 
-    def _what_must_agree(self, points: np.ndarray, seed: int) -> tuple[Any, ...]:
-        """Name what all processes must have alike for their calls to match."""
-        scales = self.bandwidth, self.sigma, self.terminal_scale, self.terminal
-        sizes = self.n_nodes, self.n_levels, self.n_steps, self.memory_limit, self.dtype
-        return points.shape[1], *scales, *sizes, self.tolerance, seed
+    def _what_must_agree(self) -> str:
+        """Return a hash of what all processes must have alike for their calls to match."""
+        params = self.get_params(deep=False)
+        for name in ("device", "n_jobs", "random_state"):
+            del params[name]
+        plain = {
+            name: float(value) if isinstance(value, numbers.Real) else value
+            for name, value in params.items()
+        }
+        return joblib.hash(plain)
 
     def _steps(self) -> list[Any]:
         levels = self.noise_levels_
@@ -469,7 +498,12 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
             return EmpiricalTerminal(posterior, points, weights, scale, schedule.exclude)
         mean = schedule.shards.total(weights @ points)
         if left_out is not None:
-            mean = (mean - weights[:, None] * points) / weight_of_others(weights)[:, None]
+            others = weight_of_others(weights)
+            heaviest = weights.argmax()
+            rest = np.delete(weights, heaviest) @ np.delete(points, heaviest, axis=0)
+            mean = (mean - weights[:, None] * points) / others[:, None]
+            # The mean less a point that is nearly all of it would be rounding.
+            mean[heaviest] = rest / others[heaviest]
             mean = mean[left_out]
         return GaussianTerminal(mean, scale)
 
@@ -548,10 +582,11 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
             )
         return n_jobs
 
-    def _resolve_tolerance(self, n_points: int) -> float:
+    def _resolve_tolerance(self, n_points: int, sigma: float) -> float:
         if isinstance(self.tolerance, str):
             check_choice("tolerance", self.tolerance, ("auto",), hint="Or pass a number >= 0.")
-            return 0.0 if n_points <= _LARGEST_EXACT else _TOLERANCE
+            # Without smoothing there is no flow, and the one sum there is shall be the KDE's.
+            return _TOLERANCE if n_points > _LARGEST_EXACT and sigma > 0 else 0.0
         hint = "It is in nats; 0 merges no points."
         return check_real("tolerance", self.tolerance, strict=False, hint=hint)
 

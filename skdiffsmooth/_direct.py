@@ -36,7 +36,7 @@ def direct_moments(
     v : float
         Noise variance.
     reach : float
-        How far queries may be from the ball that holds the data.
+        Length of the longest shift that queries have had.
     left_out : torch.Tensor of shape (P,) or None
         Index of the point that a query does not see.
     rows_at_once : int
@@ -119,7 +119,10 @@ def _groups_that_matter(
     right = torch.cat([scaled.T, scaled.new_ones(1, len(y))]).to(single.dtype)
     wrong = 2 * (points.dimension + 4) * torch.finfo(single.dtype).eps * (scaled.norm(dim=1) + 1)
     slack = 2 * wrong - points.out_of_sight * unit_v
-    kept = y.new_empty(len(points) // GROUP, len(y), dtype=torch.bool)
+    kept = y.new_ones(len(points) // GROUP, len(y), dtype=torch.bool)
+    if not bool(right.isfinite().all()):
+        # So many radii away that single precision has no numbers for it.
+        return kept
     for rows in slices(len(y), rows_at_once):
         scores = left @ right[:, rows]
         if left_out is not None:

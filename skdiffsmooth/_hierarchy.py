@@ -41,7 +41,7 @@ class PointHierarchy:
         Sums of the weights in each.
     radii : ndarray of shape (n_cells,)
         Bounds on the distance of a cell's points from its centroid, never below those of the cells
-        within it; zero in the cells that were not divided.
+        within it.
     outer_radii : ndarray of shape (n_cells,)
         The radius of the cell around each, infinite for the outermost.
     """
@@ -61,8 +61,7 @@ class PointHierarchy:
     ) -> PointHierarchy:
         """Divide the points until every cell is small enough for the finest noise.
 
-        Each cell is cut at its centroid, across the coordinate of its largest variance; all cells of
-        one depth at once.
+        Each cell is cut in the middle of its longest side; all cells of one depth at once.
 
         Parameters
         ----------
@@ -87,26 +86,30 @@ class PointHierarchy:
         smallest = math.sqrt(2 * tolerance) * finest
         made = []
         x, w = points, weights
-        starts = np.zeros(1 if tolerance else 0, dtype=np.intp)
+        # In no dimensions there is one point at most, and nothing to merge.
+        starts = np.zeros(1 if tolerance and points.shape[1] else 0, dtype=np.intp)
         around = np.full(len(starts), -1)
         n_cells = 0
         while len(starts):
             sizes = np.diff(starts, append=len(x))
-            mass = np.add.reduceat(w, starts)
-            centroid = np.add.reduceat(w[:, None] * x, starts) / mass[:, None]
             cell = np.repeat(np.arange(len(starts)), sizes)
-            offsets = x - centroid[cell]
-            radius = np.sqrt(np.maximum.reduceat(np.einsum("ij,ij->i", offsets, offsets), starts))
-            variance = np.add.reduceat(w[:, None] * offsets**2, starts)
-            # Offsets are compared with their own rounded mean, so that neither side is empty unless
-            # the points differ by rounding only.
-            widest = variance.argmax(1)
-            beyond = np.take_along_axis(offsets, widest[cell][:, None], 1)[:, 0] > 0
-            n_beyond = np.add.reduceat(beyond.astype(np.intp), starts)
-            divided = (radius > smallest) & (n_beyond > 0) & (n_beyond < sizes)
-            # A cell that cannot be divided is a point, or points that differ by rounding.
+            mass = np.add.reduceat(w, starts)
+            # Relative to the heaviest of its cell no weight is lost to underflow.
+            share = (w / np.maximum.reduceat(w, starts)[cell])[:, None]
+            centroid = np.add.reduceat(share * x, starts) / np.add.reduceat(share, starts)
+            radius = np.sqrt(np.maximum.reduceat(np.sum((x - centroid[cell]) ** 2, axis=1), starts))
+            low, high = np.minimum.reduceat(x, starts), np.maximum.reduceat(x, starts)
+            extent = high - low
+            widest = extent.argmax(1)
+            divided = (radius > smallest) & (extent.max(1) > 0)
+            # Cells that are not divided here are small enough, or many times the same point.
             radius[~divided & (radius > smallest)] = 0.0
             made.append((centroid, mass, radius, around))
+            place = np.arange(len(starts))
+            along = x[np.arange(len(x)), widest[cell]]
+            # So written, the lowest point is on one side and the highest on the other, always.
+            beyond = along - low[place, widest][cell] > high[place, widest][cell] - along
+            n_beyond = np.add.reduceat(beyond.astype(np.intp), starts)
 
             kept = divided[cell]
             x, w, beyond, cell = x[kept], w[kept], beyond[kept], cell[kept]
@@ -139,7 +142,7 @@ class PointHierarchy:
         centroids : ndarray of shape (n, r)
         weights : ndarray of shape (n,)
         """
-        if not self.tolerance or scale < self.finest:
+        if not self.tolerance or scale < self.finest or not len(self.radii):
             return self.points, self.weights
         radius = math.sqrt(2 * self.tolerance) * scale
         cut = (self.radii <= radius) & (radius < self.outer_radii)

@@ -38,7 +38,7 @@ class Points:
     Notes
     -----
     More than a few points are padded to a multiple of the group with points of weight zero, which
-    no sum sees.
+    are below the rounding of every sum.
     """
 
     def __init__(

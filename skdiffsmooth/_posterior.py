@@ -182,11 +182,13 @@ class Posterior:
         self._tile, self._largest_tile = _TILE, _LARGEST_TILE
         self._budget = int(memory_limit * 2**20 / points.element_size())
         smallest = 2 * max(self._elements_per_node(True), self._elements_per_row(1))
-        if self._budget < smallest:
+        # The tile must fit in the precision that is gone to at low noise, too.
+        width = 8 if self._has_double else points.element_size()
+        if memory_limit * 2**20 < smallest * width:
             raise ValueError(
                 f"memory_limit={memory_limit:g} (MiB) is too small for one tile: {len(points)} "
                 f"points in {points.shape[1]} dimensions need at least "
-                f"{smallest * points.element_size() / 2**20:.2g} MiB. Raise memory_limit."
+                f"{smallest * width / 2**20:.2g} MiB. Raise memory_limit."
             )
 
     def log_density(
@@ -354,16 +356,18 @@ class Posterior:
             logits.scatter_(1, left_out[:, None], -math.inf)
         top = logits.amax(1, keepdim=True) - self._log_scale
         factors = exp_(logits.sub_(top), -self._log_scale)
-        hard = None
+        hard = normalizers = None
         if not table.never_underflows:
-            hard = factors @ table.factors.T < self._smallest_normalizer
-            if 2 * int(hard.sum()) > hard.numel():
+            normalizers = factors @ table.factors.T
+            hard = normalizers < self._smallest_normalizer
+            if 2 * int(hard.count_nonzero()) > hard.numel():
                 return None
 
         # Sums over the points: of the weights alone or, where each node's own mean and second moment
         # are needed (sum_m q_m |D_m|^2 does not follow from averaged weights), of all features.
-        columns = table.by_feature if trace else table.factors
-        sums = (factors @ columns.T).unflatten(1, (-1, len(table.nodes)))
+        if trace or normalizers is None:
+            normalizers = factors @ (table.by_feature if trace else table.factors).T
+        sums = normalizers.unflatten(1, (-1, len(table.nodes)))
         if hard is not None:
             sums[:, 0].masked_fill_(hard, 1)
         offsets = table.nodes.offsets
@@ -458,7 +462,7 @@ class Posterior:
             self._double = Posterior(
                 self._points.positions.double(),
                 self._points.log_weights.double(),
-                memory_limit=2 * self._memory_limit,
+                memory_limit=self._memory_limit,
                 shards=self.shards,
                 radius=self._points.radius,
             )
@@ -508,5 +512,6 @@ def _columns(found: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Ten
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    # On a CPU torch raises a plain RuntimeError that says so.
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+    # On a CPU, on MPS and inside cuBLAS torch raises a plain RuntimeError that says so.
+    signs = "allocate memory", "out of memory", "ALLOC_FAILED"
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in signs)

@@ -55,12 +55,12 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     random_state : int, RandomState or None, default=None
         Seed of the node sets. None is a fixed seed: fits are reproducible without asking.
     tolerance : float or "auto", default="auto"
-        How far points may be merged where noise blurs them, in nats: a point within
-        ``sqrt(2 * tolerance)`` noise scales of others may be replaced by their mean. The log-density
-        of the noised data then falls by at most `tolerance`, and rises by about `tolerance` times
-        the squared distance to the points that count, in units of the noise; the page on
-        scaling has measured errors. 0 merges nothing. "auto" is 0 up to 10 000 distinct rows and
-        0.02 beyond.
+        How far points may be merged where noise blurs them, in nats: points within
+        ``sqrt(2 * tolerance)`` noise scales of their mean may be replaced by it. That raises the
+        log-density of a noise level by at most `tolerance`, and lowers it by about `tolerance` times
+        the squared distance to the points that count, in units of the noise: little near the data,
+        where errors are some thousandths of a nat (docs/scaling.md), nats in the far tails. 0 merges
+        nothing. "auto" is 0 up to 10 000 distinct rows or without smoothing, and 0.02 beyond.
     memory_limit : float, default=1024
         Bound on temporaries, in MiB, of each worker.
     n_jobs : int or None, default=None

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import oracles
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from skdiffsmooth import ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
+from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
 from skdiffsmooth._hierarchy import PointHierarchy
 
 
@@ -29,10 +29,20 @@ def weighted_points(draw):
 
 
 scales = st.floats(-3, 1).map(lambda log_scale: 10**log_scale)
+factors = st.floats(0, 3).map(lambda log_factor: 10**log_factor)
 
 
 @settings(deadline=None, max_examples=200)
-@given(data=weighted_points(), tolerance=st.floats(1e-4, 3.0), finest=scales, factor=scales)
+@given(data=weighted_points(), tolerance=st.floats(1e-4, 3.0), finest=scales, factor=factors)
+@example(
+    data=(np.array([[0.0], [1.0]]), np.array([1e-20, 1.0])), tolerance=0.02, finest=0.01, factor=1.0
+)
+@example(
+    data=(np.array([[0.0], [10.51], [10.52], [10.53]]), np.array([1.0] + 3 * [1e-322])),
+    tolerance=0.02,
+    finest=1e-3,
+    factor=1.0,
+)
 def test_the_density_is_within_the_bound(data, tolerance, finest, factor):
     """-tolerance <= log p - log p~ <= log sum_c W~_c exp(tolerance |y - c|^2 / v), at any query."""
     points, weights = data
@@ -47,13 +57,16 @@ def test_the_density_is_within_the_bound(data, tolerance, finest, factor):
         squares = np.sum((centroids - y) ** 2, axis=1) / v
         logs = np.log(np.maximum(merged.weights, np.finfo(np.longdouble).tiny))
         upper = oracles.log_sum_exp(logs + tolerance * squares)
-        # Rounding of a centroid, eps |c|, moves a log-density by eps |c| |y - c| / v.
-        slack = 1e-9 + 1e-15 * (1 + squares.max()) / v
+        # Rounding of a centroid, eps |c|, moves a log-density by eps |c| |y - c| / v, of those that
+        # count.
+        counts = merged.weights > 1e-30
+        lengths = np.linalg.norm(centroids[counts], axis=1) * np.sqrt(squares[counts]) / scale
+        slack = 1e-9 + 1e-14 * float(lengths.max())
         assert -tolerance - slack <= exact - merged.log_density <= upper + slack
 
 
 @settings(deadline=None, max_examples=100)
-@given(data=weighted_points(), tolerance=st.floats(1e-4, 3.0), finest=scales, factor=scales)
+@given(data=weighted_points(), tolerance=st.floats(1e-4, 3.0), finest=scales, factor=factors)
 def test_merging_keeps_weight_and_mean(data, tolerance, finest, factor):
     points, weights = data
     hierarchy = PointHierarchy.of(points, weights, tolerance, finest)
@@ -128,3 +141,20 @@ def test_merging_begins_beyond_ten_thousand_rows():
     assert model.fit(few).hierarchy_.tolerance == 0
     assert model.fit(many).hierarchy_.tolerance > 0
     assert len(model.hierarchy_.at(0.1)[0]) < 1000
+
+
+def test_nothing_to_merge_in_no_dimensions():
+    """One distinct row: its hull is a point."""
+    scores = [
+        SmoothedScoreDiffusion(0.5, 0.3, tolerance=t).fit([[1.0, 2.0]]).score_samples([[1.5, 2.0]])
+        for t in (0.0, 0.1)
+    ]
+    np.testing.assert_array_equal(*scores)
+
+
+def test_without_smoothing_nothing_is_merged():
+    """sigma = 0 is the KDE at any size, far tails included."""
+    X = np.random.RandomState(0).uniform(size=(10_001, 2))
+    queries = [[0.5, 0.5], [2.0, 2.0]]
+    found = SmoothedScoreDiffusion(0.1, 0.0).fit(X).score_samples(queries)
+    np.testing.assert_allclose(found, KDESampler(0.1).fit(X).score_samples(queries), rtol=1e-10)

@@ -355,6 +355,17 @@ def test_groups_that_do_not_matter_are_skipped(v, ways, leave_out, trace, watche
     assert ("some groups" in watched) != ("all points" in watched)
 
 
+def test_queries_beyond_single_precision():
+    """1e60 radii away, all that can be told is which point is farthest in that direction."""
+    case = problem(0, 1, 100, 1, v=1e-4)
+    far = Problem(
+        case.points, case.log_weights, case.queries * 1e60, 1e-4, *[np.zeros((1, 2)), np.ones(1)]
+    )
+    found = far.moments(trace=True)
+    assert found.mean.isfinite().all()
+    assert found.log_density.isfinite().all()
+
+
 @pytest.mark.parametrize("v", [1.0, 1e-4, 1e-9])
 def test_tiles_do_not_change_the_moments_of_a_crowd(v, monkeypatch):
     case = problem(3, 20, 200, 5, v=v, scale=0.5, leave_out=True)

@@ -9,6 +9,7 @@ import pickle
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 
@@ -19,6 +20,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.base import clone
 from test_posterior import Problem, assert_matches_oracle, longest, problem, tensors
 
 from skdiffsmooth import ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
@@ -281,12 +283,23 @@ def failures(rank):
         "seeds": lambda: model.sample(3, random_state=rank),
         "workers": lambda: SmoothedScoreDiffusion(0.3, 0.5, n_jobs=2, **shards).fit(X),
         "left out": model.leave_one_out_log_density,
+        "solvers": lambda: clone(model).set_params(solver=("heun", "euler")[rank]).fit(X),
+        "components": lambda: ManifoldAdaptedDiffusion(
+            0.3, 0.5, n_components=1 + rank, **shards
+        ).fit(X),
+        "times": lambda: model.grad_log_density(np.zeros((2, 3)), t=1.0 + rank),
+        "steps": lambda: (
+            copy(model).set_params(n_steps=8 * (1 + rank)).score_samples(np.zeros((2, 3)))
+        ),
+        "taken apart": lambda: copy(model).set_params(shards=None).score_samples(X),
     }
     messages = {}
     for name, call in calls.items():
         with pytest.raises(ValueError, match=r".+") as caught:
             call()
         messages[name] = str(caught.value)
+    # The same number in another type is the same parameter.
+    SmoothedScoreDiffusion((0.3, np.float64(0.3))[rank], 0.5, **shards).fit(X)
     return messages
 
 
@@ -414,12 +427,17 @@ def test_each_process_keeps_its_rows(found):
         ("features", "features, on process 1 differ"),
         ("parameters", "parameters.* on process 1 differ"),
         ("weights", "sample_weight on process 1 vanishes"),
-        ("queries", "rows of X on process 1 differ"),
+        ("queries", "rows of X.* on process 1 differ"),
         ("no seed", "random_state=None.*integer"),
         ("generator", "random_state=RandomState.*integer"),
-        ("seeds", "random_state on process 1 differ"),
+        ("seeds", "random_state.* on process 1 differ"),
         ("workers", "n_jobs=2.*start more processes"),
         ("left out", "leave_one_out_log_density.*subsample"),
+        ("solvers", "parameters.* on process 1 differ"),
+        ("components", "parameters.* on process 1 differ"),
+        ("times", "t on process 1 differ"),
+        ("steps", "parameters.* on process 1 differ"),
+        ("taken apart", "shards=None, but the model was fitted with shards='distributed'"),
     ],
 )
 def test_all_processes_fail_together(name, message, found):

@@ -844,3 +844,27 @@ def test_leaving_out_the_only_point():
     model = SmoothedScoreDiffusion(0.4, 0.3).fit([[1.0, 2.0]])
     with pytest.raises(ValueError, match="at least two distinct rows"):
         model.leave_one_out_log_density()
+
+
+@pytest.mark.parametrize("terminal", ["empirical", "gaussian"])
+def test_leaving_out_a_point_that_is_nearly_everything(terminal):
+    """What is left of the mean after that point is taken out of it must not be rounding."""
+    X, weights = np.array([[0.0], [1.0], [3.0]]), np.array([1e-20, 1.0, 1e-20])
+    params = {"terminal": terminal, "terminal_scale": 3.0, "n_nodes": 16}
+    model = SmoothedScoreDiffusion(0.5, 0.5, **params).fit(X, sample_weight=weights)
+    others = SmoothedScoreDiffusion(0.5, 0.5, **params).fit(X[[0, 2]])
+    found = model.leave_one_out_log_density()[1]
+    np.testing.assert_allclose(found, others.score_samples(X[[1]])[0], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1e-23, 1e-19, 1e19])
+def test_single_precision_at_scales_it_has_no_squares_for(scale):
+    X = scale * np.random.RandomState(0).standard_normal((30, 2))
+    single, double = (
+        SmoothedScoreDiffusion(0.3 * scale, 0.5 * scale, dtype=dtype).fit(X)
+        for dtype in ("float32", "float64")
+    )
+    np.testing.assert_allclose(single.score_samples(X), double.score_samples(X), rtol=1e-4)
+    np.testing.assert_allclose(
+        single.leave_one_out_log_density(), double.leave_one_out_log_density(), rtol=1e-4
+    )
