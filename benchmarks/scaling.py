@@ -83,9 +83,6 @@ def rates():
 
 def run(full=False):
     """Print the table and the exponent of the time in the number of points."""
-    if "tolerance" not in SmoothedScoreDiffusion().get_params():
-        print("P6, scaling: this version has no parameter tolerance.")
-        return
     sizes = (10_000, 100_000, 1_000_000) if full else (10_000, 30_000)
     n_samples = 1000 if full else 200
     # Sums over more points than these take minutes without merging.

@@ -40,9 +40,6 @@ def refitted(X, bandwidth, sigma, left_out):
 
 def run(full=False):
     """Print the table; in quick mode three cells stand for the grid."""
-    if not hasattr(SmoothedScoreDiffusion, "leave_one_out_log_density"):
-        print("P5, selection: this version has no leave_one_out_log_density.")
-        return
     n, n_cells = 1000, len(BANDWIDTHS) * len(SIGMAS)
     X, fresh = surface(n), surface(n, seed=1)
     cells = [(h, s) for h in BANDWIDTHS for s in SIGMAS] if full else [(0.08, 0.1), (0.18, 0.3)]
