@@ -6,7 +6,6 @@ import math
 import numbers
 import sys
 from abc import ABC, abstractmethod
-from dataclasses import replace
 from typing import Any
 
 import joblib
@@ -139,9 +138,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         else:
             seed = 0 if random_state is None else check_seed(random_state)
 
-        shards.check_same(
-            "parameters, or numbers of features,", points.shape[1], self._what_must_agree(), seed
-        )
+        self._check_same(shards, "parameters, or numbers of features,", points.shape[1], seed)
         hull = AffineHull.of(points, shards)
         coordinates, _ = hull.split(points)
         bandwidth, sigma = self._resolve_scales(
@@ -419,7 +416,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         hierarchy, exclude = self.hierarchy_, None
         if left_out is not None:
             # Merged points cannot be left out one by one.
-            hierarchy = replace(hierarchy, tolerance=0.0)
+            hierarchy = PointHierarchy.of(hierarchy.points, hierarchy.weights, 0.0, self.bandwidth_)
             exclude = torch.from_numpy(left_out).to(backend.device)
         return ScoreSchedule(
             self.noise_levels_,
@@ -435,7 +432,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         shards = resolve_shards(self.shards)
         X = shards.together(super()._check_query, X)
         self._check_shards()
-        shards.check_same("rows of X, or parameters,", X, self._what_must_agree())
+        self._check_same(shards, "rows of X, or parameters,", X)
         return X
 
     def _check_draw(self, n_samples: Any, random_state: Any) -> tuple[int, np.random.RandomState]:
@@ -447,8 +444,8 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
             )
         drawn = super()._check_draw(n_samples, random_state)
         self._check_shards()
-        same = n_samples, random_state, self._what_must_agree()
-        shards.check_same("n_samples, random_state or parameters", *same)
+        name = "n_samples, random_state or parameters"
+        self._check_same(shards, name, n_samples, random_state)
         return drawn
 
     def _check_shards(self) -> None:
@@ -473,16 +470,19 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
             )
         return shards
 
-    def _what_must_agree(self) -> str:
-        """Return a hash of what all processes must have alike for their calls to match."""
+    def _check_same(self, shards: Shards, name: str, *values: Any) -> None:
+        """Raise an error on all processes unless values and parameters are the same on each."""
+        if shards.alone:
+            return
         params = self.get_params(deep=False)
-        for name in ("device", "n_jobs", "random_state"):
-            del params[name]
+        for free in ("device", "n_jobs", "random_state"):
+            del params[free]
+        # The same number in another type is the same parameter.
         plain = {
-            name: float(value) if isinstance(value, numbers.Real) else value
-            for name, value in params.items()
+            key: float(value) if isinstance(value, numbers.Real) else value
+            for key, value in params.items()
         }
-        return joblib.hash(plain)
+        shards.check_same(name, *values, joblib.hash(plain))
 
     def _steps(self) -> list[Any]:
         levels = self.noise_levels_
@@ -492,10 +492,9 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         self, schedule: ScoreSchedule, left_out: np.ndarray | None = None
     ) -> TerminalLaw:
         scale = self.noise_levels_.terminal_scale
-        points, weights = schedule.hierarchy.at(scale)
         if self.terminal_ == "empirical":
-            posterior = schedule.posterior_at(scale)
-            return EmpiricalTerminal(posterior, points, weights, scale, schedule.exclude)
+            return EmpiricalTerminal(schedule, scale)
+        points, weights = schedule.hierarchy.at(scale)
         mean = schedule.shards.total(weights @ points)
         if left_out is not None:
             others = weight_of_others(weights)

@@ -83,7 +83,7 @@ def _over_all_points(
         logits.scatter_(1, left_out[:, None], -torch.inf)
     top = logits.amax(1)
     factors = exp_(logits.sub_(top[:, None]), points.negligible)
-    averages = factors @ points.features
+    averages = factors @ points.features.T
     normalizer = averages[:, 0]
     moments = points.unit * averages[:, 1:] / normalizer[:, None]
     moments[:, -1] *= points.unit

@@ -83,12 +83,14 @@ class PointHierarchy:
         Some twenty passes over the points for each factor of 1000 between the extent of the data and
         the radius of the finest cells, in two dimensions.
         """
+        if not tolerance or not points.shape[1]:
+            # In no dimensions there is one point at most, and nothing to merge.
+            none = weights[:0]
+            return cls(points, weights, tolerance, finest, points[:0], none, none, none)
         smallest = math.sqrt(2 * tolerance) * finest
         made = []
         x, w = points, weights
-        # In no dimensions there is one point at most, and nothing to merge.
-        starts = np.zeros(1 if tolerance and points.shape[1] else 0, dtype=np.intp)
-        around = np.full(len(starts), -1)
+        starts, around = np.zeros(1, dtype=np.intp), np.full(1, -1)
         n_cells = 0
         while len(starts):
             sizes = np.diff(starts, append=len(x))
@@ -120,13 +122,11 @@ class PointHierarchy:
             around = np.repeat(n_cells + np.flatnonzero(divided), 2)
             n_cells += len(centroid)
 
-        if not made:
-            made.append((points[:0], weights[:0], weights[:0], around))
         centroids, masses, radii, parents = map(np.concatenate, zip(*made, strict=True))
         ends = np.cumsum([len(level[0]) for level in made])
         for start, end in zip(ends[-2::-1], ends[:0:-1], strict=True):
             np.maximum.at(radii, parents[start:end], radii[start:end])
-        outer = np.where(parents < 0, np.inf, radii[parents]) if len(radii) else radii
+        outer = np.where(parents < 0, np.inf, radii[parents])
         return cls(points, weights, tolerance, finest, centroids, masses, radii, outer)
 
     def at(self, scale: float) -> tuple[np.ndarray, np.ndarray]:
@@ -142,7 +142,7 @@ class PointHierarchy:
         centroids : ndarray of shape (n, r)
         weights : ndarray of shape (n,)
         """
-        if not self.tolerance or scale < self.finest or not len(self.radii):
+        if scale < self.finest or not len(self.centroids):
             return self.points, self.weights
         radius = math.sqrt(2 * self.tolerance) * scale
         cut = (self.radii <= radius) & (radius < self.outer_radii)

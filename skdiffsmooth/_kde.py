@@ -14,7 +14,7 @@ from ._base import DensityEstimatorMixin
 from ._mixture import RadialMixture
 from ._posterior import Nodes, Posterior
 from ._radial import RADIAL_KERNELS, sample_offsets
-from ._terminal import draw_rows
+from ._terminal import draw_points
 from ._validation import check_choice, check_real, check_real_array
 from .bandwidth import (
     gaussian_leave_one_out,
@@ -196,10 +196,10 @@ class KDESampler(DensityEstimatorMixin, BaseEstimator):
             If `n_samples` is not a positive integer or `random_state` is not a seed.
         """
         n, rng = self._check_draw(n_samples, random_state)
-        rows = draw_rows(rng, self.weights_, n)
+        centers = draw_points(rng, self.points_, self.weights_, n)
         kernel = RADIAL_KERNELS[check_choice("kernel", self.kernel, RADIAL_KERNELS)]
         offsets = sample_offsets(kernel, rng, n, self.points_.shape[1])
-        return self.points_[rows] + self.bandwidth_ * offsets
+        return centers + self.bandwidth_ * offsets
 
     def grad_log_density(self, X: Any) -> np.ndarray:
         """Return the gradient of the log-density.

@@ -59,14 +59,13 @@ class Points:
             radius = math.sqrt(2 * float(self.half_norms.max()))
         # The radius of all shards: what is decided by it must be decided alike on all of them.
         self.radius = shards.largest(radius)
-        # Columns whose posterior averages are the normaliser, the mean and the second moment; in
-        # units of the radius, so that their products with large factors do not overflow.
+        # Rows whose posterior averages are the normaliser, the mean and the second moment; in units
+        # of the radius, so that their products with large factors do not overflow.
         self.unit = self.radius or 1.0
         scaled = positions / self.unit
-        self.features = torch.column_stack(
-            [torch.ones_like(self.half_norms), scaled, scaled.square().sum(1)]
+        self.features = torch.vstack(
+            [torch.ones_like(self.half_norms), scaled.T, scaled.square().sum(1)]
         )
-        self.features_by_row = self.features.T.contiguous()
         self.are_grouped = len(positions) > 4 * GROUP
         if self.are_grouped:
             # Group g holds the points g, g + N / GROUP, ...: the best of each group is then a

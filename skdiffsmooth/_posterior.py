@@ -339,7 +339,7 @@ class Posterior:
             never_underflows = widest < self._widest_range
         top -= self._log_scale
         factors = exp_(exponents.sub_(top), -self._log_scale)
-        return _NodeTable(nodes, factors, top[:, 0], never_underflows, self._points.features_by_row)
+        return _NodeTable(nodes, factors, top[:, 0], never_underflows, self._points.features)
 
     def _factorise(
         self,
@@ -473,7 +473,7 @@ class Posterior:
         while True:
             try:
                 return compute()
-            except (torch.OutOfMemoryError, RuntimeError) as error:
+            except RuntimeError as error:
                 if not _is_out_of_memory(error) or not self.shards.alone:
                     raise
                 smaller = self._budget // 2
@@ -514,4 +514,6 @@ def _columns(found: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Ten
 def _is_out_of_memory(error: BaseException) -> bool:
     # On a CPU, on MPS and inside cuBLAS torch raises a plain RuntimeError that says so.
     signs = "allocate memory", "out of memory", "ALLOC_FAILED"
-    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in signs)
+    return isinstance(error, torch.cuda.OutOfMemoryError) or any(
+        sign in str(error) for sign in signs
+    )

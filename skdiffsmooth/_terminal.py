@@ -9,10 +9,10 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from ._posterior import Posterior
-from ._shards import Shards
+from ._shards import ONE_PROCESS, Shards
+from .scores import ScoreSchedule
 
-__all__ = ["EmpiricalTerminal", "GaussianTerminal", "TerminalLaw", "draw_rows"]
+__all__ = ["EmpiricalTerminal", "GaussianTerminal", "TerminalLaw", "draw_points"]
 
 
 class TerminalLaw(Protocol):
@@ -27,33 +27,35 @@ class TerminalLaw(Protocol):
         ...
 
 
-def draw_rows(rng: np.random.RandomState, weights: np.ndarray, n: int) -> np.ndarray:
-    """Draw row indices by inverting the cumulated weights.
+def draw_points(
+    rng: np.random.RandomState,
+    points: np.ndarray,
+    weights: np.ndarray,
+    n: int,
+    shards: Shards = ONE_PROCESS,
+) -> np.ndarray:
+    """Draw points by inverting the cumulated weights.
 
-    A row of weight k then gets the same draws as k rows beside one another, for the same seed.
+    A point of weight k then gets the same draws as k points beside one another, for the same seed.
+    Those of several shards follow one another in the order of the processes.
 
     Parameters
     ----------
     rng : RandomState
         Source of randomness.
+    points : ndarray of shape (n_points, d)
+        This process's points.
     weights : ndarray of shape (n_points,)
-        Positive, summing to one.
+        Positive, summing to one over all shards.
     n : int
         Number of draws.
+    shards : Shards, default=ONE_PROCESS
+        Where the other points are, if these are not all.
 
     Returns
     -------
-    ndarray of shape (n,)
-        Indices.
+    ndarray of shape (n, d)
     """
-    cumulated = np.cumsum(weights)
-    return _invert(cumulated, rng.uniform(size=n) * cumulated[-1])
-
-
-def _draw_points(
-    rng: np.random.RandomState, points: np.ndarray, weights: np.ndarray, n: int, shards: Shards
-) -> np.ndarray:
-    """Draw from the points of all shards, which follow one another in the order of the processes."""
     cumulated = np.cumsum(weights)
     ends = np.cumsum(shards.gather(cumulated[-1]))
     uniform = rng.uniform(size=n) * ends[-1]
@@ -77,23 +79,14 @@ class EmpiricalTerminal:
 
     Parameters
     ----------
-    posterior : Posterior
-        The data, on the device.
-    points : ndarray of shape (n_points, r)
-        The same points on the host.
-    weights : ndarray of shape (n_points,)
-        Their weights.
+    schedule : ScoreSchedule
+        The data, as they are merged at each noise level.
     scale : float
         sqrt(T), in units of X.
-    exclude : torch.Tensor of shape (n,), optional
-        Index of the point that each query of the density does not see.
     """
 
-    posterior: Posterior
-    points: np.ndarray
-    weights: np.ndarray
+    schedule: ScoreSchedule
     scale: float
-    exclude: torch.Tensor | None = None
 
     def log_density(self, x: torch.Tensor) -> torch.Tensor:
         """Return the mixture's log-density.
@@ -107,7 +100,8 @@ class EmpiricalTerminal:
         -------
         torch.Tensor of shape (n,)
         """
-        return self.posterior.log_density(x, self.scale**2, exclude=self.exclude)
+        posterior = self.schedule.posterior_at(self.scale)
+        return posterior.log_density(x, self.scale**2, exclude=self.schedule.exclude)
 
     def sample(self, rng: np.random.RandomState, n: int) -> np.ndarray:
         """Draw points and add noise.
@@ -123,7 +117,8 @@ class EmpiricalTerminal:
         -------
         ndarray of shape (n, r)
         """
-        points = _draw_points(rng, self.points, self.weights, n, self.posterior.shards)
+        merged = self.schedule.hierarchy.at(self.scale)
+        points = draw_points(rng, *merged, n, self.schedule.shards)
         return points + self.scale * rng.standard_normal(points.shape)
 
 

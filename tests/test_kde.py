@@ -36,15 +36,6 @@ SKLEARN_IS_RIGHT = [
 ]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small problems gain nothing from threads, and lose much where the machine is shared."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
-
-
 def data(n, d, seed=0):
     """Rows of unequal spread about a centre that is not zero, and unequal weights."""
     rng = np.random.RandomState(seed)

@@ -24,15 +24,6 @@ from skdiffsmooth.scores import SmoothedScore
 FALSE_ALARM = 1e-4
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small problems gain nothing from threads, and lose much where the machine is shared."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
-
-
 def random_subspace(d, k, rng, center=0.0):
     """A k-dimensional affine subspace of R^d and an orthonormal frame of it."""
     frame = np.linalg.qr(rng.normal(size=(d, max(k, 1))))[0][:, :k]

@@ -32,15 +32,6 @@ FALSE_ALARM = 1e-4
 finite = st.floats(-10, 10, allow_subnormal=False)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small problems gain nothing from threads, and lose much where the machine is shared."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
-
-
 def data(n, d, seed=0):
     """Rows without any symmetry, about a centre that is not zero, and unequal weights."""
     rng = np.random.RandomState(seed)
