@@ -28,12 +28,14 @@ class EngineCase:
         return self.field.posterior.moments(self.queries, v, self.field.nodes, trace=trace)
 
 
-def engine_case(dtype="float64", n_points=2000, n_queries=500, n_nodes=128, dimension=8):
+def engine_case(
+    dtype="float64", n_points=2000, n_queries=500, n_nodes=128, dimension=8, device="cpu"
+):
     """Return standard normal points and queries, with the kernel's nodes of scale 0.3."""
     rng = np.random.RandomState(0)
     points = rng.normal(size=(n_points, dimension))
     points -= points.mean(0)
-    backend = Backend.from_params("cpu", dtype)
+    backend = Backend.from_params(device, dtype)
     hierarchy = PointHierarchy.of(points, np.full(n_points, 1 / n_points), 0.0, 1.0)
     kernel = GaussianKernel(0.3, np.eye(dimension), n_nodes, seed=0)
     return EngineCase(

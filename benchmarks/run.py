@@ -5,6 +5,7 @@ import time
 import accuracy
 import defaults
 import engine
+import gpu
 import hotspots
 import images
 import imports
@@ -17,7 +18,19 @@ import ucurve
 from _common import describe_machine, full_requested
 
 # In the order P1 to P9, then where the time goes.
-MODULES = (engine, ucurve, images, kde, selection, scaling, memory, precision, imports, hotspots)
+MODULES = (
+    engine,
+    ucurve,
+    images,
+    kde,
+    selection,
+    scaling,
+    memory,
+    precision,
+    imports,
+    hotspots,
+    gpu,
+)
 
 
 def main(full):

@@ -103,8 +103,11 @@ class Backend:
         """
         # The copy frees us from read-only, negatively strided and big-endian inputs, none of
         # which torch takes.
-        native = np.array(array, dtype=np.float64, order="C", copy=True)
-        return torch.from_numpy(native).to(device=self.device, dtype=self.dtype)
+        native = torch.from_numpy(np.array(array, dtype=np.float64, order="C", copy=True))
+        if self.device.type == "cuda":
+            # From pinned memory the copy goes on behind our back; any other would be waited for.
+            native = native.pin_memory()
+        return native.to(device=self.device, dtype=self.dtype, non_blocking=True)
 
     @staticmethod
     def array(tensor: torch.Tensor) -> np.ndarray:

@@ -41,6 +41,10 @@ _TILE = 2**20
 _ENOUGH_ROWS = 64
 _LARGEST_TILE = 2**22
 
+# A GPU wants enough work to fill it and has no such cache: on an H100 tiles of 2^26 are 8 to 18 times
+# as fast as those above.
+_TILE_ON_GPU = 2**26
+
 Result = TypeVar("Result")
 
 
@@ -180,6 +184,8 @@ class Posterior:
         self._smallest_normalizer = len(self._points) / limits.eps
         self._widest_range = 2 * self._log_scale - math.log(self._smallest_normalizer)
         self._tile, self._largest_tile = _TILE, _LARGEST_TILE
+        if points.device.type != "cpu":
+            self._tile = self._largest_tile = _TILE_ON_GPU
         self._budget = int(memory_limit * 2**20 / points.element_size())
         smallest = 2 * max(self._elements_per_node(True), self._elements_per_row(1))
         # The tile must fit in the precision that is gone to at low noise, too.

@@ -147,13 +147,3 @@ def test_the_meta_device_fails_where_a_real_one_would():
         there + here
     with pytest.raises(RuntimeError, match="item"):
         int(there.sum())
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_gpu_gives_the_numbers_of_the_cpu(X):
-    """To the rounding of sums in another order; draws are made on the host, so samples are the same."""
-    model = SmoothedScoreDiffusion(0.3, 0.5, **SMALL).fit(X)
-    expected = results(model, X)
-    found = results(model.set_params(device="cuda"), X)
-    for there, here in zip(found, expected, strict=True):
-        np.testing.assert_allclose(there, here, rtol=1e-9, atol=1e-10)

@@ -1,0 +1,138 @@
+"""What only a GPU can show: the CPU's numbers, nothing awaited on the way, memory within its bounds."""
+
+import contextlib
+
+import numpy as np
+import pytest
+import torch
+
+from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
+from skdiffsmooth._backend import Backend
+from skdiffsmooth.likelihood import flow_log_density
+from skdiffsmooth.solvers import SOLVERS, Heun, solve
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+SMALL = {"n_nodes": 16, "n_levels": 4, "n_steps": 8}
+
+
+@pytest.fixture
+def X():
+    rng = np.random.RandomState(0)
+    return rng.normal(size=(150, 3)) @ np.diag([1.0, 0.5, 0.2])
+
+
+def results(model, X):
+    """Everything that a model can be asked for."""
+    found = [model.sample(30, random_state=0), model.score_samples(X[:40])]
+    found += [model.grad_log_density(X[:40]), model.energy(X[:40])]
+    if not isinstance(model, KDESampler):
+        found.append(model.leave_one_out_log_density())
+    return found
+
+
+@pytest.mark.parametrize("bandwidth", [0.5, 0.1, 1e-4])
+@pytest.mark.parametrize("tolerance", [0.0, 0.5])
+@pytest.mark.parametrize(
+    "model",
+    [
+        SmoothedScoreDiffusion(sigma=0.3, **SMALL),
+        SmoothedScoreDiffusion(sigma=0.3, solver="euler", terminal="gaussian", **SMALL),
+        ManifoldAdaptedDiffusion(sigma=0.3, n_components=2, **SMALL),
+    ],
+    ids=["smoothed", "euler", "adapted"],
+)
+def test_the_numbers_are_those_of_the_cpu(model, bandwidth, tolerance, X):
+    """To the rounding of sums in another order; draws are made on the host, so samples agree too.
+
+    At a bandwidth of 1e-4 a rounding error of a position is 1e4 times one of the score.
+    """
+    model = model.set_params(bandwidth=bandwidth, tolerance=tolerance, device="cpu").fit(X)
+    expected = results(model, X)
+    found = results(model.set_params(device="cuda"), X)
+    for there, here in zip(found, expected, strict=True):
+        np.testing.assert_allclose(there, here, rtol=1e-7, atol=1e-7 * np.abs(here).max())
+
+
+def test_a_kernel_density_estimate_is_that_of_the_cpu(X):
+    for kernel in ("gaussian", "epanechnikov"):
+        model = KDESampler(bandwidth=0.8, kernel=kernel).fit(X)
+        here = model.sample(20, random_state=0), model.score_samples(X[:40])
+        model.set_params(device="cuda")
+        there = model.sample(20, random_state=0), model.score_samples(X[:40])
+        for found, expected in zip(there, here, strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("bandwidth", [0.5, 0.05])
+def test_single_precision_is_near_double(bandwidth, X):
+    """Float32 carries 1e-7 of each exponent, which are held below 1e4 times a relative 1e-3."""
+    model = SmoothedScoreDiffusion(bandwidth, 0.3, device="cuda", **SMALL).fit(X)
+    expected = model.score_samples(X[:40])
+    found = model.set_params(dtype="float32").score_samples(X[:40])
+    np.testing.assert_allclose(found, expected, atol=5e-3)
+
+
+@contextlib.contextmanager
+def nothing_may_be_awaited():
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("bandwidth", [0.5, 0.01])
+@pytest.mark.parametrize("tolerance", [0.0, 0.5])
+def test_the_solver_never_waits_for_the_device(bandwidth, tolerance, dtype, X):
+    model = SmoothedScoreDiffusion(bandwidth, 0.5, tolerance=tolerance, **SMALL).fit(X)
+    schedule, steps = model._schedule(), model._steps()
+    schedule.backend = Backend(torch.device("cuda"), dtype)
+    x = schedule.backend.tensor(X[:7])
+    noise = torch.randn_like(x)
+    terminal = model._terminal_law(schedule)
+    down = [step.reversed() for step in reversed(steps)]
+    with nothing_may_be_awaited():
+        for solver in SOLVERS.values():
+            solve(solver(), schedule, x, down, lambda: noise)
+        flow_log_density(Heun(), schedule, x, steps, terminal.log_density)
+
+
+def test_waiting_for_the_device_would_be_seen():
+    x = torch.ones(3, device="cuda")
+    with nothing_may_be_awaited(), pytest.raises(RuntimeError, match="synchronizing"):
+        x.sum().item()
+
+
+@pytest.mark.parametrize("memory_limit", [32, 256])
+def test_memory_stays_within_the_limit(memory_limit):
+    """Data and results of these sizes take less than a megabyte; the allocator rounds up."""
+    rng = np.random.RandomState(0)
+    X, queries = rng.normal(size=(4000, 5)), rng.normal(size=(3000, 5))
+    model = SmoothedScoreDiffusion(
+        0.2, 0.3, device="cuda", memory_limit=memory_limit, n_levels=2, n_steps=2
+    ).fit(X)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    model.score_samples(queries)
+    assert torch.cuda.max_memory_allocated() - before < 1.2 * memory_limit * 2**20 + 2**22
+
+
+def test_a_full_device_is_answered_by_smaller_tiles():
+    """With room for a fraction of what `memory_limit` allows, the numbers are the same."""
+    rng = np.random.RandomState(0)
+    X, queries = rng.normal(size=(20_000, 4)), rng.normal(size=(4000, 4))
+    model = SmoothedScoreDiffusion(
+        0.3, 0.3, device="cuda", tolerance=0, memory_limit=8192, n_levels=1, n_steps=1
+    ).fit(X)
+    expected = model.set_params(memory_limit=256).score_samples(queries)
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(2**30 / total)
+    try:
+        found = model.set_params(memory_limit=8192).score_samples(queries)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
