@@ -7,7 +7,8 @@ import torch
 
 from skdiffsmooth._backend import Backend
 from skdiffsmooth._hierarchy import PointHierarchy
-from skdiffsmooth.kernels import GaussianKernel
+from skdiffsmooth._nodes import NodeRule
+from skdiffsmooth.kernels import FrozenKernel, LinearShape
 from skdiffsmooth.noise import NoiseLevels
 from skdiffsmooth.scores import ScoreSchedule, SmoothedScore
 
@@ -37,7 +38,8 @@ def engine_case(
     points -= points.mean(0)
     backend = Backend.from_params(device, dtype)
     hierarchy = PointHierarchy.of(points, np.full(n_points, 1 / n_points), 0.0, 1.0)
-    kernel = GaussianKernel(0.3, np.eye(dimension), n_nodes, seed=0)
+    rule = NodeRule("sobol", n_nodes, seed=0)
+    kernel = FrozenKernel(LinearShape(np.eye(dimension)), np.full(1, 0.3), rule)
     return EngineCase(
         backend.tensor(points),
         backend.tensor(rng.normal(size=(n_queries, dimension))),

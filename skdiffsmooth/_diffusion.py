@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import numbers
-import sys
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import joblib
@@ -20,39 +20,50 @@ from ._backend import Backend
 from ._base import DensityEstimatorMixin, check_seed
 from ._hierarchy import PointHierarchy
 from ._hull import AffineHull
+from ._node_error import node_error
+from ._nodes import NodeRule, default_n_nodes
+from ._settings import (
+    resolve_n_jobs,
+    resolve_n_nodes,
+    resolve_node_rule,
+    resolve_noise,
+    resolve_scales,
+    resolve_solver,
+    resolve_terminal_scale,
+    resolve_tolerance,
+    scales_of_levels,
+)
 from ._shards import Shards, resolve_shards
 from ._terminal import EmpiricalTerminal, GaussianTerminal, TerminalLaw
 from ._validation import check_choice, check_integer, check_real
 from .bandwidth import gaussian_leave_one_out, weight_of_others
-from .kernels import GaussianKernel, default_n_nodes
+from .kernels import ReducedKernel
 from .likelihood import flow_log_density
-from .noise import NoiseLevels
-from .scores import ScoreSchedule
-from .solvers import SOLVERS, ODESolver, Solver, solve
+from .noise import NoiseLevels, NoiseProcess
+from .scores import Potential, ScoreSchedule
+from .solvers import ODESolver, Solver, solve
 
 __all__ = ["BaseScoreDiffusion"]
 
-# Both in units of the leave-one-out bandwidth of the Gaussian KDE; docs/accuracy.md has the evidence.
-_BANDWIDTH_FACTOR = 0.85
-_SIGMA_FACTOR = 1.5
-
-# Up to this many points every sum is over all of them; beyond, points closer than 0.2 noise scales
-# are merged, for time that hardly grows (docs/scaling.md has the errors).
-_LARGEST_EXACT = 10_000
-_TOLERANCE = 0.02
+# Nodes are doubled until the estimated error of a single log-density is below this many nats (that of
+# their mean is many times smaller), or until there are so many.
+_NODE_TOLERANCE = 0.1
+_MOST_NODES = 512
 
 
 class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
     """Data seen through noise, a score smoothed by a kernel, a solver that follows it.
 
-    A subclass says along which directions the kernel acts, in `_smoothing_factor`.
+    A subclass says how the kernel acts, in `_reduced_kernel`.
     """
 
     def __init__(
         self,
         bandwidth: float | str,
-        sigma: float | str,
+        sigma: float | str | Callable[[float], float],
         *,
+        noise: str | NoiseProcess,
+        node_rule: str,
         n_nodes: int | str,
         n_levels: int,
         n_steps: int,
@@ -69,6 +80,8 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
     ) -> None:
         self.bandwidth = bandwidth
         self.sigma = sigma
+        self.noise = noise
+        self.node_rule = node_rule
         self.n_nodes = n_nodes
         self.n_levels = n_levels
         self.n_steps = n_steps
@@ -84,10 +97,10 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         self.shards = shards
 
     @abstractmethod
-    def _smoothing_factor(
+    def _reduced_kernel(
         self, points: np.ndarray, weights: np.ndarray, hull: AffineHull
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Return F (r, k), the directions of the kernel in hull coordinates, and what was learned."""
+    ) -> tuple[ReducedKernel, dict[str, Any]]:
+        """Return the kernel in hull coordinates, and the attributes that were learned with it."""
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Take in the data and resolve the scales; nothing is trained.
@@ -127,10 +140,12 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
         n_levels = check_integer("n_levels", self.n_levels)
         n_steps = check_integer("n_steps", self.n_steps)
-        self._resolve_solver()
-        self._resolve_n_jobs()
-        self._resolve_tolerance(1, 0.0)
-        self._resolve_n_nodes(1)
+        resolve_solver(self.solver)
+        resolve_n_jobs(self.n_jobs)
+        resolve_tolerance(self.tolerance, 1, False)
+        noise = resolve_noise(self.noise)
+        node_rule = resolve_node_rule(self.node_rule)
+        n_nodes = resolve_n_nodes(self.n_nodes, node_rule)
         terminal = check_choice("terminal", self.terminal, ("empirical", "gaussian"))
         random_state = self.random_state
         if isinstance(random_state, np.random.RandomState):
@@ -141,26 +156,52 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         self._check_same(shards, "parameters, or numbers of features,", points.shape[1], seed)
         hull = AffineHull.of(points, shards)
         coordinates, _ = hull.split(points)
-        bandwidth, sigma = self._resolve_scales(
-            coordinates, weights, hull.codimension, backend, memory_limit
+        kernel, learned = self._reduced_kernel(points, weights, hull)
+        bandwidth, sigma = resolve_scales(
+            self.bandwidth,
+            self.sigma,
+            kernel.spread,
+            lambda: gaussian_leave_one_out(
+                coordinates, weights, hull.codimension, backend, memory_limit
+            ),
         )
-        factor, learned = self._smoothing_factor(points, weights, hull)
-        n_nodes = self._resolve_n_nodes(factor.shape[1])
-        terminal_scale = self._resolve_terminal_scale(coordinates, weights, bandwidth, sigma)
-        if sigma == 0 and terminal == "empirical":
-            # The unsmoothed flow leads from p_T to p_eps whatever T is: the identity, from p_eps.
-            terminal_scale = bandwidth
-        kernel = GaussianKernel(sigma, factor, n_nodes, seed)
+        finest = sigma(bandwidth) if callable(sigma) else sigma
+        terminal_scale = resolve_terminal_scale(
+            self.terminal_scale, coordinates, weights, bandwidth, finest * kernel.spread, shards
+        )
+        if node_rule == "fresh":
+            # Every step is a level of its own, with its own draws.
+            n_levels = max(n_levels, n_steps)
         levels = NoiseLevels(bandwidth, terminal_scale, n_levels)
+        asked, scales = scales_of_levels(sigma, noise, levels)
+        is_smoothed = bool(scales.any())
+        if not is_smoothed and terminal == "empirical":
+            # The unsmoothed flow leads from p_T to p_eps whatever T is: the identity, from p_eps.
+            levels = NoiseLevels(bandwidth, bandwidth, n_levels)
         hierarchy = PointHierarchy.of(
             coordinates,
             weights,
-            self._resolve_tolerance(shards.total(len(points)), sigma),
+            resolve_tolerance(self.tolerance, shards.total(len(points)), is_smoothed),
             bandwidth,
         )
+
+        backend = _roomy(backend, hierarchy, levels)
+
+        def schedule(rule: NodeRule) -> ScoreSchedule:
+            smoothing = kernel.freeze(scales, rule)
+            return ScoreSchedule(levels, hierarchy, smoothing, backend, memory_limit, shards=shards)
+
         # Finds out now, and not at the first query, whether a tile fits.
-        schedule = ScoreSchedule(levels, hierarchy, kernel, backend, memory_limit, shards=shards)
-        schedule.posterior_at(bandwidth)
+        rule = NodeRule(node_rule, n_nodes or default_n_nodes(kernel.rank), seed)
+        schedule(rule).posterior_at(bandwidth)
+        error = 0.0
+        if is_smoothed and kernel.rank:
+            while True:
+                finer = NodeRule("sobol", 2 * rule.n_nodes, seed + 1)
+                error = node_error(schedule(rule), schedule(finer))
+                if n_nodes or error < _NODE_TOLERANCE or rule.n_nodes >= _MOST_NODES:
+                    break
+                rule = NodeRule(node_rule, 2 * rule.n_nodes, seed)
         steps_per_level = math.ceil(n_steps / n_levels)
         self._set_fitted(
             X,
@@ -168,8 +209,10 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
             weights_=weights,
             hull_=hull,
             bandwidth_=bandwidth,
-            sigma_=sigma,
-            kernel_=kernel,
+            sigma_=asked if callable(sigma) else sigma,
+            kernel_=kernel.freeze(scales, rule),
+            n_nodes_=rule.n_nodes,
+            node_error_=error,
             terminal_=terminal,
             noise_levels_=levels,
             hierarchy_=hierarchy,
@@ -207,7 +250,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         `memory_limit`.
         """
         X = self._check_query(X)
-        solver = self._resolve_solver()
+        solver = resolve_solver(self.solver)
         if not isinstance(solver, ODESolver):
             raise ValueError(
                 f"solver={self.solver!r} is stochastic, or does not carry log-densities along; "
@@ -288,7 +331,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         """
         n, rng = self._check_draw(n_samples, random_state)
         start = self._terminal_law(self._schedule()).sample(rng, n)
-        seed = rng.randint(2**31) if self._resolve_solver().is_stochastic else None
+        seed = rng.randint(2**31) if resolve_solver(self.solver).is_stochastic else None
         coordinates = self._in_parallel(self._follow, start, np.arange(n), n=n, seed=seed)
         rows = self.hull_.lift(coordinates)
         if self.hull_.codimension:
@@ -355,7 +398,13 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         queries, residual = self.hull_.split(X)
         schedule = self._schedule()
         x = schedule.backend.tensor(queries)
-        within = schedule.at_scale(self.bandwidth_).log_density(x, self.bandwidth_**2)
+        field = schedule.at_scale(self.bandwidth_)
+        if not isinstance(field, Potential):
+            raise ValueError(
+                "energy is not defined for a kernel that depends on where it acts: its field is no "
+                "gradient. Use score_samples for log-densities, grad_log_density for the field."
+            )
+        within = field.log_density(x, self.bandwidth_**2)
         return -schedule.backend.array(within) - self._residual_log_density(
             residual, self.bandwidth_
         )
@@ -365,7 +414,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         if self.shards is not None:
             # Each process is a worker already, and all must make the same exchanges.
             return work(*arrays, **shared)
-        n_parts = min(effective_n_jobs(self._resolve_n_jobs()), len(arrays[0]))
+        n_parts = min(effective_n_jobs(resolve_n_jobs(self.n_jobs)), len(arrays[0]))
         parts = zip(*(np.array_split(array, n_parts) for array in arrays), strict=True)
         done = Parallel(n_jobs=self.n_jobs)(delayed(work)(*part, **shared) for part in parts)
         return np.concatenate(done)
@@ -375,7 +424,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
     ) -> np.ndarray:
         """Return the log-density in hull coordinates, with one point left out of each row's data."""
         schedule = self._schedule(left_out)
-        solver = self._resolve_solver()
+        solver = resolve_solver(self.solver)
         assert isinstance(solver, ODESolver)
         log_density = flow_log_density(
             solver,
@@ -398,7 +447,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
             return schedule.backend.tensor(rng.standard_normal((n, start.shape[1]))[rows])
 
         end = solve(
-            self._resolve_solver(),
+            resolve_solver(self.solver),
             schedule,
             schedule.backend.tensor(start),
             [step.reversed() for step in reversed(self._steps())],
@@ -408,11 +457,9 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
 
     def _schedule(self, left_out: np.ndarray | None = None) -> ScoreSchedule:
         """Bring the fitted arrays to the device. Nothing is kept there between calls."""
-        backend = Backend.from_params(self.device, self.dtype)
-        largest = max(
-            np.abs(self.hierarchy_.points).max(initial=0.0), self.noise_levels_.terminal_scale
+        backend = _roomy(
+            Backend.from_params(self.device, self.dtype), self.hierarchy_, self.noise_levels_
         )
-        backend = backend.with_room_for(self.bandwidth_, largest)
         hierarchy, exclude = self.hierarchy_, None
         if left_out is not None:
             # Merged points cannot be left out one by one.
@@ -511,100 +558,8 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         normalizer = self.hull_.codimension * math.log(math.sqrt(2 * math.pi) * scale)
         return -0.5 * np.sum((residual / scale) ** 2, axis=1) - normalizer
 
-    def _resolve_solver(self) -> Solver:
-        if isinstance(self.solver, str):
-            return SOLVERS[check_choice("solver", self.solver, SOLVERS)]()
-        if isinstance(self.solver, type) or not isinstance(self.solver, Solver):
-            raise TypeError(
-                f"solver={self.solver!r} has type {type(self.solver).__name__}; expected one of "
-                f"{', '.join(map(repr, sorted(SOLVERS)))} or an object of skdiffsmooth.solvers."
-            )
-        return self.solver
 
-    def _resolve_scales(
-        self,
-        coordinates: np.ndarray,
-        weights: np.ndarray,
-        codimension: int,
-        backend: Backend,
-        memory_limit: float,
-    ) -> tuple[float, float]:
-        """Turn `bandwidth` and `sigma` into numbers."""
-        bandwidth, sigma = self.bandwidth, self.sigma
-        if isinstance(bandwidth, str):
-            check_choice("bandwidth", bandwidth, ("auto", "loo"), hint="Or pass a number > 0.")
-        else:
-            bandwidth = check_real("bandwidth", bandwidth, hint="It is in units of X.")
-        if isinstance(sigma, str):
-            check_choice("sigma", sigma, ("auto",), hint="Or pass a number >= 0.")
-        else:
-            hint = "It is in units of X; sigma=0 gives the Gaussian KDE."
-            sigma = check_real("sigma", sigma, strict=False, hint=hint)
-        if not isinstance(bandwidth, str) and not isinstance(sigma, str):
-            return bandwidth, sigma
-        try:
-            reference = gaussian_leave_one_out(
-                coordinates, weights, codimension, backend, memory_limit
-            )
-        except ValueError as error:
-            raise ValueError(
-                f"bandwidth={self.bandwidth!r} with sigma={self.sigma!r}: {error}; pass numbers, "
-                "bandwidth=<positive> and sigma=<zero or positive>, in units of X."
-            ) from error
-        if isinstance(sigma, str):
-            sigma = _SIGMA_FACTOR * reference
-        if isinstance(bandwidth, str):
-            # Without smoothing the leave-one-out bandwidth is the KDE's own best.
-            smoothed = bandwidth == "auto" and sigma > 0
-            bandwidth = (_BANDWIDTH_FACTOR if smoothed else 1.0) * reference
-        return bandwidth, sigma
-
-    def _resolve_n_nodes(self, rank: int) -> int:
-        if isinstance(self.n_nodes, str):
-            check_choice("n_nodes", self.n_nodes, ("auto",), hint="Or pass an even number >= 2.")
-            return default_n_nodes(rank)
-        n_nodes = check_integer("n_nodes", self.n_nodes, minimum=2)
-        if n_nodes % 2:
-            raise ValueError(
-                f"n_nodes={n_nodes} is odd; expected an even number, since nodes come in mirrored "
-                "pairs whose mean is zero."
-            )
-        return n_nodes
-
-    def _resolve_n_jobs(self) -> int | None:
-        if self.n_jobs is None:
-            return None
-        n_jobs = check_integer("n_jobs", self.n_jobs, minimum=-sys.maxsize)
-        if n_jobs == 0:
-            raise ValueError(
-                "n_jobs=0 is no number of workers; expected None, 1 or more, or -1 for all."
-            )
-        return n_jobs
-
-    def _resolve_tolerance(self, n_points: int, sigma: float) -> float:
-        if isinstance(self.tolerance, str):
-            check_choice("tolerance", self.tolerance, ("auto",), hint="Or pass a number >= 0.")
-            # Without smoothing there is no flow, and the one sum there is shall be the KDE's.
-            return _TOLERANCE if n_points > _LARGEST_EXACT and sigma > 0 else 0.0
-        hint = "It is in nats; 0 merges no points."
-        return check_real("tolerance", self.tolerance, strict=False, hint=hint)
-
-    def _resolve_terminal_scale(
-        self, coordinates: np.ndarray, weights: np.ndarray, bandwidth: float, sigma: float
-    ) -> float:
-        if isinstance(self.terminal_scale, str):
-            check_choice("terminal_scale", self.terminal_scale, ("auto",), hint="Or pass a number.")
-            # Coordinates are ordered by spread. The smoothing must have acted at the scale of the
-            # data, and sampling must start where the kernel no longer matters.
-            shards = resolve_shards(self.shards)
-            mean = shards.total(weights @ coordinates)
-            variances = shards.total(weights @ (coordinates - mean) ** 2)
-            return max(math.sqrt(variances.max(initial=0.0)), 3 * sigma, 2 * bandwidth)
-        hint = "It is in units of X; 'auto' suits most data."
-        scale = check_real("terminal_scale", self.terminal_scale, hint=hint)
-        if scale <= bandwidth:
-            raise ValueError(
-                f"terminal_scale={scale:g} is not above the bandwidth {bandwidth:g}; the flow runs "
-                f"between the two. {hint}"
-            )
-        return scale
+def _roomy(backend: Backend, hierarchy: PointHierarchy, levels: NoiseLevels) -> Backend:
+    """Return a backend that has numbers for the squares of all lengths that there are."""
+    largest = max(np.abs(hierarchy.points).max(initial=0.0), levels.terminal_scale)
+    return backend.with_room_for(levels.bandwidth, largest)

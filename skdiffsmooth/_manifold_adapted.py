@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ from ._diffusion import BaseScoreDiffusion
 from ._hull import AffineHull, principal_axes
 from ._shards import resolve_shards
 from ._validation import check_integer, check_real
+from .kernels import LinearShape, ReducedKernel
 from .manifolds import AffineSubspace
+from .noise import NoiseProcess
 from .solvers import Solver
 
 __all__ = ["ManifoldAdaptedDiffusion"]
@@ -124,8 +127,10 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
     def __init__(
         self,
         bandwidth: float | str = "auto",
-        sigma: float | str = "auto",
+        sigma: float | str | Callable[[float], float] = "auto",
         *,
+        noise: str | NoiseProcess = "ve",
+        node_rule: str = "sobol",
         manifold: AffineSubspace | None = None,
         n_components: int | float = 0.95,
         n_nodes: int | str = "auto",
@@ -145,6 +150,8 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         super().__init__(
             bandwidth,
             sigma,
+            noise=noise,
+            node_rule=node_rule,
             n_nodes=n_nodes,
             n_levels=n_levels,
             n_steps=n_steps,
@@ -162,9 +169,9 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         self.manifold = manifold
         self.n_components = n_components
 
-    def _smoothing_factor(
+    def _reduced_kernel(
         self, points: np.ndarray, weights: np.ndarray, hull: AffineHull
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    ) -> tuple[ReducedKernel, dict[str, Any]]:
         if self.manifold is None:
             manifold = self._principal_subspace(points, weights)
         else:
@@ -178,7 +185,7 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         # symmetric and positive. At full rank it is the symmetric root, hence the identity on data
         # that lie in the manifold: node by node the model is then that of the isotropic kernel.
         left, _, right = np.linalg.svd(roots[: roots.shape[1]].T)
-        return roots @ left @ right, {"manifold_": manifold}
+        return LinearShape(roots @ left @ right), {"manifold_": manifold}
 
     def _check_manifold(self, n_features: int) -> AffineSubspace:
         manifold = self.manifold

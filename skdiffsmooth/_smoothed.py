@@ -1,13 +1,17 @@
-"""SmoothedScoreDiffusion: smoothing in the log domain, in every direction alike."""
+"""SmoothedScoreDiffusion: smoothing in the log domain, by a kernel that is the same everywhere."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ._diffusion import BaseScoreDiffusion
 from ._hull import AffineHull
+from ._settings import resolve_kernel
+from .kernels import Kernel, ReducedKernel
+from .noise import NoiseProcess
 from .solvers import Solver
 
 __all__ = ["SmoothedScoreDiffusion"]
@@ -27,13 +31,28 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         Noise left at the end of the reverse process, sqrt(v_eps), in units of X: what a KDE calls
         bandwidth. "loo" is the Gaussian KDE's bandwidth h of highest leave-one-out likelihood,
         "auto" is 0.85 h (h itself where sigma is 0).
-    sigma : float or "auto", default="auto"
-        Smoothing scale, in units of X. 0 gives the Gaussian KDE exactly; "auto" is 1.5 h. Thin
-        manifolds in many dimensions like 3 h and more. Tune it by held-out likelihood, over
-        ratios to `bandwidth` of 1 to 5.
+    sigma : float, callable or "auto", default="auto"
+        Smoothing scale, in units of X (of the kernel's own shape, where that has units). 0 gives the
+        Gaussian KDE exactly; "auto" is 1.5 h. Thin manifolds in many dimensions like 3 h and more. Tune
+        it by held-out likelihood, over ratios to `bandwidth` of 1 to 5. A function of the noise scale
+        sqrt(v), such as ``skdiffsmooth.kernels.ProportionalScale(0.5)``, is asked once in each level.
+    kernel : {"gaussian", "uniform-ball", "temperature"} or Kernel, default="gaussian"
+        What the score is averaged over; an object of `skdiffsmooth.kernels` for any other shape, such
+        as ``AnisotropicGaussianKernel("data")``.
+    noise : {"ve", "ou"} or NoiseProcess, default="ve"
+        The forward process: variance exploding, or Ornstein-Uhlenbeck, whose data shrink while noise
+        comes in, so that the same `sigma` reaches ever farther in units of X. Scales of noise
+        (`bandwidth`, `terminal_scale`) are relative to the data either way.
+    node_rule : {"sobol", "gauss-hermite", "monte-carlo", "fresh"}, default="sobol"
+        How the kernel's nodes are chosen in each noise level. "sobol": mirrored quasi-random nodes
+        with the kernel's covariance. "gauss-hermite": a grid, for one to three directions; good while
+        noise is not small against `sigma`. "monte-carlo": mirrored independent draws. "fresh":
+        independent draws for each step of the solver, their mean left as it falls, as research code
+        does it; for comparisons with papers only.
     n_nodes : int or "auto", default="auto"
-        Quadrature nodes of the kernel in each noise level, an even number. "auto" is 64, or more
-        where the data span more than 16 dimensions.
+        Nodes in each noise level: an even number or, for "gauss-hermite", a bound. "auto" starts at
+        64, or more where the kernel acts along more than 16 directions, and doubles up to 512 until
+        the estimated error ``node_error_`` is below 0.1 nats.
     n_levels : int, default=32
         Intervals of the noise range, each with nodes of its own. They belong to the model: more of
         them average away the error of finitely many nodes.
@@ -78,16 +97,23 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     ----------
     bandwidth_ : float
         The bandwidth used, in units of X.
-    sigma_ : float
-        The smoothing scale used, in units of X.
+    sigma_ : float or ndarray of shape (n_levels,)
+        The smoothing scale used, in units of X; one for each level where `sigma` is a function.
+    n_nodes_ : int
+        The number of nodes used.
+    node_error_ : float
+        Estimate of what finitely many nodes change the log-density of a row by: the root mean square
+        over some noised rows, in nats, against twice as many other nodes. Errors of different rows
+        largely cancel in a mean.
     points_ : ndarray of shape (n_points, n_features)
         Distinct training rows of positive weight; with `shards`, those of this process.
     weights_ : ndarray of shape (n_points,)
         Their weights; they sum to one, with `shards` over all processes.
     hull_ : AffineHull
         The affine hull of the points, in which the flow runs.
-    kernel_ : GaussianKernel
-        The smoothing kernel; ``kernel_.nodes(level)`` gives its nodes.
+    kernel_ : Smoothing
+        The smoothing kernel in coordinates of the hull. Where it has nodes, ``kernel_.nodes(level)``
+        gives them.
     terminal_ : {"empirical", "gaussian"}
         The terminal law used.
     noise_levels_ : NoiseLevels
@@ -139,8 +165,11 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     def __init__(
         self,
         bandwidth: float | str = "auto",
-        sigma: float | str = "auto",
+        sigma: float | str | Callable[[float], float] = "auto",
         *,
+        kernel: str | Kernel = "gaussian",
+        noise: str | NoiseProcess = "ve",
+        node_rule: str = "sobol",
         n_nodes: int | str = "auto",
         n_levels: int = 32,
         n_steps: int = 32,
@@ -158,6 +187,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         super().__init__(
             bandwidth,
             sigma,
+            noise=noise,
+            node_rule=node_rule,
             n_nodes=n_nodes,
             n_levels=n_levels,
             n_steps=n_steps,
@@ -172,8 +203,9 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
             n_jobs=n_jobs,
             shards=shards,
         )
+        self.kernel = kernel
 
-    def _smoothing_factor(
+    def _reduced_kernel(
         self, points: np.ndarray, weights: np.ndarray, hull: AffineHull
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        return np.eye(hull.dimension), {}
+    ) -> tuple[ReducedKernel, dict[str, Any]]:
+        return resolve_kernel(self.kernel).reduce(hull, points, weights), {}

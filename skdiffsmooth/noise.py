@@ -1,7 +1,7 @@
-"""Noise levels: the range from the bandwidth to the terminal scale, its intervals and its steps.
+"""Noise: processes that add it, and the levels and steps between the bandwidth and the terminal scale.
 
-The forward process is variance exploding, X_t = X_0 + sqrt(v) Z: a noise *variance* is written v (or
-t, its time), a noise *scale* y = sqrt(v), in units of the data.
+Everything is computed in the variance-exploding clock, X_t = X_0 + sqrt(v) Z: a noise *variance* is
+written v (or t, its time), a noise *scale* y = sqrt(v), in units of the data.
 """
 
 from __future__ import annotations
@@ -9,11 +9,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-__all__ = ["NoiseLevels", "Step"]
+from ._validation import check_real
+
+__all__ = [
+    "NOISES",
+    "NoiseLevels",
+    "NoiseProcess",
+    "OrnsteinUhlenbeck",
+    "Step",
+    "VarianceExploding",
+]
 
 
 class Step(NamedTuple):
@@ -83,6 +92,21 @@ class NoiseLevels:
         share = level / self.n_levels
         return self.bandwidth * (self.terminal_scale / self.bandwidth) ** share
 
+    def middle(self, level: int) -> float:
+        """Return the noise scale half way through a level, in log(scale).
+
+        Parameters
+        ----------
+        level : int
+            Index of the level.
+
+        Returns
+        -------
+        float
+            In units of X.
+        """
+        return math.sqrt(self.start(level) * self.start(level + 1))
+
     def steps(self, steps_per_level: int) -> Sequence[Step]:
         """Return the steps of a solver from the bandwidth up to the terminal scale.
 
@@ -103,3 +127,158 @@ class NoiseLevels:
         return [
             Step(k // steps_per_level, scales[k], scales[k + 1]) for k in range(len(scales) - 1)
         ]
+
+
+@runtime_checkable
+class NoiseProcess(Protocol):
+    """A forward process X_t = alpha(t) X_0 + sqrt(variance(t)) Z.
+
+    Divided by alpha it is the variance-exploding process of noise scale sqrt(variance) / alpha, in
+    which everything is computed: to the data all that is left of a process is how far a smoothing
+    scale, given in units of X_t, reaches there.
+    """
+
+    def alpha(self, t: float) -> float:
+        """Return the factor of the data at time t."""
+        ...
+
+    def variance(self, t: float) -> float:
+        """Return the variance of the noise at time t."""
+        ...
+
+    def time(self, scale: float) -> float:
+        """Return the time at which sqrt(variance) / alpha is `scale`."""
+        ...
+
+
+@dataclass(frozen=True)
+class VarianceExploding:
+    """Brownian motion, dX = dB: X_t = X_0 + sqrt(t) Z.
+
+    Examples
+    --------
+    >>> from skdiffsmooth.noise import VarianceExploding
+    >>> VarianceExploding().variance(4.0)
+    4.0
+    """
+
+    def alpha(self, t: float) -> float:
+        """Return the factor of the data at time t: one.
+
+        Parameters
+        ----------
+        t : float
+            Time.
+
+        Returns
+        -------
+        float
+        """
+        return 1.0
+
+    def variance(self, t: float) -> float:
+        """Return the variance of the noise at time t: t itself.
+
+        Parameters
+        ----------
+        t : float
+            Time.
+
+        Returns
+        -------
+        float
+            In squared units of X.
+        """
+        return t
+
+    def time(self, scale: float) -> float:
+        """Return the time of a noise scale.
+
+        Parameters
+        ----------
+        scale : float
+            Noise scale, in units of X.
+
+        Returns
+        -------
+        float
+        """
+        return scale**2
+
+
+@dataclass(frozen=True)
+class OrnsteinUhlenbeck:
+    """The Ornstein-Uhlenbeck process dX = -rate X dt + dB, which forgets the data.
+
+    alpha(t) = exp(-rate t) and variance(t) = (1 - exp(-2 rate t)) / (2 rate) (Song et al. 2021, their
+    variance-preserving process in another clock).
+
+    Parameters
+    ----------
+    rate : float, default=0.5
+        Speed a of the reversion, in units of one over squared units of X. With 0.5 data of variance
+        one keep it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is not a positive number.
+
+    Examples
+    --------
+    >>> from skdiffsmooth.noise import OrnsteinUhlenbeck
+    >>> process = OrnsteinUhlenbeck(0.5)
+    >>> round(process.alpha(1.0) ** 2 + process.variance(1.0), 12)
+    1.0
+    """
+
+    rate: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_real("rate", self.rate)
+
+    def alpha(self, t: float) -> float:
+        """Return the factor of the data at time t.
+
+        Parameters
+        ----------
+        t : float
+            Time.
+
+        Returns
+        -------
+        float
+        """
+        return math.exp(-self.rate * t)
+
+    def variance(self, t: float) -> float:
+        """Return the variance of the noise at time t.
+
+        Parameters
+        ----------
+        t : float
+            Time.
+
+        Returns
+        -------
+        float
+            In squared units of X.
+        """
+        return -math.expm1(-2 * self.rate * t) / (2 * self.rate)
+
+    def time(self, scale: float) -> float:
+        """Return the time at which sqrt(variance) / alpha is `scale`.
+
+        Parameters
+        ----------
+        scale : float
+            Noise scale relative to the signal, in units of X.
+
+        Returns
+        -------
+        float
+        """
+        return math.log1p(2 * self.rate * scale**2) / (2 * self.rate)
+
+
+NOISES: dict[str, type[NoiseProcess]] = {"ve": VarianceExploding, "ou": OrnsteinUhlenbeck}

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 
 from ._backend import Backend
 from ._hierarchy import PointHierarchy
-from ._posterior import Nodes, Posterior
+from ._posterior import Moments, Nodes, Posterior
 from ._shards import ONE_PROCESS, Shards
 from .noise import NoiseLevels
 
-__all__ = ["Kernel", "ScoreField", "ScoreSchedule", "SmoothedScore"]
+__all__ = [
+    "Potential",
+    "ScoreField",
+    "ScoreSchedule",
+    "SmoothedScore",
+    "Smoothing",
+    "TemperedScore",
+]
 
 
 class ScoreField(Protocol):
@@ -29,11 +36,25 @@ class ScoreField(Protocol):
         ...
 
 
-class Kernel(Protocol):
-    """What a smoothing kernel promises: offsets of mean zero and weights of sum one, by level."""
+@runtime_checkable
+class Potential(ScoreField, Protocol):
+    """A score field that is a gradient, and knows of what."""
 
-    def nodes(self, level: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return offsets (M, r) and weights (M,), the same at every call."""
+    def log_density(self, x: torch.Tensor, v: float) -> torch.Tensor:
+        """Return l, whose gradient the field is, in nats, shape (n,); exp(l) is not normalised."""
+        ...
+
+
+class Smoothing(Protocol):
+    """What a kernel becomes when an estimator is fitted: a way to smooth each noise level's score.
+
+    It holds arrays only, and goes wherever the estimator is unpickled.
+    """
+
+    def field(
+        self, level: int, posterior: Posterior, backend: Backend, exclude: torch.Tensor | None
+    ) -> ScoreField:
+        """Return the field of one noise level, the same at every call."""
         ...
 
 
@@ -42,8 +63,8 @@ class SmoothedScore:
     """The empirical score averaged over one frozen set of nodes.
 
     With D the posterior mean, s(x, v) = sum_m q_m (D(x + xi_m) - x - xi_m) / v, which is the
-    gradient of l(x) = sum_m q_m log p_v(x + xi_m) (Farghly et al. 2025, eq. 5-7); the nodes' mean is
-    zero, so their sum drops out.
+    gradient of l(x) = sum_m q_m log p_v(x + xi_m) (Farghly et al. 2025, eq. 5-7). Where the nodes' mean
+    is zero, as it should be, their sum drops out.
 
     Parameters
     ----------
@@ -53,11 +74,14 @@ class SmoothedScore:
         The kernel's quadrature rule; a single zero node gives the empirical score itself.
     exclude : torch.Tensor of shape (n,), optional
         Index of the point that each query does not see.
+    mean : torch.Tensor of shape (r,), optional
+        The nodes' mean, where it is not zero.
     """
 
     posterior: Posterior
     nodes: Nodes
     exclude: torch.Tensor | None = None
+    mean: torch.Tensor | None = None
 
     def __call__(self, x: torch.Tensor, v: float) -> torch.Tensor:
         """Return the smoothed score.
@@ -73,7 +97,8 @@ class SmoothedScore:
         -------
         torch.Tensor of shape (n, r)
         """
-        return (self.posterior.moments(x, v, self.nodes, exclude=self.exclude).mean - x) / v
+        moments = self.posterior.moments(x, v, self.nodes, exclude=self.exclude)
+        return self._score(moments.mean, x, v)
 
     def with_divergence(self, x: torch.Tensor, v: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the smoothed score and its divergence, (sum_m q_m tr Cov(x + xi_m) / v - r) / v.
@@ -92,7 +117,7 @@ class SmoothedScore:
         """
         moments = self.posterior.moments(x, v, self.nodes, trace=True, exclude=self.exclude)
         assert moments.trace is not None
-        return (moments.mean - x) / v, (moments.trace / v - x.shape[1]) / v
+        return self._score(moments.mean, x, v), (moments.trace / v - x.shape[1]) / v
 
     def log_density(self, x: torch.Tensor, v: float) -> torch.Tensor:
         """Return l, the averaged log-density in nats; exp(l) does not integrate to one.
@@ -110,6 +135,89 @@ class SmoothedScore:
         """
         return self.posterior.moments(x, v, self.nodes, exclude=self.exclude).log_density
 
+    def _score(self, posterior_mean: torch.Tensor, x: torch.Tensor, v: float) -> torch.Tensor:
+        drift = posterior_mean - x
+        return (drift if self.mean is None else drift - self.mean) / v
+
+
+@dataclass(frozen=True)
+class TemperedScore:
+    """The empirical score with posterior weights that do not sharpen below one noise variance.
+
+    s(x, v) = (D(x) - x) / v with D the posterior mean at the larger of v and `variance`
+    (arXiv:2601.19285): logits are divided by a temperature.
+
+    Parameters
+    ----------
+    posterior : Posterior
+        The data.
+    variance : float
+        Noise variance below which weights stay as they are.
+    exclude : torch.Tensor of shape (n,), optional
+        Index of the point that each query does not see.
+    """
+
+    posterior: Posterior
+    variance: float
+    exclude: torch.Tensor | None = None
+
+    def __call__(self, x: torch.Tensor, v: float) -> torch.Tensor:
+        """Return the tempered score, shape (n, r).
+
+        Parameters
+        ----------
+        x : torch.Tensor of shape (n, r)
+            Queries.
+        v : float
+            Noise variance.
+
+        Returns
+        -------
+        torch.Tensor of shape (n, r)
+        """
+        return (self._moments(x, v).mean - x) / v
+
+    def with_divergence(self, x: torch.Tensor, v: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the tempered score and its divergence, (tr Cov / max(v, variance) - r) / v.
+
+        Parameters
+        ----------
+        x : torch.Tensor of shape (n, r)
+            Queries.
+        v : float
+            Noise variance.
+
+        Returns
+        -------
+        score : torch.Tensor of shape (n, r)
+        divergence : torch.Tensor of shape (n,)
+        """
+        moments = self._moments(x, v, trace=True)
+        assert moments.trace is not None
+        divergence = (moments.trace / max(v, self.variance) - x.shape[1]) / v
+        return (moments.mean - x) / v, divergence
+
+    def log_density(self, x: torch.Tensor, v: float) -> torch.Tensor:
+        """Return the log-density at the raised noise times the temperature, in nats.
+
+        Parameters
+        ----------
+        x : torch.Tensor of shape (n, r)
+            Queries.
+        v : float
+            Noise variance.
+
+        Returns
+        -------
+        torch.Tensor of shape (n,)
+        """
+        return max(self.variance / v, 1.0) * self._moments(x, v).log_density
+
+    def _moments(self, x: torch.Tensor, v: float, *, trace: bool = False) -> Moments:
+        here = Nodes(x.new_zeros(1, x.shape[1]), x.new_ones(1), 0.0)
+        raised = max(v, self.variance)
+        return self.posterior.moments(x, raised, here, trace=trace, exclude=self.exclude)
+
 
 class ScoreSchedule:
     """One score field for each noise level: the whole model, as a solver sees it.
@@ -120,8 +228,8 @@ class ScoreSchedule:
         The noise range and its intervals.
     hierarchy : PointHierarchy
         The data, merged as far as a level allows.
-    kernel : Kernel
-        Gives the nodes of a level.
+    smoothing : Smoothing
+        Gives the field of a level.
     backend : Backend
         Where points and nodes go.
     memory_limit : float
@@ -136,7 +244,7 @@ class ScoreSchedule:
         self,
         levels: NoiseLevels,
         hierarchy: PointHierarchy,
-        kernel: Kernel,
+        smoothing: Smoothing,
         backend: Backend,
         memory_limit: float,
         exclude: torch.Tensor | None = None,
@@ -144,16 +252,16 @@ class ScoreSchedule:
     ) -> None:
         self.levels = levels
         self.hierarchy = hierarchy
-        self.kernel = kernel
+        self.smoothing = smoothing
         self.backend = backend
         self.memory_limit = memory_limit
         self.exclude = exclude
         self.shards = shards
         self._unmerged: Posterior | None = None
-        self._last: tuple[int, SmoothedScore] | None = None
+        self._last: tuple[int, ScoreField] | None = None
 
-    def at(self, level: int) -> SmoothedScore:
-        """Return the field whose points and nodes are frozen for one noise level.
+    def at(self, level: int) -> ScoreField:
+        """Return the field whose points and smoothing are frozen for one noise level.
 
         Parameters
         ----------
@@ -162,15 +270,14 @@ class ScoreSchedule:
 
         Returns
         -------
-        SmoothedScore
+        ScoreField
         """
         # Steps go through the levels in order, some of them in several steps.
         if self._last is None or self._last[0] != level:
-            posterior = self.posterior_at(self.levels.start(level))
-            self._last = level, SmoothedScore(posterior, self._nodes(level), self.exclude)
+            self._last = level, self._field(level, self.levels.start(level))
         return self._last[1]
 
-    def at_scale(self, scale: float) -> SmoothedScore:
+    def at_scale(self, scale: float) -> ScoreField:
         """Return the field of a noise scale that may be below all levels.
 
         Parameters
@@ -180,12 +287,12 @@ class ScoreSchedule:
 
         Returns
         -------
-        SmoothedScore
+        ScoreField
         """
         level = self.levels.level_of(scale)
         if scale >= self.levels.start(level):
             return self.at(level)
-        return SmoothedScore(self.posterior_at(scale), self._nodes(level), self.exclude)
+        return self._field(level, scale)
 
     def posterior_at(self, scale: float) -> Posterior:
         """Return the data as they may be merged at a noise scale.
@@ -215,7 +322,6 @@ class ScoreSchedule:
             self._unmerged = posterior
         return posterior
 
-    def _nodes(self, level: int) -> Nodes:
-        offsets, weights = self.kernel.nodes(level)
-        reach = float(np.linalg.norm(offsets, axis=1).max())
-        return Nodes(self.backend.tensor(offsets), self.backend.tensor(weights), reach)
+    def _field(self, level: int, scale: float) -> ScoreField:
+        posterior = self.posterior_at(scale)
+        return self.smoothing.field(level, posterior, self.backend, self.exclude)

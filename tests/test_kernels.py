@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from skdiffsmooth._nodes import NodeRule, default_n_nodes, gaussian_nodes
 from skdiffsmooth._posterior import Nodes, Posterior
-from skdiffsmooth.kernels import GaussianKernel, default_n_nodes, gaussian_nodes
+from skdiffsmooth.kernels import FrozenKernel, LinearShape
 
 # Sobol sequences want powers of two; users may want any even number, and need not hear of it.
 pytestmark = pytest.mark.filterwarnings("error")
@@ -173,7 +174,13 @@ def test_default_number_of_nodes():
         assert n == 64 or n // 2 < 4 * dimension
 
 
-# ------------------------------------------------------------------------------ GaussianKernel
+# ------------------------------------------------------------------------------ Gaussian kernels
+
+
+def frozen(sigma, factor, n_nodes, seed, n_levels=64):
+    """A Gaussian kernel sigma F z of one scale for all levels."""
+    rule = NodeRule("sobol", n_nodes, seed)
+    return FrozenKernel(LinearShape(factor), np.full(n_levels, sigma), rule)
 
 
 @settings(deadline=None, max_examples=40)
@@ -184,7 +191,7 @@ def test_default_number_of_nodes():
 )
 def test_kernel_covariance(shape, log_sigma, seed):
     sigma, factor = 10**log_sigma, np.random.RandomState(seed).standard_normal(shape)
-    kernel = GaussianKernel(sigma, factor, 16, seed)
+    kernel = frozen(sigma, factor, 16, seed)
     offsets, weights = kernel.nodes(3)
     assert offsets.shape == (16, shape[0])
     np.testing.assert_allclose(weights, 1 / 16, rtol=1e-15)
@@ -195,7 +202,7 @@ def test_kernel_covariance(shape, log_sigma, seed):
 
 
 def test_kernel_nodes_follow_level_and_seed():
-    kernel = GaussianKernel(0.5, np.eye(2), 16, 5)
+    kernel = frozen(0.5, np.eye(2), 16, 5)
     for level in (0, 7):
         offsets, _ = kernel.nodes(level)
         np.testing.assert_array_equal(offsets, kernel.nodes(level)[0])
@@ -205,8 +212,8 @@ def test_kernel_nodes_follow_level_and_seed():
 @pytest.mark.parametrize(
     "kernel",
     [
-        GaussianKernel(0.0, np.eye(3), 16, 0),
-        GaussianKernel(0.7, np.zeros((3, 0)), 16, 0),  # no direction to smooth along
+        frozen(0.0, np.eye(3), 16, 0),
+        frozen(0.7, np.zeros((3, 0)), 16, 0),  # no direction to smooth along
     ],
 )
 def test_no_smoothing_is_one_zero_node(kernel):
@@ -227,7 +234,7 @@ def nodes_of_nodes(first, second):
 
 
 def kernel_nodes(sigma, n_nodes, level):
-    return GaussianKernel(sigma, np.eye(2), n_nodes, 0).nodes(level)
+    return frozen(sigma, np.eye(2), n_nodes, 0).nodes(level)
 
 
 def test_variances_add_exactly_on_quadratics():
@@ -272,7 +279,7 @@ def test_variances_add_on_log_densities():
 
 def test_smoothing_a_quadratic_log_density_by_hand():
     """One point: E log N(x + sigma z; 0, v I) = log N(x; 0, v I) - k sigma^2 / 2v, exactly."""
-    offsets, weights = GaussianKernel(0.8, np.eye(3), 16, 0).nodes(4)
+    offsets, weights = frozen(0.8, np.eye(3), 16, 0).nodes(4)
     x, v = np.array([[0.3, -1.0, 2.0]]), 0.4
     (seen,) = oracles.moments(np.zeros((1, 3)), [0.0], x, v, offsets, weights)
     expected = stats.multivariate_normal(cov=v).logpdf

@@ -23,8 +23,8 @@ from sklearn.datasets import make_moons
 from sklearn.model_selection import GridSearchCV
 
 from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
+from skdiffsmooth._nodes import gaussian_nodes
 from skdiffsmooth._posterior import Nodes, Posterior
-from skdiffsmooth.kernels import GaussianKernel
 from skdiffsmooth.scores import SmoothedScore
 
 FALSE_ALARM = 1e-4
@@ -490,7 +490,7 @@ def test_smoothing_one_point_changes_nothing(point, bandwidth, ratio, seed):
 def test_smoothing_one_point_of_a_field_changes_nothing():
     """As above, below the hull, which is a point there and leaves nothing to smooth."""
     point = torch.tensor([[0.3, -1.2]], dtype=torch.float64)
-    offsets, shares = GaussianKernel(0.7, np.eye(2), 8, seed=0).nodes(0)
+    offsets, shares = 0.7 * gaussian_nodes(2, 8, 0, 0), np.full(8, 1 / 8)
     field = SmoothedScore(
         Posterior(point, torch.zeros(1, dtype=torch.float64), memory_limit=10),
         Nodes(torch.tensor(offsets), torch.tensor(shares), reach=float(np.abs(offsets).max())),
