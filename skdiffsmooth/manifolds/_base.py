@@ -196,8 +196,8 @@ class SmoothManifoldBase(ManifoldBase):
 class Constants:
     """Arrays as tensors, copied once to each place and type in which they are asked for.
 
-    A copy at every call would make the host wait for the device. The copies are no part of a pickle,
-    which must load where the device is missing.
+    A copy at every call would make the host wait for the device. The copies are no part of a
+    pickle, which must load where the device is missing.
 
     Parameters
     ----------
@@ -217,7 +217,9 @@ class Constants:
         key = x.device, x.dtype
         if key not in self._copies:
             self._copies[key] = tuple(
-                torch.tensor(array, device=x.device, dtype=x.dtype if array.dtype.kind == "f" else None)
+                torch.tensor(
+                    array, device=x.device, dtype=x.dtype if array.dtype.kind == "f" else None
+                )
                 for array in self._arrays
             )
         return self._copies[key]
@@ -229,16 +231,18 @@ def across_border(method: Callable[[torch.Tensor], torch.Tensor], X: Any, n_feat
     x = X if is_tensor else torch.from_numpy(check_real_array("X", X))
     if x.ndim != 2 or x.shape[1] != n_features:
         raise ValueError(
-            f"X has shape {tuple(x.shape)}; expected (n, {n_features}), as many columns as the space "
-            "around the manifold has dimensions."
+            f"X has shape {tuple(x.shape)}; expected (n, {n_features}), as many columns as the "
+            "space around the manifold has dimensions."
         )
     if not x.is_floating_point():
-        raise ValueError(f"X is a tensor of {x.dtype}; expected a floating-point one. Pass X.double().")
+        raise ValueError(
+            f"X is a tensor of {x.dtype}; expected a floating-point one. Pass X.double()."
+        )
     # Elsewhere than on a CPU the answer would have to be waited for.
     if x.device.type == "cpu" and not torch.isfinite(x).all():
         raise ValueError(
-            f"X holds {int((~torch.isfinite(x)).sum())} values that are NaN or infinite; expected finite "
-            "numbers. Drop those rows or impute them."
+            f"X holds {int((~torch.isfinite(x)).sum())} values that are NaN or infinite; expected "
+            "finite numbers. Drop those rows or impute them."
         )
     answer = method(x)
     return answer if is_tensor else answer.numpy()
@@ -326,7 +330,9 @@ def check_idempotent(manifold: Manifold, X: Any) -> None:
     """
     once = manifold.project(X)
     twice = manifold.project(once)
-    X, once, twice = (np.asarray(torch.as_tensor(rows).cpu(), dtype=float) for rows in (X, once, twice))
+    X, once, twice = (
+        np.asarray(torch.as_tensor(rows).cpu(), dtype=float) for rows in (X, once, twice)
+    )
     if len(X) == 0:
         return
     gap = np.linalg.norm(twice - once, axis=1).max()
@@ -337,7 +343,8 @@ def check_idempotent(manifold: Manifold, X: Any) -> None:
     precision = np.finfo(np.float64).eps if once.dtype == np.float64 else np.finfo(np.float32).eps
     if not gap <= IDEMPOTENT * scale + 16 * precision * size:
         raise ValueError(
-            f"manifold={manifold!r} is not idempotent: projections move by up to {gap:.3g} when they "
-            f"are projected again, {gap / scale:.1e} of the data's scale {scale:.3g}; expected at most "
-            f"{IDEMPOTENT:.0e} of it. Use more iterations or neighbours, or mend its `project`."
+            f"manifold={manifold!r} is not idempotent: projections move by up to {gap:.3g} when "
+            f"they are projected again, {gap / scale:.1e} of the data's scale {scale:.3g}; "
+            f"expected at most {IDEMPOTENT:.0e} of it. Use more iterations or neighbours, or mend "
+            "its `project`."
         )

@@ -48,8 +48,9 @@ class PointCloud(ManifoldBase):
     neighbours span fewer than n_components directions, as duplicates do, the tangents are completed
     by arbitrary ones.
 
-    n projections cost O(n log n_points) in up to ten dimensions on a CPU, by a tree, else O(n n_points d).
-    The nearest point is exact to rounding; n tangents cost O(n K^2 d) with K = n_neighbors on top.
+    n projections cost O(n log n_points) in up to ten dimensions on a CPU, by a tree, else O(n
+    n_points d). The nearest point is exact to rounding; n tangents cost O(n K^2 d) with K =
+    n_neighbors on top.
 
     Examples
     --------
@@ -93,8 +94,9 @@ class PointCloud(ManifoldBase):
             number = check_integer("n_neighbors", n_neighbors)
         if not fewest <= number <= most:
             raise ValueError(
-                f"n_neighbors={n_neighbors!r} does not fit {most} points and tangents of dimension "
-                f"{self.dimension}; expected {fewest} to {most}. Pass more points, or fewer components."
+                f"n_neighbors={n_neighbors!r} does not fit {most} points and tangents of "
+                f"dimension {self.dimension}; expected {fewest} to {most}. Pass more points, or "
+                "fewer components."
             )
         return number
 

@@ -1,9 +1,9 @@
 """A parametric curve, tabulated once, with projections to rounding.
 
-The curve is cut into panels, on each of which it is a Chebyshev series of degree 24: unlike those of
-a spline, its derivatives are nearly as accurate as its values, and the foot of a perpendicular,
-(x - c(t)) . c'(t) = 0, is found from derivatives. A panel is halved until the series through half of
-its nodes predicts the other half.
+The curve is cut into panels, on each of which it is a Chebyshev series of degree 24: unlike those
+of a spline, its derivatives are nearly as accurate as its values, and the foot of a perpendicular,
+(x - c(t)) . c'(t) = 0, is found from derivatives. A panel is halved until the series through half
+of its nodes predicts the other half.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ MOST_PANELS = 1024
 MOST_HALVINGS = 12
 # Points of the table on each panel: several for each turn that half the degree can resolve.
 CELLS = 32
-# Local minima of the table that are followed to the end. Where four branches of the curve are equally
-# near up to a squared cell, the nearest may be missed by as little.
+# Local minima of the table that are followed to the end. Where four branches of the curve are
+# equally near up to a squared cell, the nearest may be missed by as little.
 CANDIDATES = 3
 # Newton's method doubles the digits; bisection, its safeguard, acts in the first steps.
 ITERATIONS = 12
@@ -39,8 +39,8 @@ STANDSTILL = 1e-8
 # Points between which the reach is estimated.
 REACH_POINTS = 2048
 
-# Chebyshev-Lobatto nodes, upwards, and the matrix that takes values there to coefficients. Every second
-# node is a node of half the degree.
+# Chebyshev-Lobatto nodes, upwards, and the matrix that takes values there to coefficients. Every
+# second node is a node of half the degree.
 NODES = -np.cos(np.pi * np.arange(DEGREE + 1) / DEGREE)
 TO_COEFFICIENTS = np.linalg.inv(chebyshev.chebvander(NODES, DEGREE))
 PREDICTION = chebyshev.chebvander(NODES[1::2], DEGREE // 2) @ np.linalg.inv(
@@ -70,15 +70,16 @@ class Curve(SmoothManifoldBase):
     Parameters
     ----------
     function : callable
-        Takes parameters, an ndarray of shape (n,), and returns points, (n, d), in units of X. It is called
-        at construction only. Smooth, with a speed that does not vanish.
+        Takes parameters, an ndarray of shape (n,), and returns points, (n, d), in units of X. It is
+        called at construction only. Smooth, with a speed that does not vanish.
     start, stop : float
         The range of the parameter.
     closed : bool, default=False
         Whether the end joins the start, smoothly. The end points of an open curve are points of it.
     tolerance : float, default=1e-10
-        Error of the half-degree series at which a panel is accepted, in units of the curve's largest
-        distance from its mean. The error of the full series is far smaller, commonly rounding.
+        Error of the half-degree series at which a panel is accepted, in units of the curve's
+        largest distance from its mean. The error of the full series is far smaller, commonly
+        rounding.
     memory_limit : float, default=64
         MiB of temporaries; more is hardly faster.
 
@@ -97,27 +98,27 @@ class Curve(SmoothManifoldBase):
     TypeError
         If a parameter has the wrong type.
     ValueError
-        If a parameter is out of range, the function does not return finite points, the curve has
-        a corner, a jump or a standstill that is found, or the tolerance is not reached with 1024 panels or
-        12 halvings of one; the message gives the error that was.
+        If a parameter is out of range, the function does not return finite points, the curve has a
+        corner, a jump or a standstill that is found, or the tolerance is not reached with 1024
+        panels or 12 halvings of one; the message gives the error that was.
 
     Notes
     -----
     A query is compared with a table of 32 points a panel; the three lowest of the local minima are
-    followed by twelve steps of Newton's method for the Chebyshev series of the squared distance, kept
-    within their cells by bisection; the nearest of the three wins. Projections are exact to some 1e-13 of
-    the size of the curve, away from centers of curvature, where they are as ill-conditioned as the
-    problem. At points with several nearest ones, one of them is the answer. The projection
-    to an end point does not move with the query: its derivative is 0.
+    followed by twelve steps of Newton's method for the Chebyshev series of the squared distance,
+    kept within their cells by bisection; the nearest of the three wins. Projections are exact to
+    some 1e-13 of the size of the curve, away from centers of curvature, where they are as
+    ill-conditioned as the problem. At points with several nearest ones, one of them is the answer.
+    The projection to an end point does not move with the query: its derivative is 0.
 
-    Everything happens in the affine hull of the curve, of dimension r, to rounding. n projections cost
-    O(n d r) for the way there and back, and O(n r n_panels) for the table. Tensors of lower precision are
-    computed in double, where the device has that.
+    Everything happens in the affine hull of the curve, of dimension r, to rounding. n projections
+    cost O(n d r) for the way there and back, and O(n r n_panels) for the table. Tensors of lower
+    precision are computed in double, where the device has that.
 
     References
     ----------
-    Trefethen, Approximation Theory and Approximation Practice, 2013. Federer, Curvature measures, 1959,
-    Theorem 4.18, for the reach.
+    Trefethen, Approximation Theory and Approximation Practice, 2013. Federer, Curvature measures,
+    1959, Theorem 4.18, for the reach.
 
     Examples
     --------
@@ -147,7 +148,9 @@ class Curve(SmoothManifoldBase):
         memory_limit: float = 64,
     ) -> None:
         if not callable(function):
-            raise TypeError(f"function={function!r} is not callable; expected t (n,) -> points (n, d).")
+            raise TypeError(
+                f"function={function!r} is not callable; expected t (n,) -> points (n, d)."
+            )
         if not isinstance(closed, bool | np.bool_):
             raise TypeError(f"closed={closed!r} has type {type(closed).__name__}; expected a bool.")
         self.range = (
@@ -155,7 +158,9 @@ class Curve(SmoothManifoldBase):
             check_real("stop", stop, minimum=-np.inf),
         )
         if not start < stop:
-            raise ValueError(f"start={start!r} and stop={stop!r}; expected start < stop. Swap them.")
+            raise ValueError(
+                f"start={start!r} and stop={stop!r}; expected start < stop. Swap them."
+            )
         self.closed = bool(closed)
         self.tolerance = check_real("tolerance", tolerance)
         self.memory_limit = check_real("memory_limit", memory_limit, hint="It is in MiB.")
@@ -169,8 +174,10 @@ class Curve(SmoothManifoldBase):
 
     # ------------------------------------------------------------------------------ construction
 
-    def _tabulate(self, function: Callable[[np.ndarray], Any]) -> tuple[np.ndarray, np.ndarray, float]:
-        """Return the ends of the panels, (p, 2), the values at their nodes, (p, 25, d), and the error."""
+    def _tabulate(
+        self, function: Callable[[np.ndarray], Any]
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        """Return the ends of panels, (p, 2), values at their nodes, (p, 25, d), and the error."""
         marks = np.linspace(*self.range, FIRST_PANELS + 1)
         waiting = np.stack([marks[:-1], marks[1:]], axis=1)
         accepted: list[tuple[np.ndarray, np.ndarray]] = []
@@ -191,13 +198,16 @@ class Curve(SmoothManifoldBase):
             if fine.all():
                 break
             rough, middle = waiting[~fine], middle[~fine, None]
-            waiting = np.concatenate([np.hstack([rough[:, :1], middle]), np.hstack([middle, rough[:, 1:]])])
+            waiting = np.concatenate(
+                [np.hstack([rough[:, :1], middle]), np.hstack([middle, rough[:, 1:]])]
+            )
             if halvings == MOST_HALVINGS or n_accepted + len(waiting) > MOST_PANELS:
                 where = rough[error[~fine].argmax()].mean()
                 raise ValueError(
-                    f"the curve is not smooth enough near t={where:.6g}: the interpolation error there is "
-                    f"{error.max():.3g} of the curve's size after {halvings} halvings; expected at most "
-                    f"tolerance={self.tolerance:g}. Cut it into smooth pieces, or raise tolerance."
+                    f"the curve is not smooth enough near t={where:.6g}: the interpolation error "
+                    f"there is {error.max():.3g} of the curve's size after {halvings} halvings; "
+                    f"expected at most tolerance={self.tolerance:g}. Cut it into smooth pieces, "
+                    "or raise tolerance."
                 )
         edges, values = (np.concatenate(parts) for parts in zip(*accepted, strict=True))
         order = np.argsort(edges[:, 0])
@@ -215,8 +225,8 @@ class Curve(SmoothManifoldBase):
             panel, cell = np.unravel_index(speed.argmin(), speed.shape)
             t = edges[panel] @ [1 - cell / CELLS, cell / CELLS]
             raise ValueError(
-                f"the curve stands still at t={t:.6g}, where it has no tangent; expected a speed above 0. "
-                "Pass another parametrisation, or another range."
+                f"the curve stands still at t={t:.6g}, where it has no tangent; expected a speed "
+                "above 0. Pass another parametrisation, or another range."
             )
         joints = (points[:, 0], points[:, -1]), (velocities[:, 0], velocities[:, -1])
         sizes = np.linalg.norm(points, axis=2).max(), fastest
@@ -227,8 +237,9 @@ class Curve(SmoothManifoldBase):
             if jumps.max(initial=0.0) > JUMP * size:
                 t = edges[jumps.argmax(), 1]
                 raise ValueError(
-                    f"the {what} of the curve jumps by {jumps.max() / size:.3g} of its size at t={t:.6g}; "
-                    "expected a smooth curve. Cut it there, or pass closed=False if its ends do not meet."
+                    f"the {what} of the curve jumps by {jumps.max() / size:.3g} of its size at "
+                    f"t={t:.6g}; expected a smooth curve. Cut it there, or pass closed=False if "
+                    "its ends do not meet."
                 )
 
     def _build_table(self, edges: np.ndarray, coefficients: np.ndarray) -> None:
@@ -240,7 +251,8 @@ class Curve(SmoothManifoldBase):
         relative = np.einsum("jk,pkr->pjr", chebyshev.chebvander(fine, DEGREE)[:, 1:], series)
         half_squares = np.sum(relative**2, axis=2) / 2
         half_squares = half_squares @ np.linalg.inv(chebyshev.chebvander(fine, 2 * DEGREE)).T
-        # Cells, in order; the far end of an open curve is one more point, at the end of the last cell.
+        # Cells, in order; the far end of an open curve is one more point, at the end of the last
+        # cell.
         place = np.tile(np.linspace(-1, 1, CELLS, endpoint=False), n_panels)
         panel = np.repeat(np.arange(n_panels), CELLS)
         if not self.closed:
@@ -270,11 +282,13 @@ class Curve(SmoothManifoldBase):
     def reach(self) -> float:
         """An estimate of the reach, not below the true one but for rounding.
 
-        The smaller of the least radius of curvature, and of |q - p|^2 / (2 dist(q - p, T_p)) over pairs of
-        points (Federer), T_p the tangent line at p, or half of it at an end point; over the table, or 2048
-        of its points.
+        The smaller of the least radius of curvature, and of |q - p|^2 / (2 dist(q - p, T_p)) over
+        pairs of points (Federer), T_p the tangent line at p, or half of it at an end point; over
+        the table, or 2048 of its points.
         """
-        *_, place, panel, points, velocities, _ = self._constants.like(torch.empty(0, dtype=torch.float64))
+        *_, place, panel, points, velocities, _ = self._constants.like(
+            torch.empty(0, dtype=torch.float64)
+        )
         acceleration = self._at(panel, place, 2)
         tangents = velocities / torch.linalg.vector_norm(velocities, dim=1, keepdim=True)
         bend = acceleration - (acceleration * tangents).sum(1, keepdim=True) * tangents
@@ -314,13 +328,15 @@ class Curve(SmoothManifoldBase):
         t = check_real_array("t", t)
         start, stop = self.range
         if t.ndim != 1 or not np.all(np.isfinite(t)):
-            raise ValueError(f"t of shape {t.shape} is no finite array of shape (n,); pass t.ravel().")
+            raise ValueError(
+                f"t of shape {t.shape} is no finite array of shape (n,); pass t.ravel()."
+            )
         if self.closed:
             t = start + np.mod(t - start, stop - start)
         elif np.any((t < start) | (t > stop)):
             raise ValueError(
-                f"t ranges from {t.min():g} to {t.max():g}; expected {start:g} to {stop:g}, for the curve "
-                "is open. Clip it."
+                f"t ranges from {t.min():g} to {t.max():g}; expected {start:g} to {stop:g}, for "
+                "the curve is open. Clip it."
             )
         like = torch.empty(0, dtype=torch.float64)
         center, basis, edges, *_ = self._constants.like(like)
@@ -395,7 +411,9 @@ class Curve(SmoothManifoldBase):
         n_table, r = points.shape
         bytes_per_row = x.element_size() * (5 * n_table + CANDIDATES * DEGREE * (2 * r + 12))
         z = (x - center) @ basis
-        feet = [self._foot_of_tile(z[tile]) for tile in tiles(len(z), bytes_per_row, self.memory_limit)]
+        feet = [
+            self._foot_of_tile(z[tile]) for tile in tiles(len(z), bytes_per_row, self.memory_limit)
+        ]
         return _Foot(*(torch.cat(parts) for parts in zip(*feet, strict=True)))
 
     def _foot_of_tile(self, z: torch.Tensor) -> _Foot:
@@ -422,7 +440,7 @@ class Curve(SmoothManifoldBase):
         return _Foot(points.gather(1, best[:, :, None].expand(-1, 1, z.shape[1]))[:, 0], *chosen)
 
     def _cells(self, z: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return panel, bounds, first guess and whether at an end, of the cells with the nearest minima."""
+        """Return panels, bounds, first guesses and ends for the cells of the nearest minima."""
         *_, place, panel, points, velocities, squares = self._constants.like(z)
         distances = torch.addmm(squares, z, points.T, alpha=-2)
         if self.closed:
@@ -456,8 +474,8 @@ def _evaluate(function: Callable[[np.ndarray], Any], t: np.ndarray) -> np.ndarra
     values = check_real_array("function(t)", function(t))
     if values.ndim != 2 or len(values) != len(t) or values.shape[1] == 0:
         raise ValueError(
-            f"function returned shape {values.shape} for {len(t)} parameters; expected ({len(t)}, d). "
-            "Stack the coordinates with axis=1."
+            f"function returned shape {values.shape} for {len(t)} parameters; expected ({len(t)}, "
+            "d). Stack the coordinates with axis=1."
         )
     finite = np.isfinite(values).all(axis=1)
     if not finite.all():

@@ -41,22 +41,24 @@ def intrinsic_dimension(X: Any, method: str = "two-nn", n_neighbors: int = 10) -
     TypeError
         If a parameter has the wrong type.
     ValueError
-        If X is not two-dimensional and finite or has fewer than three distinct rows, if there are no
-        more distinct rows than neighbours, or if all neighbours are equally far, as in a lattice.
+        If X is not two-dimensional and finite or has fewer than three distinct rows, if there are
+        no more distinct rows than neighbours, or if all neighbours are equally far, as in a
+        lattice.
 
     Notes
     -----
-    "two-nn": with mu = r_2/r_1 sorted, and F = i/n, the slope through zero of -log(1 - F) over log mu,
-    without the largest tenth. "mle": the inverse of the mean over all rows and j < n_neighbors of
-    log(T_k/T_j), T_j the distance to neighbour j; averaging inverses, not estimates, removes most of
-    the bias for few neighbours. Both underestimate dimensions above ten or so unless n is huge.
+    "two-nn": with mu = r_2/r_1 sorted, and F = i/n, the slope through zero of -log(1 - F) over log
+    mu, without the largest tenth. "mle": the inverse of the mean over all rows and j < n_neighbors
+    of log(T_k/T_j), T_j the distance to neighbour j; averaging inverses, not estimates, removes
+    most of the bias for few neighbours. Both underestimate dimensions above ten or so unless n is
+    huge.
 
     Costs the nearest neighbours: O(n log n) up to ten features, else O(n^2 d).
 
     References
     ----------
-    Facco, d'Errico, Rodriguez & Laio, Scientific Reports 7, 2017. Levina & Bickel, NIPS 2004. MacKay &
-    Ghahramani, Comments on "Maximum likelihood estimation of intrinsic dimension", 2005.
+    Facco, d'Errico, Rodriguez & Laio, Scientific Reports 7, 2017. Levina & Bickel, NIPS 2004.
+    MacKay & Ghahramani, Comments on "Maximum likelihood estimation of intrinsic dimension", 2005.
 
     Examples
     --------
@@ -65,7 +67,7 @@ def intrinsic_dimension(X: Any, method: str = "two-nn", n_neighbors: int = 10) -
     >>> X = np.random.default_rng(0).normal(size=(2000, 3))
     >>> X /= np.linalg.norm(X, axis=1, keepdims=True)
     >>> round(intrinsic_dimension(X), 1), round(intrinsic_dimension(X, "mle"), 1)
-    (2.1, 2.0)
+    (2.0, 2.0)
     """
     check_choice("method", method, ("two-nn", "mle"))
     n_neighbors = check_integer("n_neighbors", n_neighbors, minimum=2)
@@ -85,8 +87,9 @@ def intrinsic_dimension(X: Any, method: str = "two-nn", n_neighbors: int = 10) -
     logs = np.log(distances[:, -1:] / distances[:, :-1])
     if not logs.any():
         raise ValueError(
-            f"the {k} nearest neighbours of every row of X are equally far, as in a lattice; no dimension "
-            "can be told from their distances. Pass the number of components as an integer."
+            f"the {k} nearest neighbours of every row of X are equally far, as in a lattice; no "
+            "dimension can be told from their distances. Pass the number of components as an "
+            "integer."
         )
     if method == "mle":
         return float(1 / logs.mean())

@@ -46,12 +46,13 @@ class Sphere(SmoothManifoldBase):
     -----
     With u the direction from the center to x in the subspace and rho the distance there, the
     projection is center + radius u, its derivative radius / rho on the tangent space, and the reach
-    the radius. Bases of the tangent space are the last columns of the Householder matrix whose first
-    is -+u, turned so that u and they are positively oriented: on a circle they run counterclockwise.
+    the radius. Bases of the tangent space are the last columns of the Householder matrix whose
+    first is -+u, turned so that u and they are positively oriented: on a circle they run
+    counterclockwise.
 
-    At points above the center all directions are equally near: their projection is the one along the
-    first column of `basis`. The derivative there is infinite; what is given is radius over an offset of
-    one unit in the last place of the radius.
+    At points above the center all directions are equally near: their projection is the one along
+    the first column of `basis`. The derivative there is infinite; what is given is radius over an
+    offset of one unit in the last place of the radius.
 
     n projections cost O(n d k), and are exact to rounding.
 
@@ -72,14 +73,16 @@ class Sphere(SmoothManifoldBase):
         center = check_real_array("center", center)
         if center.ndim != 1 or not np.all(np.isfinite(center)):
             raise ValueError(
-                f"center={center!r} has shape {center.shape}; expected one point of shape (d,), finite."
+                f"center={center!r} has shape {center.shape}; expected one point of shape (d,), "
+                "finite."
             )
         self.radius = check_real("radius", radius, hint="It is in units of X.")
         given = np.eye(len(center)) if basis is None else check_real_array("basis", basis)
         if given.ndim != 2 or len(given) != len(center) or not 2 <= given.shape[1] <= len(center):
             raise ValueError(
-                f"basis has shape {given.shape} for a center of shape {center.shape}; expected (d, k + 1) "
-                "with 1 <= k < d, the directions of the subspace that holds the sphere."
+                f"basis has shape {given.shape} for a center of shape {center.shape}; expected "
+                "(d, k + 1) with 1 <= k < d, the directions of the subspace that holds the "
+                "sphere."
             )
         if not np.all(np.isfinite(given)):
             raise ValueError("basis must be finite; got NaN or infinity. Pass finite directions.")
@@ -179,6 +182,6 @@ class Circle(Sphere):
         super().__init__(center, radius, basis)
         if self.dimension != 1:
             raise ValueError(
-                f"basis has shape {self.basis.shape}; expected (d, 2), two directions of the circle's "
-                "plane. In more than two dimensions it cannot be left out."
+                f"basis has shape {self.basis.shape}; expected (d, 2), two directions of the "
+                "circle's plane. In more than two dimensions it cannot be left out."
             )
