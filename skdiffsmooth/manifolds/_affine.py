@@ -130,7 +130,8 @@ class AffineSubspace(SmoothManifoldBase):
 
     def _tangent(self, x: torch.Tensor) -> torch.Tensor:
         _, basis = self._constants.like(x)
-        return basis.expand(len(x), *basis.shape)
+        # What is written to the answer must not reach the subspace.
+        return basis.clone().expand(len(x), *basis.shape)
 
     def _projection_derivative(self, x: torch.Tensor) -> torch.Tensor:
         identity = torch.eye(self.dimension, dtype=x.dtype, device=x.device)

@@ -150,7 +150,7 @@ class ManifoldBase(ABC):
         Returns
         -------
         ndarray or torch.Tensor of shape (n, d, k)
-            Orthonormal columns. Rows may share memory where their tangent spaces are the same.
+            Orthonormal columns; read-only where all tangent spaces are one.
 
         Raises
         ------
@@ -245,7 +245,13 @@ def across_border(method: Callable[[torch.Tensor], torch.Tensor], X: Any, n_feat
             "finite numbers. Drop those rows or impute them."
         )
     answer = method(x)
-    return answer if is_tensor else answer.numpy()
+    if is_tensor:
+        return answer
+    array = answer.numpy()
+    if array.size and 0 in array.strides:
+        # Rows that share their memory must not be written to.
+        array.flags.writeable = False
+    return array
 
 
 def in_double(x: torch.Tensor) -> torch.Tensor:
@@ -330,21 +336,23 @@ def check_idempotent(manifold: Manifold, X: Any) -> None:
     """
     once = manifold.project(X)
     twice = manifold.project(once)
+    precision = torch.finfo(torch.as_tensor(once).dtype).eps
     X, once, twice = (
-        np.asarray(torch.as_tensor(rows).cpu(), dtype=float) for rows in (X, once, twice)
+        np.asarray(torch.as_tensor(rows).detach().cpu(), dtype=float) for rows in (X, once, twice)
     )
-    if len(X) == 0:
-        return
-    gap = np.linalg.norm(twice - once, axis=1).max()
-    size = np.abs(X).max()
-    # A single row has no spread, so its own size stands in.
-    scale = np.linalg.norm(X - X.mean(axis=0), axis=1).max() or size or 1.0
+    # In units of the largest coordinate, whose square may not be a number.
+    size = float(np.abs(X).max(initial=0.0)) or 1.0
+    gap = np.linalg.norm((twice - once) / size, axis=1).max(initial=0.0)
+    spread = (
+        np.linalg.norm((X - X.mean(axis=0)) / size, axis=1).max(initial=0.0) if len(X) > 1 else 1.0
+    )
+    # Equal rows have no spread, so their own size stands in.
+    scale = spread or 1.0
     # What far-away coordinates cannot resolve is no fault of the manifold.
-    precision = np.finfo(np.float64).eps if once.dtype == np.float64 else np.finfo(np.float32).eps
-    if not gap <= IDEMPOTENT * scale + 16 * precision * size:
+    if not gap <= IDEMPOTENT * scale + 16 * precision:
         raise ValueError(
-            f"manifold={manifold!r} is not idempotent: projections move by up to {gap:.3g} when "
-            f"they are projected again, {gap / scale:.1e} of the data's scale {scale:.3g}; "
-            f"expected at most {IDEMPOTENT:.0e} of it. Use more iterations or neighbours, or mend "
-            "its `project`."
+            f"manifold={manifold!r} is not idempotent: projections move by up to {gap * size:.3g} when "
+            f"they are projected again, {gap / scale:.1e} of the data's scale {scale * size:.3g}; "
+            f"expected at most {IDEMPOTENT:.0e} of it. Use more iterations or neighbours, or mend its "
+            "`project`."
         )

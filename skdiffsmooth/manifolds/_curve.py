@@ -292,9 +292,9 @@ class Curve(SmoothManifoldBase):
         acceleration = self._at(panel, place, 2)
         tangents = velocities / torch.linalg.vector_norm(velocities, dim=1, keepdim=True)
         bend = acceleration - (acceleration * tangents).sum(1, keepdim=True) * tangents
-        curvature = torch.linalg.vector_norm(bend, dim=1) / (velocities**2).sum(1)
+        radii = (velocities**2).sum(1) / torch.linalg.vector_norm(bend, dim=1)
         chosen = torch.linspace(0, len(points) - 1, min(len(points), REACH_POINTS)).round().long()
-        p, tangents, smallest = points[chosen], tangents[chosen], 1 / float(curvature.max())
+        p, tangents, smallest = points[chosen], tangents[chosen], float(radii.min())
         for i in range(len(p)):
             chord = p - p[i]
             along = chord @ tangents[i]

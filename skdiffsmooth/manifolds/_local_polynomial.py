@@ -176,7 +176,7 @@ class LocalPolynomialManifold(ManifoldBase, BaseEstimator):
         degree = check_integer("degree", self.degree)
         if degree not in DEGREES:
             raise ValueError(f"degree={degree} is not available; expected 1, 2 or 3.")
-        check_integer("n_iterations", self.n_iterations)
+        n_iterations = check_integer("n_iterations", self.n_iterations)
         memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
         hull = AffineHull.of(points)
         if hull.dimension == 0:
@@ -189,6 +189,8 @@ class LocalPolynomialManifold(ManifoldBase, BaseEstimator):
         validate_data(self, X, reset=True, skip_check_array=True)
         self.n_components_, self.n_neighbors_ = n_components, n_neighbors
         self.points_, self.weights_ = points, weights
+        # As fitted, whatever is set later.
+        self._degree, self._n_iterations, self._memory_limit = degree, n_iterations, memory_limit
         self._nearest = NearestPoints(coordinates, memory_limit)
         self._constants = Constants(hull.center, hull.basis, coordinates, weights)
         self._derivatives = Constants(_derivative(n_components, degree))
@@ -240,18 +242,19 @@ class LocalPolynomialManifold(ManifoldBase, BaseEstimator):
         x = in_double(x)
         center, basis, coordinates, _ = self._constants.like(x)
         z = (x - center) @ basis
-        n_terms = math.comb(self.n_components_ + self.degree, self.degree)
+        n_terms = math.comb(self.n_components_ + self._degree, self._degree)
         r, n_derivatives = coordinates.shape[1], self.n_components_ + 1
         bytes_per_row = 8 * (4 * self.n_neighbors_ * (r + n_terms) + n_derivatives * n_terms * r)
         places = [
-            self._place_of_tile(z[tile]) for tile in tiles(len(z), bytes_per_row, self.memory_limit)
+            self._place_of_tile(z[tile])
+            for tile in tiles(len(z), bytes_per_row, self._memory_limit)
         ]
         place = _Place(*(torch.cat(parts) for parts in zip(*places, strict=True)))
         n_lowered = int(place.lowered.sum())
         if n_lowered:
             warnings.warn(
                 f"the neighbours of {n_lowered} of {len(x)} projections do not determine "
-                f"polynomials of degree={self.degree}; ones of lower degree were used. Raise "
+                f"polynomials of degree={self._degree}; ones of lower degree were used. Raise "
                 "n_neighbors, or lower degree or n_components.",
                 UserWarning,
                 stacklevel=4,
@@ -267,7 +270,7 @@ class LocalPolynomialManifold(ManifoldBase, BaseEstimator):
         among = distances[:, :1] < AMONG * distances[:, -1:]
         p = torch.where(among, z, coordinates[nearest[:, 0]])
         relaxation, before = z.new_ones(len(z), 1), torch.zeros_like(z)
-        for _ in range(self.n_iterations):
+        for _ in range(self._n_iterations):
             coefficients, lowered = self._surface(p)
             step, jacobian = self._nearest_on(coefficients, z - p)
             # Irons & Tuck's secant of the last two steps: planes turn as they move, so that plain
@@ -303,7 +306,7 @@ class LocalPolynomialManifold(ManifoldBase, BaseEstimator):
         ]
         # The plane of principal axes: what least squares of degree 1 over them would find.
         plane = torch.cat([mean - mean @ axes.mT @ axes, axes], dim=1)
-        coefficients, lowered = self._fit(root * rows, rows @ axes.mT, root, plane, self.degree)
+        coefficients, lowered = self._fit(root * rows, rows @ axes.mT, root, plane, self._degree)
         return width[:, :, None] * coefficients, lowered
 
     def _fit(
@@ -337,7 +340,7 @@ class LocalPolynomialManifold(ManifoldBase, BaseEstimator):
         second = torch.einsum("jab,lbc->jlac", derivative, derivative)
         s = target.new_zeros(len(target), self.n_components_)
         for _ in range(NEWTON_STEPS):
-            powers = _monomials(s, self.degree)
+            powers = _monomials(s, self._degree)
             left = target - torch.einsum("na,nar->nr", powers, coefficients)
             jacobian = torch.einsum("na,njar->nrj", powers, first)
             metric = jacobian.mT @ jacobian
@@ -351,7 +354,7 @@ class LocalPolynomialManifold(ManifoldBase, BaseEstimator):
             s = s + (directions @ (directions.mT @ gradient / curvatures))[:, :, 0]
             # Not out of the neighbourhood, where the polynomial knows nothing.
             s = s / torch.linalg.vector_norm(s, dim=1, keepdim=True).clamp_min(1)
-        powers = _monomials(s, self.degree)
+        powers = _monomials(s, self._degree)
         return (
             torch.einsum("na,nar->nr", powers, coefficients),
             torch.einsum("na,njar->nrj", powers, first),
