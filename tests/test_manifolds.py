@@ -101,7 +101,7 @@ SAMPLED = {
 LEARNED = {
     f"learned, degree {degree}": (
         3,
-        lambda by, degree=degree: LocalPolynomialManifold(2, degree=degree, n_iterations=20).fit(
+        lambda by, degree=degree: LocalPolynomialManifold(2, degree=degree).fit(
             moved(sphere_points(300, 0), by)
         ),
     )
@@ -130,7 +130,7 @@ def build(name):
 
 @pytest.mark.parametrize("name", ALL)
 def test_promises(name):
-    """1e-10 is rounding for the exact ones; 1e-7 what 20 iterations leave for those learned."""
+    """1e-10 is rounding with room to spare; deep inside, thirty fits of planes leave more."""
     manifold, X = build(name)
     before = X.copy()
     d, k = manifold.n_features, manifold.dimension
@@ -141,7 +141,7 @@ def test_promises(name):
     P, T = manifold.project(X), manifold.tangent(X)
     assert (P.shape, T.shape, manifold.distance(X).shape) == ((25, d), (25, d, k), (25,))
     assert P.dtype == T.dtype == np.float64
-    atol = 1e-7 if name in LEARNED else 1e-10
+    atol = 1e-6 if name == "learned, degree 1" else 1e-10
     np.testing.assert_allclose(manifold.project(P), P, rtol=0, atol=atol)
     np.testing.assert_allclose(manifold.distance(P), 0, atol=atol)
     expected = np.linalg.norm(X - P, axis=1)
@@ -465,6 +465,14 @@ def test_no_point_of_a_curve_is_nearer(function, start, stop, closed):
     np.testing.assert_allclose(tabulated.points(t), function(t), rtol=0, atol=1e-11)
 
 
+def test_rows_beside_the_medial_axis_go_to_their_own_side():
+    """Of two feet with a difference far below the spacing of the table, the nearer is found."""
+    offsets = 1e-9 * np.random.RandomState(0).choice([-1, 1], 40)
+    X = np.stack([np.linspace(-1.4, 1.4, 40), offsets], axis=1)
+    P = Curve(ellipse, 0.01, 0.01 + TURN, True).project(X)
+    np.testing.assert_array_equal(np.sign(P[:, 1]), np.sign(offsets))
+
+
 def test_feet_are_exact():
     """Of rows at known normals of the knot, where the nearest point is known: 1e-11, not 1e-8."""
     t = np.linspace(0.1, 6, 200)
@@ -620,6 +628,16 @@ def test_nearest_of_the_points(d, memory_limit):
     np.testing.assert_array_equal(cloud.project(points), points)
 
 
+def test_nearest_in_clusters_far_apart():
+    """Squares of 1e6 hide which of the points in a cluster is nearest; some more are measured."""
+    rng = np.random.RandomState(0)
+    centers = np.array([[1e6], [-1e6]])
+    points, X = ((centers[:, :, None] + 0.1 * rng.normal(size=(2, 100, 12))) for _ in range(2))
+    points, X = points.reshape(-1, 12), X.reshape(-1, 12)
+    expected = [points[np.sum((points - x) ** 2, axis=1).argmin()] for x in X]
+    np.testing.assert_array_equal(PointCloud(points, 1).project(X), expected)
+
+
 @pytest.mark.parametrize("d", [2, 11])
 def test_tree_and_products_agree(d):
     """Also in the order of neighbours: the tangents are the same."""
@@ -720,19 +738,19 @@ def slow_surface(p, rows, weights, n_neighbors, k, degree):
 def test_projections_are_on_their_own_surface_and_perpendicular_to_it(degree):
     """The definition, on rows with noise and weights: the local polynomial is at p for s = 0 there.
 
-    1e-7 is what thirty iterations leave of degree 1.
+    1e-6 allows for the difference quotient.
     """
     rng = np.random.RandomState(0)
     rows = sphere_points(400, 0) * [1.3, 1.0, 0.8] + 0.01 * rng.normal(size=(400, 3))
     weights = rng.uniform(0.5, 2, 400)
-    learned = LocalPolynomialManifold(2, degree=degree, n_neighbors=40, n_iterations=30)
+    learned = LocalPolynomialManifold(2, degree=degree, n_neighbors=40)
     learned.fit(rows, sample_weight=weights)
     X = sphere_points(12, 1) * [1.3, 1.0, 0.8] + 0.1 * rng.normal(size=(12, 3))
     P = learned.project(X)
     step = 1e-4
     for x, p, tangent in zip(X, P, learned.tangent(X), strict=True):
         surface = slow_surface(p, rows, weights, 40, 2, degree)
-        np.testing.assert_allclose(surface(np.zeros((1, 2)))[0], p, rtol=0, atol=1e-7)
+        np.testing.assert_allclose(surface(np.zeros((1, 2)))[0], p, rtol=0, atol=1e-11)
         derivative = (surface(step * np.eye(2)) - surface(-step * np.eye(2))) / (2 * step)
         np.testing.assert_allclose(derivative @ (x - p), 0, atol=1e-6)
         along = derivative @ tangent @ tangent.T
@@ -743,7 +761,7 @@ def test_rates():
     """Of the mean distance to a sphere, from queries off it, over 400 to 6400 rows.
 
     The spacing falls by 4, so a surface of degree 1 should improve by 16 and one of degree 2 by 64 (by
-    256 where the error of odd order cancels); measured are 10 and 121. Neighbourhoods grow with log N.
+    256 where the error of odd order cancels); measured are 11 and 127. Neighbourhoods grow with log N.
     """
     X = sphere_points(200, 1) * np.random.RandomState(2).uniform(0.8, 1.2, (200, 1))
     gains = {}
@@ -758,13 +776,13 @@ def test_rates():
     assert gains[2] > 4 * gains[1]
 
 
-@pytest.mark.parametrize(("degree", "gap"), [(1, 1e-6), (2, 1e-12), (3, 1e-12)])
-def test_gap_of_idempotence(degree, gap):
-    """As the docstring has it, with the default iterations."""
+@pytest.mark.parametrize("degree", [1, 2, 3])
+def test_gap_of_idempotence(degree):
+    """As the docstring has it, with the default iterations; planes need the secant for that."""
     X = sphere_points(300, 1) * np.random.RandomState(2).uniform(0.7, 1.3, (300, 1))
     learned = LocalPolynomialManifold(2, degree=degree).fit(sphere_points(400, 0))
     P = learned.project(X)
-    assert np.linalg.norm(learned.project(P) - P, axis=1).max() < gap
+    assert np.linalg.norm(learned.project(P) - P, axis=1).max() < 1e-13
 
 
 def test_noise_is_averaged():
@@ -813,12 +831,17 @@ def test_degenerate_neighbourhoods(rows, degree):
         LocalPolynomialManifold(2, degree=1, n_neighbors=12).fit(rows).project(X)
 
 
-def test_far_queries_give_numbers():
-    """Nothing is promised but that: the center of the sphere, and rows a hundred radii away."""
-    learned = LocalPolynomialManifold(2).fit(sphere_points(300, 0))
-    P = learned.project(np.concatenate([np.zeros((1, 3)), 100 * sphere_points(5, 1)]))
-    assert np.all(np.isfinite(P))
-    assert np.abs(np.linalg.norm(P, axis=1) - 1).max() < 0.1
+@pytest.mark.parametrize("degree", [2, 3])
+@pytest.mark.parametrize("radius", [0.3, 3, 30])
+def test_queries_beyond_the_reach(degree, radius):
+    """Still perpendicular feet on the right side of the sphere, if less accurate ones."""
+    directions = sphere_points(100, 1)
+    learned = LocalPolynomialManifold(2, degree=degree).fit(sphere_points(400, 0))
+    P = learned.project(radius * directions)
+    np.testing.assert_allclose(P, directions, rtol=0, atol=0.1)
+    along = np.einsum("nd,ndk->nk", radius * directions - P, learned.tangent(radius * directions))
+    np.testing.assert_allclose(along, 0, atol=1e-10 * radius)
+    assert np.all(np.isfinite(learned.project(np.zeros((1, 3)))))
 
 
 def test_it_is_an_estimator():

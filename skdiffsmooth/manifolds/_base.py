@@ -336,23 +336,22 @@ def check_idempotent(manifold: Manifold, X: Any) -> None:
     """
     once = manifold.project(X)
     twice = manifold.project(once)
-    precision = torch.finfo(torch.as_tensor(once).dtype).eps
+    precision = torch.finfo(once.dtype if isinstance(once, torch.Tensor) else torch.float64).eps
     X, once, twice = (
-        np.asarray(torch.as_tensor(rows).detach().cpu(), dtype=float) for rows in (X, once, twice)
+        np.asarray(rows.detach().cpu() if isinstance(rows, torch.Tensor) else rows, dtype=float)
+        for rows in (X, once, twice)
     )
+    if len(X) == 0:
+        return
     # In units of the largest coordinate, whose square may not be a number.
-    size = float(np.abs(X).max(initial=0.0)) or 1.0
-    gap = np.linalg.norm((twice - once) / size, axis=1).max(initial=0.0)
-    spread = (
-        np.linalg.norm((X - X.mean(axis=0)) / size, axis=1).max(initial=0.0) if len(X) > 1 else 1.0
-    )
+    size = float(np.abs(X).max()) or 1.0
+    gap = np.linalg.norm((twice - once) / size, axis=1).max()
     # Equal rows have no spread, so their own size stands in.
-    scale = spread or 1.0
+    scale = np.linalg.norm((X - X.mean(axis=0)) / size, axis=1).max() or 1.0
     # What far-away coordinates cannot resolve is no fault of the manifold.
     if not gap <= IDEMPOTENT * scale + 16 * precision:
         raise ValueError(
             f"manifold={manifold!r} is not idempotent: projections move by up to {gap * size:.3g} when "
             f"they are projected again, {gap / scale:.1e} of the data's scale {scale * size:.3g}; "
-            f"expected at most {IDEMPOTENT:.0e} of it. Use more iterations or neighbours, or mend its "
-            "`project`."
+            f"expected at most {IDEMPOTENT:.0e} of it. Use more neighbours, or mend its `project`."
         )

@@ -41,8 +41,8 @@ INDEPENDENT = 1e-6
 # Curvature of the squared distance, in that of a flat surface, below which a step is shortened.
 LEAST_CURVATURE = 0.1
 
-# A query is among the rows if the nearest is nearer than the last neighbour by this factor.
-AMONG = 0.5
+# A step, in units of the neighbourhood, after which a place has arrived.
+ARRIVED = 1e-13
 
 # Bounds of the secant's share of a step.
 RELAXATIONS = 0.2, 2.0
@@ -69,9 +69,11 @@ class LocalPolynomialManifold(ManifoldBase, BaseEstimator):
         the higher the degree.
     n_neighbors : int or "auto", default="auto"
         Rows that a polynomial is fitted to, at least one more than it has coefficients. "auto" is
-        the larger of three times these and 4 log(n_points), or all rows if there are fewer.
-    n_iterations : int, default=10
-        Fits on the way of each projection; every one brings it nearer to the fixed point.
+        the larger of four times these and 6 log(n_points), or all rows if there are fewer; that is
+        enough for noise of half the rows' spacing.
+    n_iterations : int, default=30
+        Fits on the way of each projection, at most; it ends where it moves by rounding only, often
+        after five.
     memory_limit : float, default=64
         MiB of temporaries; more is hardly faster.
 
@@ -100,11 +102,11 @@ class LocalPolynomialManifold(ManifoldBase, BaseEstimator):
     grid) one of lower degree is fitted, down to the plane of principal axes, which always exists; a
     warning tells how often. It extrapolates: queries should be nearer to the rows than the reach.
 
-    `project` is idempotent up to what the iteration leaves. On 400 points of a unit sphere, with
-    queries up to 0.3 from it, the gap is at most 1e-14 for degrees 2 and 3, and 1e-6 for degree 1.
-    Noise of half the spacing of rows leaves several fixed points near each other, and gaps, until
-    n_neighbors is raised. The tangent is that of the last polynomial; x - project(x) is orthogonal
-    to it.
+    `project` is idempotent up to what the iteration leaves: on 400 points of a unit sphere, with
+    queries up to 0.3 from it, at most 1e-13 for each degree. Where noise is as large as the spacing
+    of the rows some neighbourhoods have several fixed points, or none that is found;
+    `check_idempotent` tells, and more neighbours help. The tangent is that of the last polynomial;
+    x - project(x) is orthogonal to it.
 
     A projection costs n_iterations times O(K (K + P^2) r + tree), with K neighbours, P coefficients
     and r the dimension of the affine hull of X. It is computed in double precision where the device
@@ -134,7 +136,7 @@ class LocalPolynomialManifold(ManifoldBase, BaseEstimator):
         n_components: int | str = "auto",
         degree: int = 2,
         n_neighbors: int | str = "auto",
-        n_iterations: int = 10,
+        n_iterations: int = 30,
         memory_limit: float = 64,
     ) -> None:
         self.n_components = n_components
@@ -201,7 +203,7 @@ class LocalPolynomialManifold(ManifoldBase, BaseEstimator):
         needed = n_terms + 1
         if isinstance(self.n_neighbors, str):
             check_choice("n_neighbors", self.n_neighbors, ("auto",), hint="Or pass an integer.")
-            number = min(n_points, max(3 * n_terms, math.ceil(4 * math.log(n_points))))
+            number = min(n_points, max(4 * n_terms, math.ceil(6 * math.log(n_points))))
         else:
             number = check_integer("n_neighbors", self.n_neighbors)
         if not needed <= number <= n_points:
@@ -264,32 +266,42 @@ class LocalPolynomialManifold(ManifoldBase, BaseEstimator):
     def _place_of_tile(self, z: torch.Tensor) -> _Place:
         """Iterate: fit a surface at p, move p to the point of the surface that is nearest to z."""
         coordinates = self._constants.like(z)[2]
-        distances, nearest = self._nearest.query(z, self.n_neighbors_)
-        # Far away all neighbours are equally far and bad ones, so the way begins at the nearest
-        # row. Among rows it begins at the query: a place on its own surface then stays where it is.
-        among = distances[:, :1] < AMONG * distances[:, -1:]
-        p = torch.where(among, z, coordinates[nearest[:, 0]])
+        _, nearest = self._nearest.query(z, 1)
+        p = coordinates[nearest[:, 0]]
+        place = _Place(
+            p.clone(),
+            z.new_zeros(*z.shape, self.n_components_),
+            torch.zeros(len(z), dtype=torch.bool, device=z.device),
+        )
+        moving = torch.arange(len(z), device=z.device)
         relaxation, before = z.new_ones(len(z), 1), torch.zeros_like(z)
         for _ in range(self._n_iterations):
-            coefficients, lowered = self._surface(p)
-            step, jacobian = self._nearest_on(coefficients, z - p)
+            coefficients, width, place.lowered[moving] = self._surface(p)
+            step, place.jacobian[moving] = self._nearest_on(coefficients, z[moving] - p)
+            place.points[moving] = p + step
             # Irons & Tuck's secant of the last two steps: planes turn as they move, so that plain
             # steps may shrink slowly, or go to and fro for ever.
             change = step - before
             secant = -relaxation * (before * change).sum(1, keepdim=True)
             squared = (change**2).sum(1, keepdim=True)
             secant = (secant / torch.where(squared > 0, squared, 1.0)).clamp(*RELAXATIONS)
-            relaxation = torch.where((before * before).sum(1, keepdim=True) > 0, secant, relaxation)
-            p, before, on_surface = p + relaxation * step, step, p + step
-        return _Place(on_surface, jacobian, lowered)
+            relaxation = torch.where((before**2).sum(1, keepdim=True) > 0, secant, relaxation)
+            left = torch.linalg.vector_norm(step, dim=1) > ARRIVED * width
+            state = moving, p + relaxation * step, step, relaxation
+            moving, p, before, relaxation = (part[left] for part in state)
+            if len(moving) == 0:
+                break
+        return place
 
-    def _surface(self, p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _surface(self, p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Fit the surfaces around places p.
 
         Returns
         -------
         coefficients : torch.Tensor of shape (n, P, r)
             Of x - p as a polynomial in s.
+        width : torch.Tensor of shape (n,)
+            The unit of s.
         lowered : torch.Tensor of shape (n,)
             Whether a lower degree was fitted.
         """
@@ -307,7 +319,7 @@ class LocalPolynomialManifold(ManifoldBase, BaseEstimator):
         # The plane of principal axes: what least squares of degree 1 over them would find.
         plane = torch.cat([mean - mean @ axes.mT @ axes, axes], dim=1)
         coefficients, lowered = self._fit(root * rows, rows @ axes.mT, root, plane, self._degree)
-        return width[:, :, None] * coefficients, lowered
+        return width[:, :, None] * coefficients, width[:, 0], lowered
 
     def _fit(
         self,
