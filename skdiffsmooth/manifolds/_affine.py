@@ -126,7 +126,7 @@ class AffineSubspace(SmoothManifoldBase):
 
     def _project(self, x: torch.Tensor) -> torch.Tensor:
         origin, basis = self._constants.like(x)
-        return origin + (x - origin) @ basis @ basis.T
+        return torch.addmm(origin, (x - origin) @ basis, basis.T)
 
     def _tangent(self, x: torch.Tensor) -> torch.Tensor:
         _, basis = self._constants.like(x)

@@ -31,8 +31,9 @@ CELLS = 32
 # Local minima of the table that are followed to the end. Where four branches of the curve are
 # equally near up to a squared cell, the nearest may be missed by as little.
 CANDIDATES = 3
-# Newton's method doubles the digits; bisection, its safeguard, acts in the first steps.
-ITERATIONS = 12
+# Newton's method doubles the digits; four steps were enough for rounding on all but one of 24
+# random curves, six for all. Bisection, its safeguard, acts in the first.
+ITERATIONS = 8
 # Speeds are compared up to this, relative to the largest.
 JUMP = 1e-6
 STANDSTILL = 1e-8
@@ -105,7 +106,7 @@ class Curve(SmoothManifoldBase):
     Notes
     -----
     A query is compared with a table of 32 points a panel; the three lowest of the local minima are
-    followed by twelve steps of Newton's method for the Chebyshev series of the squared distance,
+    followed by eight steps of Newton's method for the Chebyshev series of the squared distance,
     kept within their cells by bisection; the nearest of the three wins. Projections are exact to
     some 1e-13 of the size of the curve, away from centers of curvature, where they are as
     ill-conditioned as the problem. At points with several nearest ones, one of them is the answer.
@@ -367,7 +368,7 @@ class Curve(SmoothManifoldBase):
 
     def _project(self, x: torch.Tensor) -> torch.Tensor:
         center, basis, *_ = self._constants.like(in_double(x))
-        return (center + self._foot(x).points @ basis.T).to(x.dtype)
+        return torch.addmm(center, self._foot(x).points, basis.T).to(x.dtype)
 
     def _tangent(self, x: torch.Tensor) -> torch.Tensor:
         _, basis, *_ = self._constants.like(in_double(x))

@@ -233,7 +233,7 @@ class LocalPolynomialManifold(ManifoldBase, BaseEstimator):
 
     def _project(self, x: torch.Tensor) -> torch.Tensor:
         center, basis, *_ = self._constants.like(in_double(x))
-        return (center + self._place(x).points @ basis.T).to(x.dtype)
+        return torch.addmm(center, self._place(x).points, basis.T).to(x.dtype)
 
     def _tangent(self, x: torch.Tensor) -> torch.Tensor:
         _, basis, *_ = self._constants.like(in_double(x))
