@@ -522,10 +522,10 @@ def test_curve_of_images():
 
 def test_memory_limit_of_a_curve_changes_nothing():
     X = queries(3, n=300)
-    tiles = Curve(knot, 0, TURN, True, memory_limit=0.1)
-    np.testing.assert_allclose(
-        tiles.project(X), Curve(knot, 0, TURN, True).project(X), rtol=0, atol=1e-13
-    )
+    tiles, whole = (Curve(knot, 0, TURN, True, memory_limit=limit) for limit in (0.02, 64))
+    for method in ("project", "tangent", "projection_derivative"):
+        expected = getattr(whole, method)(X)
+        np.testing.assert_allclose(getattr(tiles, method)(X), expected, rtol=1e-9, atol=1e-12)
 
 
 def test_center_of_curvature_gives_numbers():

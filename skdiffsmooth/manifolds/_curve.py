@@ -8,6 +8,7 @@ of its nodes predicts the other half.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -402,8 +403,12 @@ class Curve(SmoothManifoldBase):
         weights = _chebyshev(place, DEGREE)
         for _ in range(order):
             weights = weights @ self._derivatives.like(place)[0]
-        values = torch.einsum("...k,...kr->...r", weights[..., 1:], series[panel])
-        return values + origins[panel] if order == 0 else values
+        bytes_per_row = 8 * DEGREE * series.shape[2] * math.prod(panel.shape[1:])
+        values = [
+            torch.einsum("...k,...kr->...r", weights[tile][..., 1:], series[panel[tile]])
+            for tile in tiles(len(panel), bytes_per_row, self.memory_limit)
+        ]
+        return torch.cat(values) + origins[panel] if order == 0 else torch.cat(values)
 
     def _foot(self, x: torch.Tensor) -> _Foot:
         """Find the nearest points, tile by tile."""
