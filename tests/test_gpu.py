@@ -9,6 +9,14 @@ import torch
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
 from skdiffsmooth._backend import Backend
 from skdiffsmooth.likelihood import flow_log_density
+from skdiffsmooth.manifolds import (
+    AffineSubspace,
+    Circle,
+    Curve,
+    LocalPolynomialManifold,
+    PointCloud,
+    Sphere,
+)
 from skdiffsmooth.solvers import SOLVERS, Heun, solve
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -97,6 +105,44 @@ def test_the_solver_never_waits_for_the_device(bandwidth, tolerance, dtype, X):
         for solver in SOLVERS.values():
             solve(solver(), schedule, x, down, lambda: noise)
         flow_log_density(Heun(), schedule, x, steps, terminal.log_density)
+
+
+def wave(t):
+    return np.stack([np.cos(t), np.sin(t), 0.2 * np.cos(3 * t)], axis=1)
+
+
+SMOOTH_MANIFOLDS = [
+    AffineSubspace([[1.0, 1.0, 1.0]], [0.5]),
+    Sphere([0.1, 0.2, 0.3], 1.2),
+    Circle([0.1, 0.2, 0.3], 1.2, [[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]),
+    Curve(wave, 0, 2 * np.pi, closed=True),
+    Curve(wave, 0, 4),
+]
+
+
+@pytest.mark.parametrize("manifold", SMOOTH_MANIFOLDS, ids=repr)
+def test_smooth_manifolds_never_wait_for_the_device(manifold, X):
+    x = torch.tensor(X, device="cuda")
+    names = ["project", "distance", "tangent", "projection_derivative"]
+    found = [getattr(manifold, name)(x) for name in names]
+    # The first calls copied what stays the same.
+    with nothing_may_be_awaited():
+        found = [getattr(manifold, name)(x) for name in names]
+    for name, there in zip(names, found, strict=True):
+        expected = getattr(manifold, name)(X)
+        np.testing.assert_allclose(there.cpu(), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("d", [3, 12])
+def test_learned_manifolds_on_a_device(d):
+    """By products there and by a tree here, in three dimensions."""
+    rng = np.random.RandomState(0)
+    rows = rng.normal(size=(400, 3))
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True) @ np.eye(3, d)
+    queries = rows[:50] * 1.2
+    for manifold in (PointCloud(rows, 2), LocalPolynomialManifold(2).fit(rows)):
+        there = manifold.project(torch.tensor(queries, device="cuda")).cpu()
+        np.testing.assert_allclose(there, manifold.project(queries), rtol=0, atol=1e-9)
 
 
 def test_waiting_for_the_device_would_be_seen():

@@ -1,44 +1,20 @@
-"""Manifolds: where data live or are thought to live, with projection, distance and tangents."""
+"""Affine subspaces: the solutions of linear equations, or a point and directions."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+import math
+from typing import Any
 
 import numpy as np
+import torch
 
-from ._validation import check_real_array
+from .._validation import check_real_array
+from ._base import Constants, SmoothManifoldBase, orthonormal_columns
 
-__all__ = ["AffineSubspace", "Manifold"]
-
-
-@runtime_checkable
-class Manifold(Protocol):
-    """What a manifold promises; `project` is idempotent."""
-
-    @property
-    def n_features(self) -> int:
-        """Dimension d of the space around it."""
-        ...
-
-    @property
-    def dimension(self) -> int:
-        """Dimension k of the manifold."""
-        ...
-
-    def project(self, X: np.ndarray) -> np.ndarray:
-        """Return the nearest points of the manifold, shape (n, d)."""
-        ...
-
-    def distance(self, X: np.ndarray) -> np.ndarray:
-        """Return the distances to the manifold, shape (n,)."""
-        ...
-
-    def tangent(self, X: np.ndarray) -> np.ndarray:
-        """Return orthonormal bases of the tangent spaces at the projections, shape (n, d, k)."""
-        ...
+__all__ = ["AffineSubspace"]
 
 
-class AffineSubspace:
+class AffineSubspace(SmoothManifoldBase):
     """The solutions of A x = b.
 
     Parameters
@@ -92,8 +68,7 @@ class AffineSubspace:
                 f"the {len(A)} rows of A have rank {rank}; expected independent rows. Drop the "
                 "redundant equations."
             )
-        self.origin = right[:rank].T @ ((left.T @ b) / lengths)
-        self.basis = np.ascontiguousarray(right[rank:].T)
+        self._set(right[:rank].T @ ((left.T @ b) / lengths), np.ascontiguousarray(right[rank:].T))
 
     @classmethod
     def from_basis(cls, origin: Any, basis: Any) -> AffineSubspace:
@@ -124,17 +99,15 @@ class AffineSubspace:
             )
         if not (np.all(np.isfinite(origin)) and np.all(np.isfinite(basis))):
             raise ValueError("origin and basis must be finite; got NaN or infinity.")
-        if np.linalg.matrix_rank(basis) < basis.shape[1]:
-            raise ValueError(
-                f"the {basis.shape[1]} columns of basis are dependent; expected independent ones."
-            )
         subspace = cls.__new__(cls)
-        subspace.basis = np.linalg.qr(basis)[0]
-        subspace.origin = origin - subspace.basis @ (subspace.basis.T @ origin)
+        basis = orthonormal_columns("basis", basis)
+        subspace._set(origin - basis @ (basis.T @ origin), basis)
         return subspace
 
-    def __repr__(self) -> str:
-        return f"<AffineSubspace of dimension {self.dimension} in R^{self.n_features}>"
+    def _set(self, origin: np.ndarray, basis: np.ndarray) -> None:
+        self.origin = origin
+        self.basis = basis
+        self._constants = Constants(origin, basis)
 
     @property
     def n_features(self) -> int:
@@ -146,68 +119,20 @@ class AffineSubspace:
         """Dimension k of the subspace."""
         return self.basis.shape[1]
 
-    def project(self, X: Any) -> np.ndarray:
-        """Return the nearest points of the subspace.
+    @property
+    def reach(self) -> float:
+        """Infinite: every point has one nearest point."""
+        return math.inf
 
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Points.
+    def _project(self, x: torch.Tensor) -> torch.Tensor:
+        origin, basis = self._constants.like(x)
+        return torch.addmm(origin, (x - origin) @ basis, basis.T)
 
-        Returns
-        -------
-        ndarray of shape (n, d)
+    def _tangent(self, x: torch.Tensor) -> torch.Tensor:
+        _, basis = self._constants.like(x)
+        # What is written to the answer must not reach the subspace.
+        return basis.clone().expand(len(x), *basis.shape)
 
-        Raises
-        ------
-        ValueError
-            If X does not have d columns.
-        """
-        X = self._check(X)
-        return self.origin + (X - self.origin) @ self.basis @ self.basis.T
-
-    def distance(self, X: Any) -> np.ndarray:
-        """Return the distances to the subspace.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Points.
-
-        Returns
-        -------
-        ndarray of shape (n,)
-            In units of X.
-
-        Raises
-        ------
-        ValueError
-            If X does not have d columns.
-        """
-        return np.linalg.norm(self._check(X) - self.project(X), axis=1)
-
-    def tangent(self, X: Any) -> np.ndarray:
-        """Return a basis of the tangent space at each projection: the same one everywhere.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Points.
-
-        Returns
-        -------
-        ndarray of shape (n, d, k)
-            A read-only view with orthonormal columns.
-
-        Raises
-        ------
-        ValueError
-            If X does not have d columns.
-        """
-        return np.broadcast_to(self.basis, (len(self._check(X)), *self.basis.shape))
-
-    def _check(self, X: Any) -> np.ndarray:
-        X = check_real_array("X", X)
-        if X.ndim != 2 or X.shape[1] != self.n_features:
-            raise ValueError(f"X has shape {X.shape}; expected (n, {self.n_features}).")
-        return X
+    def _projection_derivative(self, x: torch.Tensor) -> torch.Tensor:
+        identity = torch.eye(self.dimension, dtype=x.dtype, device=x.device)
+        return identity.expand(len(x), *identity.shape)

@@ -1,0 +1,22 @@
+"""Manifolds: where data live or are thought to live, with projection, distance and tangents."""
+
+from ._affine import AffineSubspace
+from ._base import Manifold, SmoothManifold, check_idempotent
+from ._cloud import PointCloud
+from ._curve import Curve
+from ._dimension import intrinsic_dimension
+from ._local_polynomial import LocalPolynomialManifold
+from ._sphere import Circle, Sphere
+
+__all__ = [
+    "AffineSubspace",
+    "Circle",
+    "Curve",
+    "LocalPolynomialManifold",
+    "Manifold",
+    "PointCloud",
+    "SmoothManifold",
+    "Sphere",
+    "check_idempotent",
+    "intrinsic_dimension",
+]

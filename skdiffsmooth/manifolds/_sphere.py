@@ -1,0 +1,187 @@
+"""Spheres of any dimension in an affine subspace of any dimension; a circle is one of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from .._validation import check_real, check_real_array
+from ._base import Constants, SmoothManifoldBase, orthonormal_columns
+
+__all__ = ["Circle", "Sphere"]
+
+
+class Sphere(SmoothManifoldBase):
+    """All points at one distance from a center, in an affine subspace through it.
+
+    Parameters
+    ----------
+    center : array-like of shape (d,)
+        The center, in units of X.
+    radius : float
+        The distance, in units of X.
+    basis : array-like of shape (d, k + 1), optional
+        Independent directions of the subspace, k >= 1; all of R^d by default.
+
+    Attributes
+    ----------
+    center : ndarray of shape (d,)
+        As given.
+    radius : float
+        As given.
+    basis : ndarray of shape (d, k + 1)
+        Orthonormal; the first column has the direction that was given.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not agree, a number is not finite, the directions are dependent or fewer
+        than two, or the radius is not positive.
+    TypeError
+        If the radius is not a number.
+
+    Notes
+    -----
+    With u the direction from the center to x in the subspace and rho the distance there, the
+    projection is center + radius u, its derivative radius / rho on the tangent space, and the reach
+    the radius. Bases of the tangent space are the last columns of the Householder matrix whose
+    first is -+u, turned so that u and they are positively oriented: on a circle they run
+    counterclockwise.
+
+    At points above the center all directions are equally near: their projection is the one along
+    the first column of `basis`. The derivative there is infinite; what is given is radius over an
+    offset of one unit in the last place of the radius.
+
+    n projections cost O(n d k), and are exact to rounding.
+
+    Examples
+    --------
+    >>> from skdiffsmooth.manifolds import Sphere
+    >>> sphere = Sphere([0.0, 0.0, 1.0], 2.0)
+    >>> sphere
+    <Sphere of dimension 2 in R^3>
+    >>> sphere.project([[0.0, 3.0, 5.0], [0.0, 0.0, 1.0]])
+    array([[0. , 1.2, 2.6],
+           [2. , 0. , 1. ]])
+    >>> sphere.distance([[0.0, 3.0, 5.0]])
+    array([3.])
+    """
+
+    def __init__(self, center: Any, radius: Any, basis: Any = None) -> None:
+        center = check_real_array("center", center)
+        if center.ndim != 1 or not np.all(np.isfinite(center)):
+            raise ValueError(
+                f"center={center!r} has shape {center.shape}; expected one point of shape (d,), "
+                "finite."
+            )
+        self.radius = check_real("radius", radius, hint="It is in units of X.")
+        given = np.eye(len(center)) if basis is None else check_real_array("basis", basis)
+        if given.ndim != 2 or len(given) != len(center) or not 2 <= given.shape[1] <= len(center):
+            raise ValueError(
+                f"basis has shape {given.shape} for a center of shape {center.shape}; expected "
+                "(d, k + 1) with 1 <= k < d, the directions of the subspace that holds the "
+                "sphere."
+            )
+        if not np.all(np.isfinite(given)):
+            raise ValueError("basis must be finite; got NaN or infinity. Pass finite directions.")
+        self.center = center
+        self.basis = orthonormal_columns("basis", given)
+        self._constants = Constants(self.center, self.basis)
+
+    @property
+    def n_features(self) -> int:
+        """Dimension d of the space around it."""
+        return self.basis.shape[0]
+
+    @property
+    def dimension(self) -> int:
+        """Dimension k of the sphere."""
+        return self.basis.shape[1] - 1
+
+    @property
+    def reach(self) -> float:
+        """The radius: the center is the nearest point without a unique projection."""
+        return self.radius
+
+    def _polar(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return directions from the center, shape (n, k + 1), and distances from it, (n, 1)."""
+        center, basis = self._constants.like(x)
+        offset = (x - center) @ basis
+        # Squares of small offsets underflow, so these are scaled before they are squared.
+        size = offset.abs().amax(dim=1, keepdim=True)
+        first = torch.zeros_like(offset)
+        first[:, 0] = 1
+        direction = torch.where(size > 0, offset, first) / torch.where(size > 0, size, 1.0)
+        length = torch.linalg.vector_norm(direction, dim=1, keepdim=True)
+        return direction / length, size * length
+
+    def _project(self, x: torch.Tensor) -> torch.Tensor:
+        center, basis = self._constants.like(x)
+        direction, _ = self._polar(x)
+        return center + self.radius * (direction @ basis.T)
+
+    def _tangent(self, x: torch.Tensor) -> torch.Tensor:
+        _, basis = self._constants.like(x)
+        direction, _ = self._polar(x)
+        first = direction[:, :1]
+        sign = torch.where(first < 0, -torch.ones_like(first), torch.ones_like(first))
+        # The reflection I - v v^T / (1 + |u_1|), v = u + sign(u_1) e_1, takes e_1 to -sign(u_1) u.
+        v = torch.cat([first + sign, direction[:, 1:]], dim=1)
+        identity = torch.eye(v.shape[1], dtype=x.dtype, device=x.device)
+        reflection = identity - v[:, :, None] * v[:, None] / (1 + first.abs())[:, :, None]
+        frame = torch.cat([reflection[:, :, 1:-1], sign[:, :, None] * reflection[:, :, -1:]], dim=2)
+        return basis @ frame
+
+    def _projection_derivative(self, x: torch.Tensor) -> torch.Tensor:
+        _, distance = self._polar(x)
+        smallest = self.radius * torch.finfo(x.dtype).eps
+        ratio = self.radius / distance.clamp_min(smallest)
+        return ratio[:, :, None] * torch.eye(self.dimension, dtype=x.dtype, device=x.device)
+
+
+class Circle(Sphere):
+    """All points of a plane at one distance from a center.
+
+    Parameters
+    ----------
+    center : array-like of shape (d,)
+        The center, in units of X.
+    radius : float
+        The distance, in units of X.
+    basis : array-like of shape (d, 2), optional
+        Independent directions of the plane; may be left out in R^2.
+
+    Raises
+    ------
+    ValueError
+        If the basis does not span a plane, or as `Sphere`.
+    TypeError
+        If the radius is not a number.
+
+    Notes
+    -----
+    A `Sphere` of dimension one; its tangents run counterclockwise from the first direction to the
+    second.
+
+    Examples
+    --------
+    >>> from skdiffsmooth.manifolds import Circle
+    >>> circle = Circle([0.0, 0.0], 1.0)
+    >>> circle.project([[3.0, 4.0]])
+    array([[0.6, 0.8]])
+    >>> circle.tangent([[3.0, 4.0]])
+    array([[[-0.8],
+            [ 0.6]]])
+    >>> circle.projection_derivative([[3.0, 4.0]])
+    array([[[0.2]]])
+    """
+
+    def __init__(self, center: Any, radius: Any, basis: Any = None) -> None:
+        super().__init__(center, radius, basis)
+        if self.dimension != 1:
+            raise ValueError(
+                f"basis has shape {self.basis.shape}; expected (d, 2), two directions of the "
+                "circle's plane. In more than two dimensions it cannot be left out."
+            )

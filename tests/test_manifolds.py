@@ -1,0 +1,962 @@
+"""Tests of manifolds: what all promise, for arrays and tensors, and what each one is.
+
+The judges are formulas (spheres, planes), dense tables (curves), loops over points (clouds) and the
+definition of moving least squares with one `lstsq` a place.
+"""
+
+import copy
+import itertools
+import math
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+
+from skdiffsmooth.manifolds import (
+    AffineSubspace,
+    Circle,
+    Curve,
+    LocalPolynomialManifold,
+    Manifold,
+    PointCloud,
+    SmoothManifold,
+    Sphere,
+    check_idempotent,
+    intrinsic_dimension,
+)
+
+IDENTITY = (1.0, None, None)
+
+
+def moved(X, similarity):
+    """Scale, rotate and shift rows."""
+    scale, rotation, shift = similarity
+    return X if rotation is None else scale * X @ rotation.T + shift
+
+
+def similarity(d, seed=3):
+    rng = np.random.RandomState(seed)
+    return 2.5, np.linalg.qr(rng.normal(size=(d, d)))[0], rng.normal(size=d)
+
+
+def sphere_points(n, seed, d=3):
+    X = np.random.RandomState(seed).normal(size=(n, d))
+    return X / np.linalg.norm(X, axis=1, keepdims=True)
+
+
+def ellipse(t):
+    return np.stack([2 * np.cos(t), np.sin(t)], axis=1)
+
+
+def helix(t):
+    return np.stack([np.cos(t), np.sin(t), 0.3 * t], axis=1)
+
+
+def knot(t):
+    """A trefoil, whose branches pass over one another."""
+    r = 2 + np.cos(3 * t)
+    return np.stack([r * np.cos(2 * t), r * np.sin(2 * t), np.sin(3 * t)], axis=1)
+
+
+FRAME = np.random.RandomState(0).normal(size=(20, 3))
+TURN = 2 * np.pi
+
+
+def frame(d, k, by):
+    """Directions that move with the space."""
+    directions = np.linalg.qr(np.random.RandomState(1).normal(size=(d, k)))[0]
+    return directions if by[1] is None else by[1] @ directions
+
+
+def at(point, by):
+    return moved(np.array([point], dtype=float), by)[0]
+
+
+def curve(function, start, stop, closed, by):
+    return Curve(lambda t: moved(function(t), by), start, stop, closed)
+
+
+# Each builder takes a similarity and returns the manifold that it moves.
+SMOOTH = {
+    "plane": (3, lambda by: AffineSubspace.from_basis(at([1, 2, 3], by), frame(3, 2, by))),
+    "point": (2, lambda by: AffineSubspace.from_basis(at([1, 2], by), np.zeros((2, 0)))),
+    "circle": (2, lambda by: Circle(at([0.2, 0.1], by), 1.3 * by[0])),
+    "circle in R^4": (4, lambda by: Circle(at([1, 0, 0, 1], by), 1.3 * by[0], frame(4, 2, by))),
+    "sphere": (3, lambda by: Sphere(at([0, 0.1, 0.2], by), 1.2 * by[0])),
+    "3-sphere in R^6": (6, lambda by: Sphere(at([0.1] * 6, by), 1.5 * by[0], frame(6, 4, by))),
+    "ellipse": (2, lambda by: curve(ellipse, 0, TURN, True, by)),
+    "open helix": (3, lambda by: curve(helix, -2, 2, False, by)),
+    "knot in R^20": (20, lambda by: curve(lambda t: knot(t) @ FRAME.T, 0, TURN, True, by)),
+}
+SAMPLED = {
+    "cloud": (3, lambda by: PointCloud(moved(sphere_points(300, 0), by), 2)),
+    "cloud in R^12": (12, lambda by: PointCloud(moved(sphere_points(200, 0, 12), by), 3)),
+}
+LEARNED = {
+    f"learned, degree {degree}": (
+        3,
+        lambda by, degree=degree: LocalPolynomialManifold(2, degree=degree).fit(
+            moved(sphere_points(300, 0), by)
+        ),
+    )
+    for degree in (1, 2, 3)
+}
+ALL = {**SMOOTH, **SAMPLED, **LEARNED}
+PERPENDICULAR = {**SMOOTH, **LEARNED}
+
+
+def queries(d, n=25, seed=2):
+    """Rows around the manifolds above, most within their reach."""
+    return np.random.RandomState(seed).uniform(-1, 1, size=(n, d)) + 0.05
+
+
+_built = {}
+
+
+def build(name):
+    if name not in _built:
+        _built[name] = ALL[name][1](IDENTITY)
+    return _built[name], queries(ALL[name][0])
+
+
+# ------------------------------------------------------------------------------ what all promise
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_promises(name):
+    """1e-10 is rounding with room to spare; deep inside, thirty fits of planes leave more."""
+    manifold, X = build(name)
+    before = X.copy()
+    d, k = manifold.n_features, manifold.dimension
+    assert isinstance(manifold, Manifold)
+    assert isinstance(manifold, SmoothManifold) == (name in SMOOTH)
+    assert manifold.reach is None or manifold.reach > 0
+    assert (name in SMOOTH) == (manifold.reach is not None)
+    P, T = manifold.project(X), manifold.tangent(X)
+    assert (P.shape, T.shape, manifold.distance(X).shape) == ((25, d), (25, d, k), (25,))
+    assert P.dtype == T.dtype == np.float64
+    atol = 1e-6 if name == "learned, degree 1" else 1e-10
+    np.testing.assert_allclose(manifold.project(P), P, rtol=0, atol=atol)
+    np.testing.assert_allclose(manifold.distance(P), 0, atol=atol)
+    expected = np.linalg.norm(X - P, axis=1)
+    np.testing.assert_allclose(manifold.distance(X), expected, rtol=1e-12, atol=1e-12)
+    gram = np.einsum("ndk,ndl->nkl", T, T)
+    np.testing.assert_allclose(gram, np.tile(np.eye(k), (25, 1, 1)), atol=1e-12)
+    check_idempotent(manifold, X)
+    np.testing.assert_array_equal(X, before)
+
+
+@pytest.mark.parametrize("name", PERPENDICULAR)
+def test_what_is_left_is_perpendicular(name):
+    manifold, X = build(name)
+    P = manifold.project(X)
+    along = np.einsum("nd,ndk->nk", X - P, manifold.tangent(X))
+    if name == "open helix":
+        at_end = np.isin(manifold.parameter(X), [-2, 2])
+        assert 0 < at_end.sum() < len(X)
+        along = along[~at_end]
+    np.testing.assert_allclose(along, 0, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_tensors_and_arrays_agree(name):
+    """To the last bit in double; float32 to its rounding times the condition of the nearest point."""
+    manifold, X = build(name)
+    methods = ["project", "distance", "tangent"]
+    methods += ["projection_derivative"] if name in SMOOTH else []
+    for method in methods:
+        expected = getattr(manifold, method)(X)
+        answer = getattr(manifold, method)(torch.tensor(X))
+        assert isinstance(answer, torch.Tensor)
+        assert answer.dtype == torch.float64
+        np.testing.assert_array_equal(answer.numpy(), expected)
+        single = getattr(manifold, method)(torch.tensor(X).float())
+        assert single.dtype == torch.float32
+        # Tangents of samples are only as unique as the axes of their neighbours.
+        if method != "tangent" or name in SMOOTH:
+            np.testing.assert_allclose(single.numpy(), expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_array_equal(manifold.project(X.tolist()), manifold.project(X))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_no_rows(name):
+    manifold, _ = build(name)
+    d, k = manifold.n_features, manifold.dimension
+    nothing = np.zeros((0, d))
+    assert manifold.project(nothing).shape == (0, d)
+    assert manifold.distance(nothing).shape == (0,)
+    assert manifold.tangent(nothing).shape == (0, d, k)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_moves_with_its_space(name):
+    """Scaled, rotated and shifted, with queries moved alike: the same, to rounding and iteration."""
+    manifold, X = build(name)
+    by = similarity(manifold.n_features)
+    other = ALL[name][1](by)
+    Y = moved(X, by)
+    np.testing.assert_allclose(other.project(Y), moved(manifold.project(X), by), rtol=0, atol=2e-8)
+    expected = by[0] * manifold.distance(X)
+    np.testing.assert_allclose(other.distance(Y), expected, rtol=0, atol=2e-8)
+    spans = [T @ np.swapaxes(T, 1, 2) for T in (other.tangent(Y), by[1] @ manifold.tangent(X))]
+    np.testing.assert_allclose(*spans, rtol=0, atol=1e-7)
+    if name in SMOOTH and manifold.reach < math.inf:
+        assert other.reach == pytest.approx(by[0] * manifold.reach, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_derivative_of_the_projection(name):
+    """Against central differences, in all directions.
+
+    Their error is step^2 times the third derivative, and rounding over the step: 1e-5 in units of the
+    square of the derivative allows for both up to derivatives of a hundred.
+    """
+    manifold, X = build(name)
+    G, T = manifold.projection_derivative(X), manifold.tangent(X)
+    np.testing.assert_array_equal(G, np.swapaxes(G, 1, 2))
+    step = 1e-5
+    columns = [
+        (manifold.project(X + step * e) - manifold.project(X - step * e)) / (2 * step)
+        for e in np.eye(manifold.n_features)
+    ]
+    expected = T @ G @ np.swapaxes(T, 1, 2)
+    error = np.abs(np.stack(columns, axis=2) - expected).max(axis=(1, 2), initial=0)
+    size = 1 + np.abs(expected).max(axis=(1, 2), initial=0) ** 2
+    assert np.all(error < 1e-5 * size)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_survives_pickle_and_copy(name):
+    """Lambdas in the definition of a curve included; copies on devices are left behind."""
+    manifold, X = build(name)
+    manifold.project(torch.tensor(X).float())
+    for other in (pickle.loads(pickle.dumps(manifold)), copy.deepcopy(manifold)):
+        np.testing.assert_array_equal(other.project(X), manifold.project(X))
+        assert repr(other) == repr(manifold)
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("method", ["project", "distance", "tangent"])
+def test_bad_rows(name, method):
+    manifold, X = build(name)
+    call, d = getattr(manifold, method), manifold.n_features
+    with pytest.raises(ValueError, match=rf"X has shape \(25, {d + 1}\); expected \(n, {d}\)"):
+        call(np.zeros((25, d + 1)))
+    with pytest.raises(ValueError, match="X has shape"):
+        call(torch.zeros(d, dtype=torch.float64))
+    X = X.copy()
+    X[3, 0], X[5, 1] = np.nan, np.inf
+    for rows in (X, torch.tensor(X), X.tolist()):
+        with pytest.raises(ValueError, match="X holds 2 values that are NaN or infinite"):
+            call(rows)
+    with pytest.raises(ValueError, match=r"X is a tensor of torch\.int64"):
+        call(torch.zeros((2, d), dtype=torch.int64))
+    with pytest.raises(ValueError, match="X of type str is not numeric"):
+        call("rows")
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+@pytest.mark.parametrize("method", ["project", "distance", "tangent", "projection_derivative"])
+def test_nothing_waits_for_a_device(name, method):
+    """On torch's meta device there are no numbers to look at."""
+    manifold, X = build(name)
+    x = torch.tensor(X, device="meta", dtype=torch.float32)
+    answer = getattr(manifold, method)(x)
+    assert (answer.device.type, answer.dtype) == ("meta", torch.float32)
+    assert answer.shape == getattr(manifold, method)(X).shape
+
+
+# ------------------------------------------------------------------------------ check_idempotent
+
+
+class Shrinking(Circle):
+    """A circle that projects half the way."""
+
+    def _project(self, x):
+        return (x + super()._project(x)) / 2
+
+
+def test_a_projection_that_moves_again_is_found():
+    X = queries(2)
+    with pytest.raises(ValueError, match=r"not idempotent: projections move by up to 0\.\d+ when"):
+        check_idempotent(Shrinking([0.0, 0.0], 1.0), X)
+
+
+class Lost(Circle):
+    def _project(self, x):
+        return torch.full_like(x, torch.nan)
+
+    def project(self, X):
+        return np.full_like(X, np.nan)
+
+
+def test_answers_do_not_share_memory_with_the_subspace():
+    plane = AffineSubspace.from_basis(np.zeros(3), np.eye(3)[:, :2])
+    with pytest.raises(ValueError, match="read-only"):
+        plane.tangent(np.zeros((2, 3)))[0, 0, 0] = 5
+    plane.tangent(torch.zeros((1, 3), dtype=torch.float64))[0, 0, 0] = 5
+    np.testing.assert_array_equal(plane.project(np.ones((1, 3))), [[1, 1, 0]])
+
+
+def test_a_projection_to_nowhere_is_found():
+    with pytest.raises(ValueError, match="move by up to nan"):
+        check_idempotent(Lost([0.0, 0.0], 1.0), queries(2))
+
+
+def test_idempotence_is_judged_in_the_scale_of_the_data():
+    """Far away the unit in the last place is larger than 1e-6 of the spread, and no fault."""
+    for center, radius in [([1e8, -1e8], 1e-3), ([0.0, 0.0], 1e-200), ([0.0, 0.0], 1e200)]:
+        X = np.array(center) + radius * queries(2)
+        check_idempotent(Circle(center, radius), X)
+        check_idempotent(Circle(center, radius), X[:1])
+    check_idempotent(Circle([0.0, 0.0], 1.0), torch.tensor(queries(2)).float())
+    check_idempotent(Circle([0.0, 0.0], 1.0), np.zeros((0, 2)))
+
+
+# --------------------------------------------------------------------------------------- spheres
+
+
+@st.composite
+def spheres(draw):
+    """Dimensions, scales over many decades, and a seed for the numbers."""
+    d = draw(st.integers(2, 6))
+    m = draw(st.integers(2, d))
+    rng = np.random.RandomState(draw(st.integers(0, 2**32 - 1)))
+    radius = 10.0 ** draw(st.floats(-100, 100))
+    distance = radius * 10.0 ** draw(st.floats(-12, 3))
+    basis = np.linalg.qr(rng.normal(size=(d, m)))[0]
+    center = radius * rng.normal(size=d)
+    direction = rng.normal(size=(5, m))
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    across = rng.normal(size=(5, d))
+    across -= across @ basis @ basis.T
+    return Sphere(center, radius, basis), basis @ direction.T, distance, distance * across
+
+
+@settings(max_examples=100, deadline=None)
+@given(case=spheres())
+def test_sphere(case):
+    """Rows center + rho u + across go to center + radius u, however far and above they are.
+
+    Their direction is known up to the rounding of the center over rho.
+    """
+    sphere, directions, rho, across = case
+    u = directions.T
+    assert sphere.reach == sphere.radius
+    X = sphere.center + rho * u + across
+    eps = 1e-14 * (1 + np.abs(X).max() / rho)
+    atol = sphere.radius * eps
+    np.testing.assert_allclose(sphere.project(X), sphere.center + sphere.radius * u, atol=atol)
+    tangent = sphere.tangent(X)
+    np.testing.assert_allclose(np.einsum("nd,ndk->nk", u, tangent), 0, atol=eps)
+    # In the sphere's subspace, and turned alike everywhere.
+    np.testing.assert_allclose(
+        np.einsum("de,nek->ndk", sphere.basis @ sphere.basis.T, tangent), tangent, atol=1e-13
+    )
+    local = np.einsum("dm,ndk->nmk", sphere.basis, np.concatenate([u[:, :, None], tangent], axis=2))
+    np.testing.assert_allclose(np.linalg.det(local), 1, atol=10 * eps)
+    identity = np.tile(np.eye(sphere.dimension), (5, 1, 1))
+    expected = sphere.radius / rho * identity
+    np.testing.assert_allclose(sphere.projection_derivative(X), expected, rtol=10 * eps)
+
+
+@pytest.mark.parametrize("d", [2, 3, 5])
+def test_center_of_a_sphere(d):
+    """Goes along the first direction given, finite in all; so does what is straight above it."""
+    basis = np.random.RandomState(0).normal(size=(d, 2))
+    circle = Circle(np.ones(d), 2.0, basis)
+    above = np.linalg.svd(basis, full_matrices=True)[0][:, 2:].sum(axis=1)
+    first = basis[:, 0] / np.linalg.norm(basis[:, 0])
+    P = circle.project([np.ones(d)])
+    np.testing.assert_allclose(P, [1 + 2 * first], atol=1e-14)
+    np.testing.assert_allclose(circle.distance([np.ones(d)]), 2)
+    assert np.all(np.isfinite(circle.tangent([np.ones(d), np.ones(d) + above])))
+    derivative = circle.projection_derivative([np.ones(d)])
+    assert np.isfinite(derivative).all()
+    assert derivative.min() > 1e15
+    # The smallest offset of all has a direction.
+    tiny = Circle(np.zeros(2), 1.0).project([[0.0, -5e-324], [-5e-324, 0.0]])
+    np.testing.assert_array_equal(tiny, [[0, -1], [-1, 0]])
+
+
+def test_default_basis_is_the_whole_space():
+    np.testing.assert_array_equal(Sphere(np.zeros(4), 1.0).basis, np.eye(4))
+    np.testing.assert_array_equal(Circle(np.zeros(2), 1.0).tangent([[0.0, 3.0]])[0], [[-1], [0]])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([[0.0]], 1.0), "center=.* has shape"),
+        (([0.0, np.nan], 1.0), "center=.* finite"),
+        (([0.0, 0.0], 0.0), r"radius=0.0 is out of range"),
+        (([0.0, 0.0], np.inf), r"radius=inf is out of range"),
+        (([0.0], 1.0), r"basis has shape \(1, 1\)"),
+        (([0.0, 0.0], 1.0, [[1.0], [0.0]]), r"basis has shape \(2, 1\)"),
+        (([0.0, 0.0], 1.0, np.eye(3)), r"basis has shape \(3, 3\)"),
+        (([0.0, 0.0], 1.0, np.ones((2, 2))), "columns of basis are dependent"),
+        (([0.0, 0.0], 1.0, np.full((2, 2), np.inf)), "basis must be finite"),
+    ],
+)
+@pytest.mark.parametrize("shape", [Sphere, Circle])
+def test_bad_spheres(shape, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        shape(*arguments)
+
+
+def test_a_circle_needs_a_plane():
+    with pytest.raises(ValueError, match=r"basis has shape \(3, 3\); expected \(d, 2\)"):
+        Circle([0.0, 0.0, 0.0], 1.0)
+    with pytest.raises(TypeError, match="radius='1' has type str"):
+        Circle([0.0, 0.0], "1")
+
+
+# ---------------------------------------------------------------------------------------- curves
+
+
+def wave(t):
+    """A circle with seven waves: the nearest of many local minima."""
+    r = 1 + 0.25 * np.cos(7 * t)
+    return np.stack([r * np.cos(t), r * np.sin(t)], axis=1)
+
+
+def brute_force(function, start, stop, X, n=20_001):
+    """Squared distances to the nearest of many points, minimised twice more between neighbours."""
+    t = np.linspace(start, stop, n)
+    points = function(t)
+    best = t[[np.sum((points - x) ** 2, axis=1).argmin() for x in X]]
+    for _ in range(2):
+        width = (stop - start) / (n - 1)
+        local = np.clip(best[:, None] + np.linspace(-width, width, 401), start, stop)
+        far = np.sum((function(local.ravel()).reshape(*local.shape, -1) - X[:, None]) ** 2, axis=2)
+        best = local[np.arange(len(X)), far.argmin(axis=1)]
+        n = 200 * (n - 1) + 1
+    return np.sqrt(np.sum((function(best) - X) ** 2, axis=1))
+
+
+@pytest.mark.parametrize(
+    ("function", "start", "stop", "closed"),
+    [
+        (ellipse, 0, TURN, True),
+        (wave, 1, 1 + TURN, True),
+        (knot, 0, TURN, True),
+        (helix, -4, 5, False),
+        (wave, 0, 4, False),
+    ],
+)
+def test_no_point_of_a_curve_is_nearer(function, start, stop, closed):
+    """Rows everywhere, in and beyond the reach. The search stops at distances of 1e-12."""
+    tabulated = Curve(function, start, stop, closed)
+    d = tabulated.n_features
+    X = np.random.RandomState(0).uniform(-3, 3, size=(150, d))
+    X[100:] = function(np.linspace(start, stop, 50)) + 0.1 * X[100:]
+    expected = brute_force(function, start, stop, X)
+    distances = tabulated.distance(X)
+    np.testing.assert_allclose(distances, expected, rtol=0, atol=1e-10)
+    # And they are points of the true curve, at the parameters that are given.
+    t = tabulated.parameter(X)
+    np.testing.assert_allclose(function(t), tabulated.project(X), rtol=0, atol=1e-11)
+    np.testing.assert_allclose(tabulated.points(t), function(t), rtol=0, atol=1e-11)
+
+
+def test_rows_beside_the_medial_axis_go_to_their_own_side():
+    """Of two feet with a difference far below the spacing of the table, the nearer is found."""
+    offsets = 1e-9 * np.random.RandomState(0).choice([-1, 1], 40)
+    X = np.stack([np.linspace(-1.4, 1.4, 40), offsets], axis=1)
+    P = Curve(ellipse, 0.01, 0.01 + TURN, True).project(X)
+    np.testing.assert_array_equal(np.sign(P[:, 1]), np.sign(offsets))
+
+
+def test_feet_are_exact():
+    """Of rows at known normals of the knot, where the nearest point is known: 1e-11, not 1e-8."""
+    t = np.linspace(0.1, 6, 200)
+    step = 1e-5
+    velocity = (knot(t + step) - knot(t - step)) / (2 * step)
+    normal = np.cross(velocity, [0.3, 0.5, 0.8])
+    X = knot(t) + 0.2 * normal / np.linalg.norm(normal, axis=1, keepdims=True)
+    tabulated = Curve(knot, 0, TURN, True)
+    assert tabulated.reach > 0.2
+    # 1e-9 allows for the rounding of the difference quotient.
+    np.testing.assert_allclose(tabulated.project(X), knot(t), rtol=0, atol=1e-9)
+
+
+def test_ends():
+    """Beyond an end the nearest point is the end, and does not move."""
+    segment = Curve(lambda t: np.stack([t, 0 * t], axis=1), -1, 2)
+    X = np.array([[3.0, 1.0], [-5.0, 0.0], [0.5, 2.0], [2.0, 1.0], [-1.0, -1.0]])
+    expected = [[2, 0], [-1, 0], [0.5, 0], [2, 0], [-1, 0]]
+    np.testing.assert_allclose(segment.project(X), expected, atol=1e-14)
+    np.testing.assert_array_equal(segment.parameter(X[:2]), [2, -1])
+    derivatives = segment.projection_derivative(X[:3])[:, 0, 0]
+    np.testing.assert_allclose(derivatives, [0, 0, 1], atol=1e-12)
+    assert segment.reach > 1e6  # Infinite, but for rounding.
+
+
+def bumps(t, side=24):
+    """Images of a bump that moves on a circle; (Farghly et al. 2025) has them with side 64."""
+    axis = np.linspace(-1, 1, side)
+    x, y = (c.ravel() for c in np.meshgrid(axis, axis, indexing="ij"))
+    squares = (x - 0.5 * np.cos(t)[:, None]) ** 2 + (y - 0.5 * np.sin(t)[:, None]) ** 2
+    return np.exp(-squares / (2 * 0.2**2))
+
+
+def test_curve_of_images():
+    """In 576 dimensions, through a hull of some fifty."""
+    images = Curve(bumps, 0, TURN, closed=True)
+    rng = np.random.RandomState(0)
+    X = bumps(rng.uniform(0, TURN, 30)) + 0.1 * rng.normal(size=(30, 576))
+    P = images.project(X)
+    np.testing.assert_allclose(images.project(P), P, rtol=0, atol=1e-11)
+    np.testing.assert_allclose(bumps(images.parameter(X)), P, rtol=0, atol=1e-10)
+    expected = brute_force(bumps, 0, TURN, X, n=2001)
+    np.testing.assert_allclose(images.distance(X), expected, rtol=0, atol=1e-9)
+    across = np.einsum("nd,ndk->nk", X - P, images.tangent(X))
+    np.testing.assert_allclose(across, 0, atol=1e-10)
+
+
+def test_memory_limit_of_a_curve_changes_nothing():
+    X = queries(3, n=300)
+    tiles, whole = (Curve(knot, 0, TURN, True, memory_limit=limit) for limit in (0.02, 64))
+    for method in ("project", "tangent", "projection_derivative"):
+        expected = getattr(whole, method)(X)
+        np.testing.assert_allclose(getattr(tiles, method)(X), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_center_of_curvature_gives_numbers():
+    """All points of a circle are nearest to its center: one of them, and a finite derivative."""
+    circle = Curve(lambda t: np.stack([np.cos(t), np.sin(t)], axis=1), 0, TURN, True)
+    assert circle.distance([[0.0, 0.0]]) == pytest.approx(1, abs=1e-14)
+    assert np.isfinite(circle.projection_derivative([[0.0, 0.0]])).all()
+    X = queries(2)
+    exact = Circle([0.0, 0.0], 1.0)
+    np.testing.assert_allclose(circle.project(X), exact.project(X), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(circle.tangent(X), exact.tangent(X), rtol=0, atol=1e-11)
+    expected = exact.projection_derivative(X)
+    np.testing.assert_allclose(circle.projection_derivative(X), expected, rtol=1e-9)
+
+
+def test_reach():
+    """Radius of curvature, half a gap between branches, and half a gap between ends.
+
+    Gaps are between points of a table: 1e-4 allows for its spacing.
+    """
+    assert Curve(ellipse, 0, TURN, True).reach == pytest.approx(0.5, rel=1e-6)
+
+    def waist(t):
+        """Cassini's oval, 0.2 across at its waist, where it is flat enough."""
+        r = np.sqrt(np.cos(2 * t) + np.sqrt(1.02**4 - np.sin(2 * t) ** 2))
+        return np.stack([r * np.cos(t), r * np.sin(t)], axis=1)
+
+    half = float(waist(np.array([np.pi / 2]))[0, 1])
+    assert Curve(waist, 0, TURN, True).reach == pytest.approx(half, rel=1e-4)
+    almost = Curve(lambda t: np.stack([np.cos(t), np.sin(t)], axis=1), 0.1, TURN - 0.1)
+    assert almost.reach == pytest.approx(math.sin(0.1), rel=1e-4)
+
+
+def test_points_of_a_closed_curve_are_periodic():
+    closed = Curve(ellipse, 0, TURN, True)
+    t = np.array([-1.0, 0.0, 3.0, TURN, 100.0])
+    np.testing.assert_allclose(closed.points(t), ellipse(t), rtol=0, atol=1e-12)
+    open_curve = Curve(helix, -4, 5)
+    np.testing.assert_allclose(open_curve.points([-4, 5]), helix(np.array([-4, 5])), atol=1e-12)
+    with pytest.raises(ValueError, match=r"t ranges from -5 to 5; expected -4 to 5"):
+        open_curve.points([-5, 5])
+    for t in (np.zeros((2, 2)), [np.nan]):
+        with pytest.raises(ValueError, match="t of shape"):
+            open_curve.points(t)
+
+
+def square(t):
+    """Corners at halves of the range, where panels meet, and at a third, where they do not."""
+    return np.stack([t, np.abs(t)], axis=1)
+
+
+@pytest.mark.parametrize(
+    ("function", "start", "stop", "closed", "message"),
+    [
+        (square, -1, 1, False, "the velocity of the curve jumps by .* at t=0"),
+        (square, -1, 2, False, r"not smooth enough near t=.*: the interpolation error there is \d"),
+        (helix, 0, 1, True, "the position of the curve jumps .* closed=False"),
+        (lambda t: ellipse(t) + np.floor(t)[:, None], 0, 2, False, "not smooth enough near t=0.99"),
+        (lambda t: np.stack([t**2, t**3], 1), -1, 1, False, "stands still at t=0"),
+        (lambda t: np.ones((len(t), 2)), 0, 1, False, "stands still"),
+        (lambda t: np.stack([t, np.sqrt(t)], 1), 0, 1, False, "not smooth enough near t=1.5"),
+        (lambda t: np.sin(1e6 * np.stack([t, 2 * t], 1)), 0, 1, False, "not smooth enough"),
+        (lambda t: np.stack([t, 1 / t], 1), 0, 1, False, "NaN or infinity at t=0"),
+        (lambda t: t, 0, 1, False, r"function returned shape \(200,\) for 200 parameters"),
+        (lambda t: np.ones((3, 2)), 0, 1, False, r"function returned shape \(3, 2\)"),
+        (ellipse, 1, 1, False, "start=1 and stop=1; expected start < stop"),
+        (ellipse, 0, np.inf, False, "stop=inf is out of range"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:divide by zero")
+def test_bad_curves(function, start, stop, closed, message):
+    with pytest.raises(ValueError, match=message):
+        Curve(function, start, stop, closed)
+
+
+def test_bad_parameters_of_a_curve():
+    with pytest.raises(TypeError, match="function=3 is not callable"):
+        Curve(3, 0, 1)
+    with pytest.raises(TypeError, match="closed=1 has type int"):
+        Curve(ellipse, 0, 1, closed=1)
+    with pytest.raises(ValueError, match="memory_limit=0 is out of range"):
+        Curve(ellipse, 0, 1, memory_limit=0)
+    with pytest.raises(ValueError, match="tolerance=-1 is out of range"):
+        Curve(ellipse, 0, 1, tolerance=-1)
+
+
+# ---------------------------------------------------------------------------------- point clouds
+
+
+@pytest.mark.parametrize("d", [1, 3, 11, 30])
+@pytest.mark.parametrize("memory_limit", [0.01, 64])
+def test_nearest_of_the_points(d, memory_limit):
+    """Against a loop, with the points far from zero, where squares of distances lose digits."""
+    rng = np.random.RandomState(0)
+    points = 1e4 + rng.normal(size=(200, d))
+    X = 1e4 + rng.normal(size=(50, d))
+    cloud = PointCloud(points, 1, memory_limit=memory_limit)
+    expected = [points[np.sum((points - x) ** 2, axis=1).argmin()] for x in X]
+    np.testing.assert_array_equal(cloud.project(X), expected)
+    np.testing.assert_array_equal(cloud.project(points), points)
+
+
+def test_nearest_in_clusters_far_apart():
+    """Squares of 1e6 hide which of the points in a cluster is nearest; some more are measured."""
+    rng = np.random.RandomState(0)
+    centers = np.array([[1e6], [-1e6]])
+    points, X = ((centers[:, :, None] + 0.1 * rng.normal(size=(2, 100, 12))) for _ in range(2))
+    points, X = points.reshape(-1, 12), X.reshape(-1, 12)
+    expected = [points[np.sum((points - x) ** 2, axis=1).argmin()] for x in X]
+    np.testing.assert_array_equal(PointCloud(points, 1).project(X), expected)
+
+
+@pytest.mark.parametrize("d", [2, 11])
+def test_tree_and_products_agree(d):
+    """Also in the order of neighbours: the tangents are the same."""
+    points = np.zeros((100, 11))
+    points[:, :d] = np.random.RandomState(0).normal(size=(100, d))
+    X = np.random.RandomState(1).normal(size=(20, 11))
+    wide, narrow = PointCloud(points, 2), PointCloud(points[:, :d], 2)
+    np.testing.assert_array_equal(wide.project(X)[:, :d], narrow.project(X[:, :d]))
+    spans = [T @ np.swapaxes(T, 1, 2) for T in (wide.tangent(X), narrow.tangent(X[:, :d]))]
+    np.testing.assert_allclose(spans[0][:, :d, :d], spans[1], atol=1e-9)
+
+
+@pytest.mark.parametrize("d", [2, 11])
+def test_ties_and_duplicates(d):
+    """One of the nearest; tangents are numbers even where all neighbours are one point."""
+    points = np.zeros((9, d))
+    points[5:, 0] = 2.0
+    cloud = PointCloud(points, 1, n_neighbors=3)
+    X = np.zeros((2, d))
+    X[:, 0] = 1.0
+    np.testing.assert_allclose(cloud.distance(X), 1)
+    assert np.isin(cloud.project(X)[:, 0], [0, 2]).all()
+    np.testing.assert_allclose(np.linalg.norm(cloud.tangent(X), axis=1), 1)
+
+
+def test_tangents_of_a_cloud():
+    """Of 500 points on a circle, with 8 neighbours: the error is the asymmetry of their spacing."""
+    t = np.sort(np.random.RandomState(0).uniform(0, TURN, 500))
+    cloud = PointCloud(np.stack([np.cos(t), np.sin(t)], axis=1))
+    assert cloud.dimension == 1
+    assert cloud.n_neighbors == 8
+    P = cloud.project(queries(2))
+    exact = np.stack([-P[:, 1], P[:, 0]], axis=1)
+    cosines = np.abs(np.einsum("nd,nd->n", exact, cloud.tangent(queries(2))[:, :, 0]))
+    assert np.all(cosines > 0.999)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "error", "message"),
+    [
+        ({"points": np.zeros(3)}, ValueError, r"points of shape \(3,\)"),
+        ({"points": [[np.nan, 0.0]]}, ValueError, "no finite array"),
+        ({"n_components": 3}, ValueError, "n_components=3 is too large"),
+        ({"n_components": 0}, ValueError, "n_components=0 is too small"),
+        ({"n_components": "all"}, ValueError, "n_components='all' is not known"),
+        ({"n_components": 1.0}, TypeError, "n_components=1.0 has type float"),
+        ({"n_neighbors": 2, "n_components": 2}, ValueError, "expected 3 to 20"),
+        ({"n_neighbors": 21}, ValueError, "n_neighbors=21 does not fit 20 points"),
+        ({"n_neighbors": "all"}, ValueError, "n_neighbors='all' is not known"),
+        ({"memory_limit": 0}, ValueError, "memory_limit=0 is out of range"),
+    ],
+)
+def test_bad_clouds(parameters, error, message):
+    points = np.random.RandomState(0).normal(size=(20, 2))
+    with pytest.raises(error, match=message):
+        PointCloud(**{"points": points, "n_components": 1, **parameters})
+
+
+# ------------------------------------------------------------------------------ learned manifolds
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3])
+@pytest.mark.parametrize(("d", "k"), [(2, 1), (4, 2), (15, 3)])
+def test_of_rows_in_a_subspace_it_is_the_subspace(d, k, degree):
+    rng = np.random.RandomState(0)
+    basis = np.linalg.qr(rng.normal(size=(d, k)))[0]
+    origin = rng.normal(size=d)
+    rows = origin + rng.uniform(-1, 1, size=(300, k)) @ basis.T
+    learned = LocalPolynomialManifold(k, degree=degree).fit(rows)
+    exact = AffineSubspace.from_basis(origin, basis)
+    X = origin + rng.uniform(-0.5, 0.5, size=(20, k)) @ basis.T + 0.1 * rng.normal(size=(20, d))
+    np.testing.assert_allclose(learned.project(X), exact.project(X), rtol=0, atol=1e-10)
+    spans = [T @ np.swapaxes(T, 1, 2) for T in (learned.tangent(X), exact.tangent(X))]
+    np.testing.assert_allclose(*spans, rtol=0, atol=1e-9)
+
+
+def slow_surface(p, rows, weights, n_neighbors, k, degree):
+    """The local polynomial of the definition: a function of local coordinates, and the axes."""
+    distances = np.linalg.norm(rows - p, axis=1)
+    near = np.argsort(distances)[:n_neighbors]
+    width = distances[near[-1]] * (1 + 1e-3)
+    theta = weights[near] * (1 - (distances[near] / width) ** 2) ** 3
+    Y = rows[near] - p
+    mean = theta @ Y / theta.sum()
+    axes = np.linalg.svd(np.sqrt(theta)[:, None] * (Y - mean))[2][:k]
+
+    def monomials(s):
+        s = s / width
+        powers = itertools.product(range(degree + 1), repeat=k)
+        return np.stack([np.prod(s**a, axis=1) for a in powers if sum(a) <= degree], axis=1)
+
+    root = np.sqrt(theta)[:, None]
+    solution = np.linalg.lstsq(root * monomials(Y @ axes.T), root * Y, rcond=None)[0]
+    return lambda s: p + monomials(s) @ solution
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3])
+def test_projections_are_on_their_own_surface_and_perpendicular_to_it(degree):
+    """The definition, on rows with noise and weights: the local polynomial is at p for s = 0 there.
+
+    1e-6 allows for the difference quotient.
+    """
+    rng = np.random.RandomState(0)
+    rows = sphere_points(400, 0) * [1.3, 1.0, 0.8] + 0.01 * rng.normal(size=(400, 3))
+    weights = rng.uniform(0.5, 2, 400)
+    learned = LocalPolynomialManifold(2, degree=degree, n_neighbors=40)
+    learned.fit(rows, sample_weight=weights)
+    X = sphere_points(12, 1) * [1.3, 1.0, 0.8] + 0.1 * rng.normal(size=(12, 3))
+    P = learned.project(X)
+    step = 1e-4
+    for x, p, tangent in zip(X, P, learned.tangent(X), strict=True):
+        surface = slow_surface(p, rows, weights, 40, 2, degree)
+        np.testing.assert_allclose(surface(np.zeros((1, 2)))[0], p, rtol=0, atol=1e-11)
+        derivative = (surface(step * np.eye(2)) - surface(-step * np.eye(2))) / (2 * step)
+        np.testing.assert_allclose(derivative @ (x - p), 0, atol=1e-6)
+        along = derivative @ tangent @ tangent.T
+        np.testing.assert_allclose(along, derivative, rtol=0, atol=1e-6)
+
+
+def test_rates():
+    """Of the mean distance to a sphere, from queries off it, over 400 to 6400 rows.
+
+    The spacing falls by 4, so a surface of degree 1 should improve by 16 and one of degree 2 by 64 (by
+    256 where the error of odd order cancels); measured are 11 and 127. Neighbourhoods grow with log N.
+    """
+    X = sphere_points(200, 1) * np.random.RandomState(2).uniform(0.8, 1.2, (200, 1))
+    gains = {}
+    for degree in (1, 2):
+        errors = []
+        for n in (400, 6400):
+            learned = LocalPolynomialManifold(2, degree=degree).fit(sphere_points(n, 0))
+            errors.append(np.abs(np.linalg.norm(learned.project(X), axis=1) - 1).mean())
+        gains[degree] = errors[0] / errors[1]
+    assert gains[1] > 6
+    assert gains[2] > 40
+    assert gains[2] > 4 * gains[1]
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3])
+def test_gap_of_idempotence(degree):
+    """As the docstring has it, with the default iterations; planes need the secant for that."""
+    X = sphere_points(300, 1) * np.random.RandomState(2).uniform(0.7, 1.3, (300, 1))
+    learned = LocalPolynomialManifold(2, degree=degree).fit(sphere_points(400, 0))
+    P = learned.project(X)
+    assert np.linalg.norm(learned.project(P) - P, axis=1).max() < 1e-13
+
+
+def test_noise_is_averaged():
+    """Projections of noisy rows are nearer to the truth than the rows, with neighbours enough."""
+    noise = 0.05 * np.random.RandomState(1).normal(size=(2000, 3))
+    rows = sphere_points(2000, 0) + noise
+    learned = LocalPolynomialManifold(2, n_neighbors=100).fit(rows)
+    left = np.abs(np.linalg.norm(learned.project(rows[:300]), axis=1) - 1)
+    before = np.abs(np.linalg.norm(rows[:300], axis=1) - 1)
+    assert left.mean() < 0.3 * before.mean()
+
+
+def test_weights_are_repetitions():
+    """A row of weight two is two rows; one of weight zero is none."""
+    rows, X = sphere_points(200, 0), queries(3)
+    weights = np.random.RandomState(0).randint(0, 3, size=200)
+    settings = {"n_components": 2, "n_neighbors": 20}
+    weighted = LocalPolynomialManifold(**settings).fit(rows, sample_weight=weights)
+    repeated = LocalPolynomialManifold(**settings).fit(np.repeat(rows, weights, axis=0))
+    np.testing.assert_allclose(weighted.project(X), repeated.project(X), rtol=0, atol=1e-10)
+    np.testing.assert_array_equal(weighted.points_, np.unique(rows[weights > 0], axis=0))
+    assert weighted.weights_.sum() == pytest.approx(1)
+    unweighted = LocalPolynomialManifold(**settings).fit(rows)
+    assert np.abs(weighted.project(X) - unweighted.project(X)).max() > 1e-4
+
+
+@pytest.mark.parametrize("rows", ["on two lines", "on a grid"])
+@pytest.mark.parametrize("degree", [2, 3])
+def test_degenerate_neighbourhoods(rows, degree):
+    """Lines do not determine a polynomial of two variables, and 3 x 3 grids none of degree 3."""
+    if rows == "on two lines":
+        t = np.linspace(0, 1, 40)
+        rows = np.concatenate([np.stack([t, 0 * t, 0 * t], 1), np.stack([0 * t, t, 5 + 0 * t], 1)])
+    else:
+        rows = np.array([[i, j, k] for i in range(3) for j in range(4) for k in (0, 50)]) * 1.0
+        degree = 3
+    learned = LocalPolynomialManifold(2, degree=degree, n_neighbors=12).fit(rows)
+    X = rows[::5] + 0.1
+    with pytest.warns(UserWarning, match=rf"\d+ of {len(X)} projections .* degree={degree};"):
+        P = learned.project(X)
+    assert np.all(np.isfinite(P))
+    with pytest.warns(UserWarning, match=r"lower degree"):
+        assert np.all(np.isfinite(learned.tangent(X)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        LocalPolynomialManifold(2, degree=1, n_neighbors=12).fit(rows).project(X)
+
+
+@pytest.mark.parametrize("degree", [2, 3])
+@pytest.mark.parametrize("radius", [0.3, 3, 30])
+def test_queries_beyond_the_reach(degree, radius):
+    """Still perpendicular feet on the right side of the sphere, if less accurate ones."""
+    directions = sphere_points(100, 1)
+    learned = LocalPolynomialManifold(2, degree=degree).fit(sphere_points(400, 0))
+    P = learned.project(radius * directions)
+    np.testing.assert_allclose(P, directions, rtol=0, atol=0.1)
+    along = np.einsum("nd,ndk->nk", radius * directions - P, learned.tangent(radius * directions))
+    np.testing.assert_allclose(along, 0, atol=1e-10 * radius)
+    assert np.all(np.isfinite(learned.project(np.zeros((1, 3)))))
+
+
+def test_it_is_an_estimator():
+    learned = LocalPolynomialManifold(2, degree=3).fit(sphere_points(100, 0))
+    assert learned.n_features_in_ == 3
+    fresh = clone(learned)
+    assert fresh.get_params() == learned.get_params()
+    assert "degree=3" in repr(fresh)
+    for call in (fresh.project, fresh.distance, fresh.tangent):
+        with pytest.raises(NotFittedError):
+            call(queries(3))
+
+
+def test_a_failed_fit_leaves_the_old_one():
+    learned = LocalPolynomialManifold(2).fit(sphere_points(100, 0))
+    expected = learned.project(queries(3))
+    with pytest.raises(ValueError, match="NaN"):
+        learned.fit([[np.nan, 0.0]])
+    with pytest.raises(ValueError, match="n_neighbors"):
+        learned.set_params(n_neighbors=3).fit(sphere_points(100, 1))
+    np.testing.assert_array_equal(learned.project(queries(3)), expected)
+    learned.set_params(degree=3, n_iterations=1)
+    np.testing.assert_array_equal(learned.project(queries(3)), expected)
+
+
+@pytest.mark.parametrize("k", [1, 2, 4])
+def test_components_are_found(k):
+    rng = np.random.RandomState(0)
+    rows = rng.uniform(size=(500, k)) @ rng.normal(size=(k, 6))
+    assert LocalPolynomialManifold(degree=1).fit(rows).n_components_ == k
+    assert PointCloud(rows).dimension == k
+
+
+@pytest.mark.parametrize(
+    ("parameters", "error", "message"),
+    [
+        ({"degree": 4}, ValueError, "degree=4 is not available"),
+        ({"degree": 2.0}, TypeError, "degree=2.0 has type float"),
+        ({"n_neighbors": 6}, ValueError, "with 6 coefficients; expected 7 to 30"),
+        ({"n_neighbors": 31}, ValueError, "n_neighbors=31 does not fit 30 distinct rows"),
+        ({"degree": 3, "n_components": 3, "n_neighbors": "auto"}, ValueError, None),
+        ({"n_components": 4}, ValueError, "n_components=4 is too large; the data span 3"),
+        ({"n_iterations": 0}, ValueError, "n_iterations=0 is too small"),
+        ({"memory_limit": -1}, ValueError, "memory_limit=-1 is out of range"),
+    ],
+)
+def test_bad_parameters_of_a_learned_manifold(parameters, error, message):
+    rows = sphere_points(30, 0)
+    learned = LocalPolynomialManifold(**{"n_components": 2, **parameters})
+    if message is None:
+        rows, message = (
+            rows[:15],
+            "15 distinct rows and polynomials of degree=3 with 20 coefficients",
+        )
+    with pytest.raises(error, match=message):
+        learned.fit(rows)
+    with pytest.raises(ValueError, match="X has 1 distinct row"):
+        LocalPolynomialManifold(1).fit(np.ones((5, 2)))
+
+
+# --------------------------------------------------------------------------- intrinsic dimension
+
+
+def slow_dimension(X, method, n_neighbors=10):
+    """The two formulas, row by row."""
+    X = np.unique(X, axis=0)
+    k = 2 if method == "two-nn" else n_neighbors
+    logs = []
+    for x in X:
+        r = np.sort(np.linalg.norm(X - x, axis=1))[1 : k + 1]
+        logs.append([math.log(r[-1] / r[j]) for j in range(k - 1)])
+    if method == "mle":
+        return 1 / np.mean(logs)
+    ratios = sorted(row[0] for row in logs)
+    n, kept = len(X), int(0.9 * len(X))
+    tails = [-math.log(1 - (i + 1) / n) for i in range(kept)]
+    above = sum(a * b for a, b in zip(ratios[:kept], tails, strict=True))
+    return above / sum(a * a for a in ratios[:kept])
+
+
+@pytest.mark.parametrize("method", ["two-nn", "mle"])
+@pytest.mark.parametrize("d", [2, 5, 12])
+def test_dimension_by_the_formulas(d, method):
+    X = np.random.RandomState(0).normal(size=(100, d))
+    X = np.concatenate([X, X[:10]])
+    estimate = intrinsic_dimension(X, method)
+    assert isinstance(estimate, float)
+    assert estimate == pytest.approx(slow_dimension(X, method), rel=1e-9)
+    # Of shape alone.
+    by = similarity(d)
+    assert intrinsic_dimension(moved(X, by), method) == pytest.approx(estimate, rel=1e-9)
+
+
+@pytest.mark.parametrize("method", ["two-nn", "mle"])
+@pytest.mark.parametrize("k", [1, 2, 4])
+def test_dimension_of_spheres(method, k):
+    """2000 rows: the standard error is some 3 % for two neighbours; 15 % is five of them."""
+    X = sphere_points(2000, 0, k + 1) @ np.random.RandomState(0).normal(size=(k + 1, 8))
+    assert intrinsic_dimension(X, method) == pytest.approx(k, rel=0.15)
+
+
+def test_bad_rows_for_a_dimension():
+    for X in (np.zeros(3), [[np.nan, 1.0]], np.zeros((0, 2))):
+        with pytest.raises(ValueError, match="X of shape"):
+            intrinsic_dimension(X)
+    with pytest.raises(ValueError, match="X has 2 distinct rows; expected more than 2"):
+        intrinsic_dimension([[0.0], [1.0], [1.0], [0.0]])
+    with pytest.raises(ValueError, match="X has 10 distinct rows; expected more than 10"):
+        intrinsic_dimension(np.arange(10.0)[:, None], "mle")
+    grid = np.array([[i, j] for i in range(4) for j in range(4)], dtype=float)
+    with pytest.raises(ValueError, match="equally far, as in a lattice"):
+        intrinsic_dimension(grid)
+    with pytest.raises(ValueError, match="method='pca' is not known"):
+        intrinsic_dimension(grid, "pca")
+    with pytest.raises(ValueError, match="n_neighbors=1 is too small"):
+        intrinsic_dimension(grid, "mle", 1)
+    with pytest.raises(TypeError, match=r"n_neighbors=2.5 has type float"):
+        intrinsic_dimension(grid, "mle", 2.5)
