@@ -14,6 +14,9 @@ from ._shards import ONE_PROCESS, Shards
 
 __all__ = ["AffineHull", "principal_axes"]
 
+# What sticks out of a hull by less than this share of its own length is taken to lie in it.
+_ROUNDING = 1e-10
+
 
 @dataclass(frozen=True)
 class AffineHull:
@@ -61,6 +64,36 @@ class AffineHull:
         # coordinates and, node by node, the same model.
         skewness = shards.total(np.sum((centered @ basis) ** 3, axis=0))
         return cls(center, np.ascontiguousarray(basis * np.where(skewness < 0, -1.0, 1.0)))
+
+    def joined(self, other: AffineHull | None) -> AffineHull:
+        """Return an affine subspace that holds this one and another.
+
+        The coordinates of this one stay what they are, and others come behind them.
+
+        Parameters
+        ----------
+        other : AffineHull or None
+            None is the whole space.
+
+        Returns
+        -------
+        AffineHull
+        """
+        if other is None:
+            directions = np.eye(self.n_features)
+        else:
+            offset = other.center - self.center
+            length = float(np.linalg.norm(offset))
+            # A difference of large coordinates that is all rounding is no direction.
+            largest = max(np.abs(self.center).max(), np.abs(other.center).max())
+            directions = other.basis.T
+            if length > _ROUNDING * largest:
+                directions = np.vstack([directions, offset / length])
+        # Twice: what the first pass leaves of a direction is orthogonal up to rounding of all of it.
+        outside = self.project_out(self.project_out(directions))
+        _, lengths, right = np.linalg.svd(outside, full_matrices=False)
+        n_new = min(int(np.sum(lengths > _ROUNDING)), self.codimension)
+        return AffineHull(self.center, np.column_stack([self.basis, right[:n_new].T]))
 
     @property
     def n_features(self) -> int:

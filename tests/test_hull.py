@@ -209,3 +209,39 @@ def test_order_of_points_does_not_matter():
     np.testing.assert_allclose(
         AffineHull.of(shuffled).split(points)[0], AffineHull.of(points).split(points)[0], atol=1e-12
     )
+
+
+# ------------------------------------------------------------------------------------- two hulls
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    seed=st.integers(0, 2**20),
+    ranks=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    scale=st.sampled_from([1e-6, 1.0, 1e6]),
+)
+def test_a_joined_hull_holds_both_and_keeps_coordinates(seed, ranks, scale):
+    rng = np.random.RandomState(seed)
+    first, second = (
+        AffineHull(scale * rng.normal(size=6), np.linalg.qr(rng.normal(size=(6, 6)))[0][:, :rank])
+        for rank in ranks
+    )
+    joined = first.joined(second)
+    assert joined.dimension == min(sum(ranks) + 1, 6)
+    np.testing.assert_allclose(joined.basis.T @ joined.basis, np.eye(joined.dimension), atol=1e-12)
+    for hull in (first, second):
+        rows = hull.lift(scale * rng.normal(size=(4, hull.dimension)))
+        np.testing.assert_allclose(joined.split(rows)[1], 0, atol=1e-9 * scale)
+    rows = first.lift(scale * rng.normal(size=(4, first.dimension)))
+    coordinates = joined.split(rows)[0]
+    np.testing.assert_allclose(
+        coordinates[:, : first.dimension], first.split(rows)[0], atol=1e-12 * scale
+    )
+
+
+def test_a_hull_joined_with_what_it_holds_is_itself():
+    rng = np.random.RandomState(0)
+    hull = AffineHull.of(rng.normal(size=(9, 3)) @ rng.normal(size=(3, 5)) + 1e3)
+    inside = AffineHull(hull.lift(np.ones((1, 3)))[0], hull.basis[:, :1])
+    np.testing.assert_array_equal(hull.joined(inside).basis, hull.basis)
+    assert hull.joined(None).dimension == 5

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .._hull import AffineHull
 from .._validation import check_real_array
 from ._base import Constants, SmoothManifoldBase, orthonormal_columns
 
@@ -123,6 +124,11 @@ class AffineSubspace(SmoothManifoldBase):
     def reach(self) -> float:
         """Infinite: every point has one nearest point."""
         return math.inf
+
+    @property
+    def affine_hull(self) -> AffineHull:
+        """The subspace itself."""
+        return AffineHull(self.origin, self.basis)
 
     def _project(self, x: torch.Tensor) -> torch.Tensor:
         origin, basis = self._constants.like(x)

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 
+from .._hull import AffineHull
 from .._validation import check_real_array
 
 __all__ = [
@@ -89,6 +90,11 @@ class ManifoldBase(ABC):
     @abstractmethod
     def reach(self) -> float | None:
         """Distance up to which the nearest point is unique, in units of X; None if not known."""
+
+    @property
+    def affine_hull(self) -> AffineHull | None:
+        """An affine subspace that holds the manifold, which saves work outside it; None if not known."""
+        return None
 
     @abstractmethod
     def _project(self, x: torch.Tensor) -> torch.Tensor: ...

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 
+from .._hull import AffineHull
 from .._validation import check_choice, check_integer, check_real, check_real_array
 from ._base import Constants, ManifoldBase, tiles
 from ._dimension import check_n_components
@@ -114,6 +116,26 @@ class PointCloud(ManifoldBase):
     def reach(self) -> None:
         """None: that of the manifold behind the points is not known."""
         return None
+
+    @cached_property
+    def affine_hull(self) -> AffineHull:
+        """That of the points."""
+        return AffineHull.of(self.points)
+
+    def within(self, hull: AffineHull) -> PointCloud:
+        """Return the cloud in coordinates of an affine subspace that holds it: the same distances.
+
+        Parameters
+        ----------
+        hull : AffineHull
+            The subspace.
+
+        Returns
+        -------
+        PointCloud
+        """
+        coordinates, _ = hull.split(self.points)
+        return PointCloud(coordinates, self.dimension, self.n_neighbors, self.memory_limit)
 
     def _project(self, x: torch.Tensor) -> torch.Tensor:
         (points,) = self._constants.like(x)

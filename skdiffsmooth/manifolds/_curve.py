@@ -276,6 +276,11 @@ class Curve(SmoothManifoldBase):
         return self._hull.n_features
 
     @property
+    def affine_hull(self) -> AffineHull:
+        """The smallest affine subspace that holds the curve, to rounding."""
+        return self._hull
+
+    @property
     def dimension(self) -> int:
         """One."""
         return 1

@@ -194,6 +194,7 @@ class LocalPolynomialManifold(ManifoldBase, BaseEstimator):
         # As fitted, whatever is set later.
         self._degree, self._n_iterations, self._memory_limit = degree, n_iterations, memory_limit
         self._nearest = NearestPoints(coordinates, memory_limit)
+        self._hull = hull
         self._constants = Constants(hull.center, hull.basis, coordinates, weights)
         self._derivatives = Constants(_derivative(n_components, degree))
         return self
@@ -230,6 +231,12 @@ class LocalPolynomialManifold(ManifoldBase, BaseEstimator):
     def reach(self) -> None:
         """None: it cannot be told from a sample."""
         return None
+
+    @property
+    def affine_hull(self) -> AffineHull:
+        """That of the rows."""
+        check_is_fitted(self)
+        return self._hull
 
     def _project(self, x: torch.Tensor) -> torch.Tensor:
         center, basis, *_ = self._constants.like(in_double(x))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .._hull import AffineHull
 from .._validation import check_real, check_real_array
 from ._base import Constants, SmoothManifoldBase, orthonormal_columns
 
@@ -104,6 +105,11 @@ class Sphere(SmoothManifoldBase):
     def reach(self) -> float:
         """The radius: the center is the nearest point without a unique projection."""
         return self.radius
+
+    @property
+    def affine_hull(self) -> AffineHull:
+        """The subspace of the sphere, through its center."""
+        return AffineHull(self.center, self.basis)
 
     def _polar(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return directions from the center, shape (n, k + 1), and distances from it, (n, 1)."""

@@ -1,0 +1,132 @@
+"""Manifolds in coordinates of an affine subspace that holds them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from .._hull import AffineHull
+from ._base import Constants, Manifold, SmoothManifold
+
+__all__ = ["SmoothWithin", "Within", "within"]
+
+
+class Within:
+    """A manifold seen from a subspace: coordinates in, coordinates out, tensors only.
+
+    Parameters
+    ----------
+    manifold : Manifold
+        In R^d.
+    hull : AffineHull
+        Holds the manifold.
+    """
+
+    def __init__(self, manifold: Manifold, hull: AffineHull) -> None:
+        self.manifold = manifold
+        self.hull = hull
+        self._constants = Constants(hull.center, hull.basis)
+
+    @property
+    def n_features(self) -> int:
+        """Dimension of the subspace."""
+        return self.hull.dimension
+
+    @property
+    def dimension(self) -> int:
+        """Dimension k of the manifold."""
+        return self.manifold.dimension
+
+    @property
+    def reach(self) -> float | None:
+        """That of the manifold."""
+        return self.manifold.reach
+
+    def project(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the nearest points, shape (n, r).
+
+        Parameters
+        ----------
+        x : torch.Tensor of shape (n, r)
+            Coordinates.
+
+        Returns
+        -------
+        torch.Tensor of shape (n, r)
+        """
+        center, basis = self._constants.like(x)
+        return (self.manifold.project(self._lift(x)) - center) @ basis
+
+    def distance(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the distances to the manifold, shape (n,).
+
+        Parameters
+        ----------
+        x : torch.Tensor of shape (n, r)
+            Coordinates.
+
+        Returns
+        -------
+        torch.Tensor of shape (n,)
+        """
+        return self.manifold.distance(self._lift(x))
+
+    def tangent(self, x: torch.Tensor) -> torch.Tensor:
+        """Return bases of the tangent spaces at the projections, shape (n, r, k).
+
+        Parameters
+        ----------
+        x : torch.Tensor of shape (n, r)
+            Coordinates.
+
+        Returns
+        -------
+        torch.Tensor of shape (n, r, k)
+        """
+        return self._constants.like(x)[1].T @ self.manifold.tangent(self._lift(x))
+
+    def _lift(self, x: torch.Tensor) -> torch.Tensor:
+        center, basis = self._constants.like(x)
+        return center + x @ basis.T
+
+
+class SmoothWithin(Within):
+    """The same of a manifold whose projection has a derivative."""
+
+    manifold: SmoothManifold
+
+    def projection_derivative(self, x: torch.Tensor) -> Any:
+        """Return the derivative of the projection in the coordinates of the tangent, shape (n, k, k).
+
+        Parameters
+        ----------
+        x : torch.Tensor of shape (n, r)
+            Coordinates.
+
+        Returns
+        -------
+        torch.Tensor of shape (n, k, k)
+        """
+        return self.manifold.projection_derivative(self._lift(x))
+
+
+def within(manifold: Manifold, hull: AffineHull) -> Manifold:
+    """Return a manifold in coordinates of a subspace that holds it.
+
+    Parameters
+    ----------
+    manifold : Manifold
+        In R^d.
+    hull : AffineHull
+        An affine subspace that holds the manifold.
+
+    Returns
+    -------
+    Manifold
+        Smooth, if it was.
+    """
+    own = getattr(manifold, "within", None)
+    if own is not None:
+        return own(hull)
+    return (SmoothWithin if isinstance(manifold, SmoothManifold) else Within)(manifold, hull)
