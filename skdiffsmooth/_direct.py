@@ -16,6 +16,9 @@ __all__ = ["direct_moments"]
 # Gathering a member of a group costs about this many times a term of a dense sum.
 _COST_OF_GATHERING = 4
 
+# Up to this many coordinates all r^2 second moments together cost less than one direction.
+_FEW_COORDINATES = 4
+
 
 def direct_moments(
     points: Points,
@@ -111,7 +114,13 @@ def _over_all_points(
     found = torch.column_stack([moments, normalizer.log() + top + shift])
     if directions is None:
         return found
-    covariance = _covariance_along(points, factors, normalizer, moments[:, :-1], directions)
+    mean = moments[:, :-1]
+    if squares is None and points.dimension <= _FEW_COORDINATES:
+        second = points.unit**2 * (factors @ points.outer) / normalizer[:, None]
+        covariance = second.view(len(y), *2 * mean.shape[1:])
+        covariance = (covariance - mean[:, :, None] * mean[:, None, :]) @ directions
+    else:
+        covariance = _covariance_along(points, factors, normalizer, mean, directions)
     return torch.cat([found, covariance.flatten(1)], dim=1)
 
 
@@ -124,7 +133,7 @@ def _covariance_along(
 ) -> torch.Tensor:
     """Return Cov @ directions, (P, r, j), as posterior averages of (x_i - D).L (x_i - D).
 
-    Centred first: a difference of second moments would be rounding at small noise.
+    Centred first: at the smallest noise a difference of second moments would be rounding.
     """
     rows = directions.transpose(1, 2)
     offset = rows @ mean[:, :, None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cached_property
 
 import torch
 
@@ -90,6 +91,12 @@ class Points:
     def dimension(self) -> int:
         """Number r of coordinates."""
         return self.positions.shape[1]
+
+    @cached_property
+    def outer(self) -> torch.Tensor:
+        """Products of all pairs of coordinates, in squared units of the radius: (N, r^2)."""
+        scaled = self.features[1:-1].T
+        return (scaled[:, :, None] * scaled[:, None, :]).flatten(1)
 
     def products_are_exact(self, v: float, reach: float) -> bool:
         """Tell whether exponents may be formed from products of coordinates at this noise."""
