@@ -143,12 +143,12 @@ def place(name, manifold, x, offset):
     def project(z):
         return manifold.project(z[None])[0]
 
+    foot = project(x)
+    moved = x + project(foot + offset) - foot
     if name == "translated":
-        foot = project(x)
-        return x + project(foot + offset) - foot
-    z = x + offset
-    foot, gap = project(z), z - project(z)
-    return foot + (x - project(x)).norm() * gap / gap.norm()
+        return moved
+    gap = moved - project(moved)
+    return project(moved) + (x - foot).norm() * gap / gap.norm()
 
 
 def score_at(posterior, y, v, exclude=None):
