@@ -130,11 +130,9 @@ def log_weight_of_others(log_weights: torch.Tensor) -> torch.Tensor:
     """
     others = torch.log1p(-log_weights.exp())
     # One minus a weight near one is all rounding; the others are then summed themselves.
-    heaviest = log_weights.argmax()
-    rest = log_weights.clone()
-    rest[heaviest] = -math.inf
-    others[heaviest] = torch.logsumexp(rest, dim=0)
-    return others
+    heaviest = log_weights.argmax()[None]
+    rest = log_weights.index_fill(0, heaviest, -math.inf)
+    return others.index_copy(0, heaviest, torch.logsumexp(rest, dim=0, keepdim=True))
 
 
 def exp_(exponents: torch.Tensor, floor: float) -> torch.Tensor:
