@@ -494,7 +494,16 @@ def test_tiles_do_not_change_covariances(v, monkeypatch):
     _, whole = along(case, 2)
     monkeypatch.setattr(_posterior, "_TILE", 300)
     monkeypatch.setattr(_posterior, "_LARGEST_TILE", 1)
+    over_all, sizes = _direct._over_all_points, []
+
+    def watch(points, y, *others):
+        sizes.append(len(y))
+        return over_all(points, y, *others)
+
+    monkeypatch.setattr(_direct, "_over_all_points", watch)
     _, in_tiles = along(case, 2, memory_limit=0.03)
+    # 208 logits for a query, and as many for each of two directions.
+    assert max(sizes, default=1) == 1
     for found, expected in zip(in_tiles, whole, strict=True):
         size = max(1.0, float(expected.abs().max()))
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-12 * size)

@@ -13,7 +13,7 @@ import torch
 from scipy import stats
 
 from skdiffsmooth._posterior import Nodes, Posterior
-from skdiffsmooth._pushed import LevelSetScore, TranslatedScore
+from skdiffsmooth._pushed import LevelSetScore, TranslatedScore, _some_normal
 from skdiffsmooth.kernels import gaussian_nodes
 from skdiffsmooth.likelihood import flow_log_density
 from skdiffsmooth.noise import NoiseLevels
@@ -89,6 +89,24 @@ class CircleInSpace:
 
     def projection_derivative(self, x):
         return Circle().projection_derivative(x[:, :2])
+
+
+@dataclass(frozen=True)
+class Turned:
+    """A manifold in coordinates that are turned, so that no axis is normal to it."""
+
+    manifold: CircleInSpace
+    turn: torch.Tensor
+    dimension: int = 1
+
+    def project(self, x):
+        return self.manifold.project(x @ self.turn.T) @ self.turn
+
+    def tangent(self, x):
+        return self.turn.T @ self.manifold.tangent(x @ self.turn.T)
+
+    def projection_derivative(self, x):
+        return self.manifold.projection_derivative(x @ self.turn.T)
 
 
 MANIFOLDS = {
@@ -280,6 +298,24 @@ def test_the_level_set_field_goes_through_a_hypersurface(distance, v):
     torch.testing.assert_close(divergence, (sides[0][1] + sides[1][1]) / 2, rtol=1e-3, atol=1e-3)
 
 
+def test_on_a_manifold_of_codimension_two_the_divergence_is_that_of_one_side():
+    """At the place itself, and 1e-5 from it along the normal that stands in for all of them."""
+    rng = np.random.RandomState(3)
+    manifold = Turned(CircleInSpace(), tensor(np.linalg.qr(rng.standard_normal((3, 3)))[0]))
+    posterior, nodes, queries = problem(3)
+    foot = manifold.project(queries)
+    normal = _some_normal(manifold.tangent(foot))
+    field = LevelSetScore(posterior, manifold, nodes)
+    score, divergence = field.with_divergence(foot, 0.1)
+    beside = field.with_divergence(foot + 1e-5 * normal, 0.1)
+    # Second derivatives are of size 1 / v^2.
+    torch.testing.assert_close(score, beside[0], rtol=0, atol=1e-3)
+    torch.testing.assert_close(divergence, beside[1], rtol=0, atol=1e-2)
+    across = torch.linalg.cross(manifold.tangent(foot)[:, :, 0], normal)
+    _, elsewhere = field.with_divergence(foot + 1e-5 * across, 0.1)
+    assert (elsewhere - divergence).abs().max() > 0.1
+
+
 @pytest.mark.parametrize("name", FIELDS)
 @pytest.mark.parametrize("manifold", MANIFOLDS)
 @pytest.mark.parametrize("v", [1.0, 1e-4])
@@ -349,7 +385,9 @@ def test_no_queries(name):
 @pytest.mark.parametrize("v", [0.1, 1e-7])
 @pytest.mark.parametrize("name", FIELDS)
 def test_single_precision(name, v):
-    """At v = 1e-7 exponents are beyond float32; places rounded to it would be wrong by 1e-7 / v."""
+    """At v = 1e-7 exponents are beyond float32, and so are places: rounded, scores of 1e-3 / v near
+    to the points would be wrong by 1e-7 / v.
+    """
     dimension, manifold = MANIFOLDS["circle"]
     posterior, nodes, queries = problem(dimension, scale=1e-3)
     points, log_weights = posterior._points.positions.float(), posterior._points.log_weights.float()
@@ -357,7 +395,7 @@ def test_single_precision(name, v):
     single = Posterior(points, log_weights, memory_limit=16.0)
     double = Posterior(points.double(), log_weights.double(), memory_limit=16.0)
     same = Nodes(rounded.offsets.double(), rounded.weights.double(), nodes.reach)
-    queries = queries.float()
+    queries = queries.float() if v > 1e-6 else 1.001 * points
     found = FIELDS[name](single, manifold, rounded).with_divergence(queries, v)
     expected = FIELDS[name](double, manifold, same).with_divergence(queries.double(), v)
     for tensor_found, tensor_expected in zip(found, expected, strict=True):
