@@ -16,8 +16,8 @@ __all__ = ["direct_moments"]
 # Gathering a member of a group costs about this many times a term of a dense sum.
 _COST_OF_GATHERING = 4
 
-# Up to this many coordinates all r^2 second moments together cost less than one direction.
-_FEW_COORDINATES = 4
+# Up to this many coordinates all r^2 second moments together cost no more than one direction.
+_FEW_COORDINATES = 8
 
 
 def direct_moments(

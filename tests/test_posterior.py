@@ -437,7 +437,7 @@ def assert_along_matches_oracle(case, n_directions, *, dtype=torch.float64):
 
 
 @settings(deadline=None, max_examples=100)
-@given(problem=problems(np.float64, 6) | crowds(np.float64, 6), n_directions=st.integers(0, 3))
+@given(problem=problems(np.float64, 10) | crowds(np.float64, 10), n_directions=st.integers(0, 3))
 @example(problem=problem(0, dimension=0), n_directions=2)
 @example(problem=problem(0, n_queries=0), n_directions=2)
 def test_covariance_along(problem, n_directions):
@@ -445,7 +445,7 @@ def test_covariance_along(problem, n_directions):
 
 
 @settings(deadline=None, max_examples=50)
-@given(problem=problems(np.float32, 6) | crowds(np.float32, 6), n_directions=st.integers(0, 3))
+@given(problem=problems(np.float32, 10) | crowds(np.float32, 10), n_directions=st.integers(0, 3))
 def test_covariance_along_in_single_precision(problem, n_directions):
     assert_along_matches_oracle(problem, n_directions, dtype=torch.float32)
 
@@ -465,7 +465,7 @@ def test_covariance_along_takes_the_ways_of_single_queries(v, ways, leave_out, w
     assert watched == ways
 
 
-@pytest.mark.parametrize("dimension", [2, 6])
+@pytest.mark.parametrize("dimension", [2, 10])
 @pytest.mark.parametrize("v", [1e-3, 1e-5, 1e-8, 1e-12])
 def test_covariance_of_close_points_far_from_the_origin(v, dimension):
     """Points sqrt(v) apart, at a radius of one: along a direction the covariance is about v.
