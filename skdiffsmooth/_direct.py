@@ -16,6 +16,9 @@ __all__ = ["direct_moments"]
 # Gathering a member of a group costs about this many times a term of a dense sum.
 _COST_OF_GATHERING = 4
 
+# Up to this many coordinates all r^2 second moments together cost no more than one direction.
+_FEW_COORDINATES = 8
+
 
 def direct_moments(
     points: Points,
@@ -24,8 +27,9 @@ def direct_moments(
     reach: float,
     left_out: torch.Tensor | None,
     rows_at_once: int,
+    directions: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Return posterior mean, spread and log-sum of each query.
+    """Return posterior mean, spread and log-sum of each query, and its covariance along directions.
 
     Parameters
     ----------
@@ -40,13 +44,17 @@ def direct_moments(
     left_out : torch.Tensor of shape (P,) or None
         Index of the point that a query does not see.
     rows_at_once : int
-        Queries for which to make a matrix of all logits; gathered groups take as much.
+        Queries for which to make a matrix of all logits, and one more for each direction; gathered
+        groups take as much.
+    directions : torch.Tensor of shape (P, r, j), optional
+        What to multiply each query's posterior covariance with.
 
     Returns
     -------
-    torch.Tensor of shape (P, r + 2)
-        D(y), tr Cov(y) and log sum_i w_i exp(-|y - x_i|^2 / 2v).
+    torch.Tensor of shape (P, r + 2) or (P, r + 2 + r * j)
+        D(y), tr Cov(y), log sum_i w_i exp(-|y - x_i|^2 / 2v) and the rows of Cov(y) @ directions.
     """
+    n_directions = 0 if directions is None else directions.shape[2]
     kept = None
     # To skip points is to let data decide on shapes, for which a device would have to be waited.
     if y.device.type == "cpu" and points.are_grouped:
@@ -56,20 +64,28 @@ def direct_moments(
             kept = None
         else:
             gathered = n_kept * GROUP * (points.dimension + 4)
-            most = rows_at_once * len(points)
+            if directions is not None:
+                gathered += n_kept * GROUP * (points.dimension + 2 * n_directions)
+            most = rows_at_once * len(points) * (1 + n_directions)
             rows_at_once = max(1, len(y) * most // max(gathered, 1))
-    found = y.new_empty(len(y), points.dimension + 2)
+    found = y.new_empty(len(y), points.dimension + 2 + points.dimension * n_directions)
     for rows in slices(len(y), rows_at_once):
         unseen = None if left_out is None else left_out[rows]
+        along = None if directions is None else directions[rows]
         if kept is None:
-            found[rows] = _over_all_points(points, y[rows], v, reach, unseen)
+            found[rows] = _over_all_points(points, y[rows], v, reach, unseen, along)
         else:
-            found[rows] = _over_groups(points, y[rows], v, reach, kept[:, rows], unseen)
+            found[rows] = _over_groups(points, y[rows], v, reach, kept[:, rows], unseen, along)
     return found
 
 
 def _over_all_points(
-    points: Points, y: torch.Tensor, v: float, reach: float, left_out: torch.Tensor | None
+    points: Points,
+    y: torch.Tensor,
+    v: float,
+    reach: float,
+    left_out: torch.Tensor | None,
+    directions: torch.Tensor | None = None,
 ) -> torch.Tensor:
     squares = None
     if points.products_are_exact(v, reach):
@@ -95,7 +111,38 @@ def _over_all_points(
         from_y = (moments[:, :-1] - y).square().sum(1)
         seen_from_y = (factors * squares).sum(1) / normalizer - from_y
         moments[:, -1] = torch.where(from_y < from_origin, seen_from_y, moments[:, -1])
-    return torch.column_stack([moments, normalizer.log() + top + shift])
+    found = torch.column_stack([moments, normalizer.log() + top + shift])
+    if directions is None:
+        return found
+    mean = moments[:, :-1]
+    if squares is None and points.dimension <= _FEW_COORDINATES:
+        second = points.unit**2 * (factors @ points.outer) / normalizer[:, None]
+        covariance = second.view(len(y), *2 * mean.shape[1:])
+        covariance = (covariance - mean[:, :, None] * mean[:, None, :]) @ directions
+    else:
+        covariance = _covariance_along(points, factors, normalizer, mean, directions)
+    return torch.cat([found, covariance.flatten(1)], dim=1)
+
+
+def _covariance_along(
+    points: Points,
+    factors: torch.Tensor,
+    normalizer: torch.Tensor,
+    mean: torch.Tensor,
+    directions: torch.Tensor,
+) -> torch.Tensor:
+    """Return Cov @ directions, (P, r, j), as posterior averages of (x_i - D).L (x_i - D).
+
+    Centred first: at the smallest noise a difference of second moments would be rounding.
+    """
+    rows = directions.transpose(1, 2)
+    offset = rows @ mean[:, :, None]
+    along = torch.addmm(offset.flatten(0, 1), rows.flatten(0, 1), points.positions.T, beta=-1)
+    along = along.unflatten(0, rows.shape[:2]).mul_(factors[:, None, :])
+    sums = (along @ points.features[:-1].T) / normalizer[:, None, None]
+    # The first column is no more than the rounding of the mean; so is what it takes away.
+    covariance = points.unit * sums[..., 1:] - sums[..., :1] * mean[:, None, :]
+    return covariance.transpose(1, 2)
 
 
 def _groups_that_matter(
@@ -140,6 +187,7 @@ def _over_groups(
     reach: float,
     kept: torch.Tensor,
     left_out: torch.Tensor | None,
+    directions: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Sum over the members of the groups that a mask (n_groups, P) names."""
     group, query = kept.nonzero(as_tuple=True)
@@ -176,4 +224,11 @@ def _over_groups(
     shift = sums[:, 1:-1] / normalizer[:, None]
     spread = sums[:, -1] / normalizer - shift.square().sum(1)
     log_sum = normalizer.log() + top - (y - origin).square().sum(1) / (2 * v)
-    return torch.column_stack([origin + shift, spread, log_sum])
+    found = torch.column_stack([origin + shift, spread, log_sum])
+    if directions is None:
+        return found
+    centred = members - shift[query, None, :]
+    weighted = (centred @ directions[query]).mul_(factors[:, :, None])
+    parts = (centred.transpose(1, 2) @ weighted).flatten(1)
+    covariance = parts.new_zeros(len(y), parts.shape[1]).index_add_(0, query, parts)
+    return torch.cat([found, covariance / normalizer[:, None]], dim=1)

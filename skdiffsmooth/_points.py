@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cached_property
 
 import torch
 
@@ -91,6 +92,12 @@ class Points:
         """Number r of coordinates."""
         return self.positions.shape[1]
 
+    @cached_property
+    def outer(self) -> torch.Tensor:
+        """Products of all pairs of coordinates, in squared units of the radius: (N, r^2)."""
+        scaled = self.features[1:-1].T
+        return (scaled[:, :, None] * scaled[:, None, :]).flatten(1)
+
     def products_are_exact(self, v: float, reach: float) -> bool:
         """Tell whether exponents may be formed from products of coordinates at this noise."""
         error = self.eps * self.radius * (self.radius + reach) / v
@@ -123,11 +130,9 @@ def log_weight_of_others(log_weights: torch.Tensor) -> torch.Tensor:
     """
     others = torch.log1p(-log_weights.exp())
     # One minus a weight near one is all rounding; the others are then summed themselves.
-    heaviest = log_weights.argmax()
-    rest = log_weights.clone()
-    rest[heaviest] = -math.inf
-    others[heaviest] = torch.logsumexp(rest, dim=0)
-    return others
+    heaviest = log_weights.argmax()[None]
+    rest = log_weights.index_fill(0, heaviest, -math.inf)
+    return others.index_copy(0, heaviest, torch.logsumexp(rest, dim=0, keepdim=True))
 
 
 def exp_(exponents: torch.Tensor, floor: float) -> torch.Tensor:

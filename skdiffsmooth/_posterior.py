@@ -22,7 +22,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 
@@ -30,7 +30,7 @@ from ._direct import direct_moments
 from ._points import GROUP, Points, exp_, log_weight_of_others, slices
 from ._shards import ONE_PROCESS, Pairs, Shards
 
-__all__ = ["Moments", "Nodes", "Posterior"]
+__all__ = ["Moments", "Nodes", "Posterior", "SingleMoments"]
 
 # Elements of a tile's widest matrix: enough work to pay for starting threads, small enough that what
 # one operation makes is still in the cache for the next (of 2^15 to 2^20, the largest was fastest).
@@ -95,6 +95,27 @@ class Moments:
         """Return the same numbers in another precision."""
         trace = None if self.trace is None else self.trace.to(dtype)
         return Moments(self.mean.to(dtype), trace, self.log_density.to(dtype))
+
+
+class SingleMoments(NamedTuple):
+    """What the points say about single queries, each with directions of its own.
+
+    Parameters
+    ----------
+    mean : torch.Tensor of shape (B, r)
+        D(y_b).
+    trace : torch.Tensor of shape (B,)
+        tr Cov(y_b).
+    log_density : torch.Tensor of shape (B,)
+        log p_v(y_b) in nats.
+    along : torch.Tensor of shape (B, r, j)
+        Cov(y_b) @ directions_b.
+    """
+
+    mean: torch.Tensor
+    trace: torch.Tensor
+    log_density: torch.Tensor
+    along: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -174,7 +195,7 @@ class Posterior:
         self._points = Points(points, log_weights, shards, radius)
         # Tiles are cut for the largest shard, so that all processes exchange the same ones.
         self._most_points = shards.largest(len(self._points))
-        self._memory_limit = memory_limit
+        self.memory_limit = memory_limit
         self._double: Posterior | None = None
         # Factors are kept between exp(-s) and exp(s), so that no product of two of them overflows or
         # is subnormal. What that changes in a sum is at most 1 a term, so N of them are rounding in
@@ -303,6 +324,77 @@ class Posterior:
             log_density=sums[:, -1] - self._log_normalizer(v, exclude),
         )
 
+    def covariance_along(
+        self,
+        y: torch.Tensor,
+        v: float,
+        directions: torch.Tensor,
+        *,
+        exclude: torch.Tensor | None = None,
+    ) -> SingleMoments:
+        """Return the moments of single queries, and their covariances along given directions.
+
+        Each query has a softmax of its own, N exponentials where those of shared nodes factorise:
+        this is for queries that no quadrature rule shares.
+
+        Parameters
+        ----------
+        y : torch.Tensor of shape (B, r)
+            Queries, in the precision of the points or in that of `precision_at`.
+        v : float
+            Noise variance.
+        directions : torch.Tensor of shape (B, r, j)
+            What to multiply each query's posterior covariance with; j may be zero.
+        exclude : torch.Tensor of shape (B,), optional
+            Index of the point to leave out for each query; the other weights are renormalised.
+
+        Returns
+        -------
+        SingleMoments
+            In the precision of `y`.
+        """
+        if self._needs_double(v, 0.0):
+            double = self._in_double()
+            found = double.covariance_along(y.double(), v, directions.double(), exclude=exclude)
+            return SingleMoments(*(tensor.to(y.dtype) for tensor in found))
+        return self._in_smaller_tiles_if_needed(
+            lambda: self._covariance_along(y, v, directions, exclude)
+        )
+
+    def _covariance_along(
+        self, y: torch.Tensor, v: float, directions: torch.Tensor, exclude: torch.Tensor | None
+    ) -> SingleMoments:
+        self._check_exclude(exclude)
+        rank, n_directions = self._points.dimension, directions.shape[2]
+        # A direction takes what a query takes.
+        rows = max(1, self._rows_per_tile(1) // (1 + n_directions))
+        found = y.new_empty(len(y), rank + 2 + rank * n_directions)
+        for part in slices(len(y), self._pairs_at_once(rows)):
+            unseen = None if exclude is None else exclude[part]
+            found[part] = direct_moments(
+                self._points, y[part], v, 0.0, unseen, rows, directions[part]
+            )
+        single = SingleMoments(*_columns(found[:, : rank + 2]), found[:, rank + 2 :])
+        along = single.along.unflatten(1, (rank, n_directions))
+        single = SingleMoments(*self.shards.pool(*single[:3], along, directions))
+        log_density = single.log_density - self._log_normalizer(v, exclude)
+        return single._replace(log_density=log_density)
+
+    def precision_at(self, v: float) -> torch.dtype:
+        """Return the precision in which queries at this noise are worth having.
+
+        Parameters
+        ----------
+        v : float
+            Noise variance.
+
+        Returns
+        -------
+        torch.dtype
+            That of the points, or float64 where exponents are beyond it.
+        """
+        return torch.float64 if self._needs_double(v, 0.0) else self._points.positions.dtype
+
     def _tile_sums(
         self,
         x: torch.Tensor,
@@ -428,9 +520,7 @@ class Posterior:
             queries, offsets = mask.nonzero(as_tuple=True)
         found = x.new_empty(len(queries), self._points.dimension + 2)
         rows = self._rows_per_tile(1)
-        within_budget = self._budget // 8 // self._elements_per_pair
-        at_once = min(within_budget, max(rows, self._tile // self._elements_per_pair))
-        for part in slices(len(queries), at_once):
+        for part in slices(len(queries), self._pairs_at_once(rows)):
             b, m = queries[part], offsets[part]
             unseen = None if left_out is None else left_out[b]
             y = x[b] + nodes.offsets[m]
@@ -468,7 +558,7 @@ class Posterior:
             self._double = Posterior(
                 self._points.positions.double(),
                 self._points.log_weights.double(),
-                memory_limit=self._memory_limit,
+                memory_limit=self.memory_limit,
                 shards=self.shards,
                 radius=self._points.radius,
             )
@@ -504,6 +594,11 @@ class Posterior:
     def _elements_per_row(self, n_nodes: int) -> int:
         """Numbers held for each query of a tile: four rows of logits, four of node averages."""
         return 4 * self._most_points + 4 * (self._points.dimension + 2) * n_nodes
+
+    def _pairs_at_once(self, rows: int) -> int:
+        """Count queries to find groups of points for at once; `rows` have a matrix of all logits."""
+        within_budget = self._budget // 8 // self._elements_per_pair
+        return min(within_budget, max(rows, self._tile // self._elements_per_pair))
 
     def _rows_per_tile(self, n_nodes: int) -> int:
         within_budget = self._budget // 2 // self._elements_per_row(n_nodes)

@@ -297,6 +297,45 @@ class Shards:
             ]
         )
 
+    def pool(
+        self,
+        mean: torch.Tensor,
+        trace: torch.Tensor,
+        log_sum: torch.Tensor,
+        along: torch.Tensor,
+        directions: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Merge posterior moments of single queries.
+
+        Parameters
+        ----------
+        mean : torch.Tensor of shape (B, r)
+            Posterior means over this process's points.
+        trace : torch.Tensor of shape (B,)
+            Traces of the posterior covariances.
+        log_sum : torch.Tensor of shape (B,)
+            Logarithms of the posterior's normalisers.
+        along : torch.Tensor of shape (B, r, j)
+            Covariances times directions.
+        directions : torch.Tensor of shape (B, r, j)
+            The same on all processes.
+
+        Returns
+        -------
+        mean, trace, log_sum, along : torch.Tensor
+            Over all points.
+        """
+        if self.alone:
+            return mean, trace, log_sum, along
+        shares, log_sum = self.merge(log_sum)
+        # Between the processes' means there is covariance too; two passes, as in `average`.
+        pooled = self.reduce_(mean * shares[:, None], "sum")
+        gap = mean - pooled
+        trace = self.reduce_((trace + gap.square().sum(1)) * shares, "sum")
+        along = along + gap[:, :, None] * (gap[:, None, :] @ directions)
+        along = self.reduce_(along * shares[:, None, None], "sum")
+        return pooled, trace, log_sum, along
+
 
 ONE_PROCESS = Shards()
 

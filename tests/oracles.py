@@ -3,7 +3,8 @@
 Everything is in extended precision where the platform has it (numpy's longdouble), so that the
 errors seen in a test are the library's. Nothing here imports the library.
 
-`look` is one query at one noise variance. `moments` and `leave_one_out` loop over it.
+`look` is one query at one noise variance; `covariance_along` adds to one what it says of directions.
+`moments` and `leave_one_out` loop over it.
 `averaged_log_density` is the smoothed log-density once more, in torch, to be differentiated.
 """
 
@@ -77,6 +78,15 @@ def moments(points, log_weights, queries, v, offsets, node_weights, exclude=None
             log_density += EXTENDED(share) * seen.log_density
         averages.append(Look(weights, mean, trace, log_density))
     return averages
+
+
+def covariance_along(points, seen, directions):
+    """Posterior covariance of a `Look`, times directions (r, j)."""
+    along = np.zeros(np.shape(directions), EXTENDED)
+    for weight, x in zip(seen.weights, np.asarray(points, EXTENDED), strict=True):
+        gap = x - seen.mean
+        along += weight * np.outer(gap, gap @ np.asarray(directions, EXTENDED))
+    return along
 
 
 def leave_one_out(points, weights, h, codimension=0):

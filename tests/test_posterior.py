@@ -143,7 +143,7 @@ def assert_matches_oracle(problem, *, trace=True, dtype=torch.float64):
 
 
 @st.composite
-def problems(draw, dtype=np.float64):
+def problems(draw, dtype=np.float64, most_coordinates=3):
     n_points = draw(st.integers(1, 7))
     decades = draw(st.sampled_from([0.0, 1.0, 100.0, 300.0]))
     if dtype == np.float32:
@@ -156,7 +156,7 @@ def problems(draw, dtype=np.float64):
         draw(st.integers(0, 3)),
         n_points,
         draw(st.integers(1, 5)),
-        draw(st.integers(0, 3)),
+        draw(st.integers(0, most_coordinates)),
         v=v,
         scale=min(scale, 1e6),
         spread=draw(st.sampled_from([1.0, 1e-3, 1e3])),
@@ -237,17 +237,17 @@ def watched(monkeypatch):
             taken.add("all factorised" if all_easy else "mixed")
         return found
 
-    def watch_over_all(points, y, v, reach, left_out):
+    def watch_over_all(points, y, v, reach, *others):
         if len(y):
             taken.add("all points")
             taken.add("products" if points.products_are_exact(v, reach) else "differences")
-        return over_all(points, y, v, reach, left_out)
+        return over_all(points, y, v, reach, *others)
 
-    def watch_over_groups(points, y, v, reach, kept, left_out):
+    def watch_over_groups(points, y, v, reach, *others):
         if len(y):
             taken.add("some groups")
             taken.add("products" if points.products_are_exact(v, reach) else "differences")
-        return over_groups(points, y, v, reach, kept, left_out)
+        return over_groups(points, y, v, reach, *others)
 
     monkeypatch.setattr(Posterior, "_node_table", watch_table)
     monkeypatch.setattr(Posterior, "_factorise", watch_factorise)
@@ -307,7 +307,7 @@ def test_no_seam_where_one_path_hands_over_to_the_next(trace, watched):
 
 
 @st.composite
-def crowds(draw, dtype=np.float64):
+def crowds(draw, dtype=np.float64, most_coordinates=3):
     """More points than are worth looking at one by one: clusters, and noise that sees few of them."""
     v = 10 ** draw(st.floats(-14, -1))
     return problem(
@@ -315,7 +315,7 @@ def crowds(draw, dtype=np.float64):
         draw(st.integers(0, 2)),
         draw(st.integers(60, 90)),
         draw(st.integers(1, 3)),
-        draw(st.integers(0, 3)),
+        draw(st.integers(0, most_coordinates)),
         v=v,
         scale=10 ** draw(st.floats(-2, 0.5)),
         spread=draw(st.sampled_from([1.0, 1e-3, 1e3])),
@@ -393,6 +393,164 @@ def test_every_point_of_equal_distance_counts(watched):
     found = case.moments(trace=True)
     # Distances of one are rounded to 1e-16, exponents to 1e-10.
     np.testing.assert_allclose(found.mean[0], near.mean(0), rtol=0, atol=1e-9)
+
+
+# ------------------------------------------------------------- single queries, and their covariance
+
+
+def along(case, n_directions, *, dtype=torch.float64, memory_limit=16.0):
+    """Directions of a problem's queries and what the engine says of them."""
+    rank = case.points.shape[1]
+    rng = np.random.RandomState(n_directions)
+    directions = rng.standard_normal((len(case.queries), rank, n_directions))
+    (queries,) = tensors(dtype, case.queries)
+    (rounded,) = tensors(dtype, directions)
+    found = case.posterior(dtype, memory_limit).covariance_along(
+        queries, case.v, rounded, exclude=case.left_out
+    )
+    return rounded.double().numpy(), found
+
+
+def assert_along_matches_oracle(case, n_directions, *, dtype=torch.float64):
+    directions, found = along(case, n_directions, dtype=dtype)
+    eps, rank = torch.finfo(dtype).eps, case.points.shape[1]
+    radius = longest(case.points)
+    assert found.along.shape == directions.shape
+    for b, x in enumerate(case.queries):
+        left_out = None if case.exclude is None else case.exclude[b]
+        seen = oracles.look(case.points, case.log_weights, x, case.v, left_out)
+        expected = oracles.covariance_along(case.points, seen, directions[b])
+        far = longest(case.queries[[b]]) + radius
+        delta = eps * (4 * (rank + 2) * far**2 / case.v + 1000)
+        slip = np.expm1(min(2 * delta, 700.0))
+        size = np.linalg.norm(directions[b], axis=0)
+        spread = np.sqrt(np.float64(seen.trace))
+        slack = 2 * slip * spread**2 + 16 * eps * radius**2
+        error = np.linalg.norm(found.along[b].double().numpy() - expected, axis=0)
+        assert np.all(error <= slack * size)
+        mean_error = np.linalg.norm(found.mean[b].numpy() - seen.mean)
+        assert mean_error <= slip * spread + 16 * eps * radius
+        trace_error = abs(found.trace[b].item() - seen.trace)
+        assert trace_error <= 2 * slip * seen.trace + 16 * eps * radius**2
+        log_error = abs(found.log_density[b].item() - seen.log_density)
+        assert log_error <= delta + 8 * eps * abs(seen.log_density)
+
+
+@settings(deadline=None, max_examples=100)
+@given(problem=problems(np.float64, 10) | crowds(np.float64, 10), n_directions=st.integers(0, 3))
+@example(problem=problem(0, dimension=0), n_directions=2)
+@example(problem=problem(0, n_queries=0), n_directions=2)
+def test_covariance_along(problem, n_directions):
+    assert_along_matches_oracle(problem, n_directions)
+
+
+@settings(deadline=None, max_examples=50)
+@given(problem=problems(np.float32, 10) | crowds(np.float32, 10), n_directions=st.integers(0, 3))
+def test_covariance_along_in_single_precision(problem, n_directions):
+    assert_along_matches_oracle(problem, n_directions, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("leave_out", [False, True])
+@pytest.mark.parametrize(
+    ("v", "ways"),
+    [
+        (1.0, {"all points", "products"}),
+        (1e-4, {"some groups", "products"}),
+        (1e-9, {"some groups", "differences"}),
+    ],
+)
+def test_covariance_along_takes_the_ways_of_single_queries(v, ways, leave_out, watched):
+    case = problem(3, n_points=200, v=v, leave_out=leave_out)
+    assert_along_matches_oracle(case, 2)
+    assert watched == ways
+
+
+@pytest.mark.parametrize("dimension", [2, 10])
+@pytest.mark.parametrize("v", [1e-3, 1e-5, 1e-8, 1e-12])
+def test_covariance_of_close_points_far_from_the_origin(v, dimension):
+    """Points sqrt(v) apart, at a radius of one: along a direction the covariance is about v.
+
+    Coordinates and their differences are exact here. Products of coordinates round exponents and
+    second moments by eps R^2 / v, 2e-11 at the second noise; where that is too much, and in more
+    dimensions at any noise, the covariance is right to eps R / sqrt(v) of itself.
+    """
+    step = 2.0 ** math.floor(math.log2(math.sqrt(v)))
+    points, queries = np.zeros((4, dimension)), np.zeros((1, dimension))
+    points[:, :2] = [[1.0, 0.0], [1.0, step], [1.0 - step, 0.0], [-1.0, 0.0]]
+    queries[:, :2] = [1.0 - step / 2, step / 4]
+    nodes = np.zeros((1, dimension)), np.ones(1)
+    case = Problem(points, np.log(np.full(4, 0.25)), queries, v, *nodes)
+    directions, found = along(case, 2)
+    seen = oracles.look(points, case.log_weights, queries[0], v)
+    expected = oracles.covariance_along(points, seen, directions[0]).astype(float)
+    exact = v < 1e-6
+    atol = 1e-15 / math.sqrt(v) if exact else 1e-15 / v
+    np.testing.assert_allclose(found.along[0] / v, expected / v, rtol=1e-12, atol=atol)
+
+
+@pytest.mark.parametrize("v", [1.0, 1e-4, 1e-9])
+def test_tiles_do_not_change_covariances(v, monkeypatch):
+    case = problem(3, 40, 200, v=v, leave_out=True)
+    _, whole = along(case, 2)
+    monkeypatch.setattr(_posterior, "_TILE", 300)
+    monkeypatch.setattr(_posterior, "_LARGEST_TILE", 1)
+    over_all, sizes = _direct._over_all_points, []
+
+    def watch(points, y, *others):
+        sizes.append(len(y))
+        return over_all(points, y, *others)
+
+    monkeypatch.setattr(_direct, "_over_all_points", watch)
+    _, in_tiles = along(case, 2, memory_limit=0.03)
+    # 208 logits for a query, and as many for each of two directions.
+    assert max(sizes, default=1) == 1
+    for found, expected in zip(in_tiles, whole, strict=True):
+        size = max(1.0, float(expected.abs().max()))
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12 * size)
+
+
+def test_covariances_of_a_device_without_memory(monkeypatch):
+    case = problem(1, 50, 40, v=1.0)
+    _, whole = along(case, 2)
+    products, sizes = Points.products, []
+
+    def little_memory(self, y, v):
+        sizes.append(len(y))
+        if len(y) > 10:
+            raise torch.OutOfMemoryError("no")
+        return products(self, y, v)
+
+    monkeypatch.setattr(Points, "products", little_memory)
+    _, found = along(case, 2)
+    assert max(sizes) > 10 >= sizes[-1]
+    torch.testing.assert_close(found.along, whole.along, rtol=0, atol=1e-13)
+
+
+def test_covariance_along_is_the_jacobian_of_the_mean():
+    """dD/dy = Cov / v, by autograd of log p: the Hessian is (Cov / v - I) / v."""
+    case, v = problem(2, v=0.3), 0.3
+    directions, found = along(case, 2)
+    queries, points, log_weights = tensors(
+        torch.float64, case.queries, case.points, case.log_weights
+    )
+
+    def log_density(y):
+        node = y.new_zeros(1, len(y)), y.new_ones(1)
+        return oracles.averaged_log_density(y, points, log_weights, v, *node)
+
+    for b, y in enumerate(queries):
+        hessian = torch.autograd.functional.hessian(log_density, y)
+        covariance = v * (v * hessian + torch.eye(len(y), dtype=torch.float64))
+        expected = covariance @ torch.tensor(directions[b])
+        torch.testing.assert_close(found.along[b], expected, rtol=1e-11, atol=1e-12)
+
+
+def test_precision_at():
+    case = problem(0, dtype=np.float32)
+    single = case.posterior(torch.float32)
+    assert single.precision_at(1.0) == torch.float32
+    assert single.precision_at(1e-7) == torch.float64
+    assert case.posterior().precision_at(1e-7) == torch.float64
 
 
 # --------------------------------------------------------------------- precision, memory, devices

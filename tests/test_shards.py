@@ -131,6 +131,30 @@ def test_merged_moments(problem, trace):
     assert_matches_oracle(problem, trace=trace)
 
 
+@settings(deadline=None, max_examples=30)
+@given(problem=sharded_problems(), n_directions=st.integers(0, 2))
+def test_merged_covariances(problem, n_directions):
+    """What two shards find is what one process finds with all points, for each shard the same."""
+    (queries,) = tensors(torch.float64, problem.queries)
+    rng = np.random.RandomState(0)
+    (directions,) = tensors(torch.float64, rng.standard_normal((*queries.shape, n_directions)))
+    together = problem.posterior().covariance_along(queries, problem.v, directions)
+    apart = in_two_threads(
+        lambda shards: problem.posteriors(torch.float64, shards).covariance_along(
+            queries, problem.v, directions
+        )
+    )
+    # Exponents are off by eps |y|^2 / v, and so are shares; covariances have size radius^2.
+    far = longest(problem.queries) + longest(problem.points)
+    slack = 1e-9 + 100 * np.finfo(float).eps * far**2 / problem.v
+    radius = max(1.0, longest(problem.points))
+    for name, size in {"mean": radius, "trace": radius**2, "along": 4 * radius**2}.items():
+        first, second, expected = (getattr(found, name) for found in (*apart, together))
+        assert torch.equal(first, second)
+        torch.testing.assert_close(first, expected, rtol=0, atol=min(slack, 2.0) * size)
+    torch.testing.assert_close(apart[0].log_density, together.log_density, rtol=1e-9, atol=slack)
+
+
 @pytest.mark.parametrize("trace", [False, True])
 def test_single_precision_hands_over_on_both_sides(trace):
     """The first shard alone would stay in float32; the second, of a larger radius, would not."""
