@@ -96,6 +96,10 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         self.n_jobs = n_jobs
         self.shards = shards
 
+    def _working_hull(self, points: np.ndarray, shards: Shards) -> AffineHull:
+        """Return the affine subspace that the flow runs in: that of the data, or a larger one."""
+        return AffineHull.of(points, shards)
+
     @abstractmethod
     def _reduced_kernel(
         self, points: np.ndarray, weights: np.ndarray, hull: AffineHull
@@ -154,7 +158,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
             seed = 0 if random_state is None else check_seed(random_state)
 
         self._check_same(shards, "parameters, or numbers of features,", points.shape[1], seed)
-        hull = AffineHull.of(points, shards)
+        hull = self._working_hull(points, shards)
         coordinates, _ = hull.split(points)
         kernel, learned = self._reduced_kernel(points, weights, hull)
         bandwidth, sigma = resolve_scales(
@@ -194,8 +198,10 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         # Finds out now, and not at the first query, whether a tile fits.
         rule = NodeRule(node_rule, n_nodes or default_n_nodes(kernel.rank), seed)
         schedule(rule).posterior_at(bandwidth)
-        error = 0.0
-        if is_smoothed and kernel.rank:
+        # Where there are no nodes to choose there is no error, and without a divergence no estimate.
+        has_density = kernel.freeze(scales, rule).has_divergence
+        error = 0.0 if has_density else math.nan
+        if is_smoothed and kernel.rank and has_density:
             while True:
                 finer = NodeRule("sobol", 2 * rule.n_nodes, seed + 1)
                 error = node_error(schedule(rule), schedule(finer))
@@ -250,13 +256,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         `memory_limit`.
         """
         X = self._check_query(X)
-        solver = resolve_solver(self.solver)
-        if not isinstance(solver, ODESolver):
-            raise ValueError(
-                f"solver={self.solver!r} is stochastic, or does not carry log-densities along; "
-                "score_samples needs one that does, such as solver='heun'. With a smoothed score the "
-                "law of a stochastic solver's samples is another one, without a computable density."
-            )
+        self._check_density()
         queries, residual = self.hull_.split(X)
         within = self._in_parallel(self._log_density_within, queries)
         return within + self._residual_log_density(residual, self.bandwidth_)
@@ -302,6 +302,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
                 "leave_one_out_log_density needs at least two distinct rows, and the model was fitted "
                 "on one; fit it on more."
             )
+        self._check_density()
         points = self.hierarchy_.points
         within = self._in_parallel(self._log_density_within, points, np.arange(len(points)))
         return within + self._residual_log_density(np.zeros_like(self.points_), self.bandwidth_)
@@ -408,6 +409,21 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         return -schedule.backend.array(within) - self._residual_log_density(
             residual, self.bandwidth_
         )
+
+    def _check_density(self) -> None:
+        """Raise unless the law that is sampled has a density that can be computed."""
+        if not isinstance(resolve_solver(self.solver), ODESolver):
+            raise ValueError(
+                f"solver={self.solver!r} is stochastic, or does not carry log-densities along; "
+                "score_samples needs one that does, such as solver='heun'. With a smoothed score the "
+                "law of a stochastic solver's samples is another one, without a computable density."
+            )
+        if not self.kernel_.has_divergence:
+            raise ValueError(
+                "the projection on this manifold has no derivative, so the law that is sampled has no "
+                "density that could be computed. Use a manifold with projection_derivative, such as "
+                "skdiffsmooth.manifolds.Curve, or sample only."
+            )
 
     def _in_parallel(self, work: Any, *arrays: np.ndarray, **shared: Any) -> np.ndarray:
         """Split rows over `n_jobs` workers; every result is of one row, whoever computes it."""

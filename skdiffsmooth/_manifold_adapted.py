@@ -7,40 +7,62 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 
 from ._diffusion import BaseScoreDiffusion
+from ._gated import Cells, GatedShape
 from ._hull import AffineHull, principal_axes
-from ._shards import resolve_shards
-from ._validation import check_integer, check_real
+from ._pushed import PUSHES, ManifoldShape
+from ._shards import Shards, resolve_shards
+from ._validation import check_choice, check_integer, check_real
 from .kernels import LinearShape, ReducedKernel
-from .manifolds import AffineSubspace
+from .manifolds import AffineSubspace, Manifold, check_idempotent
+from .manifolds._dimension import check_n_components
+from .manifolds._within import within
 from .noise import NoiseProcess
 from .solvers import Solver
 
 __all__ = ["ManifoldAdaptedDiffusion"]
 
+_SHARE_OF_VARIANCE = 0.95
+
 
 class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
     """Density estimation and sampling by a diffusion smoothed along a manifold.
 
-    As SmoothedScoreDiffusion, with offsets that keep to the directions of a manifold. For now the
-    manifold is an affine subspace, given or found by principal components; on data that lie in that
-    subspace the two estimators are the same model (Prop. 3.1 of the paper).
+    As SmoothedScoreDiffusion, with offsets that keep to the directions of a manifold: one that is
+    learned from the data, one that is known, or an affine subspace. On data that lie in an affine
+    subspace all of these are the same model (Prop. 3.1 of the paper).
 
     Parameters
     ----------
     bandwidth : float or {"auto", "loo"}, default="auto"
         Noise left at the end of the reverse process, in units of X; see SmoothedScoreDiffusion.
-    sigma : float or "auto", default="auto"
-        Smoothing scale along the manifold, in units of X. 0 gives the Gaussian KDE exactly.
-    manifold : AffineSubspace or None, default=None
-        The manifold, if it is known. None: the affine span of the leading principal components.
-    n_components : int or float, default=0.95
-        Dimension of that span: a number of components, or the share of the variance, in (0, 1),
-        that they must reach. Not used when `manifold` is given.
+    sigma : float, callable or "auto", default="auto"
+        Smoothing scale along the manifold, in units of X; see SmoothedScoreDiffusion. Along a known
+        curved manifold keep it below about 0.4 of its reach: beyond, offsets go around it.
+    manifold : {"local", "pca"} or Manifold, default="local"
+        "local" learns it: local principal components in cells of the data, blended smoothly between
+        cells. "pca" is the affine span of the leading principal components. Or an object of
+        `skdiffsmooth.manifolds` that is known; for log-densities one with `projection_derivative`.
+    n_components : int, float or "auto", default="auto"
+        Dimension of a manifold that is to be found. "auto" estimates it (TwoNN) for "local", and is a
+        share of 0.95 for "pca", which takes any share of the variance, in (0, 1), for the number of
+        components that reach it. Not used when `manifold` is given.
+    n_cells : int or "auto", default="auto"
+        Number of cells in which "local" learns a tangent, at most; "auto" grows with the number of rows up
+        to 32.
+    push : {"translated", "level-set"}, default="translated"
+        How offsets go along a known curved manifold: along the copy of it that is translated to the
+        query (the paper's experiments), or along the set of points that are as far from it as the
+        query, the normal turned with the manifold (after the paper's theory, eq. 10).
+    noise : {"ve", "ou"} or NoiseProcess, default="ve"
+        The forward process; see SmoothedScoreDiffusion.
+    node_rule : {"sobol", "gauss-hermite", "monte-carlo", "fresh"}, default="sobol"
+        How the kernel's nodes are chosen in each noise level; see SmoothedScoreDiffusion.
     n_nodes : int or "auto", default="auto"
-        Quadrature nodes of the kernel in each noise level, an even number. "auto" is 64, or more
-        for manifolds of more than 16 dimensions.
+        Nodes in each noise level, of each cell where the manifold is learned; see
+        SmoothedScoreDiffusion.
     n_levels : int, default=32
         Intervals of the noise range, each with nodes of its own.
     n_steps : int, default=32
@@ -75,18 +97,29 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
 
     Attributes
     ----------
-    manifold_ : AffineSubspace
-        The manifold used.
-    bandwidth_, sigma_ : float
-        The scales used, in units of X.
+    manifold_ : Manifold
+        The manifold used, where it is known or affine.
+    cells_ : Cells
+        Cells with their tangents, in coordinates of the hull, where they are learned.
+    n_components_ : int
+        Dimension of the tangents, where they are learned.
+    bandwidth_ : float
+        The bandwidth used, in units of X.
+    sigma_ : float or ndarray of shape (n_levels,)
+        The smoothing scale used, in units of X; one for each level where `sigma` is a function.
+    n_nodes_ : int
+        The number of nodes used.
+    node_error_ : float
+        Estimate of what finitely many nodes change the log-density of a row by, in nats; see
+        SmoothedScoreDiffusion. NaN where log-densities cannot be computed.
     points_ : ndarray of shape (n_points, n_features)
         Distinct training rows of positive weight; with `shards`, those of this process.
     weights_ : ndarray of shape (n_points,)
         Their weights; they sum to one, with `shards` over all processes.
     hull_ : AffineHull
-        The affine hull of the points, in which the flow runs.
-    kernel_ : GaussianKernel
-        The smoothing kernel.
+        The affine hull of the points (and of a known curved manifold), in which the flow runs.
+    kernel_ : Smoothing
+        The smoothing kernel in coordinates of the hull.
     terminal_ : {"empirical", "gaussian"}
         The terminal law used.
     noise_levels_ : NoiseLevels
@@ -103,6 +136,20 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
     See Also
     --------
     SmoothedScoreDiffusion : Smoothing in every direction alike.
+    skdiffsmooth.manifolds : Manifolds that can be given.
+
+    Notes
+    -----
+    A kernel that depends on where it acts averages the score, not the log-density: the field is no
+    gradient (`energy` raises), and `score_samples` integrates its exact divergence, so that
+    `sample` and `score_samples` keep one law.
+
+    Where the projection on a known manifold is not unique (the centre of a circle) the field jumps, and
+    log-densities within a hundredth of the reach of such places are unreliable.
+
+    A learned kernel costs what the isotropic one costs times the number of cells whose gates are open
+    at a query, two or three; a known curved manifold one softmax over the points and one projection
+    for each pair of query and node.
 
     References
     ----------
@@ -111,16 +158,18 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
 
     Examples
     --------
-    Forty rows about a line in three dimensions, smoothed along the line:
+    Thirty rows on a circle, smoothed along tangents that are learned, and along the circle itself:
 
     >>> import numpy as np
     >>> from skdiffsmooth import ManifoldAdaptedDiffusion
-    >>> rng = np.random.RandomState(0)
-    >>> X = rng.normal(size=(40, 1)) * [1.0, 1.0, 0.0] + 0.01 * rng.normal(size=(40, 3))
-    >>> model = ManifoldAdaptedDiffusion(0.02, 0.3, n_components=1).fit(X)
-    >>> model.manifold_
-    <AffineSubspace of dimension 1 in R^3>
-    >>> bool(model.manifold_.distance(model.sample(100, random_state=0)).mean() < 0.05)
+    >>> from skdiffsmooth.manifolds import Circle
+    >>> angle = np.random.RandomState(0).uniform(0, 2 * np.pi, size=30)
+    >>> X = np.column_stack([np.cos(angle), np.sin(angle)])
+    >>> circle = Circle([0.0, 0.0], 1.0)
+    >>> for manifold in ("local", circle):
+    ...     model = ManifoldAdaptedDiffusion(0.02, 0.2, manifold=manifold, n_components=1).fit(X)
+    ...     print(circle.distance(model.sample(100, random_state=0)).mean() < 0.05)
+    True
     True
     """
 
@@ -129,10 +178,12 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         bandwidth: float | str = "auto",
         sigma: float | str | Callable[[float], float] = "auto",
         *,
+        manifold: str | Manifold = "local",
+        n_components: int | float | str = "auto",
+        n_cells: int | str = "auto",
+        push: str = "translated",
         noise: str | NoiseProcess = "ve",
         node_rule: str = "sobol",
-        manifold: AffineSubspace | None = None,
-        n_components: int | float = 0.95,
         n_nodes: int | str = "auto",
         n_levels: int = 32,
         n_steps: int = 32,
@@ -168,31 +219,48 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         )
         self.manifold = manifold
         self.n_components = n_components
+        self.n_cells = n_cells
+        self.push = push
+
+    def _working_hull(self, points: np.ndarray, shards: Shards) -> AffineHull:
+        hull = super()._working_hull(points, shards)
+        manifold = self._given_manifold(points.shape[1])
+        if manifold is None or isinstance(manifold, AffineSubspace):
+            return hull
+        # What a curved manifold does outside the hull of the data moves queries within it.
+        return hull.joined(getattr(manifold, "affine_hull", None))
 
     def _reduced_kernel(
         self, points: np.ndarray, weights: np.ndarray, hull: AffineHull
     ) -> tuple[ReducedKernel, dict[str, Any]]:
-        if self.manifold is None:
+        push = check_choice("push", self.push, PUSHES)
+        manifold = self._given_manifold(points.shape[1])
+        if manifold is None and self.manifold == "local":
+            return self._learned(points, weights, hull)
+        if manifold is None:
             manifold = self._principal_subspace(points, weights)
-        else:
-            manifold = self._check_manifold(points.shape[1])
-        # Offsets P xi of the space, seen in hull coordinates, have covariance sigma^2 S.
-        seen = hull.basis.T @ manifold.basis
-        variances, axes = np.linalg.eigh(seen @ seen.T)
-        kept = variances > hull.n_features * np.finfo(np.float64).eps
-        roots = axes[:, kept] * np.sqrt(variances[kept])
-        # Of all factors of S, which differ by a rotation of the nodes, the one whose upper block is
-        # symmetric and positive. At full rank it is the symmetric root, hence the identity on data
-        # that lie in the manifold: node by node the model is then that of the isotropic kernel.
-        left, _, right = np.linalg.svd(roots[: roots.shape[1]].T)
-        return LinearShape(roots @ left @ right), {"manifold_": manifold}
-
-    def _check_manifold(self, n_features: int) -> AffineSubspace:
-        manifold = self.manifold
-        if not isinstance(manifold, AffineSubspace):
+        if isinstance(manifold, AffineSubspace):
+            return _along_subspace(manifold, hull), {"manifold_": manifold}
+        check_idempotent(manifold, points)
+        if not isinstance(manifold.project(torch.from_numpy(points[:1])), torch.Tensor):
             raise TypeError(
-                f"manifold={manifold!r} has type {type(manifold).__name__}; expected an "
-                "AffineSubspace, or None for one found by principal components."
+                f"manifold={manifold!r} answers tensors by other types; expected tensors from its "
+                "methods where tensors go in. Subclass skdiffsmooth.manifolds.Manifold's "
+                "implementations, or write its methods in torch."
+            )
+        return ManifoldShape(within(manifold, hull), push), {"manifold_": manifold}
+
+    def _given_manifold(self, n_features: int) -> Manifold | None:
+        """Return the manifold that was given, None where one is to be found."""
+        manifold = self.manifold
+        if isinstance(manifold, str):
+            hint = "Or pass an object of skdiffsmooth.manifolds."
+            check_choice("manifold", manifold, ("local", "pca"), hint=hint)
+            return None
+        if isinstance(manifold, type) or not isinstance(manifold, Manifold):
+            raise TypeError(
+                f"manifold={manifold!r} has type {type(manifold).__name__}; expected 'local', 'pca' "
+                "or an object of skdiffsmooth.manifolds."
             )
         if manifold.n_features != n_features:
             raise ValueError(
@@ -200,6 +268,41 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
                 "the same number."
             )
         return manifold
+
+    def _learned(
+        self, points: np.ndarray, weights: np.ndarray, hull: AffineHull
+    ) -> tuple[ReducedKernel, dict[str, Any]]:
+        """Find tangents of the data by local principal components."""
+        if not resolve_shards(self.shards).alone:
+            raise ValueError(
+                f"manifold='local' cannot be learned with shards={self.shards!r}; pass "
+                "manifold='pca', or a manifold that was fitted to a subsample."
+            )
+        n_cells = self.n_cells
+        if isinstance(n_cells, str):
+            check_choice("n_cells", n_cells, ("auto",), hint="Or pass an integer.")
+            n_cells = None
+        else:
+            n_cells = check_integer("n_cells", n_cells)
+            if n_cells > len(points):
+                raise ValueError(
+                    f"n_cells={n_cells} exceeds the number of distinct rows, {len(points)}; expected "
+                    "at most as many."
+                )
+        if isinstance(self.n_components, numbers.Real) and not isinstance(
+            self.n_components, numbers.Integral
+        ):
+            raise TypeError(
+                f"n_components={self.n_components!r} is a share of the variance, which "
+                "manifold='pca' understands; manifold='local' wants an integer or 'auto'."
+            )
+        coordinates, _ = hull.split(points)
+        if hull.dimension == 0:
+            n_components = 0
+        else:
+            n_components = check_n_components(self.n_components, points, hull.dimension)
+        cells = Cells.of(coordinates, weights, n_components, n_cells)
+        return GatedShape(cells), {"cells_": cells, "n_components_": n_components}
 
     def _principal_subspace(self, points: np.ndarray, weights: np.ndarray) -> AffineSubspace:
         """Find the affine span of the leading principal components."""
@@ -209,6 +312,10 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         spread, directions = principal_axes(scaled, shards)
         limit = len(spread)
         requested = self.n_components
+        if isinstance(requested, str):
+            hint = "Or pass an integer, or a share of the variance."
+            check_choice("n_components", requested, ("auto",), hint=hint)
+            requested = _SHARE_OF_VARIANCE
         if isinstance(requested, numbers.Real) and not isinstance(requested, numbers.Integral):
             share = check_real("n_components", requested, hint="Or pass an integer.")
             if share >= 1:
@@ -226,3 +333,16 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
                     f"features) = {limit}; expected an integer from 1 to {limit}."
                 )
         return AffineSubspace.from_basis(center, directions[:n_components].T)
+
+
+def _along_subspace(manifold: AffineSubspace, hull: AffineHull) -> LinearShape:
+    """Return offsets P xi of a subspace, seen in hull coordinates: of covariance S there."""
+    seen = hull.basis.T @ manifold.basis
+    variances, axes = np.linalg.eigh(seen @ seen.T)
+    kept = variances > hull.n_features * np.finfo(np.float64).eps
+    roots = axes[:, kept] * np.sqrt(variances[kept])
+    # Of all factors of S, which differ by a rotation of the nodes, the one whose upper block is
+    # symmetric and positive. At full rank it is the symmetric root, hence the identity on data
+    # that lie in the manifold: node by node the model is then that of the isotropic kernel.
+    left, _, right = np.linalg.svd(roots[: roots.shape[1]].T)
+    return LinearShape(roots @ left @ right)

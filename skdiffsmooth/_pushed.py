@@ -17,35 +17,19 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
+import numpy as np
 import torch
 
+from ._backend import Backend
+from ._nodes import NodeRule
 from ._points import slices
 from ._posterior import Nodes, Posterior
+from .kernels import FrozenKernel, LinearShape
+from .manifolds import Manifold, SmoothManifold
 
-__all__ = ["LevelSetScore", "SmoothManifold", "TranslatedScore"]
-
-
-class SmoothManifold(Protocol):
-    """What a field asks of a manifold, with tensors in and out."""
-
-    @property
-    def dimension(self) -> int:
-        """Dimension k of the manifold."""
-        ...
-
-    def project(self, X: Any) -> Any:
-        """Return the nearest points of the manifold, shape (n, r)."""
-        ...
-
-    def tangent(self, X: Any) -> Any:
-        """Return orthonormal bases of the tangent spaces at the projections, shape (n, r, k)."""
-        ...
-
-    def projection_derivative(self, X: Any) -> Any:
-        """Return G with d project / dX = T G T^T, T = tangent(X), shape (n, k, k)."""
-        ...
+__all__ = ["PUSHES", "FrozenPush", "LevelSetScore", "ManifoldShape", "TranslatedScore"]
 
 
 class _Derivative(NamedTuple):
@@ -324,3 +308,85 @@ def _scores(
     spread = spread + (right * found.along.view_as(left)).sum((-1, -2))
     bare = stretch * rank + (right * left).sum((-1, -2))
     return torch.cat([scores, ((spread / v - bare) / v)[..., None]], dim=-1)
+
+
+PUSHES: dict[str, type[_PushedScore]] = {"translated": TranslatedScore, "level-set": LevelSetScore}
+
+
+@dataclass(frozen=True)
+class ManifoldShape:
+    """Isotropic Gaussian offsets, pushed along a known manifold.
+
+    Parameters
+    ----------
+    manifold : Manifold
+        In the coordinates of the data.
+    push : {"translated", "level-set"}
+        What along the manifold means.
+    """
+
+    manifold: Manifold
+    push: str
+
+    @property
+    def rank(self) -> int:
+        """Dimension of the manifold, along which the offsets matter."""
+        return self.manifold.dimension
+
+    @property
+    def spread(self) -> float:
+        """One: sigma is the standard deviation along each direction of the manifold."""
+        return 1.0
+
+    def freeze(self, scales: np.ndarray, rule: NodeRule) -> FrozenPush:
+        """Return the smoothing that has one scale and one set of nodes in each noise level."""
+        offsets = FrozenKernel(LinearShape(np.eye(self.manifold.n_features)), scales, rule)
+        return FrozenPush(self.manifold, self.push, offsets)
+
+
+@dataclass(frozen=True)
+class FrozenPush:
+    """A manifold and how to go along it, with offsets for each noise level.
+
+    Parameters
+    ----------
+    manifold : Manifold
+        In the coordinates of the data.
+    push : {"translated", "level-set"}
+        What along the manifold means.
+    offsets : FrozenKernel
+        Before they are pushed.
+    """
+
+    manifold: Manifold
+    push: str
+    offsets: FrozenKernel
+
+    @property
+    def has_divergence(self) -> bool:
+        """Tell whether the projection has a derivative, and the law therefore a density."""
+        return isinstance(self.manifold, SmoothManifold)
+
+    def nodes(self, level: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the offsets of one noise level before they are pushed, and their weights.
+
+        Parameters
+        ----------
+        level : int
+            Which noise level.
+
+        Returns
+        -------
+        offsets : ndarray of shape (M, r)
+        weights : ndarray of shape (M,)
+        """
+        return self.offsets.nodes(level)
+
+    def field(
+        self, level: int, posterior: Posterior, backend: Backend, exclude: torch.Tensor | None
+    ) -> _PushedScore:
+        """Return the smoothed score of one noise level; see `Smoothing`."""
+        offsets, weights = self.nodes(level)
+        reach = float(np.linalg.norm(offsets, axis=1).max())
+        nodes = Nodes(backend.tensor(offsets), backend.tensor(weights), reach)
+        return PUSHES[self.push](posterior, self.manifold, nodes, exclude)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -206,6 +206,7 @@ class FrozenKernel:
     shape: _Shape
     scales: np.ndarray
     rule: NodeRule
+    has_divergence: ClassVar[bool] = True
 
     def nodes(self, level: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the quadrature rule of one noise level, the same at every call.
@@ -259,6 +260,7 @@ class _TemperedShape:
 @dataclass(frozen=True)
 class _FrozenTemperature:
     scales: np.ndarray
+    has_divergence: ClassVar[bool] = True
 
     def field(
         self, level: int, posterior: Posterior, backend: Backend, exclude: torch.Tensor | None

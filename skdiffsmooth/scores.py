@@ -51,6 +51,11 @@ class Smoothing(Protocol):
     It holds arrays only, and goes wherever the estimator is unpickled.
     """
 
+    @property
+    def has_divergence(self) -> bool:
+        """Tell whether its fields have a divergence, and the law therefore a density."""
+        ...
+
     def field(
         self, level: int, posterior: Posterior, backend: Backend, exclude: torch.Tensor | None
     ) -> ScoreField:
