@@ -1,8 +1,10 @@
 """The learned kernel: each cell of the data smooths along its own tangent, and gates blend the cells.
 
-The data are divided into K cells of mass pi_k, mean m_k and tangent U_k. With D_k(x) = sum_j q_j
-D(x + U_k xi_j) the posterior mean averaged over the nodes in the tangent of cell k,
+The data are divided into K cells of mass pi_k, mean m_k, tangent U_k and thickness t_k. The offsets of
+a cell have scale sigma along its tangent, and across it the thickness that the data have there: with
+D_k(x) the posterior mean averaged over the nodes xi of cell k,
 
+    xi = [ s_k I + (sigma - s_k) U_k U_k^T ] z,    s_k = min(sigma, t_k),
     s(x) = sum_k p_k(x) s_k(x),    s_k(x) = (D_k(x) - x) / v,
     div s = sum_k [ p_k (tr_k / v - r) / v + grad p_k . s_k ].
 
@@ -31,12 +33,17 @@ from .kernels import gaussian_nodes
 
 __all__ = ["Cells", "GatedKernel", "GatedScore", "default_n_cells"]
 
+# Measured on circles, wavy circles, spheres, swiss rolls and tables, with noise and without, in two to
+# ten dimensions. Without offsets across the tangent the noise that the data have there is learnt by
+# heart: half a nat is lost on a noisy circle in ten dimensions.
+
 # The share e of a responsibility below which a gate is closed, in units of 1 / K: never all of them.
 _CLOSED = 0.05
 
-# Points in a cell, and neighbours of its mean that say where its tangent is, for each dimension of
-# the tangent (and one more). More cells follow a curve no better: their tangents are as uncertain.
-_POINTS_PER_CELL = 6
+# Points in a cell for each dimension of the tangent, and neighbours of its mean that say where the
+# tangent is, for each dimension and one more. Of three, six and twelve points the fewer, the better,
+# as long as there are enough; of 2, 4 and 8 neighbours 4 were the best.
+_POINTS_PER_CELL = 4
 _NEIGHBORS = 4
 _MOST_CELLS = 32
 
@@ -58,14 +65,14 @@ def default_n_cells(n_points: int, n_components: int) -> int:
     Returns
     -------
     int
-        One for every six points and dimension, from 1 to 32.
+        One for every four points and dimension, from 1 to 32.
     """
     return min(max(n_points // (_POINTS_PER_CELL * max(n_components, 1)), 1), _MOST_CELLS)
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Coarse cells of the data, with the tangent of each.
+    """Coarse cells of the data, with the tangent and the thickness of each.
 
     Parameters
     ----------
@@ -78,12 +85,15 @@ class Cells:
         positive.
     tangents : ndarray of shape (K, r, k)
         Orthonormal columns.
+    thickness : ndarray of shape (K,)
+        Standard deviation of the points about the tangent, in each direction across it.
     """
 
     masses: np.ndarray
     means: np.ndarray
     width: float
     tangents: np.ndarray
+    thickness: np.ndarray
 
     def __len__(self) -> int:
         return len(self.masses)
@@ -123,7 +133,7 @@ class Cells:
         dimension = points.shape[1]
         if n_components >= dimension:
             mean = weights @ points
-            return cls(np.ones(1), mean[None], 1.0, np.eye(dimension)[None])
+            return cls(np.ones(1), mean[None], 1.0, np.eye(dimension)[None], np.zeros(1))
         if n_cells is None:
             n_cells = default_n_cells(len(points), n_components)
         if n_neighbors is None:
@@ -136,13 +146,16 @@ class Cells:
         means = sums / masses[:, None]
         squares = np.sum((means[:, None] - means) ** 2, axis=2)
         to_nearest = np.sort(squares, axis=1)[:, 1:2].sum(1)
-        tangents = [
-            _tangent(points, weights, mean, n_components, max(n_neighbors, n_components + 1))
-            for mean in means
-        ]
+        n_neighbors = max(n_neighbors, n_components + 1)
+        tangents, thickness = zip(
+            *(_tangent(points, weights, mean, n_components, n_neighbors) for mean in means),
+            strict=True,
+        )
         # The spread of a uniform law as wide as the cells are apart; with one cell it has no say.
         width = np.sqrt(masses @ to_nearest / 12) if len(means) > 1 else 1.0
-        return cls(masses / masses.sum(), means, float(width), np.stack(tangents))
+        return cls(
+            masses / masses.sum(), means, float(width), np.stack(tangents), np.array(thickness)
+        )
 
 
 class _Part(NamedTuple):
@@ -181,15 +194,13 @@ def _halves(points: np.ndarray, weights: np.ndarray, n_cells: int) -> np.ndarray
 
 def _tangent(
     points: np.ndarray, weights: np.ndarray, mean: np.ndarray, n_components: int, n_neighbors: int
-) -> np.ndarray:
-    """Return the main directions of the points nearest to a cell's mean, as columns."""
+) -> tuple[np.ndarray, float]:
+    """Return the main directions of the points nearest to a cell's mean, and the spread across them."""
     squares = np.sum((points - mean) ** 2, axis=1)
     near = np.argsort(squares, kind="stable")[:n_neighbors]
-    basis = _principal_axes(points[near], weights[near])[2][:, :n_components]
-    # Of all bases of that space the one whose upper block is symmetric and positive, whatever signs
-    # the eigenvectors have: the nodes then depend on the space alone.
-    left, _, right = np.linalg.svd(basis[:n_components].T)
-    return basis @ left @ right
+    _, variances, axes = _principal_axes(points[near], weights[near])
+    across = variances[n_components:].mean().clip(0)
+    return axes[:, :n_components], float(np.sqrt(across))
 
 
 def _principal_axes(
@@ -205,14 +216,15 @@ def _principal_axes(
 
 @dataclass(frozen=True)
 class GatedKernel:
-    """Gaussian offsets in the tangent of each cell, xi = sigma U_k z.
+    """Gaussian offsets along the tangent of each cell and, as far as the data are thick, across it.
 
     The cells share z: nodes of their own for each cell gave the same likelihoods.
 
     Parameters
     ----------
     sigma : float
-        Smoothing scale, in units of X. Zero: the score is not smoothed at all.
+        Smoothing scale along the tangents, and at most across, in units of X. Zero: the score is
+        not smoothed at all.
     cells : Cells
         Where which tangent counts.
     n_nodes : int
@@ -237,15 +249,19 @@ class GatedKernel:
         Returns
         -------
         offsets : ndarray of shape (K, M, r)
-            With mean zero to rounding and, from M = 2 k on, covariance sigma^2 U_k U_k^T.
+            With mean zero to rounding and, from M = 2 r on, covariance sigma^2 along the tangent
+            and the smaller of sigma^2 and the squared thickness across.
         weights : ndarray of shape (M,)
             Positive, summing to one.
         """
-        n_cells, dimension, rank = self.cells.tangents.shape
-        if self.sigma == 0 or rank == 0:
+        cells = self.cells
+        n_cells, dimension = cells.means.shape
+        if self.sigma == 0 or dimension == 0:
             return np.zeros((n_cells, 1, dimension)), np.ones(1)
-        standard = gaussian_nodes(rank, self.n_nodes, level, self.seed)
-        offsets = self.sigma * standard @ self.cells.tangents.transpose(0, 2, 1)
+        standard = gaussian_nodes(dimension, self.n_nodes, level, self.seed)
+        across = np.minimum(self.sigma, cells.thickness)[:, None, None]
+        along = standard @ cells.tangents @ cells.tangents.transpose(0, 2, 1)
+        offsets = across * standard + (self.sigma - across) * along
         return offsets, np.full(self.n_nodes, 1 / self.n_nodes)
 
 

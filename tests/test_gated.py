@@ -47,9 +47,10 @@ def field(points, weights, cells, sigma=0.4, n_nodes=8, backend=CPU, level=2, ex
     return GatedScore.of(posterior, kernel, level, backend, exclude)
 
 
-def smoothed(points, weights, sigma=0.4, n_nodes=8, level=2):
-    """The field of the isotropic kernel."""
-    offsets, shares = GaussianKernel(sigma, np.eye(points.shape[1]), n_nodes, 0).nodes(level)
+def smoothed(points, weights, factor=None, sigma=0.4, n_nodes=8, level=2):
+    """The field of one kernel for all queries, isotropic or of a given factor."""
+    factor = np.eye(points.shape[1]) if factor is None else factor
+    offsets, shares = GaussianKernel(sigma, factor, n_nodes, 0).nodes(level)
     posterior = Posterior(CPU.tensor(points), CPU.tensor(np.log(weights)), memory_limit=64)
     reach = float(np.linalg.norm(offsets, axis=1).max())
     return SmoothedScore(posterior, Nodes(CPU.tensor(offsets), CPU.tensor(shares), reach))
@@ -133,23 +134,33 @@ def test_a_full_tangent_is_the_isotropic_kernel(v):
 
 @pytest.mark.parametrize("v", [0.05, 2.0])
 def test_on_a_plane_the_cells_agree(v):
-    """All tangents are the plane, the same nodes are in all of them, and gates do not matter.
+    """All tangents are the plane and nothing is thick, so gates do not matter.
 
-    So it is the isotropic smoothing in the hull, node by node, with one cell and with many.
+    One kernel along the plane, node by node: with one cell and with many.
     """
     plane, weights = curve(60, 2)
     points = np.column_stack([plane, np.zeros(60)])
     cells = Cells.of(points, weights, 2, 6)
     assert len(cells) == 6
-    off = 0.3 * np.random.RandomState(0).normal(size=60)
-    x = torch.tensor(plane + 0.2)
-    score, divergence = field(points, weights, cells).with_divergence(
-        torch.column_stack([x, torch.tensor(off)]), v
-    )
-    expected, within = smoothed(plane, weights).with_divergence(x, v)
-    np.testing.assert_allclose(score[:, :2], expected, rtol=1e-9, atol=1e-9 / v)
-    np.testing.assert_allclose(score[:, 2], -off / v, rtol=1e-9, atol=1e-9 / v)
-    np.testing.assert_allclose(divergence, within - 1 / v, rtol=1e-9, atol=1e-9 / v)
+    x = torch.tensor(points + np.random.RandomState(0).normal(size=(60, 3)))
+    found = field(points, weights, cells).with_divergence(x, v)
+    expected = smoothed(points, weights, np.diag([1.0, 1.0, 0.0])).with_divergence(x, v)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-9 / v)
+
+
+def test_offsets_along_and_across():
+    """A line of thickness 0.05: sigma along it, the thickness across it, and never more than sigma."""
+    rng = np.random.RandomState(0)
+    points = np.column_stack([np.linspace(-1, 1, 400), 0.05 * rng.normal(size=(2, 400)).T])
+    cells = Cells.of(points, np.full(400, 1 / 400), 1, 2, n_neighbors=200)
+    for sigma in (0.3, 0.01):
+        offsets, _ = GatedKernel(sigma, cells, 64, 0).nodes(3)
+        spread = offsets.std(axis=1)
+        np.testing.assert_allclose(offsets.mean(axis=1), 0, atol=1e-15)
+        # Of 200 rows the thickness is known to 5 %, and so is where the line points.
+        np.testing.assert_allclose(spread[:, 0], sigma, rtol=1e-2)
+        np.testing.assert_allclose(spread[:, 1:], min(sigma, 0.05), rtol=0.15)
 
 
 @pytest.mark.parametrize("dimension", [0, 1, 4])
@@ -220,7 +231,9 @@ def test_weights_count_as_rows():
     rows = np.repeat(points, counts, axis=0)
     repeated = Cells.of(rows, np.full(len(rows), 1 / len(rows)), 1, 4, n_neighbors=len(rows))
     np.testing.assert_allclose(weighted.means, repeated.means, atol=1e-12)
-    np.testing.assert_allclose(weighted.tangents, repeated.tangents, atol=1e-9)
+    for one, other in zip(weighted.tangents, repeated.tangents, strict=True):
+        np.testing.assert_allclose(one @ one.T, other @ other.T, atol=1e-9)
+    np.testing.assert_allclose(weighted.thickness, repeated.thickness, atol=1e-9)
 
 
 @pytest.mark.parametrize("n_cells", [None, 1, 3, 16, 100])
@@ -257,9 +270,9 @@ def test_degenerate_data_give_numbers(points, n_cells):
 
 
 def test_default_number_of_cells():
-    assert [default_n_cells(n, 1) for n in (1, 16, 60, 10**6)] == [1, 2, 10, 32]
-    assert default_n_cells(60, 2) == 5
-    assert default_n_cells(60, 0) == 10
+    assert [default_n_cells(n, 1) for n in (1, 16, 60, 10**6)] == [1, 4, 15, 32]
+    assert default_n_cells(60, 2) == 7
+    assert default_n_cells(60, 0) == 15
 
 
 # ----------------------------------------------------------------------------------------- devices
