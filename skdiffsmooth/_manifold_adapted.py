@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from ._cells import Cells
 from ._diffusion import BaseScoreDiffusion
-from ._gated import Cells, GatedShape
+from ._gated import GatedShape
 from ._hull import AffineHull, principal_axes
 from ._pushed import PUSHES, ManifoldShape
 from ._shards import Shards, resolve_shards
@@ -50,8 +51,8 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         share of 0.95 for "pca", which takes any share of the variance, in (0, 1), for the number of
         components that reach it. Not used when `manifold` is given.
     n_cells : int or "auto", default="auto"
-        Number of cells in which "local" learns a tangent, at most; "auto" grows with the number of rows up
-        to 32.
+        Number of cells in which "local" learns a tangent, at most. "auto" is one for every four rows
+        and dimension, up to 32.
     push : {"translated", "level-set"}, default="translated"
         How offsets go along a known curved manifold: along the copy of it that is translated to the
         query (the paper's experiments), or along the set of points that are as far from it as the
@@ -278,17 +279,16 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
                 f"manifold='local' cannot be learned with shards={self.shards!r}; pass "
                 "manifold='pca', or a manifold that was fitted to a subsample."
             )
-        n_cells = self.n_cells
-        if isinstance(n_cells, str):
-            check_choice("n_cells", n_cells, ("auto",), hint="Or pass an integer.")
-            n_cells = None
+        n_cells = None
+        if isinstance(self.n_cells, str):
+            check_choice("n_cells", self.n_cells, ("auto",), hint="Or pass an integer.")
         else:
-            n_cells = check_integer("n_cells", n_cells)
-            if n_cells > len(points):
-                raise ValueError(
-                    f"n_cells={n_cells} exceeds the number of distinct rows, {len(points)}; expected "
-                    "at most as many."
-                )
+            n_cells = check_integer("n_cells", self.n_cells)
+        if n_cells is not None and n_cells > len(points):
+            raise ValueError(
+                f"n_cells={n_cells} exceeds the number of distinct rows, {len(points)}; expected at "
+                "most as many."
+            )
         if isinstance(self.n_components, numbers.Real) and not isinstance(
             self.n_components, numbers.Integral
         ):

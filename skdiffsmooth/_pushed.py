@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -51,8 +51,8 @@ class _PushedScore(ABC):
     ----------
     posterior : Posterior
         The data.
-    manifold : SmoothManifold
-        In the coordinates of the data.
+    manifold : Manifold
+        In the coordinates of the data; a smooth one, if divergences are asked for.
     nodes : Nodes
         Quadrature rule for the offsets, of mean zero.
     exclude : torch.Tensor of shape (n,), optional
@@ -166,8 +166,8 @@ class TranslatedScore(_PushedScore):
     ----------
     posterior : Posterior
         The data.
-    manifold : SmoothManifold
-        In the coordinates of the data.
+    manifold : Manifold
+        In the coordinates of the data; a smooth one, if divergences are asked for.
     nodes : Nodes
         Quadrature rule for the offsets, of mean zero.
     exclude : torch.Tensor of shape (n,), optional
@@ -199,8 +199,8 @@ class LevelSetScore(_PushedScore):
     ----------
     posterior : Posterior
         The data.
-    manifold : SmoothManifold
-        In the coordinates of the data.
+    manifold : Manifold
+        In the coordinates of the data; a smooth one, if divergences are asked for.
     nodes : Nodes
         Quadrature rule for the offsets, of mean zero.
     exclude : torch.Tensor of shape (n,), optional
@@ -365,7 +365,7 @@ class FrozenPush:
     @property
     def has_divergence(self) -> bool:
         """Tell whether the projection has a derivative, and the law therefore a density."""
-        return isinstance(self.manifold, SmoothManifold)
+        return hasattr(self.manifold, "projection_derivative")
 
     def nodes(self, level: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the offsets of one noise level before they are pushed, and their weights.
@@ -389,4 +389,6 @@ class FrozenPush:
         offsets, weights = self.nodes(level)
         reach = float(np.linalg.norm(offsets, axis=1).max())
         nodes = Nodes(backend.tensor(offsets), backend.tensor(weights), reach)
-        return PUSHES[self.push](posterior, self.manifold, nodes, exclude)
+        # Sampling asks for no derivatives, and log-densities only where there are some.
+        manifold = cast(SmoothManifold, self.manifold)
+        return PUSHES[self.push](posterior, manifold, nodes, exclude)

@@ -12,9 +12,9 @@ import pytest
 import torch
 from scipy import stats
 
+from skdiffsmooth._nodes import gaussian_nodes
 from skdiffsmooth._posterior import Nodes, Posterior
 from skdiffsmooth._pushed import LevelSetScore, TranslatedScore, _some_normal
-from skdiffsmooth.kernels import gaussian_nodes
 from skdiffsmooth.likelihood import flow_log_density
 from skdiffsmooth.noise import NoiseLevels
 from skdiffsmooth.scores import SmoothedScore

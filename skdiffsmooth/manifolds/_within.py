@@ -129,4 +129,5 @@ def within(manifold: Manifold, hull: AffineHull) -> Manifold:
     own = getattr(manifold, "within", None)
     if own is not None:
         return own(hull)
-    return (SmoothWithin if isinstance(manifold, SmoothManifold) else Within)(manifold, hull)
+    is_smooth = hasattr(manifold, "projection_derivative")
+    return (SmoothWithin if is_smooth else Within)(manifold, hull)
