@@ -393,7 +393,8 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         NotFittedError
             If `fit` was not called.
         ValueError
-            If X is not finite or has another number of features.
+            If X is not finite or has another number of features, or if the smoothing depends on where
+            it acts (learned tangents, known curved manifolds): its field is then no gradient.
         """
         X = self._check_query(X)
         queries, residual = self.hull_.split(X)

@@ -57,12 +57,16 @@ class _PushedScore(ABC):
         Quadrature rule for the offsets, of mean zero.
     exclude : torch.Tensor of shape (n,), optional
         Index of the point that each query does not see.
+    reach : float, optional
+        Distance from the manifold up to which its nearest points are unique, in units of the data:
+        offsets fade out between half of it and all of it. None: they do not fade.
     """
 
     posterior: Posterior
     manifold: SmoothManifold
     nodes: Nodes
     exclude: torch.Tensor | None = None
+    reach: float | None = None
 
     def __call__(self, x: torch.Tensor, v: float) -> torch.Tensor:
         """Return the smoothed score.
@@ -128,14 +132,35 @@ class _PushedScore(ABC):
         """Move x along the manifold that is translated to it."""
         foot = self._project(x)
         around = foot[:, None] + offsets
-        y = (x - foot)[:, None] + self._project(around)
+        shift = self._project(around) - foot[:, None]
+        share, slope = self._share_within_reach(x - foot)
+        y = x[:, None] + share[:, None, None] * shift
         if not with_derivative:
             return y, None
         tangent, scaled = self._frames(x)
         tangent, scaled = tangent[:, None], scaled[:, None]
         tangent_there, scaled_there = self._frames(around)
-        left = scaled_there @ (tangent_there.mT @ scaled) - scaled
-        return y, _Derivative(y.new_ones(1, 1), left, tangent.expand_as(left))
+        left = share[:, None, None, None] * (scaled_there @ (tangent_there.mT @ scaled) - scaled)
+        right = tangent.expand_as(left)
+        if self.reach is not None:
+            # The share changes with the distance from the manifold.
+            left = torch.cat([left, shift[..., None]], dim=-1)
+            across = slope[:, None, :, None].expand_as(shift[..., None])
+            right = torch.cat([right, across], dim=-1)
+        return y, _Derivative(y.new_ones(1, 1), left, right)
+
+    def _share_within_reach(self, normal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the share of the offsets at queries this far from their feet, and its gradient.
+
+        One up to half of the reach and zero beyond it, by a cubic between. Where the foot is not
+        unique the offsets would jump.
+        """
+        if self.reach is None:
+            return normal.new_ones(len(normal)), torch.zeros_like(normal)
+        direction, distance = _unit(normal)
+        place = (2 * distance / self.reach - 1).clamp(0, 1)
+        share = 1 - place.square() * (3 - 2 * place)
+        return share, -12 * (place * (1 - place))[:, None] * direction / self.reach
 
     def _frames(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return T and T G of the projection's derivative T G T^T, shape (..., r, k) each."""
@@ -205,6 +230,8 @@ class LevelSetScore(_PushedScore):
         Quadrature rule for the offsets, of mean zero.
     exclude : torch.Tensor of shape (n,), optional
         Index of the point that each query does not see.
+    reach : float, optional
+        Distance within which offsets fade out; None: they do not.
 
     Notes
     -----
@@ -391,4 +418,4 @@ class FrozenPush:
         nodes = Nodes(backend.tensor(offsets), backend.tensor(weights), reach)
         # Sampling asks for no derivatives, and log-densities only where there are some.
         manifold = cast(SmoothManifold, self.manifold)
-        return PUSHES[self.push](posterior, manifold, nodes, exclude)
+        return PUSHES[self.push](posterior, manifold, nodes, exclude, manifold.reach)
