@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from ._backend import Backend
-from ._nodes import NodeRule
+from ._nodes import NodeRule, default_n_nodes
 from ._points import slices
 from ._posterior import Nodes, Posterior
 from .kernels import FrozenKernel, LinearShape
@@ -359,6 +359,11 @@ class ManifoldShape:
     def rank(self) -> int:
         """Dimension of the manifold, along which the offsets matter."""
         return self.manifold.dimension
+
+    @property
+    def n_nodes(self) -> int:
+        """Number of nodes that are enough for most data."""
+        return default_n_nodes(self.rank)
 
     @property
     def spread(self) -> float:
