@@ -1,93 +1,50 @@
-"""The learned kernel beside the isotropic one and the KDE: held-out likelihood, mass and time.
+"""Learned tangents beside isotropic smoothing and the KDE: held-out likelihood, mass and time.
 
 All are tuned over the same grid of scales, in units of the leave-one-out bandwidth of the KDE, on the
 held-out rows themselves: what is compared is what each can reach.
 """
 
-import math
-
 import numpy as np
-import torch
 from _common import full_requested, header, row, timed
 from _problems import bump_images
 from sklearn import datasets
 
-from skdiffsmooth import KDESampler
-from skdiffsmooth._backend import Backend
-from skdiffsmooth._gated import Cells, GatedKernel, GatedScore
-from skdiffsmooth._hierarchy import PointHierarchy
-from skdiffsmooth._hull import AffineHull
-from skdiffsmooth._terminal import EmpiricalTerminal
-from skdiffsmooth.bandwidth import gaussian_leave_one_out
-from skdiffsmooth.kernels import GaussianKernel, default_n_nodes
-from skdiffsmooth.likelihood import flow_log_density
-from skdiffsmooth.noise import NoiseLevels
-from skdiffsmooth.scores import ScoreSchedule
-from skdiffsmooth.solvers import Heun
+from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
 
 BANDWIDTHS, SIGMAS = (0.5, 0.85), (1.5, 3.0, 4.5)
-CPU = Backend.from_params("cpu", "float64")
 
 
-class GatedSchedule(ScoreSchedule):
-    """The fields of the learned kernel."""
+class Split:
+    """One training set with held-out rows, and the density of either kernel."""
 
-    def at(self, level):
-        if self._last is None or self._last[0] != level:
-            posterior = self.posterior_at(self.levels.start(level))
-            self._last = level, GatedScore.of(posterior, self.kernel, level, self.backend)
-        return self._last[1]
+    def __init__(self, X, held_out, n_components):
+        self.X, self.held_out, self.n_components = X, held_out, n_components
+        self.kde = KDESampler("loo").fit(X)
 
-
-class Fit:
-    """One training set, in coordinates of its hull, with the density of either kernel."""
-
-    def __init__(self, X, n_components):
-        self.X, self.hull = X, AffineHull.of(X)
-        self.points, _ = self.hull.split(X)
-        self.weights = np.full(len(X), 1 / len(X))
-        self.scale = gaussian_leave_one_out(
-            self.points, self.weights, self.hull.codimension, CPU, 1024.0
-        )
-        self.cells = Cells.of(self.points, self.weights, n_components)
-
-    def schedule(self, bandwidth, sigma, learned):
-        top = max(self.points.std(0).max(), 3 * sigma, 2 * bandwidth)
-        levels = NoiseLevels(bandwidth, top, 32)
-        hierarchy = PointHierarchy.of(self.points, self.weights, 0.0, bandwidth)
-        n_nodes = default_n_nodes(self.hull.dimension)
+    def model(self, factors, learned):
+        scales = [factor * self.kde.bandwidth_ for factor in factors]
         if learned:
-            kernel = GatedKernel(sigma, self.cells, n_nodes, 0)
-            return GatedSchedule(levels, hierarchy, kernel, CPU, 1024.0)
-        kernel = GaussianKernel(sigma, np.eye(self.hull.dimension), n_nodes, 0)
-        return ScoreSchedule(levels, hierarchy, kernel, CPU, 1024.0)
+            return ManifoldAdaptedDiffusion(*scales, n_components=self.n_components).fit(self.X)
+        return SmoothedScoreDiffusion(*scales).fit(self.X)
 
-    def log_density(self, Q, bandwidth, sigma, learned):
-        schedule = self.schedule(bandwidth, sigma, learned)
-        x, residual = self.hull.split(Q)
-        terminal = EmpiricalTerminal(schedule, schedule.levels.terminal_scale)
-        steps = schedule.levels.steps(1)
-        x = torch.tensor(x)
-        within = flow_log_density(Heun(), schedule, x, steps, terminal.log_density).numpy()
-        normalizer = self.hull.codimension * math.log(math.sqrt(2 * math.pi) * bandwidth)
-        return within - 0.5 * np.sum((residual / bandwidth) ** 2, axis=1) - normalizer
+    def score(self, factors, learned):
+        return self.model(factors, learned).score(self.held_out)
 
     def seconds(self, learned, n_queries=1000):
-        """Return the time of one field with divergence, in the middle of the levels."""
-        schedule = self.schedule(0.7 * self.scale, 2 * self.scale, learned)
-        field, v = schedule.at(16), schedule.levels.start(16) ** 2
+        """Return the time of the log-densities of rows like the training rows."""
         rng = np.random.RandomState(0)
-        x = self.points[rng.randint(len(self.points), size=n_queries)]
-        x = torch.tensor(x + math.sqrt(v) * rng.normal(size=x.shape))
-        return timed(lambda: field.with_divergence(x, v), repeats=3)[0]
+        Q = self.X[rng.randint(len(self.X), size=n_queries)]
+        Q = Q + 0.5 * self.kde.bandwidth_ * rng.normal(size=Q.shape)
+        model = self.model((0.7, 2.0), learned)
+        return timed(lambda: model.score_samples(Q), repeats=3)[0]
 
-    def mass(self, bandwidth, sigma, learned):
-        """Integrate the density of a model in the plane."""
-        low, high = self.X.min(0) - 6 * bandwidth, self.X.max(0) + 6 * bandwidth
-        axes = [np.arange(a, b, bandwidth / 2) for a, b in zip(low, high, strict=True)]
+    def mass(self, factors):
+        """Integrate the density of the learned kernel in the plane."""
+        step = factors[0] * self.kde.bandwidth_ / 2
+        low, high = self.X.min(0) - 12 * step, self.X.max(0) + 12 * step
+        axes = [np.arange(a, b, step) for a, b in zip(low, high, strict=True)]
         grid = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2)
-        log_density = self.log_density(grid, bandwidth, sigma, learned)
-        return np.exp(log_density).sum() * bandwidth**2 / 4
+        return np.exp(self.model(factors, True).score_samples(grid)).sum() * step**2
 
 
 def ring(n, rng, d=2, wave=0.0, noise=0.0):
@@ -172,51 +129,29 @@ def run(full=False):
     """Print the table."""
     n_held_out, n_seeds = (200, 3) if full else (80, 2)
     print(
-        "The learned kernel: held-out nats a row, means of seeds, at the best of "
+        "Learned tangents: held-out nats a row, means of seeds, at the best of "
         f"{len(BANDWIDTHS) * len(SIGMAS)} pairs of scales (bandwidth, sigma), in units of the KDE's; "
-        "mass of the density there; time of one field with divergence for 1000 queries.\n"
+        "mass of the density there; time of score_samples for 1000 rows, over isotropic smoothing's.\n"
     )
-    header("data", "N", "K", "KDE", "isotropic", "learned", "gain", "mass", "time (s)", "ratio")
+    header("data", "N", "cells", "KDE", "isotropic", "learned", "gain", "mass", "time")
     grid = [(a, b) for a in BANDWIDTHS for b in SIGMAS]
     for name, make, n, n_components in problems(full):
-        pairs = list(splits(make, n, n_held_out, n_seeds))
-        fits = [Fit(train, n_components) for train, _ in pairs]
-        held_out = [test for _, test in pairs]
-        kde = np.mean(
-            [
-                KDESampler("loo").fit(fit.X).score_samples(Q).mean()
-                for fit, Q in zip(fits, held_out, strict=True)
-            ]
+        pairs = splits(make, n, n_held_out, n_seeds)
+        cases = [Split(X, held_out, n_components) for X, held_out in pairs]
+        kde = np.mean([case.kde.score(case.held_out) for case in cases])
+        (isotropic, at), (learned, there) = (
+            max((np.mean([case.score(f, kernel) for case in cases]), f) for f in grid)
+            for kernel in (False, True)
         )
-        best = {
-            learned: max(
-                (
-                    np.mean(
-                        [
-                            fit.log_density(Q, a * fit.scale, b * fit.scale, learned).mean()
-                            for fit, Q in zip(fits, held_out, strict=True)
-                        ]
-                    ),
-                    (a, b),
-                )
-                for a, b in grid
-            )
-            for learned in (False, True)
-        }
-        (isotropic, at), (learned, there) = best[False], best[True]
-        fit = fits[0]
-        mass = ""
-        if fit.X.shape[1] == 2 and n <= 60:
-            mass = f"{fit.mass(*(factor * fit.scale for factor in there), True):.4f}"
-        times = fit.seconds(False), fit.seconds(True)
+        case = cases[0]
+        mass = f"{case.mass(there):.4f}" if case.X.shape[1] == 2 and n <= 60 else ""
         row(
-            *(name, n, len(fit.cells), f"{kde:.3f}"),
+            *(name, n, len(case.model(there, True).cells_), f"{kde:.3f}"),
             f"{isotropic:.3f} {at}",
             f"{learned:.3f} {there}",
             f"{learned - isotropic:+.3f}",
             mass,
-            f"{times[1]:.3f}",
-            f"{times[1] / times[0]:.1f}x",
+            f"{case.seconds(True) / case.seconds(False):.1f}x",
         )
 
 
