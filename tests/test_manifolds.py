@@ -231,6 +231,24 @@ def test_derivative_of_the_projection(name):
     assert np.all(error < 1e-5 * size)
 
 
+@pytest.mark.parametrize("name", SMOOTH)
+def test_all_at_once(name):
+    """The three answers to the last bit, for arrays and tensors, off the CPU and without rows."""
+    manifold, X = build(name)
+    methods = ("project", "tangent", "projection_derivative")
+    for rows in (X, torch.tensor(X), torch.tensor(X).float(), X[:0]):
+        answers = manifold.project_with_derivative(rows)
+        assert isinstance(answers, tuple)
+        for answer, method in zip(answers, methods, strict=True):
+            expected = getattr(manifold, method)(rows)
+            assert (type(answer), answer.dtype) == (type(expected), expected.dtype)
+            np.testing.assert_array_equal(answer, expected)
+    away = manifold.project_with_derivative(torch.tensor(X, device="meta"))
+    assert [answer.shape for answer in away] == [getattr(manifold, m)(X).shape for m in methods]
+    with pytest.raises(ValueError, match="X has shape"):
+        manifold.project_with_derivative(X[:, 1:])
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_survives_pickle_and_copy(name):
     """Lambdas in the definition of a curve included; copies on devices are left behind."""

@@ -66,9 +66,14 @@ def _derivative(degree: int) -> np.ndarray:
 
 
 class _Foot(NamedTuple):
-    """Where on the curve the nearest points are: hull coordinates, cell, place in it, at an end."""
+    """Where on the curve the nearest points are: which cell, the place in it, at an end.
+
+    Points, and their derivatives with respect to the place, in hull coordinates.
+    """
 
     points: torch.Tensor
+    velocity: torch.Tensor
+    acceleration: torch.Tensor
     cell: torch.Tensor
     place: torch.Tensor
     at_end: torch.Tensor
@@ -287,11 +292,11 @@ class Curve(SmoothManifoldBase):
         for i in range(1, n_terms):
             for j in range(1, n_terms - i):
                 slopes[:, i + j - 1] += np.sum(series[:, i] * j * series[:, j], axis=1)
-        points = series[:, 0]
+        points = np.ascontiguousarray(series[:, 0])
         self._longest = longest
         self._constants = Constants(
             *(self._hull.center, self._hull.basis, marks, ends, np.ascontiguousarray(series)),
-            *(slopes, np.ascontiguousarray(points), np.sum(points**2, axis=1)),
+            *(slopes, points, np.vstack([-2 * points.T, np.sum(points**2, axis=1)])),
         )
 
     # ---------------------------------------------------------------------------------- promises
@@ -402,39 +407,17 @@ class Curve(SmoothManifoldBase):
         return self._outside(self._foot(z)).to(x.dtype)
 
     def _tangent(self, x: torch.Tensor) -> torch.Tensor:
-        velocity, _ = self._derivatives(self._foot(self._coordinates(x)))
-        return self._direction(velocity).to(x.dtype)
+        return self._direction(self._foot(self._coordinates(x))).to(x.dtype)
 
     def _projection_derivative(self, x: torch.Tensor) -> torch.Tensor:
         z = self._coordinates(x)
-        foot = self._foot(z)
-        return self._ratio(z, foot, *self._derivatives(foot), x.dtype)
+        return _ratio(z, self._foot(z), x.dtype)
 
     def _project_with_derivative(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         z = self._coordinates(x)
         foot = self._foot(z)
-        velocity, acceleration = self._derivatives(foot)
-        return (
-            self._outside(foot).to(x.dtype),
-            self._direction(velocity).to(x.dtype),
-            self._ratio(z, foot, velocity, acceleration, x.dtype),
-        )
-
-    @staticmethod
-    def _ratio(
-        z: torch.Tensor,
-        foot: _Foot,
-        velocity: torch.Tensor,
-        acceleration: torch.Tensor,
-        dtype: torch.dtype,
-    ) -> torch.Tensor:
-        """Return how fast feet move along the curve, shape (n, 1, 1)."""
-        squared = (velocity**2).sum(dim=1)
-        bend = ((z - foot.points) * acceleration).sum(dim=1)
-        # Zero at a center of curvature, where the derivative is infinite; it stays a number.
-        remaining = torch.maximum(squared - bend, torch.finfo(dtype).eps * squared)
-        ratio = torch.where(foot.at_end, 0.0, squared / remaining)
-        return ratio[:, None, None].to(dtype)
+        points, tangent = self._outside(foot), self._direction(foot)
+        return points.to(x.dtype), tangent.to(x.dtype), _ratio(z, foot, x.dtype)
 
     def _parameter(self, x: torch.Tensor) -> torch.Tensor:
         foot = self._foot(self._coordinates(x))
@@ -453,67 +436,78 @@ class Curve(SmoothManifoldBase):
         center, basis, *_ = self._constants.like(foot.points)
         return torch.addmm(center, foot.points, basis.T)
 
-    def _direction(self, velocity: torch.Tensor) -> torch.Tensor:
+    def _direction(self, foot: _Foot) -> torch.Tensor:
         """Return unit tangents in the space around the hull, shape (n, d, 1)."""
-        basis = self._constants.like(velocity)[1]
-        unit = velocity / torch.linalg.vector_norm(velocity, dim=1, keepdim=True)
+        basis = self._constants.like(foot.points)[1]
+        unit = foot.velocity / torch.linalg.vector_norm(foot.velocity, dim=1, keepdim=True)
         return (unit @ basis.T)[:, :, None]
-
-    def _derivatives(self, foot: _Foot) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return velocity and acceleration with respect to the place in a cell."""
-        series = self._constants.like(foot.place)[4]
-        terms = series[foot.cell].unbind(1)
-        _, velocity, half_acceleration = _horner(terms, foot.place[:, None], 2)
-        return velocity, 2 * half_acceleration
 
     # -------------------------------------------------------------------------------- projection
 
     def _foot(self, z: torch.Tensor) -> _Foot:
         """Find the nearest points to hull coordinates, tile by tile."""
         series = self._constants.like(z)[4]
-        bytes_per_row = z.element_size() * (3 * len(series) + 2 * series[0].numel())
-        limit = min(self.memory_limit, CACHE) if z.is_cpu else self.memory_limit
-        feet = [self._foot_of_tile(z[tile]) for tile in tiles(len(z), bytes_per_row, limit)]
+        numbers, limit = 2 * series[0].numel() + 8 * series.shape[2] + 32, self.memory_limit
+        if z.is_cpu:
+            limit = min(limit, 4 * CACHE)
+        else:
+            numbers = CANDIDATES * numbers + 5 * len(series)
+        feet = [
+            self._foot_of_tile(z[tile]) for tile in tiles(len(z), z.element_size() * numbers, limit)
+        ]
         return _Foot(*(torch.cat(parts) for parts in zip(*feet, strict=True)))
 
     def _foot_of_tile(self, z: torch.Tensor) -> _Foot:
         """Find the nearest points: one in each cell worth a search, and the nearest of these."""
-        table = self._table(z)
-        near = self._near(z, table) if z.is_cpu else self._lowest(table)
-        pairs = self._pairs(z, *near)
+        pairs = self._pairs(z, *(self._near(z) if z.is_cpu else self._lowest(z)))
         series = self._constants.like(z)[4][pairs.cell]
         place = self._settle(z, pairs, series)
-        points = _horner(series.unbind(1), place[:, None], 0)[0]
+        points, velocity, half_acceleration = _horner(series.unbind(1), place[:, None], 2)
         best = _smallest(((z[pairs.row] - points) ** 2).sum(1), pairs.row, len(z))
-        return _Foot(points[best], pairs.cell[best], place[best], pairs.at_end[best])
+        found = points, velocity, 2 * half_acceleration, pairs.cell, place, pairs.at_end
+        return _Foot(*(part[best] for part in found))
 
     def _table(self, z: torch.Tensor) -> torch.Tensor:
         """Return squared distances to the table, less the squared length of z."""
-        *_, points, squares = self._constants.like(z)
-        return torch.addmm(squares, z, points.T, alpha=-2)
+        factors = self._constants.like(z)[-1]
+        return torch.nn.functional.pad(z, (0, 1), value=1.0) @ factors
 
-    def _near(self, z: torch.Tensor, table: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return rows and indices of the local minima beside which the nearest point may be.
+    def _near(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return rows and indices of the local minima beside which the nearest point may be."""
+        n_table = len(self._constants.like(z)[-2])
+        limit = min(self.memory_limit, CACHE)
+        found = []
+        for tile in tiles(len(z), z.element_size() * n_table, limit):
+            row, index = self._near_in_tile(z[tile])
+            found.append((row + tile.start, index))
+        rows, indices = zip(*found, strict=True)
+        return torch.cat(rows), torch.cat(indices)
+
+    def _near_in_tile(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the same of few rows.
 
         In a cell of length l with ends at distances a <= b no point is nearer than (a + b - l) / 2.
         """
+        table = self._table(z)
         squares = (z**2).sum(1)
         nearest = (table.amin(1) + squares).clamp(min=0).sqrt()
         bound = (nearest + self._longest / 2) ** 2 - squares
-        row, index = torch.nonzero(table <= bound[:, None], as_tuple=True)
-        last = table.shape[1] - 1
+        flat, width = table.flatten(), table.shape[1]
+        place = torch.nonzero((table <= bound[:, None]).flatten())[:, 0]
+        row = place // width
+        index = place - row * width
         before, after = index - 1, index + 1
         if self.closed:
-            before, after = before.where(index > 0, last), after.where(index < last, 0)
+            before, after = before % width, after % width
         else:
-            before, after = before.clamp(min=0), after.clamp(max=last)
-        flat, start = table.view(-1), row * table.shape[1]
-        here = flat[start + index]
+            before, after = before.clamp(min=0), after.clamp(max=width - 1)
+        here, start = flat[place], row * width
         lowest = (here <= flat[start + before]) & (here <= flat[start + after])
         return row[lowest], index[lowest]
 
-    def _lowest(self, table: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _lowest(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return rows and indices of the lowest local minima, as many for each row."""
+        table = self._table(z)
         if self.closed:
             before, after = table.roll(1, dims=1), table.roll(-1, dims=1)
         else:
@@ -597,6 +591,16 @@ def _horner(terms: Sequence[torch.Tensor], s: torch.Tensor, order: int) -> list[
             values[i] = torch.addcmul(values[i - 1], values[i], s)
         values[0] = torch.addcmul(term, values[0], s)
     return values
+
+
+def _ratio(z: torch.Tensor, foot: _Foot, dtype: torch.dtype) -> torch.Tensor:
+    """Return how fast the feet of hull coordinates move along the curve, shape (n, 1, 1)."""
+    squared = (foot.velocity**2).sum(dim=1)
+    bend = ((z - foot.points) * foot.acceleration).sum(dim=1)
+    # Zero at a center of curvature, where the derivative is infinite; it stays a number.
+    remaining = torch.maximum(squared - bend, torch.finfo(dtype).eps * squared)
+    ratio = torch.where(foot.at_end, 0.0, squared / remaining)
+    return ratio[:, None, None].to(dtype)
 
 
 def _smallest(values: torch.Tensor, row: torch.Tensor, n_rows: int) -> torch.Tensor:
