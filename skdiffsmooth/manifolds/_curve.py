@@ -9,6 +9,7 @@ terms of a Taylor series are the curve to rounding.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -29,8 +30,9 @@ MOST_PANELS = 1024
 MOST_HALVINGS = 12
 # Cells of each panel: several for each turn that half the degree can resolve.
 CELLS = 32
-# What is left out of the Taylor series of a cell, in units of the curve's size.
-NEGLIGIBLE = 4 * np.finfo(float).eps
+# What is left out of the Taylor series of a cell, in units of the longest cell. Four times as much
+# of the curve's size, all that values need, moved feet by 1e-13.
+NEGLIGIBLE = np.finfo(float).eps
 # Local minima of the table that are followed to the end, where the numbers may not decide. Where
 # four branches of the curve are equally near up to a squared cell, the nearest may be missed by as
 # little.
@@ -63,6 +65,22 @@ def _derivative(degree: int) -> np.ndarray:
     matrix = np.zeros((degree + 1, degree + 1))
     matrix[:-1] = chebyshev.chebder(np.eye(degree + 1))
     return matrix
+
+
+class _Table(NamedTuple):
+    """Cells of a curve in hull coordinates, each a Taylor series in the place s from 0 to 1.
+
+    `starts` and `ends` are parameters, `points` the curve at s = 0, which is the first term of
+    `series` (n, terms, r). `slopes` are series of (c(s) - c(0)) . c'(s). `factors` take (z, 1) to
+    squared distances from z to the points, less its squared length.
+    """
+
+    starts: torch.Tensor
+    ends: torch.Tensor
+    series: torch.Tensor
+    slopes: torch.Tensor
+    points: torch.Tensor
+    factors: torch.Tensor
 
 
 class _Foot(NamedTuple):
@@ -194,6 +212,7 @@ class Curve(SmoothManifoldBase):
         edges, values, self.error = self._tabulate(function)
         self.n_panels = len(edges)
         self._hull = AffineHull.of(values.reshape(-1, values.shape[2]))
+        self._frame = Constants(self._hull.center, self._hull.basis)
         coordinates = (values - self._hull.center) @ self._hull.basis
         coefficients = np.einsum("kj,pjr->pkr", TO_COEFFICIENTS, coordinates)
         self._check_speed(edges, coefficients)
@@ -274,30 +293,30 @@ class Curve(SmoothManifoldBase):
         places = np.linspace(-1, 1, CELLS, endpoint=False)
         series = np.einsum("ckj,pjr->pckr", _taylor(places), coefficients)
         series = series.reshape(-1, *series.shape[2:])
-        marks = (edges[:, :1] + np.diff(edges) * (places + 1) / 2).ravel()
-        ends = np.append(marks[1:], edges[-1, 1])
+        starts = (edges[:, :1] + np.diff(edges) * (places + 1) / 2).ravel()
+        ends = np.append(starts[1:], edges[-1, 1])
         if not self.closed:
             # The far end is one more point of the table, with a cell of length zero.
             series = np.concatenate([series, _taylor(np.ones(1)) @ coefficients[-1]])
-            marks, ends = np.append(marks, ends[-1]), np.append(ends, ends[-1])
+            starts, ends = np.append(starts, ends[-1]), np.append(ends, ends[-1])
         sizes = np.linalg.norm(series, axis=2)
         # No cell is longer: speeds are bounded by sums of the sizes of terms.
         longest = float((sizes @ np.arange(DEGREE + 1)).max())
         tails = np.cumsum(sizes[:, ::-1], axis=1)[:, ::-1].max(axis=0)
-        n_terms = int(np.count_nonzero(tails > NEGLIGIBLE * sizes[:, 0].max()))
+        n_terms = int(np.count_nonzero(tails > NEGLIGIBLE * longest))
         n_terms = min(max(n_terms, 3), DEGREE + 1)
         series = series[:, :n_terms]
-        # (c(s) - c(0)) . c'(s), half the slope of the squared distance from the start of the cell.
         slopes = np.zeros((len(series), n_terms - 1))
         for i in range(1, n_terms):
             for j in range(1, n_terms - i):
                 slopes[:, i + j - 1] += np.sum(series[:, i] * j * series[:, j], axis=1)
         points = np.ascontiguousarray(series[:, 0])
+        factors = np.vstack([-2 * points.T, np.sum(points**2, axis=1)])
         self._longest = longest
-        self._constants = Constants(
-            *(self._hull.center, self._hull.basis, marks, ends, np.ascontiguousarray(series)),
-            *(slopes, points, np.vstack([-2 * points.T, np.sum(points**2, axis=1)])),
-        )
+        self._table = Constants(starts, ends, np.ascontiguousarray(series), slopes, points, factors)
+
+    def _table_like(self, x: torch.Tensor) -> _Table:
+        return _Table(*self._table.like(x))
 
     # ---------------------------------------------------------------------------------- promises
 
@@ -310,6 +329,24 @@ class Curve(SmoothManifoldBase):
     def affine_hull(self) -> AffineHull:
         """The smallest affine subspace that holds the curve, to rounding."""
         return self._hull
+
+    def within(self, hull: AffineHull) -> Curve:
+        """Return the curve in coordinates of an affine subspace that holds it: the same distances.
+
+        Parameters
+        ----------
+        hull : AffineHull
+            The subspace.
+
+        Returns
+        -------
+        Curve
+        """
+        center, basis = self._hull.center, self._hull.basis
+        other = copy.copy(self)
+        other._hull = AffineHull((center - hull.center) @ hull.basis, hull.basis.T @ basis)
+        other._frame = Constants(other._hull.center, other._hull.basis)
+        return other
 
     @property
     def dimension(self) -> int:
@@ -324,8 +361,8 @@ class Curve(SmoothManifoldBase):
         pairs of points (Federer), T_p the tangent line at p, or half of it at an end point; over
         the table, or 2048 of its points.
         """
-        series, _, points, _ = self._constants.like(torch.empty(0, dtype=torch.float64))[4:]
-        velocities, acceleration = series[:, 1], 2 * series[:, 2]
+        table = self._table_like(torch.empty(0, dtype=torch.float64))
+        points, velocities, acceleration = table.points, table.series[:, 1], 2 * table.series[:, 2]
         tangents = velocities / torch.linalg.vector_norm(velocities, dim=1, keepdim=True)
         bend = acceleration - (acceleration * tangents).sum(1, keepdim=True) * tangents
         radii = (velocities**2).sum(1) / torch.linalg.vector_norm(bend, dim=1)
@@ -374,13 +411,13 @@ class Curve(SmoothManifoldBase):
                 f"t ranges from {t.min():g} to {t.max():g}; expected {start:g} to {stop:g}, for "
                 "the curve is open. Clip it."
             )
-        like = torch.empty(0, dtype=torch.float64)
-        center, basis, marks, ends, series, *_ = self._constants.like(like)
         tensor = torch.from_numpy(t)
-        cell = torch.searchsorted(marks, tensor, right=True) - 1
-        left, right = marks[cell], ends[cell]
-        place = torch.where(right > left, (tensor - left) / (right - left), 0.0)
-        points = _horner(series[cell].unbind(1), place[:, None], 0)[0]
+        table = self._table_like(tensor)
+        center, basis = self._frame.like(tensor)
+        cell = torch.searchsorted(table.starts, tensor, right=True) - 1
+        first, last = table.starts[cell], table.ends[cell]
+        place = torch.where(last > first, (tensor - first) / (last - first), 0.0)
+        points = _horner(table.series[cell].unbind(1), place[:, None], 0)[0]
         return (center + points @ basis.T).numpy()
 
     def parameter(self, X: Any) -> Any:
@@ -421,24 +458,24 @@ class Curve(SmoothManifoldBase):
 
     def _parameter(self, x: torch.Tensor) -> torch.Tensor:
         foot = self._foot(self._coordinates(x))
-        _, _, marks, ends, *_ = self._constants.like(foot.place)
+        table = self._table_like(foot.place)
         # Exact at both ends.
-        return torch.lerp(marks[foot.cell], ends[foot.cell], foot.place).to(x.dtype)
+        return torch.lerp(table.starts[foot.cell], table.ends[foot.cell], foot.place).to(x.dtype)
 
     def _coordinates(self, x: torch.Tensor) -> torch.Tensor:
         """Return hull coordinates, in double precision."""
         x = in_double(x)
-        center, basis, *_ = self._constants.like(x)
+        center, basis = self._frame.like(x)
         return (x - center) @ basis
 
     def _outside(self, foot: _Foot) -> torch.Tensor:
         """Return feet in the space around the hull."""
-        center, basis, *_ = self._constants.like(foot.points)
+        center, basis = self._frame.like(foot.points)
         return torch.addmm(center, foot.points, basis.T)
 
     def _direction(self, foot: _Foot) -> torch.Tensor:
         """Return unit tangents in the space around the hull, shape (n, d, 1)."""
-        basis = self._constants.like(foot.points)[1]
+        _, basis = self._frame.like(foot.points)
         unit = foot.velocity / torch.linalg.vector_norm(foot.velocity, dim=1, keepdim=True)
         return (unit @ basis.T)[:, :, None]
 
@@ -446,7 +483,7 @@ class Curve(SmoothManifoldBase):
 
     def _foot(self, z: torch.Tensor) -> _Foot:
         """Find the nearest points to hull coordinates, tile by tile."""
-        series = self._constants.like(z)[4]
+        series = self._table_like(z).series
         numbers, limit = 2 * series[0].numel() + 8 * series.shape[2] + 32, self.memory_limit
         if z.is_cpu:
             limit = min(limit, 4 * CACHE)
@@ -460,21 +497,20 @@ class Curve(SmoothManifoldBase):
     def _foot_of_tile(self, z: torch.Tensor) -> _Foot:
         """Find the nearest points: one in each cell worth a search, and the nearest of these."""
         pairs = self._pairs(z, *(self._near(z) if z.is_cpu else self._lowest(z)))
-        series = self._constants.like(z)[4][pairs.cell]
+        series = self._table_like(z).series[pairs.cell]
         place = self._settle(z, pairs, series)
         points, velocity, half_acceleration = _horner(series.unbind(1), place[:, None], 2)
         best = _smallest(((z[pairs.row] - points) ** 2).sum(1), pairs.row, len(z))
         found = points, velocity, 2 * half_acceleration, pairs.cell, place, pairs.at_end
         return _Foot(*(part[best] for part in found))
 
-    def _table(self, z: torch.Tensor) -> torch.Tensor:
+    def _distances(self, z: torch.Tensor) -> torch.Tensor:
         """Return squared distances to the table, less the squared length of z."""
-        factors = self._constants.like(z)[-1]
-        return torch.nn.functional.pad(z, (0, 1), value=1.0) @ factors
+        return torch.nn.functional.pad(z, (0, 1), value=1.0) @ self._table_like(z).factors
 
     def _near(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return rows and indices of the local minima beside which the nearest point may be."""
-        n_table = len(self._constants.like(z)[-2])
+        n_table = len(self._table_like(z).points)
         limit = min(self.memory_limit, CACHE)
         found = []
         for tile in tiles(len(z), z.element_size() * n_table, limit):
@@ -488,12 +524,14 @@ class Curve(SmoothManifoldBase):
 
         In a cell of length l with ends at distances a <= b no point is nearer than (a + b - l) / 2.
         """
-        table = self._table(z)
+        distances = self._distances(z)
         squares = (z**2).sum(1)
-        nearest = (table.amin(1) + squares).clamp(min=0).sqrt()
-        bound = (nearest + self._longest / 2) ** 2 - squares
-        flat, width = table.flatten(), table.shape[1]
-        place = torch.nonzero((table <= bound[:, None]).flatten())[:, 0]
+        lowest = distances.amin(1)
+        nearest = (lowest + squares).clamp(min=0).sqrt()
+        # The lowest of all is searched even where rounding or overflow takes the bound away.
+        bound = torch.fmax((nearest + self._longest / 2) ** 2 - squares, lowest)
+        flat, width = distances.flatten(), distances.shape[1]
+        place = torch.nonzero((distances <= bound[:, None]).flatten())[:, 0]
         row = place // width
         index = place - row * width
         before, after = index - 1, index + 1
@@ -502,27 +540,28 @@ class Curve(SmoothManifoldBase):
         else:
             before, after = before.clamp(min=0), after.clamp(max=width - 1)
         here, start = flat[place], row * width
-        lowest = (here <= flat[start + before]) & (here <= flat[start + after])
-        return row[lowest], index[lowest]
+        is_minimum = (here <= flat[start + before]) & (here <= flat[start + after])
+        return row[is_minimum], index[is_minimum]
 
     def _lowest(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return rows and indices of the lowest local minima, as many for each row."""
-        table = self._table(z)
+        distances = self._distances(z)
         if self.closed:
-            before, after = table.roll(1, dims=1), table.roll(-1, dims=1)
+            before, after = distances.roll(1, dims=1), distances.roll(-1, dims=1)
         else:
-            beyond = torch.full_like(table[:, :1], torch.inf)
-            before = torch.cat([beyond, table[:, :-1]], dim=1)
-            after = torch.cat([table[:, 1:], beyond], dim=1)
-        minima = torch.where((table <= before) & (table <= after), table, torch.inf)
+            beyond = torch.full_like(distances[:, :1], torch.inf)
+            before = torch.cat([beyond, distances[:, :-1]], dim=1)
+            after = torch.cat([distances[:, 1:], beyond], dim=1)
+        minima = torch.where((distances <= before) & (distances <= after), distances, torch.inf)
         index = minima.topk(CANDIDATES, dim=1, largest=False).indices
-        row = torch.arange(len(table), device=table.device)[:, None].expand_as(index)
+        row = torch.arange(len(distances), device=distances.device)[:, None].expand_as(index)
         return row.flatten(), index.flatten()
 
     def _pairs(self, z: torch.Tensor, row: torch.Tensor, index: torch.Tensor) -> _Pairs:
         """Go downhill from points of the table: to the cell after it or the one before it."""
-        _, _, _, _, series, _, points, _ = self._constants.like(z)
-        backward = ((points[index] - z[row]) * series[index, 1]).sum(1) > 0
+        table = self._table_like(z)
+        points = table.points
+        backward = ((points[index] - z[row]) * table.series[index, 1]).sum(1) > 0
         if self.closed:
             at_end = torch.zeros_like(backward)
             cell = (index - backward.long()) % len(points)
@@ -533,12 +572,12 @@ class Curve(SmoothManifoldBase):
 
     def _settle(self, z: torch.Tensor, pairs: _Pairs, series: torch.Tensor) -> torch.Tensor:
         """Return the places in cells where the distance is least, by Newton's method."""
-        *_, slopes, points, _ = self._constants.like(z)
+        table = self._table_like(z)
         order = torch.arange(1, series.shape[1], dtype=z.dtype, device=z.device)
-        offset = z[pairs.row] - points[pairs.cell]
+        offset = z[pairs.row] - table.points[pairs.cell]
         # Half the slope of the squared distance, (c(s) - z) . c'(s), a series in the place s.
         along = torch.einsum("pkr,pr->pk", series[:, 1:], offset)
-        terms = (slopes[pairs.cell] - order * along).T.contiguous().unbind(0)
+        terms = (table.slopes[pairs.cell] - order * along).T.contiguous().unbind(0)
         place = pairs.place
         low = torch.zeros_like(place)
         high = (~pairs.at_end).to(place.dtype)
