@@ -21,7 +21,7 @@ from ._base import DensityEstimatorMixin, check_seed
 from ._hierarchy import PointHierarchy
 from ._hull import AffineHull
 from ._node_error import node_error
-from ._nodes import NodeRule, default_n_nodes
+from ._nodes import NodeRule
 from ._settings import (
     resolve_n_jobs,
     resolve_n_nodes,
@@ -196,7 +196,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
             return ScoreSchedule(levels, hierarchy, smoothing, backend, memory_limit, shards=shards)
 
         # Finds out now, and not at the first query, whether a tile fits.
-        rule = NodeRule(node_rule, n_nodes or default_n_nodes(kernel.rank), seed)
+        rule = NodeRule(node_rule, n_nodes or kernel.n_nodes, seed)
         schedule(rule).posterior_at(bandwidth)
         # Where there are no nodes to choose there is no error, and without a divergence no estimate.
         has_density = kernel.freeze(scales, rule).has_divergence
@@ -393,7 +393,8 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         NotFittedError
             If `fit` was not called.
         ValueError
-            If X is not finite or has another number of features.
+            If X is not finite or has another number of features, or if the smoothing depends on where
+            it acts (learned tangents, known curved manifolds): its field is then no gradient.
         """
         X = self._check_query(X)
         queries, residual = self.hull_.split(X)

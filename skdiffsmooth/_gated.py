@@ -28,7 +28,7 @@ import torch
 
 from ._backend import Backend
 from ._cells import Cells
-from ._nodes import NodeRule
+from ._nodes import NodeRule, default_n_nodes
 from ._posterior import Nodes, Posterior
 
 __all__ = ["GatedKernel", "GatedScore", "GatedShape"]
@@ -58,6 +58,11 @@ class GatedShape:
     def rank(self) -> int:
         """Dimension r of the space: offsets across the tangents need nodes, too."""
         return self.cells.means.shape[1]
+
+    @property
+    def n_nodes(self) -> int:
+        """Half of what one kernel for all would take: gates average over two to four cells."""
+        return default_n_nodes(self.rank) // 2
 
     @property
     def spread(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +26,11 @@ from .solvers import Solver
 
 __all__ = ["ManifoldAdaptedDiffusion"]
 
+# What "auto" means for the span of principal components.
 _SHARE_OF_VARIANCE = 0.95
+
+# Fewer distinct rows than these say nothing about the dimension they come from.
+_FEWEST_ROWS = 10
 
 
 class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
@@ -49,7 +54,8 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
     n_components : int, float or "auto", default="auto"
         Dimension of a manifold that is to be found. "auto" estimates it (TwoNN) for "local", and is a
         share of 0.95 for "pca", which takes any share of the variance, in (0, 1), for the number of
-        components that reach it. Not used when `manifold` is given.
+        components that reach it. Where that is all that the data span, or there are fewer than ten
+        distinct rows, "local" is the isotropic kernel. Not used when `manifold` is given.
     n_cells : int or "auto", default="auto"
         Number of cells in which "local" learns a tangent, at most. "auto" is one for every four rows
         and dimension, up to 32.
@@ -145,8 +151,9 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
     gradient (`energy` raises), and `score_samples` integrates its exact divergence, so that
     `sample` and `score_samples` keep one law.
 
-    Where the projection on a known manifold is not unique (the centre of a circle) the field jumps, and
-    log-densities within a hundredth of the reach of such places are unreliable.
+    Projections on a known manifold are unique within its reach only. Offsets fade out between half of it
+    and all of it, so that nothing jumps; a manifold whose `reach` is None has no such limit, as in
+    the paper's experiments.
 
     A learned kernel costs what the isotropic one costs times the number of cells whose gates are open
     at a query, two or three; a known curved manifold one softmax over the points and one projection
@@ -296,13 +303,32 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
                 f"n_components={self.n_components!r} is a share of the variance, which "
                 "manifold='pca' understands; manifold='local' wants an integer or 'auto'."
             )
+        n_components = self._tangent_dimension(points, hull.dimension)
         coordinates, _ = hull.split(points)
-        if hull.dimension == 0:
-            n_components = 0
-        else:
-            n_components = check_n_components(self.n_components, points, hull.dimension)
         cells = Cells.of(coordinates, weights, n_components, n_cells)
-        return GatedShape(cells), {"cells_": cells, "n_components_": n_components}
+        learned = {"cells_": cells, "n_components_": n_components}
+        if n_components == hull.dimension:
+            # The tangents are everything, in one cell: the isotropic kernel.
+            return LinearShape(np.eye(hull.dimension)), learned
+        return GatedShape(cells), learned
+
+    def _tangent_dimension(self, points: np.ndarray, largest: int) -> int:
+        """Return the dimension of the tangents to learn, at most that of the hull."""
+        if not isinstance(self.n_components, str):
+            # Data without extent have tangents of no dimension, whatever is asked for.
+            return check_n_components(self.n_components, points, largest) if largest else 0
+        check_choice("n_components", self.n_components, ("auto",), hint="Or pass an integer.")
+        if len(points) < _FEWEST_ROWS or not largest:
+            return largest
+        try:
+            return check_n_components("auto", points, largest)
+        except ValueError as error:
+            warnings.warn(
+                f"n_components='auto': {error} The score is smoothed in all {largest} directions.",
+                UserWarning,
+                stacklevel=4,
+            )
+            return largest
 
     def _principal_subspace(self, points: np.ndarray, weights: np.ndarray) -> AffineSubspace:
         """Find the affine span of the leading principal components."""

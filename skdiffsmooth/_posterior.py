@@ -130,6 +130,29 @@ class _NodeTable:
     top: torch.Tensor
     never_underflows: bool
     features: torch.Tensor
+    n_queries: int
+
+    def sums(self, query_factors: torch.Tensor, *, features: bool) -> torch.Tensor:
+        """Sum products of both halves over the points, times each feature or times one alone.
+
+        Parameters
+        ----------
+        query_factors : torch.Tensor of shape (B, N)
+            The other half, for some of the queries.
+        features : bool
+            Whether to sum each feature: 1, x_i and |x_i|^2 in units of the radius.
+
+        Returns
+        -------
+        torch.Tensor of shape (B, r + 2, M) or (B, 1, M)
+        """
+        if not features:
+            return (query_factors @ self.factors.T)[:, None]
+        if self.n_queries < len(self.nodes):
+            # The features go to the side of the product that is smaller.
+            left = (query_factors[:, None, :] * self.features).flatten(0, 1)
+            return (left @ self.factors.T).unflatten(0, (len(query_factors), -1))
+        return (query_factors @ self.by_feature.T).unflatten(1, (-1, len(self.nodes)))
 
     @cached_property
     def by_feature(self) -> torch.Tensor:
@@ -309,7 +332,7 @@ class Posterior:
         sums = x.new_zeros(len(x), self._points.dimension + 2)
         for tile in slices(len(nodes), self._budget // 2 // self._elements_per_node(trace)):
             part = nodes[tile]
-            table = self._node_table(part, v) if factorise else None
+            table = self._node_table(part, v, len(x)) if factorise else None
             # What one process computes in float64, all must.
             may_underflow = table is not None and not table.never_underflows
             if self._has_double and self.shards.largest(may_underflow):
@@ -426,7 +449,7 @@ class Posterior:
         pairs = self._pairs(factorised, found)
         return self.shards.average(pairs, nodes.weights, trace=True)
 
-    def _node_table(self, nodes: Nodes, v: float) -> _NodeTable:
+    def _node_table(self, nodes: Nodes, v: float, n_queries: int) -> _NodeTable:
         """Exponentiate the node half of the logits, once for all queries."""
         exponents = (nodes.offsets / v) @ self._points.positions.T
         top = exponents.amax(1, keepdim=True)
@@ -437,7 +460,8 @@ class Posterior:
             never_underflows = widest < self._widest_range
         top -= self._log_scale
         factors = exp_(exponents.sub_(top), -self._log_scale)
-        return _NodeTable(nodes, factors, top[:, 0], never_underflows, self._points.features)
+        features = self._points.features
+        return _NodeTable(nodes, factors, top[:, 0], never_underflows, features, n_queries)
 
     def _factorise(
         self,
@@ -454,18 +478,17 @@ class Posterior:
             logits.scatter_(1, left_out[:, None], -math.inf)
         top = logits.amax(1, keepdim=True) - self._log_scale
         factors = exp_(logits.sub_(top), -self._log_scale)
-        hard = normalizers = None
+        hard = sums = None
         if not table.never_underflows:
-            normalizers = factors @ table.factors.T
-            hard = normalizers < self._smallest_normalizer
+            sums = table.sums(factors, features=False)
+            hard = sums[:, 0] < self._smallest_normalizer
             if 2 * int(hard.count_nonzero()) > hard.numel():
                 return None
 
         # Sums over the points: of the weights alone or, where each node's own mean and second moment
         # are needed (sum_m q_m |D_m|^2 does not follow from averaged weights), of all features.
-        if trace or normalizers is None:
-            normalizers = factors @ (table.by_feature if trace else table.factors).T
-        sums = normalizers.unflatten(1, (-1, len(table.nodes)))
+        if trace or sums is None:
+            sums = table.sums(factors, features=trace)
         if hard is not None:
             sums[:, 0].masked_fill_(hard, 1)
         offsets = table.nodes.offsets

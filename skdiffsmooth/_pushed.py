@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from ._backend import Backend
-from ._nodes import NodeRule
+from ._nodes import NodeRule, default_n_nodes
 from ._points import slices
 from ._posterior import Nodes, Posterior
 from .kernels import FrozenKernel, LinearShape
@@ -69,12 +69,16 @@ class _PushedScore(ABC):
         Quadrature rule for the offsets, of mean zero.
     exclude : torch.Tensor of shape (n,), optional
         Index of the point that each query does not see.
+    reach : float, optional
+        Distance from the manifold up to which its nearest points are unique, in units of the data:
+        offsets fade out between half of it and all of it. None: they do not fade.
     """
 
     posterior: Posterior
     manifold: SmoothManifold
     nodes: Nodes
     exclude: torch.Tensor | None = None
+    reach: float | None = None
 
     def __call__(self, x: torch.Tensor, v: float) -> torch.Tensor:
         """Return the smoothed score.
@@ -139,12 +143,34 @@ class _PushedScore(ABC):
     ) -> tuple[torch.Tensor, _Derivative | None]:
         """Move x along the manifold that is translated to it."""
         there = self._look(here.foot[:, None] + offsets, with_derivative=with_derivative)
-        y = (x - here.foot)[:, None] + there.foot
+        shift = there.foot - here.foot[:, None]
+        share, slope = self._share_within_reach(x - here.foot)
+        y = x[:, None] + share[:, None, None] * shift
         if not with_derivative:
             return y, None
         tangent, scaled = here.tangent[:, None], here.scaled[:, None]
         left = there.scaled @ (there.tangent.mT @ scaled) - scaled
-        return y, _Derivative(y.new_ones(1, 1), left, tangent.expand_as(left))
+        left = share[:, None, None, None] * left
+        right = tangent.expand_as(left)
+        if self.reach is not None:
+            # The share changes with the distance from the manifold.
+            left = torch.cat([left, shift[..., None]], dim=-1)
+            across = slope[:, None, :, None].expand_as(shift[..., None])
+            right = torch.cat([right, across], dim=-1)
+        return y, _Derivative(y.new_ones(1, 1), left, right)
+
+    def _share_within_reach(self, normal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the share of the offsets at queries this far from their feet, and its gradient.
+
+        One up to half of the reach and zero beyond it, by a cubic between. Where the foot is not
+        unique the offsets would jump.
+        """
+        if self.reach is None:
+            return normal.new_ones(len(normal)), torch.zeros_like(normal)
+        direction, distance = _unit(normal)
+        place = (2 * distance / self.reach - 1).clamp(0, 1)
+        share = 1 - place.square() * (3 - 2 * place)
+        return share, -12 * (place * (1 - place))[:, None] * direction / self.reach
 
     def _look(self, z: torch.Tensor, *, with_derivative: bool) -> _Place:
         """Project places (..., r): once for all that is asked for, since a search may be dear."""
@@ -215,6 +241,8 @@ class LevelSetScore(_PushedScore):
         Quadrature rule for the offsets, of mean zero.
     exclude : torch.Tensor of shape (n,), optional
         Index of the point that each query does not see.
+    reach : float, optional
+        Distance within which offsets fade out; None: they do not.
 
     Notes
     -----
@@ -343,6 +371,11 @@ class ManifoldShape:
         return self.manifold.dimension
 
     @property
+    def n_nodes(self) -> int:
+        """Number of nodes that are enough for most data."""
+        return default_n_nodes(self.rank)
+
+    @property
     def spread(self) -> float:
         """One: sigma is the standard deviation along each direction of the manifold."""
         return 1.0
@@ -400,4 +433,4 @@ class FrozenPush:
         nodes = Nodes(backend.tensor(offsets), backend.tensor(weights), reach)
         # Sampling asks for no derivatives, and log-densities only where there are some.
         manifold = cast(SmoothManifold, self.manifold)
-        return PUSHES[self.push](posterior, manifold, nodes, exclude)
+        return PUSHES[self.push](posterior, manifold, nodes, exclude, manifold.reach)

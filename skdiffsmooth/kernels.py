@@ -18,7 +18,7 @@ from scipy.special import betaincinv, chdtr
 
 from ._backend import Backend
 from ._hull import AffineHull
-from ._nodes import NodeRule
+from ._nodes import NodeRule, default_n_nodes
 from ._posterior import Nodes, Posterior
 from ._validation import check_choice, check_real, check_real_array
 from .scores import ScoreField, SmoothedScore, Smoothing, TemperedScore
@@ -57,6 +57,11 @@ class ReducedKernel(Protocol):
         ...
 
     @property
+    def n_nodes(self) -> int:
+        """Number of nodes that are enough for most data."""
+        ...
+
+    @property
     def spread(self) -> float:
         """Standard deviation of the offsets along their widest direction, at sigma = 1."""
         ...
@@ -81,6 +86,11 @@ class _Shape(ABC):
     @abstractmethod
     def spread(self) -> float:
         """Standard deviation along the widest direction."""
+
+    @property
+    def n_nodes(self) -> int:
+        """Number of nodes that are enough for most data."""
+        return default_n_nodes(self.rank)
 
     @abstractmethod
     def nodes(self, rule: NodeRule, level: int) -> tuple[np.ndarray, np.ndarray]:
@@ -251,6 +261,7 @@ class _TemperedShape:
     """Smoothing by temperature, which has no offsets."""
 
     rank: int = 0
+    n_nodes: int = 1
     spread: float = 1.0
 
     def freeze(self, scales: np.ndarray, rule: NodeRule) -> _FrozenTemperature:

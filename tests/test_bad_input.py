@@ -24,7 +24,7 @@ N, D = 12, 3
 COARSE = {"n_nodes": 8, "n_levels": 2, "n_steps": 2}
 KDE = KDESampler(BANDWIDTH)
 SMOOTHED = SmoothedScoreDiffusion(BANDWIDTH, SIGMA, **COARSE)
-ADAPTED = ManifoldAdaptedDiffusion(BANDWIDTH, SIGMA, n_components=1, **COARSE)
+ADAPTED = ManifoldAdaptedDiffusion(BANDWIDTH, SIGMA, manifold="pca", n_components=1, **COARSE)
 ALL = {"kde": KDE, "kde-compact": KDESampler(BANDWIDTH, "linear"), "smoothed": SMOOTHED}
 ALL["adapted"] = ADAPTED
 DIFFUSIONS = {"smoothed": SMOOTHED, "adapted": ADAPTED}
@@ -90,10 +90,11 @@ OF_DIFFUSIONS = {
 OF_ADAPTED = {
     # More than min(N, D), a share of the whole variance or more, and what is neither.
     "n_components": (
-        [None, True, "1", [1], 1j],
-        [0, -1, D + 1, 0.0, -0.5, 1.0, 1.5, NAN, INF],
+        [None, True, [1], 1j],
+        [0, -1, D + 1, 0.0, -0.5, 1.0, 1.5, NAN, INF, "1"],
     ),
-    "manifold": (["circle", 1, np.eye(D), AffineSubspace], []),
+    "manifold": ([None, 1, np.eye(D), AffineSubspace], ["circle"]),
+    "push": ([None, 1], ["pulled"]),
 }
 
 

@@ -417,5 +417,7 @@ def test_a_grid_is_refused_in_four_dimensions():
     X = np.random.RandomState(0).normal(size=(20, 4))
     with pytest.raises(ValueError, match="acts along 4; use node_rule='sobol'"):
         SmoothedScoreDiffusion(0.3, 0.4, node_rule="gauss-hermite").fit(X)
-    model = ManifoldAdaptedDiffusion(0.3, 0.4, n_components=2, node_rule="gauss-hermite").fit(X)
+    model = ManifoldAdaptedDiffusion(
+        0.3, 0.4, manifold="pca", n_components=2, node_rule="gauss-hermite"
+    ).fit(X)
     assert np.all(np.isfinite(model.score_samples(X)))

@@ -147,8 +147,8 @@ def test_on_data_in_a_subspace_it_is_isotropic_smoothing(n, k, d, terminal):
     isotropic = SmoothedScoreDiffusion(**settings).fit(X, sample_weight=weights)
     for manifold in (
         {"manifold": AffineSubspace(equations, equations @ subspace.origin)},
-        {"n_components": k},
-        {"n_components": 1 - 1e-9},
+        {"manifold": "pca", "n_components": k},
+        {"manifold": "pca", "n_components": 1 - 1e-9},
     ):
         adapted = ManifoldAdaptedDiffusion(**settings, **manifold).fit(X, sample_weight=weights)
         assert adapted.manifold_.dimension == k
@@ -161,7 +161,7 @@ def test_the_whole_space_is_a_manifold_too(manifold):
     X = rng.gamma(2.0, size=(20, 3)) * [1, 0.7, 0.5]
     space = AffineSubspace.from_basis(np.zeros(3), np.linalg.qr(rng.normal(size=(3, 3)))[0])
     adapted = ManifoldAdaptedDiffusion(
-        *(0.3, 0.5), manifold=space if manifold == "given" else None, n_components=3
+        *(0.3, 0.5), manifold=space if manifold == "given" else "pca", n_components=3
     )
     isotropic = SmoothedScoreDiffusion(0.3, 0.5).fit(X)
     assert_same_model(isotropic, adapted.fit(X), X[:5] + 0.1, 0.3)
@@ -171,7 +171,7 @@ def test_on_data_off_the_subspace_it_is_not_isotropic_smoothing():
     """The mutant, P = identity, passes all that is above and fails here, by much."""
     rng = np.random.RandomState(0)
     X = rng.gamma(2.0, size=(20, 3)) * [1, 0.7, 0.5]
-    adapted = ManifoldAdaptedDiffusion(0.3, 0.5, n_components=1).fit(X)
+    adapted = ManifoldAdaptedDiffusion(0.3, 0.5, manifold="pca", n_components=1).fit(X)
     isotropic = SmoothedScoreDiffusion(0.3, 0.5).fit(X)
     assert np.abs(adapted.score_samples(X) - isotropic.score_samples(X)).mean() > 0.1
     gradients = adapted.grad_log_density(X), isotropic.grad_log_density(X)
@@ -214,7 +214,7 @@ def test_across_the_subspace_nothing_is_smoothed():
     along, across = np.sort(rng.gamma(2.0, size=9)), np.array([-0.25, -0.1, 0.4])
     X = np.array([[a, b] for a in along for b in across])
     scales = {"terminal_scale": 1.5}
-    model = ManifoldAdaptedDiffusion(0.2, 0.6, n_components=1, **scales).fit(X)
+    model = ManifoldAdaptedDiffusion(0.2, 0.6, manifold="pca", n_components=1, **scales).fit(X)
     np.testing.assert_allclose(np.abs(model.manifold_.basis), [[1], [0]], atol=1e-12)
     Q = rng.uniform([0, -1], [4, 1], size=(20, 2))
     first = SmoothedScoreDiffusion(0.2, 0.6, **scales).fit(along[:, None])
@@ -244,15 +244,15 @@ def test_samples_across_the_subspace_have_the_variance_of_the_kde():
         return abs(np.mean(samples**2) - variance) / deviation
 
     threshold = stats.norm.isf(FALSE_ALARM / 2)
-    assert z(ManifoldAdaptedDiffusion(h, 0.6, n_components=1)) < threshold
-    assert z(ManifoldAdaptedDiffusion(h, 0.0, n_components=1)) < threshold
+    assert z(ManifoldAdaptedDiffusion(h, 0.6, manifold="pca", n_components=1)) < threshold
+    assert z(ManifoldAdaptedDiffusion(h, 0.0, manifold="pca", n_components=1)) < threshold
     assert z(SmoothedScoreDiffusion(h, 0.6)) > threshold
 
 
 def test_a_smoothing_scale_of_zero_is_the_kde():
     rng = np.random.RandomState(0)
     X = rng.normal(size=(20, 3))
-    model = ManifoldAdaptedDiffusion(0.3, 0.0, n_components=2).fit(X)
+    model = ManifoldAdaptedDiffusion(0.3, 0.0, manifold="pca", n_components=2).fit(X)
     expected = KDESampler(0.3).fit(X).score_samples(X + 0.2)
     np.testing.assert_allclose(model.score_samples(X + 0.2), expected, rtol=0, atol=1e-9)
 
@@ -262,7 +262,9 @@ def test_mass_is_one(terminal):
     """Off its subspace, too. 5e-3 allows for 32 steps of Heun's method; seen: 3e-4."""
     rng = np.random.RandomState(0)
     X = rng.normal(size=(20, 1)) * [1.0, 0.5] + 0.15 * rng.normal(size=(20, 2))
-    model = ManifoldAdaptedDiffusion(0.15, 0.4, n_components=1, terminal=terminal).fit(X)
+    model = ManifoldAdaptedDiffusion(
+        0.15, 0.4, manifold="pca", n_components=1, terminal=terminal
+    ).fit(X)
     # A grid of bandwidth / 2.6, on which a density no sharper than the bandwidth sums exactly.
     side = 0.15 / 2.6
     axes = [np.arange(x.min() - 1.05, x.max() + 1.05, side) for x in X.T]
@@ -282,7 +284,7 @@ def test_number_and_share_of_components(n_components, dimension):
     """Variances 8, 4, 2, 1 times 1/15: shares 0.533, 0.8, 0.933 and 1 are reached."""
     scales = np.sqrt([1.0, 8.0, 2.0, 4.0])
     X = np.concatenate([np.diag(scales), -np.diag(scales)]) + [1.0, 2.0, 3.0, 4.0]
-    model = ManifoldAdaptedDiffusion(0.3, 0.5, n_components=n_components).fit(X)
+    model = ManifoldAdaptedDiffusion(0.3, 0.5, manifold="pca", n_components=n_components).fit(X)
     assert model.manifold_.dimension == dimension
     # The axes of most variance, about the mean.
     order = [1, 3, 2, 0][:dimension]
@@ -297,7 +299,8 @@ def test_principal_subspace_uses_the_weights():
     """Weight turns the widest direction, and moves the mean that the subspace passes through."""
     X = np.array([[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
     for weights, axis in [([1, 1, 1, 1], 0), ([1, 1, 90, 90], 1), ([1, 1, 5, 1], 0)]:
-        model = ManifoldAdaptedDiffusion(0.3, 0.5, n_components=1).fit(X, sample_weight=weights)
+        model = ManifoldAdaptedDiffusion(0.3, 0.5, manifold="pca", n_components=1)
+        model.fit(X, sample_weight=weights)
         np.testing.assert_allclose(np.abs(model.manifold_.basis[:, 0]), np.eye(2)[axis], atol=1e-12)
         center = np.average(X, axis=0, weights=weights)
         np.testing.assert_allclose(model.manifold_.distance([center]), 0, atol=1e-12)

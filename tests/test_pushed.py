@@ -16,6 +16,7 @@ from skdiffsmooth._nodes import gaussian_nodes
 from skdiffsmooth._posterior import Nodes, Posterior
 from skdiffsmooth._pushed import LevelSetScore, TranslatedScore, _some_normal
 from skdiffsmooth.likelihood import flow_log_density
+from skdiffsmooth.manifolds import Circle as RealCircle
 from skdiffsmooth.noise import NoiseLevels
 from skdiffsmooth.scores import SmoothedScore
 from skdiffsmooth.solvers import Heun, solve
@@ -154,14 +155,18 @@ def problem(dimension, *, n_points=7, n_queries=4, n_nodes=6, scale=0.4, seed=0,
 # ------------------------------------------------------------------------------------------ twin
 
 
-def place(name, manifold, x, offset):
+def place(name, manifold, x, offset, reach=None):
     """Where one node pushes one query (r,)."""
 
     def project(z):
         return manifold.project(z[None])[0]
 
     foot = project(x)
-    moved = x + project(foot + offset) - foot
+    share = 1.0
+    if reach is not None:
+        beyond = (2 * (x - foot).norm() / reach - 1).clamp(0, 1)
+        share = 1 - 3 * beyond**2 + 2 * beyond**3
+    moved = x + share * (project(foot + offset) - foot)
     if name == "translated":
         return moved
     gap = moved - project(moved)
@@ -177,21 +182,23 @@ def score_at(posterior, y, v, exclude=None):
     return (weights @ points - y) / v
 
 
-def twin(name, posterior, manifold, nodes, x, v, exclude=None):
+def twin(name, posterior, manifold, nodes, x, v, exclude=None, reach=None):
     """Score and divergence of one query (r,)."""
 
     def field(x):
         total = torch.zeros_like(x)
         for offset, weight in zip(nodes.offsets, nodes.weights, strict=True):
-            y = place(name, manifold, x, offset)
+            y = place(name, manifold, x, offset, reach)
             total = total + weight * score_at(posterior, y, v, exclude)
         return total
 
     return field(x), torch.autograd.functional.jacobian(field, x).trace()
 
 
-def assert_matches_twin(name, posterior, manifold, nodes, queries, v, exclude=None, rounding=1e-15):
-    field = FIELDS[name](posterior, manifold, nodes, exclude)
+def assert_matches_twin(
+    name, posterior, manifold, nodes, queries, v, exclude=None, rounding=1e-15, reach=None
+):
+    field = FIELDS[name](posterior, manifold, nodes, exclude, reach)
     score, divergence = field.with_divergence(queries, v)
     torch.testing.assert_close(field(queries, v), score, rtol=1e-12, atol=1e-12 / v)
     # Places are rounded in both: an error of eps in y changes v s by (1 + tr Cov / v) eps, and
@@ -199,7 +206,7 @@ def assert_matches_twin(name, posterior, manifold, nodes, queries, v, exclude=No
     slack = 1e-9 + rounding / v**2
     for b, x in enumerate(queries):
         left_out = None if exclude is None else exclude[b]
-        expected, trace = twin(name, posterior, manifold, nodes, x, v, left_out)
+        expected, trace = twin(name, posterior, manifold, nodes, x, v, left_out, reach)
         torch.testing.assert_close(v * score[b], v * expected, rtol=slack, atol=slack)
         torch.testing.assert_close(v**2 * divergence[b], v**2 * trace, rtol=slack, atol=slack)
 
@@ -211,6 +218,38 @@ def test_against_autograd(name, manifold, v):
     dimension, manifold = MANIFOLDS[manifold]
     posterior, nodes, queries = problem(dimension)
     assert_matches_twin(name, posterior, manifold, nodes, queries, v)
+
+
+@pytest.mark.parametrize("v", [1.0, 1e-2])
+@pytest.mark.parametrize("manifold", MANIFOLDS)
+@pytest.mark.parametrize("name", FIELDS)
+def test_offsets_fade_within_the_reach(name, manifold, v):
+    """Queries at 0.3, 0.6, 0.8 and 1.2 of the reach: whole offsets, some of them, none."""
+    dimension, manifold = MANIFOLDS[manifold]
+    posterior, nodes, queries = problem(dimension)
+    foot = manifold.project(queries)
+    normal = foot / foot.norm(dim=1, keepdim=True)
+    queries = foot - 0.5 * tensor([0.3, 0.6, 0.8, 1.2])[:, None] * normal
+    assert_matches_twin(name, posterior, manifold, nodes, queries, v, reach=0.5)
+    field = FIELDS[name](posterior, manifold, nodes, None, 0.5)
+    plain = score_at(posterior, queries[3], v)
+    torch.testing.assert_close(field(queries, v)[3], plain, rtol=1e-12, atol=1e-12 / v)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_nothing_happens_where_the_nearest_point_is_not_unique(name):
+    """At the centre of a circle, whose projections point anywhere: the score of the points alone.
+
+    1e-9 from it the share of the offsets is 1e-17, but its slope 1e-8.
+    """
+    posterior, nodes, _ = problem(2)
+    circle = RealCircle([0.0, 0.0], 1.0)
+    queries = tensor([[0.0, 0.0], [1e-300, 0.0], [1e-9, -1e-9]])
+    field = FIELDS[name](posterior, circle, nodes, None, circle.reach)
+    score, divergence = field.with_divergence(queries, 0.1)
+    found = posterior.covariance_along(queries, 0.1, torch.zeros(3, 2, 0).double())
+    torch.testing.assert_close(score, (found.mean - queries) / 0.1, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(divergence, (found.trace / 0.1 - 2) / 0.1, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", FIELDS)

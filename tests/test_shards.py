@@ -248,11 +248,15 @@ def scenarios():
         "unsmoothed": Scenario([X[:20], X[20:]], SmoothedScoreDiffusion(0.3, 0.0, **small)),
         "gaussian start": Scenario(
             [X[:20], X[20:]],
-            ManifoldAdaptedDiffusion(0.3, 0.5, terminal="gaussian", n_components=0.9, **small),
+            ManifoldAdaptedDiffusion(
+                *(0.3, 0.5), terminal="gaussian", manifold="pca", n_components=0.9, **small
+            ),
         ),
         "stochastic": Scenario(
             [in_order[:35], in_order[35:]],
-            ManifoldAdaptedDiffusion(0.3, 0.5, n_components=2, solver="euler-maruyama", **small),
+            ManifoldAdaptedDiffusion(
+                *(0.3, 0.5), manifold="pca", n_components=2, solver="euler-maruyama", **small
+            ),
         ),
     }
 
@@ -309,7 +313,7 @@ def failures(rank):
         "left out": model.leave_one_out_log_density,
         "solvers": lambda: clone(model).set_params(solver=("heun", "euler")[rank]).fit(X),
         "components": lambda: ManifoldAdaptedDiffusion(
-            0.3, 0.5, n_components=1 + rank, **shards
+            0.3, 0.5, manifold="pca", n_components=1 + rank, **shards
         ).fit(X),
         "times": lambda: model.grad_log_density(np.zeros((2, 3)), t=1.0 + rank),
         "steps": lambda: (
