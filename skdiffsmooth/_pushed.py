@@ -28,6 +28,7 @@ from ._points import slices
 from ._posterior import Nodes, Posterior
 from .kernels import FrozenKernel, LinearShape
 from .manifolds import Manifold, SmoothManifold
+from .manifolds._base import project_with_derivative
 
 __all__ = ["PUSHES", "FrozenPush", "LevelSetScore", "ManifoldShape", "TranslatedScore"]
 
@@ -41,6 +42,17 @@ class _Derivative(NamedTuple):
     stretch: torch.Tensor
     left: torch.Tensor
     right: torch.Tensor
+
+
+class _Place(NamedTuple):
+    """The projections of places (..., r), with T and T G of their derivatives T G T^T.
+
+    `tangent` and `scaled` have shape (..., r, k), or (..., r, 0) where they were not asked for.
+    """
+
+    foot: torch.Tensor
+    tangent: torch.Tensor
+    scaled: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -127,20 +139,18 @@ class _PushedScore(ABC):
         return out
 
     def _translate(
-        self, x: torch.Tensor, offsets: torch.Tensor, *, with_derivative: bool
+        self, x: torch.Tensor, here: _Place, offsets: torch.Tensor, *, with_derivative: bool
     ) -> tuple[torch.Tensor, _Derivative | None]:
         """Move x along the manifold that is translated to it."""
-        foot = self._project(x)
-        around = foot[:, None] + offsets
-        shift = self._project(around) - foot[:, None]
-        share, slope = self._share_within_reach(x - foot)
+        there = self._look(here.foot[:, None] + offsets, with_derivative=with_derivative)
+        shift = there.foot - here.foot[:, None]
+        share, slope = self._share_within_reach(x - here.foot)
         y = x[:, None] + share[:, None, None] * shift
         if not with_derivative:
             return y, None
-        tangent, scaled = self._frames(x)
-        tangent, scaled = tangent[:, None], scaled[:, None]
-        tangent_there, scaled_there = self._frames(around)
-        left = share[:, None, None, None] * (scaled_there @ (tangent_there.mT @ scaled) - scaled)
+        tangent, scaled = here.tangent[:, None], here.scaled[:, None]
+        left = there.scaled @ (there.tangent.mT @ scaled) - scaled
+        left = share[:, None, None, None] * left
         right = tangent.expand_as(left)
         if self.reach is not None:
             # The share changes with the distance from the manifold.
@@ -162,16 +172,16 @@ class _PushedScore(ABC):
         share = 1 - place.square() * (3 - 2 * place)
         return share, -12 * (place * (1 - place))[:, None] * direction / self.reach
 
-    def _frames(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return T and T G of the projection's derivative T G T^T, shape (..., r, k) each."""
+    def _look(self, z: torch.Tensor, *, with_derivative: bool) -> _Place:
+        """Project places (..., r): once for all that is asked for, since a search may be dear."""
         flat = z.flatten(0, -2)
-        tangent = self.manifold.tangent(flat)
-        scaled = tangent @ self.manifold.projection_derivative(flat)
+        if not with_derivative:
+            nothing = z.new_empty(*z.shape, 0)
+            return _Place(self.manifold.project(flat).view_as(z), nothing, nothing)
+        foot, tangent, derivative = project_with_derivative(self.manifold, flat)
         shape = *z.shape, self.manifold.dimension
-        return tangent.reshape(shape), scaled.reshape(shape)
-
-    def _project(self, z: torch.Tensor) -> torch.Tensor:
-        return self.manifold.project(z.flatten(0, -2)).view_as(z)
+        scaled = tangent @ derivative
+        return _Place(foot.view_as(z), tangent.reshape(shape), scaled.reshape(shape))
 
     def _queries_at_once(self, rank: int) -> int:
         """Count queries whose places and derivatives take half of the memory; tiles take the other."""
@@ -209,7 +219,8 @@ class TranslatedScore(_PushedScore):
     def _push(
         self, x: torch.Tensor, offsets: torch.Tensor, *, with_derivative: bool
     ) -> tuple[torch.Tensor, _Derivative | None]:
-        return self._translate(x, offsets, with_derivative=with_derivative)
+        here = self._look(x, with_derivative=with_derivative)
+        return self._translate(x, here, offsets, with_derivative=with_derivative)
 
 
 @dataclass(frozen=True)
@@ -254,23 +265,23 @@ class LevelSetScore(_PushedScore):
     def _push(
         self, x: torch.Tensor, offsets: torch.Tensor, *, with_derivative: bool
     ) -> tuple[torch.Tensor, _Derivative | None]:
-        moved, derivative = self._translate(x, offsets, with_derivative=with_derivative)
-        foot = self._project(moved)
-        there, distance_there = _unit(moved - foot)
-        here, distance = _unit(x - self._project(x))
-        y = foot + distance[:, None, None] * there
+        place = self._look(x, with_derivative=with_derivative)
+        moved, derivative = self._translate(x, place, offsets, with_derivative=with_derivative)
+        target = self._look(moved, with_derivative=with_derivative)
+        there, distance_there = _unit(moved - target.foot)
+        here, distance = _unit(x - place.foot)
+        y = target.foot + distance[:, None, None] * there
         if derivative is None:
             return y, None
-        tangent, scaled = self._frames(moved)
         # A direction is lost in rounding, of eps / r; its limit is wrong by about r.
         close = distance <= math.sqrt(torch.finfo(x.dtype).eps) * x.abs().amax(1)
-        here = torch.where(close[:, None], _some_normal(self.manifold.tangent(x)), here)
-        carried = here[:, None] - _along(tangent, here[:, None])
+        here = torch.where(close[:, None], _some_normal(place.tangent), here)
+        carried = here[:, None] - _along(target.tangent, here[:, None])
         carried, share = _unit(carried)
         there = torch.where(close[:, None, None], carried, there)
         ratio = _divide(distance[:, None], distance_there)
         ratio = torch.where(close[:, None], _divide(torch.ones_like(share), share), ratio)
-        return y, _on_level_set(derivative, here, there, ratio, tangent, scaled)
+        return y, _on_level_set(derivative, here, there, ratio, target)
 
 
 def _on_level_set(
@@ -278,12 +289,11 @@ def _on_level_set(
     here: torch.Tensor,
     there: torch.Tensor,
     ratio: torch.Tensor,
-    tangent: torch.Tensor,
-    scaled: torch.Tensor,
+    target: _Place,
 ) -> _Derivative:
     """Return the derivative of Pi(z) + r n_m from that of z, which has a stretch of one."""
     rest = 1 - ratio[..., None, None]
-    scaled = rest * scaled
+    tangent, scaled = target.tangent, rest * target.scaled
     normal = there[..., None]
     carried = ratio[..., None, None] * (moved.left - normal @ (normal.mT @ moved.left))
     carried = carried + scaled @ (tangent.mT @ moved.left)

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
+from skdiffsmooth._hull import AffineHull
 from skdiffsmooth.manifolds import (
     AffineSubspace,
     Circle,
@@ -30,6 +31,7 @@ from skdiffsmooth.manifolds import (
     check_idempotent,
     intrinsic_dimension,
 )
+from skdiffsmooth.manifolds._within import SmoothWithin
 
 IDENTITY = (1.0, None, None)
 
@@ -229,6 +231,24 @@ def test_derivative_of_the_projection(name):
     error = np.abs(np.stack(columns, axis=2) - expected).max(axis=(1, 2), initial=0)
     size = 1 + np.abs(expected).max(axis=(1, 2), initial=0) ** 2
     assert np.all(error < 1e-5 * size)
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_all_at_once(name):
+    """The three answers to the last bit, for arrays and tensors, off the CPU and without rows."""
+    manifold, X = build(name)
+    methods = ("project", "tangent", "projection_derivative")
+    for rows in (X, torch.tensor(X), torch.tensor(X).float(), X[:0]):
+        answers = manifold.project_with_derivative(rows)
+        assert isinstance(answers, tuple)
+        for answer, method in zip(answers, methods, strict=True):
+            expected = getattr(manifold, method)(rows)
+            assert (type(answer), answer.dtype) == (type(expected), expected.dtype)
+            np.testing.assert_array_equal(answer, expected)
+    away = manifold.project_with_derivative(torch.tensor(X, device="meta"))
+    assert [answer.shape for answer in away] == [getattr(manifold, m)(X).shape for m in methods]
+    with pytest.raises(ValueError, match="X has shape"):
+        manifold.project_with_derivative(X[:, 1:])
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -526,6 +546,59 @@ def test_memory_limit_of_a_curve_changes_nothing():
     for method in ("project", "tangent", "projection_derivative"):
         expected = getattr(whole, method)(X)
         np.testing.assert_allclose(getattr(tiles, method)(X), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_a_curve_within_a_subspace():
+    """In coordinates of a hull of four dimensions, as through the space around it."""
+    curve = Curve(lambda t: knot(t) @ FRAME.T + 1, 0, TURN, closed=True)
+    rng = np.random.RandomState(0)
+    hull = AffineHull.of(
+        np.concatenate([curve.points(np.linspace(0, 6, 9)), rng.normal(size=(1, 20))])
+    )
+    assert hull.dimension == 4
+    coordinates = torch.tensor(rng.normal(size=(40, 4)))
+    inside, through = curve.within(hull), SmoothWithin(curve, hull)
+    assert inside.n_features == 4
+    for method in ("project", "distance", "tangent", "projection_derivative"):
+        found, expected = (getattr(m, method)(coordinates) for m in (inside, through))
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+    for found, expected in zip(
+        *(m.project_with_derivative(coordinates) for m in (inside, through)), strict=True
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+
+
+def test_all_branches_that_are_equally_near_are_searched():
+    """Of a wave with twelve valleys, one a little deeper than the others, seen from its middle."""
+
+    def valleys(t):
+        r = 1 + 0.25 * np.cos(12 * t) - 1e-9 * np.cos(t - 5 * np.pi / 12)
+        return np.stack([r * np.cos(t), r * np.sin(t)], axis=1)
+
+    tabulated = Curve(valleys, 0.1, 0.1 + TURN, True)
+    assert tabulated.parameter([[0.0, 0.0]])[0] == pytest.approx(5 * np.pi / 12, abs=1e-6)
+
+
+@pytest.mark.parametrize("distance", [1e8, 1e16, 1e200])
+def test_rows_far_away(distance):
+    """Where squares lose the size of the curve to rounding, or are no numbers, feet stay feet."""
+    tabulated = Curve(ellipse, 0, TURN, True)
+    X = distance * np.array([[1.0, 0.0], [0.0, -1.0], [-0.5, 0.0]])
+    expected = [[2, 0], [0, -1], [-2, 0]]
+    np.testing.assert_allclose(tabulated.project(X), expected, rtol=0, atol=1e-6)
+
+
+def test_numbers_decide_about_speed_only(monkeypatch):
+    """What a device without a look at the numbers finds is what a CPU finds, to rounding."""
+    X = queries(3, n=300)
+    for function, start, stop, closed in ((knot, 0, TURN, True), (helix, -2, 2, False)):
+        tabulated = Curve(function, start, stop, closed)
+        expected = tabulated.project(X)
+        with monkeypatch.context() as patch:
+            patch.setattr(Curve, "_near", Curve._lowest)
+            patch.setattr("skdiffsmooth.manifolds._curve.SETTLED", -1)
+            found = tabulated.project(X)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13)
 
 
 def test_center_of_curvature_gives_numbers():

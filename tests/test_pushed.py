@@ -383,6 +383,36 @@ def test_data_and_queries_on_the_manifold(name, manifold, v):
     torch.testing.assert_close(v * score, v * expected, rtol=1e-9, atol=1e-9)
 
 
+@dataclass
+class Counted:
+    """A circle that answers all at once, and counts the places that it is asked for."""
+
+    asked: int = 0
+    dimension: int = 1
+
+    def project(self, x):
+        self.asked += len(x)
+        return Circle().project(x)
+
+    def project_with_derivative(self, x):
+        self.asked += len(x)
+        return Circle().project(x), Circle().tangent(x), Circle().projection_derivative(x)
+
+
+@pytest.mark.parametrize(("name", "places"), [("translated", 1 + 6), ("level-set", 1 + 6 + 6)])
+def test_each_place_is_searched_once(name, places):
+    """With divergence and without: four queries and six nodes."""
+    posterior, nodes, queries = problem(2)
+    expected = FIELDS[name](posterior, Circle(), nodes).with_divergence(queries, 0.1)
+    manifold = Counted()
+    found = FIELDS[name](posterior, manifold, nodes).with_divergence(queries, 0.1)
+    assert manifold.asked == 4 * places
+    for tensor_found, tensor_expected in zip(found, expected, strict=True):
+        torch.testing.assert_close(tensor_found, tensor_expected, rtol=0, atol=0)
+    FIELDS[name](posterior, manifold, nodes)(queries, 0.1)
+    assert manifold.asked == 2 * 4 * places
+
+
 # ------------------------------------------------------------------------- memory, precision, devices
 
 

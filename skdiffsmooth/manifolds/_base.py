@@ -22,6 +22,7 @@ __all__ = [
     "check_idempotent",
     "in_double",
     "orthonormal_columns",
+    "project_with_derivative",
     "tiles",
 ]
 
@@ -198,6 +199,57 @@ class SmoothManifoldBase(ManifoldBase):
         """
         return across_border(self._projection_derivative, X, self.n_features)
 
+    def project_with_derivative(self, X: Any) -> tuple[Any, Any, Any]:
+        """Return `project`, `tangent` and `projection_derivative` at once.
+
+        What the three have in common, such as the search along a curve, is done once.
+
+        Parameters
+        ----------
+        X : array-like or torch.Tensor of shape (n, d)
+            Points.
+
+        Returns
+        -------
+        foot : ndarray or torch.Tensor of shape (n, d)
+            The nearest points.
+        tangent : ndarray or torch.Tensor of shape (n, d, k)
+            Orthonormal columns; read-only where all tangent spaces are one.
+        derivative : ndarray or torch.Tensor of shape (n, k, k)
+            Symmetric matrices G with d foot / dX = T G T^T, T = tangent.
+
+        Raises
+        ------
+        ValueError
+            As `project`.
+        """
+        return across_border(self._project_with_derivative, X, self.n_features)
+
+    def _project_with_derivative(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return self._project(x), self._tangent(x), self._projection_derivative(x)
+
+
+def project_with_derivative(manifold: SmoothManifold, X: Any) -> tuple[Any, Any, Any]:
+    """Return projections, tangents and derivatives, at once where the manifold can.
+
+    Parameters
+    ----------
+    manifold : SmoothManifold
+        What projects; `project_with_derivative` is no part of that protocol, to keep it small.
+    X : array-like or torch.Tensor of shape (n, d)
+        Points.
+
+    Returns
+    -------
+    foot : ndarray or torch.Tensor of shape (n, d)
+    tangent : ndarray or torch.Tensor of shape (n, d, k)
+    derivative : ndarray or torch.Tensor of shape (n, k, k)
+    """
+    at_once = getattr(manifold, "project_with_derivative", None)
+    if at_once is not None:
+        return at_once(X)
+    return manifold.project(X), manifold.tangent(X), manifold.projection_derivative(X)
+
 
 class Constants:
     """Arrays as tensors, copied once to each place and type in which they are asked for.
@@ -231,8 +283,12 @@ class Constants:
         return self._copies[key]
 
 
-def across_border(method: Callable[[torch.Tensor], torch.Tensor], X: Any, n_features: int) -> Any:
-    """Check X, and answer arrays by arrays and tensors by tensors."""
+def across_border(
+    method: Callable[[torch.Tensor], torch.Tensor | tuple[torch.Tensor, ...]],
+    X: Any,
+    n_features: int,
+) -> Any:
+    """Check X, and answer arrays by arrays and tensors by tensors; several in a tuple."""
     is_tensor = isinstance(X, torch.Tensor)
     x = X if is_tensor else torch.from_numpy(check_real_array("X", X))
     if x.ndim != 2 or x.shape[1] != n_features:
@@ -253,6 +309,11 @@ def across_border(method: Callable[[torch.Tensor], torch.Tensor], X: Any, n_feat
     answer = method(x)
     if is_tensor:
         return answer
+    return tuple(map(_array, answer)) if isinstance(answer, tuple) else _array(answer)
+
+
+def _array(answer: torch.Tensor) -> np.ndarray:
+    """Return a tensor of the CPU as an array."""
     array = answer.numpy()
     if array.size and 0 in array.strides:
         # Rows that share their memory must not be written to.

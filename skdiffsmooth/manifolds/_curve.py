@@ -3,13 +3,14 @@
 The curve is cut into panels, on each of which it is a Chebyshev series of degree 24: unlike those
 of a spline, its derivatives are nearly as accurate as its values, and the foot of a perpendicular,
 (x - c(t)) . c'(t) = 0, is found from derivatives. A panel is halved until the series through half
-of its nodes predicts the other half.
+of its nodes predicts the other half. For searches it is cut again, into cells so short that some ten
+terms of a Taylor series are the curve to rounding.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -27,14 +28,23 @@ DEGREE = 24
 FIRST_PANELS = 8
 MOST_PANELS = 1024
 MOST_HALVINGS = 12
-# Points of the table on each panel: several for each turn that half the degree can resolve.
+# Cells of each panel: several for each turn that half the degree can resolve.
 CELLS = 32
-# Local minima of the table that are followed to the end. Where four branches of the curve are
-# equally near up to a squared cell, the nearest may be missed by as little.
+# What is left out of the Taylor series of a cell, in units of the longest cell. Four times as much
+# of the curve's size, all that values need, moved feet by 1e-13.
+NEGLIGIBLE = np.finfo(float).eps
+# Local minima of the table that are followed to the end, where the numbers may not decide. Where
+# four branches of the curve are equally near up to a squared cell, the nearest may be missed by as
+# little.
 CANDIDATES = 3
 # Newton's method doubles the digits: on a dozen random curves six steps left nothing but rounding.
 # Bisection, its safeguard, acts in the first.
 ITERATIONS = 8
+# A step, in units of a cell, that leaves nothing but rounding.
+SETTLED = 4
+# MiB of temporaries on a CPU: distances to the table are read four times, which they should be from
+# a cache.
+CACHE = 1.0
 # Speeds are compared up to this, relative to the largest.
 JUMP = 1e-6
 STANDSTILL = 1e-8
@@ -57,11 +67,41 @@ def _derivative(degree: int) -> np.ndarray:
     return matrix
 
 
+class _Table(NamedTuple):
+    """Cells of a curve in hull coordinates, each a Taylor series in the place s from 0 to 1.
+
+    `starts` and `ends` are parameters, `points` the curve at s = 0, which is the first term of
+    `series` (n, terms, r). `slopes` are series of (c(s) - c(0)) . c'(s). `factors` take (z, 1) to
+    squared distances from z to the points, less its squared length.
+    """
+
+    starts: torch.Tensor
+    ends: torch.Tensor
+    series: torch.Tensor
+    slopes: torch.Tensor
+    points: torch.Tensor
+    factors: torch.Tensor
+
+
 class _Foot(NamedTuple):
-    """Where on the curve the nearest points are: hull coordinates, panel, place on it, at an end."""
+    """Where on the curve the nearest points are: which cell, the place in it, at an end.
+
+    Points, and their derivatives with respect to the place, in hull coordinates.
+    """
 
     points: torch.Tensor
-    panel: torch.Tensor
+    velocity: torch.Tensor
+    acceleration: torch.Tensor
+    cell: torch.Tensor
+    place: torch.Tensor
+    at_end: torch.Tensor
+
+
+class _Pairs(NamedTuple):
+    """Cells to search: which row, which cell, where to begin (its start or its end), at an end."""
+
+    row: torch.Tensor
+    cell: torch.Tensor
     place: torch.Tensor
     at_end: torch.Tensor
 
@@ -83,7 +123,7 @@ class Curve(SmoothManifoldBase):
         largest distance from its mean. The error of the full series is far smaller, commonly
         rounding.
     memory_limit : float, default=64
-        MiB of temporaries; more is hardly faster.
+        MiB of temporaries. On a CPU one is enough, and no more are used.
 
     Attributes
     ----------
@@ -106,10 +146,13 @@ class Curve(SmoothManifoldBase):
 
     Notes
     -----
-    A query is compared with a table of 32 points a panel; the three lowest of the local minima are
-    followed by eight steps of Newton's method for the Chebyshev series of the squared distance,
-    kept within their cells by bisection; the nearest of the three wins. Projections are exact to
-    some 1e-13 of the size of the curve, away from centers of curvature, where they are as
+    A query is compared with a table of 32 points a panel, between which the curve is a polynomial
+    of some ten terms. Next to each local minimum of the table that may be beside the nearest point,
+    Newton's method for the squared distance, kept within its cell by bisection, finds it; the
+    nearest of all wins. On a CPU these are the minima that exceed the lowest by less than
+    the length of a cell, and steps stop once they are rounding; elsewhere, without a look at the
+    numbers, three minima and eight steps. Projections are exact to some 1e-13 of the size of the
+    curve, away from centers of curvature, where they are as
     ill-conditioned as the problem. At points with several nearest ones, one of them is the answer.
     The projection to an end point does not move with the query: its derivative is 0.
 
@@ -169,6 +212,7 @@ class Curve(SmoothManifoldBase):
         edges, values, self.error = self._tabulate(function)
         self.n_panels = len(edges)
         self._hull = AffineHull.of(values.reshape(-1, values.shape[2]))
+        self._frame = Constants(self._hull.center, self._hull.basis)
         coordinates = (values - self._hull.center) @ self._hull.basis
         coefficients = np.einsum("kj,pjr->pkr", TO_COEFFICIENTS, coordinates)
         self._check_speed(edges, coefficients)
@@ -246,27 +290,33 @@ class Curve(SmoothManifoldBase):
 
     def _build_table(self, edges: np.ndarray, coefficients: np.ndarray) -> None:
         """Store all that projections need, in hull coordinates."""
-        n_panels = len(edges)
-        origins, series = coefficients[:, 0], coefficients[:, 1:]
-        # Half the squared distance from the origin of each panel, a series of twice the degree.
-        fine = -np.cos(np.pi * np.arange(2 * DEGREE + 1) / (2 * DEGREE))
-        relative = np.einsum("jk,pkr->pjr", chebyshev.chebvander(fine, DEGREE)[:, 1:], series)
-        half_squares = np.sum(relative**2, axis=2) / 2
-        half_squares = half_squares @ np.linalg.inv(chebyshev.chebvander(fine, 2 * DEGREE)).T
-        # Cells, in order; the far end of an open curve is one more point, at the end of the last
-        # cell.
-        place = np.tile(np.linspace(-1, 1, CELLS, endpoint=False), n_panels)
-        panel = np.repeat(np.arange(n_panels), CELLS)
+        places = np.linspace(-1, 1, CELLS, endpoint=False)
+        series = np.einsum("ckj,pjr->pckr", _taylor(places), coefficients)
+        series = series.reshape(-1, *series.shape[2:])
+        starts = (edges[:, :1] + np.diff(edges) * (places + 1) / 2).ravel()
+        ends = np.append(starts[1:], edges[-1, 1])
         if not self.closed:
-            place, panel = np.append(place, 1.0), np.append(panel, n_panels - 1)
-        basis = chebyshev.chebvander(place, DEGREE)
-        points = np.einsum("mk,mkr->mr", basis, coefficients[panel])
-        velocities = np.einsum("mk,mkr->mr", basis @ _derivative(DEGREE), coefficients[panel])
-        self._constants = Constants(
-            *(self._hull.center, self._hull.basis, edges, origins, series, half_squares),
-            *(place, panel, points, velocities, np.sum(points**2, axis=1)),
-        )
-        self._derivatives = Constants(_derivative(DEGREE), _derivative(2 * DEGREE))
+            # The far end is one more point of the table, with a cell of length zero.
+            series = np.concatenate([series, _taylor(np.ones(1)) @ coefficients[-1]])
+            starts, ends = np.append(starts, ends[-1]), np.append(ends, ends[-1])
+        sizes = np.linalg.norm(series, axis=2)
+        # No cell is longer: speeds are bounded by sums of the sizes of terms.
+        longest = float((sizes @ np.arange(DEGREE + 1)).max())
+        tails = np.cumsum(sizes[:, ::-1], axis=1)[:, ::-1].max(axis=0)
+        n_terms = int(np.count_nonzero(tails > NEGLIGIBLE * longest))
+        n_terms = min(max(n_terms, 3), DEGREE + 1)
+        series = series[:, :n_terms]
+        slopes = np.zeros((len(series), n_terms - 1))
+        for i in range(1, n_terms):
+            for j in range(1, n_terms - i):
+                slopes[:, i + j - 1] += np.sum(series[:, i] * j * series[:, j], axis=1)
+        points = np.ascontiguousarray(series[:, 0])
+        factors = np.vstack([-2 * points.T, np.sum(points**2, axis=1)])
+        self._longest = longest
+        self._table = Constants(starts, ends, np.ascontiguousarray(series), slopes, points, factors)
+
+    def _table_like(self, x: torch.Tensor) -> _Table:
+        return _Table(*self._table.like(x))
 
     # ---------------------------------------------------------------------------------- promises
 
@@ -279,6 +329,24 @@ class Curve(SmoothManifoldBase):
     def affine_hull(self) -> AffineHull:
         """The smallest affine subspace that holds the curve, to rounding."""
         return self._hull
+
+    def within(self, hull: AffineHull) -> Curve:
+        """Return the curve in coordinates of an affine subspace that holds it: the same distances.
+
+        Parameters
+        ----------
+        hull : AffineHull
+            The subspace.
+
+        Returns
+        -------
+        Curve
+        """
+        center, basis = self._hull.center, self._hull.basis
+        other = copy.copy(self)
+        other._hull = AffineHull((center - hull.center) @ hull.basis, hull.basis.T @ basis)
+        other._frame = Constants(other._hull.center, other._hull.basis)
+        return other
 
     @property
     def dimension(self) -> int:
@@ -293,10 +361,8 @@ class Curve(SmoothManifoldBase):
         pairs of points (Federer), T_p the tangent line at p, or half of it at an end point; over
         the table, or 2048 of its points.
         """
-        *_, place, panel, points, velocities, _ = self._constants.like(
-            torch.empty(0, dtype=torch.float64)
-        )
-        acceleration = self._at(panel, place, 2)
+        table = self._table_like(torch.empty(0, dtype=torch.float64))
+        points, velocities, acceleration = table.points, table.series[:, 1], 2 * table.series[:, 2]
         tangents = velocities / torch.linalg.vector_norm(velocities, dim=1, keepdim=True)
         bend = acceleration - (acceleration * tangents).sum(1, keepdim=True) * tangents
         radii = (velocities**2).sum(1) / torch.linalg.vector_norm(bend, dim=1)
@@ -345,13 +411,14 @@ class Curve(SmoothManifoldBase):
                 f"t ranges from {t.min():g} to {t.max():g}; expected {start:g} to {stop:g}, for "
                 "the curve is open. Clip it."
             )
-        like = torch.empty(0, dtype=torch.float64)
-        center, basis, edges, *_ = self._constants.like(like)
         tensor = torch.from_numpy(t)
-        panel = torch.searchsorted(edges[:, 0].contiguous(), tensor, right=True) - 1
-        left, right = edges[panel].T
-        place = (2 * tensor - left - right) / (right - left)
-        return (center + self._at(panel, place, 0) @ basis.T).numpy()
+        table = self._table_like(tensor)
+        center, basis = self._frame.like(tensor)
+        cell = torch.searchsorted(table.starts, tensor, right=True) - 1
+        first, last = table.starts[cell], table.ends[cell]
+        place = torch.where(last > first, (tensor - first) / (last - first), 0.0)
+        points = _horner(table.series[cell].unbind(1), place[:, None], 0)[0]
+        return (center + points @ basis.T).numpy()
 
     def parameter(self, X: Any) -> Any:
         """Return the parameters of the nearest points.
@@ -373,87 +440,112 @@ class Curve(SmoothManifoldBase):
         return across_border(self._parameter, X, self.n_features)
 
     def _project(self, x: torch.Tensor) -> torch.Tensor:
-        center, basis, *_ = self._constants.like(in_double(x))
-        return torch.addmm(center, self._foot(x).points, basis.T).to(x.dtype)
+        z = self._coordinates(x)
+        return self._outside(self._foot(z)).to(x.dtype)
 
     def _tangent(self, x: torch.Tensor) -> torch.Tensor:
-        _, basis, *_ = self._constants.like(in_double(x))
-        foot = self._foot(x)
-        velocity = self._at(foot.panel, foot.place, 1)
-        direction = velocity / torch.linalg.vector_norm(velocity, dim=1, keepdim=True)
-        return (direction @ basis.T)[:, :, None].to(x.dtype)
+        return self._direction(self._foot(self._coordinates(x))).to(x.dtype)
 
     def _projection_derivative(self, x: torch.Tensor) -> torch.Tensor:
-        center, basis, *_ = self._constants.like(in_double(x))
-        foot = self._foot(x)
-        velocity, acceleration = (self._at(foot.panel, foot.place, order) for order in (1, 2))
-        squared = (velocity**2).sum(dim=1)
-        bend = (((in_double(x) - center) @ basis - foot.points) * acceleration).sum(dim=1)
-        # Zero at a center of curvature, where the derivative is infinite; it stays a number.
-        remaining = torch.maximum(squared - bend, torch.finfo(x.dtype).eps * squared)
-        ratio = torch.where(foot.at_end, 0.0, squared / remaining)
-        return ratio[:, None, None].to(x.dtype)
+        z = self._coordinates(x)
+        return _ratio(z, self._foot(z), x.dtype)
+
+    def _project_with_derivative(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        z = self._coordinates(x)
+        foot = self._foot(z)
+        points, tangent = self._outside(foot), self._direction(foot)
+        return points.to(x.dtype), tangent.to(x.dtype), _ratio(z, foot, x.dtype)
 
     def _parameter(self, x: torch.Tensor) -> torch.Tensor:
-        edges = self._constants.like(in_double(x))[2]
-        foot = self._foot(x)
-        left, right = edges[foot.panel].unbind(dim=1)
-        return ((left + right) / 2 + foot.place * (right - left) / 2).to(x.dtype)
+        foot = self._foot(self._coordinates(x))
+        table = self._table_like(foot.place)
+        # Exact at both ends.
+        return torch.lerp(table.starts[foot.cell], table.ends[foot.cell], foot.place).to(x.dtype)
+
+    def _coordinates(self, x: torch.Tensor) -> torch.Tensor:
+        """Return hull coordinates, in double precision."""
+        x = in_double(x)
+        center, basis = self._frame.like(x)
+        return (x - center) @ basis
+
+    def _outside(self, foot: _Foot) -> torch.Tensor:
+        """Return feet in the space around the hull."""
+        center, basis = self._frame.like(foot.points)
+        return torch.addmm(center, foot.points, basis.T)
+
+    def _direction(self, foot: _Foot) -> torch.Tensor:
+        """Return unit tangents in the space around the hull, shape (n, d, 1)."""
+        _, basis = self._frame.like(foot.points)
+        unit = foot.velocity / torch.linalg.vector_norm(foot.velocity, dim=1, keepdim=True)
+        return (unit @ basis.T)[:, :, None]
 
     # -------------------------------------------------------------------------------- projection
 
-    def _at(self, panel: torch.Tensor, place: torch.Tensor, order: int) -> torch.Tensor:
-        """Return points or derivatives with respect to the place on a panel, in hull coordinates."""
-        origins, series = self._constants.like(place)[3:5]
-        weights = _chebyshev(place, DEGREE)
-        for _ in range(order):
-            weights = weights @ self._derivatives.like(place)[0]
-        bytes_per_row = 8 * DEGREE * series.shape[2] * math.prod(panel.shape[1:])
-        values = [
-            torch.einsum("...k,...kr->...r", weights[tile][..., 1:], series[panel[tile]])
-            for tile in tiles(len(panel), bytes_per_row, self.memory_limit)
-        ]
-        return torch.cat(values) + origins[panel] if order == 0 else torch.cat(values)
-
-    def _foot(self, x: torch.Tensor) -> _Foot:
-        """Find the nearest points, tile by tile."""
-        x = in_double(x)
-        center, basis, *_, points, _, _ = self._constants.like(x)
-        n_table, r = points.shape
-        bytes_per_row = x.element_size() * (5 * n_table + CANDIDATES * DEGREE * (2 * r + 12))
-        z = (x - center) @ basis
+    def _foot(self, z: torch.Tensor) -> _Foot:
+        """Find the nearest points to hull coordinates, tile by tile."""
+        series = self._table_like(z).series
+        numbers, limit = 2 * series[0].numel() + 8 * series.shape[2] + 32, self.memory_limit
+        if z.is_cpu:
+            limit = min(limit, 4 * CACHE)
+        else:
+            numbers = CANDIDATES * numbers + 5 * len(series)
         feet = [
-            self._foot_of_tile(z[tile]) for tile in tiles(len(z), bytes_per_row, self.memory_limit)
+            self._foot_of_tile(z[tile]) for tile in tiles(len(z), z.element_size() * numbers, limit)
         ]
         return _Foot(*(torch.cat(parts) for parts in zip(*feet, strict=True)))
 
     def _foot_of_tile(self, z: torch.Tensor) -> _Foot:
-        """Find the nearest points to hull coordinates."""
-        panel, low, high, place, at_end = self._cells(z)
-        _, _, _, origins, series, half_squares, *_ = self._constants.like(z)
-        _, derivative = self._derivatives.like(z)
-        offset = z[:, None] - origins[panel]
-        # d/du of |z - c(u)|^2 / 2 and its derivative, as series of degree 48 in the place u.
-        half_distance = half_squares[panel]
-        half_distance[..., 1 : DEGREE + 1] -= torch.einsum("bckr,bcr->bck", series[panel], offset)
-        slope = half_distance @ derivative.T
-        bend = slope @ derivative.T
-        for _ in range(ITERATIONS):
-            basis = _chebyshev(place, 2 * DEGREE)
-            f, g = (basis * slope).sum(-1), (basis * bend).sum(-1)
-            low, high = torch.where(f < 0, place, low), torch.where(f > 0, place, high)
-            newton = place - f / torch.where(g > 0, g, 1.0)
-            inside = (g > 0) & (newton >= low) & (newton <= high)
-            place = torch.where(inside, newton, (low + high) / 2)
-        points = self._at(panel, place, 0)
-        best = ((z[:, None] - points) ** 2).sum(-1).argmin(dim=1, keepdim=True)
-        chosen = (part.gather(1, best)[:, 0] for part in (panel, place, at_end))
-        return _Foot(points.gather(1, best[:, :, None].expand(-1, 1, z.shape[1]))[:, 0], *chosen)
+        """Find the nearest points: one in each cell worth a search, and the nearest of these."""
+        pairs = self._pairs(z, *(self._near(z) if z.is_cpu else self._lowest(z)))
+        series = self._table_like(z).series[pairs.cell]
+        place = self._settle(z, pairs, series)
+        points, velocity, half_acceleration = _horner(series.unbind(1), place[:, None], 2)
+        best = _smallest(((z[pairs.row] - points) ** 2).sum(1), pairs.row, len(z))
+        found = points, velocity, 2 * half_acceleration, pairs.cell, place, pairs.at_end
+        return _Foot(*(part[best] for part in found))
 
-    def _cells(self, z: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return panels, bounds, first guesses and ends for the cells of the nearest minima."""
-        *_, place, panel, points, velocities, squares = self._constants.like(z)
-        distances = torch.addmm(squares, z, points.T, alpha=-2)
+    def _distances(self, z: torch.Tensor) -> torch.Tensor:
+        """Return squared distances to the table, less the squared length of z."""
+        return torch.nn.functional.pad(z, (0, 1), value=1.0) @ self._table_like(z).factors
+
+    def _near(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return rows and indices of the local minima beside which the nearest point may be."""
+        n_table = len(self._table_like(z).points)
+        limit = min(self.memory_limit, CACHE)
+        found = []
+        for tile in tiles(len(z), z.element_size() * n_table, limit):
+            row, index = self._near_in_tile(z[tile])
+            found.append((row + tile.start, index))
+        rows, indices = zip(*found, strict=True)
+        return torch.cat(rows), torch.cat(indices)
+
+    def _near_in_tile(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the same of few rows.
+
+        In a cell of length l with ends at distances a <= b no point is nearer than (a + b - l) / 2.
+        """
+        distances = self._distances(z)
+        squares = (z**2).sum(1)
+        lowest = distances.amin(1)
+        nearest = (lowest + squares).clamp(min=0).sqrt()
+        # The lowest of all is searched even where rounding or overflow takes the bound away.
+        bound = torch.fmax((nearest + self._longest / 2) ** 2 - squares, lowest)
+        flat, width = distances.flatten(), distances.shape[1]
+        place = torch.nonzero((distances <= bound[:, None]).flatten())[:, 0]
+        row = place // width
+        index = place - row * width
+        before, after = index - 1, index + 1
+        if self.closed:
+            before, after = before % width, after % width
+        else:
+            before, after = before.clamp(min=0), after.clamp(max=width - 1)
+        here, start = flat[place], row * width
+        is_minimum = (here <= flat[start + before]) & (here <= flat[start + after])
+        return row[is_minimum], index[is_minimum]
+
+    def _lowest(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return rows and indices of the lowest local minima, as many for each row."""
+        distances = self._distances(z)
         if self.closed:
             before, after = distances.roll(1, dims=1), distances.roll(-1, dims=1)
         else:
@@ -462,22 +554,43 @@ class Curve(SmoothManifoldBase):
             after = torch.cat([distances[:, 1:], beyond], dim=1)
         minima = torch.where((distances <= before) & (distances <= after), distances, torch.inf)
         index = minima.topk(CANDIDATES, dim=1, largest=False).indices
-        # Downhill from the lowest point of the table: the cell after it or the one before it.
-        slopes = ((points[index] - z[:, None]) * velocities[index]).sum(-1)
-        backward = slopes > 0
-        cell = index - backward.long()
+        row = torch.arange(len(distances), device=distances.device)[:, None].expand_as(index)
+        return row.flatten(), index.flatten()
+
+    def _pairs(self, z: torch.Tensor, row: torch.Tensor, index: torch.Tensor) -> _Pairs:
+        """Go downhill from points of the table: to the cell after it or the one before it."""
+        table = self._table_like(z)
+        points = table.points
+        backward = ((points[index] - z[row]) * table.series[index, 1]).sum(1) > 0
         if self.closed:
-            cell = cell % len(points)
             at_end = torch.zeros_like(backward)
+            cell = (index - backward.long()) % len(points)
         else:
-            last = len(points) - 1
-            at_end = ((index == 0) & backward) | ((index == last) & ~backward)
-            cell = cell.clamp(0, last - 1)
-        low = place[cell]
-        high = low + 2 / CELLS
-        guess = torch.where(backward ^ at_end, high, low)
-        low, high = torch.where(at_end, guess, low), torch.where(at_end, guess, high)
-        return panel[cell], low, high, guess, at_end
+            at_end = torch.where(backward, index == 0, index == len(points) - 1)
+            cell = index - (backward & ~at_end).long()
+        return _Pairs(row, cell, (backward & ~at_end).to(z.dtype), at_end)
+
+    def _settle(self, z: torch.Tensor, pairs: _Pairs, series: torch.Tensor) -> torch.Tensor:
+        """Return the places in cells where the distance is least, by Newton's method."""
+        table = self._table_like(z)
+        order = torch.arange(1, series.shape[1], dtype=z.dtype, device=z.device)
+        offset = z[pairs.row] - table.points[pairs.cell]
+        # Half the slope of the squared distance, (c(s) - z) . c'(s), a series in the place s.
+        along = torch.einsum("pkr,pr->pk", series[:, 1:], offset)
+        terms = (table.slopes[pairs.cell] - order * along).T.contiguous().unbind(0)
+        place = pairs.place
+        low = torch.zeros_like(place)
+        high = (~pairs.at_end).to(place.dtype)
+        smallest = SETTLED * torch.finfo(place.dtype).eps
+        for _ in range(ITERATIONS):
+            slope, bend = _horner(terms, place, 1)
+            low, high = torch.where(slope < 0, place, low), torch.where(slope > 0, place, high)
+            newton = place - slope / torch.where(bend > 0, bend, 1.0)
+            inside = (bend > 0) & (newton >= low) & (newton <= high)
+            before, place = place, torch.where(inside, newton, (low + high) / 2)
+            if place.is_cpu and not ((place - before).abs() > smallest).any():
+                break
+        return place
 
 
 def _evaluate(function: Callable[[np.ndarray], Any], t: np.ndarray) -> np.ndarray:
@@ -497,7 +610,41 @@ def _evaluate(function: Callable[[np.ndarray], Any], t: np.ndarray) -> np.ndarra
     return values
 
 
-def _chebyshev(u: torch.Tensor, degree: int) -> torch.Tensor:
-    """Return T_0(u) to T_degree(u) along a new last dimension, for u in [-1, 1]."""
-    order = torch.arange(degree + 1, dtype=u.dtype, device=u.device)
-    return torch.cos(torch.arccos(u.clamp(-1, 1))[..., None] * order)
+def _taylor(places: np.ndarray) -> np.ndarray:
+    """Return the matrices (c, 25, 25) from Chebyshev coefficients to Taylor series about places.
+
+    The series are in units of a cell's width.
+    """
+    rows, derivatives = [], np.eye(DEGREE + 1)
+    for order in range(DEGREE + 1):
+        rows.append(chebyshev.chebvander(places, DEGREE) @ derivatives)
+        derivatives = _derivative(DEGREE) @ derivatives * (2 / CELLS / (order + 1))
+    return np.stack(rows, axis=1)
+
+
+def _horner(terms: Sequence[torch.Tensor], s: torch.Tensor, order: int) -> list[torch.Tensor]:
+    """Return a series in s and its derivatives up to an order, the n-th one over n!."""
+    values = [terms[-1]] + [torch.zeros_like(terms[-1])] * order
+    for term in reversed(terms[:-1]):
+        for i in range(order, 0, -1):
+            values[i] = torch.addcmul(values[i - 1], values[i], s)
+        values[0] = torch.addcmul(term, values[0], s)
+    return values
+
+
+def _ratio(z: torch.Tensor, foot: _Foot, dtype: torch.dtype) -> torch.Tensor:
+    """Return how fast the feet of hull coordinates move along the curve, shape (n, 1, 1)."""
+    squared = (foot.velocity**2).sum(dim=1)
+    bend = ((z - foot.points) * foot.acceleration).sum(dim=1)
+    # Zero at a center of curvature, where the derivative is infinite; it stays a number.
+    remaining = torch.maximum(squared - bend, torch.finfo(dtype).eps * squared)
+    ratio = torch.where(foot.at_end, 0.0, squared / remaining)
+    return ratio[:, None, None].to(dtype)
+
+
+def _smallest(values: torch.Tensor, row: torch.Tensor, n_rows: int) -> torch.Tensor:
+    """Return for each row the index of its smallest value; every row has one."""
+    least = values.new_full((n_rows,), torch.inf).scatter_reduce(0, row, values, "amin")
+    # Without a mask, whose size a device would have to tell the host.
+    index = torch.arange(len(row), device=row.device).where(values <= least[row], 0)
+    return index.new_zeros(n_rows).scatter_reduce(0, row, index, "amax")

@@ -124,27 +124,40 @@ class Sphere(SmoothManifoldBase):
         return direction / length, size * length
 
     def _project(self, x: torch.Tensor) -> torch.Tensor:
-        center, basis = self._constants.like(x)
-        direction, _ = self._polar(x)
-        return center + self.radius * (direction @ basis.T)
+        return self._foot(self._polar(x)[0])
 
     def _tangent(self, x: torch.Tensor) -> torch.Tensor:
-        _, basis = self._constants.like(x)
-        direction, _ = self._polar(x)
+        return self._frame(self._polar(x)[0])
+
+    def _projection_derivative(self, x: torch.Tensor) -> torch.Tensor:
+        return self._ratio(self._polar(x)[1])
+
+    def _project_with_derivative(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        direction, distance = self._polar(x)
+        return self._foot(direction), self._frame(direction), self._ratio(distance)
+
+    def _foot(self, direction: torch.Tensor) -> torch.Tensor:
+        center, basis = self._constants.like(direction)
+        return center + self.radius * (direction @ basis.T)
+
+    def _frame(self, direction: torch.Tensor) -> torch.Tensor:
+        """Return tangents where the sphere lies in a direction from the center."""
+        _, basis = self._constants.like(direction)
         first = direction[:, :1]
         sign = torch.where(first < 0, -torch.ones_like(first), torch.ones_like(first))
         # The reflection I - v v^T / (1 + |u_1|), v = u + sign(u_1) e_1, takes e_1 to -sign(u_1) u.
         v = torch.cat([first + sign, direction[:, 1:]], dim=1)
-        identity = torch.eye(v.shape[1], dtype=x.dtype, device=x.device)
+        identity = torch.eye(v.shape[1], dtype=v.dtype, device=v.device)
         reflection = identity - v[:, :, None] * v[:, None] / (1 + first.abs())[:, :, None]
         frame = torch.cat([reflection[:, :, 1:-1], sign[:, :, None] * reflection[:, :, -1:]], dim=2)
         return basis @ frame
 
-    def _projection_derivative(self, x: torch.Tensor) -> torch.Tensor:
-        _, distance = self._polar(x)
-        smallest = self.radius * torch.finfo(x.dtype).eps
+    def _ratio(self, distance: torch.Tensor) -> torch.Tensor:
+        """Return the derivative of the projection at a distance from the center."""
+        smallest = self.radius * torch.finfo(distance.dtype).eps
         ratio = self.radius / distance.clamp_min(smallest)
-        return ratio[:, :, None] * torch.eye(self.dimension, dtype=x.dtype, device=x.device)
+        identity = torch.eye(self.dimension, dtype=ratio.dtype, device=ratio.device)
+        return ratio[:, :, None] * identity
 
 
 class Circle(Sphere):

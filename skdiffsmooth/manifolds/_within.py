@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from .._hull import AffineHull
-from ._base import Constants, Manifold, SmoothManifold
+from ._base import Constants, Manifold, SmoothManifold, project_with_derivative
 
 __all__ = ["SmoothWithin", "Within", "within"]
 
@@ -109,6 +109,24 @@ class SmoothWithin(Within):
         torch.Tensor of shape (n, k, k)
         """
         return self.manifold.projection_derivative(self._lift(x))
+
+    def project_with_derivative(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return projections, tangents and derivatives of the projection at once.
+
+        Parameters
+        ----------
+        x : torch.Tensor of shape (n, r)
+            Coordinates.
+
+        Returns
+        -------
+        foot : torch.Tensor of shape (n, r)
+        tangent : torch.Tensor of shape (n, r, k)
+        derivative : torch.Tensor of shape (n, k, k)
+        """
+        center, basis = self._constants.like(x)
+        foot, tangent, derivative = project_with_derivative(self.manifold, self._lift(x))
+        return (foot - center) @ basis, basis.T @ tangent, derivative
 
 
 def within(manifold: Manifold, hull: AffineHull) -> Manifold:
