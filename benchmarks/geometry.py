@@ -61,19 +61,19 @@ def problems(full):
     return [
         Problem(
             *("wavy circle, 60 points", wavy(angles), wavy(turn)),
-            *(Curve(wavy, 0, 2 * np.pi, closed=True), 1, 0.02, 0.12),
+            *(Curve(wavy, 0, 2 * np.pi, closed=True), 1, 0.01, 0.12),
         ),
         Problem(
             *("circle, 30 points", wavy(angles[:30], 0.0), unit),
-            *(Circle([0.0, 0.0], 1.0), 1, 0.03, 0.3),
+            *(Circle([0.0, 0.0], 1.0), 1, 0.01, 0.3),
         ),
         Problem(
             *("swiss roll in R^10, 400 points", roll(400, 0), dense_roll),
-            *(PointCloud(dense_roll, 2), 2, 0.05, 0.25),
+            *(PointCloud(dense_roll, 2), 2, 0.02, 0.25),
         ),
         Problem(
             *("bump images in R^4096, 16 images", bump_images(), images_at(turn[::4])),
-            *(Curve(images_at, 0, 2 * np.pi, closed=True), 1, 0.02, 3.0, 16),
+            *(Curve(images_at, 0, 2 * np.pi, closed=True), 1, 0.002, 3.0, 16),
             n_samples=100 if full else 50,
         ),
     ]
@@ -106,7 +106,6 @@ class Measured:
 
     def __init__(self, problem, model):
         samples = model.fit(problem.X).sample(problem.n_samples, random_state=0)
-        # Distances from places that are known to be in one subspace, in fewer coordinates.
         self.novelty = _distances(samples, problem.X).mean()
         self.to_manifold = _distances(samples, problem.dense).mean()
         self.gap = _distances(problem.dense, samples).mean()
@@ -143,7 +142,7 @@ def run(full=False):
         makers = ways(problem)
         target = Measured(problem, makers["isotropic"](problem.sigma)).novelty
         for name, way in makers.items():
-            guess = target if name == "KDE" else problem.sigma
+            guess = target / np.sqrt(problem.X.shape[1]) if name == "KDE" else problem.sigma
             scale, found = matched(problem, way, target, guess)
             row(
                 *(problem.name, name, f"{scale:.3g}", f"{found.novelty:.3f}"),
