@@ -40,7 +40,9 @@ def main(path):
         ),
     }
     line = wavy(np.linspace(0, 2 * np.pi, 400))
-    figure, axes = plt.subplots(1, len(models), figsize=(3 * len(models), 3.8), layout="constrained")
+    figure, axes = plt.subplots(
+        1, len(models), figsize=(3 * len(models), 3.8), layout="constrained"
+    )
     for ax, (name, model) in zip(axes, models.items(), strict=True):
         samples = model.fit(X).sample(600, random_state=0)
         distance = curve.distance(samples).mean()

@@ -151,9 +151,11 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
     gradient (`energy` raises), and `score_samples` integrates its exact divergence, so that
     `sample` and `score_samples` keep one law.
 
-    Projections on a known manifold are unique within its reach only. Offsets fade out between half of it
-    and all of it, so that nothing jumps; a manifold whose `reach` is None has no such limit, as in
-    the paper's experiments.
+    Projections on a known manifold are unique within its reach only. Offsets fade out between half and
+    all of ``reach * sqrt(c)``, at distances measured in the manifold's affine hull, in which it has
+    codimension c: for c = 1 nothing jumps, and noise of many dimensions, hardly any of it towards
+    centres of curvature, does not stop the smoothing. A manifold whose `reach` is None has no such
+    limit, as in the paper's experiments.
 
     A learned kernel costs what the isotropic one costs times the number of cells whose gates are open
     at a query, two or three; a known curved manifold one softmax over the points and one projection

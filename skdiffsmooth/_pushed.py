@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from ._backend import Backend
+from ._hull import AffineHull
 from ._nodes import NodeRule, default_n_nodes
 from ._points import slices
 from ._posterior import Nodes, Posterior
@@ -70,8 +71,11 @@ class _PushedScore(ABC):
     exclude : torch.Tensor of shape (n,), optional
         Index of the point that each query does not see.
     reach : float, optional
-        Distance from the manifold up to which its nearest points are unique, in units of the data:
-        offsets fade out between half of it and all of it. None: they do not fade.
+        Distance from the manifold, within its span, between half of which and all of which offsets
+        fade out, in units of the data. None: they do not fade.
+    span : torch.Tensor of shape (r, h), optional
+        Orthonormal directions of an affine subspace that holds the manifold, outside of which nothing
+        moves nearest points; None is the whole space.
     """
 
     posterior: Posterior
@@ -79,6 +83,7 @@ class _PushedScore(ABC):
     nodes: Nodes
     exclude: torch.Tensor | None = None
     reach: float | None = None
+    span: torch.Tensor | None = None
 
     def __call__(self, x: torch.Tensor, v: float) -> torch.Tensor:
         """Return the smoothed score.
@@ -167,6 +172,8 @@ class _PushedScore(ABC):
         """
         if self.reach is None:
             return normal.new_ones(len(normal)), torch.zeros_like(normal)
+        if self.span is not None:
+            normal = (normal @ self.span) @ self.span.T
         direction, distance = _unit(normal)
         place = (2 * distance / self.reach - 1).clamp(0, 1)
         share = 1 - place.square() * (3 - 2 * place)
@@ -243,6 +250,8 @@ class LevelSetScore(_PushedScore):
         Index of the point that each query does not see.
     reach : float, optional
         Distance within which offsets fade out; None: they do not.
+    span : torch.Tensor of shape (r, h), optional
+        Where that distance is measured.
 
     Notes
     -----
@@ -433,4 +442,17 @@ class FrozenPush:
         nodes = Nodes(backend.tensor(offsets), backend.tensor(weights), reach)
         # Sampling asks for no derivatives, and log-densities only where there are some.
         manifold = cast(SmoothManifold, self.manifold)
-        return PUSHES[self.push](posterior, manifold, nodes, exclude, manifold.reach)
+        hull = getattr(manifold, "affine_hull", None)
+        span = None if hull is None else backend.tensor(hull.basis)
+        return PUSHES[self.push](posterior, manifold, nodes, exclude, self._fading(hull), span)
+
+    def _fading(self, hull: AffineHull | None) -> float | None:
+        """Return the distance at which offsets have faded out, in the manifold's own span.
+
+        Noise in c normal directions has a share of one in root c of its length along the one towards
+        the centre of curvature, where alone the reach is that short.
+        """
+        reach = self.manifold.reach
+        dimension = self.manifold.n_features if hull is None else hull.dimension
+        n_normal = max(dimension - self.manifold.dimension, 1)
+        return None if reach is None else reach * math.sqrt(n_normal)

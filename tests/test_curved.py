@@ -312,3 +312,22 @@ def test_a_lattice_has_no_dimension_to_estimate():
         model = ManifoldAdaptedDiffusion(0.3, 0.5, **SMALL).fit(X)
     isotropic = SmoothedScoreDiffusion(0.3, 0.5, **SMALL).fit(X)
     np.testing.assert_array_equal(model.score_samples(X), isotropic.score_samples(X))
+
+
+def test_noise_across_the_span_of_a_manifold_does_not_stop_the_smoothing():
+    """A circle in R^12: its nearest points depend on the plane alone, whatever is far from the plane."""
+    basis = frame(12, 2)
+    circle = Circle(np.zeros(12), 1.0, basis)
+    X = on_circle(20) @ basis.T + 0.3 * np.random.RandomState(0).normal(size=(20, 12))
+    model = ManifoldAdaptedDiffusion(0.3, 0.3, manifold=circle, **SMALL).fit(X)
+    inside, away = (X[:3] @ basis) @ basis.T, np.zeros((3, 12))
+    away[:] = np.linalg.svd(basis.T)[2][5] * 3.0  # three times the reach from the plane
+    free = ManifoldAdaptedDiffusion(0.3, 0.3, manifold=PointCloud(circle_points(basis), 1), **SMALL)
+    found, expected = (m.fit(X).grad_log_density(inside + away) for m in (model, free))
+    # The cloud has no reach, so nothing fades; its nearest points are 1e-3 apart.
+    np.testing.assert_allclose(found, expected, atol=0.05)
+
+
+def circle_points(basis):
+    angle = np.linspace(0, 2 * np.pi, 6000, endpoint=False)
+    return np.column_stack([np.cos(angle), np.sin(angle)]) @ basis.T

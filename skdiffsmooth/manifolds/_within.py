@@ -43,6 +43,15 @@ class Within:
         """That of the manifold."""
         return self.manifold.reach
 
+    @property
+    def affine_hull(self) -> AffineHull | None:
+        """That of the manifold, in coordinates of the subspace; None if not known."""
+        own = getattr(self.manifold, "affine_hull", None)
+        if own is None:
+            return None
+        center, _ = self.hull.split(own.center[None])
+        return AffineHull(center[0], self.hull.basis.T @ own.basis)
+
     def project(self, x: torch.Tensor) -> torch.Tensor:
         """Return the nearest points, shape (n, r).
 
