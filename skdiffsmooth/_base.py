@@ -46,6 +46,10 @@ class DensityEstimatorMixin(DensityMixin):
     def _set_fitted(self, X: Any, **attributes: Any) -> None:
         """Store what was learned, all at once: a fit that fails must leave the old one whole."""
         validate_data(self, X, reset=True, skip_check_array=True)
+        # What an earlier fit with other parameters learned is no part of this one.
+        kept = ("n_features_in_", "feature_names_in_")
+        for name in [name for name in vars(self) if name.endswith("_") and name not in kept]:
+            delattr(self, name)
         for name, value in attributes.items():
             setattr(self, name, value)
 

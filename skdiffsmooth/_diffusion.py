@@ -100,6 +100,16 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         """Return the affine subspace that the flow runs in: that of the data, or a larger one."""
         return AffineHull.of(points, shards)
 
+    def _check_scales(
+        self,
+        kernel: ReducedKernel,
+        coordinates: np.ndarray,
+        bandwidth: float,
+        scales: np.ndarray,
+    ) -> None:
+        """Raise an error or warn where a kernel cannot act at these scales."""
+        return
+
     @abstractmethod
     def _reduced_kernel(
         self, points: np.ndarray, weights: np.ndarray, hull: AffineHull
@@ -147,7 +157,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         resolve_solver(self.solver)
         resolve_n_jobs(self.n_jobs)
         resolve_tolerance(self.tolerance, 1, False)
-        noise = resolve_noise(self.noise)
+        resolve_noise(self.noise, 1.0)
         node_rule = resolve_node_rule(self.node_rule)
         n_nodes = resolve_n_nodes(self.n_nodes, node_rule)
         terminal = check_choice("terminal", self.terminal, ("empirical", "gaussian"))
@@ -160,6 +170,8 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         self._check_same(shards, "parameters, or numbers of features,", points.shape[1], seed)
         hull = self._working_hull(points, shards)
         coordinates, _ = hull.split(points)
+        widest = _largest_variance(coordinates, weights, shards)
+        noise = resolve_noise(self.noise, widest)
         kernel, learned = self._reduced_kernel(points, weights, hull)
         bandwidth, sigma = resolve_scales(
             self.bandwidth,
@@ -171,7 +183,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         )
         finest = sigma(bandwidth) if callable(sigma) else sigma
         terminal_scale = resolve_terminal_scale(
-            self.terminal_scale, coordinates, weights, bandwidth, finest * kernel.spread, shards
+            self.terminal_scale, math.sqrt(widest), bandwidth, finest * kernel.spread
         )
         if node_rule == "fresh":
             # Every step is a level of its own, with its own draws.
@@ -179,6 +191,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         levels = NoiseLevels(bandwidth, terminal_scale, n_levels)
         asked, scales = scales_of_levels(sigma, noise, levels)
         is_smoothed = bool(scales.any())
+        self._check_scales(kernel, coordinates, bandwidth, scales)
         if not is_smoothed and terminal == "empirical":
             # The unsmoothed flow leads from p_T to p_eps whatever T is: the identity, from p_eps.
             levels = NoiseLevels(bandwidth, bandwidth, n_levels)
@@ -192,8 +205,8 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         backend = _roomy(backend, hierarchy, levels)
 
         def schedule(rule: NodeRule) -> ScoreSchedule:
-            smoothing = kernel.freeze(scales, rule)
-            return ScoreSchedule(levels, hierarchy, smoothing, backend, memory_limit, shards=shards)
+            frozen = kernel.freeze(scales, rule)
+            return ScoreSchedule(levels, hierarchy, frozen, backend, memory_limit, shards=shards)
 
         # Finds out now, and not at the first query, whether a tile fits.
         rule = NodeRule(node_rule, n_nodes or kernel.n_nodes, seed)
@@ -208,6 +221,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
                 if n_nodes or error < _NODE_TOLERANCE or rule.n_nodes >= _MOST_NODES:
                     break
                 rule = NodeRule(node_rule, 2 * rule.n_nodes, seed)
+        smoothing = kernel.freeze(scales, rule)
         steps_per_level = math.ceil(n_steps / n_levels)
         self._set_fitted(
             X,
@@ -216,9 +230,10 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
             hull_=hull,
             bandwidth_=bandwidth,
             sigma_=asked if callable(sigma) else sigma,
-            kernel_=kernel.freeze(scales, rule),
-            n_nodes_=rule.n_nodes,
+            kernel_=smoothing,
+            n_nodes_=smoothing.n_nodes,
             node_error_=error,
+            noise_=noise,
             terminal_=terminal,
             noise_levels_=levels,
             hierarchy_=hierarchy,
@@ -264,9 +279,11 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
     def leave_one_out_log_density(self) -> np.ndarray:
         """Return the log-density of each training point under the model of the others.
 
-        Exact for the fitted scales and at the cost of scoring the points once: no refit. Equal rows
-        are one point, so this leaves a value out, not a copy of it. Sums are over all the points,
-        whatever `tolerance`.
+        Exact for the fitted scales and at the cost of scoring the points once: no refit. What a kernel
+        learned of the data is kept (tangents of ``manifold="local"`` saw the point, which raises its
+        log-density by some hundredths of a nat; a covariance "data" or principal components hardly).
+        Equal rows are one point, so this leaves a value out, not a copy of it. Sums are over all the
+        points, whatever `tolerance`.
 
         Returns
         -------
@@ -343,9 +360,9 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
     def grad_log_density(self, X: Any, t: float | None = None) -> np.ndarray:
         """Return the smoothed score, the gradient of the averaged log-density, at noise variance t.
 
-        This is the field that the flow follows, and minus the gradient of `energy` at the default
-        `t`. With sigma > 0 it is not the gradient of `score_samples`, whose density is where the
-        flow through all noise levels ends.
+        This is the field that the flow follows and, where there is an `energy`, minus its gradient at
+        the default `t`. With sigma > 0 it is not the gradient of `score_samples`, whose density is
+        where the flow through all noise levels ends.
 
         Parameters
         ----------
@@ -580,3 +597,10 @@ def _roomy(backend: Backend, hierarchy: PointHierarchy, levels: NoiseLevels) -> 
     """Return a backend that has numbers for the squares of all lengths that there are."""
     largest = max(np.abs(hierarchy.points).max(initial=0.0), levels.terminal_scale)
     return backend.with_room_for(levels.bandwidth, largest)
+
+
+def _largest_variance(coordinates: np.ndarray, weights: np.ndarray, shards: Shards) -> float:
+    """Return the variance of the data along the widest of their principal axes."""
+    mean = shards.total(weights @ coordinates)
+    variances = shards.total(weights @ (coordinates - mean) ** 2)
+    return float(variances.max(initial=0.0))

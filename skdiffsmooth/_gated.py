@@ -95,6 +95,11 @@ class GatedKernel:
     rule: NodeRule
     has_divergence: ClassVar[bool] = True
 
+    @property
+    def n_nodes(self) -> int:
+        """Number of nodes of each cell in a noise level."""
+        return len(self.nodes(0)[1])
+
     def nodes(self, level: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the quadrature rules of one noise level.
 

@@ -9,16 +9,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.base import clone
 
 from ._cells import Cells
 from ._diffusion import BaseScoreDiffusion
 from ._gated import GatedShape
 from ._hull import AffineHull, principal_axes
-from ._pushed import PUSHES, ManifoldShape
+from ._pushed import PUSHES, ManifoldShape, distance_in_span, fading_out
 from ._shards import Shards, resolve_shards
 from ._validation import check_choice, check_integer, check_real
 from .kernels import LinearShape, ReducedKernel
-from .manifolds import AffineSubspace, Manifold, check_idempotent
+from .manifolds import AffineSubspace, LocalPolynomialManifold, Manifold, check_idempotent
 from .manifolds._dimension import check_n_components
 from .manifolds._within import within
 from .noise import NoiseProcess
@@ -28,6 +29,13 @@ __all__ = ["ManifoldAdaptedDiffusion"]
 
 # What "auto" means for the span of principal components.
 _SHARE_OF_VARIANCE = 0.95
+
+# In units of the bandwidth: where offsets fade over less than this, solvers step over the change (a
+# thin ellipse of reach a tenth of the bandwidth is off by half a nat, of nine tenths by 0.01).
+_SHORTEST_REACH = 0.5
+# In units of the distance at which offsets have faded out: on circles and waves the mass of the density
+# is within 1e-2 of one up to this.
+_WIDEST_SCALE = 0.6
 
 # Fewer distinct rows than these say nothing about the dimension they come from.
 _FEWEST_ROWS = 10
@@ -46,11 +54,13 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         Noise left at the end of the reverse process, in units of X; see SmoothedScoreDiffusion.
     sigma : float, callable or "auto", default="auto"
         Smoothing scale along the manifold, in units of X; see SmoothedScoreDiffusion. Along a known
-        curved manifold keep it below about 0.4 of its reach: beyond, offsets go around it.
+        curved manifold keep it below 0.6 of its reach: beyond, offsets go around it, and `fit` warns.
     manifold : {"local", "pca"} or Manifold, default="local"
         "local" learns it: local principal components in cells of the data, blended smoothly between
         cells. "pca" is the affine span of the leading principal components. Or an object of
-        `skdiffsmooth.manifolds` that is known; for log-densities one with `projection_derivative`.
+        `skdiffsmooth.manifolds` that is known; for log-densities one with `projection_derivative`. A
+        LocalPolynomialManifold that is not fitted is fitted to the training rows, as clones in a
+        search are.
     n_components : int, float or "auto", default="auto"
         Dimension of a manifold that is to be found. "auto" estimates it (TwoNN) for "local", and is a
         share of 0.95 for "pca", which takes any share of the variance, in (0, 1), for the number of
@@ -68,8 +78,8 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
     node_rule : {"sobol", "gauss-hermite", "monte-carlo", "fresh"}, default="sobol"
         How the kernel's nodes are chosen in each noise level; see SmoothedScoreDiffusion.
     n_nodes : int or "auto", default="auto"
-        Nodes in each noise level, of each cell where the manifold is learned; see
-        SmoothedScoreDiffusion.
+        Nodes in each noise level, of each cell where the manifold is learned; "auto" as in
+        SmoothedScoreDiffusion, from half as many for cells.
     n_levels : int, default=32
         Intervals of the noise range, each with nodes of its own.
     n_steps : int, default=32
@@ -116,6 +126,8 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         The smoothing scale used, in units of X; one for each level where `sigma` is a function.
     n_nodes_ : int
         The number of nodes used.
+    noise_ : NoiseProcess
+        The forward process used.
     node_error_ : float
         Estimate of what finitely many nodes change the log-density of a row by, in nats; see
         SmoothedScoreDiffusion. NaN where log-densities cannot be computed.
@@ -234,7 +246,7 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
 
     def _working_hull(self, points: np.ndarray, shards: Shards) -> AffineHull:
         hull = super()._working_hull(points, shards)
-        manifold = self._given_manifold(points.shape[1])
+        manifold = self._given_manifold(points)
         if manifold is None or isinstance(manifold, AffineSubspace):
             return hull
         # What a curved manifold does outside the hull of the data moves queries within it.
@@ -244,7 +256,7 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         self, points: np.ndarray, weights: np.ndarray, hull: AffineHull
     ) -> tuple[ReducedKernel, dict[str, Any]]:
         push = check_choice("push", self.push, PUSHES)
-        manifold = self._given_manifold(points.shape[1])
+        manifold = self._given_manifold(points, weights)
         if manifold is None and self.manifold == "local":
             return self._learned(points, weights, hull)
         if manifold is None:
@@ -260,9 +272,50 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
             )
         return ManifoldShape(within(manifold, hull), push), {"manifold_": manifold}
 
-    def _given_manifold(self, n_features: int) -> Manifold | None:
+    def _check_scales(
+        self,
+        kernel: ReducedKernel,
+        coordinates: np.ndarray,
+        bandwidth: float,
+        scales: np.ndarray,
+    ) -> None:
+        if not isinstance(kernel, ManifoldShape) or not scales.any():
+            return
+        reach, fading = kernel.manifold.reach, fading_out(kernel.manifold)
+        if reach is None or fading is None:
+            return
+        if fading < _SHORTEST_REACH * bandwidth:
+            raise ValueError(
+                f"manifold={self.manifold!r} has the reach {reach:.3g}, too small for the bandwidth "
+                f"{bandwidth:.3g}: its nearest points are not unique at the noise that is left. Lower "
+                "the bandwidth, use a manifold that bends less and does not come near itself, or a "
+                "PointCloud to sample only."
+            )
+        beyond = distance_in_span(kernel.manifold, torch.from_numpy(coordinates)) > fading / 2
+        if 2 * int(beyond.sum()) > len(coordinates):
+            warnings.warn(
+                f"{int(beyond.sum())} of {len(coordinates)} distinct rows are farther from the manifold "
+                f"than {fading / 2:.3g}, where smoothing along it fades. Check that manifold and rows "
+                "are in the same units and place.",
+                UserWarning,
+                stacklevel=3,
+            )
+        if scales.max() > _WIDEST_SCALE * fading:
+            warnings.warn(
+                f"sigma={scales.max():.3g} is large against the manifold's reach {reach:.3g}: offsets "
+                "go around it, and log-densities may be off by per cents. Lower sigma to "
+                f"{_WIDEST_SCALE * fading:.3g}.",
+                UserWarning,
+                stacklevel=3,
+            )
+
+    def _given_manifold(
+        self, points: np.ndarray, weights: np.ndarray | None = None
+    ) -> Manifold | None:
         """Return the manifold that was given, None where one is to be found."""
         manifold = self.manifold
+        if isinstance(manifold, LocalPolynomialManifold) and not hasattr(manifold, "n_components_"):
+            return clone(manifold).fit(points, sample_weight=weights)
         if isinstance(manifold, str):
             hint = "Or pass an object of skdiffsmooth.manifolds."
             check_choice("manifold", manifold, ("local", "pca"), hint=hint)
@@ -272,10 +325,10 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
                 f"manifold={manifold!r} has type {type(manifold).__name__}; expected 'local', 'pca' "
                 "or an object of skdiffsmooth.manifolds."
             )
-        if manifold.n_features != n_features:
+        if manifold.n_features != points.shape[1]:
             raise ValueError(
-                f"manifold lies in R^{manifold.n_features} but X has {n_features} features; expected "
-                "the same number."
+                f"manifold lies in R^{manifold.n_features} but X has {points.shape[1]} features; "
+                "expected the same number."
             )
         return manifold
 

@@ -135,7 +135,7 @@ class NodeRule:
     name : {"sobol", "gauss-hermite", "monte-carlo", "fresh"}
         See the parameter `node_rule` of the estimators.
     n_nodes : int
-        Number M of nodes; even for "sobol" and "monte-carlo", an upper bound for "gauss-hermite".
+        Number M of nodes; even for "sobol" and "monte-carlo", a bound for "gauss-hermite".
     seed : int
         Seed of the node sets.
     """

@@ -23,7 +23,6 @@ import numpy as np
 import torch
 
 from ._backend import Backend
-from ._hull import AffineHull
 from ._nodes import NodeRule, default_n_nodes
 from ._points import slices
 from ._posterior import Nodes, Posterior
@@ -31,7 +30,15 @@ from .kernels import FrozenKernel, LinearShape
 from .manifolds import Manifold, SmoothManifold
 from .manifolds._base import project_with_derivative
 
-__all__ = ["PUSHES", "FrozenPush", "LevelSetScore", "ManifoldShape", "TranslatedScore"]
+__all__ = [
+    "PUSHES",
+    "FrozenPush",
+    "LevelSetScore",
+    "ManifoldShape",
+    "TranslatedScore",
+    "distance_in_span",
+    "fading_out",
+]
 
 
 class _Derivative(NamedTuple):
@@ -416,7 +423,12 @@ class FrozenPush:
     @property
     def has_divergence(self) -> bool:
         """Tell whether the projection has a derivative, and the law therefore a density."""
-        return hasattr(self.manifold, "projection_derivative")
+        return hasattr(self.manifold, "projection_derivative") or not self.offsets.scales.any()
+
+    @property
+    def n_nodes(self) -> int:
+        """Number of nodes in a noise level."""
+        return self.offsets.n_nodes
 
     def nodes(self, level: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the offsets of one noise level before they are pushed, and their weights.
@@ -444,15 +456,48 @@ class FrozenPush:
         manifold = cast(SmoothManifold, self.manifold)
         hull = getattr(manifold, "affine_hull", None)
         span = None if hull is None else backend.tensor(hull.basis)
-        return PUSHES[self.push](posterior, manifold, nodes, exclude, self._fading(hull), span)
+        return PUSHES[self.push](posterior, manifold, nodes, exclude, fading_out(manifold), span)
 
-    def _fading(self, hull: AffineHull | None) -> float | None:
-        """Return the distance at which offsets have faded out, in the manifold's own span.
 
-        Noise in c normal directions has a share of one in root c of its length along the one towards
-        the centre of curvature, where alone the reach is that short.
-        """
-        reach = self.manifold.reach
-        dimension = self.manifold.n_features if hull is None else hull.dimension
-        n_normal = max(dimension - self.manifold.dimension, 1)
-        return None if reach is None else reach * math.sqrt(n_normal)
+def fading_out(manifold: Manifold) -> float | None:
+    """Return the distance at which offsets have faded out, in the manifold's own span.
+
+    Noise in c normal directions has a share of one in root c of its length along the one towards
+    the centre of curvature, where alone the reach is that short.
+
+    Parameters
+    ----------
+    manifold : Manifold
+        In the coordinates of the data.
+
+    Returns
+    -------
+    float or None
+        In units of the data; None where nothing fades.
+    """
+    if manifold.reach is None:
+        return None
+    hull = getattr(manifold, "affine_hull", None)
+    dimension = manifold.n_features if hull is None else hull.dimension
+    return manifold.reach * math.sqrt(max(dimension - manifold.dimension, 1))
+
+
+def distance_in_span(manifold: Manifold, x: torch.Tensor) -> torch.Tensor:
+    """Return the distances by which offsets fade: those of the part of x in the manifold's span.
+
+    Parameters
+    ----------
+    manifold : Manifold
+        In the coordinates of the data.
+    x : torch.Tensor of shape (n, r)
+        Places.
+
+    Returns
+    -------
+    torch.Tensor of shape (n,)
+    """
+    normal = x - manifold.project(x)
+    hull = getattr(manifold, "affine_hull", None)
+    if hull is not None:
+        normal = normal @ torch.from_numpy(hull.basis).to(x)
+    return torch.linalg.vector_norm(normal, dim=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -10,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from ._nodes import NODE_RULES
-from ._shards import Shards
 from ._validation import check_choice, check_integer, check_real
 from .kernels import KERNELS, Kernel
-from .noise import NOISES, NoiseLevels, NoiseProcess
+from .noise import NoiseLevels, NoiseProcess, OrnsteinUhlenbeck, VarianceExploding
 from .solvers import SOLVERS, Solver
 
 __all__ = [
@@ -60,12 +58,28 @@ def resolve_kernel(kernel: Any) -> Kernel:
     return kernel
 
 
-def resolve_noise(noise: Any) -> NoiseProcess:
-    """Return the forward process that a name stands for, or the object itself."""
+def resolve_noise(noise: Any, variance: float) -> NoiseProcess:
+    """Return the forward process that a name stands for, or the object itself.
+
+    Parameters
+    ----------
+    noise : object
+        What the user passed.
+    variance : float
+        Largest variance of the data along a direction: "ou" is the process that would keep it.
+
+    Returns
+    -------
+    NoiseProcess
+    """
     if isinstance(noise, str):
-        return NOISES[check_choice("noise", noise, NOISES)]()
+        name = check_choice("noise", noise, ("ou", "ve"))
+        # A rate has units, one over those of a variance; data without extent have nothing to forget.
+        return (
+            OrnsteinUhlenbeck(0.5 / variance) if name == "ou" and variance else VarianceExploding()
+        )
     if isinstance(noise, type) or not isinstance(noise, NoiseProcess):
-        raise TypeError(_expected("noise", noise, NOISES, "skdiffsmooth.noise"))
+        raise TypeError(_expected("noise", noise, ("ou", "ve"), "skdiffsmooth.noise"))
     return noise
 
 
@@ -171,27 +185,20 @@ def resolve_scales(
         scale = _SIGMA_FACTOR * reference / (spread or 1.0)
     if isinstance(bandwidth, str):
         # Without smoothing the leave-one-out bandwidth is the KDE's own best.
-        smoothed = bandwidth == "auto" and scale != 0
+        smoothed = bandwidth == "auto" and scale != 0 and spread != 0
         bandwidth = (_BANDWIDTH_FACTOR if smoothed else 1.0) * reference
     return bandwidth, scale
 
 
 def resolve_terminal_scale(
-    terminal_scale: Any,
-    coordinates: np.ndarray,
-    weights: np.ndarray,
-    bandwidth: float,
-    smoothing_scale: float,
-    shards: Shards,
+    terminal_scale: Any, widest: float, bandwidth: float, smoothing_scale: float
 ) -> float:
     """Return the noise scale at which the reverse process starts, in units of X."""
     if isinstance(terminal_scale, str):
         check_choice("terminal_scale", terminal_scale, ("auto",), hint="Or pass a number.")
-        # Coordinates are ordered by spread. The smoothing must have acted at the scale of the
-        # data, and sampling must start where the kernel no longer matters.
-        mean = shards.total(weights @ coordinates)
-        variances = shards.total(weights @ (coordinates - mean) ** 2)
-        return max(math.sqrt(variances.max(initial=0.0)), 3 * smoothing_scale, 2 * bandwidth)
+        # The smoothing must have acted at the scale of the data, and sampling must start where the
+        # kernel no longer matters.
+        return max(widest, 3 * smoothing_scale, 2 * bandwidth)
     hint = "It is in units of X; 'auto' suits most data."
     scale = check_real("terminal_scale", terminal_scale, hint=hint)
     if scale <= bandwidth:
@@ -225,4 +232,11 @@ def scales_of_levels(
     """
     middles = [levels.middle(level) for level in range(levels.n_levels)]
     asked = np.array([sigma(y) if callable(sigma) else sigma for y in middles])
-    return asked, asked / [noise.alpha(noise.time(y)) for y in middles]
+    with np.errstate(divide="ignore"):
+        scales = asked / np.array([noise.alpha(noise.time(y)) for y in middles])
+    if not np.all(np.isfinite(scales) & (scales >= 0)):
+        raise ValueError(
+            f"noise={noise!r} leaves nothing of the data at noise scale {middles[-1]:g}, where sigma / "
+            f"alpha is {scales[-1]:g}; expected finite scales. Lower its rate, or terminal_scale."
+        )
+    return asked, scales

@@ -35,14 +35,16 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         Smoothing scale, in units of X (of the kernel's own shape, where that has units). 0 gives the
         Gaussian KDE exactly; "auto" is 1.5 h. Thin manifolds in many dimensions like 3 h and more. Tune
         it by held-out likelihood, over ratios to `bandwidth` of 1 to 5. A function of the noise scale
-        sqrt(v), such as ``skdiffsmooth.kernels.ProportionalScale(0.5)``, is asked once in each level.
+        sqrt(v), such as ``skdiffsmooth.kernels.ProportionalScale(0.5)``, is asked at the bandwidth and
+        in the middle of each level.
     kernel : {"gaussian", "uniform-ball", "temperature"} or Kernel, default="gaussian"
         What the score is averaged over; an object of `skdiffsmooth.kernels` for any other shape, such
         as ``AnisotropicGaussianKernel("data")``.
     noise : {"ve", "ou"} or NoiseProcess, default="ve"
-        The forward process: variance exploding, or Ornstein-Uhlenbeck, whose data shrink while noise
-        comes in, so that the same `sigma` reaches ever farther in units of X. Scales of noise
-        (`bandwidth`, `terminal_scale`) are relative to the data either way.
+        The forward process: variance exploding, or Ornstein-Uhlenbeck at the rate that keeps the data's
+        largest variance, whose data shrink while noise comes in, so that the same `sigma` reaches ever
+        farther in units of X. Scales of noise (`bandwidth`, `terminal_scale`) are relative to the data
+        either way.
     node_rule : {"sobol", "gauss-hermite", "monte-carlo", "fresh"}, default="sobol"
         How the kernel's nodes are chosen in each noise level. "sobol": mirrored quasi-random nodes
         with the kernel's covariance. "gauss-hermite": a grid, for one to three directions; good while
@@ -50,7 +52,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         independent draws for each step of the solver, their mean left as it falls, as research code
         does it; for comparisons with papers only.
     n_nodes : int or "auto", default="auto"
-        Nodes in each noise level: an even number or, for "gauss-hermite", a bound. "auto" starts at
+        Nodes in each noise level: an even number or, for "gauss-hermite", a bound (two an axis at
+        least); not used by an OffsetsKernel, which has its own. "auto" starts at
         64, or more where the kernel acts along more than 16 directions, and doubles up to 512 until
         the estimated error ``node_error_`` is below 0.1 nats.
     n_levels : int, default=32
@@ -66,7 +69,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         mean as in research code.
     terminal_scale : float or "auto", default="auto"
         Noise scale sqrt(v_T) at the start of the reverse process, in units of X. "auto" is the
-        largest of the data's widest standard deviation, 3 sigma and 2 bandwidth.
+        largest of the data's widest standard deviation, 3 sigma (at the bandwidth, where it is a
+        function) and 2 bandwidth.
     device : str, default="cpu"
         Where to compute, as torch names it ("cuda", "cuda:1", "mps").
     dtype : {"float64", "float32"}, default="float64"
@@ -101,6 +105,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         The smoothing scale used, in units of X; one for each level where `sigma` is a function.
     n_nodes_ : int
         The number of nodes used.
+    noise_ : NoiseProcess
+        The forward process used.
     node_error_ : float
         Estimate of what finitely many nodes change the log-density of a row by: the root mean square
         over some noised rows, in nats, against twice as many other nodes. Errors of different rows

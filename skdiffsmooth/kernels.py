@@ -189,7 +189,8 @@ class _SampledShape(_Shape):
     @property
     def spread(self) -> float:
         draws = self.kernel.draw(np.random.default_rng(0), 1024, len(self.basis)) @ self.basis
-        return float(np.linalg.norm(draws, 2)) / np.sqrt(1024) if draws.size else 0.0
+        centered = draws - draws.mean(axis=0)
+        return float(np.linalg.norm(centered, 2)) / np.sqrt(1024) if draws.size else 0.0
 
     def nodes(self, rule: NodeRule, level: int) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng([rule.seed, level])
@@ -217,6 +218,11 @@ class FrozenKernel:
     scales: np.ndarray
     rule: NodeRule
     has_divergence: ClassVar[bool] = True
+
+    @property
+    def n_nodes(self) -> int:
+        """Number of nodes in a noise level."""
+        return len(self.nodes(0)[1])
 
     def nodes(self, level: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the quadrature rule of one noise level, the same at every call.
@@ -272,6 +278,7 @@ class _TemperedShape:
 class _FrozenTemperature:
     scales: np.ndarray
     has_divergence: ClassVar[bool] = True
+    n_nodes: ClassVar[int] = 1
 
     def field(
         self, level: int, posterior: Posterior, backend: Backend, exclude: torch.Tensor | None

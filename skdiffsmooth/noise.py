@@ -16,7 +16,6 @@ import numpy as np
 from ._validation import check_real
 
 __all__ = [
-    "NOISES",
     "NoiseLevels",
     "NoiseProcess",
     "OrnsteinUhlenbeck",
@@ -279,6 +278,3 @@ class OrnsteinUhlenbeck:
         float
         """
         return math.log1p(2 * self.rate * scale**2) / (2 * self.rate)
-
-
-NOISES: dict[str, type[NoiseProcess]] = {"ve": VarianceExploding, "ou": OrnsteinUhlenbeck}

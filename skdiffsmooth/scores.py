@@ -56,6 +56,11 @@ class Smoothing(Protocol):
         """Tell whether its fields have a divergence, and the law therefore a density."""
         ...
 
+    @property
+    def n_nodes(self) -> int:
+        """Number of nodes in a noise level (of each cell, where there are cells)."""
+        ...
+
     def field(
         self, level: int, posterior: Posterior, backend: Backend, exclude: torch.Tensor | None
     ) -> ScoreField:

@@ -85,10 +85,14 @@ def test_samples_follow_the_density(name):
 
 
 @every_model
-def test_no_smoothing_is_the_kde(name):
+@pytest.mark.parametrize("sigma", [0.0, 1e-9])
+def test_no_smoothing_is_the_kde(name, sigma):
+    """With a sigma too small to matter the flow runs, and its 64 steps err by 2e-3."""
     X = on_circle(30)
-    model = clone(MODELS[name]).set_params(sigma=0.0).fit(X)
-    np.testing.assert_allclose(model.score_samples(X), KDESampler(0.1).fit(X).score_samples(X))
+    model = clone(MODELS[name]).set_params(sigma=sigma, n_levels=8, n_steps=64, n_nodes=2).fit(X)
+    expected = KDESampler(0.1).fit(X).score_samples(X)
+    atol = 5e-3 if sigma else 1e-12
+    np.testing.assert_allclose(model.score_samples(X), expected, atol=atol)
 
 
 @every_model
@@ -164,12 +168,8 @@ def test_learned_tangents_turn_with_the_data():
 
 
 @pytest.mark.parametrize("n_components", [1, 2])
-def test_on_a_line_learned_tangents_are_isotropic_smoothing(n_components):
-    """Prop. 3.1 once more: on affine data every tangent is the data's own direction.
-
-    Node by node for two-dimensional data in R^4, whose tangents are their hull; to the nodes' error on
-    a line, where gates blend cells that agree.
-    """
+def test_tangents_that_are_everything_are_isotropic_smoothing(n_components):
+    """Data that span no more than their tangents, in R^4: node by node the isotropic kernel."""
     rng = np.random.RandomState(0)
     X = rng.gamma(2.0, size=(40, n_components)) @ frame(4, n_components).T
     learned = ManifoldAdaptedDiffusion(0.2, 0.4, n_components=n_components, **SMALL).fit(X)
@@ -177,6 +177,18 @@ def test_on_a_line_learned_tangents_are_isotropic_smoothing(n_components):
     np.testing.assert_allclose(
         learned.score_samples(X + 0.05), isotropic.score_samples(X + 0.05), atol=1e-9
     )
+
+
+def test_on_a_thin_strip_learned_tangents_smooth_along_it():
+    """Cells that agree: the kernel along the strip, to 1e-2 nats of its nodes and cells."""
+    rng = np.random.RandomState(0)
+    X = np.column_stack([rng.uniform(-2, 2, size=200), 1e-4 * rng.normal(size=200)])
+    many = {"n_nodes": 256, "n_levels": 16, "n_steps": 16}
+    learned = ManifoldAdaptedDiffusion(0.1, 0.2, n_components=1, n_cells=5, **many).fit(X)
+    along = ManifoldAdaptedDiffusion(0.1, 0.2, manifold="pca", n_components=1, **many).fit(X)
+    assert len(learned.cells_) == 5
+    Q = X[:20] + [0.0, 0.05]
+    np.testing.assert_allclose(learned.score_samples(Q), along.score_samples(Q), atol=1e-2)
 
 
 # -------------------------------------------------------------------------------- what it is good for
@@ -192,6 +204,7 @@ def wave():
     return Curve(wavy, 0, 2 * np.pi, closed=True)
 
 
+@pytest.mark.filterwarnings("ignore:sigma=.* is large")  # it is sampled only
 def test_kernels_choose_the_manifold(wave):
     """The same rows on a wavy circle: each kernel's samples are nearest to its own manifold."""
     X = wavy(np.random.RandomState(0).uniform(0, 2 * np.pi, size=60))
@@ -331,3 +344,58 @@ def test_noise_across_the_span_of_a_manifold_does_not_stop_the_smoothing():
 def circle_points(basis):
     angle = np.linspace(0, 2 * np.pi, 6000, endpoint=False)
     return np.column_stack([np.cos(angle), np.sin(angle)]) @ basis.T
+
+
+# --------------------------------------------------------------------------- what is told to the user
+
+
+def test_a_reach_below_the_bandwidth_is_refused():
+    """A figure of eight crosses itself: its reach is zero, and nothing along it could be smoothed."""
+    eight = Curve(
+        lambda t: np.column_stack([np.sin(t), np.sin(t) * np.cos(t)]), 0, 2 * np.pi, closed=True
+    )
+    X = eight.points(np.linspace(0, 6, 30))
+    with pytest.raises(ValueError, match=r"reach .*too small for the bandwidth 0\.1"):
+        ManifoldAdaptedDiffusion(0.1, 0.2, manifold=eight, **SMALL).fit(X)
+
+
+def test_rows_far_from_the_manifold_and_wide_kernels_give_warnings():
+    X = on_circle(20)
+    with pytest.warns(UserWarning, match=r"20 of 20 distinct rows are farther .* than 0\.5"):
+        ManifoldAdaptedDiffusion(0.1, 0.2, manifold=Circle([9.0, 0.0], 1.0), **SMALL).fit(X)
+    with pytest.warns(UserWarning, match=r"sigma=0\.8 is large .* reach 1: .* Lower sigma to 0\.6"):
+        ManifoldAdaptedDiffusion(0.1, 0.8, manifold=UNIT, **SMALL).fit(X)
+
+
+def test_a_learned_manifold_that_is_not_fitted_is_fitted_to_the_rows():
+    X = on_circle(60)
+    model = ManifoldAdaptedDiffusion(
+        0.1, 0.2, manifold=LocalPolynomialManifold(1, n_neighbors=12), **SMALL
+    )
+    drawn = clone(model).fit(X).sample(5, random_state=0)
+    fitted = LocalPolynomialManifold(1, n_neighbors=12).fit(X)
+    given = clone(model).set_params(manifold=fitted).fit(X)
+    np.testing.assert_array_equal(given.sample(5, random_state=0), drawn)
+    np.testing.assert_array_equal(clone(given).fit(X).sample(5, random_state=0), drawn)
+    assert not hasattr(model.manifold, "n_components_")
+
+
+def test_a_cloud_on_a_line_keeps_its_tangents_of_two_dimensions():
+    line = np.linspace(-1, 1, 30)[:, None] * np.ones(3)
+    model = ManifoldAdaptedDiffusion(0.1, 0.2, manifold=PointCloud(line, 2, 5), **SMALL).fit(line)
+    assert np.all(np.isfinite(model.sample(5, random_state=0)))
+
+
+def test_a_fit_leaves_nothing_of_an_earlier_one():
+    X = on_circle(30)
+    model = ManifoldAdaptedDiffusion(0.1, 0.2, n_components=1, **SMALL).fit(X)
+    assert hasattr(model, "cells_")
+    model.set_params(manifold="pca").fit(X)
+    assert not hasattr(model, "cells_")
+    assert not hasattr(model, "n_components_")
+
+
+def test_without_smoothing_any_manifold_has_a_density():
+    X = on_circle(30)
+    model = ManifoldAdaptedDiffusion(0.1, 0.0, manifold=PointCloud(on_circle(99), 1)).fit(X)
+    np.testing.assert_allclose(model.score_samples(X), KDESampler(0.1).fit(X).score_samples(X))

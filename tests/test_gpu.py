@@ -96,9 +96,20 @@ def nothing_may_be_awaited():
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("bandwidth", [0.5, 0.01])
-@pytest.mark.parametrize("tolerance", [0.0, 0.5])
-def test_the_solver_never_waits_for_the_device(bandwidth, tolerance, dtype, X):
-    model = SmoothedScoreDiffusion(bandwidth, 0.5, tolerance=tolerance, **SMALL).fit(X)
+@pytest.mark.parametrize(
+    "model",
+    [
+        SmoothedScoreDiffusion(tolerance=0.0, **SMALL),
+        SmoothedScoreDiffusion(tolerance=0.5, **SMALL),
+        SmoothedScoreDiffusion(kernel="temperature", **SMALL),
+        ManifoldAdaptedDiffusion(n_components=1, **SMALL),
+        ManifoldAdaptedDiffusion(manifold=Sphere(np.zeros(3), 2.0), **SMALL),
+        ManifoldAdaptedDiffusion(manifold=Sphere(np.zeros(3), 2.0), push="level-set", **SMALL),
+    ],
+    ids=["exact", "merged", "temperature", "local", "translated", "level-set"],
+)
+def test_the_solver_never_waits_for_the_device(model, bandwidth, dtype, X):
+    model = model.set_params(bandwidth=bandwidth, sigma=0.5).fit(X)
     schedule, steps = model._schedule(), model._steps()
     schedule.backend = Backend(torch.device("cuda"), dtype)
     x = schedule.backend.tensor(X[:7])

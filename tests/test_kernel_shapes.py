@@ -421,3 +421,40 @@ def test_a_grid_is_refused_in_four_dimensions():
         0.3, 0.4, manifold="pca", n_components=2, node_rule="gauss-hermite"
     ).fit(X)
     assert np.all(np.isfinite(model.score_samples(X)))
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_the_named_process_has_no_units(scale, X):
+    here = SmoothedScoreDiffusion(0.3, 0.4, noise="ou", **SMALL).fit(X)
+    there = SmoothedScoreDiffusion(0.3 * scale, 0.4 * scale, noise="ou", **SMALL).fit(scale * X)
+    expected = here.score_samples(X) - 3 * np.log(scale)
+    np.testing.assert_allclose(there.score_samples(scale * X), expected, atol=1e-7)
+    assert here.noise_.rate == pytest.approx(0.5 / np.linalg.eigvalsh(np.cov(X.T, bias=True))[-1])
+
+
+def test_a_process_that_leaves_nothing_is_refused(X):
+    with pytest.raises(ValueError, match=r"noise=OrnsteinUhlenbeck.* leaves nothing of the data"):
+        fitted("gaussian", 1e6 * X, noise=OrnsteinUhlenbeck(1e300))
+
+
+def test_the_number_of_nodes_is_the_one_used(X):
+    used = {
+        ("offsets", "sobol", 10): 4,
+        ("gaussian", "gauss-hermite", 100): 64,
+        ("gaussian", "gauss-hermite", 2): 8,
+        ("temperature", "sobol", 10): 1,
+        ("gaussian", "sobol", 10): 10,
+    }
+    for (name, rule, n_nodes), expected in used.items():
+        assert fitted(name, X, node_rule=rule, n_nodes=n_nodes).n_nodes_ == expected
+
+
+def test_the_scale_of_a_sampler_is_that_about_its_mean(X):
+    scales = [
+        SmoothedScoreDiffusion(kernel=SamplerKernel(sampler), n_levels=2, n_steps=2).fit(X).sigma_
+        for sampler in (
+            lambda rng, n: rng.normal(size=(n, 3)),
+            lambda rng, n: 5 + rng.normal(size=(n, 3)),
+        )
+    ]
+    assert scales[0] == pytest.approx(scales[1], rel=1e-12)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cached_property
 from typing import Any
 
@@ -134,8 +135,12 @@ class PointCloud(ManifoldBase):
         -------
         PointCloud
         """
-        coordinates, _ = hull.split(self.points)
-        return PointCloud(coordinates, self.dimension, self.n_neighbors, self.memory_limit)
+        other = copy.copy(self)
+        other.points, _ = hull.split(self.points)
+        other._nearest = NearestPoints(other.points, self.memory_limit)
+        other._constants = Constants(other.points)
+        vars(other).pop("affine_hull", None)
+        return other
 
     def _project(self, x: torch.Tensor) -> torch.Tensor:
         (points,) = self._constants.like(x)
