@@ -13,7 +13,7 @@ from sklearn.datasets import make_swiss_roll
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
 from skdiffsmooth.manifolds import Circle, Curve, PointCloud
 
-N_HALVINGS = 7
+N_HALVINGS = 8
 
 # Scales above a manifold's reach, where log-densities may be off; samples are all that is looked at.
 warnings.filterwarnings("ignore", message="sigma=.* is large")
@@ -77,7 +77,7 @@ def problems(full):
         ),
         Problem(
             *("bump images in R^4096, 16 images", bump_images(), images_at(turn[::4])),
-            *(Curve(images_at, 0, 2 * np.pi, closed=True), 1, 0.002, 3.0, 16),
+            *(Curve(images_at, 0, 2 * np.pi, closed=True), 1, 0.002, 2.5, 32),
             n_samples=100 if full else 50,
         ),
     ]

@@ -10,9 +10,34 @@ import torch
 
 from ._validation import check_choice
 
-__all__ = ["Backend"]
+__all__ = ["Backend", "to_device"]
 
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
+
+
+def to_device(array: np.ndarray, device: torch.device, dtype: torch.dtype | None) -> torch.Tensor:
+    """Copy an array to a device, without waiting for the copy.
+
+    Parameters
+    ----------
+    array : ndarray
+        Numbers of any layout and byte order.
+    device : torch.device
+        Where to.
+    dtype : torch.dtype or None
+        What as; None keeps the array's own type.
+
+    Returns
+    -------
+    torch.Tensor
+    """
+    # The copy frees us from read-only, negatively strided and big-endian inputs, none of which torch
+    # takes.
+    native = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
+    if device.type == "cuda":
+        # From pinned memory the copy goes on behind our back; any other would be waited for.
+        native = native.pin_memory()
+    return native.to(device=device, dtype=dtype, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -101,13 +126,7 @@ class Backend:
         -------
         torch.Tensor
         """
-        # The copy frees us from read-only, negatively strided and big-endian inputs, none of
-        # which torch takes.
-        native = torch.from_numpy(np.array(array, dtype=np.float64, order="C", copy=True))
-        if self.device.type == "cuda":
-            # From pinned memory the copy goes on behind our back; any other would be waited for.
-            native = native.pin_memory()
-        return native.to(device=self.device, dtype=self.dtype, non_blocking=True)
+        return to_device(np.asarray(array, dtype=np.float64), self.device, self.dtype)
 
     @staticmethod
     def array(tensor: torch.Tensor) -> np.ndarray:

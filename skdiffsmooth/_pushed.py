@@ -180,7 +180,9 @@ class _PushedScore(ABC):
         if self.reach is None:
             return normal.new_ones(len(normal)), torch.zeros_like(normal)
         if self.span is not None:
-            normal = (normal @ self.span) @ self.span.T
+            # Places may be in double where the data are in single precision.
+            span = self.span.to(normal.dtype)
+            normal = (normal @ span) @ span.T
         direction, distance = _unit(normal)
         place = (2 * distance / self.reach - 1).clamp(0, 1)
         share = 1 - place.square() * (3 - 2 * place)

@@ -399,3 +399,15 @@ def test_without_smoothing_any_manifold_has_a_density():
     X = on_circle(30)
     model = ManifoldAdaptedDiffusion(0.1, 0.0, manifold=PointCloud(on_circle(99), 1)).fit(X)
     np.testing.assert_allclose(model.score_samples(X), KDESampler(0.1).fit(X).score_samples(X))
+
+
+@pytest.mark.parametrize("bandwidth", [0.1, 1e-3])
+@every_model
+def test_single_precision_is_near_double(name, bandwidth):
+    """At the second bandwidth the engine goes to double precision, and so must all that it is given."""
+    X = on_circle(20)
+    model = clone(MODELS[name]).set_params(bandwidth=bandwidth, **SMALL).fit(X)
+    expected = model.grad_log_density(X + 0.01)
+    found = model.set_params(dtype="float32").grad_log_density(X + 0.01)
+    # Places are rounded to 1e-7 of themselves, and the score is a difference of places over v.
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6 / bandwidth**2)

@@ -103,8 +103,8 @@ def nothing_may_be_awaited():
         SmoothedScoreDiffusion(tolerance=0.5, **SMALL),
         SmoothedScoreDiffusion(kernel="temperature", **SMALL),
         ManifoldAdaptedDiffusion(n_components=1, **SMALL),
-        ManifoldAdaptedDiffusion(manifold=Sphere(np.zeros(3), 2.0), **SMALL),
-        ManifoldAdaptedDiffusion(manifold=Sphere(np.zeros(3), 2.0), push="level-set", **SMALL),
+        ManifoldAdaptedDiffusion(manifold=Sphere(np.zeros(3), 1.0), **SMALL),
+        ManifoldAdaptedDiffusion(manifold=Sphere(np.zeros(3), 1.0), push="level-set", **SMALL),
     ],
     ids=["exact", "merged", "temperature", "local", "translated", "level-set"],
 )

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 
+from .._backend import to_device
 from .._hull import AffineHull
 from .._validation import check_real_array
 
@@ -275,9 +276,7 @@ class Constants:
         key = x.device, x.dtype
         if key not in self._copies:
             self._copies[key] = tuple(
-                torch.tensor(
-                    array, device=x.device, dtype=x.dtype if array.dtype.kind == "f" else None
-                )
+                to_device(array, x.device, x.dtype if array.dtype.kind == "f" else None)
                 for array in self._arrays
             )
         return self._copies[key]
