@@ -47,7 +47,7 @@ __all__ = ["BaseScoreDiffusion"]
 
 # Nodes are doubled until the estimated error of a single log-density is below this many nats (that of
 # their mean is many times smaller), or until there are so many.
-_NODE_TOLERANCE = 0.1
+_NODE_TOLERANCE = 0.2
 _MOST_NODES = 512
 
 

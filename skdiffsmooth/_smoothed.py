@@ -55,7 +55,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         Nodes in each noise level: an even number or, for "gauss-hermite", a bound (two an axis at
         least); not used by an OffsetsKernel, which has its own. "auto" starts at
         64, or more where the kernel acts along more than 16 directions, and doubles up to 512 until
-        the estimated error ``node_error_`` is below 0.1 nats.
+        the estimated error ``node_error_`` is below 0.2 nats.
     n_levels : int, default=32
         Intervals of the noise range, each with nodes of its own. They belong to the model: more of
         them average away the error of finitely many nodes.

@@ -338,10 +338,10 @@ def test_node_error_is_near_the_true_one():
 def test_auto_takes_more_nodes_where_the_estimate_is_large():
     angle = np.linspace(0, 2 * np.pi, 12, endpoint=False)
     hard = np.column_stack([np.cos(angle), np.sin(angle)])
-    model = SmoothedScoreDiffusion(0.03, 0.15).fit(hard)
+    model = SmoothedScoreDiffusion(0.01, 0.15).fit(hard)
     assert model.n_nodes_ > 64
     assert SmoothedScoreDiffusion(0.3, 0.1).fit(hard).n_nodes_ == 64
-    few = SmoothedScoreDiffusion(0.03, 0.15, n_nodes=64).fit(hard)
+    few = SmoothedScoreDiffusion(0.01, 0.15, n_nodes=64).fit(hard)
     assert few.n_nodes_ == 64
     assert few.node_error_ > model.node_error_
 
