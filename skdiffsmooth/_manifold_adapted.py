@@ -381,7 +381,7 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
             warnings.warn(
                 f"n_components='auto': {error} The score is smoothed in all {largest} directions.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
             return largest
 
