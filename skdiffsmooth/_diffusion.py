@@ -20,7 +20,7 @@ from ._backend import Backend
 from ._base import DensityEstimatorMixin, check_seed
 from ._hierarchy import PointHierarchy
 from ._hull import AffineHull
-from ._node_error import node_error
+from ._node_error import enough_nodes
 from ._nodes import NodeRule
 from ._settings import (
     resolve_n_jobs,
@@ -44,11 +44,6 @@ from .scores import Potential, ScoreSchedule
 from .solvers import ODESolver, Solver, solve
 
 __all__ = ["BaseScoreDiffusion"]
-
-# Nodes are doubled until the estimated error of a single log-density is below this many nats (that of
-# their mean is many times smaller), or until there are so many.
-_NODE_TOLERANCE = 0.2
-_MOST_NODES = 512
 
 
 class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
@@ -96,10 +91,6 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         self.n_jobs = n_jobs
         self.shards = shards
 
-    def _working_hull(self, points: np.ndarray, shards: Shards) -> AffineHull:
-        """Return the affine subspace that the flow runs in: that of the data, or a larger one."""
-        return AffineHull.of(points, shards)
-
     def _check_scales(
         self,
         kernel: ReducedKernel,
@@ -113,8 +104,12 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
     @abstractmethod
     def _reduced_kernel(
         self, points: np.ndarray, weights: np.ndarray, hull: AffineHull
-    ) -> tuple[ReducedKernel, dict[str, Any]]:
-        """Return the kernel in hull coordinates, and the attributes that were learned with it."""
+    ) -> tuple[ReducedKernel, AffineHull, dict[str, Any]]:
+        """Return the kernel, and the attributes that were learned with it.
+
+        The kernel is in coordinates of the hull in the middle: that of the data, which is given, or a
+        larger one that holds it.
+        """
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Take in the data and resolve the scales; nothing is trained.
@@ -168,11 +163,11 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
             seed = 0 if random_state is None else check_seed(random_state)
 
         self._check_same(shards, "parameters, or numbers of features,", points.shape[1], seed)
-        hull = self._working_hull(points, shards)
+        hull = AffineHull.of(points, shards)
+        kernel, hull, learned = self._reduced_kernel(points, weights, hull)
         coordinates, _ = hull.split(points)
         widest = _largest_variance(coordinates, weights, shards)
         noise = resolve_noise(self.noise, widest)
-        kernel, learned = self._reduced_kernel(points, weights, hull)
         bandwidth, sigma = resolve_scales(
             self.bandwidth,
             self.sigma,
@@ -211,16 +206,9 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         # Finds out now, and not at the first query, whether a tile fits.
         rule = NodeRule(node_rule, n_nodes or kernel.n_nodes, seed)
         schedule(rule).posterior_at(bandwidth)
-        # Where there are no nodes to choose there is no error, and without a divergence no estimate.
-        has_density = kernel.freeze(scales, rule).has_divergence
-        error = 0.0 if has_density else math.nan
-        if is_smoothed and kernel.rank and has_density:
-            while True:
-                finer = NodeRule("sobol", 2 * rule.n_nodes, seed + 1)
-                error = node_error(schedule(rule), schedule(finer))
-                if n_nodes or error < _NODE_TOLERANCE or rule.n_nodes >= _MOST_NODES:
-                    break
-                rule = NodeRule(node_rule, 2 * rule.n_nodes, seed)
+        error = 0.0
+        if is_smoothed and kernel.rank:
+            rule, error = enough_nodes(schedule, rule, is_fixed=n_nodes is not None)
         smoothing = kernel.freeze(scales, rule)
         steps_per_level = math.ceil(n_steps / n_levels)
         self._set_fitted(
@@ -262,7 +250,8 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         NotFittedError
             If `fit` was not called.
         ValueError
-            If X is not finite or has another number of features, or if the solver is stochastic.
+            If X is not finite or has another number of features, if the solver is stochastic, or if the
+            smoothing follows a manifold whose projection has no derivative.
 
         Notes
         -----
@@ -296,7 +285,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         NotFittedError
             If `fit` was not called.
         ValueError
-            If there is a single distinct row, if the solver is stochastic, or with `shards`.
+            If there is a single distinct row, with `shards`, or where `score_samples` raises.
 
         Examples
         --------

@@ -16,7 +16,7 @@ from ._diffusion import BaseScoreDiffusion
 from ._gated import GatedShape
 from ._hull import AffineHull, principal_axes
 from ._pushed import PUSHES, ManifoldShape, distance_in_span, fading_out
-from ._shards import Shards, resolve_shards
+from ._shards import resolve_shards
 from ._validation import check_choice, check_integer, check_real
 from .kernels import LinearShape, ReducedKernel
 from .manifolds import AffineSubspace, LocalPolynomialManifold, Manifold, check_idempotent
@@ -244,25 +244,18 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         self.n_cells = n_cells
         self.push = push
 
-    def _working_hull(self, points: np.ndarray, shards: Shards) -> AffineHull:
-        hull = super()._working_hull(points, shards)
-        manifold = self._given_manifold(points)
-        if manifold is None or isinstance(manifold, AffineSubspace):
-            return hull
-        # What a curved manifold does outside the hull of the data moves queries within it.
-        return hull.joined(getattr(manifold, "affine_hull", None))
-
     def _reduced_kernel(
         self, points: np.ndarray, weights: np.ndarray, hull: AffineHull
-    ) -> tuple[ReducedKernel, dict[str, Any]]:
+    ) -> tuple[ReducedKernel, AffineHull, dict[str, Any]]:
         push = check_choice("push", self.push, PUSHES)
         manifold = self._given_manifold(points, weights)
         if manifold is None and self.manifold == "local":
-            return self._learned(points, weights, hull)
+            kernel, learned = self._learned(points, weights, hull)
+            return kernel, hull, learned
         if manifold is None:
             manifold = self._principal_subspace(points, weights)
         if isinstance(manifold, AffineSubspace):
-            return _along_subspace(manifold, hull), {"manifold_": manifold}
+            return _along_subspace(manifold, hull), hull, {"manifold_": manifold}
         check_idempotent(manifold, points)
         if not isinstance(manifold.project(torch.from_numpy(points[:1])), torch.Tensor):
             raise TypeError(
@@ -270,7 +263,9 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
                 "methods where tensors go in. Subclass skdiffsmooth.manifolds.Manifold's "
                 "implementations, or write its methods in torch."
             )
-        return ManifoldShape(within(manifold, hull), push), {"manifold_": manifold}
+        # What a curved manifold does outside the hull of the data moves queries within it.
+        hull = hull.joined(getattr(manifold, "affine_hull", None))
+        return ManifoldShape(within(manifold, hull), push), hull, {"manifold_": manifold}
 
     def _check_scales(
         self,
@@ -309,9 +304,7 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
                 stacklevel=3,
             )
 
-    def _given_manifold(
-        self, points: np.ndarray, weights: np.ndarray | None = None
-    ) -> Manifold | None:
+    def _given_manifold(self, points: np.ndarray, weights: np.ndarray) -> Manifold | None:
         """Return the manifold that was given, None where one is to be found."""
         manifold = self.manifold
         if isinstance(manifold, LocalPolynomialManifold) and not hasattr(manifold, "n_components_"):

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
+from ._nodes import NodeRule
 from .scores import ScoreSchedule
 
-__all__ = ["node_error"]
+__all__ = ["enough_nodes", "node_error"]
+
+# Nodes are doubled until the estimated error of a single log-density is below this many nats (that of
+# their mean is many times smaller), or until there are so many.
+_TOLERANCE = 0.2
+_MOST_NODES = 512
 
 # Few of both are enough for an estimate that decides between powers of two.
 _N_ROWS = 16
@@ -50,3 +58,34 @@ def node_error(schedule: ScoreSchedule, reference: ScoreSchedule) -> float:
         width = math.log(levels.start(level + 1) / levels.start(level))
         squares += (width * scale**2 * schedule.backend.array(here - there)) ** 2
     return float(np.sqrt(np.mean(squares) * levels.n_levels / len(checked)))
+
+
+def enough_nodes(
+    schedule: Callable[[NodeRule], ScoreSchedule], rule: NodeRule, *, is_fixed: bool
+) -> tuple[NodeRule, float]:
+    """Double the nodes until their estimated error is small.
+
+    Parameters
+    ----------
+    schedule : callable
+        Returns the model under a rule.
+    rule : NodeRule
+        The fewest nodes.
+    is_fixed : bool
+        Whether their number is not to be changed: the error is estimated all the same.
+
+    Returns
+    -------
+    rule : NodeRule
+        With the number of nodes to use.
+    error : float
+        Its `node_error`; NaN where the field has no divergence to tell it by.
+    """
+    if not schedule(rule).smoothing.has_divergence:
+        return rule, math.nan
+    while True:
+        finer = NodeRule("sobol", 2 * rule.n_nodes, rule.seed + 1)
+        error = node_error(schedule(rule), schedule(finer))
+        if is_fixed or error < _TOLERANCE or rule.n_nodes >= _MOST_NODES:
+            return rule, error
+        rule = replace(rule, n_nodes=2 * rule.n_nodes)

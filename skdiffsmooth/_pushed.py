@@ -223,11 +223,18 @@ class TranslatedScore(_PushedScore):
         Quadrature rule for the offsets, of mean zero.
     exclude : torch.Tensor of shape (n,), optional
         Index of the point that each query does not see.
+    reach : float, optional
+        Distance within which offsets fade out; None: they do not.
+    span : torch.Tensor of shape (r, h), optional
+        Where that distance is measured.
 
     Notes
     -----
     dy/dx = I + (T_m G_m T_m^T - I) T G T^T, with T_m, G_m those of p + xi_m: of rank k beside the
-    identity. Where the projection jumps (the medial axis: a circle's centre) the field does too, and
+    identity. Where a share c of the offsets is left, y = x + c (Pi(p + xi_m) - p), that term is c
+    times as large and (Pi(p + xi_m) - p) grad c^T is added.
+
+    Without fading the field jumps where the projection does (the medial axis: a circle's centre), and
     its divergence grows as one over the distance from there: single log-densities that start beside
     it are wrong at any number of steps, though their mass is small.
     """

@@ -213,5 +213,5 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
 
     def _reduced_kernel(
         self, points: np.ndarray, weights: np.ndarray, hull: AffineHull
-    ) -> tuple[ReducedKernel, dict[str, Any]]:
-        return resolve_kernel(self.kernel).reduce(hull, points, weights), {}
+    ) -> tuple[ReducedKernel, AffineHull, dict[str, Any]]:
+        return resolve_kernel(self.kernel).reduce(hull, points, weights), hull, {}
