@@ -20,9 +20,12 @@ from ._backend import Backend
 from ._base import DensityEstimatorMixin, check_seed
 from ._hierarchy import PointHierarchy
 from ._hull import AffineHull
+from ._metric import check_metric, fit_metric
 from ._node_error import enough_nodes
 from ._nodes import NodeRule
+from ._selection import DEFAULT_FACTORS, Metric, Settings, choose_settings
 from ._settings import (
+    resolve_background,
     resolve_n_jobs,
     resolve_n_nodes,
     resolve_node_rule,
@@ -45,6 +48,9 @@ from .solvers import ODESolver, Solver, solve
 
 __all__ = ["BaseScoreDiffusion"]
 
+# Width of the background, in bandwidths; docs/defaults.md has the evidence.
+_WIDE = 4.0
+
 
 class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
     """Data seen through noise, a score smoothed by a kernel, a solver that follows it.
@@ -57,6 +63,8 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         bandwidth: float | str,
         sigma: float | str | Callable[[float], float],
         *,
+        metric: Any,
+        background: float | str,
         noise: str | NoiseProcess,
         node_rule: str,
         n_nodes: int | str,
@@ -75,6 +83,8 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
     ) -> None:
         self.bandwidth = bandwidth
         self.sigma = sigma
+        self.metric = metric
+        self.background = background
         self.noise = noise
         self.node_rule = node_rule
         self.n_nodes = n_nodes
@@ -90,6 +100,10 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         self.memory_limit = memory_limit
         self.n_jobs = n_jobs
         self.shards = shards
+
+    def _candidate_metrics(self, points: np.ndarray) -> tuple[Metric, ...]:
+        """Return the metrics that "auto" chooses from; none where no choice can be made."""
+        return ("euclidean",)
 
     def _check_scales(
         self,
@@ -153,6 +167,8 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         resolve_n_jobs(self.n_jobs)
         resolve_tolerance(self.tolerance, 1, False)
         resolve_noise(self.noise, 1.0)
+        check_metric(self.metric, points.shape[1])
+        resolve_background(self.background)
         node_rule = resolve_node_rule(self.node_rule)
         n_nodes = resolve_n_nodes(self.n_nodes, node_rule)
         terminal = check_choice("terminal", self.terminal, ("empirical", "gaussian"))
@@ -163,9 +179,12 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
             seed = 0 if random_state is None else check_seed(random_state)
 
         self._check_same(shards, "parameters, or numbers of features,", points.shape[1], seed)
-        hull = AffineHull.of(points, shards)
-        kernel, hull, learned = self._reduced_kernel(points, weights, hull)
-        coordinates, _ = hull.split(points)
+        chosen = self._chosen_settings(points, weights)
+        metric = fit_metric(chosen.metric, points, weights, shards)
+        measured = metric.to_metric(points)
+        hull = metric.hull_of(measured, shards)
+        kernel, hull, learned = self._reduced_kernel(measured, weights, hull)
+        coordinates, _ = hull.split(measured)
         widest = _largest_variance(coordinates, weights, shards)
         noise = resolve_noise(self.noise, widest)
         bandwidth, sigma = resolve_scales(
@@ -175,6 +194,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
             lambda: gaussian_leave_one_out(
                 coordinates, weights, hull.codimension, backend, memory_limit
             ),
+            chosen.factors,
         )
         finest = sigma(bandwidth) if callable(sigma) else sigma
         terminal_scale = resolve_terminal_scale(
@@ -215,6 +235,9 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
             X,
             points_=points,
             weights_=weights,
+            metric_=chosen.metric,
+            background_=chosen.background,
+            coordinates_=metric,
             hull_=hull,
             bandwidth_=bandwidth,
             sigma_=asked if callable(sigma) else sigma,
@@ -261,9 +284,12 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         """
         X = self._check_query(X)
         self._check_density()
-        queries, residual = self.hull_.split(X)
-        within = self._in_parallel(self._log_density_within, queries)
-        return within + self._residual_log_density(residual, self.bandwidth_)
+        queries, residual = self._split(X)
+        flow = self._in_parallel(self._log_density_within, queries)
+        flow += self._beside_flow(residual, self.bandwidth_)
+        if not self.background_:
+            return flow
+        return self._with_background(flow, self._wide_log_density(queries, residual))
 
     def leave_one_out_log_density(self) -> np.ndarray:
         """Return the log-density of each training point under the model of the others.
@@ -309,9 +335,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
                 "on one; fit it on more."
             )
         self._check_density()
-        points = self.hierarchy_.points
-        within = self._in_parallel(self._log_density_within, points, np.arange(len(points)))
-        return within + self._residual_log_density(np.zeros_like(self.points_), self.bandwidth_)
+        return self._with_background(*self._left_out())
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
         """Draw new rows.
@@ -337,14 +361,21 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
             If `n_samples` is not a positive integer or `random_state` is not a seed.
         """
         n, rng = self._check_draw(n_samples, random_state)
-        start = self._terminal_law(self._schedule()).sample(rng, n)
+        schedule = self._schedule()
+        start = self._terminal_law(schedule).sample(rng, n)
         seed = rng.randint(2**31) if resolve_solver(self.solver).is_stochastic else None
         coordinates = self._in_parallel(self._follow, start, np.arange(n), n=n, seed=seed)
+        scales = np.full((n, 1), self.bandwidth_)
+        if self.background_:
+            wide = EmpiricalTerminal(schedule, self._wide_scale).sample(rng, n)
+            is_wide = rng.uniform(size=(n, 1)) < self.background_
+            coordinates = np.where(is_wide, wide, coordinates)
+            scales[is_wide] = self._wide_scale
         rows = self.hull_.lift(coordinates)
         if self.hull_.codimension:
             noise = rng.standard_normal(rows.shape)
-            rows += self.bandwidth_ * self.hull_.project_out(noise)
-        return rows
+            rows += scales * self.hull_.project_out(noise)
+        return self.coordinates_.from_metric(rows)
 
     def grad_log_density(self, X: Any, t: float | None = None) -> np.ndarray:
         """Return the smoothed score, the gradient of the averaged log-density, at noise variance t.
@@ -375,11 +406,12 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         X = self._check_query(X)
         scale = self.bandwidth_ if t is None else math.sqrt(check_real("t", t))
         resolve_shards(self.shards).check_same("t", scale)
-        queries, residual = self.hull_.split(X)
+        queries, residual = self._split(X)
         schedule = self._schedule()
         found = schedule.at_scale(scale)(schedule.backend.tensor(queries), scale**2)
         within = schedule.backend.array(found)
-        return within @ self.hull_.basis.T - residual / scale**2
+        gradient = within @ self.hull_.basis.T - residual / scale**2
+        return self.coordinates_.gradient_from_metric(gradient)
 
     def energy(self, X: Any) -> np.ndarray:
         """Return minus the averaged log-density at the bandwidth's noise level.
@@ -403,7 +435,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
             it acts (learned tangents, known curved manifolds): its field is then no gradient.
         """
         X = self._check_query(X)
-        queries, residual = self.hull_.split(X)
+        queries, residual = self._split(X)
         schedule = self._schedule()
         x = schedule.backend.tensor(queries)
         field = schedule.at_scale(self.bandwidth_)
@@ -413,9 +445,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
                 "gradient. Use score_samples for log-densities, grad_log_density for the field."
             )
         within = field.log_density(x, self.bandwidth_**2)
-        return -schedule.backend.array(within) - self._residual_log_density(
-            residual, self.bandwidth_
-        )
+        return -schedule.backend.array(within) - self._beside_flow(residual, self.bandwidth_)
 
     def _check_density(self) -> None:
         """Raise unless the law that is sampled has a density that can be computed."""
@@ -576,10 +606,59 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
             mean = mean[left_out]
         return GaussianTerminal(mean, scale)
 
-    def _residual_log_density(self, residual: np.ndarray, scale: float) -> np.ndarray:
-        """Log-density of what sticks out of the hull: exactly Gaussian at every noise level."""
+    def _chosen_settings(self, points: np.ndarray, weights: np.ndarray) -> Settings:
+        """Return what "auto" means for these data, and what was asked for elsewhere."""
+        metric = check_metric(self.metric, points.shape[1])
+        background = resolve_background(self.background)
+        is_free = isinstance(metric, str) and metric == "auto"
+        plain = Settings("euclidean" if is_free else metric, DEFAULT_FACTORS, background or 0.0)
+        scales_are_free = all(
+            isinstance(scale, str) and scale == "auto" for scale in (self.bandwidth, self.sigma)
+        )
+        metrics = self._candidate_metrics(points) if is_free else (metric,)
+        if not scales_are_free or not metrics or len(points) < 2:
+            return plain
+        chosen = choose_settings(self, points, weights, metrics)
+        return chosen if background is None else chosen._replace(background=background)
+
+    def _left_out(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return leave-one-out log-densities of the points under the flow and the background."""
+        points = self.hierarchy_.points
+        rows, residual = np.arange(len(points)), np.zeros_like(self.points_)
+        flow = self._in_parallel(self._log_density_within, points, rows)
+        wide = self._wide_log_density(points, residual, rows)
+        return flow + self._beside_flow(residual, self.bandwidth_), wide
+
+    @property
+    def _wide_scale(self) -> float:
+        return _WIDE * self.bandwidth_
+
+    def _wide_log_density(
+        self, queries: np.ndarray, residual: np.ndarray, left_out: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return log-densities of the background, a KDE wide enough for rows that are far out."""
+        schedule = self._schedule(left_out)
+        law = EmpiricalTerminal(schedule, self._wide_scale)
+        within = schedule.backend.array(law.log_density(schedule.backend.tensor(queries)))
+        return within + self._beside_flow(residual, self._wide_scale)
+
+    def _with_background(self, flow: np.ndarray, wide: np.ndarray) -> np.ndarray:
+        if not self.background_:
+            return flow
+        return np.logaddexp(math.log1p(-self.background_) + flow, math.log(self.background_) + wide)
+
+    def _split(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the hull coordinates of rows in the metric, and what sticks out of the hull there."""
+        return self.hull_.split(self.coordinates_.to_metric(X))
+
+    def _beside_flow(self, residual: np.ndarray, scale: float) -> np.ndarray:
+        """Return what log-densities have beside the flow: the residual's, and the metric's volume.
+
+        What sticks out of the hull is exactly Gaussian at every noise level.
+        """
         normalizer = self.hull_.codimension * math.log(math.sqrt(2 * math.pi) * scale)
-        return -0.5 * np.sum((residual / scale) ** 2, axis=1) - normalizer
+        volume = self.coordinates_.log_abs_det
+        return volume - 0.5 * np.sum((residual / scale) ** 2, axis=1) - normalizer
 
 
 def _roomy(backend: Backend, hierarchy: PointHierarchy, levels: NoiseLevels) -> Backend:

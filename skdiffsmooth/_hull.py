@@ -34,7 +34,9 @@ class AffineHull:
     basis: np.ndarray
 
     @classmethod
-    def of(cls, points: np.ndarray, shards: Shards = ONE_PROCESS) -> AffineHull:
+    def of(
+        cls, points: np.ndarray, shards: Shards = ONE_PROCESS, axes: np.ndarray | None = None
+    ) -> AffineHull:
         """Find the hull of a set of points.
 
         Parameters
@@ -43,6 +45,8 @@ class AffineHull:
             Distinct points; their weights have no say in what they span.
         shards : Shards, default=ONE_PROCESS
             Where the other points are, if these are not all.
+        axes : ndarray of shape (d, r), optional
+            Orthonormal columns that span the hull, where they are known, in the order to keep.
 
         Returns
         -------
@@ -53,13 +57,15 @@ class AffineHull:
         centered = points - center
         # The rounding of a large mean is shared by all rows and would pass for a direction.
         centered -= shards.total(centered.sum(axis=0)) / shape[0]
-        spread, directions = principal_axes(centered, shards)
-        # Rounding leaves singular values of this size in directions the data does not have: the
-        # first term is the SVD's own error, the second the norm of a matrix of rounding errors.
-        eps = np.finfo(np.float64).eps
-        rounding = eps * max(shape) * spread.max(initial=0.0)
-        rounding += 2 * eps * sum(np.sqrt(shape)) * shards.largest(np.abs(points).max())
-        basis = directions[spread > rounding].T
+        basis = axes
+        if basis is None:
+            spread, directions = principal_axes(centered, shards)
+            # Rounding leaves singular values of this size in directions the data does not have: the
+            # first term is the SVD's own error, the second the norm of a matrix of rounding errors.
+            eps = np.finfo(np.float64).eps
+            rounding = eps * max(shape) * spread.max(initial=0.0)
+            rounding += 2 * eps * sum(np.sqrt(shape)) * shards.largest(np.abs(points).max())
+            basis = directions[spread > rounding].T
         # Signs by the third moment turn with the data, so a rotated data set gets the same
         # coordinates and, node by node, the same model.
         skewness = shards.total(np.sum((centered @ basis) ** 3, axis=0))

@@ -15,7 +15,9 @@ from ._cells import Cells
 from ._diffusion import BaseScoreDiffusion
 from ._gated import GatedShape
 from ._hull import AffineHull, principal_axes
+from ._metric import candidate_metrics
 from ._pushed import PUSHES, ManifoldShape, distance_in_span, fading_out
+from ._selection import Metric
 from ._shards import resolve_shards
 from ._validation import check_choice, check_integer, check_real
 from .kernels import LinearShape, ReducedKernel
@@ -73,6 +75,11 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         How offsets go along a known curved manifold: along the copy of it that is translated to the
         query (the paper's experiments), or along the set of points that are as far from it as the
         query, the normal turned with the manifold (after the paper's theory, eq. 10).
+    metric : {"auto", "euclidean", "scaled", "whitened"}, float or array-like, default="auto"
+        Linear coordinates in which noise and kernel act; see SmoothedScoreDiffusion. A known manifold
+        lies in the user's own, "euclidean" ones.
+    background : float or "auto", default="auto"
+        Weight of a wide kernel density estimate mixed to the model; see SmoothedScoreDiffusion.
     noise : {"ve", "ou"} or NoiseProcess, default="ve"
         The forward process; see SmoothedScoreDiffusion.
     node_rule : {"sobol", "gauss-hermite", "monte-carlo", "fresh"}, default="sobol"
@@ -124,6 +131,12 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         The bandwidth used, in units of X.
     sigma_ : float or ndarray of shape (n_levels,)
         The smoothing scale used, in units of X; one for each level where `sigma` is a function.
+    metric_ : str, float or ndarray
+        The metric used.
+    coordinates_ : LinearMetric
+        Its coordinates, and their volume.
+    background_ : float
+        Weight of the background.
     n_nodes_ : int
         The number of nodes used.
     noise_ : NoiseProcess
@@ -204,6 +217,8 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         n_components: int | float | str = "auto",
         n_cells: int | str = "auto",
         push: str = "translated",
+        metric: Any = "auto",
+        background: float | str = "auto",
         noise: str | NoiseProcess = "ve",
         node_rule: str = "sobol",
         n_nodes: int | str = "auto",
@@ -223,6 +238,8 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         super().__init__(
             bandwidth,
             sigma,
+            metric=metric,
+            background=background,
             noise=noise,
             node_rule=node_rule,
             n_nodes=n_nodes,
@@ -249,6 +266,12 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
     ) -> tuple[ReducedKernel, AffineHull, dict[str, Any]]:
         push = check_choice("push", self.push, PUSHES)
         manifold = self._given_manifold(points, weights)
+        is_plain = isinstance(self.metric, str) and self.metric in ("auto", "euclidean")
+        if manifold is not None and not is_plain:
+            raise ValueError(
+                f"metric={self.metric!r} cannot be combined with a given manifold, which lies in the "
+                "coordinates of X; use metric='euclidean'."
+            )
         if manifold is None and self.manifold == "local":
             kernel, learned = self._learned(points, weights, hull)
             return kernel, hull, learned
@@ -266,6 +289,10 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         # What a curved manifold does outside the hull of the data moves queries within it.
         hull = hull.joined(getattr(manifold, "affine_hull", None))
         return ManifoldShape(within(manifold, hull), push), hull, {"manifold_": manifold}
+
+    def _candidate_metrics(self, points: np.ndarray) -> tuple[Metric, ...]:
+        # Log-densities along a known manifold take long, where there are any: nothing is compared.
+        return candidate_metrics(points) if isinstance(self.manifold, str) else ()
 
     def _check_scales(
         self,

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from ._nodes import NODE_RULES
+from ._selection import DEFAULT_FACTORS
 from ._validation import check_choice, check_integer, check_real
 from .kernels import KERNELS, Kernel
 from .noise import NoiseLevels, NoiseProcess, OrnsteinUhlenbeck, VarianceExploding
 from .solvers import SOLVERS, Solver
 
 __all__ = [
+    "resolve_background",
     "resolve_kernel",
     "resolve_n_jobs",
     "resolve_n_nodes",
@@ -27,10 +29,6 @@ __all__ = [
     "resolve_tolerance",
     "scales_of_levels",
 ]
-
-# Both in units of the leave-one-out bandwidth of the Gaussian KDE; docs/accuracy.md has the evidence.
-_BANDWIDTH_FACTOR = 0.85
-_SIGMA_FACTOR = 1.5
 
 # Up to this many points every sum is over all of them; beyond, points closer than 0.2 noise scales
 # are merged, for time that hardly grows (docs/scaling.md has the errors).
@@ -56,6 +54,20 @@ def resolve_kernel(kernel: Any) -> Kernel:
     if isinstance(kernel, type) or not isinstance(kernel, Kernel):
         raise TypeError(_expected("kernel", kernel, KERNELS, "skdiffsmooth.kernels"))
     return kernel
+
+
+def resolve_background(background: Any) -> float | None:
+    """Return the weight of the background; None is "auto"."""
+    hint = "It is a share of the mass; 0 is none, 0.05 suits most data with outliers."
+    if isinstance(background, str):
+        check_choice("background", background, ("auto",), hint="Or pass a number in [0, 1).")
+        return None
+    weight = check_real("background", background, strict=False, hint=hint)
+    if weight >= 1:
+        raise ValueError(
+            f"background={background!r} is out of range; expected a number in [0, 1). {hint}"
+        )
+    return weight
 
 
 def resolve_noise(noise: Any, variance: float) -> NoiseProcess:
@@ -148,7 +160,11 @@ def resolve_sigma(sigma: Any) -> Sigma | None:
 
 
 def resolve_scales(
-    bandwidth: Any, sigma: Any, spread: float, leave_one_out: Callable[[], float]
+    bandwidth: Any,
+    sigma: Any,
+    spread: float,
+    leave_one_out: Callable[[], float],
+    factors: tuple[float, float] = DEFAULT_FACTORS,
 ) -> tuple[float, Sigma]:
     """Turn `bandwidth` and `sigma` into numbers, or a function of the noise scale.
 
@@ -161,6 +177,8 @@ def resolve_scales(
     leave_one_out : callable
         Returns the Gaussian KDE's bandwidth of highest leave-one-out likelihood; called where a
         name asks for it.
+    factors : tuple of two floats, default=(0.85, 1.5)
+        What "auto" makes of that bandwidth for `bandwidth` and `sigma`.
 
     Returns
     -------
@@ -182,11 +200,11 @@ def resolve_scales(
             "bandwidth=<positive> and sigma=<zero or positive>, in units of X."
         ) from error
     if scale is None:
-        scale = _SIGMA_FACTOR * reference / (spread or 1.0)
+        scale = factors[1] * reference / (spread or 1.0)
     if isinstance(bandwidth, str):
         # Without smoothing the leave-one-out bandwidth is the KDE's own best.
         smoothed = bandwidth == "auto" and scale != 0 and spread != 0
-        bandwidth = (_BANDWIDTH_FACTOR if smoothed else 1.0) * reference
+        bandwidth = (factors[0] if smoothed else 1.0) * reference
     return bandwidth, scale
 
 

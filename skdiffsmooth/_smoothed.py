@@ -9,12 +9,23 @@ import numpy as np
 
 from ._diffusion import BaseScoreDiffusion
 from ._hull import AffineHull
+from ._metric import candidate_metrics
+from ._selection import Metric
 from ._settings import resolve_kernel
-from .kernels import Kernel, ReducedKernel
+from .kernels import (
+    GaussianKernel,
+    Kernel,
+    ReducedKernel,
+    TemperatureKernel,
+    UniformBallKernel,
+)
 from .noise import NoiseProcess
 from .solvers import Solver
 
 __all__ = ["SmoothedScoreDiffusion"]
+
+# Kernels without directions, which are at home in any metric.
+_ROUND = (GaussianKernel, UniformBallKernel, TemperatureKernel)
 
 
 class SmoothedScoreDiffusion(BaseScoreDiffusion):
@@ -29,17 +40,31 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     ----------
     bandwidth : float or {"auto", "loo"}, default="auto"
         Noise left at the end of the reverse process, sqrt(v_eps), in units of X: what a KDE calls
-        bandwidth. "loo" is the Gaussian KDE's bandwidth h of highest leave-one-out likelihood,
-        "auto" is 0.85 h (h itself where sigma is 0).
+        bandwidth. "loo" is the Gaussian KDE's bandwidth h of highest leave-one-out likelihood. "auto"
+        is chosen with `sigma`, where that is "auto" too, from six pairs of multiples of h by the
+        model's own leave-one-out likelihood; elsewhere it is 0.85 h (h itself where sigma is 0).
     sigma : float, callable or "auto", default="auto"
         Smoothing scale, in units of X (of the kernel's own shape, where that has units). 0 gives the
-        Gaussian KDE exactly; "auto" is 1.5 h. Thin manifolds in many dimensions like 3 h and more. Tune
-        it by held-out likelihood, over ratios to `bandwidth` of 1 to 5. A function of the noise scale
+        Gaussian KDE exactly; "auto" is chosen with `bandwidth`, and 1.5 h where that is given. Thin
+        manifolds in many dimensions like 3 h and more. Tune it by held-out likelihood, over ratios to
+        `bandwidth` of 1 to 5. A function of the noise scale
         sqrt(v), such as ``skdiffsmooth.kernels.ProportionalScale(0.5)``, is asked at the bandwidth and
         in the middle of each level.
     kernel : {"gaussian", "uniform-ball", "temperature"} or Kernel, default="gaussian"
         What the score is averaged over; an object of `skdiffsmooth.kernels` for any other shape, such
         as ``AnisotropicGaussianKernel("data")``.
+    metric : {"auto", "euclidean", "scaled", "whitened"}, float or array-like of shape \
+            (n_features, n_features), default="auto"
+        Linear coordinates in which noise and kernel are isotropic; all scales are in its units.
+        "euclidean" takes the columns as they are, "scaled" in standard deviations, "whitened" in
+        those of the principal axes. A number alpha from 0 ("scaled") to 1 ("whitened") divides the
+        scaled columns by the power alpha / 2 of their correlation matrix. A matrix M measures
+        sqrt((x - y)^T M (x - y)). "auto" chooses among the first three and powers between where
+        `bandwidth` and `sigma` are "auto" too, and is "euclidean" elsewhere.
+    background : float or "auto", default="auto"
+        Weight of a wide kernel density estimate (of four bandwidths) mixed to the model, which bounds
+        what outliers and heavy tails cost. "auto" is the weight of highest leave-one-out likelihood
+        where `bandwidth` and `sigma` are "auto" too, at least 0.02, which costs 0.02 nats; elsewhere 0.
     noise : {"ve", "ou"} or NoiseProcess, default="ve"
         The forward process: variance exploding, or Ornstein-Uhlenbeck at the rate that keeps the data's
         largest variance, whose data shrink while noise comes in, so that the same `sigma` reaches ever
@@ -103,6 +128,12 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         The bandwidth used, in units of X.
     sigma_ : float or ndarray of shape (n_levels,)
         The smoothing scale used, in units of X; one for each level where `sigma` is a function.
+    metric_ : str, float or ndarray
+        The metric used.
+    coordinates_ : LinearMetric
+        Its coordinates, and their volume.
+    background_ : float
+        Weight of the background.
     n_nodes_ : int
         The number of nodes used.
     noise_ : NoiseProcess
@@ -174,6 +205,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         sigma: float | str | Callable[[float], float] = "auto",
         *,
         kernel: str | Kernel = "gaussian",
+        metric: Any = "auto",
+        background: float | str = "auto",
         noise: str | NoiseProcess = "ve",
         node_rule: str = "sobol",
         n_nodes: int | str = "auto",
@@ -193,6 +226,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         super().__init__(
             bandwidth,
             sigma,
+            metric=metric,
+            background=background,
             noise=noise,
             node_rule=node_rule,
             n_nodes=n_nodes,
@@ -215,3 +250,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         self, points: np.ndarray, weights: np.ndarray, hull: AffineHull
     ) -> tuple[ReducedKernel, AffineHull, dict[str, Any]]:
         return resolve_kernel(self.kernel).reduce(hull, points, weights), hull, {}
+
+    def _candidate_metrics(self, points: np.ndarray) -> tuple[Metric, ...]:
+        # A kernel with a shape of its own has it in the units that it was given in.
+        has_shape = not isinstance(resolve_kernel(self.kernel), _ROUND)
+        return ("euclidean",) if has_shape else candidate_metrics(points)
