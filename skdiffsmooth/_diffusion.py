@@ -23,7 +23,7 @@ from ._hull import AffineHull
 from ._metric import check_metric, fit_metric
 from ._node_error import enough_nodes
 from ._nodes import NodeRule
-from ._selection import DEFAULT_FACTORS, Metric, Settings, choose_settings
+from ._selection import DEFAULT_FACTORS, Metric, Settings, choose_settings, mixed
 from ._settings import (
     resolve_background,
     resolve_n_jobs,
@@ -284,12 +284,9 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         """
         X = self._check_query(X)
         self._check_density()
-        queries, residual = self._split(X)
-        flow = self._in_parallel(self._log_density_within, queries)
-        flow += self._beside_flow(residual, self.bandwidth_)
         if not self.background_:
-            return flow
-        return self._with_background(flow, self._wide_log_density(queries, residual))
+            return self._flow_log_density(*self._split(X))
+        return mixed(*self._parts(X), self.background_)
 
     def leave_one_out_log_density(self) -> np.ndarray:
         """Return the log-density of each training point under the model of the others.
@@ -335,7 +332,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
                 "on one; fit it on more."
             )
         self._check_density()
-        return self._with_background(*self._left_out())
+        return mixed(*self._left_out(), self.background_)
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
         """Draw new rows.
@@ -621,13 +618,23 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         chosen = choose_settings(self, points, weights, metrics)
         return chosen if background is None else chosen._replace(background=background)
 
+    def _parts(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return log-densities under the flow and under the background."""
+        split = self._split(X)
+        return self._flow_log_density(*split), self._wide_log_density(*split)
+
     def _left_out(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return leave-one-out log-densities of the points under the flow and the background."""
+        """Return the same of each point, under the model of the others."""
         points = self.hierarchy_.points
-        rows, residual = np.arange(len(points)), np.zeros_like(self.points_)
-        flow = self._in_parallel(self._log_density_within, points, rows)
-        wide = self._wide_log_density(points, residual, rows)
-        return flow + self._beside_flow(residual, self.bandwidth_), wide
+        given = points, np.zeros_like(self.points_), np.arange(len(points))
+        return self._flow_log_density(*given), self._wide_log_density(*given)
+
+    def _flow_log_density(
+        self, queries: np.ndarray, residual: np.ndarray, *rows: Any
+    ) -> np.ndarray:
+        """Return log-densities without the background, with a point left out where one is given."""
+        within = self._in_parallel(self._log_density_within, queries, *rows)
+        return within + self._beside_flow(residual, self.bandwidth_)
 
     @property
     def _wide_scale(self) -> float:
@@ -641,11 +648,6 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         law = EmpiricalTerminal(schedule, self._wide_scale)
         within = schedule.backend.array(law.log_density(schedule.backend.tensor(queries)))
         return within + self._beside_flow(residual, self._wide_scale)
-
-    def _with_background(self, flow: np.ndarray, wide: np.ndarray) -> np.ndarray:
-        if not self.background_:
-            return flow
-        return np.logaddexp(math.log1p(-self.background_) + flow, math.log(self.background_) + wide)
 
     def _split(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the hull coordinates of rows in the metric, and what sticks out of the hull there."""
