@@ -283,7 +283,6 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         `memory_limit`.
         """
         X = self._check_query(X)
-        self._check_density()
         if not self.background_:
             return self._flow_log_density(*self._split(X))
         return mixed(*self._parts(X), self.background_)
@@ -331,7 +330,6 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
                 "leave_one_out_log_density needs at least two distinct rows, and the model was fitted "
                 "on one; fit it on more."
             )
-        self._check_density()
         return mixed(*self._left_out(), self.background_)
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
@@ -633,6 +631,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         self, queries: np.ndarray, residual: np.ndarray, *rows: Any
     ) -> np.ndarray:
         """Return log-densities without the background, with a point left out where one is given."""
+        self._check_density()
         within = self._in_parallel(self._log_density_within, queries, *rows)
         return within + self._beside_flow(residual, self.bandwidth_)
 

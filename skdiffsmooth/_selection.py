@@ -159,9 +159,10 @@ class Comparison:
         cheap = clone(self.estimator).set_params(metric=self.metrics[place])
         if is_cheap:
             cheap.set_params(**_CHEAP, solver="heun", tolerance=0.0)
+        self.find_scales(place)
         found = []
         for k, (train, test) in enumerate(self.folds):
-            h, unit = self._scales_of(place, k)
+            h, unit = self._scales[place, k]
             candidate = clone(cheap).set_params(bandwidth=factors[0] * h, sigma=factors[1] * unit)
             candidate.fit(self.points[train], sample_weight=self.weights[train])
             if self.is_left_out:
@@ -177,17 +178,23 @@ class Comparison:
         score = float(weights @ mixed(flow, wide, weight))
         return score, Settings(self.metrics[place], factors, weight)
 
-    def _scales_of(self, place: int, fold: int) -> tuple[float, float]:
-        """Return the KDE's bandwidth on the rows of a fold, and the unit of `sigma`."""
-        if (place, fold) not in self._scales:
-            train, _ = self.folds[fold]
+    def find_scales(self, place: int) -> None:
+        """Find the KDE's bandwidth on the rows of each fold, and the unit of `sigma`, once.
+
+        Parameters
+        ----------
+        place : int
+            Index of the metric.
+        """
+        for k, (train, _) in enumerate(self.folds):
+            if (place, k) in self._scales:
+                continue
             reference = clone(self.estimator).set_params(
                 **_CHEAP, metric=self.metrics[place], bandwidth="loo", sigma="auto"
             )
             reference.fit(self.points[train], sample_weight=self.weights[train])
             unit = reference.sigma_ / DEFAULT_FACTORS[1]
-            self._scales[place, fold] = reference.bandwidth_, unit
-        return self._scales[place, fold]
+            self._scales[place, k] = reference.bandwidth_, unit
 
 
 def choose_settings(

@@ -1,0 +1,160 @@
+"""Tests of the search by held-out likelihood."""
+
+import joblib
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from sklearn.model_selection import KFold, ShuffleSplit
+
+from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
+from skdiffsmooth.manifolds import Circle
+from skdiffsmooth.model_selection import SmoothedScoreDiffusionCV
+
+# Few nodes, for the tests' own time; the search's stages have fewer still.
+QUICK = {"n_nodes": 16, "n_levels": 8, "n_steps": 8}
+ONE = {"bandwidths": [0.8], "sigmas": [1.2], "n_refinements": 0}
+
+
+def ring(n=40, seed=0):
+    rng = np.random.default_rng(seed)
+    angle = rng.uniform(0, 2 * np.pi, n)
+    return np.column_stack([np.cos(angle), np.sin(angle)]) + 0.05 * rng.normal(size=(n, 2))
+
+
+def quick(**params):
+    return SmoothedScoreDiffusion(**QUICK, **params)
+
+
+def test_the_best_score_is_the_exact_leave_one_out_likelihood():
+    X = ring()
+    search = SmoothedScoreDiffusionCV(quick(), n_refinements=1).fit(X)
+    best = search.best_estimator_
+    # The same sums in the same order: only the scales were multiplied anew.
+    assert_allclose(search.best_score_, best.weights_ @ best.leave_one_out_log_density(), rtol=1e-9)
+    assert_allclose(search.best_score_, search.leave_one_out_log_density().mean(), rtol=1e-9)
+    is_exact, scores = np.array(search.cv_results_["is_exact"]), search.cv_results_["score"]
+    assert search.best_index_ == np.flatnonzero(is_exact)[np.argmax(np.array(scores)[is_exact])]
+    assert search.best_params_["sigma"] == search.sigma_ > 0
+
+
+@pytest.mark.parametrize("cv", [3, ShuffleSplit(2, test_size=0.3, random_state=1)])
+@pytest.mark.parametrize("background", [0.0, 0.1])
+def test_folds_score_as_a_loop_does(cv, background):
+    X = ring()
+    estimator = quick(metric="scaled", background=background)
+    search = SmoothedScoreDiffusionCV(estimator, cv=cv, **ONE).fit(X)
+    # The oracle: the public estimators in a loop, over the distinct rows in sorted order.
+    rows = np.unique(X, axis=0)
+    splitter = KFold(3, shuffle=True, random_state=0) if cv == 3 else cv
+    held_out = []
+    for train, test in splitter.split(rows):
+        h = quick(bandwidth="loo", sigma=0.0, metric="scaled").fit(rows[train]).bandwidth_
+        model = quick(bandwidth=0.8 * h, sigma=1.2 * h, metric="scaled", background=background)
+        held_out.append(model.fit(rows[train]).score_samples(rows[test]))
+    # The search for h stops at a thousandth, where the likelihood is flat.
+    assert_allclose(search.best_score_, np.concatenate(held_out).mean(), rtol=1e-6)
+
+
+def test_it_is_never_below_the_tuned_kde_by_its_own_score():
+    X = ring(30, seed=2)
+    smoothed = SmoothedScoreDiffusionCV(quick(), n_refinements=0).fit(X)
+    kde = SmoothedScoreDiffusionCV(quick(), sigmas=[0.0], n_refinements=0).fit(X)
+    assert kde.sigma_ == 0
+    assert smoothed.best_score_ >= kde.best_score_
+    euclidean = SmoothedScoreDiffusionCV(quick(metric="euclidean", background=0.0), sigmas=[0.0])
+    euclidean.fit(X)
+    twin = KDESampler(euclidean.bandwidth_).fit(X)
+    assert_allclose(euclidean.score_samples(X), twin.score_samples(X), rtol=1e-10)
+
+
+def test_refinements_can_leave_the_grid():
+    # Rows on a grid of spacing one: their spread between rows asks for larger scales than 0.3 h.
+    X = ring(40)
+    coarse = {"bandwidths": [0.5], "sigmas": [0.5], "metrics": ["euclidean"]}
+    start = SmoothedScoreDiffusionCV(quick(), n_refinements=0, **coarse).fit(X)
+    search = SmoothedScoreDiffusionCV(quick(), n_refinements=3, **coarse).fit(X)
+    assert search.best_score_ > start.best_score_
+    assert max(search.cv_results_["sigma_factor"]) > 0.5
+
+
+def test_weights_count_as_equal_rows_and_equal_rows_are_left_out_together():
+    X = ring(20)
+    weights = 1 + np.arange(20) % 3
+    by_weight = SmoothedScoreDiffusionCV(quick(), **ONE).fit(X, sample_weight=weights)
+    with pytest.warns(UserWarning, match="20 of 39 rows equal another one|19 of 39 rows"):
+        by_rows = SmoothedScoreDiffusionCV(quick(), **ONE).fit(np.repeat(X, weights, axis=0))
+    assert_allclose(by_rows.best_score_, by_weight.best_score_, rtol=1e-9)
+    assert_allclose(by_rows.score_samples(X), by_weight.score_samples(X), rtol=1e-9)
+    # Leaving out a copy would find the other one at distance zero: no bandwidth would be too small.
+    assert by_rows.bandwidth_ > 0.01
+
+
+def test_workers_do_not_change_the_result():
+    X = ring(25)
+    serial = SmoothedScoreDiffusionCV(quick(), n_refinements=0).fit(X)
+    with joblib.parallel_config("threading"):
+        parallel = SmoothedScoreDiffusionCV(quick(), n_refinements=0, n_jobs=2).fit(X)
+    assert_allclose(parallel.cv_results_["score"], serial.cv_results_["score"], rtol=1e-12)
+    assert parallel.best_params_ == serial.best_params_
+
+
+def test_tangents_are_searched_too():
+    X = ring(40)
+    estimator = ManifoldAdaptedDiffusion(n_components=1, metric="euclidean", **QUICK)
+    search = SmoothedScoreDiffusionCV(estimator, **ONE).fit(X)
+    assert isinstance(search.best_estimator_, ManifoldAdaptedDiffusion)
+    assert search.sample(3, random_state=0).shape == (3, 2)
+    known = ManifoldAdaptedDiffusion(manifold=Circle([0.0, 0.0], 1.0), **QUICK)
+    assert SmoothedScoreDiffusionCV(known, **ONE).fit(X).metric_ == "euclidean"
+
+
+def test_progress_is_said_when_asked_for(capsys):
+    SmoothedScoreDiffusionCV(quick(), **ONE).fit(ring(15))
+    assert capsys.readouterr().out == ""
+    SmoothedScoreDiffusionCV(quick(), verbose=2, **ONE).fit(ring(15))
+    said = capsys.readouterr().out
+    assert "[metrics] 6 candidates" in said
+    assert "[final]" in said
+    assert "nats a row" in said
+
+
+def test_samples_and_scores_are_those_of_the_best_estimator():
+    X = ring(20)
+    search = SmoothedScoreDiffusionCV(quick(), **ONE).fit(X)
+    drawn = search.sample(5, random_state=3)
+    np.testing.assert_array_equal(drawn, search.best_estimator_.sample(5, random_state=3))
+    np.testing.assert_array_equal(search.score_samples(X), search.best_estimator_.score_samples(X))
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "message"),
+    [
+        ({"estimator": KDESampler()}, TypeError, "Use GridSearchCV for others"),
+        ({"estimator": SmoothedScoreDiffusion}, TypeError, "expected a SmoothedScoreDiffusion"),
+        ({"estimator": quick(shards="distributed")}, ValueError, "cannot be left out"),
+        ({"estimator": quick(solver="euler-maruyama")}, ValueError, "solver='euler-maruyama'"),
+        ({"bandwidths": [0.0]}, ValueError, "bandwidths=0.0 is out of range"),
+        ({"bandwidths": []}, ValueError, "bandwidths is empty"),
+        ({"sigmas": [-1]}, ValueError, "sigmas=-1.0 is out of range"),
+        ({"sigmas": "wide"}, ValueError, "sigmas of type str is not numeric"),
+        ({"metrics": "scaled"}, ValueError, "metrics='scaled' is no sequence"),
+        ({"metrics": ["auto"]}, ValueError, "holds 'auto'"),
+        ({"metrics": ["round"]}, ValueError, "metric='round' is not known"),
+        (
+            {"metrics": ["scaled"], "estimator": quick(metric="euclidean")},
+            ValueError,
+            "leave one of the two",
+        ),
+        ({"cv": 1}, ValueError, "cv=1 is too small"),
+        ({"cv": 100}, ValueError, "cv=100 exceeds the number of distinct rows, 12"),
+        ({"n_refinements": -1}, ValueError, "n_refinements=-1 is too small"),
+    ],
+)
+def test_bad_parameters_are_named(params, error, message):
+    with pytest.raises(error, match=message):
+        SmoothedScoreDiffusionCV(**params).fit(ring(12))
+
+
+def test_one_distinct_row_cannot_be_left_out():
+    with pytest.raises(ValueError, match="at least two distinct rows"):
+        SmoothedScoreDiffusionCV(quick()).fit(np.ones((5, 2)))
