@@ -3,6 +3,7 @@
 import time
 
 import accuracy
+import classify
 import defaults
 import engine
 import gpu
@@ -11,9 +12,11 @@ import images
 import imports
 import kde
 import memory
+import novelty
 import precision
 import scaling
 import selection
+import stacking
 import ucurve
 from _common import describe_machine, full_requested
 
@@ -38,7 +41,10 @@ def main(full):
     describe_machine()
     runs = [(module.__name__, lambda module=module: module.run(full)) for module in MODULES]
     if full:
-        runs += [("accuracy", accuracy.run), ("defaults", defaults.run)]
+        runs += [
+            (module.__name__, module.run)
+            for module in (accuracy, defaults, stacking, classify, novelty)
+        ]
     for name, call in runs:
         print(f"\n## {name}\n")
         start = time.perf_counter()

@@ -29,12 +29,24 @@ from sklearn.utils.estimator_checks import (
 )
 
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
+from skdiffsmooth.compose import DensityClassifier, DensityOutlierDetector, DensityStacking
 from skdiffsmooth.manifolds import AffineSubspace
 
 CLASSES = [KDESampler, SmoothedScoreDiffusion, ManifoldAdaptedDiffusion]
 
 # Coarse, for these laws hold at any resolution.
 COARSE = {"n_nodes": 16, "n_levels": 6, "n_steps": 6}
+
+# Estimators made of densities, which have tests of their own; these are for scikit-learn's checks.
+# Some of those have four distinct rows, others a single distinct row of a class, which leaves an
+# automatic bandwidth nothing to be found from.
+COMPOSED = [
+    DensityStacking([("kde", KDESampler()), ("smoothed", SmoothedScoreDiffusion(**COARSE))], cv=2),
+    DensityClassifier(KDESampler(0.5)),
+    DensityClassifier(SmoothedScoreDiffusion(0.3, 0.5, **COARSE)),
+    DensityOutlierDetector(KDESampler()),
+    DensityOutlierDetector(SmoothedScoreDiffusion(**COARSE)),
+]
 
 # Models with fixed scales. The bandwidths leave some rows out of reach of the compact kernels.
 FIXED = {
@@ -176,7 +188,7 @@ def global_random_state():
 # ------------------------------------------------------------------------------ scikit-learn's
 
 
-@parametrize_with_checks([cls() for cls in CLASSES])
+@parametrize_with_checks([*[cls() for cls in CLASSES], *COMPOSED])
 def test_scikit_learn_check(estimator, check):
     check(estimator)
 
@@ -185,6 +197,11 @@ def test_scikit_learn_check(estimator, check):
 def test_column_names_follow_scikit_learn(cls):
     model = cls(**({} if cls is KDESampler else COARSE))
     check_dataframe_column_names_consistency(cls.__name__, model)
+
+
+@pytest.mark.parametrize("model", COMPOSED)
+def test_column_names_of_composed_estimators_follow_scikit_learn(model):
+    check_dataframe_column_names_consistency(type(model).__name__, model)
 
 
 @models(pick(ONE_OF_EACH))

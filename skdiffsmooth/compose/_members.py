@@ -1,0 +1,341 @@
+"""What estimators made of densities do with their members: check, fit, score held-out rows, draw."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import numbers
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.model_selection import KFold, check_cv
+from sklearn.pipeline import Pipeline
+from sklearn.utils import get_tags
+from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import check_array, has_fit_parameter
+
+from .._smoothed import SmoothedScoreDiffusion
+from .._validation import check_integer, check_sample_weight, merge_duplicates
+
+__all__ = [
+    "TrainingRows",
+    "as_given",
+    "check_member",
+    "fit_member",
+    "log_density_of",
+    "naming",
+    "one_density",
+    "out_of_fold",
+    "take",
+]
+
+
+@contextmanager
+def naming(label: str) -> Iterator[None]:
+    """Say whose error it is."""
+    try:
+        yield
+    except TypeError as error:
+        raise TypeError(f"{label}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{label}: {error}") from error
+
+
+def as_given(X: Any, checked: np.ndarray) -> Any:
+    """Return X itself where it is a table with columns, whose names a member may ask for."""
+    return X if hasattr(X, "iloc") else checked
+
+
+def take(rows: Any, which: np.ndarray) -> Any:
+    """Return some of the rows of an array or a table."""
+    return rows.iloc[which] if hasattr(rows, "iloc") else rows[which]
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """Training rows of positive weight, and which of them are equal."""
+
+    given: Any
+    """The rows in the user's order, an array or a table."""
+    weight: np.ndarray | None
+    """Their weights, None where none were passed."""
+    kept: np.ndarray
+    """Of each row of X, whether its weight is positive."""
+    points: np.ndarray
+    """The distinct rows in lexicographic order, as the estimators of this package keep them."""
+    shares: np.ndarray
+    """The total weights of the distinct rows; they sum to one."""
+    group: np.ndarray
+    """Of each given row, which distinct row it is."""
+
+    @classmethod
+    def of(cls, X: Any, sample_weight: Any, owner: Any) -> TrainingRows:
+        """Check rows and weights, and find which are equal.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            What the user passed.
+        sample_weight : array-like of shape (n_samples,) or None
+            What the user passed.
+        owner : object
+            The estimator that messages name.
+
+        Returns
+        -------
+        TrainingRows
+        """
+        checked = check_array(X, dtype=np.float64, estimator=owner, input_name="X")
+        weight = check_sample_weight(sample_weight, len(checked))
+        # A weight 300 decades below the largest is zero in every sum.
+        kept = weight / weight.max() > 0
+        points, shares = merge_duplicates(checked[kept], weight[kept])
+        group = np.unique(checked[kept] + 0.0, axis=0, return_inverse=True)[1].ravel()
+        return cls(
+            take(as_given(X, checked), kept),
+            None if sample_weight is None else weight[kept],
+            kept,
+            points,
+            shares,
+            group,
+        )
+
+    def folds(self, cv: Any, name: str = "cv") -> list[tuple[np.ndarray, np.ndarray]]:
+        """Split the rows: training and test rows of each fold, as indices of the given ones.
+
+        A number of folds splits the *distinct* rows, so that equal ones are never on both sides. A copy
+        of a test row among the training rows would report the density at a training row, which a narrow
+        enough kernel makes as high as it likes. And since the order of the distinct rows depends on
+        neither their order in X nor their number of copies, k equal rows are split like one row of
+        weight k.
+
+        Parameters
+        ----------
+        cv : int, cross-validation splitter or iterable of (train, test)
+            The number of shuffled folds; or whose splits of the rows of X are taken as they are.
+        name : str, default="cv"
+            What messages call it.
+
+        Returns
+        -------
+        list of tuple of ndarray
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `cv` is no such thing, or does not test each row once.
+        """
+        n = len(self.points)
+        if isinstance(cv, numbers.Number):
+            n_folds = check_integer(name, cv, minimum=2)
+            if n < n_folds:
+                raise ValueError(
+                    f"{name}={cv!r} folds need as many distinct rows of positive weight, got "
+                    f"n_samples = {n}. Pass more rows, or a smaller {name}."
+                )
+            splits = KFold(n_folds, shuffle=True, random_state=0).split(self.points)
+            is_test = [np.isin(self.group, test) for _, test in splits]
+            return [(np.flatnonzero(~held_out), np.flatnonzero(held_out)) for held_out in is_test]
+        # The places of the kept rows; those of weight zero are in no fold.
+        place = np.cumsum(self.kept) - 1
+        folds = []
+        for train, test in check_cv(cv).split(self.kept):
+            if self.kept[test].any():
+                folds.append((place[train][self.kept[train]], place[test][self.kept[test]]))
+        tested = np.sort(np.concatenate([test for _, test in folds]))
+        if not np.array_equal(tested, np.arange(len(self.group))):
+            raise ValueError(
+                f"{name}={cv!r} does not test each row once; pass a splitter whose test sets are a "
+                "partition, such as KFold."
+            )
+        return folds
+
+
+def one_density(density: Any) -> Any:
+    """Return a fresh copy of the density to be fitted: the default where None was passed."""
+    return SmoothedScoreDiffusion() if density is None else clone(density)
+
+
+def check_member(label: str, estimator: Any, *, compared: bool) -> None:
+    """Raise unless an estimator reports log-densities.
+
+    Parameters
+    ----------
+    label : str
+        What messages call it.
+    estimator : object
+        The user's, fitted or not.
+    compared : bool
+        Whether its log-densities are compared with those of others, so that units matter.
+
+    Raises
+    ------
+    TypeError
+        If it is a class, or has no `fit` or no `score_samples`, or its scores are no log-densities.
+    ValueError
+        If it is a pipeline whose log-densities are those of transformed rows.
+    """
+    if isinstance(estimator, type):
+        raise TypeError(
+            f"{label} is the class {estimator.__name__}; pass an instance, {estimator.__name__}()."
+        )
+    if not (hasattr(estimator, "fit") and hasattr(estimator, "score_samples")):
+        raise TypeError(
+            f"{label} of type {type(estimator).__name__} has no fit or no score_samples; expected a "
+            "density estimator, such as SmoothedScoreDiffusion, KernelDensity or GaussianMixture."
+        )
+    if get_tags(estimator).estimator_type == "outlier_detector":
+        raise TypeError(
+            f"{label} of type {type(estimator).__name__} is an outlier detector, whose scores are no "
+            "log-densities; pass a density estimator, such as SmoothedScoreDiffusion."
+        )
+    if not compared:
+        return
+    # A search has the estimator that it tunes as a parameter.
+    inner = getattr(estimator, "estimator", estimator)
+    if isinstance(inner, Pipeline) and any(
+        step not in (None, "passthrough") for _, step in inner.steps[:-1]
+    ):
+        raise ValueError(
+            f"{label} is a Pipeline with transformers, whose log-densities are those of the transformed "
+            "rows, in other units than those of the others. Put the transformers before the whole, or "
+            "make it a TransformedDensity, which adds the logarithm of the Jacobian."
+        )
+
+
+def fit_member(label: str, estimator: Any, rows: Any, weight: np.ndarray | None) -> Any:
+    """Fit an estimator to rows, with weights where there are any.
+
+    Parameters
+    ----------
+    label : str
+        What messages call it.
+    estimator : object
+        It is fitted itself: pass a clone.
+    rows : array or table of shape (n_samples, n_features)
+        Training rows.
+    weight : ndarray of shape (n_samples,) or None
+        Their weights.
+
+    Returns
+    -------
+    object
+        The estimator.
+
+    Raises
+    ------
+    TypeError
+        If there are weights and the estimator takes none.
+    ValueError
+        What the estimator raises, with its name.
+    """
+    if weight is not None and not has_fit_parameter(estimator, "sample_weight"):
+        raise TypeError(
+            f"{label} of type {type(estimator).__name__} takes no sample_weight. Leave it out, or "
+            "repeat rows instead of weighing them."
+        )
+    with naming(label):
+        return estimator.fit(rows, **({} if weight is None else {"sample_weight": weight}))
+
+
+def log_density_of(label: str, estimator: Any, rows: Any) -> np.ndarray:
+    """Return log-densities that may be compared and summed.
+
+    Parameters
+    ----------
+    label : str
+        What messages call the estimator.
+    estimator : object
+        A fitted one.
+    rows : array or table of shape (n_samples, n_features)
+        Queries.
+
+    Returns
+    -------
+    ndarray of shape (n_samples,)
+        In nats; -inf where the density is zero.
+
+    Raises
+    ------
+    ValueError
+        If one of them is NaN or +inf.
+    """
+    with naming(label):
+        found = np.asarray(estimator.score_samples(rows), dtype=np.float64)
+    wrong = np.flatnonzero(np.isnan(found) | (found == np.inf))
+    if len(wrong):
+        raise ValueError(
+            f"{label}: {len(wrong)} log-densities are NaN or +inf (first: row {wrong[0]}); expected "
+            "finite numbers or -inf. Rescale the columns, or use another estimator."
+        )
+    return found
+
+
+def out_of_fold(
+    members: list[tuple[str, Any]],
+    rows: TrainingRows,
+    folds: list[tuple[np.ndarray, np.ndarray]],
+    n_jobs: int | None = None,
+) -> np.ndarray:
+    """Return each row's log-density under models that have not seen it.
+
+    Parameters
+    ----------
+    members : list of (str, estimator)
+        Labels for messages, and estimators, which are cloned.
+    rows : TrainingRows
+        The data.
+    folds : list of tuple of ndarray
+        What ``rows.folds`` returns.
+    n_jobs : int or None, default=None
+        Over how many joblib workers members and folds are spread.
+
+    Returns
+    -------
+    ndarray of shape (n_kept, n_members)
+        In nats, in the order of ``rows.given``.
+    """
+    found = iter(
+        Parallel(n_jobs=n_jobs)(
+            delayed(_held_out)(label, estimator, rows, train, test)
+            for label, estimator in members
+            for train, test in folds
+        )
+    )
+    log_density = np.empty((len(rows.group), len(members)))
+    for column in range(len(members)):
+        for _, test in folds:
+            log_density[test, column] = next(found)
+    return log_density
+
+
+def _held_out(
+    label: str, estimator: Any, rows: TrainingRows, train: np.ndarray, test: np.ndarray
+) -> np.ndarray:
+    """Return the log-densities of one fold's test rows."""
+    weight = None if rows.weight is None else rows.weight[train]
+    fitted = fit_member(label, clone(estimator), take(rows.given, train), weight)
+    return log_density_of(label, fitted, take(rows.given, test))
+
+
+def _draw(estimator: Any, n: int, rng: np.random.RandomState) -> np.ndarray:
+    """Return n rows from whatever can sample, in units of its X, leaving it as it is."""
+    estimator = getattr(estimator, "best_estimator_", estimator)
+    if isinstance(estimator, Pipeline):
+        rows = _draw(estimator[-1], n, rng)
+        return estimator[:-1].inverse_transform(rows) if len(estimator) > 1 else rows
+    if not hasattr(estimator, "sample"):
+        raise TypeError(f"{type(estimator).__name__} has no method sample")
+    seed = int(rng.randint(2**31))
+    if "random_state" in inspect.signature(estimator.sample).parameters:
+        rows = estimator.sample(n, random_state=seed)
+    else:
+        # scikit-learn's mixtures draw from their own random_state: that of a shallow copy is ours.
+        twin = copy.copy(estimator)
+        twin.random_state = seed
+        rows = twin.sample(n)
+    return np.asarray(rows[0] if isinstance(rows, tuple) else rows, dtype=np.float64)

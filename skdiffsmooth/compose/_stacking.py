@@ -1,0 +1,364 @@
+"""DensityStacking: a mixture of densities, with weights from log-densities of held-out rows."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from scipy.special import logsumexp
+from sklearn.base import BaseEstimator, clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import Bunch
+from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import check_is_fitted
+
+from .._base import DensityEstimatorMixin
+from ._members import (
+    TrainingRows,
+    _draw,
+    as_given,
+    check_member,
+    fit_member,
+    log_density_of,
+    naming,
+    out_of_fold,
+)
+
+__all__ = ["DensityStacking"]
+
+# The weights are within this many nats a row of the best ones.
+_GAP = 1e-8
+# Iterations of EM are at most log(n_members) / n_iterations nats from the optimum (Cover's bound
+# summed over the iterations): 1e-5 at this limit, which members that are nearly equal may reach.
+_MAX_ITERATIONS = 100_000
+
+
+class DensityStacking(DensityEstimatorMixin, BaseEstimator):
+    """A mixture of densities, weighted by how well each explains rows that it has not seen.
+
+    The density is ``sum_k weights_[k] * p_k(x)``. The weights maximise the log-likelihood of held-out
+    rows, a concave problem with one optimum, so that no member can buy weight by remembering its
+    training rows. On these rows the mixture is at least as good as the best of its members.
+
+    Parameters
+    ----------
+    estimators : list of (str, estimator)
+        The members, with a name each: whatever has `fit` and `score_samples` with log-densities, from
+        here or elsewhere (KernelDensity, GaussianMixture). "drop" in the place of an estimator leaves
+        it out. A broad member, such as a GaussianMixture of one component, is a background for rows
+        that are far from all others.
+    cv : int, cross-validation splitter, iterable of (train, test) or "prefit", default=5
+        How rows are held out. A number makes so many shuffled folds, the same at every fit, in which
+        equal rows stay together: beside its copy a held-out row would say nothing. A splitter, such
+        as a KFold in the order of time, or its splits, such as ``list(GroupKFold().split(X,
+        groups=...))``, is taken as it is. "prefit" takes the members as they are, fitted before, and
+        learns the weights from the rows of `fit`, which must be new to the members. None is 5.
+    n_jobs : int or None, default=None
+        Over how many joblib workers the fits are spread, one for each member and fold. None is one,
+        or what a ``joblib.parallel_config`` says; -1 is all cores.
+
+    Attributes
+    ----------
+    weights_ : ndarray of shape (n_members,)
+        Weights of the members that are not dropped; they sum to one. Where a member would lower the
+        likelihood, exactly zero.
+    estimators_ : list of estimators
+        The members that are not dropped, fitted to all rows.
+    named_estimators_ : Bunch
+        The same by name.
+    oof_log_density_ : ndarray of shape (n_kept, n_members)
+        Log-density, in nats, of each row of positive weight (in the order of X) under each member
+        fitted without it; with "prefit", under the members as they are.
+    n_features_in_ : int
+        Number of features.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Column names, where X had them.
+
+    See Also
+    --------
+    sklearn.ensemble.StackingRegressor : The same for regression.
+
+    Notes
+    -----
+    Costs ``cv + 1`` fits of each member. The weights take a few hundred iterations of EM, of
+    ``n_points * n_members`` operations each, until they are within 1e-8 nats a row of the optimum: by
+    concavity the optimum is not above ``max_k sum_i w_i p_k(x_i) / p(x_i) - 1``, with w the shares of
+    the rows [2]_.
+
+    Members must be densities of the same X. A Pipeline with a scaler reports the density of scaled
+    rows and is refused: put the scaler before the stacking, or use TransformedDensity.
+
+    A row that no member reaches (all log-densities -inf, with compact kernels) makes every choice of
+    weights equally bad; it is left out of the choice, and a warning says so.
+
+    References
+    ----------
+    .. [1] P. Smyth, D. Wolpert, Linearly combining density estimators via stacking, Machine Learning
+       36, 1999.
+    .. [2] T. M. Cover, An algorithm for maximizing expected log investment return, IEEE Transactions
+       on Information Theory 30, 1984.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.mixture import GaussianMixture
+    >>> from skdiffsmooth import SmoothedScoreDiffusion
+    >>> from skdiffsmooth.compose import DensityStacking
+    >>> X = np.random.RandomState(0).standard_t(2, size=(200, 1))
+    >>> members = [("smoothed", SmoothedScoreDiffusion(0.3, 0.4)), ("broad", GaussianMixture(1))]
+    >>> model = DensityStacking(members).fit(X)
+    >>> model.weights_.round(1)
+    array([0.7, 0.3])
+    >>> model.sample(3, random_state=0).shape
+    (3, 1)
+    """
+
+    def __init__(self, estimators: Any, *, cv: Any = 5, n_jobs: int | None = None) -> None:
+        self.estimators = estimators
+        self.cv = cv
+        self.n_jobs = n_jobs
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters, with `deep` also the members by name and their parameters.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Whether to add the members: ``name`` and ``name__parameter``.
+
+        Returns
+        -------
+        dict
+        """
+        params = super().get_params(deep=False)
+        for name, estimator in _pairs(self.estimators) if deep else []:
+            params[name] = estimator
+            if hasattr(estimator, "get_params") and not isinstance(estimator, type):
+                inner = estimator.get_params(deep=True)
+                params.update({f"{name}__{key}": value for key, value in inner.items()})
+        return params
+
+    def set_params(self, **params: Any) -> DensityStacking:
+        """Set parameters, replace members by name ("drop" leaves one out), or set theirs.
+
+        Parameters
+        ----------
+        **params : dict
+            ``estimators``, ``name`` or ``name__parameter``, and the others.
+
+        Returns
+        -------
+        self : DensityStacking
+        """
+        # First the list, then its members, last their parameters: all at once in a search's grid.
+        if "estimators" in params:
+            self.estimators = params.pop("estimators")
+        pairs = _pairs(self.estimators)
+        if any(name in params for name, _ in pairs):
+            self.estimators = [(name, params.pop(name, old)) for name, old in pairs]
+        super().set_params(**params)
+        return self
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> DensityStacking:
+        """Score held-out rows by every member, choose the weights, fit the members to all rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training rows.
+        y : object, default=None
+            Ignored; there for scikit-learn's calling convention.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights; a row of weight k counts as k equal rows.
+
+        Returns
+        -------
+        self : DensityStacking
+            The fitted estimator.
+
+        Raises
+        ------
+        TypeError
+            If a member is no density estimator, or takes no weights where there are some.
+        ValueError
+            If X, the weights or a parameter is out of range, a member fails (its name is in the
+            message), or no member reaches any held-out row; the estimator is then left as it was.
+
+        Warns
+        -----
+        UserWarning
+            If some held-out rows have density zero under every member.
+        ConvergenceWarning
+            If the weights are not within 1e-8 nats a row of the optimum.
+        """
+        members = self._check_members()
+        rows = TrainingRows.of(X, sample_weight, self)
+        labels = [f"member {name!r}" for name, _ in members]
+        labelled = list(zip(labels, [estimator for _, estimator in members], strict=True))
+        if isinstance(self.cv, str):
+            if self.cv != "prefit":
+                raise ValueError(
+                    f"cv={self.cv!r} is not known; expected an integer >= 2, a splitter or 'prefit'."
+                )
+            fitted = [estimator for _, estimator in members]
+            for estimator in fitted:
+                check_is_fitted(estimator)
+            log_density = np.column_stack(
+                [log_density_of(label, estimator, rows.given) for label, estimator in labelled]
+            )
+        else:
+            log_density = out_of_fold(
+                labelled, rows, rows.folds(5 if self.cv is None else self.cv), self.n_jobs
+            )
+            fitted = Parallel(n_jobs=self.n_jobs)(
+                delayed(fit_member)(label, clone(estimator), rows.given, rows.weight)
+                for label, estimator in labelled
+            )
+        weights = _optimal_weights(log_density, rows.weight)
+        self._set_fitted(
+            X,
+            weights_=weights,
+            estimators_=fitted,
+            named_estimators_=Bunch(
+                **{name: model for (name, _), model in zip(members, fitted, strict=True)}
+            ),
+            oof_log_density_=log_density,
+        )
+        return self
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Return the log-density of each row under the mixture.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Queries.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Log-densities in nats; -inf where no member of positive weight reaches.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` was not called.
+        ValueError
+            If X is not finite or has another number of features, or if a member's log-density is NaN
+            or +inf.
+        """
+        rows = as_given(X, self._check_query(X))
+        used = np.flatnonzero(self.weights_)
+        names = list(self.named_estimators_)
+        found = [log_density_of(f"member {names[k]!r}", self.estimators_[k], rows) for k in used]
+        return logsumexp(np.column_stack(found) + np.log(self.weights_[used]), axis=1)
+
+    def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
+        """Draw new rows: a member by its weight for each, and a row from it.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            How many.
+        random_state : int, RandomState or None, default=None
+            Source of the draws; None draws anew at every call, without touching numpy's global
+            state.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            In random order: the members of the rows are independent of one another.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` was not called.
+        TypeError, ValueError
+            If `n_samples` is not a positive integer, `random_state` is not a seed, or a member of
+            positive weight cannot sample (its name is in the message).
+        """
+        n, rng = self._check_draw(n_samples, random_state)
+        counts = rng.multinomial(n, self.weights_)
+        drawn = []
+        for (name, estimator), count in zip(self.named_estimators_.items(), counts, strict=True):
+            if count:
+                with naming(f"member {name!r} cannot sample"):
+                    drawn.append(_draw(estimator, int(count), rng))
+        return np.concatenate(drawn)[rng.permutation(n)]
+
+    def _check_members(self) -> list[tuple[str, Any]]:
+        """Return the members that are not dropped."""
+        pairs = _pairs(self.estimators)
+        if not pairs:
+            raise ValueError(
+                f"estimators={self.estimators!r} is no list of members; expected a non-empty list of "
+                "(name, estimator) pairs."
+            )
+        names, own = [name for name, _ in pairs], self.get_params(deep=False)
+        if len(set(names)) < len(names):
+            raise ValueError(f"the names of the estimators, {names}, are not unique; rename some.")
+        taken = sorted({name for name in names if name in own or "__" in name})
+        if taken:
+            raise ValueError(
+                f"estimators have the names {taken}; a name must differ from those of the parameters "
+                "and hold no double underscore. Rename them."
+            )
+        members = [pair for pair in pairs if not isinstance(pair[1], str) or pair[1] != "drop"]
+        if not members:
+            raise ValueError("all estimators are 'drop'; at least one must be left.")
+        for name, estimator in members:
+            check_member(f"member {name!r}", estimator, compared=True)
+        return members
+
+
+def _pairs(estimators: Any) -> list[tuple[str, Any]]:
+    """Return the members by name; none where the parameter is something else, which `fit` refuses."""
+    if not isinstance(estimators, list | tuple):
+        return []
+    pairs = [tuple(pair) for pair in estimators if isinstance(pair, list | tuple)]
+    is_named = [len(pair) == 2 and isinstance(pair[0], str) for pair in pairs]
+    return pairs if len(pairs) == len(estimators) and all(is_named) else []
+
+
+def _optimal_weights(log_density: np.ndarray, row_weight: np.ndarray | None) -> np.ndarray:
+    """Maximise ``row_weight @ log(exp(log_density) @ weights)`` over the simplex, by EM."""
+    highest = log_density.max(axis=1)
+    reached = highest > -np.inf
+    if not reached.all():
+        message = f"{np.sum(~reached)} of {len(reached)} held-out rows have density zero under"
+        hint = "Add a member with unbounded support, such as a GaussianMixture of one component."
+        if not reached.any():
+            raise ValueError(f"{message} every member, which leaves nothing to choose by. {hint}")
+        warnings.warn(
+            f"{message} every member and have no say in the weights. {hint}", stacklevel=3
+        )
+    share = np.ones(reached.sum()) if row_weight is None else row_weight[reached]
+    share = share / share.max()  # the sum of weights of 1e300 would overflow
+    share /= share.sum()
+    # Relative to the best member of each row: only ratios within a row matter.
+    density = np.exp(log_density[reached] - highest[reached, None])
+
+    def gradient(weights: np.ndarray) -> np.ndarray:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return (share / (density @ weights)) @ density
+
+    weights = np.full(density.shape[1], 1 / density.shape[1])
+    for _ in range(_MAX_ITERATIONS):
+        slope = gradient(weights)
+        if slope.max() - 1 <= _GAP:
+            # EM only approaches zero. Left there, the tails would depend on when it stopped.
+            kept = np.where(slope < 1 - np.sqrt(_GAP), 0.0, weights)
+            kept /= kept.sum()
+            if gradient(kept).max() - 1 <= _GAP:
+                return kept
+        weights = weights * slope
+        weights /= weights.sum()
+    warnings.warn(
+        f"the weights may be {slope.max() - 1:.1e} nats a row from the best ones after "
+        f"{_MAX_ITERATIONS} iterations: some members are nearly equal. Drop one of them, or take the "
+        "weights as they are.",
+        ConvergenceWarning,
+        stacklevel=3,
+    )
+    return weights
