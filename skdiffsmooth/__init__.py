@@ -3,6 +3,7 @@
 from ._kde import KDESampler
 from ._manifold_adapted import ManifoldAdaptedDiffusion
 from ._smoothed import SmoothedScoreDiffusion
+from .compose import sample
 
-__all__ = ["KDESampler", "ManifoldAdaptedDiffusion", "SmoothedScoreDiffusion"]
+__all__ = ["KDESampler", "ManifoldAdaptedDiffusion", "SmoothedScoreDiffusion", "sample"]
 __version__ = "0.1.0"

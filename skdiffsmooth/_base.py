@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from ._validation import check_integer, check_sample_weight, merge_duplicates
 
-__all__ = ["DensityEstimatorMixin"]
+__all__ = ["DensityEstimatorMixin", "check_draw"]
 
 
 class DensityEstimatorMixin(DensityMixin):
@@ -61,13 +61,36 @@ class DensityEstimatorMixin(DensityMixin):
     def _check_draw(self, n_samples: Any, random_state: Any) -> tuple[int, np.random.RandomState]:
         """Return the number of draws and their source of randomness."""
         check_is_fitted(self)
-        n = check_integer("n_samples", n_samples, minimum=1)
-        if random_state is None:
-            # Not numpy's global state, which scikit-learn would take: drawing must not disturb it.
-            return n, np.random.RandomState()
-        if isinstance(random_state, np.random.RandomState):
-            return n, random_state
-        return n, np.random.RandomState(check_seed(random_state))
+        return check_draw(n_samples, random_state)
+
+
+def check_draw(n_samples: Any, random_state: Any) -> tuple[int, np.random.RandomState]:
+    """Return the number of draws and their source of randomness.
+
+    Parameters
+    ----------
+    n_samples : int
+        How many rows are wanted.
+    random_state : int, RandomState or None
+        None makes a fresh source.
+
+    Returns
+    -------
+    n_samples : int
+    generator : RandomState
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `n_samples` is not a positive integer or `random_state` is not a seed.
+    """
+    n = check_integer("n_samples", n_samples, minimum=1)
+    if random_state is None:
+        # Not numpy's global state, which scikit-learn would take: drawing must not disturb it.
+        return n, np.random.RandomState()
+    if isinstance(random_state, np.random.RandomState):
+        return n, random_state
+    return n, np.random.RandomState(check_seed(random_state))
 
 
 def check_seed(random_state: Any) -> int:

@@ -29,8 +29,14 @@ from sklearn.utils.estimator_checks import (
 )
 
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
-from skdiffsmooth.compose import DensityClassifier, DensityOutlierDetector, DensityStacking
+from skdiffsmooth.compose import (
+    DensityClassifier,
+    DensityOutlierDetector,
+    DensityStacking,
+    TransformedDensity,
+)
 from skdiffsmooth.manifolds import AffineSubspace
+from skdiffsmooth.model_selection import SmoothedScoreDiffusionCV
 
 CLASSES = [KDESampler, SmoothedScoreDiffusion, ManifoldAdaptedDiffusion]
 
@@ -46,6 +52,10 @@ COMPOSED = [
     DensityClassifier(SmoothedScoreDiffusion(0.3, 0.5, **COARSE)),
     DensityOutlierDetector(KDESampler()),
     DensityOutlierDetector(SmoothedScoreDiffusion(**COARSE)),
+    TransformedDensity(KDESampler(), StandardScaler()),
+    SmoothedScoreDiffusionCV(
+        SmoothedScoreDiffusion(**COARSE), bandwidths=[0.85], sigmas=[1.5], n_refinements=0
+    ),
 ]
 
 # Models with fixed scales. The bandwidths leave some rows out of reach of the compact kernels.

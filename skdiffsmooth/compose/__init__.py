@@ -1,7 +1,18 @@
-"""Estimators made of densities: mixtures of them, Bayes' rule over them, thresholds on them."""
+"""Estimators made of densities: through transformers, mixed, by class, with thresholds; and draws."""
 
+from ._changes import ChangeOfVariables, change_of_variables
 from ._classifier import DensityClassifier
 from ._outliers import DensityOutlierDetector
+from ._sampling import sample
 from ._stacking import DensityStacking
+from ._transformed import TransformedDensity
 
-__all__ = ["DensityClassifier", "DensityOutlierDetector", "DensityStacking"]
+__all__ = [
+    "ChangeOfVariables",
+    "DensityClassifier",
+    "DensityOutlierDetector",
+    "DensityStacking",
+    "TransformedDensity",
+    "change_of_variables",
+    "sample",
+]

@@ -13,7 +13,6 @@ from sklearn.utils.validation import check_X_y
 from .._base import DensityEstimatorMixin
 from .._validation import check_real_array, check_sample_weight
 from ._members import (
-    _draw,
     as_given,
     check_member,
     fit_member,
@@ -22,6 +21,7 @@ from ._members import (
     one_density,
     take,
 )
+from ._sampling import draw
 
 __all__ = ["DensityClassifier"]
 
@@ -295,7 +295,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         for label, density, count in zip(self.classes_, self.densities_, counts, strict=True):
             if count:
                 with naming(f"density of class {label} cannot sample"):
-                    drawn.append(_draw(density, int(count), rng))
+                    drawn.append(draw(density, int(count), rng))
         order = rng.permutation(n)
         return np.concatenate(drawn)[order], np.repeat(self.classes_, counts)[order]
 

@@ -1,9 +1,7 @@
-"""What estimators made of densities do with their members: check, fit, score held-out rows, draw."""
+"""What estimators made of densities do with their members: check, fit, score held-out rows."""
 
 from __future__ import annotations
 
-import copy
-import inspect
 import numbers
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -320,22 +318,3 @@ def _held_out(
     weight = None if rows.weight is None else rows.weight[train]
     fitted = fit_member(label, clone(estimator), take(rows.given, train), weight)
     return log_density_of(label, fitted, take(rows.given, test))
-
-
-def _draw(estimator: Any, n: int, rng: np.random.RandomState) -> np.ndarray:
-    """Return n rows from whatever can sample, in units of its X, leaving it as it is."""
-    estimator = getattr(estimator, "best_estimator_", estimator)
-    if isinstance(estimator, Pipeline):
-        rows = _draw(estimator[-1], n, rng)
-        return estimator[:-1].inverse_transform(rows) if len(estimator) > 1 else rows
-    if not hasattr(estimator, "sample"):
-        raise TypeError(f"{type(estimator).__name__} has no method sample")
-    seed = int(rng.randint(2**31))
-    if "random_state" in inspect.signature(estimator.sample).parameters:
-        rows = estimator.sample(n, random_state=seed)
-    else:
-        # scikit-learn's mixtures draw from their own random_state: that of a shallow copy is ours.
-        twin = copy.copy(estimator)
-        twin.random_state = seed
-        rows = twin.sample(n)
-    return np.asarray(rows[0] if isinstance(rows, tuple) else rows, dtype=np.float64)

@@ -16,7 +16,6 @@ from sklearn.utils.validation import check_is_fitted
 from .._base import DensityEstimatorMixin
 from ._members import (
     TrainingRows,
-    _draw,
     as_given,
     check_member,
     fit_member,
@@ -24,6 +23,7 @@ from ._members import (
     naming,
     out_of_fold,
 )
+from ._sampling import draw
 
 __all__ = ["DensityStacking"]
 
@@ -284,7 +284,7 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         for (name, estimator), count in zip(self.named_estimators_.items(), counts, strict=True):
             if count:
                 with naming(f"member {name!r} cannot sample"):
-                    drawn.append(_draw(estimator, int(count), rng))
+                    drawn.append(draw(estimator, int(count), rng))
         return np.concatenate(drawn)[rng.permutation(n)]
 
     def _check_members(self) -> list[tuple[str, Any]]:
