@@ -11,6 +11,7 @@ import hotspots
 import images
 import imports
 import kde
+import likelihood
 import memory
 import novelty
 import precision
@@ -43,7 +44,7 @@ def main(full):
     if full:
         runs += [
             (module.__name__, module.run)
-            for module in (accuracy, defaults, stacking, classify, novelty)
+            for module in (accuracy, likelihood, defaults, stacking, classify, novelty)
         ]
     for name, call in runs:
         print(f"\n## {name}\n")

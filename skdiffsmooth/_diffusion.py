@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import numbers
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, overload
 
 import joblib
 import numpy as np
 import torch
 from joblib import effective_n_jobs
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
@@ -41,10 +43,10 @@ from ._terminal import EmpiricalTerminal, GaussianTerminal, TerminalLaw
 from ._validation import check_choice, check_integer, check_real
 from .bandwidth import gaussian_leave_one_out, weight_of_others
 from .kernels import ReducedKernel
-from .likelihood import flow_log_density
-from .noise import NoiseLevels, NoiseProcess
+from .likelihood import flow_log_density, step_error
+from .noise import NoiseLevels, NoiseProcess, Step
 from .scores import Potential, ScoreSchedule
-from .solvers import ODESolver, Solver, solve
+from .solvers import Adaptive, ODESolver, Solver, solve
 
 __all__ = ["BaseScoreDiffusion"]
 
@@ -254,19 +256,36 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         )
         return self
 
-    def score_samples(self, X: Any) -> np.ndarray:
+    @overload
+    def score_samples(self, X: Any) -> np.ndarray: ...
+
+    @overload
+    def score_samples(
+        self, X: Any, return_error: Literal[True]
+    ) -> tuple[np.ndarray, np.ndarray]: ...
+
+    def score_samples(
+        self, X: Any, return_error: bool = False
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Return the log-density of each row under the law that `sample` draws from.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Queries.
+        return_error : bool, default=False
+            Whether to return the solver's estimated error beside it. ``solver="adaptive"`` knows it;
+            a solver of fixed steps is run once more with steps of half the size, for three
+            times the cost.
 
         Returns
         -------
-        ndarray of shape (n_samples,)
+        log_density : ndarray of shape (n_samples,)
             Log-densities in nats, normalised: exp of them integrates to one over R^n_features, up
             to the solver's error.
+        error : ndarray of shape (n_samples,)
+            Estimated absolute error of each in nats, if `return_error`. It is the solver's: that of
+            the nodes is estimated by ``node_error_``.
 
         Raises
         ------
@@ -283,9 +302,16 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         `memory_limit`.
         """
         X = self._check_query(X)
-        if not self.background_:
-            return self._flow_log_density(*self._split(X))
-        return mixed(*self._parts(X), self.background_)
+        split = self._split(X)
+        log_density, error = self._flow_log_density(*split, with_error=return_error)
+        if self.background_:
+            flow, log_density = (
+                log_density,
+                mixed(log_density, self._wide_log_density(*split), self.background_),
+            )
+            # Only the flow has an error, and counts by its share of the density.
+            error = error * (1 - self.background_) * np.exp(flow - log_density)
+        return (log_density, error) if return_error else log_density
 
     def leave_one_out_log_density(self) -> np.ndarray:
         """Return the log-density of each training point under the model of the others.
@@ -359,7 +385,9 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         schedule = self._schedule()
         start = self._terminal_law(schedule).sample(rng, n)
         seed = rng.randint(2**31) if resolve_solver(self.solver).is_stochastic else None
-        coordinates = self._in_parallel(self._follow, start, np.arange(n), n=n, seed=seed)
+        followed = self._in_parallel(self._follow, start, np.arange(n), n=n, seed=seed)
+        coordinates = followed[:, :-1]
+        self._warn_of_error(followed[:, -1], stacklevel=3)
         scales = np.full((n, 1), self.bandwidth_)
         if self.background_:
             wide = EmpiricalTerminal(schedule, self._wide_scale).sample(rng, n)
@@ -467,26 +495,59 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         done = Parallel(n_jobs=self.n_jobs)(delayed(work)(*part, **shared) for part in parts)
         return np.concatenate(done)
 
+    def _warn_of_error(self, error: np.ndarray, stacklevel: int) -> None:
+        """Warn whoever is so many calls up where the adaptive solver did not keep to its tolerance."""
+        solver = resolve_solver(self.solver)
+        if not isinstance(solver, Adaptive):
+            return
+        missed = ~(error <= solver.tol)
+        if missed.any():
+            warnings.warn(
+                f"the adaptive solver missed tol={solver.tol:g} (nats) in {missed.sum()} of "
+                f"{len(error)} rows, with estimated errors of up to {error.max():.2g}. Pass "
+                f"solver=Adaptive(tol, max_halvings) with more than {solver.max_halvings} halvings or "
+                "a larger tol, or dtype='float64'; where a field jumps neither helps.",
+                ConvergenceWarning,
+                stacklevel=stacklevel,
+            )
+
     def _log_density_within(
-        self, queries: np.ndarray, left_out: np.ndarray | None = None
+        self,
+        queries: np.ndarray,
+        left_out: np.ndarray | None = None,
+        *,
+        with_error: bool,
     ) -> np.ndarray:
-        """Return the log-density in hull coordinates, with one point left out of each row's data."""
+        """Return log-densities in hull coordinates, and their errors in a second column.
+
+        One point may be left out of each row's data.
+        """
         schedule = self._schedule(left_out)
+        backend, terminal = schedule.backend, self._terminal_law(schedule, left_out)
         solver = resolve_solver(self.solver)
         assert isinstance(solver, ODESolver)
-        log_density = flow_log_density(
-            solver,
-            schedule,
-            schedule.backend.tensor(queries),
-            self._steps(),
-            self._terminal_law(schedule, left_out).log_density,
-        )
-        return schedule.backend.array(log_density)
+        x = backend.tensor(queries)
+
+        def found(solver: ODESolver, steps: list[Step]) -> torch.Tensor:
+            return flow_log_density(solver, schedule, x, steps, terminal.log_density)
+
+        steps = self._steps()
+        if isinstance(solver, Adaptive):
+            walk = solver.walk(x, len(steps))
+            log_density, error = found(walk, steps), walk.error
+        else:
+            log_density, error = found(solver, steps), x.new_full((len(x),), math.nan)
+            if with_error:
+                error = step_error(solver.order, log_density, found(solver, self._steps(2)))
+        return np.column_stack([backend.array(log_density), backend.array(error)])
 
     def _follow(
         self, start: np.ndarray, rows: np.ndarray, *, n: int, seed: int | None
     ) -> np.ndarray:
-        """Bring some rows of n draws from the terminal scale down to the bandwidth."""
+        """Bring some rows of n draws from the terminal scale down to the bandwidth.
+
+        The last column is the solver's error in nats, where it is adaptive, and NaN elsewhere.
+        """
         schedule = self._schedule()
         rng = np.random.RandomState(seed)
 
@@ -494,14 +555,16 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
             # Every worker draws for all rows, so that a row's noise is the same on any of them.
             return schedule.backend.tensor(rng.standard_normal((n, start.shape[1]))[rows])
 
-        end = solve(
-            resolve_solver(self.solver),
-            schedule,
-            schedule.backend.tensor(start),
-            [step.reversed() for step in reversed(self._steps())],
-            draw,
-        )
-        return schedule.backend.array(end)
+        solver, x = resolve_solver(self.solver), schedule.backend.tensor(start)
+        steps = [step.reversed() for step in reversed(self._steps())]
+        error = x.new_full((len(x),), math.nan)
+        if isinstance(solver, Adaptive):
+            walk = solver.walk(x, len(steps))
+            end = solve(walk, schedule, x, steps, draw)
+            error = walk.error
+        else:
+            end = solve(solver, schedule, x, steps, draw)
+        return np.column_stack([schedule.backend.array(end), schedule.backend.array(error)])
 
     def _schedule(self, left_out: np.ndarray | None = None) -> ScoreSchedule:
         """Bring the fitted arrays to the device. Nothing is kept there between calls."""
@@ -549,6 +612,8 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
                 f"shards={self.shards!r}, but the model was fitted with shards={self.shards_!r}, which "
                 "says where its rows are; set it back, or fit again."
             )
+        if self.shards is not None:
+            self._check_solver_of_shards()
 
     def _resolve_shards(self) -> Shards:
         shards = resolve_shards(self.shards)
@@ -563,7 +628,17 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
                 f"n_jobs={self.n_jobs!r} cannot be combined with shards={self.shards!r}, whose "
                 "processes are the workers; leave n_jobs at None and start more processes."
             )
+        if not shards.alone:
+            self._check_solver_of_shards()
         return shards
+
+    def _check_solver_of_shards(self) -> None:
+        if isinstance(resolve_solver(self.solver), Adaptive):
+            raise ValueError(
+                f"solver={self.solver!r} cannot be combined with shards={self.shards!r}: processes that "
+                "round differently would halve other steps, and wait for one another for ever. Use "
+                "solver='heun', with more n_steps where its error is too large."
+            )
 
     def _check_same(self, shards: Shards, name: str, *values: Any) -> None:
         """Raise an error on all processes unless values and parameters are the same on each."""
@@ -579,9 +654,9 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         }
         shards.check_same(name, *values, joblib.hash(plain))
 
-    def _steps(self) -> list[Any]:
+    def _steps(self, finer: int = 1) -> list[Step]:
         levels = self.noise_levels_
-        return list(levels.steps(self.n_steps_ // levels.n_levels))
+        return list(levels.steps(finer * (self.n_steps_ // levels.n_levels)))
 
     def _terminal_law(
         self, schedule: ScoreSchedule, left_out: np.ndarray | None = None
@@ -619,21 +694,31 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
     def _parts(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return log-densities under the flow and under the background."""
         split = self._split(X)
-        return self._flow_log_density(*split), self._wide_log_density(*split)
+        return self._flow_log_density(*split)[0], self._wide_log_density(*split)
 
     def _left_out(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the same of each point, under the model of the others."""
         points = self.hierarchy_.points
         given = points, np.zeros_like(self.points_), np.arange(len(points))
-        return self._flow_log_density(*given), self._wide_log_density(*given)
+        flow, _ = self._flow_log_density(*given, stacklevel=5)
+        return flow, self._wide_log_density(*given)
 
     def _flow_log_density(
-        self, queries: np.ndarray, residual: np.ndarray, *rows: Any
-    ) -> np.ndarray:
-        """Return log-densities without the background, with a point left out where one is given."""
+        self,
+        queries: np.ndarray,
+        residual: np.ndarray,
+        *rows: np.ndarray,
+        with_error: bool = False,
+        stacklevel: int = 4,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return log-densities without the background, and their errors, NaN where not known.
+
+        A point is left out of each row's data where its index is given.
+        """
         self._check_density()
-        within = self._in_parallel(self._log_density_within, queries, *rows)
-        return within + self._beside_flow(residual, self.bandwidth_)
+        found = self._in_parallel(self._log_density_within, queries, *rows, with_error=with_error)
+        self._warn_of_error(found[:, 1], stacklevel=stacklevel)
+        return found[:, 0] + self._beside_flow(residual, self.bandwidth_), found[:, 1]
 
     @property
     def _wide_scale(self) -> float:

@@ -20,7 +20,7 @@ no difference to the likelihood and keeps them closed where the noise is large, 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -239,6 +239,20 @@ class GatedScore:
             divergence[rows] += share * (moments.trace / v - x.shape[1]) / v
             divergence[rows] += (towards * own).sum(1)
         return score, divergence - (drift * score).sum(1)
+
+    def rows(self, index: torch.Tensor) -> GatedScore:
+        """Return the field of some of the queries.
+
+        Parameters
+        ----------
+        index : torch.Tensor of shape (m,)
+            Which.
+
+        Returns
+        -------
+        GatedScore
+        """
+        return self if self.exclude is None else replace(self, exclude=self.exclude[index])
 
     def _gates(self, x: torch.Tensor) -> _Gates:
         precision = self.width**-2

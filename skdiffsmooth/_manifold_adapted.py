@@ -91,7 +91,7 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         Intervals of the noise range, each with nodes of its own.
     n_steps : int, default=32
         Steps of the solver, rounded up to a multiple of `n_levels`.
-    solver : {"heun", "euler", "euler-maruyama"} or Solver, default="heun"
+    solver : {"heun", "euler", "adaptive", "euler-maruyama"} or Solver, default="heun"
         How the flow is followed; see SmoothedScoreDiffusion.
     terminal : {"empirical", "gaussian"}, default="empirical"
         What the reverse process starts from.
@@ -157,7 +157,7 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
     noise_levels_ : NoiseLevels
         The noise range and its intervals.
     n_steps_ : int
-        Number of steps of the solver.
+        Number of steps of the solver; of an adaptive one, the fewest.
     hierarchy_ : PointHierarchy
         The points in coordinates of the hull, and how they merge at each noise level.
     n_features_in_ : int

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -126,6 +126,20 @@ class _PushedScore(ABC):
         """
         averages = self._averages(x, v, with_divergence=True)
         return averages[:, :-1], averages[:, -1]
+
+    def rows(self, index: torch.Tensor) -> _PushedScore:
+        """Return the field of some of the queries.
+
+        Parameters
+        ----------
+        index : torch.Tensor of shape (m,)
+            Which.
+
+        Returns
+        -------
+        _PushedScore
+        """
+        return self if self.exclude is None else replace(self, exclude=self.exclude[index])
 
     @abstractmethod
     def _push(

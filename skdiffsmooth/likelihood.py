@@ -10,7 +10,7 @@ from .noise import Step
 from .scores import ScoreSchedule
 from .solvers import ODESolver
 
-__all__ = ["flow_log_density"]
+__all__ = ["flow_log_density", "step_error"]
 
 
 def flow_log_density(
@@ -49,3 +49,21 @@ def flow_log_density(
         x, by_step = solver.step_with_log_density(field, x, step.start, step.end)
         change = change + by_step
     return terminal_log_density(x) + change
+
+
+def step_error(order: int, coarse: torch.Tensor, fine: torch.Tensor) -> torch.Tensor:
+    """Estimate the error of a solver of fixed steps from what it finds with half of their size.
+
+    Parameters
+    ----------
+    order : int
+        Power of the step with which the error falls.
+    coarse, fine : torch.Tensor of shape (n,)
+        Log-densities in nats, by steps as they are and by halved ones.
+
+    Returns
+    -------
+    torch.Tensor of shape (n,)
+        Absolute error of `coarse` in nats (Richardson's).
+    """
+    return (coarse - fine).abs() / (1 - 2.0**-order)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -16,6 +16,7 @@ from .noise import NoiseLevels
 
 __all__ = [
     "Potential",
+    "RowSelectable",
     "ScoreField",
     "ScoreSchedule",
     "SmoothedScore",
@@ -42,6 +43,15 @@ class Potential(ScoreField, Protocol):
 
     def log_density(self, x: torch.Tensor, v: float) -> torch.Tensor:
         """Return l, whose gradient the field is, in nats, shape (n,); exp(l) is not normalised."""
+        ...
+
+
+@runtime_checkable
+class RowSelectable(ScoreField, Protocol):
+    """A score field that can be asked about some of its queries; one may depend on which they are."""
+
+    def rows(self, index: torch.Tensor) -> ScoreField:
+        """Return the field of the queries with these indices, shape (m,)."""
         ...
 
 
@@ -145,6 +155,20 @@ class SmoothedScore:
         """
         return self.posterior.moments(x, v, self.nodes, exclude=self.exclude).log_density
 
+    def rows(self, index: torch.Tensor) -> SmoothedScore:
+        """Return the field of some of the queries.
+
+        Parameters
+        ----------
+        index : torch.Tensor of shape (m,)
+            Which.
+
+        Returns
+        -------
+        SmoothedScore
+        """
+        return self if self.exclude is None else replace(self, exclude=self.exclude[index])
+
     def _score(self, posterior_mean: torch.Tensor, x: torch.Tensor, v: float) -> torch.Tensor:
         drift = posterior_mean - x
         return (drift if self.mean is None else drift - self.mean) / v
@@ -222,6 +246,20 @@ class TemperedScore:
         torch.Tensor of shape (n,)
         """
         return max(self.variance / v, 1.0) * self._moments(x, v).log_density
+
+    def rows(self, index: torch.Tensor) -> TemperedScore:
+        """Return the field of some of the queries.
+
+        Parameters
+        ----------
+        index : torch.Tensor of shape (m,)
+            Which.
+
+        Returns
+        -------
+        TemperedScore
+        """
+        return self if self.exclude is None else replace(self, exclude=self.exclude[index])
 
     def _moments(self, x: torch.Tensor, v: float, *, trace: bool = False) -> Moments:
         here = Nodes(x.new_zeros(1, x.shape[1]), x.new_ones(1), 0.0)

@@ -69,6 +69,7 @@ FIXED = {
     "kde-bandwidth-per-feature": KDESampler([0.9, 0.6, 0.3]),
     "smoothed": SmoothedScoreDiffusion(0.3, 0.5, **COARSE),
     "smoothed-euler": SmoothedScoreDiffusion(0.3, 0.5, solver="euler", **COARSE),
+    "smoothed-adaptive": SmoothedScoreDiffusion(0.3, 0.5, solver="adaptive", **COARSE),
     "smoothed-gaussian-terminal": SmoothedScoreDiffusion(0.3, 0.5, terminal="gaussian", **COARSE),
     "smoothed-not-at-all": SmoothedScoreDiffusion(0.3, 0.0, **COARSE),
     "adapted-components": ManifoldAdaptedDiffusion(

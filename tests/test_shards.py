@@ -310,6 +310,8 @@ def failures(rank):
         "generator": lambda: model.sample(3, random_state=np.random.RandomState(0)),
         "seeds": lambda: model.sample(3, random_state=rank),
         "workers": lambda: SmoothedScoreDiffusion(0.3, 0.5, n_jobs=2, **shards).fit(X),
+        "adaptive": lambda: clone(model).set_params(solver="adaptive").fit(X),
+        "adaptive later": lambda: copy(model).set_params(solver="adaptive").sample(2, 0),
         "left out": model.leave_one_out_log_density,
         "solvers": lambda: clone(model).set_params(solver=("heun", "euler")[rank]).fit(X),
         "components": lambda: ManifoldAdaptedDiffusion(
@@ -460,6 +462,8 @@ def test_each_process_keeps_its_rows(found):
         ("generator", "random_state=RandomState.*integer"),
         ("seeds", "random_state.* on process 1 differ"),
         ("workers", "n_jobs=2.*start more processes"),
+        ("adaptive", "solver='adaptive' cannot be combined with shards.*solver='heun'"),
+        ("adaptive later", "solver='adaptive' cannot be combined with shards.*solver='heun'"),
         ("left out", "leave_one_out_log_density.*subsample"),
         ("solvers", "parameters.* on process 1 differ"),
         ("components", "parameters.* on process 1 differ"),

@@ -42,6 +42,9 @@ class GaussianField:
     def with_divergence(self, x, v):
         return self(x, v), (-1 / (self.variances + v)).sum().expand(len(x))
 
+    def rows(self, index):
+        return self
+
     def flow(self, x, start, end):
         """Deviations keep their ratio to the standard deviation of the noised data."""
         stretch = ((self.variances + end**2) / (self.variances + start**2)).sqrt()

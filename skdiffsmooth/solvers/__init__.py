@@ -1,10 +1,26 @@
 """Solvers: how a score field is followed from one noise scale to the next."""
 
+from ._adaptive import Adaptive, AdaptiveWalk
 from ._base import ODESolver, Solver, solve
 from ._euler import Euler
 from ._euler_maruyama import EulerMaruyama
 from ._heun import Heun
 
-__all__ = ["SOLVERS", "Euler", "EulerMaruyama", "Heun", "ODESolver", "Solver", "solve"]
+__all__ = [
+    "SOLVERS",
+    "Adaptive",
+    "AdaptiveWalk",
+    "Euler",
+    "EulerMaruyama",
+    "Heun",
+    "ODESolver",
+    "Solver",
+    "solve",
+]
 
-SOLVERS: dict[str, type[Solver]] = {"euler": Euler, "heun": Heun, "euler-maruyama": EulerMaruyama}
+SOLVERS: dict[str, type[Solver]] = {
+    "euler": Euler,
+    "heun": Heun,
+    "adaptive": Adaptive,
+    "euler-maruyama": EulerMaruyama,
+}
