@@ -4,6 +4,8 @@ import time
 
 import accuracy
 import classify
+import conditional
+import criteria
 import defaults
 import engine
 import gpu
@@ -35,6 +37,8 @@ MODULES = (
     hotspots,
     gpu,
 )
+# Those that take minutes each, in full mode only.
+SLOW = (accuracy, likelihood, defaults, criteria, conditional, stacking, classify, novelty)
 
 
 def main(full):
@@ -42,10 +46,7 @@ def main(full):
     describe_machine()
     runs = [(module.__name__, lambda module=module: module.run(full)) for module in MODULES]
     if full:
-        runs += [
-            (module.__name__, module.run)
-            for module in (accuracy, likelihood, defaults, stacking, classify, novelty)
-        ]
+        runs += [(module.__name__, module.run) for module in SLOW]
     for name, call in runs:
         print(f"\n## {name}\n")
         start = time.perf_counter()

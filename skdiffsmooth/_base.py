@@ -58,6 +58,10 @@ class DensityEstimatorMixin(DensityMixin):
         check_is_fitted(self)
         return validate_data(self, X, reset=False, dtype=np.float64)
 
+    def _column_names(self) -> np.ndarray | None:
+        """Return the names of the columns, where the training rows had them."""
+        return getattr(self, "feature_names_in_", None)
+
     def _check_draw(self, n_samples: Any, random_state: Any) -> tuple[int, np.random.RandomState]:
         """Return the number of draws and their source of randomness."""
         check_is_fitted(self)

@@ -20,6 +20,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._backend import Backend
 from ._base import DensityEstimatorMixin, check_seed
+from ._conditional import (
+    Conditional,
+    ConditionalFlow,
+    Frame,
+    resolve_given_columns,
+    resolve_given_values,
+)
 from ._hierarchy import PointHierarchy
 from ._hull import AffineHull
 from ._metric import check_metric, fit_metric
@@ -42,13 +49,19 @@ from ._shards import Shards, resolve_shards
 from ._terminal import EmpiricalTerminal, GaussianTerminal, TerminalLaw
 from ._validation import check_choice, check_integer, check_real
 from .bandwidth import gaussian_leave_one_out, weight_of_others
-from .kernels import ReducedKernel
+from .kernels import FrozenKernel, ReducedKernel
 from .likelihood import flow_log_density, step_error
 from .noise import NoiseLevels, NoiseProcess, Step
 from .scores import Potential, ScoreSchedule
 from .solvers import Adaptive, ODESolver, Solver, solve
 
 __all__ = ["BaseScoreDiffusion"]
+
+_NO_DERIVATIVE = (
+    "the projection on this manifold has no derivative, so the law that is sampled has no "
+    "density that could be computed. Use a manifold with projection_derivative, such as "
+    "skdiffsmooth.manifolds.Curve, or sample only."
+)
 
 # Width of the background, in bandwidths; docs/defaults.md has the evidence.
 _WIDE = 4.0
@@ -257,15 +270,15 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         return self
 
     @overload
-    def score_samples(self, X: Any) -> np.ndarray: ...
+    def score_samples(self, X: Any, *, given: Any = None) -> np.ndarray: ...
 
     @overload
     def score_samples(
-        self, X: Any, return_error: Literal[True]
+        self, X: Any, *, given: Any = None, return_error: Literal[True]
     ) -> tuple[np.ndarray, np.ndarray]: ...
 
     def score_samples(
-        self, X: Any, return_error: bool = False
+        self, X: Any, *, given: Any = None, return_error: bool = False
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Return the log-density of each row under the law that `sample` draws from.
 
@@ -277,6 +290,9 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
             Whether to return the solver's estimated error beside it. ``solver="adaptive"`` knows it;
             a solver of fixed steps is run once more with steps of half the size, for three
             times the cost.
+        given : collection of int or str, default=None
+            Columns, by index or name, on whose values in X the density of the others is conditional,
+            in the law that `sample` draws from with `given`; see there.
 
         Returns
         -------
@@ -291,9 +307,12 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         ------
         NotFittedError
             If `fit` was not called.
+        TypeError
+            If `given` is no collection of columns.
         ValueError
-            If X is not finite or has another number of features, if the solver is stochastic, or if the
-            smoothing follows a manifold whose projection has no derivative.
+            If X is not finite or has another number of features, if the solver is stochastic, if the
+            smoothing follows a manifold whose projection has no derivative, or if `given` does not fit
+            the columns or the kernel.
 
         Notes
         -----
@@ -302,6 +321,16 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         `memory_limit`.
         """
         X = self._check_query(X)
+        if given is not None:
+            if return_error:
+                raise ValueError(
+                    "return_error=True cannot be combined with given; compare with more n_steps."
+                )
+            columns = resolve_given_columns(given, X.shape[1], self._column_names())
+            if len(columns):
+                self._check_density()
+                conditional = self._conditional(columns)
+                return self._in_parallel(conditional.log_density, X)
         split = self._split(X)
         log_density, error = self._flow_log_density(*split, with_error=return_error)
         if self.background_:
@@ -358,7 +387,9 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
             )
         return mixed(*self._left_out(), self.background_)
 
-    def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
+    def sample(
+        self, n_samples: int = 1, random_state: Any = None, *, given: Any = None
+    ) -> np.ndarray:
         """Draw new rows.
 
         Parameters
@@ -368,20 +399,38 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         random_state : int, RandomState or None, default=None
             Source of the draws; None draws anew at every call, without touching numpy's global
             state. (The estimator's own `random_state` seeds the kernel's nodes, not the draws.)
+        given : mapping from column to value, default=None
+            Condition the draws on these columns: indices or, where X had them, names; each value one
+            number in units of X, or an array of shape (n_samples,).
 
         Returns
         -------
         ndarray of shape (n_samples, n_features)
-            In units of X.
+            In units of X; given columns hold what was given.
 
         Raises
         ------
         NotFittedError
             If `fit` was not called.
         TypeError, ValueError
-            If `n_samples` is not a positive integer or `random_state` is not a seed.
+            If `n_samples` is not a positive integer, `random_state` is not a seed, or `given` does not
+            fit the columns or the kernel.
+
+        Notes
+        -----
+        With `given`, the flow runs in the free columns, along the gradient of the averaged log-density
+        of the data whose given columns carry the noise of the bandwidth at all levels. That law is
+        normalised for all values that are given, exact for sigma = 0 and where the data are many and
+        Gaussian, and an approximation to the conditional of the joint law otherwise
+        (docs/conditional.md has the distances). It works in all columns and on points that are merged
+        as far as the bandwidth allows, so ``n_features`` and all of ``points_`` count in its cost.
         """
         n, rng = self._check_draw(n_samples, random_state)
+        if given is not None:
+            names = self._column_names()
+            columns, values = resolve_given_values(given, n, self.n_features_in_, names)
+            if len(columns):
+                return self._sample_given(rng, columns, values)
         schedule = self._schedule()
         start = self._terminal_law(schedule).sample(rng, n)
         seed = rng.randint(2**31) if resolve_solver(self.solver).is_stochastic else None
@@ -436,6 +485,56 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         gradient = within @ self.hull_.basis.T - residual / scale**2
         return self.coordinates_.gradient_from_metric(gradient)
 
+    def laplacian_log_density(self, X: Any, t: float | None = None) -> np.ndarray:
+        """Return the divergence of `grad_log_density`: where that is a gradient, the Laplacian.
+
+        In closed form, from the spread of the posterior; no ODE is solved. With `grad_log_density` it
+        makes the score-matching loss of `skdiffsmooth.model_selection.hyvarinen_score`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Queries.
+        t : float, default=None
+            Noise variance, in squared units of X; None means ``bandwidth_ ** 2``.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            In nats per squared unit of X, over all columns: each direction in which the data have no
+            extent counts -1 / t.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` was not called.
+        TypeError, ValueError
+            If X does not fit, `t` is not a positive number, the metric is not Euclidean, or the
+            smoothing follows a manifold whose projection has no derivative.
+
+        Examples
+        --------
+        >>> from skdiffsmooth import SmoothedScoreDiffusion
+        >>> model = SmoothedScoreDiffusion(0.5, 0.1).fit([[0.0, 0.0]])
+        >>> model.laplacian_log_density([[3.0, 4.0]])
+        array([-8.])
+        """
+        X = self._check_query(X)
+        if not self.kernel_.has_divergence:
+            raise ValueError(_NO_DERIVATIVE)
+        if not self.coordinates_.is_euclidean:
+            raise ValueError(
+                f"metric={self.metric_!r} has no Laplacian in closed form along the columns of X; fit "
+                "with metric='euclidean', or use score_samples, which is comparable between metrics."
+            )
+        scale = self.bandwidth_ if t is None else math.sqrt(check_real("t", t))
+        resolve_shards(self.shards).check_same("t", scale)
+        queries, _ = self._split(X)
+        schedule = self._schedule()
+        x = schedule.backend.tensor(queries)
+        _, divergence = schedule.at_scale(scale).with_divergence(x, scale**2)
+        return schedule.backend.array(divergence) - self.hull_.codimension / scale**2
+
     def energy(self, X: Any) -> np.ndarray:
         """Return minus the averaged log-density at the bandwidth's noise level.
 
@@ -479,11 +578,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
                 "law of a stochastic solver's samples is another one, without a computable density."
             )
         if not self.kernel_.has_divergence:
-            raise ValueError(
-                "the projection on this manifold has no derivative, so the law that is sampled has no "
-                "density that could be computed. Use a manifold with projection_derivative, such as "
-                "skdiffsmooth.manifolds.Curve, or sample only."
-            )
+            raise ValueError(_NO_DERIVATIVE)
 
     def _in_parallel(self, work: Any, *arrays: np.ndarray, **shared: Any) -> np.ndarray:
         """Split rows over `n_jobs` workers; every result is of one row, whoever computes it."""
@@ -510,6 +605,64 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
                 ConvergenceWarning,
                 stacklevel=stacklevel,
             )
+
+    def _sample_given(
+        self, rng: np.random.RandomState, columns: np.ndarray, values: np.ndarray
+    ) -> np.ndarray:
+        conditional = self._conditional(columns)
+        given = conditional.frame.given(values)
+        start = conditional.flow.start(rng, given)
+        seed = rng.randint(2**31) if resolve_solver(self.solver).is_stochastic else None
+        n = len(values)
+        free = self._in_parallel(
+            conditional.flow.follow, start, given, np.arange(n), n=n, seed=seed
+        )
+        if conditional.background:
+            is_wide = rng.uniform(size=n) < conditional.share_of_background(given)
+            free = np.where(is_wide[:, None], conditional.wide.start(rng, given), free)
+        rows = conditional.frame.rows(free, given)
+        rows[:, columns] = values
+        return rows
+
+    def _conditional(self, columns: np.ndarray) -> Conditional:
+        """Return the law of the other columns given some."""
+        if self.shards is not None:
+            raise ValueError(
+                f"given cannot be combined with shards={self.shards!r}; fit a subsample with "
+                "shards=None."
+            )
+        if isinstance(resolve_solver(self.solver), Adaptive):
+            raise ValueError(
+                f"given cannot be combined with solver={self.solver!r}; use solver='heun', with more "
+                "n_steps where that is not accurate enough."
+            )
+        if not isinstance(self.kernel_, FrozenKernel):
+            raise ValueError(
+                "given needs a kernel whose offsets are the same everywhere; this one depends on where "
+                "it acts, or has no offsets. Use SmoothedScoreDiffusion with kernel='gaussian'."
+            )
+        frame = Frame.of(self.coordinates_, self.hull_.center, columns)
+        points, weights = self.hierarchy_.at(self.bandwidth_)
+        levels, center = self.noise_levels_, self.hull_.center
+        centered = (self.hull_.lift(points) - center) @ frame.axes
+        # At the last level the given columns are stretched by the terminal scale over the bandwidth.
+        largest = np.abs(centered).max() * levels.terminal_scale / levels.bandwidth
+        backend = Backend.from_params(self.device, self.dtype)
+        flow = ConditionalFlow(
+            centered,
+            weights,
+            len(frame.axes) - len(columns),
+            self.bandwidth_,
+            levels,
+            self._steps(),
+            self.kernel_,
+            frame.axes.T @ self.hull_.basis,
+            self.terminal_ == "empirical",
+            resolve_solver(self.solver),
+            backend.with_room_for(levels.bandwidth, max(largest, levels.terminal_scale)),
+            check_real("memory_limit", self.memory_limit, hint="It is in MiB."),
+        )
+        return Conditional(frame, flow, self.background_, self._wide_scale)
 
     def _log_density_within(
         self,

@@ -103,13 +103,14 @@ def _over_all_points(
     normalizer = averages[:, 0]
     moments = points.unit * averages[:, 1:] / normalizer[:, None]
     moments[:, -1] *= points.unit
-    from_origin = moments[:, :-1].square().sum(1)
+    from_origin = points.counted(moments[:, :-1]).square().sum(1)
     moments[:, -1] -= from_origin
     if squares is not None:
         # At such small noise the spread may be rounding beside |D|^2; it is measured from the
         # query instead where that is nearer to the mean.
-        from_y = (moments[:, :-1] - y).square().sum(1)
-        seen_from_y = (factors * squares).sum(1) / normalizer - from_y
+        from_y = points.counted(moments[:, :-1] - y).square().sum(1)
+        counted = squares if points.shares is None else points.counted_squared_distances(y)
+        seen_from_y = (factors * counted).sum(1) / normalizer - from_y
         moments[:, -1] = torch.where(from_y < from_origin, seen_from_y, moments[:, -1])
     found = torch.column_stack([moments, normalizer.log() + top + shift])
     if directions is None:
@@ -216,13 +217,14 @@ def _over_groups(
     top = logits.new_full((len(y),), -torch.inf)
     top.scatter_reduce_(0, query, logits.amax(1), "amax")
     factors = exp_(logits.sub_(top[query, None]), points.negligible)
+    counted = squares if points.shares is None else points.counted(members).square().sum(2)
     parts = torch.column_stack(
-        [factors.sum(1), (factors[:, None, :] @ members)[:, 0], (factors * squares).sum(1)]
+        [factors.sum(1), (factors[:, None, :] @ members)[:, 0], (factors * counted).sum(1)]
     )
     sums = parts.new_zeros(len(y), parts.shape[1]).index_add_(0, query, parts)
     normalizer = sums[:, 0]
     shift = sums[:, 1:-1] / normalizer[:, None]
-    spread = sums[:, -1] / normalizer - shift.square().sum(1)
+    spread = sums[:, -1] / normalizer - points.counted(shift).square().sum(1)
     log_sum = normalizer.log() + top - (y - origin).square().sum(1) / (2 * v)
     found = torch.column_stack([origin + shift, spread, log_sum])
     if directions is None:

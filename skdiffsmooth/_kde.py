@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator
 
 from ._backend import Backend
 from ._base import DensityEstimatorMixin
+from ._conditional import draw_given, resolve_given_columns, resolve_given_values
 from ._mixture import RadialMixture
 from ._posterior import Nodes, Posterior
 from ._radial import RADIAL_KERNELS, sample_offsets
@@ -29,6 +30,11 @@ from .scores import SmoothedScore
 __all__ = ["KDESampler"]
 
 _RULES = {"scott": scott, "silverman": silverman}
+
+
+def _curvatures(bandwidth: Any) -> np.ndarray:
+    """Return 1 / h_j^2 relative to the largest of them, which may be beyond what numbers hold."""
+    return (np.min(bandwidth) / np.asarray(bandwidth)) ** 2
 
 
 class KDESampler(DensityEstimatorMixin, BaseEstimator):
@@ -140,13 +146,16 @@ class KDESampler(DensityEstimatorMixin, BaseEstimator):
         self._set_fitted(X, points_=points, weights_=weights, bandwidth_=bandwidth)
         return self
 
-    def score_samples(self, X: Any) -> np.ndarray:
+    def score_samples(self, X: Any, *, given: Any = None) -> np.ndarray:
         """Return the log-density of each row.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Queries.
+        given : collection of int or str, default=None
+            Columns, by index or name, on whose values in X the density of the others is conditional.
+            For the Gaussian kernel, whose conditional is a mixture of Gaussians again.
 
         Returns
         -------
@@ -157,22 +166,41 @@ class KDESampler(DensityEstimatorMixin, BaseEstimator):
         ------
         NotFittedError
             If `fit` was not called.
+        TypeError
+            If `given` is no collection of columns.
         ValueError
-            If X is not finite or has another number of features.
+            If X is not finite or has another number of features, if `given` names unknown columns, one
+            twice or all, or if it is not empty and the kernel is not Gaussian.
         """
         X = self._check_query(X)
+        if given is not None:
+            columns = resolve_given_columns(given, X.shape[1], self._column_names())
+            if len(columns):
+                self._check_gaussian("given")
+                # p(a | b) = p(a, b) / p(b), and the marginal is the mixture in fewer columns.
+                return self._log_density(X) - self._log_density(X, columns)
+        return self._log_density(X)
+
+    def _log_density(self, X: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
+        """Return the log-density of rows, or of some of their columns."""
+        points, bandwidth = self.points_, self.bandwidth_
+        if columns is not None:
+            X, points = X[:, columns], points[:, columns]
+            bandwidth = bandwidth[columns] if np.ndim(bandwidth) else bandwidth
         backend = Backend.from_params(self.device, self.dtype)
-        model = self._model(backend, self.points_, self.weights_, self.bandwidth_)
-        columns = self._columns(self.bandwidth_)
-        queries = backend.tensor((X - self._center(self.points_)) / columns)
+        model = self._model(backend, points, self.weights_, bandwidth)
+        units = self._columns(bandwidth)
+        queries = backend.tensor((X - self._center(points)) / units)
         if isinstance(model, Posterior):
             log_density = model.log_density(queries, 1.0)
         else:
             log_density = model.log_density(queries)
-        scales = np.broadcast_to(columns, X.shape[1])
+        scales = np.broadcast_to(units, X.shape[1])
         return backend.array(log_density) - np.sum(np.log(scales))
 
-    def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
+    def sample(
+        self, n_samples: int = 1, random_state: Any = None, *, given: Any = None
+    ) -> np.ndarray:
         """Draw new rows: a training row, and an offset with the kernel's own law.
 
         Parameters
@@ -182,32 +210,73 @@ class KDESampler(DensityEstimatorMixin, BaseEstimator):
         random_state : int, RandomState or None, default=None
             Source of the draws; None draws anew at every call, without touching numpy's global
             state.
+        given : mapping from column to value, default=None
+            Condition the draws on these columns: indices or, where X had them, names; each value one
+            number in units of X, or an array of shape (n_samples,).
+            For the Gaussian kernel: training rows are drawn by how well they fit.
 
         Returns
         -------
         ndarray of shape (n_samples, n_features)
-            In units of X.
+            In units of X; given columns hold what was given.
 
         Raises
         ------
         NotFittedError
             If `fit` was not called.
         TypeError, ValueError
-            If `n_samples` is not a positive integer or `random_state` is not a seed.
+            If `n_samples` is not a positive integer, `random_state` is not a seed, or `given` does not
+            fit the columns or the kernel.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from skdiffsmooth import KDESampler
+        >>> kde = KDESampler(0.1).fit([[0.0, 0.0], [1.0, 1.0]])
+        >>> kde.sample(3, random_state=0, given={0: 0.0})[:, 1].round(1)
+        array([ 0.1,  0.2, -0.1])
         """
         n, rng = self._check_draw(n_samples, random_state)
+        if given is not None:
+            names = self._column_names()
+            columns, values = resolve_given_values(given, n, self.points_.shape[1], names)
+            if len(columns):
+                self._check_gaussian("given")
+                return self._sample_given(rng, columns, values)
         centers = draw_points(rng, self.points_, self.weights_, n)
         kernel = RADIAL_KERNELS[check_choice("kernel", self.kernel, RADIAL_KERNELS)]
         offsets = sample_offsets(kernel, rng, n, self.points_.shape[1])
         return centers + self.bandwidth_ * offsets
 
-    def grad_log_density(self, X: Any) -> np.ndarray:
+    def _sample_given(
+        self, rng: np.random.RandomState, columns: np.ndarray, values: np.ndarray
+    ) -> np.ndarray:
+        bandwidth = np.broadcast_to(self.bandwidth_, self.points_.shape[1])
+        scale = bandwidth[columns]
+        memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
+        centers = draw_given(
+            rng,
+            self.points_[:, columns] / scale,
+            np.log(self.weights_),
+            values / scale,
+            memory_limit,
+        )
+        rows = self.points_[centers]
+        rows += bandwidth * rng.standard_normal(rows.shape)
+        rows[:, columns] = values
+        return rows
+
+    def grad_log_density(self, X: Any, t: Any = None) -> np.ndarray:
         """Return the gradient of the log-density.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Queries.
+        t : float or array-like of shape (n_features,), default=None
+            Noise variance, in squared units of X: the gradient is that of the training rows plus
+            Gaussian noise of this variance. None means ``bandwidth_ ** 2``; with another one the kernel
+            must be Gaussian.
 
         Returns
         -------
@@ -219,12 +288,13 @@ class KDESampler(DensityEstimatorMixin, BaseEstimator):
         NotFittedError
             If `fit` was not called.
         ValueError
-            If X does not fit, or if a compact kernel does not reach one of its rows.
+            If X or `t` does not fit, or if a compact kernel does not reach one of the rows.
         """
         X = self._check_query(X)
+        bandwidth = self._noise_scale(t)
         backend = Backend.from_params(self.device, self.dtype)
-        model = self._model(backend, self.points_, self.weights_, self.bandwidth_)
-        columns = self._columns(self.bandwidth_)
+        model = self._model(backend, self.points_, self.weights_, bandwidth)
+        columns = self._columns(bandwidth)
         queries = backend.tensor((X - self._center(self.points_)) / columns)
         if isinstance(model, Posterior):
             here = Nodes(queries.new_zeros(1, X.shape[1]), queries.new_ones(1), 0.0)
@@ -239,6 +309,48 @@ class KDESampler(DensityEstimatorMixin, BaseEstimator):
                     "kernel='gaussian', a larger bandwidth, or drop those rows."
                 )
         return gradient / columns
+
+    def laplacian_log_density(self, X: Any, t: Any = None) -> np.ndarray:
+        """Return the Laplacian of the log-density, the divergence of `grad_log_density`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Queries.
+        t : float or array-like of shape (n_features,), default=None
+            Noise variance, as in `grad_log_density`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            In nats per squared unit of X, summed over the columns.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` was not called.
+        ValueError
+            If X or `t` does not fit, or if the kernel is not Gaussian: the others have kinks or edges,
+            where there is no Laplacian.
+
+        Examples
+        --------
+        >>> from skdiffsmooth import KDESampler
+        >>> KDESampler(0.5).fit([[0.0, 0.0]]).laplacian_log_density([[3.0, 4.0]])
+        array([-8.])
+        """
+        X = self._check_query(X)
+        self._check_gaussian("laplacian_log_density")
+        scale = self._noise_scale(t)
+        backend = Backend.from_params(self.device, self.dtype)
+        model = self._model(backend, self.points_, self.weights_, scale)
+        assert isinstance(model, Posterior)
+        queries = backend.tensor((X - self._center(self.points_)) / scale)
+        here = Nodes(queries.new_zeros(1, X.shape[1]), queries.new_ones(1), 0.0)
+        trace = model.moments(queries, 1.0, here, trace=True).trace
+        assert trace is not None
+        curvatures = np.broadcast_to(_curvatures(scale), X.shape[1])
+        return (backend.array(trace) - curvatures.sum()) / np.min(scale) ** 2
 
     def energy(self, X: Any) -> np.ndarray:
         """Return minus the log-density.
@@ -262,6 +374,29 @@ class KDESampler(DensityEstimatorMixin, BaseEstimator):
         """
         return -self.score_samples(X)
 
+    def _check_gaussian(self, what: str) -> None:
+        if self.kernel != "gaussian":
+            raise ValueError(
+                f"{what} needs kernel='gaussian', the one whose derivatives and conditionals have a "
+                f"closed form; got kernel={self.kernel!r}. Fit a KDESampler with kernel='gaussian'."
+            )
+
+    def _noise_scale(self, t: Any) -> Any:
+        """Return the bandwidth, or that of the noise variance `t`, checked."""
+        if t is None:
+            return self.bandwidth_
+        self._check_gaussian("t")
+        if not isinstance(t, Sequence) and np.ndim(t) == 0:
+            return float(np.sqrt(check_real("t", t, hint="It is in squared units of X.")))
+        variances = check_real_array("t", t)
+        d = self.points_.shape[1]
+        if variances.shape != (d,) or not np.all(np.isfinite(variances) & (variances > 0)):
+            raise ValueError(
+                f"t={t!r} is no noise variance; expected a finite number > 0, or {d} of them, one a "
+                "feature."
+            )
+        return np.sqrt(variances)
+
     def _center(self, points: np.ndarray) -> np.ndarray:
         """Return what to subtract: a row, where differences of coordinates must stay exact."""
         return points.mean(axis=0) if self.kernel == "gaussian" else points[0]
@@ -278,7 +413,8 @@ class KDESampler(DensityEstimatorMixin, BaseEstimator):
         scaled = backend.tensor((points - self._center(points)) / self._columns(bandwidth))
         log_weights = backend.tensor(np.log(weights))
         if self.kernel == "gaussian":
-            return Posterior(scaled, log_weights, memory_limit=memory_limit)
+            shares = backend.tensor(_curvatures(bandwidth)) if np.ndim(bandwidth) else None
+            return Posterior(scaled, log_weights, memory_limit=memory_limit, shares=shares)
         kernel = RADIAL_KERNELS[check_choice("kernel", self.kernel, RADIAL_KERNELS)]
         scale = 1.0 if np.ndim(bandwidth) else float(bandwidth)
         return RadialMixture(scaled, log_weights, kernel, scale, memory_limit=memory_limit)

@@ -111,6 +111,11 @@ class LinearMetric:
         return AffineHull.of(Z, shards, self.basis if self.spans else None)
 
     @property
+    def is_euclidean(self) -> bool:
+        """Tell whether noise has one scale in all columns of X: that of the bandwidth itself."""
+        return not len(self.scales) and not self.log_abs_det
+
+    @property
     def log_abs_det(self) -> float:
         """Return log |det A|, in nats: what a log-density gains on the way back to the user's units."""
         n_features, rank = self.basis.shape

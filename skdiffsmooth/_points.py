@@ -35,6 +35,8 @@ class Points:
     radius : float, optional
         Length of the longest position, where the host knows it: decisions are made there, and a
         device would have to be waited for.
+    shares : torch.Tensor of shape (r,), optional
+        How much the variance of each coordinate counts in a trace; one each if not given.
 
     Notes
     -----
@@ -48,7 +50,10 @@ class Points:
         log_weights: torch.Tensor,
         shards: Shards = ONE_PROCESS,
         radius: float | None = None,
+        shares: torch.Tensor | None = None,
     ) -> None:
+        self.shares = shares
+        self.root_shares = None if shares is None else shares.sqrt()
         missing = -len(positions) % GROUP if len(positions) > 4 * GROUP else 0
         if missing:
             positions = torch.cat([positions, positions.new_zeros(missing, positions.shape[1])])
@@ -65,7 +70,7 @@ class Points:
         self.unit = self.radius or 1.0
         scaled = positions / self.unit
         self.features = torch.vstack(
-            [torch.ones_like(self.half_norms), scaled.T, scaled.square().sum(1)]
+            [torch.ones_like(self.half_norms), scaled.T, self.counted(scaled).square().sum(1)]
         )
         self.are_grouped = len(positions) > 4 * GROUP
         if self.are_grouped:
@@ -98,6 +103,10 @@ class Points:
         scaled = self.features[1:-1].T
         return (scaled[:, :, None] * scaled[:, None, :]).flatten(1)
 
+    def counted(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Return vectors (..., r) whose squared lengths are what they count in a trace."""
+        return vectors if self.root_shares is None else vectors * self.root_shares
+
     def products_are_exact(self, v: float, reach: float) -> bool:
         """Tell whether exponents may be formed from products of coordinates at this noise."""
         error = self.eps * self.radius * (self.radius + reach) / v
@@ -112,8 +121,15 @@ class Points:
 
     def squared_distances(self, y: torch.Tensor) -> torch.Tensor:
         """Return |y - x_i|^2 from differences of coordinates."""
-        mode = "donot_use_mm_for_euclid_dist"
-        return torch.cdist(y, self.positions, compute_mode=mode).square_()
+        return _squared_distances(y, self.positions)
+
+    def counted_squared_distances(self, y: torch.Tensor) -> torch.Tensor:
+        """Return what the differences y - x_i count in a trace."""
+        return _squared_distances(self.counted(y), self.counted(self.positions))
+
+
+def _squared_distances(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    return torch.cdist(y, x, compute_mode="donot_use_mm_for_euclid_dist").square_()
 
 
 def log_weight_of_others(log_weights: torch.Tensor) -> torch.Tensor:

@@ -192,6 +192,9 @@ class Posterior:
         all processes must make the same calls. Nothing can be left out.
     radius : float, optional
         Length of the longest point, if the host knows it; it is read from the device otherwise.
+    shares : torch.Tensor of shape (r,), optional
+        Makes every trace sum_j shares_j Cov_jj: of some coordinates, or in other units. Not with
+        shards.
 
     Raises
     ------
@@ -213,9 +216,12 @@ class Posterior:
         memory_limit: float,
         shards: Shards = ONE_PROCESS,
         radius: float | None = None,
+        shares: torch.Tensor | None = None,
     ) -> None:
+        if shares is not None and not shards.alone:
+            raise NotImplementedError("no trace of some coordinates where the data is in shards")
         self.shards = shards
-        self._points = Points(points, log_weights, shards, radius)
+        self._points = Points(points, log_weights, shards, radius, shares)
         # Tiles are cut for the largest shard, so that all processes exchange the same ones.
         self._most_points = shards.largest(len(self._points))
         self.memory_limit = memory_limit
@@ -520,7 +526,8 @@ class Posterior:
         unit = self._points.unit
         # Divided first and brought to units of the data last, for no factor to leave its range.
         means = sums[:, 1:-1].div_(sums[:, :1])
-        spread = sums[:, -1].div_(sums[:, 0]).sub_(means.square().sum(1)).mul_(unit**2)
+        squares = self._points.counted(means.transpose(1, 2)).square().sum(2)
+        spread = sums[:, -1].div_(sums[:, 0]).sub_(squares).mul_(unit**2)
         means.mul_(unit)
         if hard is not None and found is not None:
             direct_means, spread[hard], _ = _columns(found)
@@ -584,6 +591,7 @@ class Posterior:
                 memory_limit=self.memory_limit,
                 shards=self.shards,
                 radius=self._points.radius,
+                shares=None if self._points.shares is None else self._points.shares.double(),
             )
         return self._double
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import torch
 
 from .noise import Step
-from .scores import ScoreSchedule
+from .scores import Schedule
 from .solvers import ODESolver
 
 __all__ = ["flow_log_density", "step_error"]
@@ -15,7 +15,7 @@ __all__ = ["flow_log_density", "step_error"]
 
 def flow_log_density(
     solver: ODESolver,
-    schedule: ScoreSchedule,
+    schedule: Schedule,
     x: torch.Tensor,
     steps: Iterable[Step],
     terminal_log_density: Callable[[torch.Tensor], torch.Tensor],
@@ -29,7 +29,7 @@ def flow_log_density(
     ----------
     solver : ODESolver
         The scheme.
-    schedule : ScoreSchedule
+    schedule : Schedule
         The fields.
     x : torch.Tensor of shape (n, r)
         Queries, at the first step's start.

@@ -17,6 +17,7 @@ from .noise import NoiseLevels
 __all__ = [
     "Potential",
     "RowSelectable",
+    "Schedule",
     "ScoreField",
     "ScoreSchedule",
     "SmoothedScore",
@@ -52,6 +53,14 @@ class RowSelectable(ScoreField, Protocol):
 
     def rows(self, index: torch.Tensor) -> ScoreField:
         """Return the field of the queries with these indices, shape (m,)."""
+        ...
+
+
+class Schedule(Protocol):
+    """One score field for each noise level: what a solver follows."""
+
+    def at(self, level: int) -> ScoreField:
+        """Return the field of one noise level, the same at every call."""
         ...
 
 

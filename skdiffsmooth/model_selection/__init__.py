@@ -1,5 +1,12 @@
-"""Choosing settings: a search by exact leave-one-out likelihood or by folds."""
+"""Choosing settings: a search by leave-one-out likelihood or by folds, and scorers without an ODE."""
 
+from ._scorers import denoising_score, hyvarinen_score, make_denoising_scorer, make_hyvarinen_scorer
 from ._search import SmoothedScoreDiffusionCV
 
-__all__ = ["SmoothedScoreDiffusionCV"]
+__all__ = [
+    "SmoothedScoreDiffusionCV",
+    "denoising_score",
+    "hyvarinen_score",
+    "make_denoising_scorer",
+    "make_hyvarinen_scorer",
+]

@@ -8,7 +8,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 import torch
 
 from ..noise import Step
-from ..scores import ScoreField, ScoreSchedule
+from ..scores import Schedule, ScoreField
 
 __all__ = ["ODESolver", "Solver", "solve"]
 
@@ -45,7 +45,7 @@ class ODESolver(Solver, Protocol):
 
 
 def solve(
-    solver: Solver, schedule: ScoreSchedule, x: torch.Tensor, steps: Iterable[Step], draw: Draw
+    solver: Solver, schedule: Schedule, x: torch.Tensor, steps: Iterable[Step], draw: Draw
 ) -> torch.Tensor:
     """Follow a schedule of score fields through a sequence of steps.
 
@@ -53,7 +53,7 @@ def solve(
     ----------
     solver : Solver
         The scheme.
-    schedule : ScoreSchedule
+    schedule : Schedule
         The fields.
     x : torch.Tensor of shape (n, r)
         Samples at the first step's start.
