@@ -6,6 +6,8 @@ PYTHON ?= python3
 PYTEST_ARGS ?=
 # make bench BENCH_ARGS=--full measures all sizes and extrapolates less
 BENCH_ARGS ?=
+# make table TABLE_ARGS=--quick takes four small data sets; --methods and --data name some
+TABLE_ARGS ?= --jobs 2 --write
 # Test processes. Most tests are many small computations, so each process keeps to one thread.
 WORKERS ?= 2
 
@@ -22,7 +24,7 @@ INSTALLED_BENCH := $(VENV)/.installed-bench
 RECIPE := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint demo bench clean
+.PHONY: help install test lint demo bench table clean
 # Two pips must not write to one environment, even under make -j.
 .NOTPARALLEL:
 
@@ -47,6 +49,9 @@ demo: $(INSTALLED_DEMO)  ## run examples/demo.py
 
 bench: $(INSTALLED_BENCH)  ## run benchmarks/run.py: time and error side by side
 	$(PY) benchmarks/run.py $(BENCH_ARGS)
+
+table: $(INSTALLED_BENCH)  ## run benchmarks/table.py: likelihood on real data (results are kept)
+	OMP_NUM_THREADS=1 $(PY) benchmarks/table.py $(TABLE_ARGS)
 
 clean:  ## remove caches and build products; .venv stays
 	rm -rf build dist skdiffsmooth.egg-info
