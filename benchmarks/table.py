@@ -100,7 +100,7 @@ METHODS = {
     "8 GMMs": Method(_densities.RestartedGaussianMixtures, rival=True),
     "Parzen": Method(_densities.ParzenWindows, version="2", rival=True),
     "flow": Method(_densities.SplineFlow, version="2", rival=True, member=False),
-    "KDE, same metric": Method(SameMetricKDE, member=False),
+    "KDE same metric": Method(SameMetricKDE, member=False),
     "smoothed": Method(Untouched, version="3"),
     "tuned": Method(Tuned, version="3"),
     "manifold": Method(ManifoldAdaptedDiffusion, version="3", member=False),
