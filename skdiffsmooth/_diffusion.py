@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._backend import Backend
 from ._base import DensityEstimatorMixin, check_seed
+from ._components import GaussianComponents
 from ._conditional import (
     Conditional,
     ConditionalFlow,
@@ -35,6 +36,7 @@ from ._nodes import NodeRule
 from ._selection import DEFAULT_FACTORS, Metric, Settings, choose_settings, mixed
 from ._settings import (
     resolve_background,
+    resolve_base_scales,
     resolve_n_jobs,
     resolve_n_nodes,
     resolve_node_rule,
@@ -49,6 +51,7 @@ from ._shards import Shards, resolve_shards
 from ._terminal import EmpiricalTerminal, GaussianTerminal, TerminalLaw
 from ._validation import check_choice, check_integer, check_real
 from .bandwidth import gaussian_leave_one_out, weight_of_others
+from .bases import base_components, base_reference, resolve_base
 from .kernels import FrozenKernel, ReducedKernel
 from .likelihood import flow_log_density, step_error
 from .noise import NoiseLevels, NoiseProcess, Step
@@ -80,6 +83,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         *,
         metric: Any,
         background: float | str,
+        base: Any,
         noise: str | NoiseProcess,
         node_rule: str,
         n_nodes: int | str,
@@ -100,6 +104,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         self.sigma = sigma
         self.metric = metric
         self.background = background
+        self.base = base
         self.noise = noise
         self.node_rule = node_rule
         self.n_nodes = n_nodes
@@ -198,19 +203,25 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         metric = fit_metric(chosen.metric, points, weights, shards)
         measured = metric.to_metric(points)
         hull = metric.hull_of(measured, shards)
+        base, hull = self._base_law(measured, weights, hull, len(X), sample_weight, seed)
         kernel, hull, learned = self._reduced_kernel(measured, weights, hull)
+        base = None if base is None else base.within(hull)
         coordinates, _ = hull.split(measured)
         widest = _largest_variance(coordinates, weights, shards)
         noise = resolve_noise(self.noise, widest)
-        bandwidth, sigma = resolve_scales(
-            self.bandwidth,
-            self.sigma,
-            kernel.spread,
-            lambda: gaussian_leave_one_out(
-                coordinates, weights, hull.codimension, backend, memory_limit
-            ),
-            chosen.factors,
-        )
+        if base is None:
+            bandwidth, sigma = resolve_scales(
+                self.bandwidth,
+                self.sigma,
+                kernel.spread,
+                lambda: gaussian_leave_one_out(
+                    coordinates, weights, hull.codimension, backend, memory_limit
+                ),
+                chosen.factors,
+            )
+        else:
+            own = base_reference(self.base, base, coordinates, weights, hull.codimension)
+            bandwidth, sigma = resolve_base_scales(self.bandwidth, self.sigma, kernel.spread, own)
         finest = sigma(bandwidth) if callable(sigma) else sigma
         terminal_scale = resolve_terminal_scale(
             self.terminal_scale, math.sqrt(widest), bandwidth, finest * kernel.spread
@@ -228,7 +239,10 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         hierarchy = PointHierarchy.of(
             coordinates,
             weights,
-            resolve_tolerance(self.tolerance, shards.total(len(points)), is_smoothed),
+            # Components are not merged.
+            0.0
+            if base is not None
+            else resolve_tolerance(self.tolerance, shards.total(len(points)), is_smoothed),
             bandwidth,
         )
 
@@ -236,7 +250,9 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
 
         def schedule(rule: NodeRule) -> ScoreSchedule:
             frozen = kernel.freeze(scales, rule)
-            return ScoreSchedule(levels, hierarchy, frozen, backend, memory_limit, shards=shards)
+            return ScoreSchedule(
+                levels, hierarchy, frozen, backend, memory_limit, shards=shards, base=base
+            )
 
         # Finds out now, and not at the first query, whether a tile fits.
         rule = NodeRule(node_rule, n_nodes or kernel.n_nodes, seed)
@@ -254,6 +270,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
             background_=chosen.background,
             coordinates_=metric,
             hull_=hull,
+            base_=base,
             bandwidth_=bandwidth,
             sigma_=asked if callable(sigma) else sigma,
             kernel_=smoothing,
@@ -362,7 +379,8 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         NotFittedError
             If `fit` was not called.
         ValueError
-            If there is a single distinct row, with `shards`, or where `score_samples` raises.
+            If there is a single distinct row, with `shards` or a `base`, or where `score_samples`
+            raises.
 
         Examples
         --------
@@ -379,6 +397,12 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
             raise ValueError(
                 f"leave_one_out_log_density cannot leave out rows with shards={self.shards!r}; score "
                 "held-out rows with score_samples, or fit a subsample with shards=None."
+            )
+        if self.base_ is not None:
+            raise ValueError(
+                f"leave_one_out_log_density is not defined for base={self.base!r}, whose components "
+                "have seen the row: to leave out the component at its place alone would overstate its "
+                "log-density by nats. Score held-out rows with score_samples."
             )
         if len(self.points_) < 2:
             raise ValueError(
@@ -569,6 +593,28 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         within = field.log_density(x, self.bandwidth_**2)
         return -schedule.backend.array(within) - self._beside_flow(residual, self.bandwidth_)
 
+    def _base_law(
+        self,
+        points: np.ndarray,
+        weights: np.ndarray,
+        hull: AffineHull,
+        n_samples: int,
+        sample_weight: Any,
+        seed: int,
+    ) -> tuple[GaussianComponents | None, AffineHull]:
+        """Return the law that is smoothed in place of the rows, if any, and a hull that holds it."""
+        base = resolve_base(self.base)
+        if base is None:
+            return None, hull
+        if self.shards is not None:
+            raise ValueError(
+                f"base={self.base!r} cannot be combined with shards={self.shards!r}, whose sums are "
+                "over rows; leave base at None."
+            )
+        law = base_components(base, points, weights, n_samples, sample_weight is not None, seed)
+        # Windows keep to the hull of the rows; the components of a fitted mixture fill the space.
+        return law, hull.joined(None) if law.floors.any() else hull
+
     def _check_density(self) -> None:
         """Raise unless the law that is sampled has a density that can be computed."""
         if not isinstance(resolve_solver(self.solver), ODESolver):
@@ -635,6 +681,10 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
             raise ValueError(
                 f"given cannot be combined with solver={self.solver!r}; use solver='heun', with more "
                 "n_steps where that is not accurate enough."
+            )
+        if self.base_ is not None:
+            raise ValueError(
+                f"given cannot be combined with base={self.base!r}; leave base at None."
             )
         if not isinstance(self.kernel_, FrozenKernel):
             raise ValueError(
@@ -737,6 +787,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
             check_real("memory_limit", self.memory_limit, hint="It is in MiB."),
             exclude,
             resolve_shards(self.shards),
+            self.base_,
         )
 
     def _check_query(self, X: Any) -> np.ndarray:
@@ -834,6 +885,15 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         metric = check_metric(self.metric, points.shape[1])
         background = resolve_background(self.background)
         is_free = isinstance(metric, str) and metric == "auto"
+        if resolve_base(self.base) is not None:
+            is_plain = is_free or (isinstance(metric, str) and metric == "euclidean")
+            if not is_plain or background:
+                raise ValueError(
+                    f"base={self.base!r} has covariances of its own and takes neither "
+                    f"metric={self.metric!r} nor background={self.background!r}; leave both at 'auto', "
+                    "and use skdiffsmooth.compose.TransformedDensity or DensityStacking around it."
+                )
+            return Settings("euclidean", DEFAULT_FACTORS, 0.0)
         plain = Settings("euclidean" if is_free else metric, DEFAULT_FACTORS, background or 0.0)
         scales_are_free = all(
             isinstance(scale, str) and scale == "auto" for scale in (self.bandwidth, self.sigma)

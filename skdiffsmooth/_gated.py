@@ -29,7 +29,7 @@ import torch
 from ._backend import Backend
 from ._cells import Cells
 from ._nodes import NodeRule, default_n_nodes
-from ._posterior import Nodes, Posterior
+from ._posterior import Denoiser, Nodes
 
 __all__ = ["GatedKernel", "GatedScore", "GatedShape"]
 
@@ -126,7 +126,7 @@ class GatedKernel:
         return across * standard + (scale - across) * along, weights
 
     def field(
-        self, level: int, posterior: Posterior, backend: Backend, exclude: torch.Tensor | None
+        self, level: int, posterior: Denoiser, backend: Backend, exclude: torch.Tensor | None
     ) -> GatedScore:
         """Return the smoothed score of one noise level; see `Smoothing`."""
         offsets, weights = self.nodes(level)
@@ -158,7 +158,7 @@ class GatedScore:
 
     Parameters
     ----------
-    posterior : Posterior
+    posterior : Denoiser
         The data.
     log_masses : torch.Tensor of shape (K,)
         Logarithms of the cells' masses.
@@ -178,7 +178,7 @@ class GatedScore:
     the same to rounding.
     """
 
-    posterior: Posterior
+    posterior: Denoiser
     log_masses: torch.Tensor
     means: torch.Tensor
     width: float

@@ -80,6 +80,9 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         lies in the user's own, "euclidean" ones.
     background : float or "auto", default="auto"
         Weight of a wide kernel density estimate mixed to the model; see SmoothedScoreDiffusion.
+    base : {"points", "parzen"}, ManifoldParzen, mixture or list, default=None
+        The law whose score is smoothed, in place of the training rows; see SmoothedScoreDiffusion.
+        Tangents are learned from the rows all the same.
     noise : {"ve", "ou"} or NoiseProcess, default="ve"
         The forward process; see SmoothedScoreDiffusion.
     node_rule : {"sobol", "gauss-hermite", "monte-carlo", "fresh"}, default="sobol"
@@ -144,6 +147,8 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
     node_error_ : float
         Estimate of what finitely many nodes change the log-density of a row by, in nats; see
         SmoothedScoreDiffusion. NaN where log-densities cannot be computed.
+    base_ : GaussianComponents or None
+        The components of the base, in coordinates of the hull.
     points_ : ndarray of shape (n_points, n_features)
         Distinct training rows of positive weight; with `shards`, those of this process.
     weights_ : ndarray of shape (n_points,)
@@ -219,6 +224,7 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         push: str = "translated",
         metric: Any = "auto",
         background: float | str = "auto",
+        base: Any = None,
         noise: str | NoiseProcess = "ve",
         node_rule: str = "sobol",
         n_nodes: int | str = "auto",
@@ -240,6 +246,7 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
             sigma,
             metric=metric,
             background=background,
+            base=base,
             noise=noise,
             node_rule=node_rule,
             n_nodes=n_nodes,

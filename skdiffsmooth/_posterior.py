@@ -22,7 +22,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 
@@ -30,7 +30,7 @@ from ._direct import direct_moments
 from ._points import GROUP, Points, exp_, log_weight_of_others, slices
 from ._shards import ONE_PROCESS, Pairs, Shards
 
-__all__ = ["Moments", "Nodes", "Posterior", "SingleMoments"]
+__all__ = ["Denoiser", "Moments", "Nodes", "Posterior", "SingleMoments"]
 
 # Elements of a tile's widest matrix: enough work to pay for starting threads, small enough that what
 # one operation makes is still in the cache for the next (of 2^15 to 2^20, the largest was fastest).
@@ -116,6 +116,50 @@ class SingleMoments(NamedTuple):
     trace: torch.Tensor
     log_density: torch.Tensor
     along: torch.Tensor
+
+
+class Denoiser(Protocol):
+    """What score fields ask of a law seen through noise, be it points or a mixture of Gaussians.
+
+    With y a place, D(y) and Cov(y) are mean and covariance of the law's own draws given that noise of
+    variance v brought them there; p_v is the law of the places. Where the law is made of parts,
+    `exclude` names the one that each query does not see.
+    """
+
+    memory_limit: float
+
+    def log_density(
+        self, x: torch.Tensor, v: float, *, exclude: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return log p_v in nats, shape (B,)."""
+        ...
+
+    def moments(
+        self,
+        x: torch.Tensor,
+        v: float,
+        nodes: Nodes,
+        *,
+        trace: bool = False,
+        exclude: torch.Tensor | None = None,
+    ) -> Moments:
+        """Return D, tr Cov and log p_v, averaged over shifts of the queries."""
+        ...
+
+    def covariance_along(
+        self,
+        y: torch.Tensor,
+        v: float,
+        directions: torch.Tensor,
+        *,
+        exclude: torch.Tensor | None = None,
+    ) -> SingleMoments:
+        """Return D, tr Cov, log p_v and Cov times directions (B, r, j) of single queries."""
+        ...
+
+    def precision_at(self, v: float) -> torch.dtype:
+        """Return the precision in which queries at this noise are worth having."""
+        ...
 
 
 @dataclass(frozen=True)

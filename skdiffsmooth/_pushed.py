@@ -25,7 +25,7 @@ import torch
 from ._backend import Backend
 from ._nodes import NodeRule, default_n_nodes
 from ._points import slices
-from ._posterior import Nodes, Posterior
+from ._posterior import Denoiser, Nodes
 from .kernels import FrozenKernel, LinearShape
 from .manifolds import Manifold, SmoothManifold
 from .manifolds._base import project_with_derivative
@@ -69,7 +69,7 @@ class _PushedScore(ABC):
 
     Parameters
     ----------
-    posterior : Posterior
+    posterior : Denoiser
         The data.
     manifold : Manifold
         In the coordinates of the data; a smooth one, if divergences are asked for.
@@ -85,7 +85,7 @@ class _PushedScore(ABC):
         moves nearest points; None is the whole space.
     """
 
-    posterior: Posterior
+    posterior: Denoiser
     manifold: SmoothManifold
     nodes: Nodes
     exclude: torch.Tensor | None = None
@@ -229,7 +229,7 @@ class TranslatedScore(_PushedScore):
 
     Parameters
     ----------
-    posterior : Posterior
+    posterior : Denoiser
         The data.
     manifold : Manifold
         In the coordinates of the data; a smooth one, if divergences are asked for.
@@ -270,7 +270,7 @@ class LevelSetScore(_PushedScore):
 
     Parameters
     ----------
-    posterior : Posterior
+    posterior : Denoiser
         The data.
     manifold : Manifold
         In the coordinates of the data; a smooth one, if divergences are asked for.
@@ -366,7 +366,7 @@ def _divide(numerator: torch.Tensor, denominator: torch.Tensor) -> torch.Tensor:
 
 
 def _scores(
-    posterior: Posterior,
+    posterior: Denoiser,
     y: torch.Tensor,
     v: float,
     derivative: _Derivative | None,
@@ -469,7 +469,7 @@ class FrozenPush:
         return self.offsets.nodes(level)
 
     def field(
-        self, level: int, posterior: Posterior, backend: Backend, exclude: torch.Tensor | None
+        self, level: int, posterior: Denoiser, backend: Backend, exclude: torch.Tensor | None
     ) -> _PushedScore:
         """Return the smoothed score of one noise level; see `Smoothing`."""
         offsets, weights = self.nodes(level)

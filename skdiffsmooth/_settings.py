@@ -17,6 +17,7 @@ from .solvers import SOLVERS, Solver
 
 __all__ = [
     "resolve_background",
+    "resolve_base_scales",
     "resolve_kernel",
     "resolve_n_jobs",
     "resolve_n_nodes",
@@ -29,6 +30,12 @@ __all__ = [
     "resolve_tolerance",
     "scales_of_levels",
 ]
+
+# Over a mixture both are in units of the narrowest standard deviation of its components, and over
+# windows sigma is in units of their own bandwidth; docs/bases.md has the evidence.
+_BANDWIDTH_OF_NARROWEST = 0.3
+_SIGMA_OF_NARROWEST = 2.0
+_SIGMA_OF_WINDOWS = 1.0
 
 # Up to this many points every sum is over all of them; beyond, points closer than 0.2 noise scales
 # are merged, for time that hardly grows (docs/scaling.md has the errors).
@@ -205,6 +212,52 @@ def resolve_scales(
         # Without smoothing the leave-one-out bandwidth is the KDE's own best.
         smoothed = bandwidth == "auto" and scale != 0 and spread != 0
         bandwidth = (factors[0] if smoothed else 1.0) * reference
+    return bandwidth, scale
+
+
+def resolve_base_scales(
+    bandwidth: Any, sigma: Any, spread: float, own: Callable[[], float] | float
+) -> tuple[float, Sigma]:
+    """Turn `bandwidth` and `sigma` into numbers where a base lies under the smoothing.
+
+    Parameters
+    ----------
+    bandwidth, sigma : object
+        What the user passed.
+    spread : float
+        Standard deviation of the kernel along its widest direction, at sigma = 1.
+    own : callable or float
+        Returns the bandwidth of highest leave-one-out likelihood of the base alone, where its
+        components are rows; or the narrowest standard deviation of a mixture.
+
+    Returns
+    -------
+    bandwidth : float
+    sigma : float or callable
+    """
+    scale = resolve_sigma(sigma)
+    if isinstance(bandwidth, str):
+        check_choice("bandwidth", bandwidth, ("auto", "loo"), hint="Or pass a number > 0.")
+    else:
+        bandwidth = check_real("bandwidth", bandwidth, hint="It is in units of X.")
+        if scale is not None:
+            return bandwidth, scale
+    try:
+        if not callable(own) and bandwidth == "loo":
+            raise ValueError("the components of a mixture are not rows that could be left out")
+        reference = own() if callable(own) else own
+        if not reference > 0:
+            raise ValueError("the base has no width to measure them by")
+    except ValueError as error:
+        raise ValueError(
+            f"bandwidth={bandwidth!r} with sigma={sigma!r}: {error}; pass numbers, "
+            "bandwidth=<positive> and sigma=<zero or positive>, in units of X."
+        ) from error
+    if isinstance(bandwidth, str):
+        bandwidth = reference if callable(own) else _BANDWIDTH_OF_NARROWEST * reference
+    if scale is None:
+        factor = _SIGMA_OF_WINDOWS if callable(own) else _SIGMA_OF_NARROWEST
+        scale = factor * reference / (spread or 1.0)
     return bandwidth, scale
 
 

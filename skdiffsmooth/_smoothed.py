@@ -12,6 +12,7 @@ from ._hull import AffineHull
 from ._metric import candidate_metrics
 from ._selection import Metric
 from ._settings import resolve_kernel
+from .bases import resolve_base
 from .kernels import (
     GaussianKernel,
     Kernel,
@@ -42,17 +43,29 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         Noise left at the end of the reverse process, sqrt(v_eps), in units of X: what a KDE calls
         bandwidth. "loo" is the Gaussian KDE's bandwidth h of highest leave-one-out likelihood. "auto"
         is chosen with `sigma`, where that is "auto" too, from six pairs of multiples of h by the
-        model's own leave-one-out likelihood; elsewhere it is 0.85 h (h itself where sigma is 0).
+        model's own leave-one-out likelihood; elsewhere it is 0.85 h (h itself where sigma is 0). Over
+        windows (see `base`) both are the bandwidth of highest leave-one-out likelihood of the windows;
+        over a mixture "auto" is 0.3 of the narrowest standard deviation of its components, and there
+        is no "loo".
     sigma : float, callable or "auto", default="auto"
         Smoothing scale, in units of X (of the kernel's own shape, where that has units). 0 gives the
-        Gaussian KDE exactly; "auto" is chosen with `bandwidth`, and 1.5 h where that is given. Thin
+        Gaussian KDE (or the base) exactly; "auto" is chosen with `bandwidth`, and 1.5 h where that is
+        given; over a mixture twice its narrowest standard deviation, over windows their bandwidth. Thin
         manifolds in many dimensions like 3 h and more. Tune it by held-out likelihood, over ratios to
-        `bandwidth` of 1 to 5. A function of the noise scale
-        sqrt(v), such as ``skdiffsmooth.kernels.ProportionalScale(0.5)``, is asked at the bandwidth and
-        in the middle of each level.
+        `bandwidth` of 1 to 5. A function of the noise scale sqrt(v), such as
+        ``skdiffsmooth.kernels.ProportionalScale(0.5)``, is asked at the bandwidth and in the middle of
+        each level.
     kernel : {"gaussian", "uniform-ball", "temperature"} or Kernel, default="gaussian"
         What the score is averaged over; an object of `skdiffsmooth.kernels` for any other shape, such
         as ``AnisotropicGaussianKernel("data")``.
+    base : {"points", "parzen"}, ManifoldParzen, mixture or list, default=None
+        The law whose score is smoothed. None and "points": the training rows. "parzen", or a
+        `skdiffsmooth.bases.ManifoldParzen`: a Gaussian at each row, as wide as its neighbours lie. A
+        GaussianMixture or BayesianGaussianMixture of scikit-learn: used as it is where it is fitted,
+        at a cost that does not grow with the number of rows, and else a copy of it is fitted to them
+        (clones in a search are never fitted; a FrozenEstimator around it stays so). A list of
+        mixtures, or of (weight, mixture), is their mixture. At sigma = 0 the model is the base, each
+        covariance plus bandwidth^2. See docs/bases.md.
     metric : {"auto", "euclidean", "scaled", "whitened"}, float or array-like of shape \
             (n_features, n_features), default="auto"
         Linear coordinates in which noise and kernel are isotropic; all scales are in its units.
@@ -145,12 +158,15 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         Estimate of what finitely many nodes change the log-density of a row by: the root mean square
         over some noised rows, in nats, against twice as many other nodes. Errors of different rows
         largely cancel in a mean.
+    base_ : GaussianComponents or None
+        The components of the base, in coordinates of the hull.
     points_ : ndarray of shape (n_points, n_features)
         Distinct training rows of positive weight; with `shards`, those of this process.
     weights_ : ndarray of shape (n_points,)
         Their weights; they sum to one, with `shards` over all processes.
     hull_ : AffineHull
-        The affine hull of the points, in which the flow runs.
+        The affine hull of the points, in which the flow runs; the whole space where the base is a
+        mixture, whose components fill it.
     kernel_ : Smoothing
         The smoothing kernel in coordinates of the hull. Where it has nodes, ``kernel_.nodes(level)``
         gives them.
@@ -210,6 +226,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         kernel: str | Kernel = "gaussian",
         metric: Any = "auto",
         background: float | str = "auto",
+        base: Any = None,
         noise: str | NoiseProcess = "ve",
         node_rule: str = "sobol",
         n_nodes: int | str = "auto",
@@ -231,6 +248,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
             sigma,
             metric=metric,
             background=background,
+            base=base,
             noise=noise,
             node_rule=node_rule,
             n_nodes=n_nodes,
@@ -252,7 +270,13 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     def _reduced_kernel(
         self, points: np.ndarray, weights: np.ndarray, hull: AffineHull
     ) -> tuple[ReducedKernel, AffineHull, dict[str, Any]]:
-        return resolve_kernel(self.kernel).reduce(hull, points, weights), hull, {}
+        kernel = resolve_kernel(self.kernel)
+        if resolve_base(self.base) is not None and isinstance(kernel, TemperatureKernel):
+            raise ValueError(
+                f"kernel={self.kernel!r} cools the posterior weights of rows, and base={self.base!r} "
+                "has none; use a kernel with offsets, such as kernel='gaussian', or base=None."
+            )
+        return kernel.reduce(hull, points, weights), hull, {}
 
     def _candidate_metrics(self, points: np.ndarray) -> tuple[Metric, ...]:
         # A kernel with a shape of its own has it in the units that it was given in.

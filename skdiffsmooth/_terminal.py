@@ -77,6 +77,8 @@ def _invert(cumulated: np.ndarray, values: np.ndarray) -> np.ndarray:
 class EmpiricalTerminal:
     """The noised data themselves: a mixture of N(x_i, T I), exact at any terminal scale.
 
+    Over a base, whose components have covariances S_i, it is that of N(mu_i, S_i + T I).
+
     Parameters
     ----------
     schedule : ScoreSchedule
@@ -117,8 +119,11 @@ class EmpiricalTerminal:
         -------
         ndarray of shape (n, r)
         """
-        merged = self.schedule.hierarchy.at(self.scale)
-        points = draw_points(rng, *merged, n, self.schedule.shards)
+        if self.schedule.base is not None:
+            points = self.schedule.base.sample(rng, n)
+        else:
+            merged = self.schedule.hierarchy.at(self.scale)
+            points = draw_points(rng, *merged, n, self.schedule.shards)
         return points + self.scale * rng.standard_normal(points.shape)
 
 

@@ -19,7 +19,7 @@ from scipy.special import betaincinv, chdtr
 from ._backend import Backend
 from ._hull import AffineHull
 from ._nodes import NodeRule, default_n_nodes
-from ._posterior import Nodes, Posterior
+from ._posterior import Denoiser, Nodes
 from ._validation import check_choice, check_real, check_real_array
 from .scores import ScoreField, SmoothedScore, Smoothing, TemperedScore
 
@@ -246,7 +246,7 @@ class FrozenKernel:
         return scale * offsets, weights
 
     def field(
-        self, level: int, posterior: Posterior, backend: Backend, exclude: torch.Tensor | None
+        self, level: int, posterior: Denoiser, backend: Backend, exclude: torch.Tensor | None
     ) -> ScoreField:
         """Return the smoothed score of one noise level; see `Smoothing`."""
         offsets, weights = self.nodes(level)
@@ -281,7 +281,7 @@ class _FrozenTemperature:
     n_nodes: ClassVar[int] = 1
 
     def field(
-        self, level: int, posterior: Posterior, backend: Backend, exclude: torch.Tensor | None
+        self, level: int, posterior: Denoiser, backend: Backend, exclude: torch.Tensor | None
     ) -> ScoreField:
         return TemperedScore(posterior, float(self.scales[level]) ** 2, exclude)
 

@@ -9,8 +9,10 @@ import numpy as np
 import torch
 
 from ._backend import Backend
+from ._component_posterior import ComponentPosterior
+from ._components import GaussianComponents
 from ._hierarchy import PointHierarchy
-from ._posterior import Moments, Nodes, Posterior
+from ._posterior import Denoiser, Moments, Nodes, Posterior
 from ._shards import ONE_PROCESS, Shards
 from .noise import NoiseLevels
 
@@ -81,7 +83,7 @@ class Smoothing(Protocol):
         ...
 
     def field(
-        self, level: int, posterior: Posterior, backend: Backend, exclude: torch.Tensor | None
+        self, level: int, posterior: Denoiser, backend: Backend, exclude: torch.Tensor | None
     ) -> ScoreField:
         """Return the field of one noise level, the same at every call."""
         ...
@@ -97,7 +99,7 @@ class SmoothedScore:
 
     Parameters
     ----------
-    posterior : Posterior
+    posterior : Denoiser
         The data.
     nodes : Nodes
         The kernel's quadrature rule; a single zero node gives the empirical score itself.
@@ -107,7 +109,7 @@ class SmoothedScore:
         The nodes' mean, where it is not zero.
     """
 
-    posterior: Posterior
+    posterior: Denoiser
     nodes: Nodes
     exclude: torch.Tensor | None = None
     mean: torch.Tensor | None = None
@@ -192,7 +194,7 @@ class TemperedScore:
 
     Parameters
     ----------
-    posterior : Posterior
+    posterior : Denoiser
         The data.
     variance : float
         Noise variance below which weights stay as they are.
@@ -200,7 +202,7 @@ class TemperedScore:
         Index of the point that each query does not see.
     """
 
-    posterior: Posterior
+    posterior: Denoiser
     variance: float
     exclude: torch.Tensor | None = None
 
@@ -295,6 +297,8 @@ class ScoreSchedule:
         Index of the point that each query does not see.
     shards : Shards, default=ONE_PROCESS
         Where the other points are, if these are not all.
+    base : GaussianComponents, optional
+        The law whose score is smoothed, in place of the points.
     """
 
     def __init__(
@@ -306,6 +310,7 @@ class ScoreSchedule:
         memory_limit: float,
         exclude: torch.Tensor | None = None,
         shards: Shards = ONE_PROCESS,
+        base: GaussianComponents | None = None,
     ) -> None:
         self.levels = levels
         self.hierarchy = hierarchy
@@ -314,7 +319,8 @@ class ScoreSchedule:
         self.memory_limit = memory_limit
         self.exclude = exclude
         self.shards = shards
-        self._unmerged: Posterior | None = None
+        self.base = base
+        self._unmerged: Denoiser | None = None
         self._last: tuple[int, ScoreField] | None = None
 
     def at(self, level: int) -> ScoreField:
@@ -351,7 +357,7 @@ class ScoreSchedule:
             return self.at(level)
         return self._field(level, scale)
 
-    def posterior_at(self, scale: float) -> Posterior:
+    def posterior_at(self, scale: float) -> Denoiser:
         """Return the data as they may be merged at a noise scale.
 
         Parameters
@@ -361,8 +367,13 @@ class ScoreSchedule:
 
         Returns
         -------
-        Posterior
+        Denoiser
         """
+        if self.base is not None:
+            if self._unmerged is None:
+                limit = self.memory_limit
+                self._unmerged = ComponentPosterior(self.base, self.backend, memory_limit=limit)
+            return self._unmerged
         points, weights = self.hierarchy.at(scale)
         # All processes must make a posterior anew, which takes exchanges, or none.
         merged = self.shards.largest(points is not self.hierarchy.points)

@@ -29,6 +29,7 @@ from sklearn.utils.estimator_checks import (
 )
 
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
+from skdiffsmooth.bases import ManifoldParzen
 from skdiffsmooth.compose import (
     DensityClassifier,
     DensityOutlierDetector,
@@ -80,6 +81,13 @@ FIXED = {
         0.3, 0.5, manifold=AffineSubspace([[1.0, 2.0, 3.0]], [0.5]), **COARSE
     ),
 }
+# Models that need more rows than they have neighbours.
+BASED = {
+    "smoothed-windows": SmoothedScoreDiffusion(0.3, 0.5, base=ManifoldParzen(5, 1), **COARSE),
+    "adapted-windows": ManifoldAdaptedDiffusion(
+        0.3, 0.5, base=ManifoldParzen(5, 1), n_components=1, **COARSE
+    ),
+}
 # Models that look for their scales themselves.
 AUTO = {
     "kde-loo": KDESampler("loo"),
@@ -129,7 +137,7 @@ def pick(names):
 
 
 every_class = pytest.mark.parametrize("cls", CLASSES)
-every_model = models(FIXED, AUTO, STOCHASTIC)
+every_model = models(FIXED, BASED, AUTO, STOCHASTIC)
 # For laws that look at the whole of a model but not at its details.
 typical_model = models(
     pick(ONE_OF_EACH),

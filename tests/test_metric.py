@@ -226,6 +226,8 @@ def test_shapes_with_units_and_known_manifolds_stay_in_the_users_coordinates():
         ({"metric": np.diag([1, 1, 0])}, ValueError, "positive definite"),
         ({"metric": np.triu(np.ones((3, 3)))}, ValueError, "not symmetric"),
         ({"metric": np.full((3, 3), np.nan)}, ValueError, "NaN or infinite"),
+        ({"metric": "scaled", "base": "parzen"}, ValueError, "takes neither metric='scaled'"),
+        ({"background": 0.1, "base": "parzen"}, ValueError, "nor background=0.1"),
         ({"background": 1.0}, ValueError, "background=1.0 is out of range"),
         ({"background": -0.1}, ValueError, "background=-0.1 is out of range"),
         ({"background": "wide"}, ValueError, "background='wide' is not known"),

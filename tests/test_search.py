@@ -133,6 +133,7 @@ def test_samples_and_scores_are_those_of_the_best_estimator():
         ({"estimator": SmoothedScoreDiffusion}, TypeError, "expected a SmoothedScoreDiffusion"),
         ({"estimator": quick(shards="distributed")}, ValueError, "cannot be left out"),
         ({"estimator": quick(solver="euler-maruyama")}, ValueError, "solver='euler-maruyama'"),
+        ({"estimator": quick(base="parzen")}, ValueError, "use GridSearchCV over bandwidth"),
         ({"bandwidths": [0.0]}, ValueError, "bandwidths=0.0 is out of range"),
         ({"bandwidths": []}, ValueError, "bandwidths is empty"),
         ({"sigmas": [-1]}, ValueError, "sigmas=-1.0 is out of range"),

@@ -19,6 +19,7 @@ from .._metric import check_metric
 from .._selection import DEFAULT_FACTORS, Comparison, Factors, Settings
 from .._smoothed import SmoothedScoreDiffusion
 from .._validation import check_integer, check_real, check_real_array
+from ..bases import resolve_base
 
 __all__ = ["SmoothedScoreDiffusionCV"]
 
@@ -283,6 +284,11 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
             raise ValueError(
                 f"estimator has shards={estimator.shards!r}, whose rows cannot be left out; search on "
                 "a subsample with shards=None, and fit the shards with the numbers found."
+            )
+        if resolve_base(estimator.base) is not None:
+            raise ValueError(
+                f"estimator has base={estimator.base!r}, whose rows cannot be left out; use "
+                "GridSearchCV over bandwidth and sigma."
             )
         return clone(estimator)
 
