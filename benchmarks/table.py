@@ -31,6 +31,7 @@ from sklearn.model_selection import KFold
 
 import skdiffsmooth
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
+from skdiffsmooth.compose import DensityStacking
 from skdiffsmooth.model_selection import SmoothedScoreDiffusionCV
 
 _HERE = Path(__file__).parent
@@ -68,6 +69,36 @@ class Tuned(SmoothedScoreDiffusionCV):
         return self.best_params_
 
 
+@functools.lru_cache(maxsize=1)
+def _family(data, shape):
+    return DensityStacking().fit(np.frombuffer(data).reshape(shape))
+
+
+class FamilyStack(BaseEstimator):
+    """DensityStacking of this package's own densities, by one call."""
+
+    def fit(self, X, y=None):
+        # Fitted once for both classes: their members are the same.
+        self.model_ = _family(np.ascontiguousarray(X).tobytes(), X.shape)
+        shares = zip(self.model_.named_estimators_, self.model_.weights_, strict=True)
+        self.chosen_ = {name: round(share, 2) for name, share in shares if share > 0.005}
+        return self
+
+    def score_samples(self, X):
+        return self.model_.score_samples(X)
+
+
+class FamilyBest(FamilyStack):
+    """The same with combine="best": one model, chosen by the log-likelihood of held-out rows."""
+
+    def fit(self, X, y=None):
+        stack = _family(np.ascontiguousarray(X).tobytes(), X.shape)
+        place = int(stack.oof_log_density_.mean(axis=0).argmax())
+        self.chosen_ = list(stack.named_estimators_)[place]
+        self.model_ = stack.estimators_[place]
+        return self
+
+
 class SameMetricKDE(BaseEstimator):
     """The leave-one-out-tuned KDE in the metric that the untouched model chooses."""
 
@@ -103,6 +134,8 @@ METHODS = {
     "KDE same metric": Method(SameMetricKDE, member=False),
     "smoothed": Method(Untouched, version="3"),
     "tuned": Method(Tuned, version="3"),
+    "auto": Method(FamilyBest, member=False),
+    "family": Method(FamilyStack, member=False),
     "manifold": Method(ManifoldAdaptedDiffusion, version="3", member=False),
 }
 MEMBERS = [name for name, method in METHODS.items() if method.member]

@@ -404,7 +404,9 @@ def test_members_are_parameters():
     assert params["a__bandwidth"] == 0.5
     assert params["b__n_components"] == 2
     assert params["a"] is model.estimators[0][1]
-    assert set(model.get_params(deep=False)) == {"estimators", "cv", "n_jobs"}
+    assert set(model.get_params(deep=False)) == {
+        *["estimators", "cv", "combine", "time_limit", "n_jobs"]
+    }
     model.set_params(a__bandwidth=0.7, b="drop", cv=3)
     assert model.estimators[0][1].bandwidth == 0.7
     assert model.estimators[1] == ("b", "drop")
@@ -570,3 +572,73 @@ def test_a_fit_that_fails_leaves_the_old_one_whole():
     after = {name: value for name, value in vars(model).items() if name.endswith("_")}
     assert before.keys() == after.keys()
     assert all(after[name] is before[name] for name in before)
+
+
+# ------------------------------------------------------------------- the family, one, and a limit
+
+
+@pytest.fixture(scope="module")
+def family():
+    rng = np.random.RandomState(0)
+    X = np.vstack([rng.normal(size=(30, 2)), [5.0, 0.0] + 0.3 * rng.normal(size=(20, 2))])
+    return X, DensityStacking(cv=2).fit(X)
+
+
+def test_without_members_it_mixes_the_densities_of_this_package(family):
+    _, stack = family
+    names = list(stack.named_estimators_)
+    assert names[0] == "smoothed"
+    # 25 of 50 rows a fold and five rows a component: 4 components are the most.
+    assert [name for name in names if "mixture" in name] == [f"mixture-{k}" for k in (1, 2, 4)]
+    assert names[-2:] == ["windows", "whitened-windows"]
+    # The optimum of a mixture is not below any member, up to the gap that is certified.
+    held_out = logsumexp(stack.oof_log_density_ + np.log(stack.weights_ + 1e-300), axis=1).mean()
+    assert held_out >= stack.oof_log_density_.mean(axis=0).max() - 1e-7
+    assert stack.sample(7, random_state=0).shape == (7, 2)
+
+
+def test_units_do_not_matter_to_the_family(family):
+    X, stack = family
+    units = np.array([1e3, 1e-2])
+    changed = DensityStacking(cv=2).fit(X * units)
+    # EM stops at 1e-3 nats, at another iterate where rounding differs: weights move by hundredths.
+    shifted = changed.score_samples(X * units) + np.log(units).sum()
+    assert abs(np.mean(shifted - stack.score_samples(X))) < 0.05
+
+
+def test_the_best_member_alone_where_one_model_is_wanted():
+    X = np.random.RandomState(0).normal(size=(60, 1))
+    members = [("narrow", KDESampler(0.01)), ("right", KDESampler(0.4)), ("wide", KDESampler(5.0))]
+    best = DensityStacking(members, combine="best").fit(X)
+    np.testing.assert_array_equal(best.weights_, [0, 1, 0])
+    expected = KDESampler(0.4).fit(X).score_samples(X)
+    np.testing.assert_allclose(best.score_samples(X), expected, rtol=1e-12)
+
+
+def test_members_are_not_begun_after_the_time_limit():
+    X = np.random.RandomState(0).normal(size=(40, 1))
+    members = [("a", KDESampler(0.4)), ("b", KDESampler(0.5)), ("c", KDESampler(0.6))]
+    with pytest.warns(UserWarning, match="after 1 of 3 members; not tried: b, c"):
+        stack = DensityStacking(members, time_limit=1e-9).fit(X)
+    assert list(stack.named_estimators_) == ["a"]
+    assert len(DensityStacking(members, time_limit=1e9).fit(X).estimators_) == 3
+
+
+def test_weights_leave_mixtures_out_of_the_family():
+    X = np.random.RandomState(0).normal(size=(20, 1))
+    stack = DensityStacking(cv=2).fit(X, sample_weight=np.ones(20))
+    assert not [name for name in stack.named_estimators_ if "mixture" in name]
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "message"),
+    [
+        ({"combine": "vote"}, ValueError, "combine='vote' is not known"),
+        ({"time_limit": 0}, ValueError, "time_limit=0 is out of range"),
+        ({"time_limit": "1h"}, TypeError, "time_limit='1h' has type str"),
+        ({"cv": "prefit"}, ValueError, "no list of members"),
+    ],
+)
+def test_bad_settings_of_the_family_are_named(params, error, message):
+    with pytest.raises(error, match=message):
+        DensityStacking(**params).fit(np.random.RandomState(0).normal(size=(20, 1)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from typing import Any
 
@@ -14,6 +15,8 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from .._base import DensityEstimatorMixin
+from .._validation import check_choice, check_real
+from ._family import density_family
 from ._members import (
     TrainingRows,
     as_given,
@@ -43,20 +46,29 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
 
     Parameters
     ----------
-    estimators : list of (str, estimator)
+    estimators : list of (str, estimator), default=None
         The members, with a name each: whatever has `fit` and `score_samples` with log-densities, from
         here or elsewhere (KernelDensity, GaussianMixture). "drop" in the place of an estimator leaves
         it out. A broad member, such as a GaussianMixture of one component, is a background for rows
-        that are far from all others.
+        that are far from all others. None is the family of this package: smoothed rows, smoothed
+        Gaussian mixtures of 1 to 32 components (the mean of eight restarts each) and manifold Parzen
+        windows; those that fail on X are left out, with a warning, and mixtures where there are
+        weights. Add a ManifoldAdaptedDiffusion where rows lie on a curved sheet.
     cv : int, cross-validation splitter, iterable of (train, test) or "prefit", default=5
         How rows are held out. A number makes so many shuffled folds, the same at every fit, in which
         equal rows stay together: beside its copy a held-out row would say nothing. A splitter, such
         as a KFold in the order of time, or its splits, such as ``list(GroupKFold().split(X,
         groups=...))``, is taken as it is. "prefit" takes the members as they are, fitted before, and
         learns the weights from the rows of `fit`, which must be new to the members. None is 5.
+    combine : {"mixture", "best"}, default="mixture"
+        Whether to mix the members, or to keep the one that held-out rows like best: a single model
+        where that is wanted.
+    time_limit : float or None, default=None
+        Seconds after which no further member is tried, in the order of `estimators`; one at least
+        is. Which members that leaves depends on the machine; a warning names those left out.
     n_jobs : int or None, default=None
-        Over how many joblib workers the fits are spread, one for each member and fold. None is one,
-        or what a ``joblib.parallel_config`` says; -1 is all cores.
+        Over how many joblib workers the folds of a member are spread. None is one, or what a
+        ``joblib.parallel_config`` says; -1 is all cores.
 
     Attributes
     ----------
@@ -114,9 +126,19 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
     (3, 1)
     """
 
-    def __init__(self, estimators: Any, *, cv: Any = 5, n_jobs: int | None = None) -> None:
+    def __init__(
+        self,
+        estimators: Any = None,
+        *,
+        cv: Any = 5,
+        combine: str = "mixture",
+        time_limit: float | None = None,
+        n_jobs: int | None = None,
+    ) -> None:
         self.estimators = estimators
         self.cv = cv
+        self.combine = combine
+        self.time_limit = time_limit
         self.n_jobs = n_jobs
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -192,10 +214,20 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         ConvergenceWarning
             If the weights are not within 1e-8 nats a row of the optimum.
         """
-        members = self._check_members()
+        check_choice("combine", self.combine, ("best", "mixture"))
+        if self.time_limit is not None:
+            check_real("time_limit", self.time_limit, hint="It is in seconds; None is no limit.")
         rows = TrainingRows.of(X, sample_weight, self)
-        labels = [f"member {name!r}" for name, _ in members]
-        labelled = list(zip(labels, [estimator for _, estimator in members], strict=True))
+        folds = []
+        if not isinstance(self.cv, str):
+            folds = rows.folds(5 if self.cv is None else self.cv)
+        if self.estimators is None and folds:
+            n_rows = min(len(np.unique(rows.group[train])) for train, _ in folds)
+            n_features = rows.points.shape[1]
+            members = density_family(n_rows, n_features, weighted=sample_weight is not None)
+        else:
+            members = self._check_members()
+        labelled = [(f"member {name!r}", estimator) for name, estimator in members]
         if isinstance(self.cv, str):
             if self.cv != "prefit":
                 raise ValueError(
@@ -208,14 +240,15 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
                 [log_density_of(label, estimator, rows.given) for label, estimator in labelled]
             )
         else:
-            log_density = out_of_fold(
-                labelled, rows, rows.folds(5 if self.cv is None else self.cv), self.n_jobs
-            )
+            members, log_density = self._scored(members, rows, folds)
             fitted = Parallel(n_jobs=self.n_jobs)(
-                delayed(fit_member)(label, clone(estimator), rows.given, rows.weight)
-                for label, estimator in labelled
+                delayed(fit_member)(f"member {name!r}", clone(estimator), rows.given, rows.weight)
+                for name, estimator in members
             )
-        weights = _optimal_weights(log_density, rows.weight)
+        if self.combine == "best":
+            weights = _best_only(log_density, rows.weight)
+        else:
+            weights = _optimal_weights(log_density, rows.weight)
         self._set_fitted(
             X,
             weights_=weights,
@@ -287,6 +320,40 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
                     drawn.append(draw(estimator, int(count), rng))
         return np.concatenate(drawn)[rng.permutation(n)]
 
+    def _scored(
+        self,
+        members: list[tuple[str, Any]],
+        rows: TrainingRows,
+        folds: list[tuple[np.ndarray, np.ndarray]],
+    ) -> tuple[list[tuple[str, Any]], np.ndarray]:
+        """Return the members that could be tried, and what each says of rows it has not seen."""
+        began = time.perf_counter()
+        kept, late = [], []
+        columns: list[np.ndarray] = []
+        for name, estimator in members:
+            elapsed = time.perf_counter() - began
+            if columns and self.time_limit is not None and elapsed > self.time_limit:
+                late.append(name)
+                continue
+            labelled = [(f"member {name!r}", estimator)]
+            try:
+                columns.append(out_of_fold(labelled, rows, folds, self.n_jobs)[:, 0])
+            except ValueError as error:
+                # Nobody asked for this one by name, and the others may do.
+                if self.estimators is not None or name == members[0][0]:
+                    raise
+                warnings.warn(f"left out: {error}", UserWarning, stacklevel=3)
+                continue
+            kept.append((name, estimator))
+        if late:
+            warnings.warn(
+                f"time_limit={self.time_limit:g} s was over after {len(kept)} of {len(members)} "
+                f"members; not tried: {', '.join(late)}. Raise it, or put first what matters most.",
+                UserWarning,
+                stacklevel=3,
+            )
+        return kept, np.column_stack(columns)
+
     def _check_members(self) -> list[tuple[str, Any]]:
         """Return the members that are not dropped."""
         pairs = _pairs(self.estimators)
@@ -319,6 +386,15 @@ def _pairs(estimators: Any) -> list[tuple[str, Any]]:
     pairs = [tuple(pair) for pair in estimators if isinstance(pair, list | tuple)]
     is_named = [len(pair) == 2 and isinstance(pair[0], str) for pair in pairs]
     return pairs if len(pairs) == len(estimators) and all(is_named) else []
+
+
+def _best_only(log_density: np.ndarray, row_weight: np.ndarray | None) -> np.ndarray:
+    """Give all weight to the member under which the rows are likeliest, the first of equal ones."""
+    # A row that nobody reaches tells nothing; one that some do not reach tells against these.
+    reached = log_density.max(axis=1) > -np.inf
+    share = None if row_weight is None else row_weight[reached] / row_weight.max()
+    likelihood = np.average(log_density[reached], axis=0, weights=share)
+    return (np.arange(log_density.shape[1]) == likelihood.argmax()).astype(float)
 
 
 def _optimal_weights(log_density: np.ndarray, row_weight: np.ndarray | None) -> np.ndarray:
