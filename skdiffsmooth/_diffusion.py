@@ -7,7 +7,8 @@ import numbers
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Literal, overload
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple, overload
 
 import joblib
 import numpy as np
@@ -20,6 +21,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._backend import Backend
 from ._base import DensityEstimatorMixin, check_seed
+from ._comparison import choose_settings
 from ._components import GaussianComponents
 from ._conditional import (
     Conditional,
@@ -30,11 +32,12 @@ from ._conditional import (
 )
 from ._hierarchy import PointHierarchy
 from ._hull import AffineHull
-from ._metric import check_metric, fit_metric
+from ._metric import LinearMetric, check_metric, fit_metric
 from ._node_error import enough_nodes
 from ._nodes import NodeRule
-from ._selection import DEFAULT_FACTORS, Metric, Settings, choose_settings, mixed
+from ._selection import DEFAULT_FACTORS, Factors, Metric, Settings, mixed
 from ._settings import (
+    Sigma,
     resolve_background,
     resolve_base_scales,
     resolve_n_jobs,
@@ -49,7 +52,7 @@ from ._settings import (
 )
 from ._shards import Shards, resolve_shards
 from ._terminal import EmpiricalTerminal, GaussianTerminal, TerminalLaw
-from ._validation import check_choice, check_integer, check_real
+from ._validation import check_choice, check_integer, check_real, merge_duplicates
 from .bandwidth import gaussian_leave_one_out, weight_of_others
 from .bases import base_components, base_reference, resolve_base
 from .kernels import FrozenKernel, ReducedKernel
@@ -68,6 +71,41 @@ _NO_DERIVATIVE = (
 
 # Width of the background, in bandwidths; docs/defaults.md has the evidence.
 _WIDE = 4.0
+
+
+class _Numbers(NamedTuple):
+    """Parameters that were checked, and what was made of them."""
+
+    backend: Backend
+    memory_limit: float
+    n_levels: int
+    steps_per_level: int
+    rule: NodeRule  # of no nodes where their number is to be found out
+    terminal: str
+
+    @property
+    def seed(self) -> int:
+        """Seed of the nodes."""
+        return self.rule.seed
+
+
+class Geometry(NamedTuple):
+    """Data in the coordinates in which the flow runs, and the kernel there: all but the scales."""
+
+    points: np.ndarray
+    weights: np.ndarray
+    shards: Shards
+    metric: LinearMetric
+    hull: AffineHull
+    coordinates: np.ndarray
+    kernel: ReducedKernel
+    base: GaussianComponents | None
+    learned: dict[str, Any]
+
+    @property
+    def unit(self) -> float:
+        """Standard deviation of the kernel along its widest direction, at sigma = 1."""
+        return self.kernel.spread or 1.0
 
 
 class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
@@ -179,111 +217,17 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         shards = self._resolve_shards()
         points, weights = shards.together(self._check_training, X, sample_weight)
         weights = shards.normalize(weights, X, sample_weight)
-        backend = Backend.from_params(self.device, self.dtype)
-        memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
-        n_levels = check_integer("n_levels", self.n_levels)
-        n_steps = check_integer("n_steps", self.n_steps)
-        resolve_solver(self.solver)
-        resolve_n_jobs(self.n_jobs)
-        resolve_tolerance(self.tolerance, 1, False)
-        resolve_noise(self.noise, 1.0)
-        check_metric(self.metric, points.shape[1])
-        resolve_background(self.background)
-        node_rule = resolve_node_rule(self.node_rule)
-        n_nodes = resolve_n_nodes(self.n_nodes, node_rule)
-        terminal = check_choice("terminal", self.terminal, ("empirical", "gaussian"))
-        random_state = self.random_state
-        if isinstance(random_state, np.random.RandomState):
-            seed = int(random_state.randint(2**31))
-        else:
-            seed = 0 if random_state is None else check_seed(random_state)
-
-        self._check_same(shards, "parameters, or numbers of features,", points.shape[1], seed)
+        numbers = self._checked_numbers(points.shape[1])
+        self._check_same(
+            shards, "parameters, or numbers of features,", points.shape[1], numbers.seed
+        )
         chosen = self._chosen_settings(points, weights)
-        metric = fit_metric(chosen.metric, points, weights, shards)
-        measured = metric.to_metric(points)
-        hull = metric.hull_of(measured, shards)
-        base, hull = self._base_law(measured, weights, hull, len(X), sample_weight, seed)
-        kernel, hull, learned = self._reduced_kernel(measured, weights, hull)
-        base = None if base is None else base.within(hull)
-        coordinates, _ = hull.split(measured)
-        widest = _largest_variance(coordinates, weights, shards)
-        noise = resolve_noise(self.noise, widest)
-        if base is None:
-            bandwidth, sigma = resolve_scales(
-                self.bandwidth,
-                self.sigma,
-                kernel.spread,
-                lambda: gaussian_leave_one_out(
-                    coordinates, weights, hull.codimension, backend, memory_limit
-                ),
-                chosen.factors,
-            )
-        else:
-            own = base_reference(self.base, base, coordinates, weights, hull.codimension)
-            bandwidth, sigma = resolve_base_scales(self.bandwidth, self.sigma, kernel.spread, own)
-        finest = sigma(bandwidth) if callable(sigma) else sigma
-        terminal_scale = resolve_terminal_scale(
-            self.terminal_scale, math.sqrt(widest), bandwidth, finest * kernel.spread
+        geometry = self._geometry(
+            chosen.metric, points, weights, shards, numbers, len(X), sample_weight is not None
         )
-        if node_rule == "fresh":
-            # Every step is a level of its own, with its own draws.
-            n_levels = max(n_levels, n_steps)
-        levels = NoiseLevels(bandwidth, terminal_scale, n_levels)
-        asked, scales = scales_of_levels(sigma, noise, levels)
-        is_smoothed = bool(scales.any())
-        self._check_scales(kernel, coordinates, bandwidth, scales)
-        if not is_smoothed and terminal == "empirical":
-            # The unsmoothed flow leads from p_T to p_eps whatever T is: the identity, from p_eps.
-            levels = NoiseLevels(bandwidth, bandwidth, n_levels)
-        hierarchy = PointHierarchy.of(
-            coordinates,
-            weights,
-            # Components are not merged.
-            0.0
-            if base is not None
-            else resolve_tolerance(self.tolerance, shards.total(len(points)), is_smoothed),
-            bandwidth,
-        )
-
-        backend = _roomy(backend, hierarchy, levels)
-
-        def schedule(rule: NodeRule) -> ScoreSchedule:
-            frozen = kernel.freeze(scales, rule)
-            return ScoreSchedule(
-                levels, hierarchy, frozen, backend, memory_limit, shards=shards, base=base
-            )
-
-        # Finds out now, and not at the first query, whether a tile fits.
-        rule = NodeRule(node_rule, n_nodes or kernel.n_nodes, seed)
-        schedule(rule).posterior_at(bandwidth)
-        error = 0.0
-        if is_smoothed and kernel.rank:
-            rule, error = enough_nodes(schedule, rule, is_fixed=n_nodes is not None)
-        smoothing = kernel.freeze(scales, rule)
-        steps_per_level = math.ceil(n_steps / n_levels)
-        self._set_fitted(
-            X,
-            points_=points,
-            weights_=weights,
-            metric_=chosen.metric,
-            background_=chosen.background,
-            coordinates_=metric,
-            hull_=hull,
-            base_=base,
-            bandwidth_=bandwidth,
-            sigma_=asked if callable(sigma) else sigma,
-            kernel_=smoothing,
-            n_nodes_=smoothing.n_nodes,
-            node_error_=error,
-            noise_=noise,
-            terminal_=terminal,
-            noise_levels_=levels,
-            hierarchy_=hierarchy,
-            shards_=self.shards,
-            n_steps_=n_levels * steps_per_level,
-            **learned,
-        )
+        bandwidth, sigma = self._resolved_scales(geometry, numbers, chosen.factors)
+        frozen = self._frozen(geometry, numbers, bandwidth, sigma)
+        self._set_fitted(X, metric_=chosen.metric, background_=chosen.background, **frozen)
         return self
 
     @overload
@@ -593,27 +537,182 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         within = field.log_density(x, self.bandwidth_**2)
         return -schedule.backend.array(within) - self._beside_flow(residual, self.bandwidth_)
 
-    def _base_law(
+    def _checked_numbers(self, n_features: int) -> _Numbers:
+        """Check the parameters that do not depend on the data, but for their number of features."""
+        resolve_solver(self.solver)
+        resolve_n_jobs(self.n_jobs)
+        resolve_tolerance(self.tolerance, 1, False)
+        resolve_noise(self.noise, 1.0)
+        resolve_background(self.background)
+        check_metric(self.metric, n_features)
+        node_rule = resolve_node_rule(self.node_rule)
+        n_levels = check_integer("n_levels", self.n_levels)
+        n_steps = check_integer("n_steps", self.n_steps)
+        if node_rule == "fresh":
+            # Every step is a level of its own, with its own draws.
+            n_levels = max(n_levels, n_steps)
+        random_state = self.random_state
+        if isinstance(random_state, np.random.RandomState):
+            seed = int(random_state.randint(2**31))
+        else:
+            seed = 0 if random_state is None else check_seed(random_state)
+        return _Numbers(
+            Backend.from_params(self.device, self.dtype),
+            check_real("memory_limit", self.memory_limit, hint="It is in MiB."),
+            n_levels,
+            math.ceil(n_steps / n_levels),
+            NodeRule(node_rule, resolve_n_nodes(self.n_nodes, node_rule) or 0, seed),
+            check_choice("terminal", self.terminal, ("empirical", "gaussian")),
+        )
+
+    def _geometry(
         self,
+        metric: Metric,
         points: np.ndarray,
         weights: np.ndarray,
-        hull: AffineHull,
+        shards: Shards,
+        numbers: _Numbers,
         n_samples: int,
-        sample_weight: Any,
-        seed: int,
-    ) -> tuple[GaussianComponents | None, AffineHull]:
-        """Return the law that is smoothed in place of the rows, if any, and a hull that holds it."""
+        is_weighted: bool,
+    ) -> Geometry:
+        """Return the data in the coordinates in which the flow runs, and the kernel there."""
+        linear = fit_metric(metric, points, weights, shards)
+        measured = linear.to_metric(points)
+        hull = linear.hull_of(measured, shards)
         base = resolve_base(self.base)
-        if base is None:
-            return None, hull
-        if self.shards is not None:
-            raise ValueError(
-                f"base={self.base!r} cannot be combined with shards={self.shards!r}, whose sums are "
-                "over rows; leave base at None."
+        law = None
+        if base is not None:
+            if self.shards is not None:
+                raise ValueError(
+                    f"base={self.base!r} cannot be combined with shards={self.shards!r}, whose sums "
+                    "are over rows; leave base at None."
+                )
+            law = base_components(base, measured, weights, n_samples, is_weighted, numbers.seed)
+            # Windows keep to the hull of the rows; the components of a fitted mixture fill the space.
+            hull = hull.joined(None) if law.floors.any() else hull
+        kernel, hull, learned = self._reduced_kernel(measured, weights, hull)
+        coordinates, _ = hull.split(measured)
+        law = None if law is None else law.within(hull)
+        return Geometry(points, weights, shards, linear, hull, coordinates, kernel, law, learned)
+
+    def _resolved_scales(
+        self, geometry: Geometry, numbers: _Numbers, factors: Factors
+    ) -> tuple[float, Sigma]:
+        """Return bandwidth and smoothing scale, in units of the metric."""
+        given, spread = (self.bandwidth, self.sigma), geometry.kernel.spread
+        if geometry.base is None:
+            return resolve_scales(
+                *given, spread, lambda: self._leave_one_out_bandwidth(geometry, numbers), factors
             )
-        law = base_components(base, points, weights, n_samples, sample_weight is not None, seed)
-        # Windows keep to the hull of the rows; the components of a fitted mixture fill the space.
-        return law, hull.joined(None) if law.floors.any() else hull
+        own = base_reference(
+            self.base,
+            geometry.base,
+            geometry.coordinates,
+            geometry.weights,
+            geometry.hull.codimension,
+        )
+        return resolve_base_scales(*given, spread, own)
+
+    def _leave_one_out_bandwidth(self, geometry: Geometry, numbers: _Numbers) -> float:
+        """Return the bandwidth at which the Gaussian KDE has its highest leave-one-out likelihood."""
+        return gaussian_leave_one_out(
+            geometry.coordinates,
+            geometry.weights,
+            geometry.hull.codimension,
+            numbers.backend,
+            numbers.memory_limit,
+        )
+
+    def _geometry_and_bandwidth(
+        self, metric: Metric, points: np.ndarray, weights: np.ndarray, shards: Shards
+    ) -> tuple[Geometry, float]:
+        """Return rows in a metric, and the KDE's leave-one-out bandwidth there, for a search."""
+        weights = weights / weights.sum()
+        points, weights = merge_duplicates(points, weights)
+        numbers = self._checked_numbers(points.shape[1])
+        geometry = self._geometry(metric, points, weights, shards, numbers, len(points), True)
+        return geometry, self._leave_one_out_bandwidth(geometry, numbers)
+
+    def _take_in(self, geometry: Geometry, bandwidth: float, sigma: float) -> None:
+        """Become the model at some scales, without a background: a candidate in a search."""
+        numbers = self._checked_numbers(geometry.points.shape[1])
+        frozen = self._frozen(geometry, numbers, bandwidth, sigma, is_candidate=True)
+        for name, value in {**frozen, "background_": 0.0}.items():
+            setattr(self, name, value)
+
+    def _frozen(
+        self,
+        geometry: Geometry,
+        numbers: _Numbers,
+        bandwidth: float,
+        sigma: Sigma,
+        *,
+        is_candidate: bool = False,
+    ) -> dict[str, Any]:
+        """Return the fitted attributes at some scales: nodes, levels and hierarchy are frozen here.
+
+        Of a candidate in a search the error of its nodes is estimated only where it decides on them.
+        """
+        kernel, shards = geometry.kernel, geometry.shards
+        widest = _largest_variance(geometry.coordinates, geometry.weights, shards)
+        noise = resolve_noise(self.noise, widest)
+        finest = sigma(bandwidth) if callable(sigma) else sigma
+        terminal_scale = resolve_terminal_scale(
+            self.terminal_scale, math.sqrt(widest), bandwidth, finest * kernel.spread
+        )
+        levels = NoiseLevels(bandwidth, terminal_scale, numbers.n_levels)
+        asked, scales = scales_of_levels(sigma, noise, levels)
+        is_smoothed = bool(scales.any())
+        self._check_scales(kernel, geometry.coordinates, bandwidth, scales)
+        if not is_smoothed and numbers.terminal == "empirical":
+            # The unsmoothed flow leads from p_T to p_eps whatever T is: the identity, from p_eps.
+            levels = NoiseLevels(bandwidth, bandwidth, numbers.n_levels)
+        # Components are not merged.
+        tolerance = 0.0
+        if geometry.base is None:
+            n_points = shards.total(len(geometry.points))
+            tolerance = resolve_tolerance(self.tolerance, n_points, is_smoothed)
+        hierarchy = PointHierarchy.of(geometry.coordinates, geometry.weights, tolerance, bandwidth)
+        backend = _roomy(numbers.backend, hierarchy, levels)
+
+        def schedule(rule: NodeRule) -> ScoreSchedule:
+            return ScoreSchedule(
+                levels,
+                hierarchy,
+                kernel.freeze(scales, rule),
+                backend,
+                numbers.memory_limit,
+                shards=shards,
+                base=geometry.base,
+            )
+
+        rule, is_fixed = numbers.rule, numbers.rule.n_nodes > 0
+        rule = rule if is_fixed else replace(rule, n_nodes=kernel.n_nodes)
+        # Finds out now, and not at the first query, whether a tile fits.
+        schedule(rule).posterior_at(bandwidth)
+        error = 0.0
+        if is_smoothed and kernel.rank and not (is_candidate and is_fixed):
+            rule, error = enough_nodes(schedule, rule, is_fixed=is_fixed)
+        smoothing = kernel.freeze(scales, rule)
+        return {
+            "points_": geometry.points,
+            "weights_": geometry.weights,
+            "coordinates_": geometry.metric,
+            "hull_": geometry.hull,
+            "base_": geometry.base,
+            "bandwidth_": bandwidth,
+            "sigma_": asked if callable(sigma) else sigma,
+            "kernel_": smoothing,
+            "n_nodes_": smoothing.n_nodes,
+            "node_error_": error,
+            "noise_": noise,
+            "terminal_": numbers.terminal,
+            "noise_levels_": levels,
+            "hierarchy_": hierarchy,
+            "shards_": self.shards,
+            "n_steps_": numbers.n_levels * numbers.steps_per_level,
+            **geometry.learned,
+        }
 
     def _check_density(self) -> None:
         """Raise unless the law that is sampled has a density that can be computed."""
@@ -675,7 +774,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         if self.shards is not None:
             raise ValueError(
                 f"given cannot be combined with shards={self.shards!r}; fit a subsample with "
-                "shards=None."
+                "background_."
             )
         if isinstance(resolve_solver(self.solver), Adaptive):
             raise ValueError(
@@ -825,7 +924,8 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
             raise ValueError(
                 f"bandwidth={self.bandwidth!r} with sigma={self.sigma!r} cannot be resolved with "
                 f"shards={self.shards!r}, since leave-one-out sums would need all pairs of rows; pass "
-                "numbers, such as bandwidth_ and sigma_ of a fit to a subsample with shards=None."
+                "what a fit to a subsample with shards=None found: metric_, bandwidth_, sigma_ and "
+                "background_."
             )
         if not shards.alone and self.n_jobs not in (None, 1):
             raise ValueError(
@@ -895,13 +995,16 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
                 )
             return Settings("euclidean", DEFAULT_FACTORS, 0.0)
         plain = Settings("euclidean" if is_free else metric, DEFAULT_FACTORS, background or 0.0)
-        scales_are_free = all(
-            isinstance(scale, str) and scale == "auto" for scale in (self.bandwidth, self.sigma)
-        )
-        metrics = self._candidate_metrics(points) if is_free else (metric,)
-        if not scales_are_free or not metrics or len(points) < 2:
+        scales = (self.bandwidth, self.sigma)
+        if len(points) < 2 or not all(isinstance(s, str) and s == "auto" for s in scales):
             return plain
-        chosen = choose_settings(self, points, weights, metrics)
+        metrics = self._candidate_metrics(points)
+        if not metrics:
+            return plain
+        if not isinstance(self.terminal_scale, str):
+            # A number has the unit of one metric only.
+            metrics = ("euclidean",)
+        chosen = choose_settings(self, points, weights, metrics if is_free else (metric,))
         return chosen if background is None else chosen._replace(background=background)
 
     def _parts(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

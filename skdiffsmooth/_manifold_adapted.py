@@ -274,6 +274,14 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         push = check_choice("push", self.push, PUSHES)
         manifold = self._given_manifold(points, weights)
         is_plain = isinstance(self.metric, str) and self.metric in ("auto", "euclidean")
+        is_power = isinstance(self.metric, numbers.Real) or (
+            isinstance(self.metric, str) and self.metric == "whitened"
+        )
+        if manifold is None and self.manifold == "pca" and is_power:
+            raise ValueError(
+                f"metric={self.metric!r} changes the variances that manifold='pca' goes by; use "
+                "metric='scaled' or 'euclidean', or manifold='local'."
+            )
         if manifold is not None and not is_plain:
             raise ValueError(
                 f"metric={self.metric!r} cannot be combined with a given manifold, which lies in the "
@@ -299,7 +307,10 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
 
     def _candidate_metrics(self, points: np.ndarray) -> tuple[Metric, ...]:
         # Log-densities along a known manifold take long, where there are any: nothing is compared.
-        return candidate_metrics(points) if isinstance(self.manifold, str) else ()
+        if not isinstance(self.manifold, str):
+            return ()
+        # Principal axes are those of the columns as they are; whitened rows have none.
+        return ("euclidean",) if self.manifold == "pca" else candidate_metrics(points)
 
     def _check_scales(
         self,

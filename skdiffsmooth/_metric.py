@@ -113,7 +113,7 @@ class LinearMetric:
     @property
     def is_euclidean(self) -> bool:
         """Tell whether noise has one scale in all columns of X: that of the bandwidth itself."""
-        return not len(self.scales) and not self.log_abs_det
+        return not len(self.scales) and self.rest == 1 and bool(np.all(self.columns == 1))
 
     @property
     def log_abs_det(self) -> float:
@@ -157,7 +157,10 @@ def check_metric(metric: Any, n_features: int) -> str | float | np.ndarray:
             raise ValueError(f"metric={metric!r} is out of range; expected a power <= 1. {_HINT}")
         return power
     if metric is None or isinstance(metric, dict | set):
-        raise TypeError(f"metric={metric!r} has type {type(metric).__name__}; {_HINT}")
+        raise TypeError(
+            f"metric={metric!r} has type {type(metric).__name__}; expected 'auto', "
+            f"{', '.join(map(repr, _METRICS))}. {_HINT}"
+        )
     matrix = check_real_array("metric", metric)
     if matrix.shape != (n_features, n_features):
         raise ValueError(
@@ -238,7 +241,8 @@ def fit_metric(
     # About a large mean the first difference is rounded; what it missed is small and exact.
     centered -= shards.total(weights @ centered)
     columns = np.sqrt(shards.total(weights @ centered**2))
-    columns = _replaced(columns, columns > _ROUNDING * np.abs(points).max(axis=0, initial=0.0))
+    largest = np.max(shards.gather(np.abs(points).max(axis=0)), axis=0)
+    columns = _replaced(columns, columns > _ROUNDING * largest)
     if power == 0:
         return LinearMetric(columns, plain.basis, plain.scales)
     hull = AffineHull.of(points / columns, shards)

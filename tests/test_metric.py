@@ -80,7 +80,7 @@ def test_samples_come_back_in_the_users_units(metric):
     assert np.abs((drawn.mean(axis=0) - X.mean(axis=0)) / scales).max() < 8 / np.sqrt(4000)
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(
     st.lists(st.floats(-6, 6), min_size=3, max_size=3),
     st.sampled_from(["scaled", 0.4, "whitened"]),
@@ -95,7 +95,7 @@ def test_units_of_columns_do_not_matter(exponents, metric):
     assert_allclose(changed + np.log(units).sum(), plain, rtol=1e-7)
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**31))
 def test_whitened_is_the_same_for_every_linear_map(seed):
     mix = np.random.default_rng(seed).normal(size=(3, 3)) + 2 * np.eye(3)

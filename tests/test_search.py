@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from sklearn.model_selection import KFold, ShuffleSplit
+from sklearn.utils.estimator_checks import check_dataframe_column_names_consistency
 
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
 from skdiffsmooth.manifolds import Circle
@@ -37,7 +38,7 @@ def test_the_best_score_is_the_exact_leave_one_out_likelihood():
     assert search.best_params_["sigma"] == search.sigma_ > 0
 
 
-@pytest.mark.parametrize("cv", [3, ShuffleSplit(2, test_size=0.3, random_state=1)])
+@pytest.mark.parametrize("cv", [3, KFold(4, shuffle=True, random_state=1)])
 @pytest.mark.parametrize("background", [0.0, 0.1])
 def test_folds_score_as_a_loop_does(cv, background):
     X = ring()
@@ -45,9 +46,13 @@ def test_folds_score_as_a_loop_does(cv, background):
     search = SmoothedScoreDiffusionCV(estimator, cv=cv, **ONE).fit(X)
     # The oracle: the public estimators in a loop, over the distinct rows in sorted order.
     rows = np.unique(X, axis=0)
-    splitter = KFold(3, shuffle=True, random_state=0) if cv == 3 else cv
+    if cv == 3:
+        cv = KFold(3, shuffle=True, random_state=0)
+    else:
+        # Splitters speak of the rows of X.
+        rows = X
     held_out = []
-    for train, test in splitter.split(rows):
+    for train, test in cv.split(rows):
         h = quick(bandwidth="loo", sigma=0.0, metric="scaled").fit(rows[train]).bandwidth_
         model = quick(bandwidth=0.8 * h, sigma=1.2 * h, metric="scaled", background=background)
         held_out.append(model.fit(rows[train]).score_samples(rows[test]))
@@ -138,7 +143,7 @@ def test_samples_and_scores_are_those_of_the_best_estimator():
         ({"bandwidths": []}, ValueError, "bandwidths is empty"),
         ({"sigmas": [-1]}, ValueError, "sigmas=-1.0 is out of range"),
         ({"sigmas": "wide"}, ValueError, "sigmas of type str is not numeric"),
-        ({"metrics": "scaled"}, ValueError, "metrics='scaled' is no sequence"),
+        ({"metrics": "scaled"}, ValueError, "metrics='scaled' is no list of metrics"),
         ({"metrics": ["auto"]}, ValueError, "holds 'auto'"),
         ({"metrics": ["round"]}, ValueError, "metric='round' is not known"),
         (
@@ -147,13 +152,31 @@ def test_samples_and_scores_are_those_of_the_best_estimator():
             "leave one of the two",
         ),
         ({"cv": 1}, ValueError, "cv=1 is too small"),
-        ({"cv": 100}, ValueError, "cv=100 exceeds the number of distinct rows, 12"),
+        ({"cv": 100}, ValueError, "cv=100 folds need as many distinct rows"),
+        ({"cv": ShuffleSplit(2)}, ValueError, "does not test each row once"),
+        ({"n_jobs": 0}, ValueError, "n_jobs=0 is no number of workers"),
         ({"n_refinements": -1}, ValueError, "n_refinements=-1 is too small"),
     ],
 )
 def test_bad_parameters_are_named(params, error, message):
     with pytest.raises(error, match=message):
         SmoothedScoreDiffusionCV(**params).fit(ring(12))
+
+
+def test_column_names_reach_the_best_estimator():
+    check_dataframe_column_names_consistency(
+        "SmoothedScoreDiffusionCV", SmoothedScoreDiffusionCV(quick(), **ONE)
+    )
+
+
+@pytest.mark.slow
+def test_few_rows_do_not_buy_a_metric():
+    """Whitened, eleven rows are a simplex: rows left out of it, but not of the metric, look likely."""
+    rng = np.random.RandomState(0)
+    X, fresh = rng.normal(size=(11, 10)), rng.normal(size=(300, 10))
+    kde = KDESampler().fit(X).score(fresh)
+    assert SmoothedScoreDiffusion().fit(X).score(fresh) > kde
+    assert SmoothedScoreDiffusionCV(quick(), n_refinements=0).fit(X).score(fresh) > kde - 0.5
 
 
 def test_one_distinct_row_cannot_be_left_out():

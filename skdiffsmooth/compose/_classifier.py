@@ -11,15 +11,14 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_X_y
 
 from .._base import DensityEstimatorMixin
+from .._rows import as_given, take
 from .._validation import check_real_array, check_sample_weight
 from ._members import (
-    as_given,
     check_member,
     fit_member,
     log_density_of,
     naming,
     one_density,
-    take,
 )
 from ._sampling import draw
 

@@ -8,16 +8,14 @@ import numpy as np
 from sklearn.base import BaseEstimator, OutlierMixin
 
 from .._base import DensityEstimatorMixin
+from .._rows import TrainingRows, as_given, take
 from .._validation import check_integer, check_real
 from ._members import (
-    TrainingRows,
-    as_given,
     check_member,
     fit_member,
     log_density_of,
     one_density,
     out_of_fold,
-    take,
 )
 
 __all__ = ["DensityOutlierDetector"]

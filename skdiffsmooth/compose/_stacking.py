@@ -15,11 +15,10 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from .._base import DensityEstimatorMixin
+from .._rows import TrainingRows, as_given
 from .._validation import check_choice, check_real
 from ._family import density_family
 from ._members import (
-    TrainingRows,
-    as_given,
     check_member,
     fit_member,
     log_density_of,

@@ -5,21 +5,25 @@ from __future__ import annotations
 import itertools
 import time
 import warnings
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
-from sklearn.model_selection import KFold, check_cv
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from .._base import DensityEstimatorMixin
+from .._comparison import Comparison, folds_for_metrics
 from .._diffusion import BaseScoreDiffusion
 from .._metric import check_metric
-from .._selection import DEFAULT_FACTORS, Comparison, Factors, Settings
+from .._rows import TrainingRows, as_given
+from .._selection import DEFAULT_FACTORS, Factors, Settings
+from .._settings import resolve_n_jobs, resolve_solver
 from .._smoothed import SmoothedScoreDiffusion
 from .._validation import check_integer, check_real, check_real_array
 from ..bases import resolve_base
+from ..solvers import ODESolver
 
 __all__ = ["SmoothedScoreDiffusionCV"]
 
@@ -55,9 +59,10 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         Metrics to compare, as the parameter `metric` of the estimator takes them. None are those that
         "auto" chooses from.
     cv : int, splitter, iterable or None, default=None
-        None leaves out each distinct row, exactly. An integer is a number of shuffled folds. Folds are
-        of distinct rows: copies of a row are left out together, or the likelihood of ever smaller
-        bandwidths would grow without bound.
+        None leaves out each distinct row, exactly. An integer is a number of shuffled folds of distinct
+        rows: copies of a row are left out together, or the likelihood of ever smaller bandwidths would
+        grow without bound. A splitter, or its splits of the rows of X, is taken as it is; its test
+        sets must be a partition.
     n_refinements : int, default=2
         How often the steps around the best are halved, from a factor of sqrt(2) on.
     n_jobs : int or None, default=None
@@ -101,7 +106,10 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
     fold.
 
     Leave-one-out keeps what was learned of the data as a whole: the metric, and learned tangents, saw
-    the row that is left out. From many columns on, folds are the safer choice.
+    the row that is left out. Up to twenty rows a column metrics are therefore compared on five folds
+    first, and only scales by leaving out each row.
+
+    `given`, `grad_log_density` and errors of log-densities are the business of `best_estimator_`.
 
     Examples
     --------
@@ -163,7 +171,8 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
             If a parameter is out of range, there are fewer than two distinct rows (than folds), or the
             estimator has no log-density (stochastic solvers, manifolds without derivative).
         """
-        points, weights = self._check_training(X, sample_weight)
+        rows = TrainingRows.of(X, sample_weight, self)
+        points = rows.points
         estimator = self._checked_estimator()
         bandwidths = _check_factors("bandwidths", self.bandwidths, strict=True)
         sigmas = _check_factors("sigmas", self.sigmas, strict=False)
@@ -175,7 +184,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
                 "after merging equal rows."
             )
         metrics = self._checked_metrics(estimator, points)
-        n_rows = len(X) if sample_weight is None else int(np.sum(np.asarray(sample_weight) > 0))
+        n_rows = len(rows.group)
         if n_rows - len(points) > _MANY_EQUAL * n_rows:
             warnings.warn(
                 f"{n_rows - len(points)} of {n_rows} rows equal another one: the data look rounded or "
@@ -184,12 +193,19 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
                 UserWarning,
                 stacklevel=2,
             )
-        folds = self._folds(points)
-        comparison = Comparison(estimator, points, weights, metrics, folds)
-        search = _Search(comparison, self.n_jobs, verbose)
-        search.run(bandwidths, sigmas, n_refinements, len(metrics))
-        best = search.best
-        fitted = self._refit(estimator, best, X, sample_weight)
+        if self.cv is None:
+            compared = Comparison(estimator, points, rows.shares, metrics)
+            folds = folds_for_metrics(points)
+            by_folds = Comparison(estimator, points, rows.shares, metrics, folds)
+            first = compared if folds is None else by_folds
+        else:
+            weight = np.ones(n_rows) if rows.weight is None else rows.weight
+            given = points[rows.group], weight / weight.max()
+            first = compared = Comparison(estimator, *given, metrics, rows.folds(self.cv))
+        search = _Search(compared, resolve_n_jobs(self.n_jobs), verbose)
+        search.run(first, bandwidths, sigmas, n_refinements)
+        best = search.entries[search.best_index]
+        fitted = self._refit(estimator, best.settings, X, sample_weight)
         self._set_fitted(
             X,
             best_estimator_=fitted,
@@ -197,7 +213,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
                 name: getattr(fitted, name)
                 for name in ("metric", "bandwidth", "sigma", "background")
             },
-            best_score_=search.results["score"][search.best_index],
+            best_score_=best.score,
             best_index_=search.best_index,
             cv_results_=search.results,
             metric_=fitted.metric_,
@@ -227,8 +243,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         ValueError
             If X is not finite or has another number of features.
         """
-        X = self._check_query(X)
-        return self._best().score_samples(X)
+        return self._best().score_samples(as_given(X, self._check_query(X)))
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
         """Draw new rows under the best settings.
@@ -290,6 +305,11 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
                 f"estimator has base={estimator.base!r}, whose rows cannot be left out; use "
                 "GridSearchCV over bandwidth and sigma."
             )
+        if not isinstance(resolve_solver(estimator.solver), ODESolver):
+            raise ValueError(
+                f"estimator has solver={estimator.solver!r}, which gives no likelihood to search "
+                "by; use solver='heun', and set the other one in best_estimator_."
+            )
         return clone(estimator)
 
     def _checked_metrics(
@@ -305,9 +325,9 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
             return (asked,)
         if self.metrics is None:
             return estimator._candidate_metrics(points) or ("euclidean",)
-        if isinstance(self.metrics, str) or len(self.metrics) == 0:
+        if not isinstance(self.metrics, list | tuple) or len(self.metrics) == 0:
             raise ValueError(
-                f"metrics={self.metrics!r} is no sequence of metrics; pass [{self.metrics!r}], or None."
+                f"metrics={self.metrics!r} is no list of metrics; pass a list of one at least, or None."
             )
         checked = tuple(check_metric(metric, points.shape[1]) for metric in self.metrics)
         if any(isinstance(metric, str) and metric == "auto" for metric in checked):
@@ -315,21 +335,6 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
                 f"metrics={self.metrics!r} holds 'auto', which is no metric; pass metrics=None."
             )
         return checked
-
-    def _folds(self, points: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]] | None:
-        if self.cv is None:
-            return None
-        splitter = self.cv
-        if isinstance(splitter, int | np.integer) and not isinstance(splitter, bool):
-            n_folds = check_integer("cv", splitter, minimum=2)
-            if n_folds > len(points):
-                raise ValueError(
-                    f"cv={n_folds} exceeds the number of distinct rows, {len(points)}; expected at "
-                    "most as many, or None to leave out each row."
-                )
-            # Distinct rows are sorted, so that folds of neighbours would leave whole regions out.
-            splitter = KFold(n_folds, shuffle=True, random_state=0)
-        return list(check_cv(splitter).split(points))
 
     def _refit(
         self, estimator: BaseScoreDiffusion, best: Settings, X: Any, sample_weight: Any
@@ -345,109 +350,123 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         ).fit(X, sample_weight=sample_weight)
 
 
+class _Entry(NamedTuple):
+    """A candidate and what it came to."""
+
+    stage: str
+    is_exact: bool
+    place: int
+    settings: Settings
+    score: float
+    seconds: float
+
+
 class _Search:
-    """What was compared so far, and the stages of the search."""
+    """The stages of the search, and what they found."""
 
     def __init__(self, comparison: Comparison, n_jobs: int | None, verbose: int) -> None:
         self.comparison = comparison
         self.n_jobs = n_jobs
         self.verbose = verbose
-        names = ("stage", "is_exact", "metric", "bandwidth_factor", "sigma_factor")
-        self.results: dict[str, list[Any]] = {
-            name: [] for name in (*names, "background", "score", "time")
-        }
-        self._places: list[int] = []
-        self._settings: list[Settings] = []
+        self.entries: list[_Entry] = []
 
     def run(
-        self, bandwidths: np.ndarray, sigmas: np.ndarray, n_refinements: int, n_metrics: int
+        self, first: Comparison, bandwidths: np.ndarray, sigmas: np.ndarray, n_refinements: int
     ) -> None:
-        """Run the stages one after the other."""
-        if n_metrics > 1:
+        """Run the stages one after the other, the one of metrics by a comparison of its own."""
+        places, tried = [0], []
+        if len(first.metrics) > 1:
             # A smoothed model where there will be one, a KDE where not.
-            first = DEFAULT_FACTORS if sigmas.any() else (1.0, 0.0)
-            self._stage("metrics", [(place, first) for place in range(n_metrics)])
-        places = self._ranked()[:2] if n_metrics > 1 else [0]
-        grid = list(itertools.product(bandwidths.tolist(), sigmas.tolist()))
-        self._stage("grid", [(place, factors) for place in places for factors in grid])
-        ratio = np.sqrt(2.0)
+            factors = DEFAULT_FACTORS if sigmas.any() else (1.0, 0.0)
+            everywhere = [(place, factors) for place in range(len(first.metrics))]
+            tried = self._stage("metrics", everywhere, first)
+            places = [entry.place for entry in _leaders(tried, 2)]
+            if first is not self.comparison:
+                # Scores on other rows say which metric, and do not compare with those to come.
+                places, tried = places[:1], []
+        grid = itertools.product(places, bandwidths.tolist(), sigmas.tolist())
+        tried += self._stage("grid", [(place, (b, s)) for place, b, s in grid], seen=tried)
+        ratio = 2**0.5
         for _ in range(n_refinements):
-            self._stage("refinement", self._around(*self._leaders(1)[0], ratio, bool(sigmas.any())))
-            ratio = np.sqrt(ratio)
-        self._stage("final", self._leaders(_N_FINALISTS), is_cheap=False)
+            (best,) = _leaders(tried, 1)
+            around = _around(best, ratio, is_smoothed=bool(sigmas.any()))
+            tried += self._stage("refinement", around, seen=tried)
+            ratio **= 0.5
+        finalists = [(e.place, e.settings.factors) for e in _leaders(tried, _N_FINALISTS)]
+        self._stage("final", finalists, is_cheap=False)
 
     @property
     def best_index(self) -> int:
         """Place of the best candidate among those scored exactly."""
-        is_exact, score = self.results["is_exact"], self.results["score"]
-        return max(np.flatnonzero(is_exact).tolist(), key=lambda k: score[k])
+        exact = [k for k, entry in enumerate(self.entries) if entry.is_exact]
+        return max(exact, key=lambda k: self.entries[k].score)
 
     @property
-    def best(self) -> Settings:
-        """Settings of the best candidate."""
-        return self._settings[self.best_index]
-
-    def _ranked(self) -> list[int]:
-        """Return the metrics tried so far, best first."""
-        order = np.argsort([-score for score in self.results["score"]], kind="stable")
-        return list(dict.fromkeys(self._places[k] for k in order))
-
-    def _leaders(self, n: int) -> list[tuple[int, Factors]]:
-        """Return the best candidates so far."""
-        order = np.argsort([-score for score in self.results["score"]], kind="stable")
-        return [(self._places[k], self._settings[k].factors) for k in order[:n]]
-
-    def _around(
-        self, place: int, factors: Factors, ratio: float, is_smoothed: bool
-    ) -> list[tuple[int, Factors]]:
-        """Return the eight neighbours of a candidate, at some ratio."""
-        bandwidth, sigma = factors
-        bandwidths = np.clip(bandwidth * ratio ** np.array([-1, 0, 1]), *_BANDWIDTHS)
-        # No ratio leads away from zero; the least scale that is worth a try does.
-        sigmas = (
-            np.array([0.0, _SIGMAS[0]]) if sigma == 0 else sigma * ratio ** np.array([-1, 0, 1])
-        )
-        sigmas = np.minimum(sigmas, _SIGMAS[1]) if is_smoothed else np.zeros(1)
-        return [(place, both) for both in itertools.product(bandwidths.tolist(), sigmas.tolist())]
+    def results(self) -> dict[str, list[Any]]:
+        """What is known of each candidate, column by column."""
+        return {
+            "stage": [entry.stage for entry in self.entries],
+            "is_exact": [entry.is_exact for entry in self.entries],
+            "metric": [entry.settings.metric for entry in self.entries],
+            "bandwidth_factor": [entry.settings.factors[0] for entry in self.entries],
+            "sigma_factor": [entry.settings.factors[1] for entry in self.entries],
+            "background": [entry.settings.background for entry in self.entries],
+            "score": [entry.score for entry in self.entries],
+            "time": [entry.seconds for entry in self.entries],
+        }
 
     def _stage(
-        self, name: str, candidates: list[tuple[int, Factors]], *, is_cheap: bool = True
-    ) -> None:
-        if is_cheap:
-            seen = {
-                (place, settings.factors)
-                for place, settings in zip(self._places, self._settings, strict=True)
-            }
-            candidates = [candidate for candidate in candidates if candidate not in seen]
+        self,
+        name: str,
+        candidates: list[tuple[int, Factors]],
+        comparison: Comparison | None = None,
+        *,
+        seen: Sequence[_Entry] = (),
+        is_cheap: bool = True,
+    ) -> list[_Entry]:
+        """Score candidates that were not scored yet."""
+        comparison = self.comparison if comparison is None else comparison
+        known = {(entry.place, entry.settings.factors) for entry in seen}
+        # Neighbours at a bound of the search fall on one another.
+        candidates = [new for new in dict.fromkeys(candidates) if new not in known]
+        if not candidates:
+            return []
         began = time.perf_counter()
         # Before workers get copies, each of which would find them again.
-        for place, _ in candidates:
-            self.comparison.find_scales(place)
+        for place in dict.fromkeys(place for place, _ in candidates):
+            comparison.prepare(place)
         scored = Parallel(n_jobs=self.n_jobs)(
-            delayed(_timed)(self.comparison, *candidate, is_cheap) for candidate in candidates
+            delayed(_timed)(comparison, place, factors, is_cheap) for place, factors in candidates
         )
-        for (place, factors), (score, settings, seconds) in zip(candidates, scored, strict=True):
-            self._places.append(place)
-            self._settings.append(settings)
-            row = (
-                name,
-                not is_cheap,
-                settings.metric,
-                *factors,
-                settings.background,
-                score,
-                seconds,
-            )
-            for key, value in zip(self.results, row, strict=True):
-                self.results[key].append(value)
-            if self.verbose > 1:
-                print(f"  {_said(settings)}: {score:.4f} nats a row")
-        if self.verbose and candidates:
-            score, settings, _ = max(scored, key=lambda found: found[0])
-            print(
-                f"[{name}] {len(candidates)} candidates in {time.perf_counter() - began:.1f} s, best "
-                f"{_said(settings)}: {score:.4f} nats a row"
-            )
+        found = [
+            _Entry(name, not is_cheap, place, settings, score, seconds)
+            for (place, _), (score, settings, seconds) in zip(candidates, scored, strict=True)
+        ]
+        self.entries += found
+        if self.verbose > 1:
+            for entry in found:
+                print(f"  {_said(entry)}")
+        if self.verbose:
+            spent = time.perf_counter() - began
+            (best,) = _leaders(found, 1)
+            print(f"[{name}] {len(found)} candidates in {spent:.1f} s, best {_said(best)}")
+        return found
+
+
+def _leaders(entries: list[_Entry], n: int) -> list[_Entry]:
+    """Return the best of some candidates, the first of equal ones first."""
+    return sorted(entries, key=lambda entry: -entry.score)[:n]
+
+
+def _around(best: _Entry, ratio: float, *, is_smoothed: bool) -> list[tuple[int, Factors]]:
+    """Return the eight neighbours of a candidate, at some ratio."""
+    bandwidth, sigma = best.settings.factors
+    steps = ratio ** np.array([-1.0, 0.0, 1.0])
+    bandwidths = np.clip(bandwidth * steps, *_BANDWIDTHS)
+    # No ratio leads away from zero; the least scale that is worth a try does.
+    sigmas = np.minimum(sigma * steps, _SIGMAS[1]) if sigma else np.array([0.0, _SIGMAS[0]])
+    pairs = itertools.product(bandwidths.tolist(), sigmas.tolist() if is_smoothed else [0.0])
+    return [(best.place, (b, s)) for b, s in pairs]
 
 
 def _timed(
@@ -458,10 +477,12 @@ def _timed(
     return score, settings, time.perf_counter() - began
 
 
-def _said(settings: Settings) -> str:
-    metric = settings.metric if isinstance(settings.metric, str | float) else "matrix"
-    bandwidth, sigma = settings.factors
-    return f"metric {metric}, bandwidth {bandwidth:.3g} h, sigma {sigma:.3g} h"
+def _said(entry: _Entry) -> str:
+    metric = entry.settings.metric
+    named = metric if isinstance(metric, str | float) else "matrix"
+    bandwidth, sigma = entry.settings.factors
+    factors = f"bandwidth {bandwidth:.3g} h, sigma {sigma:.3g} h"
+    return f"metric {named}, {factors}: {entry.score:.4f} nats a row"
 
 
 def _check_factors(name: str, factors: Any, *, strict: bool) -> np.ndarray:
