@@ -189,8 +189,8 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Training rows. Equal rows are merged; columns should have comparable units, since noise
-            and kernel are isotropic.
+            Training rows. Equal rows are merged. Columns should have comparable units where the metric is
+            Euclidean.
         y : object, default=None
             Ignored; there for scikit-learn's calling convention.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -210,9 +210,10 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
 
         Notes
         -----
-        Costs one singular value decomposition and, for "auto" and "loo" scales, some twenty
-        leave-one-out sums over all pairs of distinct rows; of more than 20 000 rows, some twenty sums
-        of 4000 held-out rows over the others, merged.
+        Costs one singular value decomposition and, for "loo" scales, some twenty leave-one-out sums over
+        all pairs of distinct rows; of more than 20 000 rows, some twenty sums of 4000 held-out rows
+        over the others, merged. Where both scales are "auto" eleven candidates are compared on at most
+        2000 rows.
         """
         shards = self._resolve_shards()
         points, weights = shards.together(self._check_training, X, sample_weight)
@@ -429,7 +430,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         X : array-like of shape (n_samples, n_features)
             Queries.
         t : float, default=None
-            Noise variance, in squared units of X; None means ``bandwidth_ ** 2``.
+            Noise variance, in squared units of the metric; None means ``bandwidth_ ** 2``.
 
         Returns
         -------
@@ -464,7 +465,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         X : array-like of shape (n_samples, n_features)
             Queries.
         t : float, default=None
-            Noise variance, in squared units of X; None means ``bandwidth_ ** 2``.
+            Noise variance, in squared units of the metric; None means ``bandwidth_ ** 2``.
 
         Returns
         -------

@@ -53,9 +53,9 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
     Parameters
     ----------
     bandwidth : float or {"auto", "loo"}, default="auto"
-        Noise left at the end of the reverse process, in units of X; see SmoothedScoreDiffusion.
+        Noise left at the end of the reverse process, in units of the metric; see SmoothedScoreDiffusion.
     sigma : float, callable or "auto", default="auto"
-        Smoothing scale along the manifold, in units of X; see SmoothedScoreDiffusion. Along a known
+        Smoothing scale along the manifold, in units of the metric; see SmoothedScoreDiffusion. Along a known
         curved manifold keep it below 0.6 of its reach: beyond, offsets go around it, and `fit` warns.
     manifold : {"local", "pca"} or Manifold, default="local"
         "local" learns it: local principal components in cells of the data, blended smoothly between
@@ -77,7 +77,7 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         query, the normal turned with the manifold (after the paper's theory, eq. 10).
     metric : {"auto", "euclidean", "scaled", "whitened"}, float or array-like, default="auto"
         Linear coordinates in which noise and kernel act; see SmoothedScoreDiffusion. A known manifold
-        lies in the user's own, "euclidean" ones.
+        lies in the user's own, "euclidean" ones, and so do principal axes ("pca").
     background : float or "auto", default="auto"
         Weight of a wide kernel density estimate mixed to the model; see SmoothedScoreDiffusion.
     base : {"points", "parzen"}, ManifoldParzen, mixture or list, default=None
@@ -99,7 +99,7 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
     terminal : {"empirical", "gaussian"}, default="empirical"
         What the reverse process starts from.
     terminal_scale : float or "auto", default="auto"
-        Noise scale at the start of the reverse process, in units of X.
+        Noise scale at the start of the reverse process, in units of the metric.
     device : str, default="cpu"
         Where to compute, as torch names it.
     dtype : {"float64", "float32"}, default="float64"
@@ -131,9 +131,9 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
     n_components_ : int
         Dimension of the tangents, where they are learned.
     bandwidth_ : float
-        The bandwidth used, in units of X.
+        The bandwidth used, in units of the metric (of X where that is Euclidean).
     sigma_ : float or ndarray of shape (n_levels,)
-        The smoothing scale used, in units of X; one for each level where `sigma` is a function.
+        The smoothing scale used, in the same units; one for each level where `sigma` is a function.
     metric_ : str, float or ndarray
         The metric used.
     coordinates_ : LinearMetric
