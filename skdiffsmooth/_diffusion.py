@@ -189,8 +189,8 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Training rows. Equal rows are merged. Columns should have comparable units where the metric is
-            Euclidean.
+            Training rows. Equal rows are merged. Columns should have comparable units where the metric
+            is Euclidean.
         y : object, default=None
             Ignored; there for scikit-learn's calling convention.
         sample_weight : array-like of shape (n_samples,), default=None
