@@ -56,7 +56,8 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         Noise left at the end of the reverse process, in units of the metric; see SmoothedScoreDiffusion.
     sigma : float, callable or "auto", default="auto"
         Smoothing scale along the manifold, in units of the metric; see SmoothedScoreDiffusion. Along a
-        known curved manifold keep it below 0.6 of its reach: beyond, offsets go around it, and `fit` warns.
+        known curved manifold keep it below 0.6 of its reach: beyond, offsets go around it, and `fit`
+        warns.
     manifold : {"local", "pca"} or Manifold, default="local"
         "local" learns it: local principal components in cells of the data, blended smoothly between
         cells. "pca" is the affine span of the leading principal components. Or an object of

@@ -41,15 +41,15 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     ----------
     bandwidth : float or {"auto", "loo"}, default="auto"
         Noise left at the end of the reverse process, sqrt(v_eps), in units of the metric: what a KDE
-        calls bandwidth. "loo" is the Gaussian KDE's bandwidth h of highest leave-one-out likelihood. "auto"
-        is chosen with `sigma`, where that is "auto" too, from six pairs of multiples of h by the
+        calls bandwidth. "loo" is the Gaussian KDE's bandwidth h of highest leave-one-out likelihood.
+        "auto" is chosen with `sigma`, where that is "auto" too, from six pairs of multiples of h by the
         model's own leave-one-out likelihood; elsewhere it is 0.85 h (h itself where sigma is 0). Over
         windows (see `base`) both are the bandwidth of highest leave-one-out likelihood of the windows;
         over a mixture "auto" is 0.3 of the narrowest standard deviation of its components, and there
         is no "loo".
     sigma : float, callable or "auto", default="auto"
-        Smoothing scale, in units of the metric (of the kernel's own shape, where that has units). 0 is the
-        Gaussian KDE (or the base) exactly; "auto" is chosen with `bandwidth`, and 1.5 h where that is
+        Smoothing scale, in units of the metric (of the kernel's own shape, where that has units). 0 is
+        the Gaussian KDE (or the base) exactly; "auto" is chosen with `bandwidth`, and 1.5 h where that is
         given; over a mixture twice its narrowest standard deviation, over windows their bandwidth. Thin
         manifolds in many dimensions like 3 h and more. Tune it by held-out likelihood, over ratios to
         `bandwidth` of 1 to 5. A function of the noise scale sqrt(v), such as
