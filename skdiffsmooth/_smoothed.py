@@ -48,13 +48,13 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         over a mixture "auto" is 0.3 of the narrowest standard deviation of its components, and there
         is no "loo".
     sigma : float, callable or "auto", default="auto"
-        Smoothing scale, in units of the metric (of the kernel's own shape, where that has units). 0 is
-        the Gaussian KDE (or the base) exactly; "auto" is chosen with `bandwidth`, and 1.5 h where that is
-        given; over a mixture twice its narrowest standard deviation, over windows their bandwidth. Thin
-        manifolds in many dimensions like 3 h and more. Tune it by held-out likelihood, over ratios to
-        `bandwidth` of 1 to 5. A function of the noise scale sqrt(v), such as
-        ``skdiffsmooth.kernels.ProportionalScale(0.5)``, is asked at the bandwidth and in the middle of
-        each level.
+        Smoothing scale, in units of the metric (of the kernel's own shape, where that has units). 0
+        is the Gaussian KDE (or the base) exactly; "auto" is chosen with `bandwidth`, and 1.5 h
+        where that is given; over a mixture twice its narrowest standard deviation, over windows
+        their bandwidth. Thin manifolds in many dimensions like 3 h and more. Tune it by held-out
+        likelihood, over ratios to `bandwidth` of 1 to 5. A function of the noise scale sqrt(v),
+        such as ``skdiffsmooth.kernels.ProportionalScale(0.5)``, is asked at the bandwidth and in
+        the middle of each level.
     kernel : {"gaussian", "uniform-ball", "temperature"} or Kernel, default="gaussian"
         What the score is averaged over; an object of `skdiffsmooth.kernels` for any other shape, such
         as ``AnisotropicGaussianKernel("data")``.
