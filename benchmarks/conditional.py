@@ -33,11 +33,14 @@ def moments(density):
 
 
 def gaussian():
-    """Print mean and variance of one column given the other, for Gaussian data."""
+    """Print mean and variance of one column given the other, for Gaussian data.
+
+    In the Euclidean metric without a background, where the noised law is the one written below.
+    """
     header("N", "bandwidth", "given", "exact", "smoothed, given", "smoothed, joint", "KDE")
     for n in (128, 512, 2048):
         X = qmc.MultivariateNormalQMC(np.zeros(2), COVARIANCE, seed=0).random(n)
-        model = SmoothedScoreDiffusion().fit(X)
+        model = SmoothedScoreDiffusion(metric="euclidean", background=0.0).fit(X)
         h = model.bandwidth_
         kde = KDESampler(h).fit(X)
         noised = COVARIANCE + h**2 * np.eye(2)

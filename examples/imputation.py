@@ -170,6 +170,7 @@ if __name__ == "__main__":
     compare("breast cancer, means", load_breast_cancer().data[:, :10])
     print(
         "On wine the smoothed score is ahead of all others. Where columns are nearly linear in one\n"
-        "another, as in the second table, one Gaussian is far ahead of it: one bandwidth for all\n"
-        "columns is too wide for what is left open. There it is ahead of the KDE still."
+        "another, as in the second table, its draws are as good as those of one Gaussian and its\n"
+        "log-density is better, for it chooses a metric; the KDE's one bandwidth for all columns is\n"
+        "too wide for what is left open."
     )

@@ -224,7 +224,13 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         )
         chosen = self._chosen_settings(points, weights)
         geometry = self._geometry(
-            chosen.metric, points, weights, shards, numbers, len(X), sample_weight is not None
+            chosen.metric,
+            points,
+            weights,
+            shards,
+            numbers,
+            np.shape(X)[0],
+            sample_weight is not None,
         )
         bandwidth, sigma = self._resolved_scales(geometry, numbers, chosen.factors)
         frozen = self._frozen(geometry, numbers, bandwidth, sigma)
@@ -307,9 +313,10 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
     def leave_one_out_log_density(self) -> np.ndarray:
         """Return the log-density of each training point under the model of the others.
 
-        Exact for the fitted scales and at the cost of scoring the points once: no refit. What a kernel
-        learned of the data is kept (tangents of ``manifold="local"`` saw the point, which raises its
-        log-density by some hundredths of a nat; a covariance "data" or principal components hardly).
+        Exact for the fitted scales and at the cost of scoring the points once: no refit. What was
+        learned of the data as a whole is kept (tangents of ``manifold="local"`` saw the point, which
+        raises its log-density by some hundredths of a nat; a covariance "data" or principal components
+        hardly; a `metric` other than "euclidean" the more, the fewer rows there are for a column).
         Equal rows are one point, so this leaves a value out, not a copy of it. Sums are over all the
         points, whatever `tolerance`.
 
@@ -925,8 +932,8 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
             raise ValueError(
                 f"bandwidth={self.bandwidth!r} with sigma={self.sigma!r} cannot be resolved with "
                 f"shards={self.shards!r}, since leave-one-out sums would need all pairs of rows; pass "
-                "what a fit to a subsample with shards=None found: metric_, bandwidth_, sigma_ and "
-                "background_."
+                "numbers: those that a fit to a subsample with shards=None found (metric_, bandwidth_, "
+                "sigma_ and background_)."
             )
         if not shards.alone and self.n_jobs not in (None, 1):
             raise ValueError(

@@ -831,7 +831,13 @@ def smallest_memory_limit(estimator, X):
         limit /= 2
 
 
-@typical_model
+@models(
+    pick(ONE_OF_EACH),
+    {name: AUTO[name] for name in ("kde-loo", "kde-tophat-loo")},
+    # Not "auto" for both scales: a search of eleven candidates in tiles of a row takes minutes.
+    {"smoothed-loo": SmoothedScoreDiffusion("loo", 0.5, **COARSE)},
+    {"adapted-loo": ManifoldAdaptedDiffusion("loo", 0.5, **COARSE)},
+)
 def test_memory_limit_does_not_change_the_answers(estimator):
     X = table()
     Q = near(X)

@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, OutlierMixin
 
 from .._base import DensityEstimatorMixin
+from .._comparison import folds_for_metrics
 from .._rows import TrainingRows, as_given, take
 from .._validation import check_integer, check_real
 from ._members import (
@@ -41,9 +42,10 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         (novelty detection), the rate of false alarms that is accepted.
     n_folds : int or None, default=None
         How training rows are scored by the others. None leaves out one at a time where `density` has a
-        ``leave_one_out_log_density`` (as the diffusions have), and otherwise makes five folds. A
-        number of shuffled folds costs that many fits, and is cheaper than leaving one out from some
-        10^4 rows on.
+        ``leave_one_out_log_density`` (as the diffusions have) and there are more than twenty rows a
+        column: with fewer, what such a density learns of all rows, its metric, knows the one that is
+        left out. Otherwise it makes five folds. A number of shuffled folds costs that many fits, and
+        is cheaper than leaving one out from some 10^4 rows on.
 
     Attributes
     ----------
@@ -229,6 +231,7 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         """Return the log-density of each distinct row under the others."""
         if (
             n_folds is None
+            and folds_for_metrics(rows.points) is None
             and hasattr(density, "leave_one_out_log_density")
             # It answers in the order of its points, which need not be rows of X.
             and np.array_equal(getattr(density, "points_", ()), rows.points)
