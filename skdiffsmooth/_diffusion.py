@@ -229,7 +229,7 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
             weights,
             shards,
             numbers,
-            np.shape(X)[0],
+            len(np.asarray(X)),
             sample_weight is not None,
         )
         bandwidth, sigma = self._resolved_scales(geometry, numbers, chosen.factors)
