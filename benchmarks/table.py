@@ -329,7 +329,13 @@ def _table(head, rows):
 
 def report(results, reference):
     """Return the generated part of the page, in Markdown."""
-    compared = [*METHODS, *STACKS]
+    # A method that has not run on any of the sets yet has no column.
+    compared = [
+        method
+        for method in (*METHODS, *STACKS)
+        if any(results.log_densities(method, data) is not None for data in results.names)
+    ]
+    methods = [method for method in compared if method in METHODS]
     held_out, gains, worth, times = [], [], [], []
     for data in results.names:
         n, n_train, d, splits = results.sizes(data)
@@ -351,7 +357,7 @@ def report(results, reference):
                 [data, f"{_number(gain, 3, '+')} ± {_number(error, 3)}", f"{gain / error:+.1f}"]
                 + [f"{100 * share:.0f} %", max(shares, key=shares.get)]
             )
-        times.append([data, *(_number(results.seconds(m, data), 1) for m in METHODS)])
+        times.append([data, *(_number(results.seconds(m, data), 1) for m in methods)])
 
     ranking = []
     for ours in OURS:
@@ -375,7 +381,7 @@ def report(results, reference):
         f"without {', '.join(SMOOTHED)}; the weight of these, and the heaviest member.\n\n"
         + _table(["data", "worth", "in standard errors", "smoothed weight", "heaviest"], worth),
         "## Time\n\nCPU seconds on one thread: fit with every choice, and the scores of the test "
-        "rows.\n\n" + _table(["data", *METHODS], times),
+        "rows.\n\n" + _table(["data", *methods], times),
         "## Data\n\n"
         + _table(
             ["data", "from", "what is hard"],
