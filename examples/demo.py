@@ -140,7 +140,7 @@ def draw(results):
         ax.plot(ratios, np.array(curve) - result["kde"].score(result["test"]), label=result["name"])
     ax.axhline(0, color="black", lw=0.8)
     ax.set(
-        title="Held-out gain over the KDE (bandwidth 0.85 h, Euclidean, no background)",
+        title="Gain over the KDE (bandwidth 0.85 h, Euclidean)",
         xlabel="smoothing scale sigma / h, h the KDE's bandwidth",
         ylabel="nats a row",
         ylim=(-1.5, None),
