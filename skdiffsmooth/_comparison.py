@@ -19,7 +19,6 @@ from ._selection import (
     background_weight,
     mixed,
 )
-from ._shards import ONE_PROCESS
 
 __all__ = ["Comparison", "choose_settings", "folds_for_metrics"]
 
@@ -140,7 +139,7 @@ class Comparison:
         if place not in self._found:
             self._found[place] = [
                 self.estimator._geometry_and_bandwidth(
-                    self.metrics[place], self.points[train], self.weights[train], ONE_PROCESS
+                    self.metrics[place], self.points[train], self.weights[train]
                 )
                 for train, _ in self.folds
             ]
@@ -178,17 +177,20 @@ def choose_settings(
     with warnings.catch_warnings():
         # What is worth a warning is so for the model that is chosen, whose fit repeats it.
         warnings.simplefilter("ignore")
-        best = 0
+        best, tried = 0, []
         if len(metrics) > 1:
             folds = folds_for_metrics(rows)
             compared = (
                 left_out if folds is None else Comparison(one_worker, rows, shares, metrics, folds)
             )
-            scores = [
-                compared.score(place, DEFAULT_FACTORS, is_cheap=True)[0]
+            by_metric = [
+                compared.score(place, DEFAULT_FACTORS, is_cheap=True)
                 for place in range(len(metrics))
             ]
             # Of equal scores the first stands: the simpler metric.
-            best = int(np.argmax(scores))
-        by_factors = [left_out.score(best, factors, is_cheap=True) for factors in FACTORS]
-    return max(by_factors, key=lambda scored: scored[0])[1]
+            best = int(np.argmax([score for score, _ in by_metric]))
+            if compared is left_out:
+                tried.append(by_metric[best])
+        # The default factors come first, and may have been scored with the metrics.
+        tried += [left_out.score(best, pair, is_cheap=True) for pair in FACTORS[len(tried) :]]
+    return max(tried, key=lambda scored: scored[0])[1]

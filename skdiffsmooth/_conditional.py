@@ -31,6 +31,7 @@ from ._backend import Backend
 from ._metric import LinearMetric
 from ._points import slices
 from ._posterior import Moments, Nodes, Posterior
+from ._selection import mixed
 from ._validation import check_real_array
 from .kernels import FrozenKernel
 from .likelihood import flow_log_density
@@ -539,8 +540,5 @@ class Conditional:
         found = self.flow.log_density(rows)
         if self.background:
             share = self.share_of_background(rows[:, self.flow.n_free :])
-            with np.errstate(divide="ignore"):
-                found = np.logaddexp(
-                    np.log1p(-share) + found, np.log(share) + self.wide.log_density(rows)
-                )
+            found = mixed(found, self.wide.log_density(rows), share)
         return found + self.frame.log_volume

@@ -50,7 +50,7 @@ from ._settings import (
     resolve_tolerance,
     scales_of_levels,
 )
-from ._shards import Shards, resolve_shards
+from ._shards import ONE_PROCESS, Shards, resolve_shards
 from ._terminal import EmpiricalTerminal, GaussianTerminal, TerminalLaw
 from ._validation import check_choice, check_integer, check_real, merge_duplicates
 from .bandwidth import gaussian_leave_one_out, weight_of_others
@@ -632,13 +632,13 @@ class BaseScoreDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         )
 
     def _geometry_and_bandwidth(
-        self, metric: Metric, points: np.ndarray, weights: np.ndarray, shards: Shards
+        self, metric: Metric, points: np.ndarray, weights: np.ndarray
     ) -> tuple[Geometry, float]:
         """Return rows in a metric, and the KDE's leave-one-out bandwidth there, for a search."""
         weights = weights / weights.sum()
         points, weights = merge_duplicates(points, weights)
         numbers = self._checked_numbers(points.shape[1])
-        geometry = self._geometry(metric, points, weights, shards, numbers, len(points), True)
+        geometry = self._geometry(metric, points, weights, ONE_PROCESS, numbers, len(points), True)
         return geometry, self._leave_one_out_bandwidth(geometry, numbers)
 
     def _take_in(self, geometry: Geometry, bandwidth: float, sigma: float) -> None:

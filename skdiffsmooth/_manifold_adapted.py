@@ -339,7 +339,7 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
                 f"than {fading / 2:.3g}, where smoothing along it fades. Check that manifold and rows "
                 "are in the same units and place.",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         if scales.max() > _WIDEST_SCALE * fading:
             warnings.warn(
@@ -347,7 +347,7 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
                 "go around it, and log-densities may be off by per cents. Lower sigma to "
                 f"{_WIDEST_SCALE * fading:.3g}.",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def _given_manifold(self, points: np.ndarray, weights: np.ndarray) -> Manifold | None:
@@ -420,7 +420,7 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
             warnings.warn(
                 f"n_components='auto': {error} The score is smoothed in all {largest} directions.",
                 UserWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
             return largest
 

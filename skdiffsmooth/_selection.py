@@ -49,23 +49,25 @@ class Settings(NamedTuple):
     background: float
 
 
-def mixed(flow: np.ndarray, wide: np.ndarray, weight: float) -> np.ndarray:
+def mixed(flow: np.ndarray, wide: np.ndarray, weight: float | np.ndarray) -> np.ndarray:
     """Return the log-density of a mixture of model and background.
 
     Parameters
     ----------
     flow, wide : ndarray of shape (n,)
         Log-densities of the model and of the background, in nats.
-    weight : float
-        Weight of the background.
+    weight : float or ndarray of shape (n,)
+        Weight of the background, or that in each row.
 
     Returns
     -------
     ndarray of shape (n,)
     """
-    if not weight:
+    if not np.any(weight):
         return flow
-    return np.logaddexp(np.log1p(-weight) + flow, np.log(weight) + wide)
+    # A weight that underflowed to zero, or is one, leaves the other part alone.
+    with np.errstate(divide="ignore"):
+        return np.logaddexp(np.log1p(-weight) + flow, np.log(weight) + wide)
 
 
 def background_weight(flow: np.ndarray, wide: np.ndarray, weights: np.ndarray) -> float:

@@ -196,8 +196,9 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         if self.cv is None:
             compared = Comparison(estimator, points, rows.shares, metrics)
             folds = folds_for_metrics(points)
-            by_folds = Comparison(estimator, points, rows.shares, metrics, folds)
-            first = compared if folds is None else by_folds
+            first = compared
+            if folds is not None:
+                first = Comparison(estimator, points, rows.shares, metrics, folds)
         else:
             weight = np.ones(n_rows) if rows.weight is None else rows.weight
             given = points[rows.group], weight / weight.max()
@@ -205,7 +206,16 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         search = _Search(compared, resolve_n_jobs(self.n_jobs), verbose)
         search.run(first, bandwidths, sigmas, n_refinements)
         best = search.entries[search.best_index]
-        fitted = self._refit(estimator, best.settings, X, sample_weight)
+        metric, factors, background = best.settings
+        # The unit of the factors is the bandwidth of all rows.
+        geometry, h = estimator._geometry_and_bandwidth(metric, points, rows.shares)
+        fitted = clone(estimator).set_params(
+            metric=metric,
+            bandwidth=factors[0] * h,
+            sigma=factors[1] * h / geometry.unit,
+            background=background,
+        )
+        fitted.fit(X, sample_weight=sample_weight)
         self._set_fitted(
             X,
             best_estimator_=fitted,
@@ -335,19 +345,6 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
                 f"metrics={self.metrics!r} holds 'auto', which is no metric; pass metrics=None."
             )
         return checked
-
-    def _refit(
-        self, estimator: BaseScoreDiffusion, best: Settings, X: Any, sample_weight: Any
-    ) -> BaseScoreDiffusion:
-        """Fit the best factors to all rows, in units of the bandwidth of all rows."""
-        fitted = clone(estimator).set_params(metric=best.metric, bandwidth="loo", sigma="auto")
-        reference = fitted.set_params(background=0.0).fit(X, sample_weight=sample_weight)
-        unit = reference.sigma_ / DEFAULT_FACTORS[1]
-        return fitted.set_params(
-            bandwidth=best.factors[0] * reference.bandwidth_,
-            sigma=best.factors[1] * unit,
-            background=best.background,
-        ).fit(X, sample_weight=sample_weight)
 
 
 class _Entry(NamedTuple):
