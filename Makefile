@@ -21,10 +21,11 @@ VENV_MADE := $(VENV)/.made
 INSTALLED_TEST := $(VENV)/.installed-test
 INSTALLED_DEMO := $(VENV)/.installed-demo
 INSTALLED_BENCH := $(VENV)/.installed-bench
+INSTALLED_DOCS := $(VENV)/.installed-docs
 RECIPE := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint demo bench table clean
+.PHONY: help install test lint demo bench table gallery clean
 # Two pips must not write to one environment, even under make -j.
 .NOTPARALLEL:
 
@@ -53,8 +54,12 @@ bench: $(INSTALLED_BENCH)  ## run benchmarks/run.py: time and error side by side
 table: $(INSTALLED_BENCH)  ## run benchmarks/table.py: likelihood on real data (results are kept)
 	OMP_NUM_THREADS=1 $(PY) benchmarks/table.py $(TABLE_ARGS)
 
+gallery: $(INSTALLED_DOCS)  ## run the gallery's examples and build the documentation in docs/_build/html
+	OMP_NUM_THREADS=1 $(PY) -m sphinx -W --keep-going -b html docs docs/_build/html
+
 clean:  ## remove caches and build products; .venv stays
 	rm -rf build dist skdiffsmooth.egg-info
+	rm -rf docs/_build docs/gallery docs/generated docs/sg_execution_times.rst
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@for folder in skdiffsmooth tests examples benchmarks; do \
 	    if [ -d "$$folder" ]; then \
@@ -102,6 +107,9 @@ $(INSTALLED_DEMO): $(RECIPE) | $(VENV_MADE)
 
 $(INSTALLED_BENCH): $(RECIPE) | $(VENV_MADE)
 	$(call pip_install,bench)
+
+$(INSTALLED_DOCS): $(RECIPE) | $(VENV_MADE)
+	$(call pip_install,docs)
 
 # A comma inside a $(call) must come from a variable.
 comma := ,

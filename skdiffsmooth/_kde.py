@@ -68,7 +68,7 @@ class KDESampler(DensityEstimatorMixin, BaseEstimator):
         Their weights; they sum to one.
     n_features_in_ : int
         Number of features.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Column names, where X had them.
 
     See Also

@@ -168,7 +168,7 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         The points in coordinates of the hull, and how they merge at each noise level.
     n_features_in_ : int
         Number of features.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Column names, where X had them.
 
     See Also

@@ -83,7 +83,7 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         fitted without it; with "prefit", under the members as they are.
     n_features_in_ : int
         Number of features.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Column names, where X had them.
 
     See Also

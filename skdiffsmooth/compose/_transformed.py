@@ -64,7 +64,7 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
         all of R^d is. It is subtracted from log-densities.
     n_features_in_ : int
         Number of features.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Column names, where X had them.
 
     See Also

@@ -357,7 +357,7 @@ class Curve(SmoothManifoldBase):
     def reach(self) -> float:
         """An estimate of the reach, not below the true one but for rounding.
 
-        The smaller of the least radius of curvature, and of |q - p|^2 / (2 dist(q - p, T_p)) over
+        The smaller of the least radius of curvature, and of ``|q - p|^2 / (2 dist(q - p, T_p))`` over
         pairs of points (Federer), T_p the tangent line at p, or half of it at an end point; over
         the table, or 2048 of its points.
         """

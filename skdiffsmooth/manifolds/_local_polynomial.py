@@ -97,7 +97,7 @@ class LocalPolynomialManifold(ManifoldBase, BaseEstimator):
 
     Notes
     -----
-    Weights are (1 - |x_i - p|^2 / h^2)^3, h the distance to the last neighbour, so that neighbours
+    Weights are ``(1 - |x_i - p|^2 / h^2)^3``, h the distance to the last neighbour, so that neighbours
     come and go without a jump. Where neighbours do not determine the polynomial (on a line, or on a
     grid) one of lower degree is fitted, down to the plane of principal axes, which always exists; a
     warning tells how often. It extrapolates: queries should be nearer to the rows than the reach.

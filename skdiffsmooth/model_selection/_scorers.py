@@ -186,7 +186,7 @@ def make_denoising_scorer(
 def hyvarinen_score(estimator: Any, X: Any, y: Any = None) -> float:
     """Return minus the score-matching loss on held-out rows; higher is better.
 
-    That is -E[ div s + |s|^2 / 2 ] at the rows, s the model's score at its own bandwidth: up to a
+    That is ``-E[ div s + |s|^2 / 2 ]`` at the rows, s the model's score at its own bandwidth: up to a
     constant of the data, minus half the squared distance between the model's score and that of the
     data. One field evaluation with its divergence, where a likelihood takes ``2 * n_steps_``.
 

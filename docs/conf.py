@@ -1,0 +1,54 @@
+"""The documentation: pages in docs/, a reference from docstrings, a gallery from examples/.
+
+``make gallery`` runs the examples and builds all of it in docs/_build/html.
+"""
+
+import os
+import warnings
+
+import skdiffsmooth
+
+project = "skdiffsmooth"
+author = "The skdiffsmooth developers"
+version = release = skdiffsmooth.__version__
+
+extensions = [
+    "myst_parser",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["_build"]
+templates_path = ["_templates"]
+
+myst_enable_extensions = ["dollarmath", "colon_fence"]
+myst_heading_anchors = 3
+autosummary_generate = True
+numpydoc_class_members_toctree = False
+numpydoc_show_class_members = False
+
+html_theme = "pydata_sphinx_theme"
+html_title = "skdiffsmooth"
+html_show_sourcelink = False
+
+# One process of one thread does not fight for cores, and its times can be compared.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# An example that warns shows it on its page only where it means to.
+warnings.filterwarnings("ignore", message=".*FigureCanvasAgg is non-interactive.*")
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "gallery",
+    "backreferences_dir": "generated/backreferences",
+    "doc_module": ("skdiffsmooth",),
+    "reference_url": {"skdiffsmooth": None},
+    "within_subsection_order": "FileNameSortKey",
+    # The demo is a script for a terminal, and no page.
+    "ignore_pattern": r"(demo|imputation|kernels_and_manifolds)\.py",
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "show_signature": False,
+    "min_reported_time": 1,
+}
