@@ -20,7 +20,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from ._backend import Backend
-from ._base import DensityEstimatorMixin, check_seed
+from ._base import DensityEstimatorMixin
 from ._comparison import choose_settings
 from ._components import GaussianComponents
 from ._conditional import (
@@ -52,7 +52,7 @@ from ._settings import (
 )
 from ._shards import ONE_PROCESS, Shards, resolve_shards
 from ._terminal import EmpiricalTerminal, GaussianTerminal, TerminalLaw
-from ._validation import check_choice, check_integer, check_real, merge_duplicates
+from ._validation import check_choice, check_integer, check_real, check_seed, merge_duplicates
 from .bandwidth import gaussian_leave_one_out, weight_of_others
 from .bases import base_components, base_reference, resolve_base
 from .kernels import FrozenKernel, ReducedKernel
