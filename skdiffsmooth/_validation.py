@@ -193,13 +193,15 @@ def check_draw(n_samples: Any, random_state: Any) -> tuple[int, np.random.Random
     return n, np.random.RandomState(check_seed(random_state))
 
 
-def check_seed(random_state: Any) -> int:
+def check_seed(random_state: Any, name: str = "random_state") -> int:
     """Return a seed that was given as an integer.
 
     Parameters
     ----------
     random_state : int
         The seed.
+    name : str, default="random_state"
+        The parameter's name, for the message.
 
     Returns
     -------
@@ -212,10 +214,12 @@ def check_seed(random_state: Any) -> int:
     ValueError
         If it is negative or does not fit in 32 bits.
     """
-    hint = "Pass an integer from 0 to 2**32 - 1, a numpy RandomState, or None."
-    seed = check_integer("random_state", random_state, minimum=0, hint=hint)
+    hint = "Pass an integer from 0 to 2**32 - 1."
+    if name == "random_state":
+        hint = "Pass an integer from 0 to 2**32 - 1, a numpy RandomState, or None."
+    seed = check_integer(name, random_state, minimum=0, hint=hint)
     if seed >= 2**32:
-        raise ValueError(f"random_state={random_state!r} does not fit in 32 bits. {hint}")
+        raise ValueError(f"{name}={random_state!r} does not fit in 32 bits. {hint}")
     return seed
 
 
