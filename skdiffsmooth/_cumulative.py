@@ -61,7 +61,9 @@ class Cumulative:
             series = values @ TO_COEFFICIENTS.T
             fine = np.abs(series[:, -3:]).max(axis=1) <= NEGLIGIBLE * largest
             # Rounding of the values themselves, seen from a cell that is short enough.
-            fine |= np.abs(series[:, -3:]).max(axis=1) <= 8 * np.finfo(float).eps * values.max(axis=1)
+            fine |= np.abs(series[:, -3:]).max(axis=1) <= 8 * np.finfo(float).eps * values.max(
+                axis=1
+            )
             fine |= halvings == MOST_HALVINGS
             cells.append(waiting[fine])
             densities.append(series[fine])
@@ -76,7 +78,8 @@ class Cumulative:
         self._cell, self._density = cell[order], density[order].T
         self._density = self._density * np.diff(self._cell, axis=1)[:, 0] / 2
         self._integral = chebyshev.chebint(self._density, lbnd=-1)
-        self._mass = chebyshev.chebval(1.0, self._integral)
+        # At the end of a cell every Chebyshev polynomial is one.
+        self._mass = self._integral.sum(axis=0)
         self._before = np.concatenate([[0.0], np.cumsum(self._mass)])
         self.total = float(self._before[-1])
 

@@ -7,6 +7,7 @@ from ._curves import (
     make_rough_circle,
     make_wavy_circle,
 )
+from ._digits import load_mnist_digits
 from ._images import make_bump_images
 from ._laws import PiecewiseConstant, Uniform, VonMises
 from ._shape import Shape
@@ -17,6 +18,7 @@ __all__ = [
     "Shape",
     "Uniform",
     "VonMises",
+    "load_mnist_digits",
     "make_affine_subspace",
     "make_bump_images",
     "make_circle",

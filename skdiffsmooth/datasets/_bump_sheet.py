@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -237,7 +239,9 @@ class BumpSheet(SmoothManifoldBase):
     def _foot(self, z: torch.Tensor) -> torch.Tensor:
         """Return the centers (x, y) of the nearest images, shape (n, 2)."""
         _, _, lattice, _ = self._table.like(z)
-        row = z.element_size() * (8 * len(lattice) ** 2 + CANDIDATES * (8 * self.size + 4 * z[0].numel()))
+        row = z.element_size() * (
+            8 * len(lattice) ** 2 + CANDIDATES * (8 * self.size + 4 * z[0].numel())
+        )
         return torch.cat([self._foot_of_tile(z[tile]) for tile in tiles(len(z), row, MEMORY_LIMIT)])
 
     def _foot_of_tile(self, z: torch.Tensor) -> torch.Tensor:
@@ -286,7 +290,7 @@ class BumpSheet(SmoothManifoldBase):
         return c, value
 
     def _newton(self, c: torch.Tensor, g: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
-        """Return steps downhill, no longer than one of the lattice, along edges where they are reached."""
+        """Return steps downhill, no longer than the lattice's, along edges that are reached."""
         held = self._held(c, g)
         g = torch.where(held, 0.0, g)
         a = torch.where(held[:, 0], 1.0, h[:, 0, 0])
@@ -294,7 +298,9 @@ class BumpSheet(SmoothManifoldBase):
         b = torch.where(held.any(1), 0.0, h[:, 0, 1])
         # The smaller eigenvalue is raised to a share of the larger; only it can be negative for long.
         middle, radius = (a + d) / 2, torch.sqrt(((a - d) / 2) ** 2 + b**2)
-        largest = torch.maximum(middle.abs() + radius, torch.finfo(c.dtype).tiny * torch.ones_like(a))
+        largest = torch.maximum(
+            middle.abs() + radius, torch.finfo(c.dtype).tiny * torch.ones_like(a)
+        )
         raised = (0.01 * largest - (middle - radius)).clamp(min=0)
         a, d = a + raised, d + raised
         determinant = a * d - b * b
@@ -357,12 +363,12 @@ def _slack(z: torch.Tensor) -> torch.Tensor:
     return 8 * torch.finfo(z.dtype).eps * (z**2).sum((1, 2)).clamp_min(1.0)
 
 
-def _outer(parts):
+def _outer(parts: Any) -> Any:
     """Return the products of functions of x and of y, shape (n, 2, r), as rows (n, r^2)."""
     return (parts[:, 1, :, None] * parts[:, 0, None, :]).reshape(len(parts), -1)
 
 
-def _slopes(jet):
+def _slopes(jet: Sequence[Any]) -> Any:
     """Return the derivatives of the images with respect to the center, shape (n, r^2, 2)."""
     profile, slope, _ = jet
     stack = torch.stack if isinstance(profile, torch.Tensor) else np.stack
@@ -371,7 +377,7 @@ def _slopes(jet):
     return stack([_outer(x), _outer(y)], -1)
 
 
-def _bends(jet: list[np.ndarray]) -> np.ndarray:
+def _bends(jet: Sequence[np.ndarray]) -> np.ndarray:
     """Return the second derivatives xx, xy, yy, shape (n, r^2, 3)."""
     profile, slope, bend = jet
     xx = np.stack([bend[:, 0], profile[:, 1]], 1)

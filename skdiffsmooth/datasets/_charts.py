@@ -160,7 +160,9 @@ class TorusChart(Chart):
         else:
             phi = self._share.inverse(u[:, 1] * self._share.total)
         out = self._width(phi)
-        y = np.stack([out * np.cos(theta), out * np.sin(theta), self.torus.tube_radius * np.sin(phi)])
+        y = np.stack(
+            [out * np.cos(theta), out * np.sin(theta), self.torus.tube_radius * np.sin(phi)]
+        )
         return self.torus.center + y.T @ self.torus.basis.T
 
     def locate(self, X: np.ndarray) -> tuple[np.ndarray, Any]:

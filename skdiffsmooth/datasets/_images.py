@@ -173,7 +173,8 @@ class _CircleOfImages:
 
     def __call__(self, t: np.ndarray) -> np.ndarray:
         x, y = (
-            bump_profile(self.axis, self.radius * part, self.width) for part in (np.cos(t), np.sin(t))
+            bump_profile(self.axis, self.radius * part, self.width)
+            for part in (np.cos(t), np.sin(t))
         )
         return (y[:, :, None] * x[:, None, :]).reshape(len(t), -1)
 
@@ -205,25 +206,21 @@ def triangular_lattice(n: int) -> np.ndarray:
     ndarray of shape (n, 2)
         Row by row; the box around them is centered.
     """
-    straight = _widest(n, [0.0])
-    # Of the lattice that has as many points in the area of the square.
-    usual = np.sqrt(8 / np.sqrt(3) / n)
-    if straight is not None and straight[0] >= 0.9 * usual:
-        points = straight[1]
-    else:
-        turned = _widest(n, ANGLES)
-        points = (turned or straight)[1]
+    spacing, points = _widest(n, [0.0])
+    # 0.9 of what the lattice has that holds as many points in the area of the square.
+    if spacing < 0.9 * np.sqrt(8 / np.sqrt(3) / n):
+        _, points = max((spacing, points), _widest(n, ANGLES), key=lambda found: found[0])
     points = points - (points.min(axis=0) + points.max(axis=0)) / 2
     points /= max(np.abs(points).max(), 0.5)
     return points[np.lexsort(points.T.round(9))]
 
 
-def _widest(n: int, angles: Iterable[float]) -> tuple[float, np.ndarray] | None:
-    """Return the spacing in [-1, 1]^2 and the points, of spacing one, of the widest lattice found."""
+def _widest(n: int, angles: Iterable[float]) -> tuple[float, np.ndarray]:
+    """Return the spacing in [-1, 1]^2 and points, of spacing one, of the widest lattice found; or 0."""
     reach = 2 * int(np.sqrt(n)) + 4
     i, j = (part.ravel() for part in np.meshgrid(*[np.arange(-reach, reach + 1)] * 2))
     unit = np.column_stack([i + (j % 2) / 2, j * np.sqrt(3) / 2])
-    best = None
+    narrowest, best = np.inf, unit
     for angle in angles:
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         for place in PLACES:
@@ -232,6 +229,6 @@ def _widest(n: int, angles: Iterable[float]) -> tuple[float, np.ndarray] | None:
             order = np.argsort(sizes, kind="stable")[: n + 1]
             # Half a side of the square about zero that holds n points, and of one that holds more.
             half, beyond = sizes[order[-2:]]
-            if half < beyond - 1e-9 and (best is None or half < best[0]):
-                best = half, points[order[:n]]
-    return None if best is None else (1 / max(best[0], 0.5), best[1])
+            if half < min(narrowest, beyond - 1e-9):
+                narrowest, best = half, points[order[:n]]
+    return 1 / max(narrowest, 0.5), best

@@ -213,18 +213,16 @@ def make_swiss_roll(
     >>> X.shape, shape.n_components
     ((400, 10), 2)
     >>> round(shape.manifold.reach, 4), round(shape.volume, 4)
-    (0.2154, 9.5353)
+    (0.2201, 9.4828)
     """
     by, law = resolve_law(law, ("uniform", "parameter"), closed=False)
     axes = frame(3, n_features, frame_state)
     spiral = _Spiral(check_real("radius", radius, hint="It is in units of X."), axes[:, [0, 2]])
     line = _Segment(axes[:, 1])
-    curves = [
-        (Curve(spiral, 1.5 * np.pi, 4.5 * np.pi), spiral),
-        (Curve(line, 0.0, check_real("height", height, hint="It is in units of X.")), line),
-    ]
-    manifold = ProductManifold(*(curve for curve, _ in curves))
-    chart = ProductChart([CurveChart(curve, function, by) for curve, function in curves])
+    height = check_real("height", height, hint="It is in units of X.")
+    curve, edge = Curve(spiral, 1.5 * np.pi, 4.5 * np.pi), Curve(line, 0.0, height)
+    manifold = ProductManifold(curve, edge)
+    chart = ProductChart([CurveChart(curve, spiral, by), CurveChart(edge, line)])
     shape = Shape(manifold, chart, law)
     return draw(shape, n_samples, noise, "random", random_state, return_shape)
 

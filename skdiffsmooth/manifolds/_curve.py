@@ -679,8 +679,7 @@ def _within(name: str, value: Any, limits: tuple[float, float], closed: bool) ->
     start, stop = limits
     if value.ndim != 1 or not np.all(np.isfinite(value)):
         raise ValueError(
-            f"{name} of shape {value.shape} is no finite array of shape (n,); pass "
-            f"{name}.ravel()."
+            f"{name} of shape {value.shape} is no finite array of shape (n,); pass {name}.ravel()."
         )
     if closed:
         inside = (value >= start) & (value <= stop)

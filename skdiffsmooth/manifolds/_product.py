@@ -71,9 +71,10 @@ class ProductManifold(SmoothManifoldBase):
                 f"factors live in spaces of {sorted(spaces)} dimensions; expected one space. Give each "
                 "a basis or columns of zeros in R^d."
             )
-        hulls = [getattr(factor, "affine_hull", None) for factor in factors]
-        for factor, hull in zip(factors, hulls, strict=True):
-            if hull is None:
+        hulls: list[AffineHull] = []
+        for factor in factors:
+            hulls.append(getattr(factor, "affine_hull", None))
+            if hulls[-1] is None:
                 raise ValueError(
                     f"factor {factor!r} does not know its affine hull; expected one that has "
                     "`affine_hull`."
