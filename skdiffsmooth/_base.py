@@ -8,9 +8,9 @@ import numpy as np
 from sklearn.base import DensityMixin
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
-from ._validation import check_integer, check_sample_weight, merge_duplicates
+from ._validation import check_draw, check_sample_weight, merge_duplicates
 
-__all__ = ["DensityEstimatorMixin", "check_draw"]
+__all__ = ["DensityEstimatorMixin"]
 
 
 class DensityEstimatorMixin(DensityMixin):
@@ -66,58 +66,3 @@ class DensityEstimatorMixin(DensityMixin):
         """Return the number of draws and their source of randomness."""
         check_is_fitted(self)
         return check_draw(n_samples, random_state)
-
-
-def check_draw(n_samples: Any, random_state: Any) -> tuple[int, np.random.RandomState]:
-    """Return the number of draws and their source of randomness.
-
-    Parameters
-    ----------
-    n_samples : int
-        How many rows are wanted.
-    random_state : int, RandomState or None
-        None makes a fresh source.
-
-    Returns
-    -------
-    n_samples : int
-    generator : RandomState
-
-    Raises
-    ------
-    TypeError, ValueError
-        If `n_samples` is not a positive integer or `random_state` is not a seed.
-    """
-    n = check_integer("n_samples", n_samples, minimum=1)
-    if random_state is None:
-        # Not numpy's global state, which scikit-learn would take: drawing must not disturb it.
-        return n, np.random.RandomState()
-    if isinstance(random_state, np.random.RandomState):
-        return n, random_state
-    return n, np.random.RandomState(check_seed(random_state))
-
-
-def check_seed(random_state: Any) -> int:
-    """Return a seed that was given as an integer.
-
-    Parameters
-    ----------
-    random_state : int
-        The seed.
-
-    Returns
-    -------
-    int
-
-    Raises
-    ------
-    TypeError
-        If it is not an integer.
-    ValueError
-        If it is negative or does not fit in 32 bits.
-    """
-    hint = "Pass an integer from 0 to 2**32 - 1, a numpy RandomState, or None."
-    seed = check_integer("random_state", random_state, minimum=0, hint=hint)
-    if seed >= 2**32:
-        raise ValueError(f"random_state={random_state!r} does not fit in 32 bits. {hint}")
-    return seed

@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from ._backend import Backend
-from ._base import DensityEstimatorMixin, check_seed
+from ._base import DensityEstimatorMixin
 from ._comparison import choose_settings
 from ._components import GaussianComponents
 from ._hierarchy import PointHierarchy
@@ -38,7 +38,7 @@ from ._settings import (
     scales_of_levels,
 )
 from ._shards import ONE_PROCESS, Shards, resolve_shards
-from ._validation import check_choice, check_integer, check_real, merge_duplicates
+from ._validation import check_choice, check_integer, check_real, check_seed, merge_duplicates
 from .bandwidth import gaussian_leave_one_out
 from .bases import base_components, base_reference, resolve_base
 from .kernels import ReducedKernel

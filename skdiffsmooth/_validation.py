@@ -10,10 +10,12 @@ import numpy as np
 
 __all__ = [
     "check_choice",
+    "check_draw",
     "check_integer",
     "check_real",
     "check_real_array",
     "check_sample_weight",
+    "check_seed",
     "merge_duplicates",
 ]
 
@@ -160,6 +162,65 @@ def check_real_array(name: str, value: Any) -> np.ndarray:
             f"{name} of type {type(value).__name__} is not numeric ({error}); expected an array of "
             "real numbers."
         ) from error
+
+
+def check_draw(n_samples: Any, random_state: Any) -> tuple[int, np.random.RandomState]:
+    """Return the number of draws and their source of randomness.
+
+    Parameters
+    ----------
+    n_samples : int
+        How many rows are wanted.
+    random_state : int, RandomState or None
+        None makes a fresh source.
+
+    Returns
+    -------
+    n_samples : int
+    generator : RandomState
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `n_samples` is not a positive integer or `random_state` is not a seed.
+    """
+    n = check_integer("n_samples", n_samples, minimum=1)
+    if random_state is None:
+        # Not numpy's global state, which scikit-learn would take: drawing must not disturb it.
+        return n, np.random.RandomState()
+    if isinstance(random_state, np.random.RandomState):
+        return n, random_state
+    return n, np.random.RandomState(check_seed(random_state))
+
+
+def check_seed(random_state: Any, name: str = "random_state") -> int:
+    """Return a seed that was given as an integer.
+
+    Parameters
+    ----------
+    random_state : int
+        The seed.
+    name : str, default="random_state"
+        The parameter's name, for the message.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    TypeError
+        If it is not an integer.
+    ValueError
+        If it is negative or does not fit in 32 bits.
+    """
+    hint = "Pass an integer from 0 to 2**32 - 1."
+    if name == "random_state":
+        hint = "Pass an integer from 0 to 2**32 - 1, a numpy RandomState, or None."
+    seed = check_integer(name, random_state, minimum=0, hint=hint)
+    if seed >= 2**32:
+        raise ValueError(f"{name}={random_state!r} does not fit in 32 bits. {hint}")
+    return seed
 
 
 def check_sample_weight(sample_weight: Any, n_samples: int) -> np.ndarray:

@@ -15,6 +15,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial import cKDTree
+from scipy.special import ellipe
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
@@ -26,8 +28,10 @@ from skdiffsmooth.manifolds import (
     LocalPolynomialManifold,
     Manifold,
     PointCloud,
+    ProductManifold,
     SmoothManifold,
     Sphere,
+    Torus,
     check_idempotent,
     intrinsic_dimension,
 )
@@ -84,6 +88,19 @@ def curve(function, start, stop, closed, by):
     return Curve(lambda t: moved(function(t), by), start, stop, closed)
 
 
+def roll(by):
+    """A spiral arc times a segment, in a subspace of R^4 that does not hold zero."""
+    axes, middle = frame(4, 3, by), at([0.3, 0.1, 0, 0.2], by)
+
+    def spiral(t):
+        arc = by[0] * t[:, None] * np.stack([np.cos(3 * t), np.sin(3 * t)], axis=1)
+        return middle + arc @ axes[:, :2].T
+
+    return ProductManifold(
+        Curve(spiral, 0.5, 2), Curve(lambda t: by[0] * t[:, None] * axes[:, 2], -0.4, 0.6)
+    )
+
+
 # Each builder takes a similarity and returns the manifold that it moves.
 SMOOTH = {
     "plane": (3, lambda by: AffineSubspace.from_basis(at([1, 2, 3], by), frame(3, 2, by))),
@@ -92,6 +109,12 @@ SMOOTH = {
     "circle in R^4": (4, lambda by: Circle(at([1, 0, 0, 1], by), 1.3 * by[0], frame(4, 2, by))),
     "sphere": (3, lambda by: Sphere(at([0, 0.1, 0.2], by), 1.2 * by[0])),
     "3-sphere in R^6": (6, lambda by: Sphere(at([0.1] * 6, by), 1.5 * by[0], frame(6, 4, by))),
+    "torus": (
+        3,
+        lambda by: Torus(at([0, 0.1, 0.2], by), 1.1 * by[0], 0.4 * by[0], frame(3, 3, by)),
+    ),
+    "torus in R^5": (5, lambda by: Torus(at([0.1] * 5, by), by[0], 0.3 * by[0], frame(5, 3, by))),
+    "roll in R^4": (4, roll),
     "ellipse": (2, lambda by: curve(ellipse, 0, TURN, True, by)),
     "open helix": (3, lambda by: curve(helix, -2, 2, False, by)),
     "knot in R^20": (20, lambda by: curve(lambda t: knot(t) @ FRAME.T, 0, TURN, True, by)),
@@ -159,10 +182,11 @@ def test_what_is_left_is_perpendicular(name):
     manifold, X = build(name)
     P = manifold.project(X)
     along = np.einsum("nd,ndk->nk", X - P, manifold.tangent(X))
-    if name == "open helix":
-        at_end = np.isin(manifold.parameter(X), [-2, 2])
-        assert 0 < at_end.sum() < len(X)
-        along = along[~at_end]
+    if name in {"open helix", "roll in R^4"}:
+        # Beyond an edge the nearest point does not move with the query across the edge.
+        moves = np.diagonal(manifold.projection_derivative(X), axis1=1, axis2=2) > 0
+        assert 0 < moves.sum() < moves.size
+        along = along[moves]
     np.testing.assert_allclose(along, 0, atol=1e-11)
 
 
@@ -437,6 +461,105 @@ def test_a_circle_needs_a_plane():
         Circle([0.0, 0.0], "1")
 
 
+# ------------------------------------------------------------------------------ tori and products
+
+
+def torus_points(radius, tube, theta, phi):
+    out = radius + tube * np.cos(phi)
+    return np.stack([out * np.cos(theta), out * np.sin(theta), tube * np.sin(phi)], axis=-1)
+
+
+def test_no_point_of_a_torus_is_nearer():
+    """Of a lattice of 400 x 400; it misses the foot by half a step of 2 pi / 400 at most."""
+    X = np.random.RandomState(0).uniform(-2, 2, size=(200, 3))
+    turn = np.arange(400) * TURN / 400
+    lattice = torus_points(1.2, 0.5, *np.meshgrid(turn, turn)).reshape(-1, 3)
+    nearest = cKDTree(lattice).query(X)[0]
+    distances = Torus(np.zeros(3), 1.2, 0.5).distance(X)
+    assert np.all(distances <= nearest + 1e-12)
+    assert np.all(distances >= nearest - 1.7 * TURN / 400)
+    # |sqrt(x^2 + y^2) - R|, z in the half plane of the query.
+    expected = np.abs(np.hypot(np.hypot(X[:, 0], X[:, 1]) - 1.2, X[:, 2]) - 0.5)
+    np.testing.assert_allclose(distances, expected, atol=1e-14)
+
+
+@pytest.mark.parametrize(("radius", "tube"), [(1.0, 0.3), (1.0, 0.7)])
+def test_reach_of_a_torus(radius, tube):
+    """Queries below the reach go back to their foot, some beyond it do not."""
+    torus = Torus(np.zeros(3), radius, tube)
+    phi = np.linspace(0, TURN, 60, endpoint=False)
+    feet = torus_points(radius, tube, 0.3 + 0 * phi, phi)
+    core = torus_points(radius, 0, 0.3 + 0 * phi, phi)
+    normals = (feet - core) / tube
+    for sign in (-1, 1):
+        for share, all_return in ((0.999, True), (1.001, False)):
+            offset = sign * share * torus.reach * normals
+            gap = np.linalg.norm(torus.project(feet + offset) - feet, axis=1)
+            if all_return:
+                assert gap.max() < 1e-12
+            elif (sign < 0) == (tube < radius - tube):
+                assert gap.max() > 0.1
+    assert torus.reach == min(tube, radius - tube)
+
+
+def test_where_a_torus_has_no_nearest_point():
+    """On the axis and on the circle inside: one of the nearest, and numbers everywhere."""
+    torus = Torus(np.zeros(3), 1.0, 0.3)
+    X = [[0.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 1.0, 0.0]]
+    np.testing.assert_allclose(torus.distance(X), [0.7, np.sqrt(2) - 0.3, 0.3], atol=1e-15)
+    np.testing.assert_allclose(torus.project(X)[[0, 2]], [[0.7, 0, 0], [0, 1.3, 0]], atol=1e-15)
+    assert np.all(np.isfinite(torus.projection_derivative(X)))
+    gram = np.swapaxes(torus.tangent(X), 1, 2) @ torus.tangent(X)
+    np.testing.assert_allclose(gram, np.tile(np.eye(2), (3, 1, 1)), atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((np.zeros((3, 1)), 1.0, 0.1), ValueError, "one point of shape"),
+        (([0, 0, np.nan], 1.0, 0.1), ValueError, "finite"),
+        ((np.zeros(3), 0.0, 0.1), ValueError, "radius=0.0 is out of range"),
+        ((np.zeros(3), 1.0, 1.0), ValueError, "tube_radius=1.0 is not below radius=1.0"),
+        ((np.zeros(3), 1.0, "1"), TypeError, "tube_radius='1' has type str"),
+        ((np.zeros(4), 1.0, 0.1), ValueError, r"basis has shape \(4, 4\)"),
+        ((np.zeros(3), 1.0, 0.1, np.ones((3, 3))), ValueError, "columns of basis are dependent"),
+        ((np.zeros(3), 1.0, 0.1, np.full((3, 3), np.inf)), ValueError, "basis must be finite"),
+    ],
+)
+def test_bad_tori(arguments, error, message):
+    with pytest.raises(error, match=message):
+        Torus(*arguments)
+
+
+def test_a_product_is_what_its_factors_are():
+    """A flat torus in R^4: each pair of coordinates for itself; the smaller radius is the reach."""
+    eye = np.eye(4)
+    first, second = Circle(np.zeros(4), 1.0, eye[:, :2]), Circle(np.zeros(4), 0.4, eye[:, 2:])
+    product, X = ProductManifold(first, second), queries(4)
+    halves = Circle(np.zeros(2), 1.0), Circle(np.zeros(2), 0.4)
+    expected = np.hstack([halves[0].project(X[:, :2]), halves[1].project(X[:, 2:])])
+    np.testing.assert_allclose(product.project(X), expected, atol=1e-15)
+    squares = halves[0].distance(X[:, :2]) ** 2 + halves[1].distance(X[:, 2:]) ** 2
+    np.testing.assert_allclose(product.distance(X), np.sqrt(squares), atol=1e-14)
+    assert (product.dimension, product.reach) == (2, 0.4)
+    assert product.affine_hull.dimension == 4
+
+
+@pytest.mark.parametrize(
+    ("factors", "error", "message"),
+    [
+        ((), ValueError, "factors is empty"),
+        (("circle",), TypeError, "factor 'circle' has type str"),
+        ((PointCloud(np.eye(4), 1),), TypeError, "expected a smooth manifold"),
+        ((Circle([0, 0], 1), Sphere([0, 0, 0], 1)), ValueError, r"spaces of \[2, 3\] dimensions"),
+        ((Circle([0, 0], 1), Circle([0, 0], 1)), ValueError, "not orthogonal: cosines reach 1"),
+    ],
+)
+def test_bad_products(factors, error, message):
+    with pytest.raises(error, match=message):
+        ProductManifold(*factors)
+
+
 # ---------------------------------------------------------------------------------------- curves
 
 
@@ -504,6 +627,51 @@ def test_feet_are_exact():
     assert tabulated.reach > 0.2
     # 1e-9 allows for the rounding of the difference quotient.
     np.testing.assert_allclose(tabulated.project(X), knot(t), rtol=0, atol=1e-9)
+
+
+def test_lengths_of_curves():
+    """Known ones: an ellipse's by the elliptic integral, a helix's by its speed, both to rounding."""
+    tabulated = Curve(ellipse, 0, TURN, True)
+    assert tabulated.length == pytest.approx(8 * ellipe(0.75), rel=1e-13)
+    t = np.linspace(-2, 2, 101)
+    open_curve = Curve(helix, -2, 2)
+    speed = np.sqrt(1 + 0.3**2)
+    np.testing.assert_allclose(open_curve.speed(t), speed, rtol=1e-12)
+    np.testing.assert_allclose(open_curve.arc_length(t), speed * (t + 2), atol=1e-13)
+    lengths = np.minimum(speed * (t + 2), open_curve.length)
+    np.testing.assert_allclose(open_curve.parameter_at(lengths), t, atol=1e-13)
+
+
+@pytest.mark.parametrize("flatness", [1.0, 1e-2, 1e-4])
+def test_arc_length_and_its_inverse(flatness):
+    """Of ellipses as flat as you like, whose speed nearly vanishes at the tips."""
+    tabulated = Curve(lambda t: np.stack([np.cos(t), flatness * np.sin(t)], 1), 0, TURN, True)
+    assert tabulated.length == pytest.approx(4 * ellipe(1 - flatness**2), rel=1e-13)
+    lengths = np.linspace(0, tabulated.length, 1001)
+    t = tabulated.parameter_at(lengths)
+    assert np.all(np.diff(t) > 0)
+    # A rounding of the length is more where the speed is small.
+    np.testing.assert_allclose(t[[0, -1]], [0, TURN], atol=1e-15 / flatness + 1e-15)
+    np.testing.assert_allclose(tabulated.arc_length(t), lengths, atol=1e-14 * tabulated.length)
+    # Against sums of chords, whose error is a 24th of their squared length times the curvature's.
+    fine = np.linspace(0, 1, 200_001)
+    chords = np.stack([np.cos(fine), flatness * np.sin(fine)], axis=1)
+    chords = np.linalg.norm(np.diff(chords, axis=0), axis=1).sum()
+    assert tabulated.arc_length([1.0])[0] == pytest.approx(chords, rel=1e-9)
+    # Turned once more, a closed curve is where it was.
+    np.testing.assert_allclose(
+        tabulated.parameter_at([0.5 + tabulated.length]), tabulated.parameter_at([0.5]), rtol=1e-12
+    )
+
+
+def test_bad_lengths():
+    segment = Curve(lambda t: np.stack([t, 0 * t], axis=1), -1, 2)
+    with pytest.raises(ValueError, match="length ranges from -1 to 0; expected 0 to 3"):
+        segment.parameter_at([-1.0, 0.0])
+    with pytest.raises(ValueError, match=r"length of shape \(1, 1\) is no finite array"):
+        segment.parameter_at([[1.0]])
+    with pytest.raises(ValueError, match="t of shape"):
+        segment.arc_length([np.nan])
 
 
 def test_ends():

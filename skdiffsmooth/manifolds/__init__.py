@@ -6,7 +6,9 @@ from ._cloud import PointCloud
 from ._curve import Curve
 from ._dimension import intrinsic_dimension
 from ._local_polynomial import LocalPolynomialManifold
+from ._product import ProductManifold
 from ._sphere import Circle, Sphere
+from ._torus import Torus
 
 __all__ = [
     "AffineSubspace",
@@ -15,8 +17,10 @@ __all__ = [
     "LocalPolynomialManifold",
     "Manifold",
     "PointCloud",
+    "ProductManifold",
     "SmoothManifold",
     "Sphere",
+    "Torus",
     "check_idempotent",
     "intrinsic_dimension",
 ]

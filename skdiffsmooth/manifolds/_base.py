@@ -23,6 +23,7 @@ __all__ = [
     "check_idempotent",
     "in_double",
     "orthonormal_columns",
+    "polar",
     "project_with_derivative",
     "tiles",
 ]
@@ -421,3 +422,24 @@ def check_idempotent(manifold: Manifold, X: Any) -> None:
             f"they are projected again, {gap / scale:.1e} of the data's scale {scale * size:.3g}; "
             f"expected at most {IDEMPOTENT:.0e} of it. Use more neighbours, or mend its `project`."
         )
+
+
+def polar(offset: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return directions and lengths of offsets; those of length zero have the first direction.
+
+    Parameters
+    ----------
+    offset : torch.Tensor of shape (n, m)
+        Of any size: squares of small ones would underflow, so they are scaled before.
+
+    Returns
+    -------
+    direction : torch.Tensor of shape (n, m)
+    length : torch.Tensor of shape (n, 1)
+    """
+    size = offset.abs().amax(dim=1, keepdim=True)
+    first = torch.zeros_like(offset)
+    first[:, 0] = 1
+    direction = torch.where(size > 0, offset, first) / torch.where(size > 0, size, 1.0)
+    length = torch.linalg.vector_norm(direction, dim=1, keepdim=True)
+    return direction / length, size * length

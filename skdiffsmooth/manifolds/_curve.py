@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.polynomial import chebyshev
 
+from .._cumulative import Cumulative
 from .._hull import AffineHull
 from .._validation import check_real, check_real_array
 from ._base import Constants, SmoothManifoldBase, across_border, in_double, tiles
@@ -398,27 +399,106 @@ class Curve(SmoothManifoldBase):
         ValueError
             If t is not one-dimensional and finite, or is out of the range of an open curve.
         """
-        t = check_real_array("t", t)
-        start, stop = self.range
-        if t.ndim != 1 or not np.all(np.isfinite(t)):
-            raise ValueError(
-                f"t of shape {t.shape} is no finite array of shape (n,); pass t.ravel()."
-            )
-        if self.closed:
-            t = start + np.mod(t - start, stop - start)
-        elif np.any((t < start) | (t > stop)):
-            raise ValueError(
-                f"t ranges from {t.min():g} to {t.max():g}; expected {start:g} to {stop:g}, for "
-                "the curve is open. Clip it."
-            )
-        tensor = torch.from_numpy(t)
-        table = self._table_like(tensor)
-        center, basis = self._frame.like(tensor)
-        cell = torch.searchsorted(table.starts, tensor, right=True) - 1
-        first, last = table.starts[cell], table.ends[cell]
-        place = torch.where(last > first, (tensor - first) / (last - first), 0.0)
-        points = _horner(table.series[cell].unbind(1), place[:, None], 0)[0]
-        return (center + points @ basis.T).numpy()
+        t = torch.from_numpy(self._check_parameters(t))
+        center, basis = self._frame.like(t)
+        return (center + self._at(t, 0)[0] @ basis.T).numpy()
+
+    @property
+    def length(self) -> float:
+        """Of the whole curve, in units of X."""
+        return self._lengths.total
+
+    def speed(self, t: Any) -> np.ndarray:
+        """Return the lengths of the derivative with respect to the parameter.
+
+        Parameters
+        ----------
+        t : array-like of shape (n,)
+            Parameters, as for `points`.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+
+        Raises
+        ------
+        ValueError
+            As `points`.
+        """
+        return self._speed(self._check_parameters(t))
+
+    def arc_length(self, t: Any) -> np.ndarray:
+        """Return the lengths of the curve from its start to parameters.
+
+        Parameters
+        ----------
+        t : array-like of shape (n,)
+            Parameters, as for `points`.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            In units of X, exact to some 1e-15 of the whole length.
+
+        Raises
+        ------
+        ValueError
+            As `points`.
+        """
+        return self._lengths(self._check_parameters(t))
+
+    def parameter_at(self, length: Any) -> np.ndarray:
+        """Return the parameters at lengths from the start: the inverse of `arc_length`.
+
+        Parameters
+        ----------
+        length : array-like of shape (n,)
+            From 0 to the length of the curve, in units of X; for a closed curve any, modulo that.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+
+        Raises
+        ------
+        ValueError
+            If a length is not finite, or out of the range of an open curve.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from skdiffsmooth.manifolds import Curve
+        >>> parabola = Curve(lambda t: np.stack([t, t**2], axis=1), 0, 1)
+        >>> round(parabola.length, 6)
+        1.478943
+        >>> parabola.parameter_at([0.0, parabola.length / 2]).round(6)
+        array([0.      , 0.610739])
+        """
+        return self._lengths.inverse(_within("length", length, (0.0, self.length), self.closed))
+
+    @cached_property
+    def _lengths(self) -> Cumulative:
+        """The arc length as a function of the parameter; panels are where it may be rough."""
+        starts = self._table_like(torch.empty(0, dtype=torch.float64)).starts.numpy()
+        edges = np.append(starts[: self.n_panels * CELLS : CELLS], self.range[1])
+        return Cumulative(self._speed, edges)
+
+    def _speed(self, t: np.ndarray) -> np.ndarray:
+        return torch.linalg.vector_norm(self._at(torch.from_numpy(t), 1)[1], dim=1).numpy()
+
+    def _check_parameters(self, t: Any) -> np.ndarray:
+        return _within("t", t, self.range, self.closed)
+
+    def _at(self, t: torch.Tensor, order: int) -> list[torch.Tensor]:
+        """Return hull coordinates at parameters, and the derivative if the order is one."""
+        table = self._table_like(t)
+        # An open curve has one more point than cells.
+        last = len(table.starts) - (1 if self.closed else 2)
+        cell = (torch.searchsorted(table.starts, t, right=True) - 1).clamp(0, last)
+        width = (table.ends - table.starts)[cell]
+        place = (t - table.starts[cell]) / width
+        found = _horner(table.series[cell].unbind(1), place[:, None], order)
+        return found[:1] + [derivative / width[:, None] for derivative in found[1:]]
 
     def parameter(self, X: Any) -> Any:
         """Return the parameters of the nearest points.
@@ -591,6 +671,25 @@ class Curve(SmoothManifoldBase):
             if place.is_cpu and not ((place - before).abs() > smallest).any():
                 break
         return place
+
+
+def _within(name: str, value: Any, limits: tuple[float, float], closed: bool) -> np.ndarray:
+    """Check parameters or lengths; those of a closed curve are brought between the limits."""
+    value = check_real_array(name, value)
+    start, stop = limits
+    if value.ndim != 1 or not np.all(np.isfinite(value)):
+        raise ValueError(
+            f"{name} of shape {value.shape} is no finite array of shape (n,); pass {name}.ravel()."
+        )
+    if closed:
+        inside = (value >= start) & (value <= stop)
+        return np.where(inside, value, start + np.mod(value - start, stop - start))
+    if np.any((value < start) | (value > stop)):
+        raise ValueError(
+            f"{name} ranges from {value.min():g} to {value.max():g}; expected {start:g} to "
+            f"{stop:g}, for the curve is open. Clip it."
+        )
+    return value
 
 
 def _evaluate(function: Callable[[np.ndarray], Any], t: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import torch
 
 from .._hull import AffineHull
 from .._validation import check_real, check_real_array
-from ._base import Constants, SmoothManifoldBase, orthonormal_columns
+from ._base import Constants, SmoothManifoldBase, orthonormal_columns, polar
 
 __all__ = ["Circle", "Sphere"]
 
@@ -114,14 +114,7 @@ class Sphere(SmoothManifoldBase):
     def _polar(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return directions from the center, shape (n, k + 1), and distances from it, (n, 1)."""
         center, basis = self._constants.like(x)
-        offset = (x - center) @ basis
-        # Squares of small offsets underflow, so these are scaled before they are squared.
-        size = offset.abs().amax(dim=1, keepdim=True)
-        first = torch.zeros_like(offset)
-        first[:, 0] = 1
-        direction = torch.where(size > 0, offset, first) / torch.where(size > 0, size, 1.0)
-        length = torch.linalg.vector_norm(direction, dim=1, keepdim=True)
-        return direction / length, size * length
+        return polar((x - center) @ basis)
 
     def _project(self, x: torch.Tensor) -> torch.Tensor:
         return self._foot(self._polar(x)[0])

@@ -1,0 +1,237 @@
+"""Maps from the unit cube onto manifolds, with the volume of their image: where rows come from."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.special import betainc, betaincinv, gammaln, ndtr, ndtri
+
+from .._cumulative import Cumulative
+from ..manifolds import AffineSubspace, Curve, Sphere, Torus
+
+__all__ = ["BoxChart", "Chart", "CurveChart", "ProductChart", "SphereChart", "TorusChart"]
+
+TURN = 2 * np.pi
+
+
+class Chart(ABC):
+    """A map from the unit cube of dimension k onto the part of a manifold that rows come from.
+
+    Attributes
+    ----------
+    dimension : int
+        Dimension k.
+    volume : float
+        Length, area or volume of the part, in units of X to the k-th power.
+    closed : bool
+        Whether it is a closed curve.
+    """
+
+    dimension: int
+    volume: float
+    closed = False
+
+    @abstractmethod
+    def points(self, u: np.ndarray) -> np.ndarray:
+        """Return the points at places of the cube, shape (n, d)."""
+
+    @abstractmethod
+    def locate(self, X: np.ndarray) -> tuple[np.ndarray, Any]:
+        """Return the places of points of the manifold, and how much a unit of the cube is there.
+
+        Places are of shape (n, k), out of the cube for points that no row can be; the other is the
+        logarithm of a volume, a number or of shape (n,).
+        """
+
+
+class CurveChart(Chart):
+    """A curve by its share of the length, or by its parameter.
+
+    Parameters
+    ----------
+    curve : Curve
+        The manifold.
+    function : callable
+        What the curve was made from: its points are exact, those of the table are rounded.
+    by : {"uniform", "parameter"}
+        Whether equal steps are equally long, or equal in the parameter.
+    """
+
+    dimension = 1
+
+    def __init__(
+        self, curve: Curve, function: Callable[[np.ndarray], np.ndarray], by: str = "uniform"
+    ) -> None:
+        self.curve, self.function, self.by = curve, function, by
+        self.volume, self.closed = curve.length, curve.closed
+
+    def points(self, u: np.ndarray) -> np.ndarray:
+        """Return the points at places, shape (n, d)."""
+        start, stop = self.curve.range
+        if self.by == "parameter":
+            return self.function(start + (stop - start) * u[:, 0])
+        return self.function(self.curve.parameter_at(u[:, 0] * self.volume))
+
+    def locate(self, X: np.ndarray) -> tuple[np.ndarray, Any]:
+        """Return places and the logarithm of the length of a unit."""
+        start, stop = self.curve.range
+        t = self.curve.parameter(X)
+        if self.by == "parameter":
+            speed = self.curve.speed(t)
+            return (t - start)[:, None] / (stop - start), np.log((stop - start) * speed)
+        return self.curve.arc_length(t)[:, None] / self.volume, np.log(self.volume)
+
+
+class SphereChart(Chart):
+    """A sphere of any dimension by shares of volume: equal parts of the cube are equally large.
+
+    The first place is the share of the sphere below a height along the first direction, the next
+    ones are the same of the smaller spheres that are left at that height, the last is an angle.
+
+    Parameters
+    ----------
+    sphere : Sphere
+        The manifold; of dimension one, a circle, there is only the angle.
+    """
+
+    def __init__(self, sphere: Sphere) -> None:
+        self.sphere = sphere
+        self.dimension = k = sphere.dimension
+        self.closed = k == 1
+        unit = np.log(2) + (k + 1) / 2 * np.log(np.pi) - gammaln((k + 1) / 2)
+        self._log_volume = float(unit + k * np.log(sphere.radius))
+        self.volume = float(np.exp(self._log_volume))
+
+    def points(self, u: np.ndarray) -> np.ndarray:
+        """Return the points at places, shape (n, d)."""
+        k, rest, columns = self.dimension, np.ones(len(u)), []
+        for j in range(k - 1):
+            half = (k - j) / 2
+            # (1 + height) / 2 follows a beta law, and so does (1 - height) / 2.
+            share = betaincinv(half, half, u[:, j])
+            columns.append(rest * (2 * share - 1))
+            rest = rest * 2 * np.sqrt(share * (1 - share))
+        angle = TURN * u[:, -1]
+        y = np.column_stack([*columns, rest * np.cos(angle), rest * np.sin(angle)])
+        return self.sphere.center + self.sphere.radius * (y @ self.sphere.basis.T)
+
+    def locate(self, X: np.ndarray) -> tuple[np.ndarray, Any]:
+        """Return places and the logarithm of the volume."""
+        k, y = self.dimension, (X - self.sphere.center) @ self.sphere.basis
+        u = np.empty((len(X), k))
+        for j in range(k - 1):
+            rest = np.linalg.norm(y[:, j:], axis=1)
+            height = y[:, j] / np.where(rest > 0, rest, 1.0)
+            half = (k - j) / 2
+            u[:, j] = betainc(half, half, np.clip((1 + height) / 2, 0, 1))
+        u[:, -1] = np.mod(np.arctan2(y[:, -1], y[:, -2]) / TURN, 1.0)
+        return u, self._log_volume
+
+
+class TorusChart(Chart):
+    """A torus by the angle around its axis, and the share of area or the angle around its tube.
+
+    Parameters
+    ----------
+    torus : Torus
+        The manifold.
+    by : {"uniform", "parameter"}
+        Whether equal parts of the square are equally large, or equal in the two angles.
+    """
+
+    dimension = 2
+
+    def __init__(self, torus: Torus, by: str = "uniform") -> None:
+        self.torus, self.by = torus, by
+        self.volume = TURN**2 * torus.radius * torus.tube_radius
+        self._share = Cumulative(self._width, np.linspace(0, TURN, 9))
+
+    def _width(self, phi: np.ndarray) -> np.ndarray:
+        return self.torus.radius + self.torus.tube_radius * np.cos(phi)
+
+    def points(self, u: np.ndarray) -> np.ndarray:
+        """Return the points at places, shape (n, d)."""
+        theta = TURN * u[:, 0]
+        if self.by == "parameter":
+            phi = TURN * u[:, 1]
+        else:
+            phi = self._share.inverse(u[:, 1] * self._share.total)
+        out = self._width(phi)
+        y = np.stack(
+            [out * np.cos(theta), out * np.sin(theta), self.torus.tube_radius * np.sin(phi)]
+        )
+        return self.torus.center + y.T @ self.torus.basis.T
+
+    def locate(self, X: np.ndarray) -> tuple[np.ndarray, Any]:
+        """Return places and the logarithm of the area of a unit."""
+        x, y, z = ((X - self.torus.center) @ self.torus.basis).T
+        theta = np.mod(np.arctan2(y, x), TURN)
+        phi = np.mod(np.arctan2(z, np.hypot(x, y) - self.torus.radius), TURN)
+        if self.by == "parameter":
+            log_element = np.log(TURN**2 * self.torus.tube_radius * self._width(phi))
+            return np.column_stack([theta, phi]) / TURN, log_element
+        share = self._share(phi) / self._share.total
+        return np.column_stack([theta / TURN, share]), np.log(self.volume)
+
+
+class BoxChart(Chart):
+    """A cube in an affine subspace, or all of the subspace by quantiles of the normal law.
+
+    Parameters
+    ----------
+    subspace : AffineSubspace
+        The manifold.
+    scale : float
+        Half a side of the cube, or the standard deviation, in units of X.
+    by : {"uniform", "gaussian"}
+        Whether places are along the sides, or normal quantiles.
+    """
+
+    def __init__(self, subspace: AffineSubspace, scale: float, by: str = "uniform") -> None:
+        self.subspace, self.scale, self.by = subspace, scale, by
+        self.dimension = subspace.dimension
+        self._log_volume = self.dimension * np.log(2 * scale)
+        self.volume = np.inf if by == "gaussian" else float(np.exp(self._log_volume))
+
+    def points(self, u: np.ndarray) -> np.ndarray:
+        """Return the points at places, shape (n, d)."""
+        # A uniform number may be zero, whose normal quantile is infinite.
+        y = ndtri(np.maximum(u, 1e-300)) if self.by == "gaussian" else 2 * u - 1
+        return self.subspace.origin + self.scale * (y @ self.subspace.basis.T)
+
+    def locate(self, X: np.ndarray) -> tuple[np.ndarray, Any]:
+        """Return places and the logarithm of the volume of a unit."""
+        y = (X - self.subspace.origin) @ self.subspace.basis / self.scale
+        if self.by == "gaussian":
+            log_normal = -(y**2).sum(axis=1) / 2 - self.dimension * np.log(TURN) / 2
+            return ndtr(y), self.dimension * np.log(self.scale) - log_normal
+        return (1 + y) / 2, self._log_volume
+
+
+class ProductChart(Chart):
+    """Sums of points of charts whose manifolds lie in orthogonal subspaces through zero.
+
+    Parameters
+    ----------
+    parts : sequence of Chart
+        In the order of their coordinates.
+    """
+
+    def __init__(self, parts: Sequence[Chart]) -> None:
+        self.parts = parts
+        self.dimension = sum(part.dimension for part in parts)
+        self.volume = float(np.prod([part.volume for part in parts]))
+        self._cuts = np.cumsum([part.dimension for part in parts])[:-1]
+
+    def points(self, u: np.ndarray) -> np.ndarray:
+        """Return the points at places, shape (n, d)."""
+        columns = np.split(u, self._cuts, axis=1)
+        return np.sum([p.points(c) for p, c in zip(self.parts, columns, strict=True)], axis=0)
+
+    def locate(self, X: np.ndarray) -> tuple[np.ndarray, Any]:
+        """Return places and the logarithm of the volume of a unit."""
+        places, logs = zip(*(part.locate(X) for part in self.parts), strict=True)
+        return np.concatenate(places, axis=1), sum(logs)

@@ -1,0 +1,148 @@
+"""Products: sums of one point each of manifolds that lie in orthogonal subspaces."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from .._hull import AffineHull
+from ._base import Constants, SmoothManifold, SmoothManifoldBase, project_with_derivative
+
+__all__ = ["ProductManifold"]
+
+# Cosines of angles between subspaces that are rounding.
+ORTHOGONAL = 1e-10
+
+
+class ProductManifold(SmoothManifoldBase):
+    """All sums of one point of each factor, where factors lie in orthogonal subspaces of R^d.
+
+    A cylinder is the product of a circle and a segment, a swiss roll that of a spiral and a segment.
+
+    Parameters
+    ----------
+    *factors : SmoothManifold
+        Manifolds in R^d that know their affine hull: all of `skdiffsmooth.manifolds` that are
+        smooth. Their hulls must be orthogonal.
+
+    Attributes
+    ----------
+    factors : tuple of SmoothManifold
+        As given.
+
+    Raises
+    ------
+    TypeError
+        If a factor is no smooth manifold.
+    ValueError
+        If there is no factor, they live in different spaces, one does not know its affine hull, or
+        the hulls are not orthogonal.
+
+    Notes
+    -----
+    Each factor projects for itself, so projections are as exact as theirs and cost the sum; the
+    reach is the smallest.
+
+    Examples
+    --------
+    >>> from skdiffsmooth.manifolds import Circle, Curve, ProductManifold
+    >>> circle = Circle([0.0, 0.0, 0.0], 1.0, [[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
+    >>> segment = Curve(lambda t: t[:, None] * [0.0, 0.0, 1.0], -1.0, 1.0)
+    >>> cylinder = ProductManifold(circle, segment)
+    >>> cylinder
+    <ProductManifold of dimension 2 in R^3>
+    >>> cylinder.project([[2.0, 0.0, 0.5], [0.0, 3.0, 4.0]]).round(12) + 0.0
+    array([[1. , 0. , 0.5],
+           [0. , 1. , 1. ]])
+    """
+
+    def __init__(self, *factors: SmoothManifold) -> None:
+        if not factors:
+            raise ValueError("factors is empty; expected one smooth manifold or more. Pass some.")
+        for factor in factors:
+            if not isinstance(factor, SmoothManifold) or isinstance(factor, type):
+                raise TypeError(
+                    f"factor {factor!r} has type {type(factor).__name__}; expected a smooth manifold, "
+                    "such as Circle or Curve of skdiffsmooth.manifolds."
+                )
+        spaces = {factor.n_features for factor in factors}
+        if len(spaces) > 1:
+            raise ValueError(
+                f"factors live in spaces of {sorted(spaces)} dimensions; expected one space. Give each "
+                "a basis or columns of zeros in R^d."
+            )
+        hulls: list[AffineHull] = []
+        for factor in factors:
+            hulls.append(getattr(factor, "affine_hull", None))
+            if hulls[-1] is None:
+                raise ValueError(
+                    f"factor {factor!r} does not know its affine hull; expected one that has "
+                    "`affine_hull`."
+                )
+        bases = [hull.basis for hull in hulls]
+        basis = np.concatenate(bases, axis=1)
+        gap = basis.T @ basis - np.eye(basis.shape[1])
+        if np.abs(gap).max(initial=0.0) > ORTHOGONAL:
+            raise ValueError(
+                f"the affine hulls of the factors are not orthogonal: cosines reach "
+                f"{np.abs(gap).max():.3g}; expected 0. Turn the factors into orthogonal subspaces."
+            )
+        self.factors = factors
+        center = np.sum([hull.center for hull in hulls], axis=0)
+        self._hull = AffineHull(center, basis)
+        # What the other factors add, wherever they are, is seen by their directions only.
+        self._others = Constants(*(center - hull.center for hull in hulls))
+
+    @property
+    def n_features(self) -> int:
+        """Dimension d of the space around it."""
+        return self._hull.n_features
+
+    @property
+    def dimension(self) -> int:
+        """The sum of the dimensions of the factors."""
+        return sum(factor.dimension for factor in self.factors)
+
+    @property
+    def reach(self) -> float | None:
+        """The smallest of the factors'; None if one is not known."""
+        known = [factor.reach for factor in self.factors if factor.reach is not None]
+        return min(known) if len(known) == len(self.factors) else None
+
+    @property
+    def affine_hull(self) -> AffineHull:
+        """The sum of the hulls of the factors."""
+        return self._hull
+
+    def _seen(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Return the points as each factor sees them."""
+        return [x - other for other in self._others.like(x)]
+
+    def _project(self, x: torch.Tensor) -> torch.Tensor:
+        pairs = zip(self.factors, self._seen(x), strict=True)
+        return torch.stack([factor.project(seen) for factor, seen in pairs]).sum(0)
+
+    def _tangent(self, x: torch.Tensor) -> torch.Tensor:
+        pairs = zip(self.factors, self._seen(x), strict=True)
+        return torch.cat([factor.tangent(seen) for factor, seen in pairs], dim=2)
+
+    def _projection_derivative(self, x: torch.Tensor) -> torch.Tensor:
+        pairs = zip(self.factors, self._seen(x), strict=True)
+        return _blocks([factor.projection_derivative(seen) for factor, seen in pairs])
+
+    def _project_with_derivative(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        pairs = zip(self.factors, self._seen(x), strict=True)
+        answers = [project_with_derivative(factor, seen) for factor, seen in pairs]
+        feet, tangents, derivatives = zip(*answers, strict=True)
+        return torch.stack(feet).sum(0), torch.cat(tangents, dim=2), _blocks(list(derivatives))
+
+
+def _blocks(parts: list[torch.Tensor]) -> torch.Tensor:
+    """Return block-diagonal matrices."""
+    sizes = [part.shape[1] for part in parts]
+    whole = parts[0].new_zeros(len(parts[0]), sum(sizes), sum(sizes))
+    first = 0
+    for part, size in zip(parts, sizes, strict=True):
+        whole[:, first : first + size, first : first + size] = part
+        first += size
+    return whole

@@ -1,0 +1,167 @@
+"""The torus of revolution: all points at one distance from a circle, in a three-dimensional space."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from .._hull import AffineHull
+from .._validation import check_real, check_real_array
+from ._base import Constants, SmoothManifoldBase, orthonormal_columns, polar
+
+__all__ = ["Torus"]
+
+
+class Torus(SmoothManifoldBase):
+    """All points at one distance from a circle, in a three-dimensional subspace that holds it.
+
+    Parameters
+    ----------
+    center : array-like of shape (d,)
+        The center of the circle, in units of X.
+    radius : float
+        The radius R of the circle, in units of X.
+    tube_radius : float
+        The distance r from the circle, in units of X; smaller than R.
+    basis : array-like of shape (d, 3), optional
+        Independent directions: two of the circle's plane, and the axis, which is made orthogonal
+        to them. May be left out in R^3.
+
+    Attributes
+    ----------
+    center : ndarray of shape (d,)
+        As given.
+    radius, tube_radius : float
+        As given.
+    basis : ndarray of shape (d, 3)
+        Orthonormal; the first column has the direction that was given.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not agree, a number is not finite, the directions are dependent, or the
+        radii are not 0 < tube_radius < radius.
+    TypeError
+        If a radius is not a number.
+
+    Notes
+    -----
+    With u the direction from the axis to x, rho its distance from the axis and delta that from the
+    circle, the projection is center + R u + r (x - center - R u) / delta, all in the subspace. The
+    tangents run around the axis, and around the tube; the derivative is diagonal in them,
+    (R + r cos phi) / rho and r / delta, phi the place on the tube. The reach is the smaller of r and
+    R - r: to the circle, and from the inner equator to the axis.
+
+    Points of the axis have u along the first column of `basis`, points of the circle go outwards;
+    derivatives there are infinite, and what is given is that of one unit in the last place.
+
+    n projections cost O(n d), and are exact to rounding.
+
+    Examples
+    --------
+    >>> from skdiffsmooth.manifolds import Torus
+    >>> torus = Torus([0.0, 0.0, 0.0], 2.0, 0.5)
+    >>> torus
+    <Torus of dimension 2 in R^3>
+    >>> torus.project([[4.0, 0.0, 0.0], [0.0, 2.0, 3.0]])
+    array([[2.5, 0. , 0. ],
+           [0. , 2. , 0.5]])
+    >>> torus.reach
+    0.5
+    """
+
+    def __init__(self, center: Any, radius: Any, tube_radius: Any, basis: Any = None) -> None:
+        center = check_real_array("center", center)
+        if center.ndim != 1 or not np.all(np.isfinite(center)):
+            raise ValueError(
+                f"center={center!r} has shape {center.shape}; expected one point of shape (d,), "
+                "finite."
+            )
+        self.radius = check_real("radius", radius, hint="It is in units of X.")
+        self.tube_radius = check_real("tube_radius", tube_radius, hint="It is in units of X.")
+        if self.tube_radius >= self.radius:
+            raise ValueError(
+                f"tube_radius={tube_radius!r} is not below radius={radius!r}; expected a tube that "
+                "does not meet itself. Pass a smaller one."
+            )
+        given = np.eye(len(center)) if basis is None else check_real_array("basis", basis)
+        if given.shape != (len(center), 3):
+            raise ValueError(
+                f"basis has shape {given.shape} for a center of shape {center.shape}; expected "
+                "(d, 3), two directions of the circle's plane and the axis. In more than three "
+                "dimensions it cannot be left out."
+            )
+        if not np.all(np.isfinite(given)):
+            raise ValueError("basis must be finite; got NaN or infinity. Pass finite directions.")
+        self.center = center
+        self.basis = orthonormal_columns("basis", given)
+        self._constants = Constants(self.center, self.basis)
+
+    @property
+    def n_features(self) -> int:
+        """Dimension d of the space around it."""
+        return self.basis.shape[0]
+
+    @property
+    def dimension(self) -> int:
+        """Two."""
+        return 2
+
+    @property
+    def reach(self) -> float:
+        """The smaller of the tube's radius and the distance of its inner equator from the axis."""
+        return min(self.tube_radius, self.radius - self.tube_radius)
+
+    @property
+    def affine_hull(self) -> AffineHull:
+        """The three-dimensional subspace of the torus, through its center."""
+        return AffineHull(self.center, self.basis)
+
+    def _polar(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return directions around the axis, distances from it, and the same around the tube."""
+        center, basis = self._constants.like(x)
+        offset = (x - center) @ basis
+        around, rho = polar(offset[:, :2])
+        tube, delta = polar(torch.cat([rho - self.radius, offset[:, 2:]], dim=1))
+        return around, rho, tube, delta
+
+    def _project(self, x: torch.Tensor) -> torch.Tensor:
+        around, _, tube, _ = self._polar(x)
+        return self._foot(around, tube)
+
+    def _tangent(self, x: torch.Tensor) -> torch.Tensor:
+        around, _, tube, _ = self._polar(x)
+        return self._frame(around, tube)
+
+    def _projection_derivative(self, x: torch.Tensor) -> torch.Tensor:
+        _, rho, tube, delta = self._polar(x)
+        return self._ratios(rho, tube, delta)
+
+    def _project_with_derivative(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        around, rho, tube, delta = self._polar(x)
+        return self._foot(around, tube), self._frame(around, tube), self._ratios(rho, tube, delta)
+
+    def _foot(self, around: torch.Tensor, tube: torch.Tensor) -> torch.Tensor:
+        center, basis = self._constants.like(around)
+        out = (self.radius + self.tube_radius * tube[:, :1]) * around
+        return center + torch.cat([out, self.tube_radius * tube[:, 1:]], dim=1) @ basis.T
+
+    def _frame(self, around: torch.Tensor, tube: torch.Tensor) -> torch.Tensor:
+        """Return unit tangents around the axis and around the tube."""
+        _, basis = self._constants.like(around)
+        (x, y), (out, up) = around.unbind(1), tube.unbind(1)
+        rows = [
+            torch.stack([-y, -up * x], dim=1),
+            torch.stack([x, -up * y], dim=1),
+            torch.stack([torch.zeros_like(out), out], dim=1),
+        ]
+        return basis @ torch.stack(rows, dim=1)
+
+    def _ratios(self, rho: torch.Tensor, tube: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
+        """Return the derivative of the projection: diagonal matrices."""
+        smallest = self.radius * torch.finfo(rho.dtype).eps
+        around = (self.radius + self.tube_radius * tube[:, :1]) / rho.clamp_min(smallest)
+        along = self.tube_radius / delta.clamp_min(smallest)
+        return torch.diag_embed(torch.cat([around, along], dim=1))
