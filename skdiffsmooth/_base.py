@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from ._validation import check_integer, check_sample_weight, merge_duplicates
 
-__all__ = ["DensityEstimatorMixin", "check_draw"]
+__all__ = ["DensityEstimatorMixin", "check_draw", "check_generator"]
 
 
 class DensityEstimatorMixin(DensityMixin):
@@ -88,13 +88,32 @@ def check_draw(n_samples: Any, random_state: Any) -> tuple[int, np.random.Random
     TypeError, ValueError
         If `n_samples` is not a positive integer or `random_state` is not a seed.
     """
-    n = check_integer("n_samples", n_samples, minimum=1)
+    return check_integer("n_samples", n_samples, minimum=1), check_generator(random_state)
+
+
+def check_generator(random_state: Any) -> np.random.RandomState:
+    """Return a source of randomness.
+
+    Parameters
+    ----------
+    random_state : int, RandomState or None
+        None makes a fresh source.
+
+    Returns
+    -------
+    RandomState
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is not a seed.
+    """
     if random_state is None:
         # Not numpy's global state, which scikit-learn would take: drawing must not disturb it.
-        return n, np.random.RandomState()
+        return np.random.RandomState()
     if isinstance(random_state, np.random.RandomState):
-        return n, random_state
-    return n, np.random.RandomState(check_seed(random_state))
+        return random_state
+    return np.random.RandomState(check_seed(random_state))
 
 
 def check_seed(random_state: Any) -> int:
