@@ -216,8 +216,8 @@ def _log_weight_of_draws(log_p: np.ndarray, log_proposal: Any) -> np.ndarray:
     if not np.all(drawn_from > -np.inf):
         raise ValueError(
             f"{name} is -infinity at {int(np.sum(drawn_from == -np.inf))} points, where nothing can "
-            "have been drawn. Pass draws of p, the density that they were drawn from as log_proposal, or the "
-            "cells' volume of a grid."
+            "have been drawn. Pass draws of p, or the density that they were drawn from as "
+            "log_proposal, or the volume of the cells of a grid."
         )
     return -drawn_from - math.log(n)
 

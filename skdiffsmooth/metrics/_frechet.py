@@ -41,8 +41,9 @@ def frechet_distance(X: Any, Y: Any) -> float:
 
     Notes
     -----
-    Sees means and covariances only: a Gaussian of the right moments is perfect. Biased up at small n, for
-    equal variances v by some v d (d + 5) (1/n + 1/m) / 4 in F^2: compare at equal n, and with held-out rows.
+    Sees means and covariances only: a Gaussian of the right moments is perfect. Biased up at small n:
+    with variance v in each direction, F^2 by some v d (d + 5) (1/n + 1/m) / 4. Compare at equal n, and
+    with held-out rows.
 
     With A and B the centred rows over sqrt(n - 1), C_X C_Y has the same non-zero eigenvalues as
     (A B^T)(A B^T)^T, so that the trace of its root is the sum of the singular values of A B^T: no root
