@@ -119,8 +119,8 @@ def test_lateral_distance_of_copies_is_zero():
 
 
 def test_data_beside_the_manifold_are_refused():
-    with pytest.raises(ValueError, match=r"0\.5 from .*do not lie on it.*manifold\.project"):
-        lateral_distance([[1.5, 0.0]], [[1.5, 0.1], [0.0, 1.0]], Circle([0.0, 0.0], 1.0))
+    with pytest.raises(ValueError, match=r"0\.4 from .*do not lie on it.*manifold\.project"):
+        lateral_distance([[1.5, 0.0]], [[1.1, 0.0], [0.0, 1.0]], Circle([0.0, 0.0], 1.0))
 
 
 @pytest.mark.parametrize("answer", [np.zeros((2, 1)), [np.nan, 0.0], [-1.0, 0.0], [np.inf, 0.0]])

@@ -143,12 +143,14 @@ def _scales(distances: np.ndarray, n: int, c: float) -> np.ndarray:
     come earlier and all reference rows that are strictly nearer.
     """
     m = distances.shape[1] - n
-    # Stable, so that of equal distances the generated rows, which are the first n, come first.
-    order = np.argsort(distances, axis=1, kind="stable")
+    order = np.argsort(distances, axis=1)
+    ends = np.take_along_axis(distances, order, axis=1)
     is_generated = order < n
     n_generated: np.ndarray = np.cumsum(is_generated, axis=1) - is_generated
     n_reference = np.arange(n + m) - n_generated
+    # Of equal distances none is nearer than another: the numbers are those where the first one is.
+    n_reference[:, 1:] *= ends[:, 1:] > ends[:, :-1]
+    np.maximum.accumulate(n_reference, axis=1, out=n_reference)
     # The margin is for products of c that are equal but for rounding.
     is_short = is_generated & (c * n_reference * n > n_generated * m * (1 + 1e-12))
-    ends = np.where(is_short, np.take_along_axis(distances, order, axis=1), 0.0)
-    return ends.max(axis=1)
+    return np.where(is_short, ends, 0.0).max(axis=1)
