@@ -11,6 +11,7 @@ import numpy as np
 __all__ = [
     "check_choice",
     "check_draw",
+    "check_generator",
     "check_integer",
     "check_real",
     "check_real_array",
@@ -184,13 +185,32 @@ def check_draw(n_samples: Any, random_state: Any) -> tuple[int, np.random.Random
     TypeError, ValueError
         If `n_samples` is not a positive integer or `random_state` is not a seed.
     """
-    n = check_integer("n_samples", n_samples, minimum=1)
+    return check_integer("n_samples", n_samples, minimum=1), check_generator(random_state)
+
+
+def check_generator(random_state: Any) -> np.random.RandomState:
+    """Return a source of randomness.
+
+    Parameters
+    ----------
+    random_state : int, RandomState or None
+        None makes a fresh source.
+
+    Returns
+    -------
+    RandomState
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is not a seed.
+    """
     if random_state is None:
         # Not numpy's global state, which scikit-learn would take: drawing must not disturb it.
-        return n, np.random.RandomState()
+        return np.random.RandomState()
     if isinstance(random_state, np.random.RandomState):
-        return n, random_state
-    return n, np.random.RandomState(check_seed(random_state))
+        return random_state
+    return np.random.RandomState(check_seed(random_state))
 
 
 def check_seed(random_state: Any, name: str = "random_state") -> int:

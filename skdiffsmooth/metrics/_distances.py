@@ -1,0 +1,170 @@
+"""How far rows are from the data and from the manifold that the data lie on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ._checks import check_pair, check_rows
+from ._pairs import nearest
+
+__all__ = ["distance_to_data", "distance_to_manifold", "lateral_distance"]
+
+# A row of the manifold is no nearer than the manifold, up to rounding and the accuracy of a search for
+# its nearest point: relative to the distance, and to the extent of the data.
+RELATIVE, ABSOLUTE = 1e-6, 1e-8
+
+
+def distance_to_manifold(X: Any, manifold: Any) -> np.ndarray:
+    """Return the distance of each row to a manifold, min over m in M of ``|x - m|``.
+
+    What leaves the manifold is not of the data's kind: low is good, but zero on copies of the data too,
+    so look at `distance_to_data` beside it.
+
+    Parameters
+    ----------
+    X : array-like of shape (n, d)
+        Generated rows.
+    manifold : object with a method ``distance``
+        One of `skdiffsmooth.manifolds`, known or learned, or your own whose method takes an array of
+        shape (n, d) and returns one of shape (n,).
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        In units of X.
+
+    Raises
+    ------
+    TypeError
+        If the manifold has no method ``distance``.
+    ValueError
+        If X is not numeric, finite and of the manifold's number of columns, or the distances found are
+        not n finite numbers >= 0.
+
+    See Also
+    --------
+    lateral_distance : How far they went along it.
+
+    Notes
+    -----
+    Costs one call of ``manifold.distance``; docs/manifolds.md has the times.
+
+    Examples
+    --------
+    >>> from skdiffsmooth.manifolds import Circle
+    >>> from skdiffsmooth.metrics import distance_to_manifold
+    >>> distance_to_manifold([[2.0, 0.0], [0.0, 0.5]], Circle([0.0, 0.0], 1.0))
+    array([1. , 0.5])
+    """
+    rows = check_rows("X", X)
+    if not callable(getattr(manifold, "distance", None)):
+        raise TypeError(
+            f"manifold={manifold!r} has no method distance; expected one of skdiffsmooth.manifolds. "
+            "Of rows of a manifold, skdiffsmooth.manifolds.PointCloud(rows) makes one."
+        )
+    distances = np.asarray(manifold.distance(rows), dtype=np.float64)
+    if distances.shape != (len(rows),) or not np.all((distances >= 0) & (distances < np.inf)):
+        raise ValueError(
+            f"manifold={manifold!r} answered {len(rows)} rows by distances of shape "
+            f"{distances.shape}, of which {int(np.sum((distances >= 0) & (distances < np.inf)))} are "
+            f"finite and >= 0; expected ({len(rows)},) such numbers. Mend its method distance."
+        )
+    return distances
+
+
+def distance_to_data(X: Any, data: Any) -> np.ndarray:
+    """Return the distance of each row to the nearest training row, min over i of ``|x - x_i|``.
+
+    Known as the novelty of samples. What does not leave the data memorises; what is far from the data
+    may be new or wrong, which `distance_to_manifold` tells apart.
+
+    Parameters
+    ----------
+    X : array-like of shape (n, d)
+        Generated rows.
+    data : array-like of shape (m, d)
+        Training rows.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        In units of X.
+
+    Raises
+    ------
+    ValueError
+        If the rows are not numeric and finite, or their columns differ.
+
+    See Also
+    --------
+    memorization : The same in units of the spacing of the data.
+    coverage_at_scale : Distances from the reference to the samples.
+
+    Notes
+    -----
+    Costs O(n log m) in up to ten columns, by a tree, else O(n m d) by products of matrices.
+
+    Examples
+    --------
+    >>> from skdiffsmooth.metrics import distance_to_data
+    >>> distance_to_data([[0.0, 3.0], [1.0, 1.0]], [[0.0, 0.0], [1.0, 1.0]])
+    array([2.23606798, 0.        ])
+    """
+    return nearest(*check_pair(X, data, "data"), 1)[0][:, 0]
+
+
+def lateral_distance(X: Any, data: Any, manifold: Any) -> np.ndarray:
+    """Return how far each row went along the manifold, the part of its novelty that is not an error.
+
+    sqrt(d(x, data)^2 - d(x, M)^2): if M is flat this is the distance of the foot of the perpendicular
+    to the nearest training row.
+
+    Parameters
+    ----------
+    X : array-like of shape (n, d)
+        Generated rows.
+    data : array-like of shape (m, d)
+        Training rows, which lie on the manifold.
+    manifold : object with a method ``distance``
+        One of `skdiffsmooth.manifolds`, or your own.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        In units of X. Of rows within rounding of the manifold, to the root of rounding.
+
+    Raises
+    ------
+    TypeError
+        If the manifold has no method ``distance``.
+    ValueError
+        As `distance_to_data` and `distance_to_manifold`; or if a row is nearer to the data than to the
+        manifold, by more than rounding: then the data do not lie on it.
+
+    Notes
+    -----
+    Costs `distance_to_data` and `distance_to_manifold`. Where the manifold curves towards the row, on
+    the inside of a circle, say, it is shorter than the way along the manifold.
+
+    Examples
+    --------
+    >>> from skdiffsmooth.manifolds import AffineSubspace
+    >>> from skdiffsmooth.metrics import lateral_distance
+    >>> line = AffineSubspace([[0.0, 1.0]], [0.0])
+    >>> lateral_distance([[3.0, 4.0], [2.0, 0.0]], [[0.0, 0.0]], line)
+    array([3., 2.])
+    """
+    _, data_rows = check_pair(X, data, "data")
+    to_data, to_manifold = distance_to_data(X, data), distance_to_manifold(X, manifold)
+    extent = np.linalg.norm(data_rows - data_rows.mean(axis=0), axis=1).max()
+    excess = to_manifold - to_data
+    if np.any(excess > RELATIVE * to_data + ABSOLUTE * extent):
+        worst = int(excess.argmax())
+        raise ValueError(
+            f"row {worst} of X is {to_data[worst]:.6g} from the data but {to_manifold[worst]:.6g} from "
+            f"manifold={manifold!r}: the data do not lie on it. Expected data on the manifold; pass "
+            "manifold.project(data), or the manifold that they lie on."
+        )
+    return np.sqrt(np.maximum(-excess, 0) * (to_data + to_manifold))
