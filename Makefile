@@ -59,7 +59,7 @@ gallery: $(INSTALLED_DOCS)  ## run the gallery's examples and build the document
 
 clean:  ## remove caches and build products; .venv stays
 	rm -rf build dist skdiffsmooth.egg-info
-	rm -rf docs/_build docs/gallery docs/generated docs/sg_execution_times.rst
+	rm -rf docs/_build docs/gallery docs/generated
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@for folder in skdiffsmooth tests examples benchmarks; do \
 	    if [ -d "$$folder" ]; then \
