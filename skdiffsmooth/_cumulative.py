@@ -14,6 +14,8 @@ DEGREE = 16
 NEGLIGIBLE = 1e-15
 # Cells of 2^-40 of the first have no mass that could be missed.
 MOST_HALVINGS = 40
+# Values that are noisy would be halved for ever; a function that jumps halves one cell at a time.
+MOST_CELLS = 4096
 # Bisection alone, the safeguard of Newton's method, would need as many.
 ITERATIONS = 60
 
@@ -64,7 +66,8 @@ class Cumulative:
             fine |= np.abs(series[:, -3:]).max(axis=1) <= 8 * np.finfo(float).eps * values.max(
                 axis=1
             )
-            fine |= halvings == MOST_HALVINGS
+            n_accepted = sum(map(len, cells))
+            fine |= halvings == MOST_HALVINGS or n_accepted + 2 * len(waiting) > MOST_CELLS
             cells.append(waiting[fine])
             densities.append(series[fine])
             if fine.all():

@@ -192,11 +192,9 @@ class VonMises:
 
     @cached_property
     def _mass(self) -> Cumulative:
-        # From the start on, where the mass is, in cells that see it however narrow it is.
-        edges = np.array([0.0, 0.25, 0.5, 0.75, 1.0])
-        near = 2.0 ** -np.arange(3, 16)
-        edges = np.unique(np.concatenate([edges, near, 1 - near]))
-        return Cumulative(self._unnormalised, edges)
+        # About zero, where numbers are finest and the mass is, in cells that see it however narrow.
+        near = 2.0 ** -np.arange(1, 16)
+        return Cumulative(self._unnormalised, np.concatenate([-near, [0.0], near[::-1]]))
 
     def _unnormalised(self, share: np.ndarray) -> np.ndarray:
         # cos - 1 as a square does not cancel where the law is narrow.
@@ -228,7 +226,9 @@ class VonMises:
         -------
         ndarray of shape (n,)
         """
-        return self._mass.inverse(p * self._mass.total)
+        total = self._mass.total
+        behind = p >= 0.5
+        return self._mass.inverse((p + np.where(behind, -0.5, 0.5)) * total) + behind
 
 
 NAMED = {"uniform": Uniform, "discontinuous": PiecewiseConstant, "von-mises": VonMises}

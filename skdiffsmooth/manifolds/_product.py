@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -71,7 +73,7 @@ class ProductManifold(SmoothManifoldBase):
                 f"factors live in spaces of {sorted(spaces)} dimensions; expected one space. Give each "
                 "a basis or columns of zeros in R^d."
             )
-        hulls: list[AffineHull] = []
+        hulls: list[Any] = []
         for factor in factors:
             hulls.append(getattr(factor, "affine_hull", None))
             if hulls[-1] is None:
