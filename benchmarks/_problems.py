@@ -47,20 +47,6 @@ def engine_case(
     )
 
 
-def circle(n):
-    """Return n points spread evenly over the unit circle."""
-    angle = np.linspace(0, 2 * np.pi, n, endpoint=False)
-    return np.column_stack([np.cos(angle), np.sin(angle)])
-
-
-def bump_images(n=16, size=64, width=0.2, radius=0.5):
-    """Return images of a Gaussian bump at n places on a circle, as rows of size**2 pixels."""
-    axis = np.linspace(-1, 1, size)
-    pixels = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
-    squares = ((pixels - radius * circle(n)[:, None]) ** 2).sum(-1)
-    return np.exp(-squares / (2 * width**2))
-
-
 def surface(n, seed=0, noise=0.02):
     """Return n rows about a curved two-dimensional surface in R^8."""
     rng = np.random.RandomState(seed)

@@ -10,12 +10,10 @@ import time
 import numpy as np
 
 from skdiffsmooth import SmoothedScoreDiffusion
+from skdiffsmooth.datasets import make_circle
 
 BANDWIDTH, SIGMA = math.sqrt(1e-3), 0.15
-ANGLES = np.arange(12) * 2 * np.pi / 12
-POINTS = np.column_stack([np.cos(ANGLES), np.sin(ANGLES)])
-FINE = np.linspace(0, 2 * np.pi, 1000, endpoint=False)
-QUERIES = np.column_stack([np.cos(FINE), np.sin(FINE)])
+POINTS, QUERIES = (make_circle(n, spacing="even") for n in (12, 1000))
 
 
 def model(n_nodes, n_levels, n_steps, seed=0):

@@ -10,6 +10,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
 from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
+from skdiffsmooth.datasets import make_circle
 
 GRID = np.linspace(-5, 5, 501)
 COVARIANCE = np.array([[1.0, 0.8], [0.8, 1.0]])
@@ -59,8 +60,7 @@ def gaussian():
 def planar():
     """Print distances from the joint law's conditional, in two dimensions."""
     rng = np.random.RandomState(0)
-    angle = rng.uniform(0, 2 * np.pi, 300)
-    circle = np.column_stack([np.cos(angle), np.sin(angle)]) + 0.05 * rng.normal(size=(300, 2))
+    circle = make_circle(300, noise=0.05, random_state=rng)
     sets = {
         "Gaussian, 400 rows": rng.multivariate_normal([0, 0], COVARIANCE, 400),
         "circle, 300 rows": circle,

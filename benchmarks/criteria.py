@@ -17,6 +17,7 @@ from sklearn.model_selection import KFold, train_test_split
 from sklearn.preprocessing import StandardScaler
 
 from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
+from skdiffsmooth.datasets import make_circle
 from skdiffsmooth.model_selection import (
     denoising_score,
     hyvarinen_score,
@@ -37,7 +38,7 @@ def tables(rng):
     """Return the data sets by name; those with a star are synthetic."""
     cells = unrounded(datasets.load_breast_cancer().data, rng)
     digits = datasets.load_digits().data + rng.uniform(size=(1797, 64))
-    angle = rng.uniform(0, 2 * np.pi, 400)
+    circle = make_circle(400, random_state=rng)
     roll = datasets.make_swiss_roll(400, random_state=0)[0]
     return {
         "iris": unrounded(datasets.load_iris().data, rng),
@@ -45,7 +46,7 @@ def tables(rng):
         "breast cancer, radius and area": cells[:, [0, 3]],
         "breast cancer, means": cells[:, :10],
         "digits, 8 PCs, 400 rows": PCA(8, random_state=0).fit_transform(digits)[:400],
-        "circle in R^10 *": turned(np.column_stack([np.cos(angle), np.sin(angle)]), rng),
+        "circle in R^10 *": turned(circle, rng),
         "swiss roll in R^10 *": turned(roll / roll.std(axis=0), rng),
     }
 

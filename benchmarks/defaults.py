@@ -11,6 +11,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
 from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
+from skdiffsmooth.datasets import make_circle
 from skdiffsmooth.model_selection import SmoothedScoreDiffusionCV
 
 
@@ -26,8 +27,7 @@ def tables(rng):
     cells = unrounded(datasets.load_breast_cancer().data, rng)
     digits, label = datasets.load_digits(return_X_y=True)
     digits = digits + rng.uniform(size=digits.shape)
-    angle = rng.uniform(0, 2 * np.pi, (300, 1))
-    circle = np.hstack([np.cos(angle), np.sin(angle), np.zeros((300, 8))])
+    circle = np.pad(make_circle(300, random_state=rng), ((0, 0), (0, 8)))
     return {
         "iris": unrounded(datasets.load_iris().data, rng),
         "wine": unrounded(datasets.load_wine().data, rng),

@@ -2,16 +2,19 @@
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from _common import full_requested, header, row
-from _problems import bump_images
 from scipy.spatial import cKDTree
-from sklearn.datasets import make_swiss_roll
 
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
-from skdiffsmooth.manifolds import Circle, Curve, PointCloud
+from skdiffsmooth.datasets import (
+    Shape,
+    make_bump_images,
+    make_circle,
+    make_swiss_roll,
+    make_wavy_circle,
+)
 
 N_HALVINGS = 8
 
@@ -25,62 +28,44 @@ class Problem:
 
     name: str
     X: np.ndarray
+    shape: Shape
     dense: np.ndarray
-    manifold: Any
-    n_components: int
     bandwidth: float
     sigma: float
     n_nodes: int = 32
     n_samples: int = 400
 
 
-def wavy(t, amplitude=0.13):
-    """Return points of the circle with eight waves (Farghly et al. 2025, Fig. 5)."""
-    radius = 1 + amplitude * np.sin(8 * t)
-    return np.column_stack([radius * np.cos(t), radius * np.sin(t)])
-
-
-def roll(n, seed):
-    """Return points of a swiss roll in R^10, some four units wide."""
-    X = np.zeros((n, 10))
-    X[:, :3] = make_swiss_roll(n, random_state=seed)[0] / 5
-    return X
-
-
-def images_at(t):
-    """Return images of a bump on its circle of places."""
-    axis = np.linspace(-1, 1, 64)
-    pixels = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
-    places = 0.5 * np.column_stack([np.cos(t), np.sin(t)])
-    squares = ((pixels - places[:, None]) ** 2).sum(-1)
-    return np.exp(-squares / (2 * 0.2**2))
-
-
 def problems(full):
     """Return the problems, the images last: they take as long as all others."""
-    angles = np.random.RandomState(0).uniform(0, 2 * np.pi, size=60)
-    turn = np.linspace(0, 2 * np.pi, 4000, endpoint=False)
-    unit = np.column_stack([np.cos(turn), np.sin(turn)])
-    dense_roll = roll(10_000, 1)
+    given = {"random_state": 0, "return_shape": True}
+    wavy = make_wavy_circle(60, law="parameter", **given)
+    circle = make_circle(30, **given)
+    # A fifth of scikit-learn's roll, some four units wide.
+    roll = make_swiss_roll(
+        400, radius=4.5 * np.pi / 5, height=21 / 5, law="parameter", n_features=10, **given
+    )
+    images = make_bump_images(**given)
     return [
+        Problem("wavy circle, 60 points", *wavy, along(wavy[1]), 0.01, 0.12),
+        Problem("circle, 30 points", *circle, along(circle[1]), 0.01, 0.3),
         Problem(
-            *("wavy circle, 60 points", wavy(angles), wavy(turn)),
-            *(Curve(wavy, 0, 2 * np.pi, closed=True), 1, 0.01, 0.12),
+            "swiss roll in R^10, 400 points",
+            *roll,
+            roll[1].sample(10_000, random_state=1),
+            0.02,
+            0.25,
         ),
         Problem(
-            *("circle, 30 points", wavy(angles[:30], 0.0), unit),
-            *(Circle([0.0, 0.0], 1.0), 1, 0.01, 0.3),
-        ),
-        Problem(
-            *("swiss roll in R^10, 400 points", roll(400, 0), dense_roll),
-            *(PointCloud(dense_roll, 2), 2, 0.02, 0.25),
-        ),
-        Problem(
-            *("bump images in R^4096, 16 images", bump_images(), images_at(turn[::4])),
-            *(Curve(images_at, 0, 2 * np.pi, closed=True), 1, 0.002, 2.5, 32),
+            *("bump images in R^4096, 16 images", *images, along(images[1], 1000), 0.002, 2.5),
             n_samples=100 if full else 50,
         ),
     ]
+
+
+def along(shape, n=4000):
+    """Return rows that are spread evenly over a curve."""
+    return shape.sample(n, spacing="even")
 
 
 def ways(problem):
@@ -89,7 +74,7 @@ def ways(problem):
 
     def learned(scale):
         return ManifoldAdaptedDiffusion(
-            problem.bandwidth, scale, n_components=problem.n_components, **given
+            problem.bandwidth, scale, n_components=problem.shape.n_components, **given
         )
 
     return {
@@ -97,10 +82,10 @@ def ways(problem):
         "isotropic": lambda scale: SmoothedScoreDiffusion(problem.bandwidth, scale, **given),
         "learned tangents": learned,
         "known, translated": lambda scale: ManifoldAdaptedDiffusion(
-            problem.bandwidth, scale, manifold=problem.manifold, **given
+            problem.bandwidth, scale, manifold=problem.shape.manifold, **given
         ),
         "known, level set": lambda scale: ManifoldAdaptedDiffusion(
-            problem.bandwidth, scale, manifold=problem.manifold, push="level-set", **given
+            problem.bandwidth, scale, manifold=problem.shape.manifold, push="level-set", **given
         ),
     }
 

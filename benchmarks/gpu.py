@@ -5,9 +5,10 @@ import time
 import numpy as np
 import torch
 from _common import full_requested, header, row
-from _problems import circle, engine_case, surface
+from _problems import engine_case, surface
 
 from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
+from skdiffsmooth.datasets import make_circle
 
 
 def finished(call, repeats=3):
@@ -79,11 +80,13 @@ def estimators(full):
     """Print time and error of whole calls."""
     print()
     header("call", "CPU (s)", "GPU (s)", "ratio", "largest difference")
-    few = SmoothedScoreDiffusion(0.05, 0.15, n_levels=100, n_steps=100).fit(circle(12))
+    few = SmoothedScoreDiffusion(0.05, 0.15, n_levels=100, n_steps=100).fit(
+        make_circle(12, spacing="even")
+    )
     compare(
         few,
         "score_samples, 12 points, 1000 rows, 100 steps (P2)",
-        lambda m: m.score_samples(circle(1000)),
+        lambda m: m.score_samples(make_circle(1000, spacing="even")),
     )
     rng = np.random.RandomState(0)
     for d in (2, 10, 64):

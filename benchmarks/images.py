@@ -5,10 +5,10 @@ import math
 import numpy as np
 import torch
 from _common import full_requested, header, row, timed
-from _problems import bump_images
 from _rivals import monte_carlo_score
 
 from skdiffsmooth import SmoothedScoreDiffusion
+from skdiffsmooth.datasets import make_bump_images
 
 BANDWIDTH, N_SAMPLES, N_STEPS, RIVAL_NODES = math.sqrt(1e-3), 100, 100, 50_000
 
@@ -32,7 +32,7 @@ def rival_score(images, x, v, sigma, n_nodes, tile):
 
 def run(full=False):
     """Print the table: times of all samples and steps, errors of the field at the last step."""
-    images = bump_images()
+    images = make_bump_images()
     dimension = images.shape[1]
     points = torch.tensor(images, dtype=torch.float32)
     n_timed = 200 if full else 40

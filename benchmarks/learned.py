@@ -6,10 +6,10 @@ held-out rows themselves: what is compared is what each can reach.
 
 import numpy as np
 from _common import full_requested, header, row, timed
-from _problems import bump_images
 from sklearn import datasets
 
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
+from skdiffsmooth.datasets import make_bump_images, make_wavy_circle
 
 BANDWIDTHS, SIGMAS = (0.5, 0.85), (1.5, 3.0, 4.5)
 
@@ -49,10 +49,8 @@ class Split:
 
 def ring(n, rng, d=2, wave=0.0, noise=0.0):
     """Return rows on a circle with eight waves in R^d."""
-    angle = rng.uniform(0, 2 * np.pi, n)
-    radius = 1 + wave * np.sin(8 * angle)
-    X = np.zeros((n, d))
-    X[:, 0], X[:, 1] = radius * np.cos(angle), radius * np.sin(angle)
+    X = make_wavy_circle(n, amplitude=wave, law="parameter", random_state=rng)
+    X = np.pad(X, ((0, 0), (0, d - 2)))
     return X + noise * rng.normal(size=X.shape)
 
 
@@ -72,8 +70,8 @@ def sphere(n, rng):
 def images(n, rng):
     """Return images of a bump at 16 places that are held by the model, or at others between them."""
     if n == 16:
-        return bump_images()
-    return bump_images(96)[rng.permutation(np.flatnonzero(np.arange(96) % 6))[:n]]
+        return make_bump_images()
+    return make_bump_images(96)[rng.permutation(np.flatnonzero(np.arange(96) % 6))[:n]]
 
 
 def table(load):

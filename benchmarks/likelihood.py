@@ -19,6 +19,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import StandardScaler
 
 from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
+from skdiffsmooth.datasets import make_circle
 from skdiffsmooth.scores import SmoothedScore
 from skdiffsmooth.solvers import Adaptive
 
@@ -33,8 +34,7 @@ def data(n_queries=100):
         X = X[rng.permutation(len(X))]
         return X[:n_train], X[n_train : n_train + n_queries]
 
-    angle = rng.uniform(0, 2 * np.pi, 200)
-    circle = np.column_stack([np.cos(angle), np.sin(angle)]) + 0.02 * rng.normal(size=(200, 2))
+    circle = make_circle(200, noise=0.02, random_state=rng)
     moons = make_moons(400, noise=0.05, random_state=0)[0]
     digits = PCA(8, random_state=0).fit_transform(load_digits().data)
     return {

@@ -2,8 +2,8 @@
 
 import numpy as np
 from _common import describe_machine, header, row, timed
-from _problems import circle
 
+from skdiffsmooth.datasets import make_bump_images, make_circle
 from skdiffsmooth.manifolds import (
     AffineSubspace,
     Circle,
@@ -20,14 +20,6 @@ def unit_rows(n, d, seed):
     """Return points spread evenly over the unit sphere of R^d."""
     rows = np.random.RandomState(seed).normal(size=(n, d))
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-def images(t, size=64, width=0.2, radius=0.5):
-    """Return images of a Gaussian bump at angles t of a circle, as rows of size**2 pixels."""
-    axis = np.linspace(-1, 1, size)
-    x, y = (part.ravel() for part in np.meshgrid(axis, axis))
-    squares = (x - radius * np.cos(t)[:, None]) ** 2 + (y - radius * np.sin(t)[:, None]) ** 2
-    return np.exp(-squares / (2 * width**2))
 
 
 def turned(t):
@@ -71,6 +63,7 @@ def problems():
     feet = trefoil(t)
     yield "`Curve`, trefoil in R^3", lambda: Curve(trefoil, 0, turn, True), feet + normal, feet
 
+    images = make_bump_images(return_shape=True)[1].chart.function
     feet = images(t)
     velocity = (images(t + 1e-6) - images(t - 1e-6)) / 2e-6
     noise = 0.01 * rng.normal(size=feet.shape)
@@ -78,7 +71,7 @@ def problems():
     queries = feet + noise - share[:, None] * velocity
     yield "`Curve`, bump images in R^4096", lambda: Curve(images, 0, turn, True), queries, feet
 
-    rows = circle(2000)
+    rows = make_circle(2000, spacing="even")
     feet = turned(t)
     yield "`PointCloud`, 2000 of a circle", lambda: PointCloud(rows, 1), factors * feet, feet
     feet = unit_rows(N_QUERIES, 3, 1)

@@ -8,14 +8,9 @@ from scipy.special import logsumexp
 
 from skdiffsmooth import KDESampler
 from skdiffsmooth._nodes import gaussian_nodes
+from skdiffsmooth.datasets import make_circle
 
 N_NODES = 128
-
-
-def circle_sample(n, seed=0):
-    """Return n independent uniform draws from the unit circle, whose reach is one."""
-    angle = np.random.RandomState(seed).uniform(0, 2 * np.pi, size=n)
-    return np.column_stack([np.cos(angle), np.sin(angle)])
 
 
 @dataclass
@@ -82,7 +77,7 @@ def along_the_circle(log_density, grid):
 
 def growth_with_sigma(full):
     """Print divergences over the kernel's scale (Thm 3.6), for several bandwidths."""
-    X = circle_sample(200)
+    X = make_circle(200, random_state=0)
     print(
         "\nTheorem 3.6: Renyi divergence (order 2, nats) of the log-smoothed from the manifold-adapted "
         "density; 200 points on the unit circle (reach 1).\n"
@@ -98,7 +93,7 @@ def growth_with_sigma(full):
 
 def concentration():
     """Print mean distances to the circle as the bandwidth falls (Cor. 3.7)."""
-    X, sigma = circle_sample(200), 0.15
+    X, sigma = make_circle(200, random_state=0), 0.15
     print(
         f"\nCorollary 3.7: mean distance to the circle, sigma = {sigma}, 200 points. Unsmoothed: the "
         "KDE of that bandwidth; in the data domain: the KDE smoothed with the same kernel.\n"
@@ -118,7 +113,7 @@ def concentration():
 
 def spreading():
     """Print how uneven mass is along the circle as the kernel widens (Prop. 3.8)."""
-    X, bandwidth = circle_sample(60), 0.1
+    X, bandwidth = make_circle(60, random_state=0), 0.1
     print(
         f"\nProposition 3.8: largest over smallest mass of the 30 sectors of 12 degrees; 60 points, "
         f"bandwidth {bandwidth}.\n"

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import torch
 from _common import full_requested, header, row, timed
-from _problems import circle
 from _rivals import monte_carlo_log_likelihood
 
 from skdiffsmooth import SmoothedScoreDiffusion
+from skdiffsmooth.datasets import make_circle
 
 SIGMAS = (0.05, 0.10, 0.15, 0.20, 0.25, 0.30, 0.35)
 LOWEST, HIGHEST = math.sqrt(1e-3), math.sqrt(5)
@@ -26,14 +26,14 @@ def log_likelihood(sigma, queries, n_nodes=64, seed=0):
         terminal_scale=HIGHEST,
         random_state=seed,
     )
-    return model.fit(circle(12)).score(queries)
+    return model.fit(make_circle(12, spacing="even")).score(queries)
 
 
 def rival(sigma, queries, n_steps=N_STEPS, tile=10):
     """Return the mean log-density by Monte Carlo, autodiff and Euler; the first steps if fewer."""
     variances = np.geomspace(LOWEST**2, HIGHEST**2, N_STEPS + 1)[: n_steps + 1].tolist()
     generator = torch.Generator().manual_seed(0)
-    points = torch.tensor(circle(12), dtype=torch.float32)
+    points = torch.tensor(make_circle(12, spacing="even"), dtype=torch.float32)
     values = [
         monte_carlo_log_likelihood(points, part, sigma, RIVAL_NODES, variances, generator)
         for part in torch.tensor(queries, dtype=torch.float32).split(tile)
@@ -43,7 +43,7 @@ def rival(sigma, queries, n_steps=N_STEPS, tile=10):
 
 def run(full=False):
     """Print the table: every sigma in full, one and the whole curve's time in quick mode."""
-    queries = circle(1000)
+    queries = make_circle(1000, spacing="even")
     n_timed = 20 if full else 3
     print(
         f"P2, circle: 12 points, mean log-likelihood of {len(queries)} queries, {N_STEPS} steps from "

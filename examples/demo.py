@@ -23,6 +23,7 @@ from sklearn.preprocessing import StandardScaler
 
 from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
 from skdiffsmooth.compose import DensityStacking
+from skdiffsmooth.datasets import make_circle
 from skdiffsmooth.model_selection import SmoothedScoreDiffusionCV
 
 mpl.use("Agg")  # writes files, needs no display
@@ -55,7 +56,7 @@ def load():
     cells = datasets.load_breast_cancer()
     size = [list(cells.feature_names).index(name) for name in ("mean radius", "mean area")]
     digits = datasets.load_digits().data
-    angle = rng.uniform(0, 2 * np.pi, 400)
+    circle = make_circle(400, random_state=rng)
     return {
         "iris": unrounded(datasets.load_iris().data, rng),
         "wine": unrounded(datasets.load_wine().data, rng),
@@ -64,7 +65,7 @@ def load():
             digits + rng.uniform(size=digits.shape)
         ),
         "swiss roll in R^10 *": turned(datasets.make_swiss_roll(900, random_state=0)[0], rng),
-        "circle in R^10 *": turned(np.column_stack([np.cos(angle), np.sin(angle)]), rng),
+        "circle in R^10 *": turned(circle, rng),
     }
 
 

@@ -16,7 +16,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
-from skdiffsmooth.manifolds import Circle, Curve
+from skdiffsmooth.datasets import make_wavy_circle
+from skdiffsmooth.manifolds import Circle
 
 BANDWIDTH, SIGMA = 0.02, 0.2
 
@@ -24,16 +25,10 @@ BANDWIDTH, SIGMA = 0.02, 0.2
 warnings.filterwarnings("ignore", message="sigma=.* is large")
 
 
-def wavy(t):
-    """Return points of the unit circle with eight waves."""
-    radius = 1 + 0.13 * np.sin(8 * t)
-    return np.column_stack([radius * np.cos(t), radius * np.sin(t)])
-
-
 def main(path):
     """Fit, sample, draw."""
-    X = wavy(np.random.RandomState(0).uniform(0, 2 * np.pi, size=60))
-    curve = Curve(wavy, 0, 2 * np.pi, closed=True)
+    X, shape = make_wavy_circle(60, law="parameter", random_state=0, return_shape=True)
+    curve = shape.manifold
     models = {
         "KDE of the same scale": KDESampler(np.hypot(BANDWIDTH, SIGMA)),
         "every way": SmoothedScoreDiffusion(BANDWIDTH, SIGMA),
@@ -43,7 +38,7 @@ def main(path):
             BANDWIDTH, SIGMA, manifold=Circle([0.0, 0.0], 1.0)
         ),
     }
-    line = wavy(np.linspace(0, 2 * np.pi, 400))
+    line = curve.points(np.linspace(*curve.range, 400))
     figure, axes = plt.subplots(
         1, len(models), figsize=(3 * len(models), 3.8), layout="constrained"
     )

@@ -55,7 +55,9 @@ class Cumulative:
 
     def __init__(self, function: Callable[[np.ndarray], np.ndarray], edges: np.ndarray) -> None:
         waiting = np.stack([edges[:-1], edges[1:]], axis=1)
-        cells, densities, largest = [], [], 0.0
+        cells: list[np.ndarray] = []
+        densities: list[np.ndarray] = []
+        largest, n_accepted = 0.0, 0
         for halvings in range(MOST_HALVINGS + 1):
             middle, half = waiting.mean(axis=1), np.diff(waiting, axis=1) / 2
             values = function((middle[:, None] + half * NODES).ravel()).reshape(-1, DEGREE + 1)
@@ -66,8 +68,8 @@ class Cumulative:
             fine |= np.abs(series[:, -3:]).max(axis=1) <= 8 * np.finfo(float).eps * values.max(
                 axis=1
             )
-            n_accepted = sum(map(len, cells))
             fine |= halvings == MOST_HALVINGS or n_accepted + 2 * len(waiting) > MOST_CELLS
+            n_accepted += int(fine.sum())
             cells.append(waiting[fine])
             densities.append(series[fine])
             if fine.all():

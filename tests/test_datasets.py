@@ -38,9 +38,9 @@ def wavy_circle(u):
 
 
 def rough_circle(u):
-    """The Fourier series: 4000 terms leave 1e-8 of a sum that falls like k^-3."""
+    """The Fourier series: 1500 terms leave 2e-8 of a sum that falls like k^-3."""
     t = TURN * u[:, 0]
-    k = np.arange(1, 4001)[:, None]
+    k = np.arange(1, 1501)[:, None]
     r = np.concatenate(
         [
             np.sum(np.cos(4 * k * part - 1.5 * np.pi) / k**3.0, axis=0)
@@ -253,9 +253,9 @@ def test_rows_follow_the_density(name, law):
 
 @pytest.mark.parametrize("name", ["ellipse", "wavy circle", "lima bean", "torus", "swiss roll"])
 def test_that_test_sees_rows_of_another_law(name):
-    """Uniform in the parameter is not uniform in length or area, and 4000 rows show it."""
+    """Uniform in the parameter is not uniform in length or area, and 20 000 rows show it."""
     make = SHAPES[name][0]
-    X = make(4000, law="parameter", random_state=1)
+    X = make(20_000, law="parameter", random_state=1)
     shape = make(1, law="uniform", return_shape=True)[1]
     assert p_value(name, X, shape) < 1e-8
 
@@ -308,7 +308,7 @@ def test_von_mises(concentration):
     p = np.linspace(0, 1, 101)
     share = law.quantile(p)
     assert np.all(np.diff(share) >= 0)
-    assert (share.min(), share.max()) == (0, 1)
+    np.testing.assert_allclose(share[[0, -1]], [0, 1], atol=1e-15)
 
 
 def test_affine_subspaces():
@@ -598,7 +598,7 @@ def images_far_and_near(n=60, seed=0):
 
 
 def test_no_image_of_the_square_is_nearer(sheet):
-    """Of a lattice of 201 x 201 centers, whose nearest is at most a squared half step above."""
+    """Of 201 x 201 centers: others are 0.0035 from one at most, and images 6.9 times as far."""
     X = images_far_and_near()
     axis = np.linspace(0, 1, 201)
     lattice = square_of_images(np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2))
@@ -606,7 +606,7 @@ def test_no_image_of_the_square_is_nearer(sheet):
     nearest = np.sqrt(np.maximum(squares.min(axis=1), 0))
     found = sheet.distance(X)
     assert np.all(found <= nearest + 1e-7)
-    assert np.all(found >= nearest - 0.01)
+    assert np.all(found >= nearest - 0.025)
     # And the answer is an image of the square.
     P, centers = sheet.project(X), sheet.centers(X)
     np.testing.assert_allclose(P, square_of_images(centers + 0.5), atol=1e-12)
@@ -662,7 +662,8 @@ def test_derivative_of_the_sheet(sheet):
     error = np.abs((moved[0] - moved[1]) / 2e-5 - expected).max(axis=1)
     assert np.quantile(error, 0.95) < 1e-7
     held = np.abs(sheet.centers(X)).max(axis=1) == 0.5
-    assert np.all(np.linalg.det(G[held]) == 0)
+    assert held.sum() > 10
+    np.testing.assert_allclose(np.linalg.det(G[held]), 0, atol=1e-12)
 
 
 def test_reach_of_the_sheet():
@@ -684,9 +685,9 @@ def test_images_can_be_smoothed_along_their_square():
         30, size=12, width=0.3, centers="square", spacing="lattice", return_shape=True
     )
     model = ManifoldAdaptedDiffusion(
-        0.02, 0.6, manifold=shape.manifold, n_nodes=16, n_levels=12, n_steps=24
+        0.02, 0.6, manifold=shape.manifold, n_nodes=8, n_levels=8, n_steps=16
     ).fit(X)
-    assert shape.manifold.distance(model.sample(50, random_state=0)).mean() < 0.35
+    assert shape.manifold.distance(model.sample(20, random_state=0)).mean() < 0.35
 
 
 # -------------------------------------------------------------------------------------- bad input

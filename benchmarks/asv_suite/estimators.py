@@ -1,10 +1,11 @@
 """Log-densities and samples of the estimators."""
 
 import numpy as np
-from _problems import circle, surface
+from _problems import surface
 from scipy.special import logsumexp
 
 from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
+from skdiffsmooth.datasets import make_circle
 
 
 class Smoothed:
@@ -29,7 +30,9 @@ class Smoothed:
     def track_error_of_nodes(self):
         """Error of the mean log-density on the circle with the default 64 nodes, in nats."""
         found, converged = (
-            SmoothedScoreDiffusion(0.0316, 0.15, n_nodes=n).fit(circle(12)).score(circle(200))
+            SmoothedScoreDiffusion(0.0316, 0.15, n_nodes=n)
+            .fit(make_circle(12, spacing="even"))
+            .score(make_circle(200, spacing="even"))
             for n in (64, 1024)
         )
         return abs(found - converged)

@@ -240,7 +240,7 @@ class BumpSheet(SmoothManifoldBase):
         """Return the centers (x, y) of the nearest images, shape (n, 2)."""
         _, _, lattice, _ = self._table.like(z)
         row = z.element_size() * (
-            8 * len(lattice) ** 2 + CANDIDATES * (8 * self.size + 4 * z[0].numel())
+            8 * len(lattice) ** 2 + CANDIDATES * (8 * self.size + 4 * z.shape[1] ** 2)
         )
         return torch.cat([self._foot_of_tile(z[tile]) for tile in tiles(len(z), row, MEMORY_LIMIT)])
 
@@ -365,7 +365,8 @@ def _slack(z: torch.Tensor) -> torch.Tensor:
 
 def _outer(parts: Any) -> Any:
     """Return the products of functions of x and of y, shape (n, 2, r), as rows (n, r^2)."""
-    return (parts[:, 1, :, None] * parts[:, 0, None, :]).reshape(len(parts), -1)
+    n, _, rank = parts.shape
+    return (parts[:, 1, :, None] * parts[:, 0, None, :]).reshape(n, rank**2)
 
 
 def _slopes(jet: Sequence[Any]) -> Any:

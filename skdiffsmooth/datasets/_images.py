@@ -109,17 +109,16 @@ def make_bump_images(
     """
     size = check_integer("size", size, minimum=2)
     hint = "It is in units of the pixels' coordinates, from -1 to 1."
-    width = check_real("width", width, hint=hint)
-    if width < 2 / (size - 1):
+    if check_real("width", width, hint=hint) < 2 / (size - 1):
         raise ValueError(
             f"width={width!r} is below the distance {2 / (size - 1):.3g} of two pixels; expected at "
             "least that. Pass a larger width or size."
         )
-    radius = check_real("radius", radius, hint=hint)
-    if radius > 1:
+    if check_real("radius", radius, hint=hint) > 1:
         raise ValueError(
             f"radius={radius!r} is out of range; expected at most 1, with centers in the image."
         )
+    width, radius = float(width), float(radius)
     check_choice("centers", centers, ("circle", "square"))
     if centers == "circle":
         by, law = resolve_law(law, ("uniform", "parameter"), closed=True)
