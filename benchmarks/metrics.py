@@ -7,7 +7,6 @@ value for held-out rows if it does not see what is wrong.
 
 import numpy as np
 from _common import full_requested, header, row, timed
-
 from sklearn.linear_model import LogisticRegression
 
 from skdiffsmooth import KDESampler, SmoothedScoreDiffusion, metrics
