@@ -303,6 +303,10 @@ def test_what_a_classifier_sees():
         for model in (LogisticRegression(), None)
     )
     assert linear.p_value > 0.01 > 1e-4 > neighbors.p_value
+    folds = classifier_two_sample_test(
+        X, X + 100, GaussianNB(), cv=2, n_permutations=9, random_state=0
+    )
+    assert (folds.accuracy, folds.p_value) == (1, 1 / 10)
     # One split by default, in halves.
     assert len(neighbors.accuracies) == 1
     with pytest.raises(ValueError, match="holds out 34 rows of X and 0 of Y"):
