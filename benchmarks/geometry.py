@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from _common import full_requested, header, row
-from scipy.spatial import cKDTree
 
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
 from skdiffsmooth.datasets import (
@@ -15,6 +14,7 @@ from skdiffsmooth.datasets import (
     make_swiss_roll,
     make_wavy_circle,
 )
+from skdiffsmooth.metrics import distance_to_data
 
 N_HALVINGS = 8
 
@@ -95,17 +95,9 @@ class Measured:
 
     def __init__(self, problem, model):
         samples = model.fit(problem.X).sample(problem.n_samples, random_state=0)
-        self.novelty = _distances(samples, problem.X).mean()
-        self.to_manifold = _distances(samples, problem.dense).mean()
-        self.gap = _distances(problem.dense, samples).mean()
-
-
-def _distances(rows, places):
-    """Return the distance of each row to the nearest of the places."""
-    if rows.shape[1] < 20:
-        return cKDTree(places).query(rows)[0]
-    squares = (rows**2).sum(1)[:, None] - 2 * rows @ places.T + (places**2).sum(1)
-    return np.sqrt(np.maximum(squares, 0).min(1))
+        self.novelty = distance_to_data(samples, problem.X).mean()
+        self.to_manifold = distance_to_data(samples, problem.dense).mean()
+        self.gap = distance_to_data(problem.dense, samples).mean()
 
 
 def matched(problem, way, novelty, guess):

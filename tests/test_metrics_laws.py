@@ -198,6 +198,18 @@ def test_equal_rows_are_never_rejected():
     assert found.p_value == pytest.approx(8 / 1716, abs=4 * math.sqrt(8 / 1716 / 2000))
 
 
+@pytest.mark.parametrize("statistic", ["energy", "mmd"])
+def test_exchanged_samples_tie(statistic):
+    """Two rows far from two others: of six ways to deal them, this one and its mirror image are extreme.
+
+    In floating point the image may come out below. 999 permutations, five standard errors of 1/3.
+    """
+    for seed in range(10):
+        X, Y = rows(2, 3, seed), 10 + rows(2, 3, seed + 100)
+        p = two_sample_test(X, Y, statistic, bandwidth=3.0, random_state=0).p_value
+        assert p == pytest.approx(1 / 3, abs=5 * math.sqrt(2 / 9 / 999))
+
+
 def test_the_same_seed_gives_the_same_test():
     X, Y = rows(20, 2), rows(20, 2, seed=1)
     first, second = (two_sample_test(X, Y, n_permutations=50, random_state=5) for _ in range(2))
@@ -223,9 +235,9 @@ TESTS = {
     "classifier": lambda X, Y, rng: (
         classifier_two_sample_test(X, Y, KNeighborsClassifier(3), random_state=rng).p_value
     ),
-    "classifier, 3 folds": lambda X, Y, rng: (
+    "classifier, 2 folds": lambda X, Y, rng: (
         classifier_two_sample_test(
-            X, Y, GaussianNB(), cv=3, n_permutations=19, random_state=rng
+            X, Y, GaussianNB(), cv=2, n_permutations=19, random_state=rng
         ).p_value
     ),
 }
@@ -234,11 +246,12 @@ TESTS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TESTS)
 def test_p_values_under_the_null(name):
-    """P(p <= t) is at most t, and for the exact tests of 99 permutations t itself: 600 repeats.
+    """P(p <= t) is at most t, and for the statistics without ties t itself: 600 repeats, 60 where
+    classifiers are fitted many times.
 
     Four standard errors at each of five levels: correct code fails in about one run of 6000.
     """
-    n_repeats = 100 if "folds" in name else 600
+    n_repeats = 60 if "folds" in name else 600
     p = np.array(rejections(TESTS[name], 0.0, n_repeats, seed=0))
     for level in (0.05, 0.1, 0.25, 0.5, 0.75):
         allowed = 4 * math.sqrt(level * (1 - level) / n_repeats)
@@ -250,11 +263,11 @@ def test_p_values_under_the_null(name):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "least"),
-    [("energy", 0.95), ("mmd", 0.95), ("classifier", 0.5), ("classifier, 3 folds", 0.9)],
+    [("energy", 0.95), ("mmd", 0.95), ("classifier", 0.5), ("classifier, 2 folds", 0.9)],
 )
 def test_power_against_a_shift(name, least):
     """A shift by 1.2 in both columns, at level 0.05; a t-test along the shift has a power above 0.99."""
-    p = np.array(rejections(TESTS[name], 1.2, 40, seed=1))
+    p = np.array(rejections(TESTS[name], 1.2, 20, seed=1))
     assert np.mean(p <= 0.05) >= least
 
 
@@ -290,6 +303,10 @@ def test_what_a_classifier_sees():
         for model in (LogisticRegression(), None)
     )
     assert linear.p_value > 0.01 > 1e-4 > neighbors.p_value
+    folds = classifier_two_sample_test(
+        X, X + 100, GaussianNB(), cv=2, n_permutations=9, random_state=0
+    )
+    assert (folds.accuracy, folds.p_value) == (1, 1 / 10)
     # One split by default, in halves.
     assert len(neighbors.accuracies) == 1
     with pytest.raises(ValueError, match="holds out 34 rows of X and 0 of Y"):
