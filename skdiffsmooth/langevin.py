@@ -10,8 +10,8 @@ b = v^(a/2), v the noise variance of the score: near a manifold with density mu
 
     b l = -dist^2 / (2 v^(1 - a/2)) + v^(a/2) log mu,
 
-so that for 0 < a < 2 and v -> 0 mass stays at the manifold and mu is forgotten: the law is the uniform one
-(Li et al. 2025, thm. 5.1). *Annealed*, the noise variance falls on the way (Song & Ermon 2019).
+so that for 0 < a < 2 and v -> 0 mass stays at the manifold and mu is forgotten: the law is the uniform
+one (Li et al. 2025, thm. 5.1). *Annealed*, the noise variance falls on the way (Song & Ermon 2019).
 """
 
 from __future__ import annotations
@@ -432,10 +432,12 @@ class _Walk:
         """Move all chains by one step, and return which accepted it."""
         self._n_steps += 1
         noise = self._rng.standard_normal(self.z.shape)
-        proposal = self.z + h * self._score + math.sqrt(2 * h) * noise
+        # What is too large for a number is refused below, by name.
+        with np.errstate(over="ignore", invalid="ignore"):
+            proposal = self.z + h * self._score + math.sqrt(2 * h) * noise
+            drift = h * np.linalg.norm(self._score, axis=1)
         if self._field.with_log_density:
             return self._choose(h, proposal, noise)
-        drift = h * np.linalg.norm(self._score, axis=1)
         if self._n_steps == 1:
             noise_length = math.sqrt(2 * h * self.z.shape[1])
             self._runaway = _RUNAWAY * max(float(drift.max()), noise_length)
