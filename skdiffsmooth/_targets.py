@@ -207,4 +207,4 @@ def _counted(rows: np.ndarray, n: int) -> np.ndarray:
             f"start has {len(rows)} rows, but n_chains={n}; expected one starting row a chain. Pass "
             f"n_chains={len(rows)} or other rows."
         )
-    return rows.copy()
+    return rows

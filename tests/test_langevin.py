@@ -333,6 +333,11 @@ def test_tempered_law_is_uniform_at_small_noise():
     assert stats.kstest(angles, uniform).pvalue > FALSE_ALARM
     assert stats.kstest(angles, stats.vonmises(KAPPA).cdf).pvalue < FALSE_ALARM
     assert np.var(radii) == pytest.approx(0.03 / 0.95, rel=0.15)
+    # A few plain steps go back to the circle, and not along it: 0.9^60 of the distance is left.
+    tempered = np.column_stack([radii * np.cos(angles), radii * np.sin(angles)])
+    x = last_draws(noised_circle(0.0009)[0], tempered, 60, step_size=0.1 * 0.0009)
+    assert np.var(np.linalg.norm(x, axis=1)) == pytest.approx(0.0009 / 0.95, rel=0.15)
+    assert stats.kstest(np.arctan2(x[:, 1], x[:, 0]), uniform).pvalue > FALSE_ALARM
 
 
 def ellipse(n, a=2.0, b=1.0):
@@ -439,7 +444,7 @@ def test_annealed_levels_are_geometric_and_steps_in_proportion():
 def test_annealing_of_an_estimator_starts_from_its_noised_law():
     """KDE(h) plus noise is KDE(sqrt(t)): the first level's law, before any step is made."""
     X = np.array([[-4.0], [4.0]])
-    model = KDESampler(0.3).fit(X, sample_weight=[1, 4])
+    model = KDESampler(1.0).fit(X, sample_weight=[1, 4])
     sampler = LangevinSampler(
         1, n_warmup=0, n_chains=5000, anneal_from=2.0, n_levels=2, step_size=1e-12
     )
@@ -450,6 +455,9 @@ def test_annealing_of_an_estimator_starts_from_its_noised_law():
         return (stats.norm.cdf((x[:, None] - X[:, 0]) / 2.0) * wide.weights_).sum(axis=1)
 
     assert stats.kstest(samples, cdf).pvalue > FALSE_ALARM
+    # Of one row, the noise of the bandwidth and what is missing to that of the level.
+    alone = sampler.run(KDESampler(1.0).fit([[0.0]]), random_state=0).samples
+    assert variance_p_value(alone, 4.0) > FALSE_ALARM
     with pytest.raises(ValueError, match=r"anneal_from=1e-09 is a noise scale"):
         run(model, anneal_from=1e-9)
     # "auto" is the spread of the data: 2 * 4 * sqrt(0.2 * 0.8).
@@ -492,6 +500,30 @@ def test_adjusted_chains_have_the_law_of_the_energy(model):
             samples[:, j], lambda x, a=axis, c=cdf: np.interp(x, a, c / c[-1])
         ).pvalue
         assert p_value > FALSE_ALARM
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        KDESampler([0.5, 0.2]),
+        SmoothedScoreDiffusion(0.4, 0.5, metric="whitened", **FAST),
+        SmoothedScoreDiffusion(0.4, 0.5, metric=[[3.0, 1.0], [1.0, 0.5]], **FAST),
+    ],
+    ids=["kde", "whitened", "matrix"],
+)
+def test_the_score_is_the_slope_of_the_log_density_in_the_coordinates_of_the_chains(model):
+    """And noise is the same in all of them: a lone row is a Gaussian of the noise variance."""
+    X = table() @ [[1.0, 0.7], [0.0, 1.0]]
+    target = as_target(clone(model).fit(X), None)
+    z, step = spread_out(8), 1e-5
+    for j, shift in enumerate(step * np.eye(2)):
+        slope = (target.log_density(z + shift, 0.3) - target.log_density(z - shift, 0.3)) / (
+            2 * step
+        )
+        assert_allclose(target.score(z, 0.3)[:, j], slope, rtol=1e-6, atol=1e-6)
+    assert_allclose(target.start(target.rows(z), 8, None, None), z, rtol=1e-12)
+    far = 1e4 * np.eye(2)
+    assert_allclose(target.score(far, 0.3), -far / 0.3, rtol=1e-2, atol=300)
 
 
 def units(X):
