@@ -4,6 +4,13 @@ from ._kde import KDESampler
 from ._manifold_adapted import ManifoldAdaptedDiffusion
 from ._smoothed import SmoothedScoreDiffusion
 from .compose import sample
+from .langevin import LangevinSampler
 
-__all__ = ["KDESampler", "ManifoldAdaptedDiffusion", "SmoothedScoreDiffusion", "sample"]
+__all__ = [
+    "KDESampler",
+    "LangevinSampler",
+    "ManifoldAdaptedDiffusion",
+    "SmoothedScoreDiffusion",
+    "sample",
+]
 __version__ = "0.1.0"

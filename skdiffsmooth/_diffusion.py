@@ -328,13 +328,15 @@ class BaseScoreDiffusion(FittedDiffusion):
         _, divergence = schedule.at_scale(scale).with_divergence(x, scale**2)
         return schedule.backend.array(divergence) - self.hull_.codimension / scale**2
 
-    def energy(self, X: Any) -> np.ndarray:
-        """Return minus the averaged log-density at the bandwidth's noise level.
+    def energy(self, X: Any, t: float | None = None) -> np.ndarray:
+        """Return minus the averaged log-density at noise variance t.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Queries.
+        t : float, default=None
+            Noise variance, in squared units of the metric; None means ``bandwidth_ ** 2``.
 
         Returns
         -------
@@ -345,22 +347,24 @@ class BaseScoreDiffusion(FittedDiffusion):
         ------
         NotFittedError
             If `fit` was not called.
-        ValueError
-            If X is not finite or has another number of features, or if the smoothing depends on where
-            it acts (learned tangents, known curved manifolds): its field is then no gradient.
+        TypeError, ValueError
+            If X does not fit, `t` is not a positive number, or the smoothing depends on where it acts
+            (learned tangents, known curved manifolds): its field is then no gradient.
         """
         X = self._check_query(X)
+        scale = self.bandwidth_ if t is None else math.sqrt(check_real("t", t))
+        resolve_shards(self.shards).check_same("t", scale)
         queries, residual = self._split(X)
         schedule = self._schedule()
         x = schedule.backend.tensor(queries)
-        field = schedule.at_scale(self.bandwidth_)
+        field = schedule.at_scale(scale)
         if not isinstance(field, Potential):
             raise ValueError(
                 "energy is not defined for a kernel that depends on where it acts: its field is no "
                 "gradient. Use score_samples for log-densities, grad_log_density for the field."
             )
-        within = field.log_density(x, self.bandwidth_**2)
-        return -schedule.backend.array(within) - self._beside_flow(residual, self.bandwidth_)
+        within = field.log_density(x, scale**2)
+        return -schedule.backend.array(within) - self._beside_flow(residual, scale)
 
     def _check_density(self) -> None:
         """Raise unless the law that is sampled has a density that can be computed."""

@@ -178,12 +178,15 @@ class KDESampler(DensityEstimatorMixin, BaseEstimator):
             if len(columns):
                 self._check_gaussian("given")
                 # p(a | b) = p(a, b) / p(b), and the marginal is the mixture in fewer columns.
-                return self._log_density(X) - self._log_density(X, columns)
-        return self._log_density(X)
+                h = self.bandwidth_
+                return self._log_density(X, h) - self._log_density(X, h, columns)
+        return self._log_density(X, self.bandwidth_)
 
-    def _log_density(self, X: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
-        """Return the log-density of rows, or of some of their columns."""
-        points, bandwidth = self.points_, self.bandwidth_
+    def _log_density(
+        self, X: np.ndarray, bandwidth: Any, columns: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return the log-density of rows at a bandwidth, or of some of their columns."""
+        points = self.points_
         if columns is not None:
             X, points = X[:, columns], points[:, columns]
             bandwidth = bandwidth[columns] if np.ndim(bandwidth) else bandwidth
@@ -352,13 +355,15 @@ class KDESampler(DensityEstimatorMixin, BaseEstimator):
         curvatures = np.broadcast_to(_curvatures(scale), X.shape[1])
         return (backend.array(trace) - curvatures.sum()) / np.min(scale) ** 2
 
-    def energy(self, X: Any) -> np.ndarray:
+    def energy(self, X: Any, t: Any = None) -> np.ndarray:
         """Return minus the log-density.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Queries.
+        t : float or array-like of shape (n_features,), default=None
+            Noise variance, as in `grad_log_density`.
 
         Returns
         -------
@@ -370,9 +375,10 @@ class KDESampler(DensityEstimatorMixin, BaseEstimator):
         NotFittedError
             If `fit` was not called.
         ValueError
-            If X is not finite or has another number of features.
+            If X or `t` does not fit.
         """
-        return -self.score_samples(X)
+        X = self._check_query(X)
+        return -self._log_density(X, self._noise_scale(t))
 
     def _check_gaussian(self, what: str) -> None:
         if self.kernel != "gaussian":

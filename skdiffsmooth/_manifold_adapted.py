@@ -95,7 +95,8 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         Intervals of the noise range, each with nodes of its own.
     n_steps : int, default=32
         Steps of the solver, rounded up to a multiple of `n_levels`.
-    solver : {"heun", "euler", "adaptive", "euler-maruyama"} or Solver, default="heun"
+    solver : {"heun", "euler", "adaptive", "euler-maruyama", "predictor-corrector"} or Solver, \
+            default="heun"
         How the flow is followed; see SmoothedScoreDiffusion.
     terminal : {"empirical", "gaussian"}, default="empirical"
         What the reverse process starts from.

@@ -99,12 +99,13 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         them average away the error of finitely many nodes.
     n_steps : int, default=32
         Steps of the solver, rounded up to a multiple of `n_levels`; ``n_steps_`` says to what.
-    solver : {"heun", "euler", "adaptive", "euler-maruyama"} or Solver, default="heun"
+    solver : {"heun", "euler", "adaptive", "euler-maruyama", "predictor-corrector"} or Solver, \
+            default="heun"
         How the flow is followed. "adaptive" keeps the error of each row below 1e-3 nats, with as many
         steps as that takes and at least `n_steps`, in 1.5 to 2.5 times the time of "heun":
         for log-densities to be trusted row by row (another tolerance: `skdiffsmooth.solvers.Adaptive`).
-        "euler-maruyama" samples the reverse SDE, whose law is not the one that `score_samples` reports,
-        so `score_samples` then raises.
+        "euler-maruyama" samples the reverse SDE and "predictor-corrector" adds Langevin steps to the
+        flow. Neither's law is the one that `score_samples` reports, so `score_samples` then raises.
     terminal : {"empirical", "gaussian"}, default="empirical"
         What the reverse process starts from: the noised data themselves, or a Gaussian about their
         mean as in research code.

@@ -104,6 +104,9 @@ STOCHASTIC = {
     "adapted-euler-maruyama": ManifoldAdaptedDiffusion(
         0.3, 0.5, manifold="pca", n_components=0.9, solver="euler-maruyama", **COARSE
     ),
+    "smoothed-predictor-corrector": SmoothedScoreDiffusion(
+        0.3, 0.5, solver="predictor-corrector", **COARSE
+    ),
 }
 # The smallest set in which each class, and each way to compute in KDESampler, occurs.
 ONE_OF_EACH = ["kde-gaussian", "kde-tophat", "smoothed", "adapted-components"]
@@ -161,7 +164,7 @@ def fit(estimator, X, **kwargs):
 
 
 def has_density(model):
-    return getattr(model, "solver", None) != "euler-maruyama"
+    return getattr(model, "solver", None) not in ("euler-maruyama", "predictor-corrector")
 
 
 def has_energy(model):

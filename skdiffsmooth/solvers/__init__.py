@@ -5,6 +5,7 @@ from ._base import ODESolver, Solver, solve
 from ._euler import Euler
 from ._euler_maruyama import EulerMaruyama
 from ._heun import Heun
+from ._predictor_corrector import PredictorCorrector
 
 __all__ = [
     "SOLVERS",
@@ -14,6 +15,7 @@ __all__ = [
     "EulerMaruyama",
     "Heun",
     "ODESolver",
+    "PredictorCorrector",
     "Solver",
     "solve",
 ]
@@ -23,4 +25,5 @@ SOLVERS: dict[str, type[Solver]] = {
     "heun": Heun,
     "adaptive": Adaptive,
     "euler-maruyama": EulerMaruyama,
+    "predictor-corrector": PredictorCorrector,
 }

@@ -1,0 +1,210 @@
+"""Targets: what a Langevin chain may ask of an estimator, or of functions.
+
+Chains move in coordinates z, x = z @ basis, in which the noise of the target is the same in all
+directions: those of an estimator's metric. Scores there are those of x times the basis.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_array, check_is_fitted
+
+__all__ = ["EstimatorTarget", "FunctionTarget", "Target", "as_target"]
+
+
+class Target(Protocol):
+    """An unnormalised law at each noise variance, or at a single one."""
+
+    noise_variance: float | None
+    has_log_density: bool
+    is_estimator: bool
+
+    def score(self, z: np.ndarray, v: float | None) -> Any:
+        """Return the score of rows z at noise variance v (None: its own), shape (n, d)."""
+        ...
+
+    def log_density(self, z: np.ndarray, v: float | None) -> Any:
+        """Return log-densities up to a constant, in nats, shape (n,)."""
+        ...
+
+    def rows(self, z: np.ndarray) -> np.ndarray:
+        """Return rows in the user's units."""
+        ...
+
+    def start(self, start: Any, n: int, v: float | None, rng: np.random.RandomState) -> np.ndarray:
+        """Return n starting points for noise variance v, those given or draws."""
+        ...
+
+    def spread(self) -> float:
+        """Return the widest standard deviation of the data."""
+        ...
+
+
+class EstimatorTarget:
+    """A fitted density estimator with `grad_log_density(X, t)`.
+
+    Parameters
+    ----------
+    model : estimator
+        Fitted; it is not changed.
+    """
+
+    def __init__(self, model: Any) -> None:
+        check_is_fitted(model)
+        self._model = model
+        # Rows come as arrays here, whatever the columns were called.
+        self._nameless = copy.copy(model)
+        vars(self._nameless).pop("feature_names_in_", None)
+        smallest = float(np.min(model.bandwidth_))
+        self.noise_variance: float | None = smallest**2
+        self.has_log_density = True
+        self.is_estimator = True
+        self._basis: np.ndarray | None = None
+        self._units: Any = 1.0
+        metric = getattr(model, "coordinates_", None)
+        if metric is not None and not metric.is_euclidean:
+            self._basis = metric.from_metric(np.eye(model.n_features_in_))
+        elif np.ndim(model.bandwidth_):
+            ratios = model.bandwidth_ / smallest
+            self._basis, self._units = np.diag(ratios), ratios**2
+
+    def _t(self, v: float | None) -> Any:
+        return None if v is None else v * self._units
+
+    def score(self, z: np.ndarray, v: float | None) -> np.ndarray:
+        """Return the score at noise variance v, shape (n, d)."""
+        gradient = self._nameless.grad_log_density(self.rows(z), self._t(v))
+        return gradient if self._basis is None else gradient @ self._basis.T
+
+    def log_density(self, z: np.ndarray, v: float | None) -> np.ndarray:
+        """Return minus the energy at noise variance v, in nats, shape (n,)."""
+        return -self._nameless.energy(self.rows(z), self._t(v))
+
+    def rows(self, z: np.ndarray) -> np.ndarray:
+        """Return rows in the user's units, shape (n, d)."""
+        return z if self._basis is None else z @ self._basis
+
+    def start(self, start: Any, n: int, v: float | None, rng: np.random.RandomState) -> np.ndarray:
+        """Return the rows given, or draws of the model with noise up to variance v."""
+        if start is not None:
+            return self._coordinates(_counted(self._model._check_query(start), n))
+        z = self._coordinates(self._model.sample(n, random_state=rng))
+        assert self.noise_variance is not None
+        missing = 0.0 if v is None else max(v - self.noise_variance, 0.0)
+        return z + math.sqrt(missing) * rng.standard_normal(z.shape)
+
+    def spread(self) -> float:
+        """Return the widest standard deviation of the training rows, over the coordinates."""
+        points = self._coordinates(self._model.points_)
+        weights = self._model.weights_
+        mean = weights @ points
+        return math.sqrt(float((weights @ (points - mean) ** 2).max()))
+
+    def _coordinates(self, X: np.ndarray) -> np.ndarray:
+        return X if self._basis is None else np.linalg.solve(self._basis.T, X.T).T
+
+
+class FunctionTarget:
+    """A score as a function of rows, with a log-density or without.
+
+    Parameters
+    ----------
+    score : callable
+        Of rows, or of rows and a noise variance.
+    log_density : callable or None
+        Likewise.
+    noise_variance : float or None
+        That of the law, where it has noise.
+    """
+
+    def __init__(
+        self,
+        score: Callable[..., Any],
+        log_density: Callable[..., Any] | None,
+        noise_variance: float | None,
+    ) -> None:
+        self._score = score
+        self._log_density = log_density
+        self.noise_variance = noise_variance
+        self.has_log_density = log_density is not None
+        self.is_estimator = False
+
+    def score(self, z: np.ndarray, v: float | None) -> Any:
+        """Return the score, of noise variance v where one is given, shape (n, d)."""
+        return self._score(z) if v is None else self._score(z, v)
+
+    def log_density(self, z: np.ndarray, v: float | None) -> Any:
+        """Return log-densities up to a constant, in nats, shape (n,)."""
+        assert self._log_density is not None
+        return self._log_density(z) if v is None else self._log_density(z, v)
+
+    def rows(self, z: np.ndarray) -> np.ndarray:
+        """Return the rows themselves."""
+        return z
+
+    def start(self, start: Any, n: int, v: float | None, rng: np.random.RandomState) -> np.ndarray:
+        """Return the rows given."""
+        if start is None:
+            raise ValueError(
+                "start=None, but a function cannot be drawn from; expected starting rows of shape "
+                f"({n}, n_features), as spread out as the law."
+            )
+        return _counted(check_array(start, dtype=np.float64, input_name="start"), n)
+
+    def spread(self) -> float:
+        """Raise an error: functions have no data."""
+        raise ValueError(
+            "anneal_from='auto' needs an estimator with training rows; for a function pass the largest "
+            "noise scale, a number as large as the distance between modes."
+        )
+
+
+def as_target(target: Any, noise_variance: float | None) -> Target:
+    """Return what chains may ask of whatever the user passed.
+
+    Parameters
+    ----------
+    target : estimator, callable or tuple of two callables
+        What the user passed.
+    noise_variance : float or None
+        That of a function's law.
+
+    Returns
+    -------
+    Target
+
+    Raises
+    ------
+    NotFittedError
+        If it is an estimator that was not fitted.
+    TypeError
+        If it is none of these.
+    """
+    if isinstance(target, tuple):
+        if len(target) == 2 and all(map(callable, target)):
+            return FunctionTarget(*target, noise_variance)
+    elif hasattr(target, "grad_log_density") and not isinstance(target, type):
+        if isinstance(target, BaseEstimator):
+            return EstimatorTarget(target)
+    elif callable(target) and not isinstance(target, type):
+        return FunctionTarget(target, None, noise_variance)
+    raise TypeError(
+        f"target={target!r} has type {type(target).__name__}; expected a fitted estimator with "
+        "grad_log_density (of a search its best_estimator_, of a pipeline its last step), a function "
+        "score(X), or a tuple (score, log_density)."
+    )
+
+
+def _counted(rows: np.ndarray, n: int) -> np.ndarray:
+    if len(rows) != n:
+        raise ValueError(
+            f"start has {len(rows)} rows, but n_chains={n}; expected one starting row a chain. Pass "
+            f"n_chains={len(rows)} or other rows."
+        )
+    return rows
