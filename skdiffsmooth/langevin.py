@@ -146,9 +146,9 @@ class LangevinSampler(BaseEstimator):
     >>> from skdiffsmooth import LangevinSampler, SmoothedScoreDiffusion
     >>> X = np.random.RandomState(0).normal(size=(100, 2))
     >>> model = SmoothedScoreDiffusion(0.3, 0.4).fit(X)
-    >>> sampler = LangevinSampler(n_draws=50, n_warmup=50, metropolis=True)
+    >>> sampler = LangevinSampler(n_draws=50, metropolis=True)
     >>> chains = sampler.run(model, random_state=0)
-    >>> chains.draws.shape, round(chains.acceptance_rate.mean(), 1)
+    >>> chains.draws.shape, float(chains.acceptance_rate.mean().round(1))
     ((32, 50, 2), 0.6)
 
     A function, from rows of your own:

@@ -558,9 +558,11 @@ def test_noise_variance_is_that_of_a_wider_kde():
 
 @pytest.mark.parametrize("t", [0.01, 0.16, 2.0])
 def test_the_energy_at_any_noise_has_the_field_as_its_slope(t):
-    model = SmoothedScoreDiffusion(0.4, 0.5, metric="scaled", **FAST).fit(table())
-    Q, step = table() + 0.05, 1e-5
-    for j, shift in enumerate(step * np.eye(2)):
+    """In the plane of the data and, by the noise of that variance, away from it."""
+    X = np.column_stack([table(), table().sum(axis=1)])
+    model = SmoothedScoreDiffusion(0.4, 0.5, metric="scaled", **FAST).fit(X)
+    Q, step = X + [0.05, 0.0, 0.1], 1e-5
+    for j, shift in enumerate(step * np.eye(3)):
         slope = (model.energy(Q - shift, t=t) - model.energy(Q + shift, t=t)) / (2 * step)
         # Rounding of exponents of some hundred nats, over the step.
         assert_allclose(model.grad_log_density(Q, t=t)[:, j], slope, rtol=1e-6, atol=1e-6)
