@@ -1,9 +1,16 @@
 """Score-smoothed diffusion: density estimation and sampling without training."""
 
+from ._coarse import CoarseScoreDiffusion
 from ._kde import KDESampler
 from ._manifold_adapted import ManifoldAdaptedDiffusion
 from ._smoothed import SmoothedScoreDiffusion
 from .compose import sample
 
-__all__ = ["KDESampler", "ManifoldAdaptedDiffusion", "SmoothedScoreDiffusion", "sample"]
+__all__ = [
+    "CoarseScoreDiffusion",
+    "KDESampler",
+    "ManifoldAdaptedDiffusion",
+    "SmoothedScoreDiffusion",
+    "sample",
+]
 __version__ = "0.1.0"

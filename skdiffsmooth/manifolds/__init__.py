@@ -6,6 +6,7 @@ from ._cloud import PointCloud
 from ._curve import Curve
 from ._dimension import intrinsic_dimension
 from ._local_polynomial import LocalPolynomialManifold
+from ._reach import estimate_reach
 from ._sphere import Circle, Sphere
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "SmoothManifold",
     "Sphere",
     "check_idempotent",
+    "estimate_reach",
     "intrinsic_dimension",
 ]
