@@ -58,10 +58,14 @@ STEP = 1e-4
 # Projections of the points of one fibre agree to this, in units of the switch scale. Other feet are
 # as far away as the point itself.
 SAME_FOOT = 1e-3
+# The share of samples off the manifold that is worth a warning.
+DROPPED = 0.01
 # Nodes along one normal direction, and along each of two.
-HERMITE = {1: 16, 2: 12}
+HERMITE = {1: 12, 2: 12}
 # In nats, what a node must lie below the best to be left out.
-NEGLIGIBLE = 25.0
+NEGLIGIBLE = 20.0
+# Determinant of the derivative of a projection on the manifold itself, below which it has an end.
+LEAST_SLOPE = 0.75
 
 
 class _Slope(NamedTuple):
@@ -110,7 +114,7 @@ class CoarseScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
         Rows that each polynomial is fitted to, see `LocalPolynomialManifold`. Noisy rows ask for more.
     n_nodes : int or "auto", default="auto"
         Quadrature nodes along the normal space of each query at ``bandwidth=0``, even. "auto" is a
-        Gauss-Hermite grid of 16 in one and 12 x 12 in two normal directions, and at least 64 Sobol
+        Gauss-Hermite grid of 12 in one and 12 x 12 in two normal directions, and at least 64 Sobol
         points beyond.
     device : str, default="cpu"
         Where sums over the rows are computed, as torch names it. Projections stay on the CPU.
@@ -256,7 +260,8 @@ class CoarseScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
         Warns
         -----
         UserWarning
-            If a given `switch_scale` exceeds the reach of the manifold.
+            If a given `switch_scale` exceeds the reach of the manifold, or if more than one sample in a
+            hundred will not lie on the manifold, for a learned one has no places in wide gaps.
         """
         points, weights = self._check_training(X, sample_weight)
         degree = check_integer("degree", self.degree, minimum=0)
@@ -264,6 +269,10 @@ class CoarseScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
             raise ValueError(f"degree={degree} is not available; expected 0, 1, 2 or 3.")
         bandwidth = check_real("bandwidth", self.bandwidth, strict=False, hint="In units of X.")
         resolve_n_nodes(self.n_nodes, "sobol")
+        if isinstance(self.n_neighbors, str):
+            check_choice("n_neighbors", self.n_neighbors, ("auto",), hint="Or pass an integer.")
+        else:
+            check_integer("n_neighbors", self.n_neighbors)
         backend = Backend.from_params(self.device, self.dtype)
         hull = AffineHull.of(points)
         if hull.dimension == 0:
@@ -271,10 +280,13 @@ class CoarseScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
                 "X has 1 distinct row, n_samples = 1 after merging equal rows; expected several, for a "
                 "manifold to go through them. Pass more rows."
             )
-        manifold = self._resolve_manifold(points, weights, hull, degree)
+        manifold, n_components = self.manifold, None
         if manifold is None:
-            n_components: int | None = check_n_components(self.n_components, points, hull.dimension)
+            n_components = self._resolve_n_components(points, hull)
+            if degree:
+                manifold = self._local_polynomials(points, weights, hull, n_components)
         else:
+            manifold = _resolve_manifold(manifold, points, weights)
             hull = hull.joined(getattr(manifold, "affine_hull", None))
             n_components = manifold.dimension if isinstance(manifold, Manifold) else None
         reach, residual_scale = _measure(manifold, points, weights, hull.dimension)
@@ -288,6 +300,8 @@ class CoarseScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
                 f"bandwidth={self.bandwidth!r} is not below the switch scale {switch_scale:.3g}, where "
                 "the flow begins; expected less. Lower bandwidth or raise switch_scale."
             )
+        if manifold is not None:
+            _warn_of_drops(manifold, points, hull, switch_scale)
         # Finds out now, and not at the first query, whether a tile fits.
         self._posterior(backend, points, weights, hull, switch_scale)
         self._set_fitted(
@@ -304,44 +318,31 @@ class CoarseScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
         )
         return self
 
-    def _resolve_manifold(
-        self, points: np.ndarray, weights: np.ndarray, hull: AffineHull, degree: int
-    ) -> Any:
-        """Return what projects; None for the posterior mean."""
-        manifold = self.manifold
-        if manifold is None:
-            if degree == 0:
-                return None
-            n_components = check_n_components(self.n_components, points, hull.dimension)
-            if n_components == hull.dimension:
-                # The rows fill their hull, which is then the manifold.
-                return AffineSubspace.from_basis(hull.center, hull.basis)
-            return LocalPolynomialManifold(n_components, degree, self.n_neighbors).fit(
-                points, sample_weight=weights
-            )
-        if isinstance(manifold, type) or not callable(getattr(manifold, "project", None)):
-            raise TypeError(
-                f"manifold={manifold!r} has type {type(manifold).__name__}; expected an object with a "
-                "method project(X), such as those of skdiffsmooth.manifolds, or None for local "
-                "polynomials."
-            )
-        if hasattr(manifold, "fit"):
-            try:
-                check_is_fitted(manifold)
-            except NotFittedError:
-                weighted = (
-                    {"sample_weight": weights}
-                    if has_fit_parameter(manifold, "sample_weight")
-                    else {}
+    def _resolve_n_components(self, points: np.ndarray, hull: AffineHull) -> int:
+        """Return the dimension of the manifold."""
+        try:
+            return check_n_components(self.n_components, points, hull.dimension)
+        except ValueError as error:
+            if self.n_components != "auto":
+                raise
+            # Rows on a lattice, or two of them, tell no dimension.
+            if hull.dimension > 1:
+                warnings.warn(
+                    f"n_components='auto': {error} The rows are taken to fill the {hull.dimension} "
+                    "dimensions that they span, so that nothing is projected.",
+                    UserWarning,
+                    stacklevel=3,
                 )
-                manifold = clone(manifold).fit(points, **weighted)
-        n_features = getattr(manifold, "n_features", getattr(manifold, "n_features_in_", None))
-        if n_features is not None and n_features != points.shape[1]:
-            raise ValueError(
-                f"manifold lies in R^{n_features} but X has {points.shape[1]} features; expected the "
-                "same number."
-            )
-        return manifold
+            return hull.dimension
+
+    def _local_polynomials(
+        self, points: np.ndarray, weights: np.ndarray, hull: AffineHull, n_components: int
+    ) -> Manifold:
+        """Learn a manifold, or take the hull of the rows where they fill it."""
+        if n_components == hull.dimension:
+            return AffineSubspace.from_basis(hull.center, hull.basis)
+        manifold = LocalPolynomialManifold(n_components, self.degree, self.n_neighbors)
+        return manifold.fit(points, sample_weight=weights)
 
     def _resolve_switch_scale(
         self, reach: float | None, spread: float, concentration: float, n_components: int | None
@@ -579,15 +580,34 @@ class CoarseScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
         terms = self._blurred(posterior, x.reshape(-1, r)).reshape(n, -1)
         terms += np.log(weights) + np.sum(nodes**2, axis=1) / 2
         matters = terms > terms.max(axis=1, keepdims=True) - NEGLIGIBLE
-        at = self._slope(x[matters])
-        gram = at.slope.transpose(0, 2, 1) @ at.slope
-        with np.errstate(divide="ignore"):
-            log_volume = np.linalg.slogdet(gram)[1] / 2
-        arrives = self._same(at.foot, np.broadcast_to(foot[:, None], x.shape)[matters])
-        shares = np.where(arrives, terms[matters] - log_volume, -np.inf)
-        terms[~matters] = -np.inf
-        terms[matters] = shares
+        feet = np.broadcast_to(foot[:, None], x.shape)[matters]
+        matters[matters] = self._same(self._project(x[matters]), feet)
+        elements = self._log_volume_element(foot, normals, width * nodes)
+        terms = np.where(matters, terms + elements, -np.inf)
         return logsumexp(terms, axis=1) + (r - k) * (math.log(width) + math.log(2 * math.pi) / 2)
+
+    def _log_volume_element(
+        self, foot: np.ndarray, normals: np.ndarray, offsets: np.ndarray
+    ) -> np.ndarray:
+        """Return log dx / (dn d foot) at x = foot + n, offsets n on the normal space; +inf at atoms.
+
+        Fibres are straight, so the derivative of x along the manifold is affine in n: that at as many
+        places as there are normal directions, and one, is that of all offsets.
+        """
+        n, r, m = normals.shape
+        step = self.switch_scale_ / 4
+        places = np.concatenate([np.zeros((n, 1, r)), step * normals.transpose(0, 2, 1)], axis=1)
+        at = self._slope((foot[:, None] + places).reshape(-1, r))
+        along = (at.tangent.transpose(0, 2, 1) @ at.slope).reshape(n, m + 1, r - m, r - m)
+        # On the manifold itself projections are the identity; half of it, or nothing, at an atom.
+        is_atom = np.abs(np.linalg.det(along[:, 0])) < LEAST_SLOPE
+        slope = at.slope.reshape(n, m + 1, r, r - m)
+        slope[is_atom] = np.eye(r)[:, : r - m]
+        axes = np.linalg.qr(slope[:, 0])[0]
+        back = np.linalg.inv(axes.transpose(0, 2, 1)[:, None] @ slope)
+        bend = np.tensordot(offsets / step, back[:, 1:] - back[:, :1], axes=(1, 1))
+        _, found = np.linalg.slogdet(back[:, :1] + bend.transpose(1, 0, 2, 3))
+        return np.where(is_atom[:, None], np.inf, found)
 
     def _same(self, found: np.ndarray, expected: np.ndarray) -> np.ndarray:
         """Tell which projections are the same place."""
@@ -610,6 +630,31 @@ class CoarseScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
             yield y[part]
 
 
+def _resolve_manifold(manifold: Any, points: np.ndarray, weights: np.ndarray) -> Any:
+    """Return a manifold that was given, fitted if it has to be."""
+    if isinstance(manifold, type) or not callable(getattr(manifold, "project", None)):
+        raise TypeError(
+            f"manifold={manifold!r} has type {type(manifold).__name__}; expected an object with a "
+            "method project(X), such as those of skdiffsmooth.manifolds, or None for local "
+            "polynomials."
+        )
+    if hasattr(manifold, "fit"):
+        try:
+            check_is_fitted(manifold)
+        except NotFittedError:
+            weighted = (
+                {"sample_weight": weights} if has_fit_parameter(manifold, "sample_weight") else {}
+            )
+            manifold = clone(manifold).fit(points, **weighted)
+    n_features = getattr(manifold, "n_features", getattr(manifold, "n_features_in_", None))
+    if n_features is not None and n_features != points.shape[1]:
+        raise ValueError(
+            f"manifold lies in R^{n_features} but X has {points.shape[1]} features; expected the "
+            "same number."
+        )
+    return manifold
+
+
 def _measure(
     manifold: Any, points: np.ndarray, weights: np.ndarray, n_dimensions: int
 ) -> tuple[float | None, float | None]:
@@ -625,3 +670,20 @@ def _measure(
     if reach is None:
         reach = estimate_reach(manifold, rows) if len(rows) >= 3 else math.inf
     return float(reach), math.sqrt(residual)
+
+
+def _warn_of_drops(manifold: Any, points: np.ndarray, hull: AffineHull, scale: float) -> None:
+    """Warn if noisy rows project to places that are no places of the manifold."""
+    rows, _ = hull.split(points[:: math.ceil(len(points) / MOST_ROWS)])
+    noise = np.random.RandomState(0).standard_normal(rows.shape)
+    once = np.asarray(manifold.project(hull.lift(rows + scale * noise)))
+    moved = np.linalg.norm(np.asarray(manifold.project(once)) - once, axis=1)
+    n_dropped = int(np.sum(moved > SAME_FOOT * scale))
+    if n_dropped > DROPPED * len(rows):
+        warnings.warn(
+            f"{n_dropped} of {len(rows)} rows with noise of switch_scale={scale:.3g} project to places "
+            "that are not their own projections: the learned manifold has no places there, and samples "
+            "scatter. Lower switch_scale, raise n_neighbors, or lower degree.",
+            UserWarning,
+            stacklevel=3,
+        )

@@ -28,7 +28,12 @@ from sklearn.utils.estimator_checks import (
     parametrize_with_checks,
 )
 
-from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
+from skdiffsmooth import (
+    CoarseScoreDiffusion,
+    KDESampler,
+    ManifoldAdaptedDiffusion,
+    SmoothedScoreDiffusion,
+)
 from skdiffsmooth.bases import ManifoldParzen
 from skdiffsmooth.compose import (
     DensityClassifier,
@@ -207,7 +212,7 @@ def global_random_state():
 # ------------------------------------------------------------------------------ scikit-learn's
 
 
-@parametrize_with_checks([*[cls() for cls in CLASSES], *COMPOSED])
+@parametrize_with_checks([*[cls() for cls in CLASSES], CoarseScoreDiffusion(), *COMPOSED])
 def test_scikit_learn_check(estimator, check):
     check(estimator)
 
