@@ -58,8 +58,8 @@ STEP = 1e-4
 # Projections of the points of one fibre agree to this, in units of the switch scale. Other feet are
 # as far away as the point itself.
 SAME_FOOT = 1e-3
-# The share of samples off the manifold that is worth a warning.
-DROPPED = 0.01
+# So many draws tell how many samples are off the manifold, and this share is worth a warning.
+N_DRAWS, DROPPED = 256, 0.01
 # Nodes along one normal direction, and along each of two.
 HERMITE = {1: 12, 2: 12}
 # In nats, what a node must lie below the best to be left out.
@@ -540,12 +540,15 @@ class CoarseScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
             tangent = basis.T @ tangent
             return _Slope(self.hull_.split(foot)[0], tangent, tangent @ derivative)
         tangent = basis.T @ self.manifold_.tangent(lifted)
+        return _Slope(self._project(x), tangent, self._difference_quotients(x, tangent))
+
+    def _difference_quotients(self, x: np.ndarray, tangent: np.ndarray) -> np.ndarray:
+        """Return dP T from projections on both sides of x, shape (n, r, k)."""
         n, r, k = tangent.shape
         step = STEP * self.switch_scale_
         shifts = step * np.stack([tangent, -tangent]).transpose(0, 1, 3, 2)
         moved = self._project((x[None, :, None] + shifts).reshape(-1, r)).reshape(2, n, k, r)
-        slope = (moved[0] - moved[1]).transpose(0, 2, 1) / (2 * step)
-        return _Slope(self._project(x), tangent, slope)
+        return (moved[0] - moved[1]).transpose(0, 2, 1) / (2 * step)
 
     def _ambient_log_density(self, posterior: Posterior, y: np.ndarray) -> np.ndarray:
         """Return log p(x) - log|det dF| where F(x) = y, within the hull."""
@@ -582,12 +585,12 @@ class CoarseScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
         matters = terms > terms.max(axis=1, keepdims=True) - NEGLIGIBLE
         feet = np.broadcast_to(foot[:, None], x.shape)[matters]
         matters[matters] = self._same(self._project(x[matters]), feet)
-        elements = self._log_volume_element(foot, normals, width * nodes)
+        elements = self._log_volume_element(foot, tangent, normals, width * nodes)
         terms = np.where(matters, terms + elements, -np.inf)
         return logsumexp(terms, axis=1) + (r - k) * (math.log(width) + math.log(2 * math.pi) / 2)
 
     def _log_volume_element(
-        self, foot: np.ndarray, normals: np.ndarray, offsets: np.ndarray
+        self, foot: np.ndarray, tangent: np.ndarray, normals: np.ndarray, offsets: np.ndarray
     ) -> np.ndarray:
         """Return log dx / (dn d foot) at x = foot + n, offsets n on the normal space; +inf at atoms.
 
@@ -595,14 +598,14 @@ class CoarseScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
         places as there are normal directions, and one, is that of all offsets.
         """
         n, r, m = normals.shape
-        step = self.switch_scale_ / 4
-        places = np.concatenate([np.zeros((n, 1, r)), step * normals.transpose(0, 2, 1)], axis=1)
-        at = self._slope((foot[:, None] + places).reshape(-1, r))
-        along = (at.tangent.transpose(0, 2, 1) @ at.slope).reshape(n, m + 1, r - m, r - m)
+        here = self._difference_quotients(foot, tangent)
         # On the manifold itself projections are the identity; half of it, or nothing, at an atom.
-        is_atom = np.abs(np.linalg.det(along[:, 0])) < LEAST_SLOPE
-        slope = at.slope.reshape(n, m + 1, r, r - m)
-        slope[is_atom] = np.eye(r)[:, : r - m]
+        is_atom = np.abs(np.linalg.det(tangent.transpose(0, 2, 1) @ here)) < LEAST_SLOPE
+        step = self.switch_scale_ / 4
+        places = foot[:, None] + step * normals.transpose(0, 2, 1)
+        slope = self._slope(places.reshape(-1, r)).slope.reshape(n, m, r, r - m)
+        slope = np.concatenate([here[:, None], slope], axis=1)
+        slope[is_atom] = tangent[is_atom][:, None]
         axes = np.linalg.qr(slope[:, 0])[0]
         back = np.linalg.inv(axes.transpose(0, 2, 1)[:, None] @ slope)
         bend = np.tensordot(offsets / step, back[:, 1:] - back[:, :1], axes=(1, 1))
@@ -674,14 +677,16 @@ def _measure(
 
 def _warn_of_drops(manifold: Any, points: np.ndarray, hull: AffineHull, scale: float) -> None:
     """Warn if noisy rows project to places that are no places of the manifold."""
-    rows, _ = hull.split(points[:: math.ceil(len(points) / MOST_ROWS)])
-    noise = np.random.RandomState(0).standard_normal(rows.shape)
-    once = np.asarray(manifold.project(hull.lift(rows + scale * noise)))
+    rows, _ = hull.split(points)
+    rng = np.random.RandomState(0)
+    chosen = rows[rng.permutation(np.arange(max(N_DRAWS, len(rows))) % len(rows))[:N_DRAWS]]
+    chosen += scale * rng.standard_normal(chosen.shape)
+    once = np.asarray(manifold.project(hull.lift(chosen)))
     moved = np.linalg.norm(np.asarray(manifold.project(once)) - once, axis=1)
     n_dropped = int(np.sum(moved > SAME_FOOT * scale))
-    if n_dropped > DROPPED * len(rows):
+    if n_dropped > DROPPED * N_DRAWS:
         warnings.warn(
-            f"{n_dropped} of {len(rows)} rows with noise of switch_scale={scale:.3g} project to places "
+            f"{n_dropped} of {N_DRAWS} rows with noise of switch_scale={scale:.3g} project to places "
             "that are not their own projections: the learned manifold has no places there, and samples "
             "scatter. Lower switch_scale, raise n_neighbors, or lower degree.",
             UserWarning,
