@@ -223,7 +223,7 @@ def test_column_names_follow_scikit_learn(cls):
     check_dataframe_column_names_consistency(cls.__name__, model)
 
 
-@pytest.mark.parametrize("model", COMPOSED)
+@pytest.mark.parametrize("model", [CoarseScoreDiffusion(), *COMPOSED])
 def test_column_names_of_composed_estimators_follow_scikit_learn(model):
     check_dataframe_column_names_consistency(type(model).__name__, model)
 
