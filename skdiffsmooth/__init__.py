@@ -1,5 +1,6 @@
 """Score-smoothed diffusion: density estimation and sampling without training."""
 
+from ._coarse import CoarseScoreDiffusion
 from ._kde import KDESampler
 from ._manifold_adapted import ManifoldAdaptedDiffusion
 from ._smoothed import SmoothedScoreDiffusion
@@ -7,6 +8,7 @@ from .compose import sample
 from .langevin import LangevinSampler
 
 __all__ = [
+    "CoarseScoreDiffusion",
     "KDESampler",
     "LangevinSampler",
     "ManifoldAdaptedDiffusion",

@@ -28,7 +28,12 @@ from sklearn.utils.estimator_checks import (
     parametrize_with_checks,
 )
 
-from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
+from skdiffsmooth import (
+    CoarseScoreDiffusion,
+    KDESampler,
+    ManifoldAdaptedDiffusion,
+    SmoothedScoreDiffusion,
+)
 from skdiffsmooth.bases import ManifoldParzen
 from skdiffsmooth.compose import (
     DensityClassifier,
@@ -210,7 +215,7 @@ def global_random_state():
 # ------------------------------------------------------------------------------ scikit-learn's
 
 
-@parametrize_with_checks([*[cls() for cls in CLASSES], *COMPOSED])
+@parametrize_with_checks([*[cls() for cls in CLASSES], CoarseScoreDiffusion(), *COMPOSED])
 def test_scikit_learn_check(estimator, check):
     check(estimator)
 
@@ -221,7 +226,7 @@ def test_column_names_follow_scikit_learn(cls):
     check_dataframe_column_names_consistency(cls.__name__, model)
 
 
-@pytest.mark.parametrize("model", COMPOSED)
+@pytest.mark.parametrize("model", [CoarseScoreDiffusion(), *COMPOSED])
 def test_column_names_of_composed_estimators_follow_scikit_learn(model):
     check_dataframe_column_names_consistency(type(model).__name__, model)
 

@@ -7,6 +7,7 @@ from ._curve import Curve
 from ._dimension import intrinsic_dimension
 from ._local_polynomial import LocalPolynomialManifold
 from ._product import ProductManifold
+from ._reach import estimate_reach
 from ._sphere import Circle, Sphere
 from ._torus import Torus
 
@@ -22,5 +23,6 @@ __all__ = [
     "Sphere",
     "Torus",
     "check_idempotent",
+    "estimate_reach",
     "intrinsic_dimension",
 ]
