@@ -666,6 +666,23 @@ def test_derivative_of_the_sheet(sheet):
     np.testing.assert_allclose(np.linalg.det(G[held]), 0, atol=1e-12)
 
 
+def test_derivative_where_bumps_are_cut_off():
+    """Centers up to the corners of the image, where moving in x changes what a move in y does."""
+    shape = datasets.make_bump_images(
+        1, size=12, width=0.3, radius=1, centers="square", spacing="random", return_shape=True
+    )[1]
+    cut, rng = shape.manifold, np.random.RandomState(0)
+    corners = rng.uniform(0.8, 0.99, size=(40, 2)) * rng.choice([-1, 1], size=(40, 2))
+    X = cut.images(corners) + 0.01 * rng.normal(size=(40, 144))
+    X = X[np.abs(cut.centers(X)).max(axis=1) < 0.999]
+    assert len(X) > 20
+    T, G = cut.tangent(X), cut.projection_derivative(X)
+    for direction in np.moveaxis(T, 2, 0):
+        moved = [cut.project(X + sign * 1e-5 * direction) for sign in (1, -1)]
+        expected = (T @ (G @ (np.swapaxes(T, 1, 2) @ direction[:, :, None])))[:, :, 0]
+        np.testing.assert_allclose((moved[0] - moved[1]) / 2e-5, expected, atol=1e-7)
+
+
 def test_reach_of_the_sheet():
     """Of many pixels and a bump far from the edge: root of a third of its squared norm pi (w / step)^2.
 
