@@ -2,8 +2,15 @@
 
 from ._kde import KDESampler
 from ._manifold_adapted import ManifoldAdaptedDiffusion
+from ._neural import NeuralScoreDiffusion
 from ._smoothed import SmoothedScoreDiffusion
 from .compose import sample
 
-__all__ = ["KDESampler", "ManifoldAdaptedDiffusion", "SmoothedScoreDiffusion", "sample"]
+__all__ = [
+    "KDESampler",
+    "ManifoldAdaptedDiffusion",
+    "NeuralScoreDiffusion",
+    "SmoothedScoreDiffusion",
+    "sample",
+]
 __version__ = "0.1.0"
