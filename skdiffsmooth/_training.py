@@ -201,7 +201,7 @@ def train(
     held_out_losses: list[float] = []
     n_since, has_converged = 0, False
     n_batches = max(_LEAST_BATCHES, math.ceil(len(rows[0]) / settings.batch_size))
-    last = walk.state()
+    last = state
     try:
         for _ in range(settings.max_iter):
             rng = stream(seed, "noise", last.n_iterations)
@@ -235,7 +235,7 @@ def train(
             f"training was interrupted after {last.n_iterations} iterations; what was learned up to "
             "then is kept.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
         has_converged = True
     return Outcome(last, best, losses, held_out_losses, start_loss, best_loss, has_converged)
