@@ -11,10 +11,12 @@ import engine
 import gpu
 import hotspots
 import images
+import implied_sigma
 import imports
 import kde
 import likelihood
 import memory
+import neural
 import novelty
 import precision
 import scaling
@@ -38,7 +40,18 @@ MODULES = (
     gpu,
 )
 # Those that take minutes each, in full mode only.
-SLOW = (accuracy, likelihood, defaults, criteria, conditional, stacking, classify, novelty)
+SLOW = (
+    accuracy,
+    likelihood,
+    defaults,
+    criteria,
+    conditional,
+    stacking,
+    classify,
+    novelty,
+    neural,
+    implied_sigma,
+)
 
 
 def main(full):

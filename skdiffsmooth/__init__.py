@@ -3,6 +3,7 @@
 from ._coarse import CoarseScoreDiffusion
 from ._kde import KDESampler
 from ._manifold_adapted import ManifoldAdaptedDiffusion
+from ._neural import NeuralScoreDiffusion
 from ._smoothed import SmoothedScoreDiffusion
 from .compose import sample
 from .langevin import LangevinSampler
@@ -12,6 +13,7 @@ __all__ = [
     "KDESampler",
     "LangevinSampler",
     "ManifoldAdaptedDiffusion",
+    "NeuralScoreDiffusion",
     "SmoothedScoreDiffusion",
     "sample",
 ]

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 import numbers
-import warnings
 from typing import Any, Literal, overload
 
 import numpy as np
 import torch
 from joblib import effective_n_jobs
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
@@ -22,7 +20,9 @@ from ._conditional import (
     resolve_given_columns,
     resolve_given_values,
 )
+from ._embedding import Embedding
 from ._fitting import FittedDiffusion, roomy_backend
+from ._flow import log_density_with_error, solve_with_error, warn_of_error
 from ._hierarchy import PointHierarchy
 from ._selection import mixed
 from ._settings import (
@@ -34,10 +34,9 @@ from ._terminal import EmpiricalTerminal, GaussianTerminal, TerminalLaw
 from ._validation import check_real
 from .bandwidth import weight_of_others
 from .kernels import FrozenKernel
-from .likelihood import flow_log_density, step_error
 from .noise import Step
 from .scores import Potential, ScoreSchedule
-from .solvers import Adaptive, ODESolver, solve
+from .solvers import Adaptive, ODESolver
 
 __all__ = ["BaseScoreDiffusion"]
 
@@ -236,11 +235,7 @@ class BaseScoreDiffusion(FittedDiffusion):
             is_wide = rng.uniform(size=(n, 1)) < self.background_
             coordinates = np.where(is_wide, wide, coordinates)
             scales[is_wide] = self._wide_scale
-        rows = self.hull_.lift(coordinates)
-        if self.hull_.codimension:
-            noise = rng.standard_normal(rows.shape)
-            rows += scales * self.hull_.project_out(noise)
-        return self.coordinates_.from_metric(rows)
+        return self._embedding.rows(coordinates, scales, rng)
 
     def grad_log_density(self, X: Any, t: float | None = None) -> np.ndarray:
         """Return the smoothed score, the gradient of the averaged log-density, at noise variance t.
@@ -274,9 +269,7 @@ class BaseScoreDiffusion(FittedDiffusion):
         queries, residual = self._split(X)
         schedule = self._schedule()
         found = schedule.at_scale(scale)(schedule.backend.tensor(queries), scale**2)
-        within = schedule.backend.array(found)
-        gradient = within @ self.hull_.basis.T - residual / scale**2
-        return self.coordinates_.gradient_from_metric(gradient)
+        return self._embedding.gradient(schedule.backend.array(found), residual, scale**2)
 
     def laplacian_log_density(self, X: Any, t: float | None = None) -> np.ndarray:
         """Return the divergence of `grad_log_density`: where that is a gradient, the Laplacian.
@@ -315,11 +308,7 @@ class BaseScoreDiffusion(FittedDiffusion):
         X = self._check_query(X)
         if not self.kernel_.has_divergence:
             raise ValueError(_NO_DERIVATIVE)
-        if not self.coordinates_.is_euclidean:
-            raise ValueError(
-                f"metric={self.metric_!r} has no Laplacian in closed form along the columns of X; fit "
-                "with metric='euclidean', or use score_samples, which is comparable between metrics."
-            )
+        self._embedding.check_laplacian(self.metric_)
         scale = self.bandwidth_ if t is None else math.sqrt(check_real("t", t))
         resolve_shards(self.shards).check_same("t", scale)
         queries, _ = self._split(X)
@@ -389,19 +378,7 @@ class BaseScoreDiffusion(FittedDiffusion):
 
     def _warn_of_error(self, error: np.ndarray, stacklevel: int) -> None:
         """Warn whoever is so many calls up where the adaptive solver did not keep to its tolerance."""
-        solver = resolve_solver(self.solver)
-        if not isinstance(solver, Adaptive):
-            return
-        missed = ~(error <= solver.tol)
-        if missed.any():
-            warnings.warn(
-                f"the adaptive solver missed tol={solver.tol:g} (nats) in {missed.sum()} of "
-                f"{len(error)} rows, with estimated errors of up to {error.max():.2g}. Pass "
-                f"solver=Adaptive(tol, max_halvings) with more than {solver.max_halvings} halvings or "
-                "a larger tol, or dtype='float64'; where a field jumps neither helps.",
-                ConvergenceWarning,
-                stacklevel=stacklevel,
-            )
+        warn_of_error(resolve_solver(self.solver), error, stacklevel=stacklevel + 1)
 
     def _sample_given(
         self, rng: np.random.RandomState, columns: np.ndarray, values: np.ndarray
@@ -480,19 +457,14 @@ class BaseScoreDiffusion(FittedDiffusion):
         backend, terminal = schedule.backend, self._terminal_law(schedule, left_out)
         solver = resolve_solver(self.solver)
         assert isinstance(solver, ODESolver)
-        x = backend.tensor(queries)
-
-        def found(solver: ODESolver, steps: list[Step]) -> torch.Tensor:
-            return flow_log_density(solver, schedule, x, steps, terminal.log_density)
-
-        steps = self._steps()
-        if isinstance(solver, Adaptive):
-            walk = solver.walk(x, len(steps))
-            log_density, error = found(walk, steps), walk.error
-        else:
-            log_density, error = found(solver, steps), x.new_full((len(x),), math.nan)
-            if with_error:
-                error = step_error(solver.order, log_density, found(solver, self._steps(2)))
+        log_density, error = log_density_with_error(
+            solver,
+            schedule,
+            backend.tensor(queries),
+            self._steps(),
+            terminal.log_density,
+            finer=self._steps(2) if with_error else None,
+        )
         return np.column_stack([backend.array(log_density), backend.array(error)])
 
     def _follow(
@@ -509,15 +481,9 @@ class BaseScoreDiffusion(FittedDiffusion):
             # Every worker draws for all rows, so that a row's noise is the same on any of them.
             return schedule.backend.tensor(rng.standard_normal((n, start.shape[1]))[rows])
 
-        solver, x = resolve_solver(self.solver), schedule.backend.tensor(start)
         steps = [step.reversed() for step in reversed(self._steps())]
-        error = x.new_full((len(x),), math.nan)
-        if isinstance(solver, Adaptive):
-            walk = solver.walk(x, len(steps))
-            end = solve(walk, schedule, x, steps, draw)
-            error = walk.error
-        else:
-            end = solve(solver, schedule, x, steps, draw)
+        x = schedule.backend.tensor(start)
+        end, error = solve_with_error(resolve_solver(self.solver), schedule, x, steps, draw)
         return np.column_stack([schedule.backend.array(end), schedule.backend.array(error)])
 
     def _schedule(self, left_out: np.ndarray | None = None) -> ScoreSchedule:
@@ -634,15 +600,13 @@ class BaseScoreDiffusion(FittedDiffusion):
         within = schedule.backend.array(law.log_density(schedule.backend.tensor(queries)))
         return within + self._beside_flow(residual, self._wide_scale)
 
+    @property
+    def _embedding(self) -> Embedding:
+        return Embedding(self.coordinates_, self.hull_)
+
     def _split(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the hull coordinates of rows in the metric, and what sticks out of the hull there."""
-        return self.hull_.split(self.coordinates_.to_metric(X))
+        return self._embedding.split(X)
 
     def _beside_flow(self, residual: np.ndarray, scale: float) -> np.ndarray:
-        """Return what log-densities have beside the flow: the residual's, and the metric's volume.
-
-        What sticks out of the hull is exactly Gaussian at every noise level.
-        """
-        normalizer = self.hull_.codimension * math.log(math.sqrt(2 * math.pi) * scale)
-        volume = self.coordinates_.log_abs_det
-        return volume - 0.5 * np.sum((residual / scale) ** 2, axis=1) - normalizer
+        return self._embedding.log_density_beside(residual, scale)

@@ -135,12 +135,12 @@ class GaussianTerminal:
     ----------
     mean : ndarray of shape (r,) or (n, r)
         Mean of the data, or one for each query of the density.
-    scale : float
-        sqrt(T), in units of X.
+    scale : float or ndarray of shape (r,)
+        sqrt(T), in units of X; one for each coordinate where the data's own variance is added.
     """
 
     mean: np.ndarray
-    scale: float
+    scale: float | np.ndarray
 
     def log_density(self, x: torch.Tensor) -> torch.Tensor:
         """Return the Gaussian's log-density.
@@ -154,8 +154,9 @@ class GaussianTerminal:
         -------
         torch.Tensor of shape (n,)
         """
-        centered = (x - x.new_tensor(self.mean)) / self.scale
-        normalizer = x.shape[1] * math.log(math.sqrt(2 * math.pi) * self.scale)
+        scale = np.broadcast_to(self.scale, x.shape[1])
+        centered = (x - x.new_tensor(self.mean)) / x.new_tensor(scale)
+        normalizer = float(np.sum(np.log(math.sqrt(2 * math.pi) * scale)))
         return -0.5 * centered.square().sum(1) - normalizer
 
     def sample(self, rng: np.random.RandomState, n: int) -> np.ndarray:

@@ -32,6 +32,7 @@ from skdiffsmooth import (
     CoarseScoreDiffusion,
     KDESampler,
     ManifoldAdaptedDiffusion,
+    NeuralScoreDiffusion,
     SmoothedScoreDiffusion,
 )
 from skdiffsmooth.bases import ManifoldParzen
@@ -63,6 +64,11 @@ COMPOSED = [
         SmoothedScoreDiffusion(**COARSE), bandwidths=[0.85], sigmas=[1.5], n_refinements=0
     ),
 ]
+
+# Hardly trained. It has no energy and keeps no points; test_neural.py has the laws that it does keep.
+NEURAL = NeuralScoreDiffusion(
+    hidden_layer_sizes=(8,), max_iter=2, batch_size=16, n_levels=4, n_steps=4
+)
 
 # Models with fixed scales. The bandwidths leave some rows out of reach of the compact kernels.
 FIXED = {
@@ -215,7 +221,10 @@ def global_random_state():
 # ------------------------------------------------------------------------------ scikit-learn's
 
 
-@parametrize_with_checks([*[cls() for cls in CLASSES], CoarseScoreDiffusion(), *COMPOSED])
+OTHERS = [CoarseScoreDiffusion(), *COMPOSED, NEURAL]
+
+
+@parametrize_with_checks([*[cls() for cls in CLASSES], *OTHERS])
 def test_scikit_learn_check(estimator, check):
     check(estimator)
 
@@ -226,8 +235,8 @@ def test_column_names_follow_scikit_learn(cls):
     check_dataframe_column_names_consistency(cls.__name__, model)
 
 
-@pytest.mark.parametrize("model", [CoarseScoreDiffusion(), *COMPOSED])
-def test_column_names_of_composed_estimators_follow_scikit_learn(model):
+@pytest.mark.parametrize("model", OTHERS)
+def test_column_names_of_other_estimators_follow_scikit_learn(model):
     check_dataframe_column_names_consistency(type(model).__name__, model)
 
 
