@@ -66,13 +66,11 @@ axes[1].set_xticks([1, 2, 4], ["1", "2", "4"])
 axes[1].minorticks_off()
 axes[1].legend()
 by_exact, by_tree = (int(np.argmax(values.mean(axis=1))) for values in (exact, tree))
-print(
-    f"best bandwidth: {bandwidths[by_exact]:.2f} by the exact densities, {bandwidths[by_tree]:.2f} by the tree"
-)
-print(
-    f"there the tree reports {tree[by_tree].mean():.1f} nats; true are {exact[by_tree].mean():.1f}, "
-    f"and {exact[by_exact].mean():.1f} at the exact best"
-)
+for name, k in (("exact densities", by_exact), ("tree", by_tree)):
+    print(
+        f"best bandwidth by the {name}: {bandwidths[k]:.2f}, where the tree reports "
+        f"{tree[k].mean():.1f} nats and true are {exact[k].mean():.1f}"
+    )
 
 # %%
 # What is not wrong
