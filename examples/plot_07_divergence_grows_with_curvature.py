@@ -36,7 +36,7 @@ offsets = np.concatenate([half, -half])
 
 
 def near_circle(bandwidth):
-    """Return cells of half a bandwidth, up to six bandwidths from the circle, and their volume."""
+    """Return cells up to six bandwidths from the circle, half of one wide, and their volume."""
     side = 1 + 6 * bandwidth
     grid = regular_grid([-side, -side], [side, side], round(4 * side / bandwidth))
     return grid.points[shape.manifold.distance(grid.points) < 6 * bandwidth], grid.volume

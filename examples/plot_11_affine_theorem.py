@@ -58,7 +58,7 @@ kernels = {
 
 
 def problem(seed, draw, mean=0.0):
-    """Return how far the two averages differ, and the library's model from the first, as shares."""
+    """Return how far the two averages differ, and the library's score from the first."""
     rng = np.random.default_rng(seed)
     d = int(rng.integers(2, 13))
     k = int(rng.integers(1, d))

@@ -14,9 +14,9 @@ Eight points of the unit circle.
 # %%
 # Every way, four offsets, and along the circle
 # ---------------------------------------------
-# By default each of 32 noise levels has 64 offsets of its own. With four offsets for all noise levels
-# the means of four data points show, blurred by the bandwidth, which alone leaves a mean distance of
-# 0.005 sqrt(pi / 2) = 0.0063 from a point and 0.0040 from a line.
+# By default each of 32 noise levels has 64 offsets of its own. With four offsets for all noise
+# levels the means of four data points show, blurred by the bandwidth, which alone leaves a mean
+# distance of 0.005 sqrt(pi / 2) = 0.0063 from a point and 0.0040 from a line.
 import itertools
 
 import matplotlib.pyplot as plt
