@@ -1,7 +1,8 @@
 """What theory says of log-domain smoothing, seen on a circle (Farghly et al. 2025, sec. 3).
 
 Everything is deterministic: densities up to their mass on a polar grid, normalised there. The bounds in
-the tests are a factor of about two from what is measured (``benchmarks/theory.py`` prints more).
+the tests are a factor of about two from what is measured; a page of the gallery shows more
+(``examples/plot_07_divergence_grows_with_curvature.py``).
 """
 
 import numpy as np

@@ -1,0 +1,143 @@
+"""
+Smoothing the log-density is nearly smoothing along the manifold
+================================================================
+
+**The claim** (sec. 3.2 and 3.3 of Farghly et al. 2025): on a curved manifold the log-smoothed
+density is near the density that is smoothed along the level sets of the distance to the manifold,
+the nearer the smaller the kernel is against the reach (Thm 3.6); so its mass stays at the
+manifold almost as if it were not smoothed (Cor. 3.7) and spreads along it (Prop. 3.8).
+
+A hundred independent points of the unit circle, whose reach is one. Everything is computed on
+grids, from log-densities in closed form averaged over one fixed set of offsets: no flow, no
+solver.
+"""
+
+# %%
+# Two ways of averaging a log-density
+# -----------------------------------
+# The first averages over x + xi. The second pushes x + xi onto the level set of distance r(x)
+# first. With r(x) the distance of x (*plain*) that is the obvious reading. The theorem's r(x) is
+# *corrected* for the kernel's variance across the manifold; here r(x)^2 = E dist(x + xi)^2 less
+# the least of these, with which the quadratic parts of both log-densities are the same, as the
+# theorem's proof needs it.
+import matplotlib.pyplot as plt
+import numpy as np
+from scipy.special import logsumexp
+from scipy.stats import linregress, qmc
+
+from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
+from skdiffsmooth.datasets import make_circle
+from skdiffsmooth.kernels import OffsetsKernel
+from skdiffsmooth.metrics import distance_to_manifold, regular_grid, renyi_divergence
+
+X, shape = make_circle(100, return_shape=True, random_state=0)
+half = qmc.MultivariateNormalQMC([0, 0], rng=np.random.default_rng(0)).random(64)
+offsets = np.concatenate([half, -half])
+
+
+def near_circle(bandwidth):
+    """Return cells up to six bandwidths from the circle, half of one wide, and their volume."""
+    side = 1 + 6 * bandwidth
+    grid = regular_grid([-side, -side], [side, side], round(4 * side / bandwidth))
+    return grid.points[shape.manifold.distance(grid.points) < 6 * bandwidth], grid.volume
+
+
+def log_smoothed(bandwidth, sigma, x):
+    model = SmoothedScoreDiffusion(bandwidth, sigma, kernel=OffsetsKernel(offsets), n_levels=1)
+    return -model.fit(X).energy(x)
+
+
+def along_level_sets(bandwidth, sigma, x, corrected):
+    moved = x[:, None] + sigma * offsets
+    radius = np.linalg.norm(moved, axis=2)
+    level = np.abs(np.linalg.norm(x, axis=1) - 1)
+    if corrected:
+        squares = np.mean((radius - 1) ** 2, axis=1)
+        level = np.sqrt(squares - squares.min())
+    moved *= ((1 + np.sign(radius - 1) * level[:, None]) / radius)[:, :, None]
+    log_density = KDESampler(bandwidth).fit(X).score_samples(moved.reshape(-1, 2))
+    return log_density.reshape(radius.shape).mean(axis=1)
+
+
+def normalised(log_density, volume):
+    return log_density - logsumexp(log_density) - np.log(volume)
+
+
+# %%
+# Thm 3.6: the divergence over a decade of sigma / reach
+# ------------------------------------------------------
+# Renyi divergences of order 2 of the log-smoothed density from the other, and the slopes of their
+# log-log lines. The standard error is that of the fit: a line that bends has a large one.
+sigmas = np.geomspace(0.03, 0.3, 6)
+fig, axes = plt.subplots(1, 3, figsize=(11, 3.6), layout="constrained")
+print("Renyi divergence (nats) at sigma / reach = " + ", ".join(f"{s:.2g}" for s in sigmas))
+for k, bandwidth in enumerate((0.2, 0.1, 0.05)):
+    x, volume = near_circle(bandwidth)
+    smoothed = [normalised(log_smoothed(bandwidth, sigma, x), volume) for sigma in sigmas]
+    for corrected, style, name in ((True, "o-", "corrected"), (False, "x:", "plain")):
+        found = []
+        for sigma, p in zip(sigmas, smoothed, strict=True):
+            q = normalised(along_level_sets(bandwidth, sigma, x, corrected), volume)
+            found.append(renyi_divergence(p, q, 2, volume=volume).value)
+        fit = linregress(np.log(sigmas), np.log(found))
+        values = " ".join(f"{value:.1e}" for value in found)
+        slope = f"slope {fit.slope:.2f} +- {fit.stderr:.2f}"
+        print(f"bandwidth {bandwidth:<4}, {name:9s} {values}, {slope}")
+        axes[0].loglog(sigmas, found, style, color=f"C{k}", label=f"{name}, bandwidth {bandwidth}")
+axes[0].set(xlabel="sigma / reach", ylabel="nats", title="Thm 3.6: divergence")
+axes[0].legend(fontsize=7)
+
+# %%
+# Uncorrected, the two rings have radii that differ by sigma^2 / 2 reach, and two Gaussians of
+# scale h so far apart diverge by sigma^4 / (4 reach^2 h^2): the dotted lines. The correction
+# takes that away: what is left is up to 1500 times smaller, and moves by a factor of five at most
+# between bandwidths where the other moves by thirteen. It grows faster than the theorem's bound,
+# which is a multiple of sigma / reach, but stays far below one: the bound is not tight. Nor does
+# it apply here: it asks of every draw that it changes the distance by less than reach / 96, which
+# no Gaussian kernel does.
+#
+# Cor. 3.7: mass stays at the manifold
+# ------------------------------------
+# Mean distance to the circle as the noise falls, at sigma = 0.15.
+bandwidths = np.array([0.2, 0.1, 0.05, 0.025])
+distances = {"not smoothed": [], "log-density smoothed": [], "density smoothed": []}
+for bandwidth in bandwidths:
+    x, volume = near_circle(bandwidth)
+    density = np.exp(normalised(log_smoothed(bandwidth, 0.15, x), volume)) * volume
+    distances["log-density smoothed"].append(density @ shape.manifold.distance(x))
+    for name, scale in (("not", bandwidth), ("density", np.hypot(bandwidth, 0.15))):
+        drawn = KDESampler(scale).fit(X).sample(50_000, random_state=0)
+        distances[f"{name} smoothed"].append(distance_to_manifold(drawn, shape.manifold).mean())
+print("mean distance at bandwidths", *bandwidths)
+for name, values in distances.items():
+    fit = linregress(np.log(bandwidths), np.log(values))
+    print(f"{name:21s}" + " ".join(f"{v:.4f}" for v in values) + f", slope {fit.slope:.2f}")
+    axes[1].loglog(bandwidths, values, "o-", label=name)
+axes[1].set(xlabel="bandwidth", title="Cor. 3.7: mean distance to the circle")
+axes[1].legend(fontsize=7)
+
+# %%
+# Prop. 3.8: mass spreads along the manifold
+# ------------------------------------------
+# The range of the log-density along the circle, which the proposition bounds by a multiple of 1 /
+# sigma.
+curve = shape.sample(1000, spacing="even")
+print("range along the circle (nats) at sigma = " + ", ".join(f"{s:.2g}" for s in sigmas))
+for bandwidth in (0.1, 0.05):
+    ranges = [np.ptp(log_smoothed(bandwidth, sigma, curve)) for sigma in sigmas]
+    fit = linregress(np.log(sigmas), np.log(ranges))
+    values = " ".join(f"{value:.2f}" for value in ranges)
+    print(f"bandwidth {bandwidth:<4} {values}, slope {fit.slope:.2f} +- {fit.stderr:.2f}")
+    axes[2].loglog(sigmas, ranges, "o-", label=f"bandwidth {bandwidth}")
+axes[2].loglog(sigmas, 0.3 / sigmas, "k:", label="1 / sigma, at any height")
+axes[2].set(xlabel="sigma", ylabel="nats", title="Prop. 3.8: range along the circle")
+axes[2].legend(fontsize=7)
+for ax, ticks in zip(axes, ([0.03, 0.1, 0.3], bandwidths, [0.03, 0.1, 0.3]), strict=True):
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.minorticks_off()
+
+# %%
+# It falls more slowly than the bound, for without smoothing it is finite. What is noisy: the
+# hundred points, and distances without smoothing, which are means of 50 000 draws (0.3 %). What
+# is not shown: dimensions (the bounds grow with them), and the law of a flow through all noise
+# levels, for which the density of the last one stands in here as in the publication.
