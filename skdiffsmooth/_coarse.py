@@ -146,7 +146,7 @@ class CoarseScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
         An affine subspace that holds rows and manifold.
     n_features_in_ : int
         Number of features.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Column names, where X had them.
 
     See Also
@@ -160,7 +160,7 @@ class CoarseScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
     **The law.** With p the kernel density estimate of bandwidth s = `switch_scale_`, samples have
     the law of F(x) = P(x) + (b / s)(x - P(x)), x ~ p, and `score_samples` gives its density:
 
-    - b > 0: with respect to Lebesgue measure, p(x) / |det dF/dx| at the one x of which F(x) is
+    - b > 0: with respect to Lebesgue measure, ``p(x) / |det dF/dx|`` at the one x of which F(x) is
       the query. It is -inf where no x is: beyond b / s times the distance at which the fibre leaves
       the manifold's reach, on the inner side of a bend.
     - b = 0: with respect to k-dimensional volume, **at the projection of the query**: the integral over

@@ -176,7 +176,7 @@ class NeuralScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
         The seed used.
     n_features_in_ : int
         Number of features.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Column names, where X had them.
 
     See Also

@@ -49,7 +49,7 @@ def estimate_reach(manifold: Manifold, X: Any, n_neighbors: int = 20) -> float:
     Notes
     -----
     With p, q projections of rows and T_p the tangent space, the reach is the infimum of
-    |q - p|^2 / (2 dist(q - p, T_p)) over all p and q. Over finitely many it is larger, by the second
+    ``|q - p|^2 / (2 dist(q - p, T_p))`` over all p and q. Over finitely many it is larger, by the second
     power of their spacing where curvature decides. The estimate is the 5 % quantile over p of
     the minimum over q, so that a few wrong tangents do not decide. A manifold learned
     from noisy rows with few neighbours has waves of its own: they are part of it, and its reach is

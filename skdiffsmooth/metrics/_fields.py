@@ -17,7 +17,7 @@ __all__ = ["fisher_divergence"]
 def fisher_divergence(X: Any, score_p: Any, score_q: Any) -> Estimate:
     """Return the Fisher divergence, the mean over rows of p of the squared difference of two scores.
 
-    F(p||q) = E_p | grad log p - grad log q |^2.
+    ``F(p||q) = E_p | grad log p - grad log q |^2``.
 
     Parameters
     ----------

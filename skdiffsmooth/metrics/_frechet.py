@@ -14,7 +14,7 @@ __all__ = ["frechet_distance"]
 def frechet_distance(X: Any, Y: Any) -> float:
     """Return the Frechet (2-Wasserstein) distance between Gaussian fits of two samples.
 
-    F^2 = ``|m_X - m_Y|``^2 + tr( C_X + C_Y - 2 (C_X C_Y)^(1/2) ).
+    ``F^2 = |m_X - m_Y|^2 + tr(C_X + C_Y - 2 (C_X C_Y)^(1/2))``.
 
     Parameters
     ----------

@@ -54,8 +54,8 @@ class TwoSampleTest:
 def energy_distance(X: Any, Y: Any) -> float:
     """Return the energy distance of two samples.
 
-    sqrt( 2 E|X - Y| - E|X - X'| - E|Y - Y'| ), of the empirical laws: a metric on them, zero if and only
-    if they are equal. No parameter to choose.
+    ``sqrt(2 E|X - Y| - E|X - X'| - E|Y - Y'|)``, of the empirical laws: a metric on them, zero if and
+    only if they are equal. No parameter to choose.
 
     Parameters
     ----------
@@ -81,8 +81,8 @@ def energy_distance(X: Any, Y: Any) -> float:
 
     Notes
     -----
-    That of two samples of one law is not zero but about sqrt((1/n + 1/m) E|X - X'|). Differences of
-    means and scales dominate; fine structure below the spacing of the rows hardly counts.
+    That of two samples of one law is not zero but about ``sqrt((1/n + 1/m) E|X - X'|)``. Differences
+    of means and scales dominate; fine structure below the spacing of the rows hardly counts.
 
     Costs O((n + m)^2 d).
 
