@@ -40,8 +40,8 @@ def make_bump_images(
 
     Images of size x size pixels, spread evenly over [-1, 1]^2 with the outermost on its edge; the
     bump ``exp(-|pixel - center|^2 / (2 width^2))`` has the maximum 1. The defaults are the sixteen
-    images of [1]_, Figs. 8 and 12 to 14; ``n_samples=116, centers="square", spacing="lattice"`` are those of
-    Fig. 15.
+    images of [1]_, Figs. 8 and 12 to 14; ``n_samples=116, centers="square", spacing="lattice"`` are
+    those of Fig. 15.
 
     Parameters
     ----------
