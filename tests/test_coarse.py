@@ -170,6 +170,8 @@ def test_rows_in_a_subspace_give_the_law_in_its_coordinates():
     found = raised.score_samples(Q @ frame.T + 0.07 * outside)
     gauss = -(0.7**2) / 2 - 3 * np.log(0.1 * np.sqrt(2 * np.pi))
     assert_allclose(found, flat + gauss, atol=1e-7)
+    pull = raised.coarse_score(Q @ frame.T + 0.07 * outside, t=0.5) @ outside
+    assert_allclose(pull, -0.14, atol=1e-12)
     noise = raised.sample(2000, random_state=0) @ outside
     # The standard error of a standard deviation is 1.6 %; four of them fail once in 16 000 seeds.
     assert_allclose(noise.std(), 0.1, rtol=0.063)
@@ -385,6 +387,21 @@ def test_order_of_rows_does_not_matter_and_weights_are_repeats(settings):
     assert np.abs(plain.score_samples(Q) - weighted.score_samples(Q)).max() > 1e-3
 
 
+def test_weights_count_in_the_manifold():
+    X = uneven_ring(60, noise=0.05)
+    weights = 1.0 + 20 * (np.linalg.norm(X, axis=1) > 1)  # the outer rows
+    plain, weighted = (
+        CoarseScoreDiffusion(0.2, n_components=1, n_neighbors=30).fit(X, sample_weight=w)
+        for w in (None, weights)
+    )
+    radius = [
+        np.linalg.norm(m.sample(300, random_state=0), axis=1).mean() for m in (plain, weighted)
+    ]
+    assert radius[1] > radius[0] + 0.02
+    expected = LocalPolynomialManifold(1, n_neighbors=30).fit(X, sample_weight=weights)
+    assert_allclose(weighted.manifold_.project(RING), expected.project(RING), atol=1e-9)
+
+
 def test_the_coarse_score_is_the_gradient_of_the_squared_distance():
     model = CoarseScoreDiffusion(0.3, manifold=CIRCLE).fit(RING[::10])
     Q, step = 0.8 * RING[::20] + 0.1, 1e-6
@@ -413,6 +430,10 @@ def test_degree_zero_is_a_draw_from_a_kde_and_one_full_step_of_denoising():
     full = Q + model.switch_scale_**2 * density.grad_log_density(Q)
     assert_allclose(Q + model.switch_scale_**2 * model.coarse_score(Q), full, atol=1e-12)
     assert model.manifold_ is None
+    weights = np.arange(1.0, 81.0) / 3240
+    model.fit(X, sample_weight=weights)
+    spread = np.sqrt(weights @ np.sum((X - weights @ X) ** 2, axis=1))
+    assert_allclose(model.switch_scale_, spread * np.sum(weights**2) ** (1 / 5), rtol=1e-12)
 
 
 def test_the_density_of_denoised_rows_is_that_of_a_change_of_variables():
