@@ -127,6 +127,7 @@ for k, name in enumerate(shapes):
     axes[0].loglog(sigmas, terms[name][0], "-", color=f"C{k}", label=f"{name}: curvature")
     for level, style in (("plain", "x:"), ("corrected", "o-")):
         axes[1].loglog(sigmas, found[name, level], style, color=f"C{k}", label=f"{name}, {level}")
+axes[0].loglog(sigmas, terms["circle"][1], ":", color="C1", label="circle: interpolation error")
 for ax, title in zip(
     axes, ("terms of the bound", "divergence", "distance of samples"), strict=True
 ):
@@ -134,6 +135,7 @@ for ax, title in zip(
     ax.set_xticks([0.03, 0.1, 0.3], ["0.03", "0.1", "0.3"])
     ax.minorticks_off()
     ax.legend(fontsize=7)
+axes[2].set_yticks([0.02, 0.05, 0.1, 0.2], ["0.02", "0.05", "0.1", "0.2"])
 
 # %%
 # What this says of the claim
