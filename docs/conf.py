@@ -45,8 +45,8 @@ sphinx_gallery_conf = {
     "doc_module": ("skdiffsmooth",),
     "reference_url": {"skdiffsmooth": None},
     "within_subsection_order": "FileNameSortKey",
-    # The demo is a script for a terminal, and no page.
-    "ignore_pattern": r"(demo|imputation|kernels_and_manifolds)\.py",
+    # Scripts for a terminal and a module that two pages share are no pages.
+    "ignore_pattern": r"(demo|digits_vae|imputation|kernels_and_manifolds)\.py",
     "abort_on_example_error": True,
     "download_all_examples": False,
     "show_signature": False,
