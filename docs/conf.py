@@ -45,7 +45,7 @@ sphinx_gallery_conf = {
     "doc_module": ("skdiffsmooth",),
     "reference_url": {"skdiffsmooth": None},
     "within_subsection_order": "FileNameSortKey",
-    # Other scripts are for a terminal, and no pages.
+    # Scripts for a terminal, and a module that two pages share, are no pages.
     "ignore_pattern": r"(^|/)(?!plot_)[^/]*\.py$",
     "abort_on_example_error": True,
     "download_all_examples": False,
