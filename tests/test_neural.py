@@ -212,6 +212,8 @@ def test_a_constant_column_is_an_independent_gaussian():
     # Principal axes of other columns round differently, and twelve steps carry that on.
     found = model.score_samples(np.column_stack([Q[:, 0], height, Q[:, 1]]))
     assert_allclose(found, expected, rtol=1e-7)
+    laplacian = model.laplacian_log_density(np.column_stack([Q[:, 0], height, Q[:, 1]]))
+    assert_allclose(laplacian, plain.laplacian_log_density(Q) - 1 / 0.2**2, rtol=1e-7)
     gap = model.sample(500, random_state=0)[:, 1] - 5
     # A standard deviation of 500 draws is off by 3 %; 5 of those.
     assert_allclose(gap.std(), 0.2, rtol=0.16)
