@@ -27,8 +27,7 @@ Layers = list[tuple[torch.Tensor, torch.Tensor]]
 
 # Cosines of the noise scale's place in its range: enough to tell its finest tenth apart.
 _N_COSINES = 8
-# Lowest frequency at which inputs of unit variance are looked at. Without any a network needs some ten
-# times the steps to find the gap between two moons.
+# Lowest frequency at which inputs of unit variance are looked at: a wave of four standard deviations.
 _FREQUENCY = 1.5
 
 
