@@ -2,13 +2,13 @@
 Images of a moving bump, and a floor of noise
 =============================================
 
-**The claim** (Figs. 8 and 12 to 14 of Farghly et al. 2025): in the space of images, smoothing along
-the manifold of the data makes new images that stay near it; smoothing every way goes farther from it,
-and a kernel density estimate only adds noise.
+**The claim** (Figs. 8 and 12 to 14 of Farghly et al. 2025): in the space of images, smoothing
+along the manifold of the data makes new images that stay near it; smoothing every way goes
+farther from it, and a kernel density estimate only adds noise.
 
-Sixteen images of 64 x 64 pixels, of a Gaussian bump on a circle of places. The claim holds. But the
-way that the publication averages scores adds noise of a norm that can be written down, and at small
-scales of isotropic smoothing it is nearly all that is new about a sample.
+Sixteen images of 64 x 64 pixels, of a Gaussian bump on a circle of places. The claim holds. But
+the way that the publication averages scores adds noise of a norm that can be written down, and at
+small scales of isotropic smoothing it is nearly all that is new about a sample.
 """
 
 # %%
@@ -57,10 +57,11 @@ for line, (name, images) in zip(axes, shown.items(), strict=True):
 # %%
 # Distances, shapes and places
 # ----------------------------
-# On the diagonal, all that is new about a sample is off the manifold. A bump is round, of anisotropy
-# zero; the average of two neighbours is long. (Pixels below 0.1 do not count, for noise has no shape.)
-# Angles are those of the nearest bumps, in steps from one training image to the next: of samples spread
-# evenly along the manifold half would be more than a quarter of a step from the data.
+# On the diagonal, all that is new about a sample is off the manifold. A bump is round, of
+# anisotropy zero; the average of two neighbours is long. (Pixels below 0.1 do not count, for
+# noise has no shape.) Angles are those of the nearest bumps, in steps from one training image to
+# the next: of samples spread evenly along the manifold half would be more than a quarter of a
+# step from the data.
 axis = np.linspace(-1, 1, 64)
 
 
@@ -94,17 +95,17 @@ axes[0].legend()
 # %%
 # The noise floor
 # ---------------
-# The publication averages the score over M = 50 000 fresh draws xi from N(0, sigma^2 I) in R^4096 at
-# each step. With D the posterior mean, a last step from noise v to none takes x to
-# x + v s(x) = mean D(x + xi) - mean xi, and the mean of the draws is noise of the norm
+# The publication averages the score over M = 50 000 fresh draws xi from N(0, sigma^2 I) in R^4096
+# at each step. With D the posterior mean, a last step from noise v to none takes x to x + v s(x)
+# = mean D(x + xi) - mean xi, and the mean of the draws is noise of the norm
 #
 # .. math:: \sigma \sqrt{d / M} = 0.286 \, \sigma \qquad (d = 4096,\ M = 50\,000),
 #
-# nearly all of it across manifold and data: it adds to both distances in squares. Here is that process
-# (Euler-Maruyama, 100 steps from v = 9 on, one of them to none) in all 4096 dimensions with fewer
-# draws, beside the formula, to which the norm of one mean of draws adds about a per cent. *Exact* is the
-# same solver with the library's nodes, of mean zero. (The library's own ``node_rule="fresh"`` would
-# not do: it draws in the space that the images span, where d is 15.)
+# nearly all of it across manifold and data: it adds to both distances in squares. Here is that
+# process (Euler-Maruyama, 100 steps from v = 9 on, one of them to none) in all 4096 dimensions
+# with fewer draws, beside the formula, to which the norm of one mean of draws adds about a per
+# cent. *Exact* is the same solver with the library's nodes, of mean zero. (The library's own
+# ``node_rule="fresh"`` would not do: it draws in the space that the images span, where d is 15.)
 
 
 def with_fresh_draws(sigma, n_draws, n_samples=20):
@@ -137,8 +138,9 @@ for sigma, without in list(zip(sigmas, off, strict=True))[::2]:
 # %%
 # What it changes, and what not
 # -----------------------------
-# At the published M, by the formula. Every kernel has such a floor, at most the root mean square of
-# ``|D(y) - y|`` over sqrt(M), y the places that it looks at; the adapted kernel's stay near the data.
+# At the published M, by the formula. Every kernel has such a floor, at most the root mean square
+# of ``|D(y) - y|`` over sqrt(M), y the places that it looks at; the adapted kernel's stay near
+# the data.
 floor = sigmas * math.sqrt(4096 / 50_000)
 published = np.hypot(new, floor), np.hypot(off, floor)
 for k, sigma in enumerate(sigmas):
@@ -167,13 +169,13 @@ at_equal = np.interp(1.3, new, off), np.interp(1.3, *published)
 print("isotropic, 1.3 from the data: {:.2f} off exact, {:.2f} with noise".format(*at_equal))
 
 # %%
-# Up to sigma = 1.8 isotropic smoothing is still near the training images, each pulled a little to its
-# neighbours, and what the published setting adds is noise: as new, and as far off the manifold, as a
-# kernel density estimate would make it. At the largest scale the floor is less than a third of the
-# squared distance. It moves the isotropic curve to the diagonal, not the adapted one; so the lead of
-# the adapted kernel is real, if smaller than it looks with the noise. That kernel is told the manifold;
-# where it is not, sixteen images cannot teach it.
+# Up to sigma = 1.8 isotropic smoothing is still near the training images, each pulled a little to
+# its neighbours, and what the published setting adds is noise: as new, and as far off the
+# manifold, as a kernel density estimate would make it. At the largest scale the floor is less
+# than a third of the squared distance. It moves the isotropic curve to the diagonal, not the
+# adapted one; so the lead of the adapted kernel is real, if smaller than it looks with the noise.
+# That kernel is told the manifold; where it is not, sixteen images cannot teach it.
 #
-# Taken for granted here is a last step that ends without noise. One that stopped at v > 0, with a ratio
-# rho of noises, would leave sqrt((1 - rho) / (1 + rho)) of the floor, a fifth, beside noise of norm
-# sqrt(d v). The curves of the publication are not redrawn: only its setting is run again.
+# Taken for granted here is a last step that ends without noise. One that stopped at v > 0, with a
+# ratio rho of noises, would leave sqrt((1 - rho) / (1 + rho)) of the floor, a fifth, beside noise
+# of norm sqrt(d v). The curves of the publication are not redrawn: only its setting is run again.
