@@ -176,6 +176,10 @@ print("isotropic, 1.3 from the data: {:.2f} off exact, {:.2f} with noise".format
 # adapted one; so the lead of the adapted kernel is real, if smaller than it looks with the noise.
 # That kernel is told the manifold; where it is not, sixteen images cannot teach it.
 #
+# With other seeds the distances from the manifold move by 0.03, those from the data by 0.05 for the
+# isotropic and 0.15 for the adapted kernel. The images are so symmetric that rounding decides on the
+# axes of their span, and so on the nodes: another machine is another seed.
+#
 # Taken for granted here is a last step that ends without noise. One that stopped at v > 0, with a
 # ratio rho of noises, would leave sqrt((1 - rho) / (1 + rho)) of the floor, a fifth, beside noise
 # of norm sqrt(d v). The curves of the publication are not redrawn: only its setting is run again.
