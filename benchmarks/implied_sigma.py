@@ -1,4 +1,4 @@
-"""E16: which sigma a network's score is closest to while it trains on twelve points of a circle.
+"""Which sigma a network's score is closest to while it trains on twelve points of a circle.
 
     python benchmarks/implied_sigma.py [--full]
 
@@ -147,7 +147,7 @@ def draw(curves, path=FIGURE):
 def run(full=False):
     """Print the table and draw the figure."""
     print(
-        "E16: a network trained on 12 points of the unit circle, compared with smoothed scores; `sigma` "
+        "A network trained on 12 points of the unit circle, compared with smoothed scores; `sigma` "
         "is the closest, `low, high` the closest on the five levels of less noise and of more. Losses "
         "are denoising losses, 1 for a score of zero; nats are the mean log-density of points of the "
         "circle.\n"
