@@ -69,7 +69,23 @@ def normalised(log_density, volume):
 # Renyi divergences of order 2 of the log-smoothed density from the other, and the slopes of their
 # log-log lines. The standard error is that of the fit: a line that bends has a large one.
 sigmas = np.geomspace(0.03, 0.3, 6)
-fig, axes = plt.subplots(1, 3, figsize=(11, 3.6), layout="constrained")
+
+
+def panel(title, **labels):
+    """Return axes of a figure of their own."""
+    _, ax = plt.subplots(figsize=(5.5, 3.8), layout="constrained")
+    ax.set(title=title, **labels)
+    return ax
+
+
+def ticks(ax, places):
+    """Label the places on a logarithmic axis, and end the panel."""
+    ax.set_xticks(places, [f"{place:g}" for place in places])
+    ax.minorticks_off()
+    ax.legend(fontsize=8)
+
+
+ax = panel("Thm 3.6: divergence", xlabel="sigma / reach", ylabel="nats")
 print("Renyi divergence (nats) at sigma / reach = " + ", ".join(f"{s:.2g}" for s in sigmas))
 for k, bandwidth in enumerate((0.2, 0.1, 0.05)):
     x, volume = near_circle(bandwidth)
@@ -83,9 +99,8 @@ for k, bandwidth in enumerate((0.2, 0.1, 0.05)):
         values = " ".join(f"{value:.1e}" for value in found)
         slope = f"slope {fit.slope:.2f} +- {fit.stderr:.2f}"
         print(f"bandwidth {bandwidth:<4}, {name:9s} {values}, {slope}")
-        axes[0].loglog(sigmas, found, style, color=f"C{k}", label=f"{name}, bandwidth {bandwidth}")
-axes[0].set(xlabel="sigma / reach", ylabel="nats", title="Thm 3.6: divergence")
-axes[0].legend(fontsize=7)
+        ax.loglog(sigmas, found, style, color=f"C{k}", label=f"{name}, bandwidth {bandwidth}")
+ticks(ax, [0.03, 0.1, 0.3])
 
 # %%
 # Uncorrected, the two rings have radii that differ by sigma^2 / 2 reach, and two Gaussians of
@@ -108,13 +123,13 @@ for bandwidth in bandwidths:
     for name, scale in (("not", bandwidth), ("density", np.hypot(bandwidth, 0.15))):
         drawn = KDESampler(scale).fit(X).sample(50_000, random_state=0)
         distances[f"{name} smoothed"].append(distance_to_manifold(drawn, shape.manifold).mean())
+ax = panel("Cor. 3.7: mean distance to the circle", xlabel="bandwidth")
 print("mean distance at bandwidths", *bandwidths)
 for name, values in distances.items():
     fit = linregress(np.log(bandwidths), np.log(values))
     print(f"{name:21s}" + " ".join(f"{v:.4f}" for v in values) + f", slope {fit.slope:.2f}")
-    axes[1].loglog(bandwidths, values, "o-", label=name)
-axes[1].set(xlabel="bandwidth", title="Cor. 3.7: mean distance to the circle")
-axes[1].legend(fontsize=7)
+    ax.loglog(bandwidths, values, "o-", label=name)
+ticks(ax, bandwidths)
 
 # %%
 # Prop. 3.8: mass spreads along the manifold
@@ -122,19 +137,16 @@ axes[1].legend(fontsize=7)
 # The range of the log-density along the circle, which the proposition bounds by a multiple of 1 /
 # sigma.
 curve = shape.sample(1000, spacing="even")
+ax = panel("Prop. 3.8: range along the circle", xlabel="sigma", ylabel="nats")
 print("range along the circle (nats) at sigma = " + ", ".join(f"{s:.2g}" for s in sigmas))
 for bandwidth in (0.1, 0.05):
     ranges = [np.ptp(log_smoothed(bandwidth, sigma, curve)) for sigma in sigmas]
     fit = linregress(np.log(sigmas), np.log(ranges))
     values = " ".join(f"{value:.2f}" for value in ranges)
     print(f"bandwidth {bandwidth:<4} {values}, slope {fit.slope:.2f} +- {fit.stderr:.2f}")
-    axes[2].loglog(sigmas, ranges, "o-", label=f"bandwidth {bandwidth}")
-axes[2].loglog(sigmas, 0.3 / sigmas, "k:", label="1 / sigma, at any height")
-axes[2].set(xlabel="sigma", ylabel="nats", title="Prop. 3.8: range along the circle")
-axes[2].legend(fontsize=7)
-for ax, ticks in zip(axes, ([0.03, 0.1, 0.3], bandwidths, [0.03, 0.1, 0.3]), strict=True):
-    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    ax.minorticks_off()
+    ax.loglog(sigmas, ranges, "o-", label=f"bandwidth {bandwidth}")
+ax.loglog(sigmas, 0.3 / sigmas, "k:", label="1 / sigma, at any height")
+ticks(ax, [0.03, 0.1, 0.3])
 
 # %%
 # It falls more slowly than the bound, for without smoothing it is finite. What is noisy: the
