@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 from scipy.stats import linregress
 
 from skdiffsmooth import CoarseScoreDiffusion, KDESampler, SmoothedScoreDiffusion
+from skdiffsmooth.metrics import distance_to_data
 
 # Shares of the law that must be covered, and of its own mass that a ball must have.
 COVERED, LEAST_MASS = 0.95, 0.25
@@ -156,7 +157,7 @@ def distances(shape, sizes, n_draws, full):
                     continue
                 rows = model.fit(X).sample(few, random_state=seed)
                 values = found.setdefault(name, [])
-                novelty = cKDTree(X).query(rows)[0].mean()
+                novelty = distance_to_data(rows, X).mean()
                 values.append((n, shape.distance(rows).mean(), novelty))
                 expected[name] = exponent
     header("method", f"N = {sizes[0]}", "largest N", "to the nearest row", "slope", "theory")

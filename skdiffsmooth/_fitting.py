@@ -38,7 +38,7 @@ from ._settings import (
     scales_of_levels,
 )
 from ._shards import ONE_PROCESS, Shards, resolve_shards
-from ._validation import check_choice, check_integer, check_real, check_seed, merge_duplicates
+from ._validation import check_choice, check_integer, check_real, fixed_seed, merge_duplicates
 from .bandwidth import gaussian_leave_one_out
 from .bases import base_components, base_reference, resolve_base
 from .kernels import ReducedKernel
@@ -227,11 +227,7 @@ class FittedDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
         if node_rule == "fresh":
             # Every step is a level of its own, with its own draws.
             n_levels = max(n_levels, n_steps)
-        random_state = self.random_state
-        if isinstance(random_state, np.random.RandomState):
-            seed = int(random_state.randint(2**31))
-        else:
-            seed = 0 if random_state is None else check_seed(random_state)
+        seed = fixed_seed(self.random_state)
         return _Numbers(
             Backend.from_params(self.device, self.dtype),
             check_real("memory_limit", self.memory_limit, hint="It is in MiB."),

@@ -30,7 +30,7 @@ from ._validation import (
     check_integer,
     check_real,
     check_sample_weight,
-    check_seed,
+    fixed_seed,
     merge_duplicates,
 )
 from .noise import NoiseLevels, Step
@@ -421,11 +421,7 @@ class NeuralScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
                 raise TypeError(
                     f"{name}={value!r} has type {type(value).__name__}; expected True or False."
                 )
-        random_state = self.random_state
-        if isinstance(random_state, np.random.RandomState):
-            seed = int(random_state.randint(2**31))
-        else:
-            seed = 0 if random_state is None else check_seed(random_state)
+        seed = fixed_seed(self.random_state)
         fraction = _share("validation_fraction", self.validation_fraction, least=False)
         return _Numbers(
             Backend.from_params(self.device, self.dtype),

@@ -17,6 +17,7 @@ __all__ = [
     "check_real_array",
     "check_sample_weight",
     "check_seed",
+    "fixed_seed",
     "merge_duplicates",
 ]
 
@@ -241,6 +242,28 @@ def check_seed(random_state: Any, name: str = "random_state") -> int:
     if seed >= 2**32:
         raise ValueError(f"{name}={random_state!r} does not fit in 32 bits. {hint}")
     return seed
+
+
+def fixed_seed(random_state: Any) -> int:
+    """Return the integer that seeds an estimator for good, from what it was given.
+
+    Parameters
+    ----------
+    random_state : int, RandomState or None
+        None is 0, so that two fits are alike; a RandomState is drawn from.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is not a seed.
+    """
+    if isinstance(random_state, np.random.RandomState):
+        return int(random_state.randint(2**31))
+    return 0 if random_state is None else check_seed(random_state)
 
 
 def check_sample_weight(sample_weight: Any, n_samples: int) -> np.ndarray:
