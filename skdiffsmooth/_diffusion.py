@@ -24,6 +24,7 @@ from ._embedding import Embedding
 from ._fitting import FittedDiffusion, roomy_backend
 from ._flow import log_density_with_error, solve_with_error, warn_of_error
 from ._hierarchy import PointHierarchy
+from ._points import slices
 from ._selection import mixed
 from ._settings import (
     resolve_n_jobs,
@@ -35,7 +36,7 @@ from ._validation import check_real
 from .bandwidth import weight_of_others
 from .kernels import FrozenKernel
 from .noise import Step
-from .scores import Potential, ScoreSchedule
+from .scores import Attributable, Potential, ScoreSchedule
 from .solvers import Adaptive, ODESolver
 
 __all__ = ["BaseScoreDiffusion"]
@@ -355,6 +356,133 @@ class BaseScoreDiffusion(FittedDiffusion):
         within = field.log_density(x, scale**2)
         return -schedule.backend.array(within) - self._beside_flow(residual, scale)
 
+    def effective_sample_size(self, X: Any, t: float | None = None) -> np.ndarray:
+        """Return how many rows the smoothed score rests on at each query.
+
+        One over the sum of the squared weights, sum_m q_m W_i(x + xi_m) of row i: one where a single
+        row decides and the score draws back to it, the number of rows at large noise. Smoothing raises
+        it; how much it steadies the score is for `score_variance` to say.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Queries.
+        t : float, default=None
+            Noise variance, in squared units of the metric; None means ``bandwidth_ ** 2``.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Between one and the number of distinct rows.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` was not called.
+        TypeError, ValueError
+            If X does not fit, `t` is not a positive number, or the model has a `base` or `shards`.
+
+        See Also
+        --------
+        skdiffsmooth.diagnostics.bulk_ess : That of Markov chains, another quantity.
+
+        Notes
+        -----
+        ``n_samples * n_nodes * n_points`` exponentials, in tiles within `memory_limit`. Points are not
+        merged, whatever `tolerance`; equal rows are one of larger weight.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from skdiffsmooth import SmoothedScoreDiffusion
+        >>> X = np.random.RandomState(0).normal(size=(100, 2))
+        >>> for sigma in (0.0, 0.5):
+        ...     model = SmoothedScoreDiffusion(0.1, sigma).fit(X)
+        ...     print(model.effective_sample_size([[0.0, 0.0]]).round(1))
+        [1.2]
+        [29.4]
+        """
+        return self._of_influence(X, t)[0]
+
+    def score_variance(self, X: Any, t: float | None = None) -> np.ndarray:
+        """Return the variance of `grad_log_density` over data sets of as many rows.
+
+        An estimate from the rows at hand, to first order (the delta method): with u_i the derivative of
+        the posterior mean, averaged over the nodes, in the logarithm of the weight of row i, the sum of
+        the u_i^2 / t^2. Bandwidth, sigma, metric and learned tangents are held. It
+        is too small where single nodes see a handful of rows only (docs/kernels.md has figures).
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Queries.
+        t : float, default=None
+            Noise variance, in squared units of the metric; None means ``bandwidth_ ** 2``.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            Of each component, in squared nats per squared unit of X. Zero in directions in which the
+            data have no extent.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` was not called.
+        TypeError, ValueError
+            If X does not fit, `t` is not a positive number, or the model has a `base` or `shards`.
+
+        Notes
+        -----
+        The cost of `effective_sample_size`, and ``n_samples * n_nodes * n_points`` multiply-adds for
+        each dimension of the data's affine hull.
+
+        References
+        ----------
+        B. Efron, Nonparametric standard errors and confidence intervals, Canadian Journal of Statistics
+        9(2), 1981: the infinitesimal jackknife.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from skdiffsmooth import SmoothedScoreDiffusion
+        >>> X = np.random.RandomState(0).normal(size=(100, 2))
+        >>> for sigma in (0.0, 0.5):
+        ...     model = SmoothedScoreDiffusion(0.1, sigma).fit(X)
+        ...     print(model.score_variance([[0.0, 0.0]]).round(2))
+        [[ 3.5  16.15]]
+        [[0.28 0.45]]
+        """
+        return self._of_influence(X, t)[1]
+
+    def _of_influence(self, X: Any, t: float | None) -> tuple[np.ndarray, np.ndarray]:
+        """Return effective sample sizes (n,), and variances (n, d) of the score's components."""
+        X = self._check_query(X)
+        scale = self.bandwidth_ if t is None else math.sqrt(check_real("t", t))
+        if self.shards is not None or self.base_ is not None:
+            raise ValueError(
+                "effective_sample_size and score_variance count training rows, and need all of them in "
+                f"one place, not shards={self.shards!r} or base={self.base!r}; fit with both None."
+            )
+        found = self._in_parallel(self._influence_within, self._split(X)[0], scale=scale)
+        return found[:, 0], found[:, 1:]
+
+    def _influence_within(self, queries: np.ndarray, *, scale: float) -> np.ndarray:
+        schedule = self._schedule(merged=False)
+        backend, field = schedule.backend, schedule.at_scale(scale)
+        assert isinstance(field, Attributable)
+        # Pulls along the columns of X, through the map that takes scores there.
+        axes = backend.tensor(self._embedding.axes)
+        found = np.empty((len(queries), 1 + axes.shape[1]))
+        numbers_a_query = 4 * len(self.points_) * (1 + len(axes) + axes.shape[1])
+        at_once = int(schedule.memory_limit * 2**20 / 8) // numbers_a_query
+        for rows in slices(len(queries), at_once):
+            weights, pulls = field.influence(backend.tensor(queries[rows]), scale**2)
+            variance = (pulls @ axes).square().sum(1) / scale**4
+            sizes = 1 / weights.square().sum(1, keepdim=True)
+            found[rows] = backend.array(torch.cat([sizes, variance], dim=1))
+        return found
+
     def _check_density(self) -> None:
         """Raise unless the law that is sampled has a density that can be computed."""
         if not isinstance(resolve_solver(self.solver), ODESolver):
@@ -486,15 +614,18 @@ class BaseScoreDiffusion(FittedDiffusion):
         end, error = solve_with_error(resolve_solver(self.solver), schedule, x, steps, draw)
         return np.column_stack([schedule.backend.array(end), schedule.backend.array(error)])
 
-    def _schedule(self, left_out: np.ndarray | None = None) -> ScoreSchedule:
+    def _schedule(
+        self, left_out: np.ndarray | None = None, *, merged: bool = True
+    ) -> ScoreSchedule:
         """Bring the fitted arrays to the device. Nothing is kept there between calls."""
         backend = roomy_backend(
             Backend.from_params(self.device, self.dtype), self.hierarchy_, self.noise_levels_
         )
         hierarchy, exclude = self.hierarchy_, None
-        if left_out is not None:
-            # Merged points cannot be left out one by one.
+        if left_out is not None or not merged:
+            # Merged points cannot be left out, or counted, one by one.
             hierarchy = PointHierarchy.of(hierarchy.points, hierarchy.weights, 0.0, self.bandwidth_)
+        if left_out is not None:
             exclude = torch.from_numpy(left_out).to(backend.device)
         return ScoreSchedule(
             self.noise_levels_,

@@ -87,6 +87,11 @@ class Embedding:
         """
         return self.metric.gradient_from_metric(within @ self.hull.basis.T - residual / v)
 
+    @property
+    def axes(self) -> np.ndarray:
+        """The linear map of scores in hull coordinates to the columns of the user, (r, d)."""
+        return self.metric.gradient_from_metric(self.hull.basis.T)
+
     def check_laplacian(self, name: Any) -> None:
         """Raise unless a divergence in these coordinates is one along the columns of the user.
 

@@ -21,15 +21,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, cast
 
 import numpy as np
 import torch
 
 from ._backend import Backend
 from ._cells import Cells
+from ._influence import Influence
 from ._nodes import NodeRule, default_n_nodes
-from ._posterior import Denoiser, Nodes
+from ._posterior import Denoiser, Nodes, Posterior
 
 __all__ = ["GatedKernel", "GatedScore", "GatedShape"]
 
@@ -239,6 +240,31 @@ class GatedScore:
             divergence[rows] += share * (moments.trace / v - x.shape[1]) / v
             divergence[rows] += (towards * own).sum(1)
         return score, divergence - (drift * score).sum(1)
+
+    def influence(self, x: torch.Tensor, v: float) -> Influence:
+        """Return the weights and pulls of the points, under cells that stay as they are.
+
+        Parameters
+        ----------
+        x : torch.Tensor of shape (n, r)
+            Queries.
+        v : float
+            Noise variance.
+
+        Returns
+        -------
+        Influence
+        """
+        posterior, gates = cast(Posterior, self.posterior), self._gates(x)
+        weights = x.new_zeros(len(x), len(posterior))
+        pulls = x.new_zeros(len(x), len(posterior), x.shape[1])
+        for k, rows in self._open(gates):
+            places = x[rows, None] + self.nodes[k].offsets
+            own = posterior.influence(places, v, self.nodes[k].weights)
+            share = gates.shares[rows, k, None]
+            weights[rows] += share * own.weights
+            pulls[rows] += share[..., None] * own.pulls
+        return Influence(weights, pulls)
 
     def rows(self, index: torch.Tensor) -> GatedScore:
         """Return the field of some of the queries.

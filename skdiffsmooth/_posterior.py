@@ -27,6 +27,7 @@ from typing import NamedTuple, Protocol, TypeVar
 import torch
 
 from ._direct import direct_moments
+from ._influence import Influence, influence_of_points
 from ._points import GROUP, Points, exp_, log_weight_of_others, slices
 from ._shards import ONE_PROCESS, Pairs, Shards
 
@@ -265,6 +266,7 @@ class Posterior:
         if shares is not None and not shards.alone:
             raise NotImplementedError("no trace of some coordinates where the data is in shards")
         self.shards = shards
+        self._n_points = len(points)
         self._points = Points(points, log_weights, shards, radius, shares)
         # Tiles are cut for the largest shard, so that all processes exchange the same ones.
         self._most_points = shards.largest(len(self._points))
@@ -290,6 +292,9 @@ class Posterior:
                 f"points in {points.shape[1]} dimensions need at least "
                 f"{smallest * width / 2**20:.2g} MiB. Raise memory_limit."
             )
+
+    def __len__(self) -> int:
+        return self._n_points
 
     def log_density(
         self, x: torch.Tensor, v: float, *, exclude: torch.Tensor | None = None
@@ -452,6 +457,34 @@ class Posterior:
         single = SingleMoments(*self.shards.pool(*single[:3], along, directions))
         log_density = single.log_density - self._log_normalizer(v, exclude)
         return single._replace(log_density=log_density)
+
+    def influence(self, y: torch.Tensor, v: float, shares: torch.Tensor) -> Influence:
+        """Return how much each point counts in posterior means averaged over places.
+
+        Results hold (r + 1) N numbers for each query, and as many again on the way: ask for few at
+        once. In float64 where the device has it, since pulls are small differences.
+
+        Parameters
+        ----------
+        y : torch.Tensor of shape (B, M, r)
+            Places of each query.
+        v : float
+            Noise variance.
+        shares : torch.Tensor of shape (M,)
+            Their shares, summing to one.
+
+        Returns
+        -------
+        Influence
+            Of each point, in the precision of `y`.
+        """
+        if self._has_double:
+            found = self._in_double().influence(y.double(), v, shares.double())
+        else:
+            found = self._in_smaller_tiles_if_needed(
+                lambda: influence_of_points(self._points, y, v, shares, self._rows_per_tile(1))
+            )
+        return Influence(*(tensor[:, : len(self)].to(y.dtype) for tensor in found))
 
     def precision_at(self, v: float) -> torch.dtype:
         """Return the precision in which queries at this noise are worth having.

@@ -23,9 +23,10 @@ import numpy as np
 import torch
 
 from ._backend import Backend
+from ._influence import Influence
 from ._nodes import NodeRule, default_n_nodes
 from ._points import slices
-from ._posterior import Denoiser, Nodes
+from ._posterior import Denoiser, Nodes, Posterior
 from .kernels import FrozenKernel, LinearShape
 from .manifolds import Manifold, SmoothManifold
 from .manifolds._base import project_with_derivative
@@ -140,6 +141,23 @@ class _PushedScore(ABC):
         _PushedScore
         """
         return self if self.exclude is None else replace(self, exclude=self.exclude[index])
+
+    def influence(self, x: torch.Tensor, v: float) -> Influence:
+        """Return the weights and pulls of the points.
+
+        Parameters
+        ----------
+        x : torch.Tensor of shape (n, r)
+            Queries.
+        v : float
+            Noise variance.
+
+        Returns
+        -------
+        Influence
+        """
+        places, _ = self._push(x, self.nodes.offsets, with_derivative=False)
+        return cast(Posterior, self.posterior).influence(places, v, self.nodes.weights)
 
     @abstractmethod
     def _push(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -12,11 +12,13 @@ from ._backend import Backend
 from ._component_posterior import ComponentPosterior
 from ._components import GaussianComponents
 from ._hierarchy import PointHierarchy
+from ._influence import Influence
 from ._posterior import Denoiser, Moments, Nodes, Posterior
 from ._shards import ONE_PROCESS, Shards
 from .noise import NoiseLevels
 
 __all__ = [
+    "Attributable",
     "Potential",
     "RowSelectable",
     "Schedule",
@@ -55,6 +57,15 @@ class RowSelectable(ScoreField, Protocol):
 
     def rows(self, index: torch.Tensor) -> ScoreField:
         """Return the field of the queries with these indices, shape (m,)."""
+        ...
+
+
+@runtime_checkable
+class Attributable(ScoreField, Protocol):
+    """A score field of points, which knows what each of them does to it."""
+
+    def influence(self, x: torch.Tensor, v: float) -> Influence:
+        """Return the weights and pulls of the points; pulls over v change the score."""
         ...
 
 
@@ -166,6 +177,23 @@ class SmoothedScore:
         """
         return self.posterior.moments(x, v, self.nodes, exclude=self.exclude).log_density
 
+    def influence(self, x: torch.Tensor, v: float) -> Influence:
+        """Return the weights and pulls of the points, none of which may be left out.
+
+        Parameters
+        ----------
+        x : torch.Tensor of shape (n, r)
+            Queries.
+        v : float
+            Noise variance.
+
+        Returns
+        -------
+        Influence
+        """
+        places = x[:, None] + self.nodes.offsets
+        return cast(Posterior, self.posterior).influence(places, v, self.nodes.weights)
+
     def rows(self, index: torch.Tensor) -> SmoothedScore:
         """Return the field of some of the queries.
 
@@ -257,6 +285,23 @@ class TemperedScore:
         torch.Tensor of shape (n,)
         """
         return max(self.variance / v, 1.0) * self._moments(x, v).log_density
+
+    def influence(self, x: torch.Tensor, v: float) -> Influence:
+        """Return the weights and pulls of the points, none of which may be left out.
+
+        Parameters
+        ----------
+        x : torch.Tensor of shape (n, r)
+            Queries.
+        v : float
+            Noise variance.
+
+        Returns
+        -------
+        Influence
+        """
+        raised = max(v, self.variance)
+        return cast(Posterior, self.posterior).influence(x[:, None], raised, x.new_ones(1))
 
     def rows(self, index: torch.Tensor) -> TemperedScore:
         """Return the field of some of the queries.
