@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import torch
 
-from ._points import GROUP, Points, exp_, slices
+from ._groups import GROUP, PairScores
+from ._points import Points, exp_, slices
 
-__all__ = ["direct_moments"]
+__all__ = ["direct_moments", "moments_of_pairs"]
 
 # Gathering a member of a group costs about this many times a term of a dense sum.
 _COST_OF_GATHERING = 4
@@ -55,27 +56,122 @@ def direct_moments(
         D(y), tr Cov(y), log sum_i w_i exp(-|y - x_i|^2 / 2v) and the rows of Cov(y) @ directions.
     """
     n_directions = 0 if directions is None else directions.shape[2]
+    found = y.new_empty(len(y), points.dimension + 2 + points.dimension * n_directions)
     kept = None
     # To skip points is to let data decide on shapes, for which a device would have to be waited.
-    if y.device.type == "cpu" and points.are_grouped:
-        kept = _groups_that_matter(points, y, v, left_out, rows_at_once)
-        n_kept = int(kept.count_nonzero())
-        if _COST_OF_GATHERING * n_kept > kept.numel():
+    if points.are_grouped:
+        kept = points.groups.kept_for(y, v, left_out, rows_at_once)
+        if _COST_OF_GATHERING * int(kept.count_nonzero()) > kept.numel():
             kept = None
-        else:
-            gathered = n_kept * GROUP * (points.dimension + 4)
-            if directions is not None:
-                gathered += n_kept * GROUP * (points.dimension + 2 * n_directions)
-            most = rows_at_once * len(points) * (1 + n_directions)
-            rows_at_once = max(1, len(y) * most // max(gathered, 1))
-    found = y.new_empty(len(y), points.dimension + 2 + points.dimension * n_directions)
+    if kept is not None:
+        rows_at_once = _queries_at_once(points, kept, rows_at_once, n_directions)
     for rows in slices(len(y), rows_at_once):
         unseen = None if left_out is None else left_out[rows]
         along = None if directions is None else directions[rows]
         if kept is None:
             found[rows] = _over_all_points(points, y[rows], v, reach, unseen, along)
-        else:
-            found[rows] = _over_groups(points, y[rows], v, reach, kept[:, rows], unseen, along)
+            continue
+        group, query = kept[:, rows].nonzero(as_tuple=True)
+        scaled = y[rows] / points.unit
+        scores = (points.groups.scaled[group] @ scaled[query, :, None])[:, :, 0]
+        scores -= points.groups.half_squares[group]
+        scores += points.groups.log_weights[group] * (v / points.unit**2)
+        members = _members(points, group, query, scores, scaled.norm(dim=1), v, unseen)
+        found[rows] = _over_members(points, y[rows], v, *members, along)
+    return found
+
+
+def moments_of_pairs(
+    points: Points,
+    x: torch.Tensor,
+    offsets: torch.Tensor,
+    v: float,
+    reach: float,
+    mask: torch.Tensor | None,
+    left_out: torch.Tensor | None,
+    elements: int,
+) -> torch.Tensor:
+    """Return posterior mean, spread and log-sum of queries x_b + xi_m, of all pairs or of many.
+
+    As `direct_moments` of each pair, but what tells which points matter is shared between the pairs of
+    a query and those of a node.
+
+    Parameters
+    ----------
+    points : Points
+        The data, grouped.
+    x : torch.Tensor of shape (B, r)
+        Queries.
+    offsets : torch.Tensor of shape (M, r)
+        Nodes.
+    v : float
+        Noise variance.
+    reach : float
+        Length of the longest node.
+    mask : torch.Tensor of shape (B, M) or None
+        Which pairs are wanted; None is all of them.
+    left_out : torch.Tensor of shape (B,) or None
+        Index of the point that a query does not see.
+    elements : int
+        How many numbers there may be on the way.
+
+    Returns
+    -------
+    torch.Tensor of shape (B, M, r + 2)
+        Anything where the mask is not set.
+    """
+    found = x.new_empty(len(x), len(offsets), points.dimension + 2)
+    n_groups = len(points.groups)
+    nodes_at_once = max(1, elements // (4 * len(points)))
+    for nodes in slices(len(offsets), nodes_at_once):
+        width = min(nodes_at_once, len(offsets))
+        for rows in slices(len(x), elements // (2 * (2 * len(points) + n_groups * width))):
+            unseen = None if left_out is None else left_out[rows]
+            y = x[rows, None] + offsets[nodes]
+            pairs = points.groups.kept_for_pairs(x[rows], offsets[nodes], v, unseen)
+            wanted = None if mask is None else mask[rows, nodes]
+            found[rows, nodes] = _over_pairs(points, y, v, reach, pairs, wanted, unseen, elements)
+    return found
+
+
+def _over_pairs(
+    points: Points,
+    y: torch.Tensor,
+    v: float,
+    reach: float,
+    pairs: PairScores,
+    wanted: torch.Tensor | None,
+    left_out: torch.Tensor | None,
+    elements: int,
+) -> torch.Tensor:
+    """Return the moments of queries (B, M, r), given which groups matter to which."""
+    n_queries, n_nodes = y.shape[:2]
+    found = y.new_empty(n_queries, n_nodes, points.dimension + 2)
+    kept = pairs.kept if wanted is None else pairs.kept & wanted
+    n_pairs = n_queries * n_nodes if wanted is None else int(wanted.count_nonzero())
+    n_kept = int(kept.count_nonzero())
+    if _COST_OF_GATHERING * n_kept > len(kept) * n_pairs:
+        flat, everyone = y.flatten(0, 1), torch.arange(n_queries * n_nodes)
+        if wanted is not None:
+            everyone = everyone[wanted.flatten()]
+        for part in slices(len(everyone), elements // (4 * len(points))):
+            pair = everyone[part]
+            unseen = None if left_out is None else left_out[pair // n_nodes]
+            moments = _over_all_points(points, flat[pair], v, reach, unseen)
+            found.view(-1, moments.shape[1])[pair] = moments
+        return found
+    numbers = n_kept * GROUP * 8 // max(n_queries, 1) + 1
+    for rows in slices(n_queries, elements // numbers):
+        group, b, m = kept[:, rows].nonzero(as_tuple=True)
+        scores = pairs.of_queries[:, rows][group, b] + pairs.of_nodes[group, m]
+        distance = (y[rows].norm(dim=2) / points.unit).flatten()
+        unseen = None
+        if left_out is not None:
+            unseen = left_out[rows].repeat_interleave(n_nodes)
+        query = b * n_nodes + m
+        members = _members(points, group, query, scores, distance, v, unseen)
+        moments = _over_members(points, y[rows].flatten(0, 1), v, *members)
+        found[rows] = moments.unflatten(0, (-1, n_nodes))
     return found
 
 
@@ -146,81 +242,64 @@ def _covariance_along(
     return covariance.transpose(1, 2)
 
 
-def _groups_that_matter(
+def _queries_at_once(
+    points: Points, kept: torch.Tensor, rows_at_once: int, n_directions: int
+) -> int:
+    """Count queries whose groups take what `rows_at_once` matrices of all logits take."""
+    gathered = int(kept.count_nonzero()) * GROUP * (points.dimension + 4 + 2 * n_directions)
+    most = rows_at_once * len(points) * (1 + n_directions)
+    return max(1, kept.shape[1] * most // max(gathered, 1))
+
+
+def _members(
+    points: Points,
+    group: torch.Tensor,
+    query: torch.Tensor,
+    scores: torch.Tensor,
+    distance: torch.Tensor,
+    v: float,
+    left_out: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return which points count for which queries, given the scores (K, GROUP) of their groups."""
+    index = points.groups.index[group]
+    if left_out is not None:
+        scores.masked_fill_(index == left_out[query, None], -torch.inf)
+    best = scores.new_full((len(distance),), -torch.inf)
+    best.scatter_reduce_(0, query, scores.amax(1), "amax")
+    threshold = best - points.groups.slack(distance, v, scores.dtype)
+    entry, member = (scores >= threshold[query, None]).nonzero(as_tuple=True)
+    return query[entry], index[entry, member]
+
+
+def _over_members(
     points: Points,
     y: torch.Tensor,
     v: float,
-    left_out: torch.Tensor | None,
-    rows_at_once: int,
-) -> torch.Tensor:
-    """Tell which groups (rows) hold points that count for a query (columns).
-
-    A group is left out if its best member is below the best of all by more than what is lost in
-    rounding when N such terms are summed, and by twice what single precision may be wrong. What is
-    compared are logits times v, in units of the radius: they do not overflow at any noise.
-    """
-    unit_v = v / points.unit**2
-    single = points.positions_in_single
-    bias = (points.log_weights * unit_v).to(single.dtype) - points.half_norms_in_single
-    left = torch.cat([single, bias[:, None]], dim=1)
-    scaled = y / points.unit
-    right = torch.cat([scaled.T, scaled.new_ones(1, len(y))]).to(single.dtype)
-    wrong = 2 * (points.dimension + 4) * torch.finfo(single.dtype).eps * (scaled.norm(dim=1) + 1)
-    slack = 2 * wrong - points.out_of_sight * unit_v
-    kept = y.new_ones(len(points) // GROUP, len(y), dtype=torch.bool)
-    if not bool(right.isfinite().all()):
-        # So many radii away that single precision has no numbers for it.
-        return kept
-    for rows in slices(len(y), rows_at_once):
-        scores = left @ right[:, rows]
-        if left_out is not None:
-            scores.scatter_(0, left_out[None, rows], -torch.inf)
-        # Maxima over rows, for queries side by side, are the fastest there are.
-        best = scores.unflatten(0, (GROUP, -1)).amax(0)
-        torch.ge(best, best.amax(0) - slack[rows], out=kept[:, rows])
-    return kept
-
-
-def _over_groups(
-    points: Points,
-    y: torch.Tensor,
-    v: float,
-    reach: float,
-    kept: torch.Tensor,
-    left_out: torch.Tensor | None,
+    query: torch.Tensor,
+    member: torch.Tensor,
     directions: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Sum over the members of the groups that a mask (n_groups, P) names."""
-    group, query = kept.nonzero(as_tuple=True)
-    members = points.by_group[group]
-    place = group[:, None] + len(kept) * torch.arange(GROUP)
-    unseen = None if left_out is None else place == left_out[query, None]
-    if points.products_are_exact(v, reach):
-        origin, squares = torch.zeros_like(y), points.squares_by_group[group]
-    else:
-        # Everything is measured from a query's nearest point: offsets from it are exact where points
-        # are close, and the spread is no difference of large numbers.
-        distances = (members - y[query, None, :]).square().sum(2)
-        if unseen is not None:
-            distances.masked_fill_(unseen, torch.inf)
-        closest, which = distances.min(1)
-        least = distances.new_full((len(y),), torch.inf).scatter_reduce_(0, query, closest, "amin")
-        first = (closest == least[query]).nonzero()[:, 0]
-        origin = torch.empty_like(y)
-        origin[query[first]] = members[first, which[first]]
-        members = members - origin[query, None, :]
-        squares = members.square().sum(2)
-    along = (members @ (y - origin)[query, :, None])[:, :, 0]
-    logits = along.sub_(squares, alpha=0.5).div_(v).add_(points.log_weights_by_group[group])
-    if unseen is not None:
-        logits.masked_fill_(unseen, -torch.inf)
-    top = logits.new_full((len(y),), -torch.inf)
-    top.scatter_reduce_(0, query, logits.amax(1), "amax")
-    factors = exp_(logits.sub_(top[query, None]), points.negligible)
-    counted = squares if points.shares is None else points.counted(members).square().sum(2)
-    parts = torch.column_stack(
-        [factors.sum(1), (factors[:, None, :] @ members)[:, 0], (factors * counted).sum(1)]
-    )
+    """Sum over listed points of listed queries.
+
+    Everything is measured from the point that counts most for a query: offsets from it are exact where
+    points are close, and the spread is no difference of large numbers.
+    """
+    positions, log_weights = points.positions[member], points.log_weights[member]
+    # Measured twice: from the query to find that point, and from there.
+    scores = (positions - y[query]).square_().sum(1).mul_(-0.5).add_(log_weights, alpha=v)
+    best = scores.new_full((len(y),), -torch.inf).scatter_reduce_(0, query, scores, "amax")
+    leads = (scores == best[query]).nonzero()[:, 0]
+    leader = torch.zeros(len(y), dtype=torch.long).index_copy_(0, query[leads], member[leads])
+    origin = points.positions[leader]
+    members = positions - origin[query]
+    squares = members.square().sum(1)
+    along = (members * (y - origin)[query]).sum(1)
+    logits = along.sub_(squares, alpha=0.5).div_(v)
+    logits += log_weights
+    top = logits.new_full((len(y),), -torch.inf).scatter_reduce_(0, query, logits, "amax")
+    factors = exp_(logits.sub_(top[query]), points.negligible)
+    counted = squares if points.shares is None else points.counted(members).square().sum(1)
+    parts = torch.column_stack([factors, factors[:, None] * members, factors * counted])
     sums = parts.new_zeros(len(y), parts.shape[1]).index_add_(0, query, parts)
     normalizer = sums[:, 0]
     shift = sums[:, 1:-1] / normalizer[:, None]
@@ -229,8 +308,8 @@ def _over_groups(
     found = torch.column_stack([origin + shift, spread, log_sum])
     if directions is None:
         return found
-    centred = members - shift[query, None, :]
-    weighted = (centred @ directions[query]).mul_(factors[:, :, None])
-    parts = (centred.transpose(1, 2) @ weighted).flatten(1)
+    centred = members - shift[query]
+    weighted = (centred[:, None, :] @ directions[query]) * factors[:, None, None]
+    parts = (centred[:, :, None] * weighted).flatten(1)
     covariance = parts.new_zeros(len(y), parts.shape[1]).index_add_(0, query, parts)
     return torch.cat([found, covariance / normalizer[:, None]], dim=1)

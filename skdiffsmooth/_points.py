@@ -8,6 +8,7 @@ from functools import cached_property
 
 import torch
 
+from ._groups import GROUP, Groups
 from ._shards import ONE_PROCESS, Shards
 
 __all__ = ["Points", "exp_", "log_weight_of_others", "slices"]
@@ -15,10 +16,6 @@ __all__ = ["Points", "exp_", "log_weight_of_others", "slices"]
 # Exponents are differences of products of size R^2 / v. Where their rounding could exceed this many
 # nats, squared distances are summed from coordinate differences instead: slower, right at any v.
 _EXPONENT_ERROR = {torch.float64: 1e-10, torch.float32: 1e-3}
-
-# Points are screened in groups of this many: enough to make looking for the groups that matter much
-# cheaper than exponentiating all their members, few enough to waste little on members that do not.
-GROUP = 16
 
 
 class Points:
@@ -54,7 +51,9 @@ class Points:
     ) -> None:
         self.shares = shares
         self.root_shares = None if shares is None else shares.sqrt()
-        missing = -len(positions) % GROUP if len(positions) > 4 * GROUP else 0
+        self.are_grouped = len(positions) > 4 * GROUP and positions.shape[1] > 0
+        self.are_grouped &= positions.device.type == "cpu"
+        missing = -len(positions) % GROUP if self.are_grouped else 0
         if missing:
             positions = torch.cat([positions, positions.new_zeros(missing, positions.shape[1])])
             log_weights = torch.cat([log_weights, log_weights.new_full((missing,), -math.inf)])
@@ -72,21 +71,10 @@ class Points:
         self.features = torch.vstack(
             [torch.ones_like(self.half_norms), scaled.T, self.counted(scaled).square().sum(1)]
         )
-        self.are_grouped = len(positions) > 4 * GROUP
-        if self.are_grouped:
-            # Group g holds the points g, g + N / GROUP, ...: the best of each group is then a
-            # maximum over rows.
-            self.by_group = positions.unflatten(0, (GROUP, -1)).transpose(0, 1).contiguous()
-            self.squares_by_group = self.by_group.square().sum(2)
-            self.log_weights_by_group = log_weights.unflatten(0, (GROUP, -1)).T.contiguous()
-            self.positions_in_single = scaled.float()
-            self.half_norms_in_single = (self.half_norms / self.unit**2).float()
         eps = torch.finfo(positions.dtype).eps
-        # Relative to the largest term of a sum, N terms of the first size are below its rounding,
-        # wherever they are; N terms of the second size are, at the distance that a weight so small
-        # goes with.
+        # Relative to the largest term of a sum, N terms of this size are below its rounding, wherever
+        # they are.
         self.negligible = math.log(eps**2 / len(self))
-        self.out_of_sight = math.log(1e-3 * eps / len(self))
         self.eps = eps
 
     def __len__(self) -> int:
@@ -96,6 +84,11 @@ class Points:
     def dimension(self) -> int:
         """Number r of coordinates."""
         return self.positions.shape[1]
+
+    @cached_property
+    def groups(self) -> Groups:
+        """The points in groups of near neighbours, on a CPU; made when noise is first low."""
+        return Groups(self.positions, self.log_weights, self.unit)
 
     @cached_property
     def outer(self) -> torch.Tensor:

@@ -26,9 +26,10 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 
-from ._direct import direct_moments
+from ._direct import direct_moments, moments_of_pairs
+from ._groups import GROUP
 from ._influence import Influence, influence_of_points
-from ._points import GROUP, Points, exp_, log_weight_of_others, slices
+from ._points import Points, exp_, log_weight_of_others, slices
 from ._shards import ONE_PROCESS, Pairs, Shards
 
 __all__ = ["Denoiser", "Moments", "Nodes", "Posterior", "SingleMoments"]
@@ -41,6 +42,9 @@ _TILE = 2**20
 # and no arithmetic. Beyond 32 MiB memory is taken from the system, and cleared, for every matrix.
 _ENOUGH_ROWS = 64
 _LARGEST_TILE = 2**22
+
+# Up to one pair in this many, pairs of a query and a node are looked at one by one.
+_FEW_PAIRS = 8
 
 # A GPU wants enough work to fill it and has no such cache: on an H100 tiles of 2^26 are 8 to 18 times
 # as fast as those above.
@@ -620,8 +624,22 @@ class Posterior:
         left_out: torch.Tensor | None,
     ) -> torch.Tensor:
         """Return moments of the (query, node) pairs of a mask, or of all, each its own softmax."""
+        n_pairs = len(x) * len(nodes)
+        many = mask is None or _FEW_PAIRS * int(mask.count_nonzero()) > n_pairs
+        if self._points.are_grouped and len(nodes) > 1 and many:
+            everything = moments_of_pairs(
+                self._points,
+                x,
+                nodes.offsets,
+                v,
+                nodes.reach,
+                mask,
+                left_out,
+                self._elements_at_once,
+            )
+            return everything.flatten(0, 1) if mask is None else everything[mask]
         if mask is None:
-            pairs = torch.arange(len(x) * len(nodes), device=x.device)
+            pairs = torch.arange(n_pairs, device=x.device)
             queries, offsets = pairs // len(nodes), pairs % len(nodes)
         else:
             queries, offsets = mask.nonzero(as_tuple=True)
@@ -702,6 +720,11 @@ class Posterior:
     def _elements_per_row(self, n_nodes: int) -> int:
         """Numbers held for each query of a tile: four rows of logits, four of node averages."""
         return 4 * self._most_points + 4 * (self._points.dimension + 2) * n_nodes
+
+    @property
+    def _elements_at_once(self) -> int:
+        """Numbers held while many pairs are computed directly."""
+        return max(1, min(self._budget // 8, 4 * self._tile))
 
     def _pairs_at_once(self, rows: int) -> int:
         """Count queries to find groups of points for at once; `rows` have a matrix of all logits."""
