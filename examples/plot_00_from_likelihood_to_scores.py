@@ -2,12 +2,12 @@ r"""
 From likelihood to smoothed scores: a walk for newcomers
 ========================================================
 
-Density estimation looks for a law :math:`q` close to the unknown law :math:`p` of some rows. This page
-goes from the oldest answer, maximum likelihood, to that of this library, a diffusion whose score is
-smoothed. Each step is a formula, the call that computes it, and a number that checks it.
+Density estimation looks for a law :math:`q` close to the unknown law :math:`p` of some rows. This
+page goes from the oldest answer, maximum likelihood, to that of this library, a diffusion whose score
+is smoothed. Each step is a formula, the call that computes it, and a number that checks it.
 
-A Gaussian mixture is a kernel density estimate (KDE) of its means. So ``KDESampler``, given two means,
-is also a law that is *known*: its density, its score and its draws are exact.
+A Gaussian mixture is a kernel density estimate (KDE) of its means. So ``KDESampler``, given two
+means, is also a law that is *known*: its density, its score and its draws are exact.
 """
 
 # %%
@@ -17,8 +17,9 @@ is also a law that is *known*: its density, its score and its draws are exact.
 #           = \underbrace{\mathbb{E}_p[-\log q]}_{\text{negative log-likelihood (NLL)}} - H(p),
 #           \qquad H(p) = \mathbb{E}_p[-\log p].
 #
-# The entropy :math:`H(p)` does not depend on :math:`q`: whoever maximises likelihood minimises KL. Rows
-# that :math:`q` has not seen estimate the first term by ``-q.score(held_out)``, in nats a row.
+# The entropy :math:`H(p)` does not depend on :math:`q`: whoever maximises likelihood minimises
+# KL. Rows that :math:`q` has not seen estimate the first term by ``-q.score(held_out)``, in nats
+# a row.
 import matplotlib.pyplot as plt
 import numpy as np
 from scipy.optimize import minimize
@@ -69,9 +70,10 @@ print(f"KL: {exact:.4f} by quadrature, {by_rows.value:.4f} +- {by_rows.standard_
 # .. math:: \min_q \mathrm{KL}(p\|q) \;\text{(forward: likelihood)} \qquad\text{or}\qquad
 #           \min_q \mathrm{KL}(q\|p) \;\text{(reverse: variational inference)}.
 #
-# Fit one Gaussian to both modes. Forward, :math:`q` pays where :math:`p` has mass that it misses: it
-# covers both, and has the mean and the variance of :math:`p`. Reverse, it pays where it has mass and
-# :math:`p` has none: it picks one mode, and which one depends on where the search starts.
+# Fit one Gaussian to both modes. Forward, :math:`q` pays where :math:`p` has mass that it misses:
+# it covers both, and has the mean and the variance of :math:`p`. Reverse, it pays where it has
+# mass and :math:`p` has none: it picks one mode, and which one depends on where the search
+# starts.
 
 
 def divergence(parameters, direction):
@@ -101,10 +103,10 @@ print(f"moments of p {mass @ x:.3f} {np.sqrt(mass @ (x - mass @ x) ** 2):.3f}")
 # .. math:: q(x) = \frac{e^{-E(x)}}{Z}, \quad Z = \int e^{-E}, \qquad
 #           s(x) = \nabla \log q(x) = -\nabla E(x).
 #
-# The partition function :math:`Z` is an integral over all of space. The *score* :math:`s`, the direction
-# in which the density grows fastest, does not need it. The calls are ``energy`` and
-# ``grad_log_density``; scikit-learn's ``score`` is another thing, the mean log-likelihood. Here for
-# rows of a law that is known too: points of a curve, blurred by 0.02.
+# The partition function :math:`Z` is an integral over all of space. The *score* :math:`s`, the
+# direction in which the density grows fastest, does not need it. The calls are ``energy`` and
+# ``grad_log_density``; scikit-learn's ``score`` is another thing, the mean log-likelihood. Here
+# for rows of a law that is known too: points of a curve, blurred by 0.02.
 _, shape = make_lima_bean(1, return_shape=True, random_state=0)
 curve = shape.sample(1000, spacing="even")
 bean = KDESampler(0.02).fit(curve)
@@ -137,8 +139,9 @@ ax.legend(loc="upper right")
 # .. math:: x' = x + h\, s(x) + \sqrt{2h}\, z, \qquad z \sim N(0, I).
 #
 # Follow the score and add noise: as the step :math:`h \to 0`, the chain's law becomes
-# :math:`e^{-E} / Z`. Accepting steps by Metropolis' rule makes it exact at any :math:`h`, and takes
-# only differences of energies. This energy is nobody's model: two wells, one of them deeper.
+# :math:`e^{-E} / Z`. Accepting steps by Metropolis' rule makes it exact at any :math:`h`, and
+# takes only differences of energies. This energy is nobody's model: two wells, one of them
+# deeper.
 
 
 def well(x):
@@ -169,8 +172,8 @@ axes[1].set(xlim=(-2, 2), xlabel="x", ylabel="density", title="All draws")
 axes[1].legend()
 
 # %%
-# An R-hat of one says that the chains agree with one another, which takes more than 50 draws. It does
-# not say that they agree with the law: the large step of the unadjusted ones blurs it.
+# An R-hat of one says that the chains agree with one another, which takes more than 50 draws. It
+# does not say that they agree with the law: the large step of the unadjusted ones blurs it.
 #
 # Score matching: comparing scores
 # --------------------------------
@@ -178,8 +181,9 @@ axes[1].legend()
 #           \tfrac12 D_F = \underbrace{\mathbb{E}_p\big[\operatorname{div} s + \tfrac12 |s|^2\big]
 #           }_{\text{Hyvarinen's loss}} + \tfrac12 \mathbb{E}_p |\nabla\log p|^2.
 #
-# The Fisher divergence compares scores. Integrated by parts, it is a loss that held-out rows estimate
-# plus a constant of :math:`p`, as KL is. First between N(0, 1) and N(0.3, 1.25) in two columns:
+# The Fisher divergence compares scores. Integrated by parts, it is a loss that held-out rows
+# estimate plus a constant of :math:`p`, as KL is. First between N(0, 1) and N(0.3, 1.25) in two
+# columns:
 normal, other = KDESampler(1.0).fit([[0, 0]]), KDESampler(np.sqrt(1.25)).fit([[0.3, 0.3]])
 rows = normal.sample(200_000, random_state=0)
 by_rows = fisher_divergence(rows, normal, other)
@@ -208,19 +212,18 @@ print("lowest KL, NLL, D_F and loss at bandwidths", np.round(best, 2))
 #           \mathbb{E}\big|s(x_t) - \nabla\log p_t(x_t)\big|^2
 #           = \mathbb{E}\big|s(x_t) + z / \sqrt{t}\big|^2 - \text{constant}.
 #
-# On rows plus noise of variance :math:`t` no derivative of :math:`s` is needed: a score points back to
-# where the noise came from. Added up over all :math:`t`, Fisher divergences give KL (de Bruijn), so
-# that differences of ``denoising_score`` are differences of likelihood, for KDEs.
+# On rows plus noise of variance :math:`t` no derivative of :math:`s` is needed: a score points
+# back to where the noise came from. Added up over all :math:`t`, Fisher divergences give KL (de
+# Bruijn), so that differences of ``denoising_score`` are differences of likelihood, for KDEs.
 t, narrow, wide = 0.25, KDESampler(0.3).fit(train), KDESampler(0.8).fit(train)
 clean = p.sample(100_000, random_state=2)
 z = np.random.RandomState(3).normal(size=clean.shape)
-z = np.vstack([z, -z])  # mirrored noise, for a smaller error
-noisy, back = np.vstack([clean, clean]) + np.sqrt(t) * z, -z / np.sqrt(t)
+noisy, back = clean + np.sqrt(t) * z, -z / np.sqrt(t)
 score_t = p.grad_log_density(noisy, t=p.bandwidth_**2 + t)  # p_t is p with a wider kernel
 score = wide.grad_log_density(noisy, t=wide.bandwidth_**2 + t)
-constant = np.mean((score_t - back) ** 2)
+terms = (score - back) ** 2 - (score_t - back) ** 2  # the second is the constant
 print(f"from the score of p_t {np.mean((score - score_t) ** 2):.4f}")
-print(f"by denoising          {np.mean((score - back) ** 2) - constant:.4f}")
+print(f"by denoising          {terms.mean():.4f} +- {terms.std() / np.sqrt(len(terms)):.4f}")
 for name, scorer in (("log-likelihoods", KDESampler.score), ("denoising scores", denoising_score)):
     print(f"difference of {name}: {scorer(narrow, clean) - scorer(wide, clean):.4f} nats")
 
@@ -231,10 +234,10 @@ for name, scorer in (("log-likelihoods", KDESampler.score), ("denoising scores",
 #           s(x, t) = \nabla \log p_t(x) = \frac{\mathbb{E}[x_0 | x_t = x] - x}{t}, \qquad
 #           \frac{dx}{dt} = -\tfrac12 s(x, t).
 #
-# Rows plus noise are a KDE of bandwidth :math:`\sqrt t`, and their score has a closed form: the mean is
-# a softmax over the rows. A diffusion starts from much noise and follows this score down to little.
-# Nothing is trained and nothing generalises: what arrives at noise ``bandwidth`` *is* the KDE, and
-# the training rows themselves as the bandwidth goes to zero.
+# Rows plus noise are a KDE of bandwidth :math:`\sqrt t`, and their score has a closed form: the
+# mean is a softmax over the rows. A diffusion starts from much noise and follows this score down
+# to little. Nothing is trained and nothing generalises: what arrives at noise ``bandwidth`` *is*
+# the KDE, and the training rows themselves as the bandwidth goes to zero.
 h, at = 0.02, X_new[:500]
 empirical, kde = SmoothedScoreDiffusion(bandwidth=h, sigma=0).fit(X), KDESampler(h).fit(X)
 posterior = softmax(-np.sum((at[:, None] - X) ** 2, axis=2) / (2 * h**2), axis=1)
@@ -253,8 +256,8 @@ print(f"samples at bandwidth 1e-6: at most {away:.0e} from a training row")
 #           \qquad \xi \sim N(0, \sigma^2 I).
 #
 # What generalises is a smoother score. To average it is to average the *log-density*; the average
-# density would be one more KDE, a wider one. Both by brute force at ten places (the model averages
-# over 64 quasi-random offsets, here there are 20 000), then their samples.
+# density would be one more KDE, a wider one. Both by brute force at ten places (the model
+# averages over 64 quasi-random offsets, here there are 20 000), then their samples.
 sigma = 0.1
 model = SmoothedScoreDiffusion(bandwidth=h, sigma=sigma).fit(X)
 wider = KDESampler(np.hypot(h, sigma)).fit(X)

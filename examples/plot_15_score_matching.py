@@ -6,7 +6,7 @@ Score matching beside likelihood
 likelihood, for a fraction of the time. The negative log-likelihood (NLL) is the Kullback-Leibler
 divergence up to a constant of the data, and takes 64 evaluations of the field along an ODE.
 Hyvarinen's loss (JMLR 6, 2005), :math:`\mathbb{E}[\operatorname{div} s + |s|^2 / 2]`, is half the
-Fisher divergence up to another constant, and takes one.
+Fisher divergence up to another constant, and takes one, with its divergence.
 
 Held-out losses on a noisy circle, whose law is known, so that the divergences themselves can be
 computed, and on two real tables. What the losses are is derived in
@@ -17,8 +17,8 @@ computed, and on two real tables. What the losses are is derived in
 # Four losses against sigma
 # -------------------------
 # Bandwidths are 0.7 h and h, h being the leave-one-out bandwidth of the KDE, and the metric is
-# Euclidean, as losses of scores need it. *Denoising* is the loss over all noise levels (Vincent 2011),
-# *noised* Hyvarinen's loss at rows plus noise of variance h^2.
+# Euclidean, as losses of scores need it. *Denoising* is the loss over all noise levels (Vincent
+# 2011), *noised* Hyvarinen's loss at rows plus noise of variance h^2.
 import time
 
 import matplotlib.pyplot as plt
@@ -76,9 +76,9 @@ axes[0].legend()
 # %%
 # What they choose, and what it costs
 # -----------------------------------
-# *Time* is that of the loss, in units of the likelihood's. *Cost* is the held-out log-likelihood that
-# a choice loses to the likelihood's own, +- its paired standard error: where sigma is chosen at the
-# bandwidth 0.7 h, and where the bandwidth is chosen with it.
+# *Time* is that of the loss, in units of the likelihood's. *Cost* is the held-out log-likelihood
+# that a choice loses to the likelihood's own, +- its paired standard error: where sigma is chosen
+# at the bandwidth 0.7 h, and where the bandwidth is chosen with it.
 print("                          |     sigma at 0.7 h     |     bandwidth and sigma")
 print("table          loss       time | sigma/h   cost         | both/h      cost")
 for table, curves in losses.items():
@@ -97,9 +97,9 @@ for table, curves in losses.items():
 # The truth, and the law of the energy
 # ------------------------------------
 # On the circle both divergences are integrals over a grid, and the constants between them and the
-# losses are known. The grid shows one thing more. ``LangevinSampler`` draws from exp(-energy) / Z,
-# ``sample`` from where the flow leads, whose density ``score_samples`` returns. At sigma = 0 they are
-# one law. Smoothed they are two, and the energy's is the farther from the truth.
+# losses are known. The grid shows one thing more. ``LangevinSampler`` draws from exp(-energy) /
+# Z, ``sample`` from where the flow leads, whose density ``score_samples`` returns. At sigma = 0
+# they are one law. Smoothed they are two, and the energy's is the farther from the truth.
 grid = regular_grid([-1.6, -1.6], [1.6, 1.6], 64)
 log_p = truth.score_samples(grid.points)
 mass, score_p = np.exp(log_p) * grid.volume, truth.grad_log_density(grid.points)
@@ -138,8 +138,8 @@ for ax in axes:
 # %%
 # Draws from both laws
 # --------------------
-# A thousand chains from rows of ``sample``, 150 adjusted steps each: across the circle that is long
-# enough (along it, it is not), and how far rows lie from the circle tells the laws apart.
+# A thousand chains from rows of ``sample``, 150 adjusted steps each: across the circle that is
+# long enough (along it, it is not), and how far rows lie from the circle tells the laws apart.
 k = 3
 model = models["circle"][every_second][k]
 sampler = LangevinSampler(n_draws=1, n_warmup=150, n_chains=1000, metropolis=True)
@@ -157,9 +157,9 @@ print(f"rows of the truth: {mass @ off:.4f}")
 # %%
 # What is noisy, and what the losses cannot do
 # --------------------------------------------
-# One split of each table: a step of sigma is within the error of most rows above. What can cost more
-# is the bandwidth. Hyvarinen's loss weighs errors at the finest scale and likes wider ones than the
-# flow does, on wine at a price; a little noise repairs that. :doc:`/criteria` has means over seven
-# tables: 0.27 nats are lost by Hyvarinen's loss, 0.24 by denoising, 0.12 by the noised one, and 0.08
-# by leave-one-out likelihood, which is what to use where there is a likelihood. No loss of scores
-# can choose a metric or a background.
+# One split of each table: a step of sigma is within the error of most rows above. What can cost
+# more is the bandwidth. Hyvarinen's loss weighs errors at the finest scale and likes wider ones
+# than the flow does, on wine at a price; a little noise repairs that. :doc:`/criteria` has means
+# over seven tables: 0.27 nats are lost by Hyvarinen's loss, 0.24 by denoising, 0.12 by the noised
+# one, and 0.08 by leave-one-out likelihood, which is what to use where there is a likelihood. No
+# loss of scores can choose a metric or a background.
