@@ -48,6 +48,8 @@ sphinx_gallery_conf = {
     # Scripts for a terminal, and a module that two pages share, are no pages.
     "ignore_pattern": r"(^|/)(?!plot_)[^/]*\.py$",
     "abort_on_example_error": True,
+    # Pages print what they show; the last value of a section (a legend, say) is none of it.
+    "capture_repr": (),
     "download_all_examples": False,
     "show_signature": False,
     "min_reported_time": 1,
