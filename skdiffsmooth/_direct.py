@@ -160,7 +160,7 @@ def _over_pairs(
             moments = _over_all_points(points, flat[pair], v, reach, unseen)
             found.view(-1, moments.shape[1])[pair] = moments
         return found
-    numbers = n_kept * GROUP * 8 // max(n_queries, 1) + 1
+    numbers = n_kept * GROUP * (3 * points.dimension + 8) // max(n_queries, 1) + 1
     for rows in slices(n_queries, elements // numbers):
         group, b, m = kept[:, rows].nonzero(as_tuple=True)
         scores = pairs.of_queries[:, rows][group, b] + pairs.of_nodes[group, m]
