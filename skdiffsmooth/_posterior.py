@@ -522,6 +522,8 @@ class Posterior:
         factorised = None
         if table is not None:
             factorised = self._factorise(x, v, table, left_out, trace=trace)
+        if factorised is None and self._are_few and self._points.products_are_exact(v, nodes.reach):
+            return self._over_few_points(x, v, nodes, left_out, trace=trace)
         if factorised is None:
             everything = self._look_directly(x, v, nodes, None, left_out)
             means, spread, log_sums = _columns(everything.unflatten(0, (len(x), len(nodes))))
@@ -578,10 +580,14 @@ class Posterior:
             sums = table.sums(factors, features=trace)
         if hard is not None:
             sums[:, 0].masked_fill_(hard, 1)
-        offsets = table.nodes.offsets
-        half_squares = 0.5 * (x.square().sum(1, keepdim=True) + offsets.square().sum(1))
-        log_sums = sums[:, 0].log() + top + table.top - (half_squares + x @ offsets.T) / v
+        log_sums = sums[:, 0].log() + top + table.top - self._half_squares(x, table.nodes) / v
         return _Factorised(table, factors, sums, log_sums, hard)
+
+    @staticmethod
+    def _half_squares(x: torch.Tensor, nodes: Nodes) -> torch.Tensor:
+        """Return |x_b + xi_m|^2 / 2, (B, M)."""
+        squares = x.square().sum(1, keepdim=True) + nodes.offsets.square().sum(1)
+        return 0.5 * squares + x @ nodes.offsets.T
 
     def _mix(self, factorised: _Factorised, found: torch.Tensor | None) -> torch.Tensor:
         """Average the points once for each query, under weights that the nodes have mixed before."""
@@ -614,6 +620,38 @@ class Posterior:
             direct_means, spread[hard], _ = _columns(found)
             means.transpose(1, 2)[hard] = direct_means
         return Pairs(means, spread, factorised.log_sums)
+
+    def _over_few_points(
+        self,
+        x: torch.Tensor,
+        v: float,
+        nodes: Nodes,
+        left_out: torch.Tensor | None,
+        *,
+        trace: bool,
+    ) -> torch.Tensor:
+        """Return the same where exponentials of all pairs and points take no more than their sums."""
+        points = self._points
+        of_queries = points.products(x, v)
+        if left_out is not None:
+            of_queries.scatter_(1, left_out[:, None], -math.inf)
+        logits = of_queries[:, None] + (nodes.offsets / v) @ points.positions.T
+        top = logits.amax(2, keepdim=True)
+        factors = exp_(logits.sub_(top), points.negligible)
+        normalizer = factors.sum(2)
+        factors /= normalizer[..., None]
+        log_sums = normalizer.log() + top[..., 0] - self._half_squares(x, nodes) / v
+        if trace:
+            means = factors @ points.positions
+            squares = points.counted(points.positions).square().sum(1)
+            spread = factors @ squares - points.counted(means).square().sum(2)
+            pairs = Pairs(means.transpose(1, 2), spread, log_sums)
+            return self.shards.average(pairs, nodes.weights, trace=True)
+        shares, log_sums = self.shards.merge(log_sums)
+        weights = (nodes.weights * shares).expand_as(log_sums)
+        mean = (weights[:, None] @ factors)[:, 0] @ points.positions
+        log_density = (weights * log_sums).sum(1, keepdim=True)
+        return torch.cat([mean, torch.zeros_like(log_density), log_density], dim=1)
 
     def _look_directly(
         self,
@@ -707,6 +745,11 @@ class Posterior:
                     ) from error
             self._budget = smaller
             self._tile, self._largest_tile = max(1, self._tile // 2), self._largest_tile // 2
+
+    @property
+    def _are_few(self) -> bool:
+        """Tell whether a number for each point is no more than one for each feature, about."""
+        return len(self._points) <= 2 * (self._points.dimension + 2)
 
     def _elements_per_node(self, trace: bool) -> int:
         """Numbers held for each node of a table: one for a point, or one for each of its features."""

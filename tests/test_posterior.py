@@ -222,7 +222,7 @@ def watched(monkeypatch):
     taken = set()
     factorise, node_table = Posterior._factorise, Posterior._node_table
     over_all, over_members = _direct._over_all_points, _direct._over_members
-    of_pairs = _posterior.moments_of_pairs
+    of_pairs, over_few = _posterior.moments_of_pairs, Posterior._over_few_points
 
     def watch_table(self, *args):
         table = node_table(self, *args)
@@ -249,6 +249,10 @@ def watched(monkeypatch):
             taken.add("some points")
         return over_members(points, y, *others)
 
+    def watch_few_points(*args, **kwargs):
+        taken.add("few points")
+        return over_few(*args, **kwargs)
+
     def watch_of_pairs(*args):
         taken.add("pairs")
         return of_pairs(*args)
@@ -258,6 +262,7 @@ def watched(monkeypatch):
     monkeypatch.setattr(_direct, "_over_all_points", watch_over_all)
     monkeypatch.setattr(_direct, "_over_members", watch_over_members)
     monkeypatch.setattr(_posterior, "moments_of_pairs", watch_of_pairs)
+    monkeypatch.setattr(Posterior, "_over_few_points", watch_few_points)
     return taken
 
 
@@ -273,6 +278,10 @@ PATHS = {
     "mixed": ({"v": 2e-3}, {"table that may underflow", "mixed", "all points", "products"}),
     "all out": (
         {"v": 1e-4},
+        {"table that may underflow", "all pairs out", "few points"},
+    ),
+    "all out of more": (
+        {"v": 1e-4, "n_points": 12},
         {"table that may underflow", "all pairs out", "all points", "products"},
     ),
     "differences": ({"v": 1e-9}, {"all points", "differences"}),
@@ -284,14 +293,17 @@ PATHS = {
 @pytest.mark.parametrize("path", PATHS)
 def test_every_path_is_taken(path, trace, leave_out, watched):
     settings, ways = PATHS[path]
-    case = problem(**{"seed": 1} | settings, n_points=7, n_nodes=6, leave_out=leave_out)
+    case = problem(**{"seed": 1, "n_points": 7} | settings, n_nodes=6, leave_out=leave_out)
     assert_matches_oracle(case, trace=trace)
     assert watched == ways
 
 
-def test_one_node_goes_directly(watched):
-    assert_matches_oracle(problem(0, n_nodes=1))
-    assert watched == {"all points", "products"}
+@pytest.mark.parametrize(
+    ("n_points", "ways"), [(5, {"few points"}), (20, {"all points", "products"})]
+)
+def test_one_node_goes_directly(n_points, ways, watched):
+    assert_matches_oracle(problem(0, n_points=n_points, n_nodes=1))
+    assert watched == ways
 
 
 @pytest.mark.parametrize("trace", [False, True])
