@@ -2,7 +2,7 @@
 
 Shapes are a sphere and a torus in R^3, four times denser on one half than on the other, and closed plane
 curves of limited smoothness. Each slope is that of a straight line through log-log points of
-all sizes and draws; in brackets its standard error. Run with --quick for two minutes, or --full.
+all sizes and draws; in brackets its standard error. Run with --quick for one minute, or --full.
 """
 
 import warnings

@@ -5,11 +5,11 @@ Coarse scores: near the manifold sooner than near the rows
 **The claim** (Shen, Hsieh & He, `arXiv 2603.23792 <https://arxiv.org/abs/2603.23792>`_): a score
 that knows the manifold, and nothing finer, makes novel samples whose distance from it falls faster
 than N^(-1/k), the spacing of N rows in k dimensions, however rough the density is. That paper is
-known to us from its abstract; `docs/coarse.md` says what of ``CoarseScoreDiffusion`` is our own.
+known to us from its abstract; :doc:`/coarse` says what of ``CoarseScoreDiffusion`` is our own.
 
 Rows of the unit sphere, four times denser above than below the equator: the density jumps. This
-page runs three draws of five sizes and 1000 samples; `benchmarks/coarse_rates.py` has a torus and
-rougher curves too, more samples for the coverage, and its tables are in `docs/coarse.md`.
+page runs three draws of five sizes and 1000 samples; ``benchmarks/coarse_rates.py`` has a torus and
+rougher curves too, more samples for the coverage, and its tables are in :doc:`/coarse`.
 """
 
 # %%
@@ -178,8 +178,8 @@ ax.legend(fontsize=8)
 # What it cannot do
 # -----------------
 # *Reach the exponents of theory* at these sizes: with N / log N in the place of N degree 1 has -0.94
-# for -1, but degree 3 is no better than degree 2 on the sphere, whose symmetry makes degree 2
-# exceed its own exponent. *Know the density*: it is blurred by 0.3 whatever N is. *Do with few
+# for -1, but degree 3 has -1.9 for -2, and is no better than degree 2 on the sphere, which has no term
+# of order three. *Know the density*: it is blurred by 0.3 whatever N is. *Do with few
 # rows*: at 400 degree 1 is no nearer to the sphere than the one-step sampler (0.033 and 0.032), and
-# on the torus worse (`docs/coarse.md`). Standard errors are those of a line through fifteen points
+# on the torus worse (:doc:`/coarse`). Standard errors are those of a line through fifteen points
 # that need not be one.

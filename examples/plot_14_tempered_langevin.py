@@ -151,7 +151,7 @@ for name in shapes:
 # uniform as the noise falls*: on the circle 0.031, 0.016, 0.008 and 0.003 from noise scale 0.2 to
 # 0.02; at a = 0.5 more slowly, 0.068 to 0.023. Chains are from these laws by at most one and a half
 # times their own error, which is too large to tell what is below 0.015 from uniform: for that the
-# lines stand. On the circle they are those of another quadrature, in `docs/langevin.md`.
+# lines stand. On the circle they are those of another quadrature, in :doc:`/langevin`.
 #
 # What it costs
 # -------------

@@ -7,9 +7,9 @@ inductive bias of a trained network does. If that is so, a network in training s
 smoothed score, nearer than to the empirical one, and leave the family's larger sigmas for smaller
 ones as it memorises.
 
-Twelve points of the unit circle, and one small network that is trained on them without early
-stopping. `benchmarks/implied_sigma.py` has a second network and more stages; its figures are in
-`docs/neural.md`.
+Twelve points of the unit circle, and small networks that are trained on them without early
+stopping. ``benchmarks/implied_sigma.py --full`` goes on for longer; its figures are in
+:doc:`/neural`.
 """
 
 # %%
