@@ -7,7 +7,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-from coarse_rates import Ball
+from coarse_rates import SPHERE
 
 from skdiffsmooth import CoarseScoreDiffusion, KDESampler
 
@@ -17,8 +17,7 @@ OUTPUT = Path(__file__).parents[1] / "docs" / "images" / "coarse.png"
 
 def run():
     """Draw the picture."""
-    sphere = Ball()
-    X = sphere.draw(N_ROWS, np.random.RandomState(0))
+    X = SPHERE.sample(N_ROWS, 0)
     scale = N_ROWS ** (-1 / 6) / 2
     panels = {
         f"{N_ROWS} rows": X,
@@ -34,7 +33,7 @@ def run():
         2, 2, figsize=(9, 6.5), sharex=True, sharey=True, layout="constrained"
     )
     for axis, (name, rows) in zip(axes.flat, panels.items(), strict=True):
-        off = sphere.distance(rows)
+        off = SPHERE.manifold.distance(rows)
         # Longitude and height: an area-preserving map.
         height = rows[:, 2] / np.linalg.norm(rows, axis=1)
         points = axis.scatter(

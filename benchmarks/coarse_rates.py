@@ -13,61 +13,33 @@ from scipy.spatial import cKDTree
 from scipy.stats import linregress
 
 from skdiffsmooth import CoarseScoreDiffusion, KDESampler, SmoothedScoreDiffusion
-from skdiffsmooth.metrics import distance_to_data
+from skdiffsmooth.datasets import PiecewiseConstant, make_sphere, make_torus
+from skdiffsmooth.metrics import coverage_scale, distance_to_data, distance_to_manifold
 
-# Shares of the law that must be covered, and of its own mass that a ball must have.
-COVERED, LEAST_MASS = 0.95, 0.25
-RADII = np.geomspace(0.003, 1.5, 45)
+# Shares of the law that need not be covered, and of its own mass that a ball must have.
+ALPHA, LEAST_MASS = 0.05, 0.25
 SIZES, CURVE_SIZES = (400, 800, 1600, 3200, 6400), (100, 200, 400, 800, 1600)
 QUICK_SIZES, QUICK_CURVE_SIZES = (400, 800, 1600), (100, 200, 400)
 
-
-# Shapes whose distances are formulas: the largest sizes ask for a million of them.
-class Ball:
-    """The unit sphere of R^3."""
-
-    dimension, scale = 2, 0.3
-
-    def draw(self, n, rng):
-        """Return points, four times as many to the right."""
-        rows = rng.normal(size=(n, 3))
-        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-        rows[:, 0] = np.abs(rows[:, 0]) * np.where(rng.uniform(size=n) < 0.8, 1, -1)
-        return rows
-
-    def distance(self, x):
-        """Return distances to it."""
-        return np.abs(np.linalg.norm(x, axis=1) - 1)
-
-
-class Torus:
-    """A torus of radii 2 and 0.7."""
-
-    dimension, scale = 2, 0.21
-
-    def draw(self, n, rng):
-        """Return points, four times as many to the right."""
-        t = rng.uniform(0, 2 * np.pi, size=4 * n)
-        t = t[rng.uniform(size=4 * n) < (2 + 0.7 * np.cos(t)) / 2.7][:n]
-        p = rng.uniform(-np.pi / 2, np.pi / 2, size=n) + np.pi * (rng.uniform(size=n) > 0.8)
-        away = 2 + 0.7 * np.cos(t)
-        return np.column_stack([away * np.cos(p), away * np.sin(p), 0.7 * np.sin(t)])
-
-    def distance(self, x):
-        """Return distances to it."""
-        return np.abs(np.hypot(np.hypot(x[:, 0], x[:, 1]) - 2, x[:, 2]) - 0.7)
+SPHERE = make_sphere(law=PiecewiseConstant((1, 4)), return_shape=True)[1]
+TORUS = make_torus(radius=2, tube_radius=0.7, law=PiecewiseConstant((4, 1)), return_shape=True)[1]
+SURFACES = {"sphere": SPHERE, "torus": TORUS}
+SHARE_OF_REACH = 0.3
 
 
 class RoughCurve:
-    """r(t) = 1 + sum_j 2^(-j beta) cos(2^j t + j) / 4, j >= 1: Hoelder-smooth of order beta."""
+    """r(t) = 1 + sum_j 2^(-j beta) cos(2^j t + j) / 4, j >= 1: Hoelder-smooth of order beta.
 
-    dimension, scale = 1, 0.1
+    Rough at every place; make_rough_circle of the library is so at four knots, which a mean over all
+    places hardly sees, and for whole numbers beta only.
+    """
+
+    n_components, scale = 1, 0.1
 
     def __init__(self, beta):
         self.beta = beta
         t = np.linspace(0, 2 * np.pi, 400_000, endpoint=False)
-        self.fine = self._place(t)
-        self.tree = cKDTree(self.fine)
+        self.manifold = Polygon(self._place(t))
 
     def _place(self, t):
         j = np.arange(1, 16)
@@ -75,50 +47,43 @@ class RoughCurve:
         r = 1 + waves.sum(axis=1) / 4
         return np.column_stack([r * np.cos(t), r * np.sin(t)])
 
-    def draw(self, n, rng):
+    def sample(self, n, seed):
         """Return points, four times as many to the right."""
+        rng = np.random.RandomState(seed)
         t = rng.uniform(-np.pi / 2, np.pi / 2, size=n) + np.pi * (rng.uniform(size=n) > 0.8)
         return self._place(t)
 
+
+class Polygon:
+    """A closed polygon of so many corners that it stands for a curve."""
+
+    def __init__(self, corners):
+        self.corners = corners
+        self.tree = cKDTree(corners)
+
     def distance(self, x):
-        """Return distances to the polygon of many corners that stands for it."""
+        """Return distances to the two edges that meet in the nearest corner."""
         _, nearest = self.tree.query(x)
         best = np.full(len(x), np.inf)
         for side in (-1, 1):
-            start = self.fine[nearest]
-            along = self.fine[(nearest + side) % len(self.fine)] - start
+            start = self.corners[nearest]
+            along = self.corners[(nearest + side) % len(self.corners)] - start
             share = np.sum((x - start) * along, axis=1) / np.sum(along**2, axis=1)
             foot = start + np.clip(share, 0, 1)[:, None] * along
             best = np.minimum(best, np.linalg.norm(x - foot, axis=1))
         return best
 
 
-def coverage_scale(rows, shape, rng):  # This stands in for skdiffsmooth.metrics.
-    """Return the scale from which on balls hold their share, around 95 % of the law.
-
-    Around 500 points x of the law, delta(x) is the smallest radius from which on balls hold at least a
-    quarter of the mass that the law gives them; the scale is the 95 % quantile of these.
-    """
-    places = shape.draw(500, rng)
-    found, expected = (_masses(sample, places) for sample in (rows, shape.draw(30_000, rng)))
-    is_short = found < LEAST_MASS * expected
-    # One beyond the last radius that falls short, the first if none does.
-    last = np.where(is_short.any(axis=0), len(RADII) - np.argmax(is_short[::-1], axis=0), 0)
-    return np.quantile(RADII[np.minimum(last, len(RADII) - 1)], COVERED)
-
-
-def _masses(rows, places):
-    """Return the share of the rows in balls of all radii around places, shape (radii, places)."""
-    counts = [
-        np.bincount(np.digitize(distances, RADII), minlength=len(RADII) + 1)
-        for distances in (np.linalg.norm(rows - place, axis=1) for place in places)
-    ]
-    return np.cumsum(counts, axis=1).T[:-1] / len(rows)
+def switch_scale(shape):
+    """Return the scale at which coarse scores take over; a rough curve has no reach to take it from."""
+    if isinstance(shape, RoughCurve):
+        return shape.scale
+    return round(SHARE_OF_REACH * shape.manifold.reach, 2)
 
 
 def methods(shape, n, full):
     """Yield name, estimator, and the slope of the distance that theory promises, as text."""
-    k, s = shape.dimension, shape.scale
+    k, s = shape.n_components, switch_scale(shape)
     h = n ** (-1 / (k + 4))
     yield "KDE, N^(-1/(k+4))", KDESampler(h / 2), f"{-1 / (k + 4):.2f}"
     inertial = CoarseScoreDiffusion(h / 2, 0, n_components=k)
@@ -150,7 +115,7 @@ def distances(shape, sizes, n_draws, full):
     found, expected = {}, {}
     for n in sizes:
         for seed in range(n_draws):
-            X = shape.draw(n, np.random.RandomState(seed))
+            X = shape.sample(n, seed)
             for name, model, exponent in methods(shape, n, full):
                 few = 200 if name.startswith("smoothed") else 1000
                 if few == 200 and seed > 1:
@@ -158,7 +123,8 @@ def distances(shape, sizes, n_draws, full):
                 rows = model.fit(X).sample(few, random_state=seed)
                 values = found.setdefault(name, [])
                 novelty = distance_to_data(rows, X).mean()
-                values.append((n, shape.distance(rows).mean(), novelty))
+                off = distance_to_manifold(rows, shape.manifold).mean()
+                values.append((n, off, novelty))
                 expected[name] = exponent
     header("method", f"N = {sizes[0]}", "largest N", "to the nearest row", "slope", "theory")
     for name, values in found.items():
@@ -175,9 +141,9 @@ def distances(shape, sizes, n_draws, full):
         row(name, *cells, f"{nearest:.2g}", f"{rate:+.2f} +- {error:.2f}", expected[name])
 
 
-def coverage(shape, sizes, n_draws, n_samples):
+def coverage(shape, sizes, n_draws, n_samples, n_reference):
     """Print the table of coverage scales."""
-    k, s = shape.dimension, shape.scale
+    k, s = shape.n_components, switch_scale(shape)
     makers = {
         "the rows": lambda X, seed: X,
         "KDE, N^(-1/(k+4))": lambda X, seed: (
@@ -191,7 +157,7 @@ def coverage(shape, sizes, n_draws, n_samples):
         f"coarse, degree 2, s = {s}": lambda X, seed: (
             CoarseScoreDiffusion(s, n_components=k).fit(X).sample(n_samples, random_state=seed)
         ),
-        "the law itself": lambda X, seed: shape.draw(n_samples, np.random.RandomState(seed + 99)),
+        "the law itself": lambda X, seed: shape.sample(n_samples, seed + 99),
     }
     header("method", *(f"N = {n}" for n in sizes), "slope")
     for name, make in makers.items():
@@ -199,10 +165,10 @@ def coverage(shape, sizes, n_draws, n_samples):
         for n in sizes:
             here = []
             for seed in range(n_draws):
-                X = shape.draw(n, np.random.RandomState(seed))
-                here.append(
-                    coverage_scale(make(X, seed), shape, np.random.RandomState(1000 + seed))
-                )
+                X = shape.sample(n, seed)
+                reference = shape.sample(n_reference, 1000 + seed)
+                scale = coverage_scale(make(X, seed), reference, alpha=ALPHA, c=LEAST_MASS)
+                here.append(scale)
             size += [n] * n_draws
             values += here
             error = np.std(here, ddof=1) / np.sqrt(n_draws) if n_draws > 1 else np.nan
@@ -218,7 +184,7 @@ def run(full=False):
     warnings.filterwarnings("ignore", ".*project to places")
     n_draws = 3 if full else 2
     sizes = SIZES if full else QUICK_SIZES
-    for name, shape in (("sphere", Ball()), ("torus", Torus())):
+    for name, shape in SURFACES.items():
         print(f"\n### Mean distance from the manifold: {name}\n")
         distances(shape, sizes, n_draws, full)
     for beta in (1.5, 2.5, 3.5) if full else (2.5,):
@@ -226,10 +192,10 @@ def run(full=False):
         distances(
             RoughCurve(beta), CURVE_SIZES if full else QUICK_CURVE_SIZES, n_draws + full, full
         )
-    print(f"\n### Coverage scale at (alpha, c) = ({1 - COVERED:.2f}, {LEAST_MASS})\n")
-    for name, shape in (("sphere", Ball()), ("torus", Torus())):
+    print(f"\n### Coverage scale at (alpha, c) = ({ALPHA}, {LEAST_MASS})\n")
+    for name, shape in SURFACES.items():
         print(f"\n{name}\n")
-        coverage(shape, sizes, n_draws, 8000 if full else 2000)
+        coverage(shape, sizes, n_draws, *((8000, 4000) if full else (2000, 2000)))
 
 
 if __name__ == "__main__":

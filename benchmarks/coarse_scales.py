@@ -4,35 +4,34 @@ import warnings
 
 import numpy as np
 from _common import header, row
-from coarse_rates import Ball, Torus
+from coarse_rates import SPHERE, SURFACES
 from scipy.spatial import cKDTree
 
 from skdiffsmooth import CoarseScoreDiffusion
-from skdiffsmooth.manifolds import LocalPolynomialManifold, Sphere, estimate_reach
+from skdiffsmooth.manifolds import LocalPolynomialManifold, estimate_reach
 
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
-REACH = {Ball: 1.0, Torus: 0.7}
 
 
 def scales():
     """Print distance, hole and breaks for scales from a twentieth of the reach to most of it."""
     header("manifold", "N", "s / reach", "distance", "hole", "not idempotent")
-    for shape in (Ball(), Torus()):
+    for name, shape in SURFACES.items():
         for n in (300, 2000):
-            X = shape.draw(n, np.random.RandomState(0))
-            places = shape.draw(3000, np.random.RandomState(1))
+            X = shape.sample(n, 0)
+            places = shape.sample(3000, 1)
             for share in SHARES:
-                scale = share * REACH[type(shape)]
+                scale = share * shape.manifold.reach
                 model = CoarseScoreDiffusion(scale, n_components=2).fit(X)
                 rows = model.sample(4000, random_state=0)
                 again = model.manifold_.project(rows)
                 moved = np.linalg.norm(again - rows, axis=1) > 1e-3 * scale
                 hole = cKDTree(rows).query(places)[0].max()
                 row(
-                    type(shape).__name__.lower(),
+                    name,
                     n,
                     share,
-                    f"{shape.distance(rows).mean():.1e}",
+                    f"{shape.manifold.distance(rows).mean():.1e}",
                     f"{hole:.2f}",
                     f"{100 * moved.mean():.2f} %",
                 )
@@ -57,8 +56,8 @@ def masses():
     height, turn = 1 - i / 500, np.pi * (1 + 5**0.5) * i
     across = np.sqrt(1 - height**2)
     places = np.column_stack([np.cos(turn) * across, np.sin(turn) * across, height])
-    X = Ball().draw(1000, np.random.RandomState(0))
-    for name, manifold in (("known", Sphere(np.zeros(3), 1.0)), ("learned", None)):
+    X = SPHERE.sample(1000, 0)
+    for name, manifold in (("known", SPHERE.manifold), ("learned", None)):
         for scale in (0.2, 0.3):
             model = CoarseScoreDiffusion(scale, manifold=manifold, n_components=2).fit(X)
             mass = 4 * np.pi * np.exp(model.score_samples(places)).mean()
@@ -68,13 +67,11 @@ def masses():
 def ratios():
     """Print the density of the samples over that of the law, at places of the law on the sphere."""
     header("N", "lowest", "5 %", "median", "95 %", "highest")
-    ball = Ball()
-    places = ball.draw(500, np.random.RandomState(1))
-    truth = np.where(places[:, 0] > 0, 0.8, 0.2) / (2 * np.pi)
+    places = SPHERE.sample(500, 1)
     for n in (400, 1600, 6400):
         model = CoarseScoreDiffusion(0.3, n_components=2)
-        model.fit(ball.draw(n, np.random.RandomState(0)))
-        found = np.exp(model.score_samples(places)) / truth
+        model.fit(SPHERE.sample(n, 0))
+        found = np.exp(model.score_samples(places) - SPHERE.log_density(places))
         row(n, *(f"{q:.2f}" for q in np.quantile(found, (0, 0.05, 0.5, 0.95, 1))))
 
 
