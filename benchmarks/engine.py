@@ -70,7 +70,7 @@ def what_sets_could_share():
         times = []
         for n_nodes in (64, 128, 512):
             case = engine_case(n_nodes=n_nodes)
-            seconds, _ = timed(lambda case=case: case.moments(0.1, trace=trace), repeats=9)
+            seconds, _ = timed(lambda case=case, trace=trace: case.moments(0.1, trace), repeats=9)
             times.append(f"{1e3 * seconds * 64 / n_nodes:.1f}")
         row("mean and spread" if trace else "mean", *times)
 
