@@ -35,7 +35,7 @@ from skdiffsmooth.manifolds import (
     check_idempotent,
     intrinsic_dimension,
 )
-from skdiffsmooth.manifolds._within import SmoothWithin
+from skdiffsmooth.manifolds._within import DifferentiableWithin
 
 IDENTITY = (1.0, None, None)
 
@@ -725,7 +725,7 @@ def test_a_curve_within_a_subspace():
     )
     assert hull.dimension == 4
     coordinates = torch.tensor(rng.normal(size=(40, 4)))
-    inside, through = curve.within(hull), SmoothWithin(curve, hull)
+    inside, through = curve.within(hull), DifferentiableWithin(curve, hull)
     assert inside.n_features == 4
     for method in ("project", "distance", "tangent", "projection_derivative"):
         found, expected = (getattr(m, method)(coordinates) for m in (inside, through))
