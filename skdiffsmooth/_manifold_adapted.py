@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 import warnings
 from collections.abc import Callable
@@ -21,8 +22,16 @@ from ._selection import Metric
 from ._shards import resolve_shards
 from ._validation import check_choice, check_integer, check_real
 from .kernels import LinearShape, ReducedKernel
-from .manifolds import AffineSubspace, LocalPolynomialManifold, Manifold, check_idempotent
+from .manifolds import (
+    AffineSubspace,
+    LocalPolynomialManifold,
+    Manifold,
+    check_idempotent,
+    estimate_reach,
+)
+from .manifolds._base import has_derivative
 from .manifolds._dimension import check_n_components
+from .manifolds._forward import differentiable
 from .manifolds._within import within
 from .noise import NoiseProcess
 from .solvers import Solver
@@ -38,6 +47,12 @@ _SHORTEST_REACH = 0.5
 # In units of the distance at which offsets have faded out: on circles and waves the mass of the density
 # is within 1e-2 of one up to this.
 _WIDEST_SCALE = 0.6
+
+# A reach that is estimated is that of all but the worst places. On noisy circles and waves no foot was
+# missed up to a half of it, and one in ten between three quarters and all of it.
+_SHARE_OF_REACH = 0.5
+# Rows by which it is estimated, at most; pairs of them are compared.
+_MOST_ROWS = 1000
 
 # Fewer distinct rows than these say nothing about the dimension they come from.
 _FEWEST_ROWS = 10
@@ -305,7 +320,9 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
             )
         # What a curved manifold does outside the hull of the data moves queries within it.
         hull = hull.joined(getattr(manifold, "affine_hull", None))
-        return ManifoldShape(within(manifold, hull), push), hull, {"manifold_": manifold}
+        inside = differentiable(within(manifold, hull), hull.split(points)[0])
+        shape = ManifoldShape(inside, push, _usable_reach(inside, manifold, points))
+        return shape, hull, {"manifold_": manifold}
 
     def _candidate_metrics(self, points: np.ndarray) -> tuple[Metric, ...]:
         # Log-densities along a known manifold take long, where there are any: nothing is compared.
@@ -323,15 +340,15 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
     ) -> None:
         if not isinstance(kernel, ManifoldShape) or not scales.any():
             return
-        reach, fading = kernel.manifold.reach, fading_out(kernel.manifold)
+        reach, fading = kernel.reach, fading_out(kernel.manifold, kernel.reach)
         if reach is None or fading is None:
             return
         if fading < _SHORTEST_REACH * bandwidth:
             raise ValueError(
                 f"manifold={self.manifold!r} has the reach {reach:.3g}, too small for the bandwidth "
                 f"{bandwidth:.3g}: its nearest points are not unique at the noise that is left. Lower "
-                "the bandwidth, use a manifold that bends less and does not come near itself, or a "
-                "PointCloud to sample only."
+                "the bandwidth, use a manifold that bends less and does not come near itself (of learned "
+                "ones, one with more n_neighbors), or a PointCloud to sample only."
             )
         beyond = distance_in_span(kernel.manifold, torch.from_numpy(coordinates)) > fading / 2
         if 2 * int(beyond.sum()) > len(coordinates):
@@ -454,6 +471,18 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
                     f"features) = {limit}; expected an integer from 1 to {limit}."
                 )
         return AffineSubspace.from_basis(center, directions[:n_components].T)
+
+
+def _usable_reach(inside: Manifold, manifold: Manifold, points: np.ndarray) -> float | None:
+    """Return the distance from a manifold up to which its projections can be relied on.
+
+    Where it is not known it is estimated if log-densities are at stake; without a derivative there
+    are none.
+    """
+    if manifold.reach is not None or not has_derivative(inside):
+        return manifold.reach
+    rows = points[:: math.ceil(len(points) / _MOST_ROWS)]
+    return _SHARE_OF_REACH * estimate_reach(manifold, rows) if len(rows) >= 3 else math.inf
 
 
 def _along_subspace(manifold: AffineSubspace, hull: AffineHull) -> LinearShape:

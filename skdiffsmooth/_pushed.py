@@ -194,10 +194,10 @@ class _PushedScore(ABC):
         return y, _Derivative(y.new_ones(1, 1), left, right)
 
     def _share_within_reach(self, normal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the share of the offsets at queries this far from their feet, and its slope in x - foot.
+        """Return the share of the offsets at queries this far from their feet, and its slope.
 
-        One up to half of the reach and zero beyond it, by a cubic between. Where the foot is not
-        unique the offsets would jump.
+        It is one up to half of the reach and zero beyond it, by a cubic between, with a slope in
+        x - foot. Where the foot is not unique the offsets would jump.
         """
         if self.reach is None:
             return normal.new_ones(len(normal)), torch.zeros_like(normal)
@@ -300,12 +300,13 @@ class LevelSetScore(_PushedScore):
     Towards the medial axis z_m may come to the manifold again: keep the offsets well below the reach
     (on the unit circle a scale of 0.3 kept the mass to 1e-3, 0.45 to 1e-2, 0.6 not at all).
 
-    With rho = |z_m - Pi(z_m)|, a = r / rho, P the derivative of Pi at x, P_m that at z_m, and n the unit
-    vector from Pi(x) to x, dy/dx = (P_m + a (I - n_m n_m^T) (I - P_m)) dz_m/dx + n_m n^T (I - P). Where
-    projections are nearest points n^T P = 0. On the manifold n is one of the directions with P n = 0, its
-    normals, n_m is N_m n / |N_m n| and a is 1 / |N_m n|, with N_m = I - P_m: the limits of the above along
-    n. A hypersurface has one normal but for its sign, which cancels. Otherwise the derivative depends on
-    the side from which one comes, and this is one side's.
+    With rho = |z_m - Pi(z_m)|, a = r / rho, P the derivative of Pi at x, P_m that at z_m, and n the
+    unit vector from Pi(x) to x,
+    dy/dx = (P_m + a (I - n_m n_m^T) (I - P_m)) dz_m/dx + n_m n^T (I - P).
+    Where projections are nearest points n^T P = 0. On the manifold n is one of the directions with
+    P n = 0, its normals, n_m is N_m n / |N_m n| and a is 1 / |N_m n|, with N_m = I - P_m: the limits of
+    the above along n. A hypersurface has one normal but for its sign, which cancels. Otherwise the
+    derivative depends on the side from which one comes, and this is one side's.
     """
 
     def _push(
@@ -401,10 +402,13 @@ class ManifoldShape:
         In the coordinates of the data.
     push : {"translated", "level-set"}
         What along the manifold means.
+    reach : float or None
+        Distance from which `fading_out` follows; None: offsets do not fade.
     """
 
     manifold: Manifold
     push: str
+    reach: float | None
 
     @property
     def rank(self) -> int:
@@ -424,7 +428,7 @@ class ManifoldShape:
     def freeze(self, scales: np.ndarray, rule: NodeRule) -> FrozenPush:
         """Return the smoothing that has one scale and one set of nodes in each noise level."""
         offsets = FrozenKernel(LinearShape(np.eye(self.manifold.n_features)), scales, rule)
-        return FrozenPush(self.manifold, self.push, offsets)
+        return FrozenPush(self.manifold, self.push, offsets, fading_out(self.manifold, self.reach))
 
 
 @dataclass(frozen=True)
@@ -439,11 +443,14 @@ class FrozenPush:
         What along the manifold means.
     offsets : FrozenKernel
         Before they are pushed.
+    fading : float or None
+        Where they have faded out, see `fading_out`.
     """
 
     manifold: Manifold
     push: str
     offsets: FrozenKernel
+    fading: float | None
 
     @property
     def has_divergence(self) -> bool:
@@ -479,11 +486,10 @@ class FrozenPush:
         nodes = Nodes(backend.tensor(offsets), backend.tensor(weights), reach)
         hull = getattr(self.manifold, "affine_hull", None)
         span = None if hull is None else backend.tensor(hull.basis)
-        fading = fading_out(self.manifold)
-        return PUSHES[self.push](posterior, self.manifold, nodes, exclude, fading, span)
+        return PUSHES[self.push](posterior, self.manifold, nodes, exclude, self.fading, span)
 
 
-def fading_out(manifold: Manifold) -> float | None:
+def fading_out(manifold: Manifold, reach: float | None) -> float | None:
     """Return the distance at which offsets have faded out, in the manifold's own span.
 
     Noise in c normal directions has a share of one in root c of its length along the one towards
@@ -493,17 +499,19 @@ def fading_out(manifold: Manifold) -> float | None:
     ----------
     manifold : Manifold
         In the coordinates of the data.
+    reach : float or None
+        Distance up to which projections are unique, in units of the data.
 
     Returns
     -------
     float or None
         In units of the data; None where nothing fades.
     """
-    if manifold.reach is None:
+    if reach is None:
         return None
     hull = getattr(manifold, "affine_hull", None)
     dimension = manifold.n_features if hull is None else hull.dimension
-    return manifold.reach * math.sqrt(max(dimension - manifold.dimension, 1))
+    return reach * math.sqrt(max(dimension - manifold.dimension, 1))
 
 
 def distance_in_span(manifold: Manifold, x: torch.Tensor) -> torch.Tensor:

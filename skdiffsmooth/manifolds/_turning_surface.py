@@ -1,14 +1,15 @@
 """How a place of moving least squares follows its query: the derivative of the projection.
 
-The projection p of z is on its own surface, c_0(p) = 0, and z - p is perpendicular to it, J(p)^T (z - p)
-= 0, where c_0 is the constant coefficient of the polynomial around p, and J are its linear ones. By the
-implicit function theorem p moves along the null space U of dc_0/dp, the tangents of the learned manifold:
+The projection p of z is on its own surface, c_0(p) = 0, and z - p is perpendicular to it,
+J(p)^T (z - p) = 0, where c_0 is the constant coefficient of the polynomial around p, and J are its
+linear ones. By the implicit function theorem p moves along the null space U of dc_0/dp, the tangents
+of the learned manifold:
 
     dp/dz = U (J^T U - H)^-1 J^T,    H_jl = (z - p) . dJ_j[U_l].
 
-The tangents of the polynomial, which J spans, are not those of the manifold that all the polynomials make
-(neighbours come and go with p), so the matrix is of rank k but not symmetric. Coefficients depend on p by
-the origin, by the weights, and by the plane that the polynomial is a function on.
+The tangents of the polynomial, which J spans, are not those of the manifold that all the polynomials
+make (neighbours come and go with p), so the matrix is of rank k but not symmetric. Coefficients depend
+on p by the origin, by the weights, and by the plane that the polynomial is a function on.
 """
 
 from __future__ import annotations
