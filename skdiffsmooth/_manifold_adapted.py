@@ -347,8 +347,8 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
             raise ValueError(
                 f"manifold={self.manifold!r} has the reach {reach:.3g}, too small for the bandwidth "
                 f"{bandwidth:.3g}: its nearest points are not unique at the noise that is left. Lower "
-                "the bandwidth, use a manifold that bends less and does not come near itself (of learned "
-                "ones, one with more n_neighbors), or a PointCloud to sample only."
+                "the bandwidth, use a manifold that bends less and does not come near itself (a learned "
+                "one: more n_neighbors), or a PointCloud to sample only."
             )
         beyond = distance_in_span(kernel.manifold, torch.from_numpy(coordinates)) > fading / 2
         if 2 * int(beyond.sum()) > len(coordinates):

@@ -26,6 +26,10 @@ FIELDS = {"translated": TranslatedScore, "level-set": LevelSetScore}
 # ------------------------------------------------------------------------------------- stand-ins
 
 
+def tensor(array):
+    return torch.tensor(np.asarray(array), dtype=torch.float64)
+
+
 @dataclass(frozen=True)
 class Sphere:
     """A sphere about the origin of R^r: a circle in two dimensions."""
@@ -110,18 +114,39 @@ class Turned:
         return self.manifold.projection_derivative(x @ self.turn.T)
 
 
+@dataclass(frozen=True)
+class Ellipsoid:
+    """x to the ellipsoid on the ray from its centre: no nearest points, so no symmetric derivative."""
+
+    axes: torch.Tensor
+
+    @property
+    def dimension(self):
+        return len(self.axes) - 1
+
+    def project(self, x):
+        return x / torch.linalg.vector_norm(x / self.axes, dim=-1, keepdim=True)
+
+    def tangent(self, x):
+        return Sphere().tangent(x)
+
+    def projection_factors(self, x):
+        length = torch.linalg.vector_norm(x / self.axes, dim=-1)[:, None, None]
+        slope = (x / self.axes**2)[:, None]
+        whole = torch.eye(x.shape[1], dtype=x.dtype) - x[:, :, None] @ slope / length**2
+        return self.project(x), whole @ self.tangent(x) / length, self.tangent(x)
+
+
 MANIFOLDS = {
     "circle": (2, Circle(0.8)),
     "sphere": (3, Sphere(0.9, 2)),
     "circle in space": (3, CircleInSpace()),
+    "slanted ellipse": (2, Ellipsoid(tensor([1.0, 0.7]))),
+    "slanted ellipsoid": (3, Ellipsoid(tensor([1.1, 0.9, 0.7]))),
 }
 
 
 # -------------------------------------------------------------------------------------- problems
-
-
-def tensor(array):
-    return torch.tensor(np.asarray(array), dtype=torch.float64)
 
 
 def nodes_of(offsets, weights=None):
@@ -320,17 +345,19 @@ def test_everything_turns_with_a_rotation(name):
     torch.testing.assert_close(found[1], divergence, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("manifold", ["circle", "slanted ellipse"])
 @pytest.mark.parametrize("v", [1.0, 1e-2, 1e-4])
 @pytest.mark.parametrize("distance", [0.0, 1e-16, 1e-12, 1e-9, 1e-7])
-def test_the_level_set_field_goes_through_a_hypersurface(distance, v):
+def test_the_level_set_field_goes_through_a_hypersurface(distance, v, manifold):
     """On the circle, and closer to it than a normal can be told, the field is that of nearby.
 
     Second derivatives of the field are 1 / v^2 and more: between places 1e-5 apart, on either side,
     a function of the place itself varies by as much, and is met halfway.
     """
     posterior, nodes, _ = problem(2)
-    field = LevelSetScore(posterior, Circle(), nodes)
-    outward = tensor([[0.6, 0.8], [-0.8, 0.6], [0.0, -1.0]])
+    _, manifold = MANIFOLDS[manifold]
+    field = LevelSetScore(posterior, manifold, nodes)
+    outward = manifold.project(tensor([[0.6, 0.8], [-0.8, 0.6], [0.0, -1.0]]))
     score, divergence = field.with_divergence((1 + distance) * outward, v)
     sides = [field.with_divergence((1 + gap) * outward, v) for gap in (1e-5, -1e-5)]
     torch.testing.assert_close(score, (sides[0][0] + sides[1][0]) / 2, rtol=1e-4, atol=1e-4 / v)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 
@@ -121,7 +123,12 @@ def differentiable(manifold: Manifold, x: np.ndarray) -> Manifold:
     forward = ForwardMode(manifold)
     rows = torch.from_numpy(x[np.linspace(0, len(x) - 1, min(_N_CHECKED, len(x))).astype(int)])
     try:
-        is_right = _is_derivative(forward, rows, float(np.abs(x - x.mean(axis=0)).max()))
+        with warnings.catch_warnings():
+            # Torch's own, when forward mode is first used.
+            warnings.filterwarnings(
+                "ignore", message=".*torch.jit.script", category=DeprecationWarning
+            )
+            is_right = _is_derivative(forward, rows, float(np.abs(x - x.mean(axis=0)).max()))
     except (RuntimeError, TypeError, ValueError, NotImplementedError):
         return manifold
     return forward if is_right else manifold
