@@ -29,55 +29,45 @@ def model(push="translated", manifold=LEARNED, **params):
 # ---------------------------------------------------------------------------------- the divergence
 
 
+def assert_divergence(fitted, Q, t):
+    """Against central differences of the score, of steps of 1e-5 and 1e-6, of which one must agree.
+
+    Third derivatives of the score are 1 / t^2, and its rounding is 1e-13 / t. Where the farthest
+    neighbour of a foot changes within a step the derivative jumps, hardly ever in both.
+    """
+    errors = []
+    for step in (1e-5, 1e-6):
+        expected = 0.0
+        for j, e in enumerate(step * np.eye(Q.shape[1])):
+            ahead, behind = (fitted.grad_log_density(Q + side * e, t) for side in (1, -1))
+            expected = expected + (ahead - behind)[:, j] / (2 * step)
+        errors.append(np.abs(fitted.laplacian_log_density(Q, t) - expected))
+    assert np.all(t**2 * np.minimum(*errors) < 2e-6)
+
+
 @every_push
 @pytest.mark.parametrize("degree", [1, 2, 3])
 @pytest.mark.parametrize("t", [0.02, 0.3])
 def test_divergence_is_that_of_the_field(degree, push, t):
-    """Against central differences of the score, with places where offsets fade.
-
-    Of step 1e-5: third derivatives of the score are 1 / t^2, and its rounding is 1e-13 / t. Where the
-    farthest neighbour of a foot changes within a step the derivative jumps a little.
-    """
+    """With places where offsets fade."""
     X = noisy_ellipse(60)
     manifold = LocalPolynomialManifold(1, degree=degree, n_neighbors=16)
     fitted = model(push, manifold).fit(X)
-    rng = np.random.RandomState(1)
-    Q = noisy_ellipse(30, 2) * rng.uniform(0.7, 1.3, (30, 1))
+    Q = noisy_ellipse(20, 2) * np.random.RandomState(1).uniform(0.7, 1.3, (20, 1))
     distances = fitted.manifold_.distance(Q) / fitted.kernel_.fading
-    assert np.sum((distances > 0.5) & (distances < 1)) > 5
-    step = 1e-5
-    expected = sum(
-        (
-            fitted.grad_log_density(Q + step * e, t)[:, j]
-            - fitted.grad_log_density(Q - step * e, t)[:, j]
-        )
-        / (2 * step)
-        for j, e in enumerate(np.eye(2))
-    )
-    assert_close_but_for_kinks(t**2 * fitted.laplacian_log_density(Q, t), t**2 * expected)
+    assert np.sum((distances > 0.5) & (distances < 1)) > 3
+    assert_divergence(fitted, Q, t)
 
 
-def assert_close_but_for_kinks(found, expected):
-    error = np.abs(found - expected)
-    assert np.sum(error > 1e-6) <= 1
-    assert error.max() < 1e-3
-
-
-def test_divergence_on_a_learned_surface():
+@every_push
+def test_divergence_on_a_learned_surface(push):
     """Of dimension two in R^5, with noise that leaves the surface in every direction."""
     rng = np.random.RandomState(0)
-    X = rng.normal(size=(250, 3))
+    X = rng.normal(size=(150, 3))
     X = X / np.linalg.norm(X, axis=1, keepdims=True) @ np.linalg.qr(rng.normal(size=(5, 3)))[0].T
     X += 0.02 * rng.normal(size=X.shape)
-    for push in ("translated", "level-set"):
-        fitted = model(push, LocalPolynomialManifold(2), metric="euclidean").fit(X)
-        Q, step, t = X[:15] + 0.05 * rng.normal(size=(15, 5)), 1e-5, 0.05
-        columns = [
-            fitted.grad_log_density(Q + step * e, t) - fitted.grad_log_density(Q - step * e, t)
-            for e in np.eye(5)
-        ]
-        expected = sum(column[:, j] for j, column in enumerate(columns)) / (2 * step)
-        assert_close_but_for_kinks(t**2 * fitted.laplacian_log_density(Q, t), t**2 * expected)
+    fitted = model(push, LocalPolynomialManifold(2)).fit(X)
+    assert_divergence(fitted, X[:8] + 0.05 * rng.normal(size=(8, 5)), 0.05)
 
 
 # ------------------------------------------------------------------------------------------ the law
