@@ -339,9 +339,9 @@ def _on_level_set(
     target: _Place,
 ) -> _Derivative:
     """Return the derivative of Pi(z) + r n_m from those of z, which has a stretch of one, and of r."""
-    ratio_, normal = ratio[..., None, None], there[..., None]
-    image = (1 - ratio_) * target.image + ratio_ * normal @ (normal.mT @ target.image)
-    carried = ratio_ * (moved.left - normal @ (normal.mT @ moved.left))
+    spread, normal = ratio[..., None, None], there[..., None]
+    image = (1 - spread) * target.image + spread * normal @ (normal.mT @ target.image)
+    carried = spread * (moved.left - normal @ (normal.mT @ moved.left))
     carried = carried + image @ (target.tangent.mT @ moved.left)
     turned = farther[:, None] - ratio[..., None] * there
     left = torch.cat([image, normal, carried], dim=-1)

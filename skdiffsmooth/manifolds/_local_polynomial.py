@@ -109,8 +109,15 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
     `check_idempotent` tells, and more neighbours help. The tangent is that of the last polynomial;
     x - project(x) is orthogonal to it.
 
+    `projection_factors` is the exact derivative of that projection, by the implicit function theorem.
+    It is not symmetric: feet move along the manifold, whose tangents are not those of the polynomials
+    that make it. Where the last neighbour of a foot changes the derivative jumps, since the width
+    follows another row; the projection does not, but for a weight of 1e-8. It jumps where a query
+    changes from one of several feet to another, as at the medial axis.
+
     A projection costs n_iterations times O(K (K + P^2) r + tree), with K neighbours, P coefficients
-    and r the dimension of the affine hull of X. It is computed in double precision where the device
+    and r the dimension of the affine hull of X; its derivative O(K k^2 q^2) more, q the smaller of K
+    and r, about as much as one iteration or two. It is computed in double precision where the device
     has that.
 
     References
