@@ -192,6 +192,21 @@ class Own:
         return torch.stack([-foot[:, 1], foot[:, 0]], dim=1)[:, :, None]
 
 
+class Slanted(Own):
+    """An ellipse along rays from its centre: no nearest points, so no symmetric derivative."""
+
+    axes = torch.tensor([1.2, 1.0], dtype=torch.float64)
+
+    def project(self, X):
+        X = torch.as_tensor(X)
+        return X / torch.linalg.vector_norm(X / self.axes, dim=1, keepdim=True)
+
+    def tangent(self, X):
+        normal = self.project(X) / self.axes**2
+        along = torch.stack([-normal[:, 1], normal[:, 0]], dim=1)
+        return (along / torch.linalg.vector_norm(along, dim=1, keepdim=True))[:, :, None]
+
+
 class Unknown(Own):
     """Its reach is not known."""
 
@@ -208,6 +223,14 @@ class Constant(Own):
 
     def project(self, X):
         return super().project(torch.as_tensor(X).detach())
+
+
+class Nearest(Own):
+    """The nearest of many rows: constant but for jumps, and so are its difference quotients."""
+
+    def project(self, X):
+        rows = torch.from_numpy(torch_rows(4000))
+        return rows[torch.cdist(torch.as_tensor(X), rows).argmin(1)]
 
 
 class Linearised(Own):
@@ -236,6 +259,12 @@ def test_what_is_written_in_torch_is_differentiated(push):
     )
 
 
+@every_push
+def test_a_projection_in_torch_need_not_be_to_the_nearest_point(push):
+    X = noisy_ellipse(20)
+    assert_divergence(model(push, Slanted()).fit(X), 0.9 * noisy_ellipse(10, 1), 0.1)
+
+
 def test_a_reach_that_is_not_known_is_estimated():
     fitted = model(manifold=Unknown()).fit(torch_rows(60))
     assert fitted.kernel_.fading == pytest.approx(0.5, abs=0.01)
@@ -244,8 +273,8 @@ def test_a_reach_that_is_not_known_is_estimated():
 
 @pytest.mark.parametrize(
     "manifold",
-    [OutOfTorch(), Constant(), Linearised(), PointCloud(torch_rows(99), 1)],
-    ids=["numpy", "constant", "linearised", "cloud"],
+    [OutOfTorch(), Constant(), Nearest(), Linearised(), PointCloud(torch_rows(99), 1)],
+    ids=["numpy", "constant", "nearest", "linearised", "cloud"],
 )
 def test_without_a_derivative_there_are_samples_only(manifold):
     fitted = model(manifold=manifold).fit(torch_rows(20))

@@ -137,12 +137,35 @@ class Ellipsoid:
         return self.project(x), whole @ self.tangent(x) / length, self.tangent(x)
 
 
+@dataclass(frozen=True)
+class Sheared:
+    """An ellipse in space, of codimension two, along planes that are not normal to it."""
+
+    ellipse: Ellipsoid
+    shear: torch.Tensor
+    dimension: int = 1
+
+    def project(self, x):
+        foot = self.ellipse.project(x[:, :2] + x[:, 2:] * self.shear)
+        return torch.cat([foot, torch.zeros_like(x[:, 2:])], dim=1)
+
+    def tangent(self, x):
+        return self.projection_factors(x)[2]
+
+    def projection_factors(self, x):
+        _, image, flat = self.ellipse.projection_factors(x[:, :2] + x[:, 2:] * self.shear)
+        across = torch.cat([flat, self.shear @ flat[:, None]], dim=1)
+        size = across.norm(dim=1, keepdim=True)
+        return self.project(x), torch.nn.functional.pad(image * size, (0, 0, 0, 1)), across / size
+
+
 MANIFOLDS = {
     "circle": (2, Circle(0.8)),
     "sphere": (3, Sphere(0.9, 2)),
     "circle in space": (3, CircleInSpace()),
     "slanted ellipse": (2, Ellipsoid(tensor([1.0, 0.7]))),
     "slanted ellipsoid": (3, Ellipsoid(tensor([1.1, 0.9, 0.7]))),
+    "sheared ellipse": (3, Sheared(Ellipsoid(tensor([1.0, 0.7])), tensor([0.5, -0.3]))),
 }
 
 
@@ -253,7 +276,7 @@ def test_offsets_fade_within_the_reach(name, manifold, v):
     dimension, manifold = MANIFOLDS[manifold]
     posterior, nodes, queries = problem(dimension)
     foot = manifold.project(queries)
-    normal = foot / foot.norm(dim=1, keepdim=True)
+    normal = foot / foot.norm(dim=1, keepdim=True)  # along the fibres, too
     queries = foot - 0.5 * tensor([0.3, 0.6, 0.8, 1.2])[:, None] * normal
     assert_matches_twin(name, posterior, manifold, nodes, queries, v, reach=0.5)
     field = FIELDS[name](posterior, manifold, nodes, None, 0.5)
@@ -364,10 +387,12 @@ def test_the_level_set_field_goes_through_a_hypersurface(distance, v, manifold):
     torch.testing.assert_close(divergence, (sides[0][1] + sides[1][1]) / 2, rtol=1e-3, atol=1e-3)
 
 
-def test_on_a_manifold_of_codimension_two_the_divergence_is_that_of_one_side():
+@pytest.mark.parametrize("name", ["turned", "sheared"])
+def test_on_a_manifold_of_codimension_two_the_divergence_is_that_of_one_side(name):
     """At the place itself, and 1e-5 from it along the normal that stands in for all of them."""
     rng = np.random.RandomState(3)
     manifold = Turned(CircleInSpace(), tensor(np.linalg.qr(rng.standard_normal((3, 3)))[0]))
+    manifold = manifold if name == "turned" else MANIFOLDS["sheared ellipse"][1]
     posterior, nodes, queries = problem(3)
     foot = manifold.project(queries)
     normal = _some_normal(manifold.tangent(foot))
