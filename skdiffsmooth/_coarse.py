@@ -38,10 +38,9 @@ from .manifolds import (
     AffineSubspace,
     LocalPolynomialManifold,
     Manifold,
-    SmoothManifold,
     estimate_reach,
 )
-from .manifolds._base import project_with_derivative, tiles
+from .manifolds._base import has_derivative, projection_factors, tiles
 from .manifolds._dimension import check_n_components
 from .scores import SmoothedScore
 
@@ -536,10 +535,9 @@ class CoarseScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
         """Return projections, tangents T and the derivative dP T, in coordinates of the hull."""
         basis = self.hull_.basis
         lifted = self.hull_.lift(x)
-        if isinstance(self.manifold_, SmoothManifold):
-            foot, tangent, derivative = project_with_derivative(self.manifold_, lifted)
-            tangent = basis.T @ tangent
-            return _Slope(self.hull_.split(foot)[0], tangent, tangent @ derivative)
+        if has_derivative(self.manifold_):
+            foot, image, tangent = projection_factors(self.manifold_, lifted)
+            return _Slope(self.hull_.split(foot)[0], basis.T @ tangent, basis.T @ image)
         tangent = basis.T @ self.manifold_.tangent(lifted)
         return _Slope(self._project(x), tangent, self._difference_quotients(x, tangent))
 

@@ -42,9 +42,10 @@ from .solvers import Adaptive, ODESolver
 __all__ = ["BaseScoreDiffusion"]
 
 _NO_DERIVATIVE = (
-    "the projection on this manifold has no derivative, so the law that is sampled has no "
-    "density that could be computed. Use a manifold with projection_derivative, such as "
-    "skdiffsmooth.manifolds.Curve, or sample only."
+    "the projection on this manifold has no derivative, or none that torch's forward mode can follow: a "
+    "PointCloud's is constant but for jumps. The law that is sampled then has no density that could be "
+    "computed. Use a manifold with projection_derivative or projection_factors, such as Curve or "
+    "LocalPolynomialManifold of skdiffsmooth.manifolds, write its project in torch, or sample only."
 )
 
 # Width of the background, in bandwidths; docs/defaults.md has the evidence.

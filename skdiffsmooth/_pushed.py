@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,8 +28,8 @@ from ._nodes import NodeRule, default_n_nodes
 from ._points import slices
 from ._posterior import Denoiser, Nodes, Posterior
 from .kernels import FrozenKernel, LinearShape
-from .manifolds import Manifold, SmoothManifold
-from .manifolds._base import project_with_derivative
+from .manifolds import Manifold
+from .manifolds._base import has_derivative, projection_factors
 
 __all__ = [
     "PUSHES",
@@ -54,14 +54,22 @@ class _Derivative(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """The projections of places (..., r), with T and T G of their derivatives T G T^T.
+    """The projections of places (..., r), with A and T of their derivatives A T^T.
 
-    `tangent` and `scaled` have shape (..., r, k), or (..., r, 0) where they were not asked for.
+    `image` and `tangent` have shape (..., r, k), or (..., r, 0) where they were not asked for.
     """
 
     foot: torch.Tensor
+    image: torch.Tensor
     tangent: torch.Tensor
-    scaled: torch.Tensor
+
+    def outward(self, direction: torch.Tensor) -> torch.Tensor:
+        """Return (I - A T^T)^T u: how the part of x - foot along u (..., r) changes with x.
+
+        Nearest points move orthogonally to x - foot, so for them it is u; others need not.
+        """
+        along = self.tangent @ (self.image.mT @ direction[..., None])
+        return direction - along[..., 0]
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,7 @@ class _PushedScore(ABC):
     posterior : Denoiser
         The data.
     manifold : Manifold
-        In the coordinates of the data; a smooth one, if divergences are asked for.
+        In the coordinates of the data; one with a derivative, if divergences are asked for.
     nodes : Nodes
         Quadrature rule for the offsets, of mean zero.
     exclude : torch.Tensor of shape (n,), optional
@@ -87,7 +95,7 @@ class _PushedScore(ABC):
     """
 
     posterior: Denoiser
-    manifold: SmoothManifold
+    manifold: Manifold
     nodes: Nodes
     exclude: torch.Tensor | None = None
     reach: float | None = None
@@ -192,22 +200,22 @@ class _PushedScore(ABC):
         y = x[:, None] + share[:, None, None] * shift
         if not with_derivative:
             return y, None
-        tangent, scaled = here.tangent[:, None], here.scaled[:, None]
-        left = there.scaled @ (there.tangent.mT @ scaled) - scaled
+        image = here.image[:, None]
+        left = there.image @ (there.tangent.mT @ image) - image
         left = share[:, None, None, None] * left
-        right = tangent.expand_as(left)
+        right = here.tangent[:, None].expand_as(left)
         if self.reach is not None:
             # The share changes with the distance from the manifold.
             left = torch.cat([left, shift[..., None]], dim=-1)
-            across = slope[:, None, :, None].expand_as(shift[..., None])
+            across = here.outward(slope)[:, None, :, None].expand_as(shift[..., None])
             right = torch.cat([right, across], dim=-1)
         return y, _Derivative(y.new_ones(1, 1), left, right)
 
     def _share_within_reach(self, normal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the share of the offsets at queries this far from their feet, and its gradient.
+        """Return the share of the offsets at queries this far from their feet, and its slope.
 
-        One up to half of the reach and zero beyond it, by a cubic between. Where the foot is not
-        unique the offsets would jump.
+        It is one up to half of the reach and zero beyond it, by a cubic between, with a slope in
+        x - foot. Where the foot is not unique the offsets would jump.
         """
         if self.reach is None:
             return normal.new_ones(len(normal)), torch.zeros_like(normal)
@@ -226,10 +234,9 @@ class _PushedScore(ABC):
         if not with_derivative:
             nothing = z.new_empty(*z.shape, 0)
             return _Place(self.manifold.project(flat).view_as(z), nothing, nothing)
-        foot, tangent, derivative = project_with_derivative(self.manifold, flat)
+        foot, *factors = projection_factors(self.manifold, flat)
         shape = *z.shape, self.manifold.dimension
-        scaled = tangent @ derivative
-        return _Place(foot.view_as(z), tangent.reshape(shape), scaled.reshape(shape))
+        return _Place(foot.view_as(z), *(factor.reshape(shape) for factor in factors))
 
     def _queries_at_once(self, rank: int) -> int:
         """Count queries whose places and derivatives take half of the memory; tiles take the other."""
@@ -250,7 +257,7 @@ class TranslatedScore(_PushedScore):
     posterior : Denoiser
         The data.
     manifold : Manifold
-        In the coordinates of the data; a smooth one, if divergences are asked for.
+        In the coordinates of the data; one with a derivative, if divergences are asked for.
     nodes : Nodes
         Quadrature rule for the offsets, of mean zero.
     exclude : torch.Tensor of shape (n,), optional
@@ -262,9 +269,9 @@ class TranslatedScore(_PushedScore):
 
     Notes
     -----
-    dy/dx = I + (T_m G_m T_m^T - I) T G T^T, with T_m, G_m those of p + xi_m: of rank k beside the
+    dy/dx = I + (A_m T_m^T - I) A T^T, with A_m, T_m those of p + xi_m: of rank k beside the
     identity. Where a share c of the offsets is left, y = x + c (Pi(p + xi_m) - p), that term is c
-    times as large and (Pi(p + xi_m) - p) grad c^T is added.
+    times as large and (Pi(p + xi_m) - p) (dc/dx)^T is added.
 
     Without fading the field jumps where the projection does (the medial axis: a circle's centre), and
     its divergence grows as one over the distance from there: single log-densities that start beside
@@ -291,7 +298,7 @@ class LevelSetScore(_PushedScore):
     posterior : Denoiser
         The data.
     manifold : Manifold
-        In the coordinates of the data; a smooth one, if divergences are asked for.
+        In the coordinates of the data; one with a derivative, if divergences are asked for.
     nodes : Nodes
         Quadrature rule for the offsets, of mean zero.
     exclude : torch.Tensor of shape (n,), optional
@@ -311,12 +318,13 @@ class LevelSetScore(_PushedScore):
     Towards the medial axis z_m may come to the manifold again: keep the offsets well below the reach
     (on the unit circle a scale of 0.3 kept the mass to 1e-3, 0.45 to 1e-2, 0.6 not at all).
 
-    With rho = |z_m - Pi(z_m)|, a = r / rho and n the unit vector from Pi(x) to x,
-    dy/dx = (a I + (1 - a) T_m G_m T_m^T - a n_m n_m^T) dz_m/dx + n_m n^T, with T_m, G_m those of
-    z_m. On the manifold n is one of its normals, n_m is N_m n / |N_m n| and a is 1 / |N_m n|, with
-    N_m the projector on the normals at Pi(z_m): the limits of the above along n. A hypersurface has
-    one normal but for its sign, which cancels. Otherwise the derivative depends on the side from
-    which one comes, and this is one side's.
+    With rho = |z_m - Pi(z_m)|, a = r / rho, P the derivative of Pi at x, P_m that at z_m, and n the
+    unit vector from Pi(x) to x,
+    dy/dx = (P_m + a (I - n_m n_m^T) (I - P_m)) dz_m/dx + n_m n^T (I - P).
+    Where projections are nearest points n^T P = 0. On the manifold n is one of the directions with
+    P n = 0, its normals, n_m is N_m n / |N_m n| and a is 1 / |N_m n|, with N_m = I - P_m: the limits of
+    the above along n. A hypersurface has one normal but for its sign, which cancels. Otherwise the
+    derivative depends on the side from which one comes, and this is one side's.
     """
 
     def _push(
@@ -333,35 +341,30 @@ class LevelSetScore(_PushedScore):
         # A direction is lost in rounding, of eps / r; its limit is wrong by about r.
         close = distance <= math.sqrt(torch.finfo(x.dtype).eps) * x.abs().amax(1)
         here = torch.where(close[:, None], _some_normal(place.tangent), here)
-        carried = here[:, None] - _along(target.tangent, here[:, None])
-        carried, share = _unit(carried)
+        moves = target.image @ (target.tangent.mT @ here[:, None, :, None])
+        carried, share = _unit(here[:, None] - moves[..., 0])
         there = torch.where(close[:, None, None], carried, there)
         ratio = _divide(distance[:, None], distance_there)
         ratio = torch.where(close[:, None], _divide(torch.ones_like(share), share), ratio)
-        return y, _on_level_set(derivative, here, there, ratio, target)
+        return y, _on_level_set(derivative, place.outward(here), there, ratio, target)
 
 
 def _on_level_set(
     moved: _Derivative,
-    here: torch.Tensor,
+    farther: torch.Tensor,
     there: torch.Tensor,
     ratio: torch.Tensor,
     target: _Place,
 ) -> _Derivative:
-    """Return the derivative of Pi(z) + r n_m from that of z, which has a stretch of one."""
-    rest = 1 - ratio[..., None, None]
-    tangent, scaled = target.tangent, rest * target.scaled
-    normal = there[..., None]
-    carried = ratio[..., None, None] * (moved.left - normal @ (normal.mT @ moved.left))
-    carried = carried + scaled @ (tangent.mT @ moved.left)
-    turned = here[:, None] - ratio[..., None] * there
-    left = torch.cat([scaled, normal, carried], dim=-1)
-    return _Derivative(ratio, left, torch.cat([tangent, turned[..., None], moved.right], dim=-1))
-
-
-def _along(tangent: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
-    """Return the parts of vectors (..., r) along frames (..., r, k)."""
-    return (tangent @ (tangent.mT @ vectors[..., None]))[..., 0]
+    """Return the derivative of Pi(z) + r n_m from those of z, which has a stretch of one, and of r."""
+    spread, normal = ratio[..., None, None], there[..., None]
+    image = (1 - spread) * target.image + spread * normal @ (normal.mT @ target.image)
+    carried = spread * (moved.left - normal @ (normal.mT @ moved.left))
+    carried = carried + image @ (target.tangent.mT @ moved.left)
+    turned = farther[:, None] - ratio[..., None] * there
+    left = torch.cat([image, normal, carried], dim=-1)
+    right = torch.cat([target.tangent, turned[..., None], moved.right], dim=-1)
+    return _Derivative(ratio, left, right)
 
 
 def _some_normal(tangent: torch.Tensor) -> torch.Tensor:
@@ -369,7 +372,7 @@ def _some_normal(tangent: torch.Tensor) -> torch.Tensor:
     # Of all axes the one that sticks out most.
     axis = tangent.square().sum(2).argmin(1)
     normal = torch.nn.functional.one_hot(axis, tangent.shape[1]).to(tangent.dtype)
-    return _unit(normal - _along(tangent, normal))[0]
+    return _unit(normal - (tangent @ (tangent.mT @ normal[..., None]))[..., 0])[0]
 
 
 def _unit(vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -417,10 +420,13 @@ class ManifoldShape:
         In the coordinates of the data.
     push : {"translated", "level-set"}
         What along the manifold means.
+    reach : float or None
+        Distance from which `fading_out` follows; None: offsets do not fade.
     """
 
     manifold: Manifold
     push: str
+    reach: float | None
 
     @property
     def rank(self) -> int:
@@ -440,7 +446,7 @@ class ManifoldShape:
     def freeze(self, scales: np.ndarray, rule: NodeRule) -> FrozenPush:
         """Return the smoothing that has one scale and one set of nodes in each noise level."""
         offsets = FrozenKernel(LinearShape(np.eye(self.manifold.n_features)), scales, rule)
-        return FrozenPush(self.manifold, self.push, offsets)
+        return FrozenPush(self.manifold, self.push, offsets, fading_out(self.manifold, self.reach))
 
 
 @dataclass(frozen=True)
@@ -455,16 +461,19 @@ class FrozenPush:
         What along the manifold means.
     offsets : FrozenKernel
         Before they are pushed.
+    fading : float or None
+        Where they have faded out, see `fading_out`.
     """
 
     manifold: Manifold
     push: str
     offsets: FrozenKernel
+    fading: float | None
 
     @property
     def has_divergence(self) -> bool:
         """Tell whether the projection has a derivative, and the law therefore a density."""
-        return hasattr(self.manifold, "projection_derivative") or not self.offsets.scales.any()
+        return has_derivative(self.manifold) or not self.offsets.scales.any()
 
     @property
     def n_nodes(self) -> int:
@@ -493,14 +502,12 @@ class FrozenPush:
         offsets, weights = self.nodes(level)
         reach = float(np.linalg.norm(offsets, axis=1).max())
         nodes = Nodes(backend.tensor(offsets), backend.tensor(weights), reach)
-        # Sampling asks for no derivatives, and log-densities only where there are some.
-        manifold = cast(SmoothManifold, self.manifold)
-        hull = getattr(manifold, "affine_hull", None)
+        hull = getattr(self.manifold, "affine_hull", None)
         span = None if hull is None else backend.tensor(hull.basis)
-        return PUSHES[self.push](posterior, manifold, nodes, exclude, fading_out(manifold), span)
+        return PUSHES[self.push](posterior, self.manifold, nodes, exclude, self.fading, span)
 
 
-def fading_out(manifold: Manifold) -> float | None:
+def fading_out(manifold: Manifold, reach: float | None) -> float | None:
     """Return the distance at which offsets have faded out, in the manifold's own span.
 
     Noise in c normal directions has a share of one in root c of its length along the one towards
@@ -510,17 +517,19 @@ def fading_out(manifold: Manifold) -> float | None:
     ----------
     manifold : Manifold
         In the coordinates of the data.
+    reach : float or None
+        Distance up to which projections are unique, in units of the data.
 
     Returns
     -------
     float or None
         In units of the data; None where nothing fades.
     """
-    if manifold.reach is None:
+    if reach is None:
         return None
     hull = getattr(manifold, "affine_hull", None)
     dimension = manifold.n_features if hull is None else hull.dimension
-    return manifold.reach * math.sqrt(max(dimension - manifold.dimension, 1))
+    return reach * math.sqrt(max(dimension - manifold.dimension, 1))
 
 
 def distance_in_span(manifold: Manifold, x: torch.Tensor) -> torch.Tensor:

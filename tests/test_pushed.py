@@ -26,6 +26,10 @@ FIELDS = {"translated": TranslatedScore, "level-set": LevelSetScore}
 # ------------------------------------------------------------------------------------- stand-ins
 
 
+def tensor(array):
+    return torch.tensor(np.asarray(array), dtype=torch.float64)
+
+
 @dataclass(frozen=True)
 class Sphere:
     """A sphere about the origin of R^r: a circle in two dimensions."""
@@ -110,18 +114,62 @@ class Turned:
         return self.manifold.projection_derivative(x @ self.turn.T)
 
 
+@dataclass(frozen=True)
+class Ellipsoid:
+    """x to the ellipsoid on the ray from its centre: no nearest points, so no symmetric derivative."""
+
+    axes: torch.Tensor
+
+    @property
+    def dimension(self):
+        return len(self.axes) - 1
+
+    def project(self, x):
+        return x / torch.linalg.vector_norm(x / self.axes, dim=-1, keepdim=True)
+
+    def tangent(self, x):
+        return Sphere().tangent(x)
+
+    def projection_factors(self, x):
+        length = torch.linalg.vector_norm(x / self.axes, dim=-1)[:, None, None]
+        slope = (x / self.axes**2)[:, None]
+        whole = torch.eye(x.shape[1], dtype=x.dtype) - x[:, :, None] @ slope / length**2
+        return self.project(x), whole @ self.tangent(x) / length, self.tangent(x)
+
+
+@dataclass(frozen=True)
+class Sheared:
+    """An ellipse in space, of codimension two, along planes that are not normal to it."""
+
+    ellipse: Ellipsoid
+    shear: torch.Tensor
+    dimension: int = 1
+
+    def project(self, x):
+        foot = self.ellipse.project(x[:, :2] + x[:, 2:] * self.shear)
+        return torch.cat([foot, torch.zeros_like(x[:, 2:])], dim=1)
+
+    def tangent(self, x):
+        return self.projection_factors(x)[2]
+
+    def projection_factors(self, x):
+        _, image, flat = self.ellipse.projection_factors(x[:, :2] + x[:, 2:] * self.shear)
+        across = torch.cat([flat, self.shear @ flat[:, None]], dim=1)
+        size = across.norm(dim=1, keepdim=True)
+        return self.project(x), torch.nn.functional.pad(image * size, (0, 0, 0, 1)), across / size
+
+
 MANIFOLDS = {
     "circle": (2, Circle(0.8)),
     "sphere": (3, Sphere(0.9, 2)),
     "circle in space": (3, CircleInSpace()),
+    "slanted ellipse": (2, Ellipsoid(tensor([1.0, 0.7]))),
+    "slanted ellipsoid": (3, Ellipsoid(tensor([1.1, 0.9, 0.7]))),
+    "sheared ellipse": (3, Sheared(Ellipsoid(tensor([1.0, 0.7])), tensor([0.5, -0.3]))),
 }
 
 
 # -------------------------------------------------------------------------------------- problems
-
-
-def tensor(array):
-    return torch.tensor(np.asarray(array), dtype=torch.float64)
 
 
 def nodes_of(offsets, weights=None):
@@ -228,7 +276,7 @@ def test_offsets_fade_within_the_reach(name, manifold, v):
     dimension, manifold = MANIFOLDS[manifold]
     posterior, nodes, queries = problem(dimension)
     foot = manifold.project(queries)
-    normal = foot / foot.norm(dim=1, keepdim=True)
+    normal = foot / foot.norm(dim=1, keepdim=True)  # along the fibres, too
     queries = foot - 0.5 * tensor([0.3, 0.6, 0.8, 1.2])[:, None] * normal
     assert_matches_twin(name, posterior, manifold, nodes, queries, v, reach=0.5)
     field = FIELDS[name](posterior, manifold, nodes, None, 0.5)
@@ -320,27 +368,31 @@ def test_everything_turns_with_a_rotation(name):
     torch.testing.assert_close(found[1], divergence, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("manifold", ["circle", "slanted ellipse"])
 @pytest.mark.parametrize("v", [1.0, 1e-2, 1e-4])
 @pytest.mark.parametrize("distance", [0.0, 1e-16, 1e-12, 1e-9, 1e-7])
-def test_the_level_set_field_goes_through_a_hypersurface(distance, v):
+def test_the_level_set_field_goes_through_a_hypersurface(distance, v, manifold):
     """On the circle, and closer to it than a normal can be told, the field is that of nearby.
 
     Second derivatives of the field are 1 / v^2 and more: between places 1e-5 apart, on either side,
     a function of the place itself varies by as much, and is met halfway.
     """
     posterior, nodes, _ = problem(2)
-    field = LevelSetScore(posterior, Circle(), nodes)
-    outward = tensor([[0.6, 0.8], [-0.8, 0.6], [0.0, -1.0]])
+    _, manifold = MANIFOLDS[manifold]
+    field = LevelSetScore(posterior, manifold, nodes)
+    outward = manifold.project(tensor([[0.6, 0.8], [-0.8, 0.6], [0.0, -1.0]]))
     score, divergence = field.with_divergence((1 + distance) * outward, v)
     sides = [field.with_divergence((1 + gap) * outward, v) for gap in (1e-5, -1e-5)]
     torch.testing.assert_close(score, (sides[0][0] + sides[1][0]) / 2, rtol=1e-4, atol=1e-4 / v)
     torch.testing.assert_close(divergence, (sides[0][1] + sides[1][1]) / 2, rtol=1e-3, atol=1e-3)
 
 
-def test_on_a_manifold_of_codimension_two_the_divergence_is_that_of_one_side():
+@pytest.mark.parametrize("name", ["turned", "sheared"])
+def test_on_a_manifold_of_codimension_two_the_divergence_is_that_of_one_side(name):
     """At the place itself, and 1e-5 from it along the normal that stands in for all of them."""
     rng = np.random.RandomState(3)
     manifold = Turned(CircleInSpace(), tensor(np.linalg.qr(rng.standard_normal((3, 3)))[0]))
+    manifold = manifold if name == "turned" else MANIFOLDS["sheared ellipse"][1]
     posterior, nodes, queries = problem(3)
     foot = manifold.project(queries)
     normal = _some_normal(manifold.tangent(foot))

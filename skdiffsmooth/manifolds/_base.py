@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,16 +15,19 @@ from .._validation import check_real_array
 
 __all__ = [
     "Constants",
+    "DifferentiableManifoldBase",
     "Manifold",
     "ManifoldBase",
     "SmoothManifold",
     "SmoothManifoldBase",
     "across_border",
     "check_idempotent",
+    "has_derivative",
     "in_double",
     "orthonormal_columns",
     "polar",
     "project_with_derivative",
+    "projection_factors",
     "tiles",
 ]
 
@@ -69,7 +72,7 @@ class Manifold(Protocol):
 
 @runtime_checkable
 class SmoothManifold(Manifold, Protocol):
-    """A manifold whose projection has a derivative."""
+    """A manifold whose projection has a symmetric derivative, as the nearest point's is."""
 
     def projection_derivative(self, X: Any) -> Any:
         """Return G with d project / dX = T G T^T, T = tangent(X); symmetric, shape (n, k, k)."""
@@ -172,7 +175,41 @@ class ManifoldBase(ABC):
         return torch.linalg.vector_norm(x - self._project(x), dim=1)
 
 
-class SmoothManifoldBase(ManifoldBase):
+class DifferentiableManifoldBase(ManifoldBase):
+    """The methods of a manifold whose projection has a derivative, symmetric or not."""
+
+    @abstractmethod
+    def _projection_factors(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]: ...
+
+    def projection_factors(self, X: Any) -> tuple[Any, Any, Any]:
+        """Return `project` and its derivative, which is of rank k, as a product of two factors.
+
+        This is what log-densities along a manifold need of it.
+
+        Parameters
+        ----------
+        X : array-like or torch.Tensor of shape (n, d)
+            Points.
+
+        Returns
+        -------
+        foot : ndarray or torch.Tensor of shape (n, d)
+            The projections.
+        image : ndarray or torch.Tensor of shape (n, d, k)
+            Matrices A with d foot / dX = A T^T; along them projections move.
+        tangent : ndarray or torch.Tensor of shape (n, d, k)
+            T, orthonormal columns, those of `tangent`: where X moves orthogonally to them its projection
+            stays. Read-only where all tangent spaces are one.
+
+        Raises
+        ------
+        ValueError
+            As `project`.
+        """
+        return across_border(self._projection_factors, X, self.n_features)
+
+
+class SmoothManifoldBase(DifferentiableManifoldBase):
     """The methods of a smooth manifold, from what a subclass does to tensors."""
 
     @abstractmethod
@@ -230,6 +267,10 @@ class SmoothManifoldBase(ManifoldBase):
     def _project_with_derivative(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return self._project(x), self._tangent(x), self._projection_derivative(x)
 
+    def _projection_factors(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        foot, tangent, derivative = self._project_with_derivative(x)
+        return foot, tangent @ derivative, tangent
+
 
 def project_with_derivative(manifold: SmoothManifold, X: Any) -> tuple[Any, Any, Any]:
     """Return projections, tangents and derivatives, at once where the manifold can.
@@ -251,6 +292,35 @@ def project_with_derivative(manifold: SmoothManifold, X: Any) -> tuple[Any, Any,
     if at_once is not None:
         return at_once(X)
     return manifold.project(X), manifold.tangent(X), manifold.projection_derivative(X)
+
+
+def has_derivative(manifold: Manifold) -> bool:
+    """Tell whether a manifold answers `projection_factors`, by itself or by its derivative."""
+    return hasattr(manifold, "projection_factors") or hasattr(manifold, "projection_derivative")
+
+
+def projection_factors(manifold: Manifold, X: Any) -> tuple[Any, Any, Any]:
+    """Return projections and the factors A, T of their derivatives A T^T.
+
+    Parameters
+    ----------
+    manifold : Manifold
+        One that `has_derivative`.
+    X : array-like or torch.Tensor of shape (n, d)
+        Points.
+
+    Returns
+    -------
+    foot : ndarray or torch.Tensor of shape (n, d)
+    image : ndarray or torch.Tensor of shape (n, d, k)
+    tangent : ndarray or torch.Tensor of shape (n, d, k)
+        Orthonormal columns.
+    """
+    own = getattr(manifold, "projection_factors", None)
+    if own is not None:
+        return own(X)
+    foot, tangent, derivative = project_with_derivative(cast(SmoothManifold, manifold), X)
+    return foot, tangent @ derivative, tangent
 
 
 class Constants:

@@ -9,7 +9,6 @@ that is perpendicular to x - p (Alexa & Adamson 2004), by iteration.
 
 from __future__ import annotations
 
-import itertools
 import math
 import warnings
 from typing import Any, NamedTuple
@@ -27,9 +26,11 @@ from .._validation import (
     check_sample_weight,
     merge_duplicates,
 )
-from ._base import Constants, ManifoldBase, in_double, tiles
+from ._base import Constants, DifferentiableManifoldBase, in_double, tiles
 from ._dimension import check_n_components
+from ._monomials import derivatives, monomials
 from ._neighbors import NearestPoints
+from ._turning_surface import image_of_derivative
 
 __all__ = ["LocalPolynomialManifold"]
 
@@ -49,14 +50,14 @@ RELAXATIONS = 0.2, 2.0
 
 
 class _Place(NamedTuple):
-    """Where projections are, the derivative of their surface, and whether its degree is lower."""
+    """Where projections are, the derivative of their surface, and its degree."""
 
     points: torch.Tensor
     jacobian: torch.Tensor
-    lowered: torch.Tensor
+    degrees: torch.Tensor
 
 
-class LocalPolynomialManifold(ManifoldBase, BaseEstimator):
+class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
     """A manifold learned from rows near it, by moving least squares.
 
     Parameters
@@ -108,8 +109,15 @@ class LocalPolynomialManifold(ManifoldBase, BaseEstimator):
     `check_idempotent` tells, and more neighbours help. The tangent is that of the last polynomial;
     x - project(x) is orthogonal to it.
 
+    `projection_factors` is the exact derivative of that projection, by the implicit function theorem.
+    It is not symmetric: feet move along the manifold, whose tangents are not those of the polynomials
+    that make it. Where the last neighbour of a foot changes the derivative jumps, since the width
+    follows another row; the projection does not, but for a weight of 1e-8. It jumps where a query
+    changes from one of several feet to another, as at the medial axis.
+
     A projection costs n_iterations times O(K (K + P^2) r + tree), with K neighbours, P coefficients
-    and r the dimension of the affine hull of X. It is computed in double precision where the device
+    and r the dimension of the affine hull of X; its derivative O(K k^2 q^2) more, q the smaller of K
+    and r, about as much as one iteration or two. It is computed in double precision where the device
     has that.
 
     References
@@ -196,7 +204,7 @@ class LocalPolynomialManifold(ManifoldBase, BaseEstimator):
         self._nearest = NearestPoints(coordinates, memory_limit)
         self._hull = hull
         self._constants = Constants(hull.center, hull.basis, coordinates, weights)
-        self._derivatives = Constants(_derivative(n_components, degree))
+        self._derivatives = Constants(derivatives(n_components, degree))
         return self
 
     def _check_neighbors(self, n_points: int, n_terms: int) -> int:
@@ -239,18 +247,45 @@ class LocalPolynomialManifold(ManifoldBase, BaseEstimator):
         return self._hull
 
     def _project(self, x: torch.Tensor) -> torch.Tensor:
-        center, basis, *_ = self._constants.like(in_double(x))
-        return torch.addmm(center, self._place(x).points, basis.T).to(x.dtype)
+        z = self._coordinates(x)
+        center, basis, *_ = self._constants.like(z)
+        return torch.addmm(center, self._place(z).points, basis.T).to(x.dtype)
 
     def _tangent(self, x: torch.Tensor) -> torch.Tensor:
-        _, basis, *_ = self._constants.like(in_double(x))
-        return (basis @ torch.linalg.qr(self._place(x).jacobian)[0]).to(x.dtype)
+        z = self._coordinates(x)
+        _, basis, *_ = self._constants.like(z)
+        return (basis @ torch.linalg.qr(self._place(z).jacobian)[0]).to(x.dtype)
 
-    def _place(self, x: torch.Tensor) -> _Place:
-        """Find the places of queries, tile by tile, and warn where a degree was lowered."""
+    def _projection_factors(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        z = self._coordinates(x)
+        center, basis, *_ = self._constants.like(z)
+        place = self._place(z)
+        r, k, n_neighbors = z.shape[1], self.n_components_, self.n_neighbors_
+        tangent = torch.linalg.qr(place.jacobian)[0]
+        image = torch.zeros_like(tangent)
+        bytes_per_row = 8 * r * (k + 1) * (3 * n_neighbors * k + (3 * k + 1) * r)
+        for degree in range(1, self._degree + 1):
+            n_terms = math.comb(k + degree, degree)
+            matrices = self._derivatives.like(z)[0][:, :n_terms, :n_terms]
+            (fitted,) = torch.nonzero(place.degrees == degree, as_tuple=True)
+            for tile in tiles(len(fitted), bytes_per_row, self._memory_limit):
+                at = fitted[tile]
+                p = place.points[at]
+                rows, root, width = self._neighborhood(p)
+                left = (z[at] - p) / width
+                image[at] = image_of_derivative(rows, root, left, tangent[at], degree, matrices)
+        foot = torch.addmm(center, place.points, basis.T)
+        return foot.to(x.dtype), (basis @ image).to(x.dtype), (basis @ tangent).to(x.dtype)
+
+    def _coordinates(self, x: torch.Tensor) -> torch.Tensor:
+        """Return hull coordinates, in double precision."""
         x = in_double(x)
-        center, basis, coordinates, _ = self._constants.like(x)
-        z = (x - center) @ basis
+        center, basis, *_ = self._constants.like(x)
+        return (x - center) @ basis
+
+    def _place(self, z: torch.Tensor) -> _Place:
+        """Find the places of queries, tile by tile, and warn where a degree was lowered."""
+        coordinates = self._constants.like(z)[2]
         n_terms = math.comb(self.n_components_ + self._degree, self._degree)
         r, n_derivatives = coordinates.shape[1], self.n_components_ + 1
         bytes_per_row = 8 * (4 * self.n_neighbors_ * (r + n_terms) + n_derivatives * n_terms * r)
@@ -259,14 +294,14 @@ class LocalPolynomialManifold(ManifoldBase, BaseEstimator):
             for tile in tiles(len(z), bytes_per_row, self._memory_limit)
         ]
         place = _Place(*(torch.cat(parts) for parts in zip(*places, strict=True)))
-        n_lowered = int(place.lowered.sum())
+        n_lowered = int((place.degrees < self._degree).sum())
         if n_lowered:
             warnings.warn(
-                f"the neighbours of {n_lowered} of {len(x)} projections do not determine "
+                f"the neighbours of {n_lowered} of {len(z)} projections do not determine "
                 f"polynomials of degree={self._degree}; ones of lower degree were used. Raise "
                 "n_neighbors, or lower degree or n_components.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
         return place
 
@@ -278,12 +313,12 @@ class LocalPolynomialManifold(ManifoldBase, BaseEstimator):
         place = _Place(
             p.clone(),
             z.new_zeros(*z.shape, self.n_components_),
-            torch.zeros(len(z), dtype=torch.bool, device=z.device),
+            torch.full((len(z),), self._degree, device=z.device),
         )
         moving = torch.arange(len(z), device=z.device)
         relaxation, before = z.new_ones(len(z), 1), torch.zeros_like(z)
         for _ in range(self._n_iterations):
-            coefficients, width, place.lowered[moving] = self._surface(p)
+            coefficients, width, place.degrees[moving] = self._surface(p)
             step, place.jacobian[moving] = self._nearest_on(coefficients, z[moving] - p)
             place.points[moving] = p + step
             # Irons & Tuck's secant of the last two steps: planes turn as they move, so that plain
@@ -309,24 +344,39 @@ class LocalPolynomialManifold(ManifoldBase, BaseEstimator):
             Of x - p as a polynomial in s.
         width : torch.Tensor of shape (n,)
             The unit of s.
-        lowered : torch.Tensor of shape (n,)
-            Whether a lower degree was fitted.
+        degrees : torch.Tensor of shape (n,)
+            That were fitted.
         """
-        _, _, coordinates, weights = self._constants.like(p)
-        distances, neighbors = self._nearest.query(p, self.n_neighbors_)
-        # A little wider than the neighbourhood: if all neighbours are equally far, all count.
-        width = distances[:, -1:] * (1 + 1e-3)
-        theta = weights[neighbors] * (1 - (distances / width) ** 2) ** 3
-        root = (theta / theta.sum(dim=1, keepdim=True)).sqrt()[:, :, None]
-        rows = (coordinates[neighbors] - p[:, None]) / width[:, :, None]
+        rows, root, width = self._neighborhood(p)
+        root = root[:, :, None]
         mean = (root**2 * rows).sum(dim=1, keepdim=True)
         axes = torch.linalg.svd(root * (rows - mean), full_matrices=False)[2][
             :, : self.n_components_
         ]
         # The plane of principal axes: what least squares of degree 1 over them would find.
         plane = torch.cat([mean - mean @ axes.mT @ axes, axes], dim=1)
-        coefficients, lowered = self._fit(root * rows, rows @ axes.mT, root, plane, self._degree)
-        return width[:, :, None] * coefficients, width[:, 0], lowered
+        coefficients, degrees = self._fit(root * rows, rows @ axes.mT, root, plane, self._degree)
+        return width[:, :, None] * coefficients, width[:, 0], degrees
+
+    def _neighborhood(self, p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Find the rows around places p.
+
+        Returns
+        -------
+        rows : torch.Tensor of shape (n, K, r)
+            Their places less p, nearest first, in units of the width.
+        root : torch.Tensor of shape (n, K)
+            Roots of their weights, which sum to one.
+        width : torch.Tensor of shape (n, 1)
+            The unit.
+        """
+        _, _, coordinates, weights = self._constants.like(p)
+        distances, neighbors = self._nearest.query(p, self.n_neighbors_)
+        # A little wider than the neighbourhood: if all neighbours are equally far, all count.
+        width = distances[:, -1:] * (1 + 1e-3)
+        theta = weights[neighbors] * (1 - (distances / width) ** 2) ** 3
+        root = (theta / theta.sum(dim=1, keepdim=True)).sqrt()
+        return (coordinates[neighbors] - p[:, None]) / width[:, :, None], root, width
 
     def _fit(
         self,
@@ -336,19 +386,20 @@ class LocalPolynomialManifold(ManifoldBase, BaseEstimator):
         plane: torch.Tensor,
         degree: int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return coefficients of at most this degree, and where they are of a lower one."""
+        """Return coefficients of at most this degree, and the degrees that they are of."""
+        degrees = torch.full((len(s),), degree, device=s.device)
         if degree == 1:
-            return plane, torch.zeros(len(s), dtype=torch.bool, device=s.device)
-        orthogonal, triangle = torch.linalg.qr(root * _monomials(s, degree))
+            return plane, degrees
+        orthogonal, triangle = torch.linalg.qr(root * monomials(s, degree))
         coefficients = torch.linalg.solve_triangular(triangle, orthogonal.mT @ targets, upper=True)
         sizes = torch.diagonal(triangle, dim1=1, dim2=2).abs()
         dependent = sizes.amin(dim=1) < INDEPENDENT * sizes.amax(dim=1)
         if dependent.any():
             targets, s, root, plane = (part[dependent] for part in (targets, s, root, plane))
-            lower, _ = self._fit(targets, s, root, plane, degree - 1)
+            lower, degrees[dependent] = self._fit(targets, s, root, plane, degree - 1)
             coefficients[dependent] = 0
             coefficients[dependent, : lower.shape[1]] = lower
-        return coefficients, dependent
+        return coefficients, degrees
 
     def _nearest_on(
         self, coefficients: torch.Tensor, target: torch.Tensor
@@ -359,7 +410,7 @@ class LocalPolynomialManifold(ManifoldBase, BaseEstimator):
         second = torch.einsum("jab,lbc->jlac", derivative, derivative)
         s = target.new_zeros(len(target), self.n_components_)
         for _ in range(NEWTON_STEPS):
-            powers = _monomials(s, self._degree)
+            powers = monomials(s, self._degree)
             left = target - torch.einsum("na,nar->nr", powers, coefficients)
             jacobian = torch.einsum("na,njar->nrj", powers, first)
             metric = jacobian.mT @ jacobian
@@ -373,34 +424,8 @@ class LocalPolynomialManifold(ManifoldBase, BaseEstimator):
             s = s + (directions @ (directions.mT @ gradient / curvatures))[:, :, 0]
             # Not out of the neighbourhood, where the polynomial knows nothing.
             s = s / torch.linalg.vector_norm(s, dim=1, keepdim=True).clamp_min(1)
-        powers = _monomials(s, self._degree)
+        powers = monomials(s, self._degree)
         return (
             torch.einsum("na,nar->nr", powers, coefficients),
             torch.einsum("na,njar->nrj", powers, first),
         )
-
-
-def _terms(n_variables: int, degree: int) -> list[tuple[int, ...]]:
-    """Return the variables of each monomial, lower degrees first: (), (0,), (1,), (0, 0), ..."""
-    choose = itertools.combinations_with_replacement
-    return [term for d in range(degree + 1) for term in choose(range(n_variables), d)]
-
-
-def _monomials(s: torch.Tensor, degree: int) -> torch.Tensor:
-    """Return all monomials of variables s along the last dimension, shape (..., P)."""
-    values: dict[tuple[int, ...], torch.Tensor] = {(): torch.ones_like(s[..., 0])}
-    for term in _terms(s.shape[-1], degree)[1:]:
-        values[term] = values[term[:-1]] * s[..., term[-1]]
-    return torch.stack(list(values.values()), dim=-1)
-
-
-def _derivative(n_variables: int, degree: int) -> np.ndarray:
-    """Return the matrices, one a variable, that take coefficients to those of the derivative."""
-    terms = _terms(n_variables, degree)
-    matrices = np.zeros((n_variables, len(terms), len(terms)))
-    for column, term in enumerate(terms):
-        for variable in set(term):
-            remaining = list(term)
-            remaining.remove(variable)
-            matrices[variable, terms.index(tuple(remaining)), column] = term.count(variable)
-    return matrices

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from .._hull import AffineHull
-from ._base import Constants, Manifold, SmoothManifold, project_with_derivative
+from ._base import Constants, Manifold, has_derivative, projection_factors
 
-__all__ = ["SmoothWithin", "Within", "within"]
+__all__ = ["DifferentiableWithin", "Within", "within"]
 
 
 class Within:
@@ -100,27 +98,11 @@ class Within:
         return center + x @ basis.T
 
 
-class SmoothWithin(Within):
+class DifferentiableWithin(Within):
     """The same of a manifold whose projection has a derivative."""
 
-    manifold: SmoothManifold
-
-    def projection_derivative(self, x: torch.Tensor) -> Any:
-        """Return the derivative of the projection in the coordinates of the tangent, shape (n, k, k).
-
-        Parameters
-        ----------
-        x : torch.Tensor of shape (n, r)
-            Coordinates.
-
-        Returns
-        -------
-        torch.Tensor of shape (n, k, k)
-        """
-        return self.manifold.projection_derivative(self._lift(x))
-
-    def project_with_derivative(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return projections, tangents and derivatives of the projection at once.
+    def projection_factors(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return projections and the factors A, T of their derivatives A T^T.
 
         Parameters
         ----------
@@ -130,12 +112,12 @@ class SmoothWithin(Within):
         Returns
         -------
         foot : torch.Tensor of shape (n, r)
+        image : torch.Tensor of shape (n, r, k)
         tangent : torch.Tensor of shape (n, r, k)
-        derivative : torch.Tensor of shape (n, k, k)
         """
         center, basis = self._constants.like(x)
-        foot, tangent, derivative = project_with_derivative(self.manifold, self._lift(x))
-        return (foot - center) @ basis, basis.T @ tangent, derivative
+        foot, image, tangent = projection_factors(self.manifold, self._lift(x))
+        return (foot - center) @ basis, basis.T @ image, basis.T @ tangent
 
 
 def within(manifold: Manifold, hull: AffineHull) -> Manifold:
@@ -151,10 +133,9 @@ def within(manifold: Manifold, hull: AffineHull) -> Manifold:
     Returns
     -------
     Manifold
-        Smooth, if it was.
+        With a derivative, if it had one.
     """
     own = getattr(manifold, "within", None)
     if own is not None:
         return own(hull)
-    is_smooth = hasattr(manifold, "projection_derivative")
-    return (SmoothWithin if is_smooth else Within)(manifold, hull)
+    return (DifferentiableWithin if has_derivative(manifold) else Within)(manifold, hull)
