@@ -13,10 +13,10 @@ import warnings
 
 import numpy as np
 from _common import full_requested, header, row
-from _problems import circle
 from sklearn.exceptions import ConvergenceWarning
 
 from skdiffsmooth import NeuralScoreDiffusion, SmoothedScoreDiffusion
+from skdiffsmooth.datasets import make_circle
 
 LOWEST, HIGHEST = np.sqrt(1e-3), np.sqrt(5)
 SIGMAS = np.concatenate([np.arange(0, 0.3, 0.01), np.arange(0.3, 1.21, 0.05)])
@@ -30,7 +30,7 @@ class Family:
     """The smoothed scores at every sigma, where noised training points fall."""
 
     def __init__(self, n_rows=600):
-        points = circle(12)
+        points = make_circle(12, spacing="even")
         rng = np.random.RandomState(0)
         self.noised = [
             points[np.arange(n_rows) % 12] + np.sqrt(v) * rng.normal(size=(n_rows, 2))
@@ -83,7 +83,7 @@ def staged(n_frequencies, stages, seed=0):
         model.set_params(max_iter=stage - done, n_iter_no_change=stage)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(circle(12))
+            model.fit(make_circle(12, spacing="even"))
         done = stage
         yield stage, model
 
