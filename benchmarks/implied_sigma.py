@@ -26,11 +26,16 @@ MORE_STAGES = (*STAGES, 3000, 6000)
 FIGURE = pathlib.Path(__file__).parent.parent / "docs" / "images" / "implied_sigma.png"
 
 
+def circle(n):
+    """Return evenly spaced points of the unit circle."""
+    return make_circle(n, spacing="even")
+
+
 class Family:
     """The smoothed scores at every sigma, where noised training points fall."""
 
     def __init__(self, n_rows=600):
-        points = make_circle(12, spacing="even")
+        points = circle(12)
         rng = np.random.RandomState(0)
         self.noised = [
             points[np.arange(n_rows) % 12] + np.sqrt(v) * rng.normal(size=(n_rows, 2))
@@ -83,7 +88,7 @@ def staged(n_frequencies, stages, seed=0):
         model.set_params(max_iter=stage - done, n_iter_no_change=stage)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(make_circle(12, spacing="even"))
+            model.fit(circle(12))
         done = stage
         yield stage, model
 

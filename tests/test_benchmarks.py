@@ -23,8 +23,7 @@ for name in sorted(local):
 
 def test_every_benchmark_finds_what_it_imports():
     names = sorted(path.name for path in BENCHMARKS.glob("*.py"))
-    done = subprocess.run(
-        [sys.executable, "-c", IMPORT_ALL, *names], cwd=BENCHMARKS, capture_output=True, text=True
-    )
+    command = [sys.executable, "-c", IMPORT_ALL, *names]
+    done = subprocess.run(command, check=False, cwd=BENCHMARKS, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.split()) == len(names)
