@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +33,12 @@ def default_n_nodes(dimension: int) -> int:
         and the second moments can only be matched from 2 k nodes on.
     """
     return 2 ** math.ceil(math.log2(max(64, 4 * dimension)))
+
+
+@functools.lru_cache(maxsize=8)
+def _scrambled(dimension: int, seed: int) -> qmc.Sobol:
+    """Return a sequence at its start, to be copied: scrambling takes longer than a level's block."""
+    return qmc.Sobol(dimension, scramble=True, rng=np.random.default_rng(seed))
 
 
 def gaussian_nodes(dimension: int, n_nodes: int, level: int, seed: int) -> np.ndarray:
@@ -65,7 +73,7 @@ def gaussian_nodes(dimension: int, n_nodes: int, level: int, seed: int) -> np.nd
         return np.zeros((n_nodes, 0))
     # Only blocks of a power of two are nets; the first points of one are the next best thing.
     block = 2 ** math.ceil(math.log2(half))
-    sequence = qmc.Sobol(dimension, scramble=True, rng=np.random.default_rng(seed))
+    sequence = copy.deepcopy(_scrambled(dimension, seed))
     if level:
         sequence.fast_forward(level * block)
     # Half a unit of the sequence's resolution keeps the quantile of zero out.
