@@ -206,9 +206,9 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
     what `estimate_reach` finds at up to 1000 rows. A manifold without derivative, that has no
     log-densities to be wrong, has no such limit, as in the paper's experiments.
 
-    A LocalPolynomialManifold has waves of its own where rows are noisy and neighbours few. Its law is
-    then short of some mass (with twelve neighbours on a wave of 150 rows, whose noise is a third of
-    their spacing, 0.013 where the wave itself has 0.007 at the same steps): more neighbours help.
+    A LocalPolynomialManifold has waves of its own where rows are noisy and neighbours few, and its feet
+    jump where it bends most. With sigma below 0.6 of where offsets fade the mass stays within 1e-2 of one
+    (docs/manifolds.md); beyond, where `fit` warns, single log-densities may be wrong by nats.
 
     A learned kernel costs what the isotropic one costs times the number of cells whose gates are open
     at a query, two or three; a known curved manifold one softmax over the points and one projection
@@ -371,7 +371,7 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         if scales.max() > _WIDEST_SCALE * fading:
             warnings.warn(
                 f"sigma={scales.max():.3g} is large against the manifold's reach {reach:.3g}: offsets "
-                "go around it, and log-densities may be off by per cents. Lower sigma to "
+                "go around it, and some log-densities may be off by nats. Lower sigma to "
                 f"{_WIDEST_SCALE * fading:.3g}.",
                 UserWarning,
                 stacklevel=4,
