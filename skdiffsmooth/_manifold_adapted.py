@@ -207,8 +207,8 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
     log-densities to be wrong, has no such limit, as in the paper's experiments.
 
     A LocalPolynomialManifold has waves of its own where rows are noisy and neighbours few, and its feet
-    jump where it bends most. With sigma below 0.6 of where offsets fade the mass stays within 1e-2 of one
-    (docs/manifolds.md); beyond, where `fit` warns, single log-densities may be wrong by nats.
+    jump where it bends most. With sigma below 0.6 of where offsets fade the mass stays within 1e-2 of
+    one (docs/manifolds.md); beyond, where `fit` warns, single log-densities may be wrong by nats.
 
     A learned kernel costs what the isotropic one costs times the number of cells whose gates are open
     at a query, two or three; a known curved manifold one softmax over the points and one projection
