@@ -266,8 +266,7 @@ class BaseScoreDiffusion(FittedDiffusion):
             If X does not fit or `t` is not a positive number.
         """
         X = self._check_query(X)
-        scale = self.bandwidth_ if t is None else math.sqrt(check_real("t", t))
-        resolve_shards(self.shards).check_same("t", scale)
+        scale = self._noise_scale(t)
         queries, residual = self._split(X)
         schedule = self._schedule()
         found = schedule.at_scale(scale)(schedule.backend.tensor(queries), scale**2)
@@ -311,8 +310,7 @@ class BaseScoreDiffusion(FittedDiffusion):
         if not self.kernel_.has_divergence:
             raise ValueError(_NO_DERIVATIVE)
         self._embedding.check_laplacian(self.metric_)
-        scale = self.bandwidth_ if t is None else math.sqrt(check_real("t", t))
-        resolve_shards(self.shards).check_same("t", scale)
+        scale = self._noise_scale(t)
         queries, _ = self._split(X)
         schedule = self._schedule()
         x = schedule.backend.tensor(queries)
@@ -343,8 +341,7 @@ class BaseScoreDiffusion(FittedDiffusion):
             (learned tangents, known curved manifolds): its field is then no gradient.
         """
         X = self._check_query(X)
-        scale = self.bandwidth_ if t is None else math.sqrt(check_real("t", t))
-        resolve_shards(self.shards).check_same("t", scale)
+        scale = self._noise_scale(t)
         queries, residual = self._split(X)
         schedule = self._schedule()
         x = schedule.backend.tensor(queries)
@@ -456,10 +453,16 @@ class BaseScoreDiffusion(FittedDiffusion):
         """
         return self._of_influence(X, t)[1]
 
+    def _noise_scale(self, t: Any) -> float:
+        """Return the square root of a noise variance, or of the default, the same to all processes."""
+        scale = self.bandwidth_ if t is None else math.sqrt(check_real("t", t))
+        resolve_shards(self.shards).check_same("t", scale)
+        return scale
+
     def _of_influence(self, X: Any, t: float | None) -> tuple[np.ndarray, np.ndarray]:
         """Return effective sample sizes (n,), and variances (n, d) of the score's components."""
         X = self._check_query(X)
-        scale = self.bandwidth_ if t is None else math.sqrt(check_real("t", t))
+        scale = self._noise_scale(t)
         if self.shards is not None or self.base_ is not None:
             raise ValueError(
                 "effective_sample_size and score_variance count training rows, and need all of them in "

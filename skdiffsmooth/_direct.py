@@ -61,10 +61,14 @@ def direct_moments(
     # To skip points is to let data decide on shapes, for which a device would have to be waited.
     if points.are_grouped:
         kept = points.groups.kept_for(y, v, left_out, rows_at_once)
-        if _COST_OF_GATHERING * int(kept.count_nonzero()) > kept.numel():
+        n_kept = int(kept.count_nonzero())
+        if _COST_OF_GATHERING * n_kept > kept.numel():
             kept = None
-    if kept is not None:
-        rows_at_once = _queries_at_once(points, kept, rows_at_once, n_directions)
+        else:
+            # As many queries as have groups that take what matrices of all logits would.
+            gathered = n_kept * GROUP * (points.dimension + 4 + 2 * n_directions)
+            most = rows_at_once * len(points) * (1 + n_directions)
+            rows_at_once = max(1, len(y) * most // max(gathered, 1))
     for rows in slices(len(y), rows_at_once):
         unseen = None if left_out is None else left_out[rows]
         along = None if directions is None else directions[rows]
@@ -250,15 +254,6 @@ def _places(mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
     i, j, word = mask.view(torch.int64).nonzero(as_tuple=True)
     found, byte = mask.unflatten(2, (-1, 8))[i, j, word].nonzero(as_tuple=True)
     return i[found], j[found], 8 * word[found] + byte
-
-
-def _queries_at_once(
-    points: Points, kept: torch.Tensor, rows_at_once: int, n_directions: int
-) -> int:
-    """Count queries whose groups take what `rows_at_once` matrices of all logits take."""
-    gathered = int(kept.count_nonzero()) * GROUP * (points.dimension + 4 + 2 * n_directions)
-    most = rows_at_once * len(points) * (1 + n_directions)
-    return max(1, kept.shape[1] * most // max(gathered, 1))
 
 
 def _members(

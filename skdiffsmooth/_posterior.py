@@ -663,8 +663,12 @@ class Posterior:
     ) -> torch.Tensor:
         """Return moments of the (query, node) pairs of a mask, or of all, each its own softmax."""
         n_pairs = len(x) * len(nodes)
-        many = mask is None or _FEW_PAIRS * int(mask.count_nonzero()) > n_pairs
-        if self._points.are_grouped and len(nodes) > 1 and many:
+        # Asked last, and never of a device, which would have to be waited for.
+        if (
+            self._points.are_grouped
+            and len(nodes) > 1
+            and (mask is None or _FEW_PAIRS * int(mask.count_nonzero()) > n_pairs)
+        ):
             everything = moments_of_pairs(
                 self._points,
                 x,
