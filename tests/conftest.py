@@ -1,7 +1,14 @@
 """What all tests share."""
 
+import hypothesis
 import pytest
 import torch
+
+# The same examples in every run, so that a change is judged by what it changes; new ones are looked
+# for with `pytest -m hypothesis --hypothesis-profile=explore`.
+hypothesis.settings.register_profile("explore", deadline=None)
+hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("repeatable")
 
 
 @pytest.fixture(autouse=True, scope="module")

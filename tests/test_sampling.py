@@ -48,7 +48,9 @@ FITTED = {
     "mixture": GaussianMixture(2, random_state=0),
     "mixture, no seed": GaussianMixture(1),
     "bayesian mixture": BayesianGaussianMixture(n_components=2, random_state=0),
-    "transformed": TransformedDensity(KDESampler(), PowerTransformer()),
+    "transformed": TransformedDensity(
+        KDESampler(), make_pipeline(StandardScaler(), PowerTransformer())
+    ),
     "pipeline": make_pipeline(StandardScaler(), KDESampler(0.3)),
     "long pipeline": make_pipeline(
         StandardScaler(), "passthrough", None, PowerTransformer(), PCA(1), GaussianMixture()

@@ -474,6 +474,41 @@ def test_a_seed_determines_the_samples():
             model.sample(n_samples)
 
 
+def far_from_zero(n=60):
+    return np.random.RandomState(0).lognormal(size=(n, 2)) + [1000.0, 0.0]
+
+
+@pytest.mark.parametrize("after", [(), (PCA(),)])
+def test_a_transform_that_loses_digits_is_told(after):
+    # Of values near 1000 the likelihood's exponent is about -4: x^-4 differs from 0 by 1e-12.
+    model = TransformedDensity(KDESampler(0.3), make_pipeline(PowerTransformer(), *after))
+    with pytest.warns(UserWarning, match=r"loses digits: column 0 .* off by .*StandardScaler"):
+        model.fit(far_from_zero())
+    # The warning is true: a thousand draws are far fewer values.
+    draws = model.sample(1000, random_state=0)
+    assert len(np.unique(draws[:, 1])) == 1000
+    assert len(np.unique(draws[:, 0].round(9))) < 900
+
+
+@pytest.mark.parametrize(
+    "transformer",
+    [
+        make_pipeline(StandardScaler(), PowerTransformer()),
+        make_pipeline(StandardScaler(), PCA(1)),  # what it drops is drawn, not lost
+        quantile("normal"),
+        StandardScaler(),
+        None,
+    ],
+)
+@pytest.mark.parametrize("offset", [0.0, 1e9])
+def test_a_transform_that_keeps_digits_is_not(transformer, offset):
+    # 1e9 apart from zero the rows themselves have seven digits left; that is not the transform's.
+    X = far_from_zero() + offset
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        TransformedDensity(KDESampler(0.3), transformer).fit(X)
+
+
 def test_rows_outside_the_range_are_drawn_again_or_refused():
     # Squares: the inverse of a negative number is taken without complaint, and is wrong.
     square = FunctionTransformer(np.sqrt, np.square)
