@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.cluster import KMeans
 
 __all__ = ["Cells", "default_n_cells"]
 
@@ -108,6 +107,9 @@ class Cells:
             n_cells = default_n_cells(len(points), n_components)
         if n_neighbors is None:
             n_neighbors = _NEIGHBORS * (n_components + 1)
+        # Here and not above: loading it takes as long as the whole of this package.
+        from sklearn.cluster import KMeans
+
         start = _halves(points, weights, n_cells)
         found = KMeans(len(start), init=start, n_init=1).fit(points, sample_weight=weights)
         _, label = np.unique(found.labels_, return_inverse=True)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.model_selection import KFold
 
 from ._selection import (
     DEFAULT_FACTORS,
@@ -51,6 +50,9 @@ def folds_for_metrics(points: np.ndarray) -> Folds | None:
     if n_points > _FEW_ROWS_A_COLUMN * n_features:
         return None
     n_folds = min(_N_FOLDS, n_points)
+    # Here and not above: loading it takes half as long as the whole of this package.
+    from sklearn.model_selection import KFold
+
     # Distinct rows are sorted: folds of neighbours would leave whole regions out.
     return list(KFold(n_folds, shuffle=True, random_state=0).split(points))
 

@@ -11,7 +11,6 @@ import torch
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, clone
 from sklearn.frozen import FrozenEstimator
-from sklearn.mixture import BayesianGaussianMixture, GaussianMixture
 
 from ._backend import Backend
 from ._component_posterior import ComponentPosterior
@@ -31,7 +30,6 @@ _MOST_LEFT_OUT = 2000
 # Windows leave the bandwidth less to do than a KDE does: where to look, in units of the least of that.
 _NARROWEST = 0.02
 
-_MIXTURES = GaussianMixture, BayesianGaussianMixture
 _Weighted = list[tuple[float, Any]]
 
 
@@ -260,8 +258,11 @@ def resolve_base(base: Any) -> ManifoldParzen | _Weighted | None:
     ]
     weights = [check_real("the weight of a mixture in base", weight) for weight, _ in pairs]
     mixtures = [each.estimator if isinstance(each, FrozenEstimator) else each for _, each in pairs]
+    # Here and not above: loading it takes as long as the whole of this package.
+    from sklearn.mixture import BayesianGaussianMixture, GaussianMixture
+
     for mixture in mixtures:
-        if not isinstance(mixture, _MIXTURES):
+        if not isinstance(mixture, GaussianMixture | BayesianGaussianMixture):
             raise TypeError(
                 f"base={base!r} holds {mixture!r} of type {type(mixture).__name__}; expected 'points', "
                 "'parzen', a skdiffsmooth.bases.ManifoldParzen, a GaussianMixture or "

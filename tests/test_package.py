@@ -1,0 +1,56 @@
+"""The package itself: its names, which are imported on first use."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import skdiffsmooth
+
+FOLDER = pathlib.Path(skdiffsmooth.__file__).parent
+MODULES = {
+    path.stem
+    for path in FOLDER.iterdir()
+    if not path.name.startswith("_") and (path.suffix == ".py" or (path / "__init__.py").exists())
+}
+
+
+def run(code):
+    """Run in a process of its own, where nothing is imported yet."""
+    subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", code], check=True)
+
+
+def test_every_public_module_and_name_is_an_attribute():
+    assert len(MODULES) > 10
+    for name in MODULES | set(skdiffsmooth.__all__):
+        assert getattr(skdiffsmooth, name) is not None
+        assert name in dir(skdiffsmooth)
+
+
+def test_they_are_attributes_without_another_import():
+    names = ", ".join(f"skdiffsmooth.{name}" for name in sorted(MODULES))
+    run(f"import skdiffsmooth; {names}; from skdiffsmooth import *; KDESampler, sample")
+
+
+def test_a_name_that_is_not_there():
+    with pytest.raises(AttributeError, match="'skdiffsmooth' has no attribute 'KdeSampler'"):
+        skdiffsmooth.KdeSampler  # noqa: B018
+    assert not hasattr(skdiffsmooth, "numpy")
+
+
+def test_nobody_waits_for_what_is_not_used():
+    run("import skdiffsmooth, sys; assert not {'torch', 'sklearn', 'scipy'} & set(sys.modules)")
+    run(
+        "from skdiffsmooth import SmoothedScoreDiffusion; import sys;"
+        "slow = {'sklearn.cluster', 'sklearn.mixture', 'sklearn.model_selection'};"
+        "assert not slow & set(sys.modules), slow & set(sys.modules)"
+    )
+
+
+def test_a_fitted_model_is_unpickled_by_its_own_name():
+    run(
+        "import pickle, sys, numpy; from skdiffsmooth import KDESampler;"
+        "model = KDESampler(0.5).fit(numpy.eye(3)); text = pickle.dumps(model);"
+        "import skdiffsmooth; assert type(pickle.loads(text)) is skdiffsmooth.KDESampler"
+    )
