@@ -29,8 +29,9 @@ from ._backend import Backend
 from ._base import DensityEstimatorMixin
 from ._denoised import denoised_log_density
 from ._hull import AffineHull
+from ._moments import Nodes
 from ._nodes import NodeRule, default_n_nodes
-from ._posterior import Nodes, Posterior
+from ._posterior import Posterior
 from ._settings import resolve_n_nodes
 from ._terminal import draw_points
 from ._validation import check_choice, check_integer, check_real

@@ -27,8 +27,8 @@ import torch
 
 from ._backend import Backend
 from ._components import GaussianComponents
+from ._moments import Moments, Nodes, SingleMoments
 from ._points import exp_, log_weight_of_others, slices
-from ._posterior import Moments, Nodes, SingleMoments
 
 __all__ = ["ComponentPosterior"]
 

@@ -29,8 +29,9 @@ from scipy.special import expit
 
 from ._backend import Backend
 from ._metric import LinearMetric
+from ._moments import Moments, Nodes
 from ._points import slices
-from ._posterior import Moments, Nodes, Posterior
+from ._posterior import Posterior
 from ._selection import mixed
 from ._validation import check_real_array
 from .kernels import FrozenKernel

@@ -7,12 +7,16 @@ them in low precision finds the groups that hold those.
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from ._groups import GROUP, PairScores
+from ._moments import Nodes
 from ._points import Points, exp_, slices
+from ._shards import Pairs, Shards
 
-__all__ = ["direct_moments", "moments_of_pairs"]
+__all__ = ["average_over_few_points", "direct_moments", "moments_of_pairs"]
 
 # Gathering a member of a group costs about this many times a term of a dense sum.
 _COST_OF_GATHERING = 4
@@ -136,6 +140,64 @@ def moments_of_pairs(
             wanted = None if mask is None else mask[rows, nodes]
             found[rows, nodes] = _over_pairs(points, y, v, reach, pairs, wanted, unseen, elements)
     return found
+
+
+def average_over_few_points(
+    points: Points,
+    shards: Shards,
+    x: torch.Tensor,
+    v: float,
+    nodes: Nodes,
+    left_out: torch.Tensor | None,
+    *,
+    trace: bool,
+) -> torch.Tensor:
+    """Return moments of queries, averaged over the nodes, from exponentials of all pairs and points.
+
+    For points so few that these are no more numbers than the sums of all pairs would be.
+
+    Parameters
+    ----------
+    points : Points
+        The data.
+    shards : Shards
+        Where the other points are.
+    x : torch.Tensor of shape (B, r)
+        Queries.
+    v : float
+        Noise variance, at which exponents may be formed from products.
+    nodes : Nodes
+        Shifts of the queries.
+    left_out : torch.Tensor of shape (B,) or None
+        Index of the point that a query does not see.
+    trace : bool
+        Whether to compute the spread.
+
+    Returns
+    -------
+    torch.Tensor of shape (B, r + 2)
+        This process's part of mean, spread (zero where not asked for) and log-sum.
+    """
+    of_queries = points.products(x, v)
+    if left_out is not None:
+        of_queries.scatter_(1, left_out[:, None], -math.inf)
+    logits = of_queries[:, None] + (nodes.offsets / v) @ points.positions.T
+    top = logits.amax(2, keepdim=True)
+    factors = exp_(logits.sub_(top), points.negligible)
+    normalizer = factors.sum(2)
+    factors /= normalizer[..., None]
+    log_sums = normalizer.log() + top[..., 0] - nodes.half_squares(x) / v
+    if trace:
+        means = factors @ points.positions
+        squares = points.counted(points.positions).square().sum(1)
+        spread = factors @ squares - points.counted(means).square().sum(2)
+        pairs = Pairs(means.transpose(1, 2), spread, log_sums)
+        return shards.average(pairs, nodes.weights, trace=True)
+    shares, log_sums = shards.merge(log_sums)
+    weights = (nodes.weights * shares).expand_as(log_sums)
+    mean = (weights[:, None] @ factors)[:, 0] @ points.positions
+    log_density = (weights * log_sums).sum(1, keepdim=True)
+    return torch.cat([mean, torch.zeros_like(log_density), log_density], dim=1)
 
 
 def _over_pairs(

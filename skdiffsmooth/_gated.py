@@ -29,8 +29,9 @@ import torch
 from ._backend import Backend
 from ._cells import Cells
 from ._influence import Influence
+from ._moments import Denoiser, Nodes
 from ._nodes import NodeRule, default_n_nodes
-from ._posterior import Denoiser, Nodes, Posterior
+from ._posterior import Posterior
 
 __all__ = ["GatedKernel", "GatedScore", "GatedShape"]
 

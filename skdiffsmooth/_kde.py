@@ -13,7 +13,8 @@ from ._backend import Backend
 from ._base import DensityEstimatorMixin
 from ._conditional import draw_given, resolve_given_columns, resolve_given_values
 from ._mixture import RadialMixture
-from ._posterior import Nodes, Posterior
+from ._moments import Nodes
+from ._posterior import Posterior
 from ._radial import RADIAL_KERNELS, sample_offsets
 from ._terminal import draw_points
 from ._validation import check_choice, check_real, check_real_array

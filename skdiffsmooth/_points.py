@@ -51,8 +51,11 @@ class Points:
     ) -> None:
         self.shares = shares
         self.root_shares = None if shares is None else shares.sqrt()
+        self.n_given = len(positions)
         self.are_grouped = len(positions) > 4 * GROUP and positions.shape[1] > 0
-        self.are_grouped &= positions.device.type == "cpu"
+        # Decisions by numbers are taken on a CPU only: other devices would have to be waited for.
+        self.on_host = positions.device.type == "cpu"
+        self.are_grouped &= self.on_host
         missing = -len(positions) % GROUP if self.are_grouped else 0
         if missing:
             positions = torch.cat([positions, positions.new_zeros(missing, positions.shape[1])])
@@ -84,6 +87,11 @@ class Points:
     def dimension(self) -> int:
         """Number r of coordinates."""
         return self.positions.shape[1]
+
+    @property
+    def are_few(self) -> bool:
+        """Tell whether a number for each point is no more than one for each feature, about."""
+        return len(self) <= 2 * (self.dimension + 2)
 
     @cached_property
     def groups(self) -> Groups:

@@ -24,9 +24,10 @@ import torch
 
 from ._backend import Backend
 from ._influence import Influence
+from ._moments import Denoiser, Nodes
 from ._nodes import NodeRule, default_n_nodes
 from ._points import slices
-from ._posterior import Denoiser, Nodes, Posterior
+from ._posterior import Posterior
 from .kernels import FrozenKernel, LinearShape
 from .manifolds import Manifold
 from .manifolds._base import has_derivative, projection_factors

@@ -18,8 +18,8 @@ from scipy.special import betaincinv, chdtr
 
 from ._backend import Backend
 from ._hull import AffineHull
+from ._moments import Denoiser, Nodes
 from ._nodes import NodeRule, default_n_nodes
-from ._posterior import Denoiser, Nodes
 from ._validation import check_choice, check_real, check_real_array
 from .scores import ScoreField, SmoothedScore, Smoothing, TemperedScore
 

@@ -13,7 +13,8 @@ from ._component_posterior import ComponentPosterior
 from ._components import GaussianComponents
 from ._hierarchy import PointHierarchy
 from ._influence import Influence
-from ._posterior import Denoiser, Moments, Nodes, Posterior
+from ._moments import Denoiser, Moments, Nodes
+from ._posterior import Posterior
 from ._shards import ONE_PROCESS, Shards
 from .noise import NoiseLevels
 

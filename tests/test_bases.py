@@ -25,7 +25,8 @@ from skdiffsmooth._backend import Backend
 from skdiffsmooth._component_posterior import ComponentPosterior
 from skdiffsmooth._components import GaussianComponents
 from skdiffsmooth._hull import AffineHull
-from skdiffsmooth._posterior import Nodes, Posterior
+from skdiffsmooth._moments import Nodes
+from skdiffsmooth._posterior import Posterior
 from skdiffsmooth.bases import ManifoldParzen
 from skdiffsmooth.manifolds import Circle
 

@@ -19,7 +19,8 @@ from sklearn.exceptions import NotFittedError
 
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
 from skdiffsmooth._conditional import draw_given
-from skdiffsmooth._posterior import Nodes, Posterior
+from skdiffsmooth._moments import Nodes
+from skdiffsmooth._posterior import Posterior
 from skdiffsmooth.kernels import ProportionalScale
 
 # Coarse, for what holds at any resolution.

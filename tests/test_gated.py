@@ -16,8 +16,9 @@ from skdiffsmooth._cells import Cells, default_n_cells
 from skdiffsmooth._gated import GatedKernel, GatedScore
 from skdiffsmooth._hierarchy import PointHierarchy
 from skdiffsmooth._hull import AffineHull
+from skdiffsmooth._moments import Nodes
 from skdiffsmooth._nodes import NodeRule
-from skdiffsmooth._posterior import Nodes, Posterior
+from skdiffsmooth._posterior import Posterior
 from skdiffsmooth._terminal import EmpiricalTerminal
 from skdiffsmooth.kernels import FrozenKernel, LinearShape
 from skdiffsmooth.likelihood import flow_log_density

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from skdiffsmooth._moments import Nodes
 from skdiffsmooth._nodes import NodeRule, default_n_nodes, gaussian_nodes
-from skdiffsmooth._posterior import Nodes, Posterior
+from skdiffsmooth._posterior import Posterior
 from skdiffsmooth.kernels import FrozenKernel, LinearShape
 
 # Sobol sequences want powers of two; users may want any even number, and need not hear of it.

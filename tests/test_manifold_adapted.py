@@ -17,7 +17,8 @@ from scipy import stats
 from scipy.special import softmax
 
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
-from skdiffsmooth._posterior import Nodes, Posterior
+from skdiffsmooth._moments import Nodes
+from skdiffsmooth._posterior import Posterior
 from skdiffsmooth.manifolds import AffineSubspace, Manifold
 from skdiffsmooth.scores import SmoothedScore
 

@@ -23,9 +23,11 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from skdiffsmooth import _direct, _posterior
+from skdiffsmooth import _direct, _posterior, _tiles
+from skdiffsmooth._factorised import Factoriser
+from skdiffsmooth._moments import Nodes
 from skdiffsmooth._points import Points
-from skdiffsmooth._posterior import Nodes, Posterior
+from skdiffsmooth._posterior import Posterior
 from skdiffsmooth.scores import SmoothedScore
 
 DTYPES = {torch.float64: np.float64, torch.float32: np.float32}
@@ -220,9 +222,9 @@ def test_log_density(problem):
 def watched(monkeypatch):
     """Names of the ways that calls take, as a set that fills while they run."""
     taken = set()
-    factorise, node_table = Posterior._factorise, Posterior._node_table
+    factorise, node_table = Factoriser.products, Factoriser.table
     over_all, over_members = _direct._over_all_points, _direct._over_members
-    of_pairs, over_few = _posterior.moments_of_pairs, Posterior._over_few_points
+    of_pairs, over_few = _posterior.moments_of_pairs, _posterior.average_over_few_points
 
     def watch_table(self, *args):
         table = node_table(self, *args)
@@ -257,12 +259,12 @@ def watched(monkeypatch):
         taken.add("pairs")
         return of_pairs(*args)
 
-    monkeypatch.setattr(Posterior, "_node_table", watch_table)
-    monkeypatch.setattr(Posterior, "_factorise", watch_factorise)
+    monkeypatch.setattr(Factoriser, "table", watch_table)
+    monkeypatch.setattr(Factoriser, "products", watch_factorise)
     monkeypatch.setattr(_direct, "_over_all_points", watch_over_all)
     monkeypatch.setattr(_direct, "_over_members", watch_over_members)
     monkeypatch.setattr(_posterior, "moments_of_pairs", watch_of_pairs)
-    monkeypatch.setattr(Posterior, "_over_few_points", watch_few_points)
+    monkeypatch.setattr(_posterior, "average_over_few_points", watch_few_points)
     return taken
 
 
@@ -433,8 +435,8 @@ def test_queries_beyond_single_precision():
 def test_tiles_do_not_change_the_moments_of_a_crowd(v, monkeypatch):
     case = problem(3, 20, 200, 5, v=v, scale=0.5, leave_out=True)
     whole = case.moments(trace=True)
-    monkeypatch.setattr(_posterior, "_TILE", 300)
-    monkeypatch.setattr(_posterior, "_LARGEST_TILE", 1)
+    monkeypatch.setattr(_tiles, "_TILE", 300)
+    monkeypatch.setattr(_tiles, "_LARGEST_TILE", 1)
     in_tiles = case.moments(trace=True)
     for name in ("mean", "trace", "log_density"):
         found, expected = getattr(in_tiles, name), getattr(whole, name)
@@ -555,8 +557,8 @@ def test_covariance_of_close_points_far_from_the_origin(v, dimension):
 def test_tiles_do_not_change_covariances(v, monkeypatch):
     case = problem(3, 40, 200, v=v, leave_out=True)
     _, whole = along(case, 2)
-    monkeypatch.setattr(_posterior, "_TILE", 300)
-    monkeypatch.setattr(_posterior, "_LARGEST_TILE", 1)
+    monkeypatch.setattr(_tiles, "_TILE", 300)
+    monkeypatch.setattr(_tiles, "_LARGEST_TILE", 1)
     over_all, sizes = _direct._over_all_points, []
 
     def watch(points, y, *others):
@@ -683,12 +685,12 @@ def test_tiles_do_not_change_the_result(path, trace, monkeypatch):
         except ValueError:
             smallest *= 1.1
     calls = []
-    for name in ("_factorise", "_look_directly"):
-        monkeypatch.setattr(Posterior, name, counted(getattr(Posterior, name), calls))
-    for memory_limit, tile in [(smallest, _posterior._TILE), (16.0, 100), (smallest, 1)]:
+    for owner, name in ((Factoriser, "products"), (Posterior, "_look_directly")):
+        monkeypatch.setattr(owner, name, counted(getattr(owner, name), calls))
+    for memory_limit, tile in [(smallest, _tiles._TILE), (16.0, 100), (smallest, 1)]:
         calls.clear()
-        monkeypatch.setattr(_posterior, "_TILE", tile)
-        monkeypatch.setattr(_posterior, "_LARGEST_TILE", 1)
+        monkeypatch.setattr(_tiles, "_TILE", tile)
+        monkeypatch.setattr(_tiles, "_LARGEST_TILE", 1)
         in_tiles = case.moments(trace=trace, memory_limit=memory_limit)
         assert len(calls) > 5
         for name in ("mean", "log_density") + trace * ("trace",):
@@ -709,8 +711,8 @@ def test_log_density_in_tiles(monkeypatch):
     case = problem(0, 50, 30, leave_out=True)
     (queries,) = tensors(torch.float64, case.queries)
     whole = case.posterior().log_density(queries, 0.1, exclude=case.left_out)
-    monkeypatch.setattr(_posterior, "_TILE", 100)
-    monkeypatch.setattr(_posterior, "_LARGEST_TILE", 1)
+    monkeypatch.setattr(_tiles, "_TILE", 100)
+    monkeypatch.setattr(_tiles, "_LARGEST_TILE", 1)
     in_tiles = case.posterior().log_density(queries, 0.1, exclude=case.left_out)
     torch.testing.assert_close(in_tiles, whole, rtol=1e-12, atol=0)
 

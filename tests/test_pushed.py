@@ -12,8 +12,9 @@ import pytest
 import torch
 from scipy import stats
 
+from skdiffsmooth._moments import Nodes
 from skdiffsmooth._nodes import gaussian_nodes
-from skdiffsmooth._posterior import Nodes, Posterior
+from skdiffsmooth._posterior import Posterior
 from skdiffsmooth._pushed import LevelSetScore, TranslatedScore, _some_normal
 from skdiffsmooth.likelihood import flow_log_density
 from skdiffsmooth.manifolds import Circle as RealCircle

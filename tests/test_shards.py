@@ -24,7 +24,9 @@ from sklearn.base import clone
 from test_posterior import Problem, assert_matches_oracle, longest, problem, tensors
 
 from skdiffsmooth import ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
-from skdiffsmooth._posterior import Nodes, Posterior
+from skdiffsmooth._factorised import Factoriser
+from skdiffsmooth._moments import Nodes
+from skdiffsmooth._posterior import Posterior
 from skdiffsmooth._shards import Shards
 
 # Seconds after which processes that wait for one another are given up.
@@ -176,7 +178,7 @@ def test_merged_log_density():
 
 def test_tiles_are_those_of_the_largest_shard(monkeypatch):
     """One point beside 500, in tiles of a few rows: the threads must meet equally often."""
-    monkeypatch.setattr("skdiffsmooth._posterior._TILE", 3000)
+    monkeypatch.setattr("skdiffsmooth._tiles._TILE", 3000)
     case = problem(3, n_queries=40, n_points=501, n_nodes=6, v=0.3)
     assert_matches_oracle(ShardedProblem.of(case, 1), trace=True)
 
@@ -340,7 +342,7 @@ def work(rank, folder):
     patience = timedelta(seconds=TIMEOUT / 2)
     dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=2, timeout=patience)
     pairs_out = []
-    factorise = Posterior._factorise
+    factorise = Factoriser.products
 
     def watch(self, x, v, table, *args, **kwargs):
         found = factorise(self, x, v, table, *args, **kwargs)
@@ -350,7 +352,7 @@ def work(rank, folder):
         )
         return found
 
-    Posterior._factorise = watch
+    Factoriser.products = watch
     found = {}
     for name, scenario in (scenarios() | {"merged": merged()}).items():
         pairs_out.clear()
