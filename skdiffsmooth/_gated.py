@@ -19,7 +19,6 @@ no difference to the likelihood and keeps them closed where the noise is large, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple, cast
 
@@ -151,6 +150,15 @@ class _Gates(NamedTuple):
     center: torch.Tensor
 
 
+class _Asked(NamedTuple):
+    """What P cells say about queries whose gates to them are open: their own scores, and spreads."""
+
+    rows: torch.Tensor
+    cells: torch.Tensor
+    score: torch.Tensor
+    trace: torch.Tensor | None
+
+
 @dataclass(frozen=True)
 class GatedScore:
     """The empirical score, averaged along the tangents of the cells whose gates are open.
@@ -202,13 +210,9 @@ class GatedScore:
         torch.Tensor of shape (n, r)
         """
         gates = self._gates(x)
-        score = torch.zeros_like(x)
-        for k, rows in self._open(gates):
-            moments = self.posterior.moments(
-                x[rows], v, self.nodes[k], exclude=self._left_out(rows)
-            )
-            score[rows] += gates.shares[rows, k, None] * (moments.mean - x[rows]) / v
-        return score
+        asked = self._ask(x, v, gates, trace=False)
+        share = gates.shares[asked.rows, asked.cells]
+        return torch.zeros_like(x).index_add_(0, asked.rows, share[:, None] * asked.score)
 
     def with_divergence(self, x: torch.Tensor, v: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the blended score and its divergence.
@@ -226,21 +230,18 @@ class GatedScore:
         divergence : torch.Tensor of shape (n,)
         """
         gates = self._gates(x)
-        score, divergence = torch.zeros_like(x), x.new_zeros(len(x))
-        drift = torch.zeros_like(x)
-        for k, rows in self._open(gates):
-            left_out = self._left_out(rows)
-            moments = self.posterior.moments(
-                x[rows], v, self.nodes[k], trace=True, exclude=left_out
-            )
-            assert moments.trace is not None
-            share, own = gates.shares[rows, k], (moments.mean - x[rows]) / v
-            towards = gates.slopes[rows, k, None] * (self.means[k] - gates.center[rows])
-            score[rows] += share[:, None] * own
-            drift[rows] += towards
-            divergence[rows] += share * (moments.trace / v - x.shape[1]) / v
-            divergence[rows] += (towards * own).sum(1)
-        return score, divergence - (drift * score).sum(1)
+        asked = self._ask(x, v, gates, trace=True)
+        rows, cells, own = asked.rows, asked.cells, asked.score
+        share = gates.shares[rows, cells]
+        slope = gates.slopes[rows, cells, None] * (self.means[cells] - gates.center[rows])
+        assert asked.trace is not None
+        inner = share * (asked.trace / v - x.shape[1]) / v + (slope * own).sum(1)
+        # All sums over a query's cells at once: the score, how gates drift, and its divergence but
+        # for what these two make.
+        parts = torch.cat([share[:, None] * own, slope, inner[:, None]], dim=1)
+        sums = x.new_zeros(len(x), parts.shape[1]).index_add_(0, rows, parts)
+        score, drift, divergence = sums.tensor_split([x.shape[1], 2 * x.shape[1]], dim=1)
+        return score, divergence[:, 0] - (drift * score).sum(1)
 
     def influence(self, x: torch.Tensor, v: float) -> Influence:
         """Return the weights and pulls of the points, under cells that stay as they are.
@@ -259,12 +260,15 @@ class GatedScore:
         posterior, gates = cast(Posterior, self.posterior), self._gates(x)
         weights = x.new_zeros(len(x), len(posterior))
         pulls = x.new_zeros(len(x), len(posterior), x.shape[1])
-        for k, rows in self._open(gates):
-            places = x[rows, None] + self.nodes[k].offsets
-            own = posterior.influence(places, v, self.nodes[k].weights)
-            share = gates.shares[rows, k, None]
-            weights[rows] += share * own.weights
-            pulls[rows] += share[..., None] * own.pulls
+        rows, _, counts = self._open(gates)
+        for k, own in enumerate(rows.split(counts)):
+            if not len(own):
+                continue
+            places = x[own, None] + self.nodes[k].offsets
+            found = posterior.influence(places, v, self.nodes[k].weights)
+            share = gates.shares[own, k, None]
+            weights[own] += share * found.weights
+            pulls[own] += share[..., None] * found.pulls
         return Influence(weights, pulls)
 
     def rows(self, index: torch.Tensor) -> GatedScore:
@@ -291,15 +295,30 @@ class GatedScore:
         slopes = precision * torch.where(above > 0, shares, 0) / total
         return _Gates(above / total, slopes, center)
 
-    def _open(self, gates: _Gates) -> Iterator[tuple[int, torch.Tensor | slice]]:
-        """Go through the cells, with the rows for which each is to be asked."""
-        for k in range(len(self.nodes)):
-            if gates.shares.device.type != "cpu":
-                yield k, slice(None)
-                continue
-            (rows,) = gates.shares[:, k].nonzero(as_tuple=True)
-            if len(rows):
-                yield k, rows
+    def _ask(self, x: torch.Tensor, v: float, gates: _Gates, *, trace: bool) -> _Asked:
+        """Ask each cell about the queries for which its gate is open."""
+        rows, cells, counts = self._open(gates)
+        left_out = None if self.exclude is None else self.exclude[rows].split(counts)
+        found = [
+            self.posterior.moments(
+                own,
+                v,
+                self.nodes[k],
+                trace=trace,
+                exclude=None if left_out is None else left_out[k],
+            )
+            for k, own in enumerate(x[rows].split(counts))
+            if len(own)
+        ]
+        score = (torch.cat([moments.mean for moments in found]) - x[rows]) / v
+        traces = [moments.trace for moments in found if moments.trace is not None]
+        return _Asked(rows, cells, score, torch.cat(traces) if trace else None)
 
-    def _left_out(self, rows: torch.Tensor | slice) -> torch.Tensor | None:
-        return None if self.exclude is None else self.exclude[rows]
+    def _open(self, gates: _Gates) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
+        """Return pairs of a row and a cell to be asked, cell by cell, and how many each cell has."""
+        n, n_cells = gates.shares.shape
+        if gates.shares.device.type == "cpu":
+            cells, rows = gates.shares.T.nonzero(as_tuple=True)
+            return rows, cells, torch.bincount(cells, minlength=n_cells).tolist()
+        every = torch.arange(n * n_cells, device=gates.shares.device)
+        return every % n, every // n, [n] * n_cells

@@ -283,8 +283,10 @@ class Shards:
             This process's part of mean, spread and log-sum: the parts of all processes sum to them.
         """
         means, spread, log_sums = pairs
+        if self.alone:
+            return torch.column_stack([means @ weights, spread @ weights, log_sums @ weights])
         shares, merged = self.merge(log_sums)
-        if trace and not self.alone:
+        if trace:
             # Two passes, mean first: a difference of second moments and squared means would cancel.
             mean = self.reduce_(means * shares[:, None], "sum")
             spread = spread + (means - mean).square_().sum(1)

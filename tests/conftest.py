@@ -1,6 +1,9 @@
 """What all tests share."""
 
+import random
+
 import hypothesis
+import numpy as np
 import pytest
 import torch
 
@@ -9,6 +12,17 @@ import torch
 hypothesis.settings.register_profile("explore", deadline=None)
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True)
+def what_others_draw_without_a_seed():
+    """Other libraries draw from global states where a test gives them no seed: the same every time.
+
+    Nothing of ours does, which test_common.py checks.
+    """
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 (the state that is meant)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True, scope="module")
