@@ -48,6 +48,11 @@ def test_nobody_waits_for_what_is_not_used():
     )
 
 
+def test_types_are_shipped():
+    """Without the marker a user's type checker takes every name for Any."""
+    assert (FOLDER / "py.typed").exists()
+
+
 def test_a_fitted_model_is_unpickled_by_its_own_name():
     run(
         "import pickle, sys, numpy; from skdiffsmooth import KDESampler;"
