@@ -259,21 +259,19 @@ def _over_all_points(
         shift = 0.0
     if left_out is not None:
         logits.scatter_(1, left_out[:, None], -torch.inf)
-    top = logits.amax(1)
+    top, best = logits.max(1)
     factors = exp_(logits.sub_(top[:, None]), points.negligible)
     averages = factors @ points.features.T
     normalizer = averages[:, 0]
     moments = points.unit * averages[:, 1:] / normalizer[:, None]
-    moments[:, -1] *= points.unit
-    from_origin = points.counted(moments[:, :-1]).square().sum(1)
-    moments[:, -1] -= from_origin
-    if squares is not None:
-        # At such small noise the spread may be rounding beside |D|^2; it is measured from the
-        # query instead where that is nearer to the mean.
-        from_y = points.counted(moments[:, :-1] - y).square().sum(1)
-        counted = squares if points.shares is None else points.counted_squared_distances(y)
-        seen_from_y = (factors * counted).sum(1) / normalizer - from_y
-        moments[:, -1] = torch.where(from_y < from_origin, seen_from_y, moments[:, -1])
+    if squares is None:
+        moments[:, -1] *= points.unit
+        moments[:, -1] -= points.counted(moments[:, :-1]).square().sum(1)
+    else:
+        # At such small noise that is rounding; the spread is measured from the point that counts most.
+        origin = points.positions[best]
+        moments[:, -1] = (factors * points.counted_squared_distances(origin)).sum(1) / normalizer
+        moments[:, -1] -= points.counted(moments[:, :-1] - origin).square().sum(1)
     found = torch.column_stack([moments, normalizer.log() + top + shift])
     if directions is None:
         return found

@@ -287,8 +287,13 @@ class GatedScore:
 
     def _gates(self, x: torch.Tensor) -> _Gates:
         precision = self.width**-2
-        affine = self.log_masses - 0.5 * precision * self.means.square().sum(1)
-        shares = torch.softmax(torch.addmm(affine, x, self.means.T, alpha=precision), dim=1)
+        # From the nearest mean, |x - m|^2 - |x - m_k|^2 by differences: squares of far cells would
+        # leave nothing of what tells close ones apart.
+        nearest = self.means[torch.cdist(x, self.means).argmin(1)]
+        logits = x.new_empty(len(x), len(self.means))
+        for k, mean in enumerate(self.means):
+            logits[:, k] = ((mean - nearest) * (x - (mean + nearest) / 2)).sum(1)
+        shares = torch.softmax(self.log_masses + precision * logits, dim=1)
         center = shares @ self.means
         above = (shares - _CLOSED / len(self.nodes)).clamp_min(0)
         total = above.sum(1, keepdim=True)

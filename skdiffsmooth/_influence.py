@@ -67,8 +67,9 @@ def influence_of_points(
         logits -= logits.amax(1, keepdim=True)
         posterior = exp_(logits, points.negligible)
         posterior /= posterior.sum(1, keepdim=True)
-        means = (posterior @ points.positions).view(n_queries, -1, points.dimension)
-        counted = posterior.view(n_queries, -1, len(points)) * shares[part, None]
+        posterior = posterior.unflatten(0, (n_queries, -1))
+        means = posterior @ points.positions
+        counted = posterior * shares[part, None]
         weights += counted.sum(1)
         of_means += counted.mT @ means
     return Influence(weights, weights[..., None] * points.positions - of_means)

@@ -9,8 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.polynomial.hermite_e import hermegauss
-from scipy.special import ndtri
+from scipy.special import ndtri, roots_hermitenorm
 from scipy.stats import qmc
 
 __all__ = ["NODE_RULES", "NodeRule", "default_n_nodes", "gaussian_nodes"]
@@ -100,7 +99,8 @@ def _gauss_hermite(
         )
     # Half a node too many is no node: cube roots round.
     per_axis = max(2, math.floor(n_nodes ** (1 / max(dimension, 1)) + 1e-9))
-    places, shares = hermegauss(per_axis)
+    # numpy's hermegauss divides by zero from some 380 nodes on.
+    places, shares = roots_hermitenorm(per_axis)
     grid = np.meshgrid(*[places] * dimension, indexing="ij")
     nodes = np.stack([axis.ravel() for axis in grid], axis=1) if dimension else np.zeros((1, 0))
     weights = np.ones(1)

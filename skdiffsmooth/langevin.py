@@ -42,6 +42,8 @@ _RUNAWAY = 1e4
 # Above this R-hat chains have not mixed by anyone's count.
 _UNMIXED = 1.1
 _POWER_ITERATIONS = 10
+# Distances over which a change is measured, each nearer to what the one before said is short.
+_MEASUREMENTS = 3
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class LangevinChains:
         accept all.
     r_hat : ndarray of shape (n_features,) or None
         Rank-normalised split R-hat, see `skdiffsmooth.diagnostics.split_r_hat`; None for fewer than
-        four draws a chain.
+        four draws a chain, or where all draws are one.
     ess : ndarray of shape (n_features,) or None
         Bulk effective sample size of all chains, see `skdiffsmooth.diagnostics.bulk_ess`.
     """
@@ -489,19 +491,35 @@ class _Walk:
 
 def _narrowest_variance(field: _Field, z: np.ndarray, rng: np.random.RandomState) -> float:
     """Return the inverse of the fastest change of a score at some rows, by power iteration."""
-    reach = 1e-5 * (float(np.abs(z).max()) or 1.0)
     score, direction = field.score(z), rng.standard_normal(z.shape)
-    fastest = 0.0
-    for _ in range(_POWER_ITERATIONS):
-        direction /= np.maximum(np.linalg.norm(direction, axis=1, keepdims=True), 1e-300)
-        direction = (field.score(z + reach * direction) - score) / reach
-        fastest = float(np.linalg.norm(direction, axis=1).max())
-    if not (math.isfinite(fastest) and fastest > 0):
-        raise ValueError(
-            f"step_size='auto' found that the score changes by {fastest:g} a unit of X at the starting "
-            "rows; expected a finite number > 0. Pass a number for step_size, or noise_variance."
-        )
+    largest = float(np.abs(z).max())
+    # The first guess at a short way goes by the coordinates, which say nothing of the law's width
+    # where it is far from the origin, or starts there. What is measured does, if roughly.
+    reach = 1e-5 * (largest or 1.0)
+    for _ in range(_MEASUREMENTS):
+        fastest = _fastest_change(field, z, score, direction, reach)
+        if not (math.isfinite(fastest) and fastest > 0):
+            raise ValueError(
+                f"step_size='auto' found that the score changes by {fastest:g} a unit of X at the "
+                "starting rows; expected a finite number > 0. Pass a number for step_size, or "
+                "noise_variance."
+            )
+        width = fastest**-0.5
+        if reach <= 1e-2 * width:
+            break
+        # Not so short that rounding of the coordinates is a part of it.
+        reach = max(1e-5 * width, 1e-12 * largest)
     return 1 / fastest
+
+
+def _fastest_change(
+    field: _Field, z: np.ndarray, score: np.ndarray, direction: np.ndarray, reach: float
+) -> float:
+    """Return the fastest change of a score at rows, over a distance, from some directions on."""
+    for _ in range(_POWER_ITERATIONS):
+        direction = direction / np.maximum(np.linalg.norm(direction, axis=1, keepdims=True), 1e-300)
+        direction = (field.score(z + reach * direction) - score) / reach
+    return float(np.linalg.norm(direction, axis=1).max())
 
 
 def _diagnosed(draws: np.ndarray, h: float, rate: np.ndarray | None) -> LangevinChains:
@@ -510,7 +528,8 @@ def _diagnosed(draws: np.ndarray, h: float, rate: np.ndarray | None) -> Langevin
         raise ValueError(
             f"no chain accepted a step of step_size={h:g}; pass a smaller one, or 'auto'."
         )
-    if draws.shape[1] < 4:
+    # A few draws of a chain that rejected the steps between them are one value.
+    if draws.shape[1] < 4 or np.any(np.ptp(draws, axis=(0, 1)) == 0):
         return LangevinChains(draws, h, rate, None, None)
     r_hat = split_r_hat(draws)
     if r_hat.max() > _UNMIXED:

@@ -327,6 +327,32 @@ def test_single_precision(v):
         assert (one - other).abs().max() < 1e-4 * other.abs().max() + 1e-5 / v
 
 
+def test_gates_between_close_cells_that_are_far_from_others():
+    """Two curves a thousand apart, cells a tenth: squares have 1e8 widths, and float32 seven digits."""
+    points, weights = curve(60)
+    points, weights = np.vstack([points, points + 1000.0]), np.tile(weights / 2, 2)
+    cells = Cells.of(points, weights, 1)
+    x = torch.tensor(points + 0.1).float()
+    single = field(points, weights, cells, backend=Backend.from_params("cpu", "float32"))
+    found, expected = single._gates(x), field(points, weights, cells)._gates(x.double())
+    # Means are rounded to 6e-5, over widths of a few tenths.
+    assert (found.shares - expected.shares).abs().max() < 5e-3
+    # In double precision the same is seen at a distance of 1e9.
+    far = np.where(np.arange(120) < 60, 0.0, 2.0**30)[:, None]
+    near = Cells.of(points[:60], weights[:60] * 2, 1, 7)
+    both = Cells(
+        np.tile(near.masses / 2, 2),
+        np.vstack([near.means, near.means + 2.0**30]),
+        near.width,
+        np.tile(near.tangents, (2, 1, 1)),
+        np.tile(near.thickness, 2),
+    )
+    x = torch.tensor(np.round((points[:60] + 0.1) * 2**20) / 2**20)
+    here = field(points + far, weights, both)._gates(x).shares[:, :7]
+    there = field(points + far, weights, both)._gates(x + 2.0**30).shares[:, 7:]
+    np.testing.assert_allclose(there, here, rtol=0, atol=1e-4)
+
+
 # --------------------------------------------------------------------------------------------- law
 
 

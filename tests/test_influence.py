@@ -195,6 +195,15 @@ def test_no_extent_no_variance():
     )
 
 
+@pytest.mark.parametrize("n_features", [1, 3])
+def test_a_single_row_is_all_that_counts(n_features):
+    """Its hull has no dimension at all."""
+    row = np.full((1, n_features), 2.0)
+    model = SmoothedScoreDiffusion(0.1, 0.3, n_levels=4, n_steps=4).fit(row)
+    np.testing.assert_array_equal(model.effective_sample_size(row + [[0.0], [1.0]]), 1)
+    np.testing.assert_array_equal(model.score_variance(row), 0)
+
+
 def test_memory_and_workers_make_no_difference():
     X, queries = ring(300), ring(50, seed=1)
     model = SmoothedScoreDiffusion(0.1, 0.2).fit(X)

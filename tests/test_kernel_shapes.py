@@ -107,7 +107,7 @@ def test_ball_seen_from_a_hull(n_features):
 
 
 @pytest.mark.parametrize("dimension", [1, 2, 3])
-@pytest.mark.parametrize("n_nodes", [9, 64, 100])
+@pytest.mark.parametrize("n_nodes", [9, 64, 100, 512])
 def test_gauss_hermite_integrates_polynomials(dimension, n_nodes):
     nodes, weights = NodeRule("gauss-hermite", n_nodes, 0).normal(dimension, 3)
     assert len(nodes) <= n_nodes

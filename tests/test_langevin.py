@@ -169,6 +169,23 @@ def test_auto_step_makes_the_narrowest_variance_five_percent_too_large():
     )
 
 
+@pytest.mark.parametrize("width", [1e-9, 1.0, 1e9])
+@pytest.mark.parametrize("center", [0.0, 1e3, 1e6, -1e8])
+@pytest.mark.parametrize("spread", [0.0, 2.0])
+def test_auto_step_moves_with_the_law(width, center, spread):
+    """Two modes of variance one at -3 and 3: the score changes fastest between them, by 8."""
+
+    def score(x):
+        z = x / width - center
+        return (3 * np.tanh(3 * z) - z) / width
+
+    start = width * (center + spread * spread_out(32, 1) / 3)
+    start[0] = width * center
+    step = run(score, start, n_chains=32, step_size="auto").step_size
+    # Rounding of coordinates 1e8 times the width, over distances of 1e-4 of it.
+    assert_allclose(step, 0.1 * width**2 / 8, rtol=1e-2)
+
+
 def logistic(scale):
     """The score and the log-density of the logistic law."""
     return (
@@ -636,6 +653,23 @@ def test_diagnostics_are_left_out_of_short_chains():
     assert chains.r_hat is None
     assert chains.ess is None
     assert "draws" not in repr(chains)
+
+
+def test_diagnostics_are_left_out_where_all_draws_are_one():
+    """A chain that accepted a step, and then none, is short and not wrong."""
+    seeds = range(60)
+    unmoved = 0
+    for seed in seeds:
+        params = {"n_draws": 4, "n_chains": 1, "metropolis": True, "step_size": 0.9}
+        try:
+            chains = run(GAUSSIAN, np.zeros((1, 2)), seed, **params)
+        except ValueError as error:
+            assert "no chain accepted" in str(error)  # noqa: PT017
+            continue
+        is_one = np.ptp(chains.draws) == 0 or np.any(np.ptp(chains.draws, axis=(0, 1)) == 0)
+        assert (chains.r_hat is None) == is_one
+        unmoved += is_one
+    assert unmoved
 
 
 def test_chains_that_have_not_mixed_warn():

@@ -263,6 +263,14 @@ def test_what_is_written_in_torch_is_differentiated(push):
 
 
 @every_push
+def test_what_is_written_in_torch_is_differentiated_at_a_single_row(push):
+    """One row has no spread to measure steps by."""
+    fitted = model(push, Own()).fit(torch_rows(1))
+    assert_divergence(fitted, 0.9 * noisy_ellipse(10, 1), 0.1)
+    assert np.all(np.isfinite(fitted.score_samples(torch_rows(3))))
+
+
+@every_push
 def test_a_projection_in_torch_need_not_be_to_the_nearest_point(push):
     X = noisy_ellipse(20)
     assert_divergence(model(push, Slanted()).fit(X), 0.9 * noisy_ellipse(10, 1), 0.1)
@@ -274,13 +282,14 @@ def test_a_reach_that_is_not_known_is_estimated():
     assert np.all(np.isfinite(fitted.score_samples(torch_rows(5))))
 
 
+@pytest.mark.parametrize("n", [1, 20])
 @pytest.mark.parametrize(
     "manifold",
     [OutOfTorch(), Constant(), Nearest(), Linearised(), PointCloud(torch_rows(99), 1)],
     ids=["numpy", "constant", "nearest", "linearised", "cloud"],
 )
-def test_without_a_derivative_there_are_samples_only(manifold):
-    fitted = model(manifold=manifold).fit(torch_rows(20))
+def test_without_a_derivative_there_are_samples_only(manifold, n):
+    fitted = model(manifold=manifold).fit(torch_rows(n))
     assert np.isnan(fitted.node_error_)
     assert np.all(np.isfinite(fitted.sample(5, random_state=0)))
     for call in (fitted.score_samples, fitted.score, fitted.laplacian_log_density):

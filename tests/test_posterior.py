@@ -834,6 +834,20 @@ def test_spread_beside_a_far_outlier(n_nodes):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)
 
 
+@pytest.mark.parametrize("n_points", [5, 200])
+def test_spread_of_queries_far_from_all_points(n_points):
+    """At a noise scale of 2e-7 a query ten away sees one point: the spread is zero.
+
+    Measured from the query it would be a difference of 100 and 100, and four hundredths of v.
+    """
+    case = problem(5, dimension=3, n_points=n_points, v=5e-14)
+    away = replace(case, queries=case.queries + 10.0)
+    found = away.moments(trace=True).trace / away.v
+    expected = np.array([float(seen.trace) for seen in away.oracle()]) / away.v
+    # sqrt(v) is some 1e-7 of the radius: the rounding of a mean, in units of it, squared or times 1.
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-8)
+
+
 @settings(deadline=None, max_examples=60)
 @given(seed=st.integers(0, 2**20), s=st.sampled_from([1e-6, 1e6]), log_v=st.floats(-8, 4))
 def test_units_do_not_matter(seed, s, log_v):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import numpy as np
@@ -128,10 +129,17 @@ def differentiable(manifold: Manifold, x: np.ndarray) -> Manifold:
             warnings.filterwarnings(
                 "ignore", message=".*torch.jit.script", category=DeprecationWarning
             )
-            is_right = _is_derivative(forward, rows, float(np.abs(x - x.mean(axis=0)).max()))
+            is_right = _is_derivative(forward, rows, _size(manifold, x))
     except (RuntimeError, TypeError, ValueError, NotImplementedError):
         return manifold
     return forward if is_right else manifold
+
+
+def _size(manifold: Manifold, x: np.ndarray) -> float:
+    """Return the largest distance of a coordinate from its mean; a single row has the manifold's."""
+    reach = manifold.reach
+    own = 1.0 if reach is None or not math.isfinite(reach) else float(reach)
+    return float(np.abs(x - x.mean(axis=0)).max()) or own
 
 
 def _is_derivative(forward: ForwardMode, x: torch.Tensor, size: float) -> bool:
