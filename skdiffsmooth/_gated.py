@@ -287,13 +287,13 @@ class GatedScore:
 
     def _gates(self, x: torch.Tensor) -> _Gates:
         precision = self.width**-2
-        # From the nearest mean, |x - m|^2 - |x - m_k|^2 by differences: squares of far cells would
-        # leave nothing of what tells close ones apart.
-        nearest = self.means[torch.cdist(x, self.means).argmin(1)]
-        logits = x.new_empty(len(x), len(self.means))
-        for k, mean in enumerate(self.means):
-            logits[:, k] = ((mean - nearest) * (x - (mean + nearest) / 2)).sum(1)
-        shares = torch.softmax(self.log_masses + precision * logits, dim=1)
+        # With m the nearest mean, |x - m|^2 - |x - m_k|^2 from x - m: squares of far cells would leave
+        # nothing of what tells close ones apart.
+        nearest = _distances(x, self.means).argmin(1)
+        beside = x - self.means[nearest]
+        apart = 0.5 * _distances(self.means, self.means).square()[nearest]
+        along = beside @ self.means.T - (beside * self.means[nearest]).sum(1, keepdim=True)
+        shares = torch.softmax(self.log_masses + precision * (along - apart), dim=1)
         center = shares @ self.means
         above = (shares - _CLOSED / len(self.nodes)).clamp_min(0)
         total = above.sum(1, keepdim=True)
@@ -327,3 +327,8 @@ class GatedScore:
             return rows, cells, torch.bincount(cells, minlength=n_cells).tolist()
         every = torch.arange(n * n_cells, device=gates.shares.device)
         return every % n, every // n, [n] * n_cells
+
+
+def _distances(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Return |x_i - y_j| from differences of coordinates, shape (n, m)."""
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
