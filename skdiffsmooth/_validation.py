@@ -21,6 +21,9 @@ __all__ = [
     "merge_duplicates",
 ]
 
+# Squares of larger coordinates, summed over columns and rows, may not be numbers.
+LARGEST = 1e150
+
 
 def check_real(
     name: str, value: Any, *, minimum: float = 0.0, strict: bool = True, hint: str = ""

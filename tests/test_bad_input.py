@@ -123,6 +123,15 @@ def test_fit_refuses_a_bad_parameter(estimator, name, value, error):
     assert not [attribute for attribute in vars(model) if attribute.endswith("_")]
 
 
+@models(ALL | {"untouched kde": KDESampler(), "untouched": SmoothedScoreDiffusion()})
+@pytest.mark.parametrize("row", [1, slice(None)], ids=["one row", "all rows"])
+def test_fit_refuses_numbers_without_squares(estimator, row):
+    X = table()
+    X[row] = 1e200
+    with pytest.raises(ValueError, match=r"X holds values up to 1e\+200.*1e\+150.*larger units"):
+        clone(estimator).fit(X)
+
+
 @models(ALL)
 def test_fit_refuses_a_device_that_cannot_compute(estimator):
     # torch's "meta" device has shapes and no numbers.
