@@ -167,8 +167,8 @@ class CoarseScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
       the normal space of p times the Jacobian of normal coordinates (the tube formula), over points
       that project there. How far the query is from the manifold has no part in it; ask
       ``manifold_.distance(X)``, or fit with a bandwidth. Such log-densities compare models on one
-      manifold only, and are no members for `DensityStacking` or `TransformedDensity`. +inf marks
-      atoms, such as the ends of an open `Curve`.
+      manifold only, and the estimators of `skdiffsmooth.compose` refuse them. +inf marks atoms, such as
+      the ends of an open `Curve`.
 
     **What is reconstructed.** The papers' hybrid sampler is known here from its abstract: a reverse
     SDE down to a fixed time and a deterministic flow from there. That the last part is one

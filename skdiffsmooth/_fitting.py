@@ -209,6 +209,13 @@ class FittedDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
             sample_weight is not None,
         )
         bandwidth, sigma = self._resolved_scales(geometry, numbers, chosen.factors)
+        radius = shards.largest(float(np.abs(geometry.coordinates).max(initial=0.0)))
+        if geometry.base is None and bandwidth < np.finfo(np.float64).eps * radius:
+            raise ValueError(
+                f"bandwidth={bandwidth:g} is lost in the rounding of rows up to {radius:.3g} from their "
+                "middle; expected more. Pass a larger bandwidth, drop rows far from all others, or "
+                "scale the columns."
+            )
         frozen = self._frozen(geometry, numbers, bandwidth, sigma)
         self._set_fitted(X, metric_=chosen.metric, background_=chosen.background, **frozen)
         return self

@@ -68,7 +68,10 @@ class AffineHull:
             basis = directions[spread > rounding].T
         # Signs by the third moment turn with the data, so a rotated data set gets the same
         # coordinates and, node by node, the same model.
-        skewness = shards.total(np.sum((centered @ basis) ** 3, axis=0))
+        # A power of two changes no sign, and keeps cubes of 1e120 and 1e-120 within the numbers.
+        size = shards.largest(np.abs(centered).max(initial=0.0))
+        scaled = np.ldexp(centered @ basis, -np.frexp(size)[1])
+        skewness = shards.total(np.sum(scaled**3, axis=0))
         return cls(center, np.ascontiguousarray(basis * np.where(skewness < 0, -1.0, 1.0)))
 
     def joined(self, other: AffineHull | None) -> AffineHull:

@@ -549,18 +549,18 @@ class NeuralScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
 
     def _warn_of_training(self, outcome: Outcome, before: TrainingState, is_held_out: bool) -> None:
         which = "held-out" if is_held_out else "training"
-        if not outcome.has_converged:
-            warnings.warn(
-                f"the {which} loss was still falling after max_iter={self.max_iter} iterations (now "
-                f"{outcome.best_loss:.4g}); raise max_iter, or go on with warm_start=True.",
-                ConvergenceWarning,
-                stacklevel=5,
-            )
-        elif before.n_steps == 0 and not outcome.best_loss < outcome.start_loss:
+        if before.n_steps == 0 and not outcome.best_loss < outcome.start_loss:
             warnings.warn(
                 f"training did not lower the {which} loss, which was {outcome.start_loss:.4g} at the "
                 "Gaussian that it starts from. Lower learning_rate_init, or give it more rows; where "
                 "the data are Gaussian there is nothing to learn.",
+                ConvergenceWarning,
+                stacklevel=5,
+            )
+        elif not outcome.has_converged:
+            warnings.warn(
+                f"the {which} loss was still falling after max_iter={self.max_iter} iterations (now "
+                f"{outcome.best_loss:.4g}); raise max_iter, or go on with warm_start=True.",
                 ConvergenceWarning,
                 stacklevel=5,
             )
@@ -602,7 +602,8 @@ class NeuralScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
         NotFittedError
             If `fit` was not called.
         ValueError
-            If X is not finite or has another number of features, or if the solver is stochastic.
+            If X is not finite or has another number of features, if the solver is stochastic, or if the
+            network's field throws rows out of the numbers.
         """
         X = self._check_query(X)
         solver = resolve_solver(self.solver)
@@ -631,6 +632,7 @@ class NeuralScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
             )
 
         log_density, error, of_solver = self._in_parts(followed, len(X)).T
+        _check_numbers("log-densities", log_density[:, None])
         warn_of_error(solver, of_solver, stacklevel=3)
         log_density = log_density + self._embedding.log_density_beside(residual, self.bandwidth_)
         return (log_density, error) if return_error else log_density
@@ -656,7 +658,8 @@ class NeuralScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
         NotFittedError
             If `fit` was not called.
         TypeError, ValueError
-            If `n_samples` is not a positive integer, or `random_state` is not a seed.
+            If `n_samples` is not a positive integer, `random_state` is not a seed, or the network's
+            field throws rows out of the numbers.
         """
         n, rng = self._check_draw(n_samples, random_state)
         solver, backend = resolve_solver(self.solver), self._backend()
@@ -677,6 +680,7 @@ class NeuralScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
             return np.column_stack([backend.array(end), backend.array(error)])
 
         ended = self._in_parts(followed, n)
+        _check_numbers("samples", ended[:, :-1])
         warn_of_error(solver, ended[:, -1], stacklevel=3)
         return self._embedding.rows(ended[:, :-1], np.full((n, 1), self.bandwidth_), rng)
 
@@ -840,6 +844,17 @@ _KEPT = (
     "intercepts_",
     "n_iter_",
 )
+
+
+def _check_numbers(what: str, found: np.ndarray) -> None:
+    """Raise if the network's field threw some rows out of the numbers."""
+    lost = np.isnan(found).any(axis=1)
+    if lost.any():
+        raise ValueError(
+            f"{lost.sum()} of {len(lost)} {what} are NaN: the network's field throws rows out of the "
+            "numbers; expected a trained one. Fit again with a smaller learning_rate_init, or with "
+            "early_stopping=True."
+        )
 
 
 def _principal_hull(points: np.ndarray, weights: np.ndarray) -> tuple[AffineHull, np.ndarray]:

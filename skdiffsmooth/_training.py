@@ -206,6 +206,8 @@ def train(
         for _ in range(settings.max_iter):
             rng = stream(seed, "noise", last.n_iterations)
             batches = _noised(shape, *rows, n_batches, settings.batch_size, rng, backend)
+            if not math.isfinite(start_loss):
+                start_loss = batches[0].loss(shape, walk.parameters).item()
             loss = float(torch.stack([walk.step(batch) for batch in batches]).mean())
             watched_loss = loss
             if watched is not None:
@@ -222,7 +224,6 @@ def train(
             if watched is None or watched_loss < best_loss:
                 best = last.average
             best_loss = min(best_loss, watched_loss)
-            start_loss = start_loss if math.isfinite(start_loss) else loss
             # Against what it was when the count began: many small steps down are a way down.
             n_since += 1
             if watched_loss < reference - settings.tol:

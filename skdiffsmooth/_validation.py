@@ -21,6 +21,11 @@ __all__ = [
     "merge_duplicates",
 ]
 
+# Squares of larger coordinates, summed over columns and rows, may not be numbers.
+LARGEST = 1e150
+# What most parameters of the name random_state take beside integers.
+_OTHER_SOURCES = ", a numpy RandomState, or None"
+
 
 def check_real(
     name: str, value: Any, *, minimum: float = 0.0, strict: bool = True, hint: str = ""
@@ -211,10 +216,10 @@ def check_generator(random_state: Any) -> np.random.RandomState:
         return np.random.RandomState()
     if isinstance(random_state, np.random.RandomState):
         return random_state
-    return np.random.RandomState(check_seed(random_state))
+    return np.random.RandomState(check_seed(random_state, others=_OTHER_SOURCES))
 
 
-def check_seed(random_state: Any, name: str = "random_state") -> int:
+def check_seed(random_state: Any, name: str = "random_state", *, others: str = "") -> int:
     """Return a seed that was given as an integer.
 
     Parameters
@@ -223,6 +228,8 @@ def check_seed(random_state: Any, name: str = "random_state") -> int:
         The seed.
     name : str, default="random_state"
         The parameter's name, for the message.
+    others : str, default=""
+        What else the parameter takes, for the message.
 
     Returns
     -------
@@ -235,9 +242,7 @@ def check_seed(random_state: Any, name: str = "random_state") -> int:
     ValueError
         If it is negative or does not fit in 32 bits.
     """
-    hint = "Pass an integer from 0 to 2**32 - 1."
-    if name == "random_state":
-        hint = "Pass an integer from 0 to 2**32 - 1, a numpy RandomState, or None."
+    hint = f"Pass an integer from 0 to 2**32 - 1{others}."
     seed = check_integer(name, random_state, minimum=0, hint=hint)
     if seed >= 2**32:
         raise ValueError(f"{name}={random_state!r} does not fit in 32 bits. {hint}")
@@ -263,7 +268,9 @@ def fixed_seed(random_state: Any) -> int:
     """
     if isinstance(random_state, np.random.RandomState):
         return int(random_state.randint(2**31))
-    return 0 if random_state is None else check_seed(random_state)
+    if random_state is None:
+        return 0
+    return check_seed(random_state, others=_OTHER_SOURCES)
 
 
 def check_sample_weight(sample_weight: Any, n_samples: int) -> np.ndarray:

@@ -123,6 +123,34 @@ def test_fit_refuses_a_bad_parameter(estimator, name, value, error):
     assert not [attribute for attribute in vars(model) if attribute.endswith("_")]
 
 
+@models(ALL | {"untouched kde": KDESampler(), "untouched": SmoothedScoreDiffusion()})
+@pytest.mark.parametrize("row", [1, slice(None)], ids=["one row", "all rows"])
+def test_fit_refuses_numbers_without_squares(estimator, row):
+    X = table()
+    X[row] = 1e200
+    with pytest.raises(ValueError, match=r"X holds values up to 1e\+200.*1e\+150.*larger units"):
+        clone(estimator).fit(X)
+
+
+@models(DIFFUSIONS)
+@pytest.mark.parametrize("scale", [1e17, 1e100])
+def test_fit_refuses_a_bandwidth_below_the_rounding_of_rows(estimator, scale):
+    """A flow between such rows has no digits: log-densities were off by 1e11 nats, or NaN."""
+    with pytest.raises(
+        ValueError, match=r"bandwidth=0\.3 is lost in the rounding.*larger bandwidth"
+    ):
+        clone(estimator).fit(scale * table())
+
+
+@models(DIFFUSIONS)
+def test_a_bandwidth_with_a_digit_left_is_enough(estimator):
+    model = clone(estimator).set_params(n_levels=32, n_steps=32).fit(1e13 * table())
+    # Rows without neighbours: each has its share of the kernel's own peak.
+    peak = -np.log(N) - D / 2 * np.log(2 * np.pi * BANDWIDTH**2)
+    found = model.score_samples(1e13 * table())
+    np.testing.assert_allclose(found.mean(), peak, atol=0.5)  # 32 steps over 30 decades, 8 nodes
+
+
 @models(ALL)
 def test_fit_refuses_a_device_that_cannot_compute(estimator):
     # torch's "meta" device has shapes and no numbers.

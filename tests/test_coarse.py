@@ -14,8 +14,16 @@ from scipy.special import logsumexp
 from scipy.stats import chi2, ortho_group
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
+from sklearn.preprocessing import StandardScaler
 
 from skdiffsmooth import CoarseScoreDiffusion, KDESampler
+from skdiffsmooth.compose import (
+    DensityClassifier,
+    DensityOutlierDetector,
+    DensityStacking,
+    TransformedDensity,
+)
 from skdiffsmooth.manifolds import (
     AffineSubspace,
     Circle,
@@ -682,3 +690,46 @@ def test_copies_seeds_and_precision(settings):
     # What was fitted stays, whatever is set later; tiles change nothing.
     model.set_params(bandwidth=0.2, degree=3, memory_limit=1)
     assert_allclose(model.score_samples(Q), found, rtol=1e-9)
+
+
+# ------------------------------------------------------------------------------- in compositions
+
+COMPOSED = {
+    "stacking": lambda density: DensityStacking([("a", density), ("b", KDESampler(0.3))]),
+    "classifier": DensityClassifier,
+    "detector": DensityOutlierDetector,
+    "transformed": lambda density: TransformedDensity(density, StandardScaler()),
+}
+ROWS = np.random.RandomState(0).permutation(RING)[:80]
+CLASS = (ROWS[:, 0] > 0).astype(int)
+
+
+@pytest.mark.parametrize("compose", COMPOSED.values(), ids=COMPOSED)
+@pytest.mark.parametrize("searched", [False, True])
+def test_densities_on_a_manifold_are_not_composed(compose, searched):
+    """They have no unit in common, and are the same however far from the manifold a row is."""
+    density = CoarseScoreDiffusion(0.3, n_components=1)
+    if searched:
+        density = GridSearchCV(density, {"switch_scale": [0.3]}, cv=2)
+    with pytest.raises(ValueError, match=r"bandwidth=0, whose log-densities.*Pass.*bandwidth=<"):
+        compose(density).fit(ROWS, CLASS)
+
+
+def test_a_fitted_density_on_a_manifold_is_not_stacked():
+    members = [("a", CoarseScoreDiffusion(0.3, n_components=1).fit(ROWS))]
+    with pytest.raises(ValueError, match="member 'a' is a CoarseScoreDiffusion with bandwidth=0"):
+        DensityStacking(members, cv="prefit").fit(ROWS)
+
+
+@pytest.mark.parametrize("compose", COMPOSED.values(), ids=COMPOSED)
+@pytest.mark.parametrize(
+    "density",
+    [
+        CoarseScoreDiffusion(0.3, n_components=1, bandwidth=0.1),
+        CoarseScoreDiffusion(0.3, n_components=2),
+    ],
+    ids=["with noise", "of all dimensions"],
+)
+def test_densities_of_the_columns_are_composed(compose, density):
+    model = compose(density).fit(ROWS, CLASS)
+    assert np.isfinite(model.score_samples(ROWS)).all()

@@ -214,6 +214,13 @@ def test_order_of_points_does_not_matter():
 # ------------------------------------------------------------------------------------- two hulls
 
 
+@pytest.mark.parametrize("exponent", [-480, -400, 400, 480])
+def test_coordinates_do_not_depend_on_units(exponent):
+    """Signs come from third moments, and cubes leave the numbers long before the rows do."""
+    X = flat_data(0, 20, 4, 3)
+    np.testing.assert_allclose(AffineHull.of(np.ldexp(X, exponent)).basis, AffineHull.of(X).basis)
+
+
 @settings(deadline=None, max_examples=40)
 @given(
     seed=st.integers(0, 2**20),

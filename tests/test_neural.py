@@ -315,6 +315,29 @@ def test_training_that_lowers_nothing_is_a_warning():
     assert_array_equal(model.coefs_[-1], 0)
 
 
+@pytest.mark.parametrize("early_stopping", [True, False])
+def test_training_that_runs_away_is_not_said_to_fall(early_stopping):
+    model = NeuralScoreDiffusion(
+        **(SMALL | {"learning_rate_init": 1e3, "max_iter": 10, "early_stopping": early_stopping})
+    )
+    with pytest.warns(
+        ConvergenceWarning, match=r"did not lower the .*Lower learning_rate_init"
+    ) as caught:
+        model.fit(table())
+    assert len(caught) == 1
+    if early_stopping:
+        assert np.isfinite(model.score_samples(table())).all()
+
+
+def test_a_network_out_of_the_numbers_is_an_error():
+    X = table()
+    model = NeuralScoreDiffusion(**FEW).fit(X)
+    model.coefs_[-1] = np.full_like(model.coefs_[-1], 1e30)
+    for ask in (lambda: model.score_samples(X), lambda: model.sample(3, random_state=0)):
+        with pytest.raises(ValueError, match=r"are NaN.*smaller learning_rate_init"):
+            ask()
+
+
 def test_a_loss_that_is_no_number_is_an_error_and_leaves_the_model():
     X = table()
     model = NeuralScoreDiffusion(**FEW).fit(X)

@@ -257,6 +257,14 @@ def test_parameters_out_of_range(make, arguments, error):
         make(**arguments)
 
 
+@pytest.mark.parametrize("make", [make_hyvarinen_scorer, make_denoising_scorer])
+@pytest.mark.parametrize("seed", [None, np.random.RandomState(0)], ids=["None", "RandomState"])
+def test_the_message_offers_no_seed_that_is_refused(make, seed):
+    """Candidates are compared on the same noise, so only an integer will do."""
+    with pytest.raises(TypeError, match=r"Pass an integer from 0 to 2\*\*32 - 1\.$"):
+        make(random_state=seed)
+
+
 def test_metrics_are_not_compared():
     X = table()
     model = SmoothedScoreDiffusion(0.3, 0.5, metric=0.5, **COARSE).fit(X)

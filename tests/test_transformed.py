@@ -19,6 +19,7 @@ from scipy.stats import kstest, norm
 from sklearn.base import BaseEstimator, DensityMixin, clone
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA, TruncatedSVD
+from sklearn.ensemble import IsolationForest
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
@@ -852,7 +853,9 @@ def test_a_failed_fit_leaves_the_old_one():
 @pytest.mark.parametrize(
     ("density", "transformer", "message"),
     [
-        (StandardScaler(), None, "no method score_samples"),
+        (StandardScaler(), None, "has no fit or no score_samples"),
+        (KDESampler, None, r"density is the class KDESampler; pass an instance"),
+        (IsolationForest(), None, "is an outlier detector, whose scores are no log-densities"),
         (KDESampler(), KDESampler(), "no method transform"),
         (KDESampler(), "standard", "no method transform"),
         (make_pipeline(StandardScaler(), KDESampler()), None, "leave out the Jacobian"),
@@ -862,7 +865,15 @@ def test_a_failed_fit_leaves_the_old_one():
             "leave out the Jacobian",
         ),
     ],
-    ids=["a scaler as density", "a density", "a name", "a pipeline", "a search over a pipeline"],
+    ids=[
+        "a scaler as density",
+        "a class",
+        "an outlier detector",
+        "a density",
+        "a name",
+        "a pipeline",
+        "a search over a pipeline",
+    ],
 )
 def test_what_is_neither_density_nor_transformer(density, transformer, message):
     with pytest.raises(TypeError, match=message):

@@ -13,10 +13,12 @@ from sklearn.utils import get_tags
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import has_fit_parameter
 
+from .._coarse import CoarseScoreDiffusion
 from .._rows import TrainingRows, take
 from .._smoothed import SmoothedScoreDiffusion
 
 __all__ = [
+    "check_fills_space",
     "check_member",
     "fit_member",
     "log_density_of",
@@ -89,6 +91,35 @@ def check_member(label: str, estimator: Any, *, compared: bool) -> None:
         )
 
 
+def check_fills_space(label: str, fitted: Any) -> None:
+    """Raise if log-densities are with respect to the volume of a learned manifold.
+
+    Each fit learns a manifold of its own, so those of two fits have no unit in common; and they are of
+    the projections of the rows, however far from the manifold these are.
+
+    Parameters
+    ----------
+    label : str
+        What messages call it.
+    fitted : object
+        A fitted estimator, or a search over one.
+
+    Raises
+    ------
+    ValueError
+        If its density does not fill the space of the columns.
+    """
+    model = getattr(fitted, "best_estimator_", fitted)
+    if not isinstance(model, CoarseScoreDiffusion) or model.bandwidth_ > 0:
+        return
+    if model.n_components_ != model.n_features_in_:
+        raise ValueError(
+            f"{label} is a CoarseScoreDiffusion with bandwidth=0, whose log-densities are of "
+            "projections, with respect to the volume of a manifold; expected a density of the columns. "
+            "Pass CoarseScoreDiffusion(bandwidth=<number > 0, in units of X>)."
+        )
+
+
 def fit_member(label: str, estimator: Any, rows: Any, weight: np.ndarray | None) -> Any:
     """Fit an estimator to rows, with weights where there are any.
 
@@ -113,7 +144,7 @@ def fit_member(label: str, estimator: Any, rows: Any, weight: np.ndarray | None)
     TypeError
         If there are weights and the estimator takes none.
     ValueError
-        What the estimator raises, with its name.
+        What the estimator raises, with its name, or if its density does not fill the space.
     """
     if weight is not None and not has_fit_parameter(estimator, "sample_weight"):
         raise TypeError(
@@ -121,7 +152,9 @@ def fit_member(label: str, estimator: Any, rows: Any, weight: np.ndarray | None)
             "repeat rows instead of weighing them."
         )
     with naming(label):
-        return estimator.fit(rows, **({} if weight is None else {"sample_weight": weight}))
+        fitted = estimator.fit(rows, **({} if weight is None else {"sample_weight": weight}))
+    check_fills_space(label, fitted)
+    return fitted
 
 
 def log_density_of(label: str, estimator: Any, rows: Any) -> np.ndarray:

@@ -19,6 +19,7 @@ from .._rows import TrainingRows, as_given
 from .._validation import check_choice, check_real
 from ._family import density_family
 from ._members import (
+    check_fills_space,
     check_member,
     fit_member,
     log_density_of,
@@ -233,8 +234,9 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
                     f"cv={self.cv!r} is not known; expected an integer >= 2, a splitter or 'prefit'."
                 )
             fitted = [estimator for _, estimator in members]
-            for estimator in fitted:
+            for label, estimator in labelled:
                 check_is_fitted(estimator)
+                check_fills_space(label, estimator)
             log_density = np.column_stack(
                 [log_density_of(label, estimator, rows.given) for label, estimator in labelled]
             )

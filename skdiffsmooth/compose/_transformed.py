@@ -13,9 +13,9 @@ from sklearn.preprocessing import FunctionTransformer, MaxAbsScaler, MinMaxScale
 from sklearn.utils.validation import check_array, has_fit_parameter
 
 from .._base import DensityEstimatorMixin
-from .._smoothed import SmoothedScoreDiffusion
 from .._validation import check_sample_weight
 from ._changes import ChangeOfVariables, change_of_variables, with_names
+from ._members import check_fills_space, check_member, one_density
 from ._sampling import draw, draw_through
 
 __all__ = ["TransformedDensity"]
@@ -149,10 +149,11 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
         Raises
         ------
         TypeError
-            If the Jacobian of the transformer is not known, or the density cannot score.
+            If the Jacobian of the transformer is not known, or the density is no density estimator.
         ValueError
             If X or the weights are out of range, if the transformer cannot be undone, if rows are
-            outside its domain, or if weights are fractions and it takes none.
+            outside its domain, if weights are fractions and it takes none, or if the density does not
+            fill the space.
 
         Warns
         -----
@@ -179,6 +180,7 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
             )
         _warn_of_lost_digits(change, rows, Z)
         density = _fit(density, Z, weight, None)
+        check_fills_space("density", density)
         log_mass = 0.0 if change.onto else _log_mass(change, density)
         self._set_fitted(X, transformer_=transformer, density_=density, log_mass_=log_mass)
         return self
@@ -236,18 +238,15 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
         return draw_through(self._change(self.transformer_), self.density_, n, generator)
 
     def _check_density(self) -> Any:
-        density = SmoothedScoreDiffusion() if self.density is None else clone(self.density)
+        if self.density is not None:
+            check_member("density", self.density, compared=False)
+        density = one_density(self.density)
         held = getattr(density, "estimator", density)  # what a search holds
         if isinstance(held, Pipeline) and len(held.steps) > 1:
             raise TypeError(
                 "density is or holds a Pipeline, whose log-densities leave out the Jacobian of its "
                 "steps; expected its last step as density and the others in "
                 "transformer=make_pipeline(...)."
-            )
-        if not hasattr(density, "score_samples"):
-            raise TypeError(
-                f"density={self.density!r} has no method score_samples; expected a density estimator "
-                "such as KDESampler() or SmoothedScoreDiffusion()."
             )
         return density
 

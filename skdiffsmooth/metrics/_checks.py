@@ -6,12 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from .._validation import check_real, check_real_array
+from .._validation import LARGEST, check_real, check_real_array
 
 __all__ = ["check_fraction", "check_pair", "check_rows"]
-
-# Squares of larger coordinates, summed over columns and rows, may not be numbers.
-LARGEST = 1e150
 
 
 def check_rows(name: str, rows: Any, *, minimum: int = 1) -> np.ndarray:
