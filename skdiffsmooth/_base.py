@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.base import DensityMixin
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
-from ._validation import LARGEST, check_draw, check_sample_weight, merge_duplicates
+from ._validation import check_draw, check_sample_weight, check_size, merge_duplicates
 
 __all__ = ["DensityEstimatorMixin"]
 
@@ -41,12 +41,7 @@ class DensityEstimatorMixin(DensityMixin):
     def _check_training(self, X: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return distinct rows and their weights, leaving the estimator as it is."""
         X = check_array(X, dtype=np.float64, estimator=self, input_name="X")
-        largest = max(X.max(), -X.min())
-        if largest > LARGEST:
-            raise ValueError(
-                f"X holds values up to {largest:.3g} in size; expected none above {LARGEST:g}, for "
-                "their squares to be finite. Drop those rows, or use larger units."
-            )
+        check_size("X", X)
         return merge_duplicates(X, check_sample_weight(sample_weight, len(X)))
 
     def _set_fitted(self, X: Any, **attributes: Any) -> None:
@@ -62,7 +57,9 @@ class DensityEstimatorMixin(DensityMixin):
     def _check_query(self, X: Any) -> np.ndarray:
         """Return the rows to be scored, as float64, after comparing them with the training rows."""
         check_is_fitted(self)
-        return validate_data(self, X, reset=False, dtype=np.float64)
+        X = validate_data(self, X, reset=False, dtype=np.float64)
+        check_size("X", X)
+        return X
 
     def _column_names(self) -> np.ndarray | None:
         """Return the names of the columns, where the training rows had them."""

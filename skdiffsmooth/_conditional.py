@@ -33,7 +33,7 @@ from ._moments import Moments, Nodes
 from ._points import slices
 from ._posterior import Posterior
 from ._selection import mixed
-from ._validation import check_real_array
+from ._validation import check_real_array, check_size
 from .kernels import FrozenKernel
 from .likelihood import flow_log_density
 from .noise import NoiseLevels, Step
@@ -160,6 +160,7 @@ def resolve_given_values(
                 f"given[{column!r}] holds NaN or infinity; expected finite numbers. Leave the "
                 "column out of given where its value is not known."
             )
+        check_size(f"given[{column!r}]", numbers)
         place = np.searchsorted(columns, _resolve_column(column, n_features, names))
         values[:, place] = numbers
     return columns, values

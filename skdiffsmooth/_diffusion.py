@@ -275,7 +275,8 @@ class BaseScoreDiffusion(NoisedData):
         if not isinstance(self.kernel_, FrozenKernel):
             raise ValueError(
                 "given needs a kernel whose offsets are the same everywhere; this one depends on where "
-                "it acts, or has no offsets. Use SmoothedScoreDiffusion with kernel='gaussian'."
+                "it acts, or has no offsets. Use SmoothedScoreDiffusion with kernel='gaussian' or "
+                "'uniform-ball'."
             )
         frame = Frame.of(self.coordinates_, self.hull_.center, columns)
         points, weights = self.hierarchy_.at(self.bandwidth_)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 __all__ = [
+    "LARGEST",
     "check_choice",
     "check_draw",
     "check_generator",
@@ -17,6 +18,7 @@ __all__ = [
     "check_real_array",
     "check_sample_weight",
     "check_seed",
+    "check_size",
     "fixed_seed",
     "merge_duplicates",
 ]
@@ -217,6 +219,29 @@ def check_generator(random_state: Any) -> np.random.RandomState:
     if isinstance(random_state, np.random.RandomState):
         return random_state
     return np.random.RandomState(check_seed(random_state, others=_OTHER_SOURCES))
+
+
+def check_size(name: str, values: np.ndarray) -> None:
+    """Raise unless squares of the values, summed over columns and rows, are finite.
+
+    Parameters
+    ----------
+    name : str
+        What the user passed, for the message.
+    values : ndarray
+        Finite.
+
+    Raises
+    ------
+    ValueError
+        If a value is above 1e150 in size.
+    """
+    largest = max(values.max(initial=0.0), -values.min(initial=0.0))
+    if largest > LARGEST:
+        raise ValueError(
+            f"{name} holds values up to {largest:.3g} in size; expected none above {LARGEST:g}, for "
+            "their squares to be finite. Leave those out, or use larger units."
+        )
 
 
 def check_seed(random_state: Any, name: str = "random_state", *, others: str = "") -> int:

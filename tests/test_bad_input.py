@@ -132,6 +132,23 @@ def test_fit_refuses_numbers_without_squares(estimator, row):
         clone(estimator).fit(X)
 
 
+@models(ALL)
+def test_queries_without_squares_are_refused(estimator):
+    """Differences to the rows would be infinite, and their softmax NaN."""
+    model = clone(estimator).fit(table())
+    X = table()
+    X[1] = 1e160
+    with pytest.raises(ValueError, match=r"X holds values up to 1e\+160.*1e\+150.*Leave those out"):
+        model.score_samples(X)
+
+
+@pytest.mark.parametrize("estimator", [KDESampler(0.3), SmoothedScoreDiffusion(0.3, 0.2)])
+def test_given_values_without_squares_are_refused(estimator):
+    model = clone(estimator).fit(table())
+    with pytest.raises(ValueError, match=r"given\[1\] holds values up to 1e\+160.*1e\+150"):
+        model.sample(3, given={1: -1e160})
+
+
 @models(DIFFUSIONS)
 @pytest.mark.parametrize("scale", [1e17, 1e100])
 def test_fit_refuses_a_bandwidth_below_the_rounding_of_rows(estimator, scale):
