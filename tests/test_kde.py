@@ -488,6 +488,27 @@ def test_loo_of_equidistant_rows(n):
         assert h == pytest.approx(edge * math.sqrt(2 / n), rel=2e-3)
 
 
+@pytest.mark.parametrize("bandwidth", [0.7, [0.7, 1.1, 0.4]], ids=["one", "each"])
+@every_kernel
+def test_leaving_a_point_out_is_never_having_had_it(kernel, bandwidth):
+    X, weights = data(30, 3)
+    kde = KDESampler(bandwidth, kernel=kernel).fit(X, sample_weight=weights)
+    found = kde.leave_one_out_log_density()
+    for i, point in enumerate(kde.points_):
+        others = np.arange(len(found)) != i
+        without = KDESampler(bandwidth, kernel=kernel)
+        without.fit(kde.points_[others], sample_weight=kde.weights_[others])
+        # Rounding, also of offsets from another middle; -inf where nobody else reaches.
+        expected = without.score_samples(point[None])[0]
+        np.testing.assert_allclose(found[i], expected, rtol=1e-9, atol=1e-9)
+    assert np.isfinite(found).any()
+
+
+def test_leaving_out_the_only_row():
+    with pytest.raises(ValueError, match="at least two distinct rows"):
+        KDESampler(0.4).fit([[1.0, 2.0], [1.0, 2.0]]).leave_one_out_log_density()
+
+
 @every_kernel
 def test_loo_has_the_units_of_the_data(kernel):
     """Rounding may move the search by its own tolerance, 1e-3, but not to another hill."""

@@ -42,10 +42,10 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         (novelty detection), the rate of false alarms that is accepted.
     n_folds : int or None, default=None
         How training rows are scored by the others. None leaves out one at a time where `density` has a
-        ``leave_one_out_log_density`` (as the diffusions have) and there are more than twenty rows a
-        column: with fewer, what such a density learns of all rows, its metric, knows the one that is
-        left out. Otherwise it makes five folds. A number of shuffled folds costs that many fits, and
-        is cheaper than leaving one out from some 10^4 rows on.
+        ``leave_one_out_log_density`` (as the KDE and the diffusions have) and there are more than
+        twenty rows a column: with fewer, what such a density learns of all rows, its metric, knows the
+        one that is left out. Otherwise it makes five folds. A number of shuffled folds costs that
+        many fits, and is cheaper than leaving one out from some 10^4 rows on.
 
     Attributes
     ----------
