@@ -339,19 +339,24 @@ def report(results, reference):
         if any(results.log_densities(method, data) is not None for data in results.names)
     ]
     methods = [method for method in compared if method in METHODS]
-    held_out, gains, worth, times = [], [], [], []
+    rivals = [method for method in methods if METHODS[method].rival]
+    ours = [method for method in compared if method not in rivals]
+    of_rivals, of_ours, gains_of_rivals, gains_of_ours, worth, times = ([] for _ in range(6))
     for data in results.names:
-        n, n_train, d, splits = results.sizes(data)
         means = {m: results.mean(m, data) for m in compared}
         best = np.nanmax([means[m][0] for m in compared] + [-np.inf])
-        cells = []
-        for method in compared:
-            mean, deviation = means[method]
-            text = _number(mean) + ("" if np.isnan(deviation) else f" ({_number(deviation)})")
-            cells.append(f"**{text}**" if mean == best else text)
-        held_out.append([data, n, n_train, d, splits, *cells])
-        pairs = [results.difference(m, reference, data) for m in compared if m != reference]
-        gains.append([data, *(f"{_number(a, sign='+')} ± {_number(b)}" for a, b in pairs)])
+
+        def cells(methods, means=means, best=best):
+            for mean, deviation in (means[method] for method in methods):
+                text = _number(mean) + ("" if np.isnan(deviation) else f" ({_number(deviation)})")
+                yield f"**{text}**" if mean == best else text
+
+        of_rivals.append([data, *results.sizes(data), *cells(rivals)])
+        strongest = max(rivals, key=lambda method: np.nan_to_num(means[method][0], nan=-np.inf))
+        of_ours.append([data, f"{_number(means[strongest][0])}, {strongest}", *cells(ours)])
+        for rows, kind in ((gains_of_rivals, rivals), (gains_of_ours, ours)):
+            pairs = [results.difference(m, reference, data) for m in kind if m != reference]
+            rows.append([data, *(f"{_number(a, sign='+')} ± {_number(b)}" for a, b in pairs)])
         gain, error = results.difference("stack", "rivals' stack", data)
         if np.isfinite(gain):
             shares = dict(zip(STACKS["stack"], results.weights("stack", data), strict=True))
@@ -363,23 +368,27 @@ def report(results, reference):
         times.append([data, *(_number(results.seconds(m, data), 1) for m in methods)])
 
     ranking = []
-    for ours in OURS:
-        ranks, gaps = results.ranks([*RIVALS, ours])
+    for mine in OURS:
+        ranks, gaps = results.ranks([*RIVALS, mine])
         if len(ranks):
             row = [f"{rank:.2f}" for rank in ranks.mean(0)]
-            ranking.append([ours, len(ranks), *row, f"{gaps[:, -1].mean():.3f}"])
+            ranking.append([mine, len(ranks), *row, f"{gaps[:, -1].mean():.3f}"])
     parts = [
         f"Taken with scikit-learn {sklearn.__version__}, torch {torch.__version__}, zuko "
         f"{zuko.__version__}, skdiffsmooth {skdiffsmooth.__version__}, Python "
         f"{platform.python_version()}; at most {results.max_train} training rows.",
         "## Held-out log-likelihood\n\nNats a row on columns standardised by the training rows: mean "
-        "over splits (standard deviation over splits).\n\n"
-        + _table(["data", "N", "train", "d", "splits", *compared], held_out),
+        "over splits (standard deviation over splits); bold is the best of both tables. The rivals:\n\n"
+        + _table(["data", "N", "train", "d", "splits", *rivals], of_rivals)
+        + "\n\nOurs, beside the best of the rivals:\n\n"
+        + _table(["data", "best rival", *ours], of_ours),
         "## Ranks\n\nMean rank among the five rivals and one of ours at a time, over the data sets "
         "that all have run on; *gap* is the mean distance of ours to the best of the six, in nats.\n\n"
         + _table(["ours", "sets", *RIVALS, "ours", "gap"], ranking),
         f"## Paired differences\n\nMethod minus {reference}, with the standard error over test rows.\n\n"
-        + _table(["data", *(m for m in compared if m != reference)], gains),
+        + _table(["data", *(m for m in rivals if m != reference)], gains_of_rivals)
+        + "\n\n"
+        + _table(["data", *(m for m in ours if m != reference)], gains_of_ours),
         f"## What smoothing is worth inside the stack\n\nThe stack of {', '.join(MEMBERS)}, minus that "
         f"without {', '.join(SMOOTHED)}; the weight of these, and the heaviest member.\n\n"
         + _table(["data", "worth", "in standard errors", "smoothed weight", "heaviest"], worth),

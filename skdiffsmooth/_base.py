@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from ._validation import check_draw, check_sample_weight, check_size, merge_duplicates
 
-__all__ = ["DensityEstimatorMixin"]
+__all__ = ["DensityEstimatorMixin", "DistanceDensityMixin"]
 
 
 class DensityEstimatorMixin(DensityMixin):
@@ -38,12 +38,6 @@ class DensityEstimatorMixin(DensityMixin):
         """
         return float(np.mean(self.score_samples(X)))
 
-    def _check_training(self, X: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return distinct rows and their weights, leaving the estimator as it is."""
-        X = check_array(X, dtype=np.float64, estimator=self, input_name="X")
-        check_size("X", X)
-        return merge_duplicates(X, check_sample_weight(sample_weight, len(X)))
-
     def _set_fitted(self, X: Any, **attributes: Any) -> None:
         """Store what was learned, all at once: a fit that fails must leave the old one whole."""
         validate_data(self, X, reset=True, skip_check_array=True)
@@ -57,9 +51,7 @@ class DensityEstimatorMixin(DensityMixin):
     def _check_query(self, X: Any) -> np.ndarray:
         """Return the rows to be scored, as float64, after comparing them with the training rows."""
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=np.float64)
-        check_size("X", X)
-        return X
+        return validate_data(self, X, reset=False, dtype=np.float64)
 
     def _column_names(self) -> np.ndarray | None:
         """Return the names of the columns, where the training rows had them."""
@@ -69,3 +61,18 @@ class DensityEstimatorMixin(DensityMixin):
         """Return the number of draws and their source of randomness."""
         check_is_fitted(self)
         return check_draw(n_samples, random_state)
+
+
+class DistanceDensityMixin(DensityEstimatorMixin):
+    """The same of a density that takes distances between rows: their squares must be numbers."""
+
+    def _check_training(self, X: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return distinct rows and their weights, leaving the estimator as it is."""
+        X = check_array(X, dtype=np.float64, estimator=self, input_name="X")
+        check_size("X", X)
+        return merge_duplicates(X, check_sample_weight(sample_weight, len(X)))
+
+    def _check_query(self, X: Any) -> np.ndarray:
+        X = super()._check_query(X)
+        check_size("X", X)
+        return X

@@ -26,7 +26,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from ._backend import Backend
-from ._base import DensityEstimatorMixin
+from ._base import DistanceDensityMixin
 from ._denoised import denoised_log_density
 from ._hull import AffineHull
 from ._moments import Nodes
@@ -76,7 +76,7 @@ class _Slope(NamedTuple):
     slope: np.ndarray
 
 
-class CoarseScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
+class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
     """Samples on a manifold learned from the data, by a score that only knows that manifold.
 
     Rows are blurred by noise of one scale and projected: novel rows, at a distance from the true

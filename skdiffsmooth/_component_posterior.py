@@ -20,6 +20,7 @@ queries and nodes meet in matrix products only, as in `_posterior`, but exponent
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +28,7 @@ import torch
 
 from ._backend import Backend
 from ._components import GaussianComponents
-from ._moments import Moments, Nodes, SingleMoments
+from ._moments import Moments, Nodes, SingleMoments, part_by_part
 from ._points import exp_, log_weight_of_others, slices
 
 __all__ = ["ComponentPosterior"]
@@ -198,6 +199,19 @@ class ComponentPosterior:
         if exclude is not None:
             log_density -= log_weight_of_others(self._log_weights)[exclude]
         return Moments(mean, spread if trace else None, log_density)
+
+    def moments_by_part(
+        self,
+        x: torch.Tensor,
+        v: float,
+        parts: Sequence[Nodes],
+        counts: Sequence[int],
+        *,
+        trace: bool = False,
+        exclude: torch.Tensor | None = None,
+    ) -> Moments:
+        """Return the same where the first counts[0] queries have nodes parts[0], and so on."""
+        return part_by_part(self, x, v, parts, counts, trace=trace, exclude=exclude)
 
     def covariance_along(
         self,

@@ -12,7 +12,8 @@ small against the kernel's scale, are marked for who can do them directly.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -50,6 +51,16 @@ class NodeTable:
     never_underflows: bool
     features: torch.Tensor
     n_queries: int
+
+    def part(self, part: slice, n_queries: int) -> NodeTable:
+        """Return the table of some of the nodes, for some of the queries."""
+        return replace(
+            self,
+            nodes=self.nodes[part],
+            factors=self.factors[part],
+            top=self.top[part],
+            n_queries=n_queries,
+        )
 
     def sums(self, query_factors: torch.Tensor, *, features: bool) -> torch.Tensor:
         """Sum products of both halves over the points, times each feature or times one alone.
@@ -189,11 +200,7 @@ class Factoriser:
         Products or None
             None if most pairs would underflow.
         """
-        logits = self._points.products(x, v)
-        if left_out is not None:
-            logits.scatter_(1, left_out[:, None], -math.inf)
-        top = logits.amax(1, keepdim=True) - self._log_scale
-        factors = exp_(logits.sub_(top), -self._log_scale)
+        top, factors = self._query_factors(x, v, left_out)
         hard = sums = None
         if not table.never_underflows:
             sums = table.sums(factors, features=False)
@@ -206,6 +213,60 @@ class Factoriser:
             sums[:, 0].masked_fill_(hard, 1)
         log_sums = sums[:, 0].log() + top + table.top - table.nodes.half_squares(x) / v
         return Products(table, factors, sums, log_sums, hard)
+
+    def products_by_part(
+        self,
+        x: torch.Tensor,
+        v: float,
+        table: NodeTable,
+        counts: Sequence[int],
+        left_out: torch.Tensor | None,
+    ) -> Products:
+        """Sum each feature for queries that each see their own part of a table.
+
+        Parameters
+        ----------
+        x : torch.Tensor of shape (P, r)
+            Queries, sorted by part.
+        v : float
+            Noise variance.
+        table : NodeTable
+            The nodes of all parts, M for each, none of which underflows.
+        counts : sequence of int
+            How many queries each part has.
+        left_out : torch.Tensor of shape (P,) or None
+            Index of the point that a query does not see.
+
+        Returns
+        -------
+        Products
+            Of P queries and M nodes.
+        """
+        top, factors = self._query_factors(x, v, left_out)
+        n_nodes, sums, start = len(table.nodes) // len(counts), [], 0
+        for k, count in enumerate(counts):
+            if count:
+                part = table.part(slice(k * n_nodes, (k + 1) * n_nodes), count)
+                sums.append(part.sums(factors[start : start + count], features=True))
+                start += count
+        total = torch.cat(sums)
+        each = torch.repeat_interleave(
+            torch.arange(len(counts)), torch.tensor(counts), output_size=len(x)
+        ).to(x.device)
+        places = x[:, None] + table.nodes.offsets.unflatten(0, (-1, n_nodes))[each]
+        constant = top + table.top.unflatten(0, (-1, n_nodes))[each]
+        log_sums = total[:, 0].log() + constant - places.square().sum(2) / (2 * v)
+        return Products(table, factors, total, log_sums, None)
+
+    def _query_factors(
+        self, x: torch.Tensor, v: float, left_out: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Exponentiate the query half of the logits, less what is taken off: (B, 1) and (B, N)."""
+        logits = self._points.products(x, v)
+        if left_out is not None:
+            logits.scatter_(1, left_out[:, None], -math.inf)
+        top = logits.amax(1, keepdim=True) - self._log_scale
+        return top, exp_(logits.sub_(top), -self._log_scale)
 
     def mixed(self, products: Products, found: torch.Tensor | None, shards: Shards) -> torch.Tensor:
         """Average the points once for each query, under weights that the nodes have mixed before.

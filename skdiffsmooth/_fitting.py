@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from ._backend import Backend
-from ._base import DensityEstimatorMixin
+from ._base import DistanceDensityMixin
 from ._comparison import choose_settings
 from ._components import GaussianComponents
 from ._hierarchy import PointHierarchy
@@ -84,7 +84,7 @@ class Geometry(NamedTuple):
         return self.kernel.spread or 1.0
 
 
-class FittedDiffusion(DensityEstimatorMixin, BaseEstimator, ABC):
+class FittedDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
     """Data and a kernel in the coordinates of a metric, at scales that were given or chosen.
 
     A subclass says how the kernel acts, in `_reduced_kernel`.

@@ -303,21 +303,11 @@ class GatedScore:
     def _ask(self, x: torch.Tensor, v: float, gates: _Gates, *, trace: bool) -> _Asked:
         """Ask each cell about the queries for which its gate is open."""
         rows, cells, counts = self._open(gates)
-        left_out = None if self.exclude is None else self.exclude[rows].split(counts)
-        found = [
-            self.posterior.moments(
-                own,
-                v,
-                self.nodes[k],
-                trace=trace,
-                exclude=None if left_out is None else left_out[k],
-            )
-            for k, own in enumerate(x[rows].split(counts))
-            if len(own)
-        ]
-        score = (torch.cat([moments.mean for moments in found]) - x[rows]) / v
-        traces = [moments.trace for moments in found if moments.trace is not None]
-        return _Asked(rows, cells, score, torch.cat(traces) if trace else None)
+        left_out = None if self.exclude is None else self.exclude[rows]
+        moments = self.posterior.moments_by_part(
+            x[rows], v, self.nodes, counts, trace=trace, exclude=left_out
+        )
+        return _Asked(rows, cells, (moments.mean - x[rows]) / v, moments.trace)
 
     def _open(self, gates: _Gates) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
         """Return pairs of a row and a cell to be asked, cell by cell, and how many each cell has."""

@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from ._backend import Backend
-from ._base import DensityEstimatorMixin
+from ._base import DistanceDensityMixin
 from ._conditional import draw_given, resolve_given_columns, resolve_given_values
 from ._mixture import RadialMixture
 from ._moments import Nodes
@@ -39,7 +39,7 @@ def _curvatures(bandwidth: Any) -> np.ndarray:
     return (np.min(bandwidth) / np.asarray(bandwidth)) ** 2
 
 
-class KDESampler(DensityEstimatorMixin, BaseEstimator):
+class KDESampler(DistanceDensityMixin, BaseEstimator):
     """Kernel density estimation, exact, with samples from every kernel.
 
     Parameters

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
 
-__all__ = ["Denoiser", "Moments", "Nodes", "SingleMoments"]
+__all__ = ["Denoiser", "Moments", "Nodes", "SingleMoments", "part_by_part"]
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,19 @@ class Denoiser(Protocol):
         """Return D, tr Cov and log p_v, averaged over shifts of the queries."""
         ...
 
+    def moments_by_part(
+        self,
+        x: torch.Tensor,
+        v: float,
+        parts: Sequence[Nodes],
+        counts: Sequence[int],
+        *,
+        trace: bool = False,
+        exclude: torch.Tensor | None = None,
+    ) -> Moments:
+        """Return the same where the first counts[0] queries have nodes parts[0], and so on."""
+        ...
+
     def covariance_along(
         self,
         y: torch.Tensor,
@@ -127,3 +141,29 @@ class Denoiser(Protocol):
     def precision_at(self, v: float) -> torch.dtype:
         """Return the precision in which queries at this noise are worth having."""
         ...
+
+
+def part_by_part(
+    law: Denoiser,
+    x: torch.Tensor,
+    v: float,
+    parts: Sequence[Nodes],
+    counts: Sequence[int],
+    *,
+    trace: bool,
+    exclude: torch.Tensor | None,
+) -> Moments:
+    """Answer `Denoiser.moments_by_part` by a call for each part that has queries."""
+    found, start = [], 0
+    for nodes, count in zip(parts, counts, strict=True):
+        own = slice(start, start + count)
+        start += count
+        if count:
+            unseen = None if exclude is None else exclude[own]
+            found.append(law.moments(x[own], v, nodes, trace=trace, exclude=unseen))
+    traces = [moments.trace for moments in found if moments.trace is not None]
+    return Moments(
+        mean=torch.cat([moments.mean for moments in found]),
+        trace=torch.cat(traces) if trace else None,
+        log_density=torch.cat([moments.log_density for moments in found]),
+    )

@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 
 from ._backend import Backend
-from ._base import DensityEstimatorMixin
+from ._base import DistanceDensityMixin
 from ._embedding import Embedding
 from ._flow import log_density_with_error, solve_with_error, warn_of_error
 from ._hull import AffineHull, principal_axes
@@ -62,7 +62,7 @@ class _Numbers(NamedTuple):
     seed: int
 
 
-class NeuralScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
+class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
     """Density estimation and sampling by a diffusion whose score a small network has learned.
 
     The network is trained by denoising score matching and followed by the same flow as the estimators

@@ -15,13 +15,14 @@ the library knows how any of this is done.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 
 from ._direct import average_over_few_points, direct_moments, moments_of_pairs
 from ._factorised import Factoriser, NodeTable
 from ._influence import Influence, influence_of_points
-from ._moments import Moments, Nodes, SingleMoments
+from ._moments import Moments, Nodes, SingleMoments, part_by_part
 from ._points import Points, exp_, log_weight_of_others, slices
 from ._shards import ONE_PROCESS, Pairs, Shards
 from ._tiles import Tiles
@@ -192,6 +193,79 @@ class Posterior:
                 left_out = None if exclude is None else exclude[rows]
                 sums[rows] += self._tile_sums(x[rows], v, part, table, left_out, trace=trace)
         sums = self.shards.reduce_(sums, "sum")
+        return Moments(
+            mean=sums[:, :-2],
+            trace=sums[:, -2] if trace else None,
+            log_density=sums[:, -1] - self._log_normalizer(v, exclude),
+        )
+
+    def moments_by_part(
+        self,
+        x: torch.Tensor,
+        v: float,
+        parts: Sequence[Nodes],
+        counts: Sequence[int],
+        *,
+        trace: bool = False,
+        exclude: torch.Tensor | None = None,
+    ) -> Moments:
+        """Return moments of queries that do not all have the same nodes.
+
+        Where there is little to do for each part, all parts are done at once: starting work would be
+        most of it.
+
+        Parameters
+        ----------
+        x : torch.Tensor of shape (P, r)
+            Queries, sorted by part.
+        v : float
+            Noise variance.
+        parts : sequence of Nodes
+            As many nodes in each, of the same weights.
+        counts : sequence of int
+            How many queries each part has.
+        trace : bool, default=False
+            Whether to compute the spread too.
+        exclude : torch.Tensor of shape (P,), optional
+            Index of the point to leave out for each query; the other weights are renormalised.
+
+        Returns
+        -------
+        Moments
+        """
+        found = self._tiles.fitting(
+            lambda: self._all_parts(x, v, parts, counts, trace, exclude), alone=self.shards.alone
+        )
+        if found is None:
+            found = part_by_part(self, x, v, parts, counts, trace=trace, exclude=exclude)
+        return found
+
+    def _all_parts(
+        self,
+        x: torch.Tensor,
+        v: float,
+        parts: Sequence[Nodes],
+        counts: Sequence[int],
+        trace: bool,
+        exclude: torch.Tensor | None,
+    ) -> Moments | None:
+        """Return the moments, or None where they are too many to hold, or factors may underflow."""
+        n_nodes = len(parts[0])
+        if not self.shards.alone or not self._tiles.holds_all(
+            len(x), n_nodes, n_nodes * len(parts)
+        ):
+            return None
+        offsets = torch.cat([nodes.offsets for nodes in parts])
+        weights = torch.cat([nodes.weights for nodes in parts])
+        nodes = Nodes(offsets, weights, max(nodes.reach for nodes in parts))
+        if not self._factoriser.is_worth_trying(v, nodes):
+            return None
+        table = self._factoriser.table(nodes, v, len(x))
+        if not table.never_underflows:
+            return None
+        products = self._factoriser.products_by_part(x, v, table, counts, exclude)
+        pairs = self._factoriser.pairs(products, None)
+        sums = self.shards.average(pairs, parts[0].weights, trace=True)
         return Moments(
             mean=sums[:, :-2],
             trace=sums[:, -2] if trace else None,

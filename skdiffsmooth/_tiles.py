@@ -89,6 +89,16 @@ class Tiles:
         """Numbers held while many pairs are computed directly."""
         return max(1, min(self._budget // 8, 4 * self._tile))
 
+    def holds_all(self, n_queries: int, n_nodes: int, n_shared: int) -> bool:
+        """Tell whether a table of all nodes and sums of all queries may be there at once.
+
+        Each query has `n_nodes` of the `n_shared` in the table.
+        """
+        n_features = self._points.dimension + 2
+        factors = (n_shared + n_queries + n_nodes * n_features) * self._most_points
+        pairs = 3 * n_queries * n_nodes * n_features
+        return factors + pairs < min(self._budget // 2, self._largest_tile)
+
     def fitting(self, compute: Callable[[], Result], *, alone: bool) -> Result:
         """Run, and once more in smaller tiles each time the device has no memory left.
 

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from skdiffsmooth import _direct, _posterior, _tiles
 from skdiffsmooth._factorised import Factoriser
-from skdiffsmooth._moments import Nodes
+from skdiffsmooth._moments import Moments, Nodes
 from skdiffsmooth._points import Points
 from skdiffsmooth._posterior import Posterior
 from skdiffsmooth.scores import SmoothedScore
@@ -118,8 +118,8 @@ def longest(vectors):
     return float(np.linalg.norm(vectors.astype(np.float64), axis=1).max())
 
 
-def assert_matches_oracle(problem, *, trace=True, dtype=torch.float64):
-    found = problem.moments(trace=trace, dtype=dtype)
+def assert_matches_oracle(problem, *, trace=True, dtype=torch.float64, found=None):
+    found = problem.moments(trace=trace, dtype=dtype) if found is None else found
     eps = torch.finfo(dtype).eps
     rank = problem.points.shape[1]
     radius, reach = longest(problem.points), longest(problem.offsets)
@@ -320,6 +320,68 @@ def test_no_seam_where_one_path_hands_over_to_the_next(trace, watched):
         case = Problem(*map(np.array, arrays), v, np.array([[-1.0], [0.97]]), np.array([0.3, 0.7]))
         assert_matches_oracle(case, trace=trace)
     assert {"safe table", "all factorised", "mixed", "table that may underflow"} <= watched
+
+
+# ------------------------------------------------------------------- queries with nodes of their own
+
+
+def parts(case, counts):
+    """Problems of one law, and of nodes and queries of their own, as many as counts say."""
+    rng = np.random.RandomState(5)
+    for n in counts:
+        queries = rng.standard_normal((n, case.points.shape[1])).astype(case.queries.dtype)
+        exclude = None if case.exclude is None else rng.randint(len(case.points), size=n)
+        offsets = (case.offsets * rng.uniform(0.5, 2.0)).astype(case.offsets.dtype)
+        yield replace(case, queries=queries, exclude=exclude, offsets=offsets)
+
+
+def moments_by_part(cases, *, trace, dtype=torch.float64, memory_limit=16.0):
+    """Ask about all at once, and give each its own rows of the answer."""
+    counts = [len(case.queries) for case in cases]
+    (x,) = tensors(dtype, np.concatenate([case.queries for case in cases]))
+    left_out = None if cases[0].exclude is None else torch.cat([case.left_out for case in cases])
+    nodes = [case.nodes(dtype) for case in cases]
+    found = cases[0].posterior(dtype, memory_limit)
+    found = found.moments_by_part(x, cases[0].v, nodes, counts, trace=trace, exclude=left_out)
+    spread = [None] * len(cases) if found.trace is None else found.trace.split(counts)
+    return map(Moments, found.mean.split(counts), spread, found.log_density.split(counts))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("leave_out", [False, True])
+@pytest.mark.parametrize("trace", [False, True])
+@pytest.mark.parametrize("v", [1.0, 2e-3, 1e-9])
+def test_parts_against_the_two_loops(v, trace, leave_out, dtype):
+    case = problem(0, n_points=9, n_nodes=6, leave_out=leave_out, v=v, dtype=DTYPES[dtype])
+    cases = list(parts(case, [3, 0, 1, 8]))
+    for own, found in zip(cases, moments_by_part(cases, trace=trace, dtype=dtype), strict=True):
+        if len(own.queries):
+            assert_matches_oracle(own, trace=trace, dtype=dtype, found=found)
+
+
+@pytest.mark.parametrize(
+    ("settings", "at_once"),
+    [
+        ({}, True),
+        ({"n_points": 60, "v": 1e-3}, False),  # factors may underflow
+        ({"v": 1e-9}, False),  # products of coordinates are no exponents
+        ({"n_points": 2000, "n_nodes": 40}, False),  # too many to hold at once
+    ],
+)
+def test_few_are_done_at_once(settings, at_once, monkeypatch):
+    calls = []
+    for name in ("products", "products_by_part"):
+        monkeypatch.setattr(Factoriser, name, counted(getattr(Factoriser, name), calls))
+    cases = list(parts(problem(1, **settings), [3, 2, 4]))
+    apart = [case.moments(trace=True, memory_limit=2.0) for case in cases]
+    assert calls.count("products_by_part") == 0
+    for one, other in zip(moments_by_part(cases, trace=True, memory_limit=2.0), apart, strict=True):
+        for name in ("mean", "trace", "log_density"):
+            # The same sums in other products.
+            torch.testing.assert_close(
+                getattr(one, name), getattr(other, name), rtol=1e-10, atol=1e-10
+            )
+    assert calls.count("products_by_part") == at_once
 
 
 # --------------------------------------------------------------------- few of many points matter

@@ -510,6 +510,16 @@ def test_a_transform_that_keeps_digits_is_not(transformer, offset):
         TransformedDensity(KDESampler(0.3), transformer).fit(X)
 
 
+@pytest.mark.parametrize("density", [KDESampler(0.3), SmoothedScoreDiffusion(0.3, 0.2)])
+def test_a_row_that_is_led_beyond_all_numbers_has_no_density(density):
+    """exp(650) has no square in floats, which the density itself refuses to be asked about."""
+    exponential = FunctionTransformer(np.exp, np.log)
+    model = TransformedDensity(density, exponential).fit(skewed(30))
+    scores = model.score_samples([[0.5], [650.0], [709.0]])
+    assert_array_equal(np.isneginf(scores), [False, True, True])
+    assert np.isfinite(scores[0])
+
+
 def test_rows_outside_the_range_are_drawn_again_or_refused():
     # Squares: the inverse of a negative number is taken without complaint, and is wrong.
     square = FunctionTransformer(np.sqrt, np.square)

@@ -13,7 +13,7 @@ from sklearn.preprocessing import FunctionTransformer, MaxAbsScaler, MinMaxScale
 from sklearn.utils.validation import check_array, has_fit_parameter
 
 from .._base import DensityEstimatorMixin
-from .._validation import check_sample_weight
+from .._validation import LARGEST, check_sample_weight
 from ._changes import ChangeOfVariables, change_of_variables, with_names
 from ._members import check_fills_space, check_member, one_density
 from ._sampling import draw, draw_through
@@ -196,7 +196,8 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_samples,)
-            Log-densities in nats, per unit of X; -inf outside the domain of the transformer.
+            Log-densities in nats, per unit of X; -inf outside the domain of the transformer, and where
+            it leads beyond 1e150.
 
         Raises
         ------
@@ -207,7 +208,10 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
         """
         X = self._check_query(X)
         Z, log_factor = self._change(self.transformer_).forward(X)
-        return np.asarray(self.density_.score_samples(Z)) + log_factor - self.log_mass_
+        # Where squares are no numbers, densities have nothing left either: many refuse such rows.
+        beyond = np.abs(Z).max(axis=1) > LARGEST
+        log_density = np.asarray(self.density_.score_samples(np.where(beyond[:, None], 0.0, Z)))
+        return np.where(beyond, -np.inf, log_density) + log_factor - self.log_mass_
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
         """Draw new rows, in units of X.
