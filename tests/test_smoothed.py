@@ -55,7 +55,7 @@ def circle(n, seed):
 
 
 def rotation(d, seed=0):
-    return stats.ortho_group.rvs(d, random_state=np.random.RandomState(seed))
+    return np.linalg.qr(np.random.RandomState(seed).standard_normal((d, d)))[0]
 
 
 def gaussian_log_density(residual, scale, dimension):

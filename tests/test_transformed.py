@@ -479,16 +479,44 @@ def far_from_zero(n=60):
     return np.random.RandomState(0).lognormal(size=(n, 2)) + [1000.0, 0.0]
 
 
-@pytest.mark.parametrize("after", [(), (PCA(),)])
+class Coarse(BaseEstimator):
+    """Column 0 in units of 1e13, beside a one: of sixteen digits three are left."""
+
+    def fit(self, X, y=None):
+        return self
+
+    def transform(self, X):
+        return np.column_stack([1 + 1e-13 * X[:, 0], X[:, 1]])
+
+    def inverse_transform(self, Z):
+        return np.column_stack([1e13 * (Z[:, 0] - 1), Z[:, 1]])
+
+    def log_abs_det_jacobian(self, X):
+        return np.full(len(X), np.log(1e-13))
+
+
+@pytest.mark.parametrize("after", [(), (StandardScaler(),), (StandardScaler(), PCA())])
 def test_a_transform_that_loses_digits_is_told(after):
-    # Of values near 1000 the likelihood's exponent is about -4: x^-4 differs from 0 by 1e-12.
-    model = TransformedDensity(KDESampler(0.3), make_pipeline(PowerTransformer(), *after))
+    model = TransformedDensity(KDESampler("loo"), make_pipeline(Coarse(), *after))
     with pytest.warns(UserWarning, match=r"loses digits: column 0 .* off by .*StandardScaler"):
         model.fit(far_from_zero())
-    # The warning is true: a thousand draws are far fewer values.
-    draws = model.sample(1000, random_state=0)
+
+
+def test_the_warning_is_true():
+    """A thousand draws are far fewer values: 1e-13 is 450 times the spacing of floats at one."""
+    model = TransformedDensity(KDESampler(0.3), make_pipeline(Coarse(), StandardScaler()))
+    with pytest.warns(UserWarning, match="loses digits"):
+        draws = model.fit(far_from_zero()).sample(1000, random_state=0)
     assert len(np.unique(draws[:, 1])) == 1000
-    assert len(np.unique(draws[:, 0].round(9))) < 900
+    assert len(np.unique(draws[:, 0])) == len(np.unique(draws[:, 0].round(4)))
+    # The step in which column 0 is drawn.
+    assert np.diff(np.unique(draws[:, 0])).min() > 2e-3
+
+
+def test_power_transforms_lose_digits_far_from_zero():
+    """Of values near 1000 the likelihood's exponent is about -4: x^-4 differs from 0 by 1e-12."""
+    with pytest.warns(UserWarning, match=r"loses digits: column 0 .* off by .*StandardScaler"):
+        TransformedDensity(KDESampler(0.3), PowerTransformer()).fit(far_from_zero())
 
 
 @pytest.mark.parametrize(
