@@ -205,12 +205,13 @@ class ComponentPosterior:
         x: torch.Tensor,
         v: float,
         parts: Sequence[Nodes],
+        which: torch.Tensor,
         counts: Sequence[int],
         *,
         trace: bool = False,
         exclude: torch.Tensor | None = None,
     ) -> Moments:
-        """Return the same where the first counts[0] queries have nodes parts[0], and so on."""
+        """Return the same where query b has nodes parts[which[b]], sorted, counts[k] of each."""
         return part_by_part(self, x, v, parts, counts, trace=trace, exclude=exclude)
 
     def covariance_along(

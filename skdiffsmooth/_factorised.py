@@ -219,6 +219,7 @@ class Factoriser:
         x: torch.Tensor,
         v: float,
         table: NodeTable,
+        which: torch.Tensor,
         counts: Sequence[int],
         left_out: torch.Tensor | None,
     ) -> Products:
@@ -232,6 +233,8 @@ class Factoriser:
             Noise variance.
         table : NodeTable
             The nodes of all parts, M for each, none of which underflows.
+        which : torch.Tensor of shape (P,)
+            Part of each query.
         counts : sequence of int
             How many queries each part has.
         left_out : torch.Tensor of shape (P,) or None
@@ -250,11 +253,8 @@ class Factoriser:
                 sums.append(part.sums(factors[start : start + count], features=True))
                 start += count
         total = torch.cat(sums)
-        each = torch.repeat_interleave(
-            torch.arange(len(counts)), torch.tensor(counts), output_size=len(x)
-        ).to(x.device)
-        places = x[:, None] + table.nodes.offsets.unflatten(0, (-1, n_nodes))[each]
-        constant = top + table.top.unflatten(0, (-1, n_nodes))[each]
+        places = x[:, None] + table.nodes.offsets.unflatten(0, (-1, n_nodes))[which]
+        constant = top + table.top.unflatten(0, (-1, n_nodes))[which]
         log_sums = total[:, 0].log() + constant - places.square().sum(2) / (2 * v)
         return Products(table, factors, total, log_sums, None)
 

@@ -305,7 +305,7 @@ class GatedScore:
         rows, cells, counts = self._open(gates)
         left_out = None if self.exclude is None else self.exclude[rows]
         moments = self.posterior.moments_by_part(
-            x[rows], v, self.nodes, counts, trace=trace, exclude=left_out
+            x[rows], v, self.nodes, cells, counts, trace=trace, exclude=left_out
         )
         return _Asked(rows, cells, (moments.mean - x[rows]) / v, moments.trace)
 

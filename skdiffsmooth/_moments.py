@@ -119,12 +119,13 @@ class Denoiser(Protocol):
         x: torch.Tensor,
         v: float,
         parts: Sequence[Nodes],
+        which: torch.Tensor,
         counts: Sequence[int],
         *,
         trace: bool = False,
         exclude: torch.Tensor | None = None,
     ) -> Moments:
-        """Return the same where the first counts[0] queries have nodes parts[0], and so on."""
+        """Return the same where query b has nodes parts[which[b]], sorted, counts[k] of each."""
         ...
 
     def covariance_along(

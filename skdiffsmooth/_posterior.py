@@ -204,6 +204,7 @@ class Posterior:
         x: torch.Tensor,
         v: float,
         parts: Sequence[Nodes],
+        which: torch.Tensor,
         counts: Sequence[int],
         *,
         trace: bool = False,
@@ -222,8 +223,10 @@ class Posterior:
             Noise variance.
         parts : sequence of Nodes
             As many nodes in each, of the same weights.
+        which : torch.Tensor of shape (P,)
+            Part of each query.
         counts : sequence of int
-            How many queries each part has.
+            How many queries each part has: the same on the host, which cuts by them.
         trace : bool, default=False
             Whether to compute the spread too.
         exclude : torch.Tensor of shape (P,), optional
@@ -234,7 +237,8 @@ class Posterior:
         Moments
         """
         found = self._tiles.fitting(
-            lambda: self._all_parts(x, v, parts, counts, trace, exclude), alone=self.shards.alone
+            lambda: self._all_parts(x, v, parts, which, counts, trace, exclude),
+            alone=self.shards.alone,
         )
         if found is None:
             found = part_by_part(self, x, v, parts, counts, trace=trace, exclude=exclude)
@@ -245,6 +249,7 @@ class Posterior:
         x: torch.Tensor,
         v: float,
         parts: Sequence[Nodes],
+        which: torch.Tensor,
         counts: Sequence[int],
         trace: bool,
         exclude: torch.Tensor | None,
@@ -263,7 +268,7 @@ class Posterior:
         table = self._factoriser.table(nodes, v, len(x))
         if not table.never_underflows:
             return None
-        products = self._factoriser.products_by_part(x, v, table, counts, exclude)
+        products = self._factoriser.products_by_part(x, v, table, which, counts, exclude)
         pairs = self._factoriser.pairs(products, None)
         sums = self.shards.average(pairs, parts[0].weights, trace=True)
         return Moments(

@@ -342,7 +342,10 @@ def moments_by_part(cases, *, trace, dtype=torch.float64, memory_limit=16.0):
     left_out = None if cases[0].exclude is None else torch.cat([case.left_out for case in cases])
     nodes = [case.nodes(dtype) for case in cases]
     found = cases[0].posterior(dtype, memory_limit)
-    found = found.moments_by_part(x, cases[0].v, nodes, counts, trace=trace, exclude=left_out)
+    which = torch.repeat_interleave(torch.arange(len(cases)), torch.tensor(counts))
+    found = found.moments_by_part(
+        x, cases[0].v, nodes, which, counts, trace=trace, exclude=left_out
+    )
     spread = [None] * len(cases) if found.trace is None else found.trace.split(counts)
     return map(Moments, found.mean.split(counts), spread, found.log_density.split(counts))
 
