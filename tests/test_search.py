@@ -135,7 +135,11 @@ def test_samples_and_scores_are_those_of_the_best_estimator():
     ("params", "error", "message"),
     [
         ({"estimator": KDESampler()}, TypeError, "Use GridSearchCV for others"),
-        ({"estimator": SmoothedScoreDiffusion}, TypeError, "expected a SmoothedScoreDiffusion"),
+        (
+            {"estimator": SmoothedScoreDiffusion},
+            TypeError,
+            "expected an instance, SmoothedScoreDiffusion\\(\\)",
+        ),
         ({"estimator": quick(shards="distributed")}, ValueError, "cannot be left out"),
         ({"estimator": quick(solver="euler-maruyama")}, ValueError, "solver='euler-maruyama'"),
         ({"estimator": quick(base="parzen")}, ValueError, "use GridSearchCV over bandwidth"),

@@ -302,8 +302,8 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         estimator = SmoothedScoreDiffusion() if self.estimator is None else self.estimator
         if isinstance(estimator, type) or not isinstance(estimator, BaseScoreDiffusion):
             raise TypeError(
-                f"estimator={estimator!r} has type {type(estimator).__name__}; expected a "
-                "SmoothedScoreDiffusion or ManifoldAdaptedDiffusion. Use GridSearchCV for others."
+                f"estimator={estimator!r} has type {type(estimator).__name__}; expected an instance, "
+                "SmoothedScoreDiffusion() or ManifoldAdaptedDiffusion(). Use GridSearchCV for others."
             )
         if estimator.shards is not None:
             raise ValueError(
