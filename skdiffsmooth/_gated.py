@@ -19,6 +19,7 @@ no difference to the likelihood and keeps them closed where the noise is large, 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple, cast
 
@@ -30,6 +31,7 @@ from ._cells import Cells
 from ._influence import Influence
 from ._moments import Denoiser, Nodes
 from ._nodes import NodeRule, default_n_nodes
+from ._points import slices
 from ._posterior import Posterior
 
 __all__ = ["GatedKernel", "GatedScore", "GatedShape"]
@@ -209,10 +211,10 @@ class GatedScore:
         -------
         torch.Tensor of shape (n, r)
         """
-        gates = self._gates(x)
-        asked = self._ask(x, v, gates, trace=False)
-        share = gates.shares[asked.rows, asked.cells]
-        return torch.zeros_like(x).index_add_(0, asked.rows, share[:, None] * asked.score)
+        score = torch.empty_like(x)
+        for tile, field in self._in_tiles(x):
+            score[tile] = field._score(x[tile], v)
+        return score
 
     def with_divergence(self, x: torch.Tensor, v: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the blended score and its divergence.
@@ -229,19 +231,10 @@ class GatedScore:
         score : torch.Tensor of shape (n, r)
         divergence : torch.Tensor of shape (n,)
         """
-        gates = self._gates(x)
-        asked = self._ask(x, v, gates, trace=True)
-        rows, cells, own = asked.rows, asked.cells, asked.score
-        share = gates.shares[rows, cells]
-        slope = gates.slopes[rows, cells, None] * (self.means[cells] - gates.center[rows])
-        assert asked.trace is not None
-        inner = share * (asked.trace / v - x.shape[1]) / v + (slope * own).sum(1)
-        # All sums over a query's cells at once: the score, how gates drift, and its divergence but
-        # for what these two make.
-        parts = torch.cat([share[:, None] * own, slope, inner[:, None]], dim=1)
-        sums = x.new_zeros(len(x), parts.shape[1]).index_add_(0, rows, parts)
-        score, drift, divergence = sums.tensor_split([x.shape[1], 2 * x.shape[1]], dim=1)
-        return score, divergence[:, 0] - (drift * score).sum(1)
+        score, divergence = torch.empty_like(x), x.new_empty(len(x))
+        for tile, field in self._in_tiles(x):
+            score[tile], divergence[tile] = field._score_and_divergence(x[tile], v)
+        return score, divergence
 
     def influence(self, x: torch.Tensor, v: float) -> Influence:
         """Return the weights and pulls of the points, under cells that stay as they are.
@@ -284,6 +277,35 @@ class GatedScore:
         GatedScore
         """
         return self if self.exclude is None else replace(self, exclude=self.exclude[index])
+
+    def _in_tiles(self, x: torch.Tensor) -> Iterator[tuple[slice, GatedScore]]:
+        """Cut queries, and the field with them, so that what all cells say of them can be held."""
+        # A place, a score, and what is summed of it; where all gates are open.
+        per_query = len(self.nodes) * (5 * x.shape[1] + 8) * x.element_size()
+        for tile in slices(len(x), int(self.posterior.memory_limit * 2**20) // per_query):
+            exclude = None if self.exclude is None else self.exclude[tile]
+            yield tile, replace(self, exclude=exclude)
+
+    def _score(self, x: torch.Tensor, v: float) -> torch.Tensor:
+        gates = self._gates(x)
+        asked = self._ask(x, v, gates, trace=False)
+        share = gates.shares[asked.rows, asked.cells]
+        return torch.zeros_like(x).index_add_(0, asked.rows, share[:, None] * asked.score)
+
+    def _score_and_divergence(self, x: torch.Tensor, v: float) -> tuple[torch.Tensor, torch.Tensor]:
+        gates = self._gates(x)
+        asked = self._ask(x, v, gates, trace=True)
+        rows, cells, own = asked.rows, asked.cells, asked.score
+        share = gates.shares[rows, cells]
+        slope = gates.slopes[rows, cells, None] * (self.means[cells] - gates.center[rows])
+        assert asked.trace is not None
+        inner = share * (asked.trace / v - x.shape[1]) / v + (slope * own).sum(1)
+        # All sums over a query's cells at once: the score, how gates drift, and its divergence but
+        # for what these two make.
+        parts = torch.cat([share[:, None] * own, slope, inner[:, None]], dim=1)
+        sums = x.new_zeros(len(x), parts.shape[1]).index_add_(0, rows, parts)
+        score, drift, divergence = sums.tensor_split([x.shape[1], 2 * x.shape[1]], dim=1)
+        return score, divergence[:, 0] - (drift * score).sum(1)
 
     def _gates(self, x: torch.Tensor) -> _Gates:
         precision = self.width**-2

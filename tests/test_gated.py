@@ -299,6 +299,38 @@ def test_where_nothing_is_skipped_the_result_is_the_same(monkeypatch):
         np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize("left_out", [False, True])
+def test_tiles_do_not_show(left_out, monkeypatch):
+    """Where noise opens all gates, what cells say of all queries at once is nine times as much."""
+    points, weights = curve(60)
+    cells = Cells.of(points, weights, 1, 9)
+    x = torch.tensor(points) + 0.2
+    exclude = torch.arange(60) if left_out else None
+    whole = field(points, weights, cells, exclude=exclude)
+    expected = *whole.with_divergence(x, 0.1), whole(x, 0.1)
+    sizes, score = [], GatedScore._score
+
+    def watch(self, x, v):
+        sizes.append(len(x))
+        return score(self, x, v)
+
+    monkeypatch.setattr(GatedScore, "_score", watch)
+    whole.posterior.memory_limit = 0.012  # MiB: 9 cells, and some 150 bytes in each for a query
+    found = *whole.with_divergence(x, 0.1), whole(x, 0.1)
+    assert len(sizes) > 5
+    assert sum(sizes) == 60
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-11)
+
+
+def test_no_query_at_all():
+    points, weights = curve(20)
+    nothing = field(points, weights, Cells.of(points, weights, 1, 4))
+    score, divergence = nothing.with_divergence(torch.zeros(0, 2, dtype=torch.float64), 0.1)
+    assert score.shape == (0, 2)
+    assert divergence.shape == (0,)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("v", [0.3, 1e-4])
 def test_no_device_is_waited_for(v, dtype):
