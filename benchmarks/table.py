@@ -325,6 +325,11 @@ def _number(value, digits=2, sign=""):
     return f"{value:{sign}.{digits}f}" if abs(value) < 1000 else f"{value:{sign}.1e}"
 
 
+def _mean_and_deviation(mean, deviation, best):
+    text = _number(mean) + ("" if np.isnan(deviation) else f" ({_number(deviation)})")
+    return f"**{text}**" if mean == best else text
+
+
 def _table(head, rows):
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows])
@@ -345,15 +350,12 @@ def report(results, reference):
     for data in results.names:
         means = {m: results.mean(m, data) for m in compared}
         best = np.nanmax([means[m][0] for m in compared] + [-np.inf])
-
-        def cells(methods, means=means, best=best):
-            for mean, deviation in (means[method] for method in methods):
-                text = _number(mean) + ("" if np.isnan(deviation) else f" ({_number(deviation)})")
-                yield f"**{text}**" if mean == best else text
-
-        of_rivals.append([data, *results.sizes(data), *cells(rivals)])
+        text = {m: _mean_and_deviation(*means[m], best) for m in compared}
+        of_rivals.append([data, *results.sizes(data), *(text[m] for m in rivals)])
         strongest = max(rivals, key=lambda method: np.nan_to_num(means[method][0], nan=-np.inf))
-        of_ours.append([data, f"{_number(means[strongest][0])}, {strongest}", *cells(ours)])
+        of_ours.append(
+            [data, f"{_number(means[strongest][0])}, {strongest}", *(text[m] for m in ours)]
+        )
         for rows, kind in ((gains_of_rivals, rivals), (gains_of_ours, ours)):
             pairs = [results.difference(m, reference, data) for m in kind if m != reference]
             rows.append([data, *(f"{_number(a, sign='+')} ± {_number(b)}" for a, b in pairs)])

@@ -66,11 +66,21 @@ class DensityEstimatorMixin(DensityMixin):
 class DistanceDensityMixin(DensityEstimatorMixin):
     """The same of a density that takes distances between rows: their squares must be numbers."""
 
+    points_: np.ndarray
+
     def _check_training(self, X: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return distinct rows and their weights, leaving the estimator as it is."""
         X = check_array(X, dtype=np.float64, estimator=self, input_name="X")
         check_size("X", X)
         return merge_duplicates(X, check_sample_weight(sample_weight, len(X)))
+
+    def _check_others(self) -> None:
+        """Raise if a point that is left out leaves none."""
+        if len(self.points_) < 2:
+            raise ValueError(
+                "leave_one_out_log_density needs at least two distinct rows, and the model was fitted "
+                "on one; fit it on more."
+            )
 
     def _check_query(self, X: Any) -> np.ndarray:
         X = super()._check_query(X)

@@ -206,7 +206,7 @@ class ComponentPosterior:
         v: float,
         parts: Sequence[Nodes],
         which: torch.Tensor,
-        counts: Sequence[int],
+        counts: list[int],
         *,
         trace: bool = False,
         exclude: torch.Tensor | None = None,

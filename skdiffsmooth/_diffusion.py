@@ -158,11 +158,7 @@ class BaseScoreDiffusion(NoisedData):
                 "have seen the row: to leave out the component at its place alone would overstate its "
                 "log-density by nats. Score held-out rows with score_samples."
             )
-        if len(self.points_) < 2:
-            raise ValueError(
-                "leave_one_out_log_density needs at least two distinct rows, and the model was fitted "
-                "on one; fit it on more."
-            )
+        self._check_others()
         return mixed(*self._left_out(), self.background_)
 
     def sample(

@@ -12,7 +12,6 @@ small against the kernel's scale, are marked for who can do them directly.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -220,7 +219,7 @@ class Factoriser:
         v: float,
         table: NodeTable,
         which: torch.Tensor,
-        counts: Sequence[int],
+        counts: list[int],
         left_out: torch.Tensor | None,
     ) -> Products:
         """Sum each feature for queries that each see their own part of a table.
@@ -235,7 +234,7 @@ class Factoriser:
             The nodes of all parts, M for each, none of which underflows.
         which : torch.Tensor of shape (P,)
             Part of each query.
-        counts : sequence of int
+        counts : list of int
             How many queries each part has.
         left_out : torch.Tensor of shape (P,) or None
             Index of the point that a query does not see.
@@ -246,13 +245,14 @@ class Factoriser:
             Of P queries and M nodes.
         """
         top, factors = self._query_factors(x, v, left_out)
-        n_nodes, sums, start = len(table.nodes) // len(counts), [], 0
-        for k, count in enumerate(counts):
-            if count:
-                part = table.part(slice(k * n_nodes, (k + 1) * n_nodes), count)
-                sums.append(part.sums(factors[start : start + count], features=True))
-                start += count
-        total = torch.cat(sums)
+        n_nodes = len(table.nodes) // len(counts)
+        total = torch.cat(
+            [
+                table.part(slice(k * n_nodes, (k + 1) * n_nodes), len(own)).sums(own, features=True)
+                for k, own in enumerate(factors.split(counts))
+                if len(own)
+            ]
+        )
         places = x[:, None] + table.nodes.offsets.unflatten(0, (-1, n_nodes))[which]
         constant = top + table.top.unflatten(0, (-1, n_nodes))[which]
         log_sums = total[:, 0].log() + constant - places.square().sum(2) / (2 * v)

@@ -264,12 +264,12 @@ class GatedScore:
             pulls[own] += share[..., None] * found.pulls
         return Influence(weights, pulls)
 
-    def rows(self, index: torch.Tensor) -> GatedScore:
+    def rows(self, index: torch.Tensor | slice) -> GatedScore:
         """Return the field of some of the queries.
 
         Parameters
         ----------
-        index : torch.Tensor of shape (m,)
+        index : torch.Tensor of shape (m,) or slice
             Which.
 
         Returns
@@ -283,8 +283,7 @@ class GatedScore:
         # A place, a score, and what is summed of it; where all gates are open.
         per_query = len(self.nodes) * (5 * x.shape[1] + 8) * x.element_size()
         for tile in slices(len(x), int(self.posterior.memory_limit * 2**20) // per_query):
-            exclude = None if self.exclude is None else self.exclude[tile]
-            yield tile, replace(self, exclude=exclude)
+            yield tile, self.rows(tile)
 
     def _score(self, x: torch.Tensor, v: float) -> torch.Tensor:
         gates = self._gates(x)

@@ -215,11 +215,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         -3.41
         """
         check_is_fitted(self)
-        if len(self.points_) < 2:
-            raise ValueError(
-                "leave_one_out_log_density needs at least two distinct rows, and the model was fitted "
-                "on one; fit it on more."
-            )
+        self._check_others()
         return self._log_density(self.points_, self.bandwidth_, leave_out=True)
 
     def _log_density(

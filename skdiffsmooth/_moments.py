@@ -120,7 +120,7 @@ class Denoiser(Protocol):
         v: float,
         parts: Sequence[Nodes],
         which: torch.Tensor,
-        counts: Sequence[int],
+        counts: list[int],
         *,
         trace: bool = False,
         exclude: torch.Tensor | None = None,
@@ -149,19 +149,18 @@ def part_by_part(
     x: torch.Tensor,
     v: float,
     parts: Sequence[Nodes],
-    counts: Sequence[int],
+    counts: list[int],
     *,
     trace: bool,
     exclude: torch.Tensor | None,
 ) -> Moments:
     """Answer `Denoiser.moments_by_part` by a call for each part that has queries."""
-    found, start = [], 0
-    for nodes, count in zip(parts, counts, strict=True):
-        own = slice(start, start + count)
-        start += count
-        if count:
-            unseen = None if exclude is None else exclude[own]
-            found.append(law.moments(x[own], v, nodes, trace=trace, exclude=unseen))
+    left_out = [None] * len(counts) if exclude is None else exclude.split(counts)
+    found = [
+        law.moments(own, v, nodes, trace=trace, exclude=unseen)
+        for own, nodes, unseen in zip(x.split(counts), parts, left_out, strict=True)
+        if len(own)
+    ]
     traces = [moments.trace for moments in found if moments.trace is not None]
     return Moments(
         mean=torch.cat([moments.mean for moments in found]),

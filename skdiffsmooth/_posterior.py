@@ -83,7 +83,7 @@ class Posterior:
         self.memory_limit = memory_limit
         self._tiles = Tiles(
             self._points,
-            most_points=shards.largest(len(self._points)),
+            shards,
             memory_limit=memory_limit,
             widest=8 if self._has_double else points.element_size(),
         )
@@ -113,9 +113,7 @@ class Posterior:
         """
         if self._needs_double(v, 0.0):
             return self._in_double().log_density(x.double(), v, exclude=exclude).to(x.dtype)
-        return self._tiles.fitting(
-            lambda: self._log_density(x, v, exclude), alone=self.shards.alone
-        )
+        return self._tiles.fitting(lambda: self._log_density(x, v, exclude))
 
     def _log_density(self, x: torch.Tensor, v: float, exclude: torch.Tensor | None) -> torch.Tensor:
         self._check_exclude(exclude)
@@ -167,8 +165,7 @@ class Posterior:
         found = None
         if not self._needs_double(v, nodes.reach):
             found = self._tiles.fitting(
-                lambda: self._moments(x, v, nodes, trace=trace, exclude=exclude),
-                alone=self.shards.alone,
+                lambda: self._moments(x, v, nodes, trace=trace, exclude=exclude)
             )
         if found is None:
             double = Nodes(nodes.offsets.double(), nodes.weights.double(), nodes.reach)
@@ -192,12 +189,7 @@ class Posterior:
             for rows in slices(len(x), self._tiles.rows(len(part))):
                 left_out = None if exclude is None else exclude[rows]
                 sums[rows] += self._tile_sums(x[rows], v, part, table, left_out, trace=trace)
-        sums = self.shards.reduce_(sums, "sum")
-        return Moments(
-            mean=sums[:, :-2],
-            trace=sums[:, -2] if trace else None,
-            log_density=sums[:, -1] - self._log_normalizer(v, exclude),
-        )
+        return self._normalised(self.shards.reduce_(sums, "sum"), v, trace, exclude)
 
     def moments_by_part(
         self,
@@ -205,7 +197,7 @@ class Posterior:
         v: float,
         parts: Sequence[Nodes],
         which: torch.Tensor,
-        counts: Sequence[int],
+        counts: list[int],
         *,
         trace: bool = False,
         exclude: torch.Tensor | None = None,
@@ -225,7 +217,7 @@ class Posterior:
             As many nodes in each, of the same weights.
         which : torch.Tensor of shape (P,)
             Part of each query.
-        counts : sequence of int
+        counts : list of int
             How many queries each part has: the same on the host, which cuts by them.
         trace : bool, default=False
             Whether to compute the spread too.
@@ -237,8 +229,7 @@ class Posterior:
         Moments
         """
         found = self._tiles.fitting(
-            lambda: self._all_parts(x, v, parts, which, counts, trace, exclude),
-            alone=self.shards.alone,
+            lambda: self._all_parts(x, v, parts, which, counts, trace, exclude)
         )
         if found is None:
             found = part_by_part(self, x, v, parts, counts, trace=trace, exclude=exclude)
@@ -250,7 +241,7 @@ class Posterior:
         v: float,
         parts: Sequence[Nodes],
         which: torch.Tensor,
-        counts: Sequence[int],
+        counts: list[int],
         trace: bool,
         exclude: torch.Tensor | None,
     ) -> Moments | None:
@@ -271,11 +262,7 @@ class Posterior:
         products = self._factoriser.products_by_part(x, v, table, which, counts, exclude)
         pairs = self._factoriser.pairs(products, None)
         sums = self.shards.average(pairs, parts[0].weights, trace=True)
-        return Moments(
-            mean=sums[:, :-2],
-            trace=sums[:, -2] if trace else None,
-            log_density=sums[:, -1] - self._log_normalizer(v, exclude),
-        )
+        return self._normalised(sums, v, trace, exclude)
 
     def covariance_along(
         self,
@@ -310,9 +297,7 @@ class Posterior:
             double = self._in_double()
             found = double.covariance_along(y.double(), v, directions.double(), exclude=exclude)
             return SingleMoments(*(tensor.to(y.dtype) for tensor in found))
-        return self._tiles.fitting(
-            lambda: self._covariance_along(y, v, directions, exclude), alone=self.shards.alone
-        )
+        return self._tiles.fitting(lambda: self._covariance_along(y, v, directions, exclude))
 
     def _covariance_along(
         self, y: torch.Tensor, v: float, directions: torch.Tensor, exclude: torch.Tensor | None
@@ -357,8 +342,7 @@ class Posterior:
             found = self._in_double().influence(y.double(), v, shares.double())
         else:
             found = self._tiles.fitting(
-                lambda: influence_of_points(self._points, y, v, shares, self._tiles.rows(1)),
-                alone=self.shards.alone,
+                lambda: influence_of_points(self._points, y, v, shares, self._tiles.rows(1))
             )
         return Influence(*(tensor[:, : len(self)].to(y.dtype) for tensor in found))
 
@@ -455,6 +439,16 @@ class Posterior:
     def _check_exclude(self, exclude: torch.Tensor | None) -> None:
         if exclude is not None and not self.shards.alone:
             raise NotImplementedError("no point can be left out where the data is in shards")
+
+    def _normalised(
+        self, sums: torch.Tensor, v: float, trace: bool, exclude: torch.Tensor | None
+    ) -> Moments:
+        """Return averages of mean, spread and log-sum as moments."""
+        return Moments(
+            mean=sums[:, :-2],
+            trace=sums[:, -2] if trace else None,
+            log_density=sums[:, -1] - self._log_normalizer(v, exclude),
+        )
 
     def _log_normalizer(self, v: float, exclude: torch.Tensor | None) -> torch.Tensor | float:
         """Log of the Gaussian's normaliser and of the weight that is left."""

@@ -9,6 +9,7 @@ import torch
 
 from ._groups import GROUP
 from ._points import Points
+from ._shards import Shards
 
 __all__ = ["Tiles"]
 
@@ -35,9 +36,9 @@ class Tiles:
     ----------
     points : Points
         Those of this process.
-    most_points : int
-        How many the largest shard has: tiles are cut for it, so that all processes exchange the same
-        ones.
+    shards : Shards
+        Where the other points are: tiles are cut for the largest shard, so that all processes exchange
+        the same ones.
     memory_limit : float
         Bound on the temporaries of one call, in MiB.
     widest : int
@@ -50,11 +51,10 @@ class Tiles:
         If `memory_limit` is below what a single query and a single node take.
     """
 
-    def __init__(
-        self, points: Points, *, most_points: int, memory_limit: float, widest: int
-    ) -> None:
+    def __init__(self, points: Points, shards: Shards, *, memory_limit: float, widest: int) -> None:
         self._points = points
-        self._most_points = most_points
+        self._most_points = shards.largest(len(points))
+        self._may_change = shards.alone
         self._tile, self._largest_tile = _TILE, _LARGEST_TILE
         if not points.on_host:
             self._tile = self._largest_tile = _TILE_ON_GPU
@@ -99,16 +99,15 @@ class Tiles:
         pairs = 3 * n_queries * n_nodes * n_features
         return factors + pairs < min(self._budget // 2, self._largest_tile)
 
-    def fitting(self, compute: Callable[[], Result], *, alone: bool) -> Result:
+    def fitting(self, compute: Callable[[], Result]) -> Result:
         """Run, and once more in smaller tiles each time the device has no memory left.
+
+        Where other processes must have the same tiles, the device's error is the caller's.
 
         Parameters
         ----------
         compute : callable
             Asks for sizes anew whenever it is called.
-        alone : bool
-            Whether no other process must have the same tiles. If one must, the device's error is
-            the caller's.
 
         Returns
         -------
@@ -124,7 +123,7 @@ class Tiles:
             try:
                 return compute()
             except RuntimeError as error:
-                if not _is_out_of_memory(error) or not alone:
+                if not _is_out_of_memory(error) or not self._may_change:
                     raise
                 smaller = self._budget // 2
                 if smaller < self._smallest:
