@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from skdiffsmooth._backend import Backend
-from skdiffsmooth._hierarchy import PointHierarchy
-from skdiffsmooth._nodes import NodeRule
+from skdiffsmooth._engine.hierarchy import PointHierarchy
+from skdiffsmooth._utils.backend import Backend
 from skdiffsmooth.kernels import FrozenKernel, LinearShape
+from skdiffsmooth.kernels._nodes import NodeRule
 from skdiffsmooth.noise import NoiseLevels
 from skdiffsmooth.scores import ScoreSchedule, SmoothedScore
 

@@ -7,11 +7,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ._coarse import CoarseScoreDiffusion
-    from ._kde import KDESampler
-    from ._manifold_adapted import ManifoldAdaptedDiffusion
-    from ._neural import NeuralScoreDiffusion
-    from ._smoothed import SmoothedScoreDiffusion
+    from ._estimators.coarse import CoarseScoreDiffusion
+    from ._estimators.kde import KDESampler
+    from ._estimators.manifold_adapted import ManifoldAdaptedDiffusion
+    from ._estimators.smoothed import SmoothedScoreDiffusion
+    from ._neural.estimator import NeuralScoreDiffusion
     from .compose import sample
     from .langevin import LangevinSampler
 
@@ -27,12 +27,12 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
-    "CoarseScoreDiffusion": "_coarse",
-    "KDESampler": "_kde",
+    "CoarseScoreDiffusion": "_estimators.coarse",
+    "KDESampler": "_estimators.kde",
     "LangevinSampler": "langevin",
-    "ManifoldAdaptedDiffusion": "_manifold_adapted",
-    "NeuralScoreDiffusion": "_neural",
-    "SmoothedScoreDiffusion": "_smoothed",
+    "ManifoldAdaptedDiffusion": "_estimators.manifold_adapted",
+    "NeuralScoreDiffusion": "_neural.estimator",
+    "SmoothedScoreDiffusion": "_estimators.smoothed",
     "sample": "compose",
 }
 _MODULES = (
@@ -43,7 +43,6 @@ _MODULES = (
     "diagnostics",
     "kernels",
     "langevin",
-    "likelihood",
     "manifolds",
     "metrics",
     "model_selection",

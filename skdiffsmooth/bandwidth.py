@@ -9,9 +9,9 @@ import torch
 from scipy.optimize import minimize_scalar
 from scipy.spatial import cKDTree
 
-from ._backend import Backend
-from ._hierarchy import PointHierarchy
-from ._posterior import Posterior
+from ._engine.hierarchy import PointHierarchy
+from ._engine.posterior import Posterior
+from ._utils.backend import Backend
 
 # Leaving every row out of all the others takes time of order N^2; from so many rows on, that many of
 # them are held out at once, against the others merged. The standard error of a difference between

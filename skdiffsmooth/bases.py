@@ -12,10 +12,10 @@ from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, clone
 from sklearn.frozen import FrozenEstimator
 
-from ._backend import Backend
-from ._component_posterior import ComponentPosterior
-from ._components import GaussianComponents
-from ._validation import check_integer, check_real
+from ._engine.component_posterior import ComponentPosterior
+from ._engine.components import GaussianComponents
+from ._utils.backend import Backend
+from ._utils.validation import check_integer, check_real
 from .bandwidth import maximize_leave_one_out, stationary_bracket, weight_of_others
 from .manifolds._neighbors import NearestPoints
 

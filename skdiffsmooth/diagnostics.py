@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from scipy import fft, special, stats
 
-from ._validation import check_real_array
+from ._utils.validation import check_real_array
 
 __all__ = ["bulk_ess", "split_r_hat"]
 

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from ._validation import check_real
+from ._utils.validation import check_real
 
 __all__ = [
     "NoiseLevels",

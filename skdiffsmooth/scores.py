@@ -8,14 +8,14 @@ from typing import Protocol, cast, runtime_checkable
 import numpy as np
 import torch
 
-from ._backend import Backend
-from ._component_posterior import ComponentPosterior
-from ._components import GaussianComponents
-from ._hierarchy import PointHierarchy
-from ._influence import Influence
-from ._moments import Denoiser, Moments, Nodes
-from ._posterior import Posterior
-from ._shards import ONE_PROCESS, Shards
+from ._engine.component_posterior import ComponentPosterior
+from ._engine.components import GaussianComponents
+from ._engine.hierarchy import PointHierarchy
+from ._engine.influence import Influence
+from ._engine.moments import Denoiser, Moments, Nodes
+from ._engine.posterior import Posterior
+from ._utils.backend import Backend
+from ._utils.shards import ONE_PROCESS, Shards
 from .noise import NoiseLevels
 
 __all__ = [

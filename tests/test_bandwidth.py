@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from skdiffsmooth import bandwidth
-from skdiffsmooth._backend import Backend
-from skdiffsmooth._validation import merge_duplicates
+from skdiffsmooth._utils.backend import Backend
+from skdiffsmooth._utils.validation import merge_duplicates
 from skdiffsmooth.bandwidth import (
     gaussian_leave_one_out,
     maximize_leave_one_out,

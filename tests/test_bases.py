@@ -21,12 +21,12 @@ from sklearn.model_selection import GridSearchCV
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from skdiffsmooth import ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
-from skdiffsmooth._backend import Backend
-from skdiffsmooth._component_posterior import ComponentPosterior
-from skdiffsmooth._components import GaussianComponents
-from skdiffsmooth._hull import AffineHull
-from skdiffsmooth._moments import Nodes
-from skdiffsmooth._posterior import Posterior
+from skdiffsmooth._coordinates.hull import AffineHull
+from skdiffsmooth._engine.component_posterior import ComponentPosterior
+from skdiffsmooth._engine.components import GaussianComponents
+from skdiffsmooth._engine.moments import Nodes
+from skdiffsmooth._engine.posterior import Posterior
+from skdiffsmooth._utils.backend import Backend
 from skdiffsmooth.bases import ManifoldParzen
 from skdiffsmooth.manifolds import Circle
 

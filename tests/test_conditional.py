@@ -18,9 +18,9 @@ from scipy.stats import kstest, norm, qmc
 from sklearn.exceptions import NotFittedError
 
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
-from skdiffsmooth._conditional import draw_given
-from skdiffsmooth._moments import Nodes
-from skdiffsmooth._posterior import Posterior
+from skdiffsmooth._diffusion.conditional import draw_given
+from skdiffsmooth._engine.moments import Nodes
+from skdiffsmooth._engine.posterior import Posterior
 from skdiffsmooth.kernels import ProportionalScale
 
 # Coarse, for what holds at any resolution.
@@ -195,7 +195,7 @@ def test_the_field_is_that_of_the_module(sigma, rule):
 
 
 def _field(flow, level, values):
-    from skdiffsmooth._conditional import _ConditionalSchedule
+    from skdiffsmooth._diffusion.conditional import _ConditionalSchedule
 
     return _ConditionalSchedule(flow, values).at(level)
 

@@ -11,20 +11,20 @@ import pytest
 import torch
 from scipy import stats
 
-from skdiffsmooth._backend import Backend
-from skdiffsmooth._cells import Cells, default_n_cells
-from skdiffsmooth._gated import GatedKernel, GatedScore
-from skdiffsmooth._hierarchy import PointHierarchy
-from skdiffsmooth._hull import AffineHull
-from skdiffsmooth._moments import Nodes
-from skdiffsmooth._nodes import NodeRule
-from skdiffsmooth._posterior import Posterior
-from skdiffsmooth._terminal import EmpiricalTerminal
+from skdiffsmooth._coordinates.hull import AffineHull
+from skdiffsmooth._engine.hierarchy import PointHierarchy
+from skdiffsmooth._engine.moments import Nodes
+from skdiffsmooth._engine.posterior import Posterior
+from skdiffsmooth._utils.backend import Backend
 from skdiffsmooth.kernels import FrozenKernel, LinearShape
-from skdiffsmooth.likelihood import flow_log_density
+from skdiffsmooth.kernels._cells import Cells, default_n_cells
+from skdiffsmooth.kernels._gated import GatedKernel, GatedScore
+from skdiffsmooth.kernels._nodes import NodeRule
 from skdiffsmooth.noise import NoiseLevels
 from skdiffsmooth.scores import ScoreSchedule, SmoothedScore
 from skdiffsmooth.solvers import Heun, solve
+from skdiffsmooth.solvers._likelihood import flow_log_density
+from skdiffsmooth.solvers._terminal import EmpiricalTerminal
 
 CPU = Backend.from_params("cpu", "float64")
 

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
-from skdiffsmooth._backend import Backend
-from skdiffsmooth.likelihood import flow_log_density
+from skdiffsmooth._utils.backend import Backend
 from skdiffsmooth.manifolds import (
     AffineSubspace,
     Circle,
@@ -18,6 +17,7 @@ from skdiffsmooth.manifolds import (
     Sphere,
 )
 from skdiffsmooth.solvers import SOLVERS, Adaptive, Heun, solve
+from skdiffsmooth.solvers._likelihood import flow_log_density
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

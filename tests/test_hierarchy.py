@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
-from skdiffsmooth._hierarchy import PointHierarchy
+from skdiffsmooth._engine.hierarchy import PointHierarchy
 
 
 @st.composite

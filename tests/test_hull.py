@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skdiffsmooth._hull import AffineHull
+from skdiffsmooth._coordinates.hull import AffineHull
 
 EPS = np.finfo(float).eps
 

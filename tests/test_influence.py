@@ -11,8 +11,8 @@ import torch
 from scipy import stats
 
 from skdiffsmooth import ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
-from skdiffsmooth._backend import Backend
-from skdiffsmooth._posterior import Posterior
+from skdiffsmooth._engine.posterior import Posterior
+from skdiffsmooth._utils.backend import Backend
 from skdiffsmooth.bases import ManifoldParzen
 from skdiffsmooth.kernels import AnisotropicGaussianKernel, TemperatureKernel, UniformBallKernel
 from skdiffsmooth.manifolds import Circle

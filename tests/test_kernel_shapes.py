@@ -12,7 +12,6 @@ from scipy import stats
 from sklearn.base import clone
 
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
-from skdiffsmooth._nodes import NODE_RULES, NodeRule, gaussian_nodes
 from skdiffsmooth.kernels import (
     AnisotropicGaussianKernel,
     GaussianKernel,
@@ -22,6 +21,7 @@ from skdiffsmooth.kernels import (
     TemperatureKernel,
     UniformBallKernel,
 )
+from skdiffsmooth.kernels._nodes import NODE_RULES, NodeRule, gaussian_nodes
 from skdiffsmooth.noise import OrnsteinUhlenbeck
 
 SMALL = {"n_nodes": 16, "n_levels": 4, "n_steps": 4}

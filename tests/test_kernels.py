@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from skdiffsmooth._moments import Nodes
-from skdiffsmooth._nodes import NodeRule, default_n_nodes, gaussian_nodes
-from skdiffsmooth._posterior import Posterior
+from skdiffsmooth._engine.moments import Nodes
+from skdiffsmooth._engine.posterior import Posterior
 from skdiffsmooth.kernels import FrozenKernel, LinearShape
+from skdiffsmooth.kernels._nodes import NodeRule, default_n_nodes, gaussian_nodes
 
 # Sobol sequences want powers of two; users may want any even number, and need not hear of it.
 pytestmark = pytest.mark.filterwarnings("error")

@@ -25,7 +25,7 @@ from skdiffsmooth import (
     ManifoldAdaptedDiffusion,
     SmoothedScoreDiffusion,
 )
-from skdiffsmooth._targets import as_target
+from skdiffsmooth.langevin._targets import as_target
 
 FALSE_ALARM = 1e-4
 VARIANCES = np.array([1.0, 0.25])

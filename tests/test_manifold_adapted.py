@@ -17,8 +17,8 @@ from scipy import stats
 from scipy.special import softmax
 
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
-from skdiffsmooth._moments import Nodes
-from skdiffsmooth._posterior import Posterior
+from skdiffsmooth._engine.moments import Nodes
+from skdiffsmooth._engine.posterior import Posterior
 from skdiffsmooth.manifolds import AffineSubspace, Manifold
 from skdiffsmooth.scores import SmoothedScore
 

@@ -20,7 +20,7 @@ from scipy.special import ellipe
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from skdiffsmooth._hull import AffineHull
+from skdiffsmooth._coordinates.hull import AffineHull
 from skdiffsmooth.manifolds import (
     AffineSubspace,
     Circle,

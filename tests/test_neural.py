@@ -20,8 +20,8 @@ from sklearn.datasets import make_moons
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 from skdiffsmooth import NeuralScoreDiffusion, SmoothedScoreDiffusion
-from skdiffsmooth._network import AveragedScore, NetworkShape, ScoreNetwork
-from skdiffsmooth._training import stream
+from skdiffsmooth._neural.network import AveragedScore, NetworkShape, ScoreNetwork
+from skdiffsmooth._neural.training import stream
 from skdiffsmooth.compose import sample
 from skdiffsmooth.model_selection import (
     denoising_score,
@@ -350,7 +350,7 @@ def test_a_loss_that_is_no_number_is_an_error_and_leaves_the_model():
 
 
 def test_an_interrupted_training_leaves_a_fitted_model(monkeypatch):
-    from skdiffsmooth import _training
+    from skdiffsmooth._neural import training as _training
 
     calls = []
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from skdiffsmooth import ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
-from skdiffsmooth._backend import Backend
-from skdiffsmooth.likelihood import flow_log_density
+from skdiffsmooth._utils.backend import Backend
 from skdiffsmooth.solvers import SOLVERS, Adaptive, Heun, solve
+from skdiffsmooth.solvers._likelihood import flow_log_density
 
 SMALL = {"n_nodes": 16, "n_levels": 4, "n_steps": 4}
 

@@ -23,11 +23,13 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from skdiffsmooth import _direct, _posterior, _tiles
-from skdiffsmooth._factorised import Factoriser
-from skdiffsmooth._moments import Moments, Nodes
-from skdiffsmooth._points import Points
-from skdiffsmooth._posterior import Posterior
+from skdiffsmooth._engine import direct as _direct
+from skdiffsmooth._engine import posterior as _posterior
+from skdiffsmooth._engine import tiles as _tiles
+from skdiffsmooth._engine.factorised import Factoriser
+from skdiffsmooth._engine.moments import Moments, Nodes
+from skdiffsmooth._engine.points import Points
+from skdiffsmooth._engine.posterior import Posterior
 from skdiffsmooth.scores import SmoothedScore
 
 DTYPES = {torch.float64: np.float64, torch.float32: np.float32}

@@ -12,15 +12,15 @@ import pytest
 import torch
 from scipy import stats
 
-from skdiffsmooth._moments import Nodes
-from skdiffsmooth._nodes import gaussian_nodes
-from skdiffsmooth._posterior import Posterior
-from skdiffsmooth._pushed import LevelSetScore, TranslatedScore, _some_normal
-from skdiffsmooth.likelihood import flow_log_density
+from skdiffsmooth._engine.moments import Nodes
+from skdiffsmooth._engine.posterior import Posterior
+from skdiffsmooth.kernels._nodes import gaussian_nodes
+from skdiffsmooth.kernels._pushed import LevelSetScore, TranslatedScore, _some_normal
 from skdiffsmooth.manifolds import Circle as RealCircle
 from skdiffsmooth.noise import NoiseLevels
 from skdiffsmooth.scores import SmoothedScore
 from skdiffsmooth.solvers import Heun, solve
+from skdiffsmooth.solvers._likelihood import flow_log_density
 
 FIELDS = {"translated": TranslatedScore, "level-set": LevelSetScore}
 

@@ -24,10 +24,10 @@ from sklearn.base import clone
 from test_posterior import Problem, assert_matches_oracle, longest, problem, tensors
 
 from skdiffsmooth import ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
-from skdiffsmooth._factorised import Factoriser
-from skdiffsmooth._moments import Nodes
-from skdiffsmooth._posterior import Posterior
-from skdiffsmooth._shards import Shards
+from skdiffsmooth._engine.factorised import Factoriser
+from skdiffsmooth._engine.moments import Nodes
+from skdiffsmooth._engine.posterior import Posterior
+from skdiffsmooth._utils.shards import Shards
 
 # Seconds after which processes that wait for one another are given up.
 TIMEOUT = 120
@@ -178,7 +178,7 @@ def test_merged_log_density():
 
 def test_tiles_are_those_of_the_largest_shard(monkeypatch):
     """One point beside 500, in tiles of a few rows: the threads must meet equally often."""
-    monkeypatch.setattr("skdiffsmooth._tiles._TILE", 3000)
+    monkeypatch.setattr("skdiffsmooth._engine.tiles._TILE", 3000)
     case = problem(3, n_queries=40, n_points=501, n_nodes=6, v=0.3)
     assert_matches_oracle(ShardedProblem.of(case, 1), trace=True)
 

@@ -23,9 +23,9 @@ from sklearn.datasets import make_moons
 from sklearn.model_selection import GridSearchCV
 
 from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
-from skdiffsmooth._moments import Nodes
-from skdiffsmooth._nodes import gaussian_nodes
-from skdiffsmooth._posterior import Posterior
+from skdiffsmooth._engine.moments import Nodes
+from skdiffsmooth._engine.posterior import Posterior
+from skdiffsmooth.kernels._nodes import gaussian_nodes
 from skdiffsmooth.scores import SmoothedScore
 from skdiffsmooth.solvers import Heun, PredictorCorrector
 

@@ -14,7 +14,6 @@ import pytest
 import torch
 from scipy import stats
 
-from skdiffsmooth.likelihood import flow_log_density
 from skdiffsmooth.noise import NoiseLevels, Step
 from skdiffsmooth.solvers import (
     SOLVERS,
@@ -25,6 +24,7 @@ from skdiffsmooth.solvers import (
     Solver,
     solve,
 )
+from skdiffsmooth.solvers._likelihood import flow_log_density
 
 DETERMINISTIC = [Euler(), Heun()]
 every_ode_solver = pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from scipy.special import logsumexp
 
 from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
-from skdiffsmooth._nodes import gaussian_nodes
+from skdiffsmooth.kernels._nodes import gaussian_nodes
 
 RADII, ANGLES = np.linspace(0.4, 1.6, 121), np.linspace(0, 2 * np.pi, 120, endpoint=False)
 R, A = (grid.ravel() for grid in np.meshgrid(RADII, ANGLES, indexing="ij"))

@@ -10,9 +10,9 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_X_y
 
-from .._base import DensityEstimatorMixin
-from .._rows import as_given, take
-from .._validation import check_real_array, check_sample_weight
+from .._utils.estimator import DensityEstimatorMixin
+from .._utils.rows import as_given, take
+from .._utils.validation import check_real_array, check_sample_weight
 from ._members import (
     check_member,
     fit_member,

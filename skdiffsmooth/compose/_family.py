@@ -8,7 +8,7 @@ from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
 from sklearn.preprocessing import StandardScaler
 
-from .._smoothed import SmoothedScoreDiffusion
+from .._estimators.smoothed import SmoothedScoreDiffusion
 from ..bases import ManifoldParzen
 from ._transformed import TransformedDensity
 

@@ -13,9 +13,9 @@ from sklearn.utils import get_tags
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import has_fit_parameter
 
-from .._coarse import CoarseScoreDiffusion
-from .._rows import TrainingRows, take
-from .._smoothed import SmoothedScoreDiffusion
+from .._estimators.coarse import CoarseScoreDiffusion
+from .._estimators.smoothed import SmoothedScoreDiffusion
+from .._utils.rows import TrainingRows, take
 
 __all__ = [
     "check_fills_space",

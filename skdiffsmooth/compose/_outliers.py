@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, OutlierMixin
 
-from .._base import DensityEstimatorMixin
-from .._comparison import folds_for_metrics
-from .._rows import TrainingRows, as_given, take
-from .._validation import check_integer, check_real
+from .._diffusion.comparison import folds_for_metrics
+from .._utils.estimator import DensityEstimatorMixin
+from .._utils.rows import TrainingRows, as_given, take
+from .._utils.validation import check_integer, check_real
 from ._members import (
     check_member,
     fit_member,

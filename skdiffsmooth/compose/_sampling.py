@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from .._validation import check_choice, check_draw
+from .._utils.validation import check_choice, check_draw
 from ._changes import ChangeOfVariables, chain
 
 __all__ = ["draw", "draw_through", "sample"]

@@ -14,9 +14,9 @@ from sklearn.utils import Bunch
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
-from .._base import DensityEstimatorMixin
-from .._rows import TrainingRows, as_given
-from .._validation import check_choice, check_real
+from .._utils.estimator import DensityEstimatorMixin
+from .._utils.rows import TrainingRows, as_given
+from .._utils.validation import check_choice, check_real
 from ._family import density_family
 from ._members import (
     check_fills_space,

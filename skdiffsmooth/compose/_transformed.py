@@ -12,8 +12,8 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, MaxAbsScaler, MinMaxScaler
 from sklearn.utils.validation import check_array, has_fit_parameter
 
-from .._base import DensityEstimatorMixin
-from .._validation import LARGEST, check_sample_weight
+from .._utils.estimator import DensityEstimatorMixin
+from .._utils.validation import LARGEST, check_sample_weight
 from ._changes import ChangeOfVariables, change_of_variables, with_names
 from ._members import check_fills_space, check_member, one_density
 from ._sampling import draw, draw_through

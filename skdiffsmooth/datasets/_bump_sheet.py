@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .._hull import AffineHull
+from .._coordinates.hull import AffineHull
 from ..manifolds._base import Constants, SmoothManifoldBase, in_double, tiles
 
 __all__ = ["BumpSheet", "bump_profile"]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from scipy.special import betainc, betaincinv, gammaln, ndtr, ndtri
 
-from .._cumulative import Cumulative
 from ..manifolds import AffineSubspace, Curve, Sphere, Torus
+from ..manifolds._cumulative import Cumulative
 
 __all__ = ["BoxChart", "Chart", "CurveChart", "ProductChart", "SphereChart", "TorusChart"]
 

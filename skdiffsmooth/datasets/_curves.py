@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.special import bernoulli, comb, factorial
 
-from .._validation import check_integer, check_real, check_real_array
+from .._utils.validation import check_integer, check_real, check_real_array
 from ..manifolds import Circle, Curve
 from ._charts import CurveChart, SphereChart
 from ._laws import resolve_law

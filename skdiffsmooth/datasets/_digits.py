@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.datasets import fetch_openml, get_data_home
 from sklearn.utils import Bunch
 
-from .._validation import check_choice, check_integer
+from .._utils.validation import check_choice, check_integer
 
 __all__ = ["load_mnist_digits"]
 

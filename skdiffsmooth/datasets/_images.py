@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.polynomial.legendre import leggauss
 
-from .._validation import check_choice, check_draw, check_integer, check_real
+from .._utils.validation import check_choice, check_draw, check_integer, check_real
 from ..manifolds import Curve
 from ._bump_sheet import BumpSheet, bump_profile
 from ._charts import Chart, CurveChart

@@ -9,8 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from .._cumulative import Cumulative
-from .._validation import check_choice, check_real, check_real_array
+from .._utils.validation import check_choice, check_real, check_real_array
+from ..manifolds._cumulative import Cumulative
 
 __all__ = ["Law", "PiecewiseConstant", "Uniform", "VonMises", "resolve_law"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .._validation import (
+from .._utils.validation import (
     check_choice,
     check_draw,
     check_integer,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .._validation import check_integer, check_real
+from .._utils.validation import check_integer, check_real
 from ..manifolds import AffineSubspace, Curve, ProductManifold, Sphere, Torus
 from ._charts import BoxChart, CurveChart, ProductChart, SphereChart, TorusChart
 from ._laws import resolve_law

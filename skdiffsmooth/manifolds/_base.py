@@ -9,9 +9,9 @@ from typing import Any, Protocol, cast, runtime_checkable
 import numpy as np
 import torch
 
-from .._backend import to_device
-from .._hull import AffineHull
-from .._validation import check_real_array
+from .._coordinates.hull import AffineHull
+from .._utils.backend import to_device
+from .._utils.validation import check_real_array
 
 __all__ = [
     "Constants",

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from .._hull import AffineHull
-from .._validation import check_choice, check_integer, check_real, check_real_array
+from .._coordinates.hull import AffineHull
+from .._utils.validation import check_choice, check_integer, check_real, check_real_array
 from ._base import Constants, ManifoldBase, tiles
 from ._dimension import check_n_components
 from ._neighbors import NearestPoints

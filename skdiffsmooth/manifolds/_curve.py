@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from numpy.polynomial import chebyshev
 
-from .._cumulative import Cumulative
-from .._hull import AffineHull
-from .._validation import check_real, check_real_array
+from .._coordinates.hull import AffineHull
+from .._utils.validation import check_real, check_real_array
 from ._base import Constants, SmoothManifoldBase, across_border, in_double, tiles
+from ._cumulative import Cumulative
 
 __all__ = ["Curve"]
 

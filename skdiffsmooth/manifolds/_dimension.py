@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .._validation import check_choice, check_integer, check_real_array, merge_duplicates
+from .._utils.validation import check_choice, check_integer, check_real_array, merge_duplicates
 from ._neighbors import NearestPoints
 
 __all__ = ["check_n_components", "intrinsic_dimension"]

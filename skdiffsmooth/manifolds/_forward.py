@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import torch
 
-from .._hull import AffineHull
+from .._coordinates.hull import AffineHull
 from ._base import Manifold, has_derivative, tiles
 
 __all__ = ["ForwardMode", "differentiable"]

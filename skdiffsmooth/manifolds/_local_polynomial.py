@@ -18,8 +18,8 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
-from .._hull import AffineHull
-from .._validation import (
+from .._coordinates.hull import AffineHull
+from .._utils.validation import (
     check_choice,
     check_integer,
     check_real,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .._hull import AffineHull
+from .._coordinates.hull import AffineHull
 from ._base import Constants, SmoothManifold, SmoothManifoldBase, project_with_derivative
 
 __all__ = ["ProductManifold"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .._validation import check_integer, check_real_array
+from .._utils.validation import check_integer, check_real_array
 from ._base import Manifold
 
 __all__ = ["estimate_reach"]

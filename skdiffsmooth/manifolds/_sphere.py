@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from .._hull import AffineHull
-from .._validation import check_real, check_real_array
+from .._coordinates.hull import AffineHull
+from .._utils.validation import check_real, check_real_array
 from ._base import Constants, SmoothManifoldBase, orthonormal_columns, polar
 
 __all__ = ["Circle", "Sphere"]

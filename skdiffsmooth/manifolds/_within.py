@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from .._hull import AffineHull
+from .._coordinates.hull import AffineHull
 from ._base import Constants, Manifold, has_derivative, projection_factors
 
 __all__ = ["DifferentiableWithin", "Within", "within"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .._validation import LARGEST, check_real, check_real_array
+from .._utils.validation import LARGEST, check_real, check_real_array
 
 __all__ = ["check_fraction", "check_pair", "check_rows"]
 

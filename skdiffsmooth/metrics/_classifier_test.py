@@ -15,7 +15,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from .._validation import check_generator, check_integer
+from .._utils.validation import check_generator, check_integer
 from ._checks import check_pair
 
 __all__ = ["ClassifierTwoSampleTest", "classifier_two_sample_test"]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from .._validation import check_real_array
+from .._utils.validation import check_real_array
 from ..manifolds._base import tiles
 from ._checks import check_fraction, check_pair
 from ._pairs import MEMORY_LIMIT, nearest

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.special import logsumexp
 
-from .._validation import check_integer, check_real, check_real_array
+from .._utils.validation import check_integer, check_real, check_real_array
 from ._estimate import Estimate
 
 __all__ = ["Grid", "regular_grid", "renyi_divergence"]

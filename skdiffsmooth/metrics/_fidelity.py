@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .._validation import check_integer
+from .._utils.validation import check_integer
 from ._checks import check_pair
 from ._pairs import distance_tiles
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .._validation import check_real_array
+from .._utils.validation import check_real_array
 from ._checks import check_rows
 from ._estimate import Estimate
 

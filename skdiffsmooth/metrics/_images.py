@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .._validation import check_choice, check_integer, check_real, check_real_array
+from .._utils.validation import check_choice, check_integer, check_real, check_real_array
 
 __all__ = ["anisotropy"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .._validation import check_integer
+from .._utils.validation import check_integer
 from ..manifolds._base import tiles
 from ._checks import check_pair, check_rows
 from ._pairs import MEMORY_LIMIT, nearest

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial.distance import pdist
 
-from .._validation import check_choice, check_generator, check_integer, check_real
+from .._utils.validation import check_choice, check_generator, check_integer, check_real
 from ._checks import check_pair
 from ._pairs import distance_tiles
 

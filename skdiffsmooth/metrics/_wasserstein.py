@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .._validation import check_generator, check_integer, check_real
+from .._utils.validation import check_generator, check_integer, check_real
 from ..manifolds._base import tiles
 from ._checks import check_pair
 from ._pairs import MEMORY_LIMIT

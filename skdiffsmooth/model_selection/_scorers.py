@@ -22,7 +22,7 @@ import numpy as np
 from scipy.integrate import trapezoid
 from sklearn.utils.validation import check_array, check_is_fitted
 
-from .._validation import check_integer, check_real, check_seed
+from .._utils.validation import check_integer, check_real, check_seed
 
 __all__ = ["denoising_score", "hyvarinen_score", "make_denoising_scorer", "make_hyvarinen_scorer"]
 

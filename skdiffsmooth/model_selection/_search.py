@@ -13,15 +13,15 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
-from .._base import DensityEstimatorMixin
-from .._comparison import Comparison, folds_for_metrics
-from .._diffusion import BaseScoreDiffusion
-from .._metric import check_metric
-from .._rows import TrainingRows, as_given
-from .._selection import DEFAULT_FACTORS, Factors, Settings
-from .._settings import resolve_n_jobs, resolve_solver
-from .._smoothed import SmoothedScoreDiffusion
-from .._validation import check_integer, check_real, check_real_array
+from .._coordinates.metric import check_metric
+from .._diffusion.comparison import Comparison, folds_for_metrics
+from .._diffusion.diffusion import BaseScoreDiffusion
+from .._diffusion.selection import DEFAULT_FACTORS, Factors, Settings
+from .._diffusion.settings import resolve_n_jobs, resolve_solver
+from .._estimators.smoothed import SmoothedScoreDiffusion
+from .._utils.estimator import DensityEstimatorMixin
+from .._utils.rows import TrainingRows, as_given
+from .._utils.validation import check_integer, check_real, check_real_array
 from ..bases import resolve_base
 from ..solvers import ODESolver
 

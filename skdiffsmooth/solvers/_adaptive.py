@@ -8,7 +8,7 @@ from typing import ClassVar, NamedTuple
 
 import torch
 
-from .._validation import check_integer, check_real
+from .._utils.validation import check_integer, check_real
 from ..scores import RowSelectable, ScoreField
 from ._base import Draw
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 
-from .._validation import check_integer, check_real
+from .._utils.validation import check_integer, check_real
 from ..scores import ScoreField
 from ._base import Draw
 from ._heun import Heun

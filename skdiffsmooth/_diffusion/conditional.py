@@ -1,0 +1,546 @@
+"""The law of some columns given the others: points reweighted by what is given, and a flow in the rest.
+
+A Gaussian kernel with a bandwidth for each column is a product, so its mixture has the conditional
+
+    p(a | b) = sum_i W_i(b) N(a; x_ia, h_a^2),    W_i(b) = softmax_i( log w_i - |b - x_ib|^2 / 2 h_b^2 ).
+
+A smoothed score has none in closed form. Here the given columns keep the noise of the bandwidth h at all
+levels, and the free ones go through the noise levels v as ever. Averaged over the kernel's joint offsets
+(xi_a, xi_b),
+
+    l(a; v, b) = E log sum_i w_i N(a + xi_a; x_ia, v I) N(b + xi_b; x_ib, h^2 I)
+
+has a gradient in a that is the score of a diffusion in the free columns, one for every b. Its flow,
+down from the conditional of the noised data, sum_i W_i(b) N(x_ia, T I), defines a normalised p(a | b)
+that can be sampled. Without smoothing it is the conditional of the KDE; where the density of the data is
+Gaussian, or a product of one in a and one in b, it is that of the joint law; otherwise it is close.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import expit
+
+from .._coordinates.metric import LinearMetric
+from .._engine.moments import Moments, Nodes
+from .._engine.points import slices
+from .._engine.posterior import Posterior
+from .._utils.backend import Backend
+from .._utils.validation import check_real_array, check_size
+from ..kernels import FrozenKernel
+from ..noise import NoiseLevels, Step
+from ..solvers import ODESolver, Solver, solve
+from ..solvers._likelihood import flow_log_density
+from .selection import mixed
+
+__all__ = [
+    "Conditional",
+    "ConditionalFlow",
+    "Frame",
+    "draw_given",
+    "resolve_given_columns",
+    "resolve_given_values",
+]
+
+
+def resolve_given_columns(given: Any, n_features: int, names: np.ndarray | None) -> np.ndarray:
+    """Return the indices of the columns that are given.
+
+    Parameters
+    ----------
+    given : collection of int or str
+        Indices from 0 on, or column names.
+    n_features : int
+        Number of features.
+    names : ndarray of shape (n_features,) or None
+        The columns' names, where the training data had them.
+
+    Returns
+    -------
+    ndarray of shape (n_given,)
+        In increasing order.
+
+    Raises
+    ------
+    TypeError
+        If `given` is no collection, or holds something that is neither an integer nor a string.
+    ValueError
+        If a column is unknown or named twice, or if no column is left.
+    """
+    if isinstance(given, str) or not hasattr(given, "__iter__"):
+        raise TypeError(
+            f"given={given!r} has type {type(given).__name__}; expected a collection of columns, such "
+            "as [0, 2] or ['age']."
+        )
+    columns = [_resolve_column(column, n_features, names) for column in given]
+    if len(set(columns)) < len(columns):
+        raise ValueError(f"given={list(given)!r} names a column twice; expected each at most once.")
+    if len(columns) == n_features:
+        raise ValueError(
+            f"given names all {n_features} columns; expected fewer, for something to be left to draw "
+            "or score."
+        )
+    return np.array(sorted(columns), dtype=np.intp)
+
+
+def _resolve_column(column: Any, n_features: int, names: np.ndarray | None) -> int:
+    if isinstance(column, str):
+        if names is None:
+            raise ValueError(
+                f"given column {column!r} is a name, but the training data had no column names; pass an "
+                f"index from 0 to {n_features - 1}, or fit on a DataFrame."
+            )
+        found = np.flatnonzero(names == column)
+        if not len(found):
+            raise ValueError(
+                f"given column {column!r} is not known; expected one of {', '.join(map(repr, names))}."
+            )
+        return int(found[0])
+    if isinstance(column, bool | np.bool_) or not isinstance(column, int | np.integer):
+        raise TypeError(
+            f"given column {column!r} has type {type(column).__name__}; expected an index or a name."
+        )
+    if not 0 <= column < n_features:
+        raise ValueError(
+            f"given column {column!r} is out of range; expected an index from 0 to {n_features - 1}."
+        )
+    return int(column)
+
+
+def resolve_given_values(
+    given: Any, n_samples: int, n_features: int, names: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the columns that are given, and their values in each row.
+
+    Parameters
+    ----------
+    given : mapping from column to value
+        A value is one number, or one for each row.
+    n_samples : int
+        Number of rows.
+    n_features : int
+        Number of features.
+    names : ndarray of shape (n_features,) or None
+        The columns' names, where the training data had them.
+
+    Returns
+    -------
+    columns : ndarray of shape (n_given,)
+    values : ndarray of shape (n_samples, n_given)
+
+    Raises
+    ------
+    TypeError
+        If `given` is no mapping.
+    ValueError
+        If a column is not as it should be, or a value neither a finite number nor one for each row.
+    """
+    if not isinstance(given, Mapping):
+        raise TypeError(
+            f"given={given!r} has type {type(given).__name__}; expected a mapping from columns to "
+            "values, such as {0: 1.5} or {'age': 40}."
+        )
+    columns = resolve_given_columns(given, n_features, names)
+    values = np.empty((n_samples, len(columns)))
+    for column, value in given.items():
+        numbers = check_real_array(f"given[{column!r}]", value)
+        if numbers.shape not in ((), (n_samples,)):
+            raise ValueError(
+                f"given[{column!r}] has shape {numbers.shape}; expected a number, or {n_samples} of "
+                "them, one for each of n_samples rows."
+            )
+        if not np.all(np.isfinite(numbers)):
+            raise ValueError(
+                f"given[{column!r}] holds NaN or infinity; expected finite numbers. Leave the "
+                "column out of given where its value is not known."
+            )
+        check_size(f"given[{column!r}]", numbers)
+        place = np.searchsorted(columns, _resolve_column(column, n_features, names))
+        values[:, place] = numbers
+    return columns, values
+
+
+def draw_given(
+    rng: np.random.RandomState,
+    points: np.ndarray,
+    log_weights: np.ndarray,
+    values: np.ndarray,
+    memory_limit: float,
+) -> np.ndarray:
+    """Draw a point for each row from its weights given what is known of the row.
+
+    By inverting the cumulated weights: a point of weight k gets the same draws as k points beside one
+    another, for the same seed.
+
+    Parameters
+    ----------
+    rng : RandomState
+        Source of randomness.
+    points : ndarray of shape (n_points, n_given)
+        The points' given coordinates, in units of the noise.
+    log_weights : ndarray of shape (n_points,)
+        Logarithms of their weights.
+    values : ndarray of shape (n, n_given)
+        What is known, in units of the noise.
+    memory_limit : float
+        Bound on temporaries, in MiB.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        Indices of points.
+    """
+    uniform = rng.uniform(size=len(values))
+    distinct, which = np.unique(values, axis=0, return_inverse=True)
+    order = np.argsort(which.ravel(), kind="stable")
+    ends = np.searchsorted(which.ravel()[order], np.arange(len(distinct) + 1))
+    drawn = np.empty(len(values), dtype=np.intp)
+    # Four matrices of this height are alive at once.
+    for part in slices(len(distinct), int(memory_limit * 2**20 / (32 * len(points)))):
+        logits = np.broadcast_to(log_weights, (len(distinct[part]), len(points))).copy()
+        for here, there in zip(distinct[part].T, points.T, strict=True):
+            # Differences, column by column: products of far values would lose their digits.
+            logits -= 0.5 * (here[:, None] - there) ** 2
+        cumulated = np.exp(logits - logits.max(axis=1, keepdims=True)).cumsum(axis=1)
+        cumulated /= cumulated[:, -1:]
+        # One sorted sequence for all rows, each in a unit interval of its own.
+        cumulated += np.arange(len(cumulated))[:, None]
+        rows = order[ends[part.start] : ends[min(part.stop, len(distinct))]]
+        place = which.ravel()[rows] - part.start
+        found = np.searchsorted(cumulated.ravel(), place + uniform[rows], side="right")
+        drawn[rows] = np.minimum(found - place * len(points), len(points) - 1)
+    return drawn
+
+
+@dataclass(frozen=True)
+class _ConditionalScore:
+    """The score of the free columns at one noise level, each query with given columns of its own.
+
+    Given columns are stretched by the noise over the bandwidth, points, queries and offsets alike: one
+    isotropic noise then stands for both, and the engine's factorised sums serve.
+    """
+
+    flow: ConditionalFlow
+    offsets: np.ndarray
+    weights: torch.Tensor
+    values: np.ndarray
+
+    def __call__(self, x: torch.Tensor, v: float) -> torch.Tensor:
+        return self._score(self._moments(x, v, trace=False), x, v)
+
+    def with_divergence(self, x: torch.Tensor, v: float) -> tuple[torch.Tensor, torch.Tensor]:
+        moments = self._moments(x, v, trace=True)
+        assert moments.trace is not None
+        return self._score(moments, x, v), (moments.trace / v - x.shape[1]) / v
+
+    def _moments(self, x: torch.Tensor, v: float, *, trace: bool) -> Moments:
+        flow, scale = self.flow, math.sqrt(v)
+        offsets = flow.stretched(self.offsets, scale)
+        reach = float(np.linalg.norm(offsets, axis=1).max())
+        nodes = Nodes(flow.backend.tensor(offsets), self.weights, reach)
+        values = flow.backend.tensor(self.values * (scale / flow.bandwidth))
+        queries = torch.cat([x, values], dim=1)
+        return flow.posterior(scale).moments(queries, v, nodes, trace=trace)
+
+    def _score(self, moments: Moments, x: torch.Tensor, v: float) -> torch.Tensor:
+        # The nodes' mean is rounding, except under the rule "fresh".
+        mean = self.weights @ self.flow.backend.tensor(self.offsets[:, : x.shape[1]])
+        return (moments.mean[:, : x.shape[1]] - x - mean) / v
+
+
+@dataclass(frozen=True)
+class _ConditionalSchedule:
+    """One score field for each noise level, for queries with given columns of their own."""
+
+    flow: ConditionalFlow
+    values: np.ndarray
+
+    def at(self, level: int) -> _ConditionalScore:
+        offsets, weights = self.flow.nodes(level)
+        return _ConditionalScore(self.flow, offsets, self.flow.backend.tensor(weights), self.values)
+
+
+@dataclass(frozen=True)
+class ConditionalFlow:
+    """The law of the free columns given the others, under a smoothed score; see the module.
+
+    All arrays have the free columns first. They are centred: rounding grows with the distance from
+    the origin.
+
+    Parameters
+    ----------
+    points : ndarray of shape (n_points, d)
+        The data.
+    weights : ndarray of shape (n_points,)
+        Their weights; they sum to one.
+    n_free : int
+        Number of columns that are not given.
+    bandwidth : float
+        Noise scale h of the given columns, and where the flow of the others ends.
+    levels : NoiseLevels
+        Of the free columns.
+    steps : list of Step
+        From the bandwidth up.
+    kernel : FrozenKernel
+        The smoothing kernel.
+    axes : ndarray of shape (d, r)
+        Maps the kernel's offsets to columns.
+    is_empirical : bool
+        Whether the flow starts from the noised data; from a Gaussian about their mean otherwise.
+    solver : Solver
+        The scheme.
+    backend : Backend
+        Where to compute.
+    memory_limit : float
+        Bound on temporaries, in MiB.
+    """
+
+    points: np.ndarray
+    weights: np.ndarray
+    n_free: int
+    bandwidth: float
+    levels: NoiseLevels
+    steps: list[Step]
+    kernel: FrozenKernel
+    axes: np.ndarray
+    is_empirical: bool
+    solver: Solver
+    backend: Backend
+    memory_limit: float
+
+    def nodes(self, level: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the kernel's offsets, (M, d), and their weights in a noise level."""
+        offsets, weights = self.kernel.nodes(level)
+        return offsets @ self.axes.T, weights
+
+    def stretched(self, rows: np.ndarray, scale: float) -> np.ndarray:
+        """Return rows whose given columns are in the units in which noise `scale` is the bandwidth."""
+        stretch = np.ones(rows.shape[1])
+        stretch[self.n_free :] = scale / self.bandwidth
+        return rows * stretch
+
+    def posterior(self, scale: float) -> Posterior:
+        """Return the points, stretched for a noise scale, with traces over the free columns."""
+        points = self.stretched(self.points, scale)
+        shares = np.arange(points.shape[1]) < self.n_free
+        return Posterior(
+            self.backend.tensor(points),
+            self.backend.tensor(np.log(self.weights)),
+            memory_limit=self.memory_limit,
+            radius=float(np.linalg.norm(points, axis=1).max()),
+            shares=self.backend.tensor(shares),
+        )
+
+    def log_density(self, rows: np.ndarray) -> np.ndarray:
+        """Return the log-density of each row's free columns given its others.
+
+        Parameters
+        ----------
+        rows : ndarray of shape (n, d)
+            Queries.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            In nats.
+        """
+        free, values = rows[:, : self.n_free], rows[:, self.n_free :]
+        assert isinstance(self.solver, ODESolver)
+        log_density = flow_log_density(
+            self.solver,
+            _ConditionalSchedule(self, values),
+            self.backend.tensor(free),
+            self.steps,
+            lambda x: self._terminal_log_density(x, values),
+        )
+        return self.backend.array(log_density)
+
+    def start(self, rng: np.random.RandomState, values: np.ndarray) -> np.ndarray:
+        """Draw free columns from the terminal law, one row for each of the values.
+
+        Parameters
+        ----------
+        rng : RandomState
+            Source of randomness.
+        values : ndarray of shape (n, d - n_free)
+            What is given.
+
+        Returns
+        -------
+        ndarray of shape (n, n_free)
+        """
+        free = self.points[:, : self.n_free]
+        noise = self.levels.terminal_scale * rng.standard_normal((len(values), self.n_free))
+        if not self.is_empirical:
+            return self.weights @ free + noise
+        centers = draw_given(
+            rng,
+            self.points[:, self.n_free :] / self.bandwidth,
+            np.log(self.weights),
+            values / self.bandwidth,
+            self.memory_limit,
+        )
+        return free[centers] + noise
+
+    def follow(
+        self, start: np.ndarray, values: np.ndarray, rows: np.ndarray, *, n: int, seed: int | None
+    ) -> np.ndarray:
+        """Bring some rows of n draws down to the bandwidth.
+
+        Parameters
+        ----------
+        start : ndarray of shape (m, n_free)
+            Draws from the terminal law.
+        values : ndarray of shape (m, d - n_free)
+            What is given.
+        rows : ndarray of shape (m,)
+            Which of the n they are.
+        n : int
+            Number of all draws.
+        seed : int or None
+            Seed of a stochastic solver.
+
+        Returns
+        -------
+        ndarray of shape (m, n_free)
+        """
+        rng = np.random.RandomState(seed)
+
+        def draw() -> torch.Tensor:
+            return self.backend.tensor(rng.standard_normal((n, self.n_free))[rows])
+
+        end = solve(
+            self.solver,
+            _ConditionalSchedule(self, values),
+            self.backend.tensor(start),
+            [step.reversed() for step in reversed(self.steps)],
+            draw,
+        )
+        return self.backend.array(end)
+
+    def given_log_density(self, values: np.ndarray) -> np.ndarray:
+        """Return the log-density of given columns, of the data under the bandwidth's noise."""
+        posterior = Posterior(
+            self.backend.tensor(self.points[:, self.n_free :]),
+            self.backend.tensor(np.log(self.weights)),
+            memory_limit=self.memory_limit,
+        )
+        found = posterior.log_density(self.backend.tensor(values), self.bandwidth**2)
+        return self.backend.array(found)
+
+    def _terminal_log_density(self, x: torch.Tensor, values: np.ndarray) -> torch.Tensor:
+        scale = self.levels.terminal_scale
+        if not self.is_empirical:
+            mean = self.backend.tensor(self.weights @ self.points[:, : self.n_free])
+            normalizer = self.n_free * math.log(math.sqrt(2 * math.pi) * scale)
+            return -0.5 * ((x - mean) / scale).square().sum(1) - normalizer
+        # p(x | b) = p(x, b) / p(b), both in stretched columns, whose Jacobians cancel.
+        given = Posterior(
+            self.backend.tensor(self.stretched(self.points, scale)[:, self.n_free :]),
+            self.backend.tensor(np.log(self.weights)),
+            memory_limit=self.memory_limit,
+        )
+        b = self.backend.tensor(values * (scale / self.bandwidth))
+        joint = self.posterior(scale).log_density(torch.cat([x, b], dim=1), scale**2)
+        return joint - given.log_density(b, scale**2)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Orthonormal axes of the metric, the last of which know nothing of the free columns.
+
+    Parameters
+    ----------
+    metric : object
+        Maps rows to coordinates in which noise is isotropic, and back.
+    center : ndarray of shape (d,)
+        The origin, in those coordinates.
+    axes : ndarray of shape (d, d)
+        Orthonormal columns: coordinates u have free ones u @ axes[:, :n_free], and the given columns
+        of X are a function of the others.
+    triangle : ndarray of shape (n_given, n_given)
+        What makes the given columns of X from those others.
+    """
+
+    metric: LinearMetric
+    center: np.ndarray
+    axes: np.ndarray
+    triangle: np.ndarray
+
+    @classmethod
+    def of(cls, metric: LinearMetric, center: np.ndarray, columns: np.ndarray) -> Frame:
+        """Rotate the metric's coordinates so that the given columns are the last ones."""
+        # x_b = u M_b; with M_b = Q R only the first axes of Q have a part in x_b.
+        to_given = metric.from_metric(np.eye(len(center)))[:, columns]
+        axes, triangle = np.linalg.qr(to_given, mode="complete")
+        n_given = len(columns)
+        axes = np.hstack([axes[:, n_given:], axes[:, :n_given]])
+        return cls(metric, center, axes, triangle[:n_given])
+
+    def coordinates(self, X: np.ndarray) -> np.ndarray:
+        """Return rows of X in the frame, centred."""
+        return (self.metric.to_metric(X) - self.center) @ self.axes
+
+    def given(self, values: np.ndarray) -> np.ndarray:
+        """Return the given columns' values in the frame, centred."""
+        n_given = len(self.triangle)
+        inside = np.linalg.solve(self.triangle.T, values.T).T
+        return inside - self.center @ self.axes[:, len(self.axes) - n_given :]
+
+    def rows(self, free: np.ndarray, given: np.ndarray) -> np.ndarray:
+        """Return rows of X from their coordinates in the frame."""
+        return self.metric.from_metric(np.hstack([free, given]) @ self.axes.T + self.center)
+
+    @property
+    def log_volume(self) -> float:
+        """What a log-density of free coordinates gains on the way to the free columns, in nats."""
+        return self.metric.log_abs_det + float(np.log(np.abs(np.diag(self.triangle))).sum())
+
+
+@dataclass(frozen=True)
+class Conditional:
+    """The law of the free columns given the others: flow and background, each with its share.
+
+    A background of weight c has, given b, the share c p_wide(b) of all. That of the flow's own marginal
+    has no closed form; the marginal of the data under the bandwidth's noise stands for it.
+    """
+
+    frame: Frame
+    flow: ConditionalFlow
+    background: float
+    wide_scale: float
+
+    @property
+    def wide(self) -> ConditionalFlow:
+        """The background, a KDE: a flow without steps."""
+        levels = NoiseLevels(self.wide_scale, self.wide_scale, 1)
+        still = FrozenKernel(self.flow.kernel.shape, np.zeros(1), self.flow.kernel.rule)
+        return replace(
+            self.flow,
+            bandwidth=self.wide_scale,
+            levels=levels,
+            steps=[],
+            kernel=still,
+            is_empirical=True,
+        )
+
+    def share_of_background(self, given: np.ndarray) -> np.ndarray:
+        """Return the weight of the background for each row of given values."""
+        here, wide = (flow.given_log_density(given) for flow in (self.flow, self.wide))
+        odds = np.log(self.background) - np.log1p(-self.background) + wide - here
+        return expit(odds)
+
+    def log_density(self, X: np.ndarray) -> np.ndarray:
+        """Return the log-density of each row's free columns given its others, in nats."""
+        rows = self.frame.coordinates(X)
+        found = self.flow.log_density(rows)
+        if self.background:
+            share = self.share_of_background(rows[:, self.flow.n_free :])
+            found = mixed(found, self.wide.log_density(rows), share)
+        return found + self.frame.log_volume

@@ -1,0 +1,135 @@
+"""A mixture of Gaussians with covariances of their own, as arrays: what a base becomes in `fit`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .._coordinates.hull import AffineHull
+
+__all__ = ["GaussianComponents"]
+
+
+@dataclass(frozen=True)
+class GaussianComponents:
+    """The law sum_i w_i N(mu_i, S_i), S_i = f_i (I - U_i U_i^T) + U_i diag(l_i) U_i^T.
+
+    A covariance of rank k beside its floor takes k axes, one of full rank r - 1 of them: the widest
+    variance is then the floor. Variances may be zero: without axes, and with floors of zero, this is a
+    set of points.
+
+    Parameters
+    ----------
+    weights : ndarray of shape (K,)
+        Positive, summing to one.
+    means : ndarray of shape (K, r)
+        Centres mu_i.
+    floors : ndarray of shape (K,)
+        Variances f_i in the directions that are not among a component's axes.
+    axes : ndarray of shape (K, r, k)
+        Orthonormal columns U_i.
+    variances : ndarray of shape (K, k)
+        Variances l_i along them.
+    """
+
+    weights: np.ndarray
+    means: np.ndarray
+    floors: np.ndarray
+    axes: np.ndarray
+    variances: np.ndarray
+
+    @classmethod
+    def of(
+        cls, weights: np.ndarray, means: np.ndarray, covariances: np.ndarray
+    ) -> GaussianComponents:
+        """Take components of any covariances.
+
+        Parameters
+        ----------
+        weights : ndarray of shape (K,)
+            Positive, summing to one.
+        means : ndarray of shape (K, r)
+            Centres.
+        covariances : ndarray of shape (K, r, r)
+            Symmetric and positive semidefinite; what is negative is taken to be rounding of zero.
+
+        Returns
+        -------
+        GaussianComponents
+        """
+        variances, axes = np.linalg.eigh(covariances)
+        variances = variances.clip(0)
+        return cls(weights, means, variances[:, -1], axes[:, :, :-1], variances[:, :-1])
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    @property
+    def covariances(self) -> np.ndarray:
+        """Covariances S_i, shape (K, r, r)."""
+        beyond = (self.variances - self.floors[:, None])[:, None] * self.axes
+        identity = np.eye(self.means.shape[1])
+        return self.floors[:, None, None] * identity + beyond @ self.axes.transpose(0, 2, 1)
+
+    @property
+    def narrowest(self) -> float:
+        """Smallest standard deviation of any component in any direction."""
+        return math.sqrt(min(*self._extremes(np.min)))
+
+    @property
+    def widest(self) -> float:
+        """Largest standard deviation of any component in any direction."""
+        return math.sqrt(max(*self._extremes(np.max)))
+
+    def within(self, hull: AffineHull) -> GaussianComponents:
+        """Return the components in coordinates of a hull that holds their means and their axes.
+
+        Parameters
+        ----------
+        hull : AffineHull
+            Coordinates; of what is not along the axes, only floors reach outside.
+
+        Returns
+        -------
+        GaussianComponents
+        """
+        means, _ = hull.split(self.means)
+        axes = np.einsum("dr,kdj->krj", hull.basis, self.axes)
+        return replace(self, means=means, axes=axes)
+
+    def sample(self, rng: np.random.RandomState, n: int) -> np.ndarray:
+        """Draw from the mixture.
+
+        Parameters
+        ----------
+        rng : RandomState
+            Source of randomness.
+        n : int
+            Number of draws.
+
+        Returns
+        -------
+        ndarray of shape (n, r)
+        """
+        # By cumulated weights, in the order of the components: the same seed, the same draws.
+        which = np.searchsorted(np.cumsum(self.weights)[:-1], rng.uniform(size=n), side="right")
+        draws = rng.standard_normal((n, self.means.shape[1]))
+        # A draw is unit noise whose coordinates along the axes are stretched apart.
+        stretch = np.sqrt(self.variances) - np.sqrt(self.floors)[:, None]
+        rows = self.means[which] + np.sqrt(self.floors)[which, None] * draws
+        for k in np.unique(which):
+            mine = which == k
+            rows[mine] += (draws[mine] @ self.axes[k] * stretch[k]) @ self.axes[k].T
+        return rows
+
+    def _extremes(self, extreme: Callable[[np.ndarray], float]) -> tuple[float, float]:
+        """Return the extreme of the floors, and that of the variances where there are axes."""
+        floors = float(extreme(self.floors))
+        along = float(extreme(self.variances)) if self.variances.size else floors
+        # Where axes are a basis no direction is left for the floor.
+        if self.axes.shape[2] >= max(self.means.shape[1], 1):
+            return along, along
+        return floors, along

@@ -1,0 +1,109 @@
+"""A mixture of equal radial kernels, one at each point: its log-density and gradient, in tiles."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+
+from .points import log_weight_of_others
+from .radial import RadialKernel
+
+__all__ = ["RadialMixture"]
+
+
+class RadialMixture:
+    """Weighted points, each the centre of one kernel.
+
+    Parameters
+    ----------
+    points : torch.Tensor of shape (N, d)
+        Centres.
+    log_weights : torch.Tensor of shape (N,)
+        Logarithms of positive weights that sum to one.
+    kernel : RadialKernel
+        The profile.
+    bandwidth : float
+        Its scale, in units of the points.
+    memory_limit : float
+        Bound on the temporaries of one call, in MiB.
+
+    Raises
+    ------
+    ValueError
+        If `memory_limit` is below what a single query takes.
+    """
+
+    def __init__(
+        self,
+        points: torch.Tensor,
+        log_weights: torch.Tensor,
+        kernel: RadialKernel,
+        bandwidth: float,
+        *,
+        memory_limit: float,
+    ) -> None:
+        self.points = points
+        self.log_weights = log_weights
+        self.kernel = kernel
+        self.bandwidth = bandwidth
+        bytes_per_row = 6 * len(points) * points.element_size()
+        self._rows = int(memory_limit * 2**20 // bytes_per_row)
+        if self._rows < 1:
+            raise ValueError(
+                f"memory_limit={memory_limit:g} (MiB) is too small for one tile: {len(points)} points "
+                f"need at least {bytes_per_row / 2**20:.2g} MiB. Raise memory_limit."
+            )
+
+    def log_density(self, x: torch.Tensor, *, exclude: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the log-density.
+
+        Parameters
+        ----------
+        x : torch.Tensor of shape (B, d)
+            Queries.
+        exclude : torch.Tensor of shape (B,), optional
+            Index of the point to leave out for each query; the other weights are renormalised.
+
+        Returns
+        -------
+        torch.Tensor of shape (B,)
+            In nats; -inf where no kernel reaches.
+        """
+        out = x.new_empty(len(x))
+        for rows, logits, _ in self._tiles(x):
+            if exclude is not None:
+                logits.scatter_(1, exclude[rows, None], -math.inf)
+            out[rows] = torch.logsumexp(logits, dim=1)
+        if exclude is not None:
+            out -= log_weight_of_others(self.log_weights)[exclude]
+        d = x.shape[1]
+        return out - self.kernel.log_normalizer(d) - d * math.log(self.bandwidth)
+
+    def gradient(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the gradient of the log-density, NaN where the density is zero.
+
+        Parameters
+        ----------
+        x : torch.Tensor of shape (B, d)
+            Queries.
+
+        Returns
+        -------
+        torch.Tensor of shape (B, d)
+        """
+        out = torch.empty_like(x)
+        for rows, logits, distances in self._tiles(x):
+            pull = torch.softmax(logits, dim=1) * self.kernel.profile_slope(distances)
+            out[rows] = x[rows] * pull.sum(1, keepdim=True) - pull @ self.points
+        return out / self.bandwidth**2
+
+    def _tiles(self, x: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
+        for start in range(0, len(x), self._rows):
+            rows = slice(start, start + self._rows)
+            # Differences of coordinates, and the division last: a point on the edge of a compact
+            # kernel must fall on the right side of it.
+            exact = "donot_use_mm_for_euclid_dist"
+            distances = torch.cdist(x[rows], self.points, compute_mode=exact).div_(self.bandwidth)
+            yield rows, self.kernel.log_profile(distances) + self.log_weights, distances

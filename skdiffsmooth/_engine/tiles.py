@@ -1,0 +1,157 @@
+"""How many queries, nodes and pairs the engine takes at once, within a bound on memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from .._utils.shards import Shards
+from .groups import GROUP
+from .points import Points
+
+__all__ = ["Tiles"]
+
+# Elements of a tile's widest matrix: enough work to pay for starting threads, small enough that what
+# one operation makes is still in the cache for the next (of 2^15 to 2^20, the largest was fastest).
+_TILE = 2**20
+
+# But as many queries as this up to a larger size: products of matrices of a few rows are all reading
+# and no arithmetic. Beyond 32 MiB memory is taken from the system, and cleared, for every matrix.
+_ENOUGH_ROWS = 64
+_LARGEST_TILE = 2**22
+
+# A GPU wants enough work to fill it and has no such cache: on an H100 tiles of 2^26 are 8 to 18 times
+# as fast as those above.
+_TILE_ON_GPU = 2**26
+
+Result = TypeVar("Result")
+
+
+class Tiles:
+    """Sizes of the parts that a computation over points is cut into.
+
+    Parameters
+    ----------
+    points : Points
+        Those of this process.
+    shards : Shards
+        Where the other points are: tiles are cut for the largest shard, so that all processes exchange
+        the same ones.
+    memory_limit : float
+        Bound on the temporaries of one call, in MiB.
+    widest : int
+        Bytes of a number in the widest precision that points may be copied to; a tile must fit then,
+        too.
+
+    Raises
+    ------
+    ValueError
+        If `memory_limit` is below what a single query and a single node take.
+    """
+
+    def __init__(self, points: Points, shards: Shards, *, memory_limit: float, widest: int) -> None:
+        self._points = points
+        self._most_points = shards.largest(len(points))
+        self._may_change = shards.alone
+        self._tile, self._largest_tile = _TILE, _LARGEST_TILE
+        if not points.on_host:
+            self._tile = self._largest_tile = _TILE_ON_GPU
+        self._budget = int(memory_limit * 2**20 / points.positions.element_size())
+        needed = self._smallest * widest
+        if memory_limit * 2**20 < needed:
+            raise ValueError(
+                f"memory_limit={memory_limit:g} (MiB) is too small for one tile: {points.n_given} "
+                f"points in {points.dimension} dimensions need at least {needed / 2**20:.2g} MiB. "
+                "Raise memory_limit."
+            )
+
+    def nodes(self, *, trace: bool) -> int:
+        """Count the nodes of a table of factors."""
+        return self._budget // 2 // self._elements_per_node(trace)
+
+    def rows(self, n_nodes: int) -> int:
+        """Count the queries whose averages over so many nodes are taken at once."""
+        within_budget = self._budget // 2 // self._elements_per_row(n_nodes)
+        widest = max(self._most_points, (self._points.dimension + 2) * n_nodes)
+        enough = min(_ENOUGH_ROWS, self._largest_tile // widest)
+        return max(1, min(within_budget, max(enough, self._tile // widest)))
+
+    def pairs(self, rows: int) -> int:
+        """Count queries to find groups of points for at once; `rows` have a matrix of all logits."""
+        # A word on each group of points, and what is found.
+        per_pair = max(1, len(self._points) // GROUP) + 2 * (self._points.dimension + 2)
+        return min(self._budget // 8 // per_pair, max(rows, self._tile // per_pair))
+
+    @property
+    def elements(self) -> int:
+        """Numbers held while many pairs are computed directly."""
+        return max(1, min(self._budget // 8, 4 * self._tile))
+
+    def holds_all(self, n_queries: int, n_nodes: int, n_shared: int) -> bool:
+        """Tell whether a table of all nodes and sums of all queries may be there at once.
+
+        Each query has `n_nodes` of the `n_shared` in the table.
+        """
+        n_features = self._points.dimension + 2
+        factors = (n_shared + n_queries + n_nodes * n_features) * self._most_points
+        pairs = 3 * n_queries * n_nodes * n_features
+        return factors + pairs < min(self._budget // 2, self._largest_tile)
+
+    def fitting(self, compute: Callable[[], Result]) -> Result:
+        """Run, and once more in smaller tiles each time the device has no memory left.
+
+        Where other processes must have the same tiles, the device's error is the caller's.
+
+        Parameters
+        ----------
+        compute : callable
+            Asks for sizes anew whenever it is called.
+
+        Returns
+        -------
+        object
+            What `compute` returns.
+
+        Raises
+        ------
+        MemoryError
+            If not even the smallest tile fits on the device.
+        """
+        while True:
+            try:
+                return compute()
+            except RuntimeError as error:
+                if not _is_out_of_memory(error) or not self._may_change:
+                    raise
+                smaller = self._budget // 2
+                if smaller < self._smallest:
+                    raise MemoryError(
+                        f"device {self._points.positions.device} has no memory left, even for the "
+                        f"smallest tile over {len(self._points)} points in {self._points.dimension} "
+                        "dimensions. Free memory there, use another device, or dtype='float32'."
+                    ) from error
+            self._budget = smaller
+            self._tile, self._largest_tile = max(1, self._tile // 2), self._largest_tile // 2
+
+    def _elements_per_node(self, trace: bool) -> int:
+        """Numbers held for each node of a table: one for a point, or one for each of its features."""
+        return (self._points.dimension + 4 if trace else 2) * self._most_points
+
+    def _elements_per_row(self, n_nodes: int) -> int:
+        """Numbers held for each query of a tile: four rows of logits, four of node averages."""
+        return 4 * self._most_points + 4 * (self._points.dimension + 2) * n_nodes
+
+    @property
+    def _smallest(self) -> int:
+        """Numbers held for a single query and a single node."""
+        return 2 * max(self._elements_per_node(True), self._elements_per_row(1))
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    # On a CPU, on MPS and inside cuBLAS torch raises a plain RuntimeError that says so.
+    signs = "allocate memory", "out of memory", "ALLOC_FAILED"
+    return isinstance(error, torch.cuda.OutOfMemoryError) or any(
+        sign in str(error) for sign in signs
+    )

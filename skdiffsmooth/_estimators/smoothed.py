@@ -1,0 +1,291 @@
+"""SmoothedScoreDiffusion: smoothing in the log domain, by a kernel that is the same everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .._coordinates.hull import AffineHull
+from .._coordinates.metric import candidate_metrics
+from .._diffusion.diffusion import BaseScoreDiffusion
+from .._diffusion.selection import Metric
+from .._diffusion.settings import resolve_kernel
+from ..bases import resolve_base
+from ..kernels import (
+    GaussianKernel,
+    Kernel,
+    ReducedKernel,
+    TemperatureKernel,
+    UniformBallKernel,
+)
+from ..noise import NoiseProcess
+from ..solvers import Solver
+
+__all__ = ["SmoothedScoreDiffusion"]
+
+# Kernels without directions, which are at home in any metric.
+_ROUND = (GaussianKernel, UniformBallKernel, TemperatureKernel)
+
+
+class SmoothedScoreDiffusion(BaseScoreDiffusion):
+    """Density estimation and sampling by a diffusion whose empirical score is smoothed.
+
+    The score of the data plus Gaussian noise is known in closed form. A reverse diffusion that
+    follows it down to noise level `bandwidth` *is* a Gaussian kernel density estimate. Averaging
+    that score over Gaussian offsets of scale `sigma` averages the log-density, not the density:
+    mass spreads along the data's manifold and not away from it.
+
+    Parameters
+    ----------
+    bandwidth : float or {"auto", "loo"}, default="auto"
+        Noise left at the end of the reverse process, sqrt(v_eps), in units of the metric: what a KDE
+        calls bandwidth. "loo" is the Gaussian KDE's bandwidth h of highest leave-one-out likelihood.
+        "auto" is chosen with `sigma`, where that is "auto" too, from six pairs of multiples of h by the
+        model's own leave-one-out likelihood; elsewhere it is 0.85 h (h itself where sigma is 0). Over
+        windows (see `base`) both are the bandwidth of highest leave-one-out likelihood of the windows;
+        over a mixture "auto" is 0.3 of the narrowest standard deviation of its components, and there
+        is no "loo".
+    sigma : float, callable or "auto", default="auto"
+        Smoothing scale, in units of the metric (of the kernel's own shape, where that has units). 0
+        is the Gaussian KDE (or the base) exactly; "auto" is chosen with `bandwidth`, and 1.5 h
+        where that is given; over a mixture twice its narrowest standard deviation, over windows
+        their bandwidth. Thin manifolds in many dimensions like 3 h and more. Tune it by held-out
+        likelihood, over ratios to `bandwidth` of 1 to 5. A function of the noise scale sqrt(v),
+        such as ``skdiffsmooth.kernels.ProportionalScale(0.5)``, is asked at the bandwidth and in
+        the middle of each level.
+    kernel : {"gaussian", "uniform-ball", "temperature"} or Kernel, default="gaussian"
+        What the score is averaged over; an object of `skdiffsmooth.kernels` for any other shape, such
+        as ``AnisotropicGaussianKernel("data")``.
+    base : {"points", "parzen"}, ManifoldParzen, mixture or list, default=None
+        The law whose score is smoothed. None and "points": the training rows. "parzen", or a
+        `skdiffsmooth.bases.ManifoldParzen`: a Gaussian at each row, as wide as its neighbours lie. A
+        GaussianMixture or BayesianGaussianMixture of scikit-learn: used as it is where it is fitted,
+        at a cost that does not grow with the number of rows, and else a copy of it is fitted to them
+        (clones in a search are never fitted; a FrozenEstimator around it stays so). A list of
+        mixtures, or of (weight, mixture), is their mixture. At sigma = 0 the model is the base, each
+        covariance plus bandwidth^2. See docs/bases.md.
+    metric : {"auto", "euclidean", "scaled", "whitened"}, float or array-like of shape \
+            (n_features, n_features), default="auto"
+        Linear coordinates in which noise and kernel are isotropic; all scales are in its units.
+        "euclidean" takes the columns as they are, "scaled" in standard deviations, "whitened" in
+        those of the principal axes. A number alpha from 0 ("scaled") to 1 ("whitened") divides the
+        scaled columns by the power alpha / 2 of their correlation matrix. A matrix M measures
+        sqrt((x - y)^T M (x - y)). "auto" chooses among the first three and powers between where
+        `bandwidth` and `sigma` are "auto" too, and is "euclidean" elsewhere.
+    background : float or "auto", default="auto"
+        Weight of a wide kernel density estimate (of four bandwidths) mixed to the model, which bounds
+        what outliers and heavy tails cost. "auto" is the weight of highest leave-one-out likelihood
+        where `bandwidth` and `sigma` are "auto" too, at least 0.02, which costs 0.02 nats; elsewhere 0.
+    noise : {"ve", "ou"} or NoiseProcess, default="ve"
+        The forward process: variance exploding, or Ornstein-Uhlenbeck at the rate that keeps the data's
+        largest variance, whose data shrink while noise comes in, so that the same `sigma` reaches ever
+        farther in units of X. Scales of noise (`bandwidth`, `terminal_scale`) are relative to the data
+        either way.
+    node_rule : {"sobol", "gauss-hermite", "monte-carlo", "fresh"}, default="sobol"
+        How the kernel's nodes are chosen in each noise level. "sobol": mirrored quasi-random nodes
+        with the kernel's covariance. "gauss-hermite": a grid, for one to three directions; good while
+        noise is not small against `sigma`. "monte-carlo": mirrored independent draws. "fresh":
+        independent draws for each step of the solver, their mean left as it falls, as research code
+        does it; for comparisons with papers only.
+    n_nodes : int or "auto", default="auto"
+        Nodes in each noise level: an even number or, for "gauss-hermite", a bound (two an axis at
+        least); not used by an OffsetsKernel, which has its own. "auto" starts at
+        64, or more where the kernel acts along more than 16 directions, and doubles up to 512 until
+        the estimated error ``node_error_`` is below 0.2 nats.
+    n_levels : int, default=32
+        Intervals of the noise range, each with nodes of its own. They belong to the model: more of
+        them average away the error of finitely many nodes.
+    n_steps : int, default=32
+        Steps of the solver, rounded up to a multiple of `n_levels`; ``n_steps_`` says to what.
+    solver : {"heun", "euler", "adaptive", "euler-maruyama", "predictor-corrector"} or Solver, \
+            default="heun"
+        How the flow is followed. "adaptive" keeps the error of each row below 1e-3 nats, with as many
+        steps as that takes and at least `n_steps`, in 1.5 to 2.5 times the time of "heun":
+        for log-densities to be trusted row by row (another tolerance: `skdiffsmooth.solvers.Adaptive`).
+        "euler-maruyama" samples the reverse SDE and "predictor-corrector" adds Langevin steps to the
+        flow. Neither's law is the one that `score_samples` reports, so `score_samples` then raises.
+    terminal : {"empirical", "gaussian"}, default="empirical"
+        What the reverse process starts from: the noised data themselves, or a Gaussian about their
+        mean as in research code.
+    terminal_scale : float or "auto", default="auto"
+        Noise scale sqrt(v_T) at the start of the reverse process, in units of the metric. "auto" is the
+        largest of the data's widest standard deviation, 3 sigma (at the bandwidth, where it is a
+        function) and 2 bandwidth.
+    device : str, default="cpu"
+        Where to compute, as torch names it ("cuda", "cuda:1", "mps").
+    dtype : {"float64", "float32"}, default="float64"
+        Precision of the computation; results are float64 arrays either way.
+    random_state : int, RandomState or None, default=None
+        Seed of the node sets. None is a fixed seed: fits are reproducible without asking.
+    tolerance : float or "auto", default="auto"
+        How far points may be merged where noise blurs them, in nats: points within
+        ``sqrt(2 * tolerance)`` noise scales of their mean may be replaced by it. That raises the
+        log-density of a noise level by at most `tolerance`, and lowers it by about `tolerance` times
+        the squared distance to the points that count, in units of the noise: little near the data,
+        where errors are some thousandths of a nat (docs/scaling.md), nats in the far tails. 0 merges
+        nothing. "auto" is 0 up to 10 000 distinct rows or without smoothing, and 0.02 beyond.
+    memory_limit : float, default=1024
+        Bound on temporaries, in MiB, of each worker.
+    n_jobs : int or None, default=None
+        Over how many joblib workers `sample` and the log-densities split their rows. None is one,
+        or what a ``joblib.parallel_config`` says; -1 is all cores. One worker already uses several
+        threads: this is for many rows, or for the machines of a cluster.
+    shards : {"distributed"} or None, default=None
+        None: all training rows are in this process. "distributed": each process of
+        torch.distributed's default group, initialised before, fits rows of its own; then all
+        processes make the same calls with the same arguments and all get the result of the whole
+        data. Numbers are needed for `bandwidth` and `sigma`, an integer for the `random_state` of
+        `sample`. See docs/scaling.md.
+
+    Attributes
+    ----------
+    bandwidth_ : float
+        The bandwidth used, in units of the metric (of X where that is Euclidean).
+    sigma_ : float or ndarray of shape (n_levels,)
+        The smoothing scale used, in the same units; one for each level where `sigma` is a function.
+    metric_ : str, float or ndarray
+        The metric used.
+    coordinates_ : LinearMetric
+        Its coordinates, and their volume.
+    background_ : float
+        Weight of the background.
+    n_nodes_ : int
+        The number of nodes used.
+    noise_ : NoiseProcess
+        The forward process used.
+    node_error_ : float
+        Estimate of what finitely many nodes change the log-density of a row by: the root mean square
+        over some noised rows, in nats, against twice as many other nodes. Errors of different rows
+        largely cancel in a mean.
+    base_ : GaussianComponents or None
+        The components of the base, in coordinates of the hull.
+    points_ : ndarray of shape (n_points, n_features)
+        Distinct training rows of positive weight; with `shards`, those of this process.
+    weights_ : ndarray of shape (n_points,)
+        Their weights; they sum to one, with `shards` over all processes.
+    hull_ : AffineHull
+        The affine hull of the points, in which the flow runs; the whole space where the base is a
+        mixture, whose components fill it.
+    kernel_ : Smoothing
+        The smoothing kernel in coordinates of the hull. Where it has nodes, ``kernel_.nodes(level)``
+        gives them.
+    terminal_ : {"empirical", "gaussian"}
+        The terminal law used.
+    noise_levels_ : NoiseLevels
+        The noise range and its intervals.
+    n_steps_ : int
+        Number of steps of the solver; of an adaptive one, the fewest.
+    hierarchy_ : PointHierarchy
+        The points in coordinates of the hull, and how they merge at each noise level.
+    n_features_in_ : int
+        Number of features.
+    feature_names_in_ : ndarray of shape (n_features,)
+        Column names, where X had them.
+
+    See Also
+    --------
+    KDESampler : Smoothing in the data domain; what this becomes at sigma = 0.
+    ManifoldAdaptedDiffusion : Smoothing along given or learned directions only.
+
+    Notes
+    -----
+    One evaluation of the field takes about ``(r + 2) * n_queries * n_nodes * n_points``
+    multiply-adds, r the dimension of the data's affine hull, at most ``min(n_features, n_points -
+    1)``; a likelihood takes two for each step.
+
+    With both scales "auto" a fit compares eleven candidates on at most 2000 rows, with few nodes and
+    steps: about a second for 100 rows, some ten for 2000. Only where the rows span all columns: with a
+    constant column, or fewer rows than columns, the metric is Euclidean. docs/defaults.md has the
+    evidence. To build the same model from numbers pass `metric_` and `background_` along with
+    `bandwidth_` and `sigma_`: numbers for the scales mean the plain model otherwise.
+
+    In the Euclidean metric features want comparable units: put a StandardScaler before. Where the shape
+    of the noise should change from place to place, a Gaussian mixture is often better: see `base`.
+
+    References
+    ----------
+    T. Farghly, P. Potaptchik, S. Howard, G. Deligiannidis, J. Pidstrigach, Diffusion Models and the
+    Manifold Hypothesis: Log-Domain Smoothing is Geometry Adaptive, NeurIPS 2025, arXiv:2510.02305,
+    eq. 5-7.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdiffsmooth import SmoothedScoreDiffusion
+    >>> rng = np.random.RandomState(0)
+    >>> angle = rng.uniform(0, 2 * np.pi, size=60)
+    >>> X = np.column_stack([np.cos(angle), np.sin(angle)])
+    >>> model = SmoothedScoreDiffusion(bandwidth=0.05, sigma=0.15).fit(X)
+    >>> radius = np.linalg.norm(model.sample(200, random_state=0), axis=1)
+    >>> bool(np.abs(np.median(radius) - 1) < 0.03)
+    True
+    >>> model.score_samples([[1.0, 0.0]]) > model.score_samples([[0.0, 0.0]])
+    array([ True])
+    """
+
+    def __init__(
+        self,
+        bandwidth: float | str = "auto",
+        sigma: float | str | Callable[[float], float] = "auto",
+        *,
+        kernel: str | Kernel = "gaussian",
+        metric: Any = "auto",
+        background: float | str = "auto",
+        base: Any = None,
+        noise: str | NoiseProcess = "ve",
+        node_rule: str = "sobol",
+        n_nodes: int | str = "auto",
+        n_levels: int = 32,
+        n_steps: int = 32,
+        solver: str | Solver = "heun",
+        terminal: str = "empirical",
+        terminal_scale: float | str = "auto",
+        device: str = "cpu",
+        dtype: str = "float64",
+        random_state: Any = None,
+        tolerance: float | str = "auto",
+        memory_limit: float = 1024,
+        n_jobs: int | None = None,
+        shards: str | None = None,
+    ) -> None:
+        super().__init__(
+            bandwidth,
+            sigma,
+            metric=metric,
+            background=background,
+            base=base,
+            noise=noise,
+            node_rule=node_rule,
+            n_nodes=n_nodes,
+            n_levels=n_levels,
+            n_steps=n_steps,
+            solver=solver,
+            terminal=terminal,
+            terminal_scale=terminal_scale,
+            device=device,
+            dtype=dtype,
+            random_state=random_state,
+            tolerance=tolerance,
+            memory_limit=memory_limit,
+            n_jobs=n_jobs,
+            shards=shards,
+        )
+        self.kernel = kernel
+
+    def _reduced_kernel(
+        self, points: np.ndarray, weights: np.ndarray, hull: AffineHull
+    ) -> tuple[ReducedKernel, AffineHull, dict[str, Any]]:
+        kernel = resolve_kernel(self.kernel)
+        if resolve_base(self.base) is not None and isinstance(kernel, TemperatureKernel):
+            raise ValueError(
+                f"kernel={self.kernel!r} cools the posterior weights of rows, and base={self.base!r} "
+                "has none; use a kernel with offsets, such as kernel='gaussian', or base=None."
+            )
+        return kernel.reduce(hull, points, weights), hull, {}
+
+    def _candidate_metrics(self, points: np.ndarray) -> tuple[Metric, ...]:
+        # A kernel with a shape of its own has it in the units that it was given in.
+        has_shape = not isinstance(resolve_kernel(self.kernel), _ROUND)
+        return ("euclidean",) if has_shape else candidate_metrics(points)

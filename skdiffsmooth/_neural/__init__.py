@@ -1,0 +1,1 @@
+"""A score learned by a small network: the network, its training, its estimator."""

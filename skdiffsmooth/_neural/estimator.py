@@ -1,0 +1,909 @@
+"""NeuralScoreDiffusion: a score that a small network learns, where others have it in closed form."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple, overload
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+
+from .._coordinates.embedding import Embedding
+from .._coordinates.hull import AffineHull, principal_axes
+from .._coordinates.metric import check_metric, fit_metric
+from .._diffusion.settings import resolve_solver, resolve_terminal_scale
+from .._engine.points import slices
+from .._utils.backend import Backend
+from .._utils.estimator import DistanceDensityMixin
+from .._utils.shards import ONE_PROCESS
+from .._utils.validation import (
+    check_integer,
+    check_real,
+    check_sample_weight,
+    fixed_seed,
+    merge_duplicates,
+)
+from ..kernels._nodes import NodeRule
+from ..noise import NoiseLevels, Step
+from ..scores import ScoreField
+from ..solvers import ODESolver, Solver
+from ..solvers._flow import log_density_with_error, solve_with_error, warn_of_error
+from ..solvers._terminal import GaussianTerminal
+from .network import NetworkSchedule, NetworkShape, ScoreNetwork
+from .training import Outcome, TrainingSettings, TrainingState, fresh_state, stream, train
+
+__all__ = ["NeuralScoreDiffusion"]
+
+# In units of the data's widest standard deviation: there the cumulant of order three has fallen by a
+# factor of 26^(3/2) = 130, and what it adds to the law's entropy by the square of that.
+_TERMINAL = 5.0
+# Temporaries of the width of a layer that are alive at once.
+_ALIVE = 4
+# A standard deviation below this share of the largest is rounding.
+_ROUNDING = np.finfo(np.float64).eps
+# Rows that leave the hull of those that training began with, by more than this share of their size.
+_OUTSIDE = 1e-8
+
+
+class _Numbers(NamedTuple):
+    """Parameters that were checked."""
+
+    backend: Backend
+    settings: TrainingSettings
+    bandwidth: float
+    hidden: tuple[int, ...]
+    n_frequencies: int
+    held_out: float | None
+    seed: int
+
+
+class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
+    """Density estimation and sampling by a diffusion whose score a small network has learned.
+
+    The network is trained by denoising score matching and followed by the same flow as the estimators
+    with a score in closed form, which are the first choice for most tables: nothing is trained there.
+    This one is for comparisons with what research trains, for many rows, whose number does not
+    count once the network is trained, and to measure what a network smooths.
+
+    Parameters
+    ----------
+    bandwidth : float, default=0.05
+        Noise left at the end of the reverse process, sqrt(v_eps), in units of the metric: by default
+        in standard deviations of a column. Below the finest detail of the data it costs accuracy only.
+    sigma : float, default=0.0
+        Scale of Gaussian offsets that the network's score is averaged over, in units of the metric. 0 is
+        the network as it is; each evaluation with offsets costs `n_nodes` of those without.
+    hidden_layer_sizes : tuple of int, default=(128, 128)
+        Widths of the hidden layers, one at least.
+    n_frequencies : int, default=0
+        Cosines and sines of each input, beside itself, at 1.5, 3, 6, ... per standard deviation of the
+        noised data. With them a network finds fine structure in few columns many times sooner, and
+        memorises sooner too.
+    metric : {"scaled", "euclidean", "whitened"}, float or array-like of shape \
+            (n_features, n_features), default="scaled"
+        Linear coordinates in which noise is isotropic; scales are in its units. See
+        `SmoothedScoreDiffusion`. The network sees standardised principal coordinates under any.
+    max_iter : int, default=1000
+        Most iterations that `fit` makes. One is a pass over the rows, and at least four batches.
+    batch_size : int, default=1024
+        Noised rows in a step. Few rows come several times in a batch, with other noise.
+    learning_rate_init : float, default=3e-3
+        Step of Adam, the same all along: the average of the weights does what a schedule would.
+    ema_decay : float, default=0.999
+        Decay, per step, of the moving average of the weights; the average is what is used. 0 takes the
+        weights themselves.
+    early_stopping : bool, default=True
+        Whether `fit` holds out rows, and keeps the weights of the lowest loss on them. Without it the
+        last weights are kept, and the longer one trains the more the network memorises.
+    validation_fraction : float, default=0.1
+        Share of the distinct rows that is held out, one at least.
+    n_iter_no_change : int, default=100
+        Iterations without an improvement by `tol` after which `fit` stops.
+    tol : float, default=1e-4
+        The least improvement of the loss (held-out, where there are such rows), in units of the loss
+        of a Gaussian.
+    warm_start : bool, default=False
+        Whether `fit` goes on from where the last one ended.
+    n_nodes : int, default=64
+        Offsets in each noise level, where sigma > 0; even.
+    n_levels : int, default=32
+        Intervals of the noise range, each with offsets of its own.
+    n_steps : int, default=64
+        Steps of the solver, rounded up to a multiple of `n_levels`.
+    solver : {"heun", "euler", "adaptive", "euler-maruyama"} or Solver, default="heun"
+        How the flow is followed; see `SmoothedScoreDiffusion`.
+    terminal_scale : float or "auto", default="auto"
+        Noise scale sqrt(v_T) at which the reverse process starts, in units of the metric. "auto" is five
+        times the data's widest standard deviation, or 2 bandwidth where that is more.
+    max_exact_dimension : int, default=32
+        Most dimensions of the data's affine hull in which the divergence is exact. In more it is
+        estimated from probes.
+    n_probes : int, default=16
+        Vectors of random signs that the divergence is estimated from (Hutchinson), two at least. They
+        are drawn once, in `fit`, and the same for all rows and steps, so that there is one law.
+    device : str, default="cpu"
+        Where to compute, as torch names it ("cuda", "cuda:1", "mps").
+    dtype : {"float64", "float32"}, default="float32"
+        Precision of the computation. What a network learns has no digits that float32 would lose, and
+        training takes 0.6 of the time.
+    random_state : int, RandomState or None, default=None
+        Seed of the weights, of what is held out, of the noise in training, nodes and probes. None is a
+        fixed seed: fits are reproducible without asking.
+    memory_limit : float, default=1024
+        Bound on temporaries of a query, in MiB.
+
+    Attributes
+    ----------
+    coefs_ : list of ndarray of shape (n_in, n_out)
+        Weights of each layer, averaged over the steps.
+    intercepts_ : list of ndarray of shape (n_out,)
+        Their biases.
+    n_iter_ : int
+        Iterations made, in all.
+    loss_curve_ : list of float
+        Training loss of each iteration; 1 is that of a Gaussian with the covariance of the data.
+    validation_scores_ : list of float
+        Minus the loss on held-out rows after each iteration of `fit`; empty without early stopping.
+    best_validation_score_ : float or None
+        The highest of them, or that of the start.
+    training_ : TrainingState
+        Where training stands, for `partial_fit` and `warm_start`.
+    scales_ : ndarray of shape (r,)
+        Standard deviations of the rows along their principal axes, in units of the metric.
+    bandwidth_, sigma_ : float
+        The scales used, in units of the metric.
+    metric_ : str, float or ndarray
+        The metric used.
+    coordinates_ : LinearMetric
+        Its coordinates, and their volume.
+    hull_ : AffineHull
+        The affine hull of the rows, about their mean, in which the flow runs.
+    noise_levels_ : NoiseLevels
+        The noise range and its intervals.
+    n_steps_ : int
+        Number of steps of the solver; of an adaptive one, the fewest.
+    n_nodes_ : int
+        Offsets in each noise level.
+    n_frequencies_ : int
+        Cosines and sines of each input.
+    probes_ : ndarray of shape (n_probes, r) or None
+        Where the divergence is estimated, its probes.
+    seed_ : int
+        The seed used.
+    n_features_in_ : int
+        Number of features.
+    feature_names_in_ : ndarray of shape (n_features,)
+        Column names, where X had them.
+
+    See Also
+    --------
+    SmoothedScoreDiffusion : The same flow along a score in closed form; nothing to train.
+
+    Notes
+    -----
+    With s the standard deviations along principal axes the network is preconditioned so that its zero is
+    the score of the Gaussian with the data's covariance; that is where training starts, and what is
+    returned, with a warning, where nothing better is found. Noise scales are drawn uniformly in their
+    logarithm, and each counts alike.
+
+    The flow starts from N(mean, C + v_T I), C the covariance of the rows. At five standard deviations of
+    noise nothing else is left of the rows (a cumulant of order k falls like 26^(-k / 2)), so
+    that none need be kept. Outside their hull the model is Gaussian, with the bandwidth's scale.
+
+    An evaluation costs some 20 000 multiply-adds a row (those of the layers), with the divergence r + 1
+    times that in r dimensions, or `n_probes` times twice that; a log-density takes ``2 * n_steps_``
+    evaluations.
+
+    References
+    ----------
+    T. Karras, M. Aittala, T. Aila, S. Laine, Elucidating the Design Space of Diffusion-Based Generative
+    Models, NeurIPS 2022, arXiv:2206.00364.
+
+    P. Vincent, A Connection Between Score Matching and Denoising Autoencoders, Neural Computation 23,
+    2011.
+
+    M. F. Hutchinson, A stochastic estimator of the trace of the influence matrix for Laplacian smoothing
+    splines, Communications in Statistics 19, 1990.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.datasets import make_moons
+    >>> from skdiffsmooth import NeuralScoreDiffusion
+    >>> X, _ = make_moons(500, noise=0.1, random_state=0)
+    >>> model = NeuralScoreDiffusion(hidden_layer_sizes=(32,), max_iter=5, n_iter_no_change=5)
+    >>> model = model.fit(X)
+    >>> model.sample(3, random_state=0).shape
+    (3, 2)
+    >>> model.partial_fit(X).n_iter_
+    6
+    """
+
+    def __init__(
+        self,
+        bandwidth: float = 0.05,
+        sigma: float = 0.0,
+        *,
+        hidden_layer_sizes: tuple[int, ...] = (128, 128),
+        n_frequencies: int = 0,
+        metric: Any = "scaled",
+        max_iter: int = 1000,
+        batch_size: int = 1024,
+        learning_rate_init: float = 3e-3,
+        ema_decay: float = 0.999,
+        early_stopping: bool = True,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 100,
+        tol: float = 1e-4,
+        warm_start: bool = False,
+        n_nodes: int = 64,
+        n_levels: int = 32,
+        n_steps: int = 64,
+        solver: str | Solver = "heun",
+        terminal_scale: float | str = "auto",
+        max_exact_dimension: int = 32,
+        n_probes: int = 16,
+        device: str = "cpu",
+        dtype: str = "float32",
+        random_state: Any = None,
+        memory_limit: float = 1024,
+    ) -> None:
+        self.bandwidth = bandwidth
+        self.sigma = sigma
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.n_frequencies = n_frequencies
+        self.metric = metric
+        self.max_iter = max_iter
+        self.batch_size = batch_size
+        self.learning_rate_init = learning_rate_init
+        self.ema_decay = ema_decay
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.warm_start = warm_start
+        self.n_nodes = n_nodes
+        self.n_levels = n_levels
+        self.n_steps = n_steps
+        self.solver = solver
+        self.terminal_scale = terminal_scale
+        self.max_exact_dimension = max_exact_dimension
+        self.n_probes = n_probes
+        self.device = device
+        self.dtype = dtype
+        self.random_state = random_state
+        self.memory_limit = memory_limit
+
+    # ------------------------------------------------------------------------------------ fitting
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> NeuralScoreDiffusion:
+        """Train the network.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training rows. Equal rows are merged.
+        y : object, default=None
+            Ignored; there for scikit-learn's calling convention.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights; a row of weight k counts as k equal rows.
+
+        Returns
+        -------
+        self : NeuralScoreDiffusion
+            The fitted estimator.
+
+        Raises
+        ------
+        TypeError
+            If a parameter has the wrong type.
+        ValueError
+            If X, the weights or a parameter is out of range, or if training leaves the numbers; the
+            estimator is then left as it was.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the loss was still falling after `max_iter` iterations, or never fell.
+        UserWarning
+            If a KeyboardInterrupt ended the training; the estimator is then fitted, with what had
+            been learned.
+        """
+        if self.warm_start and hasattr(self, "training_"):
+            return self._go_on(X, sample_weight, None)
+        return self._begin(X, sample_weight, None)
+
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> NeuralScoreDiffusion:
+        """Train for one iteration more, on all of the rows.
+
+        No rows are held out, and the weights are those of this last iteration. Coordinates, noise range
+        and the terminal law stay those of the first call.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training rows: the same ones, or others of the same kind.
+        y : object, default=None
+            Ignored; there for scikit-learn's calling convention.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights.
+
+        Returns
+        -------
+        self : NeuralScoreDiffusion
+            The fitted estimator.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `fit`; and if the network's layers, the metric or the noise range were changed since the
+            first call, or rows leave the affine hull of its rows.
+        """
+        if hasattr(self, "training_"):
+            return self._go_on(X, sample_weight, 1)
+        return self._begin(X, sample_weight, 1)
+
+    def _begin(self, X: Any, sample_weight: Any, n_iterations: int | None) -> NeuralScoreDiffusion:
+        """Train from the start, for so many iterations or until the loss stops falling."""
+        points, weights = self._check_training(X, sample_weight)
+        numbers = self._checked_numbers(points.shape[1])
+        start = self._started(numbers, points, weights)
+        self._set_fitted(X, **self._trained(numbers, start, points, weights, n_iterations))
+        return self
+
+    def _go_on(self, X: Any, sample_weight: Any, n_iterations: int | None) -> NeuralScoreDiffusion:
+        """Train on from where training stands."""
+        X = self._check_query(X)
+        points, weights = merge_duplicates(X, check_sample_weight(sample_weight, len(X)))
+        numbers = self._checked_numbers(X.shape[1])
+        self._check_unchanged(numbers)
+        start = {name: getattr(self, name) for name in _KEPT}
+        trained = self._trained(numbers, start, points, weights, n_iterations)
+        for name, value in trained.items():
+            setattr(self, name, value)
+        return self
+
+    def _check_unchanged(self, numbers: _Numbers) -> None:
+        """Raise where the network was made for other parameters."""
+        fitted: dict[str, Any] = {
+            "bandwidth": self.bandwidth_,
+            "hidden_layer_sizes": tuple(len(bias) for bias in self.intercepts_[:-1]),
+            "n_frequencies": self.n_frequencies_,
+            "metric": self.metric_,
+        }
+        now: dict[str, Any] = {
+            "bandwidth": numbers.bandwidth,
+            "hidden_layer_sizes": numbers.hidden,
+            "n_frequencies": numbers.n_frequencies,
+            "metric": check_metric(self.metric, self.n_features_in_),
+        }
+        if not isinstance(self.terminal_scale, str):
+            fitted["terminal_scale"], now["terminal_scale"] = (
+                self.noise_levels_.terminal_scale,
+                float(self.terminal_scale),
+            )
+        for name, value in fitted.items():
+            if not np.array_equal(now[name], value):
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r}, but training began with {value!r}, which the "
+                    "network was made for; set it back, or call fit with warm_start=False."
+                )
+
+    def _checked_numbers(self, n_features: int) -> _Numbers:
+        """Check all parameters that do not depend on the data, but for their number of features."""
+        resolve_solver(self.solver)
+        check_real("sigma", self.sigma, strict=False, hint="0 is the network as it is.")
+        metric = check_metric(self.metric, n_features)
+        if isinstance(metric, str) and metric == "auto":
+            raise ValueError(
+                "metric='auto' is a choice by leave-one-out likelihood, which a network does not have; "
+                "expected 'euclidean', 'scaled', 'whitened', a number or a matrix."
+            )
+        n_nodes = check_integer("n_nodes", self.n_nodes, minimum=2)
+        if n_nodes % 2:
+            raise ValueError(
+                f"n_nodes={n_nodes} is odd; expected an even number, since nodes come in mirrored "
+                "pairs whose mean is zero."
+            )
+        check_integer("n_levels", self.n_levels)
+        check_integer("n_steps", self.n_steps)
+        check_integer("max_exact_dimension", self.max_exact_dimension, minimum=0)
+        check_integer("n_probes", self.n_probes, minimum=2, hint="One has no standard error.")
+        self._memory()
+        for name in ("early_stopping", "warm_start"):
+            value = getattr(self, name)
+            if not isinstance(value, bool | np.bool_):
+                raise TypeError(
+                    f"{name}={value!r} has type {type(value).__name__}; expected True or False."
+                )
+        seed = fixed_seed(self.random_state)
+        fraction = _share("validation_fraction", self.validation_fraction, least=False)
+        return _Numbers(
+            Backend.from_params(self.device, self.dtype),
+            TrainingSettings(
+                check_integer("max_iter", self.max_iter),
+                check_integer("batch_size", self.batch_size),
+                check_real("learning_rate_init", self.learning_rate_init),
+                _share("ema_decay", self.ema_decay, least=True),
+                check_real("tol", self.tol, strict=False),
+                check_integer("n_iter_no_change", self.n_iter_no_change),
+            ),
+            check_real("bandwidth", self.bandwidth, hint="It is in units of the metric."),
+            _layer_sizes(self.hidden_layer_sizes),
+            check_integer("n_frequencies", self.n_frequencies, minimum=0),
+            fraction if self.early_stopping else None,
+            seed,
+        )
+
+    def _memory(self) -> float:
+        return check_real("memory_limit", self.memory_limit, hint="It is in MiB.") * 2**20
+
+    def _started(
+        self, numbers: _Numbers, points: np.ndarray, weights: np.ndarray
+    ) -> dict[str, Any]:
+        """Return all fitted attributes before the first step of training."""
+        metric = check_metric(self.metric, points.shape[1])
+        coordinates = fit_metric(metric, points, weights)
+        hull, scales = _principal_hull(coordinates.to_metric(points), weights)
+        widest = float(scales.max(initial=0.0))
+        terminal_scale = resolve_terminal_scale(
+            self.terminal_scale, _TERMINAL * widest, numbers.bandwidth, 0.0
+        )
+        r = len(scales)
+        probes = None
+        if r > self.max_exact_dimension:
+            signs = stream(numbers.seed, "probes").integers(2, size=(self.n_probes, r))
+            probes = 2.0 * signs - 1
+        levels = NoiseLevels(numbers.bandwidth, terminal_scale, self.n_levels)
+        start: dict[str, Any] = {
+            "metric_": metric,
+            "coordinates_": coordinates,
+            "hull_": hull,
+            "scales_": scales,
+            "bandwidth_": numbers.bandwidth,
+            "sigma_": float(self.sigma),
+            "noise_levels_": levels,
+            "n_steps_": self.n_levels * math.ceil(self.n_steps / self.n_levels),
+            "n_nodes_": int(self.n_nodes),
+            "n_frequencies_": numbers.n_frequencies,
+            "probes_": probes,
+            "seed_": numbers.seed,
+            "loss_curve_": [],
+            "validation_scores_": [],
+            "best_validation_score_": None,
+        }
+        shape = NetworkShape(
+            scales, levels.bandwidth, levels.terminal_scale, numbers.hidden, numbers.n_frequencies
+        )
+        state = fresh_state(shape, numbers.seed)
+        return start | {"training_": state, "n_iter_": 0} | _weights(shape, state.average)
+
+    def _trained(
+        self,
+        numbers: _Numbers,
+        start: dict[str, Any],
+        points: np.ndarray,
+        weights: np.ndarray,
+        n_iterations: int | None,
+    ) -> dict[str, Any]:
+        """Return all fitted attributes after so many iterations, or when the loss stops falling."""
+        embedding = Embedding(start["coordinates_"], start["hull_"])
+        rows, residual = embedding.split(points)
+        size = np.abs(embedding.metric.to_metric(points)).max() + start["bandwidth_"]
+        if np.abs(residual).max() > _OUTSIDE * size:
+            raise ValueError(
+                f"X leaves the affine hull of the rows that training began with, by up to "
+                f"{np.abs(residual).max():.2g} in units of the metric, and the network knows no other "
+                "directions; call fit with warm_start=False on rows that span all of them."
+            )
+        state: TrainingState = start["training_"]
+        if not len(start["scales_"]):
+            # A single distinct row: its noised law is a Gaussian, and there is nothing to learn.
+            return start
+        levels = start["noise_levels_"]
+        shape = NetworkShape(
+            start["scales_"],
+            levels.bandwidth,
+            levels.terminal_scale,
+            numbers.hidden,
+            numbers.n_frequencies,
+        )
+        settings, held_out = numbers.settings, None
+        training = rows, weights
+        if n_iterations is not None:
+            settings = replace(settings, max_iter=n_iterations)
+        elif numbers.held_out is not None and len(rows) > 1:
+            order = stream(start["seed_"], "split").permutation(len(rows))
+            n = min(math.ceil(numbers.held_out * len(rows)), len(rows) - 1)
+            held_out = _some(rows, weights, order[:n])
+            training = _some(rows, weights, order[n:])
+        outcome = train(
+            shape,
+            state,
+            _flat(start["coefs_"], start["intercepts_"]),
+            training,
+            held_out,
+            settings,
+            numbers.backend,
+            start["seed_"],
+        )
+        if n_iterations is None:
+            self._warn_of_training(outcome, state, held_out is not None)
+        scores = [-loss for loss in outcome.held_out_losses]
+        return (
+            start
+            | {
+                "training_": outcome.state,
+                "n_iter_": outcome.state.n_iterations,
+                "loss_curve_": start["loss_curve_"] + outcome.losses,
+                "validation_scores_": start["validation_scores_"] + scores,
+                "best_validation_score_": None if held_out is None else -outcome.best_loss,
+            }
+            | _weights(shape, outcome.chosen)
+        )
+
+    def _warn_of_training(self, outcome: Outcome, before: TrainingState, is_held_out: bool) -> None:
+        which = "held-out" if is_held_out else "training"
+        if before.n_steps == 0 and not outcome.best_loss < outcome.start_loss:
+            warnings.warn(
+                f"training did not lower the {which} loss, which was {outcome.start_loss:.4g} at the "
+                "Gaussian that it starts from. Lower learning_rate_init, or give it more rows; where "
+                "the data are Gaussian there is nothing to learn.",
+                ConvergenceWarning,
+                stacklevel=5,
+            )
+        elif not outcome.has_converged:
+            warnings.warn(
+                f"the {which} loss was still falling after max_iter={self.max_iter} iterations (now "
+                f"{outcome.best_loss:.4g}); raise max_iter, or go on with warm_start=True.",
+                ConvergenceWarning,
+                stacklevel=5,
+            )
+
+    # ------------------------------------------------------------------------------------ queries
+
+    @overload
+    def score_samples(self, X: Any) -> np.ndarray: ...
+
+    @overload
+    def score_samples(
+        self, X: Any, *, return_error: Literal[True]
+    ) -> tuple[np.ndarray, np.ndarray]: ...
+
+    def score_samples(
+        self, X: Any, *, return_error: bool = False
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """Return the log-density of each row under the law that `sample` draws from.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Queries.
+        return_error : bool, default=False
+            Whether to return the estimated error beside it: the solver's (a solver of fixed steps is run
+            once more, for three times the cost) and the standard error of the probes, where there are
+            any, added in squares. Probes are the same for all rows, so that their errors do not average
+            away in a mean.
+
+        Returns
+        -------
+        log_density : ndarray of shape (n_samples,)
+            Log-densities in nats, normalised up to the solver's error and that of the probes.
+        error : ndarray of shape (n_samples,)
+            Estimated absolute error of each in nats, if `return_error`.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` was not called.
+        ValueError
+            If X is not finite or has another number of features, if the solver is stochastic, or if the
+            network's field throws rows out of the numbers.
+        """
+        X = self._check_query(X)
+        solver = resolve_solver(self.solver)
+        if not isinstance(solver, ODESolver):
+            raise ValueError(
+                f"solver={self.solver!r} is stochastic, or does not carry log-densities along; "
+                "score_samples needs one that does, such as solver='heun'."
+            )
+        queries, residual = self._embedding.split(X)
+        backend, terminal = self._backend(), self._terminal_law()
+        finer = self._steps(2) if return_error else None
+        k = 1 if self.probes_ is None else len(self.probes_)
+
+        def followed(part: slice) -> np.ndarray:
+            # Each row goes its way once for every probe, whose log-densities are averaged.
+            x = backend.tensor(np.repeat(queries[part], k, axis=0))
+            schedule = self._schedule(backend, n_rows=len(x))
+            found, error = log_density_with_error(
+                solver, schedule, x, self._steps(), terminal.log_density, finer
+            )
+            by_probe = backend.array(found).reshape(-1, k)
+            errors = backend.array(error).reshape(-1, k)
+            spread = by_probe.std(axis=1, ddof=1) / math.sqrt(k) if k > 1 else 0.0
+            return np.column_stack(
+                [by_probe.mean(axis=1), np.hypot(errors.max(axis=1), spread), errors.max(axis=1)]
+            )
+
+        log_density, error, of_solver = self._in_parts(followed, len(X)).T
+        _check_numbers("log-densities", log_density[:, None])
+        warn_of_error(solver, of_solver, stacklevel=3)
+        log_density = log_density + self._embedding.log_density_beside(residual, self.bandwidth_)
+        return (log_density, error) if return_error else log_density
+
+    def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
+        """Draw new rows.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            How many.
+        random_state : int, RandomState or None, default=None
+            Source of the draws; None draws anew at every call, without touching numpy's global
+            state. (The estimator's own `random_state` seeds the training.)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            In units of X.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` was not called.
+        TypeError, ValueError
+            If `n_samples` is not a positive integer, `random_state` is not a seed, or the network's
+            field throws rows out of the numbers.
+        """
+        n, rng = self._check_draw(n_samples, random_state)
+        solver, backend = resolve_solver(self.solver), self._backend()
+        start = self._terminal_law().sample(rng, n)
+        seed = rng.randint(2**31) if solver.is_stochastic else None
+        schedule = self._schedule(backend)
+        steps = [step.reversed() for step in reversed(self._steps())]
+
+        def followed(part: slice) -> np.ndarray:
+            noise = np.random.RandomState(seed)
+
+            def draw() -> torch.Tensor:
+                # Every part draws for all rows: how they are cut does not change them.
+                return backend.tensor(noise.standard_normal(start.shape)[part])
+
+            x = backend.tensor(start[part])
+            end, error = solve_with_error(solver, schedule, x, steps, draw)
+            return np.column_stack([backend.array(end), backend.array(error)])
+
+        ended = self._in_parts(followed, n)
+        _check_numbers("samples", ended[:, :-1])
+        warn_of_error(solver, ended[:, -1], stacklevel=3)
+        return self._embedding.rows(ended[:, :-1], np.full((n, 1), self.bandwidth_), rng)
+
+    def grad_log_density(self, X: Any, t: float | None = None) -> np.ndarray:
+        """Return the network's score at noise variance t, averaged over the offsets of `sigma`.
+
+        A network's field need not be the gradient of anything, hence there is no `energy`; and where the
+        data are few it is not that of `score_samples`, whose density is where the flow ends.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Queries.
+        t : float, default=None
+            Noise variance, in squared units of the metric, within the range that the network was trained
+            for; None means ``bandwidth_ ** 2``.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            In nats per unit of X.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` was not called.
+        TypeError, ValueError
+            If X does not fit, or `t` is no number in that range.
+        """
+        X = self._check_query(X)
+        queries, residual = self._embedding.split(X)
+        backend, scale = self._backend(), self._scale_of(t)
+        field = self._field_at(scale, backend)
+
+        def found(part: slice) -> np.ndarray:
+            return backend.array(field(backend.tensor(queries[part]), scale**2))
+
+        return self._embedding.gradient(self._in_parts(found, len(X)), residual, scale**2)
+
+    def laplacian_log_density(self, X: Any, t: float | None = None) -> np.ndarray:
+        """Return the divergence of `grad_log_density`.
+
+        Exact up to `max_exact_dimension`, the mean over the probes above it. With `grad_log_density` it
+        makes the score-matching loss of `skdiffsmooth.model_selection.hyvarinen_score`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Queries.
+        t : float, default=None
+            Noise variance, as in `grad_log_density`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            In nats per squared unit of X, over all columns.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` was not called.
+        TypeError, ValueError
+            If X does not fit, `t` is no number in the range of the training, or the metric is not
+            Euclidean.
+        """
+        X = self._check_query(X)
+        self._embedding.check_laplacian(self.metric_)
+        queries, _ = self._embedding.split(X)
+        backend, scale = self._backend(), self._scale_of(t)
+        k = 1 if self.probes_ is None else len(self.probes_)
+
+        def found(part: slice) -> np.ndarray:
+            x = backend.tensor(np.repeat(queries[part], k, axis=0))
+            _, divergence = self._field_at(scale, backend, len(x)).with_divergence(x, scale**2)
+            return backend.array(divergence).reshape(-1, k).mean(axis=1)
+
+        return self._in_parts(found, len(X)) - self.hull_.codimension / scale**2
+
+    @property
+    def _embedding(self) -> Embedding:
+        return Embedding(self.coordinates_, self.hull_)
+
+    def _backend(self) -> Backend:
+        return Backend.from_params(self.device, self.dtype)
+
+    def _steps(self, finer: int = 1) -> list[Step]:
+        levels = self.noise_levels_
+        return list(levels.steps(finer * (self.n_steps_ // levels.n_levels)))
+
+    def _terminal_law(self) -> GaussianTerminal:
+        spread = np.hypot(self.scales_, self.noise_levels_.terminal_scale)
+        return GaussianTerminal(np.zeros(len(self.scales_)), spread)
+
+    def _scale_of(self, t: float | None) -> float:
+        """Return the noise scale of a variance that the network knows."""
+        levels = self.noise_levels_
+        if t is None:
+            return levels.bandwidth
+        scale = math.sqrt(check_real("t", t))
+        # The square root of a square may be a rounding off.
+        if not levels.bandwidth * (1 - 1e-9) <= scale <= levels.terminal_scale * (1 + 1e-9):
+            raise ValueError(
+                f"t={t!r} is outside the noise variances that the network was trained for, "
+                f"{levels.bandwidth**2:.6g} to {levels.terminal_scale**2:.6g} in squared units of the "
+                "metric; fit with another bandwidth or terminal_scale."
+            )
+        return scale
+
+    def _field_at(self, scale: float, backend: Backend, n_rows: int | None = None) -> ScoreField:
+        return self._schedule(backend, n_rows).at(self.noise_levels_.level_of(scale))
+
+    def _schedule(self, backend: Backend, n_rows: int | None = None) -> NetworkSchedule:
+        """Bring the weights to the device, with the directions that so many rows are asked along."""
+        shape = NetworkShape(
+            self.scales_,
+            self.noise_levels_.bandwidth,
+            self.noise_levels_.terminal_scale,
+            tuple(len(bias) for bias in self.intercepts_[:-1]),
+            self.n_frequencies_,
+        )
+        directions = backend.tensor(np.eye(len(self.scales_)))
+        if self.probes_ is not None and n_rows is not None:
+            directions = backend.tensor(self.probes_).repeat(n_rows // len(self.probes_), 1)
+            directions = directions[:, None]
+        layers = [
+            (backend.tensor(weight), backend.tensor(bias))
+            for weight, bias in zip(self.coefs_, self.intercepts_, strict=True)
+        ]
+        network = ScoreNetwork(shape, layers, directions)
+        rule = NodeRule("sobol", self.n_nodes_, self.seed_)
+        return NetworkSchedule(network, self.sigma_, rule, backend)
+
+    def _in_parts(self, work: Callable[[slice], np.ndarray], n: int) -> np.ndarray:
+        """Do some work for as many rows at a time as the memory allows."""
+        widest = max(max(weight.shape) for weight in self.coefs_)
+        along = len(self.scales_) if self.probes_ is None else 2 * len(self.probes_)
+        nodes = self.n_nodes_ if self.sigma_ else 1
+        bytes_a_row = 8 * _ALIVE * widest * (1 + along) * nodes
+        return np.concatenate([work(part) for part in slices(n, int(self._memory() / bytes_a_row))])
+
+
+# Fitted attributes that training goes on from.
+_KEPT = (
+    "metric_",
+    "coordinates_",
+    "hull_",
+    "scales_",
+    "bandwidth_",
+    "sigma_",
+    "noise_levels_",
+    "n_steps_",
+    "n_nodes_",
+    "n_frequencies_",
+    "probes_",
+    "seed_",
+    "loss_curve_",
+    "validation_scores_",
+    "best_validation_score_",
+    "training_",
+    "coefs_",
+    "intercepts_",
+    "n_iter_",
+)
+
+
+def _check_numbers(what: str, found: np.ndarray) -> None:
+    """Raise if the network's field threw some rows out of the numbers."""
+    lost = np.isnan(found).any(axis=1)
+    if lost.any():
+        raise ValueError(
+            f"{lost.sum()} of {len(lost)} {what} are NaN: the network's field throws rows out of the "
+            "numbers; expected a trained one. Fit again with a smaller learning_rate_init, or with "
+            "early_stopping=True."
+        )
+
+
+def _principal_hull(points: np.ndarray, weights: np.ndarray) -> tuple[AffineHull, np.ndarray]:
+    """Return the affine hull about the weighted mean, and standard deviations along its axes."""
+    hull = AffineHull.of(points)
+    within, _ = hull.split(points)
+    mean = weights @ within
+    spread, axes = principal_axes(np.sqrt(weights)[:, None] * (within - mean), ONE_PROCESS)
+    scales = np.maximum(spread, _ROUNDING * spread.max(initial=0.0))
+    return AffineHull(hull.lift(mean[None])[0], hull.basis @ axes.T), scales
+
+
+def _weights(shape: NetworkShape, parameters: np.ndarray) -> dict[str, list[np.ndarray]]:
+    """Return the weights and biases of each layer, as fitted attributes."""
+    layers = shape.layers(torch.from_numpy(parameters))
+    return {
+        "coefs_": [weight.numpy().copy() for weight, _ in layers],
+        "intercepts_": [bias.numpy().copy() for _, bias in layers],
+    }
+
+
+def _flat(coefs: list[np.ndarray], intercepts: list[np.ndarray]) -> np.ndarray:
+    pairs = zip(coefs, intercepts, strict=True)
+    return np.concatenate([part.ravel() for pair in pairs for part in pair])
+
+
+def _some(rows: np.ndarray, weights: np.ndarray, chosen: np.ndarray) -> tuple[Any, Any]:
+    """Return some of the rows, with weights of sum one; in order, lest it should matter."""
+    chosen = np.sort(chosen)
+    return rows[chosen], weights[chosen] / weights[chosen].sum()
+
+
+def _share(name: str, value: Any, *, least: bool) -> float:
+    """Return a number from 0 to 1, the first included if `least`, the last excluded."""
+    share = check_real(name, value, strict=not least)
+    if share >= 1:
+        raise ValueError(f"{name}={value!r} is out of range; expected a number below 1.")
+    return share
+
+
+def _layer_sizes(sizes: Any) -> tuple[int, ...]:
+    hint = "It takes a tuple of widths, such as (128, 128)."
+    if isinstance(sizes, str) or not hasattr(sizes, "__len__"):
+        raise TypeError(
+            f"hidden_layer_sizes={sizes!r} has type {type(sizes).__name__}; expected "
+            f"integers >= 1. {hint}"
+        )
+    if not len(sizes):
+        raise ValueError(
+            f"hidden_layer_sizes={sizes!r} is empty; expected one layer at least. {hint}"
+        )
+    return tuple(check_integer("hidden_layer_sizes", size, hint=hint) for size in sizes)

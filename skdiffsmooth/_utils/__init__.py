@@ -1,0 +1,1 @@
+"""What all wings use: checks of parameters, numpy and torch, processes, the base of estimators."""

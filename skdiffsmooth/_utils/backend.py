@@ -1,0 +1,144 @@
+"""The border between numpy and torch: arrays become tensors here, and come back as float64 arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from .validation import check_choice
+
+__all__ = ["Backend", "to_device"]
+
+_DTYPES = {"float64": torch.float64, "float32": torch.float32}
+
+
+def to_device(array: np.ndarray, device: torch.device, dtype: torch.dtype | None) -> torch.Tensor:
+    """Copy an array to a device, without waiting for the copy.
+
+    Parameters
+    ----------
+    array : ndarray
+        Numbers of any layout and byte order.
+    device : torch.device
+        Where to.
+    dtype : torch.dtype or None
+        What as; None keeps the array's own type.
+
+    Returns
+    -------
+    torch.Tensor
+    """
+    # The copy frees us from read-only, negatively strided and big-endian inputs, none of which torch
+    # takes.
+    native = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
+    if device.type == "cuda":
+        # From pinned memory the copy goes on behind our back; any other would be waited for.
+        native = native.pin_memory()
+    return native.to(device=device, dtype=dtype, non_blocking=True)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A device and a floating-point type, and the way in and out.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where tensors live.
+    dtype : torch.dtype
+        What they are computed in.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+
+    @classmethod
+    def from_params(cls, device: Any, dtype: Any) -> Backend:
+        """Resolve the estimator parameters `device` and `dtype`.
+
+        Parameters
+        ----------
+        device : str
+            "cpu", "cuda", "cuda:1", "mps", ...
+        dtype : {"float64", "float32"}
+            The precision of the computation.
+
+        Returns
+        -------
+        Backend
+
+        Raises
+        ------
+        TypeError
+            If either is not a string.
+        ValueError
+            If the name is unknown or the device is not present.
+        """
+        resolved_dtype = _DTYPES[check_choice("dtype", dtype, _DTYPES)]
+        if not isinstance(device, str):
+            raise TypeError(
+                f"device={device!r} has type {type(device).__name__}; "
+                "expected a string such as 'cpu' or 'cuda'."
+            )
+        try:
+            resolved = torch.device(device)
+            # Asking for one number is the only test that covers every kind of device.
+            torch.zeros(1, device=resolved, dtype=resolved_dtype).item()
+        except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(
+                f"device={device!r} with dtype={dtype!r} cannot be used here ({reason}). "
+                "Expected a device that torch can reach; device='cpu' always works."
+            ) from error
+        return cls(resolved, resolved_dtype)
+
+    def with_room_for(self, smallest: float, largest: float) -> Backend:
+        """Return a backend in which squares of lengths in a range, and their quotients, are numbers.
+
+        Parameters
+        ----------
+        smallest, largest : float
+            Bounds on the lengths.
+
+        Returns
+        -------
+        Backend
+            This one or, where its floating-point type does not reach so far, one in float64.
+        """
+        limits = torch.finfo(self.dtype)
+        held = smallest**2 > limits.tiny**0.5 and largest**2 < limits.max**0.5
+        if held or self.device.type == "mps":
+            return self
+        return Backend(self.device, torch.float64)
+
+    def tensor(self, array: Any) -> torch.Tensor:
+        """Copy an array to the device.
+
+        Parameters
+        ----------
+        array : array-like
+            Numbers of any layout and byte order.
+
+        Returns
+        -------
+        torch.Tensor
+        """
+        return to_device(np.asarray(array, dtype=np.float64), self.device, self.dtype)
+
+    @staticmethod
+    def array(tensor: torch.Tensor) -> np.ndarray:
+        """Bring a tensor back as a float64 array.
+
+        Parameters
+        ----------
+        tensor : torch.Tensor
+            A result.
+
+        Returns
+        -------
+        ndarray
+        """
+        return tensor.detach().cpu().numpy().astype(np.float64)

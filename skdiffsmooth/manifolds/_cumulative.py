@@ -1,0 +1,117 @@
+"""The integral of a positive function of one variable, and its inverse, to rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.polynomial import chebyshev
+
+__all__ = ["Cumulative"]
+
+DEGREE = 16
+# The last coefficients of a cell's series, in units of the largest value, below which it is fine.
+NEGLIGIBLE = 1e-15
+# Cells of 2^-40 of the first have no mass that could be missed.
+MOST_HALVINGS = 40
+# Values that are noisy would be halved for ever; a function that jumps halves one cell at a time.
+MOST_CELLS = 4096
+# Bisection alone, the safeguard of Newton's method, would need as many.
+ITERATIONS = 60
+
+# Nodes inside a cell: at its ends the function may jump.
+NODES = chebyshev.chebpts1(DEGREE + 1)
+TO_COEFFICIENTS = np.linalg.inv(chebyshev.chebvander(NODES, DEGREE))
+
+
+class Cumulative:
+    """F(t), the integral of a function from the first edge to t, as Chebyshev series on cells.
+
+    Parameters
+    ----------
+    function : callable
+        Takes an ndarray of shape (n,) and returns values >= 0 of the same shape. It is called at
+        construction only; smooth between the edges.
+    edges : ndarray of shape (m + 1,)
+        Increasing: the first cells, which are halved until the series are exact to rounding.
+
+    Attributes
+    ----------
+    total : float
+        The integral up to the last edge.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdiffsmooth.manifolds._cumulative import Cumulative
+    >>> sine = Cumulative(np.cos, np.array([0.0, np.pi / 2]))
+    >>> round(sine.total, 12)
+    1.0
+    >>> sine(np.array([np.pi / 6])).round(12)
+    array([0.5])
+    >>> sine.inverse(np.array([0.5])) * 6 / np.pi
+    array([1.])
+    """
+
+    def __init__(self, function: Callable[[np.ndarray], np.ndarray], edges: np.ndarray) -> None:
+        waiting = np.stack([edges[:-1], edges[1:]], axis=1)
+        cells: list[np.ndarray] = []
+        densities: list[np.ndarray] = []
+        largest, n_accepted = 0.0, 0
+        for halvings in range(MOST_HALVINGS + 1):
+            middle, half = waiting.mean(axis=1), np.diff(waiting, axis=1) / 2
+            values = function((middle[:, None] + half * NODES).ravel()).reshape(-1, DEGREE + 1)
+            largest = max(largest, float(values.max()))
+            series = values @ TO_COEFFICIENTS.T
+            fine = np.abs(series[:, -3:]).max(axis=1) <= NEGLIGIBLE * largest
+            # Rounding of the values themselves, seen from a cell that is short enough.
+            fine |= np.abs(series[:, -3:]).max(axis=1) <= 8 * np.finfo(float).eps * values.max(
+                axis=1
+            )
+            fine |= halvings == MOST_HALVINGS or n_accepted + 2 * len(waiting) > MOST_CELLS
+            n_accepted += int(fine.sum())
+            cells.append(waiting[fine])
+            densities.append(series[fine])
+            if fine.all():
+                break
+            rough, middle = waiting[~fine], middle[~fine, None]
+            waiting = np.concatenate(
+                [np.hstack([rough[:, :1], middle]), np.hstack([middle, rough[:, 1:]])]
+            )
+        cell, density = np.concatenate(cells), np.concatenate(densities)
+        order = np.argsort(cell[:, 0])
+        self._cell, self._density = cell[order], density[order].T
+        self._density = self._density * np.diff(self._cell, axis=1)[:, 0] / 2
+        self._integral = chebyshev.chebint(self._density, lbnd=-1)
+        # At the end of a cell every Chebyshev polynomial is one.
+        self._mass = self._integral.sum(axis=0)
+        self._before = np.concatenate([[0.0], np.cumsum(self._mass)])
+        self.total = float(self._before[-1])
+
+    def __call__(self, t: np.ndarray) -> np.ndarray:
+        """Return the integral up to t, between the first and the last edge; shape (n,)."""
+        cell = np.clip(np.searchsorted(self._cell[:, 0], t, side="right") - 1, 0, None)
+        first, last = self._cell[cell].T
+        place = 2 * (t - first) / (last - first) - 1
+        return self._before[cell] + chebyshev.chebval(place, self._integral[:, cell], tensor=False)
+
+    def inverse(self, y: np.ndarray) -> np.ndarray:
+        """Return t of integrals from zero to the total, shape (n,)."""
+        cell = np.searchsorted(self._before, y, side="right") - 1
+        cell = np.clip(cell, 0, len(self._cell) - 1)
+        goal = y - self._before[cell]
+        density, integral = self._density[:, cell], self._integral[:, cell]
+        low, high = -np.ones_like(goal), np.ones_like(goal)
+        mass = self._mass[cell]
+        place = np.clip(2 * goal / np.where(mass > 0, mass, 1.0) - 1, low, high)
+        for _ in range(ITERATIONS):
+            excess = chebyshev.chebval(place, integral, tensor=False) - goal
+            slope = chebyshev.chebval(place, density, tensor=False)
+            low, high = np.where(excess < 0, place, low), np.where(excess > 0, place, high)
+            newton = place - excess / np.where(slope > 0, slope, 1.0)
+            inside = (slope > 0) & (newton >= low) & (newton <= high)
+            before, place = place, np.where(inside, newton, (low + high) / 2)
+            if np.abs(place - before).max(initial=0.0) <= 4 * np.finfo(float).eps:
+                break
+        first, last = self._cell[cell].T
+        return first + (last - first) * (place + 1) / 2

@@ -1,0 +1,119 @@
+"""A flow followed with what its solver knows of its own error, whichever kind of solver it is."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+
+from ..noise import Step
+from ..scores import Schedule
+from ..solvers import Adaptive, ODESolver, Solver, solve
+from ._likelihood import flow_log_density, step_error
+
+__all__ = ["log_density_with_error", "solve_with_error", "warn_of_error"]
+
+
+def log_density_with_error(
+    solver: ODESolver,
+    schedule: Schedule,
+    x: torch.Tensor,
+    steps: Sequence[Step],
+    terminal_log_density: Callable[[torch.Tensor], torch.Tensor],
+    finer: Iterable[Step] | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return log-densities, and the estimated error of each in nats.
+
+    Parameters
+    ----------
+    solver : ODESolver
+        The scheme.
+    schedule : Schedule
+        The fields.
+    x : torch.Tensor of shape (n, r)
+        Queries, at the first step's start.
+    steps : sequence of Step
+        Moves up to the terminal scale.
+    terminal_log_density : callable
+        The log-density in nats of the terminal law.
+    finer : iterable of Step, optional
+        Moves of half the size, from which the error of a solver of fixed steps is estimated.
+
+    Returns
+    -------
+    log_density : torch.Tensor of shape (n,)
+    error : torch.Tensor of shape (n,)
+        NaN for a solver of fixed steps where `finer` is not given.
+    """
+    if isinstance(solver, Adaptive):
+        walk = solver.walk(x, len(steps))
+        return flow_log_density(walk, schedule, x, steps, terminal_log_density), walk.error
+    log_density = flow_log_density(solver, schedule, x, steps, terminal_log_density)
+    if finer is None:
+        return log_density, x.new_full((len(x),), math.nan)
+    check = flow_log_density(solver, schedule, x, finer, terminal_log_density)
+    return log_density, step_error(solver.order, log_density, check)
+
+
+def solve_with_error(
+    solver: Solver,
+    schedule: Schedule,
+    x: torch.Tensor,
+    steps: Sequence[Step],
+    draw: Callable[[], torch.Tensor],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return where samples end, and the estimated error of each in nats.
+
+    Parameters
+    ----------
+    solver : Solver
+        The scheme.
+    schedule : Schedule
+        The fields.
+    x : torch.Tensor of shape (n, r)
+        Samples at the first step's start.
+    steps : sequence of Step
+        Moves.
+    draw : callable
+        Returns standard normal noise of the shape of `x`; only a stochastic solver calls it.
+
+    Returns
+    -------
+    end : torch.Tensor of shape (n, r)
+    error : torch.Tensor of shape (n,)
+        NaN for a solver of fixed steps.
+    """
+    if isinstance(solver, Adaptive):
+        walk = solver.walk(x, len(steps))
+        return solve(walk, schedule, x, steps, draw), walk.error
+    return solve(solver, schedule, x, steps, draw), x.new_full((len(x),), math.nan)
+
+
+def warn_of_error(solver: Solver, error: np.ndarray, *, stacklevel: int) -> None:
+    """Warn whoever is so many calls up where an adaptive solver did not keep to its tolerance.
+
+    Parameters
+    ----------
+    solver : Solver
+        Any; only an adaptive one has a tolerance.
+    error : ndarray of shape (n,)
+        Estimated errors in nats.
+    stacklevel : int
+        How many calls up, this one being 1.
+    """
+    if not isinstance(solver, Adaptive):
+        return
+    missed = ~(error <= solver.tol)
+    if missed.any():
+        warnings.warn(
+            f"the adaptive solver missed tol={solver.tol:g} (nats) in {missed.sum()} of "
+            f"{len(error)} rows, with estimated errors of up to {error.max():.2g}. Pass "
+            f"solver=Adaptive(tol, max_halvings) with more than {solver.max_halvings} halvings or "
+            "a larger tol, or dtype='float64'; where a field jumps neither helps.",
+            ConvergenceWarning,
+            stacklevel=stacklevel,
+        )
