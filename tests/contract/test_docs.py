@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 API = ROOT / "docs" / "api.md"
 # Their __all__ is all public; that of other modules has names for the library's own use too.
 PUBLIC = ("", ".compose", ".datasets", ".manifolds", ".metrics", ".model_selection")

@@ -18,10 +18,10 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from engine_problems import Problem, assert_matches_oracle, longest, problem, tensors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
-from test_posterior import Problem, assert_matches_oracle, longest, problem, tensors
 
 from skdiffsmooth import ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
 from skdiffsmooth._engine.factorised import Factoriser

@@ -14,12 +14,13 @@ by about eps |y|^2 / v, whatever comes after: `delta` is a small multiple of tha
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import oracles
 import pytest
 import torch
+from engine_problems import Problem, assert_matches_oracle, longest, problem, tensors
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -27,120 +28,12 @@ from skdiffsmooth._engine import direct as _direct
 from skdiffsmooth._engine import posterior as _posterior
 from skdiffsmooth._engine import tiles as _tiles
 from skdiffsmooth._engine.factorised import Factoriser
-from skdiffsmooth._engine.moments import Moments, Nodes
+from skdiffsmooth._engine.moments import Moments
 from skdiffsmooth._engine.points import Points
 from skdiffsmooth._engine.posterior import Posterior
 from skdiffsmooth.scores import SmoothedScore
 
 DTYPES = {torch.float64: np.float64, torch.float32: np.float32}
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Arrays for one call of the engine, in the precision that the engine gets them in."""
-
-    points: np.ndarray
-    log_weights: np.ndarray
-    queries: np.ndarray
-    v: float
-    offsets: np.ndarray
-    node_weights: np.ndarray
-    exclude: np.ndarray | None = None
-
-    def posterior(self, dtype=torch.float64, memory_limit=16.0):
-        points, log_weights = tensors(dtype, self.points, self.log_weights)
-        return Posterior(points, log_weights, memory_limit=memory_limit)
-
-    def nodes(self, dtype=torch.float64):
-        offsets, weights = tensors(dtype, self.offsets, self.node_weights)
-        return Nodes(offsets, weights, longest(self.offsets))
-
-    def moments(self, *, trace, dtype=torch.float64, memory_limit=16.0):
-        (queries,) = tensors(dtype, self.queries)
-        return self.posterior(dtype, memory_limit).moments(
-            queries, self.v, self.nodes(dtype), trace=trace, exclude=self.left_out
-        )
-
-    @property
-    def left_out(self):
-        return None if self.exclude is None else torch.tensor(self.exclude, dtype=torch.int64)
-
-    def oracle(self):
-        return oracles.moments(
-            self.points,
-            self.log_weights,
-            self.queries,
-            self.v,
-            self.offsets,
-            self.node_weights,
-            self.exclude,
-        )
-
-
-def tensors(dtype, *arrays):
-    return [torch.tensor(np.asarray(array), dtype=dtype) for array in arrays]
-
-
-def problem(
-    seed,
-    n_queries=3,
-    n_points=5,
-    n_nodes=4,
-    dimension=2,
-    *,
-    v=1.0,
-    scale=1.0,
-    spread=1.0,
-    decades=0.5,
-    leave_out=False,
-    ties=False,
-    dtype=np.float64,
-):
-    """Random points of size one, nodes of size `scale`, queries of size `spread`.
-
-    Nodes are lopsided and their weights unequal: the engine promises an average over any nodes, and
-    a mirror-symmetric set would hide a wrong sign.
-    """
-    rng = np.random.RandomState(seed)
-    points = rng.standard_normal((n_points, dimension))
-    queries = spread * rng.standard_normal((n_queries, dimension))
-    offsets = scale * rng.standard_normal((n_nodes, dimension))
-    if ties:  # coordinates on a coarse grid: equal points, equal distances, queries on points
-        points, queries = np.round(2 * points) / 2, np.round(2 * queries) / 2
-        offsets = np.round(2 * offsets) / 2
-    log_weights = rng.uniform(-decades * math.log(10), 0, n_points)
-    log_weights -= np.float64(oracles.log_sum_exp(log_weights))
-    node_weights = rng.dirichlet(np.ones(n_nodes))
-    exclude = rng.randint(n_points, size=n_queries) if leave_out else None
-    arrays = [a.astype(dtype) for a in (points, log_weights, queries, offsets, node_weights)]
-    return Problem(*arrays[:3], v, *arrays[3:], exclude)
-
-
-def longest(vectors):
-    return float(np.linalg.norm(vectors.astype(np.float64), axis=1).max())
-
-
-def assert_matches_oracle(problem, *, trace=True, dtype=torch.float64, found=None):
-    found = problem.moments(trace=trace, dtype=dtype) if found is None else found
-    eps = torch.finfo(dtype).eps
-    rank = problem.points.shape[1]
-    radius, reach = longest(problem.points), longest(problem.offsets)
-    assert found.mean.shape == problem.queries.shape
-    assert (found.trace is not None) == trace
-    for b, expected in enumerate(problem.oracle()):
-        far = longest(problem.queries[[b]]) + reach + radius
-        # Exponents of factors are moved by up to 300 nats, and log weights go down to -700: these
-        # numbers are rounded too.
-        delta = eps * (4 * (rank + 2) * far**2 / problem.v + 1000)
-        slip = np.expm1(min(2 * delta, 700.0))
-        mean_error = np.linalg.norm(found.mean[b].numpy() - expected.mean)
-        assert mean_error <= slip * np.sqrt(expected.trace) + 16 * eps * radius
-        if trace:
-            trace_error = abs(found.trace[b].item() - expected.trace)
-            # The second term: a second moment less a squared mean.
-            assert trace_error <= 2 * slip * expected.trace + 16 * eps * radius**2
-        log_error = abs(found.log_density[b].item() - expected.log_density)
-        assert log_error <= delta + 8 * eps * abs(expected.log_density)
 
 
 # ------------------------------------------------------------------------- against the two loops

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 # In a process of its own: the scripts have short names, and one of them may be another package's. What
 # is missing of the rivals that they compare with is no failure.
