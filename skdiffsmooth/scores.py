@@ -12,7 +12,7 @@ from ._engine.component_posterior import ComponentPosterior
 from ._engine.components import GaussianComponents
 from ._engine.hierarchy import PointHierarchy
 from ._engine.influence import Influence
-from ._engine.moments import Denoiser, Moments, Nodes
+from ._engine.moments import Denoiser, Nodes
 from ._engine.posterior import Posterior
 from ._utils.backend import Backend
 from ._utils.shards import ONE_PROCESS, Shards
@@ -27,7 +27,6 @@ __all__ = [
     "ScoreSchedule",
     "SmoothedScore",
     "Smoothing",
-    "TemperedScore",
 ]
 
 
@@ -212,116 +211,6 @@ class SmoothedScore:
     def _score(self, posterior_mean: torch.Tensor, x: torch.Tensor, v: float) -> torch.Tensor:
         drift = posterior_mean - x
         return (drift if self.mean is None else drift - self.mean) / v
-
-
-@dataclass(frozen=True)
-class TemperedScore:
-    """The empirical score with posterior weights that do not sharpen below one noise variance.
-
-    s(x, v) = (D(x) - x) / v with D the posterior mean at the larger of v and `variance`
-    (arXiv:2601.19285): logits are divided by a temperature.
-
-    Parameters
-    ----------
-    posterior : Denoiser
-        The data.
-    variance : float
-        Noise variance below which weights stay as they are.
-    exclude : torch.Tensor of shape (n,), optional
-        Index of the point that each query does not see.
-    """
-
-    posterior: Denoiser
-    variance: float
-    exclude: torch.Tensor | None = None
-
-    def __call__(self, x: torch.Tensor, v: float) -> torch.Tensor:
-        """Return the tempered score, shape (n, r).
-
-        Parameters
-        ----------
-        x : torch.Tensor of shape (n, r)
-            Queries.
-        v : float
-            Noise variance.
-
-        Returns
-        -------
-        torch.Tensor of shape (n, r)
-        """
-        return (self._moments(x, v).mean - x) / v
-
-    def with_divergence(self, x: torch.Tensor, v: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the tempered score and its divergence, (tr Cov / max(v, variance) - r) / v.
-
-        Parameters
-        ----------
-        x : torch.Tensor of shape (n, r)
-            Queries.
-        v : float
-            Noise variance.
-
-        Returns
-        -------
-        score : torch.Tensor of shape (n, r)
-        divergence : torch.Tensor of shape (n,)
-        """
-        moments = self._moments(x, v, trace=True)
-        assert moments.trace is not None
-        divergence = (moments.trace / max(v, self.variance) - x.shape[1]) / v
-        return (moments.mean - x) / v, divergence
-
-    def log_density(self, x: torch.Tensor, v: float) -> torch.Tensor:
-        """Return the log-density at the raised noise times the temperature, in nats.
-
-        Parameters
-        ----------
-        x : torch.Tensor of shape (n, r)
-            Queries.
-        v : float
-            Noise variance.
-
-        Returns
-        -------
-        torch.Tensor of shape (n,)
-        """
-        return max(self.variance / v, 1.0) * self._moments(x, v).log_density
-
-    def influence(self, x: torch.Tensor, v: float) -> Influence:
-        """Return the weights and pulls of the points, none of which may be left out.
-
-        Parameters
-        ----------
-        x : torch.Tensor of shape (n, r)
-            Queries.
-        v : float
-            Noise variance.
-
-        Returns
-        -------
-        Influence
-        """
-        raised = max(v, self.variance)
-        return cast(Posterior, self.posterior).influence(x[:, None], raised, x.new_ones(1))
-
-    def rows(self, index: torch.Tensor) -> TemperedScore:
-        """Return the field of some of the queries.
-
-        Parameters
-        ----------
-        index : torch.Tensor of shape (m,)
-            Which.
-
-        Returns
-        -------
-        TemperedScore
-        """
-        return self if self.exclude is None else replace(self, exclude=self.exclude[index])
-
-    def _moments(self, x: torch.Tensor, v: float, *, trace: bool = False) -> Moments:
-        here = Nodes(x.new_zeros(1, x.shape[1]), x.new_ones(1), 0.0)
-        raised = max(v, self.variance)
-        return self.posterior.moments(x, raised, here, trace=trace, exclude=self.exclude)
 
 
 class ScoreSchedule:

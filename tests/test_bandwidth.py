@@ -11,7 +11,7 @@ from scipy import stats
 
 from skdiffsmooth import bandwidth
 from skdiffsmooth._utils.backend import Backend
-from skdiffsmooth._utils.validation import merge_duplicates
+from skdiffsmooth._utils.rows import merge_duplicates
 from skdiffsmooth.bandwidth import (
     gaussian_leave_one_out,
     maximize_leave_one_out,

@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
+from .._coordinates.frame import Frame
 from .._utils.backend import Backend
+from .._utils.given import resolve_given_columns, resolve_given_values
 from .._utils.shards import resolve_shards
 from .._utils.validation import check_real
 from ..bandwidth import weight_of_others
@@ -19,13 +21,7 @@ from ..scores import ScoreSchedule
 from ..solvers import Adaptive, ODESolver
 from ..solvers._flow import log_density_with_error, solve_with_error, warn_of_error
 from ..solvers._terminal import EmpiricalTerminal, GaussianTerminal, TerminalLaw
-from .conditional import (
-    Conditional,
-    ConditionalFlow,
-    Frame,
-    resolve_given_columns,
-    resolve_given_values,
-)
+from .conditional import Conditional, ConditionalFlow
 from .noised import NO_DERIVATIVE, NoisedData
 from .selection import mixed
 from .settings import resolve_solver
@@ -210,7 +206,7 @@ class BaseScoreDiffusion(NoisedData):
         seed = rng.randint(2**31) if resolve_solver(self.solver).is_stochastic else None
         followed = self._in_parallel(self._follow, start, np.arange(n), n=n, seed=seed)
         coordinates = followed[:, :-1]
-        self._warn_of_error(followed[:, -1], stacklevel=3)
+        self._warn_of_error(followed[:, -1])
         scales = np.full((n, 1), self.bandwidth_)
         if self.background_:
             wide = EmpiricalTerminal(schedule, self._wide_scale).sample(rng, n)
@@ -230,9 +226,9 @@ class BaseScoreDiffusion(NoisedData):
         if not self.kernel_.has_divergence:
             raise ValueError(NO_DERIVATIVE)
 
-    def _warn_of_error(self, error: np.ndarray, stacklevel: int) -> None:
-        """Warn whoever is so many calls up where the adaptive solver did not keep to its tolerance."""
-        warn_of_error(resolve_solver(self.solver), error, stacklevel=stacklevel + 1)
+    def _warn_of_error(self, error: np.ndarray) -> None:
+        """Warn where the adaptive solver did not keep to its tolerance."""
+        warn_of_error(resolve_solver(self.solver), error)
 
     def _sample_given(
         self, rng: np.random.RandomState, columns: np.ndarray, values: np.ndarray
@@ -385,7 +381,7 @@ class BaseScoreDiffusion(NoisedData):
         """Return the same of each point, under the model of the others."""
         points = self.hierarchy_.points
         given = points, np.zeros_like(self.points_), np.arange(len(points))
-        flow, _ = self._flow_log_density(*given, stacklevel=5)
+        flow, _ = self._flow_log_density(*given)
         return flow, self._wide_log_density(*given)
 
     def _flow_log_density(
@@ -394,7 +390,6 @@ class BaseScoreDiffusion(NoisedData):
         residual: np.ndarray,
         *rows: np.ndarray,
         with_error: bool = False,
-        stacklevel: int = 4,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return log-densities without the background, and their errors, NaN where not known.
 
@@ -402,7 +397,7 @@ class BaseScoreDiffusion(NoisedData):
         """
         self._check_density()
         found = self._in_parallel(self._log_density_within, queries, *rows, with_error=with_error)
-        self._warn_of_error(found[:, 1], stacklevel=stacklevel)
+        self._warn_of_error(found[:, 1])
         return found[:, 0] + self._beside_flow(residual, self.bandwidth_), found[:, 1]
 
     @property

@@ -19,14 +19,9 @@ from .._engine.components import GaussianComponents
 from .._engine.hierarchy import PointHierarchy
 from .._utils.backend import Backend
 from .._utils.estimator import DistanceDensityMixin
+from .._utils.rows import merge_duplicates
 from .._utils.shards import ONE_PROCESS, Shards, resolve_shards
-from .._utils.validation import (
-    check_choice,
-    check_integer,
-    check_real,
-    fixed_seed,
-    merge_duplicates,
-)
+from .._utils.validation import check_choice, check_integer, check_real, fixed_seed
 from ..bandwidth import gaussian_leave_one_out
 from ..bases import base_components, base_reference, resolve_base
 from ..kernels import ReducedKernel

@@ -12,8 +12,8 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from .._coordinates.embedding import Embedding
 from .._engine.hierarchy import PointHierarchy
-from .._engine.points import slices
 from .._utils.backend import Backend
+from .._utils.memory import slices
 from .._utils.shards import resolve_shards
 from .._utils.validation import check_real
 from ..scores import Attributable, Potential, ScoreSchedule

@@ -27,9 +27,10 @@ import numpy as np
 import torch
 
 from .._utils.backend import Backend
+from .._utils.memory import slices
 from .components import GaussianComponents
 from .moments import Moments, Nodes, SingleMoments, part_by_part
-from .points import exp_, log_weight_of_others, slices
+from .points import exp_, log_weight_of_others
 
 __all__ = ["ComponentPosterior"]
 

@@ -11,10 +11,11 @@ import math
 
 import torch
 
+from .._utils.memory import slices
 from .._utils.shards import Pairs, Shards
 from .groups import GROUP, PairScores
 from .moments import Nodes
-from .points import Points, exp_, slices
+from .points import Points, exp_
 
 __all__ = ["average_over_few_points", "direct_moments", "moments_of_pairs"]
 

@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 import torch
 
-from .points import Points, exp_, slices
+from .._utils.memory import slices
+from .points import Points, exp_
 
 __all__ = ["Influence", "influence_of_points"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from functools import cached_property
 
 import torch
@@ -11,7 +10,7 @@ import torch
 from .._utils.shards import ONE_PROCESS, Shards
 from .groups import GROUP, Groups
 
-__all__ = ["Points", "exp_", "log_weight_of_others", "slices"]
+__all__ = ["Points", "exp_", "log_weight_of_others"]
 
 # Exponents are differences of products of size R^2 / v. Where their rounding could exceed this many
 # nats, squared distances are summed from coordinate differences instead: slower, right at any v.
@@ -158,10 +157,3 @@ def exp_(exponents: torch.Tensor, floor: float) -> torch.Tensor:
     Subnormal results cost fifty times a normal one, and so do the products they enter.
     """
     return exponents.clamp_(min=floor).exp_()
-
-
-def slices(length: int, step: int) -> Iterator[slice]:
-    """Cut range(length) into consecutive slices of at most `step`."""
-    step = max(1, step)
-    for start in range(0, length, step):
-        yield slice(start, min(start + step, length))

@@ -19,12 +19,13 @@ from collections.abc import Sequence
 
 import torch
 
+from .._utils.memory import slices
 from .._utils.shards import ONE_PROCESS, Pairs, Shards
 from .direct import average_over_few_points, direct_moments, moments_of_pairs
 from .factorised import Factoriser, NodeTable
 from .influence import Influence, influence_of_points
 from .moments import Moments, Nodes, SingleMoments, part_by_part
-from .points import Points, exp_, log_weight_of_others, slices
+from .points import Points, exp_, log_weight_of_others
 from .tiles import Tiles
 
 __all__ = ["Posterior"]

@@ -15,7 +15,6 @@ a Gaussian kernel density estimate of bandwidth s. Samples are F(x), x ~ p.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -31,7 +30,9 @@ from .._engine.moments import Nodes
 from .._engine.posterior import Posterior
 from .._utils.backend import Backend
 from .._utils.estimator import DistanceDensityMixin
+from .._utils.memory import slices_within
 from .._utils.validation import check_choice, check_integer, check_real
+from .._utils.warnings import warn_user
 from ..kernels._nodes import NodeRule, default_n_nodes
 from ..manifolds import (
     AffineSubspace,
@@ -39,7 +40,7 @@ from ..manifolds import (
     Manifold,
     estimate_reach,
 )
-from ..manifolds._base import has_derivative, projection_factors, tiles
+from ..manifolds._base import has_derivative, projection_factors
 from ..manifolds._dimension import check_n_components
 from ..scores import SmoothedScore
 from ..solvers._terminal import draw_points
@@ -328,11 +329,9 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
                 raise
             # Rows on a lattice, or two of them, tell no dimension.
             if hull.dimension > 1:
-                warnings.warn(
+                warn_user(
                     f"n_components='auto': {error} The rows are taken to fill the {hull.dimension} "
-                    "dimensions that they span, so that nothing is projected.",
-                    UserWarning,
-                    stacklevel=3,
+                    "dimensions that they span, so that nothing is projected."
                 )
             return hull.dimension
 
@@ -352,13 +351,11 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         if not isinstance(self.switch_scale, str):
             scale = check_real("switch_scale", self.switch_scale, hint=hint)
             if reach is not None and scale > reach:
-                warnings.warn(
+                warn_user(
                     f"switch_scale={scale:.3g} exceeds the reach of the manifold, {reach:.3g}: noise of "
                     "this scale goes beyond its centres of curvature, and samples land elsewhere. "
                     f"Lower it to {SHARE_OF_REACH * reach:.3g}, or raise n_neighbors if the rows are "
-                    "noisy.",
-                    UserWarning,
-                    stacklevel=3,
+                    "noisy."
                 )
             return scale
         check_choice("switch_scale", self.switch_scale, ("auto",), hint=hint)
@@ -629,7 +626,7 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         """Cut queries into parts whose nodes fit into the memory."""
         r = y.shape[1]
         n_nodes = len(self._nodes(max(r - self.n_components_, 1))[0])
-        for part in tiles(len(y), 8 * r * (4 * n_nodes + r), self.memory_limit):
+        for part in slices_within(len(y), 8 * r * (4 * n_nodes + r), self.memory_limit):
             yield y[part]
 
 
@@ -685,10 +682,8 @@ def _warn_of_drops(manifold: Any, points: np.ndarray, hull: AffineHull, scale: f
     moved = np.linalg.norm(np.asarray(manifold.project(once)) - once, axis=1)
     n_dropped = int(np.sum(moved > SAME_FOOT * scale))
     if n_dropped > DROPPED * N_DRAWS:
-        warnings.warn(
+        warn_user(
             f"{n_dropped} of {N_DRAWS} rows with noise of switch_scale={scale:.3g} project to places "
             "that are not their own projections: the learned manifold has no places there, and samples "
-            "scatter. Lower switch_scale, raise n_neighbors, or lower degree.",
-            UserWarning,
-            stacklevel=3,
+            "scatter. Lower switch_scale, raise n_neighbors, or lower degree."
         )

@@ -10,13 +10,14 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from .._diffusion.conditional import draw_given, resolve_given_columns, resolve_given_values
+from .._diffusion.conditional import draw_given
 from .._engine.mixture import RadialMixture
 from .._engine.moments import Nodes
 from .._engine.posterior import Posterior
 from .._engine.radial import RADIAL_KERNELS, sample_offsets
 from .._utils.backend import Backend
 from .._utils.estimator import DistanceDensityMixin
+from .._utils.given import resolve_given_columns, resolve_given_values
 from .._utils.validation import check_choice, check_real, check_real_array
 from ..bandwidth import (
     gaussian_leave_one_out,

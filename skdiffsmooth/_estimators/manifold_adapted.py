@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import numbers
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +17,7 @@ from .._diffusion.diffusion import BaseScoreDiffusion
 from .._diffusion.selection import Metric
 from .._utils.shards import resolve_shards
 from .._utils.validation import check_choice, check_integer, check_real
+from .._utils.warnings import warn_user
 from ..kernels import LinearShape, ReducedKernel
 from ..kernels._cells import Cells
 from ..kernels._gated import GatedShape
@@ -361,20 +361,16 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
             )
         beyond = distance_in_span(kernel.manifold, torch.from_numpy(coordinates)) > fading / 2
         if 2 * int(beyond.sum()) > len(coordinates):
-            warnings.warn(
+            warn_user(
                 f"{int(beyond.sum())} of {len(coordinates)} distinct rows are farther from the manifold "
                 f"than {fading / 2:.3g}, where smoothing along it fades. Check that manifold and rows "
-                "are in the same units and place.",
-                UserWarning,
-                stacklevel=4,
+                "are in the same units and place."
             )
         if scales.max() > _WIDEST_SCALE * fading:
-            warnings.warn(
+            warn_user(
                 f"sigma={scales.max():.3g} is large against the manifold's reach {reach:.3g}: offsets "
                 "go around it, and some log-densities may be off by nats. Lower sigma to "
-                f"{_WIDEST_SCALE * fading:.3g}.",
-                UserWarning,
-                stacklevel=4,
+                f"{_WIDEST_SCALE * fading:.3g}."
             )
 
     def _given_manifold(self, points: np.ndarray, weights: np.ndarray) -> Manifold | None:
@@ -444,10 +440,8 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         try:
             return check_n_components("auto", points, largest)
         except ValueError as error:
-            warnings.warn(
-                f"n_components='auto': {error} The score is smoothed in all {largest} directions.",
-                UserWarning,
-                stacklevel=6,
+            warn_user(
+                f"n_components='auto': {error} The score is smoothed in all {largest} directions."
             )
             return largest
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple, overload
@@ -17,17 +16,13 @@ from .._coordinates.embedding import Embedding
 from .._coordinates.hull import AffineHull, principal_axes
 from .._coordinates.metric import check_metric, fit_metric
 from .._diffusion.settings import resolve_solver, resolve_terminal_scale
-from .._engine.points import slices
 from .._utils.backend import Backend
 from .._utils.estimator import DistanceDensityMixin
+from .._utils.memory import slices
+from .._utils.rows import check_sample_weight, merge_duplicates
 from .._utils.shards import ONE_PROCESS
-from .._utils.validation import (
-    check_integer,
-    check_real,
-    check_sample_weight,
-    fixed_seed,
-    merge_duplicates,
-)
+from .._utils.validation import check_integer, check_real, fixed_seed
+from .._utils.warnings import warn_user
 from ..kernels._nodes import NodeRule
 from ..noise import NoiseLevels, Step
 from ..scores import ScoreField
@@ -550,19 +545,17 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
     def _warn_of_training(self, outcome: Outcome, before: TrainingState, is_held_out: bool) -> None:
         which = "held-out" if is_held_out else "training"
         if before.n_steps == 0 and not outcome.best_loss < outcome.start_loss:
-            warnings.warn(
+            warn_user(
                 f"training did not lower the {which} loss, which was {outcome.start_loss:.4g} at the "
                 "Gaussian that it starts from. Lower learning_rate_init, or give it more rows; where "
                 "the data are Gaussian there is nothing to learn.",
                 ConvergenceWarning,
-                stacklevel=5,
             )
         elif not outcome.has_converged:
-            warnings.warn(
+            warn_user(
                 f"the {which} loss was still falling after max_iter={self.max_iter} iterations (now "
                 f"{outcome.best_loss:.4g}); raise max_iter, or go on with warm_start=True.",
                 ConvergenceWarning,
-                stacklevel=5,
             )
 
     # ------------------------------------------------------------------------------------ queries
@@ -633,7 +626,7 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
 
         log_density, error, of_solver = self._in_parts(followed, len(X)).T
         _check_numbers("log-densities", log_density[:, None])
-        warn_of_error(solver, of_solver, stacklevel=3)
+        warn_of_error(solver, of_solver)
         log_density = log_density + self._embedding.log_density_beside(residual, self.bandwidth_)
         return (log_density, error) if return_error else log_density
 
@@ -681,7 +674,7 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
 
         ended = self._in_parts(followed, n)
         _check_numbers("samples", ended[:, :-1])
-        warn_of_error(solver, ended[:, -1], stacklevel=3)
+        warn_of_error(solver, ended[:, -1])
         return self._embedding.rows(ended[:, :-1], np.full((n, 1), self.bandwidth_), rng)
 
     def grad_log_density(self, X: Any, t: float | None = None) -> np.ndarray:

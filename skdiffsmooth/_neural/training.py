@@ -8,13 +8,13 @@ of Karras et al. 2022, eq. 8). The Gaussian that training starts from has a loss
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from .._utils.backend import Backend
+from .._utils.warnings import warn_user
 from .network import NetworkShape, evaluate
 
 __all__ = ["Outcome", "TrainingSettings", "TrainingState", "fresh_state", "stream", "train"]
@@ -232,11 +232,9 @@ def train(
                 has_converged = True
                 break
     except KeyboardInterrupt:
-        warnings.warn(
+        warn_user(
             f"training was interrupted after {last.n_iterations} iterations; what was learned up to "
-            "then is kept.",
-            UserWarning,
-            stacklevel=5,
+            "then is kept."
         )
         has_converged = True
     return Outcome(last, best, losses, held_out_losses, start_loss, best_loss, has_converged)

@@ -8,7 +8,8 @@ import numpy as np
 from sklearn.base import DensityMixin
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
-from .validation import check_draw, check_sample_weight, check_size, merge_duplicates
+from .rows import check_sample_weight, merge_duplicates
+from .validation import check_draw, check_size
 
 __all__ = ["DensityEstimatorMixin", "DistanceDensityMixin"]
 

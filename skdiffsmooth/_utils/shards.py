@@ -17,7 +17,8 @@ import torch
 import torch.distributed as dist
 from sklearn.utils.validation import _num_samples
 
-from .validation import check_choice, check_sample_weight
+from .rows import check_sample_weight
+from .validation import check_choice
 
 __all__ = ["ONE_PROCESS", "Pairs", "ProcessGroup", "Shards", "resolve_shards"]
 

@@ -16,11 +16,9 @@ __all__ = [
     "check_integer",
     "check_real",
     "check_real_array",
-    "check_sample_weight",
     "check_seed",
     "check_size",
     "fixed_seed",
-    "merge_duplicates",
 ]
 
 # Squares of larger coordinates, summed over columns and rows, may not be numbers.
@@ -296,79 +294,3 @@ def fixed_seed(random_state: Any) -> int:
     if random_state is None:
         return 0
     return check_seed(random_state, others=_OTHER_SOURCES)
-
-
-def check_sample_weight(sample_weight: Any, n_samples: int) -> np.ndarray:
-    """Return the weights of the rows as a float64 array of shape (n_samples,).
-
-    Parameters
-    ----------
-    sample_weight : array-like of shape (n_samples,) or None
-        Non-negative weights; None gives every row the weight one. Only ratios matter.
-    n_samples : int
-        The number of rows of X.
-
-    Returns
-    -------
-    ndarray of shape (n_samples,)
-
-    Raises
-    ------
-    ValueError
-        If the shape is wrong, a weight is negative, NaN or infinite, or all of them are zero.
-    """
-    if sample_weight is None:
-        return np.ones(n_samples)
-    weight = check_real_array("sample_weight", sample_weight)
-    if weight.shape != (n_samples,):
-        raise ValueError(
-            f"sample_weight has shape {weight.shape}; expected ({n_samples},), one weight a row of X. "
-            "Sample weights must be 1D array or scalar."
-        )
-    if not np.all(np.isfinite(weight)):
-        raise ValueError(
-            f"sample_weight holds {np.sum(~np.isfinite(weight))} values that are NaN or infinite; "
-            "expected finite weights >= 0. Drop those rows or give them weight 0."
-        )
-    if np.any(weight < 0):
-        raise ValueError(
-            f"sample_weight has negative values (smallest {weight.min():g}); expected weights >= 0."
-        )
-    if not np.any(weight > 0):
-        raise ValueError(
-            "sample_weight is zero for every row; expected at least one positive weight. "
-            "Pass sample_weight=None to weigh all rows equally."
-        )
-    return weight
-
-
-def merge_duplicates(X: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distinct rows of positive weight, in lexicographic order, and their total weights.
-
-    A row of weight k and k equal rows are the same data: merging them makes that true to the last
-    bit, makes the fit independent of the order of the rows, and turns leave-one-out into
-    leave-one-value-out, which is what keeps it finite on rounded data.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n_samples, n_features)
-        Training rows.
-    weight : ndarray of shape (n_samples,)
-        Checked weights.
-
-    Returns
-    -------
-    points : ndarray of shape (n_points, n_features)
-        Distinct rows.
-    weights : ndarray of shape (n_points,)
-        Their shares; they sum to one.
-    """
-    kept = weight > 0
-    # Adding zero turns -0.0 into 0.0, which np.unique would otherwise keep apart in some versions.
-    points, inverse = np.unique(X[kept] + 0.0, axis=0, return_inverse=True)
-    # Weights of 1e300 must not overflow in their sum; a power of two scales them without rounding.
-    shares = np.ldexp(weight[kept], -np.frexp(weight.max())[1])
-    weights = np.bincount(inverse.ravel(), weights=shares, minlength=len(points))
-    # A share may underflow beside one 300 decades larger; it then has no say in any sum.
-    positive = weights > 0
-    return points[positive], weights[positive] / weights[positive].sum()

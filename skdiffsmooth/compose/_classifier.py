@@ -11,8 +11,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_X_y
 
 from .._utils.estimator import DensityEstimatorMixin
-from .._utils.rows import as_given, take
-from .._utils.validation import check_real_array, check_sample_weight
+from .._utils.rows import as_given, check_sample_weight, take
+from .._utils.validation import check_real_array
 from ._members import (
     check_member,
     fit_member,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from .._utils.estimator import DensityEstimatorMixin
 from .._utils.rows import TrainingRows, as_given
 from .._utils.validation import check_choice, check_real
+from .._utils.warnings import warn_user
 from ._family import density_family
 from ._members import (
     check_fills_space,
@@ -343,15 +343,13 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
                 # Nobody asked for this one by name, and the others may do.
                 if self.estimators is not None or name == members[0][0]:
                     raise
-                warnings.warn(f"left out: {error}", UserWarning, stacklevel=3)
+                warn_user(f"left out: {error}")
                 continue
             kept.append((name, estimator))
         if late:
-            warnings.warn(
+            warn_user(
                 f"time_limit={self.time_limit:g} s was over after {len(kept)} of {len(members)} "
-                f"members; not tried: {', '.join(late)}. Raise it, or put first what matters most.",
-                UserWarning,
-                stacklevel=3,
+                f"members; not tried: {', '.join(late)}. Raise it, or put first what matters most."
             )
         return kept, np.column_stack(columns)
 
@@ -407,9 +405,7 @@ def _optimal_weights(log_density: np.ndarray, row_weight: np.ndarray | None) -> 
         hint = "Add a member with unbounded support, such as a GaussianMixture of one component."
         if not reached.any():
             raise ValueError(f"{message} every member, which leaves nothing to choose by. {hint}")
-        warnings.warn(
-            f"{message} every member and have no say in the weights. {hint}", stacklevel=3
-        )
+        warn_user(f"{message} every member and have no say in the weights. {hint}")
     share = np.ones(reached.sum()) if row_weight is None else row_weight[reached]
     share = share / share.max()  # the sum of weights of 1e300 would overflow
     share /= share.sum()
@@ -431,11 +427,10 @@ def _optimal_weights(log_density: np.ndarray, row_weight: np.ndarray | None) -> 
                 return kept
         weights = weights * slope
         weights /= weights.sum()
-    warnings.warn(
+    warn_user(
         f"the weights may be {slope.max() - 1:.1e} nats a row from the best ones after "
         f"{_MAX_ITERATIONS} iterations: some members are nearly equal. Drop one of them, or take the "
         "weights as they are.",
         ConvergenceWarning,
-        stacklevel=3,
     )
     return weights

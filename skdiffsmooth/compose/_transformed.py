@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,9 @@ from sklearn.preprocessing import FunctionTransformer, MaxAbsScaler, MinMaxScale
 from sklearn.utils.validation import check_array, has_fit_parameter
 
 from .._utils.estimator import DensityEstimatorMixin
-from .._utils.validation import LARGEST, check_sample_weight
+from .._utils.rows import check_sample_weight
+from .._utils.validation import LARGEST
+from .._utils.warnings import warn_user
 from ._changes import ChangeOfVariables, change_of_variables, with_names
 from ._members import check_fills_space, check_member, one_density
 from ._sampling import draw, draw_through
@@ -318,13 +319,11 @@ def _warn_of_lost_digits(change: ChangeOfVariables, X: np.ndarray, Z: np.ndarray
     allowed = LOST * deviation + 4 * np.finfo(np.float64).eps * np.abs(X).max(axis=0)
     column = int(np.argmax(error - allowed))
     if error[column] > allowed[column]:
-        warnings.warn(
+        warn_user(
             f"{change.transformer!r} loses digits: column {column} of X comes back from it off by up "
             f"to {error[column]:.2g}, where its standard deviation is {deviation[column]:.2g}. "
             "Log-densities and samples are that coarse. Center or scale the columns first, as in "
-            "make_pipeline(StandardScaler(), ...).",
-            UserWarning,
-            stacklevel=3,
+            "make_pipeline(StandardScaler(), ...)."
         )
 
 

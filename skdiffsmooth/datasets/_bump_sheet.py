@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from .._coordinates.hull import AffineHull
-from ..manifolds._base import Constants, SmoothManifoldBase, in_double, tiles
+from .._utils.memory import slices_within
+from ..manifolds._base import Constants, SmoothManifoldBase, in_double
 
 __all__ = ["BumpSheet", "bump_profile"]
 
@@ -242,7 +243,9 @@ class BumpSheet(SmoothManifoldBase):
         row = z.element_size() * (
             8 * len(lattice) ** 2 + CANDIDATES * (8 * self.size + 4 * z.shape[1] ** 2)
         )
-        return torch.cat([self._foot_of_tile(z[tile]) for tile in tiles(len(z), row, MEMORY_LIMIT)])
+        return torch.cat(
+            [self._foot_of_tile(z[tile]) for tile in slices_within(len(z), row, MEMORY_LIMIT)]
+        )
 
     def _foot_of_tile(self, z: torch.Tensor) -> torch.Tensor:
         start = self._lowest(z)

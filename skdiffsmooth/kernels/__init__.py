@@ -1,19 +1,19 @@
-"""Smoothing kernels: the distributions of offsets over which the score is averaged."""
+"""Smoothing kernels: the distributions of offsets over which the score is averaged.
 
-from ._offsets import (
-    KERNELS,
-    AnisotropicGaussianKernel,
-    FrozenKernel,
-    GaussianKernel,
-    Kernel,
-    LinearShape,
-    OffsetsKernel,
-    ProportionalScale,
-    ReducedKernel,
-    SamplerKernel,
-    TemperatureKernel,
-    UniformBallKernel,
-)
+A kernel is a shape. An estimator's `sigma` scales it: offsets are sigma * xi, with xi drawn from
+the shape. `reduce` turns a shape into one of the data's affine hull, which is all that matters (Farghly
+et al. 2025, Prop. 3.1), and `freeze` gives it scales and nodes.
+"""
+
+from collections.abc import Callable
+
+from ._ball import UniformBallKernel
+from ._base import Kernel, ReducedKernel
+from ._gaussian import AnisotropicGaussianKernel, GaussianKernel
+from ._offsets import OffsetsKernel, SamplerKernel
+from ._scale import ProportionalScale
+from ._shapes import FrozenKernel, LinearShape
+from ._temperature import TemperatureKernel
 
 __all__ = [
     "KERNELS",
@@ -29,3 +29,9 @@ __all__ = [
     "TemperatureKernel",
     "UniformBallKernel",
 ]
+
+KERNELS: dict[str, Callable[[], Kernel]] = {
+    "gaussian": GaussianKernel,
+    "uniform-ball": UniformBallKernel,
+    "temperature": TemperatureKernel,
+}

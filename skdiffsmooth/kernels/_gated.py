@@ -28,9 +28,9 @@ import torch
 
 from .._engine.influence import Influence
 from .._engine.moments import Denoiser, Nodes
-from .._engine.points import slices
 from .._engine.posterior import Posterior
 from .._utils.backend import Backend
+from .._utils.memory import slices
 from ._cells import Cells
 from ._nodes import NodeRule, default_n_nodes
 

@@ -24,13 +24,13 @@ import torch
 
 from .._engine.influence import Influence
 from .._engine.moments import Denoiser, Nodes
-from .._engine.points import slices
 from .._engine.posterior import Posterior
 from .._utils.backend import Backend
+from .._utils.memory import slices
 from ..manifolds import Manifold
 from ..manifolds._base import has_derivative, projection_factors
 from ._nodes import NodeRule, default_n_nodes
-from ._offsets import FrozenKernel, LinearShape
+from ._shapes import FrozenKernel, LinearShape
 
 __all__ = [
     "PUSHES",

@@ -17,7 +17,6 @@ one (Li et al. 2025, thm. 5.1). *Annealed*, the noise variance falls on the way 
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -32,6 +31,7 @@ from .._utils.validation import (
     check_real,
     check_real_array,
 )
+from .._utils.warnings import warn_user
 from ..diagnostics import bulk_ess, split_r_hat
 from ._targets import Target, as_target
 
@@ -539,11 +539,10 @@ def _diagnosed(draws: np.ndarray, h: float, rate: np.ndarray | None) -> Langevin
         return LangevinChains(draws, h, rate, None, None)
     r_hat = split_r_hat(draws)
     if r_hat.max() > _UNMIXED:
-        warnings.warn(
+        warn_user(
             f"chains have not mixed: R-hat is {r_hat.max():.2f} in column {r_hat.argmax()}, where 1.01 "
             f"is wanted. Run longer (n_warmup, n_draws, thin), with a larger step_size than {h:.2g} if "
             "the bias allows, with anneal_from='auto' where modes are far apart, or from another start.",
             ConvergenceWarning,
-            stacklevel=3,
         )
     return LangevinChains(draws, h, rate, r_hat, bulk_ess(draws))

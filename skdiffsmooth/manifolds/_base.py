@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
@@ -28,7 +28,6 @@ __all__ = [
     "polar",
     "project_with_derivative",
     "projection_factors",
-    "tiles",
 ]
 
 IDEMPOTENT = 1e-6  # The gap that `check_idempotent` allows, in units of the spread of the rows.
@@ -394,27 +393,6 @@ def _array(answer: torch.Tensor) -> np.ndarray:
 def in_double(x: torch.Tensor) -> torch.Tensor:
     """Return a tensor in double precision, where its device has that."""
     return x if x.device.type == "mps" else x.double()
-
-
-def tiles(n_rows: int, bytes_per_row: int, memory_limit: float) -> Iterator[slice]:
-    """Cut rows into slices whose temporaries fit into a limit; at least one slice, of one row.
-
-    Parameters
-    ----------
-    n_rows : int
-        How many there are; of none, one empty slice is made.
-    bytes_per_row : int
-        What the temporaries of a row take.
-    memory_limit : float
-        In MiB.
-
-    Yields
-    ------
-    slice
-    """
-    step = max(1, int(memory_limit * 2**20 / bytes_per_row))
-    for first in range(0, max(n_rows, 1), step):
-        yield slice(first, first + step)
 
 
 def orthonormal_columns(name: str, directions: np.ndarray) -> np.ndarray:

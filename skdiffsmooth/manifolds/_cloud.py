@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from .._coordinates.hull import AffineHull
+from .._utils.memory import slices_within
 from .._utils.validation import check_choice, check_integer, check_real, check_real_array
-from ._base import Constants, ManifoldBase, tiles
+from ._base import Constants, ManifoldBase
 from ._dimension import check_n_components
 from ._neighbors import NearestPoints
 
@@ -152,7 +153,7 @@ class PointCloud(ManifoldBase):
         _, neighbors = self._nearest.query(self._project(x), self.n_neighbors)
         bytes_per_row = 4 * x.element_size() * self.n_neighbors * self.n_features
         tangents = []
-        for tile in tiles(len(x), bytes_per_row, self.memory_limit):
+        for tile in slices_within(len(x), bytes_per_row, self.memory_limit):
             rows = points[neighbors[tile]]
             centered = rows - rows.mean(dim=1, keepdim=True)
             axes = torch.linalg.svd(centered, full_matrices=False)[2]

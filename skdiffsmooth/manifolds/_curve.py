@@ -19,8 +19,9 @@ import torch
 from numpy.polynomial import chebyshev
 
 from .._coordinates.hull import AffineHull
+from .._utils.memory import slices_within
 from .._utils.validation import check_real, check_real_array
-from ._base import Constants, SmoothManifoldBase, across_border, in_double, tiles
+from ._base import Constants, SmoothManifoldBase, across_border, in_double
 from ._cumulative import Cumulative
 
 __all__ = ["Curve"]
@@ -570,7 +571,8 @@ class Curve(SmoothManifoldBase):
         else:
             numbers = CANDIDATES * numbers + 5 * len(series)
         feet = [
-            self._foot_of_tile(z[tile]) for tile in tiles(len(z), z.element_size() * numbers, limit)
+            self._foot_of_tile(z[tile])
+            for tile in slices_within(len(z), z.element_size() * numbers, limit)
         ]
         return _Foot(*(torch.cat(parts) for parts in zip(*feet, strict=True)))
 
@@ -593,7 +595,7 @@ class Curve(SmoothManifoldBase):
         n_table = len(self._table_like(z).points)
         limit = min(self.memory_limit, CACHE)
         found = []
-        for tile in tiles(len(z), z.element_size() * n_table, limit):
+        for tile in slices_within(len(z), z.element_size() * n_table, limit):
             row, index = self._near_in_tile(z[tile])
             found.append((row + tile.start, index))
         rows, indices = zip(*found, strict=True)

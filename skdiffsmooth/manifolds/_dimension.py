@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from .._utils.validation import check_choice, check_integer, check_real_array, merge_duplicates
+from .._utils.rows import merge_duplicates
+from .._utils.validation import check_choice, check_integer, check_real_array
 from ._neighbors import NearestPoints
 
 __all__ = ["check_n_components", "intrinsic_dimension"]

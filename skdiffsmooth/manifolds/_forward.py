@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from .._coordinates.hull import AffineHull
-from ._base import Manifold, has_derivative, tiles
+from .._utils.memory import slices_within
+from ._base import Manifold, has_derivative
 
 __all__ = ["ForwardMode", "differentiable"]
 
@@ -86,7 +87,7 @@ class ForwardMode:
         r = x.shape[1]
         found = [
             self._factors_of_tile(x[tile])
-            for tile in tiles(len(x), 12 * x.element_size() * r * max(r, 1), _MEMORY)
+            for tile in slices_within(len(x), 12 * x.element_size() * r * max(r, 1), _MEMORY)
         ]
         foot, image, tangent = zip(*found, strict=True)
         return torch.cat(foot), torch.cat(image), torch.cat(tangent)

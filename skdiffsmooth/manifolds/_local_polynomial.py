@@ -10,7 +10,6 @@ that is perpendicular to x - p (Alexa & Adamson 2004), by iteration.
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,14 +18,11 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from .._coordinates.hull import AffineHull
-from .._utils.validation import (
-    check_choice,
-    check_integer,
-    check_real,
-    check_sample_weight,
-    merge_duplicates,
-)
-from ._base import Constants, DifferentiableManifoldBase, in_double, tiles
+from .._utils.memory import slices_within
+from .._utils.rows import check_sample_weight, merge_duplicates
+from .._utils.validation import check_choice, check_integer, check_real
+from .._utils.warnings import warn_user
+from ._base import Constants, DifferentiableManifoldBase, in_double
 from ._dimension import check_n_components
 from ._monomials import derivatives, monomials
 from ._neighbors import NearestPoints
@@ -268,7 +264,7 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
             n_terms = math.comb(k + degree, degree)
             matrices = self._derivatives.like(z)[0][:, :n_terms, :n_terms]
             (fitted,) = torch.nonzero(place.degrees == degree, as_tuple=True)
-            for tile in tiles(len(fitted), bytes_per_row, self._memory_limit):
+            for tile in slices_within(len(fitted), bytes_per_row, self._memory_limit):
                 at = fitted[tile]
                 p = place.points[at]
                 rows, root, width = self._neighborhood(p)
@@ -291,17 +287,15 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
         bytes_per_row = 8 * (4 * self.n_neighbors_ * (r + n_terms) + n_derivatives * n_terms * r)
         places = [
             self._place_of_tile(z[tile])
-            for tile in tiles(len(z), bytes_per_row, self._memory_limit)
+            for tile in slices_within(len(z), bytes_per_row, self._memory_limit)
         ]
         place = _Place(*(torch.cat(parts) for parts in zip(*places, strict=True)))
         n_lowered = int((place.degrees < self._degree).sum())
         if n_lowered:
-            warnings.warn(
+            warn_user(
                 f"the neighbours of {n_lowered} of {len(z)} projections do not determine "
                 f"polynomials of degree={self._degree}; ones of lower degree were used. Raise "
-                "n_neighbors, or lower degree or n_components.",
-                UserWarning,
-                stacklevel=5,
+                "n_neighbors, or lower degree or n_components."
             )
         return place
 

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
-from ._base import Constants, tiles
+from .._utils.memory import slices_within
+from ._base import Constants
 
 __all__ = ["NearestPoints"]
 
@@ -59,7 +60,7 @@ class NearestPoints:
         n_found = min(n_neighbors + SPARE, len(points))
         bytes_per_row = x.element_size() * (3 * len(points) + 3 * n_found * x.shape[1])
         found_tiles = []
-        for tile in tiles(len(x), bytes_per_row, self._memory_limit):
+        for tile in slices_within(len(x), bytes_per_row, self._memory_limit):
             y = x[tile] - center
             products = torch.addmm(squares, y, points.T, alpha=-2)
             candidates = products.topk(n_found, dim=1, largest=False).indices

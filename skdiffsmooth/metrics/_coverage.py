@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from scipy.spatial.distance import cdist
 
+from .._utils.memory import slices_within
 from .._utils.validation import check_real_array
-from ..manifolds._base import tiles
 from ._checks import check_fraction, check_pair
 from ._pairs import MEMORY_LIMIT, nearest
 
@@ -129,7 +129,7 @@ def coverage_scale(X: Any, reference: Any, *, alpha: float = 0.1, c: float = 0.5
     n, m = len(rows), len(reference_rows)
     scales = np.empty(m)
     both = np.concatenate([rows, reference_rows])
-    for tile in tiles(m, 48 * (n + m), MEMORY_LIMIT):
+    for tile in slices_within(m, 48 * (n + m), MEMORY_LIMIT):
         scales[tile] = _scales(cdist(reference_rows[tile], both), n, c)
     # Rounding must not ask for one place more.
     n_covered = math.ceil((1 - alpha) * m - 1e-9)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from .._utils.validation import check_integer, check_real, check_real_array
+from .._utils.warnings import warn_user
 from ._estimate import Estimate
 
 __all__ = ["Grid", "regular_grid", "renyi_divergence"]
@@ -234,8 +234,7 @@ def _log_volume(volume: Any, n: int) -> np.ndarray:
 def _warn_of_mass(log_p: np.ndarray, log_q: np.ndarray, log_volume: np.ndarray) -> None:
     p, q = (math.exp(min(logsumexp(log + log_volume), 700.0)) for log in (log_p, log_q))
     if abs(p - 1) > MASS_TOLERANCE or q > 1 + MASS_TOLERANCE:
-        warnings.warn(
+        warn_user(
             f"on the grid p has mass {p:.4g} and q has {q:.4g}; expected 1, and at most 1 for q. Use a "
-            "wider or a finer grid, or normalise the densities on it.",
-            stacklevel=3,
+            "wider or a finer grid, or normalise the densities on it."
         )

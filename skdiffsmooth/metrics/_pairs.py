@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from scipy.spatial.distance import cdist
 
-from ..manifolds._base import tiles
+from .._utils.memory import slices_within
 from ..manifolds._neighbors import NearestPoints
 
 __all__ = ["MEMORY_LIMIT", "distance_tiles", "nearest"]
@@ -38,19 +38,19 @@ def distance_tiles(X: np.ndarray, Y: np.ndarray) -> Iterator[tuple[slice, np.nda
         To all rows of Y, to a relative error of 1e-10; the caller may write to it.
     """
     if X.shape[1] <= PRODUCT_DIMENSION:
-        for rows in tiles(len(X), 24 * len(Y), MEMORY_LIMIT):
+        for rows in slices_within(len(X), 24 * len(Y), MEMORY_LIMIT):
             yield rows, cdist(X[rows], Y)
         return
     center = Y.mean(axis=0)
     Y = Y - center
     y_squares = np.einsum("ij,ij->i", Y, Y)
-    for rows in tiles(len(X), 48 * len(Y) + 16 * X.shape[1], MEMORY_LIMIT):
+    for rows in slices_within(len(X), 48 * len(Y) + 16 * X.shape[1], MEMORY_LIMIT):
         x = X[rows] - center
         sizes = np.einsum("ij,ij->i", x, x)[:, None] + y_squares
         squares = sizes - 2 * x @ Y.T
         first, second = np.nonzero(squares <= CLOSE * sizes)
         # As many pairs at a time as fit: of equal rows all pairs are close.
-        for some in tiles(len(first), 24 * X.shape[1], MEMORY_LIMIT):
+        for some in slices_within(len(first), 24 * X.shape[1], MEMORY_LIMIT):
             differences = x[first[some]] - Y[second[some]]
             squares[first[some], second[some]] = np.einsum("ij,ij->i", differences, differences)
         yield rows, np.sqrt(squares, out=squares)

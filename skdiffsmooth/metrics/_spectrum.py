@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from .._utils.memory import slices_within
 from .._utils.validation import check_integer
-from ..manifolds._base import tiles
 from ._checks import check_pair, check_rows
 from ._pairs import MEMORY_LIMIT, nearest
 
@@ -70,7 +70,7 @@ def local_pca_spectrum(X: Any, queries: Any = None, *, n_neighbors: int = 20) ->
         )
     n_values = min(n_neighbors - 1, rows.shape[1])
     spectra = np.empty((len(places), n_values))
-    for tile in tiles(len(places), 32 * n_neighbors * rows.shape[1], MEMORY_LIMIT):
+    for tile in slices_within(len(places), 32 * n_neighbors * rows.shape[1], MEMORY_LIMIT):
         _, neighbors = nearest(places[tile], rows, n_neighbors)
         near = rows[neighbors]
         near -= near.mean(axis=1, keepdims=True)

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from .._utils.memory import slices_within
 from .._utils.validation import check_generator, check_integer, check_real
-from ..manifolds._base import tiles
 from ._checks import check_pair
 from ._pairs import MEMORY_LIMIT
 
@@ -80,7 +80,7 @@ def sliced_wasserstein_distance(
     first, second, mass = _common_levels(n, m)
     directions = _directions(d, 1 if d == 1 else n_projections, generator)
     costs = np.empty(len(directions))
-    for some in tiles(len(directions), 48 * (n + m), MEMORY_LIMIT):
+    for some in slices_within(len(directions), 48 * (n + m), MEMORY_LIMIT):
         gaps = np.sort(directions[some] @ rows.T, axis=1)[:, first]
         gaps -= np.sort(directions[some] @ others.T, axis=1)[:, second]
         costs[some] = _power_mean(np.abs(gaps), mass, p)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import time
-import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -22,6 +21,7 @@ from .._estimators.smoothed import SmoothedScoreDiffusion
 from .._utils.estimator import DensityEstimatorMixin
 from .._utils.rows import TrainingRows, as_given
 from .._utils.validation import check_integer, check_real, check_real_array
+from .._utils.warnings import warn_user
 from ..bases import resolve_base
 from ..solvers import ODESolver
 
@@ -186,12 +186,10 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         metrics = self._checked_metrics(estimator, points)
         n_rows = len(rows.group)
         if n_rows - len(points) > _MANY_EQUAL * n_rows:
-            warnings.warn(
+            warn_user(
                 f"{n_rows - len(points)} of {n_rows} rows equal another one: the data look rounded or "
                 "discrete. Equal rows are left out together; without that the likelihood of ever "
-                "smaller bandwidths would grow without bound.",
-                UserWarning,
-                stacklevel=2,
+                "smaller bandwidths would grow without bound."
             )
         if self.cv is None:
             compared = Comparison(estimator, points, rows.shares, metrics)

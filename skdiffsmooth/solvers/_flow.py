@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
+from .._utils.warnings import warn_user
 from ..noise import Step
 from ..scores import Schedule
 from ..solvers import Adaptive, ODESolver, Solver, solve
-from ._likelihood import flow_log_density, step_error
 
 __all__ = ["log_density_with_error", "solve_with_error", "warn_of_error"]
 
@@ -93,8 +92,8 @@ def solve_with_error(
     return solve(solver, schedule, x, steps, draw), x.new_full((len(x),), math.nan)
 
 
-def warn_of_error(solver: Solver, error: np.ndarray, *, stacklevel: int) -> None:
-    """Warn whoever is so many calls up where an adaptive solver did not keep to its tolerance.
+def warn_of_error(solver: Solver, error: np.ndarray) -> None:
+    """Warn where an adaptive solver did not keep to its tolerance.
 
     Parameters
     ----------
@@ -102,18 +101,71 @@ def warn_of_error(solver: Solver, error: np.ndarray, *, stacklevel: int) -> None
         Any; only an adaptive one has a tolerance.
     error : ndarray of shape (n,)
         Estimated errors in nats.
-    stacklevel : int
-        How many calls up, this one being 1.
     """
     if not isinstance(solver, Adaptive):
         return
     missed = ~(error <= solver.tol)
     if missed.any():
-        warnings.warn(
+        warn_user(
             f"the adaptive solver missed tol={solver.tol:g} (nats) in {missed.sum()} of "
             f"{len(error)} rows, with estimated errors of up to {error.max():.2g}. Pass "
             f"solver=Adaptive(tol, max_halvings) with more than {solver.max_halvings} halvings or "
             "a larger tol, or dtype='float64'; where a field jumps neither helps.",
             ConvergenceWarning,
-            stacklevel=stacklevel,
         )
+
+
+def flow_log_density(
+    solver: ODESolver,
+    schedule: Schedule,
+    x: torch.Tensor,
+    steps: Iterable[Step],
+    terminal_log_density: Callable[[torch.Tensor], torch.Tensor],
+) -> torch.Tensor:
+    """Return the log-density of the law that the flow carries down from a terminal law.
+
+    log p_eps(x) = log p_T(x_T) - integral of v div s over log sqrt(v), with x_T the end of the flow
+    that starts in x (Song et al. 2021, eq. 39, in the variance-exploding clock).
+
+    Parameters
+    ----------
+    solver : ODESolver
+        The scheme.
+    schedule : Schedule
+        The fields.
+    x : torch.Tensor of shape (n, r)
+        Queries, at the first step's start.
+    steps : iterable of Step
+        Moves up to the terminal scale, each inside one level.
+    terminal_log_density : callable
+        The log-density in nats of the terminal law.
+
+    Returns
+    -------
+    torch.Tensor of shape (n,)
+        Log-densities in nats.
+    """
+    change = x.new_zeros(len(x))
+    for step in steps:
+        field = schedule.at(step.level)
+        x, by_step = solver.step_with_log_density(field, x, step.start, step.end)
+        change = change + by_step
+    return terminal_log_density(x) + change
+
+
+def step_error(order: int, coarse: torch.Tensor, fine: torch.Tensor) -> torch.Tensor:
+    """Estimate the error of a solver of fixed steps from what it finds with half of their size.
+
+    Parameters
+    ----------
+    order : int
+        Power of the step with which the error falls.
+    coarse, fine : torch.Tensor of shape (n,)
+        Log-densities in nats, by steps as they are and by halved ones.
+
+    Returns
+    -------
+    torch.Tensor of shape (n,)
+        Absolute error of `coarse` in nats (Richardson's).
+    """
+    return (coarse - fine).abs() / (1 - 2.0**-order)

@@ -17,7 +17,7 @@ from skdiffsmooth.manifolds import (
     Sphere,
 )
 from skdiffsmooth.solvers import SOLVERS, Adaptive, Heun, solve
-from skdiffsmooth.solvers._likelihood import flow_log_density
+from skdiffsmooth.solvers._flow import flow_log_density
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

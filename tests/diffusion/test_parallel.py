@@ -8,7 +8,7 @@ import torch
 from skdiffsmooth import ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
 from skdiffsmooth._utils.backend import Backend
 from skdiffsmooth.solvers import SOLVERS, Adaptive, Heun, solve
-from skdiffsmooth.solvers._likelihood import flow_log_density
+from skdiffsmooth.solvers._flow import flow_log_density
 
 SMALL = {"n_nodes": 16, "n_levels": 4, "n_steps": 4}
 

@@ -23,7 +23,7 @@ from skdiffsmooth.kernels._nodes import NodeRule
 from skdiffsmooth.noise import NoiseLevels
 from skdiffsmooth.scores import ScoreSchedule, SmoothedScore
 from skdiffsmooth.solvers import Heun, solve
-from skdiffsmooth.solvers._likelihood import flow_log_density
+from skdiffsmooth.solvers._flow import flow_log_density
 from skdiffsmooth.solvers._terminal import EmpiricalTerminal
 
 CPU = Backend.from_params("cpu", "float64")

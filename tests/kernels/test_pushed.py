@@ -20,7 +20,7 @@ from skdiffsmooth.manifolds import Circle as RealCircle
 from skdiffsmooth.noise import NoiseLevels
 from skdiffsmooth.scores import SmoothedScore
 from skdiffsmooth.solvers import Heun, solve
-from skdiffsmooth.solvers._likelihood import flow_log_density
+from skdiffsmooth.solvers._flow import flow_log_density
 
 FIELDS = {"translated": TranslatedScore, "level-set": LevelSetScore}
 

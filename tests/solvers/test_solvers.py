@@ -24,7 +24,7 @@ from skdiffsmooth.solvers import (
     Solver,
     solve,
 )
-from skdiffsmooth.solvers._likelihood import flow_log_density
+from skdiffsmooth.solvers._flow import flow_log_density
 
 DETERMINISTIC = [Euler(), Heun()]
 every_ode_solver = pytest.mark.parametrize(

@@ -1,0 +1,28 @@
+"""Warnings that point at the user's line."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+
+__all__ = ["warn_user"]
+
+_PACKAGE = str(Path(__file__).parents[1])
+
+
+def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the innermost line on the call stack that is outside this package.
+
+    Parameters
+    ----------
+    message : str
+        What happened, with numbers, and what to do.
+    category : type of Warning, default=UserWarning
+        Its class, by which users filter.
+    """
+    # skip_file_prefixes of warnings.warn does this from Python 3.12 on.
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)

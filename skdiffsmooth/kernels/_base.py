@@ -1,0 +1,53 @@
+"""The contract of a kernel: a shape, its form in the hull of the data, what `fit` freezes of it."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from .._coordinates.hull import AffineHull
+from ..scores import Smoothing
+from ._nodes import NodeRule
+
+__all__ = ["Kernel", "ReducedKernel"]
+
+
+@runtime_checkable
+class Kernel(Protocol):
+    """A shape of smoothing in the space of the data."""
+
+    def reduce(self, hull: AffineHull, points: np.ndarray, weights: np.ndarray) -> ReducedKernel:
+        """Return the shape as the affine hull of the data sees it."""
+        ...
+
+
+class ReducedKernel(Protocol):
+    """A shape of smoothing in coordinates of the hull."""
+
+    @property
+    def rank(self) -> int:
+        """Number k of coordinates that nodes are chosen in; 0 where there is nothing to choose."""
+        ...
+
+    @property
+    def n_nodes(self) -> int:
+        """Number of nodes that are enough for most data."""
+        ...
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the offsets along their widest direction, at sigma = 1."""
+        ...
+
+    def freeze(self, scales: np.ndarray, rule: NodeRule) -> Smoothing:
+        """Return the smoothing that has one scale and one set of nodes in each noise level."""
+        ...
+
+
+def check_features(name: str, found: int, hull: AffineHull) -> None:
+    if found != hull.n_features:
+        raise ValueError(
+            f"{name} has {found} columns, but X has {hull.n_features} features; expected the same "
+            "number."
+        )
