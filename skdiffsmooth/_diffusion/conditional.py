@@ -30,15 +30,19 @@ from .._engine.moments import Moments, Nodes
 from .._engine.posterior import Posterior
 from .._utils.backend import Backend
 from .._utils.memory import slices
+from .._utils.parallel import over_workers
 from ..kernels import FrozenKernel
 from ..noise import NoiseLevels, Step
 from ..solvers import ODESolver, Solver, solve
 from ..solvers._flow import flow_log_density
-from .selection import mixed
+from .background import WIDTH, mixed
+from .model import DiffusionModel
+from .settings import Resources
 
 __all__ = [
     "Conditional",
     "ConditionalFlow",
+    "conditional_of",
     "draw_given",
 ]
 
@@ -364,8 +368,66 @@ class Conditional:
     def log_density(self, X: np.ndarray) -> np.ndarray:
         """Return the log-density of each row's free columns given its others, in nats."""
         rows = self.frame.coordinates(X)
-        found = self.flow.log_density(rows)
+        log_density = self.flow.log_density(rows)
         if self.background:
-            share = self.share_of_background(rows[:, self.flow.n_free :])
-            found = mixed(found, self.wide.log_density(rows), share)
-        return found + self.frame.log_volume
+            weight = self.share_of_background(rows[:, self.flow.n_free :])
+            log_density = mixed(log_density, self.wide.log_density(rows), weight)
+        return log_density + self.frame.log_volume
+
+    def draw(
+        self, rng: np.random.RandomState, values: np.ndarray, n_jobs: int | None
+    ) -> np.ndarray:
+        """Return rows (n, d) in units of X, one for each row of given values (n, n_given)."""
+        given, n = self.frame.given(values), len(values)
+        start = self.flow.start(rng, given)
+        seed = rng.randint(2**31) if self.flow.solver.is_stochastic else None
+        free = over_workers(n_jobs, self.flow.follow, start, given, np.arange(n), n=n, seed=seed)
+        if self.background:
+            is_wide = rng.uniform(size=n) < self.share_of_background(given)
+            free = np.where(is_wide[:, None], self.wide.start(rng, given), free)
+        return self.frame.rows(free, given)
+
+
+def conditional_of(model: DiffusionModel, columns: np.ndarray, resources: Resources) -> Conditional:
+    """Return the distribution of the other columns given those with some indices."""
+    data = model.data
+    if model.shards is not None:
+        raise ValueError(
+            f"given cannot be combined with shards={model.shards!r}; fit a subsample with shards=None and "
+            "the numbers of this model: metric_, bandwidth_, sigma_ and background_."
+        )
+    if model.solver.estimates_error:
+        raise ValueError(
+            f"given cannot be combined with solver={model.solver!r}; use solver='heun', with more "
+            "n_steps where that is not accurate enough."
+        )
+    if data.base is not None:
+        raise ValueError("given cannot be combined with a base; leave base at None.")
+    if not isinstance(data.smoothing, FrozenKernel):
+        raise ValueError(
+            "given needs a kernel whose offsets are the same everywhere; this one depends on where "
+            "it acts, or has no offsets. Use SmoothedScoreDiffusion with kernel='gaussian' or "
+            "'uniform-ball'."
+        )
+    hull, levels = model.embedding.hull, model.levels
+    frame = Frame.of(model.embedding.metric, hull.center, columns)
+    points, weights = data.hierarchy.at(levels.bandwidth)
+    centered = (hull.lift(points) - hull.center) @ frame.axes
+    # At the last level the given columns are stretched by the terminal scale over the bandwidth.
+    largest = np.abs(centered).max() * levels.terminal_scale / levels.bandwidth
+    largest = max(largest, levels.terminal_scale)
+    flow = ConditionalFlow(
+        centered,
+        weights,
+        len(frame.axes) - len(columns),
+        levels.bandwidth,
+        levels,
+        model.steps(),
+        data.smoothing,
+        frame.axes.T @ hull.basis,
+        data.terminal_name == "empirical",
+        model.solver,
+        resources.backend.with_room_for(levels.bandwidth, largest),
+        resources.memory_limit,
+    )
+    return Conditional(frame, flow, model.background, WIDTH * levels.bandwidth)

@@ -10,6 +10,7 @@ import numpy as np
 
 __all__ = [
     "LARGEST",
+    "check_bandwidth",
     "check_choice",
     "check_draw",
     "check_generator",
@@ -294,3 +295,13 @@ def fixed_seed(random_state: Any) -> int:
     if random_state is None:
         return 0
     return check_seed(random_state, others=_OTHER_SOURCES)
+
+
+def check_bandwidth(value: Any, units: str, *, names: Collection[str] = ()) -> Any:
+    """Return a bandwidth as a positive float, or the name that stands for one.
+
+    `units` says in what it is measured ("X", or "the metric"); `names` are those that are known.
+    """
+    if isinstance(value, str) and names:
+        return check_choice("bandwidth", value, names, hint="Or pass a number > 0.")
+    return check_real("bandwidth", value, hint=f"It is in units of {units}.")
