@@ -8,7 +8,7 @@ et al. 2025, Prop. 3.1), and `freeze` gives it scales and nodes.
 from collections.abc import Callable
 
 from ._ball import UniformBallKernel
-from ._base import Kernel, ReducedKernel
+from ._base import Kernel, ReducedKernel, is_isotropic, works_over_base
 from ._gaussian import AnisotropicGaussianKernel, GaussianKernel
 from ._offsets import OffsetsKernel, SamplerKernel
 from ._scale import ProportionalScale
@@ -28,6 +28,8 @@ __all__ = [
     "SamplerKernel",
     "TemperatureKernel",
     "UniformBallKernel",
+    "is_isotropic",
+    "works_over_base",
 ]
 
 KERNELS: dict[str, Callable[[], Kernel]] = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from .._coordinates.hull import AffineHull
@@ -32,6 +34,9 @@ class UniformBallKernel:
     >>> bool(np.linalg.norm(offsets, axis=1).max() <= 0.5 * 2.0)
     True
     """
+
+    is_isotropic: ClassVar[bool] = True
+    works_over_base: ClassVar[bool] = True
 
     def __repr__(self) -> str:
         return "UniformBallKernel()"

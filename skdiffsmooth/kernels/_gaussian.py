@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -35,6 +35,9 @@ class GaussianKernel:
     >>> from skdiffsmooth.kernels import GaussianKernel
     >>> model = SmoothedScoreDiffusion(0.1, 0.2, kernel=GaussianKernel())  # kernel="gaussian"
     """
+
+    is_isotropic: ClassVar[bool] = True
+    works_over_base: ClassVar[bool] = True
 
     def __repr__(self) -> str:
         return "GaussianKernel()"
@@ -75,6 +78,9 @@ class AnisotropicGaussianKernel:
     >>> np.round(np.sqrt(weights @ offsets**2) / 0.3, 1)  # in principal coordinates
     array([3.1, 0.1])
     """
+
+    is_isotropic: ClassVar[bool] = False
+    works_over_base: ClassVar[bool] = True
 
     def __init__(self, covariance: Any = "data") -> None:
         if isinstance(covariance, str):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -41,6 +41,9 @@ class OffsetsKernel:
     >>> OffsetsKernel([[1.0, 0.0], [-1.0, 0.0]])
     <OffsetsKernel of 2 offsets in R^2>
     """
+
+    is_isotropic: ClassVar[bool] = False
+    works_over_base: ClassVar[bool] = True
 
     def __init__(self, offsets: Any, weights: Any = None) -> None:
         offsets = check_real_array("offsets", offsets)
@@ -95,6 +98,9 @@ class SamplerKernel:
     >>> from skdiffsmooth.kernels import SamplerKernel
     >>> laplace = SamplerKernel(lambda rng, n: rng.laplace(size=(n, 2)))
     """
+
+    is_isotropic: ClassVar[bool] = False
+    works_over_base: ClassVar[bool] = True
 
     def __init__(self, sampler: Callable[[np.random.Generator, int], np.ndarray]) -> None:
         if not callable(sampler):

@@ -42,6 +42,9 @@ class TemperatureKernel:
     >>> model = SmoothedScoreDiffusion(0.1, 0.2, kernel="temperature")
     """
 
+    is_isotropic: ClassVar[bool] = True
+    works_over_base: ClassVar[bool] = False
+
     def __repr__(self) -> str:
         return "TemperatureKernel()"
 

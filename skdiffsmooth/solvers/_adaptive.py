@@ -12,7 +12,7 @@ from .._utils.validation import check_integer, check_real
 from ..scores import RowSelectable, ScoreField
 from ._base import Draw
 
-__all__ = ["Adaptive", "AdaptiveWalk"]
+__all__ = ["Adaptive", "AdaptiveState"]
 
 # What an estimate is multiplied with: that errors fall like a geometric series is a model.
 _SAFETY = 4.0
@@ -80,12 +80,13 @@ class Adaptive:
     max_halvings: int = 10
     order: ClassVar[int] = 3
     is_stochastic: ClassVar[bool] = False
+    estimates_error: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_real("tol", self.tol, hint="It is in nats.")
         check_integer("max_halvings", self.max_halvings, minimum=0)
 
-    def walk(self, x: torch.Tensor, n_steps: int) -> AdaptiveWalk:
+    def initial_state(self, x: torch.Tensor, n_steps: int) -> AdaptiveState:
         """Return the solver of one flow, among whose steps the tolerance is divided.
 
         Parameters
@@ -97,9 +98,9 @@ class Adaptive:
 
         Returns
         -------
-        AdaptiveWalk
+        AdaptiveState
         """
-        return AdaptiveWalk(self, n_steps, x.new_zeros(len(x)))
+        return AdaptiveState(self, n_steps, x.new_zeros(len(x)))
 
     def step(
         self, field: ScoreField, x: torch.Tensor, start: float, end: float, draw: Draw
@@ -121,7 +122,7 @@ class Adaptive:
         -------
         torch.Tensor of shape (n, r)
         """
-        return self.walk(x, 1).step(field, x, start, end, draw)
+        return self.initial_state(x, 1).step(field, x, start, end, draw)
 
     def step_with_log_density(
         self, field: ScoreField, x: torch.Tensor, start: float, end: float
@@ -143,10 +144,10 @@ class Adaptive:
         change : torch.Tensor of shape (n,)
             log p_start(x_start) - log p_end(x_end), in nats.
         """
-        return self.walk(x, 1).step_with_log_density(field, x, start, end)
+        return self.initial_state(x, 1).step_with_log_density(field, x, start, end)
 
 
-class AdaptiveWalk:
+class AdaptiveState:
     """An `Adaptive` solver under way: it knows what error its rows have made, and what is left to make.
 
     Parameters

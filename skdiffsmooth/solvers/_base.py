@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, TypeGuard, runtime_checkable
 
 import torch
 
 from ..noise import Step
 from ..scores import Schedule, ScoreField
 
-__all__ = ["ODESolver", "Solver", "solve"]
+__all__ = ["ErrorEstimatingSolver", "ODESolver", "ODEState", "Solver", "estimates_error", "solve"]
 
 Draw = Callable[[], torch.Tensor]
 
@@ -42,6 +42,39 @@ class ODESolver(Solver, Protocol):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the moved samples and log p_start(x_start) - log p_end(x_end)."""
         ...
+
+
+class ODEState(ODESolver, Protocol):
+    """The solver of one flow, which adds up the errors of its rows from step to step."""
+
+    @property
+    def error(self) -> torch.Tensor:
+        """Estimated error of each row so far in nats, shape (n,)."""
+        ...
+
+
+class ErrorEstimatingSolver(ODESolver, Protocol):
+    """A deterministic solver that estimates its own error and chooses the steps of each row by it.
+
+    It evaluates the field again for some of the rows (`RowSelectable`), and waits for the device to
+    know for which.
+    """
+
+    estimates_error: ClassVar[bool]
+
+    @property
+    def tol(self) -> float:
+        """Largest estimated error of a row over a whole flow that it aims at, in nats."""
+        ...
+
+    def initial_state(self, x: torch.Tensor, n_steps: int) -> ODEState:
+        """Return the solver of one flow of rows x (n, r) in `n_steps` steps."""
+        ...
+
+
+def estimates_error(solver: Solver) -> TypeGuard[ErrorEstimatingSolver]:
+    """Return whether a solver is an `ErrorEstimatingSolver`; one without the attribute is not."""
+    return getattr(solver, "estimates_error", False)
 
 
 def solve(

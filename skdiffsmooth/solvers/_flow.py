@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from .._utils.warnings import warn_user
 from ..noise import Step
 from ..scores import Schedule
-from ..solvers import Adaptive, ODESolver, Solver, solve
+from ._base import ODESolver, Solver, estimates_error, solve
 
 __all__ = ["log_density_with_error", "solve_with_error", "warn_of_error"]
 
@@ -48,9 +48,9 @@ def log_density_with_error(
     error : torch.Tensor of shape (n,)
         NaN for a solver of fixed steps where `finer` is not given.
     """
-    if isinstance(solver, Adaptive):
-        walk = solver.walk(x, len(steps))
-        return flow_log_density(walk, schedule, x, steps, terminal_log_density), walk.error
+    if estimates_error(solver):
+        state = solver.initial_state(x, len(steps))
+        return flow_log_density(state, schedule, x, steps, terminal_log_density), state.error
     log_density = flow_log_density(solver, schedule, x, steps, terminal_log_density)
     if finer is None:
         return log_density, x.new_full((len(x),), math.nan)
@@ -86,31 +86,31 @@ def solve_with_error(
     error : torch.Tensor of shape (n,)
         NaN for a solver of fixed steps.
     """
-    if isinstance(solver, Adaptive):
-        walk = solver.walk(x, len(steps))
-        return solve(walk, schedule, x, steps, draw), walk.error
+    if estimates_error(solver):
+        state = solver.initial_state(x, len(steps))
+        return solve(state, schedule, x, steps, draw), state.error
     return solve(solver, schedule, x, steps, draw), x.new_full((len(x),), math.nan)
 
 
 def warn_of_error(solver: Solver, error: np.ndarray) -> None:
-    """Warn where an adaptive solver did not keep to its tolerance.
+    """Warn where a solver that estimates its error did not keep to its tolerance.
 
     Parameters
     ----------
     solver : Solver
-        Any; only an adaptive one has a tolerance.
+        Any; only one that estimates its error has a tolerance.
     error : ndarray of shape (n,)
         Estimated errors in nats.
     """
-    if not isinstance(solver, Adaptive):
+    if not estimates_error(solver):
         return
     missed = ~(error <= solver.tol)
     if missed.any():
         warn_user(
-            f"the adaptive solver missed tol={solver.tol:g} (nats) in {missed.sum()} of "
-            f"{len(error)} rows, with estimated errors of up to {error.max():.2g}. Pass "
-            f"solver=Adaptive(tol, max_halvings) with more than {solver.max_halvings} halvings or "
-            "a larger tol, or dtype='float64'; where a field jumps neither helps.",
+            f"solver={solver!r} missed its tolerance of {solver.tol:g} nats in {missed.sum()} of "
+            f"{len(error)} rows, with estimated errors of up to {error.max():.2g}. Pass one with a "
+            "larger tol or more max_halvings, or dtype='float64'; where the score field jumps, none "
+            "of these helps.",
             ConvergenceWarning,
         )
 

@@ -20,6 +20,8 @@ from skdiffsmooth.kernels import (
     SamplerKernel,
     TemperatureKernel,
     UniformBallKernel,
+    is_isotropic,
+    works_over_base,
 )
 from skdiffsmooth.kernels._nodes import NODE_RULES, NodeRule, gaussian_nodes
 from skdiffsmooth.noise import OrnsteinUhlenbeck
@@ -154,6 +156,24 @@ def test_fresh_nodes_keep_their_mean():
     score = model.grad_log_density([[0.2, 0.1]])[0]
     np.testing.assert_allclose(score, (-np.array([0.2, 0.1]) - mean) / 0.01, rtol=1e-4)
     assert len({model.kernel_.nodes(level)[0].tobytes() for level in range(32)}) == 32
+
+
+def test_kernels_describe_themselves():
+    assert {name for name in KERNELS if is_isotropic(KERNELS[name])} == {
+        "gaussian",
+        "ball",
+        "temperature",
+    }
+    assert {name for name in KERNELS if not works_over_base(KERNELS[name])} == {"temperature"}
+
+
+def test_a_kernel_that_does_not_describe_itself():
+    class Own:
+        def reduce(self, hull, points, weights):
+            return GaussianKernel().reduce(hull, points, weights)
+
+    assert not is_isotropic(Own())
+    assert works_over_base(Own())
 
 
 # ------------------------------------------------------------------------------------- what it smooths
