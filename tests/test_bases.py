@@ -488,7 +488,7 @@ def test_densities_integrate_to_one(model):
 def test_divergence_is_that_of_the_field(model):
     """By central differences, good to the square of their step over the squared noise."""
     model = clone(model).set_params(n_levels=6, n_steps=6).fit(RING)
-    field = model._schedule().at(2)
+    field = model.model_.source.schedule(model._resources()).at(2)
     scale = model.noise_levels_.middle(2)
     x = torch.tensor(RING[:5] + 0.1)
     _, divergence = field.with_divergence(x, scale**2)

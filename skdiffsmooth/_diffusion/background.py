@@ -18,8 +18,8 @@ _MOST_BACKGROUND = 0.5
 def mixed(flow: np.ndarray, wide: np.ndarray, weight: float | np.ndarray) -> np.ndarray:
     """Return the log-density (n,) of a mixture of model and background.
 
-    `flow` and `wide` (n,) are their log-densities in nats, `weight` is that of the background, one number
-    or one for each row.
+    `flow` and `wide` (n,) are their log-densities in nats; `weight` is that of the background, a
+    number or one for each row.
     """
     if not np.any(weight):
         return flow

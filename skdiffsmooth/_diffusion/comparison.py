@@ -28,7 +28,8 @@ __all__ = ["Comparison", "Settings", "choose_settings", "folds_for_metrics", "se
 
 Folds = Sequence[tuple[np.ndarray, np.ndarray]]
 
-# What the factors are chosen from; metrics are compared at the first pair. docs/defaults.md has the evidence.
+# What the factors are chosen from; metrics are compared at the first pair. The evidence is in
+# docs/defaults.md.
 FACTORS = (DEFAULT_FACTORS, (0.85, 1.0), (0.85, 2.0), (0.7, 1.5), (0.7, 3.0), (0.55, 3.0))
 # Nodes, levels and steps under which candidates are compared.
 SCREENING_NODES, SCREENING_LEVELS = 16, 8
@@ -36,7 +37,7 @@ SCREENING_NODES, SCREENING_LEVELS = 16, 8
 _MOST_ROWS = 2000
 
 # A metric that was fitted with the row that is left out is too good for it, the more so the fewer rows
-# there are for each column: up to so many, metrics are fitted without the rows that they are compared on.
+# there are for each column: up to so many, metrics are fitted without the rows that judge them.
 _FEW_ROWS_A_COLUMN = 20
 _N_FOLDS = 5
 
@@ -165,8 +166,9 @@ def settings_for(data: TrainingData, parsed: ParsedParameters) -> Settings:
         if not is_plain or parsed.background:
             raise ValueError(
                 f"base={requested['base']!r} has covariances of its own and takes neither "
-                f"metric={requested['metric']!r} nor background={requested['background']!r}; leave both "
-                "at 'auto', and use skdiffsmooth.compose.TransformedDensity or DensityStacking around it."
+                f"metric={requested['metric']!r} nor background={requested['background']!r}; leave "
+                "both at 'auto', and use skdiffsmooth.compose.TransformedDensity or DensityStacking "
+                "around it."
             )
         return Settings("euclidean", DEFAULT_FACTORS, 0.0)
     plain = Settings(
@@ -193,16 +195,14 @@ def choose_settings(
 ) -> Settings:
     """Choose the metric at default factors, then the factors in that metric.
 
-    Candidates are scored by the log-likelihood of the model itself on at most 2000 rows taken evenly, with
-    few nodes, levels and steps: factors by leaving out each row, metrics so too or, with few rows, by
-    folds.
+    Candidates are scored by the log-likelihood of the model itself on at most 2000 rows taken evenly,
+    with few nodes, levels and steps: factors by leaving out each row, metrics so too or, with few rows,
+    by folds.
     """
     taken = np.linspace(0, len(points) - 1, min(len(points), _MOST_ROWS)).round().astype(np.intp)
     rows, row_weights = points[taken], weights[taken] / weights[taken].sum()
     # A terminal scale that does not fit is an error of the model that is chosen, not of a candidate.
-    parsed = replace(
-        parsed, terminal_scale="auto", resources=parsed.resources._replace(n_jobs=1)
-    )
+    parsed = replace(parsed, terminal_scale="auto", resources=parsed.resources._replace(n_jobs=1))
     left_out = Comparison(parsed, rows, row_weights, metrics)
     with warnings.catch_warnings():
         # What is worth a warning is so for the model that is chosen, whose fit repeats it.

@@ -33,7 +33,7 @@ from .._utils.memory import slices
 from .._utils.parallel import over_workers
 from ..kernels import FrozenKernel
 from ..noise import NoiseLevels, Step
-from ..solvers import ODESolver, Solver, solve
+from ..solvers import ODESolver, Solver, estimates_error, solve
 from ..solvers._flow import flow_log_density
 from .background import WIDTH, mixed
 from .model import DiffusionModel
@@ -365,8 +365,11 @@ class Conditional:
         odds = np.log(self.background) - np.log1p(-self.background) + wide - here
         return expit(odds)
 
-    def log_density(self, X: np.ndarray) -> np.ndarray:
+    def log_density(self, X: np.ndarray, n_jobs: int | None) -> np.ndarray:
         """Return the log-density of each row's free columns given its others, in nats."""
+        return over_workers(n_jobs, self._log_density, X)
+
+    def _log_density(self, X: np.ndarray) -> np.ndarray:
         rows = self.frame.coordinates(X)
         log_density = self.flow.log_density(rows)
         if self.background:
@@ -391,12 +394,12 @@ class Conditional:
 def conditional_of(model: DiffusionModel, columns: np.ndarray, resources: Resources) -> Conditional:
     """Return the distribution of the other columns given those with some indices."""
     data = model.data
-    if model.shards is not None:
+    if data.shards is not None:
         raise ValueError(
-            f"given cannot be combined with shards={model.shards!r}; fit a subsample with shards=None and "
-            "the numbers of this model: metric_, bandwidth_, sigma_ and background_."
+            f"given cannot be combined with shards={data.shards!r}; fit a subsample with shards=None "
+            "and the numbers of this model: metric_, bandwidth_, sigma_ and background_."
         )
-    if model.solver.estimates_error:
+    if estimates_error(model.solver):
         raise ValueError(
             f"given cannot be combined with solver={model.solver!r}; use solver='heun', with more "
             "n_steps where that is not accurate enough."

@@ -1,8 +1,8 @@
 """How a model is made of data and parsed parameters: coordinates, kernel, scales, levels, nodes.
 
-Nothing is trained. The steps are functions of values: `make_geometry` brings the rows to the coordinates in which
-the flow runs and reduces the kernel to them, `scales_in` turns scales that were not given into numbers, and
-`make_model` freezes levels, nodes and the hierarchy of the points.
+Nothing is trained. `make_geometry` brings the rows to the coordinates in which the flow runs and reduces
+the kernel to them, `scales_in` turns scales that were not given into numbers, and `make_model` freezes
+levels, nodes and the hierarchy of the points.
 """
 
 from __future__ import annotations
@@ -148,9 +148,7 @@ def scales_in(
 ) -> tuple[float, Sigma]:
     """Return bandwidth and smoothing scale, in units of the metric."""
     rule = _scale_rule(geometry, parsed, factors)
-    bandwidth, sigma = resolve_scales(
-        parsed.bandwidth, parsed.sigma, geometry.kernel.spread, rule
-    )
+    bandwidth, sigma = resolve_scales(parsed.bandwidth, parsed.sigma, geometry.kernel.spread, rule)
     radius = geometry.data.shards.largest(float(np.abs(geometry.coordinates).max(initial=0.0)))
     if geometry.base is None and bandwidth < np.finfo(np.float64).eps * radius:
         raise ValueError(
@@ -229,15 +227,20 @@ def make_model(
         rule, error = enough_nodes(schedule, rule, is_fixed=is_fixed)
     smoothing = kernel.freeze(scales, rule)
     model = DiffusionModel(
-        NoisedData(levels, hierarchy, smoothing, geometry.base, parsed.terminal),
+        NoisedData(
+            levels,
+            hierarchy,
+            smoothing,
+            geometry.base,
+            parsed.terminal,
+            data.points,
+            parsed.requested["shards"],
+        ),
         Embedding(geometry.metric, geometry.hull),
         parsed.solver,
         parsed.n_levels * parsed.steps_per_level,
         parsed.dtype,
-        data.points,
-        data.weights,
         background,
-        parsed.requested["shards"],
     )
     attributes = {
         "sigma_": requested if callable(sigma) else sigma,

@@ -5,9 +5,9 @@ rows of X to the coordinates in which all this happens (`embedding`). With x(y) 
 
     dx / d log y = -y^2 score(x, y^2)
 
-through the noise scales y, the log-density of a row is that of the noised data where the flow ends, plus the
-integral of the divergence along it (Song et al. 2021, eq. 39). In directions in which the data have no extent
-the model is N(0, bandwidth^2), exactly.
+through the noise scales y, the log-density of a row is that of the noised data where the flow ends, less
+the integral of y^2 div score over log y (Song et al. 2021, eq. 39). In directions without extent of the
+data the model is N(0, bandwidth^2), exactly.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ __all__ = ["NO_DERIVATIVE", "DiffusionModel"]
 NO_DERIVATIVE = (
     "the projection on this manifold has no derivative, or none that torch's forward mode can follow: a "
     "PointCloud's is constant but for jumps. The distribution that is sampled then has no density that "
-    "could be computed. Use a manifold with projection_derivative or projection_factors, such as Curve or "
-    "LocalPolynomialManifold of skdiffsmooth.manifolds, write its project in torch, or sample only."
+    "could be computed. Use a manifold with projection_derivative or projection_factors, such as Curve "
+    "or LocalPolynomialManifold of skdiffsmooth.manifolds, write its project in torch, or sample only."
 )
 
 
@@ -51,14 +51,8 @@ class DiffusionModel:
     solver: Solver
     n_steps: int
     dtype: str
-    points: np.ndarray
-    """Distinct training rows (n_points, d), in units of X; with shards, those of this process."""
-    row_weights: np.ndarray
-    """Their weights (n_points,); they sum to one, with shards over all processes."""
     background: float = 0.0
     """Weight of a kernel density estimate of four bandwidths."""
-    shards: str | None = None
-    """Where the other rows are, as the user passed it."""
 
     @property
     def levels(self) -> NoiseLevels:
@@ -121,7 +115,7 @@ class DiffusionModel:
     def left_out_parts(self, resources: Resources) -> tuple[np.ndarray, np.ndarray]:
         """Return the same of each point, under the model of the others."""
         points = self.data.hierarchy.points
-        residual, exclude = np.zeros_like(self.points), np.arange(len(points))
+        residual, exclude = np.zeros_like(self.data.points), np.arange(len(points))
         flow, _ = self._flow_log_density(points, residual, resources, exclude)
         return flow, self._wide_log_density(points, residual, resources, exclude)
 
@@ -151,7 +145,7 @@ class DiffusionModel:
         resources: Resources,
         with_error: bool,
     ) -> np.ndarray:
-        """Return log-density, its error, and the solver's part of it, in coordinates of the hull: (n, 3)."""
+        """Return log-density in the hull, its error, and the solver's part of the error: (n, 3)."""
         k = self.source.n_probes
         assert isinstance(self.solver, ODESolver)
         result = np.empty((len(queries), 3))
@@ -299,7 +293,7 @@ class DiffusionModel:
         # Pulls along the columns of X, through the map that takes scores there.
         axes = backend.tensor(self.embedding.axes)
         result = np.empty((len(queries), 1 + axes.shape[1]))
-        numbers_per_query = 4 * len(self.points) * (1 + len(axes) + axes.shape[1])
+        numbers_per_query = 4 * len(self.data.points) * (1 + len(axes) + axes.shape[1])
         at_once = int(resources.memory_limit * 2**20 / 8) // numbers_per_query
         for part in slices(len(queries), at_once):
             weights, pulls = field.influence(backend.tensor(queries[part]), scale**2)
@@ -317,7 +311,7 @@ class DiffusionModel:
     ) -> np.ndarray:
         """Split rows over workers; every result is of one row, whoever computes it."""
         # With shards each process is a worker already, and all must make the same exchanges.
-        n_jobs = resources.n_jobs if self.shards is None else 1
+        n_jobs = resources.n_jobs if resources.shards.alone else 1
         return over_workers(n_jobs, work, *arrays, resources=resources, **shared)
 
     def _parts_in_memory(self, n: int, resources: Resources) -> Iterator[slice]:

@@ -70,7 +70,7 @@ class ScoreSource(Protocol):
         ...
 
     def rows_at_once(self, memory_limit: float) -> int | None:
-        """Return how many rows fit into a limit in MiB; None where fields cut their queries themselves."""
+        """Return how many rows fit into a limit in MiB; None where fields tile their queries."""
         ...
 
 
@@ -84,6 +84,10 @@ class NoisedData:
     base: GaussianComponents | None
     terminal_name: str
     """"empirical" or "gaussian"."""
+    points: np.ndarray
+    """Distinct training rows (n_points, d), in units of X; with shards, those of this process."""
+    shards: str | None
+    """How the rows are spread over processes, as the user passed it."""
     n_probes: ClassVar[int] = 1
 
     @property
@@ -118,9 +122,7 @@ class NoisedData:
             self.base,
         )
 
-    def terminal(
-        self, schedule: ScoreSchedule, exclude: np.ndarray | None = None
-    ) -> TerminalLaw:
+    def terminal(self, schedule: ScoreSchedule, exclude: np.ndarray | None = None) -> TerminalLaw:
         """Return the noised data themselves, or a Gaussian about their mean."""
         scale = self.levels.terminal_scale
         if self.terminal_name == "empirical":

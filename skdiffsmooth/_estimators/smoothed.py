@@ -5,28 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from .._coordinates.hull import AffineHull
-from .._coordinates.metric import candidate_metrics
-from .._diffusion.diffusion import BaseScoreDiffusion
-from .._diffusion.selection import Metric
+from .._diffusion.estimator import BaseScoreDiffusion
 from .._diffusion.settings import resolve_kernel
-from ..bases import resolve_base
-from ..kernels import (
-    GaussianKernel,
-    Kernel,
-    ReducedKernel,
-    TemperatureKernel,
-    UniformBallKernel,
-)
+from ..kernels import Kernel
+from ..kernels._choice import SameEverywhere
 from ..noise import NoiseProcess
 from ..solvers import Solver
 
 __all__ = ["SmoothedScoreDiffusion"]
-
-# Kernels without directions, which are at home in any metric.
-_ROUND = (GaussianKernel, UniformBallKernel, TemperatureKernel)
 
 
 class SmoothedScoreDiffusion(BaseScoreDiffusion):
@@ -250,42 +236,27 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         n_jobs: int | None = None,
         shards: str | None = None,
     ) -> None:
-        super().__init__(
-            bandwidth,
-            sigma,
-            metric=metric,
-            background=background,
-            base=base,
-            noise=noise,
-            node_rule=node_rule,
-            n_nodes=n_nodes,
-            n_levels=n_levels,
-            n_steps=n_steps,
-            solver=solver,
-            terminal=terminal,
-            terminal_scale=terminal_scale,
-            device=device,
-            dtype=dtype,
-            random_state=random_state,
-            tolerance=tolerance,
-            memory_limit=memory_limit,
-            n_jobs=n_jobs,
-            shards=shards,
-        )
+        self.bandwidth = bandwidth
+        self.sigma = sigma
         self.kernel = kernel
+        self.metric = metric
+        self.background = background
+        self.base = base
+        self.noise = noise
+        self.node_rule = node_rule
+        self.n_nodes = n_nodes
+        self.n_levels = n_levels
+        self.n_steps = n_steps
+        self.solver = solver
+        self.terminal = terminal
+        self.terminal_scale = terminal_scale
+        self.device = device
+        self.dtype = dtype
+        self.random_state = random_state
+        self.tolerance = tolerance
+        self.memory_limit = memory_limit
+        self.n_jobs = n_jobs
+        self.shards = shards
 
-    def _reduced_kernel(
-        self, points: np.ndarray, weights: np.ndarray, hull: AffineHull
-    ) -> tuple[ReducedKernel, AffineHull, dict[str, Any]]:
-        kernel = resolve_kernel(self.kernel)
-        if resolve_base(self.base) is not None and isinstance(kernel, TemperatureKernel):
-            raise ValueError(
-                f"kernel={self.kernel!r} cools the posterior weights of rows, and base={self.base!r} "
-                "has none; use a kernel with offsets, such as kernel='gaussian', or base=None."
-            )
-        return kernel.reduce(hull, points, weights), hull, {}
-
-    def _candidate_metrics(self, points: np.ndarray) -> tuple[Metric, ...]:
-        # A kernel with a shape of its own has it in the units that it was given in.
-        has_shape = not isinstance(resolve_kernel(self.kernel), _ROUND)
-        return ("euclidean",) if has_shape else candidate_metrics(points)
+    def _kernel_choice(self) -> SameEverywhere:
+        return SameEverywhere(resolve_kernel(self.kernel))

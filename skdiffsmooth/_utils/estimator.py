@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from sklearn.base import DensityMixin
@@ -18,12 +18,11 @@ __all__ = ["DensityEstimatorMixin", "DistanceDensityMixin", "SavedWithVersion", 
 
 _VERSION_KEY = "_skdiffsmooth_version"
 
-P = ParamSpec("P")
-R = TypeVar("R")
+Method = TypeVar("Method", bound=Callable[..., Any])
 Self = TypeVar("Self", bound="DensityEstimatorMixin")
 
 
-def on_one_fit(method: Callable[Concatenate[Self, P], R]) -> Callable[Concatenate[Self, P], R]:
+def on_one_fit(method: Method) -> Method:
     """Run a query on the state that the estimator has when it is called.
 
     `fit` replaces the whole state by one assignment, so a query in another thread answers from the old
@@ -31,17 +30,17 @@ def on_one_fit(method: Callable[Concatenate[Self, P], R]) -> Callable[Concatenat
     """
 
     @wraps(method)
-    def query(self: Self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def query(self: Any, *args: Any, **kwargs: Any) -> Any:
         return method(self._snapshot(), *args, **kwargs)
 
-    return query
+    return cast(Method, query)
 
 
 class SavedWithVersion:
     """Estimators that are saved with the version of the library, and refuse a file of another format."""
 
     def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()  # BaseEstimator's
+        state: Any = super().__getstate__()
         return {**state, _VERSION_KEY: (FORMAT, __version__)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -50,8 +49,8 @@ class SavedWithVersion:
         if saved_format != FORMAT:
             raise ValueError(
                 f"this {type(self).__name__} was saved by skdiffsmooth {version} (model format "
-                f"{saved_format}), and this is skdiffsmooth {__version__} (model format {FORMAT}). Load it "
-                f"with skdiffsmooth {version}, or fit it again and save it with this version."
+                f"{saved_format}), and this is skdiffsmooth {__version__} (model format {FORMAT}). Load "
+                f"it with skdiffsmooth {version}, or fit it again and save it with this version."
             )
         super().__setstate__(state)  # type: ignore[misc]
 
@@ -108,15 +107,16 @@ class DensityEstimatorMixin(SavedWithVersion, DensityMixin):
         return getattr(self, "feature_names_in_", None)
 
     def _check_draw(self, n_samples: Any, random_state: Any) -> tuple[int, np.random.RandomState]:
-        """Return the number of draws and their source of randomness."""
+        """Return the number of draws and their source: that of the call, or else the estimator's own."""
         check_is_fitted(self)
-        return check_draw(n_samples, random_state)
+        own = getattr(self, "random_state", None)
+        return check_draw(n_samples, own if random_state is None else random_state)
 
 
 class DistanceDensityMixin(DensityEstimatorMixin):
     """The same of a density that takes distances between rows: their squares must be finite."""
 
-    points_: np.ndarray
+    points_: Any  # (n_points, n_features)
 
     def _check_training(self, X: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return distinct rows and their weights, leaving the estimator as it is."""

@@ -20,6 +20,4 @@ def over_workers(
     if n_parts == 1:
         return work(*arrays, **shared)
     parts = zip(*(np.array_split(array, n_parts) for array in arrays), strict=True)
-    return np.concatenate(
-        Parallel(n_jobs=n_jobs)(delayed(work)(*part, **shared) for part in parts)
-    )
+    return np.concatenate(Parallel(n_jobs=n_jobs)(delayed(work)(*part, **shared) for part in parts))

@@ -13,16 +13,21 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from .._coordinates.metric import check_metric
-from .._diffusion.comparison import Comparison, folds_for_metrics
-from .._diffusion.diffusion import BaseScoreDiffusion
-from .._diffusion.selection import DEFAULT_FACTORS, Factors, Settings
-from .._diffusion.settings import resolve_n_jobs, resolve_solver
+from .._diffusion.comparison import (
+    Comparison,
+    Settings,
+    folds_for_metrics,
+    geometry_and_bandwidth,
+)
+from .._diffusion.estimator import BaseScoreDiffusion
+from .._diffusion.fitting import DEFAULT_FACTORS, Factors
+from .._diffusion.settings import ParsedParameters, resolve_n_jobs
 from .._estimators.smoothed import SmoothedScoreDiffusion
 from .._utils.estimator import DensityEstimatorMixin
 from .._utils.rows import TrainingRows, as_given
+from .._utils.shards import ONE_PROCESS
 from .._utils.validation import check_integer, check_real, check_real_array
 from .._utils.warnings import warn_user
-from ..bases import resolve_base
 from ..solvers import ODESolver
 
 __all__ = ["SmoothedScoreDiffusionCV"]
@@ -79,7 +84,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
     best_score_ : float
         Mean held-out log-density of the best settings, in nats a row.
     best_index_ : int
-        Their place in `cv_results_`.
+        Their index in `cv_results_`.
     bandwidth_, sigma_, background_ : float
         As in `best_params_`.
     metric_ : str, float or ndarray
@@ -174,6 +179,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         rows = TrainingRows.of(X, sample_weight, self)
         points = rows.points
         estimator = self._checked_estimator()
+        parsed = self._parsed(estimator, points.shape[1])
         bandwidths = _check_factors("bandwidths", self.bandwidths, strict=True)
         sigmas = _check_factors("sigmas", self.sigmas, strict=False)
         n_refinements = check_integer("n_refinements", self.n_refinements, minimum=0)
@@ -183,7 +189,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
                 "a search by held-out likelihood needs at least two distinct rows, got n_samples = 1 "
                 "after merging equal rows."
             )
-        metrics = self._checked_metrics(estimator, points)
+        metrics = self._checked_metrics(parsed, points)
         n_rows = len(rows.group)
         if n_rows - len(points) > _MANY_EQUAL * n_rows:
             warn_user(
@@ -192,21 +198,21 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
                 "smaller bandwidths would grow without bound."
             )
         if self.cv is None:
-            compared = Comparison(estimator, points, rows.shares, metrics)
+            compared = Comparison(parsed, points, rows.shares, metrics)
             folds = folds_for_metrics(points)
             first = compared
             if folds is not None:
-                first = Comparison(estimator, points, rows.shares, metrics, folds)
+                first = Comparison(parsed, points, rows.shares, metrics, folds)
         else:
             weight = np.ones(n_rows) if rows.weight is None else rows.weight
             given = points[rows.group], weight / weight.max()
-            first = compared = Comparison(estimator, *given, metrics, rows.folds(self.cv))
+            first = compared = Comparison(parsed, *given, metrics, rows.folds(self.cv))
         search = _Search(compared, resolve_n_jobs(self.n_jobs), verbose)
         search.run(first, bandwidths, sigmas, n_refinements)
         best = search.entries[search.best_index]
         metric, factors, background = best.settings
         # The unit of the factors is the bandwidth of all rows.
-        geometry, h = estimator._geometry_and_bandwidth(metric, points, rows.shares)
+        geometry, h = geometry_and_bandwidth(metric, points, rows.shares, parsed)
         fitted = clone(estimator).set_params(
             metric=metric,
             bandwidth=factors[0] * h,
@@ -308,31 +314,33 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
                 f"estimator has shards={estimator.shards!r}, whose rows cannot be left out; search on "
                 "a subsample with shards=None, and fit the shards with the numbers found."
             )
-        if resolve_base(estimator.base) is not None:
-            raise ValueError(
-                f"estimator has base={estimator.base!r}, whose rows cannot be left out; use "
-                "GridSearchCV over bandwidth and sigma."
-            )
-        if not isinstance(resolve_solver(estimator.solver), ODESolver):
-            raise ValueError(
-                f"estimator has solver={estimator.solver!r}, which gives no likelihood to search "
-                "by; use solver='heun', and set the other one in best_estimator_."
-            )
         return clone(estimator)
 
-    def _checked_metrics(
-        self, estimator: BaseScoreDiffusion, points: np.ndarray
-    ) -> tuple[Any, ...]:
-        asked = estimator.metric
-        if not (isinstance(asked, str) and asked == "auto"):
+    def _parsed(self, estimator: BaseScoreDiffusion, n_features: int) -> ParsedParameters:
+        """Return the estimator's parameters, checked, all that the search does not choose."""
+        parsed = estimator._parsed(n_features, ONE_PROCESS)
+        if parsed.base is not None:
+            raise ValueError(
+                f"estimator has base={parsed.requested['base']!r}, whose rows cannot be left out; use "
+                "GridSearchCV over bandwidth and sigma."
+            )
+        if not isinstance(parsed.solver, ODESolver):
+            raise ValueError(
+                f"estimator has solver={parsed.requested['solver']!r}, which gives no likelihood to "
+                "search by; use solver='heun', and fit best_params_ with the other one."
+            )
+        return parsed
+
+    def _checked_metrics(self, parsed: ParsedParameters, points: np.ndarray) -> tuple[Any, ...]:
+        if not parsed.is_metric_free:
             if self.metrics is not None:
                 raise ValueError(
                     f"metrics={self.metrics!r} are to be compared, but the estimator has "
-                    f"metric={asked!r}; leave one of the two at its default."
+                    f"metric={parsed.metric!r}; leave one of the two at its default."
                 )
-            return (asked,)
+            return (parsed.metric,)
         if self.metrics is None:
-            return estimator._candidate_metrics(points) or ("euclidean",)
+            return parsed.kernel.candidate_metrics(points) or ("euclidean",)
         if not isinstance(self.metrics, list | tuple) or len(self.metrics) == 0:
             raise ValueError(
                 f"metrics={self.metrics!r} is no list of metrics; pass a list of one at least, or None."
@@ -346,11 +354,11 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
 
 
 class _Entry(NamedTuple):
-    """A candidate and what it came to."""
+    """A candidate and its score."""
 
     stage: str
     is_exact: bool
-    place: int
+    metric_index: int
     settings: Settings
     score: float
     seconds: float
@@ -369,26 +377,28 @@ class _Search:
         self, first: Comparison, bandwidths: np.ndarray, sigmas: np.ndarray, n_refinements: int
     ) -> None:
         """Run the stages one after the other, the one of metrics by a comparison of its own."""
-        places, tried = [0], []
+        metric_indices, tried = [0], []
         if len(first.metrics) > 1:
             # A smoothed model where there will be one, a KDE where not.
             factors = DEFAULT_FACTORS if sigmas.any() else (1.0, 0.0)
-            everywhere = [(place, factors) for place in range(len(first.metrics))]
+            everywhere = [(metric_index, factors) for metric_index in range(len(first.metrics))]
             tried = self._stage("metrics", everywhere, first)
-            places = [entry.place for entry in _leaders(tried, 2)]
+            metric_indices = [entry.metric_index for entry in _leaders(tried, 2)]
             if first is not self.comparison:
                 # Scores on other rows say which metric, and do not compare with those to come.
-                places, tried = places[:1], []
-        grid = itertools.product(places, bandwidths.tolist(), sigmas.tolist())
-        tried += self._stage("grid", [(place, (b, s)) for place, b, s in grid], seen=tried)
+                metric_indices, tried = metric_indices[:1], []
+        grid = itertools.product(metric_indices, bandwidths.tolist(), sigmas.tolist())
+        tried += self._stage(
+            "grid", [(metric_index, (b, s)) for metric_index, b, s in grid], seen=tried
+        )
         ratio = 2**0.5
         for _ in range(n_refinements):
             (best,) = _leaders(tried, 1)
             around = _around(best, ratio, is_smoothed=bool(sigmas.any()))
             tried += self._stage("refinement", around, seen=tried)
             ratio **= 0.5
-        finalists = [(e.place, e.settings.factors) for e in _leaders(tried, _N_FINALISTS)]
-        self._stage("final", finalists, is_cheap=False)
+        finalists = [(e.metric_index, e.settings.factors) for e in _leaders(tried, _N_FINALISTS)]
+        self._stage("final", finalists, is_screening=False)
 
     @property
     def best_index(self) -> int:
@@ -417,25 +427,28 @@ class _Search:
         comparison: Comparison | None = None,
         *,
         seen: Sequence[_Entry] = (),
-        is_cheap: bool = True,
+        is_screening: bool = True,
     ) -> list[_Entry]:
         """Score candidates that were not scored yet."""
         comparison = self.comparison if comparison is None else comparison
-        known = {(entry.place, entry.settings.factors) for entry in seen}
+        known = {(entry.metric_index, entry.settings.factors) for entry in seen}
         # Neighbours at a bound of the search fall on one another.
         candidates = [new for new in dict.fromkeys(candidates) if new not in known]
         if not candidates:
             return []
         began = time.perf_counter()
         # Before workers get copies, each of which would find them again.
-        for place in dict.fromkeys(place for place, _ in candidates):
-            comparison.prepare(place)
+        for metric_index in dict.fromkeys(metric_index for metric_index, _ in candidates):
+            comparison.prepare(metric_index)
         scored = Parallel(n_jobs=self.n_jobs)(
-            delayed(_timed)(comparison, place, factors, is_cheap) for place, factors in candidates
+            delayed(_timed)(comparison, metric_index, factors, is_screening)
+            for metric_index, factors in candidates
         )
         found = [
-            _Entry(name, not is_cheap, place, settings, score, seconds)
-            for (place, _), (score, settings, seconds) in zip(candidates, scored, strict=True)
+            _Entry(name, not is_screening, metric_index, settings, score, seconds)
+            for (metric_index, _), (score, settings, seconds) in zip(
+                candidates, scored, strict=True
+            )
         ]
         self.entries += found
         if self.verbose > 1:
@@ -461,14 +474,14 @@ def _around(best: _Entry, ratio: float, *, is_smoothed: bool) -> list[tuple[int,
     # No ratio leads away from zero; the least scale that is worth a try does.
     sigmas = np.minimum(sigma * steps, _SIGMAS[1]) if sigma else np.array([0.0, _SIGMAS[0]])
     pairs = itertools.product(bandwidths.tolist(), sigmas.tolist() if is_smoothed else [0.0])
-    return [(best.place, (b, s)) for b, s in pairs]
+    return [(best.metric_index, (b, s)) for b, s in pairs]
 
 
 def _timed(
-    comparison: Comparison, place: int, factors: Factors, is_cheap: bool
+    comparison: Comparison, metric_index: int, factors: Factors, is_screening: bool
 ) -> tuple[float, Settings, float]:
     began = time.perf_counter()
-    score, settings = comparison.score(place, factors, is_cheap=is_cheap)
+    score, settings = comparison.score(metric_index, factors, is_screening=is_screening)
     return score, settings, time.perf_counter() - began
 
 

@@ -426,7 +426,7 @@ def test_every_field_can_be_asked_about_some_rows(estimator):
     """Each with its own point left out: taking rows of the field is taking rows of its answers."""
     X = ring(20)
     model = clone(estimator).fit(X)
-    schedule = model._schedule(np.arange(20))
+    schedule = model.model_.source.schedule(model._resources(), np.arange(20))
     field, x = schedule.at(1), tensor(model.hierarchy_.points + 0.01)
     index = torch.tensor([3, 17, 4])
     whole = field.with_divergence(x, 0.04)
@@ -453,17 +453,18 @@ def test_samples_follow_back_to_where_they_started(tol):
     on the way down they may grow relative to it, where the density is stretched: twice that.
     """
     model = clone(SMOOTHED).set_params(solver=Adaptive(tol)).fit(ring(60))
-    schedule, up = model._schedule(), model._steps()
+    schedule, up = model.model_.source.schedule(model._resources()), model.model_.steps()
     down = [step.reversed() for step in reversed(up)]
     scale = model.noise_levels_.terminal_scale
-    start = tensor(model._terminal_law(schedule).sample(np.random.RandomState(0), 50))
+    start = tensor(model.model_.source.terminal(schedule).sample(np.random.RandomState(0), 50))
     falling, rising = (model.solver.initial_state(start, len(up)) for _ in range(2))
     end = solve(falling, schedule, start, down, no_noise)
     back = solve(rising, schedule, end, up, no_noise)
     assert max(falling.error.max(), rising.error.max()) <= tol
     assert torch.linalg.vector_norm(back - start, dim=1).max() < 4 * tol * scale
+    follow = model.model_._follow_down
     torch.testing.assert_close(
-        tensor(model._follow(start.numpy(), np.arange(50), n=50, seed=None)),
+        tensor(follow(start.numpy(), np.arange(50), n=50, seed=None, resources=model._resources())),
         torch.column_stack([end, falling.error]),
     )
 
