@@ -10,6 +10,7 @@ is stiff and the exact KDE is what it must lead to. Elsewhere the converged valu
 
 import time
 import warnings
+from dataclasses import replace
 
 import numpy as np
 from _common import header, row
@@ -21,6 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
 from skdiffsmooth.datasets import make_circle
 from skdiffsmooth.scores import SmoothedScore
+from skdiffsmooth.solvers import SOLVERS as SOLVER_CLASSES
 from skdiffsmooth.solvers import Adaptive
 
 SOLVERS = [("heun", n) for n in (32, 64, 128, 256)] + [(tol, 32) for tol in (1e-2, 1e-3, 1e-4)]
@@ -110,8 +112,8 @@ def run_solvers():
         reference = None
         for solver, n_steps in SOLVERS:
             adaptive = not isinstance(solver, str)
-            model.set_params(solver=Adaptive(solver) if adaptive else solver)
-            model.n_steps_ = n_steps
+            chosen = Adaptive(solver) if adaptive else SOLVER_CLASSES[solver]()
+            model.model_ = replace(model.model_, solver=chosen, n_steps=n_steps)
             with warnings.catch_warnings(), Evaluations() as evaluations:
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 start = time.perf_counter()
@@ -157,7 +159,8 @@ def run_untouched():
     for name, (train, queries) in data().items():
         model = SmoothedScoreDiffusion().fit(train)
         found = model.score_samples(queries)
-        error = np.abs(found - model.set_params(solver=Adaptive(1e-7)).score_samples(queries))
+        model.model_ = replace(model.model_, solver=Adaptive(1e-7))
+        error = np.abs(found - model.score_samples(queries))
         row(
             name,
             model.metric_,

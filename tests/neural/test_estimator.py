@@ -28,7 +28,7 @@ from skdiffsmooth.model_selection import (
     hyvarinen_score,
     make_denoising_scorer,
 )
-from skdiffsmooth.solvers import Adaptive, Euler
+from skdiffsmooth.solvers import SOLVERS, Adaptive, Euler
 
 # Short trainings warn that they are: those tests look at other things.
 short = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -148,6 +148,13 @@ def test_average_over_nodes_is_a_loop_over_them(m):
 
 
 # ------------------------------------------------------------------------------- the zero network
+
+
+def changed(fitted, *, source=None, **changes):
+    """Return a fitted estimator whose model has other values for some of its fields."""
+    twin, model = copy.copy(fitted), fitted.model_
+    twin.model_ = replace(model, source=replace(model.source, **(source or {})), **changes)
+    return twin
 
 
 def untrained(X, **params):
@@ -500,14 +507,14 @@ def in_many_dimensions(d=12, n_probes=16, seed=0):
 def test_probes_standard_error_is_calibrated():
     X, model = in_many_dimensions()
     # So many steps that the solver has no part in the error.
-    model.n_steps_ = 32
-    exact = copy.deepcopy(model)
-    exact.probes_ = None
+    model = changed(model, n_steps=32)
+    exact = changed(model, source={"probes": None})
     truth = exact.score_samples(X[:4])
     ratios = []
     for seed in range(40):
-        model.probes_ = 2.0 * np.random.RandomState(seed).randint(2, size=(16, 12)) - 1
-        found, error = model.score_samples(X[:4], return_error=True)
+        probes = 2.0 * np.random.RandomState(seed).randint(2, size=(16, 12)) - 1
+        probed = changed(model, source={"probes": probes})
+        found, error = probed.score_samples(X[:4], return_error=True)
         ratios.append((found - truth) / error)
     ratios = np.array(ratios)
     # Student's t with 15 degrees of freedom has a variance of 15 / 13. 40 draws of it, whose rows share
@@ -519,10 +526,9 @@ def test_probes_standard_error_is_calibrated():
 def test_probes_are_exact_where_they_are_all_signs():
     # Over all sign vectors the mean of p p^T is the identity: Hutchinson's estimate is the trace.
     X, model = in_many_dimensions(d=3)
-    exact = copy.deepcopy(model)
-    exact.probes_ = None
+    exact = changed(model, source={"probes": None})
     signs = np.array(np.meshgrid(*[[-1.0, 1.0]] * 3)).reshape(3, -1).T
-    model.probes_ = signs
+    model = changed(model, source={"probes": signs})
     assert_allclose(model.score_samples(X), exact.score_samples(X), rtol=1e-9)
 
 
@@ -568,8 +574,8 @@ def test_smoothing_averages_the_score_over_the_nodes():
 
 def test_a_smoothed_network_is_a_law(moons):
     model, X = moons
-    smoothed = copy.deepcopy(model)
-    smoothed.sigma_, smoothed.n_nodes_, smoothed.n_steps_ = 0.3, 4, 32
+    rule = replace(model.model_.source.rule, n_nodes=4)
+    smoothed = changed(model, n_steps=32, source={"sigma": 0.3, "rule": rule})
     axes = [np.linspace(-2.2, 3.2, 55), np.linspace(-1.7, 2.2, 40)]
     grid = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2)
     cell = np.prod([axis[1] - axis[0] for axis in axes])
@@ -598,7 +604,7 @@ def test_queries_change_nothing():
     X = table()
     model = NeuralScoreDiffusion(random_state=np.random.RandomState(0), **FEW).fit(X)
     before = pickle.dumps(vars(model))
-    model.score_samples(X), model.sample(3), model.grad_log_density(X)
+    model.score_samples(X), model.sample(3, random_state=0), model.grad_log_density(X)
     assert pickle.dumps(vars(model)) == before
 
 
@@ -622,17 +628,17 @@ def test_every_solver_follows_it(solver):
     X = table()
     model = NeuralScoreDiffusion(**(FEW | {"n_steps": 16})).fit(X)
     X = X[:8]
-    model.set_params(solver=Adaptive(1e-4) if solver == "adaptive" else solver)
+    chosen = Adaptive(1e-4) if solver == "adaptive" else SOLVERS[solver]()
+    model = changed(model, solver=chosen)
     small = copy.deepcopy(model).set_params(memory_limit=0.03)
     drawn = model.sample(30, random_state=0)
     assert_allclose(small.sample(30, random_state=0), drawn, rtol=ROUNDING)
     if solver == "euler-maruyama":
-        with pytest.raises(ValueError, match=r"solver='euler-maruyama' is stochastic"):
+        with pytest.raises(ValueError, match=r"solver=EulerMaruyama\(\) is stochastic"):
             model.score_samples(X)
         return
     log_density, error = model.score_samples(X, return_error=True)
-    model.set_params(solver=Adaptive(1e-5))
-    truth = model.score_samples(X)
+    truth = changed(model, solver=Adaptive(1e-5)).score_samples(X)
     # Sixteen steps over two decades of noise are coarse: the estimates are right to a factor of three.
     assert np.all(np.abs(log_density - truth) < 3 * error + 1e-4)
 
@@ -641,7 +647,7 @@ def test_error_of_the_solver_falls_with_its_steps():
     X = table()
     model = NeuralScoreDiffusion(**(FEW | {"n_steps": 64, "n_levels": 8})).fit(X)
     coarse = model.score_samples(X, return_error=True)[1]
-    model.n_steps_ = 128
+    model = changed(model, n_steps=128)
     assert model.score_samples(X, return_error=True)[1].mean() < coarse.mean() / 3
 
 

@@ -347,7 +347,7 @@ def test_against_scipy(n_levels):
     queries = np.vstack([X[:2], (X[2:4] + X[4:6]) / 2, [[2.5, 0.0]]])
     expected = flow_by_scipy(model, queries)
     for tol in (1e-2, 1e-4):
-        model.set_params(solver=Adaptive(tol))
+        model.set_params(solver=Adaptive(tol)).fit(X)
         found, error = model.score_samples(queries, return_error=True)
         assert np.all(error <= tol)
         # An estimate, no bound: single rows may err by more, though not by more than the tolerance.
@@ -515,7 +515,7 @@ def test_errors_of_a_solver_of_the_user():
     X, queries = ring(30), ring(10, seed=1)
     model = clone(SMOOTHED).set_params(solver=Adaptive(1e-4)).fit(X)
     expected = model.score_samples(queries, return_error=True)
-    found = model.set_params(solver=Own()).score_samples(queries, return_error=True)
+    found = model.set_params(solver=Own()).fit(X).score_samples(queries, return_error=True)
     np.testing.assert_array_equal(found, expected)
 
 
