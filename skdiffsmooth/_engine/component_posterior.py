@@ -21,16 +21,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from .._utils.backend import Backend
+from .._utils.gaussian import log_normalizer
 from .._utils.memory import slices
 from .components import GaussianComponents
 from .moments import Moments, Nodes, SingleMoments, part_by_part
 from .points import exp_, log_weight_of_others
+from .precision import FloatPromotion
 
 __all__ = ["ComponentPosterior"]
 
@@ -55,7 +58,7 @@ class _Seen(NamedTuple):
     spreads: torch.Tensor
 
 
-class ComponentPosterior:
+class ComponentPosterior(FloatPromotion):
     """A mixture of Gaussians, ready to be looked at through noise: a `Denoiser`, as `Posterior` is.
 
     Parameters
@@ -87,20 +90,20 @@ class ComponentPosterior:
         self._backend = backend
         self._log_weights = backend.tensor(np.log(components.weights))
         self._means = backend.tensor(components.means)
+        super().__init__(self._means)
         self._floors = backend.tensor(components.floors)
         self._axes = backend.tensor(components.axes)
         self._variances = backend.tensor(components.variances)
         self._narrowest = components.narrowest**2
         self._widest = components.widest
         self._radius = float(np.linalg.norm(components.means, axis=1).max())
-        self._double: ComponentPosterior | None = None
         eps = torch.finfo(backend.dtype).eps
         self._negligible = math.log(eps**2 / len(components))
         self._budget = int(memory_limit * 2**20 / self._means.element_size())
         self._tile = _TILE if backend.device.type == "cpu" else _TILE_ON_GPU
         smallest = 2 * max(self._elements_per_node, self._elements_per_row(1))
         # The tile must fit in the precision that is gone to at low noise, too.
-        width = 8 if self._has_double else self._means.element_size()
+        width = 8 if self._can_promote else self._means.element_size()
         if memory_limit * 2**20 < smallest * width:
             raise ValueError(
                 f"memory_limit={memory_limit:g} (MiB) is too small for one tile: {len(components)} "
@@ -127,8 +130,7 @@ class ComponentPosterior:
         torch.Tensor of shape (B,)
             In nats.
         """
-        here = Nodes(x.new_zeros(1, x.shape[1]), x.new_ones(1), 0.0)
-        return self.moments(x, v, here, exclude=exclude).log_density
+        return self.moments(x, v, Nodes.single(x), exclude=exclude).log_density
 
     def log_parts(self, x: torch.Tensor, v: float) -> torch.Tensor:
         """Return log w_i N(x; mu_i, S_i + v I) of each component, whose sum is the density.
@@ -147,7 +149,7 @@ class ComponentPosterior:
         torch.Tensor of shape (B, K)
             In nats.
         """
-        return self._scores(x, self._seen(v), None)[1] - _log_normalizer(x)
+        return self._scores(x, self._seen(v), None)[1] - log_normalizer(x.shape[1])
 
     def moments(
         self,
@@ -177,9 +179,9 @@ class ComponentPosterior:
         -------
         Moments
         """
-        if self._needs_double(v, nodes.reach):
-            double = Nodes(nodes.offsets.double(), nodes.weights.double(), nodes.reach)
-            found = self._in_double().moments(x.double(), v, double, trace=trace, exclude=exclude)
+        if self._needs_float64(v, nodes.reach):
+            double = nodes.to(torch.float64)
+            found = self._in_float64.moments(x.double(), v, double, trace=trace, exclude=exclude)
             return found.to(x.dtype)
         seen = self._seen(v)
         mean = x + nodes.weights @ nodes.offsets
@@ -196,7 +198,7 @@ class ComponentPosterior:
                 mean[rows] += v * score
                 spread[rows] += own
                 log_density[rows] += log_sums
-        log_density -= _log_normalizer(x)
+        log_density -= log_normalizer(x.shape[1])
         if exclude is not None:
             log_density -= log_weight_of_others(self._log_weights)[exclude]
         return Moments(mean, spread if trace else None, log_density)
@@ -241,14 +243,13 @@ class ComponentPosterior:
         SingleMoments
             In the precision of `y`.
         """
-        if self._needs_double(v, 0.0):
-            found = self._in_double().covariance_along(
+        if self._needs_float64(v, 0.0):
+            found = self._in_float64.covariance_along(
                 y.double(), v, directions.double(), exclude=exclude
             )
-            return SingleMoments(*(tensor.to(y.dtype) for tensor in found))
+            return found.to(y.dtype)
         seen = self._seen(v)
-        here = Nodes(y.new_zeros(1, y.shape[1]), y.new_ones(1), 0.0)
-        moments = self.moments(y, v, here, trace=True, exclude=exclude)
+        moments = self.moments(y, v, Nodes.single(y), trace=True, exclude=exclude)
         assert moments.trace is not None
         along = torch.empty_like(directions)
         # A direction takes what a query takes.
@@ -270,20 +271,6 @@ class ComponentPosterior:
             within = torch.einsum("bk,kbjr->brj", shares, kept)
             along[rows] = within + v**2 * (centred.transpose(1, 2) @ between)
         return SingleMoments(moments.mean, moments.trace, moments.log_density, along)
-
-    def precision_at(self, v: float) -> torch.dtype:
-        """Return the precision in which queries at this noise are worth having.
-
-        Parameters
-        ----------
-        v : float
-            Noise variance.
-
-        Returns
-        -------
-        torch.dtype
-        """
-        return torch.float64 if self._needs_double(v, 0.0) else self._means.dtype
 
     def _look(
         self,
@@ -361,27 +348,16 @@ class ComponentPosterior:
             spreads,
         )
 
-    @property
-    def _has_double(self) -> bool:
-        """Tell whether there is a higher precision to go to."""
-        return self._backend.dtype == torch.float32 and self._backend.device.type != "mps"
+    def _is_exact(self, v: float, max_norm: float) -> bool:
+        # Queries are rounded where they are, and the components that matter to one are at most this
+        # far from it.
+        length = self._widest + math.sqrt(v) + max_norm
+        rounding = torch.finfo(self._dtype).eps * (self._radius + length)
+        return rounding * length / (self._narrowest + v) <= _EXPONENT_ERROR
 
-    def _needs_double(self, v: float, reach: float) -> bool:
-        """Tell whether exponents of this noise are beyond float32 and float64 is at hand."""
-        if not self._has_double:
-            return False
-        # Places are rounded where they are; what counts of them is as far away as components reach.
-        length = self._widest + math.sqrt(v) + reach
-        rounding = torch.finfo(torch.float32).eps * (self._radius + length)
-        return rounding * length / (self._narrowest + v) > _EXPONENT_ERROR
-
-    def _in_double(self) -> ComponentPosterior:
-        if self._double is None:
-            backend = Backend(self._backend.device, torch.float64)
-            self._double = ComponentPosterior(
-                self._components, backend, memory_limit=self.memory_limit
-            )
-        return self._double
+    def _copied_to_float64(self) -> ComponentPosterior:
+        backend = replace(self._backend, dtype=torch.float64)
+        return ComponentPosterior(self._components, backend, memory_limit=self.memory_limit)
 
     @property
     def _elements_per_node(self) -> int:
@@ -397,8 +373,3 @@ class ComponentPosterior:
         within_budget = self._budget // 2 // self._elements_per_row(n_nodes)
         widest = len(self._means) * max(n_nodes, self._means.shape[1], 1)
         return max(1, min(within_budget, self._tile // widest))
-
-
-def _log_normalizer(x: torch.Tensor) -> float:
-    """Log of a Gaussian's normaliser, but for its volume."""
-    return 0.5 * x.shape[1] * math.log(2 * math.pi)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .._coordinates.hull import AffineHull
+from .._utils.draws import invert_cumulated
 
 __all__ = ["GaussianComponents"]
 
@@ -114,8 +115,7 @@ class GaussianComponents:
         -------
         ndarray of shape (n, r)
         """
-        # By cumulated weights, in the order of the components: the same seed, the same draws.
-        which = np.searchsorted(np.cumsum(self.weights)[:-1], rng.uniform(size=n), side="right")
+        which = invert_cumulated(np.cumsum(self.weights), rng.uniform(size=n))
         draws = rng.standard_normal((n, self.means.shape[1]))
         # A draw is unit noise whose coordinates along the axes are stretched apart.
         stretch = np.sqrt(self.variances) - np.sqrt(self.floors)[:, None]

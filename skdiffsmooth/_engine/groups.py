@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from .._utils.memory import slices
+
 __all__ = ["GROUP", "Groups", "PairScores"]
 
 # Enough to make looking for the groups that matter much cheaper than exponentiating all their members,
@@ -113,8 +115,7 @@ class Groups:
             # So many radii away that single precision has no numbers for it.
             return kept
         hidden = None if left_out is None else self._row_of_point[left_out]
-        for start in range(0, len(y), max(1, queries_at_once)):
-            part = slice(start, start + max(1, queries_at_once))
+        for part in slices(len(y), queries_at_once):
             scores = left @ right[:, part]
             if hidden is not None:
                 scores.scatter_(0, hidden[None, part], -torch.inf)

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
+
+from .._utils.backend import Backend
 
 __all__ = ["Denoiser", "Moments", "Nodes", "SingleMoments", "part_by_part"]
 
@@ -29,11 +32,26 @@ class Nodes:
     weights: torch.Tensor
     reach: float
 
+    @classmethod
+    def single(cls, x: torch.Tensor) -> Nodes:
+        """Return one node at zero, which shifts no query, for queries (B, r)."""
+        return cls(x.new_zeros(1, x.shape[1]), x.new_ones(1), 0.0)
+
+    @classmethod
+    def from_arrays(cls, offsets: np.ndarray, weights: np.ndarray, backend: Backend) -> Nodes:
+        """Copy offsets (M, r) and weights (M,) to the device."""
+        longest = float(np.linalg.norm(offsets, axis=1).max())
+        return cls(backend.tensor(offsets), backend.tensor(weights), longest)
+
     def __len__(self) -> int:
         return len(self.weights)
 
     def __getitem__(self, part: slice) -> Nodes:
         return Nodes(self.offsets[part], self.weights[part], self.reach)
+
+    def to(self, dtype: torch.dtype) -> Nodes:
+        """Return the nodes in another dtype."""
+        return Nodes(self.offsets.to(dtype), self.weights.to(dtype), self.reach)
 
     def half_squares(self, x: torch.Tensor) -> torch.Tensor:
         """Return |x_b + xi_m|^2 / 2 of queries (B, r), shape (B, M)."""
@@ -60,7 +78,7 @@ class Moments:
     log_density: torch.Tensor
 
     def to(self, dtype: torch.dtype) -> Moments:
-        """Return the same numbers in another precision."""
+        """Return the moments in another dtype."""
         trace = None if self.trace is None else self.trace.to(dtype)
         return Moments(self.mean.to(dtype), trace, self.log_density.to(dtype))
 
@@ -84,6 +102,10 @@ class SingleMoments(NamedTuple):
     trace: torch.Tensor
     log_density: torch.Tensor
     along: torch.Tensor
+
+    def to(self, dtype: torch.dtype) -> SingleMoments:
+        """Return the moments in another dtype."""
+        return SingleMoments(*(tensor.to(dtype) for tensor in self))
 
 
 class Denoiser(Protocol):

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 
 import torch
 
+from .._utils.gaussian import log_normalizer
 from .._utils.memory import slices
 from .._utils.shards import ONE_PROCESS, Pairs, Shards
 from .direct import average_over_few_points, direct_moments, moments_of_pairs
@@ -26,6 +27,7 @@ from .factorised import Factoriser, NodeTable
 from .influence import Influence, influence_of_points
 from .moments import Moments, Nodes, SingleMoments, part_by_part
 from .points import Points, exp_, log_weight_of_others
+from .precision import FloatPromotion
 from .tiles import Tiles
 
 __all__ = ["Posterior"]
@@ -34,7 +36,7 @@ __all__ = ["Posterior"]
 _FEW_PAIRS = 8
 
 
-class Posterior:
+class Posterior(FloatPromotion):
     """Weighted points, ready to be looked at through noise.
 
     Parameters
@@ -78,6 +80,7 @@ class Posterior:
     ) -> None:
         if shares is not None and not shards.alone:
             raise NotImplementedError("no trace of some coordinates where the data is in shards")
+        super().__init__(points)
         self.shards = shards
         self._points = Points(points, log_weights, shards, radius, shares)
         self._factoriser = Factoriser(self._points)
@@ -86,9 +89,8 @@ class Posterior:
             self._points,
             shards,
             memory_limit=memory_limit,
-            widest=8 if self._has_double else points.element_size(),
+            widest=8 if self._can_promote else points.element_size(),
         )
-        self._double: Posterior | None = None
 
     def __len__(self) -> int:
         return self._points.n_given
@@ -112,8 +114,8 @@ class Posterior:
         torch.Tensor of shape (B,)
             In nats.
         """
-        if self._needs_double(v, 0.0):
-            return self._in_double().log_density(x.double(), v, exclude=exclude).to(x.dtype)
+        if self._needs_float64(v, 0.0):
+            return self._in_float64.log_density(x.double(), v, exclude=exclude).to(x.dtype)
         return self._tiles.fitting(lambda: self._log_density(x, v, exclude))
 
     def _log_density(self, x: torch.Tensor, v: float, exclude: torch.Tensor | None) -> torch.Tensor:
@@ -164,13 +166,13 @@ class Posterior:
         Moments
         """
         found = None
-        if not self._needs_double(v, nodes.reach):
+        if not self._needs_float64(v, nodes.reach):
             found = self._tiles.fitting(
                 lambda: self._moments(x, v, nodes, trace=trace, exclude=exclude)
             )
         if found is None:
-            double = Nodes(nodes.offsets.double(), nodes.weights.double(), nodes.reach)
-            found = self._in_double().moments(x.double(), v, double, trace=trace, exclude=exclude)
+            nodes = nodes.to(torch.float64)
+            found = self._in_float64.moments(x.double(), v, nodes, trace=trace, exclude=exclude)
         return found.to(x.dtype)
 
     def _moments(
@@ -185,7 +187,7 @@ class Posterior:
             table = self._factoriser.table(part, v, len(x)) if factorise else None
             # What one process computes in float64, all must.
             may_underflow = table is not None and not table.never_underflows
-            if self._has_double and self.shards.largest(may_underflow):
+            if self._can_promote and self.shards.largest(may_underflow):
                 return None
             for rows in slices(len(x), self._tiles.rows(len(part))):
                 left_out = None if exclude is None else exclude[rows]
@@ -294,10 +296,11 @@ class Posterior:
         SingleMoments
             In the precision of `y`.
         """
-        if self._needs_double(v, 0.0):
-            double = self._in_double()
-            found = double.covariance_along(y.double(), v, directions.double(), exclude=exclude)
-            return SingleMoments(*(tensor.to(y.dtype) for tensor in found))
+        if self._needs_float64(v, 0.0):
+            found = self._in_float64.covariance_along(
+                y.double(), v, directions.double(), exclude=exclude
+            )
+            return found.to(y.dtype)
         return self._tiles.fitting(lambda: self._covariance_along(y, v, directions, exclude))
 
     def _covariance_along(
@@ -339,28 +342,13 @@ class Posterior:
         Influence
             Of each point, in the precision of `y`.
         """
-        if self._has_double:
-            found = self._in_double().influence(y.double(), v, shares.double())
+        if self._can_promote:
+            found = self._in_float64.influence(y.double(), v, shares.double())
         else:
             found = self._tiles.fitting(
                 lambda: influence_of_points(self._points, y, v, shares, self._tiles.rows(1))
             )
         return Influence(*(tensor[:, : len(self)].to(y.dtype) for tensor in found))
-
-    def precision_at(self, v: float) -> torch.dtype:
-        """Return the precision in which queries at this noise are worth having.
-
-        Parameters
-        ----------
-        v : float
-            Noise variance.
-
-        Returns
-        -------
-        torch.dtype
-            That of the points, or float64 where exponents are beyond it.
-        """
-        return torch.float64 if self._needs_double(v, 0.0) else self._points.positions.dtype
 
     def _tile_sums(
         self,
@@ -453,32 +441,24 @@ class Posterior:
 
     def _log_normalizer(self, v: float, exclude: torch.Tensor | None) -> torch.Tensor | float:
         """Log of the Gaussian's normaliser and of the weight that is left."""
-        gaussian = 0.5 * self._points.dimension * math.log(2 * math.pi * v)
+        gaussian = log_normalizer(self._points.dimension, math.sqrt(v))
         if exclude is None:
             return gaussian
         return gaussian + log_weight_of_others(self._points.log_weights)[exclude]
 
-    @property
-    def _has_double(self) -> bool:
-        """Tell whether there is a higher precision to go to."""
-        positions = self._points.positions
-        return positions.dtype == torch.float32 and positions.device.type != "mps"
+    def _is_exact(self, v: float, max_norm: float) -> bool:
+        return self._points.products_are_exact(v, max_norm)
 
-    def _needs_double(self, v: float, reach: float) -> bool:
-        """Tell whether exponents of this noise are beyond float32 and float64 is at hand."""
-        return self._has_double and not self._points.products_are_exact(v, reach)
-
-    def _in_double(self) -> Posterior:
-        if self._double is None:
-            self._double = Posterior(
-                self._points.positions.double(),
-                self._points.log_weights.double(),
-                memory_limit=self.memory_limit,
-                shards=self.shards,
-                radius=self._points.radius,
-                shares=None if self._points.shares is None else self._points.shares.double(),
-            )
-        return self._double
+    def _copied_to_float64(self) -> Posterior:
+        points = self._points
+        return Posterior(
+            points.positions.double(),
+            points.log_weights.double(),
+            memory_limit=self.memory_limit,
+            shards=self.shards,
+            radius=points.radius,
+            shares=None if points.shares is None else points.shares.double(),
+        )
 
 
 def _columns(found: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

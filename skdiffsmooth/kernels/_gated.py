@@ -30,7 +30,7 @@ from .._engine.influence import Influence
 from .._engine.moments import Denoiser, Nodes
 from .._engine.posterior import Posterior
 from .._utils.backend import Backend
-from .._utils.memory import slices
+from .._utils.memory import rows_within, slices
 from ._cells import Cells
 from ._nodes import NodeRule, default_n_nodes
 
@@ -282,7 +282,7 @@ class GatedScore:
         """Cut queries, and the field with them, so that what all cells say of them can be held."""
         # A place, a score, and what is summed of it; where all gates are open.
         per_query = len(self.nodes) * (5 * x.shape[1] + 8) * x.element_size()
-        for tile in slices(len(x), int(self.posterior.memory_limit * 2**20) // per_query):
+        for tile in slices(len(x), rows_within(per_query, self.posterior.memory_limit)):
             yield tile, self.rows(tile)
 
     def _score(self, x: torch.Tensor, v: float) -> torch.Tensor:

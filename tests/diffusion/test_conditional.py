@@ -18,7 +18,6 @@ from scipy.stats import kstest, norm, qmc
 from sklearn.exceptions import NotFittedError
 
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
-from skdiffsmooth._diffusion.conditional import draw_given
 from skdiffsmooth._engine.moments import Nodes
 from skdiffsmooth._engine.posterior import Posterior
 from skdiffsmooth.kernels import ProportionalScale
@@ -79,21 +78,6 @@ def test_draws_of_the_kde_follow_its_conditional(kde):
     assert cumulated[-1] == pytest.approx(1, abs=1e-6)  # of the grid
     test = kstest(draws[:, 1], lambda x: np.interp(x, grid, cumulated))
     assert test.pvalue > FAILS_ONCE_IN
-
-
-def test_points_are_drawn_as_by_one_loop_over_rows():
-    rng = np.random.RandomState(0)
-    points, log_weights = rng.normal(size=(30, 2)), np.log(rng.dirichlet(np.ones(30)))
-    values = np.repeat(rng.normal(size=(7, 2)), [1, 5, 2, 9, 1, 1, 3], axis=0)
-    values = values[rng.permutation(len(values))]
-    for memory_limit in (1024, 0.003):  # in one tile, and three rows of weights at a time
-        uniform = np.random.RandomState(5).uniform(size=len(values))
-        found = draw_given(
-            np.random.RandomState(5), points, log_weights, values, memory_limit=memory_limit
-        )
-        for u, value, index in zip(uniform, values, found, strict=True):
-            weights = oracles.look(points, log_weights, value, 1.0).weights
-            assert index == np.searchsorted(np.cumsum(weights), u)
 
 
 def test_given_values_far_from_the_data_find_the_nearest_rows():

@@ -26,11 +26,11 @@ from hypothesis import strategies as st
 
 from skdiffsmooth._engine import direct as _direct
 from skdiffsmooth._engine import posterior as _posterior
+from skdiffsmooth._engine import tiles as _tiles
 from skdiffsmooth._engine.factorised import Factoriser
 from skdiffsmooth._engine.moments import Moments
 from skdiffsmooth._engine.points import Points
 from skdiffsmooth._engine.posterior import Posterior
-from skdiffsmooth._utils.memory import slices_within as _tiles
 from skdiffsmooth.scores import SmoothedScore
 
 DTYPES = {torch.float64: np.float64, torch.float32: np.float32}

@@ -27,6 +27,8 @@ from typing import ClassVar
 import numpy as np
 import torch
 
+from .._utils.gaussian import log_normalizer
+
 __all__ = ["RADIAL_KERNELS", "RadialKernel", "sample_offsets"]
 
 
@@ -152,7 +154,7 @@ class _Gaussian(RadialKernel):
         return torch.full_like(u, -1.0)
 
     def log_normalizer(self, d: int) -> float:
-        return 0.5 * d * math.log(2 * math.pi)
+        return log_normalizer(d)
 
     def sample_radius(self, rng: np.random.RandomState, n: int, d: int) -> np.ndarray:
         return np.sqrt(rng.chisquare(d, n))

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import torch
 
+from .._utils.memory import slices
 from .points import log_weight_of_others
-from .radial import RadialKernel
+from .radial_kernels import RadialKernel
 
 __all__ = ["RadialMixture"]
 
@@ -100,8 +101,7 @@ class RadialMixture:
         return out / self.bandwidth**2
 
     def _tiles(self, x: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
-        for start in range(0, len(x), self._rows):
-            rows = slice(start, start + self._rows)
+        for rows in slices(len(x), self._rows):
             # Differences of coordinates, and the division last: a point on the edge of a compact
             # kernel must fall on the right side of it.
             exact = "donot_use_mm_for_euclid_dist"
