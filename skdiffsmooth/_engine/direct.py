@@ -12,8 +12,8 @@ import math
 import torch
 
 from .._utils.memory import slices
-from .._utils.shards import Pairs, Shards
 from .groups import GROUP, PairScores
+from .merge import Merger, Pairs
 from .moments import Nodes
 from .points import Points, exp_
 
@@ -145,7 +145,7 @@ def moments_of_pairs(
 
 def average_over_few_points(
     points: Points,
-    shards: Shards,
+    merger: Merger,
     x: torch.Tensor,
     v: float,
     nodes: Nodes,
@@ -161,8 +161,8 @@ def average_over_few_points(
     ----------
     points : Points
         The data.
-    shards : Shards
-        Where the other points are.
+    merger : Merger
+        Merges what is computed here with what the other shards compute.
     x : torch.Tensor of shape (B, r)
         Queries.
     v : float
@@ -193,9 +193,8 @@ def average_over_few_points(
         squares = points.counted(points.positions).square().sum(1)
         spread = factors @ squares - points.counted(means).square().sum(2)
         pairs = Pairs(means.transpose(1, 2), spread, log_sums)
-        return shards.average(pairs, nodes.weights, trace=True)
-    shares, log_sums = shards.merge(log_sums)
-    weights = (nodes.weights * shares).expand_as(log_sums)
+        return merger.average(pairs, nodes.weights, trace=True)
+    weights, log_sums = merger.pair_weights(log_sums, nodes.weights)
     mean = (weights[:, None] @ factors)[:, 0] @ points.positions
     log_density = (weights * log_sums).sum(1, keepdim=True)
     return torch.cat([mean, torch.zeros_like(log_density), log_density], dim=1)

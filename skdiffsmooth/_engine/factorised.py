@@ -17,7 +17,7 @@ from functools import cached_property
 
 import torch
 
-from .._utils.shards import Pairs, Shards
+from .merge import Merger, Pairs
 from .moments import Nodes
 from .points import Points, exp_
 
@@ -268,7 +268,7 @@ class Factoriser:
         top = logits.amax(1, keepdim=True) - self._log_scale
         return top, exp_(logits.sub_(top), -self._log_scale)
 
-    def mixed(self, products: Products, found: torch.Tensor | None, shards: Shards) -> torch.Tensor:
+    def mixed(self, products: Products, found: torch.Tensor | None, merger: Merger) -> torch.Tensor:
         """Average the points once for each query, under weights that the nodes have mixed before.
 
         Parameters
@@ -277,8 +277,8 @@ class Factoriser:
             Of the weights alone; its factors are used up.
         found : torch.Tensor of shape (P, r + 2) or None
             Mean, spread and log-sum of each hard pair, where there are any.
-        shards : Shards
-            Where the other points are.
+        merger : Merger
+            Merges what is computed here with what the other shards compute.
 
         Returns
         -------
@@ -286,8 +286,7 @@ class Factoriser:
             This process's part of the mean, zeros, and the average of log-sums.
         """
         table, hard = products.table, products.hard
-        shares, log_sums = shards.merge(products.log_sums)
-        weights = (table.nodes.weights * shares).expand_as(log_sums)
+        weights, log_sums = merger.pair_weights(products.log_sums, table.nodes.weights)
         sums = log_sums.new_zeros(len(log_sums), self._points.dimension + 2)
         sums[:, -1] = (weights * log_sums).sum(1)
         if hard is not None and found is not None:

@@ -7,7 +7,6 @@ from functools import cached_property
 
 import torch
 
-from .._utils.shards import ONE_PROCESS, Shards
 from .groups import GROUP, Groups
 
 __all__ = ["Points", "exp_", "log_weight_of_others"]
@@ -26,11 +25,8 @@ class Points:
         Centred: rounding grows with the distance from the origin.
     log_weights : torch.Tensor of shape (N,)
         Logarithms of weights that sum to one, over all shards.
-    shards : Shards, default=ONE_PROCESS
-        Where the other points are, if these are not all.
-    radius : float, optional
-        Length of the longest position, where the host knows it: decisions are made there, and a
-        device would have to be waited for.
+    radius : float
+        Length of the longest position of all shards: decisions by it must be the same on all of them.
     shares : torch.Tensor of shape (r,), optional
         How much the variance of each coordinate counts in a trace; one each if not given.
 
@@ -44,8 +40,7 @@ class Points:
         self,
         positions: torch.Tensor,
         log_weights: torch.Tensor,
-        shards: Shards = ONE_PROCESS,
-        radius: float | None = None,
+        radius: float,
         shares: torch.Tensor | None = None,
     ) -> None:
         self.shares = shares
@@ -62,10 +57,7 @@ class Points:
         self.positions = positions
         self.log_weights = log_weights
         self.half_norms = 0.5 * positions.square().sum(1)
-        if radius is None:
-            radius = math.sqrt(2 * float(self.half_norms.max()))
-        # The radius of all shards: what is decided by it must be decided alike on all of them.
-        self.radius = shards.largest(radius)
+        self.radius = radius
         # Rows whose posterior averages are the normaliser, the mean and the second moment; in units
         # of the radius, so that their products with large factors do not overflow.
         self.unit = self.radius or 1.0

@@ -21,10 +21,11 @@ import torch
 
 from .._utils.gaussian import log_normalizer
 from .._utils.memory import slices
-from .._utils.shards import ONE_PROCESS, Pairs, Shards
+from .._utils.shards import ONE_PROCESS, Shards
 from .direct import average_over_few_points, direct_moments, moments_of_pairs
 from .factorised import Factoriser, NodeTable
 from .influence import Influence, influence_of_points
+from .merge import Pairs, merger_of
 from .moments import Moments, Nodes, SingleMoments, part_by_part
 from .points import Points, exp_, log_weight_of_others
 from .precision import FloatPromotion
@@ -81,13 +82,17 @@ class Posterior(FloatPromotion):
         if shares is not None and not shards.alone:
             raise NotImplementedError("no trace of some coordinates where the data is in shards")
         super().__init__(points)
-        self.shards = shards
-        self._points = Points(points, log_weights, shards, radius, shares)
+        if radius is None:
+            radius = math.sqrt(float(points.square().sum(1).max()))
+        self._shards = shards
+        self._merger = merger_of(shards)
+        self._points = Points(points, log_weights, shards.largest(radius), shares)
         self._factoriser = Factoriser(self._points)
         self.memory_limit = memory_limit
         self._tiles = Tiles(
             self._points,
-            shards,
+            most_points=shards.largest(len(self._points)),
+            may_shrink=shards.alone,
             memory_limit=memory_limit,
             widest=8 if self._can_promote else points.element_size(),
         )
@@ -135,7 +140,7 @@ class Posterior(FloatPromotion):
             top = logits.amax(1)
             total = exp_(logits.sub_(top[:, None]), points.negligible).sum(1)
             out[rows] = total.log() + top + shift
-        return self.shards.log_sum_exp(out) - self._log_normalizer(v, exclude)
+        return self._merger.log_sums(out) - self._log_normalizer(v, exclude)
 
     def moments(
         self,
@@ -187,12 +192,12 @@ class Posterior(FloatPromotion):
             table = self._factoriser.table(part, v, len(x)) if factorise else None
             # What one process computes in float64, all must.
             may_underflow = table is not None and not table.never_underflows
-            if self._can_promote and self.shards.largest(may_underflow):
+            if self._can_promote and self._merger.any(may_underflow):
                 return None
             for rows in slices(len(x), self._tiles.rows(len(part))):
                 left_out = None if exclude is None else exclude[rows]
                 sums[rows] += self._tile_sums(x[rows], v, part, table, left_out, trace=trace)
-        return self._normalised(self.shards.reduce_(sums, "sum"), v, trace, exclude)
+        return self._normalised(self._merger.total(sums), v, trace, exclude)
 
     def moments_by_part(
         self,
@@ -250,7 +255,7 @@ class Posterior(FloatPromotion):
     ) -> Moments | None:
         """Return the moments, or None where they are too many to hold, or factors may underflow."""
         n_nodes = len(parts[0])
-        if not self.shards.alone or not self._tiles.holds_all(
+        if not self._shards.alone or not self._tiles.holds_all(
             len(x), n_nodes, n_nodes * len(parts)
         ):
             return None
@@ -264,7 +269,7 @@ class Posterior(FloatPromotion):
             return None
         products = self._factoriser.products_by_part(x, v, table, which, counts, exclude)
         pairs = self._factoriser.pairs(products, None)
-        sums = self.shards.average(pairs, parts[0].weights, trace=True)
+        sums = self._merger.average(pairs, parts[0].weights, trace=True)
         return self._normalised(sums, v, trace, exclude)
 
     def covariance_along(
@@ -316,9 +321,9 @@ class Posterior(FloatPromotion):
             found[part] = direct_moments(
                 self._points, y[part], v, 0.0, unseen, rows, directions[part]
             )
-        single = SingleMoments(*_columns(found[:, : rank + 2]), found[:, rank + 2 :])
-        along = single.along.unflatten(1, (rank, n_directions))
-        single = SingleMoments(*self.shards.pool(*single[:3], along, directions))
+        along = found[:, rank + 2 :].unflatten(1, (rank, n_directions))
+        single = SingleMoments(*_columns(found[:, : rank + 2]), along)
+        single = self._merger.single(single, directions)
         log_density = single.log_density - self._log_normalizer(v, exclude)
         return single._replace(log_density=log_density)
 
@@ -369,20 +374,20 @@ class Posterior(FloatPromotion):
             products = self._factoriser.products(x, v, table, left_out, features=trace)
         points = self._points
         if products is None and points.are_few and points.products_are_exact(v, nodes.reach):
-            return average_over_few_points(points, self.shards, x, v, nodes, left_out, trace=trace)
+            return average_over_few_points(points, self._merger, x, v, nodes, left_out, trace=trace)
         if products is None:
             everything = self._look_directly(x, v, nodes, None, left_out)
             means, spread, log_sums = _columns(everything.unflatten(0, (len(x), len(nodes))))
             pairs = Pairs(means.transpose(1, 2), spread, log_sums)
-            return self.shards.average(pairs, nodes.weights, trace=trace)
+            return self._merger.average(pairs, nodes.weights, trace=trace)
         found = None
         if products.hard is not None:
             found = self._look_directly(x, v, nodes, products.hard, left_out)
             products.log_sums[products.hard] = found[:, -1]
         if not trace:
-            return self._factoriser.mixed(products, found, self.shards)
+            return self._factoriser.mixed(products, found, self._merger)
         pairs = self._factoriser.pairs(products, found)
-        return self.shards.average(pairs, nodes.weights, trace=True)
+        return self._merger.average(pairs, nodes.weights, trace=True)
 
     def _look_directly(
         self,
@@ -426,7 +431,7 @@ class Posterior(FloatPromotion):
         return found
 
     def _check_exclude(self, exclude: torch.Tensor | None) -> None:
-        if exclude is not None and not self.shards.alone:
+        if exclude is not None and not self._shards.alone:
             raise NotImplementedError("no point can be left out where the data is in shards")
 
     def _normalised(
@@ -455,7 +460,7 @@ class Posterior(FloatPromotion):
             points.positions.double(),
             points.log_weights.double(),
             memory_limit=self.memory_limit,
-            shards=self.shards,
+            shards=self._shards,
             radius=points.radius,
             shares=None if points.shares is None else points.shares.double(),
         )

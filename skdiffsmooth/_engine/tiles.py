@@ -7,7 +7,6 @@ from typing import TypeVar
 
 import torch
 
-from .._utils.shards import Shards
 from .groups import GROUP
 from .points import Points
 
@@ -36,9 +35,10 @@ class Tiles:
     ----------
     points : Points
         Those of this process.
-    shards : Shards
-        Where the other points are: tiles are cut for the largest shard, so that all processes exchange
-        the same ones.
+    most_points : int
+        Points of the largest shard: tiles are cut for it, so that all processes exchange the same ones.
+    may_shrink : bool
+        Whether tiles may be halved; not where other processes must have the same ones.
     memory_limit : float
         Bound on the temporaries of one call, in MiB.
     widest : int
@@ -51,10 +51,18 @@ class Tiles:
         If `memory_limit` is below what a single query and a single node take.
     """
 
-    def __init__(self, points: Points, shards: Shards, *, memory_limit: float, widest: int) -> None:
+    def __init__(
+        self,
+        points: Points,
+        *,
+        most_points: int,
+        may_shrink: bool,
+        memory_limit: float,
+        widest: int,
+    ) -> None:
         self._points = points
-        self._most_points = shards.largest(len(points))
-        self._may_change = shards.alone
+        self._most_points = most_points
+        self._may_shrink = may_shrink
         self._tile, self._largest_tile = _TILE, _LARGEST_TILE
         if not points.on_host:
             self._tile = self._largest_tile = _TILE_ON_GPU
@@ -123,7 +131,7 @@ class Tiles:
             try:
                 return compute()
             except RuntimeError as error:
-                if not _is_out_of_memory(error) or not self._may_change:
+                if not _is_out_of_memory(error) or not self._may_shrink:
                     raise
                 smaller = self._budget // 2
                 if smaller < self._smallest:

@@ -365,7 +365,7 @@ def test_no_group_is_missed(problem):
     points, log_weights, queries, offsets = tensors(
         torch.float64, problem.points, problem.log_weights, problem.queries, problem.offsets
     )
-    engine = Points(points, log_weights)
+    engine = Points(points, log_weights, longest(problem.points))
     kept = engine.groups.kept_for_pairs(queries, offsets, problem.v, problem.left_out).kept
     shown = torch.full((len(engine), *kept.shape[1:]), False)
     shown[engine.groups.index.flatten()] = kept.repeat_interleave(
