@@ -149,13 +149,13 @@ class ConditionalFlow:
     def posterior(self, scale: float) -> Posterior:
         """Return the points, stretched for a noise scale, with traces over the free columns."""
         points = self.stretched(self.points, scale)
-        shares = np.arange(points.shape[1]) < self.n_free
+        trace_weights = np.arange(points.shape[1]) < self.n_free
         return Posterior(
             self.backend.tensor(points),
             self.backend.tensor(np.log(self.weights)),
             memory_limit=self.memory_limit,
             radius=float(np.linalg.norm(points, axis=1).max()),
-            shares=self.backend.tensor(shares),
+            trace_weights=self.backend.tensor(trace_weights),
         )
 
     def log_density(self, rows: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""When a computation in float32 is repeated in float64: its rounding, or its range, would not do."""
+"""When posterior moments in float32 are computed in float64: rounding would be too large."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["FloatPromotion"]
 
 
 class FloatPromotion(ABC):
-    """Posterior moments in float32, computed in float64 where the noise is too small for float32.
+    """A denoiser in float32 that computes in float64 where the noise is too small for float32.
 
-    A subclass keeps a copy of itself in float64 and rounds what that returns.
+    A subclass keeps a copy of itself in float64 and rounds the results of that.
     """
 
     def __init__(self, data: torch.Tensor) -> None:

@@ -462,8 +462,10 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         scaled = backend.tensor((points - self._center(points)) / self._columns(bandwidth))
         log_weights = backend.tensor(np.log(weights))
         if self.kernel == "gaussian":
-            shares = backend.tensor(_curvatures(bandwidth)) if np.ndim(bandwidth) else None
-            return Posterior(scaled, log_weights, memory_limit=memory_limit, shares=shares)
+            trace_weights = backend.tensor(_curvatures(bandwidth)) if np.ndim(bandwidth) else None
+            return Posterior(
+                scaled, log_weights, memory_limit=memory_limit, trace_weights=trace_weights
+            )
         kernel = RADIAL_KERNELS[check_choice("kernel", self.kernel, RADIAL_KERNELS)]
         scale = 1.0 if np.ndim(bandwidth) else float(bandwidth)
         return RadialMixture(scaled, log_weights, kernel, scale, memory_limit=memory_limit)

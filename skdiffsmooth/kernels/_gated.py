@@ -252,7 +252,7 @@ class GatedScore:
         """
         posterior, gates = cast(Posterior, self.posterior), self._gates(x)
         weights = x.new_zeros(len(x), len(posterior))
-        pulls = x.new_zeros(len(x), len(posterior), x.shape[1])
+        derivatives = x.new_zeros(len(x), len(posterior), x.shape[1])
         rows, _, counts = self._open(gates)
         for k, own in enumerate(rows.split(counts)):
             if not len(own):
@@ -261,8 +261,8 @@ class GatedScore:
             found = posterior.influence(places, v, self.nodes[k].weights)
             share = gates.shares[own, k, None]
             weights[own] += share * found.weights
-            pulls[own] += share[..., None] * found.pulls
-        return Influence(weights, pulls)
+            derivatives[own] += share[..., None] * found.derivatives
+        return Influence(weights, derivatives)
 
     def rows(self, index: torch.Tensor | slice) -> GatedScore:
         """Return the field of some of the queries.

@@ -205,7 +205,7 @@ class FrozenKernel:
         nodes = Nodes.from_arrays(offsets, weights, backend)
         mean = weights @ offsets
         # The mean of a centred rule is rounding, which division by a small noise would make much of.
-        is_centered = np.linalg.norm(mean) <= 1e-12 * nodes.reach
+        is_centered = np.linalg.norm(mean) <= 1e-12 * nodes.max_norm
         return SmoothedScore(
             posterior, nodes, exclude, None if is_centered else backend.tensor(mean)
         )

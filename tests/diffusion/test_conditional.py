@@ -419,27 +419,27 @@ def test_workers_precision_and_memory_change_nothing():
 
 @pytest.mark.parametrize("n_points", [7, 130])
 @pytest.mark.parametrize("v", [4.0, 0.05, 1e-3, 1e-11])
-def test_traces_count_coordinates_as_asked(n_points, v):
+def test_traces_weigh_coordinates_by_trace_weights(n_points, v):
     rng = np.random.RandomState(0)
     points, queries, offsets = (rng.normal(size=(n, 3)) for n in (n_points, 5, 4))
     offsets -= offsets.mean(0)
     if v < 1e-6:  # near some points, where differences of coordinates are taken
         queries, offsets = points[:5] + 1e-6, 1e-6 * offsets
     log_weights = np.full(n_points, -np.log(n_points))
-    shares = np.array([1.0, 0.0, 2.5])
+    trace_weights = np.array([1.0, 0.0, 2.5])
     posterior = Posterior(
         torch.tensor(points),
         torch.tensor(log_weights),
         memory_limit=16.0,
-        shares=torch.tensor(shares),
+        trace_weights=torch.tensor(trace_weights),
     )
-    reach = float(np.linalg.norm(offsets, axis=1).max())
-    nodes = Nodes(torch.tensor(offsets), torch.full((4,), 0.25, dtype=torch.float64), reach)
+    max_norm = float(np.linalg.norm(offsets, axis=1).max())
+    nodes = Nodes(torch.tensor(offsets), torch.full((4,), 0.25, dtype=torch.float64), max_norm)
     found = posterior.moments(torch.tensor(queries), v, nodes, trace=True)
     for query, trace in zip(queries, found.trace, strict=True):
         expected = 0.0
         for offset in offsets:
             seen = oracles.look(points, log_weights, query + offset, v)
-            expected += seen.weights @ ((points - seen.mean) ** 2 @ shares) / 4
+            expected += seen.weights @ ((points - seen.mean) ** 2 @ trace_weights) / 4
         # Rounding of second moments, of size one.
         assert float(trace) == pytest.approx(float(expected), abs=1e-9)
