@@ -147,4 +147,4 @@ class NoisedData:
 def backend_in_range(backend: Backend, hierarchy: PointHierarchy, levels: NoiseLevels) -> Backend:
     """Return a backend in which the squares of all lengths of the data and the noise are finite."""
     largest = max(np.abs(hierarchy.points).max(initial=0.0), levels.terminal_scale)
-    return backend.with_room_for(levels.bandwidth, largest)
+    return backend.promote_to_float64(levels.bandwidth, largest)

@@ -202,13 +202,10 @@ class FrozenKernel:
     ) -> ScoreField:
         """Return the smoothed score of one noise level; see `Smoothing`."""
         offsets, weights = self.nodes(level)
-        reach = float(np.linalg.norm(offsets, axis=1).max())
+        nodes = Nodes.from_arrays(offsets, weights, backend)
         mean = weights @ offsets
         # The mean of a centred rule is rounding, which division by a small noise would make much of.
-        is_centered = np.linalg.norm(mean) <= 1e-12 * reach
+        is_centered = np.linalg.norm(mean) <= 1e-12 * nodes.max_norm
         return SmoothedScore(
-            posterior,
-            Nodes(backend.tensor(offsets), backend.tensor(weights), reach),
-            exclude,
-            None if is_centered else backend.tensor(mean),
+            posterior, nodes, exclude, None if is_centered else backend.tensor(mean)
         )
