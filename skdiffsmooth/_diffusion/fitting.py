@@ -232,9 +232,6 @@ class FittedDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         node_rule = resolve_node_rule(self.node_rule)
         n_levels = check_integer("n_levels", self.n_levels)
         n_steps = check_integer("n_steps", self.n_steps)
-        if node_rule == "fresh":
-            # Every step is a level of its own, with its own draws.
-            n_levels = max(n_levels, n_steps)
         seed = fixed_seed(self.random_state)
         return _Numbers(
             Backend.from_params(self.device, self.dtype),

@@ -120,7 +120,7 @@ def resolve_n_nodes(n_nodes: Any, rule: str) -> int | None:
         check_choice("n_nodes", n_nodes, ("auto",), hint="Or pass an even number >= 2.")
         return None
     n_nodes = check_integer("n_nodes", n_nodes, minimum=2)
-    if n_nodes % 2 and rule in ("sobol", "monte-carlo"):
+    if n_nodes % 2 and rule == "sobol":
         raise ValueError(
             f"n_nodes={n_nodes} is odd; expected an even number, since nodes come in mirrored "
             "pairs whose mean is zero."
