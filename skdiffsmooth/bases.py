@@ -15,6 +15,8 @@ from sklearn.frozen import FrozenEstimator
 from ._engine.component_posterior import ComponentPosterior
 from ._engine.components import GaussianComponents
 from ._utils.backend import Backend
+from ._utils.gaussian import log_normalizer
+from ._utils.memory import slices_within
 from ._utils.validation import check_integer, check_real
 from .bandwidth import maximize_leave_one_out, stationary_bracket, weight_of_others
 from .manifolds._neighbors import NearestPoints
@@ -146,13 +148,12 @@ class ManifoldParzen(BaseEstimator):
         x = torch.from_numpy(points)
         shares = weights[left_out] / weights[left_out].sum()
         others = np.log(weight_of_others(weights))
-        step = max(1, int(_MEMORY_LIMIT * 2**20 / 64 / len(points) / points.shape[1]))
 
         def log_likelihood(h: float) -> float:
             found = np.empty(len(left_out))
             anew = [np.log(weights) + gap.log_density(h) for gap in unseen]
-            for start in range(0, len(left_out), step):
-                rows = left_out[start : start + step]
+            for part in slices_within(len(left_out), 64 * points.size, _MEMORY_LIMIT):
+                rows = left_out[part]
                 parts = posterior.log_parts(x[rows], h**2).numpy()
                 parts[np.arange(len(rows)), rows] = -np.inf
                 where = np.full(len(points), -1)
@@ -161,7 +162,7 @@ class ManifoldParzen(BaseEstimator):
                     query = where[near[:, place]]
                     seen = query >= 0
                     parts[query[seen], np.flatnonzero(seen)] = values[seen]
-                found[start : start + step] = logsumexp(parts, axis=1) - others[rows]
+                found[part] = logsumexp(parts, axis=1) - others[rows]
             return float(shares @ found) - codimension * math.log(h)
 
         lower, upper = stationary_bracket(points, weights)
@@ -191,10 +192,8 @@ class ManifoldParzen(BaseEstimator):
             n_components = min(check_integer("n_components", self.n_components), n_components)
         axes = np.empty((len(points), points.shape[1], n_components))
         variances = np.empty((len(points), n_components))
-        # As many rows at once as a bound on their offsets allows.
-        step = max(1, int(_MEMORY_LIMIT * 2**20 / 64 / near.shape[1] / max(points.shape[1], 1)))
-        for start in range(0, len(points), step):
-            rows = slice(start, start + step)
+        bytes_per_row = 64 * near.shape[1] * max(points.shape[1], 1)
+        for rows in slices_within(len(points), bytes_per_row, _MEMORY_LIMIT):
             shares = weights[near[rows]]
             shares = shares / shares.sum(1, keepdims=True)
             offsets = np.sqrt(shares)[:, :, None] * (points[near[rows]] - points[rows, None])
@@ -221,9 +220,8 @@ class _Gap(NamedTuple):
     def log_density(self, h: float) -> np.ndarray:
         widened = self.variances + h**2
         squares = np.sum(self.along / widened, axis=1) + self.across / h**2
-        volume = np.sum(np.log(widened), axis=1) + 2 * self.n_across * math.log(h)
-        dimension = self.along.shape[1] + self.n_across
-        return -0.5 * (squares + volume + dimension * math.log(2 * math.pi))
+        volume = np.sum(np.log(widened), axis=1) / 2 + log_normalizer(self.n_across, h)
+        return -0.5 * squares - volume - log_normalizer(self.along.shape[1])
 
 
 def resolve_base(base: Any) -> ManifoldParzen | _Weighted | None:

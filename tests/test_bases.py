@@ -154,7 +154,7 @@ def test_a_turned_mixture_has_the_turned_score(seed, shape, v):
         parts.weights, parts.means @ turn, parts.floors, turn.T @ parts.axes, parts.variances
     )
     q = torch.tensor(turn)
-    there = Nodes(rule.offsets @ q, rule.weights, rule.reach)
+    there = Nodes(rule.offsets @ q, rule.weights, rule.max_norm)
     found = engine(turned).moments(x @ q, v, there, trace=True)
     expected = engine(parts).moments(x, v, rule, trace=True)
     # Rounding of squares of some tens over v.
@@ -167,7 +167,7 @@ def test_an_average_over_nodes_is_that_of_single_nodes():
     together = engine(parts).moments(x, 0.1, rule, trace=True)
     one = torch.ones(1, dtype=torch.float64)
     single = [
-        engine(parts).moments(x, 0.1, Nodes(xi[None], one, rule.reach), trace=True)
+        engine(parts).moments(x, 0.1, Nodes(xi[None], one, rule.max_norm), trace=True)
         for xi in rule.offsets
     ]
     for name in ("mean", "trace", "log_density"):
@@ -212,9 +212,9 @@ def test_single_precision(shape, v):
     """Rounding of inputs, relative to the noise; at small noise the sums are in double."""
     parts, rule, x = components(shape), nodes(), queries()
     single = engine(parts, "float32")
-    there = Nodes(rule.offsets.float(), rule.weights.float(), rule.reach)
+    there = Nodes(rule.offsets.float(), rule.weights.float(), rule.max_norm)
     found = single.moments(x.float(), v, there, trace=True)
-    rounded = Nodes(there.offsets.double(), there.weights.double(), rule.reach)
+    rounded = Nodes(there.offsets.double(), there.weights.double(), rule.max_norm)
     expected = engine(parts).moments(x.float().double(), v, rounded, trace=True)
     assert found.mean.dtype == found.log_density.dtype == torch.float32
     np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-4, atol=1e-4)
@@ -228,7 +228,7 @@ def test_no_device_is_waited_for():
     meta = Backend(torch.device("meta"), torch.float64)
     posterior = ComponentPosterior(components(), meta, memory_limit=16.0)
     rule = nodes()
-    there = Nodes(meta.tensor(rule.offsets), meta.tensor(rule.weights), rule.reach)
+    there = Nodes(meta.tensor(rule.offsets), meta.tensor(rule.weights), rule.max_norm)
     assert posterior.moments(meta.tensor(queries()), 0.1, there, trace=True).mean.shape == (4, 3)
 
 

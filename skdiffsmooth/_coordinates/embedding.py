@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from .._utils.gaussian import log_normalizer
 from .hull import AffineHull
 from .metric import LinearMetric
 
@@ -125,6 +125,5 @@ class Embedding:
         -------
         ndarray of shape (n,)
         """
-        normalizer = self.hull.codimension * math.log(math.sqrt(2 * math.pi) * scale)
         quadratic = 0.5 * np.sum((residual / scale) ** 2, axis=1)
-        return self.metric.log_abs_det - quadratic - normalizer
+        return self.metric.log_abs_det - quadratic - log_normalizer(self.hull.codimension, scale)

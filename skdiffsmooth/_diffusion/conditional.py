@@ -29,70 +29,14 @@ from .._coordinates.frame import Frame
 from .._engine.moments import Moments, Nodes
 from .._engine.posterior import Posterior
 from .._utils.backend import Backend
-from .._utils.memory import slices
+from .._utils.draws import draw_given
 from ..kernels import FrozenKernel
 from ..noise import NoiseLevels, Step
 from ..solvers import ODESolver, Solver, solve
 from ..solvers._flow import flow_log_density
 from .selection import mixed
 
-__all__ = [
-    "Conditional",
-    "ConditionalFlow",
-    "draw_given",
-]
-
-
-def draw_given(
-    rng: np.random.RandomState,
-    points: np.ndarray,
-    log_weights: np.ndarray,
-    values: np.ndarray,
-    memory_limit: float,
-) -> np.ndarray:
-    """Draw a point for each row from its weights given what is known of the row.
-
-    By inverting the cumulated weights: a point of weight k gets the same draws as k points beside one
-    another, for the same seed.
-
-    Parameters
-    ----------
-    rng : RandomState
-        Source of randomness.
-    points : ndarray of shape (n_points, n_given)
-        The points' given coordinates, in units of the noise.
-    log_weights : ndarray of shape (n_points,)
-        Logarithms of their weights.
-    values : ndarray of shape (n, n_given)
-        What is known, in units of the noise.
-    memory_limit : float
-        Bound on temporaries, in MiB.
-
-    Returns
-    -------
-    ndarray of shape (n,)
-        Indices of points.
-    """
-    uniform = rng.uniform(size=len(values))
-    distinct, which = np.unique(values, axis=0, return_inverse=True)
-    order = np.argsort(which.ravel(), kind="stable")
-    ends = np.searchsorted(which.ravel()[order], np.arange(len(distinct) + 1))
-    drawn = np.empty(len(values), dtype=np.intp)
-    # Four matrices of this height are alive at once.
-    for part in slices(len(distinct), int(memory_limit * 2**20 / (32 * len(points)))):
-        logits = np.broadcast_to(log_weights, (len(distinct[part]), len(points))).copy()
-        for here, there in zip(distinct[part].T, points.T, strict=True):
-            # Differences, column by column: products of far values would lose their digits.
-            logits -= 0.5 * (here[:, None] - there) ** 2
-        cumulated = np.exp(logits - logits.max(axis=1, keepdims=True)).cumsum(axis=1)
-        cumulated /= cumulated[:, -1:]
-        # One sorted sequence for all rows, each in a unit interval of its own.
-        cumulated += np.arange(len(cumulated))[:, None]
-        rows = order[ends[part.start] : ends[min(part.stop, len(distinct))]]
-        place = which.ravel()[rows] - part.start
-        found = np.searchsorted(cumulated.ravel(), place + uniform[rows], side="right")
-        drawn[rows] = np.minimum(found - place * len(points), len(points) - 1)
-    return drawn
+__all__ = ["Conditional", "ConditionalFlow"]
 
 
 @dataclass(frozen=True)
@@ -201,13 +145,13 @@ class ConditionalFlow:
     def posterior(self, scale: float) -> Posterior:
         """Return the points, stretched for a noise scale, with traces over the free columns."""
         points = self.stretched(self.points, scale)
-        shares = np.arange(points.shape[1]) < self.n_free
+        trace_weights = np.arange(points.shape[1]) < self.n_free
         return Posterior(
             self.backend.tensor(points),
             self.backend.tensor(np.log(self.weights)),
             memory_limit=self.memory_limit,
             radius=float(np.linalg.norm(points, axis=1).max()),
-            shares=self.backend.tensor(shares),
+            trace_weights=self.backend.tensor(trace_weights),
         )
 
     def log_density(self, rows: np.ndarray) -> np.ndarray:

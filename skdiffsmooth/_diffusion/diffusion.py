@@ -288,7 +288,7 @@ class BaseScoreDiffusion(NoisedData):
             frame.axes.T @ self.hull_.basis,
             self.terminal_ == "empirical",
             resolve_solver(self.solver),
-            backend.with_room_for(levels.bandwidth, max(largest, levels.terminal_scale)),
+            backend.promote_to_float64(levels.bandwidth, max(largest, levels.terminal_scale)),
             check_real("memory_limit", self.memory_limit, hint="It is in MiB."),
         )
         return Conditional(frame, flow, self.background_, self._wide_scale)

@@ -462,7 +462,7 @@ class FittedDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
 def roomy_backend(backend: Backend, hierarchy: PointHierarchy, levels: NoiseLevels) -> Backend:
     """Return a backend that has numbers for the squares of all lengths that there are."""
     largest = max(np.abs(hierarchy.points).max(initial=0.0), levels.terminal_scale)
-    return backend.with_room_for(levels.bandwidth, largest)
+    return backend.promote_to_float64(levels.bandwidth, largest)
 
 
 def _largest_variance(coordinates: np.ndarray, weights: np.ndarray, shards: Shards) -> float:

@@ -29,7 +29,9 @@ from .._diffusion.settings import resolve_n_nodes
 from .._engine.moments import Nodes
 from .._engine.posterior import Posterior
 from .._utils.backend import Backend
+from .._utils.draws import draw_points
 from .._utils.estimator import DistanceDensityMixin
+from .._utils.gaussian import log_normalizer
 from .._utils.memory import slices_within
 from .._utils.validation import check_choice, check_integer, check_real
 from .._utils.warnings import warn_user
@@ -43,7 +45,6 @@ from ..manifolds import (
 from ..manifolds._base import has_derivative, projection_factors
 from ..manifolds._dimension import check_n_components
 from ..scores import SmoothedScore
-from ..solvers._terminal import draw_points
 from .denoised import denoised_log_density
 
 __all__ = ["CoarseScoreDiffusion"]
@@ -448,9 +449,8 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
                 [self._volume_log_density(posterior, part) for part in self._parts(coordinates)]
             )
         found = self._ambient_log_density(posterior, coordinates)
-        c = self.hull_.codimension
         found -= np.sum(residual**2, axis=1) / (2 * self.bandwidth_**2)
-        return found - c * (math.log(self.bandwidth_) + math.log(2 * math.pi) / 2)
+        return found - log_normalizer(self.hull_.codimension, self.bandwidth_)
 
     def coarse_score(self, X: Any, t: Any = None) -> np.ndarray:
         """Return the coarse score (P(x) - x) / t.
@@ -525,8 +525,7 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
             return feet
         backend = Backend.from_params(self.device, self.dtype)
         queries = backend.tensor(x / self.switch_scale_)
-        here = Nodes(queries.new_zeros(1, x.shape[1]), queries.new_ones(1), 0.0)
-        score = SmoothedScore(self._fitted_posterior(), here)(queries, 1.0)
+        score = SmoothedScore(self._fitted_posterior(), Nodes.single(queries))(queries, 1.0)
         return x + self.switch_scale_ * backend.array(score)
 
     def _slope(self, x: np.ndarray) -> _Slope:
@@ -584,7 +583,7 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         matters[matters] = self._same(self._project(x[matters]), feet)
         elements = self._log_volume_element(foot, tangent, normals, width * nodes)
         terms = np.where(matters, terms + elements, -np.inf)
-        return logsumexp(terms, axis=1) + (r - k) * (math.log(width) + math.log(2 * math.pi) / 2)
+        return logsumexp(terms, axis=1) + log_normalizer(r - k, width)
 
     def _log_volume_element(
         self, foot: np.ndarray, tangent: np.ndarray, normals: np.ndarray, offsets: np.ndarray

@@ -10,12 +10,12 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from .._diffusion.conditional import draw_given
-from .._engine.mixture import RadialMixture
 from .._engine.moments import Nodes
 from .._engine.posterior import Posterior
-from .._engine.radial import RADIAL_KERNELS, sample_offsets
+from .._engine.radial_kernels import RADIAL_KERNELS, sample_offsets
+from .._engine.radial_mixture import RadialMixture
 from .._utils.backend import Backend
+from .._utils.draws import draw_given, draw_points
 from .._utils.estimator import DistanceDensityMixin
 from .._utils.given import resolve_given_columns, resolve_given_values
 from .._utils.validation import check_choice, check_real, check_real_array
@@ -28,7 +28,6 @@ from ..bandwidth import (
     stationary_bracket,
 )
 from ..scores import SmoothedScore
-from ..solvers._terminal import draw_points
 
 __all__ = ["KDESampler"]
 
@@ -346,8 +345,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         columns = self._columns(bandwidth)
         queries = backend.tensor((X - self._center(self.points_)) / columns)
         if isinstance(model, Posterior):
-            here = Nodes(queries.new_zeros(1, X.shape[1]), queries.new_ones(1), 0.0)
-            gradient = backend.array(SmoothedScore(model, here)(queries, 1.0))
+            gradient = backend.array(SmoothedScore(model, Nodes.single(queries))(queries, 1.0))
         else:
             gradient = backend.array(model.gradient(queries))
             lost = np.flatnonzero(np.isnan(gradient).any(axis=1))
@@ -395,8 +393,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         model = self._model(backend, self.points_, self.weights_, scale)
         assert isinstance(model, Posterior)
         queries = backend.tensor((X - self._center(self.points_)) / scale)
-        here = Nodes(queries.new_zeros(1, X.shape[1]), queries.new_ones(1), 0.0)
-        trace = model.moments(queries, 1.0, here, trace=True).trace
+        trace = model.moments(queries, 1.0, Nodes.single(queries), trace=True).trace
         assert trace is not None
         curvatures = np.broadcast_to(_curvatures(scale), X.shape[1])
         return (backend.array(trace) - curvatures.sum()) / np.min(scale) ** 2
@@ -465,8 +462,10 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         scaled = backend.tensor((points - self._center(points)) / self._columns(bandwidth))
         log_weights = backend.tensor(np.log(weights))
         if self.kernel == "gaussian":
-            shares = backend.tensor(_curvatures(bandwidth)) if np.ndim(bandwidth) else None
-            return Posterior(scaled, log_weights, memory_limit=memory_limit, shares=shares)
+            trace_weights = backend.tensor(_curvatures(bandwidth)) if np.ndim(bandwidth) else None
+            return Posterior(
+                scaled, log_weights, memory_limit=memory_limit, trace_weights=trace_weights
+            )
         kernel = RADIAL_KERNELS[check_choice("kernel", self.kernel, RADIAL_KERNELS)]
         scale = 1.0 if np.ndim(bandwidth) else float(bandwidth)
         return RadialMixture(scaled, log_weights, kernel, scale, memory_limit=memory_limit)

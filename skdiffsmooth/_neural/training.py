@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from .._utils.backend import Backend
+from .._utils.draws import invert_cumulated
 from .._utils.warnings import warn_user
 from .network import NetworkShape, evaluate
 
@@ -298,7 +299,7 @@ def _noised(
     n = n_batches * batch_size
     # Equal steps through the cumulated weights: each row as often as its weight says, up to one.
     steps = (np.arange(n) + rng.uniform()) / n
-    rows = rng.permutation(np.searchsorted(np.cumsum(weights)[:-1], steps, side="right"))
+    rows = rng.permutation(invert_cumulated(np.cumsum(weights), steps))
     # One noise scale from each of as many equal parts of the range, in every batch.
     parts = rng.permuted(np.tile(np.arange(batch_size), (n_batches, 1)), axis=1)
     place = (parts + rng.uniform(size=parts.shape)).reshape(n, 1) / batch_size

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 
 from .validation import check_choice
 
-__all__ = ["Backend", "to_device"]
+__all__ = ["Backend", "has_float64", "to_device", "to_float64"]
 
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
@@ -38,6 +38,16 @@ def to_device(array: np.ndarray, device: torch.device, dtype: torch.dtype | None
         # From pinned memory the copy goes on behind our back; any other would be waited for.
         native = native.pin_memory()
     return native.to(device=device, dtype=dtype, non_blocking=True)
+
+
+def has_float64(device: torch.device) -> bool:
+    """Tell whether a device can compute in float64; Apple's GPUs cannot."""
+    return device.type != "mps"
+
+
+def to_float64(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor in float64, or as it is on a device without float64."""
+    return tensor.double() if has_float64(tensor.device) else tensor
 
 
 @dataclass(frozen=True)
@@ -95,24 +105,15 @@ class Backend:
             ) from error
         return cls(resolved, resolved_dtype)
 
-    def with_room_for(self, smallest: float, largest: float) -> Backend:
-        """Return a backend in which squares of lengths in a range, and their quotients, are numbers.
+    def promote_to_float64(self, smallest: float, largest: float) -> Backend:
+        """Return a backend whose range holds squares of lengths from `smallest` to `largest`.
 
-        Parameters
-        ----------
-        smallest, largest : float
-            Bounds on the lengths.
-
-        Returns
-        -------
-        Backend
-            This one or, where its floating-point type does not reach so far, one in float64.
+        It holds quotients of the squares, too. That is this backend, or one in float64 if the range of
+        this one is too narrow.
         """
         limits = torch.finfo(self.dtype)
-        held = smallest**2 > limits.tiny**0.5 and largest**2 < limits.max**0.5
-        if held or self.device.type == "mps":
-            return self
-        return Backend(self.device, torch.float64)
+        fits = smallest**2 > limits.tiny**0.5 and largest**2 < limits.max**0.5
+        return self if fits or not has_float64(self.device) else replace(self, dtype=torch.float64)
 
     def tensor(self, array: Any) -> torch.Tensor:
         """Copy an array to the device.

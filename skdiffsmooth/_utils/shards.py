@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,27 +20,9 @@ from sklearn.utils.validation import _num_samples
 from .rows import check_sample_weight
 from .validation import check_choice
 
-__all__ = ["ONE_PROCESS", "Pairs", "ProcessGroup", "Shards", "resolve_shards"]
+__all__ = ["ONE_PROCESS", "ProcessGroup", "Shards", "resolve_shards"]
 
 Result = TypeVar("Result")
-
-
-class Pairs(NamedTuple):
-    """Posterior moments of B queries seen from M nodes, of points in r dimensions.
-
-    Parameters
-    ----------
-    means : torch.Tensor of shape (B, r, M)
-        Posterior means.
-    spread : torch.Tensor of shape (B, M)
-        Traces of the posterior covariances.
-    log_sums : torch.Tensor of shape (B, M)
-        Logarithms of the posterior's normalisers.
-    """
-
-    means: torch.Tensor
-    spread: torch.Tensor
-    log_sums: torch.Tensor
 
 
 class Shards:
@@ -226,118 +208,6 @@ class Shards:
                 "leave these rows out."
             )
         return weights * shares[self.rank]
-
-    def log_sum_exp(self, log_sums: torch.Tensor) -> torch.Tensor:
-        """Merge logarithms of sums over the points of each process.
-
-        Parameters
-        ----------
-        log_sums : torch.Tensor
-            Over this process's points.
-
-        Returns
-        -------
-        torch.Tensor
-            Over all points.
-        """
-        return self.merge(log_sums)[1]
-
-    def merge(self, log_sums: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the share of each (query, node) pair's mass that lies here, and merged log-sums.
-
-        Parameters
-        ----------
-        log_sums : torch.Tensor
-            Over this process's points.
-
-        Returns
-        -------
-        shares : torch.Tensor
-            Of the same shape, or a single one where it would hold nothing else. They sum to one
-            over the processes, to rounding: they are divided by their sum, since an exponential of a
-            log-sum less another is off by the rounding of large numbers.
-        log_sums : torch.Tensor
-            Over all points.
-        """
-        if self.alone:
-            return log_sums.new_ones(1), log_sums
-        top = self.reduce_(log_sums.clone(), "max")
-        parts = (log_sums - top).exp_()
-        total = self.reduce_(parts.clone(), "sum")
-        return parts / total, top + total.log()
-
-    def average(self, pairs: Pairs, weights: torch.Tensor, *, trace: bool) -> torch.Tensor:
-        """Average moments of (query, node) pairs over the nodes.
-
-        Parameters
-        ----------
-        pairs : Pairs
-            Over this process's points.
-        weights : torch.Tensor of shape (M,)
-            The nodes' weights.
-        trace : bool
-            Whether the spread is asked for.
-
-        Returns
-        -------
-        torch.Tensor of shape (B, r + 2)
-            This process's part of mean, spread and log-sum: the parts of all processes sum to them.
-        """
-        means, spread, log_sums = pairs
-        if self.alone:
-            return torch.column_stack([means @ weights, spread @ weights, log_sums @ weights])
-        shares, merged = self.merge(log_sums)
-        if trace:
-            # Two passes, mean first: a difference of second moments and squared means would cancel.
-            mean = self.reduce_(means * shares[:, None], "sum")
-            spread = spread + (means - mean).square_().sum(1)
-        weights = (weights * shares).expand_as(log_sums)
-        return torch.column_stack(
-            [
-                torch.einsum("brm,bm->br", means, weights),
-                (spread * weights).sum(1),
-                (merged * weights).sum(1),
-            ]
-        )
-
-    def pool(
-        self,
-        mean: torch.Tensor,
-        trace: torch.Tensor,
-        log_sum: torch.Tensor,
-        along: torch.Tensor,
-        directions: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Merge posterior moments of single queries.
-
-        Parameters
-        ----------
-        mean : torch.Tensor of shape (B, r)
-            Posterior means over this process's points.
-        trace : torch.Tensor of shape (B,)
-            Traces of the posterior covariances.
-        log_sum : torch.Tensor of shape (B,)
-            Logarithms of the posterior's normalisers.
-        along : torch.Tensor of shape (B, r, j)
-            Covariances times directions.
-        directions : torch.Tensor of shape (B, r, j)
-            The same on all processes.
-
-        Returns
-        -------
-        mean, trace, log_sum, along : torch.Tensor
-            Over all points.
-        """
-        if self.alone:
-            return mean, trace, log_sum, along
-        shares, log_sum = self.merge(log_sum)
-        # Between the processes' means there is covariance too; two passes, as in `average`.
-        pooled = self.reduce_(mean * shares[:, None], "sum")
-        gap = mean - pooled
-        trace = self.reduce_((trace + gap.square().sum(1)) * shares, "sum")
-        along = along + gap[:, :, None] * (gap[:, None, :] @ directions)
-        along = self.reduce_(along * shares[:, None, None], "sum")
-        return pooled, trace, log_sum, along
 
 
 ONE_PROCESS = Shards()

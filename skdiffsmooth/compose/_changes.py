@@ -27,9 +27,9 @@ from sklearn.preprocessing import (
     StandardScaler,
 )
 
-__all__ = ["ChangeOfVariables", "chain", "change_of_variables", "with_names"]
+from .._utils.gaussian import log_normalizer
 
-LOG_2PI = float(np.log(2 * np.pi))
+__all__ = ["ChangeOfVariables", "chain", "change_of_variables", "with_names"]
 
 
 class ChangeOfVariables:
@@ -436,7 +436,7 @@ class _Quantile(ChangeOfVariables):
             log_slope[between] = np.log(rise[cell])
         if self.normal:
             z[between] = ndtri(z[between])
-            log_slope[between] += (z[between] ** 2 + LOG_2PI) / 2
+            log_slope[between] += z[between] ** 2 / 2 + log_normalizer(1)
         return z, log_slope
 
     def _inverse(self, z: np.ndarray, x: np.ndarray, ranks: np.ndarray) -> np.ndarray:
@@ -492,7 +492,7 @@ class _PCA(ChangeOfVariables):
                 )
             residual = self._dropped(X - self.transformer.mean_) / self.width
             log_factor -= np.sum(residual**2, axis=1) / 2
-            log_factor -= self.n_dropped * (np.log(self.width) + LOG_2PI / 2)
+            log_factor -= log_normalizer(self.n_dropped, self.width)
         if self.transformer.whiten:
             if np.any(np.sqrt(variances) <= negligible):
                 raise ValueError(

@@ -30,7 +30,7 @@ from .._engine.influence import Influence
 from .._engine.moments import Denoiser, Nodes
 from .._engine.posterior import Posterior
 from .._utils.backend import Backend
-from .._utils.memory import slices
+from .._utils.memory import rows_within, slices
 from ._cells import Cells
 from ._nodes import NodeRule, default_n_nodes
 
@@ -252,7 +252,7 @@ class GatedScore:
         """
         posterior, gates = cast(Posterior, self.posterior), self._gates(x)
         weights = x.new_zeros(len(x), len(posterior))
-        pulls = x.new_zeros(len(x), len(posterior), x.shape[1])
+        derivatives = x.new_zeros(len(x), len(posterior), x.shape[1])
         rows, _, counts = self._open(gates)
         for k, own in enumerate(rows.split(counts)):
             if not len(own):
@@ -261,8 +261,8 @@ class GatedScore:
             found = posterior.influence(places, v, self.nodes[k].weights)
             share = gates.shares[own, k, None]
             weights[own] += share * found.weights
-            pulls[own] += share[..., None] * found.pulls
-        return Influence(weights, pulls)
+            derivatives[own] += share[..., None] * found.derivatives
+        return Influence(weights, derivatives)
 
     def rows(self, index: torch.Tensor | slice) -> GatedScore:
         """Return the field of some of the queries.
@@ -282,7 +282,7 @@ class GatedScore:
         """Cut queries, and the field with them, so that what all cells say of them can be held."""
         # A place, a score, and what is summed of it; where all gates are open.
         per_query = len(self.nodes) * (5 * x.shape[1] + 8) * x.element_size()
-        for tile in slices(len(x), int(self.posterior.memory_limit * 2**20) // per_query):
+        for tile in slices(len(x), rows_within(per_query, self.posterior.memory_limit)):
             yield tile, self.rows(tile)
 
     def _score(self, x: torch.Tensor, v: float) -> torch.Tensor:

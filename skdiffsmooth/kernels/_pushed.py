@@ -26,7 +26,7 @@ from .._engine.influence import Influence
 from .._engine.moments import Denoiser, Nodes
 from .._engine.posterior import Posterior
 from .._utils.backend import Backend
-from .._utils.memory import slices
+from .._utils.memory import rows_within, slices
 from ..manifolds import Manifold
 from ..manifolds._base import has_derivative, projection_factors
 from ._nodes import NodeRule, default_n_nodes
@@ -243,7 +243,7 @@ class _PushedScore(ABC):
         """Count queries whose places and derivatives take half of the memory; tiles take the other."""
         # A dozen vectors for each place, and as many frames and directions.
         numbers = 12 * len(self.nodes) * max(rank, 1) * (2 + 2 * self.manifold.dimension)
-        return max(1, int(self.posterior.memory_limit * 2**20 / 8 / 2 / numbers))
+        return rows_within(8 * numbers, self.posterior.memory_limit / 2)
 
 
 @dataclass(frozen=True)
@@ -501,8 +501,7 @@ class FrozenPush:
     ) -> _PushedScore:
         """Return the smoothed score of one noise level; see `Smoothing`."""
         offsets, weights = self.nodes(level)
-        reach = float(np.linalg.norm(offsets, axis=1).max())
-        nodes = Nodes(backend.tensor(offsets), backend.tensor(weights), reach)
+        nodes = Nodes.from_arrays(offsets, weights, backend)
         hull = getattr(self.manifold, "affine_hull", None)
         span = None if hull is None else backend.tensor(hull.basis)
         return PUSHES[self.push](posterior, self.manifold, nodes, exclude, self.fading, span)

@@ -200,6 +200,5 @@ class FrozenKernel:
     ) -> ScoreField:
         """Return the smoothed score of one noise level; see `Smoothing`."""
         offsets, weights = self.nodes(level)
-        reach = float(np.linalg.norm(offsets, axis=1).max())
-        nodes = Nodes(backend.tensor(offsets), backend.tensor(weights), reach)
+        nodes = Nodes.from_arrays(offsets, weights, backend)
         return SmoothedScore(posterior, nodes, exclude)

@@ -182,6 +182,6 @@ class TemperedScore:
         return self if self.exclude is None else replace(self, exclude=self.exclude[index])
 
     def _moments(self, x: torch.Tensor, v: float, *, trace: bool = False) -> Moments:
-        here = Nodes(x.new_zeros(1, x.shape[1]), x.new_ones(1), 0.0)
         raised = max(v, self.variance)
-        return self.posterior.moments(x, raised, here, trace=trace, exclude=self.exclude)
+        single = Nodes.single(x)
+        return self.posterior.moments(x, raised, single, trace=trace, exclude=self.exclude)

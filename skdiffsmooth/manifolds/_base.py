@@ -23,7 +23,6 @@ __all__ = [
     "across_border",
     "check_idempotent",
     "has_derivative",
-    "in_double",
     "orthonormal_columns",
     "polar",
     "project_with_derivative",
@@ -388,11 +387,6 @@ def _array(answer: torch.Tensor) -> np.ndarray:
         # Rows that share their memory must not be written to.
         array.flags.writeable = False
     return array
-
-
-def in_double(x: torch.Tensor) -> torch.Tensor:
-    """Return a tensor in double precision, where its device has that."""
-    return x if x.device.type == "mps" else x.double()
 
 
 def orthonormal_columns(name: str, directions: np.ndarray) -> np.ndarray:

@@ -19,9 +19,10 @@ import torch
 from numpy.polynomial import chebyshev
 
 from .._coordinates.hull import AffineHull
+from .._utils.backend import to_float64
 from .._utils.memory import slices_within
 from .._utils.validation import check_real, check_real_array
-from ._base import Constants, SmoothManifoldBase, across_border, in_double
+from ._base import Constants, SmoothManifoldBase, across_border
 from ._cumulative import Cumulative
 
 __all__ = ["Curve"]
@@ -545,7 +546,7 @@ class Curve(SmoothManifoldBase):
 
     def _coordinates(self, x: torch.Tensor) -> torch.Tensor:
         """Return hull coordinates, in double precision."""
-        x = in_double(x)
+        x = to_float64(x)
         center, basis = self._frame.like(x)
         return (x - center) @ basis
 

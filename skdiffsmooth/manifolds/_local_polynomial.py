@@ -18,11 +18,12 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from .._coordinates.hull import AffineHull
+from .._utils.backend import to_float64
 from .._utils.memory import slices_within
 from .._utils.rows import check_sample_weight, merge_duplicates
 from .._utils.validation import check_choice, check_integer, check_real
 from .._utils.warnings import warn_user
-from ._base import Constants, DifferentiableManifoldBase, in_double
+from ._base import Constants, DifferentiableManifoldBase
 from ._dimension import check_n_components
 from ._monomials import derivatives, monomials
 from ._neighbors import NearestPoints
@@ -275,7 +276,7 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
 
     def _coordinates(self, x: torch.Tensor) -> torch.Tensor:
         """Return hull coordinates, in double precision."""
-        x = in_double(x)
+        x = to_float64(x)
         center, basis, *_ = self._constants.like(x)
         return (x - center) @ basis
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
 
-from .._utils.shards import ONE_PROCESS, Shards
+from .._utils.draws import draw_points
+from .._utils.gaussian import log_normalizer
 from ..scores import ScoreSchedule
 
-__all__ = ["EmpiricalTerminal", "GaussianTerminal", "TerminalLaw", "draw_points"]
+__all__ = ["EmpiricalTerminal", "GaussianTerminal", "TerminalLaw"]
 
 
 class TerminalLaw(Protocol):
@@ -25,52 +25,6 @@ class TerminalLaw(Protocol):
     def sample(self, rng: np.random.RandomState, n: int) -> np.ndarray:
         """Return n draws, shape (n, r)."""
         ...
-
-
-def draw_points(
-    rng: np.random.RandomState,
-    points: np.ndarray,
-    weights: np.ndarray,
-    n: int,
-    shards: Shards = ONE_PROCESS,
-) -> np.ndarray:
-    """Draw points by inverting the cumulated weights.
-
-    A point of weight k then gets the same draws as k points beside one another, for the same seed.
-    Those of several shards follow one another in the order of the processes.
-
-    Parameters
-    ----------
-    rng : RandomState
-        Source of randomness.
-    points : ndarray of shape (n_points, d)
-        This process's points.
-    weights : ndarray of shape (n_points,)
-        Positive, summing to one over all shards.
-    n : int
-        Number of draws.
-    shards : Shards, default=ONE_PROCESS
-        Where the other points are, if these are not all.
-
-    Returns
-    -------
-    ndarray of shape (n, d)
-    """
-    cumulated = np.cumsum(weights)
-    ends = np.cumsum(shards.gather(cumulated[-1]))
-    uniform = rng.uniform(size=n) * ends[-1]
-    (mine,) = np.nonzero(_invert(ends, uniform) == shards.rank)
-    start = ends[shards.rank - 1] if shards.rank else 0.0
-    rows = _invert(cumulated, uniform[mine] - start)
-    drawn = np.empty((n, points.shape[1]))
-    for places, found in shards.gather((mine, points[rows])):
-        drawn[places] = found
-    return drawn
-
-
-def _invert(cumulated: np.ndarray, values: np.ndarray) -> np.ndarray:
-    # Rounding may leave the last sum below a value; that draw belongs to the last row.
-    return np.searchsorted(cumulated[:-1], values, side="right")
 
 
 @dataclass(frozen=True)
@@ -156,7 +110,7 @@ class GaussianTerminal:
         """
         scale = np.broadcast_to(self.scale, x.shape[1])
         centered = (x - x.new_tensor(self.mean)) / x.new_tensor(scale)
-        normalizer = float(np.sum(np.log(math.sqrt(2 * math.pi) * scale)))
+        normalizer = log_normalizer(x.shape[1]) + float(np.sum(np.log(scale)))
         return -0.5 * centered.square().sum(1) - normalizer
 
     def sample(self, rng: np.random.RandomState, n: int) -> np.ndarray:

@@ -18,7 +18,6 @@ from scipy.stats import kstest, norm, qmc
 from sklearn.exceptions import NotFittedError
 
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
-from skdiffsmooth._diffusion.conditional import draw_given
 from skdiffsmooth._engine.moments import Nodes
 from skdiffsmooth._engine.posterior import Posterior
 from skdiffsmooth.kernels import ProportionalScale
@@ -79,21 +78,6 @@ def test_draws_of_the_kde_follow_its_conditional(kde):
     assert cumulated[-1] == pytest.approx(1, abs=1e-6)  # of the grid
     test = kstest(draws[:, 1], lambda x: np.interp(x, grid, cumulated))
     assert test.pvalue > FAILS_ONCE_IN
-
-
-def test_points_are_drawn_as_by_one_loop_over_rows():
-    rng = np.random.RandomState(0)
-    points, log_weights = rng.normal(size=(30, 2)), np.log(rng.dirichlet(np.ones(30)))
-    values = np.repeat(rng.normal(size=(7, 2)), [1, 5, 2, 9, 1, 1, 3], axis=0)
-    values = values[rng.permutation(len(values))]
-    for memory_limit in (1024, 0.003):  # in one tile, and three rows of weights at a time
-        uniform = np.random.RandomState(5).uniform(size=len(values))
-        found = draw_given(
-            np.random.RandomState(5), points, log_weights, values, memory_limit=memory_limit
-        )
-        for u, value, index in zip(uniform, values, found, strict=True):
-            weights = oracles.look(points, log_weights, value, 1.0).weights
-            assert index == np.searchsorted(np.cumsum(weights), u)
 
 
 def test_given_values_far_from_the_data_find_the_nearest_rows():
@@ -435,27 +419,27 @@ def test_workers_precision_and_memory_change_nothing():
 
 @pytest.mark.parametrize("n_points", [7, 130])
 @pytest.mark.parametrize("v", [4.0, 0.05, 1e-3, 1e-11])
-def test_traces_count_coordinates_as_asked(n_points, v):
+def test_traces_weigh_coordinates_by_trace_weights(n_points, v):
     rng = np.random.RandomState(0)
     points, queries, offsets = (rng.normal(size=(n, 3)) for n in (n_points, 5, 4))
     offsets -= offsets.mean(0)
     if v < 1e-6:  # near some points, where differences of coordinates are taken
         queries, offsets = points[:5] + 1e-6, 1e-6 * offsets
     log_weights = np.full(n_points, -np.log(n_points))
-    shares = np.array([1.0, 0.0, 2.5])
+    trace_weights = np.array([1.0, 0.0, 2.5])
     posterior = Posterior(
         torch.tensor(points),
         torch.tensor(log_weights),
         memory_limit=16.0,
-        shares=torch.tensor(shares),
+        trace_weights=torch.tensor(trace_weights),
     )
-    reach = float(np.linalg.norm(offsets, axis=1).max())
-    nodes = Nodes(torch.tensor(offsets), torch.full((4,), 0.25, dtype=torch.float64), reach)
+    max_norm = float(np.linalg.norm(offsets, axis=1).max())
+    nodes = Nodes(torch.tensor(offsets), torch.full((4,), 0.25, dtype=torch.float64), max_norm)
     found = posterior.moments(torch.tensor(queries), v, nodes, trace=True)
     for query, trace in zip(queries, found.trace, strict=True):
         expected = 0.0
         for offset in offsets:
             seen = oracles.look(points, log_weights, query + offset, v)
-            expected += seen.weights @ ((points - seen.mean) ** 2 @ shares) / 4
+            expected += seen.weights @ ((points - seen.mean) ** 2 @ trace_weights) / 4
         # Rounding of second moments, of size one.
         assert float(trace) == pytest.approx(float(expected), abs=1e-9)

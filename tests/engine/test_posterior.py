@@ -26,11 +26,11 @@ from hypothesis import strategies as st
 
 from skdiffsmooth._engine import direct as _direct
 from skdiffsmooth._engine import posterior as _posterior
+from skdiffsmooth._engine import tiles as _tiles
 from skdiffsmooth._engine.factorised import Factoriser
 from skdiffsmooth._engine.moments import Moments
 from skdiffsmooth._engine.points import Points
 from skdiffsmooth._engine.posterior import Posterior
-from skdiffsmooth._utils.memory import slices_within as _tiles
 from skdiffsmooth.scores import SmoothedScore
 
 DTYPES = {torch.float64: np.float64, torch.float32: np.float32}
@@ -131,7 +131,7 @@ def watched(monkeypatch):
         if found is None:
             taken.add("all pairs out")
         else:
-            all_easy = found.hard is None or not found.hard.any()
+            all_easy = found.underflows is None or not found.underflows.any()
             taken.add("all factorised" if all_easy else "mixed")
         return found
 
@@ -365,8 +365,8 @@ def test_no_group_is_missed(problem):
     points, log_weights, queries, offsets = tensors(
         torch.float64, problem.points, problem.log_weights, problem.queries, problem.offsets
     )
-    engine = Points(points, log_weights)
-    kept = engine.groups.kept_for_pairs(queries, offsets, problem.v, problem.left_out).kept
+    engine = Points(points, log_weights, longest(problem.points))
+    kept = engine.groups.relevant_to_pairs(queries, offsets, problem.v, problem.left_out).relevant
     shown = torch.full((len(engine), *kept.shape[1:]), False)
     shown[engine.groups.index.flatten()] = kept.repeat_interleave(
         engine.groups.index.shape[1], dim=0
@@ -645,7 +645,7 @@ def test_tiles_do_not_change_the_result(path, trace, monkeypatch):
         except ValueError:
             smallest *= 1.1
     calls = []
-    for owner, name in ((Factoriser, "products"), (Posterior, "_look_directly")):
+    for owner, name in ((Factoriser, "products"), (Posterior, "_pairs_directly")):
         monkeypatch.setattr(owner, name, counted(getattr(owner, name), calls))
     for memory_limit, tile in [(smallest, _tiles._TILE), (16.0, 100), (smallest, 1)]:
         calls.clear()

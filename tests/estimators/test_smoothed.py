@@ -524,7 +524,7 @@ def test_smoothing_one_point_of_a_field_changes_nothing():
     offsets, shares = 0.7 * gaussian_nodes(2, 8, 0, 0), np.full(8, 1 / 8)
     field = SmoothedScore(
         Posterior(point, torch.zeros(1, dtype=torch.float64), memory_limit=10),
-        Nodes(torch.tensor(offsets), torch.tensor(shares), reach=float(np.abs(offsets).max())),
+        Nodes(torch.tensor(offsets), torch.tensor(shares), max_norm=float(np.abs(offsets).max())),
     )
     x = torch.randn(5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     score, divergence = field.with_divergence(x, 0.04)

@@ -264,7 +264,7 @@ def test_variances_add_on_log_densities():
     posterior = Posterior(points, log_weights, memory_limit=64.0)
 
     def smoothed(sigma_nodes):
-        nodes = Nodes(*(torch.tensor(array) for array in sigma_nodes), reach=1.0)
+        nodes = Nodes(*(torch.tensor(array) for array in sigma_nodes), max_norm=1.0)
         moments = posterior.moments(queries, 0.09, nodes, trace=True)
         return moments.log_density, torch.column_stack([moments.mean, moments.trace])
 

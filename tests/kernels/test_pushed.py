@@ -513,10 +513,10 @@ def test_single_precision(name, v):
     dimension, manifold = MANIFOLDS["circle"]
     posterior, nodes, queries = problem(dimension, scale=1e-3)
     points, log_weights = posterior._points.positions.float(), posterior._points.log_weights.float()
-    rounded = Nodes(nodes.offsets.float(), nodes.weights.float(), nodes.reach)
+    rounded = Nodes(nodes.offsets.float(), nodes.weights.float(), nodes.max_norm)
     single = Posterior(points, log_weights, memory_limit=16.0)
     double = Posterior(points.double(), log_weights.double(), memory_limit=16.0)
-    same = Nodes(rounded.offsets.double(), rounded.weights.double(), nodes.reach)
+    same = Nodes(rounded.offsets.double(), rounded.weights.double(), nodes.max_norm)
     queries = queries.float() if v > 1e-6 else 1.001 * points
     found = FIELDS[name](single, manifold, rounded).with_divergence(queries, v)
     expected = FIELDS[name](double, manifold, same).with_divergence(queries.double(), v)

@@ -183,16 +183,16 @@ def test_tiles_are_those_of_the_largest_shard(monkeypatch):
     assert_matches_oracle(ShardedProblem.of(case, 1), trace=True)
 
 
-def test_no_point_can_be_left_out():
+def test_no_point_can_be_excluded():
     case = ShardedProblem.of(problem(0), 2)
     (queries,) = tensors(torch.float64, case.queries)
     nodes = Nodes(*tensors(torch.float64, case.offsets, case.node_weights), longest(case.offsets))
 
     def work(shards):
         posterior, first = case.posteriors(torch.float64, shards), torch.tensor([0, 0, 0])
-        with pytest.raises(NotImplementedError, match="left out"):
+        with pytest.raises(NotImplementedError, match="exclude"):
             posterior.log_density(queries, 1.0, exclude=first)
-        with pytest.raises(NotImplementedError, match="left out"):
+        with pytest.raises(NotImplementedError, match="exclude"):
             posterior.moments(queries, 1.0, nodes, exclude=first)
 
     in_two_threads(work)
@@ -346,7 +346,7 @@ def work(rank, folder):
 
     def watch(self, x, v, table, *args, **kwargs):
         found = factorise(self, x, v, table, *args, **kwargs)
-        hard = None if found is None else found.hard
+        hard = None if found is None else found.underflows
         pairs_out.append(
             1.0 if found is None else 0.0 if hard is None else float(hard.double().mean())
         )
