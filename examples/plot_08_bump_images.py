@@ -104,8 +104,7 @@ axes[0].legend()
 # nearly all of it across manifold and data: it adds to both distances in squares. Here is that
 # process (Euler-Maruyama, 100 steps from v = 9 on, one of them to none) in all 4096 dimensions
 # with fewer draws, beside the formula, to which the norm of one mean of draws adds about a per
-# cent. *Exact* is the same solver with the library's nodes, of mean zero. (The library's own
-# ``node_rule="fresh"`` would not do: it draws in the space that the images span, where d is 15.)
+# cent. *Exact* is the same solver with the library's nodes, of mean zero.
 
 
 def with_fresh_draws(sigma, n_draws, n_samples=20):

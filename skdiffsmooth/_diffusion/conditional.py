@@ -56,12 +56,13 @@ class _ConditionalScore:
     values: np.ndarray
 
     def __call__(self, x: torch.Tensor, v: float) -> torch.Tensor:
-        return self._score(self._moments(x, v, trace=False), x, v)
+        return (self._moments(x, v, trace=False).mean[:, : x.shape[1]] - x) / v
 
     def with_divergence(self, x: torch.Tensor, v: float) -> tuple[torch.Tensor, torch.Tensor]:
         moments = self._moments(x, v, trace=True)
         assert moments.trace is not None
-        return self._score(moments, x, v), (moments.trace / v - x.shape[1]) / v
+        score = (moments.mean[:, : x.shape[1]] - x) / v
+        return score, (moments.trace / v - x.shape[1]) / v
 
     def _moments(self, x: torch.Tensor, v: float, *, trace: bool) -> Moments:
         flow, scale = self.flow, math.sqrt(v)
@@ -71,11 +72,6 @@ class _ConditionalScore:
         values = flow.backend.tensor(self.values * (scale / flow.bandwidth))
         queries = torch.cat([x, values], dim=1)
         return flow.posterior(scale).moments(queries, v, nodes, trace=trace)
-
-    def _score(self, moments: Moments, x: torch.Tensor, v: float) -> torch.Tensor:
-        # The nodes' mean is rounding, except under the rule "fresh".
-        mean = self.weights @ self.flow.backend.tensor(self.offsets[:, : x.shape[1]])
-        return (moments.mean[:, : x.shape[1]] - x - mean) / v
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         Tangents are learned from the rows all the same.
     noise : {"ve", "ou"} or NoiseProcess, default="ve"
         The forward process; see SmoothedScoreDiffusion.
-    node_rule : {"sobol", "gauss-hermite", "monte-carlo", "fresh"}, default="sobol"
+    node_rule : {"sobol", "gauss-hermite"}, default="sobol"
         How the kernel's nodes are chosen in each noise level; see SmoothedScoreDiffusion.
     n_nodes : int or "auto", default="auto"
         Nodes in each noise level, of each cell where the manifold is learned; "auto" as in

@@ -69,12 +69,11 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         largest variance, whose data shrink while noise comes in, so that the same `sigma` reaches ever
         farther in units of X. Scales of noise (`bandwidth`, `terminal_scale`) are relative to the data
         either way.
-    node_rule : {"sobol", "gauss-hermite", "monte-carlo", "fresh"}, default="sobol"
+    node_rule : {"sobol", "gauss-hermite"}, default="sobol"
         How the kernel's nodes are chosen in each noise level. "sobol": mirrored quasi-random nodes
         with the kernel's covariance. "gauss-hermite": a grid, for one to three directions; good while
-        noise is not small against `sigma`. "monte-carlo": mirrored independent draws. "fresh":
-        independent draws for each step of the solver, their mean left as it falls, as research code
-        does it; for comparisons with papers only.
+        noise is not small against `sigma`. For independent draws pass a
+        `skdiffsmooth.kernels.SamplerKernel` as `kernel`.
     n_nodes : int or "auto", default="auto"
         Nodes in each noise level: an even number or, for "gauss-hermite", a bound (two an axis at
         least); not used by an OffsetsKernel, which has its own. "auto" starts at

@@ -112,25 +112,9 @@ def _gauss_hermite(
     return nodes[kept], weights[kept] / weights[kept].sum()
 
 
-def _monte_carlo(
-    dimension: int, n_nodes: int, level: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return independent draws and their mirror images."""
-    draws = np.random.default_rng([seed, level]).standard_normal((n_nodes // 2, dimension))
-    return np.concatenate([draws, -draws]), np.full(n_nodes, 1 / n_nodes)
-
-
-def _fresh(dimension: int, n_nodes: int, level: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return independent draws, their mean left as it falls."""
-    draws = np.random.default_rng([seed, level]).standard_normal((n_nodes, dimension))
-    return draws, np.full(n_nodes, 1 / n_nodes)
-
-
 NODE_RULES: dict[str, Rule] = {
     "sobol": _sobol,
     "gauss-hermite": _gauss_hermite,
-    "monte-carlo": _monte_carlo,
-    "fresh": _fresh,
 }
 
 
@@ -140,10 +124,10 @@ class NodeRule:
 
     Parameters
     ----------
-    name : {"sobol", "gauss-hermite", "monte-carlo", "fresh"}
+    name : {"sobol", "gauss-hermite"}
         See the parameter `node_rule` of the estimators.
     n_nodes : int
-        Number M of nodes; even for "sobol" and "monte-carlo", a bound for "gauss-hermite".
+        Number M of nodes; even for "sobol", a bound for "gauss-hermite".
     seed : int
         Seed of the node sets.
     """

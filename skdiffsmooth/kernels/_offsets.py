@@ -76,7 +76,9 @@ class OffsetsKernel:
     def reduce(self, hull: AffineHull, points: np.ndarray, weights: np.ndarray) -> ReducedKernel:
         """Return the shape as the affine hull of the data sees it; estimators call this."""
         check_features("offsets", self.offsets.shape[1], hull)
-        return FixedShape(self.offsets @ hull.basis, self.weights)
+        # The constructor allows for rounding in the mean, which division by a small noise would magnify.
+        centered = self.offsets - self.weights @ self.offsets
+        return FixedShape(centered @ hull.basis, self.weights)
 
 
 class SamplerKernel:

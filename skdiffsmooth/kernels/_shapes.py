@@ -46,7 +46,7 @@ class ConstantShape(ABC):
 
     @abstractmethod
     def nodes(self, rule: NodeRule, level: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return offsets (M, r) at sigma = 1 and their weights (M,)."""
+        """Return offsets (M, r) at sigma = 1, of weighted mean zero, and their weights (M,)."""
 
     def freeze(self, scales: np.ndarray, rule: NodeRule) -> FrozenKernel:
         """Return the smoothing that has one scale and one set of nodes in each noise level."""
@@ -147,9 +147,7 @@ class SampledShape(ConstantShape):
     def nodes(self, rule: NodeRule, level: int) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng([rule.seed, level])
         draws = self.draw(rng, rule.n_nodes, len(self.basis)) @ self.basis
-        if rule.name != "fresh":
-            draws = draws - draws.mean(axis=0)
-        return draws, np.full(len(draws), 1 / len(draws))
+        return draws - draws.mean(axis=0), np.full(len(draws), 1 / len(draws))
 
 
 @dataclass(frozen=True)
@@ -187,7 +185,7 @@ class FrozenKernel:
         Returns
         -------
         offsets : ndarray of shape (M, r)
-            With mean zero to rounding, except under the rule "fresh".
+            With mean zero to rounding.
         weights : ndarray of shape (M,)
             Positive, summing to one.
         """
@@ -203,9 +201,4 @@ class FrozenKernel:
         """Return the smoothed score of one noise level; see `Smoothing`."""
         offsets, weights = self.nodes(level)
         nodes = Nodes.from_arrays(offsets, weights, backend)
-        mean = weights @ offsets
-        # The mean of a centred rule is rounding, which division by a small noise would make much of.
-        is_centered = np.linalg.norm(mean) <= 1e-12 * nodes.max_norm
-        return SmoothedScore(
-            posterior, nodes, exclude, None if is_centered else backend.tensor(mean)
-        )
+        return SmoothedScore(posterior, nodes, exclude)

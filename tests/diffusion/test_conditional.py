@@ -160,7 +160,7 @@ def twin_of_the_field(model, level, scale, a, b, free, given):
 
 
 @pytest.mark.parametrize("sigma", [0.5, ProportionalScale(0.7)])
-@pytest.mark.parametrize("rule", ["sobol", "fresh"])
+@pytest.mark.parametrize("rule", ["sobol", "gauss-hermite"])
 def test_the_field_is_that_of_the_module(sigma, rule):
     X = table(12)
     model = SmoothedScoreDiffusion(0.4, sigma, node_rule=rule, **COARSE).fit(X)
