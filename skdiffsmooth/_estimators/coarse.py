@@ -130,6 +130,9 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         The scale used, in units of X.
     bandwidth_ : float
         The noise left.
+    fills_space_ : bool
+        Whether log-densities are those of all columns. False if ``bandwidth=0`` and the manifold has
+        fewer dimensions than X has columns: they are then with respect to the volume of the manifold.
     reach_ : float or None
         That of the manifold, where it is known, or its estimate; None if it has no tangents.
     residual_scale_ : float or None
@@ -317,6 +320,7 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
             residual_scale_=residual_scale,
             switch_scale_=switch_scale,
             bandwidth_=bandwidth,
+            fills_space_=bandwidth > 0 or n_components == points.shape[1],
         )
         return self
 

@@ -16,7 +16,7 @@ from .._utils.rows import check_sample_weight
 from .._utils.validation import LARGEST
 from .._utils.warnings import warn_user
 from ._changes import ChangeOfVariables, change_of_variables, with_names
-from ._members import check_fills_space, check_member, one_density
+from ._members import check_fills_space, check_member, one_density, parameter_estimator
 from ._sampling import draw, draw_through
 
 __all__ = ["TransformedDensity"]
@@ -246,7 +246,7 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
         if self.density is not None:
             check_member("density", self.density, compared=False)
         density = one_density(self.density)
-        held = getattr(density, "estimator", density)  # what a search holds
+        held = parameter_estimator(density)
         if isinstance(held, Pipeline) and len(held.steps) > 1:
             raise TypeError(
                 "density is or holds a Pipeline, whose log-densities leave out the Jacobian of its "
