@@ -19,16 +19,19 @@ from .._utils.estimator import DensityEstimatorMixin
 from .._utils.rows import TrainingRows, take
 
 __all__ = [
+    "Folds",
     "check_fills_space",
     "check_member",
+    "estimator_or_default",
     "fit_member",
     "log_density_of",
     "naming",
-    "one_density",
     "out_of_fold",
     "parameter_estimator",
     "unwrap",
 ]
+
+Folds = list[tuple[np.ndarray, np.ndarray]]
 
 
 @contextmanager
@@ -54,16 +57,16 @@ def unwrap(fitted: Any) -> Any:
 
 
 def parameter_estimator(estimator: Any) -> Any:
-    """Return what a search or a FrozenEstimator, fitted or not, has as `estimator`; others as they are."""
+    """Return the `estimator` of a search or FrozenEstimator, fitted or not; others as they are."""
     # The estimators of this package that have such a parameter check it themselves.
     while hasattr(estimator, "estimator") and not isinstance(estimator, DensityEstimatorMixin):
         estimator = estimator.estimator
     return estimator
 
 
-def one_density(density: Any) -> Any:
+def estimator_or_default(estimator: Any) -> Any:
     """Return a fresh copy of the density to be fitted: the default where None was passed."""
-    return SmoothedScoreDiffusion() if density is None else clone(density)
+    return SmoothedScoreDiffusion() if estimator is None else clone(estimator)
 
 
 def check_member(label: str, estimator: Any, *, compared: bool) -> None:
@@ -204,7 +207,7 @@ def log_density_of(label: str, estimator: Any, rows: Any) -> np.ndarray:
 def out_of_fold(
     members: list[tuple[str, Any]],
     rows: TrainingRows,
-    folds: list[tuple[np.ndarray, np.ndarray]],
+    folds: Folds,
     n_jobs: int | None = None,
 ) -> np.ndarray:
     """Return each row's log-density under models that have not seen it.

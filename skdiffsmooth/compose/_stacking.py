@@ -19,6 +19,7 @@ from .._utils.validation import check_choice, check_real
 from .._utils.warnings import warn_user
 from ._family import density_family
 from ._members import (
+    Folds,
     check_fills_space,
     check_member,
     fit_member,
@@ -218,7 +219,7 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         if self.time_limit is not None:
             check_real("time_limit", self.time_limit, hint="It is in seconds; None is no limit.")
         rows = TrainingRows.of(X, sample_weight, self)
-        folds = []
+        folds: Folds = []
         if not isinstance(self.cv, str):
             folds = rows.folds(5 if self.cv is None else self.cv)
         if self.estimators is None and folds:
@@ -325,7 +326,7 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         self,
         members: list[tuple[str, Any]],
         rows: TrainingRows,
-        folds: list[tuple[np.ndarray, np.ndarray]],
+        folds: Folds,
     ) -> tuple[list[tuple[str, Any]], np.ndarray]:
         """Return the members that could be tried, and what each says of rows it has not seen."""
         began = time.perf_counter()
