@@ -64,6 +64,8 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
         Fitted on the transformed rows.
     transformer_ : transformer
         Fitted on the rows.
+    log_abs_det_ : callable or None
+        The parameter `log_abs_det` at `fit`.
     log_mass_ : float
         Log of the share of `estimator_` that is inside the transformer's range, in nats: zero where
         all of R^d is. It is subtracted from log-densities.
@@ -170,7 +172,7 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
             rows, weight = rows[weight > 0], weight[weight > 0]
         density = self._check_density()
         transformer = _fit(self._check_transformer(), rows, weight, _frame_columns(X))
-        change = self._change(transformer)
+        change = _change(transformer, self.log_abs_det)
         Z, log_factor = change.forward(rows)
         outside = np.flatnonzero(log_factor == -np.inf)
         if len(outside):
@@ -183,7 +185,13 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
         density = _fit(density, Z, weight, None)
         check_fills_space("estimator", density)
         log_mass = 0.0 if change.onto else _log_mass(change, density)
-        self._set_fitted(X, transformer_=transformer, estimator_=density, log_mass_=log_mass)
+        self._set_fitted(
+            X,
+            transformer_=transformer,
+            estimator_=density,
+            log_abs_det_=self.log_abs_det,
+            log_mass_=log_mass,
+        )
         return self
 
     def score_samples(self, X: Any) -> np.ndarray:
@@ -208,7 +216,7 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
             If X is not finite or has another number of features.
         """
         X = self._check_query(X)
-        Z, log_factor = self._change(self.transformer_).forward(X)
+        Z, log_factor = self._fitted_change().forward(X)
         # Where squares are no numbers, densities have nothing left either: many refuse such rows.
         beyond = np.abs(Z).max(axis=1) > LARGEST
         log_density = np.asarray(self.estimator_.score_samples(np.where(beyond[:, None], 0.0, Z)))
@@ -240,7 +248,7 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
             has no samples or the transformer no inverse.
         """
         n, generator = self._check_draw(n_samples, random_state)
-        return draw_through(self._change(self.transformer_), self.estimator_, n, generator)
+        return draw_through(self._fitted_change(), self.estimator_, n, generator)
 
     def _check_density(self) -> Any:
         if self.estimator is not None:
@@ -267,18 +275,23 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
             )
         return clone(self.transformer)
 
-    def _change(self, transformer: Any) -> ChangeOfVariables:
-        if self.log_abs_det is None:
-            return change_of_variables(transformer)
-        if not callable(self.log_abs_det):
-            raise TypeError(
-                f"log_abs_det={self.log_abs_det!r} is not callable; expected a function of rows that "
-                "returns log|det dT/dx| of each, or None."
-            )
-        return ChangeOfVariables(transformer, self.log_abs_det)
+    def _fitted_change(self) -> ChangeOfVariables:
+        return _change(self.transformer_, self.log_abs_det_)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "estimator_")
+
+
+def _change(transformer: Any, log_abs_det: Any) -> ChangeOfVariables:
+    """Return a fitted transformer as a change of variables, with the user's Jacobian if there is one."""
+    if log_abs_det is None:
+        return change_of_variables(transformer)
+    if not callable(log_abs_det):
+        raise TypeError(
+            f"log_abs_det={log_abs_det!r} is not callable; expected a function of rows that returns "
+            "log|det dT/dx| of each, or None."
+        )
+    return ChangeOfVariables(transformer, log_abs_det)
 
 
 def _frame_columns(X: Any) -> list[str] | None:

@@ -243,6 +243,14 @@ def test_densities_see_column_names():
         model.predict(frame[["v", "u"]])
 
 
+def test_parameters_set_after_fit_change_no_answer():
+    X, y = blobs()
+    model = DensityClassifier(KDESampler(0.5)).fit(X, y)
+    expected = model.predict_log_proba(X)
+    model.set_params(estimator__bandwidth=9.0, priors=[1.0, 0.0, 0.0])
+    assert_array_equal(model.predict_log_proba(X), expected)
+
+
 def test_the_density_passed_is_not_fitted():
     density = KDESampler(0.5)
     model = DensityClassifier(density).fit(*blobs())

@@ -264,6 +264,14 @@ def test_weights_need_a_density_that_takes_them():
         DensityOutlierDetector(GaussianMixture(1)).fit(table(), sample_weight=np.ones(60))
 
 
+def test_parameters_set_after_fit_change_no_answer():
+    X = table()
+    detector = DensityOutlierDetector(clone(KDE)).fit(X)
+    expected = detector.decision_function(X)
+    detector.set_params(estimator__bandwidth=9.0, contamination=0.5, cv=2)
+    assert_array_equal(detector.decision_function(X), expected)
+
+
 def test_a_fit_that_fails_leaves_the_old_one_whole():
     detector = DensityOutlierDetector(KDE).fit(table())
     expected = detector.predict(table(seed=1))

@@ -570,6 +570,22 @@ def test_rows_outside_the_range_are_drawn_again_or_refused():
         ).fit(X)
 
 
+def test_parameters_set_after_fit_change_no_answer():
+    X = skewed(30, 1)
+    for log_abs_det in (None, lambda X: -np.log(X).sum(axis=1)):
+        model = TransformedDensity(
+            KDESampler(0.4), FunctionTransformer(np.log, np.exp), log_abs_det=log_abs_det
+        ).fit(X)
+        expected, draws = model.score_samples(X), model.sample(5, random_state=0)
+        model.set_params(
+            estimator=KDESampler(9.0),
+            transformer=StandardScaler(),
+            log_abs_det=lambda X: np.full(len(X), 100.0),
+        )
+        assert_array_equal(model.score_samples(X), expected)
+        assert_array_equal(model.sample(5, random_state=0), draws)
+
+
 # --------------------------------------------------------------------------------------- the edges
 
 

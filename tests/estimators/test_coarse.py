@@ -690,7 +690,7 @@ def test_copies_seeds_and_precision(settings):
     assert_allclose(found, double.score_samples(Q), atol=1e-4)
     assert found.dtype == model.sample(2).dtype == np.float64
     # What was fitted stays, whatever is set later; tiles change nothing.
-    model.set_params(bandwidth=0.2, degree=3, memory_limit=1)
+    model.set_params(bandwidth=0.2, degree=3, n_nodes=4, switch_scale=9.0, memory_limit=1)
     assert_allclose(model.score_samples(Q), found, rtol=1e-9)
 
 
