@@ -451,7 +451,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         self._check_gaussian("t")
         if not isinstance(t, Sequence) and np.ndim(t) == 0:
             return float(np.sqrt(check_real("t", t, hint="It is in squared units of X.")))
-        variances = check_real_array("t", t)
+        variances = check_real_array("t", t, allow_bool=False)
         d = self.points_.shape[1]
         if variances.shape != (d,) or not np.all(np.isfinite(variances) & (variances > 0)):
             raise ValueError(
@@ -500,7 +500,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
                 ) from error
         if not isinstance(bandwidth, Sequence) and np.ndim(bandwidth) == 0:
             return check_real("bandwidth", bandwidth, hint="It is in units of X.")
-        scales = check_real_array("bandwidth", bandwidth)
+        scales = check_real_array("bandwidth", bandwidth, allow_bool=False)
         d = points.shape[1]
         if scales.shape != (d,):
             raise ValueError(

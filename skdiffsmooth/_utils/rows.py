@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_array
 
-from .validation import check_integer, check_real_array
+from .validation import check_detached, check_integer, check_real_array
 
 __all__ = ["TrainingRows", "as_given", "check_sample_weight", "merge_duplicates", "take"]
 
@@ -59,6 +59,7 @@ class TrainingRows:
         -------
         TrainingRows
         """
+        check_detached("X", X)
         checked = check_array(X, dtype=np.float64, estimator=owner, input_name="X")
         weight = check_sample_weight(sample_weight, len(checked))
         # A weight 300 decades below the largest is zero in every sum.

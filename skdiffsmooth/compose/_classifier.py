@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_X_y
 
 from .._utils.estimator import DensityEstimatorMixin
 from .._utils.rows import as_given, check_sample_weight, take
-from .._utils.validation import check_real_array
+from .._utils.validation import check_detached, check_real_array
 from ._members import (
     check_member,
     estimator_or_default,
@@ -116,6 +116,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
             the density cannot be fitted to a class, which the message names: the default needs two
             distinct rows of each. The estimator is then left as it was.
         """
+        check_detached("X", X)
         checked, y = check_X_y(X, y, dtype=np.float64, estimator=self)
         check_classification_targets(y)
         weight = check_sample_weight(sample_weight, len(checked))
@@ -314,7 +315,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
     def _resolve_priors(self, counts: np.ndarray) -> np.ndarray:
         if self.priors is None:
             return counts / counts.sum()
-        priors = check_real_array("priors", self.priors)
+        priors = check_real_array("priors", self.priors, allow_bool=False)
         if priors.shape != counts.shape:
             raise ValueError(
                 f"priors has shape {priors.shape}; expected {counts.shape}, one probability a class."

@@ -136,6 +136,12 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         if self.estimator is not None:
             check_member("estimator", self.estimator, compared=False)
         rows = TrainingRows.of(X, sample_weight, self)
+        if len(rows.points) < 2:
+            raise ValueError(
+                f"X has {len(rows.points)} distinct row of positive weight, n_samples = 1 after merging "
+                "equal rows; expected at least two, for each row is scored by a density of the others. "
+                "Pass more rows."
+            )
         folds = None if self.cv is None else rows.folds(self.cv)
         fitted = fit_member(
             "estimator", estimator_or_default(self.estimator), rows.given, rows.weight

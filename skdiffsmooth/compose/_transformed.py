@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_array, has_fit_parameter
 
 from .._utils.estimator import DensityEstimatorMixin
 from .._utils.rows import check_sample_weight
-from .._utils.validation import LARGEST
+from .._utils.validation import LARGEST, check_detached
 from .._utils.warnings import warn_user
 from ._changes import ChangeOfVariables, change_of_variables, with_names
 from ._members import check_fills_space, check_member, estimator_or_default, parameter_estimator
@@ -164,6 +164,7 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
             If the transformer loses digits: rows come back from it changed by more than a millionth
             of their column's standard deviation. A power transform does so far from zero.
         """
+        check_detached("X", X)
         rows = check_array(X, dtype=np.float64, estimator=self, input_name="X")
         weight = None
         if sample_weight is not None:
@@ -268,10 +269,10 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
             isinstance(self.transformer, str) and self.transformer == "passthrough"
         ):
             return FunctionTransformer()
-        if not hasattr(self.transformer, "transform"):
+        if isinstance(self.transformer, type) or not hasattr(self.transformer, "transform"):
             raise TypeError(
-                f"transformer={self.transformer!r} has no method transform; expected a transformer "
-                "such as StandardScaler(), 'passthrough' or None."
+                f"transformer={self.transformer!r} is a class or has no method transform; expected an "
+                "instance such as StandardScaler(), 'passthrough' or None."
             )
         return clone(self.transformer)
 

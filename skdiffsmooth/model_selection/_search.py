@@ -482,7 +482,7 @@ def _said(entry: _Entry) -> str:
 
 def _check_factors(name: str, factors: Any, *, strict: bool) -> np.ndarray:
     """Return factors as a flat array of distinct numbers."""
-    array = np.unique(check_real_array(name, factors).ravel())
+    array = np.unique(check_real_array(name, factors, allow_bool=False).ravel())
     if len(array) == 0:
         raise ValueError(f"{name} is empty; expected at least one number.")
     hint = "They are in units of the KDE's leave-one-out bandwidth."

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import logsumexp
 from sklearn.base import clone
@@ -305,6 +306,17 @@ def test_a_class_without_weight_is_named():
 def test_bad_priors(priors, message):
     with pytest.raises(ValueError, match=message):
         DensityClassifier(KDE, priors=priors).fit(*blobs())
+
+
+def test_booleans_are_no_priors():
+    with pytest.raises(TypeError, match=r"priors=\[True, False, False\] holds booleans"):
+        DensityClassifier(KDE, priors=[True, False, False]).fit(*blobs())
+
+
+def test_tensors_with_gradients_are_refused():
+    X, y = blobs()
+    with pytest.raises(TypeError, match=r"X is a tensor that requires gradients.*X\.detach\(\)"):
+        DensityClassifier(KDE).fit(torch.tensor(X, requires_grad=True), y)
 
 
 def test_bad_densities():

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
@@ -236,6 +237,9 @@ def test_not_fitted(method):
         ({"contamination": "auto"}, TypeError, "contamination='auto' has type str"),
         ({"cv": 1}, ValueError, "cv=1 is too small"),
         ({"cv": 61}, ValueError, "cv=61 folds need as many distinct rows"),
+        ({"cv": []}, ValueError, r"cv=\[\] does not test each row once"),
+        ({"cv": 10**30}, ValueError, "cv=10+ is too large"),
+        ({"contamination": 10**400}, ValueError, "contamination=10+ is out of range"),
         ({"cv": "loo"}, TypeError, "cv='loo' has type str"),
         ({"estimator": KDESampler(1e-3, "tophat")}, ValueError, "density zero under the others"),
         ({"estimator": KDESampler(-1.0)}, ValueError, "estimator: bandwidth=-1.0"),
@@ -250,6 +254,24 @@ def test_not_fitted(method):
 def test_bad_parameters(params, error, message):
     with pytest.raises(error, match=message):
         DensityOutlierDetector(**{"estimator": KDE, **params}).fit(table())
+
+
+@pytest.mark.parametrize("estimator", [KDE, SMOOTHED, GaussianMixture(1), None])
+@pytest.mark.parametrize("cv", [None, 2, [([0], [0])]], ids=["None", "folds", "splits"])
+def test_one_distinct_row_has_no_others(estimator, cv):
+    for X in (table(1), np.repeat(table(1), 3, axis=0)):
+        with pytest.raises(
+            ValueError, match=r"X has 1 distinct row.*n_samples = 1.*at least two.*Pass more rows"
+        ):
+            DensityOutlierDetector(estimator, cv=cv).fit(X)
+
+
+def test_tensors_with_gradients_are_refused():
+    X = torch.tensor(table(), requires_grad=True)
+    with pytest.raises(TypeError, match=r"X is a tensor that requires gradients.*X\.detach\(\)"):
+        DensityOutlierDetector(KDE).fit(X)
+    with pytest.raises(TypeError, match=r"X\.detach\(\)"):
+        DensityOutlierDetector(KDE).fit(X.detach()).predict(X)
 
 
 def test_rows_out_of_reach_are_outliers():

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
@@ -912,6 +913,7 @@ def test_a_failed_fit_leaves_the_old_one():
         (IsolationForest(), None, "is an outlier detector, whose scores are no log-densities"),
         (KDESampler(), KDESampler(), "no method transform"),
         (KDESampler(), "standard", "no method transform"),
+        (KDESampler(), StandardScaler, r"is a class or has no method.*such as StandardScaler\(\)"),
         (make_pipeline(StandardScaler(), KDESampler()), None, "leave out the Jacobian"),
         (
             GridSearchCV(make_pipeline(StandardScaler(), KDESampler()), {}),
@@ -925,6 +927,7 @@ def test_a_failed_fit_leaves_the_old_one():
         "an outlier detector",
         "a density",
         "a name",
+        "a class of transformers",
         "a pipeline",
         "a search over a pipeline",
     ],
@@ -932,6 +935,14 @@ def test_a_failed_fit_leaves_the_old_one():
 def test_what_is_neither_density_nor_transformer(density, transformer, message):
     with pytest.raises(TypeError, match=message):
         TransformedDensity(density, transformer).fit(skewed(30, 2))
+
+
+def test_tensors_with_gradients_are_refused():
+    X = torch.tensor(skewed(30, 2), requires_grad=True)
+    with pytest.raises(TypeError, match=r"X is a tensor that requires gradients.*X\.detach\(\)"):
+        TransformedDensity(KDESampler(0.4)).fit(X)
+    with pytest.raises(TypeError, match=r"X\.detach\(\)"):
+        TransformedDensity(KDESampler(0.4)).fit(X.detach()).score_samples(X)
 
 
 def test_densities_of_scikit_learn():
