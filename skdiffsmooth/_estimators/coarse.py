@@ -131,11 +131,16 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         The scale used, in units of X.
     bandwidth_ : float
         The noise left.
+    fills_space_ : bool
+        Whether log-densities are those of all columns. False if ``bandwidth=0`` and the manifold has
+        fewer dimensions than X has columns: they are then with respect to the volume of the manifold.
     reach_ : float or None
         That of the manifold, where it is known, or its estimate; None if it has no tangents.
     residual_scale_ : float or None
         Root mean square distance of the rows from the manifold in each normal direction, in units of
         X; None for ``degree=0`` or where the dimension is not known.
+    n_nodes_ : int
+        Quadrature nodes along the normal space of each query; used if ``bandwidth=0``.
     manifold_ : object
         What projects; None for ``degree=0``.
     n_components_ : int or None
@@ -271,7 +276,7 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         if degree not in DEGREES:
             raise ValueError(f"degree={degree} is not available; expected 0, 1, 2 or 3.")
         bandwidth = check_real("bandwidth", self.bandwidth, strict=False, hint="In units of X.")
-        resolve_n_nodes(self.n_nodes, "sobol")
+        n_nodes = resolve_n_nodes(self.n_nodes, "sobol")
         if isinstance(self.n_neighbors, str):
             check_choice("n_neighbors", self.n_neighbors, ("auto",), hint="Or pass an integer.")
         else:
@@ -318,6 +323,8 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
             residual_scale_=residual_scale,
             switch_scale_=switch_scale,
             bandwidth_=bandwidth,
+            n_nodes_=n_nodes or _default_n_nodes(max(hull.dimension - (n_components or 0), 1)),
+            fills_space_=bandwidth > 0 or n_components == points.shape[1],
         )
         return self
 
@@ -615,11 +622,7 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
     def _nodes(self, codimension: int) -> tuple[np.ndarray, np.ndarray]:
         """Return quadrature nodes for the standard normal law on a normal space."""
         rule = "gauss-hermite" if codimension in HERMITE else "sobol"
-        n_nodes = resolve_n_nodes(self.n_nodes, rule)
-        if n_nodes is None:
-            per_axis = HERMITE.get(codimension)
-            n_nodes = per_axis**codimension if per_axis else default_n_nodes(codimension)
-        return NodeRule(rule, n_nodes, 0).normal(codimension, 0)
+        return NodeRule(rule, self.n_nodes_, 0).normal(codimension, 0)
 
     def _parts(self, y: np.ndarray) -> Iterator[np.ndarray]:
         """Cut queries into parts whose nodes fit into the memory."""
@@ -627,6 +630,12 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         n_nodes = len(self._nodes(max(r - self.n_components_, 1))[0])
         for part in slices_within(len(y), 8 * r * (4 * n_nodes + r), self.memory_limit):
             yield y[part]
+
+
+def _default_n_nodes(codimension: int) -> int:
+    """Return the number of nodes on a normal space of that dimension."""
+    per_axis = HERMITE.get(codimension)
+    return per_axis**codimension if per_axis else default_n_nodes(codimension)
 
 
 def _resolve_manifold(manifold: Any, points: np.ndarray, weights: np.ndarray) -> Any:

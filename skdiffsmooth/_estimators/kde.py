@@ -39,6 +39,16 @@ def _curvatures(bandwidth: Any) -> np.ndarray:
     return (np.min(bandwidth) / np.asarray(bandwidth)) ** 2
 
 
+def _center(kernel: str, points: np.ndarray) -> np.ndarray:
+    """Return the row to subtract: a point for radial kernels, whose differences must stay exact."""
+    return points.mean(axis=0) if kernel == "gaussian" else points[0]
+
+
+def _units(kernel: str, bandwidth: Any) -> Any:
+    """Return what columns are divided by; one scale of a radial kernel divides distances instead."""
+    return bandwidth if kernel == "gaussian" or np.ndim(bandwidth) else 1.0
+
+
 class KDESampler(DistanceDensityMixin, BaseEstimator):
     """Kernel density estimation, exact, with samples from every kernel.
 
@@ -64,6 +74,8 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
     ----------
     bandwidth_ : float or ndarray of shape (n_features,)
         The bandwidth used, in units of X.
+    kernel_ : str
+        The kernel used.
     points_ : ndarray of shape (n_points, n_features)
         Distinct training rows of positive weight.
     weights_ : ndarray of shape (n_points,)
@@ -140,12 +152,12 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
             If X, the weights or a parameter is out of range; the estimator is then left as it was.
         """
         points, weights = self._check_training(X, sample_weight)
-        check_choice("kernel", self.kernel, RADIAL_KERNELS)
+        kernel = check_choice("kernel", self.kernel, RADIAL_KERNELS)
         backend = Backend.from_params(self.device, self.dtype)
-        bandwidth = self._resolve_bandwidth(points, weights, backend)
-        # Finds out now, and not at the first query, whether a tile fits.
-        self._model(backend, points, weights, bandwidth)
-        self._set_fitted(X, points_=points, weights_=weights, bandwidth_=bandwidth)
+        bandwidth = self._resolve_bandwidth(points, weights, kernel, backend)
+        # Raises here, and not at the first query, if memory_limit is too small.
+        self._model(backend, points, weights, kernel, bandwidth)
+        self._set_fitted(X, points_=points, weights_=weights, kernel_=kernel, bandwidth_=bandwidth)
         return self
 
     def score_samples(self, X: Any, *, given: Any = None) -> np.ndarray:
@@ -235,9 +247,9 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
             X, points = X[:, columns], points[:, columns]
             bandwidth = bandwidth[columns] if np.ndim(bandwidth) else bandwidth
         backend = Backend.from_params(self.device, self.dtype)
-        model = self._model(backend, points, self.weights_, bandwidth)
-        units = self._columns(bandwidth)
-        queries = backend.tensor((X - self._center(points)) / units)
+        model = self._model(backend, points, self.weights_, self.kernel_, bandwidth)
+        units = _units(self.kernel_, bandwidth)
+        queries = backend.tensor((X - _center(self.kernel_, points)) / units)
         itself = torch.arange(len(X), device=queries.device) if leave_out else None
         if isinstance(model, Posterior):
             log_density = model.log_density(queries, 1.0, exclude=itself)
@@ -292,8 +304,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
                 self._check_gaussian("given")
                 return self._sample_given(rng, columns, values)
         centers = draw_points(rng, self.points_, self.weights_, n)
-        kernel = RADIAL_KERNELS[check_choice("kernel", self.kernel, RADIAL_KERNELS)]
-        offsets = sample_offsets(kernel, rng, n, self.points_.shape[1])
+        offsets = sample_offsets(RADIAL_KERNELS[self.kernel_], rng, n, self.points_.shape[1])
         return centers + self.bandwidth_ * offsets
 
     def _sample_given(
@@ -341,9 +352,9 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         X = self._check_query(X)
         bandwidth = self._noise_scale(t)
         backend = Backend.from_params(self.device, self.dtype)
-        model = self._model(backend, self.points_, self.weights_, bandwidth)
-        columns = self._columns(bandwidth)
-        queries = backend.tensor((X - self._center(self.points_)) / columns)
+        model = self._model(backend, self.points_, self.weights_, self.kernel_, bandwidth)
+        units = _units(self.kernel_, bandwidth)
+        queries = backend.tensor((X - _center(self.kernel_, self.points_)) / units)
         if isinstance(model, Posterior):
             gradient = backend.array(SmoothedScore(model, Nodes.single(queries))(queries, 1.0))
         else:
@@ -352,10 +363,10 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
             if len(lost):
                 raise ValueError(
                     f"{len(lost)} rows of X (first: row {lost[0]}) have density zero under the "
-                    f"compact kernel={self.kernel!r}, so their log-density has no gradient. Use "
+                    f"compact kernel={self.kernel_!r}, so their log-density has no gradient. Use "
                     "kernel='gaussian', a larger bandwidth, or drop those rows."
                 )
-        return gradient / columns
+        return gradient / units
 
     def laplacian_log_density(self, X: Any, t: Any = None) -> np.ndarray:
         """Return the Laplacian of the log-density, the divergence of `grad_log_density`.
@@ -390,9 +401,9 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         self._check_gaussian("laplacian_log_density")
         scale = self._noise_scale(t)
         backend = Backend.from_params(self.device, self.dtype)
-        model = self._model(backend, self.points_, self.weights_, scale)
+        model = self._model(backend, self.points_, self.weights_, self.kernel_, scale)
         assert isinstance(model, Posterior)
-        queries = backend.tensor((X - self._center(self.points_)) / scale)
+        queries = backend.tensor((X - _center(self.kernel_, self.points_)) / scale)
         trace = model.moments(queries, 1.0, Nodes.single(queries), trace=True).trace
         assert trace is not None
         curvatures = np.broadcast_to(_curvatures(scale), X.shape[1])
@@ -424,10 +435,10 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         return -self._log_density(X, self._noise_scale(t))
 
     def _check_gaussian(self, what: str) -> None:
-        if self.kernel != "gaussian":
+        if self.kernel_ != "gaussian":
             raise ValueError(
                 f"{what} needs kernel='gaussian', the one whose derivatives and conditionals have a "
-                f"closed form; got kernel={self.kernel!r}. Fit a KDESampler with kernel='gaussian'."
+                f"closed form; got kernel={self.kernel_!r}. Fit a KDESampler with kernel='gaussian'."
             )
 
     def _noise_scale(self, t: Any) -> Any:
@@ -437,7 +448,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         self._check_gaussian("t")
         if not isinstance(t, Sequence) and np.ndim(t) == 0:
             return float(np.sqrt(check_real("t", t, hint="It is in squared units of X.")))
-        variances = check_real_array("t", t)
+        variances = check_real_array("t", t, allow_bool=False)
         d = self.points_.shape[1]
         if variances.shape != (d,) or not np.all(np.isfinite(variances) & (variances > 0)):
             raise ValueError(
@@ -446,32 +457,29 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
             )
         return np.sqrt(variances)
 
-    def _center(self, points: np.ndarray) -> np.ndarray:
-        """Return what to subtract: a row, where differences of coordinates must stay exact."""
-        return points.mean(axis=0) if self.kernel == "gaussian" else points[0]
-
-    def _columns(self, bandwidth: Any) -> Any:
-        """Return what columns are divided by: not a radial kernel's one scale, which divides last."""
-        return bandwidth if self.kernel == "gaussian" or np.ndim(bandwidth) else 1.0
-
     def _model(
-        self, backend: Backend, points: np.ndarray, weights: np.ndarray, bandwidth: Any
+        self,
+        backend: Backend,
+        points: np.ndarray,
+        weights: np.ndarray,
+        kernel: str,
+        bandwidth: Any,
     ) -> Posterior | RadialMixture:
-        """Bring the points to the device."""
+        """Return the estimate as sums on the device, in units of `_units`."""
         memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
-        scaled = backend.tensor((points - self._center(points)) / self._columns(bandwidth))
+        scaled = backend.tensor((points - _center(kernel, points)) / _units(kernel, bandwidth))
         log_weights = backend.tensor(np.log(weights))
-        if self.kernel == "gaussian":
+        if kernel == "gaussian":
             trace_weights = backend.tensor(_curvatures(bandwidth)) if np.ndim(bandwidth) else None
             return Posterior(
                 scaled, log_weights, memory_limit=memory_limit, trace_weights=trace_weights
             )
-        kernel = RADIAL_KERNELS[check_choice("kernel", self.kernel, RADIAL_KERNELS)]
+        profile = RADIAL_KERNELS[kernel]
         scale = 1.0 if np.ndim(bandwidth) else float(bandwidth)
-        return RadialMixture(scaled, log_weights, kernel, scale, memory_limit=memory_limit)
+        return RadialMixture(scaled, log_weights, profile, scale, memory_limit=memory_limit)
 
     def _resolve_bandwidth(
-        self, points: np.ndarray, weights: np.ndarray, backend: Backend
+        self, points: np.ndarray, weights: np.ndarray, kernel: str, backend: Backend
     ) -> float | np.ndarray:
         bandwidth = self.bandwidth
         if isinstance(bandwidth, str):
@@ -484,14 +492,14 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
             try:
                 if bandwidth in _RULES:
                     return _RULES[bandwidth](points, weights)
-                return self._leave_one_out(points, weights, backend)
+                return self._leave_one_out(points, weights, kernel, backend)
             except ValueError as error:
                 raise ValueError(
                     f"bandwidth={bandwidth!r}: {error}; pass bandwidth=<positive number, in units of X>."
                 ) from error
         if not isinstance(bandwidth, Sequence) and np.ndim(bandwidth) == 0:
             return check_real("bandwidth", bandwidth, hint="It is in units of X.")
-        scales = check_real_array("bandwidth", bandwidth)
+        scales = check_real_array("bandwidth", bandwidth, allow_bool=False)
         d = points.shape[1]
         if scales.shape != (d,):
             raise ValueError(
@@ -505,9 +513,11 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
             )
         return scales.copy()
 
-    def _leave_one_out(self, points: np.ndarray, weights: np.ndarray, backend: Backend) -> float:
+    def _leave_one_out(
+        self, points: np.ndarray, weights: np.ndarray, kernel: str, backend: Backend
+    ) -> float:
         memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
-        if self.kernel == "gaussian":
+        if kernel == "gaussian":
             centered = points - points.mean(axis=0)
             return gaussian_leave_one_out(centered, weights, 0, backend, memory_limit)
         lower, upper = stationary_bracket(points, weights)
@@ -515,7 +525,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         # of bandwidths at equal variance.
         widest = np.sqrt(points.shape[1] + 4)
         lower, upper = lower / widest, upper * widest
-        if RADIAL_KERNELS[self.kernel].is_compact:
+        if RADIAL_KERNELS[kernel].is_compact:
             # Below this the likelihood is zero: some point is out of reach of all others.
             margin = 1 + 64 * torch.finfo(backend.dtype).eps
             lower = margin * float(nearest_distances(points).max())
@@ -524,7 +534,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         itself = torch.arange(len(points), device=share.device)
 
         def log_likelihood(h: float) -> float:
-            model = self._model(backend, points, weights, h)
+            model = self._model(backend, points, weights, kernel, h)
             assert isinstance(model, RadialMixture)
             within = model.log_density(model.points, exclude=itself)
             return float(share @ within)

@@ -11,7 +11,7 @@ from sklearn.base import DensityMixin
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from .rows import check_sample_weight, merge_duplicates
-from .validation import check_draw, check_size
+from .validation import check_detached, check_draw, check_size
 from .version import FORMAT, __version__
 
 __all__ = ["DensityEstimatorMixin", "DistanceDensityMixin", "SavedWithVersion", "on_one_fit"]
@@ -100,6 +100,7 @@ class DensityEstimatorMixin(SavedWithVersion, DensityMixin):
     def _check_query(self, X: Any) -> np.ndarray:
         """Return queries (n, d) as float64, checked against the columns of the training rows."""
         check_is_fitted(self)
+        check_detached("X", X)
         return validate_data(self, X, reset=False, dtype=np.float64)
 
     def _column_names(self) -> np.ndarray | None:
@@ -120,6 +121,7 @@ class DistanceDensityMixin(DensityEstimatorMixin):
 
     def _check_training(self, X: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return distinct rows and their weights, leaving the estimator as it is."""
+        check_detached("X", X)
         X = check_array(X, dtype=np.float64, estimator=self, input_name="X")
         check_size("X", X)
         return merge_duplicates(X, check_sample_weight(sample_weight, len(X)))

@@ -12,13 +12,13 @@ from sklearn.utils.validation import check_X_y
 
 from .._utils.estimator import DensityEstimatorMixin
 from .._utils.rows import as_given, check_sample_weight, take
-from .._utils.validation import check_real_array
+from .._utils.validation import check_detached, check_real_array
 from ._members import (
     check_member,
+    estimator_or_default,
     fit_member,
     log_density_of,
     naming,
-    one_density,
 )
 from ._sampling import draw
 
@@ -35,7 +35,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
 
     Parameters
     ----------
-    density : estimator, default=None
+    estimator : estimator, default=None
         What is fitted to the rows of each class: anything with `fit` and `score_samples` in nats, from
         here or elsewhere. None is ``SmoothedScoreDiffusion()``, which chooses its scales class by
         class.
@@ -50,7 +50,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         The labels, sorted.
     class_prior_ : ndarray of shape (n_classes,)
         Probabilities of the classes.
-    densities_ : list of estimators
+    estimators_ : list of estimators
         The fitted density of each class, in the order of ``classes_``.
     n_features_in_ : int
         Number of features.
@@ -68,7 +68,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
     through the rows of each class in turn.
 
     Densities of classes are compared, so they must be of the same X: put a scaler before the
-    classifier, not into `density`. Columns that are noise for the classes count as much as the others
+    classifier, not into `estimator`. Columns that are noise for the classes count as much as the others
     in a density; a discriminative classifier learns to ignore them.
 
     References
@@ -85,8 +85,8 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
     True
     """
 
-    def __init__(self, density: Any = None, *, priors: Any = None) -> None:
-        self.density = density
+    def __init__(self, estimator: Any = None, *, priors: Any = None) -> None:
+        self.estimator = estimator
         self.priors = priors
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> DensityClassifier:
@@ -110,17 +110,18 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         Raises
         ------
         TypeError
-            If `density` is no density estimator, or takes no weights where there are some.
+            If `estimator` is no density estimator, or takes no weights where there are some.
         ValueError
             If X, y, the weights or `priors` do not fit, if a class has no row of positive weight, or if
             the density cannot be fitted to a class, which the message names: the default needs two
             distinct rows of each. The estimator is then left as it was.
         """
+        check_detached("X", X)
         checked, y = check_X_y(X, y, dtype=np.float64, estimator=self)
         check_classification_targets(y)
         weight = check_sample_weight(sample_weight, len(checked))
-        if self.density is not None:
-            check_member("density", self.density, compared=True)
+        if self.estimator is not None:
+            check_member("estimator", self.estimator, compared=True)
         classes, codes = np.unique(y, return_inverse=True)
         # Shares first: the sum of weights of 1e300 would overflow.
         counts = np.bincount(codes, weights=weight / weight.max())
@@ -131,18 +132,18 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
             )
         prior = self._resolve_priors(counts)
         rows = as_given(X, checked)
-        densities = []
+        fitted = []
         for code, label in enumerate(classes):
             kept = (codes == code) & (weight > 0)
-            densities.append(
+            fitted.append(
                 fit_member(
                     f"density of class {label} (n_samples = {kept.sum()})",
-                    one_density(self.density),
+                    estimator_or_default(self.estimator),
                     take(rows, kept),
                     None if sample_weight is None else weight[kept],
                 )
             )
-        self._set_fitted(X, classes_=classes, class_prior_=prior, densities_=densities)
+        self._set_fitted(X, classes_=classes, class_prior_=prior, estimators_=fitted)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
@@ -278,7 +279,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
             Rows, in random order.
         y : ndarray of shape (n_samples,)
             The class that each was drawn from, by ``class_prior_``. For rows of one class ask its
-            member of ``densities_``.
+            member of ``estimators_``.
 
         Raises
         ------
@@ -291,7 +292,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         n, rng = self._check_draw(n_samples, random_state)
         counts = rng.multinomial(n, self.class_prior_)
         drawn = []
-        for label, density, count in zip(self.classes_, self.densities_, counts, strict=True):
+        for label, density, count in zip(self.classes_, self.estimators_, counts, strict=True):
             if count:
                 with naming(f"density of class {label} cannot sample"):
                     drawn.append(draw(density, int(count), rng))
@@ -303,7 +304,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         rows = as_given(X, self._check_query(X))
         found = [
             log_density_of(f"density of class {label}", density, rows)
-            for label, density in zip(self.classes_, self.densities_, strict=True)
+            for label, density in zip(self.classes_, self.estimators_, strict=True)
         ]
         return np.column_stack(found)
 
@@ -314,7 +315,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
     def _resolve_priors(self, counts: np.ndarray) -> np.ndarray:
         if self.priors is None:
             return counts / counts.sum()
-        priors = check_real_array("priors", self.priors)
+        priors = check_real_array("priors", self.priors, allow_bool=False)
         if priors.shape != counts.shape:
             raise ValueError(
                 f"priors has shape {priors.shape}; expected {counts.shape}, one probability a class."

@@ -8,24 +8,30 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import has_fit_parameter
 
-from .._estimators.coarse import CoarseScoreDiffusion
 from .._estimators.smoothed import SmoothedScoreDiffusion
+from .._utils.estimator import DensityEstimatorMixin
 from .._utils.rows import TrainingRows, take
 
 __all__ = [
+    "Folds",
     "check_fills_space",
     "check_member",
+    "estimator_or_default",
     "fit_member",
     "log_density_of",
     "naming",
-    "one_density",
     "out_of_fold",
+    "parameter_estimator",
+    "unwrap",
 ]
+
+Folds = list[tuple[np.ndarray, np.ndarray]]
 
 
 @contextmanager
@@ -39,9 +45,28 @@ def naming(label: str) -> Iterator[None]:
         raise ValueError(f"{label}: {error}") from error
 
 
-def one_density(density: Any) -> Any:
+def unwrap(fitted: Any) -> Any:
+    """Return the fitted estimator inside searches and FrozenEstimator; any other one as it is."""
+    while True:
+        if hasattr(fitted, "best_estimator_"):
+            fitted = fitted.best_estimator_
+        elif isinstance(fitted, FrozenEstimator):
+            fitted = fitted.estimator
+        else:
+            return fitted
+
+
+def parameter_estimator(estimator: Any) -> Any:
+    """Return the `estimator` of a search or FrozenEstimator, fitted or not; others as they are."""
+    # The estimators of this package that have such a parameter check it themselves.
+    while hasattr(estimator, "estimator") and not isinstance(estimator, DensityEstimatorMixin):
+        estimator = estimator.estimator
+    return estimator
+
+
+def estimator_or_default(estimator: Any) -> Any:
     """Return a fresh copy of the density to be fitted: the default where None was passed."""
-    return SmoothedScoreDiffusion() if density is None else clone(density)
+    return SmoothedScoreDiffusion() if estimator is None else clone(estimator)
 
 
 def check_member(label: str, estimator: Any, *, compared: bool) -> None:
@@ -79,8 +104,7 @@ def check_member(label: str, estimator: Any, *, compared: bool) -> None:
         )
     if not compared:
         return
-    # A search has the estimator that it tunes as a parameter.
-    inner = getattr(estimator, "estimator", estimator)
+    inner = parameter_estimator(estimator)
     if isinstance(inner, Pipeline) and any(
         step not in (None, "passthrough") for _, step in inner.steps[:-1]
     ):
@@ -92,31 +116,21 @@ def check_member(label: str, estimator: Any, *, compared: bool) -> None:
 
 
 def check_fills_space(label: str, fitted: Any) -> None:
-    """Raise if log-densities are with respect to the volume of a learned manifold.
+    """Raise if a fitted density, or one inside a pipeline or a search, lives on a learned manifold only.
 
-    Each fit learns a manifold of its own, so those of two fits have no unit in common; and they are of
-    the projections of the rows, however far from the manifold these are.
-
-    Parameters
-    ----------
-    label : str
-        What messages call it.
-    fitted : object
-        A fitted estimator, or a search over one.
-
-    Raises
-    ------
-    ValueError
-        If its density does not fill the space of the columns.
+    A density declares that by the fitted attribute ``fills_space_``; without it, it fills the space. Two
+    fits learn two manifolds, so their log-densities have no common unit, and a row far from the manifold
+    has the log-density of its projection.
     """
-    model = getattr(fitted, "best_estimator_", fitted)
-    if not isinstance(model, CoarseScoreDiffusion) or model.bandwidth_ > 0:
-        return
-    if model.n_components_ != model.n_features_in_:
+    model = unwrap(fitted)
+    if isinstance(model, Pipeline):
+        return check_fills_space(label, model.steps[-1][1])
+    if not getattr(model, "fills_space_", True):
         raise ValueError(
-            f"{label} is a CoarseScoreDiffusion with bandwidth=0, whose log-densities are of "
-            "projections, with respect to the volume of a manifold; expected a density of the columns. "
-            "Pass CoarseScoreDiffusion(bandwidth=<number > 0, in units of X>)."
+            f"{label} holds a {type(model).__name__} whose log-densities are those of projections, with "
+            "respect to the volume of a manifold (fills_space_ is False); expected a density of all "
+            "columns. Pass CoarseScoreDiffusion(bandwidth=<number > 0, in units of X>), or another "
+            "density."
         )
 
 
@@ -193,7 +207,7 @@ def log_density_of(label: str, estimator: Any, rows: Any) -> np.ndarray:
 def out_of_fold(
     members: list[tuple[str, Any]],
     rows: TrainingRows,
-    folds: list[tuple[np.ndarray, np.ndarray]],
+    folds: Folds,
     n_jobs: int | None = None,
 ) -> np.ndarray:
     """Return each row's log-density under models that have not seen it.

@@ -10,12 +10,13 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from .._diffusion.comparison import folds_for_metrics
 from .._utils.estimator import DensityEstimatorMixin
 from .._utils.rows import TrainingRows, as_given, take
-from .._utils.validation import check_integer, check_real
+from .._utils.validation import check_real
 from ._members import (
+    Folds,
     check_member,
+    estimator_or_default,
     fit_member,
     log_density_of,
-    one_density,
     out_of_fold,
 )
 
@@ -34,22 +35,24 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
 
     Parameters
     ----------
-    density : estimator, default=None
+    estimator : estimator, default=None
         What is fitted: anything with `fit` and `score_samples` in nats, from here or elsewhere,
         pipelines too. None is ``SmoothedScoreDiffusion()``.
     contamination : float, default=0.1
         Share of the training rows to flag, above 0 and at most 0.5. Where they are known to be clean
         (novelty detection), the rate of false alarms that is accepted.
-    n_folds : int or None, default=None
-        How training rows are scored by the others. None leaves out one at a time where `density` has a
+    cv : int, cross-validation splitter, iterable of (train, test) or None, default=None
+        How training rows are held out. None leaves out one at a time where `estimator` has a
         ``leave_one_out_log_density`` (as the KDE and the diffusions have) and there are more than
         twenty rows a column: with fewer, what such a density learns of all rows, its metric, knows the
-        one that is left out. Otherwise it makes five folds. A number of shuffled folds costs that
-        many fits, and is cheaper than leaving one out from some 10^4 rows on.
+        one that is left out. Otherwise it makes five folds. An integer makes so many shuffled folds,
+        in which equal rows stay together; it costs that many fits, and is cheaper than leaving one out
+        from some 10^4 rows on. A splitter, or its splits, is taken as it is; its test sets must be a
+        partition of the rows.
 
     Attributes
     ----------
-    density_ : estimator
+    estimator_ : estimator
         The density, fitted to all rows.
     offset_ : float
         The threshold: rows with ``score_samples`` below it are outliers.
@@ -93,11 +96,11 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
     """
 
     def __init__(
-        self, density: Any = None, *, contamination: float = 0.1, n_folds: int | None = None
+        self, estimator: Any = None, *, contamination: float = 0.1, cv: Any = None
     ) -> None:
-        self.density = density
+        self.estimator = estimator
         self.contamination = contamination
-        self.n_folds = n_folds
+        self.cv = cv
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> DensityOutlierDetector:
         """Fit the density, score each row by the others, and set the threshold.
@@ -119,7 +122,7 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         Raises
         ------
         TypeError
-            If `density` is no density estimator, or takes no weights where there are some.
+            If `estimator` is no density estimator, or takes no weights where there are some.
         ValueError
             If X, the weights or a parameter is out of range, or if more than the share `contamination`
             of the rows have density zero under the others; the estimator is then left as it was.
@@ -130,14 +133,20 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
                 f"contamination={self.contamination!r} is out of range; expected a number > 0 and "
                 "<= 0.5: outliers are the fewer."
             )
-        n_folds = self.n_folds
-        if n_folds is not None:
-            n_folds = check_integer("n_folds", n_folds, minimum=2)
-        if self.density is not None:
-            check_member("density", self.density, compared=False)
+        if self.estimator is not None:
+            check_member("estimator", self.estimator, compared=False)
         rows = TrainingRows.of(X, sample_weight, self)
-        density = fit_member("density", one_density(self.density), rows.given, rows.weight)
-        held_out = self._held_out(density, rows, n_folds)
+        if len(rows.points) < 2:
+            raise ValueError(
+                f"X has {len(rows.points)} distinct row of positive weight, n_samples = 1 after merging "
+                "equal rows; expected at least two, for each row is scored by a density of the others. "
+                "Pass more rows."
+            )
+        folds = None if self.cv is None else rows.folds(self.cv)
+        fitted = fit_member(
+            "estimator", estimator_or_default(self.estimator), rows.given, rows.weight
+        )
+        held_out = self._held_out(fitted, rows, folds)
         order = np.argsort(held_out, kind="stable")
         # A row is below the threshold if the middle of its share is: n rows are flagged of n / c, and
         # no rounding of the sums decides it.
@@ -151,7 +160,7 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
             )
         self._set_fitted(
             X,
-            density_=density,
+            estimator_=fitted,
             offset_=float(offset),
             points_=rows.points,
             held_out_log_density_=held_out,
@@ -184,7 +193,7 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         scores = self.held_out_log_density_[place]
         if is_new.any():
             queries = take(as_given(X, checked), is_new)
-            scores[is_new] = log_density_of("density", self.density_, queries)
+            scores[is_new] = log_density_of("estimator", self.estimator_, queries)
         return scores
 
     def decision_function(self, X: Any) -> np.ndarray:
@@ -227,21 +236,23 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         """
         return np.where(self.decision_function(X) < 0, -1, 1)
 
-    def _held_out(self, density: Any, rows: TrainingRows, n_folds: int | None) -> np.ndarray:
-        """Return the log-density of each distinct row under the others."""
+    def _held_out(self, fitted: Any, rows: TrainingRows, folds: Folds | None) -> np.ndarray:
+        """Return the log-density of each distinct row under models that were fitted without it."""
         if (
-            n_folds is None
+            folds is None
             and folds_for_metrics(rows.points) is None
-            and hasattr(density, "leave_one_out_log_density")
-            # It answers in the order of its points, which need not be rows of X.
-            and np.array_equal(getattr(density, "points_", ()), rows.points)
+            and hasattr(fitted, "leave_one_out_log_density")
+            # In the order of its points, which need not be rows of X.
+            and np.array_equal(getattr(fitted, "points_", ()), rows.points)
         ):
-            return density.leave_one_out_log_density()
-        n_folds = min(5, len(rows.points)) if n_folds is None else n_folds
-        members = [("density", one_density(self.density))]
-        found = np.empty(len(rows.points))
-        found[rows.group] = out_of_fold(members, rows, rows.folds(n_folds, "n_folds"))[:, 0]
-        return found
+            return fitted.leave_one_out_log_density()
+        if folds is None:
+            folds = rows.folds(min(5, len(rows.points)))
+        members = [("estimator", estimator_or_default(self.estimator))]
+        log_density = np.full(len(rows.points), np.inf)
+        # The folds of a splitter may separate equal rows; a copy in training must not help.
+        np.minimum.at(log_density, rows.group, out_of_fold(members, rows, folds)[:, 0])
+        return log_density
 
 
 def _places(points: np.ndarray, queries: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._utils.validation import check_choice, check_draw
 from ._changes import ChangeOfVariables, chain
+from ._members import unwrap
 
 __all__ = ["draw", "draw_through", "sample"]
 
@@ -115,13 +116,12 @@ def draw(fitted: Any, n: int, generator: np.random.RandomState) -> np.ndarray:
     ndarray of shape (n, n_features)
     """
     check_is_fitted(fitted)
-    if hasattr(fitted, "best_estimator_"):
-        return draw(fitted.best_estimator_, n, generator)
-    if hasattr(fitted, "cv_results_"):
+    if hasattr(fitted, "cv_results_") and not hasattr(fitted, "best_estimator_"):
         raise ValueError(
             f"{type(fitted).__name__} was run with refit=False, so no estimator was kept to draw "
             "from; expected refit=True."
         )
+    fitted = unwrap(fitted)
     if isinstance(fitted, Pipeline):
         return draw_through(chain(fitted, fitted.steps[:-1]), fitted.steps[-1][1], n, generator)
     method = getattr(fitted, "sample", None)
@@ -206,18 +206,12 @@ def _call(
 
 
 def _column_names(fitted: Any, n_features: int) -> list[str]:
-    for holder in _holders(fitted):
-        names = getattr(holder, "feature_names_in_", None)
-        if names is not None:
-            return list(names)
-    return [f"x{j}" for j in range(n_features)]
-
-
-def _holders(fitted: Any) -> list[Any]:
-    """Return what saw the user's columns: the estimator itself, or the first step that is one."""
-    if hasattr(fitted, "best_estimator_"):
-        return [fitted, *_holders(fitted.best_estimator_)]
-    if isinstance(fitted, Pipeline):
-        steps = [step for _, step in fitted.steps if not isinstance(step, str | None)]
-        return [fitted, *_holders(steps[0])]
-    return [fitted]
+    """Return the names of the training columns, from the first estimator that was fitted on them."""
+    while (names := getattr(fitted, "feature_names_in_", None)) is None:
+        inner = unwrap(fitted)
+        if isinstance(inner, Pipeline):
+            inner = next(step for _, step in inner.steps if not isinstance(step, str | None))
+        if inner is fitted:
+            return [f"x{j}" for j in range(n_features)]
+        fitted = inner
+    return list(names)

@@ -13,12 +13,14 @@ from sklearn.utils import Bunch
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
+from .._diffusion.settings import resolve_n_jobs
 from .._utils.estimator import DensityEstimatorMixin
 from .._utils.rows import TrainingRows, as_given
 from .._utils.validation import check_choice, check_real
 from .._utils.warnings import warn_user
 from ._family import density_family
 from ._members import (
+    Folds,
     check_fills_space,
     check_member,
     fit_member,
@@ -214,11 +216,12 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         ConvergenceWarning
             If the weights are not within 1e-8 nats a row of the optimum.
         """
+        n_jobs = resolve_n_jobs(self.n_jobs)
         check_choice("combine", self.combine, ("best", "mixture"))
         if self.time_limit is not None:
             check_real("time_limit", self.time_limit, hint="It is in seconds; None is no limit.")
         rows = TrainingRows.of(X, sample_weight, self)
-        folds = []
+        folds: Folds = []
         if not isinstance(self.cv, str):
             folds = rows.folds(5 if self.cv is None else self.cv)
         if self.estimators is None and folds:
@@ -241,8 +244,8 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
                 [log_density_of(label, estimator, rows.given) for label, estimator in labelled]
             )
         else:
-            members, log_density = self._scored(members, rows, folds)
-            fitted = Parallel(n_jobs=self.n_jobs)(
+            members, log_density = self._scored(members, rows, folds, n_jobs)
+            fitted = Parallel(n_jobs=n_jobs)(
                 delayed(fit_member)(f"member {name!r}", clone(estimator), rows.given, rows.weight)
                 for name, estimator in members
             )
@@ -325,7 +328,8 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         self,
         members: list[tuple[str, Any]],
         rows: TrainingRows,
-        folds: list[tuple[np.ndarray, np.ndarray]],
+        folds: Folds,
+        n_jobs: int | None,
     ) -> tuple[list[tuple[str, Any]], np.ndarray]:
         """Return the members that could be tried, and what each says of rows it has not seen."""
         began = time.perf_counter()
@@ -338,7 +342,7 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
                 continue
             labelled = [(f"member {name!r}", estimator)]
             try:
-                columns.append(out_of_fold(labelled, rows, folds, self.n_jobs)[:, 0])
+                columns.append(out_of_fold(labelled, rows, folds, n_jobs)[:, 0])
             except ValueError as error:
                 # Nobody asked for this one by name, and the others may do.
                 if self.estimators is not None or name == members[0][0]:

@@ -13,10 +13,10 @@ from sklearn.utils.validation import check_array, has_fit_parameter
 
 from .._utils.estimator import DensityEstimatorMixin
 from .._utils.rows import check_sample_weight
-from .._utils.validation import LARGEST
+from .._utils.validation import LARGEST, check_detached
 from .._utils.warnings import warn_user
 from ._changes import ChangeOfVariables, change_of_variables, with_names
-from ._members import check_fills_space, check_member, one_density
+from ._members import check_fills_space, check_member, estimator_or_default, parameter_estimator
 from ._sampling import draw, draw_through
 
 __all__ = ["TransformedDensity"]
@@ -39,14 +39,14 @@ MOST_ROWS = 10_000_000
 class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
     """A density fitted on transformed rows, that answers in the units of the rows.
 
-    ``score_samples(x) = density_.score_samples(T(x)) + log|det dT/dx|``: the log-density of X, not
+    ``score_samples(x) = estimator_.score_samples(T(x)) + log|det dT/dx|``: the log-density of X, not
     that of T(X) as a pipeline reports it. So a search over transformers compares like with
     like, and samples come back through the inverse. Choose it wherever a scaler, a power transform
     or PCA stands before a density.
 
     Parameters
     ----------
-    density : estimator, default=None
+    estimator : estimator, default=None
         With `fit`, `score_samples` and, to draw, `sample`. None is `SmoothedScoreDiffusion()`.
     transformer : transformer, "passthrough" or None, default=None
         What the rows go through first. Known are `StandardScaler`, `MinMaxScaler`, `MaxAbsScaler`,
@@ -60,12 +60,14 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
 
     Attributes
     ----------
-    density_ : estimator
+    estimator_ : estimator
         Fitted on the transformed rows.
     transformer_ : transformer
         Fitted on the rows.
+    log_abs_det_ : callable or None
+        The parameter `log_abs_det` at `fit`.
     log_mass_ : float
-        Log of the share of `density_` that is inside the transformer's range, in nats: zero where
+        Log of the share of `estimator_` that is inside the transformer's range, in nats: zero where
         all of R^d is. It is subtracted from log-densities.
     n_features_in_ : int
         Number of features.
@@ -125,8 +127,8 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
            [60400., 14218.]])
     """
 
-    def __init__(self, density: Any = None, transformer: Any = None, *, log_abs_det: Any = None):
-        self.density = density
+    def __init__(self, estimator: Any = None, transformer: Any = None, *, log_abs_det: Any = None):
+        self.estimator = estimator
         self.transformer = transformer
         self.log_abs_det = log_abs_det
 
@@ -162,6 +164,7 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
             If the transformer loses digits: rows come back from it changed by more than a millionth
             of their column's standard deviation. A power transform does so far from zero.
         """
+        check_detached("X", X)
         rows = check_array(X, dtype=np.float64, estimator=self, input_name="X")
         weight = None
         if sample_weight is not None:
@@ -170,7 +173,7 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
             rows, weight = rows[weight > 0], weight[weight > 0]
         density = self._check_density()
         transformer = _fit(self._check_transformer(), rows, weight, _frame_columns(X))
-        change = self._change(transformer)
+        change = _change(transformer, self.log_abs_det)
         Z, log_factor = change.forward(rows)
         outside = np.flatnonzero(log_factor == -np.inf)
         if len(outside):
@@ -181,9 +184,15 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
             )
         _warn_of_lost_digits(change, rows, Z)
         density = _fit(density, Z, weight, None)
-        check_fills_space("density", density)
+        check_fills_space("estimator", density)
         log_mass = 0.0 if change.onto else _log_mass(change, density)
-        self._set_fitted(X, transformer_=transformer, density_=density, log_mass_=log_mass)
+        self._set_fitted(
+            X,
+            transformer_=transformer,
+            estimator_=density,
+            log_abs_det_=self.log_abs_det,
+            log_mass_=log_mass,
+        )
         return self
 
     def score_samples(self, X: Any) -> np.ndarray:
@@ -208,10 +217,10 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
             If X is not finite or has another number of features.
         """
         X = self._check_query(X)
-        Z, log_factor = self._change(self.transformer_).forward(X)
+        Z, log_factor = self._fitted_change().forward(X)
         # Where squares are no numbers, densities have nothing left either: many refuse such rows.
         beyond = np.abs(Z).max(axis=1) > LARGEST
-        log_density = np.asarray(self.density_.score_samples(np.where(beyond[:, None], 0.0, Z)))
+        log_density = np.asarray(self.estimator_.score_samples(np.where(beyond[:, None], 0.0, Z)))
         return np.where(beyond, -np.inf, log_density) + log_factor - self.log_mass_
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
@@ -240,17 +249,17 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
             has no samples or the transformer no inverse.
         """
         n, generator = self._check_draw(n_samples, random_state)
-        return draw_through(self._change(self.transformer_), self.density_, n, generator)
+        return draw_through(self._fitted_change(), self.estimator_, n, generator)
 
     def _check_density(self) -> Any:
-        if self.density is not None:
-            check_member("density", self.density, compared=False)
-        density = one_density(self.density)
-        held = getattr(density, "estimator", density)  # what a search holds
+        if self.estimator is not None:
+            check_member("estimator", self.estimator, compared=False)
+        density = estimator_or_default(self.estimator)
+        held = parameter_estimator(density)
         if isinstance(held, Pipeline) and len(held.steps) > 1:
             raise TypeError(
-                "density is or holds a Pipeline, whose log-densities leave out the Jacobian of its "
-                "steps; expected its last step as density and the others in "
+                "estimator is or holds a Pipeline, whose log-densities leave out the Jacobian of its "
+                "steps; expected its last step as estimator and the others in "
                 "transformer=make_pipeline(...)."
             )
         return density
@@ -260,25 +269,30 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
             isinstance(self.transformer, str) and self.transformer == "passthrough"
         ):
             return FunctionTransformer()
-        if not hasattr(self.transformer, "transform"):
+        if isinstance(self.transformer, type) or not hasattr(self.transformer, "transform"):
             raise TypeError(
-                f"transformer={self.transformer!r} has no method transform; expected a transformer "
-                "such as StandardScaler(), 'passthrough' or None."
+                f"transformer={self.transformer!r} is a class or has no method transform; expected an "
+                "instance such as StandardScaler(), 'passthrough' or None."
             )
         return clone(self.transformer)
 
-    def _change(self, transformer: Any) -> ChangeOfVariables:
-        if self.log_abs_det is None:
-            return change_of_variables(transformer)
-        if not callable(self.log_abs_det):
-            raise TypeError(
-                f"log_abs_det={self.log_abs_det!r} is not callable; expected a function of rows that "
-                "returns log|det dT/dx| of each, or None."
-            )
-        return ChangeOfVariables(transformer, self.log_abs_det)
+    def _fitted_change(self) -> ChangeOfVariables:
+        return _change(self.transformer_, self.log_abs_det_)
 
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "density_")
+        return hasattr(self, "estimator_")
+
+
+def _change(transformer: Any, log_abs_det: Any) -> ChangeOfVariables:
+    """Return a fitted transformer as a change of variables, with the user's Jacobian if there is one."""
+    if log_abs_det is None:
+        return change_of_variables(transformer)
+    if not callable(log_abs_det):
+        raise TypeError(
+            f"log_abs_det={log_abs_det!r} is not callable; expected a function of rows that returns "
+            "log|det dT/dx| of each, or None."
+        )
+    return ChangeOfVariables(transformer, log_abs_det)
 
 
 def _frame_columns(X: Any) -> list[str] | None:

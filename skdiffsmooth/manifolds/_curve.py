@@ -121,7 +121,7 @@ class Curve(SmoothManifoldBase):
         The range of the parameter.
     closed : bool, default=False
         Whether the end joins the start, smoothly. The end points of an open curve are points of it.
-    tolerance : float, default=1e-10
+    tol : float, default=1e-10
         Error of the half-degree series at which a panel is accepted, in units of the curve's
         largest distance from its mean. The error of the full series is far smaller, commonly
         rounding.
@@ -144,7 +144,7 @@ class Curve(SmoothManifoldBase):
         If a parameter has the wrong type.
     ValueError
         If a parameter is out of range, the function does not return finite points, the curve has a
-        corner, a jump or a standstill that is found, or the tolerance is not reached with 1024
+        corner, a jump or a standstill that is found, or `tol` is not reached with 1024
         panels or 12 halvings of one; the message gives the error that was.
 
     Notes
@@ -192,7 +192,7 @@ class Curve(SmoothManifoldBase):
         start: float,
         stop: float,
         closed: bool = False,
-        tolerance: float = 1e-10,
+        tol: float = 1e-10,
         memory_limit: float = 64,
     ) -> None:
         if not callable(function):
@@ -210,7 +210,7 @@ class Curve(SmoothManifoldBase):
                 f"start={start!r} and stop={stop!r}; expected start < stop. Swap them."
             )
         self.closed = bool(closed)
-        self.tolerance = check_real("tolerance", tolerance)
+        self.tol = check_real("tol", tol)
         self.memory_limit = check_real("memory_limit", memory_limit, hint="It is in MiB.")
         edges, values, self.error = self._tabulate(function)
         self.n_panels = len(edges)
@@ -240,7 +240,7 @@ class Curve(SmoothManifoldBase):
                 scale = float(np.linalg.norm(values - center, axis=2).max()) or 1.0
             missed = PREDICTION @ values[:, ::2] - values[:, 1::2]
             error = np.linalg.norm(missed, axis=2).max(axis=1) / scale
-            fine = error <= self.tolerance
+            fine = error <= self.tol
             accepted.append((waiting[fine], values[fine]))
             n_accepted += int(fine.sum())
             worst = max(worst, float(error[fine].max(initial=0.0)))
@@ -255,8 +255,8 @@ class Curve(SmoothManifoldBase):
                 raise ValueError(
                     f"the curve is not smooth enough near t={where:.6g}: the interpolation error "
                     f"there is {error.max():.3g} of the curve's size after {halvings} halvings; "
-                    f"expected at most tolerance={self.tolerance:g}. Cut it into smooth pieces, "
-                    "or raise tolerance."
+                    f"expected at most tol={self.tol:g}. Cut it into smooth pieces, "
+                    "or raise tol."
                 )
         edges, values = (np.concatenate(parts) for parts in zip(*accepted, strict=True))
         order = np.argsort(edges[:, 0])

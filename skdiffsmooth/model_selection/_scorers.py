@@ -22,7 +22,7 @@ import numpy as np
 from scipy.integrate import trapezoid
 from sklearn.utils.validation import check_array, check_is_fitted
 
-from .._utils.validation import check_integer, check_real, check_seed
+from .._utils.validation import check_detached, check_integer, check_real, check_seed
 
 __all__ = ["denoising_score", "hyvarinen_score", "make_denoising_scorer", "make_hyvarinen_scorer"]
 
@@ -317,6 +317,7 @@ def _rows(estimator: Any, X: Any) -> np.ndarray:
             "scoring=...)), since a loss of scores changes with the units of the columns."
         )
     check_is_fitted(estimator)
+    check_detached("X", X)
     coordinates = getattr(estimator, "coordinates_", None)
     if coordinates is not None and not coordinates.is_euclidean:
         raise ValueError(

@@ -198,11 +198,11 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
                 "smaller bandwidths would grow without bound."
             )
         if self.cv is None:
-            compared = Comparison(parsed, points, rows.shares, metrics)
+            compared = Comparison(parsed, points, rows.point_weights, metrics)
             folds = folds_for_metrics(points)
             first = compared
             if folds is not None:
-                first = Comparison(parsed, points, rows.shares, metrics, folds)
+                first = Comparison(parsed, points, rows.point_weights, metrics, folds)
         else:
             weight = np.ones(n_rows) if rows.weight is None else rows.weight
             given = points[rows.group], weight / weight.max()
@@ -212,7 +212,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         best = search.entries[search.best_index]
         metric, factors, background = best.settings
         # The unit of the factors is the bandwidth of all rows.
-        geometry, h = geometry_and_bandwidth(metric, points, rows.shares, parsed)
+        geometry, h = geometry_and_bandwidth(metric, points, rows.point_weights, parsed)
         fitted = clone(estimator).set_params(
             metric=metric,
             bandwidth=factors[0] * h,
@@ -495,7 +495,7 @@ def _said(entry: _Entry) -> str:
 
 def _check_factors(name: str, factors: Any, *, strict: bool) -> np.ndarray:
     """Return factors as a flat array of distinct numbers."""
-    array = np.unique(check_real_array(name, factors).ravel())
+    array = np.unique(check_real_array(name, factors, allow_bool=False).ravel())
     if len(array) == 0:
         raise ValueError(f"{name} is empty; expected at least one number.")
     hint = "They are in units of the KDE's leave-one-out bandwidth."

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import logsumexp
 from sklearn.base import clone
@@ -94,7 +95,7 @@ def test_a_class_of_prior_zero_is_never_the_answer():
 def test_the_default_density_is_the_smoothed_score():
     X, y = load_iris(return_X_y=True)
     model = DensityClassifier().fit(X, y)
-    assert all(type(density) is SmoothedScoreDiffusion for density in model.densities_)
+    assert all(type(density) is SmoothedScoreDiffusion for density in model.estimators_)
     # 0.947 over five folds; chance is a third.
     assert cross_val_score(DensityClassifier(SmoothedScoreDiffusion(**COARSE)), X, y).mean() > 0.93
 
@@ -115,8 +116,8 @@ def test_labels_are_only_names():
 def test_a_common_scale_does_not_matter():
     X, y = blobs()
     Q = X + 0.1
-    one = DensityClassifier().set_params(density=KDESampler()).fit(X, y)
-    two = DensityClassifier().set_params(density=KDESampler()).fit(10 * X, y)
+    one = DensityClassifier().set_params(estimator=KDESampler()).fit(X, y)
+    two = DensityClassifier().set_params(estimator=KDESampler()).fit(10 * X, y)
     # The search for a bandwidth stops within 0.1 %; exponents of some nats follow.
     assert_allclose(two.predict_proba(10 * Q), one.predict_proba(Q), atol=5e-3)
     # The density is per unit of X, of which there are now ten times ten.
@@ -224,30 +225,38 @@ def test_is_known_as_a_classifier():
 
 def test_a_search_tunes_the_density_by_accuracy():
     X, y = blobs(120)
-    grid = {"density__bandwidth": [1e-3, 0.5]}
+    grid = {"estimator__bandwidth": [1e-3, 0.5]}
     search = GridSearchCV(
         make_pipeline(StandardScaler(), DensityClassifier(KDESampler())),
         {f"densityclassifier__{name}": values for name, values in grid.items()},
         scoring="neg_log_loss",
     ).fit(X, y)
-    assert search.best_params_ == {"densityclassifier__density__bandwidth": 0.5}
+    assert search.best_params_ == {"densityclassifier__estimator__bandwidth": 0.5}
 
 
 def test_densities_see_column_names():
     X, y = blobs()
     frame = pd.DataFrame(X, columns=["u", "v"])
     model = DensityClassifier(KDE).fit(frame, y)
-    assert list(model.densities_[0].feature_names_in_) == ["u", "v"]
+    assert list(model.estimators_[0].feature_names_in_) == ["u", "v"]
     assert_same_classifier(model, DensityClassifier(KDE).fit(frame, pd.Series(y)), frame)
     with pytest.raises(ValueError, match="feature names should match"):
         model.predict(frame[["v", "u"]])
+
+
+def test_parameters_set_after_fit_change_no_answer():
+    X, y = blobs()
+    model = DensityClassifier(KDESampler(0.5)).fit(X, y)
+    expected = model.predict_log_proba(X)
+    model.set_params(estimator__bandwidth=9.0, priors=[1.0, 0.0, 0.0])
+    assert_array_equal(model.predict_log_proba(X), expected)
 
 
 def test_the_density_passed_is_not_fitted():
     density = KDESampler(0.5)
     model = DensityClassifier(density).fit(*blobs())
     assert not hasattr(density, "points_")
-    assert len({id(found) for found in model.densities_}) == 3
+    assert len({id(found) for found in model.estimators_}) == 3
 
 
 @pytest.mark.parametrize(
@@ -299,14 +308,25 @@ def test_bad_priors(priors, message):
         DensityClassifier(KDE, priors=priors).fit(*blobs())
 
 
+def test_booleans_are_no_priors():
+    with pytest.raises(TypeError, match=r"priors=\[True, False, False\] holds booleans"):
+        DensityClassifier(KDE, priors=[True, False, False]).fit(*blobs())
+
+
+def test_tensors_with_gradients_are_refused():
+    X, y = blobs()
+    with pytest.raises(TypeError, match=r"X is a tensor that requires gradients.*X\.detach\(\)"):
+        DensityClassifier(KDE).fit(torch.tensor(X, requires_grad=True), y)
+
+
 def test_bad_densities():
     X, y = blobs()
     scaled = make_pipeline(StandardScaler(), KDE)
     with pytest.raises(
-        ValueError, match=r"density is a Pipeline with transformers.*TransformedDensity"
+        ValueError, match=r"estimator is a Pipeline with transformers.*TransformedDensity"
     ):
         DensityClassifier(scaled).fit(X, y)
-    with pytest.raises(TypeError, match="density of type StandardScaler has no fit"):
+    with pytest.raises(TypeError, match="estimator of type StandardScaler has no fit"):
         DensityClassifier(StandardScaler()).fit(X, y)
     with pytest.raises(TypeError, match=r"density of class a.* takes no sample_weight"):
         DensityClassifier(GaussianMixture(1)).fit(X, y, sample_weight=np.ones(len(X)))

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
@@ -281,7 +282,7 @@ def test_the_factor_is_the_determinant_of_finite_differences(name, seed, d, plac
         for shift in step * np.eye(d)
     ]
     expected = np.linalg.slogdet(np.array(columns))[1]
-    found = model.score_samples(x[None]) - model.density_.score_samples(transform(x[None]))
+    found = model.score_samples(x[None]) - model.estimator_.score_samples(transform(x[None]))
     # Central differences: rounding gives some 1e-15 / step, relative to slopes above 1e-3; the
     # third derivative (of the normal quantile function, near its ends) step^2 times its size.
     assert_allclose(found + model.log_mass_, expected, atol=1e-4, rtol=1e-5)
@@ -570,6 +571,22 @@ def test_rows_outside_the_range_are_drawn_again_or_refused():
         ).fit(X)
 
 
+def test_parameters_set_after_fit_change_no_answer():
+    X = skewed(30, 1)
+    for log_abs_det in (None, lambda X: -np.log(X).sum(axis=1)):
+        model = TransformedDensity(
+            KDESampler(0.4), FunctionTransformer(np.log, np.exp), log_abs_det=log_abs_det
+        ).fit(X)
+        expected, draws = model.score_samples(X), model.sample(5, random_state=0)
+        model.set_params(
+            estimator=KDESampler(9.0),
+            transformer=StandardScaler(),
+            log_abs_det=lambda X: np.full(len(X), 100.0),
+        )
+        assert_array_equal(model.score_samples(X), expected)
+        assert_array_equal(model.sample(5, random_state=0), draws)
+
+
 # --------------------------------------------------------------------------------------- the edges
 
 
@@ -800,24 +817,24 @@ def test_a_search_over_transformers_compares_one_unit():
 
 def test_nested_parameters():
     model = TransformedDensity(KDESampler(), make_pipeline(PCA()))
-    model.set_params(density__bandwidth=0.5, transformer__pca__n_components=1)
-    assert model.density.bandwidth == 0.5
+    model.set_params(estimator__bandwidth=0.5, transformer__pca__n_components=1)
+    assert model.estimator.bandwidth == 0.5
     twin = clone(model)
-    assert twin.density is not model.density
+    assert twin.estimator is not model.estimator
     assert twin.get_params()["transformer__pca__n_components"] == 1
     X = skewed(30, 2)
-    search = GridSearchCV(model, {"density__bandwidth": [0.1, 0.5, 1.0]}, cv=3).fit(X)
-    assert search.best_estimator_.density_.bandwidth in (0.1, 0.5, 1.0)
+    search = GridSearchCV(model, {"estimator__bandwidth": [0.1, 0.5, 1.0]}, cv=3).fit(X)
+    assert search.best_estimator_.estimator_.bandwidth in (0.1, 0.5, 1.0)
     # Fitting leaves what was passed unfitted.
     model.fit(X)
-    assert not hasattr(model.density, "points_")
+    assert not hasattr(model.estimator, "points_")
     assert not hasattr(model.transformer.named_steps["pca"], "components_")
 
 
 def test_the_default_is_the_smoothed_score():
     X = skewed(30, 2)
     model = TransformedDensity().fit(X)
-    assert isinstance(model.density_, SmoothedScoreDiffusion)
+    assert isinstance(model.estimator_, SmoothedScoreDiffusion)
     assert_allclose(model.score_samples(X), SmoothedScoreDiffusion().fit(X).score_samples(X))
     assert type(model.score(X)) is float
     assert_allclose(model.score(X), model.score_samples(X).mean())
@@ -892,10 +909,11 @@ def test_a_failed_fit_leaves_the_old_one():
     ("density", "transformer", "message"),
     [
         (StandardScaler(), None, "has no fit or no score_samples"),
-        (KDESampler, None, r"density is the class KDESampler; pass an instance"),
+        (KDESampler, None, r"estimator is the class KDESampler; pass an instance"),
         (IsolationForest(), None, "is an outlier detector, whose scores are no log-densities"),
         (KDESampler(), KDESampler(), "no method transform"),
         (KDESampler(), "standard", "no method transform"),
+        (KDESampler(), StandardScaler, r"is a class or has no method.*such as StandardScaler\(\)"),
         (make_pipeline(StandardScaler(), KDESampler()), None, "leave out the Jacobian"),
         (
             GridSearchCV(make_pipeline(StandardScaler(), KDESampler()), {}),
@@ -909,6 +927,7 @@ def test_a_failed_fit_leaves_the_old_one():
         "an outlier detector",
         "a density",
         "a name",
+        "a class of transformers",
         "a pipeline",
         "a search over a pipeline",
     ],
@@ -916,6 +935,14 @@ def test_a_failed_fit_leaves_the_old_one():
 def test_what_is_neither_density_nor_transformer(density, transformer, message):
     with pytest.raises(TypeError, match=message):
         TransformedDensity(density, transformer).fit(skewed(30, 2))
+
+
+def test_tensors_with_gradients_are_refused():
+    X = torch.tensor(skewed(30, 2), requires_grad=True)
+    with pytest.raises(TypeError, match=r"X is a tensor that requires gradients.*X\.detach\(\)"):
+        TransformedDensity(KDESampler(0.4)).fit(X)
+    with pytest.raises(TypeError, match=r"X\.detach\(\)"):
+        TransformedDensity(KDESampler(0.4)).fit(X.detach()).score_samples(X)
 
 
 def test_densities_of_scikit_learn():

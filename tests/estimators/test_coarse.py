@@ -14,7 +14,9 @@ from scipy.special import logsumexp
 from scipy.stats import chi2, ortho_group
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skdiffsmooth import CoarseScoreDiffusion, KDESampler
@@ -590,11 +592,11 @@ NAN, INF = float("nan"), float("inf")
 BAD = {
     "switch_scale": ([None, True, 1j, [0.3]], [0, -1, NAN, INF, "loo", "0.3"]),
     "degree": ([None, True, 2.0, "2"], [-1, 4]),
-    "bandwidth": ([None, True, "auto", [0.1]], [-0.1, NAN, INF, 0.5, 0.7]),
+    "bandwidth": ([None, True, "auto", [0.1]], [10**400, -0.1, NAN, INF, 0.5, 0.7]),
     "manifold": (["circle", 1, Circle, object()], []),
     "n_components": ([None, True, 1.0, [1]], [0, -1, 4, "two"]),
-    "n_neighbors": ([None, True, 9.0], [0, 3, 41, "all"]),
-    "n_nodes": ([None, True, 8.0], [0, 1, -2, 7, "many"]),
+    "n_neighbors": ([None, True, 9.0], [0, 3, 41, 10**30, "all"]),
+    "n_nodes": ([None, True, 8.0], [10**30, 0, 1, -2, 7, "many"]),
     "device": ([None, 0], ["none such"]),
     "dtype": ([None, np.float64], ["float16"]),
     "memory_limit": ([None, "1"], [0, -1, NAN, 1e-6]),
@@ -688,7 +690,7 @@ def test_copies_seeds_and_precision(settings):
     assert_allclose(found, double.score_samples(Q), atol=1e-4)
     assert found.dtype == model.sample(2).dtype == np.float64
     # What was fitted stays, whatever is set later; tiles change nothing.
-    model.set_params(bandwidth=0.2, degree=3, memory_limit=1)
+    model.set_params(bandwidth=0.2, degree=3, n_nodes=4, switch_scale=9.0, memory_limit=1)
     assert_allclose(model.score_samples(Q), found, rtol=1e-9)
 
 
@@ -704,21 +706,66 @@ ROWS = np.random.RandomState(0).permutation(RING)[:80]
 CLASS = (ROWS[:, 0] > 0).astype(int)
 
 
+ON_MANIFOLD = CoarseScoreDiffusion(0.3, n_components=1)
+SEARCH = GridSearchCV(ON_MANIFOLD, {"switch_scale": [0.3]}, cv=2)
+WRAPPED = {
+    "itself": ON_MANIFOLD,
+    "search": SEARCH,
+    "pipeline": make_pipeline(ON_MANIFOLD),
+    "pipeline of a search": make_pipeline(SEARCH),
+    "transformed": TransformedDensity(ON_MANIFOLD, StandardScaler()),
+}
+NOT_OF_ALL_COLUMNS = (
+    r"CoarseScoreDiffusion whose log-densities are those of projections.*Pass.*bandwidth=<"
+)
+
+
 @pytest.mark.parametrize("compose", COMPOSED.values(), ids=COMPOSED)
-@pytest.mark.parametrize("searched", [False, True])
-def test_densities_on_a_manifold_are_not_composed(compose, searched):
+@pytest.mark.parametrize("density", WRAPPED.values(), ids=WRAPPED)
+def test_densities_on_a_manifold_are_not_composed(compose, density):
     """They have no unit in common, and are the same however far from the manifold a row is."""
-    density = CoarseScoreDiffusion(0.3, n_components=1)
-    if searched:
-        density = GridSearchCV(density, {"switch_scale": [0.3]}, cv=2)
-    with pytest.raises(ValueError, match=r"bandwidth=0, whose log-densities.*Pass.*bandwidth=<"):
+    with pytest.raises(ValueError, match=NOT_OF_ALL_COLUMNS):
         compose(density).fit(ROWS, CLASS)
 
 
-def test_a_fitted_density_on_a_manifold_is_not_stacked():
-    members = [("a", CoarseScoreDiffusion(0.3, n_components=1).fit(ROWS))]
-    with pytest.raises(ValueError, match="member 'a' is a CoarseScoreDiffusion with bandwidth=0"):
+@pytest.mark.parametrize(
+    "steps",
+    [(ON_MANIFOLD,), (make_pipeline(StandardScaler(), ON_MANIFOLD),), (SEARCH,)],
+    ids=["itself", "pipeline", "search"],
+)
+def test_a_detector_refuses_a_density_on_a_manifold_behind_a_scaler(steps):
+    with pytest.raises(ValueError, match=NOT_OF_ALL_COLUMNS):
+        DensityOutlierDetector(make_pipeline(StandardScaler(), *steps)).fit(ROWS)
+
+
+@pytest.mark.parametrize("density", [ON_MANIFOLD, SEARCH, make_pipeline(SEARCH)])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_fitted_density_on_a_manifold_is_not_stacked(density, frozen):
+    fitted = clone(density).fit(ROWS)
+    members = [("a", FrozenEstimator(fitted) if frozen else fitted)]
+    with pytest.raises(ValueError, match=f"member 'a' holds a {NOT_OF_ALL_COLUMNS}"):
         DensityStacking(members, cv="prefit").fit(ROWS)
+
+
+def test_any_density_can_declare_that_it_does_not_fill_the_space():
+    class OnALine(KDESampler):
+        fills_space_ = False
+
+    with pytest.raises(ValueError, match="holds a OnALine whose log-densities"):
+        DensityOutlierDetector(make_pipeline(StandardScaler(), OnALine(0.3))).fit(ROWS)
+
+
+@pytest.mark.parametrize(
+    ("settings", "fills"),
+    [
+        ({"n_components": 1}, False),
+        ({"n_components": 1, "bandwidth": 0.1}, True),
+        ({"n_components": 2}, True),
+        ({"manifold": CIRCLE}, False),
+    ],
+)
+def test_what_a_fit_says_of_the_space_it_fills(settings, fills):
+    assert CoarseScoreDiffusion(0.3, **settings).fit(ROWS).fills_space_ is fills
 
 
 @pytest.mark.parametrize("compose", COMPOSED.values(), ids=COMPOSED)

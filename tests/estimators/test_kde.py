@@ -402,6 +402,37 @@ def test_equal_seeds_give_equal_samples():
     assert not np.array_equal(kde.sample(5), kde.sample(5))  # by chance: never
 
 
+# ------------------------------------------------------------------------------ what fit freezes
+
+
+@every_kernel
+@pytest.mark.parametrize("bandwidth", [0.7, [0.5, 0.8]], ids=["one", "each"])
+def test_parameters_set_after_fit_change_no_answer(kernel, bandwidth):
+    X, weights = data(30, 2)
+    Q = X[:5] + 0.1
+    kde = KDESampler(bandwidth, kernel).fit(X, sample_weight=weights)
+
+    def answers():
+        yield kde.score_samples(Q)
+        yield kde.leave_one_out_log_density()
+        yield kde.grad_log_density(Q)
+        yield kde.energy(Q)
+        yield kde.sample(7, random_state=0)
+        if kernel == "gaussian":
+            yield kde.score_samples(Q, given=[1])
+            yield kde.laplacian_log_density(Q)
+            yield kde.sample(7, random_state=0, given={1: 0.5})
+
+    expected = list(answers())
+    kde.set_params(bandwidth="loo", kernel="gaussian" if kernel == "tophat" else "tophat")
+    for found, before in zip(answers(), expected, strict=True):
+        np.testing.assert_array_equal(found, before)
+    assert kde.kernel_ == kernel
+    # Parameters that say where to compute stay live: a model moves between devices without a fit.
+    kde.set_params(dtype="float32", memory_limit=4)
+    np.testing.assert_allclose(kde.score_samples(Q), expected[0], rtol=1e-5)
+
+
 # ----------------------------------------------------------------------------- bandwidth rules
 
 

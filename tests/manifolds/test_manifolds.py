@@ -914,8 +914,8 @@ def test_bad_parameters_of_a_curve():
         Curve(ellipse, 0, 1, closed=1)
     with pytest.raises(ValueError, match="memory_limit=0 is out of range"):
         Curve(ellipse, 0, 1, memory_limit=0)
-    with pytest.raises(ValueError, match="tolerance=-1 is out of range"):
-        Curve(ellipse, 0, 1, tolerance=-1)
+    with pytest.raises(ValueError, match="tol=-1 is out of range"):
+        Curve(ellipse, 0, 1, tol=-1)
 
 
 # ---------------------------------------------------------------------------------- point clouds

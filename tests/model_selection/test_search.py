@@ -145,6 +145,8 @@ def test_samples_and_scores_are_those_of_the_best_estimator():
         ({"estimator": quick(base="parzen")}, ValueError, "use GridSearchCV over bandwidth"),
         ({"bandwidths": [0.0]}, ValueError, "bandwidths=0.0 is out of range"),
         ({"bandwidths": []}, ValueError, "bandwidths is empty"),
+        ({"bandwidths": True}, TypeError, "bandwidths=True holds booleans"),
+        ({"sigmas": [True]}, TypeError, "sigmas=.True. holds booleans"),
         ({"sigmas": [-1]}, ValueError, "sigmas=-1.0 is out of range"),
         ({"sigmas": "wide"}, ValueError, "sigmas of type str is not numeric"),
         ({"metrics": "scaled"}, ValueError, "metrics='scaled' is no list of metrics"),
@@ -159,6 +161,7 @@ def test_samples_and_scores_are_those_of_the_best_estimator():
         ({"cv": 100}, ValueError, "cv=100 folds need as many distinct rows"),
         ({"cv": ShuffleSplit(2)}, ValueError, "does not test each row once"),
         ({"n_jobs": 0}, ValueError, "n_jobs=0 is no number of workers"),
+        ({"n_jobs": 10**30}, ValueError, "n_jobs=10+ is too large"),
         ({"n_refinements": -1}, ValueError, "n_refinements=-1 is too small"),
     ],
 )
