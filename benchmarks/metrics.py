@@ -58,17 +58,9 @@ def measure(X, data, reference):
     return {
         "to data": metrics.distance_to_data(X, data).mean(),
         "memorised": metrics.memorization(X, data).share,
-        "shrinkage": metrics.shrinkage(X, data),
+        "variance": X.var(axis=0, ddof=1).sum() / data.var(axis=0, ddof=1).sum(),
         "coverage scale": metrics.coverage_scale(X, reference),
-        "energy": metrics.energy_distance(X, reference),
-        "energy p": metrics.two_sample_test(X, reference, random_state=0).p_value,
-        "mmd p": metrics.two_sample_test(X, reference, "mmd", random_state=0).p_value,
-        "mmd 0.2 p": metrics.two_sample_test(
-            X, reference, "mmd", bandwidth=0.2, random_state=0
-        ).p_value,
         "classifier": metrics.classifier_two_sample_test(X, reference, random_state=0).accuracy,
-        "sliced W2": metrics.sliced_wasserstein_distance(X, reference, random_state=0),
-        "Frechet": metrics.frechet_distance(X, reference),
         "precision": fidelity.precision,
         "recall": fidelity.recall,
         "density": fidelity.density,
@@ -105,20 +97,10 @@ def costs(full):
         "distance_to_data": metrics.distance_to_data,
         "memorization": metrics.memorization,
         "coverage_scale": metrics.coverage_scale,
-        "local_pca_spectrum": metrics.local_pca_spectrum,
-        "energy_distance": metrics.energy_distance,
-        "two_sample_test, 999 permutations": lambda X, Y: metrics.two_sample_test(
-            X, Y, random_state=0
-        ),
-        "maximum_mean_discrepancy": metrics.maximum_mean_discrepancy,
         "classifier_two_sample_test": lambda X, Y: metrics.classifier_two_sample_test(
             X, Y, random_state=0
         ),
-        "sliced_wasserstein_distance": lambda X, Y: metrics.sliced_wasserstein_distance(
-            X, Y, random_state=0
-        ),
         "fidelity_and_diversity": metrics.fidelity_and_diversity,
-        "frechet_distance": metrics.frechet_distance,
     }
     dimensions = (2, 10, 64, 784)
     header("metric", *(f"d = {d}" for d in dimensions))
@@ -130,19 +112,10 @@ def costs(full):
 
 
 def error_rates(full):
-    """Print how often the tests reject, where they should and where they should not."""
+    """Print how often the classifier test rejects, where it should and where it should not."""
     n_repeats = 500 if full else 100
-    print(
-        f"\nShare of p-values up to 0.05, {n_repeats} repeats: 60 rows against 60 in R^5, with 199 "
-        "permutations.\n"
-    )
+    print(f"\nShare of p-values up to 0.05, {n_repeats} repeats: 60 rows against 60 in R^5.\n")
     tests = {
-        "energy": lambda X, Y, rng: metrics.two_sample_test(
-            X, Y, n_permutations=199, random_state=rng
-        ),
-        "mmd": lambda X, Y, rng: metrics.two_sample_test(
-            X, Y, "mmd", n_permutations=199, random_state=rng
-        ),
         "neighbours, halves": lambda X, Y, rng: metrics.classifier_two_sample_test(
             X, Y, random_state=rng
         ),

@@ -22,6 +22,7 @@ means, is also a law that is *known*: its density, its score and its draws are e
 # a row.
 import matplotlib.pyplot as plt
 import numpy as np
+from grids import regular_grid, renyi_divergence
 from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
 from scipy.stats import norm
@@ -29,13 +30,7 @@ from scipy.stats import norm
 from skdiffsmooth import KDESampler, LangevinSampler, SmoothedScoreDiffusion
 from skdiffsmooth.datasets import make_lima_bean
 from skdiffsmooth.diagnostics import split_r_hat
-from skdiffsmooth.metrics import (
-    distance_to_data,
-    distance_to_manifold,
-    fisher_divergence,
-    regular_grid,
-    renyi_divergence,
-)
+from skdiffsmooth.metrics import distance_to_data, distance_to_manifold, fisher_divergence
 from skdiffsmooth.model_selection import denoising_score, hyvarinen_score
 
 p = KDESampler(0.7).fit([[-2.0], [2.0]], sample_weight=[0.35, 0.65])

@@ -13,11 +13,12 @@ Thirty points of a circle with eight waves.
 # ------------
 import matplotlib.pyplot as plt
 import numpy as np
+from measures import shrinkage
 
 from skdiffsmooth import SmoothedScoreDiffusion
 from skdiffsmooth.datasets import make_wavy_circle
 from skdiffsmooth.manifolds import Circle
-from skdiffsmooth.metrics import distance_to_manifold, shrinkage
+from skdiffsmooth.metrics import distance_to_manifold
 
 X, shape = make_wavy_circle(30, spacing="even", return_shape=True)
 wavy, circle = shape.manifold, Circle([0.0, 0.0], 1.0)

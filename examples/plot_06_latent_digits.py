@@ -16,20 +16,16 @@ A hundred codes of the digit 4. The manifold is what is known of it: the codes o
 # among them; that takes some two minutes, once. Of the 32 columns of a code some hardly vary.
 import matplotlib.pyplot as plt
 import numpy as np
-from digits_vae import load_digits_vae
+from digits_vae import load_digits_vae, load_mnist_digits
+from measures import local_pca_spectrum, shrinkage
 
 from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
-from skdiffsmooth.datasets import load_mnist_digits
 from skdiffsmooth.manifolds import PointCloud
-from skdiffsmooth.metrics import (
-    distance_to_data,
-    distance_to_manifold,
-    local_pca_spectrum,
-    shrinkage,
-)
+from skdiffsmooth.metrics import distance_to_data, distance_to_manifold
 
 vae = load_digits_vae()
-images, _ = load_mnist_digits(digits=4, return_X_y=True)
+images, labels = load_mnist_digits()
+images = images[labels == 4]
 codes = vae.encode(images)[np.random.RandomState(0).permutation(len(images))]
 X, others = codes[:100], codes[100:]
 manifold = PointCloud(others)

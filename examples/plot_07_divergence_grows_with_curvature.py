@@ -22,13 +22,14 @@ solver.
 # theorem's proof needs it.
 import matplotlib.pyplot as plt
 import numpy as np
+from grids import regular_grid, renyi_divergence
 from scipy.special import logsumexp
 from scipy.stats import linregress, qmc
 
 from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
 from skdiffsmooth.datasets import make_circle
 from skdiffsmooth.kernels import OffsetsKernel
-from skdiffsmooth.metrics import distance_to_manifold, regular_grid, renyi_divergence
+from skdiffsmooth.metrics import distance_to_manifold
 
 X, shape = make_circle(100, return_shape=True, random_state=0)
 half = qmc.MultivariateNormalQMC([0, 0], rng=np.random.default_rng(0)).random(64)

@@ -20,10 +20,11 @@ import warnings
 
 import matplotlib.pyplot as plt
 import numpy as np
+from measures import anisotropy
 
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
 from skdiffsmooth.datasets import make_bump_images
-from skdiffsmooth.metrics import anisotropy, distance_to_data, distance_to_manifold
+from skdiffsmooth.metrics import distance_to_data, distance_to_manifold
 
 # The largest scale is near the surface's reach, 6.4: log-densities would be off, samples are not.
 warnings.filterwarnings("ignore", message="sigma=.* is large")
@@ -61,9 +62,7 @@ print("mean distance from the data, from the surface, and anisotropy, from scale
 for ax, (name, drawn) in zip(axes[1:], draws.items(), strict=True):
     new = np.array([distance_to_data(images, X).mean() for images in drawn])
     off = np.array([distance_to_manifold(images, sheet).mean() for images in drawn])
-    bent = [
-        anisotropy(x.reshape(-1, 64, 64), background=0.15, negative="clip").mean() for x in drawn
-    ]
+    bent = [anisotropy(x.reshape(-1, 64, 64), background=0.15).mean() for x in drawn]
     axes[0].plot(new, off, "o-", label=name)
     # The scale at which samples are nearest to being as new as they should be.
     best = int(abs(new - even).argmin())

@@ -18,16 +18,16 @@ autoencoder of :ref:`sphx_glr_gallery_plot_06_latent_digits.py`. Ten images on i
 # that it cannot.
 import matplotlib.pyplot as plt
 import numpy as np
-from digits_vae import load_digits_vae
+from digits_vae import load_digits_vae, load_mnist_digits
+from measures import frechet_distance
 from sklearn.neural_network import MLPClassifier
 
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
-from skdiffsmooth.datasets import load_mnist_digits
 from skdiffsmooth.manifolds import Curve
-from skdiffsmooth.metrics import distance_to_data, distance_to_manifold, frechet_distance
+from skdiffsmooth.metrics import distance_to_data, distance_to_manifold
 
 vae = load_digits_vae()
-images, labels = load_mnist_digits(return_X_y=True)
+images, labels = load_mnist_digits()
 
 
 def curve_of_images(digit):

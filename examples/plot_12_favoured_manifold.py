@@ -24,13 +24,14 @@ says, and where samples go.
 # in front of them are not known.
 import matplotlib.pyplot as plt
 import numpy as np
+from grids import regular_grid, renyi_divergence
 from scipy.special import logsumexp
 from scipy.stats import qmc
 
 from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
 from skdiffsmooth.datasets import make_circle, make_wavy_circle
 from skdiffsmooth.kernels import OffsetsKernel
-from skdiffsmooth.metrics import distance_to_manifold, regular_grid, renyi_divergence
+from skdiffsmooth.metrics import distance_to_manifold
 
 X, wavy = make_wavy_circle(30, spacing="even", return_shape=True)
 _, plain = make_circle(return_shape=True, random_state=0)

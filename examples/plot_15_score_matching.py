@@ -23,6 +23,7 @@ import time
 
 import matplotlib.pyplot as plt
 import numpy as np
+from grids import regular_grid, renyi_divergence
 from sklearn.datasets import load_digits, load_wine
 from sklearn.decomposition import PCA
 from sklearn.model_selection import train_test_split
@@ -30,7 +31,7 @@ from sklearn.preprocessing import StandardScaler
 
 from skdiffsmooth import KDESampler, LangevinSampler, SmoothedScoreDiffusion
 from skdiffsmooth.datasets import make_circle
-from skdiffsmooth.metrics import distance_to_manifold, regular_grid, renyi_divergence
+from skdiffsmooth.metrics import distance_to_manifold
 from skdiffsmooth.model_selection import denoising_score, hyvarinen_score, make_hyvarinen_scorer
 
 points, shape = make_circle(500, spacing="even", return_shape=True)

@@ -1,4 +1,4 @@
-"""Data whose manifold, density and dimension are known, and handwritten digits."""
+"""Data whose manifold, density and dimension are known."""
 
 from ._curves import (
     make_circle,
@@ -7,7 +7,6 @@ from ._curves import (
     make_rough_circle,
     make_wavy_circle,
 )
-from ._digits import load_mnist_digits
 from ._images import make_bump_images
 from ._laws import PiecewiseConstant, Uniform, VonMises
 from ._shape import Shape
@@ -18,7 +17,6 @@ __all__ = [
     "Shape",
     "Uniform",
     "VonMises",
-    "load_mnist_digits",
     "make_affine_subspace",
     "make_bump_images",
     "make_circle",

@@ -11,46 +11,23 @@ distances, unless a function says what else it holds. Nothing fits, stores or dr
 from ._classifier_test import ClassifierTwoSampleTest, classifier_two_sample_test
 from ._coverage import coverage_at_scale, coverage_scale
 from ._distances import distance_to_data, distance_to_manifold, lateral_distance
-from ._divergences import Grid, regular_grid, renyi_divergence
 from ._estimate import Estimate
 from ._fidelity import Fidelity, fidelity_and_diversity
 from ._fields import fisher_divergence
-from ._frechet import frechet_distance
-from ._images import anisotropy
 from ._novelty import Memorization, memorization
-from ._spectrum import local_pca_spectrum, shrinkage
-from ._two_sample import (
-    TwoSampleTest,
-    energy_distance,
-    maximum_mean_discrepancy,
-    two_sample_test,
-)
-from ._wasserstein import sliced_wasserstein_distance
 
 __all__ = [
     "ClassifierTwoSampleTest",
     "Estimate",
     "Fidelity",
-    "Grid",
     "Memorization",
-    "TwoSampleTest",
-    "anisotropy",
     "classifier_two_sample_test",
     "coverage_at_scale",
     "coverage_scale",
     "distance_to_data",
     "distance_to_manifold",
-    "energy_distance",
     "fidelity_and_diversity",
     "fisher_divergence",
-    "frechet_distance",
     "lateral_distance",
-    "local_pca_spectrum",
-    "maximum_mean_discrepancy",
     "memorization",
-    "regular_grid",
-    "renyi_divergence",
-    "shrinkage",
-    "sliced_wasserstein_distance",
-    "two_sample_test",
 ]

@@ -83,10 +83,6 @@ def classifier_two_sample_test(
         If the rows are not numeric and finite, are too few, their columns differ, `cv` is no such thing,
         or a split holds out no row of X or of Y.
 
-    See Also
-    --------
-    two_sample_test : Without a split, and without a classifier to choose.
-
     Notes
     -----
     The p-value of one split is Fisher's exact test of the held-out table of names against samples, one
@@ -96,7 +92,7 @@ def classifier_two_sample_test(
     their tables depend on one another: there the accuracy is compared with that of permuted labels,
     (1 + number as high) / (1 + n_permutations), which is exact too.
 
-    As for `two_sample_test`, rows must be independent: rows that the model has not seen.
+    Rows must be independent: rows that the model has not been fitted on.
 
     Costs the fits: one a split, and n_permutations + 1 times that with several splits.
 

@@ -46,7 +46,6 @@ def fisher_divergence(X: Any, score_p: Any, score_q: Any) -> Estimate:
     See Also
     --------
     skdiffsmooth.model_selection.hyvarinen_score : Up to a constant, where p is rows only.
-    renyi_divergence : From normalised log-densities.
 
     Notes
     -----
