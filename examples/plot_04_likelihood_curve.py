@@ -16,8 +16,8 @@ others.
 # ------------------------------------
 # The bandwidth is the noise that is left at the end, here v = 0.001. The publication follows the
 # flow from v = 5 with 100 Euler steps, starts it from one Gaussian, and averages the score over
-# fresh Monte Carlo draws at each step. The library keeps quasi-random nodes fixed at each noise
-# level, starts from the noised data and takes Heun steps: the density is normalised, and the same
+# fresh Monte Carlo draws at each step. The library freezes quasi-random nodes at each noise
+# level, starts from the noised data and takes Heun steps: a law that is normalised, and the same
 # at every call.
 import math
 
