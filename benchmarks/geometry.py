@@ -1,4 +1,4 @@
-"""Where samples go: distances to the manifold and coverage of four ways to smooth, equally novel."""
+"""Distances to the manifold and coverage of samples of four kinds of smoothing, equally novel."""
 
 import warnings
 from dataclasses import dataclass
@@ -64,7 +64,7 @@ def problems(full):
 
 
 def along(shape, n=4000):
-    """Return rows that are spread evenly over a curve."""
+    """Return rows that are spaced evenly on a curve."""
     return shape.sample(n, spacing="even")
 
 
@@ -91,7 +91,7 @@ def ways(problem):
 
 
 class Measured:
-    """Samples of one fitted model, and how far they are from what they should be near."""
+    """Samples of one fitted model, and their distances from the data and from the manifold."""
 
     def __init__(self, problem, model):
         samples = model.fit(problem.X).sample(problem.n_samples, random_state=0)

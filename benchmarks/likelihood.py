@@ -1,10 +1,10 @@
-"""Errors of log-densities and what they cost: fixed steps beside the adaptive solver, and nodes.
+"""Errors and times of log-densities: fixed steps beside the adaptive solver, and nodes.
 
 One hundred held-out rows of each set, bandwidth 0.85 h and sigma 1.5 h with h the leave-one-out
 bandwidth of the KDE (scales that are numbers come with the Euclidean metric and without a background);
-the last table has the steps' errors under what the untouched defaults choose. *Gaps* are places half
-way between training rows under the unsmoothed score at half of the KDE's best bandwidth, where the flow
-is stiff and the exact KDE is what it must lead to. Elsewhere the converged values are those of
+the last table has the steps' errors with the scales that the defaults choose. *Gaps* are points half
+way between training rows, under the unsmoothed score at half of the KDE's best bandwidth, where the flow
+is stiff and the exact result, the KDE, is known. Elsewhere the converged values are those of
 ``Adaptive(tol=1e-7)``.
 """
 
@@ -69,7 +69,7 @@ def problems():
 
 
 class Evaluations:
-    """Counts the rows that fields are asked about."""
+    """Counts the rows that fields are evaluated at."""
 
     def __init__(self):
         self.rows = 0
@@ -93,7 +93,7 @@ def run():
     print()
     run_nodes()
     print()
-    run_untouched()
+    run_defaults()
 
 
 def run_solvers():
@@ -153,7 +153,7 @@ def run_nodes():
         )
 
 
-def run_untouched():
+def run_defaults():
     """Print the errors of the default steps under chosen metric, scales and background."""
     header("data", "metric", "bandwidth", "sigma", "background", "error, mean", "error, worst")
     for name, (train, queries) in data().items():

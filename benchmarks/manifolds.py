@@ -1,4 +1,4 @@
-"""Projections onto manifolds: what they cost and how exact they are; the table of docs/manifolds.md."""
+"""Time and accuracy of projections onto manifolds: the table of docs/manifolds.md."""
 
 import numpy as np
 from _common import describe_machine, header, row, timed
@@ -17,7 +17,7 @@ N_QUERIES = 3200
 
 
 def unit_rows(n, d, seed):
-    """Return points spread evenly over the unit sphere of R^d."""
+    """Return points spaced evenly on the unit sphere of R^d."""
     rows = np.random.RandomState(seed).normal(size=(n, d))
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 

@@ -1,8 +1,8 @@
-"""What each metric says of samplers that are wrong in a known way, what it costs, and how often it errs.
+"""Values of each metric for samplers that are wrong in a known way, its time, and how often it errs.
 
-The law is a mixture of two bananas in the plane, one heavier than the other; every sampler is given
-the same training rows and is judged by held-out rows. Best read by column: a metric should be near its
-value for held-out rows if it does not see what is wrong.
+Rows are from a mixture of two bananas in the plane, one heavier than the other; every sampler is given
+the same training rows and is judged by held-out rows. Best read by column: a metric that does not detect
+what is wrong is near its value for held-out rows.
 """
 
 import numpy as np
@@ -46,7 +46,7 @@ def samplers(data, rng):
 
 
 def with_hole(n, rng):
-    """Return rows of the law without a tenth of the upper arc, at its top."""
+    """Return rows without a tenth of the upper arc, at its top."""
     X = bananas(2 * n, rng)
     is_in_hole = (np.abs(X[:, 0]) < 0.157) & (X[:, 1] > 0)
     return X[~is_in_hole][:n]
@@ -146,7 +146,7 @@ def error_rates(full):
 
 
 def modes(rng):
-    """Return rows of two modes in the first column, with the moments of a standard normal law."""
+    """Return rows of two modes in the first column, with the moments of a standard normal."""
     X = rng.normal(size=(60, 5))
     X[:, 0] = 0.97 * np.sign(X[:, 0]) + np.sqrt(1 - 0.97**2) * rng.normal(size=60)
     return X

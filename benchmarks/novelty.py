@@ -1,4 +1,4 @@
-"""Novelty detection by density beside IsolationForest and LOF: ROC AUC, and false alarms kept.
+"""Novelty detection by density beside IsolationForest and LOF: ROC AUC and rates of false alarms.
 
 Data ship with scikit-learn. One class is the novelty: another one for each seed in turn (digits,
 wine), malignant cells always (breast cancer). Detectors are fitted to 60 % of the other rows and score

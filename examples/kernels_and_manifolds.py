@@ -1,4 +1,4 @@
-"""Draw what four ways to smooth the same sixty points make of them: samples on a wavy circle.
+"""Draw samples of five models of the same sixty points of a wavy circle.
 
     python examples/kernels_and_manifolds.py kernels.png
 
@@ -31,7 +31,7 @@ def main(path):
     curve = shape.manifold
     models = {
         "KDE of the same scale": KDESampler(np.hypot(BANDWIDTH, SIGMA)),
-        "every way": SmoothedScoreDiffusion(BANDWIDTH, SIGMA),
+        "isotropic": SmoothedScoreDiffusion(BANDWIDTH, SIGMA),
         "learned tangents": ManifoldAdaptedDiffusion(BANDWIDTH, SIGMA, n_components=1),
         "along the curve": ManifoldAdaptedDiffusion(BANDWIDTH, SIGMA, manifold=curve),
         "along the circle": ManifoldAdaptedDiffusion(

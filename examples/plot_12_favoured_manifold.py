@@ -9,8 +9,8 @@ one: more smoothing is said to shift the preference from manifolds that fit to m
 less.
 
 Thirty points of a circle with eight waves, and two candidates: the waves, on which they lie, and
-the circle without them. What the theorem's quantities say, what the divergence that they bound
-says, and where samples go.
+the circle without them. The page computes the quantities of the theorem, the divergence that they
+bound, and where samples go.
 """
 
 # %%
@@ -47,7 +47,7 @@ terms, facts = {}, {}
 for name, shape in shapes.items():
     on_it = shape.sample(200, spacing="even")[:, None]
     moved = [(on_it + sigma * offsets).reshape(-1, 2) for sigma in sigmas]
-    squares = [shape.manifold.distance(places).reshape(200, -1) ** 2 for places in moved]
+    squares = [shape.manifold.distance(rows).reshape(200, -1) ** 2 for rows in moved]
     K = np.sqrt([square.mean(axis=1).max() for square in squares])
     delta, reach = shape.manifold.distance(X).max(), shape.manifold.reach
     terms[name], facts[name] = (K / reach, K * delta / bandwidth**2), (delta, reach)
@@ -139,13 +139,13 @@ for ax, title in zip(
 axes[2].set_yticks([0.02, 0.05, 0.1, 0.2], ["0.02", "0.05", "0.1", "0.2"])
 
 # %%
-# What this says of the claim
-# ---------------------------
+# What this says about the claim
+# ------------------------------
 # Samples do change from the waves to the circle as sigma grows, before they collapse; so does the
 # divergence from the density along *plain* level sets, at a smaller scale. The bound, as read
-# here, does neither: it turns with the bandwidth, and where it favours the circle, at 0.15,
-# samples never come nearer to it. Along *corrected* level sets the waves describe the density
+# here, does neither: it changes with the bandwidth, and where it favours the circle, at 0.15,
+# samples are never nearer to it. Along *corrected* level sets the waves describe the density
 # better at all scales. None of this contradicts the theorem, which asks that Delta and the
 # largest change of a distance be below tau / 96 together: that is 0.0104 for the circle, whose
-# Delta is 0.13. It is a picture of the mechanism, and does not predict the scale at which samples
+# Delta is 0.13. The theorem describes the mechanism; it does not predict the scale at which samples
 # change.
