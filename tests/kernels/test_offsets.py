@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from scipy.special import softmax
 from sklearn.base import clone
 
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
@@ -352,6 +353,48 @@ def test_node_error_is_near_the_true_one():
     true = np.sqrt(np.mean((model.score_samples(Q) - finer.score_samples(Q)) ** 2))
     assert true / 3 < model.node_error_ < 3 * true
     assert finer.node_error_ < model.node_error_ / 2
+
+
+def posterior_traces(points, x, v, offsets, weights):
+    """Traces of the posterior covariances of queries (n, r), averaged over nodes."""
+    total = np.zeros(len(x))
+    for offset, weight in zip(offsets, weights, strict=True):
+        squared_distances = ((x[:, None] + offset - points) ** 2).sum(axis=2)
+        probabilities = softmax(-squared_distances / (2 * v), axis=1)
+        total += weight * (probabilities @ (points**2).sum(axis=1))
+        total -= weight * ((probabilities @ points) ** 2).sum(axis=1)
+    return total
+
+
+@pytest.mark.parametrize("n_levels", [8, 16])
+def test_node_error_is_the_change_of_the_divergence_under_twice_as_many_nodes(n_levels):
+    """Recomputed with all rows, all levels, other noise and other reference nodes.
+
+    A level of width w in log(scale) changes a log-density by w * (trace - trace') / v, and the squares
+    of the levels add up. Over four seeds the ratio was 0.94 to 1.10, with three choices of the seeds.
+    """
+    reported = recomputed = 0.0
+    for seed in range(4):
+        rng = np.random.RandomState(seed)
+        X = rng.normal(size=(60, 3))
+        coarse, fine = (
+            SmoothedScoreDiffusion(
+                0.3, 0.6, n_nodes=n, n_levels=n_levels, tolerance=0, random_state=random_state
+            ).fit(X)
+            for n, random_state in ((8, None), (16, 5))
+        )
+        rows, levels = coarse.hull_.split(X)[0], coarse.noise_levels_
+        for level in range(n_levels):
+            v = levels.middle(level) ** 2
+            width = np.log(levels.start(level + 1) / levels.start(level))
+            x = rows + np.sqrt(v) * rng.normal(size=rows.shape)
+            here, there = (
+                posterior_traces(rows, x, v, *model.kernel_.nodes(level))
+                for model in (coarse, fine)
+            )
+            recomputed += np.mean((width * (here - there) / v) ** 2)
+        reported += coarse.node_error_**2
+    assert 0.8 < np.sqrt(reported / recomputed) < 1.25
 
 
 def test_auto_takes_more_nodes_where_the_estimate_is_large():

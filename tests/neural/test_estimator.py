@@ -692,6 +692,14 @@ def test_score_matching_scorers_prefer_what_has_learned():
         NeuralScoreDiffusion(**FEW).fit(X).laplacian_log_density(Q)
 
 
+@pytest.mark.parametrize(("bandwidth", "expected"), [(0.1, 5 * 2.0), (6.0, 2 * 6.0)])
+def test_automatic_terminal_scale(bandwidth, expected):
+    """The larger of five times the data's widest standard deviation (here 2) and 2 bandwidth."""
+    X = np.array([[2.0, 1.0], [2.0, -1.0], [-2.0, 1.0], [-2.0, -1.0]]) + 100
+    model = NeuralScoreDiffusion(bandwidth, metric="euclidean", **FEW).fit(X)
+    assert model.noise_levels_.terminal_scale == pytest.approx(expected)
+
+
 def test_the_field_is_asked_within_its_range():
     X = table()
     model = NeuralScoreDiffusion(0.1, **FEW).fit(X)
