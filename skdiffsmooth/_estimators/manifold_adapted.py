@@ -17,9 +17,27 @@ __all__ = ["ManifoldAdaptedDiffusion"]
 class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
     """Density estimation and sampling by a diffusion smoothed along a manifold.
 
-    As SmoothedScoreDiffusion, with offsets that keep to the directions of a manifold: one that is
+    Like SmoothedScoreDiffusion, with offsets that keep to the directions of a manifold: one that is
     learned from the data, one that is known, or an affine subspace. On data that lie in an affine
     subspace all of these are the same model (Prop. 3.1 of the paper).
+
+    Four parameters matter: `bandwidth`, `sigma`, `manifold` and `n_components`.
+
+    >>> import numpy as np
+    >>> from skdiffsmooth import ManifoldAdaptedDiffusion
+    >>> angle = np.random.RandomState(0).uniform(0, 2 * np.pi, size=30)
+    >>> X = np.column_stack([np.cos(angle), np.sin(angle)])
+    >>> model = ManifoldAdaptedDiffusion(0.05, 0.2, n_components=1).fit(X)
+    >>> new_rows = model.sample(10, random_state=0)
+
+    ================  ===========================================================================
+    scales            `bandwidth`, `sigma`, `metric`, `background`
+    manifold          `manifold`, `n_components`, `n_cells`, `push`
+    base and noise    `base`, `noise`
+    accuracy          `solver`, `n_steps`, `n_levels`, `n_nodes`, `node_rule`, `terminal`, \
+`terminal_scale`, `tolerance`
+    machine           `random_state`, `device`, `dtype`, `memory_limit`, `n_jobs`, `shards`
+    ================  ===========================================================================
 
     Parameters
     ----------
@@ -37,10 +55,10 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         `project` of your own in torch, which forward mode differentiates. A LocalPolynomialManifold
         that is not fitted is fitted to the training rows, as clones in a search are.
     n_components : int, float or "auto", default="auto"
-        Dimension of a manifold that is to be found. "auto" estimates it (TwoNN) for "local", and is a
-        share of 0.95 for "pca", which takes any share of the variance, in (0, 1), for the number of
-        components that reach it. Where that is all that the data span, or there are fewer than ten
-        distinct rows, "local" is the isotropic kernel. Not used when `manifold` is given.
+        Dimension of a manifold that is to be learned. "auto" estimates it (TwoNN) for "local", and is
+        0.95 for "pca", which takes any share of the variance, in (0, 1), for the number of
+        components that reach it. Where the dimension is all that the data span, or there are fewer than
+        ten distinct rows, "local" is the isotropic kernel. Not used when `manifold` is given.
     n_cells : int or "auto", default="auto"
         Number of cells in which "local" learns a tangent, at most. "auto" is one for every four rows
         and dimension, up to 32.
@@ -50,51 +68,16 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         query, the normal turned with the manifold (after the paper's theory, eq. 10).
     metric : {"auto", "euclidean", "scaled", "whitened"}, float or array-like, default="auto"
         Linear coordinates in which noise and kernel act; see SmoothedScoreDiffusion. A known manifold
-        lies in the user's own, "euclidean" ones, and so do principal axes ("pca").
-    background : float or "auto", default="auto"
-        Weight of a wide kernel density estimate mixed to the model; see SmoothedScoreDiffusion.
+        is in the coordinates of X, "euclidean", and so are principal axes ("pca").
     base : {"points", "parzen"}, ManifoldParzen, mixture or list, default=None
-        The law whose score is smoothed, in place of the training rows; see SmoothedScoreDiffusion.
-        Tangents are learned from the rows all the same.
-    noise : {"ve", "ou"} or NoiseProcess, default="ve"
-        The forward process; see SmoothedScoreDiffusion.
-    node_rule : {"sobol", "gauss-hermite"}, default="sobol"
-        How the kernel's nodes are chosen in each noise level; see SmoothedScoreDiffusion.
+        The distribution whose score is smoothed, in place of the training rows; see
+        SmoothedScoreDiffusion. Tangents are learned from the rows all the same.
     n_nodes : int or "auto", default="auto"
         Nodes in each noise level, of each cell where the manifold is learned; "auto" as in
         SmoothedScoreDiffusion, from half as many for cells.
-    n_levels : int, default=32
-        Intervals of the noise range, each with nodes of its own.
-    n_steps : int, default=32
-        Steps of the solver, rounded up to a multiple of `n_levels`.
-    solver : {"heun", "euler", "adaptive", "euler-maruyama", "predictor-corrector"} or Solver, \
-            default="heun"
-        How the flow is followed; see SmoothedScoreDiffusion.
-    terminal : {"empirical", "gaussian"}, default="empirical"
-        What the reverse process starts from.
-    terminal_scale : float or "auto", default="auto"
-        Noise scale at the start of the reverse process, in units of the metric.
-    device : str, default="cpu"
-        Where to compute, as torch names it.
-    dtype : {"float64", "float32"}, default="float64"
-        Precision of the computation; results are float64 arrays either way.
-    random_state : int, RandomState or None, default=None
-        Seed of the node sets; None is a fixed seed.
-    tolerance : float or "auto", default="auto"
-        How far points may be merged where noise blurs them, in nats: points within
-        ``sqrt(2 * tolerance)`` noise scales of their mean may be replaced by it. That raises the
-        log-density of a noise level by at most `tolerance`, and lowers it by about `tolerance` times
-        the squared distance to the points that count, in units of the noise: little near the data,
-        where errors are some thousandths of a nat (docs/scaling.md), nats in the far tails. 0 merges
-        nothing. "auto" is 0 up to 10 000 distinct rows or without smoothing, and 0.02 beyond.
-    memory_limit : float, default=1024
-        Bound on temporaries, in MiB, of each worker.
-    n_jobs : int or None, default=None
-        Over how many joblib workers `sample` and the log-densities split their rows. None is one,
-        or what a ``joblib.parallel_config`` says; -1 is all cores. One worker already uses several
-        threads: this is for many rows, or for the machines of a cluster.
-    shards : {"distributed"} or None, default=None
-        Whether each process of torch.distributed fits rows of its own; see SmoothedScoreDiffusion.
+    background, noise, solver, n_steps, n_levels, node_rule, terminal, terminal_scale, tolerance, \
+            random_state, device, dtype, memory_limit, n_jobs, shards
+        See SmoothedScoreDiffusion.
 
     Attributes
     ----------
@@ -104,45 +87,15 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         Cells with their tangents, in coordinates of the hull, where they are learned.
     n_components_ : int
         Dimension of the tangents, where they are learned.
-    bandwidth_ : float
-        The bandwidth used, in units of the metric (of X where that is Euclidean).
-    sigma_ : float or ndarray of shape (n_levels,)
-        The smoothing scale used, in the same units; one for each level where `sigma` is a function.
-    metric_ : str, float or ndarray
-        The metric used.
-    coordinates_ : LinearMetric
-        Its coordinates, and their volume.
-    background_ : float
-        Weight of the background.
-    n_nodes_ : int
-        The number of nodes used.
-    noise_ : NoiseProcess
-        The forward process used.
     node_error_ : float
-        Estimate of what finitely many nodes change the log-density of a row by, in nats; see
+        Estimate of how far finitely many nodes change the log-density of a row, in nats; see
         SmoothedScoreDiffusion. NaN where log-densities cannot be computed.
-    base_ : GaussianComponents or None
-        The components of the base, in coordinates of the hull.
-    points_ : ndarray of shape (n_points, n_features)
-        Distinct training rows of positive weight; with `shards`, those of this process.
-    weights_ : ndarray of shape (n_points,)
-        Their weights; they sum to one, with `shards` over all processes.
     hull_ : AffineHull
         The affine hull of the points (and of a known curved manifold), in which the flow runs.
-    kernel_ : Smoothing
-        The smoothing kernel in coordinates of the hull.
-    terminal_ : {"empirical", "gaussian"}
-        The terminal law used.
-    noise_levels_ : NoiseLevels
-        The noise range and its intervals.
-    n_steps_ : int
-        Number of steps of the solver; of an adaptive one, the fewest.
-    hierarchy_ : PointHierarchy
-        The points in coordinates of the hull, and how they merge at each noise level.
-    n_features_in_ : int
-        Number of features.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Column names, where X had them.
+    model_, bandwidth_, sigma_, metric_, coordinates_, background_, kernel_, base_, noise_, solver_, \
+            n_steps_, n_nodes_, noise_levels_, terminal_, points_, weights_, hierarchy_, \
+            n_features_in_, feature_names_in_
+        See SmoothedScoreDiffusion.
 
     See Also
     --------
@@ -180,13 +133,9 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
 
     Examples
     --------
-    Thirty rows on a circle, smoothed along tangents that are learned, and along the circle itself:
+    Smoothed along tangents that are learned, and along the circle itself:
 
-    >>> import numpy as np
-    >>> from skdiffsmooth import ManifoldAdaptedDiffusion
     >>> from skdiffsmooth.manifolds import Circle
-    >>> angle = np.random.RandomState(0).uniform(0, 2 * np.pi, size=30)
-    >>> X = np.column_stack([np.cos(angle), np.sin(angle)])
     >>> circle = Circle([0.0, 0.0], 1.0)
     >>> for manifold in ("local", circle):
     ...     model = ManifoldAdaptedDiffusion(0.02, 0.2, manifold=manifold, n_components=1).fit(X)
@@ -208,17 +157,17 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         background: float | str = "auto",
         base: Any = None,
         noise: str | NoiseProcess = "ve",
-        node_rule: str = "sobol",
-        n_nodes: int | str = "auto",
-        n_levels: int = 32,
-        n_steps: int = 32,
         solver: str | Solver = "heun",
+        n_steps: int = 32,
+        n_levels: int = 32,
+        n_nodes: int | str = "auto",
+        node_rule: str = "sobol",
         terminal: str = "empirical",
         terminal_scale: float | str = "auto",
+        tolerance: float | str = "auto",
+        random_state: Any = None,
         device: str = "cpu",
         dtype: str = "float64",
-        random_state: Any = None,
-        tolerance: float | str = "auto",
         memory_limit: float = 1024,
         n_jobs: int | None = None,
         shards: str | None = None,
@@ -233,17 +182,17 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         self.background = background
         self.base = base
         self.noise = noise
-        self.node_rule = node_rule
-        self.n_nodes = n_nodes
-        self.n_levels = n_levels
-        self.n_steps = n_steps
         self.solver = solver
+        self.n_steps = n_steps
+        self.n_levels = n_levels
+        self.n_nodes = n_nodes
+        self.node_rule = node_rule
         self.terminal = terminal
         self.terminal_scale = terminal_scale
+        self.tolerance = tolerance
+        self.random_state = random_state
         self.device = device
         self.dtype = dtype
-        self.random_state = random_state
-        self.tolerance = tolerance
         self.memory_limit = memory_limit
         self.n_jobs = n_jobs
         self.shards = shards
