@@ -82,7 +82,7 @@ class Geometry(NamedTuple):
     @property
     def unit(self) -> float:
         """Standard deviation of the kernel along its widest direction, at sigma = 1."""
-        return self.kernel.spread or 1.0
+        return self.kernel.widest_std or 1.0
 
 
 class FittedDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
@@ -303,7 +303,7 @@ class FittedDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         self, geometry: Geometry, numbers: _Numbers, factors: Factors
     ) -> tuple[float, Sigma]:
         """Return bandwidth and smoothing scale, in units of the metric."""
-        given, spread = (self.bandwidth, self.sigma), geometry.kernel.spread
+        given, spread = (self.bandwidth, self.sigma), geometry.kernel.widest_std
         if geometry.base is None:
             return resolve_scales(
                 *given, spread, lambda: self._leave_one_out_bandwidth(geometry, numbers), factors
@@ -362,7 +362,7 @@ class FittedDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         noise = resolve_noise(self.noise, widest)
         finest = sigma(bandwidth) if callable(sigma) else sigma
         terminal_scale = resolve_terminal_scale(
-            self.terminal_scale, math.sqrt(widest), bandwidth, finest * kernel.spread
+            self.terminal_scale, math.sqrt(widest), bandwidth, finest * kernel.widest_std
         )
         levels = NoiseLevels(bandwidth, terminal_scale, numbers.n_levels)
         asked, scales = scales_of_levels(sigma, noise, levels)

@@ -21,7 +21,7 @@ from .._utils.warnings import warn_user
 from ..kernels import LinearShape, ReducedKernel
 from ..kernels._cells import Cells
 from ..kernels._gated import GatedShape
-from ..kernels._pushed import PUSHES, ManifoldShape, distance_in_span, fading_out
+from ..kernels._pushed import PUSHES, ManifoldShape, distance_in_span, fading_distance
 from ..manifolds import (
     AffineSubspace,
     LocalPolynomialManifold,
@@ -349,7 +349,7 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
     ) -> None:
         if not isinstance(kernel, ManifoldShape) or not scales.any():
             return
-        reach, fading = kernel.reach, fading_out(kernel.manifold, kernel.reach)
+        reach, fading = kernel.reach, fading_distance(kernel.manifold, kernel.reach)
         if reach is None or fading is None:
             return
         if fading < _SHORTEST_REACH * bandwidth:
