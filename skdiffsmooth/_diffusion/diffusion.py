@@ -20,7 +20,7 @@ from ..noise import Step
 from ..scores import ScoreSchedule
 from ..solvers import Adaptive, ODESolver
 from ..solvers._flow import log_density_with_error, solve_with_error, warn_of_error
-from ..solvers._terminal import EmpiricalTerminal, GaussianTerminal, TerminalLaw
+from ..solvers._terminal import EmpiricalTerminal, GaussianTerminal, TerminalDistribution
 from .conditional import Conditional, ConditionalFlow
 from .noised import NO_DERIVATIVE, NoisedData
 from .selection import mixed
@@ -356,7 +356,7 @@ class BaseScoreDiffusion(NoisedData):
 
     def _terminal_law(
         self, schedule: ScoreSchedule, left_out: np.ndarray | None = None
-    ) -> TerminalLaw:
+    ) -> TerminalDistribution:
         scale = self.noise_levels_.terminal_scale
         if self.terminal_ == "empirical":
             return EmpiricalTerminal(schedule, scale)

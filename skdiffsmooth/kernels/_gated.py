@@ -242,9 +242,10 @@ class GatedScore:
         # With m the nearest mean, |x - m|^2 - |x - m_k|^2 from x - m: for queries far from all cells,
         # differences of squared distances would lose the digits that distinguish close cells.
         nearest = _distances(x, self.means).argmin(1)
-        beside = x - self.means[nearest]
+        from_nearest = x - self.means[nearest]
         apart = 0.5 * _distances(self.means, self.means).square()[nearest]
-        along = beside @ self.means.T - (beside * self.means[nearest]).sum(1, keepdim=True)
+        along = from_nearest @ self.means.T
+        along = along - (from_nearest * self.means[nearest]).sum(1, keepdim=True)
         responsibilities = torch.softmax(self.log_masses + precision * (along - apart), dim=1)
         center = responsibilities @ self.means
         above = (responsibilities - _CLOSED / len(self.nodes)).clamp_min(0)
