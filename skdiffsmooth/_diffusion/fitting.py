@@ -92,7 +92,7 @@ class Geometry:
     @property
     def unit(self) -> float:
         """Standard deviation of the kernel along its widest direction, at sigma = 1."""
-        return self.kernel.spread or 1.0
+        return self.kernel.widest_std or 1.0
 
 
 class FittedModel(NamedTuple):
@@ -148,7 +148,9 @@ def scales_in(
 ) -> tuple[float, Sigma]:
     """Return bandwidth and smoothing scale, in units of the metric."""
     rule = _scale_rule(geometry, parsed, factors)
-    bandwidth, sigma = resolve_scales(parsed.bandwidth, parsed.sigma, geometry.kernel.spread, rule)
+    bandwidth, sigma = resolve_scales(
+        parsed.bandwidth, parsed.sigma, geometry.kernel.widest_std, rule
+    )
     radius = geometry.data.shards.largest(float(np.abs(geometry.coordinates).max(initial=0.0)))
     if geometry.base is None and bandwidth < np.finfo(np.float64).eps * radius:
         raise ValueError(
@@ -193,7 +195,7 @@ def make_model(
     noise = resolve_noise(parsed.noise, widest)
     finest = sigma(bandwidth) if callable(sigma) else sigma
     terminal_scale = resolve_terminal_scale(
-        parsed.terminal_scale, math.sqrt(widest), bandwidth, finest * kernel.spread
+        parsed.terminal_scale, math.sqrt(widest), bandwidth, finest * kernel.widest_std
     )
     levels = NoiseLevels(bandwidth, terminal_scale, parsed.n_levels)
     requested, scales = scales_of_levels(sigma, noise, levels)

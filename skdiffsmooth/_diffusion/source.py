@@ -14,7 +14,7 @@ from .._utils.backend import Backend
 from ..bandwidth import weight_of_others
 from ..noise import NoiseLevels
 from ..scores import Schedule, ScoreField, ScoreSchedule, Smoothing
-from ..solvers._terminal import EmpiricalTerminal, GaussianTerminal, TerminalLaw
+from ..solvers._terminal import EmpiricalTerminal, GaussianTerminal, TerminalDistribution
 from .settings import Resources
 
 __all__ = ["NoisedData", "ScoreSource", "backend_in_range"]
@@ -65,7 +65,7 @@ class ScoreSource(Protocol):
         """
         ...
 
-    def terminal(self, schedule: Any, exclude: np.ndarray | None = None) -> TerminalLaw:
+    def terminal(self, schedule: Any, exclude: np.ndarray | None = None) -> TerminalDistribution:
         """Return the distribution of the noised data at the largest noise scale of a schedule."""
         ...
 
@@ -122,7 +122,9 @@ class NoisedData:
             self.base,
         )
 
-    def terminal(self, schedule: ScoreSchedule, exclude: np.ndarray | None = None) -> TerminalLaw:
+    def terminal(
+        self, schedule: ScoreSchedule, exclude: np.ndarray | None = None
+    ) -> TerminalDistribution:
         """Return the noised data themselves, or a Gaussian about their mean."""
         scale = self.levels.terminal_scale
         if self.terminal_name == "empirical":

@@ -1,8 +1,8 @@
 """Smoothing kernels: the distributions of offsets over which the score is averaged.
 
 A kernel is a shape. An estimator's `sigma` scales it: offsets are sigma * xi, with xi drawn from
-the shape. `reduce` turns a shape into one of the data's affine hull, which is all that matters (Farghly
-et al. 2025, Prop. 3.1), and `freeze` gives it scales and nodes.
+the shape. `reduce` returns the shape in coordinates of the data's affine hull, since only its part along
+the hull matters (Farghly et al. 2025, Prop. 3.1), and `freeze` gives it scales and nodes.
 """
 
 from collections.abc import Callable

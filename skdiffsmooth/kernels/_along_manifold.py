@@ -30,7 +30,7 @@ from ..manifolds._within import within
 from ._base import ReducedKernel
 from ._cells import Cells
 from ._gated import GatedShape
-from ._pushed import PUSHES, ManifoldShape, distance_in_span, fading_out
+from ._pushed import PUSHES, ManifoldShape, distance_in_span, fading_distance
 from ._shapes import LinearShape
 
 __all__ = ["AlongManifold"]
@@ -124,7 +124,7 @@ class AlongManifold:
         """Raise where the reach is too small for the bandwidth; warn where sigma is large against it."""
         if not isinstance(kernel, ManifoldShape) or not scales.any():
             return
-        reach, fading = kernel.reach, fading_out(kernel.manifold, kernel.reach)
+        reach, fading = kernel.reach, fading_distance(kernel.manifold, kernel.reach)
         if reach is None or fading is None:
             return
         if fading < _SHORTEST_REACH * bandwidth:

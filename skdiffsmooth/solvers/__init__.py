@@ -1,4 +1,4 @@
-"""Solvers: how a score field is followed from one noise scale to the next."""
+"""Solvers: numerical schemes that move samples along a score field from one noise scale to the next."""
 
 from ._adaptive import Adaptive, AdaptiveState
 from ._base import ErrorEstimatingSolver, ODESolver, ODEState, Solver, estimates_error, solve

@@ -1,4 +1,4 @@
-"""A flow followed with what its solver knows of its own error, whichever kind of solver it is."""
+"""Log-densities and samples along the flow, with the estimated error of the solver."""
 
 from __future__ import annotations
 
@@ -25,28 +25,11 @@ def log_density_with_error(
     terminal_log_density: Callable[[torch.Tensor], torch.Tensor],
     finer: Iterable[Step] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return log-densities, and the estimated error of each in nats.
+    """Return the log-densities (n,) of queries x (n, r) and the estimated error (n,) of each, in nats.
 
-    Parameters
-    ----------
-    solver : ODESolver
-        The scheme.
-    schedule : Schedule
-        The fields.
-    x : torch.Tensor of shape (n, r)
-        Queries, at the first step's start.
-    steps : sequence of Step
-        Moves up to the terminal scale.
-    terminal_log_density : callable
-        The log-density in nats of the terminal law.
-    finer : iterable of Step, optional
-        Moves of half the size, from which the error of a solver of fixed steps is estimated.
-
-    Returns
-    -------
-    log_density : torch.Tensor of shape (n,)
-    error : torch.Tensor of shape (n,)
-        NaN for a solver of fixed steps where `finer` is not given.
+    `steps` go up to the terminal scale, `terminal_log_density` is that of the terminal distribution,
+    and `finer` are steps of half the size. A solver that does not estimate its error is run with them
+    too, and the error is estimated from the difference; it is NaN where they are not given.
     """
     if estimates_error(solver):
         state = solver.initial_state(x, len(steps))
@@ -65,26 +48,10 @@ def solve_with_error(
     steps: Sequence[Step],
     draw: Callable[[], torch.Tensor],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return where samples end, and the estimated error of each in nats.
+    """Return the samples (n, r) at the last step's end and the estimated error (n,) of each in nats.
 
-    Parameters
-    ----------
-    solver : Solver
-        The scheme.
-    schedule : Schedule
-        The fields.
-    x : torch.Tensor of shape (n, r)
-        Samples at the first step's start.
-    steps : sequence of Step
-        Moves.
-    draw : callable
-        Returns standard normal noise of the shape of `x`; only a stochastic solver calls it.
-
-    Returns
-    -------
-    end : torch.Tensor of shape (n, r)
-    error : torch.Tensor of shape (n,)
-        NaN for a solver of fixed steps.
+    `draw` returns standard normal noise of the shape of `x`; only a stochastic solver calls it. The
+    error is NaN where the solver does not estimate it.
     """
     if estimates_error(solver):
         state = solver.initial_state(x, len(steps))
@@ -93,15 +60,7 @@ def solve_with_error(
 
 
 def warn_of_error(solver: Solver, error: np.ndarray) -> None:
-    """Warn where a solver that estimates its error did not keep to its tolerance.
-
-    Parameters
-    ----------
-    solver : Solver
-        Any; only one that estimates its error has a tolerance.
-    error : ndarray of shape (n,)
-        Estimated errors in nats.
-    """
+    """Warn if errors (n,) in nats exceed the tolerance of a solver that estimates them."""
     if not estimates_error(solver):
         return
     missed = ~(error <= solver.tol)
@@ -122,50 +81,22 @@ def flow_log_density(
     steps: Iterable[Step],
     terminal_log_density: Callable[[torch.Tensor], torch.Tensor],
 ) -> torch.Tensor:
-    """Return the log-density of the law that the flow carries down from a terminal law.
+    """Return the log-densities (n,) in nats of queries x (n, r), by the flow to a terminal distribution.
 
     log p_eps(x) = log p_T(x_T) - integral of v div s over log sqrt(v), with x_T the end of the flow
     that starts in x (Song et al. 2021, eq. 39, in the variance-exploding clock).
-
-    Parameters
-    ----------
-    solver : ODESolver
-        The scheme.
-    schedule : Schedule
-        The fields.
-    x : torch.Tensor of shape (n, r)
-        Queries, at the first step's start.
-    steps : iterable of Step
-        Moves up to the terminal scale, each inside one level.
-    terminal_log_density : callable
-        The log-density in nats of the terminal law.
-
-    Returns
-    -------
-    torch.Tensor of shape (n,)
-        Log-densities in nats.
     """
     change = x.new_zeros(len(x))
     for step in steps:
         field = schedule.at(step.level)
-        x, by_step = solver.step_with_log_density(field, x, step.start, step.end)
-        change = change + by_step
+        x, step_change = solver.step_with_log_density(field, x, step.start, step.end)
+        change = change + step_change
     return terminal_log_density(x) + change
 
 
 def step_error(order: int, coarse: torch.Tensor, fine: torch.Tensor) -> torch.Tensor:
-    """Estimate the error of a solver of fixed steps from what it finds with half of their size.
+    """Return Richardson's estimate of the absolute error of `coarse`, log-densities (n,) in nats.
 
-    Parameters
-    ----------
-    order : int
-        Power of the step with which the error falls.
-    coarse, fine : torch.Tensor of shape (n,)
-        Log-densities in nats, by steps as they are and by halved ones.
-
-    Returns
-    -------
-    torch.Tensor of shape (n,)
-        Absolute error of `coarse` in nats (Richardson's).
+    `fine` are those by steps of half the size, and `order` is that of the solver.
     """
     return (coarse - fine).abs() / (1 - 2.0**-order)
