@@ -135,7 +135,9 @@ class DiffusionModel:
             self._follow_up, *arrays, resources=resources, with_error=with_error
         ).T
         warn_of_error(self.solver, solver_error)
-        return log_density + self.embedding.log_density_beside(residual, self.bandwidth), error
+        return log_density + self.embedding.log_density_outside_hull(
+            residual, self.bandwidth
+        ), error
 
     def _follow_up(
         self,
@@ -183,7 +185,7 @@ class DiffusionModel:
         schedule = self.data.schedule(resources, exclude)
         terminal = EmpiricalTerminal(schedule, scale)
         within = schedule.backend.array(terminal.log_density(schedule.backend.tensor(queries)))
-        return within + self.embedding.log_density_beside(residual, scale)
+        return within + self.embedding.log_density_outside_hull(residual, scale)
 
     # ------------------------------------------------------------------------------------ samples
 
@@ -272,7 +274,7 @@ class DiffusionModel:
                 "gradient. Use score_samples for log-densities, grad_log_density for the field."
             )
         within = field.log_density(backend.tensor(queries), scale**2)
-        return -backend.array(within) - self.embedding.log_density_beside(residual, scale)
+        return -backend.array(within) - self.embedding.log_density_outside_hull(residual, scale)
 
     def influence_at(
         self, X: np.ndarray, scale: float, resources: Resources

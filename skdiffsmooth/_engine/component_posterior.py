@@ -38,7 +38,7 @@ from .precision import FloatPromotion
 
 __all__ = ["ComponentPosterior"]
 
-# Elements of a tile's widest arrays, on a CPU and elsewhere; see `_posterior`.
+# Elements of a tile's widest arrays, on a CPU and on other devices; see `Tiles`.
 _TILE = 2**18
 _TILE_ON_GPU = 2**26
 

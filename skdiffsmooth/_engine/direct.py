@@ -1,8 +1,8 @@
 """Posterior moments of single queries, with a softmax over the points for each.
 
-The engine computes this where exponentials do not factorise. It is the only place where a sum over
-points may skip some of them: at low noise few points matter to a query, and scores of all points in
-low precision find the groups that hold them.
+The engine computes this where exponentials do not factorise. Only here may a sum over points skip
+some of them: at low noise few points matter to a query, and scores of all points in low precision
+find the groups that hold them.
 """
 
 from __future__ import annotations

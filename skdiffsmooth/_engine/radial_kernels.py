@@ -38,7 +38,7 @@ class RadialKernel(ABC):
     Attributes
     ----------
     name : str
-        The name scikit-learn knows the kernel by.
+        The name of the kernel in scikit-learn.
     is_compact : bool
         Whether K(u) = 0 for every u >= 1.
     """
