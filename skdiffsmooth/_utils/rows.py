@@ -37,7 +37,7 @@ class TrainingRows:
     """Of each row of X, whether its weight is positive."""
     points: np.ndarray
     """The distinct rows in lexicographic order, as the estimators of this package keep them."""
-    shares: np.ndarray
+    point_weights: np.ndarray
     """The total weights of the distinct rows; they sum to one."""
     group: np.ndarray
     """Of each given row, which distinct row it is."""

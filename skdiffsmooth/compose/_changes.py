@@ -1,8 +1,9 @@
 """Fitted transformers as changes of variables: rows there and back, and the factor between densities.
 
-If Z = T(X) has density q, then X has density q(T(x)) |det dT/dx|. A transformer that drops directions
-(PCA) is completed by an independent Gaussian along them, whose density joins the determinant: what
-a change of variables hands on is the logarithm of the whole *factor*, p(x) = q(T(x)) factor(x).
+If Z = T(X) has density q, then X has density q(T(x)) |det dT/dx|. A transformer that drops
+directions (PCA) is completed by an independent Gaussian along them, whose density joins the
+determinant: what a change of variables hands on is the logarithm of the whole *factor*, p(x) =
+q(T(x)) factor(x).
 """
 
 from __future__ import annotations
@@ -374,10 +375,10 @@ class _Quantile(ChangeOfVariables):
     """The increasing map through the landmarks of a QuantileTransformer, continued beyond them.
 
     scikit-learn's own map is constant outside the training range and jumps at a value that fills
-    several quantiles: mass would be lost there, a third of it at times. So equal quantiles become one
-    landmark, at the mean of their ranks (scikit-learn's value there), straight lines of the uniform
-    rank connect landmarks, and beyond the outermost the map goes on at its mean slope. Between
-    landmarks that are not tied it is scikit-learn's map.
+    several quantiles: mass would be lost there, a third of it at times. So equal quantiles become
+    one landmark, at the mean of their ranks (scikit-learn's value there), straight lines of the
+    uniform rank connect landmarks, and beyond the outermost the map goes on at its mean slope.
+    Between landmarks that are not tied it is scikit-learn's map.
     """
 
     # scikit-learn's: ranks closer than this to 0 or 1 have no normal score.

@@ -42,26 +42,29 @@ _MAX_ITERATIONS = 100_000
 class DensityStacking(DensityEstimatorMixin, BaseEstimator):
     """A mixture of densities, weighted by how well each explains rows that it has not seen.
 
-    The density is ``sum_k weights_[k] * p_k(x)``. The weights maximise the log-likelihood of held-out
-    rows, a concave problem with one optimum, so that no member can buy weight by remembering its
-    training rows. On these rows the mixture is at least as good as the best of its members.
+    The density is ``sum_k weights_[k] * p_k(x)``. The weights maximise the log-likelihood of
+    held-out rows, a concave problem with one optimum, so that no member can buy weight by
+    remembering its training rows. On these rows the mixture is at least as good as the best of its
+    members.
 
     Parameters
     ----------
     estimators : list of (str, estimator), default=None
-        The members, with a name each: whatever has `fit` and `score_samples` with log-densities, from
-        here or elsewhere (KernelDensity, GaussianMixture). "drop" in the place of an estimator leaves
-        it out. A broad member, such as a GaussianMixture of one component, is a background for rows
-        that are far from all others. None is the family of this package: smoothed rows, smoothed
-        Gaussian mixtures of 1 to 32 components (the mean of eight restarts each) and manifold Parzen
-        windows; those that fail on X are left out, with a warning, and mixtures where there are
-        weights. Add a ManifoldAdaptedDiffusion where rows lie on a curved sheet.
+        The members, with a name each: whatever has `fit` and `score_samples` with log-densities,
+        from here or elsewhere (KernelDensity, GaussianMixture). "drop" in the place of an
+        estimator leaves it out. A broad member, such as a GaussianMixture of one component, is a
+        background for rows that are far from all others. None is the family of this package:
+        smoothed rows, smoothed Gaussian mixtures of 1 to 32 components (the mean of eight restarts
+        each) and manifold Parzen windows; those that fail on X are left out, with a warning, and
+        mixtures where there are weights. Add a ManifoldAdaptedDiffusion where rows lie on a curved
+        sheet.
     cv : int, cross-validation splitter, iterable of (train, test) or "prefit", default=5
-        How rows are held out. A number makes so many shuffled folds, the same at every fit, in which
-        equal rows stay together: beside its copy a held-out row would say nothing. A splitter, such
-        as a KFold in the order of time, or its splits, such as ``list(GroupKFold().split(X,
-        groups=...))``, is taken as it is. "prefit" takes the members as they are, fitted before, and
-        learns the weights from the rows of `fit`, which must be new to the members. None is 5.
+        How rows are held out. A number makes so many shuffled folds, the same at every fit, in
+        which equal rows stay together: beside its copy a held-out row would say nothing. A
+        splitter, such as a KFold in the order of time, or its splits, such as
+        ``list(GroupKFold().split(X, groups=...))``, is taken as it is. "prefit" takes the members
+        as they are, fitted before, and learns the weights from the rows of `fit`, which must be
+        new to the members. None is 5.
     combine : {"mixture", "best"}, default="mixture"
         Whether to mix the members, or to keep the one that held-out rows like best: a single model
         where that is wanted.
@@ -96,15 +99,15 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
     Notes
     -----
     Costs ``cv + 1`` fits of each member. The weights take a few hundred iterations of EM, of
-    ``n_points * n_members`` operations each, until they are within 1e-8 nats a row of the optimum: by
-    concavity the optimum is not above ``max_k sum_i w_i p_k(x_i) / p(x_i) - 1``, with w the shares of
-    the rows [2]_.
+    ``n_points * n_members`` operations each, until they are within 1e-8 nats a row of the optimum:
+    by concavity the optimum is not above ``max_k sum_i w_i p_k(x_i) / p(x_i) - 1``, with w the
+    shares of the rows [2]_.
 
     Members must be densities of the same X. A Pipeline with a scaler reports the density of scaled
     rows and is refused: put the scaler before the stacking, or use TransformedDensity.
 
-    A row that no member reaches (all log-densities -inf, with compact kernels) makes every choice of
-    weights equally bad; it is left out of the choice, and a warning says so.
+    A row that no member reaches (all log-densities -inf, with compact kernels) makes every choice
+    of weights equally bad; it is left out of the choice, and a warning says so.
 
     References
     ----------
@@ -282,8 +285,8 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         NotFittedError
             If `fit` was not called.
         ValueError
-            If X is not finite or has another number of features, or if a member's log-density is NaN
-            or +inf.
+            If X is not finite or has another number of features, or if a member's log-density is
+            NaN or +inf.
         """
         rows = as_given(X, self._check_query(X))
         used = np.flatnonzero(self.weights_)

@@ -39,8 +39,8 @@ MOST_ROWS = 10_000_000
 class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
     """A density fitted on transformed rows, that answers in the units of the rows.
 
-    ``score_samples(x) = estimator_.score_samples(T(x)) + log|det dT/dx|``: the log-density of X, not
-    that of T(X) as a pipeline reports it. So a search over transformers compares like with
+    ``score_samples(x) = estimator_.score_samples(T(x)) + log|det dT/dx|``: the log-density of X,
+    not that of T(X) as a pipeline reports it. So a search over transformers compares like with
     like, and samples come back through the inverse. Choose it wherever a scaler, a power transform
     or PCA stands before a density.
 
@@ -52,8 +52,8 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
         What the rows go through first. Known are `StandardScaler`, `MinMaxScaler`, `MaxAbsScaler`,
         `RobustScaler`, `PowerTransformer`, `QuantileTransformer`, `PCA`, `FunctionTransformer` of
         the common functions with their inverses, and `Pipeline` or `ColumnTransformer` of known
-        ones. Any other needs a method ``log_abs_det_jacobian(X)``, the parameter `log_abs_det`, or a
-        line in the registry `change_of_variables`. None and "passthrough" leave the rows.
+        ones. Any other needs a method ``log_abs_det_jacobian(X)``, the parameter `log_abs_det`, or
+        a line in the registry `change_of_variables`. None and "passthrough" leave the rows.
     log_abs_det : callable, default=None
         Maps rows (n, d), in units of X, to log|det dT/dx| of the whole transformer, shape (n,).
         Takes the place of what is known about the transformer.
@@ -155,8 +155,8 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
             If the Jacobian of the transformer is not known, or the density is no density estimator.
         ValueError
             If X or the weights are out of range, if the transformer cannot be undone, if rows are
-            outside its domain, if weights are fractions and it takes none, or if the density does not
-            fill the space.
+            outside its domain, if weights are fractions and it takes none, or if the density does
+            not fill the space.
 
         Warns
         -----
@@ -206,8 +206,8 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_samples,)
-            Log-densities in nats, per unit of X; -inf outside the domain of the transformer, and where
-            it leads beyond 1e150.
+            Log-densities in nats, per unit of X; -inf outside the domain of the transformer, and
+            where it leads beyond 1e150.
 
         Raises
         ------
