@@ -17,8 +17,8 @@ __all__ = ["density_family"]
 _N_COMPONENTS = (1, 2, 4, 8, 16, 32)
 # Restarts of a mixture with too many components differ; their mean is stable.
 _N_RESTARTS = 8
-# Variance added to each component, in squared units of the standardised columns: only rounding makes
-# a component as thin as this.
+# Variance added to each component, in squared units of the standardised columns: only rounding
+# makes a component as thin as this.
 _REGULARISATION = 1e-5
 _N_NEIGHBORS = 20
 # A mixture with fewer rows for each component than this fits noise.

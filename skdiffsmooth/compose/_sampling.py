@@ -17,8 +17,8 @@ from ._members import unwrap
 
 __all__ = ["draw", "draw_through", "sample"]
 
-# Rounds of redrawing before giving up. Each draws as many rows as are missing, so 10^4 rows take about a
-# hundred rounds where a tenth of the mass is inside the range.
+# Rounds of redrawing before giving up. Each draws as many rows as are missing, so 10^4 rows take
+# about a hundred rounds where a tenth of the mass is inside the range.
 MAX_ROUNDS = 200
 
 
