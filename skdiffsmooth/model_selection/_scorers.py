@@ -337,8 +337,8 @@ def _rows(estimator: Any, X: Any) -> np.ndarray:
     if coordinates is not None and not coordinates.is_euclidean:
         raise ValueError(
             f"metric={estimator.metric_!r} gives each direction its own noise scale, and losses of "
-            "scores under different noise cannot be compared; expected metric='euclidean'. Set it, or compare "
-            "metrics by likelihood."
+            "scores under different noise cannot be compared; expected metric='euclidean'. Set it, or "
+            "compare metrics by likelihood."
         )
     return check_array(X, dtype=np.float64, input_name="X")
 
