@@ -163,14 +163,14 @@ def test_rows_that_nobody_reaches_have_no_say_and_are_reported():
     with pytest.warns(UserWarning, match="1 of 4 held-out rows have density zero"):
         found = weights_for(lost)
     assert_allclose(found, weights_for(L), rtol=ROUNDING)
-    with pytest.raises(ValueError, match="every member, which leaves nothing to choose by"):
+    with pytest.raises(ValueError, match="every member, so no weights can be chosen"):
         weights_for(np.full((3, 2), -np.inf))
 
 
 def test_weights_that_have_not_converged_are_reported(monkeypatch):
     monkeypatch.setattr(_stacking, "_MAX_ITERATIONS", 3)
     L = np.random.RandomState(0).normal(scale=2.0, size=(30, 3))
-    with pytest.warns(ConvergenceWarning, match="nats a row from the best ones after 3 iterations"):
+    with pytest.warns(ConvergenceWarning, match="nats a row below its maximum after 3 iterations"):
         found = weights_for(L)
     assert_allclose(found.sum(), 1, rtol=ROUNDING)
 
