@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 from scipy.stats import linregress
 
 from skdiffsmooth import CoarseScoreDiffusion, KDESampler, SmoothedScoreDiffusion
-from skdiffsmooth.datasets import PiecewiseConstant, make_sphere, make_torus
+from skdiffsmooth.datasets import PiecewiseConstant, sphere, torus
 from skdiffsmooth.metrics import coverage_scale, distance_to_data, distance_to_manifold
 
 # Fraction of the distribution that need not be covered, and of its own mass that a ball must have.
@@ -21,8 +21,8 @@ ALPHA, LEAST_MASS = 0.05, 0.25
 SIZES, CURVE_SIZES = (400, 800, 1600, 3200, 6400), (100, 200, 400, 800, 1600)
 QUICK_SIZES, QUICK_CURVE_SIZES = (400, 800, 1600), (100, 200, 400)
 
-SPHERE = make_sphere(law=PiecewiseConstant((1, 4)), return_shape=True)[1]
-TORUS = make_torus(radius=2, tube_radius=0.7, law=PiecewiseConstant((4, 1)), return_shape=True)[1]
+SPHERE = sphere(distribution=PiecewiseConstant((1, 4)))
+TORUS = torus(2, 0.7, distribution=PiecewiseConstant((4, 1)))
 SURFACES = {"sphere": SPHERE, "torus": TORUS}
 SHARE_OF_REACH = 0.3
 
@@ -30,7 +30,7 @@ SHARE_OF_REACH = 0.3
 class RoughCurve:
     """r(t) = 1 + sum_j 2^(-j beta) cos(2^j t + j) / 4, j >= 1: Hoelder-smooth of order beta.
 
-    Rough at every place; make_rough_circle of the library is so at four knots, which a mean over all
+    Rough at every place; rough_circle of the library is so at four knots, which a mean over all
     places hardly sees, and for whole numbers beta only.
     """
 

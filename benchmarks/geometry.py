@@ -39,11 +39,11 @@ class Problem:
 def problems(full):
     """Return the problems, the images last: they take as long as all others."""
     given = {"random_state": 0, "return_shape": True}
-    wavy = make_wavy_circle(60, law="parameter", **given)
+    wavy = make_wavy_circle(60, distribution="parameter", **given)
     circle = make_circle(30, **given)
     # A fifth of scikit-learn's roll, some four units wide.
     roll = make_swiss_roll(
-        400, radius=4.5 * np.pi / 5, height=21 / 5, law="parameter", n_features=10, **given
+        400, radius=4.5 * np.pi / 5, height=21 / 5, distribution="parameter", n_features=10, **given
     )
     images = make_bump_images(**given)
     return [

@@ -49,7 +49,7 @@ class Split:
 
 def ring(n, rng, d=2, wave=0.0, noise=0.0):
     """Return rows on a circle with eight waves in R^d."""
-    X = make_wavy_circle(n, amplitude=wave, law="parameter", random_state=rng)
+    X = make_wavy_circle(n, amplitude=wave, distribution="parameter", random_state=rng)
     X = np.pad(X, ((0, 0), (0, d - 2)))
     return X + noise * rng.normal(size=X.shape)
 

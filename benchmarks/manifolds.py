@@ -3,7 +3,7 @@
 import numpy as np
 from _common import describe_machine, header, row, timed
 
-from skdiffsmooth.datasets import make_bump_images, make_circle
+from skdiffsmooth.datasets import bump_images, make_circle
 from skdiffsmooth.manifolds import (
     AffineSubspace,
     Circle,
@@ -63,7 +63,7 @@ def problems():
     feet = trefoil(t)
     yield "`Curve`, trefoil in R^3", lambda: Curve(trefoil, 0, turn, True), feet + normal, feet
 
-    images = make_bump_images(return_shape=True)[1].chart.function
+    images = bump_images().chart.function
     feet = images(t)
     velocity = (images(t + 1e-6) - images(t - 1e-6)) / 2e-6
     noise = 0.01 * rng.normal(size=feet.shape)

@@ -27,7 +27,7 @@ warnings.filterwarnings("ignore", message="sigma=.* is large")
 
 def main(path):
     """Fit, sample, draw."""
-    X, shape = make_wavy_circle(60, law="parameter", random_state=0, return_shape=True)
+    X, shape = make_wavy_circle(60, distribution="parameter", random_state=0, return_shape=True)
     curve = shape.manifold
     models = {
         "KDE of the same scale": KDESampler(np.hypot(BANDWIDTH, SIGMA)),

@@ -29,7 +29,7 @@ from scipy.special import logsumexp, softmax
 from scipy.stats import norm
 
 from skdiffsmooth import KDESampler, LangevinSampler, SmoothedScoreDiffusion
-from skdiffsmooth.datasets import make_lima_bean
+from skdiffsmooth.datasets import lima_bean
 from skdiffsmooth.diagnostics import split_r_hat
 from skdiffsmooth.metrics import distance_to_data, distance_to_manifold, fisher_divergence
 from skdiffsmooth.model_selection import denoising_score, hyvarinen_score
@@ -103,7 +103,7 @@ print(f"moments of p {mass @ x:.3f} {np.sqrt(mass @ (x - mass @ x) ** 2):.3f}")
 # direction in which the density grows fastest, does not need it. The calls are ``energy`` and
 # ``grad_log_density``; scikit-learn's ``score`` is something else, the mean log-likelihood. Here
 # for rows from a distribution that is known too: points of a curve plus noise of scale 0.02.
-_, shape = make_lima_bean(1, return_shape=True, random_state=0)
+shape = lima_bean()
 curve = shape.sample(1000, spacing="even")
 bean = KDESampler(0.02).fit(curve)
 X, X_new = bean.sample(60, random_state=0), bean.sample(2000, random_state=1)

@@ -22,7 +22,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
-from skdiffsmooth.datasets import make_circle, make_wavy_circle
+from skdiffsmooth.datasets import make_circle, wavy_circle
 from skdiffsmooth.manifolds import Circle, PointCloud
 from skdiffsmooth.metrics import distance_to_data, distance_to_manifold
 
@@ -30,7 +30,7 @@ warnings.filterwarnings("ignore", message="sigma=.* is large")
 
 bandwidth, sigma = 0.02, 0.2
 X = make_circle(16, spacing="even")
-_, shape = make_wavy_circle(return_shape=True, random_state=0)
+shape = wavy_circle()
 waves, circle = shape.manifold, Circle([0.0, 0.0], 1.0)
 length = np.linspace(0.7, 1.3, 121)[:, None, None]
 spokes = PointCloud((length * X / np.linalg.norm(X, axis=1, keepdims=True)).reshape(-1, 2))

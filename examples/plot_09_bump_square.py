@@ -29,7 +29,7 @@ from skdiffsmooth.metrics import distance_to_data, distance_to_manifold
 # The largest scale is near the surface's reach, 6.4: log-densities would be off, samples are not.
 warnings.filterwarnings("ignore", message="sigma=.* is large")
 
-X, shape = make_bump_images(116, centers="square", spacing="lattice", return_shape=True)
+X, shape = make_bump_images(116, centers="square", spacing="even", return_shape=True)
 sheet, bandwidth = shape.manifold, 0.001
 scales = {
     "KDE": [0.006, 0.014, 0.021, 0.028, 0.035],

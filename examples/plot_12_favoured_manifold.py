@@ -29,13 +29,12 @@ from scipy.special import logsumexp
 from scipy.stats import qmc
 
 from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
-from skdiffsmooth.datasets import make_circle, make_wavy_circle
+from skdiffsmooth.datasets import circle, make_wavy_circle
 from skdiffsmooth.kernels import OffsetsKernel
 from skdiffsmooth.metrics import distance_to_manifold
 
 X, wavy = make_wavy_circle(30, spacing="even", return_shape=True)
-_, plain = make_circle(return_shape=True, random_state=0)
-shapes = {"waves": wavy, "circle": plain}
+shapes = {"waves": wavy, "circle": circle()}
 half = qmc.MultivariateNormalQMC([0, 0], rng=np.random.default_rng(0)).random(32)
 offsets = np.concatenate([half, -half])
 bandwidth, sigmas = 0.05, np.geomspace(0.03, 0.5, 8)

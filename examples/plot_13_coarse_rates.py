@@ -23,11 +23,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy.stats import linregress
 
-from skdiffsmooth import CoarseScoreDiffusion, KDESampler, SmoothedScoreDiffusion
-from skdiffsmooth.datasets import PiecewiseConstant, make_rough_circle, make_sphere
+from skdiffsmooth import CoarseScoreDiffusion, KDESampler, SmoothedScoreDiffusion, datasets
 from skdiffsmooth.metrics import coverage_scale, distance_to_data, distance_to_manifold
 
-_, sphere = make_sphere(law=PiecewiseConstant((1, 4)), return_shape=True)
+sphere = datasets.sphere(distribution=datasets.PiecewiseConstant((1, 4)))
 sizes, n_draws, k = (400, 800, 1600, 3200, 6400), 3, 2
 theory = {
     "KDE": -1 / (k + 4),
@@ -155,7 +154,7 @@ rough_sizes, rough = (400, 800, 1600, 3200), {}
 fig, ax = plt.subplots(figsize=(5.8, 3.8), layout="constrained")
 print("largest distance" + head)
 for b in (2, 4):
-    _, curve = make_rough_circle(smoothness=b, law="discontinuous", return_shape=True)
+    curve = datasets.rough_circle(smoothness=b, distribution="discontinuous")
     for degree in (1, 3):
         name = f"b = {b}, degree {degree}"
         for n in rough_sizes:

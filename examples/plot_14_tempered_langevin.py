@@ -22,13 +22,10 @@ import numpy as np
 from scipy.stats import kstest
 
 from skdiffsmooth import KDESampler, LangevinSampler
-from skdiffsmooth.datasets import VonMises, make_ellipse
+from skdiffsmooth.datasets import VonMises, ellipse
 
 axes_of = {"circle": (1.0, 1.0), "ellipse": (1.0, 0.5)}
-shapes = {
-    name: make_ellipse(semi_axes=axes, law=VonMises(1.0), return_shape=True)[1]
-    for name, axes in axes_of.items()
-}
+shapes = {name: ellipse(axes, distribution=VonMises(1.0)) for name, axes in axes_of.items()}
 powers, scales = (0.0, 0.5, 1.0, 1.5), (0.2, 0.1, 0.05, 0.02)
 share = np.arange(401) / 400
 
@@ -36,14 +33,14 @@ share = np.arange(401) / 400
 def noised(name, scale):
     """Return the shape's distribution plus noise as an estimator."""
     n = int(shapes[name].volume / scale) + 1
-    points = make_ellipse(n, semi_axes=axes_of[name], spacing="even")
+    points = ellipse(axes_of[name]).sample(n, spacing="even")
     return KDESampler(scale).fit(points, sample_weight=np.exp(shapes[name].log_density(points)))
 
 
 def stationary(name, scale, power):
     """Return density and distribution function of the share, and the distance off the curve."""
     curve = shapes[name].manifold
-    foot = make_ellipse(400, semi_axes=axes_of[name], spacing="even")
+    foot = ellipse(axes_of[name]).sample(400, spacing="even")
     tangent = curve.tangent(foot)[:, :, 0]
     r = np.linspace(-5, 5, 201) * scale ** (1 - power / 2)
     normal = np.stack([tangent[:, 1], -tangent[:, 0]], axis=1)
