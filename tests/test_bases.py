@@ -564,7 +564,7 @@ def test_single_precision_of_an_estimator():
         (ManifoldParzen(40), ValueError, r"n_neighbors=40 .*40 distinct rows.*at most 39"),
         (ManifoldParzen(4, 0), ValueError, "n_components=0"),
         (ManifoldParzen(4, scale=-1.0), ValueError, "scale=-1.0"),
-        (GaussianMixture().fit(table()), ValueError, r"fitted to 3 features, and X has 2"),
+        (GaussianMixture().fit(table()), ValueError, r"fitted to 3 features, but X has 2"),
     ],
 )
 def test_bases_that_are_none(base, error, match):
