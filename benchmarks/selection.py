@@ -32,7 +32,10 @@ def searched(X):
     h = KDESampler("loo").fit(X).bandwidth_
     plain = SmoothedScoreDiffusion(metric="euclidean", background=0.0)
     return SmoothedScoreDiffusionCV(
-        plain, bandwidths=np.divide(BANDWIDTHS, h), sigmas=np.divide(SIGMAS, h), n_refinements=0
+        plain,
+        bandwidth_factors=np.divide(BANDWIDTHS, h),
+        sigma_factors=np.divide(SIGMAS, h),
+        n_refinements=0,
     ).fit(X)
 
 

@@ -15,28 +15,28 @@ _LEAST_BACKGROUND = 0.02
 _MOST_BACKGROUND = 0.5
 
 
-def mixed(flow: np.ndarray, wide: np.ndarray, weight: float | np.ndarray) -> np.ndarray:
+def mixed(model: np.ndarray, background: np.ndarray, weight: float | np.ndarray) -> np.ndarray:
     """Return the log-density (n,) of a mixture of model and background.
 
-    `flow` and `wide` (n,) are their log-densities in nats; `weight` is that of the background, a
+    `model` and `background` (n,) are their log-densities in nats; `weight` is that of the background, a
     number or one for each row.
     """
     if not np.any(weight):
-        return flow
+        return model
     # A weight that underflowed to zero, or is one, leaves the other part alone.
     with np.errstate(divide="ignore"):
-        return np.logaddexp(np.log1p(-weight) + flow, np.log(weight) + wide)
+        return np.logaddexp(np.log1p(-weight) + model, np.log(weight) + background)
 
 
-def background_weight(flow: np.ndarray, wide: np.ndarray, weights: np.ndarray) -> float:
+def background_weight(model: np.ndarray, background: np.ndarray, weights: np.ndarray) -> float:
     """Return the weight of the background with the highest held-out likelihood, from 0.02 to 0.5.
 
-    `flow` and `wide` (n,) are held-out log-densities under the model and under the background, in nats;
-    `weights` (n,) are those of the rows and sum to one.
+    `model` and `background` (n,) are held-out log-densities in nats; `weights` (n,) are those of the
+    rows and sum to one.
     """
     # Concave in the weight, so that the search ends at the only maximum.
     result = minimize_scalar(
-        lambda weight: -(weights @ mixed(flow, wide, weight)),
+        lambda weight: -(weights @ mixed(model, background, weight)),
         bounds=(_LEAST_BACKGROUND, _MOST_BACKGROUND),
         method="bounded",
         options={"xatol": 1e-4},

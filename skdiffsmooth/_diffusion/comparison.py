@@ -95,7 +95,7 @@ class Comparison:
         self.metrics = metrics
         everything = np.arange(len(points))
         self.folds = [(everything, everything)] if folds is None else folds
-        self.is_left_out = folds is None
+        self.leaves_one_out = folds is None
         self._prepared: dict[int, list[tuple[Geometry, float]]] = {}
 
     def score(
@@ -112,18 +112,18 @@ class Comparison:
             bandwidth, sigma = factors[0] * h, factors[1] * h / geometry.unit
             model, _ = make_model(geometry, parsed, bandwidth, sigma, is_candidate=True)
             resources = parsed.resources
-            flow_and_wide = (
-                model.left_out_parts(resources)
-                if self.is_left_out
+            parts_of_fold = (
+                model.leave_one_out_parts(resources)
+                if self.leaves_one_out
                 else model.parts(self.points[test], resources)
             )
-            parts.append((*flow_and_wide, self.weights[test]))
-        flow, wide, weights = (np.concatenate(part) for part in zip(*parts, strict=True))
+            parts.append((*parts_of_fold, self.weights[test]))
+        flow, background, weights = (np.concatenate(part) for part in zip(*parts, strict=True))
         weights = weights / weights.sum()
         weight = self.parsed.background
         if weight is None:
-            weight = background_weight(flow, wide, weights)
-        score = float(weights @ mixed(flow, wide, weight))
+            weight = background_weight(flow, background, weights)
+        score = float(weights @ mixed(flow, background, weight))
         return score, Settings(self.metrics[metric_index], factors, weight)
 
     def prepare(self, metric_index: int) -> None:
@@ -203,7 +203,7 @@ def choose_settings(
     rows, row_weights = points[taken], weights[taken] / weights[taken].sum()
     # A terminal scale that does not fit is an error of the model that is chosen, not of a candidate.
     parsed = replace(parsed, terminal_scale="auto", resources=parsed.resources._replace(n_jobs=1))
-    left_out = Comparison(parsed, rows, row_weights, metrics)
+    one_by_one = Comparison(parsed, rows, row_weights, metrics)
     with warnings.catch_warnings():
         # What is worth a warning is so for the model that is chosen, whose fit repeats it.
         warnings.simplefilter("ignore")
@@ -211,7 +211,9 @@ def choose_settings(
         if len(metrics) > 1:
             folds = folds_for_metrics(rows)
             compared = (
-                left_out if folds is None else Comparison(parsed, rows, row_weights, metrics, folds)
+                one_by_one
+                if folds is None
+                else Comparison(parsed, rows, row_weights, metrics, folds)
             )
             by_metric = [
                 compared.score(index, DEFAULT_FACTORS, is_screening=True)
@@ -219,8 +221,8 @@ def choose_settings(
             ]
             # Of equal scores the first stands: the simpler metric.
             best = int(np.argmax([score for score, _ in by_metric]))
-            if compared is left_out:
+            if compared is one_by_one:
                 tried.append(by_metric[best])
         # The default factors come first, and may have been scored with the metrics.
-        tried += [left_out.score(best, pair, is_screening=True) for pair in FACTORS[len(tried) :]]
+        tried += [one_by_one.score(best, pair, is_screening=True) for pair in FACTORS[len(tried) :]]
     return max(tried, key=lambda scored: scored[0])[1]

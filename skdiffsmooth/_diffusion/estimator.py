@@ -343,7 +343,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
                 "log-density by nats. Score held-out rows with score_samples."
             )
         self._check_others()
-        return self.model_.left_out_log_density(resources)
+        return self.model_.leave_one_out_log_density(resources)
 
     @on_one_fit
     def sample(

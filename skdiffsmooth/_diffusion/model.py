@@ -97,27 +97,27 @@ class DiffusionModel:
         flow, error = self._flow_log_density(queries, residual, resources, with_error=with_error)
         if not self.background:
             return flow, error
-        wide = self._wide_log_density(queries, residual, resources)
-        log_density = background.mixed(flow, wide, self.background)
+        background_part = self._background_log_density(queries, residual, resources)
+        log_density = background.mixed(flow, background_part, self.background)
         # Only the flow has an error, and counts by its share of the density.
         return log_density, error * (1 - self.background) * np.exp(flow - log_density)
 
-    def left_out_log_density(self, resources: Resources) -> np.ndarray:
+    def leave_one_out_log_density(self, resources: Resources) -> np.ndarray:
         """Return the log-density of each point under the model of the others."""
-        return background.mixed(*self.left_out_parts(resources), self.background)
+        return background.mixed(*self.leave_one_out_parts(resources), self.background)
 
     def parts(self, X: np.ndarray, resources: Resources) -> tuple[np.ndarray, np.ndarray]:
         """Return log-densities of rows under the flow and under the background."""
         queries, residual = self.embedding.split(X)
         flow, _ = self._flow_log_density(queries, residual, resources)
-        return flow, self._wide_log_density(queries, residual, resources)
+        return flow, self._background_log_density(queries, residual, resources)
 
-    def left_out_parts(self, resources: Resources) -> tuple[np.ndarray, np.ndarray]:
+    def leave_one_out_parts(self, resources: Resources) -> tuple[np.ndarray, np.ndarray]:
         """Return the same of each point, under the model of the others."""
         points = self.data.hierarchy.points
         residual, exclude = np.zeros_like(self.data.points), np.arange(len(points))
         flow, _ = self._flow_log_density(points, residual, resources, exclude)
-        return flow, self._wide_log_density(points, residual, resources, exclude)
+        return flow, self._background_log_density(points, residual, resources, exclude)
 
     def _flow_log_density(
         self,
@@ -173,7 +173,7 @@ class DiffusionModel:
             result[part, 2] = solver_error
         return result
 
-    def _wide_log_density(
+    def _background_log_density(
         self,
         queries: np.ndarray,
         residual: np.ndarray,
@@ -201,10 +201,12 @@ class DiffusionModel:
         scales = np.full((n, 1), self.bandwidth)
         if self.background:
             scale = background.WIDTH * self.bandwidth
-            wide = EmpiricalTerminal(self.data.schedule(resources), scale).sample(rng, n)
-            is_wide = rng.uniform(size=(n, 1)) < self.background
-            coordinates = np.where(is_wide, wide, coordinates)
-            scales[is_wide] = scale
+            rows_of_background = EmpiricalTerminal(self.data.schedule(resources), scale).sample(
+                rng, n
+            )
+            of_background = rng.uniform(size=(n, 1)) < self.background
+            coordinates = np.where(of_background, rows_of_background, coordinates)
+            scales[of_background] = scale
         return self.embedding.rows(coordinates, scales, rng)
 
     def _follow_down(
@@ -292,14 +294,14 @@ class DiffusionModel:
         schedule = self.data.schedule(resources, merged=False)
         backend, field = schedule.backend, schedule.at_scale(scale)
         assert isinstance(field, Attributable)
-        # Pulls along the columns of X, through the map that takes scores there.
+        # Maps derivatives of the posterior mean to the columns of X.
         axes = backend.tensor(self.embedding.axes)
         result = np.empty((len(queries), 1 + axes.shape[1]))
-        numbers_per_query = 4 * len(self.data.points) * (1 + len(axes) + axes.shape[1])
-        at_once = int(resources.memory_limit * 2**20 / 8) // numbers_per_query
+        values_per_query = 4 * len(self.data.points) * (1 + len(axes) + axes.shape[1])
+        at_once = int(resources.memory_limit * 2**20 / 8) // values_per_query
         for part in slices(len(queries), at_once):
-            weights, pulls = field.influence(backend.tensor(queries[part]), scale**2)
-            variance = (pulls @ axes).square().sum(1) / scale**4
+            weights, derivatives = field.influence(backend.tensor(queries[part]), scale**2)
+            variance = (derivatives @ axes).square().sum(1) / scale**4
             sizes = 1 / weights.square().sum(1, keepdim=True)
             result[part] = backend.array(torch.cat([sizes, variance], dim=1))
         return result

@@ -106,7 +106,7 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
     -----
     A kernel that depends on where it acts averages the score, not the log-density: the field is no
     gradient (`energy` raises), and `score_samples` integrates its exact divergence, so that
-    `sample` and `score_samples` keep one law.
+    `sample` and `score_samples` keep one distribution.
 
     Projections on a known manifold are unique within its reach only. Offsets fade out between half and
     all of ``reach * sqrt(c)``, at distances measured in the manifold's affine hull, in which it has

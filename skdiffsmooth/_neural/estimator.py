@@ -32,7 +32,7 @@ from .training import Outcome, TrainingSettings, TrainingState, fresh_state, str
 __all__ = ["NeuralScoreDiffusion"]
 
 # In units of the data's widest standard deviation: there the cumulant of order three has fallen by a
-# factor of 26^(3/2) = 130, and what it adds to the law's entropy by the square of that.
+# factor of 26^(3/2) = 130, and what it adds to the entropy by the square of that.
 _TERMINAL = 5.0
 # A standard deviation below this share of the largest is rounding.
 _ROUNDING = np.finfo(np.float64).eps
@@ -117,7 +117,8 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         estimated from probes.
     n_probes : int, default=16
         Vectors of random signs that the divergence is estimated from (Hutchinson), two at least. They
-        are drawn once, in `fit`, and the same for all rows and steps, so that there is one law.
+        are drawn once, in `fit`, and the same for all rows and steps, so that `sample` and
+        `score_samples` have one distribution.
     device : str, default="cpu"
         Where to compute, as torch names it ("cuda", "cuda:1", "mps").
     dtype : {"float64", "float32"}, default="float32"
@@ -314,7 +315,7 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         """Train for one iteration more, on all of the rows.
 
         No rows are held out, and the weights are those of this last iteration. Coordinates, noise range
-        and the terminal law stay those of the first call.
+        and the terminal distribution stay those of the first call.
 
         Parameters
         ----------
@@ -494,7 +495,7 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
             )
         state: TrainingState = start["training_"]
         if not len(start["scales_"]):
-            # A single distinct row: its noised law is a Gaussian, and there is nothing to learn.
+            # A single distinct row: its noised distribution is a Gaussian; there is nothing to learn.
             return start
         levels = start["noise_levels_"]
         shape = NetworkShape(
@@ -568,7 +569,7 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
     def score_samples(
         self, X: Any, *, return_error: bool = False
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-        """Return the log-density of each row under the law that `sample` draws from.
+        """Return the log-density of each row under the distribution that `sample` draws from.
 
         Parameters
         ----------
@@ -593,7 +594,7 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
             If `fit` was not called.
         ValueError
             If X is not finite or has another number of features, if the solver is stochastic, or if the
-            network's field throws rows out of the finite range.
+            learned score diverges along the flow.
         """
         X = self._check_query(X)
         resources = self._resources()
@@ -623,8 +624,8 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         NotFittedError
             If `fit` was not called.
         TypeError, ValueError
-            If `n_samples` is not a positive integer, `random_state` is not a seed, or the network's
-            field throws rows out of the finite range.
+            If `n_samples` is not a positive integer, `random_state` is not a seed, or the learned
+            score diverges along the flow.
         """
         n, rng = self._check_draw(n_samples, random_state)
         rows = self.model_.draw(n, rng, self._resources())
@@ -767,8 +768,8 @@ def _principal_hull(points: np.ndarray, weights: np.ndarray) -> tuple[AffineHull
     hull = AffineHull.of(points)
     within, _ = hull.split(points)
     mean = weights @ within
-    spread, axes = principal_axes(np.sqrt(weights)[:, None] * (within - mean), ONE_PROCESS)
-    scales = np.maximum(spread, _ROUNDING * spread.max(initial=0.0))
+    singular_values, axes = principal_axes(np.sqrt(weights)[:, None] * (within - mean), ONE_PROCESS)
+    scales = np.maximum(singular_values, _ROUNDING * singular_values.max(initial=0.0))
     return AffineHull(hull.lift(mean[None])[0], hull.basis @ axes.T), scales
 
 

@@ -226,8 +226,8 @@ class AlongManifold:
         """Return the affine span of the leading principal components."""
         center = shards.total(weights @ points)
         scaled = np.sqrt(weights)[:, None] * (points - center)
-        spread, directions = principal_axes(scaled, shards)
-        limit = len(spread)
+        singular_values, directions = principal_axes(scaled, shards)
+        limit = len(singular_values)
         requested = self.n_components
         if isinstance(requested, str):
             hint = "Or pass an integer, or a share of the variance."
@@ -240,7 +240,7 @@ class AlongManifold:
                     f"n_components={requested!r} is out of range; expected a share of the variance "
                     "in (0, 1), or an integer number of components."
                 )
-            reached = np.cumsum(spread**2)
+            reached = np.cumsum(singular_values**2)
             n_components = int(np.searchsorted(reached, share * reached[-1])) + 1
         else:
             n_components = check_integer("n_components", requested)
@@ -266,8 +266,8 @@ def _usable_reach(inside: Manifold, manifold: Manifold, points: np.ndarray) -> f
 
 def _along_subspace(manifold: AffineSubspace, hull: AffineHull) -> LinearShape:
     """Return offsets P xi of a subspace, seen in hull coordinates: of covariance S there."""
-    seen = hull.basis.T @ manifold.basis
-    variances, axes = np.linalg.eigh(seen @ seen.T)
+    in_hull = hull.basis.T @ manifold.basis
+    variances, axes = np.linalg.eigh(in_hull @ in_hull.T)
     kept = variances > hull.n_features * np.finfo(np.float64).eps
     roots = axes[:, kept] * np.sqrt(variances[kept])
     # Of all factors of S, which differ by a rotation of the nodes, the one whose upper block is

@@ -54,10 +54,10 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
     estimator : SmoothedScoreDiffusion or ManifoldAdaptedDiffusion, default=None
         What to tune; None is ``SmoothedScoreDiffusion()``. Its `metric` and `background` are searched
         where they are "auto", and kept otherwise.
-    bandwidths : array-like of shape (n_bandwidths,), default=(0.55, 0.7, 0.85, 1.0)
+    bandwidth_factors : array-like of shape (n_bandwidths,), default=(0.55, 0.7, 0.85, 1.0)
         Bandwidths of the coarse grid, in units of the bandwidth of highest leave-one-out likelihood of
         the Gaussian KDE in the same metric.
-    sigmas : array-like of shape (n_sigmas,), default=(0.0, 0.75, 1.5, 3.0)
+    sigma_factors : array-like of shape (n_sigmas,), default=(0.0, 0.75, 1.5, 3.0)
         Smoothing scales of the coarse grid, in the same unit. ``(0.0,)`` searches kernel density
         estimates.
     metrics : sequence or None, default=None
@@ -134,8 +134,8 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         self,
         estimator: Any = None,
         *,
-        bandwidths: Any = (0.55, 0.7, 0.85, 1.0),
-        sigmas: Any = (0.0, 0.75, 1.5, 3.0),
+        bandwidth_factors: Any = (0.55, 0.7, 0.85, 1.0),
+        sigma_factors: Any = (0.0, 0.75, 1.5, 3.0),
         metrics: Any = None,
         cv: Any = None,
         n_refinements: int = 2,
@@ -143,8 +143,8 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         verbose: int = 0,
     ) -> None:
         self.estimator = estimator
-        self.bandwidths = bandwidths
-        self.sigmas = sigmas
+        self.bandwidth_factors = bandwidth_factors
+        self.sigma_factors = sigma_factors
         self.metrics = metrics
         self.cv = cv
         self.n_refinements = n_refinements
@@ -180,8 +180,8 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         points = rows.points
         estimator = self._checked_estimator()
         parsed = self._parsed(estimator, points.shape[1])
-        bandwidths = _check_factors("bandwidths", self.bandwidths, strict=True)
-        sigmas = _check_factors("sigmas", self.sigmas, strict=False)
+        bandwidths = _check_factors("bandwidth_factors", self.bandwidth_factors, strict=True)
+        sigmas = _check_factors("sigma_factors", self.sigma_factors, strict=False)
         n_refinements = check_integer("n_refinements", self.n_refinements, minimum=0)
         verbose = check_integer("verbose", self.verbose, minimum=0)
         if len(points) < 2:
@@ -312,7 +312,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         if estimator.shards is not None:
             raise ValueError(
                 f"estimator has shards={estimator.shards!r}, whose rows cannot be left out; search on "
-                "a subsample with shards=None, and fit the shards with the numbers found."
+                "a subsample with shards=None, and fit the shards with its best_params_."
             )
         return clone(estimator)
 
@@ -365,7 +365,7 @@ class _Entry(NamedTuple):
 
 
 class _Search:
-    """The stages of the search, and what they found."""
+    """The stages of the search, and the scores of their candidates."""
 
     def __init__(self, comparison: Comparison, n_jobs: int | None, verbose: int) -> None:
         self.comparison = comparison
@@ -383,21 +383,21 @@ class _Search:
             factors = DEFAULT_FACTORS if sigmas.any() else (1.0, 0.0)
             everywhere = [(metric_index, factors) for metric_index in range(len(first.metrics))]
             tried = self._stage("metrics", everywhere, first)
-            metric_indices = [entry.metric_index for entry in _leaders(tried, 2)]
+            metric_indices = [entry.metric_index for entry in _best(tried, 2)]
             if first is not self.comparison:
                 # Scores on other rows say which metric, and do not compare with those to come.
                 metric_indices, tried = metric_indices[:1], []
         grid = itertools.product(metric_indices, bandwidths.tolist(), sigmas.tolist())
         tried += self._stage(
-            "grid", [(metric_index, (b, s)) for metric_index, b, s in grid], seen=tried
+            "grid", [(metric_index, (b, s)) for metric_index, b, s in grid], scored_before=tried
         )
         ratio = 2**0.5
         for _ in range(n_refinements):
-            (best,) = _leaders(tried, 1)
+            (best,) = _best(tried, 1)
             around = _around(best, ratio, is_smoothed=bool(sigmas.any()))
-            tried += self._stage("refinement", around, seen=tried)
+            tried += self._stage("refinement", around, scored_before=tried)
             ratio **= 0.5
-        finalists = [(e.metric_index, e.settings.factors) for e in _leaders(tried, _N_FINALISTS)]
+        finalists = [(e.metric_index, e.settings.factors) for e in _best(tried, _N_FINALISTS)]
         self._stage("final", finalists, is_screening=False)
 
     @property
@@ -426,12 +426,12 @@ class _Search:
         candidates: list[tuple[int, Factors]],
         comparison: Comparison | None = None,
         *,
-        seen: Sequence[_Entry] = (),
+        scored_before: Sequence[_Entry] = (),
         is_screening: bool = True,
     ) -> list[_Entry]:
         """Score candidates that were not scored yet."""
         comparison = self.comparison if comparison is None else comparison
-        known = {(entry.metric_index, entry.settings.factors) for entry in seen}
+        known = {(entry.metric_index, entry.settings.factors) for entry in scored_before}
         # Neighbours at a bound of the search fall on one another.
         candidates = [new for new in dict.fromkeys(candidates) if new not in known]
         if not candidates:
@@ -444,24 +444,24 @@ class _Search:
             delayed(_timed)(comparison, metric_index, factors, is_screening)
             for metric_index, factors in candidates
         )
-        found = [
+        entries = [
             _Entry(name, not is_screening, metric_index, settings, score, seconds)
             for (metric_index, _), (score, settings, seconds) in zip(
                 candidates, scored, strict=True
             )
         ]
-        self.entries += found
+        self.entries += entries
         if self.verbose > 1:
-            for entry in found:
-                print(f"  {_said(entry)}")
+            for entry in entries:
+                print(f"  {_formatted(entry)}")
         if self.verbose:
             spent = time.perf_counter() - began
-            (best,) = _leaders(found, 1)
-            print(f"[{name}] {len(found)} candidates in {spent:.1f} s, best {_said(best)}")
-        return found
+            (best,) = _best(entries, 1)
+            print(f"[{name}] {len(entries)} candidates in {spent:.1f} s, best {_formatted(best)}")
+        return entries
 
 
-def _leaders(entries: list[_Entry], n: int) -> list[_Entry]:
+def _best(entries: list[_Entry], n: int) -> list[_Entry]:
     """Return the best of some candidates, the first of equal ones first."""
     return sorted(entries, key=lambda entry: -entry.score)[:n]
 
@@ -485,7 +485,7 @@ def _timed(
     return score, settings, time.perf_counter() - began
 
 
-def _said(entry: _Entry) -> str:
+def _formatted(entry: _Entry) -> str:
     metric = entry.settings.metric
     named = metric if isinstance(metric, str | float) else "matrix"
     bandwidth, sigma = entry.settings.factors

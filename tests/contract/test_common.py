@@ -61,7 +61,10 @@ COMPOSED = [
     DensityOutlierDetector(SmoothedScoreDiffusion(**COARSE)),
     TransformedDensity(KDESampler(), StandardScaler()),
     SmoothedScoreDiffusionCV(
-        SmoothedScoreDiffusion(**COARSE), bandwidths=[0.85], sigmas=[1.5], n_refinements=0
+        SmoothedScoreDiffusion(**COARSE),
+        bandwidth_factors=[0.85],
+        sigma_factors=[1.5],
+        n_refinements=0,
     ),
 ]
 
