@@ -285,8 +285,15 @@ class _CheckedSigma:
     function: Callable[[float], Any]
 
     def __call__(self, scale: float) -> float:
+        try:
+            value = self.function(scale)
+        except TypeError as error:
+            raise TypeError(
+                f"sigma={self.function!r} failed at the noise scale {scale:g} ({error}); expected a "
+                "function of one number, the noise scale, that returns a number >= 0."
+            ) from error
         hint = f"That is what sigma({scale:g}) returned."
-        return check_real("sigma", self.function(scale), strict=False, hint=hint)
+        return check_real("sigma", value, strict=False, hint=hint)
 
 
 def resolve_sigma(sigma: Any) -> Sigma | None:

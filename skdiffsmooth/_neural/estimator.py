@@ -307,7 +307,7 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
             If a KeyboardInterrupt ended the training; the estimator is then fitted, with what had
             been learned.
         """
-        if self.warm_start and hasattr(self, "training_"):
+        if _flag("warm_start", self.warm_start) and hasattr(self, "training_"):
             return self._go_on(X, sample_weight, None)
         return self._begin(X, sample_weight, None)
 
@@ -408,12 +408,8 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         check_integer("max_exact_dimension", self.max_exact_dimension, minimum=0)
         check_integer("n_probes", self.n_probes, minimum=2, hint="One has no standard error.")
         parse_resources(self.get_params(deep=False), self.dtype)
-        for name in ("early_stopping", "warm_start"):
-            value = getattr(self, name)
-            if not isinstance(value, bool | np.bool_):
-                raise TypeError(
-                    f"{name}={value!r} has type {type(value).__name__}; expected True or False."
-                )
+        _flag("warm_start", self.warm_start)
+        early_stopping = _flag("early_stopping", self.early_stopping)
         seed = fixed_seed(self.random_state)
         fraction = _share("validation_fraction", self.validation_fraction, least=False)
         return _ParsedParameters(
@@ -431,7 +427,7 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
             check_bandwidth(self.bandwidth, "the metric"),
             _layer_sizes(self.hidden_layer_sizes),
             check_integer("n_frequencies", self.n_frequencies, minimum=0),
-            fraction if self.early_stopping else None,
+            fraction if early_stopping else None,
             seed,
         )
 
@@ -799,6 +795,15 @@ def _share(name: str, value: Any, *, least: bool) -> float:
     if share >= 1:
         raise ValueError(f"{name}={value!r} is out of range; expected a number below 1.")
     return share
+
+
+def _flag(name: str, value: Any) -> bool:
+    """Return a boolean after checking that it is one."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(
+            f"{name}={value!r} has type {type(value).__name__}; expected True or False."
+        )
+    return bool(value)
 
 
 def _layer_sizes(sizes: Any) -> tuple[int, ...]:

@@ -90,13 +90,14 @@ class TrainingRows:
             splits = KFold(n_folds, shuffle=True, random_state=0).split(self.points)
             is_test = [np.isin(self.group, test) for _, test in splits]
             return [(np.flatnonzero(~held_out), np.flatnonzero(held_out)) for held_out in is_test]
-        if isinstance(cv, str | type) or not (hasattr(cv, "split") or isinstance(cv, Iterable)):
+        is_splitter = hasattr(cv, "split") and not hasattr(cv, "__array__")
+        if isinstance(cv, str | type) or not (is_splitter or isinstance(cv, Iterable)):
             raise TypeError(
                 f"cv={cv!r} has type {type(cv).__name__}; expected an integer >= 2, a splitter "
                 "such as KFold(5), or an iterable of (train, test) row indices. "
                 "Pass cv=5 for five shuffled folds."
             )
-        splits = list(cv.split(self.kept) if hasattr(cv, "split") else cv)
+        splits = list(cv.split(self.kept) if is_splitter else cv)
         # Indices among the kept rows; those of weight zero are in no fold.
         index = np.cumsum(self.kept) - 1
         folds = []

@@ -174,11 +174,17 @@ class ChangeOfVariables:
 
     def _log_abs_det(self, X: np.ndarray) -> np.ndarray:
         assert self.log_abs_det is not None
-        value = np.asarray(self.log_abs_det(X), dtype=np.float64)
+        try:
+            value = np.asarray(self.log_abs_det(X), dtype=np.float64)
+        except TypeError as error:
+            raise TypeError(
+                f"log_abs_det={self.log_abs_det!r} failed ({error}); expected a function of rows that "
+                "returns one number for each."
+            ) from error
         if value.shape != (len(X),):
             raise ValueError(
-                f"log|det| of {self.transformer!r} has shape {value.shape}; expected ({len(X)},), one "
-                "number for each row. Sum over the features."
+                f"log_abs_det of {self.transformer!r} has shape {value.shape}; expected ({len(X)},), "
+                "one number for each row. Sum over the features."
             )
         bad = np.isnan(value) | (value == np.inf)
         if bad.any():

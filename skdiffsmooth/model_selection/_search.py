@@ -345,12 +345,20 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
             raise ValueError(
                 f"metrics={self.metrics!r} is no list of metrics; pass a list of one at least, or None."
             )
-        checked = tuple(check_metric(metric, points.shape[1]) for metric in self.metrics)
+        checked = tuple(_checked_metric(self.metrics, metric, points) for metric in self.metrics)
         if any(isinstance(metric, str) and metric == "auto" for metric in checked):
             raise ValueError(
                 f"metrics={self.metrics!r} holds 'auto', which is no metric; pass metrics=None."
             )
         return checked
+
+
+def _checked_metric(metrics: Any, metric: Any, points: np.ndarray) -> Any:
+    """Return one of the metrics to compare, checked; errors name the parameter `metrics`."""
+    try:
+        return check_metric(metric, points.shape[1])
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"metrics={metrics!r}: {error}") from error
 
 
 class _Entry(NamedTuple):
