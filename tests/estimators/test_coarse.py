@@ -496,7 +496,9 @@ def test_a_switch_beyond_the_reach_gives_a_warning_with_both_numbers():
 
 def test_samples_off_the_manifold_give_a_warning():
     X = np.random.RandomState(0).normal(size=(40, 3))  # a curve through a cloud
-    with pytest.warns(UserWarning, match=r"project to places .* not their own .* switch_scale"):
+    with pytest.warns(
+        UserWarning, match=r"project to points off the learned manifold.* switch_scale"
+    ):
         CoarseScoreDiffusion(0.3, n_components=1).fit(X)
 
 
@@ -563,7 +565,7 @@ def test_anything_that_projects_can_be_sampled_from():
     rows = model.sample(100, random_state=0)
     assert_allclose(rows[:, 1], np.average(X[:, 1], weights=weights), atol=1e-12)
     assert len(np.unique(rows[:, 0])) == 100
-    with pytest.raises(ValueError, match=r"manifold=Halved\(\).*tangent.*Use sample"):
+    with pytest.raises(ValueError, match=r"manifold=Halved\(\).*tangent.*use sample only"):
         model.score_samples(X)
     with pytest.raises(ValueError, match=r"switch_scale='auto' needs the reach.*Halved\(\)"):
         CoarseScoreDiffusion(manifold=given).fit(X)
@@ -581,7 +583,7 @@ def test_rows_that_fill_their_span_are_blurred_and_not_projected():
 
 def test_rows_on_a_lattice_fill_their_span():
     X = np.stack(np.meshgrid(np.arange(5.0), np.arange(5.0)), axis=-1).reshape(-1, 2)
-    with pytest.warns(UserWarning, match=r"n_components='auto'.*lattice.*nothing is projected"):
+    with pytest.warns(UserWarning, match=r"n_components='auto'.*lattice.*no row is projected"):
         model = CoarseScoreDiffusion().fit(X)
     assert model.n_components_ == 2
 
@@ -612,7 +614,7 @@ def bad_parameters():
 
 
 @pytest.mark.parametrize(("name", "value", "error"), list(bad_parameters()))
-@pytest.mark.filterwarnings("ignore:.*project to places")
+@pytest.mark.filterwarnings("ignore:.*project to points")
 def test_fit_refuses_a_bad_parameter(name, value, error):
     X = np.random.RandomState(0).normal(size=(40, 3))
     settings = {"switch_scale": 0.5, "n_components": 1} | {name: value}
