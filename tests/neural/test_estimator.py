@@ -680,7 +680,9 @@ def test_score_matching_scorers_prefer_what_has_learned():
     none = untrained(X, metric="euclidean")
     for scorer in (hyvarinen_score, denoising_score, make_denoising_scorer(n_pairs=2)):
         assert scorer(long, Q) > scorer(none, Q)
-    with pytest.raises(ValueError, match="metric='scaled' gives each direction noise of its own"):
+    with pytest.raises(
+        ValueError, match="metric='scaled' gives each direction its own noise scale"
+    ):
         denoising_score(NeuralScoreDiffusion(**FEW).fit(X), Q)
     with pytest.raises(ValueError, match="metric='scaled' has no Laplacian"):
         NeuralScoreDiffusion(**FEW).fit(X).laplacian_log_density(Q)
