@@ -64,14 +64,14 @@ class TrainingRows:
         weight = check_sample_weight(sample_weight, len(checked))
         # A weight 300 decades below the largest is zero in every sum.
         kept = weight / weight.max() > 0
-        points, shares = merge_duplicates(checked[kept], weight[kept])
+        points, point_weights = merge_duplicates(checked[kept], weight[kept])
         group = np.unique(checked[kept] + 0.0, axis=0, return_inverse=True)[1].ravel()
         return cls(
             take(as_given(X, checked), kept),
             None if sample_weight is None else weight[kept],
             kept,
             points,
-            shares,
+            point_weights,
             group,
         )
 
@@ -221,14 +221,14 @@ def merge_duplicates(X: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.
     points : ndarray of shape (n_points, n_features)
         Distinct rows.
     weights : ndarray of shape (n_points,)
-        Their shares; they sum to one.
+        Their weights; they sum to one.
     """
     kept = weight > 0
     # Adding zero turns -0.0 into 0.0, which np.unique would otherwise keep apart in some versions.
     points, inverse = np.unique(X[kept] + 0.0, axis=0, return_inverse=True)
     # Weights of 1e300 must not overflow in their sum; a power of two scales them without rounding.
-    shares = np.ldexp(weight[kept], -np.frexp(weight.max())[1])
-    weights = np.bincount(inverse.ravel(), weights=shares, minlength=len(points))
-    # A share may underflow beside one 300 decades larger; it then has no say in any sum.
+    scaled = np.ldexp(weight[kept], -np.frexp(weight.max())[1])
+    weights = np.bincount(inverse.ravel(), weights=scaled, minlength=len(points))
+    # A weight underflows beside one 300 decades larger, beside which it does not change any sum.
     positive = weights > 0
     return points[positive], weights[positive] / weights[positive].sum()
