@@ -582,8 +582,8 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         x = foot + (y - foot) / contraction
         at = self._slope(x)
         k = at.tangent.shape[2]
-        along = at.tangent.transpose(0, 2, 1) @ at.slope
-        jacobian = contraction * np.eye(k) + (1 - contraction) * along
+        along = (1 - contraction) * at.tangent.transpose(0, 2, 1) @ at.slope
+        jacobian = contraction * np.eye(k) + along
         _, log_det = np.linalg.slogdet(jacobian)
         log_det += (y.shape[1] - k) * math.log(contraction)
         log_density = self._kde_log_density(posterior, x) - log_det
