@@ -181,7 +181,7 @@ def run(full=False):
     """Print all tables."""
     # At 400 rows of the torus one to four samples in a hundred are off the learned surface; the means
     # below contain them.
-    warnings.filterwarnings("ignore", ".*project to places")
+    warnings.filterwarnings("ignore", ".*project to points")
     n_draws = 3 if full else 2
     sizes = SIZES if full else QUICK_SIZES
     for name, shape in SURFACES.items():

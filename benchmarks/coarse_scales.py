@@ -77,7 +77,7 @@ def ratios():
 
 def run():
     """Print the tables."""
-    warnings.filterwarnings("ignore", ".*project to places")
+    warnings.filterwarnings("ignore", ".*project to points")
     for table in (scales, reaches, masses, ratios):
         print(f"\n### {table.__name__}\n")
         table()

@@ -189,7 +189,7 @@ def merge_duplicates(X: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.
     points : ndarray of shape (n_points, n_features)
         Distinct rows.
     weights : ndarray of shape (n_points,)
-        They sum to one.
+        Their weights; they sum to one.
     """
     kept = weight > 0
     # Adding zero turns -0.0 into 0.0, which some versions of np.unique take for different values.

@@ -32,7 +32,7 @@ UNWEIGHTED = (MinMaxScaler, MaxAbsScaler, FunctionTransformer, FrozenEstimator)
 # `fit` warns if a column comes back from the transformer with an error above this fraction of its
 # standard deviation: at a bandwidth of a hundredth of that deviation, log-densities are then off by
 # about 1e-4 nats.
-MAX_ROUND_TRIP_ERROR = 1e-6
+MAX_INVERSE_ERROR = 1e-6
 # Rows are repeated by their weights up to this total; a larger sum is taken for a mistake.
 MAX_ROWS = 10_000_000
 
@@ -334,9 +334,7 @@ def _warn_of_lost_digits(change: ChangeOfVariables, X: np.ndarray, Z: np.ndarray
     error = np.where(drawn, 0.0, np.abs(back - X).max(axis=0))
     deviation = X.std(axis=0)
     # Far from zero the columns themselves are rounded; that much is no loss.
-    allowed = MAX_ROUND_TRIP_ERROR * deviation + 4 * np.finfo(np.float64).eps * np.abs(X).max(
-        axis=0
-    )
+    allowed = MAX_INVERSE_ERROR * deviation + 4 * np.finfo(np.float64).eps * np.abs(X).max(axis=0)
     column = int(np.argmax(error - allowed))
     if error[column] > allowed[column]:
         warn_user(

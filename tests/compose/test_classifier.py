@@ -1,4 +1,4 @@
-"""DensityClassifier: Bayes' rule against closed forms, its laws, and rows where densities vanish."""
+"""DensityClassifier: Bayes' rule against closed forms, invariances, and rows of density zero."""
 
 import numpy as np
 import pandas as pd
@@ -100,7 +100,7 @@ def test_the_default_density_is_the_smoothed_score():
     assert cross_val_score(DensityClassifier(SmoothedScoreDiffusion(**COARSE)), X, y).mean() > 0.93
 
 
-# ---------------------------------------------------------------------------------------- laws
+# ---------------------------------------------------------------------------------- invariances
 
 
 def test_labels_are_only_names():
@@ -140,7 +140,7 @@ def test_a_row_of_weight_k_is_k_rows(density):
         assert_array_equal(one, two)
 
 
-def test_priors_are_shares_of_the_weights_however_large():
+def test_priors_are_fractions_of_the_weights_however_large():
     X, y = blobs()
     weight = np.where(y == "a", 3.0, 1.0)
     expected = np.array([3 * np.sum(y == "a"), np.sum(y == "b"), np.sum(y == "c")])
@@ -206,7 +206,7 @@ def test_samples_come_with_their_classes():
     rows, labels = model.sample(4000, random_state=0)
     assert rows.shape == (4000, 1)
     assert_array_equal(labels, np.where(rows[:, 0] < 0, "left", "right"))
-    # 4 standard errors of binomial shares: one false alarm in 16 000 each.
+    # 4 standard errors of binomial fractions: one false alarm in 16 000 each.
     is_left = labels == "left"
     assert abs(is_left.mean() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / 4000)
     same = np.mean(is_left[1:] == is_left[:-1])
@@ -219,7 +219,7 @@ def test_samples_come_with_their_classes():
 # ---------------------------------------------------------------------------- scikit-learn's use
 
 
-def test_is_known_as_a_classifier():
+def test_tags_are_those_of_a_classifier():
     assert get_tags(DensityClassifier()).estimator_type == "classifier"
 
 
@@ -283,7 +283,7 @@ def test_a_class_of_one_row_is_named():
     y = np.where(np.arange(len(y)) == 5, "rare", y)
     with pytest.raises(ValueError, match=r"class rare \(n_samples = 1\).*two distinct rows"):
         DensityClassifier().fit(X, y)
-    # A number for the bandwidth leaves nothing to be found from the rows.
+    # With a number as bandwidth, one row of a class is enough.
     assert "rare" in DensityClassifier(KDE).fit(X, y).classes_
 
 

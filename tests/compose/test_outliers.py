@@ -1,4 +1,4 @@
-"""DensityOutlierDetector: who is judged by whom, the share that is flagged, and false alarms."""
+"""DensityOutlierDetector: held-out scores, the fraction of rows that is flagged, false-alarm rates."""
 
 import numpy as np
 import pandas as pd
@@ -32,10 +32,10 @@ def flagged(labels):
     return np.sum(labels == -1)
 
 
-# ------------------------------------------------------------------------- who judges whom
+# --------------------------------------------------------------------------- held-out scores
 
 
-def test_training_rows_are_judged_by_the_others():
+def test_training_rows_are_scored_by_densities_fitted_without_them():
     X = table()
     detector = DensityOutlierDetector(KDE, cv=4).fit(X)
     expected = np.empty(len(X))
@@ -48,17 +48,17 @@ def test_training_rows_are_judged_by_the_others():
     assert np.all(expected < clone(KDE).fit(X).score_samples(rows) + 0.5)
 
 
-def test_one_at_a_time_where_the_density_can():
+def test_single_rows_are_left_out_where_the_density_has_a_method_for_it():
     X = table()
     detector = DensityOutlierDetector(SMOOTHED).fit(X)
     expected = clone(SMOOTHED).fit(X).leave_one_out_log_density()
     assert_allclose(detector.held_out_log_density_, expected, rtol=ROUNDING)
-    # Folds are there for those who ask.
+    # Folds are used on request.
     folds = DensityOutlierDetector(SMOOTHED, cv=5).fit(X)
     assert not np.allclose(folds.held_out_log_density_, expected)
 
 
-def test_a_splitter_says_who_judges_whom():
+def test_a_splitter_chooses_the_held_out_rows():
     X = np.sort(table(20, 1), axis=0)
     splitter = KFold(4)
     expected = np.empty(len(X))
@@ -75,7 +75,7 @@ def test_a_splitter_says_who_judges_whom():
     assert detector.held_out_log_density_[-1] == pytest.approx(min(least), rel=ROUNDING)
 
 
-def test_other_rows_are_judged_by_all():
+def test_new_rows_are_scored_by_the_density_of_all_rows():
     X, new = table(), table(seed=1)
     detector = DensityOutlierDetector(KDE).fit(X)
     assert_allclose(
@@ -94,7 +94,7 @@ def test_a_zero_of_either_sign_is_the_same_row():
     assert_array_equal(detector.score_samples([[-0.0, 0.0]]), detector.score_samples([[0.0, 0.0]]))
 
 
-def test_to_be_there_twice_does_not_help():
+def test_a_duplicated_outlier_is_an_outlier():
     X = np.vstack([table(), [[9.0, 9.0], [9.0, 9.0]]])
     for density in (KDE, SMOOTHED, GaussianMixture(1)):
         detector = DensityOutlierDetector(density, contamination=0.1).fit(X)
@@ -106,7 +106,7 @@ def test_to_be_there_twice_does_not_help():
 
 @given(st.integers(5, 60), st.floats(0.01, 0.5), st.integers(0, 10))
 @settings(max_examples=40, deadline=None)
-def test_the_share_of_flagged_training_rows_is_the_contamination(n, contamination, seed):
+def test_the_fraction_of_flagged_training_rows_is_the_contamination(n, contamination, seed):
     detector = DensityOutlierDetector(KDE, contamination=contamination)
     found = flagged(detector.fit_predict(table(n, seed=seed)))
     # The nearest whole number, a half going down.
@@ -141,7 +141,7 @@ def test_the_threshold_weighs_rows():
     X = table(100)
     plain = DensityOutlierDetector(KDE, contamination=0.1).fit(X)
     lowest = np.argmin(plain.score_samples(X))
-    # A tenth of all weight on the outlier alone: it is the share that is flagged.
+    # A tenth of all weight on the outlier alone: it is the fraction that is flagged.
     weight = np.ones(100)
     weight[lowest] = 11.0
     detector = DensityOutlierDetector(KDE, contamination=0.1).fit(X, sample_weight=weight)
@@ -157,7 +157,7 @@ def test_the_threshold_weighs_rows():
     ],
     ids=["kde", "smoothed", "gaussian"],
 )
-def test_new_rows_of_the_same_law_are_flagged_at_that_rate(density):
+def test_new_rows_of_the_same_distribution_are_flagged_at_that_rate(density):
     rates, in_sample = [], []
     for seed in range(10):
         rng = np.random.RandomState(seed)
@@ -166,12 +166,12 @@ def test_new_rows_of_the_same_law_are_flagged_at_that_rate(density):
         rates.append(np.mean(detector.predict(new) == -1))
         own = detector.estimator_.score_samples(X)
         in_sample.append(np.mean(detector.estimator_.score_samples(new) < np.quantile(own, 0.1)))
-    # A quantile of 100 rows has a standard error of 0.03 and a share of 300 one of 0.017, so the mean
+    # A quantile of 100 rows has a standard error of 0.03 and a fraction of 300 one of 0.017, so the mean
     # of ten seeds one of 0.011: more than three of them, a false alarm in 1000. Folds are of fewer rows,
     # which takes off up to 0.01 more.
     assert abs(np.mean(rates) - 0.1) < 0.04
     if not isinstance(density, GaussianMixture):
-        # What the training rows say of themselves would flag about twice as many, or more.
+        # A quantile of in-sample log-densities would flag about twice as many, or more.
         assert np.mean(in_sample) > np.mean(rates) + 0.08
 
 
@@ -187,7 +187,7 @@ def test_the_order_of_the_rows_does_not_matter():
 # ---------------------------------------------------------------------------- scikit-learn's use
 
 
-def test_is_known_as_an_outlier_detector():
+def test_tags_are_those_of_an_outlier_detector():
     assert get_tags(DensityOutlierDetector()).estimator_type == "outlier_detector"
 
 
@@ -258,7 +258,7 @@ def test_bad_parameters(params, error, message):
 
 @pytest.mark.parametrize("estimator", [KDE, SMOOTHED, GaussianMixture(1), None])
 @pytest.mark.parametrize("cv", [None, 2, [([0], [0])]], ids=["None", "folds", "splits"])
-def test_one_distinct_row_has_no_others(estimator, cv):
+def test_one_distinct_row_is_refused(estimator, cv):
     for X in (table(1), np.repeat(table(1), 3, axis=0)):
         with pytest.raises(
             ValueError, match=r"X has 1 distinct row.*n_samples = 1.*at least two.*Pass more rows"

@@ -1,4 +1,4 @@
-"""DensityStacking: the optimum of its weights, what held-out rows may know, and the mixture's law."""
+"""DensityStacking: the optimum of its weights, held-out rows, and the mixture."""
 
 import pickle
 
@@ -152,12 +152,12 @@ def test_a_member_that_only_costs_has_weight_zero_exactly():
 
 
 def test_a_member_without_which_some_row_is_lost_keeps_its_weight():
-    # Row 2 is reached by the second member only, whose share is then a third of one row's.
+    # Row 2 is reached by the second member only, whose weight is then a third of one row's.
     L = np.array([[0.0, -50.0], [0.0, -50.0], [-np.inf, 0.0]])
     assert_allclose(weights_for(L), [2 / 3, 1 / 3], rtol=1e-6)
 
 
-def test_rows_that_nobody_reaches_have_no_say_and_are_reported():
+def test_rows_of_density_zero_under_every_member_do_not_change_the_weights():
     L = np.array([[0.0, -1.0], [-3.0, 0.0], [0.3, 0.0]])
     lost = np.vstack([L, [[-np.inf, -np.inf]]])
     with pytest.warns(UserWarning, match="1 of 4 held-out rows have density zero"):
@@ -181,7 +181,7 @@ def test_huge_weights_of_rows_do_not_overflow():
     assert_allclose(weights_for(L, 1e307 * w), weights_for(L, w), rtol=ROUNDING)
 
 
-# ------------------------------------------------------------------------- laws of the mixture
+# ----------------------------------------------------------------- identities of the mixture
 
 
 @pytest.mark.parametrize("member", [COARSE, WIDE, GaussianMixture(2, random_state=0)])

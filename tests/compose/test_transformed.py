@@ -197,12 +197,12 @@ def test_mass_outside_the_range_is_accounted_for(transformer, skew):
     # What is inside, by quadrature: the density without its normaliser.
     inside = mass * np.exp(model.log_mass_)
     assert inside <= 1 + 1e-6
-    # log_mass_ is a share of 4096 seeded draws. Four standard errors, and quadrature.
+    # log_mass_ is estimated from 4096 seeded draws. Four standard errors, and quadrature.
     error = 4 * np.sqrt(max(1 - inside, 0) * inside / 4096) + 1e-6
     assert abs(np.exp(model.log_mass_) - inside) < error
 
 
-def test_mass_lost_by_an_extreme_power_is_what_the_normal_law_says():
+def test_mass_lost_by_an_extreme_power_is_that_of_the_normal_distribution():
     # lambda about -1.5: the range ends little above the largest row.
     X = 1 / np.random.RandomState(0).uniform(0.02, 1, size=(80, 1)) - 1
     power = PowerTransformer(standardize=False)
@@ -290,7 +290,7 @@ def test_the_factor_is_the_determinant_of_finite_differences(name, seed, d, plac
 
 @pytest.mark.parametrize("k", [1, 2, 4])
 @pytest.mark.parametrize("n", [5, 40])
-def test_a_normal_law_through_whitening_pca_is_probabilistic_pca(k, n):
+def test_a_normal_distribution_through_whitening_pca_is_probabilistic_pca(k, n):
     X = skewed(n, 4)
     queries = skewed(20, 4, seed=1)
     model = TransformedDensity(StandardNormal(), PCA(k, whiten=True)).fit(X)
@@ -497,7 +497,7 @@ class Coarse(BaseEstimator):
 
 
 @pytest.mark.parametrize("after", [(), (StandardScaler(),), (StandardScaler(), PCA())])
-def test_a_transform_that_loses_digits_is_told(after):
+def test_a_transform_that_loses_digits_gives_a_warning(after):
     model = TransformedDensity(KDESampler("loo"), make_pipeline(Coarse(), *after))
     with pytest.warns(UserWarning, match=r"loses digits: column 0 .* error of .*StandardScaler"):
         model.fit(far_from_zero())
@@ -541,7 +541,7 @@ def test_a_transform_that_keeps_digits_is_not(transformer, offset):
 
 @pytest.mark.parametrize("density", [KDESampler(0.3), SmoothedScoreDiffusion(0.3, 0.2)])
 def test_a_row_that_is_led_beyond_all_numbers_has_no_density(density):
-    """exp(650) has no square in floats, which the density itself refuses to be asked about."""
+    """exp(650) has no square in floats, which the density refuses as a query."""
     exponential = FunctionTransformer(np.exp, np.log)
     model = TransformedDensity(density, exponential).fit(skewed(30))
     scores = model.score_samples([[0.5], [650.0], [709.0]])
@@ -671,7 +671,7 @@ def test_pca_without_a_residual_is_refused():
     }
 )
 @pytest.mark.filterwarnings("ignore:.*inverse:UserWarning")
-def test_an_unknown_jacobian_is_refused_with_a_way_out(transformer):
+def test_an_unknown_jacobian_is_refused_with_the_next_step(transformer):
     with pytest.raises(TypeError, match=r"(?s)Jacobian of .* is not known.*log_abs_det_jacobian"):
         TransformedDensity(KDESampler(0.3), transformer).fit(skewed(30, 2))
 
@@ -743,7 +743,7 @@ def test_a_transformer_can_be_registered():
         model.sample()
 
 
-def test_a_subclass_that_knows_its_jacobian_is_heard():
+def test_the_jacobian_of_a_subclass_has_precedence():
     class Twice(StandardScaler):
         def transform(self, X):
             return 2 * super().transform(X)

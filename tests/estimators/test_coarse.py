@@ -1,4 +1,4 @@
-"""CoarseScoreDiffusion: its law against slow twins, its geometry, and what it refuses."""
+"""CoarseScoreDiffusion: its distribution against slow references, its geometry, and errors."""
 
 import pickle
 import re
@@ -57,7 +57,7 @@ def uneven_ring(n, seed=0, noise=0.0):
 
 
 def spread_over_sphere(n):
-    """Points of the unit sphere that each have the same share of its area (a Fibonacci lattice)."""
+    """Points of the unit sphere that each have the same fraction of its area (a Fibonacci lattice)."""
     i = np.arange(n) + 0.5
     height, turn = 1 - 2 * i / n, np.pi * (1 + 5**0.5) * i
     across = np.sqrt(1 - height**2)
@@ -89,10 +89,10 @@ def grid(limit, n, shift=0.0):
     return np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2), step**2
 
 
-# ------------------------------------------------------------------------------ the law, known cases
+# ------------------------------------------------------------------------------ the density, known cases
 
 
-def test_on_a_plane_the_law_is_the_kde_of_the_projected_rows():
+def test_on_a_plane_the_density_is_the_kde_of_the_projected_rows():
     rng = np.random.RandomState(0)
     X = rng.normal(size=(60, 3)) * [1.0, 2.0, 0.2]
     normal = np.array([0.1, -0.2, 1.0]) / np.linalg.norm([0.1, -0.2, 1.0])
@@ -124,7 +124,7 @@ def test_rows_on_an_affine_subspace_leave_nothing_to_integrate(n_normal):
     assert_allclose(model.score_samples(Q @ frame.T), kde(rows, Q, 0.5), atol=1e-8)
 
 
-def test_with_a_bandwidth_the_law_of_a_plane_is_a_mixture_of_flat_gaussians():
+def test_with_a_bandwidth_the_density_near_a_plane_is_a_mixture_of_flat_gaussians():
     rng = np.random.RandomState(0)
     X, Q = rng.normal(size=(60, 3)), rng.normal(size=(20, 3))
     plane = AffineSubspace([[0.0, 0.0, 1.0]], [0.0])
@@ -136,7 +136,7 @@ def test_with_a_bandwidth_the_law_of_a_plane_is_a_mixture_of_flat_gaussians():
 
 
 @pytest.mark.parametrize(("scale", "error"), [(0.2, 1e-6), (0.3, 1e-3)])
-def test_on_a_circle_the_law_is_an_integral_along_rays(scale, error):
+def test_on_a_circle_the_density_is_an_integral_along_rays(scale, error):
     X = uneven_ring(50)
     model = CoarseScoreDiffusion(scale, manifold=CIRCLE).fit(X)
     found = np.exp(model.score_samples(1.2 * RING[::20]))
@@ -165,7 +165,7 @@ def test_with_a_bandwidth_radii_are_squeezed_towards_the_circle(bandwidth):
     assert np.all(model.score_samples(beyond * u) == -np.inf)
 
 
-def test_rows_in_a_subspace_give_the_law_in_its_coordinates():
+def test_rows_in_a_subspace_give_the_density_in_its_coordinates():
     X = uneven_ring(40, noise=0.02)
     frame = ortho_group.rvs(5, random_state=0)[:, :2]
     Q = 1.05 * RING[::10]
@@ -248,7 +248,7 @@ def test_ends_of_a_curve_are_atoms():
     continuous = np.exp(found).sum() * np.pi / 200
     rows = model.sample(20_000, random_state=0)
     at_ends = np.mean(np.abs(rows[:, 1]) < 1e-9)
-    # Four standard errors of the share, 0.003 each at most, and the missing ends of the trapezoid.
+    # Four standard errors of the fraction, 0.003 each at most, and the missing ends of the trapezoid.
     assert abs(continuous + at_ends - 1) < 0.02
     assert at_ends > 0.02
     assert_array_equal(model.score_samples([[1.0, 0.0], [-1.0, -0.2]]), np.inf)
@@ -257,9 +257,9 @@ def test_ends_of_a_curve_are_atoms():
 # ------------------------------------------------------------------------- samples and log-densities
 
 
-def assert_one_law(counts, shares):
+def assert_one_distribution(counts, probabilities):
     """A chi-squared test of counts in cells, whose last one is the rest."""
-    expected = counts.sum() * np.append(shares, 1 - shares.sum())
+    expected = counts.sum() * np.append(probabilities, 1 - probabilities.sum())
     # Cells of few expected draws go to the rest.
     few = expected[:-1] < 10
     found = np.append(counts[:-1][~few], counts[-1] + counts[:-1][few].sum())
@@ -279,7 +279,7 @@ def test_samples_on_the_circle_follow_the_density(manifold):
     chords = np.roll(places, -1, axis=0) - places
     density = np.exp(model.score_samples(places + chords / 2))
     shares = (density * np.linalg.norm(chords, axis=1)).reshape(25, 8).sum(axis=1)
-    assert_one_law(np.append(counts, 0), shares)
+    assert_one_distribution(np.append(counts, 0), shares)
 
 
 @pytest.mark.slow
@@ -297,7 +297,7 @@ def test_samples_in_the_plane_follow_the_density(settings):
     edges = np.linspace(-1.8, 1.8, 16)
     counts = np.histogram2d(*rows.T, bins=(edges, edges))[0].ravel()
     outside = len(rows) - counts.sum()
-    assert_one_law(np.append(counts, outside), density.sum(axis=(1, 3)).ravel() * area)
+    assert_one_distribution(np.append(counts, outside), density.sum(axis=(1, 3)).ravel() * area)
 
 
 def test_samples_on_the_sphere_follow_the_density():
@@ -310,7 +310,7 @@ def test_samples_on_the_sphere_follow_the_density():
     places = spread_over_sphere(4000)
     density = np.exp(model.score_samples(places)).reshape(20, 200)
     # Heights of the lattice fall; its error within a belt is a thousandth.
-    assert_one_law(np.append(counts, 0), density.mean(axis=1)[::-1] * 4 * np.pi / 20)
+    assert_one_distribution(np.append(counts, 0), density.mean(axis=1)[::-1] * 4 * np.pi / 20)
 
 
 # -------------------------------------------------------------------------------------- geometry
@@ -474,7 +474,7 @@ def test_degree_zero_without_a_bandwidth_can_be_sampled_but_not_scored():
 # --------------------------------------------------------------------------------------- the scale
 
 
-def test_the_switch_is_a_share_of_the_reach_or_of_the_spread():
+def test_the_switch_is_a_fraction_of_the_reach_or_of_the_standard_deviation():
     ring = CoarseScoreDiffusion(manifold=CIRCLE).fit(RING)
     assert (ring.reach_, ring.switch_scale_) == (1.0, pytest.approx(0.3))
     flat = CoarseScoreDiffusion(manifold=AffineSubspace([[0.0, 1.0]], [0.0])).fit(2 * RING)
@@ -496,7 +496,9 @@ def test_a_switch_beyond_the_reach_gives_a_warning_with_both_numbers():
 
 def test_samples_off_the_manifold_give_a_warning():
     X = np.random.RandomState(0).normal(size=(40, 3))  # a curve through a cloud
-    with pytest.warns(UserWarning, match=r"project to places .* not their own .* switch_scale"):
+    with pytest.warns(
+        UserWarning, match=r"project to points off the learned manifold.* switch_scale"
+    ):
         CoarseScoreDiffusion(0.3, n_components=1).fit(X)
 
 
@@ -563,7 +565,7 @@ def test_anything_that_projects_can_be_sampled_from():
     rows = model.sample(100, random_state=0)
     assert_allclose(rows[:, 1], np.average(X[:, 1], weights=weights), atol=1e-12)
     assert len(np.unique(rows[:, 0])) == 100
-    with pytest.raises(ValueError, match=r"manifold=Halved\(\).*tangent.*Use sample"):
+    with pytest.raises(ValueError, match=r"manifold=Halved\(\).*tangent.*use sample only"):
         model.score_samples(X)
     with pytest.raises(ValueError, match=r"switch_scale='auto' needs the reach.*Halved\(\)"):
         CoarseScoreDiffusion(manifold=given).fit(X)
@@ -581,7 +583,7 @@ def test_rows_that_fill_their_span_are_blurred_and_not_projected():
 
 def test_rows_on_a_lattice_fill_their_span():
     X = np.stack(np.meshgrid(np.arange(5.0), np.arange(5.0)), axis=-1).reshape(-1, 2)
-    with pytest.warns(UserWarning, match=r"n_components='auto'.*lattice.*nothing is projected"):
+    with pytest.warns(UserWarning, match=r"n_components='auto'.*lattice.*no row is projected"):
         model = CoarseScoreDiffusion().fit(X)
     assert model.n_components_ == 2
 
@@ -612,7 +614,7 @@ def bad_parameters():
 
 
 @pytest.mark.parametrize(("name", "value", "error"), list(bad_parameters()))
-@pytest.mark.filterwarnings("ignore:.*project to places")
+@pytest.mark.filterwarnings("ignore:.*project to points")
 def test_fit_refuses_a_bad_parameter(name, value, error):
     X = np.random.RandomState(0).normal(size=(40, 3))
     settings = {"switch_scale": 0.5, "n_components": 1} | {name: value}
@@ -764,7 +766,7 @@ def test_any_density_can_declare_that_it_does_not_fill_the_space():
         ({"manifold": CIRCLE}, False),
     ],
 )
-def test_what_a_fit_says_of_the_space_it_fills(settings, fills):
+def test_fills_space_is_false_only_on_a_manifold_of_fewer_dimensions(settings, fills):
     assert CoarseScoreDiffusion(0.3, **settings).fit(ROWS).fills_space_ is fills
 
 

@@ -1,7 +1,7 @@
 """Tests of KDESampler: its density, gradient, samples and bandwidths.
 
 The expected values come from scipy, scikit-learn and statsmodels, from the textbook sum written out
-below, and from laws (the mass is one, units do not matter), never from the module under test.
+below, and from identities (the mass is one, units do not matter), never from the module under test.
 
 The statistical tests draw from a fixed seed, so they always give the same answer. With a fresh seed
 each of their comparisons would fail a correct sampler with probability FALSE_ALARM. Each is paired
@@ -37,7 +37,7 @@ SKLEARN_IS_RIGHT = [
 
 
 def data(n, d, seed=0):
-    """Rows of unequal spread about a centre that is not zero, and unequal weights."""
+    """Rows of unequal standard deviations about a centre that is not zero, and unequal weights."""
     rng = np.random.RandomState(seed)
     X = rng.normal(size=(n, d)) * np.linspace(1, 2, d) + np.arange(1, d + 1)
     return X, rng.uniform(0.1, 1, n)
@@ -329,7 +329,7 @@ def test_gradient_is_that_of_score_samples(kernel):
 # ------------------------------------------------------------------------------------- samples
 
 N_DRAWS = 20_000
-# Points further apart than the kernel is wide, so that its shape shows in the law of the samples.
+# Points further apart than the kernel is wide, so that the samples show its shape.
 POINTS, WEIGHTS = np.array([[0.0], [3.0], [4.0]]), np.array([0.5, 0.3, 0.2])
 
 
@@ -343,7 +343,7 @@ def cumulated(kde):
 
 @every_kernel
 def test_samples_follow_the_density(kernel):
-    """A Kolmogorov-Smirnov (KS) test. The CDF is right to 1e-3 (edges), a sixth of what KS sees."""
+    """A Kolmogorov-Smirnov (KS) test. The CDF is right to 1e-3 (edges), a sixth of what KS detects."""
     kde = KDESampler(0.8, kernel).fit(POINTS, sample_weight=WEIGHTS)
     samples = kde.sample(N_DRAWS, random_state=0)
     assert samples.shape == (N_DRAWS, 1)
@@ -529,7 +529,7 @@ def test_leaving_a_point_out_is_never_having_had_it(kernel, bandwidth):
         others = np.arange(len(found)) != i
         without = KDESampler(bandwidth, kernel=kernel)
         without.fit(kde.points_[others], sample_weight=kde.weights_[others])
-        # Rounding, also of offsets from another middle; -inf where nobody else reaches.
+        # Rounding, also of offsets from another middle; -inf where no other point reaches.
         expected = without.score_samples(point[None])[0]
         np.testing.assert_allclose(found[i], expected, rtol=1e-9, atol=1e-9)
     assert np.isfinite(found).any()

@@ -168,7 +168,7 @@ def test_both_losses_measure_one_distance():
         assert one == pytest.approx(other, abs=0.03)
 
 
-def test_bandwidths_below_a_noise_level_are_told_apart():
+def test_bandwidths_below_a_noise_level_have_different_losses():
     X, Q = table(), table(20, seed=1)
     for scorer in (make_hyvarinen_scorer(4.0), make_denoising_scorer(4.0, 9.0)):
         near, far = (scorer(KDESampler(h).fit(X), Q) for h in (0.3, 1.5))

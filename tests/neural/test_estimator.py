@@ -260,7 +260,7 @@ def test_moons_are_learned_and_normalised(moons):
     assert_allclose(np.exp(model.score_samples(grid)).sum() * cell, 1, atol=0.01)
 
 
-def test_samples_follow_the_law_that_is_scored(moons):
+def test_samples_follow_the_density_that_is_scored(moons):
     model = copy.deepcopy(moons[0])
     model.n_steps_, n = 32, 2000
     drawn = model.sample(n, random_state=0)
@@ -323,7 +323,7 @@ def test_training_that_lowers_nothing_is_a_warning():
 
 
 @pytest.mark.parametrize("early_stopping", [True, False])
-def test_training_that_runs_away_is_not_said_to_fall(early_stopping):
+def test_diverging_training_is_not_reported_as_falling(early_stopping):
     model = NeuralScoreDiffusion(
         **(SMALL | {"learning_rate_init": 1e3, "max_iter": 10, "early_stopping": early_stopping})
     )
@@ -572,7 +572,7 @@ def test_smoothing_averages_the_score_over_the_nodes():
     assert np.abs(found - plain.grad_log_density(X[:3], t=0.25)).max() > 0.01
 
 
-def test_a_smoothed_network_is_a_law(moons):
+def test_a_smoothed_network_is_a_density(moons):
     model, X = moons
     rule = replace(model.model_.source.rule, n_nodes=4)
     smoothed = changed(model, n_steps=32, source={"sigma": 0.3, "rule": rule})
@@ -678,7 +678,7 @@ def test_divergence_and_gradient_are_those_of_the_columns():
     assert_allclose(model.laplacian_log_density(X), slopes, rtol=1e-5, atol=1e-6)
 
 
-def test_score_matching_scorers_prefer_what_has_learned():
+def test_score_matching_scorers_prefer_a_trained_network():
     X, _ = make_moons(300, noise=0.1, random_state=0)
     Q, _ = make_moons(100, noise=0.1, random_state=1)
     params = {"hidden_layer_sizes": (64,), "n_frequencies": 2, "metric": "euclidean"}
@@ -686,7 +686,9 @@ def test_score_matching_scorers_prefer_what_has_learned():
     none = untrained(X, metric="euclidean")
     for scorer in (hyvarinen_score, denoising_score, make_denoising_scorer(n_pairs=2)):
         assert scorer(long, Q) > scorer(none, Q)
-    with pytest.raises(ValueError, match="metric='scaled' gives each direction noise of its own"):
+    with pytest.raises(
+        ValueError, match="metric='scaled' gives each direction its own noise scale"
+    ):
         denoising_score(NeuralScoreDiffusion(**FEW).fit(X), Q)
     with pytest.raises(ValueError, match="metric='scaled' has no Laplacian"):
         NeuralScoreDiffusion(**FEW).fit(X).laplacian_log_density(Q)
@@ -700,7 +702,7 @@ def test_automatic_terminal_scale(bandwidth, expected):
     assert model.noise_levels_.terminal_scale == pytest.approx(expected)
 
 
-def test_the_field_is_asked_within_its_range():
+def test_the_field_is_evaluated_within_its_range():
     X = table()
     model = NeuralScoreDiffusion(0.1, **FEW).fit(X)
     top = model.noise_levels_.terminal_scale**2
