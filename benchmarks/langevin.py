@@ -1,7 +1,8 @@
 """Langevin chains: how uniform tempered distributions are, and effective draws a second.
 
 A von Mises distribution on the unit circle plus noise has a score in closed form, so the tempered
-distribution of the angle is known by quadrature and nothing is fitted. Run `python benchmarks/langevin.py` (two minutes).
+distribution of the angle is known by quadrature and nothing is fitted. Run `python
+benchmarks/langevin.py` (two minutes).
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Coverage: how much of a distribution samples reach, and down to which scale."""
+"""Coverage: how much of a distribution has samples near it, and down to which scale."""
 
 from __future__ import annotations
 

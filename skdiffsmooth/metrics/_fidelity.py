@@ -1,4 +1,4 @@
-"""Precision and recall, density and coverage, from balls that reach to nearest neighbours."""
+"""Precision and recall, density and coverage, from balls up to nearest neighbours."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Fidelity:
 def fidelity_and_diversity(X: Any, reference: Any, *, n_neighbors: int = 5) -> Fidelity:
     """Return improved precision and recall, density and coverage.
 
-    With B(y_j) the closed ball about a row that reaches its K-th nearest other row of its own sample,
+    With B(y_j) the closed ball about a row up to the K-th nearest other row of the same sample,
 
         precision = mean_i [ x_i in some B(y_j) ],      recall   = mean_j [ y_j in some B(x_i) ],
         density   = mean_i #{ j : x_i in B(y_j) } / K,  coverage = mean_j [ some x_i in B(y_j) ].
