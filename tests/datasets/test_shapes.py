@@ -378,6 +378,17 @@ def test_seeds(make):
     assert shape.sample().shape == (1, shape.n_features)
 
 
+@pytest.mark.parametrize("name", [name for name in datasets.__all__ if name.startswith("make_")])
+def test_generators_draw_from_the_shape_of_their_name(name):
+    """With the same defaults; images are evenly spaced, and the rows of other shapes random."""
+    shape = getattr(datasets, name.removeprefix("make_"))()
+    X, same = getattr(datasets, name)(5, noise=0.1, random_state=0, return_shape=True)
+    spacing = "even" if name == "make_bump_images" else "random"
+    np.testing.assert_array_equal(X, shape.sample(5, 0, spacing=spacing, noise=0.1))
+    assert repr(same) == repr(shape)
+    assert (same.volume, same.manifold.reach) == (shape.volume, shape.manifold.reach)
+
+
 @pytest.mark.parametrize("make", GENERATORS)
 def test_shapes_survive_pickle(make):
     X, shape = make(30, random_state=3, return_shape=True)
