@@ -22,7 +22,7 @@ N_CHAINS = 2000
 
 
 def tilted(x, v):
-    """Return w and its length, of which the density on the circle is a Bessel function."""
+    """Return w, of whose length the distribution on the circle is a Bessel function, and that length."""
     w = x / v + [1.0, 0.0]
     return w, np.linalg.norm(w, axis=1, keepdims=True)
 
@@ -39,7 +39,7 @@ def log_density(x, v):
     return np.log(special.i0e(size)) + size - np.sum(x**2, axis=1) / (2 * v)
 
 
-def exact_from_uniform(v, power):
+def distance_from_uniform(v, power):
     """Return the largest difference of the angle's distribution functions, by quadrature."""
     width = math.sqrt(v ** (1 - power / 2))
     radius = np.linspace(max(0.0, 1 - 8 * width), 1 + 8 * width, 801)
@@ -53,9 +53,9 @@ def exact_from_uniform(v, power):
 
 
 def tempered():
-    """Print how far the tempered distribution is from uniform, and from the circle."""
+    """Print how far from uniform, and from the circle, the tempered distribution is."""
     print("\nTempered distribution on the circle\n")
-    header("noise scale", "power", "exact", "chains", "off the circle", "steps to forget")
+    header("noise scale", "power", "exact", "chains", "off the circle", "relaxation steps")
     for scale in (0.2, 0.1, 0.05, 0.02):
         v = scale**2
         for power in POWERS:
@@ -71,7 +71,7 @@ def tempered():
             row(
                 f"{scale:g}",
                 f"{power:g}",
-                f"{exact_from_uniform(v, power):.4f}",
+                f"{distance_from_uniform(v, power):.4f}",
                 found,
                 off,
                 f"{1 / h:.0f}",

@@ -127,8 +127,8 @@ def wavy_circle(
 ) -> Shape:
     """Return the unit circle with waves: the radius is 1 + amplitude sin(waves t) at the angle t.
 
-    By default the curve of [1]_, Fig. 5: a small smoothing scale keeps the waves, a larger one
-    removes them.
+    By default the curve of Farghly et al. (NeurIPS 2025, arXiv:2510.02305), Fig. 5: a small smoothing
+    scale keeps the waves, a larger one removes them.
 
     Parameters
     ----------
@@ -152,11 +152,6 @@ def wavy_circle(
     ------
     TypeError, ValueError
         If a parameter has the wrong type or is out of range.
-
-    References
-    ----------
-    .. [1] T. Farghly et al., Diffusion Models and the Manifold Hypothesis: Log-Domain Smoothing is
-       Geometry Adaptive, NeurIPS 2025, arXiv 2510.02305.
 
     Examples
     --------
@@ -190,7 +185,8 @@ def rough_circle(
     at angle t: a periodic spline of degree b + 1 with w knots, at t = 2 pi j / w. There, and only
     there, the derivative of order b jumps, by pi a w^b; that of order b - 1 is Lipschitz. So the curve
     has Hölder smoothness b and no more (class C^{b-1,1}), and for large b it is a wavy circle. Rates of
-    manifold estimators depend on that number [1]_.
+    manifold estimators depend on that number (Aamari and Levrard, Nonasymptotic rates for manifold,
+    tangent space and curvature estimation, Annals of Statistics 47, 2019).
 
     Parameters
     ----------
@@ -214,11 +210,6 @@ def rough_circle(
     ------
     TypeError, ValueError
         If a parameter has the wrong type or is out of range.
-
-    References
-    ----------
-    .. [1] E. Aamari, C. Levrard, Nonasymptotic rates for manifold, tangent space and curvature
-       estimation, Annals of Statistics 47, 2019.
 
     Examples
     --------
@@ -248,8 +239,8 @@ def lima_bean(
 ) -> Shape:
     """Return the lima bean r(t) = sin(t)^3 + cos(t)^3, t the angle over half a turn.
 
-    The curve of [1]_, Figs. 1 and 2. It is closed after half a turn, for r(t + pi) = -r(t), and
-    passes through zero.
+    The curve of Farghly et al. (NeurIPS 2025, arXiv:2510.02305), Figs. 1 and 2. It is closed after half
+    a turn, for r(t + pi) = -r(t), and passes through zero.
 
     Parameters
     ----------
@@ -269,11 +260,6 @@ def lima_bean(
     ------
     TypeError, ValueError
         If a parameter has the wrong type or is out of range.
-
-    References
-    ----------
-    .. [1] T. Farghly et al., Diffusion Models and the Manifold Hypothesis: Log-Domain Smoothing is
-       Geometry Adaptive, NeurIPS 2025, arXiv 2510.02305.
 
     Examples
     --------

@@ -89,11 +89,7 @@ def make_ellipse(
 
 
 def make_wavy_circle(
-    n_samples: int = 100,
-    *,
-    amplitude: float = 0.13,
-    waves: int = 8,
-    **options: Unpack[Options],
+    n_samples: int = 100, *, amplitude: float = 0.13, waves: int = 8, **options: Unpack[Options]
 ) -> Any:
     """Draw rows from a `wavy_circle`; the options are those of `make_circle`."""
     return _draw(wavy_circle, n_samples, options, amplitude=amplitude, waves=waves)
@@ -119,11 +115,7 @@ def make_lima_bean(n_samples: int = 100, **options: Unpack[Options]) -> Any:
 
 
 def make_sphere(
-    n_samples: int = 100,
-    *,
-    n_components: int = 2,
-    radius: float = 1.0,
-    **options: Unpack[Options],
+    n_samples: int = 100, *, n_components: int = 2, radius: float = 1.0, **options: Unpack[Options]
 ) -> Any:
     """Draw rows from a `sphere`; the options are those of `make_circle`."""
     return _draw(sphere, n_samples, options, n_components=n_components, radius=radius)
@@ -141,11 +133,7 @@ def make_torus(
 
 
 def make_swiss_roll(
-    n_samples: int = 100,
-    *,
-    radius: float = 1.0,
-    height: float = 1.5,
-    **options: Unpack[Options],
+    n_samples: int = 100, *, radius: float = 1.0, height: float = 1.5, **options: Unpack[Options]
 ) -> Any:
     """Draw rows from a `swiss_roll`; the options are those of `make_circle`."""
     return _draw(swiss_roll, n_samples, options, radius=radius, height=height)

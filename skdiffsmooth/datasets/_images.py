@@ -35,8 +35,8 @@ def bump_images(
 
     Images of size x size pixels, whose coordinates are evenly spaced in [-1, 1]^2 with the outermost
     at the edge; the bump ``exp(-|pixel - center|^2 / (2 width^2))`` has the maximum 1. The defaults are
-    those of [1]_, Figs. 8 and 12 to 14; 116 evenly spaced images with ``centers="square"`` are those of
-    Fig. 15.
+    those of Farghly et al. (NeurIPS 2025, arXiv:2510.02305, appendix G), Figs. 8 and 12 to 14; 116
+    evenly spaced images with ``centers="square"`` are those of Fig. 15.
 
     Parameters
     ----------
@@ -73,11 +73,6 @@ def bump_images(
     -----
     The first call with new parameters tabulates the manifold, half a second for 64 pixels a side. The
     table is kept for later calls.
-
-    References
-    ----------
-    .. [1] T. Farghly et al., Diffusion Models and the Manifold Hypothesis: Log-Domain Smoothing is
-       Geometry Adaptive, NeurIPS 2025, arXiv 2510.02305, appendix G.
 
     Examples
     --------

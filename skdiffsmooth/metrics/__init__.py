@@ -1,11 +1,12 @@
-"""Metrics: what one measures about samples, densities and score fields to see how a model generalises.
+"""Metrics of samples and score fields: how well a model generalises.
 
-The first argument `X` holds what is judged, generated rows as a rule; the second what it is judged by:
-`data` are the rows that the model was fitted on, `reference` other rows of the law that it should have,
-`Y` rows of a second law where the two play the same part. All are array-likes of shape (n, d) or data
-frames; the columns of two frames must have the same names in the same order. Distances are Euclidean,
-in units of X: scale columns first if their units differ. Temporaries stay below 64 MiB or one row of
-distances, unless a function says what else it holds. Nothing fits, stores or draws from a global seed.
+The first argument `X` holds the rows that are judged, usually generated ones. The second is named for
+its role: `data` are the rows that the model was fitted on, `reference` held-out rows of the target
+distribution, `Y` rows of another sample where the order of the two does not matter. All are array-likes
+of shape (n, d) or data frames; the columns of two frames must have the same names in the same order.
+Distances are Euclidean, in units of X: scale columns first if their units differ. Temporaries stay
+below 64 MiB or one row of distances, unless a function states more. No function changes its arguments
+or numpy's global random state.
 """
 
 from ._classifier_test import ClassifierTwoSampleTest, classifier_two_sample_test

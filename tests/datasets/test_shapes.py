@@ -304,8 +304,8 @@ def test_von_mises(concentration):
     assert stats.kstest(angle, truth.cdf).pvalue > FALSE_ALARM
     # A circle of radius two: half of the density in the angle.
     near = np.linspace(-2, 2, 41) / np.sqrt(max(concentration, 1))
-    found = shape.log_density(2 * plane(1, near))
-    np.testing.assert_allclose(found, truth.logpdf(near) - np.log(2), rtol=0, atol=1e-9)
+    result = shape.log_density(2 * plane(1, near))
+    np.testing.assert_allclose(result, truth.logpdf(near) - np.log(2), rtol=0, atol=1e-9)
     assert stats.kstest(angle, stats.uniform(-np.pi, TURN).cdf).pvalue < 1e-8 or concentration == 0
     p = np.linspace(0, 1, 101)
     share = distribution.quantile(p)
@@ -330,8 +330,8 @@ def test_affine_subspaces():
         assert stats.kstest(column, stats.norm(0, 0.7).cdf).pvalue > FALSE_ALARM
     far = np.vstack([y, [[0, 0], [9.0, -30.0]]])
     expected = stats.norm(0, 0.7).logpdf(far).sum(axis=1)
-    found = shape.log_density(shape.manifold.origin + far @ shape.manifold.basis.T)
-    np.testing.assert_allclose(found, expected, rtol=1e-11)
+    result = shape.log_density(shape.manifold.origin + far @ shape.manifold.basis.T)
+    np.testing.assert_allclose(result, expected, rtol=1e-11)
     X = make_subspace(500, distribution="discontinuous", random_state=0)
     y = (X - shape.manifold.origin) @ shape.manifold.basis
     assert abs((y[:, 0] < 0).sum() - 375) < 6 * np.sqrt(500 * 3 / 16)
@@ -378,6 +378,17 @@ def test_seeds(make):
     assert shape.sample().shape == (1, shape.n_features)
 
 
+@pytest.mark.parametrize("name", [name for name in datasets.__all__ if name.startswith("make_")])
+def test_generators_draw_from_the_shape_of_their_name(name):
+    """With the same defaults; images are evenly spaced, and the rows of other shapes random."""
+    shape = getattr(datasets, name.removeprefix("make_"))()
+    X, same = getattr(datasets, name)(5, noise=0.1, random_state=0, return_shape=True)
+    spacing = "even" if name == "make_bump_images" else "random"
+    np.testing.assert_array_equal(X, shape.sample(5, 0, spacing=spacing, noise=0.1))
+    assert repr(same) == repr(shape)
+    assert (same.volume, same.manifold.reach) == (shape.volume, shape.manifold.reach)
+
+
 @pytest.mark.parametrize("make", GENERATORS)
 def test_shapes_survive_pickle(make):
     X, shape = make(30, random_state=3, return_shape=True)
@@ -401,7 +412,7 @@ def test_shapes_survive_pickle(make):
         datasets.make_swiss_roll,
     ],
 )
-def test_turned_into_more_dimensions(make):
+def test_rotation_into_more_dimensions(make):
     """An isometry: distances between rows stay. The frame has a seed of its own."""
     X, flat = make(40, random_state=0, return_shape=True)
     Y, shape = make(40, n_features=9, random_state=0, return_shape=True)
@@ -480,7 +491,7 @@ def test_kinds_of_manifolds():
 
 @pytest.mark.parametrize("k", [1, 2, 5, 20])
 def test_spheres_of_many_dimensions(k):
-    """(1 + y) / 2 has a beta distribution for any coordinate y; the first pair's angle is uniform."""
+    """(1 + y) / 2 has a beta distribution for any coordinate y; one angle is tested too."""
     X, shape = datasets.make_sphere(3000, n_components=k, random_state=0, return_shape=True)
     np.testing.assert_allclose(np.linalg.norm(X, axis=1), 1, rtol=1e-13)
     for j in {0, k // 2, k}:
@@ -606,9 +617,9 @@ def test_no_image_of_the_square_is_nearer(sheet):
     lattice = square_of_images(np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2))
     squares = (X**2).sum(1)[:, None] - 2 * X @ lattice.T + (lattice**2).sum(1)
     nearest = np.sqrt(np.maximum(squares.min(axis=1), 0))
-    found = sheet.distance(X)
-    assert np.all(found <= nearest + 1e-7)
-    assert np.all(found >= nearest - 0.025)
+    result = sheet.distance(X)
+    assert np.all(result <= nearest + 1e-7)
+    assert np.all(result >= nearest - 0.025)
     # And the answer is an image of the square.
     P, centers = sheet.project(X), sheet.centers(X)
     np.testing.assert_allclose(P, square_of_images(centers + 0.5), atol=1e-12)
@@ -628,7 +639,7 @@ def test_centers_are_found_to_rounding(sheet):
     np.testing.assert_allclose(sheet.distance(X + noise), 0.3 * sheet.reach, rtol=1e-10)
 
 
-def test_promises_of_the_sheet(sheet):
+def test_contract_of_the_sheet(sheet):
     X = images_far_and_near(20)
     check_idempotent(sheet, X)
     P, T, G = sheet.project_with_derivative(X)

@@ -37,10 +37,10 @@ ORDERS = (0.3, 0.5, 1.0, 1.5, 2.0)
 def test_divergences_on_a_grid(order):
     grid = regular_grid(-15, 15, 3000)
     p, q = (stats.norm(m, s).logpdf(grid.points[:, 0]) for m, s in ((0.7, 0.9), (0, 1.2)))
-    found = renyi_divergence(p, q, order, volume=grid.volume)
+    result = renyi_divergence(p, q, order, volume=grid.volume)
     # The rule of midpoints is exact for what is analytic and decays.
-    assert found.value == pytest.approx(normal_divergence(0.7, 0.9, 1.2, order), rel=1e-9)
-    assert found.standard_error == 0
+    assert result.value == pytest.approx(normal_divergence(0.7, 0.9, 1.2, order), rel=1e-9)
+    assert result.standard_error == 0
 
 
 def test_divergences_in_the_plane_add_up():
@@ -48,8 +48,8 @@ def test_divergences_in_the_plane_add_up():
     p = stats.norm(1, 1).logpdf(grid.points[:, 0]) + stats.norm(0, 1.2).logpdf(grid.points[:, 1])
     q = stats.norm(0, 1).logpdf(grid.points[:, 0]) + stats.norm(0, 1).logpdf(grid.points[:, 1])
     expected = normal_divergence(1, 1, 1, 2.0) + normal_divergence(0, 1.2, 1, 2.0)
-    found = renyi_divergence(p, q, 2.0, volume=grid.volume)
-    assert found.value == pytest.approx(expected, rel=1e-6)
+    result = renyi_divergence(p, q, 2.0, volume=grid.volume)
+    assert result.value == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -60,11 +60,11 @@ def test_divergences_from_draws(order):
     """
     rng = np.random.RandomState(0)
     p, q = stats.norm(0.7, 0.9), stats.norm(0, 1.2)
-    found = []
+    result = []
     for _ in range(500):
         x = p.rvs(400, random_state=rng)
-        found.append(renyi_divergence(p.logpdf(x), q.logpdf(x), order))
-    values, errors = np.array([(one.value, one.standard_error) for one in found]).T
+        result.append(renyi_divergence(p.logpdf(x), q.logpdf(x), order))
+    values, errors = np.array([(one.value, one.standard_error) for one in result]).T
     expected = normal_divergence(0.7, 0.9, 1.2, order)
     assert values.mean() == pytest.approx(expected, abs=0.3 * values.std())
     assert errors.mean() == pytest.approx(values.std(), rel=0.2)
@@ -74,10 +74,10 @@ def test_divergences_from_draws(order):
 
 def test_errors_of_a_mean_of_log_ratios():
     p, q = rows(2, 50)
-    found = renyi_divergence(p, q)
-    assert found.value == pytest.approx(np.mean(p - q))
-    assert found.standard_error == pytest.approx(np.std(p - q, ddof=1) / math.sqrt(50))
-    assert found.effective_sample_size == pytest.approx(50)
+    result = renyi_divergence(p, q)
+    assert result.value == pytest.approx(np.mean(p - q))
+    assert result.standard_error == pytest.approx(np.std(p - q, ddof=1) / math.sqrt(50))
+    assert result.effective_sample_size == pytest.approx(50)
 
 
 @given(
@@ -112,8 +112,8 @@ def test_where_densities_are_zero():
     first, second = np.array([0.0, none]), np.array([none, 0.0])
     assert renyi_divergence(first, second, 0.5, volume=1.0).value == math.inf
     # Where p is zero q does not matter.
-    found = renyi_divergence(first, np.array([half, half]), 2.0, volume=1.0)
-    assert found.value == pytest.approx(math.log(2))
+    result = renyi_divergence(first, np.array([half, half]), 2.0, volume=1.0)
+    assert result.value == pytest.approx(math.log(2))
 
 
 def test_mass_on_the_grid_is_checked():

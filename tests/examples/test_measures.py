@@ -20,9 +20,9 @@ def rows(n, d, seed=0):
 @pytest.mark.parametrize(("d", "k"), [(3, 8), (40, 6)])
 def test_local_spectra_against_a_loop(d, k):
     X, queries = rows(30, d) * np.geomspace(1, 0.1, d), rows(12, d, seed=1)
-    found = local_pca_spectrum(X, queries, n_neighbors=k)
-    assert found.shape == (12, min(k - 1, d))
-    for query, values in zip(queries, found, strict=True):
+    result = local_pca_spectrum(X, queries, n_neighbors=k)
+    assert result.shape == (12, min(k - 1, d))
+    for query, values in zip(queries, result, strict=True):
         near = X[np.argsort(np.linalg.norm(X - query, axis=1))[:k]]
         expected = np.sort(np.linalg.eigvalsh(np.cov(near.T)))[::-1]
         assert_allclose(values, expected[: len(values)], atol=1e-12)
@@ -136,7 +136,7 @@ def test_frechet_in_closed_form():
     assert frechet_distance(X, Y) == pytest.approx(math.sqrt(16 + 1 + 9), rel=1e-9)
 
 
-def test_frechet_sees_two_moments_only():
+def test_frechet_depends_on_two_moments_only():
     X = np.concatenate([rows(200, 2), 6 + rows(200, 2, seed=1)])
     Z = rows(400, 2, seed=2)
     Z = (Z - Z.mean(0)) @ np.linalg.inv(np.linalg.cholesky(np.cov(Z.T))).T

@@ -29,7 +29,7 @@ def rows(n, d, seed=0):
 
 @pytest.fixture(params=["one tile", "many tiles"])
 def tile_size(request, monkeypatch):
-    """The answer must not depend on how rows are cut; 2 KiB hold some rows at most."""
+    """The result must not depend on the tiles; 2 KiB hold some rows at most."""
     if request.param == "many tiles":
         for module in (pairs_module, coverage_module):
             monkeypatch.setattr(module, "MEMORY_LIMIT", 2**-9)
@@ -54,11 +54,11 @@ def test_tiles_of_distances_keep_close_pairs(d, shift, tile_size):
     """Pairs from coincident to far, also far from zero: to 1e-10, or to what X is rounded to."""
     X = rows(20, d) + shift
     Y = np.concatenate([X[:5], X[5:10] + 1e-7, rows(10, d, seed=1) + shift])
-    found = np.empty((20, 20))
+    result = np.empty((20, 20))
     for tile, distances in pairs_module.distance_tiles(X, Y):
-        found[tile] = distances
-    assert_allclose(found, all_distances(X, Y), rtol=1e-9, atol=1e-9 * (shift > 0))
-    assert_array_equal(np.diagonal(found)[:5], 0)
+        result[tile] = distances
+    assert_allclose(result, all_distances(X, Y), rtol=1e-9, atol=1e-9 * (shift > 0))
+    assert_array_equal(np.diagonal(result)[:5], 0)
 
 
 def test_distances_to_a_circle():
@@ -72,7 +72,7 @@ def test_distances_to_a_circle():
     scale=st.floats(1e-3, 1e3),
 )
 @settings(max_examples=30, deadline=None)
-def test_distances_move_with_the_rows(shift, seed, scale):
+def test_distances_are_equivariant(shift, seed, scale):
     """Rotated, shifted and scaled: distances scale, ratios stay. Rounding is that of the shift."""
     turn = special_ortho_group.rvs(3, random_state=seed)
     X, data = rows(8, 3, seed), rows(9, 3, seed + 1)
@@ -109,18 +109,18 @@ def test_lateral_distance_of_copies_is_zero():
     assert_array_equal(lateral_distance(data, data, PointCloud(data, 2)), 0)
 
 
-def test_data_beside_the_manifold_are_refused():
+def test_data_off_the_manifold_raise():
     with pytest.raises(ValueError, match=r"0\.4 from .*do not lie on it.*manifold\.project"):
         lateral_distance([[1.5, 0.0]], [[1.1, 0.0], [0.0, 1.0]], Circle([0.0, 0.0], 1.0))
 
 
-@pytest.mark.parametrize("answer", [np.zeros((2, 1)), [np.nan, 0.0], [-1.0, 0.0], [np.inf, 0.0]])
-def test_a_manifold_that_answers_nonsense(answer):
+@pytest.mark.parametrize("distances", [np.zeros((2, 1)), [np.nan, 0.0], [-1.0, 0.0], [np.inf, 0.0]])
+def test_a_manifold_with_invalid_distances(distances):
     class Broken:
         def distance(self, X):
-            return answer
+            return distances
 
-    with pytest.raises(ValueError, match="Mend its method distance"):
+    with pytest.raises(ValueError, match="Correct its method distance"):
         distance_to_manifold(np.zeros((2, 2)), Broken())
     with pytest.raises(TypeError, match="no method distance"):
         distance_to_manifold(np.zeros((2, 2)), np.zeros((5, 2)))
@@ -130,15 +130,15 @@ def test_a_manifold_that_answers_nonsense(answer):
 
 
 def test_memorization_on_a_line():
-    found = memorization([[0.0], [1.0], [3.0], [12.0], [10.0]], [[0.0], [4.0], [10.0]])
-    assert_allclose(found.ratio, [0, 1 / 3, 1 / 3, 2 / 8, 0])
-    assert_array_equal(found.nearest, [0, 0, 1, 2, 2])
+    result = memorization([[0.0], [1.0], [3.0], [12.0], [10.0]], [[0.0], [4.0], [10.0]])
+    assert_allclose(result.ratio, [0, 1 / 3, 1 / 3, 2 / 8, 0])
+    assert_array_equal(result.nearest, [0, 0, 1, 2, 2])
     # A third is not below a third.
-    assert found.share == pytest.approx(3 / 5)
+    assert result.share == pytest.approx(3 / 5)
     assert memorization([[1.0]], [[0.0], [4.0]], threshold=0.4).share == 1
 
 
-def test_a_training_row_twice_hides_no_copy():
+def test_equal_training_rows_count_once():
     once = memorization([[0.1]], [[0.0], [4.0]])
     twice = memorization([[0.1]], [[4.0], [0.0], [-0.0], [0.0]])
     assert twice.ratio == once.ratio
@@ -148,17 +148,19 @@ def test_a_training_row_twice_hides_no_copy():
 
 
 @pytest.mark.parametrize("k", [1, 2, 5])
-def test_rows_of_the_same_law_have_the_ratio_of_the_dimension(k):
+def test_memorization_ratio_of_fresh_rows(k):
     """P(ratio < t) is t^k where the density is flat: 4000 rows, five standard errors of the share.
 
-    Boundaries of the cube change the law of a row near them; the data are wider than the queries.
+    The data fill a larger cube than the queries, so that the boundary has no influence.
     """
     rng = np.random.RandomState(0)
     side = (4000 if k < 5 else 20_000) ** (1 / k)
     data = rng.uniform(-0.2 * side, 1.2 * side, size=(int(side**k * 1.4**k), k))
-    found = memorization(rng.uniform(0, side, size=(4000, k)), data, threshold=0.7)
+    result = memorization(rng.uniform(0, side, size=(4000, k)), data, threshold=0.7)
     expected = 0.7**k
-    assert found.share == pytest.approx(expected, abs=5 * np.sqrt(expected * (1 - expected) / 4000))
+    assert result.share == pytest.approx(
+        expected, abs=5 * np.sqrt(expected * (1 - expected) / 4000)
+    )
 
 
 # --- Coverage ---
@@ -209,19 +211,19 @@ def test_coverage_scale_against_its_definition(n, m, d, on_grid, alpha, c, seed)
     X, reference = rows(n, d, seed), rows(m, d, seed + 1)
     if on_grid:
         X, reference = np.round(X), np.round(reference)
-    found = coverage_scale(X, reference, alpha=alpha, c=c)
-    assert found == pytest.approx(slow_coverage_scale(X, reference, alpha, c), rel=1e-12, abs=0)
+    result = coverage_scale(X, reference, alpha=alpha, c=c)
+    assert result == pytest.approx(slow_coverage_scale(X, reference, alpha, c), rel=1e-12, abs=0)
 
 
 @pytest.mark.parametrize(
     ("alpha", "expected"),
-    # Of a uniform law with a hole of width w = 0.2 in its middle: about all places near the middle half
-    # the mass is there from w / (2 (1 - c (1 - w))) = 1/6 on; about one at a distance e >= 1/15 from
-    # (1/2 - 5 e) on; outside of the hole at once.
+    # A uniform distribution with a hole of width w = 0.2 in its middle: balls about points near the
+    # middle have half of their mass from the radius w / (2 (1 - c (1 - w))) = 1/6 on; about a point at a
+    # distance e >= 1/15 from the middle from (1/2 - 5 e) on; outside of the hole from zero on.
     [(0.0, 1 / 6), (0.1, 1 / 6), (0.15, 0.125), (0.18, 0.05), (0.21, 0.0)],
 )
 def test_coverage_scale_of_a_hole(alpha, expected):
-    """The spacing is 1/2000; the closed form is that of the continuous laws, up to a few spacings."""
+    """The spacing is 1/2000; the closed form is for continuous distributions, up to a few spacings."""
     reference = (np.arange(2000)[:, None] + 0.5) / 2000
     X = reference[np.abs(reference[:, 0] - 0.5) > 0.1]
     assert coverage_scale(X, reference, alpha=alpha) == pytest.approx(expected, abs=4e-3)
@@ -238,7 +240,7 @@ def test_coverage_scale_of_a_missing_mode():
 def test_coverage_scale_of_the_reference_is_zero(tile_size):
     X = rows(50, 3)
     assert coverage_scale(X[::-1], X, alpha=0, c=1) == 0
-    # Everything twice is the same law.
+    # All rows twice are the same distribution.
     assert coverage_scale(np.repeat(X, 2, axis=0), X, alpha=0, c=1) == 0
 
 
@@ -313,7 +315,7 @@ def test_rows_that_do_not_fit(metric, broken, match):
         lambda X, Y: metrics.classifier_two_sample_test(X, Y, cv=2, n_permutations=2),
     ],
 )
-def test_no_metric_touches_the_global_seed(metric):
+def test_metrics_do_not_use_the_global_random_state(metric):
     of_numpy = check_random_state(None)
     _name, keys, *place = of_numpy.get_state()
     metric(rows(12, 2), rows(14, 2, seed=1))

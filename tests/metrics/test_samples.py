@@ -85,11 +85,11 @@ def test_the_classifier_test_is_fishers():
     X, Y = rows(31, 2), rows(24, 2, seed=1) + 0.5
     pooled, is_x = np.concatenate([X, Y]), np.repeat([1, 0], [31, 24])
     cv = StratifiedKFold(2, shuffle=True, random_state=4)
-    found = classifier_two_sample_test(X, Y, LogisticRegression(), cv=cv, n_permutations=1)
+    result = classifier_two_sample_test(X, Y, LogisticRegression(), cv=cv, n_permutations=1)
     one_split = [next(iter(cv.split(pooled, is_x)))]
     single = classifier_two_sample_test(X, Y, LogisticRegression(), cv=one_split)
     p_values = []
-    for (train, test), accuracy in zip(cv.split(pooled, is_x), found.accuracies, strict=True):
+    for (train, test), accuracy in zip(cv.split(pooled, is_x), result.accuracies, strict=True):
         named = LogisticRegression().fit(pooled[train], is_x[train]).predict(pooled[test])
         truth = is_x[test]
         table = [[np.sum((named == a) & (truth == b)) for b in (1, 0)] for a in (1, 0)]
@@ -97,12 +97,12 @@ def test_the_classifier_test_is_fishers():
         rates = [table[0][0] / np.sum(truth == 1), table[1][1] / np.sum(truth == 0)]
         assert accuracy == pytest.approx(np.mean(rates))
     assert single.p_value == pytest.approx(p_values[0])
-    assert single.accuracy == found.accuracies[0]
-    assert found.accuracy == pytest.approx(found.accuracies.mean())
+    assert single.accuracy == result.accuracies[0]
+    assert result.accuracy == pytest.approx(result.accuracies.mean())
 
 
-def test_what_a_classifier_sees():
-    """Everything where laws do not overlap; nothing of scales, if it is linear."""
+def test_what_a_classifier_detects():
+    """Any difference where distributions do not overlap; no difference of scales, if it is linear."""
     X = rows(100, 2)
     apart = classifier_two_sample_test(X, X + 100, random_state=0)
     assert apart.accuracy == 1
@@ -139,30 +139,30 @@ def slow_fidelity(X, Y, k):
 @pytest.mark.parametrize(("d", "k"), [(2, 1), (2, 5), (40, 3)])
 def test_fidelity_against_loops(d, k, tile_size):
     X, Y = rows(25, d), rows(30, d, seed=1) + 0.5
-    found = fidelity_and_diversity(X, Y, n_neighbors=k)
+    result = fidelity_and_diversity(X, Y, n_neighbors=k)
     expected = slow_fidelity(X.tolist(), Y.tolist(), k)
-    assert_allclose(list(vars(found).values()), expected, rtol=1e-12)
+    assert_allclose(list(vars(result).values()), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("d", [2, 40])
 def test_fidelity_of_copies(d):
     """All are perfect: each ball holds its centre and its K neighbours, the last on the border."""
     X = rows(50, d)
-    found = fidelity_and_diversity(np.random.RandomState(0).permutation(X), X, n_neighbors=4)
-    assert (found.precision, found.recall, found.coverage) == (1, 1, 1)
-    assert found.density == pytest.approx(5 / 4)
+    result = fidelity_and_diversity(np.random.RandomState(0).permutation(X), X, n_neighbors=4)
+    assert (result.precision, result.recall, result.coverage) == (1, 1, 1)
+    assert result.density == pytest.approx(5 / 4)
 
 
-def test_fidelity_of_two_samples_of_one_law():
+def test_fidelity_of_two_samples_of_one_distribution():
     """Density one, and coverage 1 - 2^-K (Naeem et al., lemma 2): 400 rows, 20 pairs."""
     rng = np.random.RandomState(0)
-    found = [
+    result = [
         fidelity_and_diversity(rng.normal(size=(400, 3)), rng.normal(size=(400, 3)), n_neighbors=3)
         for _ in range(20)
     ]
     # Standard errors from the pairs themselves; five of them.
     for name, expected in (("density", 1.0), ("coverage", 1 - 2**-3)):
-        values = [getattr(one, name) for one in found]
+        values = [getattr(one, name) for one in result]
         assert np.mean(values) == pytest.approx(expected, abs=5 * np.std(values) / math.sqrt(20))
 
 
@@ -184,11 +184,11 @@ def test_a_missing_mode_costs_recall_and_a_wrong_one_precision():
 def test_fisher_divergence_of_gaussians():
     """E |x (1/b^2 - 1)|^2 over N(0, I) in the plane: 2 (1/b^2 - 1)^2. 500 estimates of 100 rows."""
     rng = np.random.RandomState(0)
-    found = [
+    result = [
         fisher_divergence(rng.normal(size=(100, 2)), lambda x: -x, lambda x: -x / 4)
         for _ in range(500)
     ]
-    values, errors = np.array([(one.value, one.standard_error) for one in found]).T
+    values, errors = np.array([(one.value, one.standard_error) for one in result]).T
     expected = 2 * (1 / 4 - 1) ** 2
     assert values.mean() == pytest.approx(expected, abs=4 * values.std() / math.sqrt(500))
     assert errors.mean() == pytest.approx(values.std(), rel=0.1)
@@ -199,11 +199,11 @@ def test_fisher_divergence_of_estimators():
     narrow, wide = KDESampler(0.5).fit(X), KDESampler(0.6).fit(X)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # of columns that have lost their names
-        found = fisher_divergence(X, narrow, wide)
+        result = fisher_divergence(X, narrow, wide)
     gap = narrow.grad_log_density(X) - wide.grad_log_density(X)
-    assert found.value == pytest.approx(np.mean(np.sum(gap**2, axis=1)))
+    assert result.value == pytest.approx(np.mean(np.sum(gap**2, axis=1)))
     terms = np.sum(gap**2, axis=1)
-    assert found.effective_sample_size == pytest.approx(terms.sum() ** 2 / np.sum(terms**2))
+    assert result.effective_sample_size == pytest.approx(terms.sum() ** 2 / np.sum(terms**2))
     # A KDE is the smoothed score at sigma = 0, also at other noise.
     model = SmoothedScoreDiffusion(0.5, 0.0).fit(X)
     assert fisher_divergence(X, narrow, model).value < 1e-20
@@ -211,18 +211,18 @@ def test_fisher_divergence_of_estimators():
     assert at_noise.value < 1e-20
 
 
-def test_equal_fields_are_at_no_distance():
-    found = fisher_divergence(rows(10, 2), lambda x: -x, lambda x: -x)
-    assert (found.value, found.standard_error, found.effective_sample_size) == (0, 0, 10)
-    assert float(found) == 0
+def test_equal_fields_have_zero_divergence():
+    result = fisher_divergence(rows(10, 2), lambda x: -x, lambda x: -x)
+    assert (result.value, result.standard_error, result.effective_sample_size) == (0, 0, 10)
+    assert float(result) == 0
 
 
 @pytest.mark.parametrize(
     ("score", "error", "match"),
     [
-        (lambda x: x[:, 0], ValueError, "score_q answered rows of shape"),
+        (lambda x: x[:, 0], ValueError, "score_q returned an array of shape"),
         (lambda x: x * np.nan, ValueError, "20 values that are not finite"),
-        (3.0, TypeError, "score_q=3.0 is no score field"),
+        (3.0, TypeError, "score_q=3.0 is not a score field"),
         (lambda x: "a", ValueError, "score_q"),
     ],
 )
