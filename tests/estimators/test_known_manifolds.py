@@ -303,7 +303,7 @@ class Arrays(Drifting):
         ({"manifold": Circle(np.zeros(3), 1.0, np.eye(3)[:, :2])}, ValueError, r"R\^3 but X has 2"),
         ({"manifold": Circle}, TypeError, "has type ABCMeta"),
         ({"manifold": "circle"}, ValueError, r"manifold='circle' is not known"),
-        ({"n_components": 3}, ValueError, "n_components=3 is too large; the data span 2"),
+        ({"n_components": 3}, ValueError, "n_components=3 is too large; expected at most 2"),
         ({"n_components": 0}, ValueError, "n_components=0"),
         ({"n_components": 0.9}, TypeError, r"n_components=0\.9 is a share .*manifold='pca'"),
         ({"n_components": "mle"}, ValueError, "n_components='mle' is not known"),
