@@ -103,7 +103,8 @@ def bad_parameters():
     tables = {
         "kde": COMMON | OF_KDE,
         "smoothed": COMMON | OF_DIFFUSIONS,
-        "adapted": COMMON | OF_DIFFUSIONS | OF_ADAPTED,
+        # It inherits the checks of the others, on any data.
+        "adapted": {name: OF_DIFFUSIONS[name] for name in ("bandwidth", "sigma")} | OF_ADAPTED,
     }
     for model, parameters in tables.items():
         for name, (mistyped, out_of_range) in parameters.items():
@@ -315,18 +316,22 @@ def test_fit_refuses_a_bad_table(estimator, X, error, message):
 
 @models(ALL)
 @pytest.mark.parametrize("method", QUERIES)
-@pytest.mark.parametrize(("X", "error", "message"), BAD_TABLES.values(), ids=BAD_TABLES)
-def test_queries_refuse_a_bad_table(estimator, method, X, error, message):
-    with pytest.raises(error, match=message):
-        getattr(fitted(estimator), method)(X)
+def test_queries_refuse_a_bad_table(estimator, method):
+    query = getattr(fitted(estimator), method)
+    for X, error, message in BAD_TABLES.values():
+        with pytest.raises(error, match=message):
+            query(X)
 
 
 @models(ALL)
 @pytest.mark.parametrize("method", QUERIES)
-@pytest.mark.parametrize("d", [1, D - 1, D + 1])
-def test_queries_refuse_another_number_of_features(estimator, method, d):
-    with pytest.raises(ValueError, match=f"X has {d} features, but .* {D} features"):
-        getattr(fitted(estimator), method)(table(d=d))
+def test_queries_refuse_another_number_of_features(estimator, method):
+    model = fitted(estimator)
+    name = type(model).__name__
+    for d in (1, D - 1, D + 1):
+        message = f"X has {d} features, but {name} is expecting {D} features"
+        with pytest.raises(ValueError, match=message):
+            getattr(model, method)(table(d=d))
 
 
 @models(ALL)

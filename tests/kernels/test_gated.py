@@ -92,8 +92,8 @@ def twin(x, points, weights, cells, v, offsets):
 def test_field_and_divergence_are_those_of_the_formula(d, k, n_cells, v, exclude):
     points, weights = curve(30, d)
     cells = Cells.of(points, weights, k, n_cells)
-    queries = points[:6] + 0.3 * np.random.RandomState(1).normal(size=(6, d))
-    left_out = torch.arange(6) if exclude else None
+    queries = points[:3] + 0.3 * np.random.RandomState(1).normal(size=(3, d))
+    left_out = torch.arange(3) if exclude else None
     fast = field(points, weights, cells, exclude=left_out)
     score, divergence = fast.with_divergence(torch.tensor(queries), v)
     np.testing.assert_allclose(fast(torch.tensor(queries), v), score, rtol=1e-12, atol=1e-12)
