@@ -71,7 +71,7 @@ class Merger:
 
 
 class _ShardMerger(Merger):
-    """Points are spread over processes, each of which makes the same calls."""
+    """Points are distributed over processes, each of which makes the same calls."""
 
     def __init__(self, shards: Shards) -> None:
         self._shards = shards

@@ -1,4 +1,4 @@
-"""Training rows spread over processes, and the values that the processes exchange.
+"""Training rows distributed over processes, and the values that the processes exchange.
 
 Every sum over points is a sum over processes of sums over their points. Posterior moments of
 (query, node) pairs are exchanged (see `_engine/merge.py`), and a few small arrays during a fit;
