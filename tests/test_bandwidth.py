@@ -262,7 +262,7 @@ def test_equal_rows_are_excluded_together():
         for x in X:
             others = X[X[:, 0] != x[0]]
             equal = np.full(len(others), -math.log(len(others)))
-            total += oracles.look(others, equal, x, h * h).log_density / len(X)
+            total += oracles.posterior(others, equal, x, h * h).log_density / len(X)
         return total
 
     def of_rows(h):

@@ -603,7 +603,7 @@ def test_points_are_the_default_base():
 def test_the_twin_of_log_densities_is_that_of_the_oracles():
     parts = components("points")
     x = np.array([0.3, -0.2, 0.5])
-    seen = oracles.look(parts.means, np.log(parts.weights), x, 0.2)
+    seen = oracles.posterior(parts.means, np.log(parts.weights), x, 0.2)
     np.testing.assert_allclose(
         float(log_density(torch.tensor(x), parts, 0.2)), float(seen.log_density), rtol=1e-12
     )

@@ -340,4 +340,4 @@ class NoisedData(FittedDiffusion):
         return self._embedding.split(X)
 
     def _beside_flow(self, residual: np.ndarray, scale: float) -> np.ndarray:
-        return self._embedding.log_density_beside(residual, scale)
+        return self._embedding.log_density_outside_hull(residual, scale)

@@ -1,8 +1,8 @@
 """Posterior moments of single queries, with a softmax over the points for each.
 
-The engine computes this where exponentials do not factorise. It is the only place where a sum over
-points may skip some of them: at low noise few points matter to a query, and scores of all points in
-low precision find the groups that hold them.
+The engine computes this where exponentials do not factorise. Only here may a sum over points skip
+some of them: at low noise few points matter to a query, and scores of all points in low precision
+find the groups that hold them.
 """
 
 from __future__ import annotations
@@ -264,9 +264,9 @@ def _indices(mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
     if mask.shape[2] % 8:
         return mask.nonzero(as_tuple=True)
     mask = mask.contiguous()
-    i, j, word = mask.view(torch.int64).nonzero(as_tuple=True)
-    entry, byte = mask.unflatten(2, (-1, 8))[i, j, word].nonzero(as_tuple=True)
-    return i[entry], j[entry], 8 * word[entry] + byte
+    i, j, block = mask.view(torch.int64).nonzero(as_tuple=True)
+    entry, byte = mask.unflatten(2, (-1, 8))[i, j, block].nonzero(as_tuple=True)
+    return i[entry], j[entry], 8 * block[entry] + byte
 
 
 def _members(
@@ -306,9 +306,9 @@ def _over_members(
     # Distances are computed twice: from the query to find that point, and from that point.
     scores = (positions - y[query]).square_().sum(1).mul_(-0.5).add_(log_weights, alpha=v)
     best = scores.new_full((len(y),), -torch.inf).scatter_reduce_(0, query, scores, "amax")
-    leads = (scores == best[query]).nonzero()[:, 0]
-    leader = torch.zeros(len(y), dtype=torch.long).index_copy_(0, query[leads], member[leads])
-    origin = points.positions[leader]
+    pair = (scores == best[query]).nonzero()[:, 0]
+    heaviest = torch.zeros(len(y), dtype=torch.long).index_copy_(0, query[pair], member[pair])
+    origin = points.positions[heaviest]
     members = positions - origin[query]
     squares = members.square().sum(1)
     along = (members * (y - origin)[query]).sum(1)

@@ -96,18 +96,18 @@ class Groups:
         scaled = y / self.unit
         right = torch.cat([scaled.T, scaled.new_ones(1, len(y))]).float()
         slack = self.slack(scaled.norm(dim=1), v, torch.float32)
-        kept = y.new_ones(len(self), len(y), dtype=torch.bool)
+        relevant = y.new_ones(len(self), len(y), dtype=torch.bool)
         if not bool(right.isfinite().all()):
             # A query is so many radii away that single precision overflows.
-            return kept
+            return relevant
         excluded_rows = None if exclude is None else self._row_of_point[exclude]
         for part in slices(len(y), queries_at_once):
             scores = left @ right[:, part]
             if excluded_rows is not None:
                 scores.scatter_(0, excluded_rows[None, part], -torch.inf)
             best = scores.unflatten(0, (GROUP, -1)).amax(0)
-            torch.ge(best, best.amax(0) - slack[part], out=kept[:, part])
-        return kept
+            torch.ge(best, best.amax(0) - slack[part], out=relevant[:, part])
+        return relevant
 
     def relevant_to_pairs(
         self, x: torch.Tensor, offsets: torch.Tensor, v: float, exclude: torch.Tensor | None

@@ -96,8 +96,9 @@ class PointHierarchy:
             is_upper = along - low[cells, widest][cell] > high[cells, widest][cell] - along
             n_upper = np.add.reduceat(is_upper.astype(np.intp), starts)
 
-            kept = divided[cell]
-            x, w, is_upper, cell = x[kept], w[kept], is_upper[kept], cell[kept]
+            to_divide = divided[cell]
+            x, w = x[to_divide], w[to_divide]
+            is_upper, cell = is_upper[to_divide], cell[to_divide]
             order = np.argsort(2 * cell + is_upper, kind="stable")
             x, w = x[order], w[order]
             halves = np.column_stack([sizes - n_upper, n_upper])[divided].ravel()

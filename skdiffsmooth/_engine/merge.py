@@ -1,12 +1,12 @@
-"""The only place in the engine that knows of shards: posterior moments merged over processes.
+"""Posterior moments merged over processes: all that shards require of the engine is in this module.
 
 Process s has log-sum L_s, posterior mean D_s and covariance C_s over its own points. Over all points
 
     L = log sum_s exp L_s,    f_s = exp(L_s - L),
     D = sum_s f_s D_s,        C = sum_s f_s (C_s + (D_s - D)(D_s - D)^T).
 
-Averages over nodes are linear in D and L, so that each process returns its part of an average and one
-sum over the processes ends the computation.
+Averages over nodes are linear in D and L, so that each process returns its part of an average and
+one sum over the processes ends the computation.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Pairs(NamedTuple):
 
 
 class Merger:
-    """All points are in this process: there is nothing to merge."""
+    """All points are in this process: moments stay as they are."""
 
     def log_sums(self, log_sums: torch.Tensor) -> torch.Tensor:
         """Return log-sums over all points from those over the points of this process."""
@@ -71,7 +71,7 @@ class Merger:
 
 
 class _ShardMerger(Merger):
-    """Points are spread over processes, each of which makes the same calls."""
+    """Points are distributed over processes, each of which makes the same calls."""
 
     def __init__(self, shards: Shards) -> None:
         self._shards = shards

@@ -109,7 +109,7 @@ class Points:
 
     def products(self, y: torch.Tensor, v: float) -> torch.Tensor:
         """Return log w_i - |y - x_i|^2 / 2v + |y|^2 / 2v, from products of coordinates: (B, N)."""
-        # The bias as one more coordinate: the product itself adds it, without a pass of its own.
+        # The bias is one more coordinate, so that the product adds it without another pass.
         bias = self.log_weights - self.half_norms / v
         left = torch.cat([y / v, y.new_ones(len(y), 1)], dim=1)
         return left @ torch.cat([self.positions.T, bias[None]])

@@ -31,7 +31,7 @@ from .._engine.posterior import Posterior
 from .._utils.backend import Backend
 from .._utils.draws import draw_points
 from .._utils.estimator import DistanceDensityMixin
-from .._utils.gaussian import log_normalizer
+from .._utils.gaussian import gaussian_log_normalizer
 from .._utils.memory import slices_within
 from .._utils.validation import check_choice, check_integer, check_real
 from .._utils.warnings import warn_user
@@ -450,7 +450,7 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
             )
         found = self._ambient_log_density(posterior, coordinates)
         found -= np.sum(residual**2, axis=1) / (2 * self.bandwidth_**2)
-        return found - log_normalizer(self.hull_.codimension, self.bandwidth_)
+        return found - gaussian_log_normalizer(self.hull_.codimension, self.bandwidth_**2)
 
     def coarse_score(self, X: Any, t: Any = None) -> np.ndarray:
         """Return the coarse score (P(x) - x) / t.
@@ -583,7 +583,7 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         matters[matters] = self._same(self._project(x[matters]), feet)
         elements = self._log_volume_element(foot, tangent, normals, width * nodes)
         terms = np.where(matters, terms + elements, -np.inf)
-        return logsumexp(terms, axis=1) + log_normalizer(r - k, width)
+        return logsumexp(terms, axis=1) + gaussian_log_normalizer(r - k, width**2)
 
     def _log_volume_element(
         self, foot: np.ndarray, tangent: np.ndarray, normals: np.ndarray, offsets: np.ndarray

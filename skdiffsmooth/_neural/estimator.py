@@ -627,7 +627,9 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         log_density, error, of_solver = self._in_parts(followed, len(X)).T
         _check_numbers("log-densities", log_density[:, None])
         warn_of_error(solver, of_solver)
-        log_density = log_density + self._embedding.log_density_beside(residual, self.bandwidth_)
+        log_density = log_density + self._embedding.log_density_outside_hull(
+            residual, self.bandwidth_
+        )
         return (log_density, error) if return_error else log_density
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:

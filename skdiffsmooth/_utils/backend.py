@@ -18,24 +18,12 @@ _DTYPES = {"float64": torch.float64, "float32": torch.float32}
 def to_device(array: np.ndarray, device: torch.device, dtype: torch.dtype | None) -> torch.Tensor:
     """Copy an array to a device, without waiting for the copy.
 
-    Parameters
-    ----------
-    array : ndarray
-        Numbers of any layout and byte order.
-    device : torch.device
-        Where to.
-    dtype : torch.dtype or None
-        What as; None keeps the array's own type.
-
-    Returns
-    -------
-    torch.Tensor
+    `dtype` None keeps the array's own type.
     """
-    # The copy frees us from read-only, negatively strided and big-endian inputs, none of which torch
-    # takes.
+    # Copied, since torch takes no read-only, negatively strided or big-endian arrays.
     native = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
     if device.type == "cuda":
-        # From pinned memory the copy goes on behind our back; any other would be waited for.
+        # Only from pinned memory is the copy asynchronous.
         native = native.pin_memory()
     return native.to(device=device, dtype=dtype, non_blocking=True)
 
@@ -52,12 +40,12 @@ def to_float64(tensor: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Backend:
-    """A device and a floating-point type, and the way in and out.
+    """A device and a floating-point type.
 
     Parameters
     ----------
     device : torch.device
-        Where tensors live.
+        Where tensors are.
     dtype : torch.dtype
         What they are computed in.
     """
@@ -68,17 +56,6 @@ class Backend:
     @classmethod
     def from_params(cls, device: Any, dtype: Any) -> Backend:
         """Resolve the estimator parameters `device` and `dtype`.
-
-        Parameters
-        ----------
-        device : str
-            "cpu", "cuda", "cuda:1", "mps", ...
-        dtype : {"float64", "float32"}
-            The precision of the computation.
-
-        Returns
-        -------
-        Backend
 
         Raises
         ------
@@ -95,7 +72,7 @@ class Backend:
             )
         try:
             resolved = torch.device(device)
-            # Asking for one number is the only test that covers every kind of device.
+            # Computing one number is the only test that covers every kind of device.
             torch.zeros(1, device=resolved, dtype=resolved_dtype).item()
         except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
             reason = str(error).splitlines()[0]
@@ -116,30 +93,10 @@ class Backend:
         return self if fits or not has_float64(self.device) else replace(self, dtype=torch.float64)
 
     def tensor(self, array: Any) -> torch.Tensor:
-        """Copy an array to the device.
-
-        Parameters
-        ----------
-        array : array-like
-            Numbers of any layout and byte order.
-
-        Returns
-        -------
-        torch.Tensor
-        """
+        """Copy an array to the device, in the dtype."""
         return to_device(np.asarray(array, dtype=np.float64), self.device, self.dtype)
 
     @staticmethod
     def array(tensor: torch.Tensor) -> np.ndarray:
-        """Bring a tensor back as a float64 array.
-
-        Parameters
-        ----------
-        tensor : torch.Tensor
-            A result.
-
-        Returns
-        -------
-        ndarray
-        """
+        """Return a tensor as a float64 array."""
         return tensor.detach().cpu().numpy().astype(np.float64)

@@ -1,4 +1,4 @@
-"""Checks of parameters and data that name the culprit, the value, what is expected and the next step."""
+"""Checks of parameters and data, whose messages name the parameter, the value and what is expected."""
 
 from __future__ import annotations
 
@@ -21,40 +21,25 @@ __all__ = [
     "fixed_seed",
 ]
 
-# Squares of larger coordinates, summed over columns and rows, may not be numbers.
+# Sums over columns and rows of squares of larger values may overflow.
 LARGEST = 1e150
-# What most parameters of the name random_state take beside integers.
+# Values of most parameters random_state beside integers, for messages.
 _OTHER_SOURCES = ", a numpy RandomState, or None"
 
 
 def check_real(
     name: str, value: Any, *, minimum: float = 0.0, strict: bool = True, hint: str = ""
 ) -> float:
-    """Return `value` as a float after checking that it is a finite number above `minimum`.
+    """Return `value` as a float, after checking that it is finite and above `minimum`.
 
-    Parameters
-    ----------
-    name : str
-        The parameter's name, for the message.
-    value : object
-        What the user passed.
-    minimum : float, default=0.0
-        The bound below.
-    strict : bool, default=True
-        Whether the bound itself is excluded.
-    hint : str, default=""
-        The next step, appended to the message.
-
-    Returns
-    -------
-    float
+    With `strict` the minimum itself is excluded. `hint` is appended to the message.
 
     Raises
     ------
     TypeError
         If `value` is not a real number (booleans and strings are not).
     ValueError
-        If `value` is NaN, infinite or below the bound.
+        If `value` is NaN, infinite or below the minimum.
     """
     expected = f"a finite number {'>' if strict else '>='} {minimum:g}"
     hint = f" {hint}" if hint else ""
@@ -69,22 +54,9 @@ def check_real(
 
 
 def check_integer(name: str, value: Any, *, minimum: int = 1, hint: str = "") -> int:
-    """Return `value` as an int after checking its type and its lower bound.
+    """Return `value` as an int, after checking its type and its minimum.
 
-    Parameters
-    ----------
-    name : str
-        The parameter's name, for the message.
-    value : object
-        What the user passed.
-    minimum : int, default=1
-        The smallest value allowed.
-    hint : str, default=""
-        The next step, appended to the message.
-
-    Returns
-    -------
-    int
+    `hint` is appended to the message.
 
     Raises
     ------
@@ -105,22 +77,7 @@ def check_integer(name: str, value: Any, *, minimum: int = 1, hint: str = "") ->
 
 
 def check_choice(name: str, value: Any, choices: Collection[str], *, hint: str = "") -> str:
-    """Return `value` after checking that it is one of `choices`.
-
-    Parameters
-    ----------
-    name : str
-        The parameter's name, for the message.
-    value : object
-        What the user passed.
-    choices : collection of str
-        The names that are known.
-    hint : str, default=""
-        The next step, appended to the message.
-
-    Returns
-    -------
-    str
+    """Return `value`, after checking that it is one of `choices`. `hint` is appended to the message.
 
     Raises
     ------
@@ -143,17 +100,6 @@ def check_choice(name: str, value: Any, choices: Collection[str], *, hint: str =
 def check_real_array(name: str, value: Any) -> np.ndarray:
     """Return an array-like as a float64 array of any shape, finite or not.
 
-    Parameters
-    ----------
-    name : str
-        The parameter's name, for the message.
-    value : array-like
-        What the user passed.
-
-    Returns
-    -------
-    ndarray
-
     Raises
     ------
     ValueError
@@ -172,47 +118,20 @@ def check_real_array(name: str, value: Any) -> np.ndarray:
 
 
 def check_draw(n_samples: Any, random_state: Any) -> tuple[int, np.random.RandomState]:
-    """Return the number of draws and their source of randomness.
-
-    Parameters
-    ----------
-    n_samples : int
-        How many rows are wanted.
-    random_state : int, RandomState or None
-        None makes a fresh source.
-
-    Returns
-    -------
-    n_samples : int
-    generator : RandomState
-
-    Raises
-    ------
-    TypeError, ValueError
-        If `n_samples` is not a positive integer or `random_state` is not a seed.
-    """
+    """Return the number of draws, checked, and their source of randomness."""
     return check_integer("n_samples", n_samples, minimum=1), check_generator(random_state)
 
 
 def check_generator(random_state: Any) -> np.random.RandomState:
-    """Return a source of randomness.
-
-    Parameters
-    ----------
-    random_state : int, RandomState or None
-        None makes a fresh source.
-
-    Returns
-    -------
-    RandomState
+    """Return the source of randomness of `random_state`: an int, a RandomState or None (a new one).
 
     Raises
     ------
     TypeError, ValueError
-        If it is not a seed.
+        If it is none of these.
     """
     if random_state is None:
-        # Not numpy's global state, which scikit-learn would take: drawing must not disturb it.
+        # Not numpy's global state, which scikit-learn would use: drawing must not change it.
         return np.random.RandomState()
     if isinstance(random_state, np.random.RandomState):
         return random_state
@@ -220,43 +139,17 @@ def check_generator(random_state: Any) -> np.random.RandomState:
 
 
 def check_size(name: str, values: np.ndarray) -> None:
-    """Raise unless squares of the values, summed over columns and rows, are finite.
-
-    Parameters
-    ----------
-    name : str
-        What the user passed, for the message.
-    values : ndarray
-        Finite.
-
-    Raises
-    ------
-    ValueError
-        If a value is above 1e150 in size.
-    """
+    """Raise ValueError if a finite value is so large that sums of squares may overflow."""
     largest = max(values.max(initial=0.0), -values.min(initial=0.0))
     if largest > LARGEST:
         raise ValueError(
-            f"{name} holds values up to {largest:.3g} in size; expected none above {LARGEST:g}, for "
-            "their squares to be finite. Leave those out, or use larger units."
+            f"{name} holds values up to {largest:.3g} in size; expected none above {LARGEST:g}, since "
+            "their squares would overflow. Drop those rows, or use larger units."
         )
 
 
 def check_seed(random_state: Any, name: str = "random_state", *, others: str = "") -> int:
-    """Return a seed that was given as an integer.
-
-    Parameters
-    ----------
-    random_state : int
-        The seed.
-    name : str, default="random_state"
-        The parameter's name, for the message.
-    others : str, default=""
-        What else the parameter takes, for the message.
-
-    Returns
-    -------
-    int
+    """Return a seed given as an integer. `others` names what else the parameter takes, for the message.
 
     Raises
     ------
@@ -273,21 +166,14 @@ def check_seed(random_state: Any, name: str = "random_state", *, others: str = "
 
 
 def fixed_seed(random_state: Any) -> int:
-    """Return the integer that seeds an estimator for good, from what it was given.
+    """Return the integer that an estimator keeps as its seed.
 
-    Parameters
-    ----------
-    random_state : int, RandomState or None
-        None is 0, so that two fits are alike; a RandomState is drawn from.
-
-    Returns
-    -------
-    int
+    None is 0, so that two fits are alike; from a RandomState a seed is drawn.
 
     Raises
     ------
     TypeError, ValueError
-        If it is not a seed.
+        If it is no seed.
     """
     if isinstance(random_state, np.random.RandomState):
         return int(random_state.randint(2**31))

@@ -141,7 +141,7 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         order = np.argsort(held_out, kind="stable")
         # A row is below the threshold if the middle of its share is: n rows are flagged of n / c, and
         # no rounding of the sums decides it.
-        middle = np.cumsum(rows.shares[order]) - rows.shares[order] / 2
+        middle = np.cumsum(rows.point_weights[order]) - rows.point_weights[order] / 2
         offset = held_out[order[np.searchsorted(middle, contamination)]]
         if offset == -np.inf:
             raise ValueError(

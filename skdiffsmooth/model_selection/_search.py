@@ -192,11 +192,11 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
                 "smaller bandwidths would grow without bound."
             )
         if self.cv is None:
-            compared = Comparison(estimator, points, rows.shares, metrics)
+            compared = Comparison(estimator, points, rows.point_weights, metrics)
             folds = folds_for_metrics(points)
             first = compared
             if folds is not None:
-                first = Comparison(estimator, points, rows.shares, metrics, folds)
+                first = Comparison(estimator, points, rows.point_weights, metrics, folds)
         else:
             weight = np.ones(n_rows) if rows.weight is None else rows.weight
             given = points[rows.group], weight / weight.max()
@@ -206,7 +206,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         best = search.entries[search.best_index]
         metric, factors, background = best.settings
         # The unit of the factors is the bandwidth of all rows.
-        geometry, h = estimator._geometry_and_bandwidth(metric, points, rows.shares)
+        geometry, h = estimator._geometry_and_bandwidth(metric, points, rows.point_weights)
         fitted = clone(estimator).set_params(
             metric=metric,
             bandwidth=factors[0] * h,

@@ -138,7 +138,7 @@ def test_queries_without_squares_are_refused(estimator):
     model = clone(estimator).fit(table())
     X = table()
     X[1] = 1e160
-    with pytest.raises(ValueError, match=r"X holds values up to 1e\+160.*1e\+150.*Leave those out"):
+    with pytest.raises(ValueError, match=r"X holds values up to 1e\+160.*1e\+150.*Drop those rows"):
         model.score_samples(X)
 
 

@@ -439,7 +439,7 @@ def test_traces_weigh_coordinates_by_trace_weights(n_points, v):
     for query, trace in zip(queries, found.trace, strict=True):
         expected = 0.0
         for offset in offsets:
-            seen = oracles.look(points, log_weights, query + offset, v)
+            seen = oracles.posterior(points, log_weights, query + offset, v)
             expected += seen.weights @ ((points - seen.mean) ** 2 @ trace_weights) / 4
         # Rounding of second moments, of size one.
         assert float(trace) == pytest.approx(float(expected), abs=1e-9)

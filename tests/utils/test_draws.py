@@ -27,5 +27,5 @@ def test_draw_given_agrees_with_one_loop_over_rows():
             np.random.RandomState(5), points, log_weights, values, memory_limit=memory_limit
         )
         for u, value, index in zip(uniform, values, found, strict=True):
-            weights = oracles.look(points, log_weights, value, 1.0).weights
+            weights = oracles.posterior(points, log_weights, value, 1.0).weights
             assert index == np.searchsorted(np.cumsum(weights), u)
