@@ -15,7 +15,7 @@ from sklearn.frozen import FrozenEstimator
 from ._engine.component_posterior import ComponentPosterior
 from ._engine.components import GaussianComponents
 from ._utils.backend import Backend
-from ._utils.gaussian import log_normalizer
+from ._utils.gaussian import gaussian_log_normalizer
 from ._utils.memory import slices_within
 from ._utils.validation import check_integer, check_real
 from .bandwidth import maximize_leave_one_out, stationary_bracket, weight_of_others
@@ -220,8 +220,8 @@ class _Offsets(NamedTuple):
     def log_density(self, h: float) -> np.ndarray:
         widened = self.variances + h**2
         squares = np.sum(self.along / widened, axis=1) + self.across / h**2
-        volume = np.sum(np.log(widened), axis=1) / 2 + log_normalizer(self.n_across, h)
-        return -0.5 * squares - volume - log_normalizer(self.along.shape[1])
+        volume = np.sum(np.log(widened), axis=1) / 2 + gaussian_log_normalizer(self.n_across, h**2)
+        return -0.5 * squares - volume - gaussian_log_normalizer(self.along.shape[1])
 
 
 def resolve_base(base: Any) -> ManifoldParzen | _Weighted | None:

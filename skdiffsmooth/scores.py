@@ -110,7 +110,8 @@ class SmoothedScore:
 
     With D the posterior mean, s(x, v) = sum_m q_m (D(x + xi_m) - x - xi_m) / v, which is the
     gradient of l(x) = sum_m q_m log p_v(x + xi_m) (Farghly et al. 2025, eq. 5-7). The divergence is
-    (sum_m q_m tr Cov(x + xi_m) / v - r) / v. The nodes' mean is zero, so that sum_m q_m xi_m is omitted.
+    (sum_m q_m tr Cov(x + xi_m) / v - r) / v. The nodes' mean is zero, so that sum_m q_m xi_m is
+    omitted.
 
     Parameters
     ----------

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .._utils.gaussian import log_normalizer
+from .._utils.gaussian import gaussian_log_normalizer
 from .hull import AffineHull
 from .metric import LinearMetric
 
@@ -68,5 +68,6 @@ class Embedding:
 
     def log_density_outside_hull(self, residual: np.ndarray, scale: float) -> np.ndarray:
         """Return the log-density of the residuals, (n,), plus the metric's log |det|, in nats."""
+        normalizer = gaussian_log_normalizer(self.hull.codimension, scale**2)
         quadratic = 0.5 * np.sum((residual / scale) ** 2, axis=1)
-        return self.metric.log_abs_det - quadratic - log_normalizer(self.hull.codimension, scale)
+        return self.metric.log_abs_det - quadratic - normalizer

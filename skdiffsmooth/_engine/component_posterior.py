@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 from .._utils.backend import Backend
-from .._utils.gaussian import log_normalizer
+from .._utils.gaussian import gaussian_log_normalizer
 from .._utils.memory import slices
 from .components import GaussianComponents
 from .moments import Moments, Nodes, SingleMoments, part_by_part, rows_of
@@ -76,9 +76,11 @@ class ComponentPosterior(FloatPromotion):
     ValueError
         If `memory_limit` is below what a single query and a single node take.
 
-    Notes ----- Moments of B queries at M nodes take about ``2 B M K r`` multiply-adds and ``B M K``
-    exponentials for K components, and four times the multiply-adds with the trace. In float32,
-    noise too small for it is computed in float64, where the device has it, and rounded.
+    Notes
+    -----
+    Moments of B queries at M nodes take about ``2 B M K r`` multiply-adds and ``B M K`` exponentials
+    for K components, and four times the multiply-adds with the trace. In float32, noise too small
+    for it is computed in float64, where the device has it, and rounded.
     """
 
     def __init__(
@@ -121,7 +123,8 @@ class ComponentPosterior(FloatPromotion):
 
         Not tiled: the caller passes as many queries as fit into memory.
         """
-        return self._scores_and_logits(x, self._noised(v), None)[1] - log_normalizer(x.shape[1])
+        _, logits = self._scores_and_logits(x, self._noised(v), None)
+        return logits - gaussian_log_normalizer(x.shape[1])
 
     def moments(
         self,
@@ -160,7 +163,7 @@ class ComponentPosterior(FloatPromotion):
                 mean[rows] += v * score
                 total_trace[rows] += trace_part
                 log_density[rows] += log_sums
-        log_density -= log_normalizer(x.shape[1])
+        log_density -= gaussian_log_normalizer(x.shape[1])
         if exclude is not None:
             log_density -= log_weight_of_others(self._log_weights)[exclude]
         return Moments(mean, total_trace if trace else None, log_density)

@@ -306,9 +306,9 @@ def _over_members(
     # Distances are computed twice: from the query to find that point, and from that point.
     scores = (positions - y[query]).square_().sum(1).mul_(-0.5).add_(log_weights, alpha=v)
     best = scores.new_full((len(y),), -torch.inf).scatter_reduce_(0, query, scores, "amax")
-    leads = (scores == best[query]).nonzero()[:, 0]
-    best_member = torch.zeros(len(y), dtype=torch.long).index_copy_(0, query[leads], member[leads])
-    origin = points.positions[best_member]
+    pair = (scores == best[query]).nonzero()[:, 0]
+    heaviest = torch.zeros(len(y), dtype=torch.long).index_copy_(0, query[pair], member[pair])
+    origin = points.positions[heaviest]
     members = positions - origin[query]
     squares = members.square().sum(1)
     along = (members * (y - origin)[query]).sum(1)

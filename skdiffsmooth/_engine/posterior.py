@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import torch
 
-from .._utils.gaussian import log_normalizer
+from .._utils.gaussian import gaussian_log_normalizer
 from .._utils.memory import slices
 from .._utils.shards import ONE_PROCESS, Shards
 from .direct import average_over_few_points, direct_moments, moments_of_pairs
@@ -363,7 +363,7 @@ class Posterior(FloatPromotion):
 
     def _log_normalizer(self, v: float, exclude: torch.Tensor | None) -> torch.Tensor | float:
         """Log of the Gaussian normaliser times the weight of the points that are not excluded."""
-        gaussian = log_normalizer(self._points.dimension, math.sqrt(v))
+        gaussian = gaussian_log_normalizer(self._points.dimension, v)
         if exclude is None:
             return gaussian
         return gaussian + log_weight_of_others(self._points.log_weights)[exclude]

@@ -27,7 +27,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from .._utils.gaussian import log_normalizer
+from .._utils.gaussian import gaussian_log_normalizer
 
 __all__ = ["RADIAL_KERNELS", "RadialKernel", "sample_offsets"]
 
@@ -108,7 +108,7 @@ class _Gaussian(RadialKernel):
         return torch.full_like(u, -1.0)
 
     def log_normalizer(self, d: int) -> float:
-        return log_normalizer(d)
+        return gaussian_log_normalizer(d)
 
     def sample_radius(self, rng: np.random.RandomState, n: int, d: int) -> np.ndarray:
         return np.sqrt(rng.chisquare(d, n))

@@ -31,7 +31,7 @@ from .._engine.posterior import Posterior
 from .._utils.backend import Backend
 from .._utils.draws import draw_points
 from .._utils.estimator import DistanceDensityMixin, on_one_fit
-from .._utils.gaussian import log_normalizer
+from .._utils.gaussian import gaussian_log_normalizer
 from .._utils.memory import slices_within
 from .._utils.validation import check_choice, check_integer, check_real
 from .._utils.warnings import warn_user
@@ -472,7 +472,7 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
             )
         log_density = self._ambient_log_density(posterior, coordinates)
         log_density -= np.sum(residual**2, axis=1) / (2 * self.bandwidth_**2)
-        return log_density - log_normalizer(self.hull_.codimension, self.bandwidth_)
+        return log_density - gaussian_log_normalizer(self.hull_.codimension, self.bandwidth_**2)
 
     @on_one_fit
     def coarse_score(self, X: Any, t: Any = None) -> np.ndarray:
@@ -611,7 +611,7 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         matters[matters] = self._is_same_foot(self._project(x[matters]), feet)
         elements = self._log_volume_element(foot, tangent, normals, width * nodes)
         terms = np.where(matters, terms + elements, -np.inf)
-        return logsumexp(terms, axis=1) + log_normalizer(r - k, width)
+        return logsumexp(terms, axis=1) + gaussian_log_normalizer(r - k, width**2)
 
     def _log_volume_element(
         self, foot: np.ndarray, tangent: np.ndarray, normals: np.ndarray, offsets: np.ndarray

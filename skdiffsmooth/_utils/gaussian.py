@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["log_normalizer"]
+__all__ = ["gaussian_log_normalizer"]
 
 
-def log_normalizer(dimension: int, scale: float = 1.0) -> float:
-    """Return log of the integral of exp(-|x|^2 / (2 scale^2)) over R^dimension, in nats."""
-    return dimension * (math.log(scale) + 0.5 * math.log(2 * math.pi))
+def gaussian_log_normalizer(dimension: int, variance: float = 1.0) -> float:
+    """Return log of the integral of exp(-|x|^2 / (2 variance)) over R^dimension, in nats."""
+    return 0.5 * dimension * math.log(2 * math.pi * variance)

@@ -28,7 +28,7 @@ from sklearn.preprocessing import (
     StandardScaler,
 )
 
-from .._utils.gaussian import log_normalizer
+from .._utils.gaussian import gaussian_log_normalizer
 
 __all__ = ["ChangeOfVariables", "chain", "change_of_variables", "with_names"]
 
@@ -430,7 +430,7 @@ class _Quantile(ChangeOfVariables):
             log_slope[between] = np.log(rise[interval])
         if self.normal:
             z[between] = ndtri(z[between])
-            log_slope[between] += z[between] ** 2 / 2 + log_normalizer(1)
+            log_slope[between] += z[between] ** 2 / 2 + gaussian_log_normalizer(1)
         return z, log_slope
 
     def _inverse(self, z: np.ndarray, x: np.ndarray, ranks: np.ndarray) -> np.ndarray:
@@ -486,7 +486,7 @@ class _PCA(ChangeOfVariables):
                 )
             residual = self._dropped(X - self.transformer.mean_) / self.width
             log_factor -= np.sum(residual**2, axis=1) / 2
-            log_factor -= log_normalizer(self.n_dropped, self.width)
+            log_factor -= gaussian_log_normalizer(self.n_dropped, self.width**2)
         if self.transformer.whiten:
             if np.any(np.sqrt(variances) <= negligible):
                 raise ValueError(

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from .._utils.draws import draw_points
-from .._utils.gaussian import log_normalizer
+from .._utils.gaussian import gaussian_log_normalizer
 from ..scores import ScoreSchedule
 
 __all__ = ["EmpiricalTerminal", "GaussianTerminal", "TerminalDistribution"]
@@ -71,7 +71,7 @@ class GaussianTerminal:
         """See `TerminalDistribution`."""
         scale = np.broadcast_to(self.scale, x.shape[1])
         centered = (x - x.new_tensor(self.mean)) / x.new_tensor(scale)
-        normalizer = log_normalizer(x.shape[1]) + float(np.sum(np.log(scale)))
+        normalizer = gaussian_log_normalizer(x.shape[1]) + float(np.sum(np.log(scale)))
         return -0.5 * centered.square().sum(1) - normalizer
 
     def sample(self, rng: np.random.RandomState, n: int) -> np.ndarray:

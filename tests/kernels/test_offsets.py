@@ -1,4 +1,4 @@
-"""Tests of the kernels a user may choose: their laws, what estimators do with them, what is refused."""
+"""Tests of the kernels of `SmoothedScoreDiffusion`: their offsets, models with them, and errors."""
 
 import pickle
 
@@ -31,12 +31,12 @@ SMALL = {"n_nodes": 16, "n_levels": 4, "n_steps": 4}
 
 
 def laplace(rng, n):
-    """Draws in R^3 of an uneven law of mean zero."""
+    """Draws in R^3 of an anisotropic distribution of mean zero."""
     return rng.laplace(size=(n, 3)) * [1.0, 0.5, 2.0]
 
 
 def triangle():
-    """Offsets in R^3 that are no mirror images of one another, with uneven weights."""
+    """Offsets in R^3 without mirror images, with unequal weights."""
     offsets = np.array([[1.0, 0.0, 0.5], [-1.0, 1.0, 0.0], [0.5, -2.0, 1.0], [0.0, 0.3, -0.6]])
     weights = np.array([1.0, 2.0, 1.0, 3.0])
     return offsets - weights @ offsets / weights.sum(), weights
@@ -65,7 +65,7 @@ def fitted(name, X, **params):
     return SmoothedScoreDiffusion(0.3, 0.4, kernel=KERNELS[name], **(SMALL | params)).fit(X)
 
 
-# ---------------------------------------------------------------------------------- offsets and laws
+# ------------------------------------------------------------------------------------------- offsets
 
 
 @with_offsets
@@ -79,7 +79,7 @@ def test_offsets_have_mean_zero(name, X):
 
 
 @pytest.mark.parametrize("name", ["anisotropic", "per feature", "data"])
-def test_covariance_is_the_one_asked_for(name, X):
+def test_covariance_is_the_one_requested(name, X):
     """In the space of the data, times sigma squared; exact from twice as many nodes as directions."""
     model = fitted(name, X)
     expected = {
@@ -94,8 +94,8 @@ def test_covariance_is_the_one_asked_for(name, X):
 
 
 @pytest.mark.parametrize("n_features", [2, 5, 40])
-def test_ball_seen_from_a_hull(n_features):
-    """In two of d coordinates a ball of unit coordinate variance has a known law of the radius."""
+def test_ball_projected_to_a_hull(n_features):
+    """In two of d coordinates the radius of a ball of unit variance has a known distribution."""
     rng = np.random.RandomState(0)
     basis = np.linalg.qr(rng.normal(size=(n_features, 2)))[0]
     X = rng.normal(size=(30, 2)) @ basis.T
@@ -138,8 +138,8 @@ def test_gauss_hermite_is_exact_where_the_logarithm_is_smooth():
 
 
 @pytest.mark.parametrize("rule", sorted(NODE_RULES))
-def test_every_rule_makes_one_law(rule, X):
-    """exp(score_samples) has mass one: nodes are frozen, and the divergence is that of the field.
+def test_densities_under_every_rule_integrate_to_one(rule, X):
+    """Since nodes are fixed and the divergence is that of the field.
 
     On a grid of spacing 0.2; steps and grid err by 0.002.
     """
@@ -151,7 +151,7 @@ def test_every_rule_makes_one_law(rule, X):
 
 
 def test_a_mean_that_is_rounding_is_subtracted(X):
-    """The constructor takes it; divided by the variance of a small noise it would matter."""
+    """The constructor allows it, but it would be divided by the noise variance."""
     offsets = np.array([[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]]) + 1e-11
     model = SmoothedScoreDiffusion(0.3, 0.4, kernel=OffsetsKernel(offsets), **SMALL).fit(X)
     offsets, weights = model.kernel_.nodes(0)
@@ -207,7 +207,7 @@ def test_energy_is_that_of_the_slow_twin(name, X):
     seed=st.integers(0, 2**20), dimension=st.integers(1, 4), name=st.sampled_from(sorted(KERNELS))
 )
 def test_smoothing_acts_along_the_affine_hull_only(seed, dimension, name):
-    """Prop. 3.1 for every zero-mean kernel: what of an offset sticks out of the hull changes no score.
+    """Prop. 3.1 for every zero-mean kernel: the part of an offset across the hull changes no score.
 
     The same offsets, in the space and projected on the hull of data in a random subspace of R^5.
     """
@@ -236,7 +236,7 @@ def empirical_score(X, x, v):
 
 
 def test_variances_add():
-    """Offsets of offsets: smoothing twice is smoothing once with the sum of two independent draws."""
+    """Smoothing twice is smoothing once with the sum of two independent offsets."""
     first, second = gaussian_nodes(2, 8, 0, 0) * 0.3, gaussian_nodes(2, 8, 1, 0) * 0.4
     both = (first[:, None] + second).reshape(-1, 2)
     X = np.random.RandomState(0).normal(size=(15, 2))
@@ -260,7 +260,7 @@ def test_no_smoothing_is_the_kde(name, sigma, X):
 
 @pytest.mark.parametrize("name", ["gaussian", "ball", "data"])
 def test_rotation(name, X):
-    """These shapes turn with the data, and so does the model, node by node."""
+    """These kernels rotate with the data, and so does the model, node by node."""
     turn = stats.ortho_group.rvs(3, random_state=1)
     here = fitted(name, X)
     there = fitted(name, X @ turn)
@@ -274,7 +274,7 @@ def test_an_isotropic_covariance_is_the_isotropic_kernel(X):
     )
 
 
-def test_temperature_is_the_score_of_the_raised_noise(X):
+def test_temperature_has_the_posterior_means_of_the_larger_noise(X):
     """Below sigma the posterior means are those of noise scale sigma."""
     model, Q = fitted("temperature", X), X[:5] + 0.1
     raised = KDESampler(0.4).fit(X).grad_log_density(Q)
@@ -312,7 +312,7 @@ def test_ornstein_uhlenbeck_widens_the_kernel_as_the_data_shrink(X):
 
 
 def test_an_ornstein_uhlenbeck_process_smoothed_in_its_own_coordinates(X):
-    """The score of X_t averaged over offsets of scale sigma, seen through x -> x / alpha."""
+    """The score of X_t averaged over offsets of scale sigma, in coordinates x / alpha."""
     process = OrnsteinUhlenbeck(0.8)
     model = fitted("gaussian", X, noise=process)
     level = 2
@@ -408,7 +408,7 @@ def test_auto_takes_more_nodes_where_the_estimate_is_large():
     assert few.node_error_ > model.node_error_
 
 
-# -------------------------------------------------------------------------------------- being refused
+# --------------------------------------------------------------------------------------------- errors
 
 
 @every_kernel
