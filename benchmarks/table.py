@@ -42,8 +42,8 @@ _OUT_OF_FOLD_ROWS = 1000
 _FOLDS = 5
 
 
-class Untouched(SmoothedScoreDiffusion):
-    """The default, whose choices are kept where it is fitted out of fold."""
+class WithDefaults(SmoothedScoreDiffusion):
+    """Default parameters; what `fit` chooses is reused where it is fitted out of fold."""
 
     def refit(self, X):
         chosen = {
@@ -59,7 +59,7 @@ class Untouched(SmoothedScoreDiffusion):
 
 
 class Tuned(SmoothedScoreDiffusionCV):
-    """The search, whose choices are kept where it is fitted out of fold."""
+    """The search; what it chooses is reused where it is fitted out of fold."""
 
     def refit(self, X):
         return clone(self.best_estimator_).fit(X)
@@ -100,7 +100,7 @@ class FamilyBest(FamilyStack):
 
 
 class SameMetricKDE(BaseEstimator):
-    """The leave-one-out-tuned KDE in the metric that the untouched model chooses."""
+    """The leave-one-out-tuned KDE in the metric that the model chooses by default."""
 
     def fit(self, X, y=None):
         self.chosen_ = SmoothedScoreDiffusion().fit(X).metric_
@@ -134,7 +134,7 @@ METHODS = {
     "Parzen": Method(_densities.ParzenWindows, version="2", rival=True),
     "flow": Method(_densities.SplineFlow, version="2", rival=True, member=False),
     "KDE same metric": Method(SameMetricKDE, member=False),
-    "smoothed": Method(Untouched, version="3"),
+    "smoothed": Method(WithDefaults, version="3"),
     "tuned": Method(Tuned, version="3"),
     "auto": Method(FamilyBest, member=False, fitted_with="family"),
     "family": Method(FamilyStack, member=False),
@@ -211,7 +211,7 @@ def compute(cell, again=False):
 
 
 def summary(result):
-    """Return one line on what a cell came to."""
+    """Return one line with the result of a cell."""
     if "error" in result:
         return result["error"]
     seconds = result["fit_cpu"] + result["score_cpu"]
@@ -225,7 +225,7 @@ def out_of_fold_splits(n_rows):
 
 
 def out_of_fold(model, X):
-    """Return log-densities of training rows under fits that have not seen them.
+    """Return log-densities of training rows under fits without them.
 
     Hyper-parameters stay those chosen on all training rows, where the estimator has a ``refit``.
     """

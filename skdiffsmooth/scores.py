@@ -110,8 +110,7 @@ class SmoothedScore:
 
     With D the posterior mean, s(x, v) = sum_m q_m (D(x + xi_m) - x - xi_m) / v, which is the
     gradient of l(x) = sum_m q_m log p_v(x + xi_m) (Farghly et al. 2025, eq. 5-7). The divergence is
-    (sum_m q_m tr Cov(x + xi_m) / v - r) / v. Where the nodes' mean is zero, as it should be, sum_m
-    q_m xi_m is omitted.
+    (sum_m q_m tr Cov(x + xi_m) / v - r) / v. The nodes' mean is zero, so that sum_m q_m xi_m is omitted.
 
     Parameters
     ----------
@@ -121,25 +120,22 @@ class SmoothedScore:
         The kernel's quadrature rule; a single zero node gives the empirical score itself.
     exclude : torch.Tensor of shape (n,), optional
         Index of the point that each query must not see.
-    mean : torch.Tensor of shape (r,), optional
-        The nodes' mean, where it is not zero.
     """
 
     posterior: Denoiser
     nodes: Nodes
     exclude: torch.Tensor | None = None
-    mean: torch.Tensor | None = None
 
     def __call__(self, x: torch.Tensor, v: float) -> torch.Tensor:
         """See `ScoreField`."""
         moments = self.posterior.moments(x, v, self.nodes, exclude=self.exclude)
-        return self._score(moments.mean, x, v)
+        return (moments.mean - x) / v
 
     def with_divergence(self, x: torch.Tensor, v: float) -> tuple[torch.Tensor, torch.Tensor]:
         """See `ScoreField`."""
         moments = self.posterior.moments(x, v, self.nodes, trace=True, exclude=self.exclude)
         assert moments.trace is not None
-        return self._score(moments.mean, x, v), (moments.trace / v - x.shape[1]) / v
+        return (moments.mean - x) / v, (moments.trace / v - x.shape[1]) / v
 
     def log_density(self, x: torch.Tensor, v: float) -> torch.Tensor:
         """See `Potential`."""
@@ -153,10 +149,6 @@ class SmoothedScore:
     def rows(self, index: torch.Tensor) -> SmoothedScore:
         """See `RowSelectable`."""
         return self if self.exclude is None else replace(self, exclude=self.exclude[index])
-
-    def _score(self, posterior_mean: torch.Tensor, x: torch.Tensor, v: float) -> torch.Tensor:
-        drift = posterior_mean - x
-        return (drift if self.mean is None else drift - self.mean) / v
 
 
 class ScoreSchedule:

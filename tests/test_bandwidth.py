@@ -337,7 +337,7 @@ def test_many_rows_are_scored_by_held_out_rows(monkeypatch):
     points -= points.mean(axis=0)
     weights = np.full(1500, 1 / 1500)
     one_by_one = gaussian_leave_one_out(points, weights, 0, DOUBLE, 64.0)
-    monkeypatch.setattr(bandwidth, "_LARGEST_LEFT_OUT_ONE_BY_ONE", 1000)
+    monkeypatch.setattr(bandwidth, "_LARGEST_EXACT", 1000)
     monkeypatch.setattr(bandwidth, "_HELD_OUT", 400)
     held_out = gaussian_leave_one_out(points, weights, 0, DOUBLE, 64.0)
     assert held_out != one_by_one

@@ -488,7 +488,7 @@ def test_densities_integrate_to_one(model):
 def test_divergence_is_that_of_the_field(model):
     """By central differences, good to the square of their step over the squared noise."""
     model = clone(model).set_params(n_levels=6, n_steps=6).fit(RING)
-    field = model._schedule().at(2)
+    field = model.model_.source.schedule(model._resources()).at(2)
     scale = model.noise_levels_.middle(2)
     x = torch.tensor(RING[:5] + 0.1)
     _, divergence = field.with_divergence(x, scale**2)
@@ -564,7 +564,7 @@ def test_single_precision_of_an_estimator():
         (ManifoldParzen(40), ValueError, r"n_neighbors=40 .*40 distinct rows.*at most 39"),
         (ManifoldParzen(4, 0), ValueError, "n_components=0"),
         (ManifoldParzen(4, scale=-1.0), ValueError, "scale=-1.0"),
-        (GaussianMixture().fit(table()), ValueError, r"fitted to 3 features, and X has 2"),
+        (GaussianMixture().fit(table()), ValueError, r"fitted to 3 features, but X has 2"),
     ],
 )
 def test_bases_that_are_none(base, error, match):

@@ -1,20 +1,61 @@
-"""What the density estimators share: how data comes in, how results go out, the mean as the score."""
+"""What the density estimators share: checked input, fitted state that is replaced at once, saving."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from sklearn.base import DensityMixin
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from .rows import check_sample_weight, merge_duplicates
-from .validation import check_draw, check_size
+from .validation import check_detached, check_draw, check_size
+from .version import FORMAT, __version__
 
-__all__ = ["DensityEstimatorMixin", "DistanceDensityMixin"]
+__all__ = ["DensityEstimatorMixin", "DistanceDensityMixin", "SavedWithVersion", "on_one_fit"]
+
+_VERSION_KEY = "_skdiffsmooth_version"
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+Self = TypeVar("Self", bound="DensityEstimatorMixin")
 
 
-class DensityEstimatorMixin(DensityMixin):
+def on_one_fit(method: Method) -> Method:
+    """Run a query on the state that the estimator has when it is called.
+
+    `fit` replaces the whole state by one assignment, so a query in another thread answers from the old
+    model or from the new one, never from parts of both.
+    """
+
+    @wraps(method)
+    def query(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return method(self._snapshot(), *args, **kwargs)
+
+    return cast(Method, query)
+
+
+class SavedWithVersion:
+    """Estimators that are saved with the version of the library, and refuse a file of another format."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: Any = super().__getstate__()
+        return {**state, _VERSION_KEY: (FORMAT, __version__)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        saved_format, version = state.pop(_VERSION_KEY, (0, "before 0.1.0"))
+        if saved_format != FORMAT:
+            raise ValueError(
+                f"this {type(self).__name__} was saved by skdiffsmooth {version} (model format "
+                f"{saved_format}), and this is skdiffsmooth {__version__} (model format {FORMAT}). Load "
+                f"it with skdiffsmooth {version}, or fit it again and save it with this version."
+            )
+        super().__setstate__(state)  # type: ignore[misc]
+
+
+class DensityEstimatorMixin(SavedWithVersion, DensityMixin):
     """The half of a density estimator that does not depend on the density.
 
     Classes that use it define ``fit``, ``score_samples`` and ``sample``.
@@ -40,18 +81,26 @@ class DensityEstimatorMixin(DensityMixin):
         return float(np.mean(self.score_samples(X)))
 
     def _set_fitted(self, X: Any, **attributes: Any) -> None:
-        """Store what was learned, all at once: a fit that fails must leave the old one whole."""
-        validate_data(self, X, reset=True, skip_check_array=True)
-        # What an earlier fit with other parameters learned is no part of this one.
-        kept = ("n_features_in_", "feature_names_in_")
-        for name in [name for name in vars(self) if name.endswith("_") and name not in kept]:
-            delattr(self, name)
-        for name, value in attributes.items():
-            setattr(self, name, value)
+        """Replace all fitted attributes, and the number and names of columns, by one assignment.
+
+        An interrupt leaves the old state or the new one, and so does an error.
+        """
+        parameters = {name: value for name, value in vars(self).items() if not name.endswith("_")}
+        columns = object.__new__(type(self))
+        columns.__dict__ = dict(parameters)
+        validate_data(columns, X, reset=True, skip_check_array=True)
+        self.__dict__ = {**vars(columns), **attributes}
+
+    def _snapshot(self: Self) -> Self:
+        """Return the estimator with the state that it has now, which a later `fit` does not change."""
+        snapshot = object.__new__(type(self))
+        snapshot.__dict__ = self.__dict__
+        return snapshot
 
     def _check_query(self, X: Any) -> np.ndarray:
-        """Return the rows to be scored, as float64, after comparing them with the training rows."""
+        """Return queries (n, d) as float64, checked against the columns of the training rows."""
         check_is_fitted(self)
+        check_detached("X", X)
         return validate_data(self, X, reset=False, dtype=np.float64)
 
     def _column_names(self) -> np.ndarray | None:
@@ -59,24 +108,26 @@ class DensityEstimatorMixin(DensityMixin):
         return getattr(self, "feature_names_in_", None)
 
     def _check_draw(self, n_samples: Any, random_state: Any) -> tuple[int, np.random.RandomState]:
-        """Return the number of draws and their source of randomness."""
+        """Return the number of draws and their source: that of the call, or else the estimator's own."""
         check_is_fitted(self)
-        return check_draw(n_samples, random_state)
+        own = getattr(self, "random_state", None)
+        return check_draw(n_samples, own if random_state is None else random_state)
 
 
 class DistanceDensityMixin(DensityEstimatorMixin):
-    """The same of a density that takes distances between rows: their squares must be numbers."""
+    """The same of a density that takes distances between rows: their squares must be finite."""
 
-    points_: np.ndarray
+    points_: Any  # (n_points, n_features)
 
     def _check_training(self, X: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return distinct rows and their weights, leaving the estimator as it is."""
+        check_detached("X", X)
         X = check_array(X, dtype=np.float64, estimator=self, input_name="X")
         check_size("X", X)
         return merge_duplicates(X, check_sample_weight(sample_weight, len(X)))
 
     def _check_others(self) -> None:
-        """Raise if a point that is left out leaves none."""
+        """Raise if leaving out a point leaves none."""
         if len(self.points_) < 2:
             raise ValueError(
                 "leave_one_out_log_density needs at least two distinct rows, and the model was fitted "

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numbers
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from sklearn.utils.validation import check_array
 
-from .validation import check_integer, check_real_array
+from .validation import check_detached, check_integer, check_real_array
 
 __all__ = ["TrainingRows", "as_given", "check_sample_weight", "merge_duplicates", "take"]
 
@@ -44,6 +45,7 @@ class TrainingRows:
     @classmethod
     def of(cls, X: Any, sample_weight: Any, owner: Any) -> TrainingRows:
         """Check rows and weights, and find equal rows; messages name the estimator `owner`."""
+        check_detached("X", X)
         checked = check_array(X, dtype=np.float64, estimator=owner, input_name="X")
         weight = check_sample_weight(sample_weight, len(checked))
         # A weight 300 orders of magnitude below the largest is zero in every sum.
@@ -59,7 +61,7 @@ class TrainingRows:
             group,
         )
 
-    def folds(self, cv: Any, name: str = "cv") -> list[tuple[np.ndarray, np.ndarray]]:
+    def folds(self, cv: Any) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return training and test rows of each fold, as indices of the given rows.
 
         An integer splits the *distinct* rows into shuffled folds, so that equal rows are on the
@@ -74,33 +76,65 @@ class TrainingRows:
         TypeError, ValueError
             If `cv` is none of these, or does not test each row once.
         """
-        # Imported here: loading it takes half as long as the rest of this package.
-        from sklearn.model_selection import KFold, check_cv
-
         n = len(self.points)
         if isinstance(cv, numbers.Number):
-            n_folds = check_integer(name, cv, minimum=2)
+            # Here and not above: loading it takes half as long as the whole of this package.
+            from sklearn.model_selection import KFold
+
+            n_folds = check_integer("cv", cv, minimum=2)
             if n < n_folds:
                 raise ValueError(
-                    f"{name}={cv!r} folds need as many distinct rows of positive weight, got "
-                    f"n_samples = {n}. Pass more rows, or a smaller {name}."
+                    f"cv={cv!r} folds need as many distinct rows of positive weight, got "
+                    f"n_samples = {n}. Pass more rows, or a smaller cv."
                 )
             splits = KFold(n_folds, shuffle=True, random_state=0).split(self.points)
             is_test = [np.isin(self.group, test) for _, test in splits]
             return [(np.flatnonzero(~held_out), np.flatnonzero(held_out)) for held_out in is_test]
-        # Indices among the kept rows; rows of weight zero are in no fold.
+        is_splitter = hasattr(cv, "split") and not hasattr(cv, "__array__")
+        if isinstance(cv, str | type) or not (is_splitter or isinstance(cv, Iterable)):
+            raise TypeError(
+                f"cv={cv!r} has type {type(cv).__name__}; expected an integer >= 2, a splitter "
+                "such as KFold(5), or an iterable of (train, test) row indices. "
+                "Pass cv=5 for five shuffled folds."
+            )
+        splits = list(cv.split(self.kept) if is_splitter else cv)
+        # Indices among the kept rows; those of weight zero are in no fold.
         index = np.cumsum(self.kept) - 1
         folds = []
-        for train, test in check_cv(cv).split(self.kept):
+        for number, split in enumerate(splits):
+            label = f"cv: fold {number}"
+            if not isinstance(split, tuple | list) or len(split) != 2:
+                raise ValueError(
+                    f"{label} is {split!r:.100}; expected a pair (train, test) of arrays of row indices."
+                )
+            train, test = (_row_indices(part, len(self.kept), label) for part in split)
             if self.kept[test].any():
                 folds.append((index[train][self.kept[train]], index[test][self.kept[test]]))
-        tested = np.sort(np.concatenate([test for _, test in folds]))
+        tested = np.sort(np.concatenate([test for _, test in folds])) if folds else ()
         if not np.array_equal(tested, np.arange(len(self.group))):
             raise ValueError(
-                f"{name}={cv!r} does not test each row once; expected a splitter whose test sets are a "
-                "partition of the rows, such as KFold."
+                f"cv={cv!r:.100} does not test each row once ({len(splits)} folds); expected "
+                "test sets that are a partition of the rows. Pass an integer, or a KFold splitter."
             )
         return folds
+
+
+def _row_indices(part: Any, n: int, label: str) -> np.ndarray:
+    """Return the training or test rows of one fold as checked indices into the n rows of X."""
+    rows = np.asarray(part)
+    if rows.dtype == bool and rows.shape == (n,):
+        rows = np.flatnonzero(rows)
+    if rows.size and (rows.ndim != 1 or rows.dtype.kind not in "iu"):
+        raise ValueError(
+            f"{label} has shape {rows.shape} and type {rows.dtype}; expected row indices from 0 to "
+            f"{n - 1}, or a mask of shape ({n},)."
+        )
+    if rows.size and not (-n <= rows.min() and rows.max() < n):
+        raise ValueError(
+            f"{label} holds indices from {rows.min()} to {rows.max()}; expected those of {n} rows, from "
+            f"0 to {n - 1}."
+        )
+    return rows.astype(np.intp)
 
 
 def check_sample_weight(sample_weight: Any, n_samples: int) -> np.ndarray:
@@ -155,7 +189,7 @@ def merge_duplicates(X: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.
     points : ndarray of shape (n_points, n_features)
         Distinct rows.
     weights : ndarray of shape (n_points,)
-        They sum to one.
+        Their weights; they sum to one.
     """
     kept = weight > 0
     # Adding zero turns -0.0 into 0.0, which some versions of np.unique take for different values.

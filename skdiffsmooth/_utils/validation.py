@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import sys
 from collections.abc import Collection
 from typing import Any
 
@@ -10,7 +11,9 @@ import numpy as np
 
 __all__ = [
     "LARGEST",
+    "check_bandwidth",
     "check_choice",
+    "check_detached",
     "check_draw",
     "check_generator",
     "check_integer",
@@ -47,23 +50,29 @@ def check_real(
         raise TypeError(
             f"{name}={value!r} has type {type(value).__name__}; expected {expected}.{hint}"
         )
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond the largest float
+        number = np.inf
     if not np.isfinite(number) or number < minimum or (strict and number == minimum):
         raise ValueError(f"{name}={value!r} is out of range; expected {expected}.{hint}")
     return number
 
 
-def check_integer(name: str, value: Any, *, minimum: int = 1, hint: str = "") -> int:
-    """Return `value` as an int, after checking its type and its minimum.
+def check_integer(
+    name: str, value: Any, *, minimum: int = 1, maximum: int = sys.maxsize, hint: str = ""
+) -> int:
+    """Return `value` as an int, after checking its type and its bounds.
 
-    `hint` is appended to the message.
+    Larger integers than `maximum` are no index, count or size on this machine; `hint` is appended to the
+    message.
 
     Raises
     ------
     TypeError
         If `value` is not an integer (booleans and floats are not).
     ValueError
-        If `value` is below `minimum`.
+        If `value` is below `minimum` or above `maximum`.
     """
     hint = f" {hint}" if hint else ""
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Integral):
@@ -73,7 +82,10 @@ def check_integer(name: str, value: Any, *, minimum: int = 1, hint: str = "") ->
         )
     if value < minimum:
         raise ValueError(f"{name}={value!r} is too small; expected an integer >= {minimum}.{hint}")
-    return int(value)
+    number = int(value)
+    if number > maximum:
+        raise ValueError(f"{name}={value!r} is too large; expected an integer <= {maximum}.{hint}")
+    return number
 
 
 def check_choice(name: str, value: Any, choices: Collection[str], *, hint: str = "") -> str:
@@ -97,24 +109,43 @@ def check_choice(name: str, value: Any, choices: Collection[str], *, hint: str =
     return value
 
 
-def check_real_array(name: str, value: Any) -> np.ndarray:
+def check_detached(name: str, value: Any) -> None:
+    """Raise if `value` is a torch tensor that requires gradients, which numpy cannot convert."""
+    if getattr(value, "requires_grad", False) is True:
+        raise TypeError(
+            f"{name} is a tensor that requires gradients, which are lost here; expected an array, or "
+            f"a tensor without. Pass {name}.detach()."
+        )
+
+
+def check_real_array(name: str, value: Any, *, allow_bool: bool = True) -> np.ndarray:
     """Return an array-like as a float64 array of any shape, finite or not.
+
+    `allow_bool` takes booleans as 0 and 1.
 
     Raises
     ------
+    TypeError
+        If it is a tensor that requires gradients, or holds booleans where these are not allowed.
     ValueError
         If it does not hold real numbers, or rows of different lengths.
     """
+    check_detached(name, value)
     try:
         array = np.asarray(value)
         if np.iscomplexobj(array):
             raise ValueError("complex numbers have no order")
-        return array.astype(np.float64)
-    except (TypeError, ValueError) as error:
+        as_float = array.astype(np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"{name} of type {type(value).__name__} is not numeric ({error}); expected an array of "
             "real numbers."
         ) from error
+    if array.dtype == bool and not allow_bool:
+        raise TypeError(
+            f"{name}={value!r:.100} holds booleans; expected real numbers. Pass numbers such as 0.5."
+        )
+    return as_float
 
 
 def check_draw(n_samples: Any, random_state: Any) -> tuple[int, np.random.RandomState]:
@@ -180,3 +211,13 @@ def fixed_seed(random_state: Any) -> int:
     if random_state is None:
         return 0
     return check_seed(random_state, others=_OTHER_SOURCES)
+
+
+def check_bandwidth(value: Any, units: str, *, names: Collection[str] = ()) -> Any:
+    """Return a bandwidth as a positive float, or the name that stands for one.
+
+    `units` says in what it is measured ("X", or "the metric"); `names` are those that are known.
+    """
+    if isinstance(value, str) and names:
+        return check_choice("bandwidth", value, names, hint="Or pass a number > 0.")
+    return check_real("bandwidth", value, hint=f"It is in units of {units}.")

@@ -14,9 +14,9 @@ __all__ = ["EulerMaruyama"]
 
 
 class EulerMaruyama:
-    """One field evaluation a step: dX = s(X, v) d(-v) + dB, with v running down.
+    """One field evaluation a step: dX = s(X, v) d(-v) + dB, with decreasing v.
 
-    With a smoothed score the law of these samples is *not* that of the probability flow.
+    With a smoothed score these samples do *not* have the distribution of the probability flow.
     """
 
     order: ClassVar[int] = 1
@@ -25,22 +25,6 @@ class EulerMaruyama:
     def step(
         self, field: ScoreField, x: torch.Tensor, start: float, end: float, draw: Draw
     ) -> torch.Tensor:
-        """Move samples from noise scale `start` down to `end`.
-
-        Parameters
-        ----------
-        field : ScoreField
-            The score.
-        x : torch.Tensor of shape (n, r)
-            Samples.
-        start, end : float
-            Noise scales, `end` < `start`.
-        draw : callable
-            Returns standard normal noise of the shape of `x`.
-
-        Returns
-        -------
-        torch.Tensor of shape (n, r)
-        """
+        """See `Solver`."""
         elapsed = start**2 - end**2
         return x + elapsed * field(x, start**2) + math.sqrt(elapsed) * draw()

@@ -1,4 +1,4 @@
-"""Terminal laws: what the reverse process starts from, with a density and exact samples."""
+"""Terminal distributions, from which the reverse process starts, with densities and exact draws."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .._utils.draws import draw_points
 from .._utils.gaussian import gaussian_log_normalizer
 from ..scores import ScoreSchedule
 
-__all__ = ["EmpiricalTerminal", "GaussianTerminal", "TerminalLaw"]
+__all__ = ["EmpiricalTerminal", "GaussianTerminal", "TerminalDistribution"]
 
 
-class TerminalLaw(Protocol):
-    """A law on R^r that can be sampled and whose density is known."""
+class TerminalDistribution(Protocol):
+    """A distribution on R^r with known density and exact draws."""
 
     def log_density(self, x: torch.Tensor) -> torch.Tensor:
-        """Return log-densities in nats, shape (n,)."""
+        """Return the log-densities (n,) of queries x (n, r), in nats."""
         ...
 
     def sample(self, rng: np.random.RandomState, n: int) -> np.ndarray:
@@ -29,50 +29,21 @@ class TerminalLaw(Protocol):
 
 @dataclass(frozen=True)
 class EmpiricalTerminal:
-    """The noised data themselves: a mixture of N(x_i, T I), exact at any terminal scale.
+    """The noised data themselves, a mixture of N(x_i, T I): exact for any T = scale^2.
 
-    Over a base, whose components have covariances S_i, it is that of N(mu_i, S_i + T I).
-
-    Parameters
-    ----------
-    schedule : ScoreSchedule
-        The data, as they are merged at each noise level.
-    scale : float
-        sqrt(T), in units of X.
+    Over a base, whose components have covariances S_i, it is the mixture of N(mu_i, S_i + T I).
     """
 
     schedule: ScoreSchedule
     scale: float
 
     def log_density(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the mixture's log-density.
-
-        Parameters
-        ----------
-        x : torch.Tensor of shape (n, r)
-            Queries.
-
-        Returns
-        -------
-        torch.Tensor of shape (n,)
-        """
+        """See `TerminalDistribution`."""
         posterior = self.schedule.posterior_at(self.scale)
         return posterior.log_density(x, self.scale**2, exclude=self.schedule.exclude)
 
     def sample(self, rng: np.random.RandomState, n: int) -> np.ndarray:
-        """Draw points and add noise.
-
-        Parameters
-        ----------
-        rng : RandomState
-            Source of randomness.
-        n : int
-            Number of draws.
-
-        Returns
-        -------
-        ndarray of shape (n, r)
-        """
+        """See `TerminalDistribution`."""
         if self.schedule.base is not None:
             points = self.schedule.base.sample(rng, n)
         else:
@@ -83,48 +54,26 @@ class EmpiricalTerminal:
 
 @dataclass(frozen=True)
 class GaussianTerminal:
-    """N(mean, T I): what research code starts from; close to the noised data only for large T.
+    """N(mean, T I), as research code starts from: close to the noised data only for large T.
 
     Parameters
     ----------
     mean : ndarray of shape (r,) or (n, r)
         Mean of the data, or one for each query of the density.
     scale : float or ndarray of shape (r,)
-        sqrt(T), in units of X; one for each coordinate where the data's own variance is added.
+        sqrt(T), in units of X; or one for each coordinate, where the data's own variance is added.
     """
 
     mean: np.ndarray
     scale: float | np.ndarray
 
     def log_density(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the Gaussian's log-density.
-
-        Parameters
-        ----------
-        x : torch.Tensor of shape (n, r)
-            Queries.
-
-        Returns
-        -------
-        torch.Tensor of shape (n,)
-        """
+        """See `TerminalDistribution`."""
         scale = np.broadcast_to(self.scale, x.shape[1])
         centered = (x - x.new_tensor(self.mean)) / x.new_tensor(scale)
         normalizer = gaussian_log_normalizer(x.shape[1]) + float(np.sum(np.log(scale)))
         return -0.5 * centered.square().sum(1) - normalizer
 
     def sample(self, rng: np.random.RandomState, n: int) -> np.ndarray:
-        """Draw from the Gaussian.
-
-        Parameters
-        ----------
-        rng : RandomState
-            Source of randomness.
-        n : int
-            Number of draws.
-
-        Returns
-        -------
-        ndarray of shape (n, r)
-        """
+        """See `TerminalDistribution`."""
         return self.mean + self.scale * rng.standard_normal((n, self.mean.shape[-1]))

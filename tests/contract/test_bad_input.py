@@ -56,7 +56,8 @@ def label(name, value):
 # ----------------------------------------------------------------------------------- parameters
 
 NOT_A_NUMBER = [None, True, "1.0", 1j, [1.0]]
-NOT_POSITIVE = [0, 0.0, -1, -0.5, NAN, INF, -INF]
+# 10**400 is an integer beyond the largest float.
+NOT_POSITIVE = [0, 0.0, -1, -0.5, NAN, INF, -INF, 10**400]
 NOT_AN_INTEGER = [None, True, 4.0, "4", NAN, [4]]
 NOT_A_NAME = [None, True, 1, ["auto"]]
 
@@ -102,7 +103,8 @@ def bad_parameters():
     tables = {
         "kde": COMMON | OF_KDE,
         "smoothed": COMMON | OF_DIFFUSIONS,
-        "adapted": COMMON | OF_DIFFUSIONS | OF_ADAPTED,
+        # It inherits the checks of the others, on any data.
+        "adapted": {name: OF_DIFFUSIONS[name] for name in ("bandwidth", "sigma")} | OF_ADAPTED,
     }
     for model, parameters in tables.items():
         for name, (mistyped, out_of_range) in parameters.items():
@@ -210,6 +212,14 @@ def test_kde_refuses_a_bad_bandwidth_per_feature(bandwidth, message):
         KDESampler(bandwidth).fit(table())
 
 
+@pytest.mark.parametrize("bandwidth", [[True] * D, np.ones(D, dtype=bool)])
+def test_kde_refuses_booleans_as_bandwidths(bandwidth):
+    with pytest.raises(TypeError, match=r"bandwidth=.*True.*holds booleans; expected real numbers"):
+        KDESampler(bandwidth).fit(table())
+    with pytest.raises(TypeError, match=r"t=.*holds booleans"):
+        KDESampler(0.3).fit(table()).grad_log_density(table(), t=bandwidth)
+
+
 @models(DIFFUSIONS)
 @pytest.mark.parametrize("value", [-1.0, 0.0, NAN, INF, BANDWIDTH, "wide"])
 def test_terminal_scale_is_checked_when_nothing_is_smoothed(estimator, value):
@@ -289,6 +299,11 @@ BAD_TABLES = {
     "no rows": (table()[:0], ValueError, rf"0 sample\(s\) \(shape=\(0, {D}\)\)"),
     "no columns": (table()[:, :0], ValueError, rf"0 feature\(s\) \(shape=\({N}, 0\)\)"),
     "ragged": ([[1.0, 2.0, 3.0], [4.0, 5.0]], ValueError, "inhomogeneous"),
+    "tensor with gradients": (
+        torch.tensor(table(), requires_grad=True),
+        TypeError,
+        r"X is a tensor that requires gradients.*Pass X\.detach\(\)",
+    ),
 }
 
 
@@ -301,18 +316,22 @@ def test_fit_refuses_a_bad_table(estimator, X, error, message):
 
 @models(ALL)
 @pytest.mark.parametrize("method", QUERIES)
-@pytest.mark.parametrize(("X", "error", "message"), BAD_TABLES.values(), ids=BAD_TABLES)
-def test_queries_refuse_a_bad_table(estimator, method, X, error, message):
-    with pytest.raises(error, match=message):
-        getattr(fitted(estimator), method)(X)
+def test_queries_refuse_a_bad_table(estimator, method):
+    query = getattr(fitted(estimator), method)
+    for X, error, message in BAD_TABLES.values():
+        with pytest.raises(error, match=message):
+            query(X)
 
 
 @models(ALL)
 @pytest.mark.parametrize("method", QUERIES)
-@pytest.mark.parametrize("d", [1, D - 1, D + 1])
-def test_queries_refuse_another_number_of_features(estimator, method, d):
-    with pytest.raises(ValueError, match=f"X has {d} features, but .* {D} features"):
-        getattr(fitted(estimator), method)(table(d=d))
+def test_queries_refuse_another_number_of_features(estimator, method):
+    model = fitted(estimator)
+    name = type(model).__name__
+    for d in (1, D - 1, D + 1):
+        message = f"X has {d} features, but {name} is expecting {D} features"
+        with pytest.raises(ValueError, match=message):
+            getattr(model, method)(table(d=d))
 
 
 @models(ALL)
@@ -349,6 +368,13 @@ BAD_WEIGHTS = {
 
 
 @models(ALL)
+def test_fit_refuses_weights_with_gradients(estimator):
+    weights = torch.ones(N, requires_grad=True)
+    with pytest.raises(TypeError, match=r"sample_weight is a tensor.*Pass sample_weight\.detach"):
+        clone(estimator).fit(table(), sample_weight=weights)
+
+
+@models(ALL)
 @pytest.mark.parametrize(("weights", "message"), BAD_WEIGHTS.values(), ids=BAD_WEIGHTS)
 @pytest.mark.filterwarnings("error")
 def test_fit_refuses_bad_weights(estimator, weights, message):
@@ -363,7 +389,7 @@ def test_fit_refuses_bad_weights(estimator, weights, message):
 @pytest.mark.parametrize(
     ("n_samples", "error"),
     [(value, TypeError) for value in [None, True, 1.0, 2.5, NAN, "3", (3,)]]
-    + [(value, ValueError) for value in [0, -1]],
+    + [(value, ValueError) for value in [0, -1, 10**30]],
 )
 def test_sample_refuses_a_bad_number_of_samples(estimator, n_samples, error):
     with pytest.raises(error, match=shown("n_samples", n_samples)):

@@ -110,11 +110,11 @@ def nothing_may_be_awaited():
 )
 def test_the_solver_never_waits_for_the_device(model, bandwidth, dtype, X):
     model = model.set_params(bandwidth=bandwidth, sigma=0.5).fit(X)
-    schedule, steps = model._schedule(), model._steps()
+    schedule, steps = model.model_.source.schedule(model._resources()), model.model_.steps()
     schedule.backend = Backend(torch.device("cuda"), dtype)
     x = schedule.backend.tensor(X[:7])
     noise = torch.randn_like(x)
-    terminal = model._terminal_law(schedule)
+    terminal = model.model_.source.terminal(schedule)
     down = [step.reversed() for step in reversed(steps)]
     with nothing_may_be_awaited():
         for name in SOLVERS:

@@ -9,7 +9,7 @@ from scipy.linalg import fractional_matrix_power
 
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
 from skdiffsmooth._coordinates.metric import candidate_metrics, fit_metric
-from skdiffsmooth._diffusion.selection import background_weight, mixed
+from skdiffsmooth._diffusion.background import background_weight, mixed
 from skdiffsmooth.kernels import AnisotropicGaussianKernel
 from skdiffsmooth.manifolds import Circle
 

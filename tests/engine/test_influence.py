@@ -231,7 +231,13 @@ def redrawn_scores(n_draws, n_rows, query, sigma, t):
         estimates.append(model.score_variance(query, t)[0].sum())
         mean = query[0] + t * scores[-1]
         x = torch.from_numpy(model.hull_.split(query)[0])
-        weights = model._schedule().at_scale(t**0.5).influence(x, t).weights[0].numpy()
+        weights = (
+            model.model_.source.schedule(model._resources())
+            .at_scale(t**0.5)
+            .influence(x, t)
+            .weights[0]
+            .numpy()
+        )
         plug_in.append((weights**2 @ np.square(model.points_ - mean)).sum() / t**2)
     return np.array(scores), np.array(estimates), np.array(plug_in)
 

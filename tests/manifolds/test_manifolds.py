@@ -509,8 +509,8 @@ def test_default_basis_is_the_whole_space():
         (([0.0], 1.0), r"basis has shape \(1, 1\)"),
         (([0.0, 0.0], 1.0, [[1.0], [0.0]]), r"basis has shape \(2, 1\)"),
         (([0.0, 0.0], 1.0, np.eye(3)), r"basis has shape \(3, 3\)"),
-        (([0.0, 0.0], 1.0, np.ones((2, 2))), "columns of basis are dependent"),
-        (([0.0, 0.0], 1.0, np.full((2, 2), np.inf)), "basis must be finite"),
+        (([0.0, 0.0], 1.0, np.ones((2, 2))), "columns of basis are linearly dependent"),
+        (([0.0, 0.0], 1.0, np.full((2, 2), np.inf)), "basis holds NaN or infinity"),
     ],
 )
 @pytest.mark.parametrize("shape", [Sphere, Circle])
@@ -581,14 +581,22 @@ def test_where_a_torus_has_no_nearest_point():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ((np.zeros((3, 1)), 1.0, 0.1), ValueError, "one point of shape"),
+        ((np.zeros((3, 1)), 1.0, 0.1), ValueError, "one finite point of shape"),
         (([0, 0, np.nan], 1.0, 0.1), ValueError, "finite"),
         ((np.zeros(3), 0.0, 0.1), ValueError, "radius=0.0 is out of range"),
         ((np.zeros(3), 1.0, 1.0), ValueError, "tube_radius=1.0 is not below radius=1.0"),
         ((np.zeros(3), 1.0, "1"), TypeError, "tube_radius='1' has type str"),
         ((np.zeros(4), 1.0, 0.1), ValueError, r"basis has shape \(4, 4\)"),
-        ((np.zeros(3), 1.0, 0.1, np.ones((3, 3))), ValueError, "columns of basis are dependent"),
-        ((np.zeros(3), 1.0, 0.1, np.full((3, 3), np.inf)), ValueError, "basis must be finite"),
+        (
+            (np.zeros(3), 1.0, 0.1, np.ones((3, 3))),
+            ValueError,
+            "columns of basis are linearly dependent",
+        ),
+        (
+            (np.zeros(3), 1.0, 0.1, np.full((3, 3), np.inf)),
+            ValueError,
+            "basis holds NaN or infinity",
+        ),
     ],
 )
 def test_bad_tori(arguments, error, message):
@@ -733,7 +741,7 @@ def test_bad_lengths():
     segment = Curve(lambda t: np.stack([t, 0 * t], axis=1), -1, 2)
     with pytest.raises(ValueError, match="length ranges from -1 to 0; expected 0 to 3"):
         segment.parameter_at([-1.0, 0.0])
-    with pytest.raises(ValueError, match=r"length of shape \(1, 1\) is no finite array"):
+    with pytest.raises(ValueError, match=r"length of shape \(1, 1\) is not a finite array"):
         segment.parameter_at([[1.0]])
     with pytest.raises(ValueError, match="t of shape"):
         segment.arc_length([np.nan])
@@ -828,8 +836,8 @@ def test_numbers_decide_about_speed_only(monkeypatch):
         tabulated = Curve(function, start, stop, closed)
         expected = tabulated.project(X)
         with monkeypatch.context() as patch:
-            patch.setattr(Curve, "_near", Curve._lowest)
-            patch.setattr("skdiffsmooth.manifolds._curve.SETTLED", -1)
+            patch.setattr(Curve, "_near_minima", Curve._lowest_minima)
+            patch.setattr("skdiffsmooth.manifolds._curve.CONVERGED", -1)
             found = tabulated.project(X)
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13)
 
@@ -890,8 +898,14 @@ def square(t):
         (square, -1, 2, False, r"not smooth enough near t=.*: the interpolation error there is \d"),
         (helix, 0, 1, True, "the position of the curve jumps .* closed=False"),
         (lambda t: ellipse(t) + np.floor(t)[:, None], 0, 2, False, "not smooth enough near t=0.99"),
-        (lambda t: np.stack([t**2, t**3], 1), -1, 1, False, "stands still at t=0"),
-        (lambda t: np.ones((len(t), 2)), 0, 1, False, "stands still"),
+        (
+            lambda t: np.stack([t**2, t**3], 1),
+            -1,
+            1,
+            False,
+            "derivative of the curve is zero at t=0",
+        ),
+        (lambda t: np.ones((len(t), 2)), 0, 1, False, "derivative of the curve is zero"),
         (lambda t: np.stack([t, np.sqrt(t)], 1), 0, 1, False, "not smooth enough near t=1.5"),
         (lambda t: np.sin(1e6 * np.stack([t, 2 * t], 1)), 0, 1, False, "not smooth enough"),
         (lambda t: np.stack([t, 1 / t], 1), 0, 1, False, "NaN or infinity at t=0"),
@@ -914,8 +928,8 @@ def test_bad_parameters_of_a_curve():
         Curve(ellipse, 0, 1, closed=1)
     with pytest.raises(ValueError, match="memory_limit=0 is out of range"):
         Curve(ellipse, 0, 1, memory_limit=0)
-    with pytest.raises(ValueError, match="tolerance=-1 is out of range"):
-        Curve(ellipse, 0, 1, tolerance=-1)
+    with pytest.raises(ValueError, match="tol=-1 is out of range"):
+        Curve(ellipse, 0, 1, tol=-1)
 
 
 # ---------------------------------------------------------------------------------- point clouds
@@ -984,8 +998,8 @@ def test_tangents_of_a_cloud():
 @pytest.mark.parametrize(
     ("parameters", "error", "message"),
     [
-        ({"points": np.zeros(3)}, ValueError, r"points of shape \(3,\)"),
-        ({"points": [[np.nan, 0.0]]}, ValueError, "no finite array"),
+        ({"points": np.zeros(3)}, ValueError, r"points has shape \(3,\)"),
+        ({"points": [[np.nan, 0.0]]}, ValueError, "points holds NaN or infinity"),
         ({"n_components": 3}, ValueError, "n_components=3 is too large"),
         ({"n_components": 0}, ValueError, "n_components=0 is too small"),
         ({"n_components": "all"}, ValueError, "n_components='all' is not known"),
@@ -1082,9 +1096,10 @@ def test_rates():
     assert gains[2] > 4 * gains[1]
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.02])
 @pytest.mark.parametrize("degree", [1, 2, 3])
-@pytest.mark.parametrize(("d", "k"), [(2, 1), (3, 1), (3, 2), (10, 1), (10, 2)])
+@pytest.mark.parametrize(
+    ("d", "k", "noise"), [(2, 1, 0.02), (3, 2, 0.02), (10, 1, 0.0), (10, 1, 0.02), (10, 2, 0.02)]
+)
 def test_derivative_of_a_learned_projection(d, k, degree, noise):
     """Against central differences of step 1e-6: feet that are found to 1e-13 make an error of 1e-7.
 
@@ -1092,15 +1107,15 @@ def test_derivative_of_a_learned_projection(d, k, degree, noise):
     span in one case; queries within a third of the reach.
     """
     rng = np.random.RandomState(0)
-    rows = sphere_points(120 if k == 1 else 400, 0, k + 1) * [1.3, 1.0, 0.8][: k + 1]
+    rows = sphere_points(120 if k == 1 else 300, 0, k + 1) * [1.3, 1.0, 0.8][: k + 1]
     rows = rows @ np.linalg.qr(rng.normal(size=(d, d)))[0][: k + 1]
     rows = rows + noise * rng.normal(size=rows.shape)
     n_neighbors = 9 if (d, k, degree) == (10, 1, 1) else 25
     learned = LocalPolynomialManifold(k, degree=degree, n_neighbors=n_neighbors)
     learned.fit(rows, sample_weight=rng.uniform(0.5, 2, len(rows)))
-    X = rows[:20] + 0.15 / np.sqrt(d) * rng.normal(size=(20, d))
+    X = rows[:8] + 0.15 / np.sqrt(d) * rng.normal(size=(8, d))
     J = derivative_of(learned, X)
-    assert np.linalg.matrix_rank(J, tol=1e-9).tolist() == [k] * 20
+    assert np.linalg.matrix_rank(J, tol=1e-9).tolist() == [k] * 8
     np.testing.assert_allclose(central_differences(learned, X, 1e-6), J, rtol=0, atol=1e-6)
     # The manifold's tangents are not those of its polynomials, so it is not symmetric.
     assert np.abs(J - np.swapaxes(J, 1, 2)).max() > 1e-4
@@ -1124,7 +1139,7 @@ def test_derivative_of_polynomials_of_lower_degree():
     rows = np.array([[i, j, 0.1 * i * i - 0.05 * i * j] for i in range(3) for j in range(9)])
     learned = LocalPolynomialManifold(2, degree=3, n_neighbors=12).fit(rows)
     X = rows[9:18] + 0.1 * rng.normal(size=(9, 3))
-    lower = learned._place(learned._coordinates(torch.tensor(X))).degrees < 3
+    lower = learned._solve(learned._coordinates(torch.tensor(X))).degrees < 3
     assert lower.any()
     found, expected = derivative_of(learned, X), central_differences(learned, X, 1e-6)
     np.testing.assert_allclose(found[lower], expected[lower], rtol=0, atol=1e-6)
@@ -1247,7 +1262,7 @@ def test_components_are_found(k):
         ({"n_neighbors": 6}, ValueError, "with 6 coefficients; expected 7 to 30"),
         ({"n_neighbors": 31}, ValueError, "n_neighbors=31 does not fit 30 distinct rows"),
         ({"degree": 3, "n_components": 3, "n_neighbors": "auto"}, ValueError, None),
-        ({"n_components": 4}, ValueError, "n_components=4 is too large; the data span 3"),
+        ({"n_components": 4}, ValueError, "n_components=4 is too large; expected at most 3"),
         ({"n_iterations": 0}, ValueError, "n_iterations=0 is too small"),
         ({"memory_limit": -1}, ValueError, "memory_limit=-1 is out of range"),
     ],

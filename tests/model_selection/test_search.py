@@ -13,7 +13,7 @@ from skdiffsmooth.model_selection import SmoothedScoreDiffusionCV
 
 # Few nodes, for the tests' own time; the search's stages have fewer still.
 QUICK = {"n_nodes": 16, "n_levels": 8, "n_steps": 8}
-ONE = {"bandwidths": [0.8], "sigmas": [1.2], "n_refinements": 0}
+ONE = {"bandwidth_factors": [0.8], "sigma_factors": [1.2], "n_refinements": 0}
 
 
 def ring(n=40, seed=0):
@@ -63,10 +63,12 @@ def test_folds_score_as_a_loop_does(cv, background):
 def test_it_is_never_below_the_tuned_kde_by_its_own_score():
     X = ring(30, seed=2)
     smoothed = SmoothedScoreDiffusionCV(quick(), n_refinements=0).fit(X)
-    kde = SmoothedScoreDiffusionCV(quick(), sigmas=[0.0], n_refinements=0).fit(X)
+    kde = SmoothedScoreDiffusionCV(quick(), sigma_factors=[0.0], n_refinements=0).fit(X)
     assert kde.sigma_ == 0
     assert smoothed.best_score_ >= kde.best_score_
-    euclidean = SmoothedScoreDiffusionCV(quick(metric="euclidean", background=0.0), sigmas=[0.0])
+    euclidean = SmoothedScoreDiffusionCV(
+        quick(metric="euclidean", background=0.0), sigma_factors=[0.0]
+    )
     euclidean.fit(X)
     twin = KDESampler(euclidean.bandwidth_).fit(X)
     assert_allclose(euclidean.score_samples(X), twin.score_samples(X), rtol=1e-10)
@@ -75,7 +77,7 @@ def test_it_is_never_below_the_tuned_kde_by_its_own_score():
 def test_refinements_can_leave_the_grid():
     # Rows on a grid of spacing one: their spread between rows asks for larger scales than 0.3 h.
     X = ring(40)
-    coarse = {"bandwidths": [0.5], "sigmas": [0.5], "metrics": ["euclidean"]}
+    coarse = {"bandwidth_factors": [0.5], "sigma_factors": [0.5], "metrics": ["euclidean"]}
     start = SmoothedScoreDiffusionCV(quick(), n_refinements=0, **coarse).fit(X)
     search = SmoothedScoreDiffusionCV(quick(), n_refinements=3, **coarse).fit(X)
     assert search.best_score_ > start.best_score_
@@ -143,10 +145,12 @@ def test_samples_and_scores_are_those_of_the_best_estimator():
         ({"estimator": quick(shards="distributed")}, ValueError, "cannot be left out"),
         ({"estimator": quick(solver="euler-maruyama")}, ValueError, "solver='euler-maruyama'"),
         ({"estimator": quick(base="parzen")}, ValueError, "use GridSearchCV over bandwidth"),
-        ({"bandwidths": [0.0]}, ValueError, "bandwidths=0.0 is out of range"),
-        ({"bandwidths": []}, ValueError, "bandwidths is empty"),
-        ({"sigmas": [-1]}, ValueError, "sigmas=-1.0 is out of range"),
-        ({"sigmas": "wide"}, ValueError, "sigmas of type str is not numeric"),
+        ({"bandwidth_factors": [0.0]}, ValueError, "bandwidth_factors=0.0 is out of range"),
+        ({"bandwidth_factors": []}, ValueError, "bandwidth_factors is empty"),
+        ({"bandwidth_factors": True}, TypeError, "bandwidth_factors=True holds booleans"),
+        ({"sigma_factors": [True]}, TypeError, "sigma_factors=.True. holds booleans"),
+        ({"sigma_factors": [-1]}, ValueError, "sigma_factors=-1.0 is out of range"),
+        ({"sigma_factors": "wide"}, ValueError, "sigma_factors of type str is not numeric"),
         ({"metrics": "scaled"}, ValueError, "metrics='scaled' is no list of metrics"),
         ({"metrics": ["auto"]}, ValueError, "holds 'auto'"),
         ({"metrics": ["round"]}, ValueError, "metric='round' is not known"),
@@ -159,6 +163,7 @@ def test_samples_and_scores_are_those_of_the_best_estimator():
         ({"cv": 100}, ValueError, "cv=100 folds need as many distinct rows"),
         ({"cv": ShuffleSplit(2)}, ValueError, "does not test each row once"),
         ({"n_jobs": 0}, ValueError, "n_jobs=0 is no number of workers"),
+        ({"n_jobs": 10**30}, ValueError, "n_jobs=10+ is too large"),
         ({"n_refinements": -1}, ValueError, "n_refinements=-1 is too small"),
     ],
 )

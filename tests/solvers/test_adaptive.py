@@ -19,7 +19,7 @@ from sklearn.exceptions import ConvergenceWarning
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
 from skdiffsmooth.manifolds import Sphere
 from skdiffsmooth.noise import NoiseLevels
-from skdiffsmooth.solvers import Adaptive, solve
+from skdiffsmooth.solvers import SOLVERS, Adaptive, estimates_error, solve
 from skdiffsmooth.solvers._adaptive import _phi
 
 FIXED = Adaptive(tol=1e-3, max_halvings=0)
@@ -43,12 +43,12 @@ def steps_of(n, up=True, low=LOW, high=HIGH):
 
 def follow(solver, field, x, steps):
     """Positions, log-density and estimated error at the end of some steps of one field."""
-    walk = solver.walk(x, len(steps))
+    state = solver.initial_state(x, len(steps))
     change = x.new_zeros(len(x))
     for step in steps:
-        x, by_step = walk.step_with_log_density(field, x, step.start, step.end)
+        x, by_step = state.step_with_log_density(field, x, step.start, step.end)
         change = change + by_step
-    return x, change, walk.error
+    return x, change, state.error
 
 
 # -------------------------------------------------------------------------------- fields to follow
@@ -347,7 +347,7 @@ def test_against_scipy(n_levels):
     queries = np.vstack([X[:2], (X[2:4] + X[4:6]) / 2, [[2.5, 0.0]]])
     expected = flow_by_scipy(model, queries)
     for tol in (1e-2, 1e-4):
-        model.set_params(solver=Adaptive(tol))
+        model.set_params(solver=Adaptive(tol)).fit(X)
         found, error = model.score_samples(queries, return_error=True)
         assert np.all(error <= tol)
         # An estimate, no bound: single rows may err by more, though not by more than the tolerance.
@@ -426,7 +426,7 @@ def test_every_field_can_be_asked_about_some_rows(estimator):
     """Each with its own point left out: taking rows of the field is taking rows of its answers."""
     X = ring(20)
     model = clone(estimator).fit(X)
-    schedule = model._schedule(np.arange(20))
+    schedule = model.model_.source.schedule(model._resources(), np.arange(20))
     field, x = schedule.at(1), tensor(model.hierarchy_.points + 0.01)
     index = torch.tensor([3, 17, 4])
     whole = field.with_divergence(x, 0.04)
@@ -453,17 +453,18 @@ def test_samples_follow_back_to_where_they_started(tol):
     on the way down they may grow relative to it, where the density is stretched: twice that.
     """
     model = clone(SMOOTHED).set_params(solver=Adaptive(tol)).fit(ring(60))
-    schedule, up = model._schedule(), model._steps()
+    schedule, up = model.model_.source.schedule(model._resources()), model.model_.steps()
     down = [step.reversed() for step in reversed(up)]
     scale = model.noise_levels_.terminal_scale
-    start = tensor(model._terminal_law(schedule).sample(np.random.RandomState(0), 50))
-    falling, rising = (model.solver.walk(start, len(up)) for _ in range(2))
+    start = tensor(model.model_.source.terminal(schedule).sample(np.random.RandomState(0), 50))
+    falling, rising = (model.solver.initial_state(start, len(up)) for _ in range(2))
     end = solve(falling, schedule, start, down, no_noise)
     back = solve(rising, schedule, end, up, no_noise)
     assert max(falling.error.max(), rising.error.max()) <= tol
     assert torch.linalg.vector_norm(back - start, dim=1).max() < 4 * tol * scale
+    follow = model.model_._follow_down
     torch.testing.assert_close(
-        tensor(model._follow(start.numpy(), np.arange(50), n=50, seed=None)),
+        tensor(follow(start.numpy(), np.arange(50), n=50, seed=None, resources=model._resources())),
         torch.column_stack([end, falling.error]),
     )
 
@@ -489,12 +490,33 @@ def test_a_missed_tolerance_is_told(call):
     model = clone(SMOOTHED).set_params(solver=Adaptive(1e-6, max_halvings=1)).fit(X)
     args = {"sample": (20, 0), "leave_one_out_log_density": ()}.get(call, (X,))
     with pytest.warns(
-        ConvergenceWarning, match=r"missed tol=1e-06 .* of (20|30) rows.*1 halvings"
+        ConvergenceWarning,
+        match=r"max_halvings=1\) missed its tolerance of 1e-06 .* of (20|30) rows",
     ) as caught:
         getattr(model, call)(*args)
     assert len(caught) == 1
     if call != "score":
         assert caught[0].filename == __file__
+
+
+def test_only_the_adaptive_solver_estimates_its_error():
+    assert {name for name in SOLVERS if estimates_error(SOLVERS[name]())} == {"adaptive"}
+
+
+def test_errors_of_a_solver_of_the_user():
+    """It needs the attributes of an `ErrorEstimatingSolver`, not the class `Adaptive`."""
+
+    class Own:
+        order, is_stochastic, estimates_error, tol = 3, False, True, 1e-4
+
+        def __getattr__(self, name):
+            return getattr(Adaptive(self.tol), name)
+
+    X, queries = ring(30), ring(10, seed=1)
+    model = clone(SMOOTHED).set_params(solver=Adaptive(1e-4)).fit(X)
+    expected = model.score_samples(queries, return_error=True)
+    found = model.set_params(solver=Own()).fit(X).score_samples(queries, return_error=True)
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize(("solver", "within"), [("heun", 0.2), ("euler", 0.4)])
