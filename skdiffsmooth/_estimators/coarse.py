@@ -30,7 +30,7 @@ from .._engine.moments import Nodes
 from .._engine.posterior import Posterior
 from .._utils.backend import Backend
 from .._utils.draws import draw_points
-from .._utils.estimator import DistanceDensityMixin
+from .._utils.estimator import DistanceDensityMixin, on_one_fit
 from .._utils.gaussian import gaussian_log_normalizer
 from .._utils.memory import slices_within
 from .._utils.validation import check_choice, check_integer, check_real
@@ -390,6 +390,7 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
             )
         return FRACTION_OF_REACH * min(reach, data_std)
 
+    @on_one_fit
     def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
         """Draw new rows: training rows plus noise of the switch scale, moved by the flow from there.
 
@@ -425,6 +426,7 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
             rows += self.bandwidth_ * hull.project_out(rng.standard_normal(rows.shape))
         return rows
 
+    @on_one_fit
     def score_samples(self, X: Any) -> np.ndarray:
         """Return the log-density of each row under the distribution of the samples.
 
@@ -472,6 +474,7 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         log_density -= np.sum(residual**2, axis=1) / (2 * self.bandwidth_**2)
         return log_density - gaussian_log_normalizer(self.hull_.codimension, self.bandwidth_**2)
 
+    @on_one_fit
     def coarse_score(self, X: Any, t: Any = None) -> np.ndarray:
         """Return the coarse score (P(x) - x) / t.
 

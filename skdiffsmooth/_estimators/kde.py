@@ -16,7 +16,7 @@ from .._engine.radial_kernels import RADIAL_KERNELS, sample_offsets
 from .._engine.radial_mixture import RadialMixture
 from .._utils.backend import Backend
 from .._utils.draws import draw_given, draw_points
-from .._utils.estimator import DistanceDensityMixin
+from .._utils.estimator import DistanceDensityMixin, on_one_fit
 from .._utils.given import resolve_given_columns, resolve_given_values
 from .._utils.validation import check_choice, check_real, check_real_array
 from ..bandwidth import (
@@ -165,6 +165,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         self._set_fitted(X, points_=points, weights_=weights, kernel_=kernel, bandwidth_=bandwidth)
         return self
 
+    @on_one_fit
     def score_samples(self, X: Any, *, given: Any = None) -> np.ndarray:
         """Return the log-density of each row.
 
@@ -202,6 +203,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
                 return self._log_density(X, h) - self._log_density(X, h, columns)
         return self._log_density(X, self.bandwidth_)
 
+    @on_one_fit
     def leave_one_out_log_density(self) -> np.ndarray:
         """Return the log-density of each training point under the estimate from all other points.
 
@@ -264,6 +266,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         scales = np.broadcast_to(units, X.shape[1])
         return backend.array(log_density) - np.sum(np.log(scales))
 
+    @on_one_fit
     def sample(
         self, n_samples: int = 1, random_state: Any = None, *, given: Any = None
     ) -> np.ndarray:
@@ -331,6 +334,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         rows[:, columns] = values
         return rows
 
+    @on_one_fit
     def grad_log_density(self, X: Any, t: Any = None) -> np.ndarray:
         """Return the gradient of the log-density.
 
@@ -374,6 +378,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
                 )
         return gradient / units
 
+    @on_one_fit
     def laplacian_log_density(self, X: Any, t: Any = None) -> np.ndarray:
         """Return the Laplacian of the log-density, the divergence of `grad_log_density`.
 
@@ -415,6 +420,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         curvatures = np.broadcast_to(_curvatures(scale), X.shape[1])
         return (backend.array(trace) - curvatures.sum()) / np.min(scale) ** 2
 
+    @on_one_fit
     def energy(self, X: Any, t: Any = None) -> np.ndarray:
         """Return minus the log-density.
 

@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_X_y
 
-from .._utils.estimator import DensityEstimatorMixin
+from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.rows import as_given, check_sample_weight, take
 from .._utils.validation import check_detached, check_real_array
 from ._members import (
@@ -149,6 +149,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         self._set_fitted(X, classes_=classes, class_prior_=prior, estimators_=fitted)
         return self
 
+    @on_one_fit
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable class of each row.
 
@@ -170,6 +171,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         log_proba = self.predict_log_proba(X)
         return self.classes_[log_proba.argmax(axis=1)]
 
+    @on_one_fit
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probabilities of the classes.
 
@@ -190,6 +192,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         """
         return np.exp(self.predict_log_proba(X))
 
+    @on_one_fit
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Return the logarithms of the probabilities of the classes.
 
@@ -222,6 +225,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         joint[(joint == -np.inf).all(axis=1)] = self._log_prior()
         return joint - logsumexp(joint, axis=1, keepdims=True)
 
+    @on_one_fit
     def decision_function(self, X: Any) -> np.ndarray:
         """Return log-odds, as scikit-learn's discriminant analyses do.
 
@@ -245,6 +249,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         log_proba = self.predict_log_proba(X)
         return log_proba[:, 1] - log_proba[:, 0] if len(self.classes_) == 2 else log_proba
 
+    @on_one_fit
     def score_samples(self, X: Any) -> np.ndarray:
         """Return the log-density of each row under the mixture of all classes.
 
@@ -265,6 +270,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         """
         return logsumexp(self._log_densities(X) + self._log_prior(), axis=1)
 
+    @on_one_fit
     def sample(self, n_samples: int = 1, random_state: Any = None) -> tuple[np.ndarray, np.ndarray]:
         """Draw new rows with their classes, as scikit-learn's mixtures do.
 

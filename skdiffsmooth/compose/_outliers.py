@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, OutlierMixin
 
 from .._diffusion.comparison import folds_for_metrics
-from .._utils.estimator import DensityEstimatorMixin
+from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.rows import TrainingRows, as_given, take
 from .._utils.validation import check_real
 from ._members import (
@@ -173,6 +173,7 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         )
         return self
 
+    @on_one_fit
     def score_samples(self, X: Any) -> np.ndarray:
         """Return the log-density of each row; that of a training row is its held-out log-density.
 
@@ -203,6 +204,7 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
             scores[is_new] = log_density_of("estimator", self.estimator_, queries)
         return scores
 
+    @on_one_fit
     def decision_function(self, X: Any) -> np.ndarray:
         """Return the log-density of each row minus the threshold.
 
@@ -223,6 +225,7 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         """
         return self.score_samples(X) - self.offset_
 
+    @on_one_fit
     def predict(self, X: Any) -> np.ndarray:
         """Return -1 for outliers and 1 for inliers.
 

@@ -14,7 +14,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from .._diffusion.settings import resolve_n_jobs
-from .._utils.estimator import DensityEstimatorMixin
+from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.rows import TrainingRows, as_given
 from .._utils.validation import check_choice, check_real
 from .._utils.warnings import warn_user
@@ -272,6 +272,7 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         )
         return self
 
+    @on_one_fit
     def score_samples(self, X: Any) -> np.ndarray:
         """Return the log-density of each row under the mixture.
 
@@ -299,6 +300,7 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         columns = [log_density_of(f"member {names[k]!r}", self.estimators_[k], rows) for k in used]
         return logsumexp(np.column_stack(columns) + np.log(self.weights_[used]), axis=1)
 
+    @on_one_fit
     def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
         """Draw new rows, each from a member chosen by its weight.
 

@@ -11,7 +11,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, MaxAbsScaler, MinMaxScaler
 from sklearn.utils.validation import check_array, has_fit_parameter
 
-from .._utils.estimator import DensityEstimatorMixin
+from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.rows import check_sample_weight
 from .._utils.validation import LARGEST, check_detached
 from .._utils.warnings import warn_user
@@ -200,6 +200,7 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
         )
         return self
 
+    @on_one_fit
     def score_samples(self, X: Any) -> np.ndarray:
         """Return the log-density of each row.
 
@@ -228,6 +229,7 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
         log_density = np.asarray(self.estimator_.score_samples(np.where(beyond[:, None], 0.0, Z)))
         return np.where(beyond, -np.inf, log_density) + log_factor - self.log_mass_
 
+    @on_one_fit
     def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
         """Draw new rows, in units of X.
 

@@ -23,7 +23,7 @@ from .._diffusion.estimator import BaseScoreDiffusion
 from .._diffusion.fitting import DEFAULT_FACTORS, Factors
 from .._diffusion.settings import ParsedParameters, resolve_n_jobs
 from .._estimators.smoothed import SmoothedScoreDiffusion
-from .._utils.estimator import DensityEstimatorMixin
+from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.rows import TrainingRows, as_given
 from .._utils.shards import ONE_PROCESS
 from .._utils.validation import check_integer, check_real, check_real_array
@@ -237,6 +237,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         )
         return self
 
+    @on_one_fit
     def score_samples(self, X: Any) -> np.ndarray:
         """Return the log-density of each row under the best settings.
 
@@ -259,6 +260,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         """
         return self._best().score_samples(as_given(X, self._check_query(X)))
 
+    @on_one_fit
     def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
         """Draw new rows under the best settings.
 
@@ -283,6 +285,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         """
         return self._best().sample(n_samples, random_state)
 
+    @on_one_fit
     def leave_one_out_log_density(self) -> np.ndarray:
         """Return the log-density of each training point under the best settings and the other points.
 
