@@ -31,6 +31,7 @@ from .._engine.moments import Moments, Nodes
 from .._engine.posterior import Posterior
 from .._utils.backend import Backend
 from .._utils.draws import draw_given
+from .._utils.gaussian import gaussian_log_normalizer
 from .._utils.parallel import over_workers
 from ..kernels import FrozenKernel
 from ..noise import NoiseLevels, Step
@@ -53,7 +54,7 @@ class _ConditionalScore:
 
     flow: ConditionalFlow
     offsets: np.ndarray
-    weights: torch.Tensor
+    weights: np.ndarray
     values: np.ndarray
 
     def __call__(self, x: torch.Tensor, v: float) -> torch.Tensor:
@@ -68,8 +69,7 @@ class _ConditionalScore:
     def _moments(self, x: torch.Tensor, v: float, *, trace: bool) -> Moments:
         flow, scale = self.flow, math.sqrt(v)
         offsets = flow.stretched(self.offsets, scale)
-        max_norm = float(np.linalg.norm(offsets, axis=1).max())
-        nodes = Nodes(flow.backend.tensor(offsets), self.weights, max_norm)
+        nodes = Nodes.from_arrays(offsets, self.weights, flow.backend)
         values = flow.backend.tensor(self.values * (scale / flow.bandwidth))
         queries = torch.cat([x, values], dim=1)
         return flow.posterior(scale).moments(queries, v, nodes, trace=trace)
@@ -83,8 +83,7 @@ class _ConditionalSchedule:
     values: np.ndarray
 
     def at(self, level: int) -> _ConditionalScore:
-        offsets, weights = self.flow.nodes(level)
-        return _ConditionalScore(self.flow, offsets, self.flow.backend.tensor(weights), self.values)
+        return _ConditionalScore(self.flow, *self.flow.nodes(level), self.values)
 
 
 @dataclass(frozen=True)
@@ -202,7 +201,7 @@ class ConditionalFlow:
         scale = self.levels.terminal_scale
         if not self.is_empirical:
             mean = self.backend.tensor(self.weights @ self.points[:, : self.n_free])
-            normalizer = self.n_free * math.log(math.sqrt(2 * math.pi) * scale)
+            normalizer = gaussian_log_normalizer(self.n_free, scale**2)
             return -0.5 * ((x - mean) / scale).square().sum(1) - normalizer
         # p(x | b) = p(x, b) / p(b), both in stretched columns, whose Jacobians cancel.
         given = Posterior(

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from .._coordinates.embedding import Embedding
-from .._utils.memory import slices
+from .._utils.memory import rows_within, slices
 from .._utils.parallel import over_workers
 from ..noise import NoiseLevels, Step
 from ..scores import Attributable, Potential
@@ -297,8 +297,8 @@ class DiffusionModel:
         # Maps derivatives of the posterior mean to the columns of X.
         axes = backend.tensor(self.embedding.axes)
         result = np.empty((len(queries), 1 + axes.shape[1]))
-        values_per_query = 4 * len(self.data.points) * (1 + len(axes) + axes.shape[1])
-        at_once = int(resources.memory_limit * 2**20 / 8) // values_per_query
+        bytes_per_query = 32 * len(self.data.points) * (1 + len(axes) + axes.shape[1])
+        at_once = rows_within(bytes_per_query, resources.memory_limit)
         for part in slices(len(queries), at_once):
             weights, derivatives = field.influence(backend.tensor(queries[part]), scale**2)
             variance = (derivatives @ axes).square().sum(1) / scale**4

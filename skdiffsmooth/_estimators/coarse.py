@@ -33,7 +33,7 @@ from .._utils.draws import draw_points
 from .._utils.estimator import DistanceDensityMixin, on_one_fit
 from .._utils.gaussian import gaussian_log_normalizer
 from .._utils.memory import slices_within
-from .._utils.validation import check_choice, check_integer, check_real
+from .._utils.validation import check_bandwidth, check_choice, check_integer, check_real
 from .._utils.warnings import warn_user
 from ..kernels._nodes import NodeRule, default_n_nodes
 from ..manifolds import (
@@ -286,7 +286,7 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         degree = check_integer("degree", self.degree, minimum=0)
         if degree not in DEGREES:
             raise ValueError(f"degree={degree} is out of range; expected 0, 1, 2 or 3.")
-        bandwidth = check_real("bandwidth", self.bandwidth, strict=False, hint="In units of X.")
+        bandwidth = check_bandwidth(self.bandwidth, "X", strict=False)
         n_nodes = resolve_n_nodes(self.n_nodes, "sobol")
         if isinstance(self.n_neighbors, str):
             check_choice("n_neighbors", self.n_neighbors, ("auto",), hint="Or pass an integer.")

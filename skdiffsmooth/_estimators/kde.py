@@ -18,7 +18,7 @@ from .._utils.backend import Backend
 from .._utils.draws import draw_given, draw_points
 from .._utils.estimator import DistanceDensityMixin, on_one_fit
 from .._utils.given import resolve_given_columns, resolve_given_values
-from .._utils.validation import check_choice, check_real, check_real_array
+from .._utils.validation import check_bandwidth, check_choice, check_real, check_real_array
 from ..bandwidth import (
     gaussian_leave_one_out,
     maximize_leave_one_out,
@@ -497,12 +497,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         """Return the bandwidth as a number, or one number for each feature (d,), checked."""
         bandwidth = self.bandwidth
         if isinstance(bandwidth, str):
-            check_choice(
-                "bandwidth",
-                bandwidth,
-                (*_RULES, "loo"),
-                hint="Or pass a number > 0, in units of X.",
-            )
+            check_bandwidth(bandwidth, "X", names=(*_RULES, "loo"))
             try:
                 if bandwidth in _RULES:
                     return _RULES[bandwidth](points, weights)
@@ -512,7 +507,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
                     f"bandwidth={bandwidth!r}: {error}; pass bandwidth=<positive number, in units of X>."
                 ) from error
         if not isinstance(bandwidth, Sequence) and np.ndim(bandwidth) == 0:
-            return check_real("bandwidth", bandwidth, hint="It is in units of X.")
+            return check_bandwidth(bandwidth, "X")
         scales = check_real_array("bandwidth", bandwidth, allow_bool=False)
         d = points.shape[1]
         if scales.shape != (d,):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .._diffusion.settings import Resources
+from .._utils.memory import rows_within
 from ..kernels._nodes import NodeRule
 from ..noise import NoiseLevels
 from ..scores import ScoreField
@@ -93,4 +94,4 @@ class TrainedNetwork:
         along = len(self.scales) if self.probes is None else 2 * len(self.probes)
         nodes = self.rule.n_nodes if self.sigma else 1
         bytes_per_row = 8 * _ALIVE * widest * (1 + along) * nodes
-        return max(1, int(memory_limit * 2**20 / bytes_per_row))
+        return rows_within(bytes_per_row, memory_limit)

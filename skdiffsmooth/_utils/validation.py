@@ -213,11 +213,14 @@ def fixed_seed(random_state: Any) -> int:
     return check_seed(random_state, others=_OTHER_SOURCES)
 
 
-def check_bandwidth(value: Any, units: str, *, names: Collection[str] = ()) -> Any:
-    """Return a bandwidth as a positive float, or the name that stands for one.
+def check_bandwidth(
+    value: Any, units: str, *, names: Collection[str] = (), strict: bool = True
+) -> Any:
+    """Return a bandwidth as a float > 0 (>= 0 unless `strict`), or the name that stands for one.
 
     `units` says in what it is measured ("X", or "the metric"); `names` are those that are known.
     """
     if isinstance(value, str) and names:
-        return check_choice("bandwidth", value, names, hint="Or pass a number > 0.")
-    return check_real("bandwidth", value, hint=f"It is in units of {units}.")
+        hint = f"Or pass a number > 0, in units of {units}."
+        return check_choice("bandwidth", value, names, hint=hint)
+    return check_real("bandwidth", value, strict=strict, hint=f"It is in units of {units}.")
