@@ -53,7 +53,7 @@ class Settings(NamedTuple):
 
 
 def folds_for_metrics(points: np.ndarray) -> Folds | None:
-    """Return the folds on which metrics are compared; None where leaving out single rows will do."""
+    """Return the folds on which metrics are compared, or None to leave out single rows."""
     n_points, n_features = points.shape
     if n_points > _FEW_ROWS_A_COLUMN * n_features:
         return None
@@ -73,7 +73,7 @@ class Comparison:
     parsed : ParsedParameters
         All that is not compared.
     points : ndarray of shape (n_points, n_features)
-        Rows; distinct ones where they are left out one by one.
+        Rows; they must be distinct if they are left out one by one.
     weights : ndarray of shape (n_points,)
         Their weights, summing to one.
     metrics : sequence

@@ -544,12 +544,13 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
 
     @on_one_fit
     def score_variance(self, X: Any, t: float | None = None) -> np.ndarray:
-        """Return the variance of `grad_log_density` over data sets of as many rows.
+        """Return the variance of `grad_log_density` over data sets of the same number of rows.
 
-        An estimate from the rows at hand, to first order (the delta method): with u_i the derivative of
-        the posterior mean, averaged over the nodes, in the logarithm of the weight of row i, the sum of
-        the u_i^2 / t^2. Bandwidth, sigma, metric and learned tangents are held. It
-        is too small where single nodes see a handful of rows only (docs/kernels.md has figures).
+        It is estimated from the training rows, to first order (the delta method): the estimate is
+        the sum of u_i^2 / t^2, with u_i the derivative of the posterior mean, averaged over the
+        nodes, in the logarithm of the weight of row i. Bandwidth, sigma, metric and learned
+        tangents are kept fixed. The estimate is too small where few rows have a weight at a node
+        (docs/kernels.md has figures).
 
         Parameters
         ----------
@@ -614,12 +615,12 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         return X, resources
 
     def _resources(self) -> Resources:
-        """Return where to compute, as the parameters say now."""
+        """Return where to compute, from the present parameters."""
         if self.shards != self.model_.data.shards:
             raise ValueError(
                 f"shards={self.shards!r}, but the model was fitted with "
-                f"shards={self.model_.data.shards!r}, which says where its rows "
-                "are; set it back, or fit again."
+                f"shards={self.model_.data.shards!r}; expected the same value. "
+                "Set shards to that value, or fit again."
             )
         return parse_resources(self.get_params(deep=False), self.model_.dtype)
 

@@ -79,10 +79,9 @@ class DiffusionModel:
         """Raise unless the distribution that is sampled has a density that can be computed."""
         if not isinstance(self.solver, ODESolver):
             raise ValueError(
-                f"solver={self.solver!r} is stochastic, or does not carry log-densities along; "
-                "score_samples needs one that does, such as solver='heun'. With a smoothed score the "
-                "distribution of a stochastic solver's samples is another one, without a computable "
-                "density."
+                f"solver={self.solver!r} cannot compute log-densities; expected a deterministic "
+                "solver that integrates them, such as solver='heun'. A stochastic solver samples "
+                "another distribution when the score is smoothed, and its density is not known."
             )
         if not self.source.has_divergence:
             raise ValueError(NO_DERIVATIVE)

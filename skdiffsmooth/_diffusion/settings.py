@@ -308,12 +308,12 @@ def resolve_sigma(sigma: Any) -> Sigma | None:
 
 
 class ScaleRule(NamedTuple):
-    """How scales that are not given follow from the data."""
+    """A rule that computes the scales that were not given from the data."""
 
     reference: Callable[[], float]
-    """Returns the scale that the factors multiply; raises a ValueError where there is none."""
+    """Returns the scale that the factors multiply; raises ValueError if it is not defined."""
     bandwidth_factor: float
-    """Of "auto" where the model is smoothed."""
+    """For "auto", if the model is smoothed."""
     sigma_factor: float
     has_leave_one_out: bool = True
     """Whether the reference is a bandwidth of highest leave-one-out likelihood, which "loo" names."""
@@ -322,7 +322,7 @@ class ScaleRule(NamedTuple):
 def resolve_scales(
     bandwidth: float | str, sigma: Sigma | None, widest_std: float, rule: ScaleRule
 ) -> tuple[float, Sigma]:
-    """Return bandwidth and smoothing scale, those that are not numbers by a rule.
+    """Return bandwidth and smoothing scale; a rule computes those that are not numbers.
 
     `widest_std` is the kernel's standard deviation along its widest direction, at sigma = 1.
     """

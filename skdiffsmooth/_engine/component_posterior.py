@@ -288,7 +288,7 @@ class ComponentPosterior(FloatPromotion):
         return torch.baddbmm(across, along, self._axes.mT)
 
     def _noised(self, v: float) -> _NoisedComponents:
-        """Return what depends on the noise alone."""
+        """Return the quantities that depend on the noise only."""
         floor, along = self._floors + v, self._variances + v
         n_across = self._means.shape[1] - self._axes.shape[2]
         log_volume = n_across * floor.log() + along.log().sum(1)
@@ -313,11 +313,11 @@ class ComponentPosterior(FloatPromotion):
 
     @property
     def _elements_per_node(self) -> int:
-        """Numbers held for each node: a vector for each component, and copies on the way."""
+        """How many numbers are stored for each node: a vector for each component, and copies."""
         return 4 * self._means.numel() + 2 * len(self._means)
 
     def _elements_per_row(self, n_nodes: int) -> int:
-        """Numbers held for each query of a tile: weights, vectors of components and of nodes."""
+        """How many numbers a tile stores for each query, as weights and as vectors."""
         n_components, rank = self._means.shape
         return n_nodes * (3 * n_components + 3 * rank + 3) + 8 * n_components * (rank + 1)
 

@@ -53,7 +53,7 @@ class NodeTable:
     n_queries: int
 
     def part(self, part: slice, n_queries: int) -> NodeTable:
-        """Return the table of some of the nodes, for `n_queries` queries."""
+        """Return a table with the nodes of a slice only, to be used for `n_queries` queries."""
         return replace(
             self,
             nodes=self.nodes[part],
@@ -129,7 +129,7 @@ class Factoriser:
         )
 
     def table(self, nodes: Nodes, v: float, n_queries: int) -> NodeTable:
-        """Exponentiate the node half of the logits, once for all `n_queries` queries."""
+        """Return the exponentials C[m, i] of the nodes, which `n_queries` queries will share."""
         exponents = (nodes.offsets / v) @ self._points.positions.T
         top = exponents.amax(1, keepdim=True)
         # Whatever the query, a normaliser is at least exp(2s - range of its node's exponents).

@@ -118,7 +118,7 @@ class _ShardMerger(Merger):
         return bool(self._shards.largest(condition))
 
     def _fractions(self, log_sums: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return f_s of this process and the merged log-sums, both of the same shape."""
+        """Return the part of each sum that this process holds, and the log-sums over all processes."""
         top = self._shards.reduce_(log_sums.clone(), "max")
         # Divided by their sum: an exponential of a log-sum less another would be off by the rounding
         # of large numbers, and fractions would not add up to one.

@@ -35,7 +35,7 @@ _RULES = {"scott": scott, "silverman": silverman}
 
 
 def _curvatures(bandwidth: Any) -> np.ndarray:
-    """Return 1 / h_j^2 divided by the largest of them, which itself may overflow."""
+    """Return 1 / h_j^2 divided by the largest of them; undivided values may overflow."""
     return (np.min(bandwidth) / np.asarray(bandwidth)) ** 2
 
 
@@ -45,7 +45,10 @@ def _center(kernel: str, points: np.ndarray) -> np.ndarray:
 
 
 def _units(kernel: str, bandwidth: Any) -> Any:
-    """Return the unit of each column; one scale of a radial kernel divides distances instead."""
+    """Return what columns are divided by: bandwidths, or 1 if distances are divided instead.
+
+    That is the case of a radial kernel with one bandwidth for all columns.
+    """
     return bandwidth if kernel == "gaussian" or np.ndim(bandwidth) else 1.0
 
 

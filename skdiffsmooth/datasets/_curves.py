@@ -299,9 +299,10 @@ def _check_amplitude(amplitude: Any, limit: float = 1.0) -> float:
 
 
 class _PlaneCurve:
-    """Points (n, d) at angles (n,), for a radius in a plane with the orthonormal directions `basis`.
+    """A function that maps angles (n,) to points (n, d) of a curve in a plane.
 
-    The radius maps angles (n,) to distances from the center, (n,) or with one for each axis, (2, n).
+    `radius` maps angles (n,) to distances from the center, (n,) or (2, n) with one for each axis.
+    `basis` holds two orthonormal directions of the plane.
     """
 
     def __init__(self, radius: Callable[[np.ndarray], np.ndarray], basis: np.ndarray) -> None:

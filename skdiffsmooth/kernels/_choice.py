@@ -1,4 +1,4 @@
-"""A kernel of the user's as the choice of an estimator: the same offsets at every query."""
+"""Smoothing with a kernel that the user passes, by the same offsets at every query."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class SameEverywhere:
         return self.kernel.reduce(hull, points, weights), hull, {}
 
     def candidate_metrics(self, points: np.ndarray) -> tuple[Any, ...]:
-        """Return all metrics for an isotropic kernel; another has a shape in the units of X."""
+        """Return all metrics for an isotropic kernel; other kernels have a shape in the units of X."""
         return candidate_metrics(points) if is_isotropic(self.kernel) else ("euclidean",)
 
     def check_base(self, base: Any) -> None:

@@ -1,4 +1,4 @@
-"""Quadrature nodes for the standard normal distribution, from which every kernel makes its offsets."""
+"""Quadrature nodes for the standard normal distribution, of which kernels make their offsets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Rule = Callable[[int, int, int, int], tuple[np.ndarray, np.ndarray]]
 
 
 def default_n_nodes(dimension: int) -> int:
-    """Return the number of nodes for offsets of dimension k: the power of two from max(64, 4 k) up.
+    """Return the number of nodes for offsets of dimension k: the least power of two >= max(64, 4 k).
 
     Blocks of a Sobol sequence are nets at powers of two, and second moments can only be matched from
     2 k nodes on.
@@ -65,9 +65,9 @@ def _sobol(dimension: int, n_nodes: int, level: int, seed: int) -> tuple[np.ndar
 def _gauss_hermite(
     dimension: int, n_nodes: int, level: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the largest grid of at most `n_nodes` nodes, and of two on each axis at least.
+    """Return the largest grid of at most `n_nodes` nodes, with at least two on each axis.
 
-    It is the same for all levels.
+    The grid is the same for all levels.
     """
     if dimension > 3:
         raise ValueError(

@@ -26,7 +26,10 @@ class Target(Protocol):
     is_estimator: bool
 
     def score(self, z: np.ndarray, v: float | None) -> Any:
-        """Return the score (n, d) at rows z (n, d) and noise variance v; None is the target's own."""
+        """Return the score (n, d) at rows z (n, d) and noise variance v.
+
+        None means `noise_variance`, or the distribution without noise.
+        """
         ...
 
     def log_density(self, z: np.ndarray, v: float | None) -> Any:
@@ -164,8 +167,8 @@ def as_target(target: Any, noise_variance: float | None) -> Target:
         return FunctionTarget(target, None, noise_variance)
     raise TypeError(
         f"target={target!r} has type {type(target).__name__}; expected a fitted estimator with "
-        "grad_log_density (of a search its best_estimator_, of a pipeline its last step), a function "
-        "score(X), or a tuple (score, log_density)."
+        "grad_log_density, a function score(X), or a tuple (score, log_density). For a search pass "
+        "its best_estimator_, for a pipeline its last step."
     )
 
 

@@ -118,7 +118,7 @@ class ProductManifold(SmoothManifoldBase):
         return self._hull
 
     def _shifted(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Return for each factor the points less the centers of the other factors."""
+        """Return for each factor the points minus the centers of the other factors."""
         return [x - other for other in self._others.like(x)]
 
     def _project(self, x: torch.Tensor) -> torch.Tensor:

@@ -413,13 +413,13 @@ class _Search:
 
     @property
     def best_index(self) -> int:
-        """Place of the best candidate among those scored exactly."""
+        """Index of the best candidate among those that were scored exactly."""
         exact = [k for k, entry in enumerate(self.entries) if entry.is_exact]
         return max(exact, key=lambda k: self.entries[k].score)
 
     @property
     def results(self) -> dict[str, list[Any]]:
-        """What is known of each candidate, column by column."""
+        """A table as a dictionary of columns, with one entry for each candidate."""
         return {
             "stage": [entry.stage for entry in self.entries],
             "is_exact": [entry.is_exact for entry in self.entries],
