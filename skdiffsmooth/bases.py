@@ -204,7 +204,7 @@ class ManifoldParzen(BaseEstimator):
 
 
 class _Offsets(NamedTuple):
-    """One vector for each of N windows: its squares along the axes (N, k), and across them (N,)."""
+    """Squares of one vector for each of N windows: along the axes (N, k) and across (N,)."""
 
     along: np.ndarray
     across: np.ndarray
@@ -225,9 +225,9 @@ class _Offsets(NamedTuple):
 
 
 def resolve_base(base: Any) -> ManifoldParzen | _Weighted | None:
-    """Return the windows, or the mixtures with weights of sum one, that `base` means; None: plain rows.
+    """Return `base` as windows, or as mixtures with weights of sum one; None stands for plain rows.
 
-    A value that the parameter does not take raises TypeError or ValueError.
+    A wrong value raises TypeError or ValueError.
     """
     if base is None or (isinstance(base, str) and base == "points"):
         return None

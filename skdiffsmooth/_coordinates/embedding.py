@@ -56,7 +56,7 @@ class Embedding:
         return self.metric.gradient_from_metric(self.hull.basis.T)
 
     def check_laplacian(self, name: Any) -> None:
-        """Raise ValueError if a divergence in these coordinates differs from that in the columns of X.
+        """Raise ValueError if a divergence in these coordinates is not that in the columns of X.
 
         `name` is the user's parameter `metric`, for the message.
         """

@@ -1,4 +1,4 @@
-"""Metric, scales and background compared by the likelihood of rows that are left out or held out."""
+"""Comparison of metrics, scales and backgrounds by the likelihood of rows left out or held out."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class Comparison:
         return score, Settings(self.metrics[metric_index], factors, weight)
 
     def prepare(self, metric_index: int) -> None:
-        """Bring the rows of each fold into a metric, and compute the KDE's bandwidth there, once."""
+        """Transform the rows of each fold to a metric, and compute the KDE's bandwidth, once."""
         if metric_index not in self._prepared:
             self._prepared[metric_index] = [
                 geometry_and_bandwidth(

@@ -60,7 +60,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
 
     @abstractmethod
     def _kernel_choice(self) -> KernelChoice:
-        """Return along which directions to smooth; raises where parameters are wrong."""
+        """Return the choice of smoothing directions; raise an error if parameters are wrong."""
 
     # ------------------------------------------------------------------------------------ fitting
 
@@ -117,7 +117,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         return parse_parameters(params, self._kernel_choice(), n_features, shards)
 
     def _fitting_shards(self) -> Shards:
-        """Return where the training rows are, after checking what that asks of other parameters."""
+        """Return the shards of the training rows, after checks of parameters that exclude them."""
         shards = resolve_shards(self.shards)
         if shards.alone:
             return shards
@@ -135,8 +135,8 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
             )
         if estimates_error(resolve_solver(self.solver)):
             raise ValueError(
-                f"solver={self.solver!r} cannot be combined with shards={self.shards!r}: processes that "
-                "round differently would halve other steps, and wait for one another for ever. Use "
+                f"solver={self.solver!r} cannot be combined with shards={self.shards!r}: rounding "
+                "errors could lead the processes to different steps, and they never finish. Use "
                 "solver='heun', with more n_steps where its error is too large."
             )
         return shards
@@ -219,7 +219,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
 
     @property
     def hierarchy_(self) -> PointHierarchy:
-        """Points in coordinates of the hull, and how they merge."""
+        """Points in coordinates of the hull, and the cells in which they are merged."""
         return self.model_.data.hierarchy
 
     @property
@@ -338,9 +338,9 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
             )
         if self.model_.data.base is not None:
             raise ValueError(
-                "leave_one_out_log_density is not defined for a base, whose components were fitted with "
-                "the row: to leave out the component at its position alone would overstate its "
-                "log-density by nats. Score held-out rows with score_samples."
+                "leave_one_out_log_density is not defined for a base, whose components were "
+                "fitted to all rows: if only the component at each row was left out, log-densities "
+                "would be too high by nats. Score held-out rows with score_samples."
             )
         self._check_others()
         return self.model_.leave_one_out_log_density(resources)
@@ -487,19 +487,19 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         NotFittedError
             If `fit` was not called.
         TypeError, ValueError
-            If X does not fit, `t` is not a positive number, or the smoothing depends on where it acts
-            (learned tangents, known curved manifolds): its field is then no gradient.
+            If X does not fit, `t` is not a positive number, or the smoothing differs between
+            queries (learned tangents, known curved manifolds): the field is then not a gradient.
         """
         X, resources = self._query(X)
         return self.model_.energy_at(X, self._noise_scale(t, resources), resources)
 
     @on_one_fit
     def effective_sample_size(self, X: Any, t: float | None = None) -> np.ndarray:
-        """Return how many rows the smoothed score rests on at each query.
+        """Return the effective number of rows that the smoothed score averages at each query.
 
-        One over the sum of the squared weights, sum_m q_m W_i(x + xi_m) of row i: one where a single
-        row decides and the score draws back to it, the number of rows at large noise. Smoothing raises
-        it; `score_variance` estimates how much it steadies the score.
+        It is one over the sum of the squared weights, sum_m q_m W_i(x + xi_m) of row i. It is one
+        where the score points to a single row, and the number of rows at large noise. Smoothing
+        increases it; `score_variance` estimates by how much the variance of the score decreases.
 
         Parameters
         ----------
@@ -625,7 +625,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         return parse_resources(self.get_params(deep=False), self.model_.dtype)
 
     def _noise_scale(self, t: Any, resources: Resources) -> float:
-        """Return the square root of a noise variance, or of the default, the same to all processes."""
+        """Return the noise scale of a variance, or the default; it is the same on all processes."""
         scale = self.model_.bandwidth if t is None else math.sqrt(check_real("t", t))
         resources.shards.check_same("t", scale)
         return scale

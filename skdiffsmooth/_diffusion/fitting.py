@@ -154,9 +154,9 @@ def scales_in(
     radius = geometry.data.shards.largest(float(np.abs(geometry.coordinates).max(initial=0.0)))
     if geometry.base is None and bandwidth < np.finfo(np.float64).eps * radius:
         raise ValueError(
-            f"bandwidth={bandwidth:g} is lost in the rounding of rows up to {radius:.3g} from their "
-            "center; expected more. Pass a larger bandwidth, drop rows far from all others, or "
-            "scale the columns."
+            f"bandwidth={bandwidth:g} is below the rounding error of rows up to {radius:.3g} from "
+            "their center; expected a larger number. Pass a larger bandwidth, drop rows far from "
+            "all others, or scale the columns."
         )
     return bandwidth, sigma
 

@@ -1,4 +1,4 @@
-"""Parameters of the diffusion estimators: what a user passed becomes checked values, or an error."""
+"""Parameters of the diffusion estimators: they are checked and converted, or raise an error."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _TOLERANCE = 0.02
 
 
 class Resources(NamedTuple):
-    """Where one call computes, and how much it may take; no answer depends on it beyond rounding."""
+    """Device, memory limit and workers of one call; they change results by rounding errors only."""
 
     backend: Backend
     memory_limit: float
@@ -62,7 +62,7 @@ class Resources(NamedTuple):
 
 
 class KernelChoice(Protocol):
-    """Along which directions an estimator smooths, as its parameters say."""
+    """The choice of directions along which an estimator smooths, made from its parameters."""
 
     def reduce(
         self,
@@ -273,7 +273,7 @@ def resolve_tolerance(tolerance: Any) -> float | None:
 
 
 def automatic_tolerance(n_points: int, is_smoothed: bool) -> float:
-    """Return what tolerance="auto" is for so many points, in nats."""
+    """Return the value of tolerance="auto" for a number of points, in nats."""
     # Without smoothing there is no flow, and the one sum there is shall be the KDE's.
     return _TOLERANCE if n_points > _LARGEST_EXACT and is_smoothed else 0.0
 
@@ -333,7 +333,7 @@ def resolve_scales(
             raise ValueError("the components of a mixture are not rows that could be left out")
         reference = rule.reference()
         if not reference > 0:
-            raise ValueError("the base has no width to measure them by")
+            raise ValueError("the base has zero variance, so that there is no unit for them")
     except ValueError as error:
         shown = "auto" if sigma is None else sigma
         raise ValueError(
@@ -392,7 +392,8 @@ def scales_of_levels(
         scales = requested / np.array([noise.alpha(noise.time(y)) for y in middles])
     if not np.all(np.isfinite(scales) & (scales >= 0)):
         raise ValueError(
-            f"noise={noise!r} leaves nothing of the data at noise scale {middles[-1]:g}, where sigma / "
-            f"alpha is {scales[-1]:g}; expected finite scales. Lower its rate, or terminal_scale."
+            f"noise={noise!r} shrinks the data to zero at noise scale {middles[-1]:g}, where "
+            f"sigma / alpha is {scales[-1]:g}; expected finite scales. Lower its rate, or "
+            "terminal_scale."
         )
     return requested, scales

@@ -1,4 +1,4 @@
-"""The engine for data with covariances of their own: posterior moments under a mixture of Gaussians.
+"""The engine for a mixture of Gaussians: posterior moments under noise.
 
 Where the data are a mixture sum_i w_i N(mu_i, S_i) and not points, noise of variance v makes them
 
@@ -47,7 +47,7 @@ _EXPONENT_ERROR = 1e-3
 
 
 class _NoisedComponents(NamedTuple):
-    """Components under noise of one variance: what does not depend on the query.
+    """Quantities of the components at one noise variance that do not depend on the query.
 
     `floor` (K, 1, 1) and `along` (K, 1, k) hold the eigenvalues of A_i, `log_peaks` (K,) the log of
     each weighted density at its mean, `traces` (K,) the traces of v S_i A_i.

@@ -85,7 +85,7 @@ class Groups:
     def relevant_to(
         self, y: torch.Tensor, v: float, exclude: torch.Tensor | None, queries_at_once: int
     ) -> torch.Tensor:
-        """Return which groups hold points that count for single queries y (P, r): bool, (n_groups, P).
+        """Return which groups hold points relevant to single queries y (P, r): bool, (n_groups, P).
 
         A group is irrelevant if its best member is below the best of all by more than N such terms
         lose in rounding, and by twice the error of single precision. Scores of at most
@@ -112,7 +112,7 @@ class Groups:
     def relevant_to_pairs(
         self, x: torch.Tensor, offsets: torch.Tensor, v: float, exclude: torch.Tensor | None
     ) -> PairScores:
-        """Return which groups hold points that count for queries x_b + xi_m.
+        """Return which groups hold points relevant to queries x_b + xi_m.
 
         A score is the sum of a query's part a_i and a node's part c_i. With a sharpness beta,
 
@@ -158,7 +158,7 @@ class Groups:
         return PairScores(of_queries, of_nodes, bounds >= threshold.float())
 
     def slack(self, distance: torch.Tensor, v: float, dtype: torch.dtype) -> torch.Tensor:
-        """Return how far below the best a score may be for a point to count, shaped as `distance`.
+        """Return how far the score of a relevant point may be below the best, shaped as `distance`.
 
         `distance` is that of queries from the origin in units of the radius, and `dtype` that of
         the scores.

@@ -115,10 +115,10 @@ class SingleMoments(NamedTuple):
 
 
 class Denoiser(Protocol):
-    """What score fields need of the data: points (`Posterior`), or a mixture of Gaussians.
+    """The methods of noised data that score fields call: of points, or of a mixture of Gaussians.
 
     Queries x are (B, r) and v is the noise variance. `exclude` (B,) holds for each query the index of a
-    point or component that it must not see; the other weights are renormalised.
+    point or component that is excluded; the other weights are renormalised.
     """
 
     memory_limit: float
@@ -174,12 +174,12 @@ class Denoiser(Protocol):
         ...
 
     def precision_at(self, v: float) -> torch.dtype:
-        """Return the dtype of the computation at this noise: queries rounded to less lose precision."""
+        """Return the dtype of the computation at this noise; queries need this precision too."""
         ...
 
 
 def rows_of(exclude: torch.Tensor | None, rows: slice | torch.Tensor) -> torch.Tensor | None:
-    """Return what some of the rows exclude, or None where nothing is excluded."""
+    """Return the excluded indices of some rows, or None where nothing is excluded."""
     return None if exclude is None else exclude[rows]
 
 

@@ -1,4 +1,4 @@
-"""Weighted points in one dtype on one device, with what every sum over them needs."""
+"""Weighted points in one dtype on one device, with the arrays that sums over them use."""
 
 from __future__ import annotations
 
@@ -84,12 +84,12 @@ class Points:
 
     @property
     def are_few(self) -> bool:
-        """Tell whether one number for each point is about as little as one for each feature."""
+        """Tell whether the number of points is at most about twice the number of features."""
         return len(self) <= 2 * (self.dimension + 2)
 
     @cached_property
     def groups(self) -> Groups:
-        """The points in groups of near neighbours (CPU only); made when noise is first low."""
+        """The points in groups of near neighbours (CPU only), made at the first low noise."""
         return Groups(self.positions, self.log_weights, self.unit)
 
     @cached_property

@@ -87,14 +87,14 @@ class Tiles:
         return max(1, min(within_budget, max(enough, self._tile // widest)))
 
     def pairs(self, rows: int) -> int:
-        """Return the number of queries to find groups for at once, if `rows` have all logits at once."""
+        """Return for how many queries groups are found at once; logits are computed for `rows`."""
         # For each query: a flag for each group of points, and the result.
         per_pair = max(1, len(self._points) // GROUP) + 2 * (self._points.dimension + 2)
         return min(self._budget // 8 // per_pair, max(rows, self._tile // per_pair))
 
     @property
     def elements(self) -> int:
-        """Numbers held while many pairs are computed directly."""
+        """How many numbers are stored at once while pairs are computed directly."""
         return max(1, min(self._budget // 8, 4 * self._tile))
 
     def holds_all(self, n_queries: int, n_nodes: int, n_shared: int) -> bool:
@@ -130,16 +130,16 @@ class Tiles:
             self._tile, self._largest_tile = max(1, self._tile // 2), self._largest_tile // 2
 
     def _elements_per_node(self, trace: bool) -> int:
-        """Numbers held for each node of a table: one for a point, or one for each of its features."""
+        """How many numbers each node of a table takes: one per point, or per point and feature."""
         return (self._points.dimension + 4 if trace else 2) * self._most_points
 
     def _elements_per_row(self, n_nodes: int) -> int:
-        """Numbers held for each query of a tile: four rows of logits, four of node averages."""
+        """How many numbers each query of a tile takes: four rows of logits, four of averages."""
         return 4 * self._most_points + 4 * (self._points.dimension + 2) * n_nodes
 
     @property
     def _smallest(self) -> int:
-        """Numbers held for a single query and a single node."""
+        """How many numbers the smallest tile takes: a single query and a single node."""
         return 2 * max(self._elements_per_node(True), self._elements_per_row(1))
 
 

@@ -1,4 +1,4 @@
-"""NeuralScoreDiffusion: a score that a small network learns, where others have it in closed form."""
+"""NeuralScoreDiffusion: a diffusion whose score is learned by a small network."""
 
 from __future__ import annotations
 
@@ -342,7 +342,7 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         return self._begin(X, sample_weight, 1)
 
     def _begin(self, X: Any, sample_weight: Any, n_iterations: int | None) -> NeuralScoreDiffusion:
-        """Train from the start, for so many iterations or until the loss stops falling."""
+        """Train from the start, for `n_iterations` or until the loss stops decreasing."""
         points, weights = self._check_training(X, sample_weight)
         parsed = self._checked_parameters(points.shape[1])
         start = self._started(parsed, points, weights)
@@ -351,7 +351,7 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         return self
 
     def _go_on(self, X: Any, sample_weight: Any, n_iterations: int | None) -> NeuralScoreDiffusion:
-        """Train on from where training stands."""
+        """Continue the training from its present state."""
         X = self._check_query(X)
         points, weights = merge_duplicates(X, check_sample_weight(sample_weight, len(X)))
         parsed = self._checked_parameters(X.shape[1])
@@ -362,7 +362,7 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         return self
 
     def _check_unchanged(self, parsed: _ParsedParameters) -> None:
-        """Raise where the network was made for other parameters."""
+        """Raise an error if the network was made for other parameters."""
         fitted: dict[str, Any] = {
             "bandwidth": self.bandwidth_,
             "hidden_layer_sizes": tuple(len(bias) for bias in self.intercepts_[:-1]),
@@ -384,11 +384,11 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
             if not np.array_equal(now[name], value):
                 raise ValueError(
                     f"{name}={getattr(self, name)!r}, but training began with {value!r}, which the "
-                    "network was made for; set it back, or call fit with warm_start=False."
+                    "network was made for; set this value again, or call fit with warm_start=False."
                 )
 
     def _checked_parameters(self, n_features: int) -> _ParsedParameters:
-        """Check all parameters that do not depend on the data, but for their number of features."""
+        """Check all parameters; of the data only the number of features is used."""
         solver = resolve_solver(self.solver)
         check_real("sigma", self.sigma, strict=False, hint="0 is the network as it is.")
         metric = check_metric(self.metric, n_features)
@@ -479,15 +479,15 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         weights: np.ndarray,
         n_iterations: int | None,
     ) -> dict[str, Any]:
-        """Return all fitted attributes after so many iterations, or when the loss stops falling."""
+        """Return all fitted attributes after `n_iterations`, or when the loss stops decreasing."""
         embedding = Embedding(start["coordinates_"], start["hull_"])
         rows, residual = embedding.split(points)
         size = np.abs(embedding.metric.to_metric(points)).max() + start["bandwidth_"]
         if np.abs(residual).max() > _OUTSIDE * size:
             raise ValueError(
                 f"X leaves the affine hull of the rows that training began with, by up to "
-                f"{np.abs(residual).max():.2g} in units of the metric, and the network knows no other "
-                "directions; call fit with warm_start=False on rows that span all of them."
+                f"{np.abs(residual).max():.2g} in units of the metric, and the network is defined "
+                "in this hull only; call fit with warm_start=False on rows in all directions."
             )
         state: TrainingState = start["training_"]
         if not len(start["scales_"]):
@@ -690,11 +690,11 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         return self.model_.laplacian_at(X, self._noise_scale(t), self._resources())
 
     def _resources(self) -> Resources:
-        """Return where to compute, as the parameters say now."""
+        """Return where to compute, from the present parameters."""
         return parse_resources(self.get_params(deep=False), self.model_.dtype)
 
     def _noise_scale(self, t: float | None) -> float:
-        """Return the noise scale of a variance that the network knows."""
+        """Return the noise scale of a variance in the range that the network was trained for."""
         levels = self.noise_levels_
         if t is None:
             return levels.bandwidth
@@ -734,7 +734,7 @@ _KEPT = (
 
 
 def _model(attributes: dict[str, Any], parsed: _ParsedParameters) -> DiffusionModel:
-    """Return the model that the fitted attributes make."""
+    """Return the model that is made of the fitted attributes."""
     network = TrainedNetwork(
         attributes["noise_levels_"],
         attributes["scales_"],
@@ -784,13 +784,13 @@ def _flat(coefs: list[np.ndarray], intercepts: list[np.ndarray]) -> np.ndarray:
 
 
 def _some(rows: np.ndarray, weights: np.ndarray, chosen: np.ndarray) -> tuple[Any, Any]:
-    """Return some of the rows, with weights of sum one; in order, lest it should matter."""
+    """Return some of the rows, in increasing order of index, with weights that sum to one."""
     chosen = np.sort(chosen)
     return rows[chosen], weights[chosen] / weights[chosen].sum()
 
 
 def _share(name: str, value: Any, *, least: bool) -> float:
-    """Return a number from 0 to 1, the first included if `least`, the last excluded."""
+    """Return a number > 0 (>= 0 if `least`) and < 1, after checking it."""
     share = check_real(name, value, strict=not least)
     if share >= 1:
         raise ValueError(f"{name}={value!r} is out of range; expected a number below 1.")

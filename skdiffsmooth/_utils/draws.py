@@ -1,4 +1,4 @@
-"""Draws of points by their weights: uniform numbers are inverted by the cumulated weights.
+"""Draws of points with probabilities equal to their weights, by inverting cumulated weights.
 
 A point of weight k then gets the same draws as k equal points beside one another, for the same seed.
 """

@@ -1,4 +1,4 @@
-"""What the density estimators share: checked input, fitted state that is replaced at once, saving."""
+"""Base classes of the density estimators: checks of input, replacing fitted state, saving."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def on_one_fit(method: Method) -> Method:
 
 
 class SavedWithVersion:
-    """A mixin that saves the version of the library with a model, and checks the format of files."""
+    """A mixin that saves the version of the library with a model, and checks it in files."""
 
     def __getstate__(self) -> dict[str, Any]:
         state: Any = super().__getstate__()
@@ -92,7 +92,7 @@ class DensityEstimatorMixin(SavedWithVersion, DensityMixin):
         self.__dict__ = {**vars(columns), **attributes}
 
     def _snapshot(self: Self) -> Self:
-        """Return a copy of the estimator with its present state, which a later `fit` does not change."""
+        """Return a copy of the estimator in its present state; a later `fit` does not change it."""
         snapshot = object.__new__(type(self))
         snapshot.__dict__ = self.__dict__
         return snapshot
@@ -108,7 +108,7 @@ class DensityEstimatorMixin(SavedWithVersion, DensityMixin):
         return getattr(self, "feature_names_in_", None)
 
     def _check_draw(self, n_samples: Any, random_state: Any) -> tuple[int, np.random.RandomState]:
-        """Return the number of draws and a generator, from `random_state` here or of the estimator."""
+        """Return the number of draws, and a generator; None is the estimator's `random_state`."""
         check_is_fitted(self)
         own = getattr(self, "random_state", None)
         return check_draw(n_samples, own if random_state is None else random_state)

@@ -57,7 +57,7 @@ _FEWEST_ROWS = 10
 
 @dataclass(frozen=True, eq=False)
 class AlongManifold:
-    """Smoothing along a manifold, as the parameters of `ManifoldAdaptedDiffusion` say.
+    """Smoothing along a manifold, defined by the parameters of `ManifoldAdaptedDiffusion`.
 
     See `KernelChoice` for the methods.
     """
@@ -79,7 +79,7 @@ class AlongManifold:
         )
         if manifold is None and self.manifold == "pca" and is_power:
             raise ValueError(
-                f"metric={metric!r} changes the variances that manifold='pca' goes by; use "
+                f"metric={metric!r} changes the variances that manifold='pca' uses; pass "
                 "metric='scaled' or 'euclidean', or manifold='local'."
             )
         if manifold is not None and not is_plain:
@@ -97,8 +97,8 @@ class AlongManifold:
         check_idempotent(manifold, points)
         if not isinstance(manifold.project(torch.from_numpy(points[:1])), torch.Tensor):
             raise TypeError(
-                f"manifold={manifold!r} answers tensors by other types; expected tensors from its "
-                "methods where tensors go in. Subclass skdiffsmooth.manifolds.Manifold's "
+                f"manifold={manifold!r} has methods that do not return tensors when they are "
+                "called with tensors; expected tensors. Subclass skdiffsmooth.manifolds.Manifold's "
                 "implementations, or write its methods in torch."
             )
         # What a curved manifold does outside the hull of the data moves queries within it.
@@ -130,9 +130,9 @@ class AlongManifold:
         if fading < _SHORTEST_REACH * bandwidth:
             raise ValueError(
                 f"manifold={self.manifold!r} has the reach {reach:.3g}, too small for the bandwidth "
-                f"{bandwidth:.3g}: its nearest points are not unique at the noise that is left. Lower "
-                "the bandwidth, use a manifold that bends less and does not come near itself (a learned "
-                "one: more n_neighbors), or a PointCloud to sample only."
+                f"{bandwidth:.3g}: nearest points are not unique within this noise. Lower the "
+                "bandwidth, use a manifold with less curvature and wider gaps (a learned one: more "
+                "n_neighbors), or a PointCloud to sample only."
             )
         beyond = distance_in_span(kernel.manifold, torch.from_numpy(coordinates)) > fading / 2
         if 2 * int(beyond.sum()) > len(coordinates):
@@ -149,7 +149,7 @@ class AlongManifold:
             )
 
     def _given_manifold(self, points: np.ndarray, weights: np.ndarray) -> Manifold | None:
-        """Return the manifold that was given, None where one is to be found."""
+        """Return the manifold that the user passed, or None if it must be estimated."""
         manifold = self.manifold
         if isinstance(manifold, LocalPolynomialManifold) and not hasattr(manifold, "n_components_"):
             return clone(manifold).fit(points, sample_weight=weights)
@@ -192,8 +192,8 @@ class AlongManifold:
             self.n_components, numbers.Integral
         ):
             raise TypeError(
-                f"n_components={self.n_components!r} is a share of the variance, which "
-                "manifold='pca' understands; manifold='local' wants an integer or 'auto'."
+                f"n_components={self.n_components!r} is a share of the variance, which is for "
+                "manifold='pca' only; expected an integer or 'auto' with manifold='local'."
             )
         n_components = self._tangent_dimension(points, hull.dimension)
         coordinates, _ = hull.split(points)
@@ -265,7 +265,7 @@ def _usable_reach(inside: Manifold, manifold: Manifold, points: np.ndarray) -> f
 
 
 def _along_subspace(manifold: AffineSubspace, hull: AffineHull) -> LinearShape:
-    """Return offsets P xi of a subspace, seen in hull coordinates: of covariance S there."""
+    """Return offsets P xi along a subspace, in hull coordinates, where their covariance is S."""
     in_hull = hull.basis.T @ manifold.basis
     variances, axes = np.linalg.eigh(in_hull @ in_hull.T)
     kept = variances > hull.n_features * np.finfo(np.float64).eps

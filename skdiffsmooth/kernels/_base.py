@@ -45,7 +45,7 @@ class ReducedKernel(Protocol):
         ...
 
     def freeze(self, scales: np.ndarray, rule: NodeRule) -> Smoothing:
-        """Return the smoothing, with one of the `scales` and one set of nodes for each noise level."""
+        """Return the smoothing, with one scale and one set of nodes for each noise level."""
         ...
 
 

@@ -28,15 +28,15 @@ class SameEverywhere:
         return self.kernel.reduce(hull, points, weights), hull, {}
 
     def candidate_metrics(self, points: np.ndarray) -> tuple[Any, ...]:
-        """Return all metrics for an isotropic kernel; other kernels have a shape in the units of X."""
+        """Return all metrics for an isotropic kernel; other kernels have a shape in units of X."""
         return candidate_metrics(points) if is_isotropic(self.kernel) else ("euclidean",)
 
     def check_base(self, base: Any) -> None:
-        """Raise where the kernel has no offsets."""
+        """Raise an error if the kernel has no offsets."""
         if not works_over_base(self.kernel):
             raise ValueError(
-                f"kernel={self.kernel!r} cools the posterior weights of rows, and base={base!r} has "
-                "none; use a kernel with offsets, such as kernel='gaussian', or base=None."
+                f"kernel={self.kernel!r} acts on posterior weights of rows, and base={base!r} has "
+                "no rows; use a kernel with offsets, such as kernel='gaussian', or base=None."
             )
 
     def check_scales(

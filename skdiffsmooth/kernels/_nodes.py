@@ -18,7 +18,7 @@ Rule = Callable[[int, int, int, int], tuple[np.ndarray, np.ndarray]]
 
 
 def default_n_nodes(dimension: int) -> int:
-    """Return the number of nodes for offsets of dimension k: the least power of two >= max(64, 4 k).
+    """Return the number of nodes in dimension k: the least power of two >= max(64, 4 k).
 
     Blocks of a Sobol sequence are nets at powers of two, and second moments can only be matched from
     2 k nodes on.

@@ -438,7 +438,7 @@ def fading_distance(manifold: Manifold, reach: float | None) -> float | None:
 
 
 def distance_in_span(manifold: Manifold, x: torch.Tensor) -> torch.Tensor:
-    """Return the distances (n,) of positions from a manifold within its span, by which offsets fade."""
+    """Return the distances (n,) from a manifold within its span; offsets decrease with them."""
     normal = x - manifold.project(x)
     hull = getattr(manifold, "affine_hull", None)
     if hull is not None:

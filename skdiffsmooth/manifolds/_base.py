@@ -1,4 +1,4 @@
-"""The contract of a manifold, and base classes that check arrays and tensors for it."""
+"""The protocol of a manifold, and base classes that check arrays and tensors."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Manifold(Protocol):
 
 @runtime_checkable
 class SmoothManifold(Manifold, Protocol):
-    """A manifold whose projection has a symmetric derivative, as the nearest point's is."""
+    """A manifold whose projection has a symmetric derivative, as that to nearest points has."""
 
     def projection_derivative(self, X: Any) -> Any:
         """Return G with d project / dX = T G T^T, T = tangent(X); symmetric, shape (n, k, k)."""
@@ -99,7 +99,7 @@ class ManifoldBase(ABC):
 
     @property
     def affine_hull(self) -> AffineHull | None:
-        """An affine subspace that contains the manifold, for less work outside it; None if not known."""
+        """An affine subspace that contains the manifold, to save computation; None if not known."""
         return None
 
     @abstractmethod
@@ -331,7 +331,7 @@ def across_border(
     X: Any,
     n_features: int,
 ) -> Any:
-    """Check X, and call a method with it as a tensor; of an array, return arrays.
+    """Check X, and call a method with it as a tensor; if X is an array, return arrays.
 
     A method that returns several tensors has a tuple as its result.
     """
@@ -384,7 +384,7 @@ def orthonormal_columns(name: str, directions: np.ndarray) -> np.ndarray:
 
 
 def check_idempotent(manifold: Manifold, X: Any) -> None:
-    """Raise an error unless a second projection leaves projections of rows where they are.
+    """Raise an error if projections of rows move when they are projected again.
 
     Parameters
     ----------

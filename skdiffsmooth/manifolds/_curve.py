@@ -591,7 +591,7 @@ class Curve(SmoothManifoldBase):
         return _Foot(*(part[best] for part in feet))
 
     def _distances(self, z: torch.Tensor) -> torch.Tensor:
-        """Return squared distances of z (n, r) from the points of the table, less its squared length."""
+        """Return squared distances of z (n, r) from the points of the table, minus |z|^2."""
         return torch.nn.functional.pad(z, (0, 1), value=1.0) @ self._table_like(z).factors
 
     def _near_minima(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -117,7 +117,7 @@ def _size(manifold: Manifold, x: np.ndarray) -> float:
 
 
 def _is_derivative(forward: ForwardMode, x: torch.Tensor, size: float) -> bool:
-    """Return whether derivatives equal difference quotients, and satisfy P^2 = P on the manifold."""
+    """Return whether derivatives equal difference quotients, and P^2 = P on the manifold."""
     noise = torch.from_numpy(np.random.RandomState(0).standard_normal((2, *x.shape)))
     away, direction = 0.1 * size * noise[0] / x.shape[1] ** 0.5, noise[1]
     _, image, tangent = forward.projection_factors(forward.project(x))

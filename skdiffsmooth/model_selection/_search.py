@@ -320,7 +320,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         return clone(estimator)
 
     def _parsed(self, estimator: BaseScoreDiffusion, n_features: int) -> ParsedParameters:
-        """Return the estimator's parameters, checked, all that the search does not choose."""
+        """Return the parameters that the search does not choose, after checking them."""
         parsed = estimator._parsed(n_features, ONE_PROCESS)
         if parsed.base is not None:
             raise ValueError(
@@ -387,7 +387,7 @@ class _Search:
     def run(
         self, first: Comparison, bandwidths: np.ndarray, sigmas: np.ndarray, n_refinements: int
     ) -> None:
-        """Run the stages one after the other, the one of metrics by a comparison of its own."""
+        """Run the stages in turn; the stage that chooses the metric uses the comparison `first`."""
         metric_indices, tried = [0], []
         if len(first.metrics) > 1:
             # A smoothed model where there will be one, a KDE where not.

@@ -1,4 +1,4 @@
-"""The contract of a solver, and the loop over its steps."""
+"""The protocols of solvers, and the loop over the steps of one."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class ODESolver(Solver, Protocol):
 
 
 class ODEState(ODESolver, Protocol):
-    """The solver of one flow, with the estimated error of each row, summed over the steps so far."""
+    """The solver of one flow, with the errors of its rows, summed over the steps so far."""
 
     @property
     def error(self) -> torch.Tensor:
@@ -97,7 +97,7 @@ class ErrorEstimatingSolver(ODESolver, Protocol):
 
     @property
     def tol(self) -> float:
-        """Largest estimated error of a row over a whole flow, in nats: the target of the step sizes."""
+        """Target of the step sizes: the largest estimated error of a row over a flow, in nats."""
         ...
 
     def initial_state(self, x: torch.Tensor, n_steps: int) -> ODEState:
