@@ -268,7 +268,7 @@ def base_components(
     is_weighted: bool,
     seed: int,
 ) -> GaussianComponents:
-    """Return the Gaussian components of a base in units of X; mixtures that are not fitted are fitted.
+    """Return the Gaussian components of a base in units of X; it fits mixtures if necessary.
 
     Points (n_points, d) are the distinct rows, with weights that sum to one. `n_samples` is the number
     of rows with repetitions, `is_weighted` is whether the user gave sample weights, and `seed` is for

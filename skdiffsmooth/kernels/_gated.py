@@ -49,7 +49,7 @@ _CLOSED = 0.05
 
 @dataclass(frozen=True)
 class GatedShape:
-    """A `ReducedKernel`: Gaussian offsets along the tangent of each cell and, less far, across it."""
+    """A `ReducedKernel`: Gaussian offsets, large along the tangent of each cell and small across it."""
 
     cells: Cells
 
