@@ -204,7 +204,7 @@ class ManifoldParzen(BaseEstimator):
 
 
 class _Offsets(NamedTuple):
-    """Squares of one vector for each of N windows: along the axes (N, k) and across (N,)."""
+    """Squared parts of vectors, one for each of N windows: along its axes (N, k), and across."""
 
     along: np.ndarray
     across: np.ndarray

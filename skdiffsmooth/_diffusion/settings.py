@@ -258,7 +258,7 @@ def resolve_n_jobs(n_jobs: Any) -> int | None:
     n_jobs = check_integer("n_jobs", n_jobs, minimum=-sys.maxsize)
     if n_jobs == 0:
         raise ValueError(
-            "n_jobs=0 is no number of workers; expected None, 1 or more, or -1 for all."
+            "n_jobs=0 is not a number of workers; expected None, 1 or more, or -1 for all."
         )
     return n_jobs
 

@@ -193,7 +193,7 @@ class Factoriser:
         counts : list of int
             How many queries each part has.
         exclude : torch.Tensor of shape (P,) or None
-            Index of the point that each query must not see.
+            Index of the point that is excluded for each query.
 
         Returns
         -------
@@ -217,7 +217,7 @@ class Factoriser:
     def _query_factors(
         self, x: torch.Tensor, v: float, exclude: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Exponentiate the query half of the logits less their top: return (B, 1) and (B, N)."""
+        """Return the exponents (B, 1) that are subtracted, and the factors A[b, i] (B, N)."""
         logits = exclude_(self._points.products(x, v), exclude)
         top = logits.amax(1, keepdim=True) - self._log_scale
         return top, exp_(logits.sub_(top), -self._log_scale)

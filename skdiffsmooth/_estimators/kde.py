@@ -191,7 +191,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         NotFittedError
             If `fit` was not called.
         TypeError
-            If `given` is no collection of columns.
+            If `given` is not a collection of columns.
         ValueError
             If X is not finite or has another number of features, if `given` names unknown columns,
             one of them twice or all, or if it is not empty and the kernel is not Gaussian.
@@ -468,8 +468,8 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         d = self.points_.shape[1]
         if variances.shape != (d,) or not np.all(np.isfinite(variances) & (variances > 0)):
             raise ValueError(
-                f"t={t!r} is no noise variance; expected a finite number > 0, or {d} of them, one for "
-                "each feature. It is in squared units of X."
+                f"t={t!r} is not a noise variance; expected a finite number > 0, or {d} of them, "
+                "one for each feature. It is in squared units of X."
             )
         return np.sqrt(variances)
 
