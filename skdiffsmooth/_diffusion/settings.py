@@ -136,7 +136,7 @@ class ParsedParameters:
 def parse_parameters(
     params: Mapping[str, Any], kernel: KernelChoice, n_features: int, shards: Shards
 ) -> ParsedParameters:
-    """Check all parameters of a diffusion estimator, given as what `get_params` returns."""
+    """Check all parameters of a diffusion estimator, a dictionary as `get_params` returns it."""
     solver = resolve_solver(params["solver"])
     tolerance = resolve_tolerance(params["tolerance"])
     resolve_noise(params["noise"], 1.0)
@@ -173,7 +173,7 @@ def parse_parameters(
 
 
 def parse_resources(params: Mapping[str, Any], dtype: str) -> Resources:
-    """Check the parameters that say where to compute, given as what `get_params` returns."""
+    """Check the parameters for device, memory and workers, from those of `get_params`."""
     return Resources(
         Backend.from_params(params["device"], dtype),
         check_real("memory_limit", params["memory_limit"], hint="It is in MiB."),
