@@ -43,7 +43,7 @@ _N_FOLDS = 5
 
 
 class Settings(NamedTuple):
-    """What is chosen together."""
+    """Settings that are chosen together."""
 
     metric: Metric
     factors: Factors

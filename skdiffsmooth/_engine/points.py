@@ -89,7 +89,7 @@ class Points:
 
     @cached_property
     def groups(self) -> Groups:
-        """The points in groups of near neighbours (CPU only), made at the first low noise."""
+        """The points in groups of near neighbours (CPU only), computed when they are first used."""
         return Groups(self.positions, self.log_weights, self.unit)
 
     @cached_property

@@ -321,7 +321,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
     def _sample_given(
         self, rng: np.random.RandomState, columns: np.ndarray, values: np.ndarray
     ) -> np.ndarray:
-        """Return one row for each row of `values` (n, n_given), the values of `columns`."""
+        """Draw a row for each row of `values` (n, n_given), which are the given `columns`."""
         bandwidth = np.broadcast_to(self.bandwidth_, self.points_.shape[1])
         scale = bandwidth[columns]
         memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")

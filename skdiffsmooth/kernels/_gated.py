@@ -65,7 +65,7 @@ class GatedShape:
 
     @property
     def widest_std(self) -> float:
-        """One: sigma is the standard deviation along the tangents."""
+        """The value one: sigma is the standard deviation along the tangents."""
         return 1.0
 
     def freeze(self, scales: np.ndarray, rule: NodeRule) -> GatedKernel:

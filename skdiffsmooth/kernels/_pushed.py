@@ -378,7 +378,7 @@ class ManifoldShape:
 
     @property
     def widest_std(self) -> float:
-        """One: sigma is the standard deviation along each direction of the manifold."""
+        """The value one: sigma is the standard deviation along each direction of the manifold."""
         return 1.0
 
     def freeze(self, scales: np.ndarray, rule: NodeRule) -> FrozenPush:

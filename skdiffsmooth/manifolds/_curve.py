@@ -354,7 +354,7 @@ class Curve(SmoothManifoldBase):
 
     @property
     def dimension(self) -> int:
-        """One."""
+        """Dimension of the manifold, one."""
         return 1
 
     @cached_property

@@ -236,7 +236,7 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
 
     @property
     def reach(self) -> None:
-        """None: it is not known; see `estimate_reach`."""
+        """The reach, None: it is not known; see `estimate_reach`."""
         return None
 
     @property

@@ -107,7 +107,7 @@ class Torus(SmoothManifoldBase):
 
     @property
     def dimension(self) -> int:
-        """Two."""
+        """Dimension of the manifold, two."""
         return 2
 
     @property
