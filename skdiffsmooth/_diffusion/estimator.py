@@ -338,9 +338,9 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
             )
         if self.model_.data.base is not None:
             raise ValueError(
-                "leave_one_out_log_density is not defined for a base, whose components were fitted with "
-                "the row: to leave out the component at its position alone would overstate its "
-                "log-density by nats. Score held-out rows with score_samples."
+                "leave_one_out_log_density is not defined for a base, because the components of "
+                "the base were fitted to all rows, including the one that should be left out. "
+                "Score held-out rows with score_samples."
             )
         self._check_others()
         return self.model_.leave_one_out_log_density(resources)

@@ -465,8 +465,8 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         d = self.points_.shape[1]
         if variances.shape != (d,) or not np.all(np.isfinite(variances) & (variances > 0)):
             raise ValueError(
-                f"t={t!r} is no noise variance; expected a finite number > 0, or {d} of them, one for "
-                "each feature. It is in squared units of X."
+                f"t={t!r} is not a noise variance; expected a finite number > 0, or {d} of them, "
+                "one for each feature. It is in squared units of X."
             )
         return np.sqrt(variances)
 
