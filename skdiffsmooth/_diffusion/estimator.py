@@ -60,12 +60,12 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
 
     @abstractmethod
     def _kernel_choice(self) -> KernelChoice:
-        """Return along which directions to smooth; raises where parameters are wrong."""
+        """Return along which directions to smooth, after checking the parameters for that."""
 
     # ------------------------------------------------------------------------------------ fitting
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
-        """Take in the data and choose the scales that are not given; nothing is trained.
+        """Store the training rows and choose the scales that are not given, without training.
 
         Parameters
         ----------
@@ -112,12 +112,12 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         return self
 
     def _parsed(self, n_features: int, shards: Shards) -> ParsedParameters:
-        """Return all parameters, checked once."""
+        """Return all parameters after checking them."""
         params = self.get_params(deep=False)
         return parse_parameters(params, self._kernel_choice(), n_features, shards)
 
     def _fitting_shards(self) -> Shards:
-        """Return where the training rows are, after checking what that asks of other parameters."""
+        """Return the shards of the rows, after checking that other parameters allow them."""
         shards = resolve_shards(self.shards)
         if shards.alone:
             return shards
@@ -219,7 +219,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
 
     @property
     def hierarchy_(self) -> PointHierarchy:
-        """Points in coordinates of the hull, and how they merge."""
+        """Points in coordinates of the hull, and the tree by which they are merged."""
         return self.model_.data.hierarchy
 
     @property
@@ -297,7 +297,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
 
     @on_one_fit
     def leave_one_out_log_density(self) -> np.ndarray:
-        """Return the log-density of each training point under the model of the others.
+        """Return the log-density of each training point under the model fitted to all other points.
 
         Exact for the fitted scales and at the cost of scoring the points once: no refit. What was
         learned of the data as a whole is kept (tangents of ``manifold="local"`` saw the point, which
@@ -338,9 +338,9 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
             )
         if self.model_.data.base is not None:
             raise ValueError(
-                "leave_one_out_log_density is not defined for a base, whose components were fitted with "
-                "the row: to leave out the component at its position alone would overstate its "
-                "log-density by nats. Score held-out rows with score_samples."
+                "leave_one_out_log_density is not defined for a base, because the components of "
+                "the base were fitted to all rows, including the one that should be left out. "
+                "Score held-out rows with score_samples."
             )
         self._check_others()
         return self.model_.leave_one_out_log_density(resources)
@@ -428,7 +428,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
 
     @on_one_fit
     def laplacian_log_density(self, X: Any, t: float | None = None) -> np.ndarray:
-        """Return the divergence of `grad_log_density`: where that is a gradient, the Laplacian.
+        """Return the divergence of `grad_log_density`, a Laplacian if the score is a gradient.
 
         In closed form, from the trace of the posterior covariance; no ODE is solved. With
         `grad_log_density` it makes the score-matching loss of
@@ -495,7 +495,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
 
     @on_one_fit
     def effective_sample_size(self, X: Any, t: float | None = None) -> np.ndarray:
-        """Return how many rows the smoothed score rests on at each query.
+        """Return the effective number of training rows in the smoothed score at each query.
 
         One over the sum of the squared weights, sum_m q_m W_i(x + xi_m) of row i: one where a single
         row decides and the score draws back to it, the number of rows at large noise. Smoothing raises
@@ -544,12 +544,13 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
 
     @on_one_fit
     def score_variance(self, X: Any, t: float | None = None) -> np.ndarray:
-        """Return the variance of `grad_log_density` over data sets of as many rows.
+        """Estimate the variance of `grad_log_density` over data sets with as many rows.
 
-        An estimate from the rows at hand, to first order (the delta method): with u_i the derivative of
-        the posterior mean, averaged over the nodes, in the logarithm of the weight of row i, the sum of
-        the u_i^2 / t^2. Bandwidth, sigma, metric and learned tangents are held. It
-        is too small where single nodes see a handful of rows only (docs/kernels.md has figures).
+        The estimate uses the training rows and is of first order (the delta method): it is the sum
+        of u_i^2 / t^2, where u_i is the derivative of the posterior mean, averaged over the nodes,
+        in the logarithm of the weight of row i. Bandwidth, sigma, metric and learned tangents are
+        held fixed. It is too small where single nodes depend on a handful of rows only
+        (docs/kernels.md has figures).
 
         Parameters
         ----------
@@ -606,7 +607,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         return self.model_.influence_at(X, scale, resources)
 
     def _query(self, X: Any) -> tuple[np.ndarray, Resources]:
-        """Return checked queries (n, d), and where to compute."""
+        """Return checked queries (n, d), and the device and dtype on which to compute."""
         shards = resolve_shards(self.shards)
         X = shards.together(self._check_query, X)
         resources = self._resources()
@@ -614,7 +615,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         return X, resources
 
     def _resources(self) -> Resources:
-        """Return where to compute, as the parameters say now."""
+        """Return the device, dtype and memory limit that the present parameters name."""
         if self.shards != self.model_.data.shards:
             raise ValueError(
                 f"shards={self.shards!r}, but the model was fitted with "
@@ -624,7 +625,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         return parse_resources(self.get_params(deep=False), self.model_.dtype)
 
     def _noise_scale(self, t: Any, resources: Resources) -> float:
-        """Return the square root of a noise variance, or of the default, the same to all processes."""
+        """Return the noise scale sqrt(t), after checking that it is the same on all processes."""
         scale = self.model_.bandwidth if t is None else math.sqrt(check_real("t", t))
         resources.shards.check_same("t", scale)
         return scale

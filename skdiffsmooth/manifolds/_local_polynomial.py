@@ -1,4 +1,4 @@
-"""A manifold learned from a sample: local polynomials over local principal axes.
+"""A manifold learned from a sample by fitting local polynomials over local principal axes.
 
 Around a position p, with weights theta(|x_i - p| / h), the nearest points have principal axes T, and
 the surface through them is the polynomial f in s = T^T (x - p) / h that minimises sum_i w_i theta_i
@@ -49,7 +49,7 @@ RELAXATIONS = 0.2, 2.0
 
 
 class _Projections(NamedTuple):
-    """Projections (n, r), the derivatives (n, r, k) of their surfaces in s, and the degrees (n,)."""
+    """Projections (n, r), with derivatives (n, r, k) and degrees (n,) of the local polynomials."""
 
     points: torch.Tensor
     jacobian: torch.Tensor
@@ -224,7 +224,7 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
 
     @property
     def n_features(self) -> int:
-        """Dimension d of the space around it."""
+        """Number d of columns of X."""
         check_is_fitted(self)
         return self.points_.shape[1]
 
@@ -236,7 +236,7 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
 
     @property
     def reach(self) -> None:
-        """None: it is not known; see `estimate_reach`."""
+        """Always None, since the reach of a learned manifold is not known; see `estimate_reach`."""
         return None
 
     @property
@@ -303,7 +303,7 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
         return projections
 
     def _solve_tile(self, z: torch.Tensor) -> _Projections:
-        """Iterate: fit a surface at p, move p to the point of the surface that is nearest to z."""
+        """Alternate two steps: fit a surface at p, then move p to its point nearest to z."""
         coordinates = self._constants.like(z)[2]
         _, nearest = self._nearest.query(z, 1)
         p = coordinates[nearest[:, 0]]
@@ -333,7 +333,7 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
         return projections
 
     def _surface(self, p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Fit the surfaces around positions p (n, r).
+        """Fit one polynomial surface around each position p (n, r).
 
         Return the coefficients (n, P, r) of x - p as a polynomial in s, the width (n,) that is the unit
         of s, and the degrees (n,) of the polynomials.
@@ -389,7 +389,7 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
     def _nearest_on(
         self, coefficients: torch.Tensor, target: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the points (n, r) of surfaces nearest to targets (n, r), and derivatives in s there."""
+        """Return the point (n, r) of each surface nearest to its target, and derivatives there."""
         (derivative,) = self._derivatives.like(target)
         first = torch.einsum("jab,nbr->njar", derivative, coefficients)
         second = torch.einsum("jab,lbc->jlac", derivative, derivative)

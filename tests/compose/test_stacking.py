@@ -567,7 +567,7 @@ def test_masks_and_indices_from_the_end_are_splits():
 @pytest.mark.parametrize(
     ("n_jobs", "error", "message"),
     [
-        (0, ValueError, "n_jobs=0 is no number of workers"),
+        (0, ValueError, "n_jobs=0 is not a number of workers"),
         (10**30, ValueError, "n_jobs=10+ is too large"),
         (-(10**30), ValueError, "n_jobs=-10+ is too small"),
         (True, TypeError, "n_jobs=True has type bool"),

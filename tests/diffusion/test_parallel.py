@@ -86,7 +86,7 @@ def test_a_cluster_gives_the_numbers_of_one(X):
 @pytest.mark.parametrize(
     ("n_jobs", "error", "message"),
     [
-        (0, ValueError, r"n_jobs=0 is no number of workers; expected None, 1 or more, or -1"),
+        (0, ValueError, r"n_jobs=0 is not a number of workers; expected None, 1 or more, or -1"),
         (1.5, TypeError, r"n_jobs=1\.5 has type float"),
         ("all", TypeError, r"n_jobs='all' has type str"),
     ],

@@ -499,7 +499,7 @@ def test_the_named_process_has_no_units(scale, X):
 
 
 def test_a_process_that_leaves_nothing_is_refused(X):
-    with pytest.raises(ValueError, match=r"noise=OrnsteinUhlenbeck.* leaves nothing of the data"):
+    with pytest.raises(ValueError, match=r"noise=OrnsteinUhlenbeck.* shrinks the data to zero"):
         fitted("gaussian", 1e6 * X, noise=OrnsteinUhlenbeck(1e300))
 
 

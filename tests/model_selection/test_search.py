@@ -162,7 +162,7 @@ def test_samples_and_scores_are_those_of_the_best_estimator():
         ({"cv": 1}, ValueError, "cv=1 is too small"),
         ({"cv": 100}, ValueError, "cv=100 folds need as many distinct rows"),
         ({"cv": ShuffleSplit(2)}, ValueError, "does not test each row once"),
-        ({"n_jobs": 0}, ValueError, "n_jobs=0 is no number of workers"),
+        ({"n_jobs": 0}, ValueError, "n_jobs=0 is not a number of workers"),
         ({"n_jobs": 10**30}, ValueError, "n_jobs=10+ is too large"),
         ({"n_refinements": -1}, ValueError, "n_refinements=-1 is too small"),
     ],
