@@ -217,7 +217,7 @@ def gaussian_leave_one_out(
 def _leave_one_out_log_likelihood(
     points: np.ndarray, weights: np.ndarray, backend: Backend, memory_limit: float
 ) -> Callable[[float], float]:
-    """Return the function that scores every row by the others at a bandwidth."""
+    """Return the mean log-density of each row under the others, as a function of the bandwidth."""
     x = backend.tensor(points)
     row_weights = backend.tensor(weights)
     posterior = Posterior(x, backend.tensor(np.log(weights)), memory_limit=memory_limit)
@@ -232,7 +232,10 @@ def _leave_one_out_log_likelihood(
 def _held_out_log_likelihood(
     points: np.ndarray, weights: np.ndarray, finest: float, backend: Backend, memory_limit: float
 ) -> Callable[[float], float]:
-    """Return the function that scores held-out rows, taken evenly, by the others, merged as h allows."""
+    """Return the mean log-density of held-out rows, as a function of the bandwidth.
+
+    Every k-th row is held out. The other rows are merged as far as the bandwidth allows.
+    """
     held = np.zeros(len(points), dtype=bool)
     held[np.linspace(0, len(points) - 1, _HELD_OUT).astype(np.intp)] = True
     others = weights[~held] / weights[~held].sum()

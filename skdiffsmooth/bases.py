@@ -227,7 +227,7 @@ class _Offsets(NamedTuple):
 def resolve_base(base: Any) -> ManifoldParzen | _Weighted | None:
     """Return the windows or the weighted mixtures of the parameter `base`, or None for plain rows.
 
-    A value that the parameter does not take raises TypeError or ValueError.
+    A wrong value raises TypeError or ValueError.
     """
     if base is None or (isinstance(base, str) and base == "points"):
         return None

@@ -47,16 +47,16 @@ class Embedding:
         return self.metric.from_metric(rows)
 
     def gradient(self, score: np.ndarray, residual: np.ndarray, v: float) -> np.ndarray:
-        """Return a score along the user's columns, from one in hull coordinates and residuals."""
+        """Return a score in the columns of X, from one in hull coordinates and residuals."""
         return self.metric.gradient_from_metric(score @ self.hull.basis.T - residual / v)
 
     @property
     def axes(self) -> np.ndarray:
-        """The linear map (r, d) of scores in hull coordinates to the user's columns."""
+        """The linear map (r, d) from scores in hull coordinates to scores in the columns of X."""
         return self.metric.gradient_from_metric(self.hull.basis.T)
 
     def check_laplacian(self, name: Any) -> None:
-        """Raise ValueError unless a divergence in these coordinates is one along the user's columns.
+        """Raise ValueError if a divergence in these coordinates is not that in the columns of X.
 
         `name` is the user's parameter `metric`, for the message.
         """

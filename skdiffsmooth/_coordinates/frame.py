@@ -59,5 +59,5 @@ class Frame:
 
     @property
     def log_volume(self) -> float:
-        """What a log-density of free coordinates gains when it becomes one of free columns, in nats."""
+        """The constant to add to a log-density of free coordinates for that of free columns."""
         return self.metric.log_abs_det + float(np.log(np.abs(np.diag(self.triangle))).sum())

@@ -57,7 +57,7 @@ class LinearMetric:
         return self._scale(X / self.columns, self.scales, self.rest)
 
     def from_metric(self, Z: np.ndarray) -> np.ndarray:
-        """Return rows Z (n, d) of the metric in the user's units."""
+        """Return rows in units of X, from rows Z (n, d) in the metric."""
         return self._scale(Z, 1 / self.scales, 1 / self.rest) * self.columns
 
     def gradient_from_metric(self, gradients: np.ndarray) -> np.ndarray:
@@ -75,7 +75,7 @@ class LinearMetric:
 
     @property
     def log_abs_det(self) -> float:
-        """Return log |det A| in nats, which a log-density gains in the user's units."""
+        """Return log |det A| in nats; adding it converts a log-density to units of X."""
         n_features, rank = self.basis.shape
         within = float(np.sum(np.log(self.scales))) + (n_features - rank) * math.log(self.rest)
         return within - float(np.sum(np.log(self.columns)))
@@ -195,7 +195,7 @@ def fit_metric(
 
 
 def _without_zeros(lengths: np.ndarray, has_extent: np.ndarray) -> np.ndarray:
-    """Return the lengths, zero ones replaced by the smallest of the others, or by one."""
+    """Return the lengths; zeros are replaced by the smallest other length, or by one."""
     if has_extent.all():
         return lengths
     narrowest = lengths[has_extent].min() if has_extent.any() else 1.0

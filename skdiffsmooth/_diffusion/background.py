@@ -1,4 +1,4 @@
-"""The background: a wide kernel density estimate mixed to the model, which bounds what outliers cost."""
+"""The background: a wide kernel density estimate, mixed to the model for rows that are outliers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["WIDTH", "background_weight", "mixed"]
 # Width of the background, in bandwidths; docs/defaults.md has the evidence.
 WIDTH = 4.0
 
-# New rows may be farther out than any training row was from the others: this much costs 0.02 nats.
+# New rows may be farther out than all training rows. This weight lowers log-densities by 0.02 nats.
 _LEAST_BACKGROUND = 0.02
 _MOST_BACKGROUND = 0.5
 

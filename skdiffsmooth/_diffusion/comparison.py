@@ -1,4 +1,4 @@
-"""Metric, scales and background compared by the likelihood of rows that are left out or held out."""
+"""Comparison of metrics, scales and backgrounds by the likelihood of rows left out or held out."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Settings(NamedTuple):
 
 
 def folds_for_metrics(points: np.ndarray) -> Folds | None:
-    """Return the folds on which metrics are compared; None where leaving out single rows will do."""
+    """Return the folds on which metrics are compared, or None to leave out single rows."""
     n_points, n_features = points.shape
     if n_points > _FEW_ROWS_A_COLUMN * n_features:
         return None
@@ -73,7 +73,7 @@ class Comparison:
     parsed : ParsedParameters
         All that is not compared.
     points : ndarray of shape (n_points, n_features)
-        Rows; distinct ones where they are left out one by one.
+        Rows; they must be distinct if they are left out one by one.
     weights : ndarray of shape (n_points,)
         Their weights, summing to one.
     metrics : sequence
@@ -127,7 +127,7 @@ class Comparison:
         return score, Settings(self.metrics[metric_index], factors, weight)
 
     def prepare(self, metric_index: int) -> None:
-        """Bring the rows of each fold into a metric, and compute the KDE's bandwidth there, once."""
+        """Transform the rows of each fold to a metric, and compute the KDE's bandwidth, once."""
         if metric_index not in self._prepared:
             self._prepared[metric_index] = [
                 geometry_and_bandwidth(

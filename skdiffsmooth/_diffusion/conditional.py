@@ -120,13 +120,16 @@ class ConditionalFlow:
         return offsets @ self.axes.T, weights
 
     def stretched(self, rows: np.ndarray, scale: float) -> np.ndarray:
-        """Return rows whose given columns are in the units in which noise `scale` is the bandwidth."""
+        """Return rows whose given columns are multiplied by scale / bandwidth.
+
+        Their noise, which is that of the bandwidth, becomes `scale`.
+        """
         stretch = np.ones(rows.shape[1])
         stretch[self.n_free :] = scale / self.bandwidth
         return rows * stretch
 
     def posterior(self, scale: float) -> Posterior:
-        """Return the points, stretched for a noise scale, with traces over the free columns."""
+        """Return the posterior of stretched points at a noise scale; traces are of free columns."""
         points = self.stretched(self.points, scale)
         trace_weights = np.arange(points.shape[1]) < self.n_free
         return Posterior(
@@ -187,7 +190,7 @@ class ConditionalFlow:
         return self.backend.array(end)
 
     def given_log_density(self, values: np.ndarray) -> np.ndarray:
-        """Return the log-density of given columns, of the data under the bandwidth's noise."""
+        """Return the log-density of given columns, for data with the bandwidth's noise."""
         posterior = Posterior(
             self.backend.tensor(self.points[:, self.n_free :]),
             self.backend.tensor(np.log(self.weights)),
@@ -229,7 +232,7 @@ class Conditional:
 
     @property
     def background_flow(self) -> ConditionalFlow:
-        """The background, a KDE: a flow without steps."""
+        """The background, a KDE, as a flow without steps."""
         levels = NoiseLevels(self.background_scale, self.background_scale, 1)
         still = FrozenKernel(self.flow.kernel.shape, np.zeros(1), self.flow.kernel.rule)
         return replace(

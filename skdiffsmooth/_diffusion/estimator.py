@@ -135,8 +135,8 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
             )
         if estimates_error(resolve_solver(self.solver)):
             raise ValueError(
-                f"solver={self.solver!r} cannot be combined with shards={self.shards!r}: processes that "
-                "round differently would halve other steps, and wait for one another for ever. Use "
+                f"solver={self.solver!r} cannot be combined with shards={self.shards!r}: rounding "
+                "errors could lead the processes to different steps, and they never finish. Use "
                 "solver='heun', with more n_steps where its error is too large."
             )
         return shards
@@ -487,8 +487,8 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         NotFittedError
             If `fit` was not called.
         TypeError, ValueError
-            If X does not fit, `t` is not a positive number, or the smoothing depends on where it acts
-            (learned tangents, known curved manifolds): its field is then no gradient.
+            If X does not fit, `t` is not a positive number, or the smoothing differs between
+            queries (learned tangents, known curved manifolds): the field is then not a gradient.
         """
         X, resources = self._query(X)
         return self.model_.energy_at(X, self._noise_scale(t, resources), resources)
@@ -497,9 +497,9 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
     def effective_sample_size(self, X: Any, t: float | None = None) -> np.ndarray:
         """Return the effective number of training rows in the smoothed score at each query.
 
-        One over the sum of the squared weights, sum_m q_m W_i(x + xi_m) of row i: one where a single
-        row decides and the score draws back to it, the number of rows at large noise. Smoothing raises
-        it; `score_variance` estimates how much it steadies the score.
+        It is one over the sum of the squared weights, sum_m q_m W_i(x + xi_m) of row i. It is one
+        where the score points to a single row, and the number of rows at large noise. Smoothing
+        increases it; `score_variance` estimates by how much the variance of the score decreases.
 
         Parameters
         ----------
@@ -619,8 +619,8 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         if self.shards != self.model_.data.shards:
             raise ValueError(
                 f"shards={self.shards!r}, but the model was fitted with "
-                f"shards={self.model_.data.shards!r}, which says where its rows "
-                "are; set it back, or fit again."
+                f"shards={self.model_.data.shards!r}; expected the same value. "
+                "Set shards to that value, or fit again."
             )
         return parse_resources(self.get_params(deep=False), self.model_.dtype)
 

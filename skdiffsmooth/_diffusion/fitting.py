@@ -154,15 +154,15 @@ def scales_in(
     radius = geometry.data.shards.largest(float(np.abs(geometry.coordinates).max(initial=0.0)))
     if geometry.base is None and bandwidth < np.finfo(np.float64).eps * radius:
         raise ValueError(
-            f"bandwidth={bandwidth:g} is lost in the rounding of rows up to {radius:.3g} from their "
-            "center; expected more. Pass a larger bandwidth, drop rows far from all others, or "
-            "scale the columns."
+            f"bandwidth={bandwidth:g} is below the rounding error of rows up to {radius:.3g} from "
+            "their center; expected a larger number. Pass a larger bandwidth, drop rows far from "
+            "all others, or scale the columns."
         )
     return bandwidth, sigma
 
 
 def _scale_rule(geometry: Geometry, parsed: ParsedParameters, factors: Factors) -> ScaleRule:
-    """Return how scales that are not given follow from the data, or from the base."""
+    """Return the rule that computes scales that were not given from the data, or from the base."""
     base, data = geometry.base, geometry.data
     if base is None:
         return ScaleRule(lambda: leave_one_out_bandwidth(geometry, parsed), *factors)
@@ -188,7 +188,7 @@ def make_model(
 ) -> FittedModel:
     """Return the model at some scales: nodes, levels and hierarchy are frozen here.
 
-    Of a candidate in a search the error of its nodes is estimated only where it decides on them.
+    For a candidate in a search the error of the nodes is estimated only if it decides their number.
     """
     kernel, data = geometry.kernel, geometry.data
     widest = _largest_variance(geometry)
@@ -254,7 +254,7 @@ def make_model(
 
 
 def _tolerance(geometry: Geometry, parsed: ParsedParameters, is_smoothed: bool) -> float:
-    """Return how far points may be merged, in nats."""
+    """Return the error of log-densities that merging points may cause, in nats."""
     if geometry.base is not None:
         return 0.0  # components are not merged
     if parsed.tolerance is not None:

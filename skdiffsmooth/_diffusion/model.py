@@ -1,4 +1,4 @@
-"""`DiffusionModel`: the frozen numbers of a fitted diffusion, and all that it answers.
+"""`DiffusionModel`: the arrays of a fitted diffusion, and its log-densities, samples and scores.
 
 The model is a score field for each noise level (`source`), a solver that follows them, and the way from
 rows of X to the coordinates in which all this happens (`embedding`). With x(y) the flow
@@ -44,7 +44,7 @@ NO_DERIVATIVE = (
 
 @dataclass(frozen=True, eq=False)
 class DiffusionModel:
-    """A fitted diffusion: arrays of numpy and small values, nothing that depends on a device."""
+    """A fitted diffusion: numpy arrays and small values, none of which depends on a device."""
 
     source: ScoreSource
     embedding: Embedding
@@ -79,10 +79,9 @@ class DiffusionModel:
         """Raise unless the distribution that is sampled has a density that can be computed."""
         if not isinstance(self.solver, ODESolver):
             raise ValueError(
-                f"solver={self.solver!r} is stochastic, or does not carry log-densities along; "
-                "score_samples needs one that does, such as solver='heun'. With a smoothed score the "
-                "distribution of a stochastic solver's samples is another one, without a computable "
-                "density."
+                f"solver={self.solver!r} cannot compute log-densities; expected a deterministic "
+                "solver that integrates them, such as solver='heun'. A stochastic solver samples "
+                "another distribution when the score is smoothed, and its density is not known."
             )
         if not self.source.has_divergence:
             raise ValueError(NO_DERIVATIVE)
@@ -113,7 +112,7 @@ class DiffusionModel:
         return flow, self._background_log_density(queries, residual, resources)
 
     def leave_one_out_parts(self, resources: Resources) -> tuple[np.ndarray, np.ndarray]:
-        """Return the same of each point, under the model of the others."""
+        """Return both log-densities of each training point, under the model of the others."""
         points = self.data.hierarchy.points
         residual, exclude = np.zeros_like(self.data.points), np.arange(len(points))
         flow, _ = self._flow_log_density(points, residual, resources, exclude)
@@ -272,8 +271,9 @@ class DiffusionModel:
         field, backend = schedule.at_scale(scale), schedule.backend
         if not isinstance(field, Potential):
             raise ValueError(
-                "energy is not defined for a kernel that depends on where it acts: its field is no "
-                "gradient. Use score_samples for log-densities, grad_log_density for the field."
+                "energy is not defined for a kernel that differs between queries, since its score "
+                "field is not a gradient. Use score_samples for log-densities, grad_log_density "
+                "for the field."
             )
         within = field.log_density(backend.tensor(queries), scale**2)
         return -backend.array(within) - self.embedding.log_density_outside_hull(residual, scale)
@@ -313,7 +313,7 @@ class DiffusionModel:
         resources: Resources,
         **shared: Any,
     ) -> np.ndarray:
-        """Split rows over workers; every result is of one row, whoever computes it."""
+        """Split rows over workers; the result of a row does not depend on the worker."""
         # With shards each process is a worker already, and all must make the same exchanges.
         n_jobs = resources.n_jobs if resources.shards.alone else 1
         return over_workers(n_jobs, work, *arrays, resources=resources, **shared)

@@ -311,9 +311,9 @@ class ScaleRule(NamedTuple):
     """A rule by which scales that are not given are computed from the data."""
 
     reference: Callable[[], float]
-    """Returns the scale that the factors multiply; raises a ValueError where there is none."""
+    """Returns the scale that the factors multiply; raises ValueError if it is not defined."""
     bandwidth_factor: float
-    """Of "auto" where the model is smoothed."""
+    """For "auto", if the model is smoothed."""
     sigma_factor: float
     has_leave_one_out: bool = True
     """Whether the reference is a bandwidth of highest leave-one-out likelihood, which "loo" names."""

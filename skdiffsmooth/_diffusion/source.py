@@ -1,4 +1,4 @@
-"""Where a diffusion's scores come from: training rows, or a base, seen through noise and smoothed."""
+"""The scores of a diffusion: of training rows or of a base, with noise added, and smoothed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class DeviceSchedule(Schedule, Protocol):
 
     @property
     def backend(self) -> Backend:
-        """Where the fields take and return tensors."""
+        """Device and dtype of the tensors that the fields take and return."""
         ...
 
     def at_scale(self, scale: float) -> ScoreField:
@@ -36,7 +36,7 @@ class DeviceSchedule(Schedule, Protocol):
 class ScoreSource(Protocol):
     """A score field for each noise level, and the distribution that the reverse process starts from.
 
-    Data in closed form are one, a trained network is another. `n_probes` is the number of random
+    Noised data are one source, a trained network is another. `n_probes` is the number of random
     directions from which each row's divergence is estimated, 1 where it is exact.
     """
 
@@ -47,7 +47,7 @@ class ScoreSource(Protocol):
 
     @property
     def n_probes(self) -> int:
-        """Flows that a log-density is the mean of."""
+        """Number of flows over which a log-density is averaged."""
         ...
 
     @property
@@ -76,7 +76,7 @@ class ScoreSource(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class NoisedData:
-    """Training rows, or a base, seen through noise, and their score smoothed in each noise level."""
+    """Training rows or a base, with noise added; their score is smoothed in each noise level."""
 
     levels: NoiseLevels
     hierarchy: PointHierarchy
@@ -103,7 +103,7 @@ class NoisedData:
         *,
         merged: bool = True,
     ) -> ScoreSchedule:
-        """Return the fields; points are merged where noise blurs them unless one must be excluded."""
+        """Return the fields; at large noise points are merged, unless one must be excluded."""
         backend = backend_in_range(resources.backend, self.hierarchy, self.levels)
         hierarchy = self.hierarchy
         if exclude is not None or not merged:
@@ -125,7 +125,7 @@ class NoisedData:
     def terminal(
         self, schedule: ScoreSchedule, exclude: np.ndarray | None = None
     ) -> TerminalDistribution:
-        """Return the noised data themselves, or a Gaussian about their mean."""
+        """Return the distribution of the noised data, or a Gaussian about their mean."""
         scale = self.levels.terminal_scale
         if self.terminal_name == "empirical":
             return EmpiricalTerminal(schedule, scale)

@@ -1,4 +1,4 @@
-"""The engine for data with covariances of their own: posterior moments under a mixture of Gaussians.
+"""The engine for a mixture of Gaussians: posterior moments under noise.
 
 Where the data are a mixture sum_i w_i N(mu_i, S_i) and not points, noise of variance v makes them
 
@@ -47,7 +47,7 @@ _EXPONENT_ERROR = 1e-3
 
 
 class _NoisedComponents(NamedTuple):
-    """Components under noise of one variance: what does not depend on the query.
+    """Quantities of the components at one noise variance that do not depend on the query.
 
     `floor` (K, 1, 1) and `along` (K, 1, k) hold the eigenvalues of A_i, `log_peaks` (K,) the log of
     each weighted density at its mean, `traces` (K,) the traces of v S_i A_i.
@@ -288,7 +288,7 @@ class ComponentPosterior(FloatPromotion):
         return torch.baddbmm(across, along, self._axes.mT)
 
     def _noised(self, v: float) -> _NoisedComponents:
-        """Return what depends on the noise alone."""
+        """Return the quantities that depend on the noise only."""
         floor, along = self._floors + v, self._variances + v
         n_across = self._means.shape[1] - self._axes.shape[2]
         log_volume = n_across * floor.log() + along.log().sum(1)
@@ -313,11 +313,11 @@ class ComponentPosterior(FloatPromotion):
 
     @property
     def _elements_per_node(self) -> int:
-        """Numbers held for each node: a vector for each component, and copies on the way."""
+        """How many numbers are stored for each node: a vector for each component, and copies."""
         return 4 * self._means.numel() + 2 * len(self._means)
 
     def _elements_per_row(self, n_nodes: int) -> int:
-        """Numbers held for each query of a tile: weights, vectors of components and of nodes."""
+        """How many numbers a tile stores for each query, as weights and as vectors."""
         n_components, rank = self._means.shape
         return n_nodes * (3 * n_components + 3 * rank + 3) + 8 * n_components * (rank + 1)
 

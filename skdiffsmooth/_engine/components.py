@@ -1,4 +1,4 @@
-"""A mixture of Gaussians with covariances of their own, as arrays: the fitted form of a base."""
+"""The arrays of a mixture of Gaussians with one covariance each: the fitted form of a base."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ __all__ = ["GaussianComponents"]
 class GaussianComponents:
     """The distribution sum_i w_i N(mu_i, S_i), S_i = f_i (I - U_i U_i^T) + U_i diag(l_i) U_i^T.
 
-    A covariance of rank k beside its floor has k axes. One of full rank has r - 1: its widest
-    variance is the floor. Variances may be zero: without axes and with floors of zero, this is a
-    set of points.
+    If S_i - f_i I has rank k, there are k axes. A covariance without such structure has r - 1
+    axes, and f_i is its largest eigenvalue. Variances may be zero: without axes and with all f_i
+    zero, this is a set of points.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ class GaussianComponents:
         return rows
 
     def _extremes(self, extreme: Callable[[np.ndarray], float]) -> tuple[float, float]:
-        """Return the extreme of the floors, and that of the variances where there are axes."""
+        """Return the smallest or largest variance outside the axes, and that along the axes."""
         floors = float(extreme(self.floors))
         along = float(extreme(self.variances)) if self.variances.size else floors
         # Where the axes are a basis, no direction has the floor's variance.

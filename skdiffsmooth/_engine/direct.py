@@ -260,7 +260,7 @@ def _covariance_along(
 
 
 def _indices(mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Return where a mask of three axes is set. Few entries are, so that eight are tested at a time."""
+    """Return the indices of the True entries, which are few, of a mask with three axes."""
     if mask.shape[2] % 8:
         return mask.nonzero(as_tuple=True)
     mask = mask.contiguous()
@@ -278,7 +278,7 @@ def _members(
     v: float,
     exclude: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return which points count for which queries, given the scores (K, GROUP) of their groups."""
+    """Return the relevant pairs of queries and points, given the scores (K, GROUP) of groups."""
     index = points.groups.index[group]
     if exclude is not None:
         scores.masked_fill_(index == exclude[query, None], -torch.inf)

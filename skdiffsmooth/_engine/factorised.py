@@ -53,7 +53,7 @@ class NodeTable:
     n_queries: int
 
     def part(self, part: slice, n_queries: int) -> NodeTable:
-        """Return the table of some of the nodes, for `n_queries` queries."""
+        """Return a table with the nodes of a slice only, to be used for `n_queries` queries."""
         return replace(
             self,
             nodes=self.nodes[part],

@@ -85,7 +85,7 @@ class Groups:
     def relevant_to(
         self, y: torch.Tensor, v: float, exclude: torch.Tensor | None, queries_at_once: int
     ) -> torch.Tensor:
-        """Return which groups hold points that count for single queries y (P, r): bool, (n_groups, P).
+        """Return which groups hold points relevant to single queries y (P, r): bool, (n_groups, P).
 
         A group is irrelevant if its best member is below the best of all by more than N such terms
         lose in rounding, and by twice the error of single precision. Scores of at most
@@ -112,7 +112,7 @@ class Groups:
     def relevant_to_pairs(
         self, x: torch.Tensor, offsets: torch.Tensor, v: float, exclude: torch.Tensor | None
     ) -> PairScores:
-        """Return which groups hold points that count for queries x_b + xi_m.
+        """Return which groups hold points relevant to queries x_b + xi_m.
 
         A score is the sum of a query's part a_i and a node's part c_i. With a sharpness beta,
 

@@ -1,4 +1,4 @@
-"""Close points merged: a tree of cells, each of which replaces its points where noise blurs them.
+"""A tree of cells that merge close points: at large noise a cell replaces its points.
 
 A cell of centroid c, weight w and radius rho replaces points x_i = c + d_i, |d_i| <= rho, of the
 same weight and mean. At noise variance v, with p the density of the points and p~ that of the
@@ -24,7 +24,7 @@ __all__ = ["PointHierarchy"]
 
 @dataclass(frozen=True)
 class PointHierarchy:
-    """A tree of cells over weighted points, cut where a noise level allows.
+    """A tree of cells over weighted points; each noise level uses the largest cells it allows.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ class PointHierarchy:
     finest : float
         Smallest noise scale that cells were made for; below it points are not merged.
     centroids : ndarray of shape (n_cells, r)
-        Of all cells, large and small.
+        Centroids of all cells, large and small.
     cell_weights : ndarray of shape (n_cells,)
         Sums of the weights in each.
     radii : ndarray of shape (n_cells,)

@@ -1,4 +1,4 @@
-"""Posterior moments merged over processes: all that shards require of the engine is in this module.
+"""Merging of posterior moments over processes; no other module of the engine handles shards.
 
 Process s has log-sum L_s, posterior mean D_s and covariance C_s over its own points. Over all points
 
@@ -34,7 +34,7 @@ class Pairs(NamedTuple):
 
 
 class Merger:
-    """All points are in this process: moments stay as they are."""
+    """The merger of one process that holds all points: it returns moments unchanged."""
 
     def log_sums(self, log_sums: torch.Tensor) -> torch.Tensor:
         """Return log-sums over all points from those over the points of this process."""
@@ -71,7 +71,7 @@ class Merger:
 
 
 class _ShardMerger(Merger):
-    """Points are distributed over processes, each of which makes the same calls."""
+    """The merger of points that are distributed over processes; all make the same calls."""
 
     def __init__(self, shards: Shards) -> None:
         self._shards = shards
@@ -118,7 +118,7 @@ class _ShardMerger(Merger):
         return bool(self._shards.largest(condition))
 
     def _fractions(self, log_sums: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return f_s of this process and the merged log-sums, both of the same shape."""
+        """Return the fraction of each sum in this process, and the log-sums over all processes."""
         top = self._shards.reduce_(log_sums.clone(), "max")
         # Divided by their sum: an exponential of a log-sum less another would be off by the rounding
         # of large numbers, and fractions would not add up to one.
@@ -128,5 +128,5 @@ class _ShardMerger(Merger):
 
 
 def merger_of(shards: Shards) -> Merger:
-    """Return what merges moments over the shards."""
+    """Return the merger of moments over the shards."""
     return Merger() if shards.alone else _ShardMerger(shards)

@@ -1,4 +1,4 @@
-"""When posterior moments in float32 are computed in float64: rounding would be too large."""
+"""Posterior moments in float32, computed in float64 where rounding errors would be too large."""
 
 from __future__ import annotations
 

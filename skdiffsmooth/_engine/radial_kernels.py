@@ -73,7 +73,7 @@ class RadialKernel(ABC):
 
 
 class _CompactKernel(RadialKernel):
-    """A kernel supported on u < 1, by formulas that need to hold only there."""
+    """A kernel that is zero for u >= 1; subclasses give the formulas for u < 1."""
 
     is_compact = True
 
@@ -89,11 +89,11 @@ class _CompactKernel(RadialKernel):
 
     @abstractmethod
     def _log_inside(self, u: torch.Tensor) -> torch.Tensor:
-        """Log K(u) for 0 <= u < 1."""
+        """Return log K(u) for 0 <= u < 1."""
 
     @abstractmethod
     def _slope_inside(self, u: torch.Tensor) -> torch.Tensor:
-        """(d log K / du) / u for 0 <= u < 1."""
+        """Return (d log K / du) / u for 0 <= u < 1."""
 
 
 class _Gaussian(RadialKernel):

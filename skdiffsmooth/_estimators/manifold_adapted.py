@@ -104,9 +104,9 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
 
     Notes
     -----
-    A kernel that depends on where it acts averages the score, not the log-density: the field is no
-    gradient (`energy` raises), and `score_samples` integrates its exact divergence, so that
-    `sample` and `score_samples` keep one distribution.
+    A kernel that differs between queries averages the score, not the log-density: the field is not
+    a gradient (`energy` raises), and `score_samples` integrates its exact divergence, so that
+    `score_samples` is the log-density of what `sample` draws.
 
     Projections on a known manifold are unique within its reach only. Offsets fade out between half and
     all of ``reach * sqrt(c)``, at distances measured in the manifold's affine hull, in which it has

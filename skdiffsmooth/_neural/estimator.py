@@ -384,7 +384,7 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
             if not np.array_equal(now[name], value):
                 raise ValueError(
                     f"{name}={getattr(self, name)!r}, but training began with {value!r}, which the "
-                    "network was made for; set it back, or call fit with warm_start=False."
+                    "network was made for; set this value again, or call fit with warm_start=False."
                 )
 
     def _checked_parameters(self, n_features: int) -> _ParsedParameters:
@@ -486,8 +486,8 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         if np.abs(residual).max() > _OUTSIDE * size:
             raise ValueError(
                 f"X leaves the affine hull of the rows that training began with, by up to "
-                f"{np.abs(residual).max():.2g} in units of the metric, and the network knows no other "
-                "directions; call fit with warm_start=False on rows that span all of them."
+                f"{np.abs(residual).max():.2g} in units of the metric, and the network is defined "
+                "in this hull only; call fit with warm_start=False on rows in all directions."
             )
         state: TrainingState = start["training_"]
         if not len(start["scales_"]):

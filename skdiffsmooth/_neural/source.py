@@ -22,7 +22,7 @@ _ALIVE = 4
 
 @dataclass(frozen=True)
 class _NetworkFields(NetworkSchedule):
-    """The network's fields by level, or by the noise scale that a level holds."""
+    """The fields of the network, by noise level or by a noise scale within one."""
 
     levels: NoiseLevels
 
@@ -55,7 +55,7 @@ class TrainedNetwork:
 
     @property
     def has_divergence(self) -> bool:
-        """Return True: networks are differentiated."""
+        """Return True: the divergence of a network can be computed."""
         return True
 
     def schedule(

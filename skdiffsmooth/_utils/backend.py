@@ -1,4 +1,4 @@
-"""The border between numpy and torch: arrays become tensors here, and come back as float64 arrays."""
+"""Conversion of numpy arrays to torch tensors, and of tensors to float64 arrays."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Backend:
             reason = str(error).splitlines()[0]
             raise ValueError(
                 f"device={device!r} with dtype={dtype!r} cannot be used here ({reason}). "
-                "Expected a device that torch can reach; device='cpu' always works."
+                "Expected a device that torch can use; device='cpu' always works."
             ) from error
         return cls(resolved, resolved_dtype)
 

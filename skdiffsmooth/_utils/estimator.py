@@ -1,4 +1,4 @@
-"""What the density estimators share: checked input, fitted state that is replaced at once, saving."""
+"""Base classes of the density estimators: checks of input, replacing fitted state, saving."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ Self = TypeVar("Self", bound="DensityEstimatorMixin")
 def on_one_fit(method: Method) -> Method:
     """Run a query on the state that the estimator has when it is called.
 
-    `fit` replaces the whole state by one assignment, so a query in another thread answers from the old
-    model or from the new one, never from parts of both.
+    `fit` replaces the whole state by one assignment, so a query in another thread uses the old
+    model or the new one, never parts of both.
     """
 
     @wraps(method)
@@ -37,7 +37,7 @@ def on_one_fit(method: Method) -> Method:
 
 
 class SavedWithVersion:
-    """Estimators that are saved with the version of the library, and refuse a file of another format."""
+    """A mixin that saves the version of the library with a model, and checks it in files."""
 
     def __getstate__(self) -> dict[str, Any]:
         state: Any = super().__getstate__()
@@ -56,7 +56,7 @@ class SavedWithVersion:
 
 
 class DensityEstimatorMixin(SavedWithVersion, DensityMixin):
-    """The half of a density estimator that does not depend on the density.
+    """The methods of a density estimator that are the same for all densities.
 
     Classes that use it define ``fit``, ``score_samples`` and ``sample``.
     """
@@ -64,7 +64,7 @@ class DensityEstimatorMixin(SavedWithVersion, DensityMixin):
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean log-density of the rows of X.
 
-        The mean, not the sum: folds differ in size, and a search should not care.
+        It is the mean and not the sum, so that folds of different sizes can be compared.
 
         Parameters
         ----------
@@ -83,7 +83,7 @@ class DensityEstimatorMixin(SavedWithVersion, DensityMixin):
     def _set_fitted(self, X: Any, **attributes: Any) -> None:
         """Replace all fitted attributes, and the number and names of columns, by one assignment.
 
-        An interrupt leaves the old state or the new one, and so does an error.
+        After an interrupt or an error the estimator has either the old state or the new one.
         """
         parameters = {name: value for name, value in vars(self).items() if not name.endswith("_")}
         columns = object.__new__(type(self))
@@ -92,7 +92,7 @@ class DensityEstimatorMixin(SavedWithVersion, DensityMixin):
         self.__dict__ = {**vars(columns), **attributes}
 
     def _snapshot(self: Self) -> Self:
-        """Return the estimator with the state that it has now, which a later `fit` does not change."""
+        """Return a copy of the estimator in its present state; a later `fit` does not change it."""
         snapshot = object.__new__(type(self))
         snapshot.__dict__ = self.__dict__
         return snapshot
@@ -108,14 +108,14 @@ class DensityEstimatorMixin(SavedWithVersion, DensityMixin):
         return getattr(self, "feature_names_in_", None)
 
     def _check_draw(self, n_samples: Any, random_state: Any) -> tuple[int, np.random.RandomState]:
-        """Return the number of draws and their source: that of the call, or else the estimator's own."""
+        """Return the number of draws, and a generator; None is the estimator's `random_state`."""
         check_is_fitted(self)
         own = getattr(self, "random_state", None)
         return check_draw(n_samples, own if random_state is None else random_state)
 
 
 class DistanceDensityMixin(DensityEstimatorMixin):
-    """The same of a density that takes distances between rows: their squares must be finite."""
+    """The mixin for densities that compute distances between rows: their squares must be finite."""
 
     points_: Any  # (n_points, n_features)
 
@@ -127,7 +127,7 @@ class DistanceDensityMixin(DensityEstimatorMixin):
         return merge_duplicates(X, check_sample_weight(sample_weight, len(X)))
 
     def _check_others(self) -> None:
-        """Raise if leaving out a point leaves none."""
+        """Raise an error if there is only one point, so that none remains when it is left out."""
         if len(self.points_) < 2:
             raise ValueError(
                 "leave_one_out_log_density needs at least two distinct rows, and the model was fitted "

@@ -13,7 +13,7 @@ def rows_within(bytes_per_row: int, memory_limit: float) -> int:
 
 
 def slices(length: int, step: int) -> Iterator[slice]:
-    """Cut range(length) into consecutive slices of at most `step`, or of one if that is less."""
+    """Cut range(length) into consecutive slices of at most `step` indices, and of at least one."""
     step = max(1, step)
     for start in range(0, length, step):
         yield slice(start, min(start + step, length))

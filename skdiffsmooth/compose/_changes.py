@@ -513,7 +513,7 @@ _registered.register(PCA)(_PCA)
 
 
 class _Chain(ChangeOfVariables):
-    """Several changes in turn, whose factors multiply."""
+    """A sequence of changes; the factors between the densities are multiplied."""
 
     def __init__(self, transformer: Any, changes: list[ChangeOfVariables]) -> None:
         super().__init__(transformer, onto=all(change.onto for change in changes))

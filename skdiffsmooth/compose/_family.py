@@ -26,12 +26,12 @@ _MIN_ROWS_PER_COMPONENT = 5
 
 
 def density_family(n_rows: int, n_features: int, *, weighted: bool) -> list[tuple[str, Any]]:
-    """Return the default members, those first that improve the likelihood most for their cost.
+    """Return the default members, ordered by the gain in likelihood for their time.
 
-    Smoothed rows; smoothed mixtures of several sizes, each the mean of eight restarts (none if
-    `weighted`, since mixtures take no weights); manifold Parzen windows on scaled and on whitened
-    columns. `n_rows` is the least number of distinct rows that a member will be fitted to.
-    Smoothing along learned tangents is left out: it costs as much as all others, for less than a
+    They are smoothed rows; smoothed mixtures of several sizes, each the mean of eight restarts (not
+    if `weighted`, since mixtures take no weights); manifold Parzen windows on scaled and on
+    whitened columns. `n_rows` is the least number of distinct rows that a member will be fitted to.
+    Smoothing along learned tangents is left out: it takes as long as all others, for less than a
     tenth of a nat on tables (docs/bases.md).
     """
     members: list[tuple[str, Any]] = [("smoothed", SmoothedScoreDiffusion())]

@@ -394,7 +394,7 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
 
 
 def _pairs(estimators: Any) -> list[tuple[str, Any]]:
-    """Return `estimators` as a list of pairs, or an empty list if it is none; `fit` refuses that."""
+    """Return `estimators` as a list of pairs; an empty list, which `fit` rejects, if it is none."""
     if not isinstance(estimators, list | tuple):
         return []
     pairs = [tuple(pair) for pair in estimators if isinstance(pair, list | tuple)]

@@ -237,7 +237,7 @@ def rough_circle(
 def lima_bean(
     *, distribution: Any = "uniform", n_features: int | None = None, frame_state: int = 0
 ) -> Shape:
-    """Return the lima bean r(t) = sin(t)^3 + cos(t)^3, t the angle over half a turn.
+    """Return the lima bean r(t) = sin(t)^3 + cos(t)^3, with angles t from 0 to pi.
 
     The curve of Farghly et al. (NeurIPS 2025, arXiv:2510.02305), Figs. 1 and 2. It is closed after half
     a turn, for r(t + pi) = -r(t), and passes through zero.
@@ -299,9 +299,10 @@ def _check_amplitude(amplitude: Any, limit: float = 1.0) -> float:
 
 
 class _PlaneCurve:
-    """Points (n, d) at angles (n,), for a radius in a plane with the orthonormal directions `basis`.
+    """A function that maps angles (n,) to points (n, d) of a curve in a plane.
 
-    The radius maps angles (n,) to distances from the center, (n,) or with one for each axis, (2, n).
+    `radius` maps angles (n,) to distances from the center, (n,) or (2, n) with one for each axis.
+    `basis` holds two orthonormal directions of the plane.
     """
 
     def __init__(self, radius: Callable[[np.ndarray], np.ndarray], basis: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""Distributions on the unit interval, of which shapes make distributions on manifolds.
+"""Distributions on the unit interval, which shapes map to distributions on manifolds.
 
 The variable u is the fraction of a shape's length, area or volume before a point, along the first
 coordinate of the shape. Densities are relative to the uniform distribution, so their mean is one.
@@ -21,7 +21,7 @@ __all__ = ["Distribution", "PiecewiseConstant", "Uniform", "VonMises", "resolve_
 
 @runtime_checkable
 class Distribution(Protocol):
-    """The methods that a distribution on a shape needs; any object with both will do.
+    """The methods that a distribution on a shape needs; any object with both is accepted.
 
     The distribution acts along the first coordinate of a shape, measured by the fraction u of the
     length, area or volume before a point; the shape is uniform in its other coordinates.

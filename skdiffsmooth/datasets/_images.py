@@ -160,12 +160,12 @@ def _sheet(size: int, width: float, half_side: float) -> SheetChart:
 
 
 def triangular_lattice(n: int) -> np.ndarray:
-    """Return n points (n, 2) of a triangular lattice in [-1, 1]^2, row by row, their box centered.
+    """Return n points (n, 2) of a triangular lattice in [-1, 1]^2, whose bounding box is centered.
 
-    Of the lattices that were tried and hold n points in the square it is the one with the largest
-    spacing. Rows along the first axis hold 116 points, for example, but not every number. Where they do
-    not, or leave much of the square empty, rotated lattices are tried: a growing square takes in their
-    points one by one.
+    Several lattices are tried. The result is the one with n points in the square at the largest
+    spacing. Lattices with rows along the first axis have 116 points, for example, but not every
+    number. If none has n, or if it leaves much of the square empty, rotated lattices are tried: a
+    square is enlarged until it contains n of their points.
     """
     spacing, points = _widest(n, [0.0])
     # 0.9 of the spacing of a lattice with n points on the area of the square.
@@ -177,7 +177,7 @@ def triangular_lattice(n: int) -> np.ndarray:
 
 
 def _widest(n: int, angles: Iterable[float]) -> tuple[float, np.ndarray]:
-    """Return the largest spacing in [-1, 1]^2, or 0, and its n points in units of the spacing."""
+    """Return the largest spacing of n points in [-1, 1]^2, or 0, and the points in its units."""
     n_steps = 2 * int(np.sqrt(n)) + 4
     i, j = (part.ravel() for part in np.meshgrid(*[np.arange(-n_steps, n_steps + 1)] * 2))
     unit = np.column_stack([i + (j % 2) / 2, j * np.sqrt(3) / 2])

@@ -1,4 +1,4 @@
-"""The contract of a kernel: a shape, its form in the hull of the data, and what `fit` makes of it."""
+"""The protocols of a kernel: as the user passes it, and in coordinates of the hull of the data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Kernel(Protocol):
     """A shape of offsets in the space of the data.
 
     A class may have two more attributes, which are read by the functions of the same names:
-    `is_isotropic`, False where there is none, and `works_over_base`, True where there is none.
+    `is_isotropic` (default: False) and `works_over_base` (default: True).
     """
 
     def reduce(self, hull: AffineHull, points: np.ndarray, weights: np.ndarray) -> ReducedKernel:
@@ -45,7 +45,7 @@ class ReducedKernel(Protocol):
         ...
 
     def freeze(self, scales: np.ndarray, rule: NodeRule) -> Smoothing:
-        """Return the smoothing with one scale, of `scales`, and one set of nodes in each noise level."""
+        """Return the smoothing, with one scale and one set of nodes for each noise level."""
         ...
 
 
@@ -55,7 +55,7 @@ def is_isotropic(kernel: Kernel) -> bool:
 
 
 def works_over_base(kernel: Kernel) -> bool:
-    """Return whether a kernel can smooth the score of Gaussian components, and not of rows only."""
+    """Return whether a kernel can also smooth the score of Gaussian components."""
     return getattr(kernel, "works_over_base", True)
 
 

@@ -1,4 +1,4 @@
-"""A kernel of the user's as the choice of an estimator: the same offsets at every query."""
+"""Smoothing with a kernel that the user passes, by the same offsets at every query."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class GatedShape:
 
     @property
     def n_nodes(self) -> int:
-        """Half of what a constant kernel has, since gates average over two to four cells."""
+        """Half as many as for a constant kernel, since gates average over two to four cells."""
         return default_n_nodes(self.rank) // 2
 
     @property
@@ -119,7 +119,7 @@ class GatedKernel:
 
 
 class _Gating(NamedTuple):
-    """Gates p_k (n, K) at queries, and what their gradients are made of.
+    """Gates p_k (n, K) at queries, and the terms of their gradients.
 
     grad p_k = a_k (m_k - m) - p_k sum_j a_j (m_j - m), with a_k in `slopes` (n, K) and m in `center`
     (n, r), the mean of the cells' means under the responsibilities.

@@ -1,4 +1,4 @@
-"""Quadrature nodes for the standard normal distribution, from which every kernel makes its offsets."""
+"""Quadrature nodes for the standard normal distribution, of which kernels make their offsets."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _gauss_hermite(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the largest grid of at most `n_nodes` nodes, but with two or more on each axis.
 
-    It is the same for all levels.
+    The grid is the same for all levels.
     """
     if dimension > 3:
         raise ValueError(

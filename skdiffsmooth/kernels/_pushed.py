@@ -10,7 +10,7 @@ dy_m/dx = a I + L R^T with L and R of few columns, and
 
     tr[ J (a I + L R^T) ] = ( (a tr Cov + tr R^T Cov L) / v - a r - tr R^T L ) / v.
 
-The field is no gradient; the likelihood integrates this divergence, which is its own.
+The field is not a gradient; the likelihood integrates this divergence, which is exactly its own.
 """
 
 from __future__ import annotations
@@ -56,9 +56,10 @@ class _Derivative(NamedTuple):
 
 
 class _Projection(NamedTuple):
-    """The projections `foot` (..., r) of positions, with A and T (..., r, k) of their derivatives A T^T.
+    """The projections `foot` (..., r) of positions, and their derivatives `image` @ `tangent`.mT.
 
-    `image`, A, and `tangent`, T, have shape (..., r, 0) where the derivative was not requested.
+    `image` (A in formulas) and `tangent` (T) have shape (..., r, k), or (..., r, 0) where the
+    derivative was not requested.
     """
 
     foot: torch.Tensor
@@ -68,8 +69,8 @@ class _Projection(NamedTuple):
     def outward(self, direction: torch.Tensor) -> torch.Tensor:
         """Return (I - A T^T)^T u, the gradient in x of (x - foot) . u for fixed u (..., r).
 
-        Nearest points move orthogonally to x - foot, so that for u along x - foot it is u. Projections
-        that are not nearest points may move otherwise.
+        For u parallel to x - foot the result is u if the foot is the nearest point, since nearest
+        points move orthogonally to x - foot. Other projections may move in another direction.
         """
         along = self.tangent @ (self.image.mT @ direction[..., None])
         return direction - along[..., 0]
@@ -88,10 +89,10 @@ class _PushedScore(ABC):
     nodes : Nodes
         Quadrature rule for the offsets.
     exclude : torch.Tensor of shape (n,), optional
-        Index of the point that each query must not see.
+        Index of the point that is excluded for each query.
     fading : float, optional
-        Distance from the manifold, within its span, at which offsets have faded out; they begin to at
-        half of it. None: they do not fade.
+        Distance from the manifold, within its span, from which on offsets are zero; they begin to
+        decrease at half of it. None means that they do not decrease.
     span : torch.Tensor of shape (r, h), optional
         Orthonormal directions of an affine subspace that holds the manifold: moving a position
         orthogonally to it does not move its nearest point. None is the whole space.
@@ -289,7 +290,7 @@ def _on_level_set(
     ratio: torch.Tensor,
     target: _Projection,
 ) -> _Derivative:
-    """Return the derivative of Pi(z) + r n_m from that of z, whose stretch is one, and that of r."""
+    """Return the derivative of Pi(z) + r n_m, given those of z (with stretch 1) and of r."""
     a, normal = ratio[..., None, None], normal_at_z[..., None]
     image = (1 - a) * target.image + a * normal @ (normal.mT @ target.image)
     turned = a * (of_z.left - normal @ (normal.mT @ of_z.left))
@@ -301,8 +302,8 @@ def _on_level_set(
 
 
 def _some_normal(tangent: torch.Tensor) -> torch.Tensor:
-    """Return a unit vector normal to each frame (n, r, k), or zero if the frame spans the space."""
-    # The part across the frame of the coordinate axis for which it is longest.
+    """Return a unit vector normal to each frame (n, r, k), or zero if a frame spans the space."""
+    # Project the coordinate axis that has the longest projection.
     axis = tangent.square().sum(2).argmin(1)
     normal = torch.nn.functional.one_hot(axis, tangent.shape[1]).to(tangent.dtype)
     return _unit(normal - (tangent @ (tangent.mT @ normal[..., None]))[..., 0])[0]
@@ -437,7 +438,7 @@ def fading_distance(manifold: Manifold, reach: float | None) -> float | None:
 
 
 def distance_in_span(manifold: Manifold, x: torch.Tensor) -> torch.Tensor:
-    """Return the distances (n,) of positions from a manifold within its span, by which offsets fade."""
+    """Return the distances (n,) from a manifold within its span; offsets decrease with them."""
     normal = x - manifold.project(x)
     hull = getattr(manifold, "affine_hull", None)
     if hull is not None:

@@ -73,7 +73,7 @@ class LinearShape(ConstantShape):
         return float(np.linalg.norm(self.factor, 2)) if self.factor.size else 0.0
 
     def nodes(self, rule: NodeRule, level: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return offsets and weights; their covariance is exact where that of the rule is."""
+        """Return offsets and weights; their covariance is exact if that of the rule is."""
         standard, weights = rule.normal(self.rank, level)
         return standard @ self.factor.T, weights
 

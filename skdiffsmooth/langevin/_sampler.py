@@ -381,7 +381,7 @@ class _StepSizeRule:
 
 
 class _Field:
-    """The tempered score (n, d) and log-density (n,) of one level, after checks of what was returned."""
+    """The tempered score (n, d) and log-density (n,) of one level, after checks of their values."""
 
     def __init__(self, target: Target, level: _Level, *, with_log_density: bool) -> None:
         self._target = target

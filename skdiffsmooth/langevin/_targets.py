@@ -164,8 +164,8 @@ def as_target(target: Any, noise_variance: float | None) -> Target:
         return FunctionTarget(target, None, noise_variance)
     raise TypeError(
         f"target={target!r} has type {type(target).__name__}; expected a fitted estimator with "
-        "grad_log_density (of a search its best_estimator_, of a pipeline its last step), a function "
-        "score(X), or a tuple (score, log_density)."
+        "grad_log_density, a function score(X), or a tuple (score, log_density). For a search pass "
+        "its best_estimator_, for a pipeline its last step."
     )
 
 

@@ -127,7 +127,7 @@ class AffineSubspace(SmoothManifoldBase):
 
     @property
     def affine_hull(self) -> AffineHull:
-        """The subspace itself."""
+        """The same subspace, as an `AffineHull`."""
         return AffineHull(self.origin, self.basis)
 
     def _project(self, x: torch.Tensor) -> torch.Tensor:

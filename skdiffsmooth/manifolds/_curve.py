@@ -591,7 +591,7 @@ class Curve(SmoothManifoldBase):
         return _Foot(*(part[best] for part in feet))
 
     def _distances(self, z: torch.Tensor) -> torch.Tensor:
-        """Return squared distances of z (n, r) from the points of the table, less its squared length."""
+        """Return squared distances of z (n, r) from the points of the table, minus |z|^2."""
         return torch.nn.functional.pad(z, (0, 1), value=1.0) @ self._table_like(z).factors
 
     def _near_minima(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -749,8 +749,8 @@ def _ratio(z: torch.Tensor, foot: _Foot, dtype: torch.dtype) -> torch.Tensor:
 
 
 def _smallest(values: torch.Tensor, row: torch.Tensor, n_rows: int) -> torch.Tensor:
-    """Return for each row the index of its smallest value; every row has one."""
+    """Return for each row the index of its smallest value; no row may be without a value."""
     least = values.new_full((n_rows,), torch.inf).scatter_reduce(0, row, values, "amin")
-    # Without a boolean mask, for whose size the host would have to wait.
+    # No boolean mask: the host would have to wait for its size.
     index = torch.arange(len(row), device=row.device).where(values <= least[row], 0)
     return index.new_zeros(n_rows).scatter_reduce(0, row, index, "amax")

@@ -327,9 +327,9 @@ def _rows(estimator: Any, X: Any) -> np.ndarray:
     if not hasattr(estimator, "grad_log_density"):
         raise TypeError(
             f"{type(estimator).__name__} has no method grad_log_density, which this scorer needs; "
-            "expected an estimator of skdiffsmooth. With a pipeline, search inside it: "
+            "expected an estimator of skdiffsmooth. Make the search a step of the pipeline: "
             "make_pipeline(StandardScaler(), GridSearchCV(SmoothedScoreDiffusion(), grid, "
-            "scoring=...)), since a loss of scores changes with the units of the columns."
+            "scoring=...)), since errors of scores depend on the units of the columns."
         )
     check_is_fitted(estimator)
     check_detached("X", X)

@@ -320,7 +320,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         return clone(estimator)
 
     def _parsed(self, estimator: BaseScoreDiffusion, n_features: int) -> ParsedParameters:
-        """Return the estimator's parameters, checked, all that the search does not choose."""
+        """Return the parameters that the search does not choose, after checking them."""
         parsed = estimator._parsed(n_features, ONE_PROCESS)
         if parsed.base is not None:
             raise ValueError(
@@ -387,7 +387,7 @@ class _Search:
     def run(
         self, first: Comparison, bandwidths: np.ndarray, sigmas: np.ndarray, n_refinements: int
     ) -> None:
-        """Run the stages one after the other, the one of metrics by a comparison of its own."""
+        """Run the stages in turn; the stage that chooses the metric uses the comparison `first`."""
         metric_indices, tried = [0], []
         if len(first.metrics) > 1:
             # A smoothed model where there will be one, a KDE where not.
@@ -413,13 +413,13 @@ class _Search:
 
     @property
     def best_index(self) -> int:
-        """Place of the best candidate among those scored exactly."""
+        """Index of the best candidate among those that were scored exactly."""
         exact = [k for k, entry in enumerate(self.entries) if entry.is_exact]
         return max(exact, key=lambda k: self.entries[k].score)
 
     @property
     def results(self) -> dict[str, list[Any]]:
-        """What is known of each candidate, column by column."""
+        """A table as a dictionary of columns, with one entry for each candidate."""
         return {
             "stage": [entry.stage for entry in self.entries],
             "is_exact": [entry.is_exact for entry in self.entries],

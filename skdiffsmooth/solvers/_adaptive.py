@@ -1,4 +1,4 @@
-"""Error control for the probability-flow ODE: the number of steps of each row follows its error."""
+"""Error control for the probability-flow ODE: the number of steps of a row depends on its error."""
 
 from __future__ import annotations
 

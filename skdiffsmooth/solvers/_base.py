@@ -1,4 +1,4 @@
-"""The contract of a solver, and the loop over its steps."""
+"""The protocols of solvers, and the loop over the steps of one."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Solver(Protocol):
 
 @runtime_checkable
 class ODESolver(Solver, Protocol):
-    """A deterministic solver that integrates log-densities too."""
+    """A deterministic solver that also integrates log-densities."""
 
     def step_with_log_density(
         self, field: ScoreField, x: torch.Tensor, start: float, end: float
@@ -78,7 +78,7 @@ class ODESolver(Solver, Protocol):
 
 
 class ODEState(ODESolver, Protocol):
-    """The solver of one flow, which adds up the errors of its rows from step to step."""
+    """The solver of one flow, with the errors of its rows, summed over the steps so far."""
 
     @property
     def error(self) -> torch.Tensor:
@@ -87,17 +87,17 @@ class ODEState(ODESolver, Protocol):
 
 
 class ErrorEstimatingSolver(ODESolver, Protocol):
-    """A deterministic solver that estimates its own error and chooses the steps of each row by it.
+    """A deterministic solver that estimates its error and adapts the step size of each row to it.
 
-    It evaluates the field again for some of the rows (`RowSelectable`), and waits for the device to
-    know for which.
+    It evaluates the field again for some of the rows (`RowSelectable`). Which rows these are is
+    computed on the device, and the host waits for the result.
     """
 
     estimates_error: ClassVar[bool]
 
     @property
     def tol(self) -> float:
-        """Largest estimated error of a row over a whole flow that it aims at, in nats."""
+        """Target of the step sizes: the largest estimated error of a row over a flow, in nats."""
         ...
 
     def initial_state(self, x: torch.Tensor, n_steps: int) -> ODEState:
@@ -106,7 +106,7 @@ class ErrorEstimatingSolver(ODESolver, Protocol):
 
 
 def estimates_error(solver: Solver) -> TypeGuard[ErrorEstimatingSolver]:
-    """Return whether a solver is an `ErrorEstimatingSolver`; one without the attribute is not."""
+    """Return whether a solver is an `ErrorEstimatingSolver`: by default it is not."""
     return getattr(solver, "estimates_error", False)
 
 

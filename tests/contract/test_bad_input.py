@@ -156,7 +156,7 @@ def test_given_values_without_squares_are_refused(estimator):
 def test_fit_refuses_a_bandwidth_below_the_rounding_of_rows(estimator, scale):
     """A flow between such rows has no digits: log-densities were off by 1e11 nats, or NaN."""
     with pytest.raises(
-        ValueError, match=r"bandwidth=0\.3 is lost in the rounding.*larger bandwidth"
+        ValueError, match=r"bandwidth=0\.3 is below the rounding error.*larger bandwidth"
     ):
         clone(estimator).fit(scale * table())
 

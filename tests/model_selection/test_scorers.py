@@ -221,7 +221,7 @@ class TestEveryScorer:
     def test_says_what_does_not_fit(self, scorer):
         X = table()
         pipeline = make_pipeline(StandardScaler(), KDESampler(0.5)).fit(X)
-        with pytest.raises(TypeError, match="search inside it"):
+        with pytest.raises(TypeError, match="Make the search a step of the pipeline"):
             scorer(pipeline, X)
         with pytest.raises(NotFittedError):
             scorer(KDESampler(), X)
