@@ -96,10 +96,12 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         over the others, merged. Where both scales are "auto" eleven candidates are compared on at most
         2000 rows.
         """
-        shards = self._fitting_shards()
+        shards = resolve_shards(self.shards)
+        if not shards.alone:
+            shards.together(self._check_shards)
         points, weights = shards.together(self._check_training, X, sample_weight)
         weights = shards.normalize(weights, X, sample_weight)
-        parsed = self._parsed(points.shape[1], shards)
+        parsed = shards.together(self._parsed, points.shape[1])
         self._check_same(
             shards, "parameters, or numbers of features,", points.shape[1], parsed.rule.seed
         )
@@ -111,16 +113,12 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         self._set_fitted(X, model_=model, metric_=settings.metric, **attributes)
         return self
 
-    def _parsed(self, n_features: int, shards: Shards) -> ParsedParameters:
+    def _parsed(self, n_features: int) -> ParsedParameters:
         """Return all parameters, checked once."""
-        params = self.get_params(deep=False)
-        return parse_parameters(params, self._kernel_choice(), n_features, shards)
+        return parse_parameters(self.get_params(deep=False), self._kernel_choice(), n_features)
 
-    def _fitting_shards(self) -> Shards:
-        """Return where the training rows are, after checking what that asks of other parameters."""
-        shards = resolve_shards(self.shards)
-        if shards.alone:
-            return shards
+    def _check_shards(self) -> None:
+        """Raise where other parameters do not suit rows that are spread over processes."""
         if isinstance(self.bandwidth, str) or isinstance(self.sigma, str):
             raise ValueError(
                 f"bandwidth={self.bandwidth!r} with sigma={self.sigma!r} cannot be resolved with "
@@ -139,7 +137,6 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
                 "round differently would halve other steps, and wait for one another for ever. Use "
                 "solver='heun', with more n_steps where its error is too large."
             )
-        return shards
 
     def _check_same(self, shards: Shards, name: str, *values: Any) -> None:
         """Raise an error on all processes unless values and parameters are the same on each."""
@@ -614,14 +611,15 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         return X, resources
 
     def _resources(self) -> Resources:
-        """Return where to compute, as the parameters say now."""
+        """Return where to compute, as the parameters say now; if one process fails, all raise."""
         if self.shards != self.model_.data.shards:
             raise ValueError(
                 f"shards={self.shards!r}, but the model was fitted with "
                 f"shards={self.model_.data.shards!r}, which says where its rows "
                 "are; set it back, or fit again."
             )
-        return parse_resources(self.get_params(deep=False), self.model_.dtype)
+        shards = resolve_shards(self.shards)
+        return shards.together(parse_resources, self.get_params(deep=False), self.model_.dtype)
 
     def _noise_scale(self, t: Any, resources: Resources) -> float:
         """Return the square root of a noise variance, or of the default, the same to all processes."""
@@ -636,7 +634,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
                 f"random_state={random_state!r}, but with shards={self.shards!r} all processes must "
                 "draw the same numbers; pass an integer, the same to all."
             )
-        draw = super()._check_draw(n_samples, random_state)
+        draw = shards.together(super()._check_draw, n_samples, random_state)
         name = "n_samples, random_state or parameters"
         self._check_same(shards, name, n_samples, random_state)
         return draw
