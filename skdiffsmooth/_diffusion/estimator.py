@@ -96,10 +96,12 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         over the others, merged. Where both scales are "auto" eleven candidates are compared on at most
         2000 rows.
         """
-        shards = self._fitting_shards()
+        shards = resolve_shards(self.shards)
+        if not shards.alone:
+            shards.together(self._check_shards)
         points, weights = shards.together(self._check_training, X, sample_weight)
         weights = shards.normalize(weights, X, sample_weight)
-        parsed = self._parsed(points.shape[1], shards)
+        parsed = shards.together(self._parsed, points.shape[1])
         self._check_same(
             shards, "parameters, or numbers of features,", points.shape[1], parsed.rule.seed
         )
@@ -139,7 +141,6 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
                 "errors could lead the processes to different steps, and they never finish. Use "
                 "solver='heun', with more n_steps where its error is too large."
             )
-        return shards
 
     def _check_same(self, shards: Shards, name: str, *values: Any) -> None:
         """Raise an error on all processes unless values and parameters are the same on each."""
@@ -622,7 +623,8 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
                 f"shards={self.model_.data.shards!r}; expected the same value. "
                 "Set shards to that value, or fit again."
             )
-        return parse_resources(self.get_params(deep=False), self.model_.dtype)
+        shards = resolve_shards(self.shards)
+        return shards.together(parse_resources, self.get_params(deep=False), self.model_.dtype)
 
     def _noise_scale(self, t: Any, resources: Resources) -> float:
         """Return the noise scale sqrt(t), after checking that it is the same on all processes."""
@@ -637,7 +639,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
                 f"random_state={random_state!r}, but with shards={self.shards!r} all processes must "
                 "draw the same numbers; pass an integer, the same to all."
             )
-        draw = super()._check_draw(n_samples, random_state)
+        draw = shards.together(super()._check_draw, n_samples, random_state)
         name = "n_samples, random_state or parameters"
         self._check_same(shards, name, n_samples, random_state)
         return draw

@@ -134,7 +134,7 @@ class ParsedParameters:
 
 
 def parse_parameters(
-    params: Mapping[str, Any], kernel: KernelChoice, n_features: int, shards: Shards
+    params: Mapping[str, Any], kernel: KernelChoice, n_features: int
 ) -> ParsedParameters:
     """Check all parameters of a diffusion estimator, passed as the dict of `get_params`."""
     solver = resolve_solver(params["solver"])
@@ -168,7 +168,7 @@ def parse_parameters(
         terminal_scale=_check_terminal_scale(params["terminal_scale"]),
         tolerance=tolerance,
         dtype=params["dtype"],
-        resources=parse_resources(params, params["dtype"])._replace(shards=shards),
+        resources=parse_resources(params, params["dtype"]),
     )
 
 

@@ -25,7 +25,6 @@ from .._diffusion.settings import ParsedParameters, resolve_n_jobs
 from .._estimators.smoothed import SmoothedScoreDiffusion
 from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.rows import TrainingRows, as_given
-from .._utils.shards import ONE_PROCESS
 from .._utils.validation import check_integer, check_real, check_real_array
 from .._utils.warnings import warn_user
 from ..solvers import ODESolver

@@ -38,6 +38,14 @@ def test_the_best_score_is_the_exact_leave_one_out_likelihood():
     assert search.best_params_["sigma"] == search.sigma_ > 0
 
 
+def test_the_best_settings_are_fitted_with_the_nodes_they_were_scored_with():
+    random_state = np.random.RandomState(1)
+    search = SmoothedScoreDiffusionCV(quick(random_state=random_state), **ONE).fit(ring())
+    best = search.best_estimator_
+    assert_allclose(search.best_score_, best.weights_ @ best.leave_one_out_log_density(), rtol=1e-9)
+    assert random_state.uniform() == np.random.RandomState(1).uniform()
+
+
 @pytest.mark.parametrize("cv", [3, KFold(4, shuffle=True, random_state=1)])
 @pytest.mark.parametrize("background", [0.0, 0.1])
 def test_folds_score_as_a_loop_does(cv, background):

@@ -323,6 +323,20 @@ def failures(rank):
             copy(model).set_params(n_steps=8 * (1 + rank)).score_samples(np.zeros((2, 3)))
         ),
         "taken apart": lambda: copy(model).set_params(shards=None).score_samples(X),
+        "one bandwidth": lambda: SmoothedScoreDiffusion((0.3, -1.0)[rank], 0.5, **shards).fit(X),
+        "one device": lambda: SmoothedScoreDiffusion(
+            0.3, 0.5, device=("cpu", "abacus")[rank], **shards
+        ).fit(X),
+        "workers of one": lambda: SmoothedScoreDiffusion(
+            0.3, 0.5, n_jobs=(None, 2)[rank], **shards
+        ).fit(X),
+        "memory of one": lambda: (
+            copy(model).set_params(memory_limit=(512, -1)[rank]).score_samples(np.zeros((2, 3)))
+        ),
+        "device of one": lambda: (
+            copy(model).set_params(device=("cpu", "abacus")[rank]).sample(2, random_state=0)
+        ),
+        "draws of one": lambda: model.sample((2, 0)[rank], random_state=0),
     }
     messages = {}
     for name, call in calls.items():
@@ -475,6 +489,12 @@ def test_each_process_keeps_its_rows(found):
         ("times", "t on process 1 differ"),
         ("steps", "parameters.* on process 1 differ"),
         ("taken apart", "shards=None, but the model was fitted with shards='distributed'"),
+        ("one bandwidth", "bandwidth=-1.0 is out of range"),
+        ("one device", "device='abacus'"),
+        ("workers of one", "n_jobs=2.*start more processes"),
+        ("memory of one", "memory_limit=-1 is out of range"),
+        ("device of one", "device='abacus'"),
+        ("draws of one", "n_samples=0 is too small"),
     ],
 )
 def test_all_processes_fail_together(name, message, found):
