@@ -113,16 +113,12 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         self._set_fitted(X, model_=model, metric_=settings.metric, **attributes)
         return self
 
-    def _parsed(self, n_features: int, shards: Shards) -> ParsedParameters:
+    def _parsed(self, n_features: int) -> ParsedParameters:
         """Return all parameters after checking them."""
-        params = self.get_params(deep=False)
-        return parse_parameters(params, self._kernel_choice(), n_features, shards)
+        return parse_parameters(self.get_params(deep=False), self._kernel_choice(), n_features)
 
-    def _fitting_shards(self) -> Shards:
-        """Return the shards of the rows, after checking that other parameters allow them."""
-        shards = resolve_shards(self.shards)
-        if shards.alone:
-            return shards
+    def _check_shards(self) -> None:
+        """Raise where other parameters do not allow rows that are distributed over processes."""
         if isinstance(self.bandwidth, str) or isinstance(self.sigma, str):
             raise ValueError(
                 f"bandwidth={self.bandwidth!r} with sigma={self.sigma!r} cannot be resolved with "

@@ -320,7 +320,8 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
 
     def _parsed(self, estimator: BaseScoreDiffusion, n_features: int) -> ParsedParameters:
         """Return the parameters that the search does not choose, after checking them."""
-        parsed = estimator._parsed(n_features, ONE_PROCESS)
+        # A clone, since a RandomState is drawn from: the final fit must draw the same seed.
+        parsed = clone(estimator)._parsed(n_features)
         if parsed.base is not None:
             raise ValueError(
                 f"estimator has base={parsed.requested['base']!r}, whose rows cannot be left out; use "

@@ -23,7 +23,7 @@ WEIGHTS = RNG.dirichlet(np.ones(30))
 
 def parsed(**params):
     params = SmoothedScoreDiffusion(**(COARSE | params)).get_params(deep=False)
-    return parse_parameters(params, SameEverywhere(GaussianKernel()), 3, ONE_PROCESS)
+    return parse_parameters(params, SameEverywhere(GaussianKernel()), 3)
 
 
 def made(points=X, weights=WEIGHTS, **params):
