@@ -74,7 +74,7 @@ class KernelChoice(Protocol):
     ) -> tuple[ReducedKernel, AffineHull, dict[str, Any]]:
         """Return the kernel, the hull whose coordinates it is in, and learned fitted attributes.
 
-        The hull is that of the data, which is given, or a larger one. `metric` is what the user passed.
+        The hull is that of the data, which is given, or a larger one. `metric` is that of `points`.
         """
         ...
 
