@@ -74,7 +74,7 @@ class KernelChoice(Protocol):
     ) -> tuple[ReducedKernel, AffineHull, dict[str, Any]]:
         """Return the kernel, the hull in whose coordinates it acts, and attributes set by `fit`.
 
-        The hull is that of the data, which is given, or a larger one. `metric` is what the user passed.
+        The hull is that of the data, which is given, or a larger one. `metric` is that of `points`.
         """
         ...
 

@@ -407,13 +407,13 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         check_integer("n_steps", self.n_steps)
         check_integer("max_exact_dimension", self.max_exact_dimension, minimum=0)
         check_integer("n_probes", self.n_probes, minimum=2, hint="One has no standard error.")
-        parse_resources(self.get_params(deep=False), self.dtype)
+        resources = parse_resources(self.get_params(deep=False), self.dtype)
         _flag("warm_start", self.warm_start)
         early_stopping = _flag("early_stopping", self.early_stopping)
         seed = fixed_seed(self.random_state)
         fraction = _share("validation_fraction", self.validation_fraction, least=False)
         return _ParsedParameters(
-            Backend.from_params(self.device, self.dtype),
+            resources.backend,
             self.dtype,
             solver,
             TrainingSettings(

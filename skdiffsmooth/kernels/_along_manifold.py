@@ -73,7 +73,7 @@ class AlongManifold:
         """Return the kernel, a hull that contains the manifold, and attributes set by `fit`."""
         push = check_choice("push", self.push, PUSHES)
         manifold = self._given_manifold(points, weights)
-        is_plain = isinstance(metric, str) and metric in ("auto", "euclidean")
+        is_plain = isinstance(metric, str) and metric == "euclidean"
         is_power = isinstance(metric, numbers.Real) or (
             isinstance(metric, str) and metric == "whitened"
         )

@@ -304,16 +304,19 @@ def projection_factors(manifold: Manifold, X: Any) -> tuple[Any, Any, Any]:
 class Constants:
     """Tensor copies of arrays, made once for each device and dtype.
 
-    A copy at every call would make the host wait for the device. The copies are not pickled, since the
-    pickle must load where the device is missing. The arrays are never changed.
+    A copy at every call would make the host wait for the device. The copies are not saved, since the
+    file must load where the device is missing. The arrays are never changed.
     """
 
     def __init__(self, *arrays: np.ndarray) -> None:
         self._arrays = arrays
         self._copies: dict[tuple[torch.device, torch.dtype], tuple[torch.Tensor, ...]] = {}
 
-    def __reduce__(self) -> tuple[type[Constants], tuple[np.ndarray, ...]]:
-        return Constants, self._arrays
+    def __getstate__(self) -> dict[str, Any]:
+        return {"arrays": self._arrays}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(vars(Constants(*state["arrays"])))
 
     def like(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return the arrays as tensors on the device of `x`; floating-point ones in its dtype."""

@@ -9,6 +9,7 @@ x - p is perpendicular to that surface (Alexa & Adamson 2004); it is computed by
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from .._coordinates.hull import AffineHull
 from .._utils.backend import to_float64
 from .._utils.memory import slices_within
 from .._utils.rows import check_sample_weight, merge_duplicates
-from .._utils.validation import check_choice, check_integer, check_real
+from .._utils.validation import check_choice, check_detached, check_integer, check_real
 from .._utils.warnings import warn_user
 from ._base import Constants, DifferentiableManifoldBase
 from ._dimension import check_n_components
@@ -180,6 +181,7 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
             If X is not finite and two-dimensional, a parameter is out of range, or there are fewer
             distinct rows or neighbours than a polynomial needs.
         """
+        check_detached("X", X)
         rows = check_array(X, dtype=np.float64, estimator=self, input_name="X")
         points, weights = merge_duplicates(rows, check_sample_weight(sample_weight, len(rows)))
         degree = check_integer("degree", self.degree)
@@ -195,15 +197,22 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
         n_components = check_n_components(self.n_components, points, hull.dimension)
         n_neighbors = self._check_neighbors(len(points), math.comb(n_components + degree, degree))
         coordinates, _ = hull.split(points)
-        validate_data(self, X, reset=True, skip_check_array=True)
-        self.n_components_, self.n_neighbors_ = n_components, n_neighbors
-        self.points_, self.weights_ = points, weights
+        fitted = copy.copy(self)
+        validate_data(fitted, X, reset=True, skip_check_array=True)
+        fitted.n_components_, fitted.n_neighbors_ = n_components, n_neighbors
+        fitted.points_, fitted.weights_ = points, weights
         # Copies, so that set_params does not change a fitted manifold.
-        self._degree, self._n_iterations, self._memory_limit = degree, n_iterations, memory_limit
-        self._nearest = NearestPoints(coordinates, memory_limit)
-        self._hull = hull
-        self._constants = Constants(hull.center, hull.basis, coordinates, weights)
-        self._derivatives = Constants(derivatives(n_components, degree))
+        fitted._degree, fitted._n_iterations, fitted._memory_limit = (
+            degree,
+            n_iterations,
+            memory_limit,
+        )
+        fitted._nearest = NearestPoints(coordinates, memory_limit)
+        fitted._hull = hull
+        fitted._constants = Constants(hull.center, hull.basis, coordinates, weights)
+        fitted._derivatives = Constants(derivatives(n_components, degree))
+        # At once, so that an interrupt leaves the old manifold or the new one.
+        self.__dict__ = fitted.__dict__
         return self
 
     def _check_neighbors(self, n_points: int, n_terms: int) -> int:

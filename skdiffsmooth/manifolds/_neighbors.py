@@ -31,6 +31,14 @@ class NearestPoints:
         centered = points - center
         self._constants = Constants(center, centered, np.sum(centered**2, axis=1))
         self._memory_limit = memory_limit
+        self._points = points
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Some formats, skops among them, have no trees.
+        return {"points": self._points, "memory_limit": self._memory_limit}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(vars(NearestPoints(**state)))
 
     def __getstate__(self) -> dict[str, Any]:
         # The tree is built again: not every format can save one.

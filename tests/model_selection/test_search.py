@@ -180,6 +180,17 @@ def test_bad_parameters_are_named(params, error, message):
         SmoothedScoreDiffusionCV(**params).fit(ring(12))
 
 
+@pytest.mark.parametrize(
+    ("manifold", "metrics"),
+    [(Circle([0.0, 0.0], 1.0), ["euclidean", "scaled"]), ("pca", ["euclidean", "whitened"])],
+    ids=["circle", "pca"],
+)
+def test_metrics_that_do_not_suit_a_manifold_are_no_candidates(manifold, metrics):
+    estimator = ManifoldAdaptedDiffusion(manifold=manifold, n_components=1, **QUICK)
+    with pytest.raises(ValueError, match=f"metric='{metrics[1]}'"):
+        SmoothedScoreDiffusionCV(estimator, metrics=metrics, **ONE).fit(ring())
+
+
 def test_column_names_reach_the_best_estimator():
     check_dataframe_column_names_consistency(
         "SmoothedScoreDiffusionCV", SmoothedScoreDiffusionCV(quick(), **ONE)

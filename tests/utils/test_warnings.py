@@ -1,51 +1,60 @@
-"""Warnings point at the line of the user, however deep in the package they are raised."""
+"""Tests that warnings point at the user's line, wherever the package raises them."""
 
+import linecache
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import skdiffsmooth
 from skdiffsmooth import ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
 from skdiffsmooth._utils.warnings import warn_user
+from skdiffsmooth.compose import TransformedDensity
 from skdiffsmooth.manifolds import Circle
+from skdiffsmooth.model_selection import SmoothedScoreDiffusionCV
 from skdiffsmooth.solvers import Adaptive
 
+FEW = {"n_nodes": 4, "n_levels": 2, "n_steps": 2}
+CIRCLE = ManifoldAdaptedDiffusion(0.1, 0.9, manifold=Circle([0.0, 0.0], 1.0), **FEW)
 
-def ring(n=12):
-    angle = 2 * np.pi * np.arange(n) / n
+
+def ring(n=30):
+    angle = np.linspace(0, 6, n)
     return np.column_stack([np.cos(angle), np.sin(angle)])
 
 
-def loose():
-    solver = Adaptive(1e-12, max_halvings=0)
-    return SmoothedScoreDiffusion(0.1, 0.2, n_nodes=4, n_levels=2, n_steps=2, solver=solver)
-
-
-def wide():
-    circle = Circle([0.0, 0.0], 1.0)
-    return ManifoldAdaptedDiffusion(0.1, 2.0, manifold=circle, n_nodes=4, n_levels=2, n_steps=2)
+def rounded():
+    return np.repeat(ring(10), 2, axis=0)
 
 
 @pytest.mark.parametrize(
-    "call",
+    ("estimator", "X", "message"),
     [
-        lambda: warn_user("here"),
-        lambda: wide().fit(ring()),
-        lambda: loose().fit(ring()).score_samples(ring()),
-        lambda: loose().fit(ring()).score(ring()),
-        lambda: loose().fit(ring()).sample(3, random_state=0),
-        lambda: loose().fit(ring()).leave_one_out_log_density(),
+        (CIRCLE, ring(), "large against the manifold's reach"),
+        (TransformedDensity(CIRCLE), ring(), "large against the manifold's reach"),
+        (SmoothedScoreDiffusionCV(n_refinements=0), rounded(), "equal another one"),
     ],
-    ids=["direct", "fit", "score_samples", "score", "sample", "leave-one-out"],
+    ids=["fit", "fit within a fit", "search"],
 )
-def test_a_warning_points_at_this_file(call):
+def test_warnings_of_fits_point_at_the_call(estimator, X, message):
+    with pytest.warns(UserWarning, match=message) as caught:
+        estimator.fit(X)  # this line
+    (warning,) = (w for w in caught if message in str(w.message))
+    assert "this line" in linecache.getline(warning.filename, warning.lineno)
+
+
+def test_warnings_of_queries_point_at_the_call():
+    model = SmoothedScoreDiffusion(1e-3, 0.5, solver=Adaptive(1e-14), **FEW).fit(ring())
+    with pytest.warns(UserWarning, match="tol") as caught:
+        model.score_samples(ring())  # this line
+    assert "this line" in linecache.getline(caught[0].filename, caught[0].lineno)
+
+
+def test_a_folder_of_the_user_may_have_a_longer_name():
+    package = Path(skdiffsmooth.__file__).parent
+    script = f"{package}-scripts/script.py"
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        call()
-    assert caught
-    assert {warning.filename for warning in caught} == {__file__}
-
-
-def test_the_category_is_passed_on():
-    with pytest.warns(RuntimeWarning, match="so it goes"):
-        warn_user("so it goes", RuntimeWarning)
+        exec(compile("warn_user('here')", script, "exec"), {"warn_user": warn_user})
+    assert caught[0].filename == script
