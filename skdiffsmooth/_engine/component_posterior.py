@@ -1,4 +1,4 @@
-"""The engine for data with covariances of their own: posterior moments under a mixture of Gaussians.
+"""Posterior moments of a mixture of Gaussians under noise, the engine for `base`.
 
 Where the data are a mixture sum_i w_i N(mu_i, S_i) and not points, noise of variance v makes them
 
@@ -47,7 +47,7 @@ _EXPONENT_ERROR = 1e-3
 
 
 class _NoisedComponents(NamedTuple):
-    """Components under noise of one variance: what does not depend on the query.
+    """Values of noised components that depend on the noise variance and not on the query.
 
     `floor` (K, 1, 1) and `along` (K, 1, k) hold the eigenvalues of A_i, `log_peaks` (K,) the log of
     each weighted density at its mean, `traces` (K,) the traces of v S_i A_i.
@@ -119,7 +119,7 @@ class ComponentPosterior(FloatPromotion):
         return self.moments(x, v, Nodes.single(x), exclude=exclude).log_density
 
     def log_parts(self, x: torch.Tensor, v: float) -> torch.Tensor:
-        """Return log w_i N(x; mu_i, S_i + v I), (B, K), of the components, whose sum is the density.
+        """Return log w_i N(x; mu_i, S_i + v I) (B, K) for each query and component.
 
         Not tiled: the caller passes as many queries as fit into memory.
         """
@@ -230,7 +230,7 @@ class ComponentPosterior(FloatPromotion):
         *,
         trace: bool,
     ) -> tuple[torch.Tensor, torch.Tensor | float, torch.Tensor]:
-        """Return a tile's part of score (B, r), trace (B,) and log-sum (B,), weighted over its nodes.
+        """Return a tile's part of score (B, r), trace (B,) and log-sum (B,), summed over its nodes.
 
         `node_scores` (K, M, r) and `squares` (K, M) are A_i xi and xi . A_i xi.
         """
@@ -263,7 +263,7 @@ class ComponentPosterior(FloatPromotion):
     def _scores_and_logits(
         self, x: torch.Tensor, noised: _NoisedComponents, exclude: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return g_i, (B, K, r), and the logits of the components, (B, K)."""
+        """Return scores g_i (B, K, r) and logits (B, K) of the components."""
         # From differences of coordinates: exponents of narrow components have no rounding of products.
         negative_scores, squares = self._apply(noised, x - self._means[:, None])
         logits = torch.sub(noised.log_peaks[:, None], squares, alpha=0.5).T.contiguous()
@@ -272,23 +272,23 @@ class ComponentPosterior(FloatPromotion):
     def _apply(
         self, noised: _NoisedComponents, z: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return A_i z (K, B, r) and z . A_i z (K, B), a sum of squares, for vectors (K, B, r)."""
+        """Return A_i z (K, B, r) and z . A_i z (K, B) for vectors z (K, B, r)."""
         along, across = self._split(z)
         squares = noised.floor[:, :, 0] * across.square().sum(2)
         squares += (noised.along * along.square()).sum(2)
         return self._join(noised.along * along, noised.floor * across), squares
 
     def _split(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return coordinates (K, B, k) of vectors along each component's axes, and the remainder."""
+        """Return coordinates (K, B, k) of vectors along each component's axes, and remainders."""
         along = z @ self._axes
         return along, z - along @ self._axes.mT
 
     def _join(self, along: torch.Tensor, across: torch.Tensor) -> torch.Tensor:
-        """Return vectors (K, B, r) from coordinates along the axes and remainders: undo `_split`."""
+        """Return vectors (K, B, r) from the coordinates and remainders that `_split` returns."""
         return torch.baddbmm(across, along, self._axes.mT)
 
     def _noised(self, v: float) -> _NoisedComponents:
-        """Return what depends on the noise alone."""
+        """Return the values that depend on the noise variance and not on queries."""
         floor, along = self._floors + v, self._variances + v
         n_across = self._means.shape[1] - self._axes.shape[2]
         log_volume = n_across * floor.log() + along.log().sum(1)
@@ -313,11 +313,11 @@ class ComponentPosterior(FloatPromotion):
 
     @property
     def _elements_per_node(self) -> int:
-        """Numbers held for each node: a vector for each component, and copies on the way."""
+        """Number of array elements that each node takes."""
         return 4 * self._means.numel() + 2 * len(self._means)
 
     def _elements_per_row(self, n_nodes: int) -> int:
-        """Numbers held for each query of a tile: weights, vectors of components and of nodes."""
+        """Return the number of array elements that each query of a tile takes."""
         n_components, rank = self._means.shape
         return n_nodes * (3 * n_components + 3 * rank + 3) + 8 * n_components * (rank + 1)
 

@@ -1,4 +1,4 @@
-"""What the density estimators share: checked input, fitted state that is replaced at once, saving."""
+"""Base classes of density estimators: input checks, fitted state, saving."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Self = TypeVar("Self", bound="DensityEstimatorMixin")
 
 
 def on_one_fit(method: Method) -> Method:
-    """Run a query on the state that the estimator has when it is called.
+    """Decorate a query method, so that it uses the state of the estimator at the time of the call.
 
     `fit` replaces the whole state by one assignment, so a query in another thread answers from the old
     model or from the new one, never from parts of both.
@@ -37,7 +37,7 @@ def on_one_fit(method: Method) -> Method:
 
 
 class SavedWithVersion:
-    """Estimators that are saved with the version of the library, and refuse a file of another format."""
+    """Base class that saves the library's version, and raises an error for other formats."""
 
     def __getstate__(self) -> dict[str, Any]:
         state: Any = super().__getstate__()
@@ -56,7 +56,7 @@ class SavedWithVersion:
 
 
 class DensityEstimatorMixin(SavedWithVersion, DensityMixin):
-    """The half of a density estimator that does not depend on the density.
+    """Base class of density estimators, with the methods that do not depend on the density.
 
     Classes that use it define ``fit``, ``score_samples`` and ``sample``.
     """
@@ -83,7 +83,7 @@ class DensityEstimatorMixin(SavedWithVersion, DensityMixin):
     def _set_fitted(self, X: Any, **attributes: Any) -> None:
         """Replace all fitted attributes, and the number and names of columns, by one assignment.
 
-        An interrupt leaves the old state or the new one, and so does an error.
+        After an interrupt or an error the state is either the old one or the new one.
         """
         parameters = {name: value for name, value in vars(self).items() if not name.endswith("_")}
         columns = object.__new__(type(self))
@@ -92,7 +92,7 @@ class DensityEstimatorMixin(SavedWithVersion, DensityMixin):
         self.__dict__ = {**vars(columns), **attributes}
 
     def _snapshot(self: Self) -> Self:
-        """Return the estimator with the state that it has now, which a later `fit` does not change."""
+        """Return a copy with the present state of the estimator, unchanged by a later `fit`."""
         snapshot = object.__new__(type(self))
         snapshot.__dict__ = self.__dict__
         return snapshot
@@ -104,30 +104,30 @@ class DensityEstimatorMixin(SavedWithVersion, DensityMixin):
         return validate_data(self, X, reset=False, dtype=np.float64)
 
     def _column_names(self) -> np.ndarray | None:
-        """Return the names of the columns, where the training rows had them."""
+        """Return the names of the columns, or None if the training rows had none."""
         return getattr(self, "feature_names_in_", None)
 
     def _check_draw(self, n_samples: Any, random_state: Any) -> tuple[int, np.random.RandomState]:
-        """Return the number of draws and their source: that of the call, or else the estimator's own."""
+        """Return the number of draws and the random generator, after checking both arguments."""
         check_is_fitted(self)
         own = getattr(self, "random_state", None)
         return check_draw(n_samples, own if random_state is None else random_state)
 
 
 class DistanceDensityMixin(DensityEstimatorMixin):
-    """The same of a density that takes distances between rows: their squares must be finite."""
+    """Base class of densities that use distances between rows, whose squares must be finite."""
 
     points_: Any  # (n_points, n_features)
 
     def _check_training(self, X: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return distinct rows and their weights, leaving the estimator as it is."""
+        """Return distinct rows and their weights, without changing the estimator."""
         check_detached("X", X)
         X = check_array(X, dtype=np.float64, estimator=self, input_name="X")
         check_size("X", X)
         return merge_duplicates(X, check_sample_weight(sample_weight, len(X)))
 
     def _check_others(self) -> None:
-        """Raise if leaving out a point leaves none."""
+        """Raise an error if the model has only one point, which therefore cannot be left out."""
         if len(self.points_) < 2:
             raise ValueError(
                 "leave_one_out_log_density needs at least two distinct rows, and the model was fitted "

@@ -1,4 +1,4 @@
-"""A kernel of the user's as the choice of an estimator: the same offsets at every query."""
+"""The kernel choice of estimators whose kernel has the same offsets at every query."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of a solver, and the loop over its steps."""
+"""Protocols of solvers, and the loop over the steps of a solver."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Draw = Callable[[], torch.Tensor]
 
 @runtime_checkable
 class Solver(Protocol):
-    """A scheme that moves samples from one noise scale to another.
+    """Protocol of a scheme that moves samples from one noise scale to another.
 
     `order` is the power of the step size with which its global error decreases (the weak order of a
     stochastic one); `is_stochastic` is whether its steps draw noise.
@@ -52,12 +52,12 @@ class Solver(Protocol):
 
 @runtime_checkable
 class ODESolver(Solver, Protocol):
-    """A deterministic solver that integrates log-densities too."""
+    """Protocol of a deterministic solver, which integrates log-densities too."""
 
     def step_with_log_density(
         self, field: ScoreField, x: torch.Tensor, start: float, end: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Move samples, and return by how much their log-density decreases.
+        """Return moved samples, and by how much their log-density decreases.
 
         Parameters
         ----------
@@ -78,7 +78,7 @@ class ODESolver(Solver, Protocol):
 
 
 class ODEState(ODESolver, Protocol):
-    """The solver of one flow, which adds up the errors of its rows from step to step."""
+    """A solver for one flow, which adds up the errors of its rows from step to step."""
 
     @property
     def error(self) -> torch.Tensor:
@@ -87,7 +87,7 @@ class ODEState(ODESolver, Protocol):
 
 
 class ErrorEstimatingSolver(ODESolver, Protocol):
-    """A deterministic solver that estimates its own error and chooses the steps of each row by it.
+    """Protocol of a deterministic solver that chooses the steps of each row by an error estimate.
 
     It evaluates the field again for some of the rows (`RowSelectable`), and waits for the device to
     know for which.
@@ -97,23 +97,23 @@ class ErrorEstimatingSolver(ODESolver, Protocol):
 
     @property
     def tol(self) -> float:
-        """Largest estimated error of a row over a whole flow that it aims at, in nats."""
+        """Target for the estimated error of a row over a whole flow, in nats."""
         ...
 
     def initial_state(self, x: torch.Tensor, n_steps: int) -> ODEState:
-        """Return the solver of one flow of rows x (n, r) in `n_steps` steps."""
+        """Return the solver for one flow of rows x (n, r) in `n_steps` steps."""
         ...
 
 
 def estimates_error(solver: Solver) -> TypeGuard[ErrorEstimatingSolver]:
-    """Return whether a solver is an `ErrorEstimatingSolver`; one without the attribute is not."""
+    """Return the attribute `estimates_error` of a solver, or False if it has none."""
     return getattr(solver, "estimates_error", False)
 
 
 def solve(
     solver: Solver, schedule: Schedule, x: torch.Tensor, steps: Iterable[Step], draw: Draw
 ) -> torch.Tensor:
-    """Move samples x (n, r) along a schedule of score fields, by steps that each stay in one level.
+    """Move samples x (n, r) along a schedule of score fields, by steps within single levels.
 
     `draw` returns standard normal noise of the shape of `x`; only a stochastic solver calls it.
     """
