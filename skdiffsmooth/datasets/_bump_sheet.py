@@ -87,7 +87,7 @@ class BumpSheet(SmoothManifoldBase):
 
     @property
     def affine_hull(self) -> AffineHull:
-        """A subspace that holds the manifold to rounding."""
+        """A subspace that contains the manifold up to rounding."""
         return self._hull
 
     def within(self, hull: AffineHull) -> BumpSheet:
@@ -252,7 +252,7 @@ class BumpSheet(SmoothManifoldBase):
         return c, value
 
     def _newton(self, c: torch.Tensor, g: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
-        """Return Newton steps (n, 2): downhill, at most a lattice step long, zero across an edge."""
+        """Return Newton steps (n, 2), at most a lattice step long and without crossing an edge."""
         held = self._held(c, g)
         g = torch.where(held, 0.0, g)
         a = torch.where(held[:, 0], 1.0, h[:, 0, 0])
@@ -272,7 +272,7 @@ class BumpSheet(SmoothManifoldBase):
         return step * (self._step / longest.clamp_min(self._step))
 
     def _held(self, c: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-        """Return which coordinates (n, 2) are at an edge, with the distance falling beyond it."""
+        """Return which coordinates (n, 2) an edge keeps from decreasing the distance further."""
         return (c.abs() >= self.half_side) & (gradient * c < 0)
 
     def _local(self, z: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, ...]:
