@@ -120,7 +120,7 @@ class SmoothedScore:
     nodes : Nodes
         The kernel's quadrature rule; a single zero node gives the empirical score itself.
     exclude : torch.Tensor of shape (n,), optional
-        Index of the point that each query must not see.
+        Index of the point that is excluded for each query.
     """
 
     posterior: Denoiser
@@ -168,7 +168,7 @@ class ScoreSchedule:
     memory_limit : float
         Bound on the temporaries of one call, in MiB.
     exclude : torch.Tensor of shape (n,), optional
-        Index of the point that each query must not see.
+        Index of the point that is excluded for each query.
     shards : Shards, default=ONE_PROCESS
         Where the other points are, if these are not all.
     base : GaussianComponents, optional

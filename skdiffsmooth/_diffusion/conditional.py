@@ -295,9 +295,9 @@ def conditional_of(model: DiffusionModel, columns: np.ndarray, resources: Resour
         raise ValueError("given cannot be combined with a base; leave base at None.")
     if not isinstance(data.smoothing, FrozenKernel):
         raise ValueError(
-            "given needs a kernel whose offsets are the same everywhere; this one depends on where "
-            "it acts, or has no offsets. Use SmoothedScoreDiffusion with kernel='gaussian' or "
-            "'uniform-ball'."
+            "given needs a kernel whose offsets are the same for all queries; this kernel has "
+            "offsets that differ between queries, or none. Use SmoothedScoreDiffusion with "
+            "kernel='gaussian' or 'uniform-ball'."
         )
     hull, levels = model.embedding.hull, model.levels
     frame = Frame.of(model.embedding.metric, hull.center, columns)

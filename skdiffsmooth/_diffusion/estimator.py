@@ -266,7 +266,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         NotFittedError
             If `fit` was not called.
         TypeError
-            If `given` is no collection of columns.
+            If `given` is not a collection of columns.
         ValueError
             If X is not finite or has another number of features, if the solver is stochastic, if the
             smoothing follows a manifold whose projection has no derivative, or if `given` does not fit

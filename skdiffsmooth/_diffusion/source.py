@@ -60,7 +60,7 @@ class ScoreSource(Protocol):
     ) -> DeviceSchedule:
         """Return the fields on the device.
 
-        `exclude` (n,) is the point that each query must not see. `n_queries` is the number of queries
+        `exclude` (n,) is the excluded point of each query. `n_queries` is the number of queries
         whose divergence is to be computed, probes counted, for fields that depend on which they are.
         """
         ...

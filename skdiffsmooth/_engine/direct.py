@@ -46,7 +46,7 @@ def direct_moments(
     max_norm : float
         Length of the longest node that was added to a query.
     exclude : torch.Tensor of shape (P,) or None
-        Index of the point that each query must not see.
+        Index of the point that is excluded for each query.
     rows_at_once : int
         Queries, plus one for each of their directions, whose logits of all points are held at once.
     directions : torch.Tensor of shape (P, r, j), optional
@@ -300,7 +300,7 @@ def _over_members(
     """Return `direct_moments` as sums over listed pairs of a query and a point.
 
     Everything is measured from the point of largest weight for a query: offsets from it are exact
-    where points are close, and the trace is no difference of large numbers.
+    where points are close, and the trace is not a difference of large numbers.
     """
     positions, log_weights = points.positions[member], points.log_weights[member]
     # Distances are computed twice: from the query to find that point, and from that point.

@@ -61,7 +61,7 @@ class RadialMixture:
     def log_density(self, x: torch.Tensor, *, exclude: torch.Tensor | None = None) -> torch.Tensor:
         """Return the log-density (B,) of queries (B, d) in nats; -inf where no kernel has support.
 
-        `exclude` (B,) holds the index of the point that each query must not see; the other weights
+        `exclude` (B,) holds the index of the excluded point of each query; the other weights
         are renormalised.
         """
         out = x.new_empty(len(x))

@@ -188,7 +188,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         NotFittedError
             If `fit` was not called.
         TypeError
-            If `given` is no collection of columns.
+            If `given` is not a collection of columns.
         ValueError
             If X is not finite or has another number of features, if `given` names unknown columns,
             one of them twice or all, or if it is not empty and the kernel is not Gaussian.

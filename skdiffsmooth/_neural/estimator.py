@@ -653,7 +653,7 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         NotFittedError
             If `fit` was not called.
         TypeError, ValueError
-            If X does not fit, or `t` is no number in that range.
+            If X does not fit, or `t` is not a number in that range.
         """
         X = self._check_query(X)
         return self.model_.score_at(X, self._noise_scale(t), self._resources())
@@ -682,7 +682,7 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         NotFittedError
             If `fit` was not called.
         TypeError, ValueError
-            If X does not fit, `t` is no number in the range of the training, or the metric is not
+            If X does not fit, `t` is not a number in the range of training, or the metric is not
             Euclidean.
         """
         X = self._check_query(X)

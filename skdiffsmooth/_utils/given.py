@@ -21,7 +21,7 @@ def resolve_given_columns(given: Any, n_features: int, names: np.ndarray | None)
     Raises
     ------
     TypeError
-        If `given` is no collection, or holds something that is neither an integer nor a string.
+        If `given` is not a collection, or holds something that is neither an integer nor a string.
     ValueError
         If a column is unknown or named twice, or if all columns are given.
     """
@@ -76,7 +76,7 @@ def resolve_given_values(
     Raises
     ------
     TypeError
-        If `given` is no mapping.
+        If `given` is not a mapping.
     ValueError
         If a column is invalid, or a value neither a finite number nor one for each row.
     """

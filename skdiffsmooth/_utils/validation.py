@@ -204,7 +204,7 @@ def fixed_seed(random_state: Any) -> int:
     Raises
     ------
     TypeError, ValueError
-        If it is no seed.
+        If it is not a seed.
     """
     if isinstance(random_state, np.random.RandomState):
         return int(random_state.randint(2**31))

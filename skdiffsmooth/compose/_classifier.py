@@ -112,7 +112,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         Raises
         ------
         TypeError
-            If `estimator` is no density estimator, or takes no weights and `sample_weight` is
+            If `estimator` is not a density estimator, or takes no weights and `sample_weight` is
             passed.
         ValueError
             If X, y, the weights or `priors` are not valid, if a class has no row of positive
@@ -332,7 +332,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         # Rounded thirds are meant to be thirds.
         if not (np.all(priors >= 0) and np.isclose(priors.sum(), 1.0, rtol=0, atol=1e-6)):
             raise ValueError(
-                f"priors={self.priors!r} are no probabilities; expected numbers >= 0 that sum to one. "
-                "Divide them by their sum, or pass None for the fractions of the training rows."
+                f"priors={self.priors!r} are not probabilities; expected numbers >= 0 that sum to "
+                "one. Divide them by their sum, or pass None for the fractions of training rows."
             )
         return priors / priors.sum()

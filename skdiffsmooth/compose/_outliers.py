@@ -125,7 +125,7 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         Raises
         ------
         TypeError
-            If `estimator` is no density estimator, or takes no weights and `sample_weight` is
+            If `estimator` is not a density estimator, or takes no weights and `sample_weight` is
             passed.
         ValueError
             If X, the weights or a parameter is out of range, if there is a single distinct row, or

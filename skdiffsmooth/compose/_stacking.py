@@ -210,7 +210,7 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         Raises
         ------
         TypeError
-            If a member is no density estimator, or takes no weights and `sample_weight` is passed.
+            If a member is not a density estimator, or takes no weights if some are passed.
         ValueError
             If X, the weights or a parameter is out of range, if a member fails (its name is in the
             message), or if all held-out rows have density zero under every member; the estimator

@@ -157,7 +157,7 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
         Raises
         ------
         TypeError
-            If the Jacobian of the transformer is not known, or the density is no density estimator.
+            If the Jacobian of the transformer is not known, or `estimator` is not a density.
         ValueError
             If X or the weights are out of range, if the transformer has no inverse, if rows are
             outside its domain, if weights are fractions and it takes none, or if the density is

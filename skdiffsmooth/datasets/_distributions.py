@@ -173,7 +173,7 @@ class VonMises:
         if value > 1e8:
             raise ValueError(
                 f"concentration={self.concentration!r} is too large; expected at most 1e8. "
-                "concentration**-0.5 is the standard deviation in radians: pass the one that you need."
+                "The standard deviation in radians is concentration**-0.5; use a larger one."
             )
 
     @cached_property

@@ -49,7 +49,7 @@ _CLOSED = 0.05
 
 @dataclass(frozen=True)
 class GatedShape:
-    """A `ReducedKernel`: Gaussian offsets along the tangent of each cell and, less far, across it."""
+    """A `ReducedKernel`: Gaussian offsets, larger along the tangent of a cell than across it."""
 
     cells: Cells
 
@@ -147,8 +147,8 @@ class _ActiveCells(NamedTuple):
 class GatedScore:
     """The blended scores of the cells with non-zero gates.
 
-    It is no gradient, so it has no `log_density`. Its divergence is exact, and the density that its
-    flow leads to is normalised. On a CPU the score of a cell is computed only for queries with a
+    The field is not a gradient, so it has no `log_density`. Its divergence is exact, and the
+    density of its flow is normalised. On a CPU the score of a cell is computed only for queries with a
     non-zero gate; on other devices, where their indices would have to be copied to the host first, for
     all queries. The results are the same to rounding.
 
@@ -165,7 +165,7 @@ class GatedScore:
     nodes : tuple of Nodes
         The quadrature rule of each cell.
     exclude : torch.Tensor of shape (n,), optional
-        Index of the point that each query must not see. The cells, which were learned with it, stay.
+        Index of the point that is excluded for each query. The cells were learned with it and stay.
     """
 
     posterior: Denoiser
@@ -210,7 +210,7 @@ class GatedScore:
         return self if self.exclude is None else replace(self, exclude=self.exclude[index])
 
     def _in_tiles(self, x: torch.Tensor) -> Iterator[tuple[slice, GatedScore]]:
-        """Cut queries, and the field with them, so that the scores of all cells fit into memory."""
+        """Split queries into parts, so that the scores of all cells fit into memory."""
         # Of each pair: a position, a score, and the terms of the sums over cells.
         per_query = len(self.nodes) * (5 * x.shape[1] + 8) * x.element_size()
         for tile in slices(len(x), rows_within(per_query, self.posterior.memory_limit)):

@@ -170,7 +170,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         Raises
         ------
         TypeError
-            If `estimator` is no diffusion estimator, or a parameter has the wrong type.
+            If `estimator` is not a diffusion estimator, or a parameter has the wrong type.
         ValueError
             If a parameter is out of range, there are fewer than two distinct rows (than folds), or the
             estimator has no log-density (stochastic solvers, manifolds without derivative).
@@ -346,12 +346,13 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
             return parsed.kernel.candidate_metrics(points) or ("euclidean",)
         if not isinstance(self.metrics, list | tuple) or len(self.metrics) == 0:
             raise ValueError(
-                f"metrics={self.metrics!r} is no list of metrics; pass a list of one at least, or None."
+                f"metrics={self.metrics!r} is not a list of metrics; pass a list of at least one, "
+                "or None."
             )
         checked = tuple(_checked_metric(self.metrics, metric, points) for metric in self.metrics)
         if any(isinstance(metric, str) and metric == "auto" for metric in checked):
             raise ValueError(
-                f"metrics={self.metrics!r} holds 'auto', which is no metric; pass metrics=None."
+                f"metrics={self.metrics!r} holds 'auto', which is not a metric; pass metrics=None."
             )
         return checked
 

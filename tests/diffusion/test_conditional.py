@@ -377,7 +377,7 @@ def test_what_has_no_conditional_says_so():
         SmoothedScoreDiffusion(0.3, 0.5, kernel="temperature", **COARSE),
         ManifoldAdaptedDiffusion(0.3, 0.5, n_components=1, **COARSE),
     ):
-        with pytest.raises(ValueError, match="same everywhere"):
+        with pytest.raises(ValueError, match="same for all queries"):
             model.fit(X).sample(given={0: 0.0})
     stochastic = SmoothedScoreDiffusion(0.3, 0.5, solver="euler-maruyama", **COARSE).fit(X)
     assert np.isfinite(stochastic.sample(3, given={0: 0.0})).all()
