@@ -25,7 +25,6 @@ class NearestPoints:
 
     def __init__(self, points: np.ndarray, memory_limit: float) -> None:
         self._tree = cKDTree(points) if points.shape[1] <= TREE_DIMENSION else None
-        self._points = points
         # Centred, for the smallest rounding errors of squares.
         center = points.mean(axis=0)
         centered = points - center
@@ -39,13 +38,6 @@ class NearestPoints:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(vars(NearestPoints(**state)))
-
-    def __getstate__(self) -> dict[str, Any]:
-        # The tree is built again: not every format can save one.
-        return {"points": self._points, "memory_limit": self._memory_limit}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
 
     def query(self, x: torch.Tensor, n_neighbors: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return distances and indices (n, n_neighbors) of the points nearest to x (n, d).
