@@ -1,4 +1,4 @@
-"""Bases: Gaussian mixtures that a diffusion smooths in place of the plain training rows."""
+"""Gaussian mixtures that a diffusion can smooth in place of the training rows."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class ManifoldParzen(BaseEstimator):
         self.scale = scale
 
     def components(self, points: np.ndarray, weights: np.ndarray) -> GaussianComponents:
-        """Return the windows without their isotropic part; estimators call this.
+        """Return the Gaussian windows without their isotropic part; estimators call this.
 
         Parameters
         ----------
@@ -170,7 +170,7 @@ class ManifoldParzen(BaseEstimator):
         return maximize_leave_one_out(log_likelihood, _LOWEST_BANDWIDTH * lower, upper)
 
     def _neighbors(self, points: np.ndarray, n_spare: int) -> np.ndarray:
-        """Return the n_neighbors + n_spare - 1 nearest other rows of each row, as indices."""
+        """Return the indices of the n_neighbors + n_spare - 1 nearest other rows of each row."""
         n_neighbors = check_integer("n_neighbors", self.n_neighbors)
         if n_neighbors + n_spare > len(points):
             raise ValueError(
@@ -185,7 +185,7 @@ class ManifoldParzen(BaseEstimator):
     def _windows(
         self, points: np.ndarray, weights: np.ndarray, near: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return axes (N, d, k) and variances (N, k) of the offsets to neighbours, indices (N, n)."""
+        """Return axes (N, d, k) and variances (N, k) of offsets to neighbours of indices (N, n)."""
         scale = check_real("scale", self.scale, strict=False, hint="It multiplies covariances.")
         n_components = min(near.shape[1], points.shape[1])
         if self.n_components is not None:
@@ -204,7 +204,7 @@ class ManifoldParzen(BaseEstimator):
 
 
 class _Offsets(NamedTuple):
-    """Squared parts of vectors, one for each of N windows: along its axes (N, k), and across."""
+    """Squared lengths, along the axes (N, k) and across (N,), of one vector for each window."""
 
     along: np.ndarray
     across: np.ndarray
@@ -225,7 +225,7 @@ class _Offsets(NamedTuple):
 
 
 def resolve_base(base: Any) -> ManifoldParzen | _Weighted | None:
-    """Return `base` as windows, or as mixtures with weights of sum one; None stands for plain rows.
+    """Return the windows or the weighted mixtures of the parameter `base`, or None for plain rows.
 
     A wrong value raises TypeError or ValueError.
     """
@@ -268,7 +268,7 @@ def base_components(
     is_weighted: bool,
     seed: int,
 ) -> GaussianComponents:
-    """Return the Gaussian components of a base in units of X; it fits mixtures if necessary.
+    """Return the Gaussian components of a base in units of X, after fitting unfitted mixtures.
 
     Points (n_points, d) are the distinct rows, with weights that sum to one. `n_samples` is the number
     of rows with repetitions, `is_weighted` is whether the user gave sample weights, and `seed` is for
@@ -311,7 +311,7 @@ def base_reference(
     weights: np.ndarray,
     codimension: int,
 ) -> Callable[[], float] | float:
-    """Return the unit of a bandwidth that is not given.
+    """Return the unit in which bandwidths of a base are chosen if the user passes none.
 
     For windows it is a function that returns the bandwidth of highest leave-one-out likelihood, for a
     mixture the narrowest standard deviation of its components. `coordinates` (n_points, r) are the

@@ -61,16 +61,16 @@ class LinearMetric:
         return self._scale(Z, 1 / self.scales, 1 / self.rest) * self.columns
 
     def gradient_from_metric(self, gradients: np.ndarray) -> np.ndarray:
-        """Return gradients (n, d) along the user's columns, A^T g."""
+        """Return gradients A^T g (n, d) in the user's columns from gradients g in the metric."""
         return self._scale(gradients, self.scales, self.rest) / self.columns
 
     def hull_of(self, Z: np.ndarray, shards: Shards) -> AffineHull:
-        """Return the affine hull of the training rows Z (n_points, d), given in the metric."""
+        """Return the affine hull of training rows Z (n_points, d), in metric coordinates."""
         return AffineHull.of(Z, shards, self.basis if self.spans else None)
 
     @property
     def is_euclidean(self) -> bool:
-        """Tell whether the metric is the identity: noise has the same scale in all columns of X."""
+        """Whether the metric is the identity: noise then has the same scale in all columns."""
         return not len(self.scales) and self.rest == 1 and bool(np.all(self.columns == 1))
 
     @property
@@ -87,7 +87,7 @@ class LinearMetric:
 
 
 def check_metric(metric: Any, n_features: int) -> str | float | np.ndarray:
-    """Return the parameter `metric`, checked: a name, a power, or a matrix (n_features, n_features).
+    """Return the parameter `metric` after checking it: a name, a power, or a matrix.
 
     Raises
     ------
@@ -128,7 +128,7 @@ def check_metric(metric: Any, n_features: int) -> str | float | np.ndarray:
 
 
 def candidate_metrics(points: np.ndarray) -> tuple[str | float, ...]:
-    """Return the metrics that are worth comparing on distinct rows (n_points, n_features).
+    """Return the metrics that "auto" compares on distinct rows (n_points, n_features).
 
     Only "euclidean" for a single column, or where the rows do not span all columns: otherwise
     densities in the directions without extent would decide the comparison.

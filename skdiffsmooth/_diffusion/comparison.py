@@ -43,7 +43,7 @@ _N_FOLDS = 5
 
 
 class Settings(NamedTuple):
-    """Settings that are chosen together."""
+    """Metric, scale factors and weight of the background, which are chosen together."""
 
     metric: Metric
     factors: Factors
@@ -101,7 +101,7 @@ class Comparison:
     def score(
         self, metric_index: int, factors: Factors, *, is_screening: bool
     ) -> tuple[float, Settings]:
-        """Return the mean held-out log-density in nats a row, and the settings with their background.
+        """Return the mean held-out log-density, in nats a row, and the settings with a background.
 
         `is_screening` takes few nodes, levels and steps.
         """
@@ -140,7 +140,7 @@ class Comparison:
 def geometry_and_bandwidth(
     metric: Metric, points: np.ndarray, weights: np.ndarray, parsed: ParsedParameters
 ) -> tuple[Geometry, float]:
-    """Return rows in a metric, and the KDE's leave-one-out bandwidth there."""
+    """Return rows in coordinates of a metric, and the KDE's leave-one-out bandwidth there."""
     points, weights = merge_duplicates(points, weights / weights.sum())
     data = TrainingData(points, weights, ONE_PROCESS, len(points), is_weighted=True)
     geometry = make_geometry(metric, data, parsed)
@@ -159,7 +159,7 @@ def _for_screening(parsed: ParsedParameters) -> ParsedParameters:
 
 
 def settings_for(data: TrainingData, parsed: ParsedParameters) -> Settings:
-    """Return the metric, the factors and the background: chosen where they are "auto"."""
+    """Return metric, factors and background; those that are "auto" are chosen."""
     requested, metric = parsed.requested, parsed.metric
     if parsed.base is not None:
         is_plain = parsed.is_metric_free or (isinstance(metric, str) and metric == "euclidean")

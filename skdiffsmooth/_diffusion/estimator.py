@@ -60,12 +60,12 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
 
     @abstractmethod
     def _kernel_choice(self) -> KernelChoice:
-        """Return the choice of smoothing directions; raise an error if parameters are wrong."""
+        """Return along which directions to smooth, after checking the parameters for that."""
 
     # ------------------------------------------------------------------------------------ fitting
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
-        """Take in the data and choose the scales that are not given; nothing is trained.
+        """Store the training rows and choose the scales that are not given, without training.
 
         Parameters
         ----------
@@ -96,10 +96,12 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         over the others, merged. Where both scales are "auto" eleven candidates are compared on at most
         2000 rows.
         """
-        shards = self._fitting_shards()
+        shards = resolve_shards(self.shards)
+        if not shards.alone:
+            shards.together(self._check_shards)
         points, weights = shards.together(self._check_training, X, sample_weight)
         weights = shards.normalize(weights, X, sample_weight)
-        parsed = self._parsed(points.shape[1], shards)
+        parsed = shards.together(self._parsed, points.shape[1])
         self._check_same(
             shards, "parameters, or numbers of features,", points.shape[1], parsed.rule.seed
         )
@@ -111,16 +113,12 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         self._set_fitted(X, model_=model, metric_=settings.metric, **attributes)
         return self
 
-    def _parsed(self, n_features: int, shards: Shards) -> ParsedParameters:
-        """Return all parameters, checked once."""
-        params = self.get_params(deep=False)
-        return parse_parameters(params, self._kernel_choice(), n_features, shards)
+    def _parsed(self, n_features: int) -> ParsedParameters:
+        """Return all parameters after checking them."""
+        return parse_parameters(self.get_params(deep=False), self._kernel_choice(), n_features)
 
-    def _fitting_shards(self) -> Shards:
-        """Return the shards of the training rows, after checks of parameters that exclude them."""
-        shards = resolve_shards(self.shards)
-        if shards.alone:
-            return shards
+    def _check_shards(self) -> None:
+        """Raise where other parameters do not allow rows that are distributed over processes."""
         if isinstance(self.bandwidth, str) or isinstance(self.sigma, str):
             raise ValueError(
                 f"bandwidth={self.bandwidth!r} with sigma={self.sigma!r} cannot be resolved with "
@@ -139,7 +137,6 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
                 "errors could lead the processes to different steps, and they never finish. Use "
                 "solver='heun', with more n_steps where its error is too large."
             )
-        return shards
 
     def _check_same(self, shards: Shards, name: str, *values: Any) -> None:
         """Raise an error on all processes unless values and parameters are the same on each."""
@@ -219,7 +216,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
 
     @property
     def hierarchy_(self) -> PointHierarchy:
-        """Points in coordinates of the hull, and the cells in which they are merged."""
+        """Points in coordinates of the hull, and the tree by which they are merged."""
         return self.model_.data.hierarchy
 
     @property
@@ -297,7 +294,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
 
     @on_one_fit
     def leave_one_out_log_density(self) -> np.ndarray:
-        """Return the log-density of each training point under the model of the others.
+        """Return the log-density of each training point under the model fitted to all other points.
 
         It is exact for the fitted scales, without a refit, and takes as long as scoring the points
         once. What was learned from all rows is kept, and includes the point: tangents of
@@ -339,9 +336,9 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
             )
         if self.model_.data.base is not None:
             raise ValueError(
-                "leave_one_out_log_density is not defined for a base, whose components were "
-                "fitted to all rows: if only the component at each row was left out, log-densities "
-                "would be too high by nats. Score held-out rows with score_samples."
+                "leave_one_out_log_density is not defined for a base, because the components of "
+                "the base were fitted to all rows, including the one that should be left out. "
+                "Score held-out rows with score_samples."
             )
         self._check_others()
         return self.model_.leave_one_out_log_density(resources)
@@ -429,7 +426,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
 
     @on_one_fit
     def laplacian_log_density(self, X: Any, t: float | None = None) -> np.ndarray:
-        """Return the divergence of `grad_log_density`: where that is a gradient, the Laplacian.
+        """Return the divergence of `grad_log_density`, a Laplacian if the score is a gradient.
 
         In closed form, from the trace of the posterior covariance; no ODE is solved. With
         `grad_log_density` it makes the score-matching loss of
@@ -496,7 +493,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
 
     @on_one_fit
     def effective_sample_size(self, X: Any, t: float | None = None) -> np.ndarray:
-        """Return the effective number of rows that the smoothed score averages at each query.
+        """Return the effective number of training rows in the smoothed score at each query.
 
         It is one over the sum of the squared weights, sum_m q_m W_i(x + xi_m) of row i. It is one
         where the score points to a single row, and the number of rows at large noise. Smoothing
@@ -545,12 +542,12 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
 
     @on_one_fit
     def score_variance(self, X: Any, t: float | None = None) -> np.ndarray:
-        """Return the variance of `grad_log_density` over data sets of the same number of rows.
+        """Estimate the variance of `grad_log_density` over data sets with as many rows.
 
-        It is estimated from the training rows, to first order (the delta method): the estimate is
-        the sum of u_i^2 / t^2, with u_i the derivative of the posterior mean, averaged over the
-        nodes, in the logarithm of the weight of row i. Bandwidth, sigma, metric and learned
-        tangents are kept fixed. The estimate is too small where few rows have a weight at a node
+        The estimate uses the training rows and is of first order (the delta method): it is the sum
+        of u_i^2 / t^2, where u_i is the derivative of the posterior mean, averaged over the nodes,
+        in the logarithm of the weight of row i. Bandwidth, sigma, metric and learned tangents are
+        held fixed. It is too small where single nodes depend on a handful of rows only
         (docs/kernels.md has figures).
 
         Parameters
@@ -608,7 +605,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         return self.model_.influence_at(X, scale, resources)
 
     def _query(self, X: Any) -> tuple[np.ndarray, Resources]:
-        """Return checked queries (n, d), and where to compute."""
+        """Return checked queries (n, d), and the device and dtype on which to compute."""
         shards = resolve_shards(self.shards)
         X = shards.together(self._check_query, X)
         resources = self._resources()
@@ -616,17 +613,18 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         return X, resources
 
     def _resources(self) -> Resources:
-        """Return where to compute, from the present parameters."""
+        """Return the device, dtype and memory limit that the present parameters name."""
         if self.shards != self.model_.data.shards:
             raise ValueError(
                 f"shards={self.shards!r}, but the model was fitted with "
                 f"shards={self.model_.data.shards!r}; expected the same value. "
                 "Set shards to that value, or fit again."
             )
-        return parse_resources(self.get_params(deep=False), self.model_.dtype)
+        shards = resolve_shards(self.shards)
+        return shards.together(parse_resources, self.get_params(deep=False), self.model_.dtype)
 
     def _noise_scale(self, t: Any, resources: Resources) -> float:
-        """Return the noise scale of a variance, or the default; it is the same on all processes."""
+        """Return the noise scale sqrt(t), after checking that it is the same on all processes."""
         scale = self.model_.bandwidth if t is None else math.sqrt(check_real("t", t))
         resources.shards.check_same("t", scale)
         return scale
@@ -638,7 +636,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
                 f"random_state={random_state!r}, but with shards={self.shards!r} all processes must "
                 "draw the same numbers; pass an integer, the same to all."
             )
-        draw = super()._check_draw(n_samples, random_state)
+        draw = shards.together(super()._check_draw, n_samples, random_state)
         name = "n_samples, random_state or parameters"
         self._check_same(shards, name, n_samples, random_state)
         return draw

@@ -124,9 +124,7 @@ def make_geometry(metric: Metric, data: TrainingData, parsed: ParsedParameters) 
         )
         # Windows keep to the hull of the rows; the components of a fitted mixture fill the space.
         hull = hull.joined(None) if base.floors.any() else hull
-    kernel, hull, learned = parsed.kernel.reduce(
-        measured, data.weights, hull, parsed.metric, data.shards
-    )
+    kernel, hull, learned = parsed.kernel.reduce(measured, data.weights, hull, metric, data.shards)
     coordinates, _ = hull.split(measured)
     base = None if base is None else base.within(hull)
     return Geometry(data, linear, hull, coordinates, kernel, base, learned)

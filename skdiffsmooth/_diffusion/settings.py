@@ -1,4 +1,4 @@
-"""Parameters of the diffusion estimators: they are checked and converted, or raise an error."""
+"""Checks the parameters of the diffusion estimators and converts them to values."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _TOLERANCE = 0.02
 
 
 class Resources(NamedTuple):
-    """Device, memory limit and workers of one call; they change results by rounding errors only."""
+    """Device, memory limit and workers of one call; they change results by rounding only."""
 
     backend: Backend
     memory_limit: float
@@ -62,7 +62,7 @@ class Resources(NamedTuple):
 
 
 class KernelChoice(Protocol):
-    """The choice of directions along which an estimator smooths, made from its parameters."""
+    """Protocol of the choice, by parameters, of the directions along which an estimator smooths."""
 
     def reduce(
         self,
@@ -72,24 +72,24 @@ class KernelChoice(Protocol):
         metric: Metric,
         shards: Shards,
     ) -> tuple[ReducedKernel, AffineHull, dict[str, Any]]:
-        """Return the kernel, the hull whose coordinates it is in, and learned fitted attributes.
+        """Return the kernel, the hull in whose coordinates it acts, and attributes set by `fit`.
 
-        The hull is that of the data, which is given, or a larger one. `metric` is what the user passed.
+        The hull is that of the data, which is given, or a larger one. `metric` is that of `points`.
         """
         ...
 
     def candidate_metrics(self, points: np.ndarray) -> tuple[Metric, ...]:
-        """Return the metrics that "auto" chooses from; none where no choice can be made."""
+        """Return the metrics from which "auto" chooses, or none if there is no choice."""
         ...
 
     def check_base(self, base: Any) -> None:
-        """Raise where the kernel cannot smooth the score of a base."""
+        """Raise an error if the kernel cannot smooth the score of a base."""
         ...
 
     def check_scales(
         self, kernel: ReducedKernel, coordinates: np.ndarray, bandwidth: float, scales: np.ndarray
     ) -> None:
-        """Raise or warn where the kernel cannot act at the smoothing scales of the levels."""
+        """Raise an error or warn if the kernel does not suit the smoothing scales of the levels."""
         ...
 
 
@@ -134,9 +134,9 @@ class ParsedParameters:
 
 
 def parse_parameters(
-    params: Mapping[str, Any], kernel: KernelChoice, n_features: int, shards: Shards
+    params: Mapping[str, Any], kernel: KernelChoice, n_features: int
 ) -> ParsedParameters:
-    """Check all parameters of a diffusion estimator, a dictionary as `get_params` returns it."""
+    """Check all parameters of a diffusion estimator, passed as the dict of `get_params`."""
     solver = resolve_solver(params["solver"])
     tolerance = resolve_tolerance(params["tolerance"])
     resolve_noise(params["noise"], 1.0)
@@ -168,12 +168,12 @@ def parse_parameters(
         terminal_scale=_check_terminal_scale(params["terminal_scale"]),
         tolerance=tolerance,
         dtype=params["dtype"],
-        resources=parse_resources(params, params["dtype"])._replace(shards=shards),
+        resources=parse_resources(params, params["dtype"]),
     )
 
 
 def parse_resources(params: Mapping[str, Any], dtype: str) -> Resources:
-    """Check the parameters for device, memory and workers, from those of `get_params`."""
+    """Check device, dtype, memory limit and workers, passed as the dict of `get_params`."""
     return Resources(
         Backend.from_params(params["device"], dtype),
         check_real("memory_limit", params["memory_limit"], hint="It is in MiB."),
@@ -183,7 +183,7 @@ def parse_resources(params: Mapping[str, Any], dtype: str) -> Resources:
 
 
 def resolve_solver(solver: Any) -> Solver:
-    """Return the solver that a name stands for, or the object itself."""
+    """Return the solver of a given name; a solver object is returned as it is."""
     if isinstance(solver, str):
         return SOLVERS[check_choice("solver", solver, SOLVERS)]()
     if isinstance(solver, type) or not isinstance(solver, Solver):
@@ -192,7 +192,7 @@ def resolve_solver(solver: Any) -> Solver:
 
 
 def resolve_kernel(kernel: Any) -> Kernel:
-    """Return the kernel that a name stands for, or the object itself."""
+    """Return the kernel of a given name; a kernel object is returned as it is."""
     if isinstance(kernel, str):
         return KERNELS[check_choice("kernel", kernel, KERNELS)]()
     if isinstance(kernel, type) or not isinstance(kernel, Kernel):
@@ -201,7 +201,7 @@ def resolve_kernel(kernel: Any) -> Kernel:
 
 
 def resolve_background(background: Any) -> float | None:
-    """Return the weight of the background; None is "auto"."""
+    """Return the weight of the background, or None for "auto"."""
     hint = "It is a share of the mass; 0 is none, 0.05 suits most data with outliers."
     if isinstance(background, str):
         check_choice("background", background, ("auto",), hint="Or pass a number in [0, 1).")
@@ -215,7 +215,7 @@ def resolve_background(background: Any) -> float | None:
 
 
 def resolve_noise(noise: Any, variance: float) -> NoiseProcess:
-    """Return the forward process that a name stands for, or the object itself.
+    """Return the noise process of a given name; an object is returned as it is.
 
     `variance` is the data's largest along a direction: "ou" is the process that would keep it.
     """
@@ -238,7 +238,7 @@ def _expected(name: str, value: Any, names: Any, module: str) -> str:
 
 
 def resolve_n_nodes(n_nodes: Any, rule: str) -> int | None:
-    """Return the number of nodes; None is "auto"."""
+    """Return the number of nodes, or None for "auto"."""
     if isinstance(n_nodes, str):
         check_choice("n_nodes", n_nodes, ("auto",), hint="Or pass an even number >= 2.")
         return None
@@ -252,7 +252,7 @@ def resolve_n_nodes(n_nodes: Any, rule: str) -> int | None:
 
 
 def resolve_n_jobs(n_jobs: Any) -> int | None:
-    """Return the number of workers, as joblib counts them."""
+    """Return the number of workers; as in joblib, -1 means one for each CPU."""
     if n_jobs is None:
         return None
     n_jobs = check_integer("n_jobs", n_jobs, minimum=-sys.maxsize)
@@ -264,7 +264,7 @@ def resolve_n_jobs(n_jobs: Any) -> int | None:
 
 
 def resolve_tolerance(tolerance: Any) -> float | None:
-    """Return the tolerance of merging points, in nats; None is "auto"."""
+    """Return the tolerance of merging points, in nats, or None for "auto"."""
     if isinstance(tolerance, str):
         check_choice("tolerance", tolerance, ("auto",), hint="Or pass a number >= 0.")
         return None
@@ -273,7 +273,7 @@ def resolve_tolerance(tolerance: Any) -> float | None:
 
 
 def automatic_tolerance(n_points: int, is_smoothed: bool) -> float:
-    """Return the value of tolerance="auto" for a number of points, in nats."""
+    """Return the value, in nats, of tolerance="auto" for a given number of points."""
     # Without smoothing there is no flow, and the one sum there is shall be the KDE's.
     return _TOLERANCE if n_points > _LARGEST_EXACT and is_smoothed else 0.0
 
@@ -297,7 +297,7 @@ class _CheckedSigma:
 
 
 def resolve_sigma(sigma: Any) -> Sigma | None:
-    """Return the smoothing scale, a number or a function of the noise scale; None is "auto"."""
+    """Return the smoothing scale, a number or a function of the noise scale, or None for "auto"."""
     if isinstance(sigma, str):
         check_choice("sigma", sigma, ("auto",), hint="Or pass a number >= 0.")
         return None
@@ -308,7 +308,7 @@ def resolve_sigma(sigma: Any) -> Sigma | None:
 
 
 class ScaleRule(NamedTuple):
-    """A rule that computes the scales that were not given from the data."""
+    """A rule by which scales that are not given are computed from the data."""
 
     reference: Callable[[], float]
     """Returns the scale that the factors multiply; raises ValueError if it is not defined."""
@@ -322,7 +322,7 @@ class ScaleRule(NamedTuple):
 def resolve_scales(
     bandwidth: float | str, sigma: Sigma | None, widest_std: float, rule: ScaleRule
 ) -> tuple[float, Sigma]:
-    """Return bandwidth and smoothing scale; a rule computes those that are not numbers.
+    """Return bandwidth and smoothing scale; those that are not numbers are computed by a rule.
 
     `widest_std` is the kernel's standard deviation along its widest direction, at sigma = 1.
     """
@@ -330,10 +330,10 @@ def resolve_scales(
         return bandwidth, sigma
     try:
         if bandwidth == "loo" and not rule.has_leave_one_out:
-            raise ValueError("the components of a mixture are not rows that could be left out")
+            raise ValueError("a mixture has components and not rows, so no row can be left out")
         reference = rule.reference()
         if not reference > 0:
-            raise ValueError("the base has zero variance, so that there is no unit for them")
+            raise ValueError("the base has a component of variance zero, so it sets no scale")
     except ValueError as error:
         shown = "auto" if sigma is None else sigma
         raise ValueError(
@@ -392,8 +392,7 @@ def scales_of_levels(
         scales = requested / np.array([noise.alpha(noise.time(y)) for y in middles])
     if not np.all(np.isfinite(scales) & (scales >= 0)):
         raise ValueError(
-            f"noise={noise!r} shrinks the data to zero at noise scale {middles[-1]:g}, where "
-            f"sigma / alpha is {scales[-1]:g}; expected finite scales. Lower its rate, or "
-            "terminal_scale."
+            f"noise={noise!r} shrinks the data to zero at noise scale {middles[-1]:g}, where sigma "
+            f"/ alpha is {scales[-1]:g}; expected finite scales. Lower its rate, or terminal_scale."
         )
     return requested, scales

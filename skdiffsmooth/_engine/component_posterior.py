@@ -119,7 +119,7 @@ class ComponentPosterior(FloatPromotion):
         return self.moments(x, v, Nodes.single(x), exclude=exclude).log_density
 
     def log_parts(self, x: torch.Tensor, v: float) -> torch.Tensor:
-        """Return log w_i N(x; mu_i, S_i + v I), (B, K), of the components, whose sum is the density.
+        """Return log w_i N(x; mu_i, S_i + v I) (B, K) for each query and component.
 
         Not tiled: the caller passes as many queries as fit into memory.
         """
@@ -230,7 +230,7 @@ class ComponentPosterior(FloatPromotion):
         *,
         trace: bool,
     ) -> tuple[torch.Tensor, torch.Tensor | float, torch.Tensor]:
-        """Return a tile's part of score (B, r), trace (B,) and log-sum (B,), weighted over its nodes.
+        """Return a tile's part of score (B, r), trace (B,) and log-sum (B,), summed over its nodes.
 
         `node_scores` (K, M, r) and `squares` (K, M) are A_i xi and xi . A_i xi.
         """
@@ -263,7 +263,7 @@ class ComponentPosterior(FloatPromotion):
     def _scores_and_logits(
         self, x: torch.Tensor, noised: _NoisedComponents, exclude: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return g_i, (B, K, r), and the logits of the components, (B, K)."""
+        """Return scores g_i (B, K, r) and logits (B, K) of the components."""
         # From differences of coordinates: exponents of narrow components have no rounding of products.
         negative_scores, squares = self._apply(noised, x - self._means[:, None])
         logits = torch.sub(noised.log_peaks[:, None], squares, alpha=0.5).T.contiguous()
@@ -272,19 +272,19 @@ class ComponentPosterior(FloatPromotion):
     def _apply(
         self, noised: _NoisedComponents, z: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return A_i z (K, B, r) and z . A_i z (K, B), a sum of squares, for vectors (K, B, r)."""
+        """Return A_i z (K, B, r) and z . A_i z (K, B) for vectors z (K, B, r)."""
         along, across = self._split(z)
         squares = noised.floor[:, :, 0] * across.square().sum(2)
         squares += (noised.along * along.square()).sum(2)
         return self._join(noised.along * along, noised.floor * across), squares
 
     def _split(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return coordinates (K, B, k) of vectors along each component's axes, and the remainder."""
+        """Return coordinates (K, B, k) of vectors along each component's axes, and remainders."""
         along = z @ self._axes
         return along, z - along @ self._axes.mT
 
     def _join(self, along: torch.Tensor, across: torch.Tensor) -> torch.Tensor:
-        """Return vectors (K, B, r) from coordinates along the axes and remainders: undo `_split`."""
+        """Return vectors (K, B, r) from the coordinates and remainders that `_split` returns."""
         return torch.baddbmm(across, along, self._axes.mT)
 
     def _noised(self, v: float) -> _NoisedComponents:

@@ -27,7 +27,7 @@ __all__ = ["Factoriser", "NodeTable", "Products"]
 
 @dataclass(frozen=True)
 class NodeTable:
-    """The node half of the factorised exponentials, shared by all queries.
+    """The factors of the exponentials that depend on the nodes; all queries use the same ones.
 
     Parameters
     ----------
@@ -77,13 +77,13 @@ class NodeTable:
 
     @cached_property
     def _by_feature(self) -> torch.Tensor:
-        """The factors times each feature: ((r + 2) M, N)."""
+        """The factors times each feature, shape ((r + 2) M, N)."""
         return (self.features[:, None, :] * self.factors).flatten(0, 1)
 
 
 @dataclass(frozen=True)
 class Products:
-    """Sums over the points for some queries and the nodes of a table.
+    """Sums over the points for each pair of a query and a node of the table.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ class Products:
 
 
 class Factoriser:
-    """Points, and the range in which the factors of their exponentials are kept."""
+    """Computes sums over points by products of query factors and node factors."""
 
     def __init__(self, points: Points) -> None:
         self._points = points
@@ -120,7 +120,7 @@ class Factoriser:
         self._widest_range = 2 * self._log_scale - math.log(self._smallest_normalizer)
 
     def is_worth_trying(self, v: float, nodes: Nodes) -> bool:
-        """Tell whether nodes share work, and exponents may be formed from products."""
+        """Return whether factorising saves time and is accurate at this noise."""
         if len(nodes) == 1 or not self._points.products_are_exact(v, nodes.max_norm):
             return False
         # Where the host reads no computed values, pairs that underflow could not be found.
@@ -129,7 +129,7 @@ class Factoriser:
         )
 
     def table(self, nodes: Nodes, v: float, n_queries: int) -> NodeTable:
-        """Return the exponentials C[m, i] of the nodes, which `n_queries` queries will share."""
+        """Return the table of node factors, for use with `n_queries` queries."""
         exponents = (nodes.offsets / v) @ self._points.positions.T
         top = exponents.amax(1, keepdim=True)
         # Whatever the query, a normaliser is at least exp(2s - range of its node's exponents).
@@ -151,7 +151,7 @@ class Factoriser:
         *,
         features: bool,
     ) -> Products | None:
-        """Sum over the points, for queries (B, r) and a table, each feature or the weights alone.
+        """Sum each feature over the points, or the weights alone, for queries (B, r) and a table.
 
         Returns None if most pairs would underflow.
         """
@@ -178,7 +178,7 @@ class Factoriser:
         counts: list[int],
         exclude: torch.Tensor | None,
     ) -> Products:
-        """Sum each feature for queries that each have their own part of a table.
+        """Sum each feature over the points, where every query uses one part of the node table.
 
         Parameters
         ----------
@@ -193,7 +193,7 @@ class Factoriser:
         counts : list of int
             How many queries each part has.
         exclude : torch.Tensor of shape (P,) or None
-            Index of the point that is excluded for each query.
+            Index of the point that each query must not use.
 
         Returns
         -------
@@ -217,7 +217,7 @@ class Factoriser:
     def _query_factors(
         self, x: torch.Tensor, v: float, exclude: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the exponents (B, 1) that are subtracted, and the factors A[b, i] (B, N)."""
+        """Return the subtracted maximum (B, 1) of each query's logits, and the factors (B, N)."""
         logits = exclude_(self._points.products(x, v), exclude)
         top = logits.amax(1, keepdim=True) - self._log_scale
         return top, exp_(logits.sub_(top), -self._log_scale)

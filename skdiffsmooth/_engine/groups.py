@@ -1,4 +1,4 @@
-"""Points in groups of near neighbours, and which groups are relevant to a query where noise is low.
+"""Groups of neighbouring points, and the search for the groups that matter to a query at low noise.
 
 At low noise few points matter to a query. Scores of all points in single precision find the groups
 that hold them and never miss one: bounds are compared, and the error of single precision is added.
@@ -36,9 +36,9 @@ _ROUNDING = 1e-6
 
 
 class PairScores(NamedTuple):
-    """Scores of all pairs of queries and nodes, as two halves to be added, and the relevant groups.
+    """Scores of all (query, node) pairs, as two terms to be added, and the groups relevant to each.
 
-    `of_queries` (n_groups, B, GROUP) and `of_nodes` (n_groups, M, GROUP) are the halves; `relevant`
+    `of_queries` (n_groups, B, GROUP) and `of_nodes` (n_groups, M, GROUP) are the terms; `relevant`
     (n_groups, B, M) tells which groups hold points that count for a pair.
     """
 
@@ -48,7 +48,7 @@ class PairScores(NamedTuple):
 
 
 class Groups:
-    """Points in groups of equal size, each of near neighbours.
+    """Points split into groups of equal size, each of which holds near neighbours.
 
     Parameters
     ----------
@@ -158,10 +158,10 @@ class Groups:
         return PairScores(of_queries, of_nodes, bounds >= threshold.float())
 
     def slack(self, distance: torch.Tensor, v: float, dtype: torch.dtype) -> torch.Tensor:
-        """Return how far the score of a relevant point may be below the best, shaped as `distance`.
+        """Return how far a score may be below the best one before its point is negligible.
 
-        `distance` is that of queries from the origin in units of the radius, and `dtype` that of
-        the scores.
+        `distance` is that of the queries from the origin in units of the radius, and `dtype` that
+        of the scores. The result has the shape of `distance`.
         """
         wrong = 2 * (self.scaled.shape[2] + 4) * torch.finfo(dtype).eps * (distance + 1)
         return 2 * wrong - self._negligible * (v / self.unit**2)

@@ -40,7 +40,7 @@ class Nodes:
 
     @classmethod
     def single(cls, x: torch.Tensor) -> Nodes:
-        """Return the rule of one node at zero, for queries (B, r): it shifts nothing."""
+        """Return a rule with one node at zero, which does not shift the queries (B, r)."""
         return cls(x.new_zeros(1, x.shape[1]), x.new_ones(1), 0.0)
 
     @classmethod
@@ -90,7 +90,7 @@ class Moments:
 
 
 class SingleMoments(NamedTuple):
-    """Posterior moments of B single queries, and covariances times j directions of each.
+    """Posterior moments of B queries without nodes, and covariances times j directions of each.
 
     Parameters
     ----------
@@ -115,10 +115,10 @@ class SingleMoments(NamedTuple):
 
 
 class Denoiser(Protocol):
-    """The methods of noised data that score fields call: of points, or of a mixture of Gaussians.
+    """Protocol of posterior moments given noisy data: points, or a mixture of Gaussians.
 
     Queries x are (B, r) and v is the noise variance. `exclude` (B,) holds for each query the index of a
-    point or component that is excluded; the other weights are renormalised.
+    point or component that it must not use; the other weights are renormalised.
     """
 
     memory_limit: float
@@ -138,7 +138,7 @@ class Denoiser(Protocol):
         trace: bool = False,
         exclude: torch.Tensor | None = None,
     ) -> Moments:
-        """Return D, tr Cov (if `trace`) and log p_v, averaged over the nodes."""
+        """Return D, tr Cov (if `trace`) and log p_v, each averaged over the nodes of a query."""
         ...
 
     def moments_by_part(
@@ -167,19 +167,19 @@ class Denoiser(Protocol):
         *,
         exclude: torch.Tensor | None = None,
     ) -> SingleMoments:
-        """Return D, tr Cov, log p_v and Cov times directions (B, r, j) of single queries.
+        """Return D, tr Cov, log p_v and Cov times directions (B, r, j), without nodes.
 
         Queries are in the dtype of the data or that of `precision_at`, and so is the result.
         """
         ...
 
     def precision_at(self, v: float) -> torch.dtype:
-        """Return the dtype of the computation at this noise; queries need this precision too."""
+        """Return the dtype that computations at this noise need, and so do their queries."""
         ...
 
 
 def rows_of(exclude: torch.Tensor | None, rows: slice | torch.Tensor) -> torch.Tensor | None:
-    """Return the excluded indices of some rows, or None where nothing is excluded."""
+    """Return the entries of `exclude` for some rows, or None if `exclude` is None."""
     return None if exclude is None else exclude[rows]
 
 

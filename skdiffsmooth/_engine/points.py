@@ -1,4 +1,4 @@
-"""Weighted points in one dtype on one device, with the arrays that sums over them use."""
+"""Weighted points in one dtype on one device, with values that all sums over them use."""
 
 from __future__ import annotations
 
@@ -29,8 +29,7 @@ class Points:
     log_weights : torch.Tensor of shape (N,)
         Logarithms of weights that sum to one, over all shards.
     radius : float
-        Length of the longest position of all shards, on all of which it must lead to the same
-        decisions.
+        Length of the longest position over all shards, so that all of them make the same decisions.
     trace_weights : torch.Tensor of shape (r,), optional
         Weight of each coordinate's variance in a trace; one each if not given.
     """
@@ -84,17 +83,17 @@ class Points:
 
     @property
     def are_few(self) -> bool:
-        """Tell whether the number of points is at most about twice the number of features."""
+        """Return whether there are so few points that they take as little memory as features."""
         return len(self) <= 2 * (self.dimension + 2)
 
     @cached_property
     def groups(self) -> Groups:
-        """The points in groups of near neighbours (CPU only), computed when they are first used."""
+        """The points in groups of near neighbours (CPU only); computed at the first use."""
         return Groups(self.positions, self.log_weights, self.unit)
 
     @cached_property
     def outer_products(self) -> torch.Tensor:
-        """Products of all pairs of coordinates, in squared units of the radius: (N, r^2)."""
+        """Products (N, r^2) of all pairs of coordinates, in squared units of the radius."""
         scaled = self.features[1:-1].T
         return (scaled[:, :, None] * scaled[:, None, :]).flatten(1)
 
@@ -103,23 +102,23 @@ class Points:
         return vectors if self._root_trace_weights is None else vectors * self._root_trace_weights
 
     def products_are_exact(self, v: float, max_norm: float) -> bool:
-        """Tell whether exponents may be formed from products of coordinates at this noise."""
+        """Return whether exponents from products of coordinates are accurate at noise v."""
         error = self.eps * self.radius * (self.radius + max_norm) / v
         return error < _EXPONENT_ERROR[self.positions.dtype]
 
     def products(self, y: torch.Tensor, v: float) -> torch.Tensor:
-        """Return log w_i - |y - x_i|^2 / 2v + |y|^2 / 2v, from products of coordinates: (B, N)."""
+        """Return log w_i - |y - x_i|^2 / 2v + |y|^2 / 2v (B, N), from products of coordinates."""
         # The bias is one more coordinate, so that the product adds it without another pass.
         bias = self.log_weights - self.half_norms / v
         left = torch.cat([y / v, y.new_ones(len(y), 1)], dim=1)
         return left @ torch.cat([self.positions.T, bias[None]])
 
     def squared_distances(self, y: torch.Tensor) -> torch.Tensor:
-        """Return |y - x_i|^2 from differences of coordinates: (B, N)."""
+        """Return |y - x_i|^2 (B, N), from differences of coordinates."""
         return _squared_distances(y, self.positions)
 
     def squared_distances_for_trace(self, y: torch.Tensor) -> torch.Tensor:
-        """Return the contributions of the differences y - x_i to a trace: (B, N)."""
+        """Return the contributions (B, N) of the differences y - x_i to a trace."""
         return _squared_distances(self.scaled_for_trace(y), self.scaled_for_trace(self.positions))
 
 
@@ -128,7 +127,7 @@ def _squared_distances(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 
 
 def log_weight_of_others(log_weights: torch.Tensor) -> torch.Tensor:
-    """Return log(1 - w_i), (N,), for each of N weights that sum to one, given as logarithms."""
+    """Return log(1 - w_i) (N,) from the logarithms of N weights w_i that sum to one."""
     others = torch.log1p(-log_weights.exp())
     # One minus a weight near one is all rounding, so for the heaviest the others are summed themselves.
     heaviest = log_weights.argmax()[None]
@@ -144,8 +143,9 @@ def exclude_(logits: torch.Tensor, exclude: torch.Tensor | None) -> torch.Tensor
 
 
 def exp_(exponents: torch.Tensor, floor: float) -> torch.Tensor:
-    """Exponentiate in place, after raising exponents to a floor whose exponential is negligible.
+    """Exponentiate in place, after raising exponents below a floor to it.
 
-    Subnormal results would be fifty times slower than normal ones, and so would products with them.
+    The exponential of the floor is negligible. Subnormal results would be fifty times slower to
+    compute and to multiply than normal ones.
     """
     return exponents.clamp_(min=floor).exp_()

@@ -29,7 +29,7 @@ Result = TypeVar("Result")
 
 
 class Tiles:
-    """Sizes of the tiles that a computation over points is cut into.
+    """Sizes of the tiles into which a computation over points is split.
 
     Parameters
     ----------
@@ -87,18 +87,18 @@ class Tiles:
         return max(1, min(within_budget, max(enough, self._tile // widest)))
 
     def pairs(self, rows: int) -> int:
-        """Return for how many queries groups are found at once; logits are computed for `rows`."""
+        """Return the number of single queries whose groups are searched at once."""
         # For each query: a flag for each group of points, and the result.
         per_pair = max(1, len(self._points) // GROUP) + 2 * (self._points.dimension + 2)
         return min(self._budget // 8 // per_pair, max(rows, self._tile // per_pair))
 
     @property
     def elements(self) -> int:
-        """How many numbers are stored at once while pairs are computed directly."""
+        """Number of array elements that a direct computation of many pairs may hold."""
         return max(1, min(self._budget // 8, 4 * self._tile))
 
     def holds_all(self, n_queries: int, n_nodes: int, n_shared: int) -> bool:
-        """Tell whether a table of all nodes and the sums of all queries fit into memory together.
+        """Return whether a table of all nodes and the sums of all queries fit into memory together.
 
         Each query has `n_nodes` of the `n_shared` nodes in the table.
         """
@@ -130,16 +130,16 @@ class Tiles:
             self._tile, self._largest_tile = max(1, self._tile // 2), self._largest_tile // 2
 
     def _elements_per_node(self, trace: bool) -> int:
-        """How many numbers each node of a table takes: one per point, or per point and feature."""
+        """Return the number of array elements that a table holds for each node."""
         return (self._points.dimension + 4 if trace else 2) * self._most_points
 
     def _elements_per_row(self, n_nodes: int) -> int:
-        """How many numbers each query of a tile takes: four rows of logits, four of averages."""
+        """Return the number of elements that a tile holds for each query: logits and averages."""
         return 4 * self._most_points + 4 * (self._points.dimension + 2) * n_nodes
 
     @property
     def _smallest(self) -> int:
-        """How many numbers the smallest tile takes: a single query and a single node."""
+        """Number of array elements that a single query and a single node take."""
         return 2 * max(self._elements_per_node(True), self._elements_per_row(1))
 
 

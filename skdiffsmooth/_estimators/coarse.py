@@ -1,4 +1,4 @@
-"""CoarseScoreDiffusion: at low noise, a reverse process whose score points to a learned manifold only.
+"""CoarseScoreDiffusion: a reverse process whose score, at low noise, points to a learned manifold.
 
 Noise of variance v near a manifold M has the score (Pi(x) - x) / v + O(1): geometry at the order
 1 / v, the density of the data at the order 1 (Li et al. 2025, theorem 3.1). The coarse score is the
@@ -72,7 +72,7 @@ MIN_DETERMINANT = 0.75
 
 
 class _Slope(NamedTuple):
-    """Projections P(x) (n, r), tangents T there (n, r, k) and derivatives dP T (n, r, k)."""
+    """Projections P(x) (n, r), their tangents T (n, r, k) and derivatives dP T (n, r, k)."""
 
     foot: np.ndarray
     tangent: np.ndarray
@@ -154,7 +154,7 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
     switch_scale_ : float
         The scale used, in units of X.
     bandwidth_ : float
-        The noise left.
+        Standard deviation of the noise that samples keep.
     fills_space_ : bool
         Whether log-densities are those of all columns. False if ``bandwidth=0`` and the manifold
         has fewer dimensions than X has columns: they are then with respect to the volume of the
@@ -340,7 +340,7 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         return self
 
     def _resolve_n_components(self, points: np.ndarray, hull: AffineHull) -> int:
-        """Return the dimension of the manifold; that of the hull where it cannot be estimated."""
+        """Return the dimension of the manifold, or of the hull if it cannot be estimated."""
         try:
             return check_n_components(self.n_components, points, hull.dimension)
         except ValueError as error:
@@ -366,7 +366,7 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
     def _resolve_switch_scale(
         self, reach: float | None, data_std: float, concentration: float, n_components: int | None
     ) -> float:
-        """Return the switch scale; `concentration` is the sum of squared weights, 1 / n if equal."""
+        """Return the switch scale; `concentration` is the sum of the squared row weights."""
         hint = "Pass a number in units of X, or 'auto'."
         if not isinstance(self.switch_scale, str):
             scale = check_real("switch_scale", self.switch_scale, hint=hint)
@@ -392,7 +392,7 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
 
     @on_one_fit
     def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
-        """Draw new rows: training rows plus noise of the switch scale, moved by the flow from there.
+        """Draw new rows by moving training rows plus noise of the switch scale along the flow.
 
         Parameters
         ----------
@@ -522,7 +522,7 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         hull: AffineHull,
         scale: float,
     ) -> Posterior:
-        """Return the points on the device, in coordinates of the hull and units of the switch scale."""
+        """Return the points on the device, in hull coordinates in units of the switch scale."""
         memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
         coordinates, _ = hull.split(points)
         return Posterior(
@@ -592,7 +592,7 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         return np.where(self._is_same_foot(at.foot, foot), log_density, -np.inf)
 
     def _volume_log_density(self, posterior: Posterior, y: np.ndarray) -> np.ndarray:
-        """Return the log (n,) of the integral of p over points with the same projection as y (n, r)."""
+        """Return the log (n,) of the integral of p over points with the projection of y (n, r)."""
         foot = self._project(y)
         tangent = self.hull_.basis.T @ self.manifold_.tangent(self.hull_.lift(foot))
         n, r, k = tangent.shape
@@ -616,11 +616,11 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
     def _log_volume_element(
         self, foot: np.ndarray, tangent: np.ndarray, normals: np.ndarray, offsets: np.ndarray
     ) -> np.ndarray:
-        """Return log dx / (dn d foot) (n, M) at x = foot + n for M offsets n in the normal space (M, m).
+        """Return the log (n, M) of volume elements at x = foot + n for M normal offsets (M, m).
 
-        +inf marks atoms. Fibres are straight, so the derivative of x along the manifold is affine
-        in n: its values at the foot and at one point along each of the m normal directions
-        determine it.
+        The element is dx / (dn d foot); +inf marks atoms. Fibres are straight, so the derivative of
+        x along the manifold is affine in n: its values at the foot and at one point along each of
+        the m normal directions determine it.
         """
         n, r, m = normals.shape
         here = self._difference_quotients(foot, tangent)
@@ -639,16 +639,16 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         return np.where(is_atom[:, None], np.inf, log_element)
 
     def _is_same_foot(self, projection: np.ndarray, foot: np.ndarray) -> np.ndarray:
-        """Return whether projections (n, r) agree with feet (n, r), up to rounding."""
+        """Return whether projections (n, r) equal the points `foot` (n, r), up to rounding."""
         return np.linalg.norm(projection - foot, axis=1) < SAME_FOOT * self.switch_scale_
 
     def _nodes(self, codimension: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return quadrature nodes and weights for the standard normal distribution on a normal space."""
+        """Return nodes and weights for the standard normal distribution on a normal space."""
         rule = "gauss-hermite" if codimension in HERMITE else "sobol"
         return NodeRule(rule, self.n_nodes_, 0).normal(codimension, 0)
 
     def _parts(self, y: np.ndarray) -> Iterator[np.ndarray]:
-        """Yield queries y (n, r) in parts whose nodes fit into `memory_limit`."""
+        """Yield parts of the queries y (n, r), whose nodes fit into `memory_limit`."""
         r = y.shape[1]
         n_nodes = len(self._nodes(max(r - self.n_components_, 1))[0])
         for part in slices_within(len(y), 8 * r * (4 * n_nodes + r), self.memory_limit):
@@ -656,13 +656,13 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
 
 
 def _default_n_nodes(codimension: int) -> int:
-    """Return the number of nodes on a normal space of that dimension."""
+    """Return the number of nodes on a normal space of dimension `codimension`."""
     per_axis = HERMITE.get(codimension)
     return per_axis**codimension if per_axis else default_n_nodes(codimension)
 
 
 def _resolve_manifold(manifold: Any, points: np.ndarray, weights: np.ndarray) -> Any:
-    """Return the user's manifold, checked; an unfitted estimator is cloned and fitted to the points."""
+    """Check the user's manifold and return it, or a fitted clone if it is an unfitted estimator."""
     if isinstance(manifold, type) or not callable(getattr(manifold, "project", None)):
         raise TypeError(
             f"manifold={manifold!r} has type {type(manifold).__name__}; expected an object with a "

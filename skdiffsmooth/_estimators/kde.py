@@ -35,20 +35,17 @@ _RULES = {"scott": scott, "silverman": silverman}
 
 
 def _curvatures(bandwidth: Any) -> np.ndarray:
-    """Return 1 / h_j^2 divided by the largest of them; undivided values may overflow."""
+    """Return the ratios of 1 / h_j^2 to the largest of them, without overflow."""
     return (np.min(bandwidth) / np.asarray(bandwidth)) ** 2
 
 
 def _center(kernel: str, points: np.ndarray) -> np.ndarray:
-    """Return the origin (d,): the mean, or a point where coordinate differences must stay exact."""
+    """Return the origin (d,): the mean, or one data point for kernels that are not Gaussian."""
     return points.mean(axis=0) if kernel == "gaussian" else points[0]
 
 
 def _units(kernel: str, bandwidth: Any) -> Any:
-    """Return what columns are divided by: bandwidths, or 1 if distances are divided instead.
-
-    That is the case of a radial kernel with one bandwidth for all columns.
-    """
+    """Return the unit of each column: the bandwidth, or 1 if the kernel scales distances by it."""
     return bandwidth if kernel == "gaussian" or np.ndim(bandwidth) else 1.0
 
 
@@ -249,7 +246,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         *,
         exclude_own: bool = False,
     ) -> np.ndarray:
-        """Return the log-density of rows (n, d) at a bandwidth, or that of some of their columns.
+        """Return the log-density of rows (n, d) at a bandwidth, in all columns or only in some.
 
         With `exclude_own` the rows are the points, and row i excludes point i.
         """
@@ -321,7 +318,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
     def _sample_given(
         self, rng: np.random.RandomState, columns: np.ndarray, values: np.ndarray
     ) -> np.ndarray:
-        """Draw a row for each row of `values` (n, n_given), which are the given `columns`."""
+        """Draw one row for each row of `values` (n, n_given), which are the values of `columns`."""
         bandwidth = np.broadcast_to(self.bandwidth_, self.points_.shape[1])
         scale = bandwidth[columns]
         memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
@@ -450,7 +447,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         return -self._log_density(X, self._noise_scale(t))
 
     def _check_gaussian(self, what: str) -> None:
-        """Raise if `what`, a parameter or a method, is used with another kernel than the Gaussian."""
+        """Raise an error if the kernel, which `what` requires to be Gaussian, is another one."""
         if self.kernel_ != "gaussian":
             raise ValueError(
                 f"{what} needs kernel='gaussian', the one whose derivatives and conditionals have a "
@@ -458,7 +455,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
             )
 
     def _noise_scale(self, t: Any) -> Any:
-        """Return the square root of the noise variance `t`, checked; `bandwidth_` if it is None."""
+        """Return the noise scale sqrt(t) after checking `t`; `bandwidth_` if `t` is None."""
         if t is None:
             return self.bandwidth_
         self._check_gaussian("t")
@@ -481,7 +478,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         kernel: str,
         bandwidth: Any,
     ) -> Posterior | RadialMixture:
-        """Return the estimate on the device, of points minus `_center` and divided by `_units`."""
+        """Return the density of points, shifted by `_center` and scaled by `_units`."""
         memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
         scaled = backend.tensor((points - _center(kernel, points)) / _units(kernel, bandwidth))
         log_weights = backend.tensor(np.log(weights))

@@ -1,4 +1,4 @@
-"""NeuralScoreDiffusion: a diffusion whose score is learned by a small network."""
+"""NeuralScoreDiffusion: a diffusion whose score is learned by a small neural network."""
 
 from __future__ import annotations
 
@@ -316,7 +316,7 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         return self._begin(X, sample_weight, None)
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> NeuralScoreDiffusion:
-        """Train for one iteration more, on all of the rows.
+        """Train for one more iteration, on all of the rows.
 
         No rows are held out, and the weights are those of this last iteration. Coordinates, noise range
         and the terminal distribution stay those of the first call.
@@ -346,7 +346,7 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         return self._begin(X, sample_weight, 1)
 
     def _begin(self, X: Any, sample_weight: Any, n_iterations: int | None) -> NeuralScoreDiffusion:
-        """Train from the start, for `n_iterations` or until the loss stops decreasing."""
+        """Train from the start, for `n_iterations` iterations or, if None, to convergence."""
         points, weights = self._check_training(X, sample_weight)
         parsed = self._checked_parameters(points.shape[1])
         start = self._started(parsed, points, weights)
@@ -355,7 +355,7 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         return self
 
     def _go_on(self, X: Any, sample_weight: Any, n_iterations: int | None) -> NeuralScoreDiffusion:
-        """Continue the training from its present state."""
+        """Continue training from the fitted state, for `n_iterations` iterations."""
         X = self._check_query(X)
         points, weights = merge_duplicates(X, check_sample_weight(sample_weight, len(X)))
         parsed = self._checked_parameters(X.shape[1])
@@ -366,7 +366,7 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         return self
 
     def _check_unchanged(self, parsed: _ParsedParameters) -> None:
-        """Raise an error if the network was made for other parameters."""
+        """Raise an error if a parameter differs from the one for which the network was made."""
         fitted: dict[str, Any] = {
             "bandwidth": self.bandwidth_,
             "hidden_layer_sizes": tuple(len(bias) for bias in self.intercepts_[:-1]),
@@ -392,7 +392,7 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
                 )
 
     def _checked_parameters(self, n_features: int) -> _ParsedParameters:
-        """Check all parameters; of the data only the number of features is used."""
+        """Check all parameters; of the data only the number of features is needed."""
         solver = resolve_solver(self.solver)
         check_real("sigma", self.sigma, strict=False, hint="0 is the network as it is.")
         metric = check_metric(self.metric, n_features)
@@ -411,13 +411,13 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         check_integer("n_steps", self.n_steps)
         check_integer("max_exact_dimension", self.max_exact_dimension, minimum=0)
         check_integer("n_probes", self.n_probes, minimum=2, hint="One has no standard error.")
-        parse_resources(self.get_params(deep=False), self.dtype)
+        resources = parse_resources(self.get_params(deep=False), self.dtype)
         _flag("warm_start", self.warm_start)
         early_stopping = _flag("early_stopping", self.early_stopping)
         seed = fixed_seed(self.random_state)
         fraction = _share("validation_fraction", self.validation_fraction, least=False)
         return _ParsedParameters(
-            Backend.from_params(self.device, self.dtype),
+            resources.backend,
             self.dtype,
             solver,
             TrainingSettings(
@@ -438,7 +438,7 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
     def _started(
         self, parsed: _ParsedParameters, points: np.ndarray, weights: np.ndarray
     ) -> dict[str, Any]:
-        """Return all fitted attributes before the first step of training."""
+        """Return all fitted attributes as they are before the first step of training."""
         metric = check_metric(self.metric, points.shape[1])
         coordinates = fit_metric(metric, points, weights)
         hull, scales = _principal_hull(coordinates.to_metric(points), weights)
@@ -483,7 +483,7 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         weights: np.ndarray,
         n_iterations: int | None,
     ) -> dict[str, Any]:
-        """Return all fitted attributes after `n_iterations`, or when the loss stops decreasing."""
+        """Return all fitted attributes after `n_iterations` iterations or convergence."""
         embedding = Embedding(start["coordinates_"], start["hull_"])
         rows, residual = embedding.split(points)
         size = np.abs(embedding.metric.to_metric(points)).max() + start["bandwidth_"]
@@ -694,11 +694,11 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         return self.model_.laplacian_at(X, self._noise_scale(t), self._resources())
 
     def _resources(self) -> Resources:
-        """Return where to compute, from the present parameters."""
+        """Return the device, dtype and memory limit that the present parameters name."""
         return parse_resources(self.get_params(deep=False), self.model_.dtype)
 
     def _noise_scale(self, t: float | None) -> float:
-        """Return the noise scale of a variance in the range that the network was trained for."""
+        """Return the noise scale sqrt(t) after checking that the network was trained at it."""
         levels = self.noise_levels_
         if t is None:
             return levels.bandwidth
@@ -738,7 +738,7 @@ _KEPT = (
 
 
 def _model(attributes: dict[str, Any], parsed: _ParsedParameters) -> DiffusionModel:
-    """Return the model that is made of the fitted attributes."""
+    """Return the `DiffusionModel` built from fitted attributes."""
     network = TrainedNetwork(
         attributes["noise_levels_"],
         attributes["scales_"],
@@ -754,7 +754,7 @@ def _model(attributes: dict[str, Any], parsed: _ParsedParameters) -> DiffusionMo
 
 
 def _check_finite(what: str, rows: np.ndarray) -> None:
-    """Raise if the learned score diverged along the flow of some rows."""
+    """Raise an error if the learned score diverged along the flow of some rows."""
     lost = np.isnan(rows).any(axis=1)
     if lost.any():
         raise ValueError(
@@ -788,13 +788,13 @@ def _flat(coefs: list[np.ndarray], intercepts: list[np.ndarray]) -> np.ndarray:
 
 
 def _some(rows: np.ndarray, weights: np.ndarray, chosen: np.ndarray) -> tuple[Any, Any]:
-    """Return some of the rows, in increasing order of index, with weights that sum to one."""
+    """Return some of the rows in their original order, with weights that sum to one."""
     chosen = np.sort(chosen)
     return rows[chosen], weights[chosen] / weights[chosen].sum()
 
 
 def _share(name: str, value: Any, *, least: bool) -> float:
-    """Return a number > 0 (>= 0 if `least`) and < 1, after checking it."""
+    """Return a number from 0 to 1 after checking it; 1 is excluded, and 0 is allowed if `least`."""
     share = check_real(name, value, strict=not least)
     if share >= 1:
         raise ValueError(f"{name}={value!r} is out of range; expected a number below 1.")
@@ -802,7 +802,7 @@ def _share(name: str, value: Any, *, least: bool) -> float:
 
 
 def _flag(name: str, value: Any) -> bool:
-    """Return a boolean after checking that it is one."""
+    """Return a parameter after checking that it is a boolean."""
     if not isinstance(value, bool | np.bool_):
         raise TypeError(
             f"{name}={value!r} has type {type(value).__name__}; expected True or False."

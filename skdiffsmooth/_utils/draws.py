@@ -1,6 +1,6 @@
-"""Draws of points with probabilities equal to their weights, by inverting cumulated weights.
+"""Random draws of points with probabilities equal to their weights, by the inverse-CDF method.
 
-A point of weight k then gets the same draws as k equal points beside one another, for the same seed.
+For the same seed, a point of weight k is drawn as often as k equal points that follow one another.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def draw_points(
     n: int,
     shards: Shards = ONE_PROCESS,
 ) -> np.ndarray:
-    """Draw n points (n, d) by their weights.
+    """Draw n points (n, d) with probabilities equal to their weights.
 
     Points (n_points, d) are those of this process, and weights sum to one over all shards, whose
     points follow one another in the order of the processes.
@@ -52,7 +52,7 @@ def draw_given(
     values: np.ndarray,
     memory_limit: float,
 ) -> np.ndarray:
-    """Draw the index of a point for each row of values (n, k), by w_i exp(-|value - point_i|^2 / 2).
+    """For each row of values (n, k), draw a point's index i by w_i exp(-|value - point_i|^2 / 2).
 
     Points (n_points, k) hold the given coordinates only; these and the values are in units of the
     noise. `memory_limit` is in MiB.

@@ -23,7 +23,7 @@ Self = TypeVar("Self", bound="DensityEstimatorMixin")
 
 
 def on_one_fit(method: Method) -> Method:
-    """Run a query on the state that the estimator has when it is called.
+    """Decorate a query method, so that it uses the state of the estimator at the time of the call.
 
     `fit` replaces the whole state by one assignment, so a query in another thread uses the old
     model or the new one, never parts of both.
@@ -104,7 +104,7 @@ class DensityEstimatorMixin(SavedWithVersion, DensityMixin):
         return validate_data(self, X, reset=False, dtype=np.float64)
 
     def _column_names(self) -> np.ndarray | None:
-        """Return the names of the columns, where the training rows had them."""
+        """Return the names of the columns, or None if the training rows had none."""
         return getattr(self, "feature_names_in_", None)
 
     def _check_draw(self, n_samples: Any, random_state: Any) -> tuple[int, np.random.RandomState]:
@@ -120,7 +120,7 @@ class DistanceDensityMixin(DensityEstimatorMixin):
     points_: Any  # (n_points, n_features)
 
     def _check_training(self, X: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return distinct rows and their weights, leaving the estimator as it is."""
+        """Return distinct rows and their weights, without changing the estimator."""
         check_detached("X", X)
         X = check_array(X, dtype=np.float64, estimator=self, input_name="X")
         check_size("X", X)

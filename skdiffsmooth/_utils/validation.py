@@ -1,4 +1,4 @@
-"""Checks of parameters and data, whose messages name the parameter, the value and what is expected."""
+"""Checks of parameters and data; messages give the parameter, its value and what is expected."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def check_choice(name: str, value: Any, choices: Collection[str], *, hint: str =
 
 
 def check_detached(name: str, value: Any) -> None:
-    """Raise if `value` is a torch tensor that requires gradients, which numpy cannot convert."""
+    """Raise an error if `value` is a tensor that requires gradients: numpy cannot convert it."""
     if getattr(value, "requires_grad", False) is True:
         raise TypeError(
             f"{name} is a tensor that requires gradients, which are lost here; expected an array, or "
@@ -149,12 +149,12 @@ def check_real_array(name: str, value: Any, *, allow_bool: bool = True) -> np.nd
 
 
 def check_draw(n_samples: Any, random_state: Any) -> tuple[int, np.random.RandomState]:
-    """Return the number of draws, checked, and their source of randomness."""
+    """Return the number of draws, after checking it, and the random generator."""
     return check_integer("n_samples", n_samples, minimum=1), check_generator(random_state)
 
 
 def check_generator(random_state: Any) -> np.random.RandomState:
-    """Return the source of randomness of `random_state`: an int, a RandomState or None (a new one).
+    """Return the random generator for `random_state`: an int, a RandomState or None (a new one).
 
     Raises
     ------
@@ -180,7 +180,7 @@ def check_size(name: str, values: np.ndarray) -> None:
 
 
 def check_seed(random_state: Any, name: str = "random_state", *, others: str = "") -> int:
-    """Return a seed given as an integer. `others` names what else the parameter takes, for the message.
+    """Return an integer seed after checking it; `others` are other allowed values, for the message.
 
     Raises
     ------
@@ -216,7 +216,7 @@ def fixed_seed(random_state: Any) -> int:
 def check_bandwidth(
     value: Any, units: str, *, names: Collection[str] = (), strict: bool = True
 ) -> Any:
-    """Return a bandwidth as a float > 0 (>= 0 unless `strict`), or the name that stands for one.
+    """Return a bandwidth as a float > 0 (>= 0 unless `strict`), or as the name of a rule.
 
     `units` says in what it is measured ("X", or "the metric"); `names` are those that are known.
     """

@@ -1,4 +1,4 @@
-"""Checking, fitting and scoring the densities that an estimator of this folder is made of."""
+"""Functions that check, fit and score the member densities of the estimators in this folder."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def naming(label: str) -> Iterator[None]:
 
 
 def unwrap(fitted: Any) -> Any:
-    """Return the fitted estimator inside searches and FrozenEstimator; any other one as it is."""
+    """Return the fitted estimator inside a search or FrozenEstimator, or the estimator itself."""
     while True:
         if hasattr(fitted, "best_estimator_"):
             fitted = fitted.best_estimator_
@@ -57,7 +57,7 @@ def unwrap(fitted: Any) -> Any:
 
 
 def parameter_estimator(estimator: Any) -> Any:
-    """Return the `estimator` of a search or FrozenEstimator, fitted or not; others as they are."""
+    """Return the parameter `estimator` of a search or FrozenEstimator, or the estimator itself."""
     # The estimators of this package that have such a parameter check it themselves.
     while hasattr(estimator, "estimator") and not isinstance(estimator, DensityEstimatorMixin):
         estimator = estimator.estimator
@@ -65,12 +65,12 @@ def parameter_estimator(estimator: Any) -> Any:
 
 
 def estimator_or_default(estimator: Any) -> Any:
-    """Return a clone of an unfitted density; None gives the default, SmoothedScoreDiffusion()."""
+    """Return a clone of an unfitted density, or SmoothedScoreDiffusion() for None."""
     return SmoothedScoreDiffusion() if estimator is None else clone(estimator)
 
 
 def check_member(label: str, estimator: Any, *, compared: bool) -> None:
-    """Raise unless an estimator, fitted or not, reports log-densities.
+    """Raise an error if an estimator, fitted or not, does not return log-densities.
 
     With `compared`, a pipeline with transformers is refused too: its log-densities are those of the
     transformed rows, which have other units. `label` names the estimator in messages.
@@ -103,7 +103,7 @@ def check_member(label: str, estimator: Any, *, compared: bool) -> None:
 
 
 def check_fills_space(label: str, fitted: Any) -> None:
-    """Raise if a fitted density, also one inside a pipeline or search, has ``fills_space_ = False``.
+    """Raise an error if a fitted density, or one in a pipeline, has ``fills_space_ = False``.
 
     Such a density is one with respect to the volume of a manifold learned in this fit. Those of
     two fits have no common unit, and a row far from the manifold has the log-density of its
@@ -122,7 +122,7 @@ def check_fills_space(label: str, fitted: Any) -> None:
 
 
 def fit_member(label: str, estimator: Any, rows: Any, weight: np.ndarray | None) -> Any:
-    """Fit an estimator, itself and not a clone, to rows and their weights (n,), and return it.
+    """Fit an estimator in place to rows and their weights (n,), and return it.
 
     Its errors are raised again with `label` in front.
     """
@@ -138,7 +138,7 @@ def fit_member(label: str, estimator: Any, rows: Any, weight: np.ndarray | None)
 
 
 def log_density_of(label: str, estimator: Any, rows: Any) -> np.ndarray:
-    """Return the log-density of each row, in nats, -inf where it is zero; raise on NaN or +inf."""
+    """Return the log-density of each row, in nats; raise an error if one is NaN or +inf."""
     with naming(label):
         log_density = np.asarray(estimator.score_samples(rows), dtype=np.float64)
     wrong = np.flatnonzero(np.isnan(log_density) | (log_density == np.inf))

@@ -24,7 +24,7 @@ __all__ = ["DensityOutlierDetector"]
 
 
 class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator):
-    """Outlier detector with any density: rows of low held-out log-density are outliers.
+    """Outlier detector for any density estimator: outliers are rows of low held-out log-density.
 
     A density is higher at its own training rows than at new rows, the more so the more closely it
     follows them. A quantile of the log-densities of the training rows, taken as the threshold,
@@ -143,9 +143,9 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         rows = TrainingRows.of(X, sample_weight, self)
         if len(rows.points) < 2:
             raise ValueError(
-                f"X has {len(rows.points)} distinct row of positive weight, n_samples = 1 after merging "
-                "equal rows; expected at least two, for each row is scored by a density of the others. "
-                "Pass more rows."
+                f"X has {len(rows.points)} distinct row of positive weight, n_samples = 1 after "
+                "merging equal rows; expected at least two, since each row is scored by a density "
+                "fitted to the other rows. Pass more rows."
             )
         folds = None if self.cv is None else rows.folds(self.cv)
         fitted = fit_member(
@@ -161,8 +161,9 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         if offset == -np.inf:
             raise ValueError(
                 f"contamination={self.contamination!r}, but {np.sum(held_out == -np.inf)} of "
-                f"{len(held_out)} distinct rows have density zero under the others, so that there is "
-                "no finite threshold. Pass a density of unbounded support, or of a larger bandwidth."
+                f"{len(held_out)} distinct rows have density zero under the density fitted to the "
+                "other rows, so there is no finite threshold. Pass a density with unbounded "
+                "support, or with a larger bandwidth."
             )
         self._set_fitted(
             X,
@@ -175,7 +176,7 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
 
     @on_one_fit
     def score_samples(self, X: Any) -> np.ndarray:
-        """Return the log-density of each row; that of a training row is its held-out log-density.
+        """Return the log-density of each row, held-out for training rows.
 
         Parameters
         ----------

@@ -191,7 +191,7 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         return self
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> DensityStacking:
-        """Score held-out rows by every member, choose the weights, fit the members to all rows.
+        """Choose the weights by held-out log-densities of all members, and fit these to all rows.
 
         Parameters
         ----------
@@ -340,7 +340,7 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         folds: Folds,
         n_jobs: int | None,
     ) -> tuple[list[tuple[str, Any]], np.ndarray]:
-        """Return the members that were tried, and their held-out log-densities (n_kept, n_members)."""
+        """Return the fitted members, and their held-out log-densities (n_kept, n_members)."""
         began = time.perf_counter()
         tried, skipped = [], []
         columns: list[np.ndarray] = []
@@ -369,12 +369,12 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         return tried, np.column_stack(columns)
 
     def _check_members(self) -> list[tuple[str, Any]]:
-        """Return the members that are not dropped."""
+        """Return the members that are not 'drop', after checking all."""
         pairs = _pairs(self.estimators)
         if not pairs:
             raise ValueError(
-                f"estimators={self.estimators!r} is not a list of members; expected a non-empty "
-                "list of (name, estimator) pairs."
+                f"estimators={self.estimators!r} is not a list of members; expected a non-empty list of "
+                "(name, estimator) pairs."
             )
         names, own = [name for name, _ in pairs], self.get_params(deep=False)
         if len(set(names)) < len(names):
@@ -403,7 +403,7 @@ def _pairs(estimators: Any) -> list[tuple[str, Any]]:
 
 
 def _best_only(log_density: np.ndarray, row_weight: np.ndarray | None) -> np.ndarray:
-    """Return weight one for the member of highest held-out log-likelihood, the first of equal ones."""
+    """Return weight one for the member of highest held-out log-likelihood, and zero for others."""
     # A row of density zero under every member does not rank them; it is left out.
     reached = log_density.max(axis=1) > -np.inf
     weights = None if row_weight is None else row_weight[reached] / row_weight.max()

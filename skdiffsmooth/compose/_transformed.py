@@ -290,7 +290,7 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
 
 
 def _change(transformer: Any, log_abs_det: Any) -> ChangeOfVariables:
-    """Return a fitted transformer as a change of variables, with the user's Jacobian if there is one."""
+    """Return the `ChangeOfVariables` of a fitted transformer, or one by the user's Jacobian."""
     if log_abs_det is None:
         return change_of_variables(transformer)
     if not callable(log_abs_det):
@@ -348,7 +348,7 @@ def _warn_of_lost_digits(change: ChangeOfVariables, X: np.ndarray, Z: np.ndarray
 
 
 def _log_mass(change: ChangeOfVariables, density: Any) -> float:
-    """Return the log of the mass of a density inside the range of a change, from seeded draws."""
+    """Return the log of the density's mass inside the range of `change`, by seeded draws."""
     generator = np.random.RandomState(MASS_SEED)
     _, inside = change.inverse(draw(density, FIRST_DRAWS, generator), generator)
     if not inside.all():

@@ -87,7 +87,7 @@ class BumpSheet(SmoothManifoldBase):
 
     @property
     def affine_hull(self) -> AffineHull:
-        """A subspace that holds the manifold to rounding."""
+        """A subspace that contains the manifold up to rounding."""
         return self._hull
 
     def within(self, hull: AffineHull) -> BumpSheet:
@@ -108,12 +108,16 @@ class BumpSheet(SmoothManifoldBase):
         c = np.linspace(-self.half_side, self.half_side, REACH_CENTERS)
         y, x = (part.ravel() for part in np.meshgrid(c, c, indexing="ij"))
         centers = torch.from_numpy(np.stack([x, y], axis=1))
-        jets = [part.numpy() for part in self._jet(centers)]
-        points, slopes, bends = _outer(jets[0]), _slopes(jets), _bends(jets)
+        derivatives = [part.numpy() for part in self._derivatives(centers)]
+        points, slopes, curvatures = (
+            _outer(derivatives[0]),
+            _slopes(derivatives),
+            _second_derivatives(derivatives),
+        )
         frames = np.linalg.qr(slopes)[0]
         angle = np.pi * np.arange(REACH_DIRECTIONS) / REACH_DIRECTIONS
         v = np.stack([np.cos(angle) ** 2, 2 * np.cos(angle) * np.sin(angle), np.sin(angle) ** 2])
-        across = bends - frames @ (np.swapaxes(frames, 1, 2) @ bends)
+        across = curvatures - frames @ (np.swapaxes(frames, 1, 2) @ curvatures)
         curved = np.linalg.norm(across @ v, axis=1)
         speeds = np.linalg.norm(slopes @ np.stack([np.cos(angle), np.sin(angle)]), axis=1) ** 2
         smallest = float((speeds / curved).min())
@@ -123,8 +127,10 @@ class BumpSheet(SmoothManifoldBase):
         along -= np.diagonal(along, axis1=0, axis2=1).T[:, None]
         outside = np.sqrt(np.maximum(squares - (along**2).sum(2), 0.0))
         # Of a pair of a center with itself only rounding is left; other centers are far apart.
-        bent = outside > 1e-4 * np.sqrt(sizes.max())
-        smallest = min(smallest, float((squares[bent] / (2 * outside[bent])).min()))
+        slope_squares = outside > 1e-4 * np.sqrt(sizes.max())
+        smallest = min(
+            smallest, float((squares[slope_squares] / (2 * outside[slope_squares])).min())
+        )
         return smallest
 
     def images(self, centers: np.ndarray) -> np.ndarray:
@@ -138,29 +144,29 @@ class BumpSheet(SmoothManifoldBase):
 
     def log_area(self, centers: np.ndarray) -> np.ndarray:
         """Return the log of the manifold's area for a unit of area of centers (n, 2), shape (n,)."""
-        gram = _gram(self._jet(torch.from_numpy(np.ascontiguousarray(centers))))
+        gram = _gram(self._derivatives(torch.from_numpy(np.ascontiguousarray(centers))))
         return torch.log(torch.linalg.det(gram)).numpy() / 2
 
     # -------------------------------------------------------------------------------- projection
 
     def _project(self, x: torch.Tensor) -> torch.Tensor:
         z = self._coordinates(x)
-        return self._outside(self._jet(self._foot(z))).to(x.dtype)
+        return self._outside(self._derivatives(self._foot(z))).to(x.dtype)
 
     def _tangent(self, x: torch.Tensor) -> torch.Tensor:
-        return self._direction(self._jet(self._foot(self._coordinates(x)))).to(x.dtype)
+        return self._direction(self._derivatives(self._foot(self._coordinates(x)))).to(x.dtype)
 
     def _projection_derivative(self, x: torch.Tensor) -> torch.Tensor:
         z = self._coordinates(x)
         foot = self._foot(z)
-        return self._ratio(z, foot, self._jet(foot), x.dtype)
+        return self._ratio(z, foot, self._derivatives(foot), x.dtype)
 
     def _project_with_derivative(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         z = self._coordinates(x)
         foot = self._foot(z)
-        jet = self._jet(foot)
-        points, tangent = self._outside(jet), self._direction(jet)
-        return points.to(x.dtype), tangent.to(x.dtype), self._ratio(z, foot, jet, x.dtype)
+        derivatives = self._derivatives(foot)
+        points, tangent = self._outside(derivatives), self._direction(derivatives)
+        return points.to(x.dtype), tangent.to(x.dtype), self._ratio(z, foot, derivatives, x.dtype)
 
     def _coordinates(self, x: torch.Tensor) -> torch.Tensor:
         """Return images in coordinates of the span, as matrices (n, r, r) of float64."""
@@ -169,26 +175,26 @@ class BumpSheet(SmoothManifoldBase):
         rank = self._table.like(x)[1].shape[1]
         return ((x - center) @ basis).reshape(len(x), rank, rank)
 
-    def _outside(self, jet: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        center, basis = self._frame.like(jet[0])
-        return torch.addmm(center, _outer(jet[0]), basis.T)
+    def _outside(self, derivatives: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        center, basis = self._frame.like(derivatives[0])
+        return torch.addmm(center, _outer(derivatives[0]), basis.T)
 
-    def _direction(self, jet: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    def _direction(self, derivatives: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """Return orthonormal tangents (n, d, 2), the first along the movement of the center in x."""
-        first, second = _slopes(jet).unbind(2)
+        first, second = _slopes(derivatives).unbind(2)
         first = first / torch.linalg.vector_norm(first, dim=1, keepdim=True)
         second = second - (second * first).sum(1, keepdim=True) * first
         second = second / torch.linalg.vector_norm(second, dim=1, keepdim=True)
         return self._frame.like(first)[1] @ torch.stack([first, second], dim=2)
 
-    def _jet(self, centers: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def _derivatives(self, centers: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return the profiles in x and in y, shape (n, 2, r), and their two derivatives."""
         axis, span, *_ = self._table.like(centers)
         offset = (axis - centers[:, :, None]) / self.width
         profile = torch.exp(-(offset**2) / 2)
         slope = offset / self.width * profile
-        bend = (offset**2 - 1) / self.width**2 * profile
-        return profile @ span, slope @ span, bend @ span
+        curvature = (offset**2 - 1) / self.width**2 * profile
+        return profile @ span, slope @ span, curvature @ span
 
     def _foot(self, z: torch.Tensor) -> torch.Tensor:
         """Return the centers (x, y) of the nearest images, shape (n, 2)."""
@@ -246,7 +252,7 @@ class BumpSheet(SmoothManifoldBase):
         return c, value
 
     def _newton(self, c: torch.Tensor, g: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
-        """Return Newton steps (n, 2): downhill, at most a lattice step long, zero across an edge."""
+        """Return Newton steps (n, 2), at most a lattice step long and without crossing an edge."""
         held = self._held(c, g)
         g = torch.where(held, 0.0, g)
         a = torch.where(held[:, 0], 1.0, h[:, 0, 0])
@@ -271,12 +277,12 @@ class BumpSheet(SmoothManifoldBase):
 
     def _local(self, z: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return half the squared distance minus ``|z|^2 / 2``, its gradient and its Hessian."""
-        profile, slope, bend = self._jet(c)
-        jet = torch.stack([profile, slope, bend], dim=2)
-        x, y = jet.unbind(1)
+        profile, slope, curvature = self._derivatives(c)
+        derivatives = torch.stack([profile, slope, curvature], dim=2)
+        x, y = derivatives.unbind(1)
         # Inner products of the image, and of the bump, with the bump and its derivatives.
         of_image = y @ z @ x.mT
-        of_bump = (profile[:, :, None] @ jet.mT)[:, :, 0]
+        of_bump = (profile[:, :, None] @ derivatives.mT)[:, :, 0]
         squared = (slope**2).sum(2)
         (xx, xs, xb), (yy, ys, yb) = of_bump[:, 0].unbind(1), of_bump[:, 1].unbind(1)
         value = xx * yy / 2 - of_image[:, 0, 0]
@@ -289,12 +295,16 @@ class BumpSheet(SmoothManifoldBase):
         return value, gradient, torch.stack(rows, dim=1)
 
     def _ratio(
-        self, z: torch.Tensor, c: torch.Tensor, jet: tuple[torch.Tensor, ...], dtype: torch.dtype
+        self,
+        z: torch.Tensor,
+        c: torch.Tensor,
+        derivatives: tuple[torch.Tensor, ...],
+        dtype: torch.dtype,
     ) -> torch.Tensor:
         """Return the derivative (n, 2, 2) of the projection in the coordinates of the tangents."""
         _, gradient, hessian = self._local(z, c)
         free = ~self._held(c, gradient)
-        gram = _gram(jet)
+        gram = _gram(derivatives)
         factor = torch.linalg.cholesky(gram)
         both = free[:, :, None] & free[:, None, :]
         h = torch.where(both, hessian, torch.diag_embed(torch.ones_like(c)))
@@ -325,30 +335,30 @@ def _outer(parts: Any) -> Any:
     return (parts[:, 1, :, None] * parts[:, 0, None, :]).reshape(n, rank**2)
 
 
-def _slopes(jet: Sequence[Any]) -> Any:
+def _slopes(derivatives: Sequence[Any]) -> Any:
     """Return the derivatives of the images with respect to the center, shape (n, r^2, 2)."""
-    profile, slope, _ = jet
+    profile, slope, _ = derivatives
     stack = torch.stack if isinstance(profile, torch.Tensor) else np.stack
     x = stack([slope[:, 0], profile[:, 1]], 1)
     y = stack([profile[:, 0], slope[:, 1]], 1)
     return stack([_outer(x), _outer(y)], -1)
 
 
-def _bends(jet: Sequence[np.ndarray]) -> np.ndarray:
+def _second_derivatives(derivatives: Sequence[np.ndarray]) -> np.ndarray:
     """Return the second derivatives xx, xy, yy, shape (n, r^2, 3)."""
-    profile, slope, bend = jet
-    xx = np.stack([bend[:, 0], profile[:, 1]], 1)
-    yy = np.stack([profile[:, 0], bend[:, 1]], 1)
+    profile, slope, curvature = derivatives
+    xx = np.stack([curvature[:, 0], profile[:, 1]], 1)
+    yy = np.stack([profile[:, 0], curvature[:, 1]], 1)
     return np.stack([_outer(xx), _outer(slope), _outer(yy)], -1)
 
 
-def _gram(jet: tuple[torch.Tensor, ...]) -> torch.Tensor:
+def _gram(derivatives: tuple[torch.Tensor, ...]) -> torch.Tensor:
     """Return inner products of the derivatives, shape (n, 2, 2)."""
-    profile, slope, _ = jet
-    squares, mixed, bent = (profile**2).sum(2), (profile * slope).sum(2), (slope**2).sum(2)
+    profile, slope, _ = derivatives
+    squares, mixed, slope_squares = (profile**2).sum(2), (profile * slope).sum(2), (slope**2).sum(2)
     across = mixed[:, 0] * mixed[:, 1]
     rows = [
-        torch.stack([bent[:, 0] * squares[:, 1], across], dim=1),
-        torch.stack([across, squares[:, 0] * bent[:, 1]], dim=1),
+        torch.stack([slope_squares[:, 0] * squares[:, 1], across], dim=1),
+        torch.stack([across, squares[:, 0] * slope_squares[:, 1]], dim=1),
     ]
     return torch.stack(rows, dim=1)

@@ -1,4 +1,4 @@
-"""Charts: maps from the unit cube onto manifolds, with the volume of a cube element's image."""
+"""Charts: maps from the unit cube onto manifolds, with their volume elements."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Chart(ABC):
 
 
 class CurveChart(Chart):
-    """A curve by the fraction of its length ("uniform") or of the range of its parameter ("parameter").
+    """A curve, in the fraction of its length ("uniform") or of its parameter's range ("parameter").
 
     `function` is what the `Curve` was made from: its points are exact, those of the table are rounded.
     """
@@ -90,7 +90,7 @@ class CurveChart(Chart):
 
 
 class SphereChart(Chart):
-    """A sphere of any dimension by fractions of volume.
+    """A sphere of any dimension, in coordinates that are fractions of volume.
 
     The first coordinate is the fraction of the sphere below a height along the first direction, the
     next ones are the same of the smaller sphere at that height, the last is an angle in turns. On a
@@ -132,7 +132,7 @@ class SphereChart(Chart):
 
 
 class TorusChart(Chart):
-    """A torus by the angle around its axis, and around its tube.
+    """A torus, with one coordinate around its axis and one around its tube.
 
     The second coordinate is the fraction of the area ("uniform") or of the angle ("parameter").
     """
@@ -173,7 +173,7 @@ class TorusChart(Chart):
 
 
 class BoxChart(Chart):
-    """A cube in an affine subspace ("uniform"), or all of it by normal quantiles ("gaussian").
+    """A cube in an affine subspace ("uniform"), or the whole subspace ("gaussian").
 
     `scale` is half a side of the cube, or the standard deviation, in units of X.
     """
@@ -200,7 +200,7 @@ class BoxChart(Chart):
 
 
 class ProductChart(Chart):
-    """Sums of points of charts whose manifolds lie in orthogonal subspaces through zero."""
+    """A chart of a product of manifolds in orthogonal subspaces: it adds their points."""
 
     def __init__(self, parts: Sequence[Chart]) -> None:
         self.parts = parts

@@ -1,4 +1,4 @@
-"""Smoothing along a manifold only: learned from the rows, known, or an affine subspace."""
+"""Smoothing along a manifold only, which is learned from the rows, known, or an affine subspace."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ _FEWEST_ROWS = 10
 
 @dataclass(frozen=True, eq=False)
 class AlongManifold:
-    """Smoothing along a manifold, defined by the parameters of `ManifoldAdaptedDiffusion`.
+    """The choice of smoothing along a manifold, by the parameters of `ManifoldAdaptedDiffusion`.
 
     See `KernelChoice` for the methods.
     """
@@ -70,17 +70,17 @@ class AlongManifold:
     def reduce(
         self, points: np.ndarray, weights: np.ndarray, hull: AffineHull, metric: Any, shards: Shards
     ) -> tuple[ReducedKernel, AffineHull, dict[str, Any]]:
-        """Return the kernel in coordinates of a hull that holds the manifold, and the manifold."""
+        """Return the kernel, a hull that contains the manifold, and attributes set by `fit`."""
         push = check_choice("push", self.push, PUSHES)
         manifold = self._given_manifold(points, weights)
-        is_plain = isinstance(metric, str) and metric in ("auto", "euclidean")
+        is_plain = isinstance(metric, str) and metric == "euclidean"
         is_power = isinstance(metric, numbers.Real) or (
             isinstance(metric, str) and metric == "whitened"
         )
         if manifold is None and self.manifold == "pca" and is_power:
             raise ValueError(
-                f"metric={metric!r} changes the variances that manifold='pca' uses; pass "
-                "metric='scaled' or 'euclidean', or manifold='local'."
+                f"metric={metric!r} changes the variances by which manifold='pca' chooses "
+                "components; use metric='scaled' or 'euclidean', or manifold='local'."
             )
         if manifold is not None and not is_plain:
             raise ValueError(
@@ -97,9 +97,9 @@ class AlongManifold:
         check_idempotent(manifold, points)
         if not isinstance(manifold.project(torch.from_numpy(points[:1])), torch.Tensor):
             raise TypeError(
-                f"manifold={manifold!r} has methods that do not return tensors when they are "
-                "called with tensors; expected tensors. Subclass skdiffsmooth.manifolds.Manifold's "
-                "implementations, or write its methods in torch."
+                f"manifold={manifold!r} does not return a tensor from project(X) where X is a "
+                "tensor; expected methods that return tensors for tensors. Subclass a manifold of "
+                "skdiffsmooth.manifolds, or write its methods in torch."
             )
         # What a curved manifold does outside the hull of the data moves queries within it.
         hull = hull.joined(getattr(manifold, "affine_hull", None))
@@ -108,7 +108,7 @@ class AlongManifold:
         return shape, hull, {"manifold_": manifold}
 
     def candidate_metrics(self, points: np.ndarray) -> tuple[Any, ...]:
-        """Return the metrics that "auto" chooses from; none along a known manifold."""
+        """Return the metrics from which "auto" chooses, none for a known manifold."""
         # Log-densities along a known manifold take long, where there are any: nothing is compared.
         if not isinstance(self.manifold, str):
             return ()
@@ -116,12 +116,12 @@ class AlongManifold:
         return ("euclidean",) if self.manifold == "pca" else candidate_metrics(points)
 
     def check_base(self, base: Any) -> None:
-        """Do nothing: every kernel along a manifold has offsets."""
+        """Do nothing, since every kernel along a manifold can smooth the score of a base."""
 
     def check_scales(
         self, kernel: ReducedKernel, coordinates: np.ndarray, bandwidth: float, scales: np.ndarray
     ) -> None:
-        """Raise where the reach is too small for the bandwidth; warn where sigma is large against it."""
+        """Raise an error if the reach is below the bandwidth; warn if sigma is too large for it."""
         if not isinstance(kernel, ManifoldShape) or not scales.any():
             return
         reach, fading = kernel.reach, fading_distance(kernel.manifold, kernel.reach)
@@ -129,27 +129,28 @@ class AlongManifold:
             return
         if fading < _SHORTEST_REACH * bandwidth:
             raise ValueError(
-                f"manifold={self.manifold!r} has the reach {reach:.3g}, too small for the bandwidth "
-                f"{bandwidth:.3g}: nearest points are not unique within this noise. Lower the "
-                "bandwidth, use a manifold with less curvature and wider gaps (a learned one: more "
-                "n_neighbors), or a PointCloud to sample only."
+                f"manifold={self.manifold!r} has the reach {reach:.3g}, too small for the "
+                f"bandwidth {bandwidth:.3g}: with noise of that scale, nearest points are not "
+                "unique. Lower the bandwidth, use a manifold with smaller curvature and wider "
+                "gaps (for a learned manifold, raise n_neighbors), or use a PointCloud and draw "
+                "samples only."
             )
         beyond = distance_in_span(kernel.manifold, torch.from_numpy(coordinates)) > fading / 2
         if 2 * int(beyond.sum()) > len(coordinates):
             warn_user(
                 f"{int(beyond.sum())} of {len(coordinates)} distinct rows are farther from the manifold "
                 f"than {fading / 2:.3g}, where smoothing along it fades. Check that manifold and rows "
-                "are in the same units and place."
+                "are in the same units and have the same origin."
             )
         if scales.max() > _WIDEST_SCALE * fading:
             warn_user(
-                f"sigma={scales.max():.3g} is large against the manifold's reach {reach:.3g}: offsets "
-                "go around it, and some log-densities may be off by nats. Lower sigma to "
-                f"{_WIDEST_SCALE * fading:.3g}."
+                f"sigma={scales.max():.3g} is large compared with the manifold's reach "
+                f"{reach:.3g}, so some log-densities may have errors of several nats. Lower sigma "
+                f"to {_WIDEST_SCALE * fading:.3g}."
             )
 
     def _given_manifold(self, points: np.ndarray, weights: np.ndarray) -> Manifold | None:
-        """Return the manifold that the user passed, or None if it must be estimated."""
+        """Return the manifold that the user passed, or None if it has to be learned."""
         manifold = self.manifold
         if isinstance(manifold, LocalPolynomialManifold) and not hasattr(manifold, "n_components_"):
             return clone(manifold).fit(points, sample_weight=weights)
@@ -172,7 +173,7 @@ class AlongManifold:
     def _learned(
         self, points: np.ndarray, weights: np.ndarray, hull: AffineHull, shards: Shards
     ) -> tuple[ReducedKernel, dict[str, Any]]:
-        """Find tangents of the data by local principal components."""
+        """Return a kernel along tangents of the data, learned by local principal components."""
         if not shards.alone:
             raise ValueError(
                 "manifold='local' cannot be learned with shards='distributed'; pass "
@@ -192,8 +193,8 @@ class AlongManifold:
             self.n_components, numbers.Integral
         ):
             raise TypeError(
-                f"n_components={self.n_components!r} is a share of the variance, which is for "
-                "manifold='pca' only; expected an integer or 'auto' with manifold='local'."
+                f"n_components={self.n_components!r} is a share of the variance, which only "
+                "manifold='pca' accepts; expected an integer or 'auto' for manifold='local'."
             )
         n_components = self._tangent_dimension(points, hull.dimension)
         coordinates, _ = hull.split(points)
@@ -207,7 +208,7 @@ class AlongManifold:
     def _tangent_dimension(self, points: np.ndarray, largest: int) -> int:
         """Return the dimension of the tangents to learn, at most that of the hull."""
         if not isinstance(self.n_components, str):
-            # Data without extent have tangents of no dimension, whatever is asked for.
+            # Data without extent have tangents of dimension zero, whatever was requested.
             return check_n_components(self.n_components, points, largest) if largest else 0
         check_choice("n_components", self.n_components, ("auto",), hint="Or pass an integer.")
         if len(points) < _FEWEST_ROWS or not largest:
@@ -253,10 +254,10 @@ class AlongManifold:
 
 
 def _usable_reach(inside: Manifold, manifold: Manifold, points: np.ndarray) -> float | None:
-    """Return the distance from a manifold up to which its projections can be relied on.
+    """Return the distance from a manifold up to which its projections are unique.
 
-    Where it is not known it is estimated if log-densities are at stake; without a derivative there
-    are none.
+    If the reach is not known, it is estimated, but only for a manifold with a derivative: without
+    one, log-densities cannot be computed.
     """
     if manifold.reach is not None or not has_derivative(inside):
         return manifold.reach
@@ -265,7 +266,7 @@ def _usable_reach(inside: Manifold, manifold: Manifold, points: np.ndarray) -> f
 
 
 def _along_subspace(manifold: AffineSubspace, hull: AffineHull) -> LinearShape:
-    """Return offsets P xi along a subspace, in hull coordinates, where their covariance is S."""
+    """Return the kernel of offsets P xi along a subspace, with covariance S in hull coordinates."""
     in_hull = hull.basis.T @ manifold.basis
     variances, axes = np.linalg.eigh(in_hull @ in_hull.T)
     kept = variances > hull.n_features * np.finfo(np.float64).eps

@@ -28,18 +28,19 @@ class SameEverywhere:
         return self.kernel.reduce(hull, points, weights), hull, {}
 
     def candidate_metrics(self, points: np.ndarray) -> tuple[Any, ...]:
-        """Return all metrics for an isotropic kernel; other kernels have a shape in units of X."""
+        """Return all metrics for an isotropic kernel, and "euclidean" for any other."""
         return candidate_metrics(points) if is_isotropic(self.kernel) else ("euclidean",)
 
     def check_base(self, base: Any) -> None:
         """Raise an error if the kernel has no offsets."""
         if not works_over_base(self.kernel):
             raise ValueError(
-                f"kernel={self.kernel!r} acts on posterior weights of rows, and base={base!r} has "
-                "no rows; use a kernel with offsets, such as kernel='gaussian', or base=None."
+                f"kernel={self.kernel!r} smooths by the posterior weights of training rows, so it "
+                f"cannot be combined with base={base!r}; use a kernel with offsets, such as "
+                "kernel='gaussian', or base=None."
             )
 
     def check_scales(
         self, kernel: ReducedKernel, coordinates: np.ndarray, bandwidth: float, scales: np.ndarray
     ) -> None:
-        """Do nothing: offsets that are the same everywhere act at any scale."""
+        """Do nothing, since offsets that are the same everywhere suit any scale."""

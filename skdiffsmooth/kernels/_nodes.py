@@ -18,7 +18,7 @@ Rule = Callable[[int, int, int, int], tuple[np.ndarray, np.ndarray]]
 
 
 def default_n_nodes(dimension: int) -> int:
-    """Return the number of nodes in dimension k: the least power of two >= max(64, 4 k).
+    """Return the number of nodes in k dimensions, the least power of two >= max(64, 4 k).
 
     Blocks of a Sobol sequence are nets at powers of two, and second moments can only be matched from
     2 k nodes on.
@@ -28,7 +28,7 @@ def default_n_nodes(dimension: int) -> int:
 
 @functools.lru_cache(maxsize=8)
 def _scrambled(dimension: int, seed: int) -> qmc.Sobol:
-    """Return a scrambled sequence at its start, to be copied: scrambling is the slowest part."""
+    """Return a scrambled Sobol sequence, kept for later calls, since scrambling is slow."""
     return qmc.Sobol(dimension, scramble=True, rng=np.random.default_rng(seed))
 
 
@@ -65,7 +65,7 @@ def _sobol(dimension: int, n_nodes: int, level: int, seed: int) -> tuple[np.ndar
 def _gauss_hermite(
     dimension: int, n_nodes: int, level: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the largest grid of at most `n_nodes` nodes, with at least two on each axis.
+    """Return the largest grid of at most `n_nodes` nodes, but with two or more on each axis.
 
     The grid is the same for all levels.
     """
@@ -98,7 +98,7 @@ NODE_RULES: dict[str, Rule] = {
 
 @dataclass(frozen=True)
 class NodeRule:
-    """How nodes are chosen: `name` as in `NODE_RULES`, their number, and the seed of the node sets.
+    """A rule for choosing nodes: a name in `NODE_RULES`, the number of nodes, and a seed.
 
     The number is even for "sobol" and an upper bound for "gauss-hermite".
     """
@@ -108,7 +108,7 @@ class NodeRule:
     seed: int
 
     def normal(self, dimension: int, level: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return nodes (M, k) for the standard normal distribution in k dimensions, and weights (M,).
+        """Return nodes (M, k) for the standard normal distribution of dimension k, and weights.
 
         They are those of one noise level; weights are positive and sum to one. A grid in more than
         three dimensions raises ValueError.

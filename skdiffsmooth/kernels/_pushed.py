@@ -1,4 +1,4 @@
-"""Score fields smoothed along a known manifold: the empirical score, averaged over pushed queries.
+"""Empirical scores averaged over positions to which a query is moved along a known manifold.
 
 The kernel pushes a query x to the positions y_m, one for each node, and the field averages the score
 there:
@@ -45,7 +45,7 @@ __all__ = [
 
 
 class _Derivative(NamedTuple):
-    """dy_m/dx = stretch I + left right^T, for B queries and M nodes.
+    """The derivative dy_m/dx = stretch I + left right^T, for B queries and M nodes.
 
     `stretch` broadcasts to (B, M), `left` and `right` to (B, M, r, j).
     """
@@ -78,7 +78,7 @@ class _Projection(NamedTuple):
 
 @dataclass(frozen=True)
 class _PushedScore(ABC):
-    """The empirical score averaged over the positions that a subclass pushes a query to.
+    """The empirical score averaged over positions to which a subclass moves the query.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ class _PushedScore(ABC):
         """Return the positions y_m (B, M, r) of queries (B, r), and their derivatives if requested."""
 
     def _averages(self, x: torch.Tensor, v: float, *, with_divergence: bool) -> torch.Tensor:
-        """Return the score and, in the last column, the divergence, or zero where not requested."""
+        """Return the score and, in the last column, the divergence, or zero if not requested."""
         # Where the engine computes in float64, positions rounded to float32 would be too coarse.
         precision = self.posterior.precision_at(v)
         offsets, weights = self.nodes.offsets.to(precision), self.nodes.weights.to(precision)
@@ -173,7 +173,7 @@ class _PushedScore(ABC):
         return y, _Derivative(y.new_ones(1, 1), left, right)
 
     def _fading_factor(self, normal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the factor of the offsets (n,) where x - foot is `normal` (n, r), and its gradient.
+        """Return the factor (n,) of the offsets of queries at foot + `normal`, and its gradient.
 
         It is one up to half of the distance `fading` and zero beyond it, with a cubic between: where the
         foot is not unique, offsets would make the field jump.
@@ -190,7 +190,7 @@ class _PushedScore(ABC):
         return factor, -12 * (progress * (1 - progress))[:, None] * direction / self.fading
 
     def _project(self, z: torch.Tensor, *, with_derivative: bool) -> _Projection:
-        """Project positions (..., r), with derivatives if requested, by one search."""
+        """Project positions (..., r), and return derivatives if requested."""
         flat = z.flatten(0, -2)
         if not with_derivative:
             nothing = z.new_empty(*z.shape, 0)
@@ -200,7 +200,7 @@ class _PushedScore(ABC):
         return _Projection(foot.view_as(z), *(factor.reshape(shape) for factor in factors))
 
     def _queries_at_once(self, rank: int) -> int:
-        """Return how many queries have positions and derivatives that fit into half of the memory.
+        """Return how many queries at a time fit into half of the memory, with their positions.
 
         The other half is for the tiles of the engine.
         """
@@ -350,16 +350,11 @@ PUSHES: dict[str, type[_PushedScore]] = {"translated": TranslatedScore, "level-s
 
 @dataclass(frozen=True)
 class ManifoldShape:
-    """A `ReducedKernel`: isotropic Gaussian offsets, pushed along a known manifold.
+    """A `ReducedKernel` with isotropic Gaussian offsets that are projected to a known manifold.
 
-    Parameters
-    ----------
-    manifold : Manifold
-        In the coordinates of the data.
-    push : {"translated", "level-set"}
-        Name of the field, see `PUSHES`.
-    reach : float or None
-        Reach of the manifold, which `fading_distance` is computed from; None: offsets do not fade.
+    Parameters ---------- manifold : Manifold In the coordinates of the data. push : {"translated",
+    "level-set"} Name of the field, see `PUSHES`. reach : float or None Reach of the manifold, from
+    which `fading_distance` is computed. If None, offsets do not fade.
     """
 
     manifold: Manifold
@@ -378,7 +373,7 @@ class ManifoldShape:
 
     @property
     def widest_std(self) -> float:
-        """The value one: sigma is the standard deviation along each direction of the manifold."""
+        """Always one, since sigma is the standard deviation along the manifold."""
         return 1.0
 
     def freeze(self, scales: np.ndarray, rule: NodeRule) -> FrozenPush:
@@ -391,7 +386,7 @@ class ManifoldShape:
 
 @dataclass(frozen=True)
 class FrozenPush:
-    """The smoothing along a manifold; `offsets` are isotropic, and `fading` is as in `_PushedScore`."""
+    """Smoothing along a manifold; `offsets` are isotropic, `fading` is that of `_PushedScore`."""
 
     manifold: Manifold
     push: str
@@ -400,7 +395,7 @@ class FrozenPush:
 
     @property
     def has_divergence(self) -> bool:
-        """Return whether the projection has a derivative, and the distribution therefore a density."""
+        """Return whether the projection has a derivative, so that densities can be computed."""
         return has_derivative(self.manifold) or not self.offsets.scales.any()
 
     @property
@@ -409,7 +404,7 @@ class FrozenPush:
         return self.offsets.n_nodes
 
     def nodes(self, level: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the offsets (M, r) of one noise level, before they are pushed, and weights (M,)."""
+        """Return the offsets (M, r) of one noise level, before projection, and weights (M,)."""
         return self.offsets.nodes(level)
 
     def field(
@@ -424,7 +419,7 @@ class FrozenPush:
 
 
 def fading_distance(manifold: Manifold, reach: float | None) -> float | None:
-    """Return the distance in the span of the manifold at which offsets have faded out, or None.
+    """Return the distance from the manifold, within its span, at which offsets are zero, or None.
 
     It is reach * sqrt(c), c the codimension in that span. Nearest points are unique up to the reach
     only, but towards the centre of curvature, the one direction where the reach is that short, noise

@@ -1,4 +1,4 @@
-"""Targets: an estimator, or functions, as a distribution with a score that Langevin chains can sample.
+"""Distributions that Langevin chains can sample, defined by an estimator or by functions.
 
 Chains move in coordinates z, x = z @ basis, in which the noise of the target is the same in all
 directions: those of an estimator's metric. The score in z is the score in x times basis^T.
@@ -19,17 +19,14 @@ __all__ = ["EstimatorTarget", "FunctionTarget", "Target", "as_target"]
 
 
 class Target(Protocol):
-    """An unnormalised distribution at each noise variance v, or at a single one."""
+    """Protocol of an unnormalised distribution at any noise variance v, or at a single one."""
 
     noise_variance: float | None
     has_log_density: bool
     is_estimator: bool
 
     def score(self, z: np.ndarray, v: float | None) -> Any:
-        """Return the score (n, d) at rows z (n, d) and noise variance v.
-
-        None means `noise_variance`, or the distribution without noise.
-        """
+        """Return the score (n, d) at rows z (n, d) and variance v, or `noise_variance` if None."""
         ...
 
     def log_density(self, z: np.ndarray, v: float | None) -> Any:
@@ -41,7 +38,7 @@ class Target(Protocol):
         ...
 
     def start(self, start: Any, n: int, v: float | None, rng: np.random.RandomState) -> np.ndarray:
-        """Return n starting points for noise variance v: the given ones, or draws."""
+        """Return n starting points for noise variance v: the given rows, or else random draws."""
         ...
 
     def data_std(self) -> float:
@@ -88,7 +85,7 @@ class EstimatorTarget:
         return z if self._basis is None else z @ self._basis
 
     def start(self, start: Any, n: int, v: float | None, rng: np.random.RandomState) -> np.ndarray:
-        """Return the given rows, or draws of the model with noise up to variance v."""
+        """Return the given rows, or else draws of the model, with noise of variance v in all."""
         if start is not None:
             return self._coordinates(_check_count(self._model._check_query(start), n))
         z = self._coordinates(self._model.sample(n, random_state=rng))
@@ -108,7 +105,7 @@ class EstimatorTarget:
 
 
 class FunctionTarget:
-    """A score, and perhaps a log-density, as functions of rows, or of rows and a noise variance."""
+    """A score, and optionally a log-density, as functions of rows and maybe a noise variance."""
 
     def __init__(
         self,
@@ -145,7 +142,7 @@ class FunctionTarget:
         return _check_count(check_array(start, dtype=np.float64, input_name="start"), n)
 
     def data_std(self) -> float:
-        """Raise an error: functions have no data."""
+        """Raise an error, since functions have no data."""
         raise ValueError(
             "anneal_from='auto' needs an estimator with training rows; for a function pass the largest "
             "noise scale, a number as large as the distance between modes."

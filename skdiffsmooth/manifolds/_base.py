@@ -1,4 +1,4 @@
-"""The protocol of a manifold, and base classes that check arrays and tensors."""
+"""Protocols of manifolds, and base classes that check X and convert arrays to tensors."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ IDEMPOTENT = (
 
 @runtime_checkable
 class Manifold(Protocol):
-    """A manifold in R^d: what an estimator needs of it.
+    """Protocol of a manifold in R^d, with the properties and methods that estimators use.
 
     Every method takes an array-like of shape (n, d), and then returns float64 arrays, or a tensor, and
     then returns tensors of its dtype on its device. `project` is idempotent.
@@ -72,7 +72,7 @@ class Manifold(Protocol):
 
 @runtime_checkable
 class SmoothManifold(Manifold, Protocol):
-    """A manifold whose projection has a symmetric derivative, as that to nearest points has."""
+    """Protocol of a manifold whose projection has a symmetric derivative."""
 
     def projection_derivative(self, X: Any) -> Any:
         """Return G with d project / dX = T G T^T, T = tangent(X); symmetric, shape (n, k, k)."""
@@ -99,7 +99,7 @@ class ManifoldBase(ABC):
 
     @property
     def affine_hull(self) -> AffineHull | None:
-        """An affine subspace that contains the manifold, to save computation; None if not known."""
+        """An affine subspace that contains the manifold, or None if it is not known."""
         return None
 
     @abstractmethod
@@ -285,7 +285,7 @@ def project_with_derivative(manifold: SmoothManifold, X: Any) -> tuple[Any, Any,
 
 
 def has_derivative(manifold: Manifold) -> bool:
-    """Return whether `projection_factors` works for a manifold, by a method or by its derivative."""
+    """Return whether a manifold has `projection_factors`, or a derivative to compute them from."""
     return hasattr(manifold, "projection_factors") or hasattr(manifold, "projection_derivative")
 
 
@@ -302,18 +302,21 @@ def projection_factors(manifold: Manifold, X: Any) -> tuple[Any, Any, Any]:
 
 
 class Constants:
-    """Arrays as tensors, copied once for each device and dtype.
+    """Tensor copies of arrays, made once for each device and dtype.
 
-    A copy at every call would make the host wait for the device. The copies are not pickled, since the
-    pickle must load where the device is missing. The arrays are never changed.
+    A copy at every call would make the host wait for the device. The copies are not saved, since the
+    file must load where the device is missing. The arrays are never changed.
     """
 
     def __init__(self, *arrays: np.ndarray) -> None:
         self._arrays = arrays
         self._copies: dict[tuple[torch.device, torch.dtype], tuple[torch.Tensor, ...]] = {}
 
-    def __reduce__(self) -> tuple[type[Constants], tuple[np.ndarray, ...]]:
-        return Constants, self._arrays
+    def __getstate__(self) -> dict[str, Any]:
+        return {"arrays": self._arrays}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(vars(Constants(*state["arrays"])))
 
     def like(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return the arrays as tensors on the device of `x`; floating-point ones in its dtype."""
@@ -331,7 +334,7 @@ def across_border(
     X: Any,
     n_features: int,
 ) -> Any:
-    """Check X, and call a method with it as a tensor; if X is an array, return arrays.
+    """Check X and call a method with it as a tensor; return arrays if X is an array.
 
     A method that returns several tensors has a tuple as its result.
     """
@@ -384,7 +387,7 @@ def orthonormal_columns(name: str, directions: np.ndarray) -> np.ndarray:
 
 
 def check_idempotent(manifold: Manifold, X: Any) -> None:
-    """Raise an error if projections of rows move when they are projected again.
+    """Raise an error if projecting the projections of rows once more moves them.
 
     Parameters
     ----------

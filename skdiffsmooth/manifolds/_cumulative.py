@@ -1,4 +1,4 @@
-"""The integral of a positive function of one variable, and its inverse, to rounding."""
+"""The integral of a positive function of one variable, and its inverse, exact to rounding."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ TO_COEFFICIENTS = np.linalg.inv(chebyshev.chebvander(NODES, DEGREE))
 
 
 class Cumulative:
-    """F(t), the integral of a function f >= 0 from the first edge to t, as Chebyshev series on cells.
+    """The integral F(t) of a function f >= 0 from a start to t, as a Chebyshev series on each cell.
 
     `function` takes an ndarray (n,) and returns one of the same shape; it is called at construction
-    only. `edges` are increasing; between them it should be smooth. These first cells are halved until
-    the series are exact to rounding. `total` is the integral up to the last edge.
+    only. `edges` increase from the start of the integral to its end; between them the function
+    should be smooth. These first cells are halved until the series are exact to rounding. `total`
+    is the integral up to the last edge.
 
     Examples
     --------
@@ -80,14 +81,14 @@ class Cumulative:
         self.total = float(self._before[-1])
 
     def __call__(self, t: np.ndarray) -> np.ndarray:
-        """Return the integral up to t, between the first and the last edge; shape (n,)."""
+        """Return the integral up to each t (n,), which is between the first and the last edge."""
         cell = np.clip(np.searchsorted(self._cell[:, 0], t, side="right") - 1, 0, None)
         first, last = self._cell[cell].T
         s = 2 * (t - first) / (last - first) - 1
         return self._before[cell] + chebyshev.chebval(s, self._integral[:, cell], tensor=False)
 
     def inverse(self, y: np.ndarray) -> np.ndarray:
-        """Return the t (n,) at which the integral is y, between zero and the total."""
+        """Return the t (n,) at which the integral is y (n,), between zero and the total."""
         cell = np.searchsorted(self._before, y, side="right") - 1
         cell = np.clip(cell, 0, len(self._cell) - 1)
         goal = y - self._before[cell]

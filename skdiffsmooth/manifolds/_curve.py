@@ -1,4 +1,4 @@
-"""A parametric curve, tabulated once, with projections that are exact to rounding.
+"""A parametric curve, with a table from which projections are computed exactly up to rounding.
 
 The curve is divided into panels, on each of which it is a Chebyshev series of degree 24. The foot of a
 perpendicular, (x - c(t)) . c'(t) = 0, is computed from derivatives, and those of such a series are
@@ -63,7 +63,7 @@ PREDICTION = chebyshev.chebvander(NODES[1::2], DEGREE // 2) @ np.linalg.inv(
 
 
 def _derivative(degree: int) -> np.ndarray:
-    """Return the matrix from Chebyshev coefficients to those of the derivative."""
+    """Return the matrix that maps Chebyshev coefficients to those of the derivative."""
     matrix = np.zeros((degree + 1, degree + 1))
     matrix[:-1] = chebyshev.chebder(np.eye(degree + 1))
     return matrix
@@ -86,7 +86,7 @@ class _Table(NamedTuple):
 
 
 class _Foot(NamedTuple):
-    """The nearest points (n, r) in hull coordinates, and where on the curve they are.
+    """The nearest points (n, r) in hull coordinates, and their positions on the curve.
 
     `velocity` and `acceleration` (n, r) are derivatives in the cell coordinate s; `cell` and `s` (n,)
     are the cell and that coordinate; `at_end` (n,) is whether the point is an end of an open curve.
@@ -101,7 +101,7 @@ class _Foot(NamedTuple):
 
 
 class _Pairs(NamedTuple):
-    """Cells to search: indices of row and cell, s to begin at (0 or 1), whether the curve ends there."""
+    """Cells to search for nearest points, with a row and a starting value of s for each."""
 
     row: torch.Tensor
     cell: torch.Tensor
@@ -264,7 +264,7 @@ class Curve(SmoothManifoldBase):
         return edges[order], values[order], worst
 
     def _check_speed(self, edges: np.ndarray, coefficients: np.ndarray) -> None:
-        """Raise an error where the derivative is zero, or where it or the curve jumps between panels."""
+        """Raise an error if the derivative is zero, or if it or the curve has a jump."""
         velocity = np.einsum("lk,pkr->plr", _derivative(DEGREE), coefficients)
         velocity *= 2 / np.diff(edges, axis=1)[:, :, None]
         basis = chebyshev.chebvander(np.linspace(-1, 1, CELLS + 1), DEGREE)
@@ -293,7 +293,7 @@ class Curve(SmoothManifoldBase):
                 )
 
     def _build_table(self, edges: np.ndarray, coefficients: np.ndarray) -> None:
-        """Store the table that projections need, in hull coordinates."""
+        """Store the table that projections use, in hull coordinates."""
         origins = np.linspace(-1, 1, CELLS, endpoint=False)
         series = np.einsum("ckj,pjr->pckr", _taylor(origins), coefficients)
         series = series.reshape(-1, *series.shape[2:])
@@ -326,7 +326,7 @@ class Curve(SmoothManifoldBase):
 
     @property
     def n_features(self) -> int:
-        """Dimension d of the space around it."""
+        """Number d of columns of X."""
         return self._hull.n_features
 
     @property
@@ -354,7 +354,7 @@ class Curve(SmoothManifoldBase):
 
     @property
     def dimension(self) -> int:
-        """Dimension of the manifold, one."""
+        """Dimension of the curve, which is one."""
         return 1
 
     @cached_property
@@ -385,7 +385,7 @@ class Curve(SmoothManifoldBase):
         return smallest
 
     def points(self, t: Any) -> np.ndarray:
-        """Return the points at parameters.
+        """Return the points of the curve at given parameters.
 
         Parameters
         ----------
@@ -431,7 +431,7 @@ class Curve(SmoothManifoldBase):
         return self._speed(self._check_parameters(t))
 
     def arc_length(self, t: Any) -> np.ndarray:
-        """Return the lengths of the curve from its start to parameters.
+        """Return the lengths of the curve from its start to given parameters.
 
         Parameters
         ----------
@@ -451,7 +451,7 @@ class Curve(SmoothManifoldBase):
         return self._lengths(self._check_parameters(t))
 
     def parameter_at(self, length: Any) -> np.ndarray:
-        """Return the parameters at lengths from the start: the inverse of `arc_length`.
+        """Return the parameters at given lengths from the start, the inverse of `arc_length`.
 
         Parameters
         ----------
@@ -495,7 +495,7 @@ class Curve(SmoothManifoldBase):
         return _check_range("t", t, self.range, self.closed)
 
     def _at(self, t: torch.Tensor, order: int) -> list[torch.Tensor]:
-        """Return hull coordinates (n, r) at parameters (n,), and the derivative if the order is one."""
+        """Return points (n, r) in hull coordinates at parameters (n,), with derivatives if order=1."""
         table = self._table_like(t)
         # An open curve has one more point than cells.
         last = len(table.starts) - (1 if self.closed else 2)
@@ -581,7 +581,7 @@ class Curve(SmoothManifoldBase):
         return _Foot(*(torch.cat(parts) for parts in zip(*feet, strict=True)))
 
     def _foot_of_tile(self, z: torch.Tensor) -> _Foot:
-        """Return `_foot` of few rows: the nearest of the minima in the cells that are searched."""
+        """Return `_foot` for a tile of rows: the nearest of the minima in the cells searched."""
         pairs = self._pairs(z, *(self._near_minima(z) if z.is_cpu else self._lowest_minima(z)))
         series = self._table_like(z).series[pairs.cell]
         at = self._minimize(z, pairs, series)
@@ -595,7 +595,7 @@ class Curve(SmoothManifoldBase):
         return torch.nn.functional.pad(z, (0, 1), value=1.0) @ self._table_like(z).factors
 
     def _near_minima(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return rows and indices of the local minima of the table that may be next to the foot."""
+        """Return row and index of each local minimum of the table that may be near a projection."""
         n_table = len(self._table_like(z).points)
         limit = min(self.memory_limit, CACHE)
         minima = []
@@ -606,7 +606,7 @@ class Curve(SmoothManifoldBase):
         return torch.cat(rows), torch.cat(indices)
 
     def _near_minima_of_tile(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return `_near_minima` of few rows.
+        """Return `_near_minima` for a tile of rows.
 
         In a cell of length l with ends at distances a <= b no point is nearer than (a + b - l) / 2.
         """
@@ -630,7 +630,7 @@ class Curve(SmoothManifoldBase):
         return row[is_minimum], index[is_minimum]
 
     def _lowest_minima(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return rows and indices of the lowest local minima of the table, three for each row."""
+        """Return row and index of the lowest local minima of the table, three for each row."""
         distances = self._distances(z)
         if self.closed:
             before, after = distances.roll(1, dims=1), distances.roll(-1, dims=1)
@@ -644,7 +644,7 @@ class Curve(SmoothManifoldBase):
         return row.flatten(), index.flatten()
 
     def _pairs(self, z: torch.Tensor, row: torch.Tensor, index: torch.Tensor) -> _Pairs:
-        """Return for points of the table the next or previous cell, in which the distance decreases."""
+        """Return, for points of the table, the adjacent cell in which the distance decreases."""
         table = self._table_like(z)
         points = table.points
         backward = ((points[index] - z[row]) * table.series[index, 1]).sum(1) > 0
@@ -657,7 +657,7 @@ class Curve(SmoothManifoldBase):
         return _Pairs(row, cell, (backward & ~at_end).to(z.dtype), at_end)
 
     def _minimize(self, z: torch.Tensor, pairs: _Pairs, series: torch.Tensor) -> torch.Tensor:
-        """Return the cell coordinates at which the distance is least, by Newton's method."""
+        """Return the coordinates in cells at which the distance is smallest, by Newton's method."""
         table = self._table_like(z)
         order = torch.arange(1, series.shape[1], dtype=z.dtype, device=z.device)
         offset = z[pairs.row] - table.points[pairs.cell]
@@ -680,7 +680,7 @@ class Curve(SmoothManifoldBase):
 
 
 def _check_range(name: str, value: Any, limits: tuple[float, float], closed: bool) -> np.ndarray:
-    """Return parameters or lengths after checking them; those of a closed curve modulo its range."""
+    """Check parameters or lengths and return them, for a closed curve modulo its range."""
     value = check_real_array(name, value)
     start, stop = limits
     if value.ndim != 1 or not np.all(np.isfinite(value)):
@@ -700,7 +700,7 @@ def _check_range(name: str, value: Any, limits: tuple[float, float], closed: boo
 
 
 def _evaluate(function: Callable[[np.ndarray], Any], t: np.ndarray) -> np.ndarray:
-    """Return the points of the user's function (n, d) after checking them."""
+    """Return the points (n, d) that the user's function returns, after checking them."""
     values = check_real_array("function(t)", function(t))
     if values.ndim != 2 or len(values) != len(t) or values.shape[1] == 0:
         raise ValueError(
@@ -729,7 +729,7 @@ def _taylor(origins: np.ndarray) -> np.ndarray:
 
 
 def _horner(terms: Sequence[torch.Tensor], s: torch.Tensor, order: int) -> list[torch.Tensor]:
-    """Return the values of a series in s and its derivatives up to an order, the n-th divided by n!."""
+    """Return the value of a series in s and its derivatives, the n-th divided by n!."""
     values = [terms[-1]] + [torch.zeros_like(terms[-1])] * order
     for term in reversed(terms[:-1]):
         for i in range(order, 0, -1):
@@ -739,7 +739,7 @@ def _horner(terms: Sequence[torch.Tensor], s: torch.Tensor, order: int) -> list[
 
 
 def _ratio(z: torch.Tensor, foot: _Foot, dtype: torch.dtype) -> torch.Tensor:
-    """Return the derivative (n, 1, 1) of feet along the curve with respect to hull coordinates."""
+    """Return the derivative (n, 1, 1) of projections along the curve in hull coordinates."""
     squared = (foot.velocity**2).sum(dim=1)
     curvature = ((z - foot.points) * foot.acceleration).sum(dim=1)
     # Zero at a center of curvature, where the derivative is infinite; a finite one is returned.

@@ -1,4 +1,4 @@
-"""A manifold learned from a sample: local polynomials over local principal axes.
+"""A manifold learned from a sample by fitting local polynomials over local principal axes.
 
 Around a position p, with weights theta(|x_i - p| / h), the nearest points have principal axes T, and
 the surface through them is the polynomial f in s = T^T (x - p) / h that minimises sum_i w_i theta_i
@@ -9,6 +9,7 @@ x - p is perpendicular to that surface (Alexa & Adamson 2004); it is computed by
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from .._coordinates.hull import AffineHull
 from .._utils.backend import to_float64
 from .._utils.memory import slices_within
 from .._utils.rows import check_sample_weight, merge_duplicates
-from .._utils.validation import check_choice, check_integer, check_real
+from .._utils.validation import check_choice, check_detached, check_integer, check_real
 from .._utils.warnings import warn_user
 from ._base import Constants, DifferentiableManifoldBase
 from ._dimension import check_n_components
@@ -49,7 +50,7 @@ RELAXATIONS = 0.2, 2.0
 
 
 class _Projections(NamedTuple):
-    """Projections (n, r), the derivatives (n, r, k) of their surfaces in s, and the degrees (n,)."""
+    """Projections (n, r), with derivatives (n, r, k) and degrees (n,) of the local polynomials."""
 
     points: torch.Tensor
     jacobian: torch.Tensor
@@ -180,6 +181,7 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
             If X is not finite and two-dimensional, a parameter is out of range, or there are fewer
             distinct rows or neighbours than a polynomial needs.
         """
+        check_detached("X", X)
         rows = check_array(X, dtype=np.float64, estimator=self, input_name="X")
         points, weights = merge_duplicates(rows, check_sample_weight(sample_weight, len(rows)))
         degree = check_integer("degree", self.degree)
@@ -195,15 +197,22 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
         n_components = check_n_components(self.n_components, points, hull.dimension)
         n_neighbors = self._check_neighbors(len(points), math.comb(n_components + degree, degree))
         coordinates, _ = hull.split(points)
-        validate_data(self, X, reset=True, skip_check_array=True)
-        self.n_components_, self.n_neighbors_ = n_components, n_neighbors
-        self.points_, self.weights_ = points, weights
+        fitted = copy.copy(self)
+        validate_data(fitted, X, reset=True, skip_check_array=True)
+        fitted.n_components_, fitted.n_neighbors_ = n_components, n_neighbors
+        fitted.points_, fitted.weights_ = points, weights
         # Copies, so that set_params does not change a fitted manifold.
-        self._degree, self._n_iterations, self._memory_limit = degree, n_iterations, memory_limit
-        self._nearest = NearestPoints(coordinates, memory_limit)
-        self._hull = hull
-        self._constants = Constants(hull.center, hull.basis, coordinates, weights)
-        self._derivatives = Constants(derivatives(n_components, degree))
+        fitted._degree, fitted._n_iterations, fitted._memory_limit = (
+            degree,
+            n_iterations,
+            memory_limit,
+        )
+        fitted._nearest = NearestPoints(coordinates, memory_limit)
+        fitted._hull = hull
+        fitted._constants = Constants(hull.center, hull.basis, coordinates, weights)
+        fitted._derivatives = Constants(derivatives(n_components, degree))
+        # At once, so that an interrupt leaves the old manifold or the new one.
+        self.__dict__ = fitted.__dict__
         return self
 
     def _check_neighbors(self, n_points: int, n_terms: int) -> int:
@@ -224,7 +233,7 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
 
     @property
     def n_features(self) -> int:
-        """Dimension d of the space around it."""
+        """Number d of columns of X."""
         check_is_fitted(self)
         return self.points_.shape[1]
 
@@ -236,7 +245,7 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
 
     @property
     def reach(self) -> None:
-        """The reach, None: it is not known; see `estimate_reach`."""
+        """Always None, since the reach of a learned manifold is not known; see `estimate_reach`."""
         return None
 
     @property
@@ -303,7 +312,7 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
         return projections
 
     def _solve_tile(self, z: torch.Tensor) -> _Projections:
-        """Iterate: fit a surface at p, move p to the point of the surface that is nearest to z."""
+        """Alternate two steps: fit a surface at p, then move p to its point nearest to z."""
         coordinates = self._constants.like(z)[2]
         _, nearest = self._nearest.query(z, 1)
         p = coordinates[nearest[:, 0]]
@@ -333,7 +342,7 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
         return projections
 
     def _surface(self, p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Fit the surfaces around positions p (n, r).
+        """Fit one polynomial surface around each position p (n, r).
 
         Return the coefficients (n, P, r) of x - p as a polynomial in s, the width (n,) that is the unit
         of s, and the degrees (n,) of the polynomials.
@@ -389,7 +398,7 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
     def _nearest_on(
         self, coefficients: torch.Tensor, target: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the points (n, r) of surfaces nearest to targets (n, r), and derivatives in s there."""
+        """Return the point (n, r) of each surface nearest to its target, and derivatives there."""
         (derivative,) = self._derivatives.like(target)
         first = torch.einsum("jab,nbr->njar", derivative, coefficients)
         second = torch.einsum("jab,lbc->jlac", derivative, derivative)

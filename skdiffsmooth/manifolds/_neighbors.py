@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
@@ -28,6 +30,14 @@ class NearestPoints:
         centered = points - center
         self._constants = Constants(center, centered, np.sum(centered**2, axis=1))
         self._memory_limit = memory_limit
+        self._points = points
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Some formats, skops among them, have no trees.
+        return {"points": self._points, "memory_limit": self._memory_limit}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(vars(NearestPoints(**state)))
 
     def query(self, x: torch.Tensor, n_neighbors: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return distances and indices (n, n_neighbors) of the points nearest to x (n, d).

@@ -1,4 +1,4 @@
-"""Products: sums of one point each of manifolds that lie in orthogonal subspaces."""
+"""Products of manifolds that lie in orthogonal subspaces, such as cylinders."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ORTHOGONAL = 1e-10
 
 
 class ProductManifold(SmoothManifoldBase):
-    """All sums of one point of each factor, where factors lie in orthogonal subspaces of R^d.
+    """The manifold of all sums x_1 + x_2 + ... of points x_i of factors in orthogonal subspaces.
 
     A cylinder is the product of a circle and a segment, a swiss roll that of a spiral and a segment.
 
@@ -98,12 +98,12 @@ class ProductManifold(SmoothManifoldBase):
 
     @property
     def n_features(self) -> int:
-        """Dimension d of the space around it."""
+        """Number d of columns of X."""
         return self._hull.n_features
 
     @property
     def dimension(self) -> int:
-        """The sum of the dimensions of the factors."""
+        """Dimension of the manifold, the sum of those of the factors."""
         return sum(factor.dimension for factor in self.factors)
 
     @property
@@ -114,7 +114,7 @@ class ProductManifold(SmoothManifoldBase):
 
     @property
     def affine_hull(self) -> AffineHull:
-        """The sum of the hulls of the factors."""
+        """Affine hull of the manifold, the sum of those of the factors."""
         return self._hull
 
     def _shifted(self, x: torch.Tensor) -> list[torch.Tensor]:

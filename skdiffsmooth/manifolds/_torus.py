@@ -102,12 +102,12 @@ class Torus(SmoothManifoldBase):
 
     @property
     def n_features(self) -> int:
-        """Dimension d of the space around it."""
+        """Number d of columns of X."""
         return self.basis.shape[0]
 
     @property
     def dimension(self) -> int:
-        """Dimension of the manifold, two."""
+        """Dimension of the manifold, which is two."""
         return 2
 
     @property
@@ -121,7 +121,7 @@ class Torus(SmoothManifoldBase):
         return AffineHull(self.center, self.basis)
 
     def _polar(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return directions (n, 2) and distances (n, 1) from the axis, and both from the circle."""
+        """Return directions (n, 2) and distances (n, 1) from the axis, then from the circle."""
         center, basis = self._constants.like(x)
         offset = (x - center) @ basis
         around, rho = polar(offset[:, :2])

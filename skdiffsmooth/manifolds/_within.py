@@ -71,7 +71,7 @@ class DifferentiableWithin(Within):
 
 
 def within(manifold: Manifold, hull: AffineHull) -> Manifold:
-    """Return a manifold, with its derivative if any, in coordinates of a subspace that contains it."""
+    """Return a manifold, differentiable if the given one is, in coordinates of a subspace."""
     own = getattr(manifold, "within", None)
     if own is not None:
         return own(hull)

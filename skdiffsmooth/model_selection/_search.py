@@ -25,7 +25,6 @@ from .._diffusion.settings import ParsedParameters, resolve_n_jobs
 from .._estimators.smoothed import SmoothedScoreDiffusion
 from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.rows import TrainingRows, as_given
-from .._utils.shards import ONE_PROCESS
 from .._utils.validation import check_integer, check_real, check_real_array
 from .._utils.warnings import warn_user
 from ..solvers import ODESolver
@@ -321,7 +320,8 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
 
     def _parsed(self, estimator: BaseScoreDiffusion, n_features: int) -> ParsedParameters:
         """Return the parameters that the search does not choose, after checking them."""
-        parsed = estimator._parsed(n_features, ONE_PROCESS)
+        # A clone, since a RandomState is drawn from: the final fit must draw the same seed.
+        parsed = clone(estimator)._parsed(n_features)
         if parsed.base is not None:
             raise ValueError(
                 f"estimator has base={parsed.requested['base']!r}, whose rows cannot be left out; use "

@@ -28,7 +28,7 @@ _ROUNDING = 8.0
 
 @dataclass(frozen=True)
 class Adaptive:
-    """A scheme of third order, whose step size for each row keeps the estimated error below a tolerance.
+    """A third-order scheme whose steps keep the estimated error of each row below a tolerance.
 
     Steps are those of Kutta's rule in exponential form (Cox & Matthews 2002, ETD3RK). With h the step in
     log y, y = sqrt(v), and D_1, D_2, D_3 the posterior mean at the start, half way and at the end,
@@ -89,7 +89,7 @@ class Adaptive:
         check_integer("max_halvings", self.max_halvings, minimum=0)
 
     def initial_state(self, x: torch.Tensor, n_steps: int) -> AdaptiveState:
-        """Return the solver of one flow, which divides the tolerance among its steps.
+        """Return the solver for one flow, which divides the tolerance among its steps.
 
         Parameters
         ----------
@@ -118,7 +118,7 @@ class Adaptive:
 
 
 class AdaptiveState:
-    """The `ODEState` of an `Adaptive` solver: the error of its rows so far, and the steps that remain.
+    """The `ODEState` of an `Adaptive` solver, with the errors of its rows and the remaining steps.
 
     `n_steps` is the number of all steps, and `error` (n,) is in nats: zeros, to which the errors of the
     steps are added. All steps must move the same rows.
@@ -208,7 +208,7 @@ def _move(
     budget: torch.Tensor,
     max_halvings: int,
 ) -> _Moved:
-    """Move rows (n, r) by one step or, where its error exceeds `budget` (n,), by two halves of it.
+    """Move rows (n, r) by one step, or by two half steps if the error exceeds `budget` (n,).
 
     `first` are the values of the right-hand side at `x` and `start`.
     """
@@ -240,7 +240,7 @@ def _one_step(
     end: float,
     budget: torch.Tensor,
 ) -> tuple[_Moved, torch.Tensor]:
-    """Make one step, and return the error (n,) that is allowed: the budget, or rounding."""
+    """Make one step, and return also the allowed error (n,): the budget, or rounding if larger."""
     h = math.log(end / start)
     _, phi_2, phi_3 = _phi(h)
     middle = math.sqrt(start * end)

@@ -17,7 +17,7 @@ Draw = Callable[[], torch.Tensor]
 
 @runtime_checkable
 class Solver(Protocol):
-    """A scheme that moves samples from one noise scale to another.
+    """Protocol of a scheme that moves samples from one noise scale to another.
 
     `order` is the power of the step size with which its global error decreases (the weak order of a
     stochastic one); `is_stochastic` is whether its steps draw noise.
@@ -57,7 +57,7 @@ class ODESolver(Solver, Protocol):
     def step_with_log_density(
         self, field: ScoreField, x: torch.Tensor, start: float, end: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Move samples, and return by how much their log-density decreases.
+        """Return moved samples, and by how much their log-density decreases.
 
         Parameters
         ----------
@@ -101,7 +101,7 @@ class ErrorEstimatingSolver(ODESolver, Protocol):
         ...
 
     def initial_state(self, x: torch.Tensor, n_steps: int) -> ODEState:
-        """Return the solver of one flow of rows x (n, r) in `n_steps` steps."""
+        """Return the solver for one flow of rows x (n, r) in `n_steps` steps."""
         ...
 
 
@@ -113,7 +113,7 @@ def estimates_error(solver: Solver) -> TypeGuard[ErrorEstimatingSolver]:
 def solve(
     solver: Solver, schedule: Schedule, x: torch.Tensor, steps: Iterable[Step], draw: Draw
 ) -> torch.Tensor:
-    """Move samples x (n, r) along a schedule of score fields, by steps that each stay in one level.
+    """Move samples x (n, r) along a schedule of score fields, by steps within single levels.
 
     `draw` returns standard normal noise of the shape of `x`; only a stochastic solver calls it.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -13,6 +14,7 @@ from ._base import Draw
 __all__ = ["Euler"]
 
 
+@dataclass(frozen=True)
 class Euler:
     """One field evaluation a step, in y = sqrt(v), where the flow is dx/dy = -y s(x, y^2).
 

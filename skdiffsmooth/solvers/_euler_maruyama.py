@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -13,6 +14,7 @@ from ._base import Draw
 __all__ = ["EulerMaruyama"]
 
 
+@dataclass(frozen=True)
 class EulerMaruyama:
     """One field evaluation a step: dX = s(X, v) d(-v) + dB, with decreasing v.
 

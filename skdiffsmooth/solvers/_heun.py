@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -13,6 +14,7 @@ from ._base import Draw
 __all__ = ["Heun"]
 
 
+@dataclass(frozen=True)
 class Heun:
     """Two field evaluations a step: the trapezoid rule, with the end predicted by Euler's step.
 

@@ -29,7 +29,7 @@ class TerminalDistribution(Protocol):
 
 @dataclass(frozen=True)
 class EmpiricalTerminal:
-    """The noised data themselves, a mixture of N(x_i, T I): exact for any T = scale^2.
+    """The distribution of the noised data, a mixture of N(x_i, T I), exact for any T = scale^2.
 
     Over a base, whose components have covariances S_i, it is the mixture of N(mu_i, S_i + T I).
     """
@@ -54,7 +54,7 @@ class EmpiricalTerminal:
 
 @dataclass(frozen=True)
 class GaussianTerminal:
-    """N(mean, T I), as research code starts from: close to the noised data only for large T.
+    """The Gaussian N(mean, T I), which approximates the noised data if T is large.
 
     Parameters
     ----------

@@ -241,7 +241,7 @@ def test_not_fitted(method):
         ({"cv": 10**30}, ValueError, "cv=10+ is too large"),
         ({"contamination": 10**400}, ValueError, "contamination=10+ is out of range"),
         ({"cv": "loo"}, TypeError, "cv='loo' has type str"),
-        ({"estimator": KDESampler(1e-3, "tophat")}, ValueError, "density zero under the others"),
+        ({"estimator": KDESampler(1e-3, "tophat")}, ValueError, "density zero under the density"),
         ({"estimator": KDESampler(-1.0)}, ValueError, "estimator: bandwidth=-1.0"),
         (
             {"estimator": KDESampler},

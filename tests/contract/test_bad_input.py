@@ -264,9 +264,7 @@ def test_manifold_and_data_live_in_the_same_space(d):
 
 
 @models(ALL)
-@pytest.mark.parametrize(
-    ("name", "value"), [("device", "none such"), ("dtype", "float16"), ("memory_limit", -1)]
-)
+@pytest.mark.parametrize(("name", "value"), [("device", "none such"), ("memory_limit", -1)])
 def test_what_a_query_reads_it_checks(estimator, name, value):
     model = fitted(estimator).set_params(**{name: value})
     with pytest.raises(ValueError, match=shown(name, value)):
@@ -424,7 +422,7 @@ def test_gradient_refuses_a_bad_noise_variance(estimator, t, error):
 @pytest.mark.parametrize("method", ["score_samples", "score"])
 def test_samples_of_a_stochastic_solver_have_no_density(estimator, method):
     model = clone(estimator).set_params(solver="euler-maruyama").fit(table())
-    with pytest.raises(ValueError, match=r"solver='euler-maruyama' is stochastic.*solver='heun'"):
+    with pytest.raises(ValueError, match=r"solver=EulerMaruyama\(\) is stochastic.*solver='heun'"):
         getattr(model, method)(table())
 
 
@@ -452,9 +450,9 @@ BAD_EQUATIONS = {
     "equal rows": ([[1.0, 1.0], [1.0, 1.0]], [0.0, 0.0], "2 rows of A have rank 1"),
     "a row of zeros": ([[0.0, 0.0]], [0.0], "1 rows of A have rank 0"),
     "more rows than columns": (np.eye(3)[:, :2], np.zeros(3), "3 rows of A have rank 2"),
-    "NaN in A": ([[1.0, NAN]], [0.0], "A.*finite.*NaN"),
-    "infinity in A": ([[1.0, INF]], [0.0], "A.*finite.*infinity"),
-    "NaN in b": ([[1.0, 1.0]], [NAN], "b.*finite.*NaN"),
+    "NaN in A": ([[1.0, NAN]], [0.0], "A.*NaN.*finite"),
+    "infinity in A": ([[1.0, INF]], [0.0], "A.*infinity.*finite"),
+    "NaN in b": ([[1.0, 1.0]], [NAN], "b holds NaN.*finite"),
     "strings in A": ([["one", "two"]], [0.0], r"\bA\b.*(number|numeric|real)"),
     "complex A": (np.array([[1.0, 1j]]), [0.0], r"\bA\b.*(complex|real)"),
 }
@@ -470,11 +468,15 @@ def test_affine_subspace_refuses_bad_equations(A, b, message):
 BAD_BASES = {
     "origin of another length": ([0.0], np.eye(2), r"origin has shape \(1,\).*shape \(2, 2\)"),
     "basis of one dimension": ([0.0, 0.0], [1.0, 0.0], r"basis has shape \(2,\)"),
-    "equal directions": ([0.0, 0.0], np.ones((2, 2)), "2 columns of basis are dependent"),
-    "too many directions": ([0.0, 0.0], np.eye(3)[:2], "3 columns of basis are dependent"),
-    "a direction of zeros": ([0.0, 0.0], np.zeros((2, 1)), "1 columns of basis are dependent"),
-    "NaN in origin": ([NAN, 0.0], np.eye(2), "origin.*finite.*NaN"),
-    "infinity in basis": ([0.0, 0.0], [[INF], [0.0]], "basis.*finite.*infinity"),
+    "equal directions": ([0.0, 0.0], np.ones((2, 2)), "2 columns of basis are linearly dependent"),
+    "too many directions": ([0.0, 0.0], np.eye(3)[:2], "3 columns of basis are linearly dependent"),
+    "a direction of zeros": (
+        [0.0, 0.0],
+        np.zeros((2, 1)),
+        "1 columns of basis are linearly dependent",
+    ),
+    "NaN in origin": ([NAN, 0.0], np.eye(2), "origin.*NaN.*finite"),
+    "infinity in basis": ([0.0, 0.0], [[INF], [0.0]], "basis.*infinity.*finite"),
 }
 
 

@@ -86,6 +86,8 @@ WRONG = {
     "gradient": torch.ones(2, requires_grad=True),
     "device": "cpu:7",
 }
+# Numbers of workers that are right, and would start some.
+WORKERS = {"odd", "negative"}
 X = np.random.RandomState(0).normal(size=(12, 2))
 Y = np.arange(12) % 2
 
@@ -137,6 +139,8 @@ def test_the_public_estimators_are_discovered():
 def test_a_wrong_value_is_refused_by_name(cls, name):
     problems = []
     for kind, value in WRONG.items():
+        if name == "n_jobs" and kind in WORKERS:
+            continue
         estimator = clone(cheap(cls))
         try:
             with warnings.catch_warnings():

@@ -38,6 +38,14 @@ def test_the_best_score_is_the_exact_leave_one_out_likelihood():
     assert search.best_params_["sigma"] == search.sigma_ > 0
 
 
+def test_the_best_settings_are_fitted_with_the_nodes_they_were_scored_with():
+    random_state = np.random.RandomState(1)
+    search = SmoothedScoreDiffusionCV(quick(random_state=random_state), **ONE).fit(ring())
+    best = search.best_estimator_
+    assert_allclose(search.best_score_, best.weights_ @ best.leave_one_out_log_density(), rtol=1e-9)
+    assert random_state.uniform() == np.random.RandomState(1).uniform()
+
+
 @pytest.mark.parametrize("cv", [3, KFold(4, shuffle=True, random_state=1)])
 @pytest.mark.parametrize("background", [0.0, 0.1])
 def test_folds_score_as_a_loop_does(cv, background):
@@ -170,6 +178,17 @@ def test_samples_and_scores_are_those_of_the_best_estimator():
 def test_bad_parameters_are_named(params, error, message):
     with pytest.raises(error, match=message):
         SmoothedScoreDiffusionCV(**params).fit(ring(12))
+
+
+@pytest.mark.parametrize(
+    ("manifold", "metrics"),
+    [(Circle([0.0, 0.0], 1.0), ["euclidean", "scaled"]), ("pca", ["euclidean", "whitened"])],
+    ids=["circle", "pca"],
+)
+def test_metrics_that_do_not_suit_a_manifold_are_no_candidates(manifold, metrics):
+    estimator = ManifoldAdaptedDiffusion(manifold=manifold, n_components=1, **QUICK)
+    with pytest.raises(ValueError, match=f"metric='{metrics[1]}'"):
+        SmoothedScoreDiffusionCV(estimator, metrics=metrics, **ONE).fit(ring())
 
 
 def test_column_names_reach_the_best_estimator():

@@ -457,6 +457,12 @@ def test_bad_predictor_correctors(params, error, message):
         PredictorCorrector(**params)
 
 
+@pytest.mark.parametrize("cls", SOLVERS.values(), ids=SOLVERS)
+def test_messages_can_show_a_solver(cls):
+    assert repr(cls()).startswith(f"{cls.__name__}(")
+    assert cls() == cls()
+
+
 @pytest.mark.parametrize("solver", [cls() for cls in SOLVERS.values()], ids=list(SOLVERS))
 def test_draws(solver):
     """One draw a step and no other, or none at all."""

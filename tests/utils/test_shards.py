@@ -313,7 +313,6 @@ def failures(rank):
         "seeds": lambda: model.sample(3, random_state=rank),
         "workers": lambda: SmoothedScoreDiffusion(0.3, 0.5, n_jobs=2, **shards).fit(X),
         "adaptive": lambda: clone(model).set_params(solver="adaptive").fit(X),
-        "adaptive later": lambda: copy(model).set_params(solver="adaptive").sample(2, 0),
         "left out": model.leave_one_out_log_density,
         "solvers": lambda: clone(model).set_params(solver=("heun", "euler")[rank]).fit(X),
         "components": lambda: ManifoldAdaptedDiffusion(
@@ -324,6 +323,20 @@ def failures(rank):
             copy(model).set_params(n_steps=8 * (1 + rank)).score_samples(np.zeros((2, 3)))
         ),
         "taken apart": lambda: copy(model).set_params(shards=None).score_samples(X),
+        "one bandwidth": lambda: SmoothedScoreDiffusion((0.3, -1.0)[rank], 0.5, **shards).fit(X),
+        "one device": lambda: SmoothedScoreDiffusion(
+            0.3, 0.5, device=("cpu", "abacus")[rank], **shards
+        ).fit(X),
+        "workers of one": lambda: SmoothedScoreDiffusion(
+            0.3, 0.5, n_jobs=(None, 2)[rank], **shards
+        ).fit(X),
+        "memory of one": lambda: (
+            copy(model).set_params(memory_limit=(512, -1)[rank]).score_samples(np.zeros((2, 3)))
+        ),
+        "device of one": lambda: (
+            copy(model).set_params(device=("cpu", "abacus")[rank]).sample(2, random_state=0)
+        ),
+        "draws of one": lambda: model.sample((2, 0)[rank], random_state=0),
     }
     messages = {}
     for name, call in calls.items():
@@ -405,9 +418,10 @@ def reorder(model, scenario):
     ordered = np.concatenate([np.unique(rows, axis=0) for rows in scenario.rows])
     index = {row.tobytes(): i for i, row in enumerate(model.points_)}
     order = [index[row.tobytes()] for row in ordered]
-    model.points_, model.weights_ = model.points_[order], model.weights_[order]
     arrays = {name: getattr(model.hierarchy_, name)[order] for name in ("points", "weights")}
-    model.hierarchy_ = replace(model.hierarchy_, **arrays)
+    hierarchy = replace(model.hierarchy_, **arrays)
+    data = replace(model.model_.data, points=model.points_[order], hierarchy=hierarchy)
+    model.model_ = replace(model.model_, source=data)
 
 
 @pytest.mark.parametrize(("name", "method"), cases())
@@ -469,13 +483,18 @@ def test_each_process_keeps_its_rows(found):
         ("seeds", "random_state.* on process 1 differ"),
         ("workers", "n_jobs=2.*start more processes"),
         ("adaptive", "solver='adaptive' cannot be combined with shards.*solver='heun'"),
-        ("adaptive later", "solver='adaptive' cannot be combined with shards.*solver='heun'"),
         ("left out", "leave_one_out_log_density.*subsample"),
         ("solvers", "parameters.* on process 1 differ"),
         ("components", "parameters.* on process 1 differ"),
         ("times", "t on process 1 differ"),
         ("steps", "parameters.* on process 1 differ"),
         ("taken apart", "shards=None, but the model was fitted with shards='distributed'"),
+        ("one bandwidth", "bandwidth=-1.0 is out of range"),
+        ("one device", "device='abacus'"),
+        ("workers of one", "n_jobs=2.*start more processes"),
+        ("memory of one", "memory_limit=-1 is out of range"),
+        ("device of one", "device='abacus'"),
+        ("draws of one", "n_samples=0 is too small"),
     ],
 )
 def test_all_processes_fail_together(name, message, found):
