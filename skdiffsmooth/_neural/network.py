@@ -176,7 +176,7 @@ class ScoreNetwork:
         return replace(self, directions=self.directions[index])
 
     def _preconditioning(self, x: torch.Tensor, v: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return c and s / y."""
+        """Return the factors c of the input and s / y of the output, shape (r,)."""
         scales = x.new_tensor(self.shape.scales)
         return (scales.square() + v).rsqrt(), scales / math.sqrt(v)
 

@@ -290,7 +290,7 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
 
 
 def _change(transformer: Any, log_abs_det: Any) -> ChangeOfVariables:
-    """Return the `ChangeOfVariables` of a fitted transformer, or one by the user's Jacobian."""
+    """Return the `ChangeOfVariables` of a transformer; `log_abs_det` replaces its Jacobian."""
     if log_abs_det is None:
         return change_of_variables(transformer)
     if not callable(log_abs_det):

@@ -329,8 +329,9 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
             )
         if not isinstance(parsed.solver, ODESolver):
             raise ValueError(
-                f"estimator has solver={parsed.requested['solver']!r}, which gives no likelihood to "
-                "search by; use solver='heun', and fit best_params_ with the other one."
+                f"estimator has solver={parsed.requested['solver']!r}, which has no likelihood; "
+                "expected one that has. Search with solver='heun', and pass best_params_ to an "
+                "estimator with the other solver."
             )
         return parsed
 
