@@ -530,11 +530,11 @@ def test_the_reach_of_a_plane_is_infinite():
 @pytest.mark.parametrize(
     ("X", "n_neighbors", "error", "message"),
     [
-        (RING[:2], 20, ValueError, r"X has shape \(2, 2\); expected three rows"),
+        (RING[:2], 20, ValueError, r"X has shape \(2, 2\); expected .* n >= 3"),
         (RING[0], 20, ValueError, r"X has shape \(2,\)"),
         (RING, 0, ValueError, "n_neighbors=0"),
         (RING, 2.0, TypeError, r"n_neighbors=2\.0"),
-        (RING[:, :1], 20, ValueError, "columns"),
+        (RING[:, :1], 20, ValueError, "one column for each dimension"),
     ],
 )
 def test_the_reach_refuses_bad_input(X, n_neighbors, error, message):
