@@ -470,7 +470,11 @@ BAD_BASES = {
     "basis of one dimension": ([0.0, 0.0], [1.0, 0.0], r"basis has shape \(2,\)"),
     "equal directions": ([0.0, 0.0], np.ones((2, 2)), "2 columns of basis are linearly dependent"),
     "too many directions": ([0.0, 0.0], np.eye(3)[:2], "3 columns of basis are linearly dependent"),
-    "a direction of zeros": ([0.0, 0.0], np.zeros((2, 1)), "1 columns of basis are linearly dependent"),
+    "a direction of zeros": (
+        [0.0, 0.0],
+        np.zeros((2, 1)),
+        "1 columns of basis are linearly dependent",
+    ),
     "NaN in origin": ([NAN, 0.0], np.eye(2), "origin or basis holds NaN.*finite"),
     "infinity in basis": ([0.0, 0.0], [[INF], [0.0]], "origin or basis holds .*infinity.*finite"),
 }
