@@ -53,7 +53,7 @@ class Potential(ScoreField, Protocol):
 
 @runtime_checkable
 class RowSelectable(ScoreField, Protocol):
-    """A score field that can be evaluated for some of its queries; it may depend on which they are."""
+    """A score field that can return the field of some of its queries, given by their indices."""
 
     def rows(self, index: torch.Tensor) -> ScoreField:
         """Return the field of the queries with these indices, shape (m,)."""

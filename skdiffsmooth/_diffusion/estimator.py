@@ -296,10 +296,11 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
     def leave_one_out_log_density(self) -> np.ndarray:
         """Return the log-density of each training point under the model fitted to all other points.
 
-        Exact for the fitted scales and at the cost of scoring the points once: no refit. What was
-        learned of the data as a whole is kept (tangents of ``manifold="local"`` saw the point, which
-        raises its log-density by some hundredths of a nat; a covariance "data" or principal components
-        hardly; a `metric` other than "euclidean" the more, the fewer rows there are for a column).
+        It is exact for the fitted scales, without a refit, and takes as long as scoring the points
+        once. What was learned from all rows is kept, and includes the point: tangents of
+        ``manifold="local"`` raise its log-density by some hundredths of a nat, a covariance "data"
+        or principal components by less, and a `metric` other than "euclidean" by more if there are
+        few rows for each column.
         Equal rows are one point, so this leaves a value out, not a copy of it. Sums are over all the
         points, whatever `tolerance`.
 

@@ -147,7 +147,7 @@ class Posterior(FloatPromotion):
     def _moments(
         self, x: torch.Tensor, v: float, nodes: Nodes, *, trace: bool, exclude: torch.Tensor | None
     ) -> Moments | None:
-        """Return the moments, or None where factors underflow in float32 that would not in float64."""
+        """Return the moments, or None if factors underflow in float32 but not in float64."""
         self._check_exclude(exclude)
         factorise = self._factoriser.is_worth_trying(v, nodes)
         sums = x.new_zeros(len(x), self._points.dimension + 2)

@@ -110,21 +110,22 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
 
     Projections on a known manifold are unique within its reach only. Offsets fade out between half and
     all of ``reach * sqrt(c)``, at distances measured in the manifold's affine hull, in which it has
-    codimension c: for c = 1 nothing jumps, and noise of many dimensions, hardly any of it towards
-    centres of curvature, does not stop the smoothing. Where `reach` is None it is taken to be half of
-    what `estimate_reach` finds at up to 1000 rows. A manifold without derivative, that has no
-    log-densities to be wrong, has no such limit, as in the paper's experiments.
+    codimension c. For c = 1 the projections of moved points do not jump; in many dimensions hardly
+    any noise points to centres of curvature, so noise does not stop the smoothing. If `reach` is
+    None, half of the value of `estimate_reach` at up to 1000 rows is used. A manifold without
+    derivative has no log-densities and no such limit, as in the paper's experiments.
 
-    A LocalPolynomialManifold has waves of its own where rows are noisy and neighbours few, and its feet
-    jump where it bends most. With sigma below 0.6 of where offsets fade the mass stays within 1e-2 of
-    one (docs/manifolds.md); beyond, where `fit` warns, single log-densities may be wrong by nats.
+    A LocalPolynomialManifold is wavy if rows are noisy and neighbours few, and its projections jump
+    where its curvature is largest. With sigma below 0.6 of the distance at which offsets are zero,
+    the mass is within 1e-2 of one (docs/manifolds.md). With a larger sigma, for which `fit` warns,
+    single log-densities may be wrong by nats.
 
-    A learned kernel costs what the isotropic one costs times the number of cells whose gates are open
-    at a query, two or three; a known curved manifold one softmax over the points and one projection
-    for each pair of query and node (twice as many projections for "level-set"). A projection of moving
-    least squares takes some 0.1 ms in the plane, so that a log-density takes 0.3 s at 64 nodes: with
-    it, leave small samples and few nodes to searches. Forward mode takes a projection for each dimension
-    of the hull.
+    A learned kernel takes as long as the isotropic one times the number of cells with non-zero
+    gates at a query, two or three. A known curved manifold takes one softmax over the points and
+    one projection for each pair of query and node (two projections for "level-set"). A projection
+    of moving least squares takes some 0.1 ms in the plane, so that a log-density takes 0.3 s with
+    64 nodes: use few rows and nodes in searches with it. Forward mode takes a projection for each
+    dimension of the hull.
 
     References
     ----------

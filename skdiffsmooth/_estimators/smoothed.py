@@ -67,38 +67,39 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         sqrt((x - y)^T M (x - y)). "auto" chooses among the first three and powers between where
         `bandwidth` and `sigma` are "auto" too, and is "euclidean" elsewhere.
     background : float or "auto", default="auto"
-        Weight of a wide kernel density estimate (of four bandwidths) mixed to the model, which bounds
-        what outliers and heavy tails cost. "auto" is the weight of highest leave-one-out likelihood
-        where `bandwidth` and `sigma` are "auto" too, at least 0.02, which costs 0.02 nats; elsewhere 0.
+        Weight of a wide kernel density estimate (of four bandwidths) that is mixed to the model: it
+        gives outliers and heavy tails a higher density. "auto" is the weight of highest
+        leave-one-out likelihood if `bandwidth` and `sigma` are "auto" too, at least 0.02, which
+        lowers log-densities by up to 0.02 nats; otherwise it is 0.
     kernel : {"gaussian", "uniform-ball", "temperature"} or Kernel, default="gaussian"
         Distribution of the offsets that the score is averaged over; an object of `skdiffsmooth.kernels`
         for any other shape, such as ``AnisotropicGaussianKernel("data")``.
     base : {"points", "parzen"}, ManifoldParzen, mixture or list, default=None
         The distribution whose score is smoothed. None and "points": the training rows. "parzen", or a
         `skdiffsmooth.bases.ManifoldParzen`: a Gaussian at each row, as wide as the distances to its
-        neighbours. A GaussianMixture or BayesianGaussianMixture of scikit-learn: used as it is where it
-        is fitted, at a cost that does not grow with the number of rows, and else a copy of it is fitted
-        to them (clones in a search are never fitted; a FrozenEstimator around it stays so). A list of
-        mixtures, or of (weight, mixture), is their mixture. At sigma = 0 the model is the base, each
-        covariance plus bandwidth^2. See docs/bases.md.
+        neighbours. A GaussianMixture or BayesianGaussianMixture of scikit-learn: if it is fitted it
+        is used unchanged, and the time does not grow with the number of rows; if not, a copy of it
+        is fitted to the rows (clones in a search are never fitted, except in a FrozenEstimator). A
+        list of mixtures, or of (weight, mixture), is their mixture. At sigma = 0 the model is the
+        base, each covariance plus bandwidth^2. See docs/bases.md.
     noise : {"ve", "ou"} or NoiseProcess, default="ve"
         The forward process: variance exploding, or Ornstein-Uhlenbeck at the rate that keeps the data's
-        largest variance, whose data shrink while noise comes in, so that the same `sigma` reaches ever
-        farther in units of X. Scales of noise (`bandwidth`, `terminal_scale`) are relative to the data
-        either way.
+        largest variance. With the latter the data shrink while noise is added, so that the same
+        `sigma` grows in units of X. Scales of noise (`bandwidth`, `terminal_scale`) are relative to
+        the data either way.
     solver : {"heun", "euler", "adaptive", "euler-maruyama", "predictor-corrector"} or Solver, \
             default="heun"
-        How the flow is followed. "adaptive" keeps the error of each row below 1e-3 nats, with as many
-        steps as that takes and at least `n_steps`, in 1.5 to 2.5 times the time of "heun":
-        for log-densities to be relied on row by row (another tolerance:
+        How the flow is followed. "adaptive" keeps the error of each row below 1e-3 nats. It makes
+        as many steps as this needs, at least `n_steps`, and takes 1.5 to 2.5 times as long as
+        "heun". Use it if each log-density must be accurate (for another tolerance see
         `skdiffsmooth.solvers.Adaptive`). "euler-maruyama" samples the reverse SDE and
         "predictor-corrector" adds Langevin steps to the flow. Their samples are not distributed as
         `score_samples` reports, so `score_samples` then raises.
     n_steps : int, default=32
         Steps of the solver, rounded up to a multiple of `n_levels`; ``n_steps_`` is the result.
     n_levels : int, default=32
-        Intervals of the noise range, each with nodes of its own. They belong to the model: more of
-        them average away the error of finitely many nodes.
+        Intervals of the noise range, each with its own nodes. They are part of the model: with more
+        levels the errors of finitely many nodes average out.
     n_nodes : int or "auto", default="auto"
         Nodes in each noise level: an even number or, for "gauss-hermite", a bound (two an axis at
         least); not used by an OffsetsKernel, which has its own. "auto" starts at
@@ -109,19 +110,19 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         with the kernel's covariance. "gauss-hermite": a grid, for one to three directions; good while
         noise is not small against `sigma`.
     terminal : {"empirical", "gaussian"}, default="empirical"
-        What the reverse process starts from: the noised data themselves, or a Gaussian about their
-        mean as in research code.
+        The distribution that the reverse process starts from: the noised data, or a Gaussian about
+        their mean, as in research code.
     terminal_scale : float or "auto", default="auto"
         Noise scale sqrt(v_T) at the start of the reverse process, in units of the metric. "auto" is the
         largest of the data's widest standard deviation, 3 sigma (at the bandwidth, where it is a
         function) and 2 bandwidth.
     tolerance : float or "auto", default="auto"
-        How far points may be merged where noise blurs them, in nats: points within
-        ``sqrt(2 * tolerance)`` noise scales of their mean may be replaced by it. That raises the
+        Error in nats that merging near points may cause: points within
+        ``sqrt(2 * tolerance)`` noise scales of their mean may be replaced by it. This raises the
         log-density of a noise level by at most `tolerance`, and lowers it by about `tolerance` times
-        the squared distance to the points that count, in units of the noise: little near the data,
-        where errors are some thousandths of a nat (docs/scaling.md), nats in the far tails. 0 merges
-        nothing. "auto" is 0 up to 10 000 distinct rows or without smoothing, and 0.02 beyond.
+        the squared distance to the relevant points, in units of the noise: some thousandths of a
+        nat near the data (docs/scaling.md), and nats in the far tails. 0 merges no points. "auto"
+        is 0 up to 10 000 distinct rows or without smoothing, and 0.02 for more rows.
     random_state : int, RandomState or None, default=None
         Seed of `sample` where its call passes none, and of the node sets. None draws anew at every call
         of `sample`, but takes a fixed seed for the nodes: they are quadrature points, and two fits to
@@ -134,7 +135,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         Bound on temporaries, in MiB, of each worker. It can be set after `fit`.
     n_jobs : int or None, default=None
         Over how many joblib workers `sample` and the log-densities split their rows. None is one,
-        or what a ``joblib.parallel_config`` says; -1 is all cores. One worker already uses several
+        or that of a ``joblib.parallel_config``; -1 is all cores. One worker already uses several
         threads: this is for many rows, or for the machines of a cluster. It can be set after `fit`.
     shards : {"distributed"} or None, default=None
         None: all training rows are in this process. "distributed": each process of
@@ -146,7 +147,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     Attributes
     ----------
     model_ : DiffusionModel
-        All that answers depend on, frozen by `fit`; the attributes below read it.
+        The fitted model, which no later call changes; the attributes below are read from it.
     bandwidth_ : float
         The bandwidth used, in units of the metric (of X where that is Euclidean).
     sigma_ : float or ndarray of shape (n_levels,)
@@ -186,7 +187,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         The affine hull of the points, in which the flow runs; the whole space where the base is a
         mixture, whose components fill it.
     hierarchy_ : PointHierarchy
-        The points in coordinates of the hull, and how they merge at each noise level.
+        The points in coordinates of the hull, and the cells in which they are merged.
     n_features_in_ : int
         Number of features.
     feature_names_in_ : ndarray of shape (n_features,)

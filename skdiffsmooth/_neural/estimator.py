@@ -58,9 +58,10 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
     """Density estimation and sampling by a diffusion whose score a small network has learned.
 
     The network is trained by denoising score matching and followed by the same flow as the estimators
-    with a score in closed form, which are the first choice for most tables: nothing is trained there.
-    This one is for comparisons with what research trains, for many rows, whose number does not
-    count once the network is trained, and to measure what a network smooths.
+    with a score in closed form, which are the first choice for most tables and need no training.
+    Use this estimator to compare with networks as they are trained in research, to study how a
+    network smooths, or for many rows: after training the time of a query does not depend on their
+    number.
 
     Parameters
     ----------
@@ -73,19 +74,21 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
     hidden_layer_sizes : tuple of int, default=(128, 128)
         Widths of the hidden layers, one at least.
     n_frequencies : int, default=0
-        Cosines and sines of each input, beside itself, at 1.5, 3, 6, ... per standard deviation of the
-        noised data. With them a network finds fine structure in few columns many times sooner, and
-        memorises sooner too.
+        Number of frequencies of the cosines and sines that are added to each input: 1.5, 3, 6, ...
+        per standard deviation of the noised data. With them a network learns fine structure in few
+        columns after far fewer iterations, and also memorises the rows earlier.
     metric : {"scaled", "euclidean", "whitened"}, float or array-like of shape \
             (n_features, n_features), default="scaled"
         Linear coordinates in which noise is isotropic; scales are in its units. See
-        `SmoothedScoreDiffusion`. The network sees standardised principal coordinates under any.
+        `SmoothedScoreDiffusion`. The inputs of the network are standardised principal coordinates
+        for any metric.
     max_iter : int, default=1000
         Most iterations that `fit` makes. One is a pass over the rows, and at least four batches.
     batch_size : int, default=1024
-        Noised rows in a step. Few rows come several times in a batch, with other noise.
+        Noised rows in a step. If there are few rows, each is several times in a batch, with new
+        noise.
     learning_rate_init : float, default=3e-3
-        Step of Adam, the same all along: the average of the weights does what a schedule would.
+        Step of Adam, which is constant; averaging the weights has the effect of a schedule.
     ema_decay : float, default=0.999
         Decay, per step, of the moving average of the weights; the average is what is used. 0 takes the
         weights themselves.
@@ -122,8 +125,8 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
     device : str, default="cpu"
         Where to compute, as torch names it ("cuda", "cuda:1", "mps").
     dtype : {"float64", "float32"}, default="float32"
-        Precision of the computation. What a network learns has no digits that float32 would lose, and
-        training takes 0.6 of the time.
+        Precision of the computation. "float32" is as accurate as a trained network, and training
+        takes 0.6 of the time.
     random_state : int, RandomState or None, default=None
         Seed of the weights, of what is held out, of the noise in training, nodes and probes, and of
         `sample` where its call passes none. None is a fixed seed for fits, which are reproducible
@@ -186,8 +189,9 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
     logarithm, and each counts alike.
 
     The flow starts from N(mean, C + v_T I), C the covariance of the rows. At five standard deviations of
-    noise nothing else is left of the rows (a cumulant of order k falls like 26^(-k / 2)), so
-    that none need be kept. Outside their hull the model is Gaussian, with the bandwidth's scale.
+    noise the distribution of the rows is nearly Gaussian (a cumulant of order k is divided by
+    26^(k / 2)), so the model stores no rows. Outside their hull the model is Gaussian, with the
+    bandwidth's scale.
 
     An evaluation costs some 20 000 multiply-adds a row (those of the layers), with the divergence r + 1
     times that in r dimensions, or `n_probes` times twice that; a log-density takes ``2 * n_steps_``

@@ -112,8 +112,8 @@ class Shards:
         fractions = totals / totals.sum()
         if not np.all(fractions > 0):
             raise ValueError(
-                f"sample_weight on process {int(fractions.argmin())} is negligible beside that of the "
-                "others; drop the rows of that process."
+                f"sample_weight on process {int(fractions.argmin())} is too small, compared with "
+                "those of the other processes; drop the rows of that process."
             )
         return weights * fractions[self.rank]
 

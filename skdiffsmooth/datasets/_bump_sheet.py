@@ -82,7 +82,7 @@ class BumpSheet(SmoothManifoldBase):
 
     @property
     def dimension(self) -> int:
-        """Two."""
+        """Dimension of the manifold, two."""
         return 2
 
     @property
@@ -272,7 +272,7 @@ class BumpSheet(SmoothManifoldBase):
         return step * (self._step / longest.clamp_min(self._step))
 
     def _held(self, c: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-        """Return which coordinates (n, 2) an edge keeps from decreasing the distance further."""
+        """Return which coordinates (n, 2) are at an edge across which the distance decreases."""
         return (c.abs() >= self.half_side) & (gradient * c < 0)
 
     def _local(self, z: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -65,7 +65,7 @@ class GatedShape:
 
     @property
     def widest_std(self) -> float:
-        """One: sigma is the standard deviation along the tangents."""
+        """The value one: sigma is the standard deviation along the tangents."""
         return 1.0
 
     def freeze(self, scales: np.ndarray, rule: NodeRule) -> GatedKernel:
@@ -148,9 +148,9 @@ class GatedScore:
     """The blended scores of the cells with non-zero gates.
 
     The field is not a gradient, so it has no `log_density`. Its divergence is exact, and the
-    density of its flow is normalised. On a CPU the score of a cell is computed only for queries with a
-    non-zero gate; on other devices, where their indices would have to be copied to the host first, for
-    all queries. The results are the same to rounding.
+    density of its flow is normalised. On a CPU the score of a cell is computed only for queries
+    with a non-zero gate; on other devices, where their indices would have to be copied to the host
+    first, for all queries. The results are the same to rounding.
 
     Parameters
     ----------

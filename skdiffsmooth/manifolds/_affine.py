@@ -122,7 +122,7 @@ class AffineSubspace(SmoothManifoldBase):
 
     @property
     def reach(self) -> float:
-        """Infinite: every point has one nearest point."""
+        """The reach, infinite: every point has one nearest point."""
         return math.inf
 
     @property

@@ -162,7 +162,7 @@ class _Split:
 
     @property
     def p_value(self) -> float:
-        """The probability of so many hits if the rows predicted as X were drawn at random."""
+        """The probability of at least `n_hits` if the rows predicted as X were drawn at random."""
         n = self.n_x + self.n_y
         return float(hypergeom.sf(self.n_hits - 1, n, self.n_x, self.n_predicted_x))
 

@@ -105,13 +105,13 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
 
     Notes
     -----
-    About fifty candidates, each of which costs what scoring all rows against all rows costs with 16
-    nodes and 8 steps: a thirtieth of `score_samples`; three cost it in full. With folds, each once a
-    fold.
+    There are about fifty candidates. For each, all rows are scored by all others with 16 nodes and
+    8 steps, which takes a thirtieth of the time of `score_samples`; three candidates are scored
+    with all nodes and steps. With folds this is done for each fold.
 
-    Leave-one-out keeps what was learned of the data as a whole: the metric, and learned tangents, saw
-    the row that is left out. Up to twenty rows a column metrics are therefore compared on five folds
-    first, and only scales by leaving out each row.
+    The metric and learned tangents are computed from all rows, also from the row that is left out.
+    Up to twenty rows a column metrics are therefore compared on five folds first, and only scales
+    by leaving out each row.
 
     `given`, `grad_log_density` and errors of log-densities are the business of `best_estimator_`.
 

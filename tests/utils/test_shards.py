@@ -476,7 +476,7 @@ def test_each_process_keeps_its_rows(found):
         ("nan", "NaN"),
         ("features", "features, on process 1 differ"),
         ("parameters", "parameters.* on process 1 differ"),
-        ("weights", "sample_weight on process 1 is negligible"),
+        ("weights", "sample_weight on process 1 is too small"),
         ("queries", "rows of X.* on process 1 differ"),
         ("no seed", "random_state=None.*integer"),
         ("generator", "random_state=RandomState.*integer"),
