@@ -32,7 +32,7 @@ __all__ = [
 
 
 def weight_of_others(weights: np.ndarray) -> np.ndarray:
-    """Return 1 - w_i for weights (n_points,) of sum one, exact for a point that outweighs the rest."""
+    """Return 1 - w_i for weights (n_points,) that sum to one, exactly also if w_i is near one."""
     others = 1 - weights
     heaviest = np.argmax(weights)
     others[heaviest] = np.delete(weights, heaviest).sum()
@@ -144,7 +144,7 @@ def nearest_distances(points: np.ndarray) -> np.ndarray:
 
 
 def stationary_bracket(points: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
-    """Return bandwidths below and above all stationary points of the Gaussian leave-one-out likelihood.
+    """Return bounds on the stationary points of the Gaussian leave-one-out likelihood.
 
     At a stationary point h^2 d is the mean squared distance to the other points under the posterior
     weights. These favour near points, so it lies between the mean squared distance to the *nearest*
@@ -217,7 +217,7 @@ def gaussian_leave_one_out(
 def _leave_one_out_log_likelihood(
     points: np.ndarray, weights: np.ndarray, backend: Backend, memory_limit: float
 ) -> Callable[[float], float]:
-    """Return the function that scores every row by the others at a bandwidth."""
+    """Return a function of the bandwidth, the leave-one-out log-likelihood of the rows."""
     x = backend.tensor(points)
     row_weights = backend.tensor(weights)
     posterior = Posterior(x, backend.tensor(np.log(weights)), memory_limit=memory_limit)
@@ -232,7 +232,7 @@ def _leave_one_out_log_likelihood(
 def _held_out_log_likelihood(
     points: np.ndarray, weights: np.ndarray, finest: float, backend: Backend, memory_limit: float
 ) -> Callable[[float], float]:
-    """Return the function that scores held-out rows, taken evenly, by the others, merged as h allows."""
+    """Return a function of the bandwidth, the log-likelihood of evenly spaced held-out rows."""
     held = np.zeros(len(points), dtype=bool)
     held[np.linspace(0, len(points) - 1, _HELD_OUT).astype(np.intp)] = True
     others = weights[~held] / weights[~held].sum()

@@ -1,4 +1,4 @@
-"""The background: a wide kernel density estimate mixed to the model, which bounds what outliers cost."""
+"""The background: a wide kernel density estimate mixed into the model to allow for outliers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The distribution of some columns given the others: points are reweighted, and a flow runs in the rest.
+"""The distribution of some columns given the others, by a flow of the free columns.
 
 A Gaussian kernel with a bandwidth for each column is a product, so its mixture has the conditional
 
@@ -46,7 +46,7 @@ __all__ = ["Conditional", "ConditionalFlow", "conditional_of"]
 
 @dataclass(frozen=True)
 class _ConditionalScore:
-    """The score of the free columns at one noise level, each query with given columns of its own.
+    """The score of the free columns at one noise level; every query has its own given values.
 
     Given columns of points, queries and offsets are multiplied by the noise scale over the bandwidth:
     then both kinds of columns have noise of one scale, and the engine's factorised sums can be used.
@@ -77,7 +77,7 @@ class _ConditionalScore:
 
 @dataclass(frozen=True)
 class _ConditionalSchedule:
-    """One score field for each noise level, for queries with given columns of their own."""
+    """One score field for each noise level, for queries that have their own given values."""
 
     flow: ConditionalFlow
     values: np.ndarray
@@ -88,7 +88,7 @@ class _ConditionalSchedule:
 
 @dataclass(frozen=True)
 class ConditionalFlow:
-    """The distribution of the free columns given the others, under a smoothed score; see the module.
+    """The distribution of the free columns given the others, under the flow of a smoothed score.
 
     All arrays have the free columns first, and are centred: rounding grows with the distance from the
     origin.
@@ -115,18 +115,18 @@ class ConditionalFlow:
     memory_limit: float
 
     def nodes(self, level: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the kernel's offsets, (M, d), and their weights in a noise level."""
+        """Return the kernel's offsets (M, d) and their weights (M,) at a noise level."""
         offsets, weights = self.kernel.nodes(level)
         return offsets @ self.axes.T, weights
 
     def stretched(self, rows: np.ndarray, scale: float) -> np.ndarray:
-        """Return rows whose given columns are in the units in which noise `scale` is the bandwidth."""
+        """Return rows with given columns scaled, so that their noise scale is `scale`."""
         stretch = np.ones(rows.shape[1])
         stretch[self.n_free :] = scale / self.bandwidth
         return rows * stretch
 
     def posterior(self, scale: float) -> Posterior:
-        """Return the points, stretched for a noise scale, with traces over the free columns."""
+        """Return the posterior of points scaled by `stretched`, with traces over free columns."""
         points = self.stretched(self.points, scale)
         trace_weights = np.arange(points.shape[1]) < self.n_free
         return Posterior(
@@ -151,7 +151,7 @@ class ConditionalFlow:
         return self.backend.array(log_density)
 
     def start(self, rng: np.random.RandomState, values: np.ndarray) -> np.ndarray:
-        """Draw free columns (n, n_free) from the terminal distribution, a row for each of the values."""
+        """Draw free columns (n, n_free) from the terminal distribution, one row for each value."""
         free = self.points[:, : self.n_free]
         noise = self.levels.terminal_scale * rng.standard_normal((len(values), self.n_free))
         if not self.is_empirical:
@@ -168,7 +168,7 @@ class ConditionalFlow:
     def follow(
         self, start: np.ndarray, values: np.ndarray, rows: np.ndarray, *, n: int, seed: int | None
     ) -> np.ndarray:
-        """Bring draws at the terminal scale down to the bandwidth: (m, n_free).
+        """Move draws (m, n_free) along the flow from the terminal scale to the bandwidth.
 
         `rows` (m,) are their indices among all n draws, for which a stochastic solver draws noise.
         """
@@ -187,7 +187,7 @@ class ConditionalFlow:
         return self.backend.array(end)
 
     def given_log_density(self, values: np.ndarray) -> np.ndarray:
-        """Return the log-density of given columns, of the data under the bandwidth's noise."""
+        """Return the log-density of given columns under the data plus noise of the bandwidth."""
         posterior = Posterior(
             self.backend.tensor(self.points[:, self.n_free :]),
             self.backend.tensor(np.log(self.weights)),
@@ -216,7 +216,7 @@ class ConditionalFlow:
 
 @dataclass(frozen=True)
 class Conditional:
-    """The distribution of free columns given the others: that of the flow mixed with the background.
+    """The distribution of free columns given the others: a mixture of flow and background.
 
     A background of weight c has, given b, a weight proportional to c p_background(b). The flow's own
     marginal has no closed form; that of the data under the bandwidth's noise is used in its place.
@@ -229,7 +229,7 @@ class Conditional:
 
     @property
     def background_flow(self) -> ConditionalFlow:
-        """The background, a KDE: a flow without steps."""
+        """The background, a KDE, as a `ConditionalFlow` without steps."""
         levels = NoiseLevels(self.background_scale, self.background_scale, 1)
         still = FrozenKernel(self.flow.kernel.shape, np.zeros(1), self.flow.kernel.rule)
         return replace(
@@ -276,12 +276,12 @@ class Conditional:
 
 
 def conditional_of(model: DiffusionModel, columns: np.ndarray, resources: Resources) -> Conditional:
-    """Return the distribution of the other columns given those with some indices."""
+    """Return the distribution of the other columns given the columns of some indices."""
     data = model.data
     if data.shards is not None:
         raise ValueError(
             f"given cannot be combined with shards={data.shards!r}; fit a subsample with shards=None "
-            "and the numbers of this model: metric_, bandwidth_, sigma_ and background_."
+            "and pass metric_, bandwidth_, sigma_ and background_ of this model as its parameters."
         )
     if estimates_error(model.solver):
         raise ValueError(
@@ -292,9 +292,9 @@ def conditional_of(model: DiffusionModel, columns: np.ndarray, resources: Resour
         raise ValueError("given cannot be combined with a base; leave base at None.")
     if not isinstance(data.smoothing, FrozenKernel):
         raise ValueError(
-            "given needs a kernel whose offsets are the same everywhere; this one depends on where "
-            "it acts, or has no offsets. Use SmoothedScoreDiffusion with kernel='gaussian' or "
-            "'uniform-ball'."
+            "given needs a kernel whose offsets are the same at every query; the offsets of this "
+            "kernel depend on the query, or it has none. Use SmoothedScoreDiffusion with "
+            "kernel='gaussian' or 'uniform-ball'."
         )
     hull, levels = model.embedding.hull, model.levels
     frame = Frame.of(model.embedding.metric, hull.center, columns)

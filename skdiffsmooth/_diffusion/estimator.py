@@ -124,9 +124,9 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         if isinstance(self.bandwidth, str) or isinstance(self.sigma, str):
             raise ValueError(
                 f"bandwidth={self.bandwidth!r} with sigma={self.sigma!r} cannot be resolved with "
-                f"shards={self.shards!r}, since leave-one-out sums would need all pairs of rows; pass "
-                "numbers: those of a fit to a subsample with shards=None (metric_, bandwidth_, sigma_ "
-                "and background_)."
+                f"shards={self.shards!r}, since leave-one-out sums would need all pairs of rows; "
+                "fit a subsample with shards=None, and pass its metric_, bandwidth_, sigma_ and "
+                "background_."
             )
         if self.n_jobs not in (None, 1):
             raise ValueError(
@@ -135,9 +135,9 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
             )
         if estimates_error(resolve_solver(self.solver)):
             raise ValueError(
-                f"solver={self.solver!r} cannot be combined with shards={self.shards!r}: processes that "
-                "round differently would halve other steps, and wait for one another for ever. Use "
-                "solver='heun', with more n_steps where its error is too large."
+                f"solver={self.solver!r} cannot be combined with shards={self.shards!r}: rounding "
+                "could lead the processes to different steps, and then to a deadlock. Use "
+                "solver='heun', with more n_steps if its error is too large."
             )
         return shards
 
@@ -619,8 +619,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         if self.shards != self.model_.data.shards:
             raise ValueError(
                 f"shards={self.shards!r}, but the model was fitted with "
-                f"shards={self.model_.data.shards!r}, which says where its rows "
-                "are; set it back, or fit again."
+                f"shards={self.model_.data.shards!r}; set shards back to that value, or fit again."
             )
         return parse_resources(self.get_params(deep=False), self.model_.dtype)
 

@@ -1,4 +1,4 @@
-"""`DiffusionModel`: the frozen numbers of a fitted diffusion, and all that it answers.
+"""`DiffusionModel`: the state of a fitted diffusion, and the methods that compute from it.
 
 The model is a score field for each noise level (`source`), a solver that follows them, and the way from
 rows of X to the coordinates in which all this happens (`embedding`). With x(y) the flow
@@ -35,16 +35,17 @@ from .source import NoisedData, ScoreSource
 __all__ = ["NO_DERIVATIVE", "DiffusionModel"]
 
 NO_DERIVATIVE = (
-    "the projection on this manifold has no derivative, or none that torch's forward mode can follow: a "
-    "PointCloud's is constant but for jumps. The distribution that is sampled then has no density that "
-    "could be computed. Use a manifold with projection_derivative or projection_factors, such as Curve "
-    "or LocalPolynomialManifold of skdiffsmooth.manifolds, write its project in torch, or sample only."
+    "the projection on this manifold has no derivative that can be computed, so neither can the "
+    "density of the distribution that is sampled; a PointCloud, for example, has a piecewise "
+    "constant projection. Use a manifold with projection_derivative or projection_factors, such "
+    "as Curve or LocalPolynomialManifold of skdiffsmooth.manifolds, write its project in torch, "
+    "or sample only."
 )
 
 
 @dataclass(frozen=True, eq=False)
 class DiffusionModel:
-    """A fitted diffusion: arrays of numpy and small values, nothing that depends on a device."""
+    """A fitted diffusion, stored as numpy arrays and values that do not depend on a device."""
 
     source: ScoreSource
     embedding: Embedding
@@ -66,23 +67,23 @@ class DiffusionModel:
 
     @property
     def data(self) -> NoisedData:
-        """The source, where it is data in closed form."""
+        """The training data or base of the model, whose score has a closed form."""
         assert isinstance(self.source, NoisedData)
         return self.source
 
     def steps(self, finer: int = 1) -> list[Step]:
-        """Return the solver's steps from the bandwidth up, or `finer` times as many."""
+        """Return the steps of the solver from the bandwidth up; `finer` multiplies their number."""
         levels = self.levels
         return list(levels.steps(finer * (self.n_steps // levels.n_levels)))
 
     def check_density(self) -> None:
-        """Raise unless the distribution that is sampled has a density that can be computed."""
+        """Raise an error if the density of the distribution that is sampled cannot be computed."""
         if not isinstance(self.solver, ODESolver):
             raise ValueError(
-                f"solver={self.solver!r} is stochastic, or does not carry log-densities along; "
-                "score_samples needs one that does, such as solver='heun'. With a smoothed score the "
-                "distribution of a stochastic solver's samples is another one, without a computable "
-                "density."
+                f"solver={self.solver!r} is stochastic or does not integrate log-densities; "
+                "score_samples needs a deterministic solver that does, such as solver='heun'. "
+                "With a stochastic solver and a smoothed score, samples have another "
+                "distribution, whose density cannot be computed."
             )
         if not self.source.has_divergence:
             raise ValueError(NO_DERIVATIVE)
@@ -92,7 +93,7 @@ class DiffusionModel:
     def log_density(
         self, X: np.ndarray, resources: Resources, *, with_error: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return log-densities (n,) of rows, and their estimated errors (n,), NaN where not known."""
+        """Return log-densities (n,) of rows, and their estimated errors (n,), or NaN if unknown."""
         queries, residual = self.embedding.split(X)
         flow, error = self._flow_log_density(queries, residual, resources, with_error=with_error)
         if not self.background:
@@ -103,7 +104,7 @@ class DiffusionModel:
         return log_density, error * (1 - self.background) * np.exp(flow - log_density)
 
     def leave_one_out_log_density(self, resources: Resources) -> np.ndarray:
-        """Return the log-density of each point under the model of the others."""
+        """Return the log-density of each point under the model of all other points."""
         return background.mixed(*self.leave_one_out_parts(resources), self.background)
 
     def parts(self, X: np.ndarray, resources: Resources) -> tuple[np.ndarray, np.ndarray]:
@@ -113,7 +114,7 @@ class DiffusionModel:
         return flow, self._background_log_density(queries, residual, resources)
 
     def leave_one_out_parts(self, resources: Resources) -> tuple[np.ndarray, np.ndarray]:
-        """Return the same of each point, under the model of the others."""
+        """Return `parts` of each point, under the model of all other points."""
         points = self.data.hierarchy.points
         residual, exclude = np.zeros_like(self.data.points), np.arange(len(points))
         flow, _ = self._flow_log_density(points, residual, resources, exclude)
@@ -128,7 +129,7 @@ class DiffusionModel:
         *,
         with_error: bool = False,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return log-densities without the background, and their errors."""
+        """Return log-densities under the flow alone, and their errors."""
         self.check_density()
         arrays = (queries,) if exclude is None else (queries, exclude)
         log_density, error, solver_error = self._over_workers(
@@ -147,7 +148,7 @@ class DiffusionModel:
         resources: Resources,
         with_error: bool,
     ) -> np.ndarray:
-        """Return log-density in the hull, its error, and the solver's part of the error: (n, 3)."""
+        """Return log-density in the hull, its error, and the solver's error, as columns (n, 3)."""
         k = self.source.n_probes
         assert isinstance(self.solver, ODESolver)
         result = np.empty((len(queries), 3))
@@ -218,7 +219,7 @@ class DiffusionModel:
         seed: int | None,
         resources: Resources,
     ) -> np.ndarray:
-        """Bring some rows of n draws from the terminal scale down to the bandwidth: (m, r + 1).
+        """Move some of n draws along the flow to the bandwidth; return them with errors (m, r + 1).
 
         The last column is the solver's error in nats, where it is adaptive, and NaN elsewhere.
         """
@@ -272,8 +273,9 @@ class DiffusionModel:
         field, backend = schedule.at_scale(scale), schedule.backend
         if not isinstance(field, Potential):
             raise ValueError(
-                "energy is not defined for a kernel that depends on where it acts: its field is no "
-                "gradient. Use score_samples for log-densities, grad_log_density for the field."
+                "energy is not defined for a kernel whose offsets depend on the query, because the "
+                "smoothed score is then not a gradient. Use score_samples for log-densities, "
+                "grad_log_density for the score."
             )
         within = field.log_density(backend.tensor(queries), scale**2)
         return -backend.array(within) - self.embedding.log_density_outside_hull(residual, scale)
@@ -313,7 +315,7 @@ class DiffusionModel:
         resources: Resources,
         **shared: Any,
     ) -> np.ndarray:
-        """Split rows over workers; every result is of one row, whoever computes it."""
+        """Apply a function to rows that are split over workers, and join the results."""
         # With shards each process is a worker already, and all must make the same exchanges.
         n_jobs = resources.n_jobs if resources.shards.alone else 1
         return over_workers(n_jobs, work, *arrays, resources=resources, **shared)

@@ -1,4 +1,4 @@
-"""Where a diffusion's scores come from: training rows, or a base, seen through noise and smoothed."""
+"""Sources of a diffusion's scores: the smoothed score of noised training rows or of a base."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ class DeviceSchedule(Schedule, Protocol):
 
     @property
     def backend(self) -> Backend:
-        """Where the fields take and return tensors."""
+        """Device and dtype of the tensors that the fields take and return."""
         ...
 
     def at_scale(self, scale: float) -> ScoreField:
-        """Return the field of a noise scale."""
+        """Return the score field at a noise scale."""
         ...
 
 
 class ScoreSource(Protocol):
-    """A score field for each noise level, and the distribution that the reverse process starts from.
+    """Protocol of score fields for all noise levels, and of the terminal distribution.
 
     Data in closed form are one, a trained network is another. `n_probes` is the number of random
     directions from which each row's divergence is estimated, 1 where it is exact.
@@ -47,18 +47,18 @@ class ScoreSource(Protocol):
 
     @property
     def n_probes(self) -> int:
-        """Flows that a log-density is the mean of."""
+        """Number of flows over which a log-density is averaged."""
         ...
 
     @property
     def has_divergence(self) -> bool:
-        """Tell whether the fields have a divergence, and the model therefore a density."""
+        """Whether the fields have a divergence, so that log-densities can be computed."""
         ...
 
     def schedule(
         self, resources: Resources, exclude: np.ndarray | None = None, n_queries: int | None = None
     ) -> DeviceSchedule:
-        """Return the fields on the device.
+        """Return the score fields on the device.
 
         `exclude` (n,) is the point that each query must not see. `n_queries` is the number of queries
         whose divergence is to be computed, probes counted, for fields that depend on which they are.
@@ -70,13 +70,13 @@ class ScoreSource(Protocol):
         ...
 
     def rows_at_once(self, memory_limit: float) -> int | None:
-        """Return how many rows fit into a limit in MiB; None where fields tile their queries."""
+        """Return how many rows fit into a limit in MiB, or None if fields tile their queries."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class NoisedData:
-    """Training rows, or a base, seen through noise, and their score smoothed in each noise level."""
+    """The smoothed score of training rows or of a base, plus noise, at each noise level."""
 
     levels: NoiseLevels
     hierarchy: PointHierarchy
@@ -92,7 +92,7 @@ class NoisedData:
 
     @property
     def has_divergence(self) -> bool:
-        """Tell whether the smoothing has a divergence."""
+        """Whether the smoothed score has a divergence."""
         return self.smoothing.has_divergence
 
     def schedule(
@@ -103,7 +103,7 @@ class NoisedData:
         *,
         merged: bool = True,
     ) -> ScoreSchedule:
-        """Return the fields; points are merged where noise blurs them unless one must be excluded."""
+        """Return the score fields, with close points merged unless each query excludes a point."""
         backend = backend_in_range(resources.backend, self.hierarchy, self.levels)
         hierarchy = self.hierarchy
         if exclude is not None or not merged:
@@ -125,7 +125,7 @@ class NoisedData:
     def terminal(
         self, schedule: ScoreSchedule, exclude: np.ndarray | None = None
     ) -> TerminalDistribution:
-        """Return the noised data themselves, or a Gaussian about their mean."""
+        """Return the distribution of the noised data, or a Gaussian about their mean."""
         scale = self.levels.terminal_scale
         if self.terminal_name == "empirical":
             return EmpiricalTerminal(schedule, scale)
@@ -142,11 +142,11 @@ class NoisedData:
         return GaussianTerminal(mean, scale)
 
     def rows_at_once(self, memory_limit: float) -> int | None:
-        """Return None: the engine tiles queries by itself."""
+        """Return None, since the engine splits queries into tiles."""
         return None
 
 
 def backend_in_range(backend: Backend, hierarchy: PointHierarchy, levels: NoiseLevels) -> Backend:
-    """Return a backend in which the squares of all lengths of the data and the noise are finite."""
+    """Return a backend whose dtype can represent the squares of data and noise scales."""
     largest = max(np.abs(hierarchy.points).max(initial=0.0), levels.terminal_scale)
     return backend.promote_to_float64(levels.bandwidth, largest)

@@ -1,4 +1,4 @@
-"""A mixture of Gaussians with covariances of their own, as arrays: the fitted form of a base."""
+"""A mixture of Gaussians as arrays: the fitted form of a base."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["GaussianComponents"]
 
 @dataclass(frozen=True)
 class GaussianComponents:
-    """The distribution sum_i w_i N(mu_i, S_i), S_i = f_i (I - U_i U_i^T) + U_i diag(l_i) U_i^T.
+    """The mixture sum_i w_i N(mu_i, S_i), with S_i = f_i (I - U_i U_i^T) + U_i diag(l_i) U_i^T.
 
     A covariance of rank k beside its floor has k axes. One of full rank has r - 1: its widest
     variance is the floor. Variances may be zero: without axes and with floors of zero, this is a
@@ -46,7 +46,7 @@ class GaussianComponents:
     def of(
         cls, weights: np.ndarray, means: np.ndarray, covariances: np.ndarray
     ) -> GaussianComponents:
-        """Return components of covariances (K, r, r); negative eigenvalues count as zero."""
+        """Return components with covariances (K, r, r); negative eigenvalues are set to zero."""
         variances, axes = np.linalg.eigh(covariances)
         variances = variances.clip(0)
         return cls(weights, means, variances[:, -1], axes[:, :, :-1], variances[:, :-1])
@@ -90,7 +90,7 @@ class GaussianComponents:
         return rows
 
     def _extremes(self, extreme: Callable[[np.ndarray], float]) -> tuple[float, float]:
-        """Return the extreme of the floors, and that of the variances where there are axes."""
+        """Return the extreme of the floors f_i, and that of the variances l_i if there are any."""
         floors = float(extreme(self.floors))
         along = float(extreme(self.variances)) if self.variances.size else floors
         # Where the axes are a basis, no direction has the floor's variance.

@@ -1,4 +1,4 @@
-"""Close points merged: a tree of cells, each of which replaces its points where noise blurs them.
+"""A tree of cells that merges points whose distances are small compared with the noise.
 
 A cell of centroid c, weight w and radius rho replaces points x_i = c + d_i, |d_i| <= rho, of the
 same weight and mean. At noise variance v, with p the density of the points and p~ that of the
@@ -24,7 +24,7 @@ __all__ = ["PointHierarchy"]
 
 @dataclass(frozen=True)
 class PointHierarchy:
-    """A tree of cells over weighted points, cut where a noise level allows.
+    """A tree of cells over weighted points; each noise level uses the largest cells it allows.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class PointHierarchy:
     def of(
         cls, points: np.ndarray, weights: np.ndarray, tolerance: float, finest: float
     ) -> PointHierarchy:
-        """Divide distinct points until every cell is small enough for the finest noise scale.
+        """Divide distinct points into cells that are small enough for the smallest noise scale.
 
         Each cell is cut in the middle of its longest side; all cells of one depth at once. That
         takes some twenty passes over the points for each factor of 1000 between the extent of the

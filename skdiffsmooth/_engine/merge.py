@@ -1,4 +1,4 @@
-"""Posterior moments merged over processes: all that shards require of the engine is in this module.
+"""Merges posterior moments of points that are distributed over processes.
 
 Process s has log-sum L_s, posterior mean D_s and covariance C_s over its own points. Over all points
 
@@ -34,7 +34,7 @@ class Pairs(NamedTuple):
 
 
 class Merger:
-    """All points are in this process: moments stay as they are."""
+    """Returns moments unchanged, for the case that all points are in this process."""
 
     def log_sums(self, log_sums: torch.Tensor) -> torch.Tensor:
         """Return log-sums over all points from those over the points of this process."""
@@ -43,11 +43,11 @@ class Merger:
     def pair_weights(
         self, log_sums: torch.Tensor, node_weights: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the weights of pairs in averages over the nodes, and merged log-sums: (B, M)."""
+        """Return the weights (B, M) of pairs in averages over the nodes, and merged log-sums."""
         return node_weights.expand_as(log_sums), log_sums
 
     def average(self, pairs: Pairs, node_weights: torch.Tensor, *, trace: bool) -> torch.Tensor:
-        """Average pairs over the nodes.
+        """Return moments averaged over the nodes from those of pairs.
 
         Return this process's part of mean, trace and log-sum, (B, r + 2); the trace is meaningful only
         if `trace` is set.
@@ -62,16 +62,16 @@ class Merger:
         return parts
 
     def single(self, moments: SingleMoments, directions: torch.Tensor) -> SingleMoments:
-        """Merge moments of single queries whose `along` is the covariance times directions (B, r, j)."""
+        """Merge moments of queries without nodes, with covariances times directions (B, r, j)."""
         return moments
 
     def any(self, condition: bool) -> bool:
-        """Tell whether a condition holds on any process: all must then do the same."""
+        """Return whether a condition holds on any process, so that all act in the same way."""
         return condition
 
 
 class _ShardMerger(Merger):
-    """Points are distributed over processes, each of which makes the same calls."""
+    """Merges moments of points that are distributed over processes, which make the same calls."""
 
     def __init__(self, shards: Shards) -> None:
         self._shards = shards
@@ -118,7 +118,7 @@ class _ShardMerger(Merger):
         return bool(self._shards.largest(condition))
 
     def _fractions(self, log_sums: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return f_s of this process and the merged log-sums, both of the same shape."""
+        """Return the fraction f_s of this process and the merged log-sums, of the same shape."""
         top = self._shards.reduce_(log_sums.clone(), "max")
         # Divided by their sum: an exponential of a log-sum less another would be off by the rounding
         # of large numbers, and fractions would not add up to one.
@@ -128,5 +128,5 @@ class _ShardMerger(Merger):
 
 
 def merger_of(shards: Shards) -> Merger:
-    """Return what merges moments over the shards."""
+    """Return the object that merges moments over the shards."""
     return Merger() if shards.alone else _ShardMerger(shards)

@@ -1,4 +1,4 @@
-"""When posterior moments in float32 are computed in float64: rounding would be too large."""
+"""Computes posterior moments of float32 data in float64 where rounding would be too large."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class FloatPromotion(ABC):
 
     @abstractmethod
     def _is_exact(self, v: float, max_norm: float) -> bool:
-        """Tell whether exponents are precise enough in this dtype, for nodes of this length."""
+        """Return whether exponents are accurate enough in this dtype, for nodes of this length."""
 
     @abstractmethod
     def _copied_to_float64(self) -> Self:
-        """Return the same data in float64."""
+        """Return the denoiser with its data in float64."""
 
     @property
     def _in_float64(self) -> Self:

@@ -485,9 +485,10 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         size = np.abs(embedding.metric.to_metric(points)).max() + start["bandwidth_"]
         if np.abs(residual).max() > _OUTSIDE * size:
             raise ValueError(
-                f"X leaves the affine hull of the rows that training began with, by up to "
-                f"{np.abs(residual).max():.2g} in units of the metric, and the network knows no other "
-                "directions; call fit with warm_start=False on rows that span all of them."
+                "X has rows outside the affine hull of the rows with which training began, by up "
+                f"to {np.abs(residual).max():.2g} in units of the metric; the network has no "
+                "inputs for other directions. Call fit with warm_start=False on rows that span "
+                "all directions."
             )
         state: TrainingState = start["training_"]
         if not len(start["scales_"]):

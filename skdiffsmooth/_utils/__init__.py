@@ -1,1 +1,1 @@
-"""What all wings use: checks of parameters, numpy and torch, processes, the base of estimators."""
+"""Functions that all subpackages use: checks, conversion to torch, processes, base classes."""

@@ -1,4 +1,4 @@
-"""Rows cut into slices, so that temporaries stay within a bound on memory."""
+"""Cuts rows into slices, so that temporaries stay within a bound on memory."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ __all__ = ["rows_within", "slices", "slices_within"]
 
 
 def rows_within(bytes_per_row: int, memory_limit: float) -> int:
-    """Return how many rows have temporaries that fit into `memory_limit` MiB; at least one."""
+    """Return how many rows, at least one, have temporaries that fit into `memory_limit` MiB."""
     return max(1, int(memory_limit * 2**20 / bytes_per_row))
 
 
 def slices(length: int, step: int) -> Iterator[slice]:
-    """Cut range(length) into consecutive slices of at most `step`, or of one if that is less."""
+    """Cut range(length) into consecutive slices of length at most `step`, or one if it is less."""
     step = max(1, step)
     for start in range(0, length, step):
         yield slice(start, min(start + step, length))

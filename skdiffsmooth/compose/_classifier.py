@@ -308,7 +308,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         return np.concatenate(drawn)[order], np.repeat(self.classes_, counts)[order]
 
     def _log_densities(self, X: Any) -> np.ndarray:
-        """Return log p(x | class), (n_samples, n_classes)."""
+        """Return log p(x | class) (n_samples, n_classes)."""
         rows = as_given(X, self._check_query(X))
         columns = [
             log_density_of(f"density of class {label}", density, rows)
@@ -332,7 +332,8 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         # Rounded thirds are meant to be thirds.
         if not (np.all(priors >= 0) and np.isclose(priors.sum(), 1.0, rtol=0, atol=1e-6)):
             raise ValueError(
-                f"priors={self.priors!r} are no probabilities; expected numbers >= 0 that sum to one. "
-                "Divide them by their sum, or pass None for the fractions of the training rows."
+                f"priors={self.priors!r} are not probabilities; expected numbers >= 0 that sum to "
+                "one. Divide them by their sum, or pass None for the fractions of the training "
+                "rows."
             )
         return priors / priors.sum()

@@ -26,7 +26,7 @@ _MIN_ROWS_PER_COMPONENT = 5
 
 
 def density_family(n_rows: int, n_features: int, *, weighted: bool) -> list[tuple[str, Any]]:
-    """Return the default members, those first that improve the likelihood most for their cost.
+    """Return the default members, in decreasing order of likelihood gained per time.
 
     Smoothed rows; smoothed mixtures of several sizes, each the mean of eight restarts (none if
     `weighted`, since mixtures take no weights); manifold Parzen windows on scaled and on whitened

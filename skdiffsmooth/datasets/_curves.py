@@ -1,4 +1,4 @@
-"""Closed curves: circles, ellipses, wavy and rough circles, the lima bean."""
+"""Closed curves: circles, ellipses, wavy circles, rough circles and the lima bean."""
 
 from __future__ import annotations
 
@@ -237,7 +237,7 @@ def rough_circle(
 def lima_bean(
     *, distribution: Any = "uniform", n_features: int | None = None, frame_state: int = 0
 ) -> Shape:
-    """Return the lima bean r(t) = sin(t)^3 + cos(t)^3, t the angle over half a turn.
+    """Return the lima bean r(t) = sin(t)^3 + cos(t)^3, with angles t from 0 to pi.
 
     The curve of Farghly et al. (NeurIPS 2025, arXiv:2510.02305), Figs. 1 and 2. It is closed after half
     a turn, for r(t + pi) = -r(t), and passes through zero.

@@ -109,7 +109,7 @@ def bump_images(
 
 
 class SheetChart(Chart):
-    """A square of centers."""
+    """A chart of bump images, whose centers are in a square."""
 
     dimension = 2
 
@@ -160,7 +160,7 @@ def _sheet(size: int, width: float, half_side: float) -> SheetChart:
 
 
 def triangular_lattice(n: int) -> np.ndarray:
-    """Return n points (n, 2) of a triangular lattice in [-1, 1]^2, row by row, their box centered.
+    """Return n points (n, 2) of a triangular lattice in [-1, 1]^2, centered and row by row.
 
     Of the lattices that were tried and hold n points in the square it is the one with the largest
     spacing. Rows along the first axis hold 116 points, for example, but not every number. Where they do
@@ -177,7 +177,7 @@ def triangular_lattice(n: int) -> np.ndarray:
 
 
 def _widest(n: int, angles: Iterable[float]) -> tuple[float, np.ndarray]:
-    """Return the largest spacing in [-1, 1]^2, or 0, and its n points in units of the spacing."""
+    """Return the largest lattice spacing that fits into [-1, 1]^2, or 0, and its n points."""
     n_steps = 2 * int(np.sqrt(n)) + 4
     i, j = (part.ravel() for part in np.meshgrid(*[np.arange(-n_steps, n_steps + 1)] * 2))
     unit = np.column_stack([i + (j % 2) / 2, j * np.sqrt(3) / 2])

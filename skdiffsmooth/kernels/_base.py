@@ -1,4 +1,4 @@
-"""The contract of a kernel: a shape, its form in the hull of the data, and what `fit` makes of it."""
+"""Protocols of kernels: in the space of the data, and in coordinates of the affine hull."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Kernel", "ReducedKernel", "check_features", "is_isotropic", "works_o
 
 @runtime_checkable
 class Kernel(Protocol):
-    """A shape of offsets in the space of the data.
+    """Protocol of a kernel, a distribution of offsets in the space of the data.
 
     A class may have two more attributes, which are read by the functions of the same names:
     `is_isotropic`, False where there is none, and `works_over_base`, True where there is none.
@@ -27,16 +27,16 @@ class Kernel(Protocol):
 
 
 class ReducedKernel(Protocol):
-    """A kernel in coordinates of the hull."""
+    """Protocol of a kernel in coordinates of the hull."""
 
     @property
     def rank(self) -> int:
-        """Number k of coordinates that nodes are chosen in; 0 where nodes are given or not used."""
+        """Number k of coordinates in which nodes are chosen; 0 if nodes are given or not used."""
         ...
 
     @property
     def n_nodes(self) -> int:
-        """Number of nodes that ``n_nodes="auto"`` starts from."""
+        """Number of nodes with which ``n_nodes="auto"`` starts."""
         ...
 
     @property
@@ -45,17 +45,17 @@ class ReducedKernel(Protocol):
         ...
 
     def freeze(self, scales: np.ndarray, rule: NodeRule) -> Smoothing:
-        """Return the smoothing with one scale, of `scales`, and one set of nodes in each noise level."""
+        """Return the smoothing with one of `scales` and one set of nodes for each noise level."""
         ...
 
 
 def is_isotropic(kernel: Kernel) -> bool:
-    """Return whether a kernel has no directions of its own, so that it suits any metric."""
+    """Return whether a kernel is isotropic, so that it can be used with any metric."""
     return getattr(kernel, "is_isotropic", False)
 
 
 def works_over_base(kernel: Kernel) -> bool:
-    """Return whether a kernel can smooth the score of Gaussian components, and not of rows only."""
+    """Return whether a kernel can smooth the score of a base too, and not only that of rows."""
     return getattr(kernel, "works_over_base", True)
 
 

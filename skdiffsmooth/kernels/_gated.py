@@ -1,4 +1,4 @@
-"""The learned kernel: each cell of the data smooths along its own tangent, and gates blend the cells.
+"""The learned kernel: smoothing along the tangent of each cell, blended by gates.
 
 The data are divided into K cells of mass pi_k, mean m_k, tangent U_k and thickness t_k. The offsets of
 a cell have scale sigma along its tangent and, across it, at most twice the thickness of the data there:
@@ -49,7 +49,7 @@ _CLOSED = 0.05
 
 @dataclass(frozen=True)
 class GatedShape:
-    """A `ReducedKernel`: Gaussian offsets along the tangent of each cell and, less far, across it."""
+    """A `ReducedKernel` with Gaussian offsets that are wide along the tangent of each cell."""
 
     cells: Cells
 
@@ -60,12 +60,12 @@ class GatedShape:
 
     @property
     def n_nodes(self) -> int:
-        """Half of what a constant kernel has, since gates average over two to four cells."""
+        """Half the number of a constant kernel, since gates average over two to four cells."""
         return default_n_nodes(self.rank) // 2
 
     @property
     def widest_std(self) -> float:
-        """One: sigma is the standard deviation along the tangents."""
+        """Always one, since sigma is the standard deviation along the tangents."""
         return 1.0
 
     def freeze(self, scales: np.ndarray, rule: NodeRule) -> GatedKernel:
@@ -87,7 +87,7 @@ class GatedKernel:
 
     @property
     def n_nodes(self) -> int:
-        """Number of nodes of each cell in a noise level."""
+        """Number of nodes of each cell at a noise level."""
         return len(self.nodes(0)[1])
 
     def nodes(self, level: int) -> tuple[np.ndarray, np.ndarray]:
@@ -119,7 +119,7 @@ class GatedKernel:
 
 
 class _Gating(NamedTuple):
-    """Gates p_k (n, K) at queries, and what their gradients are made of.
+    """Gates p_k (n, K) at queries, and the values from which their gradients are computed.
 
     grad p_k = a_k (m_k - m) - p_k sum_j a_j (m_j - m), with a_k in `slopes` (n, K) and m in `center`
     (n, r), the mean of the cells' means under the responsibilities.
@@ -210,7 +210,7 @@ class GatedScore:
         return self if self.exclude is None else replace(self, exclude=self.exclude[index])
 
     def _in_tiles(self, x: torch.Tensor) -> Iterator[tuple[slice, GatedScore]]:
-        """Cut queries, and the field with them, so that the scores of all cells fit into memory."""
+        """Split queries, with their field, so that the scores of all cells fit into memory."""
         # Of each pair: a position, a score, and the terms of the sums over cells.
         per_query = len(self.nodes) * (5 * x.shape[1] + 8) * x.element_size()
         for tile in slices(len(x), rows_within(per_query, self.posterior.memory_limit)):
@@ -279,5 +279,5 @@ class GatedScore:
 
 
 def _distances(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Return |x_i - y_j| from differences of coordinates, shape (n, m)."""
+    """Return the distances |x_i - y_j| (n, m), from differences of coordinates."""
     return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")

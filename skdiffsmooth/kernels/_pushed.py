@@ -424,7 +424,7 @@ def fading_distance(manifold: Manifold, reach: float | None) -> float | None:
 
 
 def distance_in_span(manifold: Manifold, x: torch.Tensor) -> torch.Tensor:
-    """Return the distances (n,) from a manifold, within its span, of positions."""
+    """Return the distances (n,) of positions from a manifold, measured within its span."""
     normal = x - manifold.project(x)
     hull = getattr(manifold, "affine_hull", None)
     if hull is not None:

@@ -25,7 +25,7 @@ _TOLERANCE = 1e-4
 
 
 class ForwardMode:
-    """A manifold with the derivative of its `project`, at the cost of a projection for each coordinate.
+    """A manifold with the derivative of its `project`, by one projection for each coordinate.
 
     `project` must take tensors and consist of operations of torch that forward mode supports.
     """
@@ -88,7 +88,7 @@ class ForwardMode:
 
 
 def differentiable(manifold: Manifold, x: np.ndarray) -> Manifold:
-    """Return a manifold with a derivative, by forward mode where it has none of its own.
+    """Return a manifold with a derivative, by forward mode if it has no derivative itself.
 
     The derivative is checked at some of the data x (n, r). The manifold itself is returned where it is
     wrong: where `project` does not stay in torch, or is piecewise constant.
@@ -110,14 +110,14 @@ def differentiable(manifold: Manifold, x: np.ndarray) -> Manifold:
 
 
 def _size(manifold: Manifold, x: np.ndarray) -> float:
-    """Return the largest distance of a coordinate from its mean, or the reach where that is zero."""
+    """Return the largest distance of a coordinate from its mean, or the reach if that is zero."""
     reach = manifold.reach
     own = 1.0 if reach is None or not math.isfinite(reach) else float(reach)
     return float(np.abs(x - x.mean(axis=0)).max()) or own
 
 
 def _is_derivative(forward: ForwardMode, x: torch.Tensor, size: float) -> bool:
-    """Return whether derivatives are projections on the manifold, and difference quotients agree."""
+    """Return whether derivatives on the manifold are projections and match differences."""
     noise = torch.from_numpy(np.random.RandomState(0).standard_normal((2, *x.shape)))
     away, direction = 0.1 * size * noise[0] / x.shape[1] ** 0.5, noise[1]
     _, image, tangent = forward.projection_factors(forward.project(x))

@@ -1,4 +1,4 @@
-"""Two-sample test: how accurately a classifier predicts the sample that a row belongs to."""
+"""A two-sample test by the accuracy with which a classifier predicts the sample of a row."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def classifier_two_sample_test(
 
 @dataclass(frozen=True)
 class _Split:
-    """Counts of held-out rows: of each sample, of X predicted as X, and of all predicted as X."""
+    """Counts of held-out rows: of each sample, of all predicted as X, and of X predicted as X."""
 
     n_x: int
     n_y: int
@@ -157,12 +157,12 @@ class _Split:
 
     @property
     def accuracy(self) -> float:
-        """The mean over both samples of the fraction that is predicted correctly."""
+        """The fraction of rows that is predicted correctly, averaged over the two samples."""
         return (self.n_hits / self.n_x + 1 - (self.n_predicted_x - self.n_hits) / self.n_y) / 2
 
     @property
     def p_value(self) -> float:
-        """The probability of so many hits if the rows predicted as X were drawn at random."""
+        """The probability of as many correct predictions if the rows were labelled at random."""
         n = self.n_x + self.n_y
         return float(hypergeom.sf(self.n_hits - 1, n, self.n_x, self.n_predicted_x))
 
@@ -186,5 +186,5 @@ def _pairs(
 
 
 def _neighbors(n_train: int) -> Any:
-    """Return the nearest-neighbour classifier of the paper, on standardised columns."""
+    """Return a nearest-neighbour classifier on standardised columns."""
     return make_pipeline(StandardScaler(), KNeighborsClassifier(max(1, math.isqrt(n_train))))

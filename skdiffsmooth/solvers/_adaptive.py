@@ -1,4 +1,4 @@
-"""An adaptive solver of the probability-flow ODE, with the steps of each row chosen by its error."""
+"""A solver of the probability-flow ODE that chooses the steps of each row by an error estimate."""
 
 from __future__ import annotations
 

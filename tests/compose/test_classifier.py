@@ -298,9 +298,9 @@ def test_a_class_without_weight_is_named():
     ("priors", "message"),
     [
         ([0.5, 0.5], r"priors has shape \(2,\); expected \(3,\)"),
-        ([0.5, 0.2, 0.2], "are no probabilities"),
-        ([0.7, -0.2, 0.5], "are no probabilities"),
-        ([np.nan, 0.5, 0.5], "are no probabilities"),
+        ([0.5, 0.2, 0.2], "are not probabilities"),
+        ([0.7, -0.2, 0.5], "are not probabilities"),
+        ([np.nan, 0.5, 0.5], "are not probabilities"),
         ("uniform", "priors of type str is not numeric"),
     ],
 )

@@ -151,7 +151,7 @@ def test_samples_and_scores_are_those_of_the_best_estimator():
         ({"sigma_factors": [True]}, TypeError, "sigma_factors=.True. holds booleans"),
         ({"sigma_factors": [-1]}, ValueError, "sigma_factors=-1.0 is out of range"),
         ({"sigma_factors": "wide"}, ValueError, "sigma_factors of type str is not numeric"),
-        ({"metrics": "scaled"}, ValueError, "metrics='scaled' is no list of metrics"),
+        ({"metrics": "scaled"}, ValueError, "metrics='scaled' is not a list of metrics"),
         ({"metrics": ["auto"]}, ValueError, "holds 'auto'"),
         ({"metrics": ["round"]}, ValueError, "metric='round' is not known"),
         (
