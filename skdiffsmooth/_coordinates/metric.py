@@ -53,11 +53,11 @@ class LinearMetric:
     spans: bool = False
 
     def to_metric(self, X: np.ndarray) -> np.ndarray:
-        """Return rows X (n, d), or differences of rows, in the coordinates of the metric."""
+        """Convert rows X (n, d), or differences of rows, to coordinates of the metric."""
         return self._scale(X / self.columns, self.scales, self.rest)
 
     def from_metric(self, Z: np.ndarray) -> np.ndarray:
-        """Return rows Z (n, d), given in coordinates of the metric, in the user's units."""
+        """Convert rows Z (n, d) from coordinates of the metric to the user's units."""
         return self._scale(Z, 1 / self.scales, 1 / self.rest) * self.columns
 
     def gradient_from_metric(self, gradients: np.ndarray) -> np.ndarray:

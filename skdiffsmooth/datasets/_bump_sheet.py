@@ -82,7 +82,7 @@ class BumpSheet(SmoothManifoldBase):
 
     @property
     def dimension(self) -> int:
-        """Two."""
+        """Dimension of the manifold, which is two."""
         return 2
 
     @property

@@ -359,7 +359,7 @@ def across_border(
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
-    """Return a tensor of the CPU as an array."""
+    """Convert a tensor on the CPU to an array."""
     array = tensor.numpy()
     if array.size and 0 in array.strides:
         # Writing to one row would change others, which share its memory.
