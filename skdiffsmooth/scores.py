@@ -53,7 +53,7 @@ class Potential(ScoreField, Protocol):
 
 @runtime_checkable
 class RowSelectable(ScoreField, Protocol):
-    """Protocol of a score field that has a version for some of its queries."""
+    """Protocol of a score field for fixed queries, from which the field of some can be taken."""
 
     def rows(self, index: torch.Tensor) -> ScoreField:
         """Return the field of the queries with these indices, shape (m,)."""

@@ -146,7 +146,7 @@ def fit_metric(
     weights: np.ndarray,
     shards: Shards = ONE_PROCESS,
 ) -> LinearMetric:
-    """Return the coordinates of a metric for some data.
+    """Return the coordinates of a metric, which may depend on the data.
 
     Directions in which the data have no extent are measured like the narrowest one that has.
 

@@ -60,7 +60,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
 
     @abstractmethod
     def _kernel_choice(self) -> KernelChoice:
-        """Return along which directions to smooth, after checking the parameters for that."""
+        """Check the parameters that choose the directions of smoothing, and return the choice."""
 
     # ------------------------------------------------------------------------------------ fitting
 

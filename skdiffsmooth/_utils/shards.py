@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 
 
 class Shards:
-    """The case that all training rows are in this process: exchanges return its own values.
+    """Exchange of values where all training rows are in this process: it returns its own values.
 
     A subclass for several processes replaces `reduce_` and `gather`.
     """
