@@ -292,7 +292,7 @@ def conditional_of(model: DiffusionModel, columns: np.ndarray, resources: Resour
         raise ValueError("given cannot be combined with a base; leave base at None.")
     if not isinstance(data.smoothing, FrozenKernel):
         raise ValueError(
-            "given needs a kernel whose offsets are the same at every query; the offsets of this "
+            "given needs a kernel whose offsets are the same everywhere; the offsets of this "
             "kernel depend on the query, or it has none. Use SmoothedScoreDiffusion with "
             "kernel='gaussian' or 'uniform-ball'."
         )

@@ -39,7 +39,7 @@ class PairScores(NamedTuple):
     """Scores of all (query, node) pairs, as two terms to be added, and the groups relevant to each.
 
     `of_queries` (n_groups, B, GROUP) and `of_nodes` (n_groups, M, GROUP) are the terms; `relevant`
-    (n_groups, B, M) tells which groups hold points that count for a pair.
+    (n_groups, B, M) is true for groups that have points which matter to a pair.
     """
 
     of_queries: torch.Tensor
@@ -85,7 +85,7 @@ class Groups:
     def relevant_to(
         self, y: torch.Tensor, v: float, exclude: torch.Tensor | None, queries_at_once: int
     ) -> torch.Tensor:
-        """Return which groups hold points that count for single queries y (P, r): bool, (n_groups, P).
+        """Return which groups (n_groups, P) have points that matter to single queries y (P, r).
 
         A group is irrelevant if its best member is below the best of all by more than N such terms
         lose in rounding, and by twice the error of single precision. Scores of at most
@@ -112,7 +112,7 @@ class Groups:
     def relevant_to_pairs(
         self, x: torch.Tensor, offsets: torch.Tensor, v: float, exclude: torch.Tensor | None
     ) -> PairScores:
-        """Return which groups hold points that count for queries x_b + xi_m.
+        """Return which groups have points that matter to queries x_b + xi_m.
 
         A score is the sum of a query's part a_i and a node's part c_i. With a sharpness beta,
 

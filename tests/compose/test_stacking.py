@@ -685,7 +685,7 @@ def test_weights_leave_mixtures_out_of_the_family():
         ({"combine": "vote"}, ValueError, "combine='vote' is not known"),
         ({"time_limit": 0}, ValueError, "time_limit=0 is out of range"),
         ({"time_limit": "1h"}, TypeError, "time_limit='1h' has type str"),
-        ({"cv": "prefit"}, ValueError, "no list of members"),
+        ({"cv": "prefit"}, ValueError, "not a list of members"),
     ],
 )
 def test_bad_settings_of_the_family_are_named(params, error, message):
