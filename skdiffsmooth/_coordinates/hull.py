@@ -65,9 +65,10 @@ class AffineHull:
         return cls(center, np.ascontiguousarray(basis * np.where(skewness < 0, -1.0, 1.0)))
 
     def joined(self, other: AffineHull | None) -> AffineHull:
-        """Return the smallest affine subspace that contains this one and another, or None.
+        """Return the smallest affine subspace that contains this one and another.
 
-        Coordinates in this one stay the same; further ones come after them.
+        None stands for the whole space. The new coordinates follow those in this subspace, which do
+        not change.
         """
         if other is None:
             directions = np.eye(self.n_features)

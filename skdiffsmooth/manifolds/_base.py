@@ -44,7 +44,7 @@ class Manifold(Protocol):
 
     @property
     def n_features(self) -> int:
-        """Dimension d of the space around it."""
+        """Number d of columns of X."""
         ...
 
     @property
@@ -85,7 +85,7 @@ class ManifoldBase(ABC):
     @property
     @abstractmethod
     def n_features(self) -> int:
-        """Dimension d of the space around it."""
+        """Number d of columns of X."""
 
     @property
     @abstractmethod
