@@ -357,7 +357,9 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
 
     def _go_on(self, X: Any, sample_weight: Any, n_iterations: int | None) -> NeuralScoreDiffusion:
         """Continue training from the fitted state, for `n_iterations` iterations."""
-        X = self._check_query(X)
+        # A fit in another thread replaces the state of `self`, not of this copy.
+        old = self._snapshot()
+        X = old._check_query(X)
         points, weights = merge_duplicates(X, check_sample_weight(sample_weight, len(X)))
         parsed = old._checked_parameters(X.shape[1])
         old._check_unchanged(parsed)
