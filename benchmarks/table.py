@@ -379,23 +379,27 @@ def report(results, reference):
         f"Taken with scikit-learn {sklearn.__version__}, torch {torch.__version__}, zuko "
         f"{zuko.__version__}, skdiffsmooth {skdiffsmooth.__version__}, Python "
         f"{platform.python_version()}; at most {results.max_train} training rows.",
-        "## Held-out log-likelihood\n\nNats a row on columns standardised by the training rows: mean "
-        "over splits (standard deviation over splits); bold is the best of both tables. The rivals:\n\n"
+        "## Held-out log-likelihood\n\nThe tables show nats a row on columns standardised by the "
+        "training rows, as the mean over splits (standard deviation over splits). Bold marks the best "
+        "of both tables. These are the rivals:\n\n"
         + _table(["data", "N", "train", "d", "splits", *rivals], of_rivals)
-        + "\n\nOurs, beside the best of the rivals:\n\n"
+        + "\n\nThese are our estimators, beside the best of the rivals:\n\n"
         + _table(["data", "best rival", *ours], of_ours),
-        "## Ranks\n\nMean rank among the five rivals and one of ours at a time, over the data sets "
-        "that all have run on; *gap* is the mean distance of ours to the best of the six, in nats.\n\n"
+        "## Ranks\n\nThe table shows the mean rank among the five rivals and one of our estimators, "
+        "over the data sets for which all six have been run; *gap* is the mean distance of our "
+        "estimator from the best of the six, in nats.\n\n"
         + _table(["ours", "sets", *RIVALS, "ours", "gap"], ranking),
-        f"## Paired differences\n\nMethod minus {reference}, with the standard error over test rows.\n\n"
+        f"## Paired differences\n\nThe tables show each method minus {reference}, with the standard "
+        "error over test rows.\n\n"
         + _table(["data", *(m for m in rivals if m != reference)], gains_of_rivals)
         + "\n\n"
         + _table(["data", *(m for m in ours if m != reference)], gains_of_ours),
-        f"## What smoothing is worth inside the stack\n\nThe stack of {', '.join(MEMBERS)}, minus that "
-        f"without {', '.join(SMOOTHED)}; the weight of these, and the heaviest member.\n\n"
+        "## What smoothing is worth inside the stack\n\nThe table shows the stack of "
+        f"{', '.join(MEMBERS)}, minus the stack without {', '.join(SMOOTHED)}; the weight of these "
+        "two, and the member with the largest weight.\n\n"
         + _table(["data", "worth", "in standard errors", "smoothed weight", "heaviest"], worth),
-        "## Time\n\nCPU seconds on one thread: fit with every choice, and the scores of the test "
-        "rows.\n\n" + _table(["data", *methods], times),
+        "## Time\n\nThe table shows CPU seconds on one thread, for `fit` with all its choices and for "
+        "the scores of the test rows.\n\n" + _table(["data", *methods], times),
         "## Data\n\n"
         + _table(
             ["data", "from", "what is hard"],

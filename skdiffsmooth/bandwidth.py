@@ -32,7 +32,7 @@ __all__ = [
 
 
 def weight_of_others(weights: np.ndarray) -> np.ndarray:
-    """Return 1 - w_i for weights (n_points,) of sum one, exact for a point that outweighs the rest."""
+    """Return 1 - w_i for weights (n_points,) that sum to one, exactly also if w_i is near one."""
     others = 1 - weights
     heaviest = np.argmax(weights)
     others[heaviest] = np.delete(weights, heaviest).sum()
@@ -144,7 +144,7 @@ def nearest_distances(points: np.ndarray) -> np.ndarray:
 
 
 def stationary_bracket(points: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
-    """Return bandwidths below and above all stationary points of the Gaussian leave-one-out likelihood.
+    """Return bounds on the stationary points of the Gaussian leave-one-out likelihood.
 
     At a stationary point h^2 d is the mean squared distance to the other points under the posterior
     weights. These favour near points, so it lies between the mean squared distance to the *nearest*

@@ -32,7 +32,7 @@ class Step(NamedTuple):
     end: float
 
     def reversed(self) -> Step:
-        """Return the step in the other direction."""
+        """Return the same step in the other direction."""
         return Step(self.level, self.end, self.start)
 
 
@@ -59,7 +59,7 @@ class NoiseLevels:
     n_levels: int
 
     def level_of(self, scale: float) -> int:
-        """Return the level that holds a noise scale; the first or last one for scales outside."""
+        """Return the level that contains a noise scale, or the nearest level if none does."""
         if self.terminal_scale == self.bandwidth:
             return 0
         fraction = math.log(scale / self.bandwidth) / math.log(self.terminal_scale / self.bandwidth)
@@ -130,7 +130,7 @@ class NoiseProcess(Protocol):
         ...
 
     def time(self, scale: float) -> float:
-        """Return the time at which sqrt(variance) / alpha is `scale`: the inverse of the noise scale.
+        """Return the time at which sqrt(variance) / alpha equals `scale`.
 
         Parameters
         ----------
@@ -170,7 +170,7 @@ class VarianceExploding:
 
 @dataclass(frozen=True)
 class OrnsteinUhlenbeck:
-    """The Ornstein-Uhlenbeck process dX = -rate X dt + dB, in which the data decay.
+    """The Ornstein-Uhlenbeck process dX = -rate X dt + dB, which shrinks the data.
 
     alpha(t) = exp(-rate t) and variance(t) = (1 - exp(-2 rate t)) / (2 rate) (Song et al. 2021,
     their variance-preserving process with another time).

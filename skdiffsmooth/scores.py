@@ -31,7 +31,7 @@ __all__ = [
 
 
 class ScoreField(Protocol):
-    """The score at noise variance v of queries x (n, r), alone or with its divergence."""
+    """Protocol of the score at queries x (n, r) and noise variance v, and of its divergence."""
 
     def __call__(self, x: torch.Tensor, v: float) -> torch.Tensor:
         """Return the score, shape (n, r)."""
@@ -47,7 +47,7 @@ class Potential(ScoreField, Protocol):
     """A score field that is the gradient of a known function."""
 
     def log_density(self, x: torch.Tensor, v: float) -> torch.Tensor:
-        """Return the function l, in nats, shape (n,); exp(l) need not integrate to one."""
+        """Return l (n,) in nats, whose gradient is the score; exp(l) need not integrate to one."""
         ...
 
 
@@ -62,19 +62,19 @@ class RowSelectable(ScoreField, Protocol):
 
 @runtime_checkable
 class Attributable(ScoreField, Protocol):
-    """A score field that reports the influence of every training row.
+    """Protocol of a score field that returns the influence of every training row.
 
     That is its posterior weight, and the derivative of the posterior mean in the logarithm of its
     weight.
     """
 
     def influence(self, x: torch.Tensor, v: float) -> Influence:
-        """Return the influence; its derivatives divided by v are those of the score."""
+        """Return the influence; its derivatives divided by v are derivatives of the score."""
         ...
 
 
 class Schedule(Protocol):
-    """One score field for each noise level, as solvers need it."""
+    """Protocol of a sequence of score fields, one for each noise level, as solvers use it."""
 
     def at(self, level: int) -> ScoreField:
         """Return the field of one noise level, the same at every call."""
@@ -82,19 +82,19 @@ class Schedule(Protocol):
 
 
 class Smoothing(Protocol):
-    """A fitted kernel: it smooths the score of each noise level.
+    """Protocol of a fitted kernel, which smooths the score at each noise level.
 
     It holds arrays only, so that it can be pickled with the estimator and used on any device.
     """
 
     @property
     def has_divergence(self) -> bool:
-        """Tell whether its fields have a divergence, and the distribution therefore a density."""
+        """Whether the fields have a divergence, so that log-densities can be computed."""
         ...
 
     @property
     def n_nodes(self) -> int:
-        """Number of nodes in a noise level (of each cell, where there are cells)."""
+        """Number of nodes at a noise level, for kernels with cells that of each cell."""
         ...
 
     def field(
@@ -153,7 +153,7 @@ class SmoothedScore:
 
 
 class ScoreSchedule:
-    """One score field for each noise level: the whole model, as a solver uses it.
+    """The smoothed score fields of all noise levels, as a solver uses them.
 
     Parameters
     ----------
@@ -212,7 +212,7 @@ class ScoreSchedule:
         return self._field(level, scale)
 
     def posterior_at(self, scale: float) -> Denoiser:
-        """Return the data, merged as far as a noise scale (in units of X) allows."""
+        """Return the posterior of the data, with points merged as far as a noise scale allows."""
         if self.base is not None:
             if self._unmerged is None:
                 limit = self.memory_limit

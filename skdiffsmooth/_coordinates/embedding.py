@@ -1,4 +1,4 @@
-"""The coordinates in which a flow moves: from rows of X to the hull in the metric, and back."""
+"""Maps from rows of X to hull coordinates in the metric, in which the flow runs, and back."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Embedding:
     def rows(
         self, coordinates: np.ndarray, scales: np.ndarray, rng: np.random.RandomState
     ) -> np.ndarray:
-        """Return rows in the user's units, with noise of the given scales (n, 1) outside the hull."""
+        """Return rows in the user's units from hull coordinates, plus noise outside the hull."""
         rows = self.hull.lift(coordinates)
         if self.hull.codimension:
             rows += scales * self.hull.project_out(rng.standard_normal(rows.shape))
@@ -67,7 +67,7 @@ class Embedding:
             )
 
     def log_density_outside_hull(self, residual: np.ndarray, scale: float) -> np.ndarray:
-        """Return the log-density of the residuals, (n,), plus the metric's log |det|, in nats."""
+        """Return the log-density (n,) of the residuals plus the metric's log |det|, in nats."""
         normalizer = gaussian_log_normalizer(self.hull.codimension, scale**2)
         quadratic = 0.5 * np.sum((residual / scale) ** 2, axis=1)
         return self.metric.log_abs_det - quadratic - normalizer

@@ -44,11 +44,11 @@ class Frame:
         return cls(metric, center, axes, triangle[:n_given])
 
     def coordinates(self, X: np.ndarray) -> np.ndarray:
-        """Return the coordinates of rows of X in the frame, centred."""
+        """Return the centred coordinates of rows of X in the frame."""
         return (self.metric.to_metric(X) - self.center) @ self.axes
 
     def given(self, values: np.ndarray) -> np.ndarray:
-        """Return the coordinates of given values (n, n_given) in the frame, centred."""
+        """Return the centred coordinates of given values (n, n_given) in the frame."""
         n_given = len(self.triangle)
         inside = np.linalg.solve(self.triangle.T, values.T).T
         return inside - self.center @ self.axes[:, len(self.axes) - n_given :]

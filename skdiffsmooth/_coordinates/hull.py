@@ -1,4 +1,4 @@
-"""The affine hull of the data, in whose few coordinates the expensive computations are done.
+"""The affine hull of the data, in whose coordinates the expensive computations are done.
 
 Log-domain smoothing acts along the affine hull only (Farghly et al. 2025, Prop. 3.1), so a model in
 the r coordinates of the hull, times an exact Gaussian in the other d - r, is the model in R^d.
@@ -37,7 +37,7 @@ class AffineHull:
     def of(
         cls, points: np.ndarray, shards: Shards = ONE_PROCESS, axes: np.ndarray | None = None
     ) -> AffineHull:
-        """Return the hull of distinct points (n_points, d) of all shards; weights do not change it.
+        """Return the affine hull of distinct points (n_points, d) of all shards.
 
         `axes` (d, r) are orthonormal columns that span the hull, if they are known; their order is
         kept.
@@ -65,9 +65,10 @@ class AffineHull:
         return cls(center, np.ascontiguousarray(basis * np.where(skewness < 0, -1.0, 1.0)))
 
     def joined(self, other: AffineHull | None) -> AffineHull:
-        """Return the smallest affine subspace that holds this one and another; None is the whole space.
+        """Return the smallest affine subspace that contains this one and another.
 
-        Coordinates in this one stay the same; further ones come after them.
+        None stands for the whole space. The new coordinates follow those in this subspace, which do
+        not change.
         """
         if other is None:
             directions = np.eye(self.n_features)
@@ -87,7 +88,7 @@ class AffineHull:
 
     @property
     def n_features(self) -> int:
-        """Dimension d of the space."""
+        """Number d of columns of X."""
         return self.basis.shape[0]
 
     @property
@@ -123,7 +124,7 @@ class AffineHull:
 
 
 def principal_axes(rows: np.ndarray, shards: Shards) -> tuple[np.ndarray, np.ndarray]:
-    """Return singular values (k,), decreasing, and right singular vectors (k, d), of all shards' rows.
+    """Return decreasing singular values (k,) and right singular vectors (k, d) of the rows.
 
     `rows` (n, d) are those of this process; k is the smaller of d and the number of all rows.
     """

@@ -53,7 +53,7 @@ class LinearMetric:
     spans: bool = False
 
     def to_metric(self, X: np.ndarray) -> np.ndarray:
-        """Return rows X (n, d), or differences of rows, in the coordinates of the metric."""
+        """Convert rows X (n, d), or differences of rows, to coordinates of the metric."""
         return self._scale(X / self.columns, self.scales, self.rest)
 
     def from_metric(self, Z: np.ndarray) -> np.ndarray:
@@ -146,7 +146,7 @@ def fit_metric(
     weights: np.ndarray,
     shards: Shards = ONE_PROCESS,
 ) -> LinearMetric:
-    """Return the coordinates of a metric for some data.
+    """Return the coordinates of a metric, which may depend on the data.
 
     Directions in which the data have no extent are measured like the narrowest one that has.
 

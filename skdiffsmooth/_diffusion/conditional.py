@@ -1,4 +1,4 @@
-"""The distribution of some columns given the others: points are reweighted, and a flow runs in the rest.
+"""The distribution of some columns given the others, by a flow of the free columns.
 
 A Gaussian kernel with a bandwidth for each column is a product, so its mixture has the conditional
 
@@ -46,7 +46,7 @@ __all__ = ["Conditional", "ConditionalFlow", "conditional_of"]
 
 @dataclass(frozen=True)
 class _ConditionalScore:
-    """The score of the free columns at one noise level, each query with given columns of its own.
+    """The score of the free columns at one noise level; every query has its own given values.
 
     Given columns of points, queries and offsets are multiplied by the noise scale over the bandwidth:
     then both kinds of columns have noise of one scale, and the engine's factorised sums can be used.
@@ -77,7 +77,7 @@ class _ConditionalScore:
 
 @dataclass(frozen=True)
 class _ConditionalSchedule:
-    """One score field for each noise level, for queries with given columns of their own."""
+    """One score field for each noise level, for queries that have their own given values."""
 
     flow: ConditionalFlow
     values: np.ndarray
@@ -88,7 +88,7 @@ class _ConditionalSchedule:
 
 @dataclass(frozen=True)
 class ConditionalFlow:
-    """The distribution of the free columns given the others, under a smoothed score; see the module.
+    """The distribution of the free columns given the others, under the flow of a smoothed score.
 
     All arrays have the free columns first, and are centred: rounding grows with the distance from the
     origin.
@@ -115,7 +115,7 @@ class ConditionalFlow:
     memory_limit: float
 
     def nodes(self, level: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the kernel's offsets, (M, d), and their weights in a noise level."""
+        """Return the kernel's offsets (M, d) and their weights (M,) at a noise level."""
         offsets, weights = self.kernel.nodes(level)
         return offsets @ self.axes.T, weights
 
@@ -154,7 +154,7 @@ class ConditionalFlow:
         return self.backend.array(log_density)
 
     def start(self, rng: np.random.RandomState, values: np.ndarray) -> np.ndarray:
-        """Draw free columns (n, n_free) from the terminal distribution, a row for each of the values."""
+        """Draw free columns (n, n_free) from the terminal distribution, one row for each value."""
         free = self.points[:, : self.n_free]
         noise = self.levels.terminal_scale * rng.standard_normal((len(values), self.n_free))
         if not self.is_empirical:
@@ -171,7 +171,7 @@ class ConditionalFlow:
     def follow(
         self, start: np.ndarray, values: np.ndarray, rows: np.ndarray, *, n: int, seed: int | None
     ) -> np.ndarray:
-        """Bring draws at the terminal scale down to the bandwidth: (m, n_free).
+        """Move draws (m, n_free) along the flow from the terminal scale to the bandwidth.
 
         `rows` (m,) are their indices among all n draws, for which a stochastic solver draws noise.
         """
@@ -219,7 +219,7 @@ class ConditionalFlow:
 
 @dataclass(frozen=True)
 class Conditional:
-    """The distribution of free columns given the others: that of the flow mixed with the background.
+    """The distribution of free columns given the others: a mixture of flow and background.
 
     A background of weight c has, given b, a weight proportional to c p_background(b). The flow's own
     marginal has no closed form; that of the data under the bandwidth's noise is used in its place.
@@ -279,12 +279,12 @@ class Conditional:
 
 
 def conditional_of(model: DiffusionModel, columns: np.ndarray, resources: Resources) -> Conditional:
-    """Return the distribution of the other columns given those with some indices."""
+    """Return the distribution of the other columns given the columns of some indices."""
     data = model.data
     if data.shards is not None:
         raise ValueError(
             f"given cannot be combined with shards={data.shards!r}; fit a subsample with shards=None "
-            "and the numbers of this model: metric_, bandwidth_, sigma_ and background_."
+            "and pass metric_, bandwidth_, sigma_ and background_ of this model as its parameters."
         )
     if estimates_error(model.solver):
         raise ValueError(

@@ -60,7 +60,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
 
     @abstractmethod
     def _kernel_choice(self) -> KernelChoice:
-        """Return along which directions to smooth, after checking the parameters for that."""
+        """Check the parameters that choose the directions of smoothing, and return the choice."""
 
     # ------------------------------------------------------------------------------------ fitting
 
@@ -122,9 +122,9 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         if isinstance(self.bandwidth, str) or isinstance(self.sigma, str):
             raise ValueError(
                 f"bandwidth={self.bandwidth!r} with sigma={self.sigma!r} cannot be resolved with "
-                f"shards={self.shards!r}, since leave-one-out sums would need all pairs of rows; pass "
-                "numbers: those of a fit to a subsample with shards=None (metric_, bandwidth_, sigma_ "
-                "and background_)."
+                f"shards={self.shards!r}, since leave-one-out sums would need all pairs of rows; "
+                "fit a subsample with shards=None, and pass its metric_, bandwidth_, sigma_ and "
+                "background_."
             )
         if self.n_jobs not in (None, 1):
             raise ValueError(

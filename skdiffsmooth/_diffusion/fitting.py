@@ -1,4 +1,4 @@
-"""How a model is made of data and parsed parameters: coordinates, kernel, scales, levels, nodes.
+"""Makes a model from training rows and parsed parameters.
 
 Nothing is trained. `make_geometry` brings the rows to the coordinates in which the flow runs and reduces
 the kernel to them, `scales_in` turns scales that were not given into numbers, and `make_model` freezes
@@ -78,7 +78,7 @@ class TrainingData:
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """Data in the coordinates in which the flow runs, and the kernel there: all but the scales."""
+    """Data and kernel in the coordinates in which the flow runs, before scales are chosen."""
 
     data: TrainingData
     metric: LinearMetric
@@ -96,14 +96,14 @@ class Geometry:
 
 
 class FittedModel(NamedTuple):
-    """A model, and the fitted attributes that report how it was made."""
+    """A model, and the fitted attributes that describe how it was made."""
 
     model: DiffusionModel
     attributes: dict[str, Any]
 
 
 def make_geometry(metric: Metric, data: TrainingData, parsed: ParsedParameters) -> Geometry:
-    """Return the data in the coordinates of a metric, and the kernel there."""
+    """Return data and kernel in the hull coordinates of a metric."""
     linear = fit_metric(metric, data.points, data.weights, data.shards)
     measured = linear.to_metric(data.points)
     hull = linear.hull_of(measured, data.shards)
@@ -184,7 +184,7 @@ def make_model(
     *,
     is_candidate: bool = False,
 ) -> FittedModel:
-    """Return the model at some scales: nodes, levels and hierarchy are frozen here.
+    """Return the model for given scales, with fixed nodes, levels and hierarchy.
 
     For a candidate in a search the error of the nodes is estimated only if it decides their number.
     """

@@ -35,10 +35,11 @@ from .source import NoisedData, ScoreSource
 __all__ = ["NO_DERIVATIVE", "DiffusionModel"]
 
 NO_DERIVATIVE = (
-    "the projection on this manifold has no derivative, or none that torch's forward mode can follow: a "
-    "PointCloud's is constant but for jumps. The distribution that is sampled then has no density that "
-    "could be computed. Use a manifold with projection_derivative or projection_factors, such as Curve "
-    "or LocalPolynomialManifold of skdiffsmooth.manifolds, write its project in torch, or sample only."
+    "the projection on this manifold has no derivative that can be computed, so neither can the "
+    "density of the distribution that is sampled; a PointCloud, for example, has a piecewise "
+    "constant projection. Use a manifold with projection_derivative or projection_factors, such "
+    "as Curve or LocalPolynomialManifold of skdiffsmooth.manifolds, write its project in torch, "
+    "or sample only."
 )
 
 
@@ -66,17 +67,17 @@ class DiffusionModel:
 
     @property
     def data(self) -> NoisedData:
-        """The source, where it is data in closed form."""
+        """The training data or base of the model, whose score has a closed form."""
         assert isinstance(self.source, NoisedData)
         return self.source
 
     def steps(self, finer: int = 1) -> list[Step]:
-        """Return the solver's steps from the bandwidth up, or `finer` times as many."""
+        """Return the steps of the solver from the bandwidth up; `finer` multiplies their number."""
         levels = self.levels
         return list(levels.steps(finer * (self.n_steps // levels.n_levels)))
 
     def check_density(self) -> None:
-        """Raise unless the distribution that is sampled has a density that can be computed."""
+        """Raise an error if the density of the distribution that is sampled cannot be computed."""
         if not isinstance(self.solver, ODESolver):
             raise ValueError(
                 f"solver={self.solver!r} cannot compute log-densities; expected a deterministic "
@@ -91,7 +92,7 @@ class DiffusionModel:
     def log_density(
         self, X: np.ndarray, resources: Resources, *, with_error: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return log-densities (n,) of rows, and their estimated errors (n,), NaN where not known."""
+        """Return log-densities (n,) of rows, and their estimated errors (n,), or NaN if unknown."""
         queries, residual = self.embedding.split(X)
         flow, error = self._flow_log_density(queries, residual, resources, with_error=with_error)
         if not self.background:
@@ -102,7 +103,7 @@ class DiffusionModel:
         return log_density, error * (1 - self.background) * np.exp(flow - log_density)
 
     def leave_one_out_log_density(self, resources: Resources) -> np.ndarray:
-        """Return the log-density of each point under the model of the others."""
+        """Return the log-density of each point under the model of all other points."""
         return background.mixed(*self.leave_one_out_parts(resources), self.background)
 
     def parts(self, X: np.ndarray, resources: Resources) -> tuple[np.ndarray, np.ndarray]:
@@ -127,7 +128,7 @@ class DiffusionModel:
         *,
         with_error: bool = False,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return log-densities without the background, and their errors."""
+        """Return log-densities under the flow alone, and their errors."""
         self.check_density()
         arrays = (queries,) if exclude is None else (queries, exclude)
         log_density, error, solver_error = self._over_workers(
@@ -146,7 +147,7 @@ class DiffusionModel:
         resources: Resources,
         with_error: bool,
     ) -> np.ndarray:
-        """Return log-density in the hull, its error, and the solver's part of the error: (n, 3)."""
+        """Return log-density in the hull, its error, and the solver's error, as columns (n, 3)."""
         k = self.source.n_probes
         assert isinstance(self.solver, ODESolver)
         result = np.empty((len(queries), 3))
@@ -217,7 +218,7 @@ class DiffusionModel:
         seed: int | None,
         resources: Resources,
     ) -> np.ndarray:
-        """Bring some rows of n draws from the terminal scale down to the bandwidth: (m, r + 1).
+        """Move some of n draws along the flow to the bandwidth; return them with errors (m, r + 1).
 
         The last column is the solver's error in nats, where it is adaptive, and NaN elsewhere.
         """

@@ -29,12 +29,12 @@ class DeviceSchedule(Schedule, Protocol):
         ...
 
     def at_scale(self, scale: float) -> ScoreField:
-        """Return the field of a noise scale."""
+        """Return the score field at a noise scale."""
         ...
 
 
 class ScoreSource(Protocol):
-    """A score field for each noise level, and the distribution that the reverse process starts from.
+    """Protocol of score fields for all noise levels, and of the terminal distribution.
 
     Noised data are one source, a trained network is another. `n_probes` is the number of random
     directions from which each row's divergence is estimated, 1 where it is exact.
@@ -52,13 +52,13 @@ class ScoreSource(Protocol):
 
     @property
     def has_divergence(self) -> bool:
-        """Tell whether the fields have a divergence, and the model therefore a density."""
+        """Whether the fields have a divergence, so that log-densities can be computed."""
         ...
 
     def schedule(
         self, resources: Resources, exclude: np.ndarray | None = None, n_queries: int | None = None
     ) -> DeviceSchedule:
-        """Return the fields on the device.
+        """Return the score fields on the device.
 
         `exclude` (n,) is the excluded point of each query. `n_queries` is the number of queries
         whose divergence is to be computed, probes counted, for fields that depend on which they are.
@@ -70,7 +70,7 @@ class ScoreSource(Protocol):
         ...
 
     def rows_at_once(self, memory_limit: float) -> int | None:
-        """Return how many rows fit into a limit in MiB; None where fields tile their queries."""
+        """Return how many rows fit into a limit in MiB, or None if fields tile their queries."""
         ...
 
 
@@ -92,7 +92,7 @@ class NoisedData:
 
     @property
     def has_divergence(self) -> bool:
-        """Tell whether the smoothing has a divergence."""
+        """Whether the smoothed score has a divergence."""
         return self.smoothing.has_divergence
 
     def schedule(
@@ -142,11 +142,11 @@ class NoisedData:
         return GaussianTerminal(mean, scale)
 
     def rows_at_once(self, memory_limit: float) -> int | None:
-        """Return None: the engine tiles queries by itself."""
+        """Return None, since the engine splits queries into tiles."""
         return None
 
 
 def backend_in_range(backend: Backend, hierarchy: PointHierarchy, levels: NoiseLevels) -> Backend:
-    """Return a backend in which the squares of all lengths of the data and the noise are finite."""
+    """Return a backend whose dtype can represent the squares of data and noise scales."""
     largest = max(np.abs(hierarchy.points).max(initial=0.0), levels.terminal_scale)
     return backend.promote_to_float64(levels.bandwidth, largest)

@@ -16,7 +16,7 @@ __all__ = ["GaussianComponents"]
 
 @dataclass(frozen=True)
 class GaussianComponents:
-    """The distribution sum_i w_i N(mu_i, S_i), S_i = f_i (I - U_i U_i^T) + U_i diag(l_i) U_i^T.
+    """The mixture sum_i w_i N(mu_i, S_i), with S_i = f_i (I - U_i U_i^T) + U_i diag(l_i) U_i^T.
 
     If S_i - f_i I has rank k, there are k axes. A covariance without such structure has r - 1
     axes, and f_i is its largest eigenvalue. Variances may be zero: without axes and with all f_i
@@ -46,7 +46,7 @@ class GaussianComponents:
     def of(
         cls, weights: np.ndarray, means: np.ndarray, covariances: np.ndarray
     ) -> GaussianComponents:
-        """Return components of covariances (K, r, r); negative eigenvalues count as zero."""
+        """Return components with covariances (K, r, r); negative eigenvalues are set to zero."""
         variances, axes = np.linalg.eigh(covariances)
         variances = variances.clip(0)
         return cls(weights, means, variances[:, -1], axes[:, :, :-1], variances[:, :-1])

@@ -1,4 +1,4 @@
-"""Posterior moments of single queries, with a softmax over the points for each.
+"""Posterior moments of single queries, by one softmax over the points for each query.
 
 The engine computes this where exponentials do not factorise. Only here may a sum over points skip
 some of them: at low noise few points matter to a query, and scores of all points in low precision
@@ -97,7 +97,7 @@ def moments_of_pairs(
     exclude: torch.Tensor | None,
     elements: int,
 ) -> torch.Tensor:
-    """Return mean, trace and log-sum of queries x_b + xi_m: (B, M, r + 2).
+    """Return mean, trace and log-sum (B, M, r + 2) of queries x_b + xi_m.
 
     As `direct_moments` of each pair, but the search for relevant points is shared between the pairs
     of a query and those of a node. Only pairs in the mask (B, M) are computed, or all of them if it
@@ -129,7 +129,7 @@ def average_over_few_points(
     *,
     trace: bool,
 ) -> torch.Tensor:
-    """Return moments of queries averaged over the nodes, with exponentials of all pairs and points.
+    """Return moments of queries averaged over the nodes, from exponentials for all points.
 
     For points so few that these take no more memory than the sums of all pairs would. Exponents are
     formed from products of coordinates. The result (B, r + 2) is this process's part of mean, trace
@@ -164,7 +164,7 @@ def _over_pairs(
     exclude: torch.Tensor | None,
     elements: int,
 ) -> torch.Tensor:
-    """Return the moments (B, M, r + 2) of queries (B, M, r), given their relevant groups."""
+    """Return the moments (B, M, r + 2) of queries (B, M, r), from their relevant groups."""
     n_queries, n_nodes = y.shape[:2]
     moments = y.new_empty(n_queries, n_nodes, points.dimension + 2)
     relevant = pairs.relevant if mask is None else pairs.relevant & mask
@@ -245,7 +245,7 @@ def _covariance_along(
     mean: torch.Tensor,
     directions: torch.Tensor,
 ) -> torch.Tensor:
-    """Return Cov @ directions, (P, r, j), as posterior averages of (x_i - D).L (x_i - D).
+    """Return Cov @ directions (P, r, j), as posterior averages of (x_i - D).L (x_i - D).
 
     Centred first: at the smallest noise a difference of second moments would be rounding.
     """
@@ -297,7 +297,7 @@ def _over_members(
     member: torch.Tensor,
     directions: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Return `direct_moments` as sums over listed pairs of a query and a point.
+    """Return `direct_moments` as sums over given pairs of a query and a point.
 
     Everything is measured from the point of largest weight for a query: offsets from it are exact
     where points are close, and the trace is not a difference of large numbers.

@@ -39,7 +39,7 @@ class PairScores(NamedTuple):
     """Scores of all (query, node) pairs, as two terms to be added, and the groups relevant to each.
 
     `of_queries` (n_groups, B, GROUP) and `of_nodes` (n_groups, M, GROUP) are the terms; `relevant`
-    (n_groups, B, M) tells which groups hold points that count for a pair.
+    (n_groups, B, M) is true for groups that have points which matter to a pair.
     """
 
     of_queries: torch.Tensor

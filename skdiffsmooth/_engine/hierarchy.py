@@ -60,7 +60,7 @@ class PointHierarchy:
     def of(
         cls, points: np.ndarray, weights: np.ndarray, tolerance: float, finest: float
     ) -> PointHierarchy:
-        """Divide distinct points until every cell is small enough for the finest noise scale.
+        """Divide distinct points into cells that are small enough for the smallest noise scale.
 
         Each cell is cut in the middle of its longest side; all cells of one depth at once. That
         takes some twenty passes over the points for each factor of 1000 between the extent of the

@@ -43,11 +43,11 @@ class Merger:
     def pair_weights(
         self, log_sums: torch.Tensor, node_weights: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the weights of pairs in averages over the nodes, and merged log-sums: (B, M)."""
+        """Return the weights (B, M) of pairs in averages over the nodes, and merged log-sums."""
         return node_weights.expand_as(log_sums), log_sums
 
     def average(self, pairs: Pairs, node_weights: torch.Tensor, *, trace: bool) -> torch.Tensor:
-        """Average pairs over the nodes.
+        """Return moments averaged over the nodes from those of pairs.
 
         Return this process's part of mean, trace and log-sum, (B, r + 2); the trace is meaningful only
         if `trace` is set.
@@ -62,11 +62,11 @@ class Merger:
         return parts
 
     def single(self, moments: SingleMoments, directions: torch.Tensor) -> SingleMoments:
-        """Merge moments of single queries whose `along` is the covariance times directions (B, r, j)."""
+        """Merge moments of queries without nodes, with covariances times directions (B, r, j)."""
         return moments
 
     def any(self, condition: bool) -> bool:
-        """Tell whether a condition holds on any process: all must then do the same."""
+        """Return whether a condition holds on any process, so that all act in the same way."""
         return condition
 
 

@@ -1,4 +1,4 @@
-"""The engine: posterior means, traces and log-densities of noised points, averaged over kernel nodes.
+"""Posterior means, traces and log-densities of noised points, averaged over kernel nodes.
 
 Points x_1..x_N of weights w_i, under Gaussian noise of variance v, have at x the posterior weights
 
@@ -313,7 +313,7 @@ class Posterior(FloatPromotion):
         mask: torch.Tensor | None,
         exclude: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Return moments of the (query, node) pairs of a mask, or of all: (P, r + 2)."""
+        """Return moments (P, r + 2) of the (query, node) pairs of a mask, or of all pairs."""
         n_pairs = len(x) * len(nodes)
         # The count comes last, and only on a CPU: another device would have to be waited for.
         if (
@@ -362,7 +362,7 @@ class Posterior(FloatPromotion):
         )
 
     def _log_normalizer(self, v: float, exclude: torch.Tensor | None) -> torch.Tensor | float:
-        """Log of the Gaussian normaliser times the weight of the points that are not excluded."""
+        """Return log(Gaussian normaliser * weight of the points that are not excluded)."""
         gaussian = gaussian_log_normalizer(self._points.dimension, v)
         if exclude is None:
             return gaussian

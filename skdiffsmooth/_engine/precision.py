@@ -25,11 +25,11 @@ class FloatPromotion(ABC):
 
     @abstractmethod
     def _is_exact(self, v: float, max_norm: float) -> bool:
-        """Tell whether exponents are precise enough in this dtype, for nodes of this length."""
+        """Return whether exponents are accurate enough in this dtype, for nodes of this length."""
 
     @abstractmethod
     def _copied_to_float64(self) -> Self:
-        """Return the same data in float64."""
+        """Return the denoiser with its data in float64."""
 
     @property
     def _in_float64(self) -> Self:

@@ -48,11 +48,11 @@ class RadialKernel(ABC):
 
     @abstractmethod
     def log_profile(self, u: torch.Tensor) -> torch.Tensor:
-        """Return log K(u), -inf where K(u) = 0, for distances u >= 0 in units of the bandwidth."""
+        """Return log K(u), or -inf if K(u) = 0, for distances u >= 0 in units of the bandwidth."""
 
     @abstractmethod
     def profile_slope(self, u: torch.Tensor) -> torch.Tensor:
-        """Return g(u) = (d log K / du) / u, which turns a displacement into the gradient of log K.
+        """Return g(u) = (d log K / du) / u, which times a displacement is the gradient of log K.
 
         That is, grad_x log K(|x - x_i| / h) = g(u) (x - x_i) / h^2. The result is finite: it is 0
         outside the support, and 0 at u = 0 where the kernel has a kink, the mean of the one-sided
@@ -97,7 +97,7 @@ class _CompactKernel(RadialKernel):
 
 
 class _Gaussian(RadialKernel):
-    """K(u) = exp(-u^2 / 2); the integral is (2 pi)^(d/2) and the radius is chi with d dof."""
+    """K(u) = exp(-u^2 / 2); its integral is (2 pi)^(d/2), and the radius is chi-distributed."""
 
     name = "gaussian"
 
@@ -115,7 +115,7 @@ class _Gaussian(RadialKernel):
 
 
 class _Tophat(_CompactKernel):
-    """K(u) = 1; the integral is the volume V_d of the unit ball and the radius is U^(1/d)."""
+    """K(u) = 1; its integral is V_d, the volume of the unit ball, and the radius is U^(1/d)."""
 
     name = "tophat"
 
@@ -133,7 +133,7 @@ class _Tophat(_CompactKernel):
 
 
 class _Epanechnikov(_CompactKernel):
-    """K(u) = 1 - u^2; the integral is 2 V_d / (d + 2) and u^2 is Beta(d/2, 2)."""
+    """K(u) = 1 - u^2; its integral is 2 V_d / (d + 2), and u^2 has a Beta(d/2, 2) distribution."""
 
     name = "epanechnikov"
 
@@ -152,7 +152,7 @@ class _Epanechnikov(_CompactKernel):
 
 
 class _Exponential(RadialKernel):
-    """K(u) = exp(-u), with a kink at 0; the integral is d! V_d and the radius is Gamma(d)."""
+    """K(u) = exp(-u), not smooth at 0; its integral is d! V_d, and the radius is Gamma(d)."""
 
     name = "exponential"
 
@@ -170,7 +170,7 @@ class _Exponential(RadialKernel):
 
 
 class _Linear(_CompactKernel):
-    """K(u) = 1 - u, with a kink at 0; the integral is V_d / (d + 1), the radius Beta(d, 2)."""
+    """K(u) = 1 - u, not smooth at 0; its integral is V_d / (d + 1), its radius Beta(d, 2)."""
 
     name = "linear"
 
@@ -188,7 +188,7 @@ class _Linear(_CompactKernel):
 
 
 class _Cosine(_CompactKernel):
-    """K(u) = cos(pi u / 2) = sin(pi (1 - u) / 2); the integral is d V_d I_d, with a series for I_d.
+    """K(u) = cos(pi u / 2); its integral is d V_d I_d, where I_d is computed by a series.
 
     The formulas use the sine: 1 - u is exact near the edge, where the cosine would lose its digits
     to the rounding of pi u / 2.
@@ -242,7 +242,7 @@ RADIAL_KERNELS: dict[str, RadialKernel] = {
 
 
 def sample_offsets(kernel: RadialKernel, rng: np.random.RandomState, n: int, d: int) -> np.ndarray:
-    """Draw n vectors (n, d) of density proportional to the kernel on R^d, in units of the bandwidth."""
+    """Draw n vectors (n, d) with the kernel as their density, in units of the bandwidth."""
     normal = rng.standard_normal((n, d))
     if isinstance(kernel, _Gaussian):
         return normal
@@ -260,5 +260,5 @@ def _log_ball_volume(d: int) -> float:
 
 
 def _reciprocal_or_zero(u: torch.Tensor) -> torch.Tensor:
-    """Return 1 / u, or 0 for a `u` so small (0 or subnormal) that 1 / u may overflow."""
+    """Return 1 / u, or 0 if `u` is so small that 1 / u may overflow."""
     return u.masked_fill(u < torch.finfo(u.dtype).tiny, math.inf).reciprocal()

@@ -1,4 +1,4 @@
-"""A mixture of equal radial kernels, one at each point: its log-density and gradient, in tiles."""
+"""Log-density and gradient of a mixture with one radial kernel at each point."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["RadialMixture"]
 
 
 class RadialMixture:
-    """Weighted points, each the centre of one kernel.
+    """A mixture of equal radial kernels, centred at weighted points.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""How many queries, nodes and pairs the engine computes at once, within a bound on memory."""
+"""Tiles: numbers of queries, nodes and pairs that are computed at once within a memory limit."""
 
 from __future__ import annotations
 

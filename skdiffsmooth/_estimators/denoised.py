@@ -65,5 +65,5 @@ def denoised_log_density(posterior: Posterior, y: torch.Tensor, fraction: float)
 def _potential(
     x: torch.Tensor, log_density: torch.Tensor, target: torch.Tensor, fraction: float
 ) -> torch.Tensor:
-    """Return the function (n,) that x = F^-1(target) minimises."""
+    """Return the values (n,) of the function whose minimum is at x = F^-1(target)."""
     return x.square().sum(1) / 2 + fraction * log_density - (x * target).sum(1)

@@ -447,7 +447,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         return -self._log_density(X, self._noise_scale(t))
 
     def _check_gaussian(self, what: str) -> None:
-        """Raise an error if the kernel, which `what` requires to be Gaussian, is another one."""
+        """Raise an error, which names `what`, if the kernel is not Gaussian."""
         if self.kernel_ != "gaussian":
             raise ValueError(
                 f"{what} needs kernel='gaussian', the one whose derivatives and conditionals have a "

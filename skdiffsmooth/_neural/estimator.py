@@ -128,8 +128,9 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         Precision of the computation. "float32" is as accurate as a trained network, and training
         takes 0.6 of the time.
     random_state : int, RandomState or None, default=None
-        Seed of the weights, of what is held out, of the noise in training, nodes and probes. None is a
-        fixed seed, so that fits are reproducible by default.
+        Seed of the weights, of what is held out, of the noise in training, nodes and probes, and of
+        `sample` where its call passes none. None is a fixed seed for fits, which are reproducible
+        without asking, and draws anew at every call of `sample`.
     memory_limit : float, default=1024
         Bound on temporaries of a query, in MiB.
 
@@ -356,13 +357,15 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
 
     def _go_on(self, X: Any, sample_weight: Any, n_iterations: int | None) -> NeuralScoreDiffusion:
         """Continue training from the fitted state, for `n_iterations` iterations."""
-        X = self._check_query(X)
+        # A fit in another thread replaces the state of `self`, not of this copy.
+        old = self._snapshot()
+        X = old._check_query(X)
         points, weights = merge_duplicates(X, check_sample_weight(sample_weight, len(X)))
-        parsed = self._checked_parameters(X.shape[1])
-        self._check_unchanged(parsed)
-        start = {name: getattr(self, name) for name in _KEPT}
-        trained = self._trained(parsed, start, points, weights, n_iterations)
-        self.__dict__ = {**vars(self), **trained, "model_": _model(trained, parsed)}
+        parsed = old._checked_parameters(X.shape[1])
+        old._check_unchanged(parsed)
+        start = {name: getattr(old, name) for name in _KEPT}
+        trained = old._trained(parsed, start, points, weights, n_iterations)
+        self.__dict__ = {**vars(old), **trained, "model_": _model(trained, parsed)}
         return self
 
     def _check_unchanged(self, parsed: _ParsedParameters) -> None:
@@ -611,8 +614,8 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         n_samples : int, default=1
             How many.
         random_state : int, RandomState or None, default=None
-            Source of the draws; None draws anew at every call, without touching numpy's global
-            state. (The estimator's own `random_state` seeds the training.)
+            Source of the draws. None is the estimator's own `random_state`; where that is None too,
+            every call draws anew. numpy's global state is not touched.
 
         Returns
         -------

@@ -91,7 +91,7 @@ class NetworkShape:
         return math.log(noise_scale / self.lowest) / math.log(self.highest / self.lowest)
 
     def inputs(self, u: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
-        """Return the inputs (n, n_inputs) of the first layer.
+        """Return the inputs (n, n_inputs) of the first layer at rows u and a noise scale.
 
         u: (n, r) rows of unit variance, c x; position: (n, 1), of their noise scales.
         """
@@ -100,7 +100,7 @@ class NetworkShape:
         return torch.cat([u, *waves, torch.cos(math.pi * k * position)], dim=1)
 
     def input_derivatives(self, u: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
-        """Return derivatives (n, m, n_inputs - 8) of the inputs that depend on u, along directions.
+        """Return the derivatives along directions of the inputs that depend on u.
 
         u: (n, r) rows of unit variance; directions: (m, r) or (n, m, r). The other 8 inputs depend
         on the noise scale only.
@@ -125,7 +125,7 @@ def evaluate(layers: Layers, inputs: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class ScoreNetwork:
-    """A network with its weights as a score field; see `ScoreField`.
+    """The score field of a network with given weights; see `ScoreField`.
 
     Parameters
     ----------
@@ -176,7 +176,7 @@ class ScoreNetwork:
         return replace(self, directions=self.directions[index])
 
     def _preconditioning(self, x: torch.Tensor, v: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the factors c of the input and s / y of the output, shape (r,)."""
+        """Return the factors c and s / y of the preconditioning."""
         scales = x.new_tensor(self.shape.scales)
         return (scales.square() + v).rsqrt(), scales / math.sqrt(v)
 
@@ -222,7 +222,7 @@ class AveragedScore:
         return replace(self, field=field)
 
     def _shifted(self, x: torch.Tensor) -> tuple[ScoreField, torch.Tensor]:
-        """Return the field of the queries repeated for each node, and the shifted queries (n M, r)."""
+        """Return the field of queries repeated for each node, and the shifted queries (n M, r)."""
         repeated = torch.arange(len(x), device=x.device).repeat_interleave(len(self.weights))
         return self.field.rows(repeated), (x[:, None] + self.offsets).reshape(-1, x.shape[1])
 
@@ -234,7 +234,7 @@ class AveragedScore:
 
 @dataclass(frozen=True)
 class NetworkSchedule:
-    """The score fields of all noise levels: one network, averaged over nodes that differ by level.
+    """The score fields of all noise levels: one network, averaged over the nodes of each level.
 
     Parameters
     ----------
@@ -254,7 +254,7 @@ class NetworkSchedule:
     backend: Backend
 
     def at(self, level: int) -> ScoreField:
-        """Return the field of a noise level, given by its index."""
+        """Return the score field of the noise level with a given index."""
         r = len(self.network.shape.scales)
         if self.sigma == 0 or r == 0:
             return self.network

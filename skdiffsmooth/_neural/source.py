@@ -27,13 +27,13 @@ class _NetworkFields(NetworkSchedule):
     levels: NoiseLevels
 
     def at_scale(self, scale: float) -> ScoreField:
-        """Return the field of the level that a noise scale lies in."""
+        """Return the score field of the level that contains a noise scale."""
         return self.at(self.levels.level_of(scale))
 
 
 @dataclass(frozen=True, eq=False)
 class TrainedNetwork:
-    """Weights of a network, and the noise range it was trained for; see `ScoreSource` for the methods.
+    """Weights of a network, and the noise range of its training; a `ScoreSource`.
 
     `scales` (r,) are the standard deviations of the rows along their principal axes. `probes` (k, r) are
     the directions from which divergences are estimated; None computes them exactly.
@@ -50,7 +50,7 @@ class TrainedNetwork:
 
     @property
     def n_probes(self) -> int:
-        """Number of probes, 1 where divergences are exact."""
+        """Number of probes; 1 if divergences are exact."""
         return 1 if self.probes is None else len(self.probes)
 
     @property
@@ -61,7 +61,7 @@ class TrainedNetwork:
     def schedule(
         self, resources: Resources, exclude: np.ndarray | None = None, n_queries: int | None = None
     ) -> _NetworkFields:
-        """Return the network on the device, with the directions for so many queries."""
+        """Return the network on the device, with the probe directions of the queries."""
         backend = resources.backend
         shape = NetworkShape(
             self.scales,
@@ -84,7 +84,7 @@ class TrainedNetwork:
     def terminal(
         self, schedule: _NetworkFields, exclude: np.ndarray | None = None
     ) -> GaussianTerminal:
-        """Return the Gaussian of the noised rows' mean and covariance."""
+        """Return the Gaussian with the mean and covariance of the noised rows."""
         std = np.hypot(self.scales, self.levels.terminal_scale)
         return GaussianTerminal(np.zeros(len(self.scales)), std)
 

@@ -33,7 +33,7 @@ _BETA_1, _BETA_2, _FLOOR = 0.9, 0.999, 1e-8
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Parameters of the training, named like those of the estimator."""
+    """Parameters of the training; they have the names of the estimator's parameters."""
 
     max_iter: int
     batch_size: int
@@ -45,7 +45,7 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class TrainingState:
-    """The state that another iteration of training starts from.
+    """The state from which the next iteration of training starts.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Result of some iterations of training.
+    """The result of training for some iterations.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Noised:
-    """Inputs (n, n_inputs) of the network for noised rows, and its target outputs (n, r)."""
+    """A batch of noised rows: inputs (n, n_inputs) of the network, and target outputs (n, r)."""
 
     inputs: torch.Tensor
     target: torch.Tensor
@@ -109,7 +109,7 @@ class _Noised:
 
 
 def stream(seed: int, purpose: str, iteration: int = 0) -> np.random.Generator:
-    """Return the generator of one purpose and iteration, independent of all draws made before.
+    """Return the random generator for one purpose and iteration, whatever was drawn before.
 
     `purpose` is "weights", "split", "held out", "probes" or "noise".
     """
@@ -222,7 +222,7 @@ def train(
 
 
 class _Adam:
-    """Adam and the moving average of the weights, on a device (Kingma & Ba 2015, alg. 1)."""
+    """The Adam optimiser (Kingma & Ba 2015, alg. 1), with a moving average of the weights."""
 
     def __init__(
         self,
@@ -239,7 +239,7 @@ class _Adam:
         self.n_steps = state.n_steps
 
     def state(self) -> TrainingState:
-        """Return the state as arrays; the number of iterations is not counted here."""
+        """Return the state of the optimiser as arrays, without the number of iterations."""
         array = self.backend.array
         return TrainingState(
             array(self.parameters),

@@ -29,12 +29,12 @@ def to_device(array: np.ndarray, device: torch.device, dtype: torch.dtype | None
 
 
 def has_float64(device: torch.device) -> bool:
-    """Tell whether a device can compute in float64; Apple's GPUs cannot."""
+    """Return whether a device can compute in float64; Apple's GPUs cannot."""
     return device.type != "mps"
 
 
 def to_float64(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a tensor in float64, or as it is on a device without float64."""
+    """Return a tensor in float64, or unchanged on a device without float64."""
     return tensor.double() if has_float64(tensor.device) else tensor
 
 
@@ -83,7 +83,7 @@ class Backend:
         return cls(resolved, resolved_dtype)
 
     def promote_to_float64(self, smallest: float, largest: float) -> Backend:
-        """Return a backend whose range holds squares of lengths from `smallest` to `largest`.
+        """Return a backend whose dtype represents squares of lengths from `smallest` to `largest`.
 
         It holds quotients of the squares, too. That is this backend, or one in float64 if the range of
         this one is too narrow.

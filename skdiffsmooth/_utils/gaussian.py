@@ -1,4 +1,4 @@
-"""The constant of the isotropic Gaussian density."""
+"""The normalising constant of the isotropic Gaussian density."""
 
 from __future__ import annotations
 

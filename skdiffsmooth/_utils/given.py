@@ -1,4 +1,4 @@
-"""The parameter `given`: columns by index or name, and their values."""
+"""Parses the parameter `given`, which holds columns by index or name, and their values."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _resolve_column(column: Any, n_features: int, names: np.ndarray | None) -> i
 def resolve_given_values(
     given: Any, n_samples: int, n_features: int, names: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices of the given columns, and their values in each row: (n_samples, n_given).
+    """Return the indices of the given columns, and their values (n_samples, n_given).
 
     `given` maps columns to one value, or to one for each row; `names` (n_features,) are those of the
     training data, or None.

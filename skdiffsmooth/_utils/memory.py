@@ -1,4 +1,4 @@
-"""Rows cut into slices, so that temporaries stay within a bound on memory."""
+"""Cuts rows into slices, so that temporaries stay within a bound on memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["rows_within", "slices", "slices_within"]
 
 
 def rows_within(bytes_per_row: int, memory_limit: float) -> int:
-    """Return how many rows have temporaries that fit into `memory_limit` MiB; at least one."""
+    """Return how many rows, at least one, have temporaries that fit into `memory_limit` MiB."""
     return max(1, int(memory_limit * 2**20 / bytes_per_row))
 
 

@@ -1,4 +1,4 @@
-"""Rows split over joblib workers."""
+"""Splits rows over joblib workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training rows of positive weight: which are equal, and folds in which equal rows stay together."""
+"""Training rows of positive weight, with folds that keep equal rows together."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["TrainingRows", "as_given", "check_sample_weight", "merge_duplicates"
 
 
 def as_given(X: Any, checked: np.ndarray) -> Any:
-    """Return X itself if it is a table, whose column names an estimator may need; else the array."""
+    """Return X if it is a table, whose column names an estimator may need, or else the array."""
     return X if hasattr(X, "iloc") else checked
 
 

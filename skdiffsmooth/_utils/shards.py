@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 
 
 class Shards:
-    """All training rows are in this process: exchanges return its own values.
+    """Exchange of values where all training rows are in this process: it returns its own values.
 
     A subclass for several processes replaces `reduce_` and `gather`.
     """
@@ -42,11 +42,11 @@ class Shards:
         return tensor
 
     def gather(self, value: Any) -> list[Any]:
-        """Return the (small) values of all processes, in their order."""
+        """Return a list of the values of all processes, which should be small."""
         return [value]
 
     def first(self, value: Result) -> Result:
-        """Return the first process's value, where the processes may have rounded differently."""
+        """Return the value of the first process, since others may differ by rounding."""
         return self.gather(value if self.rank == 0 else None)[0]
 
     def total(self, value: Any) -> Any:
@@ -61,7 +61,7 @@ class Shards:
         return max(self.gather(value))
 
     def together(self, check: Callable[..., Result], *args: Any) -> Result:
-        """Return check(*args), a check of this process's own data; if one process fails, all raise.
+        """Return check(*args) on this process; if it raises an error on one process, all raise one.
 
         The other processes would otherwise wait for the one that failed. They raise a ValueError
         that quotes its TypeError or ValueError.
@@ -80,7 +80,7 @@ class Shards:
         return result
 
     def check_same(self, name: str, *values: Any) -> None:
-        """Raise ValueError on all processes if their values, arrays or objects by `repr`, differ."""
+        """Raise ValueError on all processes if their values, compared by `repr`, differ."""
         if self.alone:
             return
         digests = self.gather([_digest(value) for value in values])
@@ -92,7 +92,7 @@ class Shards:
             )
 
     def normalize(self, weights: np.ndarray, X: Any, sample_weight: Any) -> np.ndarray:
-        """Return weights of sum one over all processes, from weights (n_points,) of sum one on each.
+        """Return weights that sum to one over all processes, from weights that do so on each.
 
         `X` and `sample_weight`, checked before, are this process's rows and their weights.
 
@@ -122,7 +122,7 @@ ONE_PROCESS = Shards()
 
 
 class ProcessGroup(Shards):
-    """The processes of torch.distributed's default group, each with rows of its own."""
+    """The processes of torch.distributed's default group, each of which has its own rows."""
 
     alone = False
 

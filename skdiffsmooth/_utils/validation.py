@@ -113,8 +113,8 @@ def check_detached(name: str, value: Any) -> None:
     """Raise an error if `value` is a tensor that requires gradients: numpy cannot convert it."""
     if getattr(value, "requires_grad", False) is True:
         raise TypeError(
-            f"{name} is a tensor that requires gradients, which are lost here; expected an array, or "
-            f"a tensor without. Pass {name}.detach()."
+            f"{name} is a tensor that requires gradients, but gradients cannot be computed through "
+            f"this call; expected an array, or a tensor without gradients. Pass {name}.detach()."
         )
 
 

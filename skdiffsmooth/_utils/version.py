@@ -1,4 +1,4 @@
-"""The version of the library, and of the attributes that a fitted estimator is saved with."""
+"""The version of the library, and of the format in which fitted estimators are saved."""
 
 __all__ = ["FORMAT", "__version__"]
 

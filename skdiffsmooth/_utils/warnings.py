@@ -1,4 +1,4 @@
-"""Warnings that point at the user's line."""
+"""Warnings that show the line of the user's code."""
 
 from __future__ import annotations
 

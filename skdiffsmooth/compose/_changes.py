@@ -1,4 +1,4 @@
-"""Fitted transformers as changes of variables: forward, inverse, and the factor between the densities.
+"""Fitted transformers as changes of variables, with inverse and Jacobian determinant.
 
 If Z = T(X) has density q, then X has density p(x) = q(T(x)) |det dT/dx|. A transformer that drops
 directions (PCA) is completed by an independent Gaussian along them, whose density multiplies the
@@ -94,7 +94,7 @@ class ChangeOfVariables:
         return np.asarray(self.transformer.transform(rows), dtype=np.float64)
 
     def forward(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the transformed rows, and the log of the factor between the two densities.
+        """Return the transformed rows, and the log of the absolute Jacobian determinant.
 
         Parameters
         ----------
@@ -134,7 +134,7 @@ class ChangeOfVariables:
     def inverse(
         self, Z: np.ndarray, generator: np.random.RandomState
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows whose images are Z, and whether each exists.
+        """Return the rows whose images are Z, and which of them exist.
 
         Parameters
         ----------
@@ -232,7 +232,7 @@ change_of_variables.register = _registered.register  # type: ignore[attr-defined
 
 
 def with_names(X: np.ndarray, names: Any) -> Any:
-    """Return a copy of the rows (n, d): a pandas DataFrame with these column names, if there are any."""
+    """Return a copy of the rows (n, d), as a pandas DataFrame if column names are given."""
     # A copy, since some transformers work in place (copy=False).
     if names is not None:
         try:
@@ -248,7 +248,7 @@ def with_names(X: np.ndarray, names: Any) -> Any:
 
 
 def _scaling(transformer: Any, log_abs_det: float) -> ChangeOfVariables:
-    """Return the change of an affine map with constant log|det|."""
+    """Return the change of variables of an affine transformer with constant log|det|."""
     return ChangeOfVariables(transformer, lambda X: np.full(len(X), float(log_abs_det)), onto=True)
 
 
@@ -318,7 +318,7 @@ def _(transformer: Any) -> ChangeOfVariables:
 
 
 class _Power(ChangeOfVariables):
-    """Yeo-Johnson: T' = (1 + |x|)^(sign(x) (lambda - 1)). Box-Cox: T' = x^(lambda - 1), for x > 0."""
+    """The Yeo-Johnson or Box-Cox transform of a PowerTransformer, with its derivative T'."""
 
     def __init__(self, transformer: Any) -> None:
         lambdas = transformer.lambdas_
@@ -365,7 +365,7 @@ _registered.register(PowerTransformer)(_Power)
 
 
 class _Quantile(ChangeOfVariables):
-    """The piecewise linear map through the quantiles of a QuantileTransformer, continued beyond them.
+    """The piecewise linear map of a QuantileTransformer, continued beyond the outer quantiles.
 
     scikit-learn's own map is constant outside the training range and jumps at a value that fills
     several quantiles; both lose mass, up to a third of it. Here equal quantiles become one
@@ -456,7 +456,7 @@ _registered.register(QuantileTransformer)(_Quantile)
 
 
 class _PCA(ChangeOfVariables):
-    """Principal components, completed by N(0, s^2 I) along the dropped directions.
+    """Principal components, with independent noise N(0, s^2) along the dropped directions.
 
     s^2 is the mean variance of those directions, its maximum-likelihood value in probabilistic PCA
     (Tipping and Bishop, J. R. Statist. Soc. B 61, 1999, eq. 8).
@@ -537,7 +537,7 @@ class _Chain(ChangeOfVariables):
 
 
 def chain(pipeline: Any, steps: list[tuple[str, Any]]) -> ChangeOfVariables:
-    """Return steps of a fitted pipeline, in their order, as one change; messages name the pipeline."""
+    """Return the steps of a fitted pipeline as one change of variables."""
     kept = [step for _, step in steps if step is not None and not isinstance(step, str)]
     return _Chain(pipeline, [change_of_variables(step) for step in kept])
 
@@ -548,7 +548,7 @@ def _(transformer: Any) -> ChangeOfVariables:
 
 
 class _Blocks(ChangeOfVariables):
-    """A ColumnTransformer: its Jacobian is block-diagonal, and the factors of the blocks multiply."""
+    """A ColumnTransformer: its Jacobian is block-diagonal, with one block for each transformer."""
 
     def __init__(self, transformer: Any) -> None:
         self.blocks: list[tuple[list[int], slice, ChangeOfVariables]] = []

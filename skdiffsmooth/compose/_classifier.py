@@ -308,7 +308,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         return np.concatenate(drawn)[order], np.repeat(self.classes_, counts)[order]
 
     def _log_densities(self, X: Any) -> np.ndarray:
-        """Return log p(x | class), (n_samples, n_classes)."""
+        """Return log p(x | class) (n_samples, n_classes)."""
         rows = as_given(X, self._check_query(X))
         columns = [
             log_density_of(f"density of class {label}", density, rows)

@@ -86,8 +86,8 @@ def check_member(label: str, estimator: Any, *, compared: bool) -> None:
         )
     if get_tags(estimator).estimator_type == "outlier_detector":
         raise TypeError(
-            f"{label} of type {type(estimator).__name__} is an outlier detector, whose scores are no "
-            "log-densities; pass a density estimator, such as SmoothedScoreDiffusion."
+            f"{label} of type {type(estimator).__name__} is an outlier detector, whose scores are "
+            "not log-densities; pass a density estimator, such as SmoothedScoreDiffusion."
         )
     if not compared:
         return

@@ -128,7 +128,7 @@ def draw(fitted: Any, n: int, generator: np.random.RandomState) -> np.ndarray:
 def draw_through(
     change: ChangeOfVariables, density: Any, n: int, generator: np.random.RandomState
 ) -> np.ndarray:
-    """Return n rows (n, n_features) in the input units of `change`, drawn from a density of its output.
+    """Return n rows in the input units of `change`, drawn from a density of its output.
 
     The density is restricted to the range of the change: rows outside are drawn again.
     """
@@ -152,7 +152,7 @@ def draw_through(
 def _call(
     fitted: Any, method: Callable[..., Any], n: int, generator: np.random.RandomState
 ) -> np.ndarray:
-    """Return n rows drawn by an estimator's own method, seeded by `generator`, in random order."""
+    """Return n rows drawn by an estimator's method `sample`, in random order."""
     if "random_state" in inspect.signature(method).parameters:
         rows = method(n, random_state=generator)
     elif hasattr(fitted, "random_state"):

@@ -1,4 +1,4 @@
-"""Closed curves: circles, ellipses, wavy and rough circles, the lima bean."""
+"""Closed curves: circles, ellipses, wavy circles, rough circles and the lima bean."""
 
 from __future__ import annotations
 

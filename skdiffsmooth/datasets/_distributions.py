@@ -43,7 +43,7 @@ class Distribution(Protocol):
         ...
 
     def quantile(self, p: np.ndarray) -> np.ndarray:
-        """Return the fraction u of the volume that holds a part p of the rows.
+        """Return the fraction u of the volume before which a fraction p of the rows lies.
 
         Parameters
         ----------
@@ -60,7 +60,7 @@ class Distribution(Protocol):
 
 @dataclass(frozen=True)
 class Uniform:
-    """The same density everywhere: uniform in length, area or volume.
+    """The uniform distribution in length, area or volume.
 
     Examples
     --------
@@ -81,7 +81,7 @@ class Uniform:
 
 @dataclass(frozen=True)
 class PiecewiseConstant:
-    """A density that jumps: one value on each of several pieces of equal length, area or volume.
+    """A density that is constant on each of several pieces of equal length, area or volume.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ class PiecewiseConstant:
 
 @dataclass(frozen=True)
 class VonMises:
-    """The von Mises distribution on a closed curve: density proportional to exp(c cos(2 pi s / L)).
+    """The von Mises distribution on a closed curve, with density ~ exp(c cos(2 pi s / L)).
 
     s is the arc length from the start of the curve, where the density is largest, and L the length of
     the whole curve; on a circle s / radius is the angle.
@@ -205,7 +205,7 @@ NAMED = {"uniform": Uniform, "discontinuous": PiecewiseConstant, "von-mises": Vo
 def resolve_distribution(
     distribution: Any, charts: Collection[str], closed: bool
 ) -> tuple[str, Distribution]:
-    """Return the name of the chart that a distribution needs, and the distribution of u.
+    """Return the name of the chart for a distribution, and the distribution of its coordinate u.
 
     `charts` names the charts of the shape, of which "uniform" preserves volume; `closed` says whether
     the shape is a closed curve.

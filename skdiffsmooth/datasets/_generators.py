@@ -1,4 +1,4 @@
-"""Generators ``make_*``: rows of a shape in one call, in the style of scikit-learn."""
+"""Functions ``make_*`` that draw rows of a shape in one call, in the style of scikit-learn."""
 
 from __future__ import annotations
 

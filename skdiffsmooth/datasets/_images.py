@@ -109,7 +109,7 @@ def bump_images(
 
 
 class SheetChart(Chart):
-    """A square of centers."""
+    """A chart of bump images, whose centers are in a square."""
 
     dimension = 2
 

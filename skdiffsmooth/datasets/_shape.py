@@ -29,7 +29,7 @@ EDGE = 1e-6
 
 @dataclass(frozen=True)
 class Shape:
-    """A manifold with a distribution on it: rows of it, and their exact log-density.
+    """A manifold with a distribution on it, which gives rows and their exact log-density.
 
     `circle`, `sphere` and the other functions of this module make shapes; ``make_*`` return one with
     ``return_shape=True``. Rows and density are always those of the shape's own distribution: for

@@ -1,4 +1,4 @@
-"""Surfaces and more: spheres of any dimension, tori, swiss rolls, affine subspaces."""
+"""Spheres of any dimension, tori, swiss rolls and affine subspaces."""
 
 from __future__ import annotations
 

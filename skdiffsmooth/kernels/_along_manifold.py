@@ -97,8 +97,8 @@ class AlongManifold:
         check_idempotent(manifold, points)
         if not isinstance(manifold.project(torch.from_numpy(points[:1])), torch.Tensor):
             raise TypeError(
-                f"manifold={manifold!r} does not return a tensor from project(X) where X is a "
-                "tensor; expected methods that return tensors for tensors. Subclass a manifold of "
+                f"manifold={manifold!r} does not return a tensor from project(X) if X is a tensor; "
+                "expected tensors from all its methods in this case. Subclass a manifold of "
                 "skdiffsmooth.manifolds, or write its methods in torch."
             )
         # What a curved manifold does outside the hull of the data moves queries within it.
@@ -145,7 +145,7 @@ class AlongManifold:
         if scales.max() > _WIDEST_SCALE * fading:
             warn_user(
                 f"sigma={scales.max():.3g} is large compared with the manifold's reach "
-                f"{reach:.3g}, so some log-densities may have errors of several nats. Lower sigma "
+                f"{reach:.3g}: some log-densities may have errors of several nats. Lower sigma "
                 f"to {_WIDEST_SCALE * fading:.3g}."
             )
 

@@ -14,7 +14,7 @@ __all__ = ["UniformBallKernel"]
 
 
 class UniformBallKernel:
-    """Offsets distributed uniformly on a ball: compact support.
+    """Offsets that are distributed uniformly on a ball, so that their support is compact.
 
     Notes
     -----

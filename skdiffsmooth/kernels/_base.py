@@ -15,7 +15,7 @@ __all__ = ["Kernel", "ReducedKernel", "check_features", "is_isotropic", "works_o
 
 @runtime_checkable
 class Kernel(Protocol):
-    """A shape of offsets in the space of the data.
+    """Protocol of a kernel, a distribution of offsets in the space of the data.
 
     A class may have two more attributes, which are read by the functions of the same names:
     `is_isotropic` (default: False) and `works_over_base` (default: True).
@@ -27,16 +27,16 @@ class Kernel(Protocol):
 
 
 class ReducedKernel(Protocol):
-    """A kernel in coordinates of the hull."""
+    """Protocol of a kernel in coordinates of the hull."""
 
     @property
     def rank(self) -> int:
-        """Number k of coordinates that nodes are chosen in; 0 where nodes are given or not used."""
+        """Number k of coordinates in which nodes are chosen; 0 if nodes are given or not used."""
         ...
 
     @property
     def n_nodes(self) -> int:
-        """Number of nodes that ``n_nodes="auto"`` starts from."""
+        """Number of nodes with which ``n_nodes="auto"`` starts."""
         ...
 
     @property
@@ -50,7 +50,7 @@ class ReducedKernel(Protocol):
 
 
 def is_isotropic(kernel: Kernel) -> bool:
-    """Return whether a kernel has no directions of its own, so that it suits any metric."""
+    """Return whether a kernel is isotropic, so that it can be used with any metric."""
     return getattr(kernel, "is_isotropic", False)
 
 

@@ -1,4 +1,4 @@
-"""Cells of the data by deterministic k-means, and a tangent of each by local principal components."""
+"""Cells of the data by deterministic k-means, with tangents by local principal components."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ROUNDING = 1e-14
 
 
 def default_n_cells(n_points: int, n_components: int) -> int:
-    """Return the number of cells for tangents of dimension k: one for every 4 k points, from 1 to 32."""
+    """Return the number of cells, one for every 4 k points if tangents have dimension k."""
     return min(max(n_points // (_POINTS_PER_CELL * max(n_components, 1)), 1), _MOST_CELLS)
 
 
@@ -102,7 +102,7 @@ class Cells:
 
 
 class _Part(NamedTuple):
-    """A part of the points: indices, mean, inertia about it and first principal axis."""
+    """A part of the points, with its mean, inertia about the mean and first principal axis."""
 
     members: np.ndarray
     mean: np.ndarray
@@ -117,7 +117,7 @@ class _Part(NamedTuple):
 
 
 def _halving_means(points: np.ndarray, weights: np.ndarray, n_cells: int) -> np.ndarray:
-    """Return the means (n_cells, r) of parts made by repeatedly halving the one of most inertia.
+    """Return the means (n_cells, r) of parts, made by repeatedly halving the one of most inertia.
 
     It is cut at its mean, across its first principal axis: a deterministic start for k-means (Su and
     Dy, In search of deterministic methods for initializing k-means and Gaussian mixture clustering,
@@ -139,7 +139,7 @@ def _halving_means(points: np.ndarray, weights: np.ndarray, n_cells: int) -> np.
 def _tangent(
     points: np.ndarray, weights: np.ndarray, mean: np.ndarray, n_components: int, n_neighbors: int
 ) -> tuple[np.ndarray, float]:
-    """Return the first principal axes (r, k) of the points nearest to a mean, and the thickness."""
+    """Return the first principal axes (r, k) of points near a mean, and the thickness across."""
     squares = np.sum((points - mean) ** 2, axis=1)
     near = np.argsort(squares, kind="stable")[:n_neighbors]
     _, variances, axes = _principal_axes(points[near], weights[near])

@@ -1,4 +1,4 @@
-"""The learned kernel: each cell of the data smooths along its own tangent, and gates blend the cells.
+"""The learned kernel: smoothing along the tangent of each cell, blended by gates.
 
 The data are divided into K cells of mass pi_k, mean m_k, tangent U_k and thickness t_k. The offsets of
 a cell have scale sigma along its tangent and, across it, at most twice the thickness of the data there:
@@ -87,7 +87,7 @@ class GatedKernel:
 
     @property
     def n_nodes(self) -> int:
-        """Number of nodes of each cell in a noise level."""
+        """Number of nodes of each cell at a noise level."""
         return len(self.nodes(0)[1])
 
     def nodes(self, level: int) -> tuple[np.ndarray, np.ndarray]:
@@ -279,5 +279,5 @@ class GatedScore:
 
 
 def _distances(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Return |x_i - y_j| from differences of coordinates, shape (n, m)."""
+    """Return the distances |x_i - y_j| (n, m), from differences of coordinates."""
     return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")

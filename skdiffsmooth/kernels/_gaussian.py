@@ -1,4 +1,4 @@
-"""Gaussian kernels: isotropic, or of any covariance."""
+"""Gaussian kernels, isotropic or with any covariance."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["AnisotropicGaussianKernel", "GaussianKernel"]
 
 
 class GaussianKernel:
-    """Isotropic Gaussian offsets: the kernel of the paper and the default.
+    """Isotropic Gaussian offsets, the default kernel and that of the paper.
 
     See Also
     --------
@@ -48,7 +48,7 @@ class GaussianKernel:
 
 
 class AnisotropicGaussianKernel:
-    """Gaussian offsets of covariance sigma^2 S.
+    """Gaussian offsets with the covariance sigma^2 S.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""An estimate of the error that finitely many nodes make in log-densities."""
+"""An estimate of the error in log-densities that is due to the finite number of nodes."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ __all__ = ["OffsetsKernel", "SamplerKernel"]
 
 
 class OffsetsKernel:
-    """Offsets that the user gives: the score is averaged over exactly these, and nothing is drawn.
+    """A finite set of offsets that the user passes, over which the score is averaged exactly.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ class OffsetsKernel:
 
 
 class SamplerKernel:
-    """A distribution of offsets that the user gives by a function which draws from it.
+    """A distribution of offsets for which the user passes a function that draws from it.
 
     Parameters
     ----------

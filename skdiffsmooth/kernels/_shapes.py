@@ -55,7 +55,7 @@ class ConstantShape(ABC):
 
 @dataclass(frozen=True)
 class LinearShape(ConstantShape):
-    """Gaussian offsets F z, z standard normal.
+    """Gaussian offsets F z, where z is standard normal.
 
     The factor F has shape (r, k); k may be less than r, where offsets have k directions only.
     """
@@ -64,7 +64,7 @@ class LinearShape(ConstantShape):
 
     @property
     def rank(self) -> int:
-        """The number k of columns."""
+        """The number k of columns of F."""
         return self.factor.shape[1]
 
     @property
@@ -126,7 +126,7 @@ class FixedShape(ConstantShape):
 
 @dataclass(frozen=True)
 class SampledShape(ConstantShape):
-    """Draws of the user's sampler, projected to the hull of basis (d, r)."""
+    """Draws of the user's sampler, projected to the hull with basis (d, r)."""
 
     draw: Callable[[np.random.Generator, int, int], np.ndarray]
     basis: np.ndarray
@@ -149,7 +149,7 @@ class SampledShape(ConstantShape):
 
 @dataclass(frozen=True)
 class FrozenKernel:
-    """The smoothing by a shape in coordinates of the hull; level k has the scale `scales[k]`."""
+    """Smoothing by a kernel in hull coordinates, with the scale `scales[k]` at level k."""
 
     shape: ConstantShape
     scales: np.ndarray

@@ -1,4 +1,4 @@
-"""Smoothing by temperature: posterior weights that stay those of a larger noise."""
+"""Smoothing by temperature: at low noise, posterior weights are those of a larger noise."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["TemperatureKernel", "TemperedScore"]
 
 
 class TemperatureKernel:
-    """Smoothing by temperature: a deterministic alternative without offsets.
+    """Smoothing by temperature, a deterministic alternative to averaging over offsets.
 
     Below noise scale `sigma` the posterior weights of the points are those of noise scale `sigma`:
     their logits are divided by ``max(sigma^2 / v, 1)``. One evaluation costs as much as a single node.
@@ -101,7 +101,7 @@ class TemperedScore:
         return (moments.mean - x) / v, divergence
 
     def log_density(self, x: torch.Tensor, v: float) -> torch.Tensor:
-        """Return the log-density at the larger noise times the temperature, in nats."""
+        """Return the temperature times the log-density at the larger noise, in nats."""
         return max(self.variance / v, 1.0) * self._moments(x, v).log_density
 
     def influence(self, x: torch.Tensor, v: float) -> Influence:

@@ -86,7 +86,7 @@ class LangevinChains:
 
 
 class LangevinSampler(BaseEstimator):
-    """Langevin chains over any score: unadjusted, Metropolis-adjusted, annealed or tempered.
+    """Langevin chains for any score: unadjusted, Metropolis-adjusted, annealed or tempered.
 
     For distributions that are known by a score or an energy only. The estimators' own `sample` draws
     independent rows and needs no chains; use chains for their energies (whose distribution exp(-energy)
@@ -300,7 +300,7 @@ class LangevinSampler(BaseEstimator):
             check_real("anneal_from", self.anneal_from, hint="It is a noise scale in units of X.")
 
     def _levels(self, target: Target) -> list[_Level]:
-        """Return the noise levels, the noisiest first."""
+        """Return the noise levels, in order of decreasing noise."""
         last = target.noise_variance if self.noise_variance is None else float(self.noise_variance)
         if last is None:
             for name, value in (("temper", self.temper), ("anneal_from", self.anneal_from)):
@@ -350,12 +350,12 @@ class _Level(NamedTuple):
 
     @property
     def tempered_variance(self) -> float:
-        """The variance of the tempered distribution across the data; one where it is not known."""
+        """The variance of the tempered distribution across the manifold, or one if not known."""
         return 1.0 if self.variance is None else self.variance / self.inverse_temperature
 
 
 class _StepSizeRule:
-    """Steps in proportion to the tempered variance, fixed or adapted (Robbins & Monro 1951)."""
+    """A step size in units of the tempered variance, fixed or adapted (Robbins & Monro 1951)."""
 
     def __init__(self, relative: float, *, adapts: bool) -> None:
         self._log = math.log(relative)
@@ -374,7 +374,7 @@ class _StepSizeRule:
         self._history.append(self._log)
 
     def freeze(self) -> None:
-        """Take the mean over the later half of the steps, which varies less than the last."""
+        """Set the step size to its mean over the later half of the steps, which varies less."""
         if self._history:
             self._log = float(np.mean(self._history[len(self._history) // 2 :]))
             self._history.clear()
@@ -414,7 +414,7 @@ class _Field:
 
 
 class _ChainState:
-    """All chains at one noise level: their rows z (n_chains, d), with score and log-density there."""
+    """State of all chains at one noise level: rows z (n_chains, d), scores and log-densities."""
 
     def __init__(self, field: _Field, z: np.ndarray, rng: np.random.RandomState) -> None:
         self.z = z
@@ -440,7 +440,7 @@ class _ChainState:
             )
 
     def step(self, h: float) -> np.ndarray:
-        """Move all chains by one step; return which accepted it (n_chains,)."""
+        """Move all chains by one step, and return which chains (n_chains,) accepted it."""
         self._n_steps += 1
         noise = self._rng.standard_normal(self.z.shape)
         # Overflow is reported below.
@@ -467,7 +467,7 @@ class _ChainState:
         return self.acceptance
 
     def _accept_or_reject(self, h: float, proposal: np.ndarray, noise: np.ndarray) -> np.ndarray:
-        """Accept proposals with the probability that keeps exp(log-density) stationary."""
+        """Accept proposals with the probability for which exp(log-density) is stationary."""
         z, score = self.z, self._score
         log_density = np.full(len(z), -math.inf)
         inside = np.flatnonzero(np.isfinite(proposal).all(axis=1))
@@ -533,7 +533,7 @@ def _largest_derivative(
 
 
 def _diagnosed(draws: np.ndarray, h: float, rate: np.ndarray | None) -> LangevinChains:
-    """Return the chains with their diagnostics, and warn where they have not mixed."""
+    """Return the chains with their diagnostics, and warn if they have not mixed."""
     if rate is not None and not rate.any():
         raise ValueError(
             f"no chain accepted a step of step_size={h:g}; pass a smaller one, or 'auto'."

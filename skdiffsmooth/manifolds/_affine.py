@@ -1,4 +1,4 @@
-"""Affine subspaces: the solutions of linear equations, or a point and directions."""
+"""Affine subspaces, given by linear equations or by a point and directions."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class AffineSubspace(SmoothManifoldBase):
 
     @property
     def n_features(self) -> int:
-        """Dimension d of the space around it."""
+        """Number d of columns of X."""
         return self.basis.shape[0]
 
     @property

@@ -44,7 +44,7 @@ class Manifold(Protocol):
 
     @property
     def n_features(self) -> int:
-        """Dimension d of the space around it."""
+        """Number d of columns of X."""
         ...
 
     @property
@@ -85,7 +85,7 @@ class ManifoldBase(ABC):
     @property
     @abstractmethod
     def n_features(self) -> int:
-        """Dimension d of the space around it."""
+        """Number d of columns of X."""
 
     @property
     @abstractmethod
@@ -362,7 +362,7 @@ def across_border(
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
-    """Return a tensor of the CPU as an array."""
+    """Convert a tensor on the CPU to an array."""
     array = tensor.numpy()
     if array.size and 0 in array.strides:
         # Writing to one row would change others, which share its memory.

@@ -1,4 +1,4 @@
-"""A finite set of points as a manifold: projection to the nearest point, tangents by local PCA."""
+"""A finite set of points as a manifold, with projection to the nearest point."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["PointCloud"]
 
 
 class PointCloud(ManifoldBase):
-    """A finite set of points: projections are nearest points, tangents come from their neighbours.
+    """A finite set of points: projections are nearest points, and tangents are local PCA axes.
 
     Take it where only a dense sample of a manifold is known. Projections are among the points;
     `LocalPolynomialManifold` interpolates between them.
@@ -111,7 +111,7 @@ class PointCloud(ManifoldBase):
 
     @property
     def n_features(self) -> int:
-        """Dimension d of the space around it."""
+        """Number d of columns of X."""
         return self.points.shape[1]
 
     @property
@@ -121,7 +121,7 @@ class PointCloud(ManifoldBase):
 
     @property
     def reach(self) -> None:
-        """None: the reach of the manifold that the points were drawn from is not known."""
+        """Always None, since the manifold from which the points were drawn is not known."""
         return None
 
     @cached_property

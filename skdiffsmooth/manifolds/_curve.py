@@ -495,7 +495,7 @@ class Curve(SmoothManifoldBase):
         return _check_range("t", t, self.range, self.closed)
 
     def _at(self, t: torch.Tensor, order: int) -> list[torch.Tensor]:
-        """Return points (n, r) in hull coordinates at parameters (n,), with derivatives if order=1."""
+        """Return points (n, r) in hull coordinates at parameters (n,), plus `order` derivatives."""
         table = self._table_like(t)
         # An open curve has one more point than cells.
         last = len(table.starts) - (1 if self.closed else 2)
@@ -554,12 +554,12 @@ class Curve(SmoothManifoldBase):
         return (x - center) @ basis
 
     def _lift(self, foot: _Foot) -> torch.Tensor:
-        """Return feet (n, d) in the space around the hull."""
+        """Return nearest points (n, d) in the coordinates of X from those in the hull."""
         center, basis = self._frame.like(foot.points)
         return torch.addmm(center, foot.points, basis.T)
 
     def _direction(self, foot: _Foot) -> torch.Tensor:
-        """Return unit tangents in the space around the hull, shape (n, d, 1)."""
+        """Return unit tangents (n, d, 1) in the coordinates of X."""
         _, basis = self._frame.like(foot.points)
         unit = foot.velocity / torch.linalg.vector_norm(foot.velocity, dim=1, keepdim=True)
         return (unit @ basis.T)[:, :, None]

@@ -19,7 +19,7 @@ MEMORY_LIMIT = 64.0
 
 
 def intrinsic_dimension(X: Any, method: str = "two-nn", n_neighbors: int = 10) -> float:
-    """Estimate the dimension of the manifold that data lie near.
+    """Estimate the dimension of the manifold near which the data lie.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def intrinsic_dimension(X: Any, method: str = "two-nn", n_neighbors: int = 10) -
 
 
 def check_n_components(value: Any, points: np.ndarray, largest: int) -> int:
-    """Return a number of components after checking it; "auto" is estimated from points (n_points, d).
+    """Return a number of components after checking it, or an estimate from points for "auto".
 
     A value of another type raises TypeError, one that is not between 1 and `largest` ValueError.
     """

@@ -25,7 +25,7 @@ _TOLERANCE = 1e-4
 
 
 class ForwardMode:
-    """A manifold with the derivative of its `project`, at the cost of a projection for each coordinate.
+    """A manifold with the derivative of its `project`, by one projection for each coordinate.
 
     `project` must take tensors and consist of operations of torch that forward mode supports.
     """

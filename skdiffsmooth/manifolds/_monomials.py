@@ -1,4 +1,4 @@
-"""Monomials of a few variables up to a degree, and matrices that differentiate their coefficients."""
+"""Monomials of a few variables up to a degree, and matrices that differentiate polynomials."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["derivatives", "monomials"]
 
 
 def _terms(n_variables: int, degree: int) -> list[tuple[int, ...]]:
-    """Return the variables of each monomial, lower degrees first: (), (0,), (1,), (0, 0), ..."""
+    """Return the variables of each monomial, lower degrees first, as (), (0,), (1,), (0, 0), ..."""
     choose = itertools.combinations_with_replacement
     return [term for d in range(degree + 1) for term in choose(range(n_variables), d)]
 
@@ -25,7 +25,7 @@ def monomials(s: torch.Tensor, degree: int) -> torch.Tensor:
 
 
 def derivatives(n_variables: int, degree: int) -> np.ndarray:
-    """Return, for each variable, the matrix (P, P) from coefficients to those of the derivative."""
+    """Return the matrices (P, P) that map coefficients to those of the partial derivatives."""
     terms = _terms(n_variables, degree)
     matrices = np.zeros((n_variables, len(terms), len(terms)))
     for column, term in enumerate(terms):

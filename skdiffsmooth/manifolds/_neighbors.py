@@ -1,4 +1,4 @@
-"""Nearest points, by a tree in few dimensions on a CPU, and by matrix products elsewhere."""
+"""A search for nearest points, by a tree or by matrix products."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class Sphere(SmoothManifoldBase):
 
     @property
     def n_features(self) -> int:
-        """Dimension d of the space around it."""
+        """Number d of columns of X."""
         return self.basis.shape[0]
 
     @property
@@ -103,7 +103,7 @@ class Sphere(SmoothManifoldBase):
 
     @property
     def reach(self) -> float:
-        """The radius: the center is the nearest point without a unique projection."""
+        """The radius, since the center has no unique nearest point."""
         return self.radius
 
     @property
@@ -112,7 +112,7 @@ class Sphere(SmoothManifoldBase):
         return AffineHull(self.center, self.basis)
 
     def _polar(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return directions from the center, shape (n, k + 1), and distances from it, (n, 1)."""
+        """Return directions (n, k + 1) and distances (n, 1) from the center."""
         center, basis = self._constants.like(x)
         return polar((x - center) @ basis)
 
@@ -195,5 +195,5 @@ class Circle(Sphere):
         if self.dimension != 1:
             raise ValueError(
                 f"basis has shape {self.basis.shape}; expected (d, 2), two directions of the "
-                "circle's plane. In more than two dimensions pass it."
+                "circle's plane. Pass basis if center has more than two coordinates."
             )

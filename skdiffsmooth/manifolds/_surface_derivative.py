@@ -30,7 +30,7 @@ def image_of_derivative(
     degree: int,
     matrices: torch.Tensor,
 ) -> torch.Tensor:
-    """Return the matrices A (n, r, k) with dp/dz = A T^T at projections p of queries z.
+    """Return matrices A (n, r, k), such that dp/dz = A T^T for projections p of queries z.
 
     They are zero where p does not move with z: at centres of curvature, and where the neighbours do
     not determine a tangent plane.

@@ -90,9 +90,9 @@ class Torus(SmoothManifoldBase):
         given = np.eye(len(center)) if basis is None else check_real_array("basis", basis)
         if given.shape != (len(center), 3):
             raise ValueError(
-                f"basis has shape {given.shape} for a center of shape {center.shape}; expected "
-                "(d, 3), two directions of the circle's plane and the axis. In more than three "
-                "dimensions pass it."
+                f"basis has shape {given.shape} for a center of shape {center.shape}; expected (d, "
+                "3), two directions of the circle's plane and the axis. Pass basis if center has "
+                "more than three coordinates."
             )
         if not np.all(np.isfinite(given)):
             raise ValueError("basis holds NaN or infinity; expected finite directions.")

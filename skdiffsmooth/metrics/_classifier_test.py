@@ -1,4 +1,4 @@
-"""Two-sample test: how accurately a classifier predicts the sample that a row belongs to."""
+"""A two-sample test by the accuracy with which a classifier predicts the sample of a row."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def classifier_two_sample_test(
 
 @dataclass(frozen=True)
 class _Split:
-    """Counts of held-out rows: of each sample, of X predicted as X, and of all predicted as X."""
+    """Counts of held-out rows: of each sample, of all predicted as X, and of X predicted as X."""
 
     n_x: int
     n_y: int
@@ -157,7 +157,7 @@ class _Split:
 
     @property
     def accuracy(self) -> float:
-        """The mean over both samples of the fraction that is predicted correctly."""
+        """The fraction of rows that is predicted correctly, averaged over the two samples."""
         return (self.n_hits / self.n_x + 1 - (self.n_predicted_x - self.n_hits) / self.n_y) / 2
 
     @property
@@ -186,5 +186,5 @@ def _pairs(
 
 
 def _neighbors(n_train: int) -> Any:
-    """Return the nearest-neighbour classifier of the paper, on standardised columns."""
+    """Return a nearest-neighbour classifier on standardised columns."""
     return make_pipeline(StandardScaler(), KNeighborsClassifier(max(1, math.isqrt(n_train))))

@@ -1,4 +1,4 @@
-"""Coverage: how much of a distribution has samples near it, and down to which scale."""
+"""Coverage: the part of a distribution that has samples near it, and at which scale."""
 
 from __future__ import annotations
 

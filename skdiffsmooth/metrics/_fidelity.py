@@ -1,4 +1,4 @@
-"""Precision and recall, density and coverage, from balls up to nearest neighbours."""
+"""Precision and recall, density and coverage, by balls around rows."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def fidelity_and_diversity(X: Any, reference: Any, *, n_neighbors: int = 5) -> F
 
 
 def _radii(rows: np.ndarray, n_neighbors: int) -> np.ndarray:
-    """Return the distance (n,) of each row to the K-th nearest of the others."""
+    """Return the distance (n,) of each row to its K-th nearest other row."""
     radii = np.empty(len(rows))
     for tile, distances in distance_tiles(rows, rows):
         # The row itself, at distance zero, is the first.

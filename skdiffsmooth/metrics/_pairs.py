@@ -1,4 +1,4 @@
-"""Distances of pairs of rows: of all pairs, a tile of rows at a time, and to the nearest few."""
+"""Distances between rows, of all pairs in tiles, or of the nearest neighbours."""
 
 from __future__ import annotations
 

@@ -344,12 +344,12 @@ def _rows(estimator: Any, X: Any) -> np.ndarray:
 
 
 def _named_like(X: Any, rows: np.ndarray) -> Any:
-    """Return rows as a data frame with the columns of X if X is one, as an estimator may expect."""
+    """Return rows as a data frame with the columns of X, or as an array if X is no data frame."""
     return type(X)(rows, columns=X.columns) if hasattr(X, "iloc") else rows
 
 
 def _not_above(high: float, low: float) -> str:
-    """Return the message for a range of noise variances that is empty."""
+    """Return the error message for an empty range of noise variances."""
     return (
         f"t_max={high:g} is not above t_min={low:g}; expected a range of noise variances, in squared "
         "units of X. Pass both, or neither."

@@ -1,4 +1,4 @@
-"""SmoothedScoreDiffusionCV: a diffusion whose settings are searched by held-out likelihood."""
+"""SmoothedScoreDiffusionCV: a search for the diffusion with the highest held-out likelihood."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _MANY_EQUAL = 0.05
 
 
 class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
-    """A diffusion with metric, bandwidth, smoothing scale and background of highest held-out likelihood.
+    """A diffusion with the metric, scales and background of highest held-out likelihood.
 
     Scored by exact leave-one-out likelihood without refits, or by folds. The search goes from coarse
     to fine: metrics at default scales, a grid of scales in the two best metrics, steps of decreasing
@@ -151,7 +151,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         self.verbose = verbose
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> SmoothedScoreDiffusionCV:
-        """Search, and fit the best settings to all rows.
+        """Search for the best settings, and fit a diffusion with these to all rows.
 
         Parameters
         ----------
@@ -286,7 +286,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
 
     @on_one_fit
     def leave_one_out_log_density(self) -> np.ndarray:
-        """Return the log-density of each training point under the best settings and the other points.
+        """Return each training point's log-density under the best settings and all other points.
 
         Returns
         -------
@@ -329,9 +329,9 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
             )
         if not isinstance(parsed.solver, ODESolver):
             raise ValueError(
-                f"estimator has solver={parsed.requested['solver']!r}, which has no likelihood; "
-                "expected one that has. Search with solver='heun', and pass best_params_ to an "
-                "estimator with the other solver."
+                f"estimator has solver={parsed.requested['solver']!r}, with which no likelihood "
+                "can be computed; search with solver='heun', then fit best_params_ with the other "
+                "solver."
             )
         return parsed
 
@@ -359,7 +359,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
 
 
 def _checked_metric(metrics: Any, metric: Any, points: np.ndarray) -> Any:
-    """Return one of the metrics to compare, checked; errors name the parameter `metrics`."""
+    """Check one of the metrics to compare, and return it; errors name the parameter `metrics`."""
     try:
         return check_metric(metric, points.shape[1])
     except (TypeError, ValueError) as error:
@@ -378,7 +378,7 @@ class _Entry(NamedTuple):
 
 
 class _Search:
-    """The stages of the search, and the scores of their candidates."""
+    """Runs the stages of the search, and stores the scores of their candidates."""
 
     def __init__(self, comparison: Comparison, n_jobs: int | None, verbose: int) -> None:
         self.comparison = comparison
@@ -442,7 +442,7 @@ class _Search:
         scored_before: Sequence[_Entry] = (),
         is_screening: bool = True,
     ) -> list[_Entry]:
-        """Score candidates that were not scored yet."""
+        """Compute the scores of candidates that have none yet."""
         comparison = self.comparison if comparison is None else comparison
         known = {(entry.metric_index, entry.settings.factors) for entry in scored_before}
         # Neighbours at a bound of the search fall on one another.
@@ -475,12 +475,12 @@ class _Search:
 
 
 def _best(entries: list[_Entry], n: int) -> list[_Entry]:
-    """Return the best of some candidates, the first of equal ones first."""
+    """Return the candidates with the highest scores, in decreasing order."""
     return sorted(entries, key=lambda entry: -entry.score)[:n]
 
 
 def _around(best: _Entry, ratio: float, *, is_smoothed: bool) -> list[tuple[int, Factors]]:
-    """Return the eight neighbours of a candidate, at some ratio."""
+    """Return the eight neighbours of a candidate, with scales multiplied or divided by a ratio."""
     bandwidth, sigma = best.settings.factors
     steps = ratio ** np.array([-1.0, 0.0, 1.0])
     bandwidths = np.clip(bandwidth * steps, *_BANDWIDTHS)
@@ -507,7 +507,7 @@ def _formatted(entry: _Entry) -> str:
 
 
 def _check_factors(name: str, factors: Any, *, strict: bool) -> np.ndarray:
-    """Return factors as a flat array of distinct numbers."""
+    """Return factors as a flat array of distinct numbers, after checking them."""
     array = np.unique(check_real_array(name, factors, allow_bool=False).ravel())
     if len(array) == 0:
         raise ValueError(f"{name} is empty; expected at least one number.")

@@ -1,4 +1,4 @@
-"""Solvers: numerical schemes that move samples along a score field from one noise scale to the next."""
+"""Numerical schemes that move samples along a score field between noise scales."""
 
 from ._adaptive import Adaptive, AdaptiveState
 from ._base import ErrorEstimatingSolver, ODESolver, ODEState, Solver, estimates_error, solve

@@ -107,13 +107,13 @@ class Adaptive:
     def step(
         self, field: ScoreField, x: torch.Tensor, start: float, end: float, draw: Draw
     ) -> torch.Tensor:
-        """See `Solver`. The step may use the whole tolerance; to halve it, the field needs `rows`."""
+        """See `Solver`. The step may use the whole tolerance. Halving it requires `field.rows`."""
         return self.initial_state(x, 1).step(field, x, start, end, draw)
 
     def step_with_log_density(
         self, field: ScoreField, x: torch.Tensor, start: float, end: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `ODESolver`. The step may use the whole tolerance; to halve it, the field needs `rows`."""
+        """See `ODESolver`. The step may use the whole tolerance."""
         return self.initial_state(x, 1).step_with_log_density(field, x, start, end)
 
 

@@ -16,7 +16,7 @@ __all__ = ["Euler"]
 
 @dataclass(frozen=True)
 class Euler:
-    """One field evaluation a step, in y = sqrt(v), where the flow is dx/dy = -y s(x, y^2).
+    """Euler's method in y = sqrt(v), with one field evaluation a step of dx/dy = -y s(x, y^2).
 
     Exact while the posterior mean is constant, since the flow is then a straight line in y (this is
     DDIM's step). The log-density changes by -v div s per unit of log y.

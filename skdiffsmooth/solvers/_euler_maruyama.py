@@ -16,7 +16,7 @@ __all__ = ["EulerMaruyama"]
 
 @dataclass(frozen=True)
 class EulerMaruyama:
-    """One field evaluation a step: dX = s(X, v) d(-v) + dB, with decreasing v.
+    """The Euler-Maruyama method for dX = s(X, v) d(-v) + dB, with one field evaluation a step.
 
     With a smoothed score these samples do *not* have the distribution of the probability flow.
     """

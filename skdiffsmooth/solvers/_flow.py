@@ -25,7 +25,7 @@ def log_density_with_error(
     terminal_log_density: Callable[[torch.Tensor], torch.Tensor],
     finer: Iterable[Step] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the log-densities (n,) of queries x (n, r) and the estimated error (n,) of each, in nats.
+    """Return the log-densities (n,) of queries x (n, r) and their estimated errors (n,), in nats.
 
     `steps` go up to the terminal scale, `terminal_log_density` is that of the terminal distribution,
     and `finer` are steps of half the size. A solver that does not estimate its error is run with them
@@ -48,7 +48,7 @@ def solve_with_error(
     steps: Sequence[Step],
     draw: Callable[[], torch.Tensor],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the samples (n, r) at the last step's end and the estimated error (n,) of each in nats.
+    """Return the samples (n, r) after the last step, and their estimated errors (n,) in nats.
 
     `draw` returns standard normal noise of the shape of `x`; only a stochastic solver calls it. The
     error is NaN where the solver does not estimate it.
@@ -81,7 +81,7 @@ def flow_log_density(
     steps: Iterable[Step],
     terminal_log_density: Callable[[torch.Tensor], torch.Tensor],
 ) -> torch.Tensor:
-    """Return the log-densities (n,) in nats of queries x (n, r), by the flow to a terminal distribution.
+    """Return the log-densities (n,) of queries x (n, r), by the flow to a terminal distribution.
 
     log p_eps(x) = log p_T(x_T) - integral of v div s over log sqrt(v), with x_T the end of the flow
     that starts in x (Song et al. 2021, eq. 39, in the variance-exploding clock).

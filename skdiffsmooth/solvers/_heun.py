@@ -16,7 +16,7 @@ __all__ = ["Heun"]
 
 @dataclass(frozen=True)
 class Heun:
-    """Two field evaluations a step: the trapezoid rule, with the end predicted by Euler's step.
+    """Heun's method: the trapezoid rule with a predicted end, by two field evaluations a step.
 
     The position is integrated in y = sqrt(v), where the flow is nearly straight, and the log-density in
     log y, where -v div s hardly varies: in y the trapezoid would overestimate the contribution of every

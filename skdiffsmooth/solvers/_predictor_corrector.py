@@ -18,7 +18,7 @@ __all__ = ["PredictorCorrector"]
 
 @dataclass(frozen=True)
 class PredictorCorrector:
-    """Heun's step down to the next noise scale, then unadjusted Langevin steps there.
+    """A step of Heun's method to the next noise scale, followed by Langevin steps there.
 
     The corrector's step is x + h s + sqrt(2 h) z with h = 2 snr^2 v (Song et al. 2021, alg. 4): the
     signal-to-noise rule with the norm of the score that noise of variance v has, sqrt(d / v), instead

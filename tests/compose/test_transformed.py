@@ -910,7 +910,7 @@ def test_a_failed_fit_leaves_the_old_one():
     [
         (StandardScaler(), None, "has no fit or no score_samples"),
         (KDESampler, None, r"estimator is the class KDESampler; pass an instance"),
-        (IsolationForest(), None, "is an outlier detector, whose scores are no log-densities"),
+        (IsolationForest(), None, "is an outlier detector, whose scores are not log-densities"),
         (KDESampler(), KDESampler(), "no method transform"),
         (KDESampler(), "standard", "no method transform"),
         (KDESampler(), StandardScaler, r"is a class or has no method.*such as StandardScaler\(\)"),

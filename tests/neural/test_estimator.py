@@ -356,6 +356,28 @@ def test_a_loss_that_is_no_number_is_an_error_and_leaves_the_model():
     assert pickle.dumps(vars(model)) == before
 
 
+def test_a_fit_meanwhile_is_replaced_as_a_whole(monkeypatch):
+    from skdiffsmooth._neural import estimator as _estimator
+
+    def train(*args):
+        monkeypatch.undo()
+        model.fit(table(d=2))
+        return original(*args)
+
+    X, original = table(), _estimator.train
+    model = NeuralScoreDiffusion(**FEW).fit(X)
+    expected = copy.deepcopy(model).partial_fit(X).score_samples(X)
+    monkeypatch.setattr(_estimator, "train", train)
+    assert_array_equal(model.partial_fit(X).score_samples(X), expected)
+
+
+def test_the_random_state_seeds_samples_without_one_of_their_own():
+    model = NeuralScoreDiffusion(random_state=0, **FEW).fit(table())
+    assert_array_equal(model.sample(3), model.sample(3))
+    model.set_params(random_state=None)
+    assert not np.array_equal(model.sample(3), model.sample(3))
+
+
 def test_an_interrupted_training_leaves_a_fitted_model(monkeypatch):
     from skdiffsmooth._neural import training as _training
 
@@ -443,7 +465,7 @@ def test_a_network_made_for_other_parameters_does_not_go_on(name, value):
 def test_going_on_needs_rows_of_the_same_space():
     X = table() * [1, 0, 1]
     model = NeuralScoreDiffusion(**FEW).fit(X)
-    with pytest.raises(ValueError, match=r"X leaves the affine hull"):
+    with pytest.raises(ValueError, match=r"X has rows outside the affine hull"):
         model.partial_fit(table())
     with pytest.raises(ValueError, match=r"X has 2 features, but .* 3 features"):
         model.partial_fit(table(d=2))
