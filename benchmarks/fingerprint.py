@@ -1561,7 +1561,7 @@ def dataset(entry):
     seeded = {"random_state": 0, "return_shape": True}
     turned = seeded | {"n_features": 5, "frame_state": 3, "noise": 0.1}
     even = seeded | {"spacing": "even"}
-    lattice = {"size": 10, "width": 0.4, "centers": "square", "spacing": "lattice"}
+    lattice = {"size": 10, "width": 0.4, "centers": "square", "spacing": "even"}
     options = {
         "circle": ("circle", seeded),
         "circle-mises": ("circle", even | {"distribution": "von-mises", "radius": 2.0}),
