@@ -39,11 +39,12 @@ install: $(INSTALLED_TEST)  ## install the package with its test and lint tools
 test: lint  ## lint, then run the tests and the doctests
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
-lint: $(INSTALLED_TEST)  ## ruff, mypy and the contract on imports
+lint: $(INSTALLED_TEST)  ## ruff, mypy, the contract on imports and retired words
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports --config setup.cfg --no-logo
+	$(PY) .ci/words.py
 
 demo: $(INSTALLED_DEMO)  ## run examples/demo.py
 	$(PY) examples/demo.py

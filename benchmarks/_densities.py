@@ -1,9 +1,9 @@
-"""The density estimators that the table measures ours against, each as good as we could make it.
+"""The density estimators that the table compares ours with, each tuned as well as we could.
 
 All choose every hyper-parameter on the rows given to ``fit`` and refuse nothing: singular
 covariances are floored, mixtures that fail count as minus infinity. Beside ``fit`` and
 ``score_samples`` there is ``refit(X)``: a new estimator with the hyper-parameters that are chosen
-already, for out-of-fold log-densities at the price of plain fits; ``chosen_`` says which they are.
+already, for out-of-fold log-densities in the time of plain fits; ``chosen_`` holds them.
 """
 
 import math
@@ -320,24 +320,24 @@ def _windows_log_density(Q, centers, values, vectors, pairs):
 
 
 class _StudentBase(torch.nn.Module):
-    """Independent Student laws, their degrees of freedom learned."""
+    """Independent Student distributions, their degrees of freedom learned."""
 
     def __init__(self, n_features):
         super().__init__()
         self.log_freedom = torch.nn.Parameter(torch.full((n_features,), math.log(20.0)))
 
     def forward(self, c=None):
-        law = torch.distributions.StudentT(1 + self.log_freedom.exp())
-        return torch.distributions.Independent(law, 1)
+        student = torch.distributions.StudentT(1 + self.log_freedom.exp())
+        return torch.distributions.Independent(student, 1)
 
 
 class SplineFlow(BaseEstimator):
-    """A neural spline flow (zuko's NSF), trained as one would in earnest on so few rows.
+    """A neural spline flow (zuko's NSF), trained with care for so few rows.
 
     Inputs are whitened by the training covariance (a linear layer, as in the flow's paper [1]_). The
-    base is a Student law with learned degrees of freedom [2]_: splines are the identity beyond five
-    standard deviations, and under a Gaussian base one outlier in a thin direction costs thousands of
-    nats. AdamW, gradients clipped, the exponential average of the weights is what is kept; the epoch
+    base is a Student distribution with learned degrees of freedom [2]_: splines are the identity beyond
+    five standard deviations, and under a Gaussian base one outlier in a thin direction costs thousands
+    of nats. AdamW, gradients clipped, the exponential average of the weights is what is kept; the epoch
     is chosen on 15 % of the rows (early stopping), and so is one of three configurations: small, and
     larger without and with noise on the inputs, the usual remedy against memorising. The winner is
     trained again on all rows for as many epochs. Each training stops after `seconds` of CPU time.
@@ -436,7 +436,7 @@ def em_weights(log_densities, n_iterations=500):
     Parameters
     ----------
     log_densities : ndarray of shape (n_rows, n_members)
-        Of rows that the members have not seen.
+        Of rows that the members were not fitted on.
 
     Returns
     -------
@@ -451,7 +451,7 @@ def em_weights(log_densities, n_iterations=500):
 
 
 def check():
-    """Assert what the rivals rest on, on small problems with known answers."""
+    """Test formulas of the rivals on small problems with known answers."""
     rng = np.random.RandomState(0)
     angle = rng.uniform(0, 2 * np.pi, 150)
     X = np.column_stack([np.cos(angle), 0.5 * np.sin(angle)]) + 0.05 * rng.normal(size=(150, 2))

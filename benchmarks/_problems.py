@@ -15,7 +15,7 @@ from skdiffsmooth.scores import ScoreSchedule, SmoothedScore
 
 @dataclass
 class EngineCase:
-    """Points and queries, and the field that asks the engine about them."""
+    """Points and queries, and the field that calls the engine for them."""
 
     points: torch.Tensor
     queries: torch.Tensor

@@ -1,4 +1,4 @@
-"""The ways that the library is measured against: one softmax a shifted query, and Monte Carlo.
+"""The methods that the library is compared with: one softmax a shifted query, and Monte Carlo.
 
 Where there is a choice it is made in the rival's favour: tiles that stay in the cache, products of
 matrices instead of differences, float32 where Monte Carlo noise hides the rounding.
@@ -11,13 +11,13 @@ import torch
 
 
 def direct(points, x, v, offsets, tile):
-    """Return posterior mean and spread by one softmax over the points for each shifted query."""
+    """Return posterior mean and trace by one softmax over the points for each shifted query."""
     half_norms = 0.5 * points.square().sum(1)
     features = torch.column_stack([points, 2 * half_norms])
     means, traces = [], []
     for queries in x.split(tile):
         y = (queries[:, None, :] + offsets).flatten(0, 1)
-        # |y|^2 is the same for all points, and softmax does not see it.
+        # |y|^2 is the same for all points, and softmax does not depend on it.
         logits = torch.addmm(-half_norms / v, y, points.T, alpha=1 / v)
         averages = torch.softmax(logits, dim=1) @ features
         mean = averages[:, :-1]
@@ -37,7 +37,7 @@ def monte_carlo_score(points, x, v, offsets):
 def monte_carlo_log_likelihood(points, x, sigma, n_nodes, variances, generator):
     """Follow the flow by Euler steps, with fresh draws at each and the divergence by autodiff.
 
-    The terminal law is a Gaussian about the mean of the points.
+    The terminal distribution is a Gaussian about the mean of the points.
     """
     dimension = x.shape[1]
     change = torch.zeros(len(x))

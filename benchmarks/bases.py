@@ -1,8 +1,8 @@
-"""What lies under the smoothing: rows, Parzen windows or a Gaussian mixture; isotropic or gated.
+"""What to smooth: rows, Parzen windows or a Gaussian mixture; isotropic or gated kernel.
 
-Every model is tuned on a quarter of the training rows that it does not see, refitted to all of them
-and scored on held-out rows: what a user of a search would get. Scales are numbers, so the metric is
-Euclidean and there is no background, but for the last column: rows under the untouched defaults.
+Every model is tuned on a quarter of the training rows that it is not fitted on, then refitted to all of
+them and scored on held-out rows, as a user of a search would. Scales are numbers, so the metric is
+Euclidean and there is no background, but for the last column: rows with default parameters.
 """
 
 import numpy as np
@@ -26,7 +26,7 @@ COMPONENTS = (1, 2, 4, 8, 16)
 
 
 class Tuning:
-    """One split: what is chosen on rows that were kept back, and what it is worth on others."""
+    """One split: parameters chosen on held-back rows, and their log-density on others."""
 
     def __init__(self, X, held_out):
         n_seen = len(X) * 3 // 4
@@ -113,7 +113,7 @@ def tuned(X, held_out, n_components):
     grid = [(k, s) for k in (n, 2 * n) for s in MULTIPLES]
     chosen["smoothed mixture"] = case.best("smoothed mixture", over_mixture, grid)
     case.best("smoothed mixture, auto", lambda h: OverMixture(n, None), [()])
-    case.best("untouched", lambda h: SmoothedScoreDiffusion(**STEPS), [()])
+    case.best("defaults", lambda h: SmoothedScoreDiffusion(**STEPS), [()])
     return case, chosen
 
 
@@ -147,12 +147,12 @@ NAMES = (
     "mixture",
     "smoothed mixture",
     "smoothed mixture, auto",
-    "untouched",
+    "defaults",
 )
 
 
 def mixtures():
-    """Print what smoothing adds to mixtures: those chosen by held-out rows, and larger ones."""
+    """Print the gain of smoothing mixtures: those chosen by held-out rows, and larger ones."""
     multiples = (1.0, 2.0, 3.0, 4.0, 6.0)
     print("\nGain of smoothing a mixture, by sigma over its narrowest standard deviation.\n")
     header("data", "split", "components", *multiples)
@@ -175,7 +175,7 @@ def mixtures():
 
 
 def times():
-    """Print what bases and learned kernels cost, over isotropic smoothing of the rows."""
+    """Print the time of bases and learned kernels, over isotropic smoothing of the rows."""
     rng = np.random.RandomState(0)
     queries = roll(100, rng)
     given = {"n_nodes": 64, "n_levels": 8, "n_steps": 8, "metric": "euclidean"}

@@ -63,7 +63,7 @@ def held_out(model, X, y):
         loss[test] = -np.log(np.maximum(mine, 1e-15))
         if isinstance(fitted[-1], DensityClassifier):
             Z = fitted[:-1].transform(X[test])
-            for code, own in enumerate(fitted[-1].densities_):
+            for code, own in enumerate(fitted[-1].estimators_):
                 mine = y[test] == code
                 density[test[mine]] = own.score_samples(Z[mine])
     return right, loss, density

@@ -13,16 +13,16 @@ from scipy.spatial import cKDTree
 from scipy.stats import linregress
 
 from skdiffsmooth import CoarseScoreDiffusion, KDESampler, SmoothedScoreDiffusion
-from skdiffsmooth.datasets import PiecewiseConstant, make_sphere, make_torus
+from skdiffsmooth.datasets import PiecewiseConstant, sphere, torus
 from skdiffsmooth.metrics import coverage_scale, distance_to_data, distance_to_manifold
 
-# Shares of the law that need not be covered, and of its own mass that a ball must have.
+# Fraction of the distribution that need not be covered, and of its own mass that a ball must have.
 ALPHA, LEAST_MASS = 0.05, 0.25
 SIZES, CURVE_SIZES = (400, 800, 1600, 3200, 6400), (100, 200, 400, 800, 1600)
 QUICK_SIZES, QUICK_CURVE_SIZES = (400, 800, 1600), (100, 200, 400)
 
-SPHERE = make_sphere(law=PiecewiseConstant((1, 4)), return_shape=True)[1]
-TORUS = make_torus(radius=2, tube_radius=0.7, law=PiecewiseConstant((4, 1)), return_shape=True)[1]
+SPHERE = sphere(distribution=PiecewiseConstant((1, 4)))
+TORUS = torus(2, 0.7, distribution=PiecewiseConstant((4, 1)))
 SURFACES = {"sphere": SPHERE, "torus": TORUS}
 SHARE_OF_REACH = 0.3
 
@@ -30,7 +30,7 @@ SHARE_OF_REACH = 0.3
 class RoughCurve:
     """r(t) = 1 + sum_j 2^(-j beta) cos(2^j t + j) / 4, j >= 1: Hoelder-smooth of order beta.
 
-    Rough at every place; make_rough_circle of the library is so at four knots, which a mean over all
+    Rough at every place; rough_circle of the library is so at four knots, which a mean over all
     places hardly sees, and for whole numbers beta only.
     """
 
@@ -55,7 +55,7 @@ class RoughCurve:
 
 
 class Polygon:
-    """A closed polygon of so many corners that it stands for a curve."""
+    """A closed polygon with so many corners that it approximates a curve."""
 
     def __init__(self, corners):
         self.corners = corners
@@ -75,14 +75,14 @@ class Polygon:
 
 
 def switch_scale(shape):
-    """Return the scale at which coarse scores take over; a rough curve has no reach to take it from."""
+    """Return the switch scale; a rough curve has no reach from which to choose it."""
     if isinstance(shape, RoughCurve):
         return shape.scale
     return round(SHARE_OF_REACH * shape.manifold.reach, 2)
 
 
 def methods(shape, n, full):
-    """Yield name, estimator, and the slope of the distance that theory promises, as text."""
+    """Yield name, estimator, and the theoretical slope of the distance, as text."""
     k, s = shape.n_components, switch_scale(shape)
     h = n ** (-1 / (k + 4))
     yield "KDE, N^(-1/(k+4))", KDESampler(h / 2), f"{-1 / (k + 4):.2f}"
@@ -157,7 +157,7 @@ def coverage(shape, sizes, n_draws, n_samples, n_reference):
         f"coarse, degree 2, s = {s}": lambda X, seed: (
             CoarseScoreDiffusion(s, n_components=k).fit(X).sample(n_samples, random_state=seed)
         ),
-        "the law itself": lambda X, seed: shape.sample(n_samples, seed + 99),
+        "the true distribution": lambda X, seed: shape.sample(n_samples, seed + 99),
     }
     header("method", *(f"N = {n}" for n in sizes), "slope")
     for name, make in makers.items():
@@ -181,7 +181,7 @@ def run(full=False):
     """Print all tables."""
     # At 400 rows of the torus one to four samples in a hundred are off the learned surface; the means
     # below contain them.
-    warnings.filterwarnings("ignore", ".*project to places")
+    warnings.filterwarnings("ignore", ".*project to points")
     n_draws = 3 if full else 2
     sizes = SIZES if full else QUICK_SIZES
     for name, shape in SURFACES.items():

@@ -65,7 +65,7 @@ def masses():
 
 
 def ratios():
-    """Print the density of the samples over that of the law, at places of the law on the sphere."""
+    """Print the density of the samples over the true one, at points of the sphere."""
     header("N", "lowest", "5 %", "median", "95 %", "highest")
     places = SPHERE.sample(500, 1)
     for n in (400, 1600, 6400):
@@ -77,7 +77,7 @@ def ratios():
 
 def run():
     """Print the tables."""
-    warnings.filterwarnings("ignore", ".*project to places")
+    warnings.filterwarnings("ignore", ".*project to points")
     for table in (scales, reaches, masses, ratios):
         print(f"\n### {table.__name__}\n")
         table()

@@ -1,4 +1,4 @@
-"""Some columns given the others: the distance from the joint law, and held-out log-densities."""
+"""Some columns given the others: distance from the joint density, and held-out log-densities."""
 
 import numpy as np
 from _common import header, row, timed
@@ -23,7 +23,7 @@ def normalised(log_density):
 
 
 def along(value):
-    """Return rows on the grid in the first column, the second one held."""
+    """Return rows on the grid in the first column, the second one fixed."""
     return np.column_stack([GRID, np.full_like(GRID, value)])
 
 
@@ -36,7 +36,7 @@ def moments(density):
 def gaussian():
     """Print mean and variance of one column given the other, for Gaussian data.
 
-    In the Euclidean metric without a background, where the noised law is the one written below.
+    In the Euclidean metric without a background, where the noised density is the one written below.
     """
     header("N", "bandwidth", "given", "exact", "smoothed, given", "smoothed, joint", "KDE")
     for n in (128, 512, 2048):
@@ -58,7 +58,7 @@ def gaussian():
 
 
 def planar():
-    """Print distances from the joint law's conditional, in two dimensions."""
+    """Print distances from the conditional of the joint density, in two dimensions."""
     rng = np.random.RandomState(0)
     circle = make_circle(300, noise=0.05, random_state=rng)
     sets = {
@@ -116,7 +116,7 @@ def run():
     print("Gaussian data: mean and variance of a column given the other.\n")
     gaussian()
     print(
-        "\nOne column given the other, against the joint law normalised along the grid, in nats.\n"
+        "\nOne column given the other, against the joint density normalised along the grid, in nats.\n"
     )
     planar()
     print("\nEvery second column given, held-out nats a row.\n")

@@ -1,8 +1,8 @@
 """What scorers without an ODE choose, beside likelihoods: regret in held-out nats, and time.
 
 Over a grid of bandwidth and sigma, in units of the leave-one-out bandwidth h of the training rows, each
-criterion picks a cell. Regret is what the pick loses on test rows to the cell that is best on them.
-Cells are Euclidean and without a background, as scores without a likelihood need them; *untouched* is
+criterion chooses a cell. Regret is what the choice loses on test rows to the cell that is best on them.
+Cells are Euclidean and without a background, as scores without a likelihood need them; *defaults* is
 the estimator that chooses metric, scales and background by its own leave-one-out likelihood.
 """
 
@@ -29,7 +29,7 @@ SIGMAS = (0.0, 0.75, 1.5, 2.5, 4.0)
 
 
 def turned(X, rng, noise=0.05):
-    """Return rows turned into ten columns, with noise in all of them."""
+    """Return rows rotated into ten columns, with noise in all of them."""
     frame = np.linalg.qr(rng.normal(size=(10, 10)))[0][:, : X.shape[1]]
     return X @ frame.T + noise * rng.normal(size=(len(X), 10))
 
@@ -84,7 +84,7 @@ def run():
         "Regret in nats +- its standard error over test rows; in brackets the pick, in units of h.\n"
     )
     spent, regrets = {}, {}
-    header("data", "KDE, loo", "untouched", "best cell", *criteria(1.0))
+    header("data", "KDE, loo", "defaults", "best cell", *criteria(1.0))
     for name, X in tables(np.random.RandomState(0)).items():
         train, test = train_test_split(X, test_size=0.3, random_state=0)
         scaler = StandardScaler().fit(train)
@@ -106,11 +106,11 @@ def run():
             b, s = grid[pick]
             cells.append(f"{lost.mean():.2f} +- {error:.2f} ({b:g}, {s:g})")
         b, s = grid[best]
-        untouched = SmoothedScoreDiffusion().fit(train).score(test)
+        chosen = SmoothedScoreDiffusion().fit(train).score(test)
         row(
             name,
             f"{kde.score(test):.2f}",
-            f"{untouched:.2f}",
+            f"{chosen:.2f}",
             f"{truth[best].mean():.2f} ({b:g}, {s:g})",
             *cells,
         )
@@ -126,7 +126,7 @@ def run():
 
 
 def parts():
-    """Print what a fit and each scorer take, over what a likelihood takes."""
+    """Print the time of a fit and of each scorer, over that of a likelihood."""
     print("\nOne fold at bandwidth 0.85 h, sigma 1.5 h: times over that of the likelihood.\n")
     header("data", "fit", "fit, n_nodes=64", "likelihood", "denoising", "Hyvarinen")
     for name, X in tables(np.random.RandomState(0)).items():

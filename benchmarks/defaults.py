@@ -1,4 +1,4 @@
-"""Held-out log-likelihood of the untouched defaults against leave-one-out-tuned KDEs, and the search.
+"""Held-out log-likelihood with default parameters against leave-one-out-tuned KDEs, and the search.
 
 Data ship with scikit-learn. Equal rows are dropped and one rounding unit of uniform noise is added,
 columns are standardised with the training rows, 30 % of the rows are held out, three splits.
@@ -50,7 +50,7 @@ def run(n_splits=3):
     """Print the table."""
     print(
         "Defaults: held-out nats a row of the KDE (leave-one-out bandwidth), Euclidean and in the "
-        "metric that the untouched smoothed score chooses, of that, and of the search\n"
+        "metric that the smoothed score chooses by default, of that, and of the search\n"
     )
     print(
         "| data | N | d | KDE | KDE, same metric | smoothed | gain (worst split) | searched | metrics |"

@@ -1,4 +1,4 @@
-"""P1: time and error of the engine against the direct way over the noise level."""
+"""P1: time and error of the engine against the direct method, by noise level."""
 
 import itertools
 
@@ -60,7 +60,7 @@ def run(full=False):
 
 
 def what_sets_could_share():
-    """Print the time of a node at few and at many nodes: the queries' half is paid once a call."""
+    """Print the time of a node at few and at many nodes: the queries' half is computed once a call."""
     print(
         "\nWhat several scales in one call could share is the queries' half of the exponentials, "
         "which a call pays once. Milliseconds for each 64 nodes, v = 0.1:\n"
@@ -72,7 +72,7 @@ def what_sets_could_share():
             case = engine_case(n_nodes=n_nodes)
             seconds, _ = timed(lambda case=case, trace=trace: case.moments(0.1, trace), repeats=9)
             times.append(f"{1e3 * seconds * 64 / n_nodes:.1f}")
-        row("mean and spread" if trace else "mean", *times)
+        row("mean and trace" if trace else "mean", *times)
 
 
 if __name__ == "__main__":

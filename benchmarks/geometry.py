@@ -1,4 +1,4 @@
-"""Where samples go: distances to the manifold and coverage of four ways to smooth, equally novel."""
+"""Distances to the manifold and coverage of samples of four kinds of smoothing, equally novel."""
 
 import warnings
 from dataclasses import dataclass
@@ -39,11 +39,11 @@ class Problem:
 def problems(full):
     """Return the problems, the images last: they take as long as all others."""
     given = {"random_state": 0, "return_shape": True}
-    wavy = make_wavy_circle(60, law="parameter", **given)
+    wavy = make_wavy_circle(60, distribution="parameter", **given)
     circle = make_circle(30, **given)
     # A fifth of scikit-learn's roll, some four units wide.
     roll = make_swiss_roll(
-        400, radius=4.5 * np.pi / 5, height=21 / 5, law="parameter", n_features=10, **given
+        400, radius=4.5 * np.pi / 5, height=21 / 5, distribution="parameter", n_features=10, **given
     )
     images = make_bump_images(**given)
     return [
@@ -64,7 +64,7 @@ def problems(full):
 
 
 def along(shape, n=4000):
-    """Return rows that are spread evenly over a curve."""
+    """Return rows that are spaced evenly on a curve."""
     return shape.sample(n, spacing="even")
 
 
@@ -91,7 +91,7 @@ def ways(problem):
 
 
 class Measured:
-    """Samples of one fitted model, and how far they are from what they should be near."""
+    """Samples of one fitted model, and their distances from the data and from the manifold."""
 
     def __init__(self, problem, model):
         samples = model.fit(problem.X).sample(problem.n_samples, random_state=0)

@@ -1,4 +1,4 @@
-"""P9: the time that importing the package adds to that of the libraries it stands on."""
+"""P9: the time that importing the package adds to that of the libraries it imports."""
 
 import statistics
 import subprocess
@@ -27,14 +27,14 @@ def run(full=False):
             command = [sys.executable, "-c", CHILD.format(statement)]
             out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             times[statement].append(float(out))
-    print(f"P9, import: medians of {repeats} fresh processes; spread is half their range.\n")
-    header("statement", "time (s)", "spread (s)", "minus that of the libraries (s)")
+    print(f"P9, import: medians of {repeats} fresh processes; half range: of their times.\n")
+    header("statement", "time (s)", "half range (s)", "minus that of the libraries (s)")
     kept = {statement: times[statement][1:] for statement in STATEMENTS}
     least = statistics.median(kept[LIBRARIES])
     for statement, seconds in kept.items():
         median = statistics.median(seconds)
-        spread = (max(seconds) - min(seconds)) / 2
-        row(f"`{statement}`", f"{median:.2f}", f"{spread:.2f}", f"{median - least:+.2f}")
+        half_range = (max(seconds) - min(seconds)) / 2
+        row(f"`{statement}`", f"{median:.2f}", f"{half_range:.2f}", f"{median - least:+.2f}")
 
 
 if __name__ == "__main__":

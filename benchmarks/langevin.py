@@ -1,7 +1,8 @@
-"""What Langevin chains find and what they cost: how uniform tempered laws are, and effective draws.
+"""Langevin chains: how uniform tempered distributions are, and effective draws a second.
 
-A von Mises law on the unit circle plus noise has a score in closed form, so the tempered law of the
-angle is known by quadrature and nothing is fitted. Run `python benchmarks/langevin.py` (two minutes).
+A von Mises distribution on the unit circle plus noise has a score in closed form, so the tempered
+distribution of the angle is known by quadrature and nothing is fitted. Run `python
+benchmarks/langevin.py` (two minutes).
 """
 
 import math
@@ -21,13 +22,13 @@ N_CHAINS = 2000
 
 
 def tilted(x, v):
-    """Return w, of whose length the law on the circle is a Bessel function, and that length."""
+    """Return w, of whose length the distribution on the circle is a Bessel function, and that length."""
     w = x / v + [1.0, 0.0]
     return w, np.linalg.norm(w, axis=1, keepdims=True)
 
 
 def score(x, v):
-    """Return the score of the noised law."""
+    """Return the score of the noised distribution."""
     w, size = tilted(x, v)
     return (special.i1e(size) / special.i0e(size) * w / size - x) / v
 
@@ -38,7 +39,7 @@ def log_density(x, v):
     return np.log(special.i0e(size)) + size - np.sum(x**2, axis=1) / (2 * v)
 
 
-def law_from_uniform(v, power):
+def distance_from_uniform(v, power):
     """Return the largest difference of the angle's distribution functions, by quadrature."""
     width = math.sqrt(v ** (1 - power / 2))
     radius = np.linspace(max(0.0, 1 - 8 * width), 1 + 8 * width, 801)
@@ -52,9 +53,9 @@ def law_from_uniform(v, power):
 
 
 def tempered():
-    """Print how far from uniform, and from the circle, the tempered law is."""
-    print("\nTempered law on the circle\n")
-    header("noise scale", "power", "law", "chains", "off the circle", "steps to forget")
+    """Print how far from uniform, and from the circle, the tempered distribution is."""
+    print("\nTempered distribution on the circle\n")
+    header("noise scale", "power", "exact", "chains", "off the circle", "relaxation steps")
     for scale in (0.2, 0.1, 0.05, 0.02):
         v = scale**2
         for power in POWERS:
@@ -70,7 +71,7 @@ def tempered():
             row(
                 f"{scale:g}",
                 f"{power:g}",
-                f"{law_from_uniform(v, power):.4f}",
+                f"{distance_from_uniform(v, power):.4f}",
                 found,
                 off,
                 f"{1 / h:.0f}",
@@ -78,7 +79,7 @@ def tempered():
 
 
 def sharpened():
-    """Print how plain steps bring tempered rows back to the circle, and leave them even."""
+    """Print how untempered steps move tempered rows back to the circle, and leave them uniform."""
     print("\nPlain steps after power 1 at noise scale 0.02\n")
     header("steps", "from uniform", "off the circle")
     v = 0.02**2

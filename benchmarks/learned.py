@@ -1,7 +1,7 @@
 """Learned tangents beside isotropic smoothing and the KDE: held-out likelihood, mass and time.
 
 All are tuned over the same grid of scales, in units of the leave-one-out bandwidth of the KDE, on the
-held-out rows themselves: what is compared is what each can reach.
+held-out rows themselves, so that the best of each is compared.
 """
 
 import numpy as np
@@ -49,7 +49,7 @@ class Split:
 
 def ring(n, rng, d=2, wave=0.0, noise=0.0):
     """Return rows on a circle with eight waves in R^d."""
-    X = make_wavy_circle(n, amplitude=wave, law="parameter", random_state=rng)
+    X = make_wavy_circle(n, amplitude=wave, distribution="parameter", random_state=rng)
     X = np.pad(X, ((0, 0), (0, d - 2)))
     return X + noise * rng.normal(size=X.shape)
 
@@ -68,7 +68,7 @@ def sphere(n, rng):
 
 
 def images(n, rng):
-    """Return images of a bump at 16 places that are held by the model, or at others between them."""
+    """Return images of a bump at the 16 positions of the training images, or at others between them."""
     if n == 16:
         return make_bump_images()
     return make_bump_images(96)[rng.permutation(np.flatnonzero(np.arange(96) % 6))[:n]]
@@ -124,7 +124,7 @@ def problems(full):
 
 
 def nodes():
-    """Print what a kernel's nodes cost and how far they are from many more, on a swiss roll."""
+    """Print time and error of a kernel by its number of nodes, on a swiss roll."""
     X, few, many = (roll(n, np.random.RandomState(k)) for k, n in enumerate((630, 150, 1000)))
     kinds = {
         "isotropic": lambda **given: SmoothedScoreDiffusion(0.04, 0.2, **given).fit(X),

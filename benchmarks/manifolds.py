@@ -1,9 +1,9 @@
-"""Projections onto manifolds: what they cost and how exact they are; the table of docs/manifolds.md."""
+"""Time and accuracy of projections onto manifolds: the table of docs/manifolds.md."""
 
 import numpy as np
 from _common import describe_machine, header, row, timed
 
-from skdiffsmooth.datasets import make_bump_images, make_circle
+from skdiffsmooth.datasets import bump_images, make_circle
 from skdiffsmooth.manifolds import (
     AffineSubspace,
     Circle,
@@ -17,7 +17,7 @@ N_QUERIES = 3200
 
 
 def unit_rows(n, d, seed):
-    """Return points spread evenly over the unit sphere of R^d."""
+    """Return points spaced evenly on the unit sphere of R^d."""
     rows = np.random.RandomState(seed).normal(size=(n, d))
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
@@ -63,7 +63,7 @@ def problems():
     feet = trefoil(t)
     yield "`Curve`, trefoil in R^3", lambda: Curve(trefoil, 0, turn, True), feet + normal, feet
 
-    images = make_bump_images(return_shape=True)[1].chart.function
+    images = bump_images().chart.function
     feet = images(t)
     velocity = (images(t + 1e-6) - images(t - 1e-6)) / 2e-6
     noise = 0.01 * rng.normal(size=feet.shape)

@@ -22,7 +22,7 @@ def resident(field):
 
 
 def measure(method, n_queries, n_nodes, n_points, memory_limit):
-    """Return a call's additional memory in MiB, and what a generous limit changes in its result."""
+    """Return a call's additional memory in MiB, and how much its result differs with a large limit."""
     rng = np.random.RandomState(0)
     X, Q = rng.normal(size=(n_points, 8)), rng.normal(size=(n_queries, 8))
     # Two steps: every step makes the same temporaries.

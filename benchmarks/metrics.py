@@ -1,8 +1,8 @@
-"""What each metric says of samplers that are wrong in a known way, what it costs, and how often it errs.
+"""Values of each metric for samplers that are wrong in a known way, its time, and how often it errs.
 
-The law is a mixture of two bananas in the plane, one heavier than the other; every sampler is given
-the same training rows and is judged by held-out rows. Best read by column: a metric should be near its
-value for held-out rows if it does not see what is wrong.
+Rows are from a mixture of two bananas in the plane, one heavier than the other; every sampler is given
+the same training rows and is judged by held-out rows. Best read by column: a metric that does not detect
+what is wrong is near its value for held-out rows.
 """
 
 import numpy as np
@@ -46,7 +46,7 @@ def samplers(data, rng):
 
 
 def with_hole(n, rng):
-    """Return rows of the law without a tenth of the upper arc, at its top."""
+    """Return rows without a tenth of the upper arc, at its top."""
     X = bananas(2 * n, rng)
     is_in_hole = (np.abs(X[:, 0]) < 0.157) & (X[:, 1] > 0)
     return X[~is_in_hole][:n]
@@ -58,17 +58,9 @@ def measure(X, data, reference):
     return {
         "to data": metrics.distance_to_data(X, data).mean(),
         "memorised": metrics.memorization(X, data).share,
-        "shrinkage": metrics.shrinkage(X, data),
+        "variance": X.var(axis=0, ddof=1).sum() / data.var(axis=0, ddof=1).sum(),
         "coverage scale": metrics.coverage_scale(X, reference),
-        "energy": metrics.energy_distance(X, reference),
-        "energy p": metrics.two_sample_test(X, reference, random_state=0).p_value,
-        "mmd p": metrics.two_sample_test(X, reference, "mmd", random_state=0).p_value,
-        "mmd 0.2 p": metrics.two_sample_test(
-            X, reference, "mmd", bandwidth=0.2, random_state=0
-        ).p_value,
         "classifier": metrics.classifier_two_sample_test(X, reference, random_state=0).accuracy,
-        "sliced W2": metrics.sliced_wasserstein_distance(X, reference, random_state=0),
-        "Frechet": metrics.frechet_distance(X, reference),
         "precision": fidelity.precision,
         "recall": fidelity.recall,
         "density": fidelity.density,
@@ -105,20 +97,10 @@ def costs(full):
         "distance_to_data": metrics.distance_to_data,
         "memorization": metrics.memorization,
         "coverage_scale": metrics.coverage_scale,
-        "local_pca_spectrum": metrics.local_pca_spectrum,
-        "energy_distance": metrics.energy_distance,
-        "two_sample_test, 999 permutations": lambda X, Y: metrics.two_sample_test(
-            X, Y, random_state=0
-        ),
-        "maximum_mean_discrepancy": metrics.maximum_mean_discrepancy,
         "classifier_two_sample_test": lambda X, Y: metrics.classifier_two_sample_test(
             X, Y, random_state=0
         ),
-        "sliced_wasserstein_distance": lambda X, Y: metrics.sliced_wasserstein_distance(
-            X, Y, random_state=0
-        ),
         "fidelity_and_diversity": metrics.fidelity_and_diversity,
-        "frechet_distance": metrics.frechet_distance,
     }
     dimensions = (2, 10, 64, 784)
     header("metric", *(f"d = {d}" for d in dimensions))
@@ -130,19 +112,10 @@ def costs(full):
 
 
 def error_rates(full):
-    """Print how often the tests reject, where they should and where they should not."""
+    """Print how often the classifier test rejects, where it should and where it should not."""
     n_repeats = 500 if full else 100
-    print(
-        f"\nShare of p-values up to 0.05, {n_repeats} repeats: 60 rows against 60 in R^5, with 199 "
-        "permutations.\n"
-    )
+    print(f"\nShare of p-values up to 0.05, {n_repeats} repeats: 60 rows against 60 in R^5.\n")
     tests = {
-        "energy": lambda X, Y, rng: metrics.two_sample_test(
-            X, Y, n_permutations=199, random_state=rng
-        ),
-        "mmd": lambda X, Y, rng: metrics.two_sample_test(
-            X, Y, "mmd", n_permutations=199, random_state=rng
-        ),
         "neighbours, halves": lambda X, Y, rng: metrics.classifier_two_sample_test(
             X, Y, random_state=rng
         ),
@@ -173,7 +146,7 @@ def error_rates(full):
 
 
 def modes(rng):
-    """Return rows of two modes in the first column, with the moments of a standard normal law."""
+    """Return rows of two modes in the first column, with the moments of a standard normal."""
     X = rng.normal(size=(60, 5))
     X[:, 0] = 0.97 * np.sign(X[:, 0]) + np.sqrt(1 - 0.97**2) * rng.normal(size=60)
     return X

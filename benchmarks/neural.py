@@ -1,7 +1,7 @@
 """A trained score beside the one in closed form: held-out likelihood, and processor time.
 
-Both as they come, on standardised columns. Times are of the process, on one thread: other work on the
-machine does not count.
+Both with default parameters, on standardised columns. Times are of the process, on one thread: other
+work on the machine does not count.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""Novelty detection by density beside IsolationForest and LOF: ROC AUC, and false alarms kept.
+"""Novelty detection by density beside IsolationForest and LOF: ROC AUC and rates of false alarms.
 
 Data ship with scikit-learn. One class is the novelty: another one for each seed in turn (digits,
 wine), malignant cells always (breast cancer). Detectors are fitted to 60 % of the other rows and score
@@ -46,7 +46,7 @@ def detectors(seed):
 
 def in_sample_alarms(detector, train, inliers):
     """Return the false alarms of a threshold from the training rows' own log-densities."""
-    density = detector.density_
+    density = detector.estimator_
     threshold = np.quantile(density.score_samples(train), CONTAMINATION)
     return np.mean(density.score_samples(inliers) < threshold)
 
@@ -67,7 +67,7 @@ def one_seed(X, is_novel, transformer, seed, is_folded):
             rates["smoothed, in-sample"] = in_sample_alarms(detector, train, inliers)
             rates["smoothed, 5 folds"] = np.nan
             if is_folded:
-                folded = DensityOutlierDetector(contamination=CONTAMINATION, n_folds=5).fit(train)
+                folded = DensityOutlierDetector(contamination=CONTAMINATION, cv=5).fit(train)
                 rates["smoothed, 5 folds"] = np.mean(folded.predict(inliers) == -1)
     return areas, rates
 

@@ -38,7 +38,7 @@ def score_error(fast, exact, queries):
 
 
 def merging_errors(full):
-    """Print what merging does to log-densities, for several tolerances."""
+    """Print errors of log-densities by merging, for several tolerances."""
     n, n_queries = 20_000, 200 if full else 50
     X, queries = surface(n, noise=0), surface(n_queries, seed=1)
     seconds, exact = timed(
@@ -71,7 +71,7 @@ def merging_errors(full):
 def rates():
     """Print the engine's rate of arithmetic over the number of points."""
     print("\nEngine: 128 queries, 64 nodes, 8 dimensions, sigma 0.3, v = 0.3, float64.\n")
-    header("N", "mean + spread (GFlop/s)", "mean only (GFlop/s)")
+    header("N", "mean + trace (GFlop/s)", "mean only (GFlop/s)")
     for n in (2000, 20_000, 200_000):
         case = engine_case(n_points=n, n_queries=128, n_nodes=64)
         found = []

@@ -10,7 +10,7 @@ from skdiffsmooth.model_selection import SmoothedScoreDiffusionCV
 
 BANDWIDTHS = (0.05, 0.08, 0.12, 0.18, 0.27)
 SIGMAS = (0.0, 0.1, 0.2, 0.3, 0.4)
-# A number, so that a row that is left out does not move it.
+# A number, so that it does not depend on the excluded row.
 TERMINAL_SCALE = 1.5
 
 
@@ -32,7 +32,10 @@ def searched(X):
     h = KDESampler("loo").fit(X).bandwidth_
     plain = SmoothedScoreDiffusion(metric="euclidean", background=0.0)
     return SmoothedScoreDiffusionCV(
-        plain, bandwidths=np.divide(BANDWIDTHS, h), sigmas=np.divide(SIGMAS, h), n_refinements=0
+        plain,
+        bandwidth_factors=np.divide(BANDWIDTHS, h),
+        sigma_factors=np.divide(SIGMAS, h),
+        n_refinements=0,
     ).fit(X)
 
 
@@ -85,7 +88,7 @@ def run(full=False):
     )
     print(
         f"\nGridSearchCV takes {seconds['GridSearchCV, cv=5'] / spent:.1f} times as long as "
-        "SmoothedScoreDiffusionCV, which sees the whole grid in either mode."
+        "SmoothedScoreDiffusionCV, which uses the whole grid in either mode."
     )
     h, s = cells[len(cells) // 2]
     model = SmoothedScoreDiffusion(h, s, terminal_scale=TERMINAL_SCALE).fit(X)
@@ -95,7 +98,7 @@ def run(full=False):
     order = [int(np.argmin(np.abs(model.points_ - X[i]).sum(1))) for i in left_out]
     found = model.leave_one_out_log_density()[order]
     print(
-        f"\nLeave-one-out against refitting without the row, which turns the nodes a "
+        f"\nLeave-one-out against refitting without the row, which rotates the nodes a "
         f"little: at most {np.abs(found - expected).max():.0e} nats on "
         f"{len(expected)} rows (bandwidth {h}, sigma {s})."
     )

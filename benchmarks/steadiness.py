@@ -1,8 +1,8 @@
-"""How much a smoothed score changes with the data: estimates from one data set, and fresh data sets.
+"""Variance of a smoothed score over data sets: estimates from one data set, and fresh data sets.
 
     python benchmarks/steadiness.py [--full]
 
-200 rows near the unit circle, with noise of 0.05; scores at one place beside it, for many draws of the
+200 rows near the unit circle, with noise of 0.05; scores at one point beside it, for many draws of the
 rows. *Rows* is the mean effective sample size, *variance* that of the score over the draws (the sum
 over both components), *estimate* the mean of `score_variance`.
 """

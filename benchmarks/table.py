@@ -42,8 +42,8 @@ _OUT_OF_FOLD_ROWS = 1000
 _FOLDS = 5
 
 
-class Untouched(SmoothedScoreDiffusion):
-    """The default, whose choices are kept where it is fitted out of fold."""
+class WithDefaults(SmoothedScoreDiffusion):
+    """Default parameters; what `fit` chooses is reused where it is fitted out of fold."""
 
     def refit(self, X):
         chosen = {
@@ -59,7 +59,7 @@ class Untouched(SmoothedScoreDiffusion):
 
 
 class Tuned(SmoothedScoreDiffusionCV):
-    """The search, whose choices are kept where it is fitted out of fold."""
+    """The search; what it chooses is reused where it is fitted out of fold."""
 
     def refit(self, X):
         return clone(self.best_estimator_).fit(X)
@@ -100,7 +100,7 @@ class FamilyBest(FamilyStack):
 
 
 class SameMetricKDE(BaseEstimator):
-    """The leave-one-out-tuned KDE in the metric that the untouched model chooses."""
+    """The leave-one-out-tuned KDE in the metric that the model chooses by default."""
 
     def fit(self, X, y=None):
         self.chosen_ = SmoothedScoreDiffusion().fit(X).metric_
@@ -134,7 +134,7 @@ METHODS = {
     "Parzen": Method(_densities.ParzenWindows, version="2", rival=True),
     "flow": Method(_densities.SplineFlow, version="2", rival=True, member=False),
     "KDE same metric": Method(SameMetricKDE, member=False),
-    "smoothed": Method(Untouched, version="3"),
+    "smoothed": Method(WithDefaults, version="3"),
     "tuned": Method(Tuned, version="3"),
     "auto": Method(FamilyBest, member=False, fitted_with="family"),
     "family": Method(FamilyStack, member=False),
@@ -211,7 +211,7 @@ def compute(cell, again=False):
 
 
 def summary(result):
-    """Return one line on what a cell came to."""
+    """Return one line with the result of a cell."""
     if "error" in result:
         return result["error"]
     seconds = result["fit_cpu"] + result["score_cpu"]
@@ -225,7 +225,7 @@ def out_of_fold_splits(n_rows):
 
 
 def out_of_fold(model, X):
-    """Return log-densities of training rows under fits that have not seen them.
+    """Return log-densities of training rows under fits without them.
 
     Hyper-parameters stay those chosen on all training rows, where the estimator has a ``refit``.
     """
@@ -379,23 +379,27 @@ def report(results, reference):
         f"Taken with scikit-learn {sklearn.__version__}, torch {torch.__version__}, zuko "
         f"{zuko.__version__}, skdiffsmooth {skdiffsmooth.__version__}, Python "
         f"{platform.python_version()}; at most {results.max_train} training rows.",
-        "## Held-out log-likelihood\n\nNats a row on columns standardised by the training rows: mean "
-        "over splits (standard deviation over splits); bold is the best of both tables. The rivals:\n\n"
+        "## Held-out log-likelihood\n\nThe tables show nats a row on columns standardised by the "
+        "training rows, as the mean over splits (standard deviation over splits). Bold marks the best "
+        "of both tables. These are the rivals:\n\n"
         + _table(["data", "N", "train", "d", "splits", *rivals], of_rivals)
-        + "\n\nOurs, beside the best of the rivals:\n\n"
+        + "\n\nThese are our estimators, beside the best of the rivals:\n\n"
         + _table(["data", "best rival", *ours], of_ours),
-        "## Ranks\n\nMean rank among the five rivals and one of ours at a time, over the data sets "
-        "that all have run on; *gap* is the mean distance of ours to the best of the six, in nats.\n\n"
+        "## Ranks\n\nThe table shows the mean rank among the five rivals and one of our estimators, "
+        "over the data sets for which all six have been run; *gap* is the mean distance of our "
+        "estimator from the best of the six, in nats.\n\n"
         + _table(["ours", "sets", *RIVALS, "ours", "gap"], ranking),
-        f"## Paired differences\n\nMethod minus {reference}, with the standard error over test rows.\n\n"
+        f"## Paired differences\n\nThe tables show each method minus {reference}, with the standard "
+        "error over test rows.\n\n"
         + _table(["data", *(m for m in rivals if m != reference)], gains_of_rivals)
         + "\n\n"
         + _table(["data", *(m for m in ours if m != reference)], gains_of_ours),
-        f"## What smoothing is worth inside the stack\n\nThe stack of {', '.join(MEMBERS)}, minus that "
-        f"without {', '.join(SMOOTHED)}; the weight of these, and the heaviest member.\n\n"
+        "## What smoothing is worth inside the stack\n\nThe table shows the stack of "
+        f"{', '.join(MEMBERS)}, minus the stack without {', '.join(SMOOTHED)}; the weight of these "
+        "two, and the member with the largest weight.\n\n"
         + _table(["data", "worth", "in standard errors", "smoothed weight", "heaviest"], worth),
-        "## Time\n\nCPU seconds on one thread: fit with every choice, and the scores of the test "
-        "rows.\n\n" + _table(["data", *methods], times),
+        "## Time\n\nThe table shows CPU seconds on one thread, for `fit` with all its choices and for "
+        "the scores of the test rows.\n\n" + _table(["data", *methods], times),
         "## Data\n\n"
         + _table(
             ["data", "from", "what is hard"],

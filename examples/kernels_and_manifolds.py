@@ -1,4 +1,4 @@
-"""Draw what four ways to smooth the same sixty points make of them: samples on a wavy circle.
+"""Draw samples of five models of the same sixty points of a wavy circle.
 
     python examples/kernels_and_manifolds.py kernels.png
 
@@ -27,11 +27,11 @@ warnings.filterwarnings("ignore", message="sigma=.* is large")
 
 def main(path):
     """Fit, sample, draw."""
-    X, shape = make_wavy_circle(60, law="parameter", random_state=0, return_shape=True)
+    X, shape = make_wavy_circle(60, distribution="parameter", random_state=0, return_shape=True)
     curve = shape.manifold
     models = {
         "KDE of the same scale": KDESampler(np.hypot(BANDWIDTH, SIGMA)),
-        "every way": SmoothedScoreDiffusion(BANDWIDTH, SIGMA),
+        "isotropic": SmoothedScoreDiffusion(BANDWIDTH, SIGMA),
         "learned tangents": ManifoldAdaptedDiffusion(BANDWIDTH, SIGMA, n_components=1),
         "along the curve": ManifoldAdaptedDiffusion(BANDWIDTH, SIGMA, manifold=curve),
         "along the circle": ManifoldAdaptedDiffusion(

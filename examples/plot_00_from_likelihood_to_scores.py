@@ -1,13 +1,14 @@
 r"""
-From likelihood to smoothed scores: a walk for newcomers
-========================================================
+From likelihood to smoothed scores: an introduction
+===================================================
 
-Density estimation looks for a law :math:`q` close to the unknown law :math:`p` of some rows. This
-page goes from the oldest answer, maximum likelihood, to that of this library, a diffusion whose score
-is smoothed. Each step is a formula, the call that computes it, and a number that checks it.
+Density estimation looks for a distribution :math:`q` close to the unknown distribution :math:`p` of
+some rows. This page goes from the oldest method, maximum likelihood, to that of this library, a
+diffusion whose score is smoothed. Each step is a formula, the call that computes it, and a number that
+checks it.
 
 A Gaussian mixture is a kernel density estimate (KDE) of its means. So ``KDESampler``, given two
-means, is also a law that is *known*: its density, its score and its draws are exact.
+means, is also a distribution that is *known*: its density, its score and its draws are exact.
 """
 
 # %%
@@ -17,25 +18,20 @@ means, is also a law that is *known*: its density, its score and its draws are e
 #           = \underbrace{\mathbb{E}_p[-\log q]}_{\text{negative log-likelihood (NLL)}} - H(p),
 #           \qquad H(p) = \mathbb{E}_p[-\log p].
 #
-# The entropy :math:`H(p)` does not depend on :math:`q`: whoever maximises likelihood minimises
-# KL. Rows that :math:`q` has not seen estimate the first term by ``-q.score(held_out)``, in nats
-# a row.
+# The entropy :math:`H(p)` does not depend on :math:`q`, so maximising likelihood minimises
+# KL. ``-q.score(held_out)`` estimates the first term from rows that :math:`q` was not fitted on, in
+# nats a row.
 import matplotlib.pyplot as plt
 import numpy as np
+from grids import regular_grid, renyi_divergence
 from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
 from scipy.stats import norm
 
 from skdiffsmooth import KDESampler, LangevinSampler, SmoothedScoreDiffusion
-from skdiffsmooth.datasets import make_lima_bean
+from skdiffsmooth.datasets import lima_bean
 from skdiffsmooth.diagnostics import split_r_hat
-from skdiffsmooth.metrics import (
-    distance_to_data,
-    distance_to_manifold,
-    fisher_divergence,
-    regular_grid,
-    renyi_divergence,
-)
+from skdiffsmooth.metrics import distance_to_data, distance_to_manifold, fisher_divergence
 from skdiffsmooth.model_selection import denoising_score, hyvarinen_score
 
 p = KDESampler(0.7).fit([[-2.0], [2.0]], sample_weight=[0.35, 0.65])
@@ -55,7 +51,7 @@ errors = [q.score_samples(held_out).std() / np.sqrt(len(held_out)) for q in mode
 fig, ax = plt.subplots(figsize=(6, 3.6), layout="constrained")
 ax.semilogx(bandwidths, kl, label="KL(p||q) by quadrature")
 ax.errorbar(bandwidths, nll - entropy, errors, fmt="o", label="held-out NLL - H(p), +- its error")
-ax.set(xlabel="bandwidth of the estimate q", ylabel="nats", title="Likelihood sees KL")
+ax.set(xlabel="bandwidth of the estimate q", ylabel="nats", title="Held-out likelihood measures KL")
 ax.legend()
 
 q = KDESampler(bandwidth="loo").fit(train)  # of highest leave-one-out likelihood
@@ -70,10 +66,10 @@ print(f"KL: {exact:.4f} by quadrature, {by_rows.value:.4f} +- {by_rows.standard_
 # .. math:: \min_q \mathrm{KL}(p\|q) \;\text{(forward: likelihood)} \qquad\text{or}\qquad
 #           \min_q \mathrm{KL}(q\|p) \;\text{(reverse: variational inference)}.
 #
-# Fit one Gaussian to both modes. Forward, :math:`q` pays where :math:`p` has mass that it misses:
-# it covers both, and has the mean and the variance of :math:`p`. Reverse, it pays where it has
-# mass and :math:`p` has none: it picks one mode, and which one depends on where the search
-# starts.
+# Fit one Gaussian to both modes. Forward, KL is large where :math:`p` has mass and :math:`q` has
+# little: the Gaussian covers both modes, and has the mean and the variance of :math:`p`. Reverse, it
+# is large where :math:`q` has mass and :math:`p` has little: the Gaussian covers one mode, and which
+# one depends on where the search starts.
 
 
 def divergence(parameters, direction):
@@ -93,7 +89,7 @@ for direction, start in (("forward", 0.0), ("reverse", 2.0), ("reverse", -2.0)):
     label = direction if direction == "forward" else f"reverse, started at {start:.0f}"
     ax.plot(x, norm(found[0], np.exp(found[1])).pdf(x), label=label)
 ax.set(xlim=(-6, 6), ylim=(0, 0.75), xlabel="x", ylabel="density")
-ax.set_title("Forward KL covers, reverse KL picks")
+ax.set_title("Forward KL covers both modes, reverse KL one")
 ax.legend(loc="upper center", ncols=2)
 print(f"moments of p {mass @ x:.3f} {np.sqrt(mass @ (x - mass @ x) ** 2):.3f}")
 
@@ -105,9 +101,9 @@ print(f"moments of p {mass @ x:.3f} {np.sqrt(mass @ (x - mass @ x) ** 2):.3f}")
 #
 # The partition function :math:`Z` is an integral over all of space. The *score* :math:`s`, the
 # direction in which the density grows fastest, does not need it. The calls are ``energy`` and
-# ``grad_log_density``; scikit-learn's ``score`` is another thing, the mean log-likelihood. Here
-# for rows of a law that is known too: points of a curve, blurred by 0.02.
-_, shape = make_lima_bean(1, return_shape=True, random_state=0)
+# ``grad_log_density``; scikit-learn's ``score`` is something else, the mean log-likelihood. Here
+# for rows from a distribution that is known too: points of a curve plus noise of scale 0.02.
+shape = lima_bean()
 curve = shape.sample(1000, spacing="even")
 bean = KDESampler(0.02).fit(curve)
 X, X_new = bean.sample(60, random_state=0), bean.sample(2000, random_state=1)
@@ -138,9 +134,9 @@ ax.legend(loc="upper right")
 # -------------------------------------------
 # .. math:: x' = x + h\, s(x) + \sqrt{2h}\, z, \qquad z \sim N(0, I).
 #
-# Follow the score and add noise: as the step :math:`h \to 0`, the chain's law becomes
+# Follow the score and add noise: as the step :math:`h \to 0`, the chain's distribution becomes
 # :math:`e^{-E} / Z`. Accepting steps by Metropolis' rule makes it exact at any :math:`h`, and
-# takes only differences of energies. This energy is nobody's model: two wells, one of them
+# takes only differences of energies. This energy belongs to no fitted model: two wells, one of them
 # deeper.
 
 
@@ -149,8 +145,8 @@ def well(x):
     return (2 * (x**2 - 1) ** 2 - 0.4 * x)[:, 0]
 
 
-law = np.exp(-well(grid.points))
-law /= law.sum() * grid.volume  # by quadrature, which chains do not need
+density = np.exp(-well(grid.points))
+density /= density.sum() * grid.volume  # by quadrature, which chains do not need
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
 print("chains       R-hat of 50 draws   of all   largest error of the distribution function")
 for name, sampler in {
@@ -160,20 +156,21 @@ for name, sampler in {
     target = (lambda x: 0.4 - 8 * x * (x**2 - 1), lambda x: -well(x))  # the score and -E
     chains = sampler.run(target, start=np.linspace(-1.5, 1.5, 32)[:, None], random_state=0)
     below = np.searchsorted(np.sort(chains.samples[:, 0]), x) / len(chains.samples)
-    error = np.abs(below - law.cumsum() * grid.volume).max()
+    error = np.abs(below - density.cumsum() * grid.volume).max()
     early = split_r_hat(chains.draws[:, :50])[0]
     print(f"{name:10s}   {early:17.2f} {chains.r_hat[0]:8.3f} {error:49.3f}")
     axes[1].hist(chains.samples[:, 0], 60, density=True, histtype="step", label=name)
     if sampler.metropolis:
         axes[0].plot(chains.draws[[0, 31], :300, 0].T, linewidth=0.8)
 axes[0].set(xlabel="step", ylabel="x", title="Two of 32 chains, adjusted")
-axes[1].plot(x, law, "k", linewidth=1, label="exact")
+axes[1].plot(x, density, "k", linewidth=1, label="exact")
 axes[1].set(xlim=(-2, 2), xlabel="x", ylabel="density", title="All draws")
 axes[1].legend()
 
 # %%
 # An R-hat of one says that the chains agree with one another, which takes more than 50 draws. It
-# does not say that they agree with the law: the large step of the unadjusted ones blurs it.
+# does not say that they agree with the target: the large step of the unadjusted ones makes their
+# distribution too wide.
 #
 # Score matching: comparing scores
 # --------------------------------
@@ -200,7 +197,7 @@ ax.loglog(bandwidths, fisher, label="half the Fisher divergence by quadrature")
 constant = mass @ score_p[:, 0] ** 2 / 2
 ax.loglog(bandwidths, loss + constant, "o", label="held-out Hyvarinen loss + constant")
 ax.set(xlabel="bandwidth of the estimate q", ylabel="1 / squared units of x")
-ax.set_title("Hyvarinen's loss sees the Fisher divergence")
+ax.set_title("Hyvarinen's loss measures the Fisher divergence")
 ax.legend()
 best = [bandwidths[np.argmin(values)] for values in (kl, nll, fisher, loss)]
 print("lowest KL, NLL, D_F and loss at bandwidths", np.round(best, 2))
@@ -212,9 +209,9 @@ print("lowest KL, NLL, D_F and loss at bandwidths", np.round(best, 2))
 #           \mathbb{E}\big|s(x_t) - \nabla\log p_t(x_t)\big|^2
 #           = \mathbb{E}\big|s(x_t) + z / \sqrt{t}\big|^2 - \text{constant}.
 #
-# On rows plus noise of variance :math:`t` no derivative of :math:`s` is needed: a score points
-# back to where the noise came from. Added up over all :math:`t`, Fisher divergences give KL (de
-# Bruijn), so that differences of ``denoising_score`` are differences of likelihood, for KDEs.
+# On rows plus noise of variance :math:`t` no derivative of :math:`s` is needed: on average, a score
+# points back to the row without the noise. Integrated over all :math:`t`, Fisher divergences give KL
+# (de Bruijn), so that differences of ``denoising_score`` are differences of likelihood, for KDEs.
 t, narrow, wide = 0.25, KDESampler(0.3).fit(train), KDESampler(0.8).fit(train)
 clean = p.sample(100_000, random_state=2)
 z = np.random.RandomState(3).normal(size=clean.shape)
@@ -234,10 +231,10 @@ for name, scorer in (("log-likelihoods", KDESampler.score), ("denoising scores",
 #           s(x, t) = \nabla \log p_t(x) = \frac{\mathbb{E}[x_0 | x_t = x] - x}{t}, \qquad
 #           \frac{dx}{dt} = -\tfrac12 s(x, t).
 #
-# Rows plus noise are a KDE of bandwidth :math:`\sqrt t`, and their score has a closed form: the
-# mean is a softmax over the rows. A diffusion starts from much noise and follows this score down
-# to little. Nothing is trained and nothing generalises: what arrives at noise ``bandwidth`` *is*
-# the KDE, and the training rows themselves as the bandwidth goes to zero.
+# The density of rows plus noise is a KDE of bandwidth :math:`\sqrt t`, and its score has a closed
+# form: the mean is a softmax over the rows. A diffusion starts from much noise and follows this score
+# down to little. Nothing is trained and nothing generalises: the distribution at noise ``bandwidth``
+# *is* the KDE, and samples are the training rows as the bandwidth goes to zero.
 h, at = 0.02, X_new[:500]
 empirical, kde = SmoothedScoreDiffusion(bandwidth=h, sigma=0).fit(X), KDESampler(h).fit(X)
 posterior = softmax(-np.sum((at[:, None] - X) ** 2, axis=2) / (2 * h**2), axis=1)
@@ -255,9 +252,9 @@ print(f"samples at bandwidth 1e-6: at most {away:.0e} from a training row")
 # .. math:: s_k(x, t) = \mathbb{E}_\xi\, s(x + \xi, t) = \nabla\, \mathbb{E}_\xi \log p_t(x + \xi),
 #           \qquad \xi \sim N(0, \sigma^2 I).
 #
-# What generalises is a smoother score. To average it is to average the *log-density*; the average
-# density would be one more KDE, a wider one. Both by brute force at ten places (the model
-# averages over 64 quasi-random offsets, here there are 20 000), then their samples.
+# A smoother score generalises. To average the score is to average the *log-density*; the average
+# density would be one more KDE, a wider one. The code computes both averages directly at ten points
+# (the model averages over 64 quasi-random offsets, here there are 20 000), then draws samples.
 sigma = 0.1
 model = SmoothedScoreDiffusion(bandwidth=h, sigma=sigma).fit(X)
 wider = KDESampler(np.hypot(h, sigma)).fit(X)
@@ -269,7 +266,7 @@ gap = np.abs(logsumexp(logs, axis=0) - np.log(len(logs)) - wider.score_samples(a
 print(f"log of the mean density and the wider KDE: {gap:.2f} nats apart")
 
 fig, axes = plt.subplots(1, 3, figsize=(10, 3.9), sharex=True, sharey=True, layout="constrained")
-for ax, (name, law) in zip(
+for ax, (name, estimate) in zip(
     axes,
     {
         f"KDE, bandwidth {h}": kde,
@@ -278,7 +275,7 @@ for ax, (name, law) in zip(
     }.items(),
     strict=True,
 ):
-    drawn = law.sample(2000, random_state=0)
+    drawn = estimate.sample(2000, random_state=0)
     ax.plot(*drawn.T, ".", markersize=2)
     ax.plot(*np.vstack([curve, curve[:1]]).T, color="0.5", linewidth=0.8)
     ax.plot(*X.T, "k.", markersize=4)
@@ -287,24 +284,25 @@ for ax, (name, law) in zip(
     print(f"{name}: {off.mean():.3f} from the curve, {away.mean():.3f} from the rows")
 
 # %%
-# The last call
-# -------------
-# A smoothed score has a law too, the one that the flow leads to: ``sample`` draws from it and
-# ``score_samples`` integrates the divergence on the way, so held-out likelihood compares it with
-# anything. Without numbers ``fit`` chooses its own. The truth is known here, and so is KL.
+# The density of a smoothed score
+# -------------------------------
+# The flow of a smoothed score leads to a distribution: ``sample`` draws from it, and
+# ``score_samples`` integrates the divergence along the flow, so held-out likelihood can compare it
+# with other densities. If no scales are given, ``fit`` chooses them. The truth is known here, and so
+# is KL.
 print("                                           held-out NLL   KL from the truth")
-for law in (KDESampler(bandwidth="loo"), model, SmoothedScoreDiffusion()):
-    log_q = law.fit(X).score_samples(X_new)
+for estimate in (KDESampler(bandwidth="loo"), model, SmoothedScoreDiffusion()):
+    log_q = estimate.fit(X).score_samples(X_new)
     found = renyi_divergence(bean.score_samples(X_new), log_q)
-    name = str(law).replace("bandwidth=", "")
+    name = str(estimate).replace("bandwidth=", "")
     print(f"{name:39s}   {-log_q.mean():12.3f}   {found.value:.3f} +- {found.standard_error:.3f}")
-new_rows = law.sample(1000, random_state=0)
+new_rows = estimate.sample(1000, random_state=0)
 
 # %%
 # Where to go on
 # --------------
 # Why mass spreads along the curve and not away from it:
-# :ref:`sphx_glr_gallery_plot_02_kde_against_score.py`; where the best scale lies:
-# :ref:`sphx_glr_gallery_plot_04_likelihood_curve.py`, and by losses cheaper than likelihood:
+# :ref:`sphx_glr_gallery_plot_02_kde_against_score.py`. Which scale is best:
+# :ref:`sphx_glr_gallery_plot_04_likelihood_curve.py`, and by losses that are faster than likelihood:
 # :ref:`sphx_glr_gallery_plot_15_score_matching.py`. A smoothed score's energy is not minus the
-# log-density of its samples; that page says how far they are apart.
+# log-density of its samples; that page says by how much they differ.

@@ -1,9 +1,9 @@
 """
-Smoothing every way finds the manifold
-======================================
+Isotropic smoothing fills gaps along the manifold
+=================================================
 
 **The claim** (Fig. 1 of Farghly et al. 2025): averaging the score over a kernel that is the same in
-every direction and knows nothing of the data fills the gaps between them *along* the curve that
+every direction and does not depend on the data fills the gaps between them *along* the curve that
 they lie on, and hardly leaves it.
 
 Thirty points of a closed curve, the lima bean, and samples at growing smoothing scales.
@@ -12,8 +12,8 @@ Thirty points of a closed curve, the lima bean, and samples at growing smoothing
 # %%
 # Fit and sample
 # --------------
-# The bandwidth is the noise that is left at the end: small, so that what spreads the samples is the
-# smoothing. Nothing is trained.
+# The bandwidth is the noise that is left at the end: small, so that the smoothing and not the
+# bandwidth moves samples away from the data. Nothing is trained.
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -64,7 +64,8 @@ print(f"from sigma 0 to {sigmas[-2]} the distance from the data grows {ratio:.1f
 # %%
 # What it cannot do
 # -----------------
-# Nothing tells the kernel where the curve is: between two points it goes along the chord, and where
-# sigma is no longer small against the reach (the least radius of curvature, 0.17 here) it cuts the
-# bends: the last panels. :ref:`sphx_glr_gallery_plot_18_polygons.py` shows that limit by itself, and
-# :ref:`sphx_glr_gallery_plot_03_kernel_chooses_manifold.py` kernels that follow the curve.
+# The kernel does not depend on the curve: between two points samples lie along the chord, and where
+# sigma is no longer small against the reach (the least radius of curvature, 0.17 here) they leave the
+# curve at its bends, as in the last panels. :ref:`sphx_glr_gallery_plot_18_polygons.py` shows that
+# limit by itself, and :ref:`sphx_glr_gallery_plot_03_kernel_chooses_manifold.py` kernels along the
+# curve.

@@ -59,4 +59,5 @@ for name, slope in slopes.items():
 
 # %%
 # For the KDE the slope is nearly that of a Gaussian's mean deviation from a line, sqrt(2 / pi) = 0.80,
-# whatever the data are. The smoothed score's comes from curvature only, and grows with sigma squared.
+# whatever the data are. That of the smoothed score is due to curvature only; its distance grows with
+# sigma squared.

@@ -13,11 +13,12 @@ Thirty points of a circle with eight waves.
 # ------------
 import matplotlib.pyplot as plt
 import numpy as np
+from measures import shrinkage
 
 from skdiffsmooth import SmoothedScoreDiffusion
 from skdiffsmooth.datasets import make_wavy_circle
 from skdiffsmooth.manifolds import Circle
-from skdiffsmooth.metrics import distance_to_manifold, shrinkage
+from skdiffsmooth.metrics import distance_to_manifold
 
 X, shape = make_wavy_circle(30, spacing="even", return_shape=True)
 wavy, circle = shape.manifold, Circle([0.0, 0.0], 1.0)
@@ -35,29 +36,29 @@ for ax, sigma in zip(axes, sigmas, strict=True):
     ax.set(title=f"sigma = {sigma}", aspect="equal")
 
 # %%
-# Which set is it closest to?
-# ---------------------------
-# The mean distance of samples from the waves and from the circle, over all scales, and the spread of
-# the samples as a share of the data's.
+# Which set are samples closest to?
+# ---------------------------------
+# The mean distance of samples from the waves and from the circle, over all scales, and the total
+# variance of the samples as a fraction of the data's.
 scales = np.geomspace(0.05, 1.2, 14)
 found = []
 for sigma in scales:
     drawn = SmoothedScoreDiffusion(0.02, sigma).fit(X).sample(1000, random_state=0)
     distances = [distance_to_manifold(drawn, manifold).mean() for manifold in (wavy, circle)]
     found.append([*distances, shrinkage(drawn, X)])
-from_waves, from_circle, spread = np.transpose(found)
+from_waves, from_circle, variance = np.transpose(found)
 
 fig, ax = plt.subplots(figsize=(5.8, 3.8), layout="constrained")
 ax.loglog(scales, from_waves, "o-", label="mean distance from the waves")
 ax.loglog(scales, from_circle, "o-", label="mean distance from the circle")
-ax.loglog(scales, spread, "k:", label="spread of samples / spread of data")
+ax.loglog(scales, variance, "k:", label="variance of samples / variance of data")
 ax.set(xlabel="smoothing scale sigma")
 ax.legend()
 crossing = scales[np.argmax(from_circle < from_waves)]
 print(f"closer to the circle than to the waves from sigma = {crossing:.2f} on")
-print(f"half of the spread is lost at sigma = {scales[np.argmax(spread < 0.5)]:.2f}")
+print(f"half of the variance is lost at sigma = {scales[np.argmax(variance < 0.5)]:.2f}")
 
 # %%
-# The waves have a reach of about 0.1, the circle of 1: each geometry gives way when sigma is no longer
-# small against its own. There is no scale that is right for both, which is what kernels that know a
-# manifold are for: :ref:`sphx_glr_gallery_plot_03_kernel_chooses_manifold.py`.
+# The waves have a reach of about 0.1, the circle of 1: samples leave each when sigma is no longer
+# small against its reach. No scale is right for both; use a kernel along a known manifold then:
+# :ref:`sphx_glr_gallery_plot_03_kernel_chooses_manifold.py`.

@@ -6,7 +6,7 @@ New codes of handwritten digits
 smoothing the score moves samples away from the data and along the data's manifold, where a kernel
 density estimate moves them off it.
 
-A hundred codes of the digit 4. The manifold is what is known of it: the codes of four hundred others.
+A hundred codes of the digit 4. The codes of four hundred others stand for the manifold.
 """
 
 # %%
@@ -16,20 +16,16 @@ A hundred codes of the digit 4. The manifold is what is known of it: the codes o
 # among them; that takes some two minutes, once. Of the 32 columns of a code some hardly vary.
 import matplotlib.pyplot as plt
 import numpy as np
-from digits_vae import load_digits_vae
+from digits_vae import load_digits_vae, load_mnist_digits
+from measures import local_pca_spectrum, shrinkage
 
 from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
-from skdiffsmooth.datasets import load_mnist_digits
 from skdiffsmooth.manifolds import PointCloud
-from skdiffsmooth.metrics import (
-    distance_to_data,
-    distance_to_manifold,
-    local_pca_spectrum,
-    shrinkage,
-)
+from skdiffsmooth.metrics import distance_to_data, distance_to_manifold
 
 vae = load_digits_vae()
-images, _ = load_mnist_digits(digits=4, return_X_y=True)
+images, labels = load_mnist_digits()
+images = images[labels == 4]
 codes = vae.encode(images)[np.random.RandomState(0).permutation(len(images))]
 X, others = codes[:100], codes[100:]
 manifold = PointCloud(others)
@@ -66,7 +62,7 @@ ax.axhline(floor, color="0.6", linewidth=0.8, label="real 4s")
 ax.set(xlabel="mean distance from the data", ylabel="mean distance from held-out codes")
 ax.legend()
 
-print("sigma   from the data   spread   off: smoothed    KDE   contracted data")
+print("sigma   from the data   shrink   off: smoothed    KDE   contracted data")
 for k, sigma in enumerate(sigmas):
     here = away["smoothed score"][k]
     there = [np.interp(here, away[name], off[name]) for name in families]
@@ -75,20 +71,20 @@ for k, sigma in enumerate(sigmas):
 
 # %%
 # At equal distance from the data the smoothed score's samples are closer to the held-out codes
-# than the KDE's, and the farther they go the more so. But this measure rewards a loss of spread:
-# up to a distance of 1.2 the contracted data are closer still. Likelihood does not reward it; of
-# both models, with scales that they choose themselves, in nats a code:
+# than the KDE's, and the farther they go the more so. But this measure rewards a loss of variance:
+# up to a distance of 1.2 the contracted data are closer still. Likelihood does not reward it. Here it
+# is for both models, with scales that they choose themselves, in nats a code:
 tuned = {"KDE": KDESampler("loo"), "smoothed score": SmoothedScoreDiffusion(metric="euclidean")}
 for name, model in tuned.items():
     print(f"log-likelihood of the held-out codes, {name}: {model.fit(X).score(others):.2f}")
 
 # %%
-# Which way they went
-# -------------------
+# In which directions samples differ
+# ----------------------------------
 # The variance of the twelve samples nearest to a training code, along their principal axes, at
-# equal distance from the data: noise of twelve rows for the KDE, which goes every way alike, and
-# a steep fall for the smoothed score. Of the squared distance from the nearest training code a
-# share lies in the columns that codes hardly use.
+# equal distance from the data: as of isotropic noise for the KDE, which is the same in all directions,
+# and falling steeply for the smoothed score. The first number printed is the fraction of the squared
+# distance from the nearest training code that lies in the columns that codes hardly use.
 chosen = 3
 width = np.interp(away["smoothed score"][chosen], away["KDE"], widths)
 pair = {
@@ -129,6 +125,6 @@ for ax, (name, row) in zip(axes, rows.items(), strict=True):
 # What it cannot show
 # -------------------
 # Four hundred points are a coarse manifold in so many dimensions: real 4s are no closer to it
-# than the grey line, and to be closer than that says little. The decoder forgives noise: the
+# than the grey line, and to be closer than that says little. The decoder removes noise: the
 # KDE's digits look well, if like the training digits. Two autoencoders from other random numbers
 # differed by 0.05 in the distances and by a nat in both likelihoods.

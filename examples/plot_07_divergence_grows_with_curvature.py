@@ -15,20 +15,21 @@ solver.
 # %%
 # Two ways of averaging a log-density
 # -----------------------------------
-# The first averages over x + xi. The second pushes x + xi onto the level set of distance r(x)
+# The first averages over x + xi. The second moves x + xi to the level set of distance r(x)
 # first. With r(x) the distance of x (*plain*) that is the obvious reading. The theorem's r(x) is
 # *corrected* for the kernel's variance across the manifold; here r(x)^2 = E dist(x + xi)^2 less
 # the least of these, with which the quadratic parts of both log-densities are the same, as the
 # theorem's proof needs it.
 import matplotlib.pyplot as plt
 import numpy as np
+from grids import regular_grid, renyi_divergence
 from scipy.special import logsumexp
 from scipy.stats import linregress, qmc
 
 from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
 from skdiffsmooth.datasets import make_circle
 from skdiffsmooth.kernels import OffsetsKernel
-from skdiffsmooth.metrics import distance_to_manifold, regular_grid, renyi_divergence
+from skdiffsmooth.metrics import distance_to_manifold
 
 X, shape = make_circle(100, return_shape=True, random_state=0)
 half = qmc.MultivariateNormalQMC([0, 0], rng=np.random.default_rng(0)).random(64)
@@ -78,9 +79,9 @@ def panel(title, **labels):
     return ax
 
 
-def ticks(ax, places):
-    """Label the places on a logarithmic axis, and end the panel."""
-    ax.set_xticks(places, [f"{place:g}" for place in places])
+def ticks(ax, values):
+    """Label the values on a logarithmic axis, and end the panel."""
+    ax.set_xticks(values, [f"{value:g}" for value in values])
     ax.minorticks_off()
     ax.legend(fontsize=8)
 
@@ -151,5 +152,5 @@ ticks(ax, [0.03, 0.1, 0.3])
 # %%
 # It falls more slowly than the bound, for without smoothing it is finite. What is noisy: the
 # hundred points, and distances without smoothing, which are means of 50 000 draws (0.3 %). What
-# is not shown: dimensions (the bounds grow with them), and the law of a flow through all noise
-# levels, for which the density of the last one stands in here as in the publication.
+# is not shown: dimensions (the bounds grow with them), and the density at the end of a flow through
+# all noise levels, for which that of the last level stands in here as in the publication.

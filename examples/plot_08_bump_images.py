@@ -3,10 +3,10 @@ Images of a moving bump, and a floor of noise
 =============================================
 
 **The claim** (Figs. 8 and 12 to 14 of Farghly et al. 2025): in the space of images, smoothing
-along the manifold of the data makes new images that stay near it; smoothing every way goes
+along the manifold of the data makes new images that stay near it; isotropic smoothing goes
 farther from it, and a kernel density estimate only adds noise.
 
-Sixteen images of 64 x 64 pixels, of a Gaussian bump on a circle of places. The claim holds. But
+Sixteen images of 64 x 64 pixels, of a Gaussian bump with centers on a circle. The claim holds. But
 the way that the publication averages scores adds noise of a norm that can be written down, and at
 small scales of isotropic smoothing it is nearly all that is new about a sample.
 """
@@ -21,11 +21,12 @@ import warnings
 
 import matplotlib.pyplot as plt
 import numpy as np
+from measures import anisotropy
 from scipy.special import softmax
 
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
 from skdiffsmooth.datasets import make_bump_images
-from skdiffsmooth.metrics import anisotropy, distance_to_data, distance_to_manifold
+from skdiffsmooth.metrics import distance_to_data, distance_to_manifold
 
 # The largest scales are near the curve's reach, 6.1: log-densities would be off, samples are not.
 warnings.filterwarnings("ignore", message="sigma=.* is large")
@@ -55,12 +56,12 @@ for line, (name, images) in zip(axes, shown.items(), strict=True):
         ax.set(xticks=[], yticks=[])
 
 # %%
-# Distances, shapes and places
-# ----------------------------
+# Distances, shapes and positions
+# -------------------------------
 # On the diagonal, all that is new about a sample is off the manifold. A bump is round, of
-# anisotropy zero; the average of two neighbours is long. (Pixels below 0.1 do not count, for
+# anisotropy zero; the average of two neighbours is long. (Pixels below 0.1 do not count, since
 # noise has no shape.) Angles are those of the nearest bumps, in steps from one training image to
-# the next: of samples spread evenly along the manifold half would be more than a quarter of a
+# the next: of samples distributed evenly along the manifold half would be more than a quarter of a
 # step from the data.
 axis = np.linspace(-1, 1, 64)
 
@@ -75,11 +76,11 @@ fig, axes = plt.subplots(1, 3, figsize=(11, 3.6), layout="constrained")
 axes[0].set(xlabel="mean distance from the data", ylabel="mean distance from the manifold")
 axes[1].set(xlabel="mean distance from the data", ylabel="mean anisotropy")
 axes[2].set(xlabel="steps from the nearest training image", ylabel="samples, largest scale")
-found, count_as_mass = {}, {"background": 0.1, "negative": "clip"}
+found = {}
 print("mean distance from the data, from the manifold, and anisotropy, from scale to scale")
 for name, drawn in draws.items():
     new, off = found[name] = mean_distances(drawn)
-    bent = [anisotropy(x.reshape(-1, 64, 64), **count_as_mass).mean() for x in drawn]
+    bent = [anisotropy(x.reshape(-1, 64, 64), background=0.1).mean() for x in drawn]
     bumps = curve.project(drawn[-1]).reshape(-1, 64, 64)
     angle = np.arctan2(bumps.sum(2) @ axis, bumps.sum(1) @ axis) / (2 * np.pi) * len(X)
     axes[0].plot(new, off, "o-", label=name)
@@ -104,8 +105,7 @@ axes[0].legend()
 # nearly all of it across manifold and data: it adds to both distances in squares. Here is that
 # process (Euler-Maruyama, 100 steps from v = 9 on, one of them to none) in all 4096 dimensions
 # with fewer draws, beside the formula, to which the norm of one mean of draws adds about a per
-# cent. *Exact* is the same solver with the library's nodes, of mean zero. (The library's own
-# ``node_rule="fresh"`` would not do: it draws in the space that the images span, where d is 15.)
+# cent. *Exact* is the same solver with the library's nodes, of mean zero.
 
 
 def with_fresh_draws(sigma, n_draws, n_samples=20):
@@ -139,7 +139,7 @@ for sigma, without in list(zip(sigmas, off, strict=True))[::2]:
 # What it changes, and what not
 # -----------------------------
 # At the published M, by the formula. Every kernel has such a floor, at most the root mean square
-# of ``|D(y) - y|`` over sqrt(M), y the places that it looks at; the adapted kernel's stay near
+# of ``|D(y) - y|`` over sqrt(M), y the moved queries; those of the adapted kernel are near
 # the data.
 floor = sigmas * math.sqrt(4096 / 50_000)
 published = np.hypot(new, floor), np.hypot(off, floor)
@@ -149,8 +149,8 @@ for k, sigma in enumerate(sigmas):
 drawn, sigma = draws["adapted"][-1], scales["adapted"][-1]
 feet = curve.project(drawn)
 xi = sigma * np.random.default_rng(0).standard_normal(drawn.shape)
-places = drawn + curve.project(feet + xi) - feet
-own_floor = math.sqrt((distance_to_data(places, X) ** 2).mean() / 50_000)
+moved = drawn + curve.project(feet + xi) - feet
+own_floor = math.sqrt((distance_to_data(moved, X) ** 2).mean() / 50_000)
 print(f"adapted kernel at its largest scale: a floor of at most {own_floor:.3f}")
 
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
@@ -169,17 +169,17 @@ at_equal = np.interp(1.3, new, off), np.interp(1.3, *published)
 print("isotropic, 1.3 from the data: {:.2f} off exact, {:.2f} with noise".format(*at_equal))
 
 # %%
-# Up to sigma = 1.8 isotropic smoothing is still near the training images, each pulled a little to
-# its neighbours, and what the published setting adds is noise: as new, and as far off the
+# Up to sigma = 1.8 samples of isotropic smoothing are near the training images, each moved a little
+# towards its neighbours, and the published setting adds noise: as new, and as far off the
 # manifold, as a kernel density estimate would make it. At the largest scale the floor is less
 # than a third of the squared distance. It moves the isotropic curve to the diagonal, not the
-# adapted one; so the lead of the adapted kernel is real, if smaller than it looks with the noise.
-# That kernel is told the manifold; where it is not, sixteen images cannot teach it.
+# adapted one; so the adapted kernel is better, if by less than it looks with the noise.
+# That kernel is given the manifold, which cannot be learned from sixteen images.
 #
 # With other seeds the distances from the manifold move by 0.03, those from the data by 0.05 for the
 # isotropic and 0.15 for the adapted kernel. The images are so symmetric that rounding decides on the
 # axes of their span, and so on the nodes: another machine is another seed.
 #
-# Taken for granted here is a last step that ends without noise. One that stopped at v > 0, with a
+# This assumes a last step that ends without noise. One that stopped at v > 0, with a
 # ratio rho of noises, would leave sqrt((1 - rho) / (1 + rho)) of the floor, a fifth, beside noise
 # of norm sqrt(d v). The curves of the publication are not redrawn: only its setting is run again.

@@ -8,7 +8,7 @@ larger.
 
 The bump of :ref:`sphx_glr_gallery_plot_08_bump_images.py` with its center anywhere in a square:
 116 training images of 64 x 64 pixels, on a triangular lattice of centers. They are half as far
-from one another as those sixteen, so all that smooths does better here.
+from one another as those sixteen, so every kind of smoothing is better here.
 """
 
 # %%
@@ -20,15 +20,16 @@ import warnings
 
 import matplotlib.pyplot as plt
 import numpy as np
+from measures import anisotropy
 
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
 from skdiffsmooth.datasets import make_bump_images
-from skdiffsmooth.metrics import anisotropy, distance_to_data, distance_to_manifold
+from skdiffsmooth.metrics import distance_to_data, distance_to_manifold
 
 # The largest scale is near the surface's reach, 6.4: log-densities would be off, samples are not.
 warnings.filterwarnings("ignore", message="sigma=.* is large")
 
-X, shape = make_bump_images(116, centers="square", spacing="lattice", return_shape=True)
+X, shape = make_bump_images(116, centers="square", spacing="even", return_shape=True)
 sheet, bandwidth = shape.manifold, 0.001
 scales = {
     "KDE": [0.006, 0.014, 0.021, 0.028, 0.035],
@@ -46,24 +47,22 @@ draws = {
 }
 
 # %%
-# Distances and places
-# --------------------
-# Of images that are spread evenly over the surface we know how far from the data they are: up to
-# there new is good, and beyond it is not. On the right, centers of the nearest bumps.
+# Distances and positions
+# -----------------------
+# The distance from the data of images that are distributed evenly over the surface is known. Samples
+# should be as far from the data, and no farther. On the right, centers of the nearest bumps.
 even = distance_to_data(shape.sample(2000, random_state=0), X).mean()
 print(f"even images of the surface: {even:.2f} from the data")
 
 shown = {}
 fig, axes = plt.subplots(1, 4, figsize=(13, 3.5), layout="constrained")
-axes[0].axvline(even, color="0.7", label="spread evenly")
+axes[0].axvline(even, color="0.7", label="even on the surface")
 axes[0].set(xlabel="mean distance from the data", ylabel="mean distance from the surface")
 print("mean distance from the data, from the surface, and anisotropy, from scale to scale")
 for ax, (name, drawn) in zip(axes[1:], draws.items(), strict=True):
     new = np.array([distance_to_data(images, X).mean() for images in drawn])
     off = np.array([distance_to_manifold(images, sheet).mean() for images in drawn])
-    bent = [
-        anisotropy(x.reshape(-1, 64, 64), background=0.15, negative="clip").mean() for x in drawn
-    ]
+    bent = [anisotropy(x.reshape(-1, 64, 64), background=0.15).mean() for x in drawn]
     axes[0].plot(new, off, "o-", label=name)
     # The scale at which samples are nearest to being as new as they should be.
     best = int(abs(new - even).argmin())
@@ -89,9 +88,9 @@ for ax, name, image in zip(axes, titles, np.concatenate(list(shown.values())), s
 # %%
 # The kernel density estimate stays on the lattice and adds noise to all pixels. Isotropic
 # smoothing fills the square: with neighbours on all sides it averages bumps that overlap, whose
-# mean is nearly round. The adapted kernel is several times nearer still, and does not leave the
-# surface where there is nothing new on it. But it is told the surface, and a node of it costs
-# some twenty of the isotropic kernel's.
+# mean is nearly round. Samples of the adapted kernel are several times nearer still, and do not leave
+# the surface where there is nothing new on it. But the kernel is given the surface, and one of its
+# nodes takes as long as some twenty of the isotropic kernel.
 #
 # Distances are means over 40 samples, good to some per cent. What fresh Monte Carlo draws would
 # do to the isotropic kernel comes from the formula of the page on the curve, with as many draws

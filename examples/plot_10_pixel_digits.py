@@ -6,28 +6,29 @@ Images of digits, along a curve that is known
 score leaves the manifold less than a kernel density estimate that goes as far from the data, and a
 kernel adapted to the manifold hardly leaves it at all.
 
-The manifold is made: a closed curve of codes through three digits of one kind, decoded to images by the
-autoencoder of :ref:`sphx_glr_gallery_plot_06_latent_digits.py`. Ten images on it are the data.
+The manifold is constructed: a closed curve of codes through three digits of one kind, decoded to
+images by the autoencoder of :ref:`sphx_glr_gallery_plot_06_latent_digits.py`. Ten images on it are
+the data.
 """
 
 # %%
 # Curves of images
 # ----------------
 # The first three 4s, 2s and 7s, and the ellipse through their codes. The activations of the
-# decoder are smooth, and so is a curve of images: ``Curve`` tabulates it to ten digits or says
-# that it cannot.
+# decoder are smooth, and so is a curve of images: ``Curve`` tabulates it to ten digits or raises an
+# error.
 import matplotlib.pyplot as plt
 import numpy as np
-from digits_vae import load_digits_vae
+from digits_vae import load_digits_vae, load_mnist_digits
+from measures import frechet_distance
 from sklearn.neural_network import MLPClassifier
 
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
-from skdiffsmooth.datasets import load_mnist_digits
 from skdiffsmooth.manifolds import Curve
-from skdiffsmooth.metrics import distance_to_data, distance_to_manifold, frechet_distance
+from skdiffsmooth.metrics import distance_to_data, distance_to_manifold
 
 vae = load_digits_vae()
-images, labels = load_mnist_digits(return_X_y=True)
+images, labels = load_mnist_digits()
 
 
 def curve_of_images(digit):
@@ -59,7 +60,7 @@ for digit, curve in curves.items():
 bandwidth, n_samples = 0.005, 300
 models = {
     "KDE": [KDESampler(h) for h in (0.005, 0.01, 0.02, 0.03, 0.04, 0.05)],
-    "every way": [
+    "isotropic": [
         SmoothedScoreDiffusion(bandwidth, sigma, n_nodes=128)
         for sigma in (0.5, 0.8, 1.0, 1.2, 1.4, 1.6)
     ],
@@ -93,8 +94,8 @@ ax.legend()
 # %%
 # What the samples are
 # --------------------
-# In the order of the curve: the data; copies of them with noise; double exposures of neighbours,
-# where chords lead; other images of the curve.
+# In the order of the curve: the data; copies of them with noise; averages of neighbours, which lie
+# on chords; other images of the curve.
 rows = {"data": data[4]} | {
     name: samples[4, name][k] for name, k in zip(names, (4, 4, 3), strict=True)
 }
@@ -109,7 +110,7 @@ for ax, (name, row) in zip(axes, rows.items(), strict=True):
 # Three curves, two measures
 # --------------------------
 # As far from the data as sigma = 4 along the curve leads: the distance from the curve, and a
-# Frechet distance between samples and images spread evenly over the curve. Its features are *our
+# Frechet distance between samples and images spaced evenly on the curve. Its features are *our
 # own*, the 32 numbers of the last hidden layer of a small classifier of these digits. It is not
 # the FID that others report, and to be compared only with the others here: of random images of
 # the curve first of all, as many as there are samples, with their standard deviation.
@@ -145,8 +146,9 @@ for digit, curve in curves.items():
 # %%
 # What it does not show
 # ---------------------
-# With ten images that are far apart against the reach, smoothing every way follows chords: it is
-# ahead of the KDE in the distance, by a tenth to a quarter, and behind it in these features,
-# which hardly see the KDE's noise and do see double exposures. The Frechet distance of so few
-# samples decides nothing else: on the curve of 7s another seed and 600 samples gave 0.43 for the
-# kernel along it. And that kernel was told the curve, which data alone do not tell.
+# With ten images that are far apart against the reach, isotropic smoothing follows chords: it is
+# better than the KDE in the distance, by a tenth to a quarter, and worse in these features,
+# which hardly depend on the KDE's noise and do depend on averages of images. The Frechet distance of
+# so few samples decides nothing else: on the curve of 7s another seed and 600 samples gave 0.43 for
+# the kernel along it. And that kernel was given the curve, which cannot be learned from the data
+# alone.

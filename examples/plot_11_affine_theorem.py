@@ -1,21 +1,21 @@
 """
-On flat data, smoothing every way is smoothing along
+On flat data, any smoothing acts along the data only
 ====================================================
 
 **The claim** (Prop. 3.1 of Farghly et al. 2025): if the data lie in an affine subspace, averaging
-the score over x + xi, with xi of mean zero and *any* other law, is averaging it over x + P xi, P
+the score over x + xi, with xi of mean zero and *any* distribution, is averaging it over x + P xi, P
 the projection on the subspace. The kernel's parts across have no effect at all.
 
-It is proved there for expectations. It holds for any finite set of offsets too, as long as *its*
-mean is zero: which is why the library's nodes are mirrored, and why it computes in the hull of
+It is proved there for expectations. It holds for any finite set of offsets too, as long as *their*
+mean is zero. For this reason the library's nodes are mirrored, and it computes in the hull of
 the data only.
 """
 
 # %%
 # Two hundred random problems
 # ---------------------------
-# The slow way on purpose: the score of the noised data in all d columns, of a ``KDESampler``,
-# which knows nothing of hulls, averaged over whole offsets and over projected ones.
+# Slow on purpose: the score of the noised data in all d columns, from a ``KDESampler``,
+# which does not use hulls, averaged over whole offsets and over projected ones.
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -26,9 +26,9 @@ from skdiffsmooth.kernels import OffsetsKernel
 
 def average_score(X, bandwidth, x, offsets, weights):
     """Return the score averaged over offsets (M, d), or over those of each query, (n, M, d)."""
-    places = x[:, None] + offsets
-    score = KDESampler(bandwidth).fit(X).grad_log_density(places.reshape(-1, X.shape[1]))
-    return np.einsum("m,nmd->nd", weights, score.reshape(places.shape))
+    moved = x[:, None] + offsets
+    score = KDESampler(bandwidth).fit(X).grad_log_density(moved.reshape(-1, X.shape[1]))
+    return np.einsum("m,nmd->nd", weights, score.reshape(moved.shape))
 
 
 def gaussian(rng, n, d):
@@ -86,7 +86,7 @@ for name, differences in found.items():
     print(f"{name:18s} {along:22.1e} {library:26.1e}")
 
 # %%
-# What it takes
+# What it needs
 # -------------
 # *Mean zero.* A mean m of the offsets leaves its part across, over the noise variance, in the
 # score: here of a tenth of the kernel's scale in each column. *Flat data.* Points of the unit
@@ -112,9 +112,9 @@ fig, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constraine
 cases = {name: np.array(values)[:, 0] for name, values in found.items()} | {
     "mean not zero": shifted
 }
-for place, differences in enumerate(cases.values()):
+for position, differences in enumerate(cases.values()):
     # Differences of exactly zero are drawn at the bottom.
-    axes[0].semilogy(np.full(50, place), np.maximum(differences, 1e-17), "_", markersize=12)
+    axes[0].semilogy(np.full(50, position), np.maximum(differences, 1e-17), "_", markersize=12)
 axes[0].set_xticks(range(len(cases)), [name.replace(" ", "\n") for name in cases])
 axes[0].set(ylabel="relative difference", title="flat data, 50 subspaces each")
 axes[1].loglog(sigmas, curved, "o-")
@@ -123,6 +123,6 @@ axes[1].set(xlabel="sigma / reach", title="a circle")
 # %%
 # What it does not say
 # --------------------
-# Nothing about data that are nearly flat: any thickness makes the hull the whole space. There the
-# theorems for curved manifolds take over, which are bounds and not equalities
+# Nothing about data that are nearly flat: any thickness makes the hull the whole space. For these
+# there are the theorems for curved manifolds, which are bounds and not equalities
 # (:ref:`sphx_glr_gallery_plot_07_divergence_grows_with_curvature.py`).

@@ -9,8 +9,8 @@ one: more smoothing is said to shift the preference from manifolds that fit to m
 less.
 
 Thirty points of a circle with eight waves, and two candidates: the waves, on which they lie, and
-the circle without them. What the theorem's quantities say, what the divergence that they bound
-says, and where samples go.
+the circle without them. The page computes the quantities of the theorem, the divergence that they
+bound, and where samples go.
 """
 
 # %%
@@ -24,17 +24,17 @@ says, and where samples go.
 # in front of them are not known.
 import matplotlib.pyplot as plt
 import numpy as np
+from grids import regular_grid, renyi_divergence
 from scipy.special import logsumexp
 from scipy.stats import qmc
 
 from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
-from skdiffsmooth.datasets import make_circle, make_wavy_circle
+from skdiffsmooth.datasets import circle, make_wavy_circle
 from skdiffsmooth.kernels import OffsetsKernel
-from skdiffsmooth.metrics import distance_to_manifold, regular_grid, renyi_divergence
+from skdiffsmooth.metrics import distance_to_manifold
 
 X, wavy = make_wavy_circle(30, spacing="even", return_shape=True)
-_, plain = make_circle(return_shape=True, random_state=0)
-shapes = {"waves": wavy, "circle": plain}
+shapes = {"waves": wavy, "circle": circle()}
 half = qmc.MultivariateNormalQMC([0, 0], rng=np.random.default_rng(0)).random(32)
 offsets = np.concatenate([half, -half])
 bandwidth, sigmas = 0.05, np.geomspace(0.03, 0.5, 8)
@@ -46,7 +46,7 @@ terms, facts = {}, {}
 for name, shape in shapes.items():
     on_it = shape.sample(200, spacing="even")[:, None]
     moved = [(on_it + sigma * offsets).reshape(-1, 2) for sigma in sigmas]
-    squares = [shape.manifold.distance(places).reshape(200, -1) ** 2 for places in moved]
+    squares = [shape.manifold.distance(rows).reshape(200, -1) ** 2 for rows in moved]
     K = np.sqrt([square.mean(axis=1).max() for square in squares])
     delta, reach = shape.manifold.distance(X).max(), shape.manifold.reach
     terms[name], facts[name] = (K / reach, K * delta / bandwidth**2), (delta, reach)
@@ -138,13 +138,13 @@ for ax, title in zip(
 axes[2].set_yticks([0.02, 0.05, 0.1, 0.2], ["0.02", "0.05", "0.1", "0.2"])
 
 # %%
-# What this says of the claim
-# ---------------------------
+# What this says about the claim
+# ------------------------------
 # Samples do change from the waves to the circle as sigma grows, before they collapse; so does the
 # divergence from the density along *plain* level sets, at a smaller scale. The bound, as read
-# here, does neither: it turns with the bandwidth, and where it favours the circle, at 0.15,
-# samples never come nearer to it. Along *corrected* level sets the waves describe the density
+# here, does neither: it changes with the bandwidth, and where it favours the circle, at 0.15,
+# samples are never nearer to it. Along *corrected* level sets the waves describe the density
 # better at all scales. None of this contradicts the theorem, which asks that Delta and the
 # largest change of a distance be below tau / 96 together: that is 0.0104 for the circle, whose
-# Delta is 0.13. It is a picture of the mechanism, and does not predict the scale at which samples
+# Delta is 0.13. The theorem describes the mechanism; it does not predict the scale at which samples
 # change.

@@ -1,11 +1,11 @@
 """
-Coarse scores: near the manifold sooner than near the rows
-===========================================================
+Coarse scores: samples approach the manifold faster than rows fill it
+=====================================================================
 
 **The claim** (Shen, Hsieh & He, `arXiv 2603.23792 <https://arxiv.org/abs/2603.23792>`_): a score
-that knows the manifold, and nothing finer, makes novel samples whose distance from it falls faster
-than N^(-1/k), the spacing of N rows in k dimensions, however rough the density is. That paper is
-known to us from its abstract; :doc:`/coarse` says what of ``CoarseScoreDiffusion`` is our own.
+that depends on the manifold, and on nothing finer, makes novel samples whose distance from it falls
+faster than N^(-1/k), the spacing of N rows in k dimensions, however rough the density is. We know that
+paper from its abstract; :doc:`/coarse` says what of ``CoarseScoreDiffusion`` is our own.
 
 Rows of the unit sphere, four times denser above than below the equator: the density jumps. This
 page runs three draws of five sizes and 1000 samples; ``benchmarks/coarse_rates.py`` has a torus and
@@ -16,18 +16,17 @@ rougher curves too, more samples for the coverage, and its tables are in :doc:`/
 # Distance and coverage from 400 to 6400 rows
 # -------------------------------------------
 # Five samplers: the kernel density estimate; the one-step *inertial* sampler, a full step of
-# denoising from there (degree 0); a row, blurred by 0.3 and projected on local polynomials of
+# denoising from there (degree 0); a row plus noise of scale 0.3, projected on local polynomials of
 # degree 1, 2 and 3. The bandwidth of the first two is N^(-1/6) / 2. The smoothed score, which
 # chooses its scales, stops at 1600 rows here, with two draws.
 import matplotlib.pyplot as plt
 import numpy as np
 from scipy.stats import linregress
 
-from skdiffsmooth import CoarseScoreDiffusion, KDESampler, SmoothedScoreDiffusion
-from skdiffsmooth.datasets import PiecewiseConstant, make_rough_circle, make_sphere
+from skdiffsmooth import CoarseScoreDiffusion, KDESampler, SmoothedScoreDiffusion, datasets
 from skdiffsmooth.metrics import coverage_scale, distance_to_data, distance_to_manifold
 
-_, sphere = make_sphere(law=PiecewiseConstant((1, 4)), return_shape=True)
+sphere = datasets.sphere(distribution=datasets.PiecewiseConstant((1, 4)))
 sizes, n_draws, k = (400, 800, 1600, 3200, 6400), 3, 2
 theory = {
     "KDE": -1 / (k + 4),
@@ -59,9 +58,9 @@ for n in sizes:
             off[name, n, seed] = distance_to_manifold(found[name], sphere.manifold).mean()
             novelty[name, n, seed] = distance_to_data(found[name], X).mean()
         if n in sizes[::2]:
-            found |= {"the rows": X, "the law": sphere.sample(4000, 2000 + n + seed)}
+            found |= {"the rows": X, "the truth": sphere.sample(4000, 2000 + n + seed)}
             reference = sphere.sample(1500, 1000 + seed)
-            for name in ("the rows", *covering, "the law"):
+            for name in ("the rows", *covering, "the truth"):
                 scale[name, n, seed] = coverage_scale(found[name], reference, alpha=0.05, c=0.25)
         if n <= 1600 and seed < 2:
             drawn = SmoothedScoreDiffusion(random_state=0).fit(X).sample(200, random_state=seed)
@@ -103,7 +102,7 @@ last = [(novelty["coarse, degree 2", 6400, s], off["coarse, degree 2", 6400, s])
 new, away = np.mean(last, axis=0)
 print(f"degree 2, 6400 rows: {new:.3f} from the nearest row, {away:.2g} from the sphere")
 print("coverage scale  " + head)
-for name in ("the rows", *covering, "the law"):
+for name in ("the rows", *covering, "the truth"):
     print_line(name, scale)
 
 fig, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
@@ -111,7 +110,7 @@ for ax, table in zip(axes, (off, scale), strict=True):
     for name in dict.fromkeys(what for what, _, _ in table):
         at, mean, error, *_ = line(table, name)
         color = f"C{list(theory).index(name)}" if name in theory else None
-        style = {"the rows": "k--", "the law": "k:"}.get(name, "o-")
+        style = {"the rows": "k--", "the truth": "k:"}.get(name, "o-")
         ax.errorbar(at, mean, error, fmt=style, color=color, label=name, capsize=2, markersize=4)
     ax.set(xscale="log", yscale="log", xlabel="rows N")
 axes[0].plot(sizes, 2 * np.array(sizes) ** (-1 / k), "k:", label="N^(-1/k)")
@@ -126,9 +125,9 @@ for ax in axes:
 # Degrees 1 to 3 are beyond N^(-1/2) by thirty standard errors and more, although the density jumps;
 # the KDE and the one-step sampler are slower than that. With 6400 rows samples of degree 2 are 1800
 # times nearer to the sphere than to a row: they are new. And they cover it: 400 rows suffice for
-# samples that cover as finely as 4000 draws of the law can tell (0.092 and 0.089), for which the
-# one-step sampler needs more than 6400 (0.10). Where the curves meet that floor, their slopes say
-# nothing.
+# samples that cover as finely as 4000 draws of the true distribution can show (0.092 and 0.089), for
+# which the one-step sampler needs more than 6400 (0.10). Where the curves meet that floor, their
+# slopes mean nothing.
 #
 # Where samples are
 # -----------------
@@ -149,13 +148,13 @@ fig.supylabel("height")
 # Curves of limited smoothness
 # ----------------------------
 # Circles with waves whose derivative of order b jumps at four knots. The exponent should be that of
-# the smaller of b and degree + 1. The knots are a small part of the curve, which a mean hardly sees:
-# the largest distance of 1000 samples.
+# the smaller of b and degree + 1. The knots are a small part of the curve, on which a mean hardly
+# depends; so this is the largest distance of 1000 samples.
 rough_sizes, rough = (400, 800, 1600, 3200), {}
 fig, ax = plt.subplots(figsize=(5.8, 3.8), layout="constrained")
 print("largest distance" + head)
 for b in (2, 4):
-    _, curve = make_rough_circle(smoothness=b, law="discontinuous", return_shape=True)
+    curve = datasets.rough_circle(smoothness=b, distribution="discontinuous")
     for degree in (1, 3):
         name = f"b = {b}, degree {degree}"
         for n in rough_sizes:
@@ -179,7 +178,7 @@ ax.legend(fontsize=8)
 # -----------------
 # *Reach the exponents of theory* at these sizes: with N / log N in the place of N degree 1 has -0.94
 # for -1, but degree 3 has -1.9 for -2, and is no better than degree 2 on the sphere, which has no term
-# of order three. *Know the density*: it is blurred by 0.3 whatever N is. *Do with few
+# of order three. *Estimate the density*: it has noise of 0.3 whatever N is. *Work with few
 # rows*: at 400 degree 1 is no nearer to the sphere than the one-step sampler (0.033 and 0.032), and
 # on the torus worse (:doc:`/coarse`). Standard errors are those of a line through fifteen points
 # that need not be one.

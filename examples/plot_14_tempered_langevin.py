@@ -1,55 +1,52 @@
 """
-Tempered Langevin chains forget the density
-===========================================
+Tempered Langevin chains become uniform on the manifold
+=======================================================
 
 **The claim** (Li, Shen, Hsieh & He, `arXiv 2509.24912 <https://arxiv.org/abs/2509.24912>`_, thm.
 5.1): Langevin chains that follow v^(a/2) times the score of data plus noise of variance v have, as
-v falls to zero, the data's law at rest for a = 0 and the *uniform* law on the manifold for
-0 < a < 2, however uneven the data are.
+v falls to zero, the data's distribution as stationary distribution for a = 0 and the *uniform*
+distribution on the manifold for 0 < a < 2, however uneven the data are.
 
-A circle, and an ellipse of semi-axes 1 and 0.5, each with a von Mises law of the arc length: seven
-times as dense at (1, 0) as opposite. Nothing is fitted; the noised density is exact.
+A circle, and an ellipse of semi-axes 1 and 0.5, each with a von Mises distribution of the arc length:
+seven times as dense at (1, 0) as opposite. Nothing is fitted; the noised density is exact.
 """
 
 # %%
-# The law at rest, by quadrature
-# ------------------------------
-# It is p_v to the power v^(a/2). p_v is here a mixture over places along the curve, one noise
-# scale apart, with the law's density as weights: exact to 1e-8. Its power is integrated along the
-# normals of the curve, up to where another part of the curve is nearer.
+# The stationary distribution, by quadrature
+# ------------------------------------------
+# It is p_v to the power v^(a/2). p_v is here a mixture over points along the curve, one noise
+# scale apart, with the density on the curve as weights: exact to 1e-8. Its power is integrated along
+# the normals of the curve, up to where another part of the curve is nearer.
 import matplotlib.pyplot as plt
 import numpy as np
 from scipy.stats import kstest
 
 from skdiffsmooth import KDESampler, LangevinSampler
-from skdiffsmooth.datasets import VonMises, make_ellipse
+from skdiffsmooth.datasets import VonMises, ellipse
 
 axes_of = {"circle": (1.0, 1.0), "ellipse": (1.0, 0.5)}
-shapes = {
-    name: make_ellipse(semi_axes=axes, law=VonMises(1.0), return_shape=True)[1]
-    for name, axes in axes_of.items()
-}
+shapes = {name: ellipse(axes, distribution=VonMises(1.0)) for name, axes in axes_of.items()}
 powers, scales = (0.0, 0.5, 1.0, 1.5), (0.2, 0.1, 0.05, 0.02)
 share = np.arange(401) / 400
 
 
 def noised(name, scale):
-    """Return the shape's law plus noise as an estimator."""
+    """Return the shape's distribution plus noise as an estimator."""
     n = int(shapes[name].volume / scale) + 1
-    places = make_ellipse(n, semi_axes=axes_of[name], spacing="even")
-    return KDESampler(scale).fit(places, sample_weight=np.exp(shapes[name].log_density(places)))
+    points = ellipse(axes_of[name]).sample(n, spacing="even")
+    return KDESampler(scale).fit(points, sample_weight=np.exp(shapes[name].log_density(points)))
 
 
-def law_at_rest(name, scale, power):
+def stationary(name, scale, power):
     """Return density and distribution function of the share, and the distance off the curve."""
     curve = shapes[name].manifold
-    foot = make_ellipse(400, semi_axes=axes_of[name], spacing="even")
+    foot = ellipse(axes_of[name]).sample(400, spacing="even")
     tangent = curve.tangent(foot)[:, :, 0]
     r = np.linspace(-5, 5, 201) * scale ** (1 - power / 2)
     normal = np.stack([tangent[:, 1], -tangent[:, 0]], axis=1)
     x = (foot[:, None] + r[:, None] * normal[:, None]).reshape(-1, 2)
     logs = scale**power * noised(name, scale).score_samples(x)
-    # What a step along the curve is at x: the inverse of how the nearest place moves with x.
+    # What a step along the curve is at x: the inverse of how the nearest point moves with x.
     slope = curve.project_with_derivative(x)[2][:, 0, 0]
     is_nearest = np.abs(curve.distance(x) - np.abs(np.tile(r, 400))) < 1e-6
     mass = np.where(is_nearest, np.exp(logs - logs.max()) / slope, 0).reshape(400, -1)
@@ -60,14 +57,14 @@ def law_at_rest(name, scale, power):
     return density, cdf, off
 
 
-laws = {
-    (name, scale, a): law_at_rest(name, scale, a)
+exact = {
+    (name, scale, a): stationary(name, scale, a)
     for name in shapes
     for scale in scales
     for a in powers
 }
-from_uniform = {key: np.abs(cdf - share).max() for key, (_, cdf, _) in laws.items()}
-print("largest difference of the law's distribution function from the uniform one")
+from_uniform = {key: np.abs(cdf - share).max() for key, (_, cdf, _) in exact.items()}
+print("largest difference of the distribution function from the uniform one")
 print("noise scale    " + " ".join(f"{scale:7}" for scale in scales))
 for name in shapes:
     for a in powers:
@@ -78,13 +75,14 @@ for name in shapes:
 # Chains
 # ------
 # Half of 160 chains start where the density is highest, half where it is lowest; R-hat tells whether
-# they have forgotten that. Steps are adjusted (``metropolis=True``), so that the law is exact and
-# only the number of draws is left: *error* is what as many independent draws as are effective
-# would be off their own law on average. Relaxation takes some 1 / v^(1 - a/2) steps.
+# they still depend on that. Steps are adjusted (``metropolis=True``), so that the distribution is
+# exact and the only error is that of finitely many draws: *error* is the mean distance of as many
+# independent draws as are effective from the exact distribution. Relaxation takes some
+# 1 / v^(1 - a/2) steps.
 fig, axes = plt.subplots(2, 4, figsize=(11, 4.6), sharex=True, sharey=True, layout="constrained")
 found, n_chains = {}, 160
 print("                 distance from uniform    chains             off the curve")
-print("shape    noise  a    law    chains       from law  error    law    chains  R-hat    ESS")
+print("shape    noise  a    exact  chains     from exact  error    exact  chains  R-hat    ESS")
 for name, row in zip(shapes, axes, strict=True):
     curve = shapes[name].manifold
     ends = curve.points(curve.parameter_at([0.0, curve.length / 2]))
@@ -102,14 +100,14 @@ for name, row in zip(shapes, axes, strict=True):
             chains = sampler.run(noised(name, scale), np.tile(ends, (n_chains // 2, 1)), 0)
             r_hat, ess = chains.r_hat.max(), chains.ess.min()
             at = curve.arc_length(curve.parameter(chains.samples)) / curve.length
-            spread = np.sqrt(np.mean(curve.distance(chains.samples) ** 2))
-            density, cdf, off = laws[name, scale, a]
+            drawn_off = np.sqrt(np.mean(curve.distance(chains.samples) ** 2))
+            density, cdf, off = exact[name, scale, a]
             distance = kstest(at, "uniform").statistic
-            from_law = kstest(at, lambda s, cdf=cdf: np.interp(s, share, cdf)).statistic
-            found[name, scale, a] = distance, spread
+            from_exact = kstest(at, lambda s, cdf=cdf: np.interp(s, share, cdf)).statistic
+            found[name, scale, a] = distance, drawn_off
             print(
                 f"{name:8s} {scale:<4} {a:4} {from_uniform[name, scale, a]:8.4f} {distance:8.4f}"
-                f"   {from_law:12.4f} {0.87 / np.sqrt(ess):8.4f} {off:7.3f} {spread:7.3f}"
+                f"   {from_exact:12.4f} {0.87 / np.sqrt(ess):8.4f} {off:7.3f} {drawn_off:7.3f}"
                 f" {r_hat:8.3f} {ess:6.0f}"
             )
             if scale == 0.1:
@@ -122,12 +120,12 @@ fig.supylabel("density, noise scale 0.1")
 # %%
 # As the noise falls
 # ------------------
-# Lines are the law, crosses the chains. Off the curve, v^(1/2 - a/4) is the noise scale to the power
+# Lines are exact, crosses the chains. Off the curve, v^(1/2 - a/4) is the noise scale to the power
 # 1 - a/2.
 fig, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
 for k, a in enumerate(powers):
     for name, style in (("circle", "o-"), ("ellipse", "o--")):
-        values = [[from_uniform[name, s, a], laws[name, s, a][2]] for s in scales]
+        values = [[from_uniform[name, s, a], exact[name, s, a][2]] for s in scales]
         drawn = [found[name, s, a] for s in (0.2, 0.1)]
         for ax, value, crosses in zip(axes, np.transpose(values), np.transpose(drawn), strict=True):
             ax.loglog(scales, value, style, color=f"C{k}", markersize=3, label=f"{name}, a = {a}")
@@ -139,7 +137,7 @@ for ax, title in zip(axes, ("distance from uniform", "distance off the curve"), 
 axes[0].legend(fontsize=6, ncols=2)
 for name in shapes:
     exponents = [
-        np.log(laws[name, 0.05, a][2] / laws[name, 0.02, a][2]) / np.log(0.05 / 0.02)
+        np.log(exact[name, 0.05, a][2] / exact[name, 0.02, a][2]) / np.log(0.05 / 0.02)
         for a in powers
     ]
     print(f"{name}, off the curve: powers", " ".join(f"{e:.2f}" for e in exponents), "of the scale")
@@ -147,18 +145,18 @@ for name in shapes:
 # %%
 # What was measured
 # -----------------
-# *At power 0 chains keep the data's law*, 0.14 from uniform at every noise. *At a = 1 the law comes to
-# uniform as the noise falls*: on the circle 0.031, 0.016, 0.008 and 0.003 from noise scale 0.2 to
-# 0.02; at a = 0.5 more slowly, 0.068 to 0.023. Chains are from these laws by at most one and a half
-# times their own error, which is too large to tell what is below 0.015 from uniform: for that the
-# lines stand. On the circle they are those of another quadrature, in :doc:`/langevin`.
+# *At power 0 chains keep the data's distribution*, 0.14 from uniform at every noise. *At a = 1 it
+# approaches the uniform one as the noise falls*: on the circle 0.031, 0.016, 0.008 and 0.003 from noise
+# scale 0.2 to 0.02; at a = 0.5 more slowly, 0.068 to 0.023. Chains are from these distributions by at
+# most one and a half times their own error, which is too large to distinguish what is below 0.015 from
+# uniform; the lines do. On the circle they agree with another quadrature, in :doc:`/langevin`.
 #
-# What it costs
-# -------------
+# What is lost
+# ------------
 # *Sharpness*: rows are v^(1/2 - a/4) from the curve, at noise scale 0.1 0.10, 0.18, 0.32 and 0.57 for
 # the four powers. *Reach*: that has to be far below it. The ends of the ellipse have a radius of
-# curvature of 0.25, and at a = 1.5 the law is half as dense again there as elsewhere: from a noise
-# scale of 0.1 down to 0.02 it is farther from uniform than at a = 1, though for v to zero it will
-# get there. *Time*: forgetting takes some v^(a/2 - 1) steps, at power 0 a hundred at noise scale 0.1
-# and 2500 at 0.02, where there are no chains for that reason. R-hat is 1.01 to 1.04, a little above
-# what is asked of chains that are to be trusted to two digits.
+# curvature of 0.25, and at a = 1.5 the density is half as high again there as elsewhere: from a noise
+# scale of 0.1 down to 0.02 it is farther from uniform than at a = 1, though as v goes to zero it
+# becomes uniform. *Time*: relaxation takes some v^(a/2 - 1) steps, at power 0 a hundred at noise scale
+# 0.1 and 2500 at 0.02, where there are no chains for that reason. R-hat is 1.01 to 1.04, a little
+# above what chains need for two correct digits.

@@ -2,13 +2,13 @@ r"""
 Score matching beside likelihood
 ================================
 
-**The claim**: losses that compare scores find the same region of the smoothing scale as held-out
-likelihood, for a fraction of the time. The negative log-likelihood (NLL) is the Kullback-Leibler
+**The claim**: losses that compare scores choose the same region of the smoothing scale as held-out
+likelihood, in a fraction of the time. The negative log-likelihood (NLL) is the Kullback-Leibler
 divergence up to a constant of the data, and takes 64 evaluations of the field along an ODE.
 Hyvarinen's loss (JMLR 6, 2005), :math:`\mathbb{E}[\operatorname{div} s + |s|^2 / 2]`, is half the
 Fisher divergence up to another constant, and takes one, with its divergence.
 
-Held-out losses on a noisy circle, whose law is known, so that the divergences themselves can be
+Held-out losses on a noisy circle, whose density is known, so that the divergences themselves can be
 computed, and on two real tables. What the losses are is derived in
 :ref:`sphx_glr_gallery_plot_00_from_likelihood_to_scores.py`.
 """
@@ -23,6 +23,7 @@ import time
 
 import matplotlib.pyplot as plt
 import numpy as np
+from grids import regular_grid, renyi_divergence
 from sklearn.datasets import load_digits, load_wine
 from sklearn.decomposition import PCA
 from sklearn.model_selection import train_test_split
@@ -30,11 +31,11 @@ from sklearn.preprocessing import StandardScaler
 
 from skdiffsmooth import KDESampler, LangevinSampler, SmoothedScoreDiffusion
 from skdiffsmooth.datasets import make_circle
-from skdiffsmooth.metrics import distance_to_manifold, regular_grid, renyi_divergence
+from skdiffsmooth.metrics import distance_to_manifold
 from skdiffsmooth.model_selection import denoising_score, hyvarinen_score, make_hyvarinen_scorer
 
 points, shape = make_circle(500, spacing="even", return_shape=True)
-truth = KDESampler(0.1).fit(points)  # the circle blurred by 0.1: density, score and draws are exact
+truth = KDESampler(0.1).fit(points)  # the circle plus noise of 0.1: density, score, draws are exact
 digits = PCA(8, random_state=0).fit_transform(load_digits().data)[:600]
 wine = StandardScaler().fit_transform(load_wine().data)
 tables = {
@@ -74,10 +75,10 @@ axes[0].set_ylabel("loss: 0 at its least, 1 at sigma = 0")
 axes[0].legend()
 
 # %%
-# What they choose, and what it costs
-# -----------------------------------
-# *Time* is that of the loss, in units of the likelihood's. *Cost* is the held-out log-likelihood
-# that a choice loses to the likelihood's own, +- its paired standard error: where sigma is chosen
+# What they choose, and what that loses
+# -------------------------------------
+# *Time* is that of the loss, in units of the likelihood's. *Cost* is how much held-out log-likelihood
+# a choice loses against that of the likelihood, +- its paired standard error: where sigma is chosen
 # at the bandwidth 0.7 h, and where the bandwidth is chosen with it.
 print("                          |     sigma at 0.7 h     |     bandwidth and sigma")
 print("table          loss       time | sigma/h   cost         | both/h      cost")
@@ -94,37 +95,41 @@ for table, curves in losses.items():
         print(line)
 
 # %%
-# The truth, and the law of the energy
-# ------------------------------------
+# The truth, and the distribution exp(-energy) / Z
+# ------------------------------------------------
 # On the circle both divergences are integrals over a grid, and the constants between them and the
-# losses are known. The grid shows one thing more. ``LangevinSampler`` draws from exp(-energy) /
-# Z, ``sample`` from where the flow leads, whose density ``score_samples`` returns. At sigma = 0
-# they are one law. Smoothed they are two, and the energy's is the farther from the truth.
+# losses are known. The grid also compares two densities. ``LangevinSampler`` draws from
+# exp(-energy) / Z, ``sample`` from the end of the flow, whose density ``score_samples`` returns. At
+# sigma = 0 they are equal. With smoothing they differ, and exp(-energy) / Z is farther from the truth.
 grid = regular_grid([-1.6, -1.6], [1.6, 1.6], 64)
 log_p = truth.score_samples(grid.points)
 mass, score_p = np.exp(log_p) * grid.volume, truth.grad_log_density(grid.points)
 every_second = slice(0, len(ratios), 2)
-kl, fisher, energy_kl, log_flows, log_laws = [], [], [], [], []
+kl, fisher, energy_kl, log_flows, log_energies = [], [], [], [], []
 print("sigma/h   D_F/2   KL(truth||flow)   KL(truth||energy)   KL(energy||flow)       Z")
 for ratio, model in zip(ratios[every_second], models["circle"][every_second], strict=True):
     log_flow, energy = model.score_samples(grid.points), model.energy(grid.points)
     Z = np.exp(-energy).sum() * grid.volume
-    log_law = -energy - np.log(Z)
-    pairs = (log_p, log_flow), (log_p, log_law), (log_law, log_flow)
-    to_flow, to_law, apart = (renyi_divergence(*pair, volume=grid.volume).value for pair in pairs)
+    log_q = -energy - np.log(Z)
+    pairs = (log_p, log_flow), (log_p, log_q), (log_q, log_flow)
+    to_flow, to_energy, apart = (
+        renyi_divergence(*pair, volume=grid.volume).value for pair in pairs
+    )
     difference = np.sum((score_p - model.grad_log_density(grid.points)) ** 2, axis=1)
     fisher.append(mass @ difference / 2)
     kl.append(to_flow)
-    energy_kl.append(to_law)
+    energy_kl.append(to_energy)
     log_flows.append(log_flow)
-    log_laws.append(log_law)
-    print(f"{ratio:7.2f} {fisher[-1]:7.2f} {to_flow:17.3f} {to_law:19.3f} {apart:18.3f} {Z:7.3f}")
+    log_energies.append(log_q)
+    print(
+        f"{ratio:7.2f} {fisher[-1]:7.2f} {to_flow:17.3f} {to_energy:19.3f} {apart:18.3f} {Z:7.3f}"
+    )
 
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
 nll, _, hyvarinen, _ = losses["circle"][: len(ratios)].T
 axes[0].plot(ratios[every_second], kl, label="KL(truth||flow)")
 axes[0].plot(ratios, nll + mass @ log_p, "C0o", label="held-out NLL, less the entropy")
-axes[0].plot(ratios[every_second], energy_kl, "C1--", label="KL(truth||law of the energy)")
+axes[0].plot(ratios[every_second], energy_kl, "C1--", label="KL(truth||exp(-energy) / Z)")
 axes[0].set(xlabel="sigma / h", ylabel="nats", ylim=(0, 1))
 axes[1].plot(ratios[every_second], fisher, label="half the Fisher divergence")
 constant = mass @ np.sum(score_p**2, axis=1) / 2
@@ -136,30 +141,31 @@ for ax in axes:
     ax.legend(loc="upper center")
 
 # %%
-# Draws from both laws
-# --------------------
+# Draws from both distributions
+# -----------------------------
 # A thousand chains from rows of ``sample``, 150 adjusted steps each: across the circle that is
-# long enough (along it, it is not), and how far rows lie from the circle tells the laws apart.
+# long enough (along it, it is not), and the two distributions differ in how far rows lie from the
+# circle.
 k = 3
 model = models["circle"][every_second][k]
 sampler = LangevinSampler(n_draws=1, n_warmup=150, n_chains=1000, metropolis=True)
 off = distance_to_manifold(grid.points, shape.manifold)
 print(f"mean distance from the circle, sigma = {ratios[every_second][k]} h")
-for name, drawn, log_law in (
-    ("chains", sampler.run(model, random_state=0).samples, log_laws[k]),
+for name, drawn, log_density in (
+    ("chains", sampler.run(model, random_state=0).samples, log_energies[k]),
     ("sample", model.sample(4000, random_state=0), log_flows[k]),
 ):
     away = distance_to_manifold(drawn, shape.manifold)
-    error, integral = away.std() / np.sqrt(len(away)), np.exp(log_law) @ off * grid.volume
+    error, integral = away.std() / np.sqrt(len(away)), np.exp(log_density) @ off * grid.volume
     print(f"{name}: {away.mean():.4f} +- {error:.4f}, by the grid {integral:.4f}")
 print(f"rows of the truth: {mass @ off:.4f}")
 
 # %%
 # What is noisy, and what the losses cannot do
 # --------------------------------------------
-# One split of each table: a step of sigma is within the error of most rows above. What can cost
-# more is the bandwidth. Hyvarinen's loss weighs errors at the finest scale and likes wider ones
-# than the flow does, on wine at a price; a little noise repairs that. :doc:`/criteria` has means
+# One split of each table: a step of sigma is within the error of most rows above. The bandwidth can
+# lose more. Hyvarinen's loss weighs errors at the finest scale and chooses wider ones than the
+# likelihood does, which on wine loses much; a little noise repairs that. :doc:`/criteria` has means
 # over seven tables: 0.27 nats are lost by Hyvarinen's loss, 0.24 by denoising, 0.12 by the noised
 # one, and 0.08 by leave-one-out likelihood, which is what to use where there is a likelihood. No
 # loss of scores can choose a metric or a background.

@@ -1,6 +1,6 @@
 """
-Which smoothing a network amounts to, while it trains
-=====================================================
+Which smoothed score is nearest to a network while it trains
+============================================================
 
 **The claim**: Farghly et al. (2025) smooth the score of the data by hand, as a model of what the
 inductive bias of a trained network does. If that is so, a network in training should be near some
@@ -72,7 +72,7 @@ held_out = shape.sample(997, spacing="even")
 
 
 def train(name, n_frequencies, stages, seed=0):
-    """Print what a network is at each stage; return that, and its samples beside the family's."""
+    """Print and return a network's figures at each stage; return its samples and the family's too."""
     network = NeuralScoreDiffusion(
         bandwidth,
         metric="euclidean",
@@ -88,7 +88,7 @@ def train(name, n_frequencies, stages, seed=0):
     for before, stage in itertools.pairwise((0, *stages)):
         network.set_params(max_iter=stage - before, n_iter_no_change=stage)
         with warnings.catch_warnings():
-            # That the loss still falls at the end of a stage is the point.
+            # The loss still falls at the end of a stage, as it should here.
             warnings.simplefilter("ignore", ConvergenceWarning)
             network.fit(X)
         gaps = np.sum((scores(network) - family) ** 2, axis=-1).mean(axis=-1) @ variances / 10
@@ -157,14 +157,15 @@ for column, stage in zip(axes.T, (30, 100, 800), strict=True):
 # -----------------
 # *The implied sigma falls as a network memorises*, from 0.17 to 0.06 and, for all three seeds, from
 # 0.16 or 0.17 to 0.05, and at no stage rises. *Before it memorises a network is near the family, and
-# far from the empirical score*: the plain one rests at 0.16 from 100 to 800 iterations, where its
-# distance from the family falls to a fifth of that from sigma = 0. *Geometry comes before memory*:
-# until then both losses fall together, and they part when sigma falls. With waves this is over
-# after some sixty iterations.
+# far from the empirical score*: the plain one stays at 0.16 from 100 to 800 iterations, where its
+# distance from the family falls to a fifth of that from sigma = 0. *The network learns the geometry
+# before it memorises*: until then both losses fall together, and they diverge when sigma falls. With
+# waves that is after some sixty iterations.
 #
 # What this does not say
 # ----------------------
-# A network is near the family, not in it: a distance of 0.07 is left at rest, and an early network has
-# stragglers inside the circle that no smoothed score has. At ten iterations sigma is 0.16 too, but
-# nothing is close yet. Once it has memorised, the ratio says little: at 0.7 it is nearly as close to
-# no smoothing as to a little. One data set, and two architectures of a few thousand weights.
+# A network is near the family, not in it: a distance of 0.07 is left while sigma stays, and an early
+# network has some samples inside the circle, which no smoothed score has. At ten iterations sigma is
+# 0.16 too, but nothing is close yet. Once it has memorised, the ratio says little: at 0.7 it is nearly
+# as close to no smoothing as to a little. One data set, and two architectures of a few thousand
+# weights.

@@ -1,9 +1,9 @@
 """
-Polygons, and means of data points: the limits of smoothing every way
+Polygons, and means of data points: the limits of isotropic smoothing
 =====================================================================
 
-**The claim**: smoothing that knows no manifold interpolates *linearly*. Between two points the
-flow fills the chord (`Chen 2025 <https://arxiv.org/abs/2502.19499>`_); of a fixed set of M
+**The claim**: smoothing that does not depend on a manifold interpolates *linearly*. Between two
+points the flow fills the chord (`Chen 2025 <https://arxiv.org/abs/2502.19499>`_); of a fixed set of M
 offsets, as the noise vanishes, it makes means of M data points (`Scarvelis et al. 2025
 <https://arxiv.org/abs/2310.12395>`_). So of a sparse circle it makes a polygon. Farghly et al.
 (2025, Fig. 3) let the kernel follow the manifold instead.
@@ -12,10 +12,10 @@ Eight points of the unit circle.
 """
 
 # %%
-# Every way, four offsets, and along the circle
-# ---------------------------------------------
+# Isotropic, with four offsets, and along the circle
+# --------------------------------------------------
 # By default each of 32 noise levels has 64 offsets of its own. With four offsets for all noise
-# levels the means of four data points show, blurred by the bandwidth, which alone leaves a mean
+# levels samples are means of four data points plus noise of the bandwidth, which alone leaves a mean
 # distance of 0.005 sqrt(pi / 2) = 0.0063 from a point and 0.0040 from a line.
 import itertools
 
@@ -36,11 +36,11 @@ fours = np.array(list(itertools.combinations_with_replacement(range(8), 4)))
 means = PointCloud(X[fours].mean(axis=1))
 
 bandwidth = 0.005
-every_way = SmoothedScoreDiffusion(bandwidth, 0.2)
+isotropic = SmoothedScoreDiffusion(bandwidth, 0.2)
 four_offsets = SmoothedScoreDiffusion(bandwidth, 0.2, n_nodes=4, n_levels=1, n_steps=128)
 along = ManifoldAdaptedDiffusion(bandwidth, 0.3, manifold=circle, n_nodes=64)
 models = {
-    "every way, sigma = 0.2": every_way,
+    "isotropic, sigma = 0.2": isotropic,
     "four offsets, sigma = 0.2": four_offsets,
     "along the circle, sigma = 0.3": along,
 }
@@ -64,11 +64,11 @@ for ax, (name, model) in zip(axes, models.items(), strict=True):
 # --------------------
 # The share of the circle with a sample within 0.05; the middle of a chord is 0.076 from it.
 sigmas = np.array([0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4])
-found = {"every way": [], "along the circle": []}
+found = {"isotropic": [], "along the circle": []}
 for sigma in sigmas:
-    every_way.set_params(sigma=sigma)
+    isotropic.set_params(sigma=sigma)
     along.set_params(sigma=sigma)
-    for lines, model in zip(found.values(), (every_way, along), strict=True):
+    for lines, model in zip(found.values(), (isotropic, along), strict=True):
         drawn = model.fit(X).sample(1000, random_state=0)
         distances = [distance_to_manifold(drawn, shown).mean() for shown in (circle, polygon)]
         lines.append([*distances, coverage_at_scale(drawn, curve, 0.05)])
@@ -92,7 +92,7 @@ axes[1].legend()
 # %%
 # What is not shown
 # -----------------
-# The kernel along the circle was told the circle; tangents learned from eight points know no
-# better than the chords. With N points the chords are some pi^2 / 2 N^2 from the circle: with a
+# The kernel along the circle was given the circle; tangents learned from eight points are no better
+# than the chords. With N points the chords are some pi^2 / 2 N^2 from the circle: with a
 # few dozen the polygon is as good as the curve
 # (:ref:`sphx_glr_gallery_plot_01_isotropic_smoothing.py`).

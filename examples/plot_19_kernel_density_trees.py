@@ -44,11 +44,11 @@ for k, h in enumerate(bandwidths):
     )
 
 # %%
-# What it does to a choice of bandwidth
-# -------------------------------------
-# Held-out likelihood is what bandwidths are tuned by. The tree's errors are mostly upwards, and
-# largest at small bandwidths: it prefers one that is too small, and reports a likelihood that no
-# kernel density estimate has.
+# How it changes the choice of bandwidth
+# --------------------------------------
+# Bandwidths are chosen by held-out likelihood. The tree's errors are mostly upwards, and
+# largest at small bandwidths: the chosen bandwidth is too small, and the reported likelihood is one
+# that no kernel density estimate has.
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
 middle = 4  # the bandwidth of highest leave-one-out likelihood
 axes[0].plot(exact[middle], tree[middle], ".", markersize=3)
@@ -77,4 +77,4 @@ for name, k in (("exact densities", by_exact), ("tree", by_tree)):
 # -----------------
 # At bandwidths where many rows count the tree agrees to many digits: the last lines of the table.
 # Every kernel density estimate that this project compares with is a ``KDESampler``, whose tests
-# hold it to plain loops.
+# compare it with plain loops.

@@ -17,14 +17,14 @@ import numpy as np
 from skdiffsmooth import datasets
 
 SHAPES = {
-    "circle, von Mises": (datasets.make_circle, {"law": "von-mises"}),
-    "ellipse, in the parameter": (datasets.make_ellipse, {"law": "parameter"}),
+    "circle, von Mises": (datasets.make_circle, {"distribution": "von-mises"}),
+    "ellipse, in the parameter": (datasets.make_ellipse, {"distribution": "parameter"}),
     "wavy circle": (datasets.make_wavy_circle, {}),
     "lima bean": (datasets.make_lima_bean, {}),
     "rough circle, smoothness 2": (datasets.make_rough_circle, {}),
-    "sphere, discontinuous": (datasets.make_sphere, {"law": "discontinuous"}),
-    "torus, discontinuous": (datasets.make_torus, {"law": "discontinuous"}),
-    "swiss roll": (datasets.make_swiss_roll, {"law": "parameter"}),
+    "sphere, discontinuous": (datasets.make_sphere, {"distribution": "discontinuous"}),
+    "torus, discontinuous": (datasets.make_torus, {"distribution": "discontinuous"}),
+    "swiss roll": (datasets.make_swiss_roll, {"distribution": "parameter"}),
 }
 
 
@@ -38,8 +38,8 @@ def main(path):
         ax.scatter(*X.T, s=8 if is_curve else 3, c=np.exp(shape.log_density(X)), cmap="viridis")
         finish(ax, name, shape)
     for number, centers in enumerate(("circle", "square"), 9):
-        spacing, n = ("even", 16) if centers == "circle" else ("lattice", 116)
-        X, shape = datasets.make_bump_images(n, centers=centers, spacing=spacing, return_shape=True)
+        n = 16 if centers == "circle" else 116
+        X, shape = datasets.make_bump_images(n, centers=centers, return_shape=True)
         ax = figure.add_subplot(2, 5, number)
         # One image, and where the bumps of all are: the centers of mass of their brightness.
         ax.imshow(X[3].reshape(64, 64), extent=[-1, 1, -1, 1], origin="lower", cmap="Greys")

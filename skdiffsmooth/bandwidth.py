@@ -13,10 +13,10 @@ from ._engine.hierarchy import PointHierarchy
 from ._engine.posterior import Posterior
 from ._utils.backend import Backend
 
-# Leaving every row out of all the others takes time of order N^2; from so many rows on, that many of
-# them are held out at once, against the others merged. The standard error of a difference between
+# The leave-one-out likelihood takes time of order N^2. Beyond _LARGEST_EXACT rows, _HELD_OUT of them are
+# scored by the others, merged within a tolerance in nats. The standard error of the difference between
 # two bandwidths is then some thousandths of a nat.
-_LARGEST_LEFT_OUT_ONE_BY_ONE = 20_000
+_LARGEST_EXACT = 20_000
 _HELD_OUT = 4000
 _HELD_OUT_TOLERANCE = 0.05
 
@@ -32,17 +32,7 @@ __all__ = [
 
 
 def weight_of_others(weights: np.ndarray) -> np.ndarray:
-    """Return 1 - w_i, without cancellation for a point that outweighs the rest.
-
-    Parameters
-    ----------
-    weights : ndarray of shape (n_points,)
-        Positive, summing to one.
-
-    Returns
-    -------
-    ndarray of shape (n_points,)
-    """
+    """Return 1 - w_i for weights (n_points,) that sum to one, exactly also if w_i is near one."""
     others = 1 - weights
     heaviest = np.argmax(weights)
     others[heaviest] = np.delete(weights, heaviest).sum()
@@ -50,6 +40,7 @@ def weight_of_others(weights: np.ndarray) -> np.ndarray:
 
 
 def _rule_of_thumb(points: np.ndarray, weights: np.ndarray, constant: float) -> np.ndarray:
+    """Return std_j * (constant * n_eff)^(-1 / (d + 4)) of each feature."""
     if len(points) < 2:
         raise ValueError(
             "a rule-of-thumb bandwidth needs at least two distinct rows, got n_samples = 1 after "
@@ -59,15 +50,15 @@ def _rule_of_thumb(points: np.ndarray, weights: np.ndarray, constant: float) -> 
     concentration = np.sum(weights**2)
     # Divided by 1 - sum w^2 the weighted variance is unbiased; N - 1 for equal weights.
     unbiased = weights @ weight_of_others(weights)
-    spread = np.sqrt(weights @ (points - center) ** 2 / unbiased)
-    if not np.all(spread > 0):
-        constant_columns = np.flatnonzero(~(spread > 0)).tolist()
+    data_std = np.sqrt(weights @ (points - center) ** 2 / unbiased)
+    if not np.all(data_std > 0):
+        constant_columns = np.flatnonzero(~(data_std > 0)).tolist()
         raise ValueError(
             f"a rule-of-thumb bandwidth is zero in the constant columns {constant_columns}; drop "
             "them or use 'loo'"
         )
     d = points.shape[1]
-    return spread * (constant / concentration) ** (-1 / (d + 4))
+    return data_std * (constant / concentration) ** (-1 / (d + 4))
 
 
 def scott(points: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -139,55 +130,26 @@ def silverman(points: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def nearest_distances(points: np.ndarray) -> np.ndarray:
-    """Return the distance from each point to the nearest other one.
+    """Return the distances (n_points,) of distinct points (n_points, d) from the nearest other points.
 
-    Parameters
-    ----------
-    points : ndarray of shape (n_points, d)
-        Distinct rows.
-
-    Returns
-    -------
-    ndarray of shape (n_points,)
-        In units of X.
-
-    Raises
-    ------
-    ValueError
-        If there is a single distinct row.
+    A single point raises ValueError.
     """
     if len(points) < 2:
         raise ValueError(
             "a leave-one-out bandwidth needs at least two distinct rows, got n_samples = 1 after "
             "merging equal rows"
         )
-    # A tree measures coordinate differences; products of coordinates would lose near twins.
+    # A tree computes coordinate differences; in products of coordinates small distances are rounding.
     return cKDTree(points).query(points, k=2)[0][:, 1]
 
 
 def stationary_bracket(points: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
-    """Bracket every stationary point of the Gaussian leave-one-out log-likelihood.
+    """Return bounds on the stationary points of the Gaussian leave-one-out likelihood.
 
     At a stationary point h^2 d is the mean squared distance to the other points under the posterior
     weights. These favour near points, so it lies between the mean squared distance to the *nearest*
-    other point and the mean squared distance to *all* others.
-
-    Parameters
-    ----------
-    points : ndarray of shape (n_points, d)
-        Distinct rows.
-    weights : ndarray of shape (n_points,)
-        Their weights, summing to one.
-
-    Returns
-    -------
-    lower, upper : float
-        Bandwidths, in units of X.
-
-    Raises
-    ------
-    ValueError
-        If there is a single distinct row.
+    other point and the mean squared distance to *all* others. Points (n_points, d) are distinct,
+    weights sum to one; a single point raises ValueError.
     """
     d = points.shape[1]
     nearest = nearest_distances(points)
@@ -204,36 +166,24 @@ def stationary_bracket(points: np.ndarray, weights: np.ndarray) -> tuple[float, 
 def maximize_leave_one_out(
     log_likelihood: Callable[[float], float], lower: float, upper: float
 ) -> float:
-    """Maximise a leave-one-out log-likelihood over the bandwidth.
+    """Return the bandwidth between two bounds at which a leave-one-out log-likelihood is highest.
 
-    A grid of twelve bandwidths of equal ratio finds the highest hill, Brent's method its top, to
-    0.1 % of the bandwidth: there the likelihood is flat to a millionth.
-
-    Parameters
-    ----------
-    log_likelihood : callable
-        Mean leave-one-out log-likelihood, in nats, of a bandwidth; may be -inf.
-    lower, upper : float
-        Where to look, in units of X.
-
-    Returns
-    -------
-    float
-        The bandwidth, in units of X.
+    The best of a grid of twelve bandwidths of equal ratio is refined by Brent's method to 0.1 %, where
+    the likelihood is flat to a millionth. `log_likelihood` is a mean in nats and may be -inf.
     """
     if upper <= 1.001 * lower:
         return lower
     grid = np.geomspace(lower, upper, 12)
     best = int(np.argmax([log_likelihood(h) for h in grid.tolist()]))
-    found = minimize_scalar(
+    result = minimize_scalar(
         lambda log_h: -log_likelihood(float(np.exp(log_h))),
         bounds=np.log([grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]]),
         method="bounded",
         options={"xatol": 1e-3},
     )
-    # The grid's point stands if the search, on a likelihood with jumps, ended lower.
-    refined = float(np.exp(found.x))
-    return refined if -found.fun >= log_likelihood(float(grid[best])) else float(grid[best])
+    # Where the likelihood has jumps, the search may end below the best of the grid.
+    refined = float(np.exp(result.x))
+    return refined if -result.fun >= log_likelihood(float(grid[best])) else float(grid[best])
 
 
 def gaussian_leave_one_out(
@@ -243,58 +193,38 @@ def gaussian_leave_one_out(
     backend: Backend,
     memory_limit: float,
 ) -> float:
-    """Return the bandwidth of highest leave-one-out likelihood for the Gaussian kernel.
+    """Return the bandwidth of highest leave-one-out likelihood of the Gaussian kernel.
 
-    Exact up to 20 000 points. Beyond, the likelihood is that of 4000 of them, taken evenly, under the
-    others, which are merged where that more than halves them.
-
-    Parameters
-    ----------
-    points : ndarray of shape (n_points, r)
-        Distinct rows, centred, in coordinates of their affine hull.
-    weights : ndarray of shape (n_points,)
-        Their weights, summing to one.
-    codimension : int
-        Number of further dimensions, in which all points coincide.
-    backend : Backend
-        Where to compute.
-    memory_limit : float
-        Bound on temporaries, in MiB.
-
-    Returns
-    -------
-    float
-        In units of X.
-
-    Raises
-    ------
-    ValueError
-        If there is a single distinct row.
+    Points (n_points, r) are distinct, centred and in coordinates of their affine hull; they coincide in
+    `codimension` more dimensions. Weights sum to one, and `memory_limit` is in MiB. Exact up to 20 000
+    points. Beyond, the likelihood is that of 4000 points, taken evenly, under the others, which are
+    merged where that more than halves them. A single point raises ValueError.
     """
     lower, upper = stationary_bracket(points, weights)
-    # The bracket is for r dimensions; further ones that hold no distance shrink both of its ends.
+    # The bracket is for r dimensions; in others all distances are zero, which lowers both bounds.
     shrink = np.sqrt(points.shape[1] / (points.shape[1] + codimension))
-    if len(points) > _LARGEST_LEFT_OUT_ONE_BY_ONE:
+    if len(points) > _LARGEST_EXACT:
         log_likelihood = _held_out_log_likelihood(
             points, weights, lower * shrink, backend, memory_limit
         )
     else:
-        log_likelihood = _left_out_log_likelihood(points, weights, backend, memory_limit)
+        log_likelihood = _leave_one_out_log_likelihood(points, weights, backend, memory_limit)
     return maximize_leave_one_out(
         lambda h: log_likelihood(h) - codimension * np.log(h), lower * shrink, upper * shrink
     )
 
 
-def _left_out_log_likelihood(
+def _leave_one_out_log_likelihood(
     points: np.ndarray, weights: np.ndarray, backend: Backend, memory_limit: float
 ) -> Callable[[float], float]:
+    """Return the mean log-density of each row under the others, as a function of the bandwidth."""
     x = backend.tensor(points)
-    share = backend.tensor(weights)
+    row_weights = backend.tensor(weights)
     posterior = Posterior(x, backend.tensor(np.log(weights)), memory_limit=memory_limit)
-    itself = torch.arange(len(x), device=x.device)
+    exclude = torch.arange(len(x), device=x.device)
 
     def log_likelihood(h: float) -> float:
-        return float(share @ posterior.log_density(x, h**2, exclude=itself))
+        return float(row_weights @ posterior.log_density(x, h**2, exclude=exclude))
 
     return log_likelihood
 
@@ -302,18 +232,21 @@ def _left_out_log_likelihood(
 def _held_out_log_likelihood(
     points: np.ndarray, weights: np.ndarray, finest: float, backend: Backend, memory_limit: float
 ) -> Callable[[float], float]:
-    """Score rows taken evenly from all of them by the others, merged as far as h allows."""
+    """Return the mean log-density of held-out rows, as a function of the bandwidth.
+
+    Every k-th row is held out. The other rows are merged as far as the bandwidth allows.
+    """
     held = np.zeros(len(points), dtype=bool)
     held[np.linspace(0, len(points) - 1, _HELD_OUT).astype(np.intp)] = True
     others = weights[~held] / weights[~held].sum()
     hierarchy = PointHierarchy.of(points[~held], others, _HELD_OUT_TOLERANCE, finest)
-    x, share = backend.tensor(points[held]), weights[held] / weights[held].sum()
+    x, row_weights = backend.tensor(points[held]), weights[held] / weights[held].sum()
 
     def log_likelihood(h: float) -> float:
         centroids, masses = hierarchy.at(h)
         posterior = Posterior(
             backend.tensor(centroids), backend.tensor(np.log(masses)), memory_limit=memory_limit
         )
-        return float(share @ backend.array(posterior.log_density(x, h**2)))
+        return float(row_weights @ backend.array(posterior.log_density(x, h**2)))
 
     return log_likelihood

@@ -1,13 +1,13 @@
 """Convergence diagnostics of Markov chains: rank-normalised split R-hat and effective sample size.
 
 With M chains of N draws (halves of the chains, all of one length), W the mean of their variances and
-B / N the variance of their means, the variance of the law is estimated by V = (N - 1) / N W + B / N, and
+B / N the variance of their means, the variance is estimated by V = (N - 1) / N W + B / N, and
 
     R-hat = sqrt(V / W),        rho_t = 1 - (W - mean of the autocovariances at lag t) / V,
     ESS = M N / (-1 + 2 sum of P_k),        P_k = rho_2k + rho_2k+1,
 
-where the P_k, positive and falling for a reversible chain, are summed while they are positive, each held
-at the least so far (Geyer 1992, the initial monotone sequence; Vehtari et al. 2021, sec. 3-4).
+where the P_k, positive and decreasing for a reversible chain, are summed while they are positive, each
+replaced by the least so far (Geyer 1992, the initial monotone sequence; Vehtari et al. 2021, sec. 3-4).
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from ._utils.validation import check_real_array
 
 __all__ = ["bulk_ess", "split_r_hat"]
 
-_FEWEST = 4
+_MIN_DRAWS = 4
 
 
 def split_r_hat(draws: Any) -> np.ndarray:
     """Return the rank-normalised split R-hat of each column.
 
-    The larger of two: of the draws' normal scores, which sees chains in different places, and of
-    those of their distances from the median, which sees chains of different width. Each chain is
-    cut in two, so that one that drifts is seen as well.
+    The larger of two values: for the normal scores of the draws, which detects chains with different
+    means, and for the normal scores of their distances from the median, which detects chains with
+    different variances. Each chain is cut in two halves, so that a drift is detected as well.
 
     Parameters
     ----------
@@ -40,8 +40,8 @@ def split_r_hat(draws: Any) -> np.ndarray:
     Returns
     -------
     ndarray of shape (n_features,)
-        1 for chains that agree; infinite for chains that stand still in different places. Vehtari et
-        al. ask for less than 1.01.
+        1 for chains that agree; infinite for chains that are constant at different values. Vehtari et
+        al. recommend less than 1.01.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def split_r_hat(draws: Any) -> np.ndarray:
 
     Notes
     -----
-    Costs a sort of each column. One column is worked on at a time.
+    Costs a sort of each column, one column at a time.
 
     References
     ----------
@@ -60,7 +60,7 @@ def split_r_hat(draws: Any) -> np.ndarray:
 
     See Also
     --------
-    bulk_ess : How many independent draws they are worth.
+    bulk_ess : The number of independent draws with the same information.
 
     Examples
     --------
@@ -77,8 +77,8 @@ def split_r_hat(draws: Any) -> np.ndarray:
 def bulk_ess(draws: Any) -> np.ndarray:
     """Return the bulk effective sample size of each column.
 
-    As many independent draws would know the law's middle as well: that of the draws' normal
-    scores, which is finite for any law. Chains that disagree lower it.
+    So many independent draws would estimate the mean of the normal scores with the same variance. Normal
+    scores have finite moments for any distribution. Chains that disagree lower it.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def bulk_ess(draws: Any) -> np.ndarray:
     -------
     ndarray of shape (n_features,)
         Between zero and ``n log10(n)``, n the number of all draws: more than n where draws alternate.
-        Vehtari et al. ask for 100 a chain before R-hat is believed.
+        Vehtari et al. recommend 100 a chain before R-hat is used.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def bulk_ess(draws: Any) -> np.ndarray:
 
     Examples
     --------
-    Of a chain with correlation 0.5 from draw to draw a third is left, (1 - 0.5) / (1 + 0.5).
+    A chain with correlation 0.5 from draw to draw has a third of its draws, (1 - 0.5) / (1 + 0.5).
 
     >>> import numpy as np
     >>> from scipy.signal import lfilter
@@ -125,17 +125,17 @@ def bulk_ess(draws: Any) -> np.ndarray:
 
 
 def _checked(draws: Any) -> list[np.ndarray]:
-    """Return the halves of the chains of each column, shape (2 n_chains, n_draws // 2)."""
+    """Return the halves of the chains, an array (2 n_chains, n_draws // 2) for each column."""
     draws = check_real_array("draws", draws)
-    if draws.ndim != 3 or draws.shape[0] < 1 or draws.shape[1] < _FEWEST:
+    if draws.ndim != 3 or draws.shape[0] < 1 or draws.shape[1] < _MIN_DRAWS:
         raise ValueError(
             f"draws has shape {draws.shape}; expected (n_chains, n_draws, n_features) with at least "
-            f"{_FEWEST} draws a chain. Run longer chains, or add an axis: draws[..., None]."
+            f"{_MIN_DRAWS} draws a chain. Run longer chains, or add an axis: draws[..., None]."
         )
     if not np.all(np.isfinite(draws)):
         raise ValueError(
             f"draws holds {np.sum(~np.isfinite(draws))} values that are NaN or infinite; expected "
-            "finite draws. Leave out the chains that diverged, or run again with smaller steps."
+            "finite draws. Drop the chains that diverged, or run again with smaller steps."
         )
     half = draws.shape[1] // 2
     # The middle one of an odd number of draws belongs to neither half.
@@ -143,8 +143,8 @@ def _checked(draws: Any) -> list[np.ndarray]:
     constant = np.flatnonzero(np.ptp(halves, axis=(0, 1)) == 0)
     if len(constant):
         raise ValueError(
-            f"draws holds a single value in column {constant[0]}; expected columns that vary. Leave "
-            "that column out."
+            f"draws holds a single value in column {constant[0]}; expected columns that vary. Drop that "
+            "column."
         )
     return list(np.moveaxis(halves, 2, 0))
 
@@ -154,13 +154,13 @@ def _folded(column: np.ndarray) -> np.ndarray:
 
 
 def _scores(column: np.ndarray) -> np.ndarray:
-    """Return normal scores of ranks, Blom's; equal values have the same."""
+    """Return Blom's normal scores of the ranks; equal values have equal scores."""
     ranks = stats.rankdata(column).reshape(column.shape)
     return special.ndtri((ranks - 0.375) / (column.size + 0.25))
 
 
 def _variances(scores: np.ndarray) -> tuple[float, float]:
-    """Return W, and V."""
+    """Return W and V of the module's equations."""
     n = scores.shape[1]
     within = float(scores.var(axis=1, ddof=1).mean())
     between = float(scores.mean(axis=1).var(ddof=1))
@@ -170,7 +170,7 @@ def _variances(scores: np.ndarray) -> tuple[float, float]:
 def _r_hat(scores: np.ndarray) -> float:
     within, overall = _variances(scores)
     if within == 0:
-        # Two values that are mirror images have one distance from the median, and agree on it.
+        # Draws of two values have equal distances from the median: there is nothing to compare.
         return math.inf if overall > 0 else 1.0
     return math.sqrt(overall / within)
 
@@ -179,7 +179,7 @@ def _ess(scores: np.ndarray) -> float:
     n_chains, n = scores.shape
     within, overall = _variances(scores)
     centered = scores - scores.mean(axis=1, keepdims=True)
-    # Twice the length, lest a chain's end correlate with its start.
+    # Padding to twice the length keeps the end of a chain from correlating with its start.
     size = fft.next_fast_len(2 * n, real=True)
     spectrum = np.abs(fft.rfft(centered, size, axis=1)) ** 2
     lagged = fft.irfft(spectrum.mean(axis=0), size)[:n] / (n - 1)
@@ -188,5 +188,5 @@ def _ess(scores: np.ndarray) -> float:
     positive = np.logical_and.accumulate(pairs > 0)
     time = -1 + 2 * np.sum(np.minimum.accumulate(pairs) * positive)
     total = n_chains * n
-    # Of draws that alternate the sum may come out at nothing, or below.
+    # For draws that alternate the sum may be zero or negative.
     return total / max(time, 1 / math.log10(total))

@@ -1,7 +1,7 @@
-"""Noise: processes that add it, and the levels and steps between the bandwidth and the terminal scale.
+"""Noise processes, and the levels and steps between the bandwidth and the terminal noise scale.
 
-Everything is computed in the variance-exploding clock, X_t = X_0 + sqrt(v) Z: a noise *variance* is
-written v (or t, its time), a noise *scale* y = sqrt(v), in units of the data.
+Everything is computed for the variance-exploding process X_t = X_0 + sqrt(v) Z: a noise *variance*
+is written v (or t, its time), a noise *scale* y = sqrt(v), in units of the data.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ __all__ = [
 
 
 class Step(NamedTuple):
-    """One move of a solver inside one noise level."""
+    """One step of a solver inside one noise level, between two noise scales."""
 
     level: int
     start: float
     end: float
 
     def reversed(self) -> Step:
-        """Return the same move the other way."""
+        """Return the same step in the other direction."""
         return Step(self.level, self.end, self.start)
 
 
 @dataclass(frozen=True)
 class NoiseLevels:
-    """Intervals of equal ratio between two noise scales; one set of nodes is frozen in each.
+    """Intervals of equal ratio between two noise scales, each with one fixed set of nodes.
 
-    The levels belong to the *model* (they say which nodes smooth the score where), the steps to the
-    solver: refining the steps never changes the model.
+    The levels belong to the model: they define which nodes smooth the score at which noise. The
+    steps belong to the solver: refining them does not change the model.
 
     Parameters
     ----------
@@ -59,64 +59,25 @@ class NoiseLevels:
     n_levels: int
 
     def level_of(self, scale: float) -> int:
-        """Return the level that holds a noise scale; the first or last one for scales outside.
-
-        Parameters
-        ----------
-        scale : float
-            Noise scale in units of X.
-
-        Returns
-        -------
-        int
-        """
+        """Return the level that contains a noise scale, or the nearest level if none does."""
         if self.terminal_scale == self.bandwidth:
             return 0
-        share = math.log(scale / self.bandwidth) / math.log(self.terminal_scale / self.bandwidth)
-        return min(max(math.floor(share * self.n_levels), 0), self.n_levels - 1)
+        fraction = math.log(scale / self.bandwidth) / math.log(self.terminal_scale / self.bandwidth)
+        return min(max(math.floor(fraction * self.n_levels), 0), self.n_levels - 1)
 
     def start(self, level: int) -> float:
-        """Return the smallest noise scale of a level.
-
-        Parameters
-        ----------
-        level : int
-            Index of the level.
-
-        Returns
-        -------
-        float
-            In units of X.
-        """
-        share = level / self.n_levels
-        return self.bandwidth * (self.terminal_scale / self.bandwidth) ** share
+        """Return the smallest noise scale of a level, in units of X."""
+        fraction = level / self.n_levels
+        return self.bandwidth * (self.terminal_scale / self.bandwidth) ** fraction
 
     def middle(self, level: int) -> float:
-        """Return the noise scale half way through a level, in log(scale).
-
-        Parameters
-        ----------
-        level : int
-            Index of the level.
-
-        Returns
-        -------
-        float
-            In units of X.
-        """
+        """Return the noise scale in the middle of a level, in log(scale), in units of X."""
         return math.sqrt(self.start(level) * self.start(level + 1))
 
     def steps(self, steps_per_level: int) -> Sequence[Step]:
         """Return the steps of a solver from the bandwidth up to the terminal scale.
 
-        Parameters
-        ----------
-        steps_per_level : int
-            Steps of equal ratio inside each level, so that none straddles a boundary.
-
-        Returns
-        -------
-        sequence of Step
+        Each level has `steps_per_level` steps of equal ratio, so that no step crosses a boundary.
         """
         if self.terminal_scale == self.bandwidth:
             return []
@@ -132,21 +93,54 @@ class NoiseLevels:
 class NoiseProcess(Protocol):
     """A forward process X_t = alpha(t) X_0 + sqrt(variance(t)) Z.
 
-    Divided by alpha it is the variance-exploding process of noise scale sqrt(variance) / alpha, in
-    which everything is computed: to the data all that is left of a process is how far a smoothing
-    scale, given in units of X_t, reaches there.
+    Divided by alpha it is the variance-exploding process of noise scale sqrt(variance) / alpha, for
+    which everything is computed. The process therefore changes one thing only: the smoothing scale,
+    given in units of X_t, is divided by alpha(t) to be in units of the data.
+
+    A process of your own is a class with the three methods below.
     """
 
     def alpha(self, t: float) -> float:
-        """Return the factor of the data at time t."""
+        """Return the factor of the data at time t.
+
+        Parameters
+        ----------
+        t : float
+            Time.
+
+        Returns
+        -------
+        float
+        """
         ...
 
     def variance(self, t: float) -> float:
-        """Return the variance of the noise at time t."""
+        """Return the variance of the noise at time t.
+
+        Parameters
+        ----------
+        t : float
+            Time.
+
+        Returns
+        -------
+        float
+            In squared units of X.
+        """
         ...
 
     def time(self, scale: float) -> float:
-        """Return the time at which sqrt(variance) / alpha is `scale`."""
+        """Return the time at which sqrt(variance) / alpha equals `scale`.
+
+        Parameters
+        ----------
+        scale : float
+            Noise scale divided by alpha, in units of X.
+
+        Returns
+        -------
+        float
+        """
         ...
 
 
@@ -162,61 +156,30 @@ class VarianceExploding:
     """
 
     def alpha(self, t: float) -> float:
-        """Return the factor of the data at time t: one.
-
-        Parameters
-        ----------
-        t : float
-            Time.
-
-        Returns
-        -------
-        float
-        """
+        """Return 1, the factor of the data."""
         return 1.0
 
     def variance(self, t: float) -> float:
-        """Return the variance of the noise at time t: t itself.
-
-        Parameters
-        ----------
-        t : float
-            Time.
-
-        Returns
-        -------
-        float
-            In squared units of X.
-        """
+        """Return t, the variance of the noise, in squared units of X."""
         return t
 
     def time(self, scale: float) -> float:
-        """Return the time of a noise scale.
-
-        Parameters
-        ----------
-        scale : float
-            Noise scale, in units of X.
-
-        Returns
-        -------
-        float
-        """
+        """Return the time of a noise scale, its square."""
         return scale**2
 
 
 @dataclass(frozen=True)
 class OrnsteinUhlenbeck:
-    """The Ornstein-Uhlenbeck process dX = -rate X dt + dB, which forgets the data.
+    """The Ornstein-Uhlenbeck process dX = -rate X dt + dB, which shrinks the data.
 
-    alpha(t) = exp(-rate t) and variance(t) = (1 - exp(-2 rate t)) / (2 rate) (Song et al. 2021, their
-    variance-preserving process in another clock).
+    alpha(t) = exp(-rate t) and variance(t) = (1 - exp(-2 rate t)) / (2 rate) (Song et al. 2021,
+    their variance-preserving process with another time).
 
     Parameters
     ----------
     rate : float, default=0.5
-        Speed a of the reversion, in units of one over squared units of X. With 0.5 data of variance
-        one keep it.
+        Rate of the decay, in units of one over squared units of X. With 0.5, data of variance one
+        keep their variance.
 
     Raises
     ------
@@ -237,44 +200,13 @@ class OrnsteinUhlenbeck:
         check_real("rate", self.rate)
 
     def alpha(self, t: float) -> float:
-        """Return the factor of the data at time t.
-
-        Parameters
-        ----------
-        t : float
-            Time.
-
-        Returns
-        -------
-        float
-        """
+        """Return exp(-rate t), the factor of the data at time t."""
         return math.exp(-self.rate * t)
 
     def variance(self, t: float) -> float:
-        """Return the variance of the noise at time t.
-
-        Parameters
-        ----------
-        t : float
-            Time.
-
-        Returns
-        -------
-        float
-            In squared units of X.
-        """
+        """Return the variance of the noise at time t, in squared units of X."""
         return -math.expm1(-2 * self.rate * t) / (2 * self.rate)
 
     def time(self, scale: float) -> float:
-        """Return the time at which sqrt(variance) / alpha is `scale`.
-
-        Parameters
-        ----------
-        scale : float
-            Noise scale relative to the signal, in units of X.
-
-        Returns
-        -------
-        float
-        """
+        """Return the time at which sqrt(variance) / alpha is `scale`, in units of X."""
         return math.log1p(2 * self.rate * scale**2) / (2 * self.rate)

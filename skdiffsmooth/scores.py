@@ -31,7 +31,7 @@ __all__ = [
 
 
 class ScoreField(Protocol):
-    """What a solver may ask: the score at noise variance v, alone or with its divergence."""
+    """Protocol of the score at queries x (n, r) and noise variance v, and of its divergence."""
 
     def __call__(self, x: torch.Tensor, v: float) -> torch.Tensor:
         """Return the score, shape (n, r)."""
@@ -44,16 +44,16 @@ class ScoreField(Protocol):
 
 @runtime_checkable
 class Potential(ScoreField, Protocol):
-    """A score field that is a gradient, and knows of what."""
+    """A score field that is the gradient of a known function."""
 
     def log_density(self, x: torch.Tensor, v: float) -> torch.Tensor:
-        """Return l, whose gradient the field is, in nats, shape (n,); exp(l) is not normalised."""
+        """Return l (n,) in nats, whose gradient is the score; exp(l) need not integrate to one."""
         ...
 
 
 @runtime_checkable
 class RowSelectable(ScoreField, Protocol):
-    """A score field that can be asked about some of its queries; one may depend on which they are."""
+    """A score field that can return the field of some of its queries, given by their indices."""
 
     def rows(self, index: torch.Tensor) -> ScoreField:
         """Return the field of the queries with these indices, shape (m,)."""
@@ -62,15 +62,19 @@ class RowSelectable(ScoreField, Protocol):
 
 @runtime_checkable
 class Attributable(ScoreField, Protocol):
-    """A score field of points, which knows what each of them does to it."""
+    """Protocol of a score field that returns the influence of every training row.
+
+    That is its posterior weight, and the derivative of the posterior mean in the logarithm of its
+    weight.
+    """
 
     def influence(self, x: torch.Tensor, v: float) -> Influence:
-        """Return the weights and pulls of the points; pulls over v change the score."""
+        """Return the influence; its derivatives divided by v are derivatives of the score."""
         ...
 
 
 class Schedule(Protocol):
-    """One score field for each noise level: what a solver follows."""
+    """Protocol of a sequence of score fields, one for each noise level, as solvers use it."""
 
     def at(self, level: int) -> ScoreField:
         """Return the field of one noise level, the same at every call."""
@@ -78,35 +82,36 @@ class Schedule(Protocol):
 
 
 class Smoothing(Protocol):
-    """What a kernel becomes when an estimator is fitted: a way to smooth each noise level's score.
+    """Protocol of a fitted kernel, which smooths the score at each noise level.
 
-    It holds arrays only, and goes wherever the estimator is unpickled.
+    It holds arrays only, so that it can be pickled with the estimator and used on any device.
     """
 
     @property
     def has_divergence(self) -> bool:
-        """Tell whether its fields have a divergence, and the law therefore a density."""
+        """Whether the fields have a divergence, so that log-densities can be computed."""
         ...
 
     @property
     def n_nodes(self) -> int:
-        """Number of nodes in a noise level (of each cell, where there are cells)."""
+        """Number of nodes at a noise level, for kernels with cells that of each cell."""
         ...
 
     def field(
         self, level: int, posterior: Denoiser, backend: Backend, exclude: torch.Tensor | None
     ) -> ScoreField:
-        """Return the field of one noise level, the same at every call."""
+        """Return the field of one noise level, the same at every call; `exclude` as in `Denoiser`."""
         ...
 
 
 @dataclass(frozen=True)
 class SmoothedScore:
-    """The empirical score averaged over one frozen set of nodes.
+    """The empirical score averaged over one fixed set of nodes.
 
     With D the posterior mean, s(x, v) = sum_m q_m (D(x + xi_m) - x - xi_m) / v, which is the
-    gradient of l(x) = sum_m q_m log p_v(x + xi_m) (Farghly et al. 2025, eq. 5-7). Where the nodes' mean
-    is zero, as it should be, their sum drops out.
+    gradient of l(x) = sum_m q_m log p_v(x + xi_m) (Farghly et al. 2025, eq. 5-7). The divergence is
+    (sum_m q_m tr Cov(x + xi_m) / v - r) / v. The nodes' mean is zero, so that sum_m q_m xi_m is
+    omitted.
 
     Parameters
     ----------
@@ -115,106 +120,40 @@ class SmoothedScore:
     nodes : Nodes
         The kernel's quadrature rule; a single zero node gives the empirical score itself.
     exclude : torch.Tensor of shape (n,), optional
-        Index of the point that each query does not see.
-    mean : torch.Tensor of shape (r,), optional
-        The nodes' mean, where it is not zero.
+        Index of the point that is excluded for each query.
     """
 
     posterior: Denoiser
     nodes: Nodes
     exclude: torch.Tensor | None = None
-    mean: torch.Tensor | None = None
 
     def __call__(self, x: torch.Tensor, v: float) -> torch.Tensor:
-        """Return the smoothed score.
-
-        Parameters
-        ----------
-        x : torch.Tensor of shape (n, r)
-            Queries.
-        v : float
-            Noise variance.
-
-        Returns
-        -------
-        torch.Tensor of shape (n, r)
-        """
+        """See `ScoreField`."""
         moments = self.posterior.moments(x, v, self.nodes, exclude=self.exclude)
-        return self._score(moments.mean, x, v)
+        return (moments.mean - x) / v
 
     def with_divergence(self, x: torch.Tensor, v: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the smoothed score and its divergence, (sum_m q_m tr Cov(x + xi_m) / v - r) / v.
-
-        Parameters
-        ----------
-        x : torch.Tensor of shape (n, r)
-            Queries.
-        v : float
-            Noise variance.
-
-        Returns
-        -------
-        score : torch.Tensor of shape (n, r)
-        divergence : torch.Tensor of shape (n,)
-        """
+        """See `ScoreField`."""
         moments = self.posterior.moments(x, v, self.nodes, trace=True, exclude=self.exclude)
         assert moments.trace is not None
-        return self._score(moments.mean, x, v), (moments.trace / v - x.shape[1]) / v
+        return (moments.mean - x) / v, (moments.trace / v - x.shape[1]) / v
 
     def log_density(self, x: torch.Tensor, v: float) -> torch.Tensor:
-        """Return l, the averaged log-density in nats; exp(l) does not integrate to one.
-
-        Parameters
-        ----------
-        x : torch.Tensor of shape (n, r)
-            Queries.
-        v : float
-            Noise variance.
-
-        Returns
-        -------
-        torch.Tensor of shape (n,)
-        """
+        """See `Potential`."""
         return self.posterior.moments(x, v, self.nodes, exclude=self.exclude).log_density
 
     def influence(self, x: torch.Tensor, v: float) -> Influence:
-        """Return the weights and pulls of the points, none of which may be left out.
-
-        Parameters
-        ----------
-        x : torch.Tensor of shape (n, r)
-            Queries.
-        v : float
-            Noise variance.
-
-        Returns
-        -------
-        Influence
-        """
-        places = x[:, None] + self.nodes.offsets
-        return cast(Posterior, self.posterior).influence(places, v, self.nodes.weights)
+        """See `Attributable`. No point may be excluded."""
+        positions = x[:, None] + self.nodes.offsets
+        return cast(Posterior, self.posterior).influence(positions, v, self.nodes.weights)
 
     def rows(self, index: torch.Tensor) -> SmoothedScore:
-        """Return the field of some of the queries.
-
-        Parameters
-        ----------
-        index : torch.Tensor of shape (m,)
-            Which.
-
-        Returns
-        -------
-        SmoothedScore
-        """
+        """See `RowSelectable`."""
         return self if self.exclude is None else replace(self, exclude=self.exclude[index])
-
-    def _score(self, posterior_mean: torch.Tensor, x: torch.Tensor, v: float) -> torch.Tensor:
-        drift = posterior_mean - x
-        return (drift if self.mean is None else drift - self.mean) / v
 
 
 class ScoreSchedule:
-    """One score field for each noise level: the whole model, as a solver sees it.
+    """The smoothed score fields of all noise levels, as a solver uses them.
 
     Parameters
     ----------
@@ -225,15 +164,15 @@ class ScoreSchedule:
     smoothing : Smoothing
         Gives the field of a level.
     backend : Backend
-        Where points and nodes go.
+        Device and dtype of points and nodes.
     memory_limit : float
         Bound on the temporaries of one call, in MiB.
     exclude : torch.Tensor of shape (n,), optional
-        Index of the point that each query does not see.
+        Index of the point that is excluded for each query.
     shards : Shards, default=ONE_PROCESS
         Where the other points are, if these are not all.
     base : GaussianComponents, optional
-        The law whose score is smoothed, in place of the points.
+        The distribution whose score is smoothed, in place of the points.
     """
 
     def __init__(
@@ -259,58 +198,28 @@ class ScoreSchedule:
         self._last: tuple[int, ScoreField] | None = None
 
     def at(self, level: int) -> ScoreField:
-        """Return the field whose points and smoothing are frozen for one noise level.
-
-        Parameters
-        ----------
-        level : int
-            Index of the level.
-
-        Returns
-        -------
-        ScoreField
-        """
-        # Steps go through the levels in order, some of them in several steps.
+        """Return the field of a noise level, whose points and smoothing are fixed."""
+        # Solvers take several steps in a level before they go on to the next.
         if self._last is None or self._last[0] != level:
             self._last = level, self._field(level, self.levels.start(level))
         return self._last[1]
 
     def at_scale(self, scale: float) -> ScoreField:
-        """Return the field of a noise scale that may be below all levels.
-
-        Parameters
-        ----------
-        scale : float
-            Noise scale in units of X.
-
-        Returns
-        -------
-        ScoreField
-        """
+        """Return the field of a noise scale, in units of X, which may be below all levels."""
         level = self.levels.level_of(scale)
         if scale >= self.levels.start(level):
             return self.at(level)
         return self._field(level, scale)
 
     def posterior_at(self, scale: float) -> Denoiser:
-        """Return the data as they may be merged at a noise scale.
-
-        Parameters
-        ----------
-        scale : float
-            Noise scale in units of X.
-
-        Returns
-        -------
-        Denoiser
-        """
+        """Return the posterior of the data, with points merged as far as a noise scale allows."""
         if self.base is not None:
             if self._unmerged is None:
                 limit = self.memory_limit
                 self._unmerged = ComponentPosterior(self.base, self.backend, memory_limit=limit)
             return self._unmerged
         points, weights = self.hierarchy.at(scale)
-        # All processes must make a posterior anew, which takes exchanges, or none.
+        # Either all processes make a new posterior, which exchanges values between them, or none.
         merged = self.shards.largest(points is not self.hierarchy.points)
         if not merged and self._unmerged is not None:
             return self._unmerged

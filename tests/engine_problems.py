@@ -34,11 +34,11 @@ class Problem:
     def moments(self, *, trace, dtype=torch.float64, memory_limit=16.0):
         (queries,) = tensors(dtype, self.queries)
         return self.posterior(dtype, memory_limit).moments(
-            queries, self.v, self.nodes(dtype), trace=trace, exclude=self.left_out
+            queries, self.v, self.nodes(dtype), trace=trace, exclude=self.exclude_tensor
         )
 
     @property
-    def left_out(self):
+    def exclude_tensor(self):
         return None if self.exclude is None else torch.tensor(self.exclude, dtype=torch.int64)
 
     def oracle(self):
@@ -66,20 +66,20 @@ def problem(
     *,
     v=1.0,
     scale=1.0,
-    spread=1.0,
+    query_scale=1.0,
     decades=0.5,
     leave_out=False,
     ties=False,
     dtype=np.float64,
 ):
-    """Random points of size one, nodes of size `scale`, queries of size `spread`.
+    """Random points of size one, nodes of size `scale`, queries of size `query_scale`.
 
-    Nodes are lopsided and their weights unequal: the engine promises an average over any nodes, and
-    a mirror-symmetric set would hide a wrong sign.
+    Nodes are not symmetric and their weights unequal: the engine averages over any nodes, and a
+    mirror-symmetric set would not reveal a wrong sign.
     """
     rng = np.random.RandomState(seed)
     points = rng.standard_normal((n_points, dimension))
-    queries = spread * rng.standard_normal((n_queries, dimension))
+    queries = query_scale * rng.standard_normal((n_queries, dimension))
     offsets = scale * rng.standard_normal((n_nodes, dimension))
     if ties:  # coordinates on a coarse grid: equal points, equal distances, queries on points
         points, queries = np.round(2 * points) / 2, np.round(2 * queries) / 2
@@ -96,24 +96,24 @@ def longest(vectors):
     return float(np.linalg.norm(vectors.astype(np.float64), axis=1).max())
 
 
-def assert_matches_oracle(problem, *, trace=True, dtype=torch.float64, found=None):
-    found = problem.moments(trace=trace, dtype=dtype) if found is None else found
+def assert_matches_oracle(problem, *, trace=True, dtype=torch.float64, moments=None):
+    moments = problem.moments(trace=trace, dtype=dtype) if moments is None else moments
     eps = torch.finfo(dtype).eps
     rank = problem.points.shape[1]
-    radius, reach = longest(problem.points), longest(problem.offsets)
-    assert found.mean.shape == problem.queries.shape
-    assert (found.trace is not None) == trace
+    radius, max_norm = longest(problem.points), longest(problem.offsets)
+    assert moments.mean.shape == problem.queries.shape
+    assert (moments.trace is not None) == trace
     for b, expected in enumerate(problem.oracle()):
-        far = longest(problem.queries[[b]]) + reach + radius
-        # Exponents of factors are moved by up to 300 nats, and log weights go down to -700: these
-        # numbers are rounded too.
+        far = longest(problem.queries[[b]]) + max_norm + radius
+        # Exponents of factors are shifted by up to 300 nats and log weights go down to -700, and these
+        # are rounded too.
         delta = eps * (4 * (rank + 2) * far**2 / problem.v + 1000)
         slip = np.expm1(min(2 * delta, 700.0))
-        mean_error = np.linalg.norm(found.mean[b].numpy() - expected.mean)
+        mean_error = np.linalg.norm(moments.mean[b].numpy() - expected.mean)
         assert mean_error <= slip * np.sqrt(expected.trace) + 16 * eps * radius
         if trace:
-            trace_error = abs(found.trace[b].item() - expected.trace)
+            trace_error = abs(moments.trace[b].item() - expected.trace)
             # The second term: a second moment less a squared mean.
             assert trace_error <= 2 * slip * expected.trace + 16 * eps * radius**2
-        log_error = abs(found.log_density[b].item() - expected.log_density)
+        log_error = abs(moments.log_density[b].item() - expected.log_density)
         assert log_error <= delta + 8 * eps * abs(expected.log_density)

@@ -1,11 +1,11 @@
-"""Slow, obvious twins of what the library computes fast: a loop for every sum, and no tricks.
+"""Slow references for what the library computes fast: a loop for every sum, and no tricks.
 
 Everything is in extended precision where the platform has it (numpy's longdouble), so that the
-errors seen in a test are the library's. Nothing here imports the library.
+errors in a test are the library's. Nothing here imports the library.
 
-`look` is one query at one noise variance; `covariance_along` adds to one what it says of directions.
-`moments` and `leave_one_out` loop over it.
-`averaged_log_density` is the smoothed log-density once more, in torch, to be differentiated.
+`posterior` is that of one query at one noise variance; `covariance_along` multiplies its covariance by
+directions. `moments` and `leave_one_out` loop over queries. `averaged_log_density` is the smoothed
+log-density again, in torch, for differentiation.
 """
 
 import math
@@ -19,8 +19,8 @@ LOG_TWO_PI = np.log(8 * np.arctan(EXTENDED(1)))
 
 
 @dataclass(frozen=True)
-class Look:
-    """What weighted points say about one query, or the averages of that over nodes."""
+class Posterior:
+    """The posterior of weighted points given one query, or averages over nodes."""
 
     weights: np.ndarray  # posterior, of each point
     mean: np.ndarray
@@ -38,8 +38,8 @@ def log_sum_exp(values):
     return top + np.log(total)
 
 
-def look(points, log_weights, x, v, exclude=None):
-    """Posterior of one query `x`, the point of index `exclude` left out and the others rescaled."""
+def posterior(points, log_weights, x, v, exclude=None):
+    """Posterior given one query `x`, without the point of index `exclude`."""
     points, x, v = np.asarray(points, EXTENDED), np.asarray(x, EXTENDED), EXTENDED(v)
     others = [i for i in range(len(points)) if i != exclude]
     left = log_sum_exp([EXTENDED(log_weights[i]) for i in others]) if exclude is not None else 0
@@ -60,31 +60,31 @@ def look(points, log_weights, x, v, exclude=None):
     for i in others:
         trace += weights[i] * np.sum((points[i] - mean) ** 2)
     log_density = log_total - len(x) * (LOG_TWO_PI + np.log(v)) / 2
-    return Look(weights, mean, trace, log_density)
+    return Posterior(weights, mean, trace, log_density)
 
 
 def moments(points, log_weights, queries, v, offsets, node_weights, exclude=None):
-    """For each query the averages over the nodes, as a list of `Look`."""
+    """Return the averages over the nodes for each query, as a list of `Posterior`."""
     averages = []
     for b, x in enumerate(np.asarray(queries, EXTENDED)):
         weights, mean = np.zeros(len(points), EXTENDED), np.zeros(len(x), EXTENDED)
         trace, log_density = EXTENDED(0), EXTENDED(0)
-        for offset, share in zip(np.asarray(offsets, EXTENDED), node_weights, strict=True):
-            left_out = None if exclude is None else exclude[b]
-            seen = look(points, log_weights, x + offset, v, left_out)
-            weights += EXTENDED(share) * seen.weights
-            mean += EXTENDED(share) * seen.mean
-            trace += EXTENDED(share) * seen.trace
-            log_density += EXTENDED(share) * seen.log_density
-        averages.append(Look(weights, mean, trace, log_density))
+        for offset, weight in zip(np.asarray(offsets, EXTENDED), node_weights, strict=True):
+            excluded = None if exclude is None else exclude[b]
+            single = posterior(points, log_weights, x + offset, v, excluded)
+            weights += EXTENDED(weight) * single.weights
+            mean += EXTENDED(weight) * single.mean
+            trace += EXTENDED(weight) * single.trace
+            log_density += EXTENDED(weight) * single.log_density
+        averages.append(Posterior(weights, mean, trace, log_density))
     return averages
 
 
-def covariance_along(points, seen, directions):
-    """Posterior covariance of a `Look`, times directions (r, j)."""
+def covariance_along(points, single, directions):
+    """Return the posterior covariance times directions (r, j)."""
     along = np.zeros(np.shape(directions), EXTENDED)
-    for weight, x in zip(seen.weights, np.asarray(points, EXTENDED), strict=True):
-        gap = x - seen.mean
+    for weight, x in zip(single.weights, np.asarray(points, EXTENDED), strict=True):
+        gap = x - single.mean
         along += weight * np.outer(gap, gap @ np.asarray(directions, EXTENDED))
     return along
 
@@ -98,14 +98,14 @@ def leave_one_out(points, weights, h, codimension=0):
     log_weights = [np.log(EXTENDED(w)) for w in weights]
     total = EXTENDED(0)
     for i, x in enumerate(points):
-        total += EXTENDED(weights[i]) * look(points, log_weights, x, h * h, i).log_density
+        total += EXTENDED(weights[i]) * posterior(points, log_weights, x, h * h, i).log_density
     return total
 
 
 def averaged_log_density(x, points, log_weights, v, offsets, node_weights):
-    """sum_m q_m log p_v(x + xi_m) of one query, differentiable as often as wanted."""
+    """sum_m q_m log p_v(x + xi_m) of one query, differentiable any number of times."""
     total = 0.0
-    for offset, share in zip(offsets, node_weights, strict=True):
+    for offset, weight in zip(offsets, node_weights, strict=True):
         squared_distances = (x + offset - points).square().sum(1)
-        total = total + share * torch.logsumexp(log_weights - squared_distances / (2 * v), dim=0)
+        total = total + weight * torch.logsumexp(log_weights - squared_distances / (2 * v), dim=0)
     return total - x.shape[0] * math.log(2 * math.pi * v) / 2

@@ -75,7 +75,7 @@ def test_rule_of_thumb_in_several_dimensions(rule, weighted):
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_rule_of_thumb_without_a_spread(rule):
+def test_rule_of_thumb_of_constant_columns(rule):
     with pytest.raises(ValueError, match="at least two distinct rows"):
         RULES[rule](np.zeros((1, 2)), np.ones(1))
     constant = np.array([[0.0, 1.0, 5.0], [0.0, 2.0, 5.0]])
@@ -95,8 +95,8 @@ def test_nearest_distances(data):
         assert found == pytest.approx(expected, rel=1e-9)
 
 
-def test_nearest_distances_of_near_twins():
-    """Gaps of 1e-9 between points of size one in R^20: |x|^2 - 2 x.y + |y|^2 would say 0 or 1e-8."""
+def test_nearest_distances_of_close_points():
+    """Distances of 1e-9 between points of norm 1 in R^20: |x|^2 - 2 x.y + |y|^2 would give 0 or 1e-8."""
     rng = np.random.RandomState(0)
     X = rng.standard_normal((20, 20))
     gaps = 1e-9 * rng.standard_normal((20, 20))
@@ -107,8 +107,8 @@ def test_nearest_distances_of_near_twins():
 
 @settings(deadline=None, max_examples=40)
 @given(data=data())
-def test_bracket_holds_every_stationary_point(data):
-    """Outside the bracket the likelihood rises towards it: seen on a dense scan, thirty-fold wider."""
+def test_bracket_contains_every_stationary_point(data):
+    """Outside the bracket the likelihood increases towards it: on a dense scan, thirty times wider."""
     points, weights = data
     lower, upper = stationary_bracket(points, weights)
     assert 0 < lower <= upper
@@ -137,7 +137,7 @@ def test_bracket_by_hand():
     assert stationary_bracket(points, weights) == pytest.approx(expected)
 
 
-def test_one_point_has_no_other():
+def test_one_point_is_not_enough():
     for function in (nearest_distances, lambda X: stationary_bracket(X, np.ones(1))):
         with pytest.raises(ValueError, match="at least two distinct rows"):
             function(np.zeros((1, 2)))
@@ -155,7 +155,7 @@ def flatness(dimension):
 
 @settings(deadline=None, max_examples=30)
 @given(data=data())
-def test_leave_one_out_finds_the_top_of_a_scan(data):
+def test_leave_one_out_is_the_maximum_of_a_scan(data):
     points, weights = data
     lower, upper = stationary_bracket(points, weights)
     h = loo_bandwidth(points, weights)
@@ -209,9 +209,9 @@ def test_equidistant_points(n_points):
 
 @pytest.mark.parametrize("share", [1e-3, 1e-12, 1e-20, 1e-200])
 def test_one_point_outweighs_all_others(share):
-    """Left out, it leaves a sum of small weights, not one minus itself.
+    """The weight of the others is a sum of small weights, not one minus a rounded one.
 
-    The likelihood is then the heavy point's alone, seen from two others at distances 1 and 2.
+    The likelihood is then that of the heavy point alone, from two others at distances 1 and 2.
     """
     points = np.array([[0.0], [1.0], [-2.0]])
     weights = np.array([1.0, share / 2, share / 2]) / (1 + share)
@@ -243,9 +243,10 @@ def test_single_precision():
 # ---------------------------------------------------------------------------------- duplicates
 
 
-def test_equal_rows_are_left_out_together():
-    """Leaving out one row of two equal ones, the likelihood grows without bound as h falls. Leaving
-    out all that are equal, it is the likelihood of a value, and it has a top.
+def test_equal_rows_are_excluded_together():
+    """If one of two equal rows is excluded, the likelihood grows without bound as h decreases.
+
+    If all equal rows are, it is the likelihood of a value, and has a maximum.
     """
     X = (
         np.random.RandomState(0)
@@ -261,7 +262,7 @@ def test_equal_rows_are_left_out_together():
         for x in X:
             others = X[X[:, 0] != x[0]]
             equal = np.full(len(others), -math.log(len(others)))
-            total += oracles.look(others, equal, x, h * h).log_density / len(X)
+            total += oracles.posterior(others, equal, x, h * h).log_density / len(X)
         return total
 
     def of_rows(h):
@@ -282,14 +283,14 @@ def test_repeating_every_row_changes_nothing():
 # ------------------------------------------------------------------ the search, on any function
 
 
-def test_search_finds_the_higher_of_two_hills():
-    """Hills in log h at 0.1 and 10, wider than the grid's spacing; the left one is the higher."""
+def test_search_finds_the_higher_of_two_maxima():
+    """Maxima in log h at 0.1 and 10, wider than the spacing of the grid; the left one is higher."""
 
-    def two_hills(h):
+    def two_maxima(h):
         x = math.log10(h)
         return math.exp(-8 * (x + 1) ** 2) + 0.9 * math.exp(-8 * (x - 1) ** 2)
 
-    assert maximize_leave_one_out(two_hills, 1e-2, 1e2) == pytest.approx(0.1, rel=2e-3)
+    assert maximize_leave_one_out(two_maxima, 1e-2, 1e2) == pytest.approx(0.1, rel=2e-3)
 
 
 @pytest.mark.parametrize("top", [0.01, 0.0137, 1.0, 80.0, 100.0])
@@ -312,7 +313,7 @@ def test_search_on_a_likelihood_with_an_edge():
     assert 1 <= found <= grid[grid >= 1].min()
 
 
-def test_search_keeps_the_best_it_has_seen():
+def test_search_returns_the_best_bandwidth_it_evaluated():
     """A peak one part in 10^6 wide on a point of the grid, which no refinement can climb again."""
     peak = np.geomspace(0.1, 10.0, 12)[4]
 
@@ -337,7 +338,7 @@ def test_many_rows_are_scored_by_held_out_rows(monkeypatch):
     points -= points.mean(axis=0)
     weights = np.full(1500, 1 / 1500)
     one_by_one = gaussian_leave_one_out(points, weights, 0, DOUBLE, 64.0)
-    monkeypatch.setattr(bandwidth, "_LARGEST_LEFT_OUT_ONE_BY_ONE", 1000)
+    monkeypatch.setattr(bandwidth, "_LARGEST_EXACT", 1000)
     monkeypatch.setattr(bandwidth, "_HELD_OUT", 400)
     held_out = gaussian_leave_one_out(points, weights, 0, DOUBLE, 64.0)
     assert held_out != one_by_one

@@ -1,6 +1,6 @@
-"""Tests of what may lie under the smoothing: Gaussian mixtures and manifold Parzen windows.
+"""Tests of bases, whose score is smoothed: Gaussian mixtures and manifold Parzen windows.
 
-The slow twins are torch's own Gaussians, differentiated automatically, and loops over rows.
+The slow twins are Gaussians of torch, differentiated automatically, and loops over rows.
 """
 
 import math
@@ -36,7 +36,7 @@ SHAPES = ["full", "flat", "windows", "spheres", "points"]
 
 
 def components(shape="full", n=5, r=3, seed=0):
-    """Gaussians of every kind that there is, of unequal weights."""
+    """Gaussians of all kinds, of unequal weights."""
     rng = np.random.RandomState(seed)
     weights, means = rng.dirichlet(np.ones(n)), rng.normal(size=(n, r))
     if shape in ("full", "flat"):
@@ -64,7 +64,7 @@ def queries(n=4, r=3, seed=2):
 
 
 def log_density(y, parts, v, exclude=None):
-    """log p_v of one query by torch's Gaussians, one component after the other."""
+    """log p_v of one query by Gaussians of torch, one component after the other."""
     identity = torch.eye(len(y), dtype=y.dtype)
     kept = [k for k in range(len(parts)) if k != exclude]
     total = sum(parts.weights[k] for k in kept)
@@ -147,14 +147,14 @@ def test_without_covariances_it_is_the_engine_of_points(v, exclude):
 
 @settings(max_examples=12, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from(SHAPES), st.floats(0.01, 10))
-def test_a_turned_mixture_has_the_turned_score(seed, shape, v):
+def test_a_rotated_mixture_has_the_rotated_score(seed, shape, v):
     parts, rule, x = components(shape, seed=seed), nodes(), queries()
     turn = stats.ortho_group.rvs(3, random_state=seed % 1000)
     turned = GaussianComponents(
         parts.weights, parts.means @ turn, parts.floors, turn.T @ parts.axes, parts.variances
     )
     q = torch.tensor(turn)
-    there = Nodes(rule.offsets @ q, rule.weights, rule.reach)
+    there = Nodes(rule.offsets @ q, rule.weights, rule.max_norm)
     found = engine(turned).moments(x @ q, v, there, trace=True)
     expected = engine(parts).moments(x, v, rule, trace=True)
     # Rounding of squares of some tens over v.
@@ -167,7 +167,7 @@ def test_an_average_over_nodes_is_that_of_single_nodes():
     together = engine(parts).moments(x, 0.1, rule, trace=True)
     one = torch.ones(1, dtype=torch.float64)
     single = [
-        engine(parts).moments(x, 0.1, Nodes(xi[None], one, rule.reach), trace=True)
+        engine(parts).moments(x, 0.1, Nodes(xi[None], one, rule.max_norm), trace=True)
         for xi in rule.offsets
     ]
     for name in ("mean", "trace", "log_density"):
@@ -212,9 +212,9 @@ def test_single_precision(shape, v):
     """Rounding of inputs, relative to the noise; at small noise the sums are in double."""
     parts, rule, x = components(shape), nodes(), queries()
     single = engine(parts, "float32")
-    there = Nodes(rule.offsets.float(), rule.weights.float(), rule.reach)
+    there = Nodes(rule.offsets.float(), rule.weights.float(), rule.max_norm)
     found = single.moments(x.float(), v, there, trace=True)
-    rounded = Nodes(there.offsets.double(), there.weights.double(), rule.reach)
+    rounded = Nodes(there.offsets.double(), there.weights.double(), rule.max_norm)
     expected = engine(parts).moments(x.float().double(), v, rounded, trace=True)
     assert found.mean.dtype == found.log_density.dtype == torch.float32
     np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-4, atol=1e-4)
@@ -223,12 +223,12 @@ def test_single_precision(shape, v):
     assert single.precision_at(1e-12) == (torch.float32 if nothing_is_narrow else torch.float64)
 
 
-def test_no_device_is_waited_for():
-    """Torch's meta device holds no numbers: what needs one on the host raises."""
+def test_the_host_does_not_wait_for_the_device():
+    """Tensors on torch's meta device have no values: reading one on the host raises an error."""
     meta = Backend(torch.device("meta"), torch.float64)
     posterior = ComponentPosterior(components(), meta, memory_limit=16.0)
     rule = nodes()
-    there = Nodes(meta.tensor(rule.offsets), meta.tensor(rule.weights), rule.reach)
+    there = Nodes(meta.tensor(rule.offsets), meta.tensor(rule.weights), rule.max_norm)
     assert posterior.moments(meta.tensor(queries()), 0.1, there, trace=True).mean.shape == (4, 3)
 
 
@@ -247,7 +247,7 @@ def test_draws_have_the_moments_of_the_mixture(shape):
         assert np.all(np.abs(found.mean(0) - expected) < 5 * error)
 
 
-def test_coordinates_of_a_hull_hold_the_same_law():
+def test_coordinates_of_a_hull_have_the_same_distribution():
     rng = np.random.RandomState(0)
     X = rng.normal(size=(12, 2)) @ rng.normal(size=(2, 5)) + 3
     weights = np.full(12, 1 / 12)
@@ -263,7 +263,7 @@ def test_coordinates_of_a_hull_hold_the_same_law():
 
 
 def table(n=80, seed=0):
-    """Two clumps, one of them narrow."""
+    """Two clusters, one of them narrow."""
     rng = np.random.RandomState(seed)
     half = n // 2
     return np.concatenate(
@@ -299,8 +299,8 @@ def test_without_smoothing_it_is_the_mixture(cls, kind):
     np.testing.assert_allclose(model.score_samples(Q), closed_form(mixture, Q, 0.05), rtol=1e-8)
 
 
-def test_the_flow_leads_where_the_closed_form_is():
-    """A sigma too small to matter makes the solver run: second order in the step."""
+def test_the_flow_gives_the_closed_form():
+    """With a tiny sigma, for which the flow runs: of second order in the step size."""
     X = table()
     mixture = GaussianMixture(3, random_state=0).fit(X)
     errors = []
@@ -312,7 +312,7 @@ def test_the_flow_leads_where_the_closed_form_is():
     assert errors[1] < errors[0] / 8
 
 
-def test_several_mixtures_are_one():
+def test_several_mixtures_are_a_mixture():
     X = table()
     mixtures = [GaussianMixture(k, random_state=0).fit(X) for k in (1, 3)]
     each = [closed_form(mixture, X, 0.1) for mixture in mixtures]
@@ -365,7 +365,7 @@ def test_default_scales_of_a_mixture():
 
 
 def one_window(points, weights, i, n_neighbors, n_components):
-    """Covariance of a window, a loop for every sum."""
+    """The covariance of a window, with a loop for every sum."""
     others = [j for j in range(len(points)) if j != i]
     near = sorted(others, key=lambda j: np.linalg.norm(points[j] - points[i]))[:n_neighbors]
     covariance = sum(
@@ -388,7 +388,7 @@ def test_windows_are_those_of_a_loop(n_neighbors, n_components):
 
 
 def without_row(points, weights, base, h):
-    """Leave-one-out log-likelihood by fitting windows anew to all rows but one, each time."""
+    """Leave-one-out log-likelihood, with windows fitted to the other rows for each row."""
     total = 0.0
     for j in range(len(points)):
         others = np.arange(len(points)) != j
@@ -400,7 +400,7 @@ def without_row(points, weights, base, h):
 
 
 @pytest.mark.parametrize(("n_components", "scale"), [(1, 1.0), (None, 0.2)])
-def test_the_bandwidth_of_windows_is_that_of_rows_left_out_altogether(n_components, scale):
+def test_the_bandwidth_of_windows_excludes_rows_from_neighbours_too(n_components, scale):
     rng = np.random.RandomState(0)
     angle = rng.uniform(0, 2 * np.pi, 18)
     points = np.column_stack([np.cos(angle), np.sin(angle)]) + 0.1 * rng.normal(size=(18, 2))
@@ -488,7 +488,7 @@ def test_densities_integrate_to_one(model):
 def test_divergence_is_that_of_the_field(model):
     """By central differences, good to the square of their step over the squared noise."""
     model = clone(model).set_params(n_levels=6, n_steps=6).fit(RING)
-    field = model._schedule().at(2)
+    field = model.model_.source.schedule(model._resources()).at(2)
     scale = model.noise_levels_.middle(2)
     x = torch.tensor(RING[:5] + 0.1)
     _, divergence = field.with_divergence(x, scale**2)
@@ -564,15 +564,15 @@ def test_single_precision_of_an_estimator():
         (ManifoldParzen(40), ValueError, r"n_neighbors=40 .*40 distinct rows.*at most 39"),
         (ManifoldParzen(4, 0), ValueError, "n_components=0"),
         (ManifoldParzen(4, scale=-1.0), ValueError, "scale=-1.0"),
-        (GaussianMixture().fit(table()), ValueError, r"fitted to 3 features, and X has 2"),
+        (GaussianMixture().fit(table()), ValueError, r"fitted to 3 features, but X has 2"),
     ],
 )
-def test_bases_that_are_none(base, error, match):
+def test_invalid_bases(base, error, match):
     with pytest.raises(error, match=match):
         SmoothedScoreDiffusion(0.1, 0.1, base=base, **COARSE).fit(RING)
 
 
-def test_what_a_base_cannot_do():
+def test_what_cannot_be_combined_with_a_base():
     mixture = GaussianMixture(2, random_state=0)
     model = SmoothedScoreDiffusion(0.1, 0.1, base=mixture, **COARSE)
     with pytest.raises(ValueError, match=r"sample_weight cannot be used with base=.*repeat"):
@@ -581,19 +581,21 @@ def test_what_a_base_cannot_do():
         clone(model).set_params(bandwidth="loo").fit(RING)
     with pytest.raises(ValueError, match=r"shards='distributed'"):
         clone(model).set_params(shards="distributed").fit(RING)
-    with pytest.raises(ValueError, match=r"kernel='temperature' .*base"):
+    with pytest.raises(ValueError, match=r"kernel=TemperatureKernel.*base"):
         clone(model).set_params(kernel="temperature").fit(RING)
     with pytest.raises(ValueError, match="n_neighbors=39 is too many"):
         SmoothedScoreDiffusion(base=ManifoldParzen(39)).fit(RING)
     for base in (mixture, "parzen"):
         fitted = clone(model).set_params(base=base).fit(RING)
-        with pytest.raises(ValueError, match=r"leave_one_out_log_density is not defined for base="):
+        with pytest.raises(
+            ValueError, match=r"leave_one_out_log_density is not defined for a base"
+        ):
             fitted.leave_one_out_log_density()
     # A mixture that is fitted needs no weights.
     clone(model).set_params(base=FrozenEstimator(mixture.fit(RING))).fit(RING, np.ones(40))
 
 
-def test_points_are_what_there_is_without_a_base():
+def test_points_are_the_default_base():
     expected = SmoothedScoreDiffusion(0.1, 0.2, **COARSE).fit(RING)
     found = SmoothedScoreDiffusion(0.1, 0.2, base="points", **COARSE).fit(RING)
     np.testing.assert_array_equal(found.score_samples(RING), expected.score_samples(RING))
@@ -603,7 +605,7 @@ def test_points_are_what_there_is_without_a_base():
 def test_the_twin_of_log_densities_is_that_of_the_oracles():
     parts = components("points")
     x = np.array([0.3, -0.2, 0.5])
-    seen = oracles.look(parts.means, np.log(parts.weights), x, 0.2)
+    seen = oracles.posterior(parts.means, np.log(parts.weights), x, 0.2)
     np.testing.assert_allclose(
         float(log_density(torch.tensor(x), parts, 0.2)), float(seen.log_density), rtol=1e-12
     )

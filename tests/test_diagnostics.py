@@ -12,7 +12,7 @@ from skdiffsmooth.diagnostics import bulk_ess, split_r_hat
 
 
 def autoregressive(rho, n_chains=8, n_draws=4000, seed=0):
-    """Gaussian chains at rest, each correlated by rho with the draw before."""
+    """Stationary Gaussian chains, each draw correlated by rho with the draw before."""
     noise = np.random.RandomState(seed).normal(size=(n_chains, n_draws))
     noise[:, 0] /= math.sqrt(1 - rho**2)
     return lfilter([1.0], [1.0, -rho], noise, axis=1)[..., None]
@@ -68,7 +68,7 @@ def slow_ess(chains):
 
 @pytest.mark.parametrize("n_draws", [4, 5, 40, 61])
 @pytest.mark.parametrize("rho", [-0.5, 0.0, 0.8])
-def test_diagnostics_are_what_slow_twins_find(rho, n_draws):
+def test_diagnostics_against_slow_versions(rho, n_draws):
     draws = autoregressive(rho, n_chains=3, n_draws=n_draws)
     draws[0, 1] = draws[1, 2]  # equal values share a rank
     halves = slow_split(draws[..., 0])
@@ -94,7 +94,7 @@ def test_r_hat_of_independent_draws_is_one():
     assert_allclose(bulk_ess(draws), 8000, rtol=0.1)
 
 
-def test_r_hat_sees_places_widths_drifts_and_infinite_variances():
+def test_r_hat_detects_means_widths_and_drifts_without_variances():
     draws = np.random.RandomState(0).standard_cauchy((4, 1000, 1))
     assert split_r_hat(draws) < 1.01
     moved, wide, drifting = draws.copy(), draws.copy(), draws.copy()
@@ -103,11 +103,11 @@ def test_r_hat_sees_places_widths_drifts_and_infinite_variances():
     drifting += np.linspace(0, 8, 1000)[:, None]
     for broken in (moved, wide, drifting):
         assert split_r_hat(broken) > 1.05
-    # A place that differs is seen by the effective size too: one chain of four tells little.
+    # A mean that differs lowers the effective sample size too.
     assert bulk_ess(moved) < 0.05 * bulk_ess(draws)
 
 
-def test_laws():
+def test_invariances():
     """Neither the order of the chains nor a monotone map nor the columns beside one matter."""
     draws = autoregressive(0.5, n_chains=4, n_draws=100)
     both = np.concatenate([draws, np.exp(draws), -draws], axis=2)
@@ -119,13 +119,13 @@ def test_laws():
     assert_allclose(bulk_ess(both)[1], bulk_ess(draws)[0], rtol=1e-10)
 
 
-def test_chains_that_stand_still():
+def test_constant_chains():
     draws = np.repeat([[0.0], [1.0], [5.0]], 10, axis=1)[..., None]
     assert split_r_hat(draws) == math.inf
     assert 0 < bulk_ess(draws) < 10
 
 
-def test_alternating_chains_are_worth_more_than_their_number_but_no_infinity():
+def test_ess_of_alternating_chains_is_above_the_number_of_draws_and_finite():
     draws = autoregressive(-0.99, n_chains=4, n_draws=1000)
     assert 4000 < bulk_ess(draws) <= 4000 * math.log10(4000)
 

@@ -1,4 +1,4 @@
-"""Tests of the noise range: its levels, its steps, and that the former do not feel the latter."""
+"""Tests of the noise range: its levels, its steps, and that levels do not depend on steps."""
 
 import itertools
 import math
@@ -20,8 +20,8 @@ def noise_levels(draw):
 
 @settings(deadline=None)
 @given(levels=noise_levels(), steps_per_level=st.integers(1, 7))
-def test_steps_join_up_and_span_the_range(levels, steps_per_level):
-    """To the last bit: what one step ends at the next starts from, and no noise is left over."""
+def test_steps_are_contiguous_and_span_the_range(levels, steps_per_level):
+    """To the last bit: each step starts where the one before ends, and together they span the range."""
     steps = levels.steps(steps_per_level)
     assert len(steps) == levels.n_levels * steps_per_level
     assert steps[0].start == levels.bandwidth
@@ -56,7 +56,7 @@ def test_no_step_leaves_its_level(levels, steps_per_level):
 @settings(deadline=None)
 @given(levels=noise_levels(), refinement=st.integers(2, 6))
 def test_refining_the_steps_keeps_the_levels(levels, refinement):
-    """Fine steps pass through every coarse one's ends, in the same levels."""
+    """The ends of coarse steps are ends of fine steps, in the same levels."""
     coarse, fine = levels.steps(1), levels.steps(refinement)
     for k, step in enumerate(coarse):
         group = fine[k * refinement : (k + 1) * refinement]
@@ -77,11 +77,11 @@ def test_level_of_any_scale(levels, log_scale):
 
 
 @settings(deadline=None)
-@given(levels=noise_levels(), share=st.floats(0, 1), other=st.floats(0, 1))
-def test_level_grows_with_the_scale(levels, share, other):
+@given(levels=noise_levels(), fraction=st.floats(0, 1), other=st.floats(0, 1))
+def test_level_grows_with_the_scale(levels, fraction, other):
     low, high = (
         levels.bandwidth * (levels.terminal_scale / levels.bandwidth) ** s
-        for s in sorted([share, other])
+        for s in sorted([fraction, other])
     )
     assert levels.level_of(low) <= levels.level_of(high)
 
@@ -94,13 +94,13 @@ def test_levels_by_hand():
     assert [step.level for step in steps] == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
-def test_no_range_is_no_steps():
+def test_an_empty_range_has_no_steps():
     levels = NoiseLevels(0.3, 0.3, 8)
     assert list(levels.steps(4)) == []
     assert [levels.level_of(scale) for scale in (0.1, 0.3, 5.0)] == [0, 0, 0]
 
 
-def test_a_reversed_walk():
+def test_reversed_steps():
     steps = NoiseLevels(0.1, 10.0, 3).steps(2)
     down = [step.reversed() for step in reversed(steps)]
     assert down[0].start == 10.0

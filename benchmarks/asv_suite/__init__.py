@@ -1,4 +1,4 @@
-"""What asv follows from commit to commit: time, peak memory and error."""
+"""What asv measures at each commit: time, peak memory and error."""
 
 import sys
 from pathlib import Path

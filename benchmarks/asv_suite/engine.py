@@ -5,7 +5,7 @@ from _rivals import direct
 
 
 class Engine:
-    """Means and spreads of 500 queries, 2000 points, 128 nodes, 8 dimensions, sigma 0.3."""
+    """Means and traces of 500 queries, 2000 points, 128 nodes, 8 dimensions, sigma 0.3."""
 
     params = (1.0, 1e-2, 1e-4)
     param_names = ("v",)

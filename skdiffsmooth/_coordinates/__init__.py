@@ -1,1 +1,1 @@
-"""Linear coordinates: the affine hull of the data, the metric, and the way there and back."""
+"""Linear coordinates: the affine hull of the data, the metric, and maps to them and back."""

@@ -1,13 +1,13 @@
-"""The flow's coordinates within the space of the user: rows there and back, and what sticks out."""
+"""Maps from rows of X to hull coordinates in the metric, in which the flow runs, and back."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from .._utils.gaussian import gaussian_log_normalizer
 from .hull import AffineHull
 from .metric import LinearMetric
 
@@ -16,94 +16,49 @@ __all__ = ["Embedding"]
 
 @dataclass(frozen=True)
 class Embedding:
-    """An affine hull in the coordinates of a metric.
+    """The affine hull of the data in the coordinates of a metric.
 
-    What sticks out of the hull is exactly Gaussian, at every noise scale.
+    Rows X (n, d) are in the user's units; hull coordinates are (n, r); residuals (n, d) are the
+    part of a row outside the hull, in the metric. Along residuals the density is Gaussian at every
+    noise scale.
 
     Parameters
     ----------
     metric : LinearMetric
         The coordinates in which noise is isotropic.
     hull : AffineHull
-        The affine hull of the data there.
+        The affine hull of the data in them.
     """
 
     metric: LinearMetric
     hull: AffineHull
 
     def split(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the hull coordinates of rows, and what sticks out of the hull, in the metric.
-
-        Parameters
-        ----------
-        X : ndarray of shape (n, d)
-            Rows in units of the user.
-
-        Returns
-        -------
-        coordinates : ndarray of shape (n, r)
-        residual : ndarray of shape (n, d)
-        """
+        """Return hull coordinates and residuals of rows."""
         return self.hull.split(self.metric.to_metric(X))
 
     def rows(
         self, coordinates: np.ndarray, scales: np.ndarray, rng: np.random.RandomState
     ) -> np.ndarray:
-        """Return rows in units of the user, with noise in the directions outside the hull.
-
-        Parameters
-        ----------
-        coordinates : ndarray of shape (n, r)
-            Hull coordinates.
-        scales : ndarray of shape (n, 1)
-            Noise scale of each row.
-        rng : RandomState
-            Source of that noise.
-
-        Returns
-        -------
-        ndarray of shape (n, d)
-        """
+        """Return rows in the user's units from hull coordinates, plus noise outside the hull."""
         rows = self.hull.lift(coordinates)
         if self.hull.codimension:
             rows += scales * self.hull.project_out(rng.standard_normal(rows.shape))
         return self.metric.from_metric(rows)
 
-    def gradient(self, within: np.ndarray, residual: np.ndarray, v: float) -> np.ndarray:
-        """Return a score along the columns of the user.
-
-        Parameters
-        ----------
-        within : ndarray of shape (n, r)
-            The score in hull coordinates.
-        residual : ndarray of shape (n, d)
-            What sticks out of the hull.
-        v : float
-            Noise variance.
-
-        Returns
-        -------
-        ndarray of shape (n, d)
-        """
-        return self.metric.gradient_from_metric(within @ self.hull.basis.T - residual / v)
+    def gradient(self, score: np.ndarray, residual: np.ndarray, v: float) -> np.ndarray:
+        """Return a score in the columns of X, from one in hull coordinates and residuals."""
+        return self.metric.gradient_from_metric(score @ self.hull.basis.T - residual / v)
 
     @property
     def axes(self) -> np.ndarray:
-        """The linear map of scores in hull coordinates to the columns of the user, (r, d)."""
+        """The linear map (r, d) from scores in hull coordinates to scores in the columns of X."""
         return self.metric.gradient_from_metric(self.hull.basis.T)
 
     def check_laplacian(self, name: Any) -> None:
-        """Raise unless a divergence in these coordinates is one along the columns of the user.
+        """Raise ValueError if a divergence in these coordinates is not that in the columns of X.
 
-        Parameters
-        ----------
-        name : object
-            What the user calls the metric.
-
-        Raises
-        ------
-        ValueError
-            If the metric is not Euclidean.
+        `name` is the user's parameter `metric`, for the message.
         """
         if not self.metric.is_euclidean:
             raise ValueError(
@@ -111,20 +66,8 @@ class Embedding:
                 "with metric='euclidean', or use score_samples, which is comparable between metrics."
             )
 
-    def log_density_beside(self, residual: np.ndarray, scale: float) -> np.ndarray:
-        """Return what log-densities have beside the flow: the residual's, and the metric's volume.
-
-        Parameters
-        ----------
-        residual : ndarray of shape (n, d)
-            What sticks out of the hull.
-        scale : float
-            Noise scale.
-
-        Returns
-        -------
-        ndarray of shape (n,)
-        """
-        normalizer = self.hull.codimension * math.log(math.sqrt(2 * math.pi) * scale)
+    def log_density_outside_hull(self, residual: np.ndarray, scale: float) -> np.ndarray:
+        """Return the log-density (n,) of the residuals plus the metric's log |det|, in nats."""
+        normalizer = gaussian_log_normalizer(self.hull.codimension, scale**2)
         quadratic = 0.5 * np.sum((residual / scale) ** 2, axis=1)
         return self.metric.log_abs_det - quadratic - normalizer

@@ -13,11 +13,11 @@ __all__ = ["Frame"]
 
 @dataclass(frozen=True)
 class Frame:
-    """Orthonormal axes of the metric, the last of which know nothing of the free columns.
+    """Orthonormal axes of the metric, the last of which determine the given columns of X.
 
     Parameters
     ----------
-    metric : object
+    metric : LinearMetric
         Maps rows to coordinates in which noise is isotropic, and back.
     center : ndarray of shape (d,)
         The origin, in those coordinates.
@@ -25,7 +25,7 @@ class Frame:
         Orthonormal columns: coordinates u have free ones u @ axes[:, :n_free], and the given columns
         of X are a function of the others.
     triangle : ndarray of shape (n_given, n_given)
-        What makes the given columns of X from those others.
+        Maps those others to the given columns of X.
     """
 
     metric: LinearMetric
@@ -35,8 +35,8 @@ class Frame:
 
     @classmethod
     def of(cls, metric: LinearMetric, center: np.ndarray, columns: np.ndarray) -> Frame:
-        """Rotate the metric's coordinates so that the given columns are the last ones."""
-        # x_b = u M_b; with M_b = Q R only the first axes of Q have a part in x_b.
+        """Rotate the metric's coordinates so that the given columns depend on the last ones only."""
+        # x_b = u M_b; with M_b = Q R, x_b depends on the first axes of Q only.
         to_given = metric.from_metric(np.eye(len(center)))[:, columns]
         axes, triangle = np.linalg.qr(to_given, mode="complete")
         n_given = len(columns)
@@ -44,11 +44,11 @@ class Frame:
         return cls(metric, center, axes, triangle[:n_given])
 
     def coordinates(self, X: np.ndarray) -> np.ndarray:
-        """Return rows of X in the frame, centred."""
+        """Return the centred coordinates of rows of X in the frame."""
         return (self.metric.to_metric(X) - self.center) @ self.axes
 
     def given(self, values: np.ndarray) -> np.ndarray:
-        """Return the given columns' values in the frame, centred."""
+        """Return the centred coordinates of given values (n, n_given) in the frame."""
         n_given = len(self.triangle)
         inside = np.linalg.solve(self.triangle.T, values.T).T
         return inside - self.center @ self.axes[:, len(self.axes) - n_given :]
@@ -59,5 +59,5 @@ class Frame:
 
     @property
     def log_volume(self) -> float:
-        """What a log-density of free coordinates gains on the way to the free columns, in nats."""
+        """The constant to add to a log-density of free coordinates for that of free columns."""
         return self.metric.log_abs_det + float(np.log(np.abs(np.diag(self.triangle))).sum())

@@ -1,4 +1,4 @@
-"""The metric: linear coordinates in which distance between rows is measured, and their volume."""
+"""The metric: linear coordinates in which the distance between rows is measured."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _METRICS = ("euclidean", "scaled", "whitened")
 _CANDIDATES = ("euclidean", "scaled", 0.25, 0.5, 0.75, "whitened")
 
 _HINT = "Or pass a power from 0 ('scaled') to 1 ('whitened'), or a positive definite matrix."
-# An eigenvalue below this share of the largest is rounding.
+# An eigenvalue below this fraction of the largest is rounding.
 _ROUNDING = 1e-12
 
 
@@ -28,8 +28,8 @@ _ROUNDING = 1e-12
 class LinearMetric:
     """Coordinates z = A x in which the distance between rows is the Euclidean one.
 
-    A = (rest * (I - V V^T) + V diag(scales) V^T) diag(1 / columns), so that it is never larger than
-    what the data span: V has one column for each direction in which they have extent.
+    A = (rest * (I - V V^T) + V diag(scales) V^T) diag(1 / columns), with one column of V for each
+    direction in which the data have extent, so that no more than V is stored.
 
     Parameters
     ----------
@@ -42,8 +42,8 @@ class LinearMetric:
     rest : float
         Factor of the other d - r directions.
     spans : bool, default=False
-        Whether V holds the principal axes of the data, which are to be those of the model too: once
-        whitened, the data have no axes of their own but those of rounding errors.
+        Whether V holds the principal axes of the data, which the model must then use too: whitened
+        data have no principal axes but those of rounding errors.
     """
 
     columns: np.ndarray
@@ -53,94 +53,41 @@ class LinearMetric:
     spans: bool = False
 
     def to_metric(self, X: np.ndarray) -> np.ndarray:
-        """Return rows in the coordinates of the metric.
-
-        Parameters
-        ----------
-        X : ndarray of shape (n, d)
-            Rows, or differences of rows, in the user's units.
-
-        Returns
-        -------
-        ndarray of shape (n, d)
-        """
-        return self._stretched(X / self.columns, self.scales, self.rest)
+        """Convert rows X (n, d), or differences of rows, to coordinates of the metric."""
+        return self._scale(X / self.columns, self.scales, self.rest)
 
     def from_metric(self, Z: np.ndarray) -> np.ndarray:
-        """Return rows in the user's units.
-
-        Parameters
-        ----------
-        Z : ndarray of shape (n, d)
-            Rows in the coordinates of the metric.
-
-        Returns
-        -------
-        ndarray of shape (n, d)
-        """
-        return self._stretched(Z, 1 / self.scales, 1 / self.rest) * self.columns
+        """Return rows in units of X, from rows Z (n, d) in the metric."""
+        return self._scale(Z, 1 / self.scales, 1 / self.rest) * self.columns
 
     def gradient_from_metric(self, gradients: np.ndarray) -> np.ndarray:
-        """Return gradients along the user's columns, A^T g.
-
-        Parameters
-        ----------
-        gradients : ndarray of shape (n, d)
-            Gradients along the coordinates of the metric.
-
-        Returns
-        -------
-        ndarray of shape (n, d)
-        """
-        return self._stretched(gradients, self.scales, self.rest) / self.columns
+        """Return gradients A^T g (n, d) in the user's columns from gradients g in the metric."""
+        return self._scale(gradients, self.scales, self.rest) / self.columns
 
     def hull_of(self, Z: np.ndarray, shards: Shards) -> AffineHull:
-        """Return the affine hull of the data in the coordinates of the metric.
-
-        Parameters
-        ----------
-        Z : ndarray of shape (n_points, d)
-            The rows that the metric was fitted to, in its coordinates.
-        shards : Shards
-            Where the other points are, if these are not all.
-
-        Returns
-        -------
-        AffineHull
-        """
+        """Return the affine hull of training rows Z (n_points, d), in metric coordinates."""
         return AffineHull.of(Z, shards, self.basis if self.spans else None)
 
     @property
     def is_euclidean(self) -> bool:
-        """Tell whether noise has one scale in all columns of X: that of the bandwidth itself."""
+        """Whether the metric is the identity: noise then has the same scale in all columns."""
         return not len(self.scales) and self.rest == 1 and bool(np.all(self.columns == 1))
 
     @property
     def log_abs_det(self) -> float:
-        """Return log |det A|, in nats: what a log-density gains on the way back to the user's units."""
+        """Return log |det A| in nats; adding it converts a log-density to units of X."""
         n_features, rank = self.basis.shape
         within = float(np.sum(np.log(self.scales))) + (n_features - rank) * math.log(self.rest)
         return within - float(np.sum(np.log(self.columns)))
 
-    def _stretched(self, rows: np.ndarray, scales: np.ndarray, rest: float) -> np.ndarray:
+    def _scale(self, rows: np.ndarray, scales: np.ndarray, rest: float) -> np.ndarray:
         if not len(scales):
             return rest * rows
         return rest * rows + (rows @ self.basis) * (scales - rest) @ self.basis.T
 
 
 def check_metric(metric: Any, n_features: int) -> str | float | np.ndarray:
-    """Return the metric that a user asked for, checked.
-
-    Parameters
-    ----------
-    metric : object
-        What the user passed.
-    n_features : int
-        Number of features d.
-
-    Returns
-    -------
-    str, float or ndarray of shape (d, d)
+    """Return the parameter `metric` after checking it: a name, a power, or a matrix.
 
     Raises
     ------
@@ -175,28 +122,19 @@ def check_metric(metric: Any, n_features: int) -> str | float | np.ndarray:
     if smallest <= _ROUNDING * largest or largest <= 0:
         raise ValueError(
             f"metric has eigenvalues from {smallest:.3g} to {largest:.3g}; expected a positive definite "
-            "matrix, or no density is left in the directions that it does not measure. Add a small "
-            "multiple of the identity."
+            "matrix. Add a small multiple of the identity."
         )
     return matrix
 
 
 def candidate_metrics(points: np.ndarray) -> tuple[str | float, ...]:
-    """Return the metrics that are worth comparing on some data.
+    """Return the metrics that "auto" compares on distinct rows (n_points, n_features).
 
-    Parameters
-    ----------
-    points : ndarray of shape (n_points, n_features)
-        Distinct rows.
-
-    Returns
-    -------
-    tuple
-        Only "euclidean" for a single column, or where the rows do not span all columns: densities in
-        the directions without extent would decide.
+    Only "euclidean" for a single column, or where the rows do not span all columns: otherwise
+    densities in the directions without extent would decide the comparison.
     """
     n_features = points.shape[1]
-    # Asked for first, since a decomposition of few rows of very many columns would take long.
+    # Checked first, since a decomposition of few rows of very many columns would take long.
     if n_features == 1 or len(points) <= n_features:
         return ("euclidean",)
     return _CANDIDATES if AffineHull.of(points).codimension == 0 else ("euclidean",)
@@ -208,16 +146,16 @@ def fit_metric(
     weights: np.ndarray,
     shards: Shards = ONE_PROCESS,
 ) -> LinearMetric:
-    """Return the coordinates of a metric for some data.
+    """Return the coordinates of a metric, which may depend on the data.
 
     Directions in which the data have no extent are measured like the narrowest one that has.
 
     Parameters
     ----------
     metric : {"euclidean", "scaled", "whitened"}, float or ndarray of shape (d, d)
-        Checked. "scaled" divides columns by their standard deviations D^(1/2). A power alpha multiplies
-        them by R^(-alpha / 2) after that, R the correlation matrix; "whitened" is the power 1. A
-        matrix M measures sqrt((x - y)^T M (x - y)).
+        Checked. "scaled" divides columns by their standard deviations. A power alpha then
+        multiplies by R^(-alpha / 2), R the correlation matrix; "whitened" is the power 1. A matrix
+        M measures sqrt((x - y)^T M (x - y)).
     points : ndarray of shape (n_points, d)
         Distinct rows of this process.
     weights : ndarray of shape (n_points,)
@@ -238,25 +176,26 @@ def fit_metric(
         return plain
     power = {"scaled": 0.0, "whitened": 1.0}[metric] if isinstance(metric, str) else metric
     centered = points - shards.total(weights @ points)
-    # About a large mean the first difference is rounded; what it missed is small and exact.
+    # Around a large mean the first difference is rounded; the second corrects it.
     centered -= shards.total(weights @ centered)
     columns = np.sqrt(shards.total(weights @ centered**2))
     largest = np.max(shards.gather(np.abs(points).max(axis=0)), axis=0)
-    columns = _replaced(columns, columns > _ROUNDING * largest)
+    columns = _without_zeros(columns, columns > _ROUNDING * largest)
     if power == 0:
         return LinearMetric(columns, plain.basis, plain.scales)
     hull = AffineHull.of(points / columns, shards)
     within, _ = hull.split(points / columns)
     within = within - shards.total(weights @ within)
-    spread, axes = principal_axes(np.sqrt(weights)[:, None] * within, shards)
-    # A direction that only rows of hardly any weight have is as narrow as rounding lets it be seen.
-    scales = np.maximum(spread, np.finfo(np.float64).eps * spread.max(initial=0.0)) ** -power
+    singular_values, axes = principal_axes(np.sqrt(weights)[:, None] * within, shards)
+    # Directions in which only rows of negligible weight have extent are as narrow as rounding.
+    smallest = np.finfo(np.float64).eps * singular_values.max(initial=0.0)
+    scales = np.maximum(singular_values, smallest) ** -power
     basis = hull.basis @ axes.T
     return LinearMetric(columns, basis, scales, float(scales.max(initial=1.0)), spans=True)
 
 
-def _replaced(lengths: np.ndarray, has_extent: np.ndarray) -> np.ndarray:
-    """Return the lengths with those of no extent replaced by the smallest of the others, or one."""
+def _without_zeros(lengths: np.ndarray, has_extent: np.ndarray) -> np.ndarray:
+    """Return the lengths; zeros are replaced by the smallest other length, or by one."""
     if has_extent.all():
         return lengths
     narrowest = lengths[has_extent].min() if has_extent.any() else 1.0

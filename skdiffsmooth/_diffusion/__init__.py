@@ -1,1 +1,1 @@
-"""The diffusion model: how it is made from data and parameters, and what it answers."""
+"""The diffusion model: how it is made from data and parameters, and its methods."""

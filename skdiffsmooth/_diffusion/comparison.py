@@ -1,51 +1,59 @@
-"""Settings of a diffusion compared by the likelihood of rows that are left out or held out."""
+"""Comparison of metrics, scales and backgrounds by the likelihood of rows left out or held out."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
-from sklearn.base import clone
 
-from .selection import (
+from .._utils.rows import merge_duplicates
+from .._utils.shards import ONE_PROCESS
+from ..solvers import Heun
+from .background import background_weight, mixed
+from .fitting import (
     DEFAULT_FACTORS,
-    FACTORS,
     Factors,
-    Metric,
-    Settings,
-    background_weight,
-    mixed,
+    Geometry,
+    TrainingData,
+    leave_one_out_bandwidth,
+    make_geometry,
+    make_model,
 )
+from .settings import Metric, ParsedParameters
 
-__all__ = ["Comparison", "choose_settings", "folds_for_metrics"]
+__all__ = ["Comparison", "Settings", "choose_settings", "folds_for_metrics", "settings_for"]
 
 Folds = Sequence[tuple[np.ndarray, np.ndarray]]
 
-# Nodes, levels and steps that tell candidates apart: their errors are much alike for all of them.
-_CHEAP = {"n_nodes": 16, "n_levels": 8, "n_steps": 8}
-# Ratios to the leave-one-out bandwidth hardly depend on the number of rows; so many tell.
+# What the factors are chosen from; metrics are compared at the first pair. The evidence is in
+# docs/defaults.md.
+FACTORS = (DEFAULT_FACTORS, (0.85, 1.0), (0.85, 2.0), (0.7, 1.5), (0.7, 3.0), (0.55, 3.0))
+# Nodes, levels and steps under which candidates are compared.
+SCREENING_NODES, SCREENING_LEVELS = 16, 8
+# Ratios to the leave-one-out bandwidth hardly depend on the number of rows; so many are enough.
 _MOST_ROWS = 2000
 
-# A metric that has seen the row that is left out is too good for it, the more so the fewer rows there
-# are for each column: up to so many, metrics are fitted without the rows that they are compared on.
+# A metric that was fitted with the row that is left out is too good for it, the more so the fewer rows
+# there are for each column: up to so many, metrics are fitted without the rows that judge them.
 _FEW_ROWS_A_COLUMN = 20
 _N_FOLDS = 5
 
 
+class Settings(NamedTuple):
+    """Metric, scale factors and weight of the background, which are chosen together."""
+
+    metric: Metric
+    factors: Factors
+    """Bandwidth and smoothing scale in units of the KDE's leave-one-out bandwidth."""
+    background: float
+    """Weight of the background."""
+
+
 def folds_for_metrics(points: np.ndarray) -> Folds | None:
-    """Return the folds on which metrics are compared; None where leaving out single rows will do.
-
-    Parameters
-    ----------
-    points : ndarray of shape (n_points, n_features)
-        Distinct rows.
-
-    Returns
-    -------
-    sequence of pairs of index arrays, or None
-    """
+    """Return the folds on which metrics are compared, or None to leave out single rows."""
     n_points, n_features = points.shape
     if n_points > _FEW_ROWS_A_COLUMN * n_features:
         return None
@@ -58,14 +66,14 @@ def folds_for_metrics(points: np.ndarray) -> Folds | None:
 
 
 class Comparison:
-    """Mean held-out log-densities of one diffusion under several settings, on the same rows.
+    """Mean held-out log-densities of models under several settings, on the same rows.
 
     Parameters
     ----------
-    estimator : BaseScoreDiffusion
-        Its parameters other than those compared are kept; a number for its `background` too.
+    parsed : ParsedParameters
+        All that is not compared.
     points : ndarray of shape (n_points, n_features)
-        Rows; distinct ones where they are left out one by one.
+        Rows; they must be distinct if they are left out one by one.
     weights : ndarray of shape (n_points,)
         Their weights, summing to one.
     metrics : sequence
@@ -76,106 +84,126 @@ class Comparison:
 
     def __init__(
         self,
-        estimator: Any,
+        parsed: ParsedParameters,
         points: np.ndarray,
         weights: np.ndarray,
         metrics: Sequence[Metric],
         folds: Folds | None = None,
     ) -> None:
-        background = estimator.background
-        self.fixed_background = None if isinstance(background, str) else background
-        self.estimator = clone(estimator)
+        self.parsed = parsed
         self.points, self.weights = points, weights
         self.metrics = metrics
         everything = np.arange(len(points))
         self.folds = [(everything, everything)] if folds is None else folds
-        self.is_left_out = folds is None
-        self._found: dict[int, list[tuple[Any, float]]] = {}
+        self.leaves_one_out = folds is None
+        self._prepared: dict[int, list[tuple[Geometry, float]]] = {}
 
-    def score(self, place: int, factors: Factors, *, is_cheap: bool) -> tuple[float, Settings]:
-        """Return the mean held-out log-density under some settings.
+    def score(
+        self, metric_index: int, factors: Factors, *, is_screening: bool
+    ) -> tuple[float, Settings]:
+        """Return the mean held-out log-density, in nats a row, and the settings with a background.
 
-        Parameters
-        ----------
-        place : int
-            Index of the metric.
-        factors : tuple of two floats
-            Bandwidth and smoothing scale, in units of the KDE's leave-one-out bandwidth.
-        is_cheap : bool
-            Whether few nodes, levels and steps are enough.
-
-        Returns
-        -------
-        score : float
-            In nats a row.
-        settings : Settings
-            With the weight of the background that is best for these factors, or the one asked for.
+        `is_screening` takes few nodes, levels and steps.
         """
-        self.prepare(place)
+        self.prepare(metric_index)
+        parsed = _for_screening(self.parsed) if is_screening else self.parsed
         parts = []
-        for (_, test), (geometry, h) in zip(self.folds, self._found[place], strict=True):
-            candidate = clone(self.estimator)
-            if is_cheap:
-                candidate.set_params(**_CHEAP, solver="heun", tolerance=0.0)
-            candidate._take_in(geometry, factors[0] * h, factors[1] * h / geometry.unit)
-            flow_and_wide = (
-                candidate._left_out() if self.is_left_out else candidate._parts(self.points[test])
+        for (_, test), (geometry, h) in zip(self.folds, self._prepared[metric_index], strict=True):
+            bandwidth, sigma = factors[0] * h, factors[1] * h / geometry.unit
+            model, _ = make_model(geometry, parsed, bandwidth, sigma, is_candidate=True)
+            resources = parsed.resources
+            parts_of_fold = (
+                model.leave_one_out_parts(resources)
+                if self.leaves_one_out
+                else model.parts(self.points[test], resources)
             )
-            parts.append((*flow_and_wide, self.weights[test]))
-        flow, wide, weights = (np.concatenate(part) for part in zip(*parts, strict=True))
+            parts.append((*parts_of_fold, self.weights[test]))
+        flow, background, weights = (np.concatenate(part) for part in zip(*parts, strict=True))
         weights = weights / weights.sum()
-        weight = self.fixed_background
+        weight = self.parsed.background
         if weight is None:
-            weight = background_weight(flow, wide, weights)
-        score = float(weights @ mixed(flow, wide, weight))
-        return score, Settings(self.metrics[place], factors, weight)
+            weight = background_weight(flow, background, weights)
+        score = float(weights @ mixed(flow, background, weight))
+        return score, Settings(self.metrics[metric_index], factors, weight)
 
-    def prepare(self, place: int) -> None:
-        """Bring the rows of each fold into a metric, and find the KDE's bandwidth there, once.
-
-        Parameters
-        ----------
-        place : int
-            Index of the metric.
-        """
-        if place not in self._found:
-            self._found[place] = [
-                self.estimator._geometry_and_bandwidth(
-                    self.metrics[place], self.points[train], self.weights[train]
+    def prepare(self, metric_index: int) -> None:
+        """Transform the rows of each fold to a metric, and compute the KDE's bandwidth, once."""
+        if metric_index not in self._prepared:
+            self._prepared[metric_index] = [
+                geometry_and_bandwidth(
+                    self.metrics[metric_index], self.points[train], self.weights[train], self.parsed
                 )
                 for train, _ in self.folds
             ]
 
 
+def geometry_and_bandwidth(
+    metric: Metric, points: np.ndarray, weights: np.ndarray, parsed: ParsedParameters
+) -> tuple[Geometry, float]:
+    """Return rows in coordinates of a metric, and the KDE's leave-one-out bandwidth there."""
+    points, weights = merge_duplicates(points, weights / weights.sum())
+    data = TrainingData(points, weights, ONE_PROCESS, len(points), is_weighted=True)
+    geometry = make_geometry(metric, data, parsed)
+    return geometry, leave_one_out_bandwidth(geometry, parsed)
+
+
+def _for_screening(parsed: ParsedParameters) -> ParsedParameters:
+    return replace(
+        parsed,
+        rule=replace(parsed.rule, n_nodes=SCREENING_NODES),
+        n_levels=SCREENING_LEVELS,
+        steps_per_level=1,
+        solver=Heun(),
+        tolerance=0.0,
+    )
+
+
+def settings_for(data: TrainingData, parsed: ParsedParameters) -> Settings:
+    """Return metric, factors and background; those that are "auto" are chosen."""
+    requested, metric = parsed.requested, parsed.metric
+    if parsed.base is not None:
+        is_plain = parsed.is_metric_free or (isinstance(metric, str) and metric == "euclidean")
+        if not is_plain or parsed.background:
+            raise ValueError(
+                f"base={requested['base']!r} has covariances of its own and takes neither "
+                f"metric={requested['metric']!r} nor background={requested['background']!r}; leave "
+                "both at 'auto', and use skdiffsmooth.compose.TransformedDensity or DensityStacking "
+                "around it."
+            )
+        return Settings("euclidean", DEFAULT_FACTORS, 0.0)
+    plain = Settings(
+        "euclidean" if parsed.is_metric_free else metric, DEFAULT_FACTORS, parsed.background or 0.0
+    )
+    if len(data.points) < 2 or not parsed.are_scales_free:
+        return plain
+    metrics = parsed.kernel.candidate_metrics(data.points)
+    if not metrics:
+        return plain
+    if not isinstance(parsed.terminal_scale, str):
+        # A number has the unit of one metric only.
+        metrics = ("euclidean",)
+    if not parsed.is_metric_free:
+        metrics = (metric,)
+    return choose_settings(data.points, data.weights, parsed, metrics)
+
+
 def choose_settings(
-    estimator: Any, points: np.ndarray, weights: np.ndarray, metrics: Sequence[Metric]
+    points: np.ndarray,
+    weights: np.ndarray,
+    parsed: ParsedParameters,
+    metrics: Sequence[Metric],
 ) -> Settings:
     """Choose the metric at default factors, then the factors in that metric.
 
-    Candidates are scored by the log-likelihood of the estimator itself on at most 2000 rows taken
-    evenly, with few nodes, levels and steps: factors by leaving out each row, metrics so too or, with
-    few rows, by folds.
-
-    Parameters
-    ----------
-    estimator : BaseScoreDiffusion
-        Its parameters other than those to be chosen are kept.
-    points : ndarray of shape (n_points, n_features)
-        Distinct rows, two at least.
-    weights : ndarray of shape (n_points,)
-        Their weights, summing to one.
-    metrics : sequence
-        Candidates, one at least.
-
-    Returns
-    -------
-    Settings
+    Candidates are scored by the log-likelihood of the model itself on at most 2000 rows taken evenly,
+    with few nodes, levels and steps: factors by leaving out each row, metrics so too or, with few rows,
+    by folds.
     """
     taken = np.linspace(0, len(points) - 1, min(len(points), _MOST_ROWS)).round().astype(np.intp)
-    rows, shares = points[taken], weights[taken] / weights[taken].sum()
+    rows, row_weights = points[taken], weights[taken] / weights[taken].sum()
     # A terminal scale that does not fit is an error of the model that is chosen, not of a candidate.
-    one_worker = clone(estimator).set_params(n_jobs=None, terminal_scale="auto")
-    left_out = Comparison(one_worker, rows, shares, metrics)
+    parsed = replace(parsed, terminal_scale="auto", resources=parsed.resources._replace(n_jobs=1))
+    one_by_one = Comparison(parsed, rows, row_weights, metrics)
     with warnings.catch_warnings():
         # What is worth a warning is so for the model that is chosen, whose fit repeats it.
         warnings.simplefilter("ignore")
@@ -183,16 +211,18 @@ def choose_settings(
         if len(metrics) > 1:
             folds = folds_for_metrics(rows)
             compared = (
-                left_out if folds is None else Comparison(one_worker, rows, shares, metrics, folds)
+                one_by_one
+                if folds is None
+                else Comparison(parsed, rows, row_weights, metrics, folds)
             )
             by_metric = [
-                compared.score(place, DEFAULT_FACTORS, is_cheap=True)
-                for place in range(len(metrics))
+                compared.score(index, DEFAULT_FACTORS, is_screening=True)
+                for index in range(len(metrics))
             ]
             # Of equal scores the first stands: the simpler metric.
             best = int(np.argmax([score for score, _ in by_metric]))
-            if compared is left_out:
+            if compared is one_by_one:
                 tried.append(by_metric[best])
         # The default factors come first, and may have been scored with the metrics.
-        tried += [left_out.score(best, pair, is_cheap=True) for pair in FACTORS[len(tried) :]]
+        tried += [one_by_one.score(best, pair, is_screening=True) for pair in FACTORS[len(tried) :]]
     return max(tried, key=lambda scored: scored[0])[1]

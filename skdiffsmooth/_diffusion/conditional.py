@@ -1,4 +1,4 @@
-"""The law of some columns given the others: points reweighted by what is given, and a flow in the rest.
+"""The distribution of some columns given the others, by a flow of the free columns.
 
 A Gaussian kernel with a bandwidth for each column is a product, so its mixture has the conditional
 
@@ -10,10 +10,11 @@ levels, and the free ones go through the noise levels v as ever. Averaged over t
 
     l(a; v, b) = E log sum_i w_i N(a + xi_a; x_ia, v I) N(b + xi_b; x_ib, h^2 I)
 
-has a gradient in a that is the score of a diffusion in the free columns, one for every b. Its flow,
+has a gradient in a that is the score of a diffusion in the free columns, one for every b. Its flow
 down from the conditional of the noised data, sum_i W_i(b) N(x_ia, T I), defines a normalised p(a | b)
 that can be sampled. Without smoothing it is the conditional of the KDE; where the density of the data is
-Gaussian, or a product of one in a and one in b, it is that of the joint law; otherwise it is close.
+Gaussian, or a product of one in a and one in b, it is that of the joint distribution; otherwise it is
+close to it.
 """
 
 from __future__ import annotations
@@ -29,204 +30,118 @@ from .._coordinates.frame import Frame
 from .._engine.moments import Moments, Nodes
 from .._engine.posterior import Posterior
 from .._utils.backend import Backend
-from .._utils.memory import slices
+from .._utils.draws import draw_given
+from .._utils.gaussian import gaussian_log_normalizer
+from .._utils.parallel import over_workers
 from ..kernels import FrozenKernel
 from ..noise import NoiseLevels, Step
-from ..solvers import ODESolver, Solver, solve
+from ..solvers import ODESolver, Solver, estimates_error, solve
 from ..solvers._flow import flow_log_density
-from .selection import mixed
+from .background import WIDTH, mixed
+from .model import DiffusionModel
+from .settings import Resources
 
-__all__ = [
-    "Conditional",
-    "ConditionalFlow",
-    "draw_given",
-]
-
-
-def draw_given(
-    rng: np.random.RandomState,
-    points: np.ndarray,
-    log_weights: np.ndarray,
-    values: np.ndarray,
-    memory_limit: float,
-) -> np.ndarray:
-    """Draw a point for each row from its weights given what is known of the row.
-
-    By inverting the cumulated weights: a point of weight k gets the same draws as k points beside one
-    another, for the same seed.
-
-    Parameters
-    ----------
-    rng : RandomState
-        Source of randomness.
-    points : ndarray of shape (n_points, n_given)
-        The points' given coordinates, in units of the noise.
-    log_weights : ndarray of shape (n_points,)
-        Logarithms of their weights.
-    values : ndarray of shape (n, n_given)
-        What is known, in units of the noise.
-    memory_limit : float
-        Bound on temporaries, in MiB.
-
-    Returns
-    -------
-    ndarray of shape (n,)
-        Indices of points.
-    """
-    uniform = rng.uniform(size=len(values))
-    distinct, which = np.unique(values, axis=0, return_inverse=True)
-    order = np.argsort(which.ravel(), kind="stable")
-    ends = np.searchsorted(which.ravel()[order], np.arange(len(distinct) + 1))
-    drawn = np.empty(len(values), dtype=np.intp)
-    # Four matrices of this height are alive at once.
-    for part in slices(len(distinct), int(memory_limit * 2**20 / (32 * len(points)))):
-        logits = np.broadcast_to(log_weights, (len(distinct[part]), len(points))).copy()
-        for here, there in zip(distinct[part].T, points.T, strict=True):
-            # Differences, column by column: products of far values would lose their digits.
-            logits -= 0.5 * (here[:, None] - there) ** 2
-        cumulated = np.exp(logits - logits.max(axis=1, keepdims=True)).cumsum(axis=1)
-        cumulated /= cumulated[:, -1:]
-        # One sorted sequence for all rows, each in a unit interval of its own.
-        cumulated += np.arange(len(cumulated))[:, None]
-        rows = order[ends[part.start] : ends[min(part.stop, len(distinct))]]
-        place = which.ravel()[rows] - part.start
-        found = np.searchsorted(cumulated.ravel(), place + uniform[rows], side="right")
-        drawn[rows] = np.minimum(found - place * len(points), len(points) - 1)
-    return drawn
+__all__ = ["Conditional", "ConditionalFlow", "conditional_of"]
 
 
 @dataclass(frozen=True)
 class _ConditionalScore:
-    """The score of the free columns at one noise level, each query with given columns of its own.
+    """The score of the free columns at one noise level; every query has its own given values.
 
-    Given columns are stretched by the noise over the bandwidth, points, queries and offsets alike: one
-    isotropic noise then stands for both, and the engine's factorised sums serve.
+    Given columns of points, queries and offsets are multiplied by the noise scale over the bandwidth:
+    then both kinds of columns have noise of one scale, and the engine's factorised sums can be used.
     """
 
     flow: ConditionalFlow
     offsets: np.ndarray
-    weights: torch.Tensor
+    weights: np.ndarray
     values: np.ndarray
 
     def __call__(self, x: torch.Tensor, v: float) -> torch.Tensor:
-        return self._score(self._moments(x, v, trace=False), x, v)
+        return (self._moments(x, v, trace=False).mean[:, : x.shape[1]] - x) / v
 
     def with_divergence(self, x: torch.Tensor, v: float) -> tuple[torch.Tensor, torch.Tensor]:
         moments = self._moments(x, v, trace=True)
         assert moments.trace is not None
-        return self._score(moments, x, v), (moments.trace / v - x.shape[1]) / v
+        score = (moments.mean[:, : x.shape[1]] - x) / v
+        return score, (moments.trace / v - x.shape[1]) / v
 
     def _moments(self, x: torch.Tensor, v: float, *, trace: bool) -> Moments:
         flow, scale = self.flow, math.sqrt(v)
         offsets = flow.stretched(self.offsets, scale)
-        reach = float(np.linalg.norm(offsets, axis=1).max())
-        nodes = Nodes(flow.backend.tensor(offsets), self.weights, reach)
+        nodes = Nodes.from_arrays(offsets, self.weights, flow.backend)
         values = flow.backend.tensor(self.values * (scale / flow.bandwidth))
         queries = torch.cat([x, values], dim=1)
         return flow.posterior(scale).moments(queries, v, nodes, trace=trace)
 
-    def _score(self, moments: Moments, x: torch.Tensor, v: float) -> torch.Tensor:
-        # The nodes' mean is rounding, except under the rule "fresh".
-        mean = self.weights @ self.flow.backend.tensor(self.offsets[:, : x.shape[1]])
-        return (moments.mean[:, : x.shape[1]] - x - mean) / v
-
 
 @dataclass(frozen=True)
 class _ConditionalSchedule:
-    """One score field for each noise level, for queries with given columns of their own."""
+    """One score field for each noise level, for queries that have their own given values."""
 
     flow: ConditionalFlow
     values: np.ndarray
 
     def at(self, level: int) -> _ConditionalScore:
-        offsets, weights = self.flow.nodes(level)
-        return _ConditionalScore(self.flow, offsets, self.flow.backend.tensor(weights), self.values)
+        return _ConditionalScore(self.flow, *self.flow.nodes(level), self.values)
 
 
 @dataclass(frozen=True)
 class ConditionalFlow:
-    """The law of the free columns given the others, under a smoothed score; see the module.
+    """The distribution of the free columns given the others, under the flow of a smoothed score.
 
-    All arrays have the free columns first. They are centred: rounding grows with the distance from
-    the origin.
-
-    Parameters
-    ----------
-    points : ndarray of shape (n_points, d)
-        The data.
-    weights : ndarray of shape (n_points,)
-        Their weights; they sum to one.
-    n_free : int
-        Number of columns that are not given.
-    bandwidth : float
-        Noise scale h of the given columns, and where the flow of the others ends.
-    levels : NoiseLevels
-        Of the free columns.
-    steps : list of Step
-        From the bandwidth up.
-    kernel : FrozenKernel
-        The smoothing kernel.
-    axes : ndarray of shape (d, r)
-        Maps the kernel's offsets to columns.
-    is_empirical : bool
-        Whether the flow starts from the noised data; from a Gaussian about their mean otherwise.
-    solver : Solver
-        The scheme.
-    backend : Backend
-        Where to compute.
-    memory_limit : float
-        Bound on temporaries, in MiB.
+    All arrays have the free columns first, and are centred: rounding grows with the distance from the
+    origin.
     """
 
     points: np.ndarray
+    """Shape (n_points, d)."""
     weights: np.ndarray
+    """Of the points; they sum to one."""
     n_free: int
+    """Number of columns that are not given."""
     bandwidth: float
+    """Noise scale h of the given columns, and where the flow of the others ends."""
     levels: NoiseLevels
     steps: list[Step]
+    """From the bandwidth up."""
     kernel: FrozenKernel
     axes: np.ndarray
+    """Maps the kernel's offsets to columns, shape (d, r)."""
     is_empirical: bool
+    """Whether the flow starts from the noised data; from a Gaussian about their mean otherwise."""
     solver: Solver
     backend: Backend
     memory_limit: float
 
     def nodes(self, level: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the kernel's offsets, (M, d), and their weights in a noise level."""
+        """Return the kernel's offsets (M, d) and their weights (M,) at a noise level."""
         offsets, weights = self.kernel.nodes(level)
         return offsets @ self.axes.T, weights
 
     def stretched(self, rows: np.ndarray, scale: float) -> np.ndarray:
-        """Return rows whose given columns are in the units in which noise `scale` is the bandwidth."""
+        """Return rows whose given columns are multiplied by scale / bandwidth.
+
+        Their noise, which is that of the bandwidth, becomes `scale`.
+        """
         stretch = np.ones(rows.shape[1])
         stretch[self.n_free :] = scale / self.bandwidth
         return rows * stretch
 
     def posterior(self, scale: float) -> Posterior:
-        """Return the points, stretched for a noise scale, with traces over the free columns."""
+        """Return the posterior of stretched points at a noise scale; traces are of free columns."""
         points = self.stretched(self.points, scale)
-        shares = np.arange(points.shape[1]) < self.n_free
+        trace_weights = np.arange(points.shape[1]) < self.n_free
         return Posterior(
             self.backend.tensor(points),
             self.backend.tensor(np.log(self.weights)),
             memory_limit=self.memory_limit,
             radius=float(np.linalg.norm(points, axis=1).max()),
-            shares=self.backend.tensor(shares),
+            trace_weights=self.backend.tensor(trace_weights),
         )
 
     def log_density(self, rows: np.ndarray) -> np.ndarray:
-        """Return the log-density of each row's free columns given its others.
-
-        Parameters
-        ----------
-        rows : ndarray of shape (n, d)
-            Queries.
-
-        Returns
-        -------
-        ndarray of shape (n,)
-            In nats.
-        """
+        """Return the log-density of each row's free columns given its others, in nats."""
         free, values = rows[:, : self.n_free], rows[:, self.n_free :]
         assert isinstance(self.solver, ODESolver)
         log_density = flow_log_density(
@@ -239,19 +154,7 @@ class ConditionalFlow:
         return self.backend.array(log_density)
 
     def start(self, rng: np.random.RandomState, values: np.ndarray) -> np.ndarray:
-        """Draw free columns from the terminal law, one row for each of the values.
-
-        Parameters
-        ----------
-        rng : RandomState
-            Source of randomness.
-        values : ndarray of shape (n, d - n_free)
-            What is given.
-
-        Returns
-        -------
-        ndarray of shape (n, n_free)
-        """
+        """Draw free columns (n, n_free) from the terminal distribution, one row for each value."""
         free = self.points[:, : self.n_free]
         noise = self.levels.terminal_scale * rng.standard_normal((len(values), self.n_free))
         if not self.is_empirical:
@@ -268,24 +171,9 @@ class ConditionalFlow:
     def follow(
         self, start: np.ndarray, values: np.ndarray, rows: np.ndarray, *, n: int, seed: int | None
     ) -> np.ndarray:
-        """Bring some rows of n draws down to the bandwidth.
+        """Move draws (m, n_free) along the flow from the terminal scale to the bandwidth.
 
-        Parameters
-        ----------
-        start : ndarray of shape (m, n_free)
-            Draws from the terminal law.
-        values : ndarray of shape (m, d - n_free)
-            What is given.
-        rows : ndarray of shape (m,)
-            Which of the n they are.
-        n : int
-            Number of all draws.
-        seed : int or None
-            Seed of a stochastic solver.
-
-        Returns
-        -------
-        ndarray of shape (m, n_free)
+        `rows` (m,) are their indices among all n draws, for which a stochastic solver draws noise.
         """
         rng = np.random.RandomState(seed)
 
@@ -302,20 +190,21 @@ class ConditionalFlow:
         return self.backend.array(end)
 
     def given_log_density(self, values: np.ndarray) -> np.ndarray:
-        """Return the log-density of given columns, of the data under the bandwidth's noise."""
+        """Return the log-density of given columns, for data with the bandwidth's noise."""
         posterior = Posterior(
             self.backend.tensor(self.points[:, self.n_free :]),
             self.backend.tensor(np.log(self.weights)),
             memory_limit=self.memory_limit,
         )
-        found = posterior.log_density(self.backend.tensor(values), self.bandwidth**2)
-        return self.backend.array(found)
+        return self.backend.array(
+            posterior.log_density(self.backend.tensor(values), self.bandwidth**2)
+        )
 
     def _terminal_log_density(self, x: torch.Tensor, values: np.ndarray) -> torch.Tensor:
         scale = self.levels.terminal_scale
         if not self.is_empirical:
             mean = self.backend.tensor(self.weights @ self.points[:, : self.n_free])
-            normalizer = self.n_free * math.log(math.sqrt(2 * math.pi) * scale)
+            normalizer = gaussian_log_normalizer(self.n_free, scale**2)
             return -0.5 * ((x - mean) / scale).square().sum(1) - normalizer
         # p(x | b) = p(x, b) / p(b), both in stretched columns, whose Jacobians cancel.
         given = Posterior(
@@ -330,42 +219,105 @@ class ConditionalFlow:
 
 @dataclass(frozen=True)
 class Conditional:
-    """The law of the free columns given the others: flow and background, each with its share.
+    """The distribution of free columns given the others: a mixture of flow and background.
 
-    A background of weight c has, given b, the share c p_wide(b) of all. That of the flow's own marginal
-    has no closed form; the marginal of the data under the bandwidth's noise stands for it.
+    A background of weight c has, given b, a weight proportional to c p_background(b). The flow's own
+    marginal has no closed form; that of the data under the bandwidth's noise is used in its place.
     """
 
     frame: Frame
     flow: ConditionalFlow
     background: float
-    wide_scale: float
+    background_scale: float
 
     @property
-    def wide(self) -> ConditionalFlow:
-        """The background, a KDE: a flow without steps."""
-        levels = NoiseLevels(self.wide_scale, self.wide_scale, 1)
+    def background_flow(self) -> ConditionalFlow:
+        """The background, a KDE, as a flow without steps."""
+        levels = NoiseLevels(self.background_scale, self.background_scale, 1)
         still = FrozenKernel(self.flow.kernel.shape, np.zeros(1), self.flow.kernel.rule)
         return replace(
             self.flow,
-            bandwidth=self.wide_scale,
+            bandwidth=self.background_scale,
             levels=levels,
             steps=[],
             kernel=still,
             is_empirical=True,
         )
 
-    def share_of_background(self, given: np.ndarray) -> np.ndarray:
+    def background_weights(self, given: np.ndarray) -> np.ndarray:
         """Return the weight of the background for each row of given values."""
-        here, wide = (flow.given_log_density(given) for flow in (self.flow, self.wide))
-        odds = np.log(self.background) - np.log1p(-self.background) + wide - here
+        here, background = (
+            flow.given_log_density(given) for flow in (self.flow, self.background_flow)
+        )
+        odds = np.log(self.background) - np.log1p(-self.background) + background - here
         return expit(odds)
 
-    def log_density(self, X: np.ndarray) -> np.ndarray:
+    def log_density(self, X: np.ndarray, n_jobs: int | None) -> np.ndarray:
         """Return the log-density of each row's free columns given its others, in nats."""
+        return over_workers(n_jobs, self._log_density, X)
+
+    def _log_density(self, X: np.ndarray) -> np.ndarray:
         rows = self.frame.coordinates(X)
-        found = self.flow.log_density(rows)
+        log_density = self.flow.log_density(rows)
         if self.background:
-            share = self.share_of_background(rows[:, self.flow.n_free :])
-            found = mixed(found, self.wide.log_density(rows), share)
-        return found + self.frame.log_volume
+            weight = self.background_weights(rows[:, self.flow.n_free :])
+            log_density = mixed(log_density, self.background_flow.log_density(rows), weight)
+        return log_density + self.frame.log_volume
+
+    def draw(
+        self, rng: np.random.RandomState, values: np.ndarray, n_jobs: int | None
+    ) -> np.ndarray:
+        """Return rows (n, d) in units of X, one for each row of given values (n, n_given)."""
+        given, n = self.frame.given(values), len(values)
+        start = self.flow.start(rng, given)
+        seed = rng.randint(2**31) if self.flow.solver.is_stochastic else None
+        free = over_workers(n_jobs, self.flow.follow, start, given, np.arange(n), n=n, seed=seed)
+        if self.background:
+            of_background = rng.uniform(size=n) < self.background_weights(given)
+            free = np.where(of_background[:, None], self.background_flow.start(rng, given), free)
+        return self.frame.rows(free, given)
+
+
+def conditional_of(model: DiffusionModel, columns: np.ndarray, resources: Resources) -> Conditional:
+    """Return the distribution of the other columns given the columns of some indices."""
+    data = model.data
+    if data.shards is not None:
+        raise ValueError(
+            f"given cannot be combined with shards={data.shards!r}; fit a subsample with shards=None "
+            "and pass metric_, bandwidth_, sigma_ and background_ of this model as its parameters."
+        )
+    if estimates_error(model.solver):
+        raise ValueError(
+            f"given cannot be combined with solver={model.solver!r}; use solver='heun', with more "
+            "n_steps where that is not accurate enough."
+        )
+    if data.base is not None:
+        raise ValueError("given cannot be combined with a base; leave base at None.")
+    if not isinstance(data.smoothing, FrozenKernel):
+        raise ValueError(
+            "given needs a kernel whose offsets are the same for all queries; this kernel has "
+            "offsets that differ between queries, or none. Use SmoothedScoreDiffusion with "
+            "kernel='gaussian' or 'uniform-ball'."
+        )
+    hull, levels = model.embedding.hull, model.levels
+    frame = Frame.of(model.embedding.metric, hull.center, columns)
+    points, weights = data.hierarchy.at(levels.bandwidth)
+    centered = (hull.lift(points) - hull.center) @ frame.axes
+    # At the last level the given columns are stretched by the terminal scale over the bandwidth.
+    largest = np.abs(centered).max() * levels.terminal_scale / levels.bandwidth
+    largest = max(largest, levels.terminal_scale)
+    flow = ConditionalFlow(
+        centered,
+        weights,
+        len(frame.axes) - len(columns),
+        levels.bandwidth,
+        levels,
+        model.steps(),
+        data.smoothing,
+        frame.axes.T @ hull.basis,
+        data.terminal_name == "empirical",
+        model.solver,
+        resources.backend.promote_to_float64(levels.bandwidth, largest),
+        resources.memory_limit,
+    )
+    return Conditional(frame, flow, model.background, WIDTH * levels.bandwidth)

@@ -1,52 +1,189 @@
-"""Parameters of the diffusion estimators: names become objects and numbers here, or errors that help."""
+"""Checks the parameters of the diffusion estimators and converts them to values."""
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from .._utils.validation import check_choice, check_integer, check_real
-from ..kernels import KERNELS, Kernel
-from ..kernels._nodes import NODE_RULES
+from .._coordinates.hull import AffineHull
+from .._coordinates.metric import check_metric
+from .._utils.backend import Backend
+from .._utils.shards import Shards, resolve_shards
+from .._utils.validation import check_bandwidth, check_choice, check_integer, check_real, fixed_seed
+from ..bases import resolve_base
+from ..kernels import KERNELS, Kernel, ReducedKernel
+from ..kernels._nodes import NODE_RULES, NodeRule
 from ..noise import NoiseLevels, NoiseProcess, OrnsteinUhlenbeck, VarianceExploding
 from ..solvers import SOLVERS, Solver
-from .selection import DEFAULT_FACTORS
 
 __all__ = [
-    "resolve_background",
-    "resolve_base_scales",
+    "KernelChoice",
+    "Metric",
+    "ParsedParameters",
+    "Resources",
+    "ScaleRule",
+    "Sigma",
+    "automatic_tolerance",
+    "parse_parameters",
+    "parse_resources",
     "resolve_kernel",
     "resolve_n_jobs",
     "resolve_n_nodes",
-    "resolve_node_rule",
     "resolve_noise",
     "resolve_scales",
-    "resolve_sigma",
     "resolve_solver",
     "resolve_terminal_scale",
     "resolve_tolerance",
     "scales_of_levels",
 ]
 
-# Over a mixture both are in units of the narrowest standard deviation of its components, and over
-# windows sigma is in units of their own bandwidth; docs/bases.md has the evidence.
-_BANDWIDTH_OF_NARROWEST = 0.3
-_SIGMA_OF_NARROWEST = 2.0
-_SIGMA_OF_WINDOWS = 1.0
+Metric = str | float | np.ndarray
+Sigma = float | Callable[[float], float]
 
 # Up to this many points every sum is over all of them; beyond, points closer than 0.2 noise scales
 # are merged, for time that hardly grows (docs/scaling.md has the errors).
 _LARGEST_EXACT = 10_000
 _TOLERANCE = 0.02
 
-Sigma = float | Callable[[float], float]
+
+class Resources(NamedTuple):
+    """Device, memory limit and workers of one call; they change results by rounding only."""
+
+    backend: Backend
+    memory_limit: float
+    """Bound on temporaries, in MiB."""
+    n_jobs: int | None
+    shards: Shards
+
+
+class KernelChoice(Protocol):
+    """Protocol of the choice, by parameters, of the directions along which an estimator smooths."""
+
+    def reduce(
+        self,
+        points: np.ndarray,
+        weights: np.ndarray,
+        hull: AffineHull,
+        metric: Metric,
+        shards: Shards,
+    ) -> tuple[ReducedKernel, AffineHull, dict[str, Any]]:
+        """Return the kernel, the hull in whose coordinates it acts, and attributes set by `fit`.
+
+        The hull is that of the data, which is given, or a larger one. `metric` is that of `points`.
+        """
+        ...
+
+    def candidate_metrics(self, points: np.ndarray) -> tuple[Metric, ...]:
+        """Return the metrics from which "auto" chooses, or none if there is no choice."""
+        ...
+
+    def check_base(self, base: Any) -> None:
+        """Raise an error if the kernel cannot smooth the score of a base."""
+        ...
+
+    def check_scales(
+        self, kernel: ReducedKernel, coordinates: np.ndarray, bandwidth: float, scales: np.ndarray
+    ) -> None:
+        """Raise an error or warn if the kernel does not suit the smoothing scales of the levels."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class ParsedParameters:
+    """Checked parameters of a diffusion estimator."""
+
+    requested: Mapping[str, Any]
+    """What the user passed, for messages."""
+    kernel: KernelChoice
+    bandwidth: float | str
+    sigma: Sigma | None
+    """None is "auto"."""
+    metric: Metric
+    """May be "auto"."""
+    background: float | None
+    """None is "auto"."""
+    base: Any
+    """As `resolve_base` returns it; None is the training rows."""
+    noise: Any
+    rule: NodeRule
+    """Has no nodes where their number is to be chosen."""
+    n_levels: int
+    steps_per_level: int
+    solver: Solver
+    terminal: str
+    terminal_scale: float | str
+    tolerance: float | None
+    """None is "auto"."""
+    dtype: str
+    resources: Resources
+
+    @property
+    def is_metric_free(self) -> bool:
+        """Whether the metric is to be chosen."""
+        return isinstance(self.metric, str) and self.metric == "auto"
+
+    @property
+    def are_scales_free(self) -> bool:
+        """Whether bandwidth and sigma are both to be chosen."""
+        return isinstance(self.bandwidth, str) and self.bandwidth == "auto" and self.sigma is None
+
+
+def parse_parameters(
+    params: Mapping[str, Any], kernel: KernelChoice, n_features: int
+) -> ParsedParameters:
+    """Check all parameters of a diffusion estimator, passed as the dict of `get_params`."""
+    solver = resolve_solver(params["solver"])
+    tolerance = resolve_tolerance(params["tolerance"])
+    resolve_noise(params["noise"], 1.0)
+    background = resolve_background(params["background"])
+    base = resolve_base(params["base"])
+    metric = check_metric(params["metric"], n_features)
+    node_rule = check_choice("node_rule", params["node_rule"], NODE_RULES)
+    n_levels = check_integer("n_levels", params["n_levels"])
+    n_steps = check_integer("n_steps", params["n_steps"])
+    n_nodes = resolve_n_nodes(params["n_nodes"], node_rule)
+    terminal = check_choice("terminal", params["terminal"], ("empirical", "gaussian"))
+    seed = fixed_seed(params["random_state"])
+    if base is not None:
+        kernel.check_base(params["base"])
+    return ParsedParameters(
+        requested=params,
+        kernel=kernel,
+        bandwidth=check_bandwidth(params["bandwidth"], "the metric", names=("auto", "loo")),
+        sigma=resolve_sigma(params["sigma"]),
+        metric=metric,
+        background=background,
+        base=base,
+        noise=params["noise"],
+        rule=NodeRule(node_rule, n_nodes or 0, seed),
+        n_levels=n_levels,
+        steps_per_level=math.ceil(n_steps / n_levels),
+        solver=solver,
+        terminal=terminal,
+        terminal_scale=_check_terminal_scale(params["terminal_scale"]),
+        tolerance=tolerance,
+        dtype=params["dtype"],
+        resources=parse_resources(params, params["dtype"]),
+    )
+
+
+def parse_resources(params: Mapping[str, Any], dtype: str) -> Resources:
+    """Check device, dtype, memory limit and workers, passed as the dict of `get_params`."""
+    return Resources(
+        Backend.from_params(params["device"], dtype),
+        check_real("memory_limit", params["memory_limit"], hint="It is in MiB."),
+        resolve_n_jobs(params.get("n_jobs", 1)),
+        resolve_shards(params.get("shards")),
+    )
 
 
 def resolve_solver(solver: Any) -> Solver:
-    """Return the solver that a name stands for, or the object itself."""
+    """Return the solver of a given name; a solver object is returned as it is."""
     if isinstance(solver, str):
         return SOLVERS[check_choice("solver", solver, SOLVERS)]()
     if isinstance(solver, type) or not isinstance(solver, Solver):
@@ -55,7 +192,7 @@ def resolve_solver(solver: Any) -> Solver:
 
 
 def resolve_kernel(kernel: Any) -> Kernel:
-    """Return the kernel that a name stands for, or the object itself."""
+    """Return the kernel of a given name; a kernel object is returned as it is."""
     if isinstance(kernel, str):
         return KERNELS[check_choice("kernel", kernel, KERNELS)]()
     if isinstance(kernel, type) or not isinstance(kernel, Kernel):
@@ -64,7 +201,7 @@ def resolve_kernel(kernel: Any) -> Kernel:
 
 
 def resolve_background(background: Any) -> float | None:
-    """Return the weight of the background; None is "auto"."""
+    """Return the weight of the background, or None for "auto"."""
     hint = "It is a share of the mass; 0 is none, 0.05 suits most data with outliers."
     if isinstance(background, str):
         check_choice("background", background, ("auto",), hint="Or pass a number in [0, 1).")
@@ -78,18 +215,9 @@ def resolve_background(background: Any) -> float | None:
 
 
 def resolve_noise(noise: Any, variance: float) -> NoiseProcess:
-    """Return the forward process that a name stands for, or the object itself.
+    """Return the noise process of a given name; an object is returned as it is.
 
-    Parameters
-    ----------
-    noise : object
-        What the user passed.
-    variance : float
-        Largest variance of the data along a direction: "ou" is the process that would keep it.
-
-    Returns
-    -------
-    NoiseProcess
+    `variance` is the data's largest along a direction: "ou" is the process that would keep it.
     """
     if isinstance(noise, str):
         name = check_choice("noise", noise, ("ou", "ve"))
@@ -109,18 +237,13 @@ def _expected(name: str, value: Any, names: Any, module: str) -> str:
     )
 
 
-def resolve_node_rule(node_rule: Any) -> str:
-    """Return the name of a rule for nodes after checking it."""
-    return check_choice("node_rule", node_rule, NODE_RULES)
-
-
 def resolve_n_nodes(n_nodes: Any, rule: str) -> int | None:
-    """Return the number of nodes, or None where it is to be found out."""
+    """Return the number of nodes, or None for "auto"."""
     if isinstance(n_nodes, str):
         check_choice("n_nodes", n_nodes, ("auto",), hint="Or pass an even number >= 2.")
         return None
     n_nodes = check_integer("n_nodes", n_nodes, minimum=2)
-    if n_nodes % 2 and rule in ("sobol", "monte-carlo"):
+    if n_nodes % 2 and rule != "gauss-hermite":
         raise ValueError(
             f"n_nodes={n_nodes} is odd; expected an even number, since nodes come in mirrored "
             "pairs whose mean is zero."
@@ -129,153 +252,129 @@ def resolve_n_nodes(n_nodes: Any, rule: str) -> int | None:
 
 
 def resolve_n_jobs(n_jobs: Any) -> int | None:
-    """Return the number of workers, as joblib counts them."""
+    """Return the number of workers; as in joblib, -1 means one for each CPU."""
     if n_jobs is None:
         return None
     n_jobs = check_integer("n_jobs", n_jobs, minimum=-sys.maxsize)
     if n_jobs == 0:
         raise ValueError(
-            "n_jobs=0 is no number of workers; expected None, 1 or more, or -1 for all."
+            "n_jobs=0 is not a number of workers; expected None, 1 or more, or -1 for all."
         )
     return n_jobs
 
 
-def resolve_tolerance(tolerance: Any, n_points: int, is_smoothed: bool) -> float:
-    """Return the tolerance of merging points, in nats."""
+def resolve_tolerance(tolerance: Any) -> float | None:
+    """Return the tolerance of merging points, in nats, or None for "auto"."""
     if isinstance(tolerance, str):
         check_choice("tolerance", tolerance, ("auto",), hint="Or pass a number >= 0.")
-        # Without smoothing there is no flow, and the one sum there is shall be the KDE's.
-        return _TOLERANCE if n_points > _LARGEST_EXACT and is_smoothed else 0.0
+        return None
     hint = "It is in nats; 0 merges no points."
     return check_real("tolerance", tolerance, strict=False, hint=hint)
 
 
+def automatic_tolerance(n_points: int, is_smoothed: bool) -> float:
+    """Return the value, in nats, of tolerance="auto" for a given number of points."""
+    # Without smoothing there is no flow, and the one sum there is shall be the KDE's.
+    return _TOLERANCE if n_points > _LARGEST_EXACT and is_smoothed else 0.0
+
+
+@dataclass(frozen=True)
+class _CheckedSigma:
+    """A smoothing scale as a function of the noise scale, whose values are checked."""
+
+    function: Callable[[float], Any]
+
+    def __call__(self, scale: float) -> float:
+        try:
+            value = self.function(scale)
+        except TypeError as error:
+            raise TypeError(
+                f"sigma={self.function!r} failed at the noise scale {scale:g} ({error}); expected a "
+                "function of one number, the noise scale, that returns a number >= 0."
+            ) from error
+        hint = f"That is what sigma({scale:g}) returned."
+        return check_real("sigma", value, strict=False, hint=hint)
+
+
 def resolve_sigma(sigma: Any) -> Sigma | None:
-    """Return the smoothing scale, a number or a function of the noise scale; None is "auto"."""
+    """Return the smoothing scale, a number or a function of the noise scale, or None for "auto"."""
     if isinstance(sigma, str):
         check_choice("sigma", sigma, ("auto",), hint="Or pass a number >= 0.")
         return None
-    if callable(sigma):
-
-        def checked(scale: float) -> float:
-            hint = f"That is what sigma({scale:g}) returned."
-            return check_real("sigma", sigma(scale), strict=False, hint=hint)
-
-        return checked
-    hint = "It is in units of X; sigma=0 gives the Gaussian KDE."
+    if callable(sigma) and not isinstance(sigma, type):
+        return _CheckedSigma(sigma)
+    hint = "It is in units of the metric; sigma=0 gives the Gaussian KDE."
     return check_real("sigma", sigma, strict=False, hint=hint)
 
 
+class ScaleRule(NamedTuple):
+    """A rule by which scales that are not given are computed from the data."""
+
+    reference: Callable[[], float]
+    """Returns the scale that the factors multiply; raises ValueError if it is not defined."""
+    bandwidth_factor: float
+    """For "auto", if the model is smoothed."""
+    sigma_factor: float
+    has_leave_one_out: bool = True
+    """Whether the reference is a bandwidth of highest leave-one-out likelihood, which "loo" names."""
+
+
 def resolve_scales(
-    bandwidth: Any,
-    sigma: Any,
-    spread: float,
-    leave_one_out: Callable[[], float],
-    factors: tuple[float, float] = DEFAULT_FACTORS,
+    bandwidth: float | str, sigma: Sigma | None, widest_std: float, rule: ScaleRule
 ) -> tuple[float, Sigma]:
-    """Turn `bandwidth` and `sigma` into numbers, or a function of the noise scale.
+    """Return bandwidth and smoothing scale; those that are not numbers are computed by a rule.
 
-    Parameters
-    ----------
-    bandwidth, sigma : object
-        What the user passed.
-    spread : float
-        Standard deviation of the kernel along its widest direction, at sigma = 1.
-    leave_one_out : callable
-        Returns the Gaussian KDE's bandwidth of highest leave-one-out likelihood; called where a
-        name asks for it.
-    factors : tuple of two floats, default=(0.85, 1.5)
-        What "auto" makes of that bandwidth for `bandwidth` and `sigma`.
-
-    Returns
-    -------
-    bandwidth : float
-    sigma : float or callable
+    `widest_std` is the kernel's standard deviation along its widest direction, at sigma = 1.
     """
-    scale = resolve_sigma(sigma)
-    if isinstance(bandwidth, str):
-        check_choice("bandwidth", bandwidth, ("auto", "loo"), hint="Or pass a number > 0.")
-    else:
-        bandwidth = check_real("bandwidth", bandwidth, hint="It is in units of X.")
-        if scale is not None:
-            return bandwidth, scale
+    if not isinstance(bandwidth, str) and sigma is not None:
+        return bandwidth, sigma
     try:
-        reference = leave_one_out()
+        if bandwidth == "loo" and not rule.has_leave_one_out:
+            raise ValueError("a mixture has components and not rows, so no row can be left out")
+        reference = rule.reference()
+        if not reference > 0:
+            raise ValueError("the base has a component of variance zero, so it sets no scale")
     except ValueError as error:
+        shown = "auto" if sigma is None else sigma
         raise ValueError(
-            f"bandwidth={bandwidth!r} with sigma={sigma!r}: {error}; pass numbers, "
-            "bandwidth=<positive> and sigma=<zero or positive>, in units of X."
+            f"bandwidth={bandwidth!r} with sigma={shown!r}: {error}; pass numbers, "
+            "bandwidth=<positive> and sigma=<zero or positive>, in units of the metric."
         ) from error
-    if scale is None:
-        scale = factors[1] * reference / (spread or 1.0)
+    if sigma is None:
+        sigma = rule.sigma_factor * reference / (widest_std or 1.0)
     if isinstance(bandwidth, str):
         # Without smoothing the leave-one-out bandwidth is the KDE's own best.
-        smoothed = bandwidth == "auto" and scale != 0 and spread != 0
-        bandwidth = (factors[0] if smoothed else 1.0) * reference
-    return bandwidth, scale
+        is_smoothed = bandwidth == "auto" and sigma != 0 and widest_std != 0
+        factor = rule.bandwidth_factor if is_smoothed or not rule.has_leave_one_out else 1.0
+        bandwidth = factor * reference
+    return bandwidth, sigma
 
 
-def resolve_base_scales(
-    bandwidth: Any, sigma: Any, spread: float, own: Callable[[], float] | float
-) -> tuple[float, Sigma]:
-    """Turn `bandwidth` and `sigma` into numbers where a base lies under the smoothing.
-
-    Parameters
-    ----------
-    bandwidth, sigma : object
-        What the user passed.
-    spread : float
-        Standard deviation of the kernel along its widest direction, at sigma = 1.
-    own : callable or float
-        Returns the bandwidth of highest leave-one-out likelihood of the base alone, where its
-        components are rows; or the narrowest standard deviation of a mixture.
-
-    Returns
-    -------
-    bandwidth : float
-    sigma : float or callable
-    """
-    scale = resolve_sigma(sigma)
-    if isinstance(bandwidth, str):
-        check_choice("bandwidth", bandwidth, ("auto", "loo"), hint="Or pass a number > 0.")
-    else:
-        bandwidth = check_real("bandwidth", bandwidth, hint="It is in units of X.")
-        if scale is not None:
-            return bandwidth, scale
-    try:
-        if not callable(own) and bandwidth == "loo":
-            raise ValueError("the components of a mixture are not rows that could be left out")
-        reference = own() if callable(own) else own
-        if not reference > 0:
-            raise ValueError("the base has no width to measure them by")
-    except ValueError as error:
-        raise ValueError(
-            f"bandwidth={bandwidth!r} with sigma={sigma!r}: {error}; pass numbers, "
-            "bandwidth=<positive> and sigma=<zero or positive>, in units of X."
-        ) from error
-    if isinstance(bandwidth, str):
-        bandwidth = reference if callable(own) else _BANDWIDTH_OF_NARROWEST * reference
-    if scale is None:
-        factor = _SIGMA_OF_WINDOWS if callable(own) else _SIGMA_OF_NARROWEST
-        scale = factor * reference / (spread or 1.0)
-    return bandwidth, scale
+def _check_terminal_scale(terminal_scale: Any) -> float | str:
+    if isinstance(terminal_scale, str):
+        return check_choice(
+            "terminal_scale", terminal_scale, ("auto",), hint="Or pass a number > 0."
+        )
+    hint = "It is in units of the metric; 'auto' suits most data."
+    return check_real("terminal_scale", terminal_scale, hint=hint)
 
 
 def resolve_terminal_scale(
-    terminal_scale: Any, widest: float, bandwidth: float, smoothing_scale: float
+    terminal_scale: Any, data_std: float, bandwidth: float, smoothing_scale: float
 ) -> float:
-    """Return the noise scale at which the reverse process starts, in units of X."""
-    if isinstance(terminal_scale, str):
-        check_choice("terminal_scale", terminal_scale, ("auto",), hint="Or pass a number.")
+    """Return the noise scale at which the reverse process starts, in units of the metric.
+
+    `data_std` is the data's standard deviation along its widest direction.
+    """
+    scale = _check_terminal_scale(terminal_scale)
+    if isinstance(scale, str):
         # The smoothing must have acted at the scale of the data, and sampling must start where the
         # kernel no longer matters.
-        return max(widest, 3 * smoothing_scale, 2 * bandwidth)
-    hint = "It is in units of X; 'auto' suits most data."
-    scale = check_real("terminal_scale", terminal_scale, hint=hint)
+        return max(data_std, 3 * smoothing_scale, 2 * bandwidth)
     if scale <= bandwidth:
         raise ValueError(
             f"terminal_scale={scale:g} is not above the bandwidth {bandwidth:g}; the flow runs "
-            f"between the two. {hint}"
+            "between the two. It is in units of the metric; 'auto' suits most data."
         )
     return scale
 
@@ -283,31 +382,17 @@ def resolve_terminal_scale(
 def scales_of_levels(
     sigma: Sigma, noise: NoiseProcess, levels: NoiseLevels
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the smoothing scale of each level.
+    """Return the smoothing scale of each level, shape (n_levels,), in units of X_t and of X_t / alpha.
 
-    Parameters
-    ----------
-    sigma : float or callable
-        In units of X_t, the noised data.
-    noise : NoiseProcess
-        The forward process, which may have shrunk the data.
-    levels : NoiseLevels
-        The noise levels.
-
-    Returns
-    -------
-    asked : ndarray of shape (n_levels,)
-        In units of X_t.
-    scales : ndarray of shape (n_levels,)
-        In units of X_t / alpha(t), in which the flow runs.
+    X_t is the noised data, which the forward process may have shrunk; the flow runs in X_t / alpha(t).
     """
     middles = [levels.middle(level) for level in range(levels.n_levels)]
-    asked = np.array([sigma(y) if callable(sigma) else sigma for y in middles])
+    requested = np.array([sigma(y) if callable(sigma) else sigma for y in middles])
     with np.errstate(divide="ignore"):
-        scales = asked / np.array([noise.alpha(noise.time(y)) for y in middles])
+        scales = requested / np.array([noise.alpha(noise.time(y)) for y in middles])
     if not np.all(np.isfinite(scales) & (scales >= 0)):
         raise ValueError(
-            f"noise={noise!r} leaves nothing of the data at noise scale {middles[-1]:g}, where sigma / "
-            f"alpha is {scales[-1]:g}; expected finite scales. Lower its rate, or terminal_scale."
+            f"noise={noise!r} shrinks the data to zero at noise scale {middles[-1]:g}, where sigma "
+            f"/ alpha is {scales[-1]:g}; expected finite scales. Lower its rate, or terminal_scale."
         )
-    return asked, scales
+    return requested, scales

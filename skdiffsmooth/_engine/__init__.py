@@ -1,1 +1,1 @@
-"""The engine: posterior means, covariances and log-densities of data seen through noise."""
+"""The engine: posterior means, covariances and log-densities of data under noise."""

@@ -1,4 +1,4 @@
-"""A mixture of Gaussians with covariances of their own, as arrays: what a base becomes in `fit`."""
+"""The arrays of a mixture of Gaussians with one covariance each: the fitted form of a base."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .._coordinates.hull import AffineHull
+from .._utils.draws import invert_cumulated
 
 __all__ = ["GaussianComponents"]
 
 
 @dataclass(frozen=True)
 class GaussianComponents:
-    """The law sum_i w_i N(mu_i, S_i), S_i = f_i (I - U_i U_i^T) + U_i diag(l_i) U_i^T.
+    """The mixture sum_i w_i N(mu_i, S_i), with S_i = f_i (I - U_i U_i^T) + U_i diag(l_i) U_i^T.
 
-    A covariance of rank k beside its floor takes k axes, one of full rank r - 1 of them: the widest
-    variance is then the floor. Variances may be zero: without axes, and with floors of zero, this is a
-    set of points.
+    If S_i - f_i I has rank k, there are k axes. A covariance without such structure has r - 1
+    axes, and f_i is its largest eigenvalue. Variances may be zero: without axes and with all f_i
+    zero, this is a set of points.
 
     Parameters
     ----------
@@ -45,21 +46,7 @@ class GaussianComponents:
     def of(
         cls, weights: np.ndarray, means: np.ndarray, covariances: np.ndarray
     ) -> GaussianComponents:
-        """Take components of any covariances.
-
-        Parameters
-        ----------
-        weights : ndarray of shape (K,)
-            Positive, summing to one.
-        means : ndarray of shape (K, r)
-            Centres.
-        covariances : ndarray of shape (K, r, r)
-            Symmetric and positive semidefinite; what is negative is taken to be rounding of zero.
-
-        Returns
-        -------
-        GaussianComponents
-        """
+        """Return components with covariances (K, r, r); negative eigenvalues are set to zero."""
         variances, axes = np.linalg.eigh(covariances)
         variances = variances.clip(0)
         return cls(weights, means, variances[:, -1], axes[:, :, :-1], variances[:, :-1])
@@ -85,51 +72,28 @@ class GaussianComponents:
         return math.sqrt(max(*self._extremes(np.max)))
 
     def within(self, hull: AffineHull) -> GaussianComponents:
-        """Return the components in coordinates of a hull that holds their means and their axes.
-
-        Parameters
-        ----------
-        hull : AffineHull
-            Coordinates; of what is not along the axes, only floors reach outside.
-
-        Returns
-        -------
-        GaussianComponents
-        """
+        """Return the components in coordinates of a hull that contains their means and their axes."""
         means, _ = hull.split(self.means)
         axes = np.einsum("dr,kdj->krj", hull.basis, self.axes)
         return replace(self, means=means, axes=axes)
 
     def sample(self, rng: np.random.RandomState, n: int) -> np.ndarray:
-        """Draw from the mixture.
-
-        Parameters
-        ----------
-        rng : RandomState
-            Source of randomness.
-        n : int
-            Number of draws.
-
-        Returns
-        -------
-        ndarray of shape (n, r)
-        """
-        # By cumulated weights, in the order of the components: the same seed, the same draws.
-        which = np.searchsorted(np.cumsum(self.weights)[:-1], rng.uniform(size=n), side="right")
+        """Draw n rows (n, r) from the mixture."""
+        which = invert_cumulated(np.cumsum(self.weights), rng.uniform(size=n))
         draws = rng.standard_normal((n, self.means.shape[1]))
-        # A draw is unit noise whose coordinates along the axes are stretched apart.
+        # A draw is unit noise, times root f_i, whose coordinates along the axes are stretched to root l.
         stretch = np.sqrt(self.variances) - np.sqrt(self.floors)[:, None]
         rows = self.means[which] + np.sqrt(self.floors)[which, None] * draws
         for k in np.unique(which):
-            mine = which == k
-            rows[mine] += (draws[mine] @ self.axes[k] * stretch[k]) @ self.axes[k].T
+            own = which == k
+            rows[own] += (draws[own] @ self.axes[k] * stretch[k]) @ self.axes[k].T
         return rows
 
     def _extremes(self, extreme: Callable[[np.ndarray], float]) -> tuple[float, float]:
-        """Return the extreme of the floors, and that of the variances where there are axes."""
+        """Return the smallest or largest variance outside the axes, and that along the axes."""
         floors = float(extreme(self.floors))
         along = float(extreme(self.variances)) if self.variances.size else floors
-        # Where axes are a basis no direction is left for the floor.
+        # Where the axes are a basis, no direction has the floor's variance.
         if self.axes.shape[2] >= max(self.means.shape[1], 1):
             return along, along
         return floors, along

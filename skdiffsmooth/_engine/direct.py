@@ -1,21 +1,19 @@
-"""Posterior moments of single queries, one softmax over the points for each.
+"""Posterior moments of single queries, by one softmax over the points for each query.
 
-What the engine falls back on where exponentials do not factorise, and the only place where a sum
-over points may skip some of them: at low noise few points matter to a query, and a look at all of
-them in low precision finds the groups that hold those.
+The engine computes this where exponentials do not factorise. Only here may a sum over points skip
+some of them: at low noise few points matter to a query, and scores of all points in low precision
+find the groups that hold them.
 """
 
 from __future__ import annotations
 
-import math
-
 import torch
 
 from .._utils.memory import slices
-from .._utils.shards import Pairs, Shards
 from .groups import GROUP, PairScores
-from .moments import Nodes
-from .points import Points, exp_
+from .merge import Merger, Pairs
+from .moments import Nodes, rows_of
+from .points import Points, exclude_, exp_
 
 __all__ = ["average_over_few_points", "direct_moments", "moments_of_pairs"]
 
@@ -30,12 +28,12 @@ def direct_moments(
     points: Points,
     y: torch.Tensor,
     v: float,
-    reach: float,
-    left_out: torch.Tensor | None,
+    max_norm: float,
+    exclude: torch.Tensor | None,
     rows_at_once: int,
     directions: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Return posterior mean, spread and log-sum of each query, and its covariance along directions.
+    """Return the moments of each query, and its covariance along directions.
 
     Parameters
     ----------
@@ -45,13 +43,12 @@ def direct_moments(
         Queries.
     v : float
         Noise variance.
-    reach : float
-        Length of the longest shift that queries have had.
-    left_out : torch.Tensor of shape (P,) or None
-        Index of the point that a query does not see.
+    max_norm : float
+        Length of the longest node that was added to a query.
+    exclude : torch.Tensor of shape (P,) or None
+        Index of the point that is excluded for each query.
     rows_at_once : int
-        Queries for which to make a matrix of all logits, and one more for each direction; gathered
-        groups take as much.
+        Queries, plus one for each of their directions, whose logits of all points are held at once.
     directions : torch.Tensor of shape (P, r, j), optional
         What to multiply each query's posterior covariance with.
 
@@ -61,33 +58,33 @@ def direct_moments(
         D(y), tr Cov(y), log sum_i w_i exp(-|y - x_i|^2 / 2v) and the rows of Cov(y) @ directions.
     """
     n_directions = 0 if directions is None else directions.shape[2]
-    found = y.new_empty(len(y), points.dimension + 2 + points.dimension * n_directions)
-    kept = None
-    # To skip points is to let data decide on shapes, for which a device would have to be waited.
+    moments = y.new_empty(len(y), points.dimension + 2 + points.dimension * n_directions)
+    relevant = None
+    # Where points are skipped, shapes depend on the data: another device would have to be waited for.
     if points.are_grouped:
-        kept = points.groups.kept_for(y, v, left_out, rows_at_once)
-        n_kept = int(kept.count_nonzero())
-        if _COST_OF_GATHERING * n_kept > kept.numel():
-            kept = None
+        relevant = points.groups.relevant_to(y, v, exclude, rows_at_once)
+        n_relevant = int(relevant.count_nonzero())
+        if _COST_OF_GATHERING * n_relevant > relevant.numel():
+            relevant = None
         else:
-            # As many queries as have groups that take what matrices of all logits would.
-            gathered = n_kept * GROUP * (points.dimension + 4 + 2 * n_directions)
+            # As many queries as have groups that take as much memory as all logits would.
+            gathered = n_relevant * GROUP * (points.dimension + 4 + 2 * n_directions)
             most = rows_at_once * len(points) * (1 + n_directions)
             rows_at_once = max(1, len(y) * most // max(gathered, 1))
     for rows in slices(len(y), rows_at_once):
-        unseen = None if left_out is None else left_out[rows]
+        excluded = rows_of(exclude, rows)
         along = None if directions is None else directions[rows]
-        if kept is None:
-            found[rows] = _over_all_points(points, y[rows], v, reach, unseen, along)
+        if relevant is None:
+            moments[rows] = _over_all_points(points, y[rows], v, max_norm, excluded, along)
             continue
-        group, query = kept[:, rows].nonzero(as_tuple=True)
+        group, query = relevant[:, rows].nonzero(as_tuple=True)
         scaled = y[rows] / points.unit
         scores = (points.groups.scaled[group] @ scaled[query, :, None])[:, :, 0]
         scores -= points.groups.half_squares[group]
         scores += points.groups.log_weights[group] * (v / points.unit**2)
-        members = _members(points, group, query, scores, scaled.norm(dim=1), v, unseen)
-        found[rows] = _over_members(points, y[rows], v, *members, along)
-    return found
+        members = _members(points, group, query, scores, scaled.norm(dim=1), v, excluded)
+        moments[rows] = _over_members(points, y[rows], v, *members, along)
+    return moments
 
 
 def moments_of_pairs(
@@ -95,93 +92,50 @@ def moments_of_pairs(
     x: torch.Tensor,
     offsets: torch.Tensor,
     v: float,
-    reach: float,
+    max_norm: float,
     mask: torch.Tensor | None,
-    left_out: torch.Tensor | None,
+    exclude: torch.Tensor | None,
     elements: int,
 ) -> torch.Tensor:
-    """Return posterior mean, spread and log-sum of queries x_b + xi_m, of all pairs or of many.
+    """Return mean, trace and log-sum (B, M, r + 2) of queries x_b + xi_m.
 
-    As `direct_moments` of each pair, but what tells which points matter is shared between the pairs of
-    a query and those of a node.
-
-    Parameters
-    ----------
-    points : Points
-        The data, grouped.
-    x : torch.Tensor of shape (B, r)
-        Queries.
-    offsets : torch.Tensor of shape (M, r)
-        Nodes.
-    v : float
-        Noise variance.
-    reach : float
-        Length of the longest node.
-    mask : torch.Tensor of shape (B, M) or None
-        Which pairs are wanted; None is all of them.
-    left_out : torch.Tensor of shape (B,) or None
-        Index of the point that a query does not see.
-    elements : int
-        How many numbers there may be on the way.
-
-    Returns
-    -------
-    torch.Tensor of shape (B, M, r + 2)
-        Anything where the mask is not set.
+    As `direct_moments` of each pair, but the search for relevant points is shared between the pairs
+    of a query and those of a node. Only pairs in the mask (B, M) are computed, or all of them if it
+    is None; other entries are undefined. At most about `elements` numbers are held at once.
     """
-    found = x.new_empty(len(x), len(offsets), points.dimension + 2)
+    moments = x.new_empty(len(x), len(offsets), points.dimension + 2)
     n_groups = len(points.groups)
     nodes_at_once = max(1, elements // (4 * len(points)))
     for nodes in slices(len(offsets), nodes_at_once):
         width = min(nodes_at_once, len(offsets))
         for rows in slices(len(x), elements // (2 * (2 * len(points) + n_groups * width))):
-            unseen = None if left_out is None else left_out[rows]
+            excluded = rows_of(exclude, rows)
             y = x[rows, None] + offsets[nodes]
-            pairs = points.groups.kept_for_pairs(x[rows], offsets[nodes], v, unseen)
-            wanted = None if mask is None else mask[rows, nodes]
-            found[rows, nodes] = _over_pairs(points, y, v, reach, pairs, wanted, unseen, elements)
-    return found
+            pairs = points.groups.relevant_to_pairs(x[rows], offsets[nodes], v, excluded)
+            own_mask = None if mask is None else mask[rows, nodes]
+            moments[rows, nodes] = _over_pairs(
+                points, y, v, max_norm, pairs, own_mask, excluded, elements
+            )
+    return moments
 
 
 def average_over_few_points(
     points: Points,
-    shards: Shards,
+    merger: Merger,
     x: torch.Tensor,
     v: float,
     nodes: Nodes,
-    left_out: torch.Tensor | None,
+    exclude: torch.Tensor | None,
     *,
     trace: bool,
 ) -> torch.Tensor:
-    """Return moments of queries, averaged over the nodes, from exponentials of all pairs and points.
+    """Return moments of queries averaged over the nodes, from exponentials for all points.
 
-    For points so few that these are no more numbers than the sums of all pairs would be.
-
-    Parameters
-    ----------
-    points : Points
-        The data.
-    shards : Shards
-        Where the other points are.
-    x : torch.Tensor of shape (B, r)
-        Queries.
-    v : float
-        Noise variance, at which exponents may be formed from products.
-    nodes : Nodes
-        Shifts of the queries.
-    left_out : torch.Tensor of shape (B,) or None
-        Index of the point that a query does not see.
-    trace : bool
-        Whether to compute the spread.
-
-    Returns
-    -------
-    torch.Tensor of shape (B, r + 2)
-        This process's part of mean, spread (zero where not asked for) and log-sum.
+    For points so few that these take no more memory than the sums of all pairs would. Exponents are
+    formed from products of coordinates. The result (B, r + 2) is this process's part of mean, trace
+    (zero unless requested) and log-sum.
     """
-    of_queries = points.products(x, v)
-    if left_out is not None:
-        of_queries.scatter_(1, left_out[:, None], -math.inf)
+    of_queries = exclude_(points.products(x, v), exclude)
     logits = of_queries[:, None] + (nodes.offsets / v) @ points.positions.T
     top = logits.amax(2, keepdim=True)
     factors = exp_(logits.sub_(top), points.negligible)
@@ -190,12 +144,11 @@ def average_over_few_points(
     log_sums = normalizer.log() + top[..., 0] - nodes.half_squares(x) / v
     if trace:
         means = factors @ points.positions
-        squares = points.counted(points.positions).square().sum(1)
-        spread = factors @ squares - points.counted(means).square().sum(2)
-        pairs = Pairs(means.transpose(1, 2), spread, log_sums)
-        return shards.average(pairs, nodes.weights, trace=True)
-    shares, log_sums = shards.merge(log_sums)
-    weights = (nodes.weights * shares).expand_as(log_sums)
+        squares = points.scaled_for_trace(points.positions).square().sum(1)
+        traces = factors @ squares - points.scaled_for_trace(means).square().sum(2)
+        pairs = Pairs(means.transpose(1, 2), traces, log_sums)
+        return merger.average(pairs, nodes.weights, trace=True)
+    weights, log_sums = merger.pair_weights(log_sums, nodes.weights)
     mean = (weights[:, None] @ factors)[:, 0] @ points.positions
     log_density = (weights * log_sums).sum(1, keepdim=True)
     return torch.cat([mean, torch.zeros_like(log_density), log_density], dim=1)
@@ -205,85 +158,84 @@ def _over_pairs(
     points: Points,
     y: torch.Tensor,
     v: float,
-    reach: float,
+    max_norm: float,
     pairs: PairScores,
-    wanted: torch.Tensor | None,
-    left_out: torch.Tensor | None,
+    mask: torch.Tensor | None,
+    exclude: torch.Tensor | None,
     elements: int,
 ) -> torch.Tensor:
-    """Return the moments of queries (B, M, r), given which groups matter to which."""
+    """Return the moments (B, M, r + 2) of queries (B, M, r), from their relevant groups."""
     n_queries, n_nodes = y.shape[:2]
-    found = y.new_empty(n_queries, n_nodes, points.dimension + 2)
-    kept = pairs.kept if wanted is None else pairs.kept & wanted
-    n_pairs = n_queries * n_nodes if wanted is None else int(wanted.count_nonzero())
-    n_kept = int(kept.count_nonzero())
-    if _COST_OF_GATHERING * n_kept > len(kept) * n_pairs:
-        flat, everyone = y.flatten(0, 1), torch.arange(n_queries * n_nodes)
-        if wanted is not None:
-            everyone = everyone[wanted.flatten()]
-        for part in slices(len(everyone), elements // (4 * len(points))):
-            pair = everyone[part]
-            unseen = None if left_out is None else left_out[pair // n_nodes]
-            moments = _over_all_points(points, flat[pair], v, reach, unseen)
-            found.view(-1, moments.shape[1])[pair] = moments
-        return found
-    numbers = n_kept * GROUP * (3 * points.dimension + 8) // max(n_queries, 1) + 1
-    for rows in slices(n_queries, elements // numbers):
-        group, b, m = _places(kept[:, rows])
+    moments = y.new_empty(n_queries, n_nodes, points.dimension + 2)
+    relevant = pairs.relevant if mask is None else pairs.relevant & mask
+    n_pairs = n_queries * n_nodes if mask is None else int(mask.count_nonzero())
+    n_relevant = int(relevant.count_nonzero())
+    if _COST_OF_GATHERING * n_relevant > len(relevant) * n_pairs:
+        flat, requested = y.flatten(0, 1), torch.arange(n_queries * n_nodes)
+        if mask is not None:
+            requested = requested[mask.flatten()]
+        for part in slices(len(requested), elements // (4 * len(points))):
+            pair = requested[part]
+            excluded = rows_of(exclude, pair // n_nodes)
+            of_pairs = _over_all_points(points, flat[pair], v, max_norm, excluded)
+            moments.view(-1, of_pairs.shape[1])[pair] = of_pairs
+        return moments
+    elements_per_query = n_relevant * GROUP * (3 * points.dimension + 8) // max(n_queries, 1) + 1
+    for rows in slices(n_queries, elements // elements_per_query):
+        group, b, m = _indices(relevant[:, rows])
         scores = pairs.of_queries[:, rows][group, b] + pairs.of_nodes[group, m]
         distance = (y[rows].norm(dim=2) / points.unit).flatten()
-        unseen = None
-        if left_out is not None:
-            unseen = left_out[rows].repeat_interleave(n_nodes)
+        excluded = None
+        if exclude is not None:
+            excluded = exclude[rows].repeat_interleave(n_nodes)
         query = b * n_nodes + m
-        members = _members(points, group, query, scores, distance, v, unseen)
-        moments = _over_members(points, y[rows].flatten(0, 1), v, *members)
-        found[rows] = moments.unflatten(0, (-1, n_nodes))
-    return found
+        members = _members(points, group, query, scores, distance, v, excluded)
+        of_pairs = _over_members(points, y[rows].flatten(0, 1), v, *members)
+        moments[rows] = of_pairs.unflatten(0, (-1, n_nodes))
+    return moments
 
 
 def _over_all_points(
     points: Points,
     y: torch.Tensor,
     v: float,
-    reach: float,
-    left_out: torch.Tensor | None,
+    max_norm: float,
+    exclude: torch.Tensor | None,
     directions: torch.Tensor | None = None,
 ) -> torch.Tensor:
+    """Return `direct_moments` with a matrix of all logits."""
     squares = None
-    if points.products_are_exact(v, reach):
+    if points.products_are_exact(v, max_norm):
         logits = points.products(y, v)
         shift: torch.Tensor | float = y.square().sum(1) / (-2 * v)
     else:
         squares = points.squared_distances(y)
         logits = torch.add(points.log_weights, squares, alpha=-0.5 / v)
         shift = 0.0
-    if left_out is not None:
-        logits.scatter_(1, left_out[:, None], -torch.inf)
-    top, best = logits.max(1)
+    top, best = exclude_(logits, exclude).max(1)
     factors = exp_(logits.sub_(top[:, None]), points.negligible)
     averages = factors @ points.features.T
     normalizer = averages[:, 0]
     moments = points.unit * averages[:, 1:] / normalizer[:, None]
     if squares is None:
         moments[:, -1] *= points.unit
-        moments[:, -1] -= points.counted(moments[:, :-1]).square().sum(1)
+        moments[:, -1] -= points.scaled_for_trace(moments[:, :-1]).square().sum(1)
     else:
-        # At such small noise that is rounding; the spread is measured from the point that counts most.
+        # At such small noise that difference is rounding: measure from the point of largest weight.
         origin = points.positions[best]
-        moments[:, -1] = (factors * points.counted_squared_distances(origin)).sum(1) / normalizer
-        moments[:, -1] -= points.counted(moments[:, :-1] - origin).square().sum(1)
-    found = torch.column_stack([moments, normalizer.log() + top + shift])
+        moments[:, -1] = (factors * points.squared_distances_for_trace(origin)).sum(1) / normalizer
+        moments[:, -1] -= points.scaled_for_trace(moments[:, :-1] - origin).square().sum(1)
+    single = torch.column_stack([moments, normalizer.log() + top + shift])
     if directions is None:
-        return found
+        return single
     mean = moments[:, :-1]
     if squares is None and points.dimension <= _FEW_COORDINATES:
-        second = points.unit**2 * (factors @ points.outer) / normalizer[:, None]
+        second = points.unit**2 * (factors @ points.outer_products) / normalizer[:, None]
         covariance = second.view(len(y), *2 * mean.shape[1:])
         covariance = (covariance - mean[:, :, None] * mean[:, None, :]) @ directions
     else:
         covariance = _covariance_along(points, factors, normalizer, mean, directions)
-    return torch.cat([found, covariance.flatten(1)], dim=1)
+    return torch.cat([single, covariance.flatten(1)], dim=1)
 
 
 def _covariance_along(
@@ -293,7 +245,7 @@ def _covariance_along(
     mean: torch.Tensor,
     directions: torch.Tensor,
 ) -> torch.Tensor:
-    """Return Cov @ directions, (P, r, j), as posterior averages of (x_i - D).L (x_i - D).
+    """Return Cov @ directions (P, r, j), as posterior averages of (x_i - D).L (x_i - D).
 
     Centred first: at the smallest noise a difference of second moments would be rounding.
     """
@@ -302,19 +254,19 @@ def _covariance_along(
     along = torch.addmm(offset.flatten(0, 1), rows.flatten(0, 1), points.positions.T, beta=-1)
     along = along.unflatten(0, rows.shape[:2]).mul_(factors[:, None, :])
     sums = (along @ points.features[:-1].T) / normalizer[:, None, None]
-    # The first column is no more than the rounding of the mean; so is what it takes away.
+    # The first column is the rounding error of the mean, and corrects for it.
     covariance = points.unit * sums[..., 1:] - sums[..., :1] * mean[:, None, :]
     return covariance.transpose(1, 2)
 
 
-def _places(mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Return where a mask of three axes, hardly any of it set, is set: eight of its bytes at a time."""
+def _indices(mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Return the indices of the True entries, which are few, of a mask with three axes."""
     if mask.shape[2] % 8:
         return mask.nonzero(as_tuple=True)
     mask = mask.contiguous()
-    i, j, word = mask.view(torch.int64).nonzero(as_tuple=True)
-    found, byte = mask.unflatten(2, (-1, 8))[i, j, word].nonzero(as_tuple=True)
-    return i[found], j[found], 8 * word[found] + byte
+    i, j, block = mask.view(torch.int64).nonzero(as_tuple=True)
+    entry, byte = mask.unflatten(2, (-1, 8))[i, j, block].nonzero(as_tuple=True)
+    return i[entry], j[entry], 8 * block[entry] + byte
 
 
 def _members(
@@ -324,12 +276,12 @@ def _members(
     scores: torch.Tensor,
     distance: torch.Tensor,
     v: float,
-    left_out: torch.Tensor | None,
+    exclude: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return which points count for which queries, given the scores (K, GROUP) of their groups."""
+    """Return the relevant pairs of queries and points, given the scores (K, GROUP) of groups."""
     index = points.groups.index[group]
-    if left_out is not None:
-        scores.masked_fill_(index == left_out[query, None], -torch.inf)
+    if exclude is not None:
+        scores.masked_fill_(index == exclude[query, None], -torch.inf)
     best = scores.new_full((len(distance),), -torch.inf)
     best.scatter_reduce_(0, query, scores.amax(1), "amax")
     threshold = best - points.groups.slack(distance, v, scores.dtype)
@@ -345,18 +297,18 @@ def _over_members(
     member: torch.Tensor,
     directions: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Sum over listed points of listed queries.
+    """Return `direct_moments` as sums over given pairs of a query and a point.
 
-    Everything is measured from the point that counts most for a query: offsets from it are exact where
-    points are close, and the spread is no difference of large numbers.
+    Everything is measured from the point of largest weight for a query: offsets from it are exact
+    where points are close, and the trace is not a difference of large numbers.
     """
     positions, log_weights = points.positions[member], points.log_weights[member]
-    # Measured twice: from the query to find that point, and from there.
+    # Distances are computed twice: from the query to find that point, and from that point.
     scores = (positions - y[query]).square_().sum(1).mul_(-0.5).add_(log_weights, alpha=v)
     best = scores.new_full((len(y),), -torch.inf).scatter_reduce_(0, query, scores, "amax")
-    leads = (scores == best[query]).nonzero()[:, 0]
-    leader = torch.zeros(len(y), dtype=torch.long).index_copy_(0, query[leads], member[leads])
-    origin = points.positions[leader]
+    pair = (scores == best[query]).nonzero()[:, 0]
+    heaviest = torch.zeros(len(y), dtype=torch.long).index_copy_(0, query[pair], member[pair])
+    origin = points.positions[heaviest]
     members = positions - origin[query]
     squares = members.square().sum(1)
     along = (members * (y - origin)[query]).sum(1)
@@ -364,18 +316,19 @@ def _over_members(
     logits += log_weights
     top = logits.new_full((len(y),), -torch.inf).scatter_reduce_(0, query, logits, "amax")
     factors = exp_(logits.sub_(top[query]), points.negligible)
-    counted = squares if points.shares is None else points.counted(members).square().sum(1)
-    parts = torch.column_stack([factors, factors[:, None] * members, factors * counted])
+    if points.trace_weights is not None:
+        squares = points.scaled_for_trace(members).square().sum(1)
+    parts = torch.column_stack([factors, factors[:, None] * members, factors * squares])
     sums = parts.new_zeros(len(y), parts.shape[1]).index_add_(0, query, parts)
     normalizer = sums[:, 0]
     shift = sums[:, 1:-1] / normalizer[:, None]
-    spread = sums[:, -1] / normalizer - points.counted(shift).square().sum(1)
+    trace = sums[:, -1] / normalizer - points.scaled_for_trace(shift).square().sum(1)
     log_sum = normalizer.log() + top - (y - origin).square().sum(1) / (2 * v)
-    found = torch.column_stack([origin + shift, spread, log_sum])
+    moments = torch.column_stack([origin + shift, trace, log_sum])
     if directions is None:
-        return found
+        return moments
     centred = members - shift[query]
     weighted = (centred[:, None, :] @ directions[query]) * factors[:, None, None]
     parts = (centred[:, :, None] * weighted).flatten(1)
     covariance = parts.new_zeros(len(y), parts.shape[1]).index_add_(0, query, parts)
-    return torch.cat([found, covariance / normalizer[:, None]], dim=1)
+    return torch.cat([moments, covariance / normalizer[:, None]], dim=1)

@@ -2,11 +2,12 @@
 
 With the logits of a pair (b, m)
 
-    -|x_b + xi_m - x_i|^2 / 2v = [ (x_b . x_i - |x_i|^2 / 2) / v ] + [ xi_m . x_i / v ] + const(b, m),
+    -|x_b + xi_m - x_i|^2 / 2v = [ (x_b . x_i - |x_i|^2 / 2) / v ] + [ xi_m . x_i / v ] + const(b,
+    m),
 
 the exponentials factorise into A[b, i] C[m, i] and the sums over i are matrix products: (B + M) N
-exponentials where the direct way takes B M N. Pairs whose factors underflow, as they do when v is
-small against the kernel's scale, are marked for who can do them directly.
+exponentials instead of B M N. Pairs whose factors underflow, as they do when v is small compared
+with the kernel's scale, are marked, so that the caller computes them directly.
 """
 
 from __future__ import annotations
@@ -17,31 +18,31 @@ from functools import cached_property
 
 import torch
 
-from .._utils.shards import Pairs, Shards
+from .merge import Merger, Pairs
 from .moments import Nodes
-from .points import Points, exp_
+from .points import Points, exclude_, exp_
 
 __all__ = ["Factoriser", "NodeTable", "Products"]
 
 
 @dataclass(frozen=True)
 class NodeTable:
-    """The node half of the factorised exponentials, shared by all queries.
+    """The factors of the exponentials that depend on the nodes; all queries use the same ones.
 
     Parameters
     ----------
     nodes : Nodes
-        Whose half it is.
+        The nodes.
     factors : torch.Tensor of shape (M, N)
         exp(xi_m . x_i / v - top_m).
     top : torch.Tensor of shape (M,)
-        What was taken off.
+        The exponents that were subtracted.
     never_underflows : bool
-        Whether no query's normaliser can be lost, whatever the query.
+        Whether no normaliser can underflow, whatever the query.
     features : torch.Tensor of shape (r + 2, N)
         1, x_i and |x_i|^2 in units of the radius.
     n_queries : int
-        How many queries will ask.
+        How many queries the table will be used for.
     """
 
     nodes: Nodes
@@ -52,7 +53,7 @@ class NodeTable:
     n_queries: int
 
     def part(self, part: slice, n_queries: int) -> NodeTable:
-        """Return the table of some of the nodes, for some of the queries."""
+        """Return a table with the nodes of a slice only, to be used for `n_queries` queries."""
         return replace(
             self,
             nodes=self.nodes[part],
@@ -62,18 +63,9 @@ class NodeTable:
         )
 
     def sums(self, query_factors: torch.Tensor, *, features: bool) -> torch.Tensor:
-        """Sum products of both halves over the points, times each feature or times one alone.
+        """Sum products of the query factors (B, N) and the node factors over the points.
 
-        Parameters
-        ----------
-        query_factors : torch.Tensor of shape (B, N)
-            The other half, for some of the queries.
-        features : bool
-            Whether to sum each feature.
-
-        Returns
-        -------
-        torch.Tensor of shape (B, r + 2, M) or (B, 1, M)
+        Multiplied by each feature, (B, r + 2, M), if `features`; else by none, (B, 1, M).
         """
         if not features:
             return (query_factors @ self.factors.T)[:, None]
@@ -85,13 +77,13 @@ class NodeTable:
 
     @cached_property
     def _by_feature(self) -> torch.Tensor:
-        """The factors times each feature: ((r + 2) M, N)."""
+        """The factors times each feature, shape ((r + 2) M, N)."""
         return (self.features[:, None, :] * self.factors).flatten(0, 1)
 
 
 @dataclass(frozen=True)
 class Products:
-    """Sums over the points for some queries and the nodes of a table.
+    """Sums over the points for each pair of a query and a node of the table.
 
     Parameters
     ----------
@@ -100,64 +92,44 @@ class Products:
     factors : torch.Tensor of shape (B, N)
         The query half of the exponentials.
     sums : torch.Tensor of shape (B, 1, M) or (B, r + 2, M)
-        The normalisers, with the other features below them where they were asked for.
+        The normalisers, followed by the sums of the other features if they were requested.
     log_sums : torch.Tensor of shape (B, M)
         log sum_i w_i exp(-|x_b + xi_m - x_i|^2 / 2v).
-    hard : torch.Tensor of bool of shape (B, M), or None
-        Pairs whose own normaliser underflows; theirs is one here, and `log_sums` is to be filled in.
+    underflows : torch.Tensor of bool of shape (B, M), or None
+        Pairs whose normaliser underflows: it is replaced by one, and the caller must set `log_sums`.
     """
 
     table: NodeTable
     factors: torch.Tensor
     sums: torch.Tensor
     log_sums: torch.Tensor
-    hard: torch.Tensor | None
+    underflows: torch.Tensor | None
 
 
 class Factoriser:
-    """Points, with the range in which factors of their exponentials are kept.
-
-    Parameters
-    ----------
-    points : Points
-        What is summed over.
-    """
+    """Computes sums over points by products of query factors and node factors."""
 
     def __init__(self, points: Points) -> None:
         self._points = points
         # Factors are kept between exp(-s) and exp(s), so that no product of two of them overflows or
-        # is subnormal. What that changes in a sum is at most 1 a term, so N of them are rounding in
-        # a normaliser of at least N / eps.
+        # is subnormal. That changes a term of a sum by at most 1, and N terms by no more than rounding
+        # in a normaliser of at least N / eps.
         limits = torch.finfo(points.positions.dtype)
         self._log_scale = -0.42 * math.log(limits.tiny)
         self._smallest_normalizer = len(points) / limits.eps
         self._widest_range = 2 * self._log_scale - math.log(self._smallest_normalizer)
 
     def is_worth_trying(self, v: float, nodes: Nodes) -> bool:
-        """Tell whether there is something to share, and exponents may be formed from products."""
-        if len(nodes) == 1 or not self._points.products_are_exact(v, nodes.reach):
+        """Return whether factorising saves time and is accurate at this noise."""
+        if len(nodes) == 1 or not self._points.products_are_exact(v, nodes.max_norm):
             return False
-        # Where the host does not look at numbers, no pair may turn out to be hard.
+        # Where the host reads no computed values, pairs that underflow could not be found.
         return self._points.on_host or (
-            2 * nodes.reach * self._points.radius / v < self._widest_range
+            2 * nodes.max_norm * self._points.radius / v < self._widest_range
         )
 
     def table(self, nodes: Nodes, v: float, n_queries: int) -> NodeTable:
-        """Exponentiate the node half of the logits, once for all queries.
-
-        Parameters
-        ----------
-        nodes : Nodes
-            Shifts of the queries.
-        v : float
-            Noise variance.
-        n_queries : int
-            How many queries will ask.
-
-        Returns
-        -------
-        NodeTable
-        """
+        """Return the table of node factors, for use with `n_queries` queries."""
         exponents = (nodes.offsets / v) @ self._points.positions.T
         top = exponents.amax(1, keepdim=True)
         # Whatever the query, a normaliser is at least exp(2s - range of its node's exponents).
@@ -175,43 +147,27 @@ class Factoriser:
         x: torch.Tensor,
         v: float,
         table: NodeTable,
-        left_out: torch.Tensor | None,
+        exclude: torch.Tensor | None,
         *,
         features: bool,
     ) -> Products | None:
-        """Sum over the points by products of matrices.
+        """Sum each feature over the points, or the weights alone, for queries (B, r) and a table.
 
-        Parameters
-        ----------
-        x : torch.Tensor of shape (B, r)
-            Queries.
-        v : float
-            Noise variance.
-        table : NodeTable
-            The nodes' half.
-        left_out : torch.Tensor of shape (B,) or None
-            Index of the point that a query does not see.
-        features : bool
-            Whether to sum each feature, beside the weights alone.
-
-        Returns
-        -------
-        Products or None
-            None if most pairs would underflow.
+        Returns None if most pairs would underflow.
         """
-        top, factors = self._query_factors(x, v, left_out)
-        hard = sums = None
+        top, factors = self._query_factors(x, v, exclude)
+        underflows = sums = None
         if not table.never_underflows:
             sums = table.sums(factors, features=False)
-            hard = sums[:, 0] < self._smallest_normalizer
-            if 2 * int(hard.count_nonzero()) > hard.numel():
+            underflows = sums[:, 0] < self._smallest_normalizer
+            if 2 * int(underflows.count_nonzero()) > underflows.numel():
                 return None
         if features or sums is None:
             sums = table.sums(factors, features=features)
-        if hard is not None:
-            sums[:, 0].masked_fill_(hard, 1)
+        if underflows is not None:
+            sums[:, 0].masked_fill_(underflows, 1)
         log_sums = sums[:, 0].log() + top + table.top - table.nodes.half_squares(x) / v
-        return Products(table, factors, sums, log_sums, hard)
+        return Products(table, factors, sums, log_sums, underflows)
 
     def products_by_part(
         self,
@@ -220,9 +176,9 @@ class Factoriser:
         table: NodeTable,
         which: torch.Tensor,
         counts: list[int],
-        left_out: torch.Tensor | None,
+        exclude: torch.Tensor | None,
     ) -> Products:
-        """Sum each feature for queries that each see their own part of a table.
+        """Sum each feature over the points, where every query uses one part of the node table.
 
         Parameters
         ----------
@@ -236,15 +192,15 @@ class Factoriser:
             Part of each query.
         counts : list of int
             How many queries each part has.
-        left_out : torch.Tensor of shape (P,) or None
-            Index of the point that a query does not see.
+        exclude : torch.Tensor of shape (P,) or None
+            Index of the point that each query must not use.
 
         Returns
         -------
         Products
             Of P queries and M nodes.
         """
-        top, factors = self._query_factors(x, v, left_out)
+        top, factors = self._query_factors(x, v, exclude)
         n_nodes = len(table.nodes) // len(counts)
         total = torch.cat(
             [
@@ -253,76 +209,61 @@ class Factoriser:
                 if len(own)
             ]
         )
-        places = x[:, None] + table.nodes.offsets.unflatten(0, (-1, n_nodes))[which]
+        positions = x[:, None] + table.nodes.offsets.unflatten(0, (-1, n_nodes))[which]
         constant = top + table.top.unflatten(0, (-1, n_nodes))[which]
-        log_sums = total[:, 0].log() + constant - places.square().sum(2) / (2 * v)
+        log_sums = total[:, 0].log() + constant - positions.square().sum(2) / (2 * v)
         return Products(table, factors, total, log_sums, None)
 
     def _query_factors(
-        self, x: torch.Tensor, v: float, left_out: torch.Tensor | None
+        self, x: torch.Tensor, v: float, exclude: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Exponentiate the query half of the logits, less what is taken off: (B, 1) and (B, N)."""
-        logits = self._points.products(x, v)
-        if left_out is not None:
-            logits.scatter_(1, left_out[:, None], -math.inf)
+        """Return the subtracted maximum (B, 1) of each query's logits, and the factors (B, N)."""
+        logits = exclude_(self._points.products(x, v), exclude)
         top = logits.amax(1, keepdim=True) - self._log_scale
         return top, exp_(logits.sub_(top), -self._log_scale)
 
-    def mixed(self, products: Products, found: torch.Tensor | None, shards: Shards) -> torch.Tensor:
-        """Average the points once for each query, under weights that the nodes have mixed before.
+    def average_means(
+        self, products: Products, direct: torch.Tensor | None, merger: Merger
+    ) -> torch.Tensor:
+        """Return this process's part of mean, trace (zeros) and log-sum, averaged over nodes.
 
-        Parameters
-        ----------
-        products : Products
-            Of the weights alone; its factors are used up.
-        found : torch.Tensor of shape (P, r + 2) or None
-            Mean, spread and log-sum of each hard pair, where there are any.
-        shards : Shards
-            Where the other points are.
+        The nodes' weights are combined first, so that each query averages the points only once.
+        Products are of the weights alone, and their factors are overwritten. `direct` (P, r + 2)
+        holds mean, trace and log-sum of the pairs that underflow, if there are any.
 
         Returns
         -------
         torch.Tensor of shape (B, r + 2)
-            This process's part of the mean, zeros, and the average of log-sums.
         """
-        table, hard = products.table, products.hard
-        shares, log_sums = shards.merge(products.log_sums)
-        weights = (table.nodes.weights * shares).expand_as(log_sums)
+        table, underflows = products.table, products.underflows
+        weights, log_sums = merger.pair_weights(products.log_sums, table.nodes.weights)
         sums = log_sums.new_zeros(len(log_sums), self._points.dimension + 2)
         sums[:, -1] = (weights * log_sums).sum(1)
-        if hard is not None and found is not None:
-            directly = weights[hard][:, None] * found[:, :-2]
-            sums[:, :-2].index_add_(0, hard.nonzero()[:, 0], directly)
-            weights = weights.masked_fill(hard, 0)
-        # The scale is put back at the end, for the products on the way to stay in range too.
+        if underflows is not None and direct is not None:
+            weighted = weights[underflows][:, None] * direct[:, :-2]
+            sums[:, :-2].index_add_(0, underflows.nonzero()[:, 0], weighted)
+            weights = weights.masked_fill(underflows, 0)
+        # Scaled back at the end, so that the products before stay in range too.
         scale = math.exp(self._log_scale)
         mixed = products.factors.mul_((weights * scale / products.sums[:, 0]) @ table.factors)
         mixed.masked_fill_(mixed < 1 / scale, 0)
         sums[:, :-2] += (mixed @ self._points.positions) / scale
         return sums
 
-    def pairs(self, products: Products, found: torch.Tensor | None) -> Pairs:
-        """Return the moments of each pair, those that were found directly put in their places.
+    def pairs(self, products: Products, direct: torch.Tensor | None) -> Pairs:
+        """Return the moments of each pair.
 
-        Parameters
-        ----------
-        products : Products
-            Of each feature: sum_m q_m |D_m|^2 does not follow from averaged weights. Its sums are
-            used up.
-        found : torch.Tensor of shape (P, r + 2) or None
-            Mean, spread and log-sum of each hard pair, where there are any.
-
-        Returns
-        -------
-        Pairs
+        Products are of each feature, since sum_m q_m |D_m|^2 does not follow from averaged weights,
+        and are overwritten. `direct` (P, r + 2) holds mean, trace and log-sum of the pairs that
+        underflow.
         """
-        sums, hard = products.sums, products.hard
+        sums, underflows = products.sums, products.underflows
         unit = self._points.unit
-        # Divided first and brought to units of the data last, for no factor to leave its range.
+        # Divided first and brought to units of the data last, so that no factor leaves its range.
         means = sums[:, 1:-1].div_(sums[:, :1])
-        squares = self._points.counted(means.transpose(1, 2)).square().sum(2)
-        spread = sums[:, -1].div_(sums[:, 0]).sub_(squares).mul_(unit**2)
+        squares = self._points.scaled_for_trace(means.transpose(1, 2)).square().sum(2)
+        traces = sums[:, -1].div_(sums[:, 0]).sub_(squares).mul_(unit**2)
         means.mul_(unit)
-        if hard is not None and found is not None:
-            means.transpose(1, 2)[hard], spread[hard] = found[:, :-2], found[:, -2]
-        return Pairs(means, spread, products.log_sums)
+        if underflows is not None and direct is not None:
+            means.transpose(1, 2)[underflows], traces[underflows] = direct[:, :-2], direct[:, -2]
+        return Pairs(means, traces, products.log_sums)

@@ -1,9 +1,9 @@
-"""Points in groups of near neighbours, and which groups can matter where noise is low.
+"""Groups of neighbouring points, and the search for the groups that matter to a query at low noise.
 
-At low noise few points matter to a query. A look at all points in single precision finds their groups,
-and never misses one: what is compared are bounds, with what single precision may be wrong added. All
-scores here are logits times v in squared units of the radius, less what all points share: they do not
-overflow at any noise.
+At low noise few points matter to a query. Scores of all points in single precision find the groups
+that hold them and never miss one: bounds are compared, and the error of single precision is added.
+All scores here are logits times v in squared units of the radius, without the term that all points
+share, so that they do not overflow at any noise.
 """
 
 from __future__ import annotations
@@ -14,46 +14,48 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from .._utils.memory import slices
+
 __all__ = ["GROUP", "Groups", "PairScores"]
 
-# Enough to make looking for the groups that matter much cheaper than exponentiating all their members,
-# few enough to waste little on members that do not.
+# Large enough that finding the relevant groups is much cheaper than exponentiating all their members,
+# small enough that little is wasted on irrelevant members.
 GROUP = 32
 
 # Exponents below minus this are raised to it: products of two of them are normal in single precision.
 _LOWEST_EXPONENT = 40.0
 
-# Queries near the data see the members of a group in a range below this; some that are far away do not
-# blunt the bounds of all.
+# For queries near the data, scores in a group have a range below this; clamping keeps a few queries
+# far away from loosening the bounds of all.
 _WIDEST_RANGE = -4.0
 
-# What sums of GROUP products of exponentials, their logarithm and its scale may be wrong by, all in
-# single precision, relative to the scale; and numbers that are rounded to it, relative to them.
+# Error in single precision of the logarithm of a sum of GROUP products of exponentials, relative to
+# its scale; and relative error of a number rounded to single precision.
 _LOG_ERROR = 3e-5
 _ROUNDING = 1e-6
 
 
 class PairScores(NamedTuple):
-    """Scores of all pairs of queries and nodes, in two halves that add up, and the groups they keep.
+    """Scores of all (query, node) pairs, as two terms to be added, and the groups relevant to each.
 
-    `of_queries` (n_groups, B, GROUP) and `of_nodes` (n_groups, M, GROUP) are the halves; `kept`
-    (n_groups, B, M) tells which groups hold points that count for a pair.
+    `of_queries` (n_groups, B, GROUP) and `of_nodes` (n_groups, M, GROUP) are the terms; `relevant`
+    (n_groups, B, M) is true for groups that have points which matter to a pair.
     """
 
     of_queries: torch.Tensor
     of_nodes: torch.Tensor
-    kept: torch.Tensor
+    relevant: torch.Tensor
 
 
 class Groups:
-    """Points in groups of equal size, each of near neighbours.
+    """Points split into groups of equal size, each of which holds near neighbours.
 
     Parameters
     ----------
     positions : torch.Tensor of shape (N, r)
         On a CPU, N a multiple of the group.
     log_weights : torch.Tensor of shape (N,)
-        Logarithms of their weights, minus infinity for those that only pad.
+        Logarithms of their weights, minus infinity for padding.
     unit : float
         Unit of length for scores: the radius.
     """
@@ -65,90 +67,60 @@ class Groups:
         self.unit = unit
         self.scaled = positions[self.index] / unit
         self.half_squares = 0.5 * self.scaled.square().sum(2)
-        # For single queries member j of all groups is one block of rows: the best of each group is then
-        # a maximum over rows.
+        # For single queries, member j of all groups is one block of rows, so that the best of each
+        # group is a maximum over blocks.
         self._blocks = self.scaled.transpose(0, 1).flatten(0, 1).float()
         self._block_half_squares = self.half_squares.T.flatten().float()
         self._block_log_weights = self.log_weights.T.flatten()
         self._row_of_point = torch.empty_like(order)
         self._row_of_point[self.index.T.flatten()] = torch.arange(len(order))
         eps = torch.finfo(positions.dtype).eps
-        # Relative to the largest term of a sum, N terms of this size are below its rounding, at the
-        # distance that a weight so small goes with.
-        self._out_of_sight = math.log(1e-3 * eps / len(order))
+        # N terms that are smaller than the largest by this exponent are together below the rounding of
+        # their sum, even where they are as far from the query as so small a weight implies.
+        self._negligible = math.log(1e-3 * eps / len(order))
 
     def __len__(self) -> int:
         return len(self.index)
 
-    def kept_for(
-        self, y: torch.Tensor, v: float, left_out: torch.Tensor | None, queries_at_once: int
+    def relevant_to(
+        self, y: torch.Tensor, v: float, exclude: torch.Tensor | None, queries_at_once: int
     ) -> torch.Tensor:
-        """Tell which groups hold points that count for single queries.
+        """Return which groups hold points relevant to single queries y (P, r): bool, (n_groups, P).
 
-        A group is left out if its best member is below the best of all by more than what is lost in
-        rounding when N such terms are summed, and by twice what single precision may be wrong.
-
-        Parameters
-        ----------
-        y : torch.Tensor of shape (P, r)
-            Queries.
-        v : float
-            Noise variance.
-        left_out : torch.Tensor of shape (P,) or None
-            Index of the point that a query does not see.
-        queries_at_once : int
-            For how many there may be a matrix of all scores.
-
-        Returns
-        -------
-        torch.Tensor of shape (n_groups, P), bool
+        A group is irrelevant if its best member is below the best of all by more than N such terms
+        lose in rounding, and by twice the error of single precision. Scores of at most
+        `queries_at_once` queries are held at once.
         """
         bias = (self._block_log_weights * (v / self.unit**2)).float() - self._block_half_squares
         left = torch.cat([self._blocks, bias[:, None]], dim=1)
         scaled = y / self.unit
         right = torch.cat([scaled.T, scaled.new_ones(1, len(y))]).float()
         slack = self.slack(scaled.norm(dim=1), v, torch.float32)
-        kept = y.new_ones(len(self), len(y), dtype=torch.bool)
+        relevant = y.new_ones(len(self), len(y), dtype=torch.bool)
         if not bool(right.isfinite().all()):
-            # So many radii away that single precision has no numbers for it.
-            return kept
-        hidden = None if left_out is None else self._row_of_point[left_out]
-        for start in range(0, len(y), max(1, queries_at_once)):
-            part = slice(start, start + max(1, queries_at_once))
+            # A query is so many radii away that single precision overflows.
+            return relevant
+        excluded_rows = None if exclude is None else self._row_of_point[exclude]
+        for part in slices(len(y), queries_at_once):
             scores = left @ right[:, part]
-            if hidden is not None:
-                scores.scatter_(0, hidden[None, part], -torch.inf)
+            if excluded_rows is not None:
+                scores.scatter_(0, excluded_rows[None, part], -torch.inf)
             best = scores.unflatten(0, (GROUP, -1)).amax(0)
-            torch.ge(best, best.amax(0) - slack[part], out=kept[:, part])
-        return kept
+            torch.ge(best, best.amax(0) - slack[part], out=relevant[:, part])
+        return relevant
 
-    def kept_for_pairs(
-        self, x: torch.Tensor, offsets: torch.Tensor, v: float, left_out: torch.Tensor | None
+    def relevant_to_pairs(
+        self, x: torch.Tensor, offsets: torch.Tensor, v: float, exclude: torch.Tensor | None
     ) -> PairScores:
-        """Tell which groups hold points that count for queries x_b + xi_m.
+        """Return which groups hold points relevant to queries x_b + xi_m.
 
         A score is the sum of a query's part a_i and a node's part c_i. With a sharpness beta,
 
             max_i (a_i + c_i)  <=  log( sum_i exp(beta a_i) exp(beta c_i) ) / beta
 
-        over the members of a group: a product of matrices, of which no entry is ever a single point's.
-        The group with the largest bound is looked at exactly, and those with bounds below its best
-        member are left out.
-
-        Parameters
-        ----------
-        x : torch.Tensor of shape (B, r)
-            Queries.
-        offsets : torch.Tensor of shape (M, r)
-            Nodes.
-        v : float
-            Noise variance.
-        left_out : torch.Tensor of shape (B,) or None
-            Index of the point that a query does not see.
-
-        Returns
-        -------
-        PairScores
+        over the members of a group: a product of matrices, with an entry for each group and none
+        for single points. The members of the group with the largest bound are computed exactly, and
+        groups whose bounds are below the best of them are irrelevant.
         """
         scaled, nodes = x / self.unit, offsets / self.unit
         members = self.scaled.flatten(0, 1).T
@@ -159,7 +131,7 @@ class Groups:
         best_a, best_c = of_queries.amax(2), of_nodes.amax(2)
         below_a = of_queries - best_a[..., None]
         below_c = of_nodes - best_c[..., None]
-        # As sharp as most exponents allow; those that are raised loosen a bound and never break it.
+        # As sharp as most exponents allow; raising the others loosens a bound and never breaks it.
         range_of_groups = -float(below_a.clamp_min(_WIDEST_RANGE).mean() + below_c.mean())
         sharpness = self.unit**2 / v
         if range_of_groups > 0:
@@ -177,44 +149,34 @@ class Groups:
         b = torch.arange(len(x)).repeat_interleave(len(nodes))
         m = torch.arange(len(nodes)).repeat(len(x))
         scores = of_queries[leading, b] + of_nodes[leading, m]
-        if left_out is not None:
-            scores.masked_fill_(self.index[leading] == left_out[b, None], -torch.inf)
-        reached = scores.amax(1).view(len(x), len(nodes)) - top_a[:, None] - top_c
+        if exclude is not None:
+            scores.masked_fill_(self.index[leading] == exclude[b, None], -torch.inf)
+        best = scores.amax(1).view(len(x), len(nodes)) - top_a[:, None] - top_c
         far = scaled.norm(dim=1)[:, None] + nodes.norm(dim=1)
         slack = self.slack(far, v, x.dtype) + _LOG_ERROR / sharpness
-        threshold = reached - _ROUNDING * reached.abs() - slack
+        threshold = best - _ROUNDING * best.abs() - slack
         return PairScores(of_queries, of_nodes, bounds >= threshold.float())
 
     def slack(self, distance: torch.Tensor, v: float, dtype: torch.dtype) -> torch.Tensor:
-        """Return how far below the best a score may be, computed in `dtype`, for a point to count.
+        """Return how far a score may be below the best one before its point is negligible.
 
-        Parameters
-        ----------
-        distance : torch.Tensor
-            Of queries from the origin, in units of the radius.
-        v : float
-            Noise variance.
-        dtype : torch.dtype
-            Of the products of coordinates.
-
-        Returns
-        -------
-        torch.Tensor
-            As `distance`.
+        `distance` is that of the queries from the origin in units of the radius, and `dtype` that
+        of the scores. The result has the shape of `distance`.
         """
         wrong = 2 * (self.scaled.shape[2] + 4) * torch.finfo(dtype).eps * (distance + 1)
-        return 2 * wrong - self._out_of_sight * (v / self.unit**2)
+        return 2 * wrong - self._negligible * (v / self.unit**2)
 
 
-def _rounded_up(numbers: torch.Tensor) -> torch.Tensor:
-    """Return numbers in single precision that are no smaller."""
-    return (numbers + _ROUNDING * numbers.abs()).float()
+def _rounded_up(values: torch.Tensor) -> torch.Tensor:
+    """Return upper bounds of the values in single precision."""
+    return (values + _ROUNDING * values.abs()).float()
 
 
 def _local_order(points: np.ndarray) -> np.ndarray:
-    """Return an order in which consecutive groups are near neighbours.
+    """Return an order in which consecutive groups of points (N, r) are near neighbours.
 
-    Cells are cut across their longest side into halves of whole groups, all cells of one depth at once.
+    Cells are cut across their longest side into halves of whole groups, all cells of one depth at
+    once.
     """
     n = len(points)
     order, sizes = np.arange(n), np.array([n // GROUP])
@@ -227,7 +189,7 @@ def _local_order(points: np.ndarray) -> np.ndarray:
         cells = np.arange(len(sizes))
         bottom, extent = low[cells, side], (high - low)[cells, side]
         along = (rows[np.arange(n), side[cell]] - bottom[cell]) / np.where(extent, extent, 1)[cell]
-        # One sort for all cells: a cell's number, and the place within it below one.
+        # One sort for all cells: the cell's number, plus the position within it as a fraction below one.
         order = order[np.argsort(cell + 0.999 * along, kind="stable")]
         halves = np.column_stack([sizes // 2, sizes - sizes // 2]).ravel()
         sizes = halves[halves > 0]

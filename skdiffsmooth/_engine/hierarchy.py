@@ -1,14 +1,15 @@
-"""Close points merged: cells within cells, each standing for its points wherever noise blurs them.
+"""A tree of cells that merge close points: at large noise a cell replaces its points.
 
-A cell of centroid c, weight w and radius rho replaces points x_i = c + d_i, |d_i| <= rho, of the same
-weight and mean. At noise variance v, with p the density of the points and p~ that of the cells,
+A cell of centroid c, weight w and radius rho replaces points x_i = c + d_i, |d_i| <= rho, of the
+same weight and mean. At noise variance v, with p the density of the points and p~ that of the
+cells,
 
     -rho^2 / 2v  <=  log p(y) - log p~(y)  <=  log sum_c W~_c(y) exp( rho^2 |y - c|^2 / 2v^2 ),
 
 W~ the posterior weights of the cells. The left side is Jensen's inequality and the right side
-Hoeffding's lemma, both for sum_i w_i d_i = 0. With rho^2 = 2 v `tolerance` the left side is minus the
-tolerance, and the right side about the tolerance times the squared distance to the points that count,
-in units of the noise.
+Hoeffding's lemma, both for sum_i w_i d_i = 0. With rho^2 = 2 v `tolerance` the left side is minus
+the tolerance, and the right side about the tolerance times the squared distance to the relevant
+points, in units of the noise.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ __all__ = ["PointHierarchy"]
 
 @dataclass(frozen=True)
 class PointHierarchy:
-    """A tree of cells over weighted points, cut where a noise level allows.
+    """A tree of cells over weighted points; each noise level uses the largest cells it allows.
 
     Parameters
     ----------
@@ -34,16 +35,16 @@ class PointHierarchy:
     tolerance : float
         See the module's bound, in nats; 0 merges nothing.
     finest : float
-        Smallest noise scale that cells were made for; below it the points stand for themselves.
+        Smallest noise scale that cells were made for; below it points are not merged.
     centroids : ndarray of shape (n_cells, r)
-        Of all cells, large and small.
+        Centroids of all cells, large and small.
     cell_weights : ndarray of shape (n_cells,)
         Sums of the weights in each.
     radii : ndarray of shape (n_cells,)
         Bounds on the distance of a cell's points from its centroid, never below those of the cells
         within it.
     outer_radii : ndarray of shape (n_cells,)
-        The radius of the cell around each, infinite for the outermost.
+        The radius of the cell that contains each, infinite for the outermost.
     """
 
     points: np.ndarray
@@ -59,46 +60,28 @@ class PointHierarchy:
     def of(
         cls, points: np.ndarray, weights: np.ndarray, tolerance: float, finest: float
     ) -> PointHierarchy:
-        """Divide the points until every cell is small enough for the finest noise.
+        """Divide distinct points into cells that are small enough for the smallest noise scale.
 
-        Each cell is cut in the middle of its longest side; all cells of one depth at once.
-
-        Parameters
-        ----------
-        points : ndarray of shape (N, r)
-            Distinct points.
-        weights : ndarray of shape (N,)
-            Positive, summing to one.
-        tolerance : float
-            In nats.
-        finest : float
-            Smallest noise scale sqrt(v) of interest, in units of the points.
-
-        Returns
-        -------
-        PointHierarchy
-
-        Notes
-        -----
-        Some twenty passes over the points for each factor of 1000 between the extent of the data and
-        the radius of the finest cells, in two dimensions.
+        Each cell is cut in the middle of its longest side; all cells of one depth at once. That
+        takes some twenty passes over the points for each factor of 1000 between the extent of the
+        data and the radius of the finest cells, in two dimensions.
         """
         if not tolerance or not points.shape[1]:
-            # In no dimensions there is one point at most, and nothing to merge.
-            none = weights[:0]
-            return cls(points, weights, tolerance, finest, points[:0], none, none, none)
+            # In no dimensions there is one point at most, which cannot be merged.
+            no_cells = weights[:0]
+            return cls(points, weights, tolerance, finest, points[:0], no_cells, no_cells, no_cells)
         smallest = math.sqrt(2 * tolerance) * finest
-        made = []
+        levels = []
         x, w = points, weights
-        starts, around = np.zeros(1, dtype=np.intp), np.full(1, -1)
+        starts, parent = np.zeros(1, dtype=np.intp), np.full(1, -1)
         n_cells = 0
         while len(starts):
             sizes = np.diff(starts, append=len(x))
             cell = np.repeat(np.arange(len(starts)), sizes)
             mass = np.add.reduceat(w, starts)
             # Relative to the heaviest of its cell no weight is lost to underflow.
-            share = (w / np.maximum.reduceat(w, starts)[cell])[:, None]
-            centroid = np.add.reduceat(share * x, starts) / np.add.reduceat(share, starts)
+            relative = (w / np.maximum.reduceat(w, starts)[cell])[:, None]
+            centroid = np.add.reduceat(relative * x, starts) / np.add.reduceat(relative, starts)
             radius = np.sqrt(np.maximum.reduceat(np.sum((x - centroid[cell]) ** 2, axis=1), starts))
             low, high = np.minimum.reduceat(x, starts), np.maximum.reduceat(x, starts)
             extent = high - low
@@ -106,47 +89,37 @@ class PointHierarchy:
             divided = (radius > smallest) & (extent.max(1) > 0)
             # Cells that are not divided here are small enough, or many times the same point.
             radius[~divided & (radius > smallest)] = 0.0
-            made.append((centroid, mass, radius, around))
-            place = np.arange(len(starts))
+            levels.append((centroid, mass, radius, parent))
+            cells = np.arange(len(starts))
             along = x[np.arange(len(x)), widest[cell]]
-            # So written, the lowest point is on one side and the highest on the other, always.
-            beyond = along - low[place, widest][cell] > high[place, widest][cell] - along
-            n_beyond = np.add.reduceat(beyond.astype(np.intp), starts)
+            # In this form the lowest point is always on one side and the highest on the other.
+            is_upper = along - low[cells, widest][cell] > high[cells, widest][cell] - along
+            n_upper = np.add.reduceat(is_upper.astype(np.intp), starts)
 
-            kept = divided[cell]
-            x, w, beyond, cell = x[kept], w[kept], beyond[kept], cell[kept]
-            order = np.argsort(2 * cell + beyond, kind="stable")
+            to_divide = divided[cell]
+            x, w = x[to_divide], w[to_divide]
+            is_upper, cell = is_upper[to_divide], cell[to_divide]
+            order = np.argsort(2 * cell + is_upper, kind="stable")
             x, w = x[order], w[order]
-            halves = np.column_stack([sizes - n_beyond, n_beyond])[divided].ravel()
+            halves = np.column_stack([sizes - n_upper, n_upper])[divided].ravel()
             starts = np.cumsum(halves) - halves
-            around = np.repeat(n_cells + np.flatnonzero(divided), 2)
+            parent = np.repeat(n_cells + np.flatnonzero(divided), 2)
             n_cells += len(centroid)
 
-        centroids, masses, radii, parents = map(np.concatenate, zip(*made, strict=True))
-        ends = np.cumsum([len(level[0]) for level in made])
+        centroids, masses, radii, parents = map(np.concatenate, zip(*levels, strict=True))
+        ends = np.cumsum([len(level[0]) for level in levels])
         for start, end in zip(ends[-2::-1], ends[:0:-1], strict=True):
             np.maximum.at(radii, parents[start:end], radii[start:end])
         outer = np.where(parents < 0, np.inf, radii[parents])
         return cls(points, weights, tolerance, finest, centroids, masses, radii, outer)
 
     def at(self, scale: float) -> tuple[np.ndarray, np.ndarray]:
-        """Return the points that stand for the data at a noise scale.
-
-        Parameters
-        ----------
-        scale : float
-            sqrt(v), in units of the points.
-
-        Returns
-        -------
-        centroids : ndarray of shape (n, r)
-        weights : ndarray of shape (n,)
-        """
+        """Return the points (n, r) that represent the data at a noise scale, and their weights."""
         if scale < self.finest or not len(self.centroids):
             return self.points, self.weights
         radius = math.sqrt(2 * self.tolerance) * scale
         cut = (self.radii <= radius) & (radius < self.outer_radii)
-        # Merging fewer than half of the points would be an error without a gain.
+        # Merging fewer than half of the points costs accuracy and gains little time.
         if 2 * np.count_nonzero(cut) > len(self.points):
             return self.points, self.weights
         return self.centroids[cut], self.cell_weights[cut]

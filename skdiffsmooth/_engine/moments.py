@@ -1,4 +1,9 @@
-"""What score fields ask of a law seen through noise: its moments, averaged over a kernel's nodes."""
+"""Posterior moments of data under noise, averaged over a kernel's nodes: the interface of the engine.
+
+A latent point X has noise of variance v added, y = X + sqrt(v) Z. Given y, X has the posterior mean
+D(y) and covariance Cov(y); p_v is the density of y. The score of p_v is (D(y) - y) / v, and its
+divergence (tr Cov(y) / v - r) / v in r dimensions (Tweedie's formula).
+"""
 
 from __future__ import annotations
 
@@ -6,34 +11,53 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 
-__all__ = ["Denoiser", "Moments", "Nodes", "SingleMoments", "part_by_part"]
+from .._utils.backend import Backend
+
+__all__ = ["Denoiser", "Moments", "Nodes", "SingleMoments", "part_by_part", "rows_of"]
 
 
 @dataclass(frozen=True)
 class Nodes:
-    """A quadrature rule for the smoothing kernel.
+    """A quadrature rule of the smoothing kernel: shifts of the queries, and their weights.
 
     Parameters
     ----------
     offsets : torch.Tensor of shape (M, r)
-        Shifts xi_m of the query, with sum_m weights[m] xi_m = 0.
+        Shifts xi_m, with sum_m weights[m] xi_m = 0.
     weights : torch.Tensor of shape (M,)
         Positive, summing to one.
-    reach : float
-        Length of the longest offset, on the host, where decisions are made.
+    max_norm : float
+        Length of the longest offset: known to the host, which chooses the computation by it without
+        waiting for the device.
     """
 
     offsets: torch.Tensor
     weights: torch.Tensor
-    reach: float
+    max_norm: float
+
+    @classmethod
+    def single(cls, x: torch.Tensor) -> Nodes:
+        """Return a rule with one node at zero, which does not shift the queries (B, r)."""
+        return cls(x.new_zeros(1, x.shape[1]), x.new_ones(1), 0.0)
+
+    @classmethod
+    def from_arrays(cls, offsets: np.ndarray, weights: np.ndarray, backend: Backend) -> Nodes:
+        """Copy offsets (M, r) and weights (M,) to the device."""
+        longest = float(np.linalg.norm(offsets, axis=1).max())
+        return cls(backend.tensor(offsets), backend.tensor(weights), longest)
 
     def __len__(self) -> int:
         return len(self.weights)
 
     def __getitem__(self, part: slice) -> Nodes:
-        return Nodes(self.offsets[part], self.weights[part], self.reach)
+        return Nodes(self.offsets[part], self.weights[part], self.max_norm)
+
+    def to(self, dtype: torch.dtype) -> Nodes:
+        """Return the nodes in another dtype."""
+        return Nodes(self.offsets.to(dtype), self.weights.to(dtype), self.max_norm)
 
     def half_squares(self, x: torch.Tensor) -> torch.Tensor:
         """Return |x_b + xi_m|^2 / 2 of queries (B, r), shape (B, M)."""
@@ -43,14 +67,14 @@ class Nodes:
 
 @dataclass(frozen=True)
 class Moments:
-    """What the points say about a batch of queries, averaged over the nodes.
+    """Posterior moments of B queries, averaged over the nodes.
 
     Parameters
     ----------
     mean : torch.Tensor of shape (B, r)
         sum_m q_m D(x_b + xi_m).
     trace : torch.Tensor of shape (B,) or None
-        sum_m q_m tr Cov(x_b + xi_m), where it was asked for.
+        sum_m q_m tr Cov(x_b + xi_m), if it was requested.
     log_density : torch.Tensor of shape (B,)
         sum_m q_m log p_v(x_b + xi_m) in nats.
     """
@@ -60,13 +84,13 @@ class Moments:
     log_density: torch.Tensor
 
     def to(self, dtype: torch.dtype) -> Moments:
-        """Return the same numbers in another precision."""
+        """Return the moments in another dtype."""
         trace = None if self.trace is None else self.trace.to(dtype)
         return Moments(self.mean.to(dtype), trace, self.log_density.to(dtype))
 
 
 class SingleMoments(NamedTuple):
-    """What the points say about single queries, each with directions of its own.
+    """Posterior moments of B queries without nodes, and covariances times j directions of each.
 
     Parameters
     ----------
@@ -85,13 +109,16 @@ class SingleMoments(NamedTuple):
     log_density: torch.Tensor
     along: torch.Tensor
 
+    def to(self, dtype: torch.dtype) -> SingleMoments:
+        """Return the moments in another dtype."""
+        return SingleMoments(*(tensor.to(dtype) for tensor in self))
+
 
 class Denoiser(Protocol):
-    """What score fields ask of a law seen through noise, be it points or a mixture of Gaussians.
+    """Protocol of posterior moments given noisy data: points, or a mixture of Gaussians.
 
-    With y a place, D(y) and Cov(y) are mean and covariance of the law's own draws given that noise of
-    variance v brought them there; p_v is the law of the places. Where the law is made of parts,
-    `exclude` names the one that each query does not see.
+    Queries x are (B, r) and v is the noise variance. `exclude` (B,) holds for each query the index of a
+    point or component that it must not use; the other weights are renormalised.
     """
 
     memory_limit: float
@@ -111,7 +138,7 @@ class Denoiser(Protocol):
         trace: bool = False,
         exclude: torch.Tensor | None = None,
     ) -> Moments:
-        """Return D, tr Cov and log p_v, averaged over shifts of the queries."""
+        """Return D, tr Cov (if `trace`) and log p_v, each averaged over the nodes of a query."""
         ...
 
     def moments_by_part(
@@ -125,7 +152,11 @@ class Denoiser(Protocol):
         trace: bool = False,
         exclude: torch.Tensor | None = None,
     ) -> Moments:
-        """Return the same where query b has nodes parts[which[b]], sorted, counts[k] of each."""
+        """Return `moments` of queries that do not all have the same nodes.
+
+        Query b has the nodes parts[which[b]]. All parts have as many nodes, of the same weights.
+        Queries are sorted by part; part k has counts[k] of them, a list that the host cuts by.
+        """
         ...
 
     def covariance_along(
@@ -136,16 +167,24 @@ class Denoiser(Protocol):
         *,
         exclude: torch.Tensor | None = None,
     ) -> SingleMoments:
-        """Return D, tr Cov, log p_v and Cov times directions (B, r, j) of single queries."""
+        """Return D, tr Cov, log p_v and Cov times directions (B, r, j), without nodes.
+
+        Queries are in the dtype of the data or that of `precision_at`, and so is the result.
+        """
         ...
 
     def precision_at(self, v: float) -> torch.dtype:
-        """Return the precision in which queries at this noise are worth having."""
+        """Return the dtype that computations at this noise need, and so do their queries."""
         ...
 
 
+def rows_of(exclude: torch.Tensor | None, rows: slice | torch.Tensor) -> torch.Tensor | None:
+    """Return the entries of `exclude` for some rows, or None if `exclude` is None."""
+    return None if exclude is None else exclude[rows]
+
+
 def part_by_part(
-    law: Denoiser,
+    denoiser: Denoiser,
     x: torch.Tensor,
     v: float,
     parts: Sequence[Nodes],
@@ -154,16 +193,16 @@ def part_by_part(
     trace: bool,
     exclude: torch.Tensor | None,
 ) -> Moments:
-    """Answer `Denoiser.moments_by_part` by a call for each part that has queries."""
-    left_out = [None] * len(counts) if exclude is None else exclude.split(counts)
-    found = [
-        law.moments(own, v, nodes, trace=trace, exclude=unseen)
-        for own, nodes, unseen in zip(x.split(counts), parts, left_out, strict=True)
-        if len(own)
+    """Return `Denoiser.moments_by_part` by one call of `moments` for each part that has queries."""
+    excludes = [None] * len(counts) if exclude is None else exclude.split(counts)
+    results = [
+        denoiser.moments(queries, v, nodes, trace=trace, exclude=excluded)
+        for queries, nodes, excluded in zip(x.split(counts), parts, excludes, strict=True)
+        if len(queries)
     ]
-    traces = [moments.trace for moments in found if moments.trace is not None]
+    traces = [moments.trace for moments in results if moments.trace is not None]
     return Moments(
-        mean=torch.cat([moments.mean for moments in found]),
+        mean=torch.cat([moments.mean for moments in results]),
         trace=torch.cat(traces) if trace else None,
-        log_density=torch.cat([moments.log_density for moments in found]),
+        log_density=torch.cat([moments.log_density for moments in results]),
     )

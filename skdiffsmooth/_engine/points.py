@@ -1,4 +1,4 @@
-"""Weighted points in one precision on one device, with what every sum over them needs."""
+"""Weighted points in one dtype on one device, with values that all sums over them use."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ from functools import cached_property
 
 import torch
 
-from .._utils.shards import ONE_PROCESS, Shards
 from .groups import GROUP, Groups
 
-__all__ = ["Points", "exp_", "log_weight_of_others"]
+__all__ = ["Points", "exclude_", "exp_", "log_weight_of_others"]
 
 # Exponents are differences of products of size R^2 / v. Where their rounding could exceed this many
-# nats, squared distances are summed from coordinate differences instead: slower, right at any v.
+# nats, squared distances are summed from coordinate differences instead: slower, but precise at any v.
 _EXPONENT_ERROR = {torch.float64: 1e-10, torch.float32: 1e-3}
 
 
 class Points:
     """Points x_1..x_N of weights w_i.
+
+    More than a few points on a CPU are padded to a multiple of the group with points of weight
+    zero, which are below the rounding of every sum.
 
     Parameters
     ----------
@@ -26,35 +28,26 @@ class Points:
         Centred: rounding grows with the distance from the origin.
     log_weights : torch.Tensor of shape (N,)
         Logarithms of weights that sum to one, over all shards.
-    shards : Shards, default=ONE_PROCESS
-        Where the other points are, if these are not all.
-    radius : float, optional
-        Length of the longest position, where the host knows it: decisions are made there, and a
-        device would have to be waited for.
-    shares : torch.Tensor of shape (r,), optional
-        How much the variance of each coordinate counts in a trace; one each if not given.
-
-    Notes
-    -----
-    More than a few points are padded to a multiple of the group with points of weight zero, which
-    are below the rounding of every sum.
+    radius : float
+        Length of the longest position over all shards, so that all of them make the same decisions.
+    trace_weights : torch.Tensor of shape (r,), optional
+        Weight of each coordinate's variance in a trace; one each if not given.
     """
 
     def __init__(
         self,
         positions: torch.Tensor,
         log_weights: torch.Tensor,
-        shards: Shards = ONE_PROCESS,
-        radius: float | None = None,
-        shares: torch.Tensor | None = None,
+        radius: float,
+        trace_weights: torch.Tensor | None = None,
     ) -> None:
-        self.shares = shares
-        self.root_shares = None if shares is None else shares.sqrt()
-        self.n_given = len(positions)
-        self.are_grouped = len(positions) > 4 * GROUP and positions.shape[1] > 0
-        # Decisions by numbers are taken on a CPU only: other devices would have to be waited for.
+        self.trace_weights = trace_weights
+        self._root_trace_weights = None if trace_weights is None else trace_weights.sqrt()
+        self.n_unpadded = len(positions)
+        # Decisions by computed values are taken on a CPU only: reading them from another device would
+        # wait for it.
         self.on_host = positions.device.type == "cpu"
-        self.are_grouped &= self.on_host
+        self.are_grouped = len(positions) > 4 * GROUP and positions.shape[1] > 0 and self.on_host
         missing = -len(positions) % GROUP if self.are_grouped else 0
         if missing:
             positions = torch.cat([positions, positions.new_zeros(missing, positions.shape[1])])
@@ -62,20 +55,21 @@ class Points:
         self.positions = positions
         self.log_weights = log_weights
         self.half_norms = 0.5 * positions.square().sum(1)
-        if radius is None:
-            radius = math.sqrt(2 * float(self.half_norms.max()))
-        # The radius of all shards: what is decided by it must be decided alike on all of them.
-        self.radius = shards.largest(radius)
-        # Rows whose posterior averages are the normaliser, the mean and the second moment; in units
-        # of the radius, so that their products with large factors do not overflow.
+        self.radius = radius
+        # Rows whose weighted sums are the normaliser, the mean and the second moment; in units of the
+        # radius, so that their products with large factors do not overflow.
         self.unit = self.radius or 1.0
         scaled = positions / self.unit
         self.features = torch.vstack(
-            [torch.ones_like(self.half_norms), scaled.T, self.counted(scaled).square().sum(1)]
+            [
+                torch.ones_like(self.half_norms),
+                scaled.T,
+                self.scaled_for_trace(scaled).square().sum(1),
+            ]
         )
         eps = torch.finfo(positions.dtype).eps
-        # Relative to the largest term of a sum, N terms of this size are below its rounding, wherever
-        # they are.
+        # N terms that are smaller than the largest by this exponent are together below the rounding of
+        # their sum.
         self.negligible = math.log(eps**2 / len(self))
         self.eps = eps
 
@@ -89,43 +83,43 @@ class Points:
 
     @property
     def are_few(self) -> bool:
-        """Tell whether a number for each point is no more than one for each feature, about."""
+        """Return whether there are so few points that they take as little memory as features."""
         return len(self) <= 2 * (self.dimension + 2)
 
     @cached_property
     def groups(self) -> Groups:
-        """The points in groups of near neighbours, on a CPU; made when noise is first low."""
+        """The points in groups of near neighbours (CPU only); computed at the first use."""
         return Groups(self.positions, self.log_weights, self.unit)
 
     @cached_property
-    def outer(self) -> torch.Tensor:
-        """Products of all pairs of coordinates, in squared units of the radius: (N, r^2)."""
+    def outer_products(self) -> torch.Tensor:
+        """Products (N, r^2) of all pairs of coordinates, in squared units of the radius."""
         scaled = self.features[1:-1].T
         return (scaled[:, :, None] * scaled[:, None, :]).flatten(1)
 
-    def counted(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Return vectors (..., r) whose squared lengths are what they count in a trace."""
-        return vectors if self.root_shares is None else vectors * self.root_shares
+    def scaled_for_trace(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Return vectors (..., r) scaled so that squared lengths are contributions to a trace."""
+        return vectors if self._root_trace_weights is None else vectors * self._root_trace_weights
 
-    def products_are_exact(self, v: float, reach: float) -> bool:
-        """Tell whether exponents may be formed from products of coordinates at this noise."""
-        error = self.eps * self.radius * (self.radius + reach) / v
+    def products_are_exact(self, v: float, max_norm: float) -> bool:
+        """Return whether exponents from products of coordinates are accurate at noise v."""
+        error = self.eps * self.radius * (self.radius + max_norm) / v
         return error < _EXPONENT_ERROR[self.positions.dtype]
 
     def products(self, y: torch.Tensor, v: float) -> torch.Tensor:
-        """Return log w_i - |y - x_i|^2 / 2v + |y|^2 / 2v, from products of coordinates."""
-        # The bias as one more coordinate: the product itself adds it, without a pass of its own.
+        """Return log w_i - |y - x_i|^2 / 2v + |y|^2 / 2v (B, N), from products of coordinates."""
+        # The bias is one more coordinate, so that the product adds it without another pass.
         bias = self.log_weights - self.half_norms / v
         left = torch.cat([y / v, y.new_ones(len(y), 1)], dim=1)
         return left @ torch.cat([self.positions.T, bias[None]])
 
     def squared_distances(self, y: torch.Tensor) -> torch.Tensor:
-        """Return |y - x_i|^2 from differences of coordinates."""
+        """Return |y - x_i|^2 (B, N), from differences of coordinates."""
         return _squared_distances(y, self.positions)
 
-    def counted_squared_distances(self, y: torch.Tensor) -> torch.Tensor:
-        """Return what the differences y - x_i count in a trace."""
-        return _squared_distances(self.counted(y), self.counted(self.positions))
+    def squared_distances_for_trace(self, y: torch.Tensor) -> torch.Tensor:
+        """Return the contributions (B, N) of the differences y - x_i to a trace."""
+        return _squared_distances(self.scaled_for_trace(y), self.scaled_for_trace(self.positions))
 
 
 def _squared_distances(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -133,27 +127,25 @@ def _squared_distances(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 
 
 def log_weight_of_others(log_weights: torch.Tensor) -> torch.Tensor:
-    """Return log(1 - w_i) for each of a set of weights that sum to one.
-
-    Parameters
-    ----------
-    log_weights : torch.Tensor of shape (N,)
-        Their logarithms.
-
-    Returns
-    -------
-    torch.Tensor of shape (N,)
-    """
+    """Return log(1 - w_i) (N,) from the logarithms of N weights w_i that sum to one."""
     others = torch.log1p(-log_weights.exp())
-    # One minus a weight near one is all rounding; the others are then summed themselves.
+    # One minus a weight near one is all rounding, so for the heaviest the others are summed themselves.
     heaviest = log_weights.argmax()[None]
     rest = log_weights.index_fill(0, heaviest, -math.inf)
     return others.index_copy(0, heaviest, torch.logsumexp(rest, dim=0, keepdim=True))
 
 
-def exp_(exponents: torch.Tensor, floor: float) -> torch.Tensor:
-    """Exponentiate in place, after raising exponents to a floor whose exponential does not matter.
+def exclude_(logits: torch.Tensor, exclude: torch.Tensor | None) -> torch.Tensor:
+    """Set the logits (B, N) of excluded indices (B,) to -inf, in place; None excludes nothing."""
+    if exclude is not None:
+        logits.scatter_(1, exclude[:, None], -math.inf)
+    return logits
 
-    Subnormal results cost fifty times a normal one, and so do the products they enter.
+
+def exp_(exponents: torch.Tensor, floor: float) -> torch.Tensor:
+    """Exponentiate in place, after raising exponents below a floor to it.
+
+    The exponential of the floor is negligible. Subnormal results would be fifty times slower to
+    compute and to multiply than normal ones.
     """
     return exponents.clamp_(min=floor).exp_()

@@ -1,15 +1,14 @@
-"""The engine: posterior means, spreads and log-densities of noised data, averaged over kernel nodes.
+"""Posterior means, traces and log-densities of noised points, averaged over kernel nodes.
 
-Points x_1..x_N of weights w_i, seen at x through Gaussian noise of variance v, have the posterior
-weights
+Points x_1..x_N of weights w_i, under Gaussian noise of variance v, have at x the posterior weights
 
     W_i(x) = softmax_i( log w_i - |x - x_i|^2 / 2v ),
 
-the posterior mean D(x) = sum_i W_i x_i and the spread tr Cov(x) = sum_i W_i |x_i|^2 - |D|^2. Log-domain
-smoothing averages them over shifted queries x_b + xi_m, one softmax for each pair (b, m). How a tile
-of pairs is computed is decided here, by its noise and its sizes: by products of matrices where
-exponentials factorise, directly where these underflow, densely where points are few. Nothing else in
-the library knows how any of this is done.
+the posterior mean D(x) = sum_i W_i x_i and the trace tr Cov(x) = sum_i W_i |x_i|^2 - |D|^2.
+Log-domain smoothing averages them over shifted queries x_b + xi_m, with one softmax for each pair
+(b, m). This module chooses how a tile of pairs is computed, by its noise and its sizes: by products
+of matrices where exponentials factorise, directly where these underflow, densely where points are
+few. No other module outside the engine depends on the choice.
 """
 
 from __future__ import annotations
@@ -19,40 +18,43 @@ from collections.abc import Sequence
 
 import torch
 
+from .._utils.gaussian import gaussian_log_normalizer
 from .._utils.memory import slices
-from .._utils.shards import ONE_PROCESS, Pairs, Shards
+from .._utils.shards import ONE_PROCESS, Shards
 from .direct import average_over_few_points, direct_moments, moments_of_pairs
 from .factorised import Factoriser, NodeTable
 from .influence import Influence, influence_of_points
-from .moments import Moments, Nodes, SingleMoments, part_by_part
-from .points import Points, exp_, log_weight_of_others
+from .merge import Pairs, merger_of
+from .moments import Moments, Nodes, SingleMoments, part_by_part, rows_of
+from .points import Points, exclude_, exp_, log_weight_of_others
+from .precision import FloatPromotion
 from .tiles import Tiles
 
 __all__ = ["Posterior"]
 
-# Up to one pair in this many, pairs of a query and a node are looked at one by one.
+# If at most one pair in this many is requested, pairs of a query and a node are computed one by one.
 _FEW_PAIRS = 8
 
 
-class Posterior:
-    """Weighted points, ready to be looked at through noise.
+class Posterior(FloatPromotion):
+    """The posterior of weighted points under Gaussian noise; a `Denoiser`.
 
     Parameters
     ----------
     points : torch.Tensor of shape (N, r)
-        Support of the data, centred: rounding grows with the distance from the origin.
+        The data, centred: rounding grows with the distance from the origin.
     log_weights : torch.Tensor of shape (N,)
         Logarithms of positive weights that sum to one, over all shards.
     memory_limit : float
         Bound on the temporaries of one call, in MiB.
     shards : Shards, default=ONE_PROCESS
-        Where the other points are, if these are not all: results are then those of all points, and
-        all processes must make the same calls. Nothing can be left out.
+        Where the other points are, if these are not all. Results are those of all points, and all
+        processes must make the same calls. No point can be excluded.
     radius : float, optional
-        Length of the longest point, if the host knows it; it is read from the device otherwise.
-    shares : torch.Tensor of shape (r,), optional
-        Makes every trace sum_j shares_j Cov_jj: of some coordinates, or in other units. Not with
-        shards.
+        Length of the longest point, if the host knows it; otherwise it is read from the device.
+    trace_weights : torch.Tensor of shape (r,), optional
+        Makes every trace sum_j trace_weights_j Cov_jj: of some coordinates, or in other units. Not
+        with shards.
 
     Raises
     ------
@@ -74,47 +76,36 @@ class Posterior:
         memory_limit: float,
         shards: Shards = ONE_PROCESS,
         radius: float | None = None,
-        shares: torch.Tensor | None = None,
+        trace_weights: torch.Tensor | None = None,
     ) -> None:
-        if shares is not None and not shards.alone:
-            raise NotImplementedError("no trace of some coordinates where the data is in shards")
-        self.shards = shards
-        self._points = Points(points, log_weights, shards, radius, shares)
+        if trace_weights is not None and not shards.alone:
+            raise NotImplementedError("trace_weights is not supported where the data is in shards")
+        super().__init__(points)
+        if radius is None:
+            radius = math.sqrt(float(points.square().sum(1).max()))
+        self._shards = shards
+        self._merger = merger_of(shards)
+        self._points = Points(points, log_weights, shards.largest(radius), trace_weights)
         self._factoriser = Factoriser(self._points)
         self.memory_limit = memory_limit
         self._tiles = Tiles(
             self._points,
-            shards,
+            most_points=shards.largest(len(self._points)),
+            may_shrink=shards.alone,
             memory_limit=memory_limit,
-            widest=8 if self._has_double else points.element_size(),
+            widest=8 if self._can_promote else points.element_size(),
         )
-        self._double: Posterior | None = None
 
     def __len__(self) -> int:
-        return self._points.n_given
+        return self._points.n_unpadded
 
     def log_density(
         self, x: torch.Tensor, v: float, *, exclude: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Return log p_v, the log-density of the points blurred by noise of variance v.
-
-        Parameters
-        ----------
-        x : torch.Tensor of shape (B, r)
-            Queries.
-        v : float
-            Noise variance.
-        exclude : torch.Tensor of shape (B,), optional
-            Index of the point to leave out for each query; the other weights are renormalised.
-
-        Returns
-        -------
-        torch.Tensor of shape (B,)
-            In nats.
-        """
-        if self._needs_double(v, 0.0):
-            return self._in_double().log_density(x.double(), v, exclude=exclude).to(x.dtype)
-        return self._tiles.fitting(lambda: self._log_density(x, v, exclude))
+        """See `Denoiser`."""
+        if self._needs_float64(v, 0.0):
+            return self._in_float64.log_density(x.double(), v, exclude=exclude).to(x.dtype)
+        return self._tiles.retry_in_smaller_tiles(lambda: self._log_density(x, v, exclude))
 
     def _log_density(self, x: torch.Tensor, v: float, exclude: torch.Tensor | None) -> torch.Tensor:
         self._check_exclude(exclude)
@@ -128,12 +119,10 @@ class Posterior:
             else:
                 logits = points.squared_distances(y).mul_(-0.5 / v).add_(points.log_weights)
                 shift = 0.0
-            if exclude is not None:
-                logits.scatter_(1, exclude[rows, None], -math.inf)
-            top = logits.amax(1)
+            top = exclude_(logits, rows_of(exclude, rows)).amax(1)
             total = exp_(logits.sub_(top[:, None]), points.negligible).sum(1)
             out[rows] = total.log() + top + shift
-        return self.shards.log_sum_exp(out) - self._log_normalizer(v, exclude)
+        return self._merger.log_sums(out) - self._log_normalizer(v, exclude)
 
     def moments(
         self,
@@ -144,53 +133,36 @@ class Posterior:
         trace: bool = False,
         exclude: torch.Tensor | None = None,
     ) -> Moments:
-        """Return posterior mean, spread and log-density averaged over the nodes.
-
-        Parameters
-        ----------
-        x : torch.Tensor of shape (B, r)
-            Queries.
-        v : float
-            Noise variance.
-        nodes : Nodes
-            The smoothing kernel's quadrature rule.
-        trace : bool, default=False
-            Whether to compute the spread too: about (r + 2) / 2 times the work of the mean.
-        exclude : torch.Tensor of shape (B,), optional
-            Index of the point to leave out for each query; the other weights are renormalised.
-
-        Returns
-        -------
-        Moments
-        """
-        found = None
-        if not self._needs_double(v, nodes.reach):
-            found = self._tiles.fitting(
+        """See `Denoiser`. The trace takes about (r + 2) / 2 times the work of the mean."""
+        moments = None
+        if not self._needs_float64(v, nodes.max_norm):
+            moments = self._tiles.retry_in_smaller_tiles(
                 lambda: self._moments(x, v, nodes, trace=trace, exclude=exclude)
             )
-        if found is None:
-            double = Nodes(nodes.offsets.double(), nodes.weights.double(), nodes.reach)
-            found = self._in_double().moments(x.double(), v, double, trace=trace, exclude=exclude)
-        return found.to(x.dtype)
+        if moments is None:
+            nodes = nodes.to(torch.float64)
+            moments = self._in_float64.moments(x.double(), v, nodes, trace=trace, exclude=exclude)
+        return moments.to(x.dtype)
 
     def _moments(
         self, x: torch.Tensor, v: float, nodes: Nodes, *, trace: bool, exclude: torch.Tensor | None
     ) -> Moments | None:
-        """Return the moments, or None where factors underflow in float32 that would not in float64."""
+        """Return the moments, or None if factors underflow in float32 but not in float64."""
         self._check_exclude(exclude)
         factorise = self._factoriser.is_worth_trying(v, nodes)
         sums = x.new_zeros(len(x), self._points.dimension + 2)
         for tile in slices(len(nodes), self._tiles.nodes(trace=trace)):
             part = nodes[tile]
             table = self._factoriser.table(part, v, len(x)) if factorise else None
-            # What one process computes in float64, all must.
+            # All processes must go over to float64 together.
             may_underflow = table is not None and not table.never_underflows
-            if self._has_double and self.shards.largest(may_underflow):
+            if self._can_promote and self._merger.any(may_underflow):
                 return None
             for rows in slices(len(x), self._tiles.rows(len(part))):
-                left_out = None if exclude is None else exclude[rows]
-                sums[rows] += self._tile_sums(x[rows], v, part, table, left_out, trace=trace)
-        return self._normalised(self.shards.reduce_(sums, "sum"), v, trace, exclude)
+                sums[rows] += self._tile_sums(
+                    x[rows], v, part, table, rows_of(exclude, rows), trace=trace
+                )
+        return self._normalised(self._merger.total(sums), v, trace, exclude)
 
     def moments_by_part(
         self,
@@ -203,38 +175,17 @@ class Posterior:
         trace: bool = False,
         exclude: torch.Tensor | None = None,
     ) -> Moments:
-        """Return moments of queries that do not all have the same nodes.
+        """See `Denoiser`.
 
-        Where there is little to do for each part, all parts are done at once: starting work would be
-        most of it.
-
-        Parameters
-        ----------
-        x : torch.Tensor of shape (P, r)
-            Queries, sorted by part.
-        v : float
-            Noise variance.
-        parts : sequence of Nodes
-            As many nodes in each, of the same weights.
-        which : torch.Tensor of shape (P,)
-            Part of each query.
-        counts : list of int
-            How many queries each part has: the same on the host, which cuts by them.
-        trace : bool, default=False
-            Whether to compute the spread too.
-        exclude : torch.Tensor of shape (P,), optional
-            Index of the point to leave out for each query; the other weights are renormalised.
-
-        Returns
-        -------
-        Moments
+        Where there is little to compute for each part, all parts are computed at once, since most
+        of the time would go into starting operations.
         """
-        found = self._tiles.fitting(
+        moments = self._tiles.retry_in_smaller_tiles(
             lambda: self._all_parts(x, v, parts, which, counts, trace, exclude)
         )
-        if found is None:
-            found = part_by_part(self, x, v, parts, counts, trace=trace, exclude=exclude)
-        return found
+        if moments is None:
+            moments = part_by_part(self, x, v, parts, counts, trace=trace, exclude=exclude)
+        return moments
 
     def _all_parts(
         self,
@@ -246,15 +197,15 @@ class Posterior:
         trace: bool,
         exclude: torch.Tensor | None,
     ) -> Moments | None:
-        """Return the moments, or None where they are too many to hold, or factors may underflow."""
+        """Return the moments, or None if they do not fit into memory or factors may underflow."""
         n_nodes = len(parts[0])
-        if not self.shards.alone or not self._tiles.holds_all(
+        if not self._shards.alone or not self._tiles.holds_all(
             len(x), n_nodes, n_nodes * len(parts)
         ):
             return None
         offsets = torch.cat([nodes.offsets for nodes in parts])
         weights = torch.cat([nodes.weights for nodes in parts])
-        nodes = Nodes(offsets, weights, max(nodes.reach for nodes in parts))
+        nodes = Nodes(offsets, weights, max(nodes.max_norm for nodes in parts))
         if not self._factoriser.is_worth_trying(v, nodes):
             return None
         table = self._factoriser.table(nodes, v, len(x))
@@ -262,7 +213,7 @@ class Posterior:
             return None
         products = self._factoriser.products_by_part(x, v, table, which, counts, exclude)
         pairs = self._factoriser.pairs(products, None)
-        sums = self.shards.average(pairs, parts[0].weights, trace=True)
+        sums = self._merger.average(pairs, parts[0].weights, trace=True)
         return self._normalised(sums, v, trace, exclude)
 
     def covariance_along(
@@ -273,94 +224,52 @@ class Posterior:
         *,
         exclude: torch.Tensor | None = None,
     ) -> SingleMoments:
-        """Return the moments of single queries, and their covariances along given directions.
+        """See `Denoiser`.
 
-        Each query has a softmax of its own, N exponentials where those of shared nodes factorise:
-        this is for queries that no quadrature rule shares.
-
-        Parameters
-        ----------
-        y : torch.Tensor of shape (B, r)
-            Queries, in the precision of the points or in that of `precision_at`.
-        v : float
-            Noise variance.
-        directions : torch.Tensor of shape (B, r, j)
-            What to multiply each query's posterior covariance with; j may be zero.
-        exclude : torch.Tensor of shape (B,), optional
-            Index of the point to leave out for each query; the other weights are renormalised.
-
-        Returns
-        -------
-        SingleMoments
-            In the precision of `y`.
+        Each query has a softmax of its own and N exponentials, where nodes shared by queries would
+        factorise.
         """
-        if self._needs_double(v, 0.0):
-            double = self._in_double()
-            found = double.covariance_along(y.double(), v, directions.double(), exclude=exclude)
-            return SingleMoments(*(tensor.to(y.dtype) for tensor in found))
-        return self._tiles.fitting(lambda: self._covariance_along(y, v, directions, exclude))
+        if self._needs_float64(v, 0.0):
+            moments = self._in_float64.covariance_along(
+                y.double(), v, directions.double(), exclude=exclude
+            )
+            return moments.to(y.dtype)
+        return self._tiles.retry_in_smaller_tiles(
+            lambda: self._covariance_along(y, v, directions, exclude)
+        )
 
     def _covariance_along(
         self, y: torch.Tensor, v: float, directions: torch.Tensor, exclude: torch.Tensor | None
     ) -> SingleMoments:
         self._check_exclude(exclude)
         rank, n_directions = self._points.dimension, directions.shape[2]
-        # A direction takes what a query takes.
+        # A direction takes as much memory as a query.
         rows = max(1, self._tiles.rows(1) // (1 + n_directions))
-        found = y.new_empty(len(y), rank + 2 + rank * n_directions)
+        columns = y.new_empty(len(y), rank + 2 + rank * n_directions)
         for part in slices(len(y), self._tiles.pairs(rows)):
-            unseen = None if exclude is None else exclude[part]
-            found[part] = direct_moments(
-                self._points, y[part], v, 0.0, unseen, rows, directions[part]
+            columns[part] = direct_moments(
+                self._points, y[part], v, 0.0, rows_of(exclude, part), rows, directions[part]
             )
-        single = SingleMoments(*_columns(found[:, : rank + 2]), found[:, rank + 2 :])
-        along = single.along.unflatten(1, (rank, n_directions))
-        single = SingleMoments(*self.shards.pool(*single[:3], along, directions))
+        along = columns[:, rank + 2 :].unflatten(1, (rank, n_directions))
+        single = SingleMoments(*_split(columns[:, : rank + 2]), along)
+        single = self._merger.single(single, directions)
         log_density = single.log_density - self._log_normalizer(v, exclude)
         return single._replace(log_density=log_density)
 
-    def influence(self, y: torch.Tensor, v: float, shares: torch.Tensor) -> Influence:
-        """Return how much each point counts in posterior means averaged over places.
+    def influence(self, y: torch.Tensor, v: float, node_weights: torch.Tensor) -> Influence:
+        """Return the influence of each point on posterior means averaged over positions y (B, M, r).
 
-        Results hold (r + 1) N numbers for each query, and as many again on the way: ask for few at
-        once. In float64 where the device has it, since pulls are small differences.
-
-        Parameters
-        ----------
-        y : torch.Tensor of shape (B, M, r)
-            Places of each query.
-        v : float
-            Noise variance.
-        shares : torch.Tensor of shape (M,)
-            Their shares, summing to one.
-
-        Returns
-        -------
-        Influence
-            Of each point, in the precision of `y`.
+        `node_weights` (M,) sum to one. Results hold (r + 1) N numbers for each query, and
+        temporaries as many again: pass few queries at once. Computed in float64 where the device
+        has it, since derivatives are small differences; the result has the dtype of `y`.
         """
-        if self._has_double:
-            found = self._in_double().influence(y.double(), v, shares.double())
+        if self._can_promote:
+            influence = self._in_float64.influence(y.double(), v, node_weights.double())
         else:
-            found = self._tiles.fitting(
-                lambda: influence_of_points(self._points, y, v, shares, self._tiles.rows(1))
+            influence = self._tiles.retry_in_smaller_tiles(
+                lambda: influence_of_points(self._points, y, v, node_weights, self._tiles.rows(1))
             )
-        return Influence(*(tensor[:, : len(self)].to(y.dtype) for tensor in found))
-
-    def precision_at(self, v: float) -> torch.dtype:
-        """Return the precision in which queries at this noise are worth having.
-
-        Parameters
-        ----------
-        v : float
-            Noise variance.
-
-        Returns
-        -------
-        torch.dtype
-            That of the points, or float64 where exponents are beyond it.
-        """
-        return torch.float64 if self._needs_double(v, 0.0) else self._points.positions.dtype
+        return Influence(*(tensor[:, : len(self)].to(y.dtype) for tensor in influence))
 
     def _tile_sums(
         self,
@@ -368,83 +277,84 @@ class Posterior:
         v: float,
         nodes: Nodes,
         table: NodeTable | None,
-        left_out: torch.Tensor | None,
+        exclude: torch.Tensor | None,
         *,
         trace: bool,
     ) -> torch.Tensor:
-        """Return this process's part of mean, spread and log-sum, averaged over a tile's nodes.
+        """Return this process's part of mean, trace and log-sum, averaged over a tile's nodes.
 
-        Whatever the points of a process have it do here, the exchanges with the others are the same.
+        Whichever way a process computes, it makes the same exchanges with the others.
         """
         products = None
         if table is not None:
-            products = self._factoriser.products(x, v, table, left_out, features=trace)
+            products = self._factoriser.products(x, v, table, exclude, features=trace)
         points = self._points
-        if products is None and points.are_few and points.products_are_exact(v, nodes.reach):
-            return average_over_few_points(points, self.shards, x, v, nodes, left_out, trace=trace)
+        if products is None and points.are_few and points.products_are_exact(v, nodes.max_norm):
+            return average_over_few_points(points, self._merger, x, v, nodes, exclude, trace=trace)
         if products is None:
-            everything = self._look_directly(x, v, nodes, None, left_out)
-            means, spread, log_sums = _columns(everything.unflatten(0, (len(x), len(nodes))))
-            pairs = Pairs(means.transpose(1, 2), spread, log_sums)
-            return self.shards.average(pairs, nodes.weights, trace=trace)
-        found = None
-        if products.hard is not None:
-            found = self._look_directly(x, v, nodes, products.hard, left_out)
-            products.log_sums[products.hard] = found[:, -1]
+            columns = self._pairs_directly(x, v, nodes, None, exclude)
+            means, traces, log_sums = _split(columns.unflatten(0, (len(x), len(nodes))))
+            pairs = Pairs(means.transpose(1, 2), traces, log_sums)
+            return self._merger.average(pairs, nodes.weights, trace=trace)
+        direct = None
+        if products.underflows is not None:
+            direct = self._pairs_directly(x, v, nodes, products.underflows, exclude)
+            products.log_sums[products.underflows] = direct[:, -1]
         if not trace:
-            return self._factoriser.mixed(products, found, self.shards)
-        pairs = self._factoriser.pairs(products, found)
-        return self.shards.average(pairs, nodes.weights, trace=True)
+            return self._factoriser.average_means(products, direct, self._merger)
+        pairs = self._factoriser.pairs(products, direct)
+        return self._merger.average(pairs, nodes.weights, trace=True)
 
-    def _look_directly(
+    def _pairs_directly(
         self,
         x: torch.Tensor,
         v: float,
         nodes: Nodes,
         mask: torch.Tensor | None,
-        left_out: torch.Tensor | None,
+        exclude: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Return moments of the (query, node) pairs of a mask, or of all, each its own softmax."""
+        """Return moments (P, r + 2) of the (query, node) pairs of a mask, or of all pairs."""
         n_pairs = len(x) * len(nodes)
-        # Asked last, and never of a device, which would have to be waited for.
+        # The count comes last, and only on a CPU: another device would have to be waited for.
         if (
             self._points.are_grouped
             and len(nodes) > 1
             and (mask is None or _FEW_PAIRS * int(mask.count_nonzero()) > n_pairs)
         ):
-            everything = moments_of_pairs(
+            of_pairs = moments_of_pairs(
                 self._points,
                 x,
                 nodes.offsets,
                 v,
-                nodes.reach,
+                nodes.max_norm,
                 mask,
-                left_out,
+                exclude,
                 self._tiles.elements,
             )
-            return everything.flatten(0, 1) if mask is None else everything[mask]
+            return of_pairs.flatten(0, 1) if mask is None else of_pairs[mask]
         if mask is None:
             pairs = torch.arange(n_pairs, device=x.device)
             queries, offsets = pairs // len(nodes), pairs % len(nodes)
         else:
             queries, offsets = mask.nonzero(as_tuple=True)
-        found = x.new_empty(len(queries), self._points.dimension + 2)
+        columns = x.new_empty(len(queries), self._points.dimension + 2)
         rows = self._tiles.rows(1)
         for part in slices(len(queries), self._tiles.pairs(rows)):
             b, m = queries[part], offsets[part]
-            unseen = None if left_out is None else left_out[b]
             y = x[b] + nodes.offsets[m]
-            found[part] = direct_moments(self._points, y, v, nodes.reach, unseen, rows)
-        return found
+            columns[part] = direct_moments(
+                self._points, y, v, nodes.max_norm, rows_of(exclude, b), rows
+            )
+        return columns
 
     def _check_exclude(self, exclude: torch.Tensor | None) -> None:
-        if exclude is not None and not self.shards.alone:
-            raise NotImplementedError("no point can be left out where the data is in shards")
+        if exclude is not None and not self._shards.alone:
+            raise NotImplementedError("exclude is not supported where the data is in shards")
 
     def _normalised(
         self, sums: torch.Tensor, v: float, trace: bool, exclude: torch.Tensor | None
     ) -> Moments:
-        """Return averages of mean, spread and log-sum as moments."""
+        """Return averages of mean, trace and log-sum (B, r + 2) as moments."""
         return Moments(
             mean=sums[:, :-2],
             trace=sums[:, -2] if trace else None,
@@ -452,35 +362,27 @@ class Posterior:
         )
 
     def _log_normalizer(self, v: float, exclude: torch.Tensor | None) -> torch.Tensor | float:
-        """Log of the Gaussian's normaliser and of the weight that is left."""
-        gaussian = 0.5 * self._points.dimension * math.log(2 * math.pi * v)
+        """Return log(Gaussian normaliser * weight of the points that are not excluded)."""
+        gaussian = gaussian_log_normalizer(self._points.dimension, v)
         if exclude is None:
             return gaussian
         return gaussian + log_weight_of_others(self._points.log_weights)[exclude]
 
-    @property
-    def _has_double(self) -> bool:
-        """Tell whether there is a higher precision to go to."""
-        positions = self._points.positions
-        return positions.dtype == torch.float32 and positions.device.type != "mps"
+    def _is_exact(self, v: float, max_norm: float) -> bool:
+        return self._points.products_are_exact(v, max_norm)
 
-    def _needs_double(self, v: float, reach: float) -> bool:
-        """Tell whether exponents of this noise are beyond float32 and float64 is at hand."""
-        return self._has_double and not self._points.products_are_exact(v, reach)
-
-    def _in_double(self) -> Posterior:
-        if self._double is None:
-            self._double = Posterior(
-                self._points.positions.double(),
-                self._points.log_weights.double(),
-                memory_limit=self.memory_limit,
-                shards=self.shards,
-                radius=self._points.radius,
-                shares=None if self._points.shares is None else self._points.shares.double(),
-            )
-        return self._double
+    def _copied_to_float64(self) -> Posterior:
+        points = self._points
+        return Posterior(
+            points.positions.double(),
+            points.log_weights.double(),
+            memory_limit=self.memory_limit,
+            shards=self._shards,
+            radius=points.radius,
+            trace_weights=None if points.trace_weights is None else points.trace_weights.double(),
+        )
 
 
-def _columns(found: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Split what is known of each pair into mean, spread and log-sum."""
-    return found[..., :-2], found[..., -2], found[..., -1]
+def _split(columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Split columns (..., r + 2) into mean, trace and log-sum."""
+    return columns[..., :-2], columns[..., -2], columns[..., -1]

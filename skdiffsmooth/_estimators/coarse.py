@@ -1,4 +1,4 @@
-"""CoarseScoreDiffusion: a reverse process that knows the geometry of the data and nothing finer.
+"""CoarseScoreDiffusion: a reverse process whose score, at low noise, points to a learned manifold.
 
 Noise of variance v near a manifold M has the score (Pi(x) - x) / v + O(1): geometry at the order
 1 / v, the density of the data at the order 1 (Li et al. 2025, theorem 3.1). The coarse score is the
@@ -8,8 +8,8 @@ segment from P(x) to x, so the flow from s = switch_scale to b = bandwidth is, i
 
     F(x) = P(x) + (b / s) (x - P(x)).
 
-Above t0 the score is that of the data themselves, whose reverse SDE ends at t0 exactly in the law p of
-a Gaussian kernel density estimate of bandwidth s. Samples are F(x), x ~ p.
+Above t0 the score is that of the data, whose reverse SDE has at t0 exactly the distribution p of a
+Gaussian kernel density estimate of bandwidth s. Samples are F(x), x ~ p.
 """
 
 from __future__ import annotations
@@ -29,9 +29,11 @@ from .._diffusion.settings import resolve_n_nodes
 from .._engine.moments import Nodes
 from .._engine.posterior import Posterior
 from .._utils.backend import Backend
-from .._utils.estimator import DistanceDensityMixin
+from .._utils.draws import draw_points
+from .._utils.estimator import DistanceDensityMixin, on_one_fit
+from .._utils.gaussian import gaussian_log_normalizer
 from .._utils.memory import slices_within
-from .._utils.validation import check_choice, check_integer, check_real
+from .._utils.validation import check_bandwidth, check_choice, check_integer, check_real
 from .._utils.warnings import warn_user
 from ..kernels._nodes import NodeRule, default_n_nodes
 from ..manifolds import (
@@ -43,34 +45,34 @@ from ..manifolds import (
 from ..manifolds._base import has_derivative, projection_factors
 from ..manifolds._dimension import check_n_components
 from ..scores import SmoothedScore
-from ..solvers._terminal import draw_points
 from .denoised import denoised_log_density
 
 __all__ = ["CoarseScoreDiffusion"]
 
 DEGREES = (0, 1, 2, 3)
-# "auto" switches at this share of the reach.
-SHARE_OF_REACH = 0.3
-# Rows by which reach and residuals are estimated, at most; pairs of them are compared.
-MOST_ROWS = 1000
-# Differences for the derivative of a projection, in units of the switch scale: the third root of the
-# rounding that projections have, for their error is of second order.
+# switch_scale="auto" is at most this fraction of the reach.
+FRACTION_OF_REACH = 0.3
+# Rows that reach and residuals are estimated from, at most; the reach compares pairs of them.
+MAX_ROWS = 1000
+# Step of finite differences of a projection, in units of the switch scale: about the third root of
+# the rounding of projections, since the error of central differences is of second order.
 STEP = 1e-4
-# Projections of the points of one fibre agree to this, in units of the switch scale. Other feet are
-# as far away as the point itself.
+# Projections of points with the same foot agree to this, in units of the switch scale. The distance
+# to another foot is as large as the offset of the point.
 SAME_FOOT = 1e-3
-# So many draws tell how many samples are off the manifold, and this share is worth a warning.
-N_DRAWS, DROPPED = 256, 0.01
-# Nodes along one normal direction, and along each of two.
+# `fit` draws this many samples, and warns if more than this fraction is not on the manifold.
+N_DRAWS, MAX_DROPPED = 256, 0.01
+# Gauss-Hermite nodes along each of one or two normal directions.
 HERMITE = {1: 12, 2: 12}
-# In nats, what a node must lie below the best to be left out.
+# Nodes this many nats below the largest term of a query are left out.
 NEGLIGIBLE = 20.0
-# Determinant of the derivative of a projection on the manifold itself, below which it has an end.
-LEAST_SLOPE = 0.75
+# Determinant of the derivative of a projection along the tangents, which is one on the manifold;
+# below this value a point is taken for an end of the manifold.
+MIN_DETERMINANT = 0.75
 
 
 class _Slope(NamedTuple):
-    """Where points project to, the tangents there, and how the projections move along them."""
+    """Projections P(x) (n, r), their tangents T (n, r, k) and derivatives dP T (n, r, k)."""
 
     foot: np.ndarray
     tangent: np.ndarray
@@ -78,47 +80,70 @@ class _Slope(NamedTuple):
 
 
 class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
-    """Samples on a manifold learned from the data, by a score that only knows that manifold.
+    """Samples on a manifold learned from the data, by a score that depends on that manifold only.
 
-    Rows are blurred by noise of one scale and projected: novel rows, at a distance from the true
-    manifold that falls with N much faster than that of a kernel density estimate, however rough
-    the density along the manifold is. The price is that density: it is blurred by `switch_scale`,
-    which does not shrink with N. Choose it where rows lie near a smooth curve or surface of a few
-    dimensions and on-manifold samples matter more than the density; choose
-    `SmoothedScoreDiffusion` where the held-out likelihood matters.
+    Noise of one scale is added to rows, which are then projected to the manifold. Samples are new
+    rows at a distance from the true manifold that falls with N much faster than that of a kernel
+    density estimate, however rough the density along the manifold is. In return, the density along
+    the manifold is smoothed by noise of `switch_scale`, which does not shrink with N. Choose it
+    where rows lie near a smooth curve or surface of a few dimensions and samples on the manifold
+    matter more than the density; choose `SmoothedScoreDiffusion` where the held-out likelihood
+    matters.
+
+    Set `switch_scale` (the noise before the projection), `n_components` (the dimension of the
+    manifold) and `bandwidth` (noise left in the samples; zero puts them on the manifold):
+
+    >>> import numpy as np
+    >>> from skdiffsmooth import CoarseScoreDiffusion
+    >>> X = np.random.default_rng(0).normal(size=(1000, 3))
+    >>> X /= np.linalg.norm(X, axis=1, keepdims=True)
+    >>> model = CoarseScoreDiffusion().fit(X)
+    >>> rows = model.sample(500, random_state=0)
+
+    Samples are far nearer to the sphere than to the training rows, and log-densities near those of
+    the uniform distribution, 1 / (4 pi):
+
+    >>> off_sphere = np.abs(np.linalg.norm(rows, axis=1) - 1)
+    >>> off_rows = np.linalg.norm(rows[:, None] - X, axis=2).min(axis=1)
+    >>> bool(off_rows.mean() > 100 * off_sphere.mean())
+    True
+    >>> round(float(np.exp(model.score_samples(X[:100])).mean() * 4 * np.pi), 1)
+    1.0
 
     Parameters
     ----------
     switch_scale : float or "auto", default="auto"
-        Standard deviation of the noise at which the coarse score takes over, in units of X: the
-        square root of the paper's time t0. Below the reach of the manifold, or projections
-        break. "auto" is 0.3 times the reach, or times the spread of the rows in each dimension of the
-        manifold if that is smaller; with ``degree=0`` it is that spread times
-        n_points^(-1 / (k + 4)).
+        Standard deviation of the noise at which the coarse score replaces that of the data, in
+        units of X: the square root of the paper's time t0. It must be below the reach of the
+        manifold, within which projections are unique. "auto" is 0.3 times the smaller of the reach
+        and the standard deviation of the rows in each dimension of the manifold; with ``degree=0``
+        it is that standard deviation times n_points^(-1 / (k + 4)).
     degree : {0, 1, 2, 3}, default=2
-        Of the local polynomials that make up the manifold, see `LocalPolynomialManifold`. 0 takes
-        the posterior mean in the place of a projection: the one-step inertial sampler, a draw from a
-        kernel density estimate and one full step of denoising.
-    bandwidth : float, default=0.0
-        Noise left in the samples, as a standard deviation in units of X, below `switch_scale`. At
-        zero samples lie on the manifold and have a density with respect to its volume; above zero
-        they have one in all of R^d. `residual_scale_` is the value at which samples are about as
-        far from the manifold as the rows are.
-    manifold : manifold, transformer or None, default=None
-        What projects, in place of local polynomials: an object of `skdiffsmooth.manifolds`, or any
-        with a method ``project(X)`` that returns rows of shape (n, d); without `tangent` it can be
-        sampled from but not scored, and `switch_scale` must be a number. An estimator that is not
-        fitted is cloned and fitted. `degree`, `n_components` and `n_neighbors` then say nothing.
+        Degree of the local polynomials that make up the manifold, see `LocalPolynomialManifold`. 0
+        takes the posterior mean in place of a projection: the one-step inertial sampler, a draw
+        from a kernel density estimate and one full step of denoising.
     n_components : int or "auto", default="auto"
         Dimension k of the manifold; "auto" rounds `intrinsic_dimension`.
+    bandwidth : float, default=0.0
+        Noise left in the samples, as a standard deviation in units of X, below `switch_scale`. At
+        zero, samples lie on the manifold and have a density with respect to its volume; above zero
+        they have one in all of R^d. At the value `residual_scale_`, samples are about as far from
+        the manifold as the rows are.
     n_neighbors : int or "auto", default="auto"
-        Rows that each polynomial is fitted to, see `LocalPolynomialManifold`. Noisy rows ask for more.
+        Number of rows that each polynomial is fitted to, see `LocalPolynomialManifold`. Noisy rows
+        need more.
+    manifold : manifold, transformer or None, default=None
+        Replaces the local polynomials: an object of `skdiffsmooth.manifolds`, or any with a method
+        ``project(X)`` that returns rows of shape (n, d). Without `tangent` it allows samples but
+        no log-densities, and `switch_scale` must be a number. An estimator that is not fitted is
+        cloned and fitted. `degree`, `n_components` and `n_neighbors` then have no effect.
     n_nodes : int or "auto", default="auto"
-        Quadrature nodes along the normal space of each query at ``bandwidth=0``, even. "auto" is a
-        Gauss-Hermite grid of 12 in one and 12 x 12 in two normal directions, and at least 64 Sobol
-        points beyond.
+        Quadrature nodes along the normal space of each query at ``bandwidth=0``, an even number.
+        "auto" is a Gauss-Hermite grid of 12 in one and 12 x 12 in two normal directions, and at
+        least 64 Sobol points in more.
     device : str, default="cpu"
-        Where sums over the rows are computed, as torch names it. Projections stay on the CPU.
+        Where sums over the rows are computed, as torch names it. Projections are computed on the
+        CPU.
     dtype : {"float64", "float32"}, default="float64"
         Precision of these sums; results are float64 arrays either way.
     memory_limit : float, default=1024
@@ -129,14 +154,21 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
     switch_scale_ : float
         The scale used, in units of X.
     bandwidth_ : float
-        The noise left.
+        Standard deviation of the noise that samples keep.
+    fills_space_ : bool
+        Whether log-densities are those of all columns. False if ``bandwidth=0`` and the manifold
+        has fewer dimensions than X has columns: they are then with respect to the volume of the
+        manifold.
     reach_ : float or None
-        That of the manifold, where it is known, or its estimate; None if it has no tangents.
+        Reach of the manifold, where it is known, or its estimate; None if the manifold has no
+        tangents.
     residual_scale_ : float or None
-        Root mean square distance of the rows from the manifold in each normal direction, in units of
-        X; None for ``degree=0`` or where the dimension is not known.
+        Root mean square distance of the rows from the manifold in each normal direction, in units
+        of X; None for ``degree=0`` or where the dimension is not known.
+    n_nodes_ : int
+        Quadrature nodes along the normal space of each query; used if ``bandwidth=0``.
     manifold_ : object
-        What projects; None for ``degree=0``.
+        The manifold that points are projected to; None for ``degree=0``.
     n_components_ : int or None
         Dimension k of the manifold; None if `manifold` does not say.
     points_ : ndarray of shape (n_points, n_features)
@@ -144,7 +176,7 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
     weights_ : ndarray of shape (n_points,)
         Their weights; they sum to one.
     hull_ : AffineHull
-        An affine subspace that holds rows and manifold.
+        An affine subspace that contains rows and manifold.
     n_features_in_ : int
         Number of features.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -158,55 +190,39 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
 
     Notes
     -----
-    **The law.** With p the kernel density estimate of bandwidth s = `switch_scale_`, samples have
-    the law of F(x) = P(x) + (b / s)(x - P(x)), x ~ p, and `score_samples` gives its density:
+    **The distribution.** With p the kernel density estimate of bandwidth s = `switch_scale_`,
+    samples are distributed as F(x) = P(x) + (b / s)(x - P(x)), x ~ p, and `score_samples` gives
+    their density:
 
     - b > 0: with respect to Lebesgue measure, ``p(x) / |det dF/dx|`` at the one x of which F(x) is
-      the query. It is -inf where no x is: beyond b / s times the distance at which the fibre leaves
-      the manifold's reach, on the inner side of a bend.
+      the query. It is -inf where no such x exists: beyond b / s times the distance at which the
+      fibre leaves the manifold's reach, on the inner side of a bend.
     - b = 0: with respect to k-dimensional volume, **at the projection of the query**: the integral over
-      the normal space of p times the Jacobian of normal coordinates (the tube formula), over points
-      that project there. How far the query is from the manifold has no part in it; ask
+      the normal space of p times the Jacobian of normal coordinates (the tube formula), over
+      points that project there. The distance of the query from the manifold has no effect; use
       ``manifold_.distance(X)``, or fit with a bandwidth. Such log-densities compare models on one
-      manifold only, and the estimators of `skdiffsmooth.compose` refuse them. +inf marks atoms, such as
-      the ends of an open `Curve`.
+      manifold only, and the estimators of `skdiffsmooth.compose` refuse them. +inf marks atoms,
+      such as the ends of an open `Curve`.
 
-    **What is reconstructed.** The papers' hybrid sampler is known here from its abstract: a reverse
-    SDE down to a fixed time and a deterministic flow from there. That the last part is one
-    projection, and the law above, were derived for this package, not taken from the papers.
+    **What is reconstructed.** The papers' hybrid sampler is known here from its abstract: a
+    reverse SDE down to a fixed time and a deterministic flow from there. That the last part is one
+    projection, and the distribution above, were derived for this package, not taken from the
+    papers.
 
-    **Degree 0.** The posterior mean moves along the way, so F is then a definition (one step of
-    the exponential Euler method), not the end of a flow. For b > 0 it is one to one, by convexity,
-    and inverted by Newton's method.
+    **Degree 0.** The posterior mean changes along the way, so here F is a definition (one step of
+    the exponential Euler method) and not the end of a flow. For b > 0 it is one to one, by
+    convexity, and is inverted by Newton's method.
 
-    A sample costs one projection. A log-density costs 2k + 2 projections and a sum over all rows; at
-    b = 0 for each of the nodes that matter. If the manifold knows its derivative, 2k of these are
-    saved.
+    A sample costs one projection. A log-density costs 2k + 2 projections and a sum over all rows;
+    at b = 0, so much for each node that is not negligible. If the manifold has a known derivative,
+    2k projections are saved.
 
     References
     ----------
-    Z. Shen, Y.-P. Hsieh, N. He, Manifold Generalization Provably Proceeds Memorization in Diffusion
-    Models, arXiv:2603.23792. X. Li, Z. Shen, Y.-P. Hsieh, N. He, When Scores Learn Geometry,
-    arXiv:2509.24912, theorem 3.1. Y. Lyu et al., Resolving memorization in empirical diffusion model
-    for manifold data in high-dimensional spaces, arXiv:2505.02508 (``degree=0``).
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skdiffsmooth import CoarseScoreDiffusion
-    >>> X = np.random.default_rng(0).normal(size=(1000, 3))
-    >>> X /= np.linalg.norm(X, axis=1, keepdims=True)
-    >>> model = CoarseScoreDiffusion().fit(X)
-    >>> rows = model.sample(500, random_state=0)
-    >>> off_sphere = np.abs(np.linalg.norm(rows, axis=1) - 1)
-    >>> off_rows = np.linalg.norm(rows[:, None] - X, axis=2).min(axis=1)
-    >>> bool(off_rows.mean() > 100 * off_sphere.mean())
-    True
-
-    The density is nearly that of the uniform law, 1 / (4 pi):
-
-    >>> round(float(np.exp(model.score_samples(X[:100])).mean() * 4 * np.pi), 1)
-    1.0
+    Z. Shen, Y.-P. Hsieh, N. He, Manifold Generalization Provably Proceeds Memorization in
+    Diffusion Models, arXiv:2603.23792. X. Li, Z. Shen, Y.-P. Hsieh, N. He, When Scores Learn
+    Geometry, arXiv:2509.24912, theorem 3.1. Y. Lyu et al., Resolving memorization in empirical
+    diffusion model for manifold data in high-dimensional spaces, arXiv:2505.02508 (``degree=0``).
     """
 
     def __init__(
@@ -214,10 +230,10 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         switch_scale: float | str = "auto",
         degree: int = 2,
         *,
-        bandwidth: float = 0.0,
-        manifold: Any = None,
         n_components: int | str = "auto",
+        bandwidth: float = 0.0,
         n_neighbors: int | str = "auto",
+        manifold: Any = None,
         n_nodes: int | str = "auto",
         device: str = "cpu",
         dtype: str = "float64",
@@ -225,10 +241,10 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
     ) -> None:
         self.switch_scale = switch_scale
         self.degree = degree
-        self.bandwidth = bandwidth
-        self.manifold = manifold
         self.n_components = n_components
+        self.bandwidth = bandwidth
         self.n_neighbors = n_neighbors
+        self.manifold = manifold
         self.n_nodes = n_nodes
         self.device = device
         self.dtype = dtype
@@ -254,7 +270,7 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         Raises
         ------
         TypeError
-            If a parameter has the wrong type, or the manifold no method `project`.
+            If a parameter has the wrong type, or the manifold has no method `project`.
         ValueError
             If X, the weights or a parameter is out of range, or the rows are too few for the
             manifold; the estimator is then left as it was.
@@ -262,15 +278,16 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         Warns
         -----
         UserWarning
-            If a given `switch_scale` exceeds the reach of the manifold, or if more than one sample in a
-            hundred will not lie on the manifold, for a learned one has no places in wide gaps.
+            If a given `switch_scale` exceeds the reach of the manifold, or if more than one sample
+            in a hundred is not on the manifold, since a learned one does not span wide gaps
+            between rows.
         """
         points, weights = self._check_training(X, sample_weight)
         degree = check_integer("degree", self.degree, minimum=0)
         if degree not in DEGREES:
-            raise ValueError(f"degree={degree} is not available; expected 0, 1, 2 or 3.")
-        bandwidth = check_real("bandwidth", self.bandwidth, strict=False, hint="In units of X.")
-        resolve_n_nodes(self.n_nodes, "sobol")
+            raise ValueError(f"degree={degree} is out of range; expected 0, 1, 2 or 3.")
+        bandwidth = check_bandwidth(self.bandwidth, "X", strict=False)
+        n_nodes = resolve_n_nodes(self.n_nodes, "sobol")
         if isinstance(self.n_neighbors, str):
             check_choice("n_neighbors", self.n_neighbors, ("auto",), hint="Or pass an integer.")
         else:
@@ -279,8 +296,8 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         hull = AffineHull.of(points)
         if hull.dimension == 0:
             raise ValueError(
-                "X has 1 distinct row, n_samples = 1 after merging equal rows; expected several, for a "
-                "manifold to go through them. Pass more rows."
+                "X has 1 distinct row, n_samples = 1 after merging equal rows; expected several, to fit "
+                "a manifold to them. Pass more rows."
             )
         manifold, n_components = self.manifold, None
         if manifold is None:
@@ -292,19 +309,19 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
             hull = hull.joined(getattr(manifold, "affine_hull", None))
             n_components = manifold.dimension if isinstance(manifold, Manifold) else None
         reach, residual_scale = _measure(manifold, points, weights, hull.dimension)
-        spread = math.sqrt(
+        data_std = math.sqrt(
             float(weights @ np.sum((points - weights @ points) ** 2, axis=1)) / (n_components or 1)
         )
         concentration = float(np.sum(weights**2))
-        switch_scale = self._resolve_switch_scale(reach, spread, concentration, n_components)
+        switch_scale = self._resolve_switch_scale(reach, data_std, concentration, n_components)
         if bandwidth >= switch_scale:
             raise ValueError(
                 f"bandwidth={self.bandwidth!r} is not below the switch scale {switch_scale:.3g}, where "
-                "the flow begins; expected less. Lower bandwidth or raise switch_scale."
+                "the flow begins; expected a smaller number. Lower bandwidth or raise switch_scale."
             )
         if manifold is not None:
             _warn_of_drops(manifold, points, hull, switch_scale)
-        # Finds out now, and not at the first query, whether a tile fits.
+        # Raises here, and not at the first query, if memory_limit is too small.
         self._posterior(backend, points, weights, hull, switch_scale)
         self._set_fitted(
             X,
@@ -317,69 +334,72 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
             residual_scale_=residual_scale,
             switch_scale_=switch_scale,
             bandwidth_=bandwidth,
+            n_nodes_=n_nodes or _default_n_nodes(max(hull.dimension - (n_components or 0), 1)),
+            fills_space_=bandwidth > 0 or n_components == points.shape[1],
         )
         return self
 
     def _resolve_n_components(self, points: np.ndarray, hull: AffineHull) -> int:
-        """Return the dimension of the manifold."""
+        """Return the dimension of the manifold, or of the hull if it cannot be estimated."""
         try:
             return check_n_components(self.n_components, points, hull.dimension)
         except ValueError as error:
             if self.n_components != "auto":
                 raise
-            # Rows on a lattice, or two of them, tell no dimension.
+            # "auto" fails on a lattice and on two rows.
             if hull.dimension > 1:
                 warn_user(
                     f"n_components='auto': {error} The rows are taken to fill the {hull.dimension} "
-                    "dimensions that they span, so that nothing is projected."
+                    "dimensions that they span, and no row is projected. Pass n_components=<integer>."
                 )
             return hull.dimension
 
     def _local_polynomials(
         self, points: np.ndarray, weights: np.ndarray, hull: AffineHull, n_components: int
     ) -> Manifold:
-        """Learn a manifold, or take the hull of the rows where they fill it."""
+        """Return a learned manifold, or the hull of the rows if it has the same dimension."""
         if n_components == hull.dimension:
             return AffineSubspace.from_basis(hull.center, hull.basis)
         manifold = LocalPolynomialManifold(n_components, self.degree, self.n_neighbors)
         return manifold.fit(points, sample_weight=weights)
 
     def _resolve_switch_scale(
-        self, reach: float | None, spread: float, concentration: float, n_components: int | None
+        self, reach: float | None, data_std: float, concentration: float, n_components: int | None
     ) -> float:
+        """Return the switch scale; `concentration` is the sum of the squared row weights."""
         hint = "Pass a number in units of X, or 'auto'."
         if not isinstance(self.switch_scale, str):
             scale = check_real("switch_scale", self.switch_scale, hint=hint)
             if reach is not None and scale > reach:
                 warn_user(
                     f"switch_scale={scale:.3g} exceeds the reach of the manifold, {reach:.3g}: noise of "
-                    "this scale goes beyond its centres of curvature, and samples land elsewhere. "
-                    f"Lower it to {SHARE_OF_REACH * reach:.3g}, or raise n_neighbors if the rows are "
+                    "this scale moves rows beyond centres of curvature, and they project elsewhere. "
+                    f"Lower it to {FRACTION_OF_REACH * reach:.3g}, or raise n_neighbors if the rows are "
                     "noisy."
                 )
             return scale
         check_choice("switch_scale", self.switch_scale, ("auto",), hint=hint)
         if self.manifold is None and self.degree == 0:
             assert n_components is not None
-            return spread * concentration ** (1 / (n_components + 4))
+            return data_std * concentration ** (1 / (n_components + 4))
         if reach is None:
             raise ValueError(
                 f"switch_scale='auto' needs the reach of manifold={self.manifold!r}, which has no "
-                "method tangent to tell it by; expected a number. Pass switch_scale=<positive number, "
-                "in units of X>."
+                "method tangent to estimate it with; expected a number. Pass switch_scale=<positive "
+                "number, in units of X>."
             )
-        return SHARE_OF_REACH * min(reach, spread)
+        return FRACTION_OF_REACH * min(reach, data_std)
 
+    @on_one_fit
     def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
-        """Draw new rows: a training row, noise of the switch scale, and the flow from there.
+        """Draw new rows by moving training rows plus noise of the switch scale along the flow.
 
         Parameters
         ----------
         n_samples : int, default=1
-            How many.
+            Number of rows.
         random_state : int, RandomState or None, default=None
-            Source of the draws; None draws anew at every call, without touching numpy's global
-            state.
+            Seed of the draws; None draws anew at every call, without using numpy's global state.
 
         Returns
         -------
@@ -395,18 +415,20 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         """
         n, rng = self._check_draw(n_samples, random_state)
         hull, scale = self.hull_, self.switch_scale_
-        # Coordinates of the hull turn with the data, and so does the noise.
+        # Noise in coordinates of the hull, which turn with the data: rotated data give rotated
+        # samples.
         rows, _ = hull.split(draw_points(rng, self.points_, self.weights_, n))
         rows += scale * rng.standard_normal(rows.shape)
         feet = self._project(rows)
-        left = self.bandwidth_ / scale
-        rows = hull.lift(feet + left * (rows - feet))
-        if left and hull.codimension:
+        contraction = self.bandwidth_ / scale
+        rows = hull.lift(feet + contraction * (rows - feet))
+        if contraction and hull.codimension:
             rows += self.bandwidth_ * hull.project_out(rng.standard_normal(rows.shape))
         return rows
 
+    @on_one_fit
     def score_samples(self, X: Any) -> np.ndarray:
-        """Return the log-density of each row under the law of the samples.
+        """Return the log-density of each row under the distribution of the samples.
 
         Parameters
         ----------
@@ -416,17 +438,18 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_samples,)
-            In nats. If ``bandwidth=0``, with respect to the volume of the manifold, at the projection
-            of each row; else with respect to Lebesgue measure, -inf where no sample can be.
+            In nats. If ``bandwidth=0``, with respect to the volume of the manifold, at the
+            projection of each row; else with respect to Lebesgue measure, -inf where the density
+            is zero.
 
         Raises
         ------
         NotFittedError
             If `fit` was not called.
         ValueError
-            If X is not finite or has another number of features; if the manifold has no tangents; or
-            for ``degree=0`` without a bandwidth, when samples fill the convex hull of the rows, which
-            holds no other row of a curved manifold.
+            If X is not finite or has another number of features, if the manifold has no tangents,
+            or for ``degree=0`` without a bandwidth: samples then fill the convex hull of the rows,
+            which contains no other row of a curved manifold.
         """
         X = self._check_query(X)
         coordinates, residual = self.hull_.split(X)
@@ -438,20 +461,20 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
             )
         if self.manifold_ is not None and not isinstance(self.manifold_, Manifold):
             raise ValueError(
-                f"manifold={self.manifold_!r} has no methods tangent and dimension, without which the "
-                "law of the projections has no density; expected those of "
-                "skdiffsmooth.manifolds.Manifold. Use sample, or give it these."
+                f"manifold={self.manifold_!r} has no methods tangent and dimension, which the density "
+                "of the projections needs; expected those of skdiffsmooth.manifolds.Manifold. Add these "
+                "methods, or use sample only."
             )
         posterior = self._fitted_posterior()
         if self.bandwidth_ == 0:
             return np.concatenate(
                 [self._volume_log_density(posterior, part) for part in self._parts(coordinates)]
             )
-        found = self._ambient_log_density(posterior, coordinates)
-        c = self.hull_.codimension
-        found -= np.sum(residual**2, axis=1) / (2 * self.bandwidth_**2)
-        return found - c * (math.log(self.bandwidth_) + math.log(2 * math.pi) / 2)
+        log_density = self._ambient_log_density(posterior, coordinates)
+        log_density -= np.sum(residual**2, axis=1) / (2 * self.bandwidth_**2)
+        return log_density - gaussian_log_normalizer(self.hull_.codimension, self.bandwidth_**2)
 
+    @on_one_fit
     def coarse_score(self, X: Any, t: Any = None) -> np.ndarray:
         """Return the coarse score (P(x) - x) / t.
 
@@ -473,7 +496,7 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         NotFittedError
             If `fit` was not called.
         TypeError, ValueError
-            If X or `t` does not fit.
+            If X or `t` is not valid.
 
         Examples
         --------
@@ -499,7 +522,7 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         hull: AffineHull,
         scale: float,
     ) -> Posterior:
-        """Bring the points to the device, in coordinates of the hull and units of the switch scale."""
+        """Return the points on the device, in hull coordinates in units of the switch scale."""
         memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
         coordinates, _ = hull.split(points)
         return Posterior(
@@ -509,28 +532,28 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         )
 
     def _fitted_posterior(self) -> Posterior:
+        """Return the posterior of the fitted points; see `_posterior`."""
         backend = Backend.from_params(self.device, self.dtype)
         return self._posterior(backend, self.points_, self.weights_, self.hull_, self.switch_scale_)
 
-    def _blurred(self, posterior: Posterior, x: np.ndarray) -> np.ndarray:
-        """Return the log-density of the kernel density estimate, in coordinates of the hull."""
+    def _kde_log_density(self, posterior: Posterior, x: np.ndarray) -> np.ndarray:
+        """Return log p (n,) at x (n, r), in coordinates of the hull."""
         backend = Backend.from_params(self.device, self.dtype)
-        found = posterior.log_density(backend.tensor(x / self.switch_scale_), 1.0)
-        return backend.array(found) - x.shape[1] * math.log(self.switch_scale_)
+        log_density = posterior.log_density(backend.tensor(x / self.switch_scale_), 1.0)
+        return backend.array(log_density) - x.shape[1] * math.log(self.switch_scale_)
 
     def _project(self, x: np.ndarray) -> np.ndarray:
-        """Return P(x), in coordinates of the hull."""
+        """Return P(x) (n, r), in coordinates of the hull."""
         if self.manifold_ is not None:
             feet, _ = self.hull_.split(np.asarray(self.manifold_.project(self.hull_.lift(x))))
             return feet
         backend = Backend.from_params(self.device, self.dtype)
         queries = backend.tensor(x / self.switch_scale_)
-        here = Nodes(queries.new_zeros(1, x.shape[1]), queries.new_ones(1), 0.0)
-        score = SmoothedScore(self._fitted_posterior(), here)(queries, 1.0)
+        score = SmoothedScore(self._fitted_posterior(), Nodes.single(queries))(queries, 1.0)
         return x + self.switch_scale_ * backend.array(score)
 
     def _slope(self, x: np.ndarray) -> _Slope:
-        """Return projections, tangents T and the derivative dP T, in coordinates of the hull."""
+        """Return the `_Slope` at x (n, r), in coordinates of the hull."""
         basis = self.hull_.basis
         lifted = self.hull_.lift(x)
         if has_derivative(self.manifold_):
@@ -540,7 +563,7 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         return _Slope(self._project(x), tangent, self._difference_quotients(x, tangent))
 
     def _difference_quotients(self, x: np.ndarray, tangent: np.ndarray) -> np.ndarray:
-        """Return dP T from projections on both sides of x, shape (n, r, k)."""
+        """Return dP T (n, r, k) by central differences of projections."""
         n, r, k = tangent.shape
         step = STEP * self.switch_scale_
         shifts = step * np.stack([tangent, -tangent]).transpose(0, 1, 3, 2)
@@ -548,90 +571,98 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         return (moved[0] - moved[1]).transpose(0, 2, 1) / (2 * step)
 
     def _ambient_log_density(self, posterior: Posterior, y: np.ndarray) -> np.ndarray:
-        """Return log p(x) - log|det dF| where F(x) = y, within the hull."""
+        """Return log p(x) - log|det dF| (n,) at the x with F(x) = y (n, r), within the hull."""
         scale = self.switch_scale_
-        left = self.bandwidth_ / scale
+        contraction = self.bandwidth_ / scale
         if self.manifold_ is None:
             backend = Backend.from_params(self.device, self.dtype)
-            found = denoised_log_density(posterior, backend.tensor(y / scale), 1 - left)
-            return backend.array(found) - y.shape[1] * math.log(scale)
+            log_density = denoised_log_density(
+                posterior, backend.tensor(y / scale), 1 - contraction
+            )
+            return backend.array(log_density) - y.shape[1] * math.log(scale)
         foot = self._project(y)
-        x = foot + (y - foot) / left
+        x = foot + (y - foot) / contraction
         at = self._slope(x)
         k = at.tangent.shape[2]
-        jacobian = left * np.eye(k) + (1 - left) * at.tangent.transpose(0, 2, 1) @ at.slope
+        along = (1 - contraction) * at.tangent.transpose(0, 2, 1) @ at.slope
+        jacobian = contraction * np.eye(k) + along
         _, log_det = np.linalg.slogdet(jacobian)
-        log_det += (y.shape[1] - k) * math.log(left)
-        return np.where(self._same(at.foot, foot), self._blurred(posterior, x) - log_det, -np.inf)
+        log_det += (y.shape[1] - k) * math.log(contraction)
+        log_density = self._kde_log_density(posterior, x) - log_det
+        return np.where(self._is_same_foot(at.foot, foot), log_density, -np.inf)
 
     def _volume_log_density(self, posterior: Posterior, y: np.ndarray) -> np.ndarray:
-        """Return the log of the integral of p over what projects where y does."""
+        """Return the log (n,) of the integral of p over points with the projection of y (n, r)."""
         foot = self._project(y)
         tangent = self.hull_.basis.T @ self.manifold_.tangent(self.hull_.lift(foot))
         n, r, k = tangent.shape
         if r == k:
-            return self._blurred(posterior, foot)
+            return self._kde_log_density(posterior, foot)
         nodes, weights = self._nodes(r - k)
         normals = np.linalg.qr(tangent, mode="complete")[0][:, :, k:]
-        # Rows of normal spread tau, blurred: their spread along the fibre.
+        # The standard deviation of p along the fibre: that of the rows, plus the noise.
         width = math.hypot(self.switch_scale_, self.residual_scale_)
         x = foot[:, None] + width * nodes @ normals.transpose(0, 2, 1)
-        # Of the nodes' own density, which the sum divides by, the constants come last.
-        terms = self._blurred(posterior, x.reshape(-1, r)).reshape(n, -1)
+        # The sum divides by the density of the nodes; its constants are added last.
+        terms = self._kde_log_density(posterior, x.reshape(-1, r)).reshape(n, -1)
         terms += np.log(weights) + np.sum(nodes**2, axis=1) / 2
         matters = terms > terms.max(axis=1, keepdims=True) - NEGLIGIBLE
         feet = np.broadcast_to(foot[:, None], x.shape)[matters]
-        matters[matters] = self._same(self._project(x[matters]), feet)
+        matters[matters] = self._is_same_foot(self._project(x[matters]), feet)
         elements = self._log_volume_element(foot, tangent, normals, width * nodes)
         terms = np.where(matters, terms + elements, -np.inf)
-        return logsumexp(terms, axis=1) + (r - k) * (math.log(width) + math.log(2 * math.pi) / 2)
+        return logsumexp(terms, axis=1) + gaussian_log_normalizer(r - k, width**2)
 
     def _log_volume_element(
         self, foot: np.ndarray, tangent: np.ndarray, normals: np.ndarray, offsets: np.ndarray
     ) -> np.ndarray:
-        """Return log dx / (dn d foot) at x = foot + n, offsets n on the normal space; +inf at atoms.
+        """Return the log (n, M) of volume elements at x = foot + n for M normal offsets (M, m).
 
-        Fibres are straight, so the derivative of x along the manifold is affine in n: that at as many
-        places as there are normal directions, and one, is that of all offsets.
+        The element is dx / (dn d foot); +inf marks atoms. Fibres are straight, so the derivative of
+        x along the manifold is affine in n: its values at the foot and at one point along each of
+        the m normal directions determine it.
         """
         n, r, m = normals.shape
         here = self._difference_quotients(foot, tangent)
-        # On the manifold itself projections are the identity; half of it, or nothing, at an atom.
-        is_atom = np.abs(np.linalg.det(tangent.transpose(0, 2, 1) @ here)) < LEAST_SLOPE
+        # On the manifold the derivative of a projection is the identity; half of it or less at an
+        # atom.
+        is_atom = np.abs(np.linalg.det(tangent.transpose(0, 2, 1) @ here)) < MIN_DETERMINANT
         step = self.switch_scale_ / 4
-        places = foot[:, None] + step * normals.transpose(0, 2, 1)
-        slope = self._slope(places.reshape(-1, r)).slope.reshape(n, m, r, r - m)
+        probes = foot[:, None] + step * normals.transpose(0, 2, 1)
+        slope = self._slope(probes.reshape(-1, r)).slope.reshape(n, m, r, r - m)
         slope = np.concatenate([here[:, None], slope], axis=1)
         slope[is_atom] = tangent[is_atom][:, None]
         axes = np.linalg.qr(slope[:, 0])[0]
-        back = np.linalg.inv(axes.transpose(0, 2, 1)[:, None] @ slope)
-        bend = np.tensordot(offsets / step, back[:, 1:] - back[:, :1], axes=(1, 1))
-        _, found = np.linalg.slogdet(back[:, :1] + bend.transpose(1, 0, 2, 3))
-        return np.where(is_atom[:, None], np.inf, found)
+        inverse = np.linalg.inv(axes.transpose(0, 2, 1)[:, None] @ slope)
+        change = np.tensordot(offsets / step, inverse[:, 1:] - inverse[:, :1], axes=(1, 1))
+        _, log_element = np.linalg.slogdet(inverse[:, :1] + change.transpose(1, 0, 2, 3))
+        return np.where(is_atom[:, None], np.inf, log_element)
 
-    def _same(self, found: np.ndarray, expected: np.ndarray) -> np.ndarray:
-        """Tell which projections are the same place."""
-        return np.linalg.norm(found - expected, axis=1) < SAME_FOOT * self.switch_scale_
+    def _is_same_foot(self, projection: np.ndarray, foot: np.ndarray) -> np.ndarray:
+        """Return whether projections (n, r) equal the points `foot` (n, r), up to rounding."""
+        return np.linalg.norm(projection - foot, axis=1) < SAME_FOOT * self.switch_scale_
 
     def _nodes(self, codimension: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return quadrature nodes for the standard normal law on a normal space."""
+        """Return nodes and weights for the standard normal distribution on a normal space."""
         rule = "gauss-hermite" if codimension in HERMITE else "sobol"
-        n_nodes = resolve_n_nodes(self.n_nodes, rule)
-        if n_nodes is None:
-            per_axis = HERMITE.get(codimension)
-            n_nodes = per_axis**codimension if per_axis else default_n_nodes(codimension)
-        return NodeRule(rule, n_nodes, 0).normal(codimension, 0)
+        return NodeRule(rule, self.n_nodes_, 0).normal(codimension, 0)
 
     def _parts(self, y: np.ndarray) -> Iterator[np.ndarray]:
-        """Cut queries into parts whose nodes fit into the memory."""
+        """Yield parts of the queries y (n, r), whose nodes fit into `memory_limit`."""
         r = y.shape[1]
         n_nodes = len(self._nodes(max(r - self.n_components_, 1))[0])
         for part in slices_within(len(y), 8 * r * (4 * n_nodes + r), self.memory_limit):
             yield y[part]
 
 
+def _default_n_nodes(codimension: int) -> int:
+    """Return the number of nodes on a normal space of dimension `codimension`."""
+    per_axis = HERMITE.get(codimension)
+    return per_axis**codimension if per_axis else default_n_nodes(codimension)
+
+
 def _resolve_manifold(manifold: Any, points: np.ndarray, weights: np.ndarray) -> Any:
-    """Return a manifold that was given, fitted if it has to be."""
+    """Check the user's manifold and return it, or a fitted clone if it is an unfitted estimator."""
     if isinstance(manifold, type) or not callable(getattr(manifold, "project", None)):
         raise TypeError(
             f"manifold={manifold!r} has type {type(manifold).__name__}; expected an object with a "
@@ -658,14 +689,14 @@ def _resolve_manifold(manifold: Any, points: np.ndarray, weights: np.ndarray) ->
 def _measure(
     manifold: Any, points: np.ndarray, weights: np.ndarray, n_dimensions: int
 ) -> tuple[float | None, float | None]:
-    """Return the reach of a manifold, and the distance of rows from it in each normal direction."""
+    """Return the reach, and the root mean square distance of rows in each normal direction."""
     if not isinstance(manifold, Manifold):
         return None, None
-    some = slice(None, None, math.ceil(len(points) / MOST_ROWS))
-    rows = points[some]
+    subset = slice(None, None, math.ceil(len(points) / MAX_ROWS))
+    rows = points[subset]
     codimension = n_dimensions - manifold.dimension
     squares = np.sum((rows - np.asarray(manifold.project(rows))) ** 2, axis=1)
-    residual = float(np.average(squares, weights=weights[some])) / max(codimension, 1)
+    residual = float(np.average(squares, weights=weights[subset])) / max(codimension, 1)
     reach = manifold.reach
     if reach is None:
         reach = estimate_reach(manifold, rows) if len(rows) >= 3 else math.inf
@@ -673,7 +704,7 @@ def _measure(
 
 
 def _warn_of_drops(manifold: Any, points: np.ndarray, hull: AffineHull, scale: float) -> None:
-    """Warn if noisy rows project to places that are no places of the manifold."""
+    """Warn if noisy rows project to points off the manifold, which move when projected again."""
     rows, _ = hull.split(points)
     rng = np.random.RandomState(0)
     chosen = rows[rng.permutation(np.arange(max(N_DRAWS, len(rows))) % len(rows))[:N_DRAWS]]
@@ -681,9 +712,9 @@ def _warn_of_drops(manifold: Any, points: np.ndarray, hull: AffineHull, scale: f
     once = np.asarray(manifold.project(hull.lift(chosen)))
     moved = np.linalg.norm(np.asarray(manifold.project(once)) - once, axis=1)
     n_dropped = int(np.sum(moved > SAME_FOOT * scale))
-    if n_dropped > DROPPED * N_DRAWS:
+    if n_dropped > MAX_DROPPED * N_DRAWS:
         warn_user(
-            f"{n_dropped} of {N_DRAWS} rows with noise of switch_scale={scale:.3g} project to places "
-            "that are not their own projections: the learned manifold has no places there, and samples "
-            "scatter. Lower switch_scale, raise n_neighbors, or lower degree."
+            f"{n_dropped} of {N_DRAWS} rows with noise of switch_scale={scale:.3g} project to points "
+            "off the learned manifold, which has gaps there; such samples scatter around it. Lower "
+            "switch_scale, raise n_neighbors, or lower degree."
         )

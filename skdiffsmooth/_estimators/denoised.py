@@ -1,8 +1,8 @@
-"""Noisy rows moved towards their posterior mean, and the density of where they arrive.
+"""The density of noisy rows after a step towards their posterior mean.
 
-F(x) = (1 - a) x + a D(x), D the posterior mean under noise of variance v. D is the gradient of
+F(x) = (1 - a) x + a D(x), with the posterior mean D under noise of variance v. D is the gradient of
 |x|^2 / 2 + v log p_v(x), which is convex, so F is one to one for a < 1, with the Jacobian matrix
-(1 - a) I + a Cov / v. Rows of law p_v arrive with log-density log p_v(x) - log|det dF/dx|.
+(1 - a) I + a Cov / v. If x has density p_v, then F(x) has log-density log p_v(x) - log|det dF/dx|.
 """
 
 from __future__ import annotations
@@ -13,70 +13,57 @@ from .._engine.posterior import Posterior
 
 __all__ = ["denoised_log_density"]
 
-# Newton's method on a strongly convex function: quadratic at the end, and far rows take some steps.
-ITERATIONS, HALVINGS = 100, 40
-# A residual, in roundings of the rows in units of the noise scale, that is small enough.
-ARRIVED = 1e4
-# Armijo's share of the promised decrease.
+# Limits of Newton's method on a strongly convex function: it converges quadratically at the end,
+# and rows far from the points need more steps.
+MAX_ITERATIONS, MAX_HALVINGS = 100, 40
+# The residual at which a row has converged, in units of rounding of y / noise scale.
+CONVERGED = 1e4
+# A step is accepted if the decrease is at least this fraction of the predicted one (Armijo).
 DECREASE = 1e-4
 
 
-def denoised_log_density(posterior: Posterior, y: torch.Tensor, share: float) -> torch.Tensor:
-    """Return the log-density of noisy rows that moved a share of the way to their posterior mean.
+def denoised_log_density(posterior: Posterior, y: torch.Tensor, fraction: float) -> torch.Tensor:
+    """Return the log-density (n,), in nats, of F(x) at y (n, r), where x are points plus noise.
 
-    Parameters
-    ----------
-    posterior : Posterior
-        The points, in units of the noise scale: the noise has variance one.
-    y : torch.Tensor of shape (n, r)
-        Where rows arrived.
-    share : float
-        The share a, 0 <= a < 1.
-
-    Returns
-    -------
-    torch.Tensor of shape (n,)
-        In nats.
-
-    Notes
-    -----
-    F is inverted by Newton's method on (1 - a) |x|^2 / 2 + a (|x|^2 / 2 + log p(x)) - x . y, some ten
-    steps of O(n N r^2 + n r^3) each.
+    In units of the noise scale, so that v = 1; `fraction` is a, 0 <= a < 1. F is inverted by
+    Newton's method on (1 - a) |x|^2 / 2 + a (|x|^2 / 2 + log p(x)) - x . y, about ten steps of O(n
+    N r^2 + n r^3) each.
     """
     identity = torch.eye(y.shape[1], dtype=y.dtype, device=y.device)
     x = y.clone()
     moving = torch.arange(len(y), device=y.device)
     rounding = torch.finfo(y.dtype).eps
-    tolerance = ARRIVED * rounding * (1 + torch.linalg.vector_norm(y, dim=1))
-    for _ in range(ITERATIONS):
+    tolerance = CONVERGED * rounding * (1 + torch.linalg.vector_norm(y, dim=1))
+    for _ in range(MAX_ITERATIONS):
         here, target = x[moving], y[moving]
         directions = identity.expand(len(moving), -1, -1)
-        found = posterior.covariance_along(here, 1.0, directions)
-        residual = (1 - share) * here + share * found.mean - target
-        jacobian = (1 - share) * identity + share * found.along
+        moments = posterior.covariance_along(here, 1.0, directions)
+        residual = (1 - fraction) * here + fraction * moments.mean - target
+        jacobian = (1 - fraction) * identity + fraction * moments.along
         step = torch.linalg.solve(jacobian, residual)
         slope = (residual * step).sum(1)
-        before = _potential(here, found.log_density, target, share)
+        before = _potential(here, moments.log_density, target, fraction)
         length = torch.ones_like(slope)
-        for _ in range(HALVINGS):
+        for _ in range(MAX_HALVINGS):
             ahead = here - length[:, None] * step
-            after = _potential(ahead, posterior.log_density(ahead, 1.0), target, share)
-            # What rounding of the potential hides counts as a decrease.
+            after = _potential(ahead, posterior.log_density(ahead, 1.0), target, fraction)
+            # An increase within the rounding of the potential counts as a decrease.
             slack = 64 * rounding * (1 + before.abs())
-            short = after > before - DECREASE * length * slope + slack
-            if not short.any():
+            rejected = after > before - DECREASE * length * slope + slack
+            if not rejected.any():
                 break
-            length = torch.where(short, length / 2, length)
+            length = torch.where(rejected, length / 2, length)
         x[moving] = ahead
         moving = moving[torch.linalg.vector_norm(residual, dim=1) > tolerance[moving]]
         if len(moving) == 0:
             break
-    found = posterior.covariance_along(x, 1.0, identity.expand(len(x), -1, -1))
-    jacobian = (1 - share) * identity + share * found.along
-    return found.log_density - torch.linalg.slogdet(jacobian).logabsdet
+    moments = posterior.covariance_along(x, 1.0, identity.expand(len(x), -1, -1))
+    jacobian = (1 - fraction) * identity + fraction * moments.along
+    return moments.log_density - torch.linalg.slogdet(jacobian).logabsdet
 
 
 def _potential(
-    x: torch.Tensor, log_density: torch.Tensor, target: torch.Tensor, share: float
+    x: torch.Tensor, log_density: torch.Tensor, target: torch.Tensor, fraction: float
 ) -> torch.Tensor:
-    return x.square().sum(1) / 2 + share * log_density - (x * target).sum(1)
+    """Return the values (n,) of the function whose minimum is at x = F^-1(target)."""
+    return x.square().sum(1) / 2 + fraction * log_density - (x * target).sum(1)

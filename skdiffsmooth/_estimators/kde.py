@@ -1,4 +1,4 @@
-"""KDESampler: smoothing in the data domain, in closed form."""
+"""KDESampler: kernel density estimation with exact sums over all points, and samples of every kernel."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from .._diffusion.conditional import draw_given
-from .._engine.mixture import RadialMixture
 from .._engine.moments import Nodes
 from .._engine.posterior import Posterior
-from .._engine.radial import RADIAL_KERNELS, sample_offsets
+from .._engine.radial_kernels import RADIAL_KERNELS, sample_offsets
+from .._engine.radial_mixture import RadialMixture
 from .._utils.backend import Backend
-from .._utils.estimator import DistanceDensityMixin
+from .._utils.draws import draw_given, draw_points
+from .._utils.estimator import DistanceDensityMixin, on_one_fit
 from .._utils.given import resolve_given_columns, resolve_given_values
-from .._utils.validation import check_choice, check_real, check_real_array
+from .._utils.validation import check_bandwidth, check_choice, check_real, check_real_array
 from ..bandwidth import (
     gaussian_leave_one_out,
     maximize_leave_one_out,
@@ -28,7 +28,6 @@ from ..bandwidth import (
     stationary_bracket,
 )
 from ..scores import SmoothedScore
-from ..solvers._terminal import draw_points
 
 __all__ = ["KDESampler"]
 
@@ -36,24 +35,46 @@ _RULES = {"scott": scott, "silverman": silverman}
 
 
 def _curvatures(bandwidth: Any) -> np.ndarray:
-    """Return 1 / h_j^2 relative to the largest of them, which may be beyond what numbers hold."""
+    """Return the ratios of 1 / h_j^2 to the largest of them, without overflow."""
     return (np.min(bandwidth) / np.asarray(bandwidth)) ** 2
 
 
+def _center(kernel: str, points: np.ndarray) -> np.ndarray:
+    """Return the origin (d,): the mean, or one data point for kernels that are not Gaussian."""
+    return points.mean(axis=0) if kernel == "gaussian" else points[0]
+
+
+def _units(kernel: str, bandwidth: Any) -> Any:
+    """Return the unit of each column: the bandwidth, or 1 if the kernel scales distances by it."""
+    return bandwidth if kernel == "gaussian" or np.ndim(bandwidth) else 1.0
+
+
 class KDESampler(DistanceDensityMixin, BaseEstimator):
-    """Kernel density estimation, exact, with samples from every kernel.
+    """Kernel density estimation with exact sums, and samples from every kernel.
+
+    Choose it as the baseline: it has a closed form and needs no ODE. Set `bandwidth`, the scale of
+    the kernel in units of X (by default that of highest leave-one-out likelihood), or `kernel`:
+
+    >>> import numpy as np
+    >>> from skdiffsmooth import KDESampler
+    >>> X = np.array([[0.0], [1.0]])
+    >>> kde = KDESampler(bandwidth=1.0, kernel="tophat").fit(X)
+    >>> np.exp(kde.score_samples([[0.5], [1.5], [2.5]]))
+    array([0.5 , 0.25, 0.  ])
+    >>> kde.sample(3, random_state=0).shape
+    (3, 1)
 
     Parameters
     ----------
     bandwidth : float, array-like of shape (n_features,) or {"loo", "scott", "silverman"}, \
             default="loo"
-        Scale of the kernel, in units of X. "loo" is the number of highest leave-one-out
-        likelihood; "scott" and "silverman" are rules of thumb scaled by the standard deviation of
-        each feature, one number a feature.
+        Scale of the kernel, in units of X. "loo" is the one number of highest leave-one-out
+        likelihood; "scott" and "silverman" are rules of thumb in proportion to the standard
+        deviation of each feature, one number for each.
     kernel : {"gaussian", "tophat", "epanechnikov", "exponential", "linear", "cosine"}, \
             default="gaussian"
         Profile, as scikit-learn's KernelDensity defines them. All but gaussian and exponential are
-        zero beyond one bandwidth, and log-densities then -inf.
+        zero beyond one bandwidth, where log-densities are -inf.
     device : str, default="cpu"
         Where to compute, as torch names it ("cuda", "cuda:1", "mps").
     dtype : {"float64", "float32"}, default="float64"
@@ -65,6 +86,8 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
     ----------
     bandwidth_ : float or ndarray of shape (n_features,)
         The bandwidth used, in units of X.
+    kernel_ : str
+        The kernel used.
     points_ : ndarray of shape (n_points, n_features)
         Distinct training rows of positive weight.
     weights_ : ndarray of shape (n_points,)
@@ -76,29 +99,22 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
 
     See Also
     --------
-    SmoothedScoreDiffusion : Smoothing in the log domain; contains this estimator at sigma = 0.
-    sklearn.neighbors.KernelDensity : Trees, which are faster and, at small bandwidths, wrong.
+    SmoothedScoreDiffusion : Smoothing of the score; equals this estimator at ``sigma=0``.
+    sklearn.neighbors.KernelDensity : Sums over trees, which are faster and, at small bandwidths, wrong.
 
     Notes
     -----
     Every query is compared with every point, by log-sum-exp: ``n_queries * n_points * n_features``
-    operations, exact at any bandwidth. "loo" takes some twenty times ``n_points**2 * n_features``.
-    Equal rows are left out together, so rounded data do not drive the bandwidth to zero.
+    operations, accurate at any bandwidth. "loo" takes about twenty times ``n_points**2 *
+    n_features``. Equal rows are excluded together, so that rounded data do not drive the bandwidth
+    to zero.
+
+    After `fit` only `device`, `dtype` and `memory_limit`, which say where to compute, have an
+    effect.
 
     References
     ----------
     B. W. Silverman, Density Estimation for Statistics and Data Analysis, 1986.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skdiffsmooth import KDESampler
-    >>> X = np.array([[0.0], [1.0]])
-    >>> kde = KDESampler(bandwidth=1.0, kernel="tophat").fit(X)
-    >>> np.exp(kde.score_samples([[0.5], [1.5], [2.5]]))
-    array([0.5 , 0.25, 0.  ])
-    >>> kde.sample(3, random_state=0).shape
-    (3, 1)
     """
 
     def __init__(
@@ -117,7 +133,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         self.memory_limit = memory_limit
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> KDESampler:
-        """Take in the data and resolve the bandwidth.
+        """Store the distinct rows and compute the bandwidth.
 
         Parameters
         ----------
@@ -141,14 +157,15 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
             If X, the weights or a parameter is out of range; the estimator is then left as it was.
         """
         points, weights = self._check_training(X, sample_weight)
-        check_choice("kernel", self.kernel, RADIAL_KERNELS)
+        kernel = check_choice("kernel", self.kernel, RADIAL_KERNELS)
         backend = Backend.from_params(self.device, self.dtype)
-        bandwidth = self._resolve_bandwidth(points, weights, backend)
-        # Finds out now, and not at the first query, whether a tile fits.
-        self._model(backend, points, weights, bandwidth)
-        self._set_fitted(X, points_=points, weights_=weights, bandwidth_=bandwidth)
+        bandwidth = self._resolve_bandwidth(points, weights, kernel, backend)
+        # Raises here, and not at the first query, if memory_limit is too small.
+        self._model(backend, points, weights, kernel, bandwidth)
+        self._set_fitted(X, points_=points, weights_=weights, kernel_=kernel, bandwidth_=bandwidth)
         return self
 
+    @on_one_fit
     def score_samples(self, X: Any, *, given: Any = None) -> np.ndarray:
         """Return the log-density of each row.
 
@@ -157,23 +174,24 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         X : array-like of shape (n_samples, n_features)
             Queries.
         given : collection of int or str, default=None
-            Columns, by index or name, on whose values in X the density of the others is conditional.
-            For the Gaussian kernel, whose conditional is a mixture of Gaussians again.
+            Columns, by index or name: the density of the other columns is conditional on the
+            values of these in X. Gaussian kernel only; its conditional is a mixture of Gaussians
+            again.
 
         Returns
         -------
         ndarray of shape (n_samples,)
-            Log-densities in nats; -inf where a compact kernel does not reach.
+            Log-densities in nats; -inf where every compact kernel is zero.
 
         Raises
         ------
         NotFittedError
             If `fit` was not called.
         TypeError
-            If `given` is no collection of columns.
+            If `given` is not a collection of columns.
         ValueError
-            If X is not finite or has another number of features, if `given` names unknown columns, one
-            twice or all, or if it is not empty and the kernel is not Gaussian.
+            If X is not finite or has another number of features, if `given` names unknown columns,
+            one of them twice or all, or if it is not empty and the kernel is not Gaussian.
         """
         X = self._check_query(X)
         if given is not None:
@@ -185,17 +203,18 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
                 return self._log_density(X, h) - self._log_density(X, h, columns)
         return self._log_density(X, self.bandwidth_)
 
+    @on_one_fit
     def leave_one_out_log_density(self) -> np.ndarray:
-        """Return the log-density of each training point under the estimate of the others.
+        """Return the log-density of each training point under the estimate from all other points.
 
-        At the bandwidth of the fit and the cost of scoring the points once. ``bandwidth="loo"`` makes
-        their mean as large as it can be.
+        The bandwidth is `bandwidth_`; ``bandwidth="loo"`` maximises the weighted mean of these
+        values. Costs as much as scoring the points once.
 
         Returns
         -------
         ndarray of shape (n_points,)
-            In nats, in the order of ``points_``; ``weights_ @`` it is the leave-one-out
-            log-likelihood. -inf where a compact kernel reaches no other point.
+            In nats, in the order of ``points_``; the dot product with ``weights_`` is the
+            leave-one-out log-likelihood. -inf where no other point is within a compact kernel.
 
         Raises
         ------
@@ -217,7 +236,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         """
         check_is_fitted(self)
         self._check_others()
-        return self._log_density(self.points_, self.bandwidth_, leave_out=True)
+        return self._log_density(self.points_, self.bandwidth_, exclude_own=True)
 
     def _log_density(
         self,
@@ -225,57 +244,57 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         bandwidth: Any,
         columns: np.ndarray | None = None,
         *,
-        leave_out: bool = False,
+        exclude_own: bool = False,
     ) -> np.ndarray:
-        """Return the log-density of rows at a bandwidth, or of some of their columns.
+        """Return the log-density of rows (n, d) at a bandwidth, in all columns or only in some.
 
-        With `leave_out` the rows are the points, and each does not see itself.
+        With `exclude_own` the rows are the points, and row i excludes point i.
         """
         points = self.points_
         if columns is not None:
             X, points = X[:, columns], points[:, columns]
             bandwidth = bandwidth[columns] if np.ndim(bandwidth) else bandwidth
         backend = Backend.from_params(self.device, self.dtype)
-        model = self._model(backend, points, self.weights_, bandwidth)
-        units = self._columns(bandwidth)
-        queries = backend.tensor((X - self._center(points)) / units)
-        itself = torch.arange(len(X), device=queries.device) if leave_out else None
+        model = self._model(backend, points, self.weights_, self.kernel_, bandwidth)
+        units = _units(self.kernel_, bandwidth)
+        queries = backend.tensor((X - _center(self.kernel_, points)) / units)
+        exclude = torch.arange(len(X), device=queries.device) if exclude_own else None
         if isinstance(model, Posterior):
-            log_density = model.log_density(queries, 1.0, exclude=itself)
+            log_density = model.log_density(queries, 1.0, exclude=exclude)
         else:
-            log_density = model.log_density(queries, exclude=itself)
+            log_density = model.log_density(queries, exclude=exclude)
         scales = np.broadcast_to(units, X.shape[1])
         return backend.array(log_density) - np.sum(np.log(scales))
 
+    @on_one_fit
     def sample(
         self, n_samples: int = 1, random_state: Any = None, *, given: Any = None
     ) -> np.ndarray:
-        """Draw new rows: a training row, and an offset with the kernel's own law.
+        """Draw new rows: training rows, each plus an offset that has the kernel as its density.
 
         Parameters
         ----------
         n_samples : int, default=1
-            How many.
+            Number of rows.
         random_state : int, RandomState or None, default=None
-            Source of the draws; None draws anew at every call, without touching numpy's global
-            state.
+            Seed of the draws; None draws anew at every call, without using numpy's global state.
         given : mapping from column to value, default=None
-            Condition the draws on these columns: indices or, where X had them, names; each value one
-            number in units of X, or an array of shape (n_samples,).
-            For the Gaussian kernel: training rows are drawn by how well they fit.
+            Condition the draws on values of these columns: indices or, where X had them, names;
+            each value one number in units of X, or an array of shape (n_samples,). Gaussian kernel
+            only; training rows are then drawn by their posterior weights.
 
         Returns
         -------
         ndarray of shape (n_samples, n_features)
-            In units of X; given columns hold what was given.
+            In units of X; given columns have the given values.
 
         Raises
         ------
         NotFittedError
             If `fit` was not called.
         TypeError, ValueError
-            If `n_samples` is not a positive integer, `random_state` is not a seed, or `given` does not
-            fit the columns or the kernel.
+            If `n_samples` is not a positive integer, `random_state` is not a seed, or `given` has
+            unknown columns or values of the wrong shape, or the kernel is not Gaussian.
 
         Examples
         --------
@@ -293,13 +312,13 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
                 self._check_gaussian("given")
                 return self._sample_given(rng, columns, values)
         centers = draw_points(rng, self.points_, self.weights_, n)
-        kernel = RADIAL_KERNELS[check_choice("kernel", self.kernel, RADIAL_KERNELS)]
-        offsets = sample_offsets(kernel, rng, n, self.points_.shape[1])
+        offsets = sample_offsets(RADIAL_KERNELS[self.kernel_], rng, n, self.points_.shape[1])
         return centers + self.bandwidth_ * offsets
 
     def _sample_given(
         self, rng: np.random.RandomState, columns: np.ndarray, values: np.ndarray
     ) -> np.ndarray:
+        """Draw one row for each row of `values` (n, n_given), which are the values of `columns`."""
         bandwidth = np.broadcast_to(self.bandwidth_, self.points_.shape[1])
         scale = bandwidth[columns]
         memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
@@ -315,6 +334,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         rows[:, columns] = values
         return rows
 
+    @on_one_fit
     def grad_log_density(self, X: Any, t: Any = None) -> np.ndarray:
         """Return the gradient of the log-density.
 
@@ -324,8 +344,8 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
             Queries.
         t : float or array-like of shape (n_features,), default=None
             Noise variance, in squared units of X: the gradient is that of the training rows plus
-            Gaussian noise of this variance. None means ``bandwidth_ ** 2``; with another one the kernel
-            must be Gaussian.
+            Gaussian noise of this variance. None means ``bandwidth_ ** 2``; with another one the
+            kernel must be Gaussian.
 
         Returns
         -------
@@ -337,28 +357,28 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         NotFittedError
             If `fit` was not called.
         ValueError
-            If X or `t` does not fit, or if a compact kernel does not reach one of the rows.
+            If X or `t` is not valid, or if the density is zero at a row (compact kernels).
         """
         X = self._check_query(X)
         bandwidth = self._noise_scale(t)
         backend = Backend.from_params(self.device, self.dtype)
-        model = self._model(backend, self.points_, self.weights_, bandwidth)
-        columns = self._columns(bandwidth)
-        queries = backend.tensor((X - self._center(self.points_)) / columns)
+        model = self._model(backend, self.points_, self.weights_, self.kernel_, bandwidth)
+        units = _units(self.kernel_, bandwidth)
+        queries = backend.tensor((X - _center(self.kernel_, self.points_)) / units)
         if isinstance(model, Posterior):
-            here = Nodes(queries.new_zeros(1, X.shape[1]), queries.new_ones(1), 0.0)
-            gradient = backend.array(SmoothedScore(model, here)(queries, 1.0))
+            gradient = backend.array(SmoothedScore(model, Nodes.single(queries))(queries, 1.0))
         else:
             gradient = backend.array(model.gradient(queries))
-            lost = np.flatnonzero(np.isnan(gradient).any(axis=1))
-            if len(lost):
+            undefined = np.flatnonzero(np.isnan(gradient).any(axis=1))
+            if len(undefined):
                 raise ValueError(
-                    f"{len(lost)} rows of X (first: row {lost[0]}) have density zero under the "
-                    f"compact kernel={self.kernel!r}, so their log-density has no gradient. Use "
+                    f"{len(undefined)} rows of X (first: row {undefined[0]}) have density zero under "
+                    f"the compact kernel={self.kernel_!r}, so their log-density has no gradient. Use "
                     "kernel='gaussian', a larger bandwidth, or drop those rows."
                 )
-        return gradient / columns
+        return gradient / units
 
+    @on_one_fit
     def laplacian_log_density(self, X: Any, t: Any = None) -> np.ndarray:
         """Return the Laplacian of the log-density, the divergence of `grad_log_density`.
 
@@ -379,8 +399,8 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         NotFittedError
             If `fit` was not called.
         ValueError
-            If X or `t` does not fit, or if the kernel is not Gaussian: the others have kinks or edges,
-            where there is no Laplacian.
+            If X or `t` is not valid, or if the kernel is not Gaussian: the others have kinks or
+            edges, where there is no Laplacian.
 
         Examples
         --------
@@ -392,15 +412,15 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         self._check_gaussian("laplacian_log_density")
         scale = self._noise_scale(t)
         backend = Backend.from_params(self.device, self.dtype)
-        model = self._model(backend, self.points_, self.weights_, scale)
+        model = self._model(backend, self.points_, self.weights_, self.kernel_, scale)
         assert isinstance(model, Posterior)
-        queries = backend.tensor((X - self._center(self.points_)) / scale)
-        here = Nodes(queries.new_zeros(1, X.shape[1]), queries.new_ones(1), 0.0)
-        trace = model.moments(queries, 1.0, here, trace=True).trace
+        queries = backend.tensor((X - _center(self.kernel_, self.points_)) / scale)
+        trace = model.moments(queries, 1.0, Nodes.single(queries), trace=True).trace
         assert trace is not None
         curvatures = np.broadcast_to(_curvatures(scale), X.shape[1])
         return (backend.array(trace) - curvatures.sum()) / np.min(scale) ** 2
 
+    @on_one_fit
     def energy(self, X: Any, t: Any = None) -> np.ndarray:
         """Return minus the log-density.
 
@@ -414,120 +434,118 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_samples,)
-            Energies in nats; inf where a compact kernel does not reach.
+            Energies in nats; inf where the density is zero (compact kernels).
 
         Raises
         ------
         NotFittedError
             If `fit` was not called.
         ValueError
-            If X or `t` does not fit.
+            If X or `t` is not valid.
         """
         X = self._check_query(X)
         return -self._log_density(X, self._noise_scale(t))
 
     def _check_gaussian(self, what: str) -> None:
-        if self.kernel != "gaussian":
+        """Raise an error, which names `what`, if the kernel is not Gaussian."""
+        if self.kernel_ != "gaussian":
             raise ValueError(
                 f"{what} needs kernel='gaussian', the one whose derivatives and conditionals have a "
-                f"closed form; got kernel={self.kernel!r}. Fit a KDESampler with kernel='gaussian'."
+                f"closed form; got kernel={self.kernel_!r}. Fit a KDESampler with kernel='gaussian'."
             )
 
     def _noise_scale(self, t: Any) -> Any:
-        """Return the bandwidth, or that of the noise variance `t`, checked."""
+        """Return the noise scale sqrt(t) after checking `t`; `bandwidth_` if `t` is None."""
         if t is None:
             return self.bandwidth_
         self._check_gaussian("t")
         if not isinstance(t, Sequence) and np.ndim(t) == 0:
             return float(np.sqrt(check_real("t", t, hint="It is in squared units of X.")))
-        variances = check_real_array("t", t)
+        variances = check_real_array("t", t, allow_bool=False)
         d = self.points_.shape[1]
         if variances.shape != (d,) or not np.all(np.isfinite(variances) & (variances > 0)):
             raise ValueError(
-                f"t={t!r} is no noise variance; expected a finite number > 0, or {d} of them, one a "
-                "feature."
+                f"t={t!r} is not a noise variance; expected a finite number > 0, or {d} of them, "
+                "one for each feature. It is in squared units of X."
             )
         return np.sqrt(variances)
 
-    def _center(self, points: np.ndarray) -> np.ndarray:
-        """Return what to subtract: a row, where differences of coordinates must stay exact."""
-        return points.mean(axis=0) if self.kernel == "gaussian" else points[0]
-
-    def _columns(self, bandwidth: Any) -> Any:
-        """Return what columns are divided by: not a radial kernel's one scale, which divides last."""
-        return bandwidth if self.kernel == "gaussian" or np.ndim(bandwidth) else 1.0
-
     def _model(
-        self, backend: Backend, points: np.ndarray, weights: np.ndarray, bandwidth: Any
+        self,
+        backend: Backend,
+        points: np.ndarray,
+        weights: np.ndarray,
+        kernel: str,
+        bandwidth: Any,
     ) -> Posterior | RadialMixture:
-        """Bring the points to the device."""
+        """Return the density of points, shifted by `_center` and scaled by `_units`."""
         memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
-        scaled = backend.tensor((points - self._center(points)) / self._columns(bandwidth))
+        scaled = backend.tensor((points - _center(kernel, points)) / _units(kernel, bandwidth))
         log_weights = backend.tensor(np.log(weights))
-        if self.kernel == "gaussian":
-            shares = backend.tensor(_curvatures(bandwidth)) if np.ndim(bandwidth) else None
-            return Posterior(scaled, log_weights, memory_limit=memory_limit, shares=shares)
-        kernel = RADIAL_KERNELS[check_choice("kernel", self.kernel, RADIAL_KERNELS)]
+        if kernel == "gaussian":
+            trace_weights = backend.tensor(_curvatures(bandwidth)) if np.ndim(bandwidth) else None
+            return Posterior(
+                scaled, log_weights, memory_limit=memory_limit, trace_weights=trace_weights
+            )
+        profile = RADIAL_KERNELS[kernel]
         scale = 1.0 if np.ndim(bandwidth) else float(bandwidth)
-        return RadialMixture(scaled, log_weights, kernel, scale, memory_limit=memory_limit)
+        return RadialMixture(scaled, log_weights, profile, scale, memory_limit=memory_limit)
 
     def _resolve_bandwidth(
-        self, points: np.ndarray, weights: np.ndarray, backend: Backend
+        self, points: np.ndarray, weights: np.ndarray, kernel: str, backend: Backend
     ) -> float | np.ndarray:
+        """Return the bandwidth as a number, or one number for each feature (d,), checked."""
         bandwidth = self.bandwidth
         if isinstance(bandwidth, str):
-            check_choice(
-                "bandwidth",
-                bandwidth,
-                (*_RULES, "loo"),
-                hint="Or pass a number > 0, in units of X.",
-            )
+            check_bandwidth(bandwidth, "X", names=(*_RULES, "loo"))
             try:
                 if bandwidth in _RULES:
                     return _RULES[bandwidth](points, weights)
-                return self._leave_one_out(points, weights, backend)
+                return self._leave_one_out(points, weights, kernel, backend)
             except ValueError as error:
                 raise ValueError(
                     f"bandwidth={bandwidth!r}: {error}; pass bandwidth=<positive number, in units of X>."
                 ) from error
         if not isinstance(bandwidth, Sequence) and np.ndim(bandwidth) == 0:
-            return check_real("bandwidth", bandwidth, hint="It is in units of X.")
-        scales = check_real_array("bandwidth", bandwidth)
+            return check_bandwidth(bandwidth, "X")
+        scales = check_real_array("bandwidth", bandwidth, allow_bool=False)
         d = points.shape[1]
         if scales.shape != (d,):
             raise ValueError(
                 f"bandwidth has shape {scales.shape}; expected a number or shape ({d},), one number "
-                "a feature."
+                "for each feature. Pass one number to use it for all features."
             )
         if not np.all(np.isfinite(scales) & (scales > 0)):
             raise ValueError(
-                f"bandwidth={bandwidth!r} is out of range; expected finite numbers > 0, in units of "
-                "each feature."
+                f"bandwidth={bandwidth!r} is out of range; expected finite numbers > 0, in the units of "
+                "the features. Pass 'loo' to estimate one number."
             )
         return scales.copy()
 
-    def _leave_one_out(self, points: np.ndarray, weights: np.ndarray, backend: Backend) -> float:
+    def _leave_one_out(
+        self, points: np.ndarray, weights: np.ndarray, kernel: str, backend: Backend
+    ) -> float:
+        """Return the bandwidth of highest leave-one-out likelihood."""
         memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
-        if self.kernel == "gaussian":
+        if kernel == "gaussian":
             centered = points - points.mean(axis=0)
             return gaussian_leave_one_out(centered, weights, 0, backend, memory_limit)
         lower, upper = stationary_bracket(points, weights)
-        # Other profiles have their optimum elsewhere, by a factor of at most sqrt(d + 4): the ratio
-        # of bandwidths at equal variance.
-        widest = np.sqrt(points.shape[1] + 4)
-        lower, upper = lower / widest, upper * widest
-        if RADIAL_KERNELS[self.kernel].is_compact:
-            # Below this the likelihood is zero: some point is out of reach of all others.
+        # The optimum of other profiles differs from the Gaussian's by a factor of at most sqrt(d +
+        # 4), the ratio of bandwidths at equal variance.
+        factor = np.sqrt(points.shape[1] + 4)
+        lower, upper = lower / factor, upper * factor
+        if RADIAL_KERNELS[kernel].is_compact:
+            # Below this the likelihood is zero: some point is within the kernel of no other.
             margin = 1 + 64 * torch.finfo(backend.dtype).eps
             lower = margin * float(nearest_distances(points).max())
             upper = max(upper, 2 * lower)
-        share = backend.tensor(weights)
-        itself = torch.arange(len(points), device=share.device)
+        point_weights = backend.tensor(weights)
+        exclude = torch.arange(len(points), device=point_weights.device)
 
         def log_likelihood(h: float) -> float:
-            model = self._model(backend, points, weights, h)
+            model = self._model(backend, points, weights, kernel, h)
             assert isinstance(model, RadialMixture)
-            within = model.log_density(model.points, exclude=itself)
-            return float(share @ within)
+            return float(point_weights @ model.log_density(model.points, exclude=exclude))
 
         return maximize_leave_one_out(log_likelihood, lower, upper)

@@ -5,37 +5,40 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from .._coordinates.hull import AffineHull
-from .._coordinates.metric import candidate_metrics
-from .._diffusion.diffusion import BaseScoreDiffusion
-from .._diffusion.selection import Metric
+from .._diffusion.estimator import BaseScoreDiffusion
 from .._diffusion.settings import resolve_kernel
-from ..bases import resolve_base
-from ..kernels import (
-    GaussianKernel,
-    Kernel,
-    ReducedKernel,
-    TemperatureKernel,
-    UniformBallKernel,
-)
+from ..kernels import Kernel
+from ..kernels._choice import SameEverywhere
 from ..noise import NoiseProcess
 from ..solvers import Solver
 
 __all__ = ["SmoothedScoreDiffusion"]
-
-# Kernels without directions, which are at home in any metric.
-_ROUND = (GaussianKernel, UniformBallKernel, TemperatureKernel)
 
 
 class SmoothedScoreDiffusion(BaseScoreDiffusion):
     """Density estimation and sampling by a diffusion whose empirical score is smoothed.
 
     The score of the data plus Gaussian noise is known in closed form. A reverse diffusion that
-    follows it down to noise level `bandwidth` *is* a Gaussian kernel density estimate. Averaging
+    follows it down to noise level `bandwidth` is a Gaussian kernel density estimate. Averaging
     that score over Gaussian offsets of scale `sigma` averages the log-density, not the density:
     mass spreads along the data's manifold and not away from it.
+
+    Three parameters matter: `bandwidth`, `sigma` and `metric`. By default all three are chosen by the
+    model's own leave-one-out likelihood:
+
+    >>> import numpy as np
+    >>> from skdiffsmooth import SmoothedScoreDiffusion
+    >>> X = np.random.RandomState(0).normal(size=(100, 2))
+    >>> model = SmoothedScoreDiffusion().fit(X)
+    >>> log_density, new_rows = model.score_samples(X), model.sample(10, random_state=0)
+
+    ================  ===========================================================================
+    scales            `bandwidth`, `sigma`, `metric`, `background`
+    kernel and base   `kernel`, `base`, `noise`
+    accuracy          `solver`, `n_steps`, `n_levels`, `n_nodes`, `node_rule`, `terminal`, \
+`terminal_scale`, `tolerance`
+    machine           `random_state`, `device`, `dtype`, `memory_limit`, `n_jobs`, `shards`
+    ================  ===========================================================================
 
     Parameters
     ----------
@@ -51,21 +54,10 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         Smoothing scale, in units of the metric (of the kernel's own shape, where that has units). 0
         is the Gaussian KDE (or the base) exactly; "auto" is chosen with `bandwidth`, and 1.5 h
         where that is given; over a mixture twice its narrowest standard deviation, over windows
-        their bandwidth. Thin manifolds in many dimensions like 3 h and more. Tune it by held-out
-        likelihood, over ratios to `bandwidth` of 1 to 5. A function of the noise scale sqrt(v),
-        such as ``skdiffsmooth.kernels.ProportionalScale(0.5)``, is asked at the bandwidth and in
+        their bandwidth. On thin manifolds in many dimensions 3 h and more is often best. Choose it by
+        held-out likelihood, over ratios to `bandwidth` of 1 to 5. A function of the noise scale sqrt(v),
+        such as ``skdiffsmooth.kernels.ProportionalScale(0.5)``, is evaluated at the bandwidth and in
         the middle of each level.
-    kernel : {"gaussian", "uniform-ball", "temperature"} or Kernel, default="gaussian"
-        What the score is averaged over; an object of `skdiffsmooth.kernels` for any other shape, such
-        as ``AnisotropicGaussianKernel("data")``.
-    base : {"points", "parzen"}, ManifoldParzen, mixture or list, default=None
-        The law whose score is smoothed. None and "points": the training rows. "parzen", or a
-        `skdiffsmooth.bases.ManifoldParzen`: a Gaussian at each row, as wide as its neighbours lie. A
-        GaussianMixture or BayesianGaussianMixture of scikit-learn: used as it is where it is fitted,
-        at a cost that does not grow with the number of rows, and else a copy of it is fitted to them
-        (clones in a search are never fitted; a FrozenEstimator around it stays so). A list of
-        mixtures, or of (weight, mixture), is their mixture. At sigma = 0 the model is the base, each
-        covariance plus bandwidth^2. See docs/bases.md.
     metric : {"auto", "euclidean", "scaled", "whitened"}, float or array-like of shape \
             (n_features, n_features), default="auto"
         Linear coordinates in which noise and kernel are isotropic; all scales are in its units.
@@ -75,63 +67,76 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         sqrt((x - y)^T M (x - y)). "auto" chooses among the first three and powers between where
         `bandwidth` and `sigma` are "auto" too, and is "euclidean" elsewhere.
     background : float or "auto", default="auto"
-        Weight of a wide kernel density estimate (of four bandwidths) mixed to the model, which bounds
-        what outliers and heavy tails cost. "auto" is the weight of highest leave-one-out likelihood
-        where `bandwidth` and `sigma` are "auto" too, at least 0.02, which costs 0.02 nats; elsewhere 0.
+        Weight of a wide kernel density estimate (of four bandwidths) that is mixed to the model: it
+        gives outliers and heavy tails a higher density. "auto" is the weight of highest
+        leave-one-out likelihood if `bandwidth` and `sigma` are "auto" too, at least 0.02, which
+        lowers log-densities by up to 0.02 nats; otherwise it is 0.
+    kernel : {"gaussian", "uniform-ball", "temperature"} or Kernel, default="gaussian"
+        Distribution of the offsets that the score is averaged over; an object of `skdiffsmooth.kernels`
+        for any other shape, such as ``AnisotropicGaussianKernel("data")``.
+    base : {"points", "parzen"}, ManifoldParzen, mixture or list, default=None
+        The distribution whose score is smoothed. None and "points": the training rows. "parzen", or a
+        `skdiffsmooth.bases.ManifoldParzen`: a Gaussian at each row, as wide as the distances to its
+        neighbours. A GaussianMixture or BayesianGaussianMixture of scikit-learn: if it is fitted it
+        is used unchanged, and the time does not grow with the number of rows; if not, a copy of it
+        is fitted to the rows (clones in a search are never fitted, except in a FrozenEstimator). A
+        list of mixtures, or of (weight, mixture), is their mixture. At sigma = 0 the model is the
+        base, each covariance plus bandwidth^2. See docs/bases.md.
     noise : {"ve", "ou"} or NoiseProcess, default="ve"
         The forward process: variance exploding, or Ornstein-Uhlenbeck at the rate that keeps the data's
-        largest variance, whose data shrink while noise comes in, so that the same `sigma` reaches ever
-        farther in units of X. Scales of noise (`bandwidth`, `terminal_scale`) are relative to the data
-        either way.
-    node_rule : {"sobol", "gauss-hermite", "monte-carlo", "fresh"}, default="sobol"
-        How the kernel's nodes are chosen in each noise level. "sobol": mirrored quasi-random nodes
-        with the kernel's covariance. "gauss-hermite": a grid, for one to three directions; good while
-        noise is not small against `sigma`. "monte-carlo": mirrored independent draws. "fresh":
-        independent draws for each step of the solver, their mean left as it falls, as research code
-        does it; for comparisons with papers only.
+        largest variance. With the latter the data shrink while noise is added, so that the same
+        `sigma` grows in units of X. Scales of noise (`bandwidth`, `terminal_scale`) are relative to
+        the data either way.
+    solver : {"heun", "euler", "adaptive", "euler-maruyama", "predictor-corrector"} or Solver, \
+            default="heun"
+        How the flow is followed. "adaptive" keeps the error of each row below 1e-3 nats. It makes
+        as many steps as this needs, at least `n_steps`, and takes 1.5 to 2.5 times as long as
+        "heun". Use it if each log-density must be accurate (for another tolerance see
+        `skdiffsmooth.solvers.Adaptive`). "euler-maruyama" samples the reverse SDE and
+        "predictor-corrector" adds Langevin steps to the flow. Their samples are not distributed as
+        `score_samples` reports, so `score_samples` then raises.
+    n_steps : int, default=32
+        Steps of the solver, rounded up to a multiple of `n_levels`; ``n_steps_`` is the result.
+    n_levels : int, default=32
+        Intervals of the noise range, each with its own nodes. They are part of the model: with more
+        levels the errors of finitely many nodes average out.
     n_nodes : int or "auto", default="auto"
         Nodes in each noise level: an even number or, for "gauss-hermite", a bound (two an axis at
         least); not used by an OffsetsKernel, which has its own. "auto" starts at
         64, or more where the kernel acts along more than 16 directions, and doubles up to 512 until
         the estimated error ``node_error_`` is below 0.2 nats.
-    n_levels : int, default=32
-        Intervals of the noise range, each with nodes of its own. They belong to the model: more of
-        them average away the error of finitely many nodes.
-    n_steps : int, default=32
-        Steps of the solver, rounded up to a multiple of `n_levels`; ``n_steps_`` says to what.
-    solver : {"heun", "euler", "adaptive", "euler-maruyama", "predictor-corrector"} or Solver, \
-            default="heun"
-        How the flow is followed. "adaptive" keeps the error of each row below 1e-3 nats, with as many
-        steps as that takes and at least `n_steps`, in 1.5 to 2.5 times the time of "heun":
-        for log-densities to be trusted row by row (another tolerance: `skdiffsmooth.solvers.Adaptive`).
-        "euler-maruyama" samples the reverse SDE and "predictor-corrector" adds Langevin steps to the
-        flow. Neither's law is the one that `score_samples` reports, so `score_samples` then raises.
+    node_rule : {"sobol", "gauss-hermite"}, default="sobol"
+        How the kernel's nodes are chosen in each noise level. "sobol": mirrored quasi-random nodes
+        with the kernel's covariance. "gauss-hermite": a grid, for one to three directions; good while
+        noise is not small against `sigma`.
     terminal : {"empirical", "gaussian"}, default="empirical"
-        What the reverse process starts from: the noised data themselves, or a Gaussian about their
-        mean as in research code.
+        The distribution that the reverse process starts from: the noised data, or a Gaussian about
+        their mean, as in research code.
     terminal_scale : float or "auto", default="auto"
         Noise scale sqrt(v_T) at the start of the reverse process, in units of the metric. "auto" is the
         largest of the data's widest standard deviation, 3 sigma (at the bandwidth, where it is a
         function) and 2 bandwidth.
+    tolerance : float or "auto", default="auto"
+        Error in nats that merging near points may cause: points within
+        ``sqrt(2 * tolerance)`` noise scales of their mean may be replaced by it. This raises the
+        log-density of a noise level by at most `tolerance`, and lowers it by about `tolerance` times
+        the squared distance to the relevant points, in units of the noise: some thousandths of a
+        nat near the data (docs/scaling.md), and nats in the far tails. 0 merges no points. "auto"
+        is 0 up to 10 000 distinct rows or without smoothing, and 0.02 for more rows.
+    random_state : int, RandomState or None, default=None
+        Seed of `sample` where its call passes none, and of the node sets. None draws anew at every call
+        of `sample`, but takes a fixed seed for the nodes: they are quadrature points, and two fits to
+        the same data should be the same model.
     device : str, default="cpu"
-        Where to compute, as torch names it ("cuda", "cuda:1", "mps").
+        Where to compute, as torch names it ("cuda", "cuda:1", "mps"). It can be set after `fit`.
     dtype : {"float64", "float32"}, default="float64"
         Precision of the computation; results are float64 arrays either way.
-    random_state : int, RandomState or None, default=None
-        Seed of the node sets. None is a fixed seed: fits are reproducible without asking.
-    tolerance : float or "auto", default="auto"
-        How far points may be merged where noise blurs them, in nats: points within
-        ``sqrt(2 * tolerance)`` noise scales of their mean may be replaced by it. That raises the
-        log-density of a noise level by at most `tolerance`, and lowers it by about `tolerance` times
-        the squared distance to the points that count, in units of the noise: little near the data,
-        where errors are some thousandths of a nat (docs/scaling.md), nats in the far tails. 0 merges
-        nothing. "auto" is 0 up to 10 000 distinct rows or without smoothing, and 0.02 beyond.
     memory_limit : float, default=1024
-        Bound on temporaries, in MiB, of each worker.
+        Bound on temporaries, in MiB, of each worker. It can be set after `fit`.
     n_jobs : int or None, default=None
         Over how many joblib workers `sample` and the log-densities split their rows. None is one,
-        or what a ``joblib.parallel_config`` says; -1 is all cores. One worker already uses several
-        threads: this is for many rows, or for the machines of a cluster.
+        or that of a ``joblib.parallel_config``; -1 is all cores. One worker already uses several
+        threads: this is for many rows, or for the machines of a cluster. It can be set after `fit`.
     shards : {"distributed"} or None, default=None
         None: all training rows are in this process. "distributed": each process of
         torch.distributed's default group, initialised before, fits rows of its own; then all
@@ -141,6 +146,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
 
     Attributes
     ----------
+    model_ : DiffusionModel
+        The fitted model, which no later call changes; the attributes below are read from it.
     bandwidth_ : float
         The bandwidth used, in units of the metric (of X where that is Euclidean).
     sigma_ : float or ndarray of shape (n_levels,)
@@ -151,16 +158,27 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         Its coordinates, and their volume.
     background_ : float
         Weight of the background.
-    n_nodes_ : int
-        The number of nodes used.
-    noise_ : NoiseProcess
-        The forward process used.
-    node_error_ : float
-        Estimate of what finitely many nodes change the log-density of a row by: the root mean square
-        over some noised rows, in nats, against twice as many other nodes. Errors of different rows
-        largely cancel in a mean.
+    kernel_ : Smoothing
+        The smoothing kernel in coordinates of the hull. Where it has nodes, ``kernel_.nodes(level)``
+        returns them.
     base_ : GaussianComponents or None
         The components of the base, in coordinates of the hull.
+    noise_ : NoiseProcess
+        The forward process used.
+    solver_ : Solver
+        The solver used.
+    n_steps_ : int
+        Number of steps of the solver; of an adaptive one, the fewest.
+    n_nodes_ : int
+        The number of nodes used.
+    node_error_ : float
+        Estimate of how far finitely many nodes change the log-density of a row: the root mean square
+        over some noised rows, in nats, against twice as many other nodes. Errors of different rows
+        largely cancel in a mean.
+    noise_levels_ : NoiseLevels
+        The noise range and its intervals.
+    terminal_ : {"empirical", "gaussian"}
+        The terminal distribution used.
     points_ : ndarray of shape (n_points, n_features)
         Distinct training rows of positive weight; with `shards`, those of this process.
     weights_ : ndarray of shape (n_points,)
@@ -168,17 +186,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     hull_ : AffineHull
         The affine hull of the points, in which the flow runs; the whole space where the base is a
         mixture, whose components fill it.
-    kernel_ : Smoothing
-        The smoothing kernel in coordinates of the hull. Where it has nodes, ``kernel_.nodes(level)``
-        gives them.
-    terminal_ : {"empirical", "gaussian"}
-        The terminal law used.
-    noise_levels_ : NoiseLevels
-        The noise range and its intervals.
-    n_steps_ : int
-        Number of steps of the solver; of an adaptive one, the fewest.
     hierarchy_ : PointHierarchy
-        The points in coordinates of the hull, and how they merge at each noise level.
+        The points in coordinates of the hull, and the cells in which they are merged.
     n_features_in_ : int
         Number of features.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -201,8 +210,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     evidence. To build the same model from numbers pass `metric_` and `background_` along with
     `bandwidth_` and `sigma_`: numbers for the scales mean the plain model otherwise.
 
-    In the Euclidean metric features want comparable units: put a StandardScaler before. Where the shape
-    of the noise should change from place to place, a Gaussian mixture is often better: see `base`.
+    In the Euclidean metric features should have comparable units: put a StandardScaler before. Where the
+    shape of the noise should change from place to place, a Gaussian mixture is often better: see `base`.
 
     References
     ----------
@@ -230,62 +239,47 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         bandwidth: float | str = "auto",
         sigma: float | str | Callable[[float], float] = "auto",
         *,
-        kernel: str | Kernel = "gaussian",
         metric: Any = "auto",
         background: float | str = "auto",
+        kernel: str | Kernel = "gaussian",
         base: Any = None,
         noise: str | NoiseProcess = "ve",
-        node_rule: str = "sobol",
-        n_nodes: int | str = "auto",
-        n_levels: int = 32,
-        n_steps: int = 32,
         solver: str | Solver = "heun",
+        n_steps: int = 32,
+        n_levels: int = 32,
+        n_nodes: int | str = "auto",
+        node_rule: str = "sobol",
         terminal: str = "empirical",
         terminal_scale: float | str = "auto",
+        tolerance: float | str = "auto",
+        random_state: Any = None,
         device: str = "cpu",
         dtype: str = "float64",
-        random_state: Any = None,
-        tolerance: float | str = "auto",
         memory_limit: float = 1024,
         n_jobs: int | None = None,
         shards: str | None = None,
     ) -> None:
-        super().__init__(
-            bandwidth,
-            sigma,
-            metric=metric,
-            background=background,
-            base=base,
-            noise=noise,
-            node_rule=node_rule,
-            n_nodes=n_nodes,
-            n_levels=n_levels,
-            n_steps=n_steps,
-            solver=solver,
-            terminal=terminal,
-            terminal_scale=terminal_scale,
-            device=device,
-            dtype=dtype,
-            random_state=random_state,
-            tolerance=tolerance,
-            memory_limit=memory_limit,
-            n_jobs=n_jobs,
-            shards=shards,
-        )
+        self.bandwidth = bandwidth
+        self.sigma = sigma
+        self.metric = metric
+        self.background = background
         self.kernel = kernel
+        self.base = base
+        self.noise = noise
+        self.solver = solver
+        self.n_steps = n_steps
+        self.n_levels = n_levels
+        self.n_nodes = n_nodes
+        self.node_rule = node_rule
+        self.terminal = terminal
+        self.terminal_scale = terminal_scale
+        self.tolerance = tolerance
+        self.random_state = random_state
+        self.device = device
+        self.dtype = dtype
+        self.memory_limit = memory_limit
+        self.n_jobs = n_jobs
+        self.shards = shards
 
-    def _reduced_kernel(
-        self, points: np.ndarray, weights: np.ndarray, hull: AffineHull
-    ) -> tuple[ReducedKernel, AffineHull, dict[str, Any]]:
-        kernel = resolve_kernel(self.kernel)
-        if resolve_base(self.base) is not None and isinstance(kernel, TemperatureKernel):
-            raise ValueError(
-                f"kernel={self.kernel!r} cools the posterior weights of rows, and base={self.base!r} "
-                "has none; use a kernel with offsets, such as kernel='gaussian', or base=None."
-            )
-        return kernel.reduce(hull, points, weights), hull, {}
-
-    def _candidate_metrics(self, points: np.ndarray) -> tuple[Metric, ...]:
-        # A kernel with a shape of its own has it in the units that it was given in.
-        has_shape = not isinstance(resolve_kernel(self.kernel), _ROUND)
-        return ("euclidean",) if has_shape else candidate_metrics(points)
+    def _kernel_choice(self) -> SameEverywhere:
+        return SameEverywhere(resolve_kernel(self.kernel))

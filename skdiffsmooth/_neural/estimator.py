@@ -1,9 +1,8 @@
-"""NeuralScoreDiffusion: a score that a small network learns, where others have it in closed form."""
+"""NeuralScoreDiffusion: a diffusion whose score is learned by a small neural network."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple, overload
 
@@ -15,40 +14,38 @@ from sklearn.exceptions import ConvergenceWarning
 from .._coordinates.embedding import Embedding
 from .._coordinates.hull import AffineHull, principal_axes
 from .._coordinates.metric import check_metric, fit_metric
-from .._diffusion.settings import resolve_solver, resolve_terminal_scale
+from .._diffusion.model import DiffusionModel
+from .._diffusion.settings import Resources, parse_resources, resolve_solver, resolve_terminal_scale
 from .._utils.backend import Backend
-from .._utils.estimator import DistanceDensityMixin
-from .._utils.memory import slices
+from .._utils.estimator import DistanceDensityMixin, on_one_fit
 from .._utils.rows import check_sample_weight, merge_duplicates
 from .._utils.shards import ONE_PROCESS
-from .._utils.validation import check_integer, check_real, fixed_seed
+from .._utils.validation import check_bandwidth, check_integer, check_real, fixed_seed
 from .._utils.warnings import warn_user
 from ..kernels._nodes import NodeRule
-from ..noise import NoiseLevels, Step
-from ..scores import ScoreField
-from ..solvers import ODESolver, Solver
-from ..solvers._flow import log_density_with_error, solve_with_error, warn_of_error
-from ..solvers._terminal import GaussianTerminal
-from .network import NetworkSchedule, NetworkShape, ScoreNetwork
+from ..noise import NoiseLevels
+from ..solvers import Solver
+from .network import NetworkShape
+from .source import TrainedNetwork
 from .training import Outcome, TrainingSettings, TrainingState, fresh_state, stream, train
 
 __all__ = ["NeuralScoreDiffusion"]
 
 # In units of the data's widest standard deviation: there the cumulant of order three has fallen by a
-# factor of 26^(3/2) = 130, and what it adds to the law's entropy by the square of that.
+# factor of 26^(3/2) = 130, and what it adds to the entropy by the square of that.
 _TERMINAL = 5.0
-# Temporaries of the width of a layer that are alive at once.
-_ALIVE = 4
 # A standard deviation below this share of the largest is rounding.
 _ROUNDING = np.finfo(np.float64).eps
 # Rows that leave the hull of those that training began with, by more than this share of their size.
 _OUTSIDE = 1e-8
 
 
-class _Numbers(NamedTuple):
+class _ParsedParameters(NamedTuple):
     """Parameters that were checked."""
 
     backend: Backend
+    dtype: str
+    solver: Solver
     settings: TrainingSettings
     bandwidth: float
     hidden: tuple[int, ...]
@@ -61,9 +58,10 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
     """Density estimation and sampling by a diffusion whose score a small network has learned.
 
     The network is trained by denoising score matching and followed by the same flow as the estimators
-    with a score in closed form, which are the first choice for most tables: nothing is trained there.
-    This one is for comparisons with what research trains, for many rows, whose number does not
-    count once the network is trained, and to measure what a network smooths.
+    with a score in closed form, which are the first choice for most tables and need no training.
+    Use this estimator to compare with networks as they are trained in research, to study how a
+    network smooths, or for many rows: after training the time of a query does not depend on their
+    number.
 
     Parameters
     ----------
@@ -76,19 +74,21 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
     hidden_layer_sizes : tuple of int, default=(128, 128)
         Widths of the hidden layers, one at least.
     n_frequencies : int, default=0
-        Cosines and sines of each input, beside itself, at 1.5, 3, 6, ... per standard deviation of the
-        noised data. With them a network finds fine structure in few columns many times sooner, and
-        memorises sooner too.
+        Number of frequencies of the cosines and sines that are added to each input: 1.5, 3, 6, ...
+        per standard deviation of the noised data. With them a network learns fine structure in few
+        columns after far fewer iterations, and also memorises the rows earlier.
     metric : {"scaled", "euclidean", "whitened"}, float or array-like of shape \
             (n_features, n_features), default="scaled"
         Linear coordinates in which noise is isotropic; scales are in its units. See
-        `SmoothedScoreDiffusion`. The network sees standardised principal coordinates under any.
+        `SmoothedScoreDiffusion`. The inputs of the network are standardised principal coordinates
+        for any metric.
     max_iter : int, default=1000
         Most iterations that `fit` makes. One is a pass over the rows, and at least four batches.
     batch_size : int, default=1024
-        Noised rows in a step. Few rows come several times in a batch, with other noise.
+        Noised rows in a step. If there are few rows, each is several times in a batch, with new
+        noise.
     learning_rate_init : float, default=3e-3
-        Step of Adam, the same all along: the average of the weights does what a schedule would.
+        Step of Adam, which is constant; averaging the weights has the effect of a schedule.
     ema_decay : float, default=0.999
         Decay, per step, of the moving average of the weights; the average is what is used. 0 takes the
         weights themselves.
@@ -120,15 +120,17 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         estimated from probes.
     n_probes : int, default=16
         Vectors of random signs that the divergence is estimated from (Hutchinson), two at least. They
-        are drawn once, in `fit`, and the same for all rows and steps, so that there is one law.
+        are drawn once, in `fit`, and the same for all rows and steps, so that `sample` and
+        `score_samples` have one distribution.
     device : str, default="cpu"
         Where to compute, as torch names it ("cuda", "cuda:1", "mps").
     dtype : {"float64", "float32"}, default="float32"
-        Precision of the computation. What a network learns has no digits that float32 would lose, and
-        training takes 0.6 of the time.
+        Precision of the computation. "float32" is as accurate as a trained network, and training
+        takes 0.6 of the time.
     random_state : int, RandomState or None, default=None
-        Seed of the weights, of what is held out, of the noise in training, nodes and probes. None is a
-        fixed seed: fits are reproducible without asking.
+        Seed of the weights, of what is held out, of the noise in training, nodes and probes, and of
+        `sample` where its call passes none. None is a fixed seed for fits, which are reproducible
+        without asking, and draws anew at every call of `sample`.
     memory_limit : float, default=1024
         Bound on temporaries of a query, in MiB.
 
@@ -187,8 +189,9 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
     logarithm, and each counts alike.
 
     The flow starts from N(mean, C + v_T I), C the covariance of the rows. At five standard deviations of
-    noise nothing else is left of the rows (a cumulant of order k falls like 26^(-k / 2)), so
-    that none need be kept. Outside their hull the model is Gaussian, with the bandwidth's scale.
+    noise the distribution of the rows is nearly Gaussian (a cumulant of order k is divided by
+    26^(k / 2)), so the model stores no rows. Outside their hull the model is Gaussian, with the
+    bandwidth's scale.
 
     An evaluation costs some 20 000 multiply-adds a row (those of the layers), with the divergence r + 1
     times that in r dimensions, or `n_probes` times twice that; a log-density takes ``2 * n_steps_``
@@ -298,7 +301,7 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         TypeError
             If a parameter has the wrong type.
         ValueError
-            If X, the weights or a parameter is out of range, or if training leaves the numbers; the
+            If X, the weights or a parameter is out of range, or if training leaves the finite range; the
             estimator is then left as it was.
 
         Warns
@@ -309,15 +312,15 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
             If a KeyboardInterrupt ended the training; the estimator is then fitted, with what had
             been learned.
         """
-        if self.warm_start and hasattr(self, "training_"):
+        if _flag("warm_start", self.warm_start) and hasattr(self, "training_"):
             return self._go_on(X, sample_weight, None)
         return self._begin(X, sample_weight, None)
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> NeuralScoreDiffusion:
-        """Train for one iteration more, on all of the rows.
+        """Train for one more iteration, on all of the rows.
 
         No rows are held out, and the weights are those of this last iteration. Coordinates, noise range
-        and the terminal law stay those of the first call.
+        and the terminal distribution stay those of the first call.
 
         Parameters
         ----------
@@ -344,27 +347,29 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         return self._begin(X, sample_weight, 1)
 
     def _begin(self, X: Any, sample_weight: Any, n_iterations: int | None) -> NeuralScoreDiffusion:
-        """Train from the start, for so many iterations or until the loss stops falling."""
+        """Train from the start, for `n_iterations` iterations or, if None, to convergence."""
         points, weights = self._check_training(X, sample_weight)
-        numbers = self._checked_numbers(points.shape[1])
-        start = self._started(numbers, points, weights)
-        self._set_fitted(X, **self._trained(numbers, start, points, weights, n_iterations))
+        parsed = self._checked_parameters(points.shape[1])
+        start = self._started(parsed, points, weights)
+        trained = self._trained(parsed, start, points, weights, n_iterations)
+        self._set_fitted(X, **trained, model_=_model(trained, parsed))
         return self
 
     def _go_on(self, X: Any, sample_weight: Any, n_iterations: int | None) -> NeuralScoreDiffusion:
-        """Train on from where training stands."""
-        X = self._check_query(X)
+        """Continue training from the fitted state, for `n_iterations` iterations."""
+        # A fit in another thread replaces the state of `self`, not of this copy.
+        old = self._snapshot()
+        X = old._check_query(X)
         points, weights = merge_duplicates(X, check_sample_weight(sample_weight, len(X)))
-        numbers = self._checked_numbers(X.shape[1])
-        self._check_unchanged(numbers)
-        start = {name: getattr(self, name) for name in _KEPT}
-        trained = self._trained(numbers, start, points, weights, n_iterations)
-        for name, value in trained.items():
-            setattr(self, name, value)
+        parsed = old._checked_parameters(X.shape[1])
+        old._check_unchanged(parsed)
+        start = {name: getattr(old, name) for name in _KEPT}
+        trained = old._trained(parsed, start, points, weights, n_iterations)
+        self.__dict__ = {**vars(old), **trained, "model_": _model(trained, parsed)}
         return self
 
-    def _check_unchanged(self, numbers: _Numbers) -> None:
-        """Raise where the network was made for other parameters."""
+    def _check_unchanged(self, parsed: _ParsedParameters) -> None:
+        """Raise an error if a parameter differs from the one for which the network was made."""
         fitted: dict[str, Any] = {
             "bandwidth": self.bandwidth_,
             "hidden_layer_sizes": tuple(len(bias) for bias in self.intercepts_[:-1]),
@@ -372,9 +377,9 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
             "metric": self.metric_,
         }
         now: dict[str, Any] = {
-            "bandwidth": numbers.bandwidth,
-            "hidden_layer_sizes": numbers.hidden,
-            "n_frequencies": numbers.n_frequencies,
+            "bandwidth": parsed.bandwidth,
+            "hidden_layer_sizes": parsed.hidden,
+            "n_frequencies": parsed.n_frequencies,
             "metric": check_metric(self.metric, self.n_features_in_),
         }
         if not isinstance(self.terminal_scale, str):
@@ -386,12 +391,12 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
             if not np.array_equal(now[name], value):
                 raise ValueError(
                     f"{name}={getattr(self, name)!r}, but training began with {value!r}, which the "
-                    "network was made for; set it back, or call fit with warm_start=False."
+                    "network was made for; set this value again, or call fit with warm_start=False."
                 )
 
-    def _checked_numbers(self, n_features: int) -> _Numbers:
-        """Check all parameters that do not depend on the data, but for their number of features."""
-        resolve_solver(self.solver)
+    def _checked_parameters(self, n_features: int) -> _ParsedParameters:
+        """Check all parameters; of the data only the number of features is needed."""
+        solver = resolve_solver(self.solver)
         check_real("sigma", self.sigma, strict=False, hint="0 is the network as it is.")
         metric = check_metric(self.metric, n_features)
         if isinstance(metric, str) and metric == "auto":
@@ -409,17 +414,15 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         check_integer("n_steps", self.n_steps)
         check_integer("max_exact_dimension", self.max_exact_dimension, minimum=0)
         check_integer("n_probes", self.n_probes, minimum=2, hint="One has no standard error.")
-        self._memory()
-        for name in ("early_stopping", "warm_start"):
-            value = getattr(self, name)
-            if not isinstance(value, bool | np.bool_):
-                raise TypeError(
-                    f"{name}={value!r} has type {type(value).__name__}; expected True or False."
-                )
+        resources = parse_resources(self.get_params(deep=False), self.dtype)
+        _flag("warm_start", self.warm_start)
+        early_stopping = _flag("early_stopping", self.early_stopping)
         seed = fixed_seed(self.random_state)
         fraction = _share("validation_fraction", self.validation_fraction, least=False)
-        return _Numbers(
-            Backend.from_params(self.device, self.dtype),
+        return _ParsedParameters(
+            resources.backend,
+            self.dtype,
+            solver,
             TrainingSettings(
                 check_integer("max_iter", self.max_iter),
                 check_integer("batch_size", self.batch_size),
@@ -428,93 +431,90 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
                 check_real("tol", self.tol, strict=False),
                 check_integer("n_iter_no_change", self.n_iter_no_change),
             ),
-            check_real("bandwidth", self.bandwidth, hint="It is in units of the metric."),
+            check_bandwidth(self.bandwidth, "the metric"),
             _layer_sizes(self.hidden_layer_sizes),
             check_integer("n_frequencies", self.n_frequencies, minimum=0),
-            fraction if self.early_stopping else None,
+            fraction if early_stopping else None,
             seed,
         )
 
-    def _memory(self) -> float:
-        return check_real("memory_limit", self.memory_limit, hint="It is in MiB.") * 2**20
-
     def _started(
-        self, numbers: _Numbers, points: np.ndarray, weights: np.ndarray
+        self, parsed: _ParsedParameters, points: np.ndarray, weights: np.ndarray
     ) -> dict[str, Any]:
-        """Return all fitted attributes before the first step of training."""
+        """Return all fitted attributes as they are before the first step of training."""
         metric = check_metric(self.metric, points.shape[1])
         coordinates = fit_metric(metric, points, weights)
         hull, scales = _principal_hull(coordinates.to_metric(points), weights)
         widest = float(scales.max(initial=0.0))
         terminal_scale = resolve_terminal_scale(
-            self.terminal_scale, _TERMINAL * widest, numbers.bandwidth, 0.0
+            self.terminal_scale, _TERMINAL * widest, parsed.bandwidth, 0.0
         )
         r = len(scales)
         probes = None
         if r > self.max_exact_dimension:
-            signs = stream(numbers.seed, "probes").integers(2, size=(self.n_probes, r))
+            signs = stream(parsed.seed, "probes").integers(2, size=(self.n_probes, r))
             probes = 2.0 * signs - 1
-        levels = NoiseLevels(numbers.bandwidth, terminal_scale, self.n_levels)
+        levels = NoiseLevels(parsed.bandwidth, terminal_scale, self.n_levels)
         start: dict[str, Any] = {
             "metric_": metric,
             "coordinates_": coordinates,
             "hull_": hull,
             "scales_": scales,
-            "bandwidth_": numbers.bandwidth,
+            "bandwidth_": parsed.bandwidth,
             "sigma_": float(self.sigma),
             "noise_levels_": levels,
             "n_steps_": self.n_levels * math.ceil(self.n_steps / self.n_levels),
             "n_nodes_": int(self.n_nodes),
-            "n_frequencies_": numbers.n_frequencies,
+            "n_frequencies_": parsed.n_frequencies,
             "probes_": probes,
-            "seed_": numbers.seed,
+            "seed_": parsed.seed,
             "loss_curve_": [],
             "validation_scores_": [],
             "best_validation_score_": None,
         }
         shape = NetworkShape(
-            scales, levels.bandwidth, levels.terminal_scale, numbers.hidden, numbers.n_frequencies
+            scales, levels.bandwidth, levels.terminal_scale, parsed.hidden, parsed.n_frequencies
         )
-        state = fresh_state(shape, numbers.seed)
+        state = fresh_state(shape, parsed.seed)
         return start | {"training_": state, "n_iter_": 0} | _weights(shape, state.average)
 
     def _trained(
         self,
-        numbers: _Numbers,
+        parsed: _ParsedParameters,
         start: dict[str, Any],
         points: np.ndarray,
         weights: np.ndarray,
         n_iterations: int | None,
     ) -> dict[str, Any]:
-        """Return all fitted attributes after so many iterations, or when the loss stops falling."""
+        """Return all fitted attributes after `n_iterations` iterations or convergence."""
         embedding = Embedding(start["coordinates_"], start["hull_"])
         rows, residual = embedding.split(points)
         size = np.abs(embedding.metric.to_metric(points)).max() + start["bandwidth_"]
         if np.abs(residual).max() > _OUTSIDE * size:
             raise ValueError(
                 f"X leaves the affine hull of the rows that training began with, by up to "
-                f"{np.abs(residual).max():.2g} in units of the metric, and the network knows no other "
-                "directions; call fit with warm_start=False on rows that span all of them."
+                f"{np.abs(residual).max():.2g} in units of the metric, and the network is defined "
+                "in this hull only; call fit with warm_start=False on rows in all directions."
             )
         state: TrainingState = start["training_"]
         if not len(start["scales_"]):
-            # A single distinct row: its noised law is a Gaussian, and there is nothing to learn.
+            # A single distinct row: its noised distribution is a Gaussian; there is nothing to learn.
             return start
         levels = start["noise_levels_"]
         shape = NetworkShape(
             start["scales_"],
             levels.bandwidth,
             levels.terminal_scale,
-            numbers.hidden,
-            numbers.n_frequencies,
+            parsed.hidden,
+            parsed.n_frequencies,
         )
-        settings, held_out = numbers.settings, None
+        settings, held_out = parsed.settings, None
         training = rows, weights
         if n_iterations is not None:
             settings = replace(settings, max_iter=n_iterations)
-        elif numbers.held_out is not None and len(rows) > 1:
+        elif parsed.held_out is not None and len(rows) > 1:
             order = stream(start["seed_"], "split").permutation(len(rows))
-            n = min(math.ceil(numbers.held_out * len(rows)), len(rows) - 1)
+            n = min(math.ceil(parsed.held_out * len(rows)), len(rows) - 1)
             held_out = _some(rows, weights, order[:n])
             training = _some(rows, weights, order[n:])
         outcome = train(
@@ -524,7 +524,7 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
             training,
             held_out,
             settings,
-            numbers.backend,
+            parsed.backend,
             start["seed_"],
         )
         if n_iterations is None:
@@ -568,10 +568,11 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         self, X: Any, *, return_error: Literal[True]
     ) -> tuple[np.ndarray, np.ndarray]: ...
 
+    @on_one_fit
     def score_samples(
         self, X: Any, *, return_error: bool = False
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-        """Return the log-density of each row under the law that `sample` draws from.
+        """Return the log-density of each row under the distribution that `sample` draws from.
 
         Parameters
         ----------
@@ -596,40 +597,15 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
             If `fit` was not called.
         ValueError
             If X is not finite or has another number of features, if the solver is stochastic, or if the
-            network's field throws rows out of the numbers.
+            learned score diverges along the flow.
         """
         X = self._check_query(X)
-        solver = resolve_solver(self.solver)
-        if not isinstance(solver, ODESolver):
-            raise ValueError(
-                f"solver={self.solver!r} is stochastic, or does not carry log-densities along; "
-                "score_samples needs one that does, such as solver='heun'."
-            )
-        queries, residual = self._embedding.split(X)
-        backend, terminal = self._backend(), self._terminal_law()
-        finer = self._steps(2) if return_error else None
-        k = 1 if self.probes_ is None else len(self.probes_)
-
-        def followed(part: slice) -> np.ndarray:
-            # Each row goes its way once for every probe, whose log-densities are averaged.
-            x = backend.tensor(np.repeat(queries[part], k, axis=0))
-            schedule = self._schedule(backend, n_rows=len(x))
-            found, error = log_density_with_error(
-                solver, schedule, x, self._steps(), terminal.log_density, finer
-            )
-            by_probe = backend.array(found).reshape(-1, k)
-            errors = backend.array(error).reshape(-1, k)
-            spread = by_probe.std(axis=1, ddof=1) / math.sqrt(k) if k > 1 else 0.0
-            return np.column_stack(
-                [by_probe.mean(axis=1), np.hypot(errors.max(axis=1), spread), errors.max(axis=1)]
-            )
-
-        log_density, error, of_solver = self._in_parts(followed, len(X)).T
-        _check_numbers("log-densities", log_density[:, None])
-        warn_of_error(solver, of_solver)
-        log_density = log_density + self._embedding.log_density_beside(residual, self.bandwidth_)
+        resources = self._resources()
+        log_density, error = self.model_.log_density(X, resources, with_error=return_error)
+        _check_finite("log-densities", log_density[:, None])
         return (log_density, error) if return_error else log_density
 
+    @on_one_fit
     def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
         """Draw new rows.
 
@@ -638,8 +614,8 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         n_samples : int, default=1
             How many.
         random_state : int, RandomState or None, default=None
-            Source of the draws; None draws anew at every call, without touching numpy's global
-            state. (The estimator's own `random_state` seeds the training.)
+            Source of the draws. None is the estimator's own `random_state`; where that is None too,
+            every call draws anew. numpy's global state is not touched.
 
         Returns
         -------
@@ -651,32 +627,15 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         NotFittedError
             If `fit` was not called.
         TypeError, ValueError
-            If `n_samples` is not a positive integer, `random_state` is not a seed, or the network's
-            field throws rows out of the numbers.
+            If `n_samples` is not a positive integer, `random_state` is not a seed, or the learned
+            score diverges along the flow.
         """
         n, rng = self._check_draw(n_samples, random_state)
-        solver, backend = resolve_solver(self.solver), self._backend()
-        start = self._terminal_law().sample(rng, n)
-        seed = rng.randint(2**31) if solver.is_stochastic else None
-        schedule = self._schedule(backend)
-        steps = [step.reversed() for step in reversed(self._steps())]
+        rows = self.model_.draw(n, rng, self._resources())
+        _check_finite("samples", rows)
+        return rows
 
-        def followed(part: slice) -> np.ndarray:
-            noise = np.random.RandomState(seed)
-
-            def draw() -> torch.Tensor:
-                # Every part draws for all rows: how they are cut does not change them.
-                return backend.tensor(noise.standard_normal(start.shape)[part])
-
-            x = backend.tensor(start[part])
-            end, error = solve_with_error(solver, schedule, x, steps, draw)
-            return np.column_stack([backend.array(end), backend.array(error)])
-
-        ended = self._in_parts(followed, n)
-        _check_numbers("samples", ended[:, :-1])
-        warn_of_error(solver, ended[:, -1])
-        return self._embedding.rows(ended[:, :-1], np.full((n, 1), self.bandwidth_), rng)
-
+    @on_one_fit
     def grad_log_density(self, X: Any, t: float | None = None) -> np.ndarray:
         """Return the network's score at noise variance t, averaged over the offsets of `sigma`.
 
@@ -701,18 +660,12 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         NotFittedError
             If `fit` was not called.
         TypeError, ValueError
-            If X does not fit, or `t` is no number in that range.
+            If X does not fit, or `t` is not a number in that range.
         """
         X = self._check_query(X)
-        queries, residual = self._embedding.split(X)
-        backend, scale = self._backend(), self._scale_of(t)
-        field = self._field_at(scale, backend)
+        return self.model_.score_at(X, self._noise_scale(t), self._resources())
 
-        def found(part: slice) -> np.ndarray:
-            return backend.array(field(backend.tensor(queries[part]), scale**2))
-
-        return self._embedding.gradient(self._in_parts(found, len(X)), residual, scale**2)
-
+    @on_one_fit
     def laplacian_log_density(self, X: Any, t: float | None = None) -> np.ndarray:
         """Return the divergence of `grad_log_density`.
 
@@ -736,39 +689,19 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         NotFittedError
             If `fit` was not called.
         TypeError, ValueError
-            If X does not fit, `t` is no number in the range of the training, or the metric is not
+            If X does not fit, `t` is not a number in the range of training, or the metric is not
             Euclidean.
         """
         X = self._check_query(X)
-        self._embedding.check_laplacian(self.metric_)
-        queries, _ = self._embedding.split(X)
-        backend, scale = self._backend(), self._scale_of(t)
-        k = 1 if self.probes_ is None else len(self.probes_)
+        self.model_.embedding.check_laplacian(self.metric_)
+        return self.model_.laplacian_at(X, self._noise_scale(t), self._resources())
 
-        def found(part: slice) -> np.ndarray:
-            x = backend.tensor(np.repeat(queries[part], k, axis=0))
-            _, divergence = self._field_at(scale, backend, len(x)).with_divergence(x, scale**2)
-            return backend.array(divergence).reshape(-1, k).mean(axis=1)
+    def _resources(self) -> Resources:
+        """Return the device, dtype and memory limit that the present parameters name."""
+        return parse_resources(self.get_params(deep=False), self.model_.dtype)
 
-        return self._in_parts(found, len(X)) - self.hull_.codimension / scale**2
-
-    @property
-    def _embedding(self) -> Embedding:
-        return Embedding(self.coordinates_, self.hull_)
-
-    def _backend(self) -> Backend:
-        return Backend.from_params(self.device, self.dtype)
-
-    def _steps(self, finer: int = 1) -> list[Step]:
-        levels = self.noise_levels_
-        return list(levels.steps(finer * (self.n_steps_ // levels.n_levels)))
-
-    def _terminal_law(self) -> GaussianTerminal:
-        spread = np.hypot(self.scales_, self.noise_levels_.terminal_scale)
-        return GaussianTerminal(np.zeros(len(self.scales_)), spread)
-
-    def _scale_of(self, t: float | None) -> float:
-        """Return the noise scale of a variance that the network knows."""
+    def _noise_scale(self, t: float | None) -> float:
+        """Return the noise scale sqrt(t) after checking that the network was trained at it."""
         levels = self.noise_levels_
         if t is None:
             return levels.bandwidth
@@ -781,38 +714,6 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
                 "metric; fit with another bandwidth or terminal_scale."
             )
         return scale
-
-    def _field_at(self, scale: float, backend: Backend, n_rows: int | None = None) -> ScoreField:
-        return self._schedule(backend, n_rows).at(self.noise_levels_.level_of(scale))
-
-    def _schedule(self, backend: Backend, n_rows: int | None = None) -> NetworkSchedule:
-        """Bring the weights to the device, with the directions that so many rows are asked along."""
-        shape = NetworkShape(
-            self.scales_,
-            self.noise_levels_.bandwidth,
-            self.noise_levels_.terminal_scale,
-            tuple(len(bias) for bias in self.intercepts_[:-1]),
-            self.n_frequencies_,
-        )
-        directions = backend.tensor(np.eye(len(self.scales_)))
-        if self.probes_ is not None and n_rows is not None:
-            directions = backend.tensor(self.probes_).repeat(n_rows // len(self.probes_), 1)
-            directions = directions[:, None]
-        layers = [
-            (backend.tensor(weight), backend.tensor(bias))
-            for weight, bias in zip(self.coefs_, self.intercepts_, strict=True)
-        ]
-        network = ScoreNetwork(shape, layers, directions)
-        rule = NodeRule("sobol", self.n_nodes_, self.seed_)
-        return NetworkSchedule(network, self.sigma_, rule, backend)
-
-    def _in_parts(self, work: Callable[[slice], np.ndarray], n: int) -> np.ndarray:
-        """Do some work for as many rows at a time as the memory allows."""
-        widest = max(max(weight.shape) for weight in self.coefs_)
-        along = len(self.scales_) if self.probes_ is None else 2 * len(self.probes_)
-        nodes = self.n_nodes_ if self.sigma_ else 1
-        bytes_a_row = 8 * _ALIVE * widest * (1 + along) * nodes
-        return np.concatenate([work(part) for part in slices(n, int(self._memory() / bytes_a_row))])
 
 
 # Fitted attributes that training goes on from.
@@ -839,14 +740,29 @@ _KEPT = (
 )
 
 
-def _check_numbers(what: str, found: np.ndarray) -> None:
-    """Raise if the network's field threw some rows out of the numbers."""
-    lost = np.isnan(found).any(axis=1)
+def _model(attributes: dict[str, Any], parsed: _ParsedParameters) -> DiffusionModel:
+    """Return the `DiffusionModel` built from fitted attributes."""
+    network = TrainedNetwork(
+        attributes["noise_levels_"],
+        attributes["scales_"],
+        attributes["n_frequencies_"],
+        attributes["coefs_"],
+        attributes["intercepts_"],
+        attributes["sigma_"],
+        NodeRule("sobol", attributes["n_nodes_"], attributes["seed_"]),
+        attributes["probes_"],
+    )
+    embedding = Embedding(attributes["coordinates_"], attributes["hull_"])
+    return DiffusionModel(network, embedding, parsed.solver, attributes["n_steps_"], parsed.dtype)
+
+
+def _check_finite(what: str, rows: np.ndarray) -> None:
+    """Raise an error if the learned score diverged along the flow of some rows."""
+    lost = np.isnan(rows).any(axis=1)
     if lost.any():
         raise ValueError(
-            f"{lost.sum()} of {len(lost)} {what} are NaN: the network's field throws rows out of the "
-            "numbers; expected a trained one. Fit again with a smaller learning_rate_init, or with "
-            "early_stopping=True."
+            f"{lost.sum()} of {len(lost)} {what} are NaN: the learned score diverged along the flow. "
+            "Fit again with a smaller learning_rate_init or with early_stopping=True."
         )
 
 
@@ -855,8 +771,8 @@ def _principal_hull(points: np.ndarray, weights: np.ndarray) -> tuple[AffineHull
     hull = AffineHull.of(points)
     within, _ = hull.split(points)
     mean = weights @ within
-    spread, axes = principal_axes(np.sqrt(weights)[:, None] * (within - mean), ONE_PROCESS)
-    scales = np.maximum(spread, _ROUNDING * spread.max(initial=0.0))
+    singular_values, axes = principal_axes(np.sqrt(weights)[:, None] * (within - mean), ONE_PROCESS)
+    scales = np.maximum(singular_values, _ROUNDING * singular_values.max(initial=0.0))
     return AffineHull(hull.lift(mean[None])[0], hull.basis @ axes.T), scales
 
 
@@ -875,17 +791,26 @@ def _flat(coefs: list[np.ndarray], intercepts: list[np.ndarray]) -> np.ndarray:
 
 
 def _some(rows: np.ndarray, weights: np.ndarray, chosen: np.ndarray) -> tuple[Any, Any]:
-    """Return some of the rows, with weights of sum one; in order, lest it should matter."""
+    """Return some of the rows in their original order, with weights that sum to one."""
     chosen = np.sort(chosen)
     return rows[chosen], weights[chosen] / weights[chosen].sum()
 
 
 def _share(name: str, value: Any, *, least: bool) -> float:
-    """Return a number from 0 to 1, the first included if `least`, the last excluded."""
+    """Return a number from 0 to 1 after checking it; 1 is excluded, and 0 is allowed if `least`."""
     share = check_real(name, value, strict=not least)
     if share >= 1:
         raise ValueError(f"{name}={value!r} is out of range; expected a number below 1.")
     return share
+
+
+def _flag(name: str, value: Any) -> bool:
+    """Return a parameter after checking that it is a boolean."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(
+            f"{name}={value!r} has type {type(value).__name__}; expected True or False."
+        )
+    return bool(value)
 
 
 def _layer_sizes(sizes: Any) -> tuple[int, ...]:

@@ -1,11 +1,13 @@
-"""A small network as a score field: preconditioned, with the exact divergence of what it computes.
+"""A small preconditioned network as a score field, with its exact divergence.
 
-With s the data's standard deviations along the coordinates, c = (s^2 + v)^(-1/2) and y = sqrt(v),
+With the standard deviations s of the data along the coordinates, c = (s^2 + v)^(-1/2) and y =
+sqrt(v),
 
     D(x; y) = c^2 s^2 x + c s y F(c x, y),        score(x, v) = (D - x) / v = c (s F / y - c x),
 
-coordinate by coordinate (Karras et al. 2022, eq. 7, with a variance for each). Where F is zero that is
-the score of the Gaussian with these variances, and F always has to learn numbers of size one.
+coordinate by coordinate (Karras et al. 2022, eq. 7, with one variance for each coordinate). If F
+is zero, this is the score of the Gaussian with these variances; the values that F has to learn are
+of size one at every noise variance v.
 """
 
 from __future__ import annotations
@@ -25,26 +27,27 @@ __all__ = ["AveragedScore", "NetworkSchedule", "NetworkShape", "ScoreNetwork", "
 
 Layers = list[tuple[torch.Tensor, torch.Tensor]]
 
-# Cosines of the noise scale's place in its range: enough to tell its finest tenth apart.
+# Cosines of the position of a noise scale in its range: enough to resolve a tenth of the range.
 _N_COSINES = 8
-# Lowest frequency at which inputs of unit variance are looked at: a wave of four standard deviations.
+# Lowest frequency of cosines and sines of inputs of unit variance: a wavelength of four of their
+# standard deviations.
 _FREQUENCY = 1.5
 
 
 @dataclass(frozen=True)
 class NetworkShape:
-    """All of a network but its weights.
+    """The architecture of a network, without its weights.
 
     Parameters
     ----------
     scales : ndarray of shape (r,)
         Standard deviations of the data along the coordinates.
     lowest, highest : float
-        Range of noise scales that it is made for.
+        Range of noise scales that it is trained for.
     hidden_layer_sizes : tuple of int
         Widths of the hidden layers, one at least.
     n_frequencies : int
-        Cosines and sines of each input, at 1.5, 3, 6, ...
+        Number of frequencies 1.5, 3, 6, ... of cosines and sines of each input.
     """
 
     scales: np.ndarray
@@ -61,20 +64,10 @@ class NetworkShape:
         return list(pairwise(sizes))
 
     def initial(self, rng: np.random.Generator) -> np.ndarray:
-        """Return all weights and biases in one vector; those of the last layer are zero.
-
-        Parameters
-        ----------
-        rng : Generator
-            Source of randomness.
-
-        Returns
-        -------
-        ndarray of shape (n_parameters,)
-        """
+        """Return random weights and biases (n_parameters,); those of the last layer are zero."""
         parts: list[np.ndarray] = []
         for n_in, n_out in self.layer_sizes:
-            # The first layer's inputs are few, and its features are to differ.
+            # A larger gain and random biases make the few features of the first layer differ.
             gain = 1.0 if parts else 2.0
             parts += [
                 gain * rng.standard_normal((n_in, n_out)) / math.sqrt(n_in),
@@ -84,17 +77,7 @@ class NetworkShape:
         return np.concatenate([part.ravel() for part in parts])
 
     def layers(self, parameters: torch.Tensor) -> Layers:
-        """Return the weights and biases of each layer, as views of the vector that holds them all.
-
-        Parameters
-        ----------
-        parameters : torch.Tensor of shape (n_parameters,)
-            Weights and biases.
-
-        Returns
-        -------
-        list of (torch.Tensor, torch.Tensor)
-        """
+        """Return the weights and biases of each layer, as views of `parameters` (n_parameters,)."""
         shapes = self.layer_sizes
         lengths = [length for n_in, n_out in shapes for length in (n_in * n_out, n_out)]
         parts = parameters.split(lengths)
@@ -103,51 +86,24 @@ class NetworkShape:
             for weight, bias, shape in zip(parts[::2], parts[1::2], shapes, strict=True)
         ]
 
-    def place(self, noise_scale: float) -> float:
-        """Return where a noise scale lies in the range, from 0 to 1 in its logarithm.
-
-        Parameters
-        ----------
-        noise_scale : float
-            sqrt(v).
-
-        Returns
-        -------
-        float
-        """
+    def position(self, noise_scale: float) -> float:
+        """Return the position of a noise scale in the range, from 0 to 1 in its logarithm."""
         return math.log(noise_scale / self.lowest) / math.log(self.highest / self.lowest)
 
-    def inputs(self, u: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
-        """Return what the first layer sees.
+    def inputs(self, u: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+        """Return the inputs (n, n_inputs) of the first layer at rows u and a noise scale.
 
-        Parameters
-        ----------
-        u : torch.Tensor of shape (n, r)
-            Rows of unit variance, c x.
-        place : torch.Tensor of shape (n, 1)
-            Where their noise scales lie in the range.
-
-        Returns
-        -------
-        torch.Tensor of shape (n, n_inputs)
+        u: (n, r) rows of unit variance, c x; position: (n, 1), of their noise scales.
         """
         waves = [wave(f * u) for f in self._frequencies for wave in (torch.cos, torch.sin)]
         k = torch.arange(1, _N_COSINES + 1, device=u.device, dtype=u.dtype)
-        return torch.cat([u, *waves, torch.cos(math.pi * k * place)], dim=1)
+        return torch.cat([u, *waves, torch.cos(math.pi * k * position)], dim=1)
 
-    def pushed(self, u: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
-        """Return how the inputs change along directions, but for those that depend on the noise only.
+    def input_derivatives(self, u: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
+        """Return the derivatives along directions of the inputs that depend on u.
 
-        Parameters
-        ----------
-        u : torch.Tensor of shape (n, r)
-            Rows of unit variance.
-        directions : torch.Tensor of shape (m, r) or (n, m, r)
-            Directions in their space.
-
-        Returns
-        -------
-        torch.Tensor of shape (n, m, n_inputs - 8)
+        u: (n, r) rows of unit variance; directions: (m, r) or (n, m, r). The other 8 inputs depend
+        on the noise scale only.
         """
         slopes = [torch.ones_like(u)]
         for f in self._frequencies:
@@ -160,19 +116,7 @@ class NetworkShape:
 
 
 def evaluate(layers: Layers, inputs: torch.Tensor) -> torch.Tensor:
-    """Return F, the output of the network.
-
-    Parameters
-    ----------
-    layers : list of (torch.Tensor, torch.Tensor)
-        Weights (n_in, n_out) and biases (n_out,).
-    inputs : torch.Tensor of shape (n, n_inputs)
-        See `NetworkShape.inputs`.
-
-    Returns
-    -------
-    torch.Tensor of shape (n, r)
-    """
+    """Return F (n, r), the output of the network, at inputs (n, n_inputs) of `NetworkShape.inputs`."""
     *hidden, (weight, bias) = layers
     for each, shift in hidden:
         inputs = torch.nn.functional.silu(torch.addmm(shift, inputs, each))
@@ -181,17 +125,18 @@ def evaluate(layers: Layers, inputs: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class ScoreNetwork:
-    """The score that a network has learned, and its divergence.
+    """The score field of a network with given weights; see `ScoreField`.
 
     Parameters
     ----------
     shape : NetworkShape
-        What it looks like.
+        Its architecture.
     layers : list of (torch.Tensor, torch.Tensor)
         Its weights and biases.
     directions : torch.Tensor of shape (m, r) or (n, 1, r)
-        Directions p with sum p p^T = I: the coordinate axes, for the exact divergence. Or one probe
-        for each query, p p^T being I on average only (Hutchinson 1990).
+        Directions p with sum p p^T = I, the coordinate axes, for the exact divergence; or one
+        random direction for each query with E p p^T = I, for an unbiased estimate (Hutchinson
+        1990).
     """
 
     shape: NetworkShape
@@ -199,48 +144,25 @@ class ScoreNetwork:
     directions: torch.Tensor
 
     def __call__(self, x: torch.Tensor, v: float) -> torch.Tensor:
-        """Return the score.
-
-        Parameters
-        ----------
-        x : torch.Tensor of shape (n, r)
-            Queries.
-        v : float
-            Noise variance.
-
-        Returns
-        -------
-        torch.Tensor of shape (n, r)
-        """
+        """Return the score (n, r) at x (n, r) and noise variance v."""
         c, gain = self._preconditioning(x, v)
         return c * (gain * evaluate(self.layers, self._inputs(c * x, v)) - c * x)
 
     def with_divergence(self, x: torch.Tensor, v: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the score and its divergence, the network's Jacobian times each direction.
+        """Return the score (n, r), and its divergence (n,) along `directions`.
 
-        Directions are pushed through the layers beside the rows: no graph is kept.
-
-        Parameters
-        ----------
-        x : torch.Tensor of shape (n, r)
-            Queries.
-        v : float
-            Noise variance.
-
-        Returns
-        -------
-        score : torch.Tensor of shape (n, r)
-        divergence : torch.Tensor of shape (n,)
+        The directions are propagated through the layers with the rows; no graph is stored.
         """
         c, gain = self._preconditioning(x, v)
         u = c * x
-        values, slopes = self._inputs(u, v), self.shape.pushed(u, c * self.directions)
+        values, slopes = self._inputs(u, v), self.shape.input_derivatives(u, c * self.directions)
         *hidden, (last, bias) = self.layers
         for weight, shift in hidden:
             before = torch.addmm(shift, values, weight)
             gate = torch.sigmoid(before)
             values = before * gate
-            # What depends on the noise only has no slope, and is missing in those of the first layer.
+            # Inputs that depend on the noise only have derivative zero and are left out of the
+            # first layer's.
             slopes = slopes @ weight[: slopes.shape[2]]
             slopes = slopes * (gate + values * (1 - gate))[:, None]
         score = c * (gain * torch.addmm(bias, values, last) - u)
@@ -248,41 +170,32 @@ class ScoreNetwork:
         return score, trace - c.square().sum()
 
     def rows(self, index: torch.Tensor) -> ScoreNetwork:
-        """Return the field of some of the queries.
-
-        Parameters
-        ----------
-        index : torch.Tensor of shape (m,)
-            Which.
-
-        Returns
-        -------
-        ScoreNetwork
-        """
+        """Return the field of the queries with these indices (m,)."""
         if self.directions.dim() == 2:
             return self
         return replace(self, directions=self.directions[index])
 
     def _preconditioning(self, x: torch.Tensor, v: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return c and s / y."""
+        """Return the factors c and s / y of the preconditioning."""
         scales = x.new_tensor(self.shape.scales)
         return (scales.square() + v).rsqrt(), scales / math.sqrt(v)
 
     def _inputs(self, u: torch.Tensor, v: float) -> torch.Tensor:
-        place = u.new_full((len(u), 1), self.shape.place(math.sqrt(v)))
-        return self.shape.inputs(u, place)
+        """Return the inputs of the first layer for rows u (n, r) of one noise variance."""
+        position = u.new_full((len(u), 1), self.shape.position(math.sqrt(v)))
+        return self.shape.inputs(u, position)
 
 
 @dataclass(frozen=True)
 class AveragedScore:
-    """Any score field, averaged over a set of nodes one evaluation at a time.
+    """A score field averaged over nodes, with one evaluation for each query and node; see `ScoreField`.
 
     Parameters
     ----------
     field : ScoreField
-        What is averaged; one with `rows`, as every query is asked about at all its nodes.
+        The field to average; it needs `rows`, since every query is evaluated at all nodes.
     offsets : torch.Tensor of shape (M, r)
-        The nodes, of mean zero.
+        The nodes; their mean is zero.
     weights : torch.Tensor of shape (M,)
         Positive, summing to one.
     """
@@ -292,80 +205,47 @@ class AveragedScore:
     weights: torch.Tensor
 
     def __call__(self, x: torch.Tensor, v: float) -> torch.Tensor:
-        """Return the averaged score.
-
-        Parameters
-        ----------
-        x : torch.Tensor of shape (n, r)
-            Queries.
-        v : float
-            Noise variance.
-
-        Returns
-        -------
-        torch.Tensor of shape (n, r)
-        """
+        """Return the averaged score (n, r)."""
         field, shifted = self._shifted(x)
         return self._average(field(shifted, v), len(x))
 
     def with_divergence(self, x: torch.Tensor, v: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the averaged score and its divergence.
-
-        Parameters
-        ----------
-        x : torch.Tensor of shape (n, r)
-            Queries.
-        v : float
-            Noise variance.
-
-        Returns
-        -------
-        score : torch.Tensor of shape (n, r)
-        divergence : torch.Tensor of shape (n,)
-        """
+        """Return the averaged score (n, r) and its divergence (n,)."""
         field, shifted = self._shifted(x)
         score, divergence = field.with_divergence(shifted, v)
         return self._average(score, len(x)), self._average(divergence, len(x))
 
     def rows(self, index: torch.Tensor) -> AveragedScore:
-        """Return the field of some of the queries.
-
-        Parameters
-        ----------
-        index : torch.Tensor of shape (m,)
-            Which.
-
-        Returns
-        -------
-        AveragedScore
-        """
+        """Return the field of the queries with these indices (m,)."""
         field = self.field.rows(index)
         assert isinstance(field, RowSelectable)
         return replace(self, field=field)
 
     def _shifted(self, x: torch.Tensor) -> tuple[ScoreField, torch.Tensor]:
+        """Return the field of queries repeated for each node, and the shifted queries (n M, r)."""
         repeated = torch.arange(len(x), device=x.device).repeat_interleave(len(self.weights))
         return self.field.rows(repeated), (x[:, None] + self.offsets).reshape(-1, x.shape[1])
 
     def _average(self, values: torch.Tensor, n: int) -> torch.Tensor:
+        """Return the weighted means (n, ...) of values (n M, ...) over the nodes."""
         by_node = values.view(n, len(self.weights), *values.shape[1:])
         return torch.tensordot(by_node, self.weights, dims=([1], [0]))
 
 
 @dataclass(frozen=True)
 class NetworkSchedule:
-    """The same network in each noise level, smoothed there over nodes of the level's own.
+    """The score fields of all noise levels: one network, averaged over the nodes of each level.
 
     Parameters
     ----------
     network : ScoreNetwork
         The field.
     sigma : float
-        Smoothing scale; 0 is the network as it is.
+        Smoothing scale; 0 leaves the network unsmoothed.
     rule : NodeRule
-        How nodes are chosen.
+        Rule and number of the nodes.
     backend : Backend
-        Where they go.
+        Device and type of the nodes.
     """
 
     network: ScoreNetwork
@@ -374,17 +254,7 @@ class NetworkSchedule:
     backend: Backend
 
     def at(self, level: int) -> ScoreField:
-        """Return the field of one noise level.
-
-        Parameters
-        ----------
-        level : int
-            Index of the level.
-
-        Returns
-        -------
-        ScoreField
-        """
+        """Return the score field of the noise level with a given index."""
         r = len(self.network.shape.scales)
         if self.sigma == 0 or r == 0:
             return self.network

@@ -1,8 +1,9 @@
-"""How a score network is trained: denoising score matching over weighted rows, step by step.
+"""Training of a score network by denoising score matching over weighted rows.
 
-A row x_0 is noised, x = x_0 + y z, at a scale y drawn uniformly in log y, and F is fitted to what would
-give x_0 back, (x_0 y / s - s z) / sqrt(s^2 + y^2), in mean squares (Vincent 2011; in the parametrisation
-of Karras et al. 2022, eq. 8). The Gaussian that training starts from has a loss of one at each scale.
+A row x_0 is noised, x = x_0 + y z, at a scale y drawn uniformly in log y. F is fitted by least
+squares to the value that returns x_0, (x_0 y / s - s z) / sqrt(s^2 + y^2) (Vincent 2011; in the
+parametrisation of Karras et al. 2022, eq. 8). The Gaussian that training starts from has a loss of
+one at each scale.
 """
 
 from __future__ import annotations
@@ -14,15 +15,17 @@ import numpy as np
 import torch
 
 from .._utils.backend import Backend
+from .._utils.draws import invert_cumulated
 from .._utils.warnings import warn_user
 from .network import NetworkShape, evaluate
 
 __all__ = ["Outcome", "TrainingSettings", "TrainingState", "fresh_state", "stream", "train"]
 
-# An iteration is one pass over the rows, and at least so many batches: for a few rows, more noise.
-_LEAST_BATCHES = 4
-# Noised rows that the held-out loss is a mean over, at least.
-_HELD_OUT = 1024
+# An iteration is one pass over the rows, or this many batches if that is more: few rows are noised
+# several times.
+_MIN_BATCHES = 4
+# The held-out loss is a mean over at least this many noised rows.
+_MIN_HELD_OUT = 1024
 
 # Decay rates and the floor of the step's denominator (Kingma & Ba 2015, alg. 1).
 _BETA_1, _BETA_2, _FLOOR = 0.9, 0.999, 1e-8
@@ -30,7 +33,7 @@ _BETA_1, _BETA_2, _FLOOR = 0.9, 0.999, 1e-8
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How to train; the names are those of the estimator's parameters."""
+    """Parameters of the training; they have the names of the estimator's parameters."""
 
     max_iter: int
     batch_size: int
@@ -42,18 +45,18 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Where training stands: what another iteration starts from.
+    """The state from which the next iteration of training starts.
 
     Parameters
     ----------
     parameters : ndarray of shape (n_parameters,)
-        Weights and biases of the last step.
+        Weights and biases after the last step.
     average : ndarray of shape (n_parameters,)
         Their exponential moving average over the steps.
     first_moment, second_moment : ndarray of shape (n_parameters,)
         Moving averages of the gradient and of its square.
     n_steps, n_iterations : int
-        How far it has come.
+        Numbers of steps and iterations so far.
     """
 
     parameters: np.ndarray
@@ -66,12 +69,12 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What some iterations of training led to.
+    """The result of training for some iterations.
 
     Parameters
     ----------
     state : TrainingState
-        Where training stands now.
+        The state after the last iteration.
     chosen : ndarray of shape (n_parameters,)
         The averaged weights: those of the best held-out loss, or the last ones.
     losses : list of float
@@ -79,9 +82,9 @@ class Outcome:
     held_out_losses : list of float
         Loss of the averaged weights on held-out rows after each iteration; empty without such rows.
     start_loss, best_loss : float
-        The held-out loss (without such rows, the training loss) at the start, and the lowest.
+        The held-out loss (without such rows, the training loss) at the start, and its minimum.
     has_converged : bool
-        Whether the loss had stopped falling.
+        Whether the loss has stopped decreasing.
     """
 
     state: TrainingState
@@ -95,50 +98,27 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Noised:
-    """Noised rows as the network sees them, and what it should answer."""
+    """A batch of noised rows: inputs (n, n_inputs) of the network, and target outputs (n, r)."""
 
     inputs: torch.Tensor
     target: torch.Tensor
 
     def loss(self, shape: NetworkShape, parameters: torch.Tensor) -> torch.Tensor:
-        found = evaluate(shape.layers(parameters), self.inputs)
-        return (found - self.target).square().mean()
+        """Return the mean squared error of the network."""
+        return (evaluate(shape.layers(parameters), self.inputs) - self.target).square().mean()
 
 
 def stream(seed: int, purpose: str, iteration: int = 0) -> np.random.Generator:
-    """Return the random numbers of one purpose: whatever came before, they are the same.
+    """Return the random generator for one purpose and iteration, whatever was drawn before.
 
-    Parameters
-    ----------
-    seed : int
-        Seed of the estimator.
-    purpose : {"weights", "split", "held out", "probes", "noise"}
-        What for.
-    iteration : int, default=0
-        Of the training, where they are drawn anew in each.
-
-    Returns
-    -------
-    Generator
+    `purpose` is "weights", "split", "held out", "probes" or "noise".
     """
     purposes = ("weights", "split", "held out", "probes", "noise")
     return np.random.default_rng([seed, purposes.index(purpose), iteration])
 
 
 def fresh_state(shape: NetworkShape, seed: int) -> TrainingState:
-    """Return the state before the first step.
-
-    Parameters
-    ----------
-    shape : NetworkShape
-        What the network looks like.
-    seed : int
-        Seed of the weights.
-
-    Returns
-    -------
-    TrainingState
-    """
+    """Return the state before the first step."""
     initial = shape.initial(stream(seed, "weights"))
     zeros = np.zeros_like(initial)
     return TrainingState(initial, initial, zeros, zeros)
@@ -154,22 +134,22 @@ def train(
     backend: Backend,
     seed: int,
 ) -> Outcome:
-    """Train until the loss stops falling, or for as many iterations as are allowed.
+    """Train until the loss stops decreasing, at most `settings.max_iter` iterations.
 
     Parameters
     ----------
     shape : NetworkShape
-        What the network looks like.
+        Architecture.
     state : TrainingState
-        Where to start.
+        State to start from.
     chosen : ndarray of shape (n_parameters,)
-        The averaged weights that are to be improved on.
+        Averaged weights of the best iteration so far.
     rows : tuple of ndarrays of shape (n, r) and (n,)
-        Training rows in the network's coordinates, and their weights of sum one.
+        Training rows in the network's coordinates, and their weights, which sum to one.
     held_out : tuple of ndarrays or None
         Rows and weights that decide which iteration was best; None takes the last one.
     settings : TrainingSettings
-        How to train.
+        Parameters of the training.
     backend : Backend
         Where to compute.
     seed : int
@@ -182,49 +162,50 @@ def train(
     Raises
     ------
     ValueError
-        If the loss is no number any more.
+        If the loss is not finite.
 
     Warns
     -----
     UserWarning
-        If a KeyboardInterrupt ended it; what was learned up to then is returned.
+        If a KeyboardInterrupt ended it; the result up to then is returned.
     """
-    walk = _Walk(shape, state, backend, settings)
+    optimizer = _Adam(shape, state, backend, settings)
     watched = None
     best, best_loss = chosen, math.inf
     if held_out is not None:
-        n = max(1, math.ceil(_HELD_OUT / len(held_out[0]))) * len(held_out[0])
+        n = max(1, math.ceil(_MIN_HELD_OUT / len(held_out[0]))) * len(held_out[0])
         (watched,) = _noised(shape, *held_out, 1, n, stream(seed, "held out"), backend)
         best_loss = watched.loss(shape, backend.tensor(chosen)).item()
     start_loss = reference = best_loss
     losses: list[float] = []
     held_out_losses: list[float] = []
     n_since, has_converged = 0, False
-    n_batches = max(_LEAST_BATCHES, math.ceil(len(rows[0]) / settings.batch_size))
+    n_batches = max(_MIN_BATCHES, math.ceil(len(rows[0]) / settings.batch_size))
     last = state
     try:
         for _ in range(settings.max_iter):
             rng = stream(seed, "noise", last.n_iterations)
             batches = _noised(shape, *rows, n_batches, settings.batch_size, rng, backend)
             if not math.isfinite(start_loss):
-                start_loss = batches[0].loss(shape, walk.parameters).item()
-            loss = float(torch.stack([walk.step(batch) for batch in batches]).mean())
+                start_loss = batches[0].loss(shape, optimizer.parameters).item()
+            loss = float(torch.stack([optimizer.step(batch) for batch in batches]).mean())
             watched_loss = loss
             if watched is not None:
-                watched_loss = watched.loss(shape, walk.average).item()
+                watched_loss = watched.loss(shape, optimizer.average).item()
             if not math.isfinite(loss + watched_loss):
                 raise ValueError(
-                    f"the loss of iteration {last.n_iterations + 1} is {loss}: training left the "
-                    f"numbers with learning_rate_init={settings.learning_rate!r}; pass a smaller one."
+                    f"the loss of iteration {last.n_iterations + 1} is {loss}: training diverged with "
+                    f"learning_rate_init={settings.learning_rate!r}; pass a smaller one."
                 )
-            last = replace(walk.state(), n_iterations=last.n_iterations + 1)
+            last = replace(optimizer.state(), n_iterations=last.n_iterations + 1)
             losses.append(loss)
             if watched is not None:
                 held_out_losses.append(watched_loss)
             if watched is None or watched_loss < best_loss:
                 best = last.average
             best_loss = min(best_loss, watched_loss)
-            # Against what it was when the count began: many small steps down are a way down.
+            # Compared with the loss when the count began, so that many small decreases are
+            # progress.
             n_since += 1
             if watched_loss < reference - settings.tol:
                 n_since, reference = 0, watched_loss
@@ -233,15 +214,15 @@ def train(
                 break
     except KeyboardInterrupt:
         warn_user(
-            f"training was interrupted after {last.n_iterations} iterations; what was learned up to "
-            "then is kept."
+            f"training was interrupted after {last.n_iterations} iterations; the network trained so "
+            "far is kept. Fit again with warm_start=True to continue."
         )
         has_converged = True
     return Outcome(last, best, losses, held_out_losses, start_loss, best_loss, has_converged)
 
 
-class _Walk:
-    """Adam's steps and the moving average of the weights, on a device."""
+class _Adam:
+    """The Adam optimiser (Kingma & Ba 2015, alg. 1), with a moving average of the weights."""
 
     def __init__(
         self,
@@ -258,6 +239,7 @@ class _Walk:
         self.n_steps = state.n_steps
 
     def state(self) -> TrainingState:
+        """Return the state of the optimiser as arrays, without the number of iterations."""
         array = self.backend.array
         return TrainingState(
             array(self.parameters),
@@ -276,10 +258,10 @@ class _Walk:
         n = self.n_steps = self.n_steps + 1
         self.first = _BETA_1 * self.first + (1 - _BETA_1) * gradient
         self.second = _BETA_2 * self.second + (1 - _BETA_2) * gradient.square()
-        spread = (self.second / (1 - _BETA_2**n)).sqrt() + _FLOOR
-        move = self.first / (1 - _BETA_1**n) / spread
+        scale = (self.second / (1 - _BETA_2**n)).sqrt() + _FLOOR
+        move = self.first / (1 - _BETA_1**n) / scale
         self.parameters = self.parameters - self.settings.learning_rate * move
-        # The first weights of all are to be forgotten sooner than the average's length.
+        # A shorter average at the start forgets the initial weights sooner.
         decay = min(self.settings.ema_decay, (1 + n) / (10 + n))
         self.average = decay * self.average + (1 - decay) * self.parameters
         return loss.detach()
@@ -294,21 +276,22 @@ def _noised(
     rng: np.random.Generator,
     backend: Backend,
 ) -> list[_Noised]:
-    """Draw rows and noise for some batches, in numpy: the same numbers on any device."""
+    """Return batches of noised rows, drawn in numpy so that they are the same on every device."""
     n = n_batches * batch_size
-    # Equal steps through the cumulated weights: each row as often as its weight says, up to one.
+    # Equal steps through the cumulated weights: each row occurs n times its weight, rounded up or
+    # down.
     steps = (np.arange(n) + rng.uniform()) / n
-    rows = rng.permutation(np.searchsorted(np.cumsum(weights)[:-1], steps, side="right"))
-    # One noise scale from each of as many equal parts of the range, in every batch.
+    rows = rng.permutation(invert_cumulated(np.cumsum(weights), steps))
+    # In every batch, one noise scale from each of `batch_size` equal parts of the range.
     parts = rng.permuted(np.tile(np.arange(batch_size), (n_batches, 1)), axis=1)
-    place = (parts + rng.uniform(size=parts.shape)).reshape(n, 1) / batch_size
-    y = shape.lowest * (shape.highest / shape.lowest) ** place
+    position = (parts + rng.uniform(size=parts.shape)).reshape(n, 1) / batch_size
+    y = shape.lowest * (shape.highest / shape.lowest) ** position
     x, z, s = points[rows], rng.standard_normal((n, points.shape[1])), shape.scales
     c = 1 / np.sqrt(s**2 + y**2)
     u = backend.tensor(c * (x + y * z)).split(batch_size)
     target = backend.tensor(c * (x * (y / s) - s * z)).split(batch_size)
-    places = backend.tensor(place).split(batch_size)
+    positions = backend.tensor(position).split(batch_size)
     return [
-        _Noised(shape.inputs(*seen), wanted)
-        for *seen, wanted in zip(u, places, target, strict=True)
+        _Noised(shape.inputs(rows_u, at), expected)
+        for rows_u, at, expected in zip(u, positions, target, strict=True)
     ]

@@ -1,1 +1,1 @@
-"""What all wings use: checks of parameters, numpy and torch, processes, the base of estimators."""
+"""Code that all subpackages use: checks, numpy and torch, processes, base of estimators."""

@@ -1,8 +1,8 @@
-"""The border between numpy and torch: arrays become tensors here, and come back as float64 arrays."""
+"""Conversion of numpy arrays to torch tensors, and of tensors to float64 arrays."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 
 from .validation import check_choice
 
-__all__ = ["Backend", "to_device"]
+__all__ = ["Backend", "has_float64", "to_device", "to_float64"]
 
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
@@ -18,36 +18,34 @@ _DTYPES = {"float64": torch.float64, "float32": torch.float32}
 def to_device(array: np.ndarray, device: torch.device, dtype: torch.dtype | None) -> torch.Tensor:
     """Copy an array to a device, without waiting for the copy.
 
-    Parameters
-    ----------
-    array : ndarray
-        Numbers of any layout and byte order.
-    device : torch.device
-        Where to.
-    dtype : torch.dtype or None
-        What as; None keeps the array's own type.
-
-    Returns
-    -------
-    torch.Tensor
+    `dtype` None keeps the array's own type.
     """
-    # The copy frees us from read-only, negatively strided and big-endian inputs, none of which torch
-    # takes.
+    # Copied, since torch takes no read-only, negatively strided or big-endian arrays.
     native = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
     if device.type == "cuda":
-        # From pinned memory the copy goes on behind our back; any other would be waited for.
+        # Only from pinned memory is the copy asynchronous.
         native = native.pin_memory()
     return native.to(device=device, dtype=dtype, non_blocking=True)
 
 
+def has_float64(device: torch.device) -> bool:
+    """Return whether a device can compute in float64; Apple's GPUs cannot."""
+    return device.type != "mps"
+
+
+def to_float64(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor in float64, or unchanged on a device without float64."""
+    return tensor.double() if has_float64(tensor.device) else tensor
+
+
 @dataclass(frozen=True)
 class Backend:
-    """A device and a floating-point type, and the way in and out.
+    """A device and a floating-point type.
 
     Parameters
     ----------
     device : torch.device
-        Where tensors live.
+        Where tensors are.
     dtype : torch.dtype
         What they are computed in.
     """
@@ -58,17 +56,6 @@ class Backend:
     @classmethod
     def from_params(cls, device: Any, dtype: Any) -> Backend:
         """Resolve the estimator parameters `device` and `dtype`.
-
-        Parameters
-        ----------
-        device : str
-            "cpu", "cuda", "cuda:1", "mps", ...
-        dtype : {"float64", "float32"}
-            The precision of the computation.
-
-        Returns
-        -------
-        Backend
 
         Raises
         ------
@@ -85,60 +72,31 @@ class Backend:
             )
         try:
             resolved = torch.device(device)
-            # Asking for one number is the only test that covers every kind of device.
+            # Computing one number is the only test that covers every kind of device.
             torch.zeros(1, device=resolved, dtype=resolved_dtype).item()
         except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
             reason = str(error).splitlines()[0]
             raise ValueError(
                 f"device={device!r} with dtype={dtype!r} cannot be used here ({reason}). "
-                "Expected a device that torch can reach; device='cpu' always works."
+                "Expected a device that torch can use; device='cpu' always works."
             ) from error
         return cls(resolved, resolved_dtype)
 
-    def with_room_for(self, smallest: float, largest: float) -> Backend:
-        """Return a backend in which squares of lengths in a range, and their quotients, are numbers.
+    def promote_to_float64(self, smallest: float, largest: float) -> Backend:
+        """Return a backend whose dtype represents squares of lengths from `smallest` to `largest`.
 
-        Parameters
-        ----------
-        smallest, largest : float
-            Bounds on the lengths.
-
-        Returns
-        -------
-        Backend
-            This one or, where its floating-point type does not reach so far, one in float64.
+        It holds quotients of the squares, too. That is this backend, or one in float64 if the range of
+        this one is too narrow.
         """
         limits = torch.finfo(self.dtype)
-        held = smallest**2 > limits.tiny**0.5 and largest**2 < limits.max**0.5
-        if held or self.device.type == "mps":
-            return self
-        return Backend(self.device, torch.float64)
+        fits = smallest**2 > limits.tiny**0.5 and largest**2 < limits.max**0.5
+        return self if fits or not has_float64(self.device) else replace(self, dtype=torch.float64)
 
     def tensor(self, array: Any) -> torch.Tensor:
-        """Copy an array to the device.
-
-        Parameters
-        ----------
-        array : array-like
-            Numbers of any layout and byte order.
-
-        Returns
-        -------
-        torch.Tensor
-        """
+        """Copy an array to the device, in the dtype."""
         return to_device(np.asarray(array, dtype=np.float64), self.device, self.dtype)
 
     @staticmethod
     def array(tensor: torch.Tensor) -> np.ndarray:
-        """Bring a tensor back as a float64 array.
-
-        Parameters
-        ----------
-        tensor : torch.Tensor
-            A result.
-
-        Returns
-        -------
-        ndarray
-        """
+        """Return a tensor as a float64 array."""
         return tensor.detach().cpu().numpy().astype(np.float64)

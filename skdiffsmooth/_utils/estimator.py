@@ -1,21 +1,62 @@
-"""What the density estimators share: how data comes in, how results go out, the mean as the score."""
+"""Base classes of the density estimators: checks of input, replacing fitted state, saving."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from sklearn.base import DensityMixin
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from .rows import check_sample_weight, merge_duplicates
-from .validation import check_draw, check_size
+from .validation import check_detached, check_draw, check_size
+from .version import FORMAT, __version__
 
-__all__ = ["DensityEstimatorMixin", "DistanceDensityMixin"]
+__all__ = ["DensityEstimatorMixin", "DistanceDensityMixin", "SavedWithVersion", "on_one_fit"]
+
+_VERSION_KEY = "_skdiffsmooth_version"
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+Self = TypeVar("Self", bound="DensityEstimatorMixin")
 
 
-class DensityEstimatorMixin(DensityMixin):
-    """The half of a density estimator that does not depend on the density.
+def on_one_fit(method: Method) -> Method:
+    """Decorate a query method, so that it uses the state of the estimator at the time of the call.
+
+    `fit` replaces the whole state by one assignment, so a query in another thread uses the old
+    model or the new one, never parts of both.
+    """
+
+    @wraps(method)
+    def query(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return method(self._snapshot(), *args, **kwargs)
+
+    return cast(Method, query)
+
+
+class SavedWithVersion:
+    """A mixin that saves the version of the library with a model, and checks it in files."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: Any = super().__getstate__()
+        return {**state, _VERSION_KEY: (FORMAT, __version__)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        saved_format, version = state.pop(_VERSION_KEY, (0, "before 0.1.0"))
+        if saved_format != FORMAT:
+            raise ValueError(
+                f"this {type(self).__name__} was saved by skdiffsmooth {version} (model format "
+                f"{saved_format}), and this is skdiffsmooth {__version__} (model format {FORMAT}). Load "
+                f"it with skdiffsmooth {version}, or fit it again and save it with this version."
+            )
+        super().__setstate__(state)  # type: ignore[misc]
+
+
+class DensityEstimatorMixin(SavedWithVersion, DensityMixin):
+    """The methods of a density estimator that are the same for all densities.
 
     Classes that use it define ``fit``, ``score_samples`` and ``sample``.
     """
@@ -23,7 +64,7 @@ class DensityEstimatorMixin(DensityMixin):
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean log-density of the rows of X.
 
-        The mean, not the sum: folds differ in size, and a search should not care.
+        It is the mean and not the sum, so that folds of different sizes can be compared.
 
         Parameters
         ----------
@@ -40,43 +81,53 @@ class DensityEstimatorMixin(DensityMixin):
         return float(np.mean(self.score_samples(X)))
 
     def _set_fitted(self, X: Any, **attributes: Any) -> None:
-        """Store what was learned, all at once: a fit that fails must leave the old one whole."""
-        validate_data(self, X, reset=True, skip_check_array=True)
-        # What an earlier fit with other parameters learned is no part of this one.
-        kept = ("n_features_in_", "feature_names_in_")
-        for name in [name for name in vars(self) if name.endswith("_") and name not in kept]:
-            delattr(self, name)
-        for name, value in attributes.items():
-            setattr(self, name, value)
+        """Replace all fitted attributes, and the number and names of columns, by one assignment.
+
+        After an interrupt or an error the estimator has either the old state or the new one.
+        """
+        parameters = {name: value for name, value in vars(self).items() if not name.endswith("_")}
+        columns = object.__new__(type(self))
+        columns.__dict__ = dict(parameters)
+        validate_data(columns, X, reset=True, skip_check_array=True)
+        self.__dict__ = {**vars(columns), **attributes}
+
+    def _snapshot(self: Self) -> Self:
+        """Return a copy of the estimator in its present state; a later `fit` does not change it."""
+        snapshot = object.__new__(type(self))
+        snapshot.__dict__ = self.__dict__
+        return snapshot
 
     def _check_query(self, X: Any) -> np.ndarray:
-        """Return the rows to be scored, as float64, after comparing them with the training rows."""
+        """Return queries (n, d) as float64, checked against the columns of the training rows."""
         check_is_fitted(self)
+        check_detached("X", X)
         return validate_data(self, X, reset=False, dtype=np.float64)
 
     def _column_names(self) -> np.ndarray | None:
-        """Return the names of the columns, where the training rows had them."""
+        """Return the names of the columns, or None if the training rows had none."""
         return getattr(self, "feature_names_in_", None)
 
     def _check_draw(self, n_samples: Any, random_state: Any) -> tuple[int, np.random.RandomState]:
-        """Return the number of draws and their source of randomness."""
+        """Return the number of draws, and a generator; None is the estimator's `random_state`."""
         check_is_fitted(self)
-        return check_draw(n_samples, random_state)
+        own = getattr(self, "random_state", None)
+        return check_draw(n_samples, own if random_state is None else random_state)
 
 
 class DistanceDensityMixin(DensityEstimatorMixin):
-    """The same of a density that takes distances between rows: their squares must be numbers."""
+    """The mixin for densities that compute distances between rows: their squares must be finite."""
 
-    points_: np.ndarray
+    points_: Any  # (n_points, n_features)
 
     def _check_training(self, X: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return distinct rows and their weights, leaving the estimator as it is."""
+        """Return distinct rows and their weights, without changing the estimator."""
+        check_detached("X", X)
         X = check_array(X, dtype=np.float64, estimator=self, input_name="X")
         check_size("X", X)
         return merge_duplicates(X, check_sample_weight(sample_weight, len(X)))
 
     def _check_others(self) -> None:
-        """Raise if a point that is left out leaves none."""
+        """Raise an error if there is only one point, so that none remains when it is left out."""
         if len(self.points_) < 2:
             raise ValueError(
                 "leave_one_out_log_density needs at least two distinct rows, and the model was fitted "

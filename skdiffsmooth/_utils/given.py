@@ -1,4 +1,4 @@
-"""The parameter `given`: columns by index or name, and their values."""
+"""Parses the parameter `given`, which holds columns by index or name, and their values."""
 
 from __future__ import annotations
 
@@ -13,28 +13,17 @@ __all__ = ["resolve_given_columns", "resolve_given_values"]
 
 
 def resolve_given_columns(given: Any, n_features: int, names: np.ndarray | None) -> np.ndarray:
-    """Return the indices of the columns that are given.
+    """Return the indices of the given columns, in increasing order.
 
-    Parameters
-    ----------
-    given : collection of int or str
-        Indices from 0 on, or column names.
-    n_features : int
-        Number of features.
-    names : ndarray of shape (n_features,) or None
-        The columns' names, where the training data had them.
-
-    Returns
-    -------
-    ndarray of shape (n_given,)
-        In increasing order.
+    `given` is a collection of indices from 0 on, or of column names; `names` (n_features,) are
+    those of the training data, or None.
 
     Raises
     ------
     TypeError
-        If `given` is no collection, or holds something that is neither an integer nor a string.
+        If `given` is not a collection, or holds something that is neither an integer nor a string.
     ValueError
-        If a column is unknown or named twice, or if no column is left.
+        If a column is unknown or named twice, or if all columns are given.
     """
     if isinstance(given, str) or not hasattr(given, "__iter__"):
         raise TypeError(
@@ -46,8 +35,8 @@ def resolve_given_columns(given: Any, n_features: int, names: np.ndarray | None)
         raise ValueError(f"given={list(given)!r} names a column twice; expected each at most once.")
     if len(columns) == n_features:
         raise ValueError(
-            f"given names all {n_features} columns; expected fewer, for something to be left to draw "
-            "or score."
+            f"given names all {n_features} columns; expected fewer, so that at least one column is left "
+            "to draw or score."
         )
     return np.array(sorted(columns), dtype=np.intp)
 
@@ -59,12 +48,12 @@ def _resolve_column(column: Any, n_features: int, names: np.ndarray | None) -> i
                 f"given column {column!r} is a name, but the training data had no column names; pass an "
                 f"index from 0 to {n_features - 1}, or fit on a DataFrame."
             )
-        found = np.flatnonzero(names == column)
-        if not len(found):
+        indices = np.flatnonzero(names == column)
+        if not len(indices):
             raise ValueError(
                 f"given column {column!r} is not known; expected one of {', '.join(map(repr, names))}."
             )
-        return int(found[0])
+        return int(indices[0])
     if isinstance(column, bool | np.bool_) or not isinstance(column, int | np.integer):
         raise TypeError(
             f"given column {column!r} has type {type(column).__name__}; expected an index or a name."
@@ -79,30 +68,17 @@ def _resolve_column(column: Any, n_features: int, names: np.ndarray | None) -> i
 def resolve_given_values(
     given: Any, n_samples: int, n_features: int, names: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the columns that are given, and their values in each row.
+    """Return the indices of the given columns, and their values (n_samples, n_given).
 
-    Parameters
-    ----------
-    given : mapping from column to value
-        A value is one number, or one for each row.
-    n_samples : int
-        Number of rows.
-    n_features : int
-        Number of features.
-    names : ndarray of shape (n_features,) or None
-        The columns' names, where the training data had them.
-
-    Returns
-    -------
-    columns : ndarray of shape (n_given,)
-    values : ndarray of shape (n_samples, n_given)
+    `given` maps columns to one value, or to one for each row; `names` (n_features,) are those of the
+    training data, or None.
 
     Raises
     ------
     TypeError
-        If `given` is no mapping.
+        If `given` is not a mapping.
     ValueError
-        If a column is not as it should be, or a value neither a finite number nor one for each row.
+        If a column is invalid, or a value neither a finite number nor one for each row.
     """
     if not isinstance(given, Mapping):
         raise TypeError(
@@ -112,18 +88,18 @@ def resolve_given_values(
     columns = resolve_given_columns(given, n_features, names)
     values = np.empty((n_samples, len(columns)))
     for column, value in given.items():
-        numbers = check_real_array(f"given[{column!r}]", value)
-        if numbers.shape not in ((), (n_samples,)):
+        column_values = check_real_array(f"given[{column!r}]", value)
+        if column_values.shape not in ((), (n_samples,)):
             raise ValueError(
-                f"given[{column!r}] has shape {numbers.shape}; expected a number, or {n_samples} of "
-                "them, one for each of n_samples rows."
+                f"given[{column!r}] has shape {column_values.shape}; expected a number, or {n_samples} "
+                "of them, one for each of n_samples rows."
             )
-        if not np.all(np.isfinite(numbers)):
+        if not np.all(np.isfinite(column_values)):
             raise ValueError(
                 f"given[{column!r}] holds NaN or infinity; expected finite numbers. Leave the "
                 "column out of given where its value is not known."
             )
-        check_size(f"given[{column!r}]", numbers)
-        place = np.searchsorted(columns, _resolve_column(column, n_features, names))
-        values[:, place] = numbers
+        check_size(f"given[{column!r}]", column_values)
+        index = np.searchsorted(columns, _resolve_column(column, n_features, names))
+        values[:, index] = column_values
     return columns, values

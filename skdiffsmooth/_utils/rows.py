@@ -1,21 +1,22 @@
-"""Training rows of positive weight: which are equal, and folds in which equal rows stay together."""
+"""Training rows of positive weight, with folds that keep equal rows together."""
 
 from __future__ import annotations
 
 import numbers
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from sklearn.utils.validation import check_array
 
-from .validation import check_integer, check_real_array
+from .validation import check_detached, check_integer, check_real_array
 
 __all__ = ["TrainingRows", "as_given", "check_sample_weight", "merge_duplicates", "take"]
 
 
 def as_given(X: Any, checked: np.ndarray) -> Any:
-    """Return X itself where it is a table with columns, whose names a member may ask for."""
+    """Return X if it is a table, whose column names an estimator may need, or else the array."""
     return X if hasattr(X, "iloc") else checked
 
 
@@ -29,117 +30,115 @@ class TrainingRows:
     """Training rows of positive weight, and which of them are equal."""
 
     given: Any
-    """The rows in the user's order, an array or a table."""
+    """The rows of positive weight in the user's order, an array or a table."""
     weight: np.ndarray | None
-    """Their weights, None where none were passed."""
+    """Their weights, or None where none were passed."""
     kept: np.ndarray
-    """Of each row of X, whether its weight is positive."""
+    """Whether each row of X has a positive weight."""
     points: np.ndarray
     """The distinct rows in lexicographic order, as the estimators of this package keep them."""
-    shares: np.ndarray
+    point_weights: np.ndarray
     """The total weights of the distinct rows; they sum to one."""
     group: np.ndarray
-    """Of each given row, which distinct row it is."""
+    """Index of the distinct row that each given row equals."""
 
     @classmethod
     def of(cls, X: Any, sample_weight: Any, owner: Any) -> TrainingRows:
-        """Check rows and weights, and find which are equal.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            What the user passed.
-        sample_weight : array-like of shape (n_samples,) or None
-            What the user passed.
-        owner : object
-            The estimator that messages name.
-
-        Returns
-        -------
-        TrainingRows
-        """
+        """Check rows and weights, and find equal rows; messages name the estimator `owner`."""
+        check_detached("X", X)
         checked = check_array(X, dtype=np.float64, estimator=owner, input_name="X")
         weight = check_sample_weight(sample_weight, len(checked))
-        # A weight 300 decades below the largest is zero in every sum.
+        # A weight 300 orders of magnitude below the largest is zero in every sum.
         kept = weight / weight.max() > 0
-        points, shares = merge_duplicates(checked[kept], weight[kept])
+        points, point_weights = merge_duplicates(checked[kept], weight[kept])
         group = np.unique(checked[kept] + 0.0, axis=0, return_inverse=True)[1].ravel()
         return cls(
             take(as_given(X, checked), kept),
             None if sample_weight is None else weight[kept],
             kept,
             points,
-            shares,
+            point_weights,
             group,
         )
 
-    def folds(self, cv: Any, name: str = "cv") -> list[tuple[np.ndarray, np.ndarray]]:
-        """Split the rows: training and test rows of each fold, as indices of the given ones.
+    def folds(self, cv: Any) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return training and test rows of each fold, as indices of the given rows.
 
-        A number of folds splits the *distinct* rows, so that equal ones are never on both sides. A copy
-        of a test row among the training rows would report the density at a training row, which a narrow
-        enough kernel makes as high as it likes. And since the order of the distinct rows depends on
-        neither their order in X nor their number of copies, k equal rows are split like one row of
-        weight k.
-
-        Parameters
-        ----------
-        cv : int, cross-validation splitter or iterable of (train, test)
-            The number of shuffled folds; or whose splits of the rows of X are taken as they are.
-        name : str, default="cv"
-            What messages call it.
-
-        Returns
-        -------
-        list of tuple of ndarray
+        An integer splits the *distinct* rows into shuffled folds, so that equal rows are on the
+        same side. With a copy of a test row among the training rows, the test would measure the
+        density at a training row, which a narrow enough kernel makes arbitrarily high. And since
+        the order of the distinct rows depends on neither their order in X nor their number of
+        copies, k equal rows are split like one row of weight k. Splits of a splitter, or of an
+        iterable of (train, test), are used as they are.
 
         Raises
         ------
         TypeError, ValueError
-            If `cv` is no such thing, or does not test each row once.
+            If `cv` is none of these, or does not test each row once.
         """
-        # Here and not above: loading it takes half as long as the whole of this package.
-        from sklearn.model_selection import KFold, check_cv
-
         n = len(self.points)
         if isinstance(cv, numbers.Number):
-            n_folds = check_integer(name, cv, minimum=2)
+            # Here and not above: loading it takes half as long as the whole of this package.
+            from sklearn.model_selection import KFold
+
+            n_folds = check_integer("cv", cv, minimum=2)
             if n < n_folds:
                 raise ValueError(
-                    f"{name}={cv!r} folds need as many distinct rows of positive weight, got "
-                    f"n_samples = {n}. Pass more rows, or a smaller {name}."
+                    f"cv={cv!r} folds need as many distinct rows of positive weight, got "
+                    f"n_samples = {n}. Pass more rows, or a smaller cv."
                 )
             splits = KFold(n_folds, shuffle=True, random_state=0).split(self.points)
             is_test = [np.isin(self.group, test) for _, test in splits]
             return [(np.flatnonzero(~held_out), np.flatnonzero(held_out)) for held_out in is_test]
-        # The places of the kept rows; those of weight zero are in no fold.
-        place = np.cumsum(self.kept) - 1
+        is_splitter = hasattr(cv, "split") and not hasattr(cv, "__array__")
+        if isinstance(cv, str | type) or not (is_splitter or isinstance(cv, Iterable)):
+            raise TypeError(
+                f"cv={cv!r} has type {type(cv).__name__}; expected an integer >= 2, a splitter "
+                "such as KFold(5), or an iterable of (train, test) row indices. "
+                "Pass cv=5 for five shuffled folds."
+            )
+        splits = list(cv.split(self.kept) if is_splitter else cv)
+        # Indices among the kept rows; those of weight zero are in no fold.
+        index = np.cumsum(self.kept) - 1
         folds = []
-        for train, test in check_cv(cv).split(self.kept):
+        for number, split in enumerate(splits):
+            label = f"cv: fold {number}"
+            if not isinstance(split, tuple | list) or len(split) != 2:
+                raise ValueError(
+                    f"{label} is {split!r:.100}; expected a pair (train, test) of arrays of row indices."
+                )
+            train, test = (_row_indices(part, len(self.kept), label) for part in split)
             if self.kept[test].any():
-                folds.append((place[train][self.kept[train]], place[test][self.kept[test]]))
-        tested = np.sort(np.concatenate([test for _, test in folds]))
+                folds.append((index[train][self.kept[train]], index[test][self.kept[test]]))
+        tested = np.sort(np.concatenate([test for _, test in folds])) if folds else ()
         if not np.array_equal(tested, np.arange(len(self.group))):
             raise ValueError(
-                f"{name}={cv!r} does not test each row once; pass a splitter whose test sets are a "
-                "partition, such as KFold."
+                f"cv={cv!r:.100} does not test each row once ({len(splits)} folds); expected "
+                "test sets that are a partition of the rows. Pass an integer, or a KFold splitter."
             )
         return folds
 
 
+def _row_indices(part: Any, n: int, label: str) -> np.ndarray:
+    """Return the training or test rows of one fold as checked indices into the n rows of X."""
+    rows = np.asarray(part)
+    if rows.dtype == bool and rows.shape == (n,):
+        rows = np.flatnonzero(rows)
+    if rows.size and (rows.ndim != 1 or rows.dtype.kind not in "iu"):
+        raise ValueError(
+            f"{label} has shape {rows.shape} and type {rows.dtype}; expected row indices from 0 to "
+            f"{n - 1}, or a mask of shape ({n},)."
+        )
+    if rows.size and not (-n <= rows.min() and rows.max() < n):
+        raise ValueError(
+            f"{label} holds indices from {rows.min()} to {rows.max()}; expected those of {n} rows, from "
+            f"0 to {n - 1}."
+        )
+    return rows.astype(np.intp)
+
+
 def check_sample_weight(sample_weight: Any, n_samples: int) -> np.ndarray:
-    """Return the weights of the rows as a float64 array of shape (n_samples,).
-
-    Parameters
-    ----------
-    sample_weight : array-like of shape (n_samples,) or None
-        Non-negative weights; None gives every row the weight one. Only ratios matter.
-    n_samples : int
-        The number of rows of X.
-
-    Returns
-    -------
-    ndarray of shape (n_samples,)
+    """Return the weights of the rows as a float64 array (n_samples,); None gives each the weight one.
 
     Raises
     ------
@@ -174,9 +173,9 @@ def check_sample_weight(sample_weight: Any, n_samples: int) -> np.ndarray:
 def merge_duplicates(X: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the distinct rows of positive weight, in lexicographic order, and their total weights.
 
-    A row of weight k and k equal rows are the same data: merging them makes that true to the last
+    A row of weight k and k equal rows are the same data. Merging makes results agree to the last
     bit, makes the fit independent of the order of the rows, and turns leave-one-out into
-    leave-one-value-out, which is what keeps it finite on rounded data.
+    leave-one-value-out, which stays finite on rounded data.
 
     Parameters
     ----------
@@ -190,14 +189,14 @@ def merge_duplicates(X: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.
     points : ndarray of shape (n_points, n_features)
         Distinct rows.
     weights : ndarray of shape (n_points,)
-        Their shares; they sum to one.
+        Their weights; they sum to one.
     """
     kept = weight > 0
-    # Adding zero turns -0.0 into 0.0, which np.unique would otherwise keep apart in some versions.
+    # Adding zero turns -0.0 into 0.0, which some versions of np.unique take for different values.
     points, inverse = np.unique(X[kept] + 0.0, axis=0, return_inverse=True)
     # Weights of 1e300 must not overflow in their sum; a power of two scales them without rounding.
-    shares = np.ldexp(weight[kept], -np.frexp(weight.max())[1])
-    weights = np.bincount(inverse.ravel(), weights=shares, minlength=len(points))
-    # A share may underflow beside one 300 decades larger; it then has no say in any sum.
+    scaled = np.ldexp(weight[kept], -np.frexp(weight.max())[1])
+    weights = np.bincount(inverse.ravel(), weights=scaled, minlength=len(points))
+    # A weight underflows beside one 300 orders of magnitude larger, and is negligible in every sum.
     positive = weights > 0
     return points[positive], weights[positive] / weights[positive].sum()

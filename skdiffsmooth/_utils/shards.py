@@ -1,16 +1,16 @@
-"""Training data spread over processes: what each finds in its own rows, merged without loss.
+"""Training rows distributed over processes, and the values that the processes exchange.
 
-Every sum over points is a sum over processes of sums over their points. What is exchanged are
-log-sums, means and spreads of (query, node) pairs, and a few small arrays while fitting; training
-rows stay where they are. All processes must make the same calls in the same order with the same
-arguments: each call below waits for the others to make it too.
+Every sum over points is a sum over processes of sums over their points. Posterior moments of
+(query, node) pairs are exchanged (see `_engine/merge.py`), and a few small arrays during a fit;
+training rows stay where they are. All processes must make the same calls in the same order with the
+same arguments, since each exchange waits for all of them.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,136 +20,51 @@ from sklearn.utils.validation import _num_samples
 from .rows import check_sample_weight
 from .validation import check_choice
 
-__all__ = ["ONE_PROCESS", "Pairs", "ProcessGroup", "Shards", "resolve_shards"]
+__all__ = ["ONE_PROCESS", "ProcessGroup", "Shards", "resolve_shards"]
 
 Result = TypeVar("Result")
 
 
-class Pairs(NamedTuple):
-    """Posterior moments of B queries seen from M nodes, of points in r dimensions.
-
-    Parameters
-    ----------
-    means : torch.Tensor of shape (B, r, M)
-        Posterior means.
-    spread : torch.Tensor of shape (B, M)
-        Traces of the posterior covariances.
-    log_sums : torch.Tensor of shape (B, M)
-        Logarithms of the posterior's normalisers.
-    """
-
-    means: torch.Tensor
-    spread: torch.Tensor
-    log_sums: torch.Tensor
-
-
 class Shards:
-    """All data in this process: there is nobody to exchange anything with.
+    """Exchange of values where all training rows are in this process: it returns its own values.
 
-    The formulas for several processes are here too, written with the two exchanges `reduce_` and
-    `gather` that a subclass replaces.
+    A subclass for several processes replaces `reduce_` and `gather`.
     """
 
     alone = True
     rank = 0
 
     def reduce_(self, tensor: torch.Tensor, how: str) -> torch.Tensor:
-        """Return the sum or the maximum over processes of a tensor that may be overwritten.
+        """Return the "sum" or "max" over processes of a tensor, which may be overwritten.
 
-        Parameters
-        ----------
-        tensor : torch.Tensor
-            Of the same shape and type on all processes.
-        how : {"sum", "max"}
-            The reduction.
-
-        Returns
-        -------
-        torch.Tensor
-            The same on all processes.
+        It has the same shape and dtype on all processes, and so has the result.
         """
         return tensor
 
     def gather(self, value: Any) -> list[Any]:
-        """Return the values of all processes, in their order.
-
-        Parameters
-        ----------
-        value : object
-            Small: every process receives all of them.
-
-        Returns
-        -------
-        list
-        """
+        """Return a list of the values of all processes, which should be small."""
         return [value]
 
     def first(self, value: Result) -> Result:
-        """Return the first process's value.
-
-        Parameters
-        ----------
-        value : object
-            What the processes computed alike, perhaps with different rounding.
-
-        Returns
-        -------
-        object
-        """
+        """Return the value of the first process, since others may differ by rounding."""
         return self.gather(value if self.rank == 0 else None)[0]
 
     def total(self, value: Any) -> Any:
         """Return the sum over processes of a number or a small array.
 
-        Parameters
-        ----------
-        value : float or ndarray
-            This process's part.
-
-        Returns
-        -------
-        float or ndarray
-            Summed in the same order, hence the same to the last bit, on all processes.
+        Summed in the same order, and therefore equal to the last bit, on all processes.
         """
         return sum(self.gather(value))
 
     def largest(self, value: Any) -> Any:
-        """Return the largest of the processes' numbers.
-
-        Parameters
-        ----------
-        value : float
-            This process's number.
-
-        Returns
-        -------
-        float
-        """
+        """Return the largest of the processes' numbers."""
         return max(self.gather(value))
 
     def together(self, check: Callable[..., Result], *args: Any) -> Result:
-        """Run a check of this process's own data; if it fails on one process, fail on all.
+        """Return check(*args) on this process; if it raises an error on one process, all raise one.
 
-        The others would otherwise wait for one that has gone.
-
-        Parameters
-        ----------
-        check : callable
-            Raises TypeError or ValueError.
-        *args : object
-            Its arguments.
-
-        Returns
-        -------
-        object
-            What the check returns.
-
-        Raises
-        ------
-        TypeError
-            This process's own.
-        ValueError
-            This process's own, or one that quotes the process that failed.
+        The other processes would otherwise wait for the one that failed. They raise a ValueError
+        that quotes its TypeError or ValueError.
         """
         failure: Exception | None = None
         try:
@@ -165,24 +80,11 @@ class Shards:
         return result
 
     def check_same(self, name: str, *values: Any) -> None:
-        """Raise an error on all processes if they were not given the same.
-
-        Parameters
-        ----------
-        name : str
-            What the values are, for the message.
-        *values : object
-            Arrays, or objects that their `repr` tells apart.
-
-        Raises
-        ------
-        ValueError
-            If a process has other values than the first.
-        """
+        """Raise ValueError on all processes if their values, compared by `repr`, differ."""
         if self.alone:
             return
         digests = self.gather([_digest(value) for value in values])
-        others = [rank for rank, found in enumerate(digests) if found != digests[0]]
+        others = [rank for rank, digest in enumerate(digests) if digest != digests[0]]
         if others:
             raise ValueError(
                 f"{name} on process {others[0]} differ from those on process 0; with "
@@ -190,26 +92,14 @@ class Shards:
             )
 
     def normalize(self, weights: np.ndarray, X: Any, sample_weight: Any) -> np.ndarray:
-        """Turn shares of this process's weight into shares of the whole.
+        """Return weights that sum to one over all processes, from weights that do so on each.
 
-        Parameters
-        ----------
-        weights : ndarray of shape (n_points,)
-            Shares; they sum to one on each process.
-        X : array-like of shape (n_samples, n_features)
-            This process's rows.
-        sample_weight : array-like of shape (n_samples,) or None
-            Their weights, checked before.
-
-        Returns
-        -------
-        ndarray of shape (n_points,)
-            They sum to one over all processes.
+        `X` and `sample_weight`, checked before, are this process's rows and their weights.
 
         Raises
         ------
         ValueError
-            If all weights of a process vanish beside those of another.
+            If all weights of a process are negligible beside those of another.
         """
         if self.alone:
             return weights
@@ -219,132 +109,20 @@ class Shards:
         parts = self.gather((float(np.ldexp(raw, -exponent).sum()), exponent))
         highest = max(exponent for _, exponent in parts)
         totals = np.array([np.ldexp(part, exponent - highest) for part, exponent in parts])
-        shares = totals / totals.sum()
-        if not np.all(shares > 0):
+        fractions = totals / totals.sum()
+        if not np.all(fractions > 0):
             raise ValueError(
-                f"sample_weight on process {int(shares.argmin())} vanishes beside that of the others; "
-                "leave these rows out."
+                f"sample_weight on process {int(fractions.argmin())} is too small, compared with "
+                "those of the other processes; drop the rows of that process."
             )
-        return weights * shares[self.rank]
-
-    def log_sum_exp(self, log_sums: torch.Tensor) -> torch.Tensor:
-        """Merge logarithms of sums over the points of each process.
-
-        Parameters
-        ----------
-        log_sums : torch.Tensor
-            Over this process's points.
-
-        Returns
-        -------
-        torch.Tensor
-            Over all points.
-        """
-        return self.merge(log_sums)[1]
-
-    def merge(self, log_sums: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the share of each (query, node) pair's mass that lies here, and merged log-sums.
-
-        Parameters
-        ----------
-        log_sums : torch.Tensor
-            Over this process's points.
-
-        Returns
-        -------
-        shares : torch.Tensor
-            Of the same shape, or a single one where it would hold nothing else. They sum to one
-            over the processes, to rounding: they are divided by their sum, since an exponential of a
-            log-sum less another is off by the rounding of large numbers.
-        log_sums : torch.Tensor
-            Over all points.
-        """
-        if self.alone:
-            return log_sums.new_ones(1), log_sums
-        top = self.reduce_(log_sums.clone(), "max")
-        parts = (log_sums - top).exp_()
-        total = self.reduce_(parts.clone(), "sum")
-        return parts / total, top + total.log()
-
-    def average(self, pairs: Pairs, weights: torch.Tensor, *, trace: bool) -> torch.Tensor:
-        """Average moments of (query, node) pairs over the nodes.
-
-        Parameters
-        ----------
-        pairs : Pairs
-            Over this process's points.
-        weights : torch.Tensor of shape (M,)
-            The nodes' weights.
-        trace : bool
-            Whether the spread is asked for.
-
-        Returns
-        -------
-        torch.Tensor of shape (B, r + 2)
-            This process's part of mean, spread and log-sum: the parts of all processes sum to them.
-        """
-        means, spread, log_sums = pairs
-        if self.alone:
-            return torch.column_stack([means @ weights, spread @ weights, log_sums @ weights])
-        shares, merged = self.merge(log_sums)
-        if trace:
-            # Two passes, mean first: a difference of second moments and squared means would cancel.
-            mean = self.reduce_(means * shares[:, None], "sum")
-            spread = spread + (means - mean).square_().sum(1)
-        weights = (weights * shares).expand_as(log_sums)
-        return torch.column_stack(
-            [
-                torch.einsum("brm,bm->br", means, weights),
-                (spread * weights).sum(1),
-                (merged * weights).sum(1),
-            ]
-        )
-
-    def pool(
-        self,
-        mean: torch.Tensor,
-        trace: torch.Tensor,
-        log_sum: torch.Tensor,
-        along: torch.Tensor,
-        directions: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Merge posterior moments of single queries.
-
-        Parameters
-        ----------
-        mean : torch.Tensor of shape (B, r)
-            Posterior means over this process's points.
-        trace : torch.Tensor of shape (B,)
-            Traces of the posterior covariances.
-        log_sum : torch.Tensor of shape (B,)
-            Logarithms of the posterior's normalisers.
-        along : torch.Tensor of shape (B, r, j)
-            Covariances times directions.
-        directions : torch.Tensor of shape (B, r, j)
-            The same on all processes.
-
-        Returns
-        -------
-        mean, trace, log_sum, along : torch.Tensor
-            Over all points.
-        """
-        if self.alone:
-            return mean, trace, log_sum, along
-        shares, log_sum = self.merge(log_sum)
-        # Between the processes' means there is covariance too; two passes, as in `average`.
-        pooled = self.reduce_(mean * shares[:, None], "sum")
-        gap = mean - pooled
-        trace = self.reduce_((trace + gap.square().sum(1)) * shares, "sum")
-        along = along + gap[:, :, None] * (gap[:, None, :] @ directions)
-        along = self.reduce_(along * shares[:, None, None], "sum")
-        return pooled, trace, log_sum, along
+        return weights * fractions[self.rank]
 
 
 ONE_PROCESS = Shards()
 
 
 class ProcessGroup(Shards):
-    """The processes of torch.distributed's default group, each with rows of its own."""
+    """The processes of torch.distributed's default group, each of which has its own rows."""
 
     alone = False
 
@@ -352,52 +130,21 @@ class ProcessGroup(Shards):
         self.rank = dist.get_rank()
 
     def reduce_(self, tensor: torch.Tensor, how: str) -> torch.Tensor:
-        """Return the sum or the maximum over processes of a tensor that may be overwritten.
-
-        Parameters
-        ----------
-        tensor : torch.Tensor
-            Of the same shape and type on all processes.
-        how : {"sum", "max"}
-            The reduction.
-
-        Returns
-        -------
-        torch.Tensor
-        """
-        # One process may hold a transposed view where another does not; bytes must match in order.
+        """See `Shards`."""
+        # One process may hold a transposed view where another does not; the order of bytes must match.
         tensor = tensor.contiguous()
         dist.all_reduce(tensor, dist.ReduceOp.MAX if how == "max" else dist.ReduceOp.SUM)
         return tensor
 
     def gather(self, value: Any) -> list[Any]:
-        """Return the values of all processes, in their order.
-
-        Parameters
-        ----------
-        value : object
-            Small, and can be pickled.
-
-        Returns
-        -------
-        list
-        """
+        """See `Shards`."""
         values: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(values, value)
         return values
 
 
 def resolve_shards(shards: Any) -> Shards:
-    """Resolve the estimator parameter `shards`.
-
-    Parameters
-    ----------
-    shards : {"distributed"} or None
-        Where the training rows are.
-
-    Returns
-    -------
-    Shards
+    """Resolve the estimator parameter `shards`: "distributed" or None.
 
     Raises
     ------

@@ -1,14 +1,16 @@
-"""Warnings that point at the user's line."""
+"""Warnings that show the line of the user's code."""
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from pathlib import Path
 
 __all__ = ["warn_user"]
 
-_PACKAGE = str(Path(__file__).parents[1])
+# With its separator: a user's directory may be called skdiffsmooth-scripts.
+_PACKAGE = str(Path(__file__).parents[1]) + os.sep
 
 
 def warn_user(message: str, category: type[Warning] = UserWarning) -> None:

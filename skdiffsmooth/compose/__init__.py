@@ -1,4 +1,4 @@
-"""Estimators made of densities: through transformers, mixed, by class, with thresholds; and draws."""
+"""Estimators made of densities: transformed, mixed, one for each class, or with an outlier threshold."""
 
 from ._changes import ChangeOfVariables, change_of_variables
 from ._classifier import DensityClassifier

@@ -1,8 +1,9 @@
-"""Fitted transformers as changes of variables: rows there and back, and the factor between densities.
+"""Fitted transformers as changes of variables, with inverse and Jacobian determinant.
 
-If Z = T(X) has density q, then X has density q(T(x)) |det dT/dx|. A transformer that drops directions
-(PCA) is completed by an independent Gaussian along them, whose density joins the determinant: what
-a change of variables hands on is the logarithm of the whole *factor*, p(x) = q(T(x)) factor(x).
+If Z = T(X) has density q, then X has density p(x) = q(T(x)) |det dT/dx|. A transformer that drops
+directions (PCA) is completed by an independent Gaussian along them, whose density multiplies the
+determinant. `ChangeOfVariables.forward` returns the logarithm of this whole *factor*,
+p(x) = q(T(x)) factor(x).
 """
 
 from __future__ import annotations
@@ -27,29 +28,15 @@ from sklearn.preprocessing import (
     StandardScaler,
 )
 
-__all__ = ["ChangeOfVariables", "chain", "change_of_variables", "with_names"]
+from .._utils.gaussian import gaussian_log_normalizer
 
-LOG_2PI = float(np.log(2 * np.pi))
+__all__ = ["ChangeOfVariables", "chain", "change_of_variables", "with_names"]
 
 
 class ChangeOfVariables:
-    """A fitted transformer whose log|det dT/dx| is known.
+    """Fitted transformer whose log|det dT/dx| is known.
 
-    Parameters
-    ----------
-    transformer : object
-        Fitted; with `transform`, and with `inverse_transform` if rows are to be drawn.
-    log_abs_det : callable or None, default=None
-        Maps rows (n, d), in the transformer's input units, to log|det dT/dx|, shape (n,). Without
-        it the change can only be undone.
-    onto : bool, default=False
-        Whether every point of R^d is the image of some row. If not, what a density of the
-        transformed rows has outside the range is lost, and a round trip tells which rows are
-        inside.
-
-    Examples
-    --------
-    A transformer of another library is registered once:
+    Register a transformer of another library once, and `TransformedDensity` can use it:
 
     >>> import numpy as np
     >>> from skdiffsmooth.compose import ChangeOfVariables, change_of_variables
@@ -67,6 +54,17 @@ class ChangeOfVariables:
     ...     return ChangeOfVariables(transformer, lambda X: np.log(3 * X**2).sum(axis=1), onto=True)
     >>> change_of_variables(Cube()).forward(np.array([[2.0]]))
     (array([[8.]]), array([2.48490665]))
+
+    Parameters
+    ----------
+    transformer : object
+        Fitted; with `transform`, and with `inverse_transform` if rows are to be drawn.
+    log_abs_det : callable or None, default=None
+        Maps rows (n, d), in the transformer's input units, to log|det dT/dx|, shape (n,). Without
+        it only `inverse` can be called.
+    onto : bool, default=False
+        Whether every point of R^d is the image of some row. If not, the mass of a density outside
+        the range is cut off, and `inverse` checks by a round trip which rows are inside.
     """
 
     def __init__(
@@ -81,7 +79,7 @@ class ChangeOfVariables:
         self.onto = onto
 
     def image(self, X: np.ndarray) -> np.ndarray:
-        """Return the transformed rows; a row outside the domain may come out as NaN or infinite.
+        """Return the transformed rows; NaN or infinite values mark rows outside the domain.
 
         Parameters
         ----------
@@ -96,7 +94,7 @@ class ChangeOfVariables:
         return np.asarray(self.transformer.transform(rows), dtype=np.float64)
 
     def forward(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the transformed rows and the log of the factor between the two densities.
+        """Return the transformed rows, and the log of the absolute Jacobian determinant.
 
         Parameters
         ----------
@@ -108,14 +106,14 @@ class ChangeOfVariables:
         Z : ndarray of shape (n_samples, n_features_out)
             Finite everywhere.
         log_factor : ndarray of shape (n_samples,)
-            In nats; -inf for a row outside the transformer's domain, whose Z says nothing.
+            In nats; -inf for a row outside the transformer's domain, whose Z has no meaning.
 
         Raises
         ------
         TypeError
             If the Jacobian is not known.
         ValueError
-            If the transformer adds or drops columns, or the log-determinant is no number.
+            If the transformer adds or drops columns, or the log-determinant is NaN or +inf.
         """
         if self.log_abs_det is None:
             raise TypeError(_unknown(self.transformer))
@@ -123,8 +121,9 @@ class ChangeOfVariables:
             Z = self.image(X)
             if Z.shape != X.shape:
                 raise ValueError(
-                    f"{self.transformer!r} makes rows of shape {Z.shape[1:]} of rows of shape "
-                    f"{X.shape[1:]}; expected as many columns as before, or there is no density."
+                    f"{self.transformer!r} turns rows of {X.shape[1]} columns into rows of "
+                    f"{Z.shape[1]}; expected the same number, without which X has no density. Use a "
+                    "transformer that keeps the number of columns."
                 )
             inside = np.isfinite(Z).all(axis=1)
             log_factor = np.full(len(X), -np.inf)
@@ -142,14 +141,14 @@ class ChangeOfVariables:
         Z : ndarray of shape (n_samples, n_features_out)
             Transformed rows.
         generator : RandomState
-            Draws what the transformer dropped.
+            Draws the noise along directions that the transformer dropped.
 
         Returns
         -------
         X : ndarray of shape (n_samples, n_features)
             Finite everywhere.
         inside : ndarray of bool of shape (n_samples,)
-            False for a row outside the transformer's range, whose X says nothing.
+            False for a row outside the transformer's range, whose X has no meaning.
 
         Raises
         ------
@@ -165,26 +164,33 @@ class ChangeOfVariables:
             X = np.asarray(self.transformer.inverse_transform(Z.copy()), dtype=np.float64)
             inside = np.all(np.isfinite(X), axis=1)
             if not self.onto and inside.any():
-                # An inverse outside its domain need not say so: squares undo negative roots too.
-                # Rounding moves a round trip by far less than this, folding by far more.
-                again, at = self.image(X[inside]), Z[inside]
-                slack = 1e-6 * np.abs(at) + 1e-9 * np.abs(at).max(axis=0)
-                inside[inside] = (np.abs(again - at) <= slack).all(axis=1)
+                # An inverse may return a finite row for Z outside the range: the square of a
+                # negative root, say. A round trip detects that; rounding changes it by far less
+                # than `slack`.
+                again, expected = self.image(X[inside]), Z[inside]
+                slack = 1e-6 * np.abs(expected) + 1e-9 * np.abs(expected).max(axis=0)
+                inside[inside] = (np.abs(again - expected) <= slack).all(axis=1)
         return np.where(inside[:, None], X, 0.0), inside
 
     def _log_abs_det(self, X: np.ndarray) -> np.ndarray:
         assert self.log_abs_det is not None
-        value = np.asarray(self.log_abs_det(X), dtype=np.float64)
+        try:
+            value = np.asarray(self.log_abs_det(X), dtype=np.float64)
+        except TypeError as error:
+            raise TypeError(
+                f"log_abs_det={self.log_abs_det!r} failed ({error}); expected a function of rows that "
+                "returns one number for each."
+            ) from error
         if value.shape != (len(X),):
             raise ValueError(
-                f"log|det| of {self.transformer!r} has shape {value.shape}; expected ({len(X)},), one "
-                "number a row. Sum over the features."
+                f"log_abs_det of {self.transformer!r} has shape {value.shape}; expected ({len(X)},), "
+                "one number for each row. Sum over the features."
             )
         bad = np.isnan(value) | (value == np.inf)
         if bad.any():
             raise ValueError(
                 f"log|det| of {self.transformer!r} is {value[bad][0]} at {X[bad][0]}; expected a "
-                "finite number wherever the transformed row is finite."
+                "number below infinity wherever the transformed row is finite. Check the derivative."
             )
         return value
 
@@ -192,9 +198,9 @@ class ChangeOfVariables:
 def change_of_variables(transformer: Any) -> ChangeOfVariables:
     """Return a fitted transformer as a change of variables.
 
-    A method ``log_abs_det_jacobian(X)`` of the transformer comes first, then what is registered for
-    its class: ``change_of_variables.register(cls)(function)``, where the function takes the fitted
-    transformer and returns a `ChangeOfVariables`.
+    A method ``log_abs_det_jacobian(X)`` of the transformer has precedence over the function
+    registered for its class, ``change_of_variables.register(cls)(function)``: `function` takes the
+    fitted transformer and returns a `ChangeOfVariables`, see there for an example.
 
     Parameters
     ----------
@@ -204,14 +210,14 @@ def change_of_variables(transformer: Any) -> ChangeOfVariables:
     Returns
     -------
     ChangeOfVariables
-        One that can only be undone, if nothing is known about the derivative.
+        One without `log_abs_det`, for `inverse` only, if the derivative is not known.
 
     Raises
     ------
     TypeError, ValueError
-        If the transformer is known and has no inverse.
+        If the transformer is known and has no inverse, such as a MinMaxScaler with ``clip=True``.
     """
-    # Before the registry: a subclass that says more than its parent is to be heard.
+    # Before the registry, in which a subclass would be found under the class that it extends.
     if hasattr(transformer, "log_abs_det_jacobian"):
         return ChangeOfVariables(transformer, transformer.log_abs_det_jacobian)
     return _registered(transformer)
@@ -226,42 +232,30 @@ change_of_variables.register = _registered.register  # type: ignore[attr-defined
 
 
 def with_names(X: np.ndarray, names: Any) -> Any:
-    """Return a copy of the rows, as the data frame that a transformer was fitted on if it was.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n_samples, n_features)
-        Rows.
-    names : sequence of str or None
-        Column names.
-
-    Returns
-    -------
-    ndarray or DataFrame
-        A copy, for some transformers work in place (copy=False).
-    """
+    """Return a copy of the rows (n, d), as a pandas DataFrame if column names are given."""
+    # A copy, since some transformers work in place (copy=False).
     if names is not None:
         try:
             import pandas as pd
         except ImportError:
-            # Names that came from elsewhere than pandas: the columns are the same without.
+            # The names are those of another library's frame; an array has the same columns.
             return X.copy()
         return pd.DataFrame(X.copy(), columns=list(names))
     return X.copy()
 
 
-# ------------------------------------------------------------------------------------- one by one
+# ------------------------------------------------------------------------- one for each transformer
 
 
 def _scaling(transformer: Any, log_abs_det: float) -> ChangeOfVariables:
-    """Return a map x -> a x + b of R^d onto itself."""
+    """Return the change of variables of an affine transformer with constant log|det|."""
     return ChangeOfVariables(transformer, lambda X: np.full(len(X), float(log_abs_det)), onto=True)
 
 
 @_registered.register(StandardScaler)
 @_registered.register(RobustScaler)
 def _(transformer: Any) -> ChangeOfVariables:
-    # scale_ is None where the user switched scaling off, and one for a constant column.
+    # scale_ is None where scaling is switched off, and one for a constant column.
     scale = getattr(transformer, "scale_", None)
     return _scaling(transformer, 0.0 if scale is None else -np.log(scale).sum())
 
@@ -273,15 +267,15 @@ def _(transformer: Any) -> ChangeOfVariables:
 
 @_registered.register(MinMaxScaler)
 def _(transformer: Any) -> ChangeOfVariables:
-    # Here scale_ multiplies, unlike in the other scalers.
+    # Unlike in the other scalers, scale_ multiplies here.
     return _scaling(_not_clipped(transformer), np.log(transformer.scale_).sum())
 
 
 def _not_clipped(transformer: Any) -> Any:
     if getattr(transformer, "clip", False):
         raise ValueError(
-            f"{transformer!r} maps all rows beyond the training range to its border, which has no "
-            "inverse and no density; expected clip=False."
+            f"{transformer!r} maps all rows outside the training range to its bounds, which has no "
+            "inverse and no density; expected clip=False. Fit it again with clip=False."
         )
     return transformer
 
@@ -308,8 +302,8 @@ def _(transformer: Any) -> ChangeOfVariables:
     if function is not None and inverse is None:
         # scikit-learn would take the identity for the inverse.
         raise TypeError(
-            f"{transformer!r} has no inverse_func; expected the inverse of func, so that rows can be "
-            "brought back to the units of X."
+            f"{transformer!r} has no inverse_func; expected the inverse of func, so that samples can be "
+            "returned in the units of X. Pass inverse_func=<the inverse of func>."
         )
     known = _FUNCTIONS.get(function)
     if known is None or known[0] is not inverse or transformer.kw_args or transformer.inv_kw_args:
@@ -324,7 +318,7 @@ def _(transformer: Any) -> ChangeOfVariables:
 
 
 class _Power(ChangeOfVariables):
-    """Yeo-Johnson: T' = (1 + |x|)^(sign(x) (lambda - 1)). Box-Cox: T' = x^(lambda - 1), for x > 0."""
+    """The Yeo-Johnson or Box-Cox transform of a PowerTransformer, with its derivative T'."""
 
     def __init__(self, transformer: Any) -> None:
         lambdas = transformer.lambdas_
@@ -343,7 +337,7 @@ class _Power(ChangeOfVariables):
     def image(self, X: np.ndarray) -> np.ndarray:
         if not self.positive:
             return super().image(X)
-        # Box-Cox raises for one bad row; a query at zero or below has density zero.
+        # Box-Cox raises for values at or below zero; such a query has density zero.
         inside = np.all(X > 0, axis=1, keepdims=True)
         return np.where(inside, super().image(np.where(inside, X, 1.0)), np.nan)
 
@@ -351,8 +345,8 @@ class _Power(ChangeOfVariables):
         self, Z: np.ndarray, generator: np.random.RandomState
     ) -> tuple[np.ndarray, np.ndarray]:
         # The range is an interval: 1 + lambda z > 0 (Yeo-Johnson: 1 - (2 - lambda) z > 0 below
-        # zero). Powers of negative bases are NaN at best: with 1 / lambda an integer they are
-        # numbers. The mean of the training rows stands in, for it is inside.
+        # zero). A power of a negative base need not be NaN (1 / lambda an integer), so the range is
+        # checked first, and Z = 0, which is inside, stands in for the other rows.
         raw, lambdas = Z * self.scale + self.mean, self.transformer.lambdas_
         base = 1 + lambdas * raw
         if not self.positive:
@@ -371,16 +365,16 @@ _registered.register(PowerTransformer)(_Power)
 
 
 class _Quantile(ChangeOfVariables):
-    """The increasing map through the landmarks of a QuantileTransformer, continued beyond them.
+    """The piecewise linear map of a QuantileTransformer, continued beyond the outer quantiles.
 
     scikit-learn's own map is constant outside the training range and jumps at a value that fills
-    several quantiles: mass would be lost there, a third of it at times. So equal quantiles become one
-    landmark, at the mean of their ranks (scikit-learn's value there), straight lines of the uniform
-    rank connect landmarks, and beyond the outermost the map goes on at its mean slope. Between
-    landmarks that are not tied it is scikit-learn's map.
+    several quantiles; both lose mass, up to a third of it. Here equal quantiles become one
+    landmark, at the mean of their ranks (scikit-learn's value there); the uniform rank is linear
+    between landmarks, where the map is scikit-learn's; and beyond the outermost landmarks it
+    continues at its mean slope.
     """
 
-    # scikit-learn's: ranks closer than this to 0 or 1 have no normal score.
+    # scikit-learn clips ranks to this distance from 0 and 1 before the normal quantile function.
     edge = 1e-7
 
     def __init__(self, transformer: Any) -> None:
@@ -409,12 +403,12 @@ class _Quantile(ChangeOfVariables):
     def _ends(
         self, x: np.ndarray, ranks: np.ndarray
     ) -> tuple[tuple[float, float], tuple[float, float], float]:
-        """Return where the straight continuation starts, at both ends of (x, z), and its slope."""
+        """Return the points (x, z) at which the two linear continuations start, and their slope."""
         first, last = (self.edge, 1 - self.edge) if self.normal else (0.0, 1.0)
         low, high = (float(v) for v in np.interp([first, last], ranks, x))
         z_low, z_high = (float(ndtri(first)), float(ndtri(last))) if self.normal else (0.0, 1.0)
         if len(x) == 1:
-            # A constant column has nothing but its place, which scikit-learn puts at the bottom.
+            # scikit-learn maps a constant column to the lowest rank.
             return (low, z_low), (low, z_low), 1.0
         return (low, z_low), (high, z_high), (z_high - z_low) / (x[-1] - x[0])
 
@@ -427,16 +421,16 @@ class _Quantile(ChangeOfVariables):
         log_slope = np.full(len(value), np.log(slope))
         between = ~(below | above)
         inner = value[between]
-        # At a landmark, where the slope jumps, that to its right counts. The last cell includes its
-        # right end, should rounding have put `high` beyond it.
-        cell = np.clip(np.searchsorted(x, inner, side="right") - 1, 0, max(len(x) - 2, 0))
+        # At a landmark the slope to its right is taken. Clipping puts the right end, which rounding
+        # may have moved beyond the last landmark, into the last interval.
+        interval = np.clip(np.searchsorted(x, inner, side="right") - 1, 0, max(len(x) - 2, 0))
         if len(inner):
             rise = np.diff(ranks) / np.diff(x)
             z[between] = np.interp(inner, x, ranks)
-            log_slope[between] = np.log(rise[cell])
+            log_slope[between] = np.log(rise[interval])
         if self.normal:
             z[between] = ndtri(z[between])
-            log_slope[between] += (z[between] ** 2 + LOG_2PI) / 2
+            log_slope[between] += z[between] ** 2 / 2 + gaussian_log_normalizer(1)
         return z, log_slope
 
     def _inverse(self, z: np.ndarray, x: np.ndarray, ranks: np.ndarray) -> np.ndarray:
@@ -448,7 +442,7 @@ class _Quantile(ChangeOfVariables):
 
 def _landmarks(quantiles: np.ndarray, references: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the distinct quantiles of a column, and their ranks from 0 to 1."""
-    # Interpolated percentiles of equal values may differ, and even fall, by a rounding.
+    # Interpolated percentiles of equal values may differ by rounding, even decrease.
     tiny = 8 * np.finfo(np.float64).eps * np.abs(quantiles).max()
     starts = np.concatenate([[True], np.diff(quantiles) > tiny])
     group = np.cumsum(starts) - 1
@@ -462,7 +456,7 @@ _registered.register(QuantileTransformer)(_Quantile)
 
 
 class _PCA(ChangeOfVariables):
-    """Principal components, and beside them N(0, s^2 I) along the directions that were dropped.
+    """Principal components, with independent noise N(0, s^2) along the dropped directions.
 
     s^2 is the mean variance of those directions, its maximum-likelihood value in probabilistic PCA
     (Tipping and Bishop, J. R. Statist. Soc. B 61, 1999, eq. 8).
@@ -472,8 +466,8 @@ class _PCA(ChangeOfVariables):
         super().__init__(transformer, onto=True)
         k, d = transformer.components_.shape
         self.n_dropped = d - k
-        # Of the dropped directions at most n_samples - k have variance, and scikit-learn's mean is
-        # over those; the others count too.
+        # scikit-learn's noise_variance_ is a mean over those of the dropped directions, at most
+        # n_samples - k, that can have variance; here the mean is over all of them.
         n_mean = min(transformer.n_samples_, d) - k
         variance = transformer.noise_variance_ * n_mean / (d - k) if k < d else 0.0
         self.width = float(np.sqrt(variance))
@@ -486,18 +480,18 @@ class _PCA(ChangeOfVariables):
         if self.n_dropped:
             if self.width <= negligible:
                 raise ValueError(
-                    f"{self.transformer!r} leaves no variance in the {self.n_dropped} directions that "
-                    "it drops, so the rows have no density in all their columns; expected fewer "
-                    "components, as many as columns, or columns that are not dependent."
+                    f"{self.transformer!r} drops {self.n_dropped} directions in which the rows have no "
+                    "variance, so they have no density in all columns; expected linearly independent "
+                    "columns. Use fewer components, as many as columns, or drop dependent columns."
                 )
             residual = self._dropped(X - self.transformer.mean_) / self.width
             log_factor -= np.sum(residual**2, axis=1) / 2
-            log_factor -= self.n_dropped * (np.log(self.width) + LOG_2PI / 2)
+            log_factor -= gaussian_log_normalizer(self.n_dropped, self.width**2)
         if self.transformer.whiten:
             if np.any(np.sqrt(variances) <= negligible):
                 raise ValueError(
-                    f"{self.transformer!r} whitens a direction without variance; expected fewer "
-                    "components, or whiten=False."
+                    f"{self.transformer!r} whitens a direction in which the rows have no variance; "
+                    "expected none. Use fewer components, or whiten=False."
                 )
             log_factor -= np.log(variances).sum() / 2
         return self.image(X), log_factor
@@ -519,7 +513,7 @@ _registered.register(PCA)(_PCA)
 
 
 class _Chain(ChangeOfVariables):
-    """One change after another: factors multiply."""
+    """A sequence of changes; the factors between the densities are multiplied."""
 
     def __init__(self, transformer: Any, changes: list[ChangeOfVariables]) -> None:
         super().__init__(transformer, onto=all(change.onto for change in changes))
@@ -537,25 +531,13 @@ class _Chain(ChangeOfVariables):
     ) -> tuple[np.ndarray, np.ndarray]:
         inside = np.ones(len(Z), dtype=bool)
         for change in reversed(self.changes):
-            Z, found = change.inverse(Z, generator)
-            inside &= found
+            Z, is_inside = change.inverse(Z, generator)
+            inside &= is_inside
         return Z, inside
 
 
 def chain(pipeline: Any, steps: list[tuple[str, Any]]) -> ChangeOfVariables:
-    """Return some steps of a fitted pipeline as one change of variables.
-
-    Parameters
-    ----------
-    pipeline : Pipeline
-        For messages.
-    steps : list of (str, transformer)
-        The steps, in the order in which rows go through them.
-
-    Returns
-    -------
-    ChangeOfVariables
-    """
+    """Return the steps of a fitted pipeline as one change of variables."""
     kept = [step for _, step in steps if step is not None and not isinstance(step, str)]
     return _Chain(pipeline, [change_of_variables(step) for step in kept])
 
@@ -566,12 +548,12 @@ def _(transformer: Any) -> ChangeOfVariables:
 
 
 class _Blocks(ChangeOfVariables):
-    """Columns that go different ways: the determinant of a block-diagonal matrix."""
+    """A ColumnTransformer: its Jacobian is block-diagonal, with one block for each transformer."""
 
     def __init__(self, transformer: Any) -> None:
         self.blocks: list[tuple[list[int], slice, ChangeOfVariables]] = []
         for name, step, _ in transformer.transformers_:
-            # The positions of columns given by name, mask or slice have a private name only.
+            # Only a private attribute has the indices of columns given by name, mask or slice.
             columns = list(transformer._transformer_to_input_indices[name])
             if not columns:
                 continue
@@ -589,16 +571,16 @@ class _Blocks(ChangeOfVariables):
         self.n_in = transformer.n_features_in_
         if used != list(range(self.n_in)):
             raise TypeError(
-                "ColumnTransformer uses a column twice, so its rows fill no space; expected every "
-                f"column in one transformer, got columns {used}."
+                f"ColumnTransformer uses a column twice, columns {used}, so its output has no density; "
+                "expected every column in exactly one transformer. Remove the repeated columns."
             )
         super().__init__(transformer, onto=all(change.onto for _, _, change in self.blocks))
-        self.n_out = max(place.stop for _, place, _ in self.blocks)
+        self.n_out = max(part.stop for _, part, _ in self.blocks)
 
     def forward(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         Z, log_factor = np.empty((len(X), self.n_out)), np.zeros(len(X))
-        for columns, place, change in self.blocks:
-            Z[:, place], more = change.forward(X[:, columns])
+        for columns, part, change in self.blocks:
+            Z[:, part], more = change.forward(X[:, columns])
             log_factor += more
         return Z, log_factor
 
@@ -606,9 +588,9 @@ class _Blocks(ChangeOfVariables):
         self, Z: np.ndarray, generator: np.random.RandomState
     ) -> tuple[np.ndarray, np.ndarray]:
         X, inside = np.empty((len(Z), self.n_in)), np.ones(len(Z), dtype=bool)
-        for columns, place, change in self.blocks:
-            X[:, columns], found = change.inverse(Z[:, place], generator)
-            inside &= found
+        for columns, part, change in self.blocks:
+            X[:, columns], is_inside = change.inverse(Z[:, part], generator)
+            inside &= is_inside
         return X, inside
 
 
@@ -616,6 +598,7 @@ _registered.register(ColumnTransformer)(_Blocks)
 
 
 def _unknown(transformer: Any) -> str:
+    """Return the message for a transformer whose Jacobian is not known."""
     return (
         f"the Jacobian of {transformer!r} is not known; expected StandardScaler, MinMaxScaler, "
         "MaxAbsScaler, RobustScaler, PowerTransformer, QuantileTransformer, PCA, a "

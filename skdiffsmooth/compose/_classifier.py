@@ -1,4 +1,4 @@
-"""DensityClassifier: Bayes' rule over one density a class."""
+"""DensityClassifier: Bayes' rule with one density for each class."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_X_y
 
-from .._utils.estimator import DensityEstimatorMixin
+from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.rows import as_given, check_sample_weight, take
-from .._utils.validation import check_real_array
+from .._utils.validation import check_detached, check_real_array
 from ._members import (
     check_member,
+    estimator_or_default,
     fit_member,
     log_density_of,
     naming,
-    one_density,
 )
 from ._sampling import draw
 
@@ -26,23 +26,33 @@ __all__ = ["DensityClassifier"]
 
 
 class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
-    """A classifier that fits one density to each class and applies Bayes' rule.
+    """Classifier that fits one density to the rows of each class and applies Bayes' rule.
 
-    ``P(class c | x) = prior_c p_c(x) / sum_k prior_k p_k(x)``. With a Gaussian for each class this is
-    quadratic discriminant analysis. A density that follows curved or split classes gives curved
-    borders, and probabilities, without a training loop; and since the model is generative it can
-    sample rows of a class and tell rows that belong to none (`score_samples`).
+    ``P(class c | x) = prior_c p_c(x) / sum_k prior_k p_k(x)``. With one Gaussian for each class
+    this is quadratic discriminant analysis; with a density that follows curved or separate groups
+    of rows, class borders are curved. The model also draws rows of each class (`sample`) and
+    reports the log-density of a row whatever its class (`score_samples`), which is low for rows
+    unlike those of any class.
+
+    Set `estimator` to choose the density, and `priors` where classes are more or less frequent
+    among the queries than among the training rows:
+
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.model_selection import cross_val_score
+    >>> from skdiffsmooth.compose import DensityClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> bool(cross_val_score(DensityClassifier(), X, y).mean() > 0.93)
+    True
 
     Parameters
     ----------
-    density : estimator, default=None
-        What is fitted to the rows of each class: anything with `fit` and `score_samples` in nats, from
-        here or elsewhere. None is ``SmoothedScoreDiffusion()``, which chooses its scales class by
-        class.
+    estimator : estimator, default=None
+        Density that is fitted to the rows of each class: any estimator with `fit` and with
+        log-densities in nats as `score_samples`, of this package or another. None is
+        ``SmoothedScoreDiffusion()``, which chooses its scales for each class.
     priors : array-like of shape (n_classes,), default=None
-        Probabilities of the classes, in the order of ``classes_``. None takes their shares of the
-        training rows (weighted). Pass them where the training rows were not drawn as the queries will
-        be.
+        Probabilities of the classes, in the order of ``classes_``. None takes their fractions of
+        the training rows, weighted.
 
     Attributes
     ----------
@@ -50,7 +60,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         The labels, sorted.
     class_prior_ : ndarray of shape (n_classes,)
         Probabilities of the classes.
-    densities_ : list of estimators
+    estimators_ : list of estimators
         The fitted density of each class, in the order of ``classes_``.
     n_features_in_ : int
         Number of features.
@@ -59,34 +69,26 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
 
     See Also
     --------
-    sklearn.discriminant_analysis.QuadraticDiscriminantAnalysis : One Gaussian a class.
-    sklearn.naive_bayes.GaussianNB : One Gaussian a class, columns independent.
+    sklearn.discriminant_analysis.QuadraticDiscriminantAnalysis : One Gaussian for each class.
+    sklearn.naive_bayes.GaussianNB : One Gaussian for each class, columns independent.
 
     Notes
     -----
-    Costs a fit and a scoring of each class's density; with the default, scoring a query is a flow
-    through the rows of each class in turn.
+    Costs a fit and a scoring of the density of each class. With the default, scoring a query runs
+    one flow for each class, through the rows of that class.
 
-    Densities of classes are compared, so they must be of the same X: put a scaler before the
-    classifier, not into `density`. Columns that are noise for the classes count as much as the others
-    in a density; a discriminative classifier learns to ignore them.
+    The densities of the classes are compared, so all must be densities of the same X: put a scaler
+    before the classifier, not into `estimator`. Columns that do not depend on the class count as
+    much as the others in a density; a discriminative classifier learns to ignore them.
 
     References
     ----------
-    T. Hastie, R. Tibshirani, J. Friedman, The Elements of Statistical Learning, 2009, section 6.6.2.
-
-    Examples
-    --------
-    >>> from sklearn.datasets import load_iris
-    >>> from sklearn.model_selection import cross_val_score
-    >>> from skdiffsmooth.compose import DensityClassifier
-    >>> X, y = load_iris(return_X_y=True)
-    >>> bool(cross_val_score(DensityClassifier(), X, y).mean() > 0.93)
-    True
+    T. Hastie, R. Tibshirani, J. Friedman, The Elements of Statistical Learning, 2009, section
+    6.6.2.
     """
 
-    def __init__(self, density: Any = None, *, priors: Any = None) -> None:
-        self.density = density
+    def __init__(self, estimator: Any = None, *, priors: Any = None) -> None:
+        self.estimator = estimator
         self.priors = priors
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> DensityClassifier:
@@ -97,10 +99,10 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         X : array-like of shape (n_samples, n_features)
             Training rows.
         y : array-like of shape (n_samples,)
-            Their classes.
+            Class labels.
         sample_weight : array-like of shape (n_samples,), default=None
-            Non-negative weights, which count in the priors and in the densities; a row of weight k
-            counts as k equal rows.
+            Non-negative weights, used in the priors and in the densities; a row of weight k counts
+            as k equal rows.
 
         Returns
         -------
@@ -110,41 +112,44 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         Raises
         ------
         TypeError
-            If `density` is no density estimator, or takes no weights where there are some.
+            If `estimator` is not a density estimator, or takes no weights and `sample_weight` is
+            passed.
         ValueError
-            If X, y, the weights or `priors` do not fit, if a class has no row of positive weight, or if
-            the density cannot be fitted to a class, which the message names: the default needs two
-            distinct rows of each. The estimator is then left as it was.
+            If X, y, the weights or `priors` are not valid, if a class has no row of positive
+            weight, or if the density cannot be fitted to a class, which the message names: the
+            default needs two distinct rows of each class. The estimator is then left as it was.
         """
+        check_detached("X", X)
         checked, y = check_X_y(X, y, dtype=np.float64, estimator=self)
         check_classification_targets(y)
         weight = check_sample_weight(sample_weight, len(checked))
-        if self.density is not None:
-            check_member("density", self.density, compared=True)
+        if self.estimator is not None:
+            check_member("estimator", self.estimator, compared=True)
         classes, codes = np.unique(y, return_inverse=True)
-        # Shares first: the sum of weights of 1e300 would overflow.
+        # Scaled first: the sum of weights of 1e300 would overflow.
         counts = np.bincount(codes, weights=weight / weight.max())
         for label in classes[counts == 0]:
             raise ValueError(
                 f"class {label} has no row of positive sample_weight, so it has no density; drop its "
-                "rows."
+                "rows, or raise their weights."
             )
         prior = self._resolve_priors(counts)
         rows = as_given(X, checked)
-        densities = []
+        fitted = []
         for code, label in enumerate(classes):
             kept = (codes == code) & (weight > 0)
-            densities.append(
+            fitted.append(
                 fit_member(
                     f"density of class {label} (n_samples = {kept.sum()})",
-                    one_density(self.density),
+                    estimator_or_default(self.estimator),
                     take(rows, kept),
                     None if sample_weight is None else weight[kept],
                 )
             )
-        self._set_fitted(X, classes_=classes, class_prior_=prior, densities_=densities)
+        self._set_fitted(X, classes_=classes, class_prior_=prior, estimators_=fitted)
         return self
 
+    @on_one_fit
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable class of each row.
 
@@ -166,6 +171,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         log_proba = self.predict_log_proba(X)
         return self.classes_[log_proba.argmax(axis=1)]
 
+    @on_one_fit
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probabilities of the classes.
 
@@ -186,12 +192,12 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         """
         return np.exp(self.predict_log_proba(X))
 
+    @on_one_fit
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Return the logarithms of the probabilities of the classes.
 
-        Computed from log-densities throughout, so they hold far from all data too, where each density
-        underflows. Where all densities are exactly zero (compact kernels) X says nothing, and the
-        priors are returned.
+        Computed from log-densities, so they are accurate far from all data too, where every density
+        underflows. Where all densities are exactly zero (compact kernels) the priors are returned.
 
         Parameters
         ----------
@@ -208,20 +214,22 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         NotFittedError
             If `fit` was not called.
         ValueError
-            If X is not finite or has another number of features, or if a log-density is NaN or +inf.
+            If X is not finite or has another number of features, or if a log-density is NaN or
+            +inf.
         """
-        found = self._log_densities(X)
-        # Relative to the most likely class first: beside log-densities of -1e20 a prior is lost.
-        highest = found.max(axis=1, keepdims=True)
-        joint = found - np.where(highest > -np.inf, highest, 0.0) + self._log_prior()
+        log_density = self._log_densities(X)
+        # Relative to the most likely class first: a prior added to -1e20 is lost to rounding.
+        highest = log_density.max(axis=1, keepdims=True)
+        joint = log_density - np.where(highest > -np.inf, highest, 0.0) + self._log_prior()
         # A class of prior zero stays impossible.
         joint[(joint == -np.inf).all(axis=1)] = self._log_prior()
         return joint - logsumexp(joint, axis=1, keepdims=True)
 
+    @on_one_fit
     def decision_function(self, X: Any) -> np.ndarray:
         """Return log-odds, as scikit-learn's discriminant analyses do.
 
-        They order rows where probabilities have rounded to 0 and 1.
+        They still rank rows whose probabilities have rounded to 0 and 1.
 
         Parameters
         ----------
@@ -241,8 +249,9 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         log_proba = self.predict_log_proba(X)
         return log_proba[:, 1] - log_proba[:, 0] if len(self.classes_) == 2 else log_proba
 
+    @on_one_fit
     def score_samples(self, X: Any) -> np.ndarray:
-        """Return the log-density of each row, whatever its class: of the mixture of the classes.
+        """Return the log-density of each row under the mixture of all classes.
 
         Parameters
         ----------
@@ -252,7 +261,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_samples,)
-            Log-densities in nats. Low values are rows unlike those of any class.
+            Log-densities in nats. Low values mark rows unlike those of any class.
 
         Raises
         ------
@@ -261,37 +270,37 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         """
         return logsumexp(self._log_densities(X) + self._log_prior(), axis=1)
 
+    @on_one_fit
     def sample(self, n_samples: int = 1, random_state: Any = None) -> tuple[np.ndarray, np.ndarray]:
         """Draw new rows with their classes, as scikit-learn's mixtures do.
 
         Parameters
         ----------
         n_samples : int, default=1
-            How many.
+            Number of rows.
         random_state : int, RandomState or None, default=None
-            Source of the draws; None draws anew at every call, without touching numpy's global
-            state.
+            Seed of the draws; None draws anew at every call, without using numpy's global state.
 
         Returns
         -------
         X : ndarray of shape (n_samples, n_features)
             Rows, in random order.
         y : ndarray of shape (n_samples,)
-            The class that each was drawn from, by ``class_prior_``. For rows of one class ask its
-            member of ``densities_``.
+            The class that each was drawn from, chosen by ``class_prior_``. For rows of one class,
+            call `sample` of its member of ``estimators_``.
 
         Raises
         ------
         NotFittedError
             If `fit` was not called.
         TypeError, ValueError
-            If `n_samples` is not a positive integer, `random_state` is not a seed, or the density of a
-            class cannot sample.
+            If `n_samples` is not a positive integer, `random_state` is not a seed, or the density
+            of a class cannot sample.
         """
         n, rng = self._check_draw(n_samples, random_state)
         counts = rng.multinomial(n, self.class_prior_)
         drawn = []
-        for label, density, count in zip(self.classes_, self.densities_, counts, strict=True):
+        for label, density, count in zip(self.classes_, self.estimators_, counts, strict=True):
             if count:
                 with naming(f"density of class {label} cannot sample"):
                     drawn.append(draw(density, int(count), rng))
@@ -299,13 +308,13 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         return np.concatenate(drawn)[order], np.repeat(self.classes_, counts)[order]
 
     def _log_densities(self, X: Any) -> np.ndarray:
-        """Return log p(x | class) for each row and class."""
+        """Return log p(x | class) (n_samples, n_classes)."""
         rows = as_given(X, self._check_query(X))
-        found = [
+        columns = [
             log_density_of(f"density of class {label}", density, rows)
-            for label, density in zip(self.classes_, self.densities_, strict=True)
+            for label, density in zip(self.classes_, self.estimators_, strict=True)
         ]
-        return np.column_stack(found)
+        return np.column_stack(columns)
 
     def _log_prior(self) -> np.ndarray:
         with np.errstate(divide="ignore"):
@@ -314,14 +323,16 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
     def _resolve_priors(self, counts: np.ndarray) -> np.ndarray:
         if self.priors is None:
             return counts / counts.sum()
-        priors = check_real_array("priors", self.priors)
+        priors = check_real_array("priors", self.priors, allow_bool=False)
         if priors.shape != counts.shape:
             raise ValueError(
-                f"priors has shape {priors.shape}; expected {counts.shape}, one probability a class."
+                f"priors has shape {priors.shape}; expected {counts.shape}, one probability for each "
+                "class."
             )
         # Rounded thirds are meant to be thirds.
         if not (np.all(priors >= 0) and np.isclose(priors.sum(), 1.0, rtol=0, atol=1e-6)):
             raise ValueError(
-                f"priors={self.priors!r} are no probabilities; expected numbers >= 0 that sum to one."
+                f"priors={self.priors!r} are not probabilities; expected numbers >= 0 that sum to "
+                "one. Divide them by their sum, or pass None for the fractions of training rows."
             )
         return priors / priors.sum()

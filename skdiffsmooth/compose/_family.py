@@ -1,4 +1,4 @@
-"""The members that a stacking has where none are named: this package's densities, each as it comes."""
+"""The default members of a DensityStacking: the densities of this package with default parameters."""
 
 from __future__ import annotations
 
@@ -15,37 +15,28 @@ from ._transformed import TransformedDensity
 __all__ = ["density_family"]
 
 _N_COMPONENTS = (1, 2, 4, 8, 16, 32)
-# Restarts of the same mixture differ where it has too many components, and their mean has not.
+# Restarts of a mixture with too many components differ; their mean is stable.
 _N_RESTARTS = 8
-# In units of the standardised columns: a component as thin as this is rounding.
+# Variance added to each component, in squared units of the standardised columns: only rounding
+# makes a component as thin as this.
 _REGULARISATION = 1e-5
 _N_NEIGHBORS = 20
-# Fewer rows a component than these fit noise, whatever the folds may say of the rest.
-_LEAST_ROWS = 5
+# A mixture with fewer rows for each component than this fits noise.
+_MIN_ROWS_PER_COMPONENT = 5
 
 
 def density_family(n_rows: int, n_features: int, *, weighted: bool) -> list[tuple[str, Any]]:
-    """Return this package's densities, those first that cost least for what they give.
+    """Return the default members, ordered by the gain in likelihood for their time.
 
-    Parameters
-    ----------
-    n_rows : int
-        Number of distinct rows that each will be fitted to, at least.
-    n_features : int
-        Number of features.
-    weighted : bool
-        Whether rows have weights, which mixtures cannot take.
-
-    Returns
-    -------
-    list of (str, estimator)
-        Smoothed rows; smoothed mixtures of several sizes, each the mean of eight restarts; manifold
-        Parzen windows on scaled and on whitened columns. Not rows smoothed along learned tangents: they
-        cost as much as all the others, for less than a tenth of a nat on tables (docs/bases.md).
+    They are smoothed rows; smoothed mixtures of several sizes, each the mean of eight restarts (not
+    if `weighted`, since mixtures take no weights); manifold Parzen windows on scaled and on
+    whitened columns. `n_rows` is the least number of distinct rows that a member will be fitted to.
+    Smoothing along learned tangents is left out: it takes as long as all others, for less than a
+    tenth of a nat on tables (docs/bases.md).
     """
     members: list[tuple[str, Any]] = [("smoothed", SmoothedScoreDiffusion())]
     for k in _N_COMPONENTS if not weighted else ():
-        if k * _LEAST_ROWS > n_rows:
+        if k * _MIN_ROWS_PER_COMPONENT > n_rows:
             continue
         restarts = [
             GaussianMixture(
@@ -57,7 +48,7 @@ def density_family(n_rows: int, n_features: int, *, weighted: bool) -> list[tupl
         members.append((f"mixture-{k}", TransformedDensity(mixture, StandardScaler())))
     if n_rows < 3:
         return members
-    # One row fewer is there when a window's own is left out.
+    # One row fewer remains in leave-one-out likelihoods.
     neighbors = min(_N_NEIGHBORS, n_rows - 2)
     windows = SmoothedScoreDiffusion(sigma=0.0, base=ManifoldParzen(neighbors))
     members.append(("windows", TransformedDensity(windows, StandardScaler())))

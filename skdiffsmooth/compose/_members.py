@@ -1,4 +1,4 @@
-"""What estimators made of densities do with their members: check, fit, score held-out rows."""
+"""Functions that check, fit and score the member densities of the estimators in this folder."""
 
 from __future__ import annotations
 
@@ -8,29 +8,35 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import has_fit_parameter
 
-from .._estimators.coarse import CoarseScoreDiffusion
 from .._estimators.smoothed import SmoothedScoreDiffusion
+from .._utils.estimator import DensityEstimatorMixin
 from .._utils.rows import TrainingRows, take
 
 __all__ = [
+    "Folds",
     "check_fills_space",
     "check_member",
+    "estimator_or_default",
     "fit_member",
     "log_density_of",
     "naming",
-    "one_density",
     "out_of_fold",
+    "parameter_estimator",
+    "unwrap",
 ]
+
+Folds = list[tuple[np.ndarray, np.ndarray]]
 
 
 @contextmanager
 def naming(label: str) -> Iterator[None]:
-    """Say whose error it is."""
+    """Prepend `label` to the message of a TypeError or ValueError raised inside."""
     try:
         yield
     except TypeError as error:
@@ -39,29 +45,35 @@ def naming(label: str) -> Iterator[None]:
         raise ValueError(f"{label}: {error}") from error
 
 
-def one_density(density: Any) -> Any:
-    """Return a fresh copy of the density to be fitted: the default where None was passed."""
-    return SmoothedScoreDiffusion() if density is None else clone(density)
+def unwrap(fitted: Any) -> Any:
+    """Return the fitted estimator inside a search or FrozenEstimator, or the estimator itself."""
+    while True:
+        if hasattr(fitted, "best_estimator_"):
+            fitted = fitted.best_estimator_
+        elif isinstance(fitted, FrozenEstimator):
+            fitted = fitted.estimator
+        else:
+            return fitted
+
+
+def parameter_estimator(estimator: Any) -> Any:
+    """Return the parameter `estimator` of a search or FrozenEstimator, or the estimator itself."""
+    # The estimators of this package that have such a parameter check it themselves.
+    while hasattr(estimator, "estimator") and not isinstance(estimator, DensityEstimatorMixin):
+        estimator = estimator.estimator
+    return estimator
+
+
+def estimator_or_default(estimator: Any) -> Any:
+    """Return a clone of an unfitted density, or SmoothedScoreDiffusion() for None."""
+    return SmoothedScoreDiffusion() if estimator is None else clone(estimator)
 
 
 def check_member(label: str, estimator: Any, *, compared: bool) -> None:
-    """Raise unless an estimator reports log-densities.
+    """Raise an error if an estimator, fitted or not, does not return log-densities.
 
-    Parameters
-    ----------
-    label : str
-        What messages call it.
-    estimator : object
-        The user's, fitted or not.
-    compared : bool
-        Whether its log-densities are compared with those of others, so that units matter.
-
-    Raises
-    ------
-    TypeError
-        If it is a class, or has no `fit` or no `score_samples`, or its scores are no log-densities.
-    ValueError
-        If it is a pipeline whose log-densities are those of transformed rows.
+    With `compared`, a pipeline with transformers is refused too: its log-densities are those of the
+    transformed rows, which have other units. `label` names the estimator in messages.
     """
     if isinstance(estimator, type):
         raise TypeError(
@@ -74,82 +86,50 @@ def check_member(label: str, estimator: Any, *, compared: bool) -> None:
         )
     if get_tags(estimator).estimator_type == "outlier_detector":
         raise TypeError(
-            f"{label} of type {type(estimator).__name__} is an outlier detector, whose scores are no "
-            "log-densities; pass a density estimator, such as SmoothedScoreDiffusion."
+            f"{label} of type {type(estimator).__name__} is an outlier detector, whose scores are "
+            "not log-densities; pass a density estimator, such as SmoothedScoreDiffusion."
         )
     if not compared:
         return
-    # A search has the estimator that it tunes as a parameter.
-    inner = getattr(estimator, "estimator", estimator)
+    inner = parameter_estimator(estimator)
     if isinstance(inner, Pipeline) and any(
         step not in (None, "passthrough") for _, step in inner.steps[:-1]
     ):
         raise ValueError(
             f"{label} is a Pipeline with transformers, whose log-densities are those of the transformed "
-            "rows, in other units than those of the others. Put the transformers before the whole, or "
-            "make it a TransformedDensity, which adds the logarithm of the Jacobian."
+            "rows and have other units than those of the others. Put the transformers before this "
+            "estimator, or use a TransformedDensity, which adds the logarithm of the Jacobian."
         )
 
 
 def check_fills_space(label: str, fitted: Any) -> None:
-    """Raise if log-densities are with respect to the volume of a learned manifold.
+    """Raise an error if a fitted density, or one in a pipeline, has ``fills_space_ = False``.
 
-    Each fit learns a manifold of its own, so those of two fits have no unit in common; and they are of
-    the projections of the rows, however far from the manifold these are.
-
-    Parameters
-    ----------
-    label : str
-        What messages call it.
-    fitted : object
-        A fitted estimator, or a search over one.
-
-    Raises
-    ------
-    ValueError
-        If its density does not fill the space of the columns.
+    Such a density is one with respect to the volume of a manifold learned in this fit. Those of
+    two fits have no common unit, and a row far from the manifold has the log-density of its
+    projection.
     """
-    model = getattr(fitted, "best_estimator_", fitted)
-    if not isinstance(model, CoarseScoreDiffusion) or model.bandwidth_ > 0:
-        return
-    if model.n_components_ != model.n_features_in_:
+    model = unwrap(fitted)
+    if isinstance(model, Pipeline):
+        return check_fills_space(label, model.steps[-1][1])
+    if not getattr(model, "fills_space_", True):
         raise ValueError(
-            f"{label} is a CoarseScoreDiffusion with bandwidth=0, whose log-densities are of "
-            "projections, with respect to the volume of a manifold; expected a density of the columns. "
-            "Pass CoarseScoreDiffusion(bandwidth=<number > 0, in units of X>)."
+            f"{label} holds a {type(model).__name__} whose log-densities are those of projections, with "
+            "respect to the volume of a manifold (fills_space_ is False); expected a density of all "
+            "columns. Pass CoarseScoreDiffusion(bandwidth=<number > 0, in units of X>), or another "
+            "density."
         )
 
 
 def fit_member(label: str, estimator: Any, rows: Any, weight: np.ndarray | None) -> Any:
-    """Fit an estimator to rows, with weights where there are any.
+    """Fit an estimator in place to rows and their weights (n,), and return it.
 
-    Parameters
-    ----------
-    label : str
-        What messages call it.
-    estimator : object
-        It is fitted itself: pass a clone.
-    rows : array or table of shape (n_samples, n_features)
-        Training rows.
-    weight : ndarray of shape (n_samples,) or None
-        Their weights.
-
-    Returns
-    -------
-    object
-        The estimator.
-
-    Raises
-    ------
-    TypeError
-        If there are weights and the estimator takes none.
-    ValueError
-        What the estimator raises, with its name, or if its density does not fill the space.
+    Its errors are raised again with `label` in front.
     """
     if weight is not None and not has_fit_parameter(estimator, "sample_weight"):
         raise TypeError(
-            f"{label} of type {type(estimator).__name__} takes no sample_weight. Leave it out, or "
-            "repeat rows instead of weighing them."
+            f"{label} of type {type(estimator).__name__} takes no sample_weight. Use a density that "
+            "does, or repeat rows instead of weighting them."
         )
     with naming(label):
         fitted = estimator.fit(rows, **({} if weight is None else {"sample_weight": weight}))
@@ -158,63 +138,30 @@ def fit_member(label: str, estimator: Any, rows: Any, weight: np.ndarray | None)
 
 
 def log_density_of(label: str, estimator: Any, rows: Any) -> np.ndarray:
-    """Return log-densities that may be compared and summed.
-
-    Parameters
-    ----------
-    label : str
-        What messages call the estimator.
-    estimator : object
-        A fitted one.
-    rows : array or table of shape (n_samples, n_features)
-        Queries.
-
-    Returns
-    -------
-    ndarray of shape (n_samples,)
-        In nats; -inf where the density is zero.
-
-    Raises
-    ------
-    ValueError
-        If one of them is NaN or +inf.
-    """
+    """Return the log-density of each row, in nats; raise an error if one is NaN or +inf."""
     with naming(label):
-        found = np.asarray(estimator.score_samples(rows), dtype=np.float64)
-    wrong = np.flatnonzero(np.isnan(found) | (found == np.inf))
+        log_density = np.asarray(estimator.score_samples(rows), dtype=np.float64)
+    wrong = np.flatnonzero(np.isnan(log_density) | (log_density == np.inf))
     if len(wrong):
         raise ValueError(
             f"{label}: {len(wrong)} log-densities are NaN or +inf (first: row {wrong[0]}); expected "
             "finite numbers or -inf. Rescale the columns, or use another estimator."
         )
-    return found
+    return log_density
 
 
 def out_of_fold(
     members: list[tuple[str, Any]],
     rows: TrainingRows,
-    folds: list[tuple[np.ndarray, np.ndarray]],
+    folds: Folds,
     n_jobs: int | None = None,
 ) -> np.ndarray:
-    """Return each row's log-density under models that have not seen it.
+    """Return the held-out log-density of each row of ``rows.given``, (n, n_members), in nats.
 
-    Parameters
-    ----------
-    members : list of (str, estimator)
-        Labels for messages, and estimators, which are cloned.
-    rows : TrainingRows
-        The data.
-    folds : list of tuple of ndarray
-        What ``rows.folds`` returns.
-    n_jobs : int or None, default=None
-        Over how many joblib workers members and folds are spread.
-
-    Returns
-    -------
-    ndarray of shape (n_kept, n_members)
-        In nats, in the order of ``rows.given``.
+    `members` are pairs of a label for messages and an estimator, which is cloned; `folds` come from
+    ``rows.folds``, and each tests every row once.
     """
-    found = iter(
+    held_out = iter(
         Parallel(n_jobs=n_jobs)(
             delayed(_held_out)(label, estimator, rows, train, test)
             for label, estimator in members
@@ -224,14 +171,14 @@ def out_of_fold(
     log_density = np.empty((len(rows.group), len(members)))
     for column in range(len(members)):
         for _, test in folds:
-            log_density[test, column] = next(found)
+            log_density[test, column] = next(held_out)
     return log_density
 
 
 def _held_out(
     label: str, estimator: Any, rows: TrainingRows, train: np.ndarray, test: np.ndarray
 ) -> np.ndarray:
-    """Return the log-densities of one fold's test rows."""
+    """Return the log-densities of the test rows of one fold under a clone fitted to the others."""
     weight = None if rows.weight is None else rows.weight[train]
     fitted = fit_member(label, clone(estimator), take(rows.given, train), weight)
     return log_density_of(label, fitted, take(rows.given, test))

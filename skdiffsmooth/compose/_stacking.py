@@ -1,4 +1,4 @@
-"""DensityStacking: a mixture of densities, with weights from log-densities of held-out rows."""
+"""DensityStacking: a mixture of densities with weights that maximise the held-out likelihood."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from sklearn.utils import Bunch
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
-from .._utils.estimator import DensityEstimatorMixin
+from .._diffusion.settings import resolve_n_jobs
+from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.rows import TrainingRows, as_given
 from .._utils.validation import check_choice, check_real
 from .._utils.warnings import warn_user
 from ._family import density_family
 from ._members import (
+    Folds,
     check_fills_space,
     check_member,
     fit_member,
@@ -30,58 +32,77 @@ from ._sampling import draw
 
 __all__ = ["DensityStacking"]
 
-# The weights are within this many nats a row of the best ones.
-_GAP = 1e-8
-# Iterations of EM are at most log(n_members) / n_iterations nats from the optimum (Cover's bound
-# summed over the iterations): 1e-5 at this limit, which members that are nearly equal may reach.
+# Stopping rule: the held-out log-likelihood is within this many nats a row of its maximum.
+_MAX_GAP = 1e-8
+# After n iterations EM is at most log(n_members) / n nats from the maximum (Cover's bound summed
+# over the iterations): 1e-5 at this limit, which members that are nearly equal may reach.
 _MAX_ITERATIONS = 100_000
 
 
 class DensityStacking(DensityEstimatorMixin, BaseEstimator):
-    """A mixture of densities, weighted by how well each explains rows that it has not seen.
+    """Mixture of densities whose weights maximise the log-likelihood of held-out rows.
 
-    The density is ``sum_k weights_[k] * p_k(x)``. The weights maximise the log-likelihood of held-out
-    rows, a concave problem with one optimum, so that no member can buy weight by remembering its
-    training rows. On these rows the mixture is at least as good as the best of its members.
+    The density is ``sum_k weights_[k] * p_k(x)``. Every member is fitted to parts of the rows and
+    scored on the others, so that a member which merely reproduces its training rows gets no
+    weight. The log-likelihood of the held-out rows is concave in the weights and has one maximum;
+    there the mixture is at least as good as its best member.
+
+    Without `estimators`, one call mixes the densities of this package. Pass `estimators` to choose
+    the members, `cv` to choose how rows are held out, and ``combine="best"`` to keep a single
+    member:
+
+    >>> import numpy as np
+    >>> from sklearn.mixture import GaussianMixture
+    >>> from skdiffsmooth import SmoothedScoreDiffusion
+    >>> from skdiffsmooth.compose import DensityStacking
+    >>> X = np.random.RandomState(0).standard_t(2, size=(200, 1))
+    >>> members = [("smoothed", SmoothedScoreDiffusion(0.3, 0.4)), ("broad", GaussianMixture(1))]
+    >>> model = DensityStacking(members).fit(X)
+    >>> model.weights_.round(1)
+    array([0.7, 0.3])
+    >>> model.sample(3, random_state=0).shape
+    (3, 1)
 
     Parameters
     ----------
     estimators : list of (str, estimator), default=None
-        The members, with a name each: whatever has `fit` and `score_samples` with log-densities, from
-        here or elsewhere (KernelDensity, GaussianMixture). "drop" in the place of an estimator leaves
-        it out. A broad member, such as a GaussianMixture of one component, is a background for rows
-        that are far from all others. None is the family of this package: smoothed rows, smoothed
-        Gaussian mixtures of 1 to 32 components (the mean of eight restarts each) and manifold Parzen
-        windows; those that fail on X are left out, with a warning, and mixtures where there are
-        weights. Add a ManifoldAdaptedDiffusion where rows lie on a curved sheet.
+        The members with their names: estimators with `fit` and with log-densities in nats as
+        `score_samples`, of this package or another (KernelDensity, GaussianMixture). "drop" in the
+        place of an estimator leaves it out. A broad member, such as a GaussianMixture of one
+        component, serves as background for rows far from all others. None takes the densities of
+        this package: smoothed rows, smoothed Gaussian mixtures of 1 to 32 components (the mean of
+        eight restarts each; none with sample weights) and manifold Parzen windows; those that
+        cannot be fitted to X are left out with a warning. Add a ManifoldAdaptedDiffusion where
+        rows lie on a curved sheet.
     cv : int, cross-validation splitter, iterable of (train, test) or "prefit", default=5
-        How rows are held out. A number makes so many shuffled folds, the same at every fit, in which
-        equal rows stay together: beside its copy a held-out row would say nothing. A splitter, such
-        as a KFold in the order of time, or its splits, such as ``list(GroupKFold().split(X,
-        groups=...))``, is taken as it is. "prefit" takes the members as they are, fitted before, and
-        learns the weights from the rows of `fit`, which must be new to the members. None is 5.
+        How rows are held out. An integer makes that many shuffled folds, the same at every fit, in
+        which equal rows stay together: a row is no held-out row while its copy is in training. A
+        splitter, such as a KFold in the order of time, or its splits, such as
+        ``list(GroupKFold().split(X, groups=...))``, is used unchanged. "prefit" takes members that
+        were fitted before and learns the weights from the rows passed to `fit`, which must be new
+        to the members. None is 5.
     combine : {"mixture", "best"}, default="mixture"
-        Whether to mix the members, or to keep the one that held-out rows like best: a single model
-        where that is wanted.
+        Whether to mix the members, or to keep the one of highest held-out log-likelihood.
     time_limit : float or None, default=None
-        Seconds after which no further member is tried, in the order of `estimators`; one at least
-        is. Which members that leaves depends on the machine; a warning names those left out.
+        Seconds after which no further member is tried, in the order of `estimators`; at least one
+        is. Which members are tried depends on the speed of the machine; a warning names the
+        others.
     n_jobs : int or None, default=None
-        Over how many joblib workers the folds of a member are spread. None is one, or what a
-        ``joblib.parallel_config`` says; -1 is all cores.
+        Number of joblib workers for the folds of a member. None is one, or what a
+        ``joblib.parallel_config`` sets; -1 is all cores.
 
     Attributes
     ----------
     weights_ : ndarray of shape (n_members,)
-        Weights of the members that are not dropped; they sum to one. Where a member would lower the
-        likelihood, exactly zero.
+        Weights of the members that are not dropped; they sum to one. Exactly zero where a member
+        would lower the likelihood.
     estimators_ : list of estimators
         The members that are not dropped, fitted to all rows.
     named_estimators_ : Bunch
         The same by name.
     oof_log_density_ : ndarray of shape (n_kept, n_members)
-        Log-density, in nats, of each row of positive weight (in the order of X) under each member
-        fitted without it; with "prefit", under the members as they are.
+        Out-of-fold log-density, in nats, of each row of positive weight (in the order of X) under
+        each member fitted without it; with "prefit", under the members as they are.
     n_features_in_ : int
         Number of features.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -94,15 +115,15 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
     Notes
     -----
     Costs ``cv + 1`` fits of each member. The weights take a few hundred iterations of EM, of
-    ``n_points * n_members`` operations each, until they are within 1e-8 nats a row of the optimum: by
-    concavity the optimum is not above ``max_k sum_i w_i p_k(x_i) / p(x_i) - 1``, with w the shares of
-    the rows [2]_.
+    ``n_points * n_members`` operations each, until the log-likelihood is within 1e-8 nats a row of
+    its maximum: by concavity the maximum is at most ``max_k sum_i w_i p_k(x_i) / p(x_i) - 1``
+    higher, with row weights w_i that sum to one [2]_.
 
     Members must be densities of the same X. A Pipeline with a scaler reports the density of scaled
     rows and is refused: put the scaler before the stacking, or use TransformedDensity.
 
-    A row that no member reaches (all log-densities -inf, with compact kernels) makes every choice of
-    weights equally bad; it is left out of the choice, and a warning says so.
+    A row at which all log-densities are -inf (compact kernels) is left out when the weights are
+    chosen, with a warning, since no weights give it a positive density.
 
     References
     ----------
@@ -110,20 +131,6 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
        36, 1999.
     .. [2] T. M. Cover, An algorithm for maximizing expected log investment return, IEEE Transactions
        on Information Theory 30, 1984.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from sklearn.mixture import GaussianMixture
-    >>> from skdiffsmooth import SmoothedScoreDiffusion
-    >>> from skdiffsmooth.compose import DensityStacking
-    >>> X = np.random.RandomState(0).standard_t(2, size=(200, 1))
-    >>> members = [("smoothed", SmoothedScoreDiffusion(0.3, 0.4)), ("broad", GaussianMixture(1))]
-    >>> model = DensityStacking(members).fit(X)
-    >>> model.weights_.round(1)
-    array([0.7, 0.3])
-    >>> model.sample(3, random_state=0).shape
-    (3, 1)
     """
 
     def __init__(
@@ -142,7 +149,7 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         self.n_jobs = n_jobs
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the parameters, with `deep` also the members by name and their parameters.
+        """Return the parameters; with `deep`, also the members by name and their parameters.
 
         Parameters
         ----------
@@ -162,18 +169,19 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         return params
 
     def set_params(self, **params: Any) -> DensityStacking:
-        """Set parameters, replace members by name ("drop" leaves one out), or set theirs.
+        """Set parameters, replace members by name, or set parameters of members.
 
         Parameters
         ----------
         **params : dict
-            ``estimators``, ``name`` or ``name__parameter``, and the others.
+            ``estimators``, ``cv`` and so on; ``name=estimator`` replaces a member, and
+            ``name="drop"`` leaves it out; ``name__parameter`` sets a parameter of a member.
 
         Returns
         -------
         self : DensityStacking
         """
-        # First the list, then its members, last their parameters: all at once in a search's grid.
+        # The list first, then its members, then their parameters: a grid may set all three at once.
         if "estimators" in params:
             self.estimators = params.pop("estimators")
         pairs = _pairs(self.estimators)
@@ -183,7 +191,7 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         return self
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> DensityStacking:
-        """Score held-out rows by every member, choose the weights, fit the members to all rows.
+        """Choose the weights by held-out log-densities of all members, and fit these to all rows.
 
         Parameters
         ----------
@@ -202,23 +210,25 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         Raises
         ------
         TypeError
-            If a member is no density estimator, or takes no weights where there are some.
+            If a member is not a density estimator, or takes no weights if some are passed.
         ValueError
-            If X, the weights or a parameter is out of range, a member fails (its name is in the
-            message), or no member reaches any held-out row; the estimator is then left as it was.
+            If X, the weights or a parameter is out of range, if a member fails (its name is in the
+            message), or if all held-out rows have density zero under every member; the estimator
+            is then left as it was.
 
         Warns
         -----
         UserWarning
             If some held-out rows have density zero under every member.
         ConvergenceWarning
-            If the weights are not within 1e-8 nats a row of the optimum.
+            If the log-likelihood is not within 1e-8 nats a row of its maximum.
         """
+        n_jobs = resolve_n_jobs(self.n_jobs)
         check_choice("combine", self.combine, ("best", "mixture"))
         if self.time_limit is not None:
             check_real("time_limit", self.time_limit, hint="It is in seconds; None is no limit.")
         rows = TrainingRows.of(X, sample_weight, self)
-        folds = []
+        folds: Folds = []
         if not isinstance(self.cv, str):
             folds = rows.folds(5 if self.cv is None else self.cv)
         if self.estimators is None and folds:
@@ -231,7 +241,8 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         if isinstance(self.cv, str):
             if self.cv != "prefit":
                 raise ValueError(
-                    f"cv={self.cv!r} is not known; expected an integer >= 2, a splitter or 'prefit'."
+                    f"cv={self.cv!r} is not known; expected an integer >= 2, a splitter, an iterable of "
+                    "(train, test) row indices, or 'prefit'. Pass cv=5 for five shuffled folds."
                 )
             fitted = [estimator for _, estimator in members]
             for label, estimator in labelled:
@@ -241,8 +252,8 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
                 [log_density_of(label, estimator, rows.given) for label, estimator in labelled]
             )
         else:
-            members, log_density = self._scored(members, rows, folds)
-            fitted = Parallel(n_jobs=self.n_jobs)(
+            members, log_density = self._scored(members, rows, folds, n_jobs)
+            fitted = Parallel(n_jobs=n_jobs)(
                 delayed(fit_member)(f"member {name!r}", clone(estimator), rows.given, rows.weight)
                 for name, estimator in members
             )
@@ -261,6 +272,7 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         )
         return self
 
+    @on_one_fit
     def score_samples(self, X: Any) -> np.ndarray:
         """Return the log-density of each row under the mixture.
 
@@ -272,37 +284,37 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_samples,)
-            Log-densities in nats; -inf where no member of positive weight reaches.
+            Log-densities in nats; -inf where all members of positive weight have density zero.
 
         Raises
         ------
         NotFittedError
             If `fit` was not called.
         ValueError
-            If X is not finite or has another number of features, or if a member's log-density is NaN
-            or +inf.
+            If X is not finite or has another number of features, or if a member's log-density is
+            NaN or +inf.
         """
         rows = as_given(X, self._check_query(X))
         used = np.flatnonzero(self.weights_)
         names = list(self.named_estimators_)
-        found = [log_density_of(f"member {names[k]!r}", self.estimators_[k], rows) for k in used]
-        return logsumexp(np.column_stack(found) + np.log(self.weights_[used]), axis=1)
+        columns = [log_density_of(f"member {names[k]!r}", self.estimators_[k], rows) for k in used]
+        return logsumexp(np.column_stack(columns) + np.log(self.weights_[used]), axis=1)
 
+    @on_one_fit
     def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
-        """Draw new rows: a member by its weight for each, and a row from it.
+        """Draw new rows, each from a member chosen by its weight.
 
         Parameters
         ----------
         n_samples : int, default=1
-            How many.
+            Number of rows.
         random_state : int, RandomState or None, default=None
-            Source of the draws; None draws anew at every call, without touching numpy's global
-            state.
+            Seed of the draws; None draws anew at every call, without using numpy's global state.
 
         Returns
         -------
         ndarray of shape (n_samples, n_features)
-            In random order: the members of the rows are independent of one another.
+            In random order: rows are independent of one another.
 
         Raises
         ------
@@ -325,40 +337,43 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         self,
         members: list[tuple[str, Any]],
         rows: TrainingRows,
-        folds: list[tuple[np.ndarray, np.ndarray]],
+        folds: Folds,
+        n_jobs: int | None,
     ) -> tuple[list[tuple[str, Any]], np.ndarray]:
-        """Return the members that could be tried, and what each says of rows it has not seen."""
+        """Return the fitted members, and their held-out log-densities (n_kept, n_members)."""
         began = time.perf_counter()
-        kept, late = [], []
+        tried, skipped = [], []
         columns: list[np.ndarray] = []
         for name, estimator in members:
             elapsed = time.perf_counter() - began
             if columns and self.time_limit is not None and elapsed > self.time_limit:
-                late.append(name)
+                skipped.append(name)
                 continue
             labelled = [(f"member {name!r}", estimator)]
             try:
-                columns.append(out_of_fold(labelled, rows, folds, self.n_jobs)[:, 0])
+                columns.append(out_of_fold(labelled, rows, folds, n_jobs)[:, 0])
             except ValueError as error:
-                # Nobody asked for this one by name, and the others may do.
+                # A default member that cannot be fitted to X is left out; one of the user's is an
+                # error.
                 if self.estimators is not None or name == members[0][0]:
                     raise
                 warn_user(f"left out: {error}")
                 continue
-            kept.append((name, estimator))
-        if late:
+            tried.append((name, estimator))
+        if skipped:
             warn_user(
-                f"time_limit={self.time_limit:g} s was over after {len(kept)} of {len(members)} "
-                f"members; not tried: {', '.join(late)}. Raise it, or put first what matters most."
+                f"time_limit={self.time_limit:g} s was over after {len(tried)} of {len(members)} "
+                f"members; not tried: {', '.join(skipped)}. Raise time_limit, or put the members first "
+                "that matter most."
             )
-        return kept, np.column_stack(columns)
+        return tried, np.column_stack(columns)
 
     def _check_members(self) -> list[tuple[str, Any]]:
-        """Return the members that are not dropped."""
+        """Return the members that are not 'drop', after checking all."""
         pairs = _pairs(self.estimators)
         if not pairs:
             raise ValueError(
-                f"estimators={self.estimators!r} is no list of members; expected a non-empty list of "
+                f"estimators={self.estimators!r} is not a list of members; expected a non-empty list of "
                 "(name, estimator) pairs."
             )
         names, own = [name for name, _ in pairs], self.get_params(deep=False)
@@ -379,7 +394,7 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
 
 
 def _pairs(estimators: Any) -> list[tuple[str, Any]]:
-    """Return the members by name; none where the parameter is something else, which `fit` refuses."""
+    """Return `estimators` as a list of pairs; an empty list, which `fit` rejects, if it is none."""
     if not isinstance(estimators, list | tuple):
         return []
     pairs = [tuple(pair) for pair in estimators if isinstance(pair, list | tuple)]
@@ -388,47 +403,51 @@ def _pairs(estimators: Any) -> list[tuple[str, Any]]:
 
 
 def _best_only(log_density: np.ndarray, row_weight: np.ndarray | None) -> np.ndarray:
-    """Give all weight to the member under which the rows are likeliest, the first of equal ones."""
-    # A row that nobody reaches tells nothing; one that some do not reach tells against these.
+    """Return weight one for the member of highest held-out log-likelihood, and zero for others."""
+    # A row of density zero under every member does not rank them; it is left out.
     reached = log_density.max(axis=1) > -np.inf
-    share = None if row_weight is None else row_weight[reached] / row_weight.max()
-    likelihood = np.average(log_density[reached], axis=0, weights=share)
+    weights = None if row_weight is None else row_weight[reached] / row_weight.max()
+    likelihood = np.average(log_density[reached], axis=0, weights=weights)
     return (np.arange(log_density.shape[1]) == likelihood.argmax()).astype(float)
 
 
 def _optimal_weights(log_density: np.ndarray, row_weight: np.ndarray | None) -> np.ndarray:
-    """Maximise ``row_weight @ log(exp(log_density) @ weights)`` over the simplex, by EM."""
+    """Return the weights that maximise ``row_weight @ log(exp(log_density) @ weights)``, by EM.
+
+    log_density: (n, k); row_weight: (n,) or None; the weights (k,) are >= 0 and sum to one.
+    """
     highest = log_density.max(axis=1)
     reached = highest > -np.inf
     if not reached.all():
         message = f"{np.sum(~reached)} of {len(reached)} held-out rows have density zero under"
         hint = "Add a member with unbounded support, such as a GaussianMixture of one component."
         if not reached.any():
-            raise ValueError(f"{message} every member, which leaves nothing to choose by. {hint}")
-        warn_user(f"{message} every member and have no say in the weights. {hint}")
-    share = np.ones(reached.sum()) if row_weight is None else row_weight[reached]
-    share = share / share.max()  # the sum of weights of 1e300 would overflow
-    share /= share.sum()
+            raise ValueError(f"{message} every member, so no weights can be chosen. {hint}")
+        warn_user(f"{message} every member and are not used to choose the weights. {hint}")
+    rows = np.ones(reached.sum()) if row_weight is None else row_weight[reached]
+    rows = rows / rows.max()  # the sum of weights of 1e300 would overflow
+    rows /= rows.sum()
     # Relative to the best member of each row: only ratios within a row matter.
     density = np.exp(log_density[reached] - highest[reached, None])
 
     def gradient(weights: np.ndarray) -> np.ndarray:
         with np.errstate(divide="ignore", invalid="ignore"):
-            return (share / (density @ weights)) @ density
+            return (rows / (density @ weights)) @ density
 
     weights = np.full(density.shape[1], 1 / density.shape[1])
     for _ in range(_MAX_ITERATIONS):
         slope = gradient(weights)
-        if slope.max() - 1 <= _GAP:
-            # EM only approaches zero. Left there, the tails would depend on when it stopped.
-            kept = np.where(slope < 1 - np.sqrt(_GAP), 0.0, weights)
+        if slope.max() - 1 <= _MAX_GAP:
+            # EM approaches zero without reaching it, and a tiny weight would decide far tails: set
+            # it to zero where the maximum allows it.
+            kept = np.where(slope < 1 - np.sqrt(_MAX_GAP), 0.0, weights)
             kept /= kept.sum()
-            if gradient(kept).max() - 1 <= _GAP:
+            if gradient(kept).max() - 1 <= _MAX_GAP:
                 return kept
         weights = weights * slope
         weights /= weights.sum()
     warn_user(
-        f"the weights may be {slope.max() - 1:.1e} nats a row from the best ones after "
+        f"the held-out log-likelihood may be {slope.max() - 1:.1e} nats a row below its maximum after "
         f"{_MAX_ITERATIONS} iterations: some members are nearly equal. Drop one of them, or take the "
         "weights as they are.",
         ConvergenceWarning,

@@ -1,4 +1,4 @@
-"""TransformedDensity: a density of transformed rows, in the units of the rows themselves."""
+"""TransformedDensity: a density fitted to transformed rows, reported in the units of X."""
 
 from __future__ import annotations
 
@@ -11,102 +11,41 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, MaxAbsScaler, MinMaxScaler
 from sklearn.utils.validation import check_array, has_fit_parameter
 
-from .._utils.estimator import DensityEstimatorMixin
+from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.rows import check_sample_weight
-from .._utils.validation import LARGEST
+from .._utils.validation import LARGEST, check_detached
 from .._utils.warnings import warn_user
 from ._changes import ChangeOfVariables, change_of_variables, with_names
-from ._members import check_fills_space, check_member, one_density
+from ._members import check_fills_space, check_member, estimator_or_default, parameter_estimator
 from ._sampling import draw, draw_through
 
 __all__ = ["TransformedDensity"]
 
-# Draws that tell how much mass is inside the range of a transformer that does not reach all of R^d.
-# The standard error is sqrt(share * (1 - share) / 4096): 0.004 nats where a twentieth is outside.
-# When the first 512 are all inside, so little is outside that the rest would tell no more (0.4 %
-# is missed one time in eight), and draws of a diffusion cost more than its fit. Seeded, so that a
-# search compares like with like.
+# Draws that estimate how much mass of the density is inside the range of a transformer that does
+# not reach all of R^d. The standard error is sqrt(m * (1 - m) / 4096) for mass m: 0.004 nats where
+# a twentieth is outside. If the first 512 draws are all inside, the rest are not drawn: an outside
+# mass of 0.4 % is missed one time in eight, and draws of a diffusion cost more than its fit. The
+# seed is fixed, so that a search compares candidates on the same draws.
 FIRST_DRAWS, MORE_DRAWS, MASS_SEED = 512, 3584, 0
 # What these learn does not depend on how often a row occurs.
 UNWEIGHTED = (MinMaxScaler, MaxAbsScaler, FunctionTransformer, FrozenEstimator)
-# A column that comes back off by more than this share of its standard deviation is worth a warning:
-# at a bandwidth of a hundredth of that deviation, log-densities are then off by about 1e-4 nats.
-LOST = 1e-6
-# Beyond so many rows, repeating rows by their weights is taken for a mistake.
-MOST_ROWS = 10_000_000
+# `fit` warns if a column comes back from the transformer with an error above this fraction of its
+# standard deviation: at a bandwidth of a hundredth of that deviation, log-densities are then off by
+# about 1e-4 nats.
+MAX_INVERSE_ERROR = 1e-6
+# Rows are repeated by their weights up to this total; a larger sum is taken for a mistake.
+MAX_ROWS = 10_000_000
 
 
 class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
-    """A density fitted on transformed rows, that answers in the units of the rows.
+    """Density fitted to transformed rows that reports log-densities and samples in the units of X.
 
-    ``score_samples(x) = density_.score_samples(T(x)) + log|det dT/dx|``: the log-density of X, not
-    that of T(X) as a pipeline reports it. So a search over transformers compares like with
-    like, and samples come back through the inverse. Choose it wherever a scaler, a power transform
-    or PCA stands before a density.
+    ``score_samples(x) = estimator_.score_samples(T(x)) + log|det dT/dx|``: the log-density of X. A
+    Pipeline reports that of T(X) instead, which changes with the units of T. So a search over
+    transformers compares equal quantities here, and samples come back through the inverse. Choose
+    it wherever a scaler, a power transform or PCA stands before a density.
 
-    Parameters
-    ----------
-    density : estimator, default=None
-        With `fit`, `score_samples` and, to draw, `sample`. None is `SmoothedScoreDiffusion()`.
-    transformer : transformer, "passthrough" or None, default=None
-        What the rows go through first. Known are `StandardScaler`, `MinMaxScaler`, `MaxAbsScaler`,
-        `RobustScaler`, `PowerTransformer`, `QuantileTransformer`, `PCA`, `FunctionTransformer` of
-        the common functions with their inverses, and `Pipeline` or `ColumnTransformer` of known
-        ones. Any other needs a method ``log_abs_det_jacobian(X)``, the parameter `log_abs_det`, or a
-        line in the registry `change_of_variables`. None and "passthrough" leave the rows.
-    log_abs_det : callable, default=None
-        Maps rows (n, d), in units of X, to log|det dT/dx| of the whole transformer, shape (n,).
-        Takes the place of what is known about the transformer.
-
-    Attributes
-    ----------
-    density_ : estimator
-        Fitted on the transformed rows.
-    transformer_ : transformer
-        Fitted on the rows.
-    log_mass_ : float
-        Log of the share of `density_` that is inside the transformer's range, in nats: zero where
-        all of R^d is. It is subtracted from log-densities.
-    n_features_in_ : int
-        Number of features.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Column names, where X had them.
-
-    See Also
-    --------
-    sample : Draws from pipelines and searches too, as data frames on request.
-    change_of_variables : The registry of transformers.
-    sklearn.compose.TransformedTargetRegressor : The same idea for regression.
-
-    Notes
-    -----
-    *PCA* with fewer components than columns is completed by independent Gaussian noise along the
-    dropped directions, of their mean variance, as in probabilistic PCA; all components make it a
-    rotation. *QuantileTransformer* is continued at its mean slope beyond the training range, where
-    scikit-learn's is constant, and joins tied quantiles, where scikit-learn's jumps; so it has an
-    inverse and no query scores -inf for being the largest. It is as steep between two quantiles as
-    these are close: use ten rows or more a quantile. *PowerTransformer* reaches all of R only for
-    exponents between 0 and 2 (Yeo-Johnson) or at 0 (Box-Cox). Elsewhere the density of the
-    transformed rows is restricted to the range: samples outside are drawn again, and `log_mass_` is
-    estimated from 4096 seeded draws (512 if all of these are inside), to 0.004 nats where a
-    twentieth of the mass is outside. The same holds for any transformer that is not known to reach
-    everything. Rows outside the domain of the transformer (not positive under Box-Cox or a
-    logarithm) have log-density -inf.
-
-    A row of weight k counts as k equal rows. Where the transformer or the density takes no
-    weights, rows are repeated, which needs whole numbers.
-
-    Cost: that of the density and of the transformer, and in `fit` the 512 or 4096 draws where the
-    range is not everything.
-
-    References
-    ----------
-    M. E. Tipping and C. M. Bishop, Probabilistic principal component analysis, J. R. Statist. Soc.
-    B 61 (1999), 611-622.
-
-    Examples
-    --------
-    Transformers as one more parameter of a search:
+    Set `estimator` and `transformer`; pass `log_abs_det` for a transformer that is not known:
 
     >>> import numpy as np
     >>> from sklearn.model_selection import GridSearchCV
@@ -123,15 +62,83 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
     >>> search.best_estimator_.sample(2, random_state=0).round()
     array([[29235., 24258.],
            [60400., 14218.]])
+
+    Parameters
+    ----------
+    estimator : estimator, default=None
+        The density, with `fit`, `score_samples` and, to draw, `sample`. None is
+        `SmoothedScoreDiffusion()`.
+    transformer : transformer, "passthrough" or None, default=None
+        Applied to the rows first. Known are `StandardScaler`, `MinMaxScaler`, `MaxAbsScaler`,
+        `RobustScaler`, `PowerTransformer`, `QuantileTransformer`, `PCA`, `FunctionTransformer` of
+        the common functions with their inverses, and `Pipeline` or `ColumnTransformer` of known
+        ones. Any other needs a method ``log_abs_det_jacobian(X)``, the parameter `log_abs_det`, or
+        registration with `change_of_variables`. None and "passthrough" leave the rows unchanged.
+    log_abs_det : callable, default=None
+        Maps rows (n, d), in units of X, to log|det dT/dx| of the whole transformer, shape (n,). It
+        replaces what is known about the transformer.
+
+    Attributes
+    ----------
+    estimator_ : estimator
+        The density, fitted to the transformed rows.
+    transformer_ : transformer
+        The transformer, fitted to the rows.
+    log_abs_det_ : callable or None
+        The parameter `log_abs_det` at `fit`.
+    log_mass_ : float
+        Log of the mass of `estimator_` inside the transformer's range, in nats: zero where the
+        range is all of R^d. It is subtracted from log-densities.
+    n_features_in_ : int
+        Number of features.
+    feature_names_in_ : ndarray of shape (n_features,)
+        Column names, where X had them.
+
+    See Also
+    --------
+    sample : Draws from pipelines and searches too, as data frames on request.
+    change_of_variables : The registry of transformers.
+    sklearn.compose.TransformedTargetRegressor : The same idea for regression.
+
+    Notes
+    -----
+    *PCA* with fewer components than columns is completed by independent Gaussian noise along the
+    dropped directions, of their mean variance, as in probabilistic PCA; with all components it is
+    a rotation.
+
+    *QuantileTransformer* is continued linearly at its mean slope beyond the training range, where
+    scikit-learn's is constant, and joins tied quantiles, where scikit-learn's jumps; so it has an
+    inverse, and a query beyond the largest training row has a finite log-density. Its slope
+    between two quantiles is large where they are close: use ten rows or more for each quantile.
+
+    *PowerTransformer* reaches all of R only for exponents between 0 and 2 (Yeo-Johnson) or at 0
+    (Box-Cox). Elsewhere, and for any transformer that is not known to reach all of R^d, the
+    density of the transformed rows is restricted to the range: samples outside are drawn again,
+    and `log_mass_` is estimated from 4096 seeded draws (512 if all of these are inside), to 0.004
+    nats where a twentieth of the mass is outside.
+
+    Rows outside the domain of the transformer (not positive under Box-Cox or a logarithm) have
+    log-density -inf.
+
+    A row of weight k counts as k equal rows. Where the transformer or the density takes no
+    weights, rows are repeated, which needs whole numbers.
+
+    Cost: that of the density and of the transformer, and in `fit` the 512 or 4096 draws where the
+    range is not all of R^d.
+
+    References
+    ----------
+    M. E. Tipping and C. M. Bishop, Probabilistic principal component analysis, J. R. Statist. Soc.
+    B 61 (1999), 611-622.
     """
 
-    def __init__(self, density: Any = None, transformer: Any = None, *, log_abs_det: Any = None):
-        self.density = density
+    def __init__(self, estimator: Any = None, transformer: Any = None, *, log_abs_det: Any = None):
+        self.estimator = estimator
         self.transformer = transformer
         self.log_abs_det = log_abs_det
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> TransformedDensity:
-        """Fit the transformer on the rows, and the density on the transformed rows.
+        """Fit the transformer to the rows, and the density to the transformed rows.
 
         Parameters
         ----------
@@ -150,27 +157,28 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
         Raises
         ------
         TypeError
-            If the Jacobian of the transformer is not known, or the density is no density estimator.
+            If the Jacobian of the transformer is not known, or `estimator` is not a density.
         ValueError
-            If X or the weights are out of range, if the transformer cannot be undone, if rows are
-            outside its domain, if weights are fractions and it takes none, or if the density does not
-            fill the space.
+            If X or the weights are out of range, if the transformer has no inverse, if rows are
+            outside its domain, if weights are fractions and it takes none, or if the density is
+            one with respect to the volume of a manifold.
 
         Warns
         -----
         UserWarning
-            If the transformer loses digits: rows come back from it changed by more than a millionth
-            of their column's standard deviation. A power transform does so far from zero.
+            If rows come back from the transformer and its inverse changed by more than a millionth
+            of their column's standard deviation, as from a power transform far from zero.
         """
+        check_detached("X", X)
         rows = check_array(X, dtype=np.float64, estimator=self, input_name="X")
         weight = None
         if sample_weight is not None:
             weight = check_sample_weight(sample_weight, len(rows))
-            # A row of weight zero is no row: not the largest, nor one of n.
+            # Rows of weight zero must not affect the transformer: its maxima, its number of rows.
             rows, weight = rows[weight > 0], weight[weight > 0]
         density = self._check_density()
         transformer = _fit(self._check_transformer(), rows, weight, _frame_columns(X))
-        change = self._change(transformer)
+        change = _change(transformer, self.log_abs_det)
         Z, log_factor = change.forward(rows)
         outside = np.flatnonzero(log_factor == -np.inf)
         if len(outside):
@@ -181,11 +189,18 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
             )
         _warn_of_lost_digits(change, rows, Z)
         density = _fit(density, Z, weight, None)
-        check_fills_space("density", density)
+        check_fills_space("estimator", density)
         log_mass = 0.0 if change.onto else _log_mass(change, density)
-        self._set_fitted(X, transformer_=transformer, density_=density, log_mass_=log_mass)
+        self._set_fitted(
+            X,
+            transformer_=transformer,
+            estimator_=density,
+            log_abs_det_=self.log_abs_det,
+            log_mass_=log_mass,
+        )
         return self
 
+    @on_one_fit
     def score_samples(self, X: Any) -> np.ndarray:
         """Return the log-density of each row.
 
@@ -197,8 +212,8 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_samples,)
-            Log-densities in nats, per unit of X; -inf outside the domain of the transformer, and where
-            it leads beyond 1e150.
+            Log-densities in nats, per unit of X; -inf outside the domain of the transformer, and
+            where transformed values exceed 1e150.
 
         Raises
         ------
@@ -208,27 +223,27 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
             If X is not finite or has another number of features.
         """
         X = self._check_query(X)
-        Z, log_factor = self._change(self.transformer_).forward(X)
-        # Where squares are no numbers, densities have nothing left either: many refuse such rows.
+        Z, log_factor = self._fitted_change().forward(X)
+        # Squares of such values overflow, so the density is zero there; many densities refuse them.
         beyond = np.abs(Z).max(axis=1) > LARGEST
-        log_density = np.asarray(self.density_.score_samples(np.where(beyond[:, None], 0.0, Z)))
+        log_density = np.asarray(self.estimator_.score_samples(np.where(beyond[:, None], 0.0, Z)))
         return np.where(beyond, -np.inf, log_density) + log_factor - self.log_mass_
 
+    @on_one_fit
     def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
         """Draw new rows, in units of X.
 
         Parameters
         ----------
         n_samples : int, default=1
-            How many.
+            Number of rows.
         random_state : int, RandomState or None, default=None
-            Source of the draws; None draws anew at every call, without touching numpy's global
-            state.
+            Seed of the draws; None draws anew at every call, without using numpy's global state.
 
         Returns
         -------
         ndarray of shape (n_samples, n_features)
-            From the law that `score_samples` reports. For a data frame see
+            Draws from the density that `score_samples` reports. For a data frame see
             `skdiffsmooth.sample`.
 
         Raises
@@ -236,21 +251,21 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
         NotFittedError
             If `fit` was not called.
         TypeError, ValueError
-            If `n_samples` is not a positive integer, `random_state` is not a seed, the density
-            has no samples or the transformer no inverse.
+            If `n_samples` is not a positive integer, `random_state` is not a seed, or the density
+            cannot sample or the transformer has no inverse.
         """
         n, generator = self._check_draw(n_samples, random_state)
-        return draw_through(self._change(self.transformer_), self.density_, n, generator)
+        return draw_through(self._fitted_change(), self.estimator_, n, generator)
 
     def _check_density(self) -> Any:
-        if self.density is not None:
-            check_member("density", self.density, compared=False)
-        density = one_density(self.density)
-        held = getattr(density, "estimator", density)  # what a search holds
+        if self.estimator is not None:
+            check_member("estimator", self.estimator, compared=False)
+        density = estimator_or_default(self.estimator)
+        held = parameter_estimator(density)
         if isinstance(held, Pipeline) and len(held.steps) > 1:
             raise TypeError(
-                "density is or holds a Pipeline, whose log-densities leave out the Jacobian of its "
-                "steps; expected its last step as density and the others in "
+                "estimator is or contains a Pipeline, whose log-densities leave out the Jacobian of its "
+                "steps; expected its last step as estimator and the others in "
                 "transformer=make_pipeline(...)."
             )
         return density
@@ -260,44 +275,49 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
             isinstance(self.transformer, str) and self.transformer == "passthrough"
         ):
             return FunctionTransformer()
-        if not hasattr(self.transformer, "transform"):
+        if isinstance(self.transformer, type) or not hasattr(self.transformer, "transform"):
             raise TypeError(
-                f"transformer={self.transformer!r} has no method transform; expected a transformer "
-                "such as StandardScaler(), 'passthrough' or None."
+                f"transformer={self.transformer!r} is a class or has no method transform; expected an "
+                "instance such as StandardScaler(), 'passthrough' or None."
             )
         return clone(self.transformer)
 
-    def _change(self, transformer: Any) -> ChangeOfVariables:
-        if self.log_abs_det is None:
-            return change_of_variables(transformer)
-        if not callable(self.log_abs_det):
-            raise TypeError(
-                f"log_abs_det={self.log_abs_det!r} is not callable; expected a function of rows that "
-                "returns log|det dT/dx| of each, or None."
-            )
-        return ChangeOfVariables(transformer, self.log_abs_det)
+    def _fitted_change(self) -> ChangeOfVariables:
+        return _change(self.transformer_, self.log_abs_det_)
 
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "density_")
+        return hasattr(self, "estimator_")
+
+
+def _change(transformer: Any, log_abs_det: Any) -> ChangeOfVariables:
+    """Return the `ChangeOfVariables` of a transformer; `log_abs_det` replaces its Jacobian."""
+    if log_abs_det is None:
+        return change_of_variables(transformer)
+    if not callable(log_abs_det):
+        raise TypeError(
+            f"log_abs_det={log_abs_det!r} is not callable; expected a function of rows that returns "
+            "log|det dT/dx| of each, or None."
+        )
+    return ChangeOfVariables(transformer, log_abs_det)
 
 
 def _frame_columns(X: Any) -> list[str] | None:
-    """Return the names by which a transformer may choose columns, if X is a pandas DataFrame."""
+    """Return the column names of a pandas DataFrame, or None."""
     if not hasattr(X, "iloc") or not all(isinstance(name, str) for name in X.columns):
         return None
     return list(X.columns)
 
 
 def _fit(estimator: Any, X: np.ndarray, weight: np.ndarray | None, names: Any) -> Any:
-    """Fit on weighted rows: by its own weights, or on repeated rows."""
+    """Fit an estimator to rows with weights (n,), or to repeated rows if it takes no weights."""
     if weight is None or isinstance(estimator, UNWEIGHTED):
         return estimator.fit(with_names(X, names), None)
     if has_fit_parameter(estimator, "sample_weight"):
         return estimator.fit(with_names(X, names), None, sample_weight=weight)
     counts = np.round(weight)
-    if np.any(counts != weight) or counts.sum() > MOST_ROWS:
+    if np.any(counts != weight) or counts.sum() > MAX_ROWS:
         raise ValueError(
-            f"sample_weight holds fractions or sums to more than {MOST_ROWS} (sum {weight.sum():g}), "
+            f"sample_weight holds fractions or sums to more than {MAX_ROWS} (sum {weight.sum():g}), "
             f"and {type(estimator).__name__}.fit takes no weights; expected whole numbers, by which "
             "rows are repeated, or estimators that take weights, such as StandardScaler and "
             "KDESampler."
@@ -306,29 +326,29 @@ def _fit(estimator: Any, X: np.ndarray, weight: np.ndarray | None, names: Any) -
 
 
 def _warn_of_lost_digits(change: ChangeOfVariables, X: np.ndarray, Z: np.ndarray) -> None:
-    """Warn if the transformed rows, as floats, do not tell the rows apart: they come back changed."""
+    """Warn if the inverse does not return the rows X from their images Z, up to rounding."""
     try:
         back, again = (change.inverse(Z, np.random.RandomState(seed))[0] for seed in (0, 1))
     except TypeError:
-        return  # no inverse: scores do without one, and `sample` says so
-    # Columns into which dropped directions are drawn come back changed for that reason.
+        return  # no inverse: log-densities need none, and `sample` raises
+    # Columns with noise along dropped directions differ between two seeds; they are not checked.
     drawn = np.any(back != again, axis=0)
     error = np.where(drawn, 0.0, np.abs(back - X).max(axis=0))
     deviation = X.std(axis=0)
-    # What the columns themselves round to, far from zero, is not the transformer's doing.
-    allowed = LOST * deviation + 4 * np.finfo(np.float64).eps * np.abs(X).max(axis=0)
+    # Far from zero the columns themselves are rounded; that much is no loss.
+    allowed = MAX_INVERSE_ERROR * deviation + 4 * np.finfo(np.float64).eps * np.abs(X).max(axis=0)
     column = int(np.argmax(error - allowed))
     if error[column] > allowed[column]:
         warn_user(
-            f"{change.transformer!r} loses digits: column {column} of X comes back from it off by up "
-            f"to {error[column]:.2g}, where its standard deviation is {deviation[column]:.2g}. "
-            "Log-densities and samples are that coarse. Center or scale the columns first, as in "
-            "make_pipeline(StandardScaler(), ...)."
+            f"{change.transformer!r} loses digits: column {column} of X comes back from its inverse "
+            f"with an error of {error[column]:.2g}, at a standard deviation of {deviation[column]:.2g}. "
+            "Log-densities and samples have errors of that size. Center or scale the columns first, as "
+            "in make_pipeline(StandardScaler(), ...)."
         )
 
 
 def _log_mass(change: ChangeOfVariables, density: Any) -> float:
-    """Return the log of the share of a density that is inside the range of a change."""
+    """Return the log of the density's mass inside the range of `change`, by seeded draws."""
     generator = np.random.RandomState(MASS_SEED)
     _, inside = change.inverse(draw(density, FIRST_DRAWS, generator), generator)
     if not inside.all():
@@ -337,6 +357,6 @@ def _log_mass(change: ChangeOfVariables, density: Any) -> float:
     if not inside.any():
         raise ValueError(
             f"none of {len(inside)} draws of the density is inside the range of "
-            f"{change.transformer!r}; expected a density with less spread, or another transformer."
+            f"{change.transformer!r}; expected a narrower density, or another transformer."
         )
     return float(np.log(np.mean(inside)))

@@ -1,24 +1,34 @@
-"""Data whose manifold, density and dimension are known, and handwritten digits."""
+"""Shapes: manifolds with a distribution on them, whose density, dimension and volume are known."""
 
-from ._curves import (
+from ._curves import circle, ellipse, lima_bean, rough_circle, wavy_circle
+from ._distributions import Distribution, PiecewiseConstant, Uniform, VonMises
+from ._generators import (
+    make_affine_subspace,
+    make_bump_images,
     make_circle,
     make_ellipse,
     make_lima_bean,
     make_rough_circle,
+    make_sphere,
+    make_swiss_roll,
+    make_torus,
     make_wavy_circle,
 )
-from ._digits import load_mnist_digits
-from ._images import make_bump_images
-from ._laws import PiecewiseConstant, Uniform, VonMises
+from ._images import bump_images
 from ._shape import Shape
-from ._surfaces import make_affine_subspace, make_sphere, make_swiss_roll, make_torus
+from ._surfaces import affine_subspace, sphere, swiss_roll, torus
 
 __all__ = [
+    "Distribution",
     "PiecewiseConstant",
     "Shape",
     "Uniform",
     "VonMises",
-    "load_mnist_digits",
+    "affine_subspace",
+    "bump_images",
+    "circle",
+    "ellipse",
+    "lima_bean",
     "make_affine_subspace",
     "make_bump_images",
     "make_circle",
@@ -29,4 +39,9 @@ __all__ = [
     "make_swiss_roll",
     "make_torus",
     "make_wavy_circle",
+    "rough_circle",
+    "sphere",
+    "swiss_roll",
+    "torus",
+    "wavy_circle",
 ]

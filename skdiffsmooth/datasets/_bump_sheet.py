@@ -17,65 +17,58 @@ import numpy as np
 import torch
 
 from .._coordinates.hull import AffineHull
+from .._utils.backend import to_float64
 from .._utils.memory import slices_within
-from ..manifolds._base import Constants, SmoothManifoldBase, in_double
+from ..manifolds._base import Constants, SmoothManifoldBase
 
 __all__ = ["BumpSheet", "bump_profile"]
 
-# What is left out of the span of the profiles, relative to their size.
+# Singular values of the profiles below this, relative to the largest, are dropped.
 NEGLIGIBLE = 1e-14
-# Steps of the lattice of centers that a search begins from, to a width of the bump.
-FINENESS = 4
-# Local minima of the lattice that are followed to the end: far from the manifold several are equally
-# near up to a squared step.
+# Steps of the lattice of centers, where a search begins, within one width of the bump.
+STEPS_PER_WIDTH = 4
+# Local minima of the lattice from which Newton's method starts: far from the manifold several images
+# are equally near, up to a squared step.
 CANDIDATES = 3
-# Newton's method doubles the digits once its steps are taken whole; the first may be halved.
+# Newton's method doubles the number of correct digits once it takes full steps.
 ITERATIONS = 20
-# A step, in units of half the side of the square, after which the next would be rounding.
-SETTLED = 1e-12
+# Newton's method ends after a step this small, in units of half the side of the square.
+STEP_TOLERANCE = 1e-12
 MEMORY_LIMIT = 64.0  # MiB
-# Centers, and directions at each, at which the reach is estimated.
+# The reach is estimated at 25 x 25 centers, from the curvature in 32 directions.
 REACH_CENTERS, REACH_DIRECTIONS = 25, 32
 
 
-def bump_profile(places: np.ndarray, centers: np.ndarray, width: float) -> np.ndarray:
-    """Return exp(-(place - center)^2 / (2 width^2)), shape (n_centers, n_places)."""
-    return np.exp(-((places - centers[:, None]) ** 2) / (2 * width**2))
+def bump_profile(pixels: np.ndarray, centers: np.ndarray, width: float) -> np.ndarray:
+    """Return exp(-(pixel - center)^2 / (2 width^2)), shape (n_centers, n_pixels)."""
+    return np.exp(-((pixels - centers[:, None]) ** 2) / (2 * width**2))
 
 
 class BumpSheet(SmoothManifoldBase):
-    """The images exp(-|pixel - center|^2 / (2 width^2)) with centers in a square about zero.
+    """The images exp(-|pixel - center|^2 / (2 width^2)) with centers (x, y) in a square about zero.
 
-    Parameters
-    ----------
-    size : int
-        Pixels a side, spread evenly from -1 to 1; images are rows of size^2, line by line.
-    width : float
-        Standard deviation of the bump, in units of the pixels' coordinates.
-    half_side : float
-        Centers (x, y) have |x|, |y| <= half_side.
+    Images have `size` pixels a side, evenly spaced from -1 to 1, and are rows of size^2, line by line;
+    `width` is in units of the pixels' coordinates, and ``|x|, |y| <= half_side``.
 
-    Notes
-    -----
-    A query is compared with a lattice of centers a quarter of a width apart. From the three lowest of
-    its local minima Newton's method for the squared distance goes on, kept positive definite and in
-    the square, with steps that are halved until they go down; the nearest of the three wins. Images
-    with centers on the edge of the square belong to the manifold: what projects there does not move
-    across the edge.
+    A query is compared with a lattice of centers a quarter of a width apart. Newton's method for the
+    squared distance starts from the three lowest local minima, kept positive definite and within the
+    square, with steps that are shortened until the distance falls; the nearest of the three results is
+    taken. Images with centers on the edge of the square belong to the manifold: the projection of a
+    query to one of them does not move across the edge.
 
-    n projections cost O(n d r) for the way to the span of the manifold and back, r some 400, and
+    n projections cost O(n d r) to go to the span of the manifold and back, r some 400, and
     O(n r^1/2 K^2) for a lattice of K x K centers.
     """
 
     def __init__(self, size: int, width: float, half_side: float) -> None:
         self.size, self.width, self.half_side = size, width, half_side
         self._axis = np.linspace(-1, 1, size)
-        n_steps = max(2, math.ceil(FINENESS * 2 * half_side / width))
+        n_steps = max(2, math.ceil(STEPS_PER_WIDTH * 2 * half_side / width))
         lattice = np.linspace(-half_side, half_side, n_steps + 1)
-        # Twice as fine and of twice the reach of a profile's frequencies: nothing is missed.
+        # Eight times as fine as the lattice: profiles between two such centers add no new direction.
         fine = np.linspace(-half_side, half_side, 8 * n_steps + 1)
-        _, spread, axes = np.linalg.svd(bump_profile(self._axis, fine, width), full_matrices=False)
-        span = axes[spread > NEGLIGIBLE * spread[0]].T
+        _, values, axes = np.linalg.svd(bump_profile(self._axis, fine, width), full_matrices=False)
+        span = axes[values > NEGLIGIBLE * values[0]].T
         self._step = 2 * half_side / n_steps
         self._hull = AffineHull(np.zeros(size**2), np.kron(span, span))
         self._frame = Constants(self._hull.center, self._hull.basis)
@@ -84,31 +77,21 @@ class BumpSheet(SmoothManifoldBase):
 
     @property
     def n_features(self) -> int:
-        """Dimension d of the space around it: the number of pixels."""
+        """Number of pixels d."""
         return self._hull.n_features
 
     @property
     def dimension(self) -> int:
-        """Two."""
+        """Dimension of the manifold, two."""
         return 2
 
     @property
     def affine_hull(self) -> AffineHull:
-        """A subspace that holds the manifold to rounding."""
+        """A subspace that contains the manifold up to rounding."""
         return self._hull
 
     def within(self, hull: AffineHull) -> BumpSheet:
-        """Return the manifold in coordinates of an affine subspace that holds it.
-
-        Parameters
-        ----------
-        hull : AffineHull
-            The subspace.
-
-        Returns
-        -------
-        BumpSheet
-        """
+        """Return the manifold in coordinates of an affine subspace that holds it."""
         center, basis = self._hull.center, self._hull.basis
         other = copy.copy(self)
         other._hull = AffineHull((center - hull.center) @ hull.basis, hull.basis.T @ basis)
@@ -117,20 +100,24 @@ class BumpSheet(SmoothManifoldBase):
 
     @cached_property
     def reach(self) -> float:
-        """An estimate of the reach, not below the true one but for rounding.
+        """An estimate of the reach, not below the true one up to rounding.
 
         The smaller of the least radius of curvature, in 32 directions at 25 x 25 centers, and of
         |q - p|^2 / (2 dist(q - p, T_p)) over pairs of these (Federer 1959, Theorem 4.18).
         """
         c = np.linspace(-self.half_side, self.half_side, REACH_CENTERS)
         y, x = (part.ravel() for part in np.meshgrid(c, c, indexing="ij"))
-        places = torch.from_numpy(np.stack([x, y], axis=1))
-        jets = [part.numpy() for part in self._jet(places)]
-        points, slopes, bends = _outer(jets[0]), _slopes(jets), _bends(jets)
+        centers = torch.from_numpy(np.stack([x, y], axis=1))
+        derivatives = [part.numpy() for part in self._derivatives(centers)]
+        points, slopes, curvatures = (
+            _outer(derivatives[0]),
+            _slopes(derivatives),
+            _second_derivatives(derivatives),
+        )
         frames = np.linalg.qr(slopes)[0]
         angle = np.pi * np.arange(REACH_DIRECTIONS) / REACH_DIRECTIONS
         v = np.stack([np.cos(angle) ** 2, 2 * np.cos(angle) * np.sin(angle), np.sin(angle) ** 2])
-        across = bends - frames @ (np.swapaxes(frames, 1, 2) @ bends)
+        across = curvatures - frames @ (np.swapaxes(frames, 1, 2) @ curvatures)
         curved = np.linalg.norm(across @ v, axis=1)
         speeds = np.linalg.norm(slopes @ np.stack([np.cos(angle), np.sin(angle)]), axis=1) ** 2
         smallest = float((speeds / curved).min())
@@ -139,103 +126,75 @@ class BumpSheet(SmoothManifoldBase):
         along = points @ frames
         along -= np.diagonal(along, axis1=0, axis2=1).T[:, None]
         outside = np.sqrt(np.maximum(squares - (along**2).sum(2), 0.0))
-        # Centers are so far apart that rounding is left of a center and itself only.
-        bent = outside > 1e-4 * np.sqrt(sizes.max())
-        smallest = min(smallest, float((squares[bent] / (2 * outside[bent])).min()))
+        # Of a pair of a center with itself only rounding is left; other centers are far apart.
+        slope_squares = outside > 1e-4 * np.sqrt(sizes.max())
+        smallest = min(
+            smallest, float((squares[slope_squares] / (2 * outside[slope_squares])).min())
+        )
         return smallest
 
     def images(self, centers: np.ndarray) -> np.ndarray:
-        """Return the images with centers (x, y), shape (n, size^2).
-
-        Parameters
-        ----------
-        centers : ndarray of shape (n, 2)
-            In the square.
-
-        Returns
-        -------
-        ndarray of shape (n, size^2)
-        """
+        """Return the images (n, size^2) with centers (n, 2)."""
         x, y = (bump_profile(self._axis, part, self.width) for part in centers.T)
         return (y[:, :, None] * x[:, None, :]).reshape(len(centers), -1)
 
     def centers(self, X: np.ndarray) -> np.ndarray:
-        """Return the centers (x, y) of the nearest images, shape (n, 2).
-
-        Parameters
-        ----------
-        X : ndarray of shape (n, size^2)
-            Images.
-
-        Returns
-        -------
-        ndarray of shape (n, 2)
-        """
+        """Return the centers (n, 2) of the images nearest to images X (n, size^2)."""
         return self._foot(self._coordinates(torch.from_numpy(X))).numpy()
 
     def log_area(self, centers: np.ndarray) -> np.ndarray:
-        """Return the logarithm of the manifold's area for a unit of area of centers, shape (n,).
-
-        Parameters
-        ----------
-        centers : ndarray of shape (n, 2)
-            In the square.
-
-        Returns
-        -------
-        ndarray of shape (n,)
-        """
-        gram = _gram(self._jet(torch.from_numpy(np.ascontiguousarray(centers))))
+        """Return the log of the manifold's area for a unit of area of centers (n, 2), shape (n,)."""
+        gram = _gram(self._derivatives(torch.from_numpy(np.ascontiguousarray(centers))))
         return torch.log(torch.linalg.det(gram)).numpy() / 2
 
     # -------------------------------------------------------------------------------- projection
 
     def _project(self, x: torch.Tensor) -> torch.Tensor:
         z = self._coordinates(x)
-        return self._outside(self._jet(self._foot(z))).to(x.dtype)
+        return self._outside(self._derivatives(self._foot(z))).to(x.dtype)
 
     def _tangent(self, x: torch.Tensor) -> torch.Tensor:
-        return self._direction(self._jet(self._foot(self._coordinates(x)))).to(x.dtype)
+        return self._direction(self._derivatives(self._foot(self._coordinates(x)))).to(x.dtype)
 
     def _projection_derivative(self, x: torch.Tensor) -> torch.Tensor:
         z = self._coordinates(x)
         foot = self._foot(z)
-        return self._ratio(z, foot, self._jet(foot), x.dtype)
+        return self._ratio(z, foot, self._derivatives(foot), x.dtype)
 
     def _project_with_derivative(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         z = self._coordinates(x)
         foot = self._foot(z)
-        jet = self._jet(foot)
-        points, tangent = self._outside(jet), self._direction(jet)
-        return points.to(x.dtype), tangent.to(x.dtype), self._ratio(z, foot, jet, x.dtype)
+        derivatives = self._derivatives(foot)
+        points, tangent = self._outside(derivatives), self._direction(derivatives)
+        return points.to(x.dtype), tangent.to(x.dtype), self._ratio(z, foot, derivatives, x.dtype)
 
     def _coordinates(self, x: torch.Tensor) -> torch.Tensor:
-        """Return images in coordinates of the span, as matrices (n, r, r), in double precision."""
-        x = in_double(x)
+        """Return images in coordinates of the span, as matrices (n, r, r) of float64."""
+        x = to_float64(x)
         center, basis = self._frame.like(x)
         rank = self._table.like(x)[1].shape[1]
         return ((x - center) @ basis).reshape(len(x), rank, rank)
 
-    def _outside(self, jet: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        center, basis = self._frame.like(jet[0])
-        return torch.addmm(center, _outer(jet[0]), basis.T)
+    def _outside(self, derivatives: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        center, basis = self._frame.like(derivatives[0])
+        return torch.addmm(center, _outer(derivatives[0]), basis.T)
 
-    def _direction(self, jet: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        """Return orthonormal tangents, the first along the movement of the center in x."""
-        first, second = _slopes(jet).unbind(2)
+    def _direction(self, derivatives: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        """Return orthonormal tangents (n, d, 2), the first along the movement of the center in x."""
+        first, second = _slopes(derivatives).unbind(2)
         first = first / torch.linalg.vector_norm(first, dim=1, keepdim=True)
         second = second - (second * first).sum(1, keepdim=True) * first
         second = second / torch.linalg.vector_norm(second, dim=1, keepdim=True)
         return self._frame.like(first)[1] @ torch.stack([first, second], dim=2)
 
-    def _jet(self, centers: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def _derivatives(self, centers: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return the profiles in x and in y, shape (n, 2, r), and their two derivatives."""
         axis, span, *_ = self._table.like(centers)
         offset = (axis - centers[:, :, None]) / self.width
         profile = torch.exp(-(offset**2) / 2)
         slope = offset / self.width * profile
-        bend = (offset**2 - 1) / self.width**2 * profile
-        return profile @ span, slope @ span, bend @ span
+        curvature = (offset**2 - 1) / self.width**2 * profile
+        return profile @ span, slope @ span, curvature @ span
 
     def _foot(self, z: torch.Tensor) -> torch.Tensor:
         """Return the centers (x, y) of the nearest images, shape (n, 2)."""
@@ -252,7 +211,7 @@ class BumpSheet(SmoothManifoldBase):
         rows = z.repeat_interleave(CANDIDATES, dim=0)
         centers, squares = self._descend(rows, start.reshape(-1, 2))
         squares = squares.reshape(-1, CANDIDATES)
-        # Of candidates that met the one that came from the nearest place has the most digits.
+        # Candidates may end at one image: the one that started nearest has the most correct digits.
         equal = squares <= squares.amin(dim=1, keepdim=True) + _slack(z)[:, None]
         best = equal.to(torch.uint8).argmax(dim=1)
         index = best[:, None, None].expand(-1, 1, 2)
@@ -267,39 +226,39 @@ class BumpSheet(SmoothManifoldBase):
         around = torch.nn.functional.pad(-squares[:, None], (1, 1, 1, 1), value=-torch.inf)
         highest = torch.nn.functional.max_pool2d(around, 3, stride=1)[:, 0]
         minima = torch.where(-squares >= highest, squares, torch.inf)
-        found = minima.flatten(1).topk(CANDIDATES, dim=1, largest=False)
+        lowest = minima.flatten(1).topk(CANDIDATES, dim=1, largest=False)
         # Where there are fewer, the lowest again.
-        index = torch.where(torch.isfinite(found.values), found.indices, found.indices[:, :1])
+        index = torch.where(torch.isfinite(lowest.values), lowest.indices, lowest.indices[:, :1])
         y, x = index // len(lattice), index % len(lattice)
         return torch.stack([lattice[x], lattice[y]], dim=2)
 
     def _descend(self, z: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the centers where the squared distance has a local minimum, and half of it."""
+        """Return local minima of the squared distance: centers (n, 2), values (n,) of `_local`."""
         value, gradient, hessian = self._local(z, c)
-        share = torch.ones_like(value)
+        step_length = torch.ones_like(value)
         slack = _slack(z)
         for _ in range(ITERATIONS):
             step = self._newton(c, gradient, hessian)
-            trial = (c + share[:, None] * step).clamp(-self.half_side, self.half_side)
+            trial = (c + step_length[:, None] * step).clamp(-self.half_side, self.half_side)
             new = self._local(z, trial)
             lower = new[0] <= value + slack
             c = torch.where(lower[:, None], trial, c)
             value = torch.where(lower, new[0], value)
             gradient = torch.where(lower[:, None], new[1], gradient)
             hessian = torch.where(lower[:, None, None], new[2], hessian)
-            share = torch.where(lower, 1.0, share / 4)
-            if c.is_cpu and not (step.abs() > SETTLED * self.half_side).any():
+            step_length = torch.where(lower, 1.0, step_length / 4)
+            if c.is_cpu and not (step.abs() > STEP_TOLERANCE * self.half_side).any():
                 break
         return c, value
 
     def _newton(self, c: torch.Tensor, g: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
-        """Return steps downhill, no longer than the lattice's, along edges that are reached."""
+        """Return Newton steps (n, 2), at most a lattice step long and without crossing an edge."""
         held = self._held(c, g)
         g = torch.where(held, 0.0, g)
         a = torch.where(held[:, 0], 1.0, h[:, 0, 0])
         d = torch.where(held[:, 1], 1.0, h[:, 1, 1])
         b = torch.where(held.any(1), 0.0, h[:, 0, 1])
-        # The smaller eigenvalue is raised to a share of the larger; only it can be negative for long.
+        # The smaller eigenvalue is raised to 1 % of the larger, so that the step goes downhill.
         middle, radius = (a + d) / 2, torch.sqrt(((a - d) / 2) ** 2 + b**2)
         largest = torch.maximum(
             middle.abs() + radius, torch.finfo(c.dtype).tiny * torch.ones_like(a)
@@ -313,40 +272,44 @@ class BumpSheet(SmoothManifoldBase):
         return step * (self._step / longest.clamp_min(self._step))
 
     def _held(self, c: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-        """Return which coordinates an edge of the square holds back, shape (n, 2)."""
+        """Return which coordinates (n, 2) are at an edge across which the distance decreases."""
         return (c.abs() >= self.half_side) & (gradient * c < 0)
 
     def _local(self, z: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return half the squared distance, less the squared length of z, and two derivatives."""
-        profile, slope, bend = self._jet(c)
-        jet = torch.stack([profile, slope, bend], dim=2)
-        x, y = jet.unbind(1)
-        # With what the image and the bump itself have in common with the bump and its derivatives.
-        seen = y @ z @ x.mT
-        own = (profile[:, :, None] @ jet.mT)[:, :, 0]
+        """Return half the squared distance minus ``|z|^2 / 2``, its gradient and its Hessian."""
+        profile, slope, curvature = self._derivatives(c)
+        derivatives = torch.stack([profile, slope, curvature], dim=2)
+        x, y = derivatives.unbind(1)
+        # Inner products of the image, and of the bump, with the bump and its derivatives.
+        of_image = y @ z @ x.mT
+        of_bump = (profile[:, :, None] @ derivatives.mT)[:, :, 0]
         squared = (slope**2).sum(2)
-        (xx, xs, xb), (yy, ys, yb) = own[:, 0].unbind(1), own[:, 1].unbind(1)
-        value = xx * yy / 2 - seen[:, 0, 0]
-        gradient = torch.stack([xs * yy - seen[:, 0, 1], ys * xx - seen[:, 1, 0]], dim=1)
-        mixed = 2 * xs * ys - seen[:, 1, 1]
+        (xx, xs, xb), (yy, ys, yb) = of_bump[:, 0].unbind(1), of_bump[:, 1].unbind(1)
+        value = xx * yy / 2 - of_image[:, 0, 0]
+        gradient = torch.stack([xs * yy - of_image[:, 0, 1], ys * xx - of_image[:, 1, 0]], dim=1)
+        mixed = 2 * xs * ys - of_image[:, 1, 1]
         rows = [
-            torch.stack([(xb + squared[:, 0]) * yy - seen[:, 0, 2], mixed], dim=1),
-            torch.stack([mixed, (yb + squared[:, 1]) * xx - seen[:, 2, 0]], dim=1),
+            torch.stack([(xb + squared[:, 0]) * yy - of_image[:, 0, 2], mixed], dim=1),
+            torch.stack([mixed, (yb + squared[:, 1]) * xx - of_image[:, 2, 0]], dim=1),
         ]
         return value, gradient, torch.stack(rows, dim=1)
 
     def _ratio(
-        self, z: torch.Tensor, c: torch.Tensor, jet: tuple[torch.Tensor, ...], dtype: torch.dtype
+        self,
+        z: torch.Tensor,
+        c: torch.Tensor,
+        derivatives: tuple[torch.Tensor, ...],
+        dtype: torch.dtype,
     ) -> torch.Tensor:
-        """Return the derivative of the projection in the coordinates of the tangents."""
+        """Return the derivative (n, 2, 2) of the projection in the coordinates of the tangents."""
         _, gradient, hessian = self._local(z, c)
         free = ~self._held(c, gradient)
-        gram = _gram(jet)
+        gram = _gram(derivatives)
         factor = torch.linalg.cholesky(gram)
-        # Of what moves along the manifold only a share of the metric is left at a center of curvature.
         both = free[:, :, None] & free[:, None, :]
         h = torch.where(both, hessian, torch.diag_embed(torch.ones_like(c)))
         determinant = h[:, 0, 0] * h[:, 1, 1] - h[:, 0, 1] ** 2
+        # The determinant is zero where the query is at a center of curvature.
         smallest = torch.finfo(dtype).eps * torch.linalg.det(gram)
         determinant = torch.maximum(determinant, smallest)
         adjugate = torch.stack(
@@ -362,7 +325,7 @@ class BumpSheet(SmoothManifoldBase):
 
 
 def _slack(z: torch.Tensor) -> torch.Tensor:
-    """Return what the rounding of squared distances may amount to."""
+    """Return a bound (n,) on the rounding error of squared distances."""
     return 8 * torch.finfo(z.dtype).eps * (z**2).sum((1, 2)).clamp_min(1.0)
 
 
@@ -372,30 +335,30 @@ def _outer(parts: Any) -> Any:
     return (parts[:, 1, :, None] * parts[:, 0, None, :]).reshape(n, rank**2)
 
 
-def _slopes(jet: Sequence[Any]) -> Any:
+def _slopes(derivatives: Sequence[Any]) -> Any:
     """Return the derivatives of the images with respect to the center, shape (n, r^2, 2)."""
-    profile, slope, _ = jet
+    profile, slope, _ = derivatives
     stack = torch.stack if isinstance(profile, torch.Tensor) else np.stack
     x = stack([slope[:, 0], profile[:, 1]], 1)
     y = stack([profile[:, 0], slope[:, 1]], 1)
     return stack([_outer(x), _outer(y)], -1)
 
 
-def _bends(jet: Sequence[np.ndarray]) -> np.ndarray:
+def _second_derivatives(derivatives: Sequence[np.ndarray]) -> np.ndarray:
     """Return the second derivatives xx, xy, yy, shape (n, r^2, 3)."""
-    profile, slope, bend = jet
-    xx = np.stack([bend[:, 0], profile[:, 1]], 1)
-    yy = np.stack([profile[:, 0], bend[:, 1]], 1)
+    profile, slope, curvature = derivatives
+    xx = np.stack([curvature[:, 0], profile[:, 1]], 1)
+    yy = np.stack([profile[:, 0], curvature[:, 1]], 1)
     return np.stack([_outer(xx), _outer(slope), _outer(yy)], -1)
 
 
-def _gram(jet: tuple[torch.Tensor, ...]) -> torch.Tensor:
+def _gram(derivatives: tuple[torch.Tensor, ...]) -> torch.Tensor:
     """Return inner products of the derivatives, shape (n, 2, 2)."""
-    profile, slope, _ = jet
-    squares, mixed, bent = (profile**2).sum(2), (profile * slope).sum(2), (slope**2).sum(2)
+    profile, slope, _ = derivatives
+    squares, mixed, slope_squares = (profile**2).sum(2), (profile * slope).sum(2), (slope**2).sum(2)
     across = mixed[:, 0] * mixed[:, 1]
     rows = [
-        torch.stack([bent[:, 0] * squares[:, 1], across], dim=1),
-        torch.stack([across, squares[:, 0] * bent[:, 1]], dim=1),
+        torch.stack([slope_squares[:, 0] * squares[:, 1], across], dim=1),
+        torch.stack([across, squares[:, 0] * slope_squares[:, 1]], dim=1),
     ]
     return torch.stack(rows, dim=1)

@@ -1,4 +1,4 @@
-"""Maps from the unit cube onto manifolds, with the volume of their image: where rows come from."""
+"""Charts: maps from the unit cube onto manifolds, with their volume elements."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from scipy.special import betainc, betaincinv, gammaln, ndtr, ndtri
 
 from ..manifolds import AffineSubspace, Curve, Sphere, Torus
 from ..manifolds._cumulative import Cumulative
+from ._distributions import Distribution
 
 __all__ = ["BoxChart", "Chart", "CurveChart", "ProductChart", "SphereChart", "TorusChart"]
 
@@ -36,28 +37,31 @@ class Chart(ABC):
 
     @abstractmethod
     def points(self, u: np.ndarray) -> np.ndarray:
-        """Return the points at places of the cube, shape (n, d)."""
+        """Return the points (n, d) at coordinates u (n, k) of the cube."""
 
     @abstractmethod
     def locate(self, X: np.ndarray) -> tuple[np.ndarray, Any]:
-        """Return the places of points of the manifold, and how much a unit of the cube is there.
+        """Return the coordinates (n, k) of points, and the log-volume element |d X / d u| there.
 
-        Places are of shape (n, k), out of the cube for points that no row can be; the other is the
-        logarithm of a volume, a number or of shape (n,).
+        Coordinates of points where no row can be are outside of the cube; the element is a number or
+        of shape (n,).
         """
+
+    def even_points(self, n: int, distribution: Distribution) -> np.ndarray:
+        """Return n points (n, d) of a curve with equal mass of the distribution between them."""
+        if self.dimension > 1:
+            raise ValueError(
+                f"spacing='even' is not defined for this shape of dimension {self.dimension}; expected "
+                "a curve, where all rows can be equally far from the next. Pass 'random'."
+            )
+        p = (np.arange(n) + (0.0 if self.closed else 0.5)) / n
+        return self.points(distribution.quantile(p)[:, None])
 
 
 class CurveChart(Chart):
-    """A curve by its share of the length, or by its parameter.
+    """A curve, in the fraction of its length ("uniform") or of its parameter's range ("parameter").
 
-    Parameters
-    ----------
-    curve : Curve
-        The manifold.
-    function : callable
-        What the curve was made from: its points are exact, those of the table are rounded.
-    by : {"uniform", "parameter"}
-        Whether equal steps are equally long, or equal in the parameter.
+    `function` is what the `Curve` was made from: its points are exact, those of the table are rounded.
     """
 
     dimension = 1
@@ -69,14 +73,14 @@ class CurveChart(Chart):
         self.volume, self.closed = curve.length, curve.closed
 
     def points(self, u: np.ndarray) -> np.ndarray:
-        """Return the points at places, shape (n, d)."""
+        """See `Chart`."""
         start, stop = self.curve.range
         if self.by == "parameter":
             return self.function(start + (stop - start) * u[:, 0])
         return self.function(self.curve.parameter_at(u[:, 0] * self.volume))
 
     def locate(self, X: np.ndarray) -> tuple[np.ndarray, Any]:
-        """Return places and the logarithm of the length of a unit."""
+        """See `Chart`."""
         start, stop = self.curve.range
         t = self.curve.parameter(X)
         if self.by == "parameter":
@@ -86,15 +90,11 @@ class CurveChart(Chart):
 
 
 class SphereChart(Chart):
-    """A sphere of any dimension by shares of volume: equal parts of the cube are equally large.
+    """A sphere of any dimension, in coordinates that are fractions of volume.
 
-    The first place is the share of the sphere below a height along the first direction, the next
-    ones are the same of the smaller spheres that are left at that height, the last is an angle.
-
-    Parameters
-    ----------
-    sphere : Sphere
-        The manifold; of dimension one, a circle, there is only the angle.
+    The first coordinate is the fraction of the sphere below a height along the first direction, the
+    next ones are the same of the smaller sphere at that height, the last is an angle in turns. On a
+    circle there is only the angle.
     """
 
     def __init__(self, sphere: Sphere) -> None:
@@ -106,20 +106,20 @@ class SphereChart(Chart):
         self.volume = float(np.exp(self._log_volume))
 
     def points(self, u: np.ndarray) -> np.ndarray:
-        """Return the points at places, shape (n, d)."""
+        """See `Chart`."""
         k, rest, columns = self.dimension, np.ones(len(u)), []
         for j in range(k - 1):
             half = (k - j) / 2
-            # (1 + height) / 2 follows a beta law, and so does (1 - height) / 2.
-            share = betaincinv(half, half, u[:, j])
-            columns.append(rest * (2 * share - 1))
-            rest = rest * 2 * np.sqrt(share * (1 - share))
+            # (1 + height) / 2 has a beta distribution with two equal parameters.
+            raised = betaincinv(half, half, u[:, j])
+            columns.append(rest * (2 * raised - 1))
+            rest = rest * 2 * np.sqrt(raised * (1 - raised))
         angle = TURN * u[:, -1]
         y = np.column_stack([*columns, rest * np.cos(angle), rest * np.sin(angle)])
         return self.sphere.center + self.sphere.radius * (y @ self.sphere.basis.T)
 
     def locate(self, X: np.ndarray) -> tuple[np.ndarray, Any]:
-        """Return places and the logarithm of the volume."""
+        """See `Chart`."""
         k, y = self.dimension, (X - self.sphere.center) @ self.sphere.basis
         u = np.empty((len(X), k))
         for j in range(k - 1):
@@ -132,14 +132,9 @@ class SphereChart(Chart):
 
 
 class TorusChart(Chart):
-    """A torus by the angle around its axis, and the share of area or the angle around its tube.
+    """A torus, with one coordinate around its axis and one around its tube.
 
-    Parameters
-    ----------
-    torus : Torus
-        The manifold.
-    by : {"uniform", "parameter"}
-        Whether equal parts of the square are equally large, or equal in the two angles.
+    The second coordinate is the fraction of the area ("uniform") or of the angle ("parameter").
     """
 
     dimension = 2
@@ -147,47 +142,40 @@ class TorusChart(Chart):
     def __init__(self, torus: Torus, by: str = "uniform") -> None:
         self.torus, self.by = torus, by
         self.volume = TURN**2 * torus.radius * torus.tube_radius
-        self._share = Cumulative(self._width, np.linspace(0, TURN, 9))
+        self._area = Cumulative(self._distance_to_axis, np.linspace(0, TURN, 9))
 
-    def _width(self, phi: np.ndarray) -> np.ndarray:
+    def _distance_to_axis(self, phi: np.ndarray) -> np.ndarray:
         return self.torus.radius + self.torus.tube_radius * np.cos(phi)
 
     def points(self, u: np.ndarray) -> np.ndarray:
-        """Return the points at places, shape (n, d)."""
+        """See `Chart`."""
         theta = TURN * u[:, 0]
         if self.by == "parameter":
             phi = TURN * u[:, 1]
         else:
-            phi = self._share.inverse(u[:, 1] * self._share.total)
-        out = self._width(phi)
+            phi = self._area.inverse(u[:, 1] * self._area.total)
+        out = self._distance_to_axis(phi)
         y = np.stack(
             [out * np.cos(theta), out * np.sin(theta), self.torus.tube_radius * np.sin(phi)]
         )
         return self.torus.center + y.T @ self.torus.basis.T
 
     def locate(self, X: np.ndarray) -> tuple[np.ndarray, Any]:
-        """Return places and the logarithm of the area of a unit."""
+        """See `Chart`."""
         x, y, z = ((X - self.torus.center) @ self.torus.basis).T
         theta = np.mod(np.arctan2(y, x), TURN)
         phi = np.mod(np.arctan2(z, np.hypot(x, y) - self.torus.radius), TURN)
         if self.by == "parameter":
-            log_element = np.log(TURN**2 * self.torus.tube_radius * self._width(phi))
+            log_element = np.log(TURN**2 * self.torus.tube_radius * self._distance_to_axis(phi))
             return np.column_stack([theta, phi]) / TURN, log_element
-        share = self._share(phi) / self._share.total
-        return np.column_stack([theta / TURN, share]), np.log(self.volume)
+        fraction = self._area(phi) / self._area.total
+        return np.column_stack([theta / TURN, fraction]), np.log(self.volume)
 
 
 class BoxChart(Chart):
-    """A cube in an affine subspace, or all of the subspace by quantiles of the normal law.
+    """A cube in an affine subspace ("uniform"), or the whole subspace ("gaussian").
 
-    Parameters
-    ----------
-    subspace : AffineSubspace
-        The manifold.
-    scale : float
-        Half a side of the cube, or the standard deviation, in units of X.
-    by : {"uniform", "gaussian"}
-        Whether places are along the sides, or normal quantiles.
+    `scale` is half a side of the cube, or the standard deviation, in units of X.
     """
 
     def __init__(self, subspace: AffineSubspace, scale: float, by: str = "uniform") -> None:
@@ -197,13 +185,13 @@ class BoxChart(Chart):
         self.volume = np.inf if by == "gaussian" else float(np.exp(self._log_volume))
 
     def points(self, u: np.ndarray) -> np.ndarray:
-        """Return the points at places, shape (n, d)."""
-        # A uniform number may be zero, whose normal quantile is infinite.
+        """See `Chart`."""
+        # A uniform draw may be zero, whose normal quantile is infinite.
         y = ndtri(np.maximum(u, 1e-300)) if self.by == "gaussian" else 2 * u - 1
         return self.subspace.origin + self.scale * (y @ self.subspace.basis.T)
 
     def locate(self, X: np.ndarray) -> tuple[np.ndarray, Any]:
-        """Return places and the logarithm of the volume of a unit."""
+        """See `Chart`."""
         y = (X - self.subspace.origin) @ self.subspace.basis / self.scale
         if self.by == "gaussian":
             log_normal = -(y**2).sum(axis=1) / 2 - self.dimension * np.log(TURN) / 2
@@ -212,13 +200,7 @@ class BoxChart(Chart):
 
 
 class ProductChart(Chart):
-    """Sums of points of charts whose manifolds lie in orthogonal subspaces through zero.
-
-    Parameters
-    ----------
-    parts : sequence of Chart
-        In the order of their coordinates.
-    """
+    """A chart of a product of manifolds in orthogonal subspaces: it adds their points."""
 
     def __init__(self, parts: Sequence[Chart]) -> None:
         self.parts = parts
@@ -227,11 +209,11 @@ class ProductChart(Chart):
         self._cuts = np.cumsum([part.dimension for part in parts])[:-1]
 
     def points(self, u: np.ndarray) -> np.ndarray:
-        """Return the points at places, shape (n, d)."""
+        """See `Chart`."""
         columns = np.split(u, self._cuts, axis=1)
         return np.sum([p.points(c) for p, c in zip(self.parts, columns, strict=True)], axis=0)
 
     def locate(self, X: np.ndarray) -> tuple[np.ndarray, Any]:
-        """Return places and the logarithm of the volume of a unit."""
-        places, logs = zip(*(part.locate(X) for part in self.parts), strict=True)
-        return np.concatenate(places, axis=1), sum(logs)
+        """See `Chart`."""
+        coordinates, logs = zip(*(part.locate(X) for part in self.parts), strict=True)
+        return np.concatenate(coordinates, axis=1), sum(logs)

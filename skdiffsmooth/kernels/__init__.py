@@ -1,14 +1,14 @@
 """Smoothing kernels: the distributions of offsets over which the score is averaged.
 
 A kernel is a shape. An estimator's `sigma` scales it: offsets are sigma * xi, with xi drawn from
-the shape. `reduce` turns a shape into one of the data's affine hull, which is all that matters (Farghly
-et al. 2025, Prop. 3.1), and `freeze` gives it scales and nodes.
+the shape. `reduce` returns the shape in coordinates of the data's affine hull, since only its part along
+the hull matters (Farghly et al. 2025, Prop. 3.1), and `freeze` gives it scales and nodes.
 """
 
 from collections.abc import Callable
 
 from ._ball import UniformBallKernel
-from ._base import Kernel, ReducedKernel
+from ._base import Kernel, ReducedKernel, is_isotropic, works_over_base
 from ._gaussian import AnisotropicGaussianKernel, GaussianKernel
 from ._offsets import OffsetsKernel, SamplerKernel
 from ._scale import ProportionalScale
@@ -28,6 +28,8 @@ __all__ = [
     "SamplerKernel",
     "TemperatureKernel",
     "UniformBallKernel",
+    "is_isotropic",
+    "works_over_base",
 ]
 
 KERNELS: dict[str, Callable[[], Kernel]] = {

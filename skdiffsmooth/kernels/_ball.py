@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from .._coordinates.hull import AffineHull
@@ -12,14 +14,14 @@ __all__ = ["UniformBallKernel"]
 
 
 class UniformBallKernel:
-    """Offsets spread evenly over a ball: compact support.
+    """Offsets that are distributed uniformly on a ball, so that their support is compact.
 
     Notes
     -----
     `sigma` is the standard deviation along each coordinate, as for the Gaussian kernel, so the
-    radius of the ball is ``sigma * sqrt(d + 2)`` in d features. Nodes are those of the Gaussian, moved
-    along their rays; the covariance is then that of the ball up to the rule's error, and no node is
-    outside.
+    radius of the ball is ``sigma * sqrt(d + 2)`` in d features. Nodes are those of the Gaussian with
+    their lengths changed; their covariance is that of the ball up to the error of the node rule, and
+    no node is outside the ball.
 
     Examples
     --------
@@ -33,9 +35,12 @@ class UniformBallKernel:
     True
     """
 
+    is_isotropic: ClassVar[bool] = True
+    works_over_base: ClassVar[bool] = True
+
     def __repr__(self) -> str:
         return "UniformBallKernel()"
 
     def reduce(self, hull: AffineHull, points: np.ndarray, weights: np.ndarray) -> ReducedKernel:
-        """Return the shape as the affine hull of the data sees it; estimators call this."""
+        """See `Kernel`; estimators call this."""
         return BallShape(hull.dimension, hull.n_features)

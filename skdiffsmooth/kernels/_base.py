@@ -1,4 +1,4 @@
-"""The contract of a kernel: a shape, its form in the hull of the data, what `fit` freezes of it."""
+"""The protocols of a kernel: as the user passes it, and in coordinates of the hull of the data."""
 
 from __future__ import annotations
 
@@ -10,44 +10,59 @@ from .._coordinates.hull import AffineHull
 from ..scores import Smoothing
 from ._nodes import NodeRule
 
-__all__ = ["Kernel", "ReducedKernel"]
+__all__ = ["Kernel", "ReducedKernel", "check_features", "is_isotropic", "works_over_base"]
 
 
 @runtime_checkable
 class Kernel(Protocol):
-    """A shape of smoothing in the space of the data."""
+    """Protocol of a kernel, a distribution of offsets in the space of the data.
+
+    A class may have two more attributes, which are read by the functions of the same names:
+    `is_isotropic` (default: False) and `works_over_base` (default: True).
+    """
 
     def reduce(self, hull: AffineHull, points: np.ndarray, weights: np.ndarray) -> ReducedKernel:
-        """Return the shape as the affine hull of the data sees it."""
+        """Return the kernel in coordinates of the affine hull of the data; estimators call this."""
         ...
 
 
 class ReducedKernel(Protocol):
-    """A shape of smoothing in coordinates of the hull."""
+    """Protocol of a kernel in coordinates of the hull."""
 
     @property
     def rank(self) -> int:
-        """Number k of coordinates that nodes are chosen in; 0 where there is nothing to choose."""
+        """Number k of coordinates in which nodes are chosen; 0 if nodes are given or not used."""
         ...
 
     @property
     def n_nodes(self) -> int:
-        """Number of nodes that are enough for most data."""
+        """Number of nodes with which ``n_nodes="auto"`` starts."""
         ...
 
     @property
-    def spread(self) -> float:
+    def widest_std(self) -> float:
         """Standard deviation of the offsets along their widest direction, at sigma = 1."""
         ...
 
     def freeze(self, scales: np.ndarray, rule: NodeRule) -> Smoothing:
-        """Return the smoothing that has one scale and one set of nodes in each noise level."""
+        """Return the smoothing, with one scale and one set of nodes for each noise level."""
         ...
 
 
-def check_features(name: str, found: int, hull: AffineHull) -> None:
-    if found != hull.n_features:
+def is_isotropic(kernel: Kernel) -> bool:
+    """Return whether a kernel is isotropic, so that it can be used with any metric."""
+    return getattr(kernel, "is_isotropic", False)
+
+
+def works_over_base(kernel: Kernel) -> bool:
+    """Return whether a kernel can also smooth the score of Gaussian components."""
+    return getattr(kernel, "works_over_base", True)
+
+
+def check_features(name: str, n_columns: int, hull: AffineHull) -> None:
+    """Raise an error unless an array of offsets has as many columns as X has features."""
+    if n_columns != hull.n_features:
         raise ValueError(
-            f"{name} has {found} columns, but X has {hull.n_features} features; expected the same "
-            "number."
+            f"{name} has {n_columns} columns, but X has {hull.n_features} features; expected the "
+            "same number. Pass one column for each feature of X."
         )

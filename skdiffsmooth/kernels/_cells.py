@@ -1,4 +1,4 @@
-"""Cells of the data: k-means without draws, and in each a tangent from local principal components."""
+"""Cells of the data by deterministic k-means, with tangents by local principal components."""
 
 from __future__ import annotations
 
@@ -9,49 +9,35 @@ import numpy as np
 
 __all__ = ["Cells", "default_n_cells"]
 
-# Points in a cell for each dimension of the tangent, and neighbours of its mean that say where the
-# tangent is, for each dimension and one more. Of three, six and twelve points the fewer, the better,
-# as long as there are enough; of 2, 4 and 8 neighbours 4 were the best.
+# Points in a cell for each dimension of the tangent; and points near its mean that the tangent is fitted
+# to, for each dimension and one more. Measured: of 3, 6 and 12 points the fewer, the better, as long as
+# there are enough; of 2, 4 and 8 neighbours 4 were the best.
 _POINTS_PER_CELL = 4
 _NEIGHBORS = 4
 _MOST_CELLS = 32
 
-# k-means takes distances as differences of squares, and cannot tell points apart that are closer than
-# the root of this, in units of the spread of all.
+# k-means computes distances as differences of squares: within a part of less than this share of the
+# inertia of all points they would be rounding.
 _ROUNDING = 1e-14
 
 
 def default_n_cells(n_points: int, n_components: int) -> int:
-    """Return a number of cells that follows a curved manifold, and has the points to see it.
-
-    Parameters
-    ----------
-    n_points : int
-        Number of distinct points.
-    n_components : int
-        Dimension of the tangents.
-
-    Returns
-    -------
-    int
-        One for every four points and dimension, from 1 to 32.
-    """
+    """Return the number of cells, one for every 4 k points if tangents have dimension k."""
     return min(max(n_points // (_POINTS_PER_CELL * max(n_components, 1)), 1), _MOST_CELLS)
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Coarse cells of the data, with the tangent and the thickness of each.
+    """K cells of the data, with the tangent and the thickness of each.
 
     Parameters
     ----------
     masses : ndarray of shape (K,)
-        Weights of the points in each; positive, summing to one.
+        Sums of the weights of their points; positive, summing to one.
     means : ndarray of shape (K, r)
-        Their means.
+        Means of their points.
     width : float
-        Standard deviation s of the spheres between which the gates decide, in units of the points;
-        positive.
+        Standard deviation s of the isotropic Gaussians that the gates are computed from, > 0.
     tangents : ndarray of shape (K, r, k)
         Orthonormal columns.
     thickness : ndarray of shape (K,)
@@ -76,28 +62,12 @@ class Cells:
         n_cells: int | None = None,
         n_neighbors: int | None = None,
     ) -> Cells:
-        """Divide points by k-means and find tangents by local principal components.
+        """Divide distinct points (N, r) by k-means and fit tangents of dimension `n_components`.
 
-        Nothing is random and nothing depends on the order of the points: k-means starts from halves
-        of halves.
-
-        Parameters
-        ----------
-        points : ndarray of shape (N, r)
-            Distinct points, in coordinates that turn with the data.
-        weights : ndarray of shape (N,)
-            Positive, summing to one.
-        n_components : int
-            Dimension k of the tangents; from r on there is one cell, whose tangent is everything.
-        n_cells : int, optional
-            Number of cells at most; None takes `default_n_cells`.
-        n_neighbors : int, optional
-            Number of points nearest to a cell's mean that its tangent is fitted to, k + 1 at least;
-            None takes 4 (k + 1).
-
-        Returns
-        -------
-        Cells
+        Nothing is random, and nothing depends on the order of the points. `n_cells` is an upper bound,
+        by default `default_n_cells`. A tangent is fitted to the `n_neighbors` points nearest to the
+        mean of its cell, by default 4 for each dimension and one more. Where tangents have all r
+        dimensions there is one cell.
         """
         dimension = points.shape[1]
         if n_components >= dimension:
@@ -110,9 +80,9 @@ class Cells:
         # Here and not above: loading it takes as long as the whole of this package.
         from sklearn.cluster import KMeans
 
-        start = _halves(points, weights, n_cells)
-        found = KMeans(len(start), init=start, n_init=1).fit(points, sample_weight=weights)
-        _, label = np.unique(found.labels_, return_inverse=True)
+        start = _halving_means(points, weights, n_cells)
+        k_means = KMeans(len(start), init=start, n_init=1).fit(points, sample_weight=weights)
+        _, label = np.unique(k_means.labels_, return_inverse=True)
         masses = np.bincount(label, weights)
         sums = np.stack([np.bincount(label, weights * x) for x in points.T], axis=1)
         means = sums / masses[:, None]
@@ -123,7 +93,8 @@ class Cells:
             *(_tangent(points, weights, mean, n_components, n_neighbors) for mean in means),
             strict=True,
         )
-        # The spread of a uniform law as wide as the cells are apart; with one cell it has no say.
+        # The standard deviation of a uniform distribution as wide as the distance of the cells. With one
+        # cell it is not used.
         width = np.sqrt(masses @ to_nearest / 12) if len(means) > 1 else 1.0
         return cls(
             masses / masses.sum(), means, float(width), np.stack(tangents), np.array(thickness)
@@ -131,7 +102,7 @@ class Cells:
 
 
 class _Part(NamedTuple):
-    """Some of the points, their mean, their inertia about it and their main axis."""
+    """A part of the points, with its mean, inertia about the mean and first principal axis."""
 
     members: np.ndarray
     mean: np.ndarray
@@ -145,11 +116,12 @@ class _Part(NamedTuple):
         return cls(members, mean, float(inertia), axes[:, 0])
 
 
-def _halves(points: np.ndarray, weights: np.ndarray, n_cells: int) -> np.ndarray:
-    """Return the means of parts made by halving, again and again, the one of most inertia.
+def _halving_means(points: np.ndarray, weights: np.ndarray, n_cells: int) -> np.ndarray:
+    """Return the means (n_cells, r) of parts, made by repeatedly halving the one of most inertia.
 
-    Across its main axis, at its mean: a start for k-means that needs no draws (Su and Dy, In search
-    of deterministic methods for initializing k-means and Gaussian mixture clustering, 2007).
+    It is cut at its mean, across its first principal axis: a deterministic start for k-means (Su and
+    Dy, In search of deterministic methods for initializing k-means and Gaussian mixture clustering,
+    2007). There are fewer parts where the points of a part coincide up to rounding.
     """
     parts = [_Part.of(points, weights, np.arange(len(points)))]
     smallest = _ROUNDING * parts[0].inertia
@@ -157,7 +129,7 @@ def _halves(points: np.ndarray, weights: np.ndarray, n_cells: int) -> np.ndarray
         widest = max(range(len(parts)), key=lambda i: parts[i].inertia)
         members, mean, inertia, axis = parts[widest]
         beyond = (points[members] - mean) @ axis > 0
-        if inertia <= smallest or not beyond.any() or beyond.all():  # points, up to rounding
+        if inertia <= smallest or not beyond.any() or beyond.all():
             break
         parts[widest] = _Part.of(points, weights, members[~beyond])
         parts.append(_Part.of(points, weights, members[beyond]))
@@ -167,7 +139,7 @@ def _halves(points: np.ndarray, weights: np.ndarray, n_cells: int) -> np.ndarray
 def _tangent(
     points: np.ndarray, weights: np.ndarray, mean: np.ndarray, n_components: int, n_neighbors: int
 ) -> tuple[np.ndarray, float]:
-    """Return the main directions of the points nearest to a cell's mean, and the spread across them."""
+    """Return the first principal axes (r, k) of points near a mean, and the thickness across."""
     squares = np.sum((points - mean) ** 2, axis=1)
     near = np.argsort(squares, kind="stable")[:n_neighbors]
     _, variances, axes = _principal_axes(points[near], weights[near])
@@ -178,9 +150,9 @@ def _tangent(
 def _principal_axes(
     points: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the mean, and variances with their axes as columns, by decreasing variance."""
-    shares = weights / weights.sum()
-    mean = shares @ points
+    """Return the mean, the decreasing variances along the principal axes, and the axes (r, r)."""
+    weights = weights / weights.sum()
+    mean = weights @ points
     centered = points - mean
-    variances, axes = np.linalg.eigh(centered.T @ (shares[:, None] * centered))
+    variances, axes = np.linalg.eigh(centered.T @ (weights[:, None] * centered))
     return mean, variances[::-1], axes[:, ::-1]

@@ -1,20 +1,21 @@
-"""The learned kernel: each cell of the data smooths along its own tangent, and gates blend the cells.
+"""The learned kernel: smoothing along the tangent of each cell, blended by gates.
 
 The data are divided into K cells of mass pi_k, mean m_k, tangent U_k and thickness t_k. The offsets of
-a cell have scale sigma along its tangent and, across it, twice the thickness of the data there: with
-D_k(x) the posterior mean averaged over the nodes xi of cell k,
+a cell have scale sigma along its tangent and, across it, at most twice the thickness of the data there:
+with z standard normal and D_k(x) the posterior mean averaged over the offsets xi of cell k,
 
     xi = [ c_k I + (sigma - c_k) U_k U_k^T ] z,    c_k = min(sigma, 2 t_k),
     s(x) = sum_k p_k(x) s_k(x),    s_k(x) = (D_k(x) - x) / v,
     div s = sum_k [ p_k (tr_k / v - r) / v + grad p_k . s_k ].
 
-The gates p_k are responsibilities of equal spheres, from which a small share is taken off,
+The gates p_k are responsibilities of isotropic Gaussians of one standard deviation s, from which a
+constant e is subtracted,
 
-    r_k = softmax_k( log pi_k - |x - m_k|^2 / 2 s^2 ),   p_k = (r_k - e)_+ / sum_j (r_j - e)_+,
+    r_k = softmax_k( log pi_k - |x - m_k|^2 / 2 s^2 ),   p_k = (r_k - e)_+ / sum_j (r_j - e)_+.
 
-so that all but a few are zero, and a cell whose gate is closed is left out exactly, not nearly: the
-field is continuous and the divergence is its own. The gates do not depend on the noise, which makes
-no difference to the likelihood and keeps them closed where the noise is large, too.
+All but a few gates are exactly zero, so that their cells can be omitted without error. The field is
+continuous, and its divergence is exact. The gates do not depend on the noise: likelihoods were the same
+with gates that do, and these are zero at large noise too.
 """
 
 from __future__ import annotations
@@ -27,70 +28,56 @@ import numpy as np
 import torch
 
 from .._engine.influence import Influence
-from .._engine.moments import Denoiser, Nodes
+from .._engine.moments import Denoiser, Nodes, rows_of
 from .._engine.posterior import Posterior
 from .._utils.backend import Backend
-from .._utils.memory import slices
+from .._utils.memory import rows_within, slices
 from ._cells import Cells
 from ._nodes import NodeRule, default_n_nodes
 
 __all__ = ["GatedKernel", "GatedScore", "GatedShape"]
 
-# Offsets across the tangent, in units of the thickness. Without any, the noise that the data have there
-# is learnt by heart: half a nat is lost on a noisy circle in ten dimensions. From 1 to 3 that loss
-# shrinks, and so does the gain on curved surfaces.
+# Scale of the offsets across the tangent, in units of the thickness. With 0 the model overfits the noise
+# of the data in these directions: half a nat is lost on a noisy circle in ten dimensions. From 1 to 3
+# that loss shrinks, and so does the gain on curved surfaces.
 _ACROSS = 2.0
 
-# The share e of a responsibility below which a gate is closed, in units of 1 / K: never all of them.
+# The constant e, in units of 1 / K: below it a responsibility gives a gate of zero. The largest
+# responsibility is 1 / K at least, so that some gate is always positive.
 _CLOSED = 0.05
 
 
 @dataclass(frozen=True)
 class GatedShape:
-    """Gaussian offsets along the tangent of each cell and, as far as the data are thick, across it.
-
-    Parameters
-    ----------
-    cells : Cells
-        Where which tangent counts.
-    """
+    """A `ReducedKernel`: Gaussian offsets, larger along the tangent of a cell than across it."""
 
     cells: Cells
 
     @property
     def rank(self) -> int:
-        """Dimension r of the space: offsets across the tangents need nodes, too."""
+        """The dimension r of the space, since offsets across the tangents need nodes too."""
         return self.cells.means.shape[1]
 
     @property
     def n_nodes(self) -> int:
-        """Half of what one kernel for all would take: gates average over two to four cells."""
+        """Half as many as for a constant kernel, since gates average over two to four cells."""
         return default_n_nodes(self.rank) // 2
 
     @property
-    def spread(self) -> float:
-        """One: sigma is the standard deviation along the tangents."""
+    def widest_std(self) -> float:
+        """The value one: sigma is the standard deviation along the tangents."""
         return 1.0
 
     def freeze(self, scales: np.ndarray, rule: NodeRule) -> GatedKernel:
-        """Return the smoothing that has one scale and one set of nodes in each noise level."""
+        """See `ReducedKernel`."""
         return GatedKernel(self.cells, scales, rule)
 
 
 @dataclass(frozen=True)
 class GatedKernel:
-    """Cells and their offsets for each noise level.
+    """The smoothing by cells; `scales` (n_levels,) are those along the tangents.
 
-    The cells share the rule's nodes: some of their own for each cell gave the same likelihoods.
-
-    Parameters
-    ----------
-    cells : Cells
-        Where which tangent counts.
-    scales : ndarray of shape (n_levels,)
-        Smoothing scale of each level along the tangents, and at most across, in units of X.
-    rule : NodeRule
-        How nodes are chosen.
+    All cells have the same nodes: with different ones likelihoods were the same.
     """
 
     cells: Cells
@@ -100,24 +87,14 @@ class GatedKernel:
 
     @property
     def n_nodes(self) -> int:
-        """Number of nodes of each cell in a noise level."""
+        """Number of nodes of each cell at a noise level."""
         return len(self.nodes(0)[1])
 
     def nodes(self, level: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the quadrature rules of one noise level.
+        """Return the offsets (K, M, r) of each cell in one noise level, and their weights (M,).
 
-        Parameters
-        ----------
-        level : int
-            Which noise level.
-
-        Returns
-        -------
-        offsets : ndarray of shape (K, M, r)
-            With mean zero to rounding and, under "sobol" from M = 2 r on, covariance sigma^2 along
-            the tangent and, across it, the square of twice the thickness, or of sigma if that is less.
-        weights : ndarray of shape (M,)
-            Positive, summing to one.
+        Offsets have mean zero to rounding. Under "sobol" from M = 2 r on their covariance is exact.
+        Weights are positive and sum to one.
         """
         cells, scale = self.cells, self.scales[level]
         n_cells, dimension = cells.means.shape
@@ -131,29 +108,34 @@ class GatedKernel:
     def field(
         self, level: int, posterior: Denoiser, backend: Backend, exclude: torch.Tensor | None
     ) -> GatedScore:
-        """Return the smoothed score of one noise level; see `Smoothing`."""
+        """See `Smoothing`."""
         offsets, weights = self.nodes(level)
-        shares = backend.tensor(weights)
-        reaches = np.linalg.norm(offsets, axis=2).max(1).tolist()
-        nodes = tuple(map(Nodes, backend.tensor(offsets), [shares] * len(offsets), reaches))
+        node_weights = backend.tensor(weights)
+        max_norms = np.linalg.norm(offsets, axis=2).max(1).tolist()
+        nodes = tuple(map(Nodes, backend.tensor(offsets), [node_weights] * len(offsets), max_norms))
         cells = self.cells
         log_masses, means = backend.tensor(np.log(cells.masses)), backend.tensor(cells.means)
         return GatedScore(posterior, log_masses, means, cells.width, nodes, exclude)
 
 
-class _Gates(NamedTuple):
-    """Gates p_k at a batch of queries, and a_k with grad p_k = a_k (m_k - m) - p_k sum_j a_j (m_j - m).
+class _Gating(NamedTuple):
+    """Gates p_k (n, K) at queries, and the terms of their gradients.
 
-    m is `center`, the mean of the means under the responsibilities.
+    grad p_k = a_k (m_k - m) - p_k sum_j a_j (m_j - m), with a_k in `slopes` (n, K) and m in `center`
+    (n, r), the mean of the cells' means under the responsibilities.
     """
 
-    shares: torch.Tensor
+    gates: torch.Tensor
     slopes: torch.Tensor
     center: torch.Tensor
 
 
-class _Asked(NamedTuple):
-    """What P cells say about queries whose gates to them are open: their own scores, and spreads."""
+class _ActiveCells(NamedTuple):
+    """Scores of the P (query, cell) pairs with a non-zero gate.
+
+    `rows[p]` and `cells[p]` are the indices of the pair, `score[p]` is the cell's score (r,) at the
+    query, `trace[p]` the trace of its averaged posterior covariance, if requested.
+    """
 
     rows: torch.Tensor
     cells: torch.Tensor
@@ -163,10 +145,12 @@ class _Asked(NamedTuple):
 
 @dataclass(frozen=True)
 class GatedScore:
-    """The empirical score, averaged along the tangents of the cells whose gates are open.
+    """The blended scores of the cells with non-zero gates.
 
-    It is no gradient, so there is no `log_density` beside it; its divergence is exact and the law
-    that its flow leads to is normalised.
+    The field is not a gradient, so it has no `log_density`. Its divergence is exact, and the
+    density of its flow is normalised. On a CPU the score of a cell is computed only for queries
+    with a non-zero gate; on other devices, where their indices would have to be copied to the host
+    first, for all queries. The results are the same to rounding.
 
     Parameters
     ----------
@@ -177,17 +161,11 @@ class GatedScore:
     means : torch.Tensor of shape (K, r)
         Their means.
     width : float
-        Standard deviation s of the spheres between which the gates decide.
+        Standard deviation s of the isotropic Gaussians that the gates are computed from.
     nodes : tuple of Nodes
         The quadrature rule of each cell.
     exclude : torch.Tensor of shape (n,), optional
-        Index of the point that each query does not see. The cells still do.
-
-    Notes
-    -----
-    On a CPU each cell looks at the queries for which its gate is open; other devices would have to
-    be waited for to know which they are, and all cells look at all queries there. The results are
-    the same to rounding.
+        Index of the point that is excluded for each query. The cells were learned with it and stay.
     """
 
     posterior: Denoiser
@@ -198,148 +176,108 @@ class GatedScore:
     exclude: torch.Tensor | None = None
 
     def __call__(self, x: torch.Tensor, v: float) -> torch.Tensor:
-        """Return the blended score.
-
-        Parameters
-        ----------
-        x : torch.Tensor of shape (n, r)
-            Queries.
-        v : float
-            Noise variance.
-
-        Returns
-        -------
-        torch.Tensor of shape (n, r)
-        """
+        """See `ScoreField`."""
         score = torch.empty_like(x)
         for tile, field in self._in_tiles(x):
             score[tile] = field._score(x[tile], v)
         return score
 
     def with_divergence(self, x: torch.Tensor, v: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the blended score and its divergence.
-
-        Parameters
-        ----------
-        x : torch.Tensor of shape (n, r)
-            Queries.
-        v : float
-            Noise variance.
-
-        Returns
-        -------
-        score : torch.Tensor of shape (n, r)
-        divergence : torch.Tensor of shape (n,)
-        """
+        """See `ScoreField`."""
         score, divergence = torch.empty_like(x), x.new_empty(len(x))
         for tile, field in self._in_tiles(x):
             score[tile], divergence[tile] = field._score_and_divergence(x[tile], v)
         return score, divergence
 
     def influence(self, x: torch.Tensor, v: float) -> Influence:
-        """Return the weights and pulls of the points, under cells that stay as they are.
-
-        Parameters
-        ----------
-        x : torch.Tensor of shape (n, r)
-            Queries.
-        v : float
-            Noise variance.
-
-        Returns
-        -------
-        Influence
-        """
-        posterior, gates = cast(Posterior, self.posterior), self._gates(x)
+        """See `Attributable`. The cells are taken as fixed, and no point may be excluded."""
+        posterior, gating = cast(Posterior, self.posterior), self._gating(x)
         weights = x.new_zeros(len(x), len(posterior))
-        pulls = x.new_zeros(len(x), len(posterior), x.shape[1])
-        rows, _, counts = self._open(gates)
+        derivatives = x.new_zeros(len(x), len(posterior), x.shape[1])
+        rows, _, counts = self._active_pairs(gating)
         for k, own in enumerate(rows.split(counts)):
             if not len(own):
                 continue
-            places = x[own, None] + self.nodes[k].offsets
-            found = posterior.influence(places, v, self.nodes[k].weights)
-            share = gates.shares[own, k, None]
-            weights[own] += share * found.weights
-            pulls[own] += share[..., None] * found.pulls
-        return Influence(weights, pulls)
+            positions = x[own, None] + self.nodes[k].offsets
+            influence = posterior.influence(positions, v, self.nodes[k].weights)
+            gate = gating.gates[own, k, None]
+            weights[own] += gate * influence.weights
+            derivatives[own] += gate[..., None] * influence.derivatives
+        return Influence(weights, derivatives)
 
     def rows(self, index: torch.Tensor | slice) -> GatedScore:
-        """Return the field of some of the queries.
-
-        Parameters
-        ----------
-        index : torch.Tensor of shape (m,) or slice
-            Which.
-
-        Returns
-        -------
-        GatedScore
-        """
+        """See `RowSelectable`."""
         return self if self.exclude is None else replace(self, exclude=self.exclude[index])
 
     def _in_tiles(self, x: torch.Tensor) -> Iterator[tuple[slice, GatedScore]]:
-        """Cut queries, and the field with them, so that what all cells say of them can be held."""
-        # A place, a score, and what is summed of it; where all gates are open.
+        """Split queries into parts, so that the scores of all cells fit into memory."""
+        # Of each pair: a position, a score, and the terms of the sums over cells.
         per_query = len(self.nodes) * (5 * x.shape[1] + 8) * x.element_size()
-        for tile in slices(len(x), int(self.posterior.memory_limit * 2**20) // per_query):
+        for tile in slices(len(x), rows_within(per_query, self.posterior.memory_limit)):
             yield tile, self.rows(tile)
 
     def _score(self, x: torch.Tensor, v: float) -> torch.Tensor:
-        gates = self._gates(x)
-        asked = self._ask(x, v, gates, trace=False)
-        share = gates.shares[asked.rows, asked.cells]
-        return torch.zeros_like(x).index_add_(0, asked.rows, share[:, None] * asked.score)
+        gating = self._gating(x)
+        active = self._active_cells(x, v, gating, trace=False)
+        gates = gating.gates[active.rows, active.cells]
+        return torch.zeros_like(x).index_add_(0, active.rows, gates[:, None] * active.score)
 
     def _score_and_divergence(self, x: torch.Tensor, v: float) -> tuple[torch.Tensor, torch.Tensor]:
-        gates = self._gates(x)
-        asked = self._ask(x, v, gates, trace=True)
-        rows, cells, own = asked.rows, asked.cells, asked.score
-        share = gates.shares[rows, cells]
-        slope = gates.slopes[rows, cells, None] * (self.means[cells] - gates.center[rows])
-        assert asked.trace is not None
-        inner = share * (asked.trace / v - x.shape[1]) / v + (slope * own).sum(1)
-        # All sums over a query's cells at once: the score, how gates drift, and its divergence but
-        # for what these two make.
-        parts = torch.cat([share[:, None] * own, slope, inner[:, None]], dim=1)
+        gating = self._gating(x)
+        active = self._active_cells(x, v, gating, trace=True)
+        rows, cells, own = active.rows, active.cells, active.score
+        gates = gating.gates[rows, cells]
+        slope = gating.slopes[rows, cells, None] * (self.means[cells] - gating.center[rows])
+        assert active.trace is not None
+        inner = gates * (active.trace / v - x.shape[1]) / v + (slope * own).sum(1)
+        # One call makes all sums over the cells of a query: the score; sum_j a_j (m_j - m), which all
+        # gradients of the gates have; and the divergence without that term.
+        parts = torch.cat([gates[:, None] * own, slope, inner[:, None]], dim=1)
         sums = x.new_zeros(len(x), parts.shape[1]).index_add_(0, rows, parts)
-        score, drift, divergence = sums.tensor_split([x.shape[1], 2 * x.shape[1]], dim=1)
-        return score, divergence[:, 0] - (drift * score).sum(1)
+        score, common, divergence = sums.tensor_split([x.shape[1], 2 * x.shape[1]], dim=1)
+        return score, divergence[:, 0] - (common * score).sum(1)
 
-    def _gates(self, x: torch.Tensor) -> _Gates:
+    def _gating(self, x: torch.Tensor) -> _Gating:
         precision = self.width**-2
-        # With m the nearest mean, |x - m|^2 - |x - m_k|^2 from x - m: squares of far cells would leave
-        # nothing of what tells close ones apart.
+        # With m the nearest mean, |x - m|^2 - |x - m_k|^2 from x - m: for queries far from all cells,
+        # differences of squared distances would lose the digits that distinguish close cells.
         nearest = _distances(x, self.means).argmin(1)
-        beside = x - self.means[nearest]
+        from_nearest = x - self.means[nearest]
         apart = 0.5 * _distances(self.means, self.means).square()[nearest]
-        along = beside @ self.means.T - (beside * self.means[nearest]).sum(1, keepdim=True)
-        shares = torch.softmax(self.log_masses + precision * (along - apart), dim=1)
-        center = shares @ self.means
-        above = (shares - _CLOSED / len(self.nodes)).clamp_min(0)
+        along = from_nearest @ self.means.T
+        along = along - (from_nearest * self.means[nearest]).sum(1, keepdim=True)
+        responsibilities = torch.softmax(self.log_masses + precision * (along - apart), dim=1)
+        center = responsibilities @ self.means
+        above = (responsibilities - _CLOSED / len(self.nodes)).clamp_min(0)
         total = above.sum(1, keepdim=True)
-        slopes = precision * torch.where(above > 0, shares, 0) / total
-        return _Gates(above / total, slopes, center)
+        slopes = precision * torch.where(above > 0, responsibilities, 0) / total
+        return _Gating(above / total, slopes, center)
 
-    def _ask(self, x: torch.Tensor, v: float, gates: _Gates, *, trace: bool) -> _Asked:
-        """Ask each cell about the queries for which its gate is open."""
-        rows, cells, counts = self._open(gates)
-        left_out = None if self.exclude is None else self.exclude[rows]
+    def _active_cells(
+        self, x: torch.Tensor, v: float, gating: _Gating, *, trace: bool
+    ) -> _ActiveCells:
+        rows, cells, counts = self._active_pairs(gating)
         moments = self.posterior.moments_by_part(
-            x[rows], v, self.nodes, cells, counts, trace=trace, exclude=left_out
+            x[rows],
+            v,
+            self.nodes,
+            cells,
+            counts,
+            trace=trace,
+            exclude=rows_of(self.exclude, rows),
         )
-        return _Asked(rows, cells, (moments.mean - x[rows]) / v, moments.trace)
+        return _ActiveCells(rows, cells, (moments.mean - x[rows]) / v, moments.trace)
 
-    def _open(self, gates: _Gates) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
-        """Return pairs of a row and a cell to be asked, cell by cell, and how many each cell has."""
-        n, n_cells = gates.shares.shape
-        if gates.shares.device.type == "cpu":
-            cells, rows = gates.shares.T.nonzero(as_tuple=True)
+    def _active_pairs(self, gating: _Gating) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
+        """Return the rows and cells to compute, sorted by cell, and the number of rows of each cell."""
+        n, n_cells = gating.gates.shape
+        if gating.gates.device.type == "cpu":
+            cells, rows = gating.gates.T.nonzero(as_tuple=True)
             return rows, cells, torch.bincount(cells, minlength=n_cells).tolist()
-        every = torch.arange(n * n_cells, device=gates.shares.device)
+        every = torch.arange(n * n_cells, device=gating.gates.device)
         return every % n, every // n, [n] * n_cells
 
 
 def _distances(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Return |x_i - y_j| from differences of coordinates, shape (n, m)."""
+    """Return the distances |x_i - y_j| (n, m), from differences of coordinates."""
     return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")

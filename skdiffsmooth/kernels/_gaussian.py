@@ -1,8 +1,8 @@
-"""Gaussian kernels: isotropic, or of any covariance."""
+"""Gaussian kernels, isotropic or with any covariance."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,7 +14,7 @@ __all__ = ["AnisotropicGaussianKernel", "GaussianKernel"]
 
 
 class GaussianKernel:
-    """Isotropic Gaussian offsets: the kernel of the paper and the default.
+    """Isotropic Gaussian offsets, the default kernel and that of the paper.
 
     See Also
     --------
@@ -36,23 +36,26 @@ class GaussianKernel:
     >>> model = SmoothedScoreDiffusion(0.1, 0.2, kernel=GaussianKernel())  # kernel="gaussian"
     """
 
+    is_isotropic: ClassVar[bool] = True
+    works_over_base: ClassVar[bool] = True
+
     def __repr__(self) -> str:
         return "GaussianKernel()"
 
     def reduce(self, hull: AffineHull, points: np.ndarray, weights: np.ndarray) -> LinearShape:
-        """Return the shape as the affine hull of the data sees it; estimators call this."""
+        """See `Kernel`; estimators call this."""
         return LinearShape(np.eye(hull.dimension))
 
 
 class AnisotropicGaussianKernel:
-    """Gaussian offsets of covariance sigma^2 S.
+    """Gaussian offsets with the covariance sigma^2 S.
 
     Parameters
     ----------
     covariance : array-like of shape (d, d) or (d,), or "data"
         S, in squared units of X over those of `sigma`. A vector holds standard deviations, one a
-        feature (a *scale*, not a variance). "data" is the weighted covariance of the training rows,
-        for which `sigma` is a share of the data's own spread.
+        feature (a *scale*, not a variance). "data" is the weighted covariance of the training rows, so
+        that `sigma` is in units of the data's own standard deviations.
 
     Raises
     ------
@@ -76,6 +79,9 @@ class AnisotropicGaussianKernel:
     array([3.1, 0.1])
     """
 
+    is_isotropic: ClassVar[bool] = False
+    works_over_base: ClassVar[bool] = True
+
     def __init__(self, covariance: Any = "data") -> None:
         if isinstance(covariance, str):
             check_choice("covariance", covariance, ("data",), hint="Or pass an array.")
@@ -87,11 +93,13 @@ class AnisotropicGaussianKernel:
                     f"covariance has shape {array.shape}; expected (d, d), or (d,) standard deviations."
                 )
             if not np.all(np.isfinite(array)):
-                raise ValueError("covariance must be finite; got NaN or infinity.")
+                raise ValueError(
+                    "covariance holds NaN or infinity; expected finite values. Check how it is computed."
+                )
             if array.ndim == 1 and np.any(array < 0):
                 raise ValueError(
-                    f"covariance holds a negative standard deviation ({array.min():g}); expected "
-                    "scales >= 0, one a feature."
+                    f"covariance holds the negative standard deviation {array.min():g}; expected "
+                    "values >= 0, one for each feature. Pass a matrix where covariances are meant."
                 )
             if array.ndim == 2:
                 _check_semi_definite(array)
@@ -103,7 +111,7 @@ class AnisotropicGaussianKernel:
         return f"<AnisotropicGaussianKernel in R^{len(self.covariance)}>"
 
     def reduce(self, hull: AffineHull, points: np.ndarray, weights: np.ndarray) -> LinearShape:
-        """Return the shape as the affine hull of the data sees it; estimators call this."""
+        """See `Kernel`; estimators call this."""
         if isinstance(self.covariance, str):
             centered = points - weights @ points
             root = np.sqrt(weights)[:, None] * (centered @ hull.basis)
@@ -113,28 +121,29 @@ class AnisotropicGaussianKernel:
             if len(array) != hull.n_features:
                 raise ValueError(
                     f"covariance is for {len(array)} features, but X has {hull.n_features}; expected "
-                    "the same number."
+                    "the same number. Pass one row and column, or one value, for each feature of X."
                 )
             full = np.diag(array**2) if array.ndim == 1 else array
             covariance = hull.basis.T @ full @ hull.basis
         variances, axes = np.linalg.eigh(covariance)
         kept = variances > hull.n_features * np.finfo(np.float64).eps * variances.max(initial=0.0)
         roots = axes[:, kept] * np.sqrt(variances[kept])
-        # The symmetric root where it has full rank: for S = I node by node the isotropic kernel.
+        # The symmetric root where it has full rank: S = I then gives the nodes of the isotropic kernel.
         return LinearShape(roots @ axes[:, kept].T if kept.all() else roots)
 
 
 def _check_semi_definite(matrix: np.ndarray) -> None:
+    """Raise an error unless a matrix is symmetric and positive semi-definite, up to rounding."""
     size = np.abs(matrix).max()
     asymmetry = np.abs(matrix - matrix.T).max()
     if asymmetry > 1e-8 * size:
         raise ValueError(
             f"covariance is not symmetric (entries differ by {asymmetry:g}); expected a symmetric "
-            "matrix. Pass (S + S.T) / 2 if that is meant."
+            "matrix. Pass (S + S.T) / 2 where the difference is an error of rounding."
         )
     lowest = np.linalg.eigvalsh(matrix)[0]
     if lowest < -1e-10 * len(matrix) * size:
         raise ValueError(
             f"covariance has the negative eigenvalue {lowest:g}; expected a positive semi-definite "
-            "matrix."
+            "matrix. Pass a covariance matrix, such as numpy.cov(X, rowvar=False)."
         )

@@ -1,4 +1,4 @@
-"""What finitely many nodes cost: an estimate of the quadrature error of log-densities."""
+"""An estimate of the error in log-densities that is due to the finite number of nodes."""
 
 from __future__ import annotations
 
@@ -13,38 +13,28 @@ from ._nodes import NodeRule
 
 __all__ = ["enough_nodes", "node_error"]
 
-# Nodes are doubled until the estimated error of a single log-density is below this many nats (that of
-# their mean is many times smaller), or until there are so many.
+# Nodes are doubled until the estimated error of a single log-density is below _TOLERANCE nats (that of
+# their mean is many times smaller), or until there are _MOST_NODES.
 _TOLERANCE = 0.2
 _MOST_NODES = 512
 
-# Few of both are enough for an estimate that decides between powers of two.
+# The estimate decides between powers of two, so few rows and levels are enough.
 _N_ROWS = 16
 _N_LEVELS = 8
 
 
 def node_error(schedule: ScoreSchedule, reference: ScoreSchedule) -> float:
-    """Estimate how far log-densities are from those of a finer node set.
+    """Return the root mean square difference of log-densities from those of `reference`, in nats.
 
-    Each level's nodes err on their own, so the squares of what levels contribute to the change of a
-    log-density along the flow add up. Positions are held, at noised data: how errors of the score
-    move them is not in the estimate.
-
-    Parameters
-    ----------
-    schedule : ScoreSchedule
-        The model.
-    reference : ScoreSchedule
-        The same with more nodes, other ones.
-
-    Returns
-    -------
-    float
-        Root mean square over rows, in nats.
+    `reference` is the same model with more nodes, which are others. The divergences of both are
+    compared at noised rows. Errors of different levels are independent, so the squares of their
+    contributions to a log-density are added. That errors of the score move positions along the flow
+    is not in the estimate.
     """
     levels = schedule.levels
     points = schedule.shards.first(schedule.hierarchy.points)
-    # In the order of the widest coordinate, which is not that of the rows of X and turns with them.
+    # Rows are taken evenly in the order of their widest coordinate, which does not depend on the order
+    # of X and rotates with the data.
     order = np.argsort(points[:, 0], kind="stable")
     rows = points[order[np.linspace(0, len(points) - 1, min(_N_ROWS, len(points))).astype(int)]]
     noise = np.random.default_rng(0).standard_normal(rows.shape)
@@ -53,33 +43,20 @@ def node_error(schedule: ScoreSchedule, reference: ScoreSchedule) -> float:
     for level in checked.tolist():
         scale = levels.middle(level)
         x = schedule.backend.tensor(rows + scale * noise)
-        _, here = schedule.at(level).with_divergence(x, scale**2)
-        _, there = reference.at(level).with_divergence(x, scale**2)
+        _, divergence = schedule.at(level).with_divergence(x, scale**2)
+        _, finer = reference.at(level).with_divergence(x, scale**2)
         width = math.log(levels.start(level + 1) / levels.start(level))
-        squares += (width * scale**2 * schedule.backend.array(here - there)) ** 2
+        squares += (width * scale**2 * schedule.backend.array(divergence - finer)) ** 2
     return float(np.sqrt(np.mean(squares) * levels.n_levels / len(checked)))
 
 
 def enough_nodes(
     schedule: Callable[[NodeRule], ScoreSchedule], rule: NodeRule, *, is_fixed: bool
 ) -> tuple[NodeRule, float]:
-    """Double the nodes until their estimated error is small.
+    """Return the rule with enough nodes for a small estimated error, and the error in nats.
 
-    Parameters
-    ----------
-    schedule : callable
-        Returns the model under a rule.
-    rule : NodeRule
-        The fewest nodes.
-    is_fixed : bool
-        Whether their number is not to be changed: the error is estimated all the same.
-
-    Returns
-    -------
-    rule : NodeRule
-        With the number of nodes to use.
-    error : float
-        Its `node_error`; NaN where the field has no divergence to tell it by.
+    `schedule` returns the model under a rule. From `rule` on the number of nodes is doubled, unless it
+    `is_fixed`. The error is NaN where the field has no divergence.
     """
     if not schedule(rule).smoothing.has_divergence:
         return rule, math.nan

@@ -1,4 +1,4 @@
-"""Quadrature nodes for the standard normal law, from which every kernel makes its offsets."""
+"""Quadrature nodes for the standard normal distribution, of which kernels make their offsets."""
 
 from __future__ import annotations
 
@@ -18,67 +18,41 @@ Rule = Callable[[int, int, int, int], tuple[np.ndarray, np.ndarray]]
 
 
 def default_n_nodes(dimension: int) -> int:
-    """Return the number of nodes that keeps the quadrature error of a log-density small.
+    """Return the number of nodes in k dimensions, the least power of two >= max(64, 4 k).
 
-    Parameters
-    ----------
-    dimension : int
-        Dimension k of the offsets.
-
-    Returns
-    -------
-    int
-        The power of two from max(64, 4 k) up: blocks of a Sobol sequence are nets at powers of two,
-        and the second moments can only be matched from 2 k nodes on.
+    Blocks of a Sobol sequence are nets at powers of two, and second moments can only be matched from
+    2 k nodes on.
     """
     return 2 ** math.ceil(math.log2(max(64, 4 * dimension)))
 
 
 @functools.lru_cache(maxsize=8)
 def _scrambled(dimension: int, seed: int) -> qmc.Sobol:
-    """Return a sequence at its start, to be copied: scrambling takes longer than a level's block."""
+    """Return a scrambled Sobol sequence, kept for later calls, since scrambling is slow."""
     return qmc.Sobol(dimension, scramble=True, rng=np.random.default_rng(seed))
 
 
 def gaussian_nodes(dimension: int, n_nodes: int, level: int, seed: int) -> np.ndarray:
-    """Return equally weighted nodes for the standard normal law, one set for each noise level.
+    """Return equally weighted nodes (n_nodes, dimension) for the standard normal distribution.
 
-    Blocks of one scrambled Sobol sequence, one block a level, through the normal quantile function,
-    with their mirror images (so that the mean is zero and every odd moment vanishes) and, from
-    ``n_nodes = 2 * dimension`` on, turned and stretched to have unit covariance exactly: the rule
-    then integrates every polynomial of degree three exactly.
-
-    Parameters
-    ----------
-    dimension : int
-        Dimension k; may be zero.
-    n_nodes : int
-        Number M of nodes, even.
-    level : int
-        Which noise level the set is for.
-    seed : int
-        Seed of the scrambling.
-
-    Returns
-    -------
-    ndarray of shape (n_nodes, dimension)
-
-    References
-    ----------
-    A. B. Owen, Randomly permuted (t,m,s)-nets and (t,s)-sequences, 1995.
+    Level k has the k-th block of one scrambled Sobol sequence (A. B. Owen, Randomly permuted
+    (t,m,s)-nets and (t,s)-sequences, 1995), mapped by the normal quantile function. Mirror images are
+    added, so that the mean and all odd moments are zero. From ``n_nodes = 2 * dimension`` on the nodes
+    are transformed to unit covariance, and the rule integrates polynomials of degree three exactly.
+    `n_nodes` is even, and `seed` is that of the scrambling.
     """
     half = n_nodes // 2
     if dimension == 0:
         return np.zeros((n_nodes, 0))
-    # Only blocks of a power of two are nets; the first points of one are the next best thing.
+    # Only blocks of a power of two are nets; other sets are the first points of such a block.
     block = 2 ** math.ceil(math.log2(half))
     sequence = copy.deepcopy(_scrambled(dimension, seed))
     if level:
         sequence.fast_forward(level * block)
-    # Half a unit of the sequence's resolution keeps the quantile of zero out.
+    # Half a unit of the sequence's resolution, since the quantile of zero is infinite.
     normal = ndtri(sequence.random(block)[:half] + 2.0**-31)
     if half >= dimension:
-        # The polar factor: of all sets with unit covariance, the one nearest to these nodes.
+        # The polar factor is the nearest to these nodes of all sets with unit covariance.
         left, _, right = np.linalg.svd(normal, full_matrices=False)
         normal = np.sqrt(half) * left @ right
     return np.concatenate([normal, -normal])
@@ -91,61 +65,42 @@ def _sobol(dimension: int, n_nodes: int, level: int, seed: int) -> tuple[np.ndar
 def _gauss_hermite(
     dimension: int, n_nodes: int, level: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the largest grid of at most so many nodes, or of two an axis; the same for all levels."""
+    """Return the largest grid of at most `n_nodes` nodes, but with two or more on each axis.
+
+    The grid is the same for all levels.
+    """
     if dimension > 3:
         raise ValueError(
             "node_rule='gauss-hermite' is a grid for 1 to 3 directions, and the kernel acts along "
             f"{dimension}; use node_rule='sobol'."
         )
-    # Half a node too many is no node: cube roots round.
+    # The root of an exact power may be rounded down.
     per_axis = max(2, math.floor(n_nodes ** (1 / max(dimension, 1)) + 1e-9))
     # numpy's hermegauss divides by zero from some 380 nodes on.
-    places, shares = roots_hermitenorm(per_axis)
-    grid = np.meshgrid(*[places] * dimension, indexing="ij")
+    positions, axis_weights = roots_hermitenorm(per_axis)
+    grid = np.meshgrid(*[positions] * dimension, indexing="ij")
     nodes = np.stack([axis.ravel() for axis in grid], axis=1) if dimension else np.zeros((1, 0))
     weights = np.ones(1)
     for _ in range(dimension):
-        weights = np.multiply.outer(weights, shares).ravel()
+        weights = np.multiply.outer(weights, axis_weights).ravel()
     weights /= weights.sum()
-    # Far nodes whose weight is below rounding would only widen the range of the exponents.
+    # Nodes whose weight is below rounding are dropped: they are the farthest ones, and would widen the
+    # range of the engine's exponents.
     kept = weights > np.finfo(np.float64).eps * weights.max()
     return nodes[kept], weights[kept] / weights[kept].sum()
-
-
-def _monte_carlo(
-    dimension: int, n_nodes: int, level: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return independent draws and their mirror images."""
-    draws = np.random.default_rng([seed, level]).standard_normal((n_nodes // 2, dimension))
-    return np.concatenate([draws, -draws]), np.full(n_nodes, 1 / n_nodes)
-
-
-def _fresh(dimension: int, n_nodes: int, level: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return independent draws, their mean left as it falls."""
-    draws = np.random.default_rng([seed, level]).standard_normal((n_nodes, dimension))
-    return draws, np.full(n_nodes, 1 / n_nodes)
 
 
 NODE_RULES: dict[str, Rule] = {
     "sobol": _sobol,
     "gauss-hermite": _gauss_hermite,
-    "monte-carlo": _monte_carlo,
-    "fresh": _fresh,
 }
 
 
 @dataclass(frozen=True)
 class NodeRule:
-    """A way to choose nodes, how many, and a seed.
+    """A rule for choosing nodes: a name in `NODE_RULES`, the number of nodes, and a seed.
 
-    Parameters
-    ----------
-    name : {"sobol", "gauss-hermite", "monte-carlo", "fresh"}
-        See the parameter `node_rule` of the estimators.
-    n_nodes : int
-        Number M of nodes; even for "sobol" and "monte-carlo", a bound for "gauss-hermite".
-    seed : int
-        Seed of the node sets.
+    The number is even for "sobol" and an upper bound for "gauss-hermite".
     """
 
     name: str
@@ -153,24 +108,9 @@ class NodeRule:
     seed: int
 
     def normal(self, dimension: int, level: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return nodes for the standard normal law in so many dimensions, at one noise level.
+        """Return nodes (M, k) for the standard normal distribution of dimension k, and weights.
 
-        Parameters
-        ----------
-        dimension : int
-            Dimension k.
-        level : int
-            Which noise level.
-
-        Returns
-        -------
-        nodes : ndarray of shape (M, k)
-        weights : ndarray of shape (M,)
-            Positive, summing to one.
-
-        Raises
-        ------
-        ValueError
-            If the rule has no nodes in so many dimensions.
+        They are those of one noise level; weights are positive and sum to one. A grid in more than
+        three dimensions raises ValueError.
         """
         return NODE_RULES[self.name](dimension, self.n_nodes, level, self.seed)

@@ -1,9 +1,9 @@
-"""Kernels of a user's own: offsets with weights, or a function that draws offsets."""
+"""Kernels that a user defines: offsets with weights, or a function that draws offsets."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -16,7 +16,7 @@ __all__ = ["OffsetsKernel", "SamplerKernel"]
 
 
 class OffsetsKernel:
-    """A user's own offsets: sums over them are exact, and nothing is drawn.
+    """A finite set of offsets that the user passes, over which the score is averaged exactly.
 
     Parameters
     ----------
@@ -28,12 +28,12 @@ class OffsetsKernel:
     Raises
     ------
     ValueError
-        If shapes do not agree, a number is not finite, a weight is not positive, or the mean is not
+        If shapes do not agree, a value is not finite, a weight is not positive, or the mean is not
         zero.
 
     Notes
     -----
-    Any zero-mean kernel averages the log-density; another would move the data.
+    Offsets of another mean would shift the density that is estimated.
 
     Examples
     --------
@@ -42,21 +42,27 @@ class OffsetsKernel:
     <OffsetsKernel of 2 offsets in R^2>
     """
 
+    is_isotropic: ClassVar[bool] = False
+    works_over_base: ClassVar[bool] = True
+
     def __init__(self, offsets: Any, weights: Any = None) -> None:
         offsets = check_real_array("offsets", offsets)
         if offsets.ndim != 2 or not offsets.size:
             raise ValueError(f"offsets has shape {offsets.shape}; expected (M, d) with M, d >= 1.")
         if not np.all(np.isfinite(offsets)):
-            raise ValueError("offsets must be finite; got NaN or infinity.")
-        shares = np.ones(len(offsets)) if weights is None else check_real_array("weights", weights)
-        if shares.shape != offsets.shape[:1]:
+            raise ValueError("offsets holds NaN or infinity; expected finite values.")
+        weights = np.ones(len(offsets)) if weights is None else check_real_array("weights", weights)
+        if weights.shape != offsets.shape[:1]:
             raise ValueError(
-                f"weights has shape {shares.shape}; expected ({len(offsets)},), one an offset."
+                f"weights has shape {weights.shape}; expected ({len(offsets)},), one for each offset."
             )
-        if not np.all(np.isfinite(shares) & (shares > 0)):
-            raise ValueError("weights must be finite and > 0; drop offsets that have no weight.")
-        shares = shares / shares.sum()
-        mean = shares @ offsets
+        if not np.all(np.isfinite(weights) & (weights > 0)):
+            raise ValueError(
+                "weights holds a value that is zero, negative or not finite; expected weights > 0. "
+                "Drop the offsets of no weight."
+            )
+        weights = weights / weights.sum()
+        mean = weights @ offsets
         size = np.abs(offsets).max()
         if np.abs(mean).max() > 1e-10 * size:
             raise ValueError(
@@ -64,31 +70,39 @@ class OffsetsKernel:
                 "the mean."
             )
         self.offsets = offsets
-        self.weights = shares
+        self.weights = weights
 
     def __repr__(self) -> str:
         n, d = self.offsets.shape
         return f"<OffsetsKernel of {n} offsets in R^{d}>"
 
     def reduce(self, hull: AffineHull, points: np.ndarray, weights: np.ndarray) -> ReducedKernel:
-        """Return the shape as the affine hull of the data sees it; estimators call this."""
+        """See `Kernel`; estimators call this."""
         check_features("offsets", self.offsets.shape[1], hull)
-        return FixedShape(self.offsets @ hull.basis, self.weights)
+        # The constructor allows for rounding in the mean, which division by a small noise would magnify.
+        centered = self.offsets - self.weights @ self.offsets
+        return FixedShape(centered @ hull.basis, self.weights)
 
 
 class SamplerKernel:
-    """A user's own law of offsets, known by draws from it.
+    """A distribution of offsets for which the user passes a function that draws from it.
 
     Parameters
     ----------
     sampler : callable
         ``sampler(rng, n)`` returns n offsets at sigma = 1, shape (n, d), drawn with the numpy
-        Generator `rng`. Their mean should be zero; what is left of it in a finite set is subtracted.
+        Generator `rng`. The mean of the distribution should be zero; that of the draws is subtracted.
 
     Raises
     ------
     TypeError
         If it cannot be called.
+
+    Notes
+    -----
+    Independent draws of the Gaussian kernel, in d features, are
+    ``SamplerKernel(lambda rng, n: rng.standard_normal((n, d)))``. Each noise level has draws of its
+    own, the same at every call; `random_state` of the estimator is their seed.
 
     Examples
     --------
@@ -96,11 +110,14 @@ class SamplerKernel:
     >>> laplace = SamplerKernel(lambda rng, n: rng.laplace(size=(n, 2)))
     """
 
+    is_isotropic: ClassVar[bool] = False
+    works_over_base: ClassVar[bool] = True
+
     def __init__(self, sampler: Callable[[np.random.Generator, int], np.ndarray]) -> None:
         if not callable(sampler):
             raise TypeError(
-                f"sampler={sampler!r} has type {type(sampler).__name__}; expected a function of a "
-                "generator and a number of draws."
+                f"sampler={sampler!r} has type {type(sampler).__name__}; expected a function "
+                "sampler(rng, n) that returns n offsets."
             )
         self.sampler = sampler
 
@@ -108,34 +125,35 @@ class SamplerKernel:
         return f"SamplerKernel({self.sampler!r})"
 
     def reduce(self, hull: AffineHull, points: np.ndarray, weights: np.ndarray) -> ReducedKernel:
-        """Return the shape as the affine hull of the data sees it; estimators call this."""
+        """See `Kernel`; estimators call this."""
         return SampledShape(self.draw, hull.basis)
 
     def draw(self, rng: np.random.Generator, n: int, n_features: int) -> np.ndarray:
-        """Return checked draws.
+        """Return n draws of the sampler after checking their shape (n, n_features) and their values.
 
         Parameters
         ----------
         rng : Generator
-            Source of randomness.
+            Source of the draws.
         n : int
-            How many.
+            Number of draws.
         n_features : int
-            Number d of features that they must have.
+            Number of features that they must have.
 
         Returns
         -------
-        ndarray of shape (n, d)
+        ndarray of shape (n, n_features)
 
         Raises
         ------
         ValueError
-            If the sampler returned another shape, or numbers that are not finite.
+            If the sampler returned another shape, or values that are not finite.
         """
         draws = check_real_array("sampler(rng, n)", self.sampler(rng, n))
         if draws.shape != (n, n_features):
             raise ValueError(
-                f"sampler(rng, {n}) returned the shape {draws.shape}; expected ({n}, {n_features})."
+                f"sampler(rng, {n}) returned the shape {draws.shape}; expected ({n}, {n_features}), "
+                "one row for each draw and one column for each feature of X."
             )
         if not np.all(np.isfinite(draws)):
             raise ValueError("sampler returned NaN or infinity; expected finite offsets.")

@@ -13,12 +13,12 @@ class ProportionalScale:
     Parameters
     ----------
     ratio : float
-        The number kappa of noise scales, > 0.
+        Smoothing scale in units of the noise scale, > 0.
 
     Raises
     ------
     TypeError, ValueError
-        If it is not a positive number.
+        If `ratio` is not a positive number.
 
     References
     ----------

@@ -27,63 +27,60 @@ __all__ = [
 
 
 class ConstantShape(ABC):
-    """A shape whose offsets do not depend on where it acts."""
+    """A `ReducedKernel` whose offsets are the same at every query."""
 
     @property
     @abstractmethod
     def rank(self) -> int:
-        """Number of coordinates that nodes are chosen in."""
+        """See `ReducedKernel`."""
 
     @property
     @abstractmethod
-    def spread(self) -> float:
-        """Standard deviation along the widest direction."""
+    def widest_std(self) -> float:
+        """See `ReducedKernel`."""
 
     @property
     def n_nodes(self) -> int:
-        """Number of nodes that are enough for most data."""
+        """See `ReducedKernel`."""
         return default_n_nodes(self.rank)
 
     @abstractmethod
     def nodes(self, rule: NodeRule, level: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return offsets (M, r) at sigma = 1 and their weights (M,)."""
+        """Return offsets (M, r) at sigma = 1, of weighted mean zero, and their weights (M,)."""
 
     def freeze(self, scales: np.ndarray, rule: NodeRule) -> FrozenKernel:
-        """Return the smoothing that has one scale and one set of nodes in each noise level."""
+        """See `ReducedKernel`."""
         return FrozenKernel(self, scales, rule)
 
 
 @dataclass(frozen=True)
 class LinearShape(ConstantShape):
-    """Gaussian offsets F z.
+    """Gaussian offsets F z, where z is standard normal.
 
-    Parameters
-    ----------
-    factor : ndarray of shape (r, k)
-        The factor F: the identity smooths in every direction, k columns along k directions.
+    The factor F has shape (r, k); k may be less than r, where offsets have k directions only.
     """
 
     factor: np.ndarray
 
     @property
     def rank(self) -> int:
-        """Number k of columns."""
+        """The number k of columns of F."""
         return self.factor.shape[1]
 
     @property
-    def spread(self) -> float:
-        """Largest singular value of the factor."""
+    def widest_std(self) -> float:
+        """The largest singular value of the factor."""
         return float(np.linalg.norm(self.factor, 2)) if self.factor.size else 0.0
 
     def nodes(self, rule: NodeRule, level: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return offsets and weights, the covariance exact where the rule's is."""
+        """Return offsets and weights; their covariance is exact if that of the rule is."""
         standard, weights = rule.normal(self.rank, level)
         return standard @ self.factor.T, weights
 
 
 @dataclass(frozen=True)
 class BallShape(ConstantShape):
-    """What a hull of r dimensions sees of the uniform law on a ball in R^d."""
+    """The uniform distribution on a ball in R^d, projected to a hull of r dimensions."""
 
     dimension: int
     n_features: int
@@ -93,22 +90,22 @@ class BallShape(ConstantShape):
         return self.dimension
 
     @property
-    def spread(self) -> float:
+    def widest_std(self) -> float:
         return 1.0
 
     def nodes(self, rule: NodeRule, level: int) -> tuple[np.ndarray, np.ndarray]:
         standard, weights = rule.normal(self.dimension, level)
         squares = np.sum(standard**2, axis=1)
-        # In r of d coordinates the squared share of the radius is Beta(r / 2, (d - r) / 2 + 1).
+        # In r of d coordinates the squared norm over that of the ball is Beta(r / 2, (d - r) / 2 + 1).
         others = (self.n_features - self.dimension) / 2 + 1
-        shares = betaincinv(self.dimension / 2, others, chdtr(self.dimension, squares))
-        stretch = np.sqrt((self.n_features + 2) * shares / np.where(squares > 0, squares, 1))
+        ratios = betaincinv(self.dimension / 2, others, chdtr(self.dimension, squares))
+        stretch = np.sqrt((self.n_features + 2) * ratios / np.where(squares > 0, squares, 1))
         return standard * stretch[:, None], weights
 
 
 @dataclass(frozen=True)
 class FixedShape(ConstantShape):
-    """A user's own offsets and weights."""
+    """Offsets (M, r) and weights (M,) that the user gave."""
 
     offsets: np.ndarray
     weights: np.ndarray
@@ -118,7 +115,7 @@ class FixedShape(ConstantShape):
         return 0
 
     @property
-    def spread(self) -> float:
+    def widest_std(self) -> float:
         if not self.offsets.size:
             return 0.0
         return float(np.linalg.norm(np.sqrt(self.weights)[:, None] * self.offsets, 2))
@@ -129,7 +126,7 @@ class FixedShape(ConstantShape):
 
 @dataclass(frozen=True)
 class SampledShape(ConstantShape):
-    """Draws of a user's own sampler, seen from the hull."""
+    """Draws of the user's sampler, projected to the hull with basis (d, r)."""
 
     draw: Callable[[np.random.Generator, int, int], np.ndarray]
     basis: np.ndarray
@@ -139,7 +136,7 @@ class SampledShape(ConstantShape):
         return self.basis.shape[1]
 
     @property
-    def spread(self) -> float:
+    def widest_std(self) -> float:
         draws = self.draw(np.random.default_rng(0), 1024, len(self.basis)) @ self.basis
         centered = draws - draws.mean(axis=0)
         return float(np.linalg.norm(centered, 2)) / np.sqrt(1024) if draws.size else 0.0
@@ -147,24 +144,12 @@ class SampledShape(ConstantShape):
     def nodes(self, rule: NodeRule, level: int) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng([rule.seed, level])
         draws = self.draw(rng, rule.n_nodes, len(self.basis)) @ self.basis
-        if rule.name != "fresh":
-            draws = draws - draws.mean(axis=0)
-        return draws, np.full(len(draws), 1 / len(draws))
+        return draws - draws.mean(axis=0), np.full(len(draws), 1 / len(draws))
 
 
 @dataclass(frozen=True)
 class FrozenKernel:
-    """A shape with one scale and one set of nodes for each noise level.
-
-    Parameters
-    ----------
-    shape : LinearShape or another shape
-        The offsets at sigma = 1, in coordinates of the hull.
-    scales : ndarray of shape (n_levels,)
-        Smoothing scale of each level.
-    rule : NodeRule
-        How nodes are chosen.
-    """
+    """Smoothing by a kernel in hull coordinates, with the scale `scales[k]` at level k."""
 
     shape: ConstantShape
     scales: np.ndarray
@@ -173,23 +158,13 @@ class FrozenKernel:
 
     @property
     def n_nodes(self) -> int:
-        """Number of nodes in a noise level."""
+        """See `Smoothing`."""
         return len(self.nodes(0)[1])
 
     def nodes(self, level: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the quadrature rule of one noise level, the same at every call.
+        """Return the offsets (M, r) and weights (M,) of one noise level, the same at every call.
 
-        Parameters
-        ----------
-        level : int
-            Which noise level.
-
-        Returns
-        -------
-        offsets : ndarray of shape (M, r)
-            With mean zero to rounding, except under the rule "fresh".
-        weights : ndarray of shape (M,)
-            Positive, summing to one.
+        The mean of the offsets is zero to rounding; weights are positive and sum to one.
         """
         offsets, weights = self.shape.nodes(self.rule, level)
         scale = self.scales[level]
@@ -200,15 +175,7 @@ class FrozenKernel:
     def field(
         self, level: int, posterior: Denoiser, backend: Backend, exclude: torch.Tensor | None
     ) -> ScoreField:
-        """Return the smoothed score of one noise level; see `Smoothing`."""
+        """See `Smoothing`."""
         offsets, weights = self.nodes(level)
-        reach = float(np.linalg.norm(offsets, axis=1).max())
-        mean = weights @ offsets
-        # The mean of a centred rule is rounding, which division by a small noise would make much of.
-        is_centered = np.linalg.norm(mean) <= 1e-12 * reach
-        return SmoothedScore(
-            posterior,
-            Nodes(backend.tensor(offsets), backend.tensor(weights), reach),
-            exclude,
-            None if is_centered else backend.tensor(mean),
-        )
+        nodes = Nodes.from_arrays(offsets, weights, backend)
+        return SmoothedScore(posterior, nodes, exclude)

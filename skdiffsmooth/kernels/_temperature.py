@@ -1,4 +1,4 @@
-"""Smoothing by temperature: posterior weights that stay those of a larger noise."""
+"""Smoothing by temperature: at low noise, posterior weights are those of a larger noise."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["TemperatureKernel", "TemperedScore"]
 
 
 class TemperatureKernel:
-    """Smoothing by temperature: a deterministic alternative, without offsets.
+    """Smoothing by temperature, a deterministic alternative to averaging over offsets.
 
     Below noise scale `sigma` the posterior weights of the points are those of noise scale `sigma`:
     their logits are divided by ``max(sigma^2 / v, 1)``. One evaluation costs as much as a single node.
@@ -29,8 +29,8 @@ class TemperatureKernel:
     Notes
     -----
     Unlike averages over offsets this does not adapt to the geometry by itself: near the data every
-    query ends in a weighted mean of the points around it. `energy` is minus ``max(sigma^2 / v, 1)``
-    times the log-density at the raised noise, whose gradient the field is.
+    query ends in a weighted mean of the points around it. The score is the gradient of
+    ``max(sigma^2 / v, 1)`` times the log-density at the larger noise; `energy` is minus that.
 
     References
     ----------
@@ -42,21 +42,24 @@ class TemperatureKernel:
     >>> model = SmoothedScoreDiffusion(0.1, 0.2, kernel="temperature")
     """
 
+    is_isotropic: ClassVar[bool] = True
+    works_over_base: ClassVar[bool] = False
+
     def __repr__(self) -> str:
         return "TemperatureKernel()"
 
     def reduce(self, hull: AffineHull, points: np.ndarray, weights: np.ndarray) -> ReducedKernel:
-        """Return the shape as the affine hull of the data sees it; estimators call this."""
+        """See `Kernel`; estimators call this."""
         return _TemperedShape()
 
 
 @dataclass(frozen=True)
 class _TemperedShape:
-    """Smoothing by temperature, which has no offsets."""
+    """A `ReducedKernel` without nodes."""
 
     rank: int = 0
     n_nodes: int = 1
-    spread: float = 1.0
+    widest_std: float = 1.0
 
     def freeze(self, scales: np.ndarray, rule: NodeRule) -> _FrozenTemperature:
         return _FrozenTemperature(scales)
@@ -76,19 +79,10 @@ class _FrozenTemperature:
 
 @dataclass(frozen=True)
 class TemperedScore:
-    """The empirical score with posterior weights that do not sharpen below one noise variance.
+    """The empirical score with the posterior weights of a noise variance of at least `variance`.
 
-    s(x, v) = (D(x) - x) / v with D the posterior mean at the larger of v and `variance`
-    (arXiv:2601.19285): logits are divided by a temperature.
-
-    Parameters
-    ----------
-    posterior : Denoiser
-        The data.
-    variance : float
-        Noise variance below which weights stay as they are.
-    exclude : torch.Tensor of shape (n,), optional
-        Index of the point that each query does not see.
+    s(x, v) = (D(x) - x) / v, and its divergence is (tr Cov / max(v, variance) - r) / v, with D and Cov
+    the posterior mean and covariance at the larger of v and `variance` (arXiv:2601.19285).
     """
 
     posterior: Denoiser
@@ -96,89 +90,30 @@ class TemperedScore:
     exclude: torch.Tensor | None = None
 
     def __call__(self, x: torch.Tensor, v: float) -> torch.Tensor:
-        """Return the tempered score, shape (n, r).
-
-        Parameters
-        ----------
-        x : torch.Tensor of shape (n, r)
-            Queries.
-        v : float
-            Noise variance.
-
-        Returns
-        -------
-        torch.Tensor of shape (n, r)
-        """
+        """See `ScoreField`."""
         return (self._moments(x, v).mean - x) / v
 
     def with_divergence(self, x: torch.Tensor, v: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the tempered score and its divergence, (tr Cov / max(v, variance) - r) / v.
-
-        Parameters
-        ----------
-        x : torch.Tensor of shape (n, r)
-            Queries.
-        v : float
-            Noise variance.
-
-        Returns
-        -------
-        score : torch.Tensor of shape (n, r)
-        divergence : torch.Tensor of shape (n,)
-        """
+        """See `ScoreField`."""
         moments = self._moments(x, v, trace=True)
         assert moments.trace is not None
         divergence = (moments.trace / max(v, self.variance) - x.shape[1]) / v
         return (moments.mean - x) / v, divergence
 
     def log_density(self, x: torch.Tensor, v: float) -> torch.Tensor:
-        """Return the log-density at the raised noise times the temperature, in nats.
-
-        Parameters
-        ----------
-        x : torch.Tensor of shape (n, r)
-            Queries.
-        v : float
-            Noise variance.
-
-        Returns
-        -------
-        torch.Tensor of shape (n,)
-        """
+        """Return the temperature times the log-density at the larger noise, in nats."""
         return max(self.variance / v, 1.0) * self._moments(x, v).log_density
 
     def influence(self, x: torch.Tensor, v: float) -> Influence:
-        """Return the weights and pulls of the points, none of which may be left out.
-
-        Parameters
-        ----------
-        x : torch.Tensor of shape (n, r)
-            Queries.
-        v : float
-            Noise variance.
-
-        Returns
-        -------
-        Influence
-        """
-        raised = max(v, self.variance)
-        return cast(Posterior, self.posterior).influence(x[:, None], raised, x.new_ones(1))
+        """See `Attributable`. No point may be excluded."""
+        larger = max(v, self.variance)
+        return cast(Posterior, self.posterior).influence(x[:, None], larger, x.new_ones(1))
 
     def rows(self, index: torch.Tensor) -> TemperedScore:
-        """Return the field of some of the queries.
-
-        Parameters
-        ----------
-        index : torch.Tensor of shape (m,)
-            Which.
-
-        Returns
-        -------
-        TemperedScore
-        """
+        """See `RowSelectable`."""
         return self if self.exclude is None else replace(self, exclude=self.exclude[index])
 
     def _moments(self, x: torch.Tensor, v: float, *, trace: bool = False) -> Moments:
-        here = Nodes(x.new_zeros(1, x.shape[1]), x.new_ones(1), 0.0)
-        raised = max(v, self.variance)
-        return self.posterior.moments(x, raised, here, trace=trace, exclude=self.exclude)
+        larger = max(v, self.variance)
+        single = Nodes.single(x)
+        return self.posterior.moments(x, larger, single, trace=trace, exclude=self.exclude)

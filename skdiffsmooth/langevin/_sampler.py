@@ -1,17 +1,18 @@
-"""Langevin sampling: chains that follow a score field and noise, with what tells whether they arrived.
+"""Langevin sampling: Markov chains that follow a score field and noise, with convergence diagnostics.
 
 With s a score, b an inverse temperature and h the step,
 
     x' = x + h b s(x) + sqrt(2 h) z,        z ~ N(0, I),
 
-has exp(b l) as its law at rest where s = grad l and h -> 0, or for any h if x' is only accepted with
-probability min(1, exp(b l(x') - b l(x)) q(x | x') / q(x' | x)) (Roberts & Tweedie 1996). *Tempered*,
-b = v^(a/2), v the noise variance of the score: near a manifold with density mu
+has the stationary distribution exp(b l) where s = grad l and h -> 0, or for any h if x' is accepted with
+probability min(1, exp(b l(x') - b l(x)) q(x | x') / q(x' | x)) (Roberts & Tweedie 1996). *Tempered*
+chains have b = v^(a/2), v the noise variance of the score: near a manifold with density mu
 
     b l = -dist^2 / (2 v^(1 - a/2)) + v^(a/2) log mu,
 
-so that for 0 < a < 2 and v -> 0 mass stays at the manifold and mu is forgotten: the law is the uniform
-one (Li et al. 2025, thm. 5.1). *Annealed*, the noise variance falls on the way (Song & Ermon 2019).
+so that for 0 < a < 2 and v -> 0 mass stays at the manifold and mu has no influence: the limit is the
+uniform distribution (Li et al. 2025, thm. 5.1). For *annealed* chains the noise variance falls from
+level to level (Song & Ermon 2019).
 """
 
 from __future__ import annotations
@@ -37,24 +38,24 @@ from ._targets import Target, as_target
 
 __all__ = ["LangevinChains", "LangevinSampler"]
 
-# Steps of unadjusted chains, in units of the variance across the data; theirs is then 1 / (1 - 0.05).
-_UNADJUSTED = 0.1
-# Where adaptation starts, and the rate of acceptance that it aims at (Roberts & Rosenthal 1998).
-_ADJUSTED = 0.5
+# Step of unadjusted chains, in units of the smallest variance, which becomes 1 / (1 - 0.05) of it.
+_UNADJUSTED_STEP = 0.1
+# Initial step of adjusted chains, and the acceptance rate aimed at (Roberts & Rosenthal 1998).
+_ADJUSTED_STEP = 0.5
 _ACCEPTANCE = 0.574
-_FEWEST_WARMUP = 50
-# A drift this many times the larger of the first and the noise is no way back to any mass.
-_RUNAWAY = 1e4
-# Above this R-hat chains have not mixed by anyone's count.
-_UNMIXED = 1.1
+_MIN_WARMUP = 50
+# Chains have diverged where the drift is so many times the larger of the first drift and the noise.
+_DIVERGENCE_FACTOR = 1e4
+# R-hat above this warns: chains have not mixed by any published threshold.
+_MAX_R_HAT = 1.1
 _POWER_ITERATIONS = 10
-# Distances over which a change is measured, each nearer to what the one before said is short.
-_MEASUREMENTS = 3
+# The finite-difference step is refined so often, by the width that the step before measured.
+_REFINEMENTS = 3
 
 
 @dataclass(frozen=True)
 class LangevinChains:
-    """What `LangevinSampler.run` returns.
+    """The result of `LangevinSampler.run`.
 
     Attributes
     ----------
@@ -63,11 +64,11 @@ class LangevinChains:
     step_size : float
         The step h of the kept draws, in squared units of X (of the metric, where the model has one).
     acceptance_rate : ndarray of shape (n_chains,) or None
-        Share of the kept steps' proposals that were accepted; None for unadjusted chains, which
-        accept all.
+        Fraction of the proposals of the kept steps that were accepted; None for unadjusted chains,
+        which accept all.
     r_hat : ndarray of shape (n_features,) or None
         Rank-normalised split R-hat, see `skdiffsmooth.diagnostics.split_r_hat`; None for fewer than
-        four draws a chain, or where all draws are one.
+        four draws a chain, or where all draws of a column are equal.
     ess : ndarray of shape (n_features,) or None
         Bulk effective sample size of all chains, see `skdiffsmooth.diagnostics.bulk_ess`.
     """
@@ -85,11 +86,11 @@ class LangevinChains:
 
 
 class LangevinSampler(BaseEstimator):
-    """Langevin chains over any score: unadjusted, Metropolis-adjusted, annealed or tempered.
+    """Langevin chains for any score: unadjusted, Metropolis-adjusted, annealed or tempered.
 
-    For laws that are known by a score or an energy only. The estimators' own `sample` draws
-    independent rows and needs none of this; chains are for their energies (whose law exp(-energy) is,
-    with sigma > 0, not that of `sample`), for the tempered law, and for scores of your own.
+    For distributions that are known by a score or an energy only. The estimators' own `sample` draws
+    independent rows and needs no chains; use chains for their energies (whose distribution exp(-energy)
+    is, with sigma > 0, not that of `sample`), for tempered distributions, and for scores of your own.
 
     Parameters
     ----------
@@ -100,44 +101,45 @@ class LangevinSampler(BaseEstimator):
     thin : int, default=1
         Steps from one kept draw to the next.
     n_chains : int, default=32
-        Chains, which move together as one array: up to some hundreds cost little more than one.
+        Number of chains. All move as one array: up to some hundreds cost little more than one.
     step_size : float or "auto", default="auto"
         The step h, in squared units of X (of the metric, where the model has one); at the last noise
         level, and in proportion to the noise variance at the others. "auto" without `metropolis` is a
-        tenth of the smallest variance of the law in any direction, which makes the variance in that
-        direction 5 % too large: of the noise variance, where it is known, and else measured at the
-        starting rows by how fast the score changes there. "auto" with `metropolis` adapts the
-        step during the warm-up to an acceptance of 0.574 and then freezes it.
+        tenth of the smallest variance of the distribution in any direction, which makes the variance in
+        that direction 5 % too large. The smallest variance is the noise variance where it is known;
+        otherwise it is measured at the starting rows, from how fast the score changes there. "auto"
+        with `metropolis` adapts the step during the warm-up to an acceptance rate of 0.574 and then
+        keeps it.
     metropolis : bool, default=False
-        Whether to accept or reject each step, so that the law is exact at any step size. Needs a
-        log-density.
+        Whether to accept or reject each step, so that the stationary distribution is exact at any step
+        size. Needs a log-density.
     temper : float, default=0.0
-        The power a in [0, 2): scores are multiplied by ``noise_variance ** (a / 2)``. 0 samples the law
-        itself. Above 0, and at a noise scale far below the size of the manifold near which data lie,
-        the law is nearly uniform on it, spread across it by ``noise_variance ** (1/2 - a/4)``:
-        larger powers are nearer to uniform and farther from the manifold. Units matter: scale the
-        data so that the manifold has a size of about one.
+        The power a in [0, 2): scores are multiplied by ``noise_variance ** (a / 2)``. 0 samples the
+        distribution itself. Above 0, and at a noise scale far below the size of the manifold near which
+        data lie, the distribution is nearly uniform on the manifold, with a standard deviation of
+        ``noise_variance ** (1/2 - a/4)`` across it: larger powers are nearer to uniform and farther from
+        the manifold. Units matter: scale the data so that the manifold has a size of about one.
     noise_variance : float, default=None
-        Noise variance v of the score, in squared units of X (of the metric). None: that of an
-        estimator's bandwidth; of a function it is then unknown, and must be given to temper or anneal.
+        Noise variance v of the score, in squared units of X (of the metric). None is that of an
+        estimator's bandwidth; for a function it is then unknown, and must be given to temper or anneal.
     anneal_from : float or "auto", default=None
         Noise scale, in units of X (of the metric), from which the noise falls to that of
-        `noise_variance`, in geometric steps; "auto" is the widest standard deviation of the training
-        rows. None: no annealing. Worth it for modes far apart, between which chains never go, from
-        starting rows that do not know the modes' weights.
+        `noise_variance`, in geometric steps; "auto" is the largest standard deviation of a column of the
+        training rows. None is no annealing. Use it for modes far apart, between which chains do not
+        move, if the starting rows do not have the right weights of the modes.
     n_levels : int, default=10
-        Noise levels, where annealed.
+        Number of noise levels, where annealed.
 
     See Also
     --------
     skdiffsmooth.solvers.PredictorCorrector : Langevin steps within the flow of a diffusion.
-    skdiffsmooth.diagnostics : The diagnostics, for other chains too.
+    skdiffsmooth.diagnostics : The diagnostics as functions of any chains.
 
     Notes
     -----
     A step is one evaluation of the score on n_chains rows, and with `metropolis` one of the
-    log-density. An estimator's metric, or bandwidths of its own for each column, precondition the
-    steps. All draws are held: ``8 * n_chains * n_draws * n_features`` bytes.
+    log-density. An estimator's metric, or its bandwidths if there is one for each column, precondition
+    the steps. All draws are kept in memory: ``8 * n_chains * n_draws * n_features`` bytes.
 
     References
     ----------
@@ -148,7 +150,7 @@ class LangevinSampler(BaseEstimator):
 
     Examples
     --------
-    The law of an energy, exactly:
+    The distribution of an energy, exactly:
 
     >>> import numpy as np
     >>> from skdiffsmooth import LangevinSampler, SmoothedScoreDiffusion
@@ -198,16 +200,17 @@ class LangevinSampler(BaseEstimator):
         ----------
         target : estimator, callable or tuple of two callables
             What to sample: a fitted `KDESampler`, `SmoothedScoreDiffusion` or
-            `ManifoldAdaptedDiffusion`, whose law is exp(-energy) without the background; a score, from
-            rows (n, d) to gradients (n, d) in nats per unit of X; or a tuple of a score and its
-            log-density, rows to (n,) in nats up to a constant. Where annealed, functions
+            `ManifoldAdaptedDiffusion`, whose distribution is exp(-energy) without the background; a
+            score, from rows (n, d) to gradients (n, d) in nats per unit of X; or a tuple of a score and
+            its log-density, rows to (n,) in nats up to a constant. Where annealed, functions
             are called with the noise variance as a second argument.
         start : array-like of shape (n_chains, n_features), default=None
-            Where chains start, in units of X: the closer to the law, the less warm-up; the more spread
-            out, the more R-hat says. None: draws of the estimator's `sample` (with noise up to that of
-            the first level, where annealed). Functions need one.
+            Starting rows, in units of X: rows close to the distribution need less warm-up; rows with a
+            larger variance than the distribution make R-hat more reliable. None is draws of the
+            estimator's `sample` (with noise up to that of the first level, where annealed). Functions
+            need one.
         random_state : int, RandomState or None, default=None
-            Source of the draws; None draws anew at every call, without touching numpy's global state.
+            Seed of the draws; None makes fresh ones, without using numpy's global state.
 
         Returns
         -------
@@ -221,9 +224,9 @@ class LangevinSampler(BaseEstimator):
         TypeError
             If the target or a parameter has the wrong type.
         ValueError
-            If a parameter or `start` is out of range, if something that is missing is needed (a
-            log-density, a noise variance, a start), if functions return other shapes or NaN, or if
-            chains run away because the step is too large for the score.
+            If a parameter or `start` is out of range, if a log-density, a noise variance or a start is
+            needed but missing, if functions return other shapes or NaN, or if chains diverge because the
+            step is too large for the score.
 
         Warns
         -----
@@ -231,30 +234,31 @@ class LangevinSampler(BaseEstimator):
             If R-hat is above 1.1.
         """
         self._check_parameters()
-        law = as_target(target, self.noise_variance)
-        if self.metropolis and not law.has_log_density:
+        distribution = as_target(target, self.noise_variance)
+        if self.metropolis and not distribution.has_log_density:
             raise ValueError(
                 "metropolis=True needs a log-density, and target is a score alone; pass a tuple (score, "
                 "log_density), or metropolis=False."
             )
-        levels = self._levels(law)
+        levels = self._levels(distribution)
         _, rng = check_draw(self.n_chains, random_state)
-        z = law.start(start, self.n_chains, levels[0].noise, rng)
+        z = distribution.start(start, self.n_chains, levels[0].noise, rng)
 
-        pace, h = self._pace(law, levels, z, rng), 0.0
+        rule, h = self._step_size_rule(distribution, levels, z, rng), 0.0
         draws = np.empty((self.n_chains, self.n_draws, z.shape[1]))
         accepted = np.zeros(self.n_chains)
         for level in levels:
-            walk = _Walk(_Field(law, level, with_log_density=self.metropolis), z, rng)
+            field = _Field(distribution, level, with_log_density=self.metropolis)
+            chains = _ChainState(field, z, rng)
             for _ in range(self.n_warmup):
-                walk.step(pace.step_size(level))
-                pace.adapt(walk.acceptance)
-            pace.settle()
-            h, z = pace.step_size(level), walk.z
+                chains.step(rule.step_size(level))
+                rule.adapt(chains.acceptance)
+            rule.freeze()
+            h, z = rule.step_size(level), chains.z
         for k in range(self.n_draws):
             for _ in range(self.thin):
-                accepted += walk.step(h)
-            draws[:, k] = law.rows(walk.z)
+                accepted += chains.step(h)
+            draws[:, k] = distribution.rows(chains.z)
         rate = accepted / (self.n_draws * self.thin) if self.metropolis else None
         return _diagnosed(draws, h, rate)
 
@@ -271,20 +275,20 @@ class LangevinSampler(BaseEstimator):
                 f"metropolis={self.metropolis!r} has type {type(self.metropolis).__name__}; expected "
                 "True or False."
             )
-        hint = "It is a power; 0 samples the law itself, 1 a nearly uniform one."
+        hint = "It is a power; 0 samples the distribution itself, 1 a nearly uniform one."
         if check_real("temper", self.temper, strict=False, hint=hint) >= 2:
             raise ValueError(
                 f"temper={self.temper!r} is out of range; expected a number in [0, 2): from 2 on "
-                f"nothing holds chains near the data. {hint}"
+                f"chains do not stay near the data. {hint}"
             )
         if self.noise_variance is not None:
             check_real("noise_variance", self.noise_variance, hint="It is in squared units of X.")
         if isinstance(self.step_size, str):
             check_choice("step_size", self.step_size, ("auto",), hint="Or pass a number > 0.")
-            if self.metropolis and self.n_warmup < _FEWEST_WARMUP:
+            if self.metropolis and self.n_warmup < _MIN_WARMUP:
                 raise ValueError(
-                    f"n_warmup={self.n_warmup} is too small for step_size='auto' to adapt to the rate "
-                    f"of acceptance; expected at least {_FEWEST_WARMUP}, or a number for step_size."
+                    f"n_warmup={self.n_warmup} is too small for step_size='auto' to adapt to the "
+                    f"acceptance rate; expected at least {_MIN_WARMUP}, or a number for step_size."
                 )
         else:
             check_real("step_size", self.step_size, hint="It is in squared units of X.")
@@ -295,23 +299,23 @@ class LangevinSampler(BaseEstimator):
         elif self.anneal_from is not None:
             check_real("anneal_from", self.anneal_from, hint="It is a noise scale in units of X.")
 
-    def _levels(self, law: Target) -> list[_Level]:
-        """Return the noise levels, the noisiest first."""
-        last = law.noise_variance if self.noise_variance is None else float(self.noise_variance)
+    def _levels(self, target: Target) -> list[_Level]:
+        """Return the noise levels, in order of decreasing noise."""
+        last = target.noise_variance if self.noise_variance is None else float(self.noise_variance)
         if last is None:
             for name, value in (("temper", self.temper), ("anneal_from", self.anneal_from)):
                 if value:
                     raise ValueError(
-                        f"{name}={value!r} needs the noise variance of the score, which a function "
-                        "does not tell; pass noise_variance=<positive>, in squared units of X."
+                        f"{name}={value!r} needs the noise variance of the score, which is not known "
+                        "for a function; pass noise_variance=<positive>, in squared units of X."
                     )
             return [_Level(None, 1.0, None)]
-        # An estimator's own noise need not be one that it could be asked about (compact kernels).
-        noises = [self.noise_variance if law.is_estimator else None]
+        # None is an estimator's own noise, for a compact kernel has no score at another noise variance.
+        noises = [self.noise_variance if target.is_estimator else None]
         variances = [last]
         if self.anneal_from is not None:
             is_auto = isinstance(self.anneal_from, str)
-            first = law.spread() if is_auto else float(self.anneal_from)
+            first = target.data_std() if is_auto else float(self.anneal_from)
             if first**2 <= last:
                 raise ValueError(
                     f"anneal_from={self.anneal_from!r} is a noise scale of {first:g}, not above that of "
@@ -319,98 +323,98 @@ class LangevinSampler(BaseEstimator):
                     "annealing."
                 )
             variances = np.geomspace(first**2, last, self.n_levels).tolist()
-            noises = [*variances[:-1], noises[0] if law.is_estimator else last]
+            noises = [*variances[:-1], noises[0] if target.is_estimator else last]
         powers = [v ** (self.temper / 2) for v in variances]
         return [_Level(*parts) for parts in zip(noises, powers, variances, strict=True)]
 
-    def _pace(
-        self, law: Target, levels: list[_Level], z: np.ndarray, rng: np.random.RandomState
-    ) -> _Pace:
-        """Return the rule for steps: fixed, or adapted."""
+    def _step_size_rule(
+        self, target: Target, levels: list[_Level], z: np.ndarray, rng: np.random.RandomState
+    ) -> _StepSizeRule:
+        """Return the rule for the step size: fixed, or adapted."""
         last, measured = levels[-1], 1.0
         is_auto = isinstance(self.step_size, str)
         if last.variance is None and is_auto:
-            measured = _narrowest_variance(_Field(law, last, with_log_density=False), z, rng)
+            measured = _smallest_variance(_Field(target, last, with_log_density=False), z, rng)
         if is_auto:
-            start = _ADJUSTED if self.metropolis else _UNADJUSTED
-            return _Pace(start * measured, adapts=bool(self.metropolis))
-        return _Pace(float(self.step_size) / last.width, adapts=False)
+            start = _ADJUSTED_STEP if self.metropolis else _UNADJUSTED_STEP
+            return _StepSizeRule(start * measured, adapts=bool(self.metropolis))
+        return _StepSizeRule(float(self.step_size) / last.tempered_variance, adapts=False)
 
 
 class _Level(NamedTuple):
-    """What a target is asked at one noise level: the argument, the inverse temperature, the variance."""
+    """A noise level: the target's noise argument, the inverse temperature and the noise variance."""
 
     noise: float | None
     inverse_temperature: float
     variance: float | None
 
     @property
-    def width(self) -> float:
-        """The tempered law's variance across the data; one where it is not known."""
+    def tempered_variance(self) -> float:
+        """The variance of the tempered distribution across the manifold, or one if not known."""
         return 1.0 if self.variance is None else self.variance / self.inverse_temperature
 
 
-class _Pace:
-    """Steps in proportion to a level's width, adapted to a rate of acceptance (Robbins & Monro 1951)."""
+class _StepSizeRule:
+    """A step size in units of the tempered variance, fixed or adapted (Robbins & Monro 1951)."""
 
     def __init__(self, relative: float, *, adapts: bool) -> None:
         self._log = math.log(relative)
         self._adapts = adapts
-        self._seen: list[float] = []
+        self._history: list[float] = []
 
     def step_size(self, level: _Level) -> float:
-        return math.exp(self._log) * level.width
+        return math.exp(self._log) * level.tempered_variance
 
     def adapt(self, acceptance: np.ndarray) -> None:
         if not self._adapts:
             return
-        # An exact sum: the order of the chains must not matter.
+        # An exact sum does not depend on the order of the chains.
         mean = math.fsum(acceptance.tolist()) / len(acceptance)
-        self._log += (len(self._seen) + 1) ** -0.6 * (mean - _ACCEPTANCE)
-        self._seen.append(self._log)
+        self._log += (len(self._history) + 1) ** -0.6 * (mean - _ACCEPTANCE)
+        self._history.append(self._log)
 
-    def settle(self) -> None:
-        """Take the mean over the later half of the steps, which errs less than the last."""
-        if self._seen:
-            self._log = float(np.mean(self._seen[len(self._seen) // 2 :]))
-            self._seen.clear()
+    def freeze(self) -> None:
+        """Set the step size to its mean over the later half of the steps, which varies less."""
+        if self._history:
+            self._log = float(np.mean(self._history[len(self._history) // 2 :]))
+            self._history.clear()
 
 
 class _Field:
-    """The tempered score and log-density of one level, with what comes back checked."""
+    """The tempered score (n, d) and log-density (n,) of one level, after checks of their values."""
 
-    def __init__(self, law: Target, level: _Level, *, with_log_density: bool) -> None:
-        self._law = law
+    def __init__(self, target: Target, level: _Level, *, with_log_density: bool) -> None:
+        self._target = target
         self._level = level
         self.with_log_density = with_log_density
 
     def score(self, z: np.ndarray) -> np.ndarray:
-        found = self._checked("score", self._law.score(z, self._level.noise), z.shape)
-        return self._level.inverse_temperature * found
+        score = self._checked("score", self._target.score(z, self._level.noise), z.shape)
+        return self._level.inverse_temperature * score
 
     def log_density(self, z: np.ndarray) -> np.ndarray:
-        found = self._law.log_density(z, self._level.noise)
-        found = self._checked("log_density", found, z.shape[:1])
-        if np.any(np.isnan(found) | (found == math.inf)):
+        values = self._target.log_density(z, self._level.noise)
+        values = self._checked("log_density", values, z.shape[:1])
+        if np.any(np.isnan(values) | (values == math.inf)):
             raise ValueError(
                 "log_density returned NaN or inf; expected finite numbers in nats, and -inf where the "
-                "law has no mass."
+                "density is zero."
             )
-        return self._level.inverse_temperature * found
+        return self._level.inverse_temperature * values
 
     @staticmethod
-    def _checked(name: str, found: Any, shape: tuple[int, ...]) -> np.ndarray:
-        found = check_real_array(f"what {name} returned", found)
-        if found.shape != shape:
+    def _checked(name: str, values: Any, shape: tuple[int, ...]) -> np.ndarray:
+        values = check_real_array(f"what {name} returned", values)
+        if values.shape != shape:
             raise ValueError(
-                f"{name} returned an array of shape {found.shape} for rows of shape "
+                f"{name} returned an array of shape {values.shape} for rows of shape "
                 f"{shape if len(shape) == 2 else (shape[0], 'n_features')}; expected {shape}."
             )
-        return found
+        return values
 
 
-class _Walk:
-    """Chains under way at one noise level, all in one array."""
+class _ChainState:
+    """State of all chains at one noise level: rows z (n_chains, d), scores and log-densities."""
 
     def __init__(self, field: _Field, z: np.ndarray, rng: np.random.RandomState) -> None:
         self.z = z
@@ -418,14 +422,14 @@ class _Walk:
         self._field = field
         self._rng = rng
         self._n_steps = 0
-        self._runaway = 0.0
+        self._max_drift = 0.0
         if field.with_log_density:
             self._log_density = field.log_density(z)
             outside = np.flatnonzero(np.isneginf(self._log_density))
             if len(outside):
                 raise ValueError(
                     f"{len(outside)} chains (first: chain {outside[0]}) start where log_density is "
-                    "-inf; expected a start where the law has mass."
+                    "-inf; expected a start where the density is positive."
                 )
         self._score = field.score(z)
         bad = np.flatnonzero(~np.isfinite(self._score).all(axis=1))
@@ -436,40 +440,40 @@ class _Walk:
             )
 
     def step(self, h: float) -> np.ndarray:
-        """Move all chains by one step, and return which accepted it."""
+        """Move all chains by one step, and return which chains (n_chains,) accepted it."""
         self._n_steps += 1
         noise = self._rng.standard_normal(self.z.shape)
-        # What is too large for a number is refused below, by name.
+        # Overflow is reported below.
         with np.errstate(over="ignore", invalid="ignore"):
             proposal = self.z + h * self._score + math.sqrt(2 * h) * noise
             drift = h * np.linalg.norm(self._score, axis=1)
         if self._field.with_log_density:
-            return self._choose(h, proposal, noise)
+            return self._accept_or_reject(h, proposal, noise)
         if self._n_steps == 1:
             noise_length = math.sqrt(2 * h * self.z.shape[1])
-            self._runaway = _RUNAWAY * max(float(drift.max()), noise_length)
-        finite = np.isfinite(proposal).all(axis=1) & (drift <= self._runaway)
+            self._max_drift = _DIVERGENCE_FACTOR * max(float(drift.max()), noise_length)
+        finite = np.isfinite(proposal).all(axis=1) & (drift <= self._max_drift)
         score = self._field.score(proposal) if finite.all() else self._score
         lost = np.flatnonzero(~(finite & np.isfinite(score).all(axis=1)))
         if len(lost):
             shown = ", ".join(map(str, lost[:10])) + (", ..." if len(lost) > 10 else "")
             raise ValueError(
-                f"{len(lost)} of {len(self.z)} chains ran away (chains {shown}; step {self._n_steps}): "
+                f"{len(lost)} of {len(self.z)} chains diverged (chains {shown}; step {self._n_steps}): "
                 f"step_size={h:g} is too large for this score, or the score is not finite there. Pass "
                 f"a smaller step_size, such as {h / 10:.1g}, or metropolis=True with a log-density, "
-                "which cannot run away."
+                "which cannot diverge."
             )
         self.z, self._score = proposal, score
         return self.acceptance
 
-    def _choose(self, h: float, proposal: np.ndarray, noise: np.ndarray) -> np.ndarray:
-        """Accept each chain's proposal with the probability that keeps the law."""
+    def _accept_or_reject(self, h: float, proposal: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        """Accept proposals with the probability for which exp(log-density) is stationary."""
         z, score = self.z, self._score
         log_density = np.full(len(z), -math.inf)
         inside = np.flatnonzero(np.isfinite(proposal).all(axis=1))
         if len(inside):
             log_density[inside] = self._field.log_density(proposal[inside])
-        # A score is asked for only where there is mass: elsewhere there may be none.
+        # Only where the density is positive, for elsewhere a score may not be defined.
         inside = np.flatnonzero(np.isfinite(log_density))
         new_score = np.zeros_like(z)
         if len(inside):
@@ -495,53 +499,53 @@ class _Walk:
         return accepted
 
 
-def _narrowest_variance(field: _Field, z: np.ndarray, rng: np.random.RandomState) -> float:
-    """Return the inverse of the fastest change of a score at some rows, by power iteration."""
+def _smallest_variance(field: _Field, z: np.ndarray, rng: np.random.RandomState) -> float:
+    """Return the inverse of the largest derivative of the score at rows z (n, d), by power iteration."""
     score, direction = field.score(z), rng.standard_normal(z.shape)
     largest = float(np.abs(z).max())
-    # The first guess at a short way goes by the coordinates, which say nothing of the law's width
-    # where it is far from the origin, or starts there. What is measured does, if roughly.
-    reach = 1e-5 * (largest or 1.0)
-    for _ in range(_MEASUREMENTS):
-        fastest = _fastest_change(field, z, score, direction, reach)
-        if not (math.isfinite(fastest) and fastest > 0):
+    # The first finite-difference step is relative to the coordinates, which do not tell how wide the
+    # distribution is if it is far from the origin, or starts there. The measured derivative does.
+    step = 1e-5 * (largest or 1.0)
+    for _ in range(_REFINEMENTS):
+        derivative = _largest_derivative(field, z, score, direction, step)
+        if not (math.isfinite(derivative) and derivative > 0):
             raise ValueError(
-                f"step_size='auto' found that the score changes by {fastest:g} a unit of X at the "
-                "starting rows; expected a finite number > 0. Pass a number for step_size, or "
+                f"step_size='auto' cannot be set: the score changes by {derivative:g} a unit of X at "
+                "the starting rows; expected a finite number > 0. Pass a number for step_size, or "
                 "noise_variance."
             )
-        width = fastest**-0.5
-        if reach <= 1e-2 * width:
+        width = derivative**-0.5
+        if step <= 1e-2 * width:
             break
-        # Not so short that rounding of the coordinates is a part of it.
-        reach = max(1e-5 * width, 1e-12 * largest)
-    return 1 / fastest
+        # Not so small that the rounding of the coordinates matters.
+        step = max(1e-5 * width, 1e-12 * largest)
+    return 1 / derivative
 
 
-def _fastest_change(
-    field: _Field, z: np.ndarray, score: np.ndarray, direction: np.ndarray, reach: float
+def _largest_derivative(
+    field: _Field, z: np.ndarray, score: np.ndarray, direction: np.ndarray, step: float
 ) -> float:
-    """Return the fastest change of a score at rows, over a distance, from some directions on."""
+    """Return the largest derivative of a score at rows z by finite differences and power iteration."""
     for _ in range(_POWER_ITERATIONS):
         direction = direction / np.maximum(np.linalg.norm(direction, axis=1, keepdims=True), 1e-300)
-        direction = (field.score(z + reach * direction) - score) / reach
+        direction = (field.score(z + step * direction) - score) / step
     return float(np.linalg.norm(direction, axis=1).max())
 
 
 def _diagnosed(draws: np.ndarray, h: float, rate: np.ndarray | None) -> LangevinChains:
-    """Return the chains with their diagnostics, and warn where they have not mixed."""
+    """Return the chains with their diagnostics, and warn if they have not mixed."""
     if rate is not None and not rate.any():
         raise ValueError(
             f"no chain accepted a step of step_size={h:g}; pass a smaller one, or 'auto'."
         )
-    # A few draws of a chain that rejected the steps between them are one value.
+    # Few draws of a chain that rejected all steps between them are equal.
     if draws.shape[1] < 4 or np.any(np.ptp(draws, axis=(0, 1)) == 0):
         return LangevinChains(draws, h, rate, None, None)
     r_hat = split_r_hat(draws)
-    if r_hat.max() > _UNMIXED:
+    if r_hat.max() > _MAX_R_HAT:
         warn_user(
-            f"chains have not mixed: R-hat is {r_hat.max():.2f} in column {r_hat.argmax()}, where 1.01 "
-            f"is wanted. Run longer (n_warmup, n_draws, thin), with a larger step_size than {h:.2g} if "
+            f"chains have not mixed: R-hat is {r_hat.max():.2f} in column {r_hat.argmax()}; expected "
+            f"below 1.01. Run longer (n_warmup, n_draws, thin), with a larger step_size than {h:.2g} if "
             "the bias allows, with anneal_from='auto' where modes are far apart, or from another start.",
             ConvergenceWarning,
         )

@@ -1,7 +1,7 @@
-"""Targets: what a Langevin chain may ask of an estimator, or of functions.
+"""Distributions that Langevin chains can sample, defined by an estimator or by functions.
 
 Chains move in coordinates z, x = z @ basis, in which the noise of the target is the same in all
-directions: those of an estimator's metric. Scores there are those of x times the basis.
+directions: those of an estimator's metric. The score in z is the score in x times basis^T.
 """
 
 from __future__ import annotations
@@ -19,48 +19,42 @@ __all__ = ["EstimatorTarget", "FunctionTarget", "Target", "as_target"]
 
 
 class Target(Protocol):
-    """An unnormalised law at each noise variance, or at a single one."""
+    """Protocol of an unnormalised distribution at any noise variance v, or at a single one."""
 
     noise_variance: float | None
     has_log_density: bool
     is_estimator: bool
 
     def score(self, z: np.ndarray, v: float | None) -> Any:
-        """Return the score of rows z at noise variance v (None: its own), shape (n, d)."""
+        """Return the score (n, d) at rows z (n, d) and variance v, or `noise_variance` if None."""
         ...
 
     def log_density(self, z: np.ndarray, v: float | None) -> Any:
-        """Return log-densities up to a constant, in nats, shape (n,)."""
+        """Return log-densities (n,) up to a constant, in nats."""
         ...
 
     def rows(self, z: np.ndarray) -> np.ndarray:
-        """Return rows in the user's units."""
+        """Return rows (n, d) in the user's units."""
         ...
 
     def start(self, start: Any, n: int, v: float | None, rng: np.random.RandomState) -> np.ndarray:
-        """Return n starting points for noise variance v, those given or draws."""
+        """Return n starting points for noise variance v: the given rows, or else random draws."""
         ...
 
-    def spread(self) -> float:
-        """Return the widest standard deviation of the data."""
+    def data_std(self) -> float:
+        """Return the largest standard deviation of a column of the data, in coordinates z."""
         ...
 
 
 class EstimatorTarget:
-    """A fitted density estimator with `grad_log_density(X, t)`.
-
-    Parameters
-    ----------
-    model : estimator
-        Fitted; it is not changed.
-    """
+    """A fitted density estimator with `grad_log_density(X, t)`."""
 
     def __init__(self, model: Any) -> None:
         check_is_fitted(model)
         self._model = model
-        # Rows come as arrays here, whatever the columns were called.
-        self._nameless = copy.copy(model)
-        vars(self._nameless).pop("feature_names_in_", None)
+        # Rows are arrays here, so the estimator must not expect column names.
+        self._without_names = copy.copy(model)
+        vars(self._without_names).pop("feature_names_in_", None)
         smallest = float(np.min(model.bandwidth_))
         self.noise_variance: float | None = smallest**2
         self.has_log_density = True
@@ -78,29 +72,29 @@ class EstimatorTarget:
         return None if v is None else v * self._units
 
     def score(self, z: np.ndarray, v: float | None) -> np.ndarray:
-        """Return the score at noise variance v, shape (n, d)."""
-        gradient = self._nameless.grad_log_density(self.rows(z), self._t(v))
+        """See `Target`."""
+        gradient = self._without_names.grad_log_density(self.rows(z), self._t(v))
         return gradient if self._basis is None else gradient @ self._basis.T
 
     def log_density(self, z: np.ndarray, v: float | None) -> np.ndarray:
-        """Return minus the energy at noise variance v, in nats, shape (n,)."""
-        return -self._nameless.energy(self.rows(z), self._t(v))
+        """Return minus the energy; see `Target`."""
+        return -self._without_names.energy(self.rows(z), self._t(v))
 
     def rows(self, z: np.ndarray) -> np.ndarray:
-        """Return rows in the user's units, shape (n, d)."""
+        """See `Target`."""
         return z if self._basis is None else z @ self._basis
 
     def start(self, start: Any, n: int, v: float | None, rng: np.random.RandomState) -> np.ndarray:
-        """Return the rows given, or draws of the model with noise up to variance v."""
+        """Return the given rows, or else draws of the model, with noise of variance v in all."""
         if start is not None:
-            return self._coordinates(_counted(self._model._check_query(start), n))
+            return self._coordinates(_check_count(self._model._check_query(start), n))
         z = self._coordinates(self._model.sample(n, random_state=rng))
         assert self.noise_variance is not None
-        missing = 0.0 if v is None else max(v - self.noise_variance, 0.0)
-        return z + math.sqrt(missing) * rng.standard_normal(z.shape)
+        added = 0.0 if v is None else max(v - self.noise_variance, 0.0)
+        return z + math.sqrt(added) * rng.standard_normal(z.shape)
 
-    def spread(self) -> float:
-        """Return the widest standard deviation of the training rows, over the coordinates."""
+    def data_std(self) -> float:
+        """See `Target`."""
         points = self._coordinates(self._model.points_)
         weights = self._model.weights_
         mean = weights @ points
@@ -111,17 +105,7 @@ class EstimatorTarget:
 
 
 class FunctionTarget:
-    """A score as a function of rows, with a log-density or without.
-
-    Parameters
-    ----------
-    score : callable
-        Of rows, or of rows and a noise variance.
-    log_density : callable or None
-        Likewise.
-    noise_variance : float or None
-        That of the law, where it has noise.
-    """
+    """A score, and optionally a log-density, as functions of rows and maybe a noise variance."""
 
     def __init__(
         self,
@@ -136,11 +120,11 @@ class FunctionTarget:
         self.is_estimator = False
 
     def score(self, z: np.ndarray, v: float | None) -> Any:
-        """Return the score, of noise variance v where one is given, shape (n, d)."""
+        """See `Target`."""
         return self._score(z) if v is None else self._score(z, v)
 
     def log_density(self, z: np.ndarray, v: float | None) -> Any:
-        """Return log-densities up to a constant, in nats, shape (n,)."""
+        """See `Target`."""
         assert self._log_density is not None
         return self._log_density(z) if v is None else self._log_density(z, v)
 
@@ -149,16 +133,16 @@ class FunctionTarget:
         return z
 
     def start(self, start: Any, n: int, v: float | None, rng: np.random.RandomState) -> np.ndarray:
-        """Return the rows given."""
+        """Return the given rows."""
         if start is None:
             raise ValueError(
-                "start=None, but a function cannot be drawn from; expected starting rows of shape "
-                f"({n}, n_features), as spread out as the law."
+                "start=None, but a function has no method to draw starting rows; expected rows of shape "
+                f"({n}, n_features), with about the variance of the distribution."
             )
-        return _counted(check_array(start, dtype=np.float64, input_name="start"), n)
+        return _check_count(check_array(start, dtype=np.float64, input_name="start"), n)
 
-    def spread(self) -> float:
-        """Raise an error: functions have no data."""
+    def data_std(self) -> float:
+        """Raise an error, since functions have no data."""
         raise ValueError(
             "anneal_from='auto' needs an estimator with training rows; for a function pass the largest "
             "noise scale, a number as large as the distance between modes."
@@ -166,25 +150,9 @@ class FunctionTarget:
 
 
 def as_target(target: Any, noise_variance: float | None) -> Target:
-    """Return what chains may ask of whatever the user passed.
+    """Return the target for an estimator, a score, or a tuple of a score and a log-density.
 
-    Parameters
-    ----------
-    target : estimator, callable or tuple of two callables
-        What the user passed.
-    noise_variance : float or None
-        That of a function's law.
-
-    Returns
-    -------
-    Target
-
-    Raises
-    ------
-    NotFittedError
-        If it is an estimator that was not fitted.
-    TypeError
-        If it is none of these.
+    `noise_variance` is that of a function's distribution, where it is known.
     """
     if isinstance(target, tuple):
         if len(target) == 2 and all(map(callable, target)):
@@ -196,12 +164,12 @@ def as_target(target: Any, noise_variance: float | None) -> Target:
         return FunctionTarget(target, None, noise_variance)
     raise TypeError(
         f"target={target!r} has type {type(target).__name__}; expected a fitted estimator with "
-        "grad_log_density (of a search its best_estimator_, of a pipeline its last step), a function "
-        "score(X), or a tuple (score, log_density)."
+        "grad_log_density, a function score(X), or a tuple (score, log_density). For a search pass "
+        "its best_estimator_, for a pipeline its last step."
     )
 
 
-def _counted(rows: np.ndarray, n: int) -> np.ndarray:
+def _check_count(rows: np.ndarray, n: int) -> np.ndarray:
     if len(rows) != n:
         raise ValueError(
             f"start has {len(rows)} rows, but n_chains={n}; expected one starting row a chain. Pass "

@@ -1,4 +1,4 @@
-"""Manifolds: where data live or are thought to live, with projection, distance and tangents."""
+"""Manifolds that data are on or near, known or learned, with projection, distance and tangents."""
 
 from ._affine import AffineSubspace
 from ._base import Manifold, SmoothManifold, check_idempotent

@@ -1,4 +1,4 @@
-"""Affine subspaces: the solutions of linear equations, or a point and directions."""
+"""Affine subspaces, given by linear equations or by a point and directions."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class AffineSubspace(SmoothManifoldBase):
     Raises
     ------
     ValueError
-        If the shapes do not agree, a number is not finite, or the rows are dependent.
+        If the shapes do not agree, a value is not finite, or the rows are dependent.
 
     Notes
     -----
@@ -58,10 +58,10 @@ class AffineSubspace(SmoothManifoldBase):
         if A.ndim != 2 or b.shape != A.shape[:1] or A.size == 0:
             raise ValueError(
                 f"A has shape {A.shape} and b has shape {b.shape}; expected (c, d) and (c,) with "
-                "c, d >= 1."
+                "c, d >= 1. Pass one row of A and one value of b for each equation."
             )
         if not (np.all(np.isfinite(A)) and np.all(np.isfinite(b))):
-            raise ValueError("A and b must be finite; got NaN or infinity.")
+            raise ValueError("A or b holds NaN or infinity; expected finite values.")
         left, lengths, right = np.linalg.svd(A, full_matrices=True)
         rank = int(np.sum(lengths > max(A.shape) * np.finfo(np.float64).eps * lengths.max()))
         if rank < len(A):
@@ -89,17 +89,17 @@ class AffineSubspace(SmoothManifoldBase):
         Raises
         ------
         ValueError
-            If the shapes do not agree, a number is not finite, or the directions are dependent.
+            If the shapes do not agree, a value is not finite, or the directions are dependent.
         """
         origin = check_real_array("origin", origin)
         basis = check_real_array("basis", basis)
         if basis.ndim != 2 or origin.shape != basis.shape[:1]:
             raise ValueError(
                 f"origin has shape {origin.shape} and basis has shape {basis.shape}; expected (d,) "
-                "and (d, k)."
+                "and (d, k), one column for each direction."
             )
         if not (np.all(np.isfinite(origin)) and np.all(np.isfinite(basis))):
-            raise ValueError("origin and basis must be finite; got NaN or infinity.")
+            raise ValueError("origin or basis holds NaN or infinity; expected finite values.")
         subspace = cls.__new__(cls)
         basis = orthonormal_columns("basis", basis)
         subspace._set(origin - basis @ (basis.T @ origin), basis)
@@ -112,7 +112,7 @@ class AffineSubspace(SmoothManifoldBase):
 
     @property
     def n_features(self) -> int:
-        """Dimension d of the space around it."""
+        """Number d of columns of X."""
         return self.basis.shape[0]
 
     @property
@@ -122,12 +122,12 @@ class AffineSubspace(SmoothManifoldBase):
 
     @property
     def reach(self) -> float:
-        """Infinite: every point has one nearest point."""
+        """The reach, infinite: every point has one nearest point."""
         return math.inf
 
     @property
     def affine_hull(self) -> AffineHull:
-        """The subspace itself."""
+        """The same subspace, as an `AffineHull`."""
         return AffineHull(self.origin, self.basis)
 
     def _project(self, x: torch.Tensor) -> torch.Tensor:
@@ -136,7 +136,7 @@ class AffineSubspace(SmoothManifoldBase):
 
     def _tangent(self, x: torch.Tensor) -> torch.Tensor:
         _, basis = self._constants.like(x)
-        # What is written to the answer must not reach the subspace.
+        # A copy, so that writing to the result does not change the subspace.
         return basis.clone().expand(len(x), *basis.shape)
 
     def _projection_derivative(self, x: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What every manifold promises, and the one border through which arrays and tensors reach it."""
+"""Protocols of manifolds, and base classes that check X and convert arrays to tensors."""
 
 from __future__ import annotations
 
@@ -23,27 +23,28 @@ __all__ = [
     "across_border",
     "check_idempotent",
     "has_derivative",
-    "in_double",
     "orthonormal_columns",
     "polar",
     "project_with_derivative",
     "projection_factors",
 ]
 
-IDEMPOTENT = 1e-6  # The gap that `check_idempotent` allows, in units of the spread of the rows.
+IDEMPOTENT = (
+    1e-6  # What `check_idempotent` allows, in units of the largest distance from the mean row.
+)
 
 
 @runtime_checkable
 class Manifold(Protocol):
-    """What a manifold promises; `project` is idempotent.
+    """Protocol of a manifold in R^d, with the properties and methods that estimators use.
 
-    Every method takes an array-like of shape (n, d), and then answers in float64 arrays, or a
-    tensor, and then answers in tensors of its type on its device.
+    Every method takes an array-like of shape (n, d), and then returns float64 arrays, or a tensor, and
+    then returns tensors of its dtype on its device. `project` is idempotent.
     """
 
     @property
     def n_features(self) -> int:
-        """Dimension d of the space around it."""
+        """Number d of columns of X."""
         ...
 
     @property
@@ -71,7 +72,7 @@ class Manifold(Protocol):
 
 @runtime_checkable
 class SmoothManifold(Manifold, Protocol):
-    """A manifold whose projection has a symmetric derivative, as the nearest point's is."""
+    """Protocol of a manifold whose projection has a symmetric derivative."""
 
     def projection_derivative(self, X: Any) -> Any:
         """Return G with d project / dX = T G T^T, T = tangent(X); symmetric, shape (n, k, k)."""
@@ -79,12 +80,12 @@ class SmoothManifold(Manifold, Protocol):
 
 
 class ManifoldBase(ABC):
-    """The methods of a manifold, from what a subclass does to checked tensors of shape (n, d)."""
+    """Base class of manifolds: it checks X, and calls `_project` and `_tangent` with tensors (n, d)."""
 
     @property
     @abstractmethod
     def n_features(self) -> int:
-        """Dimension d of the space around it."""
+        """Number d of columns of X."""
 
     @property
     @abstractmethod
@@ -98,7 +99,7 @@ class ManifoldBase(ABC):
 
     @property
     def affine_hull(self) -> AffineHull | None:
-        """An affine subspace that holds the manifold, which saves work outside it; None if not known."""
+        """An affine subspace that contains the manifold, or None if it is not known."""
         return None
 
     @abstractmethod
@@ -126,7 +127,7 @@ class ManifoldBase(ABC):
         ------
         ValueError
             If X does not have d columns, or is not numeric or not finite. Tensors on a device other
-            than the CPU are not searched for NaN: that would wait for the device.
+            than the CPU are not checked for NaN, since the host would have to wait for the device.
         """
         return across_border(self._project, X, self.n_features)
 
@@ -161,7 +162,7 @@ class ManifoldBase(ABC):
         Returns
         -------
         ndarray or torch.Tensor of shape (n, d, k)
-            Orthonormal columns; read-only where all tangent spaces are one.
+            Orthonormal columns; read-only where all tangent spaces are the same.
 
         Raises
         ------
@@ -175,15 +176,15 @@ class ManifoldBase(ABC):
 
 
 class DifferentiableManifoldBase(ManifoldBase):
-    """The methods of a manifold whose projection has a derivative, symmetric or not."""
+    """Base class of manifolds whose projection has a derivative, symmetric or not."""
 
     @abstractmethod
     def _projection_factors(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]: ...
 
     def projection_factors(self, X: Any) -> tuple[Any, Any, Any]:
-        """Return `project` and its derivative, which is of rank k, as a product of two factors.
+        """Return `project` and its derivative, a matrix of rank k, as a product of two factors.
 
-        This is what log-densities along a manifold need of it.
+        Log-densities along a manifold are computed from these.
 
         Parameters
         ----------
@@ -195,10 +196,10 @@ class DifferentiableManifoldBase(ManifoldBase):
         foot : ndarray or torch.Tensor of shape (n, d)
             The projections.
         image : ndarray or torch.Tensor of shape (n, d, k)
-            Matrices A with d foot / dX = A T^T; along them projections move.
+            Matrices A with d foot / dX = A T^T; their columns span the directions in which feet move.
         tangent : ndarray or torch.Tensor of shape (n, d, k)
-            T, orthonormal columns, those of `tangent`: where X moves orthogonally to them its projection
-            stays. Read-only where all tangent spaces are one.
+            T, the orthonormal columns of `tangent`: moving X orthogonally to them does not move feet.
+            Read-only where all tangent spaces are the same.
 
         Raises
         ------
@@ -209,7 +210,7 @@ class DifferentiableManifoldBase(ManifoldBase):
 
 
 class SmoothManifoldBase(DifferentiableManifoldBase):
-    """The methods of a smooth manifold, from what a subclass does to tensors."""
+    """Base class of smooth manifolds: it calls `_projection_derivative` with tensors (n, d)."""
 
     @abstractmethod
     def _projection_derivative(self, x: torch.Tensor) -> torch.Tensor: ...
@@ -217,8 +218,8 @@ class SmoothManifoldBase(DifferentiableManifoldBase):
     def projection_derivative(self, X: Any) -> Any:
         """Return the derivative of `project` in the coordinates of `tangent`.
 
-        It is the inverse of the identity minus the shape operator of the offset X - project(X):
-        below one where the manifold curves away from X, above one where it curves around it.
+        It is the inverse of the identity minus the shape operator of the offset X - project(X): below
+        one where the manifold curves away from X, above one where it curves towards X.
 
         Parameters
         ----------
@@ -240,7 +241,7 @@ class SmoothManifoldBase(DifferentiableManifoldBase):
     def project_with_derivative(self, X: Any) -> tuple[Any, Any, Any]:
         """Return `project`, `tangent` and `projection_derivative` at once.
 
-        What the three have in common, such as the search along a curve, is done once.
+        Work that the three have in common, such as the search along a curve, is done once.
 
         Parameters
         ----------
@@ -252,7 +253,7 @@ class SmoothManifoldBase(DifferentiableManifoldBase):
         foot : ndarray or torch.Tensor of shape (n, d)
             The nearest points.
         tangent : ndarray or torch.Tensor of shape (n, d, k)
-            Orthonormal columns; read-only where all tangent spaces are one.
+            Orthonormal columns; read-only where all tangent spaces are the same.
         derivative : ndarray or torch.Tensor of shape (n, k, k)
             Symmetric matrices G with d foot / dX = T G T^T, T = tangent.
 
@@ -272,20 +273,10 @@ class SmoothManifoldBase(DifferentiableManifoldBase):
 
 
 def project_with_derivative(manifold: SmoothManifold, X: Any) -> tuple[Any, Any, Any]:
-    """Return projections, tangents and derivatives, at once where the manifold can.
+    """Return projections (n, d), tangents (n, d, k) and derivatives (n, k, k).
 
-    Parameters
-    ----------
-    manifold : SmoothManifold
-        What projects; `project_with_derivative` is no part of that protocol, to keep it small.
-    X : array-like or torch.Tensor of shape (n, d)
-        Points.
-
-    Returns
-    -------
-    foot : ndarray or torch.Tensor of shape (n, d)
-    tangent : ndarray or torch.Tensor of shape (n, d, k)
-    derivative : ndarray or torch.Tensor of shape (n, k, k)
+    They are computed together where the manifold has `project_with_derivative`, which is not in the
+    protocol `SmoothManifold`, to keep that small.
     """
     at_once = getattr(manifold, "project_with_derivative", None)
     if at_once is not None:
@@ -294,26 +285,14 @@ def project_with_derivative(manifold: SmoothManifold, X: Any) -> tuple[Any, Any,
 
 
 def has_derivative(manifold: Manifold) -> bool:
-    """Tell whether a manifold answers `projection_factors`, by itself or by its derivative."""
+    """Return whether a manifold has `projection_factors`, or a derivative to compute them from."""
     return hasattr(manifold, "projection_factors") or hasattr(manifold, "projection_derivative")
 
 
 def projection_factors(manifold: Manifold, X: Any) -> tuple[Any, Any, Any]:
-    """Return projections and the factors A, T of their derivatives A T^T.
+    """Return projections (n, d) and the factors A, T (n, d, k) of their derivatives A T^T.
 
-    Parameters
-    ----------
-    manifold : Manifold
-        One that `has_derivative`.
-    X : array-like or torch.Tensor of shape (n, d)
-        Points.
-
-    Returns
-    -------
-    foot : ndarray or torch.Tensor of shape (n, d)
-    image : ndarray or torch.Tensor of shape (n, d, k)
-    tangent : ndarray or torch.Tensor of shape (n, d, k)
-        Orthonormal columns.
+    The manifold must have a derivative (`has_derivative`). The columns of T are orthonormal.
     """
     own = getattr(manifold, "projection_factors", None)
     if own is not None:
@@ -323,26 +302,24 @@ def projection_factors(manifold: Manifold, X: Any) -> tuple[Any, Any, Any]:
 
 
 class Constants:
-    """Arrays as tensors, copied once to each place and type in which they are asked for.
+    """Tensor copies of arrays, made once for each device and dtype.
 
-    A copy at every call would make the host wait for the device. The copies are no part of a
-    pickle, which must load where the device is missing.
-
-    Parameters
-    ----------
-    *arrays : ndarray
-        Never changed. Floating-point ones follow the type of the queries, integers stay integers.
+    A copy at every call would make the host wait for the device. The copies are not saved, since the
+    file must load where the device is missing. The arrays are never changed.
     """
 
     def __init__(self, *arrays: np.ndarray) -> None:
         self._arrays = arrays
         self._copies: dict[tuple[torch.device, torch.dtype], tuple[torch.Tensor, ...]] = {}
 
-    def __reduce__(self) -> tuple[type[Constants], tuple[np.ndarray, ...]]:
-        return Constants, self._arrays
+    def __getstate__(self) -> dict[str, Any]:
+        return {"arrays": self._arrays}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(vars(Constants(*state["arrays"])))
 
     def like(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return the arrays as tensors on the device of `x`, in its type."""
+        """Return the arrays as tensors on the device of `x`; floating-point ones in its dtype."""
         key = x.device, x.dtype
         if key not in self._copies:
             self._copies[key] = tuple(
@@ -357,80 +334,65 @@ def across_border(
     X: Any,
     n_features: int,
 ) -> Any:
-    """Check X, and answer arrays by arrays and tensors by tensors; several in a tuple."""
+    """Check X and call a method with it as a tensor; return arrays if X is an array.
+
+    A method that returns several tensors has a tuple as its result.
+    """
     is_tensor = isinstance(X, torch.Tensor)
     x = X if is_tensor else torch.from_numpy(check_real_array("X", X))
     if x.ndim != 2 or x.shape[1] != n_features:
         raise ValueError(
-            f"X has shape {tuple(x.shape)}; expected (n, {n_features}), as many columns as the "
-            "space around the manifold has dimensions."
+            f"X has shape {tuple(x.shape)}; expected (n, {n_features}), one column for each dimension "
+            "of the space around the manifold."
         )
     if not x.is_floating_point():
         raise ValueError(
-            f"X is a tensor of {x.dtype}; expected a floating-point one. Pass X.double()."
+            f"X is a tensor of {x.dtype}; expected a floating-point dtype. Pass X.double()."
         )
-    # Elsewhere than on a CPU the answer would have to be waited for. A finite sum is a quick proof.
+    # On another device the host would have to wait for the result. A finite sum is a quick proof.
     if x.device.type == "cpu" and not torch.isfinite(x.sum()) and not torch.isfinite(x).all():
         raise ValueError(
             f"X holds {int((~torch.isfinite(x)).sum())} values that are NaN or infinite; expected "
-            "finite numbers. Drop those rows or impute them."
+            "finite values. Drop those rows or impute them."
         )
-    answer = method(x)
+    result = method(x)
     if is_tensor:
-        return answer
-    return tuple(map(_array, answer)) if isinstance(answer, tuple) else _array(answer)
+        return result
+    return tuple(map(_array, result)) if isinstance(result, tuple) else _array(result)
 
 
-def _array(answer: torch.Tensor) -> np.ndarray:
-    """Return a tensor of the CPU as an array."""
-    array = answer.numpy()
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    """Convert a tensor on the CPU to an array."""
+    array = tensor.numpy()
     if array.size and 0 in array.strides:
-        # Rows that share their memory must not be written to.
+        # Writing to one row would change others, which share its memory.
         array.flags.writeable = False
     return array
 
 
-def in_double(x: torch.Tensor) -> torch.Tensor:
-    """Return a tensor in double precision, where its device has that."""
-    return x if x.device.type == "mps" else x.double()
-
-
 def orthonormal_columns(name: str, directions: np.ndarray) -> np.ndarray:
-    """Return an orthonormal basis of what finite columns span; the first keeps its direction.
+    """Return an orthonormal basis (d, k) of the span of finite directions (d, k), k <= d.
 
-    Parameters
-    ----------
-    name : str
-        The parameter's name, for the message.
-    directions : ndarray of shape (d, k)
-        Finite, with k <= d.
-
-    Returns
-    -------
-    ndarray of shape (d, k)
-
-    Raises
-    ------
-    ValueError
-        If the columns are dependent.
+    The first column keeps its direction. `name` is that of the parameter, for the ValueError where the
+    columns are dependent.
     """
     n_columns = directions.shape[1]
     if np.linalg.matrix_rank(directions) < n_columns:
         raise ValueError(
-            f"the {n_columns} columns of {name} are dependent; expected independent ones. Drop the "
-            "redundant directions."
+            f"the {n_columns} columns of {name} are linearly dependent; expected independent ones. "
+            "Drop the redundant directions."
         )
     basis, triangle = np.linalg.qr(directions)
     return basis * np.where(np.diagonal(triangle) < 0, -1.0, 1.0)
 
 
 def check_idempotent(manifold: Manifold, X: Any) -> None:
-    """Raise unless projections of projections stay where they are.
+    """Raise an error if projecting the projections of rows once more moves them.
 
     Parameters
     ----------
     manifold : Manifold
-        What projects.
+        The manifold to check.
     X : array-like or torch.Tensor of shape (n, d)
         Rows near which the manifold will be used.
 
@@ -458,32 +420,25 @@ def check_idempotent(manifold: Manifold, X: Any) -> None:
     )
     if len(X) == 0:
         return
-    # In units of the largest coordinate, whose square may not be a number.
+    # In units of the largest coordinate, whose square may overflow.
     size = float(np.abs(X).max()) or 1.0
     gap = np.linalg.norm((twice - once) / size, axis=1).max()
-    # Equal rows have no spread, so their own size stands in.
+    # Where all rows are equal, the unit is their own size.
     scale = np.linalg.norm((X - X.mean(axis=0)) / size, axis=1).max() or 1.0
-    # What far-away coordinates cannot resolve is no fault of the manifold.
+    # Differences below the rounding of large coordinates are no fault of the manifold.
     if not gap <= IDEMPOTENT * scale + 16 * precision:
         raise ValueError(
             f"manifold={manifold!r} is not idempotent: projections move by up to {gap * size:.3g} when "
             f"they are projected again, {gap / scale:.1e} of the data's scale {scale * size:.3g}; "
-            f"expected at most {IDEMPOTENT:.0e} of it. Use more neighbours, or mend its `project`."
+            f"expected at most {IDEMPOTENT:.0e} of it. Use more neighbours, or correct `project`."
         )
 
 
 def polar(offset: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return directions and lengths of offsets; those of length zero have the first direction.
+    """Return directions (n, m) and lengths (n, 1) of offsets (n, m).
 
-    Parameters
-    ----------
-    offset : torch.Tensor of shape (n, m)
-        Of any size: squares of small ones would underflow, so they are scaled before.
-
-    Returns
-    -------
-    direction : torch.Tensor of shape (n, m)
-    length : torch.Tensor of shape (n, 1)
+    An offset of length zero has the direction of the first axis. Offsets are scaled first, since squares
+    of small ones would underflow.
     """
     size = offset.abs().amax(dim=1, keepdim=True)
     first = torch.zeros_like(offset)

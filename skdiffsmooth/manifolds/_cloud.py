@@ -1,4 +1,4 @@
-"""A finite set of points as a manifold: project to the nearest, tangents by local PCA."""
+"""A finite set of points as a manifold, with projection to the nearest point."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ __all__ = ["PointCloud"]
 
 
 class PointCloud(ManifoldBase):
-    """The nearest of given points, with tangents from their neighbours.
+    """A finite set of points: projections are nearest points, and tangents are local PCA axes.
 
-    The manifold to take when a dense sample of one is all that is known. Its projections are data
-    rows, so it interpolates nothing; `LocalPolynomialManifold` does.
+    Take it where only a dense sample of a manifold is known. Projections are among the points;
+    `LocalPolynomialManifold` interpolates between them.
 
     Parameters
     ----------
     points : array-like of shape (n_points, d)
-        Finite; duplicates do no harm.
+        Finite; duplicates are allowed.
     n_components : int or "auto", default="auto"
         Dimension of the tangent spaces; "auto" rounds `intrinsic_dimension`.
     n_neighbors : int or "auto", default="auto"
@@ -42,19 +42,19 @@ class PointCloud(ManifoldBase):
     TypeError
         If a parameter has the wrong type.
     ValueError
-        If the points are not finite or not of shape (n_points, d); if the numbers of components or
-        neighbours do not fit them; or as `intrinsic_dimension`, for "auto".
+        If the points are not finite or not of shape (n_points, d); if there are too few for the
+        components or neighbours; or as `intrinsic_dimension`, for "auto".
 
     Notes
     -----
-    Not a `SmoothManifold`: its projection is constant but for jumps, so that its derivative says
-    nothing about the manifold. Of points at equal distance one is taken, always the same. Where the
-    neighbours span fewer than n_components directions, as duplicates do, the tangents are completed
-    by arbitrary ones.
+    Not a `SmoothManifold`: its projection is piecewise constant, so that its derivative, zero, tells
+    nothing about the manifold. Of points at equal distance it is always the same one. Where the
+    neighbours span fewer than n_components directions, as duplicates do, the tangents are completed by
+    arbitrary ones.
 
     n projections cost O(n log n_points) in up to ten dimensions on a CPU, by a tree, else O(n
-    n_points d). The nearest point is exact to rounding; n tangents cost O(n K^2 d) with K =
-    n_neighbors on top.
+    n_points d). The nearest point is exact to rounding. n tangents cost O(n K^2 d) more, K =
+    n_neighbors.
 
     Examples
     --------
@@ -77,10 +77,14 @@ class PointCloud(ManifoldBase):
         memory_limit: float = 64,
     ) -> None:
         points = check_real_array("points", points)
-        if points.ndim != 2 or points.size == 0 or not np.all(np.isfinite(points)):
+        if points.ndim != 2 or points.size == 0:
             raise ValueError(
-                f"points of shape {points.shape} are no finite array of shape (n_points, d) with "
-                "n_points, d >= 1. Drop rows with NaN or infinity."
+                f"points has shape {points.shape}; expected (n_points, d) with n_points, d >= 1. Pass "
+                "one row for each point."
+            )
+        if not np.all(np.isfinite(points)):
+            raise ValueError(
+                "points holds NaN or infinity; expected finite values. Drop those rows or impute them."
             )
         self.points = points
         self.memory_limit = check_real("memory_limit", memory_limit, hint="It is in MiB.")
@@ -90,6 +94,7 @@ class PointCloud(ManifoldBase):
         self._constants = Constants(points)
 
     def _check_neighbors(self, n_neighbors: Any) -> int:
+        """Return the number of neighbours after checking that it fits the points and the tangents."""
         fewest, most = self.dimension + 1, len(self.points)
         if isinstance(n_neighbors, str):
             check_choice("n_neighbors", n_neighbors, ("auto",), hint="Or pass an integer.")
@@ -106,26 +111,26 @@ class PointCloud(ManifoldBase):
 
     @property
     def n_features(self) -> int:
-        """Dimension d of the space around it."""
+        """Number d of columns of X."""
         return self.points.shape[1]
 
     @property
     def dimension(self) -> int:
-        """Number of components of the tangents."""
+        """Dimension k of the tangent spaces."""
         return self._dimension
 
     @property
     def reach(self) -> None:
-        """None: that of the manifold behind the points is not known."""
+        """Always None, since the manifold from which the points were drawn is not known."""
         return None
 
     @cached_property
     def affine_hull(self) -> AffineHull:
-        """That of the points."""
+        """The affine hull of the points."""
         return AffineHull.of(self.points)
 
     def within(self, hull: AffineHull) -> PointCloud:
-        """Return the cloud in coordinates of an affine subspace that holds it: the same distances.
+        """Return the points in coordinates of an affine subspace that contains them.
 
         Parameters
         ----------

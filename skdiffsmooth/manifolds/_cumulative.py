@@ -1,4 +1,4 @@
-"""The integral of a positive function of one variable, and its inverse, to rounding."""
+"""The integral of a positive function of one variable, and its inverse, exact to rounding."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from numpy.polynomial import chebyshev
 __all__ = ["Cumulative"]
 
 DEGREE = 16
-# The last coefficients of a cell's series, in units of the largest value, below which it is fine.
+# A series is accepted if its last coefficients are below this, in units of the largest value.
 NEGLIGIBLE = 1e-15
-# Cells of 2^-40 of the first have no mass that could be missed.
+# Cells of 2^-40 of the first have a negligible integral.
 MOST_HALVINGS = 40
-# Values that are noisy would be halved for ever; a function that jumps halves one cell at a time.
+# Cells of a noisy function would be halved without end; a jump halves one cell at a time.
 MOST_CELLS = 4096
-# Bisection alone, the safeguard of Newton's method, would need as many.
+# As many as bisection alone needs, which is the safeguard of Newton's method.
 ITERATIONS = 60
 
 # Nodes inside a cell: at its ends the function may jump.
@@ -25,20 +25,12 @@ TO_COEFFICIENTS = np.linalg.inv(chebyshev.chebvander(NODES, DEGREE))
 
 
 class Cumulative:
-    """F(t), the integral of a function from the first edge to t, as Chebyshev series on cells.
+    """The integral F(t) of a function f >= 0 from a start to t, as a Chebyshev series on each cell.
 
-    Parameters
-    ----------
-    function : callable
-        Takes an ndarray of shape (n,) and returns values >= 0 of the same shape. It is called at
-        construction only; smooth between the edges.
-    edges : ndarray of shape (m + 1,)
-        Increasing: the first cells, which are halved until the series are exact to rounding.
-
-    Attributes
-    ----------
-    total : float
-        The integral up to the last edge.
+    `function` takes an ndarray (n,) and returns one of the same shape; it is called at construction
+    only. `edges` increase from the start of the integral to its end; between them the function
+    should be smooth. These first cells are halved until the series are exact to rounding. `total`
+    is the integral up to the last edge.
 
     Examples
     --------
@@ -64,7 +56,7 @@ class Cumulative:
             largest = max(largest, float(values.max()))
             series = values @ TO_COEFFICIENTS.T
             fine = np.abs(series[:, -3:]).max(axis=1) <= NEGLIGIBLE * largest
-            # Rounding of the values themselves, seen from a cell that is short enough.
+            # Of short cells the values themselves are rounded to more than that.
             fine |= np.abs(series[:, -3:]).max(axis=1) <= 8 * np.finfo(float).eps * values.max(
                 axis=1
             )
@@ -89,29 +81,29 @@ class Cumulative:
         self.total = float(self._before[-1])
 
     def __call__(self, t: np.ndarray) -> np.ndarray:
-        """Return the integral up to t, between the first and the last edge; shape (n,)."""
+        """Return the integral up to each t (n,), which is between the first and the last edge."""
         cell = np.clip(np.searchsorted(self._cell[:, 0], t, side="right") - 1, 0, None)
         first, last = self._cell[cell].T
-        place = 2 * (t - first) / (last - first) - 1
-        return self._before[cell] + chebyshev.chebval(place, self._integral[:, cell], tensor=False)
+        s = 2 * (t - first) / (last - first) - 1
+        return self._before[cell] + chebyshev.chebval(s, self._integral[:, cell], tensor=False)
 
     def inverse(self, y: np.ndarray) -> np.ndarray:
-        """Return t of integrals from zero to the total, shape (n,)."""
+        """Return the t (n,) at which the integral is y (n,), between zero and the total."""
         cell = np.searchsorted(self._before, y, side="right") - 1
         cell = np.clip(cell, 0, len(self._cell) - 1)
         goal = y - self._before[cell]
         density, integral = self._density[:, cell], self._integral[:, cell]
         low, high = -np.ones_like(goal), np.ones_like(goal)
         mass = self._mass[cell]
-        place = np.clip(2 * goal / np.where(mass > 0, mass, 1.0) - 1, low, high)
+        s = np.clip(2 * goal / np.where(mass > 0, mass, 1.0) - 1, low, high)
         for _ in range(ITERATIONS):
-            excess = chebyshev.chebval(place, integral, tensor=False) - goal
-            slope = chebyshev.chebval(place, density, tensor=False)
-            low, high = np.where(excess < 0, place, low), np.where(excess > 0, place, high)
-            newton = place - excess / np.where(slope > 0, slope, 1.0)
+            excess = chebyshev.chebval(s, integral, tensor=False) - goal
+            slope = chebyshev.chebval(s, density, tensor=False)
+            low, high = np.where(excess < 0, s, low), np.where(excess > 0, s, high)
+            newton = s - excess / np.where(slope > 0, slope, 1.0)
             inside = (slope > 0) & (newton >= low) & (newton <= high)
-            before, place = place, np.where(inside, newton, (low + high) / 2)
-            if np.abs(place - before).max(initial=0.0) <= 4 * np.finfo(float).eps:
+            before, s = s, np.where(inside, newton, (low + high) / 2)
+            if np.abs(s - before).max(initial=0.0) <= 4 * np.finfo(float).eps:
                 break
         first, last = self._cell[cell].T
-        return first + (last - first) * (place + 1) / 2
+        return first + (last - first) * (s + 1) / 2

@@ -1,10 +1,10 @@
-"""A parametric curve, tabulated once, with projections to rounding.
+"""A parametric curve, with a table from which projections are computed exactly up to rounding.
 
-The curve is cut into panels, on each of which it is a Chebyshev series of degree 24: unlike those
-of a spline, its derivatives are nearly as accurate as its values, and the foot of a perpendicular,
-(x - c(t)) . c'(t) = 0, is found from derivatives. A panel is halved until the series through half
-of its nodes predicts the other half. For searches it is cut again, into cells so short that some ten
-terms of a Taylor series are the curve to rounding.
+The curve is divided into panels, on each of which it is a Chebyshev series of degree 24. The foot of a
+perpendicular, (x - c(t)) . c'(t) = 0, is computed from derivatives, and those of such a series are
+nearly as accurate as its values, unlike those of a spline. A panel is halved until the series through
+half of its nodes predicts the other half. For searches panels are divided into cells, so short that
+about ten terms of a Taylor series are the curve to rounding.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ import torch
 from numpy.polynomial import chebyshev
 
 from .._coordinates.hull import AffineHull
+from .._utils.backend import to_float64
 from .._utils.memory import slices_within
 from .._utils.validation import check_real, check_real_array
-from ._base import Constants, SmoothManifoldBase, across_border, in_double
+from ._base import Constants, SmoothManifoldBase, across_border
 from ._cumulative import Cumulative
 
 __all__ = ["Curve"]
@@ -30,31 +31,30 @@ DEGREE = 24
 FIRST_PANELS = 8
 MOST_PANELS = 1024
 MOST_HALVINGS = 12
-# Cells of each panel: several for each turn that half the degree can resolve.
+# Cells of each panel: several for each oscillation that half the degree can resolve.
 CELLS = 32
-# What is left out of the Taylor series of a cell, in units of the longest cell. Four times as much
-# of the curve's size, all that values need, moved feet by 1e-13.
+# Terms of the Taylor series of a cell are omitted below this, in units of the longest cell. A bound of
+# four times as much in units of the size of the curve, enough for values, moved feet by 1e-13.
 NEGLIGIBLE = np.finfo(float).eps
-# Local minima of the table that are followed to the end, where the numbers may not decide. Where
-# four branches of the curve are equally near up to a squared cell, the nearest may be missed by as
-# little.
+# Local minima of the table from which Newton's method starts, on devices other than a CPU. Where four
+# branches of the curve are equally near up to the square of a cell's length, the foot found may be that
+# much farther than the nearest point.
 CANDIDATES = 3
-# Newton's method doubles the digits: on a dozen random curves six steps left nothing but rounding.
-# Bisection, its safeguard, acts in the first.
+# Newton's method doubles the number of exact digits: on a dozen random curves six steps were exact to
+# rounding. Its safeguard, bisection, takes the first ones.
 ITERATIONS = 8
-# A step, in units of a cell, that leaves nothing but rounding.
-SETTLED = 4
-# MiB of temporaries on a CPU: distances to the table are read four times, which they should be from
-# a cache.
+# Steps below this are rounding, in units of the machine epsilon of the cell coordinate.
+CONVERGED = 4
+# MiB of temporaries on a CPU: distances to the table are read four times, from a cache if they fit.
 CACHE = 1.0
-# Speeds are compared up to this, relative to the largest.
+# Largest jump of positions and velocities between panels, and lowest speed, relative to the largest.
 JUMP = 1e-6
-STANDSTILL = 1e-8
-# Points between which the reach is estimated.
+LOWEST_SPEED = 1e-8
+# Number of points between which the reach is estimated.
 REACH_POINTS = 2048
 
-# Chebyshev-Lobatto nodes, upwards, and the matrix that takes values there to coefficients. Every
-# second node is a node of half the degree.
+# Chebyshev-Lobatto nodes in increasing order, and the matrix from values there to coefficients. Every
+# second node is a node of half the degree; PREDICTION is the matrix from values there to the others.
 NODES = -np.cos(np.pi * np.arange(DEGREE + 1) / DEGREE)
 TO_COEFFICIENTS = np.linalg.inv(chebyshev.chebvander(NODES, DEGREE))
 PREDICTION = chebyshev.chebvander(NODES[1::2], DEGREE // 2) @ np.linalg.inv(
@@ -63,18 +63,18 @@ PREDICTION = chebyshev.chebvander(NODES[1::2], DEGREE // 2) @ np.linalg.inv(
 
 
 def _derivative(degree: int) -> np.ndarray:
-    """Return the matrix that takes Chebyshev coefficients to those of the derivative."""
+    """Return the matrix that maps Chebyshev coefficients to those of the derivative."""
     matrix = np.zeros((degree + 1, degree + 1))
     matrix[:-1] = chebyshev.chebder(np.eye(degree + 1))
     return matrix
 
 
 class _Table(NamedTuple):
-    """Cells of a curve in hull coordinates, each a Taylor series in the place s from 0 to 1.
+    """Cells of a curve in hull coordinates, each a Taylor series in the cell coordinate s from 0 to 1.
 
-    `starts` and `ends` are parameters, `points` the curve at s = 0, which is the first term of
-    `series` (n, terms, r). `slopes` are series of (c(s) - c(0)) . c'(s). `factors` take (z, 1) to
-    squared distances from z to the points, less its squared length.
+    `starts` and `ends` (n,) are parameters. `points` (n, r) are the curve at s = 0, the first terms of
+    `series` (n, terms, r). `slopes` are series of (c(s) - c(0)) . c'(s). (z, 1) times `factors` are
+    the squared distances of z from the points, less its squared length.
     """
 
     starts: torch.Tensor
@@ -86,25 +86,26 @@ class _Table(NamedTuple):
 
 
 class _Foot(NamedTuple):
-    """Where on the curve the nearest points are: which cell, the place in it, at an end.
+    """The nearest points (n, r) in hull coordinates, and their positions on the curve.
 
-    Points, and their derivatives with respect to the place, in hull coordinates.
+    `velocity` and `acceleration` (n, r) are derivatives in the cell coordinate s; `cell` and `s` (n,)
+    are the cell and that coordinate; `at_end` (n,) is whether the point is an end of an open curve.
     """
 
     points: torch.Tensor
     velocity: torch.Tensor
     acceleration: torch.Tensor
     cell: torch.Tensor
-    place: torch.Tensor
+    s: torch.Tensor
     at_end: torch.Tensor
 
 
 class _Pairs(NamedTuple):
-    """Cells to search: which row, which cell, where to begin (its start or its end), at an end."""
+    """Cells to search for nearest points, with a row and a starting value of s for each."""
 
     row: torch.Tensor
     cell: torch.Tensor
-    place: torch.Tensor
+    s: torch.Tensor
     at_end: torch.Tensor
 
 
@@ -114,13 +115,13 @@ class Curve(SmoothManifoldBase):
     Parameters
     ----------
     function : callable
-        Takes parameters, an ndarray of shape (n,), and returns points, (n, d), in units of X. It is
-        called at construction only. Smooth, with a speed that does not vanish.
+        Takes parameters, an ndarray of shape (n,), and returns points, (n, d), in units of X. It must
+        be smooth, and its derivative must not be zero. It is called at construction only.
     start, stop : float
         The range of the parameter.
     closed : bool, default=False
-        Whether the end joins the start, smoothly. The end points of an open curve are points of it.
-    tolerance : float, default=1e-10
+        Whether the end joins the start smoothly. The end points of an open curve belong to it.
+    tol : float, default=1e-10
         Error of the half-degree series at which a panel is accepted, in units of the curve's
         largest distance from its mean. The error of the full series is far smaller, commonly
         rounding.
@@ -130,10 +131,10 @@ class Curve(SmoothManifoldBase):
     Attributes
     ----------
     error : float
-        The largest error of a half-degree series that was measured, in the same units: a bound with
-        room to spare.
+        The largest measured error of a half-degree series, in the same units: far more than the error
+        of the curve.
     n_panels : int
-        How many there are.
+        Number of panels.
     range : tuple of float
         start and stop.
 
@@ -143,24 +144,24 @@ class Curve(SmoothManifoldBase):
         If a parameter has the wrong type.
     ValueError
         If a parameter is out of range, the function does not return finite points, the curve has a
-        corner, a jump or a standstill that is found, or the tolerance is not reached with 1024
-        panels or 12 halvings of one; the message gives the error that was.
+        corner, a jump or a derivative of zero that is detected, or `tol` is not reached with 1024
+        panels or 12 halvings of one; the message gives the error that was reached.
 
     Notes
     -----
-    A query is compared with a table of 32 points a panel, between which the curve is a polynomial
-    of some ten terms. Next to each local minimum of the table that may be beside the nearest point,
-    Newton's method for the squared distance, kept within its cell by bisection, finds it; the
-    nearest of all wins. On a CPU these are the minima that exceed the lowest by less than
-    the length of a cell, and steps stop once they are rounding; elsewhere, without a look at the
-    numbers, three minima and eight steps. Projections are exact to some 1e-13 of the size of the
-    curve, away from centers of curvature, where they are as
-    ill-conditioned as the problem. At points with several nearest ones, one of them is the answer.
-    The projection to an end point does not move with the query: its derivative is 0.
+    A query is compared with a table of 32 points for each panel, between which the curve is a polynomial
+    of about ten terms. From local minima of the distance in this table Newton's method minimises the
+    squared distance, with bisection as a safeguard, and the nearest of the points found is the
+    projection. On a CPU it starts from all minima that exceed the lowest by less than the length of a
+    cell, and ends where steps are rounding. On other devices, where values decide on nothing, it starts
+    from three minima and makes eight steps. Projections are exact to about 1e-13 of the size of the
+    curve, away from centers of curvature, where the problem is ill-conditioned. Of several nearest
+    points, one is returned. The projection to an end point does not move with the query: its
+    derivative is 0.
 
-    Everything happens in the affine hull of the curve, of dimension r, to rounding. n projections
-    cost O(n d r) for the way there and back, and O(n r n_panels) for the table. Tensors of lower
-    precision are computed in double, where the device has that.
+    Everything is computed in the affine hull of the curve, of dimension r, to rounding. n projections
+    cost O(n d r) for the change of coordinates, and O(n r n_panels) for the table. Tensors of lower
+    precision are computed in float64, where the device has it.
 
     References
     ----------
@@ -191,12 +192,13 @@ class Curve(SmoothManifoldBase):
         start: float,
         stop: float,
         closed: bool = False,
-        tolerance: float = 1e-10,
+        tol: float = 1e-10,
         memory_limit: float = 64,
     ) -> None:
         if not callable(function):
             raise TypeError(
-                f"function={function!r} is not callable; expected t (n,) -> points (n, d)."
+                f"function={function!r} is not callable; expected a function of parameters t (n,) that "
+                "returns points (n, d)."
             )
         if not isinstance(closed, bool | np.bool_):
             raise TypeError(f"closed={closed!r} has type {type(closed).__name__}; expected a bool.")
@@ -209,7 +211,7 @@ class Curve(SmoothManifoldBase):
                 f"start={start!r} and stop={stop!r}; expected start < stop. Swap them."
             )
         self.closed = bool(closed)
-        self.tolerance = check_real("tolerance", tolerance)
+        self.tol = check_real("tol", tol)
         self.memory_limit = check_real("memory_limit", memory_limit, hint="It is in MiB.")
         edges, values, self.error = self._tabulate(function)
         self.n_panels = len(edges)
@@ -225,7 +227,7 @@ class Curve(SmoothManifoldBase):
     def _tabulate(
         self, function: Callable[[np.ndarray], Any]
     ) -> tuple[np.ndarray, np.ndarray, float]:
-        """Return the ends of panels, (p, 2), values at their nodes, (p, 25, d), and the error."""
+        """Return the ends of panels (p, 2), values at their nodes (p, 25, d), and the largest error."""
         marks = np.linspace(*self.range, FIRST_PANELS + 1)
         waiting = np.stack([marks[:-1], marks[1:]], axis=1)
         accepted: list[tuple[np.ndarray, np.ndarray]] = []
@@ -239,7 +241,7 @@ class Curve(SmoothManifoldBase):
                 scale = float(np.linalg.norm(values - center, axis=2).max()) or 1.0
             missed = PREDICTION @ values[:, ::2] - values[:, 1::2]
             error = np.linalg.norm(missed, axis=2).max(axis=1) / scale
-            fine = error <= self.tolerance
+            fine = error <= self.tol
             accepted.append((waiting[fine], values[fine]))
             n_accepted += int(fine.sum())
             worst = max(worst, float(error[fine].max(initial=0.0)))
@@ -254,32 +256,32 @@ class Curve(SmoothManifoldBase):
                 raise ValueError(
                     f"the curve is not smooth enough near t={where:.6g}: the interpolation error "
                     f"there is {error.max():.3g} of the curve's size after {halvings} halvings; "
-                    f"expected at most tolerance={self.tolerance:g}. Cut it into smooth pieces, "
-                    "or raise tolerance."
+                    f"expected at most tol={self.tol:g}. Cut it into smooth pieces, "
+                    "or raise tol."
                 )
         edges, values = (np.concatenate(parts) for parts in zip(*accepted, strict=True))
         order = np.argsort(edges[:, 0])
         return edges[order], values[order], worst
 
     def _check_speed(self, edges: np.ndarray, coefficients: np.ndarray) -> None:
-        """Raise where the curve stands still, or where it or its velocity jumps between panels."""
+        """Raise an error if the derivative is zero, or if it or the curve has a jump."""
         velocity = np.einsum("lk,pkr->plr", _derivative(DEGREE), coefficients)
         velocity *= 2 / np.diff(edges, axis=1)[:, :, None]
-        places = chebyshev.chebvander(np.linspace(-1, 1, CELLS + 1), DEGREE)
-        points, velocities = (np.einsum("ck,pkr->pcr", places, c) for c in (coefficients, velocity))
+        basis = chebyshev.chebvander(np.linspace(-1, 1, CELLS + 1), DEGREE)
+        points, velocities = (np.einsum("ck,pkr->pcr", basis, c) for c in (coefficients, velocity))
         speed = np.linalg.norm(velocities, axis=2)
         fastest = speed.max()
-        if speed.min() <= STANDSTILL * fastest:
+        if speed.min() <= LOWEST_SPEED * fastest:
             panel, cell = np.unravel_index(speed.argmin(), speed.shape)
             t = edges[panel] @ [1 - cell / CELLS, cell / CELLS]
             raise ValueError(
-                f"the curve stands still at t={t:.6g}, where it has no tangent; expected a speed "
-                "above 0. Pass another parametrisation, or another range."
+                f"the derivative of the curve is zero at t={t:.6g}; expected a speed above 0, so that "
+                "there is a tangent. Pass another parametrisation, or another range."
             )
         joints = (points[:, 0], points[:, -1]), (velocities[:, 0], velocities[:, -1])
         sizes = np.linalg.norm(points, axis=2).max(), fastest
         for what, (first, last), size in zip(("position", "velocity"), joints, sizes, strict=True):
-            # The end of each panel against the start of the next: cyclic where the curve is closed.
+            # From the end of each panel to the start of the next, cyclic where the curve is closed.
             jumps = np.linalg.norm(np.roll(first, -1, axis=0) - last, axis=1)
             jumps = jumps if self.closed else jumps[:-1]
             if jumps.max(initial=0.0) > JUMP * size:
@@ -291,18 +293,18 @@ class Curve(SmoothManifoldBase):
                 )
 
     def _build_table(self, edges: np.ndarray, coefficients: np.ndarray) -> None:
-        """Store all that projections need, in hull coordinates."""
-        places = np.linspace(-1, 1, CELLS, endpoint=False)
-        series = np.einsum("ckj,pjr->pckr", _taylor(places), coefficients)
+        """Store the table that projections use, in hull coordinates."""
+        origins = np.linspace(-1, 1, CELLS, endpoint=False)
+        series = np.einsum("ckj,pjr->pckr", _taylor(origins), coefficients)
         series = series.reshape(-1, *series.shape[2:])
-        starts = (edges[:, :1] + np.diff(edges) * (places + 1) / 2).ravel()
+        starts = (edges[:, :1] + np.diff(edges) * (origins + 1) / 2).ravel()
         ends = np.append(starts[1:], edges[-1, 1])
         if not self.closed:
-            # The far end is one more point of the table, with a cell of length zero.
+            # The end of the curve is one more point of the table, with a cell of length zero.
             series = np.concatenate([series, _taylor(np.ones(1)) @ coefficients[-1]])
             starts, ends = np.append(starts, ends[-1]), np.append(ends, ends[-1])
         sizes = np.linalg.norm(series, axis=2)
-        # No cell is longer: speeds are bounded by sums of the sizes of terms.
+        # A bound on the length of cells, since speeds are bounded by sums of the norms of terms.
         longest = float((sizes @ np.arange(DEGREE + 1)).max())
         tails = np.cumsum(sizes[:, ::-1], axis=1)[:, ::-1].max(axis=0)
         n_terms = int(np.count_nonzero(tails > NEGLIGIBLE * longest))
@@ -320,20 +322,20 @@ class Curve(SmoothManifoldBase):
     def _table_like(self, x: torch.Tensor) -> _Table:
         return _Table(*self._table.like(x))
 
-    # ---------------------------------------------------------------------------------- promises
+    # ---------------------------------------------------------------------------------- interface
 
     @property
     def n_features(self) -> int:
-        """Dimension d of the space around it."""
+        """Number d of columns of X."""
         return self._hull.n_features
 
     @property
     def affine_hull(self) -> AffineHull:
-        """The smallest affine subspace that holds the curve, to rounding."""
+        """The smallest affine subspace that contains the curve, to rounding."""
         return self._hull
 
     def within(self, hull: AffineHull) -> Curve:
-        """Return the curve in coordinates of an affine subspace that holds it: the same distances.
+        """Return the curve in coordinates of an affine subspace that contains it.
 
         Parameters
         ----------
@@ -352,22 +354,22 @@ class Curve(SmoothManifoldBase):
 
     @property
     def dimension(self) -> int:
-        """One."""
+        """Dimension of the curve, which is one."""
         return 1
 
     @cached_property
     def reach(self) -> float:
-        """An estimate of the reach, not below the true one but for rounding.
+        """An estimate of the reach, which is not below the true one except by rounding.
 
-        The smaller of the least radius of curvature, and of ``|q - p|^2 / (2 dist(q - p, T_p))`` over
-        pairs of points (Federer), T_p the tangent line at p, or half of it at an end point; over
-        the table, or 2048 of its points.
+        It is the minimum of the radii of curvature and of ``|q - p|^2 / (2 dist(q - p, T_p))`` over
+        pairs of points (Federer), T_p the tangent line at p, or half of it at an end point. The points
+        are those of the table, or 2048 of them.
         """
         table = self._table_like(torch.empty(0, dtype=torch.float64))
         points, velocities, acceleration = table.points, table.series[:, 1], 2 * table.series[:, 2]
         tangents = velocities / torch.linalg.vector_norm(velocities, dim=1, keepdim=True)
-        bend = acceleration - (acceleration * tangents).sum(1, keepdim=True) * tangents
-        radii = (velocities**2).sum(1) / torch.linalg.vector_norm(bend, dim=1)
+        normal = acceleration - (acceleration * tangents).sum(1, keepdim=True) * tangents
+        radii = (velocities**2).sum(1) / torch.linalg.vector_norm(normal, dim=1)
         chosen = torch.linspace(0, len(points) - 1, min(len(points), REACH_POINTS)).round().long()
         p, tangents, smallest = points[chosen], tangents[chosen], float(radii.min())
         for i in range(len(p)):
@@ -376,14 +378,14 @@ class Curve(SmoothManifoldBase):
             if not self.closed and i in (0, len(p) - 1):
                 along = along.clamp(min=0) if i == 0 else along.clamp(max=0)
             across = torch.linalg.vector_norm(chord - along[:, None] * tangents[i], dim=1)
-            # Chords of neighbours are straight up to rounding; the curvature has seen to those.
-            bent = across > 1e-6 * torch.linalg.vector_norm(chord, dim=1)
-            ratios = (chord[bent] ** 2).sum(1) / (2 * across[bent])
+            # Chords to neighbours are straight up to rounding; their limit is the radius of curvature.
+            compared = across > 1e-6 * torch.linalg.vector_norm(chord, dim=1)
+            ratios = (chord[compared] ** 2).sum(1) / (2 * across[compared])
             smallest = min(smallest, float(ratios.min())) if len(ratios) else smallest
         return smallest
 
     def points(self, t: Any) -> np.ndarray:
-        """Return the points at parameters.
+        """Return the points of the curve at given parameters.
 
         Parameters
         ----------
@@ -393,7 +395,7 @@ class Curve(SmoothManifoldBase):
         Returns
         -------
         ndarray of shape (n, d)
-            As the table has them.
+            From the series, not from the function.
 
         Raises
         ------
@@ -406,11 +408,11 @@ class Curve(SmoothManifoldBase):
 
     @property
     def length(self) -> float:
-        """Of the whole curve, in units of X."""
+        """Length of the whole curve, in units of X."""
         return self._lengths.total
 
     def speed(self, t: Any) -> np.ndarray:
-        """Return the lengths of the derivative with respect to the parameter.
+        """Return the norms of the derivative with respect to the parameter.
 
         Parameters
         ----------
@@ -429,7 +431,7 @@ class Curve(SmoothManifoldBase):
         return self._speed(self._check_parameters(t))
 
     def arc_length(self, t: Any) -> np.ndarray:
-        """Return the lengths of the curve from its start to parameters.
+        """Return the lengths of the curve from its start to given parameters.
 
         Parameters
         ----------
@@ -439,7 +441,7 @@ class Curve(SmoothManifoldBase):
         Returns
         -------
         ndarray of shape (n,)
-            In units of X, exact to some 1e-15 of the whole length.
+            In units of X, exact to about 1e-15 of the whole length.
 
         Raises
         ------
@@ -449,7 +451,7 @@ class Curve(SmoothManifoldBase):
         return self._lengths(self._check_parameters(t))
 
     def parameter_at(self, length: Any) -> np.ndarray:
-        """Return the parameters at lengths from the start: the inverse of `arc_length`.
+        """Return the parameters at given lengths from the start, the inverse of `arc_length`.
 
         Parameters
         ----------
@@ -475,11 +477,13 @@ class Curve(SmoothManifoldBase):
         >>> parabola.parameter_at([0.0, parabola.length / 2]).round(6)
         array([0.      , 0.610739])
         """
-        return self._lengths.inverse(_within("length", length, (0.0, self.length), self.closed))
+        return self._lengths.inverse(
+            _check_range("length", length, (0.0, self.length), self.closed)
+        )
 
     @cached_property
     def _lengths(self) -> Cumulative:
-        """The arc length as a function of the parameter; panels are where it may be rough."""
+        """The arc length as a function of the parameter, on the panels of the curve."""
         starts = self._table_like(torch.empty(0, dtype=torch.float64)).starts.numpy()
         edges = np.append(starts[: self.n_panels * CELLS : CELLS], self.range[1])
         return Cumulative(self._speed, edges)
@@ -488,18 +492,18 @@ class Curve(SmoothManifoldBase):
         return torch.linalg.vector_norm(self._at(torch.from_numpy(t), 1)[1], dim=1).numpy()
 
     def _check_parameters(self, t: Any) -> np.ndarray:
-        return _within("t", t, self.range, self.closed)
+        return _check_range("t", t, self.range, self.closed)
 
     def _at(self, t: torch.Tensor, order: int) -> list[torch.Tensor]:
-        """Return hull coordinates at parameters, and the derivative if the order is one."""
+        """Return points (n, r) in hull coordinates at parameters (n,), plus `order` derivatives."""
         table = self._table_like(t)
         # An open curve has one more point than cells.
         last = len(table.starts) - (1 if self.closed else 2)
         cell = (torch.searchsorted(table.starts, t, right=True) - 1).clamp(0, last)
         width = (table.ends - table.starts)[cell]
-        place = (t - table.starts[cell]) / width
-        found = _horner(table.series[cell].unbind(1), place[:, None], order)
-        return found[:1] + [derivative / width[:, None] for derivative in found[1:]]
+        s = (t - table.starts[cell]) / width
+        values = _horner(table.series[cell].unbind(1), s[:, None], order)
+        return values[:1] + [derivative / width[:, None] for derivative in values[1:]]
 
     def parameter(self, X: Any) -> Any:
         """Return the parameters of the nearest points.
@@ -522,7 +526,7 @@ class Curve(SmoothManifoldBase):
 
     def _project(self, x: torch.Tensor) -> torch.Tensor:
         z = self._coordinates(x)
-        return self._outside(self._foot(z)).to(x.dtype)
+        return self._lift(self._foot(z)).to(x.dtype)
 
     def _tangent(self, x: torch.Tensor) -> torch.Tensor:
         return self._direction(self._foot(self._coordinates(x))).to(x.dtype)
@@ -534,28 +538,28 @@ class Curve(SmoothManifoldBase):
     def _project_with_derivative(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         z = self._coordinates(x)
         foot = self._foot(z)
-        points, tangent = self._outside(foot), self._direction(foot)
+        points, tangent = self._lift(foot), self._direction(foot)
         return points.to(x.dtype), tangent.to(x.dtype), _ratio(z, foot, x.dtype)
 
     def _parameter(self, x: torch.Tensor) -> torch.Tensor:
         foot = self._foot(self._coordinates(x))
-        table = self._table_like(foot.place)
-        # Exact at both ends.
-        return torch.lerp(table.starts[foot.cell], table.ends[foot.cell], foot.place).to(x.dtype)
+        table = self._table_like(foot.s)
+        # This interpolation is exact at both ends.
+        return torch.lerp(table.starts[foot.cell], table.ends[foot.cell], foot.s).to(x.dtype)
 
     def _coordinates(self, x: torch.Tensor) -> torch.Tensor:
-        """Return hull coordinates, in double precision."""
-        x = in_double(x)
+        """Return hull coordinates (n, r) in float64."""
+        x = to_float64(x)
         center, basis = self._frame.like(x)
         return (x - center) @ basis
 
-    def _outside(self, foot: _Foot) -> torch.Tensor:
-        """Return feet in the space around the hull."""
+    def _lift(self, foot: _Foot) -> torch.Tensor:
+        """Return nearest points (n, d) in the coordinates of X from those in the hull."""
         center, basis = self._frame.like(foot.points)
         return torch.addmm(center, foot.points, basis.T)
 
     def _direction(self, foot: _Foot) -> torch.Tensor:
-        """Return unit tangents in the space around the hull, shape (n, d, 1)."""
+        """Return unit tangents (n, d, 1) in the coordinates of X."""
         _, basis = self._frame.like(foot.points)
         unit = foot.velocity / torch.linalg.vector_norm(foot.velocity, dim=1, keepdim=True)
         return (unit @ basis.T)[:, :, None]
@@ -563,46 +567,46 @@ class Curve(SmoothManifoldBase):
     # -------------------------------------------------------------------------------- projection
 
     def _foot(self, z: torch.Tensor) -> _Foot:
-        """Find the nearest points to hull coordinates, tile by tile."""
+        """Return the nearest points to hull coordinates z (n, r)."""
         series = self._table_like(z).series
-        numbers, limit = 2 * series[0].numel() + 8 * series.shape[2] + 32, self.memory_limit
+        n_values, limit = 2 * series[0].numel() + 8 * series.shape[2] + 32, self.memory_limit
         if z.is_cpu:
             limit = min(limit, 4 * CACHE)
         else:
-            numbers = CANDIDATES * numbers + 5 * len(series)
+            n_values = CANDIDATES * n_values + 5 * len(series)
         feet = [
             self._foot_of_tile(z[tile])
-            for tile in slices_within(len(z), z.element_size() * numbers, limit)
+            for tile in slices_within(len(z), z.element_size() * n_values, limit)
         ]
         return _Foot(*(torch.cat(parts) for parts in zip(*feet, strict=True)))
 
     def _foot_of_tile(self, z: torch.Tensor) -> _Foot:
-        """Find the nearest points: one in each cell worth a search, and the nearest of these."""
-        pairs = self._pairs(z, *(self._near(z) if z.is_cpu else self._lowest(z)))
+        """Return `_foot` for a tile of rows: the nearest of the minima in the cells searched."""
+        pairs = self._pairs(z, *(self._near_minima(z) if z.is_cpu else self._lowest_minima(z)))
         series = self._table_like(z).series[pairs.cell]
-        place = self._settle(z, pairs, series)
-        points, velocity, half_acceleration = _horner(series.unbind(1), place[:, None], 2)
+        at = self._minimize(z, pairs, series)
+        points, velocity, half_acceleration = _horner(series.unbind(1), at[:, None], 2)
         best = _smallest(((z[pairs.row] - points) ** 2).sum(1), pairs.row, len(z))
-        found = points, velocity, 2 * half_acceleration, pairs.cell, place, pairs.at_end
-        return _Foot(*(part[best] for part in found))
+        feet = points, velocity, 2 * half_acceleration, pairs.cell, at, pairs.at_end
+        return _Foot(*(part[best] for part in feet))
 
     def _distances(self, z: torch.Tensor) -> torch.Tensor:
-        """Return squared distances to the table, less the squared length of z."""
+        """Return squared distances of z (n, r) from the points of the table, minus |z|^2."""
         return torch.nn.functional.pad(z, (0, 1), value=1.0) @ self._table_like(z).factors
 
-    def _near(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return rows and indices of the local minima beside which the nearest point may be."""
+    def _near_minima(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return row and index of each local minimum of the table that may be near a projection."""
         n_table = len(self._table_like(z).points)
         limit = min(self.memory_limit, CACHE)
-        found = []
+        minima = []
         for tile in slices_within(len(z), z.element_size() * n_table, limit):
-            row, index = self._near_in_tile(z[tile])
-            found.append((row + tile.start, index))
-        rows, indices = zip(*found, strict=True)
+            row, index = self._near_minima_of_tile(z[tile])
+            minima.append((row + tile.start, index))
+        rows, indices = zip(*minima, strict=True)
         return torch.cat(rows), torch.cat(indices)
 
-    def _near_in_tile(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the same of few rows.
+    def _near_minima_of_tile(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return `_near_minima` for a tile of rows.
 
         In a cell of length l with ends at distances a <= b no point is nearer than (a + b - l) / 2.
         """
@@ -610,23 +614,23 @@ class Curve(SmoothManifoldBase):
         squares = (z**2).sum(1)
         lowest = distances.amin(1)
         nearest = (lowest + squares).clamp(min=0).sqrt()
-        # The lowest of all is searched even where rounding or overflow takes the bound away.
+        # The lowest of all is searched even if rounding or overflow makes the bound lower.
         bound = torch.fmax((nearest + self._longest / 2) ** 2 - squares, lowest)
         flat, width = distances.flatten(), distances.shape[1]
-        place = torch.nonzero((distances <= bound[:, None]).flatten())[:, 0]
-        row = place // width
-        index = place - row * width
+        position = torch.nonzero((distances <= bound[:, None]).flatten())[:, 0]
+        row = position // width
+        index = position - row * width
         before, after = index - 1, index + 1
         if self.closed:
             before, after = before % width, after % width
         else:
             before, after = before.clamp(min=0), after.clamp(max=width - 1)
-        here, start = flat[place], row * width
+        here, start = flat[position], row * width
         is_minimum = (here <= flat[start + before]) & (here <= flat[start + after])
         return row[is_minimum], index[is_minimum]
 
-    def _lowest(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return rows and indices of the lowest local minima, as many for each row."""
+    def _lowest_minima(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return row and index of the lowest local minima of the table, three for each row."""
         distances = self._distances(z)
         if self.closed:
             before, after = distances.roll(1, dims=1), distances.roll(-1, dims=1)
@@ -640,7 +644,7 @@ class Curve(SmoothManifoldBase):
         return row.flatten(), index.flatten()
 
     def _pairs(self, z: torch.Tensor, row: torch.Tensor, index: torch.Tensor) -> _Pairs:
-        """Go downhill from points of the table: to the cell after it or the one before it."""
+        """Return, for points of the table, the adjacent cell in which the distance decreases."""
         table = self._table_like(z)
         points = table.points
         backward = ((points[index] - z[row]) * table.series[index, 1]).sum(1) > 0
@@ -652,36 +656,37 @@ class Curve(SmoothManifoldBase):
             cell = index - (backward & ~at_end).long()
         return _Pairs(row, cell, (backward & ~at_end).to(z.dtype), at_end)
 
-    def _settle(self, z: torch.Tensor, pairs: _Pairs, series: torch.Tensor) -> torch.Tensor:
-        """Return the places in cells where the distance is least, by Newton's method."""
+    def _minimize(self, z: torch.Tensor, pairs: _Pairs, series: torch.Tensor) -> torch.Tensor:
+        """Return the coordinates in cells at which the distance is smallest, by Newton's method."""
         table = self._table_like(z)
         order = torch.arange(1, series.shape[1], dtype=z.dtype, device=z.device)
         offset = z[pairs.row] - table.points[pairs.cell]
-        # Half the slope of the squared distance, (c(s) - z) . c'(s), a series in the place s.
+        # Half the slope of the squared distance, (c(s) - z) . c'(s), as a series in s.
         along = torch.einsum("pkr,pr->pk", series[:, 1:], offset)
         terms = (table.slopes[pairs.cell] - order * along).T.contiguous().unbind(0)
-        place = pairs.place
-        low = torch.zeros_like(place)
-        high = (~pairs.at_end).to(place.dtype)
-        smallest = SETTLED * torch.finfo(place.dtype).eps
+        s = pairs.s
+        low = torch.zeros_like(s)
+        high = (~pairs.at_end).to(s.dtype)
+        smallest = CONVERGED * torch.finfo(s.dtype).eps
         for _ in range(ITERATIONS):
-            slope, bend = _horner(terms, place, 1)
-            low, high = torch.where(slope < 0, place, low), torch.where(slope > 0, place, high)
-            newton = place - slope / torch.where(bend > 0, bend, 1.0)
-            inside = (bend > 0) & (newton >= low) & (newton <= high)
-            before, place = place, torch.where(inside, newton, (low + high) / 2)
-            if place.is_cpu and not ((place - before).abs() > smallest).any():
+            slope, curvature = _horner(terms, s, 1)
+            low, high = torch.where(slope < 0, s, low), torch.where(slope > 0, s, high)
+            newton = s - slope / torch.where(curvature > 0, curvature, 1.0)
+            inside = (curvature > 0) & (newton >= low) & (newton <= high)
+            before, s = s, torch.where(inside, newton, (low + high) / 2)
+            if s.is_cpu and not ((s - before).abs() > smallest).any():
                 break
-        return place
+        return s
 
 
-def _within(name: str, value: Any, limits: tuple[float, float], closed: bool) -> np.ndarray:
-    """Check parameters or lengths; those of a closed curve are brought between the limits."""
+def _check_range(name: str, value: Any, limits: tuple[float, float], closed: bool) -> np.ndarray:
+    """Check parameters or lengths and return them, for a closed curve modulo its range."""
     value = check_real_array(name, value)
     start, stop = limits
     if value.ndim != 1 or not np.all(np.isfinite(value)):
         raise ValueError(
-            f"{name} of shape {value.shape} is no finite array of shape (n,); pass {name}.ravel()."
+            f"{name} of shape {value.shape} is not a finite array of shape (n,). Pass {name}.ravel(), "
+            "without NaN or infinity."
         )
     if closed:
         inside = (value >= start) & (value <= stop)
@@ -689,13 +694,13 @@ def _within(name: str, value: Any, limits: tuple[float, float], closed: bool) ->
     if np.any((value < start) | (value > stop)):
         raise ValueError(
             f"{name} ranges from {value.min():g} to {value.max():g}; expected {start:g} to "
-            f"{stop:g}, for the curve is open. Clip it."
+            f"{stop:g}, since the curve is open. Clip it."
         )
     return value
 
 
 def _evaluate(function: Callable[[np.ndarray], Any], t: np.ndarray) -> np.ndarray:
-    """Call the user's function and check what it returns."""
+    """Return the points (n, d) that the user's function returns, after checking them."""
     values = check_real_array("function(t)", function(t))
     if values.ndim != 2 or len(values) != len(t) or values.shape[1] == 0:
         raise ValueError(
@@ -706,25 +711,25 @@ def _evaluate(function: Callable[[np.ndarray], Any], t: np.ndarray) -> np.ndarra
     if not finite.all():
         raise ValueError(
             f"function returned NaN or infinity at t={t[~finite][0]:.6g}; expected finite points. "
-            "Leave that parameter out of the range."
+            "Choose start and stop so that this parameter is outside."
         )
     return values
 
 
-def _taylor(places: np.ndarray) -> np.ndarray:
-    """Return the matrices (c, 25, 25) from Chebyshev coefficients to Taylor series about places.
+def _taylor(origins: np.ndarray) -> np.ndarray:
+    """Return the matrices (c, 25, 25) from Chebyshev coefficients to Taylor series about origins (c,).
 
-    The series are in units of a cell's width.
+    The unit of the series is the width of a cell.
     """
     rows, derivatives = [], np.eye(DEGREE + 1)
     for order in range(DEGREE + 1):
-        rows.append(chebyshev.chebvander(places, DEGREE) @ derivatives)
+        rows.append(chebyshev.chebvander(origins, DEGREE) @ derivatives)
         derivatives = _derivative(DEGREE) @ derivatives * (2 / CELLS / (order + 1))
     return np.stack(rows, axis=1)
 
 
 def _horner(terms: Sequence[torch.Tensor], s: torch.Tensor, order: int) -> list[torch.Tensor]:
-    """Return a series in s and its derivatives up to an order, the n-th one over n!."""
+    """Return the value of a series in s and its derivatives, the n-th divided by n!."""
     values = [terms[-1]] + [torch.zeros_like(terms[-1])] * order
     for term in reversed(terms[:-1]):
         for i in range(order, 0, -1):
@@ -734,18 +739,18 @@ def _horner(terms: Sequence[torch.Tensor], s: torch.Tensor, order: int) -> list[
 
 
 def _ratio(z: torch.Tensor, foot: _Foot, dtype: torch.dtype) -> torch.Tensor:
-    """Return how fast the feet of hull coordinates move along the curve, shape (n, 1, 1)."""
+    """Return the derivative (n, 1, 1) of projections along the curve in hull coordinates."""
     squared = (foot.velocity**2).sum(dim=1)
-    bend = ((z - foot.points) * foot.acceleration).sum(dim=1)
-    # Zero at a center of curvature, where the derivative is infinite; it stays a number.
-    remaining = torch.maximum(squared - bend, torch.finfo(dtype).eps * squared)
+    curvature = ((z - foot.points) * foot.acceleration).sum(dim=1)
+    # Zero at a center of curvature, where the derivative is infinite; a finite one is returned.
+    remaining = torch.maximum(squared - curvature, torch.finfo(dtype).eps * squared)
     ratio = torch.where(foot.at_end, 0.0, squared / remaining)
     return ratio[:, None, None].to(dtype)
 
 
 def _smallest(values: torch.Tensor, row: torch.Tensor, n_rows: int) -> torch.Tensor:
-    """Return for each row the index of its smallest value; every row has one."""
+    """Return for each row the index of its smallest value; no row may be without a value."""
     least = values.new_full((n_rows,), torch.inf).scatter_reduce(0, row, values, "amin")
-    # Without a mask, whose size a device would have to tell the host.
+    # No boolean mask: the host would have to wait for its size.
     index = torch.arange(len(row), device=row.device).where(values <= least[row], 0)
     return index.new_zeros(n_rows).scatter_reduce(0, row, index, "amax")

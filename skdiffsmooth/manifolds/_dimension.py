@@ -13,24 +13,24 @@ from ._neighbors import NearestPoints
 
 __all__ = ["check_n_components", "intrinsic_dimension"]
 
-# The largest ratios, a tenth of all, feel noise and borders most; Facco et al. leave them out.
+# The largest ratios are disturbed most by noise and borders; Facco et al. omit a tenth of all.
 KEPT = 0.9
 MEMORY_LIMIT = 64.0
 
 
 def intrinsic_dimension(X: Any, method: str = "two-nn", n_neighbors: int = 10) -> float:
-    """Estimate the dimension of the manifold that data lie near.
+    """Estimate the dimension of the manifold near which the data lie.
 
     Parameters
     ----------
     X : array-like of shape (n, d)
-        Rows; duplicates are removed, for they say nothing about dimension.
+        Rows; duplicates are removed first.
     method : {"two-nn", "mle"}, default="two-nn"
-        The ratio of the distances to the two nearest neighbours, which sees the smallest scale and
-        is little biased by curvature and density; or maximum likelihood from more neighbours, which
+        The ratio of the distances to the two nearest neighbours, which measures the smallest scale and
+        has little bias from curvature and density; or maximum likelihood from more neighbours, which
         varies less and is less disturbed by noise smaller than their distances.
     n_neighbors : int, default=10
-        How many neighbours "mle" uses, at least 2; "two-nn" always uses two.
+        Number of neighbours for "mle", at least 2; "two-nn" always uses two.
 
     Returns
     -------
@@ -51,8 +51,8 @@ def intrinsic_dimension(X: Any, method: str = "two-nn", n_neighbors: int = 10) -
     "two-nn": with mu = r_2/r_1 sorted, and F = i/n, the slope through zero of -log(1 - F) over log
     mu, without the largest tenth. "mle": the inverse of the mean over all rows and j < n_neighbors
     of log(T_k/T_j), T_j the distance to neighbour j; averaging inverses, not estimates, removes
-    most of the bias for few neighbours. Both underestimate dimensions above ten or so unless n is
-    huge.
+    most of the bias for few neighbours. Both underestimate dimensions above about ten unless n is
+    very large.
 
     Costs the nearest neighbours: O(n log n) up to ten features, else O(n^2 d).
 
@@ -74,7 +74,10 @@ def intrinsic_dimension(X: Any, method: str = "two-nn", n_neighbors: int = 10) -
     n_neighbors = check_integer("n_neighbors", n_neighbors, minimum=2)
     X = check_real_array("X", X)
     if X.ndim != 2 or X.size == 0 or not np.all(np.isfinite(X)):
-        raise ValueError(f"X of shape {X.shape} is no finite array of shape (n, d) with n, d >= 1.")
+        raise ValueError(
+            f"X of shape {X.shape} is not a finite array of shape (n, d) with n, d >= 1. Pass one row "
+            "for each point, without NaN or infinity."
+        )
     points, _ = merge_duplicates(X, np.ones(len(X)))
     k = 2 if method == "two-nn" else n_neighbors
     if len(points) <= k:
@@ -82,15 +85,15 @@ def intrinsic_dimension(X: Any, method: str = "two-nn", n_neighbors: int = 10) -
             f"X has {len(points)} distinct rows; expected more than {k}, the neighbours that "
             f"method={method!r} compares. Pass more rows."
         )
-    found, _ = NearestPoints(points, MEMORY_LIMIT).query(torch.from_numpy(points), k + 1)
+    nearest = NearestPoints(points, MEMORY_LIMIT).query(torch.from_numpy(points), k + 1)[0]
     # The nearest point of each is itself.
-    distances = found.numpy()[:, 1:]
+    distances = nearest.numpy()[:, 1:]
     logs = np.log(distances[:, -1:] / distances[:, :-1])
     if not logs.any():
         raise ValueError(
-            f"the {k} nearest neighbours of every row of X are equally far, as in a lattice; no "
-            "dimension can be told from their distances. Pass the number of components as an "
-            "integer."
+            f"the {k} nearest neighbours of every row of X are equally far, as in a lattice; expected "
+            "different distances, from which the dimension is estimated. Pass the number of "
+            "components as an integer."
         )
     if method == "mle":
         return float(1 / logs.mean())
@@ -100,35 +103,18 @@ def intrinsic_dimension(X: Any, method: str = "two-nn", n_neighbors: int = 10) -
 
 
 def check_n_components(value: Any, points: np.ndarray, largest: int) -> int:
-    """Return a number of components, estimated where it is "auto".
+    """Return a number of components after checking it, or an estimate from points for "auto".
 
-    Parameters
-    ----------
-    value : int or "auto"
-        What the user passed.
-    points : ndarray of shape (n_points, d)
-        From which it is estimated.
-    largest : int
-        The largest that is possible.
-
-    Returns
-    -------
-    int
-
-    Raises
-    ------
-    TypeError
-        If it is neither an integer nor a string.
-    ValueError
-        If it is another string or out of range, or as `intrinsic_dimension`.
+    A value of another type raises TypeError, one that is not between 1 and `largest` ValueError.
     """
     hint = "Pass an integer, or 'auto' for an estimate."
     if isinstance(value, str):
         check_choice("n_components", value, ("auto",), hint=hint)
         return int(np.clip(round(intrinsic_dimension(points)), 1, largest))
-    number = check_integer("n_components", value, minimum=1, hint=hint)
-    if number > largest:
+    n_components = check_integer("n_components", value, minimum=1, hint=hint)
+    if n_components > largest:
         raise ValueError(
-            f"n_components={number} is too large; the data span {largest} dimensions. {hint}"
+            f"n_components={n_components} is too large; expected at most {largest}, the dimension of "
+            f"the span of the data. {hint}"
         )
-    return number
+    return n_components

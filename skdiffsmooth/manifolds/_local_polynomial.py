@@ -1,14 +1,15 @@
-"""A manifold learned from a sample: local polynomials over local principal axes.
+"""A manifold learned from a sample by fitting local polynomials over local principal axes.
 
-Around a place p, with weights theta(|x_i - p| / h), the nearest points have principal axes T, and
+Around a position p, with weights theta(|x_i - p| / h), the nearest points have principal axes T, and
 the surface through them is the polynomial f in s = T^T (x - p) / h that minimises sum_i w_i theta_i
-|x_i - f(s_i)|^2. The learned manifold is the set of places that lie on their own surface, p in f_p:
-moving least squares (Levin 2003). The projection of x is the place p on its own surface at which
-that is perpendicular to x - p (Alexa & Adamson 2004), by iteration.
+|x_i - f(s_i)|^2. The learned manifold is the set of positions that are on their own surface, p in f_p:
+moving least squares (Levin 2003). The projection of x is the position p on its own surface at which
+x - p is perpendicular to that surface (Alexa & Adamson 2004); it is computed by iteration.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any, NamedTuple
 
@@ -18,35 +19,38 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from .._coordinates.hull import AffineHull
+from .._utils.backend import to_float64
 from .._utils.memory import slices_within
 from .._utils.rows import check_sample_weight, merge_duplicates
-from .._utils.validation import check_choice, check_integer, check_real
+from .._utils.validation import check_choice, check_detached, check_integer, check_real
 from .._utils.warnings import warn_user
-from ._base import Constants, DifferentiableManifoldBase, in_double
+from ._base import Constants, DifferentiableManifoldBase
 from ._dimension import check_n_components
 from ._monomials import derivatives, monomials
 from ._neighbors import NearestPoints
-from ._turning_surface import image_of_derivative
+from ._surface_derivative import image_of_derivative
 
 __all__ = ["LocalPolynomialManifold"]
 
 DEGREES = (1, 2, 3)
 # Steps of Newton's method to the nearest point of one surface.
 NEWTON_STEPS = 4
-# A neighbourhood determines its polynomial if no direction of it is smaller than this.
+# A neighbourhood determines its polynomial if the ratio of the smallest to the largest diagonal entry of
+# the triangular factor is at least this.
 INDEPENDENT = 1e-6
-# Curvature of the squared distance, in that of a flat surface, below which a step is shortened.
+# Lower bound on the curvature of the squared distance, in units of that for a flat surface, for steps of
+# Newton's method.
 LEAST_CURVATURE = 0.1
 
-# A step, in units of the neighbourhood, after which a place has arrived.
-ARRIVED = 1e-13
+# The iteration of a projection ends after a step below this, in units of the width of the neighbourhood.
+CONVERGED = 1e-13
 
-# Bounds of the secant's share of a step.
+# Bounds of the relaxation factor of the secant method.
 RELAXATIONS = 0.2, 2.0
 
 
-class _Place(NamedTuple):
-    """Where projections are, the derivative of their surface, and its degree."""
+class _Projections(NamedTuple):
+    """Projections (n, r), with derivatives (n, r, k) and degrees (n,) of the local polynomials."""
 
     points: torch.Tensor
     jacobian: torch.Tensor
@@ -54,22 +58,22 @@ class _Place(NamedTuple):
 
 
 class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
-    """A manifold learned from rows near it, by moving least squares.
+    """A manifold learned from rows on it or near it, by moving least squares.
 
     Parameters
     ----------
     n_components : int or "auto", default="auto"
         Dimension k of the manifold; "auto" rounds `intrinsic_dimension` of X.
     degree : {1, 2, 3}, default=2
-        Of the local polynomials: 1 are tangent planes, 2 bend. The distance to a smooth manifold
-        falls like the spacing of the rows to the power degree + 1; noise asks for more neighbours
-        the higher the degree.
+        Degree of the local polynomials: 1 are tangent planes, 2 have curvature. The distance to a smooth
+        manifold decreases like the spacing of the rows to the power degree + 1; with noise a higher
+        degree needs more neighbours.
     n_neighbors : int or "auto", default="auto"
-        Rows that a polynomial is fitted to, at least one more than it has coefficients. "auto" is
-        the larger of four times these and 6 log(n_points), or all rows if there are fewer; that is
-        enough for noise of half the rows' spacing.
+        Number of rows that a polynomial is fitted to, at least one more than it has coefficients. "auto"
+        is the larger of four times the number of coefficients and 6 log(n_points), or all rows if there
+        are fewer; that is enough for noise of half the spacing of the rows.
     n_iterations : int, default=30
-        Fits on the way of each projection, at most; it ends where it moves by rounding only, often
+        Largest number of fits for one projection; the iteration ends where steps are rounding, often
         after five.
     memory_limit : float, default=64
         MiB of temporaries; more is hardly faster.
@@ -94,27 +98,27 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
 
     Notes
     -----
-    Weights are ``(1 - |x_i - p|^2 / h^2)^3``, h the distance to the last neighbour, so that neighbours
-    come and go without a jump. Where neighbours do not determine the polynomial (on a line, or on a
-    grid) one of lower degree is fitted, down to the plane of principal axes, which always exists; a
-    warning tells how often. It extrapolates: queries should be nearer to the rows than the reach.
+    Weights are ``(1 - |x_i - p|^2 / h^2)^3``, h the distance to the last neighbour, so that they are
+    continuous where the neighbours change. Where the neighbours do not determine the polynomial (on a
+    line, or on a grid) one of lower degree is fitted, down to the plane of principal axes, which always
+    exists; a warning says how often. Polynomials extrapolate: queries should be nearer to the rows
+    than the reach.
 
-    `project` is idempotent up to what the iteration leaves: on 400 points of a unit sphere, with
-    queries up to 0.3 from it, at most 1e-13 for each degree. Where noise is as large as the spacing
-    of the rows some neighbourhoods have several fixed points, or none that is found;
-    `check_idempotent` tells, and more neighbours help. The tangent is that of the last polynomial;
-    x - project(x) is orthogonal to it.
+    `project` is idempotent up to the error of the iteration: on 400 points of a unit sphere, with
+    queries up to 0.3 from it, at most 1e-13 for each degree. Where noise is as large as the spacing of
+    the rows, some neighbourhoods have several fixed points, or the iteration finds none;
+    `check_idempotent` detects this, and more neighbours help. The tangent is that of the last
+    polynomial; x - project(x) is orthogonal to it.
 
     `projection_factors` is the exact derivative of that projection, by the implicit function theorem.
-    It is not symmetric: feet move along the manifold, whose tangents are not those of the polynomials
-    that make it. Where the last neighbour of a foot changes the derivative jumps, since the width
-    follows another row; the projection does not, but for a weight of 1e-8. It jumps where a query
-    changes from one of several feet to another, as at the medial axis.
+    It is not symmetric: feet move along the manifold, whose tangents are not those of its polynomials.
+    Where the last neighbour of a foot changes, the derivative jumps, since the width depends on another
+    row; the projection does not, except by a weight of 1e-8. It jumps where a query changes from one
+    of several feet to another, as at the medial axis.
 
     A projection costs n_iterations times O(K (K + P^2) r + tree), with K neighbours, P coefficients
     and r the dimension of the affine hull of X; its derivative O(K k^2 q^2) more, q the smaller of K
-    and r, about as much as one iteration or two. It is computed in double precision where the device
-    has that.
+    and r, about as much as one iteration or two. It is computed in float64 where the device has it.
 
     References
     ----------
@@ -149,25 +153,25 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
         self.n_iterations = n_iterations
         self.memory_limit = memory_limit
 
-    # BaseEstimator's, which names the parameters: a fitted one is a manifold and an estimator.
+    # That of BaseEstimator, which shows the parameters.
     __repr__ = BaseEstimator.__repr__
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> LocalPolynomialManifold:
-        """Keep the rows, and what finds their neighbours.
+        """Store the rows, and a search structure for neighbours.
 
         Parameters
         ----------
         X : array-like of shape (n, d)
-            Rows on the manifold or near it, in units of their own.
+            Rows on the manifold or near it, in any units.
         y : None
             Ignored.
         sample_weight : array-like of shape (n,), optional
-            Weights in the fits of polynomials; rows of weight 0 are left out.
+            Weights in the fits of polynomials; rows of weight 0 are dropped.
 
         Returns
         -------
         LocalPolynomialManifold
-            Itself.
+            The fitted manifold.
 
         Raises
         ------
@@ -177,6 +181,7 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
             If X is not finite and two-dimensional, a parameter is out of range, or there are fewer
             distinct rows or neighbours than a polynomial needs.
         """
+        check_detached("X", X)
         rows = check_array(X, dtype=np.float64, estimator=self, input_name="X")
         points, weights = merge_duplicates(rows, check_sample_weight(sample_weight, len(rows)))
         degree = check_integer("degree", self.degree)
@@ -187,24 +192,31 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
         hull = AffineHull.of(points)
         if hull.dimension == 0:
             raise ValueError(
-                "X has 1 distinct row; expected several, for it to lie along a manifold."
+                "X has 1 distinct row; expected two or more. Pass more rows, which are not all equal."
             )
         n_components = check_n_components(self.n_components, points, hull.dimension)
         n_neighbors = self._check_neighbors(len(points), math.comb(n_components + degree, degree))
         coordinates, _ = hull.split(points)
-        validate_data(self, X, reset=True, skip_check_array=True)
-        self.n_components_, self.n_neighbors_ = n_components, n_neighbors
-        self.points_, self.weights_ = points, weights
-        # As fitted, whatever is set later.
-        self._degree, self._n_iterations, self._memory_limit = degree, n_iterations, memory_limit
-        self._nearest = NearestPoints(coordinates, memory_limit)
-        self._hull = hull
-        self._constants = Constants(hull.center, hull.basis, coordinates, weights)
-        self._derivatives = Constants(derivatives(n_components, degree))
+        fitted = copy.copy(self)
+        validate_data(fitted, X, reset=True, skip_check_array=True)
+        fitted.n_components_, fitted.n_neighbors_ = n_components, n_neighbors
+        fitted.points_, fitted.weights_ = points, weights
+        # Copies, so that set_params does not change a fitted manifold.
+        fitted._degree, fitted._n_iterations, fitted._memory_limit = (
+            degree,
+            n_iterations,
+            memory_limit,
+        )
+        fitted._nearest = NearestPoints(coordinates, memory_limit)
+        fitted._hull = hull
+        fitted._constants = Constants(hull.center, hull.basis, coordinates, weights)
+        fitted._derivatives = Constants(derivatives(n_components, degree))
+        # At once, so that an interrupt leaves the old manifold or the new one.
+        self.__dict__ = fitted.__dict__
         return self
 
     def _check_neighbors(self, n_points: int, n_terms: int) -> int:
-        """Return the number of neighbours, which must suffice for a polynomial of so many terms."""
+        """Return the number of neighbours after checking that a polynomial of n_terms can be fitted."""
         needed = n_terms + 1
         if isinstance(self.n_neighbors, str):
             check_choice("n_neighbors", self.n_neighbors, ("auto",), hint="Or pass an integer.")
@@ -221,7 +233,7 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
 
     @property
     def n_features(self) -> int:
-        """Dimension d of the space around it."""
+        """Number d of columns of X."""
         check_is_fitted(self)
         return self.points_.shape[1]
 
@@ -233,78 +245,78 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
 
     @property
     def reach(self) -> None:
-        """None: it cannot be told from a sample."""
+        """Always None, since the reach of a learned manifold is not known; see `estimate_reach`."""
         return None
 
     @property
     def affine_hull(self) -> AffineHull:
-        """That of the rows."""
+        """The affine hull of the rows."""
         check_is_fitted(self)
         return self._hull
 
     def _project(self, x: torch.Tensor) -> torch.Tensor:
         z = self._coordinates(x)
         center, basis, *_ = self._constants.like(z)
-        return torch.addmm(center, self._place(z).points, basis.T).to(x.dtype)
+        return torch.addmm(center, self._solve(z).points, basis.T).to(x.dtype)
 
     def _tangent(self, x: torch.Tensor) -> torch.Tensor:
         z = self._coordinates(x)
         _, basis, *_ = self._constants.like(z)
-        return (basis @ torch.linalg.qr(self._place(z).jacobian)[0]).to(x.dtype)
+        return (basis @ torch.linalg.qr(self._solve(z).jacobian)[0]).to(x.dtype)
 
     def _projection_factors(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         z = self._coordinates(x)
         center, basis, *_ = self._constants.like(z)
-        place = self._place(z)
+        projections = self._solve(z)
         r, k, n_neighbors = z.shape[1], self.n_components_, self.n_neighbors_
-        tangent = torch.linalg.qr(place.jacobian)[0]
+        tangent = torch.linalg.qr(projections.jacobian)[0]
         image = torch.zeros_like(tangent)
         bytes_per_row = 8 * r * (k + 1) * (3 * n_neighbors * k + (3 * k + 1) * r)
         for degree in range(1, self._degree + 1):
             n_terms = math.comb(k + degree, degree)
             matrices = self._derivatives.like(z)[0][:, :n_terms, :n_terms]
-            (fitted,) = torch.nonzero(place.degrees == degree, as_tuple=True)
+            (fitted,) = torch.nonzero(projections.degrees == degree, as_tuple=True)
             for tile in slices_within(len(fitted), bytes_per_row, self._memory_limit):
                 at = fitted[tile]
-                p = place.points[at]
+                p = projections.points[at]
                 rows, root, width = self._neighborhood(p)
-                left = (z[at] - p) / width
-                image[at] = image_of_derivative(rows, root, left, tangent[at], degree, matrices)
-        foot = torch.addmm(center, place.points, basis.T)
+                residual = (z[at] - p) / width
+                image[at] = image_of_derivative(rows, root, residual, tangent[at], degree, matrices)
+        foot = torch.addmm(center, projections.points, basis.T)
         return foot.to(x.dtype), (basis @ image).to(x.dtype), (basis @ tangent).to(x.dtype)
 
     def _coordinates(self, x: torch.Tensor) -> torch.Tensor:
-        """Return hull coordinates, in double precision."""
-        x = in_double(x)
+        """Return hull coordinates (n, r) in float64."""
+        x = to_float64(x)
         center, basis, *_ = self._constants.like(x)
         return (x - center) @ basis
 
-    def _place(self, z: torch.Tensor) -> _Place:
-        """Find the places of queries, tile by tile, and warn where a degree was lowered."""
+    def _solve(self, z: torch.Tensor) -> _Projections:
+        """Return the projections of z (n, r), with a warning where a degree was lowered."""
         coordinates = self._constants.like(z)[2]
         n_terms = math.comb(self.n_components_ + self._degree, self._degree)
         r, n_derivatives = coordinates.shape[1], self.n_components_ + 1
         bytes_per_row = 8 * (4 * self.n_neighbors_ * (r + n_terms) + n_derivatives * n_terms * r)
-        places = [
-            self._place_of_tile(z[tile])
+        tiles = [
+            self._solve_tile(z[tile])
             for tile in slices_within(len(z), bytes_per_row, self._memory_limit)
         ]
-        place = _Place(*(torch.cat(parts) for parts in zip(*places, strict=True)))
-        n_lowered = int((place.degrees < self._degree).sum())
+        projections = _Projections(*(torch.cat(parts) for parts in zip(*tiles, strict=True)))
+        n_lowered = int((projections.degrees < self._degree).sum())
         if n_lowered:
             warn_user(
                 f"the neighbours of {n_lowered} of {len(z)} projections do not determine "
                 f"polynomials of degree={self._degree}; ones of lower degree were used. Raise "
                 "n_neighbors, or lower degree or n_components."
             )
-        return place
+        return projections
 
-    def _place_of_tile(self, z: torch.Tensor) -> _Place:
-        """Iterate: fit a surface at p, move p to the point of the surface that is nearest to z."""
+    def _solve_tile(self, z: torch.Tensor) -> _Projections:
+        """Alternate two steps: fit a surface at p, then move p to its point nearest to z."""
         coordinates = self._constants.like(z)[2]
         _, nearest = self._nearest.query(z, 1)
         p = coordinates[nearest[:, 0]]
-        place = _Place(
+        projections = _Projections(
             p.clone(),
             z.new_zeros(*z.shape, self.n_components_),
             torch.full((len(z),), self._degree, device=z.device),
@@ -312,34 +324,28 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
         moving = torch.arange(len(z), device=z.device)
         relaxation, before = z.new_ones(len(z), 1), torch.zeros_like(z)
         for _ in range(self._n_iterations):
-            coefficients, width, place.degrees[moving] = self._surface(p)
-            step, place.jacobian[moving] = self._nearest_on(coefficients, z[moving] - p)
-            place.points[moving] = p + step
-            # Irons & Tuck's secant of the last two steps: planes turn as they move, so that plain
-            # steps may shrink slowly, or go to and fro for ever.
+            coefficients, width, projections.degrees[moving] = self._surface(p)
+            step, projections.jacobian[moving] = self._nearest_on(coefficients, z[moving] - p)
+            projections.points[moving] = p + step
+            # Irons & Tuck's secant method with the last two steps. Planes rotate as they move, so that
+            # plain steps may converge slowly, or oscillate without end.
             change = step - before
             secant = -relaxation * (before * change).sum(1, keepdim=True)
             squared = (change**2).sum(1, keepdim=True)
             secant = (secant / torch.where(squared > 0, squared, 1.0)).clamp(*RELAXATIONS)
             relaxation = torch.where((before**2).sum(1, keepdim=True) > 0, secant, relaxation)
-            left = torch.linalg.vector_norm(step, dim=1) > ARRIVED * width
+            goes_on = torch.linalg.vector_norm(step, dim=1) > CONVERGED * width
             state = moving, p + relaxation * step, step, relaxation
-            moving, p, before, relaxation = (part[left] for part in state)
+            moving, p, before, relaxation = (part[goes_on] for part in state)
             if len(moving) == 0:
                 break
-        return place
+        return projections
 
     def _surface(self, p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Fit the surfaces around places p.
+        """Fit one polynomial surface around each position p (n, r).
 
-        Returns
-        -------
-        coefficients : torch.Tensor of shape (n, P, r)
-            Of x - p as a polynomial in s.
-        width : torch.Tensor of shape (n,)
-            The unit of s.
-        degrees : torch.Tensor of shape (n,)
-            That were fitted.
+        Return the coefficients (n, P, r) of x - p as a polynomial in s, the width (n,) that is the unit
+        of s, and the degrees (n,) of the polynomials.
         """
         rows, root, width = self._neighborhood(p)
         root = root[:, :, None]
@@ -347,26 +353,20 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
         axes = torch.linalg.svd(root * (rows - mean), full_matrices=False)[2][
             :, : self.n_components_
         ]
-        # The plane of principal axes: what least squares of degree 1 over them would find.
+        # The plane of principal axes, which is the least-squares polynomial of degree 1 over them.
         plane = torch.cat([mean - mean @ axes.mT @ axes, axes], dim=1)
         coefficients, degrees = self._fit(root * rows, rows @ axes.mT, root, plane, self._degree)
         return width[:, :, None] * coefficients, width[:, 0], degrees
 
     def _neighborhood(self, p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Find the rows around places p.
+        """Return the neighbours of positions p (n, r), and the roots of their weights.
 
-        Returns
-        -------
-        rows : torch.Tensor of shape (n, K, r)
-            Their places less p, nearest first, in units of the width.
-        root : torch.Tensor of shape (n, K)
-            Roots of their weights, which sum to one.
-        width : torch.Tensor of shape (n, 1)
-            The unit.
+        Neighbours less p, `rows` (n, K, r), are nearest first and in units of `width` (n, 1). The
+        weights sum to one; their roots are (n, K).
         """
         _, _, coordinates, weights = self._constants.like(p)
         distances, neighbors = self._nearest.query(p, self.n_neighbors_)
-        # A little wider than the neighbourhood: if all neighbours are equally far, all count.
+        # A little more than the last distance: if all neighbours are equally far, no weight is zero.
         width = distances[:, -1:] * (1 + 1e-3)
         theta = weights[neighbors] * (1 - (distances / width) ** 2) ** 3
         root = (theta / theta.sum(dim=1, keepdim=True)).sqrt()
@@ -380,7 +380,7 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
         plane: torch.Tensor,
         degree: int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return coefficients of at most this degree, and the degrees that they are of."""
+        """Return the coefficients of polynomials of at most this degree, and their degrees."""
         degrees = torch.full((len(s),), degree, device=s.device)
         if degree == 1:
             return plane, degrees
@@ -398,25 +398,26 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
     def _nearest_on(
         self, coefficients: torch.Tensor, target: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the points of the surfaces f that are nearest to targets, and the derivatives there."""
+        """Return the point (n, r) of each surface nearest to its target, and derivatives there."""
         (derivative,) = self._derivatives.like(target)
         first = torch.einsum("jab,nbr->njar", derivative, coefficients)
         second = torch.einsum("jab,lbc->jlac", derivative, derivative)
         s = target.new_zeros(len(target), self.n_components_)
         for _ in range(NEWTON_STEPS):
             powers = monomials(s, self._degree)
-            left = target - torch.einsum("na,nar->nr", powers, coefficients)
+            residual = target - torch.einsum("na,nar->nr", powers, coefficients)
             jacobian = torch.einsum("na,njar->nrj", powers, first)
             metric = jacobian.mT @ jacobian
-            along = torch.einsum("nar,nr->na", coefficients, left)
-            bend = torch.einsum("na,jlab,nb->njl", powers, second, along)
-            curvatures, directions = torch.linalg.eigh(metric - bend)
-            # Beyond a center of curvature the squared distance has a maximum: away from it.
+            along = torch.einsum("nar,nr->na", coefficients, residual)
+            curvature = torch.einsum("na,jlab,nb->njl", powers, second, along)
+            curvatures, directions = torch.linalg.eigh(metric - curvature)
+            # Absolute values, since beyond a center of curvature the squared distance has a maximum,
+            # from which steps must go away.
             least = LEAST_CURVATURE * metric.diagonal(dim1=1, dim2=2).mean(dim=1, keepdim=True)
             curvatures = torch.maximum(curvatures.abs(), least)[:, :, None]
-            gradient = jacobian.mT @ left[:, :, None]
+            gradient = jacobian.mT @ residual[:, :, None]
             s = s + (directions @ (directions.mT @ gradient / curvatures))[:, :, 0]
-            # Not out of the neighbourhood, where the polynomial knows nothing.
+            # Stay in the neighbourhood, outside of which the polynomial is not fitted.
             s = s / torch.linalg.vector_norm(s, dim=1, keepdim=True).clamp_min(1)
         powers = monomials(s, self._degree)
         return (

@@ -1,4 +1,4 @@
-"""Products: sums of one point each of manifolds that lie in orthogonal subspaces."""
+"""Products of manifolds that lie in orthogonal subspaces, such as cylinders."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ ORTHOGONAL = 1e-10
 
 
 class ProductManifold(SmoothManifoldBase):
-    """All sums of one point of each factor, where factors lie in orthogonal subspaces of R^d.
+    """The manifold of all sums x_1 + x_2 + ... of points x_i of factors in orthogonal subspaces.
 
     A cylinder is the product of a circle and a segment, a swiss roll that of a spiral and a segment.
 
     Parameters
     ----------
     *factors : SmoothManifold
-        Manifolds in R^d that know their affine hull: all of `skdiffsmooth.manifolds` that are
-        smooth. Their hulls must be orthogonal.
+        Manifolds in R^d with an `affine_hull`, as all smooth ones of `skdiffsmooth.manifolds` have it.
+        Their hulls must be orthogonal.
 
     Attributes
     ----------
@@ -35,15 +35,15 @@ class ProductManifold(SmoothManifoldBase):
     Raises
     ------
     TypeError
-        If a factor is no smooth manifold.
+        If a factor is not a smooth manifold.
     ValueError
-        If there is no factor, they live in different spaces, one does not know its affine hull, or
-        the hulls are not orthogonal.
+        If there is no factor, they are in different spaces, one has no affine hull, or the hulls are
+        not orthogonal.
 
     Notes
     -----
-    Each factor projects for itself, so projections are as exact as theirs and cost the sum; the
-    reach is the smallest.
+    Each factor projects separately, so projections are as exact as theirs, and their costs are added.
+    The reach is the smallest of the factors'.
 
     Examples
     --------
@@ -60,7 +60,7 @@ class ProductManifold(SmoothManifoldBase):
 
     def __init__(self, *factors: SmoothManifold) -> None:
         if not factors:
-            raise ValueError("factors is empty; expected one smooth manifold or more. Pass some.")
+            raise ValueError("factors is empty; expected one smooth manifold or more as arguments.")
         for factor in factors:
             if not isinstance(factor, SmoothManifold) or isinstance(factor, type):
                 raise TypeError(
@@ -70,16 +70,16 @@ class ProductManifold(SmoothManifoldBase):
         spaces = {factor.n_features for factor in factors}
         if len(spaces) > 1:
             raise ValueError(
-                f"factors live in spaces of {sorted(spaces)} dimensions; expected one space. Give each "
-                "a basis or columns of zeros in R^d."
+                f"factors are in spaces of {sorted(spaces)} dimensions; expected the same space. Give "
+                "each a basis in R^d, or columns of zeros."
             )
         hulls: list[Any] = []
         for factor in factors:
             hulls.append(getattr(factor, "affine_hull", None))
             if hulls[-1] is None:
                 raise ValueError(
-                    f"factor {factor!r} does not know its affine hull; expected one that has "
-                    "`affine_hull`."
+                    f"factor {factor!r} has no affine hull; expected a manifold with the attribute "
+                    "`affine_hull`. Add it, or use a manifold of skdiffsmooth.manifolds."
                 )
         bases = [hull.basis for hull in hulls]
         basis = np.concatenate(bases, axis=1)
@@ -87,55 +87,56 @@ class ProductManifold(SmoothManifoldBase):
         if np.abs(gap).max(initial=0.0) > ORTHOGONAL:
             raise ValueError(
                 f"the affine hulls of the factors are not orthogonal: cosines reach "
-                f"{np.abs(gap).max():.3g}; expected 0. Turn the factors into orthogonal subspaces."
+                f"{np.abs(gap).max():.3g}; expected 0. Rotate the factors into orthogonal subspaces."
             )
         self.factors = factors
         center = np.sum([hull.center for hull in hulls], axis=0)
         self._hull = AffineHull(center, basis)
-        # What the other factors add, wherever they are, is seen by their directions only.
+        # Of the sum of points of the other factors, a factor needs the center of their hulls only: the
+        # rest is orthogonal to its own hull.
         self._others = Constants(*(center - hull.center for hull in hulls))
 
     @property
     def n_features(self) -> int:
-        """Dimension d of the space around it."""
+        """Number d of columns of X."""
         return self._hull.n_features
 
     @property
     def dimension(self) -> int:
-        """The sum of the dimensions of the factors."""
+        """Dimension of the manifold, the sum of those of the factors."""
         return sum(factor.dimension for factor in self.factors)
 
     @property
     def reach(self) -> float | None:
-        """The smallest of the factors'; None if one is not known."""
+        """The smallest reach of the factors; None if one is not known."""
         known = [factor.reach for factor in self.factors if factor.reach is not None]
         return min(known) if len(known) == len(self.factors) else None
 
     @property
     def affine_hull(self) -> AffineHull:
-        """The sum of the hulls of the factors."""
+        """Affine hull of the manifold, the sum of those of the factors."""
         return self._hull
 
-    def _seen(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Return the points as each factor sees them."""
+    def _shifted(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Return for each factor the points minus the centers of the other factors."""
         return [x - other for other in self._others.like(x)]
 
     def _project(self, x: torch.Tensor) -> torch.Tensor:
-        pairs = zip(self.factors, self._seen(x), strict=True)
-        return torch.stack([factor.project(seen) for factor, seen in pairs]).sum(0)
+        pairs = zip(self.factors, self._shifted(x), strict=True)
+        return torch.stack([factor.project(y) for factor, y in pairs]).sum(0)
 
     def _tangent(self, x: torch.Tensor) -> torch.Tensor:
-        pairs = zip(self.factors, self._seen(x), strict=True)
-        return torch.cat([factor.tangent(seen) for factor, seen in pairs], dim=2)
+        pairs = zip(self.factors, self._shifted(x), strict=True)
+        return torch.cat([factor.tangent(y) for factor, y in pairs], dim=2)
 
     def _projection_derivative(self, x: torch.Tensor) -> torch.Tensor:
-        pairs = zip(self.factors, self._seen(x), strict=True)
-        return _blocks([factor.projection_derivative(seen) for factor, seen in pairs])
+        pairs = zip(self.factors, self._shifted(x), strict=True)
+        return _blocks([factor.projection_derivative(y) for factor, y in pairs])
 
     def _project_with_derivative(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        pairs = zip(self.factors, self._seen(x), strict=True)
-        answers = [project_with_derivative(factor, seen) for factor, seen in pairs]
-        feet, tangents, derivatives = zip(*answers, strict=True)
+        pairs = zip(self.factors, self._shifted(x), strict=True)
+        results = [project_with_derivative(factor, y) for factor, y in pairs]
+        feet, tangents, derivatives = zip(*results, strict=True)
         return torch.stack(feet).sum(0), torch.cat(tangents, dim=2), _blocks(list(derivatives))
 
 

@@ -1,4 +1,4 @@
-"""The reach of a manifold, from places on it and their tangent spaces."""
+"""The reach of a manifold, from points on it and their tangent spaces."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from ._base import Manifold
 
 __all__ = ["estimate_reach"]
 
-# The share of places that may bend more than the estimate says. A learned manifold has some bad
-# tangents, and the infimum that defines the reach is the worst of all.
+# The fraction of points at which the manifold may curve more than the estimate says. A learned manifold
+# has some wrong tangents, and the infimum that defines the reach would be that of the worst.
 QUANTILE = 0.05
-# What sticks out of a tangent space by less, in squared units of the manifold's size, is rounding.
+# Squared distances from a tangent space below this, in units of the squared size of the manifold, are
+# rounding.
 ROUNDING = 1e-12
 
 
@@ -27,17 +28,17 @@ def estimate_reach(manifold: Manifold, X: Any, n_neighbors: int = 20) -> float:
     Parameters
     ----------
     manifold : Manifold
-        What projects and knows its tangents.
+        The manifold.
     X : array-like of shape (n, d)
         Rows near the manifold, n >= 3; their projections are compared in pairs.
     n_neighbors : int, default=20
-        Pairs nearer than so many neighbours are left out, where they are not all: there the bend of
-        the manifold is small against errors of a learned tangent.
+        A point is not compared with its `n_neighbors` nearest ones, or half of all if that is less: over
+        such distances the curvature is small against errors of a learned tangent.
 
     Returns
     -------
     float
-        In units of X; infinite where nothing bends.
+        In units of X; infinite for a flat manifold.
 
     Raises
     ------
@@ -50,10 +51,9 @@ def estimate_reach(manifold: Manifold, X: Any, n_neighbors: int = 20) -> float:
     -----
     With p, q projections of rows and T_p the tangent space, the reach is the infimum of
     ``|q - p|^2 / (2 dist(q - p, T_p))`` over all p and q. Over finitely many it is larger, by the second
-    power of their spacing where curvature decides. The estimate is the 5 % quantile over p of
-    the minimum over q, so that a few wrong tangents do not decide. A manifold learned
-    from noisy rows with few neighbours has waves of its own: they are part of it, and its reach is
-    small.
+    power of their spacing where it is a radius of curvature. The estimate is the 5 % quantile over p of
+    the minimum over q, so that a few wrong tangents do not determine it. A manifold learned from noisy
+    rows with few neighbours has waves of its own, so that its reach is small.
 
     Costs O(n^2 (d + k)) time and O(n^2 k) memory.
 
@@ -76,8 +76,8 @@ def estimate_reach(manifold: Manifold, X: Any, n_neighbors: int = 20) -> float:
     X = check_real_array("X", X)
     if X.ndim != 2 or len(X) < 3:
         raise ValueError(
-            f"X has shape {X.shape}; expected three rows or more, of as many columns as the space has "
-            "dimensions."
+            f"X has shape {X.shape}; expected (n, d) with n >= 3, one column for each dimension of the "
+            "space. Pass more rows."
         )
     feet = np.asarray(manifold.project(X))
     tangents = np.asarray(manifold.tangent(X))

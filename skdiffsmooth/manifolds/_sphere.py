@@ -1,4 +1,4 @@
-"""Spheres of any dimension in an affine subspace of any dimension; a circle is one of them."""
+"""Spheres and circles in affine subspaces of any dimension."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Circle", "Sphere"]
 
 
 class Sphere(SmoothManifoldBase):
-    """All points at one distance from a center, in an affine subspace through it.
+    """All points at a given distance from a center, in an affine subspace through it.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class Sphere(SmoothManifoldBase):
     Raises
     ------
     ValueError
-        If the shapes do not agree, a number is not finite, the directions are dependent or fewer
+        If the shapes do not agree, a value is not finite, the directions are dependent or fewer
         than two, or the radius is not positive.
     TypeError
         If the radius is not a number.
@@ -46,14 +46,14 @@ class Sphere(SmoothManifoldBase):
     Notes
     -----
     With u the direction from the center to x in the subspace and rho the distance there, the
-    projection is center + radius u, its derivative radius / rho on the tangent space, and the reach
-    the radius. Bases of the tangent space are the last columns of the Householder matrix whose
-    first is -+u, turned so that u and they are positively oriented: on a circle they run
+    projection is center + radius u, its derivative is radius / rho on the tangent space, and the reach
+    is the radius. A basis of the tangent space are the last columns of the Householder matrix whose
+    first column is -u or u, oriented so that u and they are a positive basis: on a circle they run
     counterclockwise.
 
-    At points above the center all directions are equally near: their projection is the one along
-    the first column of `basis`. The derivative there is infinite; what is given is radius over an
-    offset of one unit in the last place of the radius.
+    At points whose projection to the subspace is the center all points of the sphere are equally near;
+    the projection is that along the first column of `basis`. The derivative there is infinite; the
+    value returned is the radius over an offset of one unit in the last place of the radius.
 
     n projections cost O(n d k), and are exact to rounding.
 
@@ -74,26 +74,26 @@ class Sphere(SmoothManifoldBase):
         center = check_real_array("center", center)
         if center.ndim != 1 or not np.all(np.isfinite(center)):
             raise ValueError(
-                f"center={center!r} has shape {center.shape}; expected one point of shape (d,), "
-                "finite."
+                f"center={center!r} has shape {center.shape}; expected one finite point of "
+                "shape (d,)."
             )
         self.radius = check_real("radius", radius, hint="It is in units of X.")
         given = np.eye(len(center)) if basis is None else check_real_array("basis", basis)
         if given.ndim != 2 or len(given) != len(center) or not 2 <= given.shape[1] <= len(center):
             raise ValueError(
                 f"basis has shape {given.shape} for a center of shape {center.shape}; expected "
-                "(d, k + 1) with 1 <= k < d, the directions of the subspace that holds the "
+                "(d, k + 1) with 1 <= k < d, the directions of the subspace that contains the "
                 "sphere."
             )
         if not np.all(np.isfinite(given)):
-            raise ValueError("basis must be finite; got NaN or infinity. Pass finite directions.")
+            raise ValueError("basis holds NaN or infinity; expected finite directions.")
         self.center = center
         self.basis = orthonormal_columns("basis", given)
         self._constants = Constants(self.center, self.basis)
 
     @property
     def n_features(self) -> int:
-        """Dimension d of the space around it."""
+        """Number d of columns of X."""
         return self.basis.shape[0]
 
     @property
@@ -103,7 +103,7 @@ class Sphere(SmoothManifoldBase):
 
     @property
     def reach(self) -> float:
-        """The radius: the center is the nearest point without a unique projection."""
+        """The radius, since the center has no unique nearest point."""
         return self.radius
 
     @property
@@ -112,7 +112,7 @@ class Sphere(SmoothManifoldBase):
         return AffineHull(self.center, self.basis)
 
     def _polar(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return directions from the center, shape (n, k + 1), and distances from it, (n, 1)."""
+        """Return directions (n, k + 1) and distances (n, 1) from the center."""
         center, basis = self._constants.like(x)
         return polar((x - center) @ basis)
 
@@ -134,7 +134,7 @@ class Sphere(SmoothManifoldBase):
         return center + self.radius * (direction @ basis.T)
 
     def _frame(self, direction: torch.Tensor) -> torch.Tensor:
-        """Return tangents where the sphere lies in a direction from the center."""
+        """Return tangents (n, d, k) at the points of the sphere in directions (n, k + 1)."""
         _, basis = self._constants.like(direction)
         first = direction[:, :1]
         sign = torch.where(first < 0, -torch.ones_like(first), torch.ones_like(first))
@@ -146,7 +146,7 @@ class Sphere(SmoothManifoldBase):
         return basis @ frame
 
     def _ratio(self, distance: torch.Tensor) -> torch.Tensor:
-        """Return the derivative of the projection at a distance from the center."""
+        """Return the derivative (n, k, k) of the projection at distances (n, 1) from the center."""
         smallest = self.radius * torch.finfo(distance.dtype).eps
         ratio = self.radius / distance.clamp_min(smallest)
         identity = torch.eye(self.dimension, dtype=ratio.dtype, device=ratio.device)
@@ -154,7 +154,7 @@ class Sphere(SmoothManifoldBase):
 
 
 class Circle(Sphere):
-    """All points of a plane at one distance from a center.
+    """All points of a plane at a given distance from a center.
 
     Parameters
     ----------
@@ -163,7 +163,7 @@ class Circle(Sphere):
     radius : float
         The distance, in units of X.
     basis : array-like of shape (d, 2), optional
-        Independent directions of the plane; may be left out in R^2.
+        Independent directions of the plane; optional in R^2 only.
 
     Raises
     ------
@@ -195,5 +195,5 @@ class Circle(Sphere):
         if self.dimension != 1:
             raise ValueError(
                 f"basis has shape {self.basis.shape}; expected (d, 2), two directions of the "
-                "circle's plane. In more than two dimensions it cannot be left out."
+                "circle's plane. Pass basis if center has more than two coordinates."
             )

@@ -1,4 +1,4 @@
-"""The torus of revolution: all points at one distance from a circle, in a three-dimensional space."""
+"""The torus of revolution: all points at a given distance from a circle, in three dimensions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Torus"]
 
 
 class Torus(SmoothManifoldBase):
-    """All points at one distance from a circle, in a three-dimensional subspace that holds it.
+    """All points at a given distance from a circle, in a three-dimensional subspace that contains it.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ class Torus(SmoothManifoldBase):
         The distance r from the circle, in units of X; smaller than R.
     basis : array-like of shape (d, 3), optional
         Independent directions: two of the circle's plane, and the axis, which is made orthogonal
-        to them. May be left out in R^3.
+        to them. Optional in R^3 only.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class Torus(SmoothManifoldBase):
     Raises
     ------
     ValueError
-        If the shapes do not agree, a number is not finite, the directions are dependent, or the
+        If the shapes do not agree, a value is not finite, the directions are dependent, or the
         radii are not 0 < tube_radius < radius.
     TypeError
         If a radius is not a number.
@@ -51,11 +51,12 @@ class Torus(SmoothManifoldBase):
     With u the direction from the axis to x, rho its distance from the axis and delta that from the
     circle, the projection is center + R u + r (x - center - R u) / delta, all in the subspace. The
     tangents run around the axis, and around the tube; the derivative is diagonal in them,
-    (R + r cos phi) / rho and r / delta, phi the place on the tube. The reach is the smaller of r and
-    R - r: to the circle, and from the inner equator to the axis.
+    (R + r cos phi) / rho and r / delta, phi the angle on the tube. The reach is the smaller of r and
+    R - r, the distances of the torus from the circle, and of its inner equator from the axis.
 
-    Points of the axis have u along the first column of `basis`, points of the circle go outwards;
-    derivatives there are infinite, and what is given is that of one unit in the last place.
+    For points of the axis u is along the first column of `basis`, and points of the circle are
+    projected outwards. Derivatives there are infinite; the value returned is that at an offset of one
+    unit in the last place.
 
     n projections cost O(n d), and are exact to rounding.
 
@@ -76,42 +77,42 @@ class Torus(SmoothManifoldBase):
         center = check_real_array("center", center)
         if center.ndim != 1 or not np.all(np.isfinite(center)):
             raise ValueError(
-                f"center={center!r} has shape {center.shape}; expected one point of shape (d,), "
-                "finite."
+                f"center={center!r} has shape {center.shape}; expected one finite point of "
+                "shape (d,)."
             )
         self.radius = check_real("radius", radius, hint="It is in units of X.")
         self.tube_radius = check_real("tube_radius", tube_radius, hint="It is in units of X.")
         if self.tube_radius >= self.radius:
             raise ValueError(
                 f"tube_radius={tube_radius!r} is not below radius={radius!r}; expected a tube that "
-                "does not meet itself. Pass a smaller one."
+                "does not intersect itself. Pass a smaller one."
             )
         given = np.eye(len(center)) if basis is None else check_real_array("basis", basis)
         if given.shape != (len(center), 3):
             raise ValueError(
-                f"basis has shape {given.shape} for a center of shape {center.shape}; expected "
-                "(d, 3), two directions of the circle's plane and the axis. In more than three "
-                "dimensions it cannot be left out."
+                f"basis has shape {given.shape} for a center of shape {center.shape}; expected (d, "
+                "3), two directions of the circle's plane and the axis. Pass basis if center has "
+                "more than three coordinates."
             )
         if not np.all(np.isfinite(given)):
-            raise ValueError("basis must be finite; got NaN or infinity. Pass finite directions.")
+            raise ValueError("basis holds NaN or infinity; expected finite directions.")
         self.center = center
         self.basis = orthonormal_columns("basis", given)
         self._constants = Constants(self.center, self.basis)
 
     @property
     def n_features(self) -> int:
-        """Dimension d of the space around it."""
+        """Number d of columns of X."""
         return self.basis.shape[0]
 
     @property
     def dimension(self) -> int:
-        """Two."""
+        """Dimension of the manifold, which is two."""
         return 2
 
     @property
     def reach(self) -> float:
-        """The smaller of the tube's radius and the distance of its inner equator from the axis."""
+        """The smaller of the radius of the tube and the distance of its inner equator from the axis."""
         return min(self.tube_radius, self.radius - self.tube_radius)
 
     @property
@@ -120,7 +121,7 @@ class Torus(SmoothManifoldBase):
         return AffineHull(self.center, self.basis)
 
     def _polar(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return directions around the axis, distances from it, and the same around the tube."""
+        """Return directions (n, 2) and distances (n, 1) from the axis, then from the circle."""
         center, basis = self._constants.like(x)
         offset = (x - center) @ basis
         around, rho = polar(offset[:, :2])
@@ -149,7 +150,7 @@ class Torus(SmoothManifoldBase):
         return center + torch.cat([out, self.tube_radius * tube[:, 1:]], dim=1) @ basis.T
 
     def _frame(self, around: torch.Tensor, tube: torch.Tensor) -> torch.Tensor:
-        """Return unit tangents around the axis and around the tube."""
+        """Return unit tangents (n, d, 2) around the axis and around the tube."""
         _, basis = self._constants.like(around)
         (x, y), (out, up) = around.unbind(1), tube.unbind(1)
         rows = [
@@ -160,7 +161,7 @@ class Torus(SmoothManifoldBase):
         return basis @ torch.stack(rows, dim=1)
 
     def _ratios(self, rho: torch.Tensor, tube: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
-        """Return the derivative of the projection: diagonal matrices."""
+        """Return the derivatives (n, 2, 2) of the projection, diagonal matrices."""
         smallest = self.radius * torch.finfo(rho.dtype).eps
         around = (self.radius + self.tube_radius * tube[:, :1]) / rho.clamp_min(smallest)
         along = self.tube_radius / delta.clamp_min(smallest)

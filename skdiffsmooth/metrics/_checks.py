@@ -6,32 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from .._utils.validation import LARGEST, check_real, check_real_array
+from .._utils.validation import check_real, check_real_array, check_size
 
 __all__ = ["check_fraction", "check_pair", "check_rows"]
 
 
 def check_rows(name: str, rows: Any, *, minimum: int = 1) -> np.ndarray:
-    """Return rows as a finite float64 array of its own.
-
-    Parameters
-    ----------
-    name : str
-        The parameter's name, for the message.
-    rows : array-like of shape (n, d)
-        What the user passed.
-    minimum : int, default=1
-        How many rows there must be.
-
-    Returns
-    -------
-    ndarray of shape (n, d)
-
-    Raises
-    ------
-    ValueError
-        If they are not numeric, not finite or above 1e150, not two-dimensional, or too few.
-    """
+    """Return rows as a new float64 array (n, d) of finite values, with n >= `minimum`."""
     array = check_real_array(name, rows)
     if array.ndim != 2:
         raise ValueError(
@@ -43,39 +24,19 @@ def check_rows(name: str, rows: Any, *, minimum: int = 1) -> np.ndarray:
             f"{name} has shape {array.shape}; expected at least {minimum} "
             f"row{'s' * (minimum > 1)} and one column."
         )
-    if not np.all(np.abs(array) <= LARGEST):
+    if not np.all(np.isfinite(array)):
         raise ValueError(
-            f"{name} holds {np.sum(~(np.abs(array) <= LARGEST))} values that are NaN, infinite or "
-            f"above {LARGEST:g}; expected numbers whose squares are finite. Drop those rows, or use "
-            "larger units."
+            f"{name} holds {np.sum(~np.isfinite(array))} values that are NaN or infinite; expected "
+            "finite values. Drop those rows."
         )
+    check_size(name, array)
     return array
 
 
 def check_pair(
     X: Any, other: Any, name: str, *, minimum: tuple[int, int] = (1, 1)
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return two sets of rows of the same columns.
-
-    Parameters
-    ----------
-    X, other : array-like of shape (n, d) and (m, d)
-        What the user passed.
-    name : str
-        The second parameter's name, for the message; the first is X.
-    minimum : tuple of int, default=(1, 1)
-        How many rows there must be.
-
-    Returns
-    -------
-    X : ndarray of shape (n, d)
-    other : ndarray of shape (m, d)
-
-    Raises
-    ------
-    ValueError
-        If either is no set of rows, or their columns differ.
-    """
+    """Return two sets of rows, X and `name`, after checking that they have the same columns."""
     first, second = (
         check_rows(label, rows, minimum=least)
         for label, rows, least in zip(("X", name), (X, other), minimum, strict=True)
@@ -98,26 +59,7 @@ def check_pair(
 
 
 def check_fraction(name: str, value: Any, *, zero: bool = False, one: bool = False) -> float:
-    """Return a number between zero and one.
-
-    Parameters
-    ----------
-    name : str
-        The parameter's name, for the message.
-    value : object
-        What the user passed.
-    zero, one : bool, default=False
-        Whether the ends are allowed.
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it is no such number.
-    """
+    """Check a number between zero and one and return it; `zero` and `one` allow the ends."""
     ends = f"in {'[' if zero else '('}0, 1{']' if one else ')'}"
     number = check_real(name, value, strict=not zero, hint=f"It is {ends}.")
     if number > 1 or (number == 1 and not one):

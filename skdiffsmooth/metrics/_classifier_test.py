@@ -1,4 +1,4 @@
-"""Whether a classifier can tell two samples apart."""
+"""A two-sample test by the accuracy with which a classifier predicts the sample of a row."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ __all__ = ["ClassifierTwoSampleTest", "classifier_two_sample_test"]
 
 @dataclass(frozen=True)
 class ClassifierTwoSampleTest:
-    """What `classifier_two_sample_test` found.
+    """The result of `classifier_two_sample_test`.
 
     Parameters
     ----------
     accuracy : float
-        Share of held-out rows whose sample was named rightly, the mean of the two samples and of the
-        splits; 0.5 is chance, 1 means that the laws do not overlap.
+        Fraction of held-out rows whose sample was predicted correctly, the mean over the two samples
+        and the splits; 0.5 is chance, 1 means that the distributions do not overlap.
     p_value : float
-        Of the hypothesis that both samples come from one law.
+        Of the hypothesis that both samples have the same distribution.
     accuracies : ndarray of shape (n_splits,)
         Of each split.
     """
@@ -50,28 +50,29 @@ def classifier_two_sample_test(
     n_permutations: int = 99,
     random_state: Any = None,
 ) -> ClassifierTwoSampleTest:
-    """Test whether two samples come from one law, by a classifier that is to tell them apart.
+    """Test whether two samples have the same distribution, by the accuracy of a classifier.
 
-    A classifier is fitted to half of the rows of both samples and names the sample of the others.
+    The classifier is fitted to half of the rows of both samples and predicts the sample of the others.
 
     Parameters
     ----------
     X : array-like of shape (n, d)
         Generated rows, at least two.
     Y : array-like of shape (m, d)
-        Rows of the law that is compared, at least two. About as many as of X: classifiers that name
-        the larger sample always learn nothing.
+        Rows of the other sample, at least two. About as many as of X: of unequal samples a classifier
+        may always predict the larger.
     estimator : classifier, optional
         Fitted as a clone with targets 1 for X and 0 for Y. If not given, the sqrt(n_train) nearest
-        neighbours on standardised columns, which see any difference but need many rows in many columns.
-        A linear classifier sees differences of means only.
+        neighbours on standardised columns, which detect any difference but need many rows in many
+        columns. A linear classifier detects differences of means only.
     cv : int, cross-validation splitter or None, default=None
         None is one split in halves, stratified; a number means as many shuffled, stratified folds, which
-        waste no row but need permutations.
+        test all rows but need permutations.
     n_permutations : int, default=99
-        Of which sample a row belongs to, where there are several splits: each takes as many fits again.
+        How often the samples of the rows are permuted, where there are several splits: each permutation
+        takes all fits again.
     random_state : int, RandomState or None, default=None
-        Source of splits and permutations; None draws anew. The classifier's own randomness is its own.
+        Seed of splits and permutations; None makes fresh ones. It does not seed the classifier.
 
     Returns
     -------
@@ -80,23 +81,19 @@ def classifier_two_sample_test(
     Raises
     ------
     TypeError, ValueError
-        If the rows are not numeric and finite, are too few, their columns differ, `cv` is no such thing,
-        or a split holds out no row of X or of Y.
-
-    See Also
-    --------
-    two_sample_test : Without a split, and without a classifier to choose.
+        If the rows are not numeric and finite, are too few, their columns differ, `cv` is neither a
+        number nor a splitter, or a split holds out no row of X or of Y.
 
     Notes
     -----
-    The p-value of one split is Fisher's exact test of the held-out table of names against samples, one
-    sided: given what the classifier says, under the hypothesis all ways to assign the held-out rows to
-    the samples are equally likely. It is exact for any classifier and any sizes; the normal
-    approximation of Lopez-Paz & Oquab is its limit for equal ones. Several splits share rows, so that
-    their tables depend on one another: there the accuracy is compared with that of permuted labels,
+    The p-value of one split is Fisher's exact test of the held-out table of predictions against samples,
+    one sided: given the predictions, under the hypothesis all ways to assign the held-out rows to the
+    samples are equally likely. It is exact for any classifier and any sizes; the normal approximation of
+    Lopez-Paz & Oquab is its limit for equal ones. Several splits share rows, so that their tables depend
+    on one another: there the accuracy is compared with that of permuted samples,
     (1 + number as high) / (1 + n_permutations), which is exact too.
 
-    As for `two_sample_test`, rows must be independent: rows that the model has not seen.
+    Rows must be independent: rows that the model has not been fitted on.
 
     Costs the fits: one a split, and n_permutations + 1 times that with several splits.
 
@@ -110,8 +107,8 @@ def classifier_two_sample_test(
     >>> from skdiffsmooth.metrics import classifier_two_sample_test
     >>> rng = np.random.RandomState(0)
     >>> X, Y = rng.normal(size=(200, 2)), rng.normal(2.0, size=(200, 2))
-    >>> found = classifier_two_sample_test(X, Y, random_state=0)
-    >>> round(found.accuracy, 2), found.p_value < 1e-20
+    >>> test = classifier_two_sample_test(X, Y, random_state=0)
+    >>> round(test.accuracy, 2), test.p_value < 1e-20
     (0.9, True)
     """
     rows, others = check_pair(X, Y, "Y", minimum=(2, 2))
@@ -124,24 +121,24 @@ def classifier_two_sample_test(
     accuracy = float(accuracies.mean())
     if len(splits) == 1:
         return ClassifierTwoSampleTest(accuracy, splits[0].p_value, accuracies)
-    n_as_good = 0
+    n_as_high = 0
     for _ in range(n_permutations):
         labels = generator.permutation(is_x)
         pairs = _pairs(cv, labels, generator)
-        found = np.mean([_Split.of(estimator, pooled, labels, *pair).accuracy for pair in pairs])
-        n_as_good += int(found >= accuracy - 1e-12)
-    p_value = (1 + n_as_good) / (1 + n_permutations)
+        permuted = np.mean([_Split.of(estimator, pooled, labels, *pair).accuracy for pair in pairs])
+        n_as_high += int(permuted >= accuracy - 1e-12)
+    p_value = (1 + n_as_high) / (1 + n_permutations)
     return ClassifierTwoSampleTest(accuracy, p_value, accuracies)
 
 
 @dataclass(frozen=True)
 class _Split:
-    """How many held-out rows of each sample there were, and how many were said to be of X."""
+    """Counts of held-out rows: of each sample, of all predicted as X, and of X predicted as X."""
 
     n_x: int
     n_y: int
-    hits: int
-    n_named_x: int
+    n_hits: int
+    n_predicted_x: int
 
     @classmethod
     def of(
@@ -155,24 +152,25 @@ class _Split:
                 "number of folds, or a stratified splitter."
             )
         model = _neighbors(len(train)) if estimator is None else clone(estimator)
-        named_x = np.asarray(model.fit(rows[train], is_x[train]).predict(rows[test])) == 1
-        return cls(n_x, n_y, int(np.sum(named_x & truth)), int(named_x.sum()))
+        predicted = np.asarray(model.fit(rows[train], is_x[train]).predict(rows[test])) == 1
+        return cls(n_x, n_y, int(np.sum(predicted & truth)), int(predicted.sum()))
 
     @property
     def accuracy(self) -> float:
-        """The mean of both samples' shares that are named rightly."""
-        return (self.hits / self.n_x + 1 - (self.n_named_x - self.hits) / self.n_y) / 2
+        """The fraction of rows that is predicted correctly, averaged over the two samples."""
+        return (self.n_hits / self.n_x + 1 - (self.n_predicted_x - self.n_hits) / self.n_y) / 2
 
     @property
     def p_value(self) -> float:
-        """The chance of as many hits among the rows that are named X, if they were drawn blindly."""
-        return float(hypergeom.sf(self.hits - 1, self.n_x + self.n_y, self.n_x, self.n_named_x))
+        """The probability of at least `n_hits` if the rows predicted as X were drawn at random."""
+        n = self.n_x + self.n_y
+        return float(hypergeom.sf(self.n_hits - 1, n, self.n_x, self.n_predicted_x))
 
 
 def _pairs(
     cv: Any, is_x: np.ndarray, generator: np.random.RandomState
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Split the rows of both samples: indices of those to learn from and of those to hold out."""
+    """Yield indices of training rows and of held-out rows for each split."""
     if cv is None:
         cv = StratifiedShuffleSplit(1, test_size=0.5, random_state=generator)
     elif isinstance(cv, int | float | np.number):
@@ -188,5 +186,5 @@ def _pairs(
 
 
 def _neighbors(n_train: int) -> Any:
-    """Return the classifier of the paper, each column in units of its own spread."""
+    """Return a nearest-neighbour classifier on standardised columns."""
     return make_pipeline(StandardScaler(), KNeighborsClassifier(max(1, math.isqrt(n_train))))

@@ -1,4 +1,4 @@
-"""How much of a law samples reach, and down to which scale."""
+"""Coverage: the part of a distribution that has samples near it, and at which scale."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["coverage_at_scale", "coverage_scale"]
 
 
 def coverage_at_scale(X: Any, reference: Any, radius: Any) -> Any:
-    """Return the share of reference rows that have a generated row within a radius.
+    """Return the fraction of reference rows that have a generated row within a radius.
 
     mean over j of [ min over i of ``|y_j - x_i|`` <= radius ].
 
@@ -26,9 +26,9 @@ def coverage_at_scale(X: Any, reference: Any, radius: Any) -> Any:
     X : array-like of shape (n, d)
         Generated rows.
     reference : array-like of shape (m, d)
-        Rows of the law that should be covered, not those that the model was fitted on.
+        Held-out rows of the target distribution, not those that the model was fitted on.
     radius : float or array-like of float
-        In units of X, >= 0. Of several, all shares are found by one search.
+        In units of X, >= 0. Several radii take one search.
 
     Returns
     -------
@@ -47,8 +47,8 @@ def coverage_at_scale(X: Any, reference: Any, radius: Any) -> Any:
 
     Notes
     -----
-    Grows with the number of generated rows: compare models at the same n. One row in a ball is enough,
-    so it sees holes but no thin places.
+    It grows with the number of generated rows: compare models at the same n. One row in a ball is
+    enough, so it detects holes, but not regions with too little mass.
 
     Costs O(m log n) in up to ten columns, by a tree, else O(n m d).
 
@@ -63,31 +63,31 @@ def coverage_at_scale(X: Any, reference: Any, radius: Any) -> Any:
     if not np.all((radii >= 0) & np.isfinite(radii)):
         raise ValueError(f"radius={radius!r} is out of range; expected finite numbers >= 0.")
     distances = np.sort(nearest(reference_rows, rows, 1)[0][:, 0])
-    shares = np.searchsorted(distances, radii, side="right") / len(distances)
-    return float(shares) if radii.ndim == 0 else shares
+    fractions = np.searchsorted(distances, radii, side="right") / len(distances)
+    return float(fractions) if radii.ndim == 0 else fractions
 
 
 def coverage_scale(X: Any, reference: Any, *, alpha: float = 0.1, c: float = 0.5) -> float:
-    """Return the smallest scale at which the generated law covers the reference.
+    """Return the smallest scale at which the generated distribution covers the reference.
 
-    A law nu covers a law mu at scale delta with (alpha, c) if for a mu-fraction of at least 1 - alpha of
-    places x, and for every r >= delta,
+    A distribution nu covers mu at scale delta with (alpha, c) if for a mu-fraction of at least 1 - alpha
+    of points x, and for every r >= delta,
 
         nu(B(x, r)) >= c mu(B(x, r)),        B(x, r) the closed ball.
 
-    Here nu and mu are the empirical laws of X and of the reference.
+    Here nu and mu are the empirical distributions of X and of the reference.
 
     Parameters
     ----------
     X : array-like of shape (n, d)
         Generated rows.
     reference : array-like of shape (m, d)
-        Rows of the law that should be covered, not those that the model was fitted on. At most some 10^5
-        times 10^5 rows are practical.
+        Held-out rows of the target distribution, not those that the model was fitted on. At most some
+        10^5 times 10^5 rows are practical.
     alpha : float, default=0.1
-        The share of the reference that need not be covered, in [0, 1).
+        The fraction of the reference that need not be covered, in [0, 1).
     c : float, default=0.5
-        The share of its mass that each ball must have, in (0, 1].
+        The fraction of its mass that each ball must have, in (0, 1].
 
     Returns
     -------
@@ -101,9 +101,9 @@ def coverage_scale(X: Any, reference: Any, *, alpha: float = 0.1, c: float = 0.5
 
     Notes
     -----
-    A ball about a reference row holds that row itself, so no scale below the distance to the nearest
-    generated row is reported, and even two samples of one law have a scale of the size of their spacing:
-    read it beside that of training rows, or of held-out ones.
+    A ball about a reference row holds that row itself, so no scale is below the distance to the nearest
+    generated row, and even two samples of one distribution have a scale of the size of their spacing:
+    compare it with the scale of training rows, or of other held-out ones.
 
     Costs O(m (n + m) (d + log(n + m))).
 
@@ -114,7 +114,8 @@ def coverage_scale(X: Any, reference: Any, *, alpha: float = 0.1, c: float = 0.5
 
     Examples
     --------
-    A hole of width 0.2 in a uniform law; about its middle, balls have half their mass from r = 1/6 on.
+    A hole of width 0.2 in a uniform distribution; balls about its middle have half of their mass from
+    r = 1/6 on.
 
     >>> import numpy as np
     >>> from skdiffsmooth.metrics import coverage_scale
@@ -131,16 +132,17 @@ def coverage_scale(X: Any, reference: Any, *, alpha: float = 0.1, c: float = 0.5
     both = np.concatenate([rows, reference_rows])
     for tile in slices_within(m, 48 * (n + m), MEMORY_LIMIT):
         scales[tile] = _scales(cdist(reference_rows[tile], both), n, c)
-    # Rounding must not ask for one place more.
+    # The margin is for rounding, which must not raise the count.
     n_covered = math.ceil((1 - alpha) * m - 1e-9)
     return float(np.sort(scales)[max(n_covered, 1) - 1])
 
 
 def _scales(distances: np.ndarray, n: int, c: float) -> np.ndarray:
-    """Return for each place the end of the last range of radii at which its ball has too little mass.
+    """Return for each point the largest radius up to which its ball has too little mass.
 
-    Such a range ends where a generated row comes in. Just before, the ball holds the generated rows that
-    come earlier and all reference rows that are strictly nearer.
+    `distances` (n_points, n + m) are those to the generated and the reference rows. A range of radii
+    with too little mass ends at a generated row. Just before, the ball holds the generated rows that are
+    earlier in the order of distances, and all reference rows that are strictly nearer.
     """
     m = distances.shape[1] - n
     order = np.argsort(distances, axis=1)
@@ -148,7 +150,7 @@ def _scales(distances: np.ndarray, n: int, c: float) -> np.ndarray:
     is_generated = order < n
     n_generated: np.ndarray = np.cumsum(is_generated, axis=1) - is_generated
     n_reference = np.arange(n + m) - n_generated
-    # Of equal distances none is nearer than another: the numbers are those where the first one is.
+    # Of equal distances none is nearer than another: all get the counts of the first.
     n_reference[:, 1:] *= ends[:, 1:] > ends[:, :-1]
     np.maximum.accumulate(n_reference, axis=1, out=n_reference)
     # The margin is for products of c that are equal but for rounding.

@@ -1,4 +1,4 @@
-"""How far rows are from the data and from the manifold that the data lie on."""
+"""Distances of rows from the data, and from the manifold that the data lie on."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from ._pairs import nearest
 
 __all__ = ["distance_to_data", "distance_to_manifold", "lateral_distance"]
 
-# A row of the manifold is no nearer than the manifold, up to rounding and the accuracy of a search for
-# its nearest point: relative to the distance, and to the extent of the data.
+# Data on the manifold are not nearer than the manifold, up to rounding and the accuracy of a search for
+# the nearest point: relative to the distance, and to the extent of the data.
 RELATIVE, ABSOLUTE = 1e-6, 1e-8
 
 
 def distance_to_manifold(X: Any, manifold: Any) -> np.ndarray:
     """Return the distance of each row to a manifold, min over m in M of ``|x - m|``.
 
-    What leaves the manifold is not of the data's kind: low is good, but zero on copies of the data too,
-    so look at `distance_to_data` beside it.
+    Rows far from the manifold are not like the data: low is good, but copies of the data have zero, so
+    compute `distance_to_data` too.
 
     Parameters
     ----------
@@ -40,12 +40,12 @@ def distance_to_manifold(X: Any, manifold: Any) -> np.ndarray:
     TypeError
         If the manifold has no method ``distance``.
     ValueError
-        If X is not numeric, finite and of the manifold's number of columns, or the distances found are
-        not n finite numbers >= 0.
+        If X is not numeric, finite and of the manifold's number of columns, or the manifold does not
+        return n finite distances >= 0.
 
     See Also
     --------
-    lateral_distance : How far they went along it.
+    lateral_distance : The distance along it.
 
     Notes
     -----
@@ -62,14 +62,15 @@ def distance_to_manifold(X: Any, manifold: Any) -> np.ndarray:
     if not callable(getattr(manifold, "distance", None)):
         raise TypeError(
             f"manifold={manifold!r} has no method distance; expected one of skdiffsmooth.manifolds. "
-            "Of rows of a manifold, skdiffsmooth.manifolds.PointCloud(rows) makes one."
+            "If you have rows on a manifold, pass skdiffsmooth.manifolds.PointCloud(rows)."
         )
     distances = np.asarray(manifold.distance(rows), dtype=np.float64)
     if distances.shape != (len(rows),) or not np.all((distances >= 0) & (distances < np.inf)):
+        n_valid = int(np.sum((distances >= 0) & (distances < np.inf)))
         raise ValueError(
-            f"manifold={manifold!r} answered {len(rows)} rows by distances of shape "
-            f"{distances.shape}, of which {int(np.sum((distances >= 0) & (distances < np.inf)))} are "
-            f"finite and >= 0; expected ({len(rows)},) such numbers. Mend its method distance."
+            f"manifold={manifold!r} returned distances of shape {distances.shape} for {len(rows)} rows, "
+            f"of which {n_valid} are finite and >= 0; expected shape ({len(rows)},) and all finite and "
+            ">= 0. Correct its method distance."
         )
     return distances
 
@@ -77,8 +78,8 @@ def distance_to_manifold(X: Any, manifold: Any) -> np.ndarray:
 def distance_to_data(X: Any, data: Any) -> np.ndarray:
     """Return the distance of each row to the nearest training row, min over i of ``|x - x_i|``.
 
-    Known as the novelty of samples. What does not leave the data memorises; what is far from the data
-    may be new or wrong, which `distance_to_manifold` tells apart.
+    Known as the novelty of samples. Rows near the data are memorised; rows far from the data may be new
+    or wrong: `distance_to_manifold` distinguishes the two.
 
     Parameters
     ----------
@@ -116,10 +117,10 @@ def distance_to_data(X: Any, data: Any) -> np.ndarray:
 
 
 def lateral_distance(X: Any, data: Any, manifold: Any) -> np.ndarray:
-    """Return how far each row went along the manifold, the part of its novelty that is not an error.
+    """Return the distance of each row from the data along the manifold, sqrt(d(x, data)^2 - d(x, M)^2).
 
-    sqrt(d(x, data)^2 - d(x, M)^2): if M is flat this is the distance of the foot of the perpendicular
-    to the nearest training row.
+    It is the part of the novelty that is not an error: if M is flat, the distance from the projection of
+    the row to the nearest training row.
 
     Parameters
     ----------
@@ -133,7 +134,7 @@ def lateral_distance(X: Any, data: Any, manifold: Any) -> np.ndarray:
     Returns
     -------
     ndarray of shape (n,)
-        In units of X. Of rows within rounding of the manifold, to the root of rounding.
+        In units of X, accurate to the square root of rounding where a row is a copy.
 
     Raises
     ------
@@ -145,8 +146,8 @@ def lateral_distance(X: Any, data: Any, manifold: Any) -> np.ndarray:
 
     Notes
     -----
-    Costs `distance_to_data` and `distance_to_manifold`. Where the manifold curves towards the row, on
-    the inside of a circle, say, it is shorter than the way along the manifold.
+    Costs `distance_to_data` and `distance_to_manifold`. Where the manifold curves towards the row, as
+    on the inside of a circle, it is shorter than the distance along the manifold.
 
     Examples
     --------

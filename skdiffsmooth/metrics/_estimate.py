@@ -1,4 +1,4 @@
-"""A number with what is known about its error."""
+"""An average over rows, with its sampling error."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Estimate:
     value : float
         The estimate.
     standard_error : float
-        Of the value over draws of the rows; 0 on a grid, which is not drawn.
+        Standard deviation of the value over draws of the rows.
     effective_sample_size : float
-        (sum t)^2 / sum t^2 of the terms t >= 0 that are summed: as many equal terms would vary as
-        much. Where it is some tens or less, a few rows decide, more of the kind may not have been
-        drawn at all, and the standard error is too small.
+        (sum t)^2 / sum t^2 of the terms t >= 0 that are averaged: a mean of so many equal terms has
+        the same variance. Where it is some tens or less, few rows decide, other such rows may not
+        have been drawn at all, and the standard error is too small.
     """
 
     value: float

@@ -1,4 +1,4 @@
-"""Whether samples are of the reference's kind, and as diverse, from balls about nearest neighbours."""
+"""Precision and recall, density and coverage, by balls around rows."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from ._pairs import distance_tiles
 
 __all__ = ["Fidelity", "fidelity_and_diversity"]
 
-# Balls end at rows, and a row on the border is inside: up to the rounding of its distance.
-BORDER = 1 + 1e-9
+# A ball ends at a row, which is inside: up to the rounding of its distance.
+MARGIN = 1 + 1e-9
 
 
 @dataclass(frozen=True)
 class Fidelity:
-    """What `fidelity_and_diversity` found.
+    """The result of `fidelity_and_diversity`.
 
     Parameters
     ----------
     precision : float
-        Share of generated rows within a ball of the reference: fidelity, in [0, 1].
+        Fraction of generated rows within a ball of the reference: fidelity, in [0, 1].
     recall : float
-        Share of reference rows within a ball of the generated rows: diversity, in [0, 1].
+        Fraction of reference rows within a ball of the generated rows: diversity, in [0, 1].
     density : float
         Mean number of reference balls that hold a generated row, over n_neighbors: fidelity, in which
-        an outlier among the reference counts little. Around one for the reference's own law.
+        an outlier among the reference counts little. About one for samples of the same distribution.
     coverage : float
-        Share of reference balls that hold a generated row: diversity, which outliers among the
+        Fraction of reference balls that hold a generated row: diversity, which outliers among the
         generated rows do not raise. In [0, 1].
     """
 
@@ -44,7 +44,7 @@ class Fidelity:
 def fidelity_and_diversity(X: Any, reference: Any, *, n_neighbors: int = 5) -> Fidelity:
     """Return improved precision and recall, density and coverage.
 
-    With B(y_j) the closed ball about a row that reaches its K-th nearest other row of its own sample,
+    With B(y_j) the closed ball about a row up to the K-th nearest other row of the same sample,
 
         precision = mean_i [ x_i in some B(y_j) ],      recall   = mean_j [ y_j in some B(x_i) ],
         density   = mean_i #{ j : x_i in B(y_j) } / K,  coverage = mean_j [ some x_i in B(y_j) ].
@@ -54,10 +54,10 @@ def fidelity_and_diversity(X: Any, reference: Any, *, n_neighbors: int = 5) -> F
     X : array-like of shape (n, d)
         Generated rows, more than n_neighbors.
     reference : array-like of shape (m, d)
-        Rows of the law that is aimed at, more than n_neighbors; of images, features as a rule.
+        Rows of the target distribution, more than n_neighbors; for images, usually features of them.
     n_neighbors : int, default=5
-        K. Precision and recall were proposed with 3, density and coverage with 5; with more all but the
-        density rise.
+        K. Precision and recall were proposed with 3, density and coverage with 5; all but the density
+        grow with K.
 
     Returns
     -------
@@ -76,9 +76,9 @@ def fidelity_and_diversity(X: Any, reference: Any, *, n_neighbors: int = 5) -> F
     Notes
     -----
     All depend on n and m: compare models at the same sizes. A single outlier has a huge ball, which
-    gives precision (of the reference's) or recall (of the generated ones) for nothing. Copies of the
-    reference are perfect here; `memorization` sees them. At equal sizes two samples of one law have a
-    coverage of 1 - 2^-K in expectation, at any d.
+    raises precision (if it is in the reference) or recall (if it is generated). Copies of the reference
+    have perfect scores; `memorization` detects them. Two samples of one distribution and of equal size
+    have a coverage of 1 - 2^-K in expectation, at any d.
 
     Costs O((n + m)^2 d).
 
@@ -117,9 +117,9 @@ def fidelity_and_diversity(X: Any, reference: Any, *, n_neighbors: int = 5) -> F
 
 
 def _radii(rows: np.ndarray, n_neighbors: int) -> np.ndarray:
-    """Return the distance of each row to its nearest others, the K-th of them."""
+    """Return the distance (n,) of each row to its K-th nearest other row."""
     radii = np.empty(len(rows))
     for tile, distances in distance_tiles(rows, rows):
         # The row itself, at distance zero, is the first.
         radii[tile] = np.partition(distances, n_neighbors, axis=1)[:, n_neighbors]
-    return BORDER * radii
+    return MARGIN * radii

@@ -1,4 +1,4 @@
-"""How far one score field is from another."""
+"""Distances between score fields."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def fisher_divergence(X: Any, score_p: Any, score_q: Any) -> Estimate:
     Parameters
     ----------
     X : array-like of shape (n, d)
-        Draws of p, at least two; those of another law weigh the difference by that law.
+        Draws of p, at least two. With draws of another distribution the mean is over that one.
     score_p, score_q : callable or fitted estimator
         ``score(X)`` of shape (n, d), or an estimator with `grad_log_density`, in nats per unit of X.
-        To compare estimators at another noise: ``lambda X: model.grad_log_density(X, t=t)``. An
-        estimator receives X as it is, with its columns' names; a function a float64 array.
+        To compare estimators at another noise variance: ``lambda X: model.grad_log_density(X, t=t)``.
+        An estimator receives X as it is, with its column names; a function receives a float64 array.
 
     Returns
     -------
@@ -45,13 +45,12 @@ def fisher_divergence(X: Any, score_p: Any, score_q: Any) -> Estimate:
 
     See Also
     --------
-    skdiffsmooth.model_selection.hyvarinen_score : Up to a constant, where p is rows only.
-    renyi_divergence : From normalised log-densities.
+    skdiffsmooth.model_selection.hyvarinen_score : The same up to a constant, from rows of p alone.
 
     Notes
     -----
-    Scores do not see the weights of modes far apart: two mixtures that differ only in those are at
-    distance nearly zero. Thin directions, where scores are large, count most.
+    Scores hardly depend on the weights of modes far apart: two mixtures that differ only in those have
+    a divergence near zero. Directions of small variance, where scores are large, count most.
 
     Costs one evaluation of each field.
 
@@ -76,7 +75,7 @@ def fisher_divergence(X: Any, score_p: Any, score_q: Any) -> Estimate:
     terms = np.sum((first - second) ** 2, axis=1)
     mean = float(terms.mean())
     largest = terms.max()
-    # Equal fields differ equally everywhere.
+    # Where all differences are zero, all terms are equal.
     size = (
         float(np.sum(terms / largest) ** 2 / np.sum((terms / largest) ** 2))
         if largest
@@ -86,21 +85,21 @@ def fisher_divergence(X: Any, score_p: Any, score_q: Any) -> Estimate:
 
 
 def _field(name: str, score: Any, X: Any, rows: np.ndarray) -> np.ndarray:
-    """Return a score at the rows, from a function or an estimator."""
+    """Return the scores (n, d) at the rows, from a function or an estimator."""
     if hasattr(score, "grad_log_density"):
         values = score.grad_log_density(X)
     elif callable(score):
         values = score(rows.copy())
     else:
         raise TypeError(
-            f"{name}={score!r} is no score field; expected a function of rows, or a fitted estimator "
+            f"{name}={score!r} is not a score field; expected a function of rows, or a fitted estimator "
             "with grad_log_density such as SmoothedScoreDiffusion."
         )
     values = check_real_array(name, values)
     if values.shape != rows.shape or not np.all(np.isfinite(values)):
         raise ValueError(
-            f"{name} answered rows of shape {rows.shape} by an array of shape {values.shape} with "
-            f"{int(np.sum(~np.isfinite(values)))} values that are not finite; expected finite numbers "
-            "of the same shape."
+            f"{name} returned an array of shape {values.shape} with "
+            f"{int(np.sum(~np.isfinite(values)))} values that are not finite for rows of shape "
+            f"{rows.shape}; expected finite values of the same shape."
         )
     return values

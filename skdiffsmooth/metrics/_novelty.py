@@ -1,4 +1,4 @@
-"""Whether rows are copies of training rows."""
+"""Memorization: whether rows are copies of training rows."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ __all__ = ["Memorization", "memorization"]
 
 @dataclass(frozen=True)
 class Memorization:
-    """What `memorization` found.
+    """The result of `memorization`.
 
     Parameters
     ----------
     ratio : ndarray of shape (n,)
-        Distance to the nearest training row over that to the second nearest, in [0, 1].
+        Distance to the nearest training row divided by that to the second nearest, in [0, 1].
     nearest : ndarray of shape (n,)
         Index of the nearest training row.
     share : float
-        The share of rows whose ratio is below the threshold.
+        Fraction of rows whose ratio is below the threshold.
     threshold : float
-        Below which a row counts as a copy.
+        A row with a ratio below it counts as a copy.
     """
 
     ratio: np.ndarray
@@ -47,8 +47,8 @@ def memorization(X: Any, data: Any, *, threshold: float = 1 / 3) -> Memorization
     X : array-like of shape (n, d)
         Generated rows.
     data : array-like of shape (m, d)
-        Training rows, at least two of them distinct. Copies of a training row count as one: beside a
-        second copy nothing would be memorised.
+        Training rows, at least two of them distinct. Equal training rows count as one: otherwise the
+        ratio of their copies would be one.
     threshold : float, default=1/3
         In (0, 1]; a third is what the literature uses.
 
@@ -60,13 +60,14 @@ def memorization(X: Any, data: Any, *, threshold: float = 1 / 3) -> Memorization
     ------
     TypeError, ValueError
         If the rows are not numeric and finite, their columns differ, `data` has fewer than two distinct
-        rows, or the threshold is no number in (0, 1].
+        rows, or the threshold is not a number in (0, 1].
 
     Notes
     -----
-    Read the share beside that of held-out rows, which is not zero: of rows from a k-dimensional law the
-    ratio is below t with a probability of about t^k, a third on a line and 1e-5 in ten dimensions. It
-    cannot see a copy with noise of the size of the spacing, nor a copied part of an image.
+    Compare the share with that of held-out rows, which is not zero: for rows of a k-dimensional
+    distribution the ratio is below t with a probability of about t^k; for t = 1/3 that is a third on a
+    line and 1e-5 in ten dimensions. A copy with noise of the size of the spacing, or a copied part of an
+    image, is not detected.
 
     Costs O(n log m) in up to ten columns, by a tree, else O(n m d).
 
@@ -78,8 +79,8 @@ def memorization(X: Any, data: Any, *, threshold: float = 1 / 3) -> Memorization
     Examples
     --------
     >>> from skdiffsmooth.metrics import memorization
-    >>> found = memorization([[0.1], [0.9], [1.8]], [[0.0], [2.0]])
-    >>> found.ratio.round(3), found.nearest, round(found.share, 3)
+    >>> result = memorization([[0.1], [0.9], [1.8]], [[0.0], [2.0]])
+    >>> result.ratio.round(3), result.nearest, round(result.share, 3)
     (array([0.053, 0.818, 0.111]), array([0, 0, 1]), 0.667)
     """
     rows, data_rows = check_pair(X, data, "data")
@@ -92,7 +93,7 @@ def memorization(X: Any, data: Any, *, threshold: float = 1 / 3) -> Memorization
             "a second nearest one. Use distance_to_data."
         )
     distances, indices = nearest(rows, distinct, 2)
-    # Distinct rows may be so close that their difference has no square.
+    # The squared distance of distinct rows may underflow to zero.
     second = distances[:, 1]
     ratio = np.divide(distances[:, 0], second, out=np.ones(len(rows)), where=second > 0)
     return Memorization(ratio, first[indices[:, 0]], float(np.mean(ratio < threshold)), threshold)

@@ -1,16 +1,17 @@
-"""Scorers that compare score fields instead of likelihoods, for which no ODE is solved.
+"""Scorers that compare score fields instead of likelihoods, without solving an ODE.
 
-A model of bandwidth h says that the data have the score s(., h^2), h^2 being noise of its own, and
-the data plus noise of variance t the score s(., h^2 + t); for a Gaussian KDE that is exact. With
-x_t = x_0 + sqrt(t) z all models can thus be asked about one law, that of x_t:
+In a model of bandwidth h the data have the score s(., h^2), and the data plus noise of variance t
+the score s(., h^2 + t); for a Gaussian KDE that is exact. Models of all bandwidths can therefore
+be compared on one distribution, that of x_t = x_0 + sqrt(t) z:
 
     H(t) = -E[ div s(x_t, h^2 + t) + |s(x_t, h^2 + t)|^2 / 2 ]              (Hyvarinen 2005, thm. 1)
          = -E[ |s(x_t, h^2 + t) + z / sqrt(t)|^2 - |z|^2 / t ] / 2          (Vincent 2011, eq. 11)
          = const(t) - E|s(x_t, h^2 + t) - grad log p_t(x_t)|^2 / 2.
 
-The integral of H over all t > 0 is the log-likelihood up to a constant for the KDE, by de Bruijn's
-identity, and for any other field bounds that of its reverse SDE from below (Song et al. 2021, thm. 1).
-Fields of one *total* noise must not be compared: s(., v) is the same for all bandwidths up to sqrt(v).
+For the KDE, the integral of H over all t > 0 is the log-likelihood up to a constant, by de
+Bruijn's identity; for any other field it is a lower bound of the log-likelihood of its reverse SDE
+(Song et al. 2021, thm. 1). Fields at equal *total* noise v cannot be compared: s(., v) is the same
+for all bandwidths up to sqrt(v).
 """
 
 from __future__ import annotations
@@ -22,18 +23,19 @@ import numpy as np
 from scipy.integrate import trapezoid
 from sklearn.utils.validation import check_array, check_is_fitted
 
-from .._utils.validation import check_integer, check_real, check_seed
+from .._utils.validation import check_detached, check_integer, check_real, check_seed
 
 __all__ = ["denoising_score", "hyvarinen_score", "make_denoising_scorer", "make_hyvarinen_scorer"]
 
-# Times the variance of the columns. What is left out below is some 0.01 nats of differences between
-# models, above it less: there all of them see the same Gaussian.
-_LEAST, _MOST = 1e-3, 10.0
+# Default range of noise variances, relative to the largest variance of a column. The part below
+# changes differences between models by about 0.01 nats, the part above by less: there all models
+# are close to the same Gaussian.
+_MIN_FACTOR, _MAX_FACTOR = 1e-3, 10.0
 
 
 @dataclass(frozen=True)
 class HyvarinenScorer:
-    """What `make_hyvarinen_scorer` makes; the same numbers can be pickled and printed."""
+    """Scorer made by `make_hyvarinen_scorer`; it can be pickled and printed."""
 
     noise_variance: float
     n_pairs: int
@@ -54,7 +56,7 @@ class HyvarinenScorer:
 
 @dataclass(frozen=True)
 class DenoisingScorer:
-    """What `make_denoising_scorer` makes."""
+    """Scorer made by `make_denoising_scorer`; it can be pickled and printed."""
 
     t_min: float | None
     t_max: float | None
@@ -65,10 +67,10 @@ class DenoisingScorer:
     def __call__(self, estimator: Any, X: Any, y: Any = None) -> float:
         """Return minus the denoising loss of a fitted estimator on held-out rows, in nats."""
         rows = _rows(estimator, X)
-        # Rows without extent have no scale of their own; the model's will do.
+        # Rows without variance have no scale; that of the model is used instead.
         widest = float(rows.var(axis=0).max()) or float(np.max(estimator.bandwidth_)) ** 2
-        low = _LEAST * widest if self.t_min is None else self.t_min
-        high = _MOST * widest if self.t_max is None else self.t_max
+        low = _MIN_FACTOR * widest if self.t_min is None else self.t_min
+        high = _MAX_FACTOR * widest if self.t_max is None else self.t_max
         if high <= low:
             raise ValueError(_not_above(high, low))
         levels = np.geomspace(low, high, self.n_levels)
@@ -78,26 +80,31 @@ class DenoisingScorer:
             noised = _named_like(X, (rows + np.sqrt(t) * noise).reshape(-1, rows.shape[1]))
             score = estimator.grad_log_density(noised, t=estimator.bandwidth_**2 + t)
             score = np.sqrt(t) * score.reshape(noise.shape)
-            # t |s + z / sqrt(t)|^2 - |z|^2, without the large constant.
+            # t |s + z / sqrt(t)|^2 - |z|^2, expanded so that |z|^2 cancels exactly.
             losses.append(np.mean(np.sum(score * (score + 2 * noise), axis=2)))
-        # The integral of H(t) dt, as one of t H(t) over log t; below the range H is what it is there.
+        # The integral of H(t) dt as that of t H(t) over log t; below the range H(t) is taken
+        # constant.
         return -0.5 * float(trapezoid(losses, np.log(levels)) + losses[0])
 
 
 def make_hyvarinen_scorer(
     noise_variance: float = 0.0, *, n_pairs: int = 1, random_state: int = 0
 ) -> HyvarinenScorer:
-    """Make a scorer of minus the score-matching loss, one field evaluation a row.
+    """Make a scorer that returns minus the score-matching loss of noised rows.
+
+    One field evaluation for each row, or one for each row and noise draw.
 
     Parameters
     ----------
     noise_variance : float, default=0.0
-        Variance t of noise that is added to the rows and, on top of its own, to the model's, in squared
-        units of X. 0 compares scores of the data themselves, which weighs the finest scales most.
+        Variance t of noise that is added to the rows, and to that of the model, in squared units
+        of X. 0 compares the scores of the data without noise, in which the finest scales count
+        most.
     n_pairs : int, default=1
-        Mirrored pairs of noise for each row, where there is noise.
+        Noise draws for each row, in mirrored pairs z and -z; not used without noise.
     random_state : int, default=0
-        Seed of the noise: the same for all candidates, so that they are compared on the same numbers.
+        Seed of the noise. It is the same for all candidates, so that they are compared on the same
+        rows.
 
     Returns
     -------
@@ -135,25 +142,27 @@ def make_denoising_scorer(
     n_pairs: int = 1,
     random_state: int = 0,
 ) -> DenoisingScorer:
-    """Make a scorer of minus the denoising loss over all noise levels, in nats.
+    """Make a scorer that returns minus the denoising loss over all noise levels, in nats.
 
     Parameters
     ----------
     t_min, t_max : float, default=None
-        Range of noise variances, in squared units of X. None is 0.001 and 10 times the largest variance
-        of a held-out column: the same for all candidates, as it must be.
+        Range of noise variances, in squared units of X. None is 0.001 and 10 times the largest
+        variance of a column of the held-out rows, the same for all candidates.
     n_levels : int, default=12
-        Noise levels, of equal ratio; two at least.
+        Number of noise levels, at least 2; their variances have equal ratios.
     n_pairs : int, default=1
-        Mirrored pairs of noise for each row and level. Scores cost ``2 * n_pairs * n_levels`` field
-        evaluations a row, without divergences.
+        Noise draws for each row and level, in mirrored pairs z and -z. The cost is
+        ``2 * n_pairs * n_levels`` field evaluations for each row, without divergences.
     random_state : int, default=0
-        Seed of the noise: the same for all candidates, so that they are compared on the same numbers.
+        Seed of the noise. It is the same for all candidates, so that they are compared on the same
+        rows.
 
     Returns
     -------
     callable
-        ``scorer(estimator, X, y=None)``; see `denoising_score`, which is the scorer of the defaults.
+        ``scorer(estimator, X, y=None)``; see `denoising_score`, which is the scorer of the
+        defaults.
 
     Raises
     ------
@@ -185,14 +194,15 @@ def make_denoising_scorer(
 def hyvarinen_score(estimator: Any, X: Any, y: Any = None) -> float:
     """Return minus the score-matching loss on held-out rows; higher is better.
 
-    That is ``-E[ div s + |s|^2 / 2 ]`` at the rows, s the model's score at its own bandwidth: up to a
-    constant of the data, minus half the squared distance between the model's score and that of the
-    data. One field evaluation with its divergence, where a likelihood takes ``2 * n_steps_``.
+    The value is ``-E[ div s + |s|^2 / 2 ]`` at the rows, with the model's score s at its
+    bandwidth: up to a constant of the data, minus half the squared distance between the scores of
+    model and data. It costs one field evaluation with divergence, where a likelihood takes ``2 *
+    n_steps_``.
 
     Parameters
     ----------
     estimator : estimator
-        A fitted one of this package.
+        A fitted estimator of this package.
     X : array-like of shape (n_samples, n_features)
         Held-out rows.
     y : object, default=None
@@ -201,26 +211,29 @@ def hyvarinen_score(estimator: Any, X: Any, y: Any = None) -> float:
     Returns
     -------
     float
-        In inverse squared units of X: no nats, and comparable between models of the same columns only.
+        In inverse squared units of X, not in nats: comparable between models of the same columns
+        only.
 
     Raises
     ------
     TypeError
-        If the estimator has no score field, as a Pipeline: there the field is that of the transformed
-        columns, whose units change with the transformer. Put the search inside the pipeline.
+        If the estimator has no score field. A Pipeline has none: its field would be that of the
+        transformed columns, whose units change with the transformer. Put the search inside the
+        pipeline.
     ValueError
-        If X does not fit, the kernel is none that has a Laplacian, or the metric not Euclidean.
+        If X is not valid, the kernel has no Laplacian, or the metric is not Euclidean.
 
     See Also
     --------
     make_hyvarinen_scorer : The same on noised rows.
-    denoising_score : Weighs all scales as the likelihood does.
+    denoising_score : All scales count as in the likelihood.
 
     Notes
     -----
-    A `background` is no part of the field, and does not count. A density may be far from the data's
-    where scores are not: the weights of modes far apart are not seen at all, and thin directions, where
-    scores are large, count most. docs/criteria.md compares what it chooses with what likelihoods choose.
+    A `background` is not part of the score field and does not affect the value. Densities may
+    differ where scores agree: the relative weights of distant modes do not affect the value at
+    all, and thin directions, in which scores are large, count most. docs/criteria.md compares the
+    models that it chooses with those that likelihoods choose.
 
     References
     ----------
@@ -243,15 +256,16 @@ def hyvarinen_score(estimator: Any, X: Any, y: Any = None) -> float:
 def denoising_score(estimator: Any, X: Any, y: Any = None) -> float:
     """Return minus the denoising loss on held-out rows, over all noise levels; higher is better.
 
-    Rows are noised at twelve levels, and the model's score is compared with where the noise came from.
-    Weighted as here, differences between two KDEs are differences of their log-likelihoods, up to the
-    noise; for a smoothed score, what is bounded from below is the log-likelihood of its reverse *SDE*,
-    which is below that of the flow that `score_samples` describes where sigma is large.
+    Rows are noised at twelve levels, and the model's score is compared with the direction back to
+    the clean row. With the weights used here, differences between two KDEs are differences of
+    their log-likelihoods, up to Monte Carlo noise. For a smoothed score the value is a lower bound
+    of the log-likelihood of its reverse *SDE*, which for large sigma is below that of the flow,
+    the one that `score_samples` reports.
 
     Parameters
     ----------
     estimator : estimator
-        A fitted one of this package.
+        A fitted estimator of this package.
     X : array-like of shape (n_samples, n_features)
         Held-out rows.
     y : object, default=None
@@ -260,33 +274,34 @@ def denoising_score(estimator: Any, X: Any, y: Any = None) -> float:
     Returns
     -------
     float
-        In nats a row, up to a constant that depends on the rows but not on the model.
+        In nats for each row, up to a constant that depends on the rows but not on the model.
 
     Raises
     ------
     TypeError
-        If the estimator has no score field, as a Pipeline: there the field is that of the transformed
-        columns. Put the search inside the pipeline.
+        If the estimator has no score field. A Pipeline has none: its field would be that of the
+        transformed columns. Put the search inside the pipeline.
     ValueError
-        If X does not fit, or the metric is not Euclidean.
+        If X is not valid, or the metric is not Euclidean.
 
     See Also
     --------
     make_denoising_scorer : The same with other levels and more draws.
-    hyvarinen_score : Faster, and blind to all scales but the finest.
+    hyvarinen_score : Faster; only the finest scales count.
 
     Notes
     -----
-    24 field evaluations a row without divergences, each some ``(r + 2) / 2`` times cheaper than one of
-    those that a likelihood takes ``2 * n_steps_`` of.
+    Costs 24 field evaluations for each row, without divergences. A likelihood takes ``2 *
+    n_steps_`` evaluations with divergences, each about ``(r + 2) / 2`` times slower in r
+    dimensions.
 
     References
     ----------
-    P. Vincent, A Connection Between Score Matching and Denoising Autoencoders, Neural Computation 23,
-    2011.
+    P. Vincent, A Connection Between Score Matching and Denoising Autoencoders, Neural Computation
+    23, 2011.
 
-    Y. Song, C. Durkan, I. Murray, S. Ermon, Maximum Likelihood Training of Score-Based Diffusion Models,
-    NeurIPS 2021, arXiv:2101.09258.
+    Y. Song, C. Durkan, I. Murray, S. Ermon, Maximum Likelihood Training of Score-Based Diffusion
+    Models, NeurIPS 2021, arXiv:2101.09258.
 
     Examples
     --------
@@ -308,31 +323,33 @@ def denoising_score(estimator: Any, X: Any, y: Any = None) -> float:
 
 
 def _rows(estimator: Any, X: Any) -> np.ndarray:
-    """Return the rows as an array, after checking that the estimator has a score field."""
+    """Return the rows as an array (n, d), after checking that the estimator has a score field."""
     if not hasattr(estimator, "grad_log_density"):
         raise TypeError(
-            f"a {type(estimator).__name__} has no grad_log_density, which this scorer compares; "
-            "expected an estimator of skdiffsmooth. With a pipeline, search inside it: "
+            f"{type(estimator).__name__} has no method grad_log_density, which this scorer needs; "
+            "expected an estimator of skdiffsmooth. Make the search a step of the pipeline: "
             "make_pipeline(StandardScaler(), GridSearchCV(SmoothedScoreDiffusion(), grid, "
-            "scoring=...)), since a loss of scores changes with the units of the columns."
+            "scoring=...)), since errors of scores depend on the units of the columns."
         )
     check_is_fitted(estimator)
+    check_detached("X", X)
     coordinates = getattr(estimator, "coordinates_", None)
     if coordinates is not None and not coordinates.is_euclidean:
         raise ValueError(
-            f"metric={estimator.metric_!r} gives each direction noise of its own, and losses of scores "
-            "under different noise cannot be compared; search over metrics by likelihood, or set "
-            "metric='euclidean'."
+            f"metric={estimator.metric_!r} gives each direction its own noise scale, and losses of "
+            "scores under different noise cannot be compared; expected metric='euclidean'. Set it, or "
+            "compare metrics by likelihood."
         )
     return check_array(X, dtype=np.float64, input_name="X")
 
 
 def _named_like(X: Any, rows: np.ndarray) -> Any:
-    """Return rows under the column names of X, which an estimator may expect."""
+    """Return rows as a data frame with the columns of X, or as an array if X is no data frame."""
     return type(X)(rows, columns=X.columns) if hasattr(X, "iloc") else rows
 
 
 def _not_above(high: float, low: float) -> str:
+    """Return the error message for an empty range of noise variances."""
     return (
         f"t_max={high:g} is not above t_min={low:g}; expected a range of noise variances, in squared "
         "units of X. Pass both, or neither."
@@ -340,7 +357,7 @@ def _not_above(high: float, low: float) -> str:
 
 
 def _mirrored(seed: int, n_pairs: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Return standard normal noise for all rows, (2 * n_pairs, n, d), each with its mirror image."""
+    """Return standard normal noise (2 * n_pairs, *shape): n_pairs draws and their mirror images."""
     noise = np.random.RandomState(seed).standard_normal((n_pairs, *shape))
     return np.concatenate([noise, -noise])
 

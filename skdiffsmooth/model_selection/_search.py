@@ -1,4 +1,4 @@
-"""SmoothedScoreDiffusionCV: a diffusion whose settings are searched by held-out likelihood."""
+"""SmoothedScoreDiffusionCV: a search for the diffusion with the highest held-out likelihood."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from .._coordinates.metric import check_metric
-from .._diffusion.comparison import Comparison, folds_for_metrics
-from .._diffusion.diffusion import BaseScoreDiffusion
-from .._diffusion.selection import DEFAULT_FACTORS, Factors, Settings
-from .._diffusion.settings import resolve_n_jobs, resolve_solver
+from .._diffusion.comparison import (
+    Comparison,
+    Settings,
+    folds_for_metrics,
+    geometry_and_bandwidth,
+)
+from .._diffusion.estimator import BaseScoreDiffusion
+from .._diffusion.fitting import DEFAULT_FACTORS, Factors
+from .._diffusion.settings import ParsedParameters, resolve_n_jobs
 from .._estimators.smoothed import SmoothedScoreDiffusion
-from .._utils.estimator import DensityEstimatorMixin
+from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.rows import TrainingRows, as_given
 from .._utils.validation import check_integer, check_real, check_real_array
 from .._utils.warnings import warn_user
-from ..bases import resolve_base
 from ..solvers import ODESolver
 
 __all__ = ["SmoothedScoreDiffusionCV"]
@@ -37,7 +41,7 @@ _MANY_EQUAL = 0.05
 
 
 class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
-    """A diffusion with metric, bandwidth, smoothing scale and background of highest held-out likelihood.
+    """A diffusion with the metric, scales and background of highest held-out likelihood.
 
     Scored by exact leave-one-out likelihood without refits, or by folds. The search goes from coarse
     to fine: metrics at default scales, a grid of scales in the two best metrics, steps of decreasing
@@ -49,10 +53,10 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
     estimator : SmoothedScoreDiffusion or ManifoldAdaptedDiffusion, default=None
         What to tune; None is ``SmoothedScoreDiffusion()``. Its `metric` and `background` are searched
         where they are "auto", and kept otherwise.
-    bandwidths : array-like of shape (n_bandwidths,), default=(0.55, 0.7, 0.85, 1.0)
+    bandwidth_factors : array-like of shape (n_bandwidths,), default=(0.55, 0.7, 0.85, 1.0)
         Bandwidths of the coarse grid, in units of the bandwidth of highest leave-one-out likelihood of
         the Gaussian KDE in the same metric.
-    sigmas : array-like of shape (n_sigmas,), default=(0.0, 0.75, 1.5, 3.0)
+    sigma_factors : array-like of shape (n_sigmas,), default=(0.0, 0.75, 1.5, 3.0)
         Smoothing scales of the coarse grid, in the same unit. ``(0.0,)`` searches kernel density
         estimates.
     metrics : sequence or None, default=None
@@ -79,7 +83,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
     best_score_ : float
         Mean held-out log-density of the best settings, in nats a row.
     best_index_ : int
-        Their place in `cv_results_`.
+        Their index in `cv_results_`.
     bandwidth_, sigma_, background_ : float
         As in `best_params_`.
     metric_ : str, float or ndarray
@@ -101,13 +105,13 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
 
     Notes
     -----
-    About fifty candidates, each of which costs what scoring all rows against all rows costs with 16
-    nodes and 8 steps: a thirtieth of `score_samples`; three cost it in full. With folds, each once a
-    fold.
+    There are about fifty candidates. For each, all rows are scored by all others with 16 nodes and
+    8 steps, which takes a thirtieth of the time of `score_samples`; three candidates are scored
+    with all nodes and steps. With folds this is done for each fold.
 
-    Leave-one-out keeps what was learned of the data as a whole: the metric, and learned tangents, saw
-    the row that is left out. Up to twenty rows a column metrics are therefore compared on five folds
-    first, and only scales by leaving out each row.
+    The metric and learned tangents are computed from all rows, also from the row that is left out.
+    Up to twenty rows a column metrics are therefore compared on five folds first, and only scales
+    by leaving out each row.
 
     `given`, `grad_log_density` and errors of log-densities are the business of `best_estimator_`.
 
@@ -129,8 +133,8 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         self,
         estimator: Any = None,
         *,
-        bandwidths: Any = (0.55, 0.7, 0.85, 1.0),
-        sigmas: Any = (0.0, 0.75, 1.5, 3.0),
+        bandwidth_factors: Any = (0.55, 0.7, 0.85, 1.0),
+        sigma_factors: Any = (0.0, 0.75, 1.5, 3.0),
         metrics: Any = None,
         cv: Any = None,
         n_refinements: int = 2,
@@ -138,8 +142,8 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         verbose: int = 0,
     ) -> None:
         self.estimator = estimator
-        self.bandwidths = bandwidths
-        self.sigmas = sigmas
+        self.bandwidth_factors = bandwidth_factors
+        self.sigma_factors = sigma_factors
         self.metrics = metrics
         self.cv = cv
         self.n_refinements = n_refinements
@@ -147,7 +151,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         self.verbose = verbose
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> SmoothedScoreDiffusionCV:
-        """Search, and fit the best settings to all rows.
+        """Search for the best settings, and fit a diffusion with these to all rows.
 
         Parameters
         ----------
@@ -166,7 +170,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         Raises
         ------
         TypeError
-            If `estimator` is no diffusion estimator, or a parameter has the wrong type.
+            If `estimator` is not a diffusion estimator, or a parameter has the wrong type.
         ValueError
             If a parameter is out of range, there are fewer than two distinct rows (than folds), or the
             estimator has no log-density (stochastic solvers, manifolds without derivative).
@@ -174,8 +178,9 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         rows = TrainingRows.of(X, sample_weight, self)
         points = rows.points
         estimator = self._checked_estimator()
-        bandwidths = _check_factors("bandwidths", self.bandwidths, strict=True)
-        sigmas = _check_factors("sigmas", self.sigmas, strict=False)
+        parsed = self._parsed(estimator, points.shape[1])
+        bandwidths = _check_factors("bandwidth_factors", self.bandwidth_factors, strict=True)
+        sigmas = _check_factors("sigma_factors", self.sigma_factors, strict=False)
         n_refinements = check_integer("n_refinements", self.n_refinements, minimum=0)
         verbose = check_integer("verbose", self.verbose, minimum=0)
         if len(points) < 2:
@@ -183,7 +188,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
                 "a search by held-out likelihood needs at least two distinct rows, got n_samples = 1 "
                 "after merging equal rows."
             )
-        metrics = self._checked_metrics(estimator, points)
+        metrics = self._checked_metrics(parsed, points)
         n_rows = len(rows.group)
         if n_rows - len(points) > _MANY_EQUAL * n_rows:
             warn_user(
@@ -192,21 +197,21 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
                 "smaller bandwidths would grow without bound."
             )
         if self.cv is None:
-            compared = Comparison(estimator, points, rows.shares, metrics)
+            compared = Comparison(parsed, points, rows.point_weights, metrics)
             folds = folds_for_metrics(points)
             first = compared
             if folds is not None:
-                first = Comparison(estimator, points, rows.shares, metrics, folds)
+                first = Comparison(parsed, points, rows.point_weights, metrics, folds)
         else:
             weight = np.ones(n_rows) if rows.weight is None else rows.weight
             given = points[rows.group], weight / weight.max()
-            first = compared = Comparison(estimator, *given, metrics, rows.folds(self.cv))
+            first = compared = Comparison(parsed, *given, metrics, rows.folds(self.cv))
         search = _Search(compared, resolve_n_jobs(self.n_jobs), verbose)
         search.run(first, bandwidths, sigmas, n_refinements)
         best = search.entries[search.best_index]
         metric, factors, background = best.settings
         # The unit of the factors is the bandwidth of all rows.
-        geometry, h = estimator._geometry_and_bandwidth(metric, points, rows.shares)
+        geometry, h = geometry_and_bandwidth(metric, points, rows.point_weights, parsed)
         fitted = clone(estimator).set_params(
             metric=metric,
             bandwidth=factors[0] * h,
@@ -231,6 +236,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         )
         return self
 
+    @on_one_fit
     def score_samples(self, X: Any) -> np.ndarray:
         """Return the log-density of each row under the best settings.
 
@@ -253,6 +259,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         """
         return self._best().score_samples(as_given(X, self._check_query(X)))
 
+    @on_one_fit
     def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
         """Draw new rows under the best settings.
 
@@ -277,8 +284,9 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         """
         return self._best().sample(n_samples, random_state)
 
+    @on_one_fit
     def leave_one_out_log_density(self) -> np.ndarray:
-        """Return the log-density of each training point under the best settings and the other points.
+        """Return each training point's log-density under the best settings and all other points.
 
         Returns
         -------
@@ -306,58 +314,71 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         if estimator.shards is not None:
             raise ValueError(
                 f"estimator has shards={estimator.shards!r}, whose rows cannot be left out; search on "
-                "a subsample with shards=None, and fit the shards with the numbers found."
-            )
-        if resolve_base(estimator.base) is not None:
-            raise ValueError(
-                f"estimator has base={estimator.base!r}, whose rows cannot be left out; use "
-                "GridSearchCV over bandwidth and sigma."
-            )
-        if not isinstance(resolve_solver(estimator.solver), ODESolver):
-            raise ValueError(
-                f"estimator has solver={estimator.solver!r}, which gives no likelihood to search "
-                "by; use solver='heun', and set the other one in best_estimator_."
+                "a subsample with shards=None, and fit the shards with its best_params_."
             )
         return clone(estimator)
 
-    def _checked_metrics(
-        self, estimator: BaseScoreDiffusion, points: np.ndarray
-    ) -> tuple[Any, ...]:
-        asked = estimator.metric
-        if not (isinstance(asked, str) and asked == "auto"):
+    def _parsed(self, estimator: BaseScoreDiffusion, n_features: int) -> ParsedParameters:
+        """Return the parameters that the search does not choose, after checking them."""
+        # A clone, since a RandomState is drawn from: the final fit must draw the same seed.
+        parsed = clone(estimator)._parsed(n_features)
+        if parsed.base is not None:
+            raise ValueError(
+                f"estimator has base={parsed.requested['base']!r}, whose rows cannot be left out; use "
+                "GridSearchCV over bandwidth and sigma."
+            )
+        if not isinstance(parsed.solver, ODESolver):
+            raise ValueError(
+                f"estimator has solver={parsed.requested['solver']!r}, with which no likelihood "
+                "can be computed; search with solver='heun', then fit best_params_ with the other "
+                "solver."
+            )
+        return parsed
+
+    def _checked_metrics(self, parsed: ParsedParameters, points: np.ndarray) -> tuple[Any, ...]:
+        if not parsed.is_metric_free:
             if self.metrics is not None:
                 raise ValueError(
                     f"metrics={self.metrics!r} are to be compared, but the estimator has "
-                    f"metric={asked!r}; leave one of the two at its default."
+                    f"metric={parsed.metric!r}; leave one of the two at its default."
                 )
-            return (asked,)
+            return (parsed.metric,)
         if self.metrics is None:
-            return estimator._candidate_metrics(points) or ("euclidean",)
+            return parsed.kernel.candidate_metrics(points) or ("euclidean",)
         if not isinstance(self.metrics, list | tuple) or len(self.metrics) == 0:
             raise ValueError(
-                f"metrics={self.metrics!r} is no list of metrics; pass a list of one at least, or None."
+                f"metrics={self.metrics!r} is not a list of metrics; pass a list of at least one, "
+                "or None."
             )
-        checked = tuple(check_metric(metric, points.shape[1]) for metric in self.metrics)
+        checked = tuple(_checked_metric(self.metrics, metric, points) for metric in self.metrics)
         if any(isinstance(metric, str) and metric == "auto" for metric in checked):
             raise ValueError(
-                f"metrics={self.metrics!r} holds 'auto', which is no metric; pass metrics=None."
+                f"metrics={self.metrics!r} holds 'auto', which is not a metric; pass metrics=None."
             )
         return checked
 
 
+def _checked_metric(metrics: Any, metric: Any, points: np.ndarray) -> Any:
+    """Check one of the metrics to compare, and return it; errors name the parameter `metrics`."""
+    try:
+        return check_metric(metric, points.shape[1])
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"metrics={metrics!r}: {error}") from error
+
+
 class _Entry(NamedTuple):
-    """A candidate and what it came to."""
+    """A candidate and its score."""
 
     stage: str
     is_exact: bool
-    place: int
+    metric_index: int
     settings: Settings
     score: float
     seconds: float
 
 
 class _Search:
-    """The stages of the search, and what they found."""
+    """Runs the stages of the search, and stores the scores of their candidates."""
 
     def __init__(self, comparison: Comparison, n_jobs: int | None, verbose: int) -> None:
         self.comparison = comparison
@@ -368,37 +389,39 @@ class _Search:
     def run(
         self, first: Comparison, bandwidths: np.ndarray, sigmas: np.ndarray, n_refinements: int
     ) -> None:
-        """Run the stages one after the other, the one of metrics by a comparison of its own."""
-        places, tried = [0], []
+        """Run the stages in turn; the stage that chooses the metric uses the comparison `first`."""
+        metric_indices, tried = [0], []
         if len(first.metrics) > 1:
             # A smoothed model where there will be one, a KDE where not.
             factors = DEFAULT_FACTORS if sigmas.any() else (1.0, 0.0)
-            everywhere = [(place, factors) for place in range(len(first.metrics))]
+            everywhere = [(metric_index, factors) for metric_index in range(len(first.metrics))]
             tried = self._stage("metrics", everywhere, first)
-            places = [entry.place for entry in _leaders(tried, 2)]
+            metric_indices = [entry.metric_index for entry in _best(tried, 2)]
             if first is not self.comparison:
                 # Scores on other rows say which metric, and do not compare with those to come.
-                places, tried = places[:1], []
-        grid = itertools.product(places, bandwidths.tolist(), sigmas.tolist())
-        tried += self._stage("grid", [(place, (b, s)) for place, b, s in grid], seen=tried)
+                metric_indices, tried = metric_indices[:1], []
+        grid = itertools.product(metric_indices, bandwidths.tolist(), sigmas.tolist())
+        tried += self._stage(
+            "grid", [(metric_index, (b, s)) for metric_index, b, s in grid], scored_before=tried
+        )
         ratio = 2**0.5
         for _ in range(n_refinements):
-            (best,) = _leaders(tried, 1)
+            (best,) = _best(tried, 1)
             around = _around(best, ratio, is_smoothed=bool(sigmas.any()))
-            tried += self._stage("refinement", around, seen=tried)
+            tried += self._stage("refinement", around, scored_before=tried)
             ratio **= 0.5
-        finalists = [(e.place, e.settings.factors) for e in _leaders(tried, _N_FINALISTS)]
-        self._stage("final", finalists, is_cheap=False)
+        finalists = [(e.metric_index, e.settings.factors) for e in _best(tried, _N_FINALISTS)]
+        self._stage("final", finalists, is_screening=False)
 
     @property
     def best_index(self) -> int:
-        """Place of the best candidate among those scored exactly."""
+        """Index of the best candidate among those that were scored exactly."""
         exact = [k for k, entry in enumerate(self.entries) if entry.is_exact]
         return max(exact, key=lambda k: self.entries[k].score)
 
     @property
     def results(self) -> dict[str, list[Any]]:
-        """What is known of each candidate, column by column."""
+        """A table as a dictionary of columns, with one entry for each candidate."""
         return {
             "stage": [entry.stage for entry in self.entries],
             "is_exact": [entry.is_exact for entry in self.entries],
@@ -416,63 +439,66 @@ class _Search:
         candidates: list[tuple[int, Factors]],
         comparison: Comparison | None = None,
         *,
-        seen: Sequence[_Entry] = (),
-        is_cheap: bool = True,
+        scored_before: Sequence[_Entry] = (),
+        is_screening: bool = True,
     ) -> list[_Entry]:
-        """Score candidates that were not scored yet."""
+        """Compute the scores of candidates that have none yet."""
         comparison = self.comparison if comparison is None else comparison
-        known = {(entry.place, entry.settings.factors) for entry in seen}
+        known = {(entry.metric_index, entry.settings.factors) for entry in scored_before}
         # Neighbours at a bound of the search fall on one another.
         candidates = [new for new in dict.fromkeys(candidates) if new not in known]
         if not candidates:
             return []
         began = time.perf_counter()
         # Before workers get copies, each of which would find them again.
-        for place in dict.fromkeys(place for place, _ in candidates):
-            comparison.prepare(place)
+        for metric_index in dict.fromkeys(metric_index for metric_index, _ in candidates):
+            comparison.prepare(metric_index)
         scored = Parallel(n_jobs=self.n_jobs)(
-            delayed(_timed)(comparison, place, factors, is_cheap) for place, factors in candidates
+            delayed(_timed)(comparison, metric_index, factors, is_screening)
+            for metric_index, factors in candidates
         )
-        found = [
-            _Entry(name, not is_cheap, place, settings, score, seconds)
-            for (place, _), (score, settings, seconds) in zip(candidates, scored, strict=True)
+        entries = [
+            _Entry(name, not is_screening, metric_index, settings, score, seconds)
+            for (metric_index, _), (score, settings, seconds) in zip(
+                candidates, scored, strict=True
+            )
         ]
-        self.entries += found
+        self.entries += entries
         if self.verbose > 1:
-            for entry in found:
-                print(f"  {_said(entry)}")
+            for entry in entries:
+                print(f"  {_formatted(entry)}")
         if self.verbose:
             spent = time.perf_counter() - began
-            (best,) = _leaders(found, 1)
-            print(f"[{name}] {len(found)} candidates in {spent:.1f} s, best {_said(best)}")
-        return found
+            (best,) = _best(entries, 1)
+            print(f"[{name}] {len(entries)} candidates in {spent:.1f} s, best {_formatted(best)}")
+        return entries
 
 
-def _leaders(entries: list[_Entry], n: int) -> list[_Entry]:
-    """Return the best of some candidates, the first of equal ones first."""
+def _best(entries: list[_Entry], n: int) -> list[_Entry]:
+    """Return the candidates with the highest scores, in decreasing order."""
     return sorted(entries, key=lambda entry: -entry.score)[:n]
 
 
 def _around(best: _Entry, ratio: float, *, is_smoothed: bool) -> list[tuple[int, Factors]]:
-    """Return the eight neighbours of a candidate, at some ratio."""
+    """Return the eight neighbours of a candidate, with scales multiplied or divided by a ratio."""
     bandwidth, sigma = best.settings.factors
     steps = ratio ** np.array([-1.0, 0.0, 1.0])
     bandwidths = np.clip(bandwidth * steps, *_BANDWIDTHS)
     # No ratio leads away from zero; the least scale that is worth a try does.
     sigmas = np.minimum(sigma * steps, _SIGMAS[1]) if sigma else np.array([0.0, _SIGMAS[0]])
     pairs = itertools.product(bandwidths.tolist(), sigmas.tolist() if is_smoothed else [0.0])
-    return [(best.place, (b, s)) for b, s in pairs]
+    return [(best.metric_index, (b, s)) for b, s in pairs]
 
 
 def _timed(
-    comparison: Comparison, place: int, factors: Factors, is_cheap: bool
+    comparison: Comparison, metric_index: int, factors: Factors, is_screening: bool
 ) -> tuple[float, Settings, float]:
     began = time.perf_counter()
-    score, settings = comparison.score(place, factors, is_cheap=is_cheap)
+    score, settings = comparison.score(metric_index, factors, is_screening=is_screening)
     return score, settings, time.perf_counter() - began
 
 
-def _said(entry: _Entry) -> str:
+def _formatted(entry: _Entry) -> str:
     metric = entry.settings.metric
     named = metric if isinstance(metric, str | float) else "matrix"
     bandwidth, sigma = entry.settings.factors
@@ -481,8 +507,8 @@ def _said(entry: _Entry) -> str:
 
 
 def _check_factors(name: str, factors: Any, *, strict: bool) -> np.ndarray:
-    """Return factors as a flat array of distinct numbers."""
-    array = np.unique(check_real_array(name, factors).ravel())
+    """Return factors as a flat array of distinct numbers, after checking them."""
+    array = np.unique(check_real_array(name, factors, allow_bool=False).ravel())
     if len(array) == 0:
         raise ValueError(f"{name} is empty; expected at least one number.")
     hint = "They are in units of the KDE's leave-one-out bandwidth."

@@ -1,7 +1,7 @@
-"""Solvers: how a score field is followed from one noise scale to the next."""
+"""Numerical schemes that move samples along a score field between noise scales."""
 
-from ._adaptive import Adaptive, AdaptiveWalk
-from ._base import ODESolver, Solver, solve
+from ._adaptive import Adaptive, AdaptiveState
+from ._base import ErrorEstimatingSolver, ODESolver, ODEState, Solver, estimates_error, solve
 from ._euler import Euler
 from ._euler_maruyama import EulerMaruyama
 from ._heun import Heun
@@ -10,13 +10,16 @@ from ._predictor_corrector import PredictorCorrector
 __all__ = [
     "SOLVERS",
     "Adaptive",
-    "AdaptiveWalk",
+    "AdaptiveState",
+    "ErrorEstimatingSolver",
     "Euler",
     "EulerMaruyama",
     "Heun",
     "ODESolver",
+    "ODEState",
     "PredictorCorrector",
     "Solver",
+    "estimates_error",
     "solve",
 ]
 

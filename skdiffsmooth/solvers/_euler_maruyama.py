@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -13,10 +14,11 @@ from ._base import Draw
 __all__ = ["EulerMaruyama"]
 
 
+@dataclass(frozen=True)
 class EulerMaruyama:
-    """One field evaluation a step: dX = s(X, v) d(-v) + dB, with v running down.
+    """The Euler-Maruyama method for dX = s(X, v) d(-v) + dB, with one field evaluation a step.
 
-    With a smoothed score the law of these samples is *not* that of the probability flow.
+    With a smoothed score these samples do *not* have the distribution of the probability flow.
     """
 
     order: ClassVar[int] = 1
@@ -25,22 +27,6 @@ class EulerMaruyama:
     def step(
         self, field: ScoreField, x: torch.Tensor, start: float, end: float, draw: Draw
     ) -> torch.Tensor:
-        """Move samples from noise scale `start` down to `end`.
-
-        Parameters
-        ----------
-        field : ScoreField
-            The score.
-        x : torch.Tensor of shape (n, r)
-            Samples.
-        start, end : float
-            Noise scales, `end` < `start`.
-        draw : callable
-            Returns standard normal noise of the shape of `x`.
-
-        Returns
-        -------
-        torch.Tensor of shape (n, r)
-        """
+        """See `Solver`."""
         elapsed = start**2 - end**2
         return x + elapsed * field(x, start**2) + math.sqrt(elapsed) * draw()

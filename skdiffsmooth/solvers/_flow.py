@@ -1,4 +1,4 @@
-"""A flow followed with what its solver knows of its own error, whichever kind of solver it is."""
+"""Log-densities and samples along the flow, with the estimated error of the solver."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from .._utils.warnings import warn_user
 from ..noise import Step
 from ..scores import Schedule
-from ..solvers import Adaptive, ODESolver, Solver, solve
+from ._base import ODESolver, Solver, estimates_error, solve
 
 __all__ = ["log_density_with_error", "solve_with_error", "warn_of_error"]
 
@@ -25,32 +25,15 @@ def log_density_with_error(
     terminal_log_density: Callable[[torch.Tensor], torch.Tensor],
     finer: Iterable[Step] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return log-densities, and the estimated error of each in nats.
+    """Return the log-densities (n,) of queries x (n, r) and their estimated errors (n,), in nats.
 
-    Parameters
-    ----------
-    solver : ODESolver
-        The scheme.
-    schedule : Schedule
-        The fields.
-    x : torch.Tensor of shape (n, r)
-        Queries, at the first step's start.
-    steps : sequence of Step
-        Moves up to the terminal scale.
-    terminal_log_density : callable
-        The log-density in nats of the terminal law.
-    finer : iterable of Step, optional
-        Moves of half the size, from which the error of a solver of fixed steps is estimated.
-
-    Returns
-    -------
-    log_density : torch.Tensor of shape (n,)
-    error : torch.Tensor of shape (n,)
-        NaN for a solver of fixed steps where `finer` is not given.
+    `steps` go up to the terminal scale, `terminal_log_density` is that of the terminal distribution,
+    and `finer` are steps of half the size. A solver that does not estimate its error is run with them
+    too, and the error is estimated from the difference; it is NaN where they are not given.
     """
-    if isinstance(solver, Adaptive):
-        walk = solver.walk(x, len(steps))
-        return flow_log_density(walk, schedule, x, steps, terminal_log_density), walk.error
+    if estimates_error(solver):
+        state = solver.initial_state(x, len(steps))
+        return flow_log_density(state, schedule, x, steps, terminal_log_density), state.error
     log_density = flow_log_density(solver, schedule, x, steps, terminal_log_density)
     if finer is None:
         return log_density, x.new_full((len(x),), math.nan)
@@ -65,52 +48,28 @@ def solve_with_error(
     steps: Sequence[Step],
     draw: Callable[[], torch.Tensor],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return where samples end, and the estimated error of each in nats.
+    """Return the samples (n, r) after the last step, and their estimated errors (n,) in nats.
 
-    Parameters
-    ----------
-    solver : Solver
-        The scheme.
-    schedule : Schedule
-        The fields.
-    x : torch.Tensor of shape (n, r)
-        Samples at the first step's start.
-    steps : sequence of Step
-        Moves.
-    draw : callable
-        Returns standard normal noise of the shape of `x`; only a stochastic solver calls it.
-
-    Returns
-    -------
-    end : torch.Tensor of shape (n, r)
-    error : torch.Tensor of shape (n,)
-        NaN for a solver of fixed steps.
+    `draw` returns standard normal noise of the shape of `x`; only a stochastic solver calls it. The
+    error is NaN where the solver does not estimate it.
     """
-    if isinstance(solver, Adaptive):
-        walk = solver.walk(x, len(steps))
-        return solve(walk, schedule, x, steps, draw), walk.error
+    if estimates_error(solver):
+        state = solver.initial_state(x, len(steps))
+        return solve(state, schedule, x, steps, draw), state.error
     return solve(solver, schedule, x, steps, draw), x.new_full((len(x),), math.nan)
 
 
 def warn_of_error(solver: Solver, error: np.ndarray) -> None:
-    """Warn where an adaptive solver did not keep to its tolerance.
-
-    Parameters
-    ----------
-    solver : Solver
-        Any; only an adaptive one has a tolerance.
-    error : ndarray of shape (n,)
-        Estimated errors in nats.
-    """
-    if not isinstance(solver, Adaptive):
+    """Warn if errors (n,) in nats exceed the tolerance of a solver that estimates them."""
+    if not estimates_error(solver):
         return
     missed = ~(error <= solver.tol)
     if missed.any():
         warn_user(
-            f"the adaptive solver missed tol={solver.tol:g} (nats) in {missed.sum()} of "
-            f"{len(error)} rows, with estimated errors of up to {error.max():.2g}. Pass "
-            f"solver=Adaptive(tol, max_halvings) with more than {solver.max_halvings} halvings or "
-            "a larger tol, or dtype='float64'; where a field jumps neither helps.",
+            f"solver={solver!r} missed its tolerance of {solver.tol:g} nats in {missed.sum()} of "
+            f"{len(error)} rows, with estimated errors of up to {error.max():.2g}. Pass one with a "
+            "larger tol or more max_halvings, or dtype='float64'; where the score field jumps, none "
+            "of these helps.",
             ConvergenceWarning,
         )
 
@@ -122,50 +81,22 @@ def flow_log_density(
     steps: Iterable[Step],
     terminal_log_density: Callable[[torch.Tensor], torch.Tensor],
 ) -> torch.Tensor:
-    """Return the log-density of the law that the flow carries down from a terminal law.
+    """Return the log-densities (n,) of queries x (n, r), by the flow to a terminal distribution.
 
     log p_eps(x) = log p_T(x_T) - integral of v div s over log sqrt(v), with x_T the end of the flow
     that starts in x (Song et al. 2021, eq. 39, in the variance-exploding clock).
-
-    Parameters
-    ----------
-    solver : ODESolver
-        The scheme.
-    schedule : Schedule
-        The fields.
-    x : torch.Tensor of shape (n, r)
-        Queries, at the first step's start.
-    steps : iterable of Step
-        Moves up to the terminal scale, each inside one level.
-    terminal_log_density : callable
-        The log-density in nats of the terminal law.
-
-    Returns
-    -------
-    torch.Tensor of shape (n,)
-        Log-densities in nats.
     """
     change = x.new_zeros(len(x))
     for step in steps:
         field = schedule.at(step.level)
-        x, by_step = solver.step_with_log_density(field, x, step.start, step.end)
-        change = change + by_step
+        x, step_change = solver.step_with_log_density(field, x, step.start, step.end)
+        change = change + step_change
     return terminal_log_density(x) + change
 
 
 def step_error(order: int, coarse: torch.Tensor, fine: torch.Tensor) -> torch.Tensor:
-    """Estimate the error of a solver of fixed steps from what it finds with half of their size.
+    """Return Richardson's estimate of the absolute error of `coarse`, log-densities (n,) in nats.
 
-    Parameters
-    ----------
-    order : int
-        Power of the step with which the error falls.
-    coarse, fine : torch.Tensor of shape (n,)
-        Log-densities in nats, by steps as they are and by halved ones.
-
-    Returns
-    -------
-    torch.Tensor of shape (n,)
-        Absolute error of `coarse` in nats (Richardson's).
+    `fine` are those by steps of half the size, and `order` is that of the solver.
     """
     return (coarse - fine).abs() / (1 - 2.0**-order)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -13,13 +14,14 @@ from ._base import Draw
 __all__ = ["Heun"]
 
 
+@dataclass(frozen=True)
 class Heun:
-    """Two field evaluations a step: the trapezoid rule, at the point that Euler's step predicts.
+    """Heun's method: the trapezoid rule with a predicted end, by two field evaluations a step.
 
-    The position is integrated in y = sqrt(v), where the flow is nearly straight, the log-density in
-    log y, where -v div s hardly varies: in y the trapezoid would over-count every direction in which
-    the data is thin (Karras et al. 2022, alg. 1, has the positions; the rule for the log-density is
-    ours and is measured in the page on accuracy).
+    The position is integrated in y = sqrt(v), where the flow is nearly straight, and the log-density in
+    log y, where -v div s hardly varies: in y the trapezoid would overestimate the contribution of every
+    direction in which the data are thin. Karras et al. 2022, alg. 1, has the positions; the rule for the
+    log-density is this library's and is measured on the page on accuracy.
     """
 
     order: ClassVar[int] = 2
@@ -28,23 +30,7 @@ class Heun:
     def step(
         self, field: ScoreField, x: torch.Tensor, start: float, end: float, draw: Draw
     ) -> torch.Tensor:
-        """Move samples from noise scale `start` to `end`.
-
-        Parameters
-        ----------
-        field : ScoreField
-            The score.
-        x : torch.Tensor of shape (n, r)
-            Samples.
-        start, end : float
-            Noise scales, in either order.
-        draw : callable
-            Not used.
-
-        Returns
-        -------
-        torch.Tensor of shape (n, r)
-        """
+        """See `Solver`."""
         slope = -start * field(x, start**2)
         predicted = x + (end - start) * slope
         return x + (end - start) / 2 * (slope - end * field(predicted, end**2))
@@ -52,23 +38,7 @@ class Heun:
     def step_with_log_density(
         self, field: ScoreField, x: torch.Tensor, start: float, end: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Move samples and say by how much their log-density falls.
-
-        Parameters
-        ----------
-        field : ScoreField
-            The score.
-        x : torch.Tensor of shape (n, r)
-            Samples.
-        start, end : float
-            Noise scales, in either order.
-
-        Returns
-        -------
-        x : torch.Tensor of shape (n, r)
-        change : torch.Tensor of shape (n,)
-            log p_start(x_start) - log p_end(x_end), in nats.
-        """
+        """See `ODESolver`."""
         score, divergence = field.with_divergence(x, start**2)
         slope = -start * score
         predicted = x + (end - start) * slope

@@ -18,33 +18,34 @@ __all__ = ["PredictorCorrector"]
 
 @dataclass(frozen=True)
 class PredictorCorrector:
-    """Heun's step down to the next noise scale, then unadjusted Langevin steps there.
+    """A step of Heun's method to the next noise scale, followed by Langevin steps there.
 
     The corrector's step is x + h s + sqrt(2 h) z with h = 2 snr^2 v (Song et al. 2021, alg. 4): the
     signal-to-noise rule with the norm of the score that noise of variance v has, sqrt(d / v), instead
     of a batch's, so that a row does not depend on the rows beside it.
 
-    Correctors draw samples towards exp(l), l the averaged log-density of their noise level. With
-    sigma = 0 that is the law of the flow. With a smoothed score it is another one, for
-    more corrections the more so, and it has no computable density: `score_samples` raises.
+    Langevin steps move samples towards the distribution of density exp(l), l the averaged log-density
+    of their noise level. With sigma = 0 that is the distribution of the flow. With a smoothed score it
+    differs from that, the more the more corrections there are, and the density of the samples cannot
+    be computed: `score_samples` raises.
 
     Parameters
     ----------
     snr : float, default=0.16
-        Signal-to-noise ratio r of the corrector, below 1. Its law at rest is too wide by a share
-        of snr^2 in variance across the data, 2.6 % by default.
+        Signal-to-noise ratio of the corrector, below 1. Its stationary distribution is too wide by a
+        factor of 1 + snr^2 in variance across the data, 2.6 % by default.
     n_corrections : int, default=1
         Langevin steps after each step of the predictor. 0 is `Heun`, without a likelihood.
 
     Raises
     ------
     TypeError, ValueError
-        If `snr` is not a number between 0 and 1, or `n_corrections` not an integer >= 0.
+        If `snr` is not a number between 0 and 1, or `n_corrections` is not an integer >= 0.
 
     Notes
     -----
-    ``2 + n_corrections`` field evaluations a step. The error falls with the first power of the step
-    where snr^2 is made smaller with it; at a fixed `snr` the corrector's own width remains.
+    ``2 + n_corrections`` field evaluations a step. The error decreases with the first power of the step
+    size if snr^2 is decreased with it; at a fixed `snr` the error of the corrector's width remains.
 
     References
     ----------
@@ -74,30 +75,14 @@ class PredictorCorrector:
     def __post_init__(self) -> None:
         hint = "It is a signal-to-noise ratio; 0.16 suits most data."
         if check_real("snr", self.snr, hint=hint) >= 1:
-            # From here on the step overshoots across the data: |1 - 2 snr^2| >= 1.
+            # The steps then diverge across the data: |1 - 2 snr^2| >= 1.
             raise ValueError(f"snr={self.snr!r} is out of range; expected a number < 1. {hint}")
         check_integer("n_corrections", self.n_corrections, minimum=0)
 
     def step(
         self, field: ScoreField, x: torch.Tensor, start: float, end: float, draw: Draw
     ) -> torch.Tensor:
-        """Move samples from noise scale `start` down to `end`.
-
-        Parameters
-        ----------
-        field : ScoreField
-            The score.
-        x : torch.Tensor of shape (n, r)
-            Samples.
-        start, end : float
-            Noise scales, `end` < `start`.
-        draw : callable
-            Returns standard normal noise of the shape of `x`.
-
-        Returns
-        -------
-        torch.Tensor of shape (n, r)
-        """
+        """See `Solver`."""
         x = Heun().step(field, x, start, end, draw)
         h = 2 * (self.snr * end) ** 2
         for _ in range(self.n_corrections):

@@ -1,25 +1,25 @@
-"""Terminal laws: what the reverse process starts from, with a density and exact samples."""
+"""Terminal distributions, from which the reverse process starts, with densities and exact draws."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
 
-from .._utils.shards import ONE_PROCESS, Shards
+from .._utils.draws import draw_points
+from .._utils.gaussian import gaussian_log_normalizer
 from ..scores import ScoreSchedule
 
-__all__ = ["EmpiricalTerminal", "GaussianTerminal", "TerminalLaw", "draw_points"]
+__all__ = ["EmpiricalTerminal", "GaussianTerminal", "TerminalDistribution"]
 
 
-class TerminalLaw(Protocol):
-    """A law on R^r that can be sampled and whose density is known."""
+class TerminalDistribution(Protocol):
+    """A distribution on R^r with known density and exact draws."""
 
     def log_density(self, x: torch.Tensor) -> torch.Tensor:
-        """Return log-densities in nats, shape (n,)."""
+        """Return the log-densities (n,) of queries x (n, r), in nats."""
         ...
 
     def sample(self, rng: np.random.RandomState, n: int) -> np.ndarray:
@@ -27,98 +27,23 @@ class TerminalLaw(Protocol):
         ...
 
 
-def draw_points(
-    rng: np.random.RandomState,
-    points: np.ndarray,
-    weights: np.ndarray,
-    n: int,
-    shards: Shards = ONE_PROCESS,
-) -> np.ndarray:
-    """Draw points by inverting the cumulated weights.
-
-    A point of weight k then gets the same draws as k points beside one another, for the same seed.
-    Those of several shards follow one another in the order of the processes.
-
-    Parameters
-    ----------
-    rng : RandomState
-        Source of randomness.
-    points : ndarray of shape (n_points, d)
-        This process's points.
-    weights : ndarray of shape (n_points,)
-        Positive, summing to one over all shards.
-    n : int
-        Number of draws.
-    shards : Shards, default=ONE_PROCESS
-        Where the other points are, if these are not all.
-
-    Returns
-    -------
-    ndarray of shape (n, d)
-    """
-    cumulated = np.cumsum(weights)
-    ends = np.cumsum(shards.gather(cumulated[-1]))
-    uniform = rng.uniform(size=n) * ends[-1]
-    (mine,) = np.nonzero(_invert(ends, uniform) == shards.rank)
-    start = ends[shards.rank - 1] if shards.rank else 0.0
-    rows = _invert(cumulated, uniform[mine] - start)
-    drawn = np.empty((n, points.shape[1]))
-    for places, found in shards.gather((mine, points[rows])):
-        drawn[places] = found
-    return drawn
-
-
-def _invert(cumulated: np.ndarray, values: np.ndarray) -> np.ndarray:
-    # Rounding may leave the last sum below a value; that draw belongs to the last row.
-    return np.searchsorted(cumulated[:-1], values, side="right")
-
-
 @dataclass(frozen=True)
 class EmpiricalTerminal:
-    """The noised data themselves: a mixture of N(x_i, T I), exact at any terminal scale.
+    """The distribution of the noised data, a mixture of N(x_i, T I), exact for any T = scale^2.
 
-    Over a base, whose components have covariances S_i, it is that of N(mu_i, S_i + T I).
-
-    Parameters
-    ----------
-    schedule : ScoreSchedule
-        The data, as they are merged at each noise level.
-    scale : float
-        sqrt(T), in units of X.
+    Over a base, whose components have covariances S_i, it is the mixture of N(mu_i, S_i + T I).
     """
 
     schedule: ScoreSchedule
     scale: float
 
     def log_density(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the mixture's log-density.
-
-        Parameters
-        ----------
-        x : torch.Tensor of shape (n, r)
-            Queries.
-
-        Returns
-        -------
-        torch.Tensor of shape (n,)
-        """
+        """See `TerminalDistribution`."""
         posterior = self.schedule.posterior_at(self.scale)
         return posterior.log_density(x, self.scale**2, exclude=self.schedule.exclude)
 
     def sample(self, rng: np.random.RandomState, n: int) -> np.ndarray:
-        """Draw points and add noise.
-
-        Parameters
-        ----------
-        rng : RandomState
-            Source of randomness.
-        n : int
-            Number of draws.
-
-        Returns
-        -------
-        ndarray of shape (n, r)
-        """
+        """See `TerminalDistribution`."""
         if self.schedule.base is not None:
             points = self.schedule.base.sample(rng, n)
         else:
@@ -129,48 +54,26 @@ class EmpiricalTerminal:
 
 @dataclass(frozen=True)
 class GaussianTerminal:
-    """N(mean, T I): what research code starts from; close to the noised data only for large T.
+    """The Gaussian N(mean, T I), which approximates the noised data if T is large.
 
     Parameters
     ----------
     mean : ndarray of shape (r,) or (n, r)
         Mean of the data, or one for each query of the density.
     scale : float or ndarray of shape (r,)
-        sqrt(T), in units of X; one for each coordinate where the data's own variance is added.
+        sqrt(T), in units of X; or one for each coordinate, where the data's own variance is added.
     """
 
     mean: np.ndarray
     scale: float | np.ndarray
 
     def log_density(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the Gaussian's log-density.
-
-        Parameters
-        ----------
-        x : torch.Tensor of shape (n, r)
-            Queries.
-
-        Returns
-        -------
-        torch.Tensor of shape (n,)
-        """
+        """See `TerminalDistribution`."""
         scale = np.broadcast_to(self.scale, x.shape[1])
         centered = (x - x.new_tensor(self.mean)) / x.new_tensor(scale)
-        normalizer = float(np.sum(np.log(math.sqrt(2 * math.pi) * scale)))
+        normalizer = gaussian_log_normalizer(x.shape[1]) + float(np.sum(np.log(scale)))
         return -0.5 * centered.square().sum(1) - normalizer
 
     def sample(self, rng: np.random.RandomState, n: int) -> np.ndarray:
-        """Draw from the Gaussian.
-
-        Parameters
-        ----------
-        rng : RandomState
-            Source of randomness.
-        n : int
-            Number of draws.
-
-        Returns
-        -------
-        ndarray of shape (n, r)
-        """
+        """See `TerminalDistribution`."""
         return self.mean + self.scale * rng.standard_normal((n, self.mean.shape[-1]))

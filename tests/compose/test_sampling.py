@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator, DensityMixin, clone
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression
 from sklearn.mixture import BayesianGaussianMixture, GaussianMixture
 from sklearn.model_selection import GridSearchCV, HalvingGridSearchCV, RandomizedSearchCV
@@ -214,6 +215,16 @@ def test_own_methods_give_the_same_draws(fitted):
         )
 
 
+@models(["kde", "mixture, no seed", "long pipeline", "search over a pipeline"])
+def test_a_frozen_estimator_is_drawn_from_as_what_it_freezes(fitted, name):
+    before = global_state()
+    frozen = FrozenEstimator(fitted(name))
+    assert_array_equal(sample(frozen, 9, random_state=3), sample(fitted(name), 9, random_state=3))
+    piped = make_pipeline(FrozenEstimator(StandardScaler().fit(table())), frozen)
+    assert np.isfinite(sample(piped, 9, random_state=3)).all()
+    assert global_state() == before
+
+
 # ------------------------------------------------------------------------------------ data frames
 
 
@@ -236,6 +247,12 @@ def test_columns_without_names_are_numbered():
 def test_names_survive_a_first_step_that_does_nothing():
     frame = pd.DataFrame(table(), columns=["mass", "width"])
     model = make_pipeline("passthrough", KDESampler(0.3)).fit(frame)
+    assert list(sample(model, output="pandas")) == ["mass", "width"]
+
+
+def test_names_survive_freezing():
+    frame = pd.DataFrame(table(), columns=["mass", "width"])
+    model = FrozenEstimator(make_pipeline("passthrough", KDESampler(0.3)).fit(frame))
     assert list(sample(model, output="pandas")) == ["mass", "width"]
 
 

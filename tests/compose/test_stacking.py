@@ -1,4 +1,4 @@
-"""DensityStacking: the optimum of its weights, what held-out rows may know, and the mixture's law."""
+"""DensityStacking: the optimum of its weights, held-out rows, and the mixture."""
 
 import pickle
 
@@ -6,6 +6,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
@@ -151,25 +152,25 @@ def test_a_member_that_only_costs_has_weight_zero_exactly():
 
 
 def test_a_member_without_which_some_row_is_lost_keeps_its_weight():
-    # Row 2 is reached by the second member only, whose share is then a third of one row's.
+    # Row 2 is reached by the second member only, whose weight is then a third of one row's.
     L = np.array([[0.0, -50.0], [0.0, -50.0], [-np.inf, 0.0]])
     assert_allclose(weights_for(L), [2 / 3, 1 / 3], rtol=1e-6)
 
 
-def test_rows_that_nobody_reaches_have_no_say_and_are_reported():
+def test_rows_of_density_zero_under_every_member_do_not_change_the_weights():
     L = np.array([[0.0, -1.0], [-3.0, 0.0], [0.3, 0.0]])
     lost = np.vstack([L, [[-np.inf, -np.inf]]])
     with pytest.warns(UserWarning, match="1 of 4 held-out rows have density zero"):
         found = weights_for(lost)
     assert_allclose(found, weights_for(L), rtol=ROUNDING)
-    with pytest.raises(ValueError, match="every member, which leaves nothing to choose by"):
+    with pytest.raises(ValueError, match="every member, so no weights can be chosen"):
         weights_for(np.full((3, 2), -np.inf))
 
 
 def test_weights_that_have_not_converged_are_reported(monkeypatch):
     monkeypatch.setattr(_stacking, "_MAX_ITERATIONS", 3)
     L = np.random.RandomState(0).normal(scale=2.0, size=(30, 3))
-    with pytest.warns(ConvergenceWarning, match="nats a row from the best ones after 3 iterations"):
+    with pytest.warns(ConvergenceWarning, match="nats a row below its maximum after 3 iterations"):
         found = weights_for(L)
     assert_allclose(found.sum(), 1, rtol=ROUNDING)
 
@@ -180,7 +181,7 @@ def test_huge_weights_of_rows_do_not_overflow():
     assert_allclose(weights_for(L, 1e307 * w), weights_for(L, w), rtol=ROUNDING)
 
 
-# ------------------------------------------------------------------------- laws of the mixture
+# ----------------------------------------------------------------- identities of the mixture
 
 
 @pytest.mark.parametrize("member", [COARSE, WIDE, GaussianMixture(2, random_state=0)])
@@ -533,12 +534,60 @@ def test_bad_members(estimators, error, message):
         (2.5, TypeError, "cv=2.5 has type float"),
         ("fit", ValueError, "cv='fit' is not known"),
         (ShuffleSplit(3), ValueError, "does not test each row once"),
+        (10**30, ValueError, "cv=10+ is too large"),
+        ([], ValueError, r"cv=\[\] does not test each row once \(0 folds\)"),
+        ({}, ValueError, r"cv=\{\} does not test each row once \(0 folds\)"),
+        ({0: 1}, ValueError, r"cv: fold 0 is 0; expected a pair \(train, test\)"),
+        (object(), TypeError, "cv=.* has type object; expected an integer >= 2, a splitter"),
+        (KFold, TypeError, "cv=.* has type ABCMeta; expected an integer >= 2, a splitter"),
+        (
+            [([0], [1, 40])],
+            ValueError,
+            "fold 0 holds indices from 1 to 40; expected those of 40 rows",
+        ),
+        ([([0], [0.5])], ValueError, r"fold 0 has shape \(1,\) and type float64; expected row ind"),
+        ([(0, 1)], ValueError, r"fold 0 has shape \(\) and type int64; expected row indices"),
         (41, ValueError, "cv=41 folds need as many distinct rows .* n_samples = 40"),
     ],
 )
 def test_bad_folds(cv, error, message):
     with pytest.raises(error, match=message):
         DensityStacking(pair(WIDE), cv=cv).fit(table())
+
+
+def test_masks_and_indices_from_the_end_are_splits():
+    X = table()
+    is_first = np.arange(len(X)) < 20
+    expected = DensityStacking(pair(WIDE), cv=KFold(2)).fit(X).oof_log_density_
+    for first, last in ((is_first, ~is_first), (range(20), range(-20, 0))):
+        model = DensityStacking(pair(WIDE), cv=[(first, last), (last, first)]).fit(X)
+        assert_array_equal(model.oof_log_density_, expected)
+
+
+@pytest.mark.parametrize(
+    ("n_jobs", "error", "message"),
+    [
+        (0, ValueError, "n_jobs=0 is not a number of workers"),
+        (10**30, ValueError, "n_jobs=10+ is too large"),
+        (-(10**30), ValueError, "n_jobs=-10+ is too small"),
+        (True, TypeError, "n_jobs=True has type bool"),
+        (1.5, TypeError, "n_jobs=1.5 has type float"),
+        ("2", TypeError, "n_jobs='2' has type str"),
+        ([2], TypeError, r"n_jobs=\[2\] has type list"),
+    ],
+)
+def test_bad_numbers_of_workers(n_jobs, error, message):
+    with pytest.raises(error, match=message):
+        DensityStacking(pair(WIDE), n_jobs=n_jobs).fit(table())
+
+
+def test_tensors_with_gradients_are_refused():
+    X = torch.tensor(table(), requires_grad=True)
+    with pytest.raises(TypeError, match=r"X is a tensor that requires gradients.*X\.detach\(\)"):
+        DensityStacking(pair(WIDE)).fit(X)
+    model = DensityStacking(pair(WIDE)).fit(X.detach())
+    with pytest.raises(TypeError, match=r"X\.detach\(\)"):
+        model.score_samples(X)
 
 
 def test_a_pipeline_without_transformers_is_a_member():
@@ -636,7 +685,7 @@ def test_weights_leave_mixtures_out_of_the_family():
         ({"combine": "vote"}, ValueError, "combine='vote' is not known"),
         ({"time_limit": 0}, ValueError, "time_limit=0 is out of range"),
         ({"time_limit": "1h"}, TypeError, "time_limit='1h' has type str"),
-        ({"cv": "prefit"}, ValueError, "no list of members"),
+        ({"cv": "prefit"}, ValueError, "not a list of members"),
     ],
 )
 def test_bad_settings_of_the_family_are_named(params, error, message):

@@ -81,7 +81,7 @@ def test_single_precision_is_near_double(bandwidth, X):
     """Float32 carries 1e-7 of each exponent, which are held below 1e4 times a relative 1e-3."""
     model = SmoothedScoreDiffusion(bandwidth, 0.3, device="cuda", **SMALL).fit(X)
     expected = model.score_samples(X[:40])
-    found = model.set_params(dtype="float32").score_samples(X[:40])
+    found = model.set_params(dtype="float32").fit(X).score_samples(X[:40])
     np.testing.assert_allclose(found, expected, atol=5e-3)
 
 
@@ -110,11 +110,11 @@ def nothing_may_be_awaited():
 )
 def test_the_solver_never_waits_for_the_device(model, bandwidth, dtype, X):
     model = model.set_params(bandwidth=bandwidth, sigma=0.5).fit(X)
-    schedule, steps = model._schedule(), model._steps()
+    schedule, steps = model.model_.source.schedule(model._resources()), model.model_.steps()
     schedule.backend = Backend(torch.device("cuda"), dtype)
     x = schedule.backend.tensor(X[:7])
     noise = torch.randn_like(x)
-    terminal = model._terminal_law(schedule)
+    terminal = model.model_.source.terminal(schedule)
     down = [step.reversed() for step in reversed(steps)]
     with nothing_may_be_awaited():
         for name in SOLVERS:

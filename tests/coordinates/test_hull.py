@@ -1,4 +1,4 @@
-"""Tests of the affine hull: its rank, its coordinates, and what does not lie in it.
+"""Tests of the affine hull: its rank, its coordinates, and residuals outside it.
 
 Data of rank k are made as products of a (n, k) and a (k, d) matrix: rounding spoils their rank by
 an epsilon, which the hull must not mistake for an extent.
@@ -65,7 +65,7 @@ def test_rank_far_from_the_origin(seed, shape, log_scale, log_offset):
     """A scale of 1e-6 and an offset of 1e6 together: coordinates keep four digits of the scale.
 
     Two roundings are of the size of the offset and not of the data: each coordinate's own, and that of
-    the mean, which all rows share and which is a direction of its own if it is not taken off.
+    the mean, which all rows share and which is a direction of its own if it is not subtracted.
     """
     X = flat_data(seed, *shape, 10.0**log_scale, 10.0**log_offset)
     assert AffineHull.of(X).dimension == shape[2]
@@ -89,14 +89,14 @@ def test_redundant_columns():
     constants = np.column_stack([np.full(20, 1e6), X, np.zeros(20), np.full(20, -0.3)])
     for redundant in (twins, constants):
         assert AffineHull.of(redundant).dimension == 4
-    # A constant column has no share in any direction, and comes back as it was.
+    # A constant column is part of no direction, and lifting restores it.
     hull = AffineHull.of(constants)
     np.testing.assert_allclose(hull.basis[[0, 5, 6]], 0, atol=1e-9)
     np.testing.assert_allclose(hull.lift(np.ones((1, 4)))[0, [0, 5, 6]], [1e6, 0, -0.3], rtol=1e-9)
 
 
-def test_a_thin_direction_is_a_direction():
-    """Ratios of 1e-9 are data: the threshold is one of rounding, not of taste."""
+def test_a_thin_direction_counts():
+    """Ratios of 1e-9 are data: the threshold is that of rounding."""
     X = flat_data(0, 50, 3, 3) * [1.0, 1e-4, 1e-9]
     assert AffineHull.of(X).dimension == 3
 
@@ -148,7 +148,7 @@ def test_split_and_lift(seed, n_points, n_features, rank, log_scale):
 
 
 def test_principal_coordinates():
-    """Uncorrelated over the points and ordered by spread."""
+    """Uncorrelated over the points, by decreasing singular value."""
     points = flat_data(3, 50, 8, 4)
     coordinates, _ = AffineHull.of(points).split(points)
     scatter = coordinates.T @ coordinates
@@ -156,7 +156,7 @@ def test_principal_coordinates():
     assert np.all(np.diff(np.diag(scatter)) < 0)
 
 
-def test_full_rank_leaves_exactly_nothing():
+def test_full_rank_has_residuals_of_exactly_zero():
     """Not rounding, which a small bandwidth would magnify: zero."""
     hull = AffineHull.of(flat_data(0, 30, 6, 6))
     X = 1e3 * np.random.RandomState(1).standard_normal((10, 6))
@@ -185,11 +185,11 @@ def test_project_out(seed, rank):
     shape=st.sampled_from([(12, 3, 3), (12, 5, 2), (6, 10, 3), (100, 2, 2), (4, 4, 2)]),
     log_scale=st.integers(-6, 6),
 )
-def test_coordinates_turn_with_the_data(seed, shape, log_scale):
+def test_coordinates_rotate_with_the_data(seed, shape, log_scale):
     """Rotated, mirrored and translated data have the same coordinates, signs and all.
 
-    1e-9 of their size, which allows for axes of nearly equal spread: rounding turns these by 1e-15
-    over the relative gap.
+    1e-9 of their size, which allows for axes of nearly equal singular values: rounding rotates these
+    by 1e-15 over the relative gap.
     """
     d, scale = shape[1], 10.0**log_scale
     points = flat_data(seed, *shape, scale)
@@ -203,7 +203,7 @@ def test_coordinates_turn_with_the_data(seed, shape, log_scale):
     np.testing.assert_allclose(turned_residual, residual @ turn.T, rtol=0, atol=tolerance)
 
 
-def test_order_of_points_does_not_matter():
+def test_coordinates_do_not_depend_on_the_order_of_points():
     points = flat_data(0, 20, 6, 3)
     shuffled = points[np.random.RandomState(1).permutation(20)]
     np.testing.assert_allclose(
@@ -216,7 +216,7 @@ def test_order_of_points_does_not_matter():
 
 @pytest.mark.parametrize("exponent", [-480, -400, 400, 480])
 def test_coordinates_do_not_depend_on_units(exponent):
-    """Signs come from third moments, and cubes leave the numbers long before the rows do."""
+    """Signs come from third moments, and cubes overflow long before the rows do."""
     X = flat_data(0, 20, 4, 3)
     np.testing.assert_allclose(AffineHull.of(np.ldexp(X, exponent)).basis, AffineHull.of(X).basis)
 
@@ -246,7 +246,7 @@ def test_a_joined_hull_holds_both_and_keeps_coordinates(seed, ranks, scale):
     )
 
 
-def test_a_hull_joined_with_what_it_holds_is_itself():
+def test_a_hull_joined_with_a_subspace_of_it_is_unchanged():
     rng = np.random.RandomState(0)
     hull = AffineHull.of(rng.normal(size=(9, 3)) @ rng.normal(size=(3, 5)) + 1e3)
     inside = AffineHull(hull.lift(np.ones((1, 3)))[0], hull.basis[:, :1])

@@ -9,12 +9,12 @@ from scipy.linalg import fractional_matrix_power
 
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
 from skdiffsmooth._coordinates.metric import candidate_metrics, fit_metric
-from skdiffsmooth._diffusion.selection import background_weight, mixed
+from skdiffsmooth._diffusion.background import background_weight, mixed
 from skdiffsmooth.kernels import AnisotropicGaussianKernel
 from skdiffsmooth.manifolds import Circle
 
-# Both are shares of one: a position is rounded to 1e-16 of its size, and log-densities differ by that
-# over the bandwidth, times the 64 field evaluations of a flow.
+# Relative: a position is rounded to 1e-16 of its size, and log-densities differ by that over the
+# bandwidth, times the 64 field evaluations of a flow.
 ROUNDING = 1e-9
 
 
@@ -56,8 +56,8 @@ def test_a_metric_is_the_euclidean_model_of_transformed_rows(metric):
     expected = there.score_samples(queries @ A.T) + volume
     assert_allclose(here.score_samples(queries), expected, rtol=ROUNDING)
     # Rows are in another order, so their log-densities are compared sorted.
-    left_out = np.sort(there.leave_one_out_log_density()) + volume
-    assert_allclose(np.sort(here.leave_one_out_log_density()), left_out, rtol=ROUNDING)
+    leave_one_out = np.sort(there.leave_one_out_log_density()) + volume
+    assert_allclose(np.sort(here.leave_one_out_log_density()), leave_one_out, rtol=ROUNDING)
     gradient = there.grad_log_density(queries @ A.T) @ A
     assert_allclose(here.grad_log_density(queries), gradient, rtol=ROUNDING, atol=ROUNDING)
     assert_allclose(here.energy(queries), there.energy(queries @ A.T) - volume, rtol=ROUNDING)
@@ -66,7 +66,7 @@ def test_a_metric_is_the_euclidean_model_of_transformed_rows(metric):
 @pytest.mark.parametrize(
     "metric", METRICS, ids=["euclidean", "scaled", "0.3", "whitened", "matrix"]
 )
-def test_samples_come_back_in_the_users_units(metric):
+def test_samples_are_in_the_users_units(metric):
     # One distinct row of training data: its noise is N(x, bandwidth^2 (A^T A)^-1), exactly.
     X = correlated()
     A = factor_of(metric, X)
@@ -85,7 +85,7 @@ def test_samples_come_back_in_the_users_units(metric):
     st.lists(st.floats(-6, 6), min_size=3, max_size=3),
     st.sampled_from(["scaled", 0.4, "whitened"]),
 )
-def test_units_of_columns_do_not_matter(exponents, metric):
+def test_results_do_not_depend_on_units_of_columns(exponents, metric):
     units = 10.0 ** np.array(exponents)
     X, queries = correlated(20), correlated(5, seed=1)
     model = SmoothedScoreDiffusion(0.3, 0.4, metric=metric, **SMALL)
@@ -123,7 +123,7 @@ def test_the_density_in_a_metric_has_mass_one():
     assert abs(cell * np.exp(model.score_samples(grid)).sum() - 1) < 1e-2
 
 
-def test_directions_without_extent_are_measured_as_the_narrowest():
+def test_directions_without_extent_are_scaled_like_the_narrowest():
     X = np.column_stack([correlated(20, d=2), np.full(20, 3.0)])
     metric = fit_metric("whitened", X, np.full(20, 1 / 20))
     z = metric.to_metric(X)
@@ -158,7 +158,7 @@ def test_a_background_is_a_mixture_with_a_wide_kde():
 
 def test_samples_with_a_background_are_of_the_mixture():
     # Two far rows in the plane: what lies more than 5 bandwidths from both is the background's alone,
-    # of which exp(-5^2 / (2 * 4^2)) = 0.458 do; of 4000 draws at weight 0.3 the share 0.137 +- 0.005.
+    # of which exp(-5^2 / (2 * 4^2)) = 0.458 do; at weight 0.3, 0.137 +- 0.005 of 4000 draws.
     # (Two rows span a line: the flow runs in one dimension, the residual has the other.)
     X = np.array([[0.0, 0.0], [1000.0, 0.0]])
     model = SmoothedScoreDiffusion(1.0, 0.5, background=0.3, **SMALL).fit(X)
@@ -177,13 +177,13 @@ def test_the_weight_of_a_background_is_the_best_one():
     grid = np.linspace(0.02, 0.5, 2000)
     values = [weights @ np.logaddexp(np.log1p(-b) + flow, np.log(b) + wide) for b in grid]
     assert abs(found - grid[np.argmax(values)]) < 1e-3
-    # Where nothing asks for it, it costs 0.02 nats.
+    # Where no background is needed, it costs 0.02 nats.
     least = background_weight(flow, flow - 100, weights)
     assert 0.02 <= least < 0.021
     assert weights @ (flow - mixed(flow, flow - 100, least)) < 0.0215
 
 
-def test_numbers_for_the_scales_give_the_plain_model():
+def test_given_scales_give_the_plain_model():
     X = correlated()
     model = SmoothedScoreDiffusion(0.5, 0.0).fit(X)
     assert (model.metric_, model.background_) == ("euclidean", 0.0)
@@ -234,6 +234,6 @@ def test_shapes_with_units_and_known_manifolds_stay_in_the_users_coordinates():
         ({"background": None}, TypeError, "background=None has type NoneType"),
     ],
 )
-def test_bad_settings_are_named(params, error, message):
+def test_invalid_parameters_are_named(params, error, message):
     with pytest.raises(error, match=message):
         SmoothedScoreDiffusion(0.3, 0.4, **params).fit(correlated())

@@ -1,4 +1,4 @@
-"""Tests of data sets: rows on their manifold, from the law whose density is given, and noise.
+"""Tests of data sets: rows on their manifold, from the distribution whose density is given, and noise.
 
 The judges are parametrisations written down here, with lengths and areas from difference quotients:
 none of them knows how the package draws its rows.
@@ -115,25 +115,27 @@ def make_subspace(n=100, **given):
     return datasets.make_affine_subspace(n, scale=0.7, **given)
 
 
-# Generator, parametrisation by the unit cube, cells a side for counts, laws beside "uniform".
-CURVE_LAWS = ("parameter", "discontinuous", "von-mises")
+# Generator, parametrisation by the unit cube, cells a side for counts, distributions beside "uniform".
+CURVE_DISTRIBUTIONS = ("parameter", "discontinuous", "von-mises")
 SHAPES = {
     "circle": (make_circle, circle, 80, ("discontinuous", "von-mises")),
-    "ellipse": (datasets.make_ellipse, ellipse, 80, CURVE_LAWS),
-    "wavy circle": (datasets.make_wavy_circle, wavy_circle, 80, CURVE_LAWS),
-    "rough circle": (datasets.make_rough_circle, rough_circle, 80, CURVE_LAWS),
-    "lima bean": (datasets.make_lima_bean, lima_bean, 80, CURVE_LAWS),
+    "ellipse": (datasets.make_ellipse, ellipse, 80, CURVE_DISTRIBUTIONS),
+    "wavy circle": (datasets.make_wavy_circle, wavy_circle, 80, CURVE_DISTRIBUTIONS),
+    "rough circle": (datasets.make_rough_circle, rough_circle, 80, CURVE_DISTRIBUTIONS),
+    "lima bean": (datasets.make_lima_bean, lima_bean, 80, CURVE_DISTRIBUTIONS),
     "sphere": (make_sphere, sphere, 6, ("discontinuous",)),
     "3-sphere": (make_sphere_3, sphere_3, 4, ("discontinuous",)),
     "torus": (datasets.make_torus, torus, 6, ("parameter", "discontinuous")),
     "swiss roll": (datasets.make_swiss_roll, swiss_roll, 6, ("parameter", "discontinuous")),
-    "images, circle": (make_images_of_circle, circle_of_images, 80, CURVE_LAWS),
+    "images, circle": (make_images_of_circle, circle_of_images, 80, CURVE_DISTRIBUTIONS),
     "images, square": (make_images_of_square, square_of_images, 6, ()),
 }
 CASES = [
-    (name, law)
-    for name, (*_, laws) in SHAPES.items()
-    for law in (("parameter",) if name == "images, square" else ("uniform", *laws))
+    (name, distribution)
+    for name, (*_, distributions) in SHAPES.items()
+    for distribution in (
+        ("parameter",) if name == "images, square" else ("uniform", *distributions)
+    )
 ]
 GENERATORS = [*(make for make, *_ in SHAPES.values()), make_subspace]
 
@@ -215,14 +217,14 @@ def p_value(name, X, shape):
     return stats.chisquare(observed, expected * observed.sum() / expected.sum()).pvalue
 
 
-# ------------------------------------------------------------------------------------------- laws
+# ---------------------------------------------------------------------------------- distributions
 
 
-@pytest.mark.parametrize(("name", "law"), CASES)
-def test_rows_are_on_the_manifold(name, law):
+@pytest.mark.parametrize(("name", "distribution"), CASES)
+def test_rows_are_on_the_manifold(name, distribution):
     """To rounding; that of a curve's table is 1e-13 of its size."""
     make, function, *_ = SHAPES[name]
-    X, shape = make(300, law=law, random_state=0, return_shape=True)
+    X, shape = make(300, distribution=distribution, random_state=0, return_shape=True)
     assert X.shape == (300, shape.n_features)
     assert X.dtype == np.float64
     assert shape.manifold.distance(X).max() < 1e-11
@@ -233,30 +235,30 @@ def test_rows_are_on_the_manifold(name, law):
     assert (shape.manifold.dimension, shape.manifold.n_features) == (k, truth.shape[1])
 
 
-@pytest.mark.parametrize(("name", "law"), CASES)
-def test_densities_integrate_to_one(name, law):
+@pytest.mark.parametrize(("name", "distribution"), CASES)
+def test_densities_integrate_to_one(name, distribution):
     """Midpoint rule: on periodic smooth functions exact, elsewhere to its squared step; the density
-    of the discontinuous law jumps within a cell of 1/2000 or 1/120 of the shape."""
+    of the discontinuous distribution jumps within a cell of 1/2000 or 1/120 of the shape."""
     *_, n_cells, _ = SHAPES[name]
-    shape = SHAPES[name][0](1, law=law, return_shape=True)[1]
+    shape = SHAPES[name][0](1, distribution=distribution, return_shape=True)[1]
     k = shape.n_components
     mass = expected_shares(name, shape, n_cells, {1: 25, 2: 20, 3: 8}[k]).sum()
     assert mass == pytest.approx(1, abs={1: 1e-3, 2: 2e-3, 3: 5e-3}[k])
 
 
-@pytest.mark.parametrize(("name", "law"), CASES)
-def test_rows_follow_the_density(name, law):
+@pytest.mark.parametrize(("name", "distribution"), CASES)
+def test_rows_follow_the_density(name, distribution):
     """Chi-square of 4000 rows in at least 36 cells of the parametrisation."""
-    X, shape = SHAPES[name][0](4000, law=law, random_state=1, return_shape=True)
+    X, shape = SHAPES[name][0](4000, distribution=distribution, random_state=1, return_shape=True)
     assert p_value(name, X, shape) > FALSE_ALARM
 
 
 @pytest.mark.parametrize("name", ["ellipse", "wavy circle", "lima bean", "torus", "swiss roll"])
-def test_that_test_sees_rows_of_another_law(name):
+def test_that_test_detects_rows_of_another_distribution(name):
     """Uniform in the parameter is not uniform in length or area, and 20 000 rows show it."""
     make = SHAPES[name][0]
-    X = make(20_000, law="parameter", random_state=1)
-    shape = make(1, law="uniform", return_shape=True)[1]
+    X = make(20_000, distribution="parameter", random_state=1)
+    shape = make(1, distribution="uniform", return_shape=True)[1]
     assert p_value(name, X, shape) < 1e-8
 
 
@@ -276,15 +278,15 @@ def test_uniform_is_one_over_the_volume():
 
 
 @pytest.mark.parametrize("make", [datasets.make_ellipse, datasets.make_torus, make_sphere])
-def test_a_law_that_jumps(make):
+def test_a_distribution_that_jumps(make):
     """Of 3 to 1: the density has two values, and three quarters of the rows are in one half."""
-    X, shape = make(4000, law="discontinuous", random_state=0, return_shape=True)
+    X, shape = make(4000, distribution="discontinuous", random_state=0, return_shape=True)
     density = np.exp(shape.log_density(X)) * shape.volume
     assert set(density.round(12)) == {0.5, 1.5}
     # Binomial, standard deviation 27: six of them.
     assert abs((density > 1).sum() - 3000) < 165
     other = datasets.PiecewiseConstant((0, 1, 1, 0))
-    X, shape = make(500, law=other, random_state=0, return_shape=True)
+    X, shape = make(500, distribution=other, random_state=0, return_shape=True)
     np.testing.assert_allclose(np.exp(shape.log_density(X)) * shape.volume, 2)
     uniform = make(500, random_state=0)
     np.testing.assert_allclose(
@@ -295,24 +297,24 @@ def test_a_law_that_jumps(make):
 @pytest.mark.parametrize("concentration", [0.0, 0.3, 5.0, 400.0, 1e7])
 def test_von_mises(concentration):
     """On a circle the angles and the density are scipy's; scipy's own density is exact to 1e-10."""
-    law = datasets.VonMises(concentration)
-    X, shape = make_circle(4000, law=law, random_state=0, return_shape=True)
+    distribution = datasets.VonMises(concentration)
+    X, shape = make_circle(4000, distribution=distribution, random_state=0, return_shape=True)
     angle = np.arctan2(X[:, 1], X[:, 0])
     truth = stats.vonmises(max(concentration, 1e-12), scale=1.0)
     assert stats.kstest(angle, truth.cdf).pvalue > FALSE_ALARM
     # A circle of radius two: half of the density in the angle.
     near = np.linspace(-2, 2, 41) / np.sqrt(max(concentration, 1))
-    found = shape.log_density(2 * plane(1, near))
-    np.testing.assert_allclose(found, truth.logpdf(near) - np.log(2), rtol=0, atol=1e-9)
+    result = shape.log_density(2 * plane(1, near))
+    np.testing.assert_allclose(result, truth.logpdf(near) - np.log(2), rtol=0, atol=1e-9)
     assert stats.kstest(angle, stats.uniform(-np.pi, TURN).cdf).pvalue < 1e-8 or concentration == 0
     p = np.linspace(0, 1, 101)
-    share = law.quantile(p)
+    share = distribution.quantile(p)
     assert np.all(np.diff(share) >= 0)
     np.testing.assert_allclose(share[[0, -1]], [0, 1], atol=1e-15)
 
 
 def test_affine_subspaces():
-    """Uniform: coordinates in the cube. Normal: their law and density, far out too."""
+    """Uniform: coordinates in the cube. Normal: their distribution and density, far out too."""
     X, shape = make_subspace(3000, n_components=3, n_features=7, random_state=0, return_shape=True)
     assert shape.manifold.distance(X).max() < 1e-13
     np.testing.assert_allclose(shape.manifold.distance(np.zeros((1, 7))), 1, rtol=1e-14)
@@ -322,15 +324,15 @@ def test_affine_subspaces():
     np.testing.assert_allclose(shape.log_density(X), -3 * np.log(1.4), rtol=1e-12)
     outside = shape.manifold.origin + 0.8 * shape.manifold.basis[:, 0]
     assert shape.log_density([outside]) == -np.inf
-    X, shape = make_subspace(3000, law="gaussian", random_state=0, return_shape=True)
+    X, shape = make_subspace(3000, distribution="gaussian", random_state=0, return_shape=True)
     y = (X - shape.manifold.origin) @ shape.manifold.basis
     for column in y.T:
         assert stats.kstest(column, stats.norm(0, 0.7).cdf).pvalue > FALSE_ALARM
     far = np.vstack([y, [[0, 0], [9.0, -30.0]]])
     expected = stats.norm(0, 0.7).logpdf(far).sum(axis=1)
-    found = shape.log_density(shape.manifold.origin + far @ shape.manifold.basis.T)
-    np.testing.assert_allclose(found, expected, rtol=1e-11)
-    X = make_subspace(500, law="discontinuous", random_state=0)
+    result = shape.log_density(shape.manifold.origin + far @ shape.manifold.basis.T)
+    np.testing.assert_allclose(result, expected, rtol=1e-11)
+    X = make_subspace(500, distribution="discontinuous", random_state=0)
     y = (X - shape.manifold.origin) @ shape.manifold.basis
     assert abs((y[:, 0] < 0).sum() - 375) < 6 * np.sqrt(500 * 3 / 16)
     whole = datasets.make_affine_subspace(10, n_components=2, n_features=2, random_state=0)
@@ -353,8 +355,8 @@ def test_densities_are_for_points_of_the_manifold():
 
 
 @pytest.mark.parametrize("make", GENERATORS)
-def test_noise_is_isotropic_and_of_the_size_asked_for(make):
-    """The same seed draws the same rows first: the difference is the noise, a normal law."""
+def test_noise_is_isotropic_and_of_the_given_size(make):
+    """The same seed draws the same rows first: the difference is the noise, a normal distribution."""
     X = make(400, random_state=0)
     difference = make(400, noise=0.05, random_state=0) - X
     assert stats.kstest(difference.ravel() / 0.05, stats.norm.cdf).pvalue > FALSE_ALARM
@@ -374,6 +376,17 @@ def test_seeds(make):
     assert np.abs(make(30) - make(30)).max() > 0.01
     np.testing.assert_array_equal(before, np.random.get_state()[1])  # noqa: NPY002
     assert shape.sample().shape == (1, shape.n_features)
+
+
+@pytest.mark.parametrize("name", [name for name in datasets.__all__ if name.startswith("make_")])
+def test_generators_draw_from_the_shape_of_their_name(name):
+    """With the same defaults; images are evenly spaced, and the rows of other shapes random."""
+    shape = getattr(datasets, name.removeprefix("make_"))()
+    X, same = getattr(datasets, name)(5, noise=0.1, random_state=0, return_shape=True)
+    spacing = "even" if name == "make_bump_images" else "random"
+    np.testing.assert_array_equal(X, shape.sample(5, 0, spacing=spacing, noise=0.1))
+    assert repr(same) == repr(shape)
+    assert (same.volume, same.manifold.reach) == (shape.volume, shape.manifold.reach)
 
 
 @pytest.mark.parametrize("make", GENERATORS)
@@ -399,7 +412,7 @@ def test_shapes_survive_pickle(make):
         datasets.make_swiss_roll,
     ],
 )
-def test_turned_into_more_dimensions(make):
+def test_rotation_into_more_dimensions(make):
     """An isometry: distances between rows stay. The frame has a seed of its own."""
     X, flat = make(40, random_state=0, return_shape=True)
     Y, shape = make(40, n_features=9, random_state=0, return_shape=True)
@@ -432,18 +445,20 @@ def test_evenly_spaced_rows(name):
         length[nearest], np.arange(7) / 7 * length[-1], atol=1.5 * length[-1] / n * 3
     )
     np.testing.assert_allclose(X[0], line[0], atol=1e-7)
-    # Of another law, equal shares of it.
-    X = make(8, spacing="even", law="discontinuous")
+    # Of another distribution, equal shares of it.
+    X = make(8, spacing="even", distribution="discontinuous")
     nearest = [np.linalg.norm(line[:-1] - row, axis=1).argmin() for row in X]
     assert np.sum(length[nearest] < 0.4999 * length[-1]) == 6
 
 
 def test_even_spacing_of_other_shapes():
-    shape = datasets.make_affine_subspace(1, n_components=1, return_shape=True)[1]
+    shape = datasets.affine_subspace(n_components=1)
     y = (shape.sample(4, spacing="even") - shape.manifold.origin) @ shape.manifold.basis
     np.testing.assert_allclose(y[:, 0], [-0.75, -0.25, 0.25, 0.75], atol=1e-14)
-    with pytest.raises(ValueError, match="spacing='even' was asked of a shape of dimension 2"):
-        datasets.make_torus(1, return_shape=True)[1].sample(4, spacing="even")
+    with pytest.raises(
+        ValueError, match="spacing='even' is not defined for this shape of dimension 2"
+    ):
+        datasets.torus().sample(4, spacing="even")
     with pytest.raises(ValueError, match="spacing='lattice' is not known"):
         datasets.make_circle(4, spacing="lattice")
 
@@ -476,7 +491,7 @@ def test_kinds_of_manifolds():
 
 @pytest.mark.parametrize("k", [1, 2, 5, 20])
 def test_spheres_of_many_dimensions(k):
-    """Of any coordinate, (1 + y) / 2 is of a beta law; the first pair has an angle of no preference."""
+    """(1 + y) / 2 has a beta distribution for any coordinate y; one angle is tested too."""
     X, shape = datasets.make_sphere(3000, n_components=k, random_state=0, return_shape=True)
     np.testing.assert_allclose(np.linalg.norm(X, axis=1), 1, rtol=1e-13)
     for j in {0, k // 2, k}:
@@ -496,7 +511,7 @@ def test_a_rough_circle_has_as_many_derivatives(smoothness):
     Of order below b derivatives agree at the knot, of order b they jump by pi a w^b, and the largest
     radius is that of the series.
     """
-    shape = datasets.make_rough_circle(1, smoothness=smoothness, return_shape=True)[1]
+    shape = datasets.rough_circle(smoothness=smoothness)
     knot, wave = TURN / 4, TURN / 4
     sides = []
     for t in (np.linspace(knot - 0.9 * wave, knot, 50), np.linspace(knot, knot + 0.9 * wave, 50)):
@@ -514,13 +529,13 @@ def test_a_rough_circle_has_as_many_derivatives(smoothness):
 def test_swiss_roll_of_scikit_learn():
     """Its rows are ours, draw by draw, in units of its size."""
     theirs = sklearn_roll(50, random_state=3)[0]
-    given = {"radius": 4.5 * np.pi, "height": 21.0, "law": "parameter", "random_state": 3}
+    given = {"radius": 4.5 * np.pi, "height": 21.0, "distribution": "parameter", "random_state": 3}
     np.testing.assert_allclose(datasets.make_swiss_roll(50, **given), theirs, atol=1e-12)
 
 
 def test_a_swiss_roll_is_flat():
     """Distances along the roll are those of a rectangle: short chords have the length of steps."""
-    _, shape = datasets.make_swiss_roll(1, return_shape=True)
+    shape = datasets.swiss_roll()
     u = np.random.RandomState(0).uniform(0.1, 0.9, size=(200, 2))
     step = 1e-6 * np.random.RandomState(1).normal(size=(200, 2))
     sides = [shape.volume / 1.5, 1.5]
@@ -551,9 +566,7 @@ def test_bumps_pixel_by_pixel():
 
 def test_a_lattice_of_bumps():
     """116 centers, each at the same distance from its nearest ones, of which inner ones have six."""
-    X, shape = datasets.make_bump_images(
-        116, centers="square", spacing="lattice", return_shape=True
-    )
+    X, shape = datasets.make_bump_images(116, centers="square", spacing="even", return_shape=True)
     centers = shape.manifold.centers(X)
     np.testing.assert_allclose(np.abs(centers).max(), 0.5, atol=1e-12)
     gaps = np.linalg.norm(centers[:, None] - centers, axis=2) + 9 * np.eye(116)
@@ -561,7 +574,7 @@ def test_a_lattice_of_bumps():
     assert (np.sum(gaps < 0.1 + 1e-9, axis=1) == 6).sum() > 70
     assert shape.manifold.distance(X).max() < 1e-11
     noisy = datasets.make_bump_images(
-        116, centers="square", spacing="lattice", noise=0.1, random_state=0
+        116, centers="square", spacing="even", noise=0.1, random_state=0
     )
     # 116 x 4096 draws: a relative standard error of 1e-3.
     assert (noisy - X).std() == pytest.approx(0.1, rel=5e-3)
@@ -570,7 +583,7 @@ def test_a_lattice_of_bumps():
 @pytest.mark.parametrize("n", [1, 2, 7, 50, 113])
 def test_a_lattice_of_any_number(n):
     X, shape = datasets.make_bump_images(
-        n, size=16, centers="square", spacing="lattice", return_shape=True
+        n, size=16, centers="square", spacing="even", return_shape=True
     )
     centers = shape.manifold.centers(X)
     assert len(centers) == n
@@ -604,9 +617,9 @@ def test_no_image_of_the_square_is_nearer(sheet):
     lattice = square_of_images(np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2))
     squares = (X**2).sum(1)[:, None] - 2 * X @ lattice.T + (lattice**2).sum(1)
     nearest = np.sqrt(np.maximum(squares.min(axis=1), 0))
-    found = sheet.distance(X)
-    assert np.all(found <= nearest + 1e-7)
-    assert np.all(found >= nearest - 0.025)
+    result = sheet.distance(X)
+    assert np.all(result <= nearest + 1e-7)
+    assert np.all(result >= nearest - 0.025)
     # And the answer is an image of the square.
     P, centers = sheet.project(X), sheet.centers(X)
     np.testing.assert_allclose(P, square_of_images(centers + 0.5), atol=1e-12)
@@ -626,7 +639,7 @@ def test_centers_are_found_to_rounding(sheet):
     np.testing.assert_allclose(sheet.distance(X + noise), 0.3 * sheet.reach, rtol=1e-10)
 
 
-def test_promises_of_the_sheet(sheet):
+def test_contract_of_the_sheet(sheet):
     X = images_far_and_near(20)
     check_idempotent(sheet, X)
     P, T, G = sheet.project_with_derivative(X)
@@ -668,9 +681,7 @@ def test_derivative_of_the_sheet(sheet):
 
 def test_derivative_where_bumps_are_cut_off():
     """Centers up to the corners of the image, where moving in x changes what a move in y does."""
-    shape = datasets.make_bump_images(
-        1, size=12, width=0.3, radius=1, centers="square", spacing="random", return_shape=True
-    )[1]
+    shape = datasets.bump_images(size=12, width=0.3, radius=1, centers="square")
     cut, rng = shape.manifold, np.random.RandomState(0)
     corners = rng.uniform(0.8, 0.99, size=(40, 2)) * rng.choice([-1, 1], size=(40, 2))
     X = cut.images(corners) + 0.01 * rng.normal(size=(40, 144))
@@ -689,9 +700,7 @@ def test_reach_of_the_sheet():
     A shift of the bump by s is at the squared distance 2 A (1 - exp(-s^2 / 4 w^2)), whose curve has that
     radius of curvature, the least of all.
     """
-    shape = datasets.make_bump_images(
-        1, size=64, width=0.1, radius=0.3, centers="square", spacing="random", return_shape=True
-    )[1]
+    shape = datasets.bump_images(size=64, width=0.1, radius=0.3, centers="square")
     squared_norm = np.pi * (0.1 * 63 / 2) ** 2
     assert shape.manifold.reach == pytest.approx(np.sqrt(squared_norm / 3), rel=1e-3)
 
@@ -699,7 +708,7 @@ def test_reach_of_the_sheet():
 def test_images_can_be_smoothed_along_their_square():
     """The manifold is one for the estimator, and samples are near it."""
     X, shape = datasets.make_bump_images(
-        30, size=12, width=0.3, centers="square", spacing="lattice", return_shape=True
+        30, size=12, width=0.3, centers="square", spacing="even", return_shape=True
     )
     model = ManifoldAdaptedDiffusion(
         0.02, 0.6, manifold=shape.manifold, n_nodes=8, n_levels=8, n_steps=16
@@ -723,14 +732,26 @@ def test_images_can_be_smoothed_along_their_square():
             "random_state='a' has type str",
         ),
         (lambda: datasets.make_circle(frame_state=None), TypeError, "frame_state=None has type"),
-        (lambda: datasets.make_circle(law="parameter"), ValueError, "law='parameter' is not known"),
-        (lambda: datasets.make_circle(law=3), TypeError, "law=3 has type int"),
-        (lambda: datasets.make_circle(law=datasets.Uniform), TypeError, "has type"),
-        (lambda: datasets.make_torus(law="von-mises"), ValueError, "law='von-mises' is not known"),
-        (lambda: datasets.make_torus(law=datasets.VonMises()), ValueError, "needs a closed curve"),
+        (
+            lambda: datasets.make_circle(distribution="parameter"),
+            ValueError,
+            "distribution='parameter' is not known",
+        ),
+        (lambda: datasets.make_circle(distribution=3), TypeError, "distribution=3 has type int"),
+        (lambda: datasets.make_circle(distribution=datasets.Uniform), TypeError, "has type"),
+        (
+            lambda: datasets.make_torus(distribution="von-mises"),
+            ValueError,
+            "distribution='von-mises' is not known",
+        ),
+        (
+            lambda: datasets.make_torus(distribution=datasets.VonMises()),
+            ValueError,
+            "needs a closed curve",
+        ),
         (lambda: datasets.make_torus(tube_radius=2), ValueError, "tube_radius=2 is not below"),
         (lambda: datasets.make_ellipse(semi_axes=(1, 0)), ValueError, r"semi_axes=\(1, 0\)"),
-        (lambda: datasets.make_ellipse(semi_axes=3), ValueError, "semi_axes=3 is no pair"),
+        (lambda: datasets.make_ellipse(semi_axes=3), ValueError, "semi_axes=3 is not a pair"),
         (lambda: datasets.make_wavy_circle(amplitude=1), ValueError, "amplitude=1 is too large"),
         (lambda: datasets.make_wavy_circle(waves=0), ValueError, "waves=0 is too small"),
         (lambda: datasets.make_rough_circle(smoothness=1), ValueError, "smoothness=1 is too small"),
@@ -739,7 +760,7 @@ def test_images_can_be_smoothed_along_their_square():
             ValueError,
             "is too large; expected at",
         ),
-        (lambda: datasets.make_rough_circle(waves=3), ValueError, "waves=3 is no power of two"),
+        (lambda: datasets.make_rough_circle(waves=3), ValueError, "waves=3 is not a power of two"),
         (
             lambda: datasets.make_rough_circle(amplitude=0.5),
             ValueError,
@@ -753,15 +774,20 @@ def test_images_can_be_smoothed_along_their_square():
         (lambda: datasets.make_bump_images(width=0.01), ValueError, "below the distance 0.0317"),
         (lambda: datasets.make_bump_images(radius=2), ValueError, "radius=2 is out of range"),
         (lambda: datasets.make_bump_images(centers="disc"), ValueError, "centers='disc'"),
-        (lambda: datasets.make_bump_images(centers="square"), ValueError, "spacing='even'"),
+        (lambda: datasets.make_torus(spacing="even"), ValueError, "spacing='even' is not defined"),
         (
-            lambda: datasets.make_bump_images(centers="square", law="uniform"),
-            ValueError,
-            "law='uniform' is not known",
+            lambda: datasets.make_circle(law="uniform"),
+            TypeError,
+            "unexpected keyword argument 'law'",
         ),
-        (lambda: datasets.PiecewiseConstant((1, -1)), ValueError, "is no law"),
-        (lambda: datasets.PiecewiseConstant((0, 0)), ValueError, "is no law"),
-        (lambda: datasets.PiecewiseConstant(()), ValueError, "is no law"),
+        (
+            lambda: datasets.make_bump_images(centers="square", distribution="uniform"),
+            ValueError,
+            "distribution='uniform' is not known",
+        ),
+        (lambda: datasets.PiecewiseConstant((1, -1)), ValueError, "is not a density"),
+        (lambda: datasets.PiecewiseConstant((0, 0)), ValueError, "is not a density"),
+        (lambda: datasets.PiecewiseConstant(()), ValueError, "is not a density"),
         (lambda: datasets.VonMises(-1), ValueError, "concentration=-1 is out of range"),
         (lambda: datasets.VonMises(1e9), ValueError, "is too large"),
     ],

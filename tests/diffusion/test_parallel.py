@@ -86,7 +86,7 @@ def test_a_cluster_gives_the_numbers_of_one(X):
 @pytest.mark.parametrize(
     ("n_jobs", "error", "message"),
     [
-        (0, ValueError, r"n_jobs=0 is no number of workers; expected None, 1 or more, or -1"),
+        (0, ValueError, r"n_jobs=0 is not a number of workers; expected None, 1 or more, or -1"),
         (1.5, TypeError, r"n_jobs=1\.5 has type float"),
         ("all", TypeError, r"n_jobs='all' has type str"),
     ],
@@ -128,7 +128,7 @@ def test_no_step_waits_for_a_device_or_mixes_devices(bandwidth, dtype, tolerance
     At ordinary noise, where exponentials factorise, and at noise so small that they do not.
     """
     model = SmoothedScoreDiffusion(bandwidth, 0.5, tolerance=tolerance, **SMALL).fit(X)
-    schedule, steps = model._schedule(), model._steps()
+    schedule, steps = model.model_.source.schedule(model._resources()), model.model_.steps()
     schedule.backend = Backend(torch.device("meta"), dtype)
     x = schedule.backend.tensor(X[:7])
     for name in SOLVERS:
@@ -137,7 +137,7 @@ def test_no_step_waits_for_a_device_or_mixes_devices(bandwidth, dtype, tolerance
         down = [step.reversed() for step in reversed(steps)]
         moved = solve(solver, schedule, x, down, lambda: x)
         assert (moved.device.type, moved.dtype, moved.shape) == ("meta", dtype, x.shape)
-    terminal = model._terminal_law(schedule)
+    terminal = model.model_.source.terminal(schedule)
     found = flow_log_density(Heun(), schedule, x, steps, terminal.log_density)
     assert (found.device.type, found.dtype, found.shape) == ("meta", dtype, (7,))
 

@@ -1,4 +1,4 @@
-"""Tests of merging: cells that partition the points, and the bound on what merging does to a density."""
+"""Tests of merging: cells that partition the points, and the bound on the change of a density."""
 
 import math
 
@@ -52,8 +52,8 @@ def test_the_density_is_within_the_bound(data, tolerance, finest, factor):
     v = scale**2
     queries = np.concatenate([points[:3], points[:3] + scale, points[:2] - 4 * scale])
     for y in queries:
-        exact = oracles.look(points, np.log(weights), y, v).log_density
-        merged = oracles.look(centroids, np.log(masses), y, v)
+        exact = oracles.posterior(points, np.log(weights), y, v).log_density
+        merged = oracles.posterior(centroids, np.log(masses), y, v)
         squares = np.sum((centroids - y) ** 2, axis=1) / v
         logs = np.log(np.maximum(merged.weights, np.finfo(np.longdouble).tiny))
         upper = oracles.log_sum_exp(logs + tolerance * squares)
@@ -76,20 +76,20 @@ def test_merging_keeps_weight_and_mean(data, tolerance, finest, factor):
     np.testing.assert_allclose(masses @ centroids, weights @ points, rtol=0, atol=1e-13)
 
 
-def test_points_of_one_place_merge_and_others_do_not():
+def test_points_around_one_center_merge_and_others_do_not():
     rng = np.random.RandomState(0)
-    places = np.array([[0.0], [10.0], [23.0], [31.0], [50.0]])
-    points = np.concatenate([place + 1e-3 * rng.standard_normal((20, 1)) for place in places])
+    centers = np.array([[0.0], [10.0], [23.0], [31.0], [50.0]])
+    points = np.concatenate([center + 1e-3 * rng.standard_normal((20, 1)) for center in centers])
     hierarchy = PointHierarchy.of(points, np.full(100, 0.01), 0.01, 0.1)
     centroids, masses = hierarchy.at(0.1)
-    np.testing.assert_allclose(np.sort(centroids[:, 0]), places[:, 0], rtol=0, atol=1e-3)
+    np.testing.assert_allclose(np.sort(centroids[:, 0]), centers[:, 0], rtol=0, atol=1e-3)
     np.testing.assert_allclose(masses, 0.2)
     # All five within 0.14 noise scales of their mean.
     centroids, masses = hierarchy.at(30 / math.sqrt(0.02))
     assert len(centroids) == 1
 
 
-def test_no_merging_where_it_was_not_asked_for_or_prepared():
+def test_no_merging_without_a_tolerance_or_below_the_finest_scale():
     points = np.random.RandomState(0).standard_normal((50, 2))
     weights = np.full(50, 0.02)
     assert PointHierarchy.of(points, weights, 0.0, 1.0).at(100.0)[0] is points
@@ -108,10 +108,10 @@ def test_coarser_noise_merges_more():
 
 @pytest.mark.parametrize("estimator", [SmoothedScoreDiffusion, ManifoldAdaptedDiffusion])
 def test_estimators_within_their_tolerance(estimator):
-    """4000 rows on a spiral, merged: samples, fields and log-densities beside those without merging.
+    """4000 rows on a spiral, merged: samples, fields and log-densities against those without merging.
 
-    Each of the levels moves the log-density by at most the bound, 0.02 times the squared distance;
-    what is asked for is a fifth of a hundredth on average, which a cell of twice the radius misses.
+    Each level changes the log-density by at most the bound, 0.02 times the squared distance. The
+    average must be below 0.002, which cells of twice the radius would miss.
     """
     rng = np.random.RandomState(0)
     turn = rng.uniform(1, 7, 4000)
@@ -127,11 +127,11 @@ def test_estimators_within_their_tolerance(estimator):
     fields = [m.grad_log_density(queries) for m in (merged, exact)]
     # In units of the noise scale, over the bandwidth.
     assert np.abs(fields[0] - fields[1]).max() * 0.3 < 0.05
-    # Draws start from cells and not from points, so they are compared in law: the mean of their
+    # Draws start from cells and not from points, so their distributions are compared: the mean of their
     # log-densities, whose difference is within four standard errors but once in 15 000 seeds.
-    seen = [exact.score_samples(m.sample(400, random_state=0)) for m in (merged, exact)]
-    error = math.sqrt(sum(np.var(log_density) for log_density in seen) / 400)
-    assert abs(seen[0].mean() - seen[1].mean()) < 4 * error
+    log_densities = [exact.score_samples(m.sample(400, random_state=0)) for m in (merged, exact)]
+    error = math.sqrt(sum(np.var(log_density) for log_density in log_densities) / 400)
+    assert abs(log_densities[0].mean() - log_densities[1].mean()) < 4 * error
 
 
 def test_merging_begins_beyond_ten_thousand_rows():
@@ -143,7 +143,7 @@ def test_merging_begins_beyond_ten_thousand_rows():
     assert len(model.hierarchy_.at(0.1)[0]) < 1000
 
 
-def test_nothing_to_merge_in_no_dimensions():
+def test_a_single_row_is_not_merged():
     """One distinct row: its hull is a point."""
     scores = [
         SmoothedScoreDiffusion(0.5, 0.3, tolerance=t).fit([[1.0, 2.0]]).score_samples([[1.5, 2.0]])

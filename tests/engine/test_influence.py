@@ -1,4 +1,4 @@
-"""Tests of effective sample sizes and variances of the score: what each row does to it.
+"""Tests of effective sample sizes and variances of the score, from the influence of each row.
 
 The expected values come from loops, and from refits with the weight of one row changed a little: the
 derivative of the score in the logarithm of a row's weight is what is squared and summed.
@@ -27,36 +27,36 @@ def ring(n, seed=0):
     return (1 + 0.05 * rng.normal(size=(n, 1))) * np.column_stack([np.cos(angle), np.sin(angle)])
 
 
-def looped(points, log_weights, places, v, shares):
-    """Return weights and pulls at places (B, M, r), a softmax at a time."""
-    weights = np.zeros((len(places), len(points)))
-    pulls = np.zeros((*weights.shape, points.shape[1]))
-    for b, own in enumerate(places):
-        for y, share in zip(own, shares, strict=True):
-            seen = oracles.look(points, log_weights, y, v)
-            weights[b] += share * seen.weights
-            pulls[b] += share * seen.weights[:, None] * (points - seen.mean)
-    return weights, pulls
+def looped(points, log_weights, positions, v, node_weights):
+    """Return weights and derivatives at positions (B, M, r), a softmax at a time."""
+    weights = np.zeros((len(positions), len(points)))
+    derivatives = np.zeros((*weights.shape, points.shape[1]))
+    for b, own in enumerate(positions):
+        for y, weight in zip(own, node_weights, strict=True):
+            posterior = oracles.posterior(points, log_weights, y, v)
+            weights[b] += weight * posterior.weights
+            derivatives[b] += weight * posterior.weights[:, None] * (points - posterior.mean)
+    return weights, derivatives
 
 
 # Fewer points than are padded to groups, and more; ordinary noise, and some far below the distances.
 @pytest.mark.parametrize("n", [1, 5, 70])
 @pytest.mark.parametrize("v", [10.0, 0.1, 1e-4])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_engine_is_the_loop(n, v, dtype):
+def test_engine_against_loops(n, v, dtype):
     rng = np.random.RandomState(n)
-    points, places = rng.normal(size=(n, 3)), rng.normal(size=(4, 6, 3))
+    points, positions = rng.normal(size=(n, 3)), rng.normal(size=(4, 6, 3))
     log_weights = np.log(rng.dirichlet(np.ones(n)))
-    shares = rng.dirichlet(np.ones(6))
-    cast = [torch.from_numpy(a).to(dtype) for a in (points, log_weights, places, shares)]
+    node_weights = rng.dirichlet(np.ones(6))
+    cast = [torch.from_numpy(a).to(dtype) for a in (points, log_weights, positions, node_weights)]
     found = Posterior(*cast[:2], memory_limit=16.0).influence(cast[2], v, cast[3])
     rounded = [tensor.double().numpy() for tensor in cast]
     expected = looped(rounded[0], rounded[1], rounded[2], v, rounded[3])
-    # Exponents of |y|^2 / v are rounded in double precision, and results to the precision asked for.
+    # Exponents of |y|^2 / v are rounded in double precision, and results to the requested precision.
     tolerance = 1e-15 * 40 / v + 4 * torch.finfo(dtype).eps
-    for got, want in zip(found, expected, strict=True):
-        assert got.dtype == dtype
-        np.testing.assert_allclose(got.numpy(), want, rtol=0, atol=tolerance * 5)
+    for result, reference in zip(found, expected, strict=True):
+        assert result.dtype == dtype
+        np.testing.assert_allclose(result.numpy(), reference, rtol=0, atol=tolerance * 5)
 
 
 def models():
@@ -87,7 +87,7 @@ def change_by_weights(model, X, queries, t, step=1e-4):
 
 @pytest.mark.parametrize("t", [None, 0.02, 1.0])
 @pytest.mark.parametrize(("name", "model"), list(models()))
-def test_it_is_what_a_change_of_weights_does(name, model, t):
+def test_against_refits_with_changed_weights(name, model, t):
     X = ring(ROWS)
     by_score, by_energy = change_by_weights(model, X, QUERIES, t)
     model.fit(X)
@@ -135,7 +135,7 @@ def test_effective_sample_size_goes_from_one_to_all():
     np.testing.assert_allclose(model.effective_sample_size(X, t=1e12), everything, rtol=1e-9)
 
 
-def test_smoothing_raises_it_and_steadies_the_score():
+def test_smoothing_raises_the_sample_size_and_lowers_the_variance():
     X = ring(200)
     sharp, smooth = (SmoothedScoreDiffusion(0.05, sigma).fit(X) for sigma in (0.0, 0.2))
     queries = ring(40, seed=1)
@@ -145,7 +145,7 @@ def test_smoothing_raises_it_and_steadies_the_score():
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e6])
-def test_units_carry_over(scale):
+def test_results_scale_with_units(scale):
     X = ring(30)
     model = SmoothedScoreDiffusion(0.2, 0.3, metric="euclidean").fit(X)
     other = SmoothedScoreDiffusion(0.2 * scale, 0.3 * scale, metric="euclidean").fit(scale * X)
@@ -183,7 +183,7 @@ def test_metric_is_a_change_of_coordinates():
     )
 
 
-def test_no_extent_no_variance():
+def test_no_variance_in_directions_without_extent():
     flat = np.column_stack([ring(20), np.ones(20)])
     model = SmoothedScoreDiffusion(0.2, 0.3, metric="euclidean").fit(flat)
     variance = model.score_variance(np.column_stack([QUERIES, np.full(3, 1.5)]))
@@ -196,15 +196,15 @@ def test_no_extent_no_variance():
 
 
 @pytest.mark.parametrize("n_features", [1, 3])
-def test_a_single_row_is_all_that_counts(n_features):
-    """Its hull has no dimension at all."""
+def test_a_single_row_has_sample_size_one(n_features):
+    """Its hull has dimension zero."""
     row = np.full((1, n_features), 2.0)
     model = SmoothedScoreDiffusion(0.1, 0.3, n_levels=4, n_steps=4).fit(row)
     np.testing.assert_array_equal(model.effective_sample_size(row + [[0.0], [1.0]]), 1)
     np.testing.assert_array_equal(model.score_variance(row), 0)
 
 
-def test_memory_and_workers_make_no_difference():
+def test_results_do_not_depend_on_memory_limit_or_workers():
     X, queries = ring(300), ring(50, seed=1)
     model = SmoothedScoreDiffusion(0.1, 0.2).fit(X)
     whole = model.score_variance(queries), model.effective_sample_size(queries)
@@ -214,7 +214,7 @@ def test_memory_and_workers_make_no_difference():
         np.testing.assert_allclose(one, other, rtol=1e-12)
 
 
-def test_merging_is_not_seen():
+def test_merged_points_do_not_change_the_influence():
     X = ring(300)
     models = [SmoothedScoreDiffusion(0.1, 0.2, tolerance=tol).fit(X) for tol in (0.0, 0.5)]
     sizes = [model.effective_sample_size(QUERIES, t=4.0) for model in models]
@@ -222,7 +222,7 @@ def test_merging_is_not_seen():
 
 
 def redrawn_scores(n_draws, n_rows, query, sigma, t):
-    """Return scores of fresh data sets, and what each says of their variance."""
+    """Return scores of fresh data sets, and the variance that each estimates."""
     scores, estimates, plug_in = [], [], []
     for seed in range(n_draws):
         X = ring(n_rows, seed=1000 + seed)
@@ -231,21 +231,27 @@ def redrawn_scores(n_draws, n_rows, query, sigma, t):
         estimates.append(model.score_variance(query, t)[0].sum())
         mean = query[0] + t * scores[-1]
         x = torch.from_numpy(model.hull_.split(query)[0])
-        weights = model._schedule().at_scale(t**0.5).influence(x, t).weights[0].numpy()
+        weights = (
+            model.model_.source.schedule(model._resources())
+            .at_scale(t**0.5)
+            .influence(x, t)
+            .weights[0]
+            .numpy()
+        )
         plug_in.append((weights**2 @ np.square(model.points_ - mean)).sum() / t**2)
     return np.array(scores), np.array(estimates), np.array(plug_in)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sigma", [0.0, 0.3])
-def test_it_is_the_variance_over_data_sets(sigma):
+def test_variance_is_that_over_data_sets(sigma):
     n = 250
     query = np.array([[0.8, 0.3]])
     scores, estimates, plug_in = redrawn_scores(n, 400, query, sigma, 0.1)
     truth = scores.var(axis=0, ddof=1).sum()
     # The relative error of a variance of n normal draws is sqrt(2 / n) at most (one component has all
     # of it): 3.9 of these are a false alarm of 1e-4. The delta method itself is right to first order,
-    # 5 % here, where single nodes see dozens of rows.
+    # 5 % here, where dozens of rows are relevant to a single node.
     allowed = stats.norm.isf(5e-5) * np.sqrt(2 / n) + 0.05
     assert abs(estimates.mean() / truth - 1) < allowed
     if sigma:
@@ -268,14 +274,14 @@ def test_bad_input(method):
 def test_known_manifold():
     X = ring(ROWS)
     model = ManifoldAdaptedDiffusion(0.1, 0.3, manifold=Circle([0.0, 0.0], 1.0), n_nodes=16)
-    step, pulls = 1e-4, []
+    step, derivatives = 1e-4, []
     for i in range(ROWS):
         pair = []
         for sign in (1, -1):
             weights = np.ones(ROWS)
             weights[i] = np.exp(sign * step)
             pair.append(model.fit(X, sample_weight=weights).grad_log_density(QUERIES))
-        pulls.append((pair[0] - pair[1]) / (2 * step))
+        derivatives.append((pair[0] - pair[1]) / (2 * step))
     model.fit(X)
-    expected = np.square(pulls).sum(0)
+    expected = np.square(derivatives).sum(0)
     np.testing.assert_allclose(model.score_variance(QUERIES), expected, rtol=1e-5, atol=1e-9)

@@ -26,11 +26,11 @@ from hypothesis import strategies as st
 
 from skdiffsmooth._engine import direct as _direct
 from skdiffsmooth._engine import posterior as _posterior
+from skdiffsmooth._engine import tiles as _tiles
 from skdiffsmooth._engine.factorised import Factoriser
 from skdiffsmooth._engine.moments import Moments
 from skdiffsmooth._engine.points import Points
 from skdiffsmooth._engine.posterior import Posterior
-from skdiffsmooth._utils.memory import slices_within as _tiles
 from skdiffsmooth.scores import SmoothedScore
 
 DTYPES = {torch.float64: np.float64, torch.float32: np.float32}
@@ -46,7 +46,7 @@ def problems(draw, dtype=np.float64, most_coordinates=3):
     if dtype == np.float32:
         decades /= 10
     v = 10 ** draw(st.floats(-12, 12))
-    # Nodes in units of the data, or of the noise, or such that exponents reach some hundreds.
+    # Nodes in units of the data, or of the noise, or such that exponents max_norm some hundreds.
     scale = 10 ** draw(st.floats(-2, 1)) * draw(st.sampled_from([1.0, math.sqrt(v), v, 100 * v]))
     return problem(
         draw(st.integers(0, 2**20)),
@@ -56,7 +56,7 @@ def problems(draw, dtype=np.float64, most_coordinates=3):
         draw(st.integers(0, most_coordinates)),
         v=v,
         scale=min(scale, 1e6),
-        spread=draw(st.sampled_from([1.0, 1e-3, 1e3])),
+        query_scale=draw(st.sampled_from([1.0, 1e-3, 1e3])),
         decades=decades,
         # Leaving out a point that is all but 1e-100 of the mass has a test of its own, below.
         leave_out=n_points > 1 and decades <= 1 and draw(st.booleans()),
@@ -78,7 +78,7 @@ def test_moments(problem, trace):
 @settings(deadline=None, max_examples=100)
 @given(problem=problems(np.float32), trace=st.booleans())
 def test_moments_in_single_precision(problem, trace):
-    """The same bounds with the other eps; the oracle sees the arrays after they were rounded."""
+    """The same bounds with the other eps; the oracle gets the arrays after they were rounded."""
     assert_matches_oracle(problem, trace=trace, dtype=torch.float32)
 
 
@@ -96,14 +96,14 @@ def test_single_precision_is_good_to_four_digits_at_ordinary_noise():
 @settings(deadline=None, max_examples=100)
 @given(problem=problems())
 def test_log_density(problem):
-    """The way without nodes, which leave-one-out and terminal laws use."""
+    """The computation without nodes, which leave-one-out and terminal distributions use."""
     (queries,) = tensors(torch.float64, problem.queries)
-    found = problem.posterior().log_density(queries, problem.v, exclude=problem.left_out)
+    found = problem.posterior().log_density(queries, problem.v, exclude=problem.exclude_tensor)
     assert found.shape == (len(queries),)
     radius = longest(problem.points)
     for b, x in enumerate(problem.queries):
-        left_out = None if problem.exclude is None else problem.exclude[b]
-        expected = oracles.look(problem.points, problem.log_weights, x, problem.v, left_out)
+        excluded = None if problem.exclude is None else problem.exclude[b]
+        expected = oracles.posterior(problem.points, problem.log_weights, x, problem.v, excluded)
         far = longest(problem.queries[[b]]) + radius
         delta = 4 * (problem.points.shape[1] + 2) * np.finfo(float).eps * far**2 / problem.v
         error = abs(found[b].item() - expected.log_density)
@@ -115,7 +115,7 @@ def test_log_density(problem):
 
 @pytest.fixture
 def watched(monkeypatch):
-    """Names of the ways that calls take, as a set that fills while they run."""
+    """Names of the code paths that calls take, as a set that fills while they run."""
     taken = set()
     factorise, node_table = Factoriser.products, Factoriser.table
     over_all, over_members = _direct._over_all_points, _direct._over_members
@@ -131,15 +131,15 @@ def watched(monkeypatch):
         if found is None:
             taken.add("all pairs out")
         else:
-            all_easy = found.hard is None or not found.hard.any()
+            all_easy = found.underflows is None or not found.underflows.any()
             taken.add("all factorised" if all_easy else "mixed")
         return found
 
-    def watch_over_all(points, y, v, reach, *others):
+    def watch_over_all(points, y, v, max_norm, *others):
         if len(y):
             taken.add("all points")
-            taken.add("products" if points.products_are_exact(v, reach) else "differences")
-        return over_all(points, y, v, reach, *others)
+            taken.add("products" if points.products_are_exact(v, max_norm) else "differences")
+        return over_all(points, y, v, max_norm, *others)
 
     def watch_over_members(points, y, *others):
         if len(y):
@@ -164,12 +164,12 @@ def watched(monkeypatch):
 
 
 # What a call is made of, and the ways it must take. Exponents range over one nat in the first, over
-# some hundreds in the next three, where factors of exp(+-300) still reach or no longer do; in the
+# some hundreds in the next three, where factors of exp(+-300) still max_norm or no longer do; in the
 # last products of coordinates are off by more than 1e-10 nats.
 PATHS = {
     "safe": ({"v": 1.0}, {"safe table", "all factorised"}),
     "fine after all": (
-        {"v": 3e-3, "spread": 0.1, "seed": 4},
+        {"v": 3e-3, "query_scale": 0.1, "seed": 4},
         {"table that may underflow", "all factorised"},
     ),
     "mixed": ({"v": 2e-3}, {"table that may underflow", "mixed", "all points", "products"}),
@@ -204,7 +204,7 @@ def test_one_node_goes_directly(n_points, ways, watched):
 
 
 @pytest.mark.parametrize("trace", [False, True])
-def test_no_seam_where_one_path_hands_over_to_the_next(trace, watched):
+def test_results_are_continuous_where_code_paths_change(trace, watched):
     """Two points and two nodes, the exponents of queries and nodes opposed, in small steps of v.
 
     Exponents of a factor run from 60 nats, through the 594 that a table takes, the 600 where a pair
@@ -221,7 +221,7 @@ def test_no_seam_where_one_path_hands_over_to_the_next(trace, watched):
 
 
 def parts(case, counts):
-    """Problems of one law, and of nodes and queries of their own, as many as counts say."""
+    """Problems with the same points, each with nodes and as many queries as counts say of its own."""
     rng = np.random.RandomState(5)
     for n in counts:
         queries = rng.standard_normal((n, case.points.shape[1])).astype(case.queries.dtype)
@@ -231,18 +231,20 @@ def parts(case, counts):
 
 
 def moments_by_part(cases, *, trace, dtype=torch.float64, memory_limit=16.0):
-    """Ask about all at once, and give each its own rows of the answer."""
+    """Compute all at once, and return the rows of each problem."""
     counts = [len(case.queries) for case in cases]
     (x,) = tensors(dtype, np.concatenate([case.queries for case in cases]))
-    left_out = None if cases[0].exclude is None else torch.cat([case.left_out for case in cases])
+    excluded = (
+        None if cases[0].exclude is None else torch.cat([case.exclude_tensor for case in cases])
+    )
     nodes = [case.nodes(dtype) for case in cases]
     found = cases[0].posterior(dtype, memory_limit)
     which = torch.repeat_interleave(torch.arange(len(cases)), torch.tensor(counts))
     found = found.moments_by_part(
-        x, cases[0].v, nodes, which, counts, trace=trace, exclude=left_out
+        x, cases[0].v, nodes, which, counts, trace=trace, exclude=excluded
     )
-    spread = [None] * len(cases) if found.trace is None else found.trace.split(counts)
-    return map(Moments, found.mean.split(counts), spread, found.log_density.split(counts))
+    traces = [None] * len(cases) if found.trace is None else found.trace.split(counts)
+    return map(Moments, found.mean.split(counts), traces, found.log_density.split(counts))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -252,9 +254,9 @@ def moments_by_part(cases, *, trace, dtype=torch.float64, memory_limit=16.0):
 def test_parts_against_the_two_loops(v, trace, leave_out, dtype):
     case = problem(0, n_points=9, n_nodes=6, leave_out=leave_out, v=v, dtype=DTYPES[dtype])
     cases = list(parts(case, [3, 0, 1, 8]))
-    for own, found in zip(cases, moments_by_part(cases, trace=trace, dtype=dtype), strict=True):
+    for own, moments in zip(cases, moments_by_part(cases, trace=trace, dtype=dtype), strict=True):
         if len(own.queries):
-            assert_matches_oracle(own, trace=trace, dtype=dtype, found=found)
+            assert_matches_oracle(own, trace=trace, dtype=dtype, moments=moments)
 
 
 @pytest.mark.parametrize(
@@ -266,7 +268,7 @@ def test_parts_against_the_two_loops(v, trace, leave_out, dtype):
         ({"n_points": 2000, "n_nodes": 40}, False),  # too many to hold at once
     ],
 )
-def test_few_are_done_at_once(settings, at_once, monkeypatch):
+def test_small_parts_are_computed_at_once(settings, at_once, monkeypatch):
     calls = []
     for name in ("products", "products_by_part"):
         monkeypatch.setattr(Factoriser, name, counted(getattr(Factoriser, name), calls))
@@ -286,8 +288,8 @@ def test_few_are_done_at_once(settings, at_once, monkeypatch):
 
 
 @st.composite
-def crowds(draw, dtype=np.float64, most_coordinates=3):
-    """More points than are worth looking at one by one: clusters, and noise that sees few of them."""
+def many_points(draw, dtype=np.float64, most_coordinates=3):
+    """Points so many that they are grouped, at noise where few of them are relevant."""
     v = 10 ** draw(st.floats(-14, -1))
     return problem(
         draw(st.integers(0, 2**20)),
@@ -297,7 +299,7 @@ def crowds(draw, dtype=np.float64, most_coordinates=3):
         draw(st.integers(0, most_coordinates)),
         v=v,
         scale=10 ** draw(st.floats(-2, 0.5)),
-        spread=draw(st.sampled_from([1.0, 1e-3, 1e3])),
+        query_scale=draw(st.sampled_from([1.0, 1e-3, 1e3])),
         decades=draw(st.sampled_from([0.0, 30.0])) if dtype == np.float64 else 0.0,
         leave_out=draw(st.booleans()),
         ties=draw(st.booleans()),
@@ -306,14 +308,14 @@ def crowds(draw, dtype=np.float64, most_coordinates=3):
 
 
 @settings(deadline=None, max_examples=100)
-@given(problem=crowds(), trace=st.booleans())
-def test_moments_of_a_crowd(problem, trace):
+@given(problem=many_points(), trace=st.booleans())
+def test_moments_of_many_points(problem, trace):
     assert_matches_oracle(problem, trace=trace)
 
 
 @settings(deadline=None, max_examples=50)
-@given(problem=crowds(np.float32), trace=st.booleans())
-def test_moments_of_a_crowd_in_single_precision(problem, trace):
+@given(problem=many_points(np.float32), trace=st.booleans())
+def test_moments_of_many_points_in_single_precision(problem, trace):
     assert_matches_oracle(problem, trace=trace, dtype=torch.float32)
 
 
@@ -327,7 +329,7 @@ def test_moments_of_a_crowd_in_single_precision(problem, trace):
         (1.0, {"all points", "products"}),
     ],
 )
-def test_points_that_do_not_matter_are_skipped(v, ways, leave_out, trace, watched):
+def test_irrelevant_points_are_skipped(v, ways, leave_out, trace, watched):
     case = problem(3, n_points=200, n_nodes=1, v=v, scale=0.5, leave_out=leave_out)
     assert_matches_oracle(case, trace=trace)
     assert watched == ways
@@ -343,15 +345,15 @@ def test_points_that_do_not_matter_are_skipped(v, ways, leave_out, trace, watche
         (1e-9, {"pairs", "some points"}),
     ],
 )
-def test_pairs_share_what_tells_which_points_matter(v, ways, leave_out, trace, watched):
+def test_pairs_share_the_search_for_relevant_points(v, ways, leave_out, trace, watched):
     size = {"n_queries": 2, "n_points": 400, "n_nodes": 7, "dimension": 4}
     case = problem(3, **size, v=v, scale=0.3, leave_out=leave_out)
     assert_matches_oracle(case, trace=trace)
     assert watched == ways
 
 
-def test_pairs_that_see_half_of_the_points_look_at_all(watched):
-    """Two crowds far apart, each a point but for a noise that is too small for products."""
+def test_pairs_with_half_of_the_points_relevant_use_all_points(watched):
+    """Two clusters far apart, each of almost equal points, at noise too small for products."""
     case = problem(3, n_points=200, n_nodes=7, v=1e-9, scale=0.1)
     sides = np.outer(np.arange(200) % 2 * 2.0 - 1, [1.0, 0.0])
     assert_matches_oracle(replace(case, points=sides + 1e-9 * case.points))
@@ -359,14 +361,16 @@ def test_pairs_that_see_half_of_the_points_look_at_all(watched):
 
 
 @settings(deadline=None, max_examples=200)
-@given(problem=crowds(most_coordinates=6).filter(lambda case: case.points.shape[1] > 0))
+@given(problem=many_points(most_coordinates=6).filter(lambda case: case.points.shape[1] > 0))
 def test_no_group_is_missed(problem):
-    """Every point within 45 nats of a pair's best is in a group that is kept for it."""
+    """Every point within 45 nats of a pair's best is in a group that is relevant to it."""
     points, log_weights, queries, offsets = tensors(
         torch.float64, problem.points, problem.log_weights, problem.queries, problem.offsets
     )
-    engine = Points(points, log_weights)
-    kept = engine.groups.kept_for_pairs(queries, offsets, problem.v, problem.left_out).kept
+    engine = Points(points, log_weights, longest(problem.points))
+    kept = engine.groups.relevant_to_pairs(
+        queries, offsets, problem.v, problem.exclude_tensor
+    ).relevant
     shown = torch.full((len(engine), *kept.shape[1:]), False)
     shown[engine.groups.index.flatten()] = kept.repeat_interleave(
         engine.groups.index.shape[1], dim=0
@@ -381,7 +385,7 @@ def test_no_group_is_missed(problem):
 
 
 def test_queries_beyond_single_precision():
-    """1e60 radii away, all that can be told is which point is farthest in that direction."""
+    """1e60 radii away, the posterior is the point farthest in that direction."""
     case = problem(0, 1, 200, 1, v=1e-4)
     far = Problem(
         case.points, case.log_weights, case.queries * 1e60, 1e-4, *[np.zeros((1, 2)), np.ones(1)]
@@ -392,7 +396,7 @@ def test_queries_beyond_single_precision():
 
 
 @pytest.mark.parametrize("v", [1.0, 1e-4, 1e-9])
-def test_tiles_do_not_change_the_moments_of_a_crowd(v, monkeypatch):
+def test_tiles_do_not_change_the_moments_of_many_points(v, monkeypatch):
     case = problem(3, 20, 200, 5, v=v, scale=0.5, leave_out=True)
     whole = case.moments(trace=True)
     monkeypatch.setattr(_tiles, "_TILE", 300)
@@ -405,7 +409,7 @@ def test_tiles_do_not_change_the_moments_of_a_crowd(v, monkeypatch):
 
 
 def test_every_point_of_equal_distance_counts(watched):
-    """A sphere around the query, at a noise that sees a millionth of its radius, and a crowd beyond."""
+    """Points on a sphere around the query, at a noise of 1e-3 of its radius, and many points beyond."""
     rng = np.random.RandomState(0)
     directions = rng.standard_normal((2000, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
@@ -424,14 +428,14 @@ def test_every_point_of_equal_distance_counts(watched):
 
 
 def along(case, n_directions, *, dtype=torch.float64, memory_limit=16.0):
-    """Directions of a problem's queries and what the engine says of them."""
+    """Return directions of a problem's queries, and what `covariance_along` returns for them."""
     rank = case.points.shape[1]
     rng = np.random.RandomState(n_directions)
     directions = rng.standard_normal((len(case.queries), rank, n_directions))
     (queries,) = tensors(dtype, case.queries)
     (rounded,) = tensors(dtype, directions)
     found = case.posterior(dtype, memory_limit).covariance_along(
-        queries, case.v, rounded, exclude=case.left_out
+        queries, case.v, rounded, exclude=case.exclude_tensor
     )
     return rounded.double().numpy(), found
 
@@ -442,27 +446,29 @@ def assert_along_matches_oracle(case, n_directions, *, dtype=torch.float64):
     radius = longest(case.points)
     assert found.along.shape == directions.shape
     for b, x in enumerate(case.queries):
-        left_out = None if case.exclude is None else case.exclude[b]
-        seen = oracles.look(case.points, case.log_weights, x, case.v, left_out)
-        expected = oracles.covariance_along(case.points, seen, directions[b])
+        excluded = None if case.exclude is None else case.exclude[b]
+        single = oracles.posterior(case.points, case.log_weights, x, case.v, excluded)
+        expected = oracles.covariance_along(case.points, single, directions[b])
         far = longest(case.queries[[b]]) + radius
         delta = eps * (4 * (rank + 2) * far**2 / case.v + 1000)
         slip = np.expm1(min(2 * delta, 700.0))
         size = np.linalg.norm(directions[b], axis=0)
-        spread = np.sqrt(np.float64(seen.trace))
-        slack = 2 * slip * spread**2 + 16 * eps * radius**2
+        root_trace = np.sqrt(np.float64(single.trace))
+        slack = 2 * slip * root_trace**2 + 16 * eps * radius**2
         error = np.linalg.norm(found.along[b].double().numpy() - expected, axis=0)
         assert np.all(error <= slack * size)
-        mean_error = np.linalg.norm(found.mean[b].numpy() - seen.mean)
-        assert mean_error <= slip * spread + 16 * eps * radius
-        trace_error = abs(found.trace[b].item() - seen.trace)
-        assert trace_error <= 2 * slip * seen.trace + 16 * eps * radius**2
-        log_error = abs(found.log_density[b].item() - seen.log_density)
-        assert log_error <= delta + 8 * eps * abs(seen.log_density)
+        mean_error = np.linalg.norm(found.mean[b].numpy() - single.mean)
+        assert mean_error <= slip * root_trace + 16 * eps * radius
+        trace_error = abs(found.trace[b].item() - single.trace)
+        assert trace_error <= 2 * slip * single.trace + 16 * eps * radius**2
+        log_error = abs(found.log_density[b].item() - single.log_density)
+        assert log_error <= delta + 8 * eps * abs(single.log_density)
 
 
 @settings(deadline=None, max_examples=100)
-@given(problem=problems(np.float64, 10) | crowds(np.float64, 10), n_directions=st.integers(0, 3))
+@given(
+    problem=problems(np.float64, 10) | many_points(np.float64, 10), n_directions=st.integers(0, 3)
+)
 @example(problem=problem(0, dimension=0), n_directions=2)
 @example(problem=problem(0, n_queries=0), n_directions=2)
 def test_covariance_along(problem, n_directions):
@@ -470,7 +476,9 @@ def test_covariance_along(problem, n_directions):
 
 
 @settings(deadline=None, max_examples=50)
-@given(problem=problems(np.float32, 10) | crowds(np.float32, 10), n_directions=st.integers(0, 3))
+@given(
+    problem=problems(np.float32, 10) | many_points(np.float32, 10), n_directions=st.integers(0, 3)
+)
 def test_covariance_along_in_single_precision(problem, n_directions):
     assert_along_matches_oracle(problem, n_directions, dtype=torch.float32)
 
@@ -484,7 +492,7 @@ def test_covariance_along_in_single_precision(problem, n_directions):
         (1e-9, {"some points"}),
     ],
 )
-def test_covariance_along_takes_the_ways_of_single_queries(v, ways, leave_out, watched):
+def test_covariance_along_takes_the_paths_of_single_queries(v, ways, leave_out, watched):
     case = problem(3, n_points=200, v=v, leave_out=leave_out)
     assert_along_matches_oracle(case, 2)
     assert watched == ways
@@ -506,8 +514,8 @@ def test_covariance_of_close_points_far_from_the_origin(v, dimension):
     nodes = np.zeros((1, dimension)), np.ones(1)
     case = Problem(points, np.log(np.full(4, 0.25)), queries, v, *nodes)
     directions, found = along(case, 2)
-    seen = oracles.look(points, case.log_weights, queries[0], v)
-    expected = oracles.covariance_along(points, seen, directions[0]).astype(float)
+    single = oracles.posterior(points, case.log_weights, queries[0], v)
+    expected = oracles.covariance_along(points, single, directions[0]).astype(float)
     exact = v < 1e-6
     atol = 1e-15 / math.sqrt(v) if exact else 1e-15 / v
     np.testing.assert_allclose(found.along[0] / v, expected / v, rtol=1e-12, atol=atol)
@@ -534,7 +542,7 @@ def test_tiles_do_not_change_covariances(v, monkeypatch):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-12 * size)
 
 
-def test_covariances_of_a_device_without_memory(monkeypatch):
+def test_covariances_when_the_device_is_out_of_memory(monkeypatch):
     case = problem(1, 50, 40, v=1.0)
     _, whole = along(case, 2)
     products, sizes = Points.products, []
@@ -581,8 +589,8 @@ def test_precision_at():
 # --------------------------------------------------------------------- precision, memory, devices
 
 
-def test_single_precision_hands_over_to_double_where_it_would_not_hold():
-    """At v = 1e-7 products in float32 are wrong by nats; found is what float64 finds, rounded."""
+def test_single_precision_is_promoted_to_double_at_small_noise():
+    """At v = 1e-7 products in float32 are wrong by nats; the result is that of float64, rounded."""
     case = problem(5, 6, 100, 8, v=1e-7, scale=1e-3, dtype=np.float32)
     single, double = (case.moments(trace=True, dtype=d) for d in (torch.float32, torch.float64))
     for name in ("mean", "trace", "log_density"):
@@ -594,7 +602,7 @@ def test_single_precision_hands_over_to_double_where_it_would_not_hold():
     "error", [torch.OutOfMemoryError("no"), RuntimeError("can't allocate memory")]
 )
 @pytest.mark.parametrize("v", [1.0, 1e-4])
-def test_a_device_without_memory_gets_smaller_tiles(v, error, monkeypatch):
+def test_tiles_shrink_when_the_device_is_out_of_memory(v, error, monkeypatch):
     """Tiles fail until they hold at most ten rows."""
     case = problem(1, 50, 40, 6, v=v)
     whole = case.moments(trace=True)
@@ -613,7 +621,7 @@ def test_a_device_without_memory_gets_smaller_tiles(v, error, monkeypatch):
     assert case.posterior().log_density(queries, v).isfinite().all()
 
 
-def test_a_device_without_any_memory_says_so(monkeypatch):
+def test_memory_error_when_no_tile_fits(monkeypatch):
     def no_memory(self, y, v):
         raise torch.OutOfMemoryError("no")
 
@@ -645,7 +653,7 @@ def test_tiles_do_not_change_the_result(path, trace, monkeypatch):
         except ValueError:
             smallest *= 1.1
     calls = []
-    for owner, name in ((Factoriser, "products"), (Posterior, "_look_directly")):
+    for owner, name in ((Factoriser, "products"), (Posterior, "_pairs_directly")):
         monkeypatch.setattr(owner, name, counted(getattr(owner, name), calls))
     for memory_limit, tile in [(smallest, _tiles._TILE), (16.0, 100), (smallest, 1)]:
         calls.clear()
@@ -670,10 +678,10 @@ def counted(method, calls):
 def test_log_density_in_tiles(monkeypatch):
     case = problem(0, 50, 30, leave_out=True)
     (queries,) = tensors(torch.float64, case.queries)
-    whole = case.posterior().log_density(queries, 0.1, exclude=case.left_out)
+    whole = case.posterior().log_density(queries, 0.1, exclude=case.exclude_tensor)
     monkeypatch.setattr(_tiles, "_TILE", 100)
     monkeypatch.setattr(_tiles, "_LARGEST_TILE", 1)
-    in_tiles = case.posterior().log_density(queries, 0.1, exclude=case.left_out)
+    in_tiles = case.posterior().log_density(queries, 0.1, exclude=case.exclude_tensor)
     torch.testing.assert_close(in_tiles, whole, rtol=1e-12, atol=0)
 
 
@@ -687,12 +695,12 @@ def test_memory_limit_too_small():
     case.posterior(memory_limit=0.38)
 
 
-# ---------------------------------------------------------------------------------------- laws
+# ---------------------------------------------------------------------------------- invariances
 
 
 @settings(deadline=None, max_examples=50)
 @given(seed=st.integers(0, 2**20), log_v=st.floats(-10, 4))
-def test_leaving_a_point_out_is_never_having_had_it(seed, log_v):
+def test_excluding_a_point_equals_removing_it(seed, log_v):
     case = problem(seed, n_points=6, v=10**log_v, leave_out=True)
     found = case.moments(trace=True)
     for b, j in enumerate(case.exclude):
@@ -715,8 +723,8 @@ def test_leaving_a_point_out_is_never_having_had_it(seed, log_v):
             )
 
 
-def test_leaving_out_nearly_everything():
-    """A point with all but 1e-200 of the mass: what is left is a small weight, not no weight."""
+def test_excluding_nearly_all_of_the_mass():
+    """A point with all but 1e-200 of the mass: the other points keep a small weight, not zero."""
     points, queries, log_weights = (
         [[-1.0], [1.0]],
         [[-1.0], [-1.0], [1.0]],
@@ -768,7 +776,7 @@ def test_translated_data(distance, v):
         found.mean - distance, expected.mean, rtol=0, atol=1e-9 + 8 * eps * distance
     )
     torch.testing.assert_close(found.log_density, expected.log_density, rtol=1e-9, atol=1e-9)
-    # Points "centred", says Posterior, and coordinates of 1000 times the spread are not: the bound is
+    # Points "centred", says Posterior, and coordinates of 1000 times the extent are not: the bound is
     # the rounding of a second moment, and a million has a test of its own.
     if distance < 1e4:
         torch.testing.assert_close(
@@ -777,10 +785,10 @@ def test_translated_data(distance, v):
 
 
 @pytest.mark.parametrize("n_nodes", [1, 4])
-def test_spread_beside_a_far_outlier(n_nodes):
-    """Two points 1e-3 apart and one a million away, seen at a noise scale of 1e-3.
+def test_trace_with_a_far_outlier(n_nodes):
+    """Two points 1e-3 apart and one a million away, at a noise scale of 1e-3.
 
-    Coordinates are exact and so are their differences: the spread, over v, decides the likelihood
+    Coordinates are exact and so are their differences: the trace, over v, decides the likelihood
     and must not be what cancellation leaves of a second moment of 1e12.
     """
     points = np.array([[0.0], [2.0**-10], [2.0**20]]) - 2.0**18
@@ -789,28 +797,28 @@ def test_spread_beside_a_far_outlier(n_nodes):
     v, node_weights = 1e-6, np.full(n_nodes, 1 / n_nodes)
     case = Problem(points, np.log(np.full(3, 1 / 3)), queries, v, offsets, node_weights)
     found = case.moments(trace=True).trace / v
-    expected = np.array([float(seen.trace) for seen in case.oracle()]) / v
+    expected = np.array([float(single.trace) for single in case.oracle()]) / v
     # One part in 1000 of what enters the log-density of one nat or so.
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("n_points", [5, 200])
-def test_spread_of_queries_far_from_all_points(n_points):
-    """At a noise scale of 2e-7 a query ten away sees one point: the spread is zero.
+def test_trace_of_queries_far_from_all_points(n_points):
+    """At a noise scale of 2e-7 only one point is relevant to a query ten away: the trace is zero.
 
     Measured from the query it would be a difference of 100 and 100, and four hundredths of v.
     """
     case = problem(5, dimension=3, n_points=n_points, v=5e-14)
     away = replace(case, queries=case.queries + 10.0)
     found = away.moments(trace=True).trace / away.v
-    expected = np.array([float(seen.trace) for seen in away.oracle()]) / away.v
+    expected = np.array([float(single.trace) for single in away.oracle()]) / away.v
     # sqrt(v) is some 1e-7 of the radius: the rounding of a mean, in units of it, squared or times 1.
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-8)
 
 
 @settings(deadline=None, max_examples=60)
 @given(seed=st.integers(0, 2**20), s=st.sampled_from([1e-6, 1e6]), log_v=st.floats(-8, 4))
-def test_units_do_not_matter(seed, s, log_v):
+def test_results_do_not_depend_on_units(seed, s, log_v):
     """Data, nodes and queries times s, v times s^2."""
     case = problem(seed, v=10**log_v)
     scaled = Problem(
@@ -850,7 +858,7 @@ FIELDS = {"smooth": (0.3, 0.5), "mixed": (2e-3, 1.0), "differences": (1e-7, 3e-4
 
 @pytest.mark.parametrize("field", FIELDS)
 def test_score_and_divergence_are_derivatives_of_the_averaged_log_density(field, watched):
-    """Against autograd of the twin: gradient, and trace of the Jacobian of the gradient."""
+    """Against autograd of the oracle: gradient, and trace of the Jacobian of the gradient."""
     v, scale = FIELDS[field]
     case = centred(problem(1, 4, 7, 6, v=v, scale=scale))
     # Near to where two points are equally far, or the Jacobian would be -I / v and nothing else.
@@ -877,8 +885,8 @@ def test_score_and_divergence_are_derivatives_of_the_averaged_log_density(field,
 
 
 @pytest.mark.parametrize("field", FIELDS)
-def test_divergence_belongs_to_the_score(field):
-    """Trace of the Jacobian of the field itself, by central differences of fourth order.
+def test_divergence_is_that_of_the_score(field):
+    """Trace of the Jacobian of the field, by central differences of fourth order.
 
     (The engine works in place, which autograd cannot follow.) The step is a 1/100 of the scale on
     which the posterior changes, v over the distance of the points; what the rule leaves is (1/100)^4
@@ -904,7 +912,7 @@ def test_log_density_of_the_field_is_the_average():
     case = problem(2)
     (queries,) = tensors(torch.float64, case.queries)
     found = smoothed_score(case).log_density(queries, case.v)
-    expected = [float(seen.log_density) for seen in case.oracle()]
+    expected = [float(single.log_density) for single in case.oracle()]
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
@@ -930,7 +938,7 @@ def test_smoothing_one_point_changes_nothing(v):
     (queries,) = tensors(torch.float64, case.queries)
     score, divergence = smoothed_score(case).with_divergence(queries, v)
     torch.testing.assert_close(score, (torch.tensor(case.points) - queries) / v, rtol=1e-12, atol=0)
-    # A spread of zero, to the rounding of a second moment of size R^2.
+    # A trace of zero, to the rounding of a second moment of size R^2.
     np.testing.assert_allclose(v * divergence, -2, rtol=1e-14 + 1e-15 / v)
 
 

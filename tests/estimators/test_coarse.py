@@ -1,4 +1,4 @@
-"""CoarseScoreDiffusion: its law against slow twins, its geometry, and what it refuses."""
+"""CoarseScoreDiffusion: its distribution against slow references, its geometry, and errors."""
 
 import pickle
 import re
@@ -14,7 +14,9 @@ from scipy.special import logsumexp
 from scipy.stats import chi2, ortho_group
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skdiffsmooth import CoarseScoreDiffusion, KDESampler
@@ -55,7 +57,7 @@ def uneven_ring(n, seed=0, noise=0.0):
 
 
 def spread_over_sphere(n):
-    """Points of the unit sphere that each have the same share of its area (a Fibonacci lattice)."""
+    """Points of the unit sphere that each have the same fraction of its area (a Fibonacci lattice)."""
     i = np.arange(n) + 0.5
     height, turn = 1 - 2 * i / n, np.pi * (1 + 5**0.5) * i
     across = np.sqrt(1 - height**2)
@@ -87,10 +89,10 @@ def grid(limit, n, shift=0.0):
     return np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2), step**2
 
 
-# ------------------------------------------------------------------------------ the law, known cases
+# ------------------------------------------------------------------------------ the density, known cases
 
 
-def test_on_a_plane_the_law_is_the_kde_of_the_projected_rows():
+def test_on_a_plane_the_density_is_the_kde_of_the_projected_rows():
     rng = np.random.RandomState(0)
     X = rng.normal(size=(60, 3)) * [1.0, 2.0, 0.2]
     normal = np.array([0.1, -0.2, 1.0]) / np.linalg.norm([0.1, -0.2, 1.0])
@@ -122,7 +124,7 @@ def test_rows_on_an_affine_subspace_leave_nothing_to_integrate(n_normal):
     assert_allclose(model.score_samples(Q @ frame.T), kde(rows, Q, 0.5), atol=1e-8)
 
 
-def test_with_a_bandwidth_the_law_of_a_plane_is_a_mixture_of_flat_gaussians():
+def test_with_a_bandwidth_the_density_near_a_plane_is_a_mixture_of_flat_gaussians():
     rng = np.random.RandomState(0)
     X, Q = rng.normal(size=(60, 3)), rng.normal(size=(20, 3))
     plane = AffineSubspace([[0.0, 0.0, 1.0]], [0.0])
@@ -134,7 +136,7 @@ def test_with_a_bandwidth_the_law_of_a_plane_is_a_mixture_of_flat_gaussians():
 
 
 @pytest.mark.parametrize(("scale", "error"), [(0.2, 1e-6), (0.3, 1e-3)])
-def test_on_a_circle_the_law_is_an_integral_along_rays(scale, error):
+def test_on_a_circle_the_density_is_an_integral_along_rays(scale, error):
     X = uneven_ring(50)
     model = CoarseScoreDiffusion(scale, manifold=CIRCLE).fit(X)
     found = np.exp(model.score_samples(1.2 * RING[::20]))
@@ -163,7 +165,7 @@ def test_with_a_bandwidth_radii_are_squeezed_towards_the_circle(bandwidth):
     assert np.all(model.score_samples(beyond * u) == -np.inf)
 
 
-def test_rows_in_a_subspace_give_the_law_in_its_coordinates():
+def test_rows_in_a_subspace_give_the_density_in_its_coordinates():
     X = uneven_ring(40, noise=0.02)
     frame = ortho_group.rvs(5, random_state=0)[:, :2]
     Q = 1.05 * RING[::10]
@@ -246,7 +248,7 @@ def test_ends_of_a_curve_are_atoms():
     continuous = np.exp(found).sum() * np.pi / 200
     rows = model.sample(20_000, random_state=0)
     at_ends = np.mean(np.abs(rows[:, 1]) < 1e-9)
-    # Four standard errors of the share, 0.003 each at most, and the missing ends of the trapezoid.
+    # Four standard errors of the fraction, 0.003 each at most, and the missing ends of the trapezoid.
     assert abs(continuous + at_ends - 1) < 0.02
     assert at_ends > 0.02
     assert_array_equal(model.score_samples([[1.0, 0.0], [-1.0, -0.2]]), np.inf)
@@ -255,9 +257,9 @@ def test_ends_of_a_curve_are_atoms():
 # ------------------------------------------------------------------------- samples and log-densities
 
 
-def assert_one_law(counts, shares):
+def assert_one_distribution(counts, probabilities):
     """A chi-squared test of counts in cells, whose last one is the rest."""
-    expected = counts.sum() * np.append(shares, 1 - shares.sum())
+    expected = counts.sum() * np.append(probabilities, 1 - probabilities.sum())
     # Cells of few expected draws go to the rest.
     few = expected[:-1] < 10
     found = np.append(counts[:-1][~few], counts[-1] + counts[:-1][few].sum())
@@ -277,7 +279,7 @@ def test_samples_on_the_circle_follow_the_density(manifold):
     chords = np.roll(places, -1, axis=0) - places
     density = np.exp(model.score_samples(places + chords / 2))
     shares = (density * np.linalg.norm(chords, axis=1)).reshape(25, 8).sum(axis=1)
-    assert_one_law(np.append(counts, 0), shares)
+    assert_one_distribution(np.append(counts, 0), shares)
 
 
 @pytest.mark.slow
@@ -295,7 +297,7 @@ def test_samples_in_the_plane_follow_the_density(settings):
     edges = np.linspace(-1.8, 1.8, 16)
     counts = np.histogram2d(*rows.T, bins=(edges, edges))[0].ravel()
     outside = len(rows) - counts.sum()
-    assert_one_law(np.append(counts, outside), density.sum(axis=(1, 3)).ravel() * area)
+    assert_one_distribution(np.append(counts, outside), density.sum(axis=(1, 3)).ravel() * area)
 
 
 def test_samples_on_the_sphere_follow_the_density():
@@ -308,7 +310,7 @@ def test_samples_on_the_sphere_follow_the_density():
     places = spread_over_sphere(4000)
     density = np.exp(model.score_samples(places)).reshape(20, 200)
     # Heights of the lattice fall; its error within a belt is a thousandth.
-    assert_one_law(np.append(counts, 0), density.mean(axis=1)[::-1] * 4 * np.pi / 20)
+    assert_one_distribution(np.append(counts, 0), density.mean(axis=1)[::-1] * 4 * np.pi / 20)
 
 
 # -------------------------------------------------------------------------------------- geometry
@@ -472,7 +474,7 @@ def test_degree_zero_without_a_bandwidth_can_be_sampled_but_not_scored():
 # --------------------------------------------------------------------------------------- the scale
 
 
-def test_the_switch_is_a_share_of_the_reach_or_of_the_spread():
+def test_the_switch_is_a_fraction_of_the_reach_or_of_the_standard_deviation():
     ring = CoarseScoreDiffusion(manifold=CIRCLE).fit(RING)
     assert (ring.reach_, ring.switch_scale_) == (1.0, pytest.approx(0.3))
     flat = CoarseScoreDiffusion(manifold=AffineSubspace([[0.0, 1.0]], [0.0])).fit(2 * RING)
@@ -494,7 +496,9 @@ def test_a_switch_beyond_the_reach_gives_a_warning_with_both_numbers():
 
 def test_samples_off_the_manifold_give_a_warning():
     X = np.random.RandomState(0).normal(size=(40, 3))  # a curve through a cloud
-    with pytest.warns(UserWarning, match=r"project to places .* not their own .* switch_scale"):
+    with pytest.warns(
+        UserWarning, match=r"project to points off the learned manifold.* switch_scale"
+    ):
         CoarseScoreDiffusion(0.3, n_components=1).fit(X)
 
 
@@ -526,11 +530,11 @@ def test_the_reach_of_a_plane_is_infinite():
 @pytest.mark.parametrize(
     ("X", "n_neighbors", "error", "message"),
     [
-        (RING[:2], 20, ValueError, r"X has shape \(2, 2\); expected three rows"),
+        (RING[:2], 20, ValueError, r"X has shape \(2, 2\); expected \(n, d\) with n >= 3"),
         (RING[0], 20, ValueError, r"X has shape \(2,\)"),
         (RING, 0, ValueError, "n_neighbors=0"),
         (RING, 2.0, TypeError, r"n_neighbors=2\.0"),
-        (RING[:, :1], 20, ValueError, "columns"),
+        (RING[:, :1], 20, ValueError, r"expected \(n, 2\), one column for each dimension"),
     ],
 )
 def test_the_reach_refuses_bad_input(X, n_neighbors, error, message):
@@ -561,7 +565,7 @@ def test_anything_that_projects_can_be_sampled_from():
     rows = model.sample(100, random_state=0)
     assert_allclose(rows[:, 1], np.average(X[:, 1], weights=weights), atol=1e-12)
     assert len(np.unique(rows[:, 0])) == 100
-    with pytest.raises(ValueError, match=r"manifold=Halved\(\).*tangent.*Use sample"):
+    with pytest.raises(ValueError, match=r"manifold=Halved\(\).*tangent.*use sample only"):
         model.score_samples(X)
     with pytest.raises(ValueError, match=r"switch_scale='auto' needs the reach.*Halved\(\)"):
         CoarseScoreDiffusion(manifold=given).fit(X)
@@ -579,7 +583,7 @@ def test_rows_that_fill_their_span_are_blurred_and_not_projected():
 
 def test_rows_on_a_lattice_fill_their_span():
     X = np.stack(np.meshgrid(np.arange(5.0), np.arange(5.0)), axis=-1).reshape(-1, 2)
-    with pytest.warns(UserWarning, match=r"n_components='auto'.*lattice.*nothing is projected"):
+    with pytest.warns(UserWarning, match=r"n_components='auto'.*lattice.*no row is projected"):
         model = CoarseScoreDiffusion().fit(X)
     assert model.n_components_ == 2
 
@@ -590,11 +594,11 @@ NAN, INF = float("nan"), float("inf")
 BAD = {
     "switch_scale": ([None, True, 1j, [0.3]], [0, -1, NAN, INF, "loo", "0.3"]),
     "degree": ([None, True, 2.0, "2"], [-1, 4]),
-    "bandwidth": ([None, True, "auto", [0.1]], [-0.1, NAN, INF, 0.5, 0.7]),
+    "bandwidth": ([None, True, "auto", [0.1]], [10**400, -0.1, NAN, INF, 0.5, 0.7]),
     "manifold": (["circle", 1, Circle, object()], []),
     "n_components": ([None, True, 1.0, [1]], [0, -1, 4, "two"]),
-    "n_neighbors": ([None, True, 9.0], [0, 3, 41, "all"]),
-    "n_nodes": ([None, True, 8.0], [0, 1, -2, 7, "many"]),
+    "n_neighbors": ([None, True, 9.0], [0, 3, 41, 10**30, "all"]),
+    "n_nodes": ([None, True, 8.0], [10**30, 0, 1, -2, 7, "many"]),
     "device": ([None, 0], ["none such"]),
     "dtype": ([None, np.float64], ["float16"]),
     "memory_limit": ([None, "1"], [0, -1, NAN, 1e-6]),
@@ -610,7 +614,7 @@ def bad_parameters():
 
 
 @pytest.mark.parametrize(("name", "value", "error"), list(bad_parameters()))
-@pytest.mark.filterwarnings("ignore:.*project to places")
+@pytest.mark.filterwarnings("ignore:.*project to points")
 def test_fit_refuses_a_bad_parameter(name, value, error):
     X = np.random.RandomState(0).normal(size=(40, 3))
     settings = {"switch_scale": 0.5, "n_components": 1} | {name: value}
@@ -688,7 +692,7 @@ def test_copies_seeds_and_precision(settings):
     assert_allclose(found, double.score_samples(Q), atol=1e-4)
     assert found.dtype == model.sample(2).dtype == np.float64
     # What was fitted stays, whatever is set later; tiles change nothing.
-    model.set_params(bandwidth=0.2, degree=3, memory_limit=1)
+    model.set_params(bandwidth=0.2, degree=3, n_nodes=4, switch_scale=9.0, memory_limit=1)
     assert_allclose(model.score_samples(Q), found, rtol=1e-9)
 
 
@@ -704,21 +708,66 @@ ROWS = np.random.RandomState(0).permutation(RING)[:80]
 CLASS = (ROWS[:, 0] > 0).astype(int)
 
 
+ON_MANIFOLD = CoarseScoreDiffusion(0.3, n_components=1)
+SEARCH = GridSearchCV(ON_MANIFOLD, {"switch_scale": [0.3]}, cv=2)
+WRAPPED = {
+    "itself": ON_MANIFOLD,
+    "search": SEARCH,
+    "pipeline": make_pipeline(ON_MANIFOLD),
+    "pipeline of a search": make_pipeline(SEARCH),
+    "transformed": TransformedDensity(ON_MANIFOLD, StandardScaler()),
+}
+NOT_OF_ALL_COLUMNS = (
+    r"CoarseScoreDiffusion whose log-densities are those of projections.*Pass.*bandwidth=<"
+)
+
+
 @pytest.mark.parametrize("compose", COMPOSED.values(), ids=COMPOSED)
-@pytest.mark.parametrize("searched", [False, True])
-def test_densities_on_a_manifold_are_not_composed(compose, searched):
+@pytest.mark.parametrize("density", WRAPPED.values(), ids=WRAPPED)
+def test_densities_on_a_manifold_are_not_composed(compose, density):
     """They have no unit in common, and are the same however far from the manifold a row is."""
-    density = CoarseScoreDiffusion(0.3, n_components=1)
-    if searched:
-        density = GridSearchCV(density, {"switch_scale": [0.3]}, cv=2)
-    with pytest.raises(ValueError, match=r"bandwidth=0, whose log-densities.*Pass.*bandwidth=<"):
+    with pytest.raises(ValueError, match=NOT_OF_ALL_COLUMNS):
         compose(density).fit(ROWS, CLASS)
 
 
-def test_a_fitted_density_on_a_manifold_is_not_stacked():
-    members = [("a", CoarseScoreDiffusion(0.3, n_components=1).fit(ROWS))]
-    with pytest.raises(ValueError, match="member 'a' is a CoarseScoreDiffusion with bandwidth=0"):
+@pytest.mark.parametrize(
+    "steps",
+    [(ON_MANIFOLD,), (make_pipeline(StandardScaler(), ON_MANIFOLD),), (SEARCH,)],
+    ids=["itself", "pipeline", "search"],
+)
+def test_a_detector_refuses_a_density_on_a_manifold_behind_a_scaler(steps):
+    with pytest.raises(ValueError, match=NOT_OF_ALL_COLUMNS):
+        DensityOutlierDetector(make_pipeline(StandardScaler(), *steps)).fit(ROWS)
+
+
+@pytest.mark.parametrize("density", [ON_MANIFOLD, SEARCH, make_pipeline(SEARCH)])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_fitted_density_on_a_manifold_is_not_stacked(density, frozen):
+    fitted = clone(density).fit(ROWS)
+    members = [("a", FrozenEstimator(fitted) if frozen else fitted)]
+    with pytest.raises(ValueError, match=f"member 'a' holds a {NOT_OF_ALL_COLUMNS}"):
         DensityStacking(members, cv="prefit").fit(ROWS)
+
+
+def test_any_density_can_declare_that_it_does_not_fill_the_space():
+    class OnALine(KDESampler):
+        fills_space_ = False
+
+    with pytest.raises(ValueError, match="holds a OnALine whose log-densities"):
+        DensityOutlierDetector(make_pipeline(StandardScaler(), OnALine(0.3))).fit(ROWS)
+
+
+@pytest.mark.parametrize(
+    ("settings", "fills"),
+    [
+        ({"n_components": 1}, False),
+        ({"n_components": 1, "bandwidth": 0.1}, True),
+        ({"n_components": 2}, True),
+        ({"manifold": CIRCLE}, False),
+    ],
+)
+def test_fills_space_is_false_only_on_a_manifold_of_fewer_dimensions(settings, fills):
+    assert CoarseScoreDiffusion(0.3, **settings).fit(ROWS).fills_space_ is fills
 
 
 @pytest.mark.parametrize("compose", COMPOSED.values(), ids=COMPOSED)

@@ -1,7 +1,7 @@
 """Tests of KDESampler: its density, gradient, samples and bandwidths.
 
 The expected values come from scipy, scikit-learn and statsmodels, from the textbook sum written out
-below, and from laws (the mass is one, units do not matter), never from the module under test.
+below, and from identities (the mass is one, units do not matter), never from the module under test.
 
 The statistical tests draw from a fixed seed, so they always give the same answer. With a fresh seed
 each of their comparisons would fail a correct sampler with probability FALSE_ALARM. Each is paired
@@ -37,7 +37,7 @@ SKLEARN_IS_RIGHT = [
 
 
 def data(n, d, seed=0):
-    """Rows of unequal spread about a centre that is not zero, and unequal weights."""
+    """Rows of unequal standard deviations about a centre that is not zero, and unequal weights."""
     rng = np.random.RandomState(seed)
     X = rng.normal(size=(n, d)) * np.linspace(1, 2, d) + np.arange(1, d + 1)
     return X, rng.uniform(0.1, 1, n)
@@ -329,7 +329,7 @@ def test_gradient_is_that_of_score_samples(kernel):
 # ------------------------------------------------------------------------------------- samples
 
 N_DRAWS = 20_000
-# Points further apart than the kernel is wide, so that its shape shows in the law of the samples.
+# Points further apart than the kernel is wide, so that the samples show its shape.
 POINTS, WEIGHTS = np.array([[0.0], [3.0], [4.0]]), np.array([0.5, 0.3, 0.2])
 
 
@@ -343,7 +343,7 @@ def cumulated(kde):
 
 @every_kernel
 def test_samples_follow_the_density(kernel):
-    """A Kolmogorov-Smirnov (KS) test. The CDF is right to 1e-3 (edges), a sixth of what KS sees."""
+    """A Kolmogorov-Smirnov (KS) test. The CDF is right to 1e-3 (edges), a sixth of what KS detects."""
     kde = KDESampler(0.8, kernel).fit(POINTS, sample_weight=WEIGHTS)
     samples = kde.sample(N_DRAWS, random_state=0)
     assert samples.shape == (N_DRAWS, 1)
@@ -402,6 +402,37 @@ def test_equal_seeds_give_equal_samples():
     assert not np.array_equal(kde.sample(5), kde.sample(5))  # by chance: never
 
 
+# ------------------------------------------------------------------------------ what fit freezes
+
+
+@every_kernel
+@pytest.mark.parametrize("bandwidth", [0.7, [0.5, 0.8]], ids=["one", "each"])
+def test_parameters_set_after_fit_change_no_answer(kernel, bandwidth):
+    X, weights = data(30, 2)
+    Q = X[:5] + 0.1
+    kde = KDESampler(bandwidth, kernel).fit(X, sample_weight=weights)
+
+    def answers():
+        yield kde.score_samples(Q)
+        yield kde.leave_one_out_log_density()
+        yield kde.grad_log_density(Q)
+        yield kde.energy(Q)
+        yield kde.sample(7, random_state=0)
+        if kernel == "gaussian":
+            yield kde.score_samples(Q, given=[1])
+            yield kde.laplacian_log_density(Q)
+            yield kde.sample(7, random_state=0, given={1: 0.5})
+
+    expected = list(answers())
+    kde.set_params(bandwidth="loo", kernel="gaussian" if kernel == "tophat" else "tophat")
+    for found, before in zip(answers(), expected, strict=True):
+        np.testing.assert_array_equal(found, before)
+    assert kde.kernel_ == kernel
+    # Parameters that say where to compute stay live: a model moves between devices without a fit.
+    kde.set_params(dtype="float32", memory_limit=4)
+    np.testing.assert_allclose(kde.score_samples(Q), expected[0], rtol=1e-5)
+
+
 # ----------------------------------------------------------------------------- bandwidth rules
 
 
@@ -445,16 +476,16 @@ def leave_one_out(kernel, X, weights, h):
 @every_kernel
 @pytest.mark.parametrize("d", [1, 3])
 def test_loo_maximises_the_leave_one_out_likelihood(kernel, d):
-    """Against forty bandwidths from h / 5 to 5 h, by refitting without each row.
+    """Against twenty bandwidths from h / 5 to 5 h, by refitting without each row.
 
     Likelihoods of compact kernels have jumps, kinks and several hills, where a search on a grid of
     twelve may end up to 0.02 nats below the top; the others have one smooth hill, found to 1e-5.
     """
-    X, weights = data(20, d)
+    X, weights = data(12, d)
     X[3], X[7] = X[4], X[4]  # three equal rows
     h = KDESampler("loo", kernel).fit(X, sample_weight=weights).bandwidth_
     found = leave_one_out(kernel, X, weights, h)
-    candidates = np.geomspace(h / 5, 5 * h, 40)
+    candidates = np.geomspace(h / 5, 5 * h, 20)
     best = max(leave_one_out(kernel, X, weights, candidate) for candidate in candidates)
     assert math.isfinite(found)
     assert found > best - (0.02 if kernel in COMPACT else 1e-5)
@@ -498,7 +529,7 @@ def test_leaving_a_point_out_is_never_having_had_it(kernel, bandwidth):
         others = np.arange(len(found)) != i
         without = KDESampler(bandwidth, kernel=kernel)
         without.fit(kde.points_[others], sample_weight=kde.weights_[others])
-        # Rounding, also of offsets from another middle; -inf where nobody else reaches.
+        # Rounding, also of offsets from another middle; -inf where no other point reaches.
         expected = without.score_samples(point[None])[0]
         np.testing.assert_allclose(found[i], expected, rtol=1e-9, atol=1e-9)
     assert np.isfinite(found).any()

@@ -25,6 +25,7 @@ from sklearn.model_selection import GridSearchCV
 from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
 from skdiffsmooth._engine.moments import Nodes
 from skdiffsmooth._engine.posterior import Posterior
+from skdiffsmooth.kernels import AnisotropicGaussianKernel
 from skdiffsmooth.kernels._nodes import gaussian_nodes
 from skdiffsmooth.scores import SmoothedScore
 from skdiffsmooth.solvers import Heun, PredictorCorrector
@@ -524,7 +525,7 @@ def test_smoothing_one_point_of_a_field_changes_nothing():
     offsets, shares = 0.7 * gaussian_nodes(2, 8, 0, 0), np.full(8, 1 / 8)
     field = SmoothedScore(
         Posterior(point, torch.zeros(1, dtype=torch.float64), memory_limit=10),
-        Nodes(torch.tensor(offsets), torch.tensor(shares), reach=float(np.abs(offsets).max())),
+        Nodes(torch.tensor(offsets), torch.tensor(shares), max_norm=float(np.abs(offsets).max())),
     )
     x = torch.randn(5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     score, divergence = field.with_divergence(x, 0.04)
@@ -607,6 +608,30 @@ def test_automatic_scales_have_units(scale):
     assert scaled.sigma_ == pytest.approx(scale * plain.sigma_, rel=2e-3)
     terminal = plain.noise_levels_.terminal_scale
     assert scaled.noise_levels_.terminal_scale == pytest.approx(scale * terminal, rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("bandwidth", "sigma", "kernel", "expected"),
+    [
+        (0.5, 0.5, "gaussian", 2.0),
+        (0.5, 0.7, "gaussian", 3 * 0.7),
+        (0.5, lambda scale: 4 * scale, "gaussian", 3 * 4 * 0.5),
+        (0.5, 0.7, AnisotropicGaussianKernel([3.0, 0.5]), 3 * 0.7 * 3.0),
+        (1.2, 0.5, "gaussian", 2 * 1.2),
+    ],
+    ids=["widest", "sigma", "sigma-function", "kernel", "bandwidth"],
+)
+def test_automatic_terminal_scale(bandwidth, sigma, kernel, expected):
+    """The largest of the data's widest standard deviation (here 2), 3 sigma and 2 bandwidth.
+
+    Sigma is taken at the bandwidth where it is a function, and times the standard deviation of the
+    kernel along its widest direction.
+    """
+    # The wide direction lies along no axis.
+    X = np.array([[2.0, 0.0], [-2.0, 0.0], [2.0, 1.0], [-2.0, -1.0], [2.0, -1.0], [-2.0, 1.0]])
+    X = X @ rotation(2) + 100
+    model = SmoothedScoreDiffusion(bandwidth, sigma, kernel=kernel, n_nodes=4, n_levels=2)
+    assert model.fit(X).noise_levels_.terminal_scale == pytest.approx(expected)
 
 
 @settings(max_examples=25, deadline=None)

@@ -1,7 +1,7 @@
-"""Tests of the quadrature nodes: what they promise to rounding, and what they approximate.
+"""Tests of the quadrature nodes: properties that are exact to rounding, and approximations.
 
-Node sets are deterministic, so nothing here has a false alarm: a number that was measured once is
-measured always. Where a tolerance allows for quadrature error, the error is stated beside it.
+Node sets are deterministic, so correct code cannot fail by chance. Where a tolerance allows for
+quadrature error, the error is stated in a comment.
 """
 
 import itertools
@@ -36,7 +36,7 @@ seeds = st.integers(0, 2**31 - 1)
 @settings(deadline=None, max_examples=60)
 @given(dimension=dimensions, pairs=st.integers(1, 40), level=levels, seed=seeds)
 def test_nodes_come_in_mirrored_pairs(dimension, pairs, level, seed):
-    """So every odd moment is a sum of terms that cancel to the last bit."""
+    """Odd moments are therefore exactly zero."""
     nodes = gaussian_nodes(dimension, 2 * pairs, level, seed)
     assert nodes.shape == (2 * pairs, dimension)
     np.testing.assert_array_equal(nodes[:pairs], -nodes[pairs:])
@@ -76,8 +76,8 @@ def test_polynomials_of_degree_three(dimension, level, seed):
             assert monomial.mean() == pytest.approx(float(is_square), abs=ROUNDING)
 
 
-def test_too_few_nodes_are_left_as_they_are():
-    """Below M = 2 k no set has unit covariance; points must be normal draws all the same."""
+def test_too_few_nodes_are_not_whitened():
+    """Below M = 2 k no set has unit covariance, but points must still be normal."""
     nodes = np.concatenate([gaussian_nodes(40, 16, level, 0) for level in range(64)])
     # Variances of 512 independent pairs would scatter by 6 %; a net does better.
     np.testing.assert_allclose(np.mean(nodes**2, axis=0), 1, atol=0.06)
@@ -108,10 +108,10 @@ def test_no_dimension():
     ("dimension", "n_nodes", "tolerance"), [(1, 64, 0.01), (3, 64, 0.02), (10, 256, 0.02)]
 )
 def test_marginals_are_normal(dimension, n_nodes, tolerance):
-    """64 sets together: Kolmogorov's distance to the normal law.
+    """64 sets together: Kolmogorov's distance to the normal distribution.
 
-    Turning and stretching each set moves it to 0.005, 0.014 and 0.013; unturned it would be 0.001.
-    The standardised uniform, Laplace and logistic laws are at 0.057, 0.062 and 0.023.
+    Whitening each set moves it to 0.005, 0.014 and 0.013; without it it would be 0.001.
+    The standardised uniform, Laplace and logistic distributions are at 0.057, 0.062 and 0.023.
     """
     nodes = np.concatenate([gaussian_nodes(dimension, n_nodes, level, 0) for level in range(64)])
     for column in nodes.T:
@@ -132,7 +132,7 @@ def combined_errors(nodes_of, integrand, truth, n_levels=32, n_seeds=20):
 
 
 @pytest.mark.parametrize("dimension", [1, 2])
-def test_levels_complement_one_another(dimension):
+def test_errors_of_levels_average_out(dimension):
     """Blocks of one sequence: 32 sets together err by less than 1/10 of what one set errs by.
 
     32 independent sets would err by 1 / sqrt(32) = 1 / 5.7 of it and one set repeated by all of it;
@@ -264,7 +264,7 @@ def test_variances_add_on_log_densities():
     posterior = Posterior(points, log_weights, memory_limit=64.0)
 
     def smoothed(sigma_nodes):
-        nodes = Nodes(*(torch.tensor(array) for array in sigma_nodes), reach=1.0)
+        nodes = Nodes(*(torch.tensor(array) for array in sigma_nodes), max_norm=1.0)
         moments = posterior.moments(queries, 0.09, nodes, trace=True)
         return moments.log_density, torch.column_stack([moments.mean, moments.trace])
 

@@ -1,8 +1,8 @@
 """Tests of the score smoothed along a known manifold, against twins that autograd differentiates.
 
-The manifolds here are stand-ins of a few lines, whose projection autograd can follow. The twin does
-one query at a time with the formulas of the paper, and its divergence is the trace of a Jacobian by
-automatic differentiation: nothing of the closed form is in it.
+The manifolds here are simple ones, whose projection autograd can differentiate. The twin computes one
+query at a time by the formulas of the paper, and its divergence is the trace of a Jacobian by
+automatic differentiation, without the closed form.
 """
 
 from dataclasses import dataclass
@@ -99,7 +99,7 @@ class CircleInSpace:
 
 @dataclass(frozen=True)
 class Turned:
-    """A manifold in coordinates that are turned, so that no axis is normal to it."""
+    """A manifold in rotated coordinates, so that no axis is normal to it."""
 
     manifold: CircleInSpace
     turn: torch.Tensor
@@ -117,7 +117,7 @@ class Turned:
 
 @dataclass(frozen=True)
 class Ellipsoid:
-    """x to the ellipsoid on the ray from its centre: no nearest points, so no symmetric derivative."""
+    """Projection along rays from the centre: not to nearest points, so without symmetric derivative."""
 
     axes: torch.Tensor
 
@@ -181,16 +181,16 @@ def nodes_of(offsets, weights=None):
 
 
 def lopsided_nodes(rng, n_nodes, dimension, scale):
-    """Nodes of mean zero with neither symmetry nor equal weights, which would hide mistakes."""
+    """Nodes of mean zero without symmetry or equal weights, which could hide errors."""
     weights = rng.dirichlet(np.ones(n_nodes))
     offsets = scale * rng.standard_normal((n_nodes, dimension))
     return nodes_of(offsets - weights @ offsets, weights)
 
 
 def problem(dimension, *, n_points=7, n_queries=4, n_nodes=6, scale=0.4, seed=0, memory_limit=16.0):
-    """A posterior, nodes, and queries near to where points are equally far.
+    """A posterior, nodes, and queries that are nearly equally far from two points.
 
-    Elsewhere, at low noise, the Jacobian of the score would be -I / v and nothing else.
+    Elsewhere, at low noise, the Jacobian of the score would be -I / v.
     """
     rng = np.random.RandomState(seed)
     points = rng.standard_normal((n_points, dimension))
@@ -205,7 +205,7 @@ def problem(dimension, *, n_points=7, n_queries=4, n_nodes=6, scale=0.4, seed=0,
 
 
 def place(name, manifold, x, offset, reach=None):
-    """Where one node pushes one query (r,)."""
+    """Return the position that one node pushes one query (r,) to."""
 
     def project(z):
         return manifold.project(z[None])[0]
@@ -273,7 +273,7 @@ def test_against_autograd(name, manifold, v):
 @pytest.mark.parametrize("manifold", MANIFOLDS)
 @pytest.mark.parametrize("name", FIELDS)
 def test_offsets_fade_within_the_reach(name, manifold, v):
-    """Queries at 0.3, 0.6, 0.8 and 1.2 of the reach: whole offsets, some of them, none."""
+    """Queries at 0.3, 0.6, 0.8 and 1.2 of the reach: full offsets, faded ones, none."""
     dimension, manifold = MANIFOLDS[manifold]
     posterior, nodes, queries = problem(dimension)
     foot = manifold.project(queries)
@@ -286,10 +286,10 @@ def test_offsets_fade_within_the_reach(name, manifold, v):
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_nothing_happens_where_the_nearest_point_is_not_unique(name):
-    """At the centre of a circle, whose projections point anywhere: the score of the points alone.
+def test_offsets_are_zero_where_the_nearest_point_is_not_unique(name):
+    """At the centre of a circle, whose projection is arbitrary, the score is that of the points.
 
-    1e-9 from it the share of the offsets is 1e-17, but its slope 1e-8.
+    1e-9 from it the factor of the offsets is 1e-17, but its slope is 1e-8.
     """
     posterior, nodes, _ = problem(2)
     circle = RealCircle([0.0, 0.0], 1.0)
@@ -302,7 +302,7 @@ def test_nothing_happens_where_the_nearest_point_is_not_unique(name):
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_points_can_be_left_out(name):
+def test_points_can_be_excluded(name):
     dimension, manifold = MANIFOLDS["circle"]
     posterior, nodes, queries = problem(dimension, seed=1)
     exclude = torch.tensor([0, 3, 3, 6])
@@ -312,7 +312,7 @@ def test_points_can_be_left_out(name):
 @pytest.mark.parametrize("v", [1.0, 1e-4])
 @pytest.mark.parametrize("name", FIELDS)
 def test_one_point(name, v):
-    """The score of one point is (x_1 - y) / v: what is left are the places themselves."""
+    """The score of one point is (x_1 - y) / v, which depends on the pushed positions only."""
     dimension, manifold = MANIFOLDS["circle"]
     _, nodes, queries = problem(dimension)
     posterior = Posterior(queries[:1], torch.zeros(1).double(), memory_limit=16.0)
@@ -339,7 +339,7 @@ def test_no_offset_is_no_smoothing(name, v):
 @pytest.mark.parametrize("v", [1.0, 0.1])
 @pytest.mark.parametrize("name", FIELDS)
 def test_an_affine_manifold_has_the_offsets_along_it(name, v):
-    """Both kernels are x + P xi there: translated or carried along, a normal stays what it is."""
+    """Both kernels are x + P xi there, since the normal is constant."""
     posterior, nodes, queries = problem(4, seed=2)
     rng = np.random.RandomState(0)
     basis = tensor(np.linalg.qr(rng.standard_normal((4, 2)))[0])
@@ -354,8 +354,8 @@ def test_an_affine_manifold_has_the_offsets_along_it(name, v):
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_everything_turns_with_a_rotation(name):
-    """Data, nodes and queries of a circle: the score turns, its divergence stays."""
+def test_rotation(name):
+    """Data, nodes and queries of a circle are rotated: so is the score; its divergence is the same."""
     dimension, manifold = MANIFOLDS["circle"]
     posterior, nodes, queries = problem(dimension)
     turn = tensor([[0.6, 0.8], [-0.8, 0.6]])
@@ -372,11 +372,11 @@ def test_everything_turns_with_a_rotation(name):
 @pytest.mark.parametrize("manifold", ["circle", "slanted ellipse"])
 @pytest.mark.parametrize("v", [1.0, 1e-2, 1e-4])
 @pytest.mark.parametrize("distance", [0.0, 1e-16, 1e-12, 1e-9, 1e-7])
-def test_the_level_set_field_goes_through_a_hypersurface(distance, v, manifold):
-    """On the circle, and closer to it than a normal can be told, the field is that of nearby.
+def test_the_level_set_field_is_continuous_at_a_hypersurface(distance, v, manifold):
+    """On the circle, or so close that the normal is rounding, the field is the limit.
 
-    Second derivatives of the field are 1 / v^2 and more: between places 1e-5 apart, on either side,
-    a function of the place itself varies by as much, and is met halfway.
+    Second derivatives of the field are 1 / v^2 and more: between positions 1e-5 apart, on either side,
+    the field itself varies by as much, so their mean is compared.
     """
     posterior, nodes, _ = problem(2)
     _, manifold = MANIFOLDS[manifold]
@@ -389,8 +389,8 @@ def test_the_level_set_field_goes_through_a_hypersurface(distance, v, manifold):
 
 
 @pytest.mark.parametrize("name", ["turned", "sheared"])
-def test_on_a_manifold_of_codimension_two_the_divergence_is_that_of_one_side(name):
-    """At the place itself, and 1e-5 from it along the normal that stands in for all of them."""
+def test_on_a_manifold_of_codimension_two_the_divergence_is_a_one_sided_limit(name):
+    """At the position itself, and 1e-5 from it along the normal that the code chooses."""
     rng = np.random.RandomState(3)
     manifold = Turned(CircleInSpace(), tensor(np.linalg.qr(rng.standard_normal((3, 3)))[0]))
     manifold = manifold if name == "turned" else MANIFOLDS["sheared ellipse"][1]
@@ -412,7 +412,7 @@ def test_on_a_manifold_of_codimension_two_the_divergence_is_that_of_one_side(nam
 @pytest.mark.parametrize("manifold", MANIFOLDS)
 @pytest.mark.parametrize("v", [1.0, 1e-4])
 def test_data_and_queries_on_the_manifold(name, manifold, v):
-    """There is no normal, and nothing is lost: the divergence is one side's, to the distance."""
+    """There is no normal direction: the divergence is a one-sided limit."""
     dimension, manifold = MANIFOLDS[manifold]
     posterior, nodes, queries = problem(dimension, scale=0.2)
     queries = manifold.project(queries)
@@ -438,7 +438,7 @@ def test_data_and_queries_on_the_manifold(name, manifold, v):
 
 @dataclass
 class Counted:
-    """A circle that answers all at once, and counts the places that it is asked for."""
+    """A circle with `project_with_derivative`, which counts the positions that are projected."""
 
     asked: int = 0
     dimension: int = 1
@@ -453,7 +453,7 @@ class Counted:
 
 
 @pytest.mark.parametrize(("name", "places"), [("translated", 1 + 6), ("level-set", 1 + 6 + 6)])
-def test_each_place_is_searched_once(name, places):
+def test_each_position_is_projected_once(name, places):
     """With divergence and without: four queries and six nodes."""
     posterior, nodes, queries = problem(2)
     expected = FIELDS[name](posterior, Circle(), nodes).with_divergence(queries, 0.1)
@@ -507,16 +507,16 @@ def test_no_queries(name):
 @pytest.mark.parametrize("v", [0.1, 1e-7])
 @pytest.mark.parametrize("name", FIELDS)
 def test_single_precision(name, v):
-    """At v = 1e-7 exponents are beyond float32, and so are places: rounded, scores of 1e-3 / v near
-    to the points would be wrong by 1e-7 / v.
+    """At v = 1e-7 exponents and positions need float64: rounded positions would make errors of 1e-7 / v
+    in scores of 1e-3 / v near the points.
     """
     dimension, manifold = MANIFOLDS["circle"]
     posterior, nodes, queries = problem(dimension, scale=1e-3)
     points, log_weights = posterior._points.positions.float(), posterior._points.log_weights.float()
-    rounded = Nodes(nodes.offsets.float(), nodes.weights.float(), nodes.reach)
+    rounded = Nodes(nodes.offsets.float(), nodes.weights.float(), nodes.max_norm)
     single = Posterior(points, log_weights, memory_limit=16.0)
     double = Posterior(points.double(), log_weights.double(), memory_limit=16.0)
-    same = Nodes(rounded.offsets.double(), rounded.weights.double(), nodes.reach)
+    same = Nodes(rounded.offsets.double(), rounded.weights.double(), nodes.max_norm)
     queries = queries.float() if v > 1e-6 else 1.001 * points
     found = FIELDS[name](single, manifold, rounded).with_divergence(queries, v)
     expected = FIELDS[name](double, manifold, same).with_divergence(queries.double(), v)
@@ -534,8 +534,8 @@ def test_single_precision(name, v):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("v", [1.0, 1e-9])
 @pytest.mark.parametrize("name", FIELDS)
-def test_no_step_waits_for_a_device(name, v, dtype):
-    """Torch's meta device holds no numbers: what needs one on the host raises."""
+def test_the_host_does_not_wait_for_the_device(name, v, dtype):
+    """Tensors on torch's meta device have no values: reading one on the host raises an error."""
 
     def there(*shape):
         return torch.empty(*shape, dtype=dtype, device="meta")
@@ -639,11 +639,11 @@ def flat(field):
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_density_and_samples_are_one_law(name):
+def test_samples_have_the_density(name):
     """24 steps of Heun: the mass of the plane, and a chi-square of 12000 draws in 37 cells.
 
     A hundredth is for the steps and the grid. Of seeds 1 in 1000 would fail correct code in the
-    second; this one is fixed. Both see a divergence without the curvature of the circle.
+    second; this one is fixed. Both fail for a divergence without the curvature of the circle.
     """
     posterior, schedule = model(name)
     drawn = samples(posterior, schedule, 12000)

@@ -1,8 +1,8 @@
-"""Tests of the Langevin chains, against laws in closed form and a twin that moves one chain at a time.
+"""Tests of the Langevin chains, against closed forms and a slow version that moves one chain at a time.
 
-Where a law is tested, chains are many and one draw of each is taken: draws are then independent, and a
+Where a distribution is tested, one draw of each of many chains is taken: draws are independent, and a
 p-value means what it says. Seeds are fixed; with a fresh one correct code would fail such a test with
-probability 1e-4, and each is seen to fail on something broken.
+probability 1e-4. Each of these tests fails on a variant that is broken on purpose.
 """
 
 import copy
@@ -25,6 +25,7 @@ from skdiffsmooth import (
     ManifoldAdaptedDiffusion,
     SmoothedScoreDiffusion,
 )
+from skdiffsmooth.langevin import _sampler
 from skdiffsmooth.langevin._targets import as_target
 
 FALSE_ALARM = 1e-4
@@ -46,7 +47,7 @@ def table(n=40, d=2):
     return np.random.RandomState(1).normal(size=(n, d)) * np.geomspace(2.0, 0.5, d)
 
 
-def spread_out(n, d=2, seed=5):
+def wide_start(n, d=2, seed=5):
     return 3 * np.random.RandomState(seed).standard_normal((n, d))
 
 
@@ -67,15 +68,15 @@ def last_draws(target, start, n_steps, seed=0, **params):
 
 def variance_p_value(draws, variance):
     """Exact two-sided test of the variance of centred Gaussian draws."""
-    law, total = stats.chi2(len(draws)), np.sum(draws**2) / variance
-    return 2 * min(law.cdf(total), law.sf(total))
+    chi2, total = stats.chi2(len(draws)), np.sum(draws**2) / variance
+    return 2 * min(chi2.cdf(total), chi2.sf(total))
 
 
 # --------------------------------------------------------------------------------------- the steps
 
 
 def slow_chains(score, log_density, start, n_steps, h, seed):
-    """One chain at a time, with the formulas written out; the same random numbers."""
+    """One chain at a time, with the formulas written out and the same random draws."""
     rng = np.random.RandomState(seed)
     x = start.copy()
     path = []
@@ -100,32 +101,32 @@ def slow_chains(score, log_density, start, n_steps, h, seed):
 
 
 @pytest.mark.parametrize("metropolis", [False, True])
-def test_chains_are_what_a_slow_twin_moves(metropolis):
-    start = spread_out(8)
+def test_chains_against_a_slow_version(metropolis):
+    start = wide_start(8)
     log_density = gaussian_log_density if metropolis else None
     expected = slow_chains(gaussian_score, log_density, start, 12, 0.3, 0)
-    found = run(
+    result = run(
         GAUSSIAN, start, n_draws=4, n_warmup=4, thin=2, step_size=0.3, metropolis=metropolis
     )
-    assert_allclose(found.draws, expected[:, [5, 7, 9, 11]], rtol=1e-12)
+    assert_allclose(result.draws, expected[:, [5, 7, 9, 11]], rtol=1e-12)
     if metropolis:
         moved = np.diff(expected[:, 3:], axis=1).any(axis=2)
         assert 0 < moved.mean() < 1
-        assert_array_equal(found.acceptance_rate, moved.mean(axis=1))
+        assert_array_equal(result.acceptance_rate, moved.mean(axis=1))
     else:
-        assert found.acceptance_rate is None
-    assert_array_equal(found.samples, found.draws.reshape(-1, 2))
+        assert result.acceptance_rate is None
+    assert_array_equal(result.samples, result.draws.reshape(-1, 2))
 
 
-def test_thinning_warming_up_and_going_on_change_no_chain():
-    start = spread_out(8)
+def test_thinning_and_warmup_change_no_chain():
+    start = wide_start(8)
     whole = run(GAUSSIAN, start, n_draws=12, n_warmup=0).draws
     assert_array_equal(run(GAUSSIAN, start, n_draws=4, n_warmup=0, thin=3).draws, whole[:, 2::3])
     assert_array_equal(run(GAUSSIAN, start, n_draws=5, n_warmup=7).draws, whole[:, 7:])
 
 
-def test_chains_do_not_see_one_another():
-    start, other = spread_out(8), spread_out(8)
+def test_chains_are_independent():
+    start, other = wide_start(8), wide_start(8)
     other[4:] += 10
     params = {"metropolis": True, "step_size": 0.3}
     assert_array_equal(
@@ -133,25 +134,25 @@ def test_chains_do_not_see_one_another():
     )
 
 
-def test_what_was_given_is_not_changed():
-    start = spread_out(8)
+def test_the_start_is_not_changed():
+    start = wide_start(8)
     kept = start.copy()
     run(GAUSSIAN, start)
     assert_array_equal(start, kept)
 
 
-# -------------------------------------------------------------------------------- laws at rest
+# ------------------------------------------------------------------ stationary distributions
 
 
 @pytest.mark.parametrize("h", [0.05, 0.2])
-def test_law_of_unadjusted_chains(h):
-    """For a Gaussian of variance S the law at rest is Gaussian, of variance S / (1 - h / (2 S)).
+def test_distribution_of_unadjusted_chains(h):
+    """For a Gaussian of variance S the stationary variance is S / (1 - h / (2 S)).
 
-    x' = (1 - h / S) x + sqrt(2 h) z, so V = (1 - h / S)^2 V + 2 h. 20 000 chains see 4 % of a variance;
-    the bias is 2.6 to 67 %: that the target's own variance is rejected shows that the test can fail.
+    x' = (1 - h / S) x + sqrt(2 h) z, so V = (1 - h / S)^2 V + 2 h. 20 000 chains detect 4 % of a
+    variance; the bias is 2.6 to 67 %, and the variance of the target is rejected.
     """
     n_steps = math.ceil(12 / h)  # e^-12 is left of the start, that of the wide column
-    draws = last_draws(gaussian_score, spread_out(20_000), n_steps, step_size=h)
+    draws = last_draws(gaussian_score, wide_start(20_000), n_steps, step_size=h)
     for column, variance in zip(draws.T, VARIANCES, strict=True):
         assert variance_p_value(column, variance / (1 - h / (2 * variance))) > FALSE_ALARM
     assert variance_p_value(draws[:, 1], VARIANCES[1]) < FALSE_ALARM
@@ -160,7 +161,7 @@ def test_law_of_unadjusted_chains(h):
 
 def test_auto_step_makes_the_narrowest_variance_five_percent_too_large():
     """Measured for functions, by power iteration; known for estimators: the same tenth."""
-    chains = run(gaussian_score, spread_out(8), step_size="auto")
+    chains = run(gaussian_score, wide_start(8), step_size="auto")
     assert_allclose(chains.step_size, 0.1 * VARIANCES.min(), rtol=1e-3)
     model = KDESampler(0.3).fit(table())
     assert_allclose(run(model, step_size="auto").step_size, 0.1 * 0.3**2)
@@ -171,15 +172,15 @@ def test_auto_step_makes_the_narrowest_variance_five_percent_too_large():
 
 @pytest.mark.parametrize("width", [1e-9, 1.0, 1e9])
 @pytest.mark.parametrize("center", [0.0, 1e3, 1e6, -1e8])
-@pytest.mark.parametrize("spread", [0.0, 2.0])
-def test_auto_step_moves_with_the_law(width, center, spread):
+@pytest.mark.parametrize("start_std", [0.0, 2.0])
+def test_auto_step_scales_with_the_distribution(width, center, start_std):
     """Two modes of variance one at -3 and 3: the score changes fastest between them, by 8."""
 
     def score(x):
         z = x / width - center
         return (3 * np.tanh(3 * z) - z) / width
 
-    start = width * (center + spread * spread_out(32, 1) / 3)
+    start = width * (center + start_std * wide_start(32, 1) / 3)
     start[0] = width * center
     step = run(score, start, n_chains=32, step_size="auto").step_size
     # Rounding of coordinates 1e8 times the width, over distances of 1e-4 of it.
@@ -187,7 +188,7 @@ def test_auto_step_moves_with_the_law(width, center, spread):
 
 
 def logistic(scale):
-    """The score and the log-density of the logistic law."""
+    """The score and the log-density of the logistic distribution."""
     return (
         lambda x: -np.tanh(x / (2 * scale)) / scale,
         lambda x: (-x / scale - 2 * np.logaddexp(0, -x / scale))[:, 0],
@@ -195,48 +196,47 @@ def logistic(scale):
 
 
 @pytest.mark.parametrize("is_adjusted", [True, False])
-def test_law_of_adjusted_chains(is_adjusted):
-    """The logistic law, 20 000 chains with long steps; unadjusted it is lost."""
+def test_distribution_of_adjusted_chains(is_adjusted):
+    """20 000 chains with long steps have the logistic distribution only if they are adjusted."""
     params = {"step_size": 4.0, "metropolis": is_adjusted}
-    draws = last_draws(logistic(1.0), spread_out(20_000, 1), 60, **params)[:, 0]
+    draws = last_draws(logistic(1.0), wide_start(20_000, 1), 60, **params)[:, 0]
     assert (stats.kstest(draws, "logistic").pvalue > FALSE_ALARM) == is_adjusted
 
 
 @pytest.mark.parametrize("broken", ["forward", "backward", "ratio"])
-def test_the_law_tells_wrong_rules_of_acceptance(broken, monkeypatch):
-    """What the test above says where a part of the rule is left out."""
-    from skdiffsmooth import langevin
+def test_wrong_acceptance_rules_are_detected(broken, monkeypatch):
+    """The test above fails where a part of the rule is left out."""
 
-    class Wrong(langevin._Walk):
-        def _choose(self, h, proposal, noise):
+    class Wrong(_sampler._ChainState):
+        def _accept_or_reject(self, h, proposal, noise):
             if broken == "forward":
-                return super()._choose(h, proposal, 0 * noise)
+                return super()._accept_or_reject(h, proposal, 0 * noise)
             if broken == "ratio":
                 self._log_density = self._field.log_density(proposal)
             if broken == "backward":
                 # The noise that would lead back, had the score not changed.
                 back = self.z - proposal - h * self._score
-                return super()._choose(h, proposal, back / math.sqrt(2 * h))
-            return super()._choose(h, proposal, noise)
+                return super()._accept_or_reject(h, proposal, back / math.sqrt(2 * h))
+            return super()._accept_or_reject(h, proposal, noise)
 
-    monkeypatch.setattr(langevin, "_Walk", Wrong)
+    monkeypatch.setattr(_sampler, "_ChainState", Wrong)
     params = {"step_size": 4.0, "metropolis": True}
-    draws = last_draws(logistic(1.0), spread_out(20_000, 1), 60, **params)[:, 0]
+    draws = last_draws(logistic(1.0), wide_start(20_000, 1), 60, **params)[:, 0]
     assert stats.kstest(draws, "logistic").pvalue < FALSE_ALARM
 
 
 @pytest.mark.parametrize("d", [1, 10])
-def test_adaptation_finds_the_rate_of_acceptance(d):
+def test_adaptation_reaches_the_acceptance_rate(d):
     """0.574 within 0.03: 50 chains of 500 steps know their rate to 0.005, 200 of warm-up theirs to some
-    0.01. Afterwards the step is frozen: the chains are those of the number that was found.
+    0.01. Afterwards the step is frozen: the chains are those of that step size.
     """
     target = (lambda x: -x, lambda x: -0.5 * np.sum(x**2, axis=1))
     start = np.random.RandomState(0).standard_normal((50, d))
     params = {"n_chains": 50, "n_draws": 500, "metropolis": True}
-    found = LangevinSampler(**params).run(target, start, 0)
-    assert found.acceptance_rate.mean() == pytest.approx(0.574, abs=0.03)
-    assert found.r_hat.max() < 1.01
-    again = LangevinSampler(**{**params, "step_size": found.step_size})
+    result = LangevinSampler(**params).run(target, start, 0)
+    assert result.acceptance_rate.mean() == pytest.approx(0.574, abs=0.03)
+    assert result.r_hat.max() < 1.01
+    again = LangevinSampler(**{**params, "step_size": result.step_size})
     assert again.run(target, start, 1).acceptance_rate.mean() == pytest.approx(0.574, abs=0.03)
 
 
@@ -251,20 +251,20 @@ def test_adaptation_does_not_depend_on_the_order_of_the_chains(monkeypatch):
         def standard_exponential(self, size=None):
             return super().standard_exponential(size)[order]
 
-    start = spread_out(8)
+    start = wide_start(8)
     params = {"metropolis": True, "n_warmup": 60, "step_size": "auto"}
     scores = {"target": (lambda x: -x, lambda x: -0.5 * np.sum(x**2, axis=1))}
     expected = run(
         **scores, start=start, seed=np.random.RandomState(0), noise_variance=1.0, **params
     )
-    found = run(**scores, start=start[order], seed=Permuted(0), noise_variance=1.0, **params)
-    assert found.step_size == expected.step_size
-    assert_array_equal(found.draws, expected.draws[order])
+    result = run(**scores, start=start[order], seed=Permuted(0), noise_variance=1.0, **params)
+    assert result.step_size == expected.step_size
+    assert_array_equal(result.draws, expected.draws[order])
 
 
 def test_effective_size_of_a_gaussian():
     """Draws are an autoregression of 1 - h / S: n (1 - rho) / (1 + rho), within 15 %."""
-    start = last_draws(gaussian_score, spread_out(32), 50, step_size=0.2)
+    start = last_draws(gaussian_score, wide_start(32), 50, step_size=0.2)
     chains = LangevinSampler(2000, n_warmup=0, step_size=0.2).run(gaussian_score, start, 0)
     rho = 1 - 0.2 / VARIANCES
     assert_allclose(chains.ess, 64_000 * (1 - rho) / (1 + rho), rtol=0.15)
@@ -277,7 +277,7 @@ KAPPA = 1.0
 
 
 def noised_circle(v):
-    """Score and log-density of a von Mises law on the unit circle plus noise of variance v.
+    """Score and log-density of a von Mises distribution on the unit circle plus noise of variance v.
 
     The integral over the circle is I_0(|w|), w = kappa e_1 + x / v.
     """
@@ -297,7 +297,7 @@ def noised_circle(v):
     return score, log_density
 
 
-def angle_law(v, power):
+def angle_cdf(v, power):
     """The distribution function of the angle under p_v^(v^(power / 2)), by quadrature."""
     width = math.sqrt(v ** (1 - power / 2))
     radius = np.linspace(max(0.0, 1 - 8 * width), 1 + 8 * width, 801)
@@ -325,14 +325,14 @@ def angles_of_chains(v, power, n_times=5.0):
 
 
 @pytest.mark.parametrize("power", [0.0, 0.5, 1.0, 1.5])
-def test_tempered_law_on_the_circle(power):
-    """The exact law of the angle at v = 0.04, from the point opposite to the mode.
+def test_tempered_distribution_on_the_circle(power):
+    """The exact distribution of the angle at v = 0.04, from the point opposite to the mode.
 
-    3000 draws see 0.04 of the CDF. e^-5 of the start is left, 0.002. For power 0 it is the data's law,
-    von Mises but for the noise, and the uniform law is rejected.
+    3000 draws detect 0.04 of the CDF. e^-5 of the start is left, 0.002. For power 0 it is that of the
+    data, von Mises but for the noise, and the uniform distribution is rejected.
     """
     angles, radii = angles_of_chains(0.04, power)
-    assert stats.kstest(angles, angle_law(0.04, power)).pvalue > FALSE_ALARM
+    assert stats.kstest(angles, angle_cdf(0.04, power)).pvalue > FALSE_ALARM
     if power == 0:
         assert stats.kstest(angles, uniform).pvalue < FALSE_ALARM
     if power <= 0.5:
@@ -341,10 +341,11 @@ def test_tempered_law_on_the_circle(power):
         assert np.var(radii) == pytest.approx(width / 0.95, rel=0.15)
 
 
-def test_tempered_law_is_uniform_at_small_noise():
-    """v = 0.0009 and power 1: a von Mises law of concentration 0.03, 0.005 from uniform.
+def test_tempered_distribution_is_uniform_at_small_noise():
+    """v = 0.0009 and power 1: a von Mises distribution of concentration 0.03, 0.005 from uniform.
 
-    The data's law is rejected, as it is by `test_tempered_law_on_the_circle` at power 0.
+    The distribution of the data is rejected. `test_tempered_distribution_on_the_circle` accepts it at
+    power 0.
     """
     angles, radii = angles_of_chains(0.0009, 1.0)
     assert stats.kstest(angles, uniform).pvalue > FALSE_ALARM
@@ -367,10 +368,10 @@ def ellipse(n, a=2.0, b=1.0):
 
 
 @pytest.mark.slow
-def test_tempered_law_on_an_ellipse():
-    """A fitted KDE of a von Mises law over the length; 1000 of its own draws as a start.
+def test_tempered_distribution_on_an_ellipse():
+    """A fitted KDE of a von Mises distribution over the length; 1000 of its own draws as a start.
 
-    1000 draws see 0.07 of the CDF, and the data's law is 0.16 from uniform. 1400 steps are three
+    1000 draws detect 0.07 of the CDF, and the data are 0.16 from uniform. 1400 steps are three
     relaxation times; v^(1/2) = 0.03 of the density is left.
     """
     points, place = ellipse(500)
@@ -389,18 +390,18 @@ def test_tempered_law_on_an_ellipse():
     assert stats.kstest(tempered, "uniform").pvalue > FALSE_ALARM
     plain = places(last_draws(model, start, 300, seed=1))
     assert stats.kstest(plain, "uniform").pvalue < FALSE_ALARM
-    data_law = stats.kstest(plain, lambda u: np.interp(u, place, cumulated))
-    assert data_law.pvalue > FALSE_ALARM
+    data_test = stats.kstest(plain, lambda u: np.interp(u, place, cumulated))
+    assert data_test.pvalue > FALSE_ALARM
 
 
 @pytest.mark.parametrize("metropolis", [False, True])
 def test_tempering_multiplies_by_a_power_of_the_variance(metropolis):
-    v, start = 0.3, spread_out(8)
+    v, start = 0.3, wide_start(8)
     score, log_density = noised_circle(v)
     by_hand = (lambda x: v**0.35 * score(x), lambda x: v**0.35 * log_density(x))
     expected = run(by_hand, start, metropolis=metropolis)
-    found = run((score, log_density), start, noise_variance=v, temper=0.7, metropolis=metropolis)
-    assert_allclose(found.draws, expected.draws, rtol=1e-10)
+    result = run((score, log_density), start, noise_variance=v, temper=0.7, metropolis=metropolis)
+    assert_allclose(result.draws, expected.draws, rtol=1e-10)
 
 
 # --------------------------------------------------------------------------------- annealed
@@ -425,17 +426,17 @@ def test_annealing_finds_the_weights_of_far_modes():
     annealed = LangevinSampler(n_warmup=100, anneal_from=6.0, n_levels=20, **common)
     samples = annealed.run(two_modes, start, 0).samples
     assert np.mean(samples < 0) == pytest.approx(SHARE, abs=0.04)
-    # Within the modes it is the last level's law.
+    # Within the modes it is the distribution of the last level.
     inside = samples - FAR * np.sign(samples)
     assert variance_p_value(inside[:, 0], 0.09 / 0.95) > FALSE_ALARM
 
 
 def test_annealed_levels_are_geometric_and_steps_in_proportion():
-    """What the target is asked, and how far a step goes: sqrt(2 h), h in proportion to the variance."""
-    asked = []
+    """Noise arguments of the score, and lengths sqrt(2 h) of steps, h in proportion to the variance."""
+    calls = []
 
     def score(x, t):
-        asked.append((t, x.copy()))
+        calls.append((t, x.copy()))
         return np.zeros_like(x)
 
     start = np.zeros((4000, 1))
@@ -449,17 +450,17 @@ def test_annealed_levels_are_geometric_and_steps_in_proportion():
         n_levels=3,
     )
     chains = sampler.run(score, start, 0)
-    levels = list(dict.fromkeys(t for t, _ in asked))
+    levels = list(dict.fromkeys(t for t, _ in calls))
     assert_allclose(levels, [4.0, 1.0, 0.25], rtol=1e-12)
     assert chains.step_size == pytest.approx(0.03)
     # Levels of one step with 16, 4 and 1 times the last step, and two steps that are kept.
-    variances = [np.var(x) for _, x in asked]
+    variances = [np.var(x) for _, x in calls]
     expected = 2 * 0.03 * np.array([0, 16, 16, 20, 20, 21, 22, 23])
     assert_allclose(variances, expected, rtol=0.1)
 
 
-def test_annealing_of_an_estimator_starts_from_its_noised_law():
-    """KDE(h) plus noise is KDE(sqrt(t)): the first level's law, before any step is made."""
+def test_annealing_of_an_estimator_starts_from_noised_draws():
+    """KDE(h) plus noise is KDE(sqrt(t)): the distribution of the first level, before any step."""
     X = np.array([[-4.0], [4.0]])
     model = KDESampler(1.0).fit(X, sample_weight=[1, 4])
     sampler = LangevinSampler(
@@ -477,7 +478,7 @@ def test_annealing_of_an_estimator_starts_from_its_noised_law():
     assert variance_p_value(alone, 4.0) > FALSE_ALARM
     with pytest.raises(ValueError, match=r"anneal_from=1e-09 is a noise scale"):
         run(model, anneal_from=1e-9)
-    # "auto" is the spread of the data: 2 * 4 * sqrt(0.2 * 0.8).
+    # "auto" is the standard deviation of the data: 2 * 4 * sqrt(0.2 * 0.8).
     steps = LangevinSampler(1, n_warmup=0, anneal_from="auto")._levels(as_target(model, None))
     assert steps[0].variance == pytest.approx(3.2**2)
 
@@ -499,8 +500,8 @@ FAST = {"n_nodes": 8, "n_levels": 4, "n_steps": 4}
     ],
     ids=lambda model: type(model).__name__,
 )
-def test_adjusted_chains_have_the_law_of_the_energy(model):
-    """One long run of 2000 chains against exp(-energy) on a grid, along each column: 2000 draws see
+def test_adjusted_chains_have_the_distribution_of_the_energy(model):
+    """One long run of 2000 chains against exp(-energy) on a grid, along each column: 2000 draws detect
     0.05 of the CDF.
     """
     model = clone(model).fit(table(12))
@@ -528,11 +529,11 @@ def test_adjusted_chains_have_the_law_of_the_energy(model):
     ],
     ids=["kde", "whitened", "matrix"],
 )
-def test_the_score_is_the_slope_of_the_log_density_in_the_coordinates_of_the_chains(model):
+def test_the_score_in_chain_coordinates_is_the_gradient_of_the_log_density(model):
     """And noise is the same in all of them: a lone row is a Gaussian of the noise variance."""
     X = table() @ [[1.0, 0.7], [0.0, 1.0]]
     target = as_target(clone(model).fit(X), None)
-    z, step = spread_out(8), 1e-5
+    z, step = wide_start(8), 1e-5
     for j, shift in enumerate(step * np.eye(2)):
         slope = (target.log_density(z + shift, 0.3) - target.log_density(z - shift, 0.3)) / (
             2 * step
@@ -554,22 +555,22 @@ def test_chains_move_in_the_metric(metropolis):
     params = {"metropolis": metropolis, "step_size": 0.02}
     expected = run(SmoothedScoreDiffusion(0.4, 0.5, **FAST).fit(units(X)), units(X)[:8], **params)
     scaled = SmoothedScoreDiffusion(0.4, 0.5, metric="scaled", **FAST).fit(X)
-    found = run(scaled, X[:8], **params)
-    assert_allclose(found.draws, expected.draws * X.std(axis=0), rtol=1e-9, atol=1e-9)
+    result = run(scaled, X[:8], **params)
+    assert_allclose(result.draws, expected.draws * X.std(axis=0), rtol=1e-9, atol=1e-9)
     # Bandwidths of their own, relative to the smallest, are units too.
     plain = run(KDESampler(0.4).fit(units(X)), units(X)[:8], **params)
     bandwidths = 0.4 * X.std(axis=0)
     steps = params["step_size"] * X.std(axis=0).min() ** 2
-    found = run(KDESampler(bandwidths).fit(X), X[:8], metropolis=metropolis, step_size=steps)
-    assert_allclose(found.draws, plain.draws * X.std(axis=0), rtol=1e-9, atol=1e-9)
+    result = run(KDESampler(bandwidths).fit(X), X[:8], metropolis=metropolis, step_size=steps)
+    assert_allclose(result.draws, plain.draws * X.std(axis=0), rtol=1e-9, atol=1e-9)
 
 
 def test_noise_variance_is_that_of_a_wider_kde():
     X = table()
     expected = run(KDESampler(0.7).fit(X), X[:8], metropolis=True, step_size=0.3)
     narrow = KDESampler(0.3).fit(X)
-    found = run(narrow, X[:8], metropolis=True, step_size=0.3, noise_variance=0.49)
-    assert_allclose(found.draws, expected.draws, rtol=1e-9)
+    result = run(narrow, X[:8], metropolis=True, step_size=0.3, noise_variance=0.49)
+    assert_allclose(result.draws, expected.draws, rtol=1e-9)
     assert_allclose(narrow.energy(X, t=0.49), KDESampler(0.7).fit(X).energy(X), rtol=1e-12)
 
 
@@ -592,7 +593,7 @@ def test_a_field_without_an_energy_has_unadjusted_chains_only():
         run(model, metropolis=True)
 
 
-def test_a_compact_kernel_is_never_left():
+def test_chains_stay_in_the_support_of_a_compact_kernel():
     """Uniform on [-1, 1]: the score is zero, and what is proposed outside is rejected."""
     model = KDESampler(1.0, "tophat").fit([[0.0]])
     sampler = LangevinSampler(1, n_warmup=200, n_chains=2000, metropolis=True, step_size=0.3)
@@ -605,8 +606,8 @@ def test_tiles_change_no_chain():
     """Rows are worked on in tiles where memory is short: the same chains, to rounding."""
     model = SmoothedScoreDiffusion(0.4, 0.5, **FAST).fit(table(200))
     expected = run(model, step_size="auto").draws
-    found = run(model.set_params(memory_limit=0.05), step_size="auto").draws
-    assert_allclose(found, expected, rtol=1e-10)
+    result = run(model.set_params(memory_limit=0.05), step_size="auto").draws
+    assert_allclose(result, expected, rtol=1e-10)
 
 
 def test_data_frames_and_their_columns():
@@ -614,9 +615,9 @@ def test_data_frames_and_their_columns():
     model = KDESampler(0.4).fit(X)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = run(model, X[:8]).draws
+        result = run(model, X[:8]).draws
     assert list(model.feature_names_in_) == ["a", "b"]
-    assert_array_equal(found, run(KDESampler(0.4).fit(X.to_numpy()), X.to_numpy()[:8]).draws)
+    assert_array_equal(result, run(KDESampler(0.4).fit(X.to_numpy()), X.to_numpy()[:8]).draws)
     with pytest.raises(ValueError, match="feature names"):
         run(model, X[:8][["b", "a"]])
 
@@ -648,14 +649,14 @@ def test_a_sampler_is_a_scikit_learn_object():
     assert all(np.array_equal(vars(model)[name], value) for name, value in state.items())
 
 
-def test_diagnostics_are_left_out_of_short_chains():
-    chains = run(gaussian_score, spread_out(8), n_draws=3)
+def test_short_chains_have_no_diagnostics():
+    chains = run(gaussian_score, wide_start(8), n_draws=3)
     assert chains.r_hat is None
     assert chains.ess is None
     assert "draws" not in repr(chains)
 
 
-def test_diagnostics_are_left_out_where_all_draws_are_one():
+def test_constant_chains_have_no_diagnostics():
     """A chain that accepted a step, and then none, is short and not wrong."""
     seeds = range(60)
     unmoved = 0
@@ -682,50 +683,50 @@ def test_chains_that_have_not_mixed_warn():
     assert caught[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        LangevinSampler(500, n_chains=8, step_size=0.1).run(gaussian_score, spread_out(8), 0)
+        LangevinSampler(500, n_chains=8, step_size=0.1).run(gaussian_score, wide_start(8), 0)
 
 
 # ------------------------------------------------------------------------------- what goes wrong
 
 
 @pytest.mark.parametrize("h", [2.2, 50.0, 1e200])
-def test_chains_that_run_away_are_named(h):
+def test_diverging_chains_are_named(h):
     """Steps beyond twice a variance: factors of 1.2, 49 and 1e200 a step. None of it is returned."""
     start = np.zeros((4, 1))
     start[2] = 1e-3
-    message = r"of 4 chains ran away \(chains .*; step \d+\): step_size=.*Pass a smaller step_size"
+    message = r"of 4 chains diverged \(chains .*; step \d+\): step_size=.*Pass a smaller step_size"
     with pytest.raises(ValueError, match=message):
         run(lambda x: -x, start, n_chains=4, n_draws=2000, step_size=h)
 
 
-def test_only_the_chains_that_ran_away_are_named():
+def test_only_diverging_chains_are_named():
     def score(x):
         return np.where(x > 5, 100 * x, -x)
 
     start = np.array([[0.0], [0.0], [6.0], [0.0]])
-    with pytest.raises(ValueError, match=r"1 of 4 chains ran away \(chains 2; step"):
+    with pytest.raises(ValueError, match=r"1 of 4 chains diverged \(chains 2; step"):
         run(score, start, n_chains=4, n_draws=2000)
 
 
-def test_adjusted_chains_cannot_run_away():
+def test_adjusted_chains_cannot_diverge():
     target = (lambda x: -(x**3), lambda x: -0.25 * np.sum(x**4, axis=1))
     with pytest.raises(ValueError, match=r"no chain accepted .* step_size=1e\+06"):
         run(target, np.ones((8, 1)), metropolis=True, step_size=1e6)
     chains = run(target, 5 * np.ones((8, 1)), metropolis=True, step_size="auto", n_warmup=100)
     assert np.all(np.isfinite(chains.draws))
-    with pytest.raises(ValueError, match="ran away"):
+    with pytest.raises(ValueError, match="diverged"):
         run(target[0], 5 * np.ones((8, 1)), step_size=0.5, n_draws=100)
 
 
 @pytest.mark.parametrize("metropolis", [False, True])
-def test_nan_never_travels(metropolis):
+def test_nan_is_never_returned(metropolis):
     def score(x):
         return np.where(np.abs(x) > 1, np.nan, -x)
 
     target = (score, lambda x: -0.5 * np.sum(x**2, axis=1))
     with pytest.raises(ValueError, match=r"score is NaN or infinite where 8 chains"):
         run(target, np.full((8, 1), 2.0), metropolis=metropolis)
-    with pytest.raises(ValueError, match=r"score returned NaN|ran away .*not finite there"):
+    with pytest.raises(ValueError, match=r"score returned NaN|diverged .*not finite there"):
         run(target, np.zeros((8, 1)), metropolis=metropolis, n_draws=100)
     nowhere = (lambda x: -x, lambda x: np.full(len(x), np.nan))
     with pytest.raises(ValueError, match="log_density returned NaN"):
@@ -760,7 +761,7 @@ BAD = {
 )
 def test_bad_parameters(name, value, error):
     with pytest.raises(error, match=name):
-        run(GAUSSIAN, spread_out(8), **{name: value})
+        run(GAUSSIAN, wide_start(8), **{name: value})
 
 
 @pytest.mark.parametrize(
@@ -805,7 +806,7 @@ def test_bad_parameters(name, value, error):
 )
 def test_bad_targets(target, params, error, message):
     with pytest.raises(error, match=message):
-        run(target, spread_out(8), **params)
+        run(target, wide_start(8), **params)
 
 
 @pytest.mark.parametrize(
@@ -822,6 +823,6 @@ def test_bad_starts(start, message):
         run(gaussian_score, start)
 
 
-def test_a_start_of_another_width_than_the_model():
+def test_a_start_with_another_number_of_columns():
     with pytest.raises(ValueError, match="3 features"):
         run(KDESampler(0.4).fit(table()), np.zeros((8, 3)))

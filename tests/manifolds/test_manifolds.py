@@ -1,7 +1,7 @@
-"""Tests of manifolds: what all promise, for arrays and tensors, and what each one is.
+"""Tests of manifolds: the contract of all, for arrays and tensors, and the geometry of each.
 
-The judges are formulas (spheres, planes), dense tables (curves), loops over points (clouds) and the
-definition of moving least squares with one `lstsq` a place.
+The oracles are formulas (spheres, planes), dense tables (curves), loops over points (clouds) and the
+definition of moving least squares with one `lstsq` for each position.
 """
 
 import copy
@@ -75,7 +75,7 @@ TURN = 2 * np.pi
 
 
 def frame(d, k, by):
-    """Directions that move with the space."""
+    """Directions, transformed with the space."""
     directions = np.linalg.qr(np.random.RandomState(1).normal(size=(d, k)))[0]
     return directions if by[1] is None else by[1] @ directions
 
@@ -89,7 +89,7 @@ def curve(function, start, stop, closed, by):
 
 
 def roll(by):
-    """A spiral arc times a segment, in a subspace of R^4 that does not hold zero."""
+    """A spiral arc times a segment, in a subspace of R^4 that does not contain zero."""
     axes, middle = frame(4, 3, by), at([0.3, 0.1, 0, 0.2], by)
 
     def spiral(t):
@@ -155,8 +155,8 @@ def build(name):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_promises(name):
-    """1e-10 is rounding with room to spare; deep inside, thirty fits of planes leave more."""
+def test_the_contract(name):
+    """1e-10 is well above rounding; far inside, the error after thirty fits of planes is larger."""
     manifold, X = build(name)
     before = X.copy()
     d, k = manifold.n_features, manifold.dimension
@@ -180,7 +180,7 @@ def test_promises(name):
 
 
 @pytest.mark.parametrize("name", PERPENDICULAR)
-def test_what_is_left_is_perpendicular(name):
+def test_residuals_are_perpendicular(name):
     manifold, X = build(name)
     P = manifold.project(X)
     along = np.einsum("nd,ndk->nk", X - P, manifold.tangent(X))
@@ -223,8 +223,8 @@ def test_no_rows(name):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_moves_with_its_space(name):
-    """Scaled, rotated and shifted, with queries moved alike: the same, to rounding and iteration."""
+def test_similarity_transformations(name):
+    """Scaled, rotated and shifted with the queries, results are the same up to rounding."""
     manifold, X = build(name)
     by = similarity(manifold.n_features)
     other = ALL[name][1](by)
@@ -285,7 +285,7 @@ def test_derivative_of_the_projection(name):
 
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
 def test_factors_of_the_derivative(name):
-    """For tensors to the last bit, of their type; without rows; and bad rows are refused."""
+    """Of tensors to the last bit and in their dtype; of no rows; and errors for bad rows."""
     manifold, X = build(name)
     d, k = manifold.n_features, manifold.dimension
     expected = manifold.projection_factors(X)
@@ -324,7 +324,7 @@ def test_derivative_on_the_manifold_is_a_projection(name):
 
 @pytest.mark.parametrize("name", SMOOTH)
 def test_all_at_once(name):
-    """The three answers to the last bit, for arrays and tensors, off the CPU and without rows."""
+    """The same three results to the last bit, for arrays and tensors, other devices and no rows."""
     manifold, X = build(name)
     methods = ("project", "tangent", "projection_derivative")
     for rows in (X, torch.tensor(X), torch.tensor(X).float(), X[:0]):
@@ -342,7 +342,7 @@ def test_all_at_once(name):
 
 @pytest.mark.parametrize("name", ALL)
 def test_survives_pickle_and_copy(name):
-    """Lambdas in the definition of a curve included; copies on devices are left behind."""
+    """Of curves defined by a lambda too; copies on devices are not pickled."""
     manifold, X = build(name)
     manifold.project(torch.tensor(X).float())
     for other in (pickle.loads(pickle.dumps(manifold)), copy.deepcopy(manifold)):
@@ -372,8 +372,8 @@ def test_bad_rows(name, method):
 
 @pytest.mark.parametrize("name", SMOOTH)
 @pytest.mark.parametrize("method", ["project", "distance", "tangent", "projection_derivative"])
-def test_nothing_waits_for_a_device(name, method):
-    """On torch's meta device there are no numbers to look at."""
+def test_the_host_does_not_wait_for_the_device(name, method):
+    """Tensors on torch's meta device have no values."""
     manifold, X = build(name)
     x = torch.tensor(X, device="meta", dtype=torch.float32)
     answer = getattr(manifold, method)(x)
@@ -385,13 +385,13 @@ def test_nothing_waits_for_a_device(name, method):
 
 
 class Shrinking(Circle):
-    """A circle that projects half the way."""
+    """A circle whose projection goes half of the way."""
 
     def _project(self, x):
         return (x + super()._project(x)) / 2
 
 
-def test_a_projection_that_moves_again_is_found():
+def test_a_projection_that_is_not_idempotent_raises():
     X = queries(2)
     with pytest.raises(ValueError, match=r"not idempotent: projections move by up to 0\.\d+ when"):
         check_idempotent(Shrinking([0.0, 0.0], 1.0), X)
@@ -405,7 +405,7 @@ class Lost(Circle):
         return np.full_like(X, np.nan)
 
 
-def test_answers_do_not_share_memory_with_the_subspace():
+def test_results_do_not_share_memory_with_the_subspace():
     plane = AffineSubspace.from_basis(np.zeros(3), np.eye(3)[:, :2])
     with pytest.raises(ValueError, match="read-only"):
         plane.tangent(np.zeros((2, 3)))[0, 0, 0] = 5
@@ -413,13 +413,13 @@ def test_answers_do_not_share_memory_with_the_subspace():
     np.testing.assert_array_equal(plane.project(np.ones((1, 3))), [[1, 1, 0]])
 
 
-def test_a_projection_to_nowhere_is_found():
+def test_a_projection_to_nan_raises():
     with pytest.raises(ValueError, match="move by up to nan"):
         check_idempotent(Lost([0.0, 0.0], 1.0), queries(2))
 
 
-def test_idempotence_is_judged_in_the_scale_of_the_data():
-    """Far away the unit in the last place is larger than 1e-6 of the spread, and no fault."""
+def test_idempotence_is_relative_to_the_scale_of_the_data():
+    """Far from zero, rounding is more than 1e-6 of the scale of the data, and is allowed."""
     for center, radius in [([1e8, -1e8], 1e-3), ([0.0, 0.0], 1e-200), ([0.0, 0.0], 1e200)]:
         X = np.array(center) + radius * queries(2)
         check_idempotent(Circle(center, radius), X)
@@ -433,7 +433,7 @@ def test_idempotence_is_judged_in_the_scale_of_the_data():
 
 @st.composite
 def spheres(draw):
-    """Dimensions, scales over many decades, and a seed for the numbers."""
+    """Dimensions, scales over many decades, and a seed."""
     d = draw(st.integers(2, 6))
     m = draw(st.integers(2, d))
     rng = np.random.RandomState(draw(st.integers(0, 2**32 - 1)))
@@ -477,7 +477,7 @@ def test_sphere(case):
 
 @pytest.mark.parametrize("d", [2, 3, 5])
 def test_center_of_a_sphere(d):
-    """Goes along the first direction given, finite in all; so does what is straight above it."""
+    """It is projected along the first direction, with finite results; so are points above it."""
     basis = np.random.RandomState(0).normal(size=(d, 2))
     circle = Circle(np.ones(d), 2.0, basis)
     above = np.linalg.svd(basis, full_matrices=True)[0][:, 2:].sum(axis=1)
@@ -509,8 +509,8 @@ def test_default_basis_is_the_whole_space():
         (([0.0], 1.0), r"basis has shape \(1, 1\)"),
         (([0.0, 0.0], 1.0, [[1.0], [0.0]]), r"basis has shape \(2, 1\)"),
         (([0.0, 0.0], 1.0, np.eye(3)), r"basis has shape \(3, 3\)"),
-        (([0.0, 0.0], 1.0, np.ones((2, 2))), "columns of basis are dependent"),
-        (([0.0, 0.0], 1.0, np.full((2, 2), np.inf)), "basis must be finite"),
+        (([0.0, 0.0], 1.0, np.ones((2, 2))), "columns of basis are linearly dependent"),
+        (([0.0, 0.0], 1.0, np.full((2, 2), np.inf)), "basis holds NaN or infinity"),
     ],
 )
 @pytest.mark.parametrize("shape", [Sphere, Circle])
@@ -568,7 +568,7 @@ def test_reach_of_a_torus(radius, tube):
 
 
 def test_where_a_torus_has_no_nearest_point():
-    """On the axis and on the circle inside: one of the nearest, and numbers everywhere."""
+    """On the axis and on the circle inside: one of the nearest points, and finite results."""
     torus = Torus(np.zeros(3), 1.0, 0.3)
     X = [[0.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 1.0, 0.0]]
     np.testing.assert_allclose(torus.distance(X), [0.7, np.sqrt(2) - 0.3, 0.3], atol=1e-15)
@@ -581,14 +581,22 @@ def test_where_a_torus_has_no_nearest_point():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ((np.zeros((3, 1)), 1.0, 0.1), ValueError, "one point of shape"),
+        ((np.zeros((3, 1)), 1.0, 0.1), ValueError, "one finite point of shape"),
         (([0, 0, np.nan], 1.0, 0.1), ValueError, "finite"),
         ((np.zeros(3), 0.0, 0.1), ValueError, "radius=0.0 is out of range"),
         ((np.zeros(3), 1.0, 1.0), ValueError, "tube_radius=1.0 is not below radius=1.0"),
         ((np.zeros(3), 1.0, "1"), TypeError, "tube_radius='1' has type str"),
         ((np.zeros(4), 1.0, 0.1), ValueError, r"basis has shape \(4, 4\)"),
-        ((np.zeros(3), 1.0, 0.1, np.ones((3, 3))), ValueError, "columns of basis are dependent"),
-        ((np.zeros(3), 1.0, 0.1, np.full((3, 3), np.inf)), ValueError, "basis must be finite"),
+        (
+            (np.zeros(3), 1.0, 0.1, np.ones((3, 3))),
+            ValueError,
+            "columns of basis are linearly dependent",
+        ),
+        (
+            (np.zeros(3), 1.0, 0.1, np.full((3, 3), np.inf)),
+            ValueError,
+            "basis holds NaN or infinity",
+        ),
     ],
 )
 def test_bad_tori(arguments, error, message):
@@ -596,8 +604,8 @@ def test_bad_tori(arguments, error, message):
         Torus(*arguments)
 
 
-def test_a_product_is_what_its_factors_are():
-    """A flat torus in R^4: each pair of coordinates for itself; the smaller radius is the reach."""
+def test_a_product_projects_each_factor():
+    """A flat torus in R^4: each pair of coordinates separately; the smaller radius is the reach."""
     eye = np.eye(4)
     first, second = Circle(np.zeros(4), 1.0, eye[:, :2]), Circle(np.zeros(4), 0.4, eye[:, 2:])
     product, X = ProductManifold(first, second), queries(4)
@@ -673,8 +681,8 @@ def test_no_point_of_a_curve_is_nearer(function, start, stop, closed):
     np.testing.assert_allclose(tabulated.points(t), function(t), rtol=0, atol=1e-11)
 
 
-def test_rows_beside_the_medial_axis_go_to_their_own_side():
-    """Of two feet with a difference far below the spacing of the table, the nearer is found."""
+def test_rows_near_the_medial_axis_go_to_the_nearer_foot():
+    """The difference of the distances is far below the spacing of the table."""
     offsets = 1e-9 * np.random.RandomState(0).choice([-1, 1], 40)
     X = np.stack([np.linspace(-1.4, 1.4, 40), offsets], axis=1)
     P = Curve(ellipse, 0.01, 0.01 + TURN, True).project(X)
@@ -709,7 +717,7 @@ def test_lengths_of_curves():
 
 @pytest.mark.parametrize("flatness", [1.0, 1e-2, 1e-4])
 def test_arc_length_and_its_inverse(flatness):
-    """Of ellipses as flat as you like, whose speed nearly vanishes at the tips."""
+    """Of flat ellipses, whose speed is nearly zero at the tips."""
     tabulated = Curve(lambda t: np.stack([np.cos(t), flatness * np.sin(t)], 1), 0, TURN, True)
     assert tabulated.length == pytest.approx(4 * ellipe(1 - flatness**2), rel=1e-13)
     lengths = np.linspace(0, tabulated.length, 1001)
@@ -733,14 +741,14 @@ def test_bad_lengths():
     segment = Curve(lambda t: np.stack([t, 0 * t], axis=1), -1, 2)
     with pytest.raises(ValueError, match="length ranges from -1 to 0; expected 0 to 3"):
         segment.parameter_at([-1.0, 0.0])
-    with pytest.raises(ValueError, match=r"length of shape \(1, 1\) is no finite array"):
+    with pytest.raises(ValueError, match=r"length of shape \(1, 1\) is not a finite array"):
         segment.parameter_at([[1.0]])
     with pytest.raises(ValueError, match="t of shape"):
         segment.arc_length([np.nan])
 
 
 def test_ends():
-    """Beyond an end the nearest point is the end, and does not move."""
+    """Beyond an end the nearest point is the end, with derivative zero."""
     segment = Curve(lambda t: np.stack([t, 0 * t], axis=1), -1, 2)
     X = np.array([[3.0, 1.0], [-5.0, 0.0], [0.5, 2.0], [2.0, 1.0], [-1.0, -1.0]])
     expected = [[2, 0], [-1, 0], [0.5, 0], [2, 0], [-1, 0]]
@@ -760,7 +768,7 @@ def bumps(t, side=24):
 
 
 def test_curve_of_images():
-    """In 576 dimensions, through a hull of some fifty."""
+    """In 576 dimensions, with a hull of about fifty."""
     images = Curve(bumps, 0, TURN, closed=True)
     rng = np.random.RandomState(0)
     X = bumps(rng.uniform(0, TURN, 30)) + 0.1 * rng.normal(size=(30, 576))
@@ -802,7 +810,7 @@ def test_a_curve_within_a_subspace():
 
 
 def test_all_branches_that_are_equally_near_are_searched():
-    """Of a wave with twelve valleys, one a little deeper than the others, seen from its middle."""
+    """From the middle of a wave with twelve minima of the distance, one a little below the others."""
 
     def valleys(t):
         r = 1 + 0.25 * np.cos(12 * t) - 1e-9 * np.cos(t - 5 * np.pi / 12)
@@ -814,27 +822,27 @@ def test_all_branches_that_are_equally_near_are_searched():
 
 @pytest.mark.parametrize("distance", [1e8, 1e16, 1e200])
 def test_rows_far_away(distance):
-    """Where squares lose the size of the curve to rounding, or are no numbers, feet stay feet."""
+    """Also where squares lose the size of the curve to rounding, or overflow."""
     tabulated = Curve(ellipse, 0, TURN, True)
     X = distance * np.array([[1.0, 0.0], [0.0, -1.0], [-0.5, 0.0]])
     expected = [[2, 0], [0, -1], [-2, 0]]
     np.testing.assert_allclose(tabulated.project(X), expected, rtol=0, atol=1e-6)
 
 
-def test_numbers_decide_about_speed_only(monkeypatch):
-    """What a device without a look at the numbers finds is what a CPU finds, to rounding."""
+def test_the_search_of_other_devices_gives_the_same_feet(monkeypatch):
+    """A fixed number of minima and steps gives the projections of a CPU, to rounding."""
     X = queries(3, n=300)
     for function, start, stop, closed in ((knot, 0, TURN, True), (helix, -2, 2, False)):
         tabulated = Curve(function, start, stop, closed)
         expected = tabulated.project(X)
         with monkeypatch.context() as patch:
-            patch.setattr(Curve, "_near", Curve._lowest)
-            patch.setattr("skdiffsmooth.manifolds._curve.SETTLED", -1)
+            patch.setattr(Curve, "_near_minima", Curve._lowest_minima)
+            patch.setattr("skdiffsmooth.manifolds._curve.CONVERGED", -1)
             found = tabulated.project(X)
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13)
 
 
-def test_center_of_curvature_gives_numbers():
+def test_results_at_a_center_of_curvature_are_finite():
     """All points of a circle are nearest to its center: one of them, and a finite derivative."""
     circle = Curve(lambda t: np.stack([np.cos(t), np.sin(t)], axis=1), 0, TURN, True)
     assert circle.distance([[0.0, 0.0]]) == pytest.approx(1, abs=1e-14)
@@ -890,8 +898,14 @@ def square(t):
         (square, -1, 2, False, r"not smooth enough near t=.*: the interpolation error there is \d"),
         (helix, 0, 1, True, "the position of the curve jumps .* closed=False"),
         (lambda t: ellipse(t) + np.floor(t)[:, None], 0, 2, False, "not smooth enough near t=0.99"),
-        (lambda t: np.stack([t**2, t**3], 1), -1, 1, False, "stands still at t=0"),
-        (lambda t: np.ones((len(t), 2)), 0, 1, False, "stands still"),
+        (
+            lambda t: np.stack([t**2, t**3], 1),
+            -1,
+            1,
+            False,
+            "derivative of the curve is zero at t=0",
+        ),
+        (lambda t: np.ones((len(t), 2)), 0, 1, False, "derivative of the curve is zero"),
         (lambda t: np.stack([t, np.sqrt(t)], 1), 0, 1, False, "not smooth enough near t=1.5"),
         (lambda t: np.sin(1e6 * np.stack([t, 2 * t], 1)), 0, 1, False, "not smooth enough"),
         (lambda t: np.stack([t, 1 / t], 1), 0, 1, False, "NaN or infinity at t=0"),
@@ -914,8 +928,8 @@ def test_bad_parameters_of_a_curve():
         Curve(ellipse, 0, 1, closed=1)
     with pytest.raises(ValueError, match="memory_limit=0 is out of range"):
         Curve(ellipse, 0, 1, memory_limit=0)
-    with pytest.raises(ValueError, match="tolerance=-1 is out of range"):
-        Curve(ellipse, 0, 1, tolerance=-1)
+    with pytest.raises(ValueError, match="tol=-1 is out of range"):
+        Curve(ellipse, 0, 1, tol=-1)
 
 
 # ---------------------------------------------------------------------------------- point clouds
@@ -935,7 +949,7 @@ def test_nearest_of_the_points(d, memory_limit):
 
 
 def test_nearest_in_clusters_far_apart():
-    """Squares of 1e6 hide which of the points in a cluster is nearest; some more are measured."""
+    """Squares of 1e6 hide which point of a cluster is nearest; more candidates are compared."""
     rng = np.random.RandomState(0)
     centers = np.array([[1e6], [-1e6]])
     points, X = ((centers[:, :, None] + 0.1 * rng.normal(size=(2, 100, 12))) for _ in range(2))
@@ -958,7 +972,7 @@ def test_tree_and_products_agree(d):
 
 @pytest.mark.parametrize("d", [2, 11])
 def test_ties_and_duplicates(d):
-    """One of the nearest; tangents are numbers even where all neighbours are one point."""
+    """One of the nearest points; tangents are finite even where all neighbours are equal."""
     points = np.zeros((9, d))
     points[5:, 0] = 2.0
     cloud = PointCloud(points, 1, n_neighbors=3)
@@ -984,8 +998,8 @@ def test_tangents_of_a_cloud():
 @pytest.mark.parametrize(
     ("parameters", "error", "message"),
     [
-        ({"points": np.zeros(3)}, ValueError, r"points of shape \(3,\)"),
-        ({"points": [[np.nan, 0.0]]}, ValueError, "no finite array"),
+        ({"points": np.zeros(3)}, ValueError, r"points has shape \(3,\)"),
+        ({"points": [[np.nan, 0.0]]}, ValueError, "points holds NaN or infinity"),
         ({"n_components": 3}, ValueError, "n_components=3 is too large"),
         ({"n_components": 0}, ValueError, "n_components=0 is too small"),
         ({"n_components": "all"}, ValueError, "n_components='all' is not known"),
@@ -1007,7 +1021,7 @@ def test_bad_clouds(parameters, error, message):
 
 @pytest.mark.parametrize("degree", [1, 2, 3])
 @pytest.mark.parametrize(("d", "k"), [(2, 1), (4, 2), (15, 3)])
-def test_of_rows_in_a_subspace_it_is_the_subspace(d, k, degree):
+def test_rows_in_a_subspace_give_the_subspace(d, k, degree):
     rng = np.random.RandomState(0)
     basis = np.linalg.qr(rng.normal(size=(d, k)))[0]
     origin = rng.normal(size=d)
@@ -1082,25 +1096,26 @@ def test_rates():
     assert gains[2] > 4 * gains[1]
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.02])
 @pytest.mark.parametrize("degree", [1, 2, 3])
-@pytest.mark.parametrize(("d", "k"), [(2, 1), (3, 1), (3, 2), (10, 1), (10, 2)])
+@pytest.mark.parametrize(
+    ("d", "k", "noise"), [(2, 1, 0.02), (3, 2, 0.02), (10, 1, 0.0), (10, 1, 0.02), (10, 2, 0.02)]
+)
 def test_derivative_of_a_learned_projection(d, k, degree, noise):
-    """Against central differences of step 1e-6: feet that are found to 1e-13 make an error of 1e-7.
+    """Against central differences of step 1e-6: feet exact to 1e-13 make an error of 1e-7.
 
     Rows with weights on an ellipse or an ellipsoid, turned into R^d, and more directions than neighbours
     span in one case; queries within a third of the reach.
     """
     rng = np.random.RandomState(0)
-    rows = sphere_points(120 if k == 1 else 400, 0, k + 1) * [1.3, 1.0, 0.8][: k + 1]
+    rows = sphere_points(120 if k == 1 else 300, 0, k + 1) * [1.3, 1.0, 0.8][: k + 1]
     rows = rows @ np.linalg.qr(rng.normal(size=(d, d)))[0][: k + 1]
     rows = rows + noise * rng.normal(size=rows.shape)
     n_neighbors = 9 if (d, k, degree) == (10, 1, 1) else 25
     learned = LocalPolynomialManifold(k, degree=degree, n_neighbors=n_neighbors)
     learned.fit(rows, sample_weight=rng.uniform(0.5, 2, len(rows)))
-    X = rows[:20] + 0.15 / np.sqrt(d) * rng.normal(size=(20, d))
+    X = rows[:8] + 0.15 / np.sqrt(d) * rng.normal(size=(8, d))
     J = derivative_of(learned, X)
-    assert np.linalg.matrix_rank(J, tol=1e-9).tolist() == [k] * 20
+    assert np.linalg.matrix_rank(J, tol=1e-9).tolist() == [k] * 8
     np.testing.assert_allclose(central_differences(learned, X, 1e-6), J, rtol=0, atol=1e-6)
     # The manifold's tangents are not those of its polynomials, so it is not symmetric.
     assert np.abs(J - np.swapaxes(J, 1, 2)).max() > 1e-4
@@ -1119,12 +1134,12 @@ def test_tiles_do_not_change_a_learned_derivative(degree):
 
 @pytest.mark.filterwarnings("ignore:the neighbours of")
 def test_derivative_of_polynomials_of_lower_degree():
-    """A ladder: on 3 x 3 rows cubic terms are not determined, and squares are what is fitted."""
+    """On 3 x 3 rows cubic terms are not determined, and polynomials of degree two are fitted."""
     rng = np.random.RandomState(0)
     rows = np.array([[i, j, 0.1 * i * i - 0.05 * i * j] for i in range(3) for j in range(9)])
     learned = LocalPolynomialManifold(2, degree=3, n_neighbors=12).fit(rows)
     X = rows[9:18] + 0.1 * rng.normal(size=(9, 3))
-    lower = learned._place(learned._coordinates(torch.tensor(X))).degrees < 3
+    lower = learned._solve(learned._coordinates(torch.tensor(X))).degrees < 3
     assert lower.any()
     found, expected = derivative_of(learned, X), central_differences(learned, X, 1e-6)
     np.testing.assert_allclose(found[lower], expected[lower], rtol=0, atol=1e-6)
@@ -1142,7 +1157,7 @@ def test_a_learned_derivative_is_finite_where_there_is_none():
 
 @pytest.mark.parametrize("degree", [1, 2, 3])
 def test_gap_of_idempotence(degree):
-    """As the docstring has it, with the default iterations; planes need the secant for that."""
+    """The bounds of the docstring, with the default iterations."""
     X = sphere_points(300, 1) * np.random.RandomState(2).uniform(0.7, 1.3, (300, 1))
     learned = LocalPolynomialManifold(2, degree=degree).fit(sphere_points(400, 0))
     P = learned.project(X)
@@ -1150,7 +1165,7 @@ def test_gap_of_idempotence(degree):
 
 
 def test_noise_is_averaged():
-    """Projections of noisy rows are nearer to the truth than the rows, with neighbours enough."""
+    """With enough neighbours, projections of noisy rows are nearer to the manifold than the rows."""
     noise = 0.05 * np.random.RandomState(1).normal(size=(2000, 3))
     rows = sphere_points(2000, 0) + noise
     learned = LocalPolynomialManifold(2, n_neighbors=100).fit(rows)
@@ -1198,7 +1213,7 @@ def test_degenerate_neighbourhoods(rows, degree):
 @pytest.mark.parametrize("degree", [2, 3])
 @pytest.mark.parametrize("radius", [0.3, 3, 30])
 def test_queries_beyond_the_reach(degree, radius):
-    """Still perpendicular feet on the right side of the sphere, if less accurate ones."""
+    """Feet are perpendicular and on the right side of the sphere, but less accurate."""
     directions = sphere_points(100, 1)
     learned = LocalPolynomialManifold(2, degree=degree).fit(sphere_points(400, 0))
     P = learned.project(radius * directions)
@@ -1232,7 +1247,7 @@ def test_a_failed_fit_leaves_the_old_one():
 
 
 @pytest.mark.parametrize("k", [1, 2, 4])
-def test_components_are_found(k):
+def test_the_number_of_components_is_estimated(k):
     rng = np.random.RandomState(0)
     rows = rng.uniform(size=(500, k)) @ rng.normal(size=(k, 6))
     assert LocalPolynomialManifold(degree=1).fit(rows).n_components_ == k
@@ -1247,7 +1262,7 @@ def test_components_are_found(k):
         ({"n_neighbors": 6}, ValueError, "with 6 coefficients; expected 7 to 30"),
         ({"n_neighbors": 31}, ValueError, "n_neighbors=31 does not fit 30 distinct rows"),
         ({"degree": 3, "n_components": 3, "n_neighbors": "auto"}, ValueError, None),
-        ({"n_components": 4}, ValueError, "n_components=4 is too large; the data span 3"),
+        ({"n_components": 4}, ValueError, "n_components=4 is too large; expected at most 3"),
         ({"n_iterations": 0}, ValueError, "n_iterations=0 is too small"),
         ({"memory_limit": -1}, ValueError, "memory_limit=-1 is out of range"),
     ],

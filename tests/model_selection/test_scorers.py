@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from numpy.testing import assert_allclose
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
@@ -167,7 +168,7 @@ def test_both_losses_measure_one_distance():
         assert one == pytest.approx(other, abs=0.03)
 
 
-def test_bandwidths_below_a_noise_level_are_told_apart():
+def test_bandwidths_below_a_noise_level_have_different_losses():
     X, Q = table(), table(20, seed=1)
     for scorer in (make_hyvarinen_scorer(4.0), make_denoising_scorer(4.0, 9.0)):
         near, far = (scorer(KDESampler(h).fit(X), Q) for h in (0.3, 1.5))
@@ -220,7 +221,7 @@ class TestEveryScorer:
     def test_says_what_does_not_fit(self, scorer):
         X = table()
         pipeline = make_pipeline(StandardScaler(), KDESampler(0.5)).fit(X)
-        with pytest.raises(TypeError, match="search inside it"):
+        with pytest.raises(TypeError, match="Make the search a step of the pipeline"):
             scorer(pipeline, X)
         with pytest.raises(NotFittedError):
             scorer(KDESampler(), X)
@@ -228,6 +229,8 @@ class TestEveryScorer:
             scorer(KDESampler(0.5).fit(X), X[:, :2])
         with pytest.raises(ValueError, match="kernel='gaussian'"):
             scorer(KDESampler(9.0, "linear").fit(X), X)
+        with pytest.raises(TypeError, match=r"X is a tensor that requires gradients.*detach"):
+            scorer(KDESampler(0.5).fit(X), torch.tensor(X, requires_grad=True))
 
 
 def test_a_larger_noise_draw_moves_scores_a_little():
@@ -243,7 +246,9 @@ def test_a_larger_noise_draw_moves_scores_a_little():
         (make_hyvarinen_scorer, {"noise_variance": -1.0}, ValueError),
         (make_hyvarinen_scorer, {"noise_variance": "h"}, TypeError),
         (make_hyvarinen_scorer, {"n_pairs": 0}, ValueError),
+        (make_hyvarinen_scorer, {"n_pairs": 10**30}, ValueError),
         (make_denoising_scorer, {"t_min": 0.0}, ValueError),
+        (make_denoising_scorer, {"t_min": 10**400}, ValueError),
         (make_denoising_scorer, {"t_min": 1.0, "t_max": 0.5}, ValueError),
         (make_denoising_scorer, {"n_levels": 1}, ValueError),
         (make_denoising_scorer, {"n_pairs": 1.5}, TypeError),

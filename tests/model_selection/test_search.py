@@ -13,7 +13,7 @@ from skdiffsmooth.model_selection import SmoothedScoreDiffusionCV
 
 # Few nodes, for the tests' own time; the search's stages have fewer still.
 QUICK = {"n_nodes": 16, "n_levels": 8, "n_steps": 8}
-ONE = {"bandwidths": [0.8], "sigmas": [1.2], "n_refinements": 0}
+ONE = {"bandwidth_factors": [0.8], "sigma_factors": [1.2], "n_refinements": 0}
 
 
 def ring(n=40, seed=0):
@@ -36,6 +36,14 @@ def test_the_best_score_is_the_exact_leave_one_out_likelihood():
     is_exact, scores = np.array(search.cv_results_["is_exact"]), search.cv_results_["score"]
     assert search.best_index_ == np.flatnonzero(is_exact)[np.argmax(np.array(scores)[is_exact])]
     assert search.best_params_["sigma"] == search.sigma_ > 0
+
+
+def test_the_best_settings_are_fitted_with_the_nodes_they_were_scored_with():
+    random_state = np.random.RandomState(1)
+    search = SmoothedScoreDiffusionCV(quick(random_state=random_state), **ONE).fit(ring())
+    best = search.best_estimator_
+    assert_allclose(search.best_score_, best.weights_ @ best.leave_one_out_log_density(), rtol=1e-9)
+    assert random_state.uniform() == np.random.RandomState(1).uniform()
 
 
 @pytest.mark.parametrize("cv", [3, KFold(4, shuffle=True, random_state=1)])
@@ -63,10 +71,12 @@ def test_folds_score_as_a_loop_does(cv, background):
 def test_it_is_never_below_the_tuned_kde_by_its_own_score():
     X = ring(30, seed=2)
     smoothed = SmoothedScoreDiffusionCV(quick(), n_refinements=0).fit(X)
-    kde = SmoothedScoreDiffusionCV(quick(), sigmas=[0.0], n_refinements=0).fit(X)
+    kde = SmoothedScoreDiffusionCV(quick(), sigma_factors=[0.0], n_refinements=0).fit(X)
     assert kde.sigma_ == 0
     assert smoothed.best_score_ >= kde.best_score_
-    euclidean = SmoothedScoreDiffusionCV(quick(metric="euclidean", background=0.0), sigmas=[0.0])
+    euclidean = SmoothedScoreDiffusionCV(
+        quick(metric="euclidean", background=0.0), sigma_factors=[0.0]
+    )
     euclidean.fit(X)
     twin = KDESampler(euclidean.bandwidth_).fit(X)
     assert_allclose(euclidean.score_samples(X), twin.score_samples(X), rtol=1e-10)
@@ -75,7 +85,7 @@ def test_it_is_never_below_the_tuned_kde_by_its_own_score():
 def test_refinements_can_leave_the_grid():
     # Rows on a grid of spacing one: their spread between rows asks for larger scales than 0.3 h.
     X = ring(40)
-    coarse = {"bandwidths": [0.5], "sigmas": [0.5], "metrics": ["euclidean"]}
+    coarse = {"bandwidth_factors": [0.5], "sigma_factors": [0.5], "metrics": ["euclidean"]}
     start = SmoothedScoreDiffusionCV(quick(), n_refinements=0, **coarse).fit(X)
     search = SmoothedScoreDiffusionCV(quick(), n_refinements=3, **coarse).fit(X)
     assert search.best_score_ > start.best_score_
@@ -143,11 +153,13 @@ def test_samples_and_scores_are_those_of_the_best_estimator():
         ({"estimator": quick(shards="distributed")}, ValueError, "cannot be left out"),
         ({"estimator": quick(solver="euler-maruyama")}, ValueError, "solver='euler-maruyama'"),
         ({"estimator": quick(base="parzen")}, ValueError, "use GridSearchCV over bandwidth"),
-        ({"bandwidths": [0.0]}, ValueError, "bandwidths=0.0 is out of range"),
-        ({"bandwidths": []}, ValueError, "bandwidths is empty"),
-        ({"sigmas": [-1]}, ValueError, "sigmas=-1.0 is out of range"),
-        ({"sigmas": "wide"}, ValueError, "sigmas of type str is not numeric"),
-        ({"metrics": "scaled"}, ValueError, "metrics='scaled' is no list of metrics"),
+        ({"bandwidth_factors": [0.0]}, ValueError, "bandwidth_factors=0.0 is out of range"),
+        ({"bandwidth_factors": []}, ValueError, "bandwidth_factors is empty"),
+        ({"bandwidth_factors": True}, TypeError, "bandwidth_factors=True holds booleans"),
+        ({"sigma_factors": [True]}, TypeError, "sigma_factors=.True. holds booleans"),
+        ({"sigma_factors": [-1]}, ValueError, "sigma_factors=-1.0 is out of range"),
+        ({"sigma_factors": "wide"}, ValueError, "sigma_factors of type str is not numeric"),
+        ({"metrics": "scaled"}, ValueError, "metrics='scaled' is not a list of metrics"),
         ({"metrics": ["auto"]}, ValueError, "holds 'auto'"),
         ({"metrics": ["round"]}, ValueError, "metric='round' is not known"),
         (
@@ -158,13 +170,25 @@ def test_samples_and_scores_are_those_of_the_best_estimator():
         ({"cv": 1}, ValueError, "cv=1 is too small"),
         ({"cv": 100}, ValueError, "cv=100 folds need as many distinct rows"),
         ({"cv": ShuffleSplit(2)}, ValueError, "does not test each row once"),
-        ({"n_jobs": 0}, ValueError, "n_jobs=0 is no number of workers"),
+        ({"n_jobs": 0}, ValueError, "n_jobs=0 is not a number of workers"),
+        ({"n_jobs": 10**30}, ValueError, "n_jobs=10+ is too large"),
         ({"n_refinements": -1}, ValueError, "n_refinements=-1 is too small"),
     ],
 )
 def test_bad_parameters_are_named(params, error, message):
     with pytest.raises(error, match=message):
         SmoothedScoreDiffusionCV(**params).fit(ring(12))
+
+
+@pytest.mark.parametrize(
+    ("manifold", "metrics"),
+    [(Circle([0.0, 0.0], 1.0), ["euclidean", "scaled"]), ("pca", ["euclidean", "whitened"])],
+    ids=["circle", "pca"],
+)
+def test_metrics_that_do_not_suit_a_manifold_are_no_candidates(manifold, metrics):
+    estimator = ManifoldAdaptedDiffusion(manifold=manifold, n_components=1, **QUICK)
+    with pytest.raises(ValueError, match=f"metric='{metrics[1]}'"):
+        SmoothedScoreDiffusionCV(estimator, metrics=metrics, **ONE).fit(ring())
 
 
 def test_column_names_reach_the_best_estimator():

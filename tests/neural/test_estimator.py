@@ -28,7 +28,7 @@ from skdiffsmooth.model_selection import (
     hyvarinen_score,
     make_denoising_scorer,
 )
-from skdiffsmooth.solvers import Adaptive, Euler
+from skdiffsmooth.solvers import SOLVERS, Adaptive, Euler
 
 # Short trainings warn that they are: those tests look at other things.
 short = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -150,6 +150,13 @@ def test_average_over_nodes_is_a_loop_over_them(m):
 # ------------------------------------------------------------------------------- the zero network
 
 
+def changed(fitted, *, source=None, **changes):
+    """Return a fitted estimator whose model has other values for some of its fields."""
+    twin, model = copy.copy(fitted), fitted.model_
+    twin.model_ = replace(model, source=replace(model.source, **(source or {})), **changes)
+    return twin
+
+
 def untrained(X, **params):
     """A model whose network is the zero that training starts from."""
     model = NeuralScoreDiffusion(**{**SMALL, "max_iter": 1, **params}).fit(X)
@@ -253,7 +260,7 @@ def test_moons_are_learned_and_normalised(moons):
     assert_allclose(np.exp(model.score_samples(grid)).sum() * cell, 1, atol=0.01)
 
 
-def test_samples_follow_the_law_that_is_scored(moons):
+def test_samples_follow_the_density_that_is_scored(moons):
     model = copy.deepcopy(moons[0])
     model.n_steps_, n = 32, 2000
     drawn = model.sample(n, random_state=0)
@@ -316,7 +323,7 @@ def test_training_that_lowers_nothing_is_a_warning():
 
 
 @pytest.mark.parametrize("early_stopping", [True, False])
-def test_training_that_runs_away_is_not_said_to_fall(early_stopping):
+def test_diverging_training_is_not_reported_as_falling(early_stopping):
     model = NeuralScoreDiffusion(
         **(SMALL | {"learning_rate_init": 1e3, "max_iter": 10, "early_stopping": early_stopping})
     )
@@ -347,6 +354,28 @@ def test_a_loss_that_is_no_number_is_an_error_and_leaves_the_model():
         model.fit(X)
     model.set_params(learning_rate_init=3e-3)
     assert pickle.dumps(vars(model)) == before
+
+
+def test_a_fit_meanwhile_is_replaced_as_a_whole(monkeypatch):
+    from skdiffsmooth._neural import estimator as _estimator
+
+    def train(*args):
+        monkeypatch.undo()
+        model.fit(table(d=2))
+        return original(*args)
+
+    X, original = table(), _estimator.train
+    model = NeuralScoreDiffusion(**FEW).fit(X)
+    expected = copy.deepcopy(model).partial_fit(X).score_samples(X)
+    monkeypatch.setattr(_estimator, "train", train)
+    assert_array_equal(model.partial_fit(X).score_samples(X), expected)
+
+
+def test_the_random_state_seeds_samples_without_one_of_their_own():
+    model = NeuralScoreDiffusion(random_state=0, **FEW).fit(table())
+    assert_array_equal(model.sample(3), model.sample(3))
+    model.set_params(random_state=None)
+    assert not np.array_equal(model.sample(3), model.sample(3))
 
 
 def test_an_interrupted_training_leaves_a_fitted_model(monkeypatch):
@@ -436,7 +465,7 @@ def test_a_network_made_for_other_parameters_does_not_go_on(name, value):
 def test_going_on_needs_rows_of_the_same_space():
     X = table() * [1, 0, 1]
     model = NeuralScoreDiffusion(**FEW).fit(X)
-    with pytest.raises(ValueError, match=r"X leaves the affine hull"):
+    with pytest.raises(ValueError, match=r"X has rows outside the affine hull"):
         model.partial_fit(table())
     with pytest.raises(ValueError, match=r"X has 2 features, but .* 3 features"):
         model.partial_fit(table(d=2))
@@ -500,14 +529,14 @@ def in_many_dimensions(d=12, n_probes=16, seed=0):
 def test_probes_standard_error_is_calibrated():
     X, model = in_many_dimensions()
     # So many steps that the solver has no part in the error.
-    model.n_steps_ = 32
-    exact = copy.deepcopy(model)
-    exact.probes_ = None
+    model = changed(model, n_steps=32)
+    exact = changed(model, source={"probes": None})
     truth = exact.score_samples(X[:4])
     ratios = []
     for seed in range(40):
-        model.probes_ = 2.0 * np.random.RandomState(seed).randint(2, size=(16, 12)) - 1
-        found, error = model.score_samples(X[:4], return_error=True)
+        probes = 2.0 * np.random.RandomState(seed).randint(2, size=(16, 12)) - 1
+        probed = changed(model, source={"probes": probes})
+        found, error = probed.score_samples(X[:4], return_error=True)
         ratios.append((found - truth) / error)
     ratios = np.array(ratios)
     # Student's t with 15 degrees of freedom has a variance of 15 / 13. 40 draws of it, whose rows share
@@ -519,10 +548,9 @@ def test_probes_standard_error_is_calibrated():
 def test_probes_are_exact_where_they_are_all_signs():
     # Over all sign vectors the mean of p p^T is the identity: Hutchinson's estimate is the trace.
     X, model = in_many_dimensions(d=3)
-    exact = copy.deepcopy(model)
-    exact.probes_ = None
+    exact = changed(model, source={"probes": None})
     signs = np.array(np.meshgrid(*[[-1.0, 1.0]] * 3)).reshape(3, -1).T
-    model.probes_ = signs
+    model = changed(model, source={"probes": signs})
     assert_allclose(model.score_samples(X), exact.score_samples(X), rtol=1e-9)
 
 
@@ -566,10 +594,10 @@ def test_smoothing_averages_the_score_over_the_nodes():
     assert np.abs(found - plain.grad_log_density(X[:3], t=0.25)).max() > 0.01
 
 
-def test_a_smoothed_network_is_a_law(moons):
+def test_a_smoothed_network_is_a_density(moons):
     model, X = moons
-    smoothed = copy.deepcopy(model)
-    smoothed.sigma_, smoothed.n_nodes_, smoothed.n_steps_ = 0.3, 4, 32
+    rule = replace(model.model_.source.rule, n_nodes=4)
+    smoothed = changed(model, n_steps=32, source={"sigma": 0.3, "rule": rule})
     axes = [np.linspace(-2.2, 3.2, 55), np.linspace(-1.7, 2.2, 40)]
     grid = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2)
     cell = np.prod([axis[1] - axis[0] for axis in axes])
@@ -598,7 +626,7 @@ def test_queries_change_nothing():
     X = table()
     model = NeuralScoreDiffusion(random_state=np.random.RandomState(0), **FEW).fit(X)
     before = pickle.dumps(vars(model))
-    model.score_samples(X), model.sample(3), model.grad_log_density(X)
+    model.score_samples(X), model.sample(3, random_state=0), model.grad_log_density(X)
     assert pickle.dumps(vars(model)) == before
 
 
@@ -622,17 +650,17 @@ def test_every_solver_follows_it(solver):
     X = table()
     model = NeuralScoreDiffusion(**(FEW | {"n_steps": 16})).fit(X)
     X = X[:8]
-    model.set_params(solver=Adaptive(1e-4) if solver == "adaptive" else solver)
+    chosen = Adaptive(1e-4) if solver == "adaptive" else SOLVERS[solver]()
+    model = changed(model, solver=chosen)
     small = copy.deepcopy(model).set_params(memory_limit=0.03)
     drawn = model.sample(30, random_state=0)
     assert_allclose(small.sample(30, random_state=0), drawn, rtol=ROUNDING)
     if solver == "euler-maruyama":
-        with pytest.raises(ValueError, match=r"solver='euler-maruyama' is stochastic"):
+        with pytest.raises(ValueError, match=r"solver=EulerMaruyama\(\) cannot compute"):
             model.score_samples(X)
         return
     log_density, error = model.score_samples(X, return_error=True)
-    model.set_params(solver=Adaptive(1e-5))
-    truth = model.score_samples(X)
+    truth = changed(model, solver=Adaptive(1e-5)).score_samples(X)
     # Sixteen steps over two decades of noise are coarse: the estimates are right to a factor of three.
     assert np.all(np.abs(log_density - truth) < 3 * error + 1e-4)
 
@@ -641,7 +669,7 @@ def test_error_of_the_solver_falls_with_its_steps():
     X = table()
     model = NeuralScoreDiffusion(**(FEW | {"n_steps": 64, "n_levels": 8})).fit(X)
     coarse = model.score_samples(X, return_error=True)[1]
-    model.n_steps_ = 128
+    model = changed(model, n_steps=128)
     assert model.score_samples(X, return_error=True)[1].mean() < coarse.mean() / 3
 
 
@@ -672,7 +700,7 @@ def test_divergence_and_gradient_are_those_of_the_columns():
     assert_allclose(model.laplacian_log_density(X), slopes, rtol=1e-5, atol=1e-6)
 
 
-def test_score_matching_scorers_prefer_what_has_learned():
+def test_score_matching_scorers_prefer_a_trained_network():
     X, _ = make_moons(300, noise=0.1, random_state=0)
     Q, _ = make_moons(100, noise=0.1, random_state=1)
     params = {"hidden_layer_sizes": (64,), "n_frequencies": 2, "metric": "euclidean"}
@@ -680,13 +708,23 @@ def test_score_matching_scorers_prefer_what_has_learned():
     none = untrained(X, metric="euclidean")
     for scorer in (hyvarinen_score, denoising_score, make_denoising_scorer(n_pairs=2)):
         assert scorer(long, Q) > scorer(none, Q)
-    with pytest.raises(ValueError, match="metric='scaled' gives each direction noise of its own"):
+    with pytest.raises(
+        ValueError, match="metric='scaled' gives each direction its own noise scale"
+    ):
         denoising_score(NeuralScoreDiffusion(**FEW).fit(X), Q)
     with pytest.raises(ValueError, match="metric='scaled' has no Laplacian"):
         NeuralScoreDiffusion(**FEW).fit(X).laplacian_log_density(Q)
 
 
-def test_the_field_is_asked_within_its_range():
+@pytest.mark.parametrize(("bandwidth", "expected"), [(0.1, 5 * 2.0), (6.0, 2 * 6.0)])
+def test_automatic_terminal_scale(bandwidth, expected):
+    """The larger of five times the data's widest standard deviation (here 2) and 2 bandwidth."""
+    X = np.array([[2.0, 1.0], [2.0, -1.0], [-2.0, 1.0], [-2.0, -1.0]]) + 100
+    model = NeuralScoreDiffusion(bandwidth, metric="euclidean", **FEW).fit(X)
+    assert model.noise_levels_.terminal_scale == pytest.approx(expected)
+
+
+def test_the_field_is_evaluated_within_its_range():
     X = table()
     model = NeuralScoreDiffusion(0.1, **FEW).fit(X)
     top = model.noise_levels_.terminal_scale**2

@@ -1,7 +1,7 @@
 """Tests of the adaptive solver and of the errors that are reported beside log-densities.
 
-The oracles are flows in closed form, scipy's `solve_ivp` over a field of two loops, and the exact
-KDE, which the flow of an unsmoothed score must lead to from any terminal scale.
+The oracles are flows in closed form, scipy's `solve_ivp` with a field of two loops, and the exact
+KDE, which the flow of an unsmoothed score must give for any terminal scale.
 """
 
 import math
@@ -19,7 +19,7 @@ from sklearn.exceptions import ConvergenceWarning
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
 from skdiffsmooth.manifolds import Sphere
 from skdiffsmooth.noise import NoiseLevels
-from skdiffsmooth.solvers import Adaptive, solve
+from skdiffsmooth.solvers import SOLVERS, Adaptive, estimates_error, solve
 from skdiffsmooth.solvers._adaptive import _phi
 
 FIXED = Adaptive(tol=1e-3, max_halvings=0)
@@ -43,12 +43,12 @@ def steps_of(n, up=True, low=LOW, high=HIGH):
 
 def follow(solver, field, x, steps):
     """Positions, log-density and estimated error at the end of some steps of one field."""
-    walk = solver.walk(x, len(steps))
+    state = solver.initial_state(x, len(steps))
     change = x.new_zeros(len(x))
     for step in steps:
-        x, by_step = walk.step_with_log_density(field, x, step.start, step.end)
+        x, by_step = state.step_with_log_density(field, x, step.start, step.end)
         change = change + by_step
-    return x, change, walk.error
+    return x, change, state.error
 
 
 # -------------------------------------------------------------------------------- fields to follow
@@ -56,7 +56,7 @@ def follow(solver, field, x, steps):
 
 @dataclass(frozen=True)
 class Counted:
-    """A field of plain functions, which counts the rows and the calls that it is asked about."""
+    """A field of plain functions, which counts its calls and their rows."""
 
     score: object
     divergence: object
@@ -145,7 +145,7 @@ def test_exact_for_quadratics(up):
 
 @both_ways
 def test_order(up):
-    """Slopes over three halvings are within 0.3 of three: the next order is felt that much.
+    """Slopes over three halvings are within 0.3 of three, the effect of the next order.
 
     Against 1024 steps, whose own error is 1/500 of the smallest here.
     """
@@ -160,8 +160,8 @@ def test_order(up):
         assert -np.polyfit(np.log(counts), np.log(error), 1)[0] == pytest.approx(3, abs=0.3)
 
 
-def test_nothing_to_do_is_not_done():
-    """Where the denoiser stands still, three evaluations are all, however far the step leads."""
+def test_a_constant_denoiser_takes_three_evaluations():
+    """The step is exact then, however long it is."""
     field = polynomial([2.0], [1.0])
     x, _, error = follow(Adaptive(1e-12), field, QUERIES, steps_of(1, True, 1e-3, 1e3))
     # Rounding of positions of a million.
@@ -176,9 +176,9 @@ def test_nothing_to_do_is_not_done():
 @pytest.mark.parametrize("n_steps", [1, 16])
 @pytest.mark.parametrize("tol", [1e-2, 1e-4, 1e-6])
 def test_the_tolerance_is_kept(tol, n_steps):
-    """Whatever the grid: the law of two points seen through noise is known at both ends.
+    """For any grid: the density of two points with noise is known at both ends.
 
-    The error is made of nothing but the solver's; queries lie at, between and far from the points.
+    The only error is that of the solver; queries are at, between and far from the points.
     """
     field = two_points()
     solver = Adaptive(tol, max_halvings=14)
@@ -191,7 +191,7 @@ def test_the_tolerance_is_kept(tol, n_steps):
 
 
 def test_errors_fall_with_the_tolerance():
-    """A row makes no more evaluations than it needs, and those grow as a third order says."""
+    """The number of evaluations grows as expected of a method of third order."""
     tols, wrong, asked = 10.0 ** -np.arange(2, 8), [], []
     for tol in tols:
         field = two_points()
@@ -205,8 +205,8 @@ def test_errors_fall_with_the_tolerance():
     assert asked[-1] / asked[0] < 46
 
 
-def test_rows_are_halved_on_their_own():
-    """The hard row, on the ridge between the points, makes many steps; the others do not notice."""
+def test_steps_of_a_row_do_not_depend_on_other_rows():
+    """The row between the two points needs many steps; the others make few."""
     steps = steps_of(8, True, 0.1, HIGH)
     easy, hard = QUERIES[[0, 1, 6]], QUERIES[[3]]
     field = two_points()
@@ -222,8 +222,8 @@ def test_rows_are_halved_on_their_own():
     assert sum(only.asked) > alone
 
 
-def test_too_few_halvings():
-    """The error that is left is known."""
+def test_too_few_halvings_are_reported_as_an_error():
+    """The remaining error is estimated."""
     steps = steps_of(8, True, 0.2, HIGH)
     asked = {}
     for max_halvings in (0, 2, 12):
@@ -236,15 +236,15 @@ def test_too_few_halvings():
     assert asked[2] < asked[12]
 
 
-def test_a_missed_tolerance_is_not_paid_for():
-    """Once an error is large the steps that follow need not be small: 1248 evaluations if all were."""
+def test_after_a_missed_tolerance_steps_are_not_small():
+    """More accuracy would not help then: 1248 evaluations if all steps were small."""
     field = two_points()
     follow(Adaptive(1e-6, 4), field, QUERIES[[3, 4]], steps_of(8, True, 0.1, HIGH))
     assert sum(field.asked) < 900
 
 
 def test_a_field_that_jumps():
-    """Bisection finds the jump: the error is that of the smallest step, and halvings are few."""
+    """Only steps with the jump are halved, and the error is that of the smallest step."""
 
     def score(x, v):
         return ((1.0 if v < 0.17 else -1.0) - x) / v
@@ -261,7 +261,7 @@ def test_a_field_that_jumps():
 
 
 def test_steps_are_not_halved_for_rounding():
-    """A tolerance of 1e-9 in single precision: to halve down to the end would take 2500 evaluations."""
+    """A tolerance of 1e-9 in float32: with all halvings it would take 2500 evaluations."""
     field = two_points()
     x = torch.tensor([[1.01], [0.6]], dtype=torch.float32)
     _, _, error = follow(Adaptive(1e-9, 8), field, x, steps_of(1, True, 0.5, 1.0))
@@ -270,7 +270,7 @@ def test_steps_are_not_halved_for_rounding():
 
 
 def test_a_field_without_rows():
-    """Such a field will do until some rows are to be moved again."""
+    """An error is raised where a step of some rows must be repeated."""
 
     class Plain:
         def __call__(self, x, v):
@@ -341,13 +341,13 @@ def flow_by_scipy(model, X):
 
 @pytest.mark.parametrize("n_levels", [1, 3])
 def test_against_scipy(n_levels):
-    """The same nodes, two ways to follow them; scipy's tolerance leaves some 1e-9."""
+    """The same nodes with two solvers; scipy's tolerance leaves about 1e-9."""
     X = ring(7)
     model = SmoothedScoreDiffusion(0.15, 0.3, n_nodes=4, n_levels=n_levels, n_steps=n_levels).fit(X)
     queries = np.vstack([X[:2], (X[2:4] + X[4:6]) / 2, [[2.5, 0.0]]])
     expected = flow_by_scipy(model, queries)
     for tol in (1e-2, 1e-4):
-        model.set_params(solver=Adaptive(tol))
+        model.set_params(solver=Adaptive(tol)).fit(X)
         found, error = model.score_samples(queries, return_error=True)
         assert np.all(error <= tol)
         # An estimate, no bound: single rows may err by more, though not by more than the tolerance.
@@ -358,7 +358,7 @@ def test_against_scipy(n_levels):
 @pytest.mark.parametrize("tol", [1e-2, 1e-3])
 @pytest.mark.parametrize("bandwidth", [0.3, 0.05])
 def test_the_kde(bandwidth, tol):
-    """Smoothed by next to nothing, so that the flow runs: the KDE, in the gaps between points too.
+    """With a tiny sigma, for which the flow runs, it is the KDE, between points too.
 
     There, at a twentieth of the circle's radius, the flow is stiff: half of the distance of two points
     is eight noise scales. A smoothing of 1e-9 changes log-densities by less than 1e-7.
@@ -397,7 +397,7 @@ def test_converged(dtype):
 
 
 def test_a_row_does_not_depend_on_the_others():
-    """Products of other shapes round otherwise, which may move a step's end by as much."""
+    """Up to rounding, which differs between products of matrices of different shapes."""
     X = ring(50)
     model = clone(SMOOTHED).set_params(solver=Adaptive(1e-4)).fit(X)
     queries = np.vstack([X[:5], ring(6, seed=3, noise=0.4)])
@@ -422,11 +422,11 @@ MODELS = {
 
 
 @pytest.mark.parametrize("estimator", MODELS.values(), ids=MODELS)
-def test_every_field_can_be_asked_about_some_rows(estimator):
-    """Each with its own point left out: taking rows of the field is taking rows of its answers."""
+def test_every_field_has_rows(estimator):
+    """With an excluded point for each: rows of the field have the same rows of the result."""
     X = ring(20)
     model = clone(estimator).fit(X)
-    schedule = model._schedule(np.arange(20))
+    schedule = model.model_.source.schedule(model._resources(), np.arange(20))
     field, x = schedule.at(1), tensor(model.hierarchy_.points + 0.01)
     index = torch.tensor([3, 17, 4])
     whole = field.with_divergence(x, 0.04)
@@ -437,7 +437,7 @@ def test_every_field_can_be_asked_about_some_rows(estimator):
 
 @pytest.mark.parametrize("estimator", MODELS.values(), ids=MODELS)
 def test_leave_one_out(estimator):
-    """Rows that are moved again keep their point left out, which is worth a nat: Heun agrees."""
+    """Rows whose steps are repeated still exclude their point, which changes about a nat."""
     X = ring(10)
     exact = clone(estimator).set_params(n_steps=96).fit(X).leave_one_out_log_density()
     model = clone(estimator).set_params(solver=Adaptive(1e-3)).fit(X)
@@ -446,30 +446,31 @@ def test_leave_one_out(estimator):
 
 
 @pytest.mark.parametrize("tol", [1e-2, 1e-4])
-def test_samples_follow_back_to_where_they_started(tol):
-    """Down and up again: both ways err by at most the tolerance, in noise scales.
+def test_the_flow_down_and_up_again_is_the_identity(tol):
+    """Each way has an error of at most the tolerance, in noise scales.
 
     On the way up displacements grow no faster than the noise scale, so the sum of the two is the bound;
     on the way down they may grow relative to it, where the density is stretched: twice that.
     """
     model = clone(SMOOTHED).set_params(solver=Adaptive(tol)).fit(ring(60))
-    schedule, up = model._schedule(), model._steps()
+    schedule, up = model.model_.source.schedule(model._resources()), model.model_.steps()
     down = [step.reversed() for step in reversed(up)]
     scale = model.noise_levels_.terminal_scale
-    start = tensor(model._terminal_law(schedule).sample(np.random.RandomState(0), 50))
-    falling, rising = (model.solver.walk(start, len(up)) for _ in range(2))
+    start = tensor(model.model_.source.terminal(schedule).sample(np.random.RandomState(0), 50))
+    falling, rising = (model.solver.initial_state(start, len(up)) for _ in range(2))
     end = solve(falling, schedule, start, down, no_noise)
     back = solve(rising, schedule, end, up, no_noise)
     assert max(falling.error.max(), rising.error.max()) <= tol
     assert torch.linalg.vector_norm(back - start, dim=1).max() < 4 * tol * scale
+    follow = model.model_._follow_down
     torch.testing.assert_close(
-        tensor(model._follow(start.numpy(), np.arange(50), n=50, seed=None)),
+        tensor(follow(start.numpy(), np.arange(50), n=50, seed=None, resources=model._resources())),
         torch.column_stack([end, falling.error]),
     )
 
 
 def test_samples_converge():
-    """Draws of the same seed, against 600 steps of Heun's: positions in units of the bandwidth."""
+    """Against 600 steps of Heun's method from the same draws: positions in units of the bandwidth."""
     X = ring(60)
     exact = clone(SMOOTHED).set_params(n_steps=600).fit(X).sample(200, random_state=0)
     for tol in (1e-2, 1e-4):
@@ -480,21 +481,42 @@ def test_samples_converge():
         assert gaps.max() < 10 * tol
 
 
-# ------------------------------------------------------------------------------ what users are told
+# ------------------------------------------------------------------------------- warnings and errors
 
 
 @pytest.mark.parametrize("call", ["score_samples", "score", "sample", "leave_one_out_log_density"])
-def test_a_missed_tolerance_is_told(call):
+def test_a_missed_tolerance_warns(call):
     X = ring(30)
     model = clone(SMOOTHED).set_params(solver=Adaptive(1e-6, max_halvings=1)).fit(X)
     args = {"sample": (20, 0), "leave_one_out_log_density": ()}.get(call, (X,))
     with pytest.warns(
-        ConvergenceWarning, match=r"missed tol=1e-06 .* of (20|30) rows.*1 halvings"
+        ConvergenceWarning,
+        match=r"max_halvings=1\) missed its tolerance of 1e-06 .* of (20|30) rows",
     ) as caught:
         getattr(model, call)(*args)
     assert len(caught) == 1
     if call != "score":
         assert caught[0].filename == __file__
+
+
+def test_only_the_adaptive_solver_estimates_its_error():
+    assert {name for name in SOLVERS if estimates_error(SOLVERS[name]())} == {"adaptive"}
+
+
+def test_errors_of_a_solver_of_the_user():
+    """It needs the attributes of an `ErrorEstimatingSolver`, not the class `Adaptive`."""
+
+    class Own:
+        order, is_stochastic, estimates_error, tol = 3, False, True, 1e-4
+
+        def __getattr__(self, name):
+            return getattr(Adaptive(self.tol), name)
+
+    X, queries = ring(30), ring(10, seed=1)
+    model = clone(SMOOTHED).set_params(solver=Adaptive(1e-4)).fit(X)
+    expected = model.score_samples(queries, return_error=True)
+    found = model.set_params(solver=Own()).fit(X).score_samples(queries, return_error=True)
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize(("solver", "within"), [("heun", 0.2), ("euler", 0.4)])

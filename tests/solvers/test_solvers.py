@@ -1,7 +1,7 @@
-"""Tests of the solvers and of the likelihood that they carry, against flows in closed form.
+"""Tests of the solvers and of the likelihood along the flow, against flows in closed form.
 
 `GaussianField` is the score of Gaussian data and its flow is a stretch along the axes. `ChenField`
-is piecewise linear and its flow piecewise linear in sqrt(v). `PullField` points at one place, and
+is piecewise linear and its flow piecewise linear in sqrt(v). `PullField` is the score of one point, and
 its flow is a straight line. None of them comes from the library.
 """
 
@@ -69,7 +69,7 @@ class GaussianField:
 
 @dataclass(frozen=True)
 class PullField:
-    """One data point: the posterior mean never moves."""
+    """One data point: the posterior mean is constant."""
 
     target: torch.Tensor
 
@@ -82,7 +82,7 @@ class PullField:
 
 @dataclass(frozen=True)
 class ChenField:
-    """Chen, arXiv:2502.19499: data {-1, 1}, their score interpolated where they compete.
+    """Chen, arXiv:2502.19499: data {-1, 1}, with an interpolated score between them.
 
     With delta = kappa sqrt(t): -(x + 1)/t left of delta - 1, -(x - 1)/t right of 1 - delta, and
     between them delta / (1 - delta) x / t.
@@ -119,7 +119,7 @@ class ChenField:
 
 @dataclass(frozen=True)
 class Schedule:
-    """A field for each level, and a record of which were asked for."""
+    """A field for each level, and a record of the levels used."""
 
     fields: list
     asked: list
@@ -185,8 +185,8 @@ def test_order(solver, up):
         assert error[-1] < {1: 0.03, 2: 1e-4}[solver.order]
 
 
-def test_a_slope_tells_orders_apart():
-    """What the test above would say of Heun's method with its second slope taken at the start."""
+def test_a_slope_distinguishes_orders():
+    """Heun's method with its second slope taken at the start has order one."""
 
     class Lazy(Heun):
         def step(self, field, x, start, end, draw):
@@ -207,8 +207,8 @@ def test_a_slope_tells_orders_apart():
 @both_ways
 @every_ode_solver
 @pytest.mark.parametrize("n_steps", [1, 5])
-def test_exact_where_the_posterior_mean_does_not_move(solver, n_steps, up):
-    """Straight lines in y, and volumes that grow with y^d: no solver may err, at any step.
+def test_exact_for_a_constant_posterior_mean(solver, n_steps, up):
+    """Straight lines in y, and volumes that grow with y^d: solvers are exact for any step.
 
     The latter catches the rule that integrates the divergence in y instead of log y.
     """
@@ -274,7 +274,7 @@ def test_chen_flow_to_the_data(solver):
 # ------------------------------------------------------------------------------ Euler-Maruyama
 
 
-def gaussian_law_by_steps(solver, field, mean, variance, steps):
+def gaussian_moments_by_steps(solver, field, mean, variance, steps):
     """Mean and variance of the scheme's samples in one dimension, exactly, without sampling.
 
     Steps are linear in x and noise: two points for x and two for the noise have all the moments.
@@ -292,7 +292,7 @@ TARGET = GaussianField(tensor([1.0]), tensor([0.5]))
 START_MEAN, START_VARIANCE = -1.0, 2.0
 
 
-def reverse_law(end):
+def reverse_moments(end):
     """Mean and variance that the reverse SDE carries START to; deviations fall with 0.5 + v."""
     share = (0.5 + end**2) / (0.5 + HIGH**2)
     return (
@@ -305,12 +305,12 @@ def test_weak_order_of_euler_maruyama():
     """The mean is exact, (0.5 + v) / (0.5 + v') being what a step leaves of it; the variance is not."""
     counts = 2 ** np.arange(6, 11)
     laws = [
-        gaussian_law_by_steps(
+        gaussian_moments_by_steps(
             EulerMaruyama(), TARGET, START_MEAN, START_VARIANCE, steps_of(n, up=False)
         )
         for n in counts
     ]
-    errors = np.abs(np.array(laws) - reverse_law(LOW))
+    errors = np.abs(np.array(laws) - reverse_moments(LOW))
     assert errors[:, 0].max() < 1e-12
     assert slope(counts, errors[:, 1]) == pytest.approx(EulerMaruyama.order, abs=0.1)
     assert errors[-1, 1] < 2e-3
@@ -329,7 +329,7 @@ def gaussian_p_values(samples, mean, variance):
 
 
 class HalfDrift(EulerMaruyama):
-    """Wrong on purpose: the drift of the probability flow with the noise of the SDE."""
+    """Deliberately wrong: the drift of the probability flow with the noise of the SDE."""
 
     def step(self, field, x, start, end, draw):
         elapsed = start**2 - end**2
@@ -337,14 +337,14 @@ class HalfDrift(EulerMaruyama):
 
 
 class LargeNoise(EulerMaruyama):
-    """Wrong on purpose: noise 5 % too large."""
+    """Deliberately wrong: noise 5 % too large."""
 
     def step(self, field, x, start, end, draw):
         return super().step(field, x, start, end, lambda: 1.05 * draw())
 
 
 @pytest.mark.parametrize("solver_class", [EulerMaruyama, HalfDrift, LargeNoise])
-def test_law_of_euler_maruyama(solver_class):
+def test_distribution_of_euler_maruyama(solver_class):
     """10 000 samples of data N(1, 0.5) at noise scale 0.05, from seed 0.
 
     With a fresh seed correct code would fail each of the two tests with probability 1e-4, or 2e-4 if
@@ -374,7 +374,7 @@ def test_weak_order_of_predictor_corrector():
     for n in counts:
         solver = PredictorCorrector(snr=math.sqrt(1 / n))
         start = 1.0, 0.5 + HIGH**2
-        mean, variance = gaussian_law_by_steps(solver, TARGET, *start, steps_of(n, up=False))
+        mean, variance = gaussian_moments_by_steps(solver, TARGET, *start, steps_of(n, up=False))
         assert mean == pytest.approx(1, abs=1e-12)
         errors.append(abs(variance - (0.5 + LOW**2)))
     assert slope(counts, errors) == pytest.approx(PredictorCorrector.order, abs=0.1)
@@ -382,11 +382,11 @@ def test_weak_order_of_predictor_corrector():
 
 
 @pytest.mark.parametrize("snr", [0.16, 0.5])
-def test_correctors_come_to_rest(snr):
+def test_the_stationary_variance_of_correctors(snr):
     """A thousand at one noise scale: S / (1 - h / (2 S)), h = 2 snr^2 v, whatever the start was."""
     narrow, scale = GaussianField(tensor([1.0]), tensor([0.01])), 0.3
     stand = [Step(0, scale, scale)] * 1000
-    mean, variance = gaussian_law_by_steps(PredictorCorrector(snr), narrow, 0.0, 7.0, stand)
+    mean, variance = gaussian_moments_by_steps(PredictorCorrector(snr), narrow, 0.0, 7.0, stand)
     noised = 0.01 + scale**2
     assert mean == pytest.approx(1.0)
     assert variance == pytest.approx(noised / (1 - (snr * scale) ** 2 / noised))
@@ -414,14 +414,14 @@ def test_corrections_are_made_at_the_end_of_a_step(n_corrections):
 
 
 class Uncorrected(PredictorCorrector):
-    """Wrong on purpose: the noise of a corrector without its drift."""
+    """Deliberately wrong: the noise of a corrector without its drift."""
 
     def step(self, field, x, start, end, draw):
         return Heun().step(field, x, start, end, draw) + 2 * self.snr * end * draw()
 
 
 @pytest.mark.parametrize("solver_class", [PredictorCorrector, Uncorrected])
-def test_law_of_predictor_corrector(solver_class):
+def test_distribution_of_predictor_corrector(solver_class):
     """10 000 samples of data N(1, 0.5) at noise scale 0.05, from seed 0. By the test's other half, the
     moments of the scheme, 100 steps leave 1 % of the variance, 0.7 of its standard error.
     """
@@ -438,7 +438,7 @@ def test_law_of_predictor_corrector(solver_class):
     p_values = gaussian_p_values(end[:, 0].numpy(), 1.0, 0.5 + LOW**2)
     assert (min(p_values) > FALSE_ALARM) == (solver_class is PredictorCorrector)
     if solver_class is PredictorCorrector:
-        law = gaussian_law_by_steps(PredictorCorrector(), TARGET, 1.0, 0.5 + HIGH**2, steps)
+        law = gaussian_moments_by_steps(PredictorCorrector(), TARGET, 1.0, 0.5 + HIGH**2, steps)
         assert law == pytest.approx((1.0, 0.5 + LOW**2), rel=0.011)
 
 
@@ -457,6 +457,12 @@ def test_bad_predictor_correctors(params, error, message):
         PredictorCorrector(**params)
 
 
+@pytest.mark.parametrize("cls", SOLVERS.values(), ids=SOLVERS)
+def test_messages_can_show_a_solver(cls):
+    assert repr(cls()).startswith(f"{cls.__name__}(")
+    assert cls() == cls()
+
+
 @pytest.mark.parametrize("solver", [cls() for cls in SOLVERS.values()], ids=list(SOLVERS))
 def test_draws(solver):
     """One draw a step and no other, or none at all."""
@@ -470,8 +476,8 @@ def test_draws(solver):
     assert len(draws) == (7 if solver.is_stochastic else 0)
 
 
-def test_solvers_keep_what_they_are_given():
-    """Neither the samples nor the noise are changed in place."""
+def test_solvers_do_not_change_their_arguments():
+    """Neither the samples nor the noise."""
     x, noise = QUERIES.clone(), torch.ones_like(QUERIES)
     for solver in (cls() for cls in SOLVERS.values()):
         assert isinstance(solver, Solver)
@@ -486,7 +492,7 @@ def test_solvers_keep_what_they_are_given():
 @every_ode_solver
 @pytest.mark.parametrize("steps_per_level", [1, 3])
 def test_each_step_follows_the_field_of_its_level(solver, steps_per_level):
-    """Three levels pull to three places; every piece is a straight line, so the walk is exact."""
+    """Three levels with the scores of three points: straight lines, so that the result is exact."""
     targets = [tensor([0.0, 1.0, 2.0]), tensor([5.0, 0.0, -3.0]), tensor([-1.0, -1.0, 4.0])]
     schedule = Schedule.of(*map(PullField, targets))
     bounds = 0.1 * 10.0 ** (np.arange(4) / 3)
@@ -554,7 +560,7 @@ def test_flow_log_density_with_a_field_for_each_level():
     torch.testing.assert_close(found, x.sum(1) + change, rtol=0, atol=2e-4)
 
 
-def test_a_step_is_what_it_says():
+def test_a_solver_describes_itself():
     step = Step(3, 0.1, 0.2)
     assert step.reversed() == Step(3, 0.2, 0.1)
     assert step.reversed().reversed() == step

@@ -1,7 +1,7 @@
-"""What theory says of log-domain smoothing, seen on a circle (Farghly et al. 2025, sec. 3).
+"""Theorems about log-domain smoothing, checked on a circle (Farghly et al. 2025, sec. 3).
 
-Everything is deterministic: densities up to their mass on a polar grid, normalised there. The bounds in
-the tests are a factor of about two from what is measured; a page of the gallery shows more
+Everything is deterministic: densities are normalised on a polar grid. The bounds in the tests differ
+by a factor of about two from the measured values; a page of the gallery shows more
 (``examples/plot_07_divergence_grows_with_curvature.py``).
 """
 
@@ -30,7 +30,7 @@ def normalised(log_density):
 
 
 def log_smoothed(X, bandwidth, sigma):
-    """exp of the average log-density, the stationary law that the smoothed score belongs to."""
+    """exp of the averaged log-density, whose score is the smoothed score."""
     model = SmoothedScoreDiffusion(bandwidth, sigma, n_nodes=64, n_levels=2).fit(X)
     return normalised(-model.energy(PLACES))
 
@@ -73,7 +73,7 @@ def test_mass_concentrates_as_if_unsmoothed(X):
 
 
 def test_mass_spreads_along_the_manifold(X):
-    """Prop. 3.8: densities at two places of the circle come nearer as the kernel widens."""
+    """Prop. 3.8: densities at two points of the circle approach each other as the kernel widens."""
     ratios = []
     for sigma in (0.01, 0.1, 0.3):
         on_circle = log_smoothed(X, 0.1, sigma)[np.isclose(R, 1)]
@@ -82,7 +82,7 @@ def test_mass_spreads_along_the_manifold(X):
 
 
 def test_the_interpolating_score_of_chen_is_a_uniform_kernel():
-    """Chen's score between the points -1 and 1 (arXiv:2502.19499) averages theirs over an interval.
+    """Chen's score between the points -1 and 1 (arXiv:2502.19499) is an average over an interval.
 
     Of half-width 1 - kappa sqrt(v), which a schedule of the scale and a uniform kernel in one
     dimension are; exactly so up to exp(-1 / v), and to the error of a mean of 1024 nodes in place of

@@ -1,4 +1,4 @@
-"""Tests of data spread over processes: every process gets what one process with all rows gets.
+"""Tests of training rows spread over processes: results are those of one process with all rows.
 
 The merging formulas are tested in one process, where two threads play the two processes, against
 the two loops of `oracles`. Two real processes then run the estimators, once for all tests: starting
@@ -120,7 +120,7 @@ def sharded_problems(draw):
         draw(st.integers(0, 3)),
         v=v,
         scale=10 ** draw(st.floats(-2, 1)),
-        spread=draw(st.sampled_from([1.0, 1e-3, 1e2])),
+        query_scale=draw(st.sampled_from([1.0, 1e-3, 1e2])),
         decades=draw(st.sampled_from([0.0, 30.0])),
         ties=draw(st.booleans()),
     )
@@ -136,7 +136,7 @@ def test_merged_moments(problem, trace):
 @settings(deadline=None, max_examples=30)
 @given(problem=sharded_problems(), n_directions=st.integers(0, 2))
 def test_merged_covariances(problem, n_directions):
-    """What two shards find is what one process finds with all points, for each shard the same."""
+    """Two shards return what one process returns with all points, equal on both shards."""
     (queries,) = tensors(torch.float64, problem.queries)
     rng = np.random.RandomState(0)
     (directions,) = tensors(torch.float64, rng.standard_normal((*queries.shape, n_directions)))
@@ -146,7 +146,7 @@ def test_merged_covariances(problem, n_directions):
             queries, problem.v, directions
         )
     )
-    # Exponents are off by eps |y|^2 / v, and so are shares; covariances have size radius^2.
+    # Exponents are off by eps |y|^2 / v, and so are fractions; covariances have size radius^2.
     far = longest(problem.queries) + longest(problem.points)
     slack = 1e-9 + 100 * np.finfo(float).eps * far**2 / problem.v
     radius = max(1.0, longest(problem.points))
@@ -158,7 +158,7 @@ def test_merged_covariances(problem, n_directions):
 
 
 @pytest.mark.parametrize("trace", [False, True])
-def test_single_precision_hands_over_on_both_sides(trace):
+def test_both_shards_are_promoted_to_double_together(trace):
     """The first shard alone would stay in float32; the second, of a larger radius, would not."""
     case = problem(1, n_points=6, v=1e-3, scale=0.1, dtype=np.float32)
     case.points[:3] *= 1e-2
@@ -183,16 +183,16 @@ def test_tiles_are_those_of_the_largest_shard(monkeypatch):
     assert_matches_oracle(ShardedProblem.of(case, 1), trace=True)
 
 
-def test_no_point_can_be_left_out():
+def test_no_point_can_be_excluded():
     case = ShardedProblem.of(problem(0), 2)
     (queries,) = tensors(torch.float64, case.queries)
     nodes = Nodes(*tensors(torch.float64, case.offsets, case.node_weights), longest(case.offsets))
 
     def work(shards):
         posterior, first = case.posteriors(torch.float64, shards), torch.tensor([0, 0, 0])
-        with pytest.raises(NotImplementedError, match="left out"):
+        with pytest.raises(NotImplementedError, match="exclude"):
             posterior.log_density(queries, 1.0, exclude=first)
-        with pytest.raises(NotImplementedError, match="left out"):
+        with pytest.raises(NotImplementedError, match="exclude"):
             posterior.moments(queries, 1.0, nodes, exclude=first)
 
     in_two_threads(work)
@@ -313,7 +313,6 @@ def failures(rank):
         "seeds": lambda: model.sample(3, random_state=rank),
         "workers": lambda: SmoothedScoreDiffusion(0.3, 0.5, n_jobs=2, **shards).fit(X),
         "adaptive": lambda: clone(model).set_params(solver="adaptive").fit(X),
-        "adaptive later": lambda: copy(model).set_params(solver="adaptive").sample(2, 0),
         "left out": model.leave_one_out_log_density,
         "solvers": lambda: clone(model).set_params(solver=("heun", "euler")[rank]).fit(X),
         "components": lambda: ManifoldAdaptedDiffusion(
@@ -324,6 +323,20 @@ def failures(rank):
             copy(model).set_params(n_steps=8 * (1 + rank)).score_samples(np.zeros((2, 3)))
         ),
         "taken apart": lambda: copy(model).set_params(shards=None).score_samples(X),
+        "one bandwidth": lambda: SmoothedScoreDiffusion((0.3, -1.0)[rank], 0.5, **shards).fit(X),
+        "one device": lambda: SmoothedScoreDiffusion(
+            0.3, 0.5, device=("cpu", "abacus")[rank], **shards
+        ).fit(X),
+        "workers of one": lambda: SmoothedScoreDiffusion(
+            0.3, 0.5, n_jobs=(None, 2)[rank], **shards
+        ).fit(X),
+        "memory of one": lambda: (
+            copy(model).set_params(memory_limit=(512, -1)[rank]).score_samples(np.zeros((2, 3)))
+        ),
+        "device of one": lambda: (
+            copy(model).set_params(device=("cpu", "abacus")[rank]).sample(2, random_state=0)
+        ),
+        "draws of one": lambda: model.sample((2, 0)[rank], random_state=0),
     }
     messages = {}
     for name, call in calls.items():
@@ -336,7 +349,7 @@ def failures(rank):
 
 
 def work(rank, folder):
-    """Do in one process what the tests look at, and leave it in a file."""
+    """Compute in one process what the tests compare, and write it to a file."""
     torch.set_num_threads(1)
     meet = f"file://{folder}/meet"
     patience = timedelta(seconds=TIMEOUT / 2)
@@ -346,9 +359,13 @@ def work(rank, folder):
 
     def watch(self, x, v, table, *args, **kwargs):
         found = factorise(self, x, v, table, *args, **kwargs)
-        hard = None if found is None else found.hard
+        underflows = None if found is None else found.underflows
         pairs_out.append(
-            1.0 if found is None else 0.0 if hard is None else float(hard.double().mean())
+            1.0
+            if found is None
+            else 0.0
+            if underflows is None
+            else float(underflows.double().mean())
         )
         return found
 
@@ -367,7 +384,7 @@ def work(rank, folder):
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """What each of the two processes found."""
+    """The results of each of the two processes."""
     folder = tmp_path_factory.mktemp("processes")
     context = mp.get_context("spawn")
     processes = [context.Process(target=work, args=(rank, folder), daemon=True) for rank in (0, 1)]
@@ -385,7 +402,7 @@ def found(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected():
-    """What one process finds that has all rows."""
+    """The results of one process with all rows."""
     found = {}
     for name, scenario in scenarios().items():
         weights = None if scenario.weights[0] is None else np.concatenate(scenario.weights)
@@ -397,17 +414,18 @@ def expected():
 
 
 def reorder(model, scenario):
-    """Put a model's points in the order of the processes: row numbers decide on draws."""
+    """Put a model's points in the order of the processes: draws depend on row numbers."""
     ordered = np.concatenate([np.unique(rows, axis=0) for rows in scenario.rows])
     index = {row.tobytes(): i for i, row in enumerate(model.points_)}
-    places = [index[row.tobytes()] for row in ordered]
-    model.points_, model.weights_ = model.points_[places], model.weights_[places]
-    arrays = {name: getattr(model.hierarchy_, name)[places] for name in ("points", "weights")}
-    model.hierarchy_ = replace(model.hierarchy_, **arrays)
+    order = [index[row.tobytes()] for row in ordered]
+    arrays = {name: getattr(model.hierarchy_, name)[order] for name in ("points", "weights")}
+    hierarchy = replace(model.hierarchy_, **arrays)
+    data = replace(model.model_.data, points=model.points_[order], hierarchy=hierarchy)
+    model.model_ = replace(model.model_, source=data)
 
 
 @pytest.mark.parametrize(("name", "method"), cases())
-def test_processes_find_what_one_process_finds(name, method, found, expected):
+def test_processes_return_what_one_process_returns(name, method, found, expected):
     reference = expected[name][method]
     # Exponents are good to 1e-10 nats; here and on data like these, errors are some 1e-14.
     slack = 1e-11 * np.abs(reference).max()
@@ -416,11 +434,11 @@ def test_processes_find_what_one_process_finds(name, method, found, expected):
 
 
 def test_points_may_be_merged_on_one_process_only(found):
-    """The crowd on process 0 is, the few rows on process 1 are not; draws are of merged points."""
+    """Rows are merged on process 0, which has many, and not on process 1; draws use merged points."""
     scenario, model = merged(), found[0]["merged"]["model"]
     scale = model.noise_levels_.terminal_scale
-    crowd, few = (process["merged"]["model"].hierarchy_ for process in found)
-    assert crowd.at(scale)[0] is not crowd.points
+    many, few = (process["merged"]["model"].hierarchy_ for process in found)
+    assert many.at(scale)[0] is not many.points
     assert few.at(scale)[0] is few.points
     exact = scenario.estimator.set_params(tolerance=0.0).fit(np.concatenate(scenario.rows))
     expected = exact.score_samples(scenario.queries)
@@ -431,14 +449,14 @@ def test_points_may_be_merged_on_one_process_only(found):
 
 
 @pytest.mark.parametrize(("name", "method"), [*cases(), ("merged", "sample")])
-def test_all_processes_find_the_same(name, method, found):
+def test_all_processes_return_the_same(name, method, found):
     np.testing.assert_array_equal(found[0][name][method], found[1][name][method])
 
 
-def test_factorised_and_direct_pairs_met(found):
-    """Or the comparisons above would say little."""
+def test_factorised_and_direct_pairs_were_merged(found):
+    """Otherwise the comparisons above would test only one of the code paths."""
     assert max(found[0]["ordinary"]["pairs_out"]) == 0
-    assert any(0 < share < 1 for share in found[0]["low noise"]["pairs_out"])
+    assert any(0 < fraction < 1 for fraction in found[0]["low noise"]["pairs_out"])
     here, there = (process["hard on one"]["pairs_out"] for process in found)
     assert any(a > 0 and b == 0 for a, b in zip(here, there, strict=True))
 
@@ -458,20 +476,25 @@ def test_each_process_keeps_its_rows(found):
         ("nan", "NaN"),
         ("features", "features, on process 1 differ"),
         ("parameters", "parameters.* on process 1 differ"),
-        ("weights", "sample_weight on process 1 vanishes"),
+        ("weights", "sample_weight on process 1 is too small"),
         ("queries", "rows of X.* on process 1 differ"),
         ("no seed", "random_state=None.*integer"),
         ("generator", "random_state=RandomState.*integer"),
         ("seeds", "random_state.* on process 1 differ"),
         ("workers", "n_jobs=2.*start more processes"),
         ("adaptive", "solver='adaptive' cannot be combined with shards.*solver='heun'"),
-        ("adaptive later", "solver='adaptive' cannot be combined with shards.*solver='heun'"),
         ("left out", "leave_one_out_log_density.*subsample"),
         ("solvers", "parameters.* on process 1 differ"),
         ("components", "parameters.* on process 1 differ"),
         ("times", "t on process 1 differ"),
         ("steps", "parameters.* on process 1 differ"),
         ("taken apart", "shards=None, but the model was fitted with shards='distributed'"),
+        ("one bandwidth", "bandwidth=-1.0 is out of range"),
+        ("one device", "device='abacus'"),
+        ("workers of one", "n_jobs=2.*start more processes"),
+        ("memory of one", "memory_limit=-1 is out of range"),
+        ("device of one", "device='abacus'"),
+        ("draws of one", "n_samples=0 is too small"),
     ],
 )
 def test_all_processes_fail_together(name, message, found):

@@ -27,6 +27,8 @@ from typing import ClassVar
 import numpy as np
 import torch
 
+from .._utils.gaussian import gaussian_log_normalizer
+
 __all__ = ["RADIAL_KERNELS", "RadialKernel", "sample_offsets"]
 
 
@@ -36,7 +38,7 @@ class RadialKernel(ABC):
     Attributes
     ----------
     name : str
-        The name scikit-learn knows the kernel by.
+        The name of the kernel in scikit-learn.
     is_compact : bool
         Whether K(u) = 0 for every u >= 1.
     """
@@ -46,78 +48,32 @@ class RadialKernel(ABC):
 
     @abstractmethod
     def log_profile(self, u: torch.Tensor) -> torch.Tensor:
-        """Logarithm of the unnormalised kernel.
-
-        Parameters
-        ----------
-        u : torch.Tensor
-            Distances in units of the bandwidth, u >= 0, of any floating dtype and shape.
-
-        Returns
-        -------
-        torch.Tensor
-            log K(u), of the shape of `u`; -inf where K(u) = 0.
-        """
+        """Return log K(u), or -inf if K(u) = 0, for distances u >= 0 in units of the bandwidth."""
 
     @abstractmethod
     def profile_slope(self, u: torch.Tensor) -> torch.Tensor:
-        """Factor that turns a displacement into the gradient of the log kernel.
+        """Return g(u) = (d log K / du) / u, which times a displacement is the gradient of log K.
 
-        This is g(u) = (d log K / du) / u, so that
-        ``grad_x log K(|x - x_i| / h) = g(u) (x - x_i) / h^2``.
-
-        Parameters
-        ----------
-        u : torch.Tensor
-            Distances in units of the bandwidth, u >= 0, of any floating dtype and shape.
-
-        Returns
-        -------
-        torch.Tensor
-            g(u), of the shape of `u` and finite. It is 0 outside the support, and 0 at u = 0 where
-            the kernel has a kink: the mean of the one-sided gradients.
+        That is, grad_x log K(|x - x_i| / h) = g(u) (x - x_i) / h^2. The result is finite: it is 0
+        outside the support, and 0 at u = 0 where the kernel has a kink, the mean of the one-sided
+        gradients.
         """
 
     @abstractmethod
     def log_normalizer(self, d: int) -> float:
-        """Logarithm of the integral of K(|x|) over R^d.
-
-        Parameters
-        ----------
-        d : int
-            Dimension, d >= 1.
-
-        Returns
-        -------
-        float
-            The log integral, finite and right to rounding in every dimension.
-        """
+        """Return the log of the integral of K(|x|) over R^d, precise in every dimension d >= 1."""
 
     @abstractmethod
     def sample_radius(self, rng: np.random.RandomState, n: int, d: int) -> np.ndarray:
-        """Draw the length of a random vector whose density on R^d is proportional to K.
+        """Draw n radii, in units of the bandwidth, from the density proportional to u^(d-1) K(u).
 
-        The draws are exact: their density is proportional to u^(d-1) K(u), up to the rounding of
-        the last bit.
-
-        Parameters
-        ----------
-        rng : numpy.random.RandomState
-            Source of randomness.
-        n : int
-            Number of draws.
-        d : int
-            Dimension, d >= 1.
-
-        Returns
-        -------
-        numpy.ndarray of shape (n,)
-            The radii, in units of the bandwidth.
+        This is the length of a random vector whose density on R^d is proportional to K. Exact up to
+        rounding.
         """
 
 
 class _CompactKernel(RadialKernel):
-    """A kernel supported on u < 1, given by formulas that need to hold only there."""
+    """A kernel that is zero for u >= 1; subclasses give the formulas for u < 1."""
 
     is_compact = True
 
@@ -133,15 +89,15 @@ class _CompactKernel(RadialKernel):
 
     @abstractmethod
     def _log_inside(self, u: torch.Tensor) -> torch.Tensor:
-        """Log K(u) for 0 <= u < 1."""
+        """Return log K(u) for 0 <= u < 1."""
 
     @abstractmethod
     def _slope_inside(self, u: torch.Tensor) -> torch.Tensor:
-        """(d log K / du) / u for 0 <= u < 1."""
+        """Return (d log K / du) / u for 0 <= u < 1."""
 
 
 class _Gaussian(RadialKernel):
-    """K(u) = exp(-u^2 / 2); the integral is (2 pi)^(d/2) and the radius is chi with d dof."""
+    """K(u) = exp(-u^2 / 2); its integral is (2 pi)^(d/2), and the radius is chi-distributed."""
 
     name = "gaussian"
 
@@ -152,14 +108,14 @@ class _Gaussian(RadialKernel):
         return torch.full_like(u, -1.0)
 
     def log_normalizer(self, d: int) -> float:
-        return 0.5 * d * math.log(2 * math.pi)
+        return gaussian_log_normalizer(d)
 
     def sample_radius(self, rng: np.random.RandomState, n: int, d: int) -> np.ndarray:
         return np.sqrt(rng.chisquare(d, n))
 
 
 class _Tophat(_CompactKernel):
-    """K(u) = 1; the integral is the volume V_d of the unit ball and the radius is U^(1/d)."""
+    """K(u) = 1; its integral is V_d, the volume of the unit ball, and the radius is U^(1/d)."""
 
     name = "tophat"
 
@@ -177,7 +133,7 @@ class _Tophat(_CompactKernel):
 
 
 class _Epanechnikov(_CompactKernel):
-    """K(u) = 1 - u^2; the integral is 2 V_d / (d + 2) and u^2 is Beta(d/2, 2)."""
+    """K(u) = 1 - u^2; its integral is 2 V_d / (d + 2), and u^2 has a Beta(d/2, 2) distribution."""
 
     name = "epanechnikov"
 
@@ -196,7 +152,7 @@ class _Epanechnikov(_CompactKernel):
 
 
 class _Exponential(RadialKernel):
-    """K(u) = exp(-u), with a kink at 0; the integral is d! V_d and the radius is Gamma(d)."""
+    """K(u) = exp(-u), not smooth at 0; its integral is d! V_d, and the radius is Gamma(d)."""
 
     name = "exponential"
 
@@ -214,7 +170,7 @@ class _Exponential(RadialKernel):
 
 
 class _Linear(_CompactKernel):
-    """K(u) = 1 - u, with a kink at 0; the integral is V_d / (d + 1), the radius Beta(d, 2)."""
+    """K(u) = 1 - u, not smooth at 0; its integral is V_d / (d + 1), its radius Beta(d, 2)."""
 
     name = "linear"
 
@@ -232,19 +188,16 @@ class _Linear(_CompactKernel):
 
 
 class _Cosine(_CompactKernel):
-    """K(u) = cos(pi u / 2) = sin(pi (1 - u) / 2); the integral is d V_d I_d, with a series for I_d.
+    """K(u) = cos(pi u / 2); its integral is d V_d I_d, where I_d is computed by a series.
 
     The formulas use the sine: 1 - u is exact near the edge, where the cosine would lose its digits
     to the rounding of pi u / 2.
 
     I_d = int_0^1 u^(d-1) K(u) du. Expanding the sine in powers of 1 - u and integrating term by
-    term (Beta functions) gives ::
+    term (Beta functions) gives, with c = pi / 2,
 
-        I_d = (pi / 2) / (d(d + 1))(
-            1 - (pi / 2)
-            ^ 2 / ((d + 2)(d + 3)) + (pi / 2)
-            ^ 4 / ((d + 2)(d + 3)(d + 4)(d + 5)) - ...
-        )
+        I_d = c / (d (d + 1)) [ 1 - c^2 / ((d + 2)(d + 3)) + c^4 / ((d + 2)(d + 3)(d + 4)(d + 5)) -
+        ... ]
 
     Each term is at most 0.21 times the one before, so hardly anything cancels, and stopping after
     ten leaves a relative error below 2e-17 at d = 1 and less beyond. Integration by parts, as in
@@ -289,25 +242,7 @@ RADIAL_KERNELS: dict[str, RadialKernel] = {
 
 
 def sample_offsets(kernel: RadialKernel, rng: np.random.RandomState, n: int, d: int) -> np.ndarray:
-    """Draw vectors whose density on R^d is proportional to the kernel.
-
-    Parameters
-    ----------
-    kernel : RadialKernel
-        The kernel.
-    rng : numpy.random.RandomState
-        Source of randomness.
-    n : int
-        Number of draws.
-    d : int
-        Dimension, d >= 1.
-
-    Returns
-    -------
-    numpy.ndarray of shape (n, d)
-        The draws, in units of the bandwidth: add ``h`` times a row to a data point of the estimate
-        to get a draw from the estimate.
-    """
+    """Draw n vectors (n, d) with the kernel as their density, in units of the bandwidth."""
     normal = rng.standard_normal((n, d))
     if isinstance(kernel, _Gaussian):
         return normal
@@ -317,7 +252,7 @@ def sample_offsets(kernel: RadialKernel, rng: np.random.RandomState, n: int, d: 
 
 
 def _log_ball_volume(d: int) -> float:
-    """Log V_d, with V_d = pi^(d/2) / Gamma(d/2 + 1) the volume of the unit ball in R^d.
+    """Return log V_d, with V_d = pi^(d/2) / Gamma(d/2 + 1) the volume of the unit ball in R^d.
 
     The unit sphere has area d V_d, so a kernel integrates to d V_d int u^(d-1) K(u) du.
     """
@@ -325,5 +260,5 @@ def _log_ball_volume(d: int) -> float:
 
 
 def _reciprocal_or_zero(u: torch.Tensor) -> torch.Tensor:
-    """1 / u, or 0 for a `u` so small (0 or subnormal) that 1 / u may overflow."""
+    """Return 1 / u, or 0 if `u` is so small that 1 / u may overflow."""
     return u.masked_fill(u < torch.finfo(u.dtype).tiny, math.inf).reciprocal()

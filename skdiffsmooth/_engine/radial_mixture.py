@@ -1,4 +1,4 @@
-"""A mixture of equal radial kernels, one at each point: its log-density and gradient, in tiles."""
+"""Log-density and gradient of a mixture with one radial kernel at each point."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from collections.abc import Iterator
 
 import torch
 
-from .points import log_weight_of_others
-from .radial import RadialKernel
+from .._utils.memory import slices
+from .moments import rows_of
+from .points import exclude_, log_weight_of_others
+from .radial_kernels import RadialKernel
 
 __all__ = ["RadialMixture"]
 
 
 class RadialMixture:
-    """Weighted points, each the centre of one kernel.
+    """A mixture of equal radial kernels, centred at weighted points.
 
     Parameters
     ----------
@@ -57,53 +59,32 @@ class RadialMixture:
             )
 
     def log_density(self, x: torch.Tensor, *, exclude: torch.Tensor | None = None) -> torch.Tensor:
-        """Return the log-density.
+        """Return the log-density (B,) of queries (B, d) in nats; -inf where no kernel has support.
 
-        Parameters
-        ----------
-        x : torch.Tensor of shape (B, d)
-            Queries.
-        exclude : torch.Tensor of shape (B,), optional
-            Index of the point to leave out for each query; the other weights are renormalised.
-
-        Returns
-        -------
-        torch.Tensor of shape (B,)
-            In nats; -inf where no kernel reaches.
+        `exclude` (B,) holds the index of the excluded point of each query; the other weights
+        are renormalised.
         """
         out = x.new_empty(len(x))
         for rows, logits, _ in self._tiles(x):
-            if exclude is not None:
-                logits.scatter_(1, exclude[rows, None], -math.inf)
-            out[rows] = torch.logsumexp(logits, dim=1)
+            out[rows] = torch.logsumexp(exclude_(logits, rows_of(exclude, rows)), dim=1)
         if exclude is not None:
             out -= log_weight_of_others(self.log_weights)[exclude]
         d = x.shape[1]
         return out - self.kernel.log_normalizer(d) - d * math.log(self.bandwidth)
 
     def gradient(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the gradient of the log-density, NaN where the density is zero.
-
-        Parameters
-        ----------
-        x : torch.Tensor of shape (B, d)
-            Queries.
-
-        Returns
-        -------
-        torch.Tensor of shape (B, d)
-        """
+        """Return the gradient (B, d) of the log-density; NaN where the density is zero."""
         out = torch.empty_like(x)
         for rows, logits, distances in self._tiles(x):
-            pull = torch.softmax(logits, dim=1) * self.kernel.profile_slope(distances)
-            out[rows] = x[rows] * pull.sum(1, keepdim=True) - pull @ self.points
+            slopes = torch.softmax(logits, dim=1) * self.kernel.profile_slope(distances)
+            out[rows] = x[rows] * slopes.sum(1, keepdim=True) - slopes @ self.points
         return out / self.bandwidth**2
 
     def _tiles(self, x: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
-        for start in range(0, len(x), self._rows):
-            rows = slice(start, start + self._rows)
-            # Differences of coordinates, and the division last: a point on the edge of a compact
-            # kernel must fall on the right side of it.
+        """Yield slices of the queries, with logits and distances (rows, N) in units of the bandwidth."""
+        for rows in slices(len(x), self._rows):
+            # From differences of coordinates, and divided last: a point on the edge of a compact kernel
+            # must be on the right side of it.
             exact = "donot_use_mm_for_euclid_dist"
             distances = torch.cdist(x[rows], self.points, compute_mode=exact).div_(self.bandwidth)
             yield rows, self.kernel.log_profile(distances) + self.log_weights, distances

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from scipy import integrate, special, stats
 from sklearn.neighbors import KernelDensity
 
-from skdiffsmooth._engine.radial import RADIAL_KERNELS, sample_offsets
+from skdiffsmooth._engine.radial_kernels import RADIAL_KERNELS, sample_offsets
 
 # log K(u) inside the support, in numpy.
 LOG_PROFILES = {

@@ -1,0 +1,642 @@
+"""The scikit-learn interface of the diffusions: parameters are parsed, queries go to the model."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from abc import ABC, abstractmethod
+from typing import Any, Literal, overload
+
+import joblib
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from .._coordinates.hull import AffineHull
+from .._coordinates.metric import LinearMetric
+from .._engine.components import GaussianComponents
+from .._engine.hierarchy import PointHierarchy
+from .._utils.estimator import DistanceDensityMixin, on_one_fit
+from .._utils.given import resolve_given_columns, resolve_given_values
+from .._utils.shards import Shards, resolve_shards
+from .._utils.validation import check_real
+from ..noise import NoiseLevels
+from ..scores import Smoothing
+from ..solvers import Solver, estimates_error
+from .comparison import settings_for
+from .conditional import conditional_of
+from .fitting import TrainingData, make_geometry, make_model, scales_in
+from .model import DiffusionModel
+from .settings import (
+    KernelChoice,
+    ParsedParameters,
+    Resources,
+    parse_parameters,
+    parse_resources,
+    resolve_solver,
+)
+
+__all__ = ["BaseScoreDiffusion"]
+
+
+class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
+    """A diffusion over the training rows, whose score is smoothed by a kernel.
+
+    A subclass stores its parameters and returns the kernel that they stand for from `_kernel_choice`.
+    `fit` leaves a `DiffusionModel` in ``model_``, from which every query is answered.
+    """
+
+    # Set by the constructors of the subclasses.
+    bandwidth: Any
+    sigma: Any
+    solver: Any
+    n_jobs: Any
+    shards: Any
+    random_state: Any
+
+    # Set by fit.
+    model_: DiffusionModel
+    metric_: Any
+
+    @abstractmethod
+    def _kernel_choice(self) -> KernelChoice:
+        """Check the parameters that choose the directions of smoothing, and return the choice."""
+
+    # ------------------------------------------------------------------------------------ fitting
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
+        """Store the training rows and choose the scales that are not given, without training.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training rows. Equal rows are merged. Columns should have comparable units where the metric
+            is Euclidean.
+        y : object, default=None
+            Ignored; there for scikit-learn's calling convention.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights; a row of weight k counts as k equal rows.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        TypeError
+            If a parameter has the wrong type.
+        ValueError
+            If X, the weights or a parameter is out of range; the estimator is then left as it was.
+
+        Notes
+        -----
+        Costs one singular value decomposition and, for "loo" scales, some twenty leave-one-out sums over
+        all pairs of distinct rows; of more than 20 000 rows, some twenty sums of 4000 held-out rows
+        over the others, merged. Where both scales are "auto" eleven candidates are compared on at most
+        2000 rows.
+        """
+        shards = resolve_shards(self.shards)
+        if not shards.alone:
+            shards.together(self._check_shards)
+        points, weights = shards.together(self._check_training, X, sample_weight)
+        weights = shards.normalize(weights, X, sample_weight)
+        parsed = shards.together(self._parsed, points.shape[1])
+        self._check_same(
+            shards, "parameters, or numbers of features,", points.shape[1], parsed.rule.seed
+        )
+        data = TrainingData(points, weights, shards, len(np.asarray(X)), sample_weight is not None)
+        settings = settings_for(data, parsed)
+        geometry = make_geometry(settings.metric, data, parsed)
+        bandwidth, sigma = scales_in(geometry, parsed, settings.factors)
+        model, attributes = make_model(geometry, parsed, bandwidth, sigma, settings.background)
+        self._set_fitted(X, model_=model, metric_=settings.metric, **attributes)
+        return self
+
+    def _parsed(self, n_features: int) -> ParsedParameters:
+        """Return all parameters after checking them."""
+        return parse_parameters(self.get_params(deep=False), self._kernel_choice(), n_features)
+
+    def _check_shards(self) -> None:
+        """Raise where other parameters do not allow rows that are distributed over processes."""
+        if isinstance(self.bandwidth, str) or isinstance(self.sigma, str):
+            raise ValueError(
+                f"bandwidth={self.bandwidth!r} with sigma={self.sigma!r} cannot be resolved with "
+                f"shards={self.shards!r}, since leave-one-out sums would need all pairs of rows; "
+                "fit a subsample with shards=None, and pass its metric_, bandwidth_, sigma_ and "
+                "background_."
+            )
+        if self.n_jobs not in (None, 1):
+            raise ValueError(
+                f"n_jobs={self.n_jobs!r} cannot be combined with shards={self.shards!r}, whose "
+                "processes are the workers; leave n_jobs at None and start more processes."
+            )
+        if estimates_error(resolve_solver(self.solver)):
+            raise ValueError(
+                f"solver={self.solver!r} cannot be combined with shards={self.shards!r}: rounding "
+                "errors could lead the processes to different steps, and they never finish. Use "
+                "solver='heun', with more n_steps where its error is too large."
+            )
+
+    def _check_same(self, shards: Shards, name: str, *values: Any) -> None:
+        """Raise an error on all processes unless values and parameters are the same on each."""
+        if shards.alone:
+            return
+        params = self.get_params(deep=False)
+        for free in ("device", "n_jobs", "random_state"):
+            del params[free]
+        # The same number in another type is the same parameter.
+        plain = {
+            key: float(value) if isinstance(value, numbers.Real) else value
+            for key, value in params.items()
+        }
+        shards.check_same(name, *values, joblib.hash(plain))
+
+    # ---------------------------------------------------------------------------- fitted attributes
+
+    @property
+    def bandwidth_(self) -> float:
+        """Bandwidth used, in units of the metric."""
+        return self.model_.bandwidth
+
+    @property
+    def background_(self) -> float:
+        """Weight of the background."""
+        return self.model_.background
+
+    @property
+    def coordinates_(self) -> LinearMetric:
+        """Coordinates of the metric."""
+        return self.model_.embedding.metric
+
+    @property
+    def hull_(self) -> AffineHull:
+        """Affine hull in which the flow runs."""
+        return self.model_.embedding.hull
+
+    @property
+    def base_(self) -> GaussianComponents | None:
+        """Components of the base."""
+        return self.model_.data.base
+
+    @property
+    def points_(self) -> np.ndarray:
+        """Distinct training rows."""
+        return self.model_.data.points
+
+    @property
+    def weights_(self) -> np.ndarray:
+        """Weights of the distinct training rows."""
+        return self.model_.data.hierarchy.weights
+
+    @property
+    def kernel_(self) -> Smoothing:
+        """Smoothing kernel in coordinates of the hull."""
+        return self.model_.data.smoothing
+
+    @property
+    def n_nodes_(self) -> int:
+        """Number of nodes of the kernel."""
+        return self.model_.data.smoothing.n_nodes
+
+    @property
+    def terminal_(self) -> str:
+        """Name of the terminal distribution."""
+        return self.model_.data.terminal_name
+
+    @property
+    def noise_levels_(self) -> NoiseLevels:
+        """Noise range and its intervals."""
+        return self.model_.levels
+
+    @property
+    def n_steps_(self) -> int:
+        """Number of steps of the solver."""
+        return self.model_.n_steps
+
+    @property
+    def hierarchy_(self) -> PointHierarchy:
+        """Points in coordinates of the hull, and the tree by which they are merged."""
+        return self.model_.data.hierarchy
+
+    @property
+    def solver_(self) -> Solver:
+        """Solver used."""
+        return self.model_.solver
+
+    # ------------------------------------------------------------------------------------ queries
+
+    @overload
+    def score_samples(self, X: Any, *, given: Any = None) -> np.ndarray: ...
+
+    @overload
+    def score_samples(
+        self, X: Any, *, given: Any = None, return_error: Literal[True]
+    ) -> tuple[np.ndarray, np.ndarray]: ...
+
+    @on_one_fit
+    def score_samples(
+        self, X: Any, *, given: Any = None, return_error: bool = False
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """Return the log-density of each row under the distribution that `sample` draws from.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Queries.
+        return_error : bool, default=False
+            Whether to return the solver's estimated error beside it. ``solver="adaptive"`` has it
+            already; a solver of fixed steps is run once more with steps of half the size, for three
+            times the cost.
+        given : collection of int or str, default=None
+            Columns, by index or name, on whose values in X the density of the others is conditional,
+            in the distribution that `sample` draws from with `given`; see there.
+
+        Returns
+        -------
+        log_density : ndarray of shape (n_samples,)
+            Log-densities in nats, normalised: exp of them integrates to one over R^n_features, up
+            to the solver's error.
+        error : ndarray of shape (n_samples,)
+            Estimated absolute error of each in nats, if `return_error`. It is the solver's: that of
+            the nodes is estimated by ``node_error_``.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` was not called.
+        TypeError
+            If `given` is not a collection of columns.
+        ValueError
+            If X is not finite or has another number of features, if the solver is stochastic, if the
+            smoothing follows a manifold whose projection has no derivative, or if `given` does not fit
+            the columns or the kernel.
+
+        Notes
+        -----
+        Each of the solver's field evaluations takes about ``(r + 2) * n_samples * n_nodes *
+        n_points`` multiply-adds, r the dimension of the data's affine hull. Temporaries stay within
+        `memory_limit`.
+        """
+        X, resources = self._query(X)
+        if given is not None:
+            if return_error:
+                raise ValueError(
+                    "return_error=True cannot be combined with given; compare with more n_steps."
+                )
+            columns = resolve_given_columns(given, X.shape[1], self._column_names())
+            if len(columns):
+                self.model_.check_density()
+                conditional = conditional_of(self.model_, columns, resources)
+                return conditional.log_density(X, resources.n_jobs)
+        log_density, error = self.model_.log_density(X, resources, with_error=return_error)
+        return (log_density, error) if return_error else log_density
+
+    @on_one_fit
+    def leave_one_out_log_density(self) -> np.ndarray:
+        """Return the log-density of each training point under the model fitted to all other points.
+
+        It is exact for the fitted scales, without a refit, and takes as long as scoring the points
+        once. What was learned from all rows is kept, and includes the point: tangents of
+        ``manifold="local"`` raise its log-density by some hundredths of a nat, a covariance "data"
+        or principal components by less, and a `metric` other than "euclidean" by more if there are
+        few rows for each column.
+        Equal rows are one point, so this leaves a value out, not a copy of it. Sums are over all the
+        points, whatever `tolerance`.
+
+        Returns
+        -------
+        ndarray of shape (n_points,)
+            In nats, in the order of ``points_``; ``weights_ @`` it is the leave-one-out
+            log-likelihood.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` was not called.
+        ValueError
+            If there is a single distinct row, with `shards` or a `base`, or where `score_samples`
+            raises.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from skdiffsmooth import SmoothedScoreDiffusion
+        >>> X = np.random.RandomState(0).normal(size=(50, 2))
+        >>> model = SmoothedScoreDiffusion(0.3, 0.4).fit(X)
+        >>> bool(model.leave_one_out_log_density().mean() < model.score(X))
+        True
+        """
+        check_is_fitted(self)
+        resources = self._resources()
+        if self.model_.data.shards is not None:
+            raise ValueError(
+                f"leave_one_out_log_density cannot leave out rows with shards={self.shards!r}; score "
+                "held-out rows with score_samples, or fit a subsample with shards=None."
+            )
+        if self.model_.data.base is not None:
+            raise ValueError(
+                "leave_one_out_log_density is not defined for a base, because the components of "
+                "the base were fitted to all rows, including the one that should be left out. "
+                "Score held-out rows with score_samples."
+            )
+        self._check_others()
+        return self.model_.leave_one_out_log_density(resources)
+
+    @on_one_fit
+    def sample(
+        self, n_samples: int = 1, random_state: Any = None, *, given: Any = None
+    ) -> np.ndarray:
+        """Draw new rows.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            How many.
+        random_state : int, RandomState or None, default=None
+            Source of the draws. None is the estimator's own `random_state`; where that is None too,
+            every call draws anew. numpy's global state is not touched.
+        given : mapping from column to value, default=None
+            Condition the draws on these columns: indices or, where X had them, names; each value one
+            number in units of X, or an array of shape (n_samples,).
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            In units of X; given columns hold what was given.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` was not called.
+        TypeError, ValueError
+            If `n_samples` is not a positive integer, `random_state` is not a seed, or `given` does not
+            fit the columns or the kernel.
+
+        Notes
+        -----
+        With `given`, the flow runs in the free columns, along the gradient of the averaged log-density
+        of the data whose given columns carry the noise of the bandwidth at all levels. That distribution
+        is normalised for all values that are given, exact for sigma = 0 and where the data are many and
+        Gaussian, and an approximation to the conditional of the joint distribution otherwise
+        (docs/conditional.md has the distances). It works in all columns and on points that are merged
+        as far as the bandwidth allows, so ``n_features`` and all of ``points_`` count in its cost.
+        """
+        n, rng = self._check_draw(n_samples, random_state)
+        resources = self._resources()
+        if given is not None:
+            names = self._column_names()
+            columns, values = resolve_given_values(given, n, self.n_features_in_, names)
+            if len(columns):
+                conditional = conditional_of(self.model_, columns, resources)
+                rows = conditional.draw(rng, values, resources.n_jobs)
+                rows[:, columns] = values
+                return rows
+        return self.model_.draw(n, rng, resources)
+
+    @on_one_fit
+    def grad_log_density(self, X: Any, t: float | None = None) -> np.ndarray:
+        """Return the smoothed score, the gradient of the averaged log-density, at noise variance t.
+
+        This is the field that the flow follows and, where there is an `energy`, minus its gradient at
+        the default `t`. With sigma > 0 it is not the gradient of `score_samples`, whose density is
+        where the flow through all noise levels ends.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Queries.
+        t : float, default=None
+            Noise variance, in squared units of the metric; None means ``bandwidth_ ** 2``.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            In nats per unit of X.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` was not called.
+        TypeError, ValueError
+            If X does not fit or `t` is not a positive number.
+        """
+        X, resources = self._query(X)
+        return self.model_.score_at(X, self._noise_scale(t, resources), resources)
+
+    @on_one_fit
+    def laplacian_log_density(self, X: Any, t: float | None = None) -> np.ndarray:
+        """Return the divergence of `grad_log_density`, a Laplacian if the score is a gradient.
+
+        In closed form, from the trace of the posterior covariance; no ODE is solved. With
+        `grad_log_density` it makes the score-matching loss of
+        `skdiffsmooth.model_selection.hyvarinen_score`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Queries.
+        t : float, default=None
+            Noise variance, in squared units of the metric; None means ``bandwidth_ ** 2``.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            In nats per squared unit of X, over all columns: each direction in which the data have no
+            extent counts -1 / t.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` was not called.
+        TypeError, ValueError
+            If X does not fit, `t` is not a positive number, the metric is not Euclidean, or the
+            smoothing follows a manifold whose projection has no derivative.
+
+        Examples
+        --------
+        >>> from skdiffsmooth import SmoothedScoreDiffusion
+        >>> model = SmoothedScoreDiffusion(0.5, 0.1).fit([[0.0, 0.0]])
+        >>> model.laplacian_log_density([[3.0, 4.0]])
+        array([-8.])
+        """
+        X, resources = self._query(X)
+        self.model_.embedding.check_laplacian(self.metric_)
+        return self.model_.laplacian_at(X, self._noise_scale(t, resources), resources)
+
+    @on_one_fit
+    def energy(self, X: Any, t: float | None = None) -> np.ndarray:
+        """Return minus the averaged log-density at noise variance t.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Queries.
+        t : float, default=None
+            Noise variance, in squared units of the metric; None means ``bandwidth_ ** 2``.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Energies in nats. exp(-energy) is not normalised unless sigma = 0.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` was not called.
+        TypeError, ValueError
+            If X does not fit, `t` is not a positive number, or the smoothing differs between
+            queries (learned tangents, known curved manifolds): the field is then not a gradient.
+        """
+        X, resources = self._query(X)
+        return self.model_.energy_at(X, self._noise_scale(t, resources), resources)
+
+    @on_one_fit
+    def effective_sample_size(self, X: Any, t: float | None = None) -> np.ndarray:
+        """Return the effective number of training rows in the smoothed score at each query.
+
+        It is one over the sum of the squared weights, sum_m q_m W_i(x + xi_m) of row i. It is one
+        where the score points to a single row, and the number of rows at large noise. Smoothing
+        increases it; `score_variance` estimates by how much the variance of the score decreases.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Queries.
+        t : float, default=None
+            Noise variance, in squared units of the metric; None means ``bandwidth_ ** 2``.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Between one and the number of distinct rows.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` was not called.
+        TypeError, ValueError
+            If X does not fit, `t` is not a positive number, or the model has a `base` or `shards`.
+
+        See Also
+        --------
+        skdiffsmooth.diagnostics.bulk_ess : That of Markov chains, another quantity.
+
+        Notes
+        -----
+        ``n_samples * n_nodes * n_points`` exponentials, in tiles within `memory_limit`. Points are not
+        merged, whatever `tolerance`; equal rows are one of larger weight.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from skdiffsmooth import SmoothedScoreDiffusion
+        >>> X = np.random.RandomState(0).normal(size=(100, 2))
+        >>> for sigma in (0.0, 0.5):
+        ...     model = SmoothedScoreDiffusion(0.1, sigma).fit(X)
+        ...     print(model.effective_sample_size([[0.0, 0.0]]).round(1))
+        [1.2]
+        [29.4]
+        """
+        return self._influence(X, t)[0]
+
+    @on_one_fit
+    def score_variance(self, X: Any, t: float | None = None) -> np.ndarray:
+        """Estimate the variance of `grad_log_density` over data sets with as many rows.
+
+        The estimate uses the training rows and is of first order (the delta method): it is the sum
+        of u_i^2 / t^2, where u_i is the derivative of the posterior mean, averaged over the nodes,
+        in the logarithm of the weight of row i. Bandwidth, sigma, metric and learned tangents are
+        held fixed. It is too small where single nodes depend on a handful of rows only
+        (docs/kernels.md has figures).
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Queries.
+        t : float, default=None
+            Noise variance, in squared units of the metric; None means ``bandwidth_ ** 2``.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            Of each component, in squared nats per squared unit of X. Zero in directions in which the
+            data have no extent.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` was not called.
+        TypeError, ValueError
+            If X does not fit, `t` is not a positive number, or the model has a `base` or `shards`.
+
+        Notes
+        -----
+        The cost of `effective_sample_size`, and ``n_samples * n_nodes * n_points`` multiply-adds for
+        each dimension of the data's affine hull.
+
+        References
+        ----------
+        B. Efron, Nonparametric standard errors and confidence intervals, Canadian Journal of Statistics
+        9(2), 1981: the infinitesimal jackknife.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from skdiffsmooth import SmoothedScoreDiffusion
+        >>> X = np.random.RandomState(0).normal(size=(100, 2))
+        >>> for sigma in (0.0, 0.5):
+        ...     model = SmoothedScoreDiffusion(0.1, sigma).fit(X)
+        ...     print(model.score_variance([[0.0, 0.0]]).round(2))
+        [[ 3.5  16.15]]
+        [[0.28 0.45]]
+        """
+        return self._influence(X, t)[1]
+
+    def _influence(self, X: Any, t: float | None) -> tuple[np.ndarray, np.ndarray]:
+        X, resources = self._query(X)
+        scale = self._noise_scale(t, resources)
+        if self.model_.data.shards is not None or self.model_.data.base is not None:
+            raise ValueError(
+                "effective_sample_size and score_variance count training rows, and need all of them in "
+                f"one process; got a base or shards={self.model_.data.shards!r}. Fit with shards=None "
+                "and base=None."
+            )
+        return self.model_.influence_at(X, scale, resources)
+
+    def _query(self, X: Any) -> tuple[np.ndarray, Resources]:
+        """Return checked queries (n, d), and the device and dtype on which to compute."""
+        shards = resolve_shards(self.shards)
+        X = shards.together(self._check_query, X)
+        resources = self._resources()
+        self._check_same(shards, "rows of X, or parameters,", X)
+        return X, resources
+
+    def _resources(self) -> Resources:
+        """Return the device, dtype and memory limit that the present parameters name."""
+        if self.shards != self.model_.data.shards:
+            raise ValueError(
+                f"shards={self.shards!r}, but the model was fitted with "
+                f"shards={self.model_.data.shards!r}; expected the same value. "
+                "Set shards to that value, or fit again."
+            )
+        shards = resolve_shards(self.shards)
+        return shards.together(parse_resources, self.get_params(deep=False), self.model_.dtype)
+
+    def _noise_scale(self, t: Any, resources: Resources) -> float:
+        """Return the noise scale sqrt(t), after checking that it is the same on all processes."""
+        scale = self.model_.bandwidth if t is None else math.sqrt(check_real("t", t))
+        resources.shards.check_same("t", scale)
+        return scale
+
+    def _check_draw(self, n_samples: Any, random_state: Any) -> tuple[int, np.random.RandomState]:
+        shards = resolve_shards(self.shards)
+        if not shards.alone and not isinstance(random_state, numbers.Integral):
+            raise ValueError(
+                f"random_state={random_state!r}, but with shards={self.shards!r} all processes must "
+                "draw the same numbers; pass an integer, the same to all."
+            )
+        draw = shards.together(super()._check_draw, n_samples, random_state)
+        name = "n_samples, random_state or parameters"
+        self._check_same(shards, name, n_samples, random_state)
+        return draw

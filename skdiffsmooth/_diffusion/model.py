@@ -1,0 +1,323 @@
+"""`DiffusionModel`: the arrays of a fitted diffusion, and its log-densities, samples and scores.
+
+The model is a score field for each noise level (`source`), a solver that follows them, and the way from
+rows of X to the coordinates in which all this happens (`embedding`). With x(y) the flow
+
+    dx / d log y = -y^2 score(x, y^2)
+
+through the noise scales y, the log-density of a row is that of the noised data where the flow ends, less
+the integral of y^2 div score over log y (Song et al. 2021, eq. 39). In directions without extent of the
+data the model is N(0, bandwidth^2), exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from .._coordinates.embedding import Embedding
+from .._utils.memory import rows_within, slices
+from .._utils.parallel import over_workers
+from ..noise import NoiseLevels, Step
+from ..scores import Attributable, Potential
+from ..solvers import ODESolver, Solver
+from ..solvers._flow import log_density_with_error, solve_with_error, warn_of_error
+from ..solvers._terminal import EmpiricalTerminal
+from . import background
+from .settings import Resources
+from .source import NoisedData, ScoreSource
+
+__all__ = ["NO_DERIVATIVE", "DiffusionModel"]
+
+NO_DERIVATIVE = (
+    "the projection on this manifold has no derivative that can be computed, so neither can the "
+    "density of the distribution that is sampled; a PointCloud, for example, has a piecewise "
+    "constant projection. Use a manifold with projection_derivative or projection_factors, such "
+    "as Curve or LocalPolynomialManifold of skdiffsmooth.manifolds, write its project in torch, "
+    "or sample only."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class DiffusionModel:
+    """A fitted diffusion: numpy arrays and small values, none of which depends on a device."""
+
+    source: ScoreSource
+    embedding: Embedding
+    solver: Solver
+    n_steps: int
+    dtype: str
+    background: float = 0.0
+    """Weight of a kernel density estimate of four bandwidths."""
+
+    @property
+    def levels(self) -> NoiseLevels:
+        """The noise range and its intervals."""
+        return self.source.levels
+
+    @property
+    def bandwidth(self) -> float:
+        """Noise scale at which the flow ends."""
+        return self.levels.bandwidth
+
+    @property
+    def data(self) -> NoisedData:
+        """The training data or base of the model, whose score has a closed form."""
+        assert isinstance(self.source, NoisedData)
+        return self.source
+
+    def steps(self, finer: int = 1) -> list[Step]:
+        """Return the steps of the solver from the bandwidth up; `finer` multiplies their number."""
+        levels = self.levels
+        return list(levels.steps(finer * (self.n_steps // levels.n_levels)))
+
+    def check_density(self) -> None:
+        """Raise an error if the density of the distribution that is sampled cannot be computed."""
+        if not isinstance(self.solver, ODESolver):
+            raise ValueError(
+                f"solver={self.solver!r} cannot compute log-densities; expected a deterministic "
+                "solver that integrates them, such as solver='heun'. A stochastic solver samples "
+                "another distribution when the score is smoothed, and its density is not known."
+            )
+        if not self.source.has_divergence:
+            raise ValueError(NO_DERIVATIVE)
+
+    # ------------------------------------------------------------------------------ log-densities
+
+    def log_density(
+        self, X: np.ndarray, resources: Resources, *, with_error: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return log-densities (n,) of rows, and their estimated errors (n,), or NaN if unknown."""
+        queries, residual = self.embedding.split(X)
+        flow, error = self._flow_log_density(queries, residual, resources, with_error=with_error)
+        if not self.background:
+            return flow, error
+        background_part = self._background_log_density(queries, residual, resources)
+        log_density = background.mixed(flow, background_part, self.background)
+        # Only the flow has an error, and counts by its share of the density.
+        return log_density, error * (1 - self.background) * np.exp(flow - log_density)
+
+    def leave_one_out_log_density(self, resources: Resources) -> np.ndarray:
+        """Return the log-density of each point under the model of all other points."""
+        return background.mixed(*self.leave_one_out_parts(resources), self.background)
+
+    def parts(self, X: np.ndarray, resources: Resources) -> tuple[np.ndarray, np.ndarray]:
+        """Return log-densities of rows under the flow and under the background."""
+        queries, residual = self.embedding.split(X)
+        flow, _ = self._flow_log_density(queries, residual, resources)
+        return flow, self._background_log_density(queries, residual, resources)
+
+    def leave_one_out_parts(self, resources: Resources) -> tuple[np.ndarray, np.ndarray]:
+        """Return both log-densities of each training point, under the model of the others."""
+        points = self.data.hierarchy.points
+        residual, exclude = np.zeros_like(self.data.points), np.arange(len(points))
+        flow, _ = self._flow_log_density(points, residual, resources, exclude)
+        return flow, self._background_log_density(points, residual, resources, exclude)
+
+    def _flow_log_density(
+        self,
+        queries: np.ndarray,
+        residual: np.ndarray,
+        resources: Resources,
+        exclude: np.ndarray | None = None,
+        *,
+        with_error: bool = False,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return log-densities under the flow alone, and their errors."""
+        self.check_density()
+        arrays = (queries,) if exclude is None else (queries, exclude)
+        log_density, error, solver_error = self._over_workers(
+            self._follow_up, *arrays, resources=resources, with_error=with_error
+        ).T
+        warn_of_error(self.solver, solver_error)
+        return log_density + self.embedding.log_density_outside_hull(
+            residual, self.bandwidth
+        ), error
+
+    def _follow_up(
+        self,
+        queries: np.ndarray,
+        exclude: np.ndarray | None = None,
+        *,
+        resources: Resources,
+        with_error: bool,
+    ) -> np.ndarray:
+        """Return log-density in the hull, its error, and the solver's error, as columns (n, 3)."""
+        k = self.source.n_probes
+        assert isinstance(self.solver, ODESolver)
+        result = np.empty((len(queries), 3))
+        for part in self._parts_in_memory(len(queries), resources):
+            # Each row is followed once for every probe, whose log-densities are averaged.
+            repeated = np.repeat(queries[part], k, axis=0)
+            excluded = None if exclude is None else exclude[part]
+            schedule = self.source.schedule(resources, excluded, len(repeated))
+            terminal, backend = self.source.terminal(schedule, excluded), schedule.backend
+            log_density, error = log_density_with_error(
+                self.solver,
+                schedule,
+                backend.tensor(repeated),
+                self.steps(),
+                terminal.log_density,
+                self.steps(2) if with_error else None,
+            )
+            by_probe = backend.array(log_density).reshape(-1, k)
+            solver_error = backend.array(error).reshape(-1, k).max(axis=1)
+            probe_error = by_probe.std(axis=1, ddof=1) / math.sqrt(k) if k > 1 else 0.0
+            result[part, 0] = by_probe.mean(axis=1)
+            result[part, 1] = np.hypot(solver_error, probe_error)
+            result[part, 2] = solver_error
+        return result
+
+    def _background_log_density(
+        self,
+        queries: np.ndarray,
+        residual: np.ndarray,
+        resources: Resources,
+        exclude: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Return log-densities of the background."""
+        scale = background.WIDTH * self.bandwidth
+        schedule = self.data.schedule(resources, exclude)
+        terminal = EmpiricalTerminal(schedule, scale)
+        within = schedule.backend.array(terminal.log_density(schedule.backend.tensor(queries)))
+        return within + self.embedding.log_density_outside_hull(residual, scale)
+
+    # ------------------------------------------------------------------------------------ samples
+
+    def draw(self, n: int, rng: np.random.RandomState, resources: Resources) -> np.ndarray:
+        """Return n draws (n, d), in units of X."""
+        start = self.source.terminal(self.source.schedule(resources)).sample(rng, n)
+        seed = rng.randint(2**31) if self.solver.is_stochastic else None
+        followed = self._over_workers(
+            self._follow_down, start, np.arange(n), n=n, seed=seed, resources=resources
+        )
+        coordinates = followed[:, :-1]
+        warn_of_error(self.solver, followed[:, -1])
+        scales = np.full((n, 1), self.bandwidth)
+        if self.background:
+            scale = background.WIDTH * self.bandwidth
+            rows_of_background = EmpiricalTerminal(self.data.schedule(resources), scale).sample(
+                rng, n
+            )
+            of_background = rng.uniform(size=(n, 1)) < self.background
+            coordinates = np.where(of_background, rows_of_background, coordinates)
+            scales[of_background] = scale
+        return self.embedding.rows(coordinates, scales, rng)
+
+    def _follow_down(
+        self,
+        start: np.ndarray,
+        index: np.ndarray,
+        *,
+        n: int,
+        seed: int | None,
+        resources: Resources,
+    ) -> np.ndarray:
+        """Move some of n draws along the flow to the bandwidth; return them with errors (m, r + 1).
+
+        The last column is the solver's error in nats, where it is adaptive, and NaN elsewhere.
+        """
+        schedule = self.source.schedule(resources)
+        backend = schedule.backend
+        steps = [step.reversed() for step in reversed(self.steps())]
+        result = np.empty((len(start), start.shape[1] + 1))
+        for part in self._parts_in_memory(len(start), resources):
+            noise = np.random.RandomState(seed)
+
+            def draw(noise: np.random.RandomState = noise, part: slice = part) -> torch.Tensor:
+                # Every worker and part draws for all rows: how they are cut does not change them.
+                return backend.tensor(noise.standard_normal((n, start.shape[1]))[index[part]])
+
+            x = backend.tensor(start[part])
+            end, error = solve_with_error(self.solver, schedule, x, steps, draw)
+            result[part] = np.column_stack([backend.array(end), backend.array(error)])
+        return result
+
+    # --------------------------------------------------------------------------- one noise scale
+
+    def score_at(self, X: np.ndarray, scale: float, resources: Resources) -> np.ndarray:
+        """Return the score (n, d) at a noise scale, along the columns of X."""
+        queries, residual = self.embedding.split(X)
+        schedule = self.source.schedule(resources)
+        field, backend = schedule.at_scale(scale), schedule.backend
+        within = np.empty_like(queries)
+        for part in self._parts_in_memory(len(X), resources):
+            within[part] = backend.array(field(backend.tensor(queries[part]), scale**2))
+        return self.embedding.gradient(within, residual, scale**2)
+
+    def laplacian_at(self, X: np.ndarray, scale: float, resources: Resources) -> np.ndarray:
+        """Return the divergence (n,) of the score at a noise scale, in a Euclidean metric."""
+        if not self.source.has_divergence:
+            raise ValueError(NO_DERIVATIVE)
+        queries, _ = self.embedding.split(X)
+        k = self.source.n_probes
+        within = np.empty(len(X))
+        for part in self._parts_in_memory(len(X), resources):
+            repeated = np.repeat(queries[part], k, axis=0)
+            schedule = self.source.schedule(resources, None, len(repeated))
+            backend, field = schedule.backend, schedule.at_scale(scale)
+            _, divergence = field.with_divergence(backend.tensor(repeated), scale**2)
+            within[part] = backend.array(divergence).reshape(-1, k).mean(axis=1)
+        return within - self.embedding.hull.codimension / scale**2
+
+    def energy_at(self, X: np.ndarray, scale: float, resources: Resources) -> np.ndarray:
+        """Return minus the averaged log-density (n,) at a noise scale, in nats."""
+        queries, residual = self.embedding.split(X)
+        schedule = self.source.schedule(resources)
+        field, backend = schedule.at_scale(scale), schedule.backend
+        if not isinstance(field, Potential):
+            raise ValueError(
+                "energy is not defined for a kernel that differs between queries, since its score "
+                "field is not a gradient. Use score_samples for log-densities, grad_log_density "
+                "for the field."
+            )
+        within = field.log_density(backend.tensor(queries), scale**2)
+        return -backend.array(within) - self.embedding.log_density_outside_hull(residual, scale)
+
+    def influence_at(
+        self, X: np.ndarray, scale: float, resources: Resources
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return effective sample sizes (n,) and variances (n, d) of the score at a noise scale."""
+        queries, _ = self.embedding.split(X)
+        result = self._over_workers(
+            self._influence_within, queries, resources=resources, scale=scale
+        )
+        return result[:, 0], result[:, 1:]
+
+    def _influence_within(
+        self, queries: np.ndarray, *, resources: Resources, scale: float
+    ) -> np.ndarray:
+        schedule = self.data.schedule(resources, merged=False)
+        backend, field = schedule.backend, schedule.at_scale(scale)
+        assert isinstance(field, Attributable)
+        # Maps derivatives of the posterior mean to the columns of X.
+        axes = backend.tensor(self.embedding.axes)
+        result = np.empty((len(queries), 1 + axes.shape[1]))
+        bytes_per_query = 32 * len(self.data.points) * (1 + len(axes) + axes.shape[1])
+        at_once = rows_within(bytes_per_query, resources.memory_limit)
+        for part in slices(len(queries), at_once):
+            weights, derivatives = field.influence(backend.tensor(queries[part]), scale**2)
+            variance = (derivatives @ axes).square().sum(1) / scale**4
+            sizes = 1 / weights.square().sum(1, keepdim=True)
+            result[part] = backend.array(torch.cat([sizes, variance], dim=1))
+        return result
+
+    def _over_workers(
+        self,
+        work: Callable[..., np.ndarray],
+        *arrays: np.ndarray,
+        resources: Resources,
+        **shared: Any,
+    ) -> np.ndarray:
+        """Split rows over workers; the result of a row does not depend on the worker."""
+        # With shards each process is a worker already, and all must make the same exchanges.
+        n_jobs = resources.n_jobs if resources.shards.alone else 1
+        return over_workers(n_jobs, work, *arrays, resources=resources, **shared)
+
+    def _parts_in_memory(self, n: int, resources: Resources) -> Iterator[slice]:
+        return slices(n, self.source.rows_at_once(resources.memory_limit) or n)

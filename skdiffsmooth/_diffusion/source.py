@@ -1,0 +1,152 @@
+"""The scores of a diffusion: of training rows or of a base, with noise added, and smoothed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+
+from .._engine.components import GaussianComponents
+from .._engine.hierarchy import PointHierarchy
+from .._utils.backend import Backend
+from ..bandwidth import weight_of_others
+from ..noise import NoiseLevels
+from ..scores import Schedule, ScoreField, ScoreSchedule, Smoothing
+from ..solvers._terminal import EmpiricalTerminal, GaussianTerminal, TerminalDistribution
+from .settings import Resources
+
+__all__ = ["NoisedData", "ScoreSource", "backend_in_range"]
+
+
+class DeviceSchedule(Schedule, Protocol):
+    """Score fields of all noise levels on one device."""
+
+    @property
+    def backend(self) -> Backend:
+        """Device and dtype of the tensors that the fields take and return."""
+        ...
+
+    def at_scale(self, scale: float) -> ScoreField:
+        """Return the score field at a noise scale."""
+        ...
+
+
+class ScoreSource(Protocol):
+    """Protocol of score fields for all noise levels, and of the terminal distribution.
+
+    Noised data are one source, a trained network is another. `n_probes` is the number of random
+    directions from which each row's divergence is estimated, 1 where it is exact.
+    """
+
+    @property
+    def levels(self) -> NoiseLevels:
+        """The noise range and its intervals."""
+        ...
+
+    @property
+    def n_probes(self) -> int:
+        """Number of flows over which a log-density is averaged."""
+        ...
+
+    @property
+    def has_divergence(self) -> bool:
+        """Whether the fields have a divergence, so that log-densities can be computed."""
+        ...
+
+    def schedule(
+        self, resources: Resources, exclude: np.ndarray | None = None, n_queries: int | None = None
+    ) -> DeviceSchedule:
+        """Return the score fields on the device.
+
+        `exclude` (n,) is the excluded point of each query. `n_queries` is the number of queries
+        whose divergence is to be computed, probes counted, for fields that depend on which they are.
+        """
+        ...
+
+    def terminal(self, schedule: Any, exclude: np.ndarray | None = None) -> TerminalDistribution:
+        """Return the distribution of the noised data at the largest noise scale of a schedule."""
+        ...
+
+    def rows_at_once(self, memory_limit: float) -> int | None:
+        """Return how many rows fit into a limit in MiB, or None if fields tile their queries."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class NoisedData:
+    """Training rows or a base, with noise added; their score is smoothed in each noise level."""
+
+    levels: NoiseLevels
+    hierarchy: PointHierarchy
+    smoothing: Smoothing
+    base: GaussianComponents | None
+    terminal_name: str
+    """"empirical" or "gaussian"."""
+    points: np.ndarray
+    """Distinct training rows (n_points, d), in units of X; with shards, those of this process."""
+    shards: str | None
+    """How the rows are spread over processes, as the user passed it."""
+    n_probes: ClassVar[int] = 1
+
+    @property
+    def has_divergence(self) -> bool:
+        """Whether the smoothed score has a divergence."""
+        return self.smoothing.has_divergence
+
+    def schedule(
+        self,
+        resources: Resources,
+        exclude: np.ndarray | None = None,
+        n_queries: int | None = None,
+        *,
+        merged: bool = True,
+    ) -> ScoreSchedule:
+        """Return the fields; at large noise points are merged, unless one must be excluded."""
+        backend = backend_in_range(resources.backend, self.hierarchy, self.levels)
+        hierarchy = self.hierarchy
+        if exclude is not None or not merged:
+            # Merged points cannot be excluded, or counted, one by one.
+            hierarchy = PointHierarchy.of(
+                hierarchy.points, hierarchy.weights, 0.0, self.levels.bandwidth
+            )
+        return ScoreSchedule(
+            self.levels,
+            hierarchy,
+            self.smoothing,
+            backend,
+            resources.memory_limit,
+            None if exclude is None else torch.from_numpy(exclude).to(backend.device),
+            resources.shards,
+            self.base,
+        )
+
+    def terminal(
+        self, schedule: ScoreSchedule, exclude: np.ndarray | None = None
+    ) -> TerminalDistribution:
+        """Return the distribution of the noised data, or a Gaussian about their mean."""
+        scale = self.levels.terminal_scale
+        if self.terminal_name == "empirical":
+            return EmpiricalTerminal(schedule, scale)
+        points, weights = schedule.hierarchy.at(scale)
+        mean = schedule.shards.total(weights @ points)
+        if exclude is not None:
+            others = weight_of_others(weights)
+            heaviest = weights.argmax()
+            rest = np.delete(weights, heaviest) @ np.delete(points, heaviest, axis=0)
+            mean = (mean - weights[:, None] * points) / others[:, None]
+            # The mean less a point that is nearly all of it would be rounding.
+            mean[heaviest] = rest / others[heaviest]
+            mean = mean[exclude]
+        return GaussianTerminal(mean, scale)
+
+    def rows_at_once(self, memory_limit: float) -> int | None:
+        """Return None, since the engine splits queries into tiles."""
+        return None
+
+
+def backend_in_range(backend: Backend, hierarchy: PointHierarchy, levels: NoiseLevels) -> Backend:
+    """Return a backend whose dtype can represent the squares of data and noise scales."""
+    largest = max(np.abs(hierarchy.points).max(initial=0.0), levels.terminal_scale)
+    return backend.promote_to_float64(levels.bandwidth, largest)

@@ -1,0 +1,80 @@
+"""Random draws of points with probabilities equal to their weights, by the inverse-CDF method.
+
+For the same seed, a point of weight k is drawn as often as k equal points that follow one another.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .memory import rows_within, slices
+from .shards import ONE_PROCESS, Shards
+
+__all__ = ["draw_given", "draw_points", "invert_cumulated"]
+
+
+def invert_cumulated(cumulated: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return for each value the first index whose cumulated weight is above it.
+
+    Rounding may leave the last sum below a value, which then belongs to the last index.
+    """
+    return np.searchsorted(cumulated[:-1], values, side="right")
+
+
+def draw_points(
+    rng: np.random.RandomState,
+    points: np.ndarray,
+    weights: np.ndarray,
+    n: int,
+    shards: Shards = ONE_PROCESS,
+) -> np.ndarray:
+    """Draw n points (n, d) with probabilities equal to their weights.
+
+    Points (n_points, d) are those of this process, and weights sum to one over all shards, whose
+    points follow one another in the order of the processes.
+    """
+    cumulated = np.cumsum(weights)
+    ends = np.cumsum(shards.gather(cumulated[-1]))
+    uniform = rng.uniform(size=n) * ends[-1]
+    (own,) = np.nonzero(invert_cumulated(ends, uniform) == shards.rank)
+    start = ends[shards.rank - 1] if shards.rank else 0.0
+    rows = invert_cumulated(cumulated, uniform[own] - start)
+    drawn = np.empty((n, points.shape[1]))
+    for index, values in shards.gather((own, points[rows])):
+        drawn[index] = values
+    return drawn
+
+
+def draw_given(
+    rng: np.random.RandomState,
+    points: np.ndarray,
+    log_weights: np.ndarray,
+    values: np.ndarray,
+    memory_limit: float,
+) -> np.ndarray:
+    """For each row of values (n, k), draw a point's index i by w_i exp(-|value - point_i|^2 / 2).
+
+    Points (n_points, k) hold the given coordinates only; these and the values are in units of the
+    noise. `memory_limit` is in MiB.
+    """
+    uniform = rng.uniform(size=len(values))
+    distinct, which = np.unique(values, axis=0, return_inverse=True)
+    which = which.ravel()
+    order = np.argsort(which, kind="stable")
+    ends = np.searchsorted(which[order], np.arange(len(distinct) + 1))
+    drawn = np.empty(len(values), dtype=np.intp)
+    # Four matrices of this height are alive at once.
+    for part in slices(len(distinct), rows_within(32 * len(points), memory_limit)):
+        logits = np.broadcast_to(log_weights, (len(distinct[part]), len(points))).copy()
+        for value, coordinate in zip(distinct[part].T, points.T, strict=True):
+            # Differences, column by column: products of far values would lose their digits.
+            logits -= 0.5 * (value[:, None] - coordinate) ** 2
+        cumulated = np.exp(logits - logits.max(axis=1, keepdims=True)).cumsum(axis=1)
+        cumulated /= cumulated[:, -1:]
+        # One sorted sequence for all distinct values, each in a unit interval of its own.
+        cumulated += np.arange(len(cumulated))[:, None]
+        rows = order[ends[part.start] : ends[part.stop]]
+        interval = which[rows] - part.start
+        index = np.searchsorted(cumulated.ravel(), interval + uniform[rows], side="right")
+        drawn[rows] = np.minimum(index - interval * len(points), len(points) - 1)
+    return drawn

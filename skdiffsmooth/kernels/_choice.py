@@ -1,0 +1,46 @@
+"""Smoothing with a kernel that the user passes, by the same offsets at every query."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .._coordinates.hull import AffineHull
+from .._coordinates.metric import candidate_metrics
+from .._utils.shards import Shards
+from ._base import Kernel, ReducedKernel, is_isotropic, works_over_base
+
+__all__ = ["SameEverywhere"]
+
+
+@dataclass(frozen=True)
+class SameEverywhere:
+    """Smoothing by one kernel at every query; see `KernelChoice` for the methods."""
+
+    kernel: Kernel
+
+    def reduce(
+        self, points: np.ndarray, weights: np.ndarray, hull: AffineHull, metric: Any, shards: Shards
+    ) -> tuple[ReducedKernel, AffineHull, dict[str, Any]]:
+        """Return the kernel in coordinates of the hull."""
+        return self.kernel.reduce(hull, points, weights), hull, {}
+
+    def candidate_metrics(self, points: np.ndarray) -> tuple[Any, ...]:
+        """Return all metrics for an isotropic kernel, and "euclidean" for any other."""
+        return candidate_metrics(points) if is_isotropic(self.kernel) else ("euclidean",)
+
+    def check_base(self, base: Any) -> None:
+        """Raise an error if the kernel has no offsets."""
+        if not works_over_base(self.kernel):
+            raise ValueError(
+                f"kernel={self.kernel!r} smooths by the posterior weights of training rows, so it "
+                f"cannot be combined with base={base!r}; use a kernel with offsets, such as "
+                "kernel='gaussian', or base=None."
+            )
+
+    def check_scales(
+        self, kernel: ReducedKernel, coordinates: np.ndarray, bandwidth: float, scales: np.ndarray
+    ) -> None:
+        """Do nothing, since offsets that are the same everywhere suit any scale."""

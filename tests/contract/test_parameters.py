@@ -1,0 +1,163 @@
+"""Every constructor parameter of every public class, with every kind of wrong value.
+
+The classes and their parameters are discovered, so that a new one is tested without being listed. A
+value is either accepted, or refused by a TypeError or ValueError whose message names the parameter;
+nothing else may be raised, and a fit that fails leaves the estimator unfitted.
+"""
+
+import importlib
+import inspect
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import BaseEstimator, clone
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted
+
+import skdiffsmooth
+from skdiffsmooth import KDESampler, LangevinSampler, SmoothedScoreDiffusion
+
+MODULES = (
+    "",
+    ".compose",
+    ".model_selection",
+    ".bases",
+    ".manifolds",
+    ".kernels",
+    ".solvers",
+    ".noise",
+)
+COARSE = {"n_nodes": 4, "n_levels": 2, "n_steps": 2}
+SMOOTHED = SmoothedScoreDiffusion(0.5, 0.5, **COARSE)
+# What makes a fit of a class cheap, and the arguments that a class needs.
+CHEAP = {
+    "SmoothedScoreDiffusion": {"bandwidth": 0.5, "sigma": 0.5, **COARSE},
+    "ManifoldAdaptedDiffusion": {"bandwidth": 0.5, "sigma": 0.5, "n_components": 1, **COARSE},
+    "NeuralScoreDiffusion": {
+        "max_iter": 1,
+        "hidden_layer_sizes": (4,),
+        "n_levels": 2,
+        "n_steps": 2,
+    },
+    "CoarseScoreDiffusion": {"bandwidth": 0.05, "n_components": 1},
+    "SmoothedScoreDiffusionCV": {"estimator": SMOOTHED, "n_refinements": 0},
+    "DensityStacking": {"estimators": [("a", KDESampler(0.5)), ("b", KDESampler(0.7))]},
+    "DensityClassifier": {"estimator": KDESampler(0.5)},
+    "DensityOutlierDetector": {"estimator": KDESampler(0.5)},
+    "TransformedDensity": {"estimator": KDESampler(0.5)},
+    "ManifoldParzen": {"n_neighbors": 5},
+    "LangevinSampler": {"n_warmup": 4, "n_draws": 4, "n_chains": 2, "step_size": 0.1},
+}
+
+
+class Thing:
+    def __repr__(self):
+        return "Thing()"
+
+
+NAN, INF = float("nan"), float("inf")
+WRONG = {
+    "none": None,
+    "true": True,
+    "name": "no-such-name",
+    "empty name": "",
+    "bytes": b"x",
+    "negative": -1,
+    "zero": 0,
+    "half": 0.5,
+    "odd": 3,
+    "negative float": -0.5,
+    "nan": NAN,
+    "inf": INF,
+    "huge": 10**30,
+    "beyond floats": 10**400,
+    "complex": 1j,
+    "empty list": [],
+    "empty dict": {},
+    "nested list": [[1.0], [2.0, 3.0]],
+    "text list": ["a"],
+    "nan list": [NAN],
+    "class": int,
+    "object": Thing(),
+    "function": len,
+    "generator": np.random.default_rng(0),
+    "gradient": torch.ones(2, requires_grad=True),
+    "device": "cpu:7",
+}
+# Numbers of workers that are right, and would start some.
+WORKERS = {"odd", "negative"}
+X = np.random.RandomState(0).normal(size=(12, 2))
+Y = np.arange(12) % 2
+
+
+def estimators():
+    """Return the public estimator classes by name."""
+    classes = {}
+    for module in MODULES:
+        loaded = importlib.import_module(f"skdiffsmooth{module}")
+        for name in getattr(loaded, "__all__", ()):
+            value = getattr(loaded, name)
+            if inspect.isclass(value) and issubclass(value, BaseEstimator):
+                classes[name] = value
+    return classes
+
+
+def parameters():
+    return [
+        pytest.param(cls, name, id=f"{cls.__name__}-{name}")
+        for cls in estimators().values()
+        for name in inspect.signature(cls).parameters
+    ]
+
+
+def cheap(cls):
+    return cls(**CHEAP.get(cls.__name__, {}))
+
+
+def run(estimator):
+    """Fit and draw, so that parameters which matter to draws only are checked too."""
+    if isinstance(estimator, LangevinSampler):
+        return estimator.run(KDESampler(0.5).fit(X))
+    if isinstance(estimator, skdiffsmooth.bases.ManifoldParzen):
+        return SmoothedScoreDiffusion(0.5, 0.5, base=estimator, **COARSE).fit(X)
+    fitted = estimator.fit(X, Y) if "y" in inspect.signature(estimator.fit).parameters else None
+    return fitted if fitted is not None else estimator.fit(X)
+
+
+def test_the_public_estimators_are_discovered():
+    assert set(CHEAP) <= set(estimators())
+    assert len(parameters()) > 100
+    for cls in estimators().values():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            run(cheap(cls))
+
+
+@pytest.mark.parametrize(("cls", "name"), parameters())
+def test_a_wrong_value_is_refused_by_name(cls, name):
+    problems = []
+    for kind, value in WRONG.items():
+        if name == "n_jobs" and kind in WORKERS:
+            continue
+        estimator = clone(cheap(cls))
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                estimator.set_params(**{name: value})
+                run(estimator)
+        except (TypeError, ValueError) as error:
+            message = str(error)
+            if name not in message:
+                problems.append(f"{kind}: {type(error).__name__} without the name: {message:.150}")
+            if hasattr(estimator, "fit"):
+                try:
+                    check_is_fitted(estimator)
+                except (NotFittedError, TypeError):
+                    pass
+                else:
+                    problems.append(f"{kind}: fitted all the same")
+        except Exception as error:
+            problems.append(f"{kind}: {type(error).__name__}: {error!s:.150}")
+    assert not problems, "\n".join(problems)

@@ -1,0 +1,60 @@
+"""Tests that warnings point at the user's line, wherever the package raises them."""
+
+import linecache
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import skdiffsmooth
+from skdiffsmooth import ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
+from skdiffsmooth._utils.warnings import warn_user
+from skdiffsmooth.compose import TransformedDensity
+from skdiffsmooth.manifolds import Circle
+from skdiffsmooth.model_selection import SmoothedScoreDiffusionCV
+from skdiffsmooth.solvers import Adaptive
+
+FEW = {"n_nodes": 4, "n_levels": 2, "n_steps": 2}
+CIRCLE = ManifoldAdaptedDiffusion(0.1, 0.9, manifold=Circle([0.0, 0.0], 1.0), **FEW)
+
+
+def ring(n=30):
+    angle = np.linspace(0, 6, n)
+    return np.column_stack([np.cos(angle), np.sin(angle)])
+
+
+def rounded():
+    return np.repeat(ring(10), 2, axis=0)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "X", "message"),
+    [
+        (CIRCLE, ring(), "large against the manifold's reach"),
+        (TransformedDensity(CIRCLE), ring(), "large against the manifold's reach"),
+        (SmoothedScoreDiffusionCV(n_refinements=0), rounded(), "equal another one"),
+    ],
+    ids=["fit", "fit within a fit", "search"],
+)
+def test_warnings_of_fits_point_at_the_call(estimator, X, message):
+    with pytest.warns(UserWarning, match=message) as caught:
+        estimator.fit(X)  # this line
+    (warning,) = (w for w in caught if message in str(w.message))
+    assert "this line" in linecache.getline(warning.filename, warning.lineno)
+
+
+def test_warnings_of_queries_point_at_the_call():
+    model = SmoothedScoreDiffusion(1e-3, 0.5, solver=Adaptive(1e-14), **FEW).fit(ring())
+    with pytest.warns(UserWarning, match="tol") as caught:
+        model.score_samples(ring())  # this line
+    assert "this line" in linecache.getline(caught[0].filename, caught[0].lineno)
+
+
+def test_a_folder_of_the_user_may_have_a_longer_name():
+    package = Path(skdiffsmooth.__file__).parent
+    script = f"{package}-scripts/script.py"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        exec(compile("warn_user('here')", script, "exec"), {"warn_user": warn_user})
+    assert caught[0].filename == script
