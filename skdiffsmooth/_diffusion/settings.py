@@ -148,14 +148,19 @@ def parse_parameters(
     n_steps = check_integer("n_steps", params["n_steps"])
     n_nodes = resolve_n_nodes(params["n_nodes"], node_rule)
     terminal = check_choice("terminal", params["terminal"], ("empirical", "gaussian"))
-    seed = fixed_seed(params["random_state"])
     if base is not None:
         kernel.check_base(params["base"])
+    bandwidth = check_bandwidth(params["bandwidth"], "the metric", names=("auto", "loo"))
+    sigma = resolve_sigma(params["sigma"])
+    terminal_scale = _check_terminal_scale(params["terminal_scale"])
+    resources = parse_resources(params, params["dtype"])
+    # Last: a RandomState is drawn from, which a fit that fails must not do.
+    seed = fixed_seed(params["random_state"])
     return ParsedParameters(
         requested=params,
         kernel=kernel,
-        bandwidth=check_bandwidth(params["bandwidth"], "the metric", names=("auto", "loo")),
-        sigma=resolve_sigma(params["sigma"]),
+        bandwidth=bandwidth,
+        sigma=sigma,
         metric=metric,
         background=background,
         base=base,
@@ -165,10 +170,10 @@ def parse_parameters(
         steps_per_level=math.ceil(n_steps / n_levels),
         solver=solver,
         terminal=terminal,
-        terminal_scale=_check_terminal_scale(params["terminal_scale"]),
+        terminal_scale=terminal_scale,
         tolerance=tolerance,
         dtype=params["dtype"],
-        resources=parse_resources(params, params["dtype"]),
+        resources=resources,
     )
 
 

@@ -320,7 +320,8 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         """Train for one more iteration, on all of the rows.
 
         No rows are held out, and the weights are those of this last iteration. Coordinates, noise range
-        and the terminal distribution stay those of the first call.
+        and the terminal distribution stay those of the first call; `sigma`, `n_nodes`, `n_levels`,
+        `n_steps`, `solver` and `dtype` are used as they are now.
 
         Parameters
         ----------
@@ -363,7 +364,10 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         points, weights = merge_duplicates(X, check_sample_weight(sample_weight, len(X)))
         parsed = old._checked_parameters(X.shape[1])
         old._check_unchanged(parsed)
-        start = {name: getattr(old, name) for name in _KEPT}
+        levels = old.noise_levels_
+        start = {name: getattr(old, name) for name in _KEPT} | _of_queries(
+            old, levels.bandwidth, levels.terminal_scale
+        )
         trained = old._trained(parsed, start, points, weights, n_iterations)
         self.__dict__ = {**vars(old), **trained, "model_": _model(trained, parsed)}
         return self
@@ -454,17 +458,14 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         if r > self.max_exact_dimension:
             signs = stream(parsed.seed, "probes").integers(2, size=(self.n_probes, r))
             probes = 2.0 * signs - 1
-        levels = NoiseLevels(parsed.bandwidth, terminal_scale, self.n_levels)
+        of_queries = _of_queries(self, parsed.bandwidth, terminal_scale)
+        levels = of_queries["noise_levels_"]
         start: dict[str, Any] = {
             "metric_": metric,
             "coordinates_": coordinates,
             "hull_": hull,
             "scales_": scales,
             "bandwidth_": parsed.bandwidth,
-            "sigma_": float(self.sigma),
-            "noise_levels_": levels,
-            "n_steps_": self.n_levels * math.ceil(self.n_steps / self.n_levels),
-            "n_nodes_": int(self.n_nodes),
             "n_frequencies_": parsed.n_frequencies,
             "probes_": probes,
             "seed_": parsed.seed,
@@ -476,7 +477,8 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
             scales, levels.bandwidth, levels.terminal_scale, parsed.hidden, parsed.n_frequencies
         )
         state = fresh_state(shape, parsed.seed)
-        return start | {"training_": state, "n_iter_": 0} | _weights(shape, state.average)
+        start |= of_queries | {"training_": state, "n_iter_": 0}
+        return start | _weights(shape, state.average)
 
     def _trained(
         self,
@@ -738,6 +740,19 @@ _KEPT = (
     "intercepts_",
     "n_iter_",
 )
+
+
+def _of_queries(
+    estimator: NeuralScoreDiffusion, bandwidth: float, terminal_scale: float
+) -> dict[str, Any]:
+    """Return the fitted attributes that queries depend on and the training does not."""
+    n_levels = int(estimator.n_levels)
+    return {
+        "sigma_": float(estimator.sigma),
+        "noise_levels_": NoiseLevels(bandwidth, terminal_scale, n_levels),
+        "n_steps_": n_levels * math.ceil(estimator.n_steps / n_levels),
+        "n_nodes_": int(estimator.n_nodes),
+    }
 
 
 def _model(attributes: dict[str, Any], parsed: _ParsedParameters) -> DiffusionModel:

@@ -92,7 +92,10 @@ class DensityEstimatorMixin(SavedWithVersion, DensityMixin):
         self.__dict__ = {**vars(columns), **attributes}
 
     def _snapshot(self: Self) -> Self:
-        """Return a copy of the estimator in its present state; a later `fit` does not change it."""
+        """Return a copy of the estimator in its present state; a later `fit` does not change it.
+
+        `set_params` does: the attributes are shared until the next `fit` replaces them.
+        """
         snapshot = object.__new__(type(self))
         snapshot.__dict__ = self.__dict__
         return snapshot

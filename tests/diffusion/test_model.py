@@ -96,3 +96,10 @@ def test_the_estimator_answers_from_it(params):
     np.testing.assert_allclose(estimator.score_samples(QUERIES), found, rtol=1e-6)
     score = model.score_at(QUERIES, 0.5, resources)
     np.testing.assert_allclose(estimator.grad_log_density(QUERIES, 0.25), score, rtol=1e-6)
+
+
+def test_a_fit_that_fails_draws_nothing_from_a_generator():
+    generator = np.random.RandomState(0)
+    with pytest.raises(ValueError, match="sigma"):
+        SmoothedScoreDiffusion(0.4, -1.0, random_state=generator).fit(X)
+    assert generator.randint(2**31) == np.random.RandomState(0).randint(2**31)

@@ -606,6 +606,16 @@ def test_a_smoothed_network_is_a_density(moons):
     assert smoothed.score(X) < model.score(X)
 
 
+def test_training_on_takes_over_what_only_queries_depend_on():
+    X = table()
+    model = NeuralScoreDiffusion(**FEW).fit(X)
+    model.set_params(sigma=0.3, n_nodes=4, n_levels=3, n_steps=6).partial_fit(X)
+    assert (model.sigma_, model.n_nodes_, model.n_steps_) == (0.3, 4, 6)
+    assert model.noise_levels_.n_levels == 3
+    plain = copy.deepcopy(model).set_params(sigma=0.0).partial_fit(X)
+    assert not np.array_equal(plain.score_samples(X), model.score_samples(X))
+
+
 # ------------------------------------------------------------------------------- as an estimator
 
 
