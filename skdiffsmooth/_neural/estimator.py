@@ -20,7 +20,7 @@ from .._utils.backend import Backend
 from .._utils.estimator import DistanceDensityMixin, on_one_fit
 from .._utils.rows import check_sample_weight, merge_duplicates
 from .._utils.shards import ONE_PROCESS
-from .._utils.validation import check_bandwidth, check_integer, check_real, fixed_seed
+from .._utils.validation import check_bandwidth, check_flag, check_integer, check_real, fixed_seed
 from .._utils.warnings import warn_user
 from ..kernels._nodes import NodeRule
 from ..noise import NoiseLevels
@@ -312,7 +312,7 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
             If a KeyboardInterrupt ended the training; the estimator is then fitted, with what had
             been learned.
         """
-        if _flag("warm_start", self.warm_start) and hasattr(self, "training_"):
+        if check_flag("warm_start", self.warm_start) and hasattr(self, "training_"):
             return self._go_on(X, sample_weight, None)
         return self._begin(X, sample_weight, None)
 
@@ -419,8 +419,8 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         check_integer("max_exact_dimension", self.max_exact_dimension, minimum=0)
         check_integer("n_probes", self.n_probes, minimum=2, hint="One has no standard error.")
         resources = parse_resources(self.get_params(deep=False), self.dtype)
-        _flag("warm_start", self.warm_start)
-        early_stopping = _flag("early_stopping", self.early_stopping)
+        check_flag("warm_start", self.warm_start)
+        early_stopping = check_flag("early_stopping", self.early_stopping)
         seed = fixed_seed(self.random_state)
         fraction = _share("validation_fraction", self.validation_fraction, least=False)
         return _ParsedParameters(
@@ -817,15 +817,6 @@ def _share(name: str, value: Any, *, least: bool) -> float:
     if share >= 1:
         raise ValueError(f"{name}={value!r} is out of range; expected a number below 1.")
     return share
-
-
-def _flag(name: str, value: Any) -> bool:
-    """Return a parameter after checking that it is a boolean."""
-    if not isinstance(value, bool | np.bool_):
-        raise TypeError(
-            f"{name}={value!r} has type {type(value).__name__}; expected True or False."
-        )
-    return bool(value)
 
 
 def _layer_sizes(sizes: Any) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ __all__ = [
     "check_choice",
     "check_detached",
     "check_draw",
+    "check_flag",
     "check_generator",
     "check_integer",
     "check_real",
@@ -211,6 +212,15 @@ def fixed_seed(random_state: Any) -> int:
     if random_state is None:
         return 0
     return check_seed(random_state, others=_OTHER_SOURCES)
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """Return `value` as a bool, after checking that it is a boolean."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(
+            f"{name}={value!r} has type {type(value).__name__}; expected True or False."
+        )
+    return bool(value)
 
 
 def check_bandwidth(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypedDict, Unpack
 
+from .._utils.validation import check_flag
 from ._curves import circle, ellipse, lima_bean, rough_circle, wavy_circle
 from ._distributions import Distribution
 from ._images import bump_images
@@ -192,7 +193,7 @@ def _draw(
 ) -> Any:
     """Return rows (n_samples, d) of a shape, and the shape where `return_shape` is true."""
     given: dict[str, Any] = {**options}
-    return_shape = given.pop("return_shape", False)
+    return_shape = check_flag("return_shape", given.pop("return_shape", False))
     names = ("spacing", "noise", "random_state")
     of_sample = {name: given.pop(name) for name in names if name in given}
     shape = shape_of(**parameters, **given)

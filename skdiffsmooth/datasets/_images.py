@@ -21,6 +21,8 @@ __all__ = ["bump_images"]
 # Shifts of a lattice within its cell, and rotations, of which the best is taken.
 SHIFTS = np.stack(np.meshgrid(*[np.arange(12) / 12] * 2), axis=-1).reshape(-1, 2)
 ANGLES = np.arange(1, 6) * np.pi / 36
+# Images of wider bumps differ by a millionth of their values.
+_WIDEST = 1e3
 
 
 def bump_images(
@@ -87,7 +89,12 @@ def bump_images(
     """
     size = check_integer("size", size, minimum=2)
     hint = "It is in units of the pixels' coordinates, from -1 to 1."
-    if check_real("width", width, hint=hint) < 2 / (size - 1):
+    if check_real("width", width, hint=hint) > _WIDEST:
+        raise ValueError(
+            f"width={width!r} is out of range; expected at most {_WIDEST:g}, above which all images "
+            "are nearly equal. Pass a smaller width."
+        )
+    if width < 2 / (size - 1):
         raise ValueError(
             f"width={width!r} is below the distance {2 / (size - 1):.3g} of two pixels; expected at "
             "least that. Pass a larger width or size."

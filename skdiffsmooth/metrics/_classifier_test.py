@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,6 +111,11 @@ def classifier_two_sample_test(
     (0.9, True)
     """
     rows, others = check_pair(X, Y, "Y", minimum=(2, 2))
+    if estimator is not None and not (hasattr(estimator, "fit") and hasattr(estimator, "predict")):
+        raise TypeError(
+            f"estimator={estimator!r} has type {type(estimator).__name__}; expected a classifier with "
+            "fit and predict, such as LogisticRegression(), or None."
+        )
     n_permutations = check_integer("n_permutations", n_permutations)
     generator = check_generator(random_state)
     pooled = np.concatenate([rows, others])
@@ -169,8 +173,8 @@ class _Split:
 
 def _pairs(
     cv: Any, is_x: np.ndarray, generator: np.random.RandomState
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield indices of training rows and of held-out rows for each split."""
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return indices of training rows and of held-out rows for each split."""
     if cv is None:
         cv = StratifiedShuffleSplit(1, test_size=0.5, random_state=generator)
     elif isinstance(cv, int | float | np.number):
@@ -182,7 +186,13 @@ def _pairs(
                 "Pass fewer folds."
             )
         cv = StratifiedKFold(n_folds, shuffle=True, random_state=generator)
-    return check_cv(cv).split(is_x, is_x)
+    try:
+        return [(train, test) for train, test in check_cv(cv).split(is_x, is_x)]
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"cv={cv!r:.100} of type {type(cv).__name__} cannot be used ({error}); expected a number of "
+            "folds, a splitter such as StratifiedKFold(5), or an iterable of (train, test) indices."
+        ) from error
 
 
 def _neighbors(n_train: int) -> Any:

@@ -161,3 +161,64 @@ def test_a_wrong_value_is_refused_by_name(cls, name):
         except Exception as error:
             problems.append(f"{kind}: {type(error).__name__}: {error!s:.150}")
     assert not problems, "\n".join(problems)
+
+
+# --------------------------------------------------------------------------------------- functions
+
+# Required arguments of the functions that have any; the others are called with their defaults.
+ARGUMENTS = {
+    "classifier_two_sample_test": (X, X + 0.1),
+    "coverage_scale": (X, X + 0.1),
+    "fidelity_and_diversity": (X, X + 0.1),
+    "memorization": (X, X + 0.1),
+    "estimate_reach": (skdiffsmooth.manifolds.Circle([0.0, 0.0], 1.0), X),
+    "intrinsic_dimension": (np.random.RandomState(1).normal(size=(30, 2)),),
+    "sample": (KDESampler(0.5).fit(X),),
+}
+SMALL = {
+    "make_bump_images": {"size": 8, "width": 0.4},
+    "bump_images": {"size": 8, "width": 0.4},
+    "classifier_two_sample_test": {"n_permutations": 3, "random_state": 0},
+}
+OPTIONS = (
+    "return_shape",
+    "noise",
+    "distribution",
+    "spacing",
+    "n_features",
+    "frame_state",
+    "random_state",
+)
+
+
+def functions():
+    """Return (function, parameter) of all parameters with a default of the public functions."""
+    pairs = []
+    for module in (".datasets", ".metrics", ".manifolds", ".compose", ".model_selection"):
+        loaded = importlib.import_module(f"skdiffsmooth{module}")
+        for function in (getattr(loaded, name) for name in loaded.__all__):
+            if not inspect.isfunction(function):
+                continue
+            signature = inspect.signature(function).parameters.values()
+            names = [p.name for p in signature if p.default is not p.empty and p.name != "y"]
+            if any(p.kind is p.VAR_KEYWORD for p in signature):
+                names += OPTIONS
+            pairs += [pytest.param(function, n, id=f"{function.__name__}-{n}") for n in names]
+    return pairs
+
+
+@pytest.mark.parametrize(("function", "name"), functions())
+def test_a_wrong_argument_is_refused_by_name(function, name):
+    problems = []
+    for kind, value in WRONG.items():
+        options = SMALL.get(function.__name__, {}) | {name: value}
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                function(*ARGUMENTS.get(function.__name__, ()), **options)
+        except (TypeError, ValueError) as error:
+            if name not in str(error):
+                problems.append(f"{kind}: {type(error).__name__} without the name: {error!s:.150}")
+        except Exception as error:
+            problems.append(f"{kind}: {type(error).__name__}: {error!s:.150}")
+    assert not problems, "\n".join(problems)
