@@ -776,7 +776,7 @@ def test_bad_parameters(name, value, error):
             make_pipeline(StandardScaler(), KDESampler()),
             {},
             TypeError,
-            "of a pipeline its last step",
+            "for a pipeline its last step",
         ),
         (gaussian_score, {"metropolis": True}, ValueError, "metropolis=True needs a log-density"),
         (gaussian_score, {"temper": 1.0}, ValueError, "temper=1.0 needs the noise variance"),

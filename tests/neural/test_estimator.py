@@ -465,7 +465,7 @@ def test_a_network_made_for_other_parameters_does_not_go_on(name, value):
 def test_going_on_needs_rows_of_the_same_space():
     X = table() * [1, 0, 1]
     model = NeuralScoreDiffusion(**FEW).fit(X)
-    with pytest.raises(ValueError, match=r"X has rows outside the affine hull"):
+    with pytest.raises(ValueError, match=r"X leaves the affine hull"):
         model.partial_fit(table())
     with pytest.raises(ValueError, match=r"X has 2 features, but .* 3 features"):
         model.partial_fit(table(d=2))

@@ -472,7 +472,7 @@ def test_each_process_keeps_its_rows(found):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("auto", "bandwidth='auto'.*pass numbers"),
+        ("auto", "bandwidth='auto' with sigma=0.5 cannot be resolved"),
         ("nan", "NaN"),
         ("features", "features, on process 1 differ"),
         ("parameters", "parameters.* on process 1 differ"),

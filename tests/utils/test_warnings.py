@@ -31,8 +31,8 @@ def rounded():
 @pytest.mark.parametrize(
     ("estimator", "X", "message"),
     [
-        (CIRCLE, ring(), "large against the manifold's reach"),
-        (TransformedDensity(CIRCLE), ring(), "large against the manifold's reach"),
+        (CIRCLE, ring(), "large compared with the manifold's reach"),
+        (TransformedDensity(CIRCLE), ring(), "large compared with the manifold's reach"),
         (SmoothedScoreDiffusionCV(n_refinements=0), rounded(), "equal another one"),
     ],
     ids=["fit", "fit within a fit", "search"],
