@@ -6,6 +6,8 @@ Names are imported on first use (PEP 562), so that nobody waits for what is not 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ._utils.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from ._estimators.coarse import CoarseScoreDiffusion
     from ._estimators.kde import KDESampler
@@ -24,7 +26,6 @@ __all__ = [
     "SmoothedScoreDiffusion",
     "sample",
 ]
-__version__ = "0.1.0"
 
 _HOMES = {
     "CoarseScoreDiffusion": "_estimators.coarse",
