@@ -8,6 +8,7 @@ nothing else may be raised, and a fit that fails leaves the estimator unfitted.
 import importlib
 import inspect
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -135,6 +136,22 @@ def test_the_public_estimators_are_discovered():
             run(cheap(cls))
 
 
+def refusal(call, name):
+    """Return the exception of a call, or None, and what is wrong with it as an answer to a wrong
+    value of the parameter ``name``, or None: a TypeError or ValueError must name the parameter."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            call()
+    except (TypeError, ValueError) as error:
+        if name in str(error):
+            return error, None
+        return error, f"{type(error).__name__} without the name: {error!s:.150}"
+    except Exception as error:
+        return error, f"{type(error).__name__}: {error!s:.150}"
+    return None, None
+
+
 @pytest.mark.parametrize(("cls", "name"), parameters())
 def test_a_wrong_value_is_refused_by_name(cls, name):
     problems = []
@@ -142,24 +159,21 @@ def test_a_wrong_value_is_refused_by_name(cls, name):
         if name == "n_jobs" and kind in WORKERS:
             continue
         estimator = clone(cheap(cls))
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                estimator.set_params(**{name: value})
-                run(estimator)
-        except (TypeError, ValueError) as error:
-            message = str(error)
-            if name not in message:
-                problems.append(f"{kind}: {type(error).__name__} without the name: {message:.150}")
-            if hasattr(estimator, "fit"):
-                try:
-                    check_is_fitted(estimator)
-                except (NotFittedError, TypeError):
-                    pass
-                else:
-                    problems.append(f"{kind}: fitted all the same")
-        except Exception as error:
-            problems.append(f"{kind}: {type(error).__name__}: {error!s:.150}")
+
+        def call(estimator=estimator, value=value):
+            estimator.set_params(**{name: value})
+            run(estimator)
+
+        error, problem = refusal(call, name)
+        if problem:
+            problems.append(f"{kind}: {problem}")
+        if isinstance(error, TypeError | ValueError) and hasattr(estimator, "fit"):
+            try:
+                check_is_fitted(estimator)
+            except (NotFittedError, TypeError):
+                pass
+            else:
+                problems.append(f"{kind}: fitted all the same")
     assert not problems, "\n".join(problems)
 
 
@@ -212,13 +226,8 @@ def test_a_wrong_argument_is_refused_by_name(function, name):
     problems = []
     for kind, value in WRONG.items():
         options = SMALL.get(function.__name__, {}) | {name: value}
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                function(*ARGUMENTS.get(function.__name__, ()), **options)
-        except (TypeError, ValueError) as error:
-            if name not in str(error):
-                problems.append(f"{kind}: {type(error).__name__} without the name: {error!s:.150}")
-        except Exception as error:
-            problems.append(f"{kind}: {type(error).__name__}: {error!s:.150}")
+        call = partial(function, *ARGUMENTS.get(function.__name__, ()), **options)
+        _, problem = refusal(call, name)
+        if problem:
+            problems.append(f"{kind}: {problem}")
     assert not problems, "\n".join(problems)
