@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, TypeVar, cast
 
 import numpy as np
 from sklearn.base import DensityMixin
+from sklearn.utils import assert_all_finite
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from .rows import check_sample_weight, merge_duplicates
@@ -89,6 +90,10 @@ class DensityEstimatorMixin(SavedWithVersion, DensityMixin):
         columns = object.__new__(type(self))
         columns.__dict__ = dict(parameters)
         validate_data(columns, X, reset=True, skip_check_array=True)
+        labels = list(getattr(X, "columns", ()))
+        if not hasattr(columns, "feature_names_in_") and labels != list(range(len(labels))):
+            # scikit-learn keeps names that are strings only.
+            columns._column_labels_ = np.array(labels, dtype=object)
         self.__dict__ = {**vars(columns), **attributes}
 
     def _snapshot(self: Self) -> Self:
@@ -100,15 +105,23 @@ class DensityEstimatorMixin(SavedWithVersion, DensityMixin):
         snapshot.__dict__ = self.__dict__
         return snapshot
 
-    def _check_query(self, X: Any) -> np.ndarray:
-        """Return queries (n, d) as float64, checked against the columns of the training rows."""
+    def _check_query(self, X: Any, ignored: Sequence[int] | np.ndarray = ()) -> np.ndarray:
+        """Return queries (n, d) as float64, checked against the columns of the training rows.
+
+        Columns of the indices `ignored` are zero; they may hold missing values.
+        """
         check_is_fitted(self)
         check_detached("X", X)
-        return validate_data(self, X, reset=False, dtype=np.float64)
+        if not len(ignored):
+            return validate_data(self, X, reset=False, dtype=np.float64)
+        X = validate_data(self, X, reset=False, dtype=np.float64, ensure_all_finite=False).copy()
+        X[:, ignored] = 0.0
+        assert_all_finite(X, input_name="X")
+        return X
 
-    def _column_names(self) -> np.ndarray | None:
-        """Return the names of the columns, or None if the training rows had none."""
-        return getattr(self, "feature_names_in_", None)
+    def _column_labels(self) -> np.ndarray | None:
+        """Return the labels of the columns, or None if the training rows had none."""
+        return getattr(self, "feature_names_in_", getattr(self, "_column_labels_", None))
 
     def _check_draw(self, n_samples: Any, random_state: Any) -> tuple[int, np.random.RandomState]:
         """Return the number of draws, and a generator; None is the estimator's `random_state`."""
@@ -137,7 +150,7 @@ class DistanceDensityMixin(DensityEstimatorMixin):
                 "on one; fit it on more."
             )
 
-    def _check_query(self, X: Any) -> np.ndarray:
-        X = super()._check_query(X)
+    def _check_query(self, X: Any, ignored: Sequence[int] | np.ndarray = ()) -> np.ndarray:
+        X = super()._check_query(X, ignored)
         check_size("X", X)
         return X
