@@ -31,7 +31,8 @@ from .._utils.estimator import DensityEstimatorMixin
 from .._utils.memory import slices_within
 from .._utils.shards import ONE_PROCESS
 from .._utils.warnings import warn_user
-from ..bandwidth import gaussian_leave_one_out, nearest_distances
+from .._utils.support import warn_of_far_values
+from ..bandwidth import gaussian_leave_one_out
 from ..kernels import FrozenKernel
 from .model import DiffusionModel
 from .proposal import ConditionalKernels, KernelMixture
@@ -42,14 +43,12 @@ __all__ = ["Conditional", "ConditionalMixin", "JointDensity"]
 
 # Draws of the first round for each row; each further round doubles their number.
 _FIRST = 64
-_MOST = 1024
+_MOST = 4096
 # With one free column, so many nodes are added in each further round, where errors are largest.
 _REFINED = 48
-# Most draws from which a sample of many rows with the same given values is resampled.
-_LARGEST_POOL = 4096
-# Standard errors of log p(b), in nats, at which no more draws are made: with one free column, with
-# several.
-_TOLERANCES = 0.01, 0.02
+# Errors of log p(b), in nats, at which no more draws are made: with one free column (where the estimate
+# of the error is some ten times too large), with two, with more.
+_TOLERANCES = 0.01, 0.008, 0.05
 # Draws are resampled from at least so many effective ones.
 _LEAST_EFFECTIVE = 24.0
 # Independent scramblings of the quasi-random numbers, from which standard errors are computed.
@@ -63,10 +62,6 @@ _TAIL_DEGREES = 1.0
 _TAIL_NODES = 4.0 ** np.arange(6)
 # Metropolis moves of draws that were resampled more than once.
 _N_MOVES = 5
-# Beyond so many widths of the kernel from all rows nothing supports given values, unless training
-# rows are as far from one another.
-_FAR = 8.0
-_FAR_FACTOR = 3.0
 # A standard error, in nats, that is reported by a warning.
 _LARGE_ERROR = 0.25
 # Centers of proposals for a density that is known by its draws.
@@ -333,7 +328,7 @@ class Conditional:
         is_curve = self._n_free == 1
         least = np.full(len(distinct), _FIRST)
         if not is_curve:
-            wanted = np.clip(4 * counts, _FIRST, _LARGEST_POOL)
+            wanted = np.clip(4 * counts, _FIRST, _MOST)
             least = (2 ** np.ceil(np.log2(wanted))).astype(np.intp)
             moves = rng.uniform(size=(_N_MOVES, n)), rng.standard_normal((_N_MOVES, n, self._n_free))
         coordinates = np.empty((n, len(self.joint.origin)))
@@ -398,6 +393,7 @@ class Conditional:
         """
         is_curve = self._n_free == 1
         n, most = len(values), len(base.choice)
+        tolerance = _TOLERANCES[min(self._n_free, len(_TOLERANCES)) - 1]
         n_tail = 2 * len(_TAIL_NODES) if is_curve else 0
         kernels = self._kernels(values)
         pool = _Pool.empty(n, n_tail + most, len(self.joint.origin), kernels)
@@ -417,12 +413,12 @@ class Conditional:
             total[active] += (stop - start) * weights[active]
             shares = pool.update(active, n_tail + stop, total[active] / stop)
             if is_curve:
-                is_done = pool.error[active] <= _TOLERANCES[0]
+                is_done = pool.error[active] <= tolerance
             else:
                 weights[active] = _LEAST_WEIGHT + (1 - _LEAST_WEIGHT * shares.shape[1]) * shares
                 is_done = pool.effective[active] >= _LEAST_EFFECTIVE
                 if is_density:
-                    is_done = pool.error[active] <= _TOLERANCES[1]
+                    is_done = pool.error[active] <= tolerance
             active = active[~is_done | (stop < least)]
             if stop == most or not len(active):
                 return pool
@@ -441,7 +437,8 @@ class Conditional:
         A draw that was taken before is moved by steps of the Metropolis algorithm, for which `accept`
         is (n_moves, m) and `noise` (n_moves, m, n_free).
         """
-        index = choose_in_rows(np.exp(pool.log_masses), rows, uniform)
+        log_masses = pool.log_masses - pool.log_masses.max(axis=1, keepdims=True)
+        index = choose_in_rows(np.exp(log_masses), rows, uniform)
         coordinates, log_target = pool.coordinates[rows, index], pool.log_target[rows, index]
         again = np.ones(len(rows), dtype=bool)
         again[np.unique(np.column_stack([rows, index]), axis=0, return_index=True)[1]] = False
@@ -520,16 +517,17 @@ def _propose(
 def _cell_errors(t: np.ndarray, free: np.ndarray, ratio: np.ndarray) -> np.ndarray:
     """Return the relative errors (n, m - 1) of the trapezoidal rule between nodes t (n, m) in [0, 1].
 
-    Of the integral of `ratio` (n, m), which is one, from how far it is from linear, and from the
-    distances of the nodes in widths of the kernel, `free` (n, m).
+    The integral of `ratio` (n, m) is one. Errors are large where it is not linear, where it changes, and
+    where nodes are far apart in widths of the kernel, in which they are `free` (n, m).
     """
     lengths = np.diff(t, axis=1)
     both = np.maximum(lengths[:, 1:] + lengths[:, :-1], np.finfo(np.float64).tiny)
     linear = (ratio[:, :-2] * lengths[:, 1:] + ratio[:, 2:] * lengths[:, :-1]) / both
     bent = np.pad(np.abs(ratio[:, 1:-1] - linear) * both / 2, ((0, 0), (1, 1)))
     masses = lengths * (ratio[:, 1:] + ratio[:, :-1]) / 2
-    widths = np.minimum(np.diff(free, axis=1), 1.0)
-    return np.maximum(bent[:, 1:], bent[:, :-1]) / 4 + masses * widths**2 / 24
+    wide = masses * np.minimum(np.diff(free, axis=1) ** 2 / 24, 0.5)
+    change = lengths * np.abs(np.diff(ratio, axis=1)) / 8
+    return np.maximum(bent[:, 1:], bent[:, :-1]) / 4 + change + wide
 
 
 def _tail_nodes(kernel: ConditionalKernels, drawn: np.ndarray) -> np.ndarray:
@@ -565,26 +563,6 @@ def _interpolated(pool: _Pool, rows: np.ndarray, uniform: np.ndarray) -> np.ndar
     fraction = uniform[:, 1] * (left + right) / (left + root)
     start, end = pool.coordinates[rows, cell], pool.coordinates[rows, cell + 1]
     return start + fraction[:, None] * (end - start)
-
-
-def warn_of_far_values(distances: np.ndarray, centers: np.ndarray) -> None:
-    """Warn if given values are farther from all rows than these are from one another.
-
-    `distances` (n,) are those of the given values from the nearest row, and `centers` (N, k) the given
-    columns of the rows, all in bandwidths.
-    """
-    if len(distances) == 0 or distances.max() <= _FAR:
-        return
-    own = nearest_distances(centers).max() if len(centers) > 1 else 0.0
-    is_far = distances > max(_FAR, _FAR_FACTOR * own)
-    if is_far.any():
-        worst = distances.argmax()
-        warn_user(
-            f"given values of {is_far.sum()} of {len(distances)} conditions are far from all training "
-            f"rows, by up to {distances[worst]:.3g} bandwidths (condition {worst}); training rows are "
-            f"at most {own:.3g} from the next. No row supports them, so the result is an "
-            "extrapolation. Check the units of the given values, or drop these rows."
-        )
 
 
 def _warn_of_errors(error: np.ndarray) -> None:

@@ -18,10 +18,8 @@ from scipy.stats import kstest, norm, qmc
 from sklearn.exceptions import NotFittedError
 
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
-from skdiffsmooth._diffusion.conditional import conditional_of
 from skdiffsmooth._engine.moments import Nodes
 from skdiffsmooth._engine.posterior import Posterior
-from skdiffsmooth.kernels import ProportionalScale
 
 # Coarse, for what holds at any resolution.
 COARSE = {"n_nodes": 16, "n_levels": 6, "n_steps": 6}
@@ -137,71 +135,6 @@ def test_draws_follow_the_density_in_a_metric_with_a_background():
     draws = model.sample(1000, random_state=0, given={0: 0.8, 2: -0.4})
     test = kstest(draws[:, 1], lambda x: np.interp(x, grid, cumulated / cumulated[-1]))
     assert test.pvalue > FAILS_ONCE_IN
-
-
-def twin_of_the_field(model, level, scale, a, b, free, given):
-    """Gradient in the free columns of the averaged log-density, with noise of two kinds."""
-    offsets, shares = model.kernel_.nodes(level)
-    offsets = offsets @ model.hull_.basis.T
-    h = model.bandwidth_
-    score = np.zeros(len(free))
-    for offset, share in zip(offsets, shares, strict=True):
-        logits = []
-        for point, weight in zip(model.points_, model.weights_, strict=True):
-            gap_a = a + offset[free] - point[free]
-            gap_b = b + offset[given] - point[given]
-            logits.append(
-                np.log(weight) - gap_a @ gap_a / (2 * scale**2) - gap_b @ gap_b / (2 * h * h)
-            )
-        posterior = np.exp(np.array(logits) - np.max(logits))
-        posterior /= posterior.sum()
-        score += share * (posterior @ model.points_[:, free] - a - offset[free]) / scale**2
-    return score
-
-
-@pytest.mark.parametrize("sigma", [0.5, ProportionalScale(0.7)])
-@pytest.mark.parametrize("rule", ["sobol", "gauss-hermite"])
-def test_the_field_is_that_of_the_module(sigma, rule):
-    X = table(12)
-    model = SmoothedScoreDiffusion(0.4, sigma, node_rule=rule, **COARSE).fit(X)
-    given, free = np.array([1]), np.array([0, 2])
-    conditional = conditional_of(model.model_, given, model._resources())
-    flow, frame = conditional.flow, conditional.frame
-    Q = table(4, seed=1)
-    for level in (0, 3, 5):
-        scale = 1.1 * model.noise_levels_.start(level)
-        rows = frame.coordinates(Q)
-        field = _field(flow, level, rows[:, 2:])
-        found = field(torch.tensor(rows[:, :2]), scale**2)
-        for row, score in zip(Q, found, strict=True):
-            twin = twin_of_the_field(model, level, scale, row[free], row[given], free, given)
-            # The frame's free axes are columns of X, but for signs and order.
-            assert_allclose(score, twin @ frame.axes[free, :2], atol=1e-9)  # rounding
-
-
-def _field(flow, level, values):
-    from skdiffsmooth._diffusion.conditional import _ConditionalSchedule
-
-    return _ConditionalSchedule(flow, values).at(level)
-
-
-@pytest.mark.parametrize("scale", [0.05, 0.4, 2.0])
-def test_the_divergence_is_that_of_the_field(scale):
-    X = table(100)
-    model = SmoothedScoreDiffusion(0.05, 0.5, **COARSE).fit(X)
-    conditional = conditional_of(model.model_, np.array([1]), model._resources())
-    flow, rows = conditional.flow, conditional.frame.coordinates(table(5, seed=1))
-    field = _field(flow, 2, rows[:, 2:])
-    x, step = torch.tensor(rows[:, :2]), 1e-5 * scale
-    score, divergence = field.with_divergence(x, scale**2)
-    assert_allclose(score, field(x, scale**2), atol=1e-9 / scale**2)
-    numeric = 0.0
-    for j in range(2):
-        shift = step * torch.eye(2, dtype=x.dtype)[j]
-        sides = field(x + shift, scale**2) - field(x - shift, scale**2)
-        numeric = numeric + sides[:, j] / (2 * step)
-    # A central difference: the third derivative times the step squared, in units of the noise.
-    assert_allclose(scale**2 * numeric, scale**2 * divergence, atol=1e-6)
 
 
 @pytest.mark.parametrize("rank", [3, 2])
