@@ -14,10 +14,8 @@ the trapezoidal rule, and draws are those of the interpolated density.
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.special import chdtri, logsumexp, ndtri
@@ -27,11 +25,10 @@ from .._coordinates.frame import Frame
 from .._coordinates.hull import principal_axes
 from .._utils.backend import Backend
 from .._utils.draws import choose_in_rows
-from .._utils.estimator import DensityEstimatorMixin
 from .._utils.memory import slices_within
 from .._utils.shards import ONE_PROCESS
-from .._utils.warnings import warn_user
 from .._utils.support import warn_of_far_values
+from .._utils.warnings import warn_user
 from ..bandwidth import gaussian_leave_one_out
 from ..kernels import FrozenKernel
 from .model import DiffusionModel
@@ -39,7 +36,13 @@ from .proposal import ConditionalKernels, KernelMixture
 from .settings import Resources
 from .source import NoisedData
 
-__all__ = ["Conditional", "ConditionalMixin", "JointDensity"]
+__all__ = [
+    "N_CENTERS",
+    "Conditional",
+    "JointDensity",
+    "draw_given_columns",
+    "log_density_of_columns",
+]
 
 # Draws of the first round for each row; each further round doubles their number.
 _FIRST = 64
@@ -65,7 +68,7 @@ _N_MOVES = 5
 # A standard error, in nats, that is reported by a warning.
 _LARGE_ERROR = 0.25
 # Centers of proposals for a density that is known by its draws.
-_N_CENTERS = 1024
+N_CENTERS = 1024
 # Of the leave-one-out sums over them, in MiB.
 _MEMORY_LIMIT = 256.0
 
@@ -105,7 +108,7 @@ class JointDensity:
         """Return the density of a model, with proposals at its training rows or at draws of it."""
         model.check_density()
         if not isinstance(model.source, NoisedData) or model.source.base is not None:
-            rows = model.draw(_N_CENTERS, np.random.RandomState(0), resources)
+            rows = model.draw(N_CENTERS, np.random.RandomState(0), resources)
             return cls.of_draws(lambda X: model.log_density(X, resources)[0], rows)
         hull, metric, h = model.embedding.hull, model.embedding.metric, model.bandwidth
         r, smoothing = hull.dimension, model.source.smoothing
@@ -156,7 +159,6 @@ class JointDensity:
             weights,
             np.outer([h, 1.3 * h, 2 * h], np.ones(len(origin))),
         )
-
 
     def coordinates(self, X: np.ndarray) -> np.ndarray:
         """Return the coordinates (n, d) of rows."""
@@ -233,7 +235,9 @@ class _Pool:
 
     def midpoints(self, active: np.ndarray, stop: int, n: int) -> np.ndarray:
         """Return the midpoints (k, n, d) of the cells of largest errors among the first `stop` nodes."""
-        worst = np.argsort(-self.cell_errors[active, : stop - 1], axis=1, kind="stable")[:, :n, None]
+        worst = np.argsort(-self.cell_errors[active, : stop - 1], axis=1, kind="stable")[
+            :, :n, None
+        ]
         nodes = self.coordinates[active, :stop]
         middle = (nodes[:, 1:] + nodes[:, :-1]) / 2
         return np.take_along_axis(middle, worst, axis=1)
@@ -300,7 +304,7 @@ class _BaseDraws:
 
 @dataclass(frozen=True, eq=False)
 class Conditional:
-    """The distribution of the free columns of a joint density given others, whose indices are `columns`."""
+    """The distribution of the free columns of a joint density given those of some indices, `columns`."""
 
     joint: JointDensity
     columns: np.ndarray
@@ -319,9 +323,7 @@ class Conditional:
 
     def draw(self, values: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
         """Return rows (n, d) in units of X, one for each row of given values (n, n_given)."""
-        distinct, which, counts = np.unique(
-            values, axis=0, return_inverse=True, return_counts=True
-        )
+        distinct, which, counts = np.unique(values, axis=0, return_inverse=True, return_counts=True)
         which = which.ravel()
         seed, n = rng.randint(2**31), len(values)
         uniform = rng.uniform(size=(n, 2))
@@ -330,7 +332,10 @@ class Conditional:
         if not is_curve:
             wanted = np.clip(4 * counts, _FIRST, _MOST)
             least = (2 ** np.ceil(np.log2(wanted))).astype(np.intp)
-            moves = rng.uniform(size=(_N_MOVES, n)), rng.standard_normal((_N_MOVES, n, self._n_free))
+            moves = (
+                rng.uniform(size=(_N_MOVES, n)),
+                rng.standard_normal((_N_MOVES, n, self._n_free)),
+            )
         coordinates = np.empty((n, len(self.joint.origin)))
         effective = np.empty(len(distinct))
         # Rows with pools of one size together, so that few rows of many draws cost the others nothing.
@@ -376,16 +381,12 @@ class Conditional:
         kernels = []
         for scale, degrees in zip(joint.scales, (None, None, _TAIL_DEGREES), strict=True):
             log_abs_det = joint.log_abs_det + float(np.log(scale).sum())
-            frame = Frame.of(
-                joint.origin, scale[:, None] * joint.axes, log_abs_det, self.columns
-            )
+            frame = Frame.of(joint.origin, scale[:, None] * joint.axes, log_abs_det, self.columns)
             mixture = KernelMixture(frame, scale, joint.centers, np.log(joint.weights), degrees)
             kernels.append(mixture.given(values))
         return kernels
 
-    def _pool(
-        self, values: np.ndarray, base: _BaseDraws, least: int, *, is_density: bool
-    ) -> _Pool:
+    def _pool(self, values: np.ndarray, base: _BaseDraws, least: int, *, is_density: bool) -> _Pool:
         """Return weighted draws for rows of given values, at least so many for each row.
 
         Rounds go on until standard errors are small or, for draws of several columns, enough draws are
@@ -411,11 +412,11 @@ class Conditional:
             target = self.joint.log_density(drawn.reshape(-1, drawn.shape[2]))
             pool.add(active, n_tail + stop, drawn, target.reshape(drawn.shape[:2]), rounds)
             total[active] += (stop - start) * weights[active]
-            shares = pool.update(active, n_tail + stop, total[active] / stop)
+            used_weights = pool.update(active, n_tail + stop, total[active] / stop)
             if is_curve:
                 is_done = pool.error[active] <= tolerance
             else:
-                weights[active] = _LEAST_WEIGHT + (1 - _LEAST_WEIGHT * shares.shape[1]) * shares
+                weights[active] = _LEAST_WEIGHT + (1 - _LEAST_WEIGHT * len(kernels)) * used_weights
                 is_done = pool.effective[active] >= _LEAST_EFFECTIVE
                 if is_density:
                     is_done = pool.error[active] <= tolerance
@@ -461,40 +462,38 @@ class Conditional:
         warn_of_far_values(kernels.nearest, centers)
 
 
-class ConditionalMixin(DensityEstimatorMixin, ABC):
-    """The mixin for densities whose conditionals are computed from their joint density."""
+def log_density_of_columns(
+    joint: JointDensity, X: np.ndarray, scored: np.ndarray, given: np.ndarray, memory_limit: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the log-density (n,) of some columns of rows X given others, and its standard error.
 
-    memory_limit: Any
+    `scored` and `given` are indices of columns; the rest is integrated out.
+    """
+    columns = np.union1d(scored, given)
+    if len(columns) == X.shape[1]:
+        log_density, error = joint.log_density(joint.coordinates(X)), np.zeros(len(X))
+    else:
+        numerator = Conditional(joint, columns, memory_limit)
+        log_density, error = numerator.log_marginal(X[:, columns])
+    if len(given):
+        conditional = Conditional(joint, given, memory_limit)
+        conditional.warn_of_support(X[:, given])
+        log_marginal, more = conditional.log_marginal(X[:, given])
+        log_density, error = log_density - log_marginal, np.hypot(error, more)
+    return log_density, error
 
-    @abstractmethod
-    def _joint_density(self) -> JointDensity:
-        """Return the fitted density; raise ValueError if it has no joint density."""
 
-    def _log_density_of_columns(
-        self, X: np.ndarray, scored: np.ndarray, given: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the log-density (n,) of some columns of rows X given others, and its standard error."""
-        joint, d = self._joint_density(), X.shape[1]
-        columns = np.union1d(scored, given)
-        if len(columns) == d:
-            log_density, error = joint.log_density(joint.coordinates(X)), np.zeros(len(X))
-        else:
-            numerator = Conditional(joint, columns, self.memory_limit)
-            log_density, error = numerator.log_marginal(X[:, columns])
-        if len(given):
-            conditional = Conditional(joint, given, self.memory_limit)
-            conditional.warn_of_support(X[:, given])
-            log_marginal, more = conditional.log_marginal(X[:, given])
-            log_density, error = log_density - log_marginal, np.hypot(error, more)
-        return log_density, error
-
-    def _draw_given(
-        self, columns: np.ndarray, values: np.ndarray, rng: np.random.RandomState
-    ) -> np.ndarray:
-        """Return one row (n, d) for each row of values (n, k) of some columns."""
-        conditional = Conditional(self._joint_density(), columns, self.memory_limit)
-        conditional.warn_of_support(values)
-        return conditional.draw(values, rng)
+def draw_given_columns(
+    joint: JointDensity,
+    columns: np.ndarray,
+    values: np.ndarray,
+    rng: np.random.RandomState,
+    memory_limit: float,
+) -> np.ndarray:
+    """Return one row (n, d) of a joint density for each row of values (n, k) of some columns."""
+    conditional = Conditional(joint, columns, memory_limit)
+    conditional.warn_of_support(values)
+    return conditional.draw(values, rng)
 
 
 def _propose(
@@ -525,9 +524,9 @@ def _cell_errors(t: np.ndarray, free: np.ndarray, ratio: np.ndarray) -> np.ndarr
     linear = (ratio[:, :-2] * lengths[:, 1:] + ratio[:, 2:] * lengths[:, :-1]) / both
     bent = np.pad(np.abs(ratio[:, 1:-1] - linear) * both / 2, ((0, 0), (1, 1)))
     masses = lengths * (ratio[:, 1:] + ratio[:, :-1]) / 2
-    wide = masses * np.minimum(np.diff(free, axis=1) ** 2 / 24, 0.5)
+    distant = masses * np.minimum(np.diff(free, axis=1) ** 2 / 24, 0.5)
     change = lengths * np.abs(np.diff(ratio, axis=1)) / 8
-    return np.maximum(bent[:, 1:], bent[:, :-1]) / 4 + change + wide
+    return np.maximum(bent[:, 1:], bent[:, :-1]) / 4 + change + distant
 
 
 def _tail_nodes(kernel: ConditionalKernels, drawn: np.ndarray) -> np.ndarray:
@@ -571,8 +570,8 @@ def _warn_of_errors(error: np.ndarray) -> None:
     if is_large.any():
         warn_user(
             f"the Monte-Carlo error of {is_large.sum()} of {len(error)} log-densities is large, up to "
-            f"{error.max():.2g} nats after {_MOST} draws a row. Pass return_error=True for all errors, or "
-            "leave fewer columns free."
+            f"{error.max():.2g} nats after {_MOST} draws a row. Pass return_error=True for all "
+            "errors, or leave fewer columns free."
         )
 
 
@@ -581,7 +580,7 @@ def _warn_of_few(effective: np.ndarray) -> None:
     is_few = effective < _LEAST_EFFECTIVE
     if is_few.any():
         warn_user(
-            f"draws for {is_few.sum()} of {len(effective)} conditions are resampled from few proposals, "
-            f"an effective {effective.min():.1f} at worst; expected {_LEAST_EFFECTIVE:g} or more. Draws of "
-            "these rows are alike. Give fewer columns, or more likely values."
+            f"draws for {is_few.sum()} of {len(effective)} conditions are resampled from few "
+            f"proposals, an effective {effective.min():.1f} at worst; expected {_LEAST_EFFECTIVE:g} or "
+            "more. Draws of these rows are alike. Give fewer columns, or more likely values."
         )

@@ -24,7 +24,7 @@ from ..noise import NoiseLevels
 from ..scores import Smoothing
 from ..solvers import Solver, estimates_error
 from .comparison import settings_for
-from .conditional import ConditionalMixin, JointDensity
+from .conditional import JointDensity, draw_given_columns, log_density_of_columns
 from .fitting import TrainingData, make_geometry, make_model, scales_in
 from .model import DiffusionModel
 from .settings import (
@@ -39,7 +39,7 @@ from .settings import (
 __all__ = ["BaseScoreDiffusion"]
 
 
-class BaseScoreDiffusion(DistanceDensityMixin, ConditionalMixin, BaseEstimator, ABC):
+class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
     """A diffusion over the training rows, whose score is smoothed by a kernel.
 
     A subclass stores its parameters and returns the kernel that they stand for from `_kernel_choice`.
@@ -287,8 +287,8 @@ class BaseScoreDiffusion(DistanceDensityMixin, ConditionalMixin, BaseEstimator, 
         `memory_limit`.
 
         With `given` or `columns` the log-density of each distinct row of given values is an integral of
-        the joint density over the other columns: over one column by quadrature, at some 80 rows, over
-        more by importance weights of 64 to 1024 rows (docs/conditional.md has errors and times).
+        the joint density over the other columns: over one column by quadrature, at some hundred rows,
+        over more by importance weights of 64 to 4096 rows (docs/conditional.md has errors and times).
         """
         check_is_fitted(self)
         d = self.n_features_in_
@@ -298,7 +298,9 @@ class BaseScoreDiffusion(DistanceDensityMixin, ConditionalMixin, BaseEstimator, 
         if len(scored) == d:
             log_density, error = self.model_.log_density(X, resources, with_error=return_error)
         else:
-            log_density, error = self._log_density_of_columns(X, scored, given_columns)
+            log_density, error = log_density_of_columns(
+                self._joint_density(resources), X, scored, given_columns, resources.memory_limit
+            )
         return (log_density, error) if return_error else log_density
 
     @on_one_fit
@@ -390,10 +392,10 @@ class BaseScoreDiffusion(DistanceDensityMixin, ConditionalMixin, BaseEstimator, 
         Notes
         -----
         With `given`, rows are drawn from the model's conditional distribution, whose log-density is
-        ``score_samples(given=...)``, by importance weights: with one free column from the density
-        interpolated between some 80 nodes, with more from 64 draws or more for each distinct row of given
-        values, of which four are made for each row that is drawn. docs/conditional.md has errors and
-        times.
+        ``score_samples(given=...)``. With one free column they are drawn from that density, interpolated
+        between some hundred nodes for each distinct row of given values. With more they are resampled by
+        importance weights from four times as many proposals, and at least 64; a row that is chosen twice
+        is moved by Metropolis steps. docs/conditional.md has errors and times.
         """
         n, rng = self._check_draw(n_samples, random_state)
         resources = self._resources()
@@ -401,7 +403,8 @@ class BaseScoreDiffusion(DistanceDensityMixin, ConditionalMixin, BaseEstimator, 
             labels = self._column_labels()
             columns, values = resolve_given_values(given, n, labels, self.n_features_in_)
             if len(columns):
-                return self._draw_given(columns, values, rng)
+                joint = self._joint_density(resources)
+                return draw_given_columns(joint, columns, values, rng, resources.memory_limit)
         return self.model_.draw(n, rng, resources)
 
     @on_one_fit
@@ -614,14 +617,15 @@ class BaseScoreDiffusion(DistanceDensityMixin, ConditionalMixin, BaseEstimator, 
             )
         return self.model_.influence_at(X, scale, resources)
 
-    def _joint_density(self) -> JointDensity:
+    def _joint_density(self, resources: Resources) -> JointDensity:
+        """Return the density of all columns, for marginals and conditionals."""
         if self.model_.data.shards is not None:
             raise ValueError(
                 f"given and columns cannot be combined with shards={self.model_.data.shards!r}; fit a "
                 "subsample with shards=None and pass metric_, bandwidth_, sigma_ and background_ of "
                 "this model as its parameters."
             )
-        return JointDensity.of_model(self.model_, self._resources())
+        return JointDensity.of_model(self.model_, resources)
 
     def _query(self, X: Any, ignored: Any = ()) -> tuple[np.ndarray, Resources]:
         """Return checked queries (n, d), and the device and dtype on which to compute.

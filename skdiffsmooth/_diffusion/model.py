@@ -93,9 +93,7 @@ class DiffusionModel:
         self, X: np.ndarray, resources: Resources, *, with_error: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return log-densities (n,) of rows, and their estimated errors (n,), or NaN if unknown."""
-        return self.log_density_within(
-            *self.embedding.split(X), resources, with_error=with_error
-        )
+        return self.log_density_within(*self.embedding.split(X), resources, with_error=with_error)
 
     def log_density_within(
         self,

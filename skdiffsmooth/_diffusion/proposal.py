@@ -3,8 +3,10 @@
 A mixture sum_i w_i K(z - c_i) of equal kernels has conditionals in closed form. With z split by
 orthogonal axes into a given part b and a free part a,
 
-    Gaussian:  q(a | b) = sum_i W_i(b) N(a; c_ia, I),              W_i(b) ~ w_i exp(-|b - c_ib|^2 / 2)
-    t:         q(a | b) = sum_i W_i(b) t_(m+k)(a; c_ia, s_i^2 I),  W_i(b) ~ w_i (1 + |b - c_ib|^2 / m)^(-(m+k)/2)
+    Gaussian:  q(a | b) = sum_i W_i(b) N(a; c_ia, I),
+               W_i(b) ~ w_i exp(-|b - c_ib|^2 / 2)
+    t:         q(a | b) = sum_i W_i(b) t_(m+k)(a; c_ia, s_i^2 I),
+               W_i(b) ~ w_i (1 + |b - c_ib|^2 / m)^(-(m+k)/2)
 
 with m degrees of freedom, k given columns and s_i^2 = (m + |b - c_ib|^2) / (m + k).
 """

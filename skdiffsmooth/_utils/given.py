@@ -33,7 +33,9 @@ def resolve_columns(name: str, columns: Any, labels: np.ndarray | None, d: int) 
         )
     indices = [_index(name, column, labels, d) for column in columns]
     if len(set(indices)) < len(indices):
-        raise ValueError(f"{name}={list(columns)!r} names a column twice; expected each at most once.")
+        raise ValueError(
+            f"{name}={list(columns)!r} names a column twice; expected each at most once."
+        )
     return np.array(sorted(indices), dtype=np.intp)
 
 
@@ -141,8 +143,8 @@ def resolve_given_values(
     for column, value in given.items():
         if any(isinstance(each, str | bytes) for each in np.asarray(value, dtype=object).flat):
             raise ValueError(
-                f"given[{column!r}]={value!r:.100} holds strings and is not numeric; expected numbers in "
-                "the units of X. Convert it by float()."
+                f"given[{column!r}]={value!r:.100} holds strings and is not numeric; expected numbers "
+                "in the units of X. Convert it by float()."
             )
         column_values = check_real_array(f"given[{column!r}]", value)
         if column_values.shape not in ((), (n_samples,)):

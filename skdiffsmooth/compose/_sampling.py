@@ -23,7 +23,12 @@ MAX_ROUNDS = 200
 
 
 def sample(
-    fitted: Any, n_samples: int = 1, random_state: Any = None, *, output: str = "default"
+    fitted: Any,
+    n_samples: int = 1,
+    random_state: Any = None,
+    *,
+    output: str = "default",
+    given: Any = None,
 ) -> Any:
     """Draw rows from any fitted density, pipeline or search.
 
@@ -64,6 +69,10 @@ def sample(
         Container: an array, or a data frame with the column names of the training rows (x0, x1,
         ... if they had none). The names are those of scikit-learn's `set_output`, which itself
         applies to `transform` only, and densities have no `transform`.
+    given : mapping from column to value, default=None
+        Condition the draws on these columns: labels or indices; each value one number in units of X,
+        or an array of shape (n_samples,).
+        The steps of a pipeline must change each column on its own.
 
     Returns
     -------
@@ -85,7 +94,13 @@ def sample(
     """
     check_choice("output", output, ("default", "pandas", "polars"))
     n, generator = check_draw(n_samples, random_state)
-    rows = draw(fitted, n, generator)
+    if given is None:
+        rows = draw(fitted, n, generator)
+    else:
+        # Here, since that module draws from densities by this one.
+        from ._columns import draw_with_given
+
+        rows = draw_with_given(fitted, given, n, generator)
     if output == "default":
         return rows
     names = _column_names(fitted, rows.shape[1])
