@@ -450,8 +450,8 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         if self.bandwidth_ == 0:
             raise ValueError(
                 "given and columns need a density of all columns, and with bandwidth=0.0 samples are on "
-                "a manifold; expected a bandwidth > 0. Fit with CoarseScoreDiffusion(bandwidth=<number in "
-                "units of X>), or use SmoothedScoreDiffusion."
+                "a manifold; expected a bandwidth > 0. Fit with CoarseScoreDiffusion(bandwidth=<number "
+                "in units of X>), or use SmoothedScoreDiffusion."
             )
         rows = self.sample(N_CENTERS, random_state=0)
         return JointDensity.of_draws(self.score_samples, rows)
