@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .._coordinates.columns import ColumnSpace
+from .._coordinates.metric import is_scaled
 from .._utils.rows import merge_duplicates
 from .._utils.shards import ONE_PROCESS
 from ..solvers import Heun
@@ -52,17 +54,19 @@ class Settings(NamedTuple):
     """Weight of the background."""
 
 
-def folds_for_metrics(points: np.ndarray) -> Folds | None:
+def folds_for_metrics(points: np.ndarray, columns: ColumnSpace) -> Folds | None:
     """Return the folds on which metrics are compared, or None to leave out single rows."""
-    n_points, n_features = points.shape
-    if n_points > _FEW_ROWS_A_COLUMN * n_features:
+    n_points = len(points)
+    if n_points > _FEW_ROWS_A_COLUMN * columns.n_directions:
         return None
     n_folds = min(_N_FOLDS, n_points)
     # Here and not above: loading it takes half as long as the whole of this package.
     from sklearn.model_selection import KFold
 
-    # Distinct rows are sorted: folds of neighbours would leave whole regions out.
-    return list(KFold(n_folds, shuffle=True, random_state=0).split(points))
+    # Folds of neighbours would leave whole regions out.
+    order = columns.order(points)
+    splits = KFold(n_folds, shuffle=True, random_state=0).split(points)
+    return [(np.sort(order[train]), np.sort(order[test])) for train, test in splits]
 
 
 class Comparison:
@@ -78,6 +82,8 @@ class Comparison:
         Their weights, summing to one.
     metrics : sequence
         Metrics to compare.
+    columns : ColumnSpace or None
+        Relations between the columns, which all folds share; None for metrics without.
     folds : sequence of pairs of index arrays, optional
         Training and test rows. None leaves each row out of all the others, exactly.
     """
@@ -88,6 +94,7 @@ class Comparison:
         points: np.ndarray,
         weights: np.ndarray,
         metrics: Sequence[Metric],
+        columns: ColumnSpace | None,
         folds: Folds | None = None,
     ) -> None:
         self.parsed = parsed
@@ -96,6 +103,7 @@ class Comparison:
         everything = np.arange(len(points))
         self.folds = [(everything, everything)] if folds is None else folds
         self.leaves_one_out = folds is None
+        self.columns = columns
         self._prepared: dict[int, list[tuple[Geometry, float]]] = {}
 
     def score(
@@ -131,19 +139,28 @@ class Comparison:
         if metric_index not in self._prepared:
             self._prepared[metric_index] = [
                 geometry_and_bandwidth(
-                    self.metrics[metric_index], self.points[train], self.weights[train], self.parsed
+                    self.metrics[metric_index],
+                    self.points[train],
+                    self.weights[train],
+                    self.parsed,
+                    self.columns,
                 )
                 for train, _ in self.folds
             ]
 
 
 def geometry_and_bandwidth(
-    metric: Metric, points: np.ndarray, weights: np.ndarray, parsed: ParsedParameters
+    metric: Metric,
+    points: np.ndarray,
+    weights: np.ndarray,
+    parsed: ParsedParameters,
+    columns: ColumnSpace | None = None,
 ) -> tuple[Geometry, float]:
     """Return rows in coordinates of a metric, and the KDE's leave-one-out bandwidth there."""
     points, weights = merge_duplicates(points, weights / weights.sum())
     data = TrainingData(points, weights, ONE_PROCESS, len(points), is_weighted=True)
-    geometry = make_geometry(metric, data, parsed)
+    columns = None if columns is None else columns.of_rows(points, weights)
+    geometry = make_geometry(metric, data, parsed, columns)
     return geometry, leave_one_out_bandwidth(geometry, parsed)
 
 
@@ -176,22 +193,19 @@ def settings_for(data: TrainingData, parsed: ParsedParameters) -> Settings:
     )
     if len(data.points) < 2 or not parsed.are_scales_free:
         return plain
-    metrics = parsed.kernel.candidate_metrics(data.points)
-    if not metrics:
+    if not parsed.kernel.candidate_metrics(1):
         return plain
-    if not isinstance(parsed.terminal_scale, str):
+    metrics: tuple[Metric, ...] = (metric,)
+    if parsed.is_metric_free and not isinstance(parsed.terminal_scale, str):
         # A number has the unit of one metric only.
         metrics = ("euclidean",)
-    if not parsed.is_metric_free:
-        metrics = (metric,)
-    return choose_settings(data.points, data.weights, parsed, metrics)
+    elif parsed.is_metric_free:
+        metrics = parsed.kernel.candidate_metrics(data.rank)
+    return choose_settings(data, parsed, metrics)
 
 
 def choose_settings(
-    points: np.ndarray,
-    weights: np.ndarray,
-    parsed: ParsedParameters,
-    metrics: Sequence[Metric],
+    data: TrainingData, parsed: ParsedParameters, metrics: Sequence[Metric]
 ) -> Settings:
     """Choose the metric at default factors, then the factors in that metric.
 
@@ -199,21 +213,25 @@ def choose_settings(
     with few nodes, levels and steps: factors by leaving out each row, metrics so too or, with few rows,
     by folds.
     """
-    taken = np.linspace(0, len(points) - 1, min(len(points), _MOST_ROWS)).round().astype(np.intp)
-    rows, row_weights = points[taken], weights[taken] / weights[taken].sum()
+    rows, row_weights = data.points, data.weights
+    columns = data.columns if any(map(is_scaled, metrics)) else None
+    if len(rows) > _MOST_ROWS:
+        taken = np.linspace(0, len(rows) - 1, _MOST_ROWS).round().astype(np.intp)
+        taken = np.sort(data.columns.order(rows)[taken])
+        rows, row_weights = rows[taken], row_weights[taken] / row_weights[taken].sum()
     # A terminal scale that does not fit is an error of the model that is chosen, not of a candidate.
     parsed = replace(parsed, terminal_scale="auto", resources=parsed.resources._replace(n_jobs=1))
-    one_by_one = Comparison(parsed, rows, row_weights, metrics)
+    one_by_one = Comparison(parsed, rows, row_weights, metrics, columns)
     with warnings.catch_warnings():
         # What is worth a warning is so for the model that is chosen, whose fit repeats it.
         warnings.simplefilter("ignore")
         best, tried = 0, []
         if len(metrics) > 1:
-            folds = folds_for_metrics(rows)
+            folds = folds_for_metrics(rows, data.columns)
             compared = (
                 one_by_one
                 if folds is None
-                else Comparison(parsed, rows, row_weights, metrics, folds)
+                else Comparison(parsed, rows, row_weights, metrics, columns, folds)
             )
             by_metric = [
                 compared.score(index, DEFAULT_FACTORS, is_screening=True)

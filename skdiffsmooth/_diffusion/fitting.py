@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._coordinates.columns import ColumnSpace
 from .._coordinates.embedding import Embedding
 from .._coordinates.hull import AffineHull
-from .._coordinates.metric import LinearMetric, fit_metric
+from .._coordinates.metric import LinearMetric, fit_metric, is_scaled
 from .._engine.components import GaussianComponents
 from .._engine.hierarchy import PointHierarchy
 from .._utils.shards import Shards
@@ -74,6 +76,18 @@ class TrainingData:
     """How many rows the user passed."""
     is_weighted: bool
     """Whether the user passed weights."""
+    units: np.ndarray | None = None
+    """The step (d,) in which each column was recorded, 0 where it is not known; None is unknown."""
+
+    @cached_property
+    def columns(self) -> ColumnSpace:
+        """Scales of the columns and relations between them."""
+        return ColumnSpace.of(self.points, self.weights, self.units, self.shards)
+
+    @property
+    def rank(self) -> int:
+        """Dimension of the affine hull of the points."""
+        return min(self.columns.n_directions, self.shards.total(len(self.points)) - 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,9 +116,19 @@ class FittedModel(NamedTuple):
     attributes: dict[str, Any]
 
 
-def make_geometry(metric: Metric, data: TrainingData, parsed: ParsedParameters) -> Geometry:
-    """Return data and kernel in the hull coordinates of a metric."""
-    linear = fit_metric(metric, data.points, data.weights, data.shards)
+def make_geometry(
+    metric: Metric,
+    data: TrainingData,
+    parsed: ParsedParameters,
+    columns: ColumnSpace | None = None,
+) -> Geometry:
+    """Return data and kernel in the hull coordinates of a metric.
+
+    `columns` are the scales and relations of the columns where they come from more rows than these.
+    """
+    if columns is None and is_scaled(metric):
+        columns = data.columns
+    linear = fit_metric(metric, data.points, data.weights, data.shards, columns)
     measured = linear.to_metric(data.points)
     hull = linear.hull_of(measured, data.shards)
     base = None

@@ -78,8 +78,8 @@ class KernelChoice(Protocol):
         """
         ...
 
-    def candidate_metrics(self, points: np.ndarray) -> tuple[Metric, ...]:
-        """Return the metrics from which "auto" chooses, or none if there is no choice."""
+    def candidate_metrics(self, rank: int) -> tuple[Metric, ...]:
+        """Return the metrics from which "auto" chooses for a hull of some rank, or none."""
         ...
 
     def check_base(self, base: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, OutlierMixin
 
+from .._coordinates.columns import ColumnSpace
 from .._diffusion.comparison import folds_for_metrics
 from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.rows import TrainingRows, as_given, take
@@ -249,9 +250,10 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
 
     def _held_out(self, fitted: Any, rows: TrainingRows, folds: Folds | None) -> np.ndarray:
         """Return the log-density of each distinct row under densities that were fitted without it."""
+        columns = ColumnSpace.of(rows.points, rows.point_weights)
         if (
             folds is None
-            and folds_for_metrics(rows.points) is None
+            and folds_for_metrics(rows.points, columns) is None
             and hasattr(fitted, "leave_one_out_log_density")
             # Its answers are in the order of its points_, which must be those of X.
             and np.array_equal(getattr(fitted, "points_", ()), rows.points)

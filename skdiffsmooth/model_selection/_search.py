@@ -20,11 +20,12 @@ from .._diffusion.comparison import (
     geometry_and_bandwidth,
 )
 from .._diffusion.estimator import BaseScoreDiffusion
-from .._diffusion.fitting import DEFAULT_FACTORS, Factors
+from .._diffusion.fitting import DEFAULT_FACTORS, Factors, TrainingData
 from .._diffusion.settings import ParsedParameters, resolve_n_jobs
 from .._estimators.smoothed import SmoothedScoreDiffusion
 from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.rows import TrainingRows, as_given
+from .._utils.shards import ONE_PROCESS
 from .._utils.validation import check_integer, check_real, check_real_array
 from .._utils.warnings import warn_user
 from ..solvers import ODESolver
@@ -188,8 +189,9 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
                 "a search by held-out likelihood needs at least two distinct rows, got n_samples = 1 "
                 "after merging equal rows."
             )
-        metrics = self._checked_metrics(parsed, points)
         n_rows = len(rows.group)
+        data = TrainingData(points, rows.point_weights, ONE_PROCESS, n_rows, is_weighted=True)
+        metrics = self._checked_metrics(parsed, data)
         if n_rows - len(points) > _MANY_EQUAL * n_rows:
             warn_user(
                 f"{n_rows - len(points)} of {n_rows} rows equal another one: the data look rounded or "
@@ -197,15 +199,17 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
                 "smaller bandwidths would grow without bound."
             )
         if self.cv is None:
-            compared = Comparison(parsed, points, rows.point_weights, metrics)
-            folds = folds_for_metrics(points)
+            compared = Comparison(parsed, points, rows.point_weights, metrics, data.columns)
+            folds = folds_for_metrics(points, data.columns)
             first = compared
             if folds is not None:
-                first = Comparison(parsed, points, rows.point_weights, metrics, folds)
+                first = Comparison(parsed, points, rows.point_weights, metrics, data.columns, folds)
         else:
             weight = np.ones(n_rows) if rows.weight is None else rows.weight
             given = points[rows.group], weight / weight.max()
-            first = compared = Comparison(parsed, *given, metrics, rows.folds(self.cv))
+            first = compared = Comparison(
+                parsed, *given, metrics, data.columns, rows.folds(self.cv)
+            )
         search = _Search(compared, resolve_n_jobs(self.n_jobs), verbose)
         search.run(first, bandwidths, sigmas, n_refinements)
         best = search.entries[search.best_index]
@@ -335,7 +339,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
             )
         return parsed
 
-    def _checked_metrics(self, parsed: ParsedParameters, points: np.ndarray) -> tuple[Any, ...]:
+    def _checked_metrics(self, parsed: ParsedParameters, data: TrainingData) -> tuple[Any, ...]:
         if not parsed.is_metric_free:
             if self.metrics is not None:
                 raise ValueError(
@@ -344,13 +348,15 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
                 )
             return (parsed.metric,)
         if self.metrics is None:
-            return parsed.kernel.candidate_metrics(points) or ("euclidean",)
+            return parsed.kernel.candidate_metrics(data.rank) or ("euclidean",)
         if not isinstance(self.metrics, list | tuple) or len(self.metrics) == 0:
             raise ValueError(
                 f"metrics={self.metrics!r} is not a list of metrics; pass a list of at least one, "
                 "or None."
             )
-        checked = tuple(_checked_metric(self.metrics, metric, points) for metric in self.metrics)
+        checked = tuple(
+            _checked_metric(self.metrics, metric, data.points) for metric in self.metrics
+        )
         if any(isinstance(metric, str) and metric == "auto" for metric in checked):
             raise ValueError(
                 f"metrics={self.metrics!r} holds 'auto', which is not a metric; pass metrics=None."
