@@ -32,13 +32,12 @@ from .model import DiffusionModel
 from .settings import (
     Metric,
     ParsedParameters,
-    ScaleRule,
+    Relative,
     Sigma,
     automatic_tolerance,
-    resolve_noise,
-    resolve_scales,
-    resolve_terminal_scale,
+    noise_for,
     scales_of_levels,
+    terminal_scale_for,
 )
 from .source import NoisedData, backend_in_range
 
@@ -47,14 +46,19 @@ __all__ = [
     "Factors",
     "FittedModel",
     "Geometry",
+    "Scales",
     "TrainingData",
+    "check_above_rounding",
+    "given_or_default",
     "leave_one_out_bandwidth",
     "make_geometry",
     "make_model",
+    "rounding_error",
     "scales_in",
 ]
 
 Factors = tuple[float, float]
+Scales = tuple[float | Relative, Sigma | Relative]
 
 # Bandwidth and smoothing scale in units of the leave-one-out bandwidth of the Gaussian KDE in the same
 # metric, where nothing can be compared; docs/defaults.md has the evidence.
@@ -165,38 +169,85 @@ def leave_one_out_bandwidth(geometry: Geometry, parsed: ParsedParameters) -> flo
     )
 
 
+def given_or_default(parsed: ParsedParameters, factors: Factors | None = None) -> Scales:
+    """Return bandwidth and sigma, where they are "auto" as multiples of the scale of rows or base."""
+    if factors is None:
+        factors = DEFAULT_FACTORS
+        if isinstance(parsed.base, ManifoldParzen):
+            factors = _FACTORS_OF_WINDOWS
+        elif parsed.base is not None:
+            factors = _FACTORS_OF_MIXTURES
+    bandwidth, sigma = parsed.bandwidth, parsed.sigma
+    if sigma is None:
+        sigma = Relative(factors[1])
+    if bandwidth is None:
+        # Without smoothing the leave-one-out bandwidth is the KDE's own best.
+        is_kde = parsed.base is None and not callable(sigma) and sigma == 0
+        bandwidth = Relative(1.0 if is_kde else factors[0])
+    return bandwidth, sigma
+
+
 def scales_in(
-    geometry: Geometry, parsed: ParsedParameters, factors: Factors
+    geometry: Geometry, parsed: ParsedParameters, scales: Scales, h: float | None = None
 ) -> tuple[float, Sigma]:
-    """Return bandwidth and smoothing scale, in units of the metric."""
-    rule = _scale_rule(geometry, parsed, factors)
-    bandwidth, sigma = resolve_scales(
-        parsed.bandwidth, parsed.sigma, geometry.kernel.widest_std, rule
-    )
+    """Return bandwidth and smoothing scale as numbers, in units of the metric.
+
+    `h` is what relative scales multiply, where it was computed before.
+    """
+    bandwidth, sigma = scales
+    if h is None and (isinstance(bandwidth, Relative) or isinstance(sigma, Relative)):
+        try:
+            h = _reference_scale(geometry, parsed)
+        except ValueError as error:
+            requested = parsed.requested
+            raise ValueError(
+                f"bandwidth={requested['bandwidth']!r} with sigma={requested['sigma']!r}: {error}; "
+                "pass numbers, bandwidth=<positive> and sigma=<zero or positive>, in units of the "
+                "metric."
+            ) from error
+    if isinstance(sigma, Relative):
+        assert h is not None
+        sigma = sigma.factor * h / geometry.unit
+    if isinstance(bandwidth, Relative):
+        assert h is not None
+        bandwidth = bandwidth.factor * h
+    return bandwidth, sigma
+
+
+def rounding_error(geometry: Geometry) -> float:
+    """Return a bound on the rounding errors of coordinates of the rows, which bandwidths exceed."""
     radius = geometry.data.shards.largest(float(np.abs(geometry.coordinates).max(initial=0.0)))
-    if geometry.base is None and bandwidth < np.finfo(np.float64).eps * radius:
+    return float(np.finfo(np.float64).eps) * radius
+
+
+def check_above_rounding(geometry: Geometry, bandwidth: float) -> None:
+    """Raise an error if a bandwidth is below the rounding errors of the rows."""
+    if geometry.base is None and bandwidth < rounding_error(geometry):
+        radius = rounding_error(geometry) / np.finfo(np.float64).eps
         raise ValueError(
             f"bandwidth={bandwidth:g} is below the rounding error of rows up to {radius:.3g} from "
             "their center; expected a larger number. Pass a larger bandwidth, drop rows far from "
             "all others, or scale the columns."
         )
-    return bandwidth, sigma
 
 
-def _scale_rule(geometry: Geometry, parsed: ParsedParameters, factors: Factors) -> ScaleRule:
-    """Return the rule that computes scales that were not given from the data, or from the base."""
+def _reference_scale(geometry: Geometry, parsed: ParsedParameters) -> float:
+    """Return the scale that relative scales multiply, that of the rows or of the base."""
     base, data = geometry.base, geometry.data
     if base is None:
-        return ScaleRule(lambda: leave_one_out_bandwidth(geometry, parsed), *factors)
+        return leave_one_out_bandwidth(geometry, parsed)
     windows = parsed.base
     if isinstance(windows, ManifoldParzen):
-        return ScaleRule(
-            lambda: windows.leave_one_out(
-                geometry.coordinates, data.weights, geometry.hull.codimension
-            ),
-            *_FACTORS_OF_WINDOWS,
+        reference = windows.leave_one_out(
+            geometry.coordinates, data.weights, geometry.hull.codimension
         )
-    return ScaleRule(lambda: base.narrowest, *_FACTORS_OF_MIXTURES, has_leave_one_out=False)
+    elif isinstance(parsed.bandwidth, Relative) or isinstance(parsed.sigma, Relative):
+        raise ValueError("a mixture has components and not rows, so no row can be left out")
+    else:
+        reference = base.narrowest
+    if not reference > 0:
+        raise ValueError("the base has a component of variance zero, so it sets no scale")
+    return reference
 
 
 def make_model(
@@ -214,9 +265,9 @@ def make_model(
     """
     kernel, data = geometry.kernel, geometry.data
     widest = _largest_variance(geometry)
-    noise = resolve_noise(parsed.noise, widest)
+    noise = noise_for(parsed.noise, widest)
     finest = sigma(bandwidth) if callable(sigma) else sigma
-    terminal_scale = resolve_terminal_scale(
+    terminal_scale = terminal_scale_for(
         parsed.terminal_scale, math.sqrt(widest), bandwidth, finest * kernel.widest_std
     )
     levels = NoiseLevels(bandwidth, terminal_scale, parsed.n_levels)

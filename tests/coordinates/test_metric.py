@@ -182,7 +182,7 @@ def test_defaults_beat_the_kde_of_every_metric():
     X, test = correlated(200, seed=3), correlated(400, seed=4)
     X, test = np.vstack([X, test])[::3], np.vstack([X, test])[1::3]
     best = max(
-        SmoothedScoreDiffusion("loo", 0.0, metric=metric).fit(X).score(test)
+        SmoothedScoreDiffusion("loo", 0.0, metric=metric, background=0.0).fit(X).score(test)
         for metric in candidate_metrics(X.shape[1])
     )
     assert SmoothedScoreDiffusion().fit(X).score(test) > best
