@@ -66,6 +66,13 @@ class Embedding:
                 "with metric='euclidean', or use score_samples, which is comparable between metrics."
             )
 
+    def residual_scale(self, widest: float) -> float:
+        """Return the scale of residuals (n, d) that is one in scaled columns.
+
+        In the user's own columns it is `widest`, that of the data along their widest axis.
+        """
+        return widest if np.all(self.metric.columns == 1) else self.metric.rest
+
     def log_density_outside_hull(self, residual: np.ndarray, scale: float) -> np.ndarray:
         """Return the log-density (n,) of the residuals plus the metric's log |det|, in nats."""
         normalizer = gaussian_log_normalizer(self.hull.codimension, scale**2)

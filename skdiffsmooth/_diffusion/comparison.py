@@ -15,6 +15,7 @@ from ..solvers import Heun
 from .background import background_weight, mixed
 from .fitting import (
     DEFAULT_FACTORS,
+    MOST_ROWS,
     Factors,
     Geometry,
     TrainingData,
@@ -33,8 +34,6 @@ Folds = Sequence[tuple[np.ndarray, np.ndarray]]
 FACTORS = (DEFAULT_FACTORS, (0.85, 1.0), (0.85, 2.0), (0.7, 1.5), (0.7, 3.0), (0.55, 3.0))
 # Nodes, levels and steps under which candidates are compared.
 SCREENING_NODES, SCREENING_LEVELS = 16, 8
-# Ratios to the leave-one-out bandwidth hardly depend on the number of rows; so many are enough.
-_MOST_ROWS = 2000
 
 # A metric that was fitted with the row that is left out is too good for it, the more so the fewer rows
 # there are for each column: up to so many, metrics are fitted without the rows that judge them.
@@ -107,24 +106,26 @@ class Comparison:
         """
         self.prepare(metric_index)
         parsed = _for_screening(self.parsed) if is_screening else self.parsed
-        parts = []
+        parts, tails, weights = [], [], []
         for (_, test), (geometry, h) in zip(self.folds, self._prepared[metric_index], strict=True):
             bandwidth, sigma = factors[0] * h, factors[1] * h / geometry.unit
             model, _ = make_model(geometry, parsed, bandwidth, sigma, is_candidate=True)
             resources = parsed.resources
-            parts_of_fold = (
+            parts.append(
                 model.leave_one_out_parts(resources)
                 if self.leaves_one_out
                 else model.parts(self.points[test], resources)
             )
-            parts.append((*parts_of_fold, self.weights[test]))
-        flow, background, weights = (np.concatenate(part) for part in zip(*parts, strict=True))
-        weights = weights / weights.sum()
-        weight = self.parsed.background
-        if weight is None:
-            weight = background_weight(flow, background, weights)
-        score = float(weights @ mixed(flow, background, weight))
-        return score, Settings(self.metrics[metric_index], factors, weight)
+            tails.append(np.full(len(test), model.tail.weight if model.tail else 0.0))
+            weights.append(self.weights[test])
+        log_densities, tail = np.concatenate(parts), np.concatenate(tails)
+        row_weights = np.concatenate(weights)
+        row_weights = row_weights / row_weights.sum()
+        background = self.parsed.background
+        if background is None:
+            background = background_weight(log_densities, tail, row_weights)
+        score = float(row_weights @ mixed(log_densities, background, tail))
+        return score, Settings(self.metrics[metric_index], factors, background)
 
     def prepare(self, metric_index: int) -> None:
         """Transform the rows of each fold to a metric, and compute the KDE's bandwidth, once."""
@@ -199,7 +200,7 @@ def choose_settings(
     with few nodes, levels and steps: factors by leaving out each row, metrics so too or, with few rows,
     by folds.
     """
-    taken = np.linspace(0, len(points) - 1, min(len(points), _MOST_ROWS)).round().astype(np.intp)
+    taken = np.linspace(0, len(points) - 1, min(len(points), MOST_ROWS)).round().astype(np.intp)
     rows, row_weights = points[taken], weights[taken] / weights[taken].sum()
     # A terminal scale that does not fit is an error of the model that is chosen, not of a candidate.
     parsed = replace(parsed, terminal_scale="auto", resources=parsed.resources._replace(n_jobs=1))

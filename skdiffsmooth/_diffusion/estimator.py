@@ -35,6 +35,7 @@ from .settings import (
     parse_resources,
     resolve_solver,
 )
+from .tails import TailBound
 
 __all__ = ["BaseScoreDiffusion"]
 
@@ -163,6 +164,11 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
     def background_(self) -> float:
         """Weight of the background."""
         return self.model_.background
+
+    @property
+    def tail_bound_(self) -> TailBound | None:
+        """Lower bound of log-densities, where a background is mixed."""
+        return self.model_.tail_bound
 
     @property
     def coordinates_(self) -> LinearMetric:

@@ -67,10 +67,11 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         sqrt((x - y)^T M (x - y)). "auto" chooses among the first three and powers between where
         `bandwidth` and `sigma` are "auto" too, and is "euclidean" elsewhere.
     background : float or "auto", default="auto"
-        Weight of a wide kernel density estimate (of four bandwidths) that is mixed to the model: it
-        gives outliers and heavy tails a higher density. "auto" is the weight of highest
-        leave-one-out likelihood if `bandwidth` and `sigma` are "auto" too, at least 0.02, which
-        lowers log-densities by up to 0.02 nats; otherwise it is 0.
+        Weight of a wide kernel density estimate (of four bandwidths) and a multivariate t
+        distribution that are mixed to the model: they give outliers and heavy tails a higher
+        density, and bound the log-density of far rows (``tail_bound_``). "auto" is the weight of
+        highest leave-one-out likelihood if `bandwidth` and `sigma` are "auto" too, at least 0.02,
+        which lowers log-densities by up to 0.02 nats; otherwise it is 0.
     kernel : {"gaussian", "uniform-ball", "temperature"} or Kernel, default="gaussian"
         Distribution of the offsets that the score is averaged over; an object of `skdiffsmooth.kernels`
         for any other shape, such as ``AnisotropicGaussianKernel("data")``.
@@ -158,6 +159,11 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         Its coordinates, and their volume.
     background_ : float
         Weight of the background.
+    tail_bound_ : TailBound or None
+        Lower bound of log-densities where there is a background. For any rows,
+        ``score_samples(X) >= -constant - (degrees + n_features) * log(1 + distances(X))``, with its
+        attributes `constant` in nats and `degrees`, the degrees of freedom of the t distribution,
+        and its method `distances`, from the center in units of fitted scales.
     kernel_ : Smoothing
         The smoothing kernel in coordinates of the hull. Where it has nodes, ``kernel_.nodes(level)``
         returns them.
