@@ -17,6 +17,7 @@ from ..solvers import Heun
 from .background import background_weight, mixed
 from .fitting import (
     DEFAULT_FACTORS,
+    MOST_ROWS,
     Geometry,
     Scales,
     TrainingData,
@@ -40,8 +41,6 @@ _BANDWIDTHS = (0.85, 1.0, 0.7, 0.55)
 _SIGMAS = (1.5, 0.5, 1.0, 2.0, 3.0, 5.0)
 # Nodes, levels and steps under which candidates are compared.
 SCREENING_NODES, SCREENING_LEVELS = 16, 8
-# Ratios to the leave-one-out bandwidth hardly depend on the number of rows; so many are enough.
-_MOST_ROWS = 2000
 
 # A metric that was fitted with the row that is left out is too good for it, the more so the fewer rows
 # there are for each column: up to so many, metrics are fitted without the rows that judge them.
@@ -130,27 +129,29 @@ class Comparison:
         `is_screening` takes few nodes, levels and steps.
         """
         self.prepare(metric_index)
-        metric, weight = self.metrics[metric_index], self.parsed.background
+        metric, background = self.metrics[metric_index], self.parsed.background
         parsed = _for_screening(self.parsed) if is_screening else self.parsed
-        parts = []
+        parts, tails, weights = [], [], []
         for (_, test), (geometry, h) in zip(self.folds, self._prepared[metric_index], strict=True):
             bandwidth, sigma = scales_in(geometry, parsed, scales, h)
             if bandwidth < rounding_error(geometry):
-                return -np.inf, Settings(metric, scales, weight or 0.0)
+                return -np.inf, Settings(metric, scales, background or 0.0)
             with without_warnings():
                 model, _ = make_model(geometry, parsed, bandwidth, sigma, is_candidate=True)
-                parts_of_fold = (
+                parts.append(
                     model.leave_one_out_parts(parsed.resources)
                     if self.leaves_one_out
                     else model.parts(self.points[test], parsed.resources)
                 )
-            parts.append((*parts_of_fold, self.weights[test]))
-        flow, background, weights = (np.concatenate(part) for part in zip(*parts, strict=True))
-        weights = weights / weights.sum()
-        if weight is None:
-            weight = background_weight(flow, background, weights)
-        score = float(weights @ mixed(flow, background, weight))
-        return score, Settings(metric, scales, weight)
+            tails.append(np.full(len(test), model.tail.weight if model.tail else 0.0))
+            weights.append(self.weights[test])
+        log_densities, tail = np.concatenate(parts), np.concatenate(tails)
+        row_weights = np.concatenate(weights)
+        row_weights = row_weights / row_weights.sum()
+        if background is None:
+            background = background_weight(log_densities, tail, row_weights)
+        score = float(row_weights @ mixed(log_densities, background, tail))
+        return score, Settings(metric, scales, background)
 
     def prepare(self, metric_index: int) -> None:
         """Transform the rows of each fold to a metric, and compute the KDE's bandwidth, once."""
@@ -272,8 +273,8 @@ def choose_settings(
         return Settings(metrics[0], candidates[0], parsed.background)
     rows, row_weights = data.points, data.weights
     columns = data.columns if any(map(is_scaled, metrics)) else None
-    if len(rows) > _MOST_ROWS:
-        taken = np.linspace(0, len(rows) - 1, _MOST_ROWS).round().astype(np.intp)
+    if len(rows) > MOST_ROWS:
+        taken = np.linspace(0, len(rows) - 1, MOST_ROWS).round().astype(np.intp)
         taken = np.sort(data.columns.order(rows)[taken])
         rows, row_weights = rows[taken], row_weights[taken] / row_weights[taken].sum()
     # A terminal scale that does not fit is an error of the model that is chosen, not of a candidate.

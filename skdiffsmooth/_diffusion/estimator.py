@@ -197,6 +197,8 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
     """Bandwidth used, in units of the metric."""
     background_ = FromModel(lambda model: model.background)
     """Weight of the background."""
+    tail_bound_ = FromModel(lambda model: model.tail_bound)
+    """Lower bound of log-densities, where a background is mixed."""
     coordinates_ = FromModel(lambda model: model.embedding.metric)
     """Coordinates of the metric."""
     hull_ = FromModel(lambda model: model.embedding.hull)

@@ -28,11 +28,13 @@ from ..kernels._node_error import enough_nodes
 from ..kernels._nodes import NodeRule
 from ..noise import NoiseLevels
 from ..scores import ScoreSchedule
+from .background import DEGREES, LEAST_TAIL, WIDTH, Tail, choose_tail
 from .model import DiffusionModel
 from .settings import (
     Metric,
     ParsedParameters,
     Relative,
+    Resources,
     Sigma,
     automatic_tolerance,
     noise_for,
@@ -40,9 +42,11 @@ from .settings import (
     terminal_scale_for,
 )
 from .source import NoisedData, backend_in_range
+from .tails import StudentT, fit_student_t
 
 __all__ = [
     "DEFAULT_FACTORS",
+    "MOST_ROWS",
     "Factors",
     "FittedModel",
     "Geometry",
@@ -63,6 +67,8 @@ Scales = tuple[float | Relative, Sigma | Relative]
 # Bandwidth and smoothing scale in units of the leave-one-out bandwidth of the Gaussian KDE in the same
 # metric, where nothing can be compared; docs/defaults.md has the evidence.
 DEFAULT_FACTORS: Factors = (0.85, 1.5)
+# Candidates are compared, and tails chosen, by the likelihood of at most so many rows.
+MOST_ROWS = 2000
 # Over a mixture both are in units of the narrowest standard deviation of its components, and over
 # windows sigma is in units of their own bandwidth; docs/bases.md has the evidence.
 _FACTORS_OF_MIXTURES: Factors = (0.3, 2.0)
@@ -111,6 +117,13 @@ class Geometry:
     def unit(self) -> float:
         """Standard deviation of the kernel along its widest direction, at sigma = 1."""
         return self.kernel.widest_std or 1.0
+
+    @cached_property
+    def students(self) -> list[StudentT]:
+        """The t distributions that a background may have."""
+        embedding = Embedding(self.metric, self.hull)
+        data = self.data
+        return fit_student_t(self.coordinates, data.weights, embedding, DEGREES, data.shards)
 
 
 class FittedModel(NamedTuple):
@@ -317,6 +330,8 @@ def make_model(
         parsed.dtype,
         background,
     )
+    if background or (is_candidate and parsed.background != 0):
+        model = replace(model, tail=_tail(model, geometry, parsed.resources))
     attributes = {
         "sigma_": requested if callable(sigma) else sigma,
         "noise_": noise,
@@ -334,6 +349,34 @@ def _tolerance(geometry: Geometry, parsed: ParsedParameters, is_smoothed: bool) 
         return parsed.tolerance
     data = geometry.data
     return automatic_tolerance(data.shards.total(len(data.points)), is_smoothed)
+
+
+def _tail(model: DiffusionModel, geometry: Geometry, resources: Resources) -> Tail:
+    """Return the t distribution of the background of a model, with its weight.
+
+    They are chosen by left-out likelihoods of at most 2000 rows, taken evenly, in a mixture with
+    kernel density estimates of the other rows. With rows in several processes the weight is the least
+    one, and the t distribution that of highest likelihood.
+    """
+    data, points, weights = geometry.data, geometry.coordinates, geometry.data.weights
+    students = geometry.students
+    if len(points) == 1 and data.shards.alone:  # which has no scale
+        return Tail(replace(students[0], residual_scale=WIDTH * model.bandwidth), LEAST_TAIL)
+    tails = np.column_stack(
+        [student.leave_one_out_log_density(points, weights) for student in students]
+    )
+    if not data.shards.alone:
+        likelihoods = data.shards.total(weights @ tails)
+        return Tail(students[int(np.argmax(likelihoods))], LEAST_TAIL)
+    taken = np.linspace(0, len(points) - 1, min(len(points), MOST_ROWS)).round().astype(np.intp)
+    residual = np.zeros((len(taken), data.points.shape[1]))
+    kdes = [
+        model.kde_log_density(points[taken], residual, scale, resources, taken)
+        for scale in (model.bandwidth, WIDTH * model.bandwidth)
+    ]
+    tails = tails[taken] + model.embedding.metric.log_abs_det
+    taken_weights = weights[taken] / weights[taken].sum()
+    return choose_tail(students, tails, np.column_stack(kdes), taken_weights)
 
 
 def _largest_variance(geometry: Geometry) -> float:

@@ -70,10 +70,11 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         scales that are given: a number for one of them is used as it is in the units of each. If
         `bandwidth` and `sigma` are both numbers, "auto" is "euclidean", so that they are in units of X.
     background : float or "auto", default="auto"
-        Weight of a wide kernel density estimate (of four bandwidths) that is mixed to the model: it
-        gives outliers and heavy tails a higher density. "auto" is the weight of highest
-        leave-one-out likelihood, at least 0.02, which lowers log-densities by up to 0.02 nats; it is 0
-        if `bandwidth` and `sigma` are both numbers.
+        Weight of a wide kernel density estimate (of four bandwidths) and a multivariate t
+        distribution that are mixed to the model: they give outliers and heavy tails a higher
+        density, and bound the log-density of far rows (``tail_bound_``). "auto" is the weight of
+        highest leave-one-out likelihood, at least 0.02, which lowers log-densities by up to 0.02
+        nats; it is 0 if `bandwidth` and `sigma` are both numbers.
     kernel : {"gaussian", "uniform-ball", "temperature"} or Kernel, default="gaussian"
         Distribution of the offsets that the score is averaged over; an object of `skdiffsmooth.kernels`
         for any other shape, such as ``AnisotropicGaussianKernel("data")``.
@@ -167,6 +168,11 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         Its coordinates, and their volume.
     background_ : float
         Weight of the background.
+    tail_bound_ : TailBound or None
+        Lower bound of log-densities where there is a background. For any rows,
+        ``score_samples(X) >= -constant - (degrees + n_features) * log(1 + distances(X))``, with its
+        attributes `constant` in nats and `degrees`, the degrees of freedom of the t distribution,
+        and its method `distances`, from the center in units of fitted scales.
     kernel_ : Smoothing
         The smoothing kernel in coordinates of the hull. Where it has nodes, ``kernel_.nodes(level)``
         returns them.
