@@ -110,7 +110,7 @@ class TrainingRows:
         if isinstance(cv, numbers.Number):
             return self._shuffled_folds(check_integer("cv", cv, minimum=2), groups)
         is_splitter = hasattr(cv, "split") and not hasattr(cv, "__array__")
-        if isinstance(cv, str | type) or not (is_splitter or isinstance(cv, Iterable)):
+        if isinstance(cv, str | bytes | type) or not (is_splitter or isinstance(cv, Iterable)):
             raise TypeError(
                 f"cv={cv!r} has type {type(cv).__name__}; expected an integer >= 2, a splitter "
                 "such as KFold(5), or an iterable of (train, test) row indices. "
