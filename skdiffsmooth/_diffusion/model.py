@@ -14,15 +14,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from .._coordinates.embedding import Embedding
+from .._engine.hierarchy import PointHierarchy
 from .._utils.memory import rows_within, slices
 from .._utils.parallel import over_workers
+from .._utils.rows import split_off_copies
 from ..noise import NoiseLevels, Step
 from ..scores import Attributable, Potential
 from ..solvers import ODESolver, Solver
@@ -112,11 +114,24 @@ class DiffusionModel:
         # Only the flow has an error, and counts by its share of the density.
         return log_density, error * (1 - self.background) * np.exp(flow - log_density)
 
-    def leave_one_out_log_density(self, resources: Resources) -> np.ndarray:
-        """Return the log-density of each point under the model of all other points."""
-        points, residual, exclude = self._excluded_points()
-        flow, _ = self._flow_log_density(points, residual, resources, exclude)
-        return self._mixed(flow, points, residual, resources, exclude)
+    def leave_one_out_log_density(
+        self, resources: Resources, own_weights: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return the log-density of each point under the model of all other points.
+
+        `own_weights` (n_points,) are what the points lose when they are left out; None is all.
+        """
+        model = self if own_weights is None else self._with_copies_apart(own_weights)
+        points, residual, exclude = model._excluded_points()
+        flow, _ = model._flow_log_density(points, residual, resources, exclude)
+        return model._mixed(flow, points, residual, resources, exclude)
+
+    def _with_copies_apart(self, own_weights: np.ndarray) -> DiffusionModel:
+        """Return the model with the part of each point that is left out as a point of its own."""
+        all_points = self.data.hierarchy
+        points, weights = split_off_copies(all_points.points, all_points.weights, own_weights)
+        hierarchy = PointHierarchy.of(points, weights, 0.0, self.bandwidth)
+        return replace(self, source=replace(self.data, hierarchy=hierarchy))
 
     def parts(self, X: np.ndarray, resources: Resources) -> np.ndarray:
         """Return log-densities (n, 3) of rows under the flow and the parts of the background."""
@@ -132,7 +147,7 @@ class DiffusionModel:
 
     def _excluded_points(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the training points, their residuals, which are zero, and their indices."""
-        points = self.data.hierarchy.points
+        points = self.data.hierarchy.points[: len(self.data.points)]
         return points, np.zeros_like(self.data.points), np.arange(len(points))
 
     def _flow_log_density(
@@ -222,7 +237,8 @@ class DiffusionModel:
         if exclude is None:
             tail = student.log_density(queries, residual)
         else:
-            tail = student.leave_one_out_log_density(queries, self.data.hierarchy.weights)
+            hierarchy = self.data.hierarchy
+            tail = student.leave_one_out_log_density(hierarchy.points, hierarchy.weights)[exclude]
         return np.column_stack([flow, kernel, tail + self.embedding.metric.log_abs_det])
 
     def kde_log_density(
