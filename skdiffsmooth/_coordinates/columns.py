@@ -25,6 +25,9 @@ _EPS = float(np.finfo(np.float64).eps)
 # constant; standardised columns that differ by less than the second are copies; relations are as wide as
 # the third, so that rows which satisfy them to rounding lose less than 1e-8 nats.
 _CONSTANT, _COPY, _RELATION = 8, 32, 2**14
+# A column that others determine keeps at least this weight in distances.
+_LEAST_INFLUENCE = 1e-3
+_N_STEPS = 50
 
 
 @dataclass(frozen=True)
@@ -95,10 +98,12 @@ class ColumnSpace:
         within = _without_relations(centered[:, firsts], group_noise, shards)
         has_axes = len(sizes) < n_features or within is not None
         if within is not None:
-            axes = axes @ within
+            factors = np.sqrt(_influence_of_columns(within))
+            axes = np.linalg.qr(axes @ (within * factors[:, None]))[0]
+            scales[varies] /= factors[group]
         width = np.maximum(_RELATION * _EPS * np.where(largest > 0, largest, 1.0), units / 2)
         deviations = np.zeros(n_features)
-        deviations[varies] = 1 / np.sqrt(sizes[group])
+        deviations[varies] = stds / np.ldexp(scales[varies], -exponents[varies])
         return cls(origin, scales, axes if has_axes else None, width / scales, deviations)
 
     def of_rows(self, points: np.ndarray, weights: np.ndarray) -> ColumnSpace:
@@ -259,6 +264,20 @@ def _copies(
         representative[members] = members[0]
     firsts, group, sizes = np.unique(representative, return_inverse=True, return_counts=True)
     return group.ravel(), sign * sign[firsts[group.ravel()]], sizes
+
+
+def _influence_of_columns(loadings: np.ndarray) -> np.ndarray:
+    """Return weights w (k,) of columns with loadings b_j (k, r) that make sum_j w_j b_j b_j^T largest.
+
+    Largest in determinant, with weights of sum r: the ellipsoid of John (1948), the largest one in which
+    no column exceeds one. It is the same with and without columns that others determine, and all weights
+    are one where there are none. (Multiplicative steps: Titterington 1976.)
+    """
+    weights = np.full(len(loadings), loadings.shape[1] / len(loadings))
+    for _ in range(_N_STEPS):
+        moments = (loadings * weights[:, None]).T @ loadings
+        weights *= np.sum(loadings * np.linalg.solve(moments, loadings.T).T, axis=1)
+    return np.maximum(weights, _LEAST_INFLUENCE)
 
 
 def _without_relations(columns: np.ndarray, noise: np.ndarray, shards: Shards) -> np.ndarray | None:
