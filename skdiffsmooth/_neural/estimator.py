@@ -451,7 +451,7 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         hull, scales = _principal_hull(coordinates.to_metric(points), weights)
         widest = float(scales.max(initial=0.0))
         terminal_scale = resolve_terminal_scale(
-            self.terminal_scale, _TERMINAL * widest, parsed.bandwidth, 0.0
+            self.terminal_scale, _TERMINAL * widest, parsed.bandwidth, 0.0, is_exact=False
         )
         r = len(scales)
         probes = None
