@@ -186,7 +186,7 @@ def _for_screening(parsed: ParsedParameters) -> ParsedParameters:
         parsed,
         rule=replace(parsed.rule, n_nodes=SCREENING_NODES),
         n_levels=SCREENING_LEVELS,
-        steps_per_level=1,
+        n_steps=SCREENING_LEVELS,
         solver=Heun(),
         tolerance=0.0,
     )

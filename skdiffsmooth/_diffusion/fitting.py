@@ -26,8 +26,9 @@ from ..bases import ManifoldParzen, base_components
 from ..kernels import ReducedKernel
 from ..kernels._node_error import enough_nodes
 from ..kernels._nodes import NodeRule
-from ..noise import NoiseLevels
+from ..noise import NoiseLevels, VarianceExploding, enough_steps
 from ..scores import ScoreSchedule
+from ..solvers import Heun
 from .background import DEGREES, LEAST_TAIL, WIDTH, Tail, choose_tail
 from .model import DiffusionModel
 from .settings import (
@@ -281,15 +282,23 @@ def make_model(
     noise = noise_for(parsed.noise, widest)
     finest = sigma(bandwidth) if callable(sigma) else sigma
     terminal_scale = terminal_scale_for(
-        parsed.terminal_scale, math.sqrt(widest), bandwidth, finest * kernel.widest_std
+        parsed.terminal_scale,
+        math.sqrt(widest),
+        bandwidth,
+        finest * kernel.widest_std,
+        is_exact=parsed.terminal == "empirical"
+        and isinstance(noise, VarianceExploding)
+        and not callable(sigma),
     )
-    levels = NoiseLevels(bandwidth, terminal_scale, parsed.n_levels)
+    enough = enough_steps(bandwidth, terminal_scale, has_base=geometry.base is not None)
+    n_steps, n_levels = parsed.n_steps or enough, parsed.n_levels or enough
+    levels = NoiseLevels(bandwidth, terminal_scale, n_levels)
     requested, scales = scales_of_levels(sigma, noise, levels)
     is_smoothed = bool(scales.any())
     parsed.kernel.check_scales(kernel, geometry.coordinates, bandwidth, scales)
     if not is_smoothed and parsed.terminal == "empirical":
         # The unsmoothed flow leads from p_T to p_eps whatever T is: the identity, from p_eps.
-        levels = NoiseLevels(bandwidth, bandwidth, parsed.n_levels)
+        levels = NoiseLevels(bandwidth, bandwidth, n_levels)
     hierarchy = PointHierarchy.of(
         geometry.coordinates, data.weights, _tolerance(geometry, parsed, is_smoothed), bandwidth
     )
@@ -326,9 +335,13 @@ def make_model(
         ),
         Embedding(geometry.metric, geometry.hull),
         parsed.solver,
-        parsed.n_levels * parsed.steps_per_level,
+        n_levels * math.ceil(n_steps / n_levels),
         parsed.dtype,
         background,
+        refines=parsed.n_steps is None
+        and isinstance(parsed.solver, Heun)
+        and data.shards.alone
+        and not is_candidate,
     )
     if background or (is_candidate and parsed.background != 0):
         model = replace(model, tail=_tail(model, geometry, parsed.resources))

@@ -93,17 +93,23 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         the data either way.
     solver : {"heun", "euler", "adaptive", "euler-maruyama", "predictor-corrector"} or Solver, \
             default="heun"
-        How the flow is followed. "adaptive" keeps the error of each row below 1e-3 nats. It makes
+        How the flow is followed. "heun" computes log-densities of rows for which its steps are too
+        long again by shorter ones, where `n_steps` is "auto", and warns where the estimated error of
+        one remains above 0.01 nats. "adaptive" keeps the error of each row below 1e-3 nats. It makes
         as many steps as this needs, at least `n_steps`, and takes 1.5 to 2.5 times as long as
         "heun". Use it if each log-density must be accurate (for another tolerance see
         `skdiffsmooth.solvers.Adaptive`). "euler-maruyama" samples the reverse SDE and
         "predictor-corrector" adds Langevin steps to the flow. Their samples are not distributed as
         `score_samples` reports, so `score_samples` then raises.
-    n_steps : int, default=32
-        Steps of the solver, rounded up to a multiple of `n_levels`; ``n_steps_`` is the result.
-    n_levels : int, default=32
+    n_steps : int or "auto", default="auto"
+        Steps of the solver, rounded up to a multiple of `n_levels`; ``n_steps_`` is the result. "auto"
+        is 8 (over a `base` 16) for each factor e between bandwidth and terminal scale, and at least
+        32, which keeps the error of means below some thousandths of a nat; a number is used unchanged
+        for all rows.
+    n_levels : int or "auto", default="auto"
         Intervals of the noise range, each with its own nodes. They are part of the model: with more
-        levels the errors of finitely many nodes average out.
+        levels the errors of finitely many nodes average out. "auto" is as for `n_steps`, and
+        ``noise_levels_.n_levels`` the result.
     n_nodes : int or "auto", default="auto"
         Nodes in each noise level: an even number or, for "gauss-hermite", a bound (two an axis at
         least); not used by an OffsetsKernel, which has its own. "auto" starts at
@@ -118,8 +124,10 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         their mean, as in research code.
     terminal_scale : float or "auto", default="auto"
         Noise scale sqrt(v_T) at the start of the reverse process, in units of the metric. "auto" is the
-        largest of the data's widest standard deviation, 3 sigma (at the bandwidth, where it is a
-        function) and 2 bandwidth.
+        largest of 3 sigma (at the bandwidth, where it is a function), 2 bandwidth, and the data's
+        widest standard deviation or, if that is less, 8 sigma: more noise makes the effect of the
+        smoothing negligible. It is never less than the data's standard deviation where `sigma` is a
+        function, `noise` shrinks the data, or `terminal` is "gaussian".
     tolerance : float or "auto", default="auto"
         Error in nats that merging near points may cause: points within
         ``sqrt(2 * tolerance)`` noise scales of their mean may be replaced by it. This raises the
@@ -260,8 +268,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         base: Any = None,
         noise: str | NoiseProcess = "ve",
         solver: str | Solver = "heun",
-        n_steps: int = 32,
-        n_levels: int = 32,
+        n_steps: int | str = "auto",
+        n_levels: int | str = "auto",
         n_nodes: int | str = "auto",
         node_rule: str = "sobol",
         terminal: str = "empirical",
