@@ -79,8 +79,10 @@ class JointDensity:
 
     Parameters
     ----------
+    log_density_of_rows : callable
+        Maps rows (n, d) to log-densities (n,) in nats, per unit of X.
     log_density : callable
-        Maps coordinates y (n, d) to log-densities (n,) in nats, per unit of X.
+        The same for coordinates y (n, d).
     origin : ndarray of shape (d,)
         The row at y = 0.
     axes : ndarray of shape (d, d)
@@ -95,6 +97,7 @@ class JointDensity:
         Widths of Gaussian kernels, of wider ones, and of t kernels.
     """
 
+    log_density_of_rows: Callable[[np.ndarray], np.ndarray]
     log_density: Callable[[np.ndarray], np.ndarray]
     origin: np.ndarray
     axes: np.ndarray
@@ -111,19 +114,36 @@ class JointDensity:
             rows = model.draw(N_CENTERS, np.random.RandomState(0), resources)
             return cls.of_draws(lambda X: model.log_density(X, resources)[0], rows)
         hull, metric, h = model.embedding.hull, model.embedding.metric, model.bandwidth
-        r, smoothing = hull.dimension, model.source.smoothing
+        columns, r, smoothing = metric.columns, hull.dimension, model.source.smoothing
+        # Outside the hull, coordinates are in standard deviations of the noise.
+        relations = columns.relation_axes()
+        lengths = np.linalg.norm(relations, axis=1)
+        complement = h * np.linalg.qr(hull.basis, mode="complete")[0][:, r:].T
+
+        def log_density(y: np.ndarray) -> np.ndarray:
+            residual = y[:, r : r + len(complement)] @ complement
+            if columns.n_relations:
+                residual = columns.lift(residual) + y[:, r + len(complement) :] @ relations
+            return model.log_density_within(y[:, :r], residual, resources)[0]
+
         sigma = smoothing.scales[0] if isinstance(smoothing, FrozenKernel) else h
-        points, weights = model.source.hierarchy.at(h)
-        complement = np.linalg.qr(hull.basis, mode="complete")[0][:, r:]
         widths = np.sqrt(h**2 + sigma**2 * np.array([1 / 16, 1 / 4, 1.0]))
-        scales = np.full((3, hull.n_features), h)
+        scales = np.ones((3, columns.n_features))
         scales[:, :r] = widths[:, None]
+        if model.tail is not None:
+            # The t distribution of the background has one width outside the hull, whatever the noise.
+            stds = np.concatenate([np.full(len(complement), h), lengths])
+            scales[2, r:] = np.maximum(1.0, model.tail.student.residual_scale / stds)
+        points, weights = model.source.hierarchy.at(h)
+        steps = [metric.steps_from_metric(np.vstack([hull.basis.T, complement]))]
+        log_lengths = len(complement) * math.log(h) + float(np.log(lengths).sum())
         return cls(
-            lambda y: model.log_density_within(y[:, :r], y[:, r:] @ complement.T, resources)[0],
+            lambda X: model.log_density(X, resources)[0],
+            log_density,
             metric.from_metric(hull.center[None])[0],
-            metric.from_metric(np.hstack([hull.basis, complement]).T),
-            -metric.log_abs_det,
-            np.pad(points, ((0, 0), (0, hull.codimension))),
+            np.vstack([*steps, relations * columns.scales]),
+            log_lengths - metric.log_abs_det,
+            np.pad(points, ((0, 0), (0, columns.n_features - r))),
             weights,
             scales,
         )
@@ -151,6 +171,7 @@ class JointDensity:
             centers, weights, 0, Backend.from_params("cpu", "float64"), _MEMORY_LIMIT
         )
         return cls(
+            log_density,
             lambda y: log_density(origin + y @ axes),
             origin,
             axes,
@@ -159,10 +180,6 @@ class JointDensity:
             weights,
             np.outer([h, 1.3 * h, 2 * h], np.ones(len(origin))),
         )
-
-    def coordinates(self, X: np.ndarray) -> np.ndarray:
-        """Return the coordinates (n, d) of rows."""
-        return np.linalg.solve(self.axes.T, (X - self.origin).T).T
 
 
 @dataclass(frozen=True, eq=False)
@@ -471,7 +488,7 @@ def log_density_of_columns(
     """
     columns = np.union1d(scored, given)
     if len(columns) == X.shape[1]:
-        log_density, error = joint.log_density(joint.coordinates(X)), np.zeros(len(X))
+        log_density, error = joint.log_density_of_rows(X), np.zeros(len(X))
     else:
         numerator = Conditional(joint, columns, memory_limit)
         log_density, error = numerator.log_marginal(X[:, columns])

@@ -24,6 +24,7 @@ from .._utils.gaussian import gaussian_log_normalizer
 from .._utils.given import resolve_given_values, resolve_scored_columns
 from .._utils.kernel_weights import nearest_squares
 from .._utils.memory import slices_within
+from .._utils.rows import split_off_copies
 from .._utils.support import warn_of_far_values
 from .._utils.validation import check_bandwidth, check_choice, check_real, check_real_array
 from ..bandwidth import (
@@ -222,11 +223,18 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         return self._log_density_of_columns(X, scored, given_columns)
 
     @on_one_fit
-    def leave_one_out_log_density(self) -> np.ndarray:
+    def leave_one_out_log_density(self, own_weights: Any = None) -> np.ndarray:
         """Return the log-density of each training point under the estimate from all other points.
 
         The bandwidth is `bandwidth_`; ``bandwidth="loo"`` maximises the weighted mean of these
         values. Costs as much as scoring the points once.
+
+        Parameters
+        ----------
+        own_weights : array-like of shape (n_points,), default=None
+            The part of its weight that each point loses when it is left out, in the units of
+            ``weights_``, for example ``weights_ / n_copies`` for one of n_copies equal rows. None
+            leaves out all of it.
 
         Returns
         -------
@@ -239,7 +247,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         NotFittedError
             If `fit` was not called.
         ValueError
-            If there is a single distinct row.
+            If there is a single distinct row, or `own_weights` is out of range.
 
         Examples
         --------
@@ -253,22 +261,32 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         -3.41
         """
         check_is_fitted(self)
-        self._check_others()
-        return self._log_density(self.points_, self.bandwidth_, exclude_own=True)
+        own = self._check_others(own_weights)
+        weighted = self.points_, self.weights_
+        if own is not None:
+            weighted = split_off_copies(*weighted, own)
+        return self._log_density(self.points_, self.bandwidth_, exclude_from=weighted)
 
     def _log_density(
-        self, X: np.ndarray, bandwidth: Any, *, exclude_own: bool = False
+        self,
+        X: np.ndarray,
+        bandwidth: Any,
+        *,
+        exclude_from: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> np.ndarray:
         """Return the log-density of rows (n, d) at a bandwidth.
 
-        With `exclude_own` the rows are the points, and row i excludes point i.
+        `exclude_from` holds points and weights to use in place of the fitted ones; row i excludes
+        point i.
         """
-        points = self.points_
+        points, weights = exclude_from or (self.points_, self.weights_)
         backend = Backend.from_params(self.device, self.dtype)
-        model = self._model(backend, points, self.weights_, self.kernel_, bandwidth)
+        model = self._model(backend, points, weights, self.kernel_, bandwidth)
         units = _units(self.kernel_, bandwidth)
         queries = backend.tensor((X - _center(self.kernel_, points)) / units)
-        exclude = torch.arange(len(X), device=queries.device) if exclude_own else None
+        exclude = None
+        if exclude_from is not None:
+            exclude = torch.arange(len(X), device=queries.device)
         if isinstance(model, Posterior):
             log_density = model.log_density(queries, 1.0, exclude=exclude)
         else:

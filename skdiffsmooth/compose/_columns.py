@@ -20,7 +20,7 @@ from .._utils.draws import choose_in_rows
 from .._utils.given import resolve_given_values
 from ._changes import ChangeOfVariables, chain, with_names
 from ._members import check_fills_space, log_density_of, naming, unwrap
-from ._sampling import draw
+from ._sampling import draw, draw_labelled
 
 __all__ = [
     "draw_from_mixture",
@@ -31,6 +31,9 @@ __all__ = [
     "score_columns",
     "score_mixture",
 ]
+
+# Rows, and their classes if the density is a classifier.
+Drawn = tuple[np.ndarray, np.ndarray | None]
 
 # Of densities that have no limit of their own, in MiB.
 _MEMORY_LIMIT = 1024.0
@@ -65,24 +68,27 @@ def draw_given(
     columns: np.ndarray,
     values: np.ndarray,
     generator: np.random.RandomState,
-) -> np.ndarray:
-    """Return one row (n, d) of a density for each row of values (n, k) of columns of some indices."""
+) -> Drawn:
+    """Return one row (n, d) for each row of values (n, k) of columns of some indices.
+
+    With them come the classes (n,), if the density is a classifier.
+    """
     fitted = unwrap(fitted)
     with naming(label):
         if _has_columns(fitted):
             names = _names(fitted)
             given = {names[j]: value for j, value in zip(columns, values.T, strict=True)}
-            rows = fitted.sample(len(values), generator, given=given)
-            # A classifier returns rows and their classes.
-            return rows[0] if isinstance(rows, tuple) else rows
+            drawn = fitted.sample(len(values), generator, given=given)
+            return drawn if isinstance(drawn, tuple) else (drawn, None)
         joint = _joint_density(label, fitted)
-        return draw_given_columns(joint, columns, values, generator, _MEMORY_LIMIT)
+        return draw_given_columns(joint, columns, values, generator, _MEMORY_LIMIT), None
 
 
-def draw_with_given(
-    fitted: Any, given: Any, n: int, generator: np.random.RandomState
-) -> np.ndarray:
-    """Return n rows of a fitted density, pipeline or search, with `given` as the user passed it."""
+def draw_with_given(fitted: Any, given: Any, n: int, generator: np.random.RandomState) -> Drawn:
+    """Return n rows of a fitted density, pipeline or search, with `given` as the user passed it.
+
+    With them come the classes (n,), if the density is a classifier.
+    """
     check_is_fitted(fitted)
     fitted = unwrap(fitted)
     d = getattr(fitted, "n_features_in_", None)
@@ -94,7 +100,7 @@ def draw_with_given(
     labels = getattr(fitted, "feature_names_in_", getattr(fitted, "_column_labels_", None))
     columns, values = resolve_given_values(given, n, labels, d)
     if not len(columns):
-        return draw(fitted, n, generator)
+        return draw_labelled(fitted, n, generator)
     if isinstance(fitted, Pipeline):
         change = chain(fitted, fitted.steps[:-1])
         return draw_given_through(change, fitted.steps[-1][1], columns, values, generator, d)
@@ -139,7 +145,7 @@ def draw_from_mixture(
     for k in np.unique(member):
         label, fitted = members[k]
         own = member == k
-        rows[own] = draw_given(label, fitted, columns, values[own], generator)
+        rows[own] = draw_given(label, fitted, columns, values[own], generator)[0]
     return rows, member
 
 
@@ -150,11 +156,11 @@ def draw_given_through(
     values: np.ndarray,
     generator: np.random.RandomState,
     d: int,
-) -> np.ndarray:
+) -> Drawn:
     """Return rows (n, d) in the input units of `change`, drawn from a density of its output.
 
     Values (n, k) are those of columns of some indices. Rows outside the range of the change are drawn
-    again.
+    again. With them come the classes (n,), if the density is a classifier.
     """
     X = np.zeros((len(values), d))
     X[:, columns] = values
@@ -166,15 +172,18 @@ def draw_given_through(
             f"{change.transformer!r}; expected values that it maps to finite numbers."
         )
     outputs = change.outputs(d)[columns]
-    missing = np.arange(len(values))
+    missing, classes = np.arange(len(values)), None
     for _ in range(_MAX_ROUNDS):
-        drawn = draw_given("density", fitted, outputs, Z[missing][:, outputs], generator)
+        drawn, labels = draw_given("density", fitted, outputs, Z[missing][:, outputs], generator)
         rows, inside = change.inverse(drawn, generator)
         X[missing[inside]] = rows[inside]
+        if labels is not None:
+            classes = np.resize(labels, len(values)) if classes is None else classes
+            classes[missing[inside]] = labels[inside]
         missing = missing[~inside]
         if not len(missing):
             X[:, columns] = values
-            return X
+            return X, classes
     raise ValueError(
         f"{len(missing)} of {len(values)} rows were not drawn inside the range of "
         f"{change.transformer!r} in {_MAX_ROUNDS} rounds: given these values nearly all mass is "

@@ -282,8 +282,8 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
                 change = self._fitted_change()
                 return draw_given_through(
                     change, self.estimator_, given_columns, values, generator, d
-                )
-        return draw_through(self._fitted_change(), self.estimator_, n, generator)
+                )[0]
+        return draw_through(self._fitted_change(), self.estimator_, n, generator)[0]
 
     def _log_density_of_columns(
         self, X: np.ndarray, scored: np.ndarray, given: np.ndarray
