@@ -16,7 +16,7 @@ from .._utils.given import resolve_given_values, resolve_scored_columns
 from .._utils.rows import as_given, check_sample_weight, take
 from .._utils.validation import check_detached, check_real_array
 from .._utils.warnings import warn_user
-from ._columns import draw_from_mixture, marginals, score_mixture
+from ._conditionals import draw_from_mixture, marginals, score_mixture
 from ._members import (
     check_member,
     estimator_or_default,

@@ -101,7 +101,7 @@ def sample(
         rows, labels = draw_labelled(fitted, n, generator)
     else:
         # Here, since that module draws from densities by this one.
-        from ._columns import draw_with_given
+        from ._conditionals import draw_with_given
 
         rows, labels = draw_with_given(fitted, given, n, generator)
     if output == "default":

@@ -20,7 +20,7 @@ from .._utils.given import resolve_given_values, resolve_scored_columns
 from .._utils.rows import TrainingRows, as_given
 from .._utils.validation import check_choice, check_real
 from .._utils.warnings import warn_user
-from ._columns import draw_from_mixture, score_mixture
+from ._conditionals import draw_from_mixture, score_mixture
 from ._family import density_family
 from ._members import (
     Folds,

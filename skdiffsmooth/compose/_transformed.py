@@ -17,7 +17,7 @@ from .._utils.rows import check_sample_weight
 from .._utils.validation import LARGEST, check_detached
 from .._utils.warnings import warn_user
 from ._changes import ChangeOfVariables, change_of_variables, with_names
-from ._columns import draw_given_through, score_columns
+from ._conditionals import draw_given_through, score_columns
 from ._members import check_fills_space, check_member, estimator_or_default, parameter_estimator
 from ._sampling import draw, draw_through
 
