@@ -667,7 +667,6 @@ def smoothed_given(entry):
         "background": {"background": 0.2},
         "whitened": {"metric": "whitened"},
         "gaussian-terminal": {"terminal": "gaussian"},
-        "euler-maruyama": {"solver": "euler-maruyama"},
         "float32": {"dtype": "float32"},
         "ou": {"noise": "ou"},
     }
@@ -678,12 +677,10 @@ def smoothed_given(entry):
             put(
                 sample=model.sample(4, 7, given={"b": 0.5}),
                 values=model.sample(3, 7, given={0: [0.1, 0.2, 0.3], 2: 1.0}),
+                density=model.score_samples(FRAME[:4], given=["b"]),
+                two=model.score_samples(FRAME[:4], given=[0, 2]),
+                marginal=model.score_samples(FRAME[:4], columns=["b"]),
             )
-            if name != "euler-maruyama":
-                put(
-                    density=model.score_samples(FRAME[:4], given=["b"]),
-                    two=model.score_samples(FRAME[:4], given=[0, 2]),
-                )
     with entry("auto") as put:
         model = sk.SmoothedScoreDiffusion().fit(PLANE)
         put(

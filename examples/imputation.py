@@ -170,8 +170,7 @@ if __name__ == "__main__":
     compare("wine", load_wine().data)
     compare("breast cancer, means", load_breast_cancer().data[:, :10])
     print(
-        "On wine the smoothed score is better than all others. Where columns are nearly linear in\n"
-        "one another, as in the second table, its draws are as good as those of one Gaussian and its\n"
-        "log-density is better, since it chooses a metric; the KDE's one bandwidth for all columns\n"
-        "is wider than the range that the given columns leave."
+        "The smoothed score's draws and log-densities are those of its own joint distribution, given\n"
+        "the cells that are there. Where columns are nearly linear in one another, as in the second\n"
+        "table, it gains over the KDE by its metric: the KDE has one bandwidth for all columns."
     )

@@ -49,6 +49,7 @@ _FIRST = 64
 _MOST = 4096
 # With one free column, so many nodes are added in each further round, where errors are largest.
 _REFINED = 48
+_MOST_NODES = 512
 # Errors of log p(b), in nats, at which no more draws are made: with one free column (where the estimate
 # of the error is some ten times too large), with two, with more.
 _TOLERANCES = 0.01, 0.008, 0.05
@@ -330,9 +331,9 @@ class Conditional:
     def log_marginal(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return log p(b) of given values (n, n_given), and its standard error, both (n,)."""
         distinct, which = np.unique(values, axis=0, return_inverse=True)
-        base = self._base(_MOST, 0)
+        base = self._base(self._most, 0)
         result = np.empty((len(distinct), 2))
-        for part in self._parts(len(distinct), _MOST):
+        for part in self._parts(len(distinct), self._most):
             pool = self._pool(distinct[part], base, _FIRST, is_density=True)
             result[part] = np.column_stack([pool.log_marginal, pool.error])
         _warn_of_errors(result[:, 1])
@@ -358,9 +359,8 @@ class Conditional:
         # Rows with pools of one size together, so that few rows of many draws cost the others nothing.
         for size in np.unique(least):
             own = np.flatnonzero(least == size)
-            largest = max(int(size), _MOST)
-            base = self._base(largest, seed)
-            for part in self._parts(len(own), largest):
+            base = self._base(self._most, seed)
+            for part in self._parts(len(own), self._most):
                 pool = self._pool(distinct[own[part]], base, int(size), is_density=False)
                 effective[own[part]] = pool.effective
                 position = np.full(len(distinct), -1)
@@ -381,6 +381,11 @@ class Conditional:
     @property
     def _n_free(self) -> int:
         return len(self.joint.origin) - len(self.columns)
+
+    @property
+    def _most(self) -> int:
+        """Most draws for each row of given values."""
+        return _MOST_NODES if self._n_free == 1 else _MOST
 
     def _parts(self, n: int, n_draws: int) -> Iterator[slice]:
         """Cut n rows of given values into parts whose temporaries fit into memory."""
@@ -587,7 +592,7 @@ def _warn_of_errors(error: np.ndarray) -> None:
     if is_large.any():
         warn_user(
             f"the Monte-Carlo error of {is_large.sum()} of {len(error)} log-densities is large, up to "
-            f"{error.max():.2g} nats after {_MOST} draws a row. Pass return_error=True for all "
+            f"{error.max():.2g} nats after the most draws that are made. Pass return_error=True for all "
             "errors, or leave fewer columns free."
         )
 

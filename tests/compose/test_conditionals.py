@@ -83,7 +83,11 @@ def test_draws_are_those_of_the_conditional(model):
     cumulated = cumulative_trapezoid(np.exp(model.score_samples(ROWS)), GRID, initial=0)
     test = kstest(rows[:, 1], lambda x: np.interp(x, GRID, cumulated / cumulated[-1]))
     assert test.pvalue > FAILS_ONCE_IN
-    assert_array_equal(sample(model, 4, 0, given={}), sample(model, 4, 0))
+    none, plain = (sample(model, 4, 0, output="pandas", given=given) for given in ({}, None))
+    pd.testing.assert_frame_equal(none, plain)
+    frame = sample(model, 4, 0, output="pandas", given=GIVEN)
+    assert_array_equal(frame["x0"], 1.1)
+    assert ("target" in frame) == (labels is not None)
     if labels is not None:
         shares = model.predict_proba(ROWS[:1], columns=[0, 2])[0]
         # Four standard deviations of a binomial share.
