@@ -30,7 +30,7 @@ from ..scores import Attributable, Potential
 from ..solvers import Adaptive, ODESolver, Solver
 from ..solvers._flow import log_density_with_error, solve_with_error, warn_of_error
 from ..solvers._terminal import EmpiricalTerminal
-from .background import WIDTH, Tail, mixed, part_weights
+from .background import BREAKS_RELATIONS, WIDTH, Tail, mixed, part_weights
 from .settings import Resources
 from .source import NoisedData, ScoreSource
 from .tails import TailBound
@@ -82,8 +82,10 @@ class DiffusionModel:
         """The lower bound of log-densities, if a background is mixed."""
         if self.tail is None:
             return None
-        _, _, heavy = part_weights(self.background, self.tail.weight)
-        return TailBound(self.tail.student, self.embedding, float(heavy))
+        weight = float(part_weights(self.background, self.tail.weight)[-1])
+        n_relations = self.embedding.metric.columns.n_relations
+        weight *= BREAKS_RELATIONS if n_relations else 1
+        return TailBound(self.tail.student.across_relations(n_relations), self.embedding, weight)
 
     @property
     def data(self) -> NoisedData:
@@ -260,13 +262,26 @@ class DiffusionModel:
         if self.tail is None:
             return flow[:, None]
         kernel = self.kde_log_density(queries, residual, WIDTH * self.bandwidth, resources, exclude)
-        student = self.tail.student
+        tail = self._tail_log_density(queries, residual, exclude)
+        return np.column_stack([flow, kernel, tail + self.embedding.metric.log_abs_det])
+
+    def _tail_log_density(
+        self, queries: np.ndarray, residual: np.ndarray, exclude: np.ndarray | None
+    ) -> np.ndarray:
+        """Return log-densities (n,) under the t distribution, in coordinates of the metric."""
+        assert self.tail is not None
+        student, columns = self.tail.student, self.embedding.metric.columns
         if exclude is None:
-            tail = student.log_density(queries, residual)
+            tail = student.log_density(queries, columns.inside(residual))
         else:
             hierarchy = self.data.hierarchy
             tail = student.leave_one_out_log_density(hierarchy.points, hierarchy.weights)[exclude]
-        return np.column_stack([flow, kernel, tail + self.embedding.metric.log_abs_det])
+        if not columns.n_relations:
+            return tail
+        tail = tail + columns.relation_log_density(columns.outside(residual))
+        wide = student.across_relations(columns.n_relations).log_density(queries, residual)
+        share = BREAKS_RELATIONS
+        return np.logaddexp(np.log1p(-share) + tail, np.log(share) + wide)
 
     def kde_log_density(
         self,
@@ -293,7 +308,7 @@ class DiffusionModel:
         )
         coordinates = followed[:, :-1]
         warn_of_error(self.solver, followed[:, -1])
-        scales, is_tail = np.full((n, 1), self.bandwidth), None
+        scales, breaks_relations = np.full((n, 1), self.bandwidth), None
         if self.tail is not None:
             scale = WIDTH * self.bandwidth
             of_kernel = EmpiricalTerminal(self.data.schedule(resources), scale).sample(rng, n)
@@ -301,11 +316,11 @@ class DiffusionModel:
             _, _, heavy = part_weights(self.background, self.tail.weight)
             chosen = rng.uniform(size=(n, 1))
             coordinates = np.where(chosen < self.background, of_kernel, coordinates)
-            is_tail = chosen < heavy
-            coordinates = np.where(is_tail, of_tail, coordinates)
+            coordinates = np.where(chosen < heavy, of_tail, coordinates)
             scales[chosen < self.background] = scale
-            scales = np.where(is_tail, scales_of_tail, scales)
-        return self.embedding.rows(coordinates, scales, rng, is_tail)
+            scales = np.where(chosen < heavy, scales_of_tail, scales)
+            breaks_relations = chosen < BREAKS_RELATIONS * heavy
+        return self.embedding.rows(coordinates, scales, rng, breaks_relations)
 
     def _follow_down(
         self,

@@ -49,9 +49,13 @@ class StudentT:
     residual_scale: float = 1.0
     """Scale of the residuals, the same in all directions outside the hull."""
     codimension: int = 0
-    """Number of those directions."""
+    """Number of those directions; relations between columns are none of them."""
     n_pooled: int = 0
     """In how many dimensions one standard deviation is the scale; zero for a fitted scale matrix."""
+
+    def across_relations(self, n_relations: int) -> StudentT:
+        """Return the distribution with the scale of residuals along relations as well."""
+        return replace(self, codimension=self.codimension + n_relations)
 
     @property
     def dimension(self) -> int:
@@ -230,7 +234,7 @@ def fit_student_t(
                     std[:, None] * (whitening @ factor),
                     nu,
                     residual_scale,
-                    embedding.codimension,
+                    embedding.hull.codimension,
                 )
             )
     if fitted:
@@ -239,7 +243,9 @@ def fit_student_t(
     n_pooled = embedding.hull.n_features if n_points == p + 1 else p
     scale = math.sqrt(variances.sum() / max(n_pooled, 1))
     residual_scale = scale if n_points == p + 1 else embedding.residual_scale(scale)
-    pooled = StudentT(mean, scale * np.eye(p), 1.0, residual_scale, embedding.codimension, n_pooled)
+    pooled = StudentT(
+        mean, scale * np.eye(p), 1.0, residual_scale, embedding.hull.codimension, n_pooled
+    )
     return [replace(pooled, degrees=nu) for nu in sorted(degrees)]
 
 
