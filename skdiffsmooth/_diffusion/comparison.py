@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .._utils.dequantize import excluded_rows
 from .._utils.rows import merge_duplicates
 from .._utils.shards import ONE_PROCESS
 from ..solvers import Heun
@@ -47,7 +48,7 @@ class Settings(NamedTuple):
 
     metric: Metric
     factors: Factors
-    """Bandwidth and smoothing scale in units of the KDE's leave-one-out bandwidth."""
+    """Bandwidth and smoothing scale in widths of the KDE's leave-one-out bandwidth."""
     background: float
     """Weight of the background."""
 
@@ -80,6 +81,9 @@ class Comparison:
         Metrics to compare.
     folds : sequence of pairs of index arrays, optional
         Training and test rows. None leaves each row out of all the others, exactly.
+    widths : ndarray of shape (n_features,), optional
+        How far apart values of each column are that were recorded as one, 0 where it is continuous:
+        rows are scored at places where they may have been before they were rounded.
     """
 
     def __init__(
@@ -89,8 +93,11 @@ class Comparison:
         weights: np.ndarray,
         metrics: Sequence[Metric],
         folds: Folds | None = None,
+        widths: np.ndarray | None = None,
     ) -> None:
         self.parsed = parsed
+        self.widths = widths
+        self.excluded = excluded_rows(points, weights, widths)
         self.points, self.weights = points, weights
         self.metrics = metrics
         everything = np.arange(len(points))
@@ -109,15 +116,25 @@ class Comparison:
         parsed = _for_screening(self.parsed) if is_screening else self.parsed
         parts = []
         for (_, test), (geometry, h) in zip(self.folds, self._prepared[metric_index], strict=True):
+            held_out = geometry
             bandwidth, sigma = factors[0] * h, factors[1] * h / geometry.unit
-            model, _ = make_model(geometry, parsed, bandwidth, sigma, is_candidate=True)
+            queries, rows, weights = None, self.points[test], self.weights[test]
+            if self.excluded is not None:
+                used = np.isin(self.excluded.exclude, test)
+                weights = self.excluded.query_weights[used]
+                if self.leaves_one_out:
+                    queries = geometry.queries_for(self.excluded)
+                    held_out = geometry.with_rows_of(self.excluded)
+                else:
+                    rows = (self.points[self.excluded.exclude] + self.excluded.offsets)[used]
+            model, _ = make_model(held_out, parsed, bandwidth, sigma, is_candidate=True)
             resources = parsed.resources
             parts_of_fold = (
-                model.leave_one_out_parts(resources)
+                model.leave_one_out_parts(resources, queries)
                 if self.leaves_one_out
-                else model.parts(self.points[test], resources)
+                else model.parts(rows, resources)
             )
-            parts.append((*parts_of_fold, self.weights[test]))
+            parts.append((*parts_of_fold, weights))
         flow, background, weights = (np.concatenate(part) for part in zip(*parts, strict=True))
         weights = weights / weights.sum()
         weight = self.parsed.background
@@ -131,18 +148,26 @@ class Comparison:
         if metric_index not in self._prepared:
             self._prepared[metric_index] = [
                 geometry_and_bandwidth(
-                    self.metrics[metric_index], self.points[train], self.weights[train], self.parsed
+                    self.metrics[metric_index],
+                    self.points[train],
+                    self.weights[train],
+                    self.parsed,
+                    self.widths,
                 )
                 for train, _ in self.folds
             ]
 
 
 def geometry_and_bandwidth(
-    metric: Metric, points: np.ndarray, weights: np.ndarray, parsed: ParsedParameters
+    metric: Metric,
+    points: np.ndarray,
+    weights: np.ndarray,
+    parsed: ParsedParameters,
+    widths: np.ndarray | None = None,
 ) -> tuple[Geometry, float]:
     """Return rows in coordinates of a metric, and the KDE's leave-one-out bandwidth there."""
     points, weights = merge_duplicates(points, weights / weights.sum())
-    data = TrainingData(points, weights, ONE_PROCESS, len(points), is_weighted=True)
+    data = TrainingData(points, weights, ONE_PROCESS, len(points), is_weighted=True, widths=widths)
     geometry = make_geometry(metric, data, parsed)
     return geometry, leave_one_out_bandwidth(geometry, parsed)
 
@@ -184,7 +209,7 @@ def settings_for(data: TrainingData, parsed: ParsedParameters) -> Settings:
         metrics = ("euclidean",)
     if not parsed.is_metric_free:
         metrics = (metric,)
-    return choose_settings(data.points, data.weights, parsed, metrics)
+    return choose_settings(data.points, data.weights, parsed, metrics, data.widths)
 
 
 def choose_settings(
@@ -192,6 +217,7 @@ def choose_settings(
     weights: np.ndarray,
     parsed: ParsedParameters,
     metrics: Sequence[Metric],
+    widths: np.ndarray | None = None,
 ) -> Settings:
     """Choose the metric at default factors, then the factors in that metric.
 
@@ -203,7 +229,7 @@ def choose_settings(
     rows, row_weights = points[taken], weights[taken] / weights[taken].sum()
     # A terminal scale that does not fit is an error of the model that is chosen, not of a candidate.
     parsed = replace(parsed, terminal_scale="auto", resources=parsed.resources._replace(n_jobs=1))
-    one_by_one = Comparison(parsed, rows, row_weights, metrics)
+    one_by_one = Comparison(parsed, rows, row_weights, metrics, widths=widths)
     with warnings.catch_warnings():
         # What is worth a warning is so for the model that is chosen, whose fit repeats it.
         warnings.simplefilter("ignore")
@@ -213,7 +239,7 @@ def choose_settings(
             compared = (
                 one_by_one
                 if folds is None
-                else Comparison(parsed, rows, row_weights, metrics, folds)
+                else Comparison(parsed, rows, row_weights, metrics, folds, widths)
             )
             by_metric = [
                 compared.score(index, DEFAULT_FACTORS, is_screening=True)

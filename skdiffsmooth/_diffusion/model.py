@@ -23,6 +23,7 @@ import torch
 from .._coordinates.embedding import Embedding
 from .._utils.memory import rows_within, slices
 from .._utils.parallel import over_workers
+from ..bandwidth import Queries
 from ..noise import NoiseLevels, Step
 from ..scores import Attributable, Potential
 from ..solvers import ODESolver, Solver
@@ -112,12 +113,18 @@ class DiffusionModel:
         flow, _ = self._flow_log_density(queries, residual, resources)
         return flow, self._background_log_density(queries, residual, resources)
 
-    def leave_one_out_parts(self, resources: Resources) -> tuple[np.ndarray, np.ndarray]:
-        """Return both log-densities of each training point, under the model of the others."""
-        points = self.data.hierarchy.points
-        residual, exclude = np.zeros_like(self.data.points), np.arange(len(points))
-        flow, _ = self._flow_log_density(points, residual, resources, exclude)
-        return flow, self._background_log_density(points, residual, resources, exclude)
+    def leave_one_out_parts(
+        self, resources: Resources, queries: Queries | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return both log-densities of each training point, under the model of the others.
+
+        Points are scored where they are, or at `queries` in coordinates of the hull.
+        """
+        points, weights = self.data.hierarchy.points, self.data.hierarchy.weights
+        x, exclude, _ = Queries.at_points(points, weights) if queries is None else queries
+        residual = np.zeros((len(x), self.data.points.shape[1]))
+        flow, _ = self._flow_log_density(x, residual, resources, exclude)
+        return flow, self._background_log_density(x, residual, resources, exclude)
 
     def _flow_log_density(
         self,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["ColumnPrecision", "column_precision", "copies_of"]
+__all__ = ["ColumnPrecision", "column_precision", "copies_of", "has_extent"]
 
 # A unit is accepted where continuous values would have one with a lower probability.
 _FALSE_ALARM = 1e-9
@@ -25,6 +25,12 @@ _REMAINDER = 0.01
 _FEWEST_ROWS = 10
 _FEWEST_VALUES = 20
 _FEWEST_TIES = 0.1
+# Worth a warning: units in standard deviations, and the weight of one value, which is also so many times
+# that of any other.
+_COARSE = 1 / 3
+_ATOM = 0.2
+_ATOM_RATIO = 4
+_MOST_DESCRIBED = 8
 
 
 @dataclass(frozen=True)
@@ -36,12 +42,46 @@ class ColumnPrecision:
     float32 where all values are float32 numbers."""
     unit: np.ndarray
     """The unit (d,) of which the values are multiples, up to one offset; 0 where they are continuous."""
+    width: np.ndarray
+    """How far apart (d,) values are that were recorded as one: the unit, and half the difference of the
+    values of a column that has two; 0 where they are continuous."""
     n_values: np.ndarray
     """Number (d,) of distinct values."""
     ties: np.ndarray
     """Weight (d,) of the rows that share their value with another row."""
-    mode_weight: np.ndarray
-    """Weight (d,) of the commonest value."""
+    atom_weight: np.ndarray
+    """Weight (d,) of a value that is far more frequent than all others, or 0."""
+
+    def discrete_columns(
+        self, points: np.ndarray, weights: np.ndarray, names: np.ndarray | None
+    ) -> list[str]:
+        """Describe the columns of rows (n, d) that are far from continuous, at most eight of them.
+
+        These have a unit above a third of their standard deviation, two values, or one value that stands
+        out.
+        """
+        center = weights @ points
+        std = np.sqrt(weights @ (points - center) ** 2)
+        is_coarse = self.unit > _COARSE * std
+        is_binary = (self.n_values == 2) & (self.width > 0)
+        has_atom = self.atom_weight >= _ATOM
+        columns = np.flatnonzero(is_coarse | is_binary | has_atom)
+        described = []
+        for column in columns[:_MOST_DESCRIBED]:
+            name = column if names is None else repr(names[column])
+            if is_coarse[column]:
+                what = (
+                    f"values are multiples of {self.unit[column]:.6g}, and {self.ties[column]:.0%} of "
+                    "the rows share theirs (counts, or rounded)"
+                )
+            elif is_binary[column]:
+                what = "has two values"
+            else:
+                what = f"{self.atom_weight[column]:.0%} of the rows have the same value"
+            described.append(f"column {name}: {what}")
+        if len(columns) > _MOST_DESCRIBED:
+            described.append(f"and {len(columns) - _MOST_DESCRIBED} more")
+        return described
 
 
 def column_precision(points: np.ndarray, weights: np.ndarray) -> ColumnPrecision:
@@ -53,10 +93,16 @@ def column_precision(points: np.ndarray, weights: np.ndarray) -> ColumnPrecision
     copies = copies_of(weights)
     share = weights / weights.sum()
     described = [_describe(column, copies, share) for column in points.T]
-    rounding, unit, n_values, ties, mode_weight = (
+    rounding, unit, width, n_values, ties, atom_weight = (
         np.array(part) for part in zip(*described, strict=True)
     )
-    return ColumnPrecision(rounding, unit, n_values.astype(np.intp), ties, mode_weight)
+    return ColumnPrecision(rounding, unit, width, n_values.astype(np.intp), ties, atom_weight)
+
+
+def has_extent(points: np.ndarray) -> np.ndarray:
+    """Return whether each column of rows (n, d) varies by more than the rounding of its floats."""
+    rounding = np.array([_rounding(column) for column in points.T])
+    return np.ptp(points, axis=0) > 4 * rounding
 
 
 def copies_of(weights: np.ndarray) -> np.ndarray:
@@ -75,18 +121,31 @@ def copies_of(weights: np.ndarray) -> np.ndarray:
 
 def _describe(
     column: np.ndarray, copies: np.ndarray, weights: np.ndarray
-) -> tuple[float, float, int, float, float]:
-    """Return rounding, unit, number of values, ties and weight of the commonest value of a column."""
+) -> tuple[float, float, float, int, float, float]:
+    """Return what `ColumnPrecision` holds of one column (n,)."""
     rounding = _rounding(column)
     values, index = np.unique(column + 0.0, return_inverse=True)
     rows, held = np.bincount(index, copies), np.bincount(index, weights)
     ties = float(held[rows > 1].sum())
     unit = 0.0
-    if rows.sum() >= _FEWEST_ROWS and (ties >= _FEWEST_TIES or len(values) >= _FEWEST_VALUES):
+    if ties >= _FEWEST_TIES or len(values) >= _FEWEST_VALUES:
         # Values such as 0.1 + 0.2 and 0.3 are one.
         apart = np.append(True, np.diff(values) > 4 * rounding)
         unit = _lattice(values[apart], 4 * rounding)
-    return rounding, unit, len(values), ties, float(held.max())
+    if rows.sum() < _FEWEST_ROWS:
+        return rounding, 0.0, 0.0, len(values), ties, 0.0
+    is_binary = len(values) == 2 and rows.min() > 1
+    width = float(values[1] - values[0]) / 2 if is_binary else unit
+    return rounding, unit, width, len(values), ties, _atom_weight(held, rows)
+
+
+def _atom_weight(held: np.ndarray, rows: np.ndarray) -> float:
+    """Return the weight of a value that stands out, from weights and numbers of rows of each (m,)."""
+    if len(held) < 3:
+        return 0.0
+    second, first = np.argsort(held)[-2:]
+    stands_out = rows[first] > 1 and held[first] >= _ATOM_RATIO * held[second]
+    return float(held[first]) if stands_out else 0.0
 
 
 def _rounding(column: np.ndarray) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.base import DensityMixin
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
-from .rows import check_sample_weight, merge_duplicates
+from .rows import MergedRows, check_sample_weight, column_names, merge_rows
 from .validation import check_detached, check_draw, check_size
 from .version import FORMAT, __version__
 
@@ -121,13 +121,21 @@ class DistanceDensityMixin(DensityEstimatorMixin):
     """The mixin for densities that compute distances between rows: their squares must be finite."""
 
     points_: Any  # (n_points, n_features)
+    # Whether nearly equal rows are recognised in units of the columns, or in the common unit of X.
+    _measures_by_column = True
 
-    def _check_training(self, X: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray]:
+    def _check_training(self, X: Any, sample_weight: Any) -> MergedRows:
         """Return distinct rows and their weights, without changing the estimator."""
         check_detached("X", X)
-        X = check_array(X, dtype=np.float64, estimator=self, input_name="X")
-        check_size("X", X)
-        return merge_duplicates(X, check_sample_weight(sample_weight, len(X)))
+        checked = check_array(X, dtype=np.float64, estimator=self, input_name="X")
+        check_size("X", checked)
+        merged = merge_rows(
+            checked,
+            check_sample_weight(sample_weight, len(checked)),
+            by_column=self._measures_by_column,
+        )
+        merged.warn(column_names(X))
+        return merged
 
     def _check_others(self) -> None:
         """Raise an error if there is only one point, so that none remains when it is left out."""

@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
-__all__ = ["warn_user"]
+__all__ = ["part_of_a_fit", "warn_of_table", "warn_user"]
 
 # With its separator: a user's directory may be called skdiffsmooth-scripts.
 _PACKAGE = str(Path(__file__).parents[1]) + os.sep
+
+_is_part: ContextVar[bool] = ContextVar("is_part", default=False)
 
 
 def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
@@ -28,3 +33,19 @@ def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level)
+
+
+@contextmanager
+def part_of_a_fit() -> Iterator[None]:
+    """Mark fits to parts of a table (folds, classes), or of a member, which do not warn of it."""
+    token = _is_part.set(True)
+    try:
+        yield
+    finally:
+        _is_part.reset(token)
+
+
+def warn_of_table(message: str) -> None:
+    """Warn of the training table, unless the estimator that was given the whole table does so."""
+    if not _is_part.get():
+        warn_user(message)

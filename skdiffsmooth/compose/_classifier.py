@@ -11,7 +11,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_X_y
 
 from .._utils.estimator import DensityEstimatorMixin, on_one_fit
-from .._utils.rows import as_given, check_sample_weight, take
+from .._utils.rows import as_given, check_sample_weight, column_names, merge_rows, take
 from .._utils.validation import check_detached, check_real_array
 from ._members import (
     check_member,
@@ -123,6 +123,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         checked, y = check_X_y(X, y, dtype=np.float64, estimator=self)
         check_classification_targets(y)
         weight = check_sample_weight(sample_weight, len(checked))
+        merge_rows(checked, weight).warn(column_names(X))
         if self.estimator is not None:
             check_member("estimator", self.estimator, compared=True)
         classes, codes = np.unique(y, return_inverse=True)

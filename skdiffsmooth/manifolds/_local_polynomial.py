@@ -21,7 +21,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from .._coordinates.hull import AffineHull
 from .._utils.backend import to_float64
 from .._utils.memory import slices_within
-from .._utils.rows import check_sample_weight, merge_duplicates
+from .._utils.rows import check_sample_weight, merge_rows
 from .._utils.validation import check_choice, check_detached, check_integer, check_real
 from .._utils.warnings import warn_user
 from ._base import Constants, DifferentiableManifoldBase
@@ -183,7 +183,10 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
         """
         check_detached("X", X)
         rows = check_array(X, dtype=np.float64, estimator=self, input_name="X")
-        points, weights = merge_duplicates(rows, check_sample_weight(sample_weight, len(rows)))
+        weight = check_sample_weight(sample_weight, len(rows))
+        merged = merge_rows(rows, weight, by_column=False)
+        merged.warn_of_near_rows()
+        points, weights = merged.points, merged.weights
         degree = check_integer("degree", self.degree)
         if degree not in DEGREES:
             raise ValueError(f"degree={degree} is not available; expected 1, 2 or 3.")

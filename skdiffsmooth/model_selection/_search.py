@@ -26,7 +26,7 @@ from .._estimators.smoothed import SmoothedScoreDiffusion
 from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.rows import TrainingRows, as_given
 from .._utils.validation import check_integer, check_real, check_real_array
-from .._utils.warnings import warn_user
+from .._utils.warnings import part_of_a_fit
 from ..solvers import ODESolver
 
 __all__ = ["SmoothedScoreDiffusionCV"]
@@ -36,8 +36,6 @@ _BANDWIDTHS = (0.2, 2.0)
 _SIGMAS = (0.3, 12.0)
 # Candidates that are scored once more under the estimator's own nodes, levels and steps.
 _N_FINALISTS = 3
-# A share of equal rows that continuous data do not have.
-_MANY_EQUAL = 0.05
 
 
 class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
@@ -176,7 +174,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
             estimator has no log-density (stochastic solvers, manifolds without derivative).
         """
         rows = TrainingRows.of(X, sample_weight, self)
-        points = rows.points
+        points, widths = rows.points, rows.precision.width
         estimator = self._checked_estimator()
         parsed = self._parsed(estimator, points.shape[1])
         bandwidths = _check_factors("bandwidth_factors", self.bandwidth_factors, strict=True)
@@ -190,35 +188,30 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
             )
         metrics = self._checked_metrics(parsed, points)
         n_rows = len(rows.group)
-        if n_rows - len(points) > _MANY_EQUAL * n_rows:
-            warn_user(
-                f"{n_rows - len(points)} of {n_rows} rows equal another one: the data look rounded or "
-                "discrete. Equal rows are left out together; without that the likelihood of ever "
-                "smaller bandwidths would grow without bound."
-            )
         if self.cv is None:
-            compared = Comparison(parsed, points, rows.point_weights, metrics)
+            compared = Comparison(parsed, points, rows.point_weights, metrics, widths=widths)
             folds = folds_for_metrics(points)
             first = compared
             if folds is not None:
-                first = Comparison(parsed, points, rows.point_weights, metrics, folds)
+                first = Comparison(parsed, points, rows.point_weights, metrics, folds, widths)
         else:
             weight = np.ones(n_rows) if rows.weight is None else rows.weight
             given = points[rows.group], weight / weight.max()
-            first = compared = Comparison(parsed, *given, metrics, rows.folds(self.cv))
+            first = compared = Comparison(parsed, *given, metrics, rows.folds(self.cv), widths)
         search = _Search(compared, resolve_n_jobs(self.n_jobs), verbose)
         search.run(first, bandwidths, sigmas, n_refinements)
         best = search.entries[search.best_index]
         metric, factors, background = best.settings
         # The unit of the factors is the bandwidth of all rows.
-        geometry, h = geometry_and_bandwidth(metric, points, rows.point_weights, parsed)
+        geometry, h = geometry_and_bandwidth(metric, points, rows.point_weights, parsed, widths)
         fitted = clone(estimator).set_params(
             metric=metric,
             bandwidth=factors[0] * h,
             sigma=factors[1] * h / geometry.unit,
             background=background,
         )
-        fitted.fit(X, sample_weight=sample_weight)
+        with part_of_a_fit():
+            fitted.fit(X, sample_weight=sample_weight)
         self._set_fitted(
             X,
             best_estimator_=fitted,

@@ -65,7 +65,7 @@ def test_zeros_and_dummies_are_ties_without_a_unit():
     income = np.where(rng.uniform(size=200) < 0.6, 0.0, rng.lognormal(size=200))
     described = precision(np.column_stack([income, rng.binomial(1, 0.3, 200)]))
     np.testing.assert_array_equal(described.unit, [0.0, 0.0])
-    assert described.mode_weight[0] == pytest.approx(np.mean(income == 0))
+    assert described.atom_weight[0] == pytest.approx(np.mean(income == 0))
     assert described.ties == pytest.approx([np.mean(income == 0), 1.0])
     np.testing.assert_array_equal(described.n_values, [1 + np.sum(income > 0), 2])
 
