@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .table import column_label
+
 __all__ = ["ColumnPrecision", "column_precision", "copies_of", "has_extent"]
 
 # A unit is accepted where continuous values would have one with a lower probability.
@@ -68,7 +70,6 @@ class ColumnPrecision:
         columns = np.flatnonzero(is_coarse | is_binary | has_atom)
         described = []
         for column in columns[:_MOST_DESCRIBED]:
-            name = column if names is None else repr(names[column])
             if is_coarse[column]:
                 what = (
                     f"values are multiples of {self.unit[column]:.6g}, and {self.ties[column]:.0%} of "
@@ -78,7 +79,7 @@ class ColumnPrecision:
                 what = "has two values"
             else:
                 what = f"{self.atom_weight[column]:.0%} of the rows have the same value"
-            described.append(f"column {name}: {what}")
+            described.append(f"column {column_label(names, column)}: {what}")
         if len(columns) > _MOST_DESCRIBED:
             described.append(f"and {len(columns) - _MOST_DESCRIBED} more")
         return described

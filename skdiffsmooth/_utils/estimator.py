@@ -8,10 +8,11 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 from sklearn.base import DensityMixin
-from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .rows import MergedRows, check_sample_weight, column_names, merge_rows
-from .validation import check_detached, check_draw, check_size
+from .rows import MergedRows, check_sample_weight, merge_rows
+from .table import check_table, column_names
+from .validation import check_draw, check_size
 from .version import FORMAT, __version__
 
 __all__ = ["DensityEstimatorMixin", "DistanceDensityMixin", "SavedWithVersion", "on_one_fit"]
@@ -103,8 +104,7 @@ class DensityEstimatorMixin(SavedWithVersion, DensityMixin):
     def _check_query(self, X: Any) -> np.ndarray:
         """Return queries (n, d) as float64, checked against the columns of the training rows."""
         check_is_fitted(self)
-        check_detached("X", X)
-        return validate_data(self, X, reset=False, dtype=np.float64)
+        return check_table(X, self, is_query=True)
 
     def _column_names(self) -> np.ndarray | None:
         """Return the names of the columns, or None if the training rows had none."""
@@ -126,8 +126,7 @@ class DistanceDensityMixin(DensityEstimatorMixin):
 
     def _check_training(self, X: Any, sample_weight: Any) -> MergedRows:
         """Return distinct rows and their weights, without changing the estimator."""
-        check_detached("X", X)
-        checked = check_array(X, dtype=np.float64, estimator=self, input_name="X")
+        checked = check_table(X, self)
         check_size("X", checked)
         merged = merge_rows(
             checked,

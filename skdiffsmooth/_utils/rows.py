@@ -9,11 +9,11 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from sklearn.utils.validation import check_array
 
 from .columns import ColumnPrecision, column_precision
 from .near_rows import near_rows
-from .validation import check_detached, check_integer, check_real_array
+from .table import check_table, column_names
+from .validation import check_integer, check_real_array
 from .warnings import warn_of_table
 
 __all__ = [
@@ -21,7 +21,6 @@ __all__ = [
     "TrainingRows",
     "as_given",
     "check_sample_weight",
-    "column_names",
     "merge_duplicates",
     "merge_rows",
     "take",
@@ -31,14 +30,6 @@ __all__ = [
 def as_given(X: Any, checked: np.ndarray) -> Any:
     """Return X if it is a table, whose column names an estimator may need, or else the array."""
     return X if hasattr(X, "iloc") else checked
-
-
-def column_names(X: Any) -> np.ndarray | None:
-    """Return the names (d,) of the columns of a table, or None if X has none that are all text."""
-    names = getattr(X, "columns", None)
-    if names is None or not all(isinstance(name, str) for name in names):
-        return None
-    return np.asarray(list(names), dtype=object)
 
 
 def take(rows: Any, which: np.ndarray) -> Any:
@@ -68,8 +59,7 @@ class TrainingRows:
     @classmethod
     def of(cls, X: Any, sample_weight: Any, owner: Any) -> TrainingRows:
         """Check rows and weights, and find equal rows; messages name the estimator `owner`."""
-        check_detached("X", X)
-        checked = check_array(X, dtype=np.float64, estimator=owner, input_name="X")
+        checked = check_table(X, owner)
         weight = check_sample_weight(sample_weight, len(checked))
         # A weight 300 orders of magnitude below the largest is zero in every sum.
         kept = weight / weight.max() > 0

@@ -11,8 +11,9 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_X_y
 
 from .._utils.estimator import DensityEstimatorMixin, on_one_fit
-from .._utils.rows import as_given, check_sample_weight, column_names, merge_rows, take
-from .._utils.validation import check_detached, check_real_array
+from .._utils.rows import as_given, check_sample_weight, merge_rows, take
+from .._utils.table import check_table, column_names
+from .._utils.validation import check_real_array
 from ._members import (
     check_member,
     estimator_or_default,
@@ -119,8 +120,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
             weight, or if the density cannot be fitted to a class, which the message names: the
             default needs two distinct rows of each class. The estimator is then left as it was.
         """
-        check_detached("X", X)
-        checked, y = check_X_y(X, y, dtype=np.float64, estimator=self)
+        checked, y = check_X_y(check_table(X, self), y, dtype=np.float64, estimator=self)
         check_classification_targets(y)
         weight = check_sample_weight(sample_weight, len(checked))
         merge_rows(checked, weight).warn(column_names(X))

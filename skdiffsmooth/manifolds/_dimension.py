@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from .._utils.dequantize import dequantized
-from .._utils.rows import column_names, merge_rows
-from .._utils.validation import check_choice, check_integer, check_real_array
+from .._utils.rows import merge_rows
+from .._utils.table import check_table, column_names
+from .._utils.validation import check_choice, check_integer
 from .._utils.warnings import part_of_a_fit
 from ._neighbors import NearestPoints
 
@@ -75,14 +76,9 @@ def intrinsic_dimension(X: Any, method: str = "two-nn", n_neighbors: int = 10) -
     """
     check_choice("method", method, ("two-nn", "mle"))
     n_neighbors = check_integer("n_neighbors", n_neighbors, minimum=2)
-    table, X = X, check_real_array("X", X)
-    if X.ndim != 2 or X.size == 0 or not np.all(np.isfinite(X)):
-        raise ValueError(
-            f"X of shape {X.shape} is not a finite array of shape (n, d) with n, d >= 1. Pass one row "
-            "for each point, without NaN or infinity."
-        )
-    merged = merge_rows(X, np.ones(len(X)), by_column=False)
-    merged.warn(column_names(table))
+    rows = check_table(X, "intrinsic_dimension")
+    merged = merge_rows(rows, np.ones(len(rows)), by_column=False)
+    merged.warn(column_names(X))
     points = dequantized(merged.points, merged.weights, merged.precision.width)
     k = 2 if method == "two-nn" else n_neighbors
     if len(points) <= k:

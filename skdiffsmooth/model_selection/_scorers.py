@@ -21,9 +21,10 @@ from typing import Any
 
 import numpy as np
 from scipy.integrate import trapezoid
-from sklearn.utils.validation import check_array, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
-from .._utils.validation import check_detached, check_integer, check_real, check_seed
+from .._utils.table import check_table
+from .._utils.validation import check_integer, check_real, check_seed
 
 __all__ = ["denoising_score", "hyvarinen_score", "make_denoising_scorer", "make_hyvarinen_scorer"]
 
@@ -332,7 +333,7 @@ def _rows(estimator: Any, X: Any) -> np.ndarray:
             "scoring=...)), since errors of scores depend on the units of the columns."
         )
     check_is_fitted(estimator)
-    check_detached("X", X)
+    rows = check_table(X, estimator)
     coordinates = getattr(estimator, "coordinates_", None)
     if coordinates is not None and not coordinates.is_euclidean:
         raise ValueError(
@@ -340,7 +341,7 @@ def _rows(estimator: Any, X: Any) -> np.ndarray:
             "scores under different noise cannot be compared; expected metric='euclidean'. Set it, or "
             "compare metrics by likelihood."
         )
-    return check_array(X, dtype=np.float64, input_name="X")
+    return rows
 
 
 def _named_like(X: Any, rows: np.ndarray) -> Any:
