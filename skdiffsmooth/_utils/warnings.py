@@ -10,12 +10,25 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-__all__ = ["part_of_a_fit", "warn_of_table", "warn_user"]
+__all__ = ["part_of_a_fit", "warn_of_table", "warn_user", "without_warnings"]
 
 # With its separator: a user's directory may be called skdiffsmooth-scripts.
 _PACKAGE = str(Path(__file__).parents[1]) + os.sep
+_IS_SILENT = ContextVar("_IS_SILENT", default=False)
+_IS_PART = ContextVar("_IS_PART", default=False)
 
-_is_part: ContextVar[bool] = ContextVar("is_part", default=False)
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Do not warn from this package, in this thread: for candidates, which are not the result.
+
+    `warnings.catch_warnings` would change the filters of all threads.
+    """
+    token = _IS_SILENT.set(True)
+    try:
+        yield
+    finally:
+        _IS_SILENT.reset(token)
 
 
 def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
@@ -28,6 +41,8 @@ def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
     category : type of Warning, default=UserWarning
         Its class, by which users filter.
     """
+    if _IS_SILENT.get():
+        return
     # skip_file_prefixes of warnings.warn does this from Python 3.12 on.
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
@@ -38,14 +53,14 @@ def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
 @contextmanager
 def part_of_a_fit() -> Iterator[None]:
     """Mark fits to parts of a table (folds, classes), or of a member, which do not warn of it."""
-    token = _is_part.set(True)
+    token = _IS_PART.set(True)
     try:
         yield
     finally:
-        _is_part.reset(token)
+        _IS_PART.reset(token)
 
 
 def warn_of_table(message: str) -> None:
     """Warn of the training table, unless the estimator that was given the whole table does so."""
-    if not _is_part.get():
+    if not _IS_PART.get():
         warn_user(message)
