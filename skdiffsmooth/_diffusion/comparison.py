@@ -10,6 +10,7 @@ import numpy as np
 
 from .._coordinates.columns import ColumnSpace
 from .._coordinates.metric import is_scaled
+from .._utils.dequantize import excluded_rows
 from .._utils.rows import merge_duplicates
 from .._utils.shards import ONE_PROCESS
 from .._utils.warnings import without_warnings
@@ -101,6 +102,9 @@ class Comparison:
         Relations between the columns, which all folds share; None for metrics without.
     folds : sequence of pairs of index arrays, optional
         Training and test rows. None leaves each row out of all the others, exactly.
+    widths : ndarray of shape (n_features,), optional
+        How far apart values of each column are that were recorded as one, 0 where it is continuous:
+        rows are scored at places where they may have been before they were rounded.
     """
 
     def __init__(
@@ -111,8 +115,11 @@ class Comparison:
         metrics: Sequence[Metric],
         columns: ColumnSpace | None,
         folds: Folds | None = None,
+        widths: np.ndarray | None = None,
     ) -> None:
         self.parsed = parsed
+        self.widths = widths
+        self.excluded = excluded_rows(points, weights, widths)
         self.points, self.weights = points, weights
         self.metrics = metrics
         everything = np.arange(len(points))
@@ -136,15 +143,28 @@ class Comparison:
             bandwidth, sigma = scales_in(geometry, parsed, scales, h)
             if bandwidth < rounding_error(geometry):
                 return -np.inf, Settings(metric, scales, background or 0.0)
+            held_out, queries = geometry, None
+            rows, test_weights = self.points[test], self.weights[test]
+            if self.excluded is not None:
+                used = np.isin(self.excluded.exclude, test)
+                test_weights = self.excluded.query_weights[used]
+                if self.leaves_one_out:
+                    queries = geometry.queries_for(self.excluded)
+                    held_out = geometry.with_rows_of(self.excluded)
+                else:
+                    offsets = self.excluded.offsets[used]
+                    if self.columns is not None:
+                        offsets = self.columns.along(offsets)
+                    rows = self.points[self.excluded.exclude[used]] + offsets
             with without_warnings():
-                model, _ = make_model(geometry, parsed, bandwidth, sigma, is_candidate=True)
+                model, _ = make_model(held_out, parsed, bandwidth, sigma, is_candidate=True)
                 parts.append(
-                    model.leave_one_out_parts(parsed.resources)
+                    model.leave_one_out_parts(parsed.resources, queries)
                     if self.leaves_one_out
-                    else model.parts(self.points[test], parsed.resources)
+                    else model.parts(rows, parsed.resources)
                 )
-            tails.append(np.full(len(test), model.tail.weight if model.tail else 0.0))
-            weights.append(self.weights[test])
+            tails.append(np.full(len(test_weights), model.tail.weight if model.tail else 0.0))
+            weights.append(test_weights)
         log_densities, tail = np.concatenate(parts), np.concatenate(tails)
         row_weights = np.concatenate(weights)
         row_weights = row_weights / row_weights.sum()
@@ -160,7 +180,12 @@ class Comparison:
             with without_warnings():
                 self._prepared[metric_index] = [
                     _prepared(
-                        metric, self.points[train], self.weights[train], self.parsed, self.columns
+                        metric,
+                        self.points[train],
+                        self.weights[train],
+                        self.parsed,
+                        self.columns,
+                        self.widths,
                     )
                     for train, _ in self.folds
                 ]
@@ -172,10 +197,12 @@ def _prepared(
     weights: np.ndarray,
     parsed: ParsedParameters,
     columns: ColumnSpace | None,
+    widths: np.ndarray | None,
 ) -> tuple[Geometry, float]:
     """Return rows in coordinates of a metric, and the KDE's leave-one-out bandwidth there."""
     points, weights = merge_duplicates(points, weights / weights.sum())
-    data = TrainingData(points, weights, ONE_PROCESS, len(points), is_weighted=True)
+    n_points = len(points)
+    data = TrainingData(points, weights, ONE_PROCESS, n_points, is_weighted=True, widths=widths)
     columns = None if columns is None else columns.of_rows(points, weights)
     geometry = make_geometry(metric, data, parsed, columns)
     return geometry, leave_one_out_bandwidth(geometry, parsed)
@@ -279,14 +306,14 @@ def choose_settings(
         rows, row_weights = rows[taken], row_weights[taken] / row_weights[taken].sum()
     # A terminal scale that does not fit is an error of the model that is chosen, not of a candidate.
     parsed = replace(parsed, terminal_scale="auto", resources=parsed.resources._replace(n_jobs=1))
-    one_by_one = Comparison(parsed, rows, row_weights, metrics, columns)
+    one_by_one = Comparison(parsed, rows, row_weights, metrics, columns, widths=data.widths)
     best, tried = 0, []
     if len(metrics) > 1:
         folds = folds_for_metrics(rows, data.columns)
         compared = (
             one_by_one
             if folds is None
-            else Comparison(parsed, rows, row_weights, metrics, columns, folds)
+            else Comparison(parsed, rows, row_weights, metrics, columns, folds, data.widths)
         )
         by_metric = [
             compared.score(index, candidates[0], is_screening=True) for index in range(len(metrics))

@@ -357,7 +357,8 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
 
     def _begin(self, X: Any, sample_weight: Any, n_iterations: int | None) -> NeuralScoreDiffusion:
         """Train from the start, for `n_iterations` iterations or, if None, to convergence."""
-        points, weights = self._check_training(X, sample_weight)
+        rows = self._check_training(X, sample_weight)
+        points, weights = rows.points, rows.weights
         parsed = self._checked_parameters(points.shape[1])
         start = self._started(parsed, points, weights)
         trained = self._trained(parsed, start, points, weights, n_iterations)

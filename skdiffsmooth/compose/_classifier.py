@@ -12,8 +12,9 @@ from sklearn.utils.validation import check_X_y
 
 from .._estimators.kde import KDESampler
 from .._utils.estimator import DensityEstimatorMixin, on_one_fit
-from .._utils.rows import as_given, check_sample_weight, take
-from .._utils.validation import check_detached, check_real_array
+from .._utils.rows import as_given, check_sample_weight, merge_rows, take
+from .._utils.table import check_table, column_names
+from .._utils.validation import check_real_array
 from .._utils.warnings import warn_user
 from ._members import (
     check_member,
@@ -128,10 +129,10 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
             cannot: a Gaussian about the row takes its place, with the standard deviations of the
             columns within the other classes.
         """
-        check_detached("X", X)
-        checked, y = check_X_y(X, y, dtype=np.float64, estimator=self)
+        checked, y = check_X_y(check_table(X, self), y, dtype=np.float64, estimator=self)
         check_classification_targets(y)
         weight = check_sample_weight(sample_weight, len(checked))
+        merge_rows(checked, weight).warn(column_names(X))
         if self.estimator is not None:
             check_member("estimator", self.estimator, compared=True)
         classes, codes = np.unique(y, return_inverse=True)

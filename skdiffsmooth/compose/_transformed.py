@@ -9,11 +9,12 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, MaxAbsScaler, MinMaxScaler
-from sklearn.utils.validation import check_array, has_fit_parameter
+from sklearn.utils.validation import has_fit_parameter
 
 from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.rows import check_sample_weight
-from .._utils.validation import LARGEST, check_detached
+from .._utils.table import check_table
+from .._utils.validation import LARGEST
 from .._utils.warnings import warn_user
 from ._changes import ChangeOfVariables, change_of_variables, with_names
 from ._members import check_fills_space, check_member, estimator_or_default, parameter_estimator
@@ -169,8 +170,7 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
             If rows come back from the transformer and its inverse changed by more than a millionth
             of their column's standard deviation, as from a power transform far from zero.
         """
-        check_detached("X", X)
-        rows = check_array(X, dtype=np.float64, estimator=self, input_name="X")
+        rows = check_table(X, self)
         weight = None
         if sample_weight is not None:
             weight = check_sample_weight(sample_weight, len(rows))

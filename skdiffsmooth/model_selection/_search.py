@@ -24,7 +24,7 @@ from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.rows import TrainingRows, as_given
 from .._utils.shards import ONE_PROCESS
 from .._utils.validation import check_integer, check_real, check_real_array
-from .._utils.warnings import warn_user
+from .._utils.warnings import part_of_a_fit, warn_user
 from ..solvers import ODESolver
 
 __all__ = ["SmoothedScoreDiffusionCV"]
@@ -36,8 +36,6 @@ _SIGMA_FACTORS, _SIGMAS = (0.0, 0.75, 1.5, 3.0), (0.3, 12.0)
 _N_FINALISTS = 3
 # Folds of groups, where the number is not given.
 _N_FOLDS = 5
-# A share of equal rows that continuous data do not have.
-_MANY_EQUAL = 0.05
 
 
 class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
@@ -200,33 +198,40 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         if parsed.are_scales_absolute and parsed.background is None:
             parsed = replace(parsed, background=0.0)
         n_rows = len(rows.group)
-        data = TrainingData(points, rows.point_weights, ONE_PROCESS, n_rows, is_weighted=True)
+        data = TrainingData(
+            points,
+            rows.point_weights,
+            ONE_PROCESS,
+            n_rows,
+            is_weighted=True,
+            units=rows.precision.unit,
+            widths=rows.precision.width,
+        )
         metrics = self._checked_metrics(parsed, data)
-        if n_rows - len(points) > _MANY_EQUAL * n_rows:
-            warn_user(
-                f"{n_rows - len(points)} of {n_rows} rows equal another one: the data look rounded or "
-                "discrete. Equal rows are left out together; without that the likelihood of ever "
-                "smaller bandwidths would grow without bound."
-            )
         cv = _N_FOLDS if self.cv is None and groups is not None else self.cv
         if cv is None:
-            compared = Comparison(parsed, points, rows.point_weights, metrics, data.columns)
+            compared = Comparison(
+                parsed, points, rows.point_weights, metrics, data.columns, widths=data.widths
+            )
             folds = folds_for_metrics(points, data.columns)
             first = compared
             if folds is not None:
-                first = Comparison(parsed, points, rows.point_weights, metrics, data.columns, folds)
+                first = Comparison(
+                    parsed, points, rows.point_weights, metrics, data.columns, folds, data.widths
+                )
         else:
             weight = np.ones(n_rows) if rows.weight is None else rows.weight
             given = points[rows.group], weight / weight.max()
             first = compared = Comparison(
-                parsed, *given, metrics, data.columns, rows.folds(cv, groups)
+                parsed, *given, metrics, data.columns, rows.folds(cv, groups), data.widths
             )
         search = _Search(compared, resolve_n_jobs(self.n_jobs), verbose)
         search.run(first, bandwidths, sigmas, n_refinements)
         best = search.entries[search.best_index]
         # Relative scales are multiples of the bandwidth h of all rows.
         fitted = clone(estimator).set_params(**best.settings.parameters(parsed))
-        fitted.fit(X, sample_weight=sample_weight)
+        with part_of_a_fit():
+            fitted.fit(X, sample_weight=sample_weight)
         fitted.set_params(bandwidth=fitted.bandwidth_)
         if not callable(fitted.sigma):
             fitted.set_params(sigma=fitted.sigma_)
