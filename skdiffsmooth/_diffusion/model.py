@@ -116,7 +116,17 @@ class DiffusionModel:
         self, X: np.ndarray, resources: Resources, *, with_error: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return log-densities (n,) of rows, and their estimated errors (n,), or NaN if unknown."""
-        queries, residual = self.embedding.split(X)
+        return self.log_density_within(*self.embedding.split(X), resources, with_error=with_error)
+
+    def log_density_within(
+        self,
+        queries: np.ndarray,
+        residual: np.ndarray,
+        resources: Resources,
+        *,
+        with_error: bool = False,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return `log_density` of rows with hull coordinates (n, r) and residuals (n, d)."""
         flow, error = self._flow_log_density(queries, residual, resources, with_error=with_error)
         if not self.background:
             return flow, error

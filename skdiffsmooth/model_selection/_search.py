@@ -253,13 +253,18 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         return self
 
     @on_one_fit
-    def score_samples(self, X: Any) -> np.ndarray:
+    def score_samples(self, X: Any, *, given: Any = None, columns: Any = None) -> np.ndarray:
         """Return the log-density of each row under the best settings.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Queries.
+        given : collection of int or str, default=None
+            Columns, by label or index, on whose values in X the density of the others is conditional.
+        columns : collection of int or str, default=None
+            Columns whose density is returned. The rest is integrated out, and its values in X, which may
+            be missing (NaN), have no effect. None is all columns that are not in `given`.
 
         Returns
         -------
@@ -273,10 +278,14 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         ValueError
             If X is not finite or has another number of features.
         """
+        if given is not None or columns is not None:
+            return self._best().score_samples(X, given=given, columns=columns)
         return self._best().score_samples(as_given(X, self._check_query(X)))
 
     @on_one_fit
-    def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
+    def sample(
+        self, n_samples: int = 1, random_state: Any = None, *, given: Any = None
+    ) -> np.ndarray:
         """Draw new rows under the best settings.
 
         Parameters
@@ -285,6 +294,9 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
             How many.
         random_state : int, RandomState or None, default=None
             Source of the draws.
+        given : mapping from column to value, default=None
+            Condition the draws on these columns: labels or indices; each value one number in units of X,
+            or an array of shape (n_samples,).
 
         Returns
         -------
@@ -298,7 +310,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         TypeError, ValueError
             If `n_samples` is not a positive integer or `random_state` is not a seed.
         """
-        return self._best().sample(n_samples, random_state)
+        return self._best().sample(n_samples, random_state, given=given)
 
     @on_one_fit
     def leave_one_out_log_density(self, own_weights: Any = None) -> np.ndarray:
