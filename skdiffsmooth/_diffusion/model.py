@@ -6,8 +6,9 @@ rows of X to the coordinates in which all this happens (`embedding`). With x(y) 
     dx / d log y = -y^2 score(x, y^2)
 
 through the noise scales y, the log-density of a row is that of the noised data where the flow ends, less
-the integral of y^2 div score over log y (Song et al. 2021, eq. 39). In directions without extent of the
-data the model is N(0, bandwidth^2), exactly.
+the integral of y^2 div score over log y (Song et al. 2021, eq. 39). In directions that few rows leave
+open the model is N(0, bandwidth^2), exactly, and along relations between columns it has the width of
+rounding (`ColumnSpace`).
 """
 
 from __future__ import annotations

@@ -58,14 +58,17 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         held-out likelihood, over ratios to `bandwidth` of 1 to 5. A function of the noise scale sqrt(v),
         such as ``skdiffsmooth.kernels.ProportionalScale(0.5)``, is evaluated at the bandwidth and in
         the middle of each level.
-    metric : {"auto", "euclidean", "scaled", "whitened"}, float or array-like of shape \
+    metric : {"auto", "euclidean", "scaled", "whitened", "local"}, float or array-like of shape \
             (n_features, n_features), default="auto"
         Linear coordinates in which noise and kernel are isotropic; all scales are in its units.
         "euclidean" takes the columns as they are, "scaled" in standard deviations, "whitened" in
         those of the principal axes. A number alpha from 0 ("scaled") to 1 ("whitened") divides the
-        scaled columns by the power alpha / 2 of their correlation matrix. A matrix M measures
-        sqrt((x - y)^T M (x - y)). "auto" chooses among the first three and powers between where
-        `bandwidth` and `sigma` are "auto" too, and is "euclidean" elsewhere.
+        scaled columns by the power alpha / 2 of their correlation matrix. "local" does so by the root
+        of the local covariance, that of rows about their neighbours: it suits curved and thin data. A
+        matrix M measures sqrt((x - y)^T M (x - y)). "auto" chooses among five powers and "local", whose
+        results do not depend on the units of columns, where `bandwidth` and `sigma` are "auto" too, and
+        is "euclidean" elsewhere. Under all but "euclidean" and matrices, constant columns, copies and totals are
+        drawn to rounding (see Notes).
     background : float or "auto", default="auto"
         Weight of a wide kernel density estimate (of four bandwidths) that is mixed to the model: it
         gives outliers and heavy tails a higher density. "auto" is the weight of highest
@@ -155,7 +158,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     metric_ : str, float or ndarray
         The metric used.
     coordinates_ : LinearMetric
-        Its coordinates, and their volume.
+        Its coordinates, and their volume; ``coordinates_.columns`` has scales and relations of columns.
     background_ : float
         Weight of the background.
     kernel_ : Smoothing
@@ -184,8 +187,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     weights_ : ndarray of shape (n_points,)
         Their weights; they sum to one, with `shards` over all processes.
     hull_ : AffineHull
-        The affine hull of the points, in which the flow runs; the whole space where the base is a
-        mixture, whose components fill it.
+        The affine hull of the points, in coordinates of the metric, in which the flow runs; the whole
+        space where the base is a mixture, whose components fill it.
     hierarchy_ : PointHierarchy
         The points in coordinates of the hull, and the cells in which they are merged.
     n_features_in_ : int
@@ -205,10 +208,17 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     1)``; a likelihood takes two for each step.
 
     With both scales "auto" a fit compares eleven candidates on at most 2000 rows, with few nodes and
-    steps: about a second for 100 rows, some ten for 2000. Only where the rows span all columns: with a
-    constant column, or fewer rows than columns, the metric is Euclidean. docs/defaults.md has the
-    evidence. To build the same model from numbers pass `metric_` and `background_` along with
-    `bandwidth_` and `sigma_`: numbers for the scales mean the plain model otherwise.
+    steps: about a second for 100 rows, some ten for 2000. docs/defaults.md has the evidence. To build
+    the same model from numbers pass `metric_` and `background_` along with `bandwidth_` and `sigma_`:
+    numbers for the scales mean the plain model otherwise.
+
+    **Columns that depend on one another.** In scaled columns, directions that the rows could span but
+    never use (more rows than the dimension of their hull plus one) are exact relations: constants,
+    copies, totals beside their parts. Along them the density is Gaussian with the width of rounding,
+    2^14 float64 steps at the largest value of a column, whatever the bandwidth is. So draws satisfy
+    relations to rounding, and log-densities of rows that satisfy them are high by a constant: some 25
+    nats for each relation. They are comparable between models with the same relations. Where few rows
+    leave directions open, the bandwidth applies there, in scaled columns.
 
     In the Euclidean metric features should have comparable units: put a StandardScaler before. Where the
     shape of the noise should change from place to place, a Gaussian mixture is often better: see `base`.
