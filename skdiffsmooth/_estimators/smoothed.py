@@ -67,8 +67,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         of the local covariance, that of rows about their neighbours: it suits curved and thin data. A
         matrix M measures sqrt((x - y)^T M (x - y)). "auto" chooses among five powers and "local", whose
         results do not depend on the units of columns, where `bandwidth` and `sigma` are "auto" too, and
-        is "euclidean" elsewhere. Under all but "euclidean" and matrices, constant columns, copies and totals are
-        drawn to rounding (see Notes).
+        is "euclidean" elsewhere. Under all but "euclidean" and matrices, constant columns, copies and
+        totals are drawn to rounding (see Notes).
     background : float or "auto", default="auto"
         Weight of a wide kernel density estimate (of four bandwidths) that is mixed to the model: it
         gives outliers and heavy tails a higher density. "auto" is the weight of highest
