@@ -44,16 +44,28 @@ class Embedding:
         return coordinates, residual
 
     def rows(
-        self, coordinates: np.ndarray, scales: np.ndarray, rng: np.random.RandomState
+        self,
+        coordinates: np.ndarray,
+        scales: np.ndarray,
+        rng: np.random.RandomState,
+        breaks_relations: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Return rows in the user's units from hull coordinates, plus noise outside the hull."""
+        """Return rows in the user's units from hull coordinates, plus noise outside the hull.
+
+        The noise has the scales (n, 1), but along relations it is as wide as rounding, except in rows
+        with `breaks_relations` (n, 1).
+        """
         rows = self.hull.lift(coordinates)
         if self.hull.codimension:
             rows += scales * self.hull.project_out(rng.standard_normal(rows.shape))
         columns = self.metric.columns
         scaled = self.metric.scaled_from_metric(rows)
         if columns.n_relations:
-            scaled = scaled + columns.relation_noise(scaled.shape, rng)
+            noise = columns.relation_noise(scaled.shape, rng)
+            if breaks_relations is not None and breaks_relations.any():
+                wide = columns.outside(scales * rng.standard_normal(scaled.shape))
+                noise = np.where(breaks_relations, wide, noise)
+            scaled = scaled + noise
         return columns.unscaled(scaled)
 
     def gradient(self, score: np.ndarray, residual: np.ndarray, v: float) -> np.ndarray:
@@ -98,6 +110,13 @@ class Embedding:
                 f"metric={name!r} has no Laplacian in closed form along the columns of X; fit "
                 "with metric='euclidean', or use score_samples, which is comparable between metrics."
             )
+
+    def residual_scale(self, widest: float) -> float:
+        """Return the scale of residuals (n, d) that is one in scaled columns.
+
+        In the user's own columns it is `widest`, that of the data along their widest axis.
+        """
+        return widest if np.all(self.metric.columns.scales == 1) else 1.0
 
     def log_density_outside_hull(self, residual: np.ndarray, scale: float) -> np.ndarray:
         """Return the log-density (n,) of the residuals plus the metric's log |det|, in nats.
