@@ -69,9 +69,9 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         of the local covariance, that of rows about their neighbours: it suits curved and thin data. A
         matrix M measures sqrt((x - y)^T M (x - y)). "auto" chooses among five powers and "local", whose
         results do not depend on the units of columns, given the scales that are given: a number for one
-        of them is used as it is in the units of each. If `bandwidth` and `sigma` are both numbers, "auto"
-        is "euclidean", so that they are in units of X. Under all but "euclidean" and matrices, constant
-        columns, copies and totals are drawn to rounding (see Notes).
+        of them is used as it is in the units of each. If `bandwidth` and `sigma` are both numbers,
+        "auto" is "euclidean", so that they are in units of X. Under all but "euclidean" and matrices,
+        constant columns, copies and totals are drawn to rounding (see Notes).
     background : float or "auto", default="auto"
         Weight of a wide kernel density estimate (of four bandwidths) and a multivariate t
         distribution that are mixed to the model: they give outliers and heavy tails a higher
