@@ -45,7 +45,8 @@ SCREENING_NODES, SCREENING_LEVELS = 16, 8
 
 # A metric that was fitted with the row that is left out is too good for it, the more so the fewer rows
 # there are for each column: up to so many, metrics are fitted without the rows that judge them.
-_FEW_ROWS_A_COLUMN = 20
+# A covariance has one parameter for each pair of columns.
+_FEW_ROWS_A_COLUMN, _FEW_ROWS_A_PAIR = 20, 2
 _N_FOLDS = 5
 
 
@@ -72,8 +73,8 @@ class Settings(NamedTuple):
 
 def folds_for_metrics(points: np.ndarray, columns: ColumnSpace) -> Folds | None:
     """Return the folds on which metrics are compared, or None to leave out single rows."""
-    n_points = len(points)
-    if n_points > _FEW_ROWS_A_COLUMN * columns.n_directions:
+    n_points, d = len(points), columns.n_directions
+    if n_points > max(_FEW_ROWS_A_COLUMN * d, _FEW_ROWS_A_PAIR * d**2):
         return None
     n_folds = min(_N_FOLDS, n_points)
     # Here and not above: loading it takes half as long as the whole of this package.

@@ -6,8 +6,9 @@ rows of X to the coordinates in which all this happens (`embedding`). With x(y) 
     dx / d log y = -y^2 score(x, y^2)
 
 through the noise scales y, the log-density of a row is that of the noised data where the flow ends, less
-the integral of y^2 div score over log y (Song et al. 2021, eq. 39). In directions without extent of the
-data the model is N(0, bandwidth^2), exactly.
+the integral of y^2 div score over log y (Song et al. 2021, eq. 39). In directions that few rows leave
+open the model is N(0, bandwidth^2), exactly, and along relations between columns it has the width of
+rounding (`ColumnSpace`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import logsumexp
 
 from .._coordinates.embedding import Embedding
 from .._engine.hierarchy import PointHierarchy
@@ -34,7 +36,7 @@ from ..solvers._terminal import EmpiricalTerminal
 from .background import BREAKS_RELATIONS, WIDTH, Tail, mixed, part_weights
 from .settings import Resources
 from .source import NoisedData, ScoreSource
-from .tails import TailBound
+from .tails import StudentT, TailBound
 
 __all__ = ["NO_DERIVATIVE", "DiffusionModel"]
 
@@ -83,10 +85,20 @@ class DiffusionModel:
         """The lower bound of log-densities, if a background is mixed."""
         if self.tail is None:
             return None
-        weight = float(part_weights(self.background, self.tail.weight)[-1])
-        n_relations = self.embedding.metric.columns.n_relations
-        weight *= BREAKS_RELATIONS if n_relations else 1
-        return TailBound(self.tail.student.across_relations(n_relations), self.embedding, weight)
+        _, _, heavy = part_weights(self.background, self.tail.weight)
+        weight = float(heavy) * (BREAKS_RELATIONS if self._has_relations else 1.0)
+        return TailBound(self._breaking_student, self.embedding, weight)
+
+    @property
+    def _has_relations(self) -> bool:
+        """Whether columns satisfy exact relations."""
+        return self.embedding.metric.columns.n_relations > 0
+
+    @property
+    def _breaking_student(self) -> StudentT:
+        """The t distribution of the background in all directions, relations included."""
+        assert self.tail is not None
+        return replace(self.tail.student, codimension=self.embedding.codimension)
 
     @property
     def data(self) -> NoisedData:
@@ -281,26 +293,19 @@ class DiffusionModel:
         if self.tail is None:
             return flow[:, None]
         kernel = self.kde_log_density(queries, residual, WIDTH * self.bandwidth, resources, exclude)
-        tail = self._tail_log_density(queries, residual, exclude)
-        return np.column_stack([flow, kernel, tail + self.embedding.metric.log_abs_det])
-
-    def _tail_log_density(
-        self, queries: np.ndarray, residual: np.ndarray, exclude: np.ndarray | None
-    ) -> np.ndarray:
-        """Return log-densities (n,) under the t distribution, in coordinates of the metric."""
-        assert self.tail is not None
         student, columns = self.tail.student, self.embedding.metric.columns
+        outside = columns.outside(residual)
         if exclude is None:
-            tail = student.log_density(queries, columns.inside(residual))
+            tail = student.log_density(queries, residual - outside)
         else:
             hierarchy = self.data.hierarchy
             tail = student.leave_one_out_log_density(hierarchy.points, hierarchy.weights)[exclude]
-        if not columns.n_relations:
-            return tail
-        tail = tail + columns.relation_log_density(columns.outside(residual))
-        wide = student.across_relations(columns.n_relations).log_density(queries, residual)
-        share = BREAKS_RELATIONS
-        return np.logaddexp(np.log1p(-share) + tail, np.log(share) + wide)
+        if self._has_relations:
+            tail = tail + columns.relation_log_density(outside)
+            breaking = self._breaking_student.log_density(queries, residual)
+            weights = [1 - BREAKS_RELATIONS, BREAKS_RELATIONS]
+            tail = logsumexp(np.column_stack([tail, breaking]), b=weights, axis=1)
+        return np.column_stack([flow, kernel, tail + self.embedding.metric.log_abs_det])
 
     def kde_log_density(
         self,
@@ -335,10 +340,13 @@ class DiffusionModel:
             _, _, heavy = part_weights(self.background, self.tail.weight)
             chosen = rng.uniform(size=(n, 1))
             coordinates = np.where(chosen < self.background, of_kernel, coordinates)
-            coordinates = np.where(chosen < heavy, of_tail, coordinates)
+            is_tail = chosen < heavy
+            coordinates = np.where(is_tail, of_tail, coordinates)
             scales[chosen < self.background] = scale
-            scales = np.where(chosen < heavy, scales_of_tail, scales)
-            breaks_relations = chosen < BREAKS_RELATIONS * heavy
+            scales = np.where(is_tail, scales_of_tail, scales)
+            if self._has_relations:
+                rare = rng.uniform(size=(n, 1)) < BREAKS_RELATIONS
+                breaks_relations = is_tail & rare
         return self.embedding.rows(coordinates, scales, rng, breaks_relations)
 
     def _follow_down(

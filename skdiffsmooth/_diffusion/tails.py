@@ -38,7 +38,10 @@ _RIDGE = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class StudentT:
-    """A multivariate t distribution in hull coordinates (p) and residuals outside the hull."""
+    """A multivariate t distribution in hull coordinates (p) and residuals outside the hull.
+
+    As fitted, residuals are those in directions that few rows leave open, without relations.
+    """
 
     center: np.ndarray
     """Shape (p,)."""
@@ -52,10 +55,6 @@ class StudentT:
     """Number of those directions; relations between columns are none of them."""
     n_pooled: int = 0
     """In how many dimensions one standard deviation is the scale; zero for a fitted scale matrix."""
-
-    def across_relations(self, n_relations: int) -> StudentT:
-        """Return the distribution with the scale of residuals along relations as well."""
-        return replace(self, codimension=self.codimension + n_relations)
 
     @property
     def dimension(self) -> int:
@@ -124,7 +123,8 @@ class TailBound:
     """A lower bound of log-densities: ``-constant - (degrees + d) * log(1 + distance)``, in nats.
 
     The background of a fitted model contains a multivariate t distribution, whose weight, center
-    and scales give the bound for every row of R^d.
+    and scales give the bound for every row of R^d. Where columns satisfy relations, rows that break them
+    have a small weight of their own.
     """
 
     student: StudentT
@@ -196,9 +196,8 @@ def fit_student_t(
     n_pooled = embedding.hull.n_features if n_points == p + 1 else p
     scale = math.sqrt(variances.sum() / max(n_pooled, 1))
     residual_scale = scale if n_points == p + 1 else embedding.residual_scale(scale)
-    pooled = StudentT(
-        mean, scale * np.eye(p), 1.0, residual_scale, embedding.hull.codimension, n_pooled
-    )
+    codimension = embedding.hull.codimension
+    pooled = StudentT(mean, scale * np.eye(p), 1.0, residual_scale, codimension, n_pooled)
     return [replace(pooled, degrees=nu) for nu in sorted(degrees)]
 
 

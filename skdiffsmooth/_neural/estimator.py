@@ -88,7 +88,7 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         Number of frequencies of the cosines and sines that are added to each input: 1.5, 3, 6, ...
         per standard deviation of the noised data. With them a network learns fine structure in few
         columns after far fewer iterations, and also memorises the rows earlier.
-    metric : {"scaled", "euclidean", "whitened"}, float or array-like of shape \
+    metric : {"scaled", "euclidean", "whitened", "local"}, float or array-like of shape \
             (n_features, n_features), default="scaled"
         Linear coordinates in which noise is isotropic; scales are in its units. See
         `SmoothedScoreDiffusion`. The inputs of the network are standardised principal coordinates
@@ -418,7 +418,7 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         if isinstance(metric, str) and metric == "auto":
             raise ValueError(
                 "metric='auto' is a choice by leave-one-out likelihood, which a network does not have; "
-                "expected 'euclidean', 'scaled', 'whitened', a number or a matrix."
+                "expected 'euclidean', 'scaled', 'whitened', 'local', a number or a matrix."
             )
         n_nodes = check_integer("n_nodes", self.n_nodes, minimum=2)
         if n_nodes % 2:

@@ -186,7 +186,7 @@ def test_progress_is_said_when_asked_for(capsys):
     assert capsys.readouterr().out == ""
     SmoothedScoreDiffusionCV(quick(), verbose=2, **ONE).fit(ring(15))
     said = capsys.readouterr().out
-    assert "[metrics] 5 candidates" in said
+    assert "[metrics] 6 candidates" in said
     assert "[final]" in said
     assert "nats a row" in said
 
