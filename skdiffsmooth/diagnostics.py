@@ -26,8 +26,8 @@ from ._utils.validation import check_real_array
 __all__ = ["bulk_ess", "split_r_hat"]
 
 _MIN_DRAWS = 4
-# A chain stands still if the variance of its scores is below this fraction of that of the others.
-_STILL = 1e-4
+# A chain stands still if its range is below this fraction of the largest interquartile range of a chain.
+_STILL = 1e-2
 
 
 def split_r_hat(draws: Any) -> np.ndarray:
@@ -127,7 +127,7 @@ def bulk_ess(draws: Any) -> np.ndarray:
     >>> (bulk_ess(draws) / 40_000).round(2)
     array([0.33])
     """
-    return np.array([_ess(_scores(column)) for column in _checked(draws)])
+    return np.array([_ess(column) for column in _checked(draws)])
 
 
 def _checked(draws: Any) -> list[np.ndarray]:
@@ -181,13 +181,12 @@ def _r_hat(scores: np.ndarray) -> float:
     return math.sqrt(overall / within)
 
 
-def _ess(scores: np.ndarray) -> float:
+def _ess(column: np.ndarray) -> float:
+    scores = _scores(column)
     n_chains, n = scores.shape
-    variances = scores.var(axis=1, ddof=1)
-    is_still = variances <= _STILL * variances.max()
-    if is_still.all():
-        is_still[:] = False  # all stand still, at different values: there is no other chain
-    within = float(variances[~is_still].mean())
+    quartiles = np.quantile(column, [0.25, 0.75], axis=1)
+    is_still = np.ptp(column, axis=1) < _STILL * np.ptp(quartiles, axis=0).max()
+    within = float(scores[~is_still].var(axis=1, ddof=1).mean())
     overall = (n - 1) / n * within + float(scores.mean(axis=1).var(ddof=1))
     centered = scores - scores.mean(axis=1, keepdims=True)
     # Padding to twice the length keeps the end of a chain from correlating with its start.
