@@ -11,6 +11,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 from sklearn.base import BaseEstimator, OutlierMixin
 
+from .._coordinates.columns import ColumnSpace
 from .._diffusion.comparison import folds_for_metrics
 from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.rows import TrainingRows, as_given, take
@@ -304,7 +305,8 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
             # Its answers are in the order of its points_, which must be those of X.
             and np.array_equal(getattr(fitted, "points_", ()), rows.points)
         )
-        if splits is None and can_leave_out and folds_for_metrics(rows.points) is None:
+        columns = ColumnSpace.of(rows.points, rows.point_weights)
+        if splits is None and can_leave_out and folds_for_metrics(rows.points, columns) is None:
             return _leave_one_out(fitted, rows)
         if splits is None:
             splits = _copies_apart(rows, rows.folds(min(_N_FOLDS, len(rows.points))))
