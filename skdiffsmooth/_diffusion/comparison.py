@@ -123,10 +123,10 @@ class Comparison:
 
     def score(
         self, metric_index: int, scales: Scales, *, is_screening: bool
-    ) -> tuple[float, Settings]:
-        """Return the mean held-out log-density, in nats a row, and the settings with a background.
+    ) -> tuple[float, Settings, list[float]]:
+        """Return the mean held-out log-density, the settings with a background, and folds' means.
 
-        `is_screening` takes few nodes, levels and steps.
+        Means are in nats a row. `is_screening` takes few nodes, levels and steps.
         """
         self.prepare(metric_index)
         metric, background = self.metrics[metric_index], self.parsed.background
@@ -135,7 +135,8 @@ class Comparison:
         for (_, test), (geometry, h) in zip(self.folds, self._prepared[metric_index], strict=True):
             bandwidth, sigma = scales_in(geometry, parsed, scales, h)
             if bandwidth < rounding_error(geometry):
-                return -np.inf, Settings(metric, scales, background or 0.0)
+                lowest = [-np.inf] * len(self.folds)
+                return -np.inf, Settings(metric, scales, background or 0.0), lowest
             with without_warnings():
                 model, _ = make_model(geometry, parsed, bandwidth, sigma, is_candidate=True)
                 parts.append(
@@ -150,8 +151,13 @@ class Comparison:
         row_weights = row_weights / row_weights.sum()
         if background is None:
             background = background_weight(log_densities, tail, row_weights)
-        score = float(row_weights @ mixed(log_densities, background, tail))
-        return score, Settings(metric, scales, background)
+        held_out = mixed(log_densities, background, tail)
+        by_fold = np.split(held_out, np.cumsum([len(part) for part in weights])[:-1])
+        means = [
+            float(np.average(part, weights=weight))
+            for part, weight in zip(by_fold, weights, strict=True)
+        ]
+        return float(row_weights @ held_out), Settings(metric, scales, background), means
 
     def prepare(self, metric_index: int) -> None:
         """Transform the rows of each fold to a metric, and compute the KDE's bandwidth, once."""
@@ -292,7 +298,7 @@ def choose_settings(
             compared.score(index, candidates[0], is_screening=True) for index in range(len(metrics))
         ]
         # Of equal scores the first stands: the simpler metric.
-        best = int(np.argmax([score for score, _ in by_metric]))
+        best = int(np.argmax([score for score, *_ in by_metric]))
         if compared is one_by_one:
             tried.append(by_metric[best])
     # The default scales come first, and may have been scored with the metrics.
