@@ -9,14 +9,20 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, MaxAbsScaler, MinMaxScaler
-from sklearn.utils.validation import check_array, has_fit_parameter
+from sklearn.utils.validation import check_array
 
 from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.rows import check_sample_weight
 from .._utils.validation import LARGEST, check_detached
 from .._utils.warnings import warn_user
 from ._changes import ChangeOfVariables, change_of_variables, with_names
-from ._members import check_fills_space, check_member, estimator_or_default, parameter_estimator
+from ._members import (
+    check_fills_space,
+    check_member,
+    estimator_or_default,
+    parameter_estimator,
+    takes_weights,
+)
 from ._sampling import draw, draw_through
 
 __all__ = ["TransformedDensity"]
@@ -312,7 +318,7 @@ def _fit(estimator: Any, X: np.ndarray, weight: np.ndarray | None, names: Any) -
     """Fit an estimator to rows with weights (n,), or to repeated rows if it takes no weights."""
     if weight is None or isinstance(estimator, UNWEIGHTED):
         return estimator.fit(with_names(X, names), None)
-    if has_fit_parameter(estimator, "sample_weight"):
+    if takes_weights(estimator):
         return estimator.fit(with_names(X, names), None, sample_weight=weight)
     counts = np.round(weight)
     if np.any(counts != weight) or counts.sum() > MAX_ROWS:
