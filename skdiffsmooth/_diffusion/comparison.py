@@ -131,10 +131,10 @@ class Comparison:
 
     def score(
         self, metric_index: int, scales: Scales, *, is_screening: bool
-    ) -> tuple[float, Settings]:
-        """Return the mean held-out log-density, in nats a row, and the settings with a background.
+    ) -> tuple[float, Settings, list[float]]:
+        """Return the mean held-out log-density, the settings with a background, and folds' means.
 
-        `is_screening` takes few nodes, levels and steps.
+        Means are in nats a row. `is_screening` takes few nodes, levels and steps.
         """
         self.prepare(metric_index)
         metric, background = self.metrics[metric_index], self.parsed.background
@@ -143,7 +143,8 @@ class Comparison:
         for (_, test), (geometry, h) in zip(self.folds, self._prepared[metric_index], strict=True):
             bandwidth, sigma = scales_in(geometry, parsed, scales, h)
             if bandwidth < rounding_error(geometry):
-                return -np.inf, Settings(metric, scales, background or 0.0)
+                lowest = [-np.inf] * len(self.folds)
+                return -np.inf, Settings(metric, scales, background or 0.0), lowest
             held_out, queries = geometry, None
             rows, test_weights = self.points[test], self.weights[test]
             if self.excluded is not None:
@@ -171,8 +172,13 @@ class Comparison:
         row_weights = row_weights / row_weights.sum()
         if background is None:
             background = background_weight(log_densities, tail, row_weights)
-        score = float(row_weights @ mixed(log_densities, background, tail))
-        return score, Settings(metric, scales, background)
+        by_row = mixed(log_densities, background, tail)
+        by_fold = np.split(by_row, np.cumsum([len(part) for part in weights])[:-1])
+        means = [
+            float(np.average(part, weights=weight))
+            for part, weight in zip(by_fold, weights, strict=True)
+        ]
+        return float(row_weights @ by_row), Settings(metric, scales, background), means
 
     def prepare(self, metric_index: int) -> None:
         """Transform the rows of each fold to a metric, and compute the KDE's bandwidth, once."""
@@ -320,7 +326,7 @@ def choose_settings(
             compared.score(index, candidates[0], is_screening=True) for index in range(len(metrics))
         ]
         # Of equal scores the first stands: the simpler metric.
-        best = int(np.argmax([score for score, _ in by_metric]))
+        best = int(np.argmax([score for score, *_ in by_metric]))
         if compared is one_by_one:
             tried.append(by_metric[best])
     # The default scales come first, and may have been scored with the metrics.

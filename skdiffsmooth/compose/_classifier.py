@@ -148,7 +148,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         prior = self._resolve_priors(counts)
         rows = as_given(X, checked)
         fitted: list[Any] = []
-        refusals: dict[int, ValueError] = {}
+        refusals: list[int] = []
         for code, label in enumerate(classes):
             kept = (codes == code) & (weight > 0)
             density = estimator_or_default(self.estimator)
@@ -156,21 +156,24 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
             weight_of_class = None if sample_weight is None else weight[kept]
             try:
                 fitted.append(fit_member(name, density, take(rows, kept), weight_of_class))
-            except ValueError as error:
+            except ValueError:
                 if len(np.unique(checked[kept], axis=0)) > 1:
                     raise
                 fitted.append(None)
-                refusals[code] = error
-        for code, refusal in refusals.items():
-            if len(refusals) == len(classes):
-                raise refusal
+                refusals.append(code)
+        has_rows = ~np.isin(codes, refusals) & (weight > 0)
+        if len(refusals) == len(classes):
+            # Raises where the rows are not what is wrong.
+            density = estimator_or_default(self.estimator)
+            fit_member("density of all rows", density, rows, sample_weight)
+            has_rows = weight > 0
+        for code in refusals:
             warn_user(
                 f"class {classes[code]} has one distinct row, to which the density cannot be fitted. A "
                 "Gaussian about that row takes its place, with the standard deviations of the columns "
                 "within the other classes. Pass more rows of the class, or drop it."
             )
-            others = np.isin(codes, list(refusals), invert=True) & (weight > 0)
-            scale = _within_classes(checked[others], codes[others], weight[others])
+            scale = _within_classes(checked[has_rows], codes[has_rows], weight[has_rows])
             (first, *_) = np.flatnonzero((codes == code) & (weight > 0))
             fitted[code] = KDESampler(scale).fit(take(rows, np.array([first])))
         self._set_fitted(X, classes_=classes, class_prior_=prior, estimators_=fitted)

@@ -89,11 +89,15 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         As in `best_params_`.
     metric_ : str, float or ndarray
         As in `best_params_`.
-    cv_results_ : dict of lists
+    cv_results_ : dict of lists and arrays
         One entry for each candidate in the order of the search: "stage", "is_exact" (whether scored
         under the estimator's own nodes, levels and steps), "metric", "bandwidth_factor",
         "sigma_factor" (NaN where the estimator gives the scale as a number), "background", "score" and
-        "time" in seconds. A pandas DataFrame can be made of it.
+        "time" in seconds. Beside them the keys of scikit-learn's searches: "params" (for `set_params`;
+        scales in units of h) and "param_*", "split*_test_score" (one split where rows are left out one
+        by one), "mean_test_score", which weighs all rows alike and is "score", "std_test_score",
+        "rank_test_score", exact candidates first, and times a fold, all of them scoring, since nothing
+        is trained. A pandas DataFrame can be made of it.
     n_features_in_ : int
         Number of features.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -431,6 +435,8 @@ class _Entry(NamedTuple):
     settings: Settings
     score: float
     seconds: float
+    by_fold: list[float]
+    """Mean of each fold, or the score itself where rows were left out one by one."""
 
 
 class _Search:
@@ -481,7 +487,7 @@ class _Search:
     @property
     def results(self) -> dict[str, list[Any]]:
         """A table as a dictionary of columns, with one entry for each candidate."""
-        return {
+        ours = {
             "stage": [entry.stage for entry in self.entries],
             "is_exact": [entry.is_exact for entry in self.entries],
             "metric": [entry.settings.metric for entry in self.entries],
@@ -490,6 +496,37 @@ class _Search:
             "background": [entry.settings.background for entry in self.entries],
             "score": [entry.score for entry in self.entries],
             "time": [entry.seconds for entry in self.entries],
+        }
+        return {**ours, **self._results_of_scikit_learn()}
+
+    def _results_of_scikit_learn(self) -> dict[str, Any]:
+        """Return the same under the names of scikit-learn's searches."""
+        params = [entry.settings.parameters(self.comparison.parsed) for entry in self.entries]
+        n_folds = [len(entry.by_fold) for entry in self.entries]
+        columns: dict[str, Any] = {"params": params}
+        for name in params[0]:
+            # Filled one by one, since a metric may be a matrix.
+            column = np.ma.empty(len(params), dtype=object)
+            for k, chosen in enumerate(params):
+                column[k] = chosen[name]
+            columns[f"param_{name}"] = column
+        by_fold = np.full((max(n_folds), len(params)), np.nan)
+        for k, entry in enumerate(self.entries):
+            by_fold[: n_folds[k], k] = entry.by_fold
+        columns |= {f"split{k}_test_score": scores for k, scores in enumerate(by_fold)}
+        # Scores under few nodes do not compare with exact ones, which come first.
+        order = sorted((not entry.is_exact, -entry.score) for entry in self.entries)
+        ranks = [order.index((not entry.is_exact, -entry.score)) + 1 for entry in self.entries]
+        zeros = np.zeros(len(params))
+        seconds = np.array([entry.seconds for entry in self.entries]) / n_folds
+        return columns | {
+            "mean_test_score": np.array([entry.score for entry in self.entries]),
+            "std_test_score": np.array([np.std(entry.by_fold) for entry in self.entries]),
+            "rank_test_score": np.array(ranks, dtype=np.int32),
+            "mean_fit_time": zeros,
+            "std_fit_time": zeros.copy(),
+            "mean_score_time": seconds,
+            "std_score_time": zeros.copy(),
         }
 
     def _stage(
@@ -517,8 +554,8 @@ class _Search:
             for metric_index, scales in candidates
         )
         entries = [
-            _Entry(name, not is_screening, metric_index, settings, score, seconds)
-            for (metric_index, _), (score, settings, seconds) in zip(
+            _Entry(name, not is_screening, metric_index, settings, score, seconds, by_fold)
+            for (metric_index, _), ((score, settings, by_fold), seconds) in zip(
                 candidates, scored, strict=True
             )
         ]
@@ -561,10 +598,10 @@ def _best(entries: list[_Entry], n: int) -> list[_Entry]:
 
 def _timed(
     comparison: Comparison, metric_index: int, scales: Scales, is_screening: bool
-) -> tuple[float, Settings, float]:
+) -> tuple[tuple[float, Settings, list[float]], float]:
     began = time.perf_counter()
-    score, settings = comparison.score(metric_index, scales, is_screening=is_screening)
-    return score, settings, time.perf_counter() - began
+    scored = comparison.score(metric_index, scales, is_screening=is_screening)
+    return scored, time.perf_counter() - began
 
 
 def _formatted(entry: _Entry) -> str:
