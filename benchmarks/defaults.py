@@ -67,7 +67,9 @@ def run(n_splits=3):
             metrics.append(str(smoothed.metric_))
             models = (
                 KDESampler(bandwidth="loo").fit(train),
-                SmoothedScoreDiffusion("loo", 0.0, metric=smoothed.metric_).fit(train),
+                SmoothedScoreDiffusion("loo", 0.0, metric=smoothed.metric_, background=0.0).fit(
+                    train
+                ),
                 smoothed,
                 SmoothedScoreDiffusionCV().fit(train),
             )

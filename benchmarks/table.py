@@ -104,7 +104,7 @@ class SameMetricKDE(BaseEstimator):
 
     def fit(self, X, y=None):
         self.chosen_ = SmoothedScoreDiffusion().fit(X).metric_
-        self.model_ = SmoothedScoreDiffusion("loo", 0.0, metric=self.chosen_).fit(X)
+        self.model_ = SmoothedScoreDiffusion("loo", 0.0, metric=self.chosen_, background=0.0).fit(X)
         return self
 
     def score_samples(self, X):

@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._coordinates.columns import ColumnSpace
+from .._coordinates.metric import is_scaled
 from .._utils.rows import merge_duplicates
 from .._utils.shards import ONE_PROCESS
+from .._utils.warnings import without_warnings
 from ..solvers import Heun
 from .background import background_weight, mixed
 from .fitting import (
     DEFAULT_FACTORS,
     MOST_ROWS,
-    Factors,
     Geometry,
+    Scales,
     TrainingData,
+    given_or_default,
     leave_one_out_bandwidth,
     make_geometry,
     make_model,
+    rounding_error,
+    scales_in,
 )
-from .settings import Metric, ParsedParameters
+from .settings import Metric, ParsedParameters, Relative
 
 __all__ = ["Comparison", "Settings", "choose_settings", "folds_for_metrics", "settings_for"]
 
 Folds = Sequence[tuple[np.ndarray, np.ndarray]]
 
-# What the factors are chosen from; metrics are compared at the first pair. The evidence is in
-# docs/defaults.md.
-FACTORS = (DEFAULT_FACTORS, (0.85, 1.0), (0.85, 2.0), (0.7, 1.5), (0.7, 3.0), (0.55, 3.0))
+# What the scales are chosen from, in units of the leave-one-out bandwidth: both, or one where the other
+# is given. Metrics are compared at the first. The evidence is in docs/defaults.md.
+_BOTH = (DEFAULT_FACTORS, (0.85, 1.0), (0.85, 2.0), (0.7, 1.5), (0.7, 3.0), (0.55, 3.0))
+_BANDWIDTHS = (0.85, 1.0, 0.7, 0.55)
+_SIGMAS = (1.5, 0.5, 1.0, 2.0, 3.0, 5.0)
 # Nodes, levels and steps under which candidates are compared.
 SCREENING_NODES, SCREENING_LEVELS = 16, 8
 
@@ -42,26 +49,39 @@ _N_FOLDS = 5
 
 
 class Settings(NamedTuple):
-    """Metric, scale factors and weight of the background, which are chosen together."""
+    """Metric, scales and weight of the background, which are chosen together."""
 
     metric: Metric
-    factors: Factors
-    """Bandwidth and smoothing scale in units of the KDE's leave-one-out bandwidth."""
+    scales: Scales
+    """Bandwidth and smoothing scale."""
     background: float
     """Weight of the background."""
 
+    def parameters(self, parsed: ParsedParameters) -> dict[str, Any]:
+        """Return the parameters of an estimator that has these settings without comparing any."""
+        scales = {
+            # Over a base "auto" compares nothing, and multiples of the scale of a mixture have no name.
+            name: str(scale)
+            if isinstance(scale, Relative) and parsed.base is None
+            else parsed.requested[name]
+            for name, scale in zip(("bandwidth", "sigma"), self.scales, strict=True)
+        }
+        return {"metric": self.metric, **scales, "background": self.background}
 
-def folds_for_metrics(points: np.ndarray) -> Folds | None:
+
+def folds_for_metrics(points: np.ndarray, columns: ColumnSpace) -> Folds | None:
     """Return the folds on which metrics are compared, or None to leave out single rows."""
-    n_points, n_features = points.shape
-    if n_points > _FEW_ROWS_A_COLUMN * n_features:
+    n_points = len(points)
+    if n_points > _FEW_ROWS_A_COLUMN * columns.n_directions:
         return None
     n_folds = min(_N_FOLDS, n_points)
     # Here and not above: loading it takes half as long as the whole of this package.
     from sklearn.model_selection import KFold
 
-    # Distinct rows are sorted: folds of neighbours would leave whole regions out.
-    return list(KFold(n_folds, shuffle=True, random_state=0).split(points))
+    # Folds of neighbours would leave whole regions out.
+    order = columns.order(points)
+    splits = KFold(n_folds, shuffle=True, random_state=0).split(points)
+    return [(np.sort(order[train]), np.sort(order[test])) for train, test in splits]
 
 
 class Comparison:
@@ -77,6 +97,8 @@ class Comparison:
         Their weights, summing to one.
     metrics : sequence
         Metrics to compare.
+    columns : ColumnSpace or None
+        Relations between the columns, which all folds share; None for metrics without.
     folds : sequence of pairs of index arrays, optional
         Training and test rows. None leaves each row out of all the others, exactly.
     """
@@ -87,6 +109,7 @@ class Comparison:
         points: np.ndarray,
         weights: np.ndarray,
         metrics: Sequence[Metric],
+        columns: ColumnSpace | None,
         folds: Folds | None = None,
     ) -> None:
         self.parsed = parsed
@@ -95,56 +118,66 @@ class Comparison:
         everything = np.arange(len(points))
         self.folds = [(everything, everything)] if folds is None else folds
         self.leaves_one_out = folds is None
+        self.columns = columns
         self._prepared: dict[int, list[tuple[Geometry, float]]] = {}
 
     def score(
-        self, metric_index: int, factors: Factors, *, is_screening: bool
+        self, metric_index: int, scales: Scales, *, is_screening: bool
     ) -> tuple[float, Settings]:
         """Return the mean held-out log-density, in nats a row, and the settings with a background.
 
         `is_screening` takes few nodes, levels and steps.
         """
         self.prepare(metric_index)
+        metric, background = self.metrics[metric_index], self.parsed.background
         parsed = _for_screening(self.parsed) if is_screening else self.parsed
         parts, tails, weights = [], [], []
         for (_, test), (geometry, h) in zip(self.folds, self._prepared[metric_index], strict=True):
-            bandwidth, sigma = factors[0] * h, factors[1] * h / geometry.unit
-            model, _ = make_model(geometry, parsed, bandwidth, sigma, is_candidate=True)
-            resources = parsed.resources
-            parts.append(
-                model.leave_one_out_parts(resources)
-                if self.leaves_one_out
-                else model.parts(self.points[test], resources)
-            )
+            bandwidth, sigma = scales_in(geometry, parsed, scales, h)
+            if bandwidth < rounding_error(geometry):
+                return -np.inf, Settings(metric, scales, background or 0.0)
+            with without_warnings():
+                model, _ = make_model(geometry, parsed, bandwidth, sigma, is_candidate=True)
+                parts.append(
+                    model.leave_one_out_parts(parsed.resources)
+                    if self.leaves_one_out
+                    else model.parts(self.points[test], parsed.resources)
+                )
             tails.append(np.full(len(test), model.tail.weight if model.tail else 0.0))
             weights.append(self.weights[test])
         log_densities, tail = np.concatenate(parts), np.concatenate(tails)
         row_weights = np.concatenate(weights)
         row_weights = row_weights / row_weights.sum()
-        background = self.parsed.background
         if background is None:
             background = background_weight(log_densities, tail, row_weights)
         score = float(row_weights @ mixed(log_densities, background, tail))
-        return score, Settings(self.metrics[metric_index], factors, background)
+        return score, Settings(metric, scales, background)
 
     def prepare(self, metric_index: int) -> None:
         """Transform the rows of each fold to a metric, and compute the KDE's bandwidth, once."""
         if metric_index not in self._prepared:
-            self._prepared[metric_index] = [
-                geometry_and_bandwidth(
-                    self.metrics[metric_index], self.points[train], self.weights[train], self.parsed
-                )
-                for train, _ in self.folds
-            ]
+            metric = self.metrics[metric_index]
+            with without_warnings():
+                self._prepared[metric_index] = [
+                    _prepared(
+                        metric, self.points[train], self.weights[train], self.parsed, self.columns
+                    )
+                    for train, _ in self.folds
+                ]
 
 
-def geometry_and_bandwidth(
-    metric: Metric, points: np.ndarray, weights: np.ndarray, parsed: ParsedParameters
+def _prepared(
+    metric: Metric,
+    points: np.ndarray,
+    weights: np.ndarray,
+    parsed: ParsedParameters,
+    columns: ColumnSpace | None,
 ) -> tuple[Geometry, float]:
     """Return rows in coordinates of a metric, and the KDE's leave-one-out bandwidth there."""
     points, weights = merge_duplicates(points, weights / weights.sum())
     data = TrainingData(points, weights, ONE_PROCESS, len(points), is_weighted=True)
-    geometry = make_geometry(metric, data, parsed)
+    columns = None if columns is None else columns.of_rows(points, weights)
+    geometry = make_geometry(metric, data, parsed, columns)
     return geometry, leave_one_out_bandwidth(geometry, parsed)
 
 
@@ -153,14 +186,17 @@ def _for_screening(parsed: ParsedParameters) -> ParsedParameters:
         parsed,
         rule=replace(parsed.rule, n_nodes=SCREENING_NODES),
         n_levels=SCREENING_LEVELS,
-        steps_per_level=1,
+        n_steps=SCREENING_LEVELS,
         solver=Heun(),
         tolerance=0.0,
     )
 
 
-def settings_for(data: TrainingData, parsed: ParsedParameters) -> Settings:
-    """Return metric, factors and background; those that are "auto" are chosen."""
+def settings_for(data: TrainingData, parsed: ParsedParameters) -> tuple[Settings, dict[str, str]]:
+    """Return metric, scales and background, and for each that is "auto" why it was not chosen.
+
+    What is "auto" is chosen given what is not.
+    """
     requested, metric = parsed.requested, parsed.metric
     if parsed.base is not None:
         is_plain = parsed.is_metric_free or (isinstance(metric, str) and metric == "euclidean")
@@ -171,59 +207,94 @@ def settings_for(data: TrainingData, parsed: ParsedParameters) -> Settings:
                 "both at 'auto', and use skdiffsmooth.compose.TransformedDensity or DensityStacking "
                 "around it."
             )
-        return Settings("euclidean", DEFAULT_FACTORS, 0.0)
-    plain = Settings(
-        "euclidean" if parsed.is_metric_free else metric, DEFAULT_FACTORS, parsed.background or 0.0
-    )
-    if len(data.points) < 2 or not parsed.are_scales_free:
-        return plain
-    metrics = parsed.kernel.candidate_metrics(data.points)
+        reason = "a base has covariances of its own, and sets the scales"
+        return _plain(parsed), dict.fromkeys(_left_at_auto(parsed), reason)
+    if parsed.are_scales_absolute:
+        reason = "bandwidth and sigma are numbers, in units of X"
+        return _plain(parsed), dict.fromkeys(_left_at_auto(parsed), reason)
+    if len(data.points) < 2:
+        reason = "there are fewer than two distinct rows"
+        return _plain(parsed), dict.fromkeys(_left_at_auto(parsed), reason)
+    not_compared = {}
+    metrics = parsed.kernel.candidate_metrics(data.rank)
     if not metrics:
-        return plain
-    if not isinstance(parsed.terminal_scale, str):
-        # A number has the unit of one metric only.
-        metrics = ("euclidean",)
+        reason = "log-densities along a known manifold take long"
+        return _plain(parsed), dict.fromkeys(_left_at_auto(parsed), reason)
     if not parsed.is_metric_free:
         metrics = (metric,)
-    return choose_settings(data.points, data.weights, parsed, metrics)
+    elif not isinstance(parsed.terminal_scale, str):
+        metrics = ("euclidean",)
+        not_compared["metric"] = "terminal_scale is a number, in units of X"
+    elif parsed.has_absolute_scale:
+        # The number may have been meant in units of X, or of the standard deviations of the columns.
+        metrics = ("euclidean", *metrics)
+    elif len(metrics) == 1:
+        not_compared["metric"] = f"kernel and rows allow {metrics[0]!r} only"
+    return choose_settings(data, parsed, metrics), not_compared
+
+
+def _plain(parsed: ParsedParameters) -> Settings:
+    metric = "euclidean" if parsed.is_metric_free else parsed.metric
+    return Settings(metric, given_or_default(parsed), parsed.background or 0.0)
+
+
+def _left_at_auto(parsed: ParsedParameters) -> list[str]:
+    """Return the names of the parameters that are to be chosen."""
+    free = {
+        "metric": parsed.is_metric_free,
+        "bandwidth": parsed.bandwidth is None,
+        "sigma": parsed.sigma is None,
+        "background": parsed.background is None,
+    }
+    return [name for name, is_free in free.items() if is_free]
+
+
+def _candidate_scales(parsed: ParsedParameters) -> list[Scales]:
+    """Return the scales to compare; those that were given are the same in all."""
+    factors: Sequence[tuple[float, float]] = _BOTH
+    if parsed.sigma is not None:
+        factors = [(bandwidth, 0.0) for bandwidth in _BANDWIDTHS]
+    elif parsed.bandwidth is not None:
+        factors = [(0.0, sigma) for sigma in _SIGMAS]
+    return list(dict.fromkeys(given_or_default(parsed, pair) for pair in factors))
 
 
 def choose_settings(
-    points: np.ndarray,
-    weights: np.ndarray,
-    parsed: ParsedParameters,
-    metrics: Sequence[Metric],
+    data: TrainingData, parsed: ParsedParameters, metrics: Sequence[Metric]
 ) -> Settings:
-    """Choose the metric at default factors, then the factors in that metric.
+    """Choose the metric at default scales, then the scales in that metric.
 
     Candidates are scored by the log-likelihood of the model itself on at most 2000 rows taken evenly,
-    with few nodes, levels and steps: factors by leaving out each row, metrics so too or, with few rows,
+    with few nodes, levels and steps: scales by leaving out each row, metrics so too or, with few rows,
     by folds.
     """
-    taken = np.linspace(0, len(points) - 1, min(len(points), MOST_ROWS)).round().astype(np.intp)
-    rows, row_weights = points[taken], weights[taken] / weights[taken].sum()
+    candidates = _candidate_scales(parsed)
+    if len(metrics) == len(candidates) == 1 and parsed.background is not None:
+        return Settings(metrics[0], candidates[0], parsed.background)
+    rows, row_weights = data.points, data.weights
+    columns = data.columns if any(map(is_scaled, metrics)) else None
+    if len(rows) > MOST_ROWS:
+        taken = np.linspace(0, len(rows) - 1, MOST_ROWS).round().astype(np.intp)
+        taken = np.sort(data.columns.order(rows)[taken])
+        rows, row_weights = rows[taken], row_weights[taken] / row_weights[taken].sum()
     # A terminal scale that does not fit is an error of the model that is chosen, not of a candidate.
     parsed = replace(parsed, terminal_scale="auto", resources=parsed.resources._replace(n_jobs=1))
-    one_by_one = Comparison(parsed, rows, row_weights, metrics)
-    with warnings.catch_warnings():
-        # What is worth a warning is so for the model that is chosen, whose fit repeats it.
-        warnings.simplefilter("ignore")
-        best, tried = 0, []
-        if len(metrics) > 1:
-            folds = folds_for_metrics(rows)
-            compared = (
-                one_by_one
-                if folds is None
-                else Comparison(parsed, rows, row_weights, metrics, folds)
-            )
-            by_metric = [
-                compared.score(index, DEFAULT_FACTORS, is_screening=True)
-                for index in range(len(metrics))
-            ]
-            # Of equal scores the first stands: the simpler metric.
-            best = int(np.argmax([score for score, _ in by_metric]))
-            if compared is one_by_one:
-                tried.append(by_metric[best])
-        # The default factors come first, and may have been scored with the metrics.
-        tried += [one_by_one.score(best, pair, is_screening=True) for pair in FACTORS[len(tried) :]]
+    one_by_one = Comparison(parsed, rows, row_weights, metrics, columns)
+    best, tried = 0, []
+    if len(metrics) > 1:
+        folds = folds_for_metrics(rows, data.columns)
+        compared = (
+            one_by_one
+            if folds is None
+            else Comparison(parsed, rows, row_weights, metrics, columns, folds)
+        )
+        by_metric = [
+            compared.score(index, candidates[0], is_screening=True) for index in range(len(metrics))
+        ]
+        # Of equal scores the first stands: the simpler metric.
+        best = int(np.argmax([score for score, _ in by_metric]))
+        if compared is one_by_one:
+            tried.append(by_metric[best])
+    # The default scales come first, and may have been scored with the metrics.
+    tried += [one_by_one.score(best, pair, is_screening=True) for pair in candidates[len(tried) :]]
     return max(tried, key=lambda scored: scored[0])[1]

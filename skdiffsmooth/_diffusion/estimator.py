@@ -5,27 +5,23 @@ from __future__ import annotations
 import math
 import numbers
 from abc import ABC, abstractmethod
-from typing import Any, Literal, overload
+from collections.abc import Callable
+from typing import Any, Generic, Literal, TypeVar, overload
 
 import joblib
 import numpy as np
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
-from .._coordinates.hull import AffineHull
-from .._coordinates.metric import LinearMetric
-from .._engine.components import GaussianComponents
-from .._engine.hierarchy import PointHierarchy
 from .._utils.estimator import DistanceDensityMixin, on_one_fit
 from .._utils.given import resolve_given_columns, resolve_given_values
 from .._utils.shards import Shards, resolve_shards
 from .._utils.validation import check_real
-from ..noise import NoiseLevels
-from ..scores import Smoothing
-from ..solvers import Solver, estimates_error
+from ..solvers import estimates_error
 from .comparison import settings_for
 from .conditional import conditional_of
-from .fitting import TrainingData, make_geometry, make_model, scales_in
+from .fitting import TrainingData, check_above_rounding, make_geometry, make_model, scales_in
 from .model import DiffusionModel
 from .settings import (
     KernelChoice,
@@ -35,9 +31,43 @@ from .settings import (
     parse_resources,
     resolve_solver,
 )
-from .tails import TailBound
 
 __all__ = ["BaseScoreDiffusion"]
+
+Value = TypeVar("Value")
+
+
+class FromModel(Generic[Value]):
+    """A read-only fitted attribute, which `read` returns for a model."""
+
+    def __init__(self, read: Callable[[DiffusionModel], Value]) -> None:
+        self.read = read
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        """Store the name of the attribute, for messages."""
+        self.name = name
+
+    @overload
+    def __get__(self, estimator: None, owner: type) -> FromModel[Value]: ...
+
+    @overload
+    def __get__(self, estimator: BaseScoreDiffusion, owner: type) -> Value: ...
+
+    def __get__(
+        self, estimator: BaseScoreDiffusion | None, owner: type
+    ) -> FromModel[Value] | Value:
+        """Return the value, or the descriptor itself for a class."""
+        if estimator is None:
+            return self
+        if "model_" not in vars(estimator):
+            raise NotFittedError(
+                f"{type(estimator).__name__} has no {self.name}, since it is not fitted; call fit first."
+            )
+        return self.read(estimator.model_)
+
+    def __set__(self, estimator: BaseScoreDiffusion, value: Any) -> None:
+        """Raise an error, since only `fit` changes the model."""
+        raise AttributeError(f"{self.name} is read-only; fit again to change it.")
 
 
 class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
@@ -94,8 +124,8 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         -----
         Costs one singular value decomposition and, for "loo" scales, some twenty leave-one-out sums over
         all pairs of distinct rows; of more than 20 000 rows, some twenty sums of 4000 held-out rows
-        over the others, merged. Where both scales are "auto" eleven candidates are compared on at most
-        2000 rows.
+        over the others, merged. Unless both scales are numbers, up to eleven candidates are compared on
+        at most 2000 rows.
         """
         shards = resolve_shards(self.shards)
         if not shards.alone:
@@ -107,11 +137,19 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
             shards, "parameters, or numbers of features,", points.shape[1], parsed.rule.seed
         )
         data = TrainingData(points, weights, shards, len(np.asarray(X)), sample_weight is not None)
-        settings = settings_for(data, parsed)
+        settings, not_compared = settings_for(data, parsed)
         geometry = make_geometry(settings.metric, data, parsed)
-        bandwidth, sigma = scales_in(geometry, parsed, settings.factors)
+        bandwidth, sigma = scales_in(geometry, parsed, settings.scales)
+        check_above_rounding(geometry, bandwidth)
         model, attributes = make_model(geometry, parsed, bandwidth, sigma, settings.background)
-        self._set_fitted(X, model_=model, metric_=settings.metric, **attributes)
+        self._set_fitted(
+            X,
+            model_=model,
+            metric_=settings.metric,
+            settings_=settings.parameters(parsed),
+            not_compared_=not_compared,
+            **attributes,
+        )
         return self
 
     def _parsed(self, n_features: int) -> ParsedParameters:
@@ -155,80 +193,36 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
 
     # ---------------------------------------------------------------------------- fitted attributes
 
-    @property
-    def bandwidth_(self) -> float:
-        """Bandwidth used, in units of the metric."""
-        return self.model_.bandwidth
-
-    @property
-    def background_(self) -> float:
-        """Weight of the background."""
-        return self.model_.background
-
-    @property
-    def tail_bound_(self) -> TailBound | None:
-        """Lower bound of log-densities, where a background is mixed."""
-        return self.model_.tail_bound
-
-    @property
-    def coordinates_(self) -> LinearMetric:
-        """Coordinates of the metric."""
-        return self.model_.embedding.metric
-
-    @property
-    def hull_(self) -> AffineHull:
-        """Affine hull in which the flow runs."""
-        return self.model_.embedding.hull
-
-    @property
-    def base_(self) -> GaussianComponents | None:
-        """Components of the base."""
-        return self.model_.data.base
-
-    @property
-    def points_(self) -> np.ndarray:
-        """Distinct training rows."""
-        return self.model_.data.points
-
-    @property
-    def weights_(self) -> np.ndarray:
-        """Weights of the distinct training rows."""
-        return self.model_.data.hierarchy.weights
-
-    @property
-    def kernel_(self) -> Smoothing:
-        """Smoothing kernel in coordinates of the hull."""
-        return self.model_.data.smoothing
-
-    @property
-    def n_nodes_(self) -> int:
-        """Number of nodes of the kernel."""
-        return self.model_.data.smoothing.n_nodes
-
-    @property
-    def terminal_(self) -> str:
-        """Name of the terminal distribution."""
-        return self.model_.data.terminal_name
-
-    @property
-    def noise_levels_(self) -> NoiseLevels:
-        """Noise range and its intervals."""
-        return self.model_.levels
-
-    @property
-    def n_steps_(self) -> int:
-        """Number of steps of the solver."""
-        return self.model_.n_steps
-
-    @property
-    def hierarchy_(self) -> PointHierarchy:
-        """Points in coordinates of the hull, and the tree by which they are merged."""
-        return self.model_.data.hierarchy
-
-    @property
-    def solver_(self) -> Solver:
-        """Solver used."""
-        return self.model_.solver
+    bandwidth_ = FromModel(lambda model: model.bandwidth)
+    """Bandwidth used, in units of the metric."""
+    background_ = FromModel(lambda model: model.background)
+    """Weight of the background."""
+    tail_bound_ = FromModel(lambda model: model.tail_bound)
+    """Lower bound of log-densities, where a background is mixed."""
+    coordinates_ = FromModel(lambda model: model.embedding.metric)
+    """Coordinates of the metric."""
+    hull_ = FromModel(lambda model: model.embedding.hull)
+    """Affine hull in which the flow runs."""
+    base_ = FromModel(lambda model: model.data.base)
+    """Components of the base."""
+    points_ = FromModel(lambda model: model.data.points)
+    """Distinct training rows."""
+    weights_ = FromModel(lambda model: model.data.hierarchy.weights)
+    """Weights of the distinct training rows."""
+    kernel_ = FromModel(lambda model: model.data.smoothing)
+    """Smoothing kernel in coordinates of the hull."""
+    n_nodes_ = FromModel(lambda model: model.data.smoothing.n_nodes)
+    """Number of nodes of the kernel."""
+    terminal_ = FromModel(lambda model: model.data.terminal_name)
+    """Name of the terminal distribution."""
+    noise_levels_ = FromModel(lambda model: model.levels)
+    """Noise range and its intervals."""
+    n_steps_ = FromModel(lambda model: model.n_steps)
+    """Number of steps of the solver."""
+    hierarchy_ = FromModel(lambda model: model.data.hierarchy)
+    """Points in coordinates of the hull, and the tree by which they are merged."""
+    solver_ = FromModel(lambda model: model.solver)
+    """Solver used."""
 
     # ------------------------------------------------------------------------------------ queries
 
@@ -299,7 +293,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         return (log_density, error) if return_error else log_density
 
     @on_one_fit
-    def leave_one_out_log_density(self) -> np.ndarray:
+    def leave_one_out_log_density(self, own_weights: Any = None) -> np.ndarray:
         """Return the log-density of each training point under the model fitted to all other points.
 
         It is exact for the fitted scales, without a refit, and takes as long as scoring the points
@@ -307,8 +301,16 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         ``manifold="local"`` raise its log-density by some hundredths of a nat, a covariance "data"
         or principal components by less, and a `metric` other than "euclidean" by more if there are
         few rows for each column.
-        Equal rows are one point, so this leaves a value out, not a copy of it. Sums are over all the
+        Equal rows are one point, so this leaves a value out, not a copy of it, unless `own_weights`
+        says so. Sums are over all the
         points, whatever `tolerance`.
+
+        Parameters
+        ----------
+        own_weights : array-like of shape (n_points,), default=None
+            The part of its weight that each point loses when it is left out, in the units of
+            ``weights_``, for example ``weights_ / n_copies`` for one of n_copies equal rows. None
+            leaves out all of it.
 
         Returns
         -------
@@ -321,8 +323,8 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         NotFittedError
             If `fit` was not called.
         ValueError
-            If there is a single distinct row, with `shards` or a `base`, or where `score_samples`
-            raises.
+            If there is a single distinct row, with `shards` or a `base`, if `own_weights` is out of
+            range, or where `score_samples` raises.
 
         Examples
         --------
@@ -346,8 +348,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
                 "the base were fitted to all rows, including the one that should be left out. "
                 "Score held-out rows with score_samples."
             )
-        self._check_others()
-        return self.model_.leave_one_out_log_density(resources)
+        return self.model_.leave_one_out_log_density(resources, self._check_others(own_weights))
 
     @on_one_fit
     def sample(

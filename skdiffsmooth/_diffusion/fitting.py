@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._coordinates.columns import ColumnSpace
 from .._coordinates.embedding import Embedding
 from .._coordinates.hull import AffineHull
-from .._coordinates.metric import LinearMetric, fit_metric
+from .._coordinates.metric import LinearMetric, fit_metric, is_scaled
 from .._engine.components import GaussianComponents
 from .._engine.hierarchy import PointHierarchy
 from .._utils.shards import Shards
@@ -25,21 +26,21 @@ from ..bases import ManifoldParzen, base_components
 from ..kernels import ReducedKernel
 from ..kernels._node_error import enough_nodes
 from ..kernels._nodes import NodeRule
-from ..noise import NoiseLevels
+from ..noise import NoiseLevels, VarianceExploding, enough_steps
 from ..scores import ScoreSchedule
+from ..solvers import Heun
 from .background import DEGREES, LEAST_TAIL, WIDTH, Tail, choose_tail
 from .model import DiffusionModel
 from .settings import (
     Metric,
     ParsedParameters,
+    Relative,
     Resources,
-    ScaleRule,
     Sigma,
     automatic_tolerance,
-    resolve_noise,
-    resolve_scales,
-    resolve_terminal_scale,
+    noise_for,
     scales_of_levels,
+    terminal_scale_for,
 )
 from .source import NoisedData, backend_in_range
 from .tails import StudentT, fit_student_t
@@ -50,14 +51,19 @@ __all__ = [
     "Factors",
     "FittedModel",
     "Geometry",
+    "Scales",
     "TrainingData",
+    "check_above_rounding",
+    "given_or_default",
     "leave_one_out_bandwidth",
     "make_geometry",
     "make_model",
+    "rounding_error",
     "scales_in",
 ]
 
 Factors = tuple[float, float]
+Scales = tuple[float | Relative, Sigma | Relative]
 
 # Bandwidth and smoothing scale in units of the leave-one-out bandwidth of the Gaussian KDE in the same
 # metric, where nothing can be compared; docs/defaults.md has the evidence.
@@ -81,6 +87,18 @@ class TrainingData:
     """How many rows the user passed."""
     is_weighted: bool
     """Whether the user passed weights."""
+    units: np.ndarray | None = None
+    """The step (d,) in which each column was recorded, 0 where it is not known; None is unknown."""
+
+    @cached_property
+    def columns(self) -> ColumnSpace:
+        """Scales of the columns and relations between them."""
+        return ColumnSpace.of(self.points, self.weights, self.units, self.shards)
+
+    @property
+    def rank(self) -> int:
+        """Dimension of the affine hull of the points."""
+        return min(self.columns.n_directions, self.shards.total(len(self.points)) - 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,9 +134,19 @@ class FittedModel(NamedTuple):
     attributes: dict[str, Any]
 
 
-def make_geometry(metric: Metric, data: TrainingData, parsed: ParsedParameters) -> Geometry:
-    """Return data and kernel in the hull coordinates of a metric."""
-    linear = fit_metric(metric, data.points, data.weights, data.shards)
+def make_geometry(
+    metric: Metric,
+    data: TrainingData,
+    parsed: ParsedParameters,
+    columns: ColumnSpace | None = None,
+) -> Geometry:
+    """Return data and kernel in the hull coordinates of a metric.
+
+    `columns` are the scales and relations of the columns where they come from more rows than these.
+    """
+    if columns is None and is_scaled(metric):
+        columns = data.columns
+    linear = fit_metric(metric, data.points, data.weights, data.shards, columns)
     measured = linear.to_metric(data.points)
     hull = linear.hull_of(measured, data.shards)
     base = None
@@ -155,38 +183,85 @@ def leave_one_out_bandwidth(geometry: Geometry, parsed: ParsedParameters) -> flo
     )
 
 
+def given_or_default(parsed: ParsedParameters, factors: Factors | None = None) -> Scales:
+    """Return bandwidth and sigma, where they are "auto" as multiples of the scale of rows or base."""
+    if factors is None:
+        factors = DEFAULT_FACTORS
+        if isinstance(parsed.base, ManifoldParzen):
+            factors = _FACTORS_OF_WINDOWS
+        elif parsed.base is not None:
+            factors = _FACTORS_OF_MIXTURES
+    bandwidth, sigma = parsed.bandwidth, parsed.sigma
+    if sigma is None:
+        sigma = Relative(factors[1])
+    if bandwidth is None:
+        # Without smoothing the leave-one-out bandwidth is the KDE's own best.
+        is_kde = parsed.base is None and not callable(sigma) and sigma == 0
+        bandwidth = Relative(1.0 if is_kde else factors[0])
+    return bandwidth, sigma
+
+
 def scales_in(
-    geometry: Geometry, parsed: ParsedParameters, factors: Factors
+    geometry: Geometry, parsed: ParsedParameters, scales: Scales, h: float | None = None
 ) -> tuple[float, Sigma]:
-    """Return bandwidth and smoothing scale, in units of the metric."""
-    rule = _scale_rule(geometry, parsed, factors)
-    bandwidth, sigma = resolve_scales(
-        parsed.bandwidth, parsed.sigma, geometry.kernel.widest_std, rule
-    )
+    """Return bandwidth and smoothing scale as numbers, in units of the metric.
+
+    `h` is what relative scales multiply, where it was computed before.
+    """
+    bandwidth, sigma = scales
+    if h is None and (isinstance(bandwidth, Relative) or isinstance(sigma, Relative)):
+        try:
+            h = _reference_scale(geometry, parsed)
+        except ValueError as error:
+            requested = parsed.requested
+            raise ValueError(
+                f"bandwidth={requested['bandwidth']!r} with sigma={requested['sigma']!r}: {error}; "
+                "pass numbers, bandwidth=<positive> and sigma=<zero or positive>, in units of the "
+                "metric."
+            ) from error
+    if isinstance(sigma, Relative):
+        assert h is not None
+        sigma = sigma.factor * h / geometry.unit
+    if isinstance(bandwidth, Relative):
+        assert h is not None
+        bandwidth = bandwidth.factor * h
+    return bandwidth, sigma
+
+
+def rounding_error(geometry: Geometry) -> float:
+    """Return a bound on the rounding errors of coordinates of the rows, which bandwidths exceed."""
     radius = geometry.data.shards.largest(float(np.abs(geometry.coordinates).max(initial=0.0)))
-    if geometry.base is None and bandwidth < np.finfo(np.float64).eps * radius:
+    return float(np.finfo(np.float64).eps) * radius
+
+
+def check_above_rounding(geometry: Geometry, bandwidth: float) -> None:
+    """Raise an error if a bandwidth is below the rounding errors of the rows."""
+    if geometry.base is None and bandwidth < rounding_error(geometry):
+        radius = rounding_error(geometry) / np.finfo(np.float64).eps
         raise ValueError(
             f"bandwidth={bandwidth:g} is below the rounding error of rows up to {radius:.3g} from "
             "their center; expected a larger number. Pass a larger bandwidth, drop rows far from "
             "all others, or scale the columns."
         )
-    return bandwidth, sigma
 
 
-def _scale_rule(geometry: Geometry, parsed: ParsedParameters, factors: Factors) -> ScaleRule:
-    """Return the rule that computes scales that were not given from the data, or from the base."""
+def _reference_scale(geometry: Geometry, parsed: ParsedParameters) -> float:
+    """Return the scale that relative scales multiply, that of the rows or of the base."""
     base, data = geometry.base, geometry.data
     if base is None:
-        return ScaleRule(lambda: leave_one_out_bandwidth(geometry, parsed), *factors)
+        return leave_one_out_bandwidth(geometry, parsed)
     windows = parsed.base
     if isinstance(windows, ManifoldParzen):
-        return ScaleRule(
-            lambda: windows.leave_one_out(
-                geometry.coordinates, data.weights, geometry.hull.codimension
-            ),
-            *_FACTORS_OF_WINDOWS,
+        reference = windows.leave_one_out(
+            geometry.coordinates, data.weights, geometry.hull.codimension
         )
-    return ScaleRule(lambda: base.narrowest, *_FACTORS_OF_MIXTURES, has_leave_one_out=False)
+    elif isinstance(parsed.bandwidth, Relative) or isinstance(parsed.sigma, Relative):
+        raise ValueError("a mixture has components and not rows, so no row can be left out")
+    else:
+        reference = base.narrowest
+    if not reference > 0:
+        raise ValueError("the base has a component of variance zero, so it sets no scale")
+    return reference
 
 
 def make_model(
@@ -204,18 +279,26 @@ def make_model(
     """
     kernel, data = geometry.kernel, geometry.data
     widest = _largest_variance(geometry)
-    noise = resolve_noise(parsed.noise, widest)
+    noise = noise_for(parsed.noise, widest)
     finest = sigma(bandwidth) if callable(sigma) else sigma
-    terminal_scale = resolve_terminal_scale(
-        parsed.terminal_scale, math.sqrt(widest), bandwidth, finest * kernel.widest_std
+    terminal_scale = terminal_scale_for(
+        parsed.terminal_scale,
+        math.sqrt(widest),
+        bandwidth,
+        finest * kernel.widest_std,
+        is_exact=parsed.terminal == "empirical"
+        and isinstance(noise, VarianceExploding)
+        and not callable(sigma),
     )
-    levels = NoiseLevels(bandwidth, terminal_scale, parsed.n_levels)
+    enough = enough_steps(bandwidth, terminal_scale, has_base=geometry.base is not None)
+    n_steps, n_levels = parsed.n_steps or enough, parsed.n_levels or enough
+    levels = NoiseLevels(bandwidth, terminal_scale, n_levels)
     requested, scales = scales_of_levels(sigma, noise, levels)
     is_smoothed = bool(scales.any())
     parsed.kernel.check_scales(kernel, geometry.coordinates, bandwidth, scales)
     if not is_smoothed and parsed.terminal == "empirical":
         # The unsmoothed flow leads from p_T to p_eps whatever T is: the identity, from p_eps.
-        levels = NoiseLevels(bandwidth, bandwidth, parsed.n_levels)
+        levels = NoiseLevels(bandwidth, bandwidth, n_levels)
     hierarchy = PointHierarchy.of(
         geometry.coordinates, data.weights, _tolerance(geometry, parsed, is_smoothed), bandwidth
     )
@@ -252,9 +335,13 @@ def make_model(
         ),
         Embedding(geometry.metric, geometry.hull),
         parsed.solver,
-        parsed.n_levels * parsed.steps_per_level,
+        n_levels * math.ceil(n_steps / n_levels),
         parsed.dtype,
         background,
+        refines=parsed.n_steps is None
+        and isinstance(parsed.solver, Heun)
+        and data.shards.alone
+        and not is_candidate,
     )
     if background or (is_candidate and parsed.background != 0):
         model = replace(model, tail=_tail(model, geometry, parsed.resources))
@@ -295,8 +382,9 @@ def _tail(model: DiffusionModel, geometry: Geometry, resources: Resources) -> Ta
         likelihoods = data.shards.total(weights @ tails)
         return Tail(students[int(np.argmax(likelihoods))], LEAST_TAIL)
     taken = np.linspace(0, len(points) - 1, min(len(points), MOST_ROWS)).round().astype(np.intp)
+    residual = np.zeros((len(taken), data.points.shape[1]))
     kdes = [
-        model.kde_log_density(points[taken], np.zeros((1, 1)), scale, resources, taken)
+        model.kde_log_density(points[taken], residual, scale, resources, taken)
         for scale in (model.bandwidth, WIDTH * model.bandwidth)
     ]
     tails = tails[taken] + model.embedding.metric.log_abs_det

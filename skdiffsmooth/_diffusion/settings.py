@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,21 +26,22 @@ __all__ = [
     "KernelChoice",
     "Metric",
     "ParsedParameters",
+    "Relative",
     "Resources",
-    "ScaleRule",
     "Sigma",
     "automatic_tolerance",
+    "check_terminal_scale",
+    "noise_for",
     "parse_parameters",
     "parse_resources",
+    "resolve_count",
     "resolve_kernel",
     "resolve_n_jobs",
     "resolve_n_nodes",
-    "resolve_noise",
-    "resolve_scales",
     "resolve_solver",
-    "resolve_terminal_scale",
     "resolve_tolerance",
     "scales_of_levels",
+    "terminal_scale_for",
 ]
 
 Metric = str | float | np.ndarray
@@ -49,6 +51,24 @@ Sigma = float | Callable[[float], float]
 # are merged, for time that hardly grows (docs/scaling.md has the errors).
 _LARGEST_EXACT = 10_000
 _TOLERANCE = 0.02
+# A number followed by h, such as "1.5h".
+_RELATIVE = re.compile(r"((?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)h")
+
+
+@dataclass(frozen=True)
+class Relative:
+    """A scale as a multiple of the bandwidth h of highest leave-one-out likelihood."""
+
+    factor: float
+
+    def __str__(self) -> str:
+        """Return the string that the parameters `bandwidth` and `sigma` take."""
+        return f"{self.factor!r}h"
+
+
+# Largest noise scale in units of the smoothing scale: held-out log-likelihoods of tables change by less
+# than 0.001 nats beyond (docs/accuracy.md).
+_ENOUGH_NOISE = 8.0
 
 
 class Resources(NamedTuple):
@@ -78,8 +98,8 @@ class KernelChoice(Protocol):
         """
         ...
 
-    def candidate_metrics(self, points: np.ndarray) -> tuple[Metric, ...]:
-        """Return the metrics from which "auto" chooses, or none if there is no choice."""
+    def candidate_metrics(self, rank: int) -> tuple[Metric, ...]:
+        """Return the metrics from which "auto" chooses for a hull of some rank, or none."""
         ...
 
     def check_base(self, base: Any) -> None:
@@ -100,8 +120,9 @@ class ParsedParameters:
     requested: Mapping[str, Any]
     """What the user passed, for messages."""
     kernel: KernelChoice
-    bandwidth: float | str
-    sigma: Sigma | None
+    bandwidth: float | Relative | None
+    """None is "auto"."""
+    sigma: Sigma | Relative | None
     """None is "auto"."""
     metric: Metric
     """May be "auto"."""
@@ -109,11 +130,13 @@ class ParsedParameters:
     """None is "auto"."""
     base: Any
     """As `resolve_base` returns it; None is the training rows."""
-    noise: Any
+    noise: str | NoiseProcess
     rule: NodeRule
     """Has no nodes where their number is to be chosen."""
-    n_levels: int
-    steps_per_level: int
+    n_levels: int | None
+    """None is "auto"."""
+    n_steps: int | None
+    """None is "auto"."""
     solver: Solver
     terminal: str
     terminal_scale: float | str
@@ -128,9 +151,15 @@ class ParsedParameters:
         return isinstance(self.metric, str) and self.metric == "auto"
 
     @property
-    def are_scales_free(self) -> bool:
-        """Whether bandwidth and sigma are both to be chosen."""
-        return isinstance(self.bandwidth, str) and self.bandwidth == "auto" and self.sigma is None
+    def are_scales_absolute(self) -> bool:
+        """Whether bandwidth and sigma both have units (sigma may be a function)."""
+        return isinstance(self.bandwidth, float) and not isinstance(self.sigma, Relative | None)
+
+    @property
+    def has_absolute_scale(self) -> bool:
+        """Whether bandwidth or sigma has units; sigma = 0 has none."""
+        has_sigma = self.sigma != 0 and not isinstance(self.sigma, Relative | None)
+        return isinstance(self.bandwidth, float) or has_sigma
 
 
 def parse_parameters(
@@ -139,20 +168,20 @@ def parse_parameters(
     """Check all parameters of a diffusion estimator, passed as the dict of `get_params`."""
     solver = resolve_solver(params["solver"])
     tolerance = resolve_tolerance(params["tolerance"])
-    resolve_noise(params["noise"], 1.0)
+    noise = _check_noise(params["noise"])
     background = resolve_background(params["background"])
     base = resolve_base(params["base"])
     metric = check_metric(params["metric"], n_features)
     node_rule = check_choice("node_rule", params["node_rule"], NODE_RULES)
-    n_levels = check_integer("n_levels", params["n_levels"])
-    n_steps = check_integer("n_steps", params["n_steps"])
+    n_levels = resolve_count("n_levels", params["n_levels"])
+    n_steps = resolve_count("n_steps", params["n_steps"])
     n_nodes = resolve_n_nodes(params["n_nodes"], node_rule)
     terminal = check_choice("terminal", params["terminal"], ("empirical", "gaussian"))
     if base is not None:
         kernel.check_base(params["base"])
-    bandwidth = check_bandwidth(params["bandwidth"], "the metric", names=("auto", "loo"))
-    sigma = resolve_sigma(params["sigma"])
-    terminal_scale = _check_terminal_scale(params["terminal_scale"])
+    bandwidth = _resolve_bandwidth(params["bandwidth"])
+    sigma = _resolve_sigma(params["sigma"])
+    terminal_scale = check_terminal_scale(params["terminal_scale"])
     resources = parse_resources(params, params["dtype"])
     # Last: a RandomState is drawn from, which a fit that fails must not do.
     seed = fixed_seed(params["random_state"])
@@ -164,10 +193,10 @@ def parse_parameters(
         metric=metric,
         background=background,
         base=base,
-        noise=params["noise"],
+        noise=noise,
         rule=NodeRule(node_rule, n_nodes or 0, seed),
         n_levels=n_levels,
-        steps_per_level=math.ceil(n_steps / n_levels),
+        n_steps=n_steps,
         solver=solver,
         terminal=terminal,
         terminal_scale=terminal_scale,
@@ -219,20 +248,23 @@ def resolve_background(background: Any) -> float | None:
     return weight
 
 
-def resolve_noise(noise: Any, variance: float) -> NoiseProcess:
-    """Return the noise process of a given name; an object is returned as it is.
-
-    `variance` is the data's largest along a direction: "ou" is the process that would keep it.
-    """
+def _check_noise(noise: Any) -> str | NoiseProcess:
     if isinstance(noise, str):
-        name = check_choice("noise", noise, ("ou", "ve"))
-        # A rate has units, one over those of a variance; data without extent have nothing to forget.
-        return (
-            OrnsteinUhlenbeck(0.5 / variance) if name == "ou" and variance else VarianceExploding()
-        )
+        return check_choice("noise", noise, ("ou", "ve"))
     if isinstance(noise, type) or not isinstance(noise, NoiseProcess):
         raise TypeError(_expected("noise", noise, ("ou", "ve"), "skdiffsmooth.noise"))
     return noise
+
+
+def noise_for(noise: str | NoiseProcess, variance: float) -> NoiseProcess:
+    """Return the noise process of a checked name; an object is returned as it is.
+
+    `variance` is the data's largest along a direction: "ou" is the process that would keep it.
+    """
+    if not isinstance(noise, str):
+        return noise
+    # A rate has units, one over those of a variance; data without extent have nothing to forget.
+    return OrnsteinUhlenbeck(0.5 / variance) if noise == "ou" and variance else VarianceExploding()
 
 
 def _expected(name: str, value: Any, names: Any, module: str) -> str:
@@ -254,6 +286,14 @@ def resolve_n_nodes(n_nodes: Any, rule: str) -> int | None:
             "pairs whose mean is zero."
         )
     return n_nodes
+
+
+def resolve_count(name: str, value: Any) -> int | None:
+    """Return a number of levels or steps, or None for "auto"."""
+    if isinstance(value, str):
+        check_choice(name, value, ("auto",), hint="Or pass an integer >= 1.")
+        return None
+    return check_integer(name, value)
 
 
 def resolve_n_jobs(n_jobs: Any) -> int | None:
@@ -301,61 +341,44 @@ class _CheckedSigma:
         return check_real("sigma", value, strict=False, hint=hint)
 
 
-def resolve_sigma(sigma: Any) -> Sigma | None:
-    """Return the smoothing scale, a number or a function of the noise scale, or None for "auto"."""
+def _resolve_bandwidth(bandwidth: Any) -> float | Relative | None:
+    """Return the bandwidth, a number or a multiple of h, or None for "auto"."""
+    if not isinstance(bandwidth, str):
+        return float(check_bandwidth(bandwidth, "the metric"))
+    if bandwidth == "loo":
+        return Relative(1.0)
+    factor = _resolve_factor("bandwidth", bandwidth, ("auto", "loo"), strict=True)
+    return None if factor is None else Relative(factor)
+
+
+def _resolve_sigma(sigma: Any) -> Sigma | Relative | None:
+    """Return the smoothing scale, a number, a function or a multiple of h, or None for "auto"."""
     if isinstance(sigma, str):
-        check_choice("sigma", sigma, ("auto",), hint="Or pass a number >= 0.")
-        return None
+        factor = _resolve_factor("sigma", sigma, ("auto",), strict=False)
+        # Zero has no unit.
+        return Relative(factor) if factor else factor
     if callable(sigma) and not isinstance(sigma, type):
         return _CheckedSigma(sigma)
     hint = "It is in units of the metric; sigma=0 gives the Gaussian KDE."
     return check_real("sigma", sigma, strict=False, hint=hint)
 
 
-class ScaleRule(NamedTuple):
-    """A rule by which scales that are not given are computed from the data."""
-
-    reference: Callable[[], float]
-    """Returns the scale that the factors multiply; raises ValueError if it is not defined."""
-    bandwidth_factor: float
-    """For "auto", if the model is smoothed."""
-    sigma_factor: float
-    has_leave_one_out: bool = True
-    """Whether the reference is a bandwidth of highest leave-one-out likelihood, which "loo" names."""
-
-
-def resolve_scales(
-    bandwidth: float | str, sigma: Sigma | None, widest_std: float, rule: ScaleRule
-) -> tuple[float, Sigma]:
-    """Return bandwidth and smoothing scale; those that are not numbers are computed by a rule.
-
-    `widest_std` is the kernel's standard deviation along its widest direction, at sigma = 1.
-    """
-    if not isinstance(bandwidth, str) and sigma is not None:
-        return bandwidth, sigma
-    try:
-        if bandwidth == "loo" and not rule.has_leave_one_out:
-            raise ValueError("a mixture has components and not rows, so no row can be left out")
-        reference = rule.reference()
-        if not reference > 0:
-            raise ValueError("the base has a component of variance zero, so it sets no scale")
-    except ValueError as error:
-        shown = "auto" if sigma is None else sigma
-        raise ValueError(
-            f"bandwidth={bandwidth!r} with sigma={shown!r}: {error}; pass numbers, "
-            "bandwidth=<positive> and sigma=<zero or positive>, in units of the metric."
-        ) from error
-    if sigma is None:
-        sigma = rule.sigma_factor * reference / (widest_std or 1.0)
-    if isinstance(bandwidth, str):
-        # Without smoothing the leave-one-out bandwidth is the KDE's own best.
-        is_smoothed = bandwidth == "auto" and sigma != 0 and widest_std != 0
-        factor = rule.bandwidth_factor if is_smoothed or not rule.has_leave_one_out else 1.0
-        bandwidth = factor * reference
-    return bandwidth, sigma
+def _resolve_factor(name: str, scale: str, names: tuple[str, ...], *, strict: bool) -> float | None:
+    """Return the factor of a multiple of h such as "1.5h", or None for "auto"."""
+    relative = _RELATIVE.fullmatch(scale)
+    if relative is None:
+        hint = (
+            f"Or pass a number {'>' if strict else '>='} 0, in units of the metric, or a multiple of "
+            "the leave-one-out bandwidth h, such as '1.5h'."
+        )
+        check_choice(name, scale, names, hint=hint)
+        return None
+    hint = f"It is the factor of {name}={scale!r}."
+    return check_real(name, float(relative[1]), strict=strict, hint=hint)
 
 
-def _check_terminal_scale(terminal_scale: Any) -> float | str:
+def check_terminal_scale(terminal_scale: Any) -> float | str:
+    """Return the parameter `terminal_scale`, a number or "auto", after checking it."""
     if isinstance(terminal_scale, str):
         return check_choice(
             "terminal_scale", terminal_scale, ("auto",), hint="Or pass a number > 0."
@@ -364,18 +387,26 @@ def _check_terminal_scale(terminal_scale: Any) -> float | str:
     return check_real("terminal_scale", terminal_scale, hint=hint)
 
 
-def resolve_terminal_scale(
-    terminal_scale: Any, data_std: float, bandwidth: float, smoothing_scale: float
+def terminal_scale_for(
+    scale: float | str,
+    data_std: float,
+    bandwidth: float,
+    smoothing_scale: float,
+    *,
+    is_exact: bool,
 ) -> float:
     """Return the noise scale at which the reverse process starts, in units of the metric.
 
-    `data_std` is the data's standard deviation along its widest direction.
+    `scale` was checked; `data_std` is the data's standard deviation along its widest direction.
+    `is_exact` is whether the process starts from the noised data, with a smoothing scale that is the
+    same at all noise levels.
     """
-    scale = _check_terminal_scale(terminal_scale)
     if isinstance(scale, str):
-        # The smoothing must have acted at the scale of the data, and sampling must start where the
-        # kernel no longer matters.
-        return max(data_std, 3 * smoothing_scale, 2 * bandwidth)
+        # The smoothing must have acted at the scale of the data, or up to noise against which it is
+        # small: it changes a score by the square of their ratio. Sampling must start where the kernel
+        # no longer matters.
+        enough = _ENOUGH_NOISE * smoothing_scale if is_exact else math.inf
+        return max(min(data_std, enough), 3 * smoothing_scale, 2 * bandwidth)
     if scale <= bandwidth:
         raise ValueError(
             f"terminal_scale={scale:g} is not above the bandwidth {bandwidth:g}; the flow runs "

@@ -230,7 +230,7 @@ def fit_student_t(
                     std[:, None] * (whitening @ factor),
                     nu,
                     residual_scale,
-                    embedding.hull.codimension,
+                    embedding.codimension,
                 )
             )
     if fitted:
@@ -239,9 +239,7 @@ def fit_student_t(
     n_pooled = embedding.hull.n_features if n_points == p + 1 else p
     scale = math.sqrt(variances.sum() / max(n_pooled, 1))
     residual_scale = scale if n_points == p + 1 else embedding.residual_scale(scale)
-    pooled = StudentT(
-        mean, scale * np.eye(p), 1.0, residual_scale, embedding.hull.codimension, n_pooled
-    )
+    pooled = StudentT(mean, scale * np.eye(p), 1.0, residual_scale, embedding.codimension, n_pooled)
     return [replace(pooled, degrees=nu) for nu in sorted(degrees)]
 
 

@@ -41,12 +41,13 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
 
     Parameters
     ----------
-    bandwidth : float or {"auto", "loo"}, default="auto"
+    bandwidth : float, str such as "0.85h", or {"auto", "loo"}, default="auto"
         Noise left at the end of the reverse process, in units of the metric; see SmoothedScoreDiffusion.
-    sigma : float, callable or "auto", default="auto"
+        Along a known manifold nothing is compared: "auto" is 0.85 h.
+    sigma : float, callable, str such as "1.5h", or "auto", default="auto"
         Smoothing scale along the manifold, in units of the metric; see SmoothedScoreDiffusion. Along a
-        known curved manifold keep it below 0.6 of its reach: beyond, offsets go around it, and `fit`
-        warns.
+        known manifold "auto" is 1.5 h; along a curved one keep it below 0.6 of its reach: beyond,
+        offsets go around it, and `fit` warns.
     manifold : {"local", "pca"} or Manifold, default="local"
         "local" learns it: local principal components in cells of the data, blended smoothly between
         cells. "pca" is the affine span of the leading principal components. Or an object of
@@ -92,9 +93,9 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         SmoothedScoreDiffusion. NaN where log-densities cannot be computed.
     hull_ : AffineHull
         The affine hull of the points (and of a known curved manifold), in which the flow runs.
-    model_, bandwidth_, sigma_, metric_, coordinates_, background_, tail_bound_, kernel_, base_, \
-            noise_, solver_, n_steps_, n_nodes_, noise_levels_, terminal_, points_, weights_, \
-            hierarchy_, n_features_in_, feature_names_in_
+    model_, bandwidth_, sigma_, metric_, settings_, not_compared_, coordinates_, background_, \
+            tail_bound_, kernel_, base_, noise_, solver_, n_steps_, n_nodes_, noise_levels_, \
+            terminal_, points_, weights_, hierarchy_, n_features_in_, feature_names_in_
         See SmoothedScoreDiffusion.
 
     See Also
@@ -159,8 +160,8 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         base: Any = None,
         noise: str | NoiseProcess = "ve",
         solver: str | Solver = "heun",
-        n_steps: int = 32,
-        n_levels: int = 32,
+        n_steps: int | str = "auto",
+        n_levels: int | str = "auto",
         n_nodes: int | str = "auto",
         node_rule: str = "sobol",
         terminal: str = "empirical",

@@ -42,36 +42,39 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
 
     Parameters
     ----------
-    bandwidth : float or {"auto", "loo"}, default="auto"
+    bandwidth : float, str such as "0.85h", or {"auto", "loo"}, default="auto"
         Noise left at the end of the reverse process, sqrt(v_eps), in units of the metric: what a KDE
-        calls bandwidth. "loo" is the Gaussian KDE's bandwidth h of highest leave-one-out likelihood.
-        "auto" is chosen with `sigma`, where that is "auto" too, from six pairs of multiples of h by the
-        model's own leave-one-out likelihood; elsewhere it is 0.85 h (h itself where sigma is 0). Over
-        windows (see `base`) both are the bandwidth of highest leave-one-out likelihood of the windows;
-        over a mixture "auto" is 0.3 of the narrowest standard deviation of its components, and there
-        is no "loo".
-    sigma : float, callable or "auto", default="auto"
+        calls bandwidth. A string such as "0.85h" is a multiple of h, the Gaussian KDE's bandwidth of
+        highest leave-one-out likelihood in the same metric, and "loo" is h itself. "auto" is chosen by
+        the model's own leave-one-out likelihood: with `sigma`, from six pairs of multiples of h, or
+        given `sigma`, from 0.55 h to h (h where sigma is 0). Over windows (see `base`) h is the
+        bandwidth of highest leave-one-out likelihood of the windows, and "auto" is h for both
+        scales; over a mixture "auto" is 0.3 of the narrowest standard deviation of its components,
+        and there is no h.
+    sigma : float, callable, str such as "1.5h", or "auto", default="auto"
         Smoothing scale, in units of the metric (of the kernel's own shape, where that has units). 0
-        is the Gaussian KDE (or the base) exactly; "auto" is chosen with `bandwidth`, and 1.5 h
-        where that is given; over a mixture twice its narrowest standard deviation, over windows
-        their bandwidth. On thin manifolds in many dimensions 3 h and more is often best. Choose it by
-        held-out likelihood, over ratios to `bandwidth` of 1 to 5. A function of the noise scale sqrt(v),
-        such as ``skdiffsmooth.kernels.ProportionalScale(0.5)``, is evaluated at the bandwidth and in
-        the middle of each level.
+        is the Gaussian KDE (or the base) exactly. A string such as "1.5h" is a multiple of h, along the
+        kernel's widest direction: one grid, ``["0h", "0.75h", "1.5h", "3h"]``, suits all data. "auto" is
+        chosen with `bandwidth`, or given it, from 0.5 h to 5 h; over a mixture it is twice its
+        narrowest standard deviation, over windows h. On thin manifolds in many dimensions 3 h and more
+        is often best. Choose it by held-out likelihood. A function of the noise scale sqrt(v), such as
+        ``skdiffsmooth.kernels.ProportionalScale(0.5)``, is evaluated at the bandwidth and in the
+        middle of each level.
     metric : {"auto", "euclidean", "scaled", "whitened"}, float or array-like of shape \
             (n_features, n_features), default="auto"
         Linear coordinates in which noise and kernel are isotropic; all scales are in its units.
         "euclidean" takes the columns as they are, "scaled" in standard deviations, "whitened" in
         those of the principal axes. A number alpha from 0 ("scaled") to 1 ("whitened") divides the
         scaled columns by the power alpha / 2 of their correlation matrix. A matrix M measures
-        sqrt((x - y)^T M (x - y)). "auto" chooses among the first three and powers between where
-        `bandwidth` and `sigma` are "auto" too, and is "euclidean" elsewhere.
+        sqrt((x - y)^T M (x - y)). "auto" chooses among the first three and powers between, given the
+        scales that are given: a number for one of them is used as it is in the units of each. If
+        `bandwidth` and `sigma` are both numbers, "auto" is "euclidean", so that they are in units of X.
     background : float or "auto", default="auto"
         Weight of a wide kernel density estimate (of four bandwidths) and a multivariate t
         distribution that are mixed to the model: they give outliers and heavy tails a higher
         density, and bound the log-density of far rows (``tail_bound_``). "auto" is the weight of
-        highest leave-one-out likelihood if `bandwidth` and `sigma` are "auto" too, at least 0.02,
-        which lowers log-densities by up to 0.02 nats; otherwise it is 0.
+        highest leave-one-out likelihood, at least 0.02, which lowers log-densities by up to 0.02
+        nats; it is 0 if `bandwidth` and `sigma` are both numbers.
     kernel : {"gaussian", "uniform-ball", "temperature"} or Kernel, default="gaussian"
         Distribution of the offsets that the score is averaged over; an object of `skdiffsmooth.kernels`
         for any other shape, such as ``AnisotropicGaussianKernel("data")``.
@@ -90,17 +93,23 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         the data either way.
     solver : {"heun", "euler", "adaptive", "euler-maruyama", "predictor-corrector"} or Solver, \
             default="heun"
-        How the flow is followed. "adaptive" keeps the error of each row below 1e-3 nats. It makes
+        How the flow is followed. "heun" computes log-densities of rows for which its steps are too
+        long again by shorter ones, where `n_steps` is "auto", and warns where the estimated error of
+        one remains above 0.01 nats. "adaptive" keeps the error of each row below 1e-3 nats. It makes
         as many steps as this needs, at least `n_steps`, and takes 1.5 to 2.5 times as long as
         "heun". Use it if each log-density must be accurate (for another tolerance see
         `skdiffsmooth.solvers.Adaptive`). "euler-maruyama" samples the reverse SDE and
         "predictor-corrector" adds Langevin steps to the flow. Their samples are not distributed as
         `score_samples` reports, so `score_samples` then raises.
-    n_steps : int, default=32
-        Steps of the solver, rounded up to a multiple of `n_levels`; ``n_steps_`` is the result.
-    n_levels : int, default=32
+    n_steps : int or "auto", default="auto"
+        Steps of the solver, rounded up to a multiple of `n_levels`; ``n_steps_`` is the result. "auto"
+        is 8 (over a `base` 16) for each factor e between bandwidth and terminal scale, and at least
+        32, which keeps the error of means below some thousandths of a nat; a number is used unchanged
+        for all rows.
+    n_levels : int or "auto", default="auto"
         Intervals of the noise range, each with its own nodes. They are part of the model: with more
-        levels the errors of finitely many nodes average out.
+        levels the errors of finitely many nodes average out. "auto" is as for `n_steps`, and
+        ``noise_levels_.n_levels`` the result.
     n_nodes : int or "auto", default="auto"
         Nodes in each noise level: an even number or, for "gauss-hermite", a bound (two an axis at
         least); not used by an OffsetsKernel, which has its own. "auto" starts at
@@ -115,8 +124,10 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         their mean, as in research code.
     terminal_scale : float or "auto", default="auto"
         Noise scale sqrt(v_T) at the start of the reverse process, in units of the metric. "auto" is the
-        largest of the data's widest standard deviation, 3 sigma (at the bandwidth, where it is a
-        function) and 2 bandwidth.
+        largest of 3 sigma (at the bandwidth, where it is a function), 2 bandwidth, and the data's
+        widest standard deviation or, if that is less, 8 sigma: more noise makes the effect of the
+        smoothing negligible. It is never less than the data's standard deviation where `sigma` is a
+        function, `noise` shrinks the data, or `terminal` is "gaussian".
     tolerance : float or "auto", default="auto"
         Error in nats that merging near points may cause: points within
         ``sqrt(2 * tolerance)`` noise scales of their mean may be replaced by it. This raises the
@@ -155,6 +166,12 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         The smoothing scale used, in the same units; one for each level where `sigma` is a function.
     metric_ : str, float or ndarray
         The metric used.
+    settings_ : dict
+        `metric`, `bandwidth`, `sigma` and `background` as parameters: an estimator with these chooses
+        nothing and is the same model. Scales that were chosen are multiples of h, such as "0.85h", and
+        suit other data.
+    not_compared_ : dict
+        For each of these parameters that was "auto" and was not chosen by likelihood: the reason.
     coordinates_ : LinearMetric
         Its coordinates, and their volume.
     background_ : float
@@ -210,11 +227,11 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     multiply-adds, r the dimension of the data's affine hull, at most ``min(n_features, n_points -
     1)``; a likelihood takes two for each step.
 
-    With both scales "auto" a fit compares eleven candidates on at most 2000 rows, with few nodes and
-    steps: about a second for 100 rows, some ten for 2000. Only where the rows span all columns: with a
-    constant column, or fewer rows than columns, the metric is Euclidean. docs/defaults.md has the
-    evidence. To build the same model from numbers pass `metric_` and `background_` along with
-    `bandwidth_` and `sigma_`: numbers for the scales mean the plain model otherwise.
+    With default scales a fit compares eleven candidates on at most 2000 rows, with few nodes and
+    steps: about a second for 100 rows, some ten for 2000; with one scale given, nine to eleven. Only
+    where the rows span all columns: with a constant column, or fewer rows than columns, the metric is
+    Euclidean. docs/defaults.md has the evidence. Pass ``**model.settings_`` for the same model without
+    comparisons, or `metric_`, `bandwidth_`, `sigma_` and `background_` for the same in numbers.
 
     In the Euclidean metric features should have comparable units: put a StandardScaler before. Where the
     shape of the noise should change from place to place, a Gaussian mixture is often better: see `base`.
@@ -251,8 +268,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         base: Any = None,
         noise: str | NoiseProcess = "ve",
         solver: str | Solver = "heun",
-        n_steps: int = 32,
-        n_levels: int = 32,
+        n_steps: int | str = "auto",
+        n_levels: int | str = "auto",
         n_nodes: int | str = "auto",
         node_rule: str = "sobol",
         terminal: str = "empirical",

@@ -15,7 +15,13 @@ from .._coordinates.embedding import Embedding
 from .._coordinates.hull import AffineHull, principal_axes
 from .._coordinates.metric import check_metric, fit_metric
 from .._diffusion.model import DiffusionModel
-from .._diffusion.settings import Resources, parse_resources, resolve_solver, resolve_terminal_scale
+from .._diffusion.settings import (
+    Resources,
+    check_terminal_scale,
+    parse_resources,
+    resolve_solver,
+    terminal_scale_for,
+)
 from .._utils.backend import Backend
 from .._utils.estimator import DistanceDensityMixin, on_one_fit
 from .._utils.rows import check_sample_weight, merge_duplicates
@@ -47,7 +53,9 @@ class _ParsedParameters(NamedTuple):
     dtype: str
     solver: Solver
     settings: TrainingSettings
+    metric: str | float | np.ndarray
     bandwidth: float
+    terminal_scale: float | str
     hidden: tuple[int, ...]
     n_frequencies: int
     held_out: float | None
@@ -384,12 +392,12 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
             "bandwidth": parsed.bandwidth,
             "hidden_layer_sizes": parsed.hidden,
             "n_frequencies": parsed.n_frequencies,
-            "metric": check_metric(self.metric, self.n_features_in_),
+            "metric": parsed.metric,
         }
-        if not isinstance(self.terminal_scale, str):
+        if not isinstance(parsed.terminal_scale, str):
             fitted["terminal_scale"], now["terminal_scale"] = (
                 self.noise_levels_.terminal_scale,
-                float(self.terminal_scale),
+                parsed.terminal_scale,
             )
         for name, value in fitted.items():
             if not np.array_equal(now[name], value):
@@ -435,7 +443,9 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
                 check_real("tol", self.tol, strict=False),
                 check_integer("n_iter_no_change", self.n_iter_no_change),
             ),
+            metric,
             check_bandwidth(self.bandwidth, "the metric"),
+            check_terminal_scale(self.terminal_scale),
             _layer_sizes(self.hidden_layer_sizes),
             check_integer("n_frequencies", self.n_frequencies, minimum=0),
             fraction if early_stopping else None,
@@ -446,12 +456,11 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         self, parsed: _ParsedParameters, points: np.ndarray, weights: np.ndarray
     ) -> dict[str, Any]:
         """Return all fitted attributes as they are before the first step of training."""
-        metric = check_metric(self.metric, points.shape[1])
-        coordinates = fit_metric(metric, points, weights)
+        coordinates = fit_metric(parsed.metric, points, weights)
         hull, scales = _principal_hull(coordinates.to_metric(points), weights)
         widest = float(scales.max(initial=0.0))
-        terminal_scale = resolve_terminal_scale(
-            self.terminal_scale, _TERMINAL * widest, parsed.bandwidth, 0.0
+        terminal_scale = terminal_scale_for(
+            parsed.terminal_scale, _TERMINAL * widest, parsed.bandwidth, 0.0, is_exact=False
         )
         r = len(scales)
         probes = None
@@ -461,7 +470,7 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         of_queries = _of_queries(self, parsed.bandwidth, terminal_scale)
         levels = of_queries["noise_levels_"]
         start: dict[str, Any] = {
-            "metric_": metric,
+            "metric_": parsed.metric,
             "coordinates_": coordinates,
             "hull_": hull,
             "scales_": scales,

@@ -5,12 +5,29 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
-__all__ = ["warn_user"]
+__all__ = ["warn_user", "without_warnings"]
 
 # With its separator: a user's directory may be called skdiffsmooth-scripts.
 _PACKAGE = str(Path(__file__).parents[1]) + os.sep
+_IS_SILENT = ContextVar("_IS_SILENT", default=False)
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Do not warn from this package, in this thread: for candidates, which are not the result.
+
+    `warnings.catch_warnings` would change the filters of all threads.
+    """
+    token = _IS_SILENT.set(True)
+    try:
+        yield
+    finally:
+        _IS_SILENT.reset(token)
 
 
 def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
@@ -23,6 +40,8 @@ def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
     category : type of Warning, default=UserWarning
         Its class, by which users filter.
     """
+    if _IS_SILENT.get():
+        return
     # skip_file_prefixes of warnings.warn does this from Python 3.12 on.
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):

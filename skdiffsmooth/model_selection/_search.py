@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,29 +15,27 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from .._coordinates.metric import check_metric
-from .._diffusion.comparison import (
-    Comparison,
-    Settings,
-    folds_for_metrics,
-    geometry_and_bandwidth,
-)
+from .._diffusion.comparison import Comparison, Settings, folds_for_metrics
 from .._diffusion.estimator import BaseScoreDiffusion
-from .._diffusion.fitting import DEFAULT_FACTORS, Factors
-from .._diffusion.settings import ParsedParameters, resolve_n_jobs
+from .._diffusion.fitting import DEFAULT_FACTORS, Factors, Scales, TrainingData, given_or_default
+from .._diffusion.settings import ParsedParameters, Relative, resolve_n_jobs
 from .._estimators.smoothed import SmoothedScoreDiffusion
 from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.rows import TrainingRows, as_given
+from .._utils.shards import ONE_PROCESS
 from .._utils.validation import check_integer, check_real, check_real_array
 from .._utils.warnings import warn_user
 from ..solvers import ODESolver
 
 __all__ = ["SmoothedScoreDiffusionCV"]
 
-# Where the search may go, in units of the KDE's leave-one-out bandwidth.
-_BANDWIDTHS = (0.2, 2.0)
-_SIGMAS = (0.3, 12.0)
+# The coarse grid, in units of the KDE's leave-one-out bandwidth, and where the search may go.
+_BANDWIDTH_FACTORS, _BANDWIDTHS = (0.55, 0.7, 0.85, 1.0), (0.2, 2.0)
+_SIGMA_FACTORS, _SIGMAS = (0.0, 0.75, 1.5, 3.0), (0.3, 12.0)
 # Candidates that are scored once more under the estimator's own nodes, levels and steps.
 _N_FINALISTS = 3
+# Folds of groups, where the number is not given.
+_N_FOLDS = 5
 # A share of equal rows that continuous data do not have.
 _MANY_EQUAL = 0.05
 
@@ -51,22 +51,24 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
     Parameters
     ----------
     estimator : SmoothedScoreDiffusion or ManifoldAdaptedDiffusion, default=None
-        What to tune; None is ``SmoothedScoreDiffusion()``. Its `metric` and `background` are searched
-        where they are "auto", and kept otherwise.
-    bandwidth_factors : array-like of shape (n_bandwidths,), default=(0.55, 0.7, 0.85, 1.0)
-        Bandwidths of the coarse grid, in units of the bandwidth of highest leave-one-out likelihood of
-        the Gaussian KDE in the same metric.
-    sigma_factors : array-like of shape (n_sigmas,), default=(0.0, 0.75, 1.5, 3.0)
-        Smoothing scales of the coarse grid, in the same unit. ``(0.0,)`` searches kernel density
-        estimates.
+        What to tune; None is ``SmoothedScoreDiffusion()``. Its `bandwidth`, `sigma`, `metric` and
+        `background` are searched where they are "auto", and kept otherwise: what is "auto" is chosen
+        given what is not. If `bandwidth` and `sigma` are both numbers nothing is searched but `metrics`.
+    bandwidth_factors : array-like of shape (n_bandwidths,) or None, default=None
+        Bandwidths of the coarse grid, in units of the bandwidth h of highest leave-one-out likelihood
+        of the Gaussian KDE in the same metric; 0.85 is the estimator's ``bandwidth="0.85h"``. None is
+        (0.55, 0.7, 0.85, 1.0).
+    sigma_factors : array-like of shape (n_sigmas,) or None, default=None
+        Smoothing scales of the coarse grid, in the same unit. None is (0.0, 0.75, 1.5, 3.0); ``(0.0,)``
+        searches kernel density estimates.
     metrics : sequence or None, default=None
         Metrics to compare, as the parameter `metric` of the estimator takes them. None are those that
         "auto" chooses from.
     cv : int, splitter, iterable or None, default=None
         None leaves out each distinct row, exactly. An integer is a number of shuffled folds of distinct
         rows: copies of a row are left out together, or the likelihood of ever smaller bandwidths would
-        grow without bound. A splitter, or its splits of the rows of X, is taken as it is; its test
-        sets must be a partition.
+        grow without bound. A splitter, or its splits of the rows of X, is taken as it is; it may leave
+        rows untested, as a TimeSeriesSplit does.
     n_refinements : int, default=2
         How often the steps around the best are halved, from a factor of sqrt(2) on.
     n_jobs : int or None, default=None
@@ -77,7 +79,8 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
     Attributes
     ----------
     best_estimator_ : estimator
-        Fitted to all rows with the best settings, which are numbers in it.
+        Fitted to all rows with the best settings, which are numbers in it. Its ``settings_`` hold them
+        in units of h, for other data.
     best_params_ : dict
         Its `metric`, `bandwidth`, `sigma` and `background`.
     best_score_ : float
@@ -91,8 +94,8 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
     cv_results_ : dict of lists
         One entry for each candidate in the order of the search: "stage", "is_exact" (whether scored
         under the estimator's own nodes, levels and steps), "metric", "bandwidth_factor",
-        "sigma_factor", "background", "score" and "time" in seconds. A pandas DataFrame can be made of
-        it.
+        "sigma_factor" (NaN where the estimator gives the scale as a number), "background", "score" and
+        "time" in seconds. A pandas DataFrame can be made of it.
     n_features_in_ : int
         Number of features.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -133,8 +136,8 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         self,
         estimator: Any = None,
         *,
-        bandwidth_factors: Any = (0.55, 0.7, 0.85, 1.0),
-        sigma_factors: Any = (0.0, 0.75, 1.5, 3.0),
+        bandwidth_factors: Any = None,
+        sigma_factors: Any = None,
         metrics: Any = None,
         cv: Any = None,
         n_refinements: int = 2,
@@ -150,7 +153,9 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> SmoothedScoreDiffusionCV:
+    def fit(
+        self, X: Any, y: Any = None, sample_weight: Any = None, groups: Any = None
+    ) -> SmoothedScoreDiffusionCV:
         """Search for the best settings, and fit a diffusion with these to all rows.
 
         Parameters
@@ -161,6 +166,9 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
             Ignored; there for scikit-learn's calling convention.
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; a row of weight k counts as k equal rows, in fits and scores.
+        groups : array-like of shape (n_samples,), default=None
+            Labels of the rows that are held out together. A splitter gets them; with an integer
+            `cv`, or None for five, folds are made of groups.
 
         Returns
         -------
@@ -172,15 +180,16 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         TypeError
             If `estimator` is not a diffusion estimator, or a parameter has the wrong type.
         ValueError
-            If a parameter is out of range, there are fewer than two distinct rows (than folds), or the
-            estimator has no log-density (stochastic solvers, manifolds without derivative).
+            If a parameter is out of range, there are fewer than two distinct rows (than folds), the
+            estimator gives what is to be compared, or it has no log-density (stochastic solvers,
+            manifolds without derivative).
         """
         rows = TrainingRows.of(X, sample_weight, self)
         points = rows.points
         estimator = self._checked_estimator()
         parsed = self._parsed(estimator, points.shape[1])
-        bandwidths = _check_factors("bandwidth_factors", self.bandwidth_factors, strict=True)
-        sigmas = _check_factors("sigma_factors", self.sigma_factors, strict=False)
+        bandwidths = self._checked_factors("bandwidth", _BANDWIDTH_FACTORS, parsed.bandwidth)
+        sigmas = self._checked_factors("sigma", _SIGMA_FACTORS, parsed.sigma)
         n_refinements = check_integer("n_refinements", self.n_refinements, minimum=0)
         verbose = check_integer("verbose", self.verbose, minimum=0)
         if len(points) < 2:
@@ -188,37 +197,39 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
                 "a search by held-out likelihood needs at least two distinct rows, got n_samples = 1 "
                 "after merging equal rows."
             )
-        metrics = self._checked_metrics(parsed, points)
+        if parsed.are_scales_absolute and parsed.background is None:
+            parsed = replace(parsed, background=0.0)
         n_rows = len(rows.group)
+        data = TrainingData(points, rows.point_weights, ONE_PROCESS, n_rows, is_weighted=True)
+        metrics = self._checked_metrics(parsed, data)
         if n_rows - len(points) > _MANY_EQUAL * n_rows:
             warn_user(
                 f"{n_rows - len(points)} of {n_rows} rows equal another one: the data look rounded or "
                 "discrete. Equal rows are left out together; without that the likelihood of ever "
                 "smaller bandwidths would grow without bound."
             )
-        if self.cv is None:
-            compared = Comparison(parsed, points, rows.point_weights, metrics)
-            folds = folds_for_metrics(points)
+        cv = _N_FOLDS if self.cv is None and groups is not None else self.cv
+        if cv is None:
+            compared = Comparison(parsed, points, rows.point_weights, metrics, data.columns)
+            folds = folds_for_metrics(points, data.columns)
             first = compared
             if folds is not None:
-                first = Comparison(parsed, points, rows.point_weights, metrics, folds)
+                first = Comparison(parsed, points, rows.point_weights, metrics, data.columns, folds)
         else:
             weight = np.ones(n_rows) if rows.weight is None else rows.weight
             given = points[rows.group], weight / weight.max()
-            first = compared = Comparison(parsed, *given, metrics, rows.folds(self.cv))
+            first = compared = Comparison(
+                parsed, *given, metrics, data.columns, rows.folds(cv, groups)
+            )
         search = _Search(compared, resolve_n_jobs(self.n_jobs), verbose)
         search.run(first, bandwidths, sigmas, n_refinements)
         best = search.entries[search.best_index]
-        metric, factors, background = best.settings
-        # The unit of the factors is the bandwidth of all rows.
-        geometry, h = geometry_and_bandwidth(metric, points, rows.point_weights, parsed)
-        fitted = clone(estimator).set_params(
-            metric=metric,
-            bandwidth=factors[0] * h,
-            sigma=factors[1] * h / geometry.unit,
-            background=background,
-        )
+        # Relative scales are multiples of the bandwidth h of all rows.
+        fitted = clone(estimator).set_params(**best.settings.parameters(parsed))
         fitted.fit(X, sample_weight=sample_weight)
+        fitted.set_params(bandwidth=fitted.bandwidth_)
+        if not callable(fitted.sigma):
+            fitted.set_params(sigma=fitted.sigma_)
         self._set_fitted(
             X,
             best_estimator_=fitted,
@@ -285,8 +296,15 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         return self._best().sample(n_samples, random_state)
 
     @on_one_fit
-    def leave_one_out_log_density(self) -> np.ndarray:
+    def leave_one_out_log_density(self, own_weights: Any = None) -> np.ndarray:
         """Return each training point's log-density under the best settings and all other points.
+
+        Parameters
+        ----------
+        own_weights : array-like of shape (n_points,), default=None
+            The part of its weight that each point loses when it is left out, in the units of
+            ``weights_``, for example ``weights_ / n_copies`` for one of n_copies equal rows. None
+            leaves out all of it.
 
         Returns
         -------
@@ -298,7 +316,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         NotFittedError
             If `fit` was not called.
         """
-        return self._best().leave_one_out_log_density()
+        return self._best().leave_one_out_log_density(own_weights)
 
     def _best(self) -> BaseScoreDiffusion:
         check_is_fitted(self)
@@ -335,7 +353,20 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
             )
         return parsed
 
-    def _checked_metrics(self, parsed: ParsedParameters, points: np.ndarray) -> tuple[Any, ...]:
+    def _checked_factors(self, name: str, default: Sequence[float], given: Any) -> Sequence[float]:
+        """Return distinct factors of a scale, after checking them; one is enough if it is given."""
+        factors = getattr(self, f"{name}_factors")
+        if factors is None:
+            return default if given is None else (0.0,)
+        checked = _check_factors(f"{name}_factors", factors, strict=name == "bandwidth")
+        if given is not None:
+            raise ValueError(
+                f"{name}_factors={factors!r} are to be compared, but the estimator has a {name} that is "
+                "not 'auto'; leave one of the two at its default."
+            )
+        return checked
+
+    def _checked_metrics(self, parsed: ParsedParameters, data: TrainingData) -> tuple[Any, ...]:
         if not parsed.is_metric_free:
             if self.metrics is not None:
                 raise ValueError(
@@ -344,13 +375,21 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
                 )
             return (parsed.metric,)
         if self.metrics is None:
-            return parsed.kernel.candidate_metrics(points) or ("euclidean",)
+            if parsed.are_scales_absolute:
+                warn_user(
+                    "nothing is searched, since the estimator has numbers for bandwidth and sigma; "
+                    "leave one of them at 'auto', or pass metrics."
+                )
+                return ("euclidean",)
+            return parsed.kernel.candidate_metrics(data.rank) or ("euclidean",)
         if not isinstance(self.metrics, list | tuple) or len(self.metrics) == 0:
             raise ValueError(
                 f"metrics={self.metrics!r} is not a list of metrics; pass a list of at least one, "
                 "or None."
             )
-        checked = tuple(_checked_metric(self.metrics, metric, points) for metric in self.metrics)
+        checked = tuple(
+            _checked_metric(self.metrics, metric, data.points) for metric in self.metrics
+        )
         if any(isinstance(metric, str) and metric == "auto" for metric in checked):
             raise ValueError(
                 f"metrics={self.metrics!r} holds 'auto', which is not a metric; pass metrics=None."
@@ -387,30 +426,33 @@ class _Search:
         self.entries: list[_Entry] = []
 
     def run(
-        self, first: Comparison, bandwidths: np.ndarray, sigmas: np.ndarray, n_refinements: int
+        self,
+        first: Comparison,
+        bandwidths: Sequence[float],
+        sigmas: Sequence[float],
+        n_refinements: int,
     ) -> None:
         """Run the stages in turn; the stage that chooses the metric uses the comparison `first`."""
         metric_indices, tried = [0], []
         if len(first.metrics) > 1:
             # A smoothed model where there will be one, a KDE where not.
-            factors = DEFAULT_FACTORS if sigmas.any() else (1.0, 0.0)
-            everywhere = [(metric_index, factors) for metric_index in range(len(first.metrics))]
+            scales = self._scales(DEFAULT_FACTORS if any(sigmas) else (1.0, 0.0))
+            everywhere = [(metric_index, scales) for metric_index in range(len(first.metrics))]
             tried = self._stage("metrics", everywhere, first)
             metric_indices = [entry.metric_index for entry in _best(tried, 2)]
             if first is not self.comparison:
                 # Scores on other rows say which metric, and do not compare with those to come.
                 metric_indices, tried = metric_indices[:1], []
-        grid = itertools.product(metric_indices, bandwidths.tolist(), sigmas.tolist())
-        tried += self._stage(
-            "grid", [(metric_index, (b, s)) for metric_index, b, s in grid], scored_before=tried
-        )
+        pairs = [self._scales(pair) for pair in itertools.product(bandwidths, sigmas)]
+        grid = list(itertools.product(metric_indices, pairs))
+        tried += self._stage("grid", grid, scored_before=tried)
         ratio = 2**0.5
         for _ in range(n_refinements):
             (best,) = _best(tried, 1)
-            around = _around(best, ratio, is_smoothed=bool(sigmas.any()))
+            around = self._around(best, ratio, is_smoothed=any(sigmas))
             tried += self._stage("refinement", around, scored_before=tried)
             ratio **= 0.5
-        finalists = [(e.metric_index, e.settings.factors) for e in _best(tried, _N_FINALISTS)]
+        finalists = [(e.metric_index, e.settings.scales) for e in _best(tried, _N_FINALISTS)]
         self._stage("final", finalists, is_screening=False)
 
     @property
@@ -426,8 +468,8 @@ class _Search:
             "stage": [entry.stage for entry in self.entries],
             "is_exact": [entry.is_exact for entry in self.entries],
             "metric": [entry.settings.metric for entry in self.entries],
-            "bandwidth_factor": [entry.settings.factors[0] for entry in self.entries],
-            "sigma_factor": [entry.settings.factors[1] for entry in self.entries],
+            "bandwidth_factor": [_factor(entry.settings.scales[0]) for entry in self.entries],
+            "sigma_factor": [_factor(entry.settings.scales[1]) for entry in self.entries],
             "background": [entry.settings.background for entry in self.entries],
             "score": [entry.score for entry in self.entries],
             "time": [entry.seconds for entry in self.entries],
@@ -436,7 +478,7 @@ class _Search:
     def _stage(
         self,
         name: str,
-        candidates: list[tuple[int, Factors]],
+        candidates: list[tuple[int, Scales]],
         comparison: Comparison | None = None,
         *,
         scored_before: Sequence[_Entry] = (),
@@ -444,7 +486,7 @@ class _Search:
     ) -> list[_Entry]:
         """Compute the scores of candidates that have none yet."""
         comparison = self.comparison if comparison is None else comparison
-        known = {(entry.metric_index, entry.settings.factors) for entry in scored_before}
+        known = {(entry.metric_index, entry.settings.scales) for entry in scored_before}
         # Neighbours at a bound of the search fall on one another.
         candidates = [new for new in dict.fromkeys(candidates) if new not in known]
         if not candidates:
@@ -454,8 +496,8 @@ class _Search:
         for metric_index in dict.fromkeys(metric_index for metric_index, _ in candidates):
             comparison.prepare(metric_index)
         scored = Parallel(n_jobs=self.n_jobs)(
-            delayed(_timed)(comparison, metric_index, factors, is_screening)
-            for metric_index, factors in candidates
+            delayed(_timed)(comparison, metric_index, scales, is_screening)
+            for metric_index, scales in candidates
         )
         entries = [
             _Entry(name, not is_screening, metric_index, settings, score, seconds)
@@ -473,45 +515,52 @@ class _Search:
             print(f"[{name}] {len(entries)} candidates in {spent:.1f} s, best {_formatted(best)}")
         return entries
 
+    def _scales(self, factors: Factors) -> Scales:
+        """Return scales by factors; those that the estimator gives are the same in all candidates."""
+        return given_or_default(self.comparison.parsed, factors)
+
+    def _around(self, best: _Entry, ratio: float, *, is_smoothed: bool) -> list[tuple[int, Scales]]:
+        """Return the eight neighbours of a candidate, with scales multiplied or divided by a ratio."""
+        bandwidth, sigma = (_factor(scale) for scale in best.settings.scales)
+        steps = ratio ** np.array([-1.0, 0.0, 1.0])
+        bandwidths = np.clip(bandwidth * steps, *_BANDWIDTHS)
+        # No ratio leads away from zero; the least scale that is worth a try does.
+        sigmas = np.minimum(sigma * steps, _SIGMAS[1]) if sigma else np.array([0.0, _SIGMAS[0]])
+        pairs = itertools.product(bandwidths.tolist(), sigmas.tolist() if is_smoothed else [0.0])
+        return [(best.metric_index, self._scales(pair)) for pair in pairs]
+
+
+def _factor(scale: Any) -> float:
+    """Return the factor of a relative scale; zero has no unit, and other numbers have no factor."""
+    if isinstance(scale, Relative):
+        return scale.factor
+    return math.nan if callable(scale) or scale else 0.0
+
 
 def _best(entries: list[_Entry], n: int) -> list[_Entry]:
     """Return the candidates with the highest scores, in decreasing order."""
     return sorted(entries, key=lambda entry: -entry.score)[:n]
 
 
-def _around(best: _Entry, ratio: float, *, is_smoothed: bool) -> list[tuple[int, Factors]]:
-    """Return the eight neighbours of a candidate, with scales multiplied or divided by a ratio."""
-    bandwidth, sigma = best.settings.factors
-    steps = ratio ** np.array([-1.0, 0.0, 1.0])
-    bandwidths = np.clip(bandwidth * steps, *_BANDWIDTHS)
-    # No ratio leads away from zero; the least scale that is worth a try does.
-    sigmas = np.minimum(sigma * steps, _SIGMAS[1]) if sigma else np.array([0.0, _SIGMAS[0]])
-    pairs = itertools.product(bandwidths.tolist(), sigmas.tolist() if is_smoothed else [0.0])
-    return [(best.metric_index, (b, s)) for b, s in pairs]
-
-
 def _timed(
-    comparison: Comparison, metric_index: int, factors: Factors, is_screening: bool
+    comparison: Comparison, metric_index: int, scales: Scales, is_screening: bool
 ) -> tuple[float, Settings, float]:
     began = time.perf_counter()
-    score, settings = comparison.score(metric_index, factors, is_screening=is_screening)
+    score, settings = comparison.score(metric_index, scales, is_screening=is_screening)
     return score, settings, time.perf_counter() - began
 
 
 def _formatted(entry: _Entry) -> str:
     metric = entry.settings.metric
     named = metric if isinstance(metric, str | float) else "matrix"
-    bandwidth, sigma = entry.settings.factors
-    factors = f"bandwidth {bandwidth:.3g} h, sigma {sigma:.3g} h"
-    return f"metric {named}, {factors}: {entry.score:.4f} nats a row"
+    bandwidth, sigma = entry.settings.scales
+    return f"metric {named}, bandwidth {bandwidth}, sigma {sigma}: {entry.score:.4f} nats a row"
 
 
-def _check_factors(name: str, factors: Any, *, strict: bool) -> np.ndarray:
-    """Return factors as a flat array of distinct numbers, after checking them."""
+def _check_factors(name: str, factors: Any, *, strict: bool) -> list[float]:
+    """Return factors as a list of distinct numbers, after checking them."""
     array = np.unique(check_real_array(name, factors, allow_bool=False).ravel())
     if len(array) == 0:
         raise ValueError(f"{name} is empty; expected at least one number.")
     hint = "They are in units of the KDE's leave-one-out bandwidth."
-    for factor in array.tolist():
-        check_real(name, factor, strict=strict, hint=hint)
-    return array
+    return [check_real(name, factor, strict=strict, hint=hint) for factor in array.tolist()]

@@ -11,7 +11,7 @@ from scipy.linalg import fractional_matrix_power
 from scipy.stats import multivariate_t
 
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
-from skdiffsmooth._coordinates.metric import candidate_metrics, fit_metric
+from skdiffsmooth._coordinates.metric import candidate_metrics
 from skdiffsmooth._diffusion.background import background_weight, mixed
 from skdiffsmooth.kernels import AnisotropicGaussianKernel
 from skdiffsmooth.manifolds import Circle
@@ -126,20 +126,6 @@ def test_the_density_in_a_metric_has_mass_one():
     assert abs(cell * np.exp(model.score_samples(grid)).sum() - 1) < 1e-2
 
 
-def test_directions_without_extent_are_scaled_like_the_narrowest():
-    X = np.column_stack([correlated(20, d=2), np.full(20, 3.0)])
-    metric = fit_metric("whitened", X, np.full(20, 1 / 20))
-    z = metric.to_metric(X)
-    assert_allclose(np.cov(z.T, bias=True)[:2, :2], np.eye(2), atol=1e-9)
-    assert_allclose(metric.from_metric(z), X, rtol=1e-12)
-    # A step along the constant column is as long as one along the narrowest direction.
-    step = metric.to_metric(np.array([[0.0, 0.0, 1.0]]))
-    widest = np.linalg.svd(metric.to_metric(np.eye(3)), compute_uv=False)[0]
-    assert_allclose(np.linalg.norm(step), widest)
-    assert np.isfinite(SmoothedScoreDiffusion(metric="whitened").fit(X).score(X))
-    assert candidate_metrics(X) == ("euclidean",)
-
-
 def test_weights_count_in_the_metric_as_equal_rows_do():
     X = correlated(15)
     weights = np.arange(15) % 3
@@ -216,8 +202,8 @@ def test_defaults_beat_the_kde_of_every_metric():
     X, test = correlated(200, seed=3), correlated(400, seed=4)
     X, test = np.vstack([X, test])[::3], np.vstack([X, test])[1::3]
     best = max(
-        SmoothedScoreDiffusion("loo", 0.0, metric=metric).fit(X).score(test)
-        for metric in candidate_metrics(X)
+        SmoothedScoreDiffusion("loo", 0.0, metric=metric, background=0.0).fit(X).score(test)
+        for metric in candidate_metrics(X.shape[1])
     )
     assert SmoothedScoreDiffusion().fit(X).score(test) > best
 

@@ -4,10 +4,11 @@ import joblib
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from sklearn.model_selection import KFold, ShuffleSplit
+from sklearn.model_selection import GroupKFold, KFold, RepeatedKFold, TimeSeriesSplit
 from sklearn.utils.estimator_checks import check_dataframe_column_names_consistency
 
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
+from skdiffsmooth.kernels import ProportionalScale
 from skdiffsmooth.manifolds import Circle
 from skdiffsmooth.model_selection import SmoothedScoreDiffusionCV
 
@@ -44,6 +45,22 @@ def test_the_best_settings_are_fitted_with_the_nodes_they_were_scored_with():
     best = search.best_estimator_
     assert_allclose(search.best_score_, best.weights_ @ best.leave_one_out_log_density(), rtol=1e-9)
     assert random_state.uniform() == np.random.RandomState(1).uniform()
+
+
+def test_groups_and_time_ordered_folds():
+    X, groups = ring(24), np.repeat(np.arange(6), 4)
+    estimator = quick(metric="scaled", background=0.0)
+    by_splitter = SmoothedScoreDiffusionCV(estimator, cv=GroupKFold(3), **ONE).fit(X, groups=groups)
+    splits = list(GroupKFold(3).split(X, groups=groups))
+    expected = SmoothedScoreDiffusionCV(estimator, cv=splits, **ONE).fit(X)
+    assert by_splitter.best_score_ == expected.best_score_
+    six = SmoothedScoreDiffusionCV(estimator, cv=6, **ONE).fit(X, groups=groups)
+    alone = SmoothedScoreDiffusionCV(estimator, cv=GroupKFold(6), **ONE).fit(X, groups=groups)
+    assert_allclose(six.best_score_, alone.best_score_, rtol=1e-9)
+    first = list(TimeSeriesSplit(3).split(X))
+    ordered = SmoothedScoreDiffusionCV(estimator, cv=TimeSeriesSplit(3), **ONE).fit(X)
+    later = SmoothedScoreDiffusionCV(estimator, cv=first, **ONE).fit(X)
+    assert ordered.best_score_ == later.best_score_ != by_splitter.best_score_
 
 
 @pytest.mark.parametrize("cv", [3, KFold(4, shuffle=True, random_state=1)])
@@ -123,12 +140,54 @@ def test_tangents_are_searched_too():
     assert SmoothedScoreDiffusionCV(known, **ONE).fit(X).metric_ == "euclidean"
 
 
+def test_a_scale_that_the_estimator_gives_is_kept():
+    X = ring(30)
+    few = {"bandwidth_factors": [0.6, 0.9], "n_refinements": 1}
+    fixed = SmoothedScoreDiffusionCV(quick(sigma=0.3, metric="euclidean"), **few).fit(X)
+    assert fixed.best_params_["sigma"] == 0.3
+    assert len(set(fixed.cv_results_["bandwidth_factor"])) > 2
+    assert np.isnan(fixed.cv_results_["sigma_factor"]).all()
+    best = fixed.best_estimator_
+    assert_allclose(fixed.best_score_, best.weights_ @ best.leave_one_out_log_density(), rtol=1e-9)
+    relative = SmoothedScoreDiffusionCV(
+        quick(bandwidth="0.8h"), sigma_factors=[1.2], n_refinements=0
+    ).fit(X)
+    free = SmoothedScoreDiffusionCV(quick(), **ONE).fit(X)
+    assert relative.best_params_ == free.best_params_
+    growing = quick(sigma=ProportionalScale(2.0), metric=0.5)
+    search = SmoothedScoreDiffusionCV(growing, **few).fit(X)
+    assert repr(search.best_params_["sigma"]) == repr(ProportionalScale(2.0))
+    assert search.sigma_.shape == (8,)
+
+
+def test_settings_of_a_search_suit_other_units():
+    X = ring(30)
+    search = SmoothedScoreDiffusionCV(quick(), **ONE).fit(X)
+    settings = search.best_estimator_.settings_
+    assert (settings["bandwidth"], settings["sigma"]) == ("0.8h", "1.2h")
+    elsewhere = quick(**settings).fit(8 * X)
+    # The search for h stops at a thousandth, where the likelihood is flat.
+    expected = search.score_samples(X) - 2 * np.log(8)
+    assert_allclose(elsewhere.score_samples(8 * X), expected, atol=1e-4)
+
+
+def test_numbers_for_both_scales_leave_nothing_to_search():
+    with pytest.warns(UserWarning, match="nothing is searched"):
+        search = SmoothedScoreDiffusionCV(quick(bandwidth=0.2, sigma=0.3)).fit(ring(15))
+    assert search.best_params_ == {
+        "metric": "euclidean",
+        "bandwidth": 0.2,
+        "sigma": 0.3,
+        "background": 0.0,
+    }
+
+
 def test_progress_is_said_when_asked_for(capsys):
     SmoothedScoreDiffusionCV(quick(), **ONE).fit(ring(15))
     assert capsys.readouterr().out == ""
     SmoothedScoreDiffusionCV(quick(), verbose=2, **ONE).fit(ring(15))
     said = capsys.readouterr().out
-    assert "[metrics] 6 candidates" in said
+    assert "[metrics] 5 candidates" in said
     assert "[final]" in said
     assert "nats a row" in said
 
@@ -167,9 +226,13 @@ def test_samples_and_scores_are_those_of_the_best_estimator():
             ValueError,
             "leave one of the two",
         ),
+        (
+            {"sigma_factors": [1.0], "estimator": quick(sigma=0.3)},
+            ValueError,
+            "the estimator has a sigma that is not 'auto'",
+        ),
         ({"cv": 1}, ValueError, "cv=1 is too small"),
-        ({"cv": 100}, ValueError, "cv=100 folds need as many distinct rows"),
-        ({"cv": ShuffleSplit(2)}, ValueError, "does not test each row once"),
+        ({"cv": RepeatedKFold(n_splits=2, n_repeats=2)}, ValueError, "a row twice"),
         ({"n_jobs": 0}, ValueError, "n_jobs=0 is not a number of workers"),
         ({"n_jobs": 10**30}, ValueError, "n_jobs=10+ is too large"),
         ({"n_refinements": -1}, ValueError, "n_refinements=-1 is too small"),
