@@ -37,9 +37,9 @@ _BOTH = (DEFAULT_FACTORS, (0.85, 1.0), (0.85, 2.0), (0.7, 1.5), (0.7, 3.0), (0.5
 _BANDWIDTHS = (0.85, 1.0, 0.7, 0.55)
 _SIGMAS = (1.5, 0.5, 1.0, 2.0, 3.0, 5.0)
 # Nodes, levels and steps under which candidates are compared.
-SCREENING_NODES, SCREENING_LEVELS = 16, 8
-# Ratios to the leave-one-out bandwidth hardly depend on the number of rows; so many are enough.
-_MOST_ROWS = 2000
+SCREENING_NODES, SCREENING_LEVELS = 32, 8
+# Ratios to the leave-one-out bandwidth hardly depend on the number of rows, metrics even less.
+_MOST_ROWS, _MOST_ROWS_FOR_METRICS = 2000, 1000
 
 # A metric that was fitted with the row that is left out is too good for it, the more so the fewer rows
 # there are for each column: up to so many, metrics are fitted without the rows that judge them.
@@ -249,23 +249,22 @@ def choose_settings(
     """Choose the metric at default scales, then the scales in that metric.
 
     Candidates are scored by the log-likelihood of the model itself on at most 2000 rows taken evenly,
-    with few nodes, levels and steps: scales by leaving out each row, metrics so too or, with few rows,
-    by folds.
+    metrics on 1000, with few nodes, levels and steps: scales by leaving out each row, metrics so too or,
+    with few rows, by folds.
     """
     candidates = _candidate_scales(parsed)
     if len(metrics) == len(candidates) == 1 and parsed.background is not None:
         return Settings(metrics[0], candidates[0], parsed.background)
-    taken = np.linspace(0, len(points) - 1, min(len(points), _MOST_ROWS)).round().astype(np.intp)
-    rows, row_weights = points[taken], weights[taken] / weights[taken].sum()
     # A terminal scale that does not fit is an error of the model that is chosen, not of a candidate.
     parsed = replace(parsed, terminal_scale="auto", resources=parsed.resources._replace(n_jobs=1))
-    one_by_one = Comparison(parsed, rows, row_weights, metrics)
+    one_by_one = Comparison(parsed, *_evenly(points, weights, _MOST_ROWS), metrics)
     best, tried = 0, []
     if len(metrics) > 1:
+        rows, row_weights = _evenly(points, weights, _MOST_ROWS_FOR_METRICS)
         folds = folds_for_metrics(rows)
-        compared = (
-            one_by_one if folds is None else Comparison(parsed, rows, row_weights, metrics, folds)
-        )
+        compared = one_by_one
+        if folds is not None or len(rows) < len(one_by_one.points):
+            compared = Comparison(parsed, rows, row_weights, metrics, folds)
         by_metric = [
             compared.score(index, candidates[0], is_screening=True) for index in range(len(metrics))
         ]
@@ -276,3 +275,9 @@ def choose_settings(
     # The default scales come first, and may have been scored with the metrics.
     tried += [one_by_one.score(best, pair, is_screening=True) for pair in candidates[len(tried) :]]
     return max(tried, key=lambda scored: scored[0])[1]
+
+
+def _evenly(points: np.ndarray, weights: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return at most so many rows, taken evenly, and their weights, which sum to one."""
+    taken = np.linspace(0, len(points) - 1, min(len(points), most)).round().astype(np.intp)
+    return points[taken], weights[taken] / weights[taken].sum()
