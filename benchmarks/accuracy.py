@@ -1,13 +1,15 @@
-"""Error of the log-likelihood against nodes, levels and steps, on a problem that is hard for them.
+"""Error of the log-likelihood against nodes, levels and steps, and the mass of the default's density.
 
-Twelve points on the unit circle, bandwidth sqrt(1e-3), sigma 0.15 (the setting of the paper's Fig. 4):
-at low noise the posterior mean jumps between points, so that the error of finitely many nodes is large.
+The first table is for twelve points on the unit circle, bandwidth sqrt(1e-3), sigma 0.15 (the setting of
+the paper's Fig. 4): at low noise the posterior mean jumps between points, so that the error of finitely
+many nodes is large. The second is for data and bandwidths whose range of noise is wide.
 """
 
 import math
 import time
 
 import numpy as np
+from sklearn.datasets import make_moons
 
 from skdiffsmooth import SmoothedScoreDiffusion
 from skdiffsmooth.datasets import make_circle
@@ -28,11 +30,45 @@ def model(n_nodes, n_levels, n_steps, seed=0):
     ).fit(POINTS)
 
 
-def mass(fitted, width=1.8, n=201):
-    """Integrate exp(score_samples) over a square."""
+def mass(fitted, width=1.8, n=201, center=(0.0, 0.0)):
+    """Integrate exp(score_samples) over a square or, if the centre has one column, an interval."""
     axis = np.linspace(-width, width, n)
-    grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
-    return np.exp(fitted.score_samples(grid)).sum() * (axis[1] - axis[0]) ** 2
+    grid = np.stack(np.meshgrid(*[axis] * len(center)), axis=-1).reshape(-1, len(center))
+    density = np.exp(fitted.score_samples(center + grid))
+    return density.sum() * (axis[1] - axis[0]) ** len(center)
+
+
+def masses():
+    """Print the table of masses of the default's density over wide ranges of noise."""
+    print("\nMass of the density\n")
+    print("| data | bandwidth | sigma | steps | mass - 1 |")
+    print("|---|---|---|---|---|")
+
+    def row(name, fitted, *parts):
+        total = sum(mass(fitted, *part) for part in parts)
+        print(
+            f"| {name} | {fitted.bandwidth_:.3g} | {fitted.sigma_:.3g} | {fitted.n_steps_} "
+            f"| {total - 1:+.5f} |",
+            flush=True,
+        )
+
+    near, far = np.random.RandomState(0).normal(size=(2, 30, 1))
+    for distance in (1e3, 1e6, 1e9, 1e12):
+        rows = np.concatenate([near, distance + far])
+        fitted = SmoothedScoreDiffusion(0.3, 0.4).fit(rows)
+        row(f"two clusters {distance:.0e} apart", fitted, (6, 241, (0.0,)), (6, 241, (distance,)))
+    for bandwidth in (0.003, 0.01, 0.03, 0.3, 3.0):
+        fitted = SmoothedScoreDiffusion(bandwidth, 0.45).fit(near)
+        width = 4 + 6 * bandwidth
+        row("30 normal rows", fitted, (width, int(5 * width / bandwidth), (0.0,)))
+    row("twelve points", SmoothedScoreDiffusion(BANDWIDTH, SIGMA).fit(POINTS), (1.4, 201))
+    fitted = SmoothedScoreDiffusion(BANDWIDTH, SIGMA).fit(np.vstack([POINTS, [[300.0, 0.0]]]))
+    row("and one 300 away", fitted, (1.4, 201), (0.4, 81, (300.0, 0.0)))
+    moons, _ = make_moons(60, noise=0.05, random_state=0)
+    h = SmoothedScoreDiffusion("loo", 0.0).fit(moons).bandwidth_
+    for factor in (1.0, 0.5, 0.25):
+        fitted = SmoothedScoreDiffusion(factor * h, 1.5 * h).fit(moons)
+        row(f"two moons, {factor:g} h", fitted, (2.0, 301, (0.5, 0.25)))
 
 
 def run(n_seeds=5):
@@ -63,6 +99,7 @@ def run(n_seeds=5):
             f"| {n_nodes} | {n_levels} | {n_steps} | {np.mean(scores) - converged:+.4f} "
             f"| {np.std(scores):.4f} | {excess:+.4f} | {elapsed:.2f} |"
         )
+    masses()
 
 
 if __name__ == "__main__":

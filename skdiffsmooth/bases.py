@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, clone
 from sklearn.frozen import FrozenEstimator
 
-from ._engine.component_posterior import ComponentPosterior
 from ._engine.components import GaussianComponents
-from ._utils.backend import Backend
 from ._utils.gaussian import gaussian_log_normalizer
 from ._utils.memory import slices_within
 from ._utils.validation import check_integer, check_real
 from .bandwidth import maximize_leave_one_out, stationary_bracket, weight_of_others
 from .manifolds._neighbors import NearestPoints
 
-__all__ = ["ManifoldParzen", "base_components", "base_reference", "resolve_base"]
+__all__ = ["ManifoldParzen", "base_components", "resolve_base"]
 
 # The number of neighbours that was best on most of the data of docs/bases.md, with all directions.
 _NEIGHBORS = 20
@@ -136,34 +134,39 @@ class ManifoldParzen(BaseEstimator):
         of rows. Of more than 2000 rows, 2000 taken evenly are scored.
         """
         near = self._neighbors(points, 2)
-        backend = Backend.from_params("cpu", "float64")
-        posterior = ComponentPosterior(
-            self.components(points, weights), backend, memory_limit=_MEMORY_LIMIT
-        )
         # For each neighbour of each window, the window computed without it, at the neighbour.
         reduced = []
         for k in range(near.shape[1] - 1):
             window = self._windows(points, weights, np.delete(near, k, axis=1))
             reduced.append(_Offsets.of(points[near[:, k]] - points, *window))
+        windows = self._windows(points, weights, near[:, :-1])
         scored = np.unique(np.linspace(0, len(points) - 1, _MOST_SCORED).astype(np.intp))
-        x = torch.from_numpy(points)
         row_weights = weights[scored] / weights[scored].sum()
         others = np.log(weight_of_others(weights))
+        log_weights = np.log(weights)
+        parts = list(slices_within(len(scored), 64 * points.size, _MEMORY_LIMIT))
+
+        def offsets(part: slice) -> _Offsets:
+            return _Offsets.of_all(points[scored[part]], points, *windows)
+
+        # Offsets depend on no bandwidth: they are kept where all of them fit into the memory limit.
+        n_values = len(scored) * len(points) * (windows[1].shape[1] + 1)
+        kept = [offsets(part) for part in parts] if 8 * n_values <= _MEMORY_LIMIT * 2**20 else None
 
         def log_likelihood(h: float) -> float:
             log_densities = np.empty(len(scored))
-            log_parts = [np.log(weights) + offsets.log_density(h) for offsets in reduced]
-            for part in slices_within(len(scored), 64 * points.size, _MEMORY_LIMIT):
+            of_neighbors = [log_weights + each.log_density(h) for each in reduced]
+            for number, part in enumerate(parts):
                 rows = scored[part]
-                parts = posterior.log_parts(x[rows], h**2).numpy()
-                parts[np.arange(len(rows)), rows] = -np.inf
+                log_parts = log_weights + (kept[number] if kept else offsets(part)).log_density(h)
+                log_parts[np.arange(len(rows)), rows] = -np.inf
                 query_of = np.full(len(points), -1)
                 query_of[rows] = np.arange(len(rows))
-                for k, values in enumerate(log_parts):
+                for k, values in enumerate(of_neighbors):
                     query = query_of[near[:, k]]
                     is_scored = query >= 0
-                    parts[query[is_scored], np.flatnonzero(is_scored)] = values[is_scored]
-                log_densities[part] = logsumexp(parts, axis=1) - others[rows]
+                    log_parts[query[is_scored], np.flatnonzero(is_scored)] = values[is_scored]
+                log_densities[part] = logsumexp(log_parts, axis=1) - others[rows]
             return float(row_weights @ log_densities) - codimension * math.log(h)
 
         lower, upper = stationary_bracket(points, weights)
@@ -204,7 +207,7 @@ class ManifoldParzen(BaseEstimator):
 
 
 class _Offsets(NamedTuple):
-    """Squared lengths, along the axes (N, k) and across (N,), of one vector for each window."""
+    """Squared lengths of vectors, along the axes (..., N, k) of N windows and across them (..., N)."""
 
     along: np.ndarray
     across: np.ndarray
@@ -213,15 +216,31 @@ class _Offsets(NamedTuple):
 
     @classmethod
     def of(cls, vectors: np.ndarray, axes: np.ndarray, variances: np.ndarray) -> _Offsets:
+        """Return the offsets of one vector (N, d) for each window."""
         along = np.einsum("nd,ndk->nk", vectors, axes)
         across = vectors - np.einsum("nk,ndk->nd", along, axes)
         return cls(along**2, np.sum(across**2, axis=1), variances, np.subtract(*axes.shape[1:]))
 
+    @classmethod
+    def of_all(
+        cls, x: np.ndarray, points: np.ndarray, axes: np.ndarray, variances: np.ndarray
+    ) -> _Offsets:
+        """Return the offsets of each row x (B, d) from the center (N, d) of each window."""
+        n, d, k = axes.shape
+        along = (x @ axes.transpose(1, 0, 2).reshape(d, n * k)).reshape(len(x), n, k)
+        along = (along - np.einsum("nd,ndk->nk", points, axes)) ** 2
+        # Without directions across, the difference is rounding, which a bandwidth would enlarge.
+        across = np.zeros((len(x), n))
+        if k < d:
+            across = np.maximum(cdist(x, points, "sqeuclidean") - along.sum(axis=2), 0)
+        return cls(along, across, variances, d - k)
+
     def log_density(self, h: float) -> np.ndarray:
+        """Return the log-density (..., N) of each offset in its window widened by h, in nats."""
         widened = self.variances + h**2
-        squares = np.sum(self.along / widened, axis=1) + self.across / h**2
+        squares = np.einsum("...nk,nk->...n", self.along, 1 / widened) + self.across / h**2
         volume = np.sum(np.log(widened), axis=1) / 2 + gaussian_log_normalizer(self.n_across, h**2)
-        return -0.5 * squares - volume - gaussian_log_normalizer(self.along.shape[1])
+        return -0.5 * squares - volume - gaussian_log_normalizer(self.along.shape[-1])
 
 
 def resolve_base(base: Any) -> ManifoldParzen | _Weighted | None:
@@ -302,25 +321,6 @@ def base_components(
     kept = joined[0] > 0
     component_weights = joined[0][kept] / joined[0][kept].sum()
     return GaussianComponents.of(component_weights, joined[1][kept], joined[2][kept])
-
-
-def base_reference(
-    base: Any,
-    components: GaussianComponents,
-    coordinates: np.ndarray,
-    weights: np.ndarray,
-    codimension: int,
-) -> Callable[[], float] | float:
-    """Return the unit in which bandwidths of a base are chosen if the user passes none.
-
-    For windows it is a function that returns the bandwidth of highest leave-one-out likelihood, for a
-    mixture the narrowest standard deviation of its components. `coordinates` (n_points, r) are the
-    distinct rows in coordinates of the hull, with weights that sum to one.
-    """
-    resolved = resolve_base(base)
-    if isinstance(resolved, ManifoldParzen):
-        return lambda: resolved.leave_one_out(coordinates, weights, codimension)
-    return components.narrowest
 
 
 def _covariances(mixture: Any) -> np.ndarray:

@@ -21,7 +21,14 @@ __all__ = [
     "OrnsteinUhlenbeck",
     "Step",
     "VarianceExploding",
+    "enough_steps",
 ]
+
+# Steps for each unit of log(scale), for rows and for a base, and the fewest; docs/accuracy.md has the
+# errors. The components of a mixture have widths over the whole range.
+_STEPS_A_UNIT = 8
+_STEPS_A_UNIT_OVER_BASE = 16
+_LEAST_STEPS = 32
 
 
 class Step(NamedTuple):
@@ -34,6 +41,14 @@ class Step(NamedTuple):
     def reversed(self) -> Step:
         """Return the same step in the other direction."""
         return Step(self.level, self.end, self.start)
+
+
+def enough_steps(bandwidth: float, terminal_scale: float, *, has_base: bool) -> int:
+    """Return the number of levels and steps between two noise scales where none is given."""
+    # Not the logarithm of the ratio, which may overflow.
+    width = math.log(terminal_scale) - math.log(bandwidth)
+    a_unit = _STEPS_A_UNIT_OVER_BASE if has_base else _STEPS_A_UNIT
+    return max(_LEAST_STEPS, math.ceil(a_unit * width))
 
 
 @dataclass(frozen=True)

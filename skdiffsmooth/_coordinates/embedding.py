@@ -19,8 +19,9 @@ class Embedding:
     """The affine hull of the data in the coordinates of a metric.
 
     Rows X (n, d) are in the user's units; hull coordinates are (n, r); residuals (n, d) are the
-    part of a row outside the hull, in the metric. Along residuals the density is Gaussian at every
-    noise scale.
+    part of a row outside the hull, in scaled columns (of the metric, where that is a matrix). Residuals
+    have two orthogonal parts: along relations between columns the density is Gaussian with the width of
+    rounding, and in the other directions, which few rows leave open, Gaussian with the noise scale.
 
     Parameters
     ----------
@@ -34,26 +35,70 @@ class Embedding:
     hull: AffineHull
 
     def split(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return hull coordinates and residuals of rows."""
-        return self.hull.split(self.metric.to_metric(X))
+        """Return hull coordinates (n, r) and residuals (n, d) of rows."""
+        columns = self.metric.columns
+        scaled = columns.scaled(X)
+        coordinates, residual = self.hull.split(self.metric.of_inside(columns.inside(scaled)))
+        if columns.n_relations:
+            residual = columns.lift(residual) + columns.outside(scaled)
+        return coordinates, residual
 
     def rows(
-        self, coordinates: np.ndarray, scales: np.ndarray, rng: np.random.RandomState
+        self,
+        coordinates: np.ndarray,
+        scales: np.ndarray,
+        rng: np.random.RandomState,
+        breaks_relations: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Return rows in the user's units from hull coordinates, plus noise outside the hull."""
+        """Return rows in the user's units from hull coordinates, plus noise outside the hull.
+
+        The noise has the scales (n, 1), but along relations it is as wide as rounding, except in rows
+        with `breaks_relations` (n, 1).
+        """
         rows = self.hull.lift(coordinates)
         if self.hull.codimension:
             rows += scales * self.hull.project_out(rng.standard_normal(rows.shape))
-        return self.metric.from_metric(rows)
+        columns = self.metric.columns
+        scaled = self.metric.scaled_from_metric(rows)
+        if columns.n_relations:
+            noise = columns.relation_noise(scaled.shape, rng)
+            if breaks_relations is not None and breaks_relations.any():
+                wide = columns.outside(scales * rng.standard_normal(scaled.shape))
+                noise = np.where(breaks_relations, wide, noise)
+            scaled = scaled + noise
+        return columns.unscaled(scaled)
 
     def gradient(self, score: np.ndarray, residual: np.ndarray, v: float) -> np.ndarray:
         """Return a score in the columns of X, from one in hull coordinates and residuals."""
-        return self.metric.gradient_from_metric(score @ self.hull.basis.T - residual / v)
+        columns = self.metric.columns
+        if not columns.n_relations:
+            return self.metric.gradient_from_metric(score @ self.hull.basis.T - residual / v)
+        within = score @ self.hull.basis.T - columns.inside(residual) / v
+        return (
+            self.metric.gradient_from_metric(within)
+            + columns.relation_gradient(columns.outside(residual)) / columns.scales
+        )
 
     @property
     def axes(self) -> np.ndarray:
         """The linear map (r, d) from scores in hull coordinates to scores in the columns of X."""
         return self.metric.gradient_from_metric(self.hull.basis.T)
+
+    def outside_axes(self, scale: float) -> np.ndarray:
+        """Return independent directions (d - r, d) of the noise outside the hull, in scaled columns.
+
+        The noise is a standard normal vector times them: they are as long as its standard deviations,
+        `scale` where few rows leave directions open, and shorter along relations, in decreasing order.
+        """
+        columns = self.metric.columns
+        complement = np.linalg.qr(self.hull.basis, mode="complete")[0][:, self.hull.dimension :]
+        open_axes = scale * self.metric.scaled_from_metric(complement.T)
+        return np.vstack([open_axes, columns.relation_axes()])
+
+    @property
+    def codimension(self) -> int:
+        """Number of directions of X outside the hull, relations included."""
+        return self.hull.codimension + self.metric.columns.n_relations
 
     def check_laplacian(self, name: Any) -> None:
         """Raise ValueError if a divergence in these coordinates is not that in the columns of X.
@@ -66,8 +111,28 @@ class Embedding:
                 "with metric='euclidean', or use score_samples, which is comparable between metrics."
             )
 
+    def residual_scale(self, widest: float) -> float:
+        """Return the scale of residuals (n, d) that is one in scaled columns.
+
+        In the user's own columns it is `widest`, that of the data along their widest axis.
+        """
+        return widest if np.all(self.metric.columns.scales == 1) else 1.0
+
     def log_density_outside_hull(self, residual: np.ndarray, scale: float) -> np.ndarray:
-        """Return the log-density (n,) of the residuals plus the metric's log |det|, in nats."""
+        """Return the log-density (n,) of the residuals plus the metric's log |det|, in nats.
+
+        `scale` is that of noise outside the hull; relations keep their own widths.
+        """
+        columns = self.metric.columns
+        if not columns.n_relations:
+            return self.isotropic_log_density(residual, scale)
         normalizer = gaussian_log_normalizer(self.hull.codimension, scale**2)
-        quadratic = 0.5 * np.sum((residual / scale) ** 2, axis=1)
+        quadratic = 0.5 * np.sum((columns.inside(residual) / scale) ** 2, axis=1)
+        relations = columns.relation_log_density(columns.outside(residual))
+        return relations + self.metric.log_abs_det - quadratic - normalizer
+
+    def isotropic_log_density(self, residual: np.ndarray, width: float) -> np.ndarray:
+        """Return the log-density (n,) if residuals have one width in all directions, as above."""
+        normalizer = gaussian_log_normalizer(self.codimension, width**2)
+        quadratic = 0.5 * np.sum((residual / width) ** 2, axis=1)
         return self.metric.log_abs_det - quadratic - normalizer

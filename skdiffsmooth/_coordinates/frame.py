@@ -26,22 +26,25 @@ class Frame:
         of X are a function of the others.
     triangle : ndarray of shape (n_given, n_given)
         Maps those others to the given columns of X.
+    columns : ndarray of shape (n_given,)
+        Indices of the given columns.
     """
 
     metric: LinearMetric
     center: np.ndarray
     axes: np.ndarray
     triangle: np.ndarray
+    columns: np.ndarray
 
     @classmethod
     def of(cls, metric: LinearMetric, center: np.ndarray, columns: np.ndarray) -> Frame:
         """Rotate the metric's coordinates so that the given columns depend on the last ones only."""
         # x_b = u M_b; with M_b = Q R, x_b depends on the first axes of Q only.
-        to_given = metric.from_metric(np.eye(len(center)))[:, columns]
+        to_given = metric.steps_from_metric(np.eye(len(center)))[:, columns]
         axes, triangle = np.linalg.qr(to_given, mode="complete")
         n_given = len(columns)
         axes = np.hstack([axes[:, n_given:], axes[:, :n_given]])
-        return cls(metric, center, axes, triangle[:n_given])
+        return cls(metric, center, axes, triangle[:n_given], columns)
 
     def coordinates(self, X: np.ndarray) -> np.ndarray:
         """Return the centred coordinates of rows of X in the frame."""
@@ -50,6 +53,7 @@ class Frame:
     def given(self, values: np.ndarray) -> np.ndarray:
         """Return the centred coordinates of given values (n, n_given) in the frame."""
         n_given = len(self.triangle)
+        values = values - self.metric.columns.origin[self.columns]
         inside = np.linalg.solve(self.triangle.T, values.T).T
         return inside - self.center @ self.axes[:, len(self.axes) - n_given :]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import numbers
 from dataclasses import dataclass
 from typing import Any
@@ -11,13 +10,14 @@ import numpy as np
 
 from .._utils.shards import ONE_PROCESS, Shards
 from .._utils.validation import check_choice, check_real, check_real_array
+from .columns import ColumnSpace
 from .hull import AffineHull, principal_axes
 
-__all__ = ["LinearMetric", "candidate_metrics", "check_metric", "fit_metric"]
+__all__ = ["LinearMetric", "candidate_metrics", "check_metric", "fit_metric", "is_scaled"]
 
 _METRICS = ("euclidean", "scaled", "whitened")
-# What "auto" chooses from.
-_CANDIDATES = ("euclidean", "scaled", 0.25, 0.5, 0.75, "whitened")
+# What "auto" chooses from, the simplest first.
+_CANDIDATES = ("scaled", 0.25, 0.5, 0.75, "whitened")
 
 _HINT = "Or pass a power from 0 ('scaled') to 1 ('whitened'), or a positive definite matrix."
 # An eigenvalue below this fraction of the largest is rounding.
@@ -26,64 +26,76 @@ _ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class LinearMetric:
-    """Coordinates z = A x in which the distance between rows is the Euclidean one.
+    """Coordinates z = W y in which the distance between rows is the Euclidean one.
 
-    A = (rest * (I - V V^T) + V diag(scales) V^T) diag(1 / columns), with one column of V for each
-    direction in which the data have extent, so that no more than V is stored.
+    y (d',) are the scaled columns without the relations between them (`ColumnSpace`), and
+    W = I - V V^T + V diag(scales) V^T, with one column of V for each direction in which the data have
+    extent, so that no more than V is stored.
 
     Parameters
     ----------
-    columns : ndarray of shape (d,)
-        What each column is divided by first, in its unit.
-    basis : ndarray of shape (d, r)
+    columns : ColumnSpace
+        Origin and scale of each column, and the relations between columns.
+    basis : ndarray of shape (d', r)
         Orthonormal columns V.
     scales : ndarray of shape (r,)
         Factor along each of them.
-    rest : float
-        Factor of the other d - r directions.
     spans : bool, default=False
         Whether V holds the principal axes of the data, which the model must then use too: whitened
         data have no principal axes but those of rounding errors.
     """
 
-    columns: np.ndarray
+    columns: ColumnSpace
     basis: np.ndarray
     scales: np.ndarray
-    rest: float = 1.0
     spans: bool = False
 
     def to_metric(self, X: np.ndarray) -> np.ndarray:
-        """Convert rows X (n, d), or differences of rows, to coordinates of the metric."""
-        return self._scale(X / self.columns, self.scales, self.rest)
+        """Return coordinates (n, d') of rows X (n, d), without what breaks relations."""
+        return self.of_inside(self.columns.inside(self.columns.scaled(X)))
+
+    def of_inside(self, inside: np.ndarray) -> np.ndarray:
+        """Return coordinates (n, d') of rows that are given as scaled columns without relations."""
+        return self._scale(inside, self.scales)
 
     def from_metric(self, Z: np.ndarray) -> np.ndarray:
-        """Return rows in units of X, from rows Z (n, d) in the metric."""
-        return self._scale(Z, 1 / self.scales, 1 / self.rest) * self.columns
+        """Return rows in units of X, from coordinates Z (n, d')."""
+        return self.columns.unscaled(self.scaled_from_metric(Z))
+
+    def scaled_from_metric(self, Z: np.ndarray) -> np.ndarray:
+        """Return rows or directions (n, d) in scaled columns, from coordinates Z (n, d')."""
+        return self.columns.lift(self._scale(Z, 1 / self.scales))
+
+    def steps_from_metric(self, Z: np.ndarray) -> np.ndarray:
+        """Return differences of rows in units of X, from differences Z (n, d') of coordinates."""
+        return self.scaled_from_metric(Z) * self.columns.scales
 
     def gradient_from_metric(self, gradients: np.ndarray) -> np.ndarray:
-        """Return gradients A^T g (n, d) in the user's columns from gradients g in the metric."""
-        return self._scale(gradients, self.scales, self.rest) / self.columns
+        """Return gradients (n, d) along the columns of X, from gradients (n, d') in the metric."""
+        return self.columns.lift(self._scale(gradients, self.scales)) / self.columns.scales
+
+    def gradient_to_metric(self, gradients: np.ndarray) -> np.ndarray:
+        """Return gradients (n, d') in the metric, from gradients (n, d) along the columns of X."""
+        return self._scale(self.columns.inside(gradients * self.columns.scales), 1 / self.scales)
 
     def hull_of(self, Z: np.ndarray, shards: Shards) -> AffineHull:
-        """Return the affine hull of training rows Z (n_points, d), in metric coordinates."""
+        """Return the affine hull of training rows Z (n_points, d'), in metric coordinates."""
         return AffineHull.of(Z, shards, self.basis if self.spans else None)
 
     @property
     def is_euclidean(self) -> bool:
         """Whether the metric is the identity: noise then has the same scale in all columns."""
-        return not len(self.scales) and self.rest == 1 and bool(np.all(self.columns == 1))
+        return not len(self.scales) and bool(np.all(self.columns.scales == 1))
 
     @property
     def log_abs_det(self) -> float:
-        """Return log |det A| in nats; adding it converts a log-density to units of X."""
-        n_features, rank = self.basis.shape
-        within = float(np.sum(np.log(self.scales))) + (n_features - rank) * math.log(self.rest)
-        return within - float(np.sum(np.log(self.columns)))
+        """Return log |det| of the map from X to z and residuals of relations, in nats."""
+        return float(np.sum(np.log(self.scales))) + self.columns.log_abs_det
 
-    def _scale(self, rows: np.ndarray, scales: np.ndarray, rest: float) -> np.ndarray:
+    def _scale(self, rows: np.ndarray, scales: np.ndarray) -> np.ndarray:
         if not len(scales):
-            return rest * rows
-        return rest * rows + (rows @ self.basis) * (scales - rest) @ self.basis.T
+            return rows
+        return rows + (rows @ self.basis) * (scales - 1) @ self.basis.T
 
 
 def check_metric(metric: Any, n_features: int) -> str | float | np.ndarray:
@@ -127,17 +139,18 @@ def check_metric(metric: Any, n_features: int) -> str | float | np.ndarray:
     return matrix
 
 
-def candidate_metrics(points: np.ndarray) -> tuple[str | float, ...]:
-    """Return the metrics that "auto" compares on distinct rows (n_points, n_features).
+def is_scaled(metric: str | float | np.ndarray) -> bool:
+    """Return whether a metric divides columns by their scales: all but "euclidean" and matrices."""
+    return not isinstance(metric, np.ndarray) and metric != "euclidean"
 
-    Only "euclidean" for a single column, or where the rows do not span all columns: otherwise
-    densities in the directions without extent would decide the comparison.
+
+def candidate_metrics(rank: int) -> tuple[str | float, ...]:
+    """Return the metrics that "auto" compares for rows whose hull has this dimension.
+
+    All are powers of the correlations of scaled columns, so that units of columns do not matter; of a
+    single column they are the same.
     """
-    n_features = points.shape[1]
-    # Checked first, since a decomposition of few rows of very many columns would take long.
-    if n_features == 1 or len(points) <= n_features:
-        return ("euclidean",)
-    return _CANDIDATES if AffineHull.of(points).codimension == 0 else ("euclidean",)
+    return _CANDIDATES if rank > 1 else _CANDIDATES[:1]
 
 
 def fit_metric(
@@ -145,58 +158,52 @@ def fit_metric(
     points: np.ndarray,
     weights: np.ndarray,
     shards: Shards = ONE_PROCESS,
+    columns: ColumnSpace | None = None,
 ) -> LinearMetric:
     """Return the coordinates of a metric, which may depend on the data.
-
-    Directions in which the data have no extent are measured like the narrowest one that has.
 
     Parameters
     ----------
     metric : {"euclidean", "scaled", "whitened"}, float or ndarray of shape (d, d)
         Checked. "scaled" divides columns by their standard deviations. A power alpha then
-        multiplies by R^(-alpha / 2), R the correlation matrix; "whitened" is the power 1. A matrix
-        M measures sqrt((x - y)^T M (x - y)).
+        multiplies by R^(-alpha / 2), R the correlation matrix, in the affine hull of the points;
+        "whitened" is the power 1. A matrix M measures sqrt((x - y)^T M (x - y)).
     points : ndarray of shape (n_points, d)
         Distinct rows of this process.
     weights : ndarray of shape (n_points,)
         Their weights, summing to one over all processes.
     shards : Shards, default=ONE_PROCESS
         Where the other points are, if these are not all.
+    columns : ColumnSpace or None, default=None
+        Scales and relations of the columns, if they come from more rows than these. Only powers use
+        them.
 
     Returns
     -------
     LinearMetric
     """
     n_features = points.shape[1]
-    plain = LinearMetric(np.ones(n_features), np.empty((n_features, 0)), np.empty(0))
     if isinstance(metric, np.ndarray):
         variances, axes = np.linalg.eigh((metric + metric.T) / 2)
-        return LinearMetric(plain.columns, axes, np.sqrt(variances))
-    if metric == "euclidean":
-        return plain
+        return LinearMetric(ColumnSpace.plain(n_features), axes, np.sqrt(variances))
+    if not is_scaled(metric):
+        return _plain(ColumnSpace.plain(n_features))
     power = {"scaled": 0.0, "whitened": 1.0}[metric] if isinstance(metric, str) else metric
-    centered = points - shards.total(weights @ points)
-    # Around a large mean the first difference is rounded; the second corrects it.
-    centered -= shards.total(weights @ centered)
-    columns = np.sqrt(shards.total(weights @ centered**2))
-    largest = np.max(shards.gather(np.abs(points).max(axis=0)), axis=0)
-    columns = _without_zeros(columns, columns > _ROUNDING * largest)
+    if columns is None:
+        columns = ColumnSpace.of(points, weights, shards=shards)
     if power == 0:
-        return LinearMetric(columns, plain.basis, plain.scales)
-    hull = AffineHull.of(points / columns, shards)
-    within, _ = hull.split(points / columns)
+        return _plain(columns)
+    scaled = columns.inside(columns.scaled(points))
+    hull = AffineHull.of(scaled, shards)
+    within, _ = hull.split(scaled)
     within = within - shards.total(weights @ within)
     singular_values, axes = principal_axes(np.sqrt(weights)[:, None] * within, shards)
     # Directions in which only rows of negligible weight have extent are as narrow as rounding.
     smallest = np.finfo(np.float64).eps * singular_values.max(initial=0.0)
     scales = np.maximum(singular_values, smallest) ** -power
-    basis = hull.basis @ axes.T
-    return LinearMetric(columns, basis, scales, float(scales.max(initial=1.0)), spans=True)
+    return LinearMetric(columns, hull.basis @ axes.T, scales, spans=True)
 
 
-def _without_zeros(lengths: np.ndarray, has_extent: np.ndarray) -> np.ndarray:
-    """Return the lengths; zeros are replaced by the smallest other length, or by one."""
-    if has_extent.all():
-        return lengths
-    narrowest = lengths[has_extent].min() if has_extent.any() else 1.0
-    return np.where(has_extent, lengths, narrowest)
+def _plain(columns: ColumnSpace) -> LinearMetric:
+    """Return the metric of scaled columns."""
+    return LinearMetric(columns, np.empty((columns.n_directions, 0)), np.empty(0))

@@ -1,44 +1,110 @@
-"""The background: a wide kernel density estimate, mixed to the model for rows that are outliers."""
+"""The background for outliers: a wide kernel density estimate and a t distribution."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
-from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
 
-__all__ = ["WIDTH", "background_weight", "mixed"]
+from ..bandwidth import maximize_leave_one_out
+from .tails import StudentT
 
-# Width of the background, in bandwidths; docs/defaults.md has the evidence.
+__all__ = [
+    "DEGREES",
+    "LEAST_TAIL",
+    "WIDTH",
+    "Tail",
+    "background_weight",
+    "choose_tail",
+    "mixed",
+    "part_weights",
+]
+
+# Width of the kernel density estimate, in bandwidths; docs/defaults.md has the evidence.
 WIDTH = 4.0
+# Degrees of freedom that are compared.
+DEGREES = (1.0, 2.0, 4.0, 8.0)
+# Bounds on the weight of the t distribution in the background. The first is not zero, so that the
+# log-density of a row at distance R falls like log R; it lowers others by a thousandth of a nat.
+LEAST_TAIL, _MOST_TAIL = 0.05, 0.95
 
 # New rows may be farther out than all training rows. This weight lowers log-densities by 0.02 nats.
 _LEAST_BACKGROUND = 0.02
-_MOST_BACKGROUND = 0.5
+_MOST_BACKGROUND = 0.9
+
+_N_ITERATIONS = 200
+# A lighter tail must gain as many nats a row: where the weight is the least one, all tails are equal up
+# to rounding.
+_LEAST_GAIN = 1e-3
 
 
-def mixed(model: np.ndarray, background: np.ndarray, weight: float | np.ndarray) -> np.ndarray:
-    """Return the log-density (n,) of a mixture of model and background.
+@dataclass(frozen=True, eq=False)
+class Tail:
+    """The t distribution of a background."""
 
-    `model` and `background` (n,) are their log-densities in nats; `weight` is that of the background, a
-    number or one for each row.
+    student: StudentT
+    weight: float
+    """Its weight in the background, if that is large; see `part_weights`."""
+
+
+def part_weights(background: float, tail: float | np.ndarray) -> list[float | np.ndarray]:
+    """Return the weights of model, kernel density estimate and t distribution in the mixture.
+
+    `tail` is the weight of the t distribution in a large background, one number or one for each row: the
+    kernel density estimate keeps 0.019 first.
     """
-    if not np.any(weight):
-        return model
-    # A weight that underflowed to zero, or is one, leaves the other part alone.
-    with np.errstate(divide="ignore"):
-        return np.logaddexp(np.log1p(-weight) + model, np.log(weight) + background)
+    least = LEAST_TAIL * background
+    most = np.maximum(least, background - (1 - LEAST_TAIL) * _LEAST_BACKGROUND)
+    heavy = np.clip(tail * background, least, most)
+    return [1 - background, background - heavy, heavy]
 
 
-def background_weight(model: np.ndarray, background: np.ndarray, weights: np.ndarray) -> float:
-    """Return the weight of the background with the highest held-out likelihood, from 0.02 to 0.5.
+def mixed(parts: np.ndarray, background: float, tail: float | np.ndarray) -> np.ndarray:
+    """Return the log-density (n,) of a mixture from those of its parts (n, 3), in nats.
 
-    `model` and `background` (n,) are held-out log-densities in nats; `weights` (n,) are those of the
-    rows and sum to one.
+    The parts are model, kernel density estimate and t distribution; for the weights see `part_weights`.
     """
-    # Concave in the weight, so that the search ends at the only maximum.
-    result = minimize_scalar(
-        lambda weight: -(weights @ mixed(model, background, weight)),
-        bounds=(_LEAST_BACKGROUND, _MOST_BACKGROUND),
-        method="bounded",
-        options={"xatol": 1e-4},
+    if not background:
+        return parts[:, 0]
+    weights = np.column_stack(np.broadcast_arrays(*part_weights(background, tail)))
+    return logsumexp(parts, b=weights, axis=1)
+
+
+def background_weight(parts: np.ndarray, tail: float | np.ndarray, weights: np.ndarray) -> float:
+    """Return the weight of the background with the highest held-out likelihood, from 0.02 to 0.9.
+
+    `parts` (n, 3) are held-out log-densities in nats, see `mixed`; `weights` (n,) are those of the rows
+    and sum to one.
+    """
+    return maximize_leave_one_out(
+        lambda background: float(weights @ mixed(parts, background, tail)),
+        _LEAST_BACKGROUND,
+        _MOST_BACKGROUND,
     )
-    return float(result.x)
+
+
+def choose_tail(
+    students: list[StudentT], log_densities: np.ndarray, kdes: np.ndarray, weights: np.ndarray
+) -> Tail:
+    """Return the t distribution of highest likelihood, with its weight in the background.
+
+    `students` begin with the heaviest tail. `log_densities` (n, n_students) are left-out log-densities,
+    `kdes` (n, 2) those of kernel density estimates of the model's bandwidth, in the place of the model,
+    and of the background's. A mixture of the three has the weights of highest likelihood, by the EM
+    algorithm.
+    """
+    best, chosen = -np.inf, None
+    for student, column in zip(students, log_densities.T, strict=True):
+        parts = np.column_stack([kdes, column])
+        largest = parts.max(axis=1)
+        densities = np.exp(parts - largest[:, None])
+        mixture = np.full(3, 1 / 3)
+        for _ in range(_N_ITERATIONS):
+            mixture *= weights @ (densities / (densities @ mixture)[:, None])
+        score = weights @ (largest + np.log(densities @ mixture))
+        if chosen is None or score > best + _LEAST_GAIN:
+            share = mixture[2] / max(mixture[1] + mixture[2], np.finfo(np.float64).tiny)
+            best, chosen = score, Tail(student, float(np.clip(share, LEAST_TAIL, _MOST_TAIL)))
+    assert chosen is not None
+    return chosen

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._coordinates.columns import ColumnSpace
+from .._coordinates.metric import is_scaled
 from .._utils.rows import merge_duplicates
 from .._utils.shards import ONE_PROCESS
 from .._utils.warnings import without_warnings
@@ -15,6 +17,7 @@ from ..solvers import Heun
 from .background import background_weight, mixed
 from .fitting import (
     DEFAULT_FACTORS,
+    MOST_ROWS,
     Geometry,
     Scales,
     TrainingData,
@@ -38,8 +41,8 @@ _BANDWIDTHS = (0.85, 1.0, 0.7, 0.55)
 _SIGMAS = (1.5, 0.5, 1.0, 2.0, 3.0, 5.0)
 # Nodes, levels and steps under which candidates are compared.
 SCREENING_NODES, SCREENING_LEVELS = 32, 8
-# Ratios to the leave-one-out bandwidth hardly depend on the number of rows, metrics even less.
-_MOST_ROWS, _MOST_ROWS_FOR_METRICS = 2000, 1000
+# Metrics depend on the number of rows even less than ratios to the leave-one-out bandwidth do.
+_MOST_ROWS_FOR_METRICS = 1000
 
 # A metric that was fitted with the row that is left out is too good for it, the more so the fewer rows
 # there are for each column: up to so many, metrics are fitted without the rows that judge them.
@@ -68,17 +71,19 @@ class Settings(NamedTuple):
         return {"metric": self.metric, **scales, "background": self.background}
 
 
-def folds_for_metrics(points: np.ndarray) -> Folds | None:
+def folds_for_metrics(points: np.ndarray, columns: ColumnSpace) -> Folds | None:
     """Return the folds on which metrics are compared, or None to leave out single rows."""
-    n_points, n_features = points.shape
-    if n_points > _FEW_ROWS_A_COLUMN * n_features:
+    n_points = len(points)
+    if n_points > _FEW_ROWS_A_COLUMN * columns.n_directions:
         return None
     n_folds = min(_N_FOLDS, n_points)
     # Here and not above: loading it takes half as long as the whole of this package.
     from sklearn.model_selection import KFold
 
-    # Distinct rows are sorted: folds of neighbours would leave whole regions out.
-    return list(KFold(n_folds, shuffle=True, random_state=0).split(points))
+    # Folds of neighbours would leave whole regions out.
+    order = columns.order(points)
+    splits = KFold(n_folds, shuffle=True, random_state=0).split(points)
+    return [(np.sort(order[train]), np.sort(order[test])) for train, test in splits]
 
 
 class Comparison:
@@ -94,6 +99,8 @@ class Comparison:
         Their weights, summing to one.
     metrics : sequence
         Metrics to compare.
+    columns : ColumnSpace or None
+        Relations between the columns, which all folds share; None for metrics without.
     folds : sequence of pairs of index arrays, optional
         Training and test rows. None leaves each row out of all the others, exactly.
     """
@@ -104,6 +111,7 @@ class Comparison:
         points: np.ndarray,
         weights: np.ndarray,
         metrics: Sequence[Metric],
+        columns: ColumnSpace | None,
         folds: Folds | None = None,
     ) -> None:
         self.parsed = parsed
@@ -112,6 +120,7 @@ class Comparison:
         everything = np.arange(len(points))
         self.folds = [(everything, everything)] if folds is None else folds
         self.leaves_one_out = folds is None
+        self.columns = columns
         self._prepared: dict[int, list[tuple[Geometry, float]]] = {}
 
     def score(
@@ -122,27 +131,29 @@ class Comparison:
         `is_screening` takes few nodes, levels and steps.
         """
         self.prepare(metric_index)
-        metric, weight = self.metrics[metric_index], self.parsed.background
+        metric, background = self.metrics[metric_index], self.parsed.background
         parsed = _for_screening(self.parsed) if is_screening else self.parsed
-        parts = []
+        parts, tails, weights = [], [], []
         for (_, test), (geometry, h) in zip(self.folds, self._prepared[metric_index], strict=True):
             bandwidth, sigma = scales_in(geometry, parsed, scales, h)
             if bandwidth < rounding_error(geometry):
-                return -np.inf, Settings(metric, scales, weight or 0.0)
+                return -np.inf, Settings(metric, scales, background or 0.0)
             with without_warnings():
                 model, _ = make_model(geometry, parsed, bandwidth, sigma, is_candidate=True)
-                parts_of_fold = (
+                parts.append(
                     model.leave_one_out_parts(parsed.resources)
                     if self.leaves_one_out
                     else model.parts(self.points[test], parsed.resources)
                 )
-            parts.append((*parts_of_fold, self.weights[test]))
-        flow, background, weights = (np.concatenate(part) for part in zip(*parts, strict=True))
-        weights = weights / weights.sum()
-        if weight is None:
-            weight = background_weight(flow, background, weights)
-        score = float(weights @ mixed(flow, background, weight))
-        return score, Settings(metric, scales, weight)
+            tails.append(np.full(len(test), model.tail.weight if model.tail else 0.0))
+            weights.append(self.weights[test])
+        log_densities, tail = np.concatenate(parts), np.concatenate(tails)
+        row_weights = np.concatenate(weights)
+        row_weights = row_weights / row_weights.sum()
+        if background is None:
+            background = background_weight(log_densities, tail, row_weights)
+        score = float(row_weights @ mixed(log_densities, background, tail))
+        return score, Settings(metric, scales, background)
 
     def prepare(self, metric_index: int) -> None:
         """Transform the rows of each fold to a metric, and compute the KDE's bandwidth, once."""
@@ -150,18 +161,25 @@ class Comparison:
             metric = self.metrics[metric_index]
             with without_warnings():
                 self._prepared[metric_index] = [
-                    _prepared(metric, self.points[train], self.weights[train], self.parsed)
+                    _prepared(
+                        metric, self.points[train], self.weights[train], self.parsed, self.columns
+                    )
                     for train, _ in self.folds
                 ]
 
 
 def _prepared(
-    metric: Metric, points: np.ndarray, weights: np.ndarray, parsed: ParsedParameters
+    metric: Metric,
+    points: np.ndarray,
+    weights: np.ndarray,
+    parsed: ParsedParameters,
+    columns: ColumnSpace | None,
 ) -> tuple[Geometry, float]:
     """Return rows in coordinates of a metric, and the KDE's leave-one-out bandwidth there."""
     points, weights = merge_duplicates(points, weights / weights.sum())
     data = TrainingData(points, weights, ONE_PROCESS, len(points), is_weighted=True)
-    geometry = make_geometry(metric, data, parsed)
+    columns = None if columns is None else columns.of_rows(points, weights)
+    geometry = make_geometry(metric, data, parsed, columns)
     return geometry, leave_one_out_bandwidth(geometry, parsed)
 
 
@@ -170,7 +188,7 @@ def _for_screening(parsed: ParsedParameters) -> ParsedParameters:
         parsed,
         rule=replace(parsed.rule, n_nodes=SCREENING_NODES),
         n_levels=SCREENING_LEVELS,
-        steps_per_level=1,
+        n_steps=SCREENING_LEVELS,
         solver=Heun(),
         tolerance=0.0,
     )
@@ -200,7 +218,7 @@ def settings_for(data: TrainingData, parsed: ParsedParameters) -> tuple[Settings
         reason = "there are fewer than two distinct rows"
         return _plain(parsed), dict.fromkeys(_left_at_auto(parsed), reason)
     not_compared = {}
-    metrics = parsed.kernel.candidate_metrics(data.points)
+    metrics = parsed.kernel.candidate_metrics(data.rank)
     if not metrics:
         reason = "log-densities along a known manifold take long"
         return _plain(parsed), dict.fromkeys(_left_at_auto(parsed), reason)
@@ -209,9 +227,12 @@ def settings_for(data: TrainingData, parsed: ParsedParameters) -> tuple[Settings
     elif not isinstance(parsed.terminal_scale, str):
         metrics = ("euclidean",)
         not_compared["metric"] = "terminal_scale is a number, in units of X"
+    elif parsed.has_absolute_scale:
+        # The number may have been meant in units of X, or of the standard deviations of the columns.
+        metrics = ("euclidean", *metrics)
     elif len(metrics) == 1:
         not_compared["metric"] = f"kernel and rows allow {metrics[0]!r} only"
-    return choose_settings(data.points, data.weights, parsed, metrics), not_compared
+    return choose_settings(data, parsed, metrics), not_compared
 
 
 def _plain(parsed: ParsedParameters) -> Settings:
@@ -241,10 +262,7 @@ def _candidate_scales(parsed: ParsedParameters) -> list[Scales]:
 
 
 def choose_settings(
-    points: np.ndarray,
-    weights: np.ndarray,
-    parsed: ParsedParameters,
-    metrics: Sequence[Metric],
+    data: TrainingData, parsed: ParsedParameters, metrics: Sequence[Metric]
 ) -> Settings:
     """Choose the metric at default scales, then the scales in that metric.
 
@@ -255,16 +273,17 @@ def choose_settings(
     candidates = _candidate_scales(parsed)
     if len(metrics) == len(candidates) == 1 and parsed.background is not None:
         return Settings(metrics[0], candidates[0], parsed.background)
+    columns = data.columns if any(map(is_scaled, metrics)) else None
     # A terminal scale that does not fit is an error of the model that is chosen, not of a candidate.
     parsed = replace(parsed, terminal_scale="auto", resources=parsed.resources._replace(n_jobs=1))
-    one_by_one = Comparison(parsed, *_evenly(points, weights, _MOST_ROWS), metrics)
+    one_by_one = Comparison(parsed, *_evenly(data, MOST_ROWS), metrics, columns)
     best, tried = 0, []
     if len(metrics) > 1:
-        rows, row_weights = _evenly(points, weights, _MOST_ROWS_FOR_METRICS)
-        folds = folds_for_metrics(rows)
+        rows, row_weights = _evenly(data, _MOST_ROWS_FOR_METRICS)
+        folds = folds_for_metrics(rows, data.columns)
         compared = one_by_one
         if folds is not None or len(rows) < len(one_by_one.points):
-            compared = Comparison(parsed, rows, row_weights, metrics, folds)
+            compared = Comparison(parsed, rows, row_weights, metrics, columns, folds)
         by_metric = [
             compared.score(index, candidates[0], is_screening=True) for index in range(len(metrics))
         ]
@@ -277,7 +296,10 @@ def choose_settings(
     return max(tried, key=lambda scored: scored[0])[1]
 
 
-def _evenly(points: np.ndarray, weights: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+def _evenly(data: TrainingData, most: int) -> tuple[np.ndarray, np.ndarray]:
     """Return at most so many rows, taken evenly, and their weights, which sum to one."""
-    taken = np.linspace(0, len(points) - 1, min(len(points), most)).round().astype(np.intp)
-    return points[taken], weights[taken] / weights[taken].sum()
+    if len(data.points) <= most:
+        return data.points, data.weights
+    taken = np.linspace(0, len(data.points) - 1, most).round().astype(np.intp)
+    taken = np.sort(data.columns.order(data.points)[taken])
+    return data.points[taken], data.weights[taken] / data.weights[taken].sum()

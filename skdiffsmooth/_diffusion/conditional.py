@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.special import expit
+from scipy.special import logsumexp
 
 from .._coordinates.frame import Frame
 from .._engine.moments import Moments, Nodes
@@ -37,9 +37,10 @@ from ..kernels import FrozenKernel
 from ..noise import NoiseLevels, Step
 from ..solvers import ODESolver, Solver, estimates_error, solve
 from ..solvers._flow import flow_log_density
-from .background import WIDTH, mixed
+from .background import WIDTH, part_weights
 from .model import DiffusionModel
 from .settings import Resources
+from .tails import ConditionalT
 
 __all__ = ["Conditional", "ConditionalFlow", "conditional_of"]
 
@@ -221,14 +222,17 @@ class ConditionalFlow:
 class Conditional:
     """The distribution of free columns given the others: a mixture of flow and background.
 
-    A background of weight c has, given b, a weight proportional to c p_background(b). The flow's own
+    A part of weight c and density p(b) has, given b, a weight proportional to c p(b). The flow's own
     marginal has no closed form; that of the data under the bandwidth's noise is used in its place.
     """
 
     frame: Frame
     flow: ConditionalFlow
-    background: float
+    part_weights: np.ndarray
+    """Of flow, kernel density estimate and t distribution, shape (3,)."""
     background_scale: float
+    tail: ConditionalT | None
+    """The t distribution of the background in the frame; None without a background."""
 
     @property
     def background_flow(self) -> ConditionalFlow:
@@ -244,13 +248,13 @@ class Conditional:
             is_empirical=True,
         )
 
-    def background_weights(self, given: np.ndarray) -> np.ndarray:
-        """Return the weight of the background for each row of given values."""
-        here, background = (
-            flow.given_log_density(given) for flow in (self.flow, self.background_flow)
-        )
-        odds = np.log(self.background) - np.log1p(-self.background) + background - here
-        return expit(odds)
+    def log_weights(self, given: np.ndarray) -> np.ndarray:
+        """Return the log-weights (n, 3) of flow, kernel estimate and tail for rows of given values."""
+        assert self.tail is not None
+        parts = [flow.given_log_density(given) for flow in (self.flow, self.background_flow)]
+        parts.append(self.tail.given.log_density(given))
+        joint = np.column_stack(parts) + np.log(self.part_weights)
+        return joint - logsumexp(joint, axis=1, keepdims=True)
 
     def log_density(self, X: np.ndarray, n_jobs: int | None) -> np.ndarray:
         """Return the log-density of each row's free columns given its others, in nats."""
@@ -259,9 +263,14 @@ class Conditional:
     def _log_density(self, X: np.ndarray) -> np.ndarray:
         rows = self.frame.coordinates(X)
         log_density = self.flow.log_density(rows)
-        if self.background:
-            weight = self.background_weights(rows[:, self.flow.n_free :])
-            log_density = mixed(log_density, self.background_flow.log_density(rows), weight)
+        if self.tail is not None:
+            parts = [
+                log_density,
+                self.background_flow.log_density(rows),
+                self.tail.log_density(rows),
+            ]
+            weights = self.log_weights(rows[:, self.flow.n_free :])
+            log_density = logsumexp(np.column_stack(parts) + weights, axis=1)
         return log_density + self.frame.log_volume
 
     def draw(
@@ -272,9 +281,12 @@ class Conditional:
         start = self.flow.start(rng, given)
         seed = rng.randint(2**31) if self.flow.solver.is_stochastic else None
         free = over_workers(n_jobs, self.flow.follow, start, given, np.arange(n), n=n, seed=seed)
-        if self.background:
-            of_background = rng.uniform(size=n) < self.background_weights(given)
-            free = np.where(of_background[:, None], self.background_flow.start(rng, given), free)
+        if self.tail is not None:
+            cumulative = np.exp(self.log_weights(given)).cumsum(axis=1)
+            chosen = rng.uniform(size=(n, 1))
+            kernel, tail = self.background_flow.start(rng, given), self.tail.draw(rng, given)
+            free = np.where(chosen < cumulative[:, :1], free, kernel)
+            free = np.where(chosen < cumulative[:, 1:2], free, tail)
         return self.frame.rows(free, given)
 
 
@@ -320,4 +332,12 @@ def conditional_of(model: DiffusionModel, columns: np.ndarray, resources: Resour
         resources.backend.promote_to_float64(levels.bandwidth, largest),
         resources.memory_limit,
     )
-    return Conditional(frame, flow, model.background, WIDTH * levels.bandwidth)
+    tail, weights = None, np.array([1.0, 0.0, 0.0])
+    if model.tail is not None:
+        student = model.tail.student
+        weights = np.array(part_weights(model.background, model.tail.weight), dtype=np.float64)
+        inside = flow.axes @ student.factor
+        outside = np.eye(len(frame.axes)) - flow.axes @ flow.axes.T
+        scatter = inside @ inside.T + student.residual_scale**2 * outside
+        tail = ConditionalT.of(flow.axes @ student.center, scatter, student.degrees, flow.n_free)
+    return Conditional(frame, flow, weights, WIDTH * levels.bandwidth, tail)

@@ -197,6 +197,8 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
     """Bandwidth used, in units of the metric."""
     background_ = FromModel(lambda model: model.background)
     """Weight of the background."""
+    tail_bound_ = FromModel(lambda model: model.tail_bound)
+    """Lower bound of log-densities, where a background is mixed."""
     coordinates_ = FromModel(lambda model: model.embedding.metric)
     """Coordinates of the metric."""
     hull_ = FromModel(lambda model: model.embedding.hull)
@@ -291,7 +293,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         return (log_density, error) if return_error else log_density
 
     @on_one_fit
-    def leave_one_out_log_density(self) -> np.ndarray:
+    def leave_one_out_log_density(self, own_weights: Any = None) -> np.ndarray:
         """Return the log-density of each training point under the model fitted to all other points.
 
         It is exact for the fitted scales, without a refit, and takes as long as scoring the points
@@ -299,8 +301,16 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         ``manifold="local"`` raise its log-density by some hundredths of a nat, a covariance "data"
         or principal components by less, and a `metric` other than "euclidean" by more if there are
         few rows for each column.
-        Equal rows are one point, so this leaves a value out, not a copy of it. Sums are over all the
+        Equal rows are one point, so this leaves a value out, not a copy of it, unless `own_weights`
+        says so. Sums are over all the
         points, whatever `tolerance`.
+
+        Parameters
+        ----------
+        own_weights : array-like of shape (n_points,), default=None
+            The part of its weight that each point loses when it is left out, in the units of
+            ``weights_``, for example ``weights_ / n_copies`` for one of n_copies equal rows. None
+            leaves out all of it.
 
         Returns
         -------
@@ -313,8 +323,8 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         NotFittedError
             If `fit` was not called.
         ValueError
-            If there is a single distinct row, with `shards` or a `base`, or where `score_samples`
-            raises.
+            If there is a single distinct row, with `shards` or a `base`, if `own_weights` is out of
+            range, or where `score_samples` raises.
 
         Examples
         --------
@@ -338,8 +348,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
                 "the base were fitted to all rows, including the one that should be left out. "
                 "Score held-out rows with score_samples."
             )
-        self._check_others()
-        return self.model_.leave_one_out_log_density(resources)
+        return self.model_.leave_one_out_log_density(resources, self._check_others(own_weights))
 
     @on_one_fit
     def sample(

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._coordinates.columns import ColumnSpace
 from .._coordinates.embedding import Embedding
 from .._coordinates.hull import AffineHull
-from .._coordinates.metric import LinearMetric, fit_metric
+from .._coordinates.metric import LinearMetric, fit_metric, is_scaled
 from .._engine.components import GaussianComponents
 from .._engine.hierarchy import PointHierarchy
 from .._utils.shards import Shards
@@ -24,13 +26,16 @@ from ..bases import ManifoldParzen, base_components
 from ..kernels import ReducedKernel
 from ..kernels._node_error import enough_nodes
 from ..kernels._nodes import NodeRule
-from ..noise import NoiseLevels
+from ..noise import NoiseLevels, VarianceExploding, enough_steps
 from ..scores import ScoreSchedule
+from ..solvers import Heun
+from .background import DEGREES, LEAST_TAIL, WIDTH, Tail, choose_tail
 from .model import DiffusionModel
 from .settings import (
     Metric,
     ParsedParameters,
     Relative,
+    Resources,
     Sigma,
     automatic_tolerance,
     noise_for,
@@ -38,9 +43,11 @@ from .settings import (
     terminal_scale_for,
 )
 from .source import NoisedData, backend_in_range
+from .tails import StudentT, fit_student_t
 
 __all__ = [
     "DEFAULT_FACTORS",
+    "MOST_ROWS",
     "Factors",
     "FittedModel",
     "Geometry",
@@ -61,6 +68,8 @@ Scales = tuple[float | Relative, Sigma | Relative]
 # Bandwidth and smoothing scale in units of the leave-one-out bandwidth of the Gaussian KDE in the same
 # metric, where nothing can be compared; docs/defaults.md has the evidence.
 DEFAULT_FACTORS: Factors = (0.85, 1.5)
+# Candidates are compared, and tails chosen, by the likelihood of at most so many rows.
+MOST_ROWS = 2000
 # Over a mixture both are in units of the narrowest standard deviation of its components, and over
 # windows sigma is in units of their own bandwidth; docs/bases.md has the evidence.
 _FACTORS_OF_MIXTURES: Factors = (0.3, 2.0)
@@ -78,6 +87,18 @@ class TrainingData:
     """How many rows the user passed."""
     is_weighted: bool
     """Whether the user passed weights."""
+    units: np.ndarray | None = None
+    """The step (d,) in which each column was recorded, 0 where it is not known; None is unknown."""
+
+    @cached_property
+    def columns(self) -> ColumnSpace:
+        """Scales of the columns and relations between them."""
+        return ColumnSpace.of(self.points, self.weights, self.units, self.shards)
+
+    @property
+    def rank(self) -> int:
+        """Dimension of the affine hull of the points."""
+        return min(self.columns.n_directions, self.shards.total(len(self.points)) - 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +119,13 @@ class Geometry:
         """Standard deviation of the kernel along its widest direction, at sigma = 1."""
         return self.kernel.widest_std or 1.0
 
+    @cached_property
+    def students(self) -> list[StudentT]:
+        """The t distributions that a background may have."""
+        embedding = Embedding(self.metric, self.hull)
+        data = self.data
+        return fit_student_t(self.coordinates, data.weights, embedding, DEGREES, data.shards)
+
 
 class FittedModel(NamedTuple):
     """A model, and the fitted attributes that describe how it was made."""
@@ -106,9 +134,19 @@ class FittedModel(NamedTuple):
     attributes: dict[str, Any]
 
 
-def make_geometry(metric: Metric, data: TrainingData, parsed: ParsedParameters) -> Geometry:
-    """Return data and kernel in the hull coordinates of a metric."""
-    linear = fit_metric(metric, data.points, data.weights, data.shards)
+def make_geometry(
+    metric: Metric,
+    data: TrainingData,
+    parsed: ParsedParameters,
+    columns: ColumnSpace | None = None,
+) -> Geometry:
+    """Return data and kernel in the hull coordinates of a metric.
+
+    `columns` are the scales and relations of the columns where they come from more rows than these.
+    """
+    if columns is None and is_scaled(metric):
+        columns = data.columns
+    linear = fit_metric(metric, data.points, data.weights, data.shards, columns)
     measured = linear.to_metric(data.points)
     hull = linear.hull_of(measured, data.shards)
     base = None
@@ -244,15 +282,23 @@ def make_model(
     noise = noise_for(parsed.noise, widest)
     finest = sigma(bandwidth) if callable(sigma) else sigma
     terminal_scale = terminal_scale_for(
-        parsed.terminal_scale, math.sqrt(widest), bandwidth, finest * kernel.widest_std
+        parsed.terminal_scale,
+        math.sqrt(widest),
+        bandwidth,
+        finest * kernel.widest_std,
+        is_exact=parsed.terminal == "empirical"
+        and isinstance(noise, VarianceExploding)
+        and not callable(sigma),
     )
-    levels = NoiseLevels(bandwidth, terminal_scale, parsed.n_levels)
+    enough = enough_steps(bandwidth, terminal_scale, has_base=geometry.base is not None)
+    n_steps, n_levels = parsed.n_steps or enough, parsed.n_levels or enough
+    levels = NoiseLevels(bandwidth, terminal_scale, n_levels)
     requested, scales = scales_of_levels(sigma, noise, levels)
     is_smoothed = bool(scales.any())
     parsed.kernel.check_scales(kernel, geometry.coordinates, bandwidth, scales)
     if not is_smoothed and parsed.terminal == "empirical":
         # The unsmoothed flow leads from p_T to p_eps whatever T is: the identity, from p_eps.
-        levels = NoiseLevels(bandwidth, bandwidth, parsed.n_levels)
+        levels = NoiseLevels(bandwidth, bandwidth, n_levels)
     hierarchy = PointHierarchy.of(
         geometry.coordinates, data.weights, _tolerance(geometry, parsed, is_smoothed), bandwidth
     )
@@ -289,10 +335,16 @@ def make_model(
         ),
         Embedding(geometry.metric, geometry.hull),
         parsed.solver,
-        parsed.n_levels * parsed.steps_per_level,
+        n_levels * math.ceil(n_steps / n_levels),
         parsed.dtype,
         background,
+        refines=parsed.n_steps is None
+        and isinstance(parsed.solver, Heun)
+        and data.shards.alone
+        and not is_candidate,
     )
+    if background or (is_candidate and parsed.background != 0):
+        model = replace(model, tail=_tail(model, geometry, parsed.resources))
     attributes = {
         "sigma_": requested if callable(sigma) else sigma,
         "noise_": noise,
@@ -310,6 +362,34 @@ def _tolerance(geometry: Geometry, parsed: ParsedParameters, is_smoothed: bool) 
         return parsed.tolerance
     data = geometry.data
     return automatic_tolerance(data.shards.total(len(data.points)), is_smoothed)
+
+
+def _tail(model: DiffusionModel, geometry: Geometry, resources: Resources) -> Tail:
+    """Return the t distribution of the background of a model, with its weight.
+
+    They are chosen by left-out likelihoods of at most 2000 rows, taken evenly, in a mixture with
+    kernel density estimates of the other rows. With rows in several processes the weight is the least
+    one, and the t distribution that of highest likelihood.
+    """
+    data, points, weights = geometry.data, geometry.coordinates, geometry.data.weights
+    students = geometry.students
+    if len(points) == 1 and data.shards.alone:  # which has no scale
+        return Tail(replace(students[0], residual_scale=WIDTH * model.bandwidth), LEAST_TAIL)
+    tails = np.column_stack(
+        [student.leave_one_out_log_density(points, weights) for student in students]
+    )
+    if not data.shards.alone:
+        likelihoods = data.shards.total(weights @ tails)
+        return Tail(students[int(np.argmax(likelihoods))], LEAST_TAIL)
+    taken = np.linspace(0, len(points) - 1, min(len(points), MOST_ROWS)).round().astype(np.intp)
+    residual = np.zeros((len(taken), data.points.shape[1]))
+    kdes = [
+        model.kde_log_density(points[taken], residual, scale, resources, taken)
+        for scale in (model.bandwidth, WIDTH * model.bandwidth)
+    ]
+    tails = tails[taken] + model.embedding.metric.log_abs_det
+    taken_weights = weights[taken] / weights[taken].sum()
+    return choose_tail(students, tails, np.column_stack(kdes), taken_weights)
 
 
 def _largest_variance(geometry: Geometry) -> float:

@@ -14,23 +14,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from .._coordinates.embedding import Embedding
+from .._engine.hierarchy import PointHierarchy
 from .._utils.memory import rows_within, slices
 from .._utils.parallel import over_workers
+from .._utils.rows import split_off_copies
 from ..noise import NoiseLevels, Step
 from ..scores import Attributable, Potential
-from ..solvers import ODESolver, Solver
+from ..solvers import Adaptive, ODESolver, Solver
 from ..solvers._flow import log_density_with_error, solve_with_error, warn_of_error
 from ..solvers._terminal import EmpiricalTerminal
-from . import background
+from .background import WIDTH, Tail, mixed, part_weights
 from .settings import Resources
 from .source import NoisedData, ScoreSource
+from .tails import TailBound
 
 __all__ = ["NO_DERIVATIVE", "DiffusionModel"]
 
@@ -41,6 +44,11 @@ NO_DERIVATIVE = (
     "as Curve or LocalPolynomialManifold of skdiffsmooth.manifolds, write its project in torch, "
     "or sample only."
 )
+
+# In nats: rows are followed again, by another solver, where the contributions of two consecutive steps
+# differ by more. On clean tables that is where errors begin to exceed some hundredths of a nat.
+_MOST_ROUGHNESS = 0.25
+_REFINED = Adaptive(tol=0.01, max_halvings=8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +61,11 @@ class DiffusionModel:
     n_steps: int
     dtype: str
     background: float = 0.0
-    """Weight of a kernel density estimate of four bandwidths."""
+    """Weight of a kernel density estimate of four bandwidths, and of the tail."""
+    tail: Tail | None = None
+    """The t distribution of the background; None where no background is mixed."""
+    refines: bool = False
+    """Whether rows for which the steps of the solver are too long are followed again by shorter ones."""
 
     @property
     def levels(self) -> NoiseLevels:
@@ -64,6 +76,14 @@ class DiffusionModel:
     def bandwidth(self) -> float:
         """Noise scale at which the flow ends."""
         return self.levels.bandwidth
+
+    @property
+    def tail_bound(self) -> TailBound | None:
+        """The lower bound of log-densities, if a background is mixed."""
+        if self.tail is None:
+            return None
+        _, _, heavy = part_weights(self.background, self.tail.weight)
+        return TailBound(self.tail.student, self.embedding, float(heavy))
 
     @property
     def data(self) -> NoisedData:
@@ -97,27 +117,45 @@ class DiffusionModel:
         flow, error = self._flow_log_density(queries, residual, resources, with_error=with_error)
         if not self.background:
             return flow, error
-        background_part = self._background_log_density(queries, residual, resources)
-        log_density = background.mixed(flow, background_part, self.background)
+        log_density = self._mixed(flow, queries, residual, resources)
         # Only the flow has an error, and counts by its share of the density.
         return log_density, error * (1 - self.background) * np.exp(flow - log_density)
 
-    def leave_one_out_log_density(self, resources: Resources) -> np.ndarray:
-        """Return the log-density of each point under the model of all other points."""
-        return background.mixed(*self.leave_one_out_parts(resources), self.background)
+    def leave_one_out_log_density(
+        self, resources: Resources, own_weights: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return the log-density of each point under the model of all other points.
 
-    def parts(self, X: np.ndarray, resources: Resources) -> tuple[np.ndarray, np.ndarray]:
-        """Return log-densities of rows under the flow and under the background."""
+        `own_weights` (n_points,) are what the points lose when they are left out; None is all.
+        """
+        model = self if own_weights is None else self._with_copies_apart(own_weights)
+        points, residual, exclude = model._excluded_points()
+        flow, _ = model._flow_log_density(points, residual, resources, exclude)
+        return model._mixed(flow, points, residual, resources, exclude)
+
+    def _with_copies_apart(self, own_weights: np.ndarray) -> DiffusionModel:
+        """Return the model with the part of each point that is left out as a point of its own."""
+        all_points = self.data.hierarchy
+        points, weights = split_off_copies(all_points.points, all_points.weights, own_weights)
+        hierarchy = PointHierarchy.of(points, weights, 0.0, self.bandwidth)
+        return replace(self, source=replace(self.data, hierarchy=hierarchy))
+
+    def parts(self, X: np.ndarray, resources: Resources) -> np.ndarray:
+        """Return log-densities (n, 3) of rows under the flow and the parts of the background."""
         queries, residual = self.embedding.split(X)
         flow, _ = self._flow_log_density(queries, residual, resources)
-        return flow, self._background_log_density(queries, residual, resources)
+        return self._parts(flow, queries, residual, resources)
 
-    def leave_one_out_parts(self, resources: Resources) -> tuple[np.ndarray, np.ndarray]:
-        """Return both log-densities of each training point, under the model of the others."""
-        points = self.data.hierarchy.points
-        residual, exclude = np.zeros_like(self.data.points), np.arange(len(points))
+    def leave_one_out_parts(self, resources: Resources) -> np.ndarray:
+        """Return log-densities (n_points, 3) of each training point, as the others give them."""
+        points, residual, exclude = self._excluded_points()
         flow, _ = self._flow_log_density(points, residual, resources, exclude)
-        return flow, self._background_log_density(points, residual, resources, exclude)
+        return self._parts(flow, points, residual, resources, exclude)
+
+    def _excluded_points(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the training points, their residuals, which are zero, and their indices."""
+        points = self.data.hierarchy.points[: len(self.data.points)]
+        return points, np.zeros_like(self.data.points), np.arange(len(points))
 
     def _flow_log_density(
         self,
@@ -134,7 +172,7 @@ class DiffusionModel:
         log_density, error, solver_error = self._over_workers(
             self._follow_up, *arrays, resources=resources, with_error=with_error
         ).T
-        warn_of_error(self.solver, solver_error)
+        warn_of_error(_REFINED if self.refines else self.solver, solver_error)
         return log_density + self.embedding.log_density_outside_hull(
             residual, self.bandwidth
         ), error
@@ -157,7 +195,7 @@ class DiffusionModel:
             excluded = None if exclude is None else exclude[part]
             schedule = self.source.schedule(resources, excluded, len(repeated))
             terminal, backend = self.source.terminal(schedule, excluded), schedule.backend
-            log_density, error = log_density_with_error(
+            result_of_flow = log_density_with_error(
                 self.solver,
                 schedule,
                 backend.tensor(repeated),
@@ -165,23 +203,80 @@ class DiffusionModel:
                 terminal.log_density,
                 self.steps(2) if with_error else None,
             )
-            by_probe = backend.array(log_density).reshape(-1, k)
-            solver_error = backend.array(error).reshape(-1, k).max(axis=1)
+            log_density, error, roughness = map(backend.array, result_of_flow)
+            if self.refines:
+                # Written so that NaN is refined, too.
+                (rough,) = np.nonzero(~(roughness <= _MOST_ROUGHNESS))
+                log_density[rough], error[rough] = self._refined(
+                    queries[part][rough], None if excluded is None else excluded[rough], resources
+                )
+            by_probe = log_density.reshape(-1, k)
+            solver_error = error.reshape(-1, k).max(axis=1)
             probe_error = by_probe.std(axis=1, ddof=1) / math.sqrt(k) if k > 1 else 0.0
             result[part, 0] = by_probe.mean(axis=1)
             result[part, 1] = np.hypot(solver_error, probe_error)
             result[part, 2] = solver_error
         return result
 
-    def _background_log_density(
+    def _refined(
+        self, queries: np.ndarray, exclude: np.ndarray | None, resources: Resources
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return log-densities (n,) by steps whose size follows the error, and the errors (n,)."""
+        if not len(queries):
+            return np.empty(0), np.empty(0)
+        schedule = self.source.schedule(resources, exclude)
+        terminal, backend = self.source.terminal(schedule, exclude), schedule.backend
+        log_density, error, _ = log_density_with_error(
+            _REFINED, schedule, backend.tensor(queries), self.steps(), terminal.log_density
+        )
+        return backend.array(log_density), backend.array(error)
+
+    def _mixed(
         self,
+        flow: np.ndarray,
         queries: np.ndarray,
         residual: np.ndarray,
         resources: Resources,
         exclude: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Return log-densities of the background."""
-        scale = background.WIDTH * self.bandwidth
+        """Return log-densities (n,) of the mixture with the background from those of the flow."""
+        if self.tail is None:
+            return flow
+        parts = self._parts(flow, queries, residual, resources, exclude)
+        return mixed(parts, self.background, self.tail.weight)
+
+    def _parts(
+        self,
+        flow: np.ndarray,
+        queries: np.ndarray,
+        residual: np.ndarray,
+        resources: Resources,
+        exclude: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Return log-densities (n, 3) under flow, kernel density estimate and t distribution.
+
+        Without a background there is only the first column.
+        """
+        if self.tail is None:
+            return flow[:, None]
+        kernel = self.kde_log_density(queries, residual, WIDTH * self.bandwidth, resources, exclude)
+        student = self.tail.student
+        if exclude is None:
+            tail = student.log_density(queries, residual)
+        else:
+            hierarchy = self.data.hierarchy
+            tail = student.leave_one_out_log_density(hierarchy.points, hierarchy.weights)[exclude]
+        return np.column_stack([flow, kernel, tail + self.embedding.metric.log_abs_det])
+
+    def kde_log_density(
+        self,
+        queries: np.ndarray,
+        residual: np.ndarray,
+        scale: float,
+        resources: Resources,
+        exclude: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Return log-densities (n,) under the Gaussian kernel density estimate of a bandwidth."""
         schedule = self.data.schedule(resources, exclude)
         terminal = EmpiricalTerminal(schedule, scale)
         within = schedule.backend.array(terminal.log_density(schedule.backend.tensor(queries)))
@@ -198,16 +293,19 @@ class DiffusionModel:
         )
         coordinates = followed[:, :-1]
         warn_of_error(self.solver, followed[:, -1])
-        scales = np.full((n, 1), self.bandwidth)
-        if self.background:
-            scale = background.WIDTH * self.bandwidth
-            rows_of_background = EmpiricalTerminal(self.data.schedule(resources), scale).sample(
-                rng, n
-            )
-            of_background = rng.uniform(size=(n, 1)) < self.background
-            coordinates = np.where(of_background, rows_of_background, coordinates)
-            scales[of_background] = scale
-        return self.embedding.rows(coordinates, scales, rng)
+        scales, is_tail = np.full((n, 1), self.bandwidth), None
+        if self.tail is not None:
+            scale = WIDTH * self.bandwidth
+            of_kernel = EmpiricalTerminal(self.data.schedule(resources), scale).sample(rng, n)
+            of_tail, scales_of_tail = self.tail.student.draw(n, rng)
+            _, _, heavy = part_weights(self.background, self.tail.weight)
+            chosen = rng.uniform(size=(n, 1))
+            coordinates = np.where(chosen < self.background, of_kernel, coordinates)
+            is_tail = chosen < heavy
+            coordinates = np.where(is_tail, of_tail, coordinates)
+            scales[chosen < self.background] = scale
+            scales = np.where(is_tail, scales_of_tail, scales)
+        return self.embedding.rows(coordinates, scales, rng, is_tail)
 
     def _follow_down(
         self,

@@ -118,14 +118,6 @@ class ComponentPosterior(FloatPromotion):
         """See `Denoiser`."""
         return self.moments(x, v, Nodes.single(x), exclude=exclude).log_density
 
-    def log_parts(self, x: torch.Tensor, v: float) -> torch.Tensor:
-        """Return log w_i N(x; mu_i, S_i + v I) (B, K) for each query and component.
-
-        Not tiled: the caller passes as many queries as fit into memory.
-        """
-        _, logits = self._scores_and_logits(x, self._noised(v), None)
-        return logits - gaussian_log_normalizer(x.shape[1])
-
     def moments(
         self,
         x: torch.Tensor,

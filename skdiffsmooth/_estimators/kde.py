@@ -18,6 +18,7 @@ from .._utils.backend import Backend
 from .._utils.draws import draw_given, draw_points
 from .._utils.estimator import DistanceDensityMixin, on_one_fit
 from .._utils.given import resolve_given_columns, resolve_given_values
+from .._utils.rows import split_off_copies
 from .._utils.validation import check_bandwidth, check_choice, check_real, check_real_array
 from ..bandwidth import (
     gaussian_leave_one_out,
@@ -204,11 +205,18 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         return self._log_density(X, self.bandwidth_)
 
     @on_one_fit
-    def leave_one_out_log_density(self) -> np.ndarray:
+    def leave_one_out_log_density(self, own_weights: Any = None) -> np.ndarray:
         """Return the log-density of each training point under the estimate from all other points.
 
         The bandwidth is `bandwidth_`; ``bandwidth="loo"`` maximises the weighted mean of these
         values. Costs as much as scoring the points once.
+
+        Parameters
+        ----------
+        own_weights : array-like of shape (n_points,), default=None
+            The part of its weight that each point loses when it is left out, in the units of
+            ``weights_``, for example ``weights_ / n_copies`` for one of n_copies equal rows. None
+            leaves out all of it.
 
         Returns
         -------
@@ -221,7 +229,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         NotFittedError
             If `fit` was not called.
         ValueError
-            If there is a single distinct row.
+            If there is a single distinct row, or `own_weights` is out of range.
 
         Examples
         --------
@@ -235,8 +243,11 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         -3.41
         """
         check_is_fitted(self)
-        self._check_others()
-        return self._log_density(self.points_, self.bandwidth_, exclude_own=True)
+        own = self._check_others(own_weights)
+        weighted = self.points_, self.weights_
+        if own is not None:
+            weighted = split_off_copies(*weighted, own)
+        return self._log_density(self.points_, self.bandwidth_, exclude_from=weighted)
 
     def _log_density(
         self,
@@ -244,21 +255,24 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         bandwidth: Any,
         columns: np.ndarray | None = None,
         *,
-        exclude_own: bool = False,
+        exclude_from: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> np.ndarray:
         """Return the log-density of rows (n, d) at a bandwidth, in all columns or only in some.
 
-        With `exclude_own` the rows are the points, and row i excludes point i.
+        `exclude_from` holds points and weights to use in place of the fitted ones; row i excludes
+        point i.
         """
-        points = self.points_
+        points, weights = exclude_from or (self.points_, self.weights_)
         if columns is not None:
             X, points = X[:, columns], points[:, columns]
             bandwidth = bandwidth[columns] if np.ndim(bandwidth) else bandwidth
         backend = Backend.from_params(self.device, self.dtype)
-        model = self._model(backend, points, self.weights_, self.kernel_, bandwidth)
+        model = self._model(backend, points, weights, self.kernel_, bandwidth)
         units = _units(self.kernel_, bandwidth)
         queries = backend.tensor((X - _center(self.kernel_, points)) / units)
-        exclude = torch.arange(len(X), device=queries.device) if exclude_own else None
+        exclude = None
+        if exclude_from is not None:
+            exclude = torch.arange(len(X), device=queries.device)
         if isinstance(model, Posterior):
             log_density = model.log_density(queries, 1.0, exclude=exclude)
         else:

@@ -93,9 +93,9 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         SmoothedScoreDiffusion. NaN where log-densities cannot be computed.
     hull_ : AffineHull
         The affine hull of the points (and of a known curved manifold), in which the flow runs.
-    model_, bandwidth_, sigma_, metric_, settings_, not_compared_, coordinates_, background_, kernel_, \
-            base_, noise_, solver_, n_steps_, n_nodes_, noise_levels_, terminal_, points_, weights_, \
-            hierarchy_, n_features_in_, feature_names_in_
+    model_, bandwidth_, sigma_, metric_, settings_, not_compared_, coordinates_, background_, \
+            tail_bound_, kernel_, base_, noise_, solver_, n_steps_, n_nodes_, noise_levels_, \
+            terminal_, points_, weights_, hierarchy_, n_features_in_, feature_names_in_
         See SmoothedScoreDiffusion.
 
     See Also
@@ -160,8 +160,8 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         base: Any = None,
         noise: str | NoiseProcess = "ve",
         solver: str | Solver = "heun",
-        n_steps: int = 32,
-        n_levels: int = 32,
+        n_steps: int | str = "auto",
+        n_levels: int | str = "auto",
         n_nodes: int | str = "auto",
         node_rule: str = "sobol",
         terminal: str = "empirical",

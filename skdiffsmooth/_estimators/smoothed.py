@@ -70,10 +70,11 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         scales that are given: a number for one of them is used as it is in the units of each. If
         `bandwidth` and `sigma` are both numbers, "auto" is "euclidean", so that they are in units of X.
     background : float or "auto", default="auto"
-        Weight of a wide kernel density estimate (of four bandwidths) that is mixed to the model: it
-        gives outliers and heavy tails a higher density. "auto" is the weight of highest
-        leave-one-out likelihood, at least 0.02, which lowers log-densities by up to 0.02 nats; it is 0
-        if `bandwidth` and `sigma` are both numbers.
+        Weight of a wide kernel density estimate (of four bandwidths) and a multivariate t
+        distribution that are mixed to the model: they give outliers and heavy tails a higher
+        density, and bound the log-density of far rows (``tail_bound_``). "auto" is the weight of
+        highest leave-one-out likelihood, at least 0.02, which lowers log-densities by up to 0.02
+        nats; it is 0 if `bandwidth` and `sigma` are both numbers.
     kernel : {"gaussian", "uniform-ball", "temperature"} or Kernel, default="gaussian"
         Distribution of the offsets that the score is averaged over; an object of `skdiffsmooth.kernels`
         for any other shape, such as ``AnisotropicGaussianKernel("data")``.
@@ -92,17 +93,23 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         the data either way.
     solver : {"heun", "euler", "adaptive", "euler-maruyama", "predictor-corrector"} or Solver, \
             default="heun"
-        How the flow is followed. "adaptive" keeps the error of each row below 1e-3 nats. It makes
+        How the flow is followed. "heun" computes log-densities of rows for which its steps are too
+        long again by shorter ones, where `n_steps` is "auto", and warns where the estimated error of
+        one remains above 0.01 nats. "adaptive" keeps the error of each row below 1e-3 nats. It makes
         as many steps as this needs, at least `n_steps`, and takes 1.5 to 2.5 times as long as
         "heun". Use it if each log-density must be accurate (for another tolerance see
         `skdiffsmooth.solvers.Adaptive`). "euler-maruyama" samples the reverse SDE and
         "predictor-corrector" adds Langevin steps to the flow. Their samples are not distributed as
         `score_samples` reports, so `score_samples` then raises.
-    n_steps : int, default=32
-        Steps of the solver, rounded up to a multiple of `n_levels`; ``n_steps_`` is the result.
-    n_levels : int, default=32
+    n_steps : int or "auto", default="auto"
+        Steps of the solver, rounded up to a multiple of `n_levels`; ``n_steps_`` is the result. "auto"
+        is 8 (over a `base` 16) for each factor e between bandwidth and terminal scale, and at least
+        32, which keeps the error of means below some thousandths of a nat; a number is used unchanged
+        for all rows.
+    n_levels : int or "auto", default="auto"
         Intervals of the noise range, each with its own nodes. They are part of the model: with more
-        levels the errors of finitely many nodes average out.
+        levels the errors of finitely many nodes average out. "auto" is as for `n_steps`, and
+        ``noise_levels_.n_levels`` the result.
     n_nodes : int or "auto", default="auto"
         Nodes in each noise level: an even number or, for "gauss-hermite", a bound (two an axis at
         least); not used by an OffsetsKernel, which has its own. "auto" starts at
@@ -117,8 +124,10 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         their mean, as in research code.
     terminal_scale : float or "auto", default="auto"
         Noise scale sqrt(v_T) at the start of the reverse process, in units of the metric. "auto" is the
-        largest of the data's widest standard deviation, 3 sigma (at the bandwidth, where it is a
-        function) and 2 bandwidth.
+        largest of 3 sigma (at the bandwidth, where it is a function), 2 bandwidth, and the data's
+        widest standard deviation or, if that is less, 8 sigma: more noise makes the effect of the
+        smoothing negligible. It is never less than the data's standard deviation where `sigma` is a
+        function, `noise` shrinks the data, or `terminal` is "gaussian".
     tolerance : float or "auto", default="auto"
         Error in nats that merging near points may cause: points within
         ``sqrt(2 * tolerance)`` noise scales of their mean may be replaced by it. This raises the
@@ -167,6 +176,11 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         Its coordinates, and their volume.
     background_ : float
         Weight of the background.
+    tail_bound_ : TailBound or None
+        Lower bound of log-densities where there is a background. For any rows,
+        ``score_samples(X) >= -constant - (degrees + n_features) * log(1 + distances(X))``, with its
+        attributes `constant` in nats and `degrees`, the degrees of freedom of the t distribution,
+        and its method `distances`, from the center in units of fitted scales.
     kernel_ : Smoothing
         The smoothing kernel in coordinates of the hull. Where it has nodes, ``kernel_.nodes(level)``
         returns them.
@@ -254,8 +268,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         base: Any = None,
         noise: str | NoiseProcess = "ve",
         solver: str | Solver = "heun",
-        n_steps: int = 32,
-        n_levels: int = 32,
+        n_steps: int | str = "auto",
+        n_levels: int | str = "auto",
         n_nodes: int | str = "auto",
         node_rule: str = "sobol",
         terminal: str = "empirical",

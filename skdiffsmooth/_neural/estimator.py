@@ -460,7 +460,7 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         hull, scales = _principal_hull(coordinates.to_metric(points), weights)
         widest = float(scales.max(initial=0.0))
         terminal_scale = terminal_scale_for(
-            parsed.terminal_scale, _TERMINAL * widest, parsed.bandwidth, 0.0
+            parsed.terminal_scale, _TERMINAL * widest, parsed.bandwidth, 0.0, is_exact=False
         )
         r = len(scales)
         probes = None

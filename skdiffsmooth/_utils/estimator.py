@@ -10,8 +10,8 @@ import numpy as np
 from sklearn.base import DensityMixin
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
-from .rows import check_sample_weight, merge_duplicates
-from .validation import check_detached, check_draw, check_size
+from .rows import check_sample_weight, merge_duplicates, weighted_rows
+from .validation import check_detached, check_draw, check_real_array, check_size
 from .version import FORMAT, __version__
 
 __all__ = ["DensityEstimatorMixin", "DistanceDensityMixin", "SavedWithVersion", "on_one_fit"]
@@ -61,7 +61,7 @@ class DensityEstimatorMixin(SavedWithVersion, DensityMixin):
     Classes that use it define ``fit``, ``score_samples`` and ``sample``.
     """
 
-    def score(self, X: Any, y: Any = None) -> float:
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return the mean log-density of the rows of X.
 
         It is the mean and not the sum, so that folds of different sizes can be compared.
@@ -72,13 +72,25 @@ class DensityEstimatorMixin(SavedWithVersion, DensityMixin):
             Held-out rows.
         y : object, default=None
             Ignored; there for scikit-learn's calling convention.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights; a row of weight k counts as k equal rows, one of weight zero as
+            absent.
 
         Returns
         -------
         float
-            Mean of ``score_samples(X)``, in nats per row.
+            Weighted mean of ``score_samples(X)``, in nats per row.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` was not called.
+        ValueError
+            If X or the weights are not valid.
         """
-        return float(np.mean(self.score_samples(X)))
+        check_is_fitted(self)
+        rows, weight = weighted_rows(X, sample_weight)
+        return float(np.average(self.score_samples(rows), weights=weight))
 
     def _set_fitted(self, X: Any, **attributes: Any) -> None:
         """Replace all fitted attributes, and the number and names of columns, by one assignment.
@@ -121,6 +133,7 @@ class DistanceDensityMixin(DensityEstimatorMixin):
     """The mixin for densities that compute distances between rows: their squares must be finite."""
 
     points_: Any  # (n_points, n_features)
+    weights_: Any  # (n_points,)
 
     def _check_training(self, X: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return distinct rows and their weights, without changing the estimator."""
@@ -129,13 +142,26 @@ class DistanceDensityMixin(DensityEstimatorMixin):
         check_size("X", X)
         return merge_duplicates(X, check_sample_weight(sample_weight, len(X)))
 
-    def _check_others(self) -> None:
-        """Raise an error if there is only one point, so that none remains when it is left out."""
+    def _check_others(self, own_weights: Any) -> np.ndarray | None:
+        """Return the weights (n_points,) that the points lose when they are left out, or None.
+
+        An error is raised where they are out of range, and where no other point remains.
+        """
         if len(self.points_) < 2:
             raise ValueError(
                 "leave_one_out_log_density needs at least two distinct rows, and the model was fitted "
                 "on one; fit it on more."
             )
+        if own_weights is None:
+            return None
+        own = check_real_array("own_weights", own_weights, allow_bool=False)
+        if own.shape != self.weights_.shape or not np.all((own > 0) & (own <= self.weights_)):
+            raise ValueError(
+                f"own_weights of shape {own.shape} do not fit; expected {len(self.weights_)} numbers, "
+                "each above zero and at most the point's weight in weights_. Pass weights_ / n_copies "
+                "to leave out one copy of each row."
+            )
+        return own
 
     def _check_query(self, X: Any) -> np.ndarray:
         X = super()._check_query(X)

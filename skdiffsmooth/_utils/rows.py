@@ -8,11 +8,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.utils.validation import check_array
+from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import _num_samples, check_array
 
 from .validation import check_detached, check_integer, check_real_array
+from .warnings import warn_user
 
-__all__ = ["TrainingRows", "as_given", "check_sample_weight", "merge_duplicates", "take"]
+__all__ = [
+    "TrainingRows",
+    "as_given",
+    "check_sample_weight",
+    "merge_duplicates",
+    "split_off_copies",
+    "take",
+    "weighted_rows",
+]
 
 
 def as_given(X: Any, checked: np.ndarray) -> Any:
@@ -23,6 +33,21 @@ def as_given(X: Any, checked: np.ndarray) -> Any:
 def take(rows: Any, which: np.ndarray) -> Any:
     """Return some of the rows of an array or a table."""
     return rows.iloc[which] if hasattr(rows, "iloc") else rows[which]
+
+
+def weighted_rows(X: Any, sample_weight: Any) -> tuple[Any, np.ndarray | None]:
+    """Return the rows of X that have a positive weight, and their weights relative to the largest.
+
+    Without weights they are X and None.
+    """
+    if sample_weight is None:
+        return X, None
+    weight = check_sample_weight(sample_weight, _num_samples(X))
+    weight = weight / weight.max()
+    (kept,) = np.nonzero(weight)
+    # All rows are passed on as they are: a list, or a tensor that must be refused.
+    rows = X if len(kept) == len(weight) else _safe_indexing(X, kept)
+    return rows, weight[kept]
 
 
 @dataclass(frozen=True)
@@ -61,43 +86,37 @@ class TrainingRows:
             group,
         )
 
-    def folds(self, cv: Any) -> list[tuple[np.ndarray, np.ndarray]]:
+    def folds(self, cv: Any, groups: Any = None) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return training and test rows of each fold, as indices of the given rows.
 
         An integer splits the *distinct* rows into shuffled folds, so that equal rows are on the
         same side. With a copy of a test row among the training rows, the test would measure the
         density at a training row, which a narrow enough kernel makes arbitrarily high. And since
         the order of the distinct rows depends on neither their order in X nor their number of
-        copies, k equal rows are split like one row of weight k. Splits of a splitter, or of an
-        iterable of (train, test), are used as they are.
+        copies, k equal rows are split like one row of weight k. With `groups`, one label for each
+        row of X, an integer splits the groups instead. Splits of a splitter, which gets `groups`,
+        or of an iterable of (train, test), are used as they are; some rows may be in no test set.
 
         Raises
         ------
         TypeError, ValueError
-            If `cv` is none of these, or does not test each row once.
-        """
-        n = len(self.points)
-        if isinstance(cv, numbers.Number):
-            # Here and not above: loading it takes half as long as the whole of this package.
-            from sklearn.model_selection import KFold
+            If `cv` is none of these, or tests no row, or a row twice.
 
-            n_folds = check_integer("cv", cv, minimum=2)
-            if n < n_folds:
-                raise ValueError(
-                    f"cv={cv!r} folds need as many distinct rows of positive weight, got "
-                    f"n_samples = {n}. Pass more rows, or a smaller cv."
-                )
-            splits = KFold(n_folds, shuffle=True, random_state=0).split(self.points)
-            is_test = [np.isin(self.group, test) for _, test in splits]
-            return [(np.flatnonzero(~held_out), np.flatnonzero(held_out)) for held_out in is_test]
+        Warns
+        -----
+        UserWarning
+            If there are fewer distinct rows, or groups, than folds, which are then as many.
+        """
+        if isinstance(cv, numbers.Number):
+            return self._shuffled_folds(check_integer("cv", cv, minimum=2), groups)
         is_splitter = hasattr(cv, "split") and not hasattr(cv, "__array__")
-        if isinstance(cv, str | type) or not (is_splitter or isinstance(cv, Iterable)):
+        if isinstance(cv, str | bytes | type) or not (is_splitter or isinstance(cv, Iterable)):
             raise TypeError(
                 f"cv={cv!r} has type {type(cv).__name__}; expected an integer >= 2, a splitter "
                 "such as KFold(5), or an iterable of (train, test) row indices. "
                 "Pass cv=5 for five shuffled folds."
             )
-        splits = list(cv.split(self.kept) if is_splitter else cv)
+        splits = list(cv.split(self.kept, None, groups) if is_splitter else cv)
         # Indices among the kept rows; those of weight zero are in no fold.
         index = np.cumsum(self.kept) - 1
         folds = []
@@ -110,13 +129,42 @@ class TrainingRows:
             train, test = (_row_indices(part, len(self.kept), label) for part in split)
             if self.kept[test].any():
                 folds.append((index[train][self.kept[train]], index[test][self.kept[test]]))
-        tested = np.sort(np.concatenate([test for _, test in folds])) if folds else ()
-        if not np.array_equal(tested, np.arange(len(self.group))):
+        tested = np.concatenate([test for _, test in folds]) if folds else np.empty(0)
+        if not len(tested) or len(np.unique(tested)) < len(tested):
             raise ValueError(
-                f"cv={cv!r:.100} does not test each row once ({len(splits)} folds); expected "
-                "test sets that are a partition of the rows. Pass an integer, or a KFold splitter."
+                f"cv={cv!r:.100} tests no row, or a row twice ({len(splits)} folds); expected test "
+                "sets without common rows. Pass an integer, or a splitter such as KFold or "
+                "TimeSeriesSplit."
             )
         return folds
+
+    def _shuffled_folds(self, n_folds: int, groups: Any) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return shuffled folds of the distinct rows, or of groups of rows."""
+        # Here and not above: loading it takes half as long as the whole of this package.
+        from sklearn.model_selection import KFold
+
+        label = self.group if groups is None else _group_labels(groups, self.kept)
+        n = label.max() + 1
+        if n < n_folds:
+            what = "distinct rows of positive weight" if groups is None else "groups"
+            if n < 2:
+                raise ValueError(
+                    f"cv={n_folds} folds need as many {what}, got n_samples = {n}. Pass more rows."
+                )
+            warn_user(f"cv={n_folds} folds need as many {what}, got {n}; makes {n} folds.")
+        splits = KFold(min(n, n_folds), shuffle=True, random_state=0).split(np.arange(n))
+        is_test = [np.isin(label, test) for _, test in splits]
+        return [(np.flatnonzero(~held_out), np.flatnonzero(held_out)) for held_out in is_test]
+
+
+def _group_labels(groups: Any, kept: np.ndarray) -> np.ndarray:
+    """Return the groups of the kept rows as integers from 0 on, after checking their number."""
+    labels = np.asarray(groups)
+    if labels.shape != kept.shape:
+        raise ValueError(
+            f"groups has shape {labels.shape}; expected {kept.shape}, one label for each row of X."
+        )
+    return np.unique(labels[kept], return_inverse=True)[1]
 
 
 def _row_indices(part: Any, n: int, label: str) -> np.ndarray:
@@ -200,3 +248,16 @@ def merge_duplicates(X: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.
     # A weight underflows beside one 300 orders of magnitude larger, and is negligible in every sum.
     positive = weights > 0
     return points[positive], weights[positive] / weights[positive].sum()
+
+
+def split_off_copies(
+    points: np.ndarray, weights: np.ndarray, own_weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return weighted points (n_split, d) in which a part of each point's weight is one of its own.
+
+    The first n_points are the points with `own_weights`, the others those of which some weight is
+    left. Where point i is excluded, the other copies of a row remain.
+    """
+    rest = weights - own_weights
+    has_rest = rest > 0
+    return np.concatenate([points, points[has_rest]]), np.concatenate([own_weights, rest[has_rest]])

@@ -10,9 +10,11 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_X_y
 
+from .._estimators.kde import KDESampler
 from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.rows import as_given, check_sample_weight, take
 from .._utils.validation import check_detached, check_real_array
+from .._utils.warnings import warn_user
 from ._members import (
     check_member,
     estimator_or_default,
@@ -116,8 +118,15 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
             passed.
         ValueError
             If X, y, the weights or `priors` are not valid, if a class has no row of positive
-            weight, or if the density cannot be fitted to a class, which the message names: the
-            default needs two distinct rows of each class. The estimator is then left as it was.
+            weight, or if the density cannot be fitted to a class, which the message names. The
+            estimator is then left as it was.
+
+        Warns
+        -----
+        UserWarning
+            If a class has one distinct row and the density cannot be fitted to it, as the default
+            cannot: a Gaussian about the row takes its place, with the standard deviations of the
+            columns within the other classes.
         """
         check_detached("X", X)
         checked, y = check_X_y(X, y, dtype=np.float64, estimator=self)
@@ -135,17 +144,32 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
             )
         prior = self._resolve_priors(counts)
         rows = as_given(X, checked)
-        fitted = []
+        fitted: list[Any] = []
+        refusals: dict[int, ValueError] = {}
         for code, label in enumerate(classes):
             kept = (codes == code) & (weight > 0)
-            fitted.append(
-                fit_member(
-                    f"density of class {label} (n_samples = {kept.sum()})",
-                    estimator_or_default(self.estimator),
-                    take(rows, kept),
-                    None if sample_weight is None else weight[kept],
-                )
+            density = estimator_or_default(self.estimator)
+            name = f"density of class {label} (n_samples = {kept.sum()})"
+            weight_of_class = None if sample_weight is None else weight[kept]
+            try:
+                fitted.append(fit_member(name, density, take(rows, kept), weight_of_class))
+            except ValueError as error:
+                if len(np.unique(checked[kept], axis=0)) > 1:
+                    raise
+                fitted.append(None)
+                refusals[code] = error
+        for code, refusal in refusals.items():
+            if len(refusals) == len(classes):
+                raise refusal
+            warn_user(
+                f"class {classes[code]} has one distinct row, to which the density cannot be fitted. A "
+                "Gaussian about that row takes its place, with the standard deviations of the columns "
+                "within the other classes. Pass more rows of the class, or drop it."
             )
+            others = np.isin(codes, list(refusals), invert=True) & (weight > 0)
+            scale = _within_classes(checked[others], codes[others], weight[others])
+            (first, *_) = np.flatnonzero((codes == code) & (weight > 0))
+            fitted[code] = KDESampler(scale).fit(take(rows, np.array([first])))
         self._set_fitted(X, classes_=classes, class_prior_=prior, estimators_=fitted)
         return self
 
@@ -336,3 +360,21 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
                 "one. Divide them by their sum, or pass None for the fractions of training rows."
             )
         return priors / priors.sum()
+
+
+def _within_classes(X: np.ndarray, codes: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Return the standard deviation of each column (d,) about the means of the classes.
+
+    Where it is zero, that about the mean of all; one where that is zero too.
+    """
+    weight = weight / weight.max()
+
+    def deviation(labels: np.ndarray) -> np.ndarray:
+        total = np.bincount(labels, weights=weight)[labels]
+        means = np.column_stack(
+            [np.bincount(labels, weights=weight * column)[labels] / total for column in X.T]
+        )
+        return np.sqrt(np.average((X - means) ** 2, axis=0, weights=weight))
+
+    within, overall = deviation(codes), deviation(np.zeros_like(codes))
+    return np.where(within > 0, within, np.where(overall > 0, overall, 1.0))

@@ -126,13 +126,15 @@ def fit_member(label: str, estimator: Any, rows: Any, weight: np.ndarray | None)
 
     Its errors are raised again with `label` in front.
     """
-    if weight is not None and not has_fit_parameter(estimator, "sample_weight"):
+    # A frozen estimator is fitted already, and ignores what it gets.
+    is_frozen = isinstance(estimator, FrozenEstimator)
+    if weight is not None and not is_frozen and not has_fit_parameter(estimator, "sample_weight"):
         raise TypeError(
             f"{label} of type {type(estimator).__name__} takes no sample_weight. Use a density that "
             "does, or repeat rows instead of weighting them."
         )
     with naming(label):
-        fitted = estimator.fit(rows, **({} if weight is None else {"sample_weight": weight}))
+        fitted = estimator.fit(rows, None, **({} if weight is None else {"sample_weight": weight}))
     check_fills_space(label, fitted)
     return fitted
 
@@ -159,7 +161,7 @@ def out_of_fold(
     """Return the held-out log-density of each row of ``rows.given``, (n, n_members), in nats.
 
     `members` are pairs of a label for messages and an estimator, which is cloned; `folds` come from
-    ``rows.folds``, and each tests every row once.
+    ``rows.folds``. NaN for rows that no fold tests.
     """
     held_out = iter(
         Parallel(n_jobs=n_jobs)(
@@ -168,7 +170,7 @@ def out_of_fold(
             for train, test in folds
         )
     )
-    log_density = np.empty((len(rows.group), len(members)))
+    log_density = np.full((len(rows.group), len(members)), np.nan)
     for column in range(len(members)):
         for _, test in folds:
             log_density[test, column] = next(held_out)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import numbers
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from scipy.spatial import cKDTree
 from sklearn.base import BaseEstimator, OutlierMixin
 
+from .._coordinates.columns import ColumnSpace
 from .._diffusion.comparison import folds_for_metrics
 from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.rows import TrainingRows, as_given, take
-from .._utils.validation import check_real
+from .._utils.validation import check_choice, check_real
+from .._utils.warnings import warn_user
+from ..bandwidth import nearest_distances
 from ._members import (
     Folds,
     check_member,
@@ -22,6 +29,16 @@ from ._members import (
 
 __all__ = ["DensityOutlierDetector"]
 
+_N_FOLDS = 5
+# Within this fraction of the distance from a training row to the nearest other one, scores go over to
+# the held-out score of that row: far more than rounding, and so little that few new rows are there.
+_NEAR = 0.05
+# "auto": quantiles of held-out log-densities through which an exponential tail is laid, and the rate
+# of false alarms at which it is cut. Up to an eighth of the rows may be outliers.
+_UPPER, _LOWER, _RATE = 0.25, 0.125, 0.01
+# Whole numbers up to this are counts of copies; larger ones, weights.
+_MOST_COPIES = 1e9
+
 
 class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator):
     """Outlier detector for any density estimator: outliers are rows of low held-out log-density.
@@ -30,8 +47,8 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
     follows them. A quantile of the log-densities of the training rows, taken as the threshold,
     would therefore flag far too many new rows. Here **a training row is scored by a density that
     was fitted without it**, any other row by the density of all training rows, and one threshold
-    serves both: it flags the fraction `contamination` of the training rows, and about the same
-    fraction of new rows of their distribution.
+    serves both: it flags at most the fraction `contamination` of the training rows, and about the
+    same fraction of new rows of their distribution.
 
     Set `contamination` to the false-alarm rate that you accept, and `estimator` to choose the
     density:
@@ -51,17 +68,20 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         Density that is fitted: any estimator with `fit` and with log-densities in nats as
         `score_samples`, of this package or another, pipelines included. None is
         ``SmoothedScoreDiffusion()``.
-    contamination : float, default=0.1
-        Fraction of the training rows to flag, above 0 and at most 0.5. Where the training rows are
-        known to be clean (novelty detection), the false-alarm rate that is accepted.
+    contamination : float or "auto", default=0.1
+        Fraction of the training rows to flag, above 0 and at most 0.5; rows of equal score are
+        flagged together or not at all. Where the training rows are known to be clean (novelty
+        detection), the false-alarm rate that is accepted. "auto" is for outliers of unknown
+        number, up to an eighth of the rows: see Notes.
     cv : int, cross-validation splitter, iterable of (train, test) or None, default=None
         How training rows are held out. None leaves out one row at a time where `estimator` has a
         method ``leave_one_out_log_density`` (as the KDE and the diffusions have) and there are
         more than twenty rows for each column: with fewer rows, what such a density learns from all
         rows together, its metric, depends too much on the excluded row. Otherwise None makes five
-        folds. An integer makes that many shuffled folds, in which equal rows stay together; it
-        costs as many fits, and is faster than leaving out single rows from about 10^4 rows on. A
-        splitter, or its splits, is used unchanged; its test sets must be a partition of the rows.
+        folds. An integer makes that many shuffled folds; it costs as many fits, and is faster than
+        leaving out single rows from about 10^4 rows on. A splitter, or its splits, is used
+        unchanged. Rows that it never tests, such as the first of a TimeSeriesSplit, do not count
+        in the threshold.
 
     Attributes
     ----------
@@ -69,10 +89,8 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         The density, fitted to all rows.
     offset_ : float
         The threshold: rows with ``score_samples`` below it are outliers.
-    points_ : ndarray of shape (n_points, n_features)
-        Distinct training rows of positive weight.
-    held_out_log_density_ : ndarray of shape (n_points,)
-        Their scores, in nats.
+    held_out_log_density_ : ndarray of shape (n_kept,)
+        Scores of the training rows of positive weight, in the order of X, in nats.
     n_features_in_ : int
         Number of features.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -85,9 +103,22 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
 
     Notes
     -----
-    Equal rows are held out together: a row that occurs twice does not become an inlier by its
-    copy. (A splitter may separate the copies; then the lowest of their log-densities counts.) A
-    query equal to a training row has the score of that row.
+    A training row's score takes away **that row's own weight** and nothing else: of m equal rows
+    m - 1 remain, so a value that many rows hold is a usual one. Weights that are all whole numbers
+    count copies, k for a row of weight k; otherwise each row is one copy, with all of its weight.
+    (A splitter decides itself which copies it separates; the lowest of their log-densities
+    counts.) Where most rows have a copy by mistake, held-out scores are too high, and so is the
+    false-alarm rate: drop the copies first.
+
+    Scores are continuous: within a twentieth of the distance from a training row to its nearest
+    other row, in standard deviations of the columns, the log-density goes over linearly to the
+    held-out one of that row.
+
+    ``contamination="auto"`` assumes that log-densities below their quartile q have an exponential
+    tail, as those of normal rows in two dimensions have exactly. Its slope is taken from the
+    quartile and the octile o of the held-out log-densities, and the threshold is where one percent
+    of the rows remains: ``offset_ = q - 4.64 * (q - o)``. Of normal rows it flags 1.3 % in one
+    dimension, 1 % in two and 0.6 % in ten; docs/compose.md has measured rates.
 
     Folds are fitted to fewer rows than the final density, so held-out log-densities are a little
     too low, and so is the false-alarm rate.
@@ -98,14 +129,14 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
     and Signal Processing 141, 1994.
     """
 
-    def __init__(
-        self, estimator: Any = None, *, contamination: float = 0.1, cv: Any = None
-    ) -> None:
+    def __init__(self, estimator: Any = None, *, contamination: Any = 0.1, cv: Any = None) -> None:
         self.estimator = estimator
         self.contamination = contamination
         self.cv = cv
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> DensityOutlierDetector:
+    def fit(
+        self, X: Any, y: Any = None, sample_weight: Any = None, groups: Any = None
+    ) -> DensityOutlierDetector:
         """Fit the density, score each row by a density of the others, and set the threshold.
 
         Parameters
@@ -116,6 +147,9 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
             Ignored; there for scikit-learn's calling convention.
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; a row of weight k counts as k equal rows.
+        groups : array-like of shape (n_samples,), default=None
+            Labels of the rows that are held out together. A splitter gets them; with an integer
+            `cv`, or None for five, folds are made of groups.
 
         Returns
         -------
@@ -131,13 +165,14 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
             If X, the weights or a parameter is out of range, if there is a single distinct row, or
             if more than the fraction `contamination` of the rows have held-out density zero; the
             estimator is then left as it was.
+
+        Warns
+        -----
+        UserWarning
+            If there are too few rows to fit the density without some of them: the threshold is
+            then set on log-densities under the density of all rows.
         """
-        contamination = check_real("contamination", self.contamination, hint="It is at most 0.5.")
-        if contamination > 0.5:
-            raise ValueError(
-                f"contamination={self.contamination!r} is out of range; expected a number > 0 and "
-                "<= 0.5, the fraction of training rows to flag."
-            )
+        contamination = _check_contamination(self.contamination)
         if self.estimator is not None:
             check_member("estimator", self.estimator, compared=False)
         rows = TrainingRows.of(X, sample_weight, self)
@@ -147,17 +182,13 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
                 "merging equal rows; expected at least two, since each row is scored by a density "
                 "fitted to the other rows. Pass more rows."
             )
-        folds = None if self.cv is None else rows.folds(self.cv)
+        splits = self._splits(rows, groups)
         fitted = fit_member(
             "estimator", estimator_or_default(self.estimator), rows.given, rows.weight
         )
-        held_out = self._held_out(fitted, rows, folds)
-        order = np.argsort(held_out, kind="stable")
-        # A row is flagged if the middle of its weight is below the quantile: of N rows this flags
-        # N * contamination rounded to the nearest integer, whatever the rounding of the sums.
-        weights = rows.point_weights[order]
-        middle = np.cumsum(weights) - weights / 2
-        offset = held_out[order[np.searchsorted(middle, contamination)]]
+        held_out = self._held_out(fitted, rows, splits)
+        tested = ~np.isnan(held_out)
+        offset = _threshold(held_out[tested], rows.point_weights[tested], contamination)
         if offset == -np.inf:
             raise ValueError(
                 f"contamination={self.contamination!r}, but {np.sum(held_out == -np.inf)} of "
@@ -165,18 +196,20 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
                 "other rows, so there is no finite threshold. Pass a density with unbounded "
                 "support, or with a larger bandwidth."
             )
+        if not tested.all():
+            held_out[~tested] = _in_sample(fitted, rows)[~tested]
         self._set_fitted(
             X,
             estimator_=fitted,
-            offset_=float(offset),
-            points_=rows.points,
-            held_out_log_density_=held_out,
+            offset_=offset,
+            held_out_log_density_=held_out[rows.group],
+            _near_rows_=_NearRows.of(rows.points, held_out),
         )
         return self
 
     @on_one_fit
     def score_samples(self, X: Any) -> np.ndarray:
-        """Return the log-density of each row, held-out for training rows.
+        """Return the log-density of each row; of a training row, the held-out one.
 
         Parameters
         ----------
@@ -197,12 +230,15 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
             +inf.
         """
         checked = self._check_query(X)
-        index = _point_index(self.points_, checked)
-        is_new = index < 0
-        scores = self.held_out_log_density_[index]
-        if is_new.any():
-            queries = take(as_given(X, checked), is_new)
-            scores[is_new] = log_density_of("estimator", self.estimator_, queries)
+        scores, share = self._near_rows_.at(checked)
+        (new,) = np.nonzero(share < 1)
+        if len(new):
+            queries = take(as_given(X, checked), new)
+            log_density = log_density_of("estimator", self.estimator_, queries)
+            share = share[new]
+            # Zero times -inf is no number.
+            near = share * np.where(share > 0, scores[new], 0.0)
+            scores[new] = (1 - share) * log_density + near
         return scores
 
     @on_one_fit
@@ -247,29 +283,153 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         """
         return np.where(self.decision_function(X) < 0, -1, 1)
 
-    def _held_out(self, fitted: Any, rows: TrainingRows, folds: Folds | None) -> np.ndarray:
-        """Return the log-density of each distinct row under densities that were fitted without it."""
-        if (
-            folds is None
-            and folds_for_metrics(rows.points) is None
-            and hasattr(fitted, "leave_one_out_log_density")
+    def _splits(self, rows: TrainingRows, groups: Any) -> tuple[TrainingRows, Folds] | None:
+        """Return the rows to split, and the folds; None where neither `cv` nor `groups` is set."""
+        if self.cv is None and groups is None:
+            return None
+        folds = rows.folds(_N_FOLDS if self.cv is None else self.cv, groups)
+        is_shuffled = groups is None and isinstance(self.cv, numbers.Number)
+        return _copies_apart(rows, folds) if is_shuffled else (rows, folds)
+
+    def _held_out(
+        self, fitted: Any, rows: TrainingRows, splits: tuple[TrainingRows, Folds] | None
+    ) -> np.ndarray:
+        """Return the log-density (n_points,) of each distinct row under densities without it.
+
+        NaN for rows that no fold tests.
+        """
+        can_leave_out = (
+            hasattr(fitted, "leave_one_out_log_density")
+            # A base was fitted to the row that would be left out.
+            and getattr(fitted, "base_", None) is None
             # Its answers are in the order of its points_, which must be those of X.
             and np.array_equal(getattr(fitted, "points_", ()), rows.points)
-        ):
-            return fitted.leave_one_out_log_density()
-        if folds is None:
-            folds = rows.folds(min(5, len(rows.points)))
+        )
+        columns = ColumnSpace.of(rows.points, rows.point_weights)
+        if splits is None and can_leave_out and folds_for_metrics(rows.points, columns) is None:
+            return _leave_one_out(fitted, rows)
+        if splits is None:
+            splits = _copies_apart(rows, rows.folds(min(_N_FOLDS, len(rows.points))))
+        apart, folds = splits
         members = [("estimator", estimator_or_default(self.estimator))]
-        log_density = np.full(len(rows.points), np.inf)
-        # The folds of a splitter may separate equal rows; a copy in training must not help.
-        np.minimum.at(log_density, rows.group, out_of_fold(members, rows, folds)[:, 0])
+        try:
+            by_row = out_of_fold(members, apart, folds)[:, 0]
+        except ValueError as error:
+            if self.cv is not None or len(rows.points) > _N_FOLDS:
+                raise
+            if can_leave_out:
+                return _leave_one_out(fitted, rows)
+            warn_user(
+                f"{len(rows.points)} distinct rows are too few to fit the density without one of them "
+                f"({error}); the threshold is set on the density of all rows, and too high for new "
+                "ones. Pass more rows."
+            )
+            return _in_sample(fitted, rows)
+        log_density = np.full(len(rows.points), np.nan)
+        # Copies of a row in several folds: the lowest counts. NaN is where no fold tests.
+        np.fmin.at(log_density, apart.group, by_row)
         return log_density
 
 
-def _point_index(points: np.ndarray, queries: np.ndarray) -> np.ndarray:
-    """Return the index of each query in `points`, which are distinct; -1 for other rows."""
-    _, label = np.unique(np.concatenate([points, queries + 0.0]), axis=0, return_inverse=True)
-    label = label.ravel()
-    index = np.full(label.max() + 1, -1)
-    index[label[: len(points)]] = np.arange(len(points))
-    return index[label[len(points) :]]
+@dataclass(frozen=True, eq=False)
+class _NearRows:
+    """Distinct training rows with their held-out log-densities, and how near a query counts as one."""
+
+    scale: np.ndarray
+    """Standard deviations of the columns (d,), in which distances are measured."""
+    points: np.ndarray
+    """The rows (n_points, d), in these units."""
+    held_out: np.ndarray
+    radius: np.ndarray
+    """The distance (n_points,) beyond which the row does not count."""
+
+    @classmethod
+    def of(cls, points: np.ndarray, held_out: np.ndarray) -> _NearRows:
+        deviation = points.std(axis=0)
+        scale = np.where(deviation > 0, deviation, 1.0)
+        scaled = points / scale
+        radius = np.maximum(_NEAR * nearest_distances(scaled), np.finfo(np.float64).tiny)
+        return cls(scale, scaled, held_out, radius)
+
+    def at(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the held-out log-density of the row nearest to each query (n, d), and its share.
+
+        The share (n,) is one at the row and zero from its radius on.
+        """
+        distance, index = cKDTree(self.points).query(queries / self.scale)
+        return self.held_out[index], np.maximum(1 - distance / self.radius[index], 0.0)
+
+
+def _check_contamination(contamination: Any) -> float | None:
+    """Return the fraction of rows to flag, or None for "auto", after checking it."""
+    if isinstance(contamination, str):
+        hint = "Or pass a number > 0 and <= 0.5."
+        check_choice("contamination", contamination, ("auto",), hint=hint)
+        return None
+    hint = "It is at most 0.5; or pass 'auto'."
+    fraction = check_real("contamination", contamination, hint=hint)
+    if fraction > 0.5:
+        raise ValueError(
+            f"contamination={contamination!r} is out of range; expected a number > 0 and <= 0.5, the "
+            "fraction of training rows to flag, or 'auto'."
+        )
+    return fraction
+
+
+def _threshold(scores: np.ndarray, weights: np.ndarray, contamination: float | None) -> float:
+    """Return the threshold below which at most a fraction of the weight is; None is "auto"."""
+    values, index = np.unique(scores, return_inverse=True)
+    up_to = np.cumsum(np.bincount(index.ravel(), weights=weights))
+    # Sums of weights are rounded.
+    up_to = up_to / (up_to[-1] * (1 + 1e-12))
+    if contamination is not None:
+        # The first value whose rows would be too many, if they were flagged too.
+        return float(values[np.searchsorted(up_to[:-1], contamination, "right")])
+    upper, lower = (values[np.searchsorted(up_to, share)] for share in (_UPPER, _LOWER))
+    if lower == -np.inf:
+        return -np.inf
+    return float(upper - (upper - lower) * math.log(_UPPER / _RATE) / math.log(_UPPER / _LOWER))
+
+
+def _copies(rows: TrainingRows) -> np.ndarray:
+    """Return how many copies each distinct row has (n_points,); see the notes of the class."""
+    weight = rows.weight
+    if weight is None or weight.max() > _MOST_COPIES or np.any(weight != np.round(weight)):
+        return np.bincount(rows.group)
+    return np.bincount(rows.group, weights=weight)
+
+
+def _leave_one_out(fitted: Any, rows: TrainingRows) -> np.ndarray:
+    """Return the log-density of each distinct row under the model without one copy of it."""
+    copies = _copies(rows)
+    if np.all(copies == 1):
+        return fitted.leave_one_out_log_density()
+    return fitted.leave_one_out_log_density(fitted.weights_ / copies)
+
+
+def _copies_apart(rows: TrainingRows, folds: Folds) -> tuple[TrainingRows, Folds]:
+    """Return rows and folds in which one copy of each distinct row is tested, the others never.
+
+    `folds` test all copies of a row together.
+    """
+    copies = _copies(rows)
+    if np.all(copies == 1):
+        return rows, folds
+    tested = np.unique(rows.group, return_index=True)[1]
+    apart = rows
+    if rows.weight is not None:
+        # One row with the weight of a copy, and one with what is left.
+        own = rows.point_weights / copies
+        index = np.concatenate([tested, tested[copies > 1]])
+        weight = np.concatenate([own, (rows.point_weights - own)[copies > 1]])
+        apart = replace(rows, given=take(rows.given, index), weight=weight, group=rows.group[index])
+        tested = np.arange(len(tested))
+    everything = np.arange(len(apart.group))
+    tests = [tested[np.unique(rows.group[test])] for _, test in folds]
+    return apart, [(np.setdiff1d(everything, test), test) for test in tests]
+
+
+def _in_sample(fitted: Any, rows: TrainingRows) -> np.ndarray:
+    """Return the log-density (n_points,) of each distinct row under the density of all rows."""
+    first = np.unique(rows.group, return_index=True)[1]
+    return log_density_of("estimator", fitted, take(rows.given, first))

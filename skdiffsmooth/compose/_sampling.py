@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from sklearn.base import is_classifier
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
@@ -62,13 +63,15 @@ def sample(
         own method would.
     output : {"default", "pandas", "polars"}, default="default"
         Container: an array, or a data frame with the column names of the training rows (x0, x1,
-        ... if they had none). The names are those of scikit-learn's `set_output`, which itself
-        applies to `transform` only, and densities have no `transform`.
+        ... if they had none); from a classifier, with the classes in a last column, "target" (or
+        "target_", where that is a name of X). The names of containers are those of scikit-learn's
+        `set_output`, which itself applies to `transform` only, and densities have no `transform`.
 
     Returns
     -------
     ndarray of shape (n_samples, n_features) or DataFrame
-        Independent draws, in random order.
+        Independent draws, in random order. From a classifier, such as `DensityClassifier`, arrays
+        are a pair (X, y), as its own `sample` returns them.
 
     Raises
     ------
@@ -85,21 +88,33 @@ def sample(
     """
     check_choice("output", output, ("default", "pandas", "polars"))
     n, generator = check_draw(n_samples, random_state)
-    rows = draw(fitted, n, generator)
+    rows, labels = draw_labelled(fitted, n, generator)
     if output == "default":
-        return rows
+        return rows if labels is None else (rows, labels)
     names = _column_names(fitted, rows.shape[1])
+    target = "target"
+    while target in names:
+        target += "_"
     if output == "pandas":
         import pandas as pd
 
-        return pd.DataFrame(rows, columns=names)
+        frame = pd.DataFrame(rows, columns=names)
+        return frame if labels is None else frame.assign(**{target: labels})
     import polars as pl
 
-    return pl.DataFrame(rows, schema=names)
+    table = pl.DataFrame(rows, schema=names)
+    return table if labels is None else table.with_columns(pl.Series(target, labels))
 
 
 def draw(fitted: Any, n: int, generator: np.random.RandomState) -> np.ndarray:
     """Return n rows (n, n_features) drawn from a fitted density, pipeline or search; see `sample`."""
+    return draw_labelled(fitted, n, generator)[0]
+
+
+def draw_labelled(
+    fitted: Any, n: int, generator: np.random.RandomState
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return n rows as `draw` does, and the class (n,) of each if `fitted` is a classifier."""
     check_is_fitted(fitted)
     if hasattr(fitted, "cv_results_") and not hasattr(fitted, "best_estimator_"):
         raise ValueError(
@@ -127,21 +142,26 @@ def draw(fitted: Any, n: int, generator: np.random.RandomState) -> np.ndarray:
 
 def draw_through(
     change: ChangeOfVariables, density: Any, n: int, generator: np.random.RandomState
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Return n rows in the input units of `change`, drawn from a density of its output.
 
-    The density is restricted to the range of the change: rows outside are drawn again.
+    The density is restricted to the range of the change: rows outside are drawn again. Classes are
+    those of `draw_labelled`.
     """
     parts: list[np.ndarray] = []
+    classes: list[np.ndarray] = []
     missing = n
     for _ in range(MAX_ROUNDS):
         # As many rows are drawn as are missing, so that none has to be discarded: `draw` may return
         # rows in an order, and discarding the last ones would then bias the draws.
-        X, inside = change.inverse(draw(density, missing, generator), generator)
+        rows, labels = draw_labelled(density, missing, generator)
+        X, inside = change.inverse(rows, generator)
         parts.append(X[inside])
+        if labels is not None:
+            classes.append(labels[inside])
         missing -= len(parts[-1])
         if not missing:
-            return np.concatenate(parts)
+            return np.concatenate(parts), np.concatenate(classes) if classes else None
     raise ValueError(
         f"{n - missing} of {n} rows were drawn inside the range of {change.transformer!r} in "
         f"{MAX_ROUNDS} rounds: nearly all mass of the density is outside that range. Use another "
@@ -151,8 +171,8 @@ def draw_through(
 
 def _call(
     fitted: Any, method: Callable[..., Any], n: int, generator: np.random.RandomState
-) -> np.ndarray:
-    """Return n rows drawn by an estimator's method `sample`, in random order."""
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return n rows drawn by an estimator's method `sample`, in random order, and their classes."""
     if "random_state" in inspect.signature(method).parameters:
         rows = method(n, random_state=generator)
     elif hasattr(fitted, "random_state"):
@@ -165,10 +185,14 @@ def _call(
             f"{type(fitted).__name__}.sample takes no random_state and the estimator has no such "
             "parameter; expected one of the two, so that draws can be repeated. Add it to sample."
         )
+    labels = None
     if isinstance(rows, tuple):
         # Rows and labels, sorted by component: after shuffling, the first k are independent draws.
-        rows = generator.permutation(rows[0])
-    return np.asarray(rows, dtype=np.float64)
+        order = generator.permutation(n)
+        if is_classifier(fitted):
+            labels = np.asarray(rows[1])[order]
+        rows = np.asarray(rows[0])[order]
+    return np.asarray(rows, dtype=np.float64), labels
 
 
 def _column_names(fitted: Any, n_features: int) -> list[str]:

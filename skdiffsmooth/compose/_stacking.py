@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from typing import Any
 
@@ -77,10 +78,10 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
     cv : int, cross-validation splitter, iterable of (train, test) or "prefit", default=5
         How rows are held out. An integer makes that many shuffled folds, the same at every fit, in
         which equal rows stay together: a row is no held-out row while its copy is in training. A
-        splitter, such as a KFold in the order of time, or its splits, such as
-        ``list(GroupKFold().split(X, groups=...))``, is used unchanged. "prefit" takes members that
-        were fitted before and learns the weights from the rows passed to `fit`, which must be new
-        to the members. None is 5.
+        splitter, or its splits, is used unchanged; rows that it never tests, such as the first of
+        a TimeSeriesSplit, do not count in the weights. "prefit" takes copies of members that were
+        fitted before and learns the weights from the rows passed to `fit`, which must be new to
+        the members. None is 5.
     combine : {"mixture", "best"}, default="mixture"
         Whether to mix the members, or to keep the one of highest held-out log-likelihood.
     time_limit : float or None, default=None
@@ -102,7 +103,8 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         The same by name.
     oof_log_density_ : ndarray of shape (n_kept, n_members)
         Out-of-fold log-density, in nats, of each row of positive weight (in the order of X) under
-        each member fitted without it; with "prefit", under the members as they are.
+        each member fitted without it, NaN for rows that no fold tests; with "prefit", under the
+        members as they are.
     n_features_in_ : int
         Number of features.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -190,7 +192,9 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         super().set_params(**params)
         return self
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> DensityStacking:
+    def fit(
+        self, X: Any, y: Any = None, sample_weight: Any = None, groups: Any = None
+    ) -> DensityStacking:
         """Choose the weights by held-out log-densities of all members, and fit these to all rows.
 
         Parameters
@@ -201,6 +205,9 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
             Ignored; there for scikit-learn's calling convention.
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; a row of weight k counts as k equal rows.
+        groups : array-like of shape (n_samples,), default=None
+            Labels of the rows that are held out together. A splitter gets them; with an integer
+            `cv`, folds are made of groups.
 
         Returns
         -------
@@ -230,7 +237,7 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         rows = TrainingRows.of(X, sample_weight, self)
         folds: Folds = []
         if not isinstance(self.cv, str):
-            folds = rows.folds(5 if self.cv is None else self.cv)
+            folds = rows.folds(5 if self.cv is None else self.cv, groups)
         if self.estimators is None and folds:
             n_rows = min(len(np.unique(rows.group[train])) for train, _ in folds)
             n_features = rows.points.shape[1]
@@ -244,10 +251,11 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
                     f"cv={self.cv!r} is not known; expected an integer >= 2, a splitter, an iterable of "
                     "(train, test) row indices, or 'prefit'. Pass cv=5 for five shuffled folds."
                 )
-            fitted = [estimator for _, estimator in members]
             for label, estimator in labelled:
                 check_is_fitted(estimator)
                 check_fills_space(label, estimator)
+            # Copies: a later fit of the user's objects must not change this mixture.
+            fitted = [copy.deepcopy(estimator) for _, estimator in members]
             log_density = np.column_stack(
                 [log_density_of(label, estimator, rows.given) for label, estimator in labelled]
             )
@@ -257,10 +265,10 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
                 delayed(fit_member)(f"member {name!r}", clone(estimator), rows.given, rows.weight)
                 for name, estimator in members
             )
-        if self.combine == "best":
-            weights = _best_only(log_density, rows.weight)
-        else:
-            weights = _optimal_weights(log_density, rows.weight)
+        tested = ~np.isnan(log_density[:, 0])
+        combine = _best_only if self.combine == "best" else _optimal_weights
+        row_weight = None if rows.weight is None else rows.weight[tested]
+        weights = combine(log_density[tested], row_weight)
         self._set_fitted(
             X,
             weights_=weights,

@@ -255,7 +255,7 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
             cannot sample or the transformer has no inverse.
         """
         n, generator = self._check_draw(n_samples, random_state)
-        return draw_through(self._fitted_change(), self.estimator_, n, generator)
+        return draw_through(self._fitted_change(), self.estimator_, n, generator)[0]
 
     def _check_density(self) -> Any:
         if self.estimator is not None:

@@ -107,13 +107,13 @@ class AlongManifold:
         shape = ManifoldShape(inside, push, _usable_reach(inside, manifold, points))
         return shape, hull, {"manifold_": manifold}
 
-    def candidate_metrics(self, points: np.ndarray) -> tuple[Any, ...]:
+    def candidate_metrics(self, rank: int) -> tuple[Any, ...]:
         """Return the metrics from which "auto" chooses, none for a known manifold."""
         # Log-densities along a known manifold take long, where there are any: nothing is compared.
         if not isinstance(self.manifold, str):
             return ()
         # Principal axes are those of the columns as they are; whitened rows have none.
-        return ("euclidean",) if self.manifold == "pca" else candidate_metrics(points)
+        return ("euclidean",) if self.manifold == "pca" else candidate_metrics(rank)
 
     def check_base(self, base: Any) -> None:
         """Do nothing, since every kernel along a manifold can smooth the score of a base."""

@@ -27,9 +27,9 @@ class SameEverywhere:
         """Return the kernel in coordinates of the hull."""
         return self.kernel.reduce(hull, points, weights), hull, {}
 
-    def candidate_metrics(self, points: np.ndarray) -> tuple[Any, ...]:
+    def candidate_metrics(self, rank: int) -> tuple[Any, ...]:
         """Return all metrics for an isotropic kernel, and "euclidean" for any other."""
-        return candidate_metrics(points) if is_isotropic(self.kernel) else ("euclidean",)
+        return candidate_metrics(rank) if is_isotropic(self.kernel) else ("euclidean",)
 
     def check_base(self, base: Any) -> None:
         """Raise an error if the kernel has no offsets."""

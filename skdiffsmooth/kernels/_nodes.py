@@ -26,6 +26,11 @@ def default_n_nodes(dimension: int) -> int:
     return 2 ** math.ceil(math.log2(max(64, 4 * dimension)))
 
 
+# Tables of nodes are kept for later calls: together at most 256 of 128 KiB. Larger ones take longer to
+# use than to make.
+_MOST_TABLES, _LARGEST_TABLE = 256, 2**14
+
+
 @functools.lru_cache(maxsize=8)
 def _scrambled(dimension: int, seed: int) -> qmc.Sobol:
     """Return a scrambled Sobol sequence, kept for later calls, since scrambling is slow."""
@@ -41,6 +46,13 @@ def gaussian_nodes(dimension: int, n_nodes: int, level: int, seed: int) -> np.nd
     are transformed to unit covariance, and the rule integrates polynomials of degree three exactly.
     `n_nodes` is even, and `seed` is that of the scrambling.
     """
+    if n_nodes * dimension <= _LARGEST_TABLE:
+        return _kept_nodes(dimension, n_nodes, level, seed)
+    return _mirrored_nodes(dimension, n_nodes, level, seed)
+
+
+def _mirrored_nodes(dimension: int, n_nodes: int, level: int, seed: int) -> np.ndarray:
+    """Return the nodes (n_nodes, dimension) that `gaussian_nodes` describes."""
     half = n_nodes // 2
     if dimension == 0:
         return np.zeros((n_nodes, 0))
@@ -56,6 +68,14 @@ def gaussian_nodes(dimension: int, n_nodes: int, level: int, seed: int) -> np.nd
         left, _, right = np.linalg.svd(normal, full_matrices=False)
         normal = np.sqrt(half) * left @ right
     return np.concatenate([normal, -normal])
+
+
+@functools.lru_cache(maxsize=_MOST_TABLES)
+def _kept_nodes(dimension: int, n_nodes: int, level: int, seed: int) -> np.ndarray:
+    """Return nodes (n_nodes, dimension) that all callers share, so they cannot be written to."""
+    nodes = _mirrored_nodes(dimension, n_nodes, level, seed)
+    nodes.flags.writeable = False
+    return nodes
 
 
 def _sobol(dimension: int, n_nodes: int, level: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

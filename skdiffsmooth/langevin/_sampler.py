@@ -245,7 +245,7 @@ class LangevinSampler(BaseEstimator):
         z = distribution.start(start, self.n_chains, levels[0].noise, rng)
 
         rule, h = self._step_size_rule(distribution, levels, z, rng), 0.0
-        draws = np.empty((self.n_chains, self.n_draws, z.shape[1]))
+        draws = np.empty((self.n_chains, self.n_draws, distribution.rows(z).shape[1]))
         accepted = np.zeros(self.n_chains)
         for level in levels:
             field = _Field(distribution, level, with_log_density=self.metropolis)

@@ -1,7 +1,8 @@
 """Distributions that Langevin chains can sample, defined by an estimator or by functions.
 
-Chains move in coordinates z, x = z @ basis, in which the noise of the target is the same in all
-directions: those of an estimator's metric. The score in z is the score in x times basis^T.
+Chains move in coordinates z in which the noise of the target is the same in all directions: those of an
+estimator's metric, or x = z @ basis. The score in z is the score in x times dx/dz. Chains keep to
+exact relations between columns.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_array, check_is_fitted
+
+from .._coordinates.metric import LinearMetric
 
 __all__ = ["EstimatorTarget", "FunctionTarget", "Target", "as_target"]
 
@@ -61,10 +64,10 @@ class EstimatorTarget:
         self.is_estimator = True
         self._basis: np.ndarray | None = None
         self._units: Any = 1.0
-        metric = getattr(model, "coordinates_", None)
-        if metric is not None and not metric.is_euclidean:
-            self._basis = metric.from_metric(np.eye(model.n_features_in_))
-        elif np.ndim(model.bandwidth_):
+        self._metric: LinearMetric | None = getattr(model, "coordinates_", None)
+        if self._metric is not None and self._metric.is_euclidean:
+            self._metric = None
+        if self._metric is None and np.ndim(model.bandwidth_):
             ratios = model.bandwidth_ / smallest
             self._basis, self._units = np.diag(ratios), ratios**2
 
@@ -74,6 +77,8 @@ class EstimatorTarget:
     def score(self, z: np.ndarray, v: float | None) -> np.ndarray:
         """See `Target`."""
         gradient = self._without_names.grad_log_density(self.rows(z), self._t(v))
+        if self._metric is not None:
+            return self._metric.gradient_to_metric(gradient)
         return gradient if self._basis is None else gradient @ self._basis.T
 
     def log_density(self, z: np.ndarray, v: float | None) -> np.ndarray:
@@ -82,6 +87,8 @@ class EstimatorTarget:
 
     def rows(self, z: np.ndarray) -> np.ndarray:
         """See `Target`."""
+        if self._metric is not None:
+            return self._metric.from_metric(z)
         return z if self._basis is None else z @ self._basis
 
     def start(self, start: Any, n: int, v: float | None, rng: np.random.RandomState) -> np.ndarray:
@@ -101,6 +108,8 @@ class EstimatorTarget:
         return math.sqrt(float((weights @ (points - mean) ** 2).max()))
 
     def _coordinates(self, X: np.ndarray) -> np.ndarray:
+        if self._metric is not None:
+            return self._metric.to_metric(X)
         return X if self._basis is None else np.linalg.solve(self._basis.T, X.T).T
 
 

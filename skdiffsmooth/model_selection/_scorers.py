@@ -21,8 +21,10 @@ from typing import Any
 
 import numpy as np
 from scipy.integrate import trapezoid
+from sklearn.utils.metadata_routing import MetadataRequest
 from sklearn.utils.validation import check_array, check_is_fitted
 
+from .._utils.rows import weighted_rows
 from .._utils.validation import check_detached, check_integer, check_real, check_seed
 
 __all__ = ["denoising_score", "hyvarinen_score", "make_denoising_scorer", "make_hyvarinen_scorer"]
@@ -33,17 +35,38 @@ __all__ = ["denoising_score", "hyvarinen_score", "make_denoising_scorer", "make_
 _MIN_FACTOR, _MAX_FACTOR = 1e-3, 10.0
 
 
-@dataclass(frozen=True)
-class HyvarinenScorer:
+class _Scorer:
+    """A scorer with scikit-learn's metadata routing of `sample_weight`."""
+
+    _request: Any = None
+
+    def set_score_request(self, *, sample_weight: bool | str | None) -> Any:
+        """Set whether a search passes its `sample_weight`, or those of another name, to the scorer."""
+        request = MetadataRequest(owner=repr(self))
+        request.score.add_request(param="sample_weight", alias=sample_weight)
+        self._request = request
+        return self
+
+    def get_metadata_routing(self) -> Any:
+        """Return what is passed to the scorer; by default, that nothing was requested or refused."""
+        if self._request is None:
+            request = MetadataRequest(owner=repr(self))
+            request.score.add_request(param="sample_weight", alias=None)
+            return request
+        return self._request
+
+
+@dataclass
+class HyvarinenScorer(_Scorer):
     """Scorer made by `make_hyvarinen_scorer`; it can be pickled and printed."""
 
     noise_variance: float
     n_pairs: int
     seed: int
 
-    def __call__(self, estimator: Any, X: Any, y: Any = None) -> float:
+    def __call__(self, estimator: Any, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return minus the score-matching loss of a fitted estimator on held-out rows."""
-        rows = _rows(estimator, X)
+        rows, weight = _rows(estimator, X, sample_weight)
         t = self.noise_variance
         if t:
             rows = rows + np.sqrt(t) * _mirrored(self.seed, self.n_pairs, rows.shape)
@@ -51,11 +74,12 @@ class HyvarinenScorer:
         variance = estimator.bandwidth_**2 + t
         score = estimator.grad_log_density(named, t=variance)
         laplacian = estimator.laplacian_log_density(named, t=variance)
-        return -float(np.mean(laplacian + 0.5 * np.sum(score**2, axis=1)))
+        losses = laplacian + 0.5 * np.sum(score**2, axis=1)
+        return -float(np.average(losses.reshape(-1, len(weight)).mean(axis=0), weights=weight))
 
 
-@dataclass(frozen=True)
-class DenoisingScorer:
+@dataclass
+class DenoisingScorer(_Scorer):
     """Scorer made by `make_denoising_scorer`; it can be pickled and printed."""
 
     t_min: float | None
@@ -64,11 +88,12 @@ class DenoisingScorer:
     n_pairs: int
     seed: int
 
-    def __call__(self, estimator: Any, X: Any, y: Any = None) -> float:
+    def __call__(self, estimator: Any, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return minus the denoising loss of a fitted estimator on held-out rows, in nats."""
-        rows = _rows(estimator, X)
+        rows, weight = _rows(estimator, X, sample_weight)
+        variances = np.average((rows - weight @ rows) ** 2, axis=0, weights=weight)
         # Rows without variance have no scale; that of the model is used instead.
-        widest = float(rows.var(axis=0).max()) or float(np.max(estimator.bandwidth_)) ** 2
+        widest = float(variances.max()) or float(np.max(estimator.bandwidth_)) ** 2
         low = _MIN_FACTOR * widest if self.t_min is None else self.t_min
         high = _MAX_FACTOR * widest if self.t_max is None else self.t_max
         if high <= low:
@@ -81,7 +106,7 @@ class DenoisingScorer:
             score = estimator.grad_log_density(noised, t=estimator.bandwidth_**2 + t)
             score = np.sqrt(t) * score.reshape(noise.shape)
             # t |s + z / sqrt(t)|^2 - |z|^2, expanded so that |z|^2 cancels exactly.
-            losses.append(np.mean(np.sum(score * (score + 2 * noise), axis=2)))
+            losses.append(weight @ np.sum(score * (score + 2 * noise), axis=2).mean(axis=0))
         # The integral of H(t) dt as that of t H(t) over log t; below the range H(t) is taken
         # constant.
         return -0.5 * float(trapezoid(losses, np.log(levels)) + losses[0])
@@ -109,7 +134,8 @@ def make_hyvarinen_scorer(
     Returns
     -------
     callable
-        ``scorer(estimator, X, y=None)``; see `hyvarinen_score`, which is the scorer without noise.
+        ``scorer(estimator, X, y=None, sample_weight=None)``; see `hyvarinen_score`, which is the
+        scorer without noise. ``set_score_request(sample_weight=True)`` has a search pass weights.
 
     Raises
     ------
@@ -161,8 +187,8 @@ def make_denoising_scorer(
     Returns
     -------
     callable
-        ``scorer(estimator, X, y=None)``; see `denoising_score`, which is the scorer of the
-        defaults.
+        ``scorer(estimator, X, y=None, sample_weight=None)``; see `denoising_score`, which is the
+        scorer of the defaults. ``set_score_request(sample_weight=True)`` has a search pass weights.
 
     Raises
     ------
@@ -191,7 +217,7 @@ def make_denoising_scorer(
     return DenoisingScorer(least, most, n_levels, n_pairs, seed)
 
 
-def hyvarinen_score(estimator: Any, X: Any, y: Any = None) -> float:
+def hyvarinen_score(estimator: Any, X: Any, y: Any = None, sample_weight: Any = None) -> float:
     """Return minus the score-matching loss on held-out rows; higher is better.
 
     The value is ``-E[ div s + |s|^2 / 2 ]`` at the rows, with the model's score s at its
@@ -207,6 +233,8 @@ def hyvarinen_score(estimator: Any, X: Any, y: Any = None) -> float:
         Held-out rows.
     y : object, default=None
         Ignored; there for scikit-learn's calling convention.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Non-negative weights; a row of weight k counts as k equal rows.
 
     Returns
     -------
@@ -250,10 +278,10 @@ def hyvarinen_score(estimator: Any, X: Any, y: Any = None) -> float:
     >>> GridSearchCV(KDESampler(), grid, scoring=hyvarinen_score).fit(X).best_params_
     {'bandwidth': 0.5}
     """
-    return _hyvarinen(estimator, X)
+    return _hyvarinen(estimator, X, sample_weight=sample_weight)
 
 
-def denoising_score(estimator: Any, X: Any, y: Any = None) -> float:
+def denoising_score(estimator: Any, X: Any, y: Any = None, sample_weight: Any = None) -> float:
     """Return minus the denoising loss on held-out rows, over all noise levels; higher is better.
 
     Rows are noised at twelve levels, and the model's score is compared with the direction back to
@@ -270,6 +298,8 @@ def denoising_score(estimator: Any, X: Any, y: Any = None) -> float:
         Held-out rows.
     y : object, default=None
         Ignored; there for scikit-learn's calling convention.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Non-negative weights; a row of weight k counts as k equal rows.
 
     Returns
     -------
@@ -319,11 +349,15 @@ def denoising_score(estimator: Any, X: Any, y: Any = None) -> float:
     >>> search.fit(X).best_params_
     {'sigma': 0.15}
     """
-    return _denoising(estimator, X)
+    return _denoising(estimator, X, sample_weight=sample_weight)
 
 
-def _rows(estimator: Any, X: Any) -> np.ndarray:
-    """Return the rows as an array (n, d), after checking that the estimator has a score field."""
+def _rows(estimator: Any, X: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return distinct rows (n, d) and their weights, after checking that there is a score field.
+
+    Rows are in the order in which they first occur, and weights sum to one: noise is drawn once for
+    all copies of a row, so a row of weight k counts as k copies.
+    """
     if not hasattr(estimator, "grad_log_density"):
         raise TypeError(
             f"{type(estimator).__name__} has no method grad_log_density, which this scorer needs; "
@@ -340,7 +374,12 @@ def _rows(estimator: Any, X: Any) -> np.ndarray:
             "scores under different noise cannot be compared; expected metric='euclidean'. Set it, or "
             "compare metrics by likelihood."
         )
-    return check_array(X, dtype=np.float64, input_name="X")
+    X, weight = weighted_rows(X, sample_weight)
+    rows = check_array(X, dtype=np.float64, input_name="X")
+    _, first, group = np.unique(rows + 0.0, axis=0, return_index=True, return_inverse=True)
+    weights = np.bincount(group.ravel(), weights=weight)
+    order = np.argsort(first)
+    return rows[first[order]], weights[order] / weights.sum()
 
 
 def _named_like(X: Any, rows: np.ndarray) -> Any:

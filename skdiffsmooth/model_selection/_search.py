@@ -17,11 +17,12 @@ from sklearn.utils.validation import check_is_fitted
 from .._coordinates.metric import check_metric
 from .._diffusion.comparison import Comparison, Settings, folds_for_metrics
 from .._diffusion.estimator import BaseScoreDiffusion
-from .._diffusion.fitting import DEFAULT_FACTORS, Factors, Scales, given_or_default
+from .._diffusion.fitting import DEFAULT_FACTORS, Factors, Scales, TrainingData, given_or_default
 from .._diffusion.settings import ParsedParameters, Relative, resolve_n_jobs
 from .._estimators.smoothed import SmoothedScoreDiffusion
 from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.rows import TrainingRows, as_given
+from .._utils.shards import ONE_PROCESS
 from .._utils.validation import check_integer, check_real, check_real_array
 from .._utils.warnings import warn_user
 from ..solvers import ODESolver
@@ -33,6 +34,8 @@ _BANDWIDTH_FACTORS, _BANDWIDTHS = (0.55, 0.7, 0.85, 1.0), (0.2, 2.0)
 _SIGMA_FACTORS, _SIGMAS = (0.0, 0.75, 1.5, 3.0), (0.3, 12.0)
 # Candidates that are scored once more under the estimator's own nodes, levels and steps.
 _N_FINALISTS = 3
+# Folds of groups, where the number is not given.
+_N_FOLDS = 5
 # A share of equal rows that continuous data do not have.
 _MANY_EQUAL = 0.05
 
@@ -64,8 +67,8 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
     cv : int, splitter, iterable or None, default=None
         None leaves out each distinct row, exactly. An integer is a number of shuffled folds of distinct
         rows: copies of a row are left out together, or the likelihood of ever smaller bandwidths would
-        grow without bound. A splitter, or its splits of the rows of X, is taken as it is; its test
-        sets must be a partition.
+        grow without bound. A splitter, or its splits of the rows of X, is taken as it is; it may leave
+        rows untested, as a TimeSeriesSplit does.
     n_refinements : int, default=2
         How often the steps around the best are halved, from a factor of sqrt(2) on.
     n_jobs : int or None, default=None
@@ -150,7 +153,9 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> SmoothedScoreDiffusionCV:
+    def fit(
+        self, X: Any, y: Any = None, sample_weight: Any = None, groups: Any = None
+    ) -> SmoothedScoreDiffusionCV:
         """Search for the best settings, and fit a diffusion with these to all rows.
 
         Parameters
@@ -161,6 +166,9 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
             Ignored; there for scikit-learn's calling convention.
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; a row of weight k counts as k equal rows, in fits and scores.
+        groups : array-like of shape (n_samples,), default=None
+            Labels of the rows that are held out together. A splitter gets them; with an integer
+            `cv`, or None for five, folds are made of groups.
 
         Returns
         -------
@@ -189,26 +197,30 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
                 "a search by held-out likelihood needs at least two distinct rows, got n_samples = 1 "
                 "after merging equal rows."
             )
-        metrics = self._checked_metrics(parsed, points)
         if parsed.are_scales_absolute and parsed.background is None:
             parsed = replace(parsed, background=0.0)
         n_rows = len(rows.group)
+        data = TrainingData(points, rows.point_weights, ONE_PROCESS, n_rows, is_weighted=True)
+        metrics = self._checked_metrics(parsed, data)
         if n_rows - len(points) > _MANY_EQUAL * n_rows:
             warn_user(
                 f"{n_rows - len(points)} of {n_rows} rows equal another one: the data look rounded or "
                 "discrete. Equal rows are left out together; without that the likelihood of ever "
                 "smaller bandwidths would grow without bound."
             )
-        if self.cv is None:
-            compared = Comparison(parsed, points, rows.point_weights, metrics)
-            folds = folds_for_metrics(points)
+        cv = _N_FOLDS if self.cv is None and groups is not None else self.cv
+        if cv is None:
+            compared = Comparison(parsed, points, rows.point_weights, metrics, data.columns)
+            folds = folds_for_metrics(points, data.columns)
             first = compared
             if folds is not None:
-                first = Comparison(parsed, points, rows.point_weights, metrics, folds)
+                first = Comparison(parsed, points, rows.point_weights, metrics, data.columns, folds)
         else:
             weight = np.ones(n_rows) if rows.weight is None else rows.weight
             given = points[rows.group], weight / weight.max()
-            first = compared = Comparison(parsed, *given, metrics, rows.folds(self.cv))
+            first = compared = Comparison(
+                parsed, *given, metrics, data.columns, rows.folds(cv, groups)
+            )
         search = _Search(compared, resolve_n_jobs(self.n_jobs), verbose)
         search.run(first, bandwidths, sigmas, n_refinements)
         best = search.entries[search.best_index]
@@ -284,8 +296,15 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         return self._best().sample(n_samples, random_state)
 
     @on_one_fit
-    def leave_one_out_log_density(self) -> np.ndarray:
+    def leave_one_out_log_density(self, own_weights: Any = None) -> np.ndarray:
         """Return each training point's log-density under the best settings and all other points.
+
+        Parameters
+        ----------
+        own_weights : array-like of shape (n_points,), default=None
+            The part of its weight that each point loses when it is left out, in the units of
+            ``weights_``, for example ``weights_ / n_copies`` for one of n_copies equal rows. None
+            leaves out all of it.
 
         Returns
         -------
@@ -297,7 +316,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         NotFittedError
             If `fit` was not called.
         """
-        return self._best().leave_one_out_log_density()
+        return self._best().leave_one_out_log_density(own_weights)
 
     def _best(self) -> BaseScoreDiffusion:
         check_is_fitted(self)
@@ -347,7 +366,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
             )
         return checked
 
-    def _checked_metrics(self, parsed: ParsedParameters, points: np.ndarray) -> tuple[Any, ...]:
+    def _checked_metrics(self, parsed: ParsedParameters, data: TrainingData) -> tuple[Any, ...]:
         if not parsed.is_metric_free:
             if self.metrics is not None:
                 raise ValueError(
@@ -362,13 +381,15 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
                     "leave one of them at 'auto', or pass metrics."
                 )
                 return ("euclidean",)
-            return parsed.kernel.candidate_metrics(points) or ("euclidean",)
+            return parsed.kernel.candidate_metrics(data.rank) or ("euclidean",)
         if not isinstance(self.metrics, list | tuple) or len(self.metrics) == 0:
             raise ValueError(
                 f"metrics={self.metrics!r} is not a list of metrics; pass a list of at least one, "
                 "or None."
             )
-        checked = tuple(_checked_metric(self.metrics, metric, points) for metric in self.metrics)
+        checked = tuple(
+            _checked_metric(self.metrics, metric, data.points) for metric in self.metrics
+        )
         if any(isinstance(metric, str) and metric == "auto" for metric in checked):
             raise ValueError(
                 f"metrics={self.metrics!r} holds 'auto', which is not a metric; pass metrics=None."

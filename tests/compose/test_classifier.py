@@ -220,6 +220,35 @@ def test_samples_come_with_their_classes():
 # ---------------------------------------------------------------------------- scikit-learn's use
 
 
+@pytest.mark.parametrize("density", [None, KDESampler(), GaussianMixture(1)])
+def test_a_class_of_one_row_gets_the_widths_of_the_others(density):
+    X, y = blobs()
+    X, y = np.vstack([X, [[0.0, 40.0]]]), np.append(y, "one")
+    with pytest.warns(UserWarning, match="class one has one distinct row"):
+        model = DensityClassifier(density).fit(X, y)
+    assert list(model.predict([[0.0, 41.0], *X[:1]])) == ["one", y[0]]
+    # The variance within the other two classes.
+    others = [X[y == label] for label in np.unique(y) if label != "one"]
+    deviations = np.concatenate([rows - rows.mean(axis=0) for rows in others])
+    alone = model.estimators_[list(model.classes_).index("one")]
+    assert_allclose(alone.bandwidth_, deviations.std(axis=0), rtol=ROUNDING)
+    # A density that can be fitted to one row is fitted.
+    kept = DensityClassifier(KDE).fit(X, y).estimators_[list(model.classes_).index("one")]
+    assert kept.bandwidth_ == 0.5
+    # Copies of the row, and rows of weight zero, are no rows more.
+    again, weight = np.vstack([X, X[-1:], X[:1]]), np.append(np.ones(len(X) + 1), 0.0)
+    if not isinstance(density, GaussianMixture):
+        with pytest.warns(UserWarning, match="class one has one distinct row"):
+            same = DensityClassifier(density).fit(again, np.append(y, ["one", "one"]), weight)
+        index = list(same.classes_).index("one")
+        assert_allclose(same.estimators_[index].bandwidth_, alone.bandwidth_, rtol=ROUNDING)
+
+
+def test_a_wrong_density_is_refused_for_classes_of_one_row_too():
+    with pytest.raises(ValueError, match="bandwidth=-1"):
+        DensityClassifier(KDESampler(-1.0)).fit(np.eye(2), ["a", "b"])
+
+
 def test_tags_are_those_of_a_classifier():
     assert get_tags(DensityClassifier()).estimator_type == "classifier"
 
@@ -277,15 +306,6 @@ def test_not_fitted(method):
 
 
 # -------------------------------------------------------------------------------------- errors
-
-
-def test_a_class_of_one_row_is_named():
-    X, y = blobs()
-    y = np.where(np.arange(len(y)) == 5, "rare", y)
-    with pytest.raises(ValueError, match=r"class rare \(n_samples = 1\).*two distinct rows"):
-        DensityClassifier(KDESampler()).fit(X, y)
-    # With a number as bandwidth, one row of a class is enough.
-    assert "rare" in DensityClassifier(KDE).fit(X, y).classes_
 
 
 def test_a_class_without_weight_is_named():

@@ -31,7 +31,7 @@ from sklearn.utils import check_random_state
 
 import skdiffsmooth
 from skdiffsmooth import KDESampler, SmoothedScoreDiffusion, sample
-from skdiffsmooth.compose import TransformedDensity
+from skdiffsmooth.compose import DensityClassifier, TransformedDensity
 
 COARSE = {"n_nodes": 16, "n_levels": 6, "n_steps": 6}
 GRID = {"bandwidth": [0.1, 0.5]}
@@ -254,6 +254,22 @@ def test_names_survive_freezing():
     frame = pd.DataFrame(table(), columns=["mass", "width"])
     model = FrozenEstimator(make_pipeline("passthrough", KDESampler(0.3)).fit(frame))
     assert list(sample(model, output="pandas")) == ["mass", "width"]
+
+
+def test_labels_of_classes_are_kept():
+    X = np.concatenate([table(), table() + [50.0, 0.0]])
+    frame, y = pd.DataFrame(X, columns=["u", "v"]), np.repeat(["near", "far"], 60)
+    model = make_pipeline(StandardScaler(), DensityClassifier(KDESampler(0.3))).fit(frame, y)
+    for fitted in (model, FrozenEstimator(model)):
+        drawn = sample(fitted, 40, random_state=0, output="pandas")
+        assert list(drawn.columns) == ["u", "v", "target"]
+        assert_array_equal(drawn["target"], np.where(drawn["u"] > 1030, "far", "near"))
+        rows, labels = sample(fitted, 40, random_state=0)
+        assert_array_equal(rows, drawn[["u", "v"]])
+        assert_array_equal(labels, drawn["target"])
+    renamed = frame.set_axis(["target", "v"], axis=1)
+    drawn = sample(DensityClassifier(KDESampler(0.3)).fit(renamed, y), 2, output="pandas")
+    assert list(drawn.columns) == ["target", "v", "target_"]
 
 
 def test_polars(monkeypatch):

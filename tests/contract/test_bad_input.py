@@ -75,8 +75,8 @@ OF_DIFFUSIONS = {
     "bandwidth": ([None, True, 1j, [0.3] * D, np.full(D, 0.3)], [*NOT_POSITIVE, "scott", "1.0"]),
     "sigma": ([None, True, 1j, [0.5] * D], [-1, -0.5, NAN, INF, -INF, "loo", "1.0"]),
     "n_nodes": ([None, True, 8.0, [8]], [0, 1, -2, 7, "many", "8"]),
-    "n_levels": (NOT_AN_INTEGER, [0, -1]),
-    "n_steps": (NOT_AN_INTEGER, [0, -1]),
+    "n_levels": ([None, True, 4.0, NAN, [4]], [0, -1, "many", "4"]),
+    "n_steps": ([None, True, 4.0, NAN, [4]], [0, -1, "many", "4"]),
     "solver": (NOT_A_NAME, ["rk4", "Heun", ""]),
     "terminal": (NOT_A_NAME, ["normal", "Gaussian", ""]),
     # A flow from the bandwidth to itself has no length: the bound is excluded.

@@ -1,14 +1,17 @@
 """Tests of the metric and the background: models in other coordinates, and mixtures with a wide KDE."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy.linalg import fractional_matrix_power
+from scipy.stats import multivariate_t
 
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
-from skdiffsmooth._coordinates.metric import candidate_metrics, fit_metric
+from skdiffsmooth._coordinates.metric import candidate_metrics
 from skdiffsmooth._diffusion.background import background_weight, mixed
 from skdiffsmooth.kernels import AnisotropicGaussianKernel
 from skdiffsmooth.manifolds import Circle
@@ -123,20 +126,6 @@ def test_the_density_in_a_metric_has_mass_one():
     assert abs(cell * np.exp(model.score_samples(grid)).sum() - 1) < 1e-2
 
 
-def test_directions_without_extent_are_scaled_like_the_narrowest():
-    X = np.column_stack([correlated(20, d=2), np.full(20, 3.0)])
-    metric = fit_metric("whitened", X, np.full(20, 1 / 20))
-    z = metric.to_metric(X)
-    assert_allclose(np.cov(z.T, bias=True)[:2, :2], np.eye(2), atol=1e-9)
-    assert_allclose(metric.from_metric(z), X, rtol=1e-12)
-    # A step along the constant column is as long as one along the narrowest direction.
-    step = metric.to_metric(np.array([[0.0, 0.0, 1.0]]))
-    widest = np.linalg.svd(metric.to_metric(np.eye(3)), compute_uv=False)[0]
-    assert_allclose(np.linalg.norm(step), widest)
-    assert np.isfinite(SmoothedScoreDiffusion(metric="whitened").fit(X).score(X))
-    assert candidate_metrics(X) == ("euclidean",)
-
-
 def test_weights_count_in_the_metric_as_equal_rows_do():
     X = correlated(15)
     weights = np.arange(15) % 3
@@ -147,24 +136,35 @@ def test_weights_count_in_the_metric_as_equal_rows_do():
     assert_allclose(by_weight.score_samples(X), by_rows.score_samples(X), rtol=ROUNDING)
 
 
-def test_a_background_is_a_mixture_with_a_wide_kde():
+def test_a_background_is_a_mixture_with_a_wide_kde_and_a_t_distribution():
     X, queries = correlated(), correlated(10, seed=1)
     model = SmoothedScoreDiffusion(0.3, 0.5, background=0.2, **SMALL).fit(X)
     alone = SmoothedScoreDiffusion(0.3, 0.5, **SMALL).fit(X).score_samples(queries)
     wide = KDESampler(4 * 0.3).fit(X).score_samples(queries)
-    expected = np.log(0.8 * np.exp(alone) + 0.2 * np.exp(wide))
+    tail, hull = model.model_.tail, model.hull_
+    student, axes = tail.student, hull.basis
+    heavy = multivariate_t(
+        hull.center + axes @ student.center,
+        axes @ student.factor @ student.factor.T @ axes.T,
+        df=student.degrees,
+    ).pdf(queries)
+    # A kernel density estimate keeps 0.019 of the background at least.
+    weight = min(0.2 * tail.weight, 0.2 - 0.019)
+    expected = np.log(0.8 * np.exp(alone) + (0.2 - weight) * np.exp(wide) + weight * heavy)
     assert_allclose(model.score_samples(queries), expected, rtol=ROUNDING)
 
 
 def test_samples_with_a_background_are_of_the_mixture():
-    # Two far rows in the plane: what lies more than 5 bandwidths from both is the background's alone,
-    # of which exp(-5^2 / (2 * 4^2)) = 0.458 do; at weight 0.3, 0.137 +- 0.005 of 4000 draws.
+    # Two far rows in the plane: what lies more than 5 bandwidths from both is the background's alone.
+    # Half of it is a kernel density estimate, of which exp(-5^2 / (2 * 4^2)) = 0.458 do; the other is
+    # a t distribution of scales in the hundreds, of which nearly all does.
     # (Two rows span a line: the flow runs in one dimension, the residual has the other.)
     X = np.array([[0.0, 0.0], [1000.0, 0.0]])
     model = SmoothedScoreDiffusion(1.0, 0.5, background=0.3, **SMALL).fit(X)
-    drawn = model.sample(4000, random_state=0)
+    half = replace(model.model_, tail=replace(model.model_.tail, weight=0.5))
+    drawn = half.draw(4000, np.random.RandomState(0), model._resources())
     distance = np.minimum(*(np.linalg.norm(drawn - x, axis=1) for x in X))
-    expected = 0.3 * np.exp(-25 / 32) + 0.7 * np.exp(-25 / 2)
+    expected = 0.15 * (1 + np.exp(-25 / 32)) + 0.7 * np.exp(-25 / 2)
     # Five standard errors: correct code fails one seed in a million.
     assert abs((distance > 5).mean() - expected) < 5 * np.sqrt(expected / 4000)
 
@@ -172,15 +172,21 @@ def test_samples_with_a_background_are_of_the_mixture():
 def test_the_weight_of_a_background_is_the_best_one():
     rng = np.random.default_rng(0)
     flow, wide = rng.normal(-3, 2, size=50), rng.normal(-3.5, 1, size=50)
-    weights = rng.dirichlet(np.ones(50))
-    found = background_weight(flow, wide, weights)
-    grid = np.linspace(0.02, 0.5, 2000)
-    values = [weights @ np.logaddexp(np.log1p(-b) + flow, np.log(b) + wide) for b in grid]
-    assert abs(found - grid[np.argmax(values)]) < 1e-3
+    heavy = rng.normal(-4, 0.5, size=50)
+    parts, weights = np.column_stack([flow, wide, heavy]), rng.dirichlet(np.ones(50))
+    best = background_weight(parts, 0.4, weights)
+    grid = np.linspace(0.02, 0.9, 2000)
+    values = []
+    for b in grid:
+        t = np.clip(0.4 * b, 0.05 * b, max(0.05 * b, b - 0.019))
+        log_weights = np.log([1 - b, b - t, t])
+        values.append(weights @ np.logaddexp.reduce(parts + log_weights, axis=1))
+    assert abs(best - grid[np.argmax(values)]) < 2e-3
     # Where no background is needed, it costs 0.02 nats.
-    least = background_weight(flow, flow - 100, weights)
+    parts = np.column_stack([flow, flow - 100, flow - 100])
+    least = background_weight(parts, 0.4, weights)
     assert 0.02 <= least < 0.021
-    assert weights @ (flow - mixed(flow, flow - 100, least)) < 0.0215
+    assert weights @ (flow - mixed(parts, least, 0.4)) < 0.0215
 
 
 def test_given_scales_give_the_plain_model():
@@ -197,7 +203,7 @@ def test_defaults_beat_the_kde_of_every_metric():
     X, test = np.vstack([X, test])[::3], np.vstack([X, test])[1::3]
     best = max(
         SmoothedScoreDiffusion("loo", 0.0, metric=metric, background=0.0).fit(X).score(test)
-        for metric in candidate_metrics(X)
+        for metric in candidate_metrics(X.shape[1])
     )
     assert SmoothedScoreDiffusion().fit(X).score(test) > best
 

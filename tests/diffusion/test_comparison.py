@@ -63,7 +63,6 @@ def test_settings_of_one_fit_give_the_same_model_again(scales):
         (("auto", "1.5h"), {"sigma": "1.5h"}),
         (("auto", 0.3), {"sigma": 0.3}),
         (("auto", ProportionalScale(2.0)), {}),
-        ((0.4,), {"bandwidth": 0.4}),
         (("loo", 0.0), {"bandwidth": "1.0h", "sigma": 0.0}),
     ],
 )

@@ -79,12 +79,17 @@ def test_excluded_points_of_the_kde():
     np.testing.assert_allclose(found, expected, rtol=1e-9)  # rounding of the renormalised weights
 
 
-def test_the_background_is_a_kde_of_four_bandwidths():
+def test_the_background_is_a_kde_of_four_bandwidths_and_a_tail():
     model, resources = made(bandwidth=0.4, sigma=0.3, background=0.1)
-    flow, background = model.parts(QUERIES, resources)
+    flow, background, tail = model.parts(QUERIES, resources).T
     np.testing.assert_allclose(background, kde(QUERIES, X, WEIGHTS, 1.6), rtol=1e-10)
+    expected = model.tail.student.log_density(*model.embedding.split(QUERIES))
+    np.testing.assert_allclose(tail, expected, rtol=1e-10)
     mixture, _ = model.log_density(QUERIES, resources)
-    np.testing.assert_allclose(np.exp(mixture), 0.9 * np.exp(flow) + 0.1 * np.exp(background))
+    # The kernel density estimate keeps 0.019 at least.
+    weight = min(0.1 * model.tail.weight, 0.1 - 0.019)
+    expected = 0.9 * np.exp(flow) + (0.1 - weight) * np.exp(background) + weight * np.exp(tail)
+    np.testing.assert_allclose(np.exp(mixture), expected)
 
 
 @pytest.mark.parametrize("params", [{"bandwidth": 0.4, "sigma": 0.3}, {}])

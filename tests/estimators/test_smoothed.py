@@ -617,15 +617,16 @@ def test_automatic_scales_have_units(scale):
     ("bandwidth", "sigma", "kernel", "expected"),
     [
         (0.5, 0.5, "gaussian", 2.0),
+        (0.1, 0.15, "gaussian", 8 * 0.15),
         (0.5, 0.7, "gaussian", 3 * 0.7),
         (0.5, lambda scale: 4 * scale, "gaussian", 3 * 4 * 0.5),
         (0.5, 0.7, AnisotropicGaussianKernel([3.0, 0.5]), 3 * 0.7 * 3.0),
         (1.2, 0.5, "gaussian", 2 * 1.2),
     ],
-    ids=["widest", "sigma", "sigma-function", "kernel", "bandwidth"],
+    ids=["widest", "enough", "sigma", "sigma-function", "kernel", "bandwidth"],
 )
 def test_automatic_terminal_scale(bandwidth, sigma, kernel, expected):
-    """The largest of the data's widest standard deviation (here 2), 3 sigma and 2 bandwidth.
+    """The largest of the data's widest standard deviation (here 2) or 8 sigma, 3 sigma and 2 bandwidth.
 
     Sigma is taken at the bandwidth where it is a function, and times the standard deviation of the
     kernel along its widest direction.

@@ -1,0 +1,297 @@
+"""Scales of the columns, and the exact linear relations that the rows satisfy.
+
+With the columns in units of their standard deviations, u = (x - origin) / scales, every training row
+lies in the span of orthonormal axes A (d, d'): u = A y. The other d - d' directions are relations:
+constant columns, copies, totals beside their parts. There a row has a Gaussian residual e, the rounding
+errors D^(1/2) xi of the columns without their part along A: its covariance is N^T D N for any
+orthonormal basis N of the complement of A, whatever the noise scale is.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+
+from .._utils.gaussian import gaussian_log_normalizer
+from .._utils.shards import ONE_PROCESS, Shards
+from .hull import principal_axes
+
+__all__ = ["ColumnSpace"]
+
+_EPS = float(np.finfo(np.float64).eps)
+# In units of the rounding error of a column's largest value. A column whose range is below the first is
+# constant; standardised columns that differ by less than the second are copies; relations are as wide as
+# the third, so that rows which satisfy them to rounding lose less than 1e-8 nats.
+_CONSTANT, _COPY, _RELATION = 8, 32, 2**14
+# A column that others determine keeps at least this weight in distances.
+_LEAST_INFLUENCE = 1e-3
+_N_STEPS = 50
+
+
+@dataclass(frozen=True)
+class ColumnSpace:
+    """Columns in units of their scales, in coordinates without the relations between them.
+
+    Parameters
+    ----------
+    origin : ndarray of shape (d,)
+        A training row, which is subtracted first: then large offsets cost no digits.
+    scales : ndarray of shape (d,)
+        What each column is divided by: its standard deviation, times sqrt(k) for each of k copies.
+    axes : ndarray of shape (d, d') or None
+        Orthonormal columns A, or None for all d directions.
+    widths : ndarray of shape (d,)
+        Standard deviation of the rounding error of each column, in units of its scale.
+    deviations : ndarray of shape (d,)
+        Standard deviation of each column in units of its scale, 0 for constants.
+    """
+
+    origin: np.ndarray
+    scales: np.ndarray
+    axes: np.ndarray | None
+    widths: np.ndarray
+    deviations: np.ndarray
+
+    @classmethod
+    def plain(cls, n_features: int) -> ColumnSpace:
+        """Return the columns as they are."""
+        return cls(np.zeros(n_features), np.ones(n_features), None, *np.zeros((2, n_features)))
+
+    @classmethod
+    def of(
+        cls,
+        points: np.ndarray,
+        weights: np.ndarray,
+        units: np.ndarray | None = None,
+        shards: Shards = ONE_PROCESS,
+    ) -> ColumnSpace:
+        """Return scales and relations of distinct rows (n_points, d) with weights that sum to one.
+
+        `units` (d,) are the steps in which columns were recorded, 0 where they are not known. A relation
+        is as wide as half of them, or as float64 rounding.
+        """
+        n_features = points.shape[1]
+        units = np.zeros(n_features) if units is None else units
+        largest = np.max(shards.gather(np.abs(points).max(axis=0)), axis=0)
+        origin = shards.first(_typical_row(points))
+        centered = points - origin
+        extent = np.max(shards.gather(np.abs(centered).max(axis=0)), axis=0)
+        varies = extent > _CONSTANT * _EPS * largest
+        # A power of two for each column scales without rounding, and keeps squares within range.
+        exponents = np.frexp(np.where(varies, extent, 1.0))[1]
+        centered = np.ldexp(centered[:, varies], -exponents[varies])
+        centered, stds = _standardised(centered, weights, shards)
+        scales = np.where(units > 0, units, np.where(largest > 0, largest, 1.0))
+        scales[varies] = np.ldexp(stds, exponents[varies])
+        noise = np.zeros(n_features)
+        noise[varies] = _EPS * largest[varies] / scales[varies]
+        group, sign, sizes = _copies(centered, _COPY * noise[varies], shards)
+        scales[varies] *= np.sqrt(sizes[group])
+        axes = np.zeros((n_features, len(sizes)))
+        axes[np.flatnonzero(varies), group] = sign / np.sqrt(sizes[group])
+        # One column of each group of copies stands for all of them.
+        firsts = np.unique(group, return_index=True)[1]
+        group_noise = np.zeros(len(sizes))
+        np.maximum.at(group_noise, group, noise[varies])
+        within = _without_relations(centered[:, firsts], group_noise, shards)
+        has_axes = len(sizes) < n_features or within is not None
+        if within is not None:
+            factors = np.sqrt(_influence_of_columns(within))
+            axes = np.linalg.qr(axes @ (within * factors[:, None]))[0]
+            scales[varies] /= factors[group]
+        width = np.maximum(_RELATION * _EPS * np.where(largest > 0, largest, 1.0), units / 2)
+        deviations = np.zeros(n_features)
+        deviations[varies] = stds / np.ldexp(scales[varies], -exponents[varies])
+        return cls(origin, scales, axes if has_axes else None, width / scales, deviations)
+
+    def of_rows(self, points: np.ndarray, weights: np.ndarray) -> ColumnSpace:
+        """Return scales of some of the rows (n_points, d), with the same relations.
+
+        Columns that are constant in these rows keep their scales.
+        """
+        rows = self.scaled(points)
+        varies = np.ptp(rows, axis=0) > _CONSTANT * self.widths / _RELATION
+        varies &= self.deviations > 0
+        ratios = np.ones(self.n_features)
+        ratios[varies] = _standardised(rows[:, varies], weights)[1] / self.deviations[varies]
+        axes = None if self.axes is None else np.linalg.qr(self.axes / ratios[:, None])[0]
+        scales = self.scales * ratios
+        return ColumnSpace(self.origin, scales, axes, self.widths / ratios, self.deviations)
+
+    @property
+    def n_features(self) -> int:
+        """Number d of columns of X."""
+        return len(self.scales)
+
+    @property
+    def n_directions(self) -> int:
+        """Number d' of directions without relations."""
+        return self.n_features if self.axes is None else self.axes.shape[1]
+
+    @property
+    def n_relations(self) -> int:
+        """Number d - d' of relations."""
+        return self.n_features - self.n_directions
+
+    @property
+    def log_abs_det(self) -> float:
+        """Return the log |det| of the map from X to scaled columns, in nats."""
+        return -float(np.sum(np.log(self.scales)))
+
+    def scaled(self, X: np.ndarray) -> np.ndarray:
+        """Return rows X (n, d) in scaled columns, without the origin."""
+        return (X - self.origin) / self.scales
+
+    def unscaled(self, rows: np.ndarray) -> np.ndarray:
+        """Return rows in units of X, from scaled columns (n, d)."""
+        return self.origin + rows * self.scales
+
+    def inside(self, rows: np.ndarray) -> np.ndarray:
+        """Return the coordinates (n, d') of rows or directions in scaled columns (n, d)."""
+        return rows if self.axes is None else rows @ self.axes
+
+    def lift(self, coordinates: np.ndarray) -> np.ndarray:
+        """Return rows or directions (n, d) in scaled columns, from their coordinates (n, d')."""
+        return coordinates if self.axes is None else coordinates @ self.axes.T
+
+    def outside(self, rows: np.ndarray) -> np.ndarray:
+        """Return the part (n, d) of rows or directions in scaled columns that breaks relations."""
+        return np.zeros_like(rows) if self.axes is None else rows - self.lift(self.inside(rows))
+
+    def order(self, points: np.ndarray) -> np.ndarray:
+        """Return an order (n,) of rows that does not depend on the order or the units of columns."""
+        inside = self.inside(self.scaled(points))
+        inside = inside - inside.mean(axis=0)
+        squares = np.sum(inside**2, axis=1)
+        # Rows as far from the mean as others, up to rounding, are ordered along the skewness.
+        distances = np.round(squares / max(squares.max(initial=0.0), 1e-300), 9)
+        return np.lexsort((inside @ (squares @ inside), distances))
+
+    def relation_axes(self) -> np.ndarray:
+        """Return independent directions (d - d', d) of the noise along relations, in scaled columns.
+
+        They are as long as its standard deviations, in decreasing order.
+        """
+        if self.axes is None:
+            return np.empty((0, self.n_features))
+        normals = np.linalg.qr(self.axes, mode="complete")[0][:, self.n_directions :]
+        _, lengths, right = np.linalg.svd(self.widths[:, None] * normals, full_matrices=False)
+        return lengths[:, None] * (normals @ right.T).T
+
+    def relation_noise(self, shape: tuple[int, int], rng: np.random.RandomState) -> np.ndarray:
+        """Return rounding errors (n, d) along the relations, in scaled columns."""
+        return self.outside(self.widths * rng.standard_normal(shape))
+
+    def relation_log_density(self, residual: np.ndarray) -> np.ndarray:
+        """Return the log-density (n,) of residuals (n, d) along the relations, in nats."""
+        if self.axes is None:
+            return np.zeros(len(residual))
+        errors, triangle = self._likeliest_errors(residual)
+        # The determinant of N^T D N is det D det(A^T D^-1 A), and D^(-1/2) A = Q R.
+        log_volume = np.log(self.widths).sum() + np.log(np.abs(np.diag(triangle))).sum()
+        normalizer = gaussian_log_normalizer(self.n_relations, 1.0) + log_volume
+        return -0.5 * np.sum(errors**2, axis=1) - normalizer
+
+    def relation_gradient(self, residual: np.ndarray) -> np.ndarray:
+        """Return the gradient (n, d) of `relation_log_density` along the scaled columns."""
+        if self.axes is None:
+            return np.zeros_like(residual)
+        return -self._likeliest_errors(residual)[0] / self.widths
+
+    def _likeliest_errors(self, residual: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return residuals as the likeliest rounding errors in units of the widths, and R of the QR.
+
+        Adding A y changes no residual; the y of least squares is what the likeliest errors have.
+        """
+        assert self.axes is not None
+        basis, triangle = np.linalg.qr(self.axes / self.widths[:, None])
+        errors = residual / self.widths
+        return errors - (errors @ basis) @ basis.T, triangle
+
+
+def _typical_row(points: np.ndarray) -> np.ndarray:
+    """Return a row (d,) near the median of each column; no units or orders change which one it is."""
+    middle = len(points) // 2
+    distances = np.abs(points - np.partition(points, middle, axis=0)[middle])
+    largest = distances.max(axis=0)
+    relative = distances / np.where(largest > 0, largest, 1.0)
+    return points[np.argmin(np.sum(relative, axis=1))]
+
+
+def _standardised(
+    rows: np.ndarray, weights: np.ndarray, shards: Shards = ONE_PROCESS
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows (n, k) with mean zero and variance one, and their standard deviations (k,)."""
+    centered = rows - shards.total(weights @ rows)
+    # After a large mean the first difference is rounded; the second corrects it.
+    centered -= shards.total(weights @ centered)
+    stds = np.sqrt(shards.total(weights @ centered**2))
+    # Where only rows of negligible weight differ from the others, their weights do not count.
+    n_points = shards.total(len(centered))
+    plain = np.sqrt(shards.total(np.sum(centered**2, axis=0)) / n_points)
+    stds = np.where(stds > _EPS * plain, stds, plain)
+    return centered / stds, stds
+
+
+def _copies(
+    standardised: np.ndarray, tolerance: np.ndarray, shards: Shards
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the group (k,) of each column, its sign (k,) in it, and the sizes of the groups.
+
+    Columns are in one group if they are equal, up to a sign and their tolerances (k,).
+    """
+    n_columns = standardised.shape[1]
+    draws = np.random.RandomState(shards.rank).standard_normal(len(standardised))
+    projections = shards.total(draws @ standardised)
+    error = shards.total(np.abs(draws).sum()) * tolerance
+    sign = np.where(projections < 0, -1.0, 1.0)
+    representative = np.arange(n_columns)
+    # Copies have equal projections on random directions, up to the sign: neighbours in their order.
+    order = np.argsort(np.abs(projections), kind="stable")
+    for before, column in itertools.pairwise(order.tolist()):
+        gap = abs(projections[column]) - abs(projections[before])
+        if gap > error[column] + error[before]:
+            continue
+        first = representative[before]
+        difference = sign[column] * standardised[:, column] - sign[first] * standardised[:, first]
+        if shards.largest(np.abs(difference).max()) <= tolerance[column] + tolerance[first]:
+            representative[column] = first
+    # Groups are numbered by their first columns.
+    for first in np.unique(representative):
+        members = np.flatnonzero(representative == first)
+        representative[members] = members[0]
+    firsts, group, sizes = np.unique(representative, return_inverse=True, return_counts=True)
+    return group.ravel(), sign * sign[firsts[group.ravel()]], sizes
+
+
+def _influence_of_columns(loadings: np.ndarray) -> np.ndarray:
+    """Return weights w (k,) of columns with loadings b_j (k, r) that make sum_j w_j b_j b_j^T largest.
+
+    Largest in determinant, with weights of sum r: the ellipsoid of John (1948), the largest one in which
+    no column exceeds one. It is the same with and without columns that others determine, and all weights
+    are one where there are none. (Multiplicative steps: Titterington 1976.)
+    """
+    weights = np.full(len(loadings), loadings.shape[1] / len(loadings))
+    for _ in range(_N_STEPS):
+        moments = (loadings * weights[:, None]).T @ loadings
+        weights *= np.sum(loadings * np.linalg.solve(moments, loadings.T).T, axis=1)
+    return np.maximum(weights, _LEAST_INFLUENCE)
+
+
+def _without_relations(columns: np.ndarray, noise: np.ndarray, shards: Shards) -> np.ndarray | None:
+    """Return orthonormal axes (k, r) that span the rows (n, k), or None if there is no relation.
+
+    There is one if the rows span less than they could. `noise` (k,) are rounding errors of the columns.
+    """
+    n_points, n_columns = shards.total(len(columns)), columns.shape[1]
+    columns = columns - shards.total(columns.sum(axis=0)) / n_points
+    singular_values, directions = principal_axes(columns, shards)
+    # The first term is the error of the decomposition, the second the length of rounding errors.
+    size = np.sqrt(n_points) + np.sqrt(n_columns)
+    rounding = _EPS * max(n_points, n_columns) * singular_values.max(initial=0.0)
+    rounding = rounding + 4 * size * np.sqrt(directions**2 @ (noise**2 + _EPS**2))
+    spanned = singular_values > rounding
+    rank = int(spanned.sum())
+    return directions[spanned].T if rank < min(n_columns, n_points - 1) else None

@@ -1,0 +1,258 @@
+"""A multivariate t distribution about the training rows, which bounds the log-density of far rows.
+
+In p dimensions, with scale matrix S, center m and nu degrees of freedom,
+
+    p(x) = Gamma((nu + p) / 2) / (Gamma(nu / 2) (nu pi)^(p/2) |S|^(1/2)) (1 + q / nu)^(-(nu + p) / 2),
+
+with q = (x - m)^T S^-1 (x - m). Its maximum-likelihood parameters are mean and covariance of the rows
+under weights v_i proportional to w_i (nu + p) / (nu + q_i), which the EM algorithm iterates. Without row
+i and with the other weights as they are, q_i becomes q_i / ((1 - v_i) (1 - c_i q_i)), with
+c_i = v_i / (1 - v_i), and |S| is multiplied by (1 - c_i q_i) (1 - v_i)^-p.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.linalg import solve_triangular
+from scipy.special import gammaln
+
+from .._coordinates.embedding import Embedding
+from .._utils.shards import Shards
+from ..bandwidth import weight_of_others
+
+__all__ = ["ConditionalT", "StudentT", "TailBound", "fit_student_t"]
+
+# With fewer rows for each dimension than this, a covariance of the rows says little of new ones.
+_ROWS_A_DIMENSION = 5
+# Kent, Tyler and Vardi's (1994) form of EM halves the distance to the maximum in an iteration or two.
+_N_ITERATIONS = 20
+# A direction this much narrower than the rows' standard deviation is one that most rows do not use at
+# all, such as a rare indicator: the likelihood of a t distribution then has no maximum.
+_LEAST_SCALE = 1e-3
+# Added to variances, relative to each: only rounding makes a scale matrix singular.
+_RIDGE = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class StudentT:
+    """A multivariate t distribution in hull coordinates (p) and residuals outside the hull."""
+
+    center: np.ndarray
+    """Shape (p,)."""
+    factor: np.ndarray
+    """Lower triangular factor (p, p) of the scale matrix."""
+    degrees: float
+    """Degrees of freedom nu."""
+    residual_scale: float = 1.0
+    """Scale of the residuals, the same in all directions outside the hull."""
+    codimension: int = 0
+    """Number of those directions."""
+    n_pooled: int = 0
+    """In how many dimensions one standard deviation is the scale; zero for a fitted scale matrix."""
+
+    @property
+    def dimension(self) -> int:
+        """Number of dimensions, with those outside the hull."""
+        return len(self.center) + self.codimension
+
+    @property
+    def log_peak(self) -> float:
+        """Log-density at the center, in nats."""
+        d, nu = self.dimension, self.degrees
+        volume = float(np.log(np.diag(self.factor)).sum())
+        volume += self.codimension * math.log(self.residual_scale)
+        normalizer = gammaln(nu / 2) - gammaln((nu + d) / 2) + d / 2 * math.log(nu * math.pi)
+        return -float(normalizer) - volume
+
+    def distances(self, coordinates: np.ndarray, residual: np.ndarray | None = None) -> np.ndarray:
+        """Return the distances (n,) of rows from the center, in units of the scales."""
+        scaled = _whitened(coordinates - self.center, self.factor)
+        if residual is not None and self.codimension:
+            scaled = np.hstack([scaled, residual / self.residual_scale])
+        # The squares of rows 1e150 and more away would overflow.
+        largest = np.abs(scaled).max(axis=1, initial=np.finfo(np.float64).tiny)
+        return largest * np.sqrt(np.sum((scaled / largest[:, None]) ** 2, axis=1))
+
+    def log_density(
+        self, coordinates: np.ndarray, residual: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return log-densities (n,) in hull coordinates and residuals, in nats."""
+        with np.errstate(divide="ignore"):
+            logarithm = 2 * np.log(self.distances(coordinates, residual)) - math.log(self.degrees)
+        return self.log_peak - self._exponent * np.logaddexp(0.0, logarithm)
+
+    def leave_one_out_log_density(self, points: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Return the log-density (n_points,) of each training point under the fit to the others.
+
+        Points (n_points, p) have no residual. The weights of the EM algorithm are kept.
+        """
+        squares = self.distances(points) ** 2
+        v, n_scaled = weights, self.n_pooled
+        if not self.n_pooled:
+            n_scaled = len(self.center)
+            v = _em_weights(self.degrees, n_scaled, squares, weights)
+            v = v / v.sum()
+        others = weight_of_others(v)
+        # Zero where the point alone spans a direction, of which the others then have no variance.
+        left = 1 - v / others * squares / max(self.n_pooled, 1)
+        left = np.maximum(left, np.finfo(np.float64).tiny)
+        volume = 0.5 * max(self.n_pooled, 1) * np.log(left) - 0.5 * n_scaled * np.log(others)
+        with np.errstate(over="ignore"):
+            exponent = self._exponent * np.log1p(squares / (others * left) / self.degrees)
+        return self.log_peak - volume - exponent
+
+    def draw(self, n: int, rng: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
+        """Return hull coordinates (n, p) of draws, and the scales (n, 1) of their residuals."""
+        stretch = 1 / np.sqrt(rng.chisquare(self.degrees, size=(n, 1)) / self.degrees)
+        normal = rng.standard_normal((n, len(self.center)))
+        return self.center + stretch * (normal @ self.factor.T), stretch * self.residual_scale
+
+    @property
+    def _exponent(self) -> float:
+        return (self.degrees + self.dimension) / 2
+
+
+@dataclass(frozen=True, eq=False)
+class ConditionalT:
+    """The multivariate t distribution of the first columns given the others, again one of t."""
+
+    given: StudentT
+    """The distribution of the n_given last columns."""
+    slope: np.ndarray
+    """Of the mean of free columns in scaled given ones, shape (n_free, n_given)."""
+    free: StudentT
+    """The distribution of free columns less their mean, in units of `_stretch`."""
+    mean: np.ndarray
+    """Of the free columns, shape (n_free,)."""
+
+    @classmethod
+    def of(
+        cls, center: np.ndarray, scatter: np.ndarray, degrees: float, n_free: int
+    ) -> ConditionalT:
+        """Condition the t distribution of a center (d,) and a scale matrix (d, d)."""
+        order = np.r_[n_free : len(center), :n_free]
+        n_given = len(center) - n_free
+        factor = _factor(scatter[np.ix_(order, order)])
+        return cls(
+            StudentT(center[n_free:], factor[:n_given, :n_given], degrees),
+            factor[n_given:, :n_given],
+            StudentT(np.zeros(n_free), factor[n_given:, n_given:], degrees + n_given),
+            center[:n_free],
+        )
+
+    def log_density(self, rows: np.ndarray) -> np.ndarray:
+        """Return the log-density (n,) of the free columns of rows (n, d), in nats."""
+        n_free = len(self.mean)
+        mean, stretch = self._mean_and_stretch(rows[:, n_free:])
+        scaled = (rows[:, :n_free] - mean) / stretch
+        return self.free.log_density(scaled) - n_free * np.log(stretch[:, 0])
+
+    def draw(self, rng: np.random.RandomState, given: np.ndarray) -> np.ndarray:
+        """Return free columns (n, n_free), one row for each row of given values."""
+        mean, stretch = self._mean_and_stretch(given)
+        return mean + stretch * self.free.draw(len(given), rng)[0]
+
+    def _mean_and_stretch(self, given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        scaled = _whitened(given - self.given.center, self.given.factor)
+        nu, squares = self.given.degrees, self.given.distances(given)[:, None] ** 2
+        stretch = np.sqrt((nu + squares) / self.free.degrees)
+        return self.mean + scaled @ self.slope.T, stretch
+
+
+@dataclass(frozen=True, eq=False)
+class TailBound:
+    """A lower bound of log-densities: ``-constant - (degrees + d) * log(1 + distance)``, in nats.
+
+    The background of a fitted model contains a multivariate t distribution, whose weight, center
+    and scales give the bound for every row of R^d.
+    """
+
+    student: StudentT
+    embedding: Embedding
+    weight: float
+    """Weight of the t distribution in the whole density."""
+
+    @property
+    def degrees(self) -> float:
+        """Degrees of freedom of the t distribution."""
+        return self.student.degrees
+
+    @property
+    def constant(self) -> float:
+        """The constant of the bound, in nats."""
+        # (1 + R^2 / nu) <= (1 + R)^2, as nu is at least one.
+        return -math.log(self.weight) - self.student.log_peak - self.embedding.metric.log_abs_det
+
+    def distances(self, X: np.ndarray) -> np.ndarray:
+        """Return the distances (n,) of rows X (n, d) from the center, in units of the scales."""
+        return self.student.distances(*self.embedding.split(np.asarray(X, dtype=np.float64)))
+
+
+def fit_student_t(
+    points: np.ndarray,
+    weights: np.ndarray,
+    embedding: Embedding,
+    degrees: tuple[float, ...],
+    shards: Shards,
+) -> list[StudentT]:
+    """Return a t distribution for each number of degrees of freedom, smallest first.
+
+    `points` (n_points, p) are in hull coordinates. Where rows are few, or most rows do not use some
+    direction, one standard deviation is the scale of all.
+    """
+    p, n_points = points.shape[1], shards.total(len(points))
+    mean = shards.total(weights @ points)
+    variances = shards.total(weights @ (points - mean) ** 2)
+    fitted: list[StudentT] = []
+    if n_points > max(_ROWS_A_DIMENSION * p, 1) and np.all(variances > 0):
+        std = np.sqrt(variances)
+        scaled = (points - mean) / std
+        whitening = _factor(shards.total((weights[:, None] * scaled).T @ scaled))
+        white = _whitened(scaled, whitening)
+        center, factor = np.zeros(p), np.eye(p)
+        residual_scale = embedding.residual_scale(float(std.max(initial=0.0)))
+        for nu in sorted(degrees, reverse=True):
+            for _ in range(_N_ITERATIONS):
+                squares = np.sum(_whitened(white - center, factor) ** 2, axis=1)
+                v = _em_weights(nu, p, squares, weights)
+                v = v / shards.total(v.sum())
+                center = shards.total(v @ white)
+                scatter = shards.total((v[:, None] * (white - center)).T @ (white - center))
+                factor = _factor(scatter)
+            if p and np.linalg.eigvalsh(scatter)[0] < _LEAST_SCALE**2:
+                break  # fewer degrees of freedom narrow that direction even more
+            fitted.append(
+                StudentT(
+                    mean + std * (whitening @ center),
+                    std[:, None] * (whitening @ factor),
+                    nu,
+                    residual_scale,
+                    embedding.codimension,
+                )
+            )
+    if fitted:
+        return fitted[::-1]
+    # Few rows span their hull by chance: new ones are as far outside it.
+    n_pooled = embedding.hull.n_features if n_points == p + 1 else p
+    scale = math.sqrt(variances.sum() / max(n_pooled, 1))
+    residual_scale = scale if n_points == p + 1 else embedding.residual_scale(scale)
+    pooled = StudentT(mean, scale * np.eye(p), 1.0, residual_scale, embedding.codimension, n_pooled)
+    return [replace(pooled, degrees=nu) for nu in sorted(degrees)]
+
+
+def _em_weights(degrees: float, p: int, squares: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return weights (n_points,) of the rows in the EM algorithm, from their squared distances."""
+    return weights * (degrees + p) / (degrees + squares)
+
+
+def _whitened(rows: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """Return rows (n, p) multiplied by the inverse of a lower triangular factor."""
+    return solve_triangular(factor, rows.T, lower=True).T if len(factor) else rows
+
+
+def _factor(covariance: np.ndarray) -> np.ndarray:
+    """Return the lower triangular factor of a covariance matrix."""
+    return np.linalg.cholesky(covariance + _RIDGE * np.diag(np.diag(covariance)))

@@ -1,0 +1,213 @@
+"""Tests of tables whose columns depend on one another: constants, copies, totals, and few rows.
+
+Scales and relations are found by column, and the metric is chosen inside the hull of scaled columns: so
+units, orders and offsets of columns change nothing, and neither does a column without information.
+"""
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+from sklearn.datasets import load_diabetes, load_iris, load_wine
+
+from skdiffsmooth import SmoothedScoreDiffusion
+from skdiffsmooth._coordinates.columns import ColumnSpace
+
+SMALL = {"n_nodes": 8, "n_levels": 4, "n_steps": 4}
+# Sums over rows are in another order, which the comparison of candidates and the flow magnify.
+ROUNDING = 1e-7
+
+
+def table(seed, n, d, rank):
+    """Rows of correlated columns whose hull has at most this rank."""
+    rng = np.random.RandomState(seed)
+    X = rng.normal(size=(n, rank)) @ rng.normal(size=(rank, rank))
+    extra = np.column_stack([np.full(n, 0.3), -3 * X[:, 0] + 0.1, X @ rng.normal(size=(rank, d))])
+    return np.column_stack([X, extra])[:, :d]
+
+
+def space(X):
+    return ColumnSpace.of(X, np.full(len(X), 1 / len(X)))
+
+
+def log_density_of_the_first(model, X, k):
+    """The log-density of all but the last k columns, which the others determine, of rows on the hull."""
+    columns = model.coordinates_.columns
+    at_zero = columns.relation_log_density(np.zeros((1, X.shape[1])))[0]
+    volume = np.linalg.slogdet(columns.axes[:-k])[1] - np.log(columns.scales[-k:]).sum()
+    return model.score_samples(X) - at_zero - volume
+
+
+# (rows, columns, rank of the table): full rank, a constant and copies, relations, and few rows.
+SHAPES = [(30, 3, 3), (30, 5, 3), (30, 6, 3), (8, 9, 9), (7, 12, 9)]
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    seed=st.integers(0, 2**20),
+    shape=st.sampled_from(SHAPES),
+    exponents=st.lists(st.integers(-480, 480), min_size=12, max_size=12),
+)
+@example(seed=0, shape=(30, 6, 3), exponents=[-480, 480] * 6)
+@example(seed=1, shape=(8, 9, 9), exponents=[480, -480, 0] * 4)
+def test_units_and_order_of_columns_change_nothing(seed, shape, exponents):
+    n, d, rank = shape
+    X, order = table(seed, n, d, rank), np.random.RandomState(seed).permutation(d)
+    exponents = np.array(exponents[:d])
+    plain, changed = (
+        SmoothedScoreDiffusion(**SMALL).fit(rows) for rows in (X, np.ldexp(X, exponents)[:, order])
+    )
+    assert plain.metric_ == changed.metric_
+    assert plain.hull_.dimension == min(rank, n - 1)
+    assert_allclose(changed.bandwidth_, plain.bandwidth_, rtol=ROUNDING)
+    Q = table(seed, n, d, rank) if d > rank else table(seed + 1, n, d, rank)
+    found = changed.score_samples(np.ldexp(Q, exponents)[:, order])
+    expected = plain.score_samples(Q) - exponents.sum() * np.log(2)
+    assert_allclose(found, expected, rtol=ROUNDING, atol=ROUNDING)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_offsets_change_nothing_that_the_digits_still_hold(shape):
+    X = np.round(table(0, *shape) * 2**20) / 2**20
+    # Exact sums: 2^20 and twenty binary places are well within 53 digits.
+    offsets = np.ldexp(np.arange(1.0, shape[1] + 1), 20)
+    # Widths of relations follow the size of the values, so the hull's coordinates are compared.
+    plain, moved = (
+        SmoothedScoreDiffusion(0.3, 0.4, metric="scaled", **SMALL).fit(rows)
+        for rows in (X, X + offsets)
+    )
+    assert plain.hull_.dimension == moved.hull_.dimension
+    coordinates = (
+        model.model_.embedding.split(rows)[0] for model, rows in ((plain, X), (moved, X + offsets))
+    )
+    assert_allclose(*map(np.abs, coordinates), atol=1e-9)
+
+
+@pytest.mark.parametrize("metric", ["auto", "scaled", "whitened"])
+@pytest.mark.parametrize("n", [40, 4])
+@pytest.mark.parametrize(
+    "add",
+    [
+        lambda X: np.full((len(X), 1), 0.1 + 0.2),
+        lambda X: np.zeros((len(X), 2)),
+        lambda X: -300 * X[:, [0]] + 7,
+        lambda X: np.column_stack([np.full(len(X), 1e12), X[:, 1] / 3, 1 - X[:, 1]]),
+    ],
+    ids=["constant", "zeros", "copy", "mixed"],
+)
+def test_a_constant_or_a_copy_changes_nothing_else(add, n, metric):
+    rng = np.random.RandomState(0)
+    X, Q = (rng.normal(size=(m, 3)) @ [[1, 0, 0], [0.9, 0.3, 0], [0, 0, 1e3]] for m in (n, 10))
+    plain = SmoothedScoreDiffusion(metric=metric, **SMALL).fit(X)
+    added = SmoothedScoreDiffusion(metric=metric, **SMALL).fit(np.hstack([add(X), X]))
+    assert added.metric_ == plain.metric_
+    assert_allclose(added.bandwidth_, plain.bandwidth_, rtol=1e-9)
+    assert_allclose(added.sigma_, plain.sigma_, rtol=1e-9)
+    difference = added.score_samples(np.hstack([add(Q), Q])) - plain.score_samples(Q)
+    # Held-out rows satisfy the relation to rounding, which costs a millionth of a millionth.
+    assert np.ptp(difference) < 1e-6
+    # Draws satisfy it too, to rounding.
+    drawn = added.sample(50, random_state=0)
+    k = drawn.shape[1] - 3
+    size = np.abs(add(X)).max(axis=0)
+    assert np.all(np.abs(drawn[:, :k] - add(drawn[:, k:])) <= 1e-9 * size + 1e-10)
+    assert np.all(drawn[:, k:].std(axis=0) < 2.5 * X.std(axis=0))
+
+
+@pytest.mark.parametrize("load", [load_iris, load_wine, load_diabetes])
+def test_a_total_or_a_combination_hardly_costs(load):
+    rng = np.random.RandomState(0)
+    X = np.unique(load().data, axis=0)
+    X = X + 0.03 * X.std(axis=0) * rng.normal(size=X.shape)
+    order = rng.permutation(len(X))
+    X, Q = X[order[:90]], X[order[90:]]
+    expected = SmoothedScoreDiffusion(**SMALL).fit(X).score(Q)
+    stds = X.std(axis=0)
+    weights = rng.normal(size=(X.shape[1], 1))
+    for combine in (
+        lambda rows: rows[:, :2].sum(axis=1, keepdims=True),
+        lambda rows: rows / stds @ weights,
+    ):
+        model = SmoothedScoreDiffusion(**SMALL).fit(np.hstack([X, combine(X)]))
+        found = log_density_of_the_first(model, np.hstack([Q, combine(Q)]), 1).mean()
+        # Tenths of a nat would be bandwidths in the units of the widest column.
+        assert found > expected - 0.1
+
+
+@pytest.mark.parametrize("unit", [0.0, 0.5])
+def test_draws_and_log_densities_are_one_distribution(unit):
+    rng = np.random.RandomState(0)
+    a = rng.normal(size=(40, 1))
+    X = np.hstack([a, 100 - 2 * a])
+    model = SmoothedScoreDiffusion(0.3, 0.5, metric="scaled", **SMALL).fit(X)
+    embedding = model.model_.embedding
+    units = np.array([unit, 2 * unit])
+    columns = ColumnSpace.of(model.points_, model.weights_, units)
+    metric = type(embedding.metric)(columns, embedding.metric.basis, embedding.metric.scales)
+    embedding = type(embedding)(metric, embedding.hull)
+    rows = embedding.rows(np.zeros((4000, 1)), np.ones((4000, 1)), np.random.RandomState(0))
+    coordinates, residual = embedding.split(rows)
+    scaled = columns.scaled(rows)
+    assert_allclose(coordinates, 0, atol=1e-12)
+    # The relation's normal n and its width, from the definition: n^T diag(rho^2) n.
+    normal = np.array([columns.scales[0] * 2, columns.scales[1]])
+    normal /= np.linalg.norm(normal)
+    width = np.sqrt(normal**2 @ columns.widths**2)
+    along = (scaled - scaled.mean(axis=0)) @ normal
+    # Five standard errors of a standard deviation of 4000 draws.
+    assert abs(along.std() / width - 1) < 5 / np.sqrt(8000)
+    log_density = embedding.log_density_outside_hull(residual, 1.0)
+    expected = -0.5 * (residual @ normal / width) ** 2 - np.log(width * np.sqrt(2 * np.pi))
+    assert_allclose(log_density, expected - np.log(columns.scales).sum(), rtol=1e-9, atol=1e-6)
+    # The gradient is that of this density.
+    score = embedding.gradient(np.zeros((4000, 1)), residual, 1.0)
+    assert_allclose(
+        score, np.outer(-(residual @ normal) / width**2, normal) / columns.scales, rtol=1e-6
+    )
+    # The independent directions have the same covariance.
+    axes = embedding.outside_axes(1.0)
+    assert_allclose(axes.T @ axes, width**2 * np.outer(normal, normal), rtol=1e-9)
+
+
+def test_rounding_is_judged_by_column():
+    rng = np.random.RandomState(0)
+    stamps = 1.7e18 + np.round(1e13 * rng.normal(size=50))
+    X = np.column_stack([stamps, 1e-3 * rng.normal(size=50), np.full(50, 1e6)])
+    columns = space(X)
+    assert columns.n_directions == 2
+    assert_allclose(columns.scales[:2], X[:, :2].std(axis=0), rtol=1e-6)
+    # A constant with noise of its own rounding is a constant; a small column is none.
+    X[:, 2] += rng.choice([-1, 0, 1], 50) * np.spacing(1e6)
+    assert space(X).n_directions == 2
+    assert space(np.column_stack([X[:, 0], 1e-12 * X[:, 1]])).n_directions == 2
+
+
+def test_few_rows_leave_directions_open_and_many_do_not():
+    rng = np.random.RandomState(0)
+    few = SmoothedScoreDiffusion(**SMALL).fit(rng.normal(size=(5, 9)))
+    assert (few.hull_.dimension, few.hull_.codimension) == (4, 5)
+    flat = rng.normal(size=(20, 4)) @ rng.normal(size=(4, 9))
+    many = SmoothedScoreDiffusion(**SMALL).fit(flat)
+    assert (many.hull_.dimension, many.hull_.codimension) == (4, 0)
+    assert many.coordinates_.columns.n_relations == 5
+    # With few rows the residual has the bandwidth in scaled columns: the affine theorem.
+    embedding = few.model_.embedding
+    row = few.points_[:1]
+    _, _, right = np.linalg.svd(embedding.hull.basis.T)
+    step = right[-1] * few.bandwidth_ * embedding.metric.columns.scales
+    fall = few.model_.embedding.log_density_outside_hull
+    near, away = (fall(embedding.split(rows)[1], few.bandwidth_)[0] for rows in (row, row + step))
+    assert abs(near - away - 0.5) < 1e-9
+
+
+def test_folds_share_the_relations_of_all_rows():
+    rng = np.random.RandomState(0)
+    # A dummy that is one in a single row: folds without it would take it for a constant.
+    X = np.column_stack([rng.normal(size=(60, 2)) * [1, 1e3], np.r_[1.0, np.zeros(59)]])
+    columns = space(X)
+    fold = columns.of_rows(X[1:], np.full(59, 1 / 59))
+    assert (columns.n_relations, fold.n_relations) == (0, 0)
+    assert_allclose(fold.scales[:2], X[1:, :2].std(axis=0))
+    assert fold.scales[2] == columns.scales[2]
+    assert SmoothedScoreDiffusion(**SMALL).fit(X).metric_ != "euclidean"

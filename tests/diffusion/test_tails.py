@@ -1,0 +1,180 @@
+"""Tests of the t distribution in the background: its fit, its weight, and the bound on log-densities."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy.integrate import trapezoid
+from scipy.stats import cauchy, kstest, multivariate_t
+
+from skdiffsmooth import SmoothedScoreDiffusion
+from skdiffsmooth._coordinates.embedding import Embedding
+from skdiffsmooth._coordinates.hull import AffineHull
+from skdiffsmooth._coordinates.metric import fit_metric
+from skdiffsmooth._diffusion.tails import ConditionalT, StudentT, fit_student_t
+from skdiffsmooth._utils.shards import ONE_PROCESS
+
+RNG = np.random.RandomState(0)
+MIXING = np.array([[1.0, 0.5, 0.0], [0.0, 0.3, 0.1], [0.0, 0.0, 4.0]])
+ROWS = RNG.standard_t(3, size=(60, 3)) @ MIXING + 5
+WEIGHTS = RNG.dirichlet(np.full(60, 5.0))
+COARSE = {"n_nodes": 8, "n_levels": 4, "n_steps": 4}
+
+
+def fitted(points, weights, degrees=(1.0, 2.0, 4.0, 8.0)):
+    """Return hull coordinates of points and the t distributions fitted to them, by degrees."""
+    metric = fit_metric("euclidean", points, weights)
+    embedding = Embedding(metric, AffineHull.of(points))
+    coordinates, _ = embedding.split(points)
+    students = fit_student_t(coordinates, weights, embedding, degrees, ONE_PROCESS)
+    return coordinates, {student.degrees: student for student in students}
+
+
+def test_its_log_density_is_that_of_scipy_outside_the_hull_too():
+    factor = np.array([[2.0, 0.0], [0.5, 0.1]])
+    student = StudentT(np.array([1.0, 2.0]), factor, 3.0, residual_scale=0.5, codimension=1)
+    scatter = np.zeros((3, 3))
+    scatter[:2, :2], scatter[2, 2] = factor @ factor.T, 0.25
+    rows = RNG.normal(size=(5, 3)) * [1, 1, 10]
+    expected = multivariate_t([1, 2, 0], scatter, df=3).logpdf(rows)
+    residual = rows * [0, 0, 1]
+    assert_allclose(student.log_density(rows[:, :2], residual), expected, rtol=1e-12)
+    # Squares of such rows overflow.
+    assert student.log_density(np.full((1, 2), 1e200))[0] > -3000
+
+
+@pytest.mark.parametrize("degrees", [1.0, 4.0])
+def test_its_parameters_have_the_highest_likelihood(degrees):
+    points, students = fitted(ROWS, WEIGHTS, (degrees,))
+    student = students[degrees]
+    best = WEIGHTS @ student.log_density(points)
+    for step in 0.05 * RNG.normal(size=(20, 3)):
+        moved = StudentT(student.center + step, student.factor, degrees)
+        assert WEIGHTS @ moved.log_density(points) < best
+        turned = StudentT(student.center, student.factor @ (np.eye(3) + np.diag(step)), degrees)
+        assert WEIGHTS @ turned.log_density(points) < best
+
+
+def test_it_is_the_same_in_other_units_and_directions():
+    A = RNG.normal(size=(3, 3)) @ np.diag([1e-3, 1.0, 1e4])
+    here, students = fitted(ROWS, WEIGHTS)
+    there, moved = fitted(ROWS @ A.T, WEIGHTS)
+    for nu, student in students.items():
+        # Twenty iterations of EM, from the same start in exact arithmetic; A loses eight digits.
+        expected = student.distances(here)
+        assert_allclose(moved[nu].distances(there), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("n_points", [60, 12])
+def test_excluded_rows_are_those_of_one_step_without_them(n_points):
+    weights = WEIGHTS[:n_points] / WEIGHTS[:n_points].sum()
+    points, students = fitted(ROWS[:n_points], weights)
+    student = students[4.0]
+    # Twelve rows are too few for a covariance.
+    assert student.n_pooled == (3 if n_points == 12 else 0)
+    v = weights.copy()
+    if not student.n_pooled:
+        v *= 1 / (4 + student.distances(points) ** 2)
+    excluded = student.leave_one_out_log_density(points, weights)
+    for i in range(0, n_points, 5):
+        others = np.delete(np.arange(n_points), i)
+        rows, v_others = points[others], v[others] / v[others].sum()
+        mean = v_others @ rows
+        scatter = (v_others[:, None] * (rows - mean)).T @ (rows - mean)
+        if student.n_pooled:
+            scatter = np.trace(scatter) / 3 * np.eye(3)
+        expected = multivariate_t(mean, scatter, df=4).logpdf(points[i])
+        # The fit itself is twenty steps from its maximum.
+        assert_allclose(excluded[i], expected, atol=1e-4)
+
+
+def test_few_rows_that_span_their_hull_by_chance_do_not_look_likely_when_they_are_left_out():
+    # New rows are outside the hull of five: with the scales of the others in all twelve dimensions
+    # an excluded row has the log-density of new ones. The difference is that of five rows to a mean.
+    rows = np.random.RandomState(0).normal(size=(105, 12))
+    metric = fit_metric("euclidean", rows[:5], np.full(5, 0.2))
+    embedding = Embedding(metric, AffineHull.of(rows[:5]))
+    points, _ = embedding.split(rows[:5])
+    for student in fit_student_t(points, np.full(5, 0.2), embedding, (1.0, 8.0), ONE_PROCESS):
+        excluded = student.leave_one_out_log_density(points, np.full(5, 0.2)).mean()
+        assert abs(excluded - student.log_density(*embedding.split(rows[5:])).mean()) < 2.5
+
+
+def test_a_rare_indicator_does_not_narrow_it():
+    rows = np.column_stack([RNG.normal(size=100), RNG.uniform(size=100) < 0.04])
+    weights = np.full(100, 0.01)
+    _, students = fitted(rows, weights)
+    for student in students.values():
+        assert np.diag(student.factor).min() > 0.1
+
+
+def test_conditionals_are_quotients_of_densities():
+    scatter = np.cov(ROWS.T)
+    conditional = ConditionalT.of(np.arange(3.0), scatter, 2.0, n_free=1)
+    joint = multivariate_t(np.arange(3.0), scatter, df=2)
+    marginal = multivariate_t([1.0, 2.0], scatter[1:, 1:], df=2)
+    expected = joint.logpdf(ROWS) - marginal.logpdf(ROWS[:, 1:])
+    assert_allclose(conditional.log_density(ROWS), expected, rtol=1e-10)
+    given = np.tile([[2.0, -7.0]], (2000, 1))
+    draws = conditional.draw(np.random.RandomState(0), given)[:, 0]
+    grid = np.sinh(np.linspace(-12, 12, 4001))
+    density = np.exp(conditional.log_density(np.column_stack([grid, given[:1].repeat(4001, 0)])))
+    cumulated = np.r_[0, np.cumsum(np.diff(grid) * (density[1:] + density[:-1]) / 2)]
+    assert kstest(draws, lambda x: np.interp(x, grid, cumulated)).pvalue > 1e-4
+
+
+TABLES = {
+    "normal": RNG.normal(size=(60, 2)),
+    "cauchy": RNG.standard_cauchy(size=(60, 1)),
+    "a constant": np.column_stack([RNG.normal(size=(60, 2)), np.ones(60)]),
+    "a sum": np.column_stack([ROWS[:, :2], ROWS[:, :2].sum(axis=1)]),
+    "few rows": RNG.normal(size=(5, 12)),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("metric", ["euclidean", "whitened"])
+def test_log_densities_of_far_rows_have_a_logarithmic_bound(name, metric):
+    X = TABLES[name]
+    d = X.shape[1]
+    model = SmoothedScoreDiffusion(0.5, 0.3, metric=metric, background=0.02, **COARSE).fit(X)
+    bound = model.tail_bound_
+    directions = np.vstack([np.eye(d), np.random.RandomState(1).normal(size=(5, d))])
+    for distance in (10.0, 1e3, 1e6):
+        far = X.mean(axis=0) + X.std(axis=0).max() * distance * directions
+        log_density = model.score_samples(far)
+        R = bound.distances(far)
+        assert np.all(log_density >= -bound.constant - (bound.degrees + d) * np.log1p(R))
+        # A bound that is met by being far too low says nothing.
+        assert bound.constant < 12 + 4 * d
+
+
+def test_a_row_off_a_relation_costs_a_few_nats():
+    rows = np.random.RandomState(0).normal(size=(100, 3)) * [1.0, 1e3, 0.0] + [0.0, 0.0, 1.0]
+    model = SmoothedScoreDiffusion(0.3, 0.0, metric="scaled", background=0.02, **COARSE).fit(rows)
+    off = rows[:5] + [0.0, 0.0, 1.0]
+    # A weight of a thousandth and a t distribution of three columns, one of them a thousand wide. In
+    # the width of the relation alone, rounding of the column, it would be some 1e23.
+    assert np.all(model.score_samples(off) > -25)
+
+
+def test_density_and_draws_with_heavy_tails_are_of_one_distribution():
+    X = np.random.RandomState(0).standard_cauchy(size=(80, 1))
+    model = SmoothedScoreDiffusion(0.5, 0.0, background=0.5).fit(X)
+    # In t with x = sinh(t) the tails are exponential; 1e-6 of the mass is beyond.
+    t = np.linspace(-17, 17, 6001)
+    density = np.exp(model.score_samples(np.sinh(t)[:, None])) * np.cosh(t)
+    assert trapezoid(density, t) == pytest.approx(1, abs=1e-4)  # of the grid
+    cumulated = np.r_[0, np.cumsum(np.diff(t) * (density[1:] + density[:-1]) / 2)]
+    draws = model.sample(2000, random_state=0)[:, 0]
+    # Fails one seed in ten thousand.
+    result = kstest(draws, lambda x: np.interp(np.arcsinh(x), t, cumulated / cumulated[-1]))
+    assert result.pvalue > 1e-4
+
+
+def test_defaults_follow_the_tails_of_the_data():
+    rng = np.random.RandomState(0)
+    train, test = rng.standard_cauchy(size=(80, 1)), rng.standard_cauchy(size=(1000, 1))
+    model = SmoothedScoreDiffusion().fit(train)
+    assert model.score(test) > cauchy.logpdf(test).mean() - 0.1
+    assert model.tail_bound_.degrees == 1
+    assert SmoothedScoreDiffusion(background=0).fit(train).tail_bound_ is None
