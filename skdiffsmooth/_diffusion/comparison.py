@@ -30,7 +30,14 @@ from .fitting import (
 )
 from .settings import Metric, ParsedParameters, Relative
 
-__all__ = ["Comparison", "Settings", "choose_settings", "folds_for_metrics", "settings_for"]
+__all__ = [
+    "Comparison",
+    "Settings",
+    "choose_settings",
+    "folds_for_metrics",
+    "metrics_to_compare",
+    "settings_for",
+]
 
 Folds = Sequence[tuple[np.ndarray, np.ndarray]]
 
@@ -43,6 +50,9 @@ _SIGMAS = (1.5, 0.5, 1.0, 2.0, 3.0, 5.0)
 SCREENING_NODES, SCREENING_LEVELS = 32, 8
 # Metrics depend on the number of rows even less than ratios to the leave-one-out bandwidth do.
 _MOST_ROWS_FOR_METRICS = 1000
+
+# Why "auto" is no choice where both scales are numbers.
+_ABSOLUTE = "bandwidth and sigma are numbers, in units of X"
 
 # A metric that was fitted with the row that is left out is too good for it, the more so the fewer rows
 # there are for each column: up to so many, metrics are fitted without the rows that judge them.
@@ -200,6 +210,7 @@ def settings_for(data: TrainingData, parsed: ParsedParameters) -> tuple[Settings
     What is "auto" is chosen given what is not.
     """
     requested, metric = parsed.requested, parsed.metric
+    reason = ""
     if parsed.base is not None:
         is_plain = parsed.is_metric_free or (isinstance(metric, str) and metric == "euclidean")
         if not is_plain or parsed.background:
@@ -210,34 +221,33 @@ def settings_for(data: TrainingData, parsed: ParsedParameters) -> tuple[Settings
                 "around it."
             )
         reason = "a base has covariances of its own, and sets the scales"
-        return _plain(parsed), dict.fromkeys(_left_at_auto(parsed), reason)
-    if parsed.are_scales_absolute:
-        reason = "bandwidth and sigma are numbers, in units of X"
-        return _plain(parsed), dict.fromkeys(_left_at_auto(parsed), reason)
-    if len(data.points) < 2:
+    elif parsed.are_scales_absolute:
+        reason = _ABSOLUTE
+    elif len(data.points) < 2:
         reason = "there are fewer than two distinct rows"
-        return _plain(parsed), dict.fromkeys(_left_at_auto(parsed), reason)
-    not_compared = {}
-    metrics = parsed.kernel.candidate_metrics(data.rank)
-    if not metrics:
+    elif not parsed.kernel.candidate_metrics(data.rank):
         reason = "log-densities along a known manifold take long"
-        return _plain(parsed), dict.fromkeys(_left_at_auto(parsed), reason)
+    if reason:
+        metric = "euclidean" if parsed.is_metric_free else metric
+        plain = Settings(metric, given_or_default(parsed), parsed.background or 0.0)
+        return plain, dict.fromkeys(_left_at_auto(parsed), reason)
+    metrics, reason = metrics_to_compare(parsed, data.rank)
+    return choose_settings(data, parsed, metrics), {"metric": reason} if reason else {}
+
+
+def metrics_to_compare(parsed: ParsedParameters, rank: int) -> tuple[tuple[Metric, ...], str]:
+    """Return the candidate metrics for rows whose hull has a dimension; why there is only one, or ""."""
     if not parsed.is_metric_free:
-        metrics = (metric,)
-    elif not isinstance(parsed.terminal_scale, str):
-        metrics = ("euclidean",)
-        not_compared["metric"] = "terminal_scale is a number, in units of X"
-    elif parsed.has_absolute_scale:
+        return (parsed.metric,), ""
+    if parsed.are_scales_absolute:
+        return ("euclidean",), _ABSOLUTE
+    if not isinstance(parsed.terminal_scale, str):
+        return ("euclidean",), "terminal_scale is a number, in units of X"
+    metrics = parsed.kernel.candidate_metrics(rank)
+    if parsed.has_absolute_scale or not metrics:
         # The number may have been meant in units of X, or of the standard deviations of the columns.
-        metrics = ("euclidean", *metrics)
-    elif len(metrics) == 1:
-        not_compared["metric"] = f"kernel and rows allow {metrics[0]!r} only"
-    return choose_settings(data, parsed, metrics), not_compared
-
-
-def _plain(parsed: ParsedParameters) -> Settings:
-    metric = "euclidean" if parsed.is_metric_free else parsed.metric
-    return Settings(metric, given_or_default(parsed), parsed.background or 0.0)
+        metrics = tuple(dict.fromkeys(("euclidean", *metrics)))
+    return metrics, f"kernel and rows allow {metrics[0]!r} only" if len(metrics) == 1 else ""
 
 
 def _left_at_auto(parsed: ParsedParameters) -> list[str]:
