@@ -130,13 +130,22 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         shards = resolve_shards(self.shards)
         if not shards.alone:
             shards.together(self._check_shards)
-        points, weights = shards.together(self._check_training, X, sample_weight)
-        weights = shards.normalize(weights, X, sample_weight)
+        rows = shards.together(self._check_training, X, sample_weight)
+        points = rows.points
+        weights = shards.normalize(rows.weights, X, sample_weight)
         parsed = shards.together(self._parsed, points.shape[1])
         self._check_same(
             shards, "parameters, or numbers of features,", points.shape[1], parsed.rule.seed
         )
-        data = TrainingData(points, weights, shards, len(np.asarray(X)), sample_weight is not None)
+        data = TrainingData(
+            points,
+            weights,
+            shards,
+            len(np.asarray(X)),
+            sample_weight is not None,
+            rows.precision.unit if shards.alone else None,
+            rows.precision.width if shards.alone else None,
+        )
         settings, not_compared = settings_for(data, parsed)
         geometry = make_geometry(settings.metric, data, parsed)
         bandwidth, sigma = scales_in(geometry, parsed, settings.scales)

@@ -38,7 +38,10 @@ _RIDGE = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class StudentT:
-    """A multivariate t distribution in hull coordinates (p) and residuals outside the hull."""
+    """A multivariate t distribution in hull coordinates (p) and residuals outside the hull.
+
+    As fitted, residuals are those in directions that few rows leave open, without relations.
+    """
 
     center: np.ndarray
     """Shape (p,)."""
@@ -49,7 +52,7 @@ class StudentT:
     residual_scale: float = 1.0
     """Scale of the residuals, the same in all directions outside the hull."""
     codimension: int = 0
-    """Number of those directions."""
+    """Number of those directions; relations between columns are none of them."""
     n_pooled: int = 0
     """In how many dimensions one standard deviation is the scale; zero for a fitted scale matrix."""
 
@@ -120,7 +123,8 @@ class TailBound:
     """A lower bound of log-densities: ``-constant - (degrees + d) * log(1 + distance)``, in nats.
 
     The background of a fitted model contains a multivariate t distribution, whose weight, center
-    and scales give the bound for every row of R^d.
+    and scales give the bound for every row of R^d. Where columns satisfy relations, rows that break them
+    have a small weight of their own.
     """
 
     student: StudentT
@@ -183,7 +187,7 @@ def fit_student_t(
                     std[:, None] * (whitening @ factor),
                     nu,
                     residual_scale,
-                    embedding.codimension,
+                    embedding.hull.codimension,
                 )
             )
     if fitted:
@@ -192,7 +196,8 @@ def fit_student_t(
     n_pooled = embedding.hull.n_features if n_points == p + 1 else p
     scale = math.sqrt(variances.sum() / max(n_pooled, 1))
     residual_scale = scale if n_points == p + 1 else embedding.residual_scale(scale)
-    pooled = StudentT(mean, scale * np.eye(p), 1.0, residual_scale, embedding.codimension, n_pooled)
+    codimension = embedding.hull.codimension
+    pooled = StudentT(mean, scale * np.eye(p), 1.0, residual_scale, codimension, n_pooled)
     return [replace(pooled, degrees=nu) for nu in sorted(degrees)]
 
 

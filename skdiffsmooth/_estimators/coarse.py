@@ -232,6 +232,9 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
     diffusion model for manifold data in high-dimensional spaces, arXiv:2505.02508 (``degree=0``).
     """
 
+    # Distances from a manifold are in the one unit of all columns.
+    _measures_by_column = False
+
     def __init__(
         self,
         switch_scale: float | str = "auto",
@@ -289,7 +292,8 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
             in a hundred is not on the manifold, since a learned one does not span wide gaps
             between rows.
         """
-        points, weights = self._check_training(X, sample_weight)
+        rows = self._check_training(X, sample_weight)
+        points, weights = rows.points, rows.weights
         degree = check_integer("degree", self.degree, minimum=0)
         if degree not in DEGREES:
             raise ValueError(f"degree={degree} is out of range; expected 0, 1, 2 or 3.")

@@ -18,19 +18,20 @@ from .._engine.radial_kernels import RADIAL_KERNELS, sample_offsets
 from .._engine.radial_marginal import log_marginal_kernel, sample_free_offsets
 from .._engine.radial_mixture import RadialMixture
 from .._utils.backend import Backend
+from .._utils.dequantize import excluded_rows
 from .._utils.draws import choose_in_rows, draw_given, draw_points
 from .._utils.estimator import DistanceDensityMixin, on_one_fit
 from .._utils.gaussian import gaussian_log_normalizer
 from .._utils.given import resolve_given_values, resolve_scored_columns
 from .._utils.kernel_weights import nearest_squares
 from .._utils.memory import slices_within
-from .._utils.rows import split_off_copies
+from .._utils.rows import MergedRows, split_off_copies
 from .._utils.support import warn_of_far_values
 from .._utils.validation import check_bandwidth, check_choice, check_real, check_real_array
 from ..bandwidth import (
+    Queries,
     gaussian_leave_one_out,
     maximize_leave_one_out,
-    nearest_distances,
     scott,
     silverman,
     stationary_bracket,
@@ -164,10 +165,11 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         ValueError
             If X, the weights or a parameter is out of range; the estimator is then left as it was.
         """
-        points, weights = self._check_training(X, sample_weight)
+        rows = self._check_training(X, sample_weight)
+        points, weights = rows.points, rows.weights
         kernel = check_choice("kernel", self.kernel, RADIAL_KERNELS)
         backend = Backend.from_params(self.device, self.dtype)
-        bandwidth = self._resolve_bandwidth(points, weights, kernel, backend)
+        bandwidth = self._resolve_bandwidth(rows, kernel, backend)
         # Raises here, and not at the first query, if memory_limit is too small.
         self._model(backend, points, weights, kernel, bandwidth)
         self._set_fitted(X, points_=points, weights_=weights, kernel_=kernel, bandwidth_=bandwidth)
@@ -599,16 +601,16 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         return RadialMixture(scaled, log_weights, profile, scale, memory_limit=memory_limit)
 
     def _resolve_bandwidth(
-        self, points: np.ndarray, weights: np.ndarray, kernel: str, backend: Backend
+        self, rows: MergedRows, kernel: str, backend: Backend
     ) -> float | np.ndarray:
         """Return the bandwidth as a number, or one number for each feature (d,), checked."""
-        bandwidth = self.bandwidth
+        bandwidth, points = self.bandwidth, rows.points
         if isinstance(bandwidth, str):
             check_bandwidth(bandwidth, "X", names=(*_RULES, "loo"))
             try:
                 if bandwidth in _RULES:
-                    return _RULES[bandwidth](points, weights)
-                return self._leave_one_out(points, weights, kernel, backend)
+                    return _RULES[bandwidth](points, rows.weights)
+                return self._leave_one_out(rows, kernel, backend)
             except ValueError as error:
                 raise ValueError(
                     f"bandwidth={bandwidth!r}: {error}; pass bandwidth=<positive number, in units of X>."
@@ -629,15 +631,21 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
             )
         return scales.copy()
 
-    def _leave_one_out(
-        self, points: np.ndarray, weights: np.ndarray, kernel: str, backend: Backend
-    ) -> float:
+    def _leave_one_out(self, rows: MergedRows, kernel: str, backend: Backend) -> float:
         """Return the bandwidth of highest leave-one-out likelihood."""
         memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
+        center = rows.points.mean(axis=0) if kernel == "gaussian" else 0.0
+        points, weights = rows.points - center, rows.weights
+        queries = None
+        excluded = excluded_rows(rows.points, weights, rows.precision.width)
+        if excluded is not None:
+            x = points[excluded.exclude] + excluded.offsets
+            queries = Queries(x, excluded.exclude, excluded.query_weights)
+            points, weights = points[excluded.point], excluded.weights
         if kernel == "gaussian":
-            centered = points - points.mean(axis=0)
-            return gaussian_leave_one_out(centered, weights, 0, backend, memory_limit)
-        lower, upper = stationary_bracket(points, weights)
+            return gaussian_leave_one_out(points, weights, 0, backend, memory_limit, queries)
+        lower, upper = stationary_bracket(points, weights, queries)
+        scored = Queries.at_points(points, weights) if queries is None else queries
         # The optimum of other profiles differs from the Gaussian's by a factor of at most sqrt(d +
         # 4), the ratio of bandwidths at equal variance.
         factor = np.sqrt(points.shape[1] + 4)
@@ -645,14 +653,15 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         if RADIAL_KERNELS[kernel].is_compact:
             # Below this the likelihood is zero: some point is within the kernel of no other.
             margin = 1 + 64 * torch.finfo(backend.dtype).eps
-            lower = margin * float(nearest_distances(points).max())
+            lower = margin * float(scored.nearest_distances(points).max())
             upper = max(upper, 2 * lower)
-        point_weights = backend.tensor(weights)
-        exclude = torch.arange(len(points), device=point_weights.device)
+        query_weights = backend.tensor(scored.weights)
+        exclude = torch.as_tensor(scored.exclude, device=query_weights.device)
+        x = backend.tensor(scored.x - _center(kernel, points))
 
         def log_likelihood(h: float) -> float:
             model = self._model(backend, points, weights, kernel, h)
             assert isinstance(model, RadialMixture)
-            return float(point_weights @ model.log_density(model.points, exclude=exclude))
+            return float(query_weights @ model.log_density(x, exclude=exclude))
 
         return maximize_leave_one_out(log_likelihood, lower, upper)

@@ -88,7 +88,7 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         Number of frequencies of the cosines and sines that are added to each input: 1.5, 3, 6, ...
         per standard deviation of the noised data. With them a network learns fine structure in few
         columns after far fewer iterations, and also memorises the rows earlier.
-    metric : {"scaled", "euclidean", "whitened"}, float or array-like of shape \
+    metric : {"scaled", "euclidean", "whitened", "local"}, float or array-like of shape \
             (n_features, n_features), default="scaled"
         Linear coordinates in which noise is isotropic; scales are in its units. See
         `SmoothedScoreDiffusion`. The inputs of the network are standardised principal coordinates
@@ -360,7 +360,8 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
 
     def _begin(self, X: Any, sample_weight: Any, n_iterations: int | None) -> NeuralScoreDiffusion:
         """Train from the start, for `n_iterations` iterations or, if None, to convergence."""
-        points, weights = self._check_training(X, sample_weight)
+        rows = self._check_training(X, sample_weight)
+        points, weights = rows.points, rows.weights
         parsed = self._checked_parameters(points.shape[1])
         start = self._started(parsed, points, weights)
         trained = self._trained(parsed, start, points, weights, n_iterations)
@@ -417,7 +418,7 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         if isinstance(metric, str) and metric == "auto":
             raise ValueError(
                 "metric='auto' is a choice by leave-one-out likelihood, which a network does not have; "
-                "expected 'euclidean', 'scaled', 'whitened', a number or a matrix."
+                "expected 'euclidean', 'scaled', 'whitened', 'local', a number or a matrix."
             )
         n_nodes = check_integer("n_nodes", self.n_nodes, minimum=2)
         if n_nodes % 2:

@@ -8,11 +8,11 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 from sklearn.base import DensityMixin
-from sklearn.utils import assert_all_finite
-from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .rows import check_sample_weight, merge_duplicates, weighted_rows
-from .validation import check_detached, check_draw, check_real_array, check_size
+from .rows import MergedRows, check_sample_weight, merge_rows, weighted_rows
+from .table import check_table, column_names
+from .validation import check_draw, check_real_array, check_size
 from .version import FORMAT, __version__
 
 __all__ = ["DensityEstimatorMixin", "DistanceDensityMixin", "SavedWithVersion", "on_one_fit"]
@@ -123,13 +123,7 @@ class DensityEstimatorMixin(SavedWithVersion, DensityMixin):
         Columns of the indices `ignored` are zero; they may hold missing values.
         """
         check_is_fitted(self)
-        check_detached("X", X)
-        if not len(ignored):
-            return validate_data(self, X, reset=False, dtype=np.float64)
-        X = validate_data(self, X, reset=False, dtype=np.float64, ensure_all_finite=False).copy()
-        X[:, ignored] = 0.0
-        assert_all_finite(X, input_name="X")
-        return X
+        return check_table(X, self, is_query=True, ignored=ignored)
 
     def _column_labels(self) -> np.ndarray | None:
         """Return the labels of the columns, or None if the training rows had none."""
@@ -147,13 +141,20 @@ class DistanceDensityMixin(DensityEstimatorMixin):
 
     points_: Any  # (n_points, n_features)
     weights_: Any  # (n_points,)
+    # Whether nearly equal rows are recognised in units of the columns, or in the common unit of X.
+    _measures_by_column = True
 
-    def _check_training(self, X: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray]:
+    def _check_training(self, X: Any, sample_weight: Any) -> MergedRows:
         """Return distinct rows and their weights, without changing the estimator."""
-        check_detached("X", X)
-        X = check_array(X, dtype=np.float64, estimator=self, input_name="X")
-        check_size("X", X)
-        return merge_duplicates(X, check_sample_weight(sample_weight, len(X)))
+        checked = check_table(X, self)
+        check_size("X", checked)
+        merged = merge_rows(
+            checked,
+            check_sample_weight(sample_weight, len(checked)),
+            by_column=self._measures_by_column,
+        )
+        merged.warn(column_names(X))
+        return merged
 
     def _check_others(self, own_weights: Any) -> np.ndarray | None:
         """Return the weights (n_points,) that the points lose when they are left out, or None.

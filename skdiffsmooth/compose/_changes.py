@@ -29,6 +29,7 @@ from sklearn.preprocessing import (
 )
 
 from .._utils.gaussian import gaussian_log_normalizer
+from ._quantiles import QuantileSpline
 
 __all__ = ["ChangeOfVariables", "chain", "change_of_variables", "with_names"]
 
@@ -497,6 +498,11 @@ class _Quantile(ChangeOfVariables):
         rank = ndtr(z) if self.normal else z
         value = np.where(z <= z_low, low + (z - z_low) / slope, np.interp(rank, ranks, x))
         return np.where(z >= z_high, high + (z - z_high) / slope, value)
+
+
+@_registered.register(QuantileSpline)
+def _(transformer: Any) -> ChangeOfVariables:
+    return ChangeOfVariables(transformer, transformer.log_slopes, onto=True)
 
 
 def _landmarks(quantiles: np.ndarray, references: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

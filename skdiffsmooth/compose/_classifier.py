@@ -13,8 +13,9 @@ from sklearn.utils.validation import check_is_fitted, check_X_y
 from .._estimators.kde import KDESampler
 from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.given import resolve_given_values, resolve_scored_columns
-from .._utils.rows import as_given, check_sample_weight, take
-from .._utils.validation import check_detached, check_real_array
+from .._utils.rows import as_given, check_sample_weight, merge_rows, take
+from .._utils.table import check_table, column_names
+from .._utils.validation import check_real_array
 from .._utils.warnings import warn_user
 from ._conditionals import draw_from_mixture, marginals, score_mixture
 from ._members import (
@@ -130,10 +131,10 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
             cannot: a Gaussian about the row takes its place, with the standard deviations of the
             columns within the other classes.
         """
-        check_detached("X", X)
-        checked, y = check_X_y(X, y, dtype=np.float64, estimator=self)
+        checked, y = check_X_y(check_table(X, self), y, dtype=np.float64, estimator=self)
         check_classification_targets(y)
         weight = check_sample_weight(sample_weight, len(checked))
+        merge_rows(checked, weight).warn(column_names(X))
         if self.estimator is not None:
             check_member("estimator", self.estimator, compared=True)
         classes, codes = np.unique(y, return_inverse=True)
@@ -147,7 +148,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         prior = self._resolve_priors(counts)
         rows = as_given(X, checked)
         fitted: list[Any] = []
-        refusals: dict[int, ValueError] = {}
+        refusals: list[int] = []
         for code, label in enumerate(classes):
             kept = (codes == code) & (weight > 0)
             density = estimator_or_default(self.estimator)
@@ -155,21 +156,24 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
             weight_of_class = None if sample_weight is None else weight[kept]
             try:
                 fitted.append(fit_member(name, density, take(rows, kept), weight_of_class))
-            except ValueError as error:
+            except ValueError:
                 if len(np.unique(checked[kept], axis=0)) > 1:
                     raise
                 fitted.append(None)
-                refusals[code] = error
-        for code, refusal in refusals.items():
-            if len(refusals) == len(classes):
-                raise refusal
+                refusals.append(code)
+        has_rows = ~np.isin(codes, refusals) & (weight > 0)
+        if len(refusals) == len(classes):
+            # Raises where the rows are not what is wrong.
+            density = estimator_or_default(self.estimator)
+            fit_member("density of all rows", density, rows, sample_weight)
+            has_rows = weight > 0
+        for code in refusals:
             warn_user(
                 f"class {classes[code]} has one distinct row, to which the density cannot be fitted. A "
                 "Gaussian about that row takes its place, with the standard deviations of the columns "
                 "within the other classes. Pass more rows of the class, or drop it."
             )
-            others = np.isin(codes, list(refusals), invert=True) & (weight > 0)
-            scale = _within_classes(checked[others], codes[others], weight[others])
+            scale = _within_classes(checked[has_rows], codes[has_rows], weight[has_rows])
             (first, *_) = np.flatnonzero((codes == code) & (weight > 0))
             fitted[code] = KDESampler(scale).fit(take(rows, np.array([first])))
         self._set_fitted(X, classes_=classes, class_prior_=prior, estimators_=fitted)

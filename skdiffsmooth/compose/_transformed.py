@@ -9,16 +9,23 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, MaxAbsScaler, MinMaxScaler
-from sklearn.utils.validation import check_array, check_is_fitted, has_fit_parameter
+from sklearn.utils.validation import check_is_fitted
 
 from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.given import resolve_given_values, resolve_scored_columns
 from .._utils.rows import check_sample_weight
-from .._utils.validation import LARGEST, check_detached
+from .._utils.table import check_table
+from .._utils.validation import LARGEST
 from .._utils.warnings import warn_user
 from ._changes import ChangeOfVariables, change_of_variables, with_names
 from ._conditionals import draw_given_through, score_columns
-from ._members import check_fills_space, check_member, estimator_or_default, parameter_estimator
+from ._members import (
+    check_fills_space,
+    check_member,
+    estimator_or_default,
+    parameter_estimator,
+    takes_weights,
+)
 from ._sampling import draw, draw_through
 
 __all__ = ["TransformedDensity"]
@@ -171,8 +178,7 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
             If rows come back from the transformer and its inverse changed by more than a millionth
             of their column's standard deviation, as from a power transform far from zero.
         """
-        check_detached("X", X)
-        rows = check_array(X, dtype=np.float64, estimator=self, input_name="X")
+        rows = check_table(X, self)
         weight = None
         if sample_weight is not None:
             weight = check_sample_weight(sample_weight, len(rows))
@@ -362,7 +368,7 @@ def _fit(estimator: Any, X: np.ndarray, weight: np.ndarray | None, names: Any) -
     """Fit an estimator to rows with weights (n,), or to repeated rows if it takes no weights."""
     if weight is None or isinstance(estimator, UNWEIGHTED):
         return estimator.fit(with_names(X, names), None)
-    if has_fit_parameter(estimator, "sample_weight"):
+    if takes_weights(estimator):
         return estimator.fit(with_names(X, names), None, sample_weight=weight)
     counts = np.round(weight)
     if np.any(counts != weight) or counts.sum() > MAX_ROWS:
