@@ -19,6 +19,7 @@ __all__ = [
     "choose_tail",
     "mixed",
     "part_weights",
+    "weight_off_relations",
 ]
 
 # Width of the kernel density estimate, in bandwidths; docs/defaults.md has the evidence.
@@ -58,6 +59,11 @@ def part_weights(background: float, tail: float | np.ndarray) -> list[float | np
     most = np.maximum(least, background - (1 - LEAST_TAIL) * _LEAST_BACKGROUND)
     heavy = np.clip(tail * background, least, most)
     return [1 - background, background - heavy, heavy]
+
+
+def weight_off_relations(background: float) -> float:
+    """Return the weight of rows that break relations between columns: a thousandth at most."""
+    return LEAST_TAIL * min(background, _LEAST_BACKGROUND)
 
 
 def mixed(parts: np.ndarray, background: float, tail: float | np.ndarray) -> np.ndarray:

@@ -43,7 +43,7 @@ from .settings import (
     terminal_scale_for,
 )
 from .source import NoisedData, backend_in_range
-from .tails import StudentT, fit_student_t
+from .tails import StudentT, TailDensity, fit_student_t
 
 __all__ = [
     "DEFAULT_FACTORS",
@@ -376,7 +376,10 @@ def _tail(model: DiffusionModel, geometry: Geometry, resources: Resources) -> Ta
     if len(points) == 1 and data.shards.alone:  # which has no scale
         return Tail(replace(students[0], residual_scale=WIDTH * model.bandwidth), LEAST_TAIL)
     tails = np.column_stack(
-        [student.leave_one_out_log_density(points, weights) for student in students]
+        [
+            TailDensity(student, model.embedding).leave_one_out_log_density(points, weights)
+            for student in students
+        ]
     )
     if not data.shards.alone:
         likelihoods = data.shards.total(weights @ tails)
@@ -387,9 +390,8 @@ def _tail(model: DiffusionModel, geometry: Geometry, resources: Resources) -> Ta
         model.kde_log_density(points[taken], residual, scale, resources, taken)
         for scale in (model.bandwidth, WIDTH * model.bandwidth)
     ]
-    tails = tails[taken] + model.embedding.metric.log_abs_det
     taken_weights = weights[taken] / weights[taken].sum()
-    return choose_tail(students, tails, np.column_stack(kdes), taken_weights)
+    return choose_tail(students, tails[taken], np.column_stack(kdes), taken_weights)
 
 
 def _largest_variance(geometry: Geometry) -> float:

@@ -30,10 +30,10 @@ from ..scores import Attributable, Potential
 from ..solvers import Adaptive, ODESolver, Solver
 from ..solvers._flow import log_density_with_error, solve_with_error, warn_of_error
 from ..solvers._terminal import EmpiricalTerminal
-from .background import WIDTH, Tail, mixed, part_weights
+from .background import WIDTH, Tail, mixed, part_weights, weight_off_relations
 from .settings import Resources
 from .source import NoisedData, ScoreSource
-from .tails import TailBound
+from .tails import TailBound, TailDensity
 
 __all__ = ["NO_DERIVATIVE", "DiffusionModel"]
 
@@ -82,8 +82,21 @@ class DiffusionModel:
         """The lower bound of log-densities, if a background is mixed."""
         if self.tail is None:
             return None
+        density = TailDensity(self.tail.student, self.embedding)
+        if self.weight_off_relations:
+            return TailBound(density.off_relations, self.embedding, self.weight_off_relations)
         _, _, heavy = part_weights(self.background, self.tail.weight)
-        return TailBound(self.tail.student, self.embedding, float(heavy))
+        return TailBound(density.student, self.embedding, float(heavy))
+
+    @property
+    def weight_off_relations(self) -> float:
+        """Weight of a t distribution that breaks relations between columns, if there are any.
+
+        It is taken from all parts evenly, so that a column which others determine changes the density of
+        the others by nothing but this weight.
+        """
+        has_relations = self.tail is not None and self.embedding.metric.columns.n_relations > 0
+        return weight_off_relations(self.background) if has_relations else 0.0
 
     @property
     def data(self) -> NoisedData:
@@ -243,7 +256,13 @@ class DiffusionModel:
         if self.tail is None:
             return flow
         parts = self._parts(flow, queries, residual, resources, exclude)
-        return mixed(parts, self.background, self.tail.weight)
+        log_density = mixed(parts, self.background, self.tail.weight)
+        weight = self.weight_off_relations
+        if not weight:
+            return log_density
+        density = TailDensity(self.tail.student, self.embedding)
+        off = density.log_density_off_relations(queries, residual)
+        return np.logaddexp(math.log1p(-weight) + log_density, math.log(weight) + off)
 
     def _parts(
         self,
@@ -260,13 +279,13 @@ class DiffusionModel:
         if self.tail is None:
             return flow[:, None]
         kernel = self.kde_log_density(queries, residual, WIDTH * self.bandwidth, resources, exclude)
-        student = self.tail.student
+        density = TailDensity(self.tail.student, self.embedding)
         if exclude is None:
-            tail = student.log_density(queries, residual)
+            tail = density.log_density(queries, residual)
         else:
             hierarchy = self.data.hierarchy
-            tail = student.leave_one_out_log_density(hierarchy.points, hierarchy.weights)[exclude]
-        return np.column_stack([flow, kernel, tail + self.embedding.metric.log_abs_det])
+            tail = density.leave_one_out_log_density(hierarchy.points, hierarchy.weights)[exclude]
+        return np.column_stack([flow, kernel, tail])
 
     def kde_log_density(
         self,
@@ -293,19 +312,22 @@ class DiffusionModel:
         )
         coordinates = followed[:, :-1]
         warn_of_error(self.solver, followed[:, -1])
-        scales, is_tail = np.full((n, 1), self.bandwidth), None
+        scales, is_off = np.full((n, 1), self.bandwidth), None
         if self.tail is not None:
             scale = WIDTH * self.bandwidth
             of_kernel = EmpiricalTerminal(self.data.schedule(resources), scale).sample(rng, n)
-            of_tail, scales_of_tail = self.tail.student.draw(n, rng)
+            density = TailDensity(self.tail.student, self.embedding)
+            of_tail, scales_of_tail = density.student.draw(n, rng)
             _, _, heavy = part_weights(self.background, self.tail.weight)
-            chosen = rng.uniform(size=(n, 1))
+            weight = self.weight_off_relations
+            chosen = (rng.uniform(size=(n, 1)) - weight) / (1 - weight)
+            is_off = chosen < 0
             coordinates = np.where(chosen < self.background, of_kernel, coordinates)
             is_tail = chosen < heavy
             coordinates = np.where(is_tail, of_tail, coordinates)
             scales[chosen < self.background] = scale
             scales = np.where(is_tail, scales_of_tail, scales)
-        return self.embedding.rows(coordinates, scales, rng, is_tail)
+        return self.embedding.rows(coordinates, scales, rng, is_off)
 
     def _follow_down(
         self,

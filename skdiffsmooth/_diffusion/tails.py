@@ -23,7 +23,7 @@ from .._coordinates.embedding import Embedding
 from .._utils.shards import Shards
 from ..bandwidth import weight_of_others
 
-__all__ = ["ConditionalT", "StudentT", "TailBound", "fit_student_t"]
+__all__ = ["ConditionalT", "StudentT", "TailBound", "TailDensity", "fit_student_t"]
 
 # With fewer rows for each dimension than this, a covariance of the rows says little of new ones.
 _ROWS_A_DIMENSION = 5
@@ -163,6 +163,44 @@ class ConditionalT:
 
 
 @dataclass(frozen=True, eq=False)
+class TailDensity:
+    """The density in R^d of a t distribution in coordinates of the model."""
+
+    student: StudentT
+    """In the hull, and in the directions that few rows leave open."""
+    embedding: Embedding
+
+    @property
+    def off_relations(self) -> StudentT:
+        """The same with residuals along relations at scale one in scaled columns."""
+        return replace(self.student, codimension=self.embedding.codimension)
+
+    def log_density(self, coordinates: np.ndarray, residual: np.ndarray) -> np.ndarray:
+        """Return log-densities (n,) of rows, which keep relations up to rounding, in nats."""
+        columns = self.embedding.metric.columns
+        within = self.student.log_density(coordinates, columns.inside(residual))
+        return within + self._outside(residual)
+
+    def leave_one_out_log_density(self, points: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Return the log-density (n_points,) of each training point under the fit to the others."""
+        n_features = len(self.embedding.metric.columns.scales)
+        within = self.student.leave_one_out_log_density(points, weights)
+        return within + self._outside(np.zeros((len(points), n_features)))
+
+    def log_density_off_relations(
+        self, coordinates: np.ndarray, residual: np.ndarray
+    ) -> np.ndarray:
+        """Return log-densities (n,) of rows that may break relations, in nats."""
+        within = self.off_relations.log_density(coordinates, residual)
+        return within + self.embedding.metric.log_abs_det
+
+    def _outside(self, residual: np.ndarray) -> np.ndarray:
+        metric = self.embedding.metric
+        outside = metric.columns.outside(residual)
+        return metric.columns.relation_log_density(outside) + metric.log_abs_det
+
+
+@dataclass(frozen=True, eq=False)
 class TailBound:
     """A lower bound of log-densities: ``-constant - (degrees + d) * log(1 + distance)``, in nats.
 
@@ -230,7 +268,7 @@ def fit_student_t(
                     std[:, None] * (whitening @ factor),
                     nu,
                     residual_scale,
-                    embedding.codimension,
+                    embedding.hull.codimension,
                 )
             )
     if fitted:
@@ -239,7 +277,9 @@ def fit_student_t(
     n_pooled = embedding.hull.n_features if n_points == p + 1 else p
     scale = math.sqrt(variances.sum() / max(n_pooled, 1))
     residual_scale = scale if n_points == p + 1 else embedding.residual_scale(scale)
-    pooled = StudentT(mean, scale * np.eye(p), 1.0, residual_scale, embedding.codimension, n_pooled)
+    pooled = StudentT(
+        mean, scale * np.eye(p), 1.0, residual_scale, embedding.hull.codimension, n_pooled
+    )
     return [replace(pooled, degrees=nu) for nu in sorted(degrees)]
 
 

@@ -157,6 +157,34 @@ def test_a_row_off_a_relation_costs_a_few_nats():
     assert np.all(model.score_samples(off) > -25)
 
 
+def test_a_column_that_others_determine_changes_nothing_else():
+    rng = np.random.RandomState(0)
+    rows, queries = rng.standard_t(2, size=(80, 2)), rng.standard_t(2, size=(50, 2))
+
+    def log_densities(extend):
+        model = SmoothedScoreDiffusion(0.3, 0.0, metric="scaled", background=0.5, **COARSE)
+        return model.fit(extend(rows)).score_samples(extend(queries))
+
+    plain = log_densities(lambda X: X)
+    constant = log_densities(lambda X: np.column_stack([X, np.full(len(X), 7.0)]))
+    difference = constant - plain
+    # The density of the constant, and a weight: the same for all rows.
+    assert np.ptp(difference) < 1e-9
+    # Far rows too, which the t distribution accounts for.
+    assert np.abs(queries).max() > 8
+
+
+def test_draws_keep_relations_but_for_a_small_part():
+    rows = np.random.RandomState(0).standard_t(2, size=(80, 3))
+    rows[:, 2] = rows[:, 0] + rows[:, 1]
+    model = SmoothedScoreDiffusion(0.3, 0.0, metric="scaled", background=0.8, **COARSE).fit(rows)
+    drawn = model.sample(20_000, random_state=0)
+    broken = np.abs(drawn[:, 2] - drawn[:, 0] - drawn[:, 1]) > 1e-6
+    # The bound is that of a thousandth of all draws. Five standard errors.
+    assert model.tail_bound_.weight == pytest.approx(1e-3)
+    assert abs(broken.mean() - 1e-3) < 5 * np.sqrt(1e-3 / 20_000)
+
+
 def test_density_and_draws_with_heavy_tails_are_of_one_distribution():
     X = np.random.RandomState(0).standard_cauchy(size=(80, 1))
     model = SmoothedScoreDiffusion(0.5, 0.0, background=0.5).fit(X)
