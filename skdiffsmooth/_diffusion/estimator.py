@@ -101,8 +101,8 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Training rows. Rows that are equal, exactly or up to rounding, are merged. Columns should have
-            comparable units where the metric is Euclidean.
+            Training rows. Rows that are equal, exactly or up to rounding, are merged. Columns should
+            have comparable units where the metric is Euclidean.
         y : object, default=None
             Ignored; there for scikit-learn's calling convention.
         sample_weight : array-like of shape (n_samples,), default=None
