@@ -10,7 +10,7 @@ orthonormal basis N of the complement of A, whatever the noise scale is.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -76,8 +76,11 @@ class ColumnSpace:
         """
         n_features = points.shape[1]
         units = np.zeros(n_features) if units is None else units
-        largest = np.max(shards.gather(np.abs(points).max(axis=0)), axis=0)
         origin = shards.first(_typical_row(points))
+        if shards.total(len(points)) == 1:
+            # A single row has no scale and no relation.
+            return replace(cls.plain(n_features), origin=origin)
+        largest = np.max(shards.gather(np.abs(points).max(axis=0)), axis=0)
         centered = points - origin
         extent = np.max(shards.gather(np.abs(centered).max(axis=0)), axis=0)
         varies = extent > _CONSTANT * _EPS * largest

@@ -421,7 +421,9 @@ def _tail(model: DiffusionModel, geometry: Geometry, resources: Resources) -> Ta
         model.kde_log_density(points[taken], residual, scale, resources, taken)
         for scale in (model.bandwidth, WIDTH * model.bandwidth)
     ]
+    columns = model.embedding.metric.columns
     tails = tails[taken] + model.embedding.metric.log_abs_det
+    tails += columns.relation_log_density(residual[:1])
     taken_weights = weights[taken] / weights[taken].sum()
     return choose_tail(students, tails, np.column_stack(kdes), taken_weights)
 

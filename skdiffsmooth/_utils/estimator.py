@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, TypeVar, cast
 
@@ -102,6 +102,10 @@ class DensityEstimatorMixin(SavedWithVersion, DensityMixin):
         columns = object.__new__(type(self))
         columns.__dict__ = dict(parameters)
         validate_data(columns, X, reset=True, skip_check_array=True)
+        labels = list(getattr(X, "columns", ()))
+        if not hasattr(columns, "feature_names_in_") and labels != list(range(len(labels))):
+            # scikit-learn keeps names that are strings only.
+            columns._column_labels_ = np.array(labels, dtype=object)
         self.__dict__ = {**vars(columns), **attributes}
 
     def _snapshot(self: Self) -> Self:
@@ -113,14 +117,17 @@ class DensityEstimatorMixin(SavedWithVersion, DensityMixin):
         snapshot.__dict__ = self.__dict__
         return snapshot
 
-    def _check_query(self, X: Any) -> np.ndarray:
-        """Return queries (n, d) as float64, checked against the columns of the training rows."""
-        check_is_fitted(self)
-        return check_table(X, self, is_query=True)
+    def _check_query(self, X: Any, ignored: Sequence[int] | np.ndarray = ()) -> np.ndarray:
+        """Return queries (n, d) as float64, checked against the columns of the training rows.
 
-    def _column_names(self) -> np.ndarray | None:
-        """Return the names of the columns, or None if the training rows had none."""
-        return getattr(self, "feature_names_in_", None)
+        Columns of the indices `ignored` are zero; they may hold missing values.
+        """
+        check_is_fitted(self)
+        return check_table(X, self, is_query=True, ignored=ignored)
+
+    def _column_labels(self) -> np.ndarray | None:
+        """Return the labels of the columns, or None if the training rows had none."""
+        return getattr(self, "feature_names_in_", getattr(self, "_column_labels_", None))
 
     def _check_draw(self, n_samples: Any, random_state: Any) -> tuple[int, np.random.RandomState]:
         """Return the number of draws, and a generator; None is the estimator's `random_state`."""
@@ -170,7 +177,7 @@ class DistanceDensityMixin(DensityEstimatorMixin):
             )
         return own
 
-    def _check_query(self, X: Any) -> np.ndarray:
-        X = super()._check_query(X)
+    def _check_query(self, X: Any, ignored: Sequence[int] | np.ndarray = ()) -> np.ndarray:
+        X = super()._check_query(X, ignored)
         check_size("X", X)
         return X

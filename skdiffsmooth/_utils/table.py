@@ -37,11 +37,14 @@ def column_label(names: Sequence[Any] | np.ndarray | None, column: int) -> str:
     return str(column) if names is None else repr(names[column])
 
 
-def check_table(X: Any, owner: Any, *, is_query: bool = False) -> np.ndarray:
+def check_table(
+    X: Any, owner: Any, *, is_query: bool = False, ignored: Sequence[int] | np.ndarray = ()
+) -> np.ndarray:
     """Return the table X of the user as a float64 array (n, d), whose values are finite.
 
     `owner` is the estimator or function that messages name; queries are compared with the columns to
-    which an estimator was fitted.
+    which an estimator was fitted. Columns of the indices `ignored` may hold missing values and are set
+    to zero.
 
     Raises
     ------
@@ -69,6 +72,9 @@ def check_table(X: Any, owner: Any, *, is_query: bool = False) -> np.ndarray:
             f"column {column_label(names, column)} of X is not numeric: {error}; expected real "
             f"numbers. To use it, {_ENCODE}."
         ) from error
+    if len(ignored):
+        checked = checked.copy()
+        checked[:, ignored] = 0.0
     _check_finite(checked, names)
     return checked
 

@@ -536,6 +536,22 @@ def test_leaving_a_point_out_is_never_having_had_it(kernel, bandwidth):
     assert np.isfinite(found).any()
 
 
+@pytest.mark.parametrize("kernel", ["gaussian", "exponential"])
+def test_one_copy_of_a_row_can_be_left_out(kernel):
+    X, copies = np.unique(data(12, 2)[0], axis=0), np.arange(12) % 4 + 1
+    kde = KDESampler(0.5, kernel).fit(X, sample_weight=copies)
+    found = kde.leave_one_out_log_density(kde.weights_ / copies)
+    for i in range(12):
+        rest = copies - (np.arange(12) == i)
+        others = KDESampler(0.5, kernel).fit(np.repeat(X, rest, axis=0))
+        assert found[i] == pytest.approx(others.score_samples(X[i : i + 1])[0], rel=1e-12)
+    whole = kde.leave_one_out_log_density(kde.weights_)
+    np.testing.assert_allclose(whole, kde.leave_one_out_log_density(), rtol=1e-12)
+    for wrong in (0.5, kde.weights_ * 2, kde.weights_ * 0, kde.weights_[1:]):
+        with pytest.raises(ValueError, match="own_weights of shape"):
+            kde.leave_one_out_log_density(wrong)
+
+
 def test_leaving_out_the_only_row():
     with pytest.raises(ValueError, match="at least two distinct rows"):
         KDESampler(0.4).fit([[1.0, 2.0], [1.0, 2.0]]).leave_one_out_log_density()
