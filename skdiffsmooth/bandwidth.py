@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 from ._engine.hierarchy import PointHierarchy
 from ._engine.posterior import Posterior
 from ._utils.backend import Backend
-from ._utils.columns import has_extent
+from ._utils.column_precision import has_extent
 
 # The leave-one-out likelihood takes time of order N^2. Beyond _LARGEST_EXACT rows, _HELD_OUT of them are
 # scored by the others, merged within a tolerance in nats. The standard error of the difference between

@@ -28,6 +28,8 @@ _CONSTANT, _COPY, _RELATION = 8, 32, 2**14
 # A column that others determine keeps at least this weight in distances.
 _LEAST_INFLUENCE = 1e-3
 _N_STEPS = 50
+# The scale of a column that was recorded in large steps is at least so many of them.
+_LEAST_SCALE = 1.5
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,10 @@ class ColumnSpace:
         width = np.maximum(_RELATION * _EPS * np.where(largest > 0, largest, 1.0), units / 2)
         deviations = np.zeros(n_features)
         deviations[varies] = stds / np.ldexp(scales[varies], -exponents[varies])
-        return cls(origin, scales, axes if has_axes else None, width / scales, deviations)
+        space = cls(origin, scales, axes if has_axes else None, width / scales, deviations)
+        # A column that varies by less than its unit would force its bandwidth on all others.
+        ratios = np.maximum(_LEAST_SCALE * units / (scales * np.maximum(deviations, _EPS)), 1.0)
+        return space._rescaled(np.where(varies, ratios, 1.0))
 
     def of_rows(self, points: np.ndarray, weights: np.ndarray) -> ColumnSpace:
         """Return scales of some of the rows (n_points, d), with the same relations.
@@ -119,9 +124,17 @@ class ColumnSpace:
         varies &= self.deviations > 0
         ratios = np.ones(self.n_features)
         ratios[varies] = _standardised(rows[:, varies], weights)[1] / self.deviations[varies]
+        return self._rescaled(ratios, self.deviations * ratios)
+
+    def _rescaled(self, ratios: np.ndarray, deviations: np.ndarray | None = None) -> ColumnSpace:
+        """Return the same relations with scales (d,) that are multiplied by ratios."""
+        if np.all(ratios == 1):
+            return self
         axes = None if self.axes is None else np.linalg.qr(self.axes / ratios[:, None])[0]
-        scales = self.scales * ratios
-        return ColumnSpace(self.origin, scales, axes, self.widths / ratios, self.deviations)
+        deviations = (self.deviations if deviations is None else deviations) / ratios
+        return ColumnSpace(
+            self.origin, self.scales * ratios, axes, self.widths / ratios, deviations
+        )
 
     @property
     def n_features(self) -> int:

@@ -163,8 +163,7 @@ class Comparison:
                 used = np.isin(self.excluded.exclude, test)
                 test_weights = self.excluded.query_weights[used]
                 if self.leaves_one_out:
-                    queries = geometry.queries_for(self.excluded)
-                    held_out = geometry.with_rows_of(self.excluded)
+                    held_out, queries = geometry.with_copies_apart(), geometry.queries
                 else:
                     offsets = self.excluded.offsets[used]
                     if self.columns is not None:

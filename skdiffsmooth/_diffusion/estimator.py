@@ -101,8 +101,8 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Training rows. Equal rows are merged. Columns should have comparable units where the metric
-            is Euclidean.
+            Training rows. Rows that are equal, exactly or up to rounding, are merged. Columns should
+            have comparable units where the metric is Euclidean.
         y : object, default=None
             Ignored; there for scikit-learn's calling convention.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -119,6 +119,12 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
             If a parameter has the wrong type.
         ValueError
             If X, the weights or a parameter is out of range; the estimator is then left as it was.
+
+        Warns
+        -----
+        UserWarning
+            If rows were merged that are not exactly equal, or columns are rounded, discrete or have one
+            value that stands out: the message names them.
 
         Notes
         -----
@@ -157,6 +163,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
             metric_=settings.metric,
             settings_=settings.parameters(parsed),
             not_compared_=not_compared,
+            rounding_=np.zeros(points.shape[1]) if data.widths is None else data.widths,
             **attributes,
         )
         return self

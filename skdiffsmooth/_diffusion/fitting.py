@@ -122,23 +122,41 @@ class Geometry:
         """Standard deviation of the kernel along its widest direction, at sigma = 1."""
         return self.kernel.widest_std or 1.0
 
-    def queries_for(self, excluded: ExcludedRows) -> Queries:
-        """Return the queries that stand for left-out rows, in coordinates of the hull."""
-        offsets = self.metric.steps_to_metric(excluded.offsets) @ self.hull.basis
-        x = self.coordinates[excluded.exclude] + offsets
-        return Queries(x, excluded.exclude, excluded.query_weights)
+    @cached_property
+    def excluded(self) -> ExcludedRows | None:
+        """How left-out rows are scored, or None where they are scored as they are."""
+        data = self.data
+        return excluded_rows(data.points, data.weights, data.widths)
 
-    def with_rows_of(self, excluded: ExcludedRows) -> Geometry:
-        """Return the same coordinates with the training rows that score left-out rows."""
-        data = replace(self.data, points=self.data.points[excluded.point], weights=excluded.weights)
-        return replace(self, data=data, coordinates=self.coordinates[excluded.point])
+    @cached_property
+    def queries(self) -> Queries | None:
+        """What stands for left-out rows in coordinates of the hull; None is the points themselves."""
+        if self.excluded is None:
+            return None
+        offsets = self.metric.steps_to_metric(self.excluded.offsets) @ self.hull.basis
+        x = self.coordinates[self.excluded.exclude] + offsets
+        return Queries(x, self.excluded.exclude, self.excluded.query_weights)
 
     @cached_property
     def students(self) -> list[StudentT]:
         """The t distributions that a background may have."""
         embedding = Embedding(self.metric, self.hull)
-        data = self.data
-        return fit_student_t(self.coordinates, data.weights, embedding, DEGREES, data.shards)
+        x, weights = self.coordinates, self.data.weights
+        if self.queries is not None:
+            # The peak of a t distribution at a value that many rows have would have no width.
+            x, _, weights = self.queries
+        return fit_student_t(x, weights, embedding, DEGREES, self.data.shards)
+
+    def with_copies_apart(self) -> Geometry:
+        """Return the geometry with the training rows that score left-out rows."""
+        if self.excluded is None:
+            return self
+        point, weights = self.excluded.point, self.excluded.weights
+        data = replace(self.data, points=self.data.points[point], weights=weights)
+        apart = replace(self, data=data, coordinates=self.coordinates[point])
+        # The same left-out rows: their indices are those of the first training rows.
+        vars(apart).update(excluded=self.excluded, queries=self.queries, students=self.students)
+        return apart
 
 
 class FittedModel(NamedTuple):
@@ -188,11 +206,7 @@ def make_geometry(
 
 def leave_one_out_bandwidth(geometry: Geometry, parsed: ParsedParameters) -> float:
     """Return the bandwidth at which the Gaussian KDE has its highest leave-one-out likelihood."""
-    data = geometry.data
-    excluded = excluded_rows(data.points, data.weights, data.widths)
-    queries = None
-    if excluded is not None:
-        queries, geometry = geometry.queries_for(excluded), geometry.with_rows_of(excluded)
+    queries, geometry = geometry.queries, geometry.with_copies_apart()
     return gaussian_leave_one_out(
         geometry.coordinates,
         geometry.data.weights,

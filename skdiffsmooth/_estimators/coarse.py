@@ -266,7 +266,7 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Training rows. Equal rows are merged.
+            Training rows. Rows that are equal, exactly or up to rounding, are merged.
         y : object, default=None
             Ignored; there for scikit-learn's calling convention.
         sample_weight : array-like of shape (n_samples,), default=None

@@ -97,6 +97,10 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         The bandwidth used, in units of X.
     kernel_ : str
         The kernel used.
+    rounding_ : ndarray of shape (n_features,)
+        How far apart values of each column are that were recorded as one, in units of X: the unit of
+        rounded columns and counts, half the difference of two values, 0 where a column is continuous.
+        "loo" scores left-out rows within such a distance of their recorded values.
     points_ : ndarray of shape (n_points, n_features)
         Distinct training rows of positive weight.
     weights_ : ndarray of shape (n_points,)
@@ -147,7 +151,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Training rows. Equal rows are merged.
+            Training rows. Rows that are equal, exactly or up to rounding, are merged.
         y : object, default=None
             Ignored; there for scikit-learn's calling convention.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -164,6 +168,12 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
             If a parameter has the wrong type.
         ValueError
             If X, the weights or a parameter is out of range; the estimator is then left as it was.
+
+        Warns
+        -----
+        UserWarning
+            If rows were merged that are not exactly equal, or columns are rounded, discrete or have one
+            value that stands out: the message names them.
         """
         rows = self._check_training(X, sample_weight)
         points, weights = rows.points, rows.weights
@@ -172,7 +182,14 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         bandwidth = self._resolve_bandwidth(rows, kernel, backend)
         # Raises here, and not at the first query, if memory_limit is too small.
         self._model(backend, points, weights, kernel, bandwidth)
-        self._set_fitted(X, points_=points, weights_=weights, kernel_=kernel, bandwidth_=bandwidth)
+        self._set_fitted(
+            X,
+            points_=points,
+            weights_=weights,
+            kernel_=kernel,
+            bandwidth_=bandwidth,
+            rounding_=rows.precision.width,
+        )
         return self
 
     @on_one_fit

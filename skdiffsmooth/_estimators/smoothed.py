@@ -175,6 +175,10 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         suit other data.
     not_compared_ : dict
         For each of these parameters that was "auto" and was not chosen by likelihood: the reason.
+    rounding_ : ndarray of shape (n_features,)
+        How far apart values of each column are that were recorded as one, in units of X: the unit of
+        rounded columns and counts, half the difference of two values, 0 where a column is continuous.
+        Scales that are not given are chosen with left-out rows within such a distance of theirs.
     coordinates_ : LinearMetric
         Its coordinates, and their volume; ``coordinates_.columns`` has scales and relations of columns.
     background_ : float

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .columns import copies_of
+from .column_precision import copies_of
 
 __all__ = ["ExcludedRows", "dequantized", "excluded_rows"]
 

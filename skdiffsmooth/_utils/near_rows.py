@@ -21,7 +21,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from .columns import has_extent
+from .column_precision import has_extent
 
 __all__ = ["near_rows"]
 

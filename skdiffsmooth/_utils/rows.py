@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 
-from .columns import ColumnPrecision, column_precision
+from .column_precision import ColumnPrecision, column_precision
 from .near_rows import near_rows
 from .table import check_table, column_names
 from .validation import check_integer, check_real_array

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from skdiffsmooth._utils.columns import column_precision, copies_of
+from skdiffsmooth._utils.column_precision import column_precision, copies_of
 from skdiffsmooth._utils.rows import merge_duplicates
 
 
