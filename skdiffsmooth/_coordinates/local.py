@@ -53,7 +53,10 @@ def local_covariance(rows: np.ndarray, weights: np.ndarray, scaled: np.ndarray) 
         posterior *= weights[:, None]
         cross = rows.T @ posterior @ rows
         both = weights + posterior.sum(axis=0)
-        covariance = (rows.T * both) @ rows - cross - cross.T + floor
+        updated = (rows.T * both) @ rows - cross - cross.T + floor
+        if not np.linalg.eigvalsh(updated)[0] > 0:
+            break  # rounding of rows that negligible weights leave far from the mean
+        covariance = updated
     return covariance
 
 

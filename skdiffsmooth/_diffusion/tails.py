@@ -178,18 +178,21 @@ def fit_student_t(
                 v = v / shards.total(v.sum())
                 center = shards.total(v @ white)
                 scatter = shards.total((v[:, None] * (white - center)).T @ (white - center))
+                if p and np.linalg.eigvalsh(scatter)[0] < _LEAST_SCALE**2:
+                    break
                 factor = _factor(scatter)
-            if p and np.linalg.eigvalsh(scatter)[0] < _LEAST_SCALE**2:
-                break  # fewer degrees of freedom narrow that direction even more
-            fitted.append(
-                StudentT(
-                    mean + std * (whitening @ center),
-                    std[:, None] * (whitening @ factor),
-                    nu,
-                    residual_scale,
-                    embedding.hull.codimension,
+            else:
+                fitted.append(
+                    StudentT(
+                        mean + std * (whitening @ center),
+                        std[:, None] * (whitening @ factor),
+                        nu,
+                        residual_scale,
+                        embedding.hull.codimension,
+                    )
                 )
-            )
+                continue
+            break  # fewer degrees of freedom narrow that direction even more
     if fitted:
         return fitted[::-1]
     # Few rows span their hull by chance: new ones are as far outside it.
