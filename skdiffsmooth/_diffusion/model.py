@@ -25,6 +25,7 @@ from .._engine.hierarchy import PointHierarchy
 from .._utils.memory import rows_within, slices
 from .._utils.parallel import over_workers
 from .._utils.rows import split_off_copies
+from .._utils.validation import check_finite
 from ..noise import NoiseLevels, Step
 from ..scores import Attributable, Potential
 from ..solvers import Adaptive, ODESolver, Solver
@@ -361,7 +362,9 @@ class DiffusionModel:
             backend, field = schedule.backend, schedule.at_scale(scale)
             _, divergence = field.with_divergence(backend.tensor(repeated), scale**2)
             within[part] = backend.array(divergence).reshape(-1, k).mean(axis=1)
-        return within - self.embedding.hull.codimension / scale**2
+        laplacian = within - self.embedding.hull.codimension / scale**2
+        check_finite("laplacian_log_density", laplacian)
+        return laplacian
 
     def energy_at(self, X: np.ndarray, scale: float, resources: Resources) -> np.ndarray:
         """Return minus the averaged log-density (n,) at a noise scale, in nats."""

@@ -10,6 +10,7 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from .._coordinates.columns import typical_row
 from .._engine.moments import Nodes
 from .._engine.posterior import Posterior
 from .._engine.radial_kernels import RADIAL_KERNELS, sample_offsets
@@ -19,7 +20,14 @@ from .._utils.draws import draw_given, draw_points
 from .._utils.estimator import DistanceDensityMixin, on_one_fit
 from .._utils.given import resolve_given_columns, resolve_given_values
 from .._utils.rows import split_off_copies
-from .._utils.validation import check_bandwidth, check_choice, check_real, check_real_array
+from .._utils.units import unit_for
+from .._utils.validation import (
+    check_bandwidth,
+    check_choice,
+    check_finite,
+    check_real,
+    check_real_array,
+)
 from ..bandwidth import (
     gaussian_leave_one_out,
     maximize_leave_one_out,
@@ -40,14 +48,9 @@ def _curvatures(bandwidth: Any) -> np.ndarray:
     return (np.min(bandwidth) / np.asarray(bandwidth)) ** 2
 
 
-def _center(kernel: str, points: np.ndarray) -> np.ndarray:
-    """Return the origin (d,): the mean, or one data point for kernels that are not Gaussian."""
-    return points.mean(axis=0) if kernel == "gaussian" else points[0]
-
-
 def _units(kernel: str, bandwidth: Any) -> Any:
-    """Return the unit of each column: the bandwidth, or 1 if the kernel scales distances by it."""
-    return bandwidth if kernel == "gaussian" or np.ndim(bandwidth) else 1.0
+    """Return the unit of each column: the bandwidth, or a power of two if the kernel divides by it."""
+    return bandwidth if kernel == "gaussian" or np.ndim(bandwidth) else unit_for(bandwidth)
 
 
 class KDESampler(DistanceDensityMixin, BaseEstimator):
@@ -266,10 +269,10 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         if columns is not None:
             X, points = X[:, columns], points[:, columns]
             bandwidth = bandwidth[columns] if np.ndim(bandwidth) else bandwidth
-        backend = Backend.from_params(self.device, self.dtype)
+        backend = self._backend(points, bandwidth)
         model = self._model(backend, points, weights, self.kernel_, bandwidth)
         units = _units(self.kernel_, bandwidth)
-        queries = backend.tensor((X - _center(self.kernel_, points)) / units)
+        queries = backend.tensor((X - typical_row(points)) / units)
         exclude = None
         if exclude_from is not None:
             exclude = torch.arange(len(X), device=queries.device)
@@ -375,10 +378,10 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         """
         X = self._check_query(X)
         bandwidth = self._noise_scale(t)
-        backend = Backend.from_params(self.device, self.dtype)
+        backend = self._backend(self.points_, bandwidth)
         model = self._model(backend, self.points_, self.weights_, self.kernel_, bandwidth)
         units = _units(self.kernel_, bandwidth)
-        queries = backend.tensor((X - _center(self.kernel_, self.points_)) / units)
+        queries = backend.tensor((X - typical_row(self.points_)) / units)
         if isinstance(model, Posterior):
             gradient = backend.array(SmoothedScore(model, Nodes.single(queries))(queries, 1.0))
         else:
@@ -425,14 +428,17 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         X = self._check_query(X)
         self._check_gaussian("laplacian_log_density")
         scale = self._noise_scale(t)
-        backend = Backend.from_params(self.device, self.dtype)
+        backend = self._backend(self.points_, scale)
         model = self._model(backend, self.points_, self.weights_, self.kernel_, scale)
         assert isinstance(model, Posterior)
-        queries = backend.tensor((X - _center(self.kernel_, self.points_)) / scale)
+        queries = backend.tensor((X - typical_row(self.points_)) / scale)
         trace = model.moments(queries, 1.0, Nodes.single(queries), trace=True).trace
         assert trace is not None
         curvatures = np.broadcast_to(_curvatures(scale), X.shape[1])
-        return (backend.array(trace) - curvatures.sum()) / np.min(scale) ** 2
+        with np.errstate(over="ignore", divide="ignore"):
+            laplacian = (backend.array(trace) - curvatures.sum()) / np.min(scale) / np.min(scale)
+        check_finite("laplacian_log_density", laplacian)
+        return laplacian
 
     @on_one_fit
     def energy(self, X: Any, t: Any = None) -> np.ndarray:
@@ -484,6 +490,12 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
             )
         return np.sqrt(variances)
 
+    def _backend(self, points: np.ndarray, bandwidth: Any) -> Backend:
+        """Return the device and the dtype, float64 where the points are too far apart for float32."""
+        distances = np.abs(points - typical_row(points)) / bandwidth
+        backend = Backend.from_params(self.device, self.dtype)
+        return backend.promote_to_float64(1.0, float(distances.max(initial=1.0)))
+
     def _model(
         self,
         backend: Backend,
@@ -492,9 +504,9 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         kernel: str,
         bandwidth: Any,
     ) -> Posterior | RadialMixture:
-        """Return the density of points, shifted by `_center` and scaled by `_units`."""
+        """Return the density of points, shifted by `typical_row` and scaled by `_units`."""
         memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
-        scaled = backend.tensor((points - _center(kernel, points)) / _units(kernel, bandwidth))
+        scaled = backend.tensor((points - typical_row(points)) / _units(kernel, bandwidth))
         log_weights = backend.tensor(np.log(weights))
         if kernel == "gaussian":
             trace_weights = backend.tensor(_curvatures(bandwidth)) if np.ndim(bandwidth) else None
@@ -502,7 +514,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
                 scaled, log_weights, memory_limit=memory_limit, trace_weights=trace_weights
             )
         profile = RADIAL_KERNELS[kernel]
-        scale = 1.0 if np.ndim(bandwidth) else float(bandwidth)
+        scale = 1.0 if np.ndim(bandwidth) else float(bandwidth / unit_for(bandwidth))
         return RadialMixture(scaled, log_weights, profile, scale, memory_limit=memory_limit)
 
     def _resolve_bandwidth(
@@ -512,10 +524,11 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         bandwidth = self.bandwidth
         if isinstance(bandwidth, str):
             check_bandwidth(bandwidth, "X", names=(*_RULES, "loo"))
+            unit = unit_for(float(np.abs(points - typical_row(points)).max(initial=0.0)))
             try:
                 if bandwidth in _RULES:
-                    return _RULES[bandwidth](points, weights)
-                return self._leave_one_out(points, weights, kernel, backend)
+                    return unit * _RULES[bandwidth](points / unit, weights)
+                return unit * self._leave_one_out(points / unit, weights, kernel, backend)
             except ValueError as error:
                 raise ValueError(
                     f"bandwidth={bandwidth!r}: {error}; pass bandwidth=<positive number, in units of X>."
@@ -542,7 +555,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         """Return the bandwidth of highest leave-one-out likelihood."""
         memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
         if kernel == "gaussian":
-            centered = points - points.mean(axis=0)
+            centered = points - typical_row(points)
             return gaussian_leave_one_out(centered, weights, 0, backend, memory_limit)
         lower, upper = stationary_bracket(points, weights)
         # The optimum of other profiles differs from the Gaussian's by a factor of at most sqrt(d +
