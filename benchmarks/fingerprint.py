@@ -410,7 +410,7 @@ def smoothed_solver(entry):
         with entry(name) as put:
             model = sk.SmoothedScoreDiffusion(0.3, 0.4, solver=made(solver)).fit(PLANE)
             put(numbers=numbers(model), sample=draws(model))
-            if name in ("heun", "euler", "adaptive", "adaptive-coarse"):
+            if name in ("heun", "adaptive", "adaptive-coarse"):
                 put(
                     density=model.score_samples(at(PLANE), return_error=True),
                     left_out=model.leave_one_out_log_density(),
@@ -577,7 +577,6 @@ def smoothed_engine(entry):
         ("grouped-float32", {"dtype": "float32"}),
         ("grouped-tolerance", {"tolerance": 0.1}),
         ("grouped-temperature", {"kernel": "temperature"}),
-        ("grouped-euler", {"solver": "euler"}),
     ):
         with entry(name) as put:
             model = sk.SmoothedScoreDiffusion(0.02, 0.1, n_nodes=16, **option).fit(MANY)
@@ -679,7 +678,7 @@ def smoothed_given(entry):
                 sample=model.sample(4, 7, given={"b": 0.5}),
                 values=model.sample(3, 7, given={0: [0.1, 0.2, 0.3], 2: 1.0}),
             )
-            if name != "euler-maruyama":
+            if name not in ("euler", "euler-maruyama"):
                 put(
                     density=model.score_samples(FRAME[:4], given=["b"]),
                     two=model.score_samples(FRAME[:4], given=[0, 2]),
@@ -781,7 +780,7 @@ def adapted_local(entry):
             scales = {"bandwidth": 0.08, "sigma": 0.25}
             model = sk.ManifoldAdaptedDiffusion(**scales | option).fit(RING)
             put(numbers=numbers(model), sample=draws(model))
-            if name != "euler-maruyama":
+            if name not in ("euler", "euler-maruyama"):
                 put(density=model.score_samples(at(RING)))
             if name in ("plain", "background", "float32"):
                 put(left_out=model.leave_one_out_log_density())
@@ -1000,7 +999,7 @@ def neural(entry):
                 sample=draws(model),
                 gradient=model.grad_log_density(at(SPACE), 0.5),
             )
-            if name != "euler-maruyama":
+            if name not in ("euler", "euler-maruyama"):
                 put(density=model.score_samples(at(SPACE)))
             if name in ("plain", "float64", "smoothed", "adaptive", "probes"):
                 put(error=model.score_samples(at(SPACE), return_error=True))

@@ -102,8 +102,8 @@ class DiffusionModel:
         if not isinstance(self.solver, ODESolver):
             raise ValueError(
                 f"solver={self.solver!r} cannot compute log-densities; expected a deterministic "
-                "solver that integrates them, such as solver='heun'. A stochastic solver samples "
-                "another distribution when the score is smoothed, and its density is not known."
+                "solver that integrates them, such as solver='heun'. The density of what a stochastic "
+                "solver, or Euler's method with its few steps, samples is not known."
             )
         if not self.source.has_divergence:
             raise ValueError(NO_DERIVATIVE)
