@@ -410,7 +410,7 @@ def smoothed_solver(entry):
         with entry(name) as put:
             model = sk.SmoothedScoreDiffusion(0.3, 0.4, solver=made(solver)).fit(PLANE)
             put(numbers=numbers(model), sample=draws(model))
-            if name in ("heun", "euler", "adaptive", "adaptive-coarse"):
+            if name in ("heun", "adaptive", "adaptive-coarse"):
                 put(
                     density=model.score_samples(at(PLANE), return_error=True),
                     left_out=model.leave_one_out_log_density(),
@@ -577,7 +577,6 @@ def smoothed_engine(entry):
         ("grouped-float32", {"dtype": "float32"}),
         ("grouped-tolerance", {"tolerance": 0.1}),
         ("grouped-temperature", {"kernel": "temperature"}),
-        ("grouped-euler", {"solver": "euler"}),
     ):
         with entry(name) as put:
             model = sk.SmoothedScoreDiffusion(0.02, 0.1, n_nodes=16, **option).fit(MANY)
@@ -778,7 +777,7 @@ def adapted_local(entry):
             scales = {"bandwidth": 0.08, "sigma": 0.25}
             model = sk.ManifoldAdaptedDiffusion(**scales | option).fit(RING)
             put(numbers=numbers(model), sample=draws(model))
-            if name != "euler-maruyama":
+            if name not in ("euler", "euler-maruyama"):
                 put(density=model.score_samples(at(RING)))
             if name in ("plain", "background", "float32"):
                 put(left_out=model.leave_one_out_log_density())
@@ -997,7 +996,7 @@ def neural(entry):
                 sample=draws(model),
                 gradient=model.grad_log_density(at(SPACE), 0.5),
             )
-            if name != "euler-maruyama":
+            if name not in ("euler", "euler-maruyama"):
                 put(density=model.score_samples(at(SPACE)))
             if name in ("plain", "float64", "smoothed", "adaptive", "probes"):
                 put(error=model.score_samples(at(SPACE), return_error=True))

@@ -18,7 +18,7 @@ from .._utils.gaussian import gaussian_log_normalizer
 from .._utils.shards import ONE_PROCESS, Shards
 from .hull import principal_axes
 
-__all__ = ["ColumnSpace"]
+__all__ = ["ColumnSpace", "typical_row"]
 
 _EPS = float(np.finfo(np.float64).eps)
 # In units of the rounding error of a column's largest value. A column whose range is below the first is
@@ -76,7 +76,7 @@ class ColumnSpace:
         """
         n_features = points.shape[1]
         units = np.zeros(n_features) if units is None else units
-        origin = shards.first(_typical_row(points))
+        origin = shards.first(typical_row(points))
         if shards.total(len(points)) == 1:
             # A single row has no scale and no relation.
             return replace(cls.plain(n_features), origin=origin)
@@ -231,7 +231,7 @@ class ColumnSpace:
         return errors - (errors @ basis) @ basis.T, triangle
 
 
-def _typical_row(points: np.ndarray) -> np.ndarray:
+def typical_row(points: np.ndarray) -> np.ndarray:
     """Return a row (d,) near the median of each column; no units or orders change which one it is."""
     middle = len(points) // 2
     distances = np.abs(points - np.partition(points, middle, axis=0)[middle])

@@ -22,6 +22,7 @@ from .._engine.components import GaussianComponents
 from .._engine.hierarchy import PointHierarchy
 from .._utils.dequantize import ExcludedRows, excluded_rows
 from .._utils.shards import Shards
+from .._utils.validation import LARGEST, check_extent
 from ..bandwidth import Queries, gaussian_leave_one_out
 from ..bases import ManifoldParzen, base_components
 from ..kernels import ReducedKernel
@@ -180,6 +181,7 @@ def make_geometry(
         columns = data.columns
     linear = fit_metric(metric, data.points, data.weights, data.shards, columns)
     measured = linear.to_metric(data.points)
+    data.shards.together(check_extent, measured, f"metric={metric!r}")
     hull = linear.hull_of(measured, data.shards)
     base = None
     if parsed.base is not None:
@@ -311,6 +313,12 @@ def make_model(
 
     For a candidate in a search the error of the nodes is estimated only if it decides their number.
     """
+    if not 1 / LARGEST <= bandwidth <= LARGEST:
+        raise ValueError(
+            f"bandwidth={bandwidth:g} is out of range; expected a number from {1 / LARGEST:g} to "
+            f"{LARGEST:g} in units of the metric, since its square leaves the floating-point range. "
+            "Multiply X and all scales by a power of two."
+        )
     kernel, data = geometry.kernel, geometry.data
     widest = _largest_variance(geometry)
     noise = noise_for(parsed.noise, widest)

@@ -27,6 +27,7 @@ from .._engine.hierarchy import PointHierarchy
 from .._utils.memory import rows_within, slices
 from .._utils.parallel import over_workers
 from .._utils.rows import split_off_copies
+from .._utils.validation import check_finite
 from ..bandwidth import Queries
 from ..noise import NoiseLevels, Step
 from ..scores import Attributable, Potential
@@ -116,8 +117,8 @@ class DiffusionModel:
         if not isinstance(self.solver, ODESolver):
             raise ValueError(
                 f"solver={self.solver!r} cannot compute log-densities; expected a deterministic "
-                "solver that integrates them, such as solver='heun'. A stochastic solver samples "
-                "another distribution when the score is smoothed, and its density is not known."
+                "solver that integrates them, such as solver='heun'. The density of what a stochastic "
+                "solver, or Euler's method with its few steps, samples is not known."
             )
         if not self.source.has_divergence:
             raise ValueError(NO_DERIVATIVE)
@@ -403,7 +404,9 @@ class DiffusionModel:
             backend, field = schedule.backend, schedule.at_scale(scale)
             _, divergence = field.with_divergence(backend.tensor(repeated), scale**2)
             within[part] = backend.array(divergence).reshape(-1, k).mean(axis=1)
-        return within - self.embedding.hull.codimension / scale**2
+        laplacian = within - self.embedding.hull.codimension / scale**2
+        check_finite("laplacian_log_density", laplacian)
+        return laplacian
 
     def energy_at(self, X: np.ndarray, scale: float, resources: Resources) -> np.ndarray:
         """Return minus the averaged log-density (n,) at a noise scale, in nats."""

@@ -203,11 +203,11 @@ class ComponentPosterior(FloatPromotion):
             each = directions[rows].transpose(1, 2).flatten(0, 1).expand(len(self._means), -1, -1)
             on_axes, across = self._split(each)
             covariances = self._join(
-                v * self._variances[:, None] * noised.along * on_axes,
-                v * self._floors[:, None, None] * noised.floor * across,
+                v * (self._variances[:, None] * noised.along) * on_axes,
+                v * (self._floors[:, None, None] * noised.floor) * across,
             ).unflatten(1, (n_rows, -1))
             within = torch.einsum("bk,kbjr->brj", weights, covariances)
-            along[rows] = within + v**2 * (centred.transpose(1, 2) @ between)
+            along[rows] = within + v * (v * (centred.transpose(1, 2) @ between))
         return SingleMoments(averages.mean, averages.trace, averages.log_density, along)
 
     def _tile_sums(
@@ -250,7 +250,7 @@ class ComponentPosterior(FloatPromotion):
         at_nodes = weights.transpose(1, 2) @ scores
         at_nodes -= (weights.permute(2, 0, 1) @ node_scores.transpose(0, 1)).transpose(0, 1)
         squared -= at_nodes.square().sum(2) @ (1 / nodes.weights)
-        return score, mean_weights @ noised.traces + v**2 * squared, log_sums
+        return score, mean_weights @ noised.traces + v * (v * squared), log_sums
 
     def _scores_and_logits(
         self, x: torch.Tensor, noised: _NoisedComponents, exclude: torch.Tensor | None
@@ -284,7 +284,7 @@ class ComponentPosterior(FloatPromotion):
         floor, along = self._floors + v, self._variances + v
         n_across = self._means.shape[1] - self._axes.shape[2]
         log_volume = n_across * floor.log() + along.log().sum(1)
-        traces = n_across * v * self._floors / floor + (v * self._variances / along).sum(1)
+        traces = v * (n_across * self._floors / floor + (self._variances / along).sum(1))
         return _NoisedComponents(
             1 / floor[:, None, None],
             1 / along[:, None],

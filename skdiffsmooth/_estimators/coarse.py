@@ -40,7 +40,13 @@ from .._utils.estimator import DistanceDensityMixin, on_one_fit
 from .._utils.gaussian import gaussian_log_normalizer
 from .._utils.given import resolve_given_values, resolve_scored_columns
 from .._utils.memory import slices_within
-from .._utils.validation import check_bandwidth, check_choice, check_integer, check_real
+from .._utils.validation import (
+    check_bandwidth,
+    check_choice,
+    check_extent,
+    check_integer,
+    check_real,
+)
 from .._utils.warnings import warn_user
 from ..kernels._nodes import NodeRule, default_n_nodes
 from ..manifolds import (
@@ -294,6 +300,7 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         """
         rows = self._check_training(X, sample_weight)
         points, weights = rows.points, rows.weights
+        check_extent(points, "X")
         degree = check_integer("degree", self.degree, minimum=0)
         if degree not in DEGREES:
             raise ValueError(f"degree={degree} is out of range; expected 0, 1, 2 or 3.")

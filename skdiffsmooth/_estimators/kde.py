@@ -12,6 +12,7 @@ from scipy.special import logsumexp
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from .._coordinates.columns import typical_row
 from .._engine.moments import Nodes
 from .._engine.posterior import Posterior
 from .._engine.radial_kernels import RADIAL_KERNELS, sample_offsets
@@ -27,7 +28,14 @@ from .._utils.kernel_weights import nearest_squares
 from .._utils.memory import slices_within
 from .._utils.rows import MergedRows, split_off_copies
 from .._utils.support import warn_of_far_values
-from .._utils.validation import check_bandwidth, check_choice, check_real, check_real_array
+from .._utils.units import unit_for
+from .._utils.validation import (
+    check_bandwidth,
+    check_choice,
+    check_finite,
+    check_real,
+    check_real_array,
+)
 from ..bandwidth import (
     Queries,
     gaussian_leave_one_out,
@@ -48,14 +56,9 @@ def _curvatures(bandwidth: Any) -> np.ndarray:
     return (np.min(bandwidth) / np.asarray(bandwidth)) ** 2
 
 
-def _center(kernel: str, points: np.ndarray) -> np.ndarray:
-    """Return the origin (d,): the mean, or one data point for kernels that are not Gaussian."""
-    return points.mean(axis=0) if kernel == "gaussian" else points[0]
-
-
 def _units(kernel: str, bandwidth: Any) -> Any:
-    """Return the unit of each column: the bandwidth, or 1 if the kernel scales distances by it."""
-    return bandwidth if kernel == "gaussian" or np.ndim(bandwidth) else 1.0
+    """Return the unit of each column: the bandwidth, or a power of two if the kernel divides by it."""
+    return bandwidth if kernel == "gaussian" or np.ndim(bandwidth) else unit_for(bandwidth)
 
 
 class KDESampler(DistanceDensityMixin, BaseEstimator):
@@ -299,10 +302,10 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         point i.
         """
         points, weights = exclude_from or (self.points_, self.weights_)
-        backend = Backend.from_params(self.device, self.dtype)
+        backend = self._backend(points, bandwidth)
         model = self._model(backend, points, weights, self.kernel_, bandwidth)
         units = _units(self.kernel_, bandwidth)
-        queries = backend.tensor((X - _center(self.kernel_, points)) / units)
+        queries = backend.tensor((X - typical_row(points)) / units)
         exclude = None
         if exclude_from is not None:
             exclude = torch.arange(len(X), device=queries.device)
@@ -487,10 +490,10 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         """
         X = self._check_query(X)
         bandwidth = self._noise_scale(t)
-        backend = Backend.from_params(self.device, self.dtype)
+        backend = self._backend(self.points_, bandwidth)
         model = self._model(backend, self.points_, self.weights_, self.kernel_, bandwidth)
         units = _units(self.kernel_, bandwidth)
-        queries = backend.tensor((X - _center(self.kernel_, self.points_)) / units)
+        queries = backend.tensor((X - typical_row(self.points_)) / units)
         if isinstance(model, Posterior):
             gradient = backend.array(SmoothedScore(model, Nodes.single(queries))(queries, 1.0))
         else:
@@ -537,14 +540,17 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         X = self._check_query(X)
         self._check_gaussian("laplacian_log_density")
         scale = self._noise_scale(t)
-        backend = Backend.from_params(self.device, self.dtype)
+        backend = self._backend(self.points_, scale)
         model = self._model(backend, self.points_, self.weights_, self.kernel_, scale)
         assert isinstance(model, Posterior)
-        queries = backend.tensor((X - _center(self.kernel_, self.points_)) / scale)
+        queries = backend.tensor((X - typical_row(self.points_)) / scale)
         trace = model.moments(queries, 1.0, Nodes.single(queries), trace=True).trace
         assert trace is not None
         curvatures = np.broadcast_to(_curvatures(scale), X.shape[1])
-        return (backend.array(trace) - curvatures.sum()) / np.min(scale) ** 2
+        with np.errstate(over="ignore", divide="ignore"):
+            laplacian = (backend.array(trace) - curvatures.sum()) / np.min(scale) / np.min(scale)
+        check_finite("laplacian_log_density", laplacian)
+        return laplacian
 
     @on_one_fit
     def energy(self, X: Any, t: Any = None) -> np.ndarray:
@@ -596,6 +602,12 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
             )
         return np.sqrt(variances)
 
+    def _backend(self, points: np.ndarray, bandwidth: Any) -> Backend:
+        """Return the device and the dtype, float64 where the points are too far apart for float32."""
+        distances = np.abs(points - typical_row(points)) / bandwidth
+        backend = Backend.from_params(self.device, self.dtype)
+        return backend.promote_to_float64(1.0, float(distances.max(initial=1.0)))
+
     def _model(
         self,
         backend: Backend,
@@ -604,9 +616,9 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         kernel: str,
         bandwidth: Any,
     ) -> Posterior | RadialMixture:
-        """Return the density of points, shifted by `_center` and scaled by `_units`."""
+        """Return the density of points, shifted by `typical_row` and scaled by `_units`."""
         memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
-        scaled = backend.tensor((points - _center(kernel, points)) / _units(kernel, bandwidth))
+        scaled = backend.tensor((points - typical_row(points)) / _units(kernel, bandwidth))
         log_weights = backend.tensor(np.log(weights))
         if kernel == "gaussian":
             trace_weights = backend.tensor(_curvatures(bandwidth)) if np.ndim(bandwidth) else None
@@ -614,7 +626,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
                 scaled, log_weights, memory_limit=memory_limit, trace_weights=trace_weights
             )
         profile = RADIAL_KERNELS[kernel]
-        scale = 1.0 if np.ndim(bandwidth) else float(bandwidth)
+        scale = 1.0 if np.ndim(bandwidth) else float(bandwidth / unit_for(bandwidth))
         return RadialMixture(scaled, log_weights, profile, scale, memory_limit=memory_limit)
 
     def _resolve_bandwidth(
@@ -624,10 +636,11 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         bandwidth, points = self.bandwidth, rows.points
         if isinstance(bandwidth, str):
             check_bandwidth(bandwidth, "X", names=(*_RULES, "loo"))
+            unit = unit_for(float(np.abs(points - typical_row(points)).max(initial=0.0)))
             try:
                 if bandwidth in _RULES:
-                    return _RULES[bandwidth](points, rows.weights)
-                return self._leave_one_out(rows, kernel, backend)
+                    return unit * _RULES[bandwidth](points / unit, rows.weights)
+                return unit * self._leave_one_out(rows, kernel, backend, unit)
             except ValueError as error:
                 raise ValueError(
                     f"bandwidth={bandwidth!r}: {error}; pass bandwidth=<positive number, in units of X>."
@@ -648,15 +661,14 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
             )
         return scales.copy()
 
-    def _leave_one_out(self, rows: MergedRows, kernel: str, backend: Backend) -> float:
-        """Return the bandwidth of highest leave-one-out likelihood."""
+    def _leave_one_out(self, rows: MergedRows, kernel: str, backend: Backend, unit: float) -> float:
+        """Return the bandwidth of highest leave-one-out likelihood, computed and returned in a unit."""
         memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
-        center = rows.points.mean(axis=0) if kernel == "gaussian" else 0.0
-        points, weights = rows.points - center, rows.weights
+        points, weights = (rows.points - typical_row(rows.points)) / unit, rows.weights
         queries = None
         excluded = excluded_rows(rows.points, weights, rows.precision.width)
         if excluded is not None:
-            x = points[excluded.exclude] + excluded.offsets
+            x = points[excluded.exclude] + excluded.offsets / unit
             queries = Queries(x, excluded.exclude, excluded.query_weights)
             points, weights = points[excluded.point], excluded.weights
         if kernel == "gaussian":
@@ -674,11 +686,12 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
             upper = max(upper, 2 * lower)
         query_weights = backend.tensor(scored.weights)
         exclude = torch.as_tensor(scored.exclude, device=query_weights.device)
-        x = backend.tensor(scored.x - _center(kernel, points))
+        x = scored.x - typical_row(points)
 
         def log_likelihood(h: float) -> float:
             model = self._model(backend, points, weights, kernel, h)
             assert isinstance(model, RadialMixture)
-            return float(query_weights @ model.log_density(x, exclude=exclude))
+            queries = backend.tensor(x / _units(kernel, h))
+            return float(query_weights @ model.log_density(queries, exclude=exclude))
 
         return maximize_leave_one_out(log_likelihood, lower, upper)

@@ -102,8 +102,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         as many steps as this needs, at least `n_steps`, and takes 1.5 to 2.5 times as long as
         "heun". Use it if each log-density must be accurate (for another tolerance see
         `skdiffsmooth.solvers.Adaptive`). "euler-maruyama" samples the reverse SDE and
-        "predictor-corrector" adds Langevin steps to the flow. Their samples are not distributed as
-        `score_samples` reports, so `score_samples` then raises.
+        "predictor-corrector" adds Langevin steps to the flow; "euler" is DDIM's step. They sample only:
+        the density of what they sample is not known, and `score_samples` raises.
     n_steps : int or "auto", default="auto"
         Steps of the solver, rounded up to a multiple of `n_levels`; ``n_steps_`` is the result. "auto"
         is 8 (over a `base` 16) for each factor e between bandwidth and terminal scale, and at least

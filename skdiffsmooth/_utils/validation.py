@@ -15,6 +15,8 @@ __all__ = [
     "check_choice",
     "check_detached",
     "check_draw",
+    "check_extent",
+    "check_finite",
     "check_flag",
     "check_generator",
     "check_integer",
@@ -177,6 +179,26 @@ def check_size(name: str, values: np.ndarray) -> None:
         raise ValueError(
             f"{name} holds values up to {largest:.3g} in size; expected none above {LARGEST:g}, since "
             "their squares would overflow. Drop those rows, or use larger units."
+        )
+
+
+def check_extent(values: np.ndarray, unit: str) -> None:
+    """Raise ValueError if rows (n, d) differ by so little that squares of distances underflow."""
+    extent = float(np.ptp(values, axis=0).max(initial=0.0))
+    if 0 < extent < 1 / LARGEST:
+        raise ValueError(
+            f"X has a range of {extent:.3g} in units of {unit}; expected at least {1 / LARGEST:g}, "
+            "since squares of smaller values underflow. Multiply X and all scales by a power of two, or "
+            "leave metric, bandwidth and sigma at 'auto'."
+        )
+
+
+def check_finite(name: str, values: np.ndarray) -> None:
+    """Raise ValueError if a result in the units of X is not finite."""
+    if not np.all(np.isfinite(values)):
+        raise ValueError(
+            f"{name} overflows in units of X: {np.sum(~np.isfinite(values))} of {values.size} values "
+            "are not finite. Multiply the columns of X by a large power of two, fit again, and rescale."
         )
 
 

@@ -42,8 +42,8 @@ _SHARE_OF_VARIANCE = 0.95
 # thin ellipse of reach a tenth of the bandwidth is off by half a nat, of nine tenths by 0.01).
 _SHORTEST_REACH = 0.5
 # In units of the distance at which offsets have faded out: on circles and waves the mass of the density
-# is within 1e-2 of one up to this.
-_WIDEST_SCALE = 0.6
+# is within 1e-2 of one up to this and, for the level-set kernel, samples are of that density.
+_WIDEST_SCALE = {"translated": 0.6, "level-set": 0.3}
 
 # A reach that is estimated is that of all but the worst places. On noisy circles and waves no foot was
 # missed up to a half of it, and one in ten between three quarters and all of it.
@@ -142,11 +142,12 @@ class AlongManifold:
                 f"than {fading / 2:.3g}, where smoothing along it fades. Check that manifold and rows "
                 "are in the same units and have the same origin."
             )
-        if scales.max() > _WIDEST_SCALE * fading:
+        widest = _WIDEST_SCALE[self.push] * fading
+        if scales.max() > widest:
             warn_user(
                 f"sigma={scales.max():.3g} is large compared with the manifold's reach "
-                f"{reach:.3g}: some log-densities may have errors of several nats. Lower sigma "
-                f"to {_WIDEST_SCALE * fading:.3g}."
+                f"{reach:.3g} for push={self.push!r}: some log-densities may have errors of several "
+                f"nats, and samples another distribution. Lower sigma to {widest:.3g}."
             )
 
     def _given_manifold(self, points: np.ndarray, weights: np.ndarray) -> Manifold | None:

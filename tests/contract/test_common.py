@@ -101,7 +101,6 @@ FIXED = {
     "kde-cosine": KDESampler(1.2, "cosine"),
     "kde-bandwidth-per-feature": KDESampler([0.9, 0.6, 0.3]),
     "smoothed": SmoothedScoreDiffusion(0.3, 0.5, **COARSE),
-    "smoothed-euler": SmoothedScoreDiffusion(0.3, 0.5, solver="euler", **COARSE),
     "smoothed-adaptive": SmoothedScoreDiffusion(0.3, 0.5, solver="adaptive", **COARSE),
     "smoothed-gaussian-terminal": SmoothedScoreDiffusion(0.3, 0.5, terminal="gaussian", **COARSE),
     "smoothed-not-at-all": SmoothedScoreDiffusion(0.3, 0.0, **COARSE),
@@ -131,7 +130,8 @@ AUTO = {
     "adapted-auto": ManifoldAdaptedDiffusion(**COARSE),
 }
 # Models whose samples have no computable density.
-STOCHASTIC = {
+WITHOUT_DENSITY = {
+    "smoothed-euler": SmoothedScoreDiffusion(0.3, 0.5, solver="euler", **COARSE),
     "smoothed-euler-maruyama": SmoothedScoreDiffusion(0.3, 0.5, solver="euler-maruyama", **COARSE),
     "adapted-euler-maruyama": ManifoldAdaptedDiffusion(
         0.3, 0.5, manifold="pca", n_components=0.9, solver="euler-maruyama", **COARSE
@@ -172,12 +172,12 @@ def pick(names):
 
 
 every_class = pytest.mark.parametrize("cls", CLASSES)
-every_model = models(FIXED, BASED, AUTO, STOCHASTIC)
+every_model = models(FIXED, BASED, AUTO, WITHOUT_DENSITY)
 # For what holds for a model as a whole, whatever its details.
 typical_model = models(
     pick(ONE_OF_EACH),
     {name: AUTO[name] for name in ("kde-loo", "kde-tophat-loo", "smoothed-auto", "adapted-auto")},
-    {name: STOCHASTIC[name] for name in ("adapted-euler-maruyama",)},
+    {name: WITHOUT_DENSITY[name] for name in ("adapted-euler-maruyama",)},
 )
 
 
@@ -206,7 +206,11 @@ def fitted(estimator):
 
 
 def has_density(model):
-    return getattr(model, "solver", None) not in ("euler-maruyama", "predictor-corrector")
+    return getattr(model, "solver", None) not in (
+        "euler",
+        "euler-maruyama",
+        "predictor-corrector",
+    )
 
 
 def has_energy(model):
@@ -323,7 +327,7 @@ def test_repr_names_the_class_and_what_differs_from_the_defaults(cls):
 # ------------------------------------------------------------------------------------- queries
 
 
-@models(pick(ONE_OF_EACH), STOCHASTIC)
+@models(pick(ONE_OF_EACH), WITHOUT_DENSITY)
 @pytest.mark.parametrize("method", [*QUERIES, "sample"])
 def test_not_fitted(estimator, method):
     arguments = () if method == "sample" else (table(),)
@@ -813,7 +817,7 @@ def test_equal_weights_are_no_weights(estimator):
     assert_same_answers(answers(fit(estimator, X, sample_weight=np.full(30, 3)), near(X)), expected)
 
 
-@models(FIXED, STOCHASTIC)
+@models(FIXED, WITHOUT_DENSITY)
 def test_weights_have_a_say(estimator):
     X = table()
     heavy = fit(estimator, X, sample_weight=np.where(X[:, 0] > 0, 1.0, 1e-3))
@@ -887,7 +891,7 @@ def test_memory_limit_does_not_change_the_answers(estimator):
     assert_allclose(fit(model, X).bandwidth_, model.bandwidth_, rtol=SEARCH)
 
 
-@models(FIXED, STOCHASTIC)
+@models(FIXED, WITHOUT_DENSITY)
 def test_float32_is_near_float64(estimator):
     X = table() + 1e5  # which float32 holds to 0.008, no more
     model = fit(estimator, X)

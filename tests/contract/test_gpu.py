@@ -47,12 +47,12 @@ def results(model, X):
     "model",
     [
         SmoothedScoreDiffusion(sigma=0.3, **SMALL),
-        SmoothedScoreDiffusion(sigma=0.3, solver="euler", terminal="gaussian", **SMALL),
+        SmoothedScoreDiffusion(sigma=0.3, terminal="gaussian", **SMALL),
         ManifoldAdaptedDiffusion(sigma=0.3, manifold="pca", n_components=2, **SMALL),
         ManifoldAdaptedDiffusion(sigma=0.3, n_components=1, **SMALL),
         ManifoldAdaptedDiffusion(sigma=0.3, manifold=Sphere(np.zeros(3), 1.0), **SMALL),
     ],
-    ids=["smoothed", "euler", "pca", "local", "sphere"],
+    ids=["smoothed", "gaussian", "pca", "local", "sphere"],
 )
 def test_the_numbers_are_those_of_the_cpu(model, bandwidth, tolerance, X):
     """To the rounding of sums in another order; draws are made on the host, so samples agree too.

@@ -363,8 +363,10 @@ def test_rows_far_from_the_manifold_and_wide_kernels_give_warnings():
     X = on_circle(20)
     with pytest.warns(UserWarning, match=r"20 of 20 distinct rows are farther .* than 0\.5"):
         ManifoldAdaptedDiffusion(0.1, 0.2, manifold=Circle([9.0, 0.0], 1.0), **SMALL).fit(X)
-    with pytest.warns(UserWarning, match=r"sigma=0\.8 is large .* reach 1: .* Lower sigma to 0\.6"):
+    with pytest.warns(UserWarning, match=r"sigma=0\.8 is large .* reach 1 .* Lower sigma to 0\.6"):
         ManifoldAdaptedDiffusion(0.1, 0.8, manifold=UNIT, **SMALL).fit(X)
+    with pytest.warns(UserWarning, match=r"sigma=0\.4 .* push='level-set': .* Lower sigma to 0\.3"):
+        ManifoldAdaptedDiffusion(0.1, 0.4, manifold=UNIT, push="level-set", **SMALL).fit(X)
 
 
 def test_a_learned_manifold_that_is_not_fitted_is_fitted_to_the_rows():

@@ -107,12 +107,11 @@ def test_leave_one_out_scales_are_those_of_the_kde(n, d):
 
 
 @pytest.mark.parametrize(("n", "d"), [(20, 1), (30, 2), (5, 3)])
-@pytest.mark.parametrize(("solver", "order", "n_steps"), [("heun", 2, 128), ("euler", 1, 256)])
-def test_the_flow_leads_to_the_kde(n, d, solver, order, n_steps):
+def test_the_flow_leads_to_the_kde(n, d):
     """At sigma = 1e-9 nothing is smoothed, but the ODE is run, and only its steps may err.
 
-    So the distance to the KDE falls with the declared order: a fourth, or a half, of it at twice the
-    steps. 0.4 and 0.6 leave room for the next order. A wrong rate anywhere leaves a rest.
+    So the distance to the KDE falls with the square of the step: a fourth of it at twice the steps.
+    0.4 leaves room for the next order. A wrong rate anywhere leaves a rest.
     """
     X, weights = data(n, d)
     Q = queries(X, 30)
@@ -120,16 +119,16 @@ def test_the_flow_leads_to_the_kde(n, d, solver, order, n_steps):
     coarse, fine = (
         np.abs(
             SmoothedScoreDiffusion(
-                0.4, 1e-9, n_nodes=2, n_levels=2, n_steps=steps, solver=solver, terminal_scale=1.5
+                0.4, 1e-9, n_nodes=2, n_levels=2, n_steps=steps, terminal_scale=1.5
             )
             .fit(X, sample_weight=weights)
             .score_samples(Q)
             - expected
         ).max()
-        for steps in (n_steps, 2 * n_steps)
+        for steps in (128, 256)
     )
     assert fine < 0.04
-    assert fine < (0.4 if order == 2 else 0.6) * coarse
+    assert fine < 0.4 * coarse
 
 
 def test_euler_maruyama_leads_to_the_kde():
@@ -272,16 +271,12 @@ def test_mass_with_many_steps(name, terminal):
     assert abs(mass_error(name, terminal=terminal, n_steps=96)) < 1e-3
 
 
-@pytest.mark.parametrize("terminal", ["empirical", "gaussian"])
-@pytest.mark.parametrize("name", ["line", "sharp line"])
-def test_mass_by_euler(name, terminal):
-    """First order: 2 % at the defaults, and a third of it at three times the steps."""
-    coarse, fine, finest = (
-        abs(mass_error(name, terminal=terminal, solver="euler", n_steps=n)) for n in (32, 96, 768)
-    )
-    assert coarse < 0.03
-    assert fine < 0.45 * coarse
-    assert finest < 2e-3
+def test_euler_samples_only():
+    """What its steps gave for a density had a mass of 0.98: that is no density of its samples."""
+    model = SmoothedScoreDiffusion(0.4, 0.5, n_nodes=8, solver="euler").fit(data(20, 2)[0])
+    assert model.sample(3, random_state=0).shape == (3, 2)
+    with pytest.raises(ValueError, match=r"solver=Euler\(\) cannot compute .* solver='heun'"):
+        model.score_samples(data(20, 2)[0])
 
 
 # --------------------------------------------------------------- samples and likelihood agree
@@ -759,10 +754,13 @@ def test_more_steps_do_not_change_the_model(solver, ratio):
     X, _ = data(20, 2)
     Q = queries(X, 20)
     model = SmoothedScoreDiffusion(0.4, 0.5, n_nodes=8, n_levels=4, solver=solver)
-    fits = [model.set_params(n_steps=n).fit(X) and model.score_samples(Q) for n in (64, 128, 256)]
+    fits = [
+        model.set_params(n_steps=n).fit(X).score_samples(Q) if solver == "heun" else None
+        for n in (64, 128, 256)
+    ]
     draws = [model.set_params(n_steps=n).fit(X).sample(50, 0) for n in (64, 128, 256)]
     assert model.noise_levels_.n_levels == 4
-    for results in (fits, draws):
+    for results in (draws, fits) if solver == "heun" else (draws,):
         first, second = (np.abs(b - a).mean() for a, b in pairwise(results))
         assert 0 < second < ratio * first
 
