@@ -10,7 +10,7 @@ orthonormal basis N of the complement of A, whatever the noise scale is.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -74,8 +74,11 @@ class ColumnSpace:
         """
         n_features = points.shape[1]
         units = np.zeros(n_features) if units is None else units
-        largest = np.max(shards.gather(np.abs(points).max(axis=0)), axis=0)
         origin = shards.first(_typical_row(points))
+        if shards.total(len(points)) == 1:
+            # A single row has no scale and no relation.
+            return replace(cls.plain(n_features), origin=origin)
+        largest = np.max(shards.gather(np.abs(points).max(axis=0)), axis=0)
         centered = points - origin
         extent = np.max(shards.gather(np.abs(centered).max(axis=0)), axis=0)
         varies = extent > _CONSTANT * _EPS * largest
@@ -159,6 +162,10 @@ class ColumnSpace:
     def outside(self, rows: np.ndarray) -> np.ndarray:
         """Return the part (n, d) of rows or directions in scaled columns that breaks relations."""
         return np.zeros_like(rows) if self.axes is None else rows - self.lift(self.inside(rows))
+
+    def along(self, steps: np.ndarray) -> np.ndarray:
+        """Return differences of rows (n, d) in units of X, without what breaks relations."""
+        return self.lift(self.inside(steps / self.scales)) * self.scales
 
     def order(self, points: np.ndarray) -> np.ndarray:
         """Return an order (n,) of rows that does not depend on the order or the units of columns."""

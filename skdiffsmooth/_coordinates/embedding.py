@@ -63,8 +63,8 @@ class Embedding:
         if columns.n_relations:
             noise = columns.relation_noise(scaled.shape, rng)
             if breaks_relations is not None and breaks_relations.any():
-                wide = columns.outside(scales * rng.standard_normal(scaled.shape))
-                noise = np.where(breaks_relations, wide, noise)
+                breaking = columns.outside(scales * rng.standard_normal(scaled.shape))
+                noise = np.where(breaks_relations, breaking, noise)
             scaled = scaled + noise
         return columns.unscaled(scaled)
 

@@ -12,12 +12,15 @@ from .._utils.shards import ONE_PROCESS, Shards
 from .._utils.validation import check_choice, check_real, check_real_array
 from .columns import ColumnSpace
 from .hull import AffineHull, principal_axes
+from .local import local_covariance
 
 __all__ = ["LinearMetric", "candidate_metrics", "check_metric", "fit_metric", "is_scaled"]
 
-_METRICS = ("euclidean", "scaled", "whitened")
+_METRICS = ("euclidean", "scaled", "whitened", "local")
+# Of the correlation matrix, which the local covariance replaces.
+_POWERS = {"scaled": 0.0, "whitened": 1.0, "local": 1.0}
 # What "auto" chooses from, the simplest first.
-_CANDIDATES = ("scaled", 0.25, 0.5, 0.75, "whitened")
+_CANDIDATES = ("scaled", 0.25, 0.5, 0.75, "whitened", "local")
 
 _HINT = "Or pass a power from 0 ('scaled') to 1 ('whitened'), or a positive definite matrix."
 # An eigenvalue below this fraction of the largest is rounding.
@@ -69,6 +72,10 @@ class LinearMetric:
     def steps_from_metric(self, Z: np.ndarray) -> np.ndarray:
         """Return differences of rows in units of X, from differences Z (n, d') of coordinates."""
         return self.scaled_from_metric(Z) * self.columns.scales
+
+    def steps_to_metric(self, steps: np.ndarray) -> np.ndarray:
+        """Return differences of coordinates (n, d'), from differences (n, d) of rows in units of X."""
+        return self.of_inside(self.columns.inside(steps / self.columns.scales))
 
     def gradient_from_metric(self, gradients: np.ndarray) -> np.ndarray:
         """Return gradients (n, d) along the columns of X, from gradients (n, d') in the metric."""
@@ -147,8 +154,8 @@ def is_scaled(metric: str | float | np.ndarray) -> bool:
 def candidate_metrics(rank: int) -> tuple[str | float, ...]:
     """Return the metrics that "auto" compares for rows whose hull has this dimension.
 
-    All are powers of the correlations of scaled columns, so that units of columns do not matter; of a
-    single column they are the same.
+    All are powers of covariances in scaled columns, so that units of columns do not matter; of a single
+    column they are the same.
     """
     return _CANDIDATES if rank > 1 else _CANDIDATES[:1]
 
@@ -164,10 +171,11 @@ def fit_metric(
 
     Parameters
     ----------
-    metric : {"euclidean", "scaled", "whitened"}, float or ndarray of shape (d, d)
+    metric : {"euclidean", "scaled", "whitened", "local"}, float or ndarray of shape (d, d)
         Checked. "scaled" divides columns by their standard deviations. A power alpha then
         multiplies by R^(-alpha / 2), R the correlation matrix, in the affine hull of the points;
-        "whitened" is the power 1. A matrix M measures sqrt((x - y)^T M (x - y)).
+        "whitened" is the power 1. "local" multiplies by the root of the inverse of the local
+        covariance there. A matrix M measures sqrt((x - y)^T M (x - y)).
     points : ndarray of shape (n_points, d)
         Distinct rows of this process.
     weights : ndarray of shape (n_points,)
@@ -188,7 +196,7 @@ def fit_metric(
         return LinearMetric(ColumnSpace.plain(n_features), axes, np.sqrt(variances))
     if not is_scaled(metric):
         return _plain(ColumnSpace.plain(n_features))
-    power = {"scaled": 0.0, "whitened": 1.0}[metric] if isinstance(metric, str) else metric
+    power = _POWERS[metric] if isinstance(metric, str) else metric
     if columns is None:
         columns = ColumnSpace.of(points, weights, shards=shards)
     if power == 0:
@@ -200,7 +208,20 @@ def fit_metric(
     singular_values, axes = principal_axes(np.sqrt(weights)[:, None] * within, shards)
     # Directions in which only rows of negligible weight have extent are as narrow as rounding.
     smallest = np.finfo(np.float64).eps * singular_values.max(initial=0.0)
-    scales = np.maximum(singular_values, smallest) ** -power
+    stds = np.maximum(singular_values, smallest)
+    if metric == "local" and hull.dimension:
+        if not shards.alone:
+            raise ValueError(
+                "metric='local' cannot be computed with shards='distributed'; fit a subsample with "
+                "shards=None, or use another metric."
+            )
+        whitened = (within @ axes.T) / stds
+        factor = np.linalg.cholesky(local_covariance(whitened, weights, scaled))
+        directions, lengths, _ = np.linalg.svd(stds[:, None] * factor)
+        # Without a unit of their own: as the scaled columns where all directions are alike.
+        scales = np.exp(np.mean(np.log(lengths))) / lengths
+        return LinearMetric(columns, hull.basis @ axes.T @ directions, scales)
+    scales = stds**-power
     return LinearMetric(columns, hull.basis @ axes.T, scales, spans=True)
 
 

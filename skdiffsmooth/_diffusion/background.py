@@ -11,6 +11,7 @@ from ..bandwidth import maximize_leave_one_out
 from .tails import StudentT
 
 __all__ = [
+    "BREAKS_RELATIONS",
     "DEGREES",
     "LEAST_TAIL",
     "WIDTH",
@@ -28,6 +29,9 @@ DEGREES = (1.0, 2.0, 4.0, 8.0)
 # Bounds on the weight of the t distribution in the background. The first is not zero, so that the
 # log-density of a row at distance R falls like log R; it lowers others by a thousandth of a nat.
 LEAST_TAIL, _MOST_TAIL = 0.05, 0.95
+# Weight, in the t distribution, of rows that break relations between columns: it bounds what such a row
+# costs, to 21 nats more than others, and no draw is one.
+BREAKS_RELATIONS = 1e-9
 
 # New rows may be farther out than all training rows. This weight lowers log-densities by 0.02 nats.
 _LEAST_BACKGROUND = 0.02

@@ -6,8 +6,9 @@ rows of X to the coordinates in which all this happens (`embedding`). With x(y) 
     dx / d log y = -y^2 score(x, y^2)
 
 through the noise scales y, the log-density of a row is that of the noised data where the flow ends, less
-the integral of y^2 div score over log y (Song et al. 2021, eq. 39). In directions without extent of the
-data the model is N(0, bandwidth^2), exactly.
+the integral of y^2 div score over log y (Song et al. 2021, eq. 39). In directions that few rows leave
+open the model is N(0, bandwidth^2), exactly, and along relations between columns it has the width of
+rounding (`ColumnSpace`).
 """
 
 from __future__ import annotations
@@ -19,21 +20,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import logsumexp
 
 from .._coordinates.embedding import Embedding
 from .._engine.hierarchy import PointHierarchy
 from .._utils.memory import rows_within, slices
 from .._utils.parallel import over_workers
 from .._utils.rows import split_off_copies
+from ..bandwidth import Queries
 from ..noise import NoiseLevels, Step
 from ..scores import Attributable, Potential
 from ..solvers import Adaptive, ODESolver, Solver
 from ..solvers._flow import log_density_with_error, solve_with_error, warn_of_error
 from ..solvers._terminal import EmpiricalTerminal
-from .background import WIDTH, Tail, mixed, part_weights
+from .background import BREAKS_RELATIONS, WIDTH, Tail, mixed, part_weights
 from .settings import Resources
 from .source import NoisedData, ScoreSource
-from .tails import TailBound
+from .tails import StudentT, TailBound
 
 __all__ = ["NO_DERIVATIVE", "DiffusionModel"]
 
@@ -83,7 +86,19 @@ class DiffusionModel:
         if self.tail is None:
             return None
         _, _, heavy = part_weights(self.background, self.tail.weight)
-        return TailBound(self.tail.student, self.embedding, float(heavy))
+        weight = float(heavy) * (BREAKS_RELATIONS if self._has_relations else 1.0)
+        return TailBound(self._breaking_student, self.embedding, weight)
+
+    @property
+    def _has_relations(self) -> bool:
+        """Whether columns satisfy exact relations."""
+        return self.embedding.metric.columns.n_relations > 0
+
+    @property
+    def _breaking_student(self) -> StudentT:
+        """The t distribution of the background in all directions, relations included."""
+        assert self.tail is not None
+        return replace(self.tail.student, codimension=self.embedding.codimension)
 
     @property
     def data(self) -> NoisedData:
@@ -113,7 +128,17 @@ class DiffusionModel:
         self, X: np.ndarray, resources: Resources, *, with_error: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return log-densities (n,) of rows, and their estimated errors (n,), or NaN if unknown."""
-        queries, residual = self.embedding.split(X)
+        return self.log_density_within(*self.embedding.split(X), resources, with_error=with_error)
+
+    def log_density_within(
+        self,
+        queries: np.ndarray,
+        residual: np.ndarray,
+        resources: Resources,
+        *,
+        with_error: bool = False,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return `log_density` of rows with hull coordinates (n, r) and residuals (n, d)."""
         flow, error = self._flow_log_density(queries, residual, resources, with_error=with_error)
         if not self.background:
             return flow, error
@@ -146,9 +171,17 @@ class DiffusionModel:
         flow, _ = self._flow_log_density(queries, residual, resources)
         return self._parts(flow, queries, residual, resources)
 
-    def leave_one_out_parts(self, resources: Resources) -> np.ndarray:
-        """Return log-densities (n_points, 3) of each training point, as the others give them."""
+    def leave_one_out_parts(
+        self, resources: Resources, queries: Queries | None = None
+    ) -> np.ndarray:
+        """Return log-densities (n, 3) of each training point, as the others give them.
+
+        Points are scored where they are, or at `queries` in coordinates of the hull.
+        """
         points, residual, exclude = self._excluded_points()
+        if queries is not None:
+            points, exclude, _ = queries
+            residual = np.zeros((len(points), residual.shape[1]))
         flow, _ = self._flow_log_density(points, residual, resources, exclude)
         return self._parts(flow, points, residual, resources, exclude)
 
@@ -260,12 +293,18 @@ class DiffusionModel:
         if self.tail is None:
             return flow[:, None]
         kernel = self.kde_log_density(queries, residual, WIDTH * self.bandwidth, resources, exclude)
-        student = self.tail.student
+        student, columns = self.tail.student, self.embedding.metric.columns
+        outside = columns.outside(residual)
         if exclude is None:
-            tail = student.log_density(queries, residual)
+            tail = student.log_density(queries, residual - outside)
         else:
             hierarchy = self.data.hierarchy
             tail = student.leave_one_out_log_density(hierarchy.points, hierarchy.weights)[exclude]
+        if self._has_relations:
+            tail = tail + columns.relation_log_density(outside)
+            breaking = self._breaking_student.log_density(queries, residual)
+            weights = [1 - BREAKS_RELATIONS, BREAKS_RELATIONS]
+            tail = logsumexp(np.column_stack([tail, breaking]), b=weights, axis=1)
         return np.column_stack([flow, kernel, tail + self.embedding.metric.log_abs_det])
 
     def kde_log_density(
@@ -293,7 +332,7 @@ class DiffusionModel:
         )
         coordinates = followed[:, :-1]
         warn_of_error(self.solver, followed[:, -1])
-        scales, is_tail = np.full((n, 1), self.bandwidth), None
+        scales, breaks_relations = np.full((n, 1), self.bandwidth), None
         if self.tail is not None:
             scale = WIDTH * self.bandwidth
             of_kernel = EmpiricalTerminal(self.data.schedule(resources), scale).sample(rng, n)
@@ -305,7 +344,10 @@ class DiffusionModel:
             coordinates = np.where(is_tail, of_tail, coordinates)
             scales[chosen < self.background] = scale
             scales = np.where(is_tail, scales_of_tail, scales)
-        return self.embedding.rows(coordinates, scales, rng, is_tail)
+            if self._has_relations:
+                rare = rng.uniform(size=(n, 1)) < BREAKS_RELATIONS
+                breaks_relations = is_tail & rare
+        return self.embedding.rows(coordinates, scales, rng, breaks_relations)
 
     def _follow_down(
         self,

@@ -67,7 +67,7 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         How offsets go along a known curved manifold: along the copy of it that is translated to the
         query (the paper's experiments), or along the set of points that are as far from it as the
         query, the normal turned with the manifold (after the paper's theory, eq. 10).
-    metric : {"auto", "euclidean", "scaled", "whitened"}, float or array-like, default="auto"
+    metric : {"auto", "euclidean", "scaled", "whitened", "local"}, float or array-like, default="auto"
         Linear coordinates in which noise and kernel act; see SmoothedScoreDiffusion. A known manifold
         is in the coordinates of X, "euclidean", and so are principal axes ("pca").
     base : {"points", "parzen"}, ManifoldParzen, mixture or list, default=None

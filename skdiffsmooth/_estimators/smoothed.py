@@ -60,15 +60,18 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         is often best. Choose it by held-out likelihood. A function of the noise scale sqrt(v), such as
         ``skdiffsmooth.kernels.ProportionalScale(0.5)``, is evaluated at the bandwidth and in the
         middle of each level.
-    metric : {"auto", "euclidean", "scaled", "whitened"}, float or array-like of shape \
+    metric : {"auto", "euclidean", "scaled", "whitened", "local"}, float or array-like of shape \
             (n_features, n_features), default="auto"
         Linear coordinates in which noise and kernel are isotropic; all scales are in its units.
         "euclidean" takes the columns as they are, "scaled" in standard deviations, "whitened" in
         those of the principal axes. A number alpha from 0 ("scaled") to 1 ("whitened") divides the
-        scaled columns by the power alpha / 2 of their correlation matrix. A matrix M measures
-        sqrt((x - y)^T M (x - y)). "auto" chooses among the first three and powers between, given the
-        scales that are given: a number for one of them is used as it is in the units of each. If
-        `bandwidth` and `sigma` are both numbers, "auto" is "euclidean", so that they are in units of X.
+        scaled columns by the power alpha / 2 of their correlation matrix. "local" does so by the root
+        of the local covariance, that of rows about their neighbours: it suits curved and thin data. A
+        matrix M measures sqrt((x - y)^T M (x - y)). "auto" chooses among five powers and "local", whose
+        results do not depend on the units of columns, given the scales that are given: a number for one
+        of them is used as it is in the units of each. If `bandwidth` and `sigma` are both numbers,
+        "auto" is "euclidean", so that they are in units of X. Under all but "euclidean" and matrices,
+        constant columns, copies and totals are drawn to rounding (see Notes).
     background : float or "auto", default="auto"
         Weight of a wide kernel density estimate (of four bandwidths) and a multivariate t
         distribution that are mixed to the model: they give outliers and heavy tails a higher
@@ -173,7 +176,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     not_compared_ : dict
         For each of these parameters that was "auto" and was not chosen by likelihood: the reason.
     coordinates_ : LinearMetric
-        Its coordinates, and their volume.
+        Its coordinates, and their volume; ``coordinates_.columns`` has scales and relations of columns.
     background_ : float
         Weight of the background.
     tail_bound_ : TailBound or None
@@ -207,8 +210,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     weights_ : ndarray of shape (n_points,)
         Their weights; they sum to one, with `shards` over all processes.
     hull_ : AffineHull
-        The affine hull of the points, in which the flow runs; the whole space where the base is a
-        mixture, whose components fill it.
+        The affine hull of the points, in coordinates of the metric, in which the flow runs; the whole
+        space where the base is a mixture, whose components fill it.
     hierarchy_ : PointHierarchy
         The points in coordinates of the hull, and the cells in which they are merged.
     n_features_in_ : int
@@ -227,11 +230,18 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     multiply-adds, r the dimension of the data's affine hull, at most ``min(n_features, n_points -
     1)``; a likelihood takes two for each step.
 
-    With default scales a fit compares eleven candidates on at most 2000 rows, with few nodes and
-    steps: about a second for 100 rows, some ten for 2000; with one scale given, nine to eleven. Only
-    where the rows span all columns: with a constant column, or fewer rows than columns, the metric is
-    Euclidean. docs/defaults.md has the evidence. Pass ``**model.settings_`` for the same model without
+    With default scales a fit compares twelve candidates on at most 2000 rows, with few nodes and
+    steps: about a second for 100 rows, some ten for 2000; with one scale given, nine to twelve.
+    docs/defaults.md has the evidence. Pass ``**model.settings_`` for the same model without
     comparisons, or `metric_`, `bandwidth_`, `sigma_` and `background_` for the same in numbers.
+
+    **Columns that depend on one another.** In scaled columns, directions that the rows could span but
+    never use (more rows than the dimension of their hull plus one) are exact relations: constants,
+    copies, totals beside their parts. Along them the density is Gaussian with the width of rounding,
+    2^14 float64 steps at the largest value of a column, whatever the bandwidth is. So draws satisfy
+    relations to rounding, and log-densities of rows that satisfy them are high by a constant: some 25
+    nats for each relation. They are comparable between models with the same relations. Where few rows
+    leave directions open, the bandwidth applies there, in scaled columns.
 
     In the Euclidean metric features should have comparable units: put a StandardScaler before. Where the
     shape of the noise should change from place to place, a Gaussian mixture is often better: see `base`.

@@ -17,6 +17,7 @@ from sklearn.utils.validation import has_fit_parameter
 from .._estimators.smoothed import SmoothedScoreDiffusion
 from .._utils.estimator import DensityEstimatorMixin
 from .._utils.rows import TrainingRows, take
+from .._utils.warnings import part_of_a_fit
 
 __all__ = [
     "Folds",
@@ -141,7 +142,7 @@ def fit_member(label: str, estimator: Any, rows: Any, weight: np.ndarray | None)
             f"{label} of type {type(estimator).__name__} takes no sample_weight. Use a density that "
             "does, or repeat rows instead of weighting them."
         )
-    with naming(label):
+    with naming(label), part_of_a_fit():
         fitted = estimator.fit(rows, None, **({} if weight is None else {"sample_weight": weight}))
     check_fills_space(label, fitted)
     return fitted

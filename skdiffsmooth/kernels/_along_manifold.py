@@ -75,7 +75,7 @@ class AlongManifold:
         manifold = self._given_manifold(points, weights)
         is_plain = isinstance(metric, str) and metric == "euclidean"
         is_power = isinstance(metric, numbers.Real) or (
-            isinstance(metric, str) and metric == "whitened"
+            isinstance(metric, str) and metric in ("whitened", "local")
         )
         if manifold is None and self.manifold == "pca" and is_power:
             raise ValueError(

@@ -47,9 +47,9 @@ SHAPES = [(30, 3, 3), (30, 5, 3), (30, 6, 3), (8, 9, 9), (7, 12, 9)]
 @given(
     seed=st.integers(0, 2**20),
     shape=st.sampled_from(SHAPES),
-    exponents=st.lists(st.integers(-480, 480), min_size=12, max_size=12),
+    exponents=st.lists(st.integers(-900, 480), min_size=12, max_size=12),
 )
-@example(seed=0, shape=(30, 6, 3), exponents=[-480, 480] * 6)
+@example(seed=0, shape=(30, 6, 3), exponents=[-900, 480] * 6)
 @example(seed=1, shape=(8, 9, 9), exponents=[480, -480, 0] * 4)
 def test_units_and_order_of_columns_change_nothing(seed, shape, exponents):
     n, d, rank = shape

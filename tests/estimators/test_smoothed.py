@@ -606,7 +606,7 @@ def test_units(scale, dtype):
 def test_automatic_scales_have_units(scale):
     """The leave-one-out search stops at 1e-3 of the bandwidth."""
     X, _ = data(40, 2)
-    plain, scaled = (SmoothedScoreDiffusion().fit(s * X) for s in (1, scale))
+    plain, scaled = (SmoothedScoreDiffusion(metric="euclidean").fit(s * X) for s in (1, scale))
     assert scaled.bandwidth_ == pytest.approx(scale * plain.bandwidth_, rel=2e-3)
     assert scaled.sigma_ == pytest.approx(scale * plain.sigma_, rel=2e-3)
     terminal = plain.noise_levels_.terminal_scale

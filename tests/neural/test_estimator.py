@@ -173,7 +173,7 @@ def test_it_starts_from_the_gaussian_of_the_data(metric, sigma):
         0.3, sigma, metric=metric, max_iter=1, n_nodes=4, **(SMALL | FINE)
     ).fit(X, sample_weight=weights)
     model.coefs_[-1][:], model.intercepts_[-1][:] = 0.0, 0.0
-    A = model.coordinates_.to_metric(np.eye(3))
+    A = model.coordinates_.to_metric(np.eye(3)) - model.coordinates_.to_metric(np.zeros((1, 3)))
     noise = np.linalg.inv(A @ A.T) * 0.3**2
     law = multivariate_normal(
         np.average(X, axis=0, weights=weights), np.cov(X.T, aweights=weights, ddof=0) + noise

@@ -1,0 +1,69 @@
+"""The local covariance: how far rows are from their neighbours, along each direction."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import logsumexp
+
+__all__ = ["local_covariance"]
+
+# Its shape hardly depends on the number of rows; so many are enough.
+_MOST_ROWS = 1000
+_N_STEPS = 25
+# In units of the standard deviation along a direction: what is thinner counts as so thick.
+_THINNEST = 1e-2
+# Columns in which at most this share of the values are distinct are recorded in steps.
+_TIED = 0.9
+
+
+def local_covariance(rows: np.ndarray, weights: np.ndarray, scaled: np.ndarray) -> np.ndarray:
+    """Return the covariance S (r, r) of Gaussian kernels with the highest leave-one-out likelihood.
+
+    It is computed by expectation maximisation: S is the mean of (x_i - x_j)(x_i - x_j)^T under the
+    posterior weights of all other rows x_j at x_i, which depend on S. Any linear map of the rows maps S
+    likewise.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, r)
+        Distinct rows, two or more, whose covariance is the identity.
+    weights : ndarray of shape (n,)
+        Their weights.
+    scaled : ndarray of shape (n, d)
+        The same rows in scaled columns. Kernels are not thinner than half a step between equal values.
+    """
+    if len(rows) > _MOST_ROWS:
+        # Evenly by the distance from the mean, whatever the order of the rows is.
+        order = np.argsort(np.sum(rows**2, axis=1), kind="stable")
+        taken = order[np.linspace(0, len(rows) - 1, _MOST_ROWS).round().astype(np.intp)]
+        rows, weights, scaled = rows[taken], weights[taken], scaled[taken]
+    weights = weights / weights.sum()
+    dimension = rows.shape[1]
+    floor = _THINNEST**2 * np.eye(dimension) + _step_covariance(rows, scaled)
+    # Silverman's rule of thumb for the identity.
+    covariance = (4 / (len(rows) * (dimension + 2))) ** (2 / (dimension + 4)) * np.eye(dimension)
+    with np.errstate(divide="ignore"):
+        log_weights = np.log(weights)
+    for _ in range(_N_STEPS):
+        z = np.linalg.solve(np.linalg.cholesky(covariance), rows.T).T
+        squares = np.sum(z**2, axis=1)
+        logits = log_weights + z @ z.T - squares / 2
+        np.fill_diagonal(logits, -np.inf)
+        posterior = np.exp(logits - logsumexp(logits, axis=1, keepdims=True))
+        posterior *= weights[:, None]
+        cross = rows.T @ posterior @ rows
+        both = weights + posterior.sum(axis=0)
+        covariance = (rows.T * both) @ rows - cross - cross.T + floor
+    return covariance
+
+
+def _step_covariance(rows: np.ndarray, scaled: np.ndarray) -> np.ndarray:
+    """Return the covariance (r, r) of half a step in each column whose values repeat."""
+    halves = np.zeros(scaled.shape[1])
+    for column, values in enumerate(scaled.T):
+        distinct = np.unique(values)
+        if 1 < len(distinct) <= _TIED * len(values):
+            halves[column] = np.diff(distinct).min() / 2
+    # The map of the columns to the coordinates of the rows, by least squares.
+    to_rows = np.linalg.lstsq(scaled - scaled.mean(axis=0), rows - rows.mean(axis=0), rcond=1e-9)[0]
+    return (to_rows.T * halves**2) @ to_rows
