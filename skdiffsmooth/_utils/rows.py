@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -25,10 +27,28 @@ __all__ = [
     "check_sample_weight",
     "merge_duplicates",
     "merge_rows",
+    "parts_of_table",
     "split_off_copies",
     "take",
     "weighted_rows",
 ]
+
+
+_OF_WHOLE_TABLE: ContextVar[ColumnPrecision | None] = ContextVar("_OF_WHOLE_TABLE", default=None)
+
+
+@contextmanager
+def parts_of_table(precision: ColumnPrecision | None) -> Iterator[None]:
+    """Give all rows the precision of a table whose parts they are, so that these share it.
+
+    A column that is constant in a part is then as wide there as it is coarse in the table. None finds
+    the precision of each part by itself.
+    """
+    token = _OF_WHOLE_TABLE.set(precision)
+    try:
+        yield
+    finally:
+        _OF_WHOLE_TABLE.reset(token)
 
 
 def as_given(X: Any, checked: np.ndarray) -> Any:
@@ -243,8 +263,8 @@ class MergedRows:
 
     @cached_property
     def precision(self) -> ColumnPrecision:
-        """How precisely the columns were recorded."""
-        return column_precision(self.points, self.weights)
+        """How precisely the columns were recorded; of a part, those of the whole table."""
+        return _OF_WHOLE_TABLE.get() or column_precision(self.points, self.weights)
 
     def warn(self, names: np.ndarray | None = None) -> None:
         """Warn, once in a call of the user, of copies and of columns that are not continuous."""

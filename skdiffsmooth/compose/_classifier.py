@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,11 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, check_X_y
 
+from .._coordinates.columns import ColumnSpace
 from .._estimators.kde import KDESampler
-from .._utils.estimator import DensityEstimatorMixin, on_one_fit
+from .._utils.estimator import DensityEstimatorMixin, DistanceDensityMixin, on_one_fit
 from .._utils.given import resolve_given_values, resolve_scored_columns
-from .._utils.rows import as_given, check_sample_weight, merge_rows, take
+from .._utils.rows import as_given, check_sample_weight, merge_rows, parts_of_table, take
 from .._utils.table import check_table, column_names
 from .._utils.validation import check_real_array
 from .._utils.warnings import warn_user
@@ -134,7 +136,8 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         checked, y = check_X_y(check_table(X, self), y, dtype=np.float64, estimator=self)
         check_classification_targets(y)
         weight = check_sample_weight(sample_weight, len(checked))
-        merge_rows(checked, weight).warn(column_names(X))
+        merged = merge_rows(checked, weight)
+        merged.warn(column_names(X))
         if self.estimator is not None:
             check_member("estimator", self.estimator, compared=True)
         classes, codes = np.unique(y, return_inverse=True)
@@ -147,6 +150,10 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
             )
         prior = self._resolve_priors(counts)
         rows = as_given(X, checked)
+        # All classes have one width for a column that is constant in some: half a step, or half the
+        # difference of its two values.
+        precision = merged.precision
+        coarse = replace(precision, unit=np.maximum(precision.unit, precision.width))
         fitted: list[Any] = []
         refusals: list[int] = []
         for code, label in enumerate(classes):
@@ -154,8 +161,11 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
             density = estimator_or_default(self.estimator)
             name = f"density of class {label} (n_samples = {kept.sum()})"
             weight_of_class = None if sample_weight is None else weight[kept]
+            # Only a density of the columns themselves is as wide as these are coarse.
+            shared = coarse if isinstance(density, DistanceDensityMixin) else None
             try:
-                fitted.append(fit_member(name, density, take(rows, kept), weight_of_class))
+                with parts_of_table(shared):
+                    fitted.append(fit_member(name, density, take(rows, kept), weight_of_class))
             except ValueError:
                 if len(np.unique(checked[kept], axis=0)) > 1:
                     raise
@@ -174,6 +184,8 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
                 "within the other classes. Pass more rows of the class, or drop it."
             )
             scale = _within_classes(checked[has_rows], codes[has_rows], weight[has_rows])
+            columns = ColumnSpace.of(merged.points, merged.weights, coarse.unit)
+            scale = np.where(scale > 0, scale, columns.widths * columns.scales)
             (first, *_) = np.flatnonzero((codes == code) & (weight > 0))
             fitted[code] = KDESampler(scale).fit(take(rows, np.array([first])))
         self._set_fitted(X, classes_=classes, class_prior_=prior, estimators_=fitted)
@@ -417,7 +429,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
 def _within_classes(X: np.ndarray, codes: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Return the standard deviation of each column (d,) about the means of the classes.
 
-    Where it is zero, that about the mean of all; one where that is zero too.
+    Where it is zero, that about the mean of all.
     """
     weight = weight / weight.max()
 
@@ -429,4 +441,4 @@ def _within_classes(X: np.ndarray, codes: np.ndarray, weight: np.ndarray) -> np.
         return np.sqrt(np.average((X - means) ** 2, axis=0, weights=weight))
 
     within, overall = deviation(codes), deviation(np.zeros_like(codes))
-    return np.where(within > 0, within, np.where(overall > 0, overall, 1.0))
+    return np.where(within > 0, within, overall)

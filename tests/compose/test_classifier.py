@@ -6,6 +6,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import logsumexp
+from scipy.stats import norm
 from sklearn.base import clone
 from sklearn.datasets import load_iris
 from sklearn.exceptions import NotFittedError
@@ -220,6 +221,27 @@ def test_samples_come_with_their_classes():
 # ---------------------------------------------------------------------------- scikit-learn's use
 
 
+@pytest.mark.filterwarnings("ignore:these columns")
+def test_a_column_that_is_constant_in_one_class_costs_no_accuracy():
+    """The right answer knows that the column is one with probability a half in the second class."""
+    ours, right = [], []
+    for seed in range(3):
+        rng = np.random.RandomState(seed)
+        (X, y), (Q, z) = (
+            (
+                np.column_stack([rng.normal(size=2 * n) + 2 * c, rng.binomial(1, c / 2)]),
+                c,
+            )
+            for n in (60, 200)
+            for c in [np.repeat([0, 1], n)]
+        )
+        ours.append(DensityClassifier().fit(X, y).score(Q, z))
+        ratio = norm.pdf(Q[:, 0] - 2) / 2 - norm.pdf(Q[:, 0]) * (Q[:, 1] == 0)
+        right.append(np.mean((ratio > 0) == z))
+    # All zeros as the first class have an accuracy of 0.75, the right answer 0.89.
+    assert np.mean(ours) > np.mean(right) - 0.04
+
+
 @pytest.mark.parametrize("density", [None, KDESampler(), GaussianMixture(1)])
 def test_a_class_of_one_row_gets_the_widths_of_the_others(density):
     X, y = blobs()
@@ -248,6 +270,18 @@ def test_one_row_of_each_class_is_enough():
     with pytest.warns(UserWarning, match="has one distinct row"):
         model = DensityClassifier().fit([[0.0, 0.0], [1.0, 5.0]], ["a", "b"])
     assert list(model.predict([[0.2, 1.0], [0.8, 4.0]])) == ["a", "b"]
+
+
+def test_a_column_that_is_constant_for_all_classes_changes_no_prediction():
+    X, y = blobs()
+    X, y = np.vstack([X, [[0.0, 40.0]]]), np.append(y, "one")
+    with pytest.warns(UserWarning, match="class one has one distinct row"):
+        models = [
+            DensityClassifier().fit(rows, y) for rows in (X, np.column_stack([X, np.full(61, 7.0)]))
+        ]
+    Q = np.array([[0.0, 39.0], [1.0, 0.0]])
+    for model, queries in zip(models, (Q, np.column_stack([Q, [7.0, 7.0]])), strict=True):
+        assert list(model.predict(queries) == "one") == [True, False]
 
 
 def test_a_wrong_density_is_refused_for_classes_of_one_row_too():

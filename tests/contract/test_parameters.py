@@ -188,6 +188,8 @@ ARGUMENTS = {
     "estimate_reach": (skdiffsmooth.manifolds.Circle([0.0, 0.0], 1.0), X),
     "intrinsic_dimension": (np.random.RandomState(1).normal(size=(30, 2)),),
     "sample": (KDESampler(0.5).fit(X),),
+    "hyvarinen_score": (KDESampler(0.5).fit(X), X),
+    "denoising_score": (KDESampler(0.5).fit(X), X),
 }
 SMALL = {
     "make_bump_images": {"size": 8, "width": 0.4},
