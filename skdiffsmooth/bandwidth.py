@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from scipy.spatial import cKDTree
 from ._engine.hierarchy import PointHierarchy
 from ._engine.posterior import Posterior
 from ._utils.backend import Backend
+from ._utils.columns import has_extent
 
 # The leave-one-out likelihood takes time of order N^2. Beyond _LARGEST_EXACT rows, _HELD_OUT of them are
 # scored by the others, merged within a tolerance in nats. The standard error of the difference between
@@ -21,6 +23,7 @@ _HELD_OUT = 4000
 _HELD_OUT_TOLERANCE = 0.05
 
 __all__ = [
+    "Queries",
     "gaussian_leave_one_out",
     "maximize_leave_one_out",
     "nearest_distances",
@@ -29,6 +32,28 @@ __all__ = [
     "stationary_bracket",
     "weight_of_others",
 ]
+
+
+class Queries(NamedTuple):
+    """Where left-out points are scored: queries, the point that each excludes, and their weights."""
+
+    x: np.ndarray
+    """Queries (n_queries, r), in the coordinates of the points."""
+    exclude: np.ndarray
+    """Index (n_queries,) of the point that each query excludes."""
+    weights: np.ndarray
+    """Weights (n_queries,) of the queries; they sum to one."""
+
+    @classmethod
+    def at_points(cls, points: np.ndarray, weights: np.ndarray) -> Queries:
+        """Return the points themselves as queries."""
+        return cls(points, np.arange(len(points)), weights)
+
+    def nearest_distances(self, points: np.ndarray) -> np.ndarray:
+        """Return the distance (n_queries,) of each query from its nearest point, less the excluded."""
+        distances, nearest = cKDTree(points).query(self.x, k=2)
+        # Of points at the same distance any may come first.
+        return np.where(nearest[:, 0] == self.exclude, distances[:, 1], distances[:, 0])
 
 
 def weight_of_others(weights: np.ndarray) -> np.ndarray:
@@ -51,8 +76,10 @@ def _rule_of_thumb(points: np.ndarray, weights: np.ndarray, constant: float) -> 
     # Divided by 1 - sum w^2 the weighted variance is unbiased; N - 1 for equal weights.
     unbiased = weights @ weight_of_others(weights)
     data_std = np.sqrt(weights @ (points - center) ** 2 / unbiased)
-    if not np.all(data_std > 0):
-        constant_columns = np.flatnonzero(~(data_std > 0)).tolist()
+    # The mean of a constant is rounded, so that its deviations are not exactly zero.
+    varies = has_extent(points) & (data_std > 0)
+    if not np.all(varies):
+        constant_columns = np.flatnonzero(~varies).tolist()
         raise ValueError(
             f"a rule-of-thumb bandwidth is zero in the constant columns {constant_columns}; drop "
             "them or use 'loo'"
@@ -143,23 +170,36 @@ def nearest_distances(points: np.ndarray) -> np.ndarray:
     return cKDTree(points).query(points, k=2)[0][:, 1]
 
 
-def stationary_bracket(points: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
+def stationary_bracket(
+    points: np.ndarray, weights: np.ndarray, queries: Queries | None = None
+) -> tuple[float, float]:
     """Return bounds on the stationary points of the Gaussian leave-one-out likelihood.
 
     At a stationary point h^2 d is the mean squared distance to the other points under the posterior
     weights. These favour near points, so it lies between the mean squared distance to the *nearest*
     other point and the mean squared distance to *all* others. Points (n_points, d) are distinct,
-    weights sum to one; a single point raises ValueError.
+    weights sum to one; a single point raises ValueError. The likelihood is that of the points, or of
+    `queries`.
     """
     d = points.shape[1]
-    nearest = nearest_distances(points)
     centered = points - weights @ points
     squares = np.einsum("ij,ij->i", centered, centered)
-    # sum_j w_j |x_i - x_j|^2 = |x_i - mean|^2 + total variance, over the weight of the others.
-    to_others = (squares + weights @ squares) / weight_of_others(weights)
+    total = weights @ squares
+    others = weight_of_others(weights)
+    if queries is None:
+        nearest = nearest_distances(points)
+        # sum_j w_j |x_i - x_j|^2 = |x_i - mean|^2 + total variance, over the weight of the others.
+        to_others = (squares + total) / others
+        query_weights = weights
+    else:
+        exclude, query_weights = queries.exclude, queries.weights
+        nearest = queries.nearest_distances(points)
+        from_mean = np.sum((queries.x - weights @ points) ** 2, axis=1)
+        to_own = weights[exclude] * np.sum((queries.x - points[exclude]) ** 2, axis=1)
+        to_others = (from_mean + total - to_own) / others[exclude]
     return (
-        float(np.sqrt(weights @ nearest**2 / d)),
-        float(np.sqrt(weights @ to_others / d)),
+        float(np.sqrt(query_weights @ nearest**2 / d)),
+        float(np.sqrt(query_weights @ to_others / d)),
     )
 
 
@@ -192,36 +232,47 @@ def gaussian_leave_one_out(
     codimension: int,
     backend: Backend,
     memory_limit: float,
+    queries: Queries | None = None,
 ) -> float:
     """Return the bandwidth of highest leave-one-out likelihood of the Gaussian kernel.
 
     Points (n_points, r) are distinct, centred and in coordinates of their affine hull; they coincide in
     `codimension` more dimensions. Weights sum to one, and `memory_limit` is in MiB. Exact up to 20 000
     points. Beyond, the likelihood is that of 4000 points, taken evenly, under the others, which are
-    merged where that more than halves them. A single point raises ValueError.
+    merged where that more than halves them. A single point raises ValueError. Left-out points are
+    scored where they are, or at `queries` of theirs; then two points may coincide.
     """
-    lower, upper = stationary_bracket(points, weights)
+    lower, upper = stationary_bracket(points, weights, queries)
+    scored = Queries.at_points(points, weights) if queries is None else queries
     # The bracket is for r dimensions; in others all distances are zero, which lowers both bounds.
     shrink = np.sqrt(points.shape[1] / (points.shape[1] + codimension))
     if len(points) > _LARGEST_EXACT:
         log_likelihood = _held_out_log_likelihood(
-            points, weights, lower * shrink, backend, memory_limit
+            points, weights, scored, lower * shrink, backend, memory_limit
         )
     else:
-        log_likelihood = _leave_one_out_log_likelihood(points, weights, backend, memory_limit)
+        log_likelihood = _leave_one_out_log_likelihood(
+            points, weights, scored, backend, memory_limit
+        )
     return maximize_leave_one_out(
         lambda h: log_likelihood(h) - codimension * np.log(h), lower * shrink, upper * shrink
     )
 
 
 def _leave_one_out_log_likelihood(
-    points: np.ndarray, weights: np.ndarray, backend: Backend, memory_limit: float
+    points: np.ndarray,
+    weights: np.ndarray,
+    queries: Queries,
+    backend: Backend,
+    memory_limit: float,
 ) -> Callable[[float], float]:
-    """Return the mean log-density of each row under the others, as a function of the bandwidth."""
-    x = backend.tensor(points)
-    row_weights = backend.tensor(weights)
-    posterior = Posterior(x, backend.tensor(np.log(weights)), memory_limit=memory_limit)
-    exclude = torch.arange(len(x), device=x.device)
+    """Return the mean log-density of queries under the others, as a function of the bandwidth."""
+    x = backend.tensor(queries.x)
+    row_weights = backend.tensor(queries.weights)
+    posterior = Posterior(
+        backend.tensor(points), backend.tensor(np.log(weights)), memory_limit=memory_limit
+    )
+    exclude = torch.as_tensor(queries.exclude, device=x.device)
 
     def log_likelihood(h: float) -> float:
         return float(row_weights @ posterior.log_density(x, h**2, exclude=exclude))
@@ -230,17 +281,26 @@ def _leave_one_out_log_likelihood(
 
 
 def _held_out_log_likelihood(
-    points: np.ndarray, weights: np.ndarray, finest: float, backend: Backend, memory_limit: float
+    points: np.ndarray,
+    weights: np.ndarray,
+    queries: Queries,
+    finest: float,
+    backend: Backend,
+    memory_limit: float,
 ) -> Callable[[float], float]:
-    """Return the mean log-density of held-out rows, as a function of the bandwidth.
+    """Return the mean log-density of held-out queries, as a function of the bandwidth.
 
-    Every k-th row is held out. The other rows are merged as far as the bandwidth allows.
+    Every k-th point is held out. The other points are merged as far as the bandwidth allows.
     """
     held = np.zeros(len(points), dtype=bool)
     held[np.linspace(0, len(points) - 1, _HELD_OUT).astype(np.intp)] = True
     others = weights[~held] / weights[~held].sum()
     hierarchy = PointHierarchy.of(points[~held], others, _HELD_OUT_TOLERANCE, finest)
-    x, row_weights = backend.tensor(points[held]), weights[held] / weights[held].sum()
+    used = held[queries.exclude]
+    x, row_weights = (
+        backend.tensor(queries.x[used]),
+        queries.weights[used] / queries.weights[used].sum(),
+    )
 
     def log_likelihood(h: float) -> float:
         centroids, masses = hierarchy.at(h)

@@ -8,6 +8,9 @@ B / N the variance of their means, the variance is estimated by V = (N - 1) / N 
 
 where the P_k, positive and decreasing for a reversible chain, are summed while they are positive, each
 replaced by the least so far (Geyer 1992, the initial monotone sequence; Vehtari et al. 2021, sec. 3-4).
+
+A chain that stands still has no autocorrelation of its own. In the ESS it counts as one draw that is
+repeated: its variance and its autocovariances at all lags are the mean variance of the other chains.
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ from ._utils.validation import check_real_array
 __all__ = ["bulk_ess", "split_r_hat"]
 
 _MIN_DRAWS = 4
+# A chain stands still if its range is below this fraction of the largest interquartile range of a chain.
+_STILL = 1e-2
 
 
 def split_r_hat(draws: Any) -> np.ndarray:
@@ -78,7 +83,8 @@ def bulk_ess(draws: Any) -> np.ndarray:
     """Return the bulk effective sample size of each column.
 
     So many independent draws would estimate the mean of the normal scores with the same variance. Normal
-    scores have finite moments for any distribution. Chains that disagree lower it.
+    scores have finite moments for any distribution. Chains that disagree lower it, and so do chains that
+    stand still: with one such chain of four it is about 16, however many draws there are.
 
     Parameters
     ----------
@@ -121,7 +127,7 @@ def bulk_ess(draws: Any) -> np.ndarray:
     >>> (bulk_ess(draws) / 40_000).round(2)
     array([0.33])
     """
-    return np.array([_ess(_scores(column)) for column in _checked(draws)])
+    return np.array([_ess(column) for column in _checked(draws)])
 
 
 def _checked(draws: Any) -> list[np.ndarray]:
@@ -175,14 +181,19 @@ def _r_hat(scores: np.ndarray) -> float:
     return math.sqrt(overall / within)
 
 
-def _ess(scores: np.ndarray) -> float:
+def _ess(column: np.ndarray) -> float:
+    scores = _scores(column)
     n_chains, n = scores.shape
-    within, overall = _variances(scores)
+    quartiles = np.quantile(column, [0.25, 0.75], axis=1)
+    is_still = np.ptp(column, axis=1) < _STILL * np.ptp(quartiles, axis=0).max()
+    within = float(scores[~is_still].var(axis=1, ddof=1).mean())
+    overall = (n - 1) / n * within + float(scores.mean(axis=1).var(ddof=1))
     centered = scores - scores.mean(axis=1, keepdims=True)
     # Padding to twice the length keeps the end of a chain from correlating with its start.
     size = fft.next_fast_len(2 * n, real=True)
     spectrum = np.abs(fft.rfft(centered, size, axis=1)) ** 2
-    lagged = fft.irfft(spectrum.mean(axis=0), size)[:n] / (n - 1)
+    lagged = fft.irfft(spectrum[~is_still].mean(axis=0), size)[:n] / (n - 1)
+    lagged += np.mean(is_still) * (within - lagged)
     rho = 1 - (within - lagged) / overall
     pairs = rho[: n - n % 2].reshape(-1, 2).sum(axis=1)
     positive = np.logical_and.accumulate(pairs > 0)

@@ -125,6 +125,21 @@ def test_constant_chains():
     assert 0 < bulk_ess(draws) < 10
 
 
+@pytest.mark.parametrize("noise", [0.0, 1e-3])
+@pytest.mark.parametrize("position", [0.0, 1.0])
+def test_a_chain_that_stands_still_is_one_draw(position, noise):
+    """A mean over M chains, one of them a single draw, has the variance of at most M^2 draws."""
+    draws = np.random.RandomState(0).normal(size=(4, 500, 1))
+    moving = bulk_ess(draws)[0]
+    draws[2] = position + noise * draws[2]
+    # Estimated from half chains; in the middle of the others their means agree, which adds a little.
+    assert bulk_ess(draws)[0] < 1.3 * 4**2 < 0.1 * moving
+    assert split_r_hat(draws)[0] > 1.1
+    # Chains of a rare event may hold one value: without a range to compare, none stands still.
+    rare = np.random.RandomState(0).uniform(size=(4, 500, 1)) < 2e-3
+    assert bulk_ess(1.0 * rare)[0] > 1000
+
+
 def test_ess_of_alternating_chains_is_above_the_number_of_draws_and_finite():
     draws = autoregressive(-0.99, n_chains=4, n_draws=1000)
     assert 4000 < bulk_ess(draws) <= 4000 * math.log10(4000)

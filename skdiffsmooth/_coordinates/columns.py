@@ -163,6 +163,10 @@ class ColumnSpace:
         """Return the part (n, d) of rows or directions in scaled columns that breaks relations."""
         return np.zeros_like(rows) if self.axes is None else rows - self.lift(self.inside(rows))
 
+    def along(self, steps: np.ndarray) -> np.ndarray:
+        """Return differences of rows (n, d) in units of X, without what breaks relations."""
+        return self.lift(self.inside(steps / self.scales)) * self.scales
+
     def order(self, points: np.ndarray) -> np.ndarray:
         """Return an order (n,) of rows that does not depend on the order or the units of columns."""
         inside = self.inside(self.scaled(points))

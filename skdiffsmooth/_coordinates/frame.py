@@ -1,67 +1,83 @@
-"""Axes of the metric that separate given columns from free ones."""
+"""Axes of linear coordinates that separate given columns from free ones."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-
-from .metric import LinearMetric
+from scipy.linalg import qr, solve_triangular
 
 __all__ = ["Frame"]
 
+# Squares of larger coordinates would overflow.
+_LARGEST = 1e150
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Frame:
-    """Orthonormal axes of the metric, the last of which determine the given columns of X.
+    """Orthonormal axes of coordinates z, the first of which determine the given columns of X.
+
+    Rows are x = origin + z @ axes. With z @ given_axes fixed, the given columns are fixed, and
+    z @ free_axes runs over all values of the others.
 
     Parameters
     ----------
-    metric : LinearMetric
-        Maps rows to coordinates in which noise is isotropic, and back.
-    center : ndarray of shape (d,)
-        The origin, in those coordinates.
-    axes : ndarray of shape (d, d)
-        Orthonormal columns: coordinates u have free ones u @ axes[:, :n_free], and the given columns
-        of X are a function of the others.
+    origin : ndarray of shape (n_given,)
+        The given columns of the row at z = 0.
+    given_axes : ndarray of shape (d, n_given)
+        Orthonormal columns.
+    free_axes : ndarray of shape (d, n_free)
+        Orthonormal columns, orthogonal to the others. If there is one, the free column increases
+        along it.
+    units : ndarray of shape (n_given,)
+        What the given columns are divided by.
+    order : ndarray of shape (n_given,)
+        The order of the given columns in `triangle`.
     triangle : ndarray of shape (n_given, n_given)
-        Maps those others to the given columns of X.
-    columns : ndarray of shape (n_given,)
-        Indices of the given columns.
+        Maps coordinates along `given_axes` to the given columns, in their units and order.
+    log_volume : float
+        Added to a log-density of the free coordinates, it gives that of the free columns.
     """
 
-    metric: LinearMetric
-    center: np.ndarray
-    axes: np.ndarray
+    origin: np.ndarray
+    given_axes: np.ndarray
+    free_axes: np.ndarray
+    units: np.ndarray
+    order: np.ndarray
     triangle: np.ndarray
-    columns: np.ndarray
+    log_volume: float
 
     @classmethod
-    def of(cls, metric: LinearMetric, center: np.ndarray, columns: np.ndarray) -> Frame:
-        """Rotate the metric's coordinates so that the given columns depend on the last ones only."""
-        # x_b = u M_b; with M_b = Q R, x_b depends on the first axes of Q only.
-        to_given = metric.steps_from_metric(np.eye(len(center)))[:, columns]
-        axes, triangle = np.linalg.qr(to_given, mode="complete")
-        n_given = len(columns)
-        axes = np.hstack([axes[:, n_given:], axes[:, :n_given]])
-        return cls(metric, center, axes, triangle[:n_given], columns)
+    def of(
+        cls, origin: np.ndarray, axes: np.ndarray, log_abs_det: float, columns: np.ndarray
+    ) -> Frame:
+        """Return the frame of rows origin + z @ axes, (d,) and (d, d), with log |det axes|.
 
-    def coordinates(self, X: np.ndarray) -> np.ndarray:
-        """Return the centred coordinates of rows of X in the frame."""
-        return (self.metric.to_metric(X) - self.center) @ self.axes
+        Rows of `axes` may differ in size by many orders of magnitude, the largest first: Householder
+        steps with pivoting keep the digits of the smallest (Cox and Higham 1998).
+        """
+        to_given = axes[:, columns]
+        units = np.linalg.norm(to_given, axis=0)
+        rotation, triangle, order = qr(to_given / units, pivoting=True)
+        n_given = len(columns)
+        free_axes = rotation[:, n_given:]
+        if free_axes.shape[1] == 1:
+            free = np.setdiff1d(np.arange(len(axes)), columns)
+            free_axes = free_axes * np.where(free_axes[:, 0] @ axes[:, free[0]] < 0, -1.0, 1.0)
+        triangle = triangle[:n_given]
+        log_given = np.log(np.abs(np.diag(triangle))).sum() + np.log(units).sum()
+        return cls(
+            origin[columns],
+            rotation[:, :n_given],
+            free_axes,
+            units,
+            order,
+            triangle,
+            float(log_given) - log_abs_det,
+        )
 
     def given(self, values: np.ndarray) -> np.ndarray:
-        """Return the centred coordinates of given values (n, n_given) in the frame."""
-        n_given = len(self.triangle)
-        values = values - self.metric.columns.origin[self.columns]
-        inside = np.linalg.solve(self.triangle.T, values.T).T
-        return inside - self.center @ self.axes[:, len(self.axes) - n_given :]
-
-    def rows(self, free: np.ndarray, given: np.ndarray) -> np.ndarray:
-        """Return rows of X from their coordinates in the frame."""
-        return self.metric.from_metric(np.hstack([free, given]) @ self.axes.T + self.center)
-
-    @property
-    def log_volume(self) -> float:
-        """The constant to add to a log-density of free coordinates for that of free columns."""
-        return self.metric.log_abs_det + float(np.log(np.abs(np.diag(self.triangle))).sum())
+        """Return the coordinates (n, n_given) along `given_axes` of given values (n, n_given)."""
+        shifted = ((values - self.origin) / self.units)[:, self.order]
+        inside = solve_triangular(self.triangle, shifted.T, trans="T").T
+        return np.clip(inside, -_LARGEST, _LARGEST)

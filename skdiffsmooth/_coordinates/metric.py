@@ -73,6 +73,10 @@ class LinearMetric:
         """Return differences of rows in units of X, from differences Z (n, d') of coordinates."""
         return self.scaled_from_metric(Z) * self.columns.scales
 
+    def steps_to_metric(self, steps: np.ndarray) -> np.ndarray:
+        """Return differences of coordinates (n, d'), from differences (n, d) of rows in units of X."""
+        return self.of_inside(self.columns.inside(steps / self.columns.scales))
+
     def gradient_from_metric(self, gradients: np.ndarray) -> np.ndarray:
         """Return gradients (n, d) along the columns of X, from gradients (n, d') in the metric."""
         return self.columns.lift(self._scale(gradients, self.scales)) / self.columns.scales

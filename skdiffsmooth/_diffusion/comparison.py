@@ -10,6 +10,7 @@ import numpy as np
 
 from .._coordinates.columns import ColumnSpace
 from .._coordinates.metric import is_scaled
+from .._utils.dequantize import excluded_rows
 from .._utils.rows import merge_duplicates
 from .._utils.shards import ONE_PROCESS
 from .._utils.warnings import without_warnings
@@ -30,7 +31,14 @@ from .fitting import (
 )
 from .settings import Metric, ParsedParameters, Relative
 
-__all__ = ["Comparison", "Settings", "choose_settings", "folds_for_metrics", "settings_for"]
+__all__ = [
+    "Comparison",
+    "Settings",
+    "choose_settings",
+    "folds_for_metrics",
+    "metrics_to_compare",
+    "settings_for",
+]
 
 Folds = Sequence[tuple[np.ndarray, np.ndarray]]
 
@@ -40,7 +48,12 @@ _BOTH = (DEFAULT_FACTORS, (0.85, 1.0), (0.85, 2.0), (0.7, 1.5), (0.7, 3.0), (0.5
 _BANDWIDTHS = (0.85, 1.0, 0.7, 0.55)
 _SIGMAS = (1.5, 0.5, 1.0, 2.0, 3.0, 5.0)
 # Nodes, levels and steps under which candidates are compared.
-SCREENING_NODES, SCREENING_LEVELS = 16, 8
+SCREENING_NODES, SCREENING_LEVELS = 32, 8
+# Metrics depend on the number of rows even less than ratios to the leave-one-out bandwidth do.
+_MOST_ROWS_FOR_METRICS = 1000
+
+# Why "auto" is no choice where both scales are numbers.
+_ABSOLUTE = "bandwidth and sigma are numbers, in units of X"
 
 # A metric that was fitted with the row that is left out is too good for it, the more so the fewer rows
 # there are for each column: up to so many, metrics are fitted without the rows that judge them.
@@ -102,6 +115,9 @@ class Comparison:
         Relations between the columns, which all folds share; None for metrics without.
     folds : sequence of pairs of index arrays, optional
         Training and test rows. None leaves each row out of all the others, exactly.
+    widths : ndarray of shape (n_features,), optional
+        How far apart values of each column are that were recorded as one, 0 where it is continuous:
+        rows are scored at places where they may have been before they were rounded.
     """
 
     def __init__(
@@ -112,8 +128,11 @@ class Comparison:
         metrics: Sequence[Metric],
         columns: ColumnSpace | None,
         folds: Folds | None = None,
+        widths: np.ndarray | None = None,
     ) -> None:
         self.parsed = parsed
+        self.widths = widths
+        self.excluded = excluded_rows(points, weights, widths)
         self.points, self.weights = points, weights
         self.metrics = metrics
         everything = np.arange(len(points))
@@ -124,10 +143,10 @@ class Comparison:
 
     def score(
         self, metric_index: int, scales: Scales, *, is_screening: bool
-    ) -> tuple[float, Settings]:
-        """Return the mean held-out log-density, in nats a row, and the settings with a background.
+    ) -> tuple[float, Settings, list[float]]:
+        """Return the mean held-out log-density, the settings with a background, and folds' means.
 
-        `is_screening` takes few nodes, levels and steps.
+        Means are in nats a row. `is_screening` takes few nodes, levels and steps.
         """
         self.prepare(metric_index)
         metric, background = self.metrics[metric_index], self.parsed.background
@@ -136,23 +155,42 @@ class Comparison:
         for (_, test), (geometry, h) in zip(self.folds, self._prepared[metric_index], strict=True):
             bandwidth, sigma = scales_in(geometry, parsed, scales, h)
             if bandwidth < rounding_error(geometry):
-                return -np.inf, Settings(metric, scales, background or 0.0)
+                lowest = [-np.inf] * len(self.folds)
+                return -np.inf, Settings(metric, scales, background or 0.0), lowest
+            held_out, queries = geometry, None
+            rows, test_weights = self.points[test], self.weights[test]
+            if self.excluded is not None:
+                used = np.isin(self.excluded.exclude, test)
+                test_weights = self.excluded.query_weights[used]
+                if self.leaves_one_out:
+                    queries = geometry.queries_for(self.excluded)
+                    held_out = geometry.with_rows_of(self.excluded)
+                else:
+                    offsets = self.excluded.offsets[used]
+                    if self.columns is not None:
+                        offsets = self.columns.along(offsets)
+                    rows = self.points[self.excluded.exclude[used]] + offsets
             with without_warnings():
-                model, _ = make_model(geometry, parsed, bandwidth, sigma, is_candidate=True)
+                model, _ = make_model(held_out, parsed, bandwidth, sigma, is_candidate=True)
                 parts.append(
-                    model.leave_one_out_parts(parsed.resources)
+                    model.leave_one_out_parts(parsed.resources, queries)
                     if self.leaves_one_out
-                    else model.parts(self.points[test], parsed.resources)
+                    else model.parts(rows, parsed.resources)
                 )
-            tails.append(np.full(len(test), model.tail.weight if model.tail else 0.0))
-            weights.append(self.weights[test])
+            tails.append(np.full(len(test_weights), model.tail.weight if model.tail else 0.0))
+            weights.append(test_weights)
         log_densities, tail = np.concatenate(parts), np.concatenate(tails)
         row_weights = np.concatenate(weights)
         row_weights = row_weights / row_weights.sum()
         if background is None:
             background = background_weight(log_densities, tail, row_weights)
-        score = float(row_weights @ mixed(log_densities, background, tail))
-        return score, Settings(metric, scales, background)
+        by_row = mixed(log_densities, background, tail)
+        by_fold = np.split(by_row, np.cumsum([len(part) for part in weights])[:-1])
+        means = [
+            float(np.average(part, weights=weight))
+            for part, weight in zip(by_fold, weights, strict=True)
+        ]
+        return float(row_weights @ by_row), Settings(metric, scales, background), means
 
     def prepare(self, metric_index: int) -> None:
         """Transform the rows of each fold to a metric, and compute the KDE's bandwidth, once."""
@@ -161,7 +199,12 @@ class Comparison:
             with without_warnings():
                 self._prepared[metric_index] = [
                     _prepared(
-                        metric, self.points[train], self.weights[train], self.parsed, self.columns
+                        metric,
+                        self.points[train],
+                        self.weights[train],
+                        self.parsed,
+                        self.columns,
+                        self.widths,
                     )
                     for train, _ in self.folds
                 ]
@@ -173,10 +216,12 @@ def _prepared(
     weights: np.ndarray,
     parsed: ParsedParameters,
     columns: ColumnSpace | None,
+    widths: np.ndarray | None,
 ) -> tuple[Geometry, float]:
     """Return rows in coordinates of a metric, and the KDE's leave-one-out bandwidth there."""
     points, weights = merge_duplicates(points, weights / weights.sum())
-    data = TrainingData(points, weights, ONE_PROCESS, len(points), is_weighted=True)
+    n_points = len(points)
+    data = TrainingData(points, weights, ONE_PROCESS, n_points, is_weighted=True, widths=widths)
     columns = None if columns is None else columns.of_rows(points, weights)
     geometry = make_geometry(metric, data, parsed, columns)
     return geometry, leave_one_out_bandwidth(geometry, parsed)
@@ -199,6 +244,7 @@ def settings_for(data: TrainingData, parsed: ParsedParameters) -> tuple[Settings
     What is "auto" is chosen given what is not.
     """
     requested, metric = parsed.requested, parsed.metric
+    reason = ""
     if parsed.base is not None:
         is_plain = parsed.is_metric_free or (isinstance(metric, str) and metric == "euclidean")
         if not is_plain or parsed.background:
@@ -209,34 +255,33 @@ def settings_for(data: TrainingData, parsed: ParsedParameters) -> tuple[Settings
                 "around it."
             )
         reason = "a base has covariances of its own, and sets the scales"
-        return _plain(parsed), dict.fromkeys(_left_at_auto(parsed), reason)
-    if parsed.are_scales_absolute:
-        reason = "bandwidth and sigma are numbers, in units of X"
-        return _plain(parsed), dict.fromkeys(_left_at_auto(parsed), reason)
-    if len(data.points) < 2:
+    elif parsed.are_scales_absolute:
+        reason = _ABSOLUTE
+    elif len(data.points) < 2:
         reason = "there are fewer than two distinct rows"
-        return _plain(parsed), dict.fromkeys(_left_at_auto(parsed), reason)
-    not_compared = {}
-    metrics = parsed.kernel.candidate_metrics(data.rank)
-    if not metrics:
+    elif not parsed.kernel.candidate_metrics(data.rank):
         reason = "log-densities along a known manifold take long"
-        return _plain(parsed), dict.fromkeys(_left_at_auto(parsed), reason)
+    if reason:
+        metric = "euclidean" if parsed.is_metric_free else metric
+        plain = Settings(metric, given_or_default(parsed), parsed.background or 0.0)
+        return plain, dict.fromkeys(_left_at_auto(parsed), reason)
+    metrics, reason = metrics_to_compare(parsed, data.rank)
+    return choose_settings(data, parsed, metrics), {"metric": reason} if reason else {}
+
+
+def metrics_to_compare(parsed: ParsedParameters, rank: int) -> tuple[tuple[Metric, ...], str]:
+    """Return the candidate metrics for rows whose hull has a dimension; why there is only one, or ""."""
     if not parsed.is_metric_free:
-        metrics = (metric,)
-    elif not isinstance(parsed.terminal_scale, str):
-        metrics = ("euclidean",)
-        not_compared["metric"] = "terminal_scale is a number, in units of X"
-    elif parsed.has_absolute_scale:
+        return (parsed.metric,), ""
+    if parsed.are_scales_absolute:
+        return ("euclidean",), _ABSOLUTE
+    if not isinstance(parsed.terminal_scale, str):
+        return ("euclidean",), "terminal_scale is a number, in units of X"
+    metrics = parsed.kernel.candidate_metrics(rank)
+    if parsed.has_absolute_scale or not metrics:
         # The number may have been meant in units of X, or of the standard deviations of the columns.
-        metrics = ("euclidean", *metrics)
-    elif len(metrics) == 1:
-        not_compared["metric"] = f"kernel and rows allow {metrics[0]!r} only"
-    return choose_settings(data, parsed, metrics), not_compared
-
-
-def _plain(parsed: ParsedParameters) -> Settings:
-    metric = "euclidean" if parsed.is_metric_free else parsed.metric
-    return Settings(metric, given_or_default(parsed), parsed.background or 0.0)
+        metrics = tuple(dict.fromkeys(("euclidean", *metrics)))
+    return metrics, f"kernel and rows allow {metrics[0]!r} only" if len(metrics) == 1 else ""
 
 
 def _left_at_auto(parsed: ParsedParameters) -> list[str]:
@@ -266,36 +311,39 @@ def choose_settings(
     """Choose the metric at default scales, then the scales in that metric.
 
     Candidates are scored by the log-likelihood of the model itself on at most 2000 rows taken evenly,
-    with few nodes, levels and steps: scales by leaving out each row, metrics so too or, with few rows,
-    by folds.
+    metrics on 1000, with few nodes, levels and steps: scales by leaving out each row, metrics so too or,
+    with few rows, by folds.
     """
     candidates = _candidate_scales(parsed)
     if len(metrics) == len(candidates) == 1 and parsed.background is not None:
         return Settings(metrics[0], candidates[0], parsed.background)
-    rows, row_weights = data.points, data.weights
     columns = data.columns if any(map(is_scaled, metrics)) else None
-    if len(rows) > MOST_ROWS:
-        taken = np.linspace(0, len(rows) - 1, MOST_ROWS).round().astype(np.intp)
-        taken = np.sort(data.columns.order(rows)[taken])
-        rows, row_weights = rows[taken], row_weights[taken] / row_weights[taken].sum()
     # A terminal scale that does not fit is an error of the model that is chosen, not of a candidate.
     parsed = replace(parsed, terminal_scale="auto", resources=parsed.resources._replace(n_jobs=1))
-    one_by_one = Comparison(parsed, rows, row_weights, metrics, columns)
+    one_by_one = Comparison(parsed, *_evenly(data, MOST_ROWS), metrics, columns, widths=data.widths)
     best, tried = 0, []
     if len(metrics) > 1:
+        rows, row_weights = _evenly(data, _MOST_ROWS_FOR_METRICS)
         folds = folds_for_metrics(rows, data.columns)
-        compared = (
-            one_by_one
-            if folds is None
-            else Comparison(parsed, rows, row_weights, metrics, columns, folds)
-        )
+        compared = one_by_one
+        if folds is not None or len(rows) < len(one_by_one.points):
+            compared = Comparison(parsed, rows, row_weights, metrics, columns, folds, data.widths)
         by_metric = [
             compared.score(index, candidates[0], is_screening=True) for index in range(len(metrics))
         ]
         # Of equal scores the first stands: the simpler metric.
-        best = int(np.argmax([score for score, _ in by_metric]))
+        best = int(np.argmax([score for score, *_ in by_metric]))
         if compared is one_by_one:
             tried.append(by_metric[best])
     # The default scales come first, and may have been scored with the metrics.
     tried += [one_by_one.score(best, pair, is_screening=True) for pair in candidates[len(tried) :]]
     return max(tried, key=lambda scored: scored[0])[1]
+
+
+def _evenly(data: TrainingData, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return at most so many rows, taken evenly, and their weights, which sum to one."""
+    if len(data.points) <= most:
+        return data.points, data.weights
+    taken = np.linspace(0, len(data.points) - 1, most).round().astype(np.intp)
+    taken = np.sort(data.columns.order(data.points)[taken])
+    return data.points[taken], data.weights[taken] / data.weights[taken].sum()

@@ -1,343 +1,603 @@
-"""The distribution of some columns given the others, by a flow of the free columns.
+"""Conditionals and marginals of a joint density, by importance weights.
 
-A Gaussian kernel with a bandwidth for each column is a product, so its mixture has the conditional
+With the joint log-density log p(a, b) of a model and draws a_j of a wider proposal q(a | b),
 
-    p(a | b) = sum_i W_i(b) N(a; x_ia, h_a^2),    W_i(b) = softmax_i( log w_i - |b - x_ib|^2 / 2 h_b^2 ).
+    w_j = p(a_j, b) / q(a_j | b),    p(b) = E w,    p(a | b) = p(a, b) / p(b),
 
-A smoothed score has none in closed form. Here the given columns keep the noise of the bandwidth h at all
-levels, and the free ones go through the noise levels v as ever. Averaged over the kernel's joint offsets
-(xi_a, xi_b),
-
-    l(a; v, b) = E log sum_i w_i N(a + xi_a; x_ia, v I) N(b + xi_b; x_ib, h^2 I)
-
-has a gradient in a that is the score of a diffusion in the free columns, one for every b. Its flow
-down from the conditional of the noised data, sum_i W_i(b) N(x_ia, T I), defines a normalised p(a | b)
-that can be sampled. Without smoothing it is the conditional of the KDE; where the density of the data is
-Gaussian, or a product of one in a and one in b, it is that of the joint distribution; otherwise it is
-close to it.
+and draws of p(a | b) are the a_j, resampled by their weights. Proposals are the conditionals of
+kernel density estimates (`proposal.py`) of three widths; how much each is used is adapted to the
+weights, row by row. The same quasi-random numbers are used for all rows. With one free column the
+draws are the nodes of a quadrature rule: E w = int_0^1 w dt in the distribution function t of q, by
+the trapezoidal rule, and draws are those of the interpolated density.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
-import torch
-from scipy.special import logsumexp
+from scipy.special import chdtri, logsumexp, ndtri
+from scipy.stats import qmc
 
 from .._coordinates.frame import Frame
-from .._engine.moments import Moments, Nodes
-from .._engine.posterior import Posterior
+from .._coordinates.hull import principal_axes
 from .._utils.backend import Backend
-from .._utils.draws import draw_given
-from .._utils.gaussian import gaussian_log_normalizer
-from .._utils.parallel import over_workers
+from .._utils.draws import choose_in_rows
+from .._utils.memory import slices_within
+from .._utils.shards import ONE_PROCESS
+from .._utils.support import warn_of_far_values
+from .._utils.warnings import warn_user
+from ..bandwidth import gaussian_leave_one_out
 from ..kernels import FrozenKernel
-from ..noise import NoiseLevels, Step
-from ..solvers import ODESolver, Solver, estimates_error, solve
-from ..solvers._flow import flow_log_density
-from .background import WIDTH, part_weights
 from .model import DiffusionModel
+from .proposal import ConditionalKernels, KernelMixture
 from .settings import Resources
-from .tails import ConditionalT
+from .source import NoisedData
 
-__all__ = ["Conditional", "ConditionalFlow", "conditional_of"]
+__all__ = [
+    "N_CENTERS",
+    "Conditional",
+    "JointDensity",
+    "draw_given_columns",
+    "log_density_of_columns",
+]
+
+# Draws of the first round for each row; each further round doubles their number.
+_FIRST = 64
+_MOST = 4096
+# With one free column, so many nodes are added in each further round, where errors are largest.
+_REFINED = 48
+# Errors of log p(b), in nats, at which no more draws are made: with one free column (where the estimate
+# of the error is some ten times too large), with two, with more.
+_TOLERANCES = 0.01, 0.008, 0.05
+# Draws are resampled from at least so many effective ones.
+_LEAST_EFFECTIVE = 24.0
+# Independent scramblings of the quasi-random numbers, from which standard errors are computed.
+_N_SCRAMBLINGS = 8
+# Initial weights of the proposals, and the least weight of each. Bounded importance weights need the
+# last one, whose kernels have the tails of a Cauchy distribution.
+_WEIGHTS = np.array([0.3, 0.6, 0.1])
+_LEAST_WEIGHT = 0.05
+_TAIL_DEGREES = 1.0
+# With one free column, further nodes at the outermost draws plus these multiples of their distance.
+_TAIL_NODES = 4.0 ** np.arange(6)
+# Metropolis moves of draws that were resampled more than once.
+_N_MOVES = 5
+# A standard error, in nats, that is reported by a warning.
+_LARGE_ERROR = 0.25
+# Centers of proposals for a density that is known by its draws.
+N_CENTERS = 1024
+# Of the leave-one-out sums over them, in MiB.
+_MEMORY_LIMIT = 256.0
 
 
-@dataclass(frozen=True)
-class _ConditionalScore:
-    """The score of the free columns at one noise level; every query has its own given values.
+@dataclass(frozen=True, eq=False)
+class JointDensity:
+    """A joint density of rows x = origin + y @ axes, with the kernels of its proposals.
 
-    Given columns of points, queries and offsets are multiplied by the noise scale over the bandwidth:
-    then both kinds of columns have noise of one scale, and the engine's factorised sums can be used.
+    Parameters
+    ----------
+    log_density_of_rows : callable
+        Maps rows (n, d) to log-densities (n,) in nats, per unit of X.
+    log_density : callable
+        The same for coordinates y (n, d).
+    origin : ndarray of shape (d,)
+        The row at y = 0.
+    axes : ndarray of shape (d, d)
+        From coordinates to columns of X.
+    log_abs_det : float
+        Log |det axes|.
+    centers : ndarray of shape (N, d)
+        Coordinates of the centers of kernels.
+    weights : ndarray of shape (N,)
+        Their weights.
+    scales : ndarray of shape (3, d)
+        Widths of Gaussian kernels, of wider ones, and of t kernels.
     """
 
-    flow: ConditionalFlow
-    offsets: np.ndarray
-    weights: np.ndarray
-    values: np.ndarray
-
-    def __call__(self, x: torch.Tensor, v: float) -> torch.Tensor:
-        return (self._moments(x, v, trace=False).mean[:, : x.shape[1]] - x) / v
-
-    def with_divergence(self, x: torch.Tensor, v: float) -> tuple[torch.Tensor, torch.Tensor]:
-        moments = self._moments(x, v, trace=True)
-        assert moments.trace is not None
-        score = (moments.mean[:, : x.shape[1]] - x) / v
-        return score, (moments.trace / v - x.shape[1]) / v
-
-    def _moments(self, x: torch.Tensor, v: float, *, trace: bool) -> Moments:
-        flow, scale = self.flow, math.sqrt(v)
-        offsets = flow.stretched(self.offsets, scale)
-        nodes = Nodes.from_arrays(offsets, self.weights, flow.backend)
-        values = flow.backend.tensor(self.values * (scale / flow.bandwidth))
-        queries = torch.cat([x, values], dim=1)
-        return flow.posterior(scale).moments(queries, v, nodes, trace=trace)
-
-
-@dataclass(frozen=True)
-class _ConditionalSchedule:
-    """One score field for each noise level, for queries that have their own given values."""
-
-    flow: ConditionalFlow
-    values: np.ndarray
-
-    def at(self, level: int) -> _ConditionalScore:
-        return _ConditionalScore(self.flow, *self.flow.nodes(level), self.values)
-
-
-@dataclass(frozen=True)
-class ConditionalFlow:
-    """The distribution of the free columns given the others, under the flow of a smoothed score.
-
-    All arrays have the free columns first, and are centred: rounding grows with the distance from the
-    origin.
-    """
-
-    points: np.ndarray
-    """Shape (n_points, d)."""
-    weights: np.ndarray
-    """Of the points; they sum to one."""
-    n_free: int
-    """Number of columns that are not given."""
-    bandwidth: float
-    """Noise scale h of the given columns, and where the flow of the others ends."""
-    levels: NoiseLevels
-    steps: list[Step]
-    """From the bandwidth up."""
-    kernel: FrozenKernel
+    log_density_of_rows: Callable[[np.ndarray], np.ndarray]
+    log_density: Callable[[np.ndarray], np.ndarray]
+    origin: np.ndarray
     axes: np.ndarray
-    """Maps the kernel's offsets to columns, shape (d, r)."""
-    is_empirical: bool
-    """Whether the flow starts from the noised data; from a Gaussian about their mean otherwise."""
-    solver: Solver
-    backend: Backend
+    log_abs_det: float
+    centers: np.ndarray
+    weights: np.ndarray
+    scales: np.ndarray
+
+    @classmethod
+    def of_model(cls, model: DiffusionModel, resources: Resources) -> JointDensity:
+        """Return the density of a model, with proposals at its training rows or at draws of it."""
+        model.check_density()
+        if not isinstance(model.source, NoisedData) or model.source.base is not None:
+            rows = model.draw(N_CENTERS, np.random.RandomState(0), resources)
+            return cls.of_draws(lambda X: model.log_density(X, resources)[0], rows)
+        hull, metric, h = model.embedding.hull, model.embedding.metric, model.bandwidth
+        columns, r, smoothing = metric.columns, hull.dimension, model.source.smoothing
+        # Outside the hull, coordinates are in standard deviations of the noise.
+        relations = columns.relation_axes()
+        lengths = np.linalg.norm(relations, axis=1)
+        complement = h * np.linalg.qr(hull.basis, mode="complete")[0][:, r:].T
+
+        def log_density(y: np.ndarray) -> np.ndarray:
+            residual = y[:, r : r + len(complement)] @ complement
+            if columns.n_relations:
+                residual = columns.lift(residual) + y[:, r + len(complement) :] @ relations
+            return model.log_density_within(y[:, :r], residual, resources)[0]
+
+        sigma = smoothing.scales[0] if isinstance(smoothing, FrozenKernel) else h
+        widths = np.sqrt(h**2 + sigma**2 * np.array([1 / 16, 1 / 4, 1.0]))
+        scales = np.ones((3, columns.n_features))
+        scales[:, :r] = widths[:, None]
+        if model.tail is not None:
+            # The t distribution of the background has one width outside the hull, whatever the noise.
+            stds = np.concatenate([np.full(len(complement), h), lengths])
+            scales[2, r:] = np.maximum(1.0, model.tail.student.residual_scale / stds)
+        points, weights = model.source.hierarchy.at(h)
+        steps = [metric.steps_from_metric(np.vstack([hull.basis.T, complement]))]
+        log_lengths = len(complement) * math.log(h) + float(np.log(lengths).sum())
+        return cls(
+            lambda X: model.log_density(X, resources)[0],
+            log_density,
+            metric.from_metric(hull.center[None])[0],
+            np.vstack([*steps, relations * columns.scales]),
+            log_lengths - metric.log_abs_det,
+            np.pad(points, ((0, 0), (0, columns.n_features - r))),
+            weights,
+            scales,
+        )
+
+    @classmethod
+    def of_draws(
+        cls, log_density: Callable[[np.ndarray], np.ndarray], rows: np.ndarray
+    ) -> JointDensity:
+        """Return a density of rows (n, d), with proposals at draws (N, d) of it."""
+        origin = rows.mean(axis=0)
+        units = rows.std(axis=0)
+        units[units == 0] = 1.0
+        centered = (rows - origin) / units
+        singular_values, directions = principal_axes(centered, ONE_PROCESS)
+        if len(directions) < len(origin):
+            raise ValueError(
+                f"{len(rows)} draws do not span {len(origin)} columns; expected fewer columns."
+            )
+        stds = singular_values / math.sqrt(len(rows))
+        stds = np.maximum(stds, 1e-12 * stds.max())
+        axes = stds[:, None] * directions * units
+        centers = centered @ (directions.T / stds)
+        weights = np.full(len(rows), 1 / len(rows))
+        h = gaussian_leave_one_out(
+            centers, weights, 0, Backend.from_params("cpu", "float64"), _MEMORY_LIMIT
+        )
+        return cls(
+            log_density,
+            lambda y: log_density(origin + y @ axes),
+            origin,
+            axes,
+            float(np.log(stds).sum() + np.log(units).sum()),
+            centers,
+            weights,
+            np.outer([h, 1.3 * h, 2 * h], np.ones(len(origin))),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Pool:
+    """Draws for n rows of given values, with importance weights; unused ones have weight zero.
+
+    With one free column the draws of each row are in increasing order.
+    """
+
+    kernels: list[ConditionalKernels]
+    coordinates: np.ndarray
+    """Shape (n, m, d)."""
+    log_target: np.ndarray
+    """Log p(a_j, b), (n, m)."""
+    log_proposals: np.ndarray
+    """Log-densities (n, m, n_kernels) of the proposals."""
+    cdfs: np.ndarray
+    """With one free column, their distribution functions."""
+    log_ratio: np.ndarray
+    """Log w_j, (n, m)."""
+    position: np.ndarray
+    """With one free column, the distribution function (n, m) of the mixture of proposals."""
+    cell_errors: np.ndarray
+    """With one free column, relative errors (n, m - 1) of the rule between neighbouring nodes."""
+    log_masses: np.ndarray
+    """Logarithms (n, m) of the parts of p(b)."""
+    log_marginal: np.ndarray
+    """Log p(b), (n,)."""
+    error: np.ndarray
+    """Its standard error (n,), in nats."""
+    effective: np.ndarray
+    """Effective numbers (n,) of draws."""
+
+    @classmethod
+    def empty(cls, n: int, m: int, d: int, kernels: list[ConditionalKernels]) -> _Pool:
+        """Return a pool without draws."""
+        low = np.full((n, m), -np.inf)
+        parts = np.full((n, m, len(kernels)), -np.inf)
+        return cls(
+            kernels,
+            np.zeros((n, m, d)),
+            low,
+            parts,
+            np.full_like(parts, np.inf),
+            low.copy(),
+            np.full((n, m), np.inf),
+            np.zeros((n, m - 1)),
+            low.copy(),
+            np.full(n, -np.inf),
+            np.full(n, np.inf),
+            np.zeros(n),
+        )
+
+    def add(
+        self,
+        active: np.ndarray,
+        stop: int,
+        drawn: np.ndarray,
+        log_target: np.ndarray,
+        kernels: list[ConditionalKernels],
+    ) -> None:
+        """Add draws (k, m, d) of rows `active` (k,) before index `stop`."""
+        part = slice(stop - drawn.shape[1], stop)
+        self.coordinates[active, part] = drawn
+        self.log_target[active, part] = log_target
+        for k, each in enumerate(kernels):
+            self.log_proposals[active, part, k] = each.log_density(drawn)
+            if each.centers.shape[1] == 1:
+                self.cdfs[active, part, k] = each.cdf(drawn)
+
+    def midpoints(self, active: np.ndarray, stop: int, n: int) -> np.ndarray:
+        """Return the midpoints (k, n, d) of the cells of largest errors among the first `stop` nodes."""
+        worst = np.argsort(-self.cell_errors[active, : stop - 1], axis=1, kind="stable")[
+            :, :n, None
+        ]
+        nodes = self.coordinates[active, :stop]
+        middle = (nodes[:, 1:] + nodes[:, :-1]) / 2
+        return np.take_along_axis(middle, worst, axis=1)
+
+    def update(self, active: np.ndarray, stop: int, weights: np.ndarray) -> np.ndarray:
+        """Compute the results of rows `active` from their first `stop` draws.
+
+        The proposals had weights (k, n_kernels). Returned are their shares of p(b).
+        """
+        used = active, slice(stop)
+        with np.errstate(divide="ignore"):
+            log_parts = self.log_proposals[used] + np.log(weights)[:, None]
+        log_mixture = logsumexp(log_parts, axis=2)
+        log_ratio = self.log_target[used] - log_mixture
+        if self.kernels[0].centers.shape[1] == 1:
+            position = np.einsum("nmk,nk->nm", self.cdfs[used], weights)
+            order = np.argsort(position, axis=1, kind="stable")
+            position = np.take_along_axis(position, order, axis=1)
+            log_ratio = np.take_along_axis(log_ratio, order, axis=1)
+            with np.errstate(divide="ignore"):
+                log_masses = log_ratio + np.log(_quadrature(position))
+            log_marginal = logsumexp(log_masses, axis=1)
+            self.position[used] = position
+            for array in (self.log_target, self.log_proposals, self.cdfs, self.coordinates):
+                indices = order if array.ndim == 2 else order[:, :, None]
+                array[used] = np.take_along_axis(array[used], indices, axis=1)
+            log_parts = np.take_along_axis(log_parts, order[:, :, None], axis=1)
+            log_mixture = np.take_along_axis(log_mixture, order, axis=1)
+            free = self.kernels[0].free(self.coordinates[used])[:, :, 0]
+            ratio = np.exp(log_ratio - log_marginal[:, None])
+            self.cell_errors[active, : stop - 1] = _cell_errors(position, free, ratio)
+            error = self.cell_errors[active, : stop - 1].sum(axis=1)
+        else:
+            log_masses = log_ratio - math.log(stop)
+            log_marginal = logsumexp(log_masses, axis=1)
+            ratio = np.exp(log_ratio - log_ratio.max(axis=1, keepdims=True))
+            means = ratio.reshape(len(active), -1, _N_SCRAMBLINGS).mean(axis=1)
+            error = means.std(axis=1, ddof=1) / math.sqrt(_N_SCRAMBLINGS) / means.mean(axis=1)
+            # The logarithm of a mean is biased.
+            log_marginal += np.minimum(error, 0.5) ** 2 / 2
+        self.log_ratio[used], self.log_masses[used] = log_ratio, log_masses
+        self.log_marginal[active], self.error[active] = log_marginal, error
+        masses = np.exp(log_masses - logsumexp(log_masses, axis=1, keepdims=True))
+        self.effective[active] = 1 / np.sum(masses**2, axis=1)
+        return np.einsum("nm,nmk->nk", masses, np.exp(log_parts - log_mixture[:, :, None]))
+
+
+class _BaseDraws:
+    """Quasi-random numbers that the draws of all rows are made from.
+
+    The number j is of the scrambling j % 8, and the first k are the same for every length.
+    """
+
+    def __init__(self, n: int, n_free: int, degrees: float, seed: int) -> None:
+        per_scrambling = n // _N_SCRAMBLINGS
+        generators = np.random.default_rng(seed).spawn(_N_SCRAMBLINGS)
+        engines = [qmc.Sobol(n_free + 2, scramble=True, rng=each) for each in generators]
+        uniform = np.stack([engine.random(per_scrambling) for engine in engines], axis=1)
+        uniform = uniform.reshape(n, n_free + 2).clip(1e-12, 1 - 1e-12)
+        self.choice = uniform[:, 0]
+        self.noise = ndtri(uniform[:, 1:-1])
+        self.stretch = np.sqrt(degrees / chdtri(degrees, uniform[:, -1]))
+
+
+@dataclass(frozen=True, eq=False)
+class Conditional:
+    """The distribution of the free columns of a joint density given those of some indices, `columns`."""
+
+    joint: JointDensity
+    columns: np.ndarray
     memory_limit: float
 
-    def nodes(self, level: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the kernel's offsets (M, d) and their weights (M,) at a noise level."""
-        offsets, weights = self.kernel.nodes(level)
-        return offsets @ self.axes.T, weights
+    def log_marginal(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return log p(b) of given values (n, n_given), and its standard error, both (n,)."""
+        distinct, which = np.unique(values, axis=0, return_inverse=True)
+        base = self._base(_MOST, 0)
+        result = np.empty((len(distinct), 2))
+        for part in self._parts(len(distinct), _MOST):
+            pool = self._pool(distinct[part], base, _FIRST, is_density=True)
+            result[part] = np.column_stack([pool.log_marginal, pool.error])
+        _warn_of_errors(result[:, 1])
+        return result[which.ravel(), 0], result[which.ravel(), 1]
 
-    def stretched(self, rows: np.ndarray, scale: float) -> np.ndarray:
-        """Return rows whose given columns are multiplied by scale / bandwidth.
-
-        Their noise, which is that of the bandwidth, becomes `scale`.
-        """
-        stretch = np.ones(rows.shape[1])
-        stretch[self.n_free :] = scale / self.bandwidth
-        return rows * stretch
-
-    def posterior(self, scale: float) -> Posterior:
-        """Return the posterior of stretched points at a noise scale; traces are of free columns."""
-        points = self.stretched(self.points, scale)
-        trace_weights = np.arange(points.shape[1]) < self.n_free
-        return Posterior(
-            self.backend.tensor(points),
-            self.backend.tensor(np.log(self.weights)),
-            memory_limit=self.memory_limit,
-            radius=float(np.linalg.norm(points, axis=1).max()),
-            trace_weights=self.backend.tensor(trace_weights),
-        )
-
-    def log_density(self, rows: np.ndarray) -> np.ndarray:
-        """Return the log-density of each row's free columns given its others, in nats."""
-        free, values = rows[:, : self.n_free], rows[:, self.n_free :]
-        assert isinstance(self.solver, ODESolver)
-        log_density = flow_log_density(
-            self.solver,
-            _ConditionalSchedule(self, values),
-            self.backend.tensor(free),
-            self.steps,
-            lambda x: self._terminal_log_density(x, values),
-        )
-        return self.backend.array(log_density)
-
-    def start(self, rng: np.random.RandomState, values: np.ndarray) -> np.ndarray:
-        """Draw free columns (n, n_free) from the terminal distribution, one row for each value."""
-        free = self.points[:, : self.n_free]
-        noise = self.levels.terminal_scale * rng.standard_normal((len(values), self.n_free))
-        if not self.is_empirical:
-            return self.weights @ free + noise
-        centers = draw_given(
-            rng,
-            self.points[:, self.n_free :] / self.bandwidth,
-            np.log(self.weights),
-            values / self.bandwidth,
-            self.memory_limit,
-        )
-        return free[centers] + noise
-
-    def follow(
-        self, start: np.ndarray, values: np.ndarray, rows: np.ndarray, *, n: int, seed: int | None
-    ) -> np.ndarray:
-        """Move draws (m, n_free) along the flow from the terminal scale to the bandwidth.
-
-        `rows` (m,) are their indices among all n draws, for which a stochastic solver draws noise.
-        """
-        rng = np.random.RandomState(seed)
-
-        def draw() -> torch.Tensor:
-            return self.backend.tensor(rng.standard_normal((n, self.n_free))[rows])
-
-        end = solve(
-            self.solver,
-            _ConditionalSchedule(self, values),
-            self.backend.tensor(start),
-            [step.reversed() for step in reversed(self.steps)],
-            draw,
-        )
-        return self.backend.array(end)
-
-    def given_log_density(self, values: np.ndarray) -> np.ndarray:
-        """Return the log-density of given columns, for data with the bandwidth's noise."""
-        posterior = Posterior(
-            self.backend.tensor(self.points[:, self.n_free :]),
-            self.backend.tensor(np.log(self.weights)),
-            memory_limit=self.memory_limit,
-        )
-        return self.backend.array(
-            posterior.log_density(self.backend.tensor(values), self.bandwidth**2)
-        )
-
-    def _terminal_log_density(self, x: torch.Tensor, values: np.ndarray) -> torch.Tensor:
-        scale = self.levels.terminal_scale
-        if not self.is_empirical:
-            mean = self.backend.tensor(self.weights @ self.points[:, : self.n_free])
-            normalizer = gaussian_log_normalizer(self.n_free, scale**2)
-            return -0.5 * ((x - mean) / scale).square().sum(1) - normalizer
-        # p(x | b) = p(x, b) / p(b), both in stretched columns, whose Jacobians cancel.
-        given = Posterior(
-            self.backend.tensor(self.stretched(self.points, scale)[:, self.n_free :]),
-            self.backend.tensor(np.log(self.weights)),
-            memory_limit=self.memory_limit,
-        )
-        b = self.backend.tensor(values * (scale / self.bandwidth))
-        joint = self.posterior(scale).log_density(torch.cat([x, b], dim=1), scale**2)
-        return joint - given.log_density(b, scale**2)
-
-
-@dataclass(frozen=True)
-class Conditional:
-    """The distribution of free columns given the others: a mixture of flow and background.
-
-    A part of weight c and density p(b) has, given b, a weight proportional to c p(b). The flow's own
-    marginal has no closed form; that of the data under the bandwidth's noise is used in its place.
-    """
-
-    frame: Frame
-    flow: ConditionalFlow
-    part_weights: np.ndarray
-    """Of flow, kernel density estimate and t distribution, shape (3,)."""
-    background_scale: float
-    tail: ConditionalT | None
-    """The t distribution of the background in the frame; None without a background."""
+    def draw(self, values: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
+        """Return rows (n, d) in units of X, one for each row of given values (n, n_given)."""
+        distinct, which, counts = np.unique(values, axis=0, return_inverse=True, return_counts=True)
+        which = which.ravel()
+        seed, n = rng.randint(2**31), len(values)
+        uniform = rng.uniform(size=(n, 2))
+        is_curve = self._n_free == 1
+        least = np.full(len(distinct), _FIRST)
+        if not is_curve:
+            wanted = np.clip(4 * counts, _FIRST, _MOST)
+            least = (2 ** np.ceil(np.log2(wanted))).astype(np.intp)
+            moves = (
+                rng.uniform(size=(_N_MOVES, n)),
+                rng.standard_normal((_N_MOVES, n, self._n_free)),
+            )
+        coordinates = np.empty((n, len(self.joint.origin)))
+        effective = np.empty(len(distinct))
+        # Rows with pools of one size together, so that few rows of many draws cost the others nothing.
+        for size in np.unique(least):
+            own = np.flatnonzero(least == size)
+            largest = max(int(size), _MOST)
+            base = self._base(largest, seed)
+            for part in self._parts(len(own), largest):
+                pool = self._pool(distinct[own[part]], base, int(size), is_density=False)
+                effective[own[part]] = pool.effective
+                position = np.full(len(distinct), -1)
+                position[own[part]] = np.arange(len(pool.effective))
+                drawn = np.flatnonzero(position[which] >= 0)
+                rows = position[which[drawn]]
+                if is_curve:
+                    coordinates[drawn] = _interpolated(pool, rows, uniform[drawn])
+                else:
+                    steps = moves[0][:, drawn], moves[1][:, drawn]
+                    coordinates[drawn] = self._resampled(pool, rows, uniform[drawn, 0], *steps)
+        if not is_curve:
+            _warn_of_few(effective)
+        result = self.joint.origin + coordinates @ self.joint.axes
+        result[:, self.columns] = values
+        return result
 
     @property
-    def background_flow(self) -> ConditionalFlow:
-        """The background, a KDE, as a flow without steps."""
-        levels = NoiseLevels(self.background_scale, self.background_scale, 1)
-        still = FrozenKernel(self.flow.kernel.shape, np.zeros(1), self.flow.kernel.rule)
-        return replace(
-            self.flow,
-            bandwidth=self.background_scale,
-            levels=levels,
-            steps=[],
-            kernel=still,
-            is_empirical=True,
-        )
+    def _n_free(self) -> int:
+        return len(self.joint.origin) - len(self.columns)
 
-    def log_weights(self, given: np.ndarray) -> np.ndarray:
-        """Return the log-weights (n, 3) of flow, kernel estimate and tail for rows of given values."""
-        assert self.tail is not None
-        parts = [flow.given_log_density(given) for flow in (self.flow, self.background_flow)]
-        parts.append(self.tail.given.log_density(given))
-        joint = np.column_stack(parts) + np.log(self.part_weights)
-        return joint - logsumexp(joint, axis=1, keepdims=True)
+    def _parts(self, n: int, n_draws: int) -> Iterator[slice]:
+        """Cut n rows of given values into parts whose temporaries fit into memory."""
+        joint = self.joint
+        # The distances of a round, which has half of all draws, from the centers, thrice.
+        per_row = n_draws * (12 * len(joint.centers) + 32 * len(joint.origin) + 128)
+        return slices_within(n, per_row, self.memory_limit)
 
-    def log_density(self, X: np.ndarray, n_jobs: int | None) -> np.ndarray:
-        """Return the log-density of each row's free columns given its others, in nats."""
-        return over_workers(n_jobs, self._log_density, X)
+    def _base(self, n: int, seed: int) -> _BaseDraws:
+        return _BaseDraws(n, self._n_free, _TAIL_DEGREES + len(self.columns), seed)
 
-    def _log_density(self, X: np.ndarray) -> np.ndarray:
-        rows = self.frame.coordinates(X)
-        log_density = self.flow.log_density(rows)
-        if self.tail is not None:
-            parts = [
-                log_density,
-                self.background_flow.log_density(rows),
-                self.tail.log_density(rows),
-            ]
-            weights = self.log_weights(rows[:, self.flow.n_free :])
-            log_density = logsumexp(np.column_stack(parts) + weights, axis=1)
-        return log_density + self.frame.log_volume
+    def _kernels(self, values: np.ndarray) -> list[ConditionalKernels]:
+        """Return the three proposals for rows of given values."""
+        joint = self.joint
+        kernels = []
+        for scale, degrees in zip(joint.scales, (None, None, _TAIL_DEGREES), strict=True):
+            log_abs_det = joint.log_abs_det + float(np.log(scale).sum())
+            frame = Frame.of(joint.origin, scale[:, None] * joint.axes, log_abs_det, self.columns)
+            mixture = KernelMixture(frame, scale, joint.centers, np.log(joint.weights), degrees)
+            kernels.append(mixture.given(values))
+        return kernels
 
-    def draw(
-        self, rng: np.random.RandomState, values: np.ndarray, n_jobs: int | None
+    def _pool(self, values: np.ndarray, base: _BaseDraws, least: int, *, is_density: bool) -> _Pool:
+        """Return weighted draws for rows of given values, at least so many for each row.
+
+        Rounds go on until standard errors are small or, for draws of several columns, enough draws are
+        effective.
+        """
+        is_curve = self._n_free == 1
+        n, most = len(values), len(base.choice)
+        tolerance = _TOLERANCES[min(self._n_free, len(_TOLERANCES)) - 1]
+        n_tail = 2 * len(_TAIL_NODES) if is_curve else 0
+        kernels = self._kernels(values)
+        pool = _Pool.empty(n, n_tail + most, len(self.joint.origin), kernels)
+        weights = np.tile(_WEIGHTS, (n, 1))
+        total = np.zeros_like(weights)
+        active, start, stop = np.arange(n), 0, min(_FIRST, most)
+        while True:
+            rounds = [each.rows(active) for each in kernels]
+            if is_curve and start:
+                drawn = pool.midpoints(active, n_tail + start, stop - start)
+            else:
+                drawn = _propose(rounds, weights[active], base, slice(start, stop))
+            if is_curve and not start:
+                drawn = np.concatenate([_tail_nodes(rounds[0], drawn), drawn], axis=1)
+            target = self.joint.log_density(drawn.reshape(-1, drawn.shape[2]))
+            pool.add(active, n_tail + stop, drawn, target.reshape(drawn.shape[:2]), rounds)
+            total[active] += (stop - start) * weights[active]
+            used_weights = pool.update(active, n_tail + stop, total[active] / stop)
+            if is_curve:
+                is_done = pool.error[active] <= tolerance
+            else:
+                weights[active] = _LEAST_WEIGHT + (1 - _LEAST_WEIGHT * len(kernels)) * used_weights
+                is_done = pool.effective[active] >= _LEAST_EFFECTIVE
+                if is_density:
+                    is_done = pool.error[active] <= tolerance
+            active = active[~is_done | (stop < least)]
+            if stop == most or not len(active):
+                return pool
+            start, stop = stop, min(stop + _REFINED if is_curve else 2 * stop, most)
+
+    def _resampled(
+        self,
+        pool: _Pool,
+        rows: np.ndarray,
+        uniform: np.ndarray,
+        accept: np.ndarray,
+        noise: np.ndarray,
     ) -> np.ndarray:
-        """Return rows (n, d) in units of X, one for each row of given values (n, n_given)."""
-        given, n = self.frame.given(values), len(values)
-        start = self.flow.start(rng, given)
-        seed = rng.randint(2**31) if self.flow.solver.is_stochastic else None
-        free = over_workers(n_jobs, self.flow.follow, start, given, np.arange(n), n=n, seed=seed)
-        if self.tail is not None:
-            cumulative = np.exp(self.log_weights(given)).cumsum(axis=1)
-            chosen = rng.uniform(size=(n, 1))
-            kernel, tail = self.background_flow.start(rng, given), self.tail.draw(rng, given)
-            free = np.where(chosen < cumulative[:, :1], free, kernel)
-            free = np.where(chosen < cumulative[:, 1:2], free, tail)
-        return self.frame.rows(free, given)
+        """Return coordinates (m, d) of draws for `rows` (m,), resampled from the pool by `uniform` (m,).
+
+        A draw that was taken before is moved by steps of the Metropolis algorithm, for which `accept`
+        is (n_moves, m) and `noise` (n_moves, m, n_free).
+        """
+        log_masses = pool.log_masses - pool.log_masses.max(axis=1, keepdims=True)
+        index = choose_in_rows(np.exp(log_masses), rows, uniform)
+        coordinates, log_target = pool.coordinates[rows, index], pool.log_target[rows, index]
+        again = np.ones(len(rows), dtype=bool)
+        again[np.unique(np.column_stack([rows, index]), axis=0, return_index=True)[1]] = False
+        moved = np.flatnonzero(again)
+        if len(moved):
+            kernel = pool.kernels[0]
+            step = kernel.scale[:, None] * kernel.frame.free_axes / math.sqrt(self._n_free)
+            for probability, normal in zip(accept[:, moved], noise[:, moved], strict=True):
+                proposed = coordinates[moved] + normal @ step.T
+                target = self.joint.log_density(proposed)
+                is_accepted = np.log(probability) < target - log_target[moved]
+                coordinates[moved[is_accepted]] = proposed[is_accepted]
+                log_target[moved[is_accepted]] = target[is_accepted]
+        return coordinates
+
+    def warn_of_support(self, values: np.ndarray) -> None:
+        """Warn where given values (n, n_given) are far from those of all rows."""
+        kernels = self._kernels(values)[0]
+        centers = (self.joint.centers / kernels.scale) @ kernels.frame.given_axes
+        warn_of_far_values(kernels.nearest, centers)
 
 
-def conditional_of(model: DiffusionModel, columns: np.ndarray, resources: Resources) -> Conditional:
-    """Return the distribution of the other columns given the columns of some indices."""
-    data = model.data
-    if data.shards is not None:
-        raise ValueError(
-            f"given cannot be combined with shards={data.shards!r}; fit a subsample with shards=None "
-            "and pass metric_, bandwidth_, sigma_ and background_ of this model as its parameters."
+def log_density_of_columns(
+    joint: JointDensity, X: np.ndarray, scored: np.ndarray, given: np.ndarray, memory_limit: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the log-density (n,) of some columns of rows X given others, and its standard error.
+
+    `scored` and `given` are indices of columns; the rest is integrated out.
+    """
+    columns = np.union1d(scored, given)
+    if len(columns) == X.shape[1]:
+        log_density, error = joint.log_density_of_rows(X), np.zeros(len(X))
+    else:
+        numerator = Conditional(joint, columns, memory_limit)
+        log_density, error = numerator.log_marginal(X[:, columns])
+    if len(given):
+        conditional = Conditional(joint, given, memory_limit)
+        conditional.warn_of_support(X[:, given])
+        log_marginal, more = conditional.log_marginal(X[:, given])
+        log_density, error = log_density - log_marginal, np.hypot(error, more)
+    return log_density, error
+
+
+def draw_given_columns(
+    joint: JointDensity,
+    columns: np.ndarray,
+    values: np.ndarray,
+    rng: np.random.RandomState,
+    memory_limit: float,
+) -> np.ndarray:
+    """Return one row (n, d) of a joint density for each row of values (n, k) of some columns."""
+    conditional = Conditional(joint, columns, memory_limit)
+    conditional.warn_of_support(values)
+    return conditional.draw(values, rng)
+
+
+def _propose(
+    kernels: list[ConditionalKernels], weights: np.ndarray, base: _BaseDraws, part: slice
+) -> np.ndarray:
+    """Return draws (n, m, d) from mixtures of proposals with weights (n, n_kernels)."""
+    upper = weights.cumsum(axis=1)
+    upper[:, -1] = 1.0
+    choice, noise, stretch = base.choice[part], base.noise[part], base.stretch[part]
+    which = (choice[:, None] >= upper[:, None, :]).sum(axis=2)
+    lower = upper - weights
+    drawn = np.empty((len(weights), len(choice), len(kernels[0].scale)))
+    for k, each in enumerate(kernels):
+        row, j = np.nonzero(which == k)
+        uniform = (choice[j] - lower[row, k]) / weights[row, k]
+        drawn[row, j] = each.draw(row, uniform.clip(0, 1 - 1e-12), noise[j], stretch[j])
+    return drawn
+
+
+def _cell_errors(t: np.ndarray, free: np.ndarray, ratio: np.ndarray) -> np.ndarray:
+    """Return the relative errors (n, m - 1) of the trapezoidal rule between nodes t (n, m) in [0, 1].
+
+    The integral of `ratio` (n, m) is one. Errors are large where it is not linear, where it changes, and
+    where nodes are far apart in widths of the kernel, in which they are `free` (n, m).
+    """
+    lengths = np.diff(t, axis=1)
+    both = np.maximum(lengths[:, 1:] + lengths[:, :-1], np.finfo(np.float64).tiny)
+    linear = (ratio[:, :-2] * lengths[:, 1:] + ratio[:, 2:] * lengths[:, :-1]) / both
+    bent = np.pad(np.abs(ratio[:, 1:-1] - linear) * both / 2, ((0, 0), (1, 1)))
+    masses = lengths * (ratio[:, 1:] + ratio[:, :-1]) / 2
+    distant = masses * np.minimum(np.diff(free, axis=1) ** 2 / 24, 0.5)
+    change = lengths * np.abs(np.diff(ratio, axis=1)) / 8
+    return np.maximum(bent[:, 1:], bent[:, :-1]) / 4 + change + distant
+
+
+def _tail_nodes(kernel: ConditionalKernels, drawn: np.ndarray) -> np.ndarray:
+    """Return nodes (n, k, d) far below and far above draws (n, m, d) of the one free column."""
+    free = kernel.free(drawn)[:, :, 0]
+    lowest, highest = free.min(axis=1, keepdims=True), free.max(axis=1, keepdims=True)
+    steps = (highest - lowest) * _TAIL_NODES
+    nodes = np.concatenate([lowest - steps, highest + steps], axis=1)
+    given = np.repeat(kernel.given, nodes.shape[1], axis=0)
+    return kernel.at(given, nodes.reshape(-1, 1)).reshape(*nodes.shape, -1)
+
+
+def _quadrature(t: np.ndarray) -> np.ndarray:
+    """Return the weights of the trapezoidal rule on [0, 1] at increasing nodes t (n, m).
+
+    The integrand is constant outside the nodes. Nodes that are infinite have weight zero.
+    """
+    edges = np.pad((t[:, 1:] + t[:, :-1]) / 2, ((0, 0), (1, 1)), constant_values=(0.0, np.inf))
+    return np.diff(np.minimum(edges, 1.0), axis=1)
+
+
+def _interpolated(pool: _Pool, rows: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+    """Return coordinates (m, d) of draws for `rows` (m,) of a density that is linear between nodes."""
+    ratio = np.exp(pool.log_ratio - pool.log_ratio.max(axis=1, keepdims=True))
+    # Behind the last node all positions are infinite.
+    ends = np.where(np.isfinite(pool.position), pool.position, pool.position[:, :1])
+    lengths = np.maximum(np.diff(ends, axis=1), 0.0)
+    cell = choose_in_rows(lengths * (ratio[:, 1:] + ratio[:, :-1]), rows, uniform[:, 0])
+    left, right = pool.log_target[rows, cell], pool.log_target[rows, cell + 1]
+    larger = np.maximum(left, right)
+    left, right = np.exp(left - larger), np.exp(right - larger)
+    root = np.sqrt(left**2 + uniform[:, 1] * (right**2 - left**2))
+    fraction = uniform[:, 1] * (left + right) / (left + root)
+    start, end = pool.coordinates[rows, cell], pool.coordinates[rows, cell + 1]
+    return start + fraction[:, None] * (end - start)
+
+
+def _warn_of_errors(error: np.ndarray) -> None:
+    """Warn if standard errors (n,) of log p(b) are large."""
+    is_large = error > _LARGE_ERROR
+    if is_large.any():
+        warn_user(
+            f"the Monte-Carlo error of {is_large.sum()} of {len(error)} log-densities is large, up to "
+            f"{error.max():.2g} nats after {_MOST} draws a row. Pass return_error=True for all "
+            "errors, or leave fewer columns free."
         )
-    if estimates_error(model.solver):
-        raise ValueError(
-            f"given cannot be combined with solver={model.solver!r}; use solver='heun', with more "
-            "n_steps where that is not accurate enough."
+
+
+def _warn_of_few(effective: np.ndarray) -> None:
+    """Warn if draws were resampled from few effective ones (n,)."""
+    is_few = effective < _LEAST_EFFECTIVE
+    if is_few.any():
+        warn_user(
+            f"draws for {is_few.sum()} of {len(effective)} conditions are resampled from few "
+            f"proposals, an effective {effective.min():.1f} at worst; expected {_LEAST_EFFECTIVE:g} or "
+            "more. Draws of these rows are alike. Give fewer columns, or more likely values."
         )
-    if data.base is not None:
-        raise ValueError("given cannot be combined with a base; leave base at None.")
-    if not isinstance(data.smoothing, FrozenKernel):
-        raise ValueError(
-            "given needs a kernel whose offsets are the same for all queries; this kernel has "
-            "offsets that differ between queries, or none. Use SmoothedScoreDiffusion with "
-            "kernel='gaussian' or 'uniform-ball'."
-        )
-    hull, levels = model.embedding.hull, model.levels
-    frame = Frame.of(model.embedding.metric, hull.center, columns)
-    points, weights = data.hierarchy.at(levels.bandwidth)
-    centered = (hull.lift(points) - hull.center) @ frame.axes
-    # At the last level the given columns are stretched by the terminal scale over the bandwidth.
-    largest = np.abs(centered).max() * levels.terminal_scale / levels.bandwidth
-    largest = max(largest, levels.terminal_scale)
-    flow = ConditionalFlow(
-        centered,
-        weights,
-        len(frame.axes) - len(columns),
-        levels.bandwidth,
-        levels,
-        model.steps(),
-        data.smoothing,
-        frame.axes.T @ hull.basis,
-        data.terminal_name == "empirical",
-        model.solver,
-        resources.backend.promote_to_float64(levels.bandwidth, largest),
-        resources.memory_limit,
-    )
-    tail, weights = None, np.array([1.0, 0.0, 0.0])
-    if model.tail is not None:
-        student = model.tail.student
-        weights = np.array(part_weights(model.background, model.tail.weight), dtype=np.float64)
-        inside = flow.axes @ student.factor
-        outside = np.eye(len(frame.axes)) - flow.axes @ flow.axes.T
-        scatter = inside @ inside.T + student.residual_scale**2 * outside
-        tail = ConditionalT.of(flow.axes @ student.center, scatter, student.degrees, flow.n_free)
-    return Conditional(frame, flow, weights, WIDTH * levels.bandwidth, tail)

@@ -15,12 +15,12 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from .._utils.estimator import DistanceDensityMixin, on_one_fit
-from .._utils.given import resolve_given_columns, resolve_given_values
+from .._utils.given import resolve_given_values, resolve_scored_columns
 from .._utils.shards import Shards, resolve_shards
 from .._utils.validation import check_real
 from ..solvers import estimates_error
 from .comparison import settings_for
-from .conditional import conditional_of
+from .conditional import JointDensity, draw_given_columns, log_density_of_columns
 from .fitting import TrainingData, check_above_rounding, make_geometry, make_model, scales_in
 from .model import DiffusionModel
 from .settings import (
@@ -130,13 +130,22 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         shards = resolve_shards(self.shards)
         if not shards.alone:
             shards.together(self._check_shards)
-        points, weights = shards.together(self._check_training, X, sample_weight)
-        weights = shards.normalize(weights, X, sample_weight)
+        rows = shards.together(self._check_training, X, sample_weight)
+        points = rows.points
+        weights = shards.normalize(rows.weights, X, sample_weight)
         parsed = shards.together(self._parsed, points.shape[1])
         self._check_same(
             shards, "parameters, or numbers of features,", points.shape[1], parsed.rule.seed
         )
-        data = TrainingData(points, weights, shards, len(np.asarray(X)), sample_weight is not None)
+        data = TrainingData(
+            points,
+            weights,
+            shards,
+            len(np.asarray(X)),
+            sample_weight is not None,
+            rows.precision.unit if shards.alone else None,
+            rows.precision.width if shards.alone else None,
+        )
         settings, not_compared = settings_for(data, parsed)
         geometry = make_geometry(settings.metric, data, parsed)
         bandwidth, sigma = scales_in(geometry, parsed, settings.scales)
@@ -227,16 +236,16 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
     # ------------------------------------------------------------------------------------ queries
 
     @overload
-    def score_samples(self, X: Any, *, given: Any = None) -> np.ndarray: ...
+    def score_samples(self, X: Any, *, given: Any = None, columns: Any = None) -> np.ndarray: ...
 
     @overload
     def score_samples(
-        self, X: Any, *, given: Any = None, return_error: Literal[True]
+        self, X: Any, *, given: Any = None, columns: Any = None, return_error: Literal[True]
     ) -> tuple[np.ndarray, np.ndarray]: ...
 
     @on_one_fit
     def score_samples(
-        self, X: Any, *, given: Any = None, return_error: bool = False
+        self, X: Any, *, given: Any = None, columns: Any = None, return_error: bool = False
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Return the log-density of each row under the distribution that `sample` draws from.
 
@@ -244,52 +253,63 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         ----------
         X : array-like of shape (n_samples, n_features)
             Queries.
-        return_error : bool, default=False
-            Whether to return the solver's estimated error beside it. ``solver="adaptive"`` has it
-            already; a solver of fixed steps is run once more with steps of half the size, for three
-            times the cost.
         given : collection of int or str, default=None
-            Columns, by index or name, on whose values in X the density of the others is conditional,
-            in the distribution that `sample` draws from with `given`; see there.
+            Columns, by label or index, on whose values in X the density of the others is conditional.
+        columns : collection of int or str, default=None
+            Columns whose density is returned. The rest is integrated out, and its values in X, which may
+            be missing (NaN), have no effect. None is all columns that are not in `given`.
+        return_error : bool, default=False
+            Whether to return the estimated error beside it. With `given` or `columns` it is the
+            standard error of the Monte-Carlo sums. Otherwise it is the solver's:
+            ``solver="adaptive"`` has it already; a solver of fixed steps is run once more with steps of
+            half the size, for three times the cost.
 
         Returns
         -------
         log_density : ndarray of shape (n_samples,)
-            Log-densities in nats, normalised: exp of them integrates to one over R^n_features, up
-            to the solver's error.
+            Log-densities in nats, normalised: exp of them integrates to one over the columns whose
+            density it is, up to the error.
         error : ndarray of shape (n_samples,)
-            Estimated absolute error of each in nats, if `return_error`. It is the solver's: that of
-            the nodes is estimated by ``node_error_``.
+            Estimated absolute error of each in nats, if `return_error`. That of the nodes is
+            estimated by ``node_error_``.
 
         Raises
         ------
         NotFittedError
             If `fit` was not called.
         TypeError
-            If `given` is not a collection of columns.
+            If `given` or `columns` is not a collection of columns.
         ValueError
             If X is not finite or has another number of features, if the solver is stochastic, if the
-            smoothing follows a manifold whose projection has no derivative, or if `given` does not fit
-            the columns or the kernel.
+            smoothing follows a manifold whose projection has no derivative, if `given` or `columns` does
+            not fit the columns of X, or with either of them and `shards`.
+
+        Warns
+        -----
+        UserWarning
+            If given values are far from all training rows, or an error exceeds a quarter of a nat.
 
         Notes
         -----
         Each of the solver's field evaluations takes about ``(r + 2) * n_samples * n_nodes *
         n_points`` multiply-adds, r the dimension of the data's affine hull. Temporaries stay within
         `memory_limit`.
+
+        With `given` or `columns` the log-density of each distinct row of given values is an integral of
+        the joint density over the other columns: over one column by quadrature, at some hundred rows,
+        over more by importance weights of 64 to 4096 rows (docs/conditional.md has errors and times).
         """
-        X, resources = self._query(X)
-        if given is not None:
-            if return_error:
-                raise ValueError(
-                    "return_error=True cannot be combined with given; compare with more n_steps."
-                )
-            columns = resolve_given_columns(given, X.shape[1], self._column_names())
-            if len(columns):
-                self.model_.check_density()
-                conditional = conditional_of(self.model_, columns, resources)
-                return conditional.log_density(X, resources.n_jobs)
-        log_density, error = self.model_.log_density(X, resources, with_error=return_error)
+        check_is_fitted(self)
+        d = self.n_features_in_
+        scored, given_columns = resolve_scored_columns(columns, given, self._column_labels(), d)
+        ignored = np.setdiff1d(np.arange(d), np.union1d(scored, given_columns))
+        X, resources = self._query(X, ignored)
+        if len(scored) == d:
+            log_density, error = self.model_.log_density(X, resources, with_error=return_error)
+        else:
+            log_density, error = log_density_of_columns(
+                self._joint_density(resources), X, scored, given_columns, resources.memory_limit
+            )
         return (log_density, error) if return_error else log_density
 
     @on_one_fit
@@ -378,27 +398,29 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
             If `fit` was not called.
         TypeError, ValueError
             If `n_samples` is not a positive integer, `random_state` is not a seed, or `given` does not
-            fit the columns or the kernel.
+            fit the columns; with `given` also where `score_samples` raises.
+
+        Warns
+        -----
+        UserWarning
+            With `given`, if values are far from all training rows, or draws rest on few proposals.
 
         Notes
         -----
-        With `given`, the flow runs in the free columns, along the gradient of the averaged log-density
-        of the data whose given columns carry the noise of the bandwidth at all levels. That distribution
-        is normalised for all values that are given, exact for sigma = 0 and where the data are many and
-        Gaussian, and an approximation to the conditional of the joint distribution otherwise
-        (docs/conditional.md has the distances). It works in all columns and on points that are merged
-        as far as the bandwidth allows, so ``n_features`` and all of ``points_`` count in its cost.
+        With `given`, rows are drawn from the model's conditional distribution, whose log-density is
+        ``score_samples(given=...)``. With one free column they are drawn from that density, interpolated
+        between some hundred nodes for each distinct row of given values. With more they are resampled by
+        importance weights from four times as many proposals, and at least 64; a row that is chosen twice
+        is moved by Metropolis steps. docs/conditional.md has errors and times.
         """
         n, rng = self._check_draw(n_samples, random_state)
         resources = self._resources()
         if given is not None:
-            names = self._column_names()
-            columns, values = resolve_given_values(given, n, self.n_features_in_, names)
+            labels = self._column_labels()
+            columns, values = resolve_given_values(given, n, labels, self.n_features_in_)
             if len(columns):
-                conditional = conditional_of(self.model_, columns, resources)
-                rows = conditional.draw(rng, values, resources.n_jobs)
-                rows[:, columns] = values
-                return rows
+                joint = self._joint_density(resources)
+                return draw_given_columns(joint, columns, values, rng, resources.memory_limit)
         return self.model_.draw(n, rng, resources)
 
     @on_one_fit
@@ -611,10 +633,23 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
             )
         return self.model_.influence_at(X, scale, resources)
 
-    def _query(self, X: Any) -> tuple[np.ndarray, Resources]:
-        """Return checked queries (n, d), and the device and dtype on which to compute."""
+    def _joint_density(self, resources: Resources) -> JointDensity:
+        """Return the density of all columns, for marginals and conditionals."""
+        if self.model_.data.shards is not None:
+            raise ValueError(
+                f"given and columns cannot be combined with shards={self.model_.data.shards!r}; fit a "
+                "subsample with shards=None and pass metric_, bandwidth_, sigma_ and background_ of "
+                "this model as its parameters."
+            )
+        return JointDensity.of_model(self.model_, resources)
+
+    def _query(self, X: Any, ignored: Any = ()) -> tuple[np.ndarray, Resources]:
+        """Return checked queries (n, d), and the device and dtype on which to compute.
+
+        Columns of the indices `ignored` are zero.
+        """
         shards = resolve_shards(self.shards)
-        X = shards.together(self._check_query, X)
+        X = shards.together(self._check_query, X, ignored)
         resources = self._resources()
         self._check_same(shards, "rows of X, or parameters,", X)
         return X, resources

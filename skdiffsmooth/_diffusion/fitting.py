@@ -20,8 +20,9 @@ from .._coordinates.hull import AffineHull
 from .._coordinates.metric import LinearMetric, fit_metric, is_scaled
 from .._engine.components import GaussianComponents
 from .._engine.hierarchy import PointHierarchy
+from .._utils.dequantize import ExcludedRows, excluded_rows
 from .._utils.shards import Shards
-from ..bandwidth import gaussian_leave_one_out
+from ..bandwidth import Queries, gaussian_leave_one_out
 from ..bases import ManifoldParzen, base_components
 from ..kernels import ReducedKernel
 from ..kernels._node_error import enough_nodes
@@ -89,6 +90,8 @@ class TrainingData:
     """Whether the user passed weights."""
     units: np.ndarray | None = None
     """The step (d,) in which each column was recorded, 0 where it is not known; None is unknown."""
+    widths: np.ndarray | None = None
+    """How far apart (d,) values are that were recorded as one; None is 0."""
 
     @cached_property
     def columns(self) -> ColumnSpace:
@@ -118,6 +121,17 @@ class Geometry:
     def unit(self) -> float:
         """Standard deviation of the kernel along its widest direction, at sigma = 1."""
         return self.kernel.widest_std or 1.0
+
+    def queries_for(self, excluded: ExcludedRows) -> Queries:
+        """Return the queries that stand for left-out rows, in coordinates of the hull."""
+        offsets = self.metric.steps_to_metric(excluded.offsets) @ self.hull.basis
+        x = self.coordinates[excluded.exclude] + offsets
+        return Queries(x, excluded.exclude, excluded.query_weights)
+
+    def with_rows_of(self, excluded: ExcludedRows) -> Geometry:
+        """Return the same coordinates with the training rows that score left-out rows."""
+        data = replace(self.data, points=self.data.points[excluded.point], weights=excluded.weights)
+        return replace(self, data=data, coordinates=self.coordinates[excluded.point])
 
     @cached_property
     def students(self) -> list[StudentT]:
@@ -174,12 +188,18 @@ def make_geometry(
 
 def leave_one_out_bandwidth(geometry: Geometry, parsed: ParsedParameters) -> float:
     """Return the bandwidth at which the Gaussian KDE has its highest leave-one-out likelihood."""
+    data = geometry.data
+    excluded = excluded_rows(data.points, data.weights, data.widths)
+    queries = None
+    if excluded is not None:
+        queries, geometry = geometry.queries_for(excluded), geometry.with_rows_of(excluded)
     return gaussian_leave_one_out(
         geometry.coordinates,
         geometry.data.weights,
         geometry.hull.codimension,
         parsed.resources.backend,
         parsed.resources.memory_limit,
+        queries,
     )
 
 

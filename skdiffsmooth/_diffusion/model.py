@@ -27,6 +27,7 @@ from .._engine.hierarchy import PointHierarchy
 from .._utils.memory import rows_within, slices
 from .._utils.parallel import over_workers
 from .._utils.rows import split_off_copies
+from ..bandwidth import Queries
 from ..noise import NoiseLevels, Step
 from ..scores import Attributable, Potential
 from ..solvers import Adaptive, ODESolver, Solver
@@ -127,7 +128,17 @@ class DiffusionModel:
         self, X: np.ndarray, resources: Resources, *, with_error: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return log-densities (n,) of rows, and their estimated errors (n,), or NaN if unknown."""
-        queries, residual = self.embedding.split(X)
+        return self.log_density_within(*self.embedding.split(X), resources, with_error=with_error)
+
+    def log_density_within(
+        self,
+        queries: np.ndarray,
+        residual: np.ndarray,
+        resources: Resources,
+        *,
+        with_error: bool = False,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return `log_density` of rows with hull coordinates (n, r) and residuals (n, d)."""
         flow, error = self._flow_log_density(queries, residual, resources, with_error=with_error)
         if not self.background:
             return flow, error
@@ -160,9 +171,17 @@ class DiffusionModel:
         flow, _ = self._flow_log_density(queries, residual, resources)
         return self._parts(flow, queries, residual, resources)
 
-    def leave_one_out_parts(self, resources: Resources) -> np.ndarray:
-        """Return log-densities (n_points, 3) of each training point, as the others give them."""
+    def leave_one_out_parts(
+        self, resources: Resources, queries: Queries | None = None
+    ) -> np.ndarray:
+        """Return log-densities (n, 3) of each training point, as the others give them.
+
+        Points are scored where they are, or at `queries` in coordinates of the hull.
+        """
         points, residual, exclude = self._excluded_points()
+        if queries is not None:
+            points, exclude, _ = queries
+            residual = np.zeros((len(points), residual.shape[1]))
         flow, _ = self._flow_log_density(points, residual, resources, exclude)
         return self._parts(flow, points, residual, resources, exclude)
 

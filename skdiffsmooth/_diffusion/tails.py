@@ -23,7 +23,7 @@ from .._coordinates.embedding import Embedding
 from .._utils.shards import Shards
 from ..bandwidth import weight_of_others
 
-__all__ = ["ConditionalT", "StudentT", "TailBound", "fit_student_t"]
+__all__ = ["StudentT", "TailBound", "fit_student_t"]
 
 # With fewer rows for each dimension than this, a covariance of the rows says little of new ones.
 _ROWS_A_DIMENSION = 5
@@ -52,7 +52,7 @@ class StudentT:
     residual_scale: float = 1.0
     """Scale of the residuals, the same in all directions outside the hull."""
     codimension: int = 0
-    """Number of those directions."""
+    """Number of those directions; relations between columns are none of them."""
     n_pooled: int = 0
     """In how many dimensions one standard deviation is the scale; zero for a fitted scale matrix."""
 
@@ -116,53 +116,6 @@ class StudentT:
     @property
     def _exponent(self) -> float:
         return (self.degrees + self.dimension) / 2
-
-
-@dataclass(frozen=True, eq=False)
-class ConditionalT:
-    """The multivariate t distribution of the first columns given the others, again one of t."""
-
-    given: StudentT
-    """The distribution of the n_given last columns."""
-    slope: np.ndarray
-    """Of the mean of free columns in scaled given ones, shape (n_free, n_given)."""
-    free: StudentT
-    """The distribution of free columns less their mean, in units of `_stretch`."""
-    mean: np.ndarray
-    """Of the free columns, shape (n_free,)."""
-
-    @classmethod
-    def of(
-        cls, center: np.ndarray, scatter: np.ndarray, degrees: float, n_free: int
-    ) -> ConditionalT:
-        """Condition the t distribution of a center (d,) and a scale matrix (d, d)."""
-        order = np.r_[n_free : len(center), :n_free]
-        n_given = len(center) - n_free
-        factor = _factor(scatter[np.ix_(order, order)])
-        return cls(
-            StudentT(center[n_free:], factor[:n_given, :n_given], degrees),
-            factor[n_given:, :n_given],
-            StudentT(np.zeros(n_free), factor[n_given:, n_given:], degrees + n_given),
-            center[:n_free],
-        )
-
-    def log_density(self, rows: np.ndarray) -> np.ndarray:
-        """Return the log-density (n,) of the free columns of rows (n, d), in nats."""
-        n_free = len(self.mean)
-        mean, stretch = self._mean_and_stretch(rows[:, n_free:])
-        scaled = (rows[:, :n_free] - mean) / stretch
-        return self.free.log_density(scaled) - n_free * np.log(stretch[:, 0])
-
-    def draw(self, rng: np.random.RandomState, given: np.ndarray) -> np.ndarray:
-        """Return free columns (n, n_free), one row for each row of given values."""
-        mean, stretch = self._mean_and_stretch(given)
-        return mean + stretch * self.free.draw(len(given), rng)[0]
-
-    def _mean_and_stretch(self, given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        scaled = _whitened(given - self.given.center, self.given.factor)
-        nu, squares = self.given.degrees, self.given.distances(given)[:, None] ** 2
-        stretch = np.sqrt((nu + squares) / self.free.degrees)
-        return self.mean + scaled @ self.slope.T, stretch
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,6 +25,12 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from .._coordinates.hull import AffineHull
+from .._diffusion.conditional import (
+    N_CENTERS,
+    JointDensity,
+    draw_given_columns,
+    log_density_of_columns,
+)
 from .._diffusion.settings import resolve_n_nodes
 from .._engine.moments import Nodes
 from .._engine.posterior import Posterior
@@ -32,6 +38,7 @@ from .._utils.backend import Backend
 from .._utils.draws import draw_points
 from .._utils.estimator import DistanceDensityMixin, on_one_fit
 from .._utils.gaussian import gaussian_log_normalizer
+from .._utils.given import resolve_given_values, resolve_scored_columns
 from .._utils.memory import slices_within
 from .._utils.validation import check_bandwidth, check_choice, check_integer, check_real
 from .._utils.warnings import warn_user
@@ -225,6 +232,9 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
     diffusion model for manifold data in high-dimensional spaces, arXiv:2505.02508 (``degree=0``).
     """
 
+    # Distances from a manifold are in the one unit of all columns.
+    _measures_by_column = False
+
     def __init__(
         self,
         switch_scale: float | str = "auto",
@@ -282,7 +292,8 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
             in a hundred is not on the manifold, since a learned one does not span wide gaps
             between rows.
         """
-        points, weights = self._check_training(X, sample_weight)
+        rows = self._check_training(X, sample_weight)
+        points, weights = rows.points, rows.weights
         degree = check_integer("degree", self.degree, minimum=0)
         if degree not in DEGREES:
             raise ValueError(f"degree={degree} is out of range; expected 0, 1, 2 or 3.")
@@ -391,7 +402,9 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         return FRACTION_OF_REACH * min(reach, data_std)
 
     @on_one_fit
-    def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
+    def sample(
+        self, n_samples: int = 1, random_state: Any = None, *, given: Any = None
+    ) -> np.ndarray:
         """Draw new rows by moving training rows plus noise of the switch scale along the flow.
 
         Parameters
@@ -400,6 +413,9 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
             Number of rows.
         random_state : int, RandomState or None, default=None
             Seed of the draws; None draws anew at every call, without using numpy's global state.
+        given : mapping from column to value, default=None
+            Condition the draws on these columns: labels or indices; each value one number in units of X,
+            or an array of shape (n_samples,).
 
         Returns
         -------
@@ -411,9 +427,16 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         NotFittedError
             If `fit` was not called.
         TypeError, ValueError
-            If `n_samples` is not a positive integer or `random_state` is not a seed.
+            If `n_samples` is not a positive integer or `random_state` is not a seed, if `given` does not
+            fit the columns, or with `given` if ``bandwidth=0``.
         """
         n, rng = self._check_draw(n_samples, random_state)
+        if given is not None:
+            labels = self._column_labels()
+            columns, values = resolve_given_values(given, n, labels, self.n_features_in_)
+            if len(columns):
+                limit = self.memory_limit
+                return draw_given_columns(self._joint_density(), columns, values, rng, limit)
         hull, scale = self.hull_, self.switch_scale_
         # Noise in coordinates of the hull, which turn with the data: rotated data give rotated
         # samples.
@@ -426,14 +449,30 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
             rows += self.bandwidth_ * hull.project_out(rng.standard_normal(rows.shape))
         return rows
 
+    def _joint_density(self) -> JointDensity:
+        """Return the density of all columns, for marginals and conditionals."""
+        if self.bandwidth_ == 0:
+            raise ValueError(
+                "given and columns need a density of all columns, and with bandwidth=0.0 samples are on "
+                "a manifold; expected a bandwidth > 0. Fit with CoarseScoreDiffusion(bandwidth=<number "
+                "in units of X>), or use SmoothedScoreDiffusion."
+            )
+        rows = self.sample(N_CENTERS, random_state=0)
+        return JointDensity.of_draws(self.score_samples, rows)
+
     @on_one_fit
-    def score_samples(self, X: Any) -> np.ndarray:
+    def score_samples(self, X: Any, *, given: Any = None, columns: Any = None) -> np.ndarray:
         """Return the log-density of each row under the distribution of the samples.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Queries.
+        given : collection of int or str, default=None
+            Columns, by label or index, on whose values in X the density of the others is conditional.
+        columns : collection of int or str, default=None
+            Columns whose density is returned. The rest is integrated out, and its values in X, which may
+            be missing (NaN), have no effect. None is all columns that are not in `given`.
 
         Returns
         -------
@@ -449,9 +488,17 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         ValueError
             If X is not finite or has another number of features, if the manifold has no tangents,
             or for ``degree=0`` without a bandwidth: samples then fill the convex hull of the rows,
-            which contains no other row of a curved manifold.
+            which contains no other row of a curved manifold. With `given` or `columns`, if these do not
+            fit the columns of X, or if ``bandwidth=0``.
         """
-        X = self._check_query(X)
+        check_is_fitted(self)
+        d = self.n_features_in_
+        scored, given_columns = resolve_scored_columns(columns, given, self._column_labels(), d)
+        ignored = np.setdiff1d(np.arange(d), np.union1d(scored, given_columns))
+        X = self._check_query(X, ignored)
+        if len(scored) < d:
+            joint, limit = self._joint_density(), self.memory_limit
+            return log_density_of_columns(joint, X, scored, given_columns, limit)[0]
         coordinates, residual = self.hull_.split(X)
         if self.manifold_ is None and self.bandwidth_ == 0:
             raise ValueError(

@@ -7,24 +7,32 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
+from scipy.special import logsumexp
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from .._coordinates.metric import check_metric, fit_metric
+from .._coordinates.metric import LinearMetric, check_metric, fit_metric
 from .._engine.moments import Nodes
 from .._engine.posterior import Posterior
 from .._engine.radial_kernels import RADIAL_KERNELS, sample_offsets
+from .._engine.radial_marginal import log_marginal_kernel, sample_free_offsets
 from .._engine.radial_mixture import RadialMixture
 from .._utils.backend import Backend
-from .._utils.draws import draw_given, draw_points
+from .._utils.dequantize import excluded_rows
+from .._utils.draws import choose_in_rows, draw_given, draw_points
 from .._utils.estimator import DistanceDensityMixin, on_one_fit
-from .._utils.given import resolve_given_columns, resolve_given_values
-from .._utils.rows import split_off_copies
+from .._utils.gaussian import gaussian_log_normalizer
+from .._utils.given import resolve_given_values, resolve_scored_columns
+from .._utils.kernel_weights import nearest_squares
+from .._utils.memory import slices_within
+from .._utils.rows import MergedRows, split_off_copies
+from .._utils.support import warn_of_far_values
 from .._utils.validation import check_bandwidth, check_choice, check_real, check_real_array
 from ..bandwidth import (
+    Queries,
     gaussian_leave_one_out,
     maximize_leave_one_out,
-    nearest_distances,
     scott,
     silverman,
     stationary_bracket,
@@ -170,7 +178,8 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
             If X, the weights or a parameter is out of range, or the metric has several bandwidths; the
             estimator is then left as it was.
         """
-        points, weights = self._check_training(X, sample_weight)
+        rows = self._check_training(X, sample_weight)
+        points, weights = rows.points, rows.weights
         kernel = check_choice("kernel", self.kernel, RADIAL_KERNELS)
         backend = Backend.from_params(self.device, self.dtype)
         metric = check_metric(self.metric, points.shape[1])
@@ -181,7 +190,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
             )
         coordinates = fit_metric(metric, points, weights)
         measured = coordinates.to_metric(points)
-        bandwidth = self._resolve_bandwidth(measured, weights, kernel, backend)
+        bandwidth = self._resolve_bandwidth(rows, coordinates, kernel, backend)
         if not coordinates.is_euclidean and not isinstance(self.bandwidth, str):
             bandwidth = check_bandwidth(self.bandwidth, "the metric")
         # Raises here, and not at the first query, if memory_limit is too small.
@@ -198,7 +207,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         return self
 
     @on_one_fit
-    def score_samples(self, X: Any, *, given: Any = None) -> np.ndarray:
+    def score_samples(self, X: Any, *, given: Any = None, columns: Any = None) -> np.ndarray:
         """Return the log-density of each row.
 
         Parameters
@@ -206,9 +215,10 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         X : array-like of shape (n_samples, n_features)
             Queries.
         given : collection of int or str, default=None
-            Columns, by index or name: the density of the other columns is conditional on the
-            values of these in X. Gaussian kernel only; its conditional is a mixture of Gaussians
-            again.
+            Columns, by label or index, on whose values in X the density of the others is conditional.
+        columns : collection of int or str, default=None
+            Columns whose density is returned. The rest is integrated out, and its values in X, which may
+            be missing (NaN), have no effect. None is all columns that are not in `given`.
 
         Returns
         -------
@@ -220,21 +230,31 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         NotFittedError
             If `fit` was not called.
         TypeError
-            If `given` is not a collection of columns.
+            If `given` or `columns` is not a collection of columns.
         ValueError
-            If X is not finite or has another number of features, if `given` names unknown columns,
-            one of them twice or all, or if it is not empty and the kernel is not Gaussian.
+            If X is not finite or has another number of features, if `given` or `columns` does not fit
+            the columns of X, or where given values have density zero under a compact kernel.
+
+        Warns
+        -----
+        UserWarning
+            If given values are far from all training rows.
+
+        Notes
+        -----
+        Marginals and conditionals of the Gaussian kernel are in closed form, at any distance; of the
+        others by quadrature, to about 1e-6 nats.
         """
-        X = self._check_query(X)
-        if given is not None:
-            columns = resolve_given_columns(given, X.shape[1], self._column_names())
-            if len(columns):
-                self._check_gaussian("given")
-                self._check_euclidean("given")
-                # p(a | b) = p(a, b) / p(b), and the marginal is the mixture in fewer columns.
-                h = self.bandwidth_
-                return self._log_density(X, h) - self._log_density(X, h, columns)
-        return self._log_density(X, self.bandwidth_)
+        check_is_fitted(self)
+        d = self.n_features_in_
+        scored, given_columns = resolve_scored_columns(columns, given, self._column_labels(), d)
+        ignored = np.setdiff1d(np.arange(d), np.union1d(scored, given_columns))
+        X = self._check_query(X, ignored)
+        if len(scored) == d:
+            return self._log_density(X, self.bandwidth_)
+        self._check_euclidean("given or columns")
+        self._warn_of_support(X[:, given_columns], given_columns)
+        return self._log_density_of_columns(X, scored, given_columns)
 
     @on_one_fit
     def leave_one_out_log_density(self, own_weights: Any = None) -> np.ndarray:
@@ -285,11 +305,10 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         self,
         X: np.ndarray,
         bandwidth: Any,
-        columns: np.ndarray | None = None,
         *,
         exclude_from: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> np.ndarray:
-        """Return the log-density of rows (n, d) at a bandwidth, in all columns or only in some.
+        """Return the log-density of rows (n, d) at a bandwidth.
 
         `exclude_from` holds points and weights to use in place of the fitted ones; row i excludes
         point i.
@@ -298,9 +317,6 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         metric = self.coordinates_
         outside = metric.columns.outside(metric.columns.scaled(X))
         X, points = metric.to_metric(X), metric.to_metric(points)
-        if columns is not None:
-            X, points = X[:, columns], points[:, columns]
-            bandwidth = bandwidth[columns] if np.ndim(bandwidth) else bandwidth
         backend = Backend.from_params(self.device, self.dtype)
         model = self._model(backend, points, weights, self.kernel_, bandwidth)
         units = _units(self.kernel_, bandwidth)
@@ -314,6 +330,71 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
             log_density = model.log_density(queries, exclude=exclude)
         volume = np.sum(np.log(np.broadcast_to(units, X.shape[1]))) - metric.log_abs_det
         return backend.array(log_density) - volume + metric.columns.relation_log_density(outside)
+
+    def _log_density_of_columns(
+        self, X: np.ndarray, scored: np.ndarray, given: np.ndarray
+    ) -> np.ndarray:
+        """Return the log-density (n,) of some columns of rows X given others."""
+        log_density = np.empty(len(X))
+        both = np.concatenate([given, scored])
+        log_volume = np.sum(np.log(self._bandwidths(scored)))
+        # Distances in single columns, and from all points, are alive at once.
+        bytes_per_row = 64 * len(self.points_) * (1 if self.kernel_ == "gaussian" else 64)
+        for part in slices_within(len(X), bytes_per_row, self._memory_limit()):
+            if self.kernel_ == "gaussian":
+                logits = np.log(self.weights_) - 0.5 * self._squares(X[part], given)[0]
+                relative, nearest = self._squares(X[part], scored)
+                log_joint = logsumexp(logits - 0.5 * relative, axis=1) - 0.5 * nearest
+                log_joint -= gaussian_log_normalizer(len(scored))
+                log_given = logsumexp(logits, axis=1)
+            else:
+                log_joint = logsumexp(self._log_marginals(X[part], both), axis=1)
+                log_given = np.zeros(1)
+                if len(given):
+                    log_given = logsumexp(self._log_marginals(X[part], given), axis=1)
+                    self._check_inside(log_given)
+            log_density[part] = log_joint - log_given - log_volume
+        return log_density
+
+    def _bandwidths(self, columns: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(self.bandwidth_, self.points_.shape[1])[columns]
+
+    def _memory_limit(self) -> float:
+        return check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
+
+    def _squares(self, X: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return `nearest_squares` of some columns of rows X from the points, in bandwidths."""
+        scale = self._bandwidths(columns)
+        return nearest_squares(X[:, columns] / scale, self.points_[:, columns] / scale)
+
+    def _log_marginals(self, X: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Return log w_i plus that of the radial kernel's marginal in some columns, shape (n, N)."""
+        relative, nearest = self._squares(X, columns)
+        rho, d = np.sqrt(relative + nearest[:, None]), self.points_.shape[1]
+        kernel = RADIAL_KERNELS[self.kernel_]
+        if len(columns) == d:
+            profile = kernel.log_profile(torch.from_numpy(rho)).numpy() - kernel.log_normalizer(d)
+        else:
+            profile = log_marginal_kernel(kernel, rho, d, d - len(columns))
+        return np.log(self.weights_) + profile
+
+    def _check_inside(self, log_given: np.ndarray) -> None:
+        """Raise an error where given values have density zero, log p(b) = -inf."""
+        outside = np.flatnonzero(log_given == -np.inf)
+        if len(outside):
+            raise ValueError(
+                f"given values of {len(outside)} rows (first: row {outside[0]}) have density zero under "
+                f"the compact kernel={self.kernel_!r}, so nothing is known of the other columns. Use "
+                "kernel='gaussian', a larger bandwidth, or drop those rows."
+            )
+
+    def _warn_of_support(self, values: np.ndarray, columns: np.ndarray) -> None:
+        """Warn where values (n, k) of given columns are far from all points."""
+        if len(columns):
+            scale = self._bandwidths(columns)
+            centers = self.points_[:, columns] / scale
+            distances = cKDTree(centers).query(values / scale)[0]
+            warn_of_far_values(distances, centers)
 
     @on_one_fit
     def sample(
@@ -329,8 +410,8 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
             Seed of the draws; None draws anew at every call, without using numpy's global state.
         given : mapping from column to value, default=None
             Condition the draws on values of these columns: indices or, where X had them, names;
-            each value one number in units of X, or an array of shape (n_samples,). Gaussian kernel
-            only; training rows are then drawn by their posterior weights.
+            each value one number in units of X, or an array of shape (n_samples,). Training rows are
+            then drawn by their posterior weights.
 
         Returns
         -------
@@ -343,7 +424,12 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
             If `fit` was not called.
         TypeError, ValueError
             If `n_samples` is not a positive integer, `random_state` is not a seed, or `given` has
-            unknown columns or values of the wrong shape, or the kernel is not Gaussian.
+            unknown columns, values of the wrong shape, or values of density zero (compact kernels).
+
+        Warns
+        -----
+        UserWarning
+            If given values are far from all training rows.
 
         Examples
         --------
@@ -355,11 +441,11 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         """
         n, rng = self._check_draw(n_samples, random_state)
         if given is not None:
-            names = self._column_names()
-            columns, values = resolve_given_values(given, n, self.points_.shape[1], names)
+            labels = self._column_labels()
+            columns, values = resolve_given_values(given, n, labels, self.n_features_in_)
             if len(columns):
-                self._check_gaussian("given")
                 self._check_euclidean("given")
+                self._warn_of_support(values, columns)
                 return self._sample_given(rng, columns, values)
         metric = self.coordinates_
         centers = metric.to_metric(draw_points(rng, self.points_, self.weights_, n))
@@ -373,18 +459,27 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         self, rng: np.random.RandomState, columns: np.ndarray, values: np.ndarray
     ) -> np.ndarray:
         """Draw one row for each row of `values` (n, n_given), which are the values of `columns`."""
-        bandwidth = np.broadcast_to(self.bandwidth_, self.points_.shape[1])
-        scale = bandwidth[columns]
-        memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
-        centers = draw_given(
-            rng,
-            self.points_[:, columns] / scale,
-            np.log(self.weights_),
-            values / scale,
-            memory_limit,
-        )
+        d = self.points_.shape[1]
+        bandwidth, scale = np.broadcast_to(self.bandwidth_, d), self._bandwidths(columns)
+        free = np.setdiff1d(np.arange(d), columns)
+        if self.kernel_ == "gaussian":
+            points = self.points_[:, columns] / scale
+            log_weights = np.log(self.weights_)
+            centers = draw_given(rng, points, log_weights, values / scale, self._memory_limit())
+            offsets = rng.standard_normal((len(values), d))[:, free]
+        else:
+            X = np.zeros((len(values), d))
+            X[:, columns] = values
+            centers, uniform = np.empty(len(X), dtype=np.intp), rng.uniform(size=len(X))
+            for part in slices_within(len(X), 4096 * len(self.points_), self._memory_limit()):
+                log_masses = self._log_marginals(X[part], columns)
+                self._check_inside(logsumexp(log_masses, axis=1))
+                masses = np.exp(log_masses - log_masses.max(axis=1, keepdims=True))
+                centers[part] = choose_in_rows(masses, np.arange(len(masses)), uniform[part])
+            rho = np.linalg.norm((values - self.points_[centers][:, columns]) / scale, axis=1)
+            offsets = sample_free_offsets(RADIAL_KERNELS[self.kernel_], rng, rho, len(free))
         rows = self.points_[centers]
-        rows += bandwidth * rng.standard_normal(rows.shape)
+        rows[:, free] += bandwidth[free] * offsets
         rows[:, columns] = values
         return rows
 
@@ -560,16 +655,16 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         return RadialMixture(scaled, log_weights, profile, scale, memory_limit=memory_limit)
 
     def _resolve_bandwidth(
-        self, points: np.ndarray, weights: np.ndarray, kernel: str, backend: Backend
+        self, rows: MergedRows, coordinates: LinearMetric, kernel: str, backend: Backend
     ) -> float | np.ndarray:
         """Return the bandwidth as a number, or one number for each feature (d,), checked."""
-        bandwidth = self.bandwidth
+        bandwidth, points = self.bandwidth, coordinates.to_metric(rows.points)
         if isinstance(bandwidth, str):
             check_bandwidth(bandwidth, "X", names=(*_RULES, "loo"))
             try:
                 if bandwidth in _RULES:
-                    return _RULES[bandwidth](points, weights)
-                return self._leave_one_out(points, weights, kernel, backend)
+                    return _RULES[bandwidth](points, rows.weights)
+                return self._leave_one_out(rows, coordinates, kernel, backend)
             except ValueError as error:
                 raise ValueError(
                     f"bandwidth={bandwidth!r}: {error}; pass bandwidth=<positive number, in units of X>."
@@ -591,14 +686,22 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         return scales.copy()
 
     def _leave_one_out(
-        self, points: np.ndarray, weights: np.ndarray, kernel: str, backend: Backend
+        self, rows: MergedRows, coordinates: LinearMetric, kernel: str, backend: Backend
     ) -> float:
         """Return the bandwidth of highest leave-one-out likelihood."""
         memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
+        points, weights = coordinates.to_metric(rows.points), rows.weights
+        points = points - points.mean(axis=0) if kernel == "gaussian" else points
+        queries = None
+        excluded = excluded_rows(rows.points, weights, rows.precision.width)
+        if excluded is not None:
+            x = points[excluded.exclude] + coordinates.steps_to_metric(excluded.offsets)
+            queries = Queries(x, excluded.exclude, excluded.query_weights)
+            points, weights = points[excluded.point], excluded.weights
         if kernel == "gaussian":
-            centered = points - points.mean(axis=0)
-            return gaussian_leave_one_out(centered, weights, 0, backend, memory_limit)
-        lower, upper = stationary_bracket(points, weights)
+            return gaussian_leave_one_out(points, weights, 0, backend, memory_limit, queries)
+        lower, upper = stationary_bracket(points, weights, queries)
+        scored = Queries.at_points(points, weights) if queries is None else queries
         # The optimum of other profiles differs from the Gaussian's by a factor of at most sqrt(d +
         # 4), the ratio of bandwidths at equal variance.
         factor = np.sqrt(points.shape[1] + 4)
@@ -606,14 +709,15 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         if RADIAL_KERNELS[kernel].is_compact:
             # Below this the likelihood is zero: some point is within the kernel of no other.
             margin = 1 + 64 * torch.finfo(backend.dtype).eps
-            lower = margin * float(nearest_distances(points).max())
+            lower = margin * float(scored.nearest_distances(points).max())
             upper = max(upper, 2 * lower)
-        point_weights = backend.tensor(weights)
-        exclude = torch.arange(len(points), device=point_weights.device)
+        query_weights = backend.tensor(scored.weights)
+        exclude = torch.as_tensor(scored.exclude, device=query_weights.device)
+        x = backend.tensor(scored.x - _center(kernel, points))
 
         def log_likelihood(h: float) -> float:
             model = self._model(backend, points, weights, kernel, h)
             assert isinstance(model, RadialMixture)
-            return float(point_weights @ model.log_density(model.points, exclude=exclude))
+            return float(query_weights @ model.log_density(x, exclude=exclude))
 
         return maximize_leave_one_out(log_likelihood, lower, upper)

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import check_is_fitted
 
 from .._coordinates.embedding import Embedding
 from .._coordinates.hull import AffineHull, principal_axes
 from .._coordinates.metric import check_metric, fit_metric
+from .._diffusion.conditional import JointDensity, draw_given_columns, log_density_of_columns
 from .._diffusion.model import DiffusionModel
 from .._diffusion.settings import (
     Resources,
@@ -24,6 +26,7 @@ from .._diffusion.settings import (
 )
 from .._utils.backend import Backend
 from .._utils.estimator import DistanceDensityMixin, on_one_fit
+from .._utils.given import resolve_given_values, resolve_scored_columns
 from .._utils.rows import check_sample_weight, merge_duplicates
 from .._utils.shards import ONE_PROCESS
 from .._utils.validation import check_bandwidth, check_flag, check_integer, check_real, fixed_seed
@@ -357,7 +360,8 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
 
     def _begin(self, X: Any, sample_weight: Any, n_iterations: int | None) -> NeuralScoreDiffusion:
         """Train from the start, for `n_iterations` iterations or, if None, to convergence."""
-        points, weights = self._check_training(X, sample_weight)
+        rows = self._check_training(X, sample_weight)
+        points, weights = rows.points, rows.weights
         parsed = self._checked_parameters(points.shape[1])
         start = self._started(parsed, points, weights)
         trained = self._trained(parsed, start, points, weights, n_iterations)
@@ -572,16 +576,16 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
     # ------------------------------------------------------------------------------------ queries
 
     @overload
-    def score_samples(self, X: Any) -> np.ndarray: ...
+    def score_samples(self, X: Any, *, given: Any = None, columns: Any = None) -> np.ndarray: ...
 
     @overload
     def score_samples(
-        self, X: Any, *, return_error: Literal[True]
+        self, X: Any, *, given: Any = None, columns: Any = None, return_error: Literal[True]
     ) -> tuple[np.ndarray, np.ndarray]: ...
 
     @on_one_fit
     def score_samples(
-        self, X: Any, *, return_error: bool = False
+        self, X: Any, *, given: Any = None, columns: Any = None, return_error: bool = False
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Return the log-density of each row under the distribution that `sample` draws from.
 
@@ -589,11 +593,16 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         ----------
         X : array-like of shape (n_samples, n_features)
             Queries.
+        given : collection of int or str, default=None
+            Columns, by label or index, on whose values in X the density of the others is conditional.
+        columns : collection of int or str, default=None
+            Columns whose density is returned. The rest is integrated out, and its values in X, which may
+            be missing (NaN), have no effect. None is all columns that are not in `given`.
         return_error : bool, default=False
             Whether to return the estimated error beside it: the solver's (a solver of fixed steps is run
             once more, for three times the cost) and the standard error of the probes, where there are
             any, added in squares. Probes are the same for all rows, so that their errors do not average
-            away in a mean.
+            away in a mean. With `given` or `columns` it is the standard error of the Monte-Carlo sums.
 
         Returns
         -------
@@ -607,17 +616,29 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         NotFittedError
             If `fit` was not called.
         ValueError
-            If X is not finite or has another number of features, if the solver is stochastic, or if the
-            learned score diverges along the flow.
+            If X is not finite or has another number of features, if the solver is stochastic, if the
+            learned score diverges along the flow, or if `given` or `columns` does not fit the columns.
         """
-        X = self._check_query(X)
+        check_is_fitted(self)
+        d = self.n_features_in_
+        scored, given_columns = resolve_scored_columns(columns, given, self._column_labels(), d)
+        ignored = np.setdiff1d(np.arange(d), np.union1d(scored, given_columns))
+        X = self._check_query(X, ignored)
         resources = self._resources()
-        log_density, error = self.model_.log_density(X, resources, with_error=return_error)
+        if len(scored) == d:
+            log_density, error = self.model_.log_density(X, resources, with_error=return_error)
+        else:
+            joint = JointDensity.of_model(self.model_, resources)
+            log_density, error = log_density_of_columns(
+                joint, X, scored, given_columns, resources.memory_limit
+            )
         _check_finite("log-densities", log_density[:, None])
         return (log_density, error) if return_error else log_density
 
     @on_one_fit
-    def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
+    def sample(
+        self, n_samples: int = 1, random_state: Any = None, *, given: Any = None
+    ) -> np.ndarray:
         """Draw new rows.
 
         Parameters
@@ -627,6 +648,9 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         random_state : int, RandomState or None, default=None
             Source of the draws. None is the estimator's own `random_state`; where that is None too,
             every call draws anew. numpy's global state is not touched.
+        given : mapping from column to value, default=None
+            Condition the draws on these columns: labels or indices; each value one number in units of X,
+            or an array of shape (n_samples,).
 
         Returns
         -------
@@ -638,11 +662,18 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         NotFittedError
             If `fit` was not called.
         TypeError, ValueError
-            If `n_samples` is not a positive integer, `random_state` is not a seed, or the learned
-            score diverges along the flow.
+            If `n_samples` is not a positive integer, `random_state` is not a seed, `given` does not fit
+            the columns, or the learned score diverges along the flow.
         """
         n, rng = self._check_draw(n_samples, random_state)
-        rows = self.model_.draw(n, rng, self._resources())
+        resources = self._resources()
+        if given is not None:
+            labels = self._column_labels()
+            columns, values = resolve_given_values(given, n, labels, self.n_features_in_)
+            if len(columns):
+                joint = JointDensity.of_model(self.model_, resources)
+                return draw_given_columns(joint, columns, values, rng, resources.memory_limit)
+        rows = self.model_.draw(n, rng, resources)
         _check_finite("samples", rows)
         return rows
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from .kernel_weights import log_kernel_weights
 from .memory import rows_within, slices
 from .shards import ONE_PROCESS, Shards
 
-__all__ = ["draw_given", "draw_points", "invert_cumulated"]
+__all__ = ["choose_in_rows", "draw_given", "draw_points", "invert_cumulated"]
 
 
 def invert_cumulated(cumulated: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -45,6 +46,20 @@ def draw_points(
     return drawn
 
 
+def choose_in_rows(masses: np.ndarray, rows: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+    """Return for each entry of `rows` (m,) an index by the masses (n, k) of that row.
+
+    Entry i has the uniform number `uniform` (m,), between 0 and 1.
+    """
+    cumulated = masses.cumsum(axis=1)
+    cumulated /= cumulated[:, -1:]
+    k = cumulated.shape[1]
+    # One sorted sequence for all rows, each in a unit interval of its own.
+    cumulated += np.arange(len(cumulated))[:, None]
+    index = np.searchsorted(cumulated.ravel(), rows + uniform, side="right") - rows * k
+    return np.clip(index, 0, k - 1)
+
+
 def draw_given(
     rng: np.random.RandomState,
     points: np.ndarray,
@@ -65,16 +80,7 @@ def draw_given(
     drawn = np.empty(len(values), dtype=np.intp)
     # Four matrices of this height are alive at once.
     for part in slices(len(distinct), rows_within(32 * len(points), memory_limit)):
-        logits = np.broadcast_to(log_weights, (len(distinct[part]), len(points))).copy()
-        for value, coordinate in zip(distinct[part].T, points.T, strict=True):
-            # Differences, column by column: products of far values would lose their digits.
-            logits -= 0.5 * (value[:, None] - coordinate) ** 2
-        cumulated = np.exp(logits - logits.max(axis=1, keepdims=True)).cumsum(axis=1)
-        cumulated /= cumulated[:, -1:]
-        # One sorted sequence for all distinct values, each in a unit interval of its own.
-        cumulated += np.arange(len(cumulated))[:, None]
+        masses = np.exp(log_kernel_weights(distinct[part], points, log_weights))
         rows = order[ends[part.start] : ends[part.stop]]
-        interval = which[rows] - part.start
-        index = np.searchsorted(cumulated.ravel(), interval + uniform[rows], side="right")
-        drawn[rows] = np.minimum(index - interval * len(points), len(points) - 1)
+        drawn[rows] = choose_in_rows(masses, which[rows] - part.start, uniform[rows])
     return drawn

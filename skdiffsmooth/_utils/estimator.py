@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, TypeVar, cast
 
 import numpy as np
 from sklearn.base import DensityMixin
-from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .rows import check_sample_weight, merge_duplicates, weighted_rows
-from .validation import check_detached, check_draw, check_real_array, check_size
+from .rows import MergedRows, check_sample_weight, merge_rows, weighted_rows
+from .table import check_table, column_names
+from .validation import check_draw, check_real_array, check_size
 from .version import FORMAT, __version__
 
 __all__ = ["DensityEstimatorMixin", "DistanceDensityMixin", "SavedWithVersion", "on_one_fit"]
@@ -101,6 +102,10 @@ class DensityEstimatorMixin(SavedWithVersion, DensityMixin):
         columns = object.__new__(type(self))
         columns.__dict__ = dict(parameters)
         validate_data(columns, X, reset=True, skip_check_array=True)
+        labels = list(getattr(X, "columns", ()))
+        if not hasattr(columns, "feature_names_in_") and labels != list(range(len(labels))):
+            # scikit-learn keeps names that are strings only.
+            columns._column_labels_ = np.array(labels, dtype=object)
         self.__dict__ = {**vars(columns), **attributes}
 
     def _snapshot(self: Self) -> Self:
@@ -112,15 +117,17 @@ class DensityEstimatorMixin(SavedWithVersion, DensityMixin):
         snapshot.__dict__ = self.__dict__
         return snapshot
 
-    def _check_query(self, X: Any) -> np.ndarray:
-        """Return queries (n, d) as float64, checked against the columns of the training rows."""
-        check_is_fitted(self)
-        check_detached("X", X)
-        return validate_data(self, X, reset=False, dtype=np.float64)
+    def _check_query(self, X: Any, ignored: Sequence[int] | np.ndarray = ()) -> np.ndarray:
+        """Return queries (n, d) as float64, checked against the columns of the training rows.
 
-    def _column_names(self) -> np.ndarray | None:
-        """Return the names of the columns, or None if the training rows had none."""
-        return getattr(self, "feature_names_in_", None)
+        Columns of the indices `ignored` are zero; they may hold missing values.
+        """
+        check_is_fitted(self)
+        return check_table(X, self, is_query=True, ignored=ignored)
+
+    def _column_labels(self) -> np.ndarray | None:
+        """Return the labels of the columns, or None if the training rows had none."""
+        return getattr(self, "feature_names_in_", getattr(self, "_column_labels_", None))
 
     def _check_draw(self, n_samples: Any, random_state: Any) -> tuple[int, np.random.RandomState]:
         """Return the number of draws, and a generator; None is the estimator's `random_state`."""
@@ -134,13 +141,20 @@ class DistanceDensityMixin(DensityEstimatorMixin):
 
     points_: Any  # (n_points, n_features)
     weights_: Any  # (n_points,)
+    # Whether nearly equal rows are recognised in units of the columns, or in the common unit of X.
+    _measures_by_column = True
 
-    def _check_training(self, X: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray]:
+    def _check_training(self, X: Any, sample_weight: Any) -> MergedRows:
         """Return distinct rows and their weights, without changing the estimator."""
-        check_detached("X", X)
-        X = check_array(X, dtype=np.float64, estimator=self, input_name="X")
-        check_size("X", X)
-        return merge_duplicates(X, check_sample_weight(sample_weight, len(X)))
+        checked = check_table(X, self)
+        check_size("X", checked)
+        merged = merge_rows(
+            checked,
+            check_sample_weight(sample_weight, len(checked)),
+            by_column=self._measures_by_column,
+        )
+        merged.warn(column_names(X))
+        return merged
 
     def _check_others(self, own_weights: Any) -> np.ndarray | None:
         """Return the weights (n_points,) that the points lose when they are left out, or None.
@@ -163,7 +177,7 @@ class DistanceDensityMixin(DensityEstimatorMixin):
             )
         return own
 
-    def _check_query(self, X: Any) -> np.ndarray:
-        X = super()._check_query(X)
+    def _check_query(self, X: Any, ignored: Sequence[int] | np.ndarray = ()) -> np.ndarray:
+        X = super()._check_query(X, ignored)
         check_size("X", X)
         return X

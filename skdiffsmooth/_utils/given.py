@@ -1,4 +1,4 @@
-"""Parses the parameter `given`, which holds columns by index or name, and their values."""
+"""Parses the parameters `given` and `columns`: columns by label or index, and their values."""
 
 from __future__ import annotations
 
@@ -9,85 +9,143 @@ import numpy as np
 
 from .validation import check_real_array, check_size
 
-__all__ = ["resolve_given_columns", "resolve_given_values"]
+__all__ = ["resolve_columns", "resolve_given_values", "resolve_scored_columns"]
 
 
-def resolve_given_columns(given: Any, n_features: int, names: np.ndarray | None) -> np.ndarray:
-    """Return the indices of the given columns, in increasing order.
+def resolve_columns(name: str, columns: Any, labels: np.ndarray | None, d: int) -> np.ndarray:
+    """Return the indices (k,) of columns, in increasing order.
 
-    `given` is a collection of indices from 0 on, or of column names; `names` (n_features,) are
-    those of the training data, or None.
+    `columns` is a collection of labels of the training columns, `labels` (d,), or of indices from 0 on.
+    Where the training columns have labels that are not strings, only labels are accepted, since an
+    index could be mistaken for one. `name` is that of the parameter, for messages.
 
     Raises
     ------
     TypeError
-        If `given` is not a collection, or holds something that is neither an integer nor a string.
+        If `columns` is not a collection, or holds something that is neither a label nor an index.
     ValueError
-        If a column is unknown or named twice, or if all columns are given.
+        If a column is unknown, or named twice.
     """
-    if isinstance(given, str) or not hasattr(given, "__iter__"):
+    if isinstance(columns, str | bytes) or not hasattr(columns, "__iter__"):
         raise TypeError(
-            f"given={given!r} has type {type(given).__name__}; expected a collection of columns, such "
-            "as [0, 2] or ['age']."
+            f"{name}={columns!r} has type {type(columns).__name__}; expected a collection of columns, "
+            "such as [0, 2] or ['age']."
         )
-    columns = [_resolve_column(column, n_features, names) for column in given]
-    if len(set(columns)) < len(columns):
-        raise ValueError(f"given={list(given)!r} names a column twice; expected each at most once.")
-    if len(columns) == n_features:
+    indices = [_index(name, column, labels, d) for column in columns]
+    if len(set(indices)) < len(indices):
         raise ValueError(
-            f"given names all {n_features} columns; expected fewer, so that at least one column is left "
-            "to draw or score."
+            f"{name}={list(columns)!r} names a column twice; expected each at most once."
         )
-    return np.array(sorted(columns), dtype=np.intp)
+    return np.array(sorted(indices), dtype=np.intp)
 
 
-def _resolve_column(column: Any, n_features: int, names: np.ndarray | None) -> int:
-    if isinstance(column, str):
-        if names is None:
+def _index(name: str, column: Any, labels: np.ndarray | None, d: int) -> int:
+    """Return the index of one column."""
+    is_index = isinstance(column, int | np.integer) and not isinstance(column, bool)
+    if labels is not None:
+        matches = [j for j, label in enumerate(labels) if _is_same(label, column)]
+        if len(matches) > 1:
             raise ValueError(
-                f"given column {column!r} is a name, but the training data had no column names; pass an "
-                f"index from 0 to {n_features - 1}, or fit on a DataFrame."
+                f"{name} column {column!r} is the label of {len(matches)} columns; expected labels "
+                "that differ. Rename the columns, and fit again."
             )
-        indices = np.flatnonzero(names == column)
-        if not len(indices):
+        if matches:
+            return matches[0]
+        if not is_index or not all(isinstance(label, str) for label in labels):
             raise ValueError(
-                f"given column {column!r} is not known; expected one of {', '.join(map(repr, names))}."
+                f"{name} column {column!r} is not known; expected one of "
+                f"{', '.join(map(repr, labels))}, the columns of the training data."
             )
-        return int(indices[0])
-    if isinstance(column, bool | np.bool_) or not isinstance(column, int | np.integer):
-        raise TypeError(
-            f"given column {column!r} has type {type(column).__name__}; expected an index or a name."
-        )
-    if not 0 <= column < n_features:
+    elif isinstance(column, str):
         raise ValueError(
-            f"given column {column!r} is out of range; expected an index from 0 to {n_features - 1}."
+            f"{name} column {column!r} is a name, but the training data had no column names; pass an "
+            f"index from 0 to {d - 1}, or fit on a DataFrame."
+        )
+    if not is_index:
+        raise TypeError(
+            f"{name} column {column!r} has type {type(column).__name__}; expected an index or a name."
+        )
+    if not 0 <= column < d:
+        raise ValueError(
+            f"{name} column {column!r} is out of range; expected an index from 0 to {d - 1}."
         )
     return int(column)
 
 
+def _is_same(label: Any, column: Any) -> bool:
+    """Return whether a column is named by its label; True is not the label 1."""
+    return isinstance(label, bool) == isinstance(column, bool) and bool(label == column)
+
+
+def resolve_scored_columns(
+    columns: Any, given: Any, labels: np.ndarray | None, d: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices of the columns whose density is wanted, and of those that are given.
+
+    `columns` None means all columns that are not given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `resolve_columns`; also if a column is both, if all are given, or if `columns` is empty.
+    """
+    none = np.array([], dtype=np.intp)
+    given_columns = none if given is None else resolve_columns("given", given, labels, d)
+    _check_some_free(given_columns, d)
+    if columns is None:
+        return np.setdiff1d(np.arange(d), given_columns), given_columns
+    scored = resolve_columns("columns", columns, labels, d)
+    if not len(scored):
+        raise ValueError(
+            f"columns={columns!r} is empty; expected at least one column whose density to return. Pass "
+            "None for all."
+        )
+    both = np.intersect1d(scored, given_columns)
+    if len(both):
+        raise ValueError(
+            f"columns={list(columns)!r} and given={list(given)!r} share column {both[0]}; expected each "
+            "column in at most one of them."
+        )
+    return scored, given_columns
+
+
+def _check_some_free(given: np.ndarray, d: int) -> None:
+    if len(given) == d:
+        raise ValueError(
+            f"given names all {d} columns; expected fewer, so that at least one column is left to draw "
+            "or score."
+        )
+
+
 def resolve_given_values(
-    given: Any, n_samples: int, n_features: int, names: np.ndarray | None
+    given: Any, n_samples: int, labels: np.ndarray | None, d: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices of the given columns, and their values (n_samples, n_given).
 
-    `given` maps columns to one value, or to one for each row; `names` (n_features,) are those of the
-    training data, or None.
+    `given` maps columns to one value, or to one for each row; `labels` (d,) are those of the training
+    columns, or None.
 
     Raises
     ------
     TypeError
         If `given` is not a mapping.
     ValueError
-        If a column is invalid, or a value neither a finite number nor one for each row.
+        If a column is invalid, or a value is neither a finite number nor one for each row.
     """
     if not isinstance(given, Mapping):
         raise TypeError(
             f"given={given!r} has type {type(given).__name__}; expected a mapping from columns to "
             "values, such as {0: 1.5} or {'age': 40}."
         )
-    columns = resolve_given_columns(given, n_features, names)
+    columns = resolve_columns("given", given, labels, d)
+    _check_some_free(columns, d)
     values = np.empty((n_samples, len(columns)))
     for column, value in given.items():
+        if any(isinstance(each, str | bytes) for each in np.asarray(value, dtype=object).flat):
+            raise ValueError(
+                f"given[{column!r}]={value!r:.100} holds strings and is not numeric; expected numbers "
+                "in the units of X. Convert it by float()."
+            )
         column_values = check_real_array(f"given[{column!r}]", value)
         if column_values.shape not in ((), (n_samples,)):
             raise ValueError(
@@ -100,6 +158,6 @@ def resolve_given_values(
                 "column out of given where its value is not known."
             )
         check_size(f"given[{column!r}]", column_values)
-        index = np.searchsorted(columns, _resolve_column(column, n_features, names))
+        index = np.searchsorted(columns, _index("given", column, labels, d))
         values[:, index] = column_values
     return columns, values

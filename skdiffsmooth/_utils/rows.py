@@ -5,20 +5,26 @@ from __future__ import annotations
 import numbers
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from sklearn.utils import _safe_indexing
-from sklearn.utils.validation import _num_samples, check_array
+from sklearn.utils.validation import _num_samples
 
-from .validation import check_detached, check_integer, check_real_array
-from .warnings import warn_user
+from .columns import ColumnPrecision, column_precision
+from .near_rows import near_rows
+from .table import check_table, column_names
+from .validation import check_integer, check_real_array
+from .warnings import warn_of_table, warn_user
 
 __all__ = [
+    "MergedRows",
     "TrainingRows",
     "as_given",
     "check_sample_weight",
     "merge_duplicates",
+    "merge_rows",
     "split_off_copies",
     "take",
     "weighted_rows",
@@ -52,7 +58,7 @@ def weighted_rows(X: Any, sample_weight: Any) -> tuple[Any, np.ndarray | None]:
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """Training rows of positive weight, and which of them are equal."""
+    """Training rows of positive weight, and which of them are equal, exactly or up to rounding."""
 
     given: Any
     """The rows of positive weight in the user's order, an array or a table."""
@@ -66,24 +72,26 @@ class TrainingRows:
     """The total weights of the distinct rows; they sum to one."""
     group: np.ndarray
     """Index of the distinct row that each given row equals."""
+    precision: ColumnPrecision
+    """How precisely the columns were recorded."""
 
     @classmethod
     def of(cls, X: Any, sample_weight: Any, owner: Any) -> TrainingRows:
         """Check rows and weights, and find equal rows; messages name the estimator `owner`."""
-        check_detached("X", X)
-        checked = check_array(X, dtype=np.float64, estimator=owner, input_name="X")
+        checked = check_table(X, owner)
         weight = check_sample_weight(sample_weight, len(checked))
         # A weight 300 orders of magnitude below the largest is zero in every sum.
         kept = weight / weight.max() > 0
-        points, point_weights = merge_duplicates(checked[kept], weight[kept])
-        group = np.unique(checked[kept] + 0.0, axis=0, return_inverse=True)[1].ravel()
+        merged = merge_rows(checked[kept], weight[kept])
+        merged.warn(column_names(X))
         return cls(
             take(as_given(X, checked), kept),
             None if sample_weight is None else weight[kept],
             kept,
-            points,
-            point_weights,
-            group,
+            merged.points,
+            merged.weights,
+            merged.index,
+            merged.precision,
         )
 
     def folds(self, cv: Any, groups: Any = None) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -218,27 +226,87 @@ def check_sample_weight(sample_weight: Any, n_samples: int) -> np.ndarray:
     return weight
 
 
-def merge_duplicates(X: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distinct rows of positive weight, in lexicographic order, and their total weights.
+@dataclass(frozen=True)
+class MergedRows:
+    """Distinct rows, with the sums of the weights of the rows that they stand for."""
 
-    A row of weight k and k equal rows are the same data. Merging makes results agree to the last
-    bit, makes the fit independent of the order of the rows, and turns leave-one-out into
-    leave-one-value-out, which stays finite on rounded data.
+    points: np.ndarray
+    """Distinct rows (n_points, d), in lexicographic order."""
+    weights: np.ndarray
+    """Their weights (n_points,); they sum to one."""
+    index: np.ndarray
+    """Index (n_samples,) of the distinct row of each row; -1 for weight zero."""
+    n_near: int
+    """How many rows were merged into others that differ from them by rounding."""
+    distance: float
+    """The largest distance from a merged row to its nearest row, relative to that of distinct rows."""
+
+    @cached_property
+    def precision(self) -> ColumnPrecision:
+        """How precisely the columns were recorded."""
+        return column_precision(self.points, self.weights)
+
+    def warn(self, names: np.ndarray | None = None) -> None:
+        """Warn, once in a call of the user, of copies and of columns that are not continuous."""
+        self.warn_of_near_rows()
+        described = self.precision.discrete_columns(self.points, self.weights, names)
+        if described:
+            warn_of_table(
+                f"these columns of X are not continuous: {'; '.join(described)}. The density treats "
+                "them as continuous, so that samples lie between the recorded values. Round the "
+                "samples, fit each value of such a column as a class of DensityClassifier, or drop it."
+            )
+
+    def warn_of_near_rows(self) -> None:
+        """Warn, once in a call of the user, if rows were merged that are not exactly equal."""
+        if self.n_near:
+            warn_of_table(
+                f"{self.n_near} rows of X equal another row up to rounding (at most "
+                f"{self.distance:.1e} of the typical distance between neighbours) and were merged into "
+                "it, with the sum of their weights: they look like copies, and would make the bandwidth "
+                "collapse. Drop them, or pass sample_weight instead of copies."
+            )
+
+
+def merge_duplicates(X: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct rows of positive weight (n_points, d), and their weights, which sum to one.
+
+    As `merge_rows`, for rows (n, d) in which rows that are nearly equal were merged before.
+    """
+    points, weights, _ = _merge_equal(X, weight)
+    return points, weights
+
+
+def merge_rows(X: np.ndarray, weight: np.ndarray, *, by_column: bool = True) -> MergedRows:
+    """Merge rows that are equal, exactly or up to rounding; those of weight zero are left out.
+
+    A row of weight k and k equal rows are the same data. Merging makes results agree to the last bit,
+    makes the fit independent of the order of the rows, and turns leave-one-out into leave-one-value-out,
+    which stays finite on rounded data. Of nearly equal rows (see `near_rows`) the first in lexicographic
+    order remains.
 
     Parameters
     ----------
-    X : ndarray of shape (n_samples, n_features)
+    X : ndarray of shape (n_samples, d)
         Training rows.
     weight : ndarray of shape (n_samples,)
         Checked weights.
-
-    Returns
-    -------
-    points : ndarray of shape (n_points, n_features)
-        Distinct rows.
-    weights : ndarray of shape (n_points,)
-        Their weights; they sum to one.
+    by_column : bool, default=True
+        Whether distances between rows are measured in standard deviations of the columns; if not, in
+        the units of X.
     """
+    points, weights, index = _merge_equal(X, weight)
+    group, distance = near_rows(points, by_column=by_column)
+    n_points = len(points)
+    if len(group):
+        first = np.unique(group, return_index=True)[1]
+        weights = np.bincount(group, weights=weights)
+        points, index = points[first], np.where(index < 0, -1, group[index])
+    return MergedRows(points, weights, index, n_points - len(points), distance)
+
+
+def _merge_equal(X: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return distinct rows, their weights, and the index of the distinct row of each row, or -1."""
     kept = weight > 0
     # Adding zero turns -0.0 into 0.0, which some versions of np.unique take for different values.
     points, inverse = np.unique(X[kept] + 0.0, axis=0, return_inverse=True)
@@ -247,7 +315,9 @@ def merge_duplicates(X: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.
     weights = np.bincount(inverse.ravel(), weights=scaled, minlength=len(points))
     # A weight underflows beside one 300 orders of magnitude larger, and is negligible in every sum.
     positive = weights > 0
-    return points[positive], weights[positive] / weights[positive].sum()
+    index = np.full(len(X), -1)
+    index[kept] = np.where(positive, np.cumsum(positive) - 1, -1)[inverse.ravel()]
+    return points[positive], weights[positive] / weights[positive].sum(), index
 
 
 def split_off_copies(

@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-__all__ = ["warn_user", "without_warnings"]
+__all__ = ["part_of_a_fit", "warn_of_table", "warn_user", "without_warnings"]
 
 # With its separator: a user's directory may be called skdiffsmooth-scripts.
 _PACKAGE = str(Path(__file__).parents[1]) + os.sep
 _IS_SILENT = ContextVar("_IS_SILENT", default=False)
+_IS_PART = ContextVar("_IS_PART", default=False)
 
 
 @contextmanager
@@ -47,3 +48,19 @@ def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level)
+
+
+@contextmanager
+def part_of_a_fit() -> Iterator[None]:
+    """Mark fits to parts of a table (folds, classes), or of a member, which do not warn of it."""
+    token = _IS_PART.set(True)
+    try:
+        yield
+    finally:
+        _IS_PART.reset(token)
+
+
+def warn_of_table(message: str) -> None:
+    """Warn of the training table, unless the estimator that was given the whole table does so."""
+    if not _IS_PART.get():
+        warn_user(message)

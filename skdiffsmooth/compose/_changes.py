@@ -29,6 +29,7 @@ from sklearn.preprocessing import (
 )
 
 from .._utils.gaussian import gaussian_log_normalizer
+from ._quantiles import QuantileSpline
 
 __all__ = ["ChangeOfVariables", "chain", "change_of_variables", "with_names"]
 
@@ -65,6 +66,10 @@ class ChangeOfVariables:
     onto : bool, default=False
         Whether every point of R^d is the image of some row. If not, the mass of a density outside
         the range is cut off, and `inverse` checks by a round trip which rows are inside.
+    log_slopes : callable or None, default=None
+        For a transformer that changes each column on its own: maps rows (n, d) to log|dT_j/dx_j|,
+        shape (n, d), in place of `log_abs_det`. Densities of some columns, and conditional ones, need
+        it.
     """
 
     def __init__(
@@ -73,10 +78,60 @@ class ChangeOfVariables:
         log_abs_det: Callable[[np.ndarray], Any] | None = None,
         *,
         onto: bool = False,
+        log_slopes: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> None:
         self.transformer = transformer
         self.log_abs_det = log_abs_det
+        self.log_slopes = log_slopes
+        if log_slopes is not None:
+            self.log_abs_det = lambda X: log_slopes(X).sum(axis=1)
         self.onto = onto
+
+    def by_column(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the transformed rows, and the logarithms of the slopes of their columns.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        Z : ndarray of shape (n_samples, n_features)
+            Column ``outputs(n_features)[j]`` is the image of column j of X alone. Finite everywhere.
+        log_slopes : ndarray of shape (n_samples, n_features)
+            Of the columns of X, in nats; -inf for a value outside the transformer's domain, whose image
+            has no meaning.
+
+        Raises
+        ------
+        ValueError
+            If the transformer mixes columns, or its slopes are not known.
+        """
+        if self.log_slopes is None:
+            raise ValueError(
+                "given and columns need a transformer that changes each column on its own, with a "
+                f"known slope; {self.transformer!r} is none. Use a scaler, PowerTransformer or "
+                "QuantileTransformer, or fit the density to the columns of X."
+            )
+        with np.errstate(all="ignore"):
+            Z, log_slopes = self.image(X), self.log_slopes(X)
+        inside = np.isfinite(Z) & np.isfinite(log_slopes)
+        return np.where(inside, Z, 0.0), np.where(inside, log_slopes, -np.inf)
+
+    def outputs(self, n_features: int) -> np.ndarray:
+        """Return which column of the image belongs to each column, if none are mixed.
+
+        Parameters
+        ----------
+        n_features : int
+            Number of columns.
+
+        Returns
+        -------
+        ndarray of shape (n_features,)
+        """
+        return np.arange(n_features)
 
     def image(self, X: np.ndarray) -> np.ndarray:
         """Return the transformed rows; NaN or infinite values mark rows outside the domain.
@@ -247,9 +302,11 @@ def with_names(X: np.ndarray, names: Any) -> Any:
 # ------------------------------------------------------------------------- one for each transformer
 
 
-def _scaling(transformer: Any, log_abs_det: float) -> ChangeOfVariables:
-    """Return the change of variables of an affine transformer with constant log|det|."""
-    return ChangeOfVariables(transformer, lambda X: np.full(len(X), float(log_abs_det)), onto=True)
+def _scaling(transformer: Any, log_slopes: Any) -> ChangeOfVariables:
+    """Return the change of variables of an affine transformer with constant slopes (d,), or one."""
+    return ChangeOfVariables(
+        transformer, onto=True, log_slopes=lambda X: np.broadcast_to(log_slopes, X.shape)
+    )
 
 
 @_registered.register(StandardScaler)
@@ -257,18 +314,18 @@ def _scaling(transformer: Any, log_abs_det: float) -> ChangeOfVariables:
 def _(transformer: Any) -> ChangeOfVariables:
     # scale_ is None where scaling is switched off, and one for a constant column.
     scale = getattr(transformer, "scale_", None)
-    return _scaling(transformer, 0.0 if scale is None else -np.log(scale).sum())
+    return _scaling(transformer, 0.0 if scale is None else -np.log(scale))
 
 
 @_registered.register(MaxAbsScaler)
 def _(transformer: Any) -> ChangeOfVariables:
-    return _scaling(_not_clipped(transformer), -np.log(transformer.scale_).sum())
+    return _scaling(_not_clipped(transformer), -np.log(transformer.scale_))
 
 
 @_registered.register(MinMaxScaler)
 def _(transformer: Any) -> ChangeOfVariables:
     # Unlike in the other scalers, scale_ multiplies here.
-    return _scaling(_not_clipped(transformer), np.log(transformer.scale_).sum())
+    return _scaling(_not_clipped(transformer), np.log(transformer.scale_))
 
 
 def _not_clipped(transformer: Any) -> Any:
@@ -309,7 +366,7 @@ def _(transformer: Any) -> ChangeOfVariables:
     if known is None or known[0] is not inverse or transformer.kw_args or transformer.inv_kw_args:
         return ChangeOfVariables(transformer)
     slope, onto = known[1:]
-    return ChangeOfVariables(transformer, lambda X: slope(X).sum(axis=1), onto=onto)
+    return ChangeOfVariables(transformer, onto=onto, log_slopes=slope)
 
 
 @_registered.register(FrozenEstimator)
@@ -328,17 +385,17 @@ class _Power(ChangeOfVariables):
             # scikit-learn keeps the last step under a private name only.
             self.scale, self.mean = transformer._scaler.scale_, transformer._scaler.mean_
         onto = lambdas == 0 if self.positive else (lambdas >= 0) & (lambdas <= 2)
-        super().__init__(transformer, self._log_slope, onto=bool(np.all(onto)))
+        super().__init__(transformer, onto=bool(np.all(onto)), log_slopes=self._log_slopes)
 
-    def _log_slope(self, X: np.ndarray) -> np.ndarray:
+    def _log_slopes(self, X: np.ndarray) -> np.ndarray:
         logarithm = np.log(X) if self.positive else np.sign(X) * np.log1p(np.abs(X))
-        return np.sum((self.transformer.lambdas_ - 1) * logarithm - np.log(self.scale), axis=1)
+        return (self.transformer.lambdas_ - 1) * logarithm - np.log(self.scale)
 
     def image(self, X: np.ndarray) -> np.ndarray:
         if not self.positive:
             return super().image(X)
         # Box-Cox raises for values at or below zero; such a query has density zero.
-        inside = np.all(X > 0, axis=1, keepdims=True)
+        inside = X > 0
         return np.where(inside, super().image(np.where(inside, X, 1.0)), np.nan)
 
     def inverse(
@@ -386,11 +443,14 @@ class _Quantile(ChangeOfVariables):
         ]
 
     def forward(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        Z, log_factor = np.empty_like(X), np.zeros(len(X))
+        Z, log_slopes = self.by_column(X)
+        return Z, log_slopes.sum(axis=1)
+
+    def by_column(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        Z, log_slopes = np.empty_like(X), np.empty_like(X)
         for j, (x, ranks) in enumerate(self.landmarks):
-            Z[:, j], log_slope = self._forward(X[:, j], x, ranks)
-            log_factor += log_slope
-        return Z, log_factor
+            Z[:, j], log_slopes[:, j] = self._forward(X[:, j], x, ranks)
+        return Z, log_slopes
 
     def inverse(
         self, Z: np.ndarray, generator: np.random.RandomState
@@ -438,6 +498,11 @@ class _Quantile(ChangeOfVariables):
         rank = ndtr(z) if self.normal else z
         value = np.where(z <= z_low, low + (z - z_low) / slope, np.interp(rank, ranks, x))
         return np.where(z >= z_high, high + (z - z_high) / slope, value)
+
+
+@_registered.register(QuantileSpline)
+def _(transformer: Any) -> ChangeOfVariables:
+    return ChangeOfVariables(transformer, transformer.log_slopes, onto=True)
 
 
 def _landmarks(quantiles: np.ndarray, references: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -526,6 +591,20 @@ class _Chain(ChangeOfVariables):
             log_factor += more
         return X, log_factor
 
+    def by_column(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        log_slopes, outputs = np.zeros_like(X), np.arange(X.shape[1])
+        for change in self.changes:
+            X, more = change.by_column(X)
+            log_slopes += more[:, outputs]
+            outputs = change.outputs(X.shape[1])[outputs]
+        return X, log_slopes
+
+    def outputs(self, n_features: int) -> np.ndarray:
+        outputs = np.arange(n_features)
+        for change in self.changes:
+            outputs = change.outputs(n_features)[outputs]
+        return outputs
+
     def inverse(
         self, Z: np.ndarray, generator: np.random.RandomState
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -583,6 +662,18 @@ class _Blocks(ChangeOfVariables):
             Z[:, part], more = change.forward(X[:, columns])
             log_factor += more
         return Z, log_factor
+
+    def by_column(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        Z, log_slopes = np.empty_like(X), np.empty_like(X)
+        for columns, part, change in self.blocks:
+            Z[:, part], log_slopes[:, columns] = change.by_column(X[:, columns])
+        return Z, log_slopes
+
+    def outputs(self, n_features: int) -> np.ndarray:
+        outputs = np.empty(n_features, dtype=np.intp)
+        for columns, part, change in self.blocks:
+            outputs[columns] = part.start + change.outputs(len(columns))
+        return outputs
 
     def inverse(
         self, Z: np.ndarray, generator: np.random.RandomState

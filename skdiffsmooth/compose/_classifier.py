@@ -8,13 +8,16 @@ import numpy as np
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_X_y
+from sklearn.utils.validation import check_is_fitted, check_X_y
 
 from .._estimators.kde import KDESampler
 from .._utils.estimator import DensityEstimatorMixin, on_one_fit
-from .._utils.rows import as_given, check_sample_weight, take
-from .._utils.validation import check_detached, check_real_array
+from .._utils.given import resolve_given_values, resolve_scored_columns
+from .._utils.rows import as_given, check_sample_weight, merge_rows, take
+from .._utils.table import check_table, column_names
+from .._utils.validation import check_real_array
 from .._utils.warnings import warn_user
+from ._conditionals import draw_from_mixture, marginals, score_mixture
 from ._members import (
     check_member,
     estimator_or_default,
@@ -128,10 +131,10 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
             cannot: a Gaussian about the row takes its place, with the standard deviations of the
             columns within the other classes.
         """
-        check_detached("X", X)
-        checked, y = check_X_y(X, y, dtype=np.float64, estimator=self)
+        checked, y = check_X_y(check_table(X, self), y, dtype=np.float64, estimator=self)
         check_classification_targets(y)
         weight = check_sample_weight(sample_weight, len(checked))
+        merge_rows(checked, weight).warn(column_names(X))
         if self.estimator is not None:
             check_member("estimator", self.estimator, compared=True)
         classes, codes = np.unique(y, return_inverse=True)
@@ -145,7 +148,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         prior = self._resolve_priors(counts)
         rows = as_given(X, checked)
         fitted: list[Any] = []
-        refusals: dict[int, ValueError] = {}
+        refusals: list[int] = []
         for code, label in enumerate(classes):
             kept = (codes == code) & (weight > 0)
             density = estimator_or_default(self.estimator)
@@ -153,34 +156,40 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
             weight_of_class = None if sample_weight is None else weight[kept]
             try:
                 fitted.append(fit_member(name, density, take(rows, kept), weight_of_class))
-            except ValueError as error:
+            except ValueError:
                 if len(np.unique(checked[kept], axis=0)) > 1:
                     raise
                 fitted.append(None)
-                refusals[code] = error
-        for code, refusal in refusals.items():
-            if len(refusals) == len(classes):
-                raise refusal
+                refusals.append(code)
+        has_rows = ~np.isin(codes, refusals) & (weight > 0)
+        if len(refusals) == len(classes):
+            # Raises where the rows are not what is wrong.
+            density = estimator_or_default(self.estimator)
+            fit_member("density of all rows", density, rows, sample_weight)
+            has_rows = weight > 0
+        for code in refusals:
             warn_user(
                 f"class {classes[code]} has one distinct row, to which the density cannot be fitted. A "
                 "Gaussian about that row takes its place, with the standard deviations of the columns "
                 "within the other classes. Pass more rows of the class, or drop it."
             )
-            others = np.isin(codes, list(refusals), invert=True) & (weight > 0)
-            scale = _within_classes(checked[others], codes[others], weight[others])
+            scale = _within_classes(checked[has_rows], codes[has_rows], weight[has_rows])
             (first, *_) = np.flatnonzero((codes == code) & (weight > 0))
             fitted[code] = KDESampler(scale).fit(take(rows, np.array([first])))
         self._set_fitted(X, classes_=classes, class_prior_=prior, estimators_=fitted)
         return self
 
     @on_one_fit
-    def predict(self, X: Any) -> np.ndarray:
+    def predict(self, X: Any, *, columns: Any = None) -> np.ndarray:
         """Return the most probable class of each row.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Queries.
+        columns : collection of int or str, default=None
+            Columns, by label or index, that are used; the others, which may be missing (NaN), are
+            integrated out. None is all.
 
         Returns
         -------
@@ -192,17 +201,20 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         NotFittedError, ValueError
             As `predict_log_proba`.
         """
-        log_proba = self.predict_log_proba(X)
+        log_proba = self.predict_log_proba(X, columns=columns)
         return self.classes_[log_proba.argmax(axis=1)]
 
     @on_one_fit
-    def predict_proba(self, X: Any) -> np.ndarray:
+    def predict_proba(self, X: Any, *, columns: Any = None) -> np.ndarray:
         """Return the probabilities of the classes.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Queries.
+        columns : collection of int or str, default=None
+            Columns, by label or index, that are used; the others, which may be missing (NaN), are
+            integrated out. None is all.
 
         Returns
         -------
@@ -214,10 +226,10 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         NotFittedError, ValueError
             As `predict_log_proba`.
         """
-        return np.exp(self.predict_log_proba(X))
+        return np.exp(self.predict_log_proba(X, columns=columns))
 
     @on_one_fit
-    def predict_log_proba(self, X: Any) -> np.ndarray:
+    def predict_log_proba(self, X: Any, *, columns: Any = None) -> np.ndarray:
         """Return the logarithms of the probabilities of the classes.
 
         Computed from log-densities, so they are accurate far from all data too, where every density
@@ -227,6 +239,9 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         ----------
         X : array-like of shape (n_samples, n_features)
             Queries.
+        columns : collection of int or str, default=None
+            Columns, by label or index, that are used; the others, which may be missing (NaN), are
+            integrated out. None is all.
 
         Returns
         -------
@@ -241,7 +256,14 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
             If X is not finite or has another number of features, or if a log-density is NaN or
             +inf.
         """
-        log_density = self._log_densities(X)
+        check_is_fitted(self)
+        d = self.n_features_in_
+        used, _ = resolve_scored_columns(columns, None, self._column_labels(), d)
+        if len(used) < d:
+            checked = self._check_query(X, np.setdiff1d(np.arange(d), used))
+            log_density = marginals(self._members(), checked, used)
+        else:
+            log_density = self._log_densities(X)
         # Relative to the most likely class first: a prior added to -1e20 is lost to rounding.
         highest = log_density.max(axis=1, keepdims=True)
         joint = log_density - np.where(highest > -np.inf, highest, 0.0) + self._log_prior()
@@ -274,13 +296,18 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         return log_proba[:, 1] - log_proba[:, 0] if len(self.classes_) == 2 else log_proba
 
     @on_one_fit
-    def score_samples(self, X: Any) -> np.ndarray:
+    def score_samples(self, X: Any, *, given: Any = None, columns: Any = None) -> np.ndarray:
         """Return the log-density of each row under the mixture of all classes.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Queries.
+        given : collection of int or str, default=None
+            Columns, by label or index, on whose values in X the density of the others is conditional.
+        columns : collection of int or str, default=None
+            Columns whose density is returned. The rest is integrated out, and its values in X, which may
+            be missing (NaN), have no effect. None is all columns that are not in `given`.
 
         Returns
         -------
@@ -292,10 +319,19 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         NotFittedError, ValueError
             As `predict_log_proba`.
         """
+        check_is_fitted(self)
+        d = self.n_features_in_
+        scored, given_columns = resolve_scored_columns(columns, given, self._column_labels(), d)
+        if len(scored) < d:
+            ignored = np.setdiff1d(np.arange(d), np.union1d(scored, given_columns))
+            checked = self._check_query(X, ignored)
+            return score_mixture(self._members(), self._log_prior(), checked, scored, given_columns)
         return logsumexp(self._log_densities(X) + self._log_prior(), axis=1)
 
     @on_one_fit
-    def sample(self, n_samples: int = 1, random_state: Any = None) -> tuple[np.ndarray, np.ndarray]:
+    def sample(
+        self, n_samples: int = 1, random_state: Any = None, *, given: Any = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Draw new rows with their classes, as scikit-learn's mixtures do.
 
         Parameters
@@ -304,6 +340,10 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
             Number of rows.
         random_state : int, RandomState or None, default=None
             Seed of the draws; None draws anew at every call, without using numpy's global state.
+        given : mapping from column to value, default=None
+            Condition the draws on these columns: labels or indices; each value one number in units of X,
+            or an array of shape (n_samples,).
+            Classes are then chosen by their probabilities at the given values.
 
         Returns
         -------
@@ -322,6 +362,13 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
             of a class cannot sample.
         """
         n, rng = self._check_draw(n_samples, random_state)
+        if given is not None:
+            d = self.n_features_in_
+            columns, values = resolve_given_values(given, n, self._column_labels(), d)
+            if len(columns):
+                log_prior = self._log_prior()
+                rows, which = draw_from_mixture(self._members(), log_prior, columns, values, rng, d)
+                return rows, self.classes_[which]
         counts = rng.multinomial(n, self.class_prior_)
         drawn = []
         for label, density, count in zip(self.classes_, self.estimators_, counts, strict=True):
@@ -330,6 +377,11 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
                     drawn.append(draw(density, int(count), rng))
         order = rng.permutation(n)
         return np.concatenate(drawn)[order], np.repeat(self.classes_, counts)[order]
+
+    def _members(self) -> list[tuple[str, Any]]:
+        """Return the densities of the classes with their labels."""
+        labels = [f"density of class {label}" for label in self.classes_]
+        return list(zip(labels, self.estimators_, strict=True))
 
     def _log_densities(self, X: Any) -> np.ndarray:
         """Return log p(x | class) (n_samples, n_classes)."""

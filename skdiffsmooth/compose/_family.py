@@ -6,14 +6,19 @@ from typing import Any
 
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
-from sklearn.preprocessing import StandardScaler
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import PowerTransformer, StandardScaler
 
 from .._estimators.smoothed import SmoothedScoreDiffusion
 from ..bases import ManifoldParzen
+from ._quantiles import QuantileSpline
 from ._transformed import TransformedDensity
 
 __all__ = ["density_family"]
 
+_N_KNOTS = (8, 24)
+# Between two knots the density is that of so many rows at least.
+_MIN_ROWS_PER_KNOT = 5
 _N_COMPONENTS = (1, 2, 4, 8, 16, 32)
 # Restarts of a mixture with too many components differ; their mean is stable.
 _N_RESTARTS = 8
@@ -28,13 +33,26 @@ _MIN_ROWS_PER_COMPONENT = 5
 def density_family(n_rows: int, n_features: int, *, weighted: bool) -> list[tuple[str, Any]]:
     """Return the default members, ordered by the gain in likelihood for their time.
 
-    They are smoothed rows; smoothed mixtures of several sizes, each the mean of eight restarts (not
-    if `weighted`, since mixtures take no weights); manifold Parzen windows on scaled and on
-    whitened columns. `n_rows` is the least number of distinct rows that a member will be fitted to.
+    They are smoothed rows, as they are and after a monotone map of each column: a Yeo-Johnson power (not
+    if `weighted`, since it takes no weights) or a spline through a few quantiles; smoothed mixtures
+    of several sizes, each the mean of eight restarts (not if `weighted` either); manifold Parzen
+    windows on scaled and on whitened columns. `n_rows` is the least number of distinct rows that a
+    member will be fitted to.
     Smoothing along learned tangents is left out: it takes as long as all others, for less than a
     tenth of a nat on tables (docs/bases.md).
     """
-    members: list[tuple[str, Any]] = [("smoothed", SmoothedScoreDiffusion())]
+    smoothed = SmoothedScoreDiffusion()
+    members: list[tuple[str, Any]] = [("smoothed", smoothed)]
+    maps: list[tuple[str, Any]] = []
+    if not weighted:
+        maps.append(("power", make_pipeline(StandardScaler(), PowerTransformer())))
+    for k in _N_KNOTS:
+        if k * _MIN_ROWS_PER_KNOT <= n_rows:
+            maps.append((f"quantiles-{k}", QuantileSpline(k)))
+    members += [
+        (f"smoothed-{name}", TransformedDensity(smoothed, transformer))
+        for name, transformer in maps
+    ]
     for k in _N_COMPONENTS if not weighted else ():
         if k * _MIN_ROWS_PER_COMPONENT > n_rows:
             continue

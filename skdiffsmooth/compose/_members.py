@@ -17,6 +17,7 @@ from sklearn.utils.validation import has_fit_parameter
 from .._estimators.smoothed import SmoothedScoreDiffusion
 from .._utils.estimator import DensityEstimatorMixin
 from .._utils.rows import TrainingRows, take
+from .._utils.warnings import part_of_a_fit
 
 __all__ = [
     "Folds",
@@ -28,6 +29,7 @@ __all__ = [
     "naming",
     "out_of_fold",
     "parameter_estimator",
+    "takes_weights",
     "unwrap",
 ]
 
@@ -121,19 +123,26 @@ def check_fills_space(label: str, fitted: Any) -> None:
         )
 
 
+def takes_weights(estimator: Any) -> bool:
+    """Return whether `fit` takes sample_weight: scikit-learn's searches pass it on."""
+    # A frozen estimator is fitted already, and ignores what it gets.
+    if isinstance(estimator, FrozenEstimator) or has_fit_parameter(estimator, "sample_weight"):
+        return True
+    is_search = hasattr(estimator, "estimator") and hasattr(estimator, "refit")
+    return is_search and takes_weights(estimator.estimator)
+
+
 def fit_member(label: str, estimator: Any, rows: Any, weight: np.ndarray | None) -> Any:
     """Fit an estimator in place to rows and their weights (n,), and return it.
 
     Its errors are raised again with `label` in front.
     """
-    # A frozen estimator is fitted already, and ignores what it gets.
-    is_frozen = isinstance(estimator, FrozenEstimator)
-    if weight is not None and not is_frozen and not has_fit_parameter(estimator, "sample_weight"):
+    if weight is not None and not takes_weights(estimator):
         raise TypeError(
             f"{label} of type {type(estimator).__name__} takes no sample_weight. Use a density that "
             "does, or repeat rows instead of weighting them."
         )
-    with naming(label):
+    with naming(label), part_of_a_fit():
         fitted = estimator.fit(rows, None, **({} if weight is None else {"sample_weight": weight}))
     check_fills_space(label, fitted)
     return fitted

@@ -106,9 +106,9 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
     A training row's score takes away **that row's own weight** and nothing else: of m equal rows
     m - 1 remain, so a value that many rows hold is a usual one. Weights that are all whole numbers
     count copies, k for a row of weight k; otherwise each row is one copy, with all of its weight.
-    (A splitter decides itself which copies it separates; the lowest of their log-densities
-    counts.) Where most rows have a copy by mistake, held-out scores are too high, and so is the
-    false-alarm rate: drop the copies first.
+    Folds hold out a part of the rows. The copies of a row are spread over them, unless a splitter
+    decides, and the lowest of their log-densities counts. Where most rows have a copy by mistake,
+    held-out scores are too high, and so is the false-alarm rate: drop the copies first.
 
     Scores are continuous: within a twentieth of the distance from a training row to its nearest
     other row, in standard deviations of the columns, the log-density goes over linearly to the
@@ -408,25 +408,30 @@ def _leave_one_out(fitted: Any, rows: TrainingRows) -> np.ndarray:
 
 
 def _copies_apart(rows: TrainingRows, folds: Folds) -> tuple[TrainingRows, Folds]:
-    """Return rows and folds in which one copy of each distinct row is tested, the others never.
+    """Return rows, and as many folds of them, each with an equal part of the copies of a row.
 
-    `folds` test all copies of a row together.
+    `folds` test all copies of a row together; the first copy stays in its fold.
     """
-    copies = _copies(rows)
+    copies, n_folds = _copies(rows), len(folds)
     if np.all(copies == 1):
         return rows, folds
-    tested = np.unique(rows.group, return_index=True)[1]
-    apart = rows
-    if rows.weight is not None:
-        # One row with the weight of a copy, and one with what is left.
-        own = rows.point_weights / copies
-        index = np.concatenate([tested, tested[copies > 1]])
-        weight = np.concatenate([own, (rows.point_weights - own)[copies > 1]])
-        apart = replace(rows, given=take(rows.given, index), weight=weight, group=rows.group[index])
-        tested = np.arange(len(tested))
-    everything = np.arange(len(apart.group))
-    tests = [tested[np.unique(rows.group[test])] for _, test in folds]
-    return apart, [(np.setdiff1d(everything, test), test) for test in tests]
+    own = np.empty(len(copies), dtype=np.intp)
+    for k, (_, test) in enumerate(folds):
+        own[rows.group[test]] = k
+    if rows.weight is None:
+        order = np.argsort(rows.group, kind="stable")
+        nth_copy = np.empty_like(order)
+        nth_copy[order] = np.arange(len(order)) - (np.cumsum(copies) - copies)[rows.group[order]]
+        apart, fold = rows, (own[rows.group] + nth_copy) % n_folds
+    else:
+        # One row for all copies in a fold, with the sum of their weights.
+        turn = (np.arange(n_folds) - own[:, None]) % n_folds
+        counts = copies[:, None] // n_folds + (turn < copies[:, None] % n_folds)
+        group, fold = np.nonzero(counts)
+        weight = (rows.point_weights / copies)[group] * counts[group, fold]
+        first = np.unique(rows.group, return_index=True)[1]
+        apart = replace(rows, given=take(rows.given, first[group]), weight=weight, group=group)
+    return apart, [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(n_folds)]
 
 
 def _in_sample(fitted: Any, rows: TrainingRows) -> np.ndarray:

@@ -24,7 +24,12 @@ MAX_ROUNDS = 200
 
 
 def sample(
-    fitted: Any, n_samples: int = 1, random_state: Any = None, *, output: str = "default"
+    fitted: Any,
+    n_samples: int = 1,
+    random_state: Any = None,
+    *,
+    output: str = "default",
+    given: Any = None,
 ) -> Any:
     """Draw rows from any fitted density, pipeline or search.
 
@@ -66,6 +71,10 @@ def sample(
         ... if they had none); from a classifier, with the classes in a last column, "target" (or
         "target_", where that is a name of X). The names of containers are those of scikit-learn's
         `set_output`, which itself applies to `transform` only, and densities have no `transform`.
+    given : mapping from column to value, default=None
+        Condition the draws on these columns: labels or indices; each value one number in units of X,
+        or an array of shape (n_samples,).
+        The steps of a pipeline must change each column on its own.
 
     Returns
     -------
@@ -88,7 +97,13 @@ def sample(
     """
     check_choice("output", output, ("default", "pandas", "polars"))
     n, generator = check_draw(n_samples, random_state)
-    rows, labels = draw_labelled(fitted, n, generator)
+    if given is None:
+        rows, labels = draw_labelled(fitted, n, generator)
+    else:
+        # Here, since that module draws from densities by this one.
+        from ._conditionals import draw_with_given
+
+        rows, labels = draw_with_given(fitted, given, n, generator)
     if output == "default":
         return rows if labels is None else (rows, labels)
     names = _column_names(fitted, rows.shape[1])

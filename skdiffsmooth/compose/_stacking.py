@@ -16,9 +16,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._diffusion.settings import resolve_n_jobs
 from .._utils.estimator import DensityEstimatorMixin, on_one_fit
+from .._utils.given import resolve_given_values, resolve_scored_columns
 from .._utils.rows import TrainingRows, as_given
 from .._utils.validation import check_choice, check_real
 from .._utils.warnings import warn_user
+from ._conditionals import draw_from_mixture, score_mixture
 from ._family import density_family
 from ._members import (
     Folds,
@@ -71,9 +73,11 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         `score_samples`, of this package or another (KernelDensity, GaussianMixture). "drop" in the
         place of an estimator leaves it out. A broad member, such as a GaussianMixture of one
         component, serves as background for rows far from all others. None takes the densities of
-        this package: smoothed rows, smoothed Gaussian mixtures of 1 to 32 components (the mean of
-        eight restarts each; none with sample weights) and manifold Parzen windows; those that
-        cannot be fitted to X are left out with a warning. Add a ManifoldAdaptedDiffusion where
+        this package: smoothed rows, as they are and after a monotone map of each column (a
+        Yeo-Johnson power or a spline through its quantiles), smoothed Gaussian mixtures of 1 to 32
+        components (the mean of eight restarts each) and manifold Parzen windows; powers and
+        mixtures not with sample weights. Those that cannot be fitted to X are left out with a
+        warning. Add a ManifoldAdaptedDiffusion where
         rows lie on a curved sheet.
     cv : int, cross-validation splitter, iterable of (train, test) or "prefit", default=5
         How rows are held out. An integer makes that many shuffled folds, the same at every fit, in
@@ -281,13 +285,18 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         return self
 
     @on_one_fit
-    def score_samples(self, X: Any) -> np.ndarray:
+    def score_samples(self, X: Any, *, given: Any = None, columns: Any = None) -> np.ndarray:
         """Return the log-density of each row under the mixture.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Queries.
+        given : collection of int or str, default=None
+            Columns, by label or index, on whose values in X the density of the others is conditional.
+        columns : collection of int or str, default=None
+            Columns whose density is returned. The rest is integrated out, and its values in X, which may
+            be missing (NaN), have no effect. None is all columns that are not in `given`.
 
         Returns
         -------
@@ -302,6 +311,13 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
             If X is not finite or has another number of features, or if a member's log-density is
             NaN or +inf.
         """
+        check_is_fitted(self)
+        d = self.n_features_in_
+        scored, given_columns = resolve_scored_columns(columns, given, self._column_labels(), d)
+        if len(scored) < d:
+            ignored = np.setdiff1d(np.arange(d), np.union1d(scored, given_columns))
+            checked = self._check_query(X, ignored)
+            return score_mixture(*self._used_members(), checked, scored, given_columns)
         rows = as_given(X, self._check_query(X))
         used = np.flatnonzero(self.weights_)
         names = list(self.named_estimators_)
@@ -309,7 +325,9 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         return logsumexp(np.column_stack(columns) + np.log(self.weights_[used]), axis=1)
 
     @on_one_fit
-    def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
+    def sample(
+        self, n_samples: int = 1, random_state: Any = None, *, given: Any = None
+    ) -> np.ndarray:
         """Draw new rows, each from a member chosen by its weight.
 
         Parameters
@@ -318,6 +336,10 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
             Number of rows.
         random_state : int, RandomState or None, default=None
             Seed of the draws; None draws anew at every call, without using numpy's global state.
+        given : mapping from column to value, default=None
+            Condition the draws on these columns: labels or indices; each value one number in units of X,
+            or an array of shape (n_samples,).
+            Members are then chosen by their densities at the given values, too.
 
         Returns
         -------
@@ -333,6 +355,11 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
             positive weight cannot sample (its name is in the message).
         """
         n, rng = self._check_draw(n_samples, random_state)
+        if given is not None:
+            d = self.n_features_in_
+            columns, values = resolve_given_values(given, n, self._column_labels(), d)
+            if len(columns):
+                return draw_from_mixture(*self._used_members(), columns, values, rng, d)[0]
         counts = rng.multinomial(n, self.weights_)
         drawn = []
         for (name, estimator), count in zip(self.named_estimators_.items(), counts, strict=True):
@@ -340,6 +367,13 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
                 with naming(f"member {name!r} cannot sample"):
                     drawn.append(draw(estimator, int(count), rng))
         return np.concatenate(drawn)[rng.permutation(n)]
+
+    def _used_members(self) -> tuple[list[tuple[str, Any]], np.ndarray]:
+        """Return the members of positive weight with their labels, and the logarithms of the weights."""
+        used = np.flatnonzero(self.weights_)
+        names = list(self.named_estimators_)
+        members = [(f"member {names[k]!r}", self.estimators_[k]) for k in used]
+        return members, np.log(self.weights_[used])
 
     def _scored(
         self,

@@ -9,14 +9,23 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, MaxAbsScaler, MinMaxScaler
-from sklearn.utils.validation import check_array, has_fit_parameter
+from sklearn.utils.validation import check_is_fitted
 
 from .._utils.estimator import DensityEstimatorMixin, on_one_fit
+from .._utils.given import resolve_given_values, resolve_scored_columns
 from .._utils.rows import check_sample_weight
-from .._utils.validation import LARGEST, check_detached
+from .._utils.table import check_table
+from .._utils.validation import LARGEST
 from .._utils.warnings import warn_user
 from ._changes import ChangeOfVariables, change_of_variables, with_names
-from ._members import check_fills_space, check_member, estimator_or_default, parameter_estimator
+from ._conditionals import draw_given_through, score_columns
+from ._members import (
+    check_fills_space,
+    check_member,
+    estimator_or_default,
+    parameter_estimator,
+    takes_weights,
+)
 from ._sampling import draw, draw_through
 
 __all__ = ["TransformedDensity"]
@@ -169,8 +178,7 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
             If rows come back from the transformer and its inverse changed by more than a millionth
             of their column's standard deviation, as from a power transform far from zero.
         """
-        check_detached("X", X)
-        rows = check_array(X, dtype=np.float64, estimator=self, input_name="X")
+        rows = check_table(X, self)
         weight = None
         if sample_weight is not None:
             weight = check_sample_weight(sample_weight, len(rows))
@@ -201,13 +209,18 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
         return self
 
     @on_one_fit
-    def score_samples(self, X: Any) -> np.ndarray:
+    def score_samples(self, X: Any, *, given: Any = None, columns: Any = None) -> np.ndarray:
         """Return the log-density of each row.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Queries.
+        given : collection of int or str, default=None
+            Columns, by label or index, on whose values in X the density of the others is conditional.
+        columns : collection of int or str, default=None
+            Columns whose density is returned. The rest is integrated out, and its values in X, which may
+            be missing (NaN), have no effect. None is all columns that are not in `given`.
 
         Returns
         -------
@@ -220,9 +233,16 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
         NotFittedError
             If `fit` was not called.
         ValueError
-            If X is not finite or has another number of features.
+            If X is not finite or has another number of features; with `given` or `columns` also if the
+            transformer mixes columns, or some mass is outside its range.
         """
-        X = self._check_query(X)
+        check_is_fitted(self)
+        d = self.n_features_in_
+        scored, given_columns = resolve_scored_columns(columns, given, self._column_labels(), d)
+        ignored = np.setdiff1d(np.arange(d), np.union1d(scored, given_columns))
+        X = self._check_query(X, ignored)
+        if len(scored) < d:
+            return self._log_density_of_columns(X, scored, given_columns)
         Z, log_factor = self._fitted_change().forward(X)
         # Squares of such values overflow, so the density is zero there; many densities refuse them.
         beyond = np.abs(Z).max(axis=1) > LARGEST
@@ -230,7 +250,9 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
         return np.where(beyond, -np.inf, log_density) + log_factor - self.log_mass_
 
     @on_one_fit
-    def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
+    def sample(
+        self, n_samples: int = 1, random_state: Any = None, *, given: Any = None
+    ) -> np.ndarray:
         """Draw new rows, in units of X.
 
         Parameters
@@ -239,6 +261,9 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
             Number of rows.
         random_state : int, RandomState or None, default=None
             Seed of the draws; None draws anew at every call, without using numpy's global state.
+        given : mapping from column to value, default=None
+            Condition the draws on these columns: labels or indices; each value one number in units of X,
+            or an array of shape (n_samples,).
 
         Returns
         -------
@@ -252,10 +277,41 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
             If `fit` was not called.
         TypeError, ValueError
             If `n_samples` is not a positive integer, `random_state` is not a seed, or the density
-            cannot sample or the transformer has no inverse.
+            cannot sample or the transformer has no inverse; with `given` also if that does not fit the
+            columns, or if the transformer mixes columns.
         """
         n, generator = self._check_draw(n_samples, random_state)
+        if given is not None:
+            d = self.n_features_in_
+            given_columns, values = resolve_given_values(given, n, self._column_labels(), d)
+            if len(given_columns):
+                change = self._fitted_change()
+                return draw_given_through(
+                    change, self.estimator_, given_columns, values, generator, d
+                )[0]
         return draw_through(self._fitted_change(), self.estimator_, n, generator)[0]
+
+    def _log_density_of_columns(
+        self, X: np.ndarray, scored: np.ndarray, given: np.ndarray
+    ) -> np.ndarray:
+        """Return the log-density (n,) of some columns of rows X given others."""
+        if self.log_mass_:
+            raise ValueError(
+                f"given and columns need a transformer that reaches all of R^d; of the density of the "
+                f"transformed rows a part {-np.expm1(self.log_mass_):.2g} is outside the range of "
+                f"{self.transformer_!r}. Use another transformer."
+            )
+        change = self._fitted_change()
+        Z, log_slopes = change.by_column(X)
+        outputs = change.outputs(X.shape[1])
+        outside = np.isinf(log_slopes[:, np.union1d(scored, given)]).any(axis=1)
+        log_density = np.full(len(X), -np.inf)
+        if not outside.all():
+            log_density[~outside] = score_columns(
+                "estimator", self.estimator_, Z[~outside], outputs[scored], outputs[given]
+            )
+            log_density[~outside] += log_slopes[~outside][:, scored].sum(axis=1)
+        return log_density
 
     def _check_density(self) -> Any:
         if self.estimator is not None:
@@ -312,7 +368,7 @@ def _fit(estimator: Any, X: np.ndarray, weight: np.ndarray | None, names: Any) -
     """Fit an estimator to rows with weights (n,), or to repeated rows if it takes no weights."""
     if weight is None or isinstance(estimator, UNWEIGHTED):
         return estimator.fit(with_names(X, names), None)
-    if has_fit_parameter(estimator, "sample_weight"):
+    if takes_weights(estimator):
         return estimator.fit(with_names(X, names), None, sample_weight=weight)
     counts = np.round(weight)
     if np.any(counts != weight) or counts.sum() > MAX_ROWS:

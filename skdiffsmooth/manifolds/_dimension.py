@@ -7,8 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from .._utils.rows import merge_duplicates
-from .._utils.validation import check_choice, check_integer, check_real_array
+from .._utils.dequantize import dequantized
+from .._utils.rows import merge_rows
+from .._utils.table import check_table, column_names
+from .._utils.validation import check_choice, check_integer
+from .._utils.warnings import part_of_a_fit
 from ._neighbors import NearestPoints
 
 __all__ = ["check_n_components", "intrinsic_dimension"]
@@ -24,7 +27,8 @@ def intrinsic_dimension(X: Any, method: str = "two-nn", n_neighbors: int = 10) -
     Parameters
     ----------
     X : array-like of shape (n, d)
-        Rows; duplicates are removed first.
+        Rows; copies of rows, also up to rounding, are removed first. Columns that were rounded get
+        uniform noise of one unit, since the neighbours of rows on a lattice are equally far.
     method : {"two-nn", "mle"}, default="two-nn"
         The ratio of the distances to the two nearest neighbours, which measures the smallest scale and
         has little bias from curvature and density; or maximum likelihood from more neighbours, which
@@ -72,13 +76,10 @@ def intrinsic_dimension(X: Any, method: str = "two-nn", n_neighbors: int = 10) -
     """
     check_choice("method", method, ("two-nn", "mle"))
     n_neighbors = check_integer("n_neighbors", n_neighbors, minimum=2)
-    X = check_real_array("X", X)
-    if X.ndim != 2 or X.size == 0 or not np.all(np.isfinite(X)):
-        raise ValueError(
-            f"X of shape {X.shape} is not a finite array of shape (n, d) with n, d >= 1. Pass one row "
-            "for each point, without NaN or infinity."
-        )
-    points, _ = merge_duplicates(X, np.ones(len(X)))
+    rows = check_table(X, "intrinsic_dimension")
+    merged = merge_rows(rows, np.ones(len(rows)), by_column=False)
+    merged.warn(column_names(X))
+    points = dequantized(merged.points, merged.weights, merged.precision.width)
     k = 2 if method == "two-nn" else n_neighbors
     if len(points) <= k:
         raise ValueError(
@@ -110,7 +111,8 @@ def check_n_components(value: Any, points: np.ndarray, largest: int) -> int:
     hint = "Pass an integer, or 'auto' for an estimate."
     if isinstance(value, str):
         check_choice("n_components", value, ("auto",), hint=hint)
-        return int(np.clip(round(intrinsic_dimension(points)), 1, largest))
+        with part_of_a_fit():
+            return int(np.clip(round(intrinsic_dimension(points)), 1, largest))
     n_components = check_integer("n_components", value, minimum=1, hint=hint)
     if n_components > largest:
         raise ValueError(

@@ -13,16 +13,16 @@ import copy
 import math
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._coordinates.hull import AffineHull
 from .._utils.backend import to_float64
 from .._utils.memory import slices_within
-from .._utils.rows import check_sample_weight, merge_duplicates
-from .._utils.validation import check_choice, check_detached, check_integer, check_real
+from .._utils.rows import check_sample_weight, merge_rows
+from .._utils.table import check_table
+from .._utils.validation import check_choice, check_integer, check_real
 from .._utils.warnings import warn_user
 from ._base import Constants, DifferentiableManifoldBase
 from ._dimension import check_n_components
@@ -181,9 +181,11 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
             If X is not finite and two-dimensional, a parameter is out of range, or there are fewer
             distinct rows or neighbours than a polynomial needs.
         """
-        check_detached("X", X)
-        rows = check_array(X, dtype=np.float64, estimator=self, input_name="X")
-        points, weights = merge_duplicates(rows, check_sample_weight(sample_weight, len(rows)))
+        rows = check_table(X, self)
+        weight = check_sample_weight(sample_weight, len(rows))
+        merged = merge_rows(rows, weight, by_column=False)
+        merged.warn_of_near_rows()
+        points, weights = merged.points, merged.weights
         degree = check_integer("degree", self.degree)
         if degree not in DEGREES:
             raise ValueError(f"degree={degree} is not available; expected 1, 2 or 3.")

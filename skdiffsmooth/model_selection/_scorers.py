@@ -22,10 +22,11 @@ from typing import Any
 import numpy as np
 from scipy.integrate import trapezoid
 from sklearn.utils.metadata_routing import MetadataRequest
-from sklearn.utils.validation import check_array, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from .._utils.rows import weighted_rows
-from .._utils.validation import check_detached, check_integer, check_real, check_seed
+from .._utils.table import check_table
+from .._utils.validation import check_integer, check_real, check_seed
 
 __all__ = ["denoising_score", "hyvarinen_score", "make_denoising_scorer", "make_hyvarinen_scorer"]
 
@@ -366,7 +367,6 @@ def _rows(estimator: Any, X: Any, sample_weight: Any) -> tuple[np.ndarray, np.nd
             "scoring=...)), since errors of scores depend on the units of the columns."
         )
     check_is_fitted(estimator)
-    check_detached("X", X)
     coordinates = getattr(estimator, "coordinates_", None)
     if coordinates is not None and not coordinates.is_euclidean:
         raise ValueError(
@@ -375,7 +375,7 @@ def _rows(estimator: Any, X: Any, sample_weight: Any) -> tuple[np.ndarray, np.nd
             "compare metrics by likelihood."
         )
     X, weight = weighted_rows(X, sample_weight)
-    rows = check_array(X, dtype=np.float64, input_name="X")
+    rows = check_table(X, estimator)
     _, first, group = np.unique(rows + 0.0, axis=0, return_index=True, return_inverse=True)
     weights = np.bincount(group.ravel(), weights=weight)
     order = np.argsort(first)

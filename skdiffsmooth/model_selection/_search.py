@@ -15,7 +15,12 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from .._coordinates.metric import check_metric
-from .._diffusion.comparison import Comparison, Settings, folds_for_metrics
+from .._diffusion.comparison import (
+    Comparison,
+    Settings,
+    folds_for_metrics,
+    metrics_to_compare,
+)
 from .._diffusion.estimator import BaseScoreDiffusion
 from .._diffusion.fitting import DEFAULT_FACTORS, Factors, Scales, TrainingData, given_or_default
 from .._diffusion.settings import ParsedParameters, Relative, resolve_n_jobs
@@ -24,7 +29,7 @@ from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.rows import TrainingRows, as_given
 from .._utils.shards import ONE_PROCESS
 from .._utils.validation import check_integer, check_real, check_real_array
-from .._utils.warnings import warn_user
+from .._utils.warnings import part_of_a_fit, warn_user
 from ..solvers import ODESolver
 
 __all__ = ["SmoothedScoreDiffusionCV"]
@@ -36,8 +41,6 @@ _SIGMA_FACTORS, _SIGMAS = (0.0, 0.75, 1.5, 3.0), (0.3, 12.0)
 _N_FINALISTS = 3
 # Folds of groups, where the number is not given.
 _N_FOLDS = 5
-# A share of equal rows that continuous data do not have.
-_MANY_EQUAL = 0.05
 
 
 class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
@@ -91,11 +94,15 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         As in `best_params_`.
     metric_ : str, float or ndarray
         As in `best_params_`.
-    cv_results_ : dict of lists
+    cv_results_ : dict of lists and arrays
         One entry for each candidate in the order of the search: "stage", "is_exact" (whether scored
         under the estimator's own nodes, levels and steps), "metric", "bandwidth_factor",
         "sigma_factor" (NaN where the estimator gives the scale as a number), "background", "score" and
-        "time" in seconds. A pandas DataFrame can be made of it.
+        "time" in seconds. Beside them the keys of scikit-learn's searches: "params" (for `set_params`;
+        scales in units of h) and "param_*", "split*_test_score" (one split where rows are left out one
+        by one), "mean_test_score", which weighs all rows alike and is "score", "std_test_score",
+        "rank_test_score", exact candidates first, and times a fold, all of them scoring, since nothing
+        is trained. A pandas DataFrame can be made of it.
     n_features_in_ : int
         Number of features.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -108,8 +115,8 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
 
     Notes
     -----
-    There are about fifty candidates. For each, all rows are scored by all others with 16 nodes and
-    8 steps, which takes a thirtieth of the time of `score_samples`; three candidates are scored
+    There are about fifty candidates. For each, all rows are scored by all others with 32 nodes and
+    8 steps, which takes a sixth of the time of `score_samples` or less; three candidates are scored
     with all nodes and steps. With folds this is done for each fold.
 
     The metric and learned tangents are computed from all rows, also from the row that is left out.
@@ -200,33 +207,40 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         if parsed.are_scales_absolute and parsed.background is None:
             parsed = replace(parsed, background=0.0)
         n_rows = len(rows.group)
-        data = TrainingData(points, rows.point_weights, ONE_PROCESS, n_rows, is_weighted=True)
+        data = TrainingData(
+            points,
+            rows.point_weights,
+            ONE_PROCESS,
+            n_rows,
+            is_weighted=True,
+            units=rows.precision.unit,
+            widths=rows.precision.width,
+        )
         metrics = self._checked_metrics(parsed, data)
-        if n_rows - len(points) > _MANY_EQUAL * n_rows:
-            warn_user(
-                f"{n_rows - len(points)} of {n_rows} rows equal another one: the data look rounded or "
-                "discrete. Equal rows are left out together; without that the likelihood of ever "
-                "smaller bandwidths would grow without bound."
-            )
         cv = _N_FOLDS if self.cv is None and groups is not None else self.cv
         if cv is None:
-            compared = Comparison(parsed, points, rows.point_weights, metrics, data.columns)
+            compared = Comparison(
+                parsed, points, rows.point_weights, metrics, data.columns, widths=data.widths
+            )
             folds = folds_for_metrics(points, data.columns)
             first = compared
             if folds is not None:
-                first = Comparison(parsed, points, rows.point_weights, metrics, data.columns, folds)
+                first = Comparison(
+                    parsed, points, rows.point_weights, metrics, data.columns, folds, data.widths
+                )
         else:
             weight = np.ones(n_rows) if rows.weight is None else rows.weight
             given = points[rows.group], weight / weight.max()
             first = compared = Comparison(
-                parsed, *given, metrics, data.columns, rows.folds(cv, groups)
+                parsed, *given, metrics, data.columns, rows.folds(cv, groups), data.widths
             )
         search = _Search(compared, resolve_n_jobs(self.n_jobs), verbose)
         search.run(first, bandwidths, sigmas, n_refinements)
         best = search.entries[search.best_index]
         # Relative scales are multiples of the bandwidth h of all rows.
         fitted = clone(estimator).set_params(**best.settings.parameters(parsed))
-        fitted.fit(X, sample_weight=sample_weight)
+        with part_of_a_fit():
+            fitted.fit(X, sample_weight=sample_weight)
         fitted.set_params(bandwidth=fitted.bandwidth_)
         if not callable(fitted.sigma):
             fitted.set_params(sigma=fitted.sigma_)
@@ -248,13 +262,18 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         return self
 
     @on_one_fit
-    def score_samples(self, X: Any) -> np.ndarray:
+    def score_samples(self, X: Any, *, given: Any = None, columns: Any = None) -> np.ndarray:
         """Return the log-density of each row under the best settings.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Queries.
+        given : collection of int or str, default=None
+            Columns, by label or index, on whose values in X the density of the others is conditional.
+        columns : collection of int or str, default=None
+            Columns whose density is returned. The rest is integrated out, and its values in X, which may
+            be missing (NaN), have no effect. None is all columns that are not in `given`.
 
         Returns
         -------
@@ -268,10 +287,14 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         ValueError
             If X is not finite or has another number of features.
         """
+        if given is not None or columns is not None:
+            return self._best().score_samples(X, given=given, columns=columns)
         return self._best().score_samples(as_given(X, self._check_query(X)))
 
     @on_one_fit
-    def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
+    def sample(
+        self, n_samples: int = 1, random_state: Any = None, *, given: Any = None
+    ) -> np.ndarray:
         """Draw new rows under the best settings.
 
         Parameters
@@ -280,6 +303,9 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
             How many.
         random_state : int, RandomState or None, default=None
             Source of the draws.
+        given : mapping from column to value, default=None
+            Condition the draws on these columns: labels or indices; each value one number in units of X,
+            or an array of shape (n_samples,).
 
         Returns
         -------
@@ -293,7 +319,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         TypeError, ValueError
             If `n_samples` is not a positive integer or `random_state` is not a seed.
         """
-        return self._best().sample(n_samples, random_state)
+        return self._best().sample(n_samples, random_state, given=given)
 
     @on_one_fit
     def leave_one_out_log_density(self, own_weights: Any = None) -> np.ndarray:
@@ -367,21 +393,18 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         return checked
 
     def _checked_metrics(self, parsed: ParsedParameters, data: TrainingData) -> tuple[Any, ...]:
-        if not parsed.is_metric_free:
-            if self.metrics is not None:
-                raise ValueError(
-                    f"metrics={self.metrics!r} are to be compared, but the estimator has "
-                    f"metric={parsed.metric!r}; leave one of the two at its default."
-                )
-            return (parsed.metric,)
         if self.metrics is None:
             if parsed.are_scales_absolute:
                 warn_user(
                     "nothing is searched, since the estimator has numbers for bandwidth and sigma; "
                     "leave one of them at 'auto', or pass metrics."
                 )
-                return ("euclidean",)
-            return parsed.kernel.candidate_metrics(data.rank) or ("euclidean",)
+            return metrics_to_compare(parsed, data.rank)[0]
+        if not parsed.is_metric_free:
+            raise ValueError(
+                f"metrics={self.metrics!r} are to be compared, but the estimator has "
+                f"metric={parsed.metric!r}; leave one of the two at its default."
+            )
         if not isinstance(self.metrics, list | tuple) or len(self.metrics) == 0:
             raise ValueError(
                 f"metrics={self.metrics!r} is not a list of metrics; pass a list of at least one, "
@@ -414,6 +437,8 @@ class _Entry(NamedTuple):
     settings: Settings
     score: float
     seconds: float
+    by_fold: list[float]
+    """Mean of each fold, or the score itself where rows were left out one by one."""
 
 
 class _Search:
@@ -464,7 +489,7 @@ class _Search:
     @property
     def results(self) -> dict[str, list[Any]]:
         """A table as a dictionary of columns, with one entry for each candidate."""
-        return {
+        ours = {
             "stage": [entry.stage for entry in self.entries],
             "is_exact": [entry.is_exact for entry in self.entries],
             "metric": [entry.settings.metric for entry in self.entries],
@@ -473,6 +498,37 @@ class _Search:
             "background": [entry.settings.background for entry in self.entries],
             "score": [entry.score for entry in self.entries],
             "time": [entry.seconds for entry in self.entries],
+        }
+        return {**ours, **self._results_of_scikit_learn()}
+
+    def _results_of_scikit_learn(self) -> dict[str, Any]:
+        """Return the same under the names of scikit-learn's searches."""
+        params = [entry.settings.parameters(self.comparison.parsed) for entry in self.entries]
+        n_folds = [len(entry.by_fold) for entry in self.entries]
+        columns: dict[str, Any] = {"params": params}
+        for name in params[0]:
+            # Filled one by one, since a metric may be a matrix.
+            column = np.ma.empty(len(params), dtype=object)
+            for k, chosen in enumerate(params):
+                column[k] = chosen[name]
+            columns[f"param_{name}"] = column
+        by_fold = np.full((max(n_folds), len(params)), np.nan)
+        for k, entry in enumerate(self.entries):
+            by_fold[: n_folds[k], k] = entry.by_fold
+        columns |= {f"split{k}_test_score": scores for k, scores in enumerate(by_fold)}
+        # Scores under few nodes do not compare with exact ones, which come first.
+        order = sorted((not entry.is_exact, -entry.score) for entry in self.entries)
+        ranks = [order.index((not entry.is_exact, -entry.score)) + 1 for entry in self.entries]
+        zeros = np.zeros(len(params))
+        seconds = np.array([entry.seconds for entry in self.entries]) / n_folds
+        return columns | {
+            "mean_test_score": np.array([entry.score for entry in self.entries]),
+            "std_test_score": np.array([np.std(entry.by_fold) for entry in self.entries]),
+            "rank_test_score": np.array(ranks, dtype=np.int32),
+            "mean_fit_time": zeros,
+            "std_fit_time": zeros.copy(),
+            "mean_score_time": seconds,
+            "std_score_time": zeros.copy(),
         }
 
     def _stage(
@@ -500,8 +556,8 @@ class _Search:
             for metric_index, scales in candidates
         )
         entries = [
-            _Entry(name, not is_screening, metric_index, settings, score, seconds)
-            for (metric_index, _), (score, settings, seconds) in zip(
+            _Entry(name, not is_screening, metric_index, settings, score, seconds, by_fold)
+            for (metric_index, _), ((score, settings, by_fold), seconds) in zip(
                 candidates, scored, strict=True
             )
         ]
@@ -544,10 +600,10 @@ def _best(entries: list[_Entry], n: int) -> list[_Entry]:
 
 def _timed(
     comparison: Comparison, metric_index: int, scales: Scales, is_screening: bool
-) -> tuple[float, Settings, float]:
+) -> tuple[tuple[float, Settings, list[float]], float]:
     began = time.perf_counter()
-    score, settings = comparison.score(metric_index, scales, is_screening=is_screening)
-    return score, settings, time.perf_counter() - began
+    scored = comparison.score(metric_index, scales, is_screening=is_screening)
+    return scored, time.perf_counter() - began
 
 
 def _formatted(entry: _Entry) -> str:

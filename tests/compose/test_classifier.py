@@ -244,6 +244,12 @@ def test_a_class_of_one_row_gets_the_widths_of_the_others(density):
         assert_allclose(same.estimators_[index].bandwidth_, alone.bandwidth_, rtol=ROUNDING)
 
 
+def test_one_row_of_each_class_is_enough():
+    with pytest.warns(UserWarning, match="has one distinct row"):
+        model = DensityClassifier().fit([[0.0, 0.0], [1.0, 5.0]], ["a", "b"])
+    assert list(model.predict([[0.2, 1.0], [0.8, 4.0]])) == ["a", "b"]
+
+
 def test_a_wrong_density_is_refused_for_classes_of_one_row_too():
     with pytest.raises(ValueError, match="bandwidth=-1"):
         DensityClassifier(KDESampler(-1.0)).fit(np.eye(2), ["a", "b"])

@@ -126,16 +126,26 @@ def test_a_training_row_loses_its_own_copy_and_no_other():
         assert detector.held_out_log_density_[i] == pytest.approx(expected[0], rel=ROUNDING)
 
 
-def test_folds_test_one_copy_of_each_row():
-    X = table(12, 1)
-    twice = np.concatenate([X, X[:7], X[:2]])
-    detector = DensityOutlierDetector(KDE, cv=3).fit(twice)
-    points, first = np.unique(twice, axis=0, return_index=True)
-    for train, test in KFold(3, shuffle=True, random_state=0).split(points):
-        others = np.delete(twice, first[test], axis=0)
-        expected = clone(KDE).fit(others).score_samples(points[test])
-        assert_allclose(detector.score_samples(points[test]), expected, rtol=ROUNDING)
-        assert len(train)
+def test_folds_spread_the_copies_of_a_row():
+    # Five copies of each of ten rows in five folds: all but one copy of each remain.
+    X = table(10, 1)
+    detector = DensityOutlierDetector(KDE, cv=5).fit(np.tile(X, (5, 1)))
+    expected = clone(KDE).fit(X).score_samples(X)
+    assert_allclose(detector.score_samples(X), expected, rtol=ROUNDING)
+
+
+def test_folds_keep_the_shares_of_values_and_the_rate_on_new_rows():
+    rates = []
+    for seed in range(10):
+        rng = np.random.RandomState(seed)
+        X, new = (
+            np.where(rng.uniform(size=(n, 1)) < 0.7, 0.0, rng.normal(8, 1, size=(n, 2)))
+            for n in (200, 1000)
+        )
+        detector = DensityOutlierDetector(GaussianMixture(2, random_state=0)).fit(X)
+        rates.append(np.mean(detector.predict(new) == -1))
+    # A quantile of 200 rows has a standard error of 0.02, the mean of ten one of 0.007.
+    assert abs(np.mean(rates) - 0.1) < 0.025
 
 
 def test_weights_that_are_no_counts_are_left_out_whole():
@@ -214,13 +224,14 @@ def test_scores_threshold_and_labels_agree(density):
     assert detector.predict([[50.0, 50.0]]) == [-1]
 
 
+@pytest.mark.parametrize("cv", [None, 3])
 @pytest.mark.parametrize("density", [KDE, SMOOTHED])
-def test_a_row_of_weight_k_is_k_rows(density):
-    X = table(40)
-    times = np.random.RandomState(1).randint(0, 4, size=len(X))
+def test_a_row_of_weight_k_is_k_rows(density, cv):
+    X = table(60)
+    times = np.random.RandomState(1).randint(0, 5, size=len(X))
     order = np.random.RandomState(2).permutation(times.sum())
-    weighted = DensityOutlierDetector(density).fit(X, sample_weight=times)
-    repeated = DensityOutlierDetector(density).fit(np.repeat(X, times, axis=0)[order])
+    weighted = DensityOutlierDetector(density, cv=cv).fit(X, sample_weight=times)
+    repeated = DensityOutlierDetector(density, cv=cv).fit(np.repeat(X, times, axis=0)[order])
     assert_allclose(weighted.offset_, repeated.offset_, rtol=ROUNDING)
     assert_allclose(weighted.score_samples(X), repeated.score_samples(X), rtol=ROUNDING)
 

@@ -24,6 +24,7 @@ from sklearn.preprocessing import StandardScaler
 
 from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
 from skdiffsmooth.compose import DensityStacking, _stacking
+from skdiffsmooth.compose._family import density_family
 
 COARSE = SmoothedScoreDiffusion(0.3, 0.4, n_nodes=16, n_levels=6, n_steps=6)
 NARROW, WIDE = KDESampler(0.2), KDESampler(1.0)
@@ -673,7 +674,9 @@ def family():
 def test_without_members_it_mixes_the_densities_of_this_package(family):
     _, stack = family
     names = list(stack.named_estimators_)
-    assert names[0] == "smoothed"
+    assert names[:2] == ["smoothed", "smoothed-power"]
+    # 25 rows are too few for eight knots of five rows.
+    assert not [name for name in names if "quantiles" in name]
     # 25 of 50 rows a fold and five rows a component: 4 components are the most.
     assert [name for name in names if "mixture" in name] == [f"mixture-{k}" for k in (1, 2, 4)]
     assert names[-2:] == ["windows", "whitened-windows"]
@@ -710,10 +713,23 @@ def test_members_are_not_begun_after_the_time_limit():
     assert len(DensityStacking(members, time_limit=1e9).fit(X).estimators_) == 3
 
 
-def test_weights_leave_mixtures_out_of_the_family():
+def test_weights_leave_mixtures_and_powers_out_of_the_family():
     X = np.random.RandomState(0).normal(size=(20, 1))
     stack = DensityStacking(cv=2).fit(X, sample_weight=np.ones(20))
-    assert not [name for name in stack.named_estimators_ if "mixture" in name]
+    names = list(stack.named_estimators_)
+    assert not [name for name in names if "mixture" in name or "power" in name]
+
+
+def test_the_family_has_maps_of_columns_where_they_fit():
+    rng = np.random.RandomState(0)
+    # One column is skewed and heavy-tailed, the other in a few narrow ranges.
+    rows = rng.lognormal(0, 2, size=(360, 2))
+    rows[:, 1] = rng.randint(0, 3, size=360) + 0.1 * rng.uniform(size=360)
+    train, test = rows[:100], rows[100:]
+    members = density_family(120, 2, weighted=False)
+    assert [name for name, _ in members][2:4] == ["smoothed-quantiles-8", "smoothed-quantiles-24"]
+    stack = DensityStacking([members[0], members[2]], cv=2).fit(train)
+    assert stack.score(test) > stack.named_estimators_["smoothed"].score(test) + 1
 
 
 @pytest.mark.parametrize(

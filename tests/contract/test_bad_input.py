@@ -4,6 +4,7 @@ A parameter of the wrong type is a TypeError, one out of range a ValueError. Bot
 `name=value`. Data go through scikit-learn's checks, whose wording and choice of errors we keep.
 """
 
+import datetime
 import re
 
 import numpy as np
@@ -14,7 +15,8 @@ import torch
 from sklearn.base import clone
 
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
-from skdiffsmooth.manifolds import AffineSubspace
+from skdiffsmooth.compose import DensityStacking
+from skdiffsmooth.manifolds import AffineSubspace, intrinsic_dimension
 from skdiffsmooth.solvers import Heun
 
 NAN, INF = float("nan"), float("inf")
@@ -284,11 +286,20 @@ BAD_TABLES = {
     "NaN": (with_cell(NAN), ValueError, "X contains NaN"),
     "infinity": (with_cell(INF), ValueError, "X contains infinity"),
     "minus infinity": (with_cell(-INF), ValueError, "X contains infinity"),
-    "missing in a DataFrame": (pd.DataFrame(with_cell(NAN)), ValueError, "X contains NaN"),
+    "missing in a DataFrame": (
+        pd.DataFrame(with_cell(NAN), columns=list("abc")),
+        ValueError,
+        r"X contains NaN in column 'b' \(1 of 12 rows\)",
+    ),
+    "two columns": (
+        with_cell(NAN) + np.array([np.inf, 0.0, 0.0]),
+        ValueError,
+        r"NaN in column 1 \(1 of 12 rows\)",
+    ),
     "complex": (table() * 1j, ValueError, "Complex data not supported"),
     "sparse matrix": (scipy.sparse.csr_matrix(table()), TypeError, "Sparse data was passed for X"),
     "sparse array": (scipy.sparse.coo_array(table()), TypeError, "Sparse data was passed for X"),
-    "strings": ([["one", "two", "three"]], ValueError, "to float: .*'one'"),
+    "strings": ([["one", "two", "three"]], ValueError, "column 0 of X holds text"),
     "objects": (np.full((2, D), {}, dtype=object), TypeError, "dict"),
     "None": (None, ValueError, "2D array, got scalar"),
     "a number": (1.0, ValueError, "2D array, got scalar"),
@@ -297,12 +308,98 @@ BAD_TABLES = {
     "no rows": (table()[:0], ValueError, rf"0 sample\(s\) \(shape=\(0, {D}\)\)"),
     "no columns": (table()[:, :0], ValueError, rf"0 feature\(s\) \(shape=\({N}, 0\)\)"),
     "ragged": ([[1.0, 2.0, 3.0], [4.0, 5.0]], ValueError, "inhomogeneous"),
+    "text that looks like numbers": (table().astype(str), ValueError, "column 0 of X holds text"),
+    "numbers and text": ([[1.0, "2", 3.0]], ValueError, "column 1 of X holds text"),
+    "dates": (
+        np.full((4, D), np.datetime64("2024-01-01")),
+        ValueError,
+        "column 0 of X holds dates",
+    ),
+    "time differences": (np.full((4, D), np.timedelta64(1, "s")), ValueError, "0 of X holds time"),
+    "masked": (
+        np.ma.masked_where(np.arange(N * D).reshape(N, D) == 4, table()),
+        ValueError,
+        r"masked array with 1 masked cells, in columns \[1\]",
+    ),
+    "bfloat16": (
+        torch.zeros(3, D, dtype=torch.bfloat16),
+        TypeError,
+        r"bfloat16.*Pass X\.float\(\)",
+    ),
     "tensor with gradients": (
         torch.tensor(table(), requires_grad=True),
         TypeError,
         r"X is a tensor that requires gradients.*Pass X\.detach\(\)",
     ),
 }
+
+
+WRONG_COLUMNS = {
+    "when": (pd.date_range("2024", periods=N), "holds dates.*subtract a date"),
+    "zone": (pd.date_range("2024", periods=N, tz="UTC"), "holds dates"),
+    "took": (pd.to_timedelta(np.arange(N), unit="h"), "holds time differences"),
+    "kind": (pd.Categorical(list("uv") * (N // 2)), "holds categories.*OneHotEncoder"),
+    "code": (pd.Categorical([1, 2] * (N // 2)), "holds categories"),
+    "text": (["x"] * N, "holds text"),
+    "digits": (["1"] * N, "holds text"),
+    "string": (pd.array(["x"] * N, dtype="string"), "holds text"),
+    "any": ([None, {}] * (N // 2), "is not numeric"),
+    "wave": (np.ones(N) * 1j, "holds complex numbers.*two columns"),
+    "gaps": (pd.array([1, None] * (N // 2), dtype="Int64"), rf"NaN in column 'gaps' \({N // 2} of"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_COLUMNS)
+@pytest.mark.parametrize("is_only_column", [True, False])
+def test_messages_name_the_column(name, is_only_column):
+    values, message = WRONG_COLUMNS[name]
+    frame = pd.DataFrame({} if is_only_column else {"good": np.arange(N * 1.0)}).assign(
+        **{name: values}
+    )
+    for fit in (KDE.fit, SMOOTHED.fit, intrinsic_dimension, DensityStacking([("a", KDE)]).fit):
+        with pytest.raises((TypeError, ValueError), match=message) as caught:
+            fit(frame)
+        assert f"column {name!r}" in str(caught.value)
+
+
+def test_polars_columns_are_named():
+    pl = pytest.importorskip("polars")
+    good = np.arange(N * 1.0)
+    wrong = {
+        "when": (pl.Series([datetime.date(2024, 1, 1)] * N), "holds dates"),
+        "text": (pl.Series(["x"] * N), "holds text"),
+        "kind": (pl.Series(["x"] * N, dtype=pl.Categorical), "holds categories"),
+        "gaps": (pl.Series([1.0, None] * (N // 2)), "NaN in column 'gaps'"),
+    }
+    for name, (values, message) in wrong.items():
+        with pytest.raises(ValueError, match=message) as caught:
+            KDE.fit(pl.DataFrame({"good": good, name: values}))
+        assert f"column {name!r}" in str(caught.value)
+    frame = pl.DataFrame({"a": good, "b": good.astype(int) % 2 == 0})
+    assert np.isfinite(KDE.fit(frame).score(frame))
+
+
+@pytest.mark.parametrize(
+    "dtype", ["Int64", "Float64", "boolean", "int8", "float32", "int64[pyarrow]"]
+)
+def test_numeric_columns_of_any_type_are_numbers(dtype):
+    if "pyarrow" in dtype:
+        pytest.importorskip("pyarrow")
+    plain = pd.DataFrame({"a": np.arange(N) % 2, "b": table()[:, 0]})
+    expected = KDE.fit(plain).score_samples(plain)
+    frame = plain.astype({"a": dtype})
+    np.testing.assert_allclose(KDE.fit(frame).score_samples(frame), expected, rtol=1e-12)
+    whole = np.ma.masked_array(plain.to_numpy(), mask=False)
+    np.testing.assert_array_equal(KDE.fit(whole).score_samples(whole), expected)
+
+
+def test_columns_of_queries_are_those_of_the_fit():
+    frame = pd.DataFrame(table(), columns=list("abc"))
+    for estimator in (KDE, SMOOTHED):
+        model = clone(estimator).fit(frame)
+        for wrong in (frame[["b", "a", "c"]], frame.rename(columns={"a": "z"}), frame[["a", "b"]]):
+            with pytest.raises(ValueError, match="feature names should match"):
+                model.score_samples(wrong)
 
 
 @models(ALL)

@@ -26,6 +26,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.estimator_checks import (
     check_dataframe_column_names_consistency,
+    estimator_checks_generator,
     parametrize_with_checks,
 )
 
@@ -51,15 +52,15 @@ CLASSES = [KDESampler, SmoothedScoreDiffusion, ManifoldAdaptedDiffusion]
 # Few of everything: what is tested here holds at any resolution.
 COARSE = {"n_nodes": 8, "n_levels": 3, "n_steps": 3}
 
-# Each public estimator once, for scikit-learn's checks; they refit it hundreds of times. Scales are
-# fixed because their searches take nearly all of the time, and are tested below. Estimators made of
-# densities hold the cheapest one. The neural one is hardly trained; it has no energy and keeps no
-# points, so the rest of this file is not for it (see tests/neural).
+# Each public estimator once, for scikit-learn's checks; they refit it hundreds of times. Estimators made
+# of densities hold the cheapest one. The neural one is hardly trained; it has no energy and keeps no
+# points, so the rest of this file is not for it (see tests/neural). `python benchmarks/conventions.py`
+# runs all checks with default parameters, for some minutes.
 CHECKED = [
     KDESampler(),
-    SmoothedScoreDiffusion(0.5, 0.5, **COARSE),
+    SmoothedScoreDiffusion(),
     ManifoldAdaptedDiffusion(0.5, 0.5, **COARSE),
-    CoarseScoreDiffusion(1.0, 0, bandwidth=0.5, n_components=1),
+    CoarseScoreDiffusion(),
     NeuralScoreDiffusion(hidden_layer_sizes=(8,), max_iter=2, batch_size=16, n_levels=2, n_steps=2),
     DensityStacking([("narrow", KDESampler(0.5)), ("wide", KDESampler(1.0))], cv=2),
     DensityClassifier(KDESampler(0.5)),
@@ -73,6 +74,22 @@ CHECKED = [
         cv=2,
     ),
 ]
+
+# The others with default parameters, for the checks on few, equal, weighted and constant rows: these
+# are what a default has to cope with.
+WITH_DEFAULTS = [
+    ManifoldAdaptedDiffusion(),
+    NeuralScoreDiffusion(),
+    DensityClassifier(),
+    DensityOutlierDetector(),
+    TransformedDensity(),
+    SmoothedScoreDiffusionCV(),
+]
+EDGE_CHECKS = (
+    "check_fit2d_1sample",
+    "check_fit2d_1feature",
+    "check_sample_weight_equivalence_on_dense_data",
+)
 
 # Models with fixed scales. The bandwidths leave some rows out of reach of the compact kernels.
 FIXED = {
@@ -238,6 +255,19 @@ def global_random_state():
 @parametrize_with_checks(CHECKED)
 def test_scikit_learn_check(estimator, check):
     check(estimator)
+
+
+@pytest.mark.parametrize("estimator", WITH_DEFAULTS, ids=lambda model: type(model).__name__)
+@pytest.mark.filterwarnings(
+    "ignore:.*distinct row", "ignore:.*rows equal another", "ignore:training"
+)
+def test_scikit_learn_check_with_default_parameters(estimator):
+    checks = {
+        getattr(check, "func", check).__name__: check
+        for _, check in estimator_checks_generator(estimator)
+    }
+    for name in EDGE_CHECKS:
+        checks[name](clone(estimator))
 
 
 @pytest.mark.parametrize("model", CHECKED, ids=lambda model: type(model).__name__)

@@ -10,7 +10,7 @@ from skdiffsmooth import SmoothedScoreDiffusion
 from skdiffsmooth._coordinates.embedding import Embedding
 from skdiffsmooth._coordinates.hull import AffineHull
 from skdiffsmooth._coordinates.metric import fit_metric
-from skdiffsmooth._diffusion.tails import ConditionalT, StudentT, fit_student_t
+from skdiffsmooth._diffusion.tails import StudentT, fit_student_t
 from skdiffsmooth._utils.shards import ONE_PROCESS
 
 RNG = np.random.RandomState(0)
@@ -105,21 +105,6 @@ def test_a_rare_indicator_does_not_narrow_it():
     _, students = fitted(rows, weights)
     for student in students.values():
         assert np.diag(student.factor).min() > 0.1
-
-
-def test_conditionals_are_quotients_of_densities():
-    scatter = np.cov(ROWS.T)
-    conditional = ConditionalT.of(np.arange(3.0), scatter, 2.0, n_free=1)
-    joint = multivariate_t(np.arange(3.0), scatter, df=2)
-    marginal = multivariate_t([1.0, 2.0], scatter[1:, 1:], df=2)
-    expected = joint.logpdf(ROWS) - marginal.logpdf(ROWS[:, 1:])
-    assert_allclose(conditional.log_density(ROWS), expected, rtol=1e-10)
-    given = np.tile([[2.0, -7.0]], (2000, 1))
-    draws = conditional.draw(np.random.RandomState(0), given)[:, 0]
-    grid = np.sinh(np.linspace(-12, 12, 4001))
-    density = np.exp(conditional.log_density(np.column_stack([grid, given[:1].repeat(4001, 0)])))
-    cumulated = np.r_[0, np.cumsum(np.diff(grid) * (density[1:] + density[:-1]) / 2)]
-    assert kstest(draws, lambda x: np.interp(x, grid, cumulated)).pvalue > 1e-4
 
 
 TABLES = {

@@ -506,7 +506,8 @@ def test_loo_of_two_rows(first, length, weight, seed):
     """By hand: -d log h - length^2 / 2 h^2 has its maximum at h = length / sqrt(d)."""
     direction = np.random.RandomState(seed).normal(size=len(first))
     X = np.array([first, first + length * direction / np.linalg.norm(direction)])
-    h = KDESampler("loo").fit(X, sample_weight=[weight, 1 - weight]).bandwidth_
+    # Without a common unit: weights of 0.3 and 0.7 would be ten rows of two values.
+    h = KDESampler("loo").fit(X, sample_weight=[weight, math.sqrt(2)]).bandwidth_
     # The search stops at 1e-3 of the bandwidth.
     assert h == pytest.approx(np.linalg.norm(X[1] - X[0]) / math.sqrt(len(first)), rel=2e-3)
 
@@ -533,6 +534,22 @@ def test_leaving_a_point_out_is_never_having_had_it(kernel, bandwidth):
         expected = without.score_samples(point[None])[0]
         np.testing.assert_allclose(found[i], expected, rtol=1e-9, atol=1e-9)
     assert np.isfinite(found).any()
+
+
+@pytest.mark.parametrize("kernel", ["gaussian", "exponential"])
+def test_one_copy_of_a_row_can_be_left_out(kernel):
+    X, copies = np.unique(data(12, 2)[0], axis=0), np.arange(12) % 4 + 1
+    kde = KDESampler(0.5, kernel).fit(X, sample_weight=copies)
+    found = kde.leave_one_out_log_density(kde.weights_ / copies)
+    for i in range(12):
+        rest = copies - (np.arange(12) == i)
+        others = KDESampler(0.5, kernel).fit(np.repeat(X, rest, axis=0))
+        assert found[i] == pytest.approx(others.score_samples(X[i : i + 1])[0], rel=1e-12)
+    whole = kde.leave_one_out_log_density(kde.weights_)
+    np.testing.assert_allclose(whole, kde.leave_one_out_log_density(), rtol=1e-12)
+    for wrong in (0.5, kde.weights_ * 2, kde.weights_ * 0, kde.weights_[1:]):
+        with pytest.raises(ValueError, match="own_weights of shape"):
+            kde.leave_one_out_log_density(wrong)
 
 
 def test_leaving_out_the_only_row():

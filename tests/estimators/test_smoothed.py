@@ -882,6 +882,20 @@ def test_leaving_a_point_out_in_more_dimensions():
         assert abs(found[i] - model.score_samples(points[[i]])[0]) < 0.02
 
 
+@pytest.mark.parametrize("terminal", ["empirical", "gaussian"])
+def test_one_copy_of_a_row_can_be_left_out(terminal):
+    """In one dimension, where refitted coordinates and nodes are the same: to rounding."""
+    X = np.sort(np.random.RandomState(0).exponential(size=(8, 1)), axis=0)
+    copies = np.arange(8) % 3 + 1
+    params = {"terminal": terminal, "terminal_scale": 3.0, "n_nodes": 8, "background": 0.1}
+    model = SmoothedScoreDiffusion(0.3, 0.4, **params).fit(X, sample_weight=copies)
+    found = model.leave_one_out_log_density(model.weights_ / copies)
+    for i in range(8):
+        rest = copies - (np.arange(8) == i)
+        others = SmoothedScoreDiffusion(0.3, 0.4, **params).fit(np.repeat(X, rest, axis=0))
+        np.testing.assert_allclose(found[i], others.score_samples(X[i : i + 1])[0], rtol=1e-10)
+
+
 def test_leaving_out_a_value_that_was_there_twice():
     X = np.random.RandomState(0).standard_normal((15, 2))
     model = SmoothedScoreDiffusion(0.4, 0.0).fit(np.concatenate([X, X[:1]]))

@@ -1330,7 +1330,7 @@ def test_bad_rows_for_a_dimension():
         intrinsic_dimension([[0.0], [1.0], [1.0], [0.0]])
     with pytest.raises(ValueError, match="X has 10 distinct rows; expected more than 10"):
         intrinsic_dimension(np.arange(10.0)[:, None], "mle")
-    grid = np.array([[i, j] for i in range(4) for j in range(4)], dtype=float)
+    grid = np.array([[i, j] for i in range(3) for j in range(3)], dtype=float)
     with pytest.raises(ValueError, match="equally far, as in a lattice"):
         intrinsic_dimension(grid)
     with pytest.raises(ValueError, match="method='pca' is not known"):

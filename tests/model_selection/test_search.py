@@ -2,9 +2,10 @@
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
-from sklearn.model_selection import GroupKFold, KFold, RepeatedKFold, TimeSeriesSplit
+from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, RepeatedKFold, TimeSeriesSplit
 from sklearn.utils.estimator_checks import check_dataframe_column_names_consistency
 
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
@@ -45,6 +46,31 @@ def test_the_best_settings_are_fitted_with_the_nodes_they_were_scored_with():
     best = search.best_estimator_
     assert_allclose(search.best_score_, best.weights_ @ best.leave_one_out_log_density(), rtol=1e-9)
     assert random_state.uniform() == np.random.RandomState(1).uniform()
+
+
+@pytest.mark.parametrize("cv", [None, 3])
+def test_results_have_the_keys_of_a_grid_search(cv):
+    X = ring(24)
+    search = SmoothedScoreDiffusionCV(
+        quick(), bandwidth_factors=[0.7, 1.0], sigma_factors=[1.0], n_refinements=0, cv=cv
+    ).fit(X)
+    theirs = GridSearchCV(KDESampler(), {"bandwidth": [1.0]}, cv=cv or 5).fit(X).cv_results_
+    expected = {name for name in theirs if not name.startswith(("param_", "split"))}
+    results = pd.DataFrame(search.cv_results_)
+    assert expected <= set(results)
+    assert results["rank_test_score"][search.best_index_] == 1
+    assert results["mean_test_score"][search.best_index_] == search.best_score_
+    # With folds the model of the best settings is scored on the rows that each holds out.
+    splits = results.filter(regex=r"split\d+_test_score").to_numpy()
+    assert splits.shape[1] == (cv or 5)
+    if cv is None:
+        assert splits[search.best_index_, 0] == pytest.approx(search.best_score_, rel=1e-12)
+    else:
+        assert_allclose(splits.mean(axis=1), results["score"], rtol=1e-9)
+        assert_allclose(splits.std(axis=1), results["std_test_score"], rtol=1e-9)
+    # The settings, in the estimator's own parameters, are those that were fitted.
+    again = quick(**search.cv_results_["params"][search.best_index_]).fit(X)
+    assert_allclose(again.score_samples(X), search.score_samples(X), rtol=1e-9)
 
 
 def test_groups_and_time_ordered_folds():
@@ -113,8 +139,7 @@ def test_weights_count_as_equal_rows_and_equal_rows_are_left_out_together():
     X = ring(20)
     weights = 1 + np.arange(20) % 3
     by_weight = SmoothedScoreDiffusionCV(quick(), **ONE).fit(X, sample_weight=weights)
-    with pytest.warns(UserWarning, match="20 of 39 rows equal another one|19 of 39 rows"):
-        by_rows = SmoothedScoreDiffusionCV(quick(), **ONE).fit(np.repeat(X, weights, axis=0))
+    by_rows = SmoothedScoreDiffusionCV(quick(), **ONE).fit(np.repeat(X, weights, axis=0))
     assert_allclose(by_rows.best_score_, by_weight.best_score_, rtol=1e-9)
     assert_allclose(by_rows.score_samples(X), by_weight.score_samples(X), rtol=1e-9)
     # Leaving out a copy would find the other one at distance zero: no bandwidth would be too small.

@@ -114,6 +114,28 @@ def test_a_search_counts_a_row_by_its_weight(scoring, is_routed):
     assert search.best_params_ == expected.best_params_
 
 
+@pytest.mark.parametrize(
+    "wrapper",
+    [
+        lambda search: DensityStacking([("search", search)], cv=2),
+        DensityClassifier,
+        DensityOutlierDetector,
+        TransformedDensity,
+    ],
+)
+@pytest.mark.parametrize("is_routed", [False, True])
+def test_a_search_inside_an_estimator_gets_its_weights(wrapper, is_routed):
+    X, y, k = weighted()
+    with sklearn.config_context(enable_metadata_routing=is_routed):
+        density = KDESampler()
+        if is_routed:
+            density.set_fit_request(sample_weight=True).set_score_request(sample_weight=True)
+        search = GridSearchCV(density, {"bandwidth": [0.4]}, cv=2)
+        model = wrapper(search).fit(X, y, sample_weight=k)
+        expected = wrapper(KDESampler(0.4)).fit(X, y, sample_weight=k)
+    assert_allclose(model.score_samples(X + 1), expected.score_samples(X + 1), rtol=ROUNDING)
+
+
 ROUTED = ("smoothed", "stacking", "transformed", "outliers", "search")
 
 

@@ -1,0 +1,62 @@
+"""scikit-learn's checks of every public estimator with its default parameters.
+
+The tests run all checks on three of them, and on the others with parameters that make a fit fast:
+these checks fit an estimator some hundred times. Pass names of classes to check only those.
+"""
+
+import sys
+import time
+import warnings
+
+from _common import header, row
+from sklearn.utils.estimator_checks import check_estimator
+
+from skdiffsmooth import (
+    CoarseScoreDiffusion,
+    KDESampler,
+    ManifoldAdaptedDiffusion,
+    NeuralScoreDiffusion,
+    SmoothedScoreDiffusion,
+)
+from skdiffsmooth.compose import (
+    DensityClassifier,
+    DensityOutlierDetector,
+    DensityStacking,
+    TransformedDensity,
+)
+from skdiffsmooth.model_selection import SmoothedScoreDiffusionCV
+
+ESTIMATORS = (
+    KDESampler,
+    SmoothedScoreDiffusion,
+    ManifoldAdaptedDiffusion,
+    CoarseScoreDiffusion,
+    TransformedDensity,
+    SmoothedScoreDiffusionCV,
+    NeuralScoreDiffusion,
+    DensityClassifier,
+    DensityOutlierDetector,
+    DensityStacking,
+)
+
+
+def run(names=()):
+    """Print how many checks of each estimator passed, and their time on one core."""
+    header("estimator", "passed", "skipped", "failed", "seconds")
+    for cls in ESTIMATORS:
+        if names and cls.__name__ not in names:
+            continue
+        began = time.process_time()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            results = check_estimator(cls(), on_fail=None, on_skip=None)
+        spent = time.process_time() - began
+        counts = [sum(r["status"] == status for r in results) for status in ("passed", "skipped")]
+        row(cls.__name__, *counts, len(results) - sum(counts), f"{spent:.0f}")
+        for result in results:
+            if result["status"] == "failed":
+                print(f"  {result['check_name']}: {result['exception']!s:.200}")
+
+
+if __name__ == "__main__":
+    run(sys.argv[1:])

@@ -1,0 +1,196 @@
+"""How precisely each column of a table was recorded: rounding of its floats, unit, ties.
+
+A column is *coarse* if its values are multiples of one unit (counts, measurements to one decimal, also
+after a change of units). m values on a range of K units would all lie within a share delta of a unit of
+such multiples with probability below K (2 delta)^(m - 2) if they were continuous. A unit is accepted
+where this is below 1e-9, so that continuous data of any size, in float64 or float32, have none.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from .table import column_label
+
+__all__ = ["ColumnPrecision", "column_precision", "copies_of", "has_extent"]
+
+# A unit is accepted where continuous values would have one with a lower probability.
+_FALSE_ALARM = 1e-9
+# Units finer than this share of the range change no result.
+_FINEST = 2.0**-20
+# A remainder below this share of a candidate for the unit is zero.
+_REMAINDER = 0.01
+# With fewer rows, or with few values and hardly any ties, a lattice may be a grid or an accident.
+_FEWEST_ROWS = 10
+_FEWEST_VALUES = 20
+_FEWEST_TIES = 0.1
+# Worth a warning: units in standard deviations, and the weight of one value, which is also so many times
+# that of any other.
+_COARSE = 1 / 3
+_ATOM = 0.2
+_ATOM_RATIO = 4
+_MOST_DESCRIBED = 8
+
+
+@dataclass(frozen=True)
+class ColumnPrecision:
+    """Rounding, unit and ties of each of d columns."""
+
+    rounding: np.ndarray
+    """Largest rounding error (d,) of the floats: eps times the largest absolute value, with the eps of
+    float32 where all values are float32 numbers."""
+    unit: np.ndarray
+    """The unit (d,) of which the values are multiples, up to one offset; 0 where they are continuous."""
+    width: np.ndarray
+    """How far apart (d,) values are that were recorded as one: the unit, and half the difference of the
+    values of a column that has two; 0 where they are continuous."""
+    n_values: np.ndarray
+    """Number (d,) of distinct values."""
+    ties: np.ndarray
+    """Weight (d,) of the rows that share their value with another row."""
+    atom_weight: np.ndarray
+    """Weight (d,) of a value that is far more frequent than all others, or 0."""
+
+    def discrete_columns(
+        self, points: np.ndarray, weights: np.ndarray, names: np.ndarray | None
+    ) -> list[str]:
+        """Describe the columns of rows (n, d) that are far from continuous, at most eight of them.
+
+        These have a unit above a third of their standard deviation, two values, or one value that stands
+        out.
+        """
+        center = weights @ points
+        std = np.sqrt(weights @ (points - center) ** 2)
+        is_coarse = self.unit > _COARSE * std
+        is_binary = (self.n_values == 2) & (self.width > 0)
+        has_atom = self.atom_weight >= _ATOM
+        columns = np.flatnonzero(is_coarse | is_binary | has_atom)
+        described = []
+        for column in columns[:_MOST_DESCRIBED]:
+            if is_coarse[column]:
+                what = (
+                    f"values are multiples of {self.unit[column]:.6g}, and {self.ties[column]:.0%} of "
+                    "the rows share theirs (counts, or rounded)"
+                )
+            elif is_binary[column]:
+                what = "has two values"
+            else:
+                what = f"{self.atom_weight[column]:.0%} of the rows have the same value"
+            described.append(f"column {column_label(names, column)}: {what}")
+        if len(columns) > _MOST_DESCRIBED:
+            described.append(f"and {len(columns) - _MOST_DESCRIBED} more")
+        return described
+
+
+def column_precision(points: np.ndarray, weights: np.ndarray) -> ColumnPrecision:
+    """Return how precisely the columns of distinct rows (n, d) of weights (n,) were recorded.
+
+    It depends on neither the order of the rows nor the units of the columns, and takes n log n steps a
+    column. A row of weight k and k equal rows are the same.
+    """
+    copies = copies_of(weights)
+    share = weights / weights.sum()
+    described = [_describe(column, copies, share) for column in points.T]
+    rounding, unit, width, n_values, ties, atom_weight = (
+        np.array(part) for part in zip(*described, strict=True)
+    )
+    return ColumnPrecision(rounding, unit, width, n_values.astype(np.intp), ties, atom_weight)
+
+
+def has_extent(points: np.ndarray) -> np.ndarray:
+    """Return whether each column of rows (n, d) varies by more than the rounding of its floats."""
+    rounding = np.array([_rounding(column) for column in points.T])
+    return np.ptp(points, axis=0) > 4 * rounding
+
+
+def copies_of(weights: np.ndarray) -> np.ndarray:
+    """Return how many equal rows each weight (n,) stands for, if weights are multiples of one.
+
+    The numbers have no common divisor; without a common unit they are all one.
+    """
+    ordered = np.unique(np.append(weights, 0.0))
+    if len(ordered) == 2:
+        return np.ones(len(weights), dtype=np.intp)
+    unit = _lattice(ordered, 4 * np.finfo(np.float64).eps * ordered[-1])
+    if not unit:
+        return np.ones(len(weights), dtype=np.intp)
+    return np.maximum(np.round(weights / unit), 1).astype(np.intp)
+
+
+def _describe(
+    column: np.ndarray, copies: np.ndarray, weights: np.ndarray
+) -> tuple[float, float, float, int, float, float]:
+    """Return what `ColumnPrecision` holds of one column (n,)."""
+    rounding = _rounding(column)
+    values, index = np.unique(column + 0.0, return_inverse=True)
+    rows, held = np.bincount(index, copies), np.bincount(index, weights)
+    ties = float(held[rows > 1].sum())
+    unit = 0.0
+    if ties >= _FEWEST_TIES or len(values) >= _FEWEST_VALUES:
+        # Values such as 0.1 + 0.2 and 0.3 are one.
+        apart = np.append(True, np.diff(values) > 4 * rounding)
+        unit = _lattice(values[apart], 4 * rounding)
+    if rows.sum() < _FEWEST_ROWS:
+        return rounding, 0.0, 0.0, len(values), ties, 0.0
+    is_binary = len(values) == 2 and rows.min() > 1
+    width = float(values[1] - values[0]) / 2 if is_binary else unit
+    return rounding, unit, width, len(values), ties, _atom_weight(held, rows)
+
+
+def _atom_weight(held: np.ndarray, rows: np.ndarray) -> float:
+    """Return the weight of a value that stands out, from weights and numbers of rows of each (m,)."""
+    if len(held) < 3:
+        return 0.0
+    second, first = np.argsort(held)[-2:]
+    stands_out = rows[first] > 1 and held[first] >= _ATOM_RATIO * held[second]
+    return float(held[first]) if stands_out else 0.0
+
+
+def _rounding(column: np.ndarray) -> float:
+    """Return the largest rounding error of the floats in a column."""
+    # Mantissas, and not a conversion, since no unit of a column shall change the result.
+    mantissas = np.frexp(column)[0]
+    scaled = mantissas * 2.0**24
+    is_single = bool(np.all(scaled == np.round(scaled)))
+    # Small integers and fractions of two are exact in both formats.
+    is_short = is_single and bool(np.all(mantissas * 2.0**12 == np.round(mantissas * 2.0**12)))
+    eps = np.finfo(np.float32 if is_single and not is_short else np.float64).eps
+    return float(eps) * float(np.abs(column).max())
+
+
+def _lattice(values: np.ndarray, noise: float) -> float:
+    """Return the unit of which increasing values (m,) are multiples up to one offset, or 0.
+
+    `noise` is the error of the values. This is Euclid's algorithm on their differences.
+    """
+    if len(values) < 3:
+        return 0.0
+    steps = np.diff(values)
+    extent = float(values[-1] - values[0])
+    unit = float(steps.min())
+    while unit >= _FINEST * extent and unit > 2 * noise:
+        multiples = np.round(steps / unit)
+        # The sum of steps of few units has a smaller error a unit than one remainder.
+        few = (multiples <= 100) & (np.abs(steps - unit * multiples) < _REMAINDER * unit)
+        if few.any():
+            unit = float(steps[few].sum() / multiples[few].sum())
+            multiples = np.round(steps / unit)
+        remainders = np.abs(steps - unit * multiples)
+        remainders = remainders[remainders > max(_REMAINDER * unit, noise)]
+        if not len(remainders):
+            return _accepted(values, np.append(0.0, np.cumsum(multiples)), noise)
+        unit = float(remainders.min())
+    return 0.0
+
+
+def _accepted(values: np.ndarray, multiples: np.ndarray, noise: float) -> float:
+    """Return the unit of values (m,) that are near multiples of it, or 0 if that may be chance."""
+    length = float(multiples[-1])
+    unit = float(values[-1] - values[0]) / length
+    deviation = float(np.abs(values - values[0] - unit * multiples).max())
+    delta = max(deviation, noise) / unit
+    log_chance = math.log(length) + (len(values) - 2) * math.log(2 * delta) if delta else -math.inf
+    return unit if log_chance < math.log(_FALSE_ALARM) else 0.0

@@ -1,0 +1,146 @@
+"""Rows that are copies of others up to rounding or a tiny jitter.
+
+Three kinds of copies are recognised:
+
+1. rows that differ only in columns that are constant up to rounding;
+2. a row that is exactly the float32 rounding of another row;
+3. a row that is at least 1e4 times nearer to its c nearest rows than to all others. Where a density is
+   smooth, a row is q times nearer to one than to the next with probability q or less, so that s pairs
+   among n rows all are so by chance with probability at most (e n q / s)^s. Copies are accepted where
+   this is below 1e-6.
+
+Few tight clusters far apart are no copies: a row has at most 31 copies, and five groups must remain.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
+
+from .columns import has_extent
+
+__all__ = ["near_rows"]
+
+# Distances of copies are below this share of the distance to the next row.
+_LARGEST_SHARE = 1e-4
+# What smooth data would have with a lower probability is no chance.
+_FALSE_ALARM = 1e-6
+_MOST_NEIGHBORS = 32
+_FEWEST_GROUPS = 5
+# Gaps that are that narrow belong to copies if others of the same length are copies beyond doubt.
+_LARGEST_SHARE_OF_LENGTH = 1e-2
+# So many rows are searched for copies first, and all only if some have any.
+_ROWS = 100, 2000
+_MOST_DISTANCES = 2e8
+
+
+def near_rows(points: np.ndarray, *, by_column: bool) -> tuple[np.ndarray, float]:
+    """Return the group (n,) of each of n distinct rows (n, d), and the largest distance of copies.
+
+    Groups are numbered in the order of their first rows; without copies the array is empty. The distance
+    is relative to the typical distance from a group to the nearest other group. With `by_column`
+    distances are in standard deviations of the columns; if not, in one unit.
+    """
+    nothing = np.empty(0, dtype=np.intp), 0.0
+    if len(points) <= _FEWEST_GROUPS:
+        return nothing
+    z, index = np.unique(_scaled(points, by_column=by_column), axis=0, return_inverse=True)
+    index = index.ravel()
+    pairs = np.concatenate([index[_float32_pairs(points)], _near_pairs(z)])
+    if len(z) == len(points) and not len(pairs):
+        return nothing
+    graph = coo_array((np.ones(len(pairs)), pairs.T), shape=(len(z), len(z)))
+    n_groups, label = connected_components(graph, directed=False)
+    if n_groups < _FEWEST_GROUPS:
+        return nothing
+    first, group = np.unique(label[index], return_index=True, return_inverse=True)[1:]
+    # In the order of their first rows, which are sorted.
+    rank = np.empty(n_groups, dtype=np.intp)
+    rank[np.argsort(first)] = np.arange(n_groups)
+    lengths = np.linalg.norm(z[pairs[:, 0]] - z[pairs[:, 1]], axis=1)
+    typical = float(np.median(cKDTree(z[index[first]]).query(z[index[first]], k=2)[0][:, 1]))
+    return rank[group.ravel()], float(lengths.max(initial=0.0)) / typical
+
+
+def _scaled(points: np.ndarray, *, by_column: bool) -> np.ndarray:
+    """Return rows (n, d) in standard deviations of the columns, or in one unit for all of them."""
+    # Powers of two, so that squares of 1e150 do not overflow, and columns keep all their digits.
+    exponents = np.frexp(np.abs(points).max(axis=0))[1]
+    z = np.ldexp(points, -exponents)
+    z -= z.mean(axis=0)
+    z[:, ~has_extent(points)] = 0.0
+    if not by_column:
+        return np.ldexp(z, exponents - exponents.max())
+    std = z.std(axis=0)
+    return z / np.where(std > 0, std, 1.0)
+
+
+def _float32_pairs(points: np.ndarray) -> np.ndarray:
+    """Return pairs (k, 2) of a row and another that is its rounding to float32."""
+    mantissas, exponents = np.frexp(points)
+    rounded = np.ldexp(np.round(mantissas * 2.0**24), exponents - 24)
+    is_single = np.all(rounded == points, axis=1)
+    if is_single.all() or not is_single.any():
+        return np.empty((0, 2), dtype=np.intp)
+    label = np.unique(rounded + 0.0, axis=0, return_inverse=True)[1].ravel()
+    # At most one float32 row has each label, since rows are distinct.
+    single = np.full(label.max() + 1, -1)
+    single[label[is_single]] = np.flatnonzero(is_single)
+    others = np.flatnonzero(~is_single)
+    partners = single[label[others]]
+    return np.column_stack([partners, others])[partners >= 0]
+
+
+def _near_pairs(z: np.ndarray) -> np.ndarray:
+    """Return pairs (k, 2) of rows of z (n, d) that a gap in the distances separates from others."""
+    tree = cKDTree(z)
+    n_rows = int(np.clip(_MOST_DISTANCES / z.size, *_ROWS))
+    rows = np.linspace(0, len(z) - 1, min(len(z), n_rows)).round().astype(np.intp)
+    gaps = _gaps(tree, z[rows])
+    longest = _longest_copy(gaps)
+    if not longest:
+        return np.empty((0, 2), dtype=np.intp)
+    if len(rows) < len(z):
+        rows = np.arange(len(z))
+        gaps = _gaps(tree, z)
+    is_accepted = (gaps.share <= _LARGEST_SHARE_OF_LENGTH) & (gaps.length <= longest)
+    copies = np.where(is_accepted, gaps.n_copies, 0)
+    is_copy = np.arange(gaps.neighbors.shape[1]) < copies[:, None]
+    return np.column_stack([np.repeat(rows, copies), gaps.neighbors[is_copy]])
+
+
+class _Gaps(NamedTuple):
+    """The widest gap among the distances of each of n rows to its nearest neighbours."""
+
+    share: np.ndarray
+    """The distance (n,) before the gap over that behind it."""
+    length: np.ndarray
+    """The distance (n,) before the gap."""
+    n_copies: np.ndarray
+    """Number (n,) of neighbours before the gap."""
+    neighbors: np.ndarray
+    """Indices (n, k) of the neighbours, by distance."""
+
+
+def _gaps(tree: cKDTree, queries: np.ndarray) -> _Gaps:
+    distances, neighbors = tree.query(queries, k=min(_MOST_NEIGHBORS + 1, tree.n))
+    # The nearest row of each query is itself.
+    ratios = distances[:, 1:-1] / distances[:, 2:]
+    widest = np.argmin(ratios, axis=1)
+    each = np.arange(len(queries))
+    return _Gaps(ratios[each, widest], distances[each, widest + 1], widest + 1, neighbors[:, 1:])
+
+
+def _longest_copy(gaps: _Gaps) -> float:
+    """Return the largest distance of a row from a copy of it beyond doubt, or 0."""
+    order = np.argsort(gaps.share, kind="stable")
+    share = gaps.share[order]
+    # Each of a group of copies has the same gap.
+    independent = np.cumsum(1 / (1 + gaps.n_copies[order]))
+    log_chance = independent * np.log(np.e * len(share) * share / independent)
+    accepted = np.flatnonzero((share < _LARGEST_SHARE) & (log_chance < np.log(_FALSE_ALARM)))
+    return float(gaps.length[order[: accepted[-1] + 1]].max()) if len(accepted) else 0.0

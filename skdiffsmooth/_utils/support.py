@@ -1,0 +1,38 @@
+"""Warns of given values that no training row supports."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from .warnings import warn_user
+
+__all__ = ["warn_of_far_values"]
+
+# Beyond so many bandwidths from all rows nothing supports given values, unless training rows are
+# nearly as far from one another.
+_FAR = 8.0
+_FAR_FACTOR = 3.0
+_N_COMPARED = 2000
+
+
+def warn_of_far_values(distances: np.ndarray, centers: np.ndarray) -> None:
+    """Warn if given values are farther from all rows than these are from one another.
+
+    `distances` (n,) are those of the given values from the nearest row, and `centers` (N, k) the given
+    columns of the rows, all in bandwidths.
+    """
+    if len(distances) == 0 or distances.max() <= _FAR:
+        return
+    # A tree of all rows; of very many, some are enough to compare with.
+    queried = centers[:: 1 + len(centers) // _N_COMPARED]
+    own = cKDTree(centers).query(queried, k=2)[0][:, 1].max() if len(centers) > 1 else 0.0
+    is_far = distances > max(_FAR, _FAR_FACTOR * own)
+    if is_far.any():
+        worst = distances.argmax()
+        warn_user(
+            f"given values of {is_far.sum()} of {len(distances)} conditions are far from all training "
+            f"rows, by up to {distances[worst]:.3g} bandwidths (condition {worst}); training rows are "
+            f"at most {own:.3g} from the next. No row supports them, so the result is an "
+            "extrapolation. Check the units of the given values, or drop these rows."
+        )

@@ -1,0 +1,177 @@
+"""The check of tables that users pass: real finite numbers, or an error that names the column."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_array, validate_data
+
+from .validation import check_detached
+
+__all__ = ["check_table", "column_label", "column_names"]
+
+_ENCODE = "encode it, for example with sklearn.preprocessing.OneHotEncoder, or drop it"
+# What a column holds, by the kind of its dtype, and what to do.
+_WRONG_KINDS = {
+    "M": ("dates", "subtract a date and divide by a timedelta, or drop it"),
+    "m": ("time differences", "divide them by a timedelta of one unit, such as a day"),
+    "U": ("text", _ENCODE),
+    "S": ("text", _ENCODE),
+    "category": ("categories", _ENCODE),
+    "c": ("complex numbers", "use the real and the imaginary parts as two columns"),
+}
+
+
+def column_names(X: Any) -> np.ndarray | None:
+    """Return the names (d,) of the columns of a table, or None if X has none that are all text."""
+    names = getattr(X, "columns", None)
+    if names is None or not all(isinstance(name, str) for name in names):
+        return None
+    return np.asarray(list(names), dtype=object)
+
+
+def column_label(names: Sequence[Any] | np.ndarray | None, column: int) -> str:
+    """Return what messages call a column: its name in quotes, or its index."""
+    return str(column) if names is None else repr(names[column])
+
+
+def check_table(
+    X: Any, owner: Any, *, is_query: bool = False, ignored: Sequence[int] | np.ndarray = ()
+) -> np.ndarray:
+    """Return the table X of the user as a float64 array (n, d), whose values are finite.
+
+    `owner` is the estimator or function that messages name; queries are compared with the columns to
+    which an estimator was fitted. Columns of the indices `ignored` may hold missing values and are set
+    to zero.
+
+    Raises
+    ------
+    TypeError
+        If X is sparse, a tensor that requires gradients or of a type that numpy lacks, or has cells
+        that are no numbers.
+    ValueError
+        If X has another shape, columns that are not numeric, masked, missing or infinite cells, or other
+        columns than those of `fit`.
+    """
+    check_detached("X", X)
+    names = column_names(X)
+    _check_types(X, names)
+    options: dict[str, Any] = {"dtype": np.float64, "ensure_all_finite": False}
+    try:
+        if is_query:
+            checked = validate_data(owner, X, reset=False, **options)
+        else:
+            checked = check_array(X, estimator=owner, input_name="X", **options)
+    except (TypeError, ValueError) as error:
+        column = _first_not_numeric(X)
+        if column is None:
+            raise
+        raise type(error)(
+            f"column {column_label(names, column)} of X is not numeric: {error}; expected real "
+            f"numbers. To use it, {_ENCODE}."
+        ) from error
+    if len(ignored):
+        checked = checked.copy()
+        checked[:, ignored] = 0.0
+    _check_finite(checked, names)
+    return checked
+
+
+def _check_types(X: Any, names: np.ndarray | None) -> None:
+    """Raise an error if X, or a column of it, has a type that would be cast without a word."""
+    dtype = getattr(X, "dtype", None)
+    if str(dtype).endswith("bfloat16"):
+        raise TypeError(
+            f"X is an array of dtype {dtype}, which numpy does not have; expected float32 or float64. "
+            "Pass X.float() of a tensor, or X.astype('float32')."
+        )
+    if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
+        masked = np.flatnonzero(np.atleast_2d(np.ma.getmaskarray(X)).any(axis=0))
+        raise ValueError(
+            f"X is a masked array with {np.ma.count_masked(X)} masked cells, in columns "
+            f"{masked.tolist()}; expected a value in every cell. Drop those rows, or fill them: a mask "
+            "is not taken into account."
+        )
+    kinds = [_kind(column) for column in getattr(X, "dtypes", [dtype])]
+    wrong = [column for column, kind in enumerate(kinds) if kind in _WRONG_KINDS]
+    if wrong and kinds[wrong[0]] not in "US":
+        column = wrong[0]
+        what, advice = _WRONG_KINDS[kinds[column]]
+        prefix = "Complex data not supported: " if kinds[column] == "c" else ""
+        raise ValueError(
+            f"{prefix}column {column_label(names, column)} of X holds {what}; expected real numbers. To "
+            f"use it, {advice}."
+        )
+    text = _first_text(X) if "O" in kinds or isinstance(X, list | tuple) else None
+    text = wrong[0] if wrong else text
+    if text is not None:
+        raise ValueError(
+            f"column {column_label(names, text)} of X holds text; expected real numbers, to "
+            f"which text is not converted. To use it, convert it to float, or {_ENCODE}."
+        )
+
+
+def _first_text(X: Any) -> int | None:
+    """Return the first column of a list or table of objects with a cell of text, or None."""
+    try:
+        cells = np.asarray(X, dtype=object)
+    except (TypeError, ValueError):  # rows of different lengths
+        return None
+    if cells.ndim != 2:
+        return None
+    is_text = np.frompyfunc(lambda cell: isinstance(cell, str | bytes), 1, 1)(cells).astype(bool)
+    columns = np.flatnonzero(is_text.any(axis=0))
+    return int(columns[0]) if len(columns) else None
+
+
+def _kind(dtype: Any) -> str:
+    """Return the kind of a dtype of numpy, pandas or polars, as numpy abbreviates it."""
+    if hasattr(dtype, "is_numeric"):
+        if dtype.is_numeric() or str(dtype) == "Boolean":
+            return "f"
+        return {"String": "U", "Duration": "m"}.get(
+            str(dtype).split("(")[0], "M" if dtype.is_temporal() else "category"
+        )
+    if hasattr(dtype, "categories"):
+        return "category"
+    if str(dtype) in ("str", "string") or str(dtype).startswith(("string[", "large_string")):
+        return "U"
+    return getattr(dtype, "kind", "f")
+
+
+def _first_not_numeric(X: Any) -> int | None:
+    """Return the first column of a table whose cells cannot be converted to numbers, or None."""
+    try:
+        cells = np.asarray(X, dtype=object)
+    except (TypeError, ValueError):
+        return None
+    for column in range(cells.shape[1] if cells.ndim == 2 else 0):
+        try:
+            cells[:, column].astype(np.float64)
+        except (TypeError, ValueError):
+            return column
+    return None
+
+
+def _check_finite(X: np.ndarray, names: np.ndarray | None) -> None:
+    """Raise ValueError, naming the column, if a value of X (n, d) is missing or infinite."""
+    # The sum is finite for nearly all tables without such values, and needs no array of flags.
+    if np.isfinite(X.sum()):
+        return
+    for what, flags, advice in (
+        ("NaN", np.isnan(X), "or impute them, for example with sklearn.impute.SimpleImputer"),
+        ("infinity", np.isinf(X), "or replace the values"),
+    ):
+        columns = np.flatnonzero(flags.any(axis=0))
+        if len(columns):
+            described = ", ".join(
+                f"{column_label(names, column)} ({flags[:, column].sum()} of {len(X)} rows)"
+                for column in columns[:5]
+            )
+            more = f" and {len(columns) - 5} more" if len(columns) > 5 else ""
+            raise ValueError(
+                f"Input X contains {what} in column {described}{more}; expected finite numbers. Drop "
+                f"those rows, {advice}."
+            )

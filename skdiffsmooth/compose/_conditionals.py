@@ -1,0 +1,232 @@
+"""Marginals and conditionals of any fitted density, and of mixtures of several."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+from scipy.special import logsumexp
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
+
+from .._diffusion.conditional import (
+    N_CENTERS,
+    JointDensity,
+    draw_given_columns,
+    log_density_of_columns,
+)
+from .._utils.draws import choose_in_rows
+from .._utils.given import resolve_given_values
+from ._changes import ChangeOfVariables, chain, with_names
+from ._members import check_fills_space, log_density_of, naming, unwrap
+from ._sampling import draw, draw_labelled
+
+__all__ = [
+    "draw_from_mixture",
+    "draw_given",
+    "draw_given_through",
+    "draw_with_given",
+    "marginals",
+    "score_columns",
+    "score_mixture",
+]
+
+# Rows, and their classes if the density is a classifier.
+Drawn = tuple[np.ndarray, np.ndarray | None]
+
+# Of densities that have no limit of their own, in MiB.
+_MEMORY_LIMIT = 1024.0
+# Rounds of redrawing before giving up.
+_MAX_ROUNDS = 200
+
+
+def score_columns(
+    label: str, fitted: Any, X: np.ndarray, scored: np.ndarray, given: np.ndarray
+) -> np.ndarray:
+    """Return the log-density (n,) of some columns of rows X (n, d) given others.
+
+    `scored` and `given` are indices of columns. A density whose `score_samples` has no parameter
+    `columns` is integrated (`_diffusion/conditional.py`). `label` names it in messages.
+    """
+    fitted = unwrap(fitted)
+    with naming(label):
+        if _has_columns(fitted):
+            names = _names(fitted)
+            X = _with_names(fitted, X)
+            return fitted.score_samples(
+                X, columns=[names[j] for j in scored], given=[names[j] for j in given]
+            )
+        return log_density_of_columns(
+            _joint_density(label, fitted), X, scored, given, _MEMORY_LIMIT
+        )[0]
+
+
+def draw_given(
+    label: str,
+    fitted: Any,
+    columns: np.ndarray,
+    values: np.ndarray,
+    generator: np.random.RandomState,
+) -> Drawn:
+    """Return one row (n, d) for each row of values (n, k) of columns of some indices.
+
+    With them come the classes (n,), if the density is a classifier.
+    """
+    fitted = unwrap(fitted)
+    with naming(label):
+        if _has_columns(fitted):
+            names = _names(fitted)
+            given = {names[j]: value for j, value in zip(columns, values.T, strict=True)}
+            drawn = fitted.sample(len(values), generator, given=given)
+            return drawn if isinstance(drawn, tuple) else (drawn, None)
+        joint = _joint_density(label, fitted)
+        return draw_given_columns(joint, columns, values, generator, _MEMORY_LIMIT), None
+
+
+def draw_with_given(fitted: Any, given: Any, n: int, generator: np.random.RandomState) -> Drawn:
+    """Return n rows of a fitted density, pipeline or search, with `given` as the user passed it.
+
+    With them come the classes (n,), if the density is a classifier.
+    """
+    check_is_fitted(fitted)
+    fitted = unwrap(fitted)
+    d = getattr(fitted, "n_features_in_", None)
+    if d is None:
+        raise TypeError(
+            f"{type(fitted).__name__} has no n_features_in_, so given={given!r:.100} cannot be checked; "
+            "expected a density that was fitted to rows of columns."
+        )
+    labels = getattr(fitted, "feature_names_in_", getattr(fitted, "_column_labels_", None))
+    columns, values = resolve_given_values(given, n, labels, d)
+    if not len(columns):
+        return draw_labelled(fitted, n, generator)
+    if isinstance(fitted, Pipeline):
+        change = chain(fitted, fitted.steps[:-1])
+        return draw_given_through(change, fitted.steps[-1][1], columns, values, generator, d)
+    return draw_given("density", fitted, columns, values, generator)
+
+
+def score_mixture(
+    members: list[tuple[str, Any]],
+    log_weights: np.ndarray,
+    X: np.ndarray,
+    scored: np.ndarray,
+    given: np.ndarray,
+) -> np.ndarray:
+    """Return the log-density (n,) of some columns given others, under a mixture of densities."""
+    log_density = logsumexp(marginals(members, X, np.union1d(scored, given)) + log_weights, axis=1)
+    if len(given):
+        log_density -= logsumexp(marginals(members, X, given) + log_weights, axis=1)
+    return log_density
+
+
+def draw_from_mixture(
+    members: list[tuple[str, Any]],
+    log_weights: np.ndarray,
+    columns: np.ndarray,
+    values: np.ndarray,
+    generator: np.random.RandomState,
+    d: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return one row (n, d) for each row of values of some columns, and the index (n,) of its member."""
+    distinct, which = np.unique(values, axis=0, return_inverse=True)
+    X = np.zeros((len(distinct), d))
+    X[:, columns] = distinct
+    log_masses = marginals(members, X, columns) + log_weights
+    log_masses -= log_masses.max(axis=1, keepdims=True)
+    if np.isnan(log_masses).any():
+        raise ValueError(
+            f"given values of {np.isnan(log_masses).any(axis=1).sum()} conditions have density zero "
+            "under every member. Check their units, or add a member with unbounded support."
+        )
+    member = choose_in_rows(np.exp(log_masses), which.ravel(), generator.uniform(size=len(values)))
+    rows = np.empty((len(values), d))
+    for k in np.unique(member):
+        label, fitted = members[k]
+        own = member == k
+        rows[own] = draw_given(label, fitted, columns, values[own], generator)[0]
+    return rows, member
+
+
+def draw_given_through(
+    change: ChangeOfVariables,
+    fitted: Any,
+    columns: np.ndarray,
+    values: np.ndarray,
+    generator: np.random.RandomState,
+    d: int,
+) -> Drawn:
+    """Return rows (n, d) in the input units of `change`, drawn from a density of its output.
+
+    Values (n, k) are those of columns of some indices. Rows outside the range of the change are drawn
+    again. With them come the classes (n,), if the density is a classifier.
+    """
+    X = np.zeros((len(values), d))
+    X[:, columns] = values
+    Z, log_slopes = change.by_column(X)
+    outside = np.flatnonzero((log_slopes[:, columns] == -np.inf).any(axis=1))
+    if len(outside):
+        raise ValueError(
+            f"given values of {len(outside)} rows (first: row {outside[0]}) are outside the domain of "
+            f"{change.transformer!r}; expected values that it maps to finite numbers."
+        )
+    outputs = change.outputs(d)[columns]
+    missing, classes = np.arange(len(values)), None
+    for _ in range(_MAX_ROUNDS):
+        drawn, labels = draw_given("density", fitted, outputs, Z[missing][:, outputs], generator)
+        rows, inside = change.inverse(drawn, generator)
+        X[missing[inside]] = rows[inside]
+        if labels is not None:
+            classes = np.resize(labels, len(values)) if classes is None else classes
+            classes[missing[inside]] = labels[inside]
+        missing = missing[~inside]
+        if not len(missing):
+            X[:, columns] = values
+            return X, classes
+    raise ValueError(
+        f"{len(missing)} of {len(values)} rows were not drawn inside the range of "
+        f"{change.transformer!r} in {_MAX_ROUNDS} rounds: given these values nearly all mass is "
+        "outside. Use another transformer, or a narrower density."
+    )
+
+
+def marginals(members: list[tuple[str, Any]], X: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Return log-densities (n, n_members) of some columns of rows X."""
+    none = np.array([], dtype=np.intp)
+    if len(columns) == X.shape[1]:
+        parts = [
+            log_density_of(label, fitted, _with_names(unwrap(fitted), X))
+            for label, fitted in members
+        ]
+    else:
+        parts = [score_columns(*member, X, columns, none) for member in members]
+    return np.column_stack(parts)
+
+
+def _has_columns(fitted: Any) -> bool:
+    return "columns" in inspect.signature(fitted.score_samples).parameters
+
+
+def _names(fitted: Any) -> list[Any]:
+    """Return what a density of this package calls its columns: labels, or indices."""
+    labels = fitted._column_labels()
+    return list(range(fitted.n_features_in_)) if labels is None else list(labels)
+
+
+def _with_names(fitted: Any, X: np.ndarray) -> Any:
+    return with_names(X, getattr(fitted, "feature_names_in_", None))
+
+
+def _joint_density(label: str, fitted: Any) -> JointDensity:
+    """Return a density that has no marginals of its own, with proposals at draws of it."""
+    if isinstance(fitted, Pipeline):
+        raise TypeError(
+            "a Pipeline has no density of the columns of X; expected a TransformedDensity with the same "
+            "steps."
+        )
+    check_fills_space(label, fitted)
+    rows = draw(fitted, N_CENTERS, np.random.RandomState(0))
+    return JointDensity.of_draws(
+        lambda X: log_density_of(label, fitted, _with_names(fitted, X)), rows
+    )

@@ -1,0 +1,107 @@
+"""How precisely columns were recorded: units of rounded columns, and none of continuous ones."""
+
+import numpy as np
+import pytest
+
+from skdiffsmooth._utils.columns import column_precision, copies_of
+from skdiffsmooth._utils.rows import merge_duplicates
+
+
+def precision(X, weights=None):
+    X = np.asarray(X, dtype=float)
+    X = X[:, None] if X.ndim == 1 else X
+    return column_precision(*merge_duplicates(X, np.ones(len(X)) if weights is None else weights))
+
+
+def table(seed, n=60):
+    """Return a continuous column, counts, a rounded one and a dummy."""
+    rng = np.random.RandomState(seed)
+    return np.column_stack(
+        [
+            rng.normal(size=n),
+            rng.poisson(2, n),
+            rng.normal(size=n).round(1),
+            rng.binomial(1, 0.4, n),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("column", "unit"),
+    [
+        (np.random.RandomState(0).poisson(1, 120), 1.0),
+        (np.random.RandomState(1).normal(0, 0.05, 120).round(1), 0.1),
+        # After a change of units, and after standardisation.
+        (np.random.RandomState(2).normal(70, 3, 200).round(1) * 2.54, 0.254),
+        ((np.random.RandomState(3).normal(1e4, 3, 200).round(1) - 1e4) / 3, 0.1 / 3),
+        (np.random.RandomState(4).standard_cauchy(200).round(1), 0.1),
+        (np.random.RandomState(5).normal(1.7e9, 300, 300).round(1), 0.1),
+        (np.random.RandomState(6).normal(size=200).round(1).astype(np.float32), 0.1),
+        (np.random.RandomState(7).lognormal(10, 1.5, 300).round(-2), 100.0),
+        # The unit is not the smallest step: 4.6, 5.7, 6.2, 7.4.
+        ([4.6] * 10 + [5.7, 6.2, 7.4], 0.1),
+    ],
+)
+def test_unit_of_a_rounded_column(column, unit):
+    assert precision(column).unit[0] == pytest.approx(unit, rel=1e-6)
+
+
+def test_continuous_columns_have_no_unit():
+    """No false alarm in 1200 columns: float64 and float32, offsets, copied rows, few and many rows."""
+    for seed in range(400):
+        rng = np.random.RandomState(seed)
+        n = rng.randint(2, 60)
+        X = rng.normal(size=(n, 3)) * 10.0 ** rng.randint(-5, 5) + rng.choice([0.0, 1e3])
+        X = X.astype(np.float32) if seed % 2 else X
+        X = X[rng.randint(n, size=n)] if seed % 3 else X
+        assert not precision(X).unit.any()
+    for dtype in (np.float32, np.float64):
+        large = np.random.RandomState(0).uniform(size=200_000).astype(dtype)
+        assert not precision(large).unit.any()
+
+
+def test_zeros_and_dummies_are_ties_without_a_unit():
+    rng = np.random.RandomState(0)
+    income = np.where(rng.uniform(size=200) < 0.6, 0.0, rng.lognormal(size=200))
+    described = precision(np.column_stack([income, rng.binomial(1, 0.3, 200)]))
+    np.testing.assert_array_equal(described.unit, [0.0, 0.0])
+    assert described.atom_weight[0] == pytest.approx(np.mean(income == 0))
+    assert described.ties == pytest.approx([np.mean(income == 0), 1.0])
+    np.testing.assert_array_equal(described.n_values, [1 + np.sum(income > 0), 2])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_units_follow_the_columns(seed):
+    """Powers of two scale units exactly; the orders of rows and columns do not matter."""
+    X = table(seed)
+    described = precision(X)
+    assert described.unit == pytest.approx([0, 1, 0.1, 0])
+    factors = 2.0 ** np.random.RandomState(seed).randint(-300, 300, size=4)
+    scaled = precision(X * factors)
+    np.testing.assert_array_equal(scaled.unit, described.unit * factors)
+    np.testing.assert_array_equal(scaled.rounding, described.rounding * factors)
+    rng = np.random.RandomState(seed)
+    columns = rng.permutation(4)
+    moved = precision(X[rng.permutation(len(X))][:, columns])
+    np.testing.assert_array_equal(moved.unit, described.unit[columns])
+
+
+def test_copies_and_integer_weights_are_the_same():
+    X = table(0)[:, 1:]
+    weights = np.random.RandomState(0).randint(1, 5, size=len(X))
+    copied, weighted = precision(np.repeat(X, weights, axis=0)), precision(X, weights)
+    np.testing.assert_array_equal(copied.unit, weighted.unit)
+    np.testing.assert_allclose(copied.ties, weighted.ties, rtol=1e-12)
+    # Weights have no unit, so the common divisor of the copies is lost.
+    np.testing.assert_array_equal(copies_of(np.array([6.0, 2.0, 4.0]) / 7), [3, 1, 2])
+    np.testing.assert_array_equal(copies_of(np.random.RandomState(0).uniform(size=5)), np.ones(5))
+
+
+def test_rounding_is_that_of_the_format():
+    values = np.random.RandomState(0).normal(size=50)
+    largest = np.abs(values).max()
+    assert precision(values).rounding[0] == np.finfo(np.float64).eps * largest
+    single = values.astype(np.float32).astype(float)
+    assert precision(single).rounding[0] == np.finfo(np.float32).eps * np.abs(single).max()
+    # Small integers are exact in both.
+    assert precision(np.arange(30.0)).rounding[0] == np.finfo(np.float64).eps * 29

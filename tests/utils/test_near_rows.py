@@ -1,0 +1,136 @@
+"""Copies of rows up to rounding are merged, rows of smooth data are not."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from skdiffsmooth import CoarseScoreDiffusion, KDESampler, SmoothedScoreDiffusion
+from skdiffsmooth._utils.rows import merge_rows
+from skdiffsmooth.compose import DensityClassifier, DensityOutlierDetector
+from skdiffsmooth.manifolds import LocalPolynomialManifold, intrinsic_dimension
+from skdiffsmooth.model_selection import SmoothedScoreDiffusionCV
+
+MESSAGE = "rows of X equal another row up to rounding"
+
+
+def table(seed=0, n=60, d=2):
+    return np.random.RandomState(seed).normal(size=(n, d))
+
+
+def merged(X, weights=None, **options):
+    return merge_rows(X, np.ones(len(X)) if weights is None else weights, **options)
+
+
+def jittered(X, size, copies=2, seed=1):
+    noise = np.random.RandomState(seed).normal(size=(copies - 1, *X.shape))
+    return np.concatenate([X, *(X + size * noise)])
+
+
+@pytest.mark.parametrize(
+    ("X", "n_groups"),
+    [
+        (np.concatenate([table(), table().astype(np.float32)]), 60),
+        # Columns in units that differ by eighteen decades.
+        (np.concatenate([Y := table() * [1e9, 1e-9], Y.astype(np.float32)]), 60),
+        (np.concatenate([Y := table(n=3000, d=1), Y.astype(np.float32)]), 3000),
+        (np.concatenate([table(), table().round(6)]), 60),
+        (jittered(table(), 1e-8, copies=10), 60),
+        (jittered(table(d=12), 1e-7), 60),
+        # A class of 15 rows, oversampled, beside 100 others.
+        (np.concatenate([table(1, 100), jittered(3 + table(2, 15), 1e-8, copies=13)]), 115),
+        # Rows that differ in a column that is constant up to rounding.
+        (np.column_stack([np.tile(np.arange(6.0), 2), np.repeat([0.3, 0.1 + 0.2], 6)]), 6),
+    ],
+)
+def test_copies_up_to_rounding_are_merged(X, n_groups):
+    rows = merged(X)
+    assert len(rows.points) == n_groups
+    assert rows.n_near == len(X) - n_groups
+    # The index leads to a row that is equal up to the jitter.
+    assert np.abs(rows.points[rows.index] - X).max() < 1e-6 * np.abs(X).max()
+    np.testing.assert_allclose(
+        rows.weights, np.bincount(rows.index) / len(X), rtol=1e-12
+    )  # sums of up to 13 equal numbers
+
+
+def test_smooth_data_are_left_alone():
+    """No false alarm in 500 tables: heavy tails, densities with poles, one to three columns."""
+    for seed in range(500):
+        rng = np.random.RandomState(seed)
+        draw = [
+            rng.normal,
+            rng.standard_cauchy,
+            rng.exponential,
+            lambda size, rng=rng: rng.normal(size=size) ** 3,
+        ][seed % 4]
+        X = draw(size=(rng.randint(2, 200), rng.randint(1, 4)))
+        rows = merged(X, by_column=bool(seed % 3))
+        assert rows.n_near == 0
+        np.testing.assert_array_equal(rows.points, np.unique(X, axis=0))
+    assert merged(np.random.RandomState(0).uniform(size=(20_000, 1))).n_near == 0
+
+
+def test_tight_clusters_are_no_copies():
+    for distance in (1e3, 1e6, 1e9):
+        X = np.concatenate([table(0, 20), table(1, 20) + distance, table(2, 20) - distance])
+        assert merged(X).n_near == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_groups_do_not_depend_on_order_or_units(seed):
+    rng = np.random.RandomState(seed)
+    X, weights = jittered(table(seed), 1e-8, copies=3), rng.uniform(0.5, 2, size=180)
+    rows = merged(X, weights)
+    order = rng.permutation(len(X))
+    moved = merged(X[order], weights[order])
+    np.testing.assert_array_equal(moved.points, rows.points)
+    np.testing.assert_array_equal(moved.index, rows.index[order])
+    np.testing.assert_allclose(moved.weights, rows.weights, rtol=1e-12)
+    factors = 2.0 ** rng.randint(-200, 200, size=2)
+    np.testing.assert_array_equal(merged(X * factors, weights).points, rows.points * factors)
+
+
+@pytest.mark.parametrize("estimator", [KDESampler(), SmoothedScoreDiffusion(n_levels=8, n_steps=8)])
+def test_a_table_and_its_float32_copy_are_the_table(estimator):
+    X = table()
+    alone = estimator.fit(X).score_samples(table(5))
+    with pytest.warns(UserWarning, match=f"60 {MESSAGE}.* sum of their weights"):
+        both = estimator.fit(np.concatenate([X, X.astype(np.float32)])).score_samples(table(5))
+    np.testing.assert_allclose(both, alone, atol=1e-5)  # a rounding of 1e-7 of each row
+
+
+@pytest.mark.parametrize(
+    "fit",
+    [
+        lambda X: SmoothedScoreDiffusionCV(
+            SmoothedScoreDiffusion(n_nodes=4, n_levels=4, n_steps=4), n_refinements=0, cv=3
+        ).fit(X),
+        lambda X: DensityClassifier(KDESampler()).fit(X, np.arange(len(X)) % 2),
+        lambda X: DensityOutlierDetector(KDESampler(), cv=3).fit(X),
+        lambda X: CoarseScoreDiffusion(n_components=1).fit(X),
+        lambda X: LocalPolynomialManifold(1).fit(X),
+        intrinsic_dimension,
+    ],
+    ids=["search", "classifier", "outliers", "coarse", "manifold", "dimension"],
+)
+def test_one_warning_for_each_call(fit):
+    angle = np.random.RandomState(0).uniform(0, 6, size=60)
+    X = jittered(np.column_stack([np.cos(angle), np.sin(angle)]), 1e-9)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(X)
+    assert [MESSAGE in str(warning.message) for warning in caught].count(True) == 1
+
+
+def test_dimension_of_copied_and_of_rounded_rows():
+    """A plane in ten dimensions; the standard error of the estimate is some 5 %."""
+    plane = np.zeros((400, 10))
+    plane[:, :2] = np.random.RandomState(0).uniform(size=(400, 2))
+    with pytest.warns(UserWarning, match=MESSAGE):
+        copied = intrinsic_dimension(jittered(plane, 1e-9))
+    assert copied == pytest.approx(intrinsic_dimension(plane), abs=1e-4)
+    for parts in (20, 50):
+        assert intrinsic_dimension(np.round(plane * parts) / parts) == pytest.approx(2, abs=0.4)
+    with pytest.warns(UserWarning, match=r"column 0: values are multiples of 0\.1"):
+        assert intrinsic_dimension(np.round(plane * 10) / 10) == pytest.approx(2, abs=0.4)
