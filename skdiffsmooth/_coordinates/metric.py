@@ -44,8 +44,8 @@ class LinearMetric:
     scales : ndarray of shape (r,)
         Factor along each of them.
     spans : bool, default=False
-        Whether V holds the principal axes of the data, which the model must then use too: whitened
-        data have no principal axes but those of rounding errors.
+        Whether V holds principal axes of the data, which the model must then use too: whitened data have
+        no principal axes but those of rounding errors.
     """
 
     columns: ColumnSpace
@@ -220,7 +220,7 @@ def fit_metric(
         directions, lengths, _ = np.linalg.svd(stds[:, None] * factor)
         # Without a unit of their own: as the scaled columns where all directions are alike.
         scales = np.exp(np.mean(np.log(lengths))) / lengths
-        return LinearMetric(columns, hull.basis @ axes.T @ directions, scales)
+        return LinearMetric(columns, hull.basis @ axes.T @ directions, scales, spans=True)
     scales = stds**-power
     return LinearMetric(columns, hull.basis @ axes.T, scales, spans=True)
 

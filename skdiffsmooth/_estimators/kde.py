@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from .._coordinates.columns import typical_row
+from .._coordinates.metric import LinearMetric, check_metric, fit_metric
 from .._engine.moments import Nodes
 from .._engine.posterior import Posterior
 from .._engine.radial_kernels import RADIAL_KERNELS, sample_offsets
@@ -80,13 +81,18 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
     ----------
     bandwidth : float, array-like of shape (n_features,) or {"loo", "scott", "silverman"}, \
             default="loo"
-        Scale of the kernel, in units of X. "loo" is the one number of highest leave-one-out
-        likelihood; "scott" and "silverman" are rules of thumb in proportion to the standard
-        deviation of each feature, one number for each.
+        Scale of the kernel, in units of the metric (of X by default). "loo" is the one number of
+        highest leave-one-out likelihood; "scott" and "silverman" are rules of thumb in proportion to
+        the standard deviation of each feature, one number for each.
     kernel : {"gaussian", "tophat", "epanechnikov", "exponential", "linear", "cosine"}, \
             default="gaussian"
         Profile, as scikit-learn's KernelDensity defines them. All but gaussian and exponential are
         zero beyond one bandwidth, where log-densities are -inf.
+    metric : {"euclidean", "scaled", "whitened", "local"}, float or array-like of shape \
+            (n_features, n_features), default="euclidean"
+        Linear coordinates in which the kernel has one bandwidth; see SmoothedScoreDiffusion. Under all
+        but "euclidean" and matrices, units of columns change nothing, and constant columns, copies and
+        totals are drawn to rounding.
     device : str, default="cpu"
         Where to compute, as torch names it ("cuda", "cuda:1", "mps").
     dtype : {"float64", "float32"}, default="float64"
@@ -97,7 +103,11 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
     Attributes
     ----------
     bandwidth_ : float or ndarray of shape (n_features,)
-        The bandwidth used, in units of X.
+        The bandwidth used, in units of the metric.
+    metric_ : str, float or ndarray
+        The metric used.
+    coordinates_ : LinearMetric
+        Its coordinates, and their volume.
     kernel_ : str
         The kernel used.
     rounding_ : ndarray of shape (n_features,)
@@ -138,12 +148,14 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         bandwidth: Any = "loo",
         kernel: str = "gaussian",
         *,
+        metric: Any = "euclidean",
         device: str = "cpu",
         dtype: str = "float64",
         memory_limit: float = 1024,
     ) -> None:
         self.bandwidth = bandwidth
         self.kernel = kernel
+        self.metric = metric
         self.device = device
         self.dtype = dtype
         self.memory_limit = memory_limit
@@ -170,7 +182,8 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         TypeError
             If a parameter has the wrong type.
         ValueError
-            If X, the weights or a parameter is out of range; the estimator is then left as it was.
+            If X, the weights or a parameter is out of range, or the metric has several bandwidths; the
+            estimator is then left as it was.
 
         Warns
         -----
@@ -182,9 +195,19 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         points, weights = rows.points, rows.weights
         kernel = check_choice("kernel", self.kernel, RADIAL_KERNELS)
         backend = Backend.from_params(self.device, self.dtype)
-        bandwidth = self._resolve_bandwidth(rows, kernel, backend)
+        metric = check_metric(self.metric, points.shape[1])
+        if isinstance(metric, str) and metric == "auto":
+            raise ValueError(
+                "metric='auto' is a choice of SmoothedScoreDiffusion; expected 'euclidean', 'scaled', "
+                "'whitened', 'local', a number or a matrix."
+            )
+        coordinates = fit_metric(metric, points, weights)
+        measured = coordinates.to_metric(points)
+        bandwidth = self._resolve_bandwidth(rows, coordinates, kernel, backend)
+        if not coordinates.is_euclidean and not isinstance(self.bandwidth, str):
+            bandwidth = check_bandwidth(self.bandwidth, "the metric")
         # Raises here, and not at the first query, if memory_limit is too small.
-        self._model(backend, points, weights, kernel, bandwidth)
+        self._model(backend, measured, weights, kernel, bandwidth)
         self._set_fitted(
             X,
             points_=points,
@@ -192,6 +215,8 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
             kernel_=kernel,
             bandwidth_=bandwidth,
             rounding_=rows.precision.width,
+            metric_=metric,
+            coordinates_=coordinates,
         )
         return self
 
@@ -241,6 +266,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         X = self._check_query(X, ignored)
         if len(scored) == d:
             return self._log_density(X, self.bandwidth_)
+        self._check_euclidean("given or columns")
         self._warn_of_support(X[:, given_columns], given_columns)
         return self._log_density_of_columns(X, scored, given_columns)
 
@@ -302,6 +328,9 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         point i.
         """
         points, weights = exclude_from or (self.points_, self.weights_)
+        metric = self.coordinates_
+        outside = metric.columns.outside(metric.columns.scaled(X))
+        X, points = metric.to_metric(X), metric.to_metric(points)
         backend = self._backend(points, bandwidth)
         model = self._model(backend, points, weights, self.kernel_, bandwidth)
         units = _units(self.kernel_, bandwidth)
@@ -313,8 +342,8 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
             log_density = model.log_density(queries, 1.0, exclude=exclude)
         else:
             log_density = model.log_density(queries, exclude=exclude)
-        scales = np.broadcast_to(units, X.shape[1])
-        return backend.array(log_density) - np.sum(np.log(scales))
+        volume = np.sum(np.log(np.broadcast_to(units, X.shape[1]))) - metric.log_abs_det
+        return backend.array(log_density) - volume + metric.columns.relation_log_density(outside)
 
     def _log_density_of_columns(
         self, X: np.ndarray, scored: np.ndarray, given: np.ndarray
@@ -429,11 +458,16 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
             labels = self._column_labels()
             columns, values = resolve_given_values(given, n, labels, self.n_features_in_)
             if len(columns):
+                self._check_euclidean("given")
                 self._warn_of_support(values, columns)
                 return self._sample_given(rng, columns, values)
-        centers = draw_points(rng, self.points_, self.weights_, n)
-        offsets = sample_offsets(RADIAL_KERNELS[self.kernel_], rng, n, self.points_.shape[1])
-        return centers + self.bandwidth_ * offsets
+        metric = self.coordinates_
+        centers = metric.to_metric(draw_points(rng, self.points_, self.weights_, n))
+        offsets = sample_offsets(RADIAL_KERNELS[self.kernel_], rng, n, centers.shape[1])
+        scaled = metric.scaled_from_metric(centers + self.bandwidth_ * offsets)
+        if metric.columns.n_relations:
+            scaled = scaled + metric.columns.relation_noise(scaled.shape, rng)
+        return metric.columns.unscaled(scaled)
 
     def _sample_given(
         self, rng: np.random.RandomState, columns: np.ndarray, values: np.ndarray
@@ -490,10 +524,13 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         """
         X = self._check_query(X)
         bandwidth = self._noise_scale(t)
-        backend = self._backend(self.points_, bandwidth)
-        model = self._model(backend, self.points_, self.weights_, self.kernel_, bandwidth)
+        metric, columns = self.coordinates_, self.coordinates_.columns
+        points = metric.to_metric(self.points_)
+        backend = self._backend(points, bandwidth)
+        model = self._model(backend, points, self.weights_, self.kernel_, bandwidth)
         units = _units(self.kernel_, bandwidth)
-        queries = backend.tensor((X - typical_row(self.points_)) / units)
+        inside = metric.to_metric(X)
+        queries = backend.tensor((inside - typical_row(points)) / units)
         if isinstance(model, Posterior):
             gradient = backend.array(SmoothedScore(model, Nodes.single(queries))(queries, 1.0))
         else:
@@ -505,7 +542,8 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
                     f"the compact kernel={self.kernel_!r}, so their log-density has no gradient. Use "
                     "kernel='gaussian', a larger bandwidth, or drop those rows."
                 )
-        return gradient / units
+        along = columns.relation_gradient(columns.outside(columns.scaled(X))) / columns.scales
+        return metric.gradient_from_metric(gradient / units) + along
 
     @on_one_fit
     def laplacian_log_density(self, X: Any, t: Any = None) -> np.ndarray:
@@ -539,6 +577,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         """
         X = self._check_query(X)
         self._check_gaussian("laplacian_log_density")
+        self._check_euclidean("laplacian_log_density")
         scale = self._noise_scale(t)
         backend = self._backend(self.points_, scale)
         model = self._model(backend, self.points_, self.weights_, self.kernel_, scale)
@@ -578,6 +617,14 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         X = self._check_query(X)
         return -self._log_density(X, self._noise_scale(t))
 
+    def _check_euclidean(self, what: str) -> None:
+        """Raise an error, which names `what`, if the metric is not that of the columns of X."""
+        if not self.coordinates_.is_euclidean:
+            raise ValueError(
+                f"{what} needs metric='euclidean'; got metric={self.metric_!r}. Fit a KDESampler with "
+                "metric='euclidean' and one bandwidth for each feature, or use SmoothedScoreDiffusion."
+            )
+
     def _check_gaussian(self, what: str) -> None:
         """Raise an error, which names `what`, if the kernel is not Gaussian."""
         if self.kernel_ != "gaussian":
@@ -594,6 +641,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         if not isinstance(t, Sequence) and np.ndim(t) == 0:
             return float(np.sqrt(check_real("t", t, hint="It is in squared units of X.")))
         variances = check_real_array("t", t, allow_bool=False)
+        self._check_euclidean("t with a number for each feature")
         d = self.points_.shape[1]
         if variances.shape != (d,) or not np.all(np.isfinite(variances) & (variances > 0)):
             raise ValueError(
@@ -630,17 +678,17 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         return RadialMixture(scaled, log_weights, profile, scale, memory_limit=memory_limit)
 
     def _resolve_bandwidth(
-        self, rows: MergedRows, kernel: str, backend: Backend
+        self, rows: MergedRows, coordinates: LinearMetric, kernel: str, backend: Backend
     ) -> float | np.ndarray:
         """Return the bandwidth as a number, or one number for each feature (d,), checked."""
-        bandwidth, points = self.bandwidth, rows.points
+        bandwidth, points = self.bandwidth, coordinates.to_metric(rows.points)
         if isinstance(bandwidth, str):
             check_bandwidth(bandwidth, "X", names=(*_RULES, "loo"))
             unit = unit_for(float(np.abs(points - typical_row(points)).max(initial=0.0)))
             try:
                 if bandwidth in _RULES:
                     return unit * _RULES[bandwidth](points / unit, rows.weights)
-                return unit * self._leave_one_out(rows, kernel, backend, unit)
+                return unit * self._leave_one_out(rows, coordinates, kernel, backend, unit)
             except ValueError as error:
                 raise ValueError(
                     f"bandwidth={bandwidth!r}: {error}; pass bandwidth=<positive number, in units of X>."
@@ -661,14 +709,22 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
             )
         return scales.copy()
 
-    def _leave_one_out(self, rows: MergedRows, kernel: str, backend: Backend, unit: float) -> float:
+    def _leave_one_out(
+        self,
+        rows: MergedRows,
+        coordinates: LinearMetric,
+        kernel: str,
+        backend: Backend,
+        unit: float,
+    ) -> float:
         """Return the bandwidth of highest leave-one-out likelihood, computed and returned in a unit."""
         memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
-        points, weights = (rows.points - typical_row(rows.points)) / unit, rows.weights
+        points, weights = coordinates.to_metric(rows.points), rows.weights
+        points = (points - typical_row(points)) / unit
         queries = None
         excluded = excluded_rows(rows.points, weights, rows.precision.width)
         if excluded is not None:
-            x = points[excluded.exclude] + excluded.offsets / unit
+            x = points[excluded.exclude] + coordinates.steps_to_metric(excluded.offsets) / unit
             queries = Queries(x, excluded.exclude, excluded.query_weights)
             points, weights = points[excluded.point], excluded.weights
         if kernel == "gaussian":
