@@ -56,3 +56,12 @@ def full_requested():
     size.add_argument("--quick", action="store_true", help="small sizes; the default")
     size.add_argument("--full", action="store_true", help="all sizes, less extrapolated")
     return parser.parse_args().full
+
+
+def run_sections(sections):
+    """Run the sections named on the command line, or all of them."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("names", nargs="*", choices=[[], *sections], help="default: all")
+    for name in parser.parse_args().names or sections:
+        print()
+        sections[name]()
