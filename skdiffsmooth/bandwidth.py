@@ -214,7 +214,8 @@ def maximize_leave_one_out(
     if upper <= 1.001 * lower:
         return lower
     grid = np.geomspace(lower, upper, 12)
-    best = int(np.argmax([log_likelihood(h) for h in grid.tolist()]))
+    on_grid = [log_likelihood(h) for h in grid.tolist()]
+    best = int(np.argmax(on_grid))
     result = minimize_scalar(
         lambda log_h: -log_likelihood(float(np.exp(log_h))),
         bounds=np.log([grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]]),
@@ -223,7 +224,7 @@ def maximize_leave_one_out(
     )
     # Where the likelihood has jumps, the search may end below the best of the grid.
     refined = float(np.exp(result.x))
-    return refined if -result.fun >= log_likelihood(float(grid[best])) else float(grid[best])
+    return refined if -result.fun >= on_grid[best] else float(grid[best])
 
 
 def gaussian_leave_one_out(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import logsumexp
 
 __all__ = ["local_covariance"]
 
@@ -49,8 +48,9 @@ def local_covariance(rows: np.ndarray, weights: np.ndarray, scaled: np.ndarray) 
         squares = np.sum(z**2, axis=1)
         logits = log_weights + z @ z.T - squares / 2
         np.fill_diagonal(logits, -np.inf)
-        posterior = np.exp(logits - logsumexp(logits, axis=1, keepdims=True))
-        posterior *= weights[:, None]
+        logits -= logits.max(axis=1, keepdims=True)
+        posterior = np.exp(logits, out=logits)
+        posterior *= (weights / posterior.sum(axis=1))[:, None]
         cross = rows.T @ posterior @ rows
         both = weights + posterior.sum(axis=0)
         updated = (rows.T * both) @ rows - cross - cross.T + floor

@@ -37,7 +37,8 @@ BREAKS_RELATIONS = 1e-9
 _LEAST_BACKGROUND = 0.02
 _MOST_BACKGROUND = 0.9
 
-_N_ITERATIONS = 200
+# The EM algorithm ends where no weight changes by more.
+_N_ITERATIONS, _CHANGE = 200, 1e-6
 # A lighter tail must gain as many nats a row: where the weight is the least one, all tails are equal up
 # to rounding.
 _LEAST_GAIN = 1e-3
@@ -81,11 +82,15 @@ def background_weight(parts: np.ndarray, tail: float | np.ndarray, weights: np.n
     `parts` (n, 3) are held-out log-densities in nats, see `mixed`; `weights` (n,) are those of the rows
     and sum to one.
     """
-    return maximize_leave_one_out(
-        lambda background: float(weights @ mixed(parts, background, tail)),
-        _LEAST_BACKGROUND,
-        _MOST_BACKGROUND,
-    )
+    largest = parts.max(axis=1)
+    densities = np.exp(parts - largest[:, None])
+
+    def log_likelihood(background: float) -> float:
+        of_parts = zip(part_weights(background, tail), densities.T, strict=True)
+        with np.errstate(divide="ignore"):
+            return float(weights @ (largest + np.log(sum(w * part for w, part in of_parts))))
+
+    return maximize_leave_one_out(log_likelihood, _LEAST_BACKGROUND, _MOST_BACKGROUND)
 
 
 def choose_tail(
@@ -105,7 +110,10 @@ def choose_tail(
         densities = np.exp(parts - largest[:, None])
         mixture = np.full(3, 1 / 3)
         for _ in range(_N_ITERATIONS):
-            mixture *= weights @ (densities / (densities @ mixture)[:, None])
+            ratios = (weights / (densities @ mixture)) @ densities
+            mixture *= ratios
+            if np.abs(ratios - 1) @ mixture < _CHANGE:
+                break
         score = weights @ (largest + np.log(densities @ mixture))
         if chosen is None or score > best + _LEAST_GAIN:
             share = mixture[2] / max(mixture[1] + mixture[2], np.finfo(np.float64).tiny)

@@ -51,6 +51,10 @@ _SIGMAS = (1.5, 0.5, 1.0, 2.0, 3.0, 5.0)
 SCREENING_NODES, SCREENING_LEVELS = 32, 8
 # Metrics depend on the number of rows even less than ratios to the leave-one-out bandwidth do.
 _MOST_ROWS_FOR_METRICS = 1000
+# Of the metrics so many are compared by the model: those in which the kernel density estimate, the model
+# without smoothing, has the highest likelihoods.
+_KDE: Scales = (Relative(1.0), 0.0)
+_N_METRICS = 3
 
 # Why "auto" is no choice where both scales are numbers.
 _ABSOLUTE = "bandwidth and sigma are numbers, in units of X"
@@ -309,6 +313,7 @@ def choose_settings(
 ) -> Settings:
     """Choose the metric at default scales, then the scales in that metric.
 
+    Of more than three metrics those are compared in which the kernel density estimate is likeliest.
     Candidates are scored by the log-likelihood of the model itself on at most 2000 rows taken evenly,
     metrics on 1000, with few nodes, levels and steps: scales by leaving out each row, metrics so too or,
     with few rows, by folds.
@@ -327,11 +332,15 @@ def choose_settings(
         compared = one_by_one
         if folds is not None or len(rows) < len(one_by_one.points):
             compared = Comparison(parsed, rows, row_weights, metrics, columns, folds, data.widths)
-        by_metric = [
-            compared.score(index, candidates[0], is_screening=True) for index in range(len(metrics))
-        ]
+        likely = list(range(len(metrics)))
+        if len(metrics) > _N_METRICS:
+            of_kde = [compared.score(index, _KDE, is_screening=True)[0] for index in likely]
+            likely = sorted(np.argsort(-np.array(of_kde), kind="stable")[:_N_METRICS].tolist())
+        by_metric = {
+            index: compared.score(index, candidates[0], is_screening=True) for index in likely
+        }
         # Of equal scores the first stands: the simpler metric.
-        best = int(np.argmax([score for score, *_ in by_metric]))
+        best = max(by_metric, key=lambda index: by_metric[index][0])
         if compared is one_by_one:
             tried.append(by_metric[best])
     # The default scales come first, and may have been scored with the metrics.

@@ -130,7 +130,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         -----
         Costs one singular value decomposition and, for "loo" scales, some twenty leave-one-out sums over
         all pairs of distinct rows; of more than 20 000 rows, some twenty sums of 4000 held-out rows
-        over the others, merged. Unless both scales are numbers, up to eleven candidates are compared on
+        over the others, merged. Unless both scales are numbers, up to eight candidates are compared on
         at most 2000 rows.
         """
         shards = resolve_shards(self.shards)

@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose
 from sklearn.exceptions import NotFittedError
 
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
+from skdiffsmooth._diffusion import comparison
 from skdiffsmooth._utils.warnings import warn_user, without_warnings
 from skdiffsmooth.kernels import AnisotropicGaussianKernel, ProportionalScale
 from skdiffsmooth.manifolds import Circle
@@ -92,6 +93,17 @@ def test_two_numbers_are_used_in_units_of_X():
     assert (model.metric_, model.background_) == ("euclidean", 0.0)
     reason = "bandwidth and sigma are numbers, in units of X"
     assert model.not_compared_ == {"metric": reason, "background": reason}
+
+
+@pytest.mark.parametrize("columns", [2, 3])
+def test_metrics_that_the_kernel_density_estimate_rules_out_would_not_be_chosen(
+    monkeypatch, columns
+):
+    X = table(150)[:, :columns]
+    X[:, 0] += np.sin(X[:, 1] / 10)
+    chosen = quick().fit(X).settings_
+    monkeypatch.setattr(comparison, "_N_METRICS", 6)
+    assert quick().fit(X).settings_ == chosen
 
 
 def test_reasons_are_given_where_auto_is_no_choice():
