@@ -39,9 +39,9 @@ _MOST_BACKGROUND = 0.9
 
 # The EM algorithm ends where no weight changes by more.
 _N_ITERATIONS, _CHANGE = 200, 1e-6
-# A lighter tail must gain as many nats a row: where the weight is the least one, all tails are equal up
-# to rounding.
-_LEAST_GAIN = 1e-3
+# A heavier tail must gain as many nats over all rows. Draws from tails of one or two degrees of freedom
+# have no variance, and where few rows are far out all tails are nearly as likely.
+_LEAST_GAIN = 4.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,13 +98,14 @@ def choose_tail(
 ) -> Tail:
     """Return the t distribution of highest likelihood, with its weight in the background.
 
-    `students` begin with the heaviest tail. `log_densities` (n, n_students) are left-out log-densities,
-    `kdes` (n, 2) those of kernel density estimates of the model's bandwidth, in the place of the model,
+    `students` begin with the heaviest tail, and lighter ones are preferred. `log_densities`
+    (n, n_students) are left-out log-densities, `kdes` (n, 2) those of kernel density estimates of the model's bandwidth, in the place of the model,
     and of the background's. A mixture of the three has the weights of highest likelihood, by the EM
     algorithm.
     """
     best, chosen = -np.inf, None
-    for student, column in zip(students, log_densities.T, strict=True):
+    least_gain = _LEAST_GAIN * float(weights @ weights)
+    for student, column in zip(students[::-1], log_densities.T[::-1], strict=True):
         parts = np.column_stack([kdes, column])
         largest = parts.max(axis=1)
         densities = np.exp(parts - largest[:, None])
@@ -115,7 +116,7 @@ def choose_tail(
             if np.abs(ratios - 1) @ mixture < _CHANGE:
                 break
         score = weights @ (largest + np.log(densities @ mixture))
-        if chosen is None or score > best + _LEAST_GAIN:
+        if chosen is None or score > best + least_gain:
             share = mixture[2] / max(mixture[1] + mixture[2], np.finfo(np.float64).tiny)
             best, chosen = score, Tail(student, float(np.clip(share, LEAST_TAIL, _MOST_TAIL)))
     assert chosen is not None

@@ -164,5 +164,7 @@ def test_defaults_follow_the_tails_of_the_data():
     train, test = rng.standard_cauchy(size=(80, 1)), rng.standard_cauchy(size=(1000, 1))
     model = SmoothedScoreDiffusion().fit(train)
     assert model.score(test) > cauchy.logpdf(test).mean() - 0.1
-    assert model.tail_bound_.degrees == 1
+    assert model.tail_bound_.degrees <= 2
+    # Without evidence the tail is the lightest one, whose draws have a variance.
+    assert SmoothedScoreDiffusion().fit(rng.normal(size=(80, 1))).tail_bound_.degrees == 8
     assert SmoothedScoreDiffusion(background=0).fit(train).tail_bound_ is None
