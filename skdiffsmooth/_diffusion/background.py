@@ -99,9 +99,9 @@ def choose_tail(
     """Return the t distribution of highest likelihood, with its weight in the background.
 
     `students` begin with the heaviest tail, and lighter ones are preferred. `log_densities`
-    (n, n_students) are left-out log-densities, `kdes` (n, 2) those of kernel density estimates of the model's bandwidth, in the place of the model,
-    and of the background's. A mixture of the three has the weights of highest likelihood, by the EM
-    algorithm.
+    (n, n_students) are left-out log-densities, `kdes` (n, 2) those of kernel density estimates of the
+    model's bandwidth, in the place of the model, and of the background's. A mixture of the three has the
+    weights of highest likelihood, by the EM algorithm.
     """
     best, chosen = -np.inf, None
     least_gain = _LEAST_GAIN * float(weights @ weights)
