@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from .._coordinates.columns import typical_row
-from .._coordinates.metric import LinearMetric, check_metric, fit_metric
+from .._coordinates.metric import LinearMetric, check_linear_metric, fit_metric
 from .._engine.moments import Nodes
 from .._engine.posterior import Posterior
 from .._engine.radial_kernels import RADIAL_KERNELS, sample_offsets
@@ -195,12 +195,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         points, weights = rows.points, rows.weights
         kernel = check_choice("kernel", self.kernel, RADIAL_KERNELS)
         backend = Backend.from_params(self.device, self.dtype)
-        metric = check_metric(self.metric, points.shape[1])
-        if isinstance(metric, str) and metric == "auto":
-            raise ValueError(
-                "metric='auto' is a choice of SmoothedScoreDiffusion; expected 'euclidean', 'scaled', "
-                "'whitened', 'local', a number or a matrix."
-            )
+        metric = check_linear_metric(self.metric, points.shape[1])
         coordinates = fit_metric(metric, points, weights)
         measured = coordinates.to_metric(points)
         bandwidth = self._resolve_bandwidth(rows, coordinates, kernel, backend)
