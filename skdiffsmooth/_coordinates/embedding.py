@@ -69,7 +69,7 @@ class Embedding:
         return columns.unscaled(scaled)
 
     def gradient(self, score: np.ndarray, residual: np.ndarray, v: float) -> np.ndarray:
-        """Return a score in the columns of X, mapped ones as mapped, from hull coordinates and residuals."""
+        """Return a score in the (mapped) columns of X, from one in hull coordinates and residuals."""
         columns = self.metric.columns
         if not columns.n_relations:
             return self.metric.gradient_from_metric(score @ self.hull.basis.T - residual / v)

@@ -179,7 +179,7 @@ def check_linear_metric(metric: Any, n_features: int) -> str | float | np.ndarra
 
 
 def _checked_power(metric: str) -> str | float:
-    """Return the metric of the mapped columns, from the parameter `metric`, a name such as "warped local"."""
+    """Return the metric of the mapped columns, from a name such as "warped local"."""
     name = metric.removeprefix(_WARPED)
     if name in _POWERS:
         return name
@@ -190,7 +190,8 @@ def _checked_power(metric: str) -> str | float:
     if not 0 <= power <= 1:
         names = ", ".join(repr(warped(name)) for name in _POWERS)
         raise ValueError(
-            f"metric={metric!r} is not known; expected {names}, or a power from 0 to 1 as in 'warped 0.5'."
+            f"metric={metric!r} is not known; expected {names}, or a power from 0 to 1 as in "
+            "'warped 0.5'."
         )
     return power
 
@@ -200,7 +201,7 @@ def is_warped(metric: str | float | np.ndarray) -> bool:
     return isinstance(metric, str) and metric.startswith(_WARPED)
 
 
-def warped(metric: str | float) -> str:
+def warped(metric: str | float | np.ndarray) -> str:
     """Return the name of a metric, given by name or power, of columns of which some are mapped."""
     return f"{_WARPED}{metric}"
 

@@ -1,4 +1,4 @@
-"""Monotone maps of single columns, by which skewed and heavy-tailed columns become more alike a Gaussian.
+"""Monotone maps of single columns, by which skewed and heavy-tailed columns become more Gaussian.
 
 With center m, width s and u = (x - m) / s a column is mapped to
 
@@ -16,10 +16,11 @@ import numpy as np
 
 __all__ = ["ColumnWarp", "fit_warp"]
 
-# Quantiles that may be centers, and quantiles of the distance from the center that may be widths. Those
-# that a number of equal rows may hit exactly are lower by an amount that exceeds rounding.
-_CENTERS = (0.0, 0.5 - 1e-9, 1.0)
-_WIDTHS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5 - 1e-9)
+# Quantiles that may be centers, and quantiles of the distance from the center that may be widths.
+_CENTERS = (0.0, 0.5, 1.0)
+_WIDTHS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5)
+# Levels are lower by this, which exceeds rounding, so that sums of weights never equal them by chance.
+_BELOW = 1e-9
 # So many times as far from the center as the outermost row both terms of the map have one slope.
 _LINEAR_FROM = 4.0
 # A column is mapped where the likelihood of a Gaussian rises by more, in nats a row, in standard errors
@@ -122,8 +123,8 @@ def fit_warp(
 ) -> ColumnWarp | None:
     """Return maps of the columns that are then much more like a Gaussian, or None.
 
-    `points` (n, d) are distinct rows, and weights sum to one. Only columns of the mask `is_free` (d,) are
-    mapped, and none where one value stands out or rows are few. `rounding` (d,) are rounding errors.
+    `points` (n, d) are distinct rows, and weights sum to one. Only columns of the mask `is_free` (d,)
+    are mapped, and none where one value stands out or rows are few. `rounding` (d,) are rounding errors.
     """
     n_points, d = points.shape
     if n_points < max(_FEWEST_ROWS, d + 2):
@@ -131,7 +132,8 @@ def fit_warp(
     fitted = [
         (column, *best)
         for column in np.flatnonzero(is_free)
-        if (best := _best_map(points[:, column], weights, _LEAST_WIDTH * rounding[column])) is not None
+        if (best := _best_map(points[:, column], weights, _LEAST_WIDTH * rounding[column]))
+        is not None
     ]
     return ColumnWarp(*map(np.array, zip(*fitted, strict=True))) if fitted else None
 
@@ -170,7 +172,7 @@ def _best_map(
 def _quantiles(x: np.ndarray, weights: np.ndarray, levels: tuple[float, ...]) -> list[float]:
     """Return weighted quantiles of increasing values x (n,)."""
     ranks = np.cumsum(weights)
-    indices = np.searchsorted(ranks, np.array(levels) * ranks[-1])
+    indices = np.searchsorted(ranks, (np.array(levels) - _BELOW) * ranks[-1])
     return x[np.minimum(indices, len(x) - 1)].tolist()
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._coordinates.columns import ColumnSpace
-from .._coordinates.metric import is_scaled, warped
+from .._coordinates.metric import is_scaled, is_warped, warped
 from .._utils.dequantize import excluded_rows
 from .._utils.rows import merge_duplicates
 from .._utils.shards import ONE_PROCESS
@@ -279,9 +279,8 @@ def metrics_to_compare(
     if not isinstance(parsed.terminal_scale, str):
         return ("euclidean",), "terminal_scale is a number, in units of X"
     metrics = parsed.kernel.candidate_metrics(data.rank)
-    scaled = [metric for metric in metrics if is_scaled(metric)]
-    if scaled and data.warped_columns is not None:
-        metrics = (*metrics, *map(warped, scaled))
+    if any(map(is_scaled, metrics)) and data.warped_columns is not None:
+        metrics = (*metrics, *(warped(metric) for metric in metrics if is_scaled(metric)))
     if parsed.has_absolute_scale or not metrics:
         # The number may have been meant in units of X, or of the standard deviations of the columns.
         metrics = tuple(dict.fromkeys(("euclidean", *metrics)))
@@ -314,9 +313,9 @@ def choose_settings(
 ) -> Settings:
     """Choose the metric at default scales, then the scales in that metric.
 
-    Of more than three metrics those are compared in which the kernel density estimate is likeliest.
-    Candidates are scored by the log-likelihood of the model itself on at most 2000 rows taken evenly,
-    metrics on 1000, with few nodes, levels and steps: scales by leaving out each row, metrics so too or,
+    Of more than three metrics those are compared in which the kernel density estimate is likeliest,
+    after the choice whether columns are mapped. Candidates are scored by the log-likelihood of the model
+    itself on at most 2000 rows taken evenly, metrics on 1000, with few nodes, levels and steps: scales by leaving out each row, metrics so too or,
     with few rows, by folds.
     """
     candidates = _candidate_scales(parsed)
@@ -334,8 +333,7 @@ def choose_settings(
             compared = Comparison(parsed, data, rows, row_weights, metrics, folds)
         likely = list(range(len(metrics)))
         if len(metrics) > _N_METRICS:
-            of_kde = [compared.score(index, _KDE, is_screening=True)[0] for index in likely]
-            likely = sorted(np.argsort(-np.array(of_kde), kind="stable")[:_N_METRICS].tolist())
+            likely = _likely_metrics(compared)
         by_metric = {
             index: compared.score(index, candidates[0], is_screening=True) for index in likely
         }
@@ -346,6 +344,26 @@ def choose_settings(
     # The default scales come first, and may have been scored with the metrics.
     tried += [one_by_one.score(best, pair, is_screening=True) for pair in candidates[len(tried) :]]
     return max(tried, key=lambda scored: scored[0])[1]
+
+
+def _likely_metrics(compared: Comparison) -> list[int]:
+    """Return the indices of the three metrics in which the kernel density estimate is likeliest.
+
+    Columns are mapped in all of them or in none, as in the likeliest of the first and last of both
+    kinds.
+    """
+    both: dict[bool, list[int]] = {}
+    for index, metric in enumerate(compared.metrics):
+        both.setdefault(is_warped(metric), []).append(index)
+    scores = {
+        index: compared.score(index, _KDE, is_screening=True)[0]
+        for indices in both.values()
+        for index in (indices[0], indices[-1])
+    }
+    likely = both[is_warped(compared.metrics[max(scores, key=lambda index: scores[index])])]
+    for index in likely[1:-1]:
+        scores[index] = compared.score(index, _KDE, is_screening=True)[0]
+    return sorted(sorted(likely, key=lambda index: -scores[index])[:_N_METRICS])
 
 
 def _evenly(data: TrainingData, most: int) -> tuple[np.ndarray, np.ndarray]:

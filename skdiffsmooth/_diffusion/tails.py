@@ -124,8 +124,8 @@ class TailBound:
 
     The background of a fitted model contains a multivariate t distribution, whose weight, center
     and scales give the bound for every row of R^d. Where columns are mapped, distances are those of the
-    mapped columns, and the least slope of their maps is part of the constant. Where columns satisfy relations, rows that break them
-    have a small weight of their own.
+    mapped columns, and the least slope of their maps is part of the constant. Where columns satisfy
+    relations, rows that break them have a small weight of their own.
     """
 
     student: StudentT

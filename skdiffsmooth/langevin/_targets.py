@@ -82,7 +82,9 @@ class EstimatorTarget:
         gradient = self._without_names.grad_log_density(rows, self._t(v))
         if self._metric is not None:
             if self._warp is not None:
-                gradient = (gradient - self._warp.log_slope_gradient(rows)) / self._warp.slopes(rows)
+                gradient = (gradient - self._warp.log_slope_gradient(rows)) / self._warp.slopes(
+                    rows
+                )
             return self._metric.gradient_to_metric(gradient)
         return gradient if self._basis is None else gradient @ self._basis.T
 
