@@ -143,7 +143,10 @@ def _best_map(
 ) -> tuple[float, float, float] | None:
     """Return center, width and c of the likeliest map of one column (n,), or None."""
     order = np.argsort(x, kind="stable")
-    x, weights = x[order], weights[order]
+    # A power of two scales without rounding, and keeps squares within range.
+    exponent = int(np.frexp(np.abs(x).max())[1])
+    x, weights = np.ldexp(x[order], -exponent), weights[order]
+    least_width = float(np.ldexp(least_width, -exponent))
     values = np.append(True, np.diff(x) > 0)
     if np.bincount(np.cumsum(values), weights).max() > _LARGEST_WEIGHT:
         return None
@@ -158,11 +161,12 @@ def _best_map(
             u = (x - center) / width
             linear = float(1 / (_LINEAR_FROM * np.abs(u).max()))
             z = np.arcsinh(u) + linear * u
-            log_slopes = np.log((1 / np.sqrt(1 + u**2) + linear) / width)
+            log_slopes = np.log((1 / np.hypot(1, u) + linear) / width)
             gain = _gaussian_log_density(z, weights) + log_slopes - plain
             mean = float(weights @ gain)
             if mean > best:
-                best, chosen = mean, (center, width, linear)
+                best = mean
+                chosen = float(np.ldexp(center, exponent)), float(np.ldexp(width, exponent)), linear
                 variance = weights**2 @ (gain - mean) ** 2
                 least = _LEAST_TOTAL * (weights @ weights)
                 limit = max(_LEAST_GAIN, _LEAST_ERRORS * np.sqrt(variance), least)

@@ -315,8 +315,8 @@ def choose_settings(
 
     Of more than three metrics those are compared in which the kernel density estimate is likeliest,
     after the choice whether columns are mapped. Candidates are scored by the log-likelihood of the model
-    itself on at most 2000 rows taken evenly, metrics on 1000, with few nodes, levels and steps: scales by
-    leaving out each row, metrics so too or, with few rows, by folds.
+    itself on at most 2000 rows taken evenly, metrics on 1000, with few nodes, levels and steps: scales
+    by leaving out each row, metrics so too or, with few rows, by folds.
     """
     candidates = _candidate_scales(parsed)
     if len(metrics) == len(candidates) == 1 and parsed.background is not None:
