@@ -335,7 +335,7 @@ def _warn_of_lost_columns(covariances: np.ndarray) -> None:
         warn_user(
             f"base: component {component} has the standard deviation {own:.2g} in column {column} and "
             f"{largest:.2g} in another. In one unit for all columns the smaller one is lost to "
-            "rounding, and log-densities are wrong. Scale the columns, and fit the mixture to the scaled ones."
+            "rounding, and log-densities are wrong. Scale the columns and fit the mixture to those."
         )
 
 
