@@ -16,11 +16,11 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.linalg import solve_triangular
 from scipy.special import gammaln
 
 from .._coordinates.embedding import Embedding
 from .._utils.shards import Shards
+from .._utils.triangular import divide_by_triangle
 from ..bandwidth import weight_of_others
 
 __all__ = ["StudentT", "TailBound", "fit_student_t"]
@@ -215,7 +215,7 @@ def _em_weights(degrees: float, p: int, squares: np.ndarray, weights: np.ndarray
 
 def _whitened(rows: np.ndarray, factor: np.ndarray) -> np.ndarray:
     """Return rows (n, p) multiplied by the inverse of a lower triangular factor."""
-    return solve_triangular(factor, rows.T, lower=True).T if len(factor) else rows
+    return divide_by_triangle(rows, factor)
 
 
 def _factor(covariance: np.ndarray) -> np.ndarray:

@@ -29,6 +29,7 @@ from .._utils.kernel_weights import nearest_squares
 from .._utils.memory import slices_within
 from .._utils.rows import MergedRows, split_off_copies
 from .._utils.support import warn_of_far_values
+from .._utils.threads import threads_for
 from .._utils.units import unit_for
 from .._utils.validation import (
     check_bandwidth,
@@ -198,7 +199,9 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         metric = check_linear_metric(self.metric, points.shape[1])
         coordinates = fit_metric(metric, points, weights)
         measured = coordinates.to_metric(points)
-        bandwidth = self._resolve_bandwidth(rows, coordinates, kernel, backend)
+        n_points, d = measured.shape
+        with threads_for(n_points**2 * (d + 2)):
+            bandwidth = self._resolve_bandwidth(rows, coordinates, kernel, backend)
         if not coordinates.is_euclidean and not isinstance(self.bandwidth, str):
             bandwidth = check_bandwidth(self.bandwidth, "the metric")
         # Raises here, and not at the first query, if memory_limit is too small.
@@ -671,6 +674,11 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         profile = RADIAL_KERNELS[kernel]
         scale = 1.0 if np.ndim(bandwidth) else float(bandwidth / unit_for(bandwidth))
         return RadialMixture(scaled, log_weights, profile, scale, memory_limit=memory_limit)
+
+    def _sums_per_row(self) -> float:
+        """See `DensityEstimatorMixin`."""
+        n_points, d = getattr(self, "points_", np.empty((0, 0))).shape
+        return n_points * (d + 2)
 
     def _resolve_bandwidth(
         self, rows: MergedRows, coordinates: LinearMetric, kernel: str, backend: Backend

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple, overload
 
@@ -29,6 +30,7 @@ from .._utils.estimator import DistanceDensityMixin, on_one_fit
 from .._utils.given import resolve_given_values, resolve_scored_columns
 from .._utils.rows import check_sample_weight, merge_duplicates
 from .._utils.shards import ONE_PROCESS
+from .._utils.threads import threads_for
 from .._utils.validation import check_bandwidth, check_flag, check_integer, check_real, fixed_seed
 from .._utils.warnings import warn_user
 from ..kernels._nodes import NodeRule
@@ -527,16 +529,17 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
             n = min(math.ceil(parsed.held_out * len(rows)), len(rows) - 1)
             held_out = _some(rows, weights, order[:n])
             training = _some(rows, weights, order[n:])
-        outcome = train(
-            shape,
-            state,
-            _flat(start["coefs_"], start["intercepts_"]),
-            training,
-            held_out,
-            settings,
-            parsed.backend,
-            start["seed_"],
-        )
+        with threads_for(3 * settings.batch_size * _n_weights(start)):
+            outcome = train(
+                shape,
+                state,
+                _flat(start["coefs_"], start["intercepts_"]),
+                training,
+                held_out,
+                settings,
+                parsed.backend,
+                start["seed_"],
+            )
         if n_iterations is None:
             self._warn_of_training(outcome, state, held_out is not None)
         scores = [-loss for loss in outcome.held_out_losses]
@@ -551,6 +554,12 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
             }
             | _weights(shape, outcome.chosen)
         )
+
+    def _sums_per_row(self) -> float:
+        """See `DensityEstimatorMixin`: with the divergence, once for each dimension."""
+        if "coefs_" not in vars(self):
+            return 0.0
+        return _n_weights(vars(self)) * (1 + len(self.scales_))
 
     def _warn_of_training(self, outcome: Outcome, before: TrainingState, is_held_out: bool) -> None:
         which = "held-out" if is_held_out else "training"
@@ -788,6 +797,11 @@ def _of_queries(
         "n_steps_": n_levels * math.ceil(estimator.n_steps / n_levels),
         "n_nodes_": int(estimator.n_nodes),
     }
+
+
+def _n_weights(attributes: Mapping[str, Any]) -> int:
+    """Return the number of weights of the network's layers, without intercepts."""
+    return sum(weight.size for weight in attributes["coefs_"])
 
 
 def _model(attributes: dict[str, Any], parsed: _ParsedParameters) -> DiffusionModel:
