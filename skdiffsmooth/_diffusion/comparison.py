@@ -259,7 +259,7 @@ def settings_for(data: TrainingData, parsed: ParsedParameters) -> tuple[Settings
     elif len(data.points) < 2:
         reason = "there are fewer than two distinct rows"
     elif not parsed.kernel.candidate_metrics(data.rank):
-        reason = "log-densities along a known manifold take long"
+        reason = "log-densities take long where offsets depend on the query"
     if reason:
         metric = "euclidean" if parsed.is_metric_free else metric
         plain = Settings(metric, given_or_default(parsed), parsed.background or 0.0)

@@ -42,11 +42,12 @@ from .tails import StudentT, TailBound
 __all__ = ["NO_DERIVATIVE", "DiffusionModel"]
 
 NO_DERIVATIVE = (
-    "the projection on this manifold has no derivative that can be computed, so neither can the "
-    "density of the distribution that is sampled; a PointCloud, for example, has a piecewise "
-    "constant projection. Use a manifold with projection_derivative or projection_factors, such "
-    "as Curve or LocalPolynomialManifold of skdiffsmooth.manifolds, write its project in torch, "
-    "or sample only."
+    "the smoothing at a query has no derivative that can be computed, so neither can the density of "
+    "the distribution that is sampled. Along a manifold (a PointCloud, for example, has a piecewise "
+    "constant projection) use one with projection_derivative or projection_factors, such as Curve or "
+    "LocalPolynomialManifold of skdiffsmooth.manifolds, or write its project in torch. For a "
+    "QueryKernel write offsets(x, z) in torch, differentiable in x, without numpy and detach(). Or "
+    "sample only."
 )
 
 # In nats: rows are followed again, by another solver, where the contributions of two consecutive steps
