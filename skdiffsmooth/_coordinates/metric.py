@@ -279,7 +279,7 @@ def fit_metric(
                 "shards=None, or use another metric."
             )
         whitened = (within @ axes.T) / stds
-        factor = np.linalg.cholesky(local_covariance(whitened, weights, scaled))
+        factor = np.linalg.cholesky(local_covariance(whitened, weights, columns.scaled(points)))
         directions, lengths, _ = np.linalg.svd(stds[:, None] * factor)
         # Without a unit of their own: as the scaled columns where all directions are alike.
         scales = np.exp(np.mean(np.log(lengths))) / lengths

@@ -26,6 +26,7 @@ from .._coordinates.hull import principal_axes
 from .._coordinates.warp import ColumnWarp
 from .._utils.backend import Backend
 from .._utils.draws import choose_in_rows
+from .._utils.gaussian import gaussian_log_normalizer
 from .._utils.memory import slices_within
 from .._utils.shards import ONE_PROCESS
 from .._utils.support import warn_of_far_values
@@ -67,6 +68,9 @@ _TAIL_DEGREES = 1.0
 _TAIL_NODES = 4.0 ** np.arange(6)
 # Metropolis moves of draws that were resampled more than once.
 _N_MOVES = 5
+# Relations are narrow if rounding along them moves rows by less than this, in bandwidths: log-densities
+# then change by the square of it.
+_NARROW = 1e-3
 # A standard error, in nats, that is reported by a warning.
 _LARGE_ERROR = 0.25
 # Centers of proposals for a density that is known by its draws.
@@ -101,6 +105,8 @@ class JointDensity:
         Widths of Gaussian kernels, of wider ones, and of t kernels.
     warp : ColumnWarp or None, default=None
         The maps of columns.
+    n_relations : int, default=0
+        How many of the last coordinates are rounding errors along relations between the columns.
     """
 
     log_density_of_rows: Callable[[np.ndarray], np.ndarray]
@@ -112,6 +118,7 @@ class JointDensity:
     weights: np.ndarray
     scales: np.ndarray
     warp: ColumnWarp | None = None
+    n_relations: int = 0
 
     @classmethod
     def of_model(cls, model: DiffusionModel, resources: Resources) -> JointDensity:
@@ -154,6 +161,7 @@ class JointDensity:
             weights,
             scales,
             columns.warp,
+            columns.n_relations,
         )
 
     @classmethod
@@ -202,6 +210,31 @@ class JointDensity:
     def unmapped(self, rows: np.ndarray) -> np.ndarray:
         """Return rows (n, d) of X from those of the mapped columns."""
         return rows if self.warp is None else self.warp.unmapped(rows)
+
+    def log_density_without_relations(
+        self, columns: np.ndarray, values: np.ndarray
+    ) -> np.ndarray | None:
+        """Return log-densities (n,) of values (n, k) of columns that determine all others.
+
+        They do where relations are as many as other columns, and so narrow that the density is constant
+        across them: then their Gaussian factor integrates to one. Otherwise None is returned.
+        """
+        d = len(self.origin)
+        if not self.n_relations or d - len(columns) != self.n_relations:
+            return None
+        to_columns = self.axes[:, columns]
+        units = np.linalg.norm(to_columns, axis=0)
+        axes, rounding = np.split(to_columns / units, [len(columns)])
+        widths = self.scales[0, : len(columns), None]
+        least_step = np.linalg.svd(widths * axes, compute_uv=False)[-1]
+        if np.linalg.norm(rounding) > _NARROW * least_step:
+            return None
+        values, log_slopes = self.mapped(values, columns)
+        y = np.linalg.solve(axes.T, ((values - self.origin[columns]) / units).T).T
+        normalizer = gaussian_log_normalizer(self.n_relations)
+        log_density = self.log_density(np.pad(y, ((0, 0), (0, self.n_relations))))
+        log_volume = np.linalg.slogdet(axes)[1] + np.log(units).sum()
+        return log_density + self.log_abs_det + normalizer - float(log_volume) + log_slopes
 
 
 @dataclass(frozen=True, eq=False)
@@ -518,14 +551,23 @@ def log_density_of_columns(
     if len(columns) == X.shape[1]:
         log_density, error = joint.log_density_of_rows(X), np.zeros(len(X))
     else:
-        numerator = Conditional(joint, columns, memory_limit)
-        log_density, error = numerator.log_marginal(X[:, columns])
+        log_density, error = _log_marginal(joint, columns, X[:, columns], memory_limit)
     if len(given):
         conditional = Conditional(joint, given, memory_limit)
         conditional.warn_of_support(X[:, given])
-        log_marginal, more = conditional.log_marginal(X[:, given])
+        log_marginal, more = _log_marginal(joint, given, X[:, given], memory_limit)
         log_density, error = log_density - log_marginal, np.hypot(error, more)
     return log_density, error
+
+
+def _log_marginal(
+    joint: JointDensity, columns: np.ndarray, values: np.ndarray, memory_limit: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the log-density (n,) of values (n, k) of some columns, and its standard error."""
+    exact = joint.log_density_without_relations(columns, values)
+    if exact is not None:
+        return exact, np.zeros(len(values))
+    return Conditional(joint, columns, memory_limit).log_marginal(values)
 
 
 def draw_given_columns(
