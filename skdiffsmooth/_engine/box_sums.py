@@ -47,7 +47,7 @@ _FINER_LEVELS = 4
 _MARGIN = 16.0
 
 # Elements of the largest temporaries: of bounds, and of sums, which should stay in the cache.
-_BOUNDS_TILE = 2**20
+_BOUNDS_TILE = 2**19
 _SUMS_TILE = 2**17
 
 # Exponents below this are raised to it, since subnormal numbers are slow.
@@ -183,7 +183,7 @@ class BoxSums:
         """
         out = x.new_empty(len(x))
         n_bounds = len(self._x) + self._n_cubes
-        n_rows = min(rows_that_fit(128 * n_bounds, memory_limit), _BOUNDS_TILE // n_bounds)
+        n_rows = min(rows_that_fit(256 * n_bounds, memory_limit), max(1, _BOUNDS_TILE // n_bounds))
         excluded = None
         if exclude is not None:
             slot = self._slot[exclude]

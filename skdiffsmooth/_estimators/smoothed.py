@@ -71,9 +71,10 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         and "warped 0.5" (any power) first map each skewed or heavy-tailed column by a monotone function
         (``warp_``): densities remain those of the columns of X. "auto" chooses among five powers and
         "local", with and without maps where a column needs one; results do not depend on the units of
-        columns. A scale that is given as a number is used as it is in the units of each. If `bandwidth` and `sigma` are both numbers,
-        "auto" is "euclidean", so that they are in units of X. Under all but "euclidean" and matrices,
-        constant columns, copies and totals are drawn to rounding (see Notes).
+        columns. A scale that is given as a number is used as it is in the units of each. If `bandwidth`
+        and `sigma` are both numbers, "auto" is "euclidean", so that they are in units of X. Under all
+        but "euclidean" and matrices, constant columns, copies and totals are drawn to rounding (see
+        Notes).
     background : float or "auto", default="auto"
         Weight of a wide kernel density estimate (of four bandwidths) and a multivariate t
         distribution that are mixed to the model: they give outliers and heavy tails a higher
@@ -182,9 +183,10 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         rounded columns and counts, half the difference of two values, 0 where a column is continuous.
         Scales that are not given are chosen with left-out rows within such a distance of theirs.
     warp_ : ColumnWarp or None
-        The maps of columns, by their indices, if the metric has some: print it to see them. A column x of
-        center m and width s becomes arcsinh(u) + c u with u = (x - m) / s. Columns that are discrete or in
-        exact relations have none, nor have tables with fewer than 30 rows or no more rows than columns.
+        The maps of columns, by their indices, if the metric has some: print it to see them. A column x
+        of center m and width s becomes arcsinh(u) + c u with u = (x - m) / s. Columns that are discrete
+        or in exact relations have none, nor have tables with fewer than 30 rows or no more rows than
+        columns.
     coordinates_ : LinearMetric
         Its coordinates, and their volume; ``coordinates_.columns`` has scales and relations of columns.
     background_ : float
