@@ -223,6 +223,8 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
     """Lower bound of log-densities, where a background is mixed."""
     coordinates_ = FromModel(lambda model: model.embedding.metric)
     """Coordinates of the metric."""
+    warp_ = FromModel(lambda model: model.embedding.metric.columns.warp)
+    """Maps of single columns, by their indices; None where the metric maps none."""
     hull_ = FromModel(lambda model: model.embedding.hull)
     """Affine hull in which the flow runs."""
     base_ = FromModel(lambda model: model.data.base)

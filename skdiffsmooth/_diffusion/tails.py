@@ -123,8 +123,9 @@ class TailBound:
     """A lower bound of log-densities: ``-constant - (degrees + d) * log(1 + distance)``, in nats.
 
     The background of a fitted model contains a multivariate t distribution, whose weight, center
-    and scales give the bound for every row of R^d. Where columns satisfy relations, rows that break them
-    have a small weight of their own.
+    and scales give the bound for every row of R^d. Where columns are mapped, distances are those of the
+    mapped columns, and the least slope of their maps is part of the constant. Where columns satisfy
+    relations, rows that break them have a small weight of their own.
     """
 
     student: StudentT
@@ -141,7 +142,10 @@ class TailBound:
     def constant(self) -> float:
         """The constant of the bound, in nats."""
         # (1 + R^2 / nu) <= (1 + R)^2, as nu is at least one.
-        return -math.log(self.weight) - self.student.log_peak - self.embedding.metric.log_abs_det
+        metric = self.embedding.metric
+        warp = metric.columns.warp
+        slopes = 0.0 if warp is None else warp.least_log_slope
+        return -math.log(self.weight) - self.student.log_peak - metric.log_abs_det - slopes
 
     def distances(self, X: np.ndarray) -> np.ndarray:
         """Return the distances (n,) of rows X (n, d) from the center, in units of the scales."""

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._coordinates.embedding import Embedding
 from .._coordinates.hull import AffineHull, principal_axes
-from .._coordinates.metric import check_metric, fit_metric
+from .._coordinates.metric import check_linear_metric, fit_metric
 from .._diffusion.conditional import JointDensity, draw_given_columns, log_density_of_columns
 from .._diffusion.model import DiffusionModel
 from .._diffusion.settings import (
@@ -416,12 +416,7 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         """Check all parameters; of the data only the number of features is needed."""
         solver = resolve_solver(self.solver)
         check_real("sigma", self.sigma, strict=False, hint="0 is the network as it is.")
-        metric = check_metric(self.metric, n_features)
-        if isinstance(metric, str) and metric == "auto":
-            raise ValueError(
-                "metric='auto' is a choice by leave-one-out likelihood, which a network does not have; "
-                "expected 'euclidean', 'scaled', 'whitened', 'local', a number or a matrix."
-            )
+        metric = check_linear_metric(self.metric, n_features)
         n_nodes = check_integer("n_nodes", self.n_nodes, minimum=2)
         if n_nodes % 2:
             raise ValueError(
