@@ -57,10 +57,13 @@ def masses():
         rows = np.concatenate([near, distance + far])
         fitted = SmoothedScoreDiffusion(0.3, 0.4).fit(rows)
         row(f"two clusters {distance:.0e} apart", fitted, (6, 241, (0.0,)), (6, 241, (distance,)))
-    for bandwidth in (0.003, 0.01, 0.03, 0.3, 3.0):
+    for bandwidth in (0.01, 0.03, 0.3, 3.0):
         fitted = SmoothedScoreDiffusion(bandwidth, 0.45).fit(near)
         width = 4 + 6 * bandwidth
         row("30 normal rows", fitted, (width, int(5 * width / bandwidth), (0.0,)))
+    near, far = np.random.RandomState(0).normal(size=(2, 30, 2))
+    fitted = SmoothedScoreDiffusion(0.3, 0.4).fit(np.concatenate([near, far + [1e3, 0.0]]))
+    row("two clusters 1e+03 apart, 2-d", fitted, (5, 51, (0.0, 0.0)), (5, 51, (1e3, 0.0)))
     row("twelve points", SmoothedScoreDiffusion(BANDWIDTH, SIGMA).fit(POINTS), (1.4, 201))
     fitted = SmoothedScoreDiffusion(BANDWIDTH, SIGMA).fit(np.vstack([POINTS, [[300.0, 0.0]]]))
     row("and one 300 away", fitted, (1.4, 201), (0.4, 81, (300.0, 0.0)))
