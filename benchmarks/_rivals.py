@@ -1,11 +1,8 @@
-"""The methods that the library is compared with: one softmax a shifted query, and Monte Carlo.
+"""A method that the library is compared with: one softmax for each shifted query.
 
-Where there is a choice it is made in the rival's favour: tiles that stay in the cache, products of
-matrices instead of differences, float32 where Monte Carlo noise hides the rounding.
+Where there is a choice it is made in its favour: tiles that stay in the cache, and products of matrices
+instead of differences. The published procedure is in `published.py`.
 """
-
-import itertools
-import math
 
 import torch
 
@@ -25,34 +22,3 @@ def direct(points, x, v, offsets, tile):
         means.append(mean.unflatten(0, (-1, len(offsets))).mean(1))
         traces.append(trace.unflatten(0, (-1, len(offsets))).mean(1))
     return torch.cat(means), torch.cat(traces)
-
-
-def monte_carlo_score(points, x, v, offsets):
-    """Average the score over the shifted queries, offsets of shape (M, d) or (B, M, d)."""
-    y = x[:, None, :] + offsets
-    logits = (y @ points.T - 0.5 * points.square().sum(1)) / v
-    return ((torch.softmax(logits, dim=-1) @ points - y) / v).mean(1)
-
-
-def monte_carlo_log_likelihood(points, x, sigma, n_nodes, variances, generator):
-    """Follow the flow by Euler steps, with fresh draws at each and the divergence by autodiff.
-
-    The terminal distribution is a Gaussian about the mean of the points.
-    """
-    dimension = x.shape[1]
-    change = torch.zeros(len(x))
-    for v, following in itertools.pairwise(variances):
-        x = x.detach().requires_grad_()
-        offsets = sigma * torch.randn(len(x), n_nodes, dimension, generator=generator)
-        score = monte_carlo_score(points, x, v, offsets)
-        divergence = sum(
-            torch.autograd.grad(score[:, k].sum(), x, retain_graph=k + 1 < dimension)[0][:, k]
-            for k in range(dimension)
-        )
-        change -= 0.5 * (following - v) * divergence
-        x = x - 0.5 * (following - v) * score
-    squares = (x.detach() - points.mean(0)).square().sum(1)
-    terminal = -0.5 * squares / variances[-1] - 0.5 * dimension * math.log(
-        2 * math.pi * variances[-1]
-    )
-    return terminal + change

@@ -19,6 +19,7 @@ import memory
 import neural
 import novelty
 import precision
+import published
 import scaling
 import selection
 import stacking
@@ -51,6 +52,7 @@ SLOW = (
     novelty,
     neural,
     implied_sigma,
+    published,
 )
 
 
