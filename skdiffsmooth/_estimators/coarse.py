@@ -40,6 +40,7 @@ from .._utils.estimator import DistanceDensityMixin, on_one_fit
 from .._utils.gaussian import gaussian_log_normalizer
 from .._utils.given import resolve_given_values, resolve_scored_columns
 from .._utils.memory import slices_within
+from .._utils.threads import threads_for
 from .._utils.validation import (
     check_bandwidth,
     check_choice,
@@ -318,15 +319,16 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
                 "a manifold to them. Pass more rows."
             )
         manifold, n_components = self.manifold, None
-        if manifold is None:
-            n_components = self._resolve_n_components(points, hull)
-            if degree:
-                manifold = self._local_polynomials(points, weights, hull, n_components)
-        else:
-            manifold = _resolve_manifold(manifold, points, weights)
-            hull = hull.joined(getattr(manifold, "affine_hull", None))
-            n_components = manifold.dimension if isinstance(manifold, Manifold) else None
-        reach, residual_scale = _measure(manifold, points, weights, hull.dimension)
+        with threads_for(len(points) ** 2 * (hull.dimension + 2)):
+            if manifold is None:
+                n_components = self._resolve_n_components(points, hull)
+                if degree:
+                    manifold = self._local_polynomials(points, weights, hull, n_components)
+            else:
+                manifold = _resolve_manifold(manifold, points, weights)
+                hull = hull.joined(getattr(manifold, "affine_hull", None))
+                n_components = manifold.dimension if isinstance(manifold, Manifold) else None
+            reach, residual_scale = _measure(manifold, points, weights, hull.dimension)
         data_std = math.sqrt(
             float(weights @ np.sum((points - weights @ points) ** 2, axis=1)) / (n_components or 1)
         )
@@ -356,6 +358,12 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
             fills_space_=bandwidth > 0 or n_components == points.shape[1],
         )
         return self
+
+    def _sums_per_row(self) -> float:
+        """See `DensityEstimatorMixin`."""
+        if "hull_" not in vars(self):
+            return 0.0
+        return len(self.points_) * self.n_nodes_ * (self.hull_.dimension + 2)
 
     def _resolve_n_components(self, points: np.ndarray, hull: AffineHull) -> int:
         """Return the dimension of the manifold, or of the hull if it cannot be estimated."""

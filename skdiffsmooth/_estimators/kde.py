@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from .._coordinates.columns import typical_row
-from .._coordinates.metric import LinearMetric, check_metric, fit_metric
+from .._coordinates.metric import LinearMetric, check_linear_metric, fit_metric
 from .._engine.box_sums import LARGEST_DIMENSION, BoxSums
 from .._engine.moments import Nodes
 from .._engine.posterior import Posterior
@@ -30,6 +30,7 @@ from .._utils.kernel_weights import nearest_squares
 from .._utils.memory import slices_within
 from .._utils.rows import MergedRows, split_off_copies
 from .._utils.support import warn_of_far_values
+from .._utils.threads import threads_for
 from .._utils.units import unit_for
 from .._utils.validation import (
     check_bandwidth,
@@ -221,15 +222,12 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         points, weights = rows.points, rows.weights
         kernel = check_choice("kernel", self.kernel, RADIAL_KERNELS)
         backend = Backend.from_params(self.device, self.dtype)
-        metric = check_metric(self.metric, points.shape[1])
-        if isinstance(metric, str) and metric == "auto":
-            raise ValueError(
-                "metric='auto' is a choice of SmoothedScoreDiffusion; expected 'euclidean', 'scaled', "
-                "'whitened', 'local', a number or a matrix."
-            )
+        metric = check_linear_metric(self.metric, points.shape[1])
         coordinates = fit_metric(metric, points, weights)
         measured = coordinates.to_metric(points)
-        bandwidth = self._resolve_bandwidth(rows, coordinates, kernel, backend)
+        n_points, d = measured.shape
+        with threads_for(n_points**2 * (d + 2)):
+            bandwidth = self._resolve_bandwidth(rows, coordinates, kernel, backend)
         if not coordinates.is_euclidean and not isinstance(self.bandwidth, str):
             bandwidth = check_bandwidth(self.bandwidth, "the metric")
         rtol = check_real(
@@ -714,6 +712,11 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
             )
         profile, scale = RADIAL_KERNELS[kernel], _scale(kernel, bandwidth)
         return RadialMixture(scaled, log_weights, profile, scale, memory_limit=memory_limit)
+
+    def _sums_per_row(self) -> float:
+        """See `DensityEstimatorMixin`."""
+        n_points, d = getattr(self, "points_", np.empty((0, 0))).shape
+        return n_points * (d + 2)
 
     def _resolve_bandwidth(
         self, rows: MergedRows, coordinates: LinearMetric, kernel: str, backend: Backend
