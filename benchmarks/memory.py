@@ -1,4 +1,4 @@
-"""P7: peak memory of a call against memory_limit, each in a fresh process."""
+"""P7 and S9: peak memory of a call against memory_limit, each in a fresh process."""
 
 import multiprocessing
 import re
@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 from _common import full_requested, header, row
 
-from skdiffsmooth import SmoothedScoreDiffusion
+from skdiffsmooth import CoarseScoreDiffusion, KDESampler, SmoothedScoreDiffusion
+from skdiffsmooth.manifolds import LocalPolynomialManifold, estimate_reach
+from skdiffsmooth.metrics import coverage_scale, distance_to_data, fidelity_and_diversity
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -43,8 +45,95 @@ def measure(method, n_queries, n_nodes, n_points, memory_limit):
     return used, float(np.abs(call() - found).max())
 
 
+def ring(n):
+    """Return noisy rows about a closed curve in R^3."""
+    t = np.linspace(0, 2 * np.pi, n, endpoint=False)
+    noise = np.random.RandomState(0).normal(scale=0.01, size=(n, 3))
+    return np.column_stack([np.cos(t), np.sin(t), 0.3 * np.cos(2 * t)]) + noise
+
+
+def kernel_case(kernel, method):
+    """Return a function of the number of queries that calls a method of a KDE of 15 000 rows in R^5."""
+    X = np.random.RandomState(0).normal(size=(15_000, 5))
+    model = KDESampler(1.5, kernel, memory_limit=64).fit(X)
+    return lambda n: getattr(model, method)(X[:n])
+
+
+def boxes_case():
+    """Return the same for log-densities under 10^5 rows in R^3, which are sorted into boxes."""
+    X = np.random.RandomState(0).normal(size=(100_000, 3))
+    model = KDESampler(0.2, rtol=1e-3, memory_limit=64).fit(X)
+    return lambda n: model.score_samples(X[:n])
+
+
+def coarse_case(method):
+    """Return the same for a method of CoarseScoreDiffusion, fitted to 3000 rows."""
+    X = ring(3000)
+    model = CoarseScoreDiffusion(bandwidth=0.02, n_components=1, memory_limit=64)
+    if method != "fit":
+        model.fit(X)
+    return lambda n: getattr(model, method)(n if method == "sample" else X[: 3 * n])
+
+
+def reach_case():
+    """Return the same for the reach of a learned manifold."""
+    X = ring(3000)
+    manifold = LocalPolynomialManifold(1).fit(X)
+    return lambda n: estimate_reach(manifold, X[: 3 * n])
+
+
+def rows_case(measure, dimension):
+    """Return the same for a measure of samples, of up to 6000 rows."""
+    X, Y = np.random.RandomState(0).normal(size=(2, 6000, dimension))
+    return lambda n: measure(X[: 6 * n], Y[: 6 * n])
+
+
+# By what is measured: how it is made, and its limit in MiB.
+KINDS = {
+    **{
+        f"KDESampler({kernel!r}).{method}": (kernel_case, (kernel, method), 64)
+        for kernel in ("gaussian", "epanechnikov", "linear", "cosine", "exponential")
+        for method in ("score_samples", "grad_log_density")
+    },
+    "KDESampler, d = 3, sorted into boxes": (boxes_case, (), 64),
+    **{
+        f"CoarseScoreDiffusion.{method}": (coarse_case, (method,), 64)
+        for method in ("fit", "sample", "score_samples")
+    },
+    "estimate_reach, 3000 rows": (reach_case, (), 64),
+    "coverage_scale": (rows_case, (coverage_scale, 2), 64),
+    "fidelity_and_diversity": (rows_case, (fidelity_and_diversity, 50), 64),
+    "distance_to_data": (rows_case, (distance_to_data, 50), 64),
+}
+
+
+def measure_kind(name):
+    """Return the additional memory in MiB of one of `KINDS`, after a small call."""
+    make, arguments, _ = KINDS[name]
+    call = make(*arguments)
+    call(20)
+    before = resident("VmRSS")
+    CLEAR.write_text("5")
+    call(1000)
+    return resident("VmHWM") - before
+
+
+def kinds():
+    """Print the table of S9."""
+    print(
+        "\nS9, memory of other calls, 1000 queries or up to 6000 rows: MiB above what the process held "
+        "after a small call.\n"
+    )
+    header("call", "limit", "peak", "peak / limit")
+    for name, (_, _, limit) in KINDS.items():
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+            used = pool.submit(measure_kind, name).result()
+        row(name, limit, f"{used:.0f}", f"{used / limit:.2f}")
+
+
 def run(full=False):
-    """Print the table."""
+    """Print both tables."""
     if not CLEAR.exists():
         print("P7, memory: needs Linux's /proc.")
         return
@@ -83,6 +172,7 @@ def run(full=False):
                 f"{(used - data) / limit:.2f}",
                 f"{error:.0e}",
             )
+    kinds()
 
 
 if __name__ == "__main__":
