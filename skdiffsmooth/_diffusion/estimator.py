@@ -21,7 +21,7 @@ from .._utils.validation import check_real
 from ..solvers import estimates_error
 from .comparison import settings_for
 from .conditional import JointDensity, draw_given_columns, log_density_of_columns
-from .fitting import TrainingData, check_above_rounding, make_geometry, make_model, scales_in
+from .fitting import TrainingData, check_above_rounding, make_model, scales_in
 from .model import DiffusionModel
 from .settings import (
     KernelChoice,
@@ -152,8 +152,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
             rows.precision.unit if shards.alone else None,
             rows.precision.width if shards.alone else None,
         )
-        settings, not_compared = settings_for(data, parsed)
-        geometry = make_geometry(settings.metric, data, parsed)
+        settings, geometry, not_compared = settings_for(data, parsed)
         bandwidth, sigma = scales_in(geometry, parsed, settings.scales)
         check_above_rounding(geometry, bandwidth)
         model, attributes = make_model(geometry, parsed, bandwidth, sigma, settings.background)

@@ -219,21 +219,15 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         metrics = self._checked_metrics(parsed, data)
         cv = _N_FOLDS if self.cv is None and groups is not None else self.cv
         if cv is None:
-            compared = Comparison(
-                parsed, points, rows.point_weights, metrics, data.columns, widths=data.widths
-            )
+            first = compared = Comparison(parsed, data, metrics)
             folds = folds_for_metrics(points, data.columns)
-            first = compared
             if folds is not None:
-                first = Comparison(
-                    parsed, points, rows.point_weights, metrics, data.columns, folds, data.widths
-                )
+                first = Comparison(parsed, data, metrics, folds)
         else:
             weight = np.ones(n_rows) if rows.weight is None else rows.weight
-            given = points[rows.group], weight / weight.max()
-            first = compared = Comparison(
-                parsed, *given, metrics, data.columns, rows.folds(cv, groups), data.widths
-            )
+            given = data.with_rows(points[rows.group], weight / weight.max())
+            # All rows are scored, since the means of the folds are results.
+            first = compared = Comparison(parsed, given, metrics, rows.folds(cv, groups), n_rows)
         search = _Search(compared, resolve_n_jobs(self.n_jobs), verbose)
         search.run(first, bandwidths, sigmas, n_refinements)
         best = search.entries[search.best_index]
@@ -550,7 +544,7 @@ class _Search:
         began = time.perf_counter()
         # Before workers get copies, each of which would find them again.
         for metric_index in dict.fromkeys(metric_index for metric_index, _ in candidates):
-            comparison.prepare(metric_index)
+            comparison.prepare(metric_index, is_screening=is_screening)
         scored = Parallel(n_jobs=self.n_jobs)(
             delayed(_timed)(comparison, metric_index, scales, is_screening)
             for metric_index, scales in candidates
