@@ -258,8 +258,8 @@ def gaussian_leave_one_out(
 
     Points (n_points, r) are distinct, centred and in coordinates of their affine hull; they coincide in
     `codimension` more dimensions. Weights sum to one, and `memory_limit` is in MiB. The search begins
-    with the likelihood of 256 points, taken evenly by their distance from the origin, under all others, and
-    ends with that of all points, or with `is_screening` there. Exact up to 20 000 points. Beyond, the
+    with the likelihood of 256 points, taken evenly by their distance from the origin, under all others.
+    It ends with that of all points, or with `is_screening` there. Exact up to 20 000 points. Beyond, the
     likelihood is that of 4000 points, taken evenly, under the others, which are merged where that more
     than halves them. A single point raises ValueError. Left-out points are scored where they are, or at
     `queries` of theirs; then two points may coincide.

@@ -32,10 +32,12 @@ from .held_out import Fold, HeldOutRows
 from .settings import Metric, ParsedParameters, Relative, Sigma
 
 __all__ = [
+    "KDE",
     "Comparison",
     "Settings",
     "choose_settings",
     "folds_for_metrics",
+    "likely_metrics",
     "metrics_to_compare",
     "settings_for",
 ]
@@ -67,7 +69,7 @@ MOST_JUDGES = 256
 _MOST_ROWS_FOR_METRICS = 1000
 # The metric is the one where the kernel density estimate, the model without smoothing, is likeliest. If
 # the next is less likely by at most so many nats, the model compares the two.
-_KDE: Scales = (Relative(1.0), 0.0)
+KDE: Scales = (Relative(1.0), 0.0)
 _N_METRICS, _CLOSE = 2, 0.1
 
 # Why "auto" is no choice where both scales are numbers.
@@ -381,9 +383,9 @@ def choose_settings(
     """Choose the metric, then the scales in it; return them and all rows in the metric.
 
     Metrics are compared by the kernel density estimate, and two that are close by the model with
-    default scales. Candidates are scored by the log-likelihood at 256 rows, taken evenly, under at most 2000
-    others (metrics 1000), with few nodes, levels and steps: scales by leaving out each row, metrics so
-    too or, with few rows, by folds.
+    default scales. Candidates are scored by the log-likelihood at 256 rows, taken evenly, under at most
+    2000 others (metrics 1000), with few nodes, levels and steps: scales by leaving out each row, metrics
+    so too or, with few rows, by folds.
     """
     candidates, default = _candidates(parsed), given_or_default(parsed)
     is_given = not (candidates.wider or candidates.narrower)
@@ -400,11 +402,8 @@ def choose_settings(
         compared = one_by_one
         if folds is not None or len(rows.points) < len(one_by_one.data.points):
             compared = Comparison(parsed, rows, metrics, folds)
-        of_kde = np.array(
-            [compared.score(k, _KDE, is_screening=True)[0] for k in range(len(metrics))]
-        )
-        first = np.argsort(-of_kde, kind="stable")[:_N_METRICS]
-        likely = sorted(first[of_kde[first] >= of_kde.max() - _CLOSE].tolist())
+        of_kde = [compared.score(k, KDE, is_screening=True)[0] for k in range(len(metrics))]
+        likely = likely_metrics(of_kde)
         scores = {}
         if len(likely) > 1:
             scores = {k: compared.score(k, default, is_screening=True) for k in likely}
@@ -435,6 +434,13 @@ def choose_settings(
         (fold,) = one_by_one.prepare(best, is_screening=True)
         return settings, fold.geometry
     return settings, make_geometry(settings.metric, data, parsed)
+
+
+def likely_metrics(of_kde: Sequence[float]) -> list[int]:
+    """Return which metrics the model compares, from the likelihoods of the kernel density estimate."""
+    likelihoods = np.array(of_kde)
+    first = np.argsort(-likelihoods, kind="stable")[:_N_METRICS]
+    return sorted(first[likelihoods[first] >= likelihoods.max() - _CLOSE].tolist())
 
 
 def _some_rows(data: TrainingData, most: int) -> TrainingData:

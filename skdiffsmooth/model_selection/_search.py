@@ -16,9 +16,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._coordinates.metric import check_metric
 from .._diffusion.comparison import (
+    KDE,
     Comparison,
     Settings,
     folds_for_metrics,
+    likely_metrics,
     metrics_to_compare,
 )
 from .._diffusion.estimator import BaseScoreDiffusion
@@ -37,8 +39,9 @@ __all__ = ["SmoothedScoreDiffusionCV"]
 # The coarse grid, in units of the KDE's leave-one-out bandwidth, and where the search may go.
 _BANDWIDTH_FACTORS, _BANDWIDTHS = (0.55, 0.7, 0.85, 1.0), (0.2, 2.0)
 _SIGMA_FACTORS, _SIGMAS = (0.0, 0.75, 1.5, 3.0), (0.3, 12.0)
-# Candidates that are scored once more under the estimator's own nodes, levels and steps.
-_N_FINALISTS = 3
+# The best candidate is scored once more under the estimator's own nodes, levels and steps, and so is the
+# next if it is less likely by at most so many nats, which few nodes can be wrong by.
+_N_FINALISTS, _CLOSE = 2, 0.02
 # Folds of groups, where the number is not given.
 _N_FOLDS = 5
 
@@ -452,18 +455,20 @@ class _Search:
         n_refinements: int,
     ) -> None:
         """Run the stages in turn; the stage that chooses the metric uses the comparison `first`."""
-        metric_indices, tried = [0], []
+        metric_index, tried = 0, []
         if len(first.metrics) > 1:
-            # A smoothed model where there will be one, a KDE where not.
-            scales = self._scales(DEFAULT_FACTORS if any(sigmas) else (1.0, 0.0))
-            everywhere = [(metric_index, scales) for metric_index in range(len(first.metrics))]
-            tried = self._stage("metrics", everywhere, first)
-            metric_indices = [entry.metric_index for entry in _best(tried, 2)]
-            if first is not self.comparison:
+            of_kde = self._stage("metrics", [(k, KDE) for k in range(len(first.metrics))], first)
+            likely = likely_metrics([entry.score for entry in of_kde])
+            metric_index = likely[0]
+            if len(likely) > 1:
+                # A smoothed model where there will be one, a KDE where not.
+                scales = self._scales(DEFAULT_FACTORS if any(sigmas) else (1.0, 0.0))
+                of_model = self._stage("metrics", [(k, scales) for k in likely], first)
+                metric_index = _best(of_model, 1)[0].metric_index
                 # Scores on other rows say which metric, and do not compare with those to come.
-                metric_indices, tried = metric_indices[:1], []
+                tried = of_model if first is self.comparison else []
         pairs = [self._scales(pair) for pair in itertools.product(bandwidths, sigmas)]
-        grid = list(itertools.product(metric_indices, pairs))
+        grid = [(metric_index, pair) for pair in pairs]
         tried += self._stage("grid", grid, scored_before=tried)
         ratio = 2**0.5
         for _ in range(n_refinements):
@@ -471,7 +476,9 @@ class _Search:
             around = self._around(best, ratio, is_smoothed=any(sigmas))
             tried += self._stage("refinement", around, scored_before=tried)
             ratio **= 0.5
-        finalists = [(e.metric_index, e.settings.scales) for e in _best(tried, _N_FINALISTS)]
+        best, *others = _best(tried, _N_FINALISTS)
+        close = [entry for entry in others if entry.score > best.score - _CLOSE]
+        finalists = [(entry.metric_index, entry.settings.scales) for entry in (best, *close)]
         self._stage("final", finalists, is_screening=False)
 
     @property
@@ -570,13 +577,14 @@ class _Search:
         return given_or_default(self.comparison.parsed, factors)
 
     def _around(self, best: _Entry, ratio: float, *, is_smoothed: bool) -> list[tuple[int, Scales]]:
-        """Return the eight neighbours of a candidate, with scales multiplied or divided by a ratio."""
+        """Return the four neighbours of a candidate, with one scale multiplied or divided by a ratio."""
         bandwidth, sigma = (_factor(scale) for scale in best.settings.scales)
         steps = ratio ** np.array([-1.0, 0.0, 1.0])
         bandwidths = np.clip(bandwidth * steps, *_BANDWIDTHS)
         # No ratio leads away from zero; the least scale that is worth a try does.
         sigmas = np.minimum(sigma * steps, _SIGMAS[1]) if sigma else np.array([0.0, _SIGMAS[0]])
-        pairs = itertools.product(bandwidths.tolist(), sigmas.tolist() if is_smoothed else [0.0])
+        pairs = [(h, sigma) for h in bandwidths.tolist()]
+        pairs += [(bandwidth, each) for each in sigmas.tolist() if is_smoothed]
         return [(best.metric_index, self._scales(pair)) for pair in pairs]
 
 
