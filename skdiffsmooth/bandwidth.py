@@ -30,10 +30,13 @@ _HELD_OUT_TOLERANCE = 0.05
 _FEW = 256
 _STEP, _MOST_STEPS = 0.05, 4
 
+LogLikelihood = Callable[[float], float]
+
 __all__ = [
     "Queries",
     "gaussian_leave_one_out",
     "maximize_leave_one_out",
+    "maximize_near",
     "nearest_distances",
     "scott",
     "silverman",
@@ -220,9 +223,7 @@ def stationary_bracket(
     )
 
 
-def maximize_leave_one_out(
-    log_likelihood: Callable[[float], float], lower: float, upper: float
-) -> float:
+def maximize_leave_one_out(log_likelihood: LogLikelihood, lower: float, upper: float) -> float:
     """Return the bandwidth between two bounds at which a leave-one-out log-likelihood is highest.
 
     The best of a grid of twelve bandwidths of equal ratio is refined by Brent's method to 0.1 %, where
@@ -270,30 +271,30 @@ def gaussian_leave_one_out(
     shrink = np.sqrt(points.shape[1] / (points.shape[1] + codimension))
     lower, upper = lower * shrink, upper * shrink
 
-    def over_all_dimensions(log_likelihood: Callable[[float], float]) -> Callable[[float], float]:
+    def over_all_dimensions(log_likelihood: LogLikelihood) -> LogLikelihood:
         return lambda h: log_likelihood(h) - codimension * np.log(h)
 
     if len(points) > _LARGEST_EXACT:
-        held_out = _held_out_log_likelihood(points, weights, scored, lower, backend, memory_limit)
-        return maximize_leave_one_out(over_all_dimensions(held_out), lower, upper)
-    few = scored.evenly(_FEW)
-    # Distances, and two arrays of their size in each sum.
-    is_kept = 24 * len(few.x) * len(points) <= memory_limit * 2**20
-    of_few = (
-        _log_likelihood_by_distances(points, weights, few)
-        if is_kept
-        else _leave_one_out_log_likelihood(points, weights, few, backend, memory_limit)
-    )
+        of = _held_out_log_likelihood(points, weights, lower, backend, memory_limit)
+        held = np.isin(scored.exclude, _held_out(len(points)))
+        held_weights = scored.weights[held] / scored.weights[held].sum()
+        scored = Queries(scored.x[held], scored.exclude[held], held_weights)
+        few = scored.evenly(_FEW)
+        of_few, of_all = of(few), of(scored)
+    else:
+        of = _leave_one_out_log_likelihood(points, weights, backend, memory_limit)
+        few = scored.evenly(_FEW)
+        # Distances, and two arrays of their size in each sum.
+        is_kept = 24 * len(few.x) * len(points) <= memory_limit * 2**20
+        of_few = _log_likelihood_by_distances(points, weights, few) if is_kept else of(few)
+        of_all = of(scored)
     h = maximize_leave_one_out(over_all_dimensions(of_few), lower, upper)
     if is_screening or few is scored:
         return h
-    of_all = _leave_one_out_log_likelihood(points, weights, scored, backend, memory_limit)
-    return _maximize_near(over_all_dimensions(of_all), h, lower, upper)
+    return maximize_near(over_all_dimensions(of_all), h, lower, upper)
 
 
-def _maximize_near(
-    log_likelihood: Callable[[float], float], h: float, lower: float, upper: float
-) -> float:
+def maximize_near(log_likelihood: LogLikelihood, h: float, lower: float, upper: float) -> float:
     """Return the bandwidth near h at which a smooth log-likelihood is highest, to about 0.1 %.
 
     Where no maximum is near, it is searched for between the bounds.
@@ -312,7 +313,7 @@ def _maximize_near(
 
 def _log_likelihood_by_distances(
     points: np.ndarray, weights: np.ndarray, queries: Queries
-) -> Callable[[float], float]:
+) -> LogLikelihood:
     """Return the mean log-density of queries under the others, from squared distances that are kept."""
     squares = cdist(queries.x, points, "sqeuclidean")
     squares[np.arange(len(squares)), queries.exclude] = np.inf
@@ -329,53 +330,48 @@ def _log_likelihood_by_distances(
 
 
 def _leave_one_out_log_likelihood(
-    points: np.ndarray,
-    weights: np.ndarray,
-    queries: Queries,
-    backend: Backend,
-    memory_limit: float,
-) -> Callable[[float], float]:
-    """Return the mean log-density of queries under the others, as a function of the bandwidth."""
-    x = backend.tensor(queries.x)
-    row_weights = backend.tensor(queries.weights)
+    points: np.ndarray, weights: np.ndarray, backend: Backend, memory_limit: float
+) -> Callable[[Queries], LogLikelihood]:
+    """Return the mean log-density under the others, as a function of queries and bandwidth."""
     posterior = Posterior(
         backend.tensor(points), backend.tensor(np.log(weights)), memory_limit=memory_limit
     )
-    exclude = torch.as_tensor(queries.exclude, device=x.device)
 
-    def log_likelihood(h: float) -> float:
-        return float(row_weights @ posterior.log_density(x, h**2, exclude=exclude))
+    def of(queries: Queries) -> LogLikelihood:
+        x, row_weights = backend.tensor(queries.x), backend.tensor(queries.weights)
+        exclude = torch.as_tensor(queries.exclude, device=x.device)
+        return lambda h: float(row_weights @ posterior.log_density(x, h**2, exclude=exclude))
 
-    return log_likelihood
+    return of
+
+
+def _held_out(n_points: int) -> np.ndarray:
+    """Return the indices of every k-th point."""
+    return np.linspace(0, n_points - 1, _HELD_OUT).astype(np.intp)
 
 
 def _held_out_log_likelihood(
-    points: np.ndarray,
-    weights: np.ndarray,
-    queries: Queries,
-    finest: float,
-    backend: Backend,
-    memory_limit: float,
-) -> Callable[[float], float]:
-    """Return the mean log-density of held-out queries, as a function of the bandwidth.
+    points: np.ndarray, weights: np.ndarray, finest: float, backend: Backend, memory_limit: float
+) -> Callable[[Queries], LogLikelihood]:
+    """Return the mean log-density of queries at held-out points, as a function of queries and bandwidth.
 
     Every k-th point is held out. The other points are merged as far as the bandwidth allows.
     """
-    held = np.zeros(len(points), dtype=bool)
-    held[np.linspace(0, len(points) - 1, _HELD_OUT).astype(np.intp)] = True
-    others = weights[~held] / weights[~held].sum()
-    hierarchy = PointHierarchy.of(points[~held], others, _HELD_OUT_TOLERANCE, finest)
-    used = held[queries.exclude]
-    x, row_weights = (
-        backend.tensor(queries.x[used]),
-        queries.weights[used] / queries.weights[used].sum(),
-    )
+    others = np.ones(len(points), dtype=bool)
+    others[_held_out(len(points))] = False
+    other_weights = weights[others] / weights[others].sum()
+    hierarchy = PointHierarchy.of(points[others], other_weights, _HELD_OUT_TOLERANCE, finest)
 
-    def log_likelihood(h: float) -> float:
-        centroids, masses = hierarchy.at(h)
-        posterior = Posterior(
-            backend.tensor(centroids), backend.tensor(np.log(masses)), memory_limit=memory_limit
-        )
-        return float(row_weights @ backend.array(posterior.log_density(x, h**2)))
+    def of(queries: Queries) -> LogLikelihood:
+        x = backend.tensor(queries.x)
 
-    return log_likelihood
+        def log_likelihood(h: float) -> float:
+            centroids, masses = hierarchy.at(h)
+            posterior = Posterior(
+                backend.tensor(centroids), backend.tensor(np.log(masses)), memory_limit=memory_limit
+            )
+            return float(queries.weights @ backend.array(posterior.log_density(x, h**2)))
+
+        return log_likelihood
+
+    return of
