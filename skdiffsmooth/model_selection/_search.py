@@ -49,10 +49,11 @@ _N_FOLDS = 5
 class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
     """A diffusion with the metric, scales and background of highest held-out likelihood.
 
-    Scored by exact leave-one-out likelihood without refits, or by folds. The search goes from coarse
-    to fine: metrics at default scales, a grid of scales in the two best metrics, steps of decreasing
-    size around the best; all of them with few nodes, levels and steps of the solver, and the last
-    three once more with the estimator's own. The best settings are then fitted to all rows.
+    Scored by leave-one-out likelihood without refits, or by folds. The search goes from coarse to fine:
+    metrics by the kernel density estimate, and two that are close by the model, a grid of scales, steps
+    of decreasing size around the best; all of them with few nodes, levels and steps of the solver. The best
+    one, and the second if it is close, are scored once more with the estimator's own, exactly. The best
+    settings are then fitted to all rows.
 
     Parameters
     ----------
@@ -118,9 +119,9 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
 
     Notes
     -----
-    There are about fifty candidates. For each, all rows are scored by all others with 32 nodes and
-    8 steps, which takes a sixth of the time of `score_samples` or less; three candidates are scored
-    with all nodes and steps. With folds this is done for each fold.
+    There are about thirty candidates. For each, 256 rows, taken evenly, are scored by all others with 32
+    nodes and 5 steps, in single precision; one or two candidates are scored at all rows with all nodes
+    and steps. With `cv` this is done for each fold, at all of its rows.
 
     The metric and learned tangents are computed from all rows, also from the row that is left out.
     Up to twenty rows a column metrics are therefore compared on five folds first, and only scales
