@@ -130,8 +130,8 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         -----
         Costs one singular value decomposition and, for "loo" scales, some twenty leave-one-out sums of
         256 rows over all others, and three to six of all rows; of more than 20 000 rows, of 4000
-        held-out rows over the others, merged. Unless both scales are numbers, up to seven candidates are compared
-        by 256 of at most 2000 rows.
+        held-out rows over the others, merged. Unless both scales are numbers, up to seven candidates
+        are compared by 256 of at most 2000 rows.
         """
         shards = resolve_shards(self.shards)
         if not shards.alone:

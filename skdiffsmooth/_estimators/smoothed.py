@@ -237,7 +237,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     With default scales a fit compares four to seven candidates by the likelihood of 256 of at most 2000
     rows, with few nodes and steps, after six kernel density estimates: a tenth to one second of CPU
     time for 100 to 2000 rows. docs/defaults.md has the evidence. Pass ``**model.settings_`` for the
-    same model without comparisons, or `metric_`, `bandwidth_`, `sigma_` and `background_` for the same in numbers.
+    same model without comparisons, or `metric_`, `bandwidth_`, `sigma_` and `background_` for the same
+    in numbers.
 
     **Columns that depend on one another.** In scaled columns, directions that the rows could span but
     never use (more rows than the dimension of their hull plus one) are exact relations: constants,
