@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from .._coordinates.columns import ColumnSpace
-from .._coordinates.metric import is_scaled
+from .._coordinates.metric import is_scaled, is_warped, warped
 from .._utils.backend import Backend
 from .._utils.rows import merge_duplicates
 from .._utils.warnings import without_warnings
@@ -173,7 +173,7 @@ class Comparison:
             h < rounding_error(fold.geometry) for h, fold in zip(bandwidths, folds, strict=True)
         ):
             return -np.inf, Settings(metric, scales, background or 0.0), [-np.inf] * len(folds)
-        tail = None
+        tail, reference = None, self._reference(metric_index)
         if is_screening and background != 0:
             tail = self._tail(metric_index, scales[0], bandwidths)
         parts, tails = [], []
@@ -182,7 +182,7 @@ class Comparison:
                 columns, weight = [self._screened(fold, bandwidth, sigma)], 0.0
                 if tail is not None:
                     index, weight = tail
-                    columns += [fold.kde(WIDTH * bandwidth), self._students(number)[:, index]]
+                    columns += [fold.kde(WIDTH * bandwidth), reference[number].tails[:, index]]
                 parts.append(np.column_stack(columns))
             else:
                 with without_warnings():
@@ -208,16 +208,19 @@ class Comparison:
         key = metric_index, is_screening
         if key not in self._folds:
             before = self._folds.get((metric_index, not is_screening))
-            with without_warnings():
-                self._folds[key] = [
-                    Fold(
-                        before[number].geometry if before else self._geometry(metric_index, number),
-                        self._held_out(np.intersect1d(test, self.judges) if is_screening else test),
-                        self.parsed,
-                        is_screening=is_screening,
+            has_relations = is_scaled(self.metrics[metric_index])
+            folds = []
+            for number, (_, test) in enumerate(self.folds):
+                scored = np.intersect1d(test, self.judges) if is_screening else test
+                held_out = self._held_out(scored, has_relations=has_relations)
+                with without_warnings():
+                    geometry = (
+                        self._geometry(metric_index, number)
+                        if before is None
+                        else before[number].geometry
                     )
-                    for number, (_, test) in enumerate(self.folds)
-                ]
+                    folds.append(Fold(geometry, held_out, self.parsed, is_screening=is_screening))
+            self._folds[key] = folds
         return self._folds[key]
 
     def _geometry(self, metric_index: int, number: int) -> Geometry:
@@ -230,8 +233,11 @@ class Comparison:
                 self._training[number] = self.data.with_rows(*rows)
         return make_geometry(self.metrics[metric_index], self._training[number], self.parsed)
 
-    def _held_out(self, test: np.ndarray) -> HeldOutRows:
-        """Return rows to score, moved to where they may have been before they were rounded."""
+    def _held_out(self, test: np.ndarray, *, has_relations: bool) -> HeldOutRows:
+        """Return rows to score, moved to where they may have been before they were rounded.
+
+        Under a metric that `has_relations`, they are moved along these.
+        """
         points, excluded = self.data.points, self.data.excluded
         exclude, weights, offsets = (
             test,
@@ -244,7 +250,7 @@ class Comparison:
             offsets = excluded.offsets[used]
         if self.leaves_one_out:
             return HeldOutRows(points[exclude], offsets, weights, exclude)
-        if excluded is not None and any(map(is_scaled, self.metrics)):
+        if excluded is not None and has_relations:
             offsets = self.data.columns.along(offsets)
         return HeldOutRows(points[exclude], offsets, weights, None)
 
@@ -255,13 +261,14 @@ class Comparison:
         with without_warnings():
             return fold.parts(bandwidth, sigma, _for_screening(self.parsed))[0][:, 0]
 
-    def _students(self, number: int) -> np.ndarray:
-        """Return log-densities (n, n_students) of a fold under t distributions.
+    def _reference(self, metric_index: int) -> list[Fold]:
+        """Return the folds in the first metric of the same maps of columns, where tails are fitted.
 
-        In units of X they are the same in all metrics: a t distribution that is fitted to linearly
-        transformed rows is transformed likewise.
+        In units of X tails are the same in all of these metrics: a t distribution that is fitted to
+        linearly transformed rows is transformed likewise.
         """
-        return self.prepare(0, is_screening=True)[number].tails
+        kinds = [is_warped(metric) for metric in self.metrics]
+        return self.prepare(kinds.index(kinds[metric_index]), is_screening=True)
 
     def _tail(
         self, metric_index: int, requested: float | Relative, bandwidths: Sequence[float]
@@ -274,10 +281,11 @@ class Comparison:
         key = metric_index, requested
         if key not in self._tails:
             folds = self.prepare(metric_index, is_screening=True)
-            columns = [self._students(number) for number in range(len(folds))]
+            reference = self._reference(metric_index)
+            columns = [fold.tails for fold in reference]
             # Where few rows of a fold use a direction, there are no heavy tails.
             n_students = min(column.shape[1] for column in columns)
-            students = self.prepare(0, is_screening=True)[0].geometry.students[-n_students:]
+            students = reference[0].geometry.students[-n_students:]
             kdes = [
                 np.column_stack([fold.kde(h), fold.kde(WIDTH * h)])
                 for fold, h in zip(folds, bandwidths, strict=True)
@@ -332,25 +340,29 @@ def settings_for(
     elif len(data.points) < 2:
         reason = "there are fewer than two distinct rows"
     elif not parsed.kernel.candidate_metrics(data.rank):
-        reason = "log-densities along a known manifold take long"
+        reason = "log-densities take long where offsets depend on the query"
     if reason:
         metric = "euclidean" if parsed.is_metric_free else metric
         plain = Settings(metric, given_or_default(parsed), parsed.background or 0.0)
         reasons = dict.fromkeys(_left_at_auto(parsed), reason)
         return plain, make_geometry(metric, data, parsed), reasons
-    metrics, reason = metrics_to_compare(parsed, data.rank)
+    metrics, reason = metrics_to_compare(parsed, data)
     return *choose_settings(data, parsed, metrics), {"metric": reason} if reason else {}
 
 
-def metrics_to_compare(parsed: ParsedParameters, rank: int) -> tuple[tuple[Metric, ...], str]:
-    """Return the candidate metrics for rows whose hull has a dimension; why there is only one, or ""."""
+def metrics_to_compare(
+    parsed: ParsedParameters, data: TrainingData
+) -> tuple[tuple[Metric, ...], str]:
+    """Return the candidate metrics for training rows; why there is only one, or ""."""
     if not parsed.is_metric_free:
         return (parsed.metric,), ""
     if parsed.are_scales_absolute:
         return ("euclidean",), _ABSOLUTE
     if not isinstance(parsed.terminal_scale, str):
         return ("euclidean",), "terminal_scale is a number, in units of X"
-    metrics = parsed.kernel.candidate_metrics(rank)
+    metrics = parsed.kernel.candidate_metrics(data.rank)
+    if any(map(is_scaled, metrics)) and data.warped_columns is not None:
+        metrics = (*metrics, *(warped(metric) for metric in metrics if is_scaled(metric)))
     if parsed.has_absolute_scale or not metrics:
         # The number may have been meant in units of X, or of the standard deviations of the columns.
         metrics = tuple(dict.fromkeys(("euclidean", *metrics)))
@@ -402,8 +414,9 @@ def choose_settings(
         compared = one_by_one
         if folds is not None or len(rows.points) < len(one_by_one.data.points):
             compared = Comparison(parsed, rows, metrics, folds)
-        of_kde = [compared.score(k, KDE, is_screening=True)[0] for k in range(len(metrics))]
-        likely = likely_metrics(of_kde)
+        likely = likely_metrics(
+            metrics, lambda some: [compared.score(k, KDE, is_screening=True)[0] for k in some]
+        )
         scores = {}
         if len(likely) > 1:
             scores = {k: compared.score(k, default, is_screening=True) for k in likely}
@@ -436,11 +449,23 @@ def choose_settings(
     return settings, make_geometry(settings.metric, data, parsed)
 
 
-def likely_metrics(of_kde: Sequence[float]) -> list[int]:
-    """Return which metrics the model compares, from the likelihoods of the kernel density estimate."""
-    likelihoods = np.array(of_kde)
-    first = np.argsort(-likelihoods, kind="stable")[:_N_METRICS]
-    return sorted(first[likelihoods[first] >= likelihoods.max() - _CLOSE].tolist())
+def likely_metrics(
+    metrics: Sequence[Metric], score: Callable[[list[int]], list[float]]
+) -> list[int]:
+    """Return the indices of one or two metrics in which the kernel density estimate is likeliest.
+
+    Columns are mapped in all of them or in none, as in the likeliest of the first and last of both
+    kinds. `score` returns the likelihoods in the metrics of some indices.
+    """
+    both: dict[bool, list[int]] = {}
+    for index, metric in enumerate(metrics):
+        both.setdefault(is_warped(metric), []).append(index)
+    ends = list(dict.fromkeys(k for kind in both.values() for k in (kind[0], kind[-1])))
+    scores = dict(zip(ends, score(ends), strict=True))
+    kind = both[is_warped(metrics[max(scores, key=lambda index: scores[index])])]
+    scores.update(zip(kind[1:-1], score(kind[1:-1]), strict=True))
+    likely = sorted(kind, key=lambda index: -scores[index])[:_N_METRICS]
+    return sorted(index for index in likely if scores[index] >= scores[likely[0]] - _CLOSE)
 
 
 def _some_rows(data: TrainingData, most: int) -> TrainingData:

@@ -17,7 +17,7 @@ import numpy as np
 from .._coordinates.columns import ColumnSpace
 from .._coordinates.embedding import Embedding
 from .._coordinates.hull import AffineHull
-from .._coordinates.metric import LinearMetric, fit_metric, is_scaled
+from .._coordinates.metric import LinearMetric, fit_metric, is_scaled, is_warped
 from .._engine.components import GaussianComponents
 from .._engine.hierarchy import PointHierarchy
 from .._utils.dequantize import ExcludedRows, excluded_rows
@@ -94,14 +94,14 @@ class TrainingData:
     """The step (d,) in which each column was recorded, 0 where it is not known; None is unknown."""
     widths: np.ndarray | None = None
     """How far apart (d,) values are that were recorded as one; None is 0."""
-    table: ColumnSpace | None = None
-    """Columns of the table whose rows these are, with relations that they share."""
+    table: TrainingData | None = None
+    """The rows of which these are some; they share relations between columns, and maps of columns."""
 
     @cached_property
     def columns(self) -> ColumnSpace:
         """Scales of the columns and relations between them."""
         if self.table is not None:
-            return self.table.of_rows(self.points, self.weights)
+            return self.table.columns.of_rows(self.points, self.weights)
         return ColumnSpace.of(self.points, self.weights, self.units, self.shards)
 
     def with_rows(self, points: np.ndarray, weights: np.ndarray) -> TrainingData:
@@ -114,7 +114,7 @@ class TrainingData:
             len(points),
             is_weighted=True,
             widths=self.widths,
-            table=self.table or self.columns,
+            table=self.table or self,
         )
 
     @cached_property
@@ -128,6 +128,25 @@ class TrainingData:
         if n_points <= most:
             return np.arange(n_points)
         return np.sort(self.columns.order(self.points)[evenly(n_points, most)])
+
+    @cached_property
+    def warped_columns(self) -> ColumnSpace | None:
+        """The same with maps of the columns that need one, or None if there is none."""
+        return self.columns.warped(self.points, self.weights, self.units)
+
+    def columns_for(self, metric: Metric) -> ColumnSpace | None:
+        """Return the columns of a metric; None where it takes them as they are."""
+        if self.table is not None:
+            columns = self.table.columns_for(metric)
+            return None if columns is None else columns.of_rows(self.points, self.weights)
+        if not is_warped(metric):
+            return self.columns if is_scaled(metric) else None
+        if not self.shards.alone:
+            raise ValueError(
+                f"metric={metric!r} cannot be computed with shards='distributed', since maps of columns "
+                "are fitted to all rows; use another metric."
+            )
+        return self.warped_columns or self.columns
 
     @property
     def rank(self) -> int:
@@ -163,8 +182,12 @@ class Geometry:
         """What stands for left-out rows in coordinates of the hull; None is the points themselves."""
         if self.excluded is None:
             return None
-        offsets = self.metric.steps_to_metric(self.excluded.offsets) @ self.hull.basis
-        x = self.coordinates[self.excluded.exclude] + offsets
+        exclude, offsets = self.excluded.exclude, self.excluded.offsets
+        if self.metric.columns.warp is None:
+            steps = self.metric.steps_to_metric(offsets) @ self.hull.basis
+            x = self.coordinates[exclude] + steps
+        else:
+            x, _ = self.hull.split(self.metric.to_metric(self.data.points[exclude] + offsets))
         return Queries(x, self.excluded.exclude, self.excluded.query_weights)
 
     @cached_property
@@ -199,7 +222,7 @@ class FittedModel(NamedTuple):
 
 def make_geometry(metric: Metric, data: TrainingData, parsed: ParsedParameters) -> Geometry:
     """Return data and kernel in the hull coordinates of a metric."""
-    columns = data.columns if is_scaled(metric) else None
+    columns = data.columns_for(metric)
     linear = fit_metric(metric, data.points, data.weights, data.shards, columns)
     measured = linear.to_metric(data.points)
     data.shards.together(check_extent, measured, f"metric={metric!r}")

@@ -55,8 +55,11 @@ class Fold:
             self.x, self.residual = self.embedding.split(self.rows)
         else:
             self.training = geometry.with_copies_apart()
-            steps = geometry.metric.steps_to_metric(held_out.offsets) @ geometry.hull.basis
-            self.x = geometry.coordinates[exclude] + steps
+            if geometry.metric.columns.warp is None:
+                steps = geometry.metric.steps_to_metric(held_out.offsets) @ geometry.hull.basis
+                self.x = geometry.coordinates[exclude] + steps
+            else:
+                self.x, _ = self.embedding.split(self.rows)
             self.residual = np.zeros_like(self.rows)
 
     @cached_property
@@ -73,6 +76,11 @@ class Fold:
             memory_limit=resources.memory_limit,
         )
 
+    @cached_property
+    def log_slopes(self) -> np.ndarray | float:
+        """Log |det| (n,) of the maps of columns, in nats; 0 where none is mapped."""
+        return self.embedding.log_slopes(self.x, self.residual)
+
     def kde(self, scale: float) -> np.ndarray:
         """Return log-densities (n,) under the Gaussian kernel density estimate of a bandwidth."""
         if scale in self._kdes:
@@ -81,7 +89,7 @@ class Fold:
         index = None if exclude is None else torch.from_numpy(exclude).to(backend.device)
         within = self._posterior.log_density(backend.tensor(self.x), scale**2, exclude=index)
         outside = self.embedding.log_density_outside_hull(self.residual, scale)
-        self._kdes[scale] = backend.array(within) + outside
+        self._kdes[scale] = backend.array(within) + outside + self.log_slopes
         return self._kdes[scale]
 
     @cached_property
@@ -97,7 +105,7 @@ class Fold:
             columns.append(
                 tail_log_density(student, self.embedding, self.x, self.residual, excluded)
             )
-        return np.column_stack(columns)
+        return np.column_stack(columns) + np.reshape(self.log_slopes, (-1, 1))
 
     def parts(
         self, bandwidth: float, sigma: Sigma, parsed: ParsedParameters

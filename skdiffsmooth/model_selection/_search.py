@@ -397,7 +397,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
                     "nothing is searched, since the estimator has numbers for bandwidth and sigma; "
                     "leave one of them at 'auto', or pass metrics."
                 )
-            return metrics_to_compare(parsed, data.rank)[0]
+            return metrics_to_compare(parsed, data)[0]
         if not parsed.is_metric_free:
             raise ValueError(
                 f"metrics={self.metrics!r} are to be compared, but the estimator has "
@@ -458,8 +458,12 @@ class _Search:
         """Run the stages in turn; the stage that chooses the metric uses the comparison `first`."""
         metric_index, tried = 0, []
         if len(first.metrics) > 1:
-            of_kde = self._stage("metrics", [(k, KDE) for k in range(len(first.metrics))], first)
-            likely = likely_metrics([entry.score for entry in of_kde])
+            likely = likely_metrics(
+                first.metrics,
+                lambda some: [
+                    entry.score for entry in self._stage("metrics", [(k, KDE) for k in some], first)
+                ],
+            )
             metric_index = likely[0]
             if len(likely) > 1:
                 # A smoothed model where there will be one, a KDE where not.
