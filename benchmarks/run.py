@@ -3,6 +3,7 @@
 import time
 
 import accuracy
+import choices
 import classify
 import conditional
 import criteria
@@ -33,6 +34,7 @@ MODULES = (
     images,
     kde,
     selection,
+    choices,
     scaling,
     memory,
     precision,

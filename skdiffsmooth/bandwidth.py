@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -9,11 +10,14 @@ import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 from scipy.spatial import cKDTree
+from scipy.spatial.distance import cdist
 
 from ._engine.hierarchy import PointHierarchy
 from ._engine.posterior import Posterior
 from ._utils.backend import Backend
 from ._utils.column_precision import has_extent
+from ._utils.gaussian import gaussian_log_normalizer
+from ._utils.rows import evenly
 
 # The leave-one-out likelihood takes time of order N^2. Beyond _LARGEST_EXACT rows, _HELD_OUT of them are
 # scored by the others, merged within a tolerance in nats. The standard error of the difference between
@@ -21,11 +25,18 @@ from ._utils.column_precision import has_extent
 _LARGEST_EXACT = 20_000
 _HELD_OUT = 4000
 _HELD_OUT_TOLERANCE = 0.05
+# The search begins with the likelihood of so many rows, whose distances from all points are kept. Among
+# more rows it ends with parabolas in log h through bandwidths at such steps.
+_FEW = 256
+_STEP, _MOST_STEPS = 0.05, 4
+
+LogLikelihood = Callable[[float], float]
 
 __all__ = [
     "Queries",
     "gaussian_leave_one_out",
     "maximize_leave_one_out",
+    "maximize_near",
     "nearest_distances",
     "scott",
     "silverman",
@@ -48,6 +59,15 @@ class Queries(NamedTuple):
     def at_points(cls, points: np.ndarray, weights: np.ndarray) -> Queries:
         """Return the points themselves as queries."""
         return cls(points, np.arange(len(points)), weights)
+
+    def evenly(self, most: int) -> Queries:
+        """Return at most so many of the queries, evenly by their distance from the origin."""
+        if len(self.x) <= most:
+            return self
+        order = np.argsort(np.sum(self.x**2, axis=1), kind="stable")
+        taken = np.sort(order[evenly(len(order), most)])
+        weights = self.weights[taken]
+        return Queries(self.x[taken], self.exclude[taken], weights / weights.sum())
 
     def nearest_distances(self, points: np.ndarray) -> np.ndarray:
         """Return the distance (n_queries,) of each query from its nearest point, less the excluded."""
@@ -203,9 +223,7 @@ def stationary_bracket(
     )
 
 
-def maximize_leave_one_out(
-    log_likelihood: Callable[[float], float], lower: float, upper: float
-) -> float:
+def maximize_leave_one_out(log_likelihood: LogLikelihood, lower: float, upper: float) -> float:
     """Return the bandwidth between two bounds at which a leave-one-out log-likelihood is highest.
 
     The best of a grid of twelve bandwidths of equal ratio is refined by Brent's method to 0.1 %, where
@@ -234,80 +252,126 @@ def gaussian_leave_one_out(
     backend: Backend,
     memory_limit: float,
     queries: Queries | None = None,
+    *,
+    is_screening: bool = False,
 ) -> float:
     """Return the bandwidth of highest leave-one-out likelihood of the Gaussian kernel.
 
     Points (n_points, r) are distinct, centred and in coordinates of their affine hull; they coincide in
-    `codimension` more dimensions. Weights sum to one, and `memory_limit` is in MiB. Exact up to 20 000
-    points. Beyond, the likelihood is that of 4000 points, taken evenly, under the others, which are
-    merged where that more than halves them. A single point raises ValueError. Left-out points are
-    scored where they are, or at `queries` of theirs; then two points may coincide.
+    `codimension` more dimensions. Weights sum to one, and `memory_limit` is in MiB. The search begins
+    with the likelihood of 256 points, taken evenly by their distance from the origin, under all others.
+    It ends with that of all points, or with `is_screening` there. Exact up to 20 000 points. Beyond, the
+    likelihood is that of 4000 points, taken evenly, under the others, which are merged where that more
+    than halves them. A single point raises ValueError. Left-out points are scored where they are, or at
+    `queries` of theirs; then two points may coincide.
     """
     lower, upper = stationary_bracket(points, weights, queries)
     scored = Queries.at_points(points, weights) if queries is None else queries
     # The bracket is for r dimensions; in others all distances are zero, which lowers both bounds.
     shrink = np.sqrt(points.shape[1] / (points.shape[1] + codimension))
+    lower, upper = lower * shrink, upper * shrink
+
+    def over_all_dimensions(log_likelihood: LogLikelihood) -> LogLikelihood:
+        return lambda h: log_likelihood(h) - codimension * np.log(h)
+
     if len(points) > _LARGEST_EXACT:
-        log_likelihood = _held_out_log_likelihood(
-            points, weights, scored, lower * shrink, backend, memory_limit
-        )
+        of = _held_out_log_likelihood(points, weights, lower, backend, memory_limit)
+        held = np.isin(scored.exclude, _held_out(len(points)))
+        held_weights = scored.weights[held] / scored.weights[held].sum()
+        scored = Queries(scored.x[held], scored.exclude[held], held_weights)
+        few = scored.evenly(_FEW)
+        of_few, of_all = of(few), of(scored)
     else:
-        log_likelihood = _leave_one_out_log_likelihood(
-            points, weights, scored, backend, memory_limit
-        )
-    return maximize_leave_one_out(
-        lambda h: log_likelihood(h) - codimension * np.log(h), lower * shrink, upper * shrink
-    )
+        of = _leave_one_out_log_likelihood(points, weights, backend, memory_limit)
+        few = scored.evenly(_FEW)
+        # Distances, and two arrays of their size in each sum.
+        is_kept = 24 * len(few.x) * len(points) <= memory_limit * 2**20
+        of_few = _log_likelihood_by_distances(points, weights, few) if is_kept else of(few)
+        of_all = of(scored)
+    h = maximize_leave_one_out(over_all_dimensions(of_few), lower, upper)
+    if is_screening or few is scored:
+        return h
+    return maximize_near(over_all_dimensions(of_all), h, lower, upper)
+
+
+def maximize_near(log_likelihood: LogLikelihood, h: float, lower: float, upper: float) -> float:
+    """Return the bandwidth near h at which a smooth log-likelihood is highest, to about 0.1 %.
+
+    Where no maximum is near, it is searched for between the bounds.
+    """
+    for _ in range(_MOST_STEPS):
+        below, at, above = (log_likelihood(h * math.exp(step)) for step in (-_STEP, 0.0, _STEP))
+        curvature = 2 * at - below - above
+        if not curvature > 0:
+            break
+        shift = (above - below) / (2 * curvature)
+        if abs(shift) <= 1:
+            return min(max(h * math.exp(shift * _STEP), lower), upper)
+        h *= math.exp(min(max(shift, -_MOST_STEPS), _MOST_STEPS) * _STEP)
+    return maximize_leave_one_out(log_likelihood, lower, upper)
+
+
+def _log_likelihood_by_distances(
+    points: np.ndarray, weights: np.ndarray, queries: Queries
+) -> LogLikelihood:
+    """Return the mean log-density of queries under the others, from squared distances that are kept."""
+    squares = cdist(queries.x, points, "sqeuclidean")
+    squares[np.arange(len(squares)), queries.exclude] = np.inf
+    distances, log_weights = torch.from_numpy(squares), torch.from_numpy(np.log(weights))
+    # The weight of the others is the same at all bandwidths.
+    others = float(queries.weights @ np.log(weight_of_others(weights)[queries.exclude]))
+    row_weights = torch.from_numpy(queries.weights)
+
+    def log_likelihood(h: float) -> float:
+        sums = torch.logsumexp(torch.add(log_weights, distances, alpha=-0.5 / h**2), dim=1)
+        return float(row_weights @ sums) - gaussian_log_normalizer(points.shape[1], h**2) - others
+
+    return log_likelihood
 
 
 def _leave_one_out_log_likelihood(
-    points: np.ndarray,
-    weights: np.ndarray,
-    queries: Queries,
-    backend: Backend,
-    memory_limit: float,
-) -> Callable[[float], float]:
-    """Return the mean log-density of queries under the others, as a function of the bandwidth."""
-    x = backend.tensor(queries.x)
-    row_weights = backend.tensor(queries.weights)
+    points: np.ndarray, weights: np.ndarray, backend: Backend, memory_limit: float
+) -> Callable[[Queries], LogLikelihood]:
+    """Return the mean log-density under the others, as a function of queries and bandwidth."""
     posterior = Posterior(
         backend.tensor(points), backend.tensor(np.log(weights)), memory_limit=memory_limit
     )
-    exclude = torch.as_tensor(queries.exclude, device=x.device)
 
-    def log_likelihood(h: float) -> float:
-        return float(row_weights @ posterior.log_density(x, h**2, exclude=exclude))
+    def of(queries: Queries) -> LogLikelihood:
+        x, row_weights = backend.tensor(queries.x), backend.tensor(queries.weights)
+        exclude = torch.as_tensor(queries.exclude, device=x.device)
+        return lambda h: float(row_weights @ posterior.log_density(x, h**2, exclude=exclude))
 
-    return log_likelihood
+    return of
+
+
+def _held_out(n_points: int) -> np.ndarray:
+    """Return the indices of every k-th point."""
+    return np.linspace(0, n_points - 1, _HELD_OUT).astype(np.intp)
 
 
 def _held_out_log_likelihood(
-    points: np.ndarray,
-    weights: np.ndarray,
-    queries: Queries,
-    finest: float,
-    backend: Backend,
-    memory_limit: float,
-) -> Callable[[float], float]:
-    """Return the mean log-density of held-out queries, as a function of the bandwidth.
+    points: np.ndarray, weights: np.ndarray, finest: float, backend: Backend, memory_limit: float
+) -> Callable[[Queries], LogLikelihood]:
+    """Return the mean log-density of queries at held-out points, as a function of queries and bandwidth.
 
     Every k-th point is held out. The other points are merged as far as the bandwidth allows.
     """
-    held = np.zeros(len(points), dtype=bool)
-    held[np.linspace(0, len(points) - 1, _HELD_OUT).astype(np.intp)] = True
-    others = weights[~held] / weights[~held].sum()
-    hierarchy = PointHierarchy.of(points[~held], others, _HELD_OUT_TOLERANCE, finest)
-    used = held[queries.exclude]
-    x, row_weights = (
-        backend.tensor(queries.x[used]),
-        queries.weights[used] / queries.weights[used].sum(),
-    )
+    others = np.ones(len(points), dtype=bool)
+    others[_held_out(len(points))] = False
+    other_weights = weights[others] / weights[others].sum()
+    hierarchy = PointHierarchy.of(points[others], other_weights, _HELD_OUT_TOLERANCE, finest)
 
-    def log_likelihood(h: float) -> float:
-        centroids, masses = hierarchy.at(h)
-        posterior = Posterior(
-            backend.tensor(centroids), backend.tensor(np.log(masses)), memory_limit=memory_limit
-        )
-        return float(row_weights @ backend.array(posterior.log_density(x, h**2)))
+    def of(queries: Queries) -> LogLikelihood:
+        x = backend.tensor(queries.x)
 
-    return log_likelihood
+        def log_likelihood(h: float) -> float:
+            centroids, masses = hierarchy.at(h)
+            posterior = Posterior(
+                backend.tensor(centroids), backend.tensor(np.log(masses)), memory_limit=memory_limit
+            )
+            return float(queries.weights @ backend.array(posterior.log_density(x, h**2)))
+
+        return log_likelihood
+
+    return of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,9 +16,15 @@ from sklearn.frozen import FrozenEstimator
 from ._engine.components import GaussianComponents
 from ._utils.gaussian import gaussian_log_normalizer
 from ._utils.memory import slices_within
+from ._utils.rows import evenly
 from ._utils.validation import check_integer, check_real
 from ._utils.warnings import warn_user
-from .bandwidth import maximize_leave_one_out, stationary_bracket, weight_of_others
+from .bandwidth import (
+    maximize_leave_one_out,
+    maximize_near,
+    stationary_bracket,
+    weight_of_others,
+)
 from .manifolds._neighbors import NearestPoints
 
 __all__ = ["ManifoldParzen", "base_components", "resolve_base"]
@@ -27,7 +34,8 @@ _NEIGHBORS = 20
 _MEMORY_LIMIT = 256.0  # MiB, for the search of neighbours and their offsets
 
 # At most so many rows are scored by the others; the standard error is then some hundredths of a nat.
-_MOST_SCORED = 2000
+# The search for the highest likelihood begins with that of fewer rows.
+_MOST_SCORED, _FEW = 2000, 256
 # The bandwidth of windows is smaller than that of a KDE: the search for it starts at this factor of the
 # lower bound for a KDE.
 _LOWEST_BANDWIDTH = 0.02
@@ -131,8 +139,8 @@ class ManifoldParzen(BaseEstimator):
 
         Notes
         -----
-        Costs N * n_neighbors small singular value decompositions and some twenty sums over all pairs
-        of rows. Of more than 2000 rows, 2000 taken evenly are scored.
+        Costs N * n_neighbors small singular value decompositions, some twenty sums of 256 rows over all
+        others, and three to six of all rows. Of more than 2000 rows, 2000 taken evenly are scored.
         """
         near = self._neighbors(points, 2)
         # For each neighbour of each window, the window computed without it, at the neighbour.
@@ -141,37 +149,47 @@ class ManifoldParzen(BaseEstimator):
             window = self._windows(points, weights, np.delete(near, k, axis=1))
             reduced.append(_Offsets.of(points[near[:, k]] - points, *window))
         windows = self._windows(points, weights, near[:, :-1])
-        scored = np.unique(np.linspace(0, len(points) - 1, _MOST_SCORED).astype(np.intp))
-        row_weights = weights[scored] / weights[scored].sum()
         others = np.log(weight_of_others(weights))
         log_weights = np.log(weights)
-        parts = list(slices_within(len(scored), 64 * points.size, _MEMORY_LIMIT))
 
-        def offsets(part: slice) -> _Offsets:
-            return _Offsets.of_all(points[scored[part]], points, *windows)
+        def log_likelihood_of(scored: np.ndarray) -> Callable[[float], float]:
+            row_weights = weights[scored] / weights[scored].sum()
+            parts = list(slices_within(len(scored), 64 * points.size, _MEMORY_LIMIT))
 
-        # Offsets depend on no bandwidth: they are kept where all of them fit into the memory limit.
-        n_values = len(scored) * len(points) * (windows[1].shape[1] + 1)
-        kept = [offsets(part) for part in parts] if 8 * n_values <= _MEMORY_LIMIT * 2**20 else None
+            def offsets(part: slice) -> _Offsets:
+                return _Offsets.of_all(points[scored[part]], points, *windows)
 
-        def log_likelihood(h: float) -> float:
-            log_densities = np.empty(len(scored))
-            of_neighbors = [log_weights + each.log_density(h) for each in reduced]
-            for number, part in enumerate(parts):
-                rows = scored[part]
-                log_parts = log_weights + (kept[number] if kept else offsets(part)).log_density(h)
-                log_parts[np.arange(len(rows)), rows] = -np.inf
-                query_of = np.full(len(points), -1)
-                query_of[rows] = np.arange(len(rows))
-                for k, values in enumerate(of_neighbors):
-                    query = query_of[near[:, k]]
-                    is_scored = query >= 0
-                    log_parts[query[is_scored], np.flatnonzero(is_scored)] = values[is_scored]
-                log_densities[part] = logsumexp(log_parts, axis=1) - others[rows]
-            return float(row_weights @ log_densities) - codimension * math.log(h)
+            # Offsets depend on no bandwidth: they are kept where all fit into the memory limit.
+            n_bytes = 8 * len(scored) * len(points) * (windows[1].shape[1] + 1)
+            kept = [offsets(part) for part in parts] if n_bytes <= _MEMORY_LIMIT * 2**20 else None
+
+            def log_likelihood(h: float) -> float:
+                log_densities = np.empty(len(scored))
+                of_neighbors = [log_weights + each.log_density(h) for each in reduced]
+                for number, part in enumerate(parts):
+                    rows = scored[part]
+                    each_window = kept[number] if kept else offsets(part)
+                    log_parts = log_weights + each_window.log_density(h)
+                    log_parts[np.arange(len(rows)), rows] = -np.inf
+                    query_of = np.full(len(points), -1)
+                    query_of[rows] = np.arange(len(rows))
+                    for k, values in enumerate(of_neighbors):
+                        query = query_of[near[:, k]]
+                        is_scored = query >= 0
+                        log_parts[query[is_scored], np.flatnonzero(is_scored)] = values[is_scored]
+                    log_densities[part] = logsumexp(log_parts, axis=1) - others[rows]
+                return float(row_weights @ log_densities) - codimension * math.log(h)
+
+            return log_likelihood
 
         lower, upper = stationary_bracket(points, weights)
-        return maximize_leave_one_out(log_likelihood, _LOWEST_BANDWIDTH * lower, upper)
+        lower *= _LOWEST_BANDWIDTH
+        few = evenly(len(points), _FEW)
+        h = maximize_leave_one_out(log_likelihood_of(few), lower, upper)
+        if len(few) == len(points):
+            return h
+        scored = log_likelihood_of(evenly(len(points), _MOST_SCORED))
+        return maximize_near(scored, h, lower, upper)
 
     def _neighbors(self, points: np.ndarray, n_spare: int) -> np.ndarray:
         """Return the indices of the n_neighbors + n_spare - 1 nearest other rows of each row."""

@@ -11,10 +11,12 @@ from scipy import stats
 
 from skdiffsmooth import bandwidth
 from skdiffsmooth._utils.backend import Backend
-from skdiffsmooth._utils.rows import merge_duplicates
+from skdiffsmooth._utils.rows import evenly, merge_duplicates
 from skdiffsmooth.bandwidth import (
+    Queries,
     gaussian_leave_one_out,
     maximize_leave_one_out,
+    maximize_near,
     nearest_distances,
     scott,
     silverman,
@@ -343,3 +345,38 @@ def test_many_rows_are_scored_by_held_out_rows(monkeypatch):
     held_out = gaussian_leave_one_out(points, weights, 0, DOUBLE, 64.0)
     assert held_out != one_by_one
     assert abs(math.log(held_out / one_by_one)) < 0.15
+
+
+def test_few_rows_lead_to_the_bandwidth_of_all():
+    """Beyond 256 rows the search begins with these; it ends where a search over all rows does."""
+    rng = np.random.RandomState(3)
+    points = np.concatenate([rng.standard_t(3, (250, 3)), 6 + 0.2 * rng.standard_normal((150, 3))])
+    points -= points.mean(axis=0)
+    weights = np.full(400, 1 / 400)
+    queries = Queries.at_points(points, weights)
+    of_all = bandwidth._leave_one_out_log_likelihood(points, weights, DOUBLE, 64.0)(queries)
+    expected = maximize_leave_one_out(of_all, *stationary_bracket(points, weights))
+    found = loo_bandwidth(points, weights)
+    # Parabolas through bandwidths at 5 % and Brent's method are good to some thousandths.
+    assert found == pytest.approx(expected, rel=4e-3)
+    assert of_all(found) >= of_all(expected) - flatness(3)
+    few = gaussian_leave_one_out(points, weights, 0, DOUBLE, 64.0, is_screening=True)
+    assert few != found
+    assert few == pytest.approx(found, rel=0.1)
+    # Where distances do not fit into the memory limit, the same is computed in tiles.
+    in_tiles = gaussian_leave_one_out(points, weights, 0, DOUBLE, 1.0, is_screening=True)
+    assert in_tiles == pytest.approx(few, rel=1e-9)
+
+
+@pytest.mark.parametrize("start", [0.02, 0.5, 0.97, 1.0, 1.04, 2.0, 60.0])
+def test_search_near_a_bandwidth_finds_the_maximum_wherever_it_starts(start):
+    def log_likelihood(h):
+        return -(math.log(h) ** 2) + 0.2 * math.log(h) ** 3 / (1 + math.log(h) ** 2)
+
+    assert maximize_near(log_likelihood, start, 0.01, 100.0) == pytest.approx(1.0, rel=2e-3)
+
+
+def test_rows_that_are_taken_evenly_do_not_favour_the_ends():
+    assert evenly(3, 5).tolist() == [0, 1, 2]
+    assert evenly(10, 5).tolist() == [1, 3, 5, 7, 9]
+    assert np.mean(evenly(1001, 10)) == pytest.approx(500, abs=1)

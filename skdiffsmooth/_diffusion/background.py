@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import logsumexp
 
+from .._coordinates.embedding import Embedding
 from ..bandwidth import maximize_leave_one_out
 from .tails import StudentT
 
@@ -20,6 +21,7 @@ __all__ = [
     "choose_tail",
     "mixed",
     "part_weights",
+    "tail_log_density",
 ]
 
 # Width of the kernel density estimate, in bandwidths; docs/defaults.md has the evidence.
@@ -54,6 +56,32 @@ class Tail:
     student: StudentT
     weight: float
     """Its weight in the background, if that is large; see `part_weights`."""
+
+
+def tail_log_density(
+    student: StudentT,
+    embedding: Embedding,
+    coordinates: np.ndarray,
+    residual: np.ndarray,
+    excluded: np.ndarray | None = None,
+) -> np.ndarray:
+    """Return the log-density (n,) of rows under the t distribution of a background, in units of X.
+
+    Rows have hull coordinates (n, p) and residuals (n, d). Where they are training rows, `excluded` (n,)
+    are their log-densities in hull coordinates without themselves.
+    """
+    columns = embedding.metric.columns
+    outside = columns.outside(residual)
+    log_density = excluded
+    if log_density is None:
+        log_density = student.log_density(coordinates, residual - outside)
+    if columns.n_relations:
+        within = log_density + columns.relation_log_density(outside)
+        everywhere = replace(student, codimension=embedding.codimension)
+        breaking = everywhere.log_density(coordinates, residual)
+        weights = [1 - BREAKS_RELATIONS, BREAKS_RELATIONS]
+        log_density = logsumexp(np.column_stack([within, breaking]), b=weights, axis=1)
+    return log_density + embedding.metric.log_abs_det
 
 
 def part_weights(background: float, tail: float | np.ndarray) -> list[float | np.ndarray]:

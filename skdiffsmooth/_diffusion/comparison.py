@@ -2,59 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from .._coordinates.columns import ColumnSpace
 from .._coordinates.metric import is_scaled, is_warped, warped
-from .._utils.dequantize import excluded_rows
+from .._utils.backend import Backend
 from .._utils.rows import merge_duplicates
-from .._utils.shards import ONE_PROCESS
 from .._utils.warnings import without_warnings
 from ..solvers import Heun
-from .background import background_weight, mixed
+from .background import WIDTH, background_weight, choose_tail, mixed
 from .fitting import (
     DEFAULT_FACTORS,
     MOST_ROWS,
+    Factors,
     Geometry,
     Scales,
     TrainingData,
     given_or_default,
-    leave_one_out_bandwidth,
     make_geometry,
-    make_model,
     rounding_error,
     scales_in,
 )
-from .settings import Metric, ParsedParameters, Relative
+from .held_out import Fold, HeldOutRows
+from .settings import Metric, ParsedParameters, Relative, Sigma
 
 __all__ = [
+    "KDE",
     "Comparison",
     "Settings",
     "choose_settings",
     "folds_for_metrics",
+    "likely_metrics",
     "metrics_to_compare",
     "settings_for",
 ]
 
 Folds = Sequence[tuple[np.ndarray, np.ndarray]]
 
+
+class _Candidates(NamedTuple):
+    """Factors of bandwidth and smoothing scale, in the order in which they are compared."""
+
+    always: tuple[Factors, ...]
+    wider: tuple[Factors, ...]
+    narrower: tuple[Factors, ...]
+
+
 # What the scales are chosen from, in units of the leave-one-out bandwidth: both, or one where the other
-# is given. Metrics are compared at the first. The evidence is in docs/defaults.md.
-_BOTH = (DEFAULT_FACTORS, (0.85, 1.0), (0.85, 2.0), (0.7, 1.5), (0.7, 3.0), (0.55, 3.0))
-_BANDWIDTHS = (0.85, 1.0, 0.7, 0.55)
-_SIGMAS = (1.5, 0.5, 1.0, 2.0, 3.0, 5.0)
+# is given. The default comes first, where metrics are compared, too. Wider smoothing is compared as long
+# as the likelihood increases, and narrower where wider is worse. The evidence is in docs/defaults.md.
+_BOTH = _Candidates(
+    (DEFAULT_FACTORS, (0.7, 1.5)), ((0.85, 2.0), (0.7, 3.0), (0.55, 3.0)), ((0.85, 1.0),)
+)
+_BANDWIDTHS = _Candidates(((0.85, 0.0),), ((1.0, 0.0),), ((0.7, 0.0), (0.55, 0.0)))
+_SIGMAS = _Candidates(((0.0, 1.5),), ((0.0, 2.0), (0.0, 3.0), (0.0, 5.0)), ((0.0, 1.0), (0.0, 0.5)))
 # Nodes, levels and steps under which candidates are compared.
-SCREENING_NODES, SCREENING_LEVELS = 32, 8
+SCREENING_NODES, SCREENING_LEVELS = 32, 5
+# Candidates are screened by the likelihood of at most so many rows under all others.
+MOST_JUDGES = 256
 # Metrics depend on the number of rows even less than ratios to the leave-one-out bandwidth do.
 _MOST_ROWS_FOR_METRICS = 1000
-# Of the metrics so many are compared by the model: those in which the kernel density estimate, the model
-# without smoothing, has the highest likelihoods.
-_KDE: Scales = (Relative(1.0), 0.0)
-_N_METRICS = 3
+# The metric is the one where the kernel density estimate, the model without smoothing, is likeliest. If
+# the next is less likely by at most so many nats, the model compares the two.
+KDE: Scales = (Relative(1.0), 0.0)
+_N_METRICS, _CLOSE = 2, 0.1
 
 # Why "auto" is no choice where both scales are numbers.
 _ABSOLUTE = "bandwidth and sigma are numbers, in units of X"
@@ -110,80 +126,76 @@ class Comparison:
     parsed : ParsedParameters
         All that is not compared.
     data : TrainingData
-        All rows, whose columns all folds share.
-    points : ndarray of shape (n_points, n_features)
         Rows; they must be distinct if they are left out one by one.
-    weights : ndarray of shape (n_points,)
-        Their weights, summing to one.
     metrics : sequence
         Metrics to compare.
     folds : sequence of pairs of index arrays, optional
-        Training and test rows. None leaves each row out of all the others, exactly. Where columns are
-        rounded, rows are scored at places where they may have been before.
+        Training and test rows, which share the relations between columns. None leaves each row out of
+        all the others, exactly.
+    most_judges : int, default=256
+        Screening scores at most so many rows, taken evenly.
+
+    Notes
+    -----
+    Where values were rounded, rows are scored at places where they may have been before.
     """
 
     def __init__(
         self,
         parsed: ParsedParameters,
         data: TrainingData,
-        points: np.ndarray,
-        weights: np.ndarray,
         metrics: Sequence[Metric],
         folds: Folds | None = None,
+        most_judges: int = MOST_JUDGES,
     ) -> None:
-        self.parsed = parsed
-        self.data = data
-        self.excluded = excluded_rows(points, weights, data.widths)
-        self.points, self.weights = points, weights
-        self.metrics = metrics
-        everything = np.arange(len(points))
+        self.parsed, self.data, self.metrics = parsed, data, metrics
+        everything = np.arange(len(data.points))
         self.folds = [(everything, everything)] if folds is None else folds
         self.leaves_one_out = folds is None
-        self._prepared: dict[int, list[tuple[Geometry, float]]] = {}
+        self.judges = data.evenly(most_judges)
+        self._training: dict[int, TrainingData] = {}
+        self._folds: dict[tuple[int, bool], list[Fold]] = {}
+        self._tails: dict[tuple[int, float | Relative], tuple[int, float]] = {}
 
     def score(
         self, metric_index: int, scales: Scales, *, is_screening: bool
     ) -> tuple[float, Settings, list[float]]:
         """Return the mean held-out log-density, the settings with a background, and folds' means.
 
-        Means are in nats a row. `is_screening` takes few nodes, levels and steps.
+        Means are in nats a row. `is_screening` scores at most 256 rows, with few nodes, levels and
+        steps, in single precision, and takes the tail of the background from kernel density estimates.
         """
-        self.prepare(metric_index)
         metric, background = self.metrics[metric_index], self.parsed.background
-        parsed = _for_screening(self.parsed) if is_screening else self.parsed
-        parts, tails, weights = [], [], []
-        for (_, test), (geometry, h) in zip(self.folds, self._prepared[metric_index], strict=True):
-            bandwidth, sigma = scales_in(geometry, parsed, scales, h)
-            if bandwidth < rounding_error(geometry):
-                lowest = [-np.inf] * len(self.folds)
-                return -np.inf, Settings(metric, scales, background or 0.0), lowest
-            held_out, queries = geometry, None
-            rows, test_weights = self.points[test], self.weights[test]
-            if self.excluded is not None:
-                used = np.isin(self.excluded.exclude, test)
-                test_weights = self.excluded.query_weights[used]
-                if self.leaves_one_out:
-                    held_out, queries = geometry.with_copies_apart(), geometry.queries
-                else:
-                    offsets = self.excluded.offsets[used]
-                    if is_scaled(metric):
-                        offsets = self.data.columns.along(offsets)
-                    rows = self.points[self.excluded.exclude[used]] + offsets
-            with without_warnings():
-                model, _ = make_model(held_out, parsed, bandwidth, sigma, is_candidate=True)
-                parts.append(
-                    model.leave_one_out_parts(parsed.resources, queries)
-                    if self.leaves_one_out
-                    else model.parts(rows, parsed.resources)
-                )
-            tails.append(np.full(len(test_weights), model.tail.weight if model.tail else 0.0))
-            weights.append(test_weights)
-        log_densities, tail = np.concatenate(parts), np.concatenate(tails)
-        row_weights = np.concatenate(weights)
-        row_weights = row_weights / row_weights.sum()
+        folds = self.prepare(metric_index, is_screening=is_screening)
+        in_units = [scales_in(fold.geometry, self.parsed, scales, fold.h) for fold in folds]
+        bandwidths = [bandwidth for bandwidth, _ in in_units]
+        if any(
+            h < rounding_error(fold.geometry) for h, fold in zip(bandwidths, folds, strict=True)
+        ):
+            return -np.inf, Settings(metric, scales, background or 0.0), [-np.inf] * len(folds)
+        tail, reference = None, self._reference(metric_index)
+        if is_screening and background != 0:
+            tail = self._tail(metric_index, scales[0], bandwidths)
+        parts, tails = [], []
+        for number, (fold, (bandwidth, sigma)) in enumerate(zip(folds, in_units, strict=True)):
+            if is_screening:
+                columns, weight = [self._screened(fold, bandwidth, sigma)], 0.0
+                if tail is not None:
+                    index, weight = tail
+                    columns += [fold.kde(WIDTH * bandwidth), reference[number].tails[:, index]]
+                parts.append(np.column_stack(columns))
+            else:
+                with without_warnings():
+                    of_fold, of_model = fold.parts(bandwidth, sigma, self.parsed)
+                parts.append(of_fold)
+                weight = of_model.weight if of_model else 0.0
+            tails.append(np.full(len(parts[-1]), weight))
+        weights = [fold.held_out.weights for fold in folds]
+        row_weights = np.concatenate(weights) / np.concatenate(weights).sum()
+        log_densities, tail_weights = np.concatenate(parts), np.concatenate(tails)
         if background is None:
-            background = background_weight(log_densities, tail, row_weights)
-        by_row = mixed(log_densities, background, tail)
+            background = background_weight(log_densities, tail_weights, row_weights)
+        by_row = mixed(log_densities, background, tail_weights)
         by_fold = np.split(by_row, np.cumsum([len(part) for part in weights])[:-1])
         means = [
             float(np.average(part, weights=weight))
@@ -191,44 +203,111 @@ class Comparison:
         ]
         return float(row_weights @ by_row), Settings(metric, scales, background), means
 
-    def prepare(self, metric_index: int) -> None:
-        """Transform the rows of each fold to a metric, and compute the KDE's bandwidth, once."""
-        if metric_index not in self._prepared:
-            metric = self.metrics[metric_index]
-            with without_warnings():
-                self._prepared[metric_index] = [
-                    _prepared(
-                        metric,
-                        self.points[train],
-                        self.weights[train],
-                        self.parsed,
-                        self.data.columns_for(metric),
-                        self.data.widths,
+    def prepare(self, metric_index: int, *, is_screening: bool) -> list[Fold]:
+        """Return the folds in the coordinates of a metric, which are computed once."""
+        key = metric_index, is_screening
+        if key not in self._folds:
+            before = self._folds.get((metric_index, not is_screening))
+            has_relations = is_scaled(self.metrics[metric_index])
+            folds = []
+            for number, (_, test) in enumerate(self.folds):
+                scored = np.intersect1d(test, self.judges) if is_screening else test
+                held_out = self._held_out(scored, has_relations=has_relations)
+                with without_warnings():
+                    geometry = (
+                        self._geometry(metric_index, number)
+                        if before is None
+                        else before[number].geometry
                     )
-                    for train, _ in self.folds
-                ]
+                    folds.append(Fold(geometry, held_out, self.parsed, is_screening=is_screening))
+            self._folds[key] = folds
+        return self._folds[key]
 
+    def _geometry(self, metric_index: int, number: int) -> Geometry:
+        """Return the training rows of a fold in the coordinates of a metric."""
+        if number not in self._training:
+            train, _ = self.folds[number]
+            self._training[number] = self.data
+            if not self.leaves_one_out:
+                rows = merge_duplicates(self.data.points[train], self.data.weights[train])
+                self._training[number] = self.data.with_rows(*rows)
+        return make_geometry(self.metrics[metric_index], self._training[number], self.parsed)
 
-def _prepared(
-    metric: Metric,
-    points: np.ndarray,
-    weights: np.ndarray,
-    parsed: ParsedParameters,
-    columns: ColumnSpace | None,
-    widths: np.ndarray | None,
-) -> tuple[Geometry, float]:
-    """Return rows in coordinates of a metric, and the KDE's leave-one-out bandwidth there."""
-    points, weights = merge_duplicates(points, weights / weights.sum())
-    n_points = len(points)
-    data = TrainingData(points, weights, ONE_PROCESS, n_points, is_weighted=True, widths=widths)
-    columns = None if columns is None else columns.of_rows(points, weights)
-    geometry = make_geometry(metric, data, parsed, columns)
-    return geometry, leave_one_out_bandwidth(geometry, parsed)
+    def _held_out(self, test: np.ndarray, *, has_relations: bool) -> HeldOutRows:
+        """Return rows to score, moved to where they may have been before they were rounded.
+
+        Under a metric that `has_relations`, they are moved along these.
+        """
+        points, excluded = self.data.points, self.data.excluded
+        exclude, weights, offsets = (
+            test,
+            self.data.weights[test],
+            np.zeros((len(test), points.shape[1])),
+        )
+        if excluded is not None:
+            used = np.isin(excluded.exclude, test)
+            exclude, weights = excluded.exclude[used], excluded.query_weights[used]
+            offsets = excluded.offsets[used]
+        if self.leaves_one_out:
+            return HeldOutRows(points[exclude], offsets, weights, exclude)
+        if excluded is not None and has_relations:
+            offsets = self.data.columns.along(offsets)
+        return HeldOutRows(points[exclude], offsets, weights, None)
+
+    def _screened(self, fold: Fold, bandwidth: float, sigma: Sigma) -> np.ndarray:
+        """Return held-out log-densities (n,) of a fold under a model without background."""
+        if not callable(sigma) and sigma == 0 and self.parsed.terminal == "empirical":
+            return fold.kde(bandwidth)
+        with without_warnings():
+            return fold.parts(bandwidth, sigma, _for_screening(self.parsed))[0][:, 0]
+
+    def _reference(self, metric_index: int) -> list[Fold]:
+        """Return the folds in the first metric of the same maps of columns, where tails are fitted.
+
+        In units of X tails are the same in all of these metrics: a t distribution that is fitted to
+        linearly transformed rows is transformed likewise.
+        """
+        kinds = [is_warped(metric) for metric in self.metrics]
+        return self.prepare(kinds.index(kinds[metric_index]), is_screening=True)
+
+    def _tail(
+        self, metric_index: int, requested: float | Relative, bandwidths: Sequence[float]
+    ) -> tuple[int, float]:
+        """Return which t distribution a background has, counted from the end, and its weight in it.
+
+        A kernel density estimate of the `bandwidths` of the folds, as `requested`, is in the place of
+        the model.
+        """
+        key = metric_index, requested
+        if key not in self._tails:
+            folds = self.prepare(metric_index, is_screening=True)
+            reference = self._reference(metric_index)
+            columns = [fold.tails for fold in reference]
+            # Where few rows of a fold use a direction, there are no heavy tails.
+            n_students = min(column.shape[1] for column in columns)
+            students = reference[0].geometry.students[-n_students:]
+            kdes = [
+                np.column_stack([fold.kde(h), fold.kde(WIDTH * h)])
+                for fold, h in zip(folds, bandwidths, strict=True)
+            ]
+            weights = np.concatenate([fold.held_out.weights for fold in folds])
+            tail = choose_tail(
+                students,
+                np.concatenate([column[:, -n_students:] for column in columns]),
+                np.concatenate(kdes),
+                weights / weights.sum(),
+            )
+            self._tails[key] = students.index(tail.student) - n_students, tail.weight
+        return self._tails[key]
 
 
 def _for_screening(parsed: ParsedParameters) -> ParsedParameters:
+    """Return parameters of models without background, with few nodes, levels and steps."""
+    backend = Backend(parsed.resources.backend.device, torch.float32)
     return replace(
         parsed,
+        background=0.0,
+        resources=parsed.resources._replace(backend=backend),
         rule=replace(parsed.rule, n_nodes=SCREENING_NODES),
         n_levels=SCREENING_LEVELS,
         n_steps=SCREENING_LEVELS,
@@ -237,8 +316,10 @@ def _for_screening(parsed: ParsedParameters) -> ParsedParameters:
     )
 
 
-def settings_for(data: TrainingData, parsed: ParsedParameters) -> tuple[Settings, dict[str, str]]:
-    """Return metric, scales and background, and for each that is "auto" why it was not chosen.
+def settings_for(
+    data: TrainingData, parsed: ParsedParameters
+) -> tuple[Settings, Geometry, dict[str, str]]:
+    """Return settings, all rows in their metric, and for each "auto" why it was not chosen.
 
     What is "auto" is chosen given what is not.
     """
@@ -263,9 +344,10 @@ def settings_for(data: TrainingData, parsed: ParsedParameters) -> tuple[Settings
     if reason:
         metric = "euclidean" if parsed.is_metric_free else metric
         plain = Settings(metric, given_or_default(parsed), parsed.background or 0.0)
-        return plain, dict.fromkeys(_left_at_auto(parsed), reason)
+        reasons = dict.fromkeys(_left_at_auto(parsed), reason)
+        return plain, make_geometry(metric, data, parsed), reasons
     metrics, reason = metrics_to_compare(parsed, data)
-    return choose_settings(data, parsed, metrics), {"metric": reason} if reason else {}
+    return *choose_settings(data, parsed, metrics), {"metric": reason} if reason else {}
 
 
 def metrics_to_compare(
@@ -298,78 +380,97 @@ def _left_at_auto(parsed: ParsedParameters) -> list[str]:
     return [name for name, is_free in free.items() if is_free]
 
 
-def _candidate_scales(parsed: ParsedParameters) -> list[Scales]:
-    """Return the scales to compare; those that were given are the same in all."""
-    factors: Sequence[tuple[float, float]] = _BOTH
-    if parsed.sigma is not None:
-        factors = [(bandwidth, 0.0) for bandwidth in _BANDWIDTHS]
-    elif parsed.bandwidth is not None:
-        factors = [(0.0, sigma) for sigma in _SIGMAS]
-    return list(dict.fromkeys(given_or_default(parsed, pair) for pair in factors))
+def _candidates(parsed: ParsedParameters) -> _Candidates:
+    """Return what is compared; of scales that are given the factors have no effect."""
+    if parsed.sigma is None:
+        return _BOTH if parsed.bandwidth is None else _SIGMAS
+    if parsed.bandwidth is None and parsed.sigma != 0:
+        return _BANDWIDTHS
+    return _Candidates((DEFAULT_FACTORS,), (), ())
 
 
 def choose_settings(
     data: TrainingData, parsed: ParsedParameters, metrics: Sequence[Metric]
-) -> Settings:
-    """Choose the metric at default scales, then the scales in that metric.
+) -> tuple[Settings, Geometry]:
+    """Choose the metric, then the scales in it; return them and all rows in the metric.
 
-    Of more than three metrics those are compared in which the kernel density estimate is likeliest,
-    after the choice whether columns are mapped. Candidates are scored by the log-likelihood of the model
-    itself on at most 2000 rows taken evenly, metrics on 1000, with few nodes, levels and steps: scales
-    by leaving out each row, metrics so too or, with few rows, by folds.
+    Metrics are compared by the kernel density estimate, and two that are close by the model with
+    default scales. Candidates are scored by the log-likelihood at 256 rows, taken evenly, under at most
+    2000 others (metrics 1000), with few nodes, levels and steps: scales by leaving out each row, metrics
+    so too or, with few rows, by folds.
     """
-    candidates = _candidate_scales(parsed)
-    if len(metrics) == len(candidates) == 1 and parsed.background is not None:
-        return Settings(metrics[0], candidates[0], parsed.background)
+    candidates, default = _candidates(parsed), given_or_default(parsed)
+    is_given = not (candidates.wider or candidates.narrower)
+    if is_given and len(metrics) == 1 and parsed.background is not None:
+        settings = Settings(metrics[0], default, parsed.background)
+        return settings, make_geometry(metrics[0], data, parsed)
     # A terminal scale that does not fit is an error of the model that is chosen, not of a candidate.
     parsed = replace(parsed, terminal_scale="auto", resources=parsed.resources._replace(n_jobs=1))
-    one_by_one = Comparison(parsed, data, *_evenly(data, MOST_ROWS), metrics)
-    best, tried = 0, []
+    one_by_one = Comparison(parsed, _some_rows(data, MOST_ROWS), metrics)
+    best, tried = 0, {}
     if len(metrics) > 1:
-        rows, row_weights = _evenly(data, _MOST_ROWS_FOR_METRICS)
-        folds = folds_for_metrics(rows, data.columns)
+        rows = _some_rows(data, _MOST_ROWS_FOR_METRICS)
+        folds = folds_for_metrics(rows.points, data.columns)
         compared = one_by_one
-        if folds is not None or len(rows) < len(one_by_one.points):
-            compared = Comparison(parsed, data, rows, row_weights, metrics, folds)
-        likely = list(range(len(metrics)))
-        if len(metrics) > _N_METRICS:
-            likely = _likely_metrics(compared)
-        by_metric = {
-            index: compared.score(index, candidates[0], is_screening=True) for index in likely
-        }
+        if folds is not None or len(rows.points) < len(one_by_one.data.points):
+            compared = Comparison(parsed, rows, metrics, folds)
+        likely = likely_metrics(
+            metrics, lambda some: [compared.score(k, KDE, is_screening=True)[0] for k in some]
+        )
+        scores = {}
+        if len(likely) > 1:
+            scores = {k: compared.score(k, default, is_screening=True) for k in likely}
         # Of equal scores the first stands: the simpler metric.
-        best = max(by_metric, key=lambda index: by_metric[index][0])
-        if compared is one_by_one:
-            tried.append(by_metric[best])
-    # The default scales come first, and may have been scored with the metrics.
-    tried += [one_by_one.score(best, pair, is_screening=True) for pair in candidates[len(tried) :]]
-    return max(tried, key=lambda scored: scored[0])[1]
+        best = max(likely, key=lambda k: scores[k][0]) if scores else likely[0]
+        if compared is one_by_one and scores:
+            tried[default] = scores[best]
+
+    def score(factors: Factors) -> float:
+        scales = given_or_default(parsed, factors)
+        if scales not in tried:
+            tried[scales] = one_by_one.score(best, scales, is_screening=True)
+        return tried[scales][0]
+
+    for factors in candidates.always:
+        score(factors)
+    reference = score(candidates.always[0])
+    for direction in (candidates.wider, candidates.narrower):
+        highest = reference
+        for factors in direction:
+            last, highest = highest, score(factors)
+            if highest <= last:
+                break
+        if len(direction) and score(direction[0]) > reference:
+            break
+    settings = max(tried.values(), key=lambda scored: scored[0])[1]
+    if one_by_one.data is data:
+        (fold,) = one_by_one.prepare(best, is_screening=True)
+        return settings, fold.geometry
+    return settings, make_geometry(settings.metric, data, parsed)
 
 
-def _likely_metrics(compared: Comparison) -> list[int]:
-    """Return the indices of the three metrics in which the kernel density estimate is likeliest.
+def likely_metrics(
+    metrics: Sequence[Metric], score: Callable[[list[int]], list[float]]
+) -> list[int]:
+    """Return the indices of one or two metrics in which the kernel density estimate is likeliest.
 
     Columns are mapped in all of them or in none, as in the likeliest of the first and last of both
-    kinds.
+    kinds. `score` returns the likelihoods in the metrics of some indices.
     """
     both: dict[bool, list[int]] = {}
-    for index, metric in enumerate(compared.metrics):
+    for index, metric in enumerate(metrics):
         both.setdefault(is_warped(metric), []).append(index)
-    scores = {
-        index: compared.score(index, _KDE, is_screening=True)[0]
-        for indices in both.values()
-        for index in (indices[0], indices[-1])
-    }
-    likely = both[is_warped(compared.metrics[max(scores, key=lambda index: scores[index])])]
-    for index in likely[1:-1]:
-        scores[index] = compared.score(index, _KDE, is_screening=True)[0]
-    return sorted(sorted(likely, key=lambda index: -scores[index])[:_N_METRICS])
+    ends = list(dict.fromkeys(k for kind in both.values() for k in (kind[0], kind[-1])))
+    scores = dict(zip(ends, score(ends), strict=True))
+    kind = both[is_warped(metrics[max(scores, key=lambda index: scores[index])])]
+    scores.update(zip(kind[1:-1], score(kind[1:-1]), strict=True))
+    likely = sorted(kind, key=lambda index: -scores[index])[:_N_METRICS]
+    return sorted(index for index in likely if scores[index] >= scores[likely[0]] - _CLOSE)
 
 
-def _evenly(data: TrainingData, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return at most so many rows, taken evenly, and their weights, which sum to one."""
+def _some_rows(data: TrainingData, most: int) -> TrainingData:
+    """Return at most so many rows, taken evenly."""
     if len(data.points) <= most:
-        return data.points, data.weights
-    taken = np.linspace(0, len(data.points) - 1, most).round().astype(np.intp)
-    taken = np.sort(data.columns.order(data.points)[taken])
-    return data.points[taken], data.weights[taken] / data.weights[taken].sum()
+        return data
+    taken = data.evenly(most)
+    return data.with_rows(data.points[taken], data.weights[taken])

@@ -22,7 +22,7 @@ from .._utils.validation import check_real
 from ..solvers import estimates_error
 from .comparison import settings_for
 from .conditional import JointDensity, draw_given_columns, log_density_of_columns
-from .fitting import TrainingData, check_above_rounding, make_geometry, make_model, scales_in
+from .fitting import TrainingData, check_above_rounding, make_model, scales_in
 from .model import DiffusionModel
 from .settings import (
     KernelChoice,
@@ -132,10 +132,10 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
 
         Notes
         -----
-        Costs one singular value decomposition and, for "loo" scales, some twenty leave-one-out sums over
-        all pairs of distinct rows; of more than 20 000 rows, some twenty sums of 4000 held-out rows
-        over the others, merged. Unless both scales are numbers, up to eight candidates are compared on
-        at most 2000 rows.
+        Costs one singular value decomposition and, for "loo" scales, some twenty leave-one-out sums of
+        256 rows over all others, and three to six of all rows; of more than 20 000 rows, of 4000
+        held-out rows over the others, merged. Unless both scales are numbers, up to seven candidates
+        are compared by 256 of at most 2000 rows.
         """
         shards = resolve_shards(self.shards)
         if not shards.alone:
@@ -158,8 +158,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         )
         n_points, d = points.shape
         with threads_for(n_points**2 * _NODES_OF_CANDIDATES * (d + 2)):
-            settings, not_compared = settings_for(data, parsed)
-            geometry = make_geometry(settings.metric, data, parsed)
+            settings, geometry, not_compared = settings_for(data, parsed)
             bandwidth, sigma = scales_in(geometry, parsed, settings.scales)
             check_above_rounding(geometry, bandwidth)
             model, attributes = make_model(geometry, parsed, bandwidth, sigma, settings.background)

@@ -21,6 +21,7 @@ from .._coordinates.metric import LinearMetric, fit_metric, is_scaled, is_warped
 from .._engine.components import GaussianComponents
 from .._engine.hierarchy import PointHierarchy
 from .._utils.dequantize import ExcludedRows, excluded_rows
+from .._utils.rows import evenly
 from .._utils.shards import Shards
 from .._utils.validation import LARGEST, check_extent
 from ..bandwidth import Queries, gaussian_leave_one_out
@@ -31,7 +32,7 @@ from ..kernels._nodes import NodeRule
 from ..noise import NoiseLevels, VarianceExploding, enough_steps
 from ..scores import ScoreSchedule
 from ..solvers import Heun
-from .background import DEGREES, LEAST_TAIL, WIDTH, Tail, choose_tail
+from .background import DEGREES, LEAST_TAIL, WIDTH, Tail, choose_tail, tail_log_density
 from .model import DiffusionModel
 from .settings import (
     Metric,
@@ -93,11 +94,40 @@ class TrainingData:
     """The step (d,) in which each column was recorded, 0 where it is not known; None is unknown."""
     widths: np.ndarray | None = None
     """How far apart (d,) values are that were recorded as one; None is 0."""
+    table: TrainingData | None = None
+    """The rows of which these are some; they share relations between columns, and maps of columns."""
 
     @cached_property
     def columns(self) -> ColumnSpace:
         """Scales of the columns and relations between them."""
+        if self.table is not None:
+            return self.table.columns.of_rows(self.points, self.weights)
         return ColumnSpace.of(self.points, self.weights, self.units, self.shards)
+
+    def with_rows(self, points: np.ndarray, weights: np.ndarray) -> TrainingData:
+        """Return other rows (n, d) of the same table, with weights (n,) of any sum."""
+        weights = weights / weights.sum()
+        return TrainingData(
+            points,
+            weights,
+            self.shards,
+            len(points),
+            is_weighted=True,
+            widths=self.widths,
+            table=self.table or self,
+        )
+
+    @cached_property
+    def excluded(self) -> ExcludedRows | None:
+        """How left-out rows are scored, or None where they are scored as they are."""
+        return excluded_rows(self.points, self.weights, self.widths)
+
+    def evenly(self, most: int) -> np.ndarray:
+        """Return the indices of at most so many rows, in an order of the rows by their distances."""
+        n_points = len(self.points)
+        if n_points <= most:
+            return np.arange(n_points)
+        return np.sort(self.columns.order(self.points)[evenly(n_points, most)])
 
     @cached_property
     def warped_columns(self) -> ColumnSpace | None:
@@ -106,6 +136,9 @@ class TrainingData:
 
     def columns_for(self, metric: Metric) -> ColumnSpace | None:
         """Return the columns of a metric; None where it takes them as they are."""
+        if self.table is not None:
+            columns = self.table.columns_for(metric)
+            return None if columns is None else columns.of_rows(self.points, self.weights)
         if not is_warped(metric):
             return self.columns if is_scaled(metric) else None
         if not self.shards.alone:
@@ -139,11 +172,10 @@ class Geometry:
         """Standard deviation of the kernel along its widest direction, at sigma = 1."""
         return self.kernel.widest_std or 1.0
 
-    @cached_property
+    @property
     def excluded(self) -> ExcludedRows | None:
         """How left-out rows are scored, or None where they are scored as they are."""
-        data = self.data
-        return excluded_rows(data.points, data.weights, data.widths)
+        return self.data.excluded
 
     @cached_property
     def queries(self) -> Queries | None:
@@ -176,7 +208,8 @@ class Geometry:
         data = replace(self.data, points=self.data.points[point], weights=weights)
         apart = replace(self, data=data, coordinates=self.coordinates[point])
         # The same left-out rows: their indices are those of the first training rows.
-        vars(apart).update(excluded=self.excluded, queries=self.queries, students=self.students)
+        vars(data).update(excluded=self.excluded)
+        vars(apart).update(queries=self.queries)
         return apart
 
 
@@ -187,18 +220,9 @@ class FittedModel(NamedTuple):
     attributes: dict[str, Any]
 
 
-def make_geometry(
-    metric: Metric,
-    data: TrainingData,
-    parsed: ParsedParameters,
-    columns: ColumnSpace | None = None,
-) -> Geometry:
-    """Return data and kernel in the hull coordinates of a metric.
-
-    `columns` are the scales and relations of the columns where they come from more rows than these.
-    """
-    if columns is None:
-        columns = data.columns_for(metric)
+def make_geometry(metric: Metric, data: TrainingData, parsed: ParsedParameters) -> Geometry:
+    """Return data and kernel in the hull coordinates of a metric."""
+    columns = data.columns_for(metric)
     linear = fit_metric(metric, data.points, data.weights, data.shards, columns)
     measured = linear.to_metric(data.points)
     data.shards.together(check_extent, measured, f"metric={metric!r}")
@@ -226,8 +250,13 @@ def make_geometry(
     return Geometry(data, linear, hull, coordinates, kernel, base, learned)
 
 
-def leave_one_out_bandwidth(geometry: Geometry, parsed: ParsedParameters) -> float:
-    """Return the bandwidth at which the Gaussian KDE has its highest leave-one-out likelihood."""
+def leave_one_out_bandwidth(
+    geometry: Geometry, parsed: ParsedParameters, *, is_screening: bool = False
+) -> float:
+    """Return the bandwidth at which the Gaussian KDE has its highest leave-one-out likelihood.
+
+    `is_screening` scores 256 rows at most.
+    """
     queries, geometry = geometry.queries, geometry.with_copies_apart()
     return gaussian_leave_one_out(
         geometry.coordinates,
@@ -236,6 +265,7 @@ def leave_one_out_bandwidth(geometry: Geometry, parsed: ParsedParameters) -> flo
         parsed.resources.backend,
         parsed.resources.memory_limit,
         queries,
+        is_screening=is_screening,
     )
 
 
@@ -437,23 +467,22 @@ def _tail(model: DiffusionModel, geometry: Geometry, resources: Resources) -> Ta
     students = geometry.students
     if len(points) == 1 and data.shards.alone:  # which has no scale
         return Tail(replace(students[0], residual_scale=WIDTH * model.bandwidth), LEAST_TAIL)
-    tails = np.column_stack(
-        [student.leave_one_out_log_density(points, weights) for student in students]
-    )
+    excluded = [student.leave_one_out_log_density(points, weights) for student in students]
     if not data.shards.alone:
-        likelihoods = data.shards.total(weights @ tails)
+        likelihoods = [data.shards.total(weights @ column) for column in excluded]
         return Tail(students[int(np.argmax(likelihoods))], LEAST_TAIL)
     taken = np.linspace(0, len(points) - 1, min(len(points), MOST_ROWS)).round().astype(np.intp)
-    residual = np.zeros((len(taken), data.points.shape[1]))
+    x, residual = points[taken], np.zeros((len(taken), data.points.shape[1]))
     kdes = [
-        model.kde_log_density(points[taken], residual, scale, resources, taken)
+        model.kde_log_density(x, residual, scale, resources, taken)
         for scale in (model.bandwidth, WIDTH * model.bandwidth)
     ]
-    columns = model.embedding.metric.columns
-    tails = tails[taken] + model.embedding.metric.log_abs_det
-    tails += columns.relation_log_density(residual[:1])
+    tails = [
+        tail_log_density(student, model.embedding, x, residual, column[taken])
+        for student, column in zip(students, excluded, strict=True)
+    ]
     taken_weights = weights[taken] / weights[taken].sum()
-    return choose_tail(students, tails, np.column_stack(kdes), taken_weights)
+    return choose_tail(students, np.column_stack(tails), np.column_stack(kdes), taken_weights)
 
 
 def _largest_variance(geometry: Geometry) -> float:

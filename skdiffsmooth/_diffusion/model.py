@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import logsumexp
 
 from .._coordinates.embedding import Embedding
 from .._engine.hierarchy import PointHierarchy
@@ -34,7 +33,7 @@ from ..scores import Attributable, Potential
 from ..solvers import Adaptive, ODESolver, Solver
 from ..solvers._flow import log_density_with_error, solve_with_error, warn_of_error
 from ..solvers._terminal import EmpiricalTerminal
-from .background import BREAKS_RELATIONS, WIDTH, Tail, mixed, part_weights
+from .background import BREAKS_RELATIONS, WIDTH, Tail, mixed, part_weights, tail_log_density
 from .settings import Resources
 from .source import NoisedData, ScoreSource
 from .tails import StudentT, TailBound
@@ -312,19 +311,13 @@ class DiffusionModel:
         if self.tail is None:
             return flow[:, None]
         kernel = self.kde_log_density(queries, residual, WIDTH * self.bandwidth, resources, exclude)
-        student, columns = self.tail.student, self.embedding.metric.columns
-        outside = columns.outside(residual)
-        if exclude is None:
-            tail = student.log_density(queries, residual - outside)
-        else:
+        student, excluded = self.tail.student, None
+        if exclude is not None:
             hierarchy = self.data.hierarchy
-            tail = student.leave_one_out_log_density(hierarchy.points, hierarchy.weights)[exclude]
-        if self._has_relations:
-            tail = tail + columns.relation_log_density(outside)
-            breaking = self._breaking_student.log_density(queries, residual)
-            weights = [1 - BREAKS_RELATIONS, BREAKS_RELATIONS]
-            tail = logsumexp(np.column_stack([tail, breaking]), b=weights, axis=1)
-        return np.column_stack([flow, kernel, tail + self.embedding.metric.log_abs_det])
+            excluded = student.leave_one_out_log_density(hierarchy.points, hierarchy.weights)
+            excluded = excluded[exclude]
+        tail = tail_log_density(student, self.embedding, queries, residual, excluded)
+        return np.column_stack([flow, kernel, tail])
 
     def kde_log_density(
         self,

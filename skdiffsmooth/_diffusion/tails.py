@@ -28,7 +28,8 @@ __all__ = ["StudentT", "TailBound", "fit_student_t"]
 # With fewer rows for each dimension than this, a covariance of the rows says little of new ones.
 _ROWS_A_DIMENSION = 5
 # Kent, Tyler and Vardi's (1994) form of EM halves the distance to the maximum in an iteration or two.
-_N_ITERATIONS = 20
+# It ends where no weight changes by more than this share of its row's, nor the volume by this share.
+_N_ITERATIONS, _CHANGE = 20, 1e-4
 # A direction this much narrower than the rows' standard deviation is one that most rows do not use at
 # all, such as a rare indicator: the likelihood of a t distribution then has no maximum.
 _LEAST_SCALE = 1e-3
@@ -176,27 +177,34 @@ def fit_student_t(
         center, factor = np.zeros(p), np.eye(p)
         residual_scale = embedding.residual_scale(float(std.max(initial=0.0)))
         for nu in sorted(degrees, reverse=True):
+            v = weights
             for _ in range(_N_ITERATIONS):
-                squares = np.sum(_whitened(white - center, factor) ** 2, axis=1)
-                v = _em_weights(nu, p, squares, weights)
+                squares = np.sum(((white - center) @ np.linalg.inv(factor).T) ** 2, axis=1)
+                last, v = v, _em_weights(nu, p, squares, weights)
                 v = v / shards.total(v.sum())
                 center = shards.total(v @ white)
                 scatter = shards.total((v[:, None] * (white - center)).T @ (white - center))
-                if p and np.linalg.eigvalsh(scatter)[0] < _LEAST_SCALE**2:
+                is_narrow = p > 0 and np.linalg.eigvalsh(scatter)[0] < _LEAST_SCALE**2
+                if is_narrow:
                     break
+                narrowed = np.log(np.diag(factor))
                 factor = _factor(scatter)
-            else:
-                fitted.append(
-                    StudentT(
-                        mean + std * (whitening @ center),
-                        std[:, None] * (whitening @ factor),
-                        nu,
-                        residual_scale,
-                        embedding.hull.codimension,
-                    )
+                # Rows that narrow a direction soon have no weight that could change.
+                narrowed -= np.log(np.diag(factor))
+                change = float(np.max(np.abs(v - last) / weights))
+                if shards.largest(max(change, abs(float(narrowed.sum())))) < _CHANGE:
+                    break
+            if is_narrow:
+                break  # fewer degrees of freedom narrow that direction even more
+            fitted.append(
+                StudentT(
+                    mean + std * (whitening @ center),
+                    std[:, None] * (whitening @ factor),
+                    nu,
+                    residual_scale,
+                    embedding.hull.codimension,
                 )
-                continue
-            break  # fewer degrees of freedom narrow that direction even more
+            )
     if fitted:
         return fitted[::-1]
     # Few rows span their hull by chance: new ones are as far outside it.

@@ -243,10 +243,11 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     multiply-adds, r the dimension of the data's affine hull, at most ``min(n_features, n_points -
     1)``; a likelihood takes two for each step.
 
-    With default scales a fit compares twelve candidates on at most 2000 rows, with few nodes and
-    steps: about a second for 100 rows, some ten for 2000; with one scale given, nine to twelve.
-    docs/defaults.md has the evidence. Pass ``**model.settings_`` for the same model without
-    comparisons, or `metric_`, `bandwidth_`, `sigma_` and `background_` for the same in numbers.
+    With default scales a fit compares four to seven candidates by the likelihood of 256 of at most 2000
+    rows, with few nodes and steps, after six kernel density estimates: a tenth to one second of CPU
+    time for 100 to 2000 rows. docs/defaults.md has the evidence. Pass ``**model.settings_`` for the
+    same model without comparisons, or `metric_`, `bandwidth_`, `sigma_` and `background_` for the same
+    in numbers.
 
     **Columns that depend on one another.** In scaled columns, directions that the rows could span but
     never use (more rows than the dimension of their hull plus one) are exact relations: constants,

@@ -25,6 +25,7 @@ __all__ = [
     "TrainingRows",
     "as_given",
     "check_sample_weight",
+    "evenly",
     "merge_duplicates",
     "merge_rows",
     "parts_of_table",
@@ -54,6 +55,13 @@ def parts_of_table(precision: ColumnPrecision | None) -> Iterator[None]:
 def as_given(X: Any, checked: np.ndarray) -> Any:
     """Return X if it is a table, whose column names an estimator may need, or else the array."""
     return X if hasattr(X, "iloc") else checked
+
+
+def evenly(n_rows: int, most: int) -> np.ndarray:
+    """Return at most so many of the first integers, each in the middle of a stretch of equal length."""
+    if n_rows <= most:
+        return np.arange(n_rows)
+    return ((np.arange(most) + 0.5) * (n_rows / most)).astype(np.intp)
 
 
 def take(rows: Any, which: np.ndarray) -> Any:

@@ -16,9 +16,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._coordinates.metric import check_metric
 from .._diffusion.comparison import (
+    KDE,
     Comparison,
     Settings,
     folds_for_metrics,
+    likely_metrics,
     metrics_to_compare,
 )
 from .._diffusion.estimator import BaseScoreDiffusion
@@ -37,8 +39,9 @@ __all__ = ["SmoothedScoreDiffusionCV"]
 # The coarse grid, in units of the KDE's leave-one-out bandwidth, and where the search may go.
 _BANDWIDTH_FACTORS, _BANDWIDTHS = (0.55, 0.7, 0.85, 1.0), (0.2, 2.0)
 _SIGMA_FACTORS, _SIGMAS = (0.0, 0.75, 1.5, 3.0), (0.3, 12.0)
-# Candidates that are scored once more under the estimator's own nodes, levels and steps.
-_N_FINALISTS = 3
+# The best candidate is scored once more under the estimator's own nodes, levels and steps, and so is the
+# next if it is less likely by at most so many nats, which few nodes can be wrong by.
+_N_FINALISTS, _CLOSE = 2, 0.02
 # Folds of groups, where the number is not given.
 _N_FOLDS = 5
 
@@ -46,10 +49,11 @@ _N_FOLDS = 5
 class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
     """A diffusion with the metric, scales and background of highest held-out likelihood.
 
-    Scored by exact leave-one-out likelihood without refits, or by folds. The search goes from coarse
-    to fine: metrics at default scales, a grid of scales in the two best metrics, steps of decreasing
-    size around the best; all of them with few nodes, levels and steps of the solver, and the last
-    three once more with the estimator's own. The best settings are then fitted to all rows.
+    Scored by leave-one-out likelihood without refits, or by folds. The search goes from coarse to fine:
+    metrics by the kernel density estimate, and two that are close by the model, a grid of scales, steps
+    of decreasing size around the best; all of them with few nodes, levels and steps of the solver. The
+    best one, and the second if it is close, are scored once more with the estimator's own, exactly. The
+    best settings are then fitted to all rows.
 
     Parameters
     ----------
@@ -115,9 +119,9 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
 
     Notes
     -----
-    There are about fifty candidates. For each, all rows are scored by all others with 32 nodes and
-    8 steps, which takes a sixth of the time of `score_samples` or less; three candidates are scored
-    with all nodes and steps. With folds this is done for each fold.
+    There are about thirty candidates. For each, 256 rows, taken evenly, are scored by all others with 32
+    nodes and 5 steps, in single precision; one or two candidates are scored at all rows with all nodes
+    and steps. With `cv` this is done for each fold, at all of its rows.
 
     The metric and learned tangents are computed from all rows, also from the row that is left out.
     Up to twenty rows a column metrics are therefore compared on five folds first, and only scales
@@ -219,16 +223,15 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         metrics = self._checked_metrics(parsed, data)
         cv = _N_FOLDS if self.cv is None and groups is not None else self.cv
         if cv is None:
-            compared = Comparison(parsed, data, points, data.weights, metrics)
+            first = compared = Comparison(parsed, data, metrics)
             folds = folds_for_metrics(points, data.columns)
-            first = compared
             if folds is not None:
-                first = Comparison(parsed, data, points, data.weights, metrics, folds)
+                first = Comparison(parsed, data, metrics, folds)
         else:
             weight = np.ones(n_rows) if rows.weight is None else rows.weight
-            given = points[rows.group], weight / weight.max()
-            folds = rows.folds(cv, groups)
-            first = compared = Comparison(parsed, data, *given, metrics, folds)
+            given = data.with_rows(points[rows.group], weight / weight.max())
+            # All rows are scored, since the means of the folds are results.
+            first = compared = Comparison(parsed, given, metrics, rows.folds(cv, groups), n_rows)
         search = _Search(compared, resolve_n_jobs(self.n_jobs), verbose)
         search.run(first, bandwidths, sigmas, n_refinements)
         best = search.entries[search.best_index]
@@ -453,18 +456,24 @@ class _Search:
         n_refinements: int,
     ) -> None:
         """Run the stages in turn; the stage that chooses the metric uses the comparison `first`."""
-        metric_indices, tried = [0], []
+        metric_index, tried = 0, []
         if len(first.metrics) > 1:
-            # A smoothed model where there will be one, a KDE where not.
-            scales = self._scales(DEFAULT_FACTORS if any(sigmas) else (1.0, 0.0))
-            everywhere = [(metric_index, scales) for metric_index in range(len(first.metrics))]
-            tried = self._stage("metrics", everywhere, first)
-            metric_indices = [entry.metric_index for entry in _best(tried, 2)]
-            if first is not self.comparison:
+            likely = likely_metrics(
+                first.metrics,
+                lambda some: [
+                    entry.score for entry in self._stage("metrics", [(k, KDE) for k in some], first)
+                ],
+            )
+            metric_index = likely[0]
+            if len(likely) > 1:
+                # A smoothed model where there will be one, a KDE where not.
+                scales = self._scales(DEFAULT_FACTORS if any(sigmas) else (1.0, 0.0))
+                of_model = self._stage("metrics", [(k, scales) for k in likely], first)
+                metric_index = _best(of_model, 1)[0].metric_index
                 # Scores on other rows say which metric, and do not compare with those to come.
-                metric_indices, tried = metric_indices[:1], []
+                tried = of_model if first is self.comparison else []
         pairs = [self._scales(pair) for pair in itertools.product(bandwidths, sigmas)]
-        grid = list(itertools.product(metric_indices, pairs))
+        grid = [(metric_index, pair) for pair in pairs]
         tried += self._stage("grid", grid, scored_before=tried)
         ratio = 2**0.5
         for _ in range(n_refinements):
@@ -472,7 +481,9 @@ class _Search:
             around = self._around(best, ratio, is_smoothed=any(sigmas))
             tried += self._stage("refinement", around, scored_before=tried)
             ratio **= 0.5
-        finalists = [(e.metric_index, e.settings.scales) for e in _best(tried, _N_FINALISTS)]
+        best, *others = _best(tried, _N_FINALISTS)
+        close = [entry for entry in others if entry.score > best.score - _CLOSE]
+        finalists = [(entry.metric_index, entry.settings.scales) for entry in (best, *close)]
         self._stage("final", finalists, is_screening=False)
 
     @property
@@ -545,7 +556,7 @@ class _Search:
         began = time.perf_counter()
         # Before workers get copies, each of which would find them again.
         for metric_index in dict.fromkeys(metric_index for metric_index, _ in candidates):
-            comparison.prepare(metric_index)
+            comparison.prepare(metric_index, is_screening=is_screening)
         scored = Parallel(n_jobs=self.n_jobs)(
             delayed(_timed)(comparison, metric_index, scales, is_screening)
             for metric_index, scales in candidates
@@ -571,13 +582,14 @@ class _Search:
         return given_or_default(self.comparison.parsed, factors)
 
     def _around(self, best: _Entry, ratio: float, *, is_smoothed: bool) -> list[tuple[int, Scales]]:
-        """Return the eight neighbours of a candidate, with scales multiplied or divided by a ratio."""
+        """Return the four neighbours of a candidate, with one scale multiplied or divided by a ratio."""
         bandwidth, sigma = (_factor(scale) for scale in best.settings.scales)
         steps = ratio ** np.array([-1.0, 0.0, 1.0])
         bandwidths = np.clip(bandwidth * steps, *_BANDWIDTHS)
         # No ratio leads away from zero; the least scale that is worth a try does.
         sigmas = np.minimum(sigma * steps, _SIGMAS[1]) if sigma else np.array([0.0, _SIGMAS[0]])
-        pairs = itertools.product(bandwidths.tolist(), sigmas.tolist() if is_smoothed else [0.0])
+        pairs = [(h, sigma) for h in bandwidths.tolist()]
+        pairs += [(bandwidth, each) for each in sigmas.tolist() if is_smoothed]
         return [(best.metric_index, self._scales(pair)) for pair in pairs]
 
 

@@ -10,6 +10,8 @@ from sklearn.exceptions import NotFittedError
 
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
 from skdiffsmooth._diffusion import comparison
+from skdiffsmooth._diffusion.fitting import TrainingData
+from skdiffsmooth._utils.shards import ONE_PROCESS
 from skdiffsmooth._utils.warnings import warn_user, without_warnings
 from skdiffsmooth.kernels import AnisotropicGaussianKernel, ProportionalScale
 from skdiffsmooth.manifolds import Circle
@@ -102,8 +104,71 @@ def test_metrics_that_the_kernel_density_estimate_rules_out_would_not_be_chosen(
     X = table(150)[:, :columns]
     X[:, 0] += np.sin(X[:, 1] / 10)
     chosen = quick().fit(X).settings_
+    monkeypatch.setattr(comparison, "_CLOSE", np.inf)
     monkeypatch.setattr(comparison, "_N_METRICS", 6)
     assert quick().fit(X).settings_ == chosen
+
+
+def parsed_and_data(X):
+    model = quick()
+    weights = np.full(len(X), 1 / len(X))
+    data = TrainingData(np.unique(X, axis=0), weights, ONE_PROCESS, len(X), is_weighted=False)
+    return model._parsed(X.shape[1]), data
+
+
+@pytest.mark.parametrize("n", [40, 300])
+def test_choices_depend_on_neither_the_order_nor_the_units_nor_copies_of_rows(n):
+    # With 300 rows, 256 of them judge the candidates.
+    X = table(n)
+    chosen = quick().fit(X).settings_
+    others = (X[::-1], X * [2.0, 0.5, 4.0], X[:, [2, 0, 1]], np.repeat(X, 2, axis=0))
+    for other in others:
+        settings = quick().fit(other).settings_
+        background = settings.pop("background")
+        assert settings == {key: chosen[key] for key in settings}
+        # Rounding of single precision moves the weight of highest likelihood.
+        assert_allclose(background, chosen["background"], rtol=1e-3)
+
+
+@pytest.mark.parametrize("metric", ["scaled", 0.5, "whitened", "local"])
+def test_t_distributions_are_the_same_in_all_metrics(metric):
+    parsed, data = parsed_and_data(table(60))
+    by_metric = comparison.Comparison(parsed, data, ("scaled", metric))
+    tails = [by_metric.prepare(k, is_screening=True)[0].tails for k in range(2)]
+    # In the limit: the algorithm stops where no weight changes by 1e-4.
+    assert_allclose(tails[1], tails[0], atol=1e-3)
+
+
+def test_scores_of_a_screening_are_those_of_the_model_up_to_its_nodes_and_steps():
+    parsed, data = parsed_and_data(table(60))
+    compared = comparison.Comparison(parsed, data, ("scaled",))
+    for sigma in (0.0, 1.0):
+        scales = (comparison.Relative(0.85), comparison.Relative(sigma) if sigma else 0.0)
+        few, settings, _ = compared.score(0, scales, is_screening=True)
+        exact, of_exact, _ = compared.score(0, scales, is_screening=False)
+        assert few == pytest.approx(exact, abs=0.05 if sigma else 1e-4)
+        assert settings.background == pytest.approx(of_exact.background, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("top", "n_scored"), [((0.85, 2.0), 4), ((0.85, 1.0), 4), ((0.55, 3.0), 5)]
+)
+def test_scales_are_compared_from_the_default_on_as_long_as_they_improve(
+    monkeypatch, top, n_scored
+):
+    parsed, data = parsed_and_data(table(30))
+    scored = []
+
+    def score(self, metric_index, scales, *, is_screening):
+        factors = [scale.factor for scale in scales]
+        scored.append(factors)
+        distance = abs(np.log(factors[1] / top[1])) + abs(np.log(factors[0] / top[0]))
+        return -distance, comparison.Settings("scaled", scales, 0.02), []
+
+    monkeypatch.setattr(comparison.Comparison, "score", score)
+    settings, _ = comparison.choose_settings(data, parsed, ("scaled",))
+    assert tuple(scale.factor for scale in settings.scales) == top
+    assert len(scored) == n_scored
 
 
 def test_reasons_are_given_where_auto_is_no_choice():

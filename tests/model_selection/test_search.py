@@ -212,7 +212,9 @@ def test_progress_is_said_when_asked_for(capsys):
     assert capsys.readouterr().out == ""
     SmoothedScoreDiffusionCV(quick(), verbose=2, **ONE).fit(ring(15))
     said = capsys.readouterr().out
-    assert "[metrics] 6 candidates" in said
+    # The first and the last, then the others.
+    assert "[metrics] 2 candidates" in said
+    assert "[metrics] 4 candidates" in said
     assert "[final]" in said
     assert "nats a row" in said
 

@@ -1,0 +1,121 @@
+"""Held-out rows of one fold under models of its training rows, in the coordinates of one metric."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from .._coordinates.embedding import Embedding
+from .._engine.posterior import Posterior
+from ..bandwidth import Queries
+from .background import Tail, tail_log_density
+from .fitting import Geometry, leave_one_out_bandwidth, make_model
+from .settings import ParsedParameters, Sigma
+
+__all__ = ["Fold", "HeldOutRows"]
+
+
+class HeldOutRows(NamedTuple):
+    """Recorded rows (n, d), and the offsets (n, d) at which they are scored, in units of X.
+
+    `weights` (n,) are theirs, and `exclude` (n,) are their indices among the training rows, or None if
+    they are none of these.
+    """
+
+    recorded: np.ndarray
+    offsets: np.ndarray
+    weights: np.ndarray
+    exclude: np.ndarray | None
+
+
+class Fold:
+    """Training rows in the coordinates of a metric, and the rows that judge them.
+
+    With `is_screening` the bandwidth of the KDE is that of 256 training rows at most.
+    """
+
+    def __init__(
+        self,
+        geometry: Geometry,
+        held_out: HeldOutRows,
+        parsed: ParsedParameters,
+        *,
+        is_screening: bool,
+    ) -> None:
+        self.geometry, self.held_out, self.parsed = geometry, held_out, parsed
+        self.is_screening = is_screening
+        self._kdes: dict[float, np.ndarray] = {}
+        self.embedding = Embedding(geometry.metric, geometry.hull)
+        exclude, self.rows = held_out.exclude, held_out.recorded + held_out.offsets
+        if exclude is None:
+            self.training = geometry
+            self.x, self.residual = self.embedding.split(self.rows)
+        else:
+            self.training = geometry.with_copies_apart()
+            if geometry.metric.columns.warp is None:
+                steps = geometry.metric.steps_to_metric(held_out.offsets) @ geometry.hull.basis
+                self.x = geometry.coordinates[exclude] + steps
+            else:
+                self.x, _ = self.embedding.split(self.rows)
+            self.residual = np.zeros_like(self.rows)
+
+    @cached_property
+    def h(self) -> float:
+        """Bandwidth of highest leave-one-out likelihood of the KDE of the training rows."""
+        return leave_one_out_bandwidth(self.geometry, self.parsed, is_screening=self.is_screening)
+
+    @cached_property
+    def _posterior(self) -> Posterior:
+        resources, data = self.parsed.resources, self.training.data
+        return Posterior(
+            resources.backend.tensor(self.training.coordinates),
+            resources.backend.tensor(np.log(data.weights)),
+            memory_limit=resources.memory_limit,
+        )
+
+    @cached_property
+    def log_slopes(self) -> np.ndarray | float:
+        """Log |det| (n,) of the maps of columns, in nats; 0 where none is mapped."""
+        return self.embedding.log_slopes(self.x, self.residual)
+
+    def kde(self, scale: float) -> np.ndarray:
+        """Return log-densities (n,) under the Gaussian kernel density estimate of a bandwidth."""
+        if scale in self._kdes:
+            return self._kdes[scale]
+        backend, exclude = self.parsed.resources.backend, self.held_out.exclude
+        index = None if exclude is None else torch.from_numpy(exclude).to(backend.device)
+        within = self._posterior.log_density(backend.tensor(self.x), scale**2, exclude=index)
+        outside = self.embedding.log_density_outside_hull(self.residual, scale)
+        self._kdes[scale] = backend.array(within) + outside + self.log_slopes
+        return self._kdes[scale]
+
+    @cached_property
+    def tails(self) -> np.ndarray:
+        """Log-densities (n, n_students) under the t distributions that a background may have."""
+        coordinates, weights = self.training.coordinates, self.training.data.weights
+        columns = []
+        for student in self.geometry.students:
+            excluded = None
+            if self.held_out.exclude is not None:
+                excluded = student.leave_one_out_log_density(coordinates, weights)
+                excluded = excluded[self.held_out.exclude]
+            columns.append(
+                tail_log_density(student, self.embedding, self.x, self.residual, excluded)
+            )
+        return np.column_stack(columns) + np.reshape(self.log_slopes, (-1, 1))
+
+    def parts(
+        self, bandwidth: float, sigma: Sigma, parsed: ParsedParameters
+    ) -> tuple[np.ndarray, Tail | None]:
+        """Return log-densities (n, 3) under the parts of a model, and the tail of its background.
+
+        Without a background there is only the first column, and no tail.
+        """
+        model, _ = make_model(self.training, parsed, bandwidth, sigma, is_candidate=True)
+        if self.held_out.exclude is None:
+            return model.parts(self.rows, parsed.resources), model.tail
+        queries = Queries(self.x, self.held_out.exclude, self.held_out.weights)
+        return model.leave_one_out_parts(parsed.resources, queries), model.tail
