@@ -246,7 +246,7 @@ class Factoriser:
         # Scaled back at the end, so that the products before stay in range too.
         scale = math.exp(self._log_scale)
         mixed = products.factors.mul_((weights * scale / products.sums[:, 0]) @ table.factors)
-        mixed.masked_fill_(mixed < 1 / scale, 0)
+        torch.threshold_(mixed, 1 / scale, 0)
         sums[:, :-2] += (mixed @ self._points.positions) / scale
         return sums
 

@@ -106,9 +106,10 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         the density of what they sample is not known, and `score_samples` raises.
     n_steps : int or "auto", default="auto"
         Steps of the solver, rounded up to a multiple of `n_levels`; ``n_steps_`` is the result. "auto"
-        is 8 (over a `base` 16) for each factor e between bandwidth and terminal scale, and at least
-        32, which keeps the error of means below some thousandths of a nat; a number is used unchanged
-        for all rows.
+        is 6 for each factor e between bandwidth and terminal scale, and at least 16, with the
+        isotropic Gaussian kernel in two dimensions and more; with others 8 (over a `base` 16) and at
+        least 32. That keeps the error of means below some thousandths of a nat; a number is used
+        unchanged for all rows.
     n_levels : int or "auto", default="auto"
         Intervals of the noise range, each with its own nodes. They are part of the model: with more
         levels the errors of finitely many nodes average out. "auto" is as for `n_steps`, and
