@@ -24,11 +24,12 @@ __all__ = [
     "enough_steps",
 ]
 
-# Steps for each unit of log(scale), for rows and for a base, and the fewest; docs/accuracy.md has the
-# errors. The components of a mixture have widths over the whole range.
-_STEPS_A_UNIT = 8
-_STEPS_A_UNIT_OVER_BASE = 16
-_LEAST_STEPS = 32
+# Steps for each unit of log(scale), and the fewest: for rows, for rows where divergences follow from
+# log-densities, whose nodes have smaller errors, and for a base; docs/accuracy.md has the errors. The
+# components of a mixture have widths over the whole range.
+_STEPS = 8, 32
+_STEPS_BY_FRAMES = 6, 16
+_STEPS_OVER_BASE = 16, 32
 
 
 class Step(NamedTuple):
@@ -43,12 +44,21 @@ class Step(NamedTuple):
         return Step(self.level, self.end, self.start)
 
 
-def enough_steps(bandwidth: float, terminal_scale: float, *, has_base: bool) -> int:
-    """Return the number of levels and steps between two noise scales where none is given."""
+def enough_steps(
+    bandwidth: float, terminal_scale: float, *, has_base: bool, by_frames: bool
+) -> int:
+    """Return the number of levels and steps between two noise scales where none is given.
+
+    `by_frames` is whether nodes are frames, with which divergences follow from log-densities.
+    """
     # Not the logarithm of the ratio, which may overflow.
     width = math.log(terminal_scale) - math.log(bandwidth)
-    a_unit = _STEPS_A_UNIT_OVER_BASE if has_base else _STEPS_A_UNIT
-    return max(_LEAST_STEPS, math.ceil(a_unit * width))
+    a_unit, fewest = _STEPS
+    if has_base:
+        a_unit, fewest = _STEPS_OVER_BASE
+    elif by_frames:
+        a_unit, fewest = _STEPS_BY_FRAMES
+    return max(fewest, math.ceil(a_unit * width))
 
 
 @dataclass(frozen=True)

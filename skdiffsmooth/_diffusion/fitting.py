@@ -29,6 +29,7 @@ from ..bases import ManifoldParzen, base_components
 from ..kernels import ReducedKernel
 from ..kernels._node_error import enough_nodes
 from ..kernels._nodes import NodeRule
+from ..kernels._shapes import ConstantShape
 from ..noise import NoiseLevels, VarianceExploding, enough_steps
 from ..scores import ScoreSchedule
 from ..solvers import Heun
@@ -382,7 +383,10 @@ def make_model(
         and isinstance(noise, VarianceExploding)
         and not callable(sigma),
     )
-    enough = enough_steps(bandwidth, terminal_scale, has_base=geometry.base is not None)
+    by_frames = isinstance(kernel, ConstantShape) and kernel.frame_std(parsed.rule) is not None
+    enough = enough_steps(
+        bandwidth, terminal_scale, has_base=geometry.base is not None, by_frames=by_frames
+    )
     n_steps, n_levels = parsed.n_steps or enough, parsed.n_levels or enough
     levels = NoiseLevels(bandwidth, terminal_scale, n_levels)
     requested, scales = scales_of_levels(sigma, noise, levels)

@@ -133,6 +133,9 @@ class ComponentPosterior(FloatPromotion):
             moments = self._in_float64.moments(x.double(), v, double, trace=trace, exclude=exclude)
             return moments.to(x.dtype)
         noised = self._noised(v)
+        by_stein = trace and nodes.stein_is_exact(v)
+        if not by_stein:
+            nodes = nodes.without_stein()
         mean = x + nodes.weights @ nodes.offsets
         total_trace, log_density = x.new_zeros(len(x)), x.new_zeros(len(x))
         for tile in slices(len(nodes), self._budget // 2 // self._elements_per_node):
@@ -150,7 +153,7 @@ class ComponentPosterior(FloatPromotion):
                     node_scores,
                     squares,
                     rows_of(exclude, rows),
-                    trace=trace,
+                    trace=trace and not by_stein,
                 )
                 mean[rows] += v * score
                 total_trace[rows] += trace_part
@@ -158,6 +161,9 @@ class ComponentPosterior(FloatPromotion):
         log_density -= gaussian_log_normalizer(x.shape[1])
         if exclude is not None:
             log_density -= log_weight_of_others(self._log_weights)[exclude]
+        if by_stein:
+            # tr Cov = v (r + v times the Laplacian of the log-density).
+            total_trace = v * (x.shape[1] + v * total_trace)
         return Moments(mean, total_trace if trace else None, log_density)
 
     def moments_by_part(
@@ -221,9 +227,10 @@ class ComponentPosterior(FloatPromotion):
         exclude: torch.Tensor | None,
         *,
         trace: bool,
-    ) -> tuple[torch.Tensor, torch.Tensor | float, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return a tile's part of score (B, r), trace (B,) and log-sum (B,), summed over its nodes.
 
+        Without `trace` it is the Laplacian of `Nodes.averages` in place of the trace.
         `node_scores` (K, M, r) and `squares` (K, M) are A_i xi and xi . A_i xi.
         """
         scores, query_logits = self._scores_and_logits(x, noised, exclude)
@@ -232,7 +239,8 @@ class ComponentPosterior(FloatPromotion):
         top = logits.amax(1, keepdim=True)
         weights = exp_(logits.sub_(top), self._negligible)
         normalizer = weights.sum(1, keepdim=True)
-        log_sums = (normalizer.log() + top)[:, 0] @ nodes.weights
+        log_densities = (normalizer.log() + top)[:, 0]
+        laplacian, log_sums = nodes.averages(nodes.weights, log_densities).T
         weights.mul_(nodes.weights / normalizer)
         # sum_m q_m W xi_m and sum_m q_m W: A_i is applied once to the sum, and not for each node.
         features = torch.cat([nodes.offsets, nodes.offsets.new_ones(len(nodes), 1)], dim=1)
@@ -241,7 +249,7 @@ class ComponentPosterior(FloatPromotion):
         shift, _ = self._apply(noised, averages[:, :, :-1].transpose(0, 1))
         score = (mean_weights[:, None] @ scores)[:, 0] - shift.sum(0)
         if not trace:
-            return score, 0.0, log_sums
+            return score, laplacian, log_sums
         # sum_m q_m ( sum_i W_i |g_i|^2 - |g|^2 ) at the nodes.
         squared = (mean_weights * scores.square().sum(2)).sum(1)
         squared -= 2 * (scores.transpose(0, 1) * shift).sum((0, 2))

@@ -133,7 +133,7 @@ def average_over_few_points(
 
     For points so few that these take no more memory than the sums of all pairs would. Exponents are
     formed from products of coordinates. The result (B, r + 2) is this process's part of mean, trace
-    (zero unless requested) and log-sum.
+    (unless requested the Laplacian of `Nodes.averages`) and log-sum.
     """
     of_queries = exclude_(points.products(x, v), exclude)
     logits = of_queries[:, None] + (nodes.offsets / v) @ points.positions.T
@@ -147,11 +147,10 @@ def average_over_few_points(
         squares = points.scaled_for_trace(points.positions).square().sum(1)
         traces = factors @ squares - points.scaled_for_trace(means).square().sum(2)
         pairs = Pairs(means.transpose(1, 2), traces, log_sums)
-        return merger.average(pairs, nodes.weights, trace=True)
+        return merger.average(pairs, nodes.weights)
     weights, log_sums = merger.pair_weights(log_sums, nodes.weights)
     mean = (weights[:, None] @ factors)[:, 0] @ points.positions
-    log_density = (weights * log_sums).sum(1, keepdim=True)
-    return torch.cat([mean, torch.zeros_like(log_density), log_density], dim=1)
+    return torch.cat([mean, nodes.averages(weights, log_sums)], dim=1)
 
 
 def _over_pairs(

@@ -225,7 +225,7 @@ class Factoriser:
     def average_means(
         self, products: Products, direct: torch.Tensor | None, merger: Merger
     ) -> torch.Tensor:
-        """Return this process's part of mean, trace (zeros) and log-sum, averaged over nodes.
+        """Return this process's part of mean, Laplacian (`Nodes.averages`) and log-sum.
 
         The nodes' weights are combined first, so that each query averages the points only once.
         Products are of the weights alone, and their factors are overwritten. `direct` (P, r + 2)
@@ -238,7 +238,7 @@ class Factoriser:
         table, underflows = products.table, products.underflows
         weights, log_sums = merger.pair_weights(products.log_sums, table.nodes.weights)
         sums = log_sums.new_zeros(len(log_sums), self._points.dimension + 2)
-        sums[:, -1] = (weights * log_sums).sum(1)
+        sums[:, -2:] = table.nodes.averages(weights, log_sums)
         if underflows is not None and direct is not None:
             weighted = weights[underflows][:, None] * direct[:, :-2]
             sums[:, :-2].index_add_(0, underflows.nonzero()[:, 0], weighted)
@@ -246,7 +246,7 @@ class Factoriser:
         # Scaled back at the end, so that the products before stay in range too.
         scale = math.exp(self._log_scale)
         mixed = products.factors.mul_((weights * scale / products.sums[:, 0]) @ table.factors)
-        mixed.masked_fill_(mixed < 1 / scale, 0)
+        torch.threshold_(mixed, 1 / scale, 0)
         sums[:, :-2] += (mixed @ self._points.positions) / scale
         return sums
 

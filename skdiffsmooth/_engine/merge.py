@@ -46,11 +46,10 @@ class Merger:
         """Return the weights (B, M) of pairs in averages over the nodes, and merged log-sums."""
         return node_weights.expand_as(log_sums), log_sums
 
-    def average(self, pairs: Pairs, node_weights: torch.Tensor, *, trace: bool) -> torch.Tensor:
+    def average(self, pairs: Pairs, node_weights: torch.Tensor) -> torch.Tensor:
         """Return moments averaged over the nodes from those of pairs.
 
-        Return this process's part of mean, trace and log-sum, (B, r + 2); the trace is meaningful only
-        if `trace` is set.
+        Return this process's part of mean, trace and log-sum, (B, r + 2).
         """
         means, traces, log_sums = pairs
         return torch.column_stack(
@@ -85,13 +84,12 @@ class _ShardMerger(Merger):
         fractions, log_sums = self._fractions(log_sums)
         return node_weights * fractions, log_sums
 
-    def average(self, pairs: Pairs, node_weights: torch.Tensor, *, trace: bool) -> torch.Tensor:
+    def average(self, pairs: Pairs, node_weights: torch.Tensor) -> torch.Tensor:
         means, traces, log_sums = pairs
         fractions, log_sums = self._fractions(log_sums)
-        if trace:
-            # Two passes, mean first: a difference of second moments and squared means would cancel.
-            mean = self.total(means * fractions[:, None])
-            traces = traces + (means - mean).square_().sum(1)
+        # Two passes, mean first: a difference of second moments and squared means would cancel.
+        mean = self.total(means * fractions[:, None])
+        traces = traces + (means - mean).square_().sum(1)
         weights = node_weights * fractions
         return torch.column_stack(
             [

@@ -8,7 +8,7 @@ divergence (tr Cov(y) / v - r) / v in r dimensions (Tweedie's formula).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -17,6 +17,10 @@ import torch
 from .._utils.backend import Backend
 
 __all__ = ["Denoiser", "Moments", "Nodes", "SingleMoments", "part_by_part", "rows_of"]
+
+# Up to this product of noise variance and factors, Stein's identity turns the rounding of log-densities
+# into less than some thousandths of a nat in a log-density of the flow.
+_LARGEST_FACTOR = {torch.float64: 1e7, torch.float32: 1e3}
 
 
 @dataclass(frozen=True)
@@ -32,11 +36,18 @@ class Nodes:
     max_norm : float
         Length of the longest offset: known to the host, which chooses the computation by it without
         waiting for the device.
+    stein : torch.Tensor of shape (M,), optional
+        Factors h_m for which sum_m weights[m] h_m f(xi_m) is the Laplacian of f, averaged over the
+        nodes, exactly for quadratic f (Stein's identity). Traces then follow from log-densities.
+    stein_norm : float
+        sum_m weights[m] |h_m|, by which they magnify rounding.
     """
 
     offsets: torch.Tensor
     weights: torch.Tensor
     max_norm: float
+    stein: torch.Tensor | None = None
+    stein_norm: float = 0.0
 
     @classmethod
     def single(cls, x: torch.Tensor) -> Nodes:
@@ -44,20 +55,56 @@ class Nodes:
         return cls(x.new_zeros(1, x.shape[1]), x.new_ones(1), 0.0)
 
     @classmethod
-    def from_arrays(cls, offsets: np.ndarray, weights: np.ndarray, backend: Backend) -> Nodes:
-        """Copy offsets (M, r) and weights (M,) to the device."""
+    def from_arrays(
+        cls,
+        offsets: np.ndarray,
+        weights: np.ndarray,
+        backend: Backend,
+        stein: np.ndarray | None = None,
+    ) -> Nodes:
+        """Copy offsets (M, r), weights (M,) and the factors of Stein's identity to the device."""
         longest = float(np.linalg.norm(offsets, axis=1).max())
-        return cls(backend.tensor(offsets), backend.tensor(weights), longest)
+        nodes = cls(backend.tensor(offsets), backend.tensor(weights), longest)
+        if stein is None:
+            return nodes
+        norm = float(weights @ np.abs(stein))
+        return replace(nodes, stein=backend.tensor(stein), stein_norm=norm)
 
     def __len__(self) -> int:
         return len(self.weights)
 
     def __getitem__(self, part: slice) -> Nodes:
-        return Nodes(self.offsets[part], self.weights[part], self.max_norm)
+        stein = None if self.stein is None else self.stein[part]
+        return replace(self, offsets=self.offsets[part], weights=self.weights[part], stein=stein)
 
     def to(self, dtype: torch.dtype) -> Nodes:
         """Return the nodes in another dtype."""
-        return Nodes(self.offsets.to(dtype), self.weights.to(dtype), self.max_norm)
+        stein = None if self.stein is None else self.stein.to(dtype)
+        return replace(
+            self, offsets=self.offsets.to(dtype), weights=self.weights.to(dtype), stein=stein
+        )
+
+    def without_stein(self) -> Nodes:
+        """Return the nodes without the factors of Stein's identity."""
+        return replace(self, stein=None)
+
+    def stein_is_exact(self, v: float) -> bool:
+        """Return whether there are factors of Stein's identity that suit noise of variance v.
+
+        They multiply rounding errors of log-densities by about v over the kernel's variance.
+        """
+        largest = _LARGEST_FACTOR[self.offsets.dtype]
+        return self.stein is not None and v * self.stein_norm < largest
+
+    def averages(self, weights: torch.Tensor, log_densities: torch.Tensor) -> torch.Tensor:
+        """Return averages of log-densities (B, M), first of their Laplacian by `stein`, (B, 2).
+
+        `weights` (B, M) are those of pairs. Without `stein` the first column is zero.
+        """
+        weighted = weights * log_densities
+        average = weighted.sum(1)
+        laplacian = torch.zeros_like(average) if self.stein is None else weighted @ self.stein
+        return torch.stack([laplacian, average], dim=1)
 
     def half_squares(self, x: torch.Tensor) -> torch.Tensor:
         """Return |x_b + xi_m|^2 / 2 of queries (B, r), shape (B, M)."""

@@ -133,7 +133,11 @@ class Posterior(FloatPromotion):
         trace: bool = False,
         exclude: torch.Tensor | None = None,
     ) -> Moments:
-        """See `Denoiser`. The trace takes about (r + 2) / 2 times the work of the mean."""
+        """See `Denoiser`.
+
+        The trace takes about (r + 2) / 2 times the work of the mean, and none beside it where it
+        follows from log-densities (`Nodes.stein`).
+        """
         moments = None
         if not self._needs_float64(v, nodes.max_norm):
             moments = self._tiles.retry_in_smaller_tiles(
@@ -149,9 +153,13 @@ class Posterior(FloatPromotion):
     ) -> Moments | None:
         """Return the moments, or None if factors underflow in float32 but not in float64."""
         self._check_exclude(exclude)
+        by_stein = trace and nodes.stein_is_exact(v)
+        at_pairs = trace and not by_stein
+        if not by_stein:
+            nodes = nodes.without_stein()
         factorise = self._factoriser.is_worth_trying(v, nodes)
         sums = x.new_zeros(len(x), self._points.dimension + 2)
-        for tile in slices(len(nodes), self._tiles.nodes(trace=trace)):
+        for tile in slices(len(nodes), self._tiles.nodes(trace=at_pairs)):
             part = nodes[tile]
             table = self._factoriser.table(part, v, len(x)) if factorise else None
             # All processes must go over to float64 together.
@@ -160,9 +168,13 @@ class Posterior(FloatPromotion):
                 return None
             for rows in slices(len(x), self._tiles.rows(len(part))):
                 sums[rows] += self._tile_sums(
-                    x[rows], v, part, table, rows_of(exclude, rows), trace=trace
+                    x[rows], v, part, table, rows_of(exclude, rows), trace=at_pairs
                 )
-        return self._normalised(self._merger.total(sums), v, trace, exclude)
+        sums = self._merger.total(sums)
+        if by_stein:
+            # tr Cov = v (r + v times the Laplacian of the log-density).
+            sums[:, -2] = v * (self._points.dimension + v * sums[:, -2])
+        return self._normalised(sums, v, trace, exclude)
 
     def moments_by_part(
         self,
@@ -213,7 +225,7 @@ class Posterior(FloatPromotion):
             return None
         products = self._factoriser.products_by_part(x, v, table, which, counts, exclude)
         pairs = self._factoriser.pairs(products, None)
-        sums = self._merger.average(pairs, parts[0].weights, trace=True)
+        sums = self._merger.average(pairs, parts[0].weights)
         return self._normalised(sums, v, trace, exclude)
 
     def covariance_along(
@@ -283,7 +295,8 @@ class Posterior(FloatPromotion):
     ) -> torch.Tensor:
         """Return this process's part of mean, trace and log-sum, averaged over a tile's nodes.
 
-        Whichever way a process computes, it makes the same exchanges with the others.
+        Without `trace` it is the Laplacian of `Nodes.averages` in place of the trace. Whichever way a
+        process computes, it makes the same exchanges with the others.
         """
         products = None
         if table is not None:
@@ -294,8 +307,12 @@ class Posterior(FloatPromotion):
         if products is None:
             columns = self._pairs_directly(x, v, nodes, None, exclude)
             means, traces, log_sums = _split(columns.unflatten(0, (len(x), len(nodes))))
-            pairs = Pairs(means.transpose(1, 2), traces, log_sums)
-            return self._merger.average(pairs, nodes.weights, trace=trace)
+            if trace:
+                pairs = Pairs(means.transpose(1, 2), traces, log_sums)
+                return self._merger.average(pairs, nodes.weights)
+            weights, log_sums = self._merger.pair_weights(log_sums, nodes.weights)
+            mean = (weights[:, None] @ means)[:, 0]
+            return torch.cat([mean, nodes.averages(weights, log_sums)], dim=1)
         direct = None
         if products.underflows is not None:
             direct = self._pairs_directly(x, v, nodes, products.underflows, exclude)
@@ -303,7 +320,7 @@ class Posterior(FloatPromotion):
         if not trace:
             return self._factoriser.average_means(products, direct, self._merger)
         pairs = self._factoriser.pairs(products, direct)
-        return self._merger.average(pairs, nodes.weights, trace=True)
+        return self._merger.average(pairs, nodes.weights)
 
     def _pairs_directly(
         self,

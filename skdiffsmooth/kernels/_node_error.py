@@ -26,10 +26,11 @@ _N_LEVELS = 8
 def node_error(schedule: ScoreSchedule, reference: ScoreSchedule) -> float:
     """Return the root mean square difference of log-densities from those of `reference`, in nats.
 
-    `reference` is the same model with more nodes, which are others. The divergences of both are
-    compared at noised rows. Errors of different levels are independent, so the squares of their
-    contributions to a log-density are added. That errors of the score move positions along the flow
-    is not in the estimate.
+    `reference` is the same model with more nodes, which are others. The scores s and divergences of
+    both are compared at noised rows. To first order an error e of the score changes a log-density by
+    the integral of v (div e + e . s) over log sqrt(v): the first term is the divergence's own error, the
+    second that of the position. Errors of different levels are independent, so the squares of their
+    contributions are added.
     """
     levels = schedule.levels
     points = schedule.shards.first(schedule.hierarchy.points)
@@ -43,10 +44,11 @@ def node_error(schedule: ScoreSchedule, reference: ScoreSchedule) -> float:
     for level in checked.tolist():
         scale = levels.middle(level)
         x = schedule.backend.tensor(rows + scale * noise)
-        _, divergence = schedule.at(level).with_divergence(x, scale**2)
-        _, finer = reference.at(level).with_divergence(x, scale**2)
+        score, divergence = schedule.at(level).with_divergence(x, scale**2)
+        finer_score, finer = reference.at(level).with_divergence(x, scale**2)
+        change = divergence - finer + ((score - finer_score) * score).sum(1)
         width = math.log(levels.start(level + 1) / levels.start(level))
-        squares += (width * scale**2 * schedule.backend.array(divergence - finer)) ** 2
+        squares += (width * scale**2 * schedule.backend.array(change)) ** 2
     return float(np.sqrt(np.mean(squares) * levels.n_levels / len(checked)))
 
 

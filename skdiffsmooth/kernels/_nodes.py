@@ -9,26 +9,29 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtri, roots_hermitenorm
+from scipy.special import ndtri, roots_genlaguerre, roots_hermitenorm
 from scipy.stats import qmc
 
-__all__ = ["NODE_RULES", "NodeRule", "default_n_nodes", "gaussian_nodes"]
+__all__ = ["NODE_RULES", "NodeRule", "default_n_nodes", "gaussian_frames", "gaussian_nodes"]
 
 Rule = Callable[[int, int, int, int], tuple[np.ndarray, np.ndarray]]
 
 
-def default_n_nodes(dimension: int) -> int:
+def default_n_nodes(dimension: int, *, by_frames: bool = False) -> int:
     """Return the number of nodes in k dimensions, the least power of two >= max(64, 4 k).
 
     Blocks of a Sobol sequence are nets at powers of two, and second moments can only be matched from
-    2 k nodes on.
+    2 k nodes on. For frames it is 6 k in place of 4 k, so that there are two rotations.
     """
-    return 2 ** math.ceil(math.log2(max(64, 4 * dimension)))
+    return 2 ** math.ceil(math.log2(max(64, (6 if by_frames else 4) * dimension)))
 
 
 # Tables of nodes are kept for later calls: together at most 256 of 128 KiB. Larger ones take longer to
 # use than to make.
 _MOST_TABLES, _LARGEST_TABLE = 256, 2**14
+
+# From here on the lengths of normal vectors vary so little that two radii are enough for few frames.
+_MANY_DIMENSIONS = 20
 
 
 @functools.lru_cache(maxsize=8)
@@ -76,6 +79,56 @@ def _kept_nodes(dimension: int, n_nodes: int, level: int, seed: int) -> np.ndarr
     nodes = _mirrored_nodes(dimension, n_nodes, level, seed)
     nodes.flags.writeable = False
     return nodes
+
+
+def gaussian_frames(
+    dimension: int, n_nodes: int, level: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return frames (M, r) for the standard normal distribution of dimension r, and weights (M,).
+
+    A frame is +-rho e_j, j = 1..r, turned by a random rotation (the QR decomposition of normal numbers,
+    signs fixed by R), which differs between levels. rho^2 / 2 are abscissae of generalised
+    Gauss-Laguerre quadrature of order r / 2 - 1. Weights sum to one, odd moments are zero,
+
+        E xi xi^T = I,    E xi xi^T |xi|^2 = (r + 2) I,
+
+    and other moments of order four are those of the normal distribution on average over rotations. All
+    radii have the same rotations, since errors at them largely cancel. M is `n_nodes`, rounded up to
+    whole frames.
+    """
+    # More radii where there are more frames, so that the rule converges; many dimensions need fewer.
+    frames = n_nodes / (2 * dimension)
+    fewest, enough = (3, 4) if dimension < _MANY_DIMENSIONS else (2, 8)
+    n_radii = fewest + max(0, math.floor(math.log(frames / enough, 4) + 1e-9))
+    n_rotations = math.ceil(n_nodes / (2 * dimension * n_radii))
+    if 2 * dimension**2 * n_radii * n_rotations <= _LARGEST_TABLE:
+        return _kept_frames(dimension, n_radii, n_rotations, level, seed)
+    return _rotated_frames(dimension, n_radii, n_rotations, level, seed)
+
+
+def _rotated_frames(
+    dimension: int, n_radii: int, n_rotations: int, level: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the frames that `gaussian_frames` describes, all radii of a rotation together."""
+    rng = np.random.default_rng([seed, level])
+    rotations, upper = np.linalg.qr(rng.standard_normal((n_rotations, dimension, dimension)))
+    rotations *= np.sign(np.diagonal(upper, axis1=1, axis2=2))[:, None, :]
+    half_squares, masses = roots_genlaguerre(n_radii, dimension / 2 - 1)
+    radii = np.sqrt(2 * half_squares)
+    half = (radii[:, None, None] * rotations.transpose(0, 2, 1)[:, None]).reshape(-1, dimension)
+    weights = np.tile(np.repeat(masses / masses.sum(), dimension), n_rotations)
+    weights /= 2 * dimension * n_rotations
+    return np.concatenate([half, -half]), np.concatenate([weights, weights])
+
+
+@functools.lru_cache(maxsize=_MOST_TABLES)
+def _kept_frames(
+    dimension: int, n_radii: int, n_rotations: int, level: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return frames and weights that all callers share, so they cannot be written to."""
+    nodes, weights = _rotated_frames(dimension, n_radii, n_rotations, level, seed)
+    nodes.flags.writeable = weights.flags.writeable = False
+    return nodes, weights
 
 
 def _sobol(dimension: int, n_nodes: int, level: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -134,3 +187,7 @@ class NodeRule:
         three dimensions raises ValueError.
         """
         return NODE_RULES[self.name](dimension, self.n_nodes, level, self.seed)
+
+    def frames(self, dimension: int, level: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return frames (M, k) for the standard normal distribution of dimension k, and weights."""
+        return gaussian_frames(dimension, self.n_nodes, level, self.seed)

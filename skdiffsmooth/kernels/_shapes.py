@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -48,6 +49,10 @@ class ConstantShape(ABC):
     def nodes(self, rule: NodeRule, level: int) -> tuple[np.ndarray, np.ndarray]:
         """Return offsets (M, r) at sigma = 1, of weighted mean zero, and their weights (M,)."""
 
+    def frame_std(self, rule: NodeRule) -> float | None:
+        """Return the standard deviation at sigma = 1 if nodes are frames, `gaussian_frames`."""
+        return None
+
     def freeze(self, scales: np.ndarray, rule: NodeRule) -> FrozenKernel:
         """See `ReducedKernel`."""
         return FrozenKernel(self, scales, rule)
@@ -72,10 +77,30 @@ class LinearShape(ConstantShape):
         """The largest singular value of the factor."""
         return float(np.linalg.norm(self.factor, 2)) if self.factor.size else 0.0
 
+    @property
+    def n_nodes(self) -> int:
+        """See `ReducedKernel`."""
+        return default_n_nodes(self.rank, by_frames=self.is_isotropic)
+
+    @cached_property
+    def is_isotropic(self) -> bool:
+        """Whether the factor is a multiple of the identity matrix, up to rounding."""
+        r, k = self.factor.shape
+        identity = self.widest_std * np.eye(r, k)
+        return r == k and bool(
+            np.allclose(self.factor, identity, rtol=0, atol=1e-13 * self.widest_std)
+        )
+
     def nodes(self, rule: NodeRule, level: int) -> tuple[np.ndarray, np.ndarray]:
         """Return offsets and weights; their covariance is exact if that of the rule is."""
-        standard, weights = rule.normal(self.rank, level)
+        choose = rule.normal if self.frame_std(rule) is None else rule.frames
+        standard, weights = choose(self.rank, level)
         return standard @ self.factor.T, weights
+
+    def frame_std(self, rule: NodeRule) -> float | None:
+        """See `ConstantShape`. In one dimension a frame has no directions to turn."""
+        uses_frames = rule.name == "sobol" and self.rank > 1 and self.is_isotropic
+        return self.widest_std if uses_frames else None
 
 
 @dataclass(frozen=True)
@@ -177,5 +202,10 @@ class FrozenKernel:
     ) -> ScoreField:
         """See `Smoothing`."""
         offsets, weights = self.nodes(level)
-        nodes = Nodes.from_arrays(offsets, weights, backend)
+        std, stein = self.shape.frame_std(self.rule), None
+        if std is not None and self.scales[level] > 0:
+            # Stein's identity: E[Laplacian of f] = E[f (|xi|^2 / s^2 - r)] / s^2 for xi ~ N(0, s^2 I).
+            variance = (std * self.scales[level]) ** 2
+            stein = (np.sum(offsets**2, axis=1) / variance - offsets.shape[1]) / variance
+        nodes = Nodes.from_arrays(offsets, weights, backend, stein)
         return SmoothedScore(posterior, nodes, exclude)

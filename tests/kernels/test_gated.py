@@ -16,7 +16,6 @@ from skdiffsmooth._engine.hierarchy import PointHierarchy
 from skdiffsmooth._engine.moments import Nodes
 from skdiffsmooth._engine.posterior import Posterior
 from skdiffsmooth._utils.backend import Backend
-from skdiffsmooth.kernels import FrozenKernel, LinearShape
 from skdiffsmooth.kernels._cells import Cells, default_n_cells
 from skdiffsmooth.kernels._gated import GatedKernel, GatedScore
 from skdiffsmooth.kernels._nodes import NodeRule
@@ -56,9 +55,8 @@ def frozen(sigma, cells, n_nodes, n_levels=32):
 def smoothed(points, weights, factor=None, sigma=0.4, n_nodes=8, level=2):
     """The field of a constant kernel, isotropic or with a given factor."""
     factor = np.eye(points.shape[1]) if factor is None else factor
-    offsets, shares = FrozenKernel(
-        LinearShape(factor), np.full(32, sigma), NodeRule("sobol", n_nodes, 0)
-    ).nodes(level)
+    standard, shares = NodeRule("sobol", n_nodes, 0).normal(factor.shape[1], level)
+    offsets = sigma * standard @ factor.T
     posterior = Posterior(CPU.tensor(points), CPU.tensor(np.log(weights)), memory_limit=64)
     reach = float(np.linalg.norm(offsets, axis=1).max())
     return SmoothedScore(posterior, Nodes(CPU.tensor(offsets), CPU.tensor(shares), reach))
