@@ -433,7 +433,8 @@ def _tail(model: DiffusionModel, geometry: Geometry, resources: Resources) -> Ta
     tails = tails[taken] + model.embedding.metric.log_abs_det
     tails += columns.relation_log_density(residual[:1])
     taken_weights = weights[taken] / weights[taken].sum()
-    return choose_tail(students, tails, np.column_stack(kdes), taken_weights)
+    distances = np.column_stack([student.distances(points[taken]) for student in students])
+    return choose_tail(students, tails, np.column_stack(kdes), distances, taken_weights)
 
 
 def _largest_variance(geometry: Geometry) -> float:
