@@ -8,6 +8,8 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 # make table TABLE_ARGS=--quick takes four small data sets; --methods and --data name some
 TABLE_ARGS ?= --jobs 2 --write
+# make frames FRAMES_ARGS='--data penguins' takes one table and prints only
+FRAMES_ARGS ?= --jobs 2 --write
 # Test processes. Most tests are many small computations, so each process keeps to one thread.
 WORKERS ?= 2
 
@@ -25,7 +27,7 @@ INSTALLED_DOCS := $(VENV)/.installed-docs
 RECIPE := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint demo bench table gallery clean
+.PHONY: help install test lint demo bench table frames gallery clean
 # Two pips must not write to one environment, even under make -j.
 .NOTPARALLEL:
 
@@ -54,6 +56,9 @@ bench: $(INSTALLED_BENCH)  ## run benchmarks/run.py: time and error side by side
 
 table: $(INSTALLED_BENCH)  ## run benchmarks/table.py: likelihood on real data (results are kept)
 	OMP_NUM_THREADS=1 $(PY) benchmarks/table.py $(TABLE_ARGS)
+
+frames: $(INSTALLED_BENCH)  ## run benchmarks/frames.py: ordinary tables, with dummies, counts and totals
+	OMP_NUM_THREADS=1 $(PY) benchmarks/frames.py $(FRAMES_ARGS)
 
 gallery: $(INSTALLED_DOCS)  ## run the gallery's examples and build the documentation in docs/_build/html
 	OMP_NUM_THREADS=1 $(PY) -m sphinx -W --keep-going -b html docs docs/_build/html

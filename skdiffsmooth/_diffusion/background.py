@@ -41,12 +41,15 @@ _MOST_BACKGROUND = 0.9
 
 # The EM algorithm ends where no weight changes by more.
 _N_ITERATIONS, _CHANGE = 200, 1e-6
-# A heavier tail must gain as many nats over all rows, since where few rows are far out all tails are
-# nearly as likely. Draws from tails of one or two degrees of freedom have no variance: such a tail must
-# gain them over the tenth of the rows that is farthest out, and not by its sharper peak.
+# A heavier tail must gain as many nats over all rows: where few rows are far out all tails are nearly as
+# likely.
 _LEAST_GAIN = 4.0
-_MOST_WITHOUT_VARIANCE = 2.0
-_FAR = 0.1
+# A t distribution of so few degrees of freedom has no variance. It must not be chosen for its sharper
+# peak, so Hill's estimate of the tail index, one over the degrees, must be above one half. It takes the
+# distances of the 15 % of the rows that are farthest out.
+_WITHOUT_VARIANCE = 2.0
+_LEAST_TAIL_INDEX = 1 / _WITHOUT_VARIANCE
+_FAR = 0.15
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,23 +128,31 @@ def background_weight(parts: np.ndarray, tail: float | np.ndarray, weights: np.n
 
 
 def choose_tail(
-    students: list[StudentT], log_densities: np.ndarray, kdes: np.ndarray, weights: np.ndarray
+    students: list[StudentT],
+    log_densities: np.ndarray,
+    kdes: np.ndarray,
+    distances: np.ndarray,
+    weights: np.ndarray,
 ) -> Tail:
     """Return the t distribution of highest likelihood, with its weight in the background.
 
-    `students` begin with the heaviest tail; lighter ones are preferred, most of all to those without
-    variance. `log_densities`
+    `students` begin with the heaviest tail, and lighter ones are preferred. `log_densities`
     (n, n_students) are left-out log-densities, `kdes` (n, 2) those of kernel density estimates of the
-    model's bandwidth, in the place of the model, and of the background's. A mixture of the three has the
-    weights of highest likelihood, by the EM algorithm.
+    model's bandwidth, in the place of the model, and of the background's; `distances` (n, n_students)
+    are those of the rows from the centers. A mixture of the three has the weights of highest likelihood,
+    by the EM algorithm.
     """
+    best, chosen = -np.inf, None
     least_gain = _LEAST_GAIN * float(weights @ weights)
-    order = np.argsort(log_densities[:, -1], kind="stable")
-    is_far = np.zeros(len(weights), dtype=bool)
-    is_far[order] = np.cumsum(weights[order]) <= _FAR
-    best, chosen = np.full(len(weights), -np.inf), None
-    for student, column in zip(students[::-1], log_densities.T[::-1], strict=True):
-        parts = np.column_stack([kdes, column])
+    for k, student in reversed(list(enumerate(students))):
+        has_variance = student.degrees > _WITHOUT_VARIANCE
+        if (
+            chosen is not None
+            and not has_variance
+            and _tail_index(distances[:, k], weights) <= _LEAST_TAIL_INDEX
+        ):
+            continue
+        parts = np.column_stack([kdes, log_densities[:, k]])
         largest = parts.max(axis=1)
         densities = np.exp(parts - largest[:, None])
         mixture = np.full(3, 1 / 3)
@@ -150,13 +161,22 @@ def choose_tail(
             mixture *= ratios
             if np.abs(ratios - 1) @ mixture < _CHANGE:
                 break
-        by_row = largest + np.log(densities @ mixture)
-        gains = weights * (by_row - best)
-        needed = [gains.sum()]
-        if student.degrees <= _MOST_WITHOUT_VARIANCE:
-            needed.append(gains[is_far].sum())
-        if chosen is None or min(needed) > least_gain:
+        score = weights @ (largest + np.log(densities @ mixture))
+        if chosen is None or score > best + least_gain:
             share = mixture[2] / max(mixture[1] + mixture[2], np.finfo(np.float64).tiny)
-            best, chosen = by_row, Tail(student, float(np.clip(share, LEAST_TAIL, _MOST_TAIL)))
+            best, chosen = score, Tail(student, float(np.clip(share, LEAST_TAIL, _MOST_TAIL)))
     assert chosen is not None
     return chosen
+
+
+def _tail_index(distances: np.ndarray, weights: np.ndarray) -> float:
+    """Return Hill's (1975) estimate of the tail index from distances (n,) of rows of weights (n,).
+
+    Zero where the farthest row alone has more weight than the rows that it takes.
+    """
+    order = np.argsort(-distances, kind="stable")
+    n_far = int(np.searchsorted(np.cumsum(weights[order]), _FAR, side="right"))
+    if not n_far:
+        return 0.0
+    far, next_one = order[:n_far], max(distances[order[n_far]], np.finfo(np.float64).tiny)
+    return float(np.average(np.log(distances[far] / next_one), weights=weights[far]))

@@ -282,9 +282,8 @@ class Comparison:
         if key not in self._tails:
             folds = self.prepare(metric_index, is_screening=True)
             reference = self._reference(metric_index)
-            columns = [fold.tails for fold in reference]
             # Where few rows of a fold use a direction, there are no heavy tails.
-            n_students = min(column.shape[1] for column in columns)
+            n_students = min(fold.tails.shape[1] for fold in reference)
             students = reference[0].geometry.students[-n_students:]
             kdes = [
                 np.column_stack([fold.kde(h), fold.kde(WIDTH * h)])
@@ -293,8 +292,9 @@ class Comparison:
             weights = np.concatenate([fold.held_out.weights for fold in folds])
             tail = choose_tail(
                 students,
-                np.concatenate([column[:, -n_students:] for column in columns]),
+                np.concatenate([fold.tails[:, -n_students:] for fold in reference]),
                 np.concatenate(kdes),
+                np.concatenate([fold.distances[:, -n_students:] for fold in reference]),
                 weights / weights.sum(),
             )
             self._tails[key] = students.index(tail.student) - n_students, tail.weight

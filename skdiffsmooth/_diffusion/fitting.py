@@ -486,7 +486,10 @@ def _tail(model: DiffusionModel, geometry: Geometry, resources: Resources) -> Ta
         for student, column in zip(students, excluded, strict=True)
     ]
     taken_weights = weights[taken] / weights[taken].sum()
-    return choose_tail(students, np.column_stack(tails), np.column_stack(kdes), taken_weights)
+    distances = np.column_stack([student.distances(x) for student in students])
+    return choose_tail(
+        students, np.column_stack(tails), np.column_stack(kdes), distances, taken_weights
+    )
 
 
 def _largest_variance(geometry: Geometry) -> float:

@@ -107,6 +107,11 @@ class Fold:
             )
         return np.column_stack(columns) + np.reshape(self.log_slopes, (-1, 1))
 
+    @cached_property
+    def distances(self) -> np.ndarray:
+        """Distances (n, n_students) from the centers of these t distributions."""
+        return np.column_stack([student.distances(self.x) for student in self.geometry.students])
+
     def parts(
         self, bandwidth: float, sigma: Sigma, parsed: ParsedParameters
     ) -> tuple[np.ndarray, Tail | None]:

@@ -108,8 +108,8 @@ def _random_offsets(
 
     They are a hash of the ranks of the values and of the `number` (n_queries,) of the draw, so that they
     move with the columns, and depend on neither the order of rows or columns nor their units. Columns
-    with the same ranks, up to their direction, such as a column in two units, get the same share of their
-    widths.
+    with the same ranks, up to their direction, such as a column in two units, get the same share of
+    their widths.
     """
     ranks = np.column_stack([np.unique(column, return_inverse=True)[1] for column in points.T])
     ranks, signs = _oriented(ranks)

@@ -11,8 +11,9 @@ from scipy.linalg import fractional_matrix_power
 from scipy.stats import multivariate_t
 
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
-from skdiffsmooth._coordinates.metric import candidate_metrics
+from skdiffsmooth._coordinates.metric import candidate_metrics, fit_metric
 from skdiffsmooth._diffusion.background import background_weight, mixed
+from skdiffsmooth._utils.rows import merge_duplicates
 from skdiffsmooth.kernels import AnisotropicGaussianKernel
 from skdiffsmooth.manifolds import Circle
 
@@ -110,6 +111,23 @@ def test_whitened_is_the_same_for_every_linear_map(seed):
     plain = model.fit(X).score_samples(queries)
     changed = model.fit(X @ mix.T).score_samples(queries @ mix.T)
     assert_allclose(changed + np.linalg.slogdet(mix)[1], plain, rtol=1e-6)
+
+
+def test_local_kernels_are_as_wide_as_labels_with_and_without_a_relation():
+    rng = np.random.RandomState(0)
+    labels = np.eye(3)[rng.randint(3, size=150)]
+    X = np.column_stack([rng.normal(size=150) + labels @ [0, 3, 6], labels])
+    widths = []
+    # The last indicator is a relation, and says nothing new.
+    for d in (3, 4):
+        points, weights = merge_duplicates(X[:, :d], np.ones(150))
+        metric = fit_metric("local", points, weights)
+        steps = metric.steps_from_metric(np.eye(metric.basis.shape[1]) @ metric.basis.T)
+        std = np.linalg.norm(steps, axis=0)
+        widths.append(std[1:3] / std[0])
+    # A quarter of the step between two labels is far more than that of the rows in one label.
+    assert np.all(widths[1] > 0.5 * widths[0])
+    assert np.all(widths[0] > 0.1)
 
 
 def test_the_density_in_a_metric_has_mass_one():

@@ -64,6 +64,11 @@ def test_offsets_move_with_the_columns(seed):
     wider = np.column_stack([X, np.full(len(X), 7.0), 0.5 * X[:, 1] + 3])
     offsets = excluded(wider)[2].offsets
     np.testing.assert_array_equal(offsets[:, :3], rows.offsets)
+    # Nor does a mirror image, such as the indicator of the other of two categories.
+    mirrored = excluded(np.column_stack([X, 9 - X[:, 1]]))[2].offsets
+    order, mirrored_order = np.lexsort(rows.offsets.T), np.lexsort(mirrored[:, :3].T)
+    np.testing.assert_array_equal(mirrored[mirrored_order, :3], rows.offsets[order])
+    np.testing.assert_array_equal(mirrored[:, 3], -mirrored[:, 1])
     np.testing.assert_array_equal(offsets[:, 4], 0.5 * offsets[:, 1])
 
 
