@@ -47,7 +47,8 @@ def measure(method, n_queries, n_nodes, n_points, memory_limit):
 
 def ring(n):
     """Return noisy rows about a closed curve in R^3."""
-    t = np.linspace(0, 2 * np.pi, n, endpoint=False)
+    # Evenly spaced in any order, so that the first rows are all around, too.
+    t = 2 * np.pi * ((np.arange(n) * (np.sqrt(5) - 1) / 2) % 1)
     noise = np.random.RandomState(0).normal(scale=0.01, size=(n, 3))
     return np.column_stack([np.cos(t), np.sin(t), 0.3 * np.cos(2 * t)]) + noise
 

@@ -388,7 +388,8 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
             return AffineSubspace.from_basis(hull.center, hull.basis)
         memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
         manifold = LocalPolynomialManifold(n_components, self.degree, self.n_neighbors)
-        manifold.set_params(memory_limit=min(memory_limit, manifold.memory_limit))
+        # Half, since arrays of this estimator are alive, too.
+        manifold.set_params(memory_limit=min(memory_limit / 2, manifold.memory_limit))
         return manifold.fit(points, sample_weight=weights)
 
     def _resolve_switch_scale(

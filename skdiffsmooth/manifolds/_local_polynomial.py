@@ -273,7 +273,9 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
         r, k, n_neighbors = z.shape[1], self.n_components_, self.n_neighbors_
         tangent = torch.linalg.qr(projections.jacobian)[0]
         image = torch.zeros_like(tangent)
-        bytes_per_row = 8 * r * (k + 1) * (3 * n_neighbors * k + (3 * k + 1) * r)
+        largest = math.comb(k + self._degree, k)
+        of_neighbors = n_neighbors * (8 * r * (k + 1) * k + 6 * (r + largest))
+        bytes_per_row = 8 * (of_neighbors + r * (k + 1) * (3 * k + 1) * r)
         for degree in range(1, self._degree + 1):
             n_terms = math.comb(k + degree, degree)
             matrices = self._derivatives.like(z)[0][:, :n_terms, :n_terms]
