@@ -23,6 +23,7 @@ from scipy.stats import qmc
 
 from .._coordinates.frame import Frame
 from .._coordinates.hull import principal_axes
+from .._coordinates.warp import ColumnWarp
 from .._utils.backend import Backend
 from .._utils.draws import choose_in_rows
 from .._utils.gaussian import gaussian_log_normalizer
@@ -80,18 +81,20 @@ _MEMORY_LIMIT = 256.0
 
 @dataclass(frozen=True, eq=False)
 class JointDensity:
-    """A joint density of rows x = origin + y @ axes, with the kernels of its proposals.
+    """A joint density of rows origin + y @ axes, with the kernels of its proposals.
+
+    These rows are those of X, or what the maps of some columns make of them.
 
     Parameters
     ----------
     log_density_of_rows : callable
         Maps rows (n, d) to log-densities (n,) in nats, per unit of X.
     log_density : callable
-        The same for coordinates y (n, d).
+        The same for coordinates y (n, d), per unit of the rows origin + y @ axes.
     origin : ndarray of shape (d,)
         The row at y = 0.
     axes : ndarray of shape (d, d)
-        From coordinates to columns of X.
+        From coordinates to columns.
     log_abs_det : float
         Log |det axes|.
     centers : ndarray of shape (N, d)
@@ -100,6 +103,8 @@ class JointDensity:
         Their weights.
     scales : ndarray of shape (3, d)
         Widths of Gaussian kernels, of wider ones, and of t kernels.
+    warp : ColumnWarp or None, default=None
+        The maps of columns.
     n_relations : int, default=0
         How many of the last coordinates are rounding errors along relations between the columns.
     """
@@ -112,6 +117,7 @@ class JointDensity:
     centers: np.ndarray
     weights: np.ndarray
     scales: np.ndarray
+    warp: ColumnWarp | None = None
     n_relations: int = 0
 
     @classmethod
@@ -148,12 +154,13 @@ class JointDensity:
         return cls(
             lambda X: model.log_density(X, resources)[0],
             log_density,
-            metric.from_metric(hull.center[None])[0],
+            columns.origin + metric.scaled_from_metric(hull.center[None])[0] * columns.scales,
             np.vstack([*steps, relations * columns.scales]),
             log_lengths - metric.log_abs_det,
             np.pad(points, ((0, 0), (0, columns.n_features - r))),
             weights,
             scales,
+            columns.warp,
             columns.n_relations,
         )
 
@@ -190,6 +197,20 @@ class JointDensity:
             np.outer([h, 1.3 * h, 2 * h], np.ones(len(origin))),
         )
 
+    def mapped(
+        self, values: np.ndarray, columns: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray | float]:
+        """Return mapped values (n, k) of some columns, and the log (n,) of the product of slopes."""
+        if self.warp is None:
+            return values, 0.0
+        warp, rows = self.warp.only(columns), np.zeros((len(values), len(self.origin)))
+        rows[:, columns] = values
+        return warp.mapped(rows)[:, columns], warp.log_slopes(rows)
+
+    def unmapped(self, rows: np.ndarray) -> np.ndarray:
+        """Return rows (n, d) of X from those of the mapped columns."""
+        return rows if self.warp is None else self.warp.unmapped(rows)
+
     def log_density_without_relations(
         self, columns: np.ndarray, values: np.ndarray
     ) -> np.ndarray | None:
@@ -208,11 +229,12 @@ class JointDensity:
         least_step = np.linalg.svd(widths * axes, compute_uv=False)[-1]
         if np.linalg.norm(rounding) > _NARROW * least_step:
             return None
+        values, log_slopes = self.mapped(values, columns)
         y = np.linalg.solve(axes.T, ((values - self.origin[columns]) / units).T).T
         normalizer = gaussian_log_normalizer(self.n_relations)
         log_density = self.log_density(np.pad(y, ((0, 0), (0, self.n_relations))))
         log_volume = np.linalg.slogdet(axes)[1] + np.log(units).sum()
-        return log_density + self.log_abs_det + normalizer - float(log_volume)
+        return log_density + self.log_abs_det + normalizer - float(log_volume) + log_slopes
 
 
 @dataclass(frozen=True, eq=False)
@@ -362,6 +384,7 @@ class Conditional:
 
     def log_marginal(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return log p(b) of given values (n, n_given), and its standard error, both (n,)."""
+        values, log_slopes = self.joint.mapped(values, self.columns)
         distinct, which = np.unique(values, axis=0, return_inverse=True)
         base = self._base(self._most, 0)
         result = np.empty((len(distinct), 2))
@@ -369,10 +392,11 @@ class Conditional:
             pool = self._pool(distinct[part], base, _FIRST, is_density=True)
             result[part] = np.column_stack([pool.log_marginal, pool.error])
         _warn_of_errors(result[:, 1])
-        return result[which.ravel(), 0], result[which.ravel(), 1]
+        return result[which.ravel(), 0] + log_slopes, result[which.ravel(), 1]
 
     def draw(self, values: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
         """Return rows (n, d) in units of X, one for each row of given values (n, n_given)."""
+        given, (values, _) = values, self.joint.mapped(values, self.columns)
         distinct, which, counts = np.unique(values, axis=0, return_inverse=True, return_counts=True)
         which = which.ravel()
         seed, n = rng.randint(2**31), len(values)
@@ -406,8 +430,8 @@ class Conditional:
                     coordinates[drawn] = self._resampled(pool, rows, uniform[drawn, 0], *steps)
         if not is_curve:
             _warn_of_few(effective)
-        result = self.joint.origin + coordinates @ self.joint.axes
-        result[:, self.columns] = values
+        result = self.joint.unmapped(self.joint.origin + coordinates @ self.joint.axes)
+        result[:, self.columns] = given
         return result
 
     @property
@@ -511,7 +535,7 @@ class Conditional:
 
     def warn_of_support(self, values: np.ndarray) -> None:
         """Warn where given values (n, n_given) are far from those of all rows."""
-        kernels = self._kernels(values)[0]
+        kernels = self._kernels(self.joint.mapped(values, self.columns)[0])[0]
         centers = (self.joint.centers / kernels.scale) @ kernels.frame.given_axes
         warn_of_far_values(kernels.nearest, centers)
 

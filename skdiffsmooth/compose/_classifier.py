@@ -20,6 +20,7 @@ from .._utils.table import check_table, column_names
 from .._utils.validation import check_real_array
 from .._utils.warnings import warn_user
 from ._conditionals import draw_from_mixture, marginals, score_mixture
+from ._draw import draw
 from ._members import (
     check_member,
     estimator_or_default,
@@ -27,7 +28,6 @@ from ._members import (
     log_density_of,
     naming,
 )
-from ._sampling import draw
 
 __all__ = ["DensityClassifier"]
 

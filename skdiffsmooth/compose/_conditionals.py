@@ -19,8 +19,8 @@ from .._diffusion.conditional import (
 from .._utils.draws import choose_in_rows
 from .._utils.given import resolve_given_values
 from ._changes import ChangeOfVariables, chain, with_names
+from ._draw import MAX_ROUNDS, draw, draw_labelled
 from ._members import check_fills_space, log_density_of, naming, unwrap
-from ._sampling import draw, draw_labelled
 
 __all__ = [
     "draw_from_mixture",
@@ -37,8 +37,6 @@ Drawn = tuple[np.ndarray, np.ndarray | None]
 
 # Of densities that have no limit of their own, in MiB.
 _MEMORY_LIMIT = 1024.0
-# Rounds of redrawing before giving up.
-_MAX_ROUNDS = 200
 
 
 def score_columns(
@@ -173,7 +171,7 @@ def draw_given_through(
         )
     outputs = change.outputs(d)[columns]
     missing, classes = np.arange(len(values)), None
-    for _ in range(_MAX_ROUNDS):
+    for _ in range(MAX_ROUNDS):
         drawn, labels = draw_given("density", fitted, outputs, Z[missing][:, outputs], generator)
         rows, inside = change.inverse(drawn, generator)
         X[missing[inside]] = rows[inside]
@@ -186,7 +184,7 @@ def draw_given_through(
             return X, classes
     raise ValueError(
         f"{len(missing)} of {len(values)} rows were not drawn inside the range of "
-        f"{change.transformer!r} in {_MAX_ROUNDS} rounds: given these values nearly all mass is "
+        f"{change.transformer!r} in {MAX_ROUNDS} rounds: given these values nearly all mass is "
         "outside. Use another transformer, or a narrower density."
     )
 

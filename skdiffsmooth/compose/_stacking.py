@@ -21,6 +21,7 @@ from .._utils.rows import TrainingRows, as_given
 from .._utils.validation import check_choice, check_real
 from .._utils.warnings import warn_user
 from ._conditionals import draw_from_mixture, score_mixture
+from ._draw import draw
 from ._family import density_family
 from ._members import (
     Folds,
@@ -31,7 +32,6 @@ from ._members import (
     naming,
     out_of_fold,
 )
-from ._sampling import draw
 
 __all__ = ["DensityStacking"]
 

@@ -19,6 +19,7 @@ from .._utils.validation import LARGEST
 from .._utils.warnings import warn_user
 from ._changes import ChangeOfVariables, change_of_variables, with_names
 from ._conditionals import draw_given_through, score_columns
+from ._draw import draw, draw_through
 from ._members import (
     check_fills_space,
     check_member,
@@ -26,7 +27,6 @@ from ._members import (
     parameter_estimator,
     takes_weights,
 )
-from ._sampling import draw, draw_through
 
 __all__ = ["TransformedDensity"]
 
