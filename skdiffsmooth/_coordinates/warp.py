@@ -21,8 +21,10 @@ _CENTERS = (0.0, 0.5, 1.0)
 _WIDTHS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5)
 # Levels are lower by this, which exceeds rounding, so that sums of weights never equal them by chance.
 _BELOW = 1e-9
-# So many times as far from the center as the outermost row both terms of the map have one slope.
-_LINEAR_FROM = 4.0
+# So many times as far from the center as the outermost row both terms of the map have one slope. With
+# 4 in place of 0.5, log-normal rows gain 0.02 nats and squared normal ones lose 0.07, but the standard
+# deviation of draws is up to four times that of the rows.
+_LINEAR_FROM = 0.5
 # A column is mapped where the likelihood of a Gaussian rises by more, in nats a row, in standard errors
 # and in nats over all rows.
 _LEAST_GAIN, _LEAST_ERRORS, _LEAST_TOTAL = 0.05, 3.0, 6.0
