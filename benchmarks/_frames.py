@@ -152,16 +152,22 @@ class Columns:
                 self.independent.append(j)
         self.map = np.linalg.lstsq(Z[:, self.independent], Z, rcond=None)[0]
         values = [np.unique(X[:, j]) for j in self.independent]
-        self.units = np.array(
-            [np.median(np.diff(v)) if 1 < len(v) < _TIED * len(X) else 0.0 for v in values]
-        )
+        self.widths = np.array([_width(v, len(X)) for v in values])
 
     def unrounded(self, X, rng):
-        """Return rows of independent columns, with noise one unit wide where values are tied."""
+        """Return rows of independent columns, with uniform noise where values are tied."""
         kept = X[:, self.independent]
-        return kept + self.units * rng.uniform(-0.5, 0.5, size=kept.shape)
+        return kept + self.widths * rng.uniform(-0.5, 0.5, size=kept.shape)
 
     def complete(self, kept):
         """Return rows of all columns from the independent ones."""
         z = (kept - self.center[self.independent]) / self.scale[self.independent]
         return self.center + self.scale * (z @ self.map)
+
+
+def _width(values, n_rows):
+    """Return the width of the noise of a column: its unit, or half the difference of two values."""
+    if not 1 < len(values) < _TIED * n_rows:
+        return 0.0
+    unit = np.median(np.diff(values))
+    return unit / 2 if len(values) == 2 else unit

@@ -29,6 +29,7 @@ from scipy.stats import linregress, qmc
 from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
 from skdiffsmooth.datasets import make_circle
 from skdiffsmooth.kernels import OffsetsKernel
+from skdiffsmooth.manifolds import smooth_along_level_sets
 from skdiffsmooth.metrics import distance_to_manifold
 
 X, shape = make_circle(100, return_shape=True, random_state=0)
@@ -49,15 +50,15 @@ def log_smoothed(bandwidth, sigma, x):
 
 
 def along_level_sets(bandwidth, sigma, x, corrected):
-    moved = x[:, None] + sigma * offsets
-    radius = np.linalg.norm(moved, axis=2)
-    level = np.abs(np.linalg.norm(x, axis=1) - 1)
+    kde = KDESampler(bandwidth).fit(X)
+    levels = None
     if corrected:
-        squares = np.mean((radius - 1) ** 2, axis=1)
-        level = np.sqrt(squares - squares.min())
-    moved *= ((1 + np.sign(radius - 1) * level[:, None]) / radius)[:, :, None]
-    log_density = KDESampler(bandwidth).fit(X).score_samples(moved.reshape(-1, 2))
-    return log_density.reshape(radius.shape).mean(axis=1)
+        moved = (x[:, None] + sigma * offsets).reshape(-1, 2)
+        squares = np.mean(shape.manifold.distance(moved).reshape(len(x), -1) ** 2, axis=1)
+        levels = np.sqrt(squares - squares.min())
+    return smooth_along_level_sets(
+        kde.score_samples, shape.manifold, x, sigma * offsets, distances=levels
+    )
 
 
 def normalised(log_density, volume):

@@ -31,6 +31,7 @@ from scipy.stats import qmc
 from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
 from skdiffsmooth.datasets import circle, make_wavy_circle
 from skdiffsmooth.kernels import OffsetsKernel
+from skdiffsmooth.manifolds import smooth_along_level_sets
 from skdiffsmooth.metrics import distance_to_manifold
 
 X, wavy = make_wavy_circle(30, spacing="even", return_shape=True)
@@ -72,14 +73,12 @@ def normalised(log_density):
 def both_divergences(manifold, sigma, smoothed):
     """Return the divergence from the density along plain and along corrected level sets."""
     moved = (grid.points[:, None] + sigma * offsets).reshape(-1, 2)
-    foot = manifold.project(moved)
-    distance = np.linalg.norm(moved - foot, axis=1)
-    normal = (moved - foot) / distance[:, None]
-    mean_square = np.mean(distance.reshape(-1, len(offsets)) ** 2, axis=1)
+    mean_square = np.mean(manifold.distance(moved).reshape(-1, len(offsets)) ** 2, axis=1)
     divergences = []
-    for level in (manifold.distance(grid.points), np.sqrt(mean_square - mean_square.min())):
-        pushed = foot + np.repeat(level, len(offsets))[:, None] * normal
-        adapted = kde.score_samples(pushed).reshape(-1, len(offsets)).mean(axis=1)
+    for levels in (None, np.sqrt(mean_square - mean_square.min())):
+        adapted = smooth_along_level_sets(
+            kde.score_samples, manifold, grid.points, sigma * offsets, distances=levels
+        )
         found = renyi_divergence(smoothed, normalised(adapted), 1, volume=grid.volume)
         divergences.append(found.value)
     return divergences

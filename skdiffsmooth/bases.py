@@ -16,6 +16,7 @@ from ._engine.components import GaussianComponents
 from ._utils.gaussian import gaussian_log_normalizer
 from ._utils.memory import slices_within
 from ._utils.validation import check_integer, check_real
+from ._utils.warnings import warn_user
 from .bandwidth import maximize_leave_one_out, stationary_bracket, weight_of_others
 from .manifolds._neighbors import NearestPoints
 
@@ -320,7 +321,22 @@ def base_components(
     # BayesianGaussianMixture gives some components no weight.
     kept = joined[0] > 0
     component_weights = joined[0][kept] / joined[0][kept].sum()
+    _warn_of_lost_columns(joined[2][kept])
     return GaussianComponents.of(component_weights, joined[1][kept], joined[2][kept])
+
+
+def _warn_of_lost_columns(covariances: np.ndarray) -> None:
+    """Warn where a column's variances are rounding errors of another column's, shape (K, d, d)."""
+    variances = np.diagonal(covariances, axis1=1, axis2=2)
+    lost = variances < np.finfo(np.float64).eps * variances.max(axis=1, keepdims=True)
+    if lost.any():
+        component, column = np.argwhere(lost)[0]
+        own, largest = np.sqrt(variances[component, column]), np.sqrt(variances[component].max())
+        warn_user(
+            f"base: component {component} has the standard deviation {own:.2g} in column {column} and "
+            f"{largest:.2g} in another. In one unit for all columns the smaller one is lost to "
+            "rounding, and log-densities are wrong. Scale the columns and fit the mixture to those."
+        )
 
 
 def _covariances(mixture: Any) -> np.ndarray:

@@ -17,6 +17,7 @@ import numpy as np
 from .._utils.gaussian import gaussian_log_normalizer
 from .._utils.shards import ONE_PROCESS, Shards
 from .hull import principal_axes
+from .warp import ColumnWarp, fit_warp
 
 __all__ = ["ColumnSpace", "typical_row"]
 
@@ -25,6 +26,8 @@ _EPS = float(np.finfo(np.float64).eps)
 # constant; standardised columns that differ by less than the second are copies; relations are as wide as
 # the third, so that rows which satisfy them to rounding lose less than 1e-8 nats.
 _CONSTANT, _COPY, _RELATION = 8, 32, 2**14
+# A column of which a relation contains a smaller share, in squares, is in none.
+_FREE = 1e-9
 # A column that others determine keeps at least this weight in distances.
 _LEAST_INFLUENCE = 1e-3
 _N_STEPS = 50
@@ -48,6 +51,8 @@ class ColumnSpace:
         Standard deviation of the rounding error of each column, in units of its scale.
     deviations : ndarray of shape (d,)
         Standard deviation of each column in units of its scale, 0 for constants.
+    warp : ColumnWarp or None, default=None
+        Monotone maps of some columns, which come first: all else is in units of the mapped columns.
     """
 
     origin: np.ndarray
@@ -55,6 +60,7 @@ class ColumnSpace:
     axes: np.ndarray | None
     widths: np.ndarray
     deviations: np.ndarray
+    warp: ColumnWarp | None = None
 
     @classmethod
     def plain(cls, n_features: int) -> ColumnSpace:
@@ -114,6 +120,25 @@ class ColumnSpace:
         ratios = np.maximum(_LEAST_SCALE * units / (scales * np.maximum(deviations, _EPS)), 1.0)
         return space._rescaled(np.where(varies, ratios, 1.0))
 
+    def warped(
+        self, points: np.ndarray, weights: np.ndarray, units: np.ndarray | None
+    ) -> ColumnSpace | None:
+        """Return the same columns with maps of those that need one, or None if there is none.
+
+        Arguments are those of `of`, with rows of one process. Columns in relations are not mapped.
+        """
+        is_free = self.deviations > 0
+        if self.axes is not None:
+            # The span of the axes contains the unit vector of a column that is in no relation.
+            is_free &= np.sum(self.axes**2, axis=1) > 1 - _FREE
+        warp = fit_warp(points, weights, is_free, self.widths * self.scales)
+        if warp is None:
+            return None
+        if units is not None:
+            units = units.copy()
+            units[warp.columns] = 0.0
+        return replace(ColumnSpace.of(warp.mapped(points), weights, units), warp=warp)
+
     def of_rows(self, points: np.ndarray, weights: np.ndarray) -> ColumnSpace:
         """Return scales of some of the rows (n_points, d), with the same relations.
 
@@ -132,8 +157,12 @@ class ColumnSpace:
             return self
         axes = None if self.axes is None else np.linalg.qr(self.axes / ratios[:, None])[0]
         deviations = (self.deviations if deviations is None else deviations) / ratios
-        return ColumnSpace(
-            self.origin, self.scales * ratios, axes, self.widths / ratios, deviations
+        return replace(
+            self,
+            scales=self.scales * ratios,
+            axes=axes,
+            widths=self.widths / ratios,
+            deviations=deviations,
         )
 
     @property
@@ -153,16 +182,22 @@ class ColumnSpace:
 
     @property
     def log_abs_det(self) -> float:
-        """Return the log |det| of the map from X to scaled columns, in nats."""
+        """Return the log |det| of the map from X to scaled columns, in nats, without `log_slopes`."""
         return -float(np.sum(np.log(self.scales)))
 
     def scaled(self, X: np.ndarray) -> np.ndarray:
         """Return rows X (n, d) in scaled columns, without the origin."""
-        return (X - self.origin) / self.scales
+        mapped = X if self.warp is None else self.warp.mapped(X)
+        return (mapped - self.origin) / self.scales
 
     def unscaled(self, rows: np.ndarray) -> np.ndarray:
         """Return rows in units of X, from scaled columns (n, d)."""
-        return self.origin + rows * self.scales
+        mapped = self.origin + rows * self.scales
+        return mapped if self.warp is None else self.warp.unmapped(mapped)
+
+    def log_slopes(self, rows: np.ndarray) -> np.ndarray | float:
+        """Return what `log_abs_det` lacks at rows in scaled columns (n, d), in nats."""
+        return 0.0 if self.warp is None else self.warp.log_slopes(self.unscaled(rows))
 
     def inside(self, rows: np.ndarray) -> np.ndarray:
         """Return the coordinates (n, d') of rows or directions in scaled columns (n, d)."""

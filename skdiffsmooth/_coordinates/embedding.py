@@ -69,7 +69,7 @@ class Embedding:
         return columns.unscaled(scaled)
 
     def gradient(self, score: np.ndarray, residual: np.ndarray, v: float) -> np.ndarray:
-        """Return a score in the columns of X, from one in hull coordinates and residuals."""
+        """Return a score in the (mapped) columns of X, from one in hull coordinates and residuals."""
         columns = self.metric.columns
         if not columns.n_relations:
             return self.metric.gradient_from_metric(score @ self.hull.basis.T - residual / v)
@@ -117,6 +117,17 @@ class Embedding:
         In the user's own columns it is `widest`, that of the data along their widest axis.
         """
         return widest if np.all(self.metric.columns.scales == 1) else 1.0
+
+    def log_slopes(self, coordinates: np.ndarray, residual: np.ndarray) -> np.ndarray | float:
+        """Return the log |det| (n,) of the maps of columns at rows, in nats; 0 where none is mapped.
+
+        Added to a log-density of the mapped columns it gives that of the columns of X.
+        """
+        columns = self.metric.columns
+        if columns.warp is None:
+            return 0.0
+        scaled = self.metric.scaled_from_metric(self.hull.lift(coordinates))
+        return columns.log_slopes(scaled + residual)
 
     def log_density_outside_hull(self, residual: np.ndarray, scale: float) -> np.ndarray:
         """Return the log-density (n,) of the residuals plus the metric's log |det|, in nats.

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import qr, solve_triangular
+from scipy.linalg import qr
+
+from .._utils.triangular import divide_by_triangle
 
 __all__ = ["Frame"]
 
@@ -79,5 +81,5 @@ class Frame:
     def given(self, values: np.ndarray) -> np.ndarray:
         """Return the coordinates (n, n_given) along `given_axes` of given values (n, n_given)."""
         shifted = ((values - self.origin) / self.units)[:, self.order]
-        inside = solve_triangular(self.triangle, shifted.T, trans="T").T
+        inside = divide_by_triangle(shifted, self.triangle.T)
         return np.clip(inside, -_LARGEST, _LARGEST)

@@ -14,6 +14,8 @@ from .._utils.shards import ONE_PROCESS, Shards
 
 __all__ = ["AffineHull", "principal_axes"]
 
+# Rows farther from the median than this many times the usual distance would hide other directions.
+_FAR = 2.0**20
 # A direction whose part outside a hull is below this fraction of its length counts as inside.
 _ROUNDING = 1e-10
 
@@ -49,12 +51,15 @@ class AffineHull:
         centered -= shards.total(centered.sum(axis=0)) / shape[0]
         basis = axes
         if basis is None:
-            singular_values, directions = principal_axes(centered, shards)
+            rows, largest = centered, shards.largest(np.abs(points).max())
+            if shards.alone:
+                rows, largest = _with_far_rows_drawn_in(points, centered, largest)
+            singular_values, directions = principal_axes(rows, shards)
             # Rounding leaves singular values of this size in directions without extent: the first
             # term is the error of the SVD, the second the norm of a matrix of rounding errors.
             eps = np.finfo(np.float64).eps
             rounding = eps * max(shape) * singular_values.max(initial=0.0)
-            rounding += 2 * eps * sum(np.sqrt(shape)) * shards.largest(np.abs(points).max())
+            rounding += 2 * eps * sum(np.sqrt(shape)) * largest
             basis = directions[singular_values > rounding].T
         # Signs are set by third moments, which rotate with the data, so that a rotated data set gets
         # the same coordinates and, node by node, the same model. Scaling by a power of two changes no
@@ -121,6 +126,24 @@ class AffineHull:
         if self.codimension == 0:
             return np.zeros_like(vectors)
         return vectors - (vectors @ self.basis) @ self.basis.T
+
+
+def _with_far_rows_drawn_in(
+    points: np.ndarray, centered: np.ndarray, largest: float
+) -> tuple[np.ndarray, float]:
+    """Return centered rows (n, d) that span the same directions, and their largest absolute value.
+
+    One row at 1e15 has rounding errors as large as the other rows. So a far row is moved towards the
+    median of the rows, to `_FAR` times the median distance. Without far rows, `centered` is returned.
+    """
+    offsets = points - np.median(points, axis=0)
+    distances = np.abs(offsets).max(axis=1, initial=0.0)
+    limit = _FAR * float(np.median(distances))
+    far = distances > limit
+    if limit == 0 or not far.any():
+        return centered, largest
+    offsets[far] *= limit / distances[far, None]
+    return offsets - offsets.mean(axis=0), max(float(np.abs(points[~far]).max()), limit)
 
 
 def principal_axes(rows: np.ndarray, shards: Shards) -> tuple[np.ndarray, np.ndarray]:

@@ -66,7 +66,8 @@ def _step_covariance(rows: np.ndarray, scaled: np.ndarray) -> np.ndarray:
     for column, values in enumerate(scaled.T):
         distinct = np.unique(values)
         if 1 < len(distinct) <= _TIED * len(values):
-            halves[column] = np.diff(distinct).min() / 2
+            # Two values are labels and no roundings, as in `ColumnPrecision`.
+            halves[column] = np.diff(distinct).min() / (4 if len(distinct) == 2 else 2)
     # The map of the columns to the coordinates of the rows, by least squares.
     to_rows = np.linalg.lstsq(scaled - scaled.mean(axis=0), rows - rows.mean(axis=0), rcond=1e-9)[0]
     return (to_rows.T * halves**2) @ to_rows

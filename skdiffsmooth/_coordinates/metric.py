@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +15,22 @@ from .columns import ColumnSpace
 from .hull import AffineHull, principal_axes
 from .local import local_covariance
 
-__all__ = ["LinearMetric", "candidate_metrics", "check_metric", "fit_metric", "is_scaled"]
+__all__ = [
+    "LinearMetric",
+    "candidate_metrics",
+    "check_linear_metric",
+    "check_metric",
+    "fit_metric",
+    "is_scaled",
+    "is_warped",
+    "warped",
+]
 
 _METRICS = ("euclidean", "scaled", "whitened", "local")
 # Of the correlation matrix, which the local covariance replaces.
 _POWERS = {"scaled": 0.0, "whitened": 1.0, "local": 1.0}
+# Before the name of a metric: of columns of which some are mapped first.
+_WARPED = "warped "
 # What "auto" chooses from, the simplest first.
 _CANDIDATES = ("scaled", 0.25, 0.5, 0.75, "whitened", "local")
 
@@ -92,11 +104,18 @@ class LinearMetric:
     @property
     def is_euclidean(self) -> bool:
         """Whether the metric is the identity: noise then has the same scale in all columns."""
-        return not len(self.scales) and bool(np.all(self.columns.scales == 1))
+        return (
+            not len(self.scales)
+            and self.columns.warp is None
+            and bool(np.all(self.columns.scales == 1))
+        )
 
     @property
     def log_abs_det(self) -> float:
-        """Return log |det| of the map from X to z and residuals of relations, in nats."""
+        """Return log |det| of the map from X to z and residuals of relations, in nats.
+
+        Where columns are mapped it is that of the mapped columns.
+        """
         return float(np.sum(np.log(self.scales))) + self.columns.log_abs_det
 
     def _scale(self, rows: np.ndarray, scales: np.ndarray) -> np.ndarray:
@@ -116,6 +135,8 @@ def check_metric(metric: Any, n_features: int) -> str | float | np.ndarray:
         If the name is not known, the power outside [0, 1], or the matrix not positive definite.
     """
     if isinstance(metric, str):
+        if is_warped(metric):
+            return warped(_checked_power(metric))
         return check_choice("metric", metric, ("auto", *_METRICS), hint=_HINT)
     if isinstance(metric, numbers.Real):
         power = check_real("metric", metric, strict=False, hint=_HINT)
@@ -144,6 +165,45 @@ def check_metric(metric: Any, n_features: int) -> str | float | np.ndarray:
             "matrix. Add a small multiple of the identity."
         )
     return matrix
+
+
+def check_linear_metric(metric: Any, n_features: int) -> str | float | np.ndarray:
+    """Return the parameter `metric` after checking that it is given and maps no column; see above."""
+    checked = check_metric(metric, n_features)
+    if isinstance(checked, str) and (checked == "auto" or is_warped(checked)):
+        raise ValueError(
+            f"metric={metric!r} is a choice of SmoothedScoreDiffusion, whose columns may be mapped and "
+            f"compared by leave-one-out likelihood; expected {', '.join(map(repr, _METRICS))}. {_HINT}"
+        )
+    return checked
+
+
+def _checked_power(metric: str) -> str | float:
+    """Return the metric of the mapped columns, from a name such as "warped local"."""
+    name = metric.removeprefix(_WARPED)
+    if name in _POWERS:
+        return name
+    try:
+        power = float(name)
+    except ValueError:
+        power = math.nan
+    if not 0 <= power <= 1:
+        names = ", ".join(repr(warped(name)) for name in _POWERS)
+        raise ValueError(
+            f"metric={metric!r} is not known; expected {names}, or a power from 0 to 1 as in "
+            "'warped 0.5'."
+        )
+    return power
+
+
+def is_warped(metric: str | float | np.ndarray) -> bool:
+    """Return whether some columns are mapped before the metric applies."""
+    return isinstance(metric, str) and metric.startswith(_WARPED)
+
+
+def warped(metric: str | float | np.ndarray) -> str:
+    """Return the name of a metric, given by name or power, of columns of which some are mapped."""
+    return f"{_WARPED}{metric}"
 
 
 def is_scaled(metric: str | float | np.ndarray) -> bool:
@@ -175,7 +235,8 @@ def fit_metric(
         Checked. "scaled" divides columns by their standard deviations. A power alpha then
         multiplies by R^(-alpha / 2), R the correlation matrix, in the affine hull of the points;
         "whitened" is the power 1. "local" multiplies by the root of the inverse of the local
-        covariance there. A matrix M measures sqrt((x - y)^T M (x - y)).
+        covariance there. A matrix M measures sqrt((x - y)^T M (x - y)). Of a name that begins with
+        "warped " the rest is fitted to the mapped columns, which `columns` must have.
     points : ndarray of shape (n_points, d)
         Distinct rows of this process.
     weights : ndarray of shape (n_points,)
@@ -196,6 +257,8 @@ def fit_metric(
         return LinearMetric(ColumnSpace.plain(n_features), axes, np.sqrt(variances))
     if not is_scaled(metric):
         return _plain(ColumnSpace.plain(n_features))
+    if isinstance(metric, str) and is_warped(metric):
+        metric = _checked_power(metric)
     power = _POWERS[metric] if isinstance(metric, str) else metric
     if columns is None:
         columns = ColumnSpace.of(points, weights, shards=shards)
@@ -216,7 +279,7 @@ def fit_metric(
                 "shards=None, or use another metric."
             )
         whitened = (within @ axes.T) / stds
-        factor = np.linalg.cholesky(local_covariance(whitened, weights, scaled))
+        factor = np.linalg.cholesky(local_covariance(whitened, weights, columns.scaled(points)))
         directions, lengths, _ = np.linalg.svd(stds[:, None] * factor)
         # Without a unit of their own: as the scaled columns where all directions are alike.
         scales = np.exp(np.mean(np.log(lengths))) / lengths

@@ -39,9 +39,12 @@ _MOST_BACKGROUND = 0.9
 
 # The EM algorithm ends where no weight changes by more.
 _N_ITERATIONS, _CHANGE = 200, 1e-6
-# A heavier tail must gain as many nats over all rows. Draws from tails of one or two degrees of freedom
-# have no variance, and where few rows are far out all tails are nearly as likely.
+# A heavier tail must gain as many nats over all rows, since where few rows are far out all tails are
+# nearly as likely. Draws from tails of one or two degrees of freedom have no variance: such a tail must
+# gain them over the tenth of the rows that is farthest out, and not by its sharper peak.
 _LEAST_GAIN = 4.0
+_MOST_WITHOUT_VARIANCE = 2.0
+_FAR = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,13 +101,17 @@ def choose_tail(
 ) -> Tail:
     """Return the t distribution of highest likelihood, with its weight in the background.
 
-    `students` begin with the heaviest tail, and lighter ones are preferred. `log_densities`
+    `students` begin with the heaviest tail; lighter ones are preferred, most of all to those without
+    variance. `log_densities`
     (n, n_students) are left-out log-densities, `kdes` (n, 2) those of kernel density estimates of the
     model's bandwidth, in the place of the model, and of the background's. A mixture of the three has the
     weights of highest likelihood, by the EM algorithm.
     """
-    best, chosen = -np.inf, None
     least_gain = _LEAST_GAIN * float(weights @ weights)
+    order = np.argsort(log_densities[:, -1], kind="stable")
+    is_far = np.zeros(len(weights), dtype=bool)
+    is_far[order] = np.cumsum(weights[order]) <= _FAR
+    best, chosen = np.full(len(weights), -np.inf), None
     for student, column in zip(students[::-1], log_densities.T[::-1], strict=True):
         parts = np.column_stack([kdes, column])
         largest = parts.max(axis=1)
@@ -115,9 +122,13 @@ def choose_tail(
             mixture *= ratios
             if np.abs(ratios - 1) @ mixture < _CHANGE:
                 break
-        score = weights @ (largest + np.log(densities @ mixture))
-        if chosen is None or score > best + least_gain:
+        by_row = largest + np.log(densities @ mixture)
+        gains = weights * (by_row - best)
+        needed = [gains.sum()]
+        if student.degrees <= _MOST_WITHOUT_VARIANCE:
+            needed.append(gains[is_far].sum())
+        if chosen is None or min(needed) > least_gain:
             share = mixture[2] / max(mixture[1] + mixture[2], np.finfo(np.float64).tiny)
-            best, chosen = score, Tail(student, float(np.clip(share, LEAST_TAIL, _MOST_TAIL)))
+            best, chosen = by_row, Tail(student, float(np.clip(share, LEAST_TAIL, _MOST_TAIL)))
     assert chosen is not None
     return chosen

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._coordinates.columns import ColumnSpace
-from .._coordinates.metric import is_scaled
+from .._coordinates.metric import is_scaled, is_warped, warped
 from .._utils.dequantize import excluded_rows
 from .._utils.rows import merge_duplicates
 from .._utils.shards import ONE_PROCESS
@@ -109,40 +109,36 @@ class Comparison:
     ----------
     parsed : ParsedParameters
         All that is not compared.
+    data : TrainingData
+        All rows, whose columns all folds share.
     points : ndarray of shape (n_points, n_features)
         Rows; they must be distinct if they are left out one by one.
     weights : ndarray of shape (n_points,)
         Their weights, summing to one.
     metrics : sequence
         Metrics to compare.
-    columns : ColumnSpace or None
-        Relations between the columns, which all folds share; None for metrics without.
     folds : sequence of pairs of index arrays, optional
-        Training and test rows. None leaves each row out of all the others, exactly.
-    widths : ndarray of shape (n_features,), optional
-        How far apart values of each column are that were recorded as one, 0 where it is continuous:
-        rows are scored at places where they may have been before they were rounded.
+        Training and test rows. None leaves each row out of all the others, exactly. Where columns are
+        rounded, rows are scored at places where they may have been before.
     """
 
     def __init__(
         self,
         parsed: ParsedParameters,
+        data: TrainingData,
         points: np.ndarray,
         weights: np.ndarray,
         metrics: Sequence[Metric],
-        columns: ColumnSpace | None,
         folds: Folds | None = None,
-        widths: np.ndarray | None = None,
     ) -> None:
         self.parsed = parsed
-        self.widths = widths
-        self.excluded = excluded_rows(points, weights, widths)
+        self.data = data
+        self.excluded = excluded_rows(points, weights, data.widths)
         self.points, self.weights = points, weights
         self.metrics = metrics
         everything = np.arange(len(points))
         self.folds = [(everything, everything)] if folds is None else folds
         self.leaves_one_out = folds is None
-        self.columns = columns
         self._prepared: dict[int, list[tuple[Geometry, float]]] = {}
 
     def score(
@@ -170,8 +166,8 @@ class Comparison:
                     held_out, queries = geometry.with_copies_apart(), geometry.queries
                 else:
                     offsets = self.excluded.offsets[used]
-                    if self.columns is not None:
-                        offsets = self.columns.along(offsets)
+                    if is_scaled(metric):
+                        offsets = self.data.columns.along(offsets)
                     rows = self.points[self.excluded.exclude[used]] + offsets
             with without_warnings():
                 model, _ = make_model(held_out, parsed, bandwidth, sigma, is_candidate=True)
@@ -206,8 +202,8 @@ class Comparison:
                         self.points[train],
                         self.weights[train],
                         self.parsed,
-                        self.columns,
-                        self.widths,
+                        self.data.columns_for(metric),
+                        self.data.widths,
                     )
                     for train, _ in self.folds
                 ]
@@ -263,24 +259,28 @@ def settings_for(data: TrainingData, parsed: ParsedParameters) -> tuple[Settings
     elif len(data.points) < 2:
         reason = "there are fewer than two distinct rows"
     elif not parsed.kernel.candidate_metrics(data.rank):
-        reason = "log-densities along a known manifold take long"
+        reason = "log-densities take long where offsets depend on the query"
     if reason:
         metric = "euclidean" if parsed.is_metric_free else metric
         plain = Settings(metric, given_or_default(parsed), parsed.background or 0.0)
         return plain, dict.fromkeys(_left_at_auto(parsed), reason)
-    metrics, reason = metrics_to_compare(parsed, data.rank)
+    metrics, reason = metrics_to_compare(parsed, data)
     return choose_settings(data, parsed, metrics), {"metric": reason} if reason else {}
 
 
-def metrics_to_compare(parsed: ParsedParameters, rank: int) -> tuple[tuple[Metric, ...], str]:
-    """Return the candidate metrics for rows whose hull has a dimension; why there is only one, or ""."""
+def metrics_to_compare(
+    parsed: ParsedParameters, data: TrainingData
+) -> tuple[tuple[Metric, ...], str]:
+    """Return the candidate metrics for training rows; why there is only one, or ""."""
     if not parsed.is_metric_free:
         return (parsed.metric,), ""
     if parsed.are_scales_absolute:
         return ("euclidean",), _ABSOLUTE
     if not isinstance(parsed.terminal_scale, str):
         return ("euclidean",), "terminal_scale is a number, in units of X"
-    metrics = parsed.kernel.candidate_metrics(rank)
+    metrics = parsed.kernel.candidate_metrics(data.rank)
+    if any(map(is_scaled, metrics)) and data.warped_columns is not None:
+        metrics = (*metrics, *(warped(metric) for metric in metrics if is_scaled(metric)))
     if parsed.has_absolute_scale or not metrics:
         # The number may have been meant in units of X, or of the standard deviations of the columns.
         metrics = tuple(dict.fromkeys(("euclidean", *metrics)))
@@ -313,29 +313,27 @@ def choose_settings(
 ) -> Settings:
     """Choose the metric at default scales, then the scales in that metric.
 
-    Of more than three metrics those are compared in which the kernel density estimate is likeliest.
-    Candidates are scored by the log-likelihood of the model itself on at most 2000 rows taken evenly,
-    metrics on 1000, with few nodes, levels and steps: scales by leaving out each row, metrics so too or,
-    with few rows, by folds.
+    Of more than three metrics those are compared in which the kernel density estimate is likeliest,
+    after the choice whether columns are mapped. Candidates are scored by the log-likelihood of the model
+    itself on at most 2000 rows taken evenly, metrics on 1000, with few nodes, levels and steps: scales
+    by leaving out each row, metrics so too or, with few rows, by folds.
     """
     candidates = _candidate_scales(parsed)
     if len(metrics) == len(candidates) == 1 and parsed.background is not None:
         return Settings(metrics[0], candidates[0], parsed.background)
-    columns = data.columns if any(map(is_scaled, metrics)) else None
     # A terminal scale that does not fit is an error of the model that is chosen, not of a candidate.
     parsed = replace(parsed, terminal_scale="auto", resources=parsed.resources._replace(n_jobs=1))
-    one_by_one = Comparison(parsed, *_evenly(data, MOST_ROWS), metrics, columns, widths=data.widths)
+    one_by_one = Comparison(parsed, data, *_evenly(data, MOST_ROWS), metrics)
     best, tried = 0, []
     if len(metrics) > 1:
         rows, row_weights = _evenly(data, _MOST_ROWS_FOR_METRICS)
         folds = folds_for_metrics(rows, data.columns)
         compared = one_by_one
         if folds is not None or len(rows) < len(one_by_one.points):
-            compared = Comparison(parsed, rows, row_weights, metrics, columns, folds, data.widths)
+            compared = Comparison(parsed, data, rows, row_weights, metrics, folds)
         likely = list(range(len(metrics)))
         if len(metrics) > _N_METRICS:
-            of_kde = [compared.score(index, _KDE, is_screening=True)[0] for index in likely]
-            likely = sorted(np.argsort(-np.array(of_kde), kind="stable")[:_N_METRICS].tolist())
+            likely = _likely_metrics(compared)
         by_metric = {
             index: compared.score(index, candidates[0], is_screening=True) for index in likely
         }
@@ -346,6 +344,26 @@ def choose_settings(
     # The default scales come first, and may have been scored with the metrics.
     tried += [one_by_one.score(best, pair, is_screening=True) for pair in candidates[len(tried) :]]
     return max(tried, key=lambda scored: scored[0])[1]
+
+
+def _likely_metrics(compared: Comparison) -> list[int]:
+    """Return the indices of the three metrics in which the kernel density estimate is likeliest.
+
+    Columns are mapped in all of them or in none, as in the likeliest of the first and last of both
+    kinds.
+    """
+    both: dict[bool, list[int]] = {}
+    for index, metric in enumerate(compared.metrics):
+        both.setdefault(is_warped(metric), []).append(index)
+    scores = {
+        index: compared.score(index, _KDE, is_screening=True)[0]
+        for indices in both.values()
+        for index in (indices[0], indices[-1])
+    }
+    likely = both[is_warped(compared.metrics[max(scores, key=lambda index: scores[index])])]
+    for index in likely[1:-1]:
+        scores[index] = compared.score(index, _KDE, is_screening=True)[0]
+    return sorted(sorted(likely, key=lambda index: -scores[index])[:_N_METRICS])
 
 
 def _evenly(data: TrainingData, most: int) -> tuple[np.ndarray, np.ndarray]:

@@ -23,8 +23,10 @@ from scipy.stats import qmc
 
 from .._coordinates.frame import Frame
 from .._coordinates.hull import principal_axes
+from .._coordinates.warp import ColumnWarp
 from .._utils.backend import Backend
 from .._utils.draws import choose_in_rows
+from .._utils.gaussian import gaussian_log_normalizer
 from .._utils.memory import slices_within
 from .._utils.shards import ONE_PROCESS
 from .._utils.support import warn_of_far_values
@@ -66,6 +68,9 @@ _TAIL_DEGREES = 1.0
 _TAIL_NODES = 4.0 ** np.arange(6)
 # Metropolis moves of draws that were resampled more than once.
 _N_MOVES = 5
+# Relations are narrow if rounding along them moves rows by less than this, in bandwidths: log-densities
+# then change by the square of it.
+_NARROW = 1e-3
 # A standard error, in nats, that is reported by a warning.
 _LARGE_ERROR = 0.25
 # Centers of proposals for a density that is known by its draws.
@@ -76,18 +81,20 @@ _MEMORY_LIMIT = 256.0
 
 @dataclass(frozen=True, eq=False)
 class JointDensity:
-    """A joint density of rows x = origin + y @ axes, with the kernels of its proposals.
+    """A joint density of rows origin + y @ axes, with the kernels of its proposals.
+
+    These rows are those of X, or what the maps of some columns make of them.
 
     Parameters
     ----------
     log_density_of_rows : callable
         Maps rows (n, d) to log-densities (n,) in nats, per unit of X.
     log_density : callable
-        The same for coordinates y (n, d).
+        The same for coordinates y (n, d), per unit of the rows origin + y @ axes.
     origin : ndarray of shape (d,)
         The row at y = 0.
     axes : ndarray of shape (d, d)
-        From coordinates to columns of X.
+        From coordinates to columns.
     log_abs_det : float
         Log |det axes|.
     centers : ndarray of shape (N, d)
@@ -96,6 +103,10 @@ class JointDensity:
         Their weights.
     scales : ndarray of shape (3, d)
         Widths of Gaussian kernels, of wider ones, and of t kernels.
+    warp : ColumnWarp or None, default=None
+        The maps of columns.
+    n_relations : int, default=0
+        How many of the last coordinates are rounding errors along relations between the columns.
     """
 
     log_density_of_rows: Callable[[np.ndarray], np.ndarray]
@@ -106,6 +117,8 @@ class JointDensity:
     centers: np.ndarray
     weights: np.ndarray
     scales: np.ndarray
+    warp: ColumnWarp | None = None
+    n_relations: int = 0
 
     @classmethod
     def of_model(cls, model: DiffusionModel, resources: Resources) -> JointDensity:
@@ -141,12 +154,14 @@ class JointDensity:
         return cls(
             lambda X: model.log_density(X, resources)[0],
             log_density,
-            metric.from_metric(hull.center[None])[0],
+            columns.origin + metric.scaled_from_metric(hull.center[None])[0] * columns.scales,
             np.vstack([*steps, relations * columns.scales]),
             log_lengths - metric.log_abs_det,
             np.pad(points, ((0, 0), (0, columns.n_features - r))),
             weights,
             scales,
+            columns.warp,
+            columns.n_relations,
         )
 
     @classmethod
@@ -181,6 +196,45 @@ class JointDensity:
             weights,
             np.outer([h, 1.3 * h, 2 * h], np.ones(len(origin))),
         )
+
+    def mapped(
+        self, values: np.ndarray, columns: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray | float]:
+        """Return mapped values (n, k) of some columns, and the log (n,) of the product of slopes."""
+        if self.warp is None:
+            return values, 0.0
+        warp, rows = self.warp.only(columns), np.zeros((len(values), len(self.origin)))
+        rows[:, columns] = values
+        return warp.mapped(rows)[:, columns], warp.log_slopes(rows)
+
+    def unmapped(self, rows: np.ndarray) -> np.ndarray:
+        """Return rows (n, d) of X from those of the mapped columns."""
+        return rows if self.warp is None else self.warp.unmapped(rows)
+
+    def log_density_without_relations(
+        self, columns: np.ndarray, values: np.ndarray
+    ) -> np.ndarray | None:
+        """Return log-densities (n,) of values (n, k) of columns that determine all others.
+
+        They do where relations are as many as other columns, and so narrow that the density is constant
+        across them: then their Gaussian factor integrates to one. Otherwise None is returned.
+        """
+        d = len(self.origin)
+        if not self.n_relations or d - len(columns) != self.n_relations:
+            return None
+        to_columns = self.axes[:, columns]
+        units = np.linalg.norm(to_columns, axis=0)
+        axes, rounding = np.split(to_columns / units, [len(columns)])
+        widths = self.scales[0, : len(columns), None]
+        least_step = np.linalg.svd(widths * axes, compute_uv=False)[-1]
+        if np.linalg.norm(rounding) > _NARROW * least_step:
+            return None
+        values, log_slopes = self.mapped(values, columns)
+        y = np.linalg.solve(axes.T, ((values - self.origin[columns]) / units).T).T
+        normalizer = gaussian_log_normalizer(self.n_relations)
+        log_density = self.log_density(np.pad(y, ((0, 0), (0, self.n_relations))))
+        log_volume = np.linalg.slogdet(axes)[1] + np.log(units).sum()
+        return log_density + self.log_abs_det + normalizer - float(log_volume) + log_slopes
 
 
 @dataclass(frozen=True, eq=False)
@@ -330,6 +384,7 @@ class Conditional:
 
     def log_marginal(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return log p(b) of given values (n, n_given), and its standard error, both (n,)."""
+        values, log_slopes = self.joint.mapped(values, self.columns)
         distinct, which = np.unique(values, axis=0, return_inverse=True)
         base = self._base(self._most, 0)
         result = np.empty((len(distinct), 2))
@@ -337,10 +392,11 @@ class Conditional:
             pool = self._pool(distinct[part], base, _FIRST, is_density=True)
             result[part] = np.column_stack([pool.log_marginal, pool.error])
         _warn_of_errors(result[:, 1])
-        return result[which.ravel(), 0], result[which.ravel(), 1]
+        return result[which.ravel(), 0] + log_slopes, result[which.ravel(), 1]
 
     def draw(self, values: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
         """Return rows (n, d) in units of X, one for each row of given values (n, n_given)."""
+        given, (values, _) = values, self.joint.mapped(values, self.columns)
         distinct, which, counts = np.unique(values, axis=0, return_inverse=True, return_counts=True)
         which = which.ravel()
         seed, n = rng.randint(2**31), len(values)
@@ -374,8 +430,8 @@ class Conditional:
                     coordinates[drawn] = self._resampled(pool, rows, uniform[drawn, 0], *steps)
         if not is_curve:
             _warn_of_few(effective)
-        result = self.joint.origin + coordinates @ self.joint.axes
-        result[:, self.columns] = values
+        result = self.joint.unmapped(self.joint.origin + coordinates @ self.joint.axes)
+        result[:, self.columns] = given
         return result
 
     @property
@@ -479,7 +535,7 @@ class Conditional:
 
     def warn_of_support(self, values: np.ndarray) -> None:
         """Warn where given values (n, n_given) are far from those of all rows."""
-        kernels = self._kernels(values)[0]
+        kernels = self._kernels(self.joint.mapped(values, self.columns)[0])[0]
         centers = (self.joint.centers / kernels.scale) @ kernels.frame.given_axes
         warn_of_far_values(kernels.nearest, centers)
 
@@ -495,14 +551,23 @@ def log_density_of_columns(
     if len(columns) == X.shape[1]:
         log_density, error = joint.log_density_of_rows(X), np.zeros(len(X))
     else:
-        numerator = Conditional(joint, columns, memory_limit)
-        log_density, error = numerator.log_marginal(X[:, columns])
+        log_density, error = _log_marginal(joint, columns, X[:, columns], memory_limit)
     if len(given):
         conditional = Conditional(joint, given, memory_limit)
         conditional.warn_of_support(X[:, given])
-        log_marginal, more = conditional.log_marginal(X[:, given])
+        log_marginal, more = _log_marginal(joint, given, X[:, given], memory_limit)
         log_density, error = log_density - log_marginal, np.hypot(error, more)
     return log_density, error
+
+
+def _log_marginal(
+    joint: JointDensity, columns: np.ndarray, values: np.ndarray, memory_limit: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the log-density (n,) of values (n, k) of some columns, and its standard error."""
+    exact = joint.log_density_without_relations(columns, values)
+    if exact is not None:
+        return exact, np.zeros(len(values))
+    return Conditional(joint, columns, memory_limit).log_marginal(values)
 
 
 def draw_given_columns(

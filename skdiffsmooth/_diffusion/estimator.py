@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from .._utils.estimator import DistanceDensityMixin, on_one_fit
 from .._utils.given import resolve_given_values, resolve_scored_columns
 from .._utils.shards import Shards, resolve_shards
+from .._utils.threads import threads_for
 from .._utils.validation import check_real
 from ..solvers import estimates_error
 from .comparison import settings_for
@@ -35,6 +36,9 @@ from .settings import (
 __all__ = ["BaseScoreDiffusion"]
 
 Value = TypeVar("Value")
+
+# An estimate of the nodes of the models that `fit` compares, which decides the number of threads only.
+_NODES_OF_CANDIDATES = 64
 
 
 class FromModel(Generic[Value]):
@@ -152,11 +156,13 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
             rows.precision.unit if shards.alone else None,
             rows.precision.width if shards.alone else None,
         )
-        settings, not_compared = settings_for(data, parsed)
-        geometry = make_geometry(settings.metric, data, parsed)
-        bandwidth, sigma = scales_in(geometry, parsed, settings.scales)
-        check_above_rounding(geometry, bandwidth)
-        model, attributes = make_model(geometry, parsed, bandwidth, sigma, settings.background)
+        n_points, d = points.shape
+        with threads_for(n_points**2 * _NODES_OF_CANDIDATES * (d + 2)):
+            settings, not_compared = settings_for(data, parsed)
+            geometry = make_geometry(settings.metric, data, parsed)
+            bandwidth, sigma = scales_in(geometry, parsed, settings.scales)
+            check_above_rounding(geometry, bandwidth)
+            model, attributes = make_model(geometry, parsed, bandwidth, sigma, settings.background)
         self._set_fitted(
             X,
             model_=model,
@@ -217,6 +223,8 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
     """Lower bound of log-densities, where a background is mixed."""
     coordinates_ = FromModel(lambda model: model.embedding.metric)
     """Coordinates of the metric."""
+    warp_ = FromModel(lambda model: model.embedding.metric.columns.warp)
+    """Maps of single columns, by their indices; None where the metric maps none."""
     hull_ = FromModel(lambda model: model.embedding.hull)
     """Affine hull in which the flow runs."""
     base_ = FromModel(lambda model: model.data.base)
@@ -649,6 +657,16 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
                 "this model as its parameters."
             )
         return JointDensity.of_model(self.model_, resources)
+
+    def _sums_per_row(self) -> float:
+        """See `DensityEstimatorMixin`."""
+        if "model_" not in vars(self):
+            return 0.0
+        data = self.model_.data
+        n_points, r = data.hierarchy.points.shape
+        if data.base is not None:
+            n_points = len(data.base.weights) * r
+        return n_points * data.smoothing.n_nodes * (r + 2)
 
     def _query(self, X: Any, ignored: Any = ()) -> tuple[np.ndarray, Resources]:
         """Return checked queries (n, d), and the device and dtype on which to compute.

@@ -17,7 +17,7 @@ import numpy as np
 from .._coordinates.columns import ColumnSpace
 from .._coordinates.embedding import Embedding
 from .._coordinates.hull import AffineHull
-from .._coordinates.metric import LinearMetric, fit_metric, is_scaled
+from .._coordinates.metric import LinearMetric, fit_metric, is_scaled, is_warped
 from .._engine.components import GaussianComponents
 from .._engine.hierarchy import PointHierarchy
 from .._utils.dequantize import ExcludedRows, excluded_rows
@@ -99,6 +99,22 @@ class TrainingData:
         """Scales of the columns and relations between them."""
         return ColumnSpace.of(self.points, self.weights, self.units, self.shards)
 
+    @cached_property
+    def warped_columns(self) -> ColumnSpace | None:
+        """The same with maps of the columns that need one, or None if there is none."""
+        return self.columns.warped(self.points, self.weights, self.units)
+
+    def columns_for(self, metric: Metric) -> ColumnSpace | None:
+        """Return the columns of a metric; None where it takes them as they are."""
+        if not is_warped(metric):
+            return self.columns if is_scaled(metric) else None
+        if not self.shards.alone:
+            raise ValueError(
+                f"metric={metric!r} cannot be computed with shards='distributed', since maps of columns "
+                "are fitted to all rows; use another metric."
+            )
+        return self.warped_columns or self.columns
+
     @property
     def rank(self) -> int:
         """Dimension of the affine hull of the points."""
@@ -134,8 +150,12 @@ class Geometry:
         """What stands for left-out rows in coordinates of the hull; None is the points themselves."""
         if self.excluded is None:
             return None
-        offsets = self.metric.steps_to_metric(self.excluded.offsets) @ self.hull.basis
-        x = self.coordinates[self.excluded.exclude] + offsets
+        exclude, offsets = self.excluded.exclude, self.excluded.offsets
+        if self.metric.columns.warp is None:
+            steps = self.metric.steps_to_metric(offsets) @ self.hull.basis
+            x = self.coordinates[exclude] + steps
+        else:
+            x, _ = self.hull.split(self.metric.to_metric(self.data.points[exclude] + offsets))
         return Queries(x, self.excluded.exclude, self.excluded.query_weights)
 
     @cached_property
@@ -177,8 +197,8 @@ def make_geometry(
 
     `columns` are the scales and relations of the columns where they come from more rows than these.
     """
-    if columns is None and is_scaled(metric):
-        columns = data.columns
+    if columns is None:
+        columns = data.columns_for(metric)
     linear = fit_metric(metric, data.points, data.weights, data.shards, columns)
     measured = linear.to_metric(data.points)
     data.shards.together(check_extent, measured, f"metric={metric!r}")

@@ -42,11 +42,12 @@ from .tails import StudentT, TailBound
 __all__ = ["NO_DERIVATIVE", "DiffusionModel"]
 
 NO_DERIVATIVE = (
-    "the projection on this manifold has no derivative that can be computed, so neither can the "
-    "density of the distribution that is sampled; a PointCloud, for example, has a piecewise "
-    "constant projection. Use a manifold with projection_derivative or projection_factors, such "
-    "as Curve or LocalPolynomialManifold of skdiffsmooth.manifolds, write its project in torch, "
-    "or sample only."
+    "the smoothing at a query has no derivative that can be computed, so neither can the density of "
+    "the distribution that is sampled. Along a manifold (a PointCloud, for example, has a piecewise "
+    "constant projection) use one with projection_derivative or projection_factors, such as Curve or "
+    "LocalPolynomialManifold of skdiffsmooth.manifolds, or write its project in torch. For a "
+    "QueryKernel write offsets(x, z) in torch, differentiable in x, without numpy and detach(). Or "
+    "sample only."
 )
 
 # In nats: rows are followed again, by another solver, where the contributions of two consecutive steps
@@ -129,7 +130,11 @@ class DiffusionModel:
         self, X: np.ndarray, resources: Resources, *, with_error: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return log-densities (n,) of rows, and their estimated errors (n,), or NaN if unknown."""
-        return self.log_density_within(*self.embedding.split(X), resources, with_error=with_error)
+        queries, residual = self.embedding.split(X)
+        log_density, error = self.log_density_within(
+            queries, residual, resources, with_error=with_error
+        )
+        return log_density + self.embedding.log_slopes(queries, residual), error
 
     def log_density_within(
         self,
@@ -139,7 +144,10 @@ class DiffusionModel:
         *,
         with_error: bool = False,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return `log_density` of rows with hull coordinates (n, r) and residuals (n, d)."""
+        """Return log-densities of rows with hull coordinates (n, r) and residuals (n, d), with errors.
+
+        They are those of the mapped columns, where some are mapped.
+        """
         flow, error = self._flow_log_density(queries, residual, resources, with_error=with_error)
         if not self.background:
             return flow, error
@@ -157,7 +165,8 @@ class DiffusionModel:
         model = self if own_weights is None else self._with_copies_apart(own_weights)
         points, residual, exclude = model._excluded_points()
         flow, _ = model._flow_log_density(points, residual, resources, exclude)
-        return model._mixed(flow, points, residual, resources, exclude)
+        log_density = model._mixed(flow, points, residual, resources, exclude)
+        return log_density + self.embedding.log_slopes(points, residual)
 
     def _with_copies_apart(self, own_weights: np.ndarray) -> DiffusionModel:
         """Return the model with the part of each point that is left out as a point of its own."""
@@ -170,7 +179,8 @@ class DiffusionModel:
         """Return log-densities (n, 3) of rows under the flow and the parts of the background."""
         queries, residual = self.embedding.split(X)
         flow, _ = self._flow_log_density(queries, residual, resources)
-        return self._parts(flow, queries, residual, resources)
+        parts = self._parts(flow, queries, residual, resources)
+        return self._per_unit_of_columns(parts, queries, residual)
 
     def leave_one_out_parts(
         self, resources: Resources, queries: Queries | None = None
@@ -184,7 +194,15 @@ class DiffusionModel:
             points, exclude, _ = queries
             residual = np.zeros((len(points), residual.shape[1]))
         flow, _ = self._flow_log_density(points, residual, resources, exclude)
-        return self._parts(flow, points, residual, resources, exclude)
+        parts = self._parts(flow, points, residual, resources, exclude)
+        return self._per_unit_of_columns(parts, points, residual)
+
+    def _per_unit_of_columns(
+        self, parts: np.ndarray, queries: np.ndarray, residual: np.ndarray
+    ) -> np.ndarray:
+        """Return log-densities (n, k) of the columns of X, from those of the mapped columns."""
+        log_slopes = self.embedding.log_slopes(queries, residual)
+        return parts + np.reshape(log_slopes, (-1, 1))
 
     def _excluded_points(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the training points, their residuals, which are zero, and their indices."""
@@ -389,7 +407,11 @@ class DiffusionModel:
         within = np.empty_like(queries)
         for part in self._parts_in_memory(len(X), resources):
             within[part] = backend.array(field(backend.tensor(queries[part]), scale**2))
-        return self.embedding.gradient(within, residual, scale**2)
+        gradient = self.embedding.gradient(within, residual, scale**2)
+        warp = self.embedding.metric.columns.warp
+        if warp is None:
+            return gradient
+        return gradient * warp.slopes(X) + warp.log_slope_gradient(X)
 
     def laplacian_at(self, X: np.ndarray, scale: float, resources: Resources) -> np.ndarray:
         """Return the divergence (n,) of the score at a noise scale, in a Euclidean metric."""
@@ -420,7 +442,8 @@ class DiffusionModel:
                 "for the field."
             )
         within = field.log_density(backend.tensor(queries), scale**2)
-        return -backend.array(within) - self.embedding.log_density_outside_hull(residual, scale)
+        outside = self.embedding.log_density_outside_hull(residual, scale)
+        return -backend.array(within) - outside - self.embedding.log_slopes(queries, residual)
 
     def influence_at(
         self, X: np.ndarray, scale: float, resources: Resources
@@ -430,7 +453,9 @@ class DiffusionModel:
         result = self._over_workers(
             self._influence_within, queries, resources=resources, scale=scale
         )
-        return result[:, 0], result[:, 1:]
+        warp = self.embedding.metric.columns.warp
+        slopes = 1.0 if warp is None else warp.slopes(X)
+        return result[:, 0], result[:, 1:] * slopes**2
 
     def _influence_within(
         self, queries: np.ndarray, *, resources: Resources, scale: float
@@ -438,7 +463,7 @@ class DiffusionModel:
         schedule = self.data.schedule(resources, merged=False)
         backend, field = schedule.backend, schedule.at_scale(scale)
         assert isinstance(field, Attributable)
-        # Maps derivatives of the posterior mean to the columns of X.
+        # Maps derivatives of the posterior mean to the columns of X, mapped ones as mapped.
         axes = backend.tensor(self.embedding.axes)
         result = np.empty((len(queries), 1 + axes.shape[1]))
         bytes_per_query = 32 * len(self.data.points) * (1 + len(axes) + axes.shape[1])

@@ -16,11 +16,11 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.linalg import solve_triangular
 from scipy.special import gammaln
 
 from .._coordinates.embedding import Embedding
 from .._utils.shards import Shards
+from .._utils.triangular import divide_by_triangle
 from ..bandwidth import weight_of_others
 
 __all__ = ["StudentT", "TailBound", "fit_student_t"]
@@ -123,8 +123,9 @@ class TailBound:
     """A lower bound of log-densities: ``-constant - (degrees + d) * log(1 + distance)``, in nats.
 
     The background of a fitted model contains a multivariate t distribution, whose weight, center
-    and scales give the bound for every row of R^d. Where columns satisfy relations, rows that break them
-    have a small weight of their own.
+    and scales give the bound for every row of R^d. Where columns are mapped, distances are those of the
+    mapped columns, and the least slope of their maps is part of the constant. Where columns satisfy
+    relations, rows that break them have a small weight of their own.
     """
 
     student: StudentT
@@ -141,7 +142,10 @@ class TailBound:
     def constant(self) -> float:
         """The constant of the bound, in nats."""
         # (1 + R^2 / nu) <= (1 + R)^2, as nu is at least one.
-        return -math.log(self.weight) - self.student.log_peak - self.embedding.metric.log_abs_det
+        metric = self.embedding.metric
+        warp = metric.columns.warp
+        slopes = 0.0 if warp is None else warp.least_log_slope
+        return -math.log(self.weight) - self.student.log_peak - metric.log_abs_det - slopes
 
     def distances(self, X: np.ndarray) -> np.ndarray:
         """Return the distances (n,) of rows X (n, d) from the center, in units of the scales."""
@@ -211,7 +215,7 @@ def _em_weights(degrees: float, p: int, squares: np.ndarray, weights: np.ndarray
 
 def _whitened(rows: np.ndarray, factor: np.ndarray) -> np.ndarray:
     """Return rows (n, p) multiplied by the inverse of a lower triangular factor."""
-    return solve_triangular(factor, rows.T, lower=True).T if len(factor) else rows
+    return divide_by_triangle(rows, factor)
 
 
 def _factor(covariance: np.ndarray) -> np.ndarray:

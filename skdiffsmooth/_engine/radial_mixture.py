@@ -14,6 +14,11 @@ from .radial_kernels import RadialKernel
 
 __all__ = ["RadialMixture"]
 
+# Matrices (rows, N) that are alive at once in the gradient of the linear kernel, which has most.
+_TEMPORARIES = 12
+# Elements of one of them.
+_TILE = 2**18
+
 
 class RadialMixture:
     """A mixture of equal radial kernels, centred at weighted points.
@@ -50,9 +55,13 @@ class RadialMixture:
         self.log_weights = log_weights
         self.kernel = kernel
         self.bandwidth = bandwidth
-        bytes_per_row = 6 * len(points) * points.element_size()
-        self._rows = int(memory_limit * 2**20 // bytes_per_row)
-        if self._rows < 1:
+        bytes_per_row = _TEMPORARIES * len(points) * points.element_size()
+        n_rows = int(memory_limit * 2**20 // bytes_per_row)
+        # Half of the limit, for memory that a tile frees is not all used again by the next one. Smaller
+        # tiles stay in the cache of a CPU.
+        largest = _TILE // len(points) if points.is_cpu else n_rows
+        self._rows = max(1, min(n_rows // 2, largest))
+        if n_rows < 1:
             raise ValueError(
                 f"memory_limit={memory_limit:g} (MiB) is too small for one tile: {len(points)} points "
                 f"need at least {bytes_per_row / 2**20:.2g} MiB. Raise memory_limit."

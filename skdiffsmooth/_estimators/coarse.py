@@ -40,6 +40,7 @@ from .._utils.estimator import DistanceDensityMixin, on_one_fit
 from .._utils.gaussian import gaussian_log_normalizer
 from .._utils.given import resolve_given_values, resolve_scored_columns
 from .._utils.memory import slices_within
+from .._utils.threads import threads_for
 from .._utils.validation import (
     check_bandwidth,
     check_choice,
@@ -318,15 +319,16 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
                 "a manifold to them. Pass more rows."
             )
         manifold, n_components = self.manifold, None
-        if manifold is None:
-            n_components = self._resolve_n_components(points, hull)
-            if degree:
-                manifold = self._local_polynomials(points, weights, hull, n_components)
-        else:
-            manifold = _resolve_manifold(manifold, points, weights)
-            hull = hull.joined(getattr(manifold, "affine_hull", None))
-            n_components = manifold.dimension if isinstance(manifold, Manifold) else None
-        reach, residual_scale = _measure(manifold, points, weights, hull.dimension)
+        with threads_for(len(points) ** 2 * (hull.dimension + 2)):
+            if manifold is None:
+                n_components = self._resolve_n_components(points, hull)
+                if degree:
+                    manifold = self._local_polynomials(points, weights, hull, n_components)
+            else:
+                manifold = _resolve_manifold(manifold, points, weights)
+                hull = hull.joined(getattr(manifold, "affine_hull", None))
+                n_components = manifold.dimension if isinstance(manifold, Manifold) else None
+            reach, residual_scale = _measure(manifold, points, weights, hull.dimension)
         data_std = math.sqrt(
             float(weights @ np.sum((points - weights @ points) ** 2, axis=1)) / (n_components or 1)
         )
@@ -357,6 +359,12 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         )
         return self
 
+    def _sums_per_row(self) -> float:
+        """See `DensityEstimatorMixin`."""
+        if "hull_" not in vars(self):
+            return 0.0
+        return len(self.points_) * self.n_nodes_ * (self.hull_.dimension + 2)
+
     def _resolve_n_components(self, points: np.ndarray, hull: AffineHull) -> int:
         """Return the dimension of the manifold, or of the hull if it cannot be estimated."""
         try:
@@ -378,7 +386,9 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         """Return a learned manifold, or the hull of the rows if it has the same dimension."""
         if n_components == hull.dimension:
             return AffineSubspace.from_basis(hull.center, hull.basis)
+        memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
         manifold = LocalPolynomialManifold(n_components, self.degree, self.n_neighbors)
+        manifold.set_params(memory_limit=min(memory_limit, manifold.memory_limit))
         return manifold.fit(points, sample_weight=weights)
 
     def _resolve_switch_scale(

@@ -62,16 +62,19 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         middle of each level.
     metric : {"auto", "euclidean", "scaled", "whitened", "local"}, float or array-like of shape \
             (n_features, n_features), default="auto"
-        Linear coordinates in which noise and kernel are isotropic; all scales are in its units.
+        Coordinates in which noise and kernel are isotropic; all scales are in its units.
         "euclidean" takes the columns as they are, "scaled" in standard deviations, "whitened" in
         those of the principal axes. A number alpha from 0 ("scaled") to 1 ("whitened") divides the
         scaled columns by the power alpha / 2 of their correlation matrix. "local" does so by the root
         of the local covariance, that of rows about their neighbours: it suits curved and thin data. A
-        matrix M measures sqrt((x - y)^T M (x - y)). "auto" chooses among five powers and "local", whose
-        results do not depend on the units of columns, given the scales that are given: a number for one
-        of them is used as it is in the units of each. If `bandwidth` and `sigma` are both numbers,
-        "auto" is "euclidean", so that they are in units of X. Under all but "euclidean" and matrices,
-        constant columns, copies and totals are drawn to rounding (see Notes).
+        matrix M measures sqrt((x - y)^T M (x - y)). "warped scaled", "warped whitened", "warped local"
+        and "warped 0.5" (any power) first map each skewed or heavy-tailed column by a monotone function
+        (``warp_``): densities remain those of the columns of X. "auto" chooses among five powers and
+        "local", with and without maps where a column needs one; results do not depend on the units of
+        columns. A scale that is given as a number is used as it is in the units of each. If `bandwidth`
+        and `sigma` are both numbers, "auto" is "euclidean", so that they are in units of X. Under all
+        but "euclidean" and matrices, constant columns, copies and totals are drawn to rounding (see
+        Notes).
     background : float or "auto", default="auto"
         Weight of a wide kernel density estimate (of four bandwidths) and a multivariate t
         distribution that are mixed to the model: they give outliers and heavy tails a higher
@@ -179,6 +182,11 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         How far apart values of each column are that were recorded as one, in units of X: the unit of
         rounded columns and counts, half the difference of two values, 0 where a column is continuous.
         Scales that are not given are chosen with left-out rows within such a distance of theirs.
+    warp_ : ColumnWarp or None
+        The maps of columns, by their indices, if the metric has some: print it to see them. A column x
+        of center m and width s becomes arcsinh(u) + c u with u = (x - m) / s. Columns that are discrete
+        or in exact relations have none, nor have tables with fewer than 30 rows or no more rows than
+        columns.
     coordinates_ : LinearMetric
         Its coordinates, and their volume; ``coordinates_.columns`` has scales and relations of columns.
     background_ : float
@@ -187,7 +195,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         Lower bound of log-densities where there is a background. For any rows,
         ``score_samples(X) >= -constant - (degrees + n_features) * log(1 + distances(X))``, with its
         attributes `constant` in nats and `degrees`, the degrees of freedom of the t distribution,
-        and its method `distances`, from the center in units of fitted scales.
+        and its method `distances`, from the center in units of fitted scales, of mapped columns where
+        the metric maps some.
     kernel_ : Smoothing
         The smoothing kernel in coordinates of the hull. Where it has nodes, ``kernel_.nodes(level)``
         returns them.

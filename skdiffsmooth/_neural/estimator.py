@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple, overload
 
@@ -14,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._coordinates.embedding import Embedding
 from .._coordinates.hull import AffineHull, principal_axes
-from .._coordinates.metric import check_metric, fit_metric
+from .._coordinates.metric import check_linear_metric, fit_metric
 from .._diffusion.conditional import JointDensity, draw_given_columns, log_density_of_columns
 from .._diffusion.model import DiffusionModel
 from .._diffusion.settings import (
@@ -29,6 +30,7 @@ from .._utils.estimator import DistanceDensityMixin, on_one_fit
 from .._utils.given import resolve_given_values, resolve_scored_columns
 from .._utils.rows import check_sample_weight, merge_duplicates
 from .._utils.shards import ONE_PROCESS
+from .._utils.threads import threads_for
 from .._utils.validation import check_bandwidth, check_flag, check_integer, check_real, fixed_seed
 from .._utils.warnings import warn_user
 from ..kernels._nodes import NodeRule
@@ -414,12 +416,7 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         """Check all parameters; of the data only the number of features is needed."""
         solver = resolve_solver(self.solver)
         check_real("sigma", self.sigma, strict=False, hint="0 is the network as it is.")
-        metric = check_metric(self.metric, n_features)
-        if isinstance(metric, str) and metric == "auto":
-            raise ValueError(
-                "metric='auto' is a choice by leave-one-out likelihood, which a network does not have; "
-                "expected 'euclidean', 'scaled', 'whitened', 'local', a number or a matrix."
-            )
+        metric = check_linear_metric(self.metric, n_features)
         n_nodes = check_integer("n_nodes", self.n_nodes, minimum=2)
         if n_nodes % 2:
             raise ValueError(
@@ -532,16 +529,17 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
             n = min(math.ceil(parsed.held_out * len(rows)), len(rows) - 1)
             held_out = _some(rows, weights, order[:n])
             training = _some(rows, weights, order[n:])
-        outcome = train(
-            shape,
-            state,
-            _flat(start["coefs_"], start["intercepts_"]),
-            training,
-            held_out,
-            settings,
-            parsed.backend,
-            start["seed_"],
-        )
+        with threads_for(3 * settings.batch_size * _n_weights(start)):
+            outcome = train(
+                shape,
+                state,
+                _flat(start["coefs_"], start["intercepts_"]),
+                training,
+                held_out,
+                settings,
+                parsed.backend,
+                start["seed_"],
+            )
         if n_iterations is None:
             self._warn_of_training(outcome, state, held_out is not None)
         scores = [-loss for loss in outcome.held_out_losses]
@@ -556,6 +554,12 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
             }
             | _weights(shape, outcome.chosen)
         )
+
+    def _sums_per_row(self) -> float:
+        """See `DensityEstimatorMixin`: with the divergence, once for each dimension."""
+        if "coefs_" not in vars(self):
+            return 0.0
+        return _n_weights(vars(self)) * (1 + len(self.scales_))
 
     def _warn_of_training(self, outcome: Outcome, before: TrainingState, is_held_out: bool) -> None:
         which = "held-out" if is_held_out else "training"
@@ -793,6 +797,11 @@ def _of_queries(
         "n_steps_": n_levels * math.ceil(estimator.n_steps / n_levels),
         "n_nodes_": int(estimator.n_nodes),
     }
+
+
+def _n_weights(attributes: Mapping[str, Any]) -> int:
+    """Return the number of weights of the network's layers, without intercepts."""
+    return sum(weight.size for weight in attributes["coefs_"])
 
 
 def _model(attributes: dict[str, Any], parsed: _ParsedParameters) -> DiffusionModel:

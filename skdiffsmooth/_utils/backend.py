@@ -82,6 +82,11 @@ class Backend:
             ) from error
         return cls(resolved, resolved_dtype)
 
+    @property
+    def is_exact_on_host(self) -> bool:
+        """Return whether this is a CPU in float64."""
+        return self.device.type == "cpu" and self.dtype == torch.float64
+
     def promote_to_float64(self, smallest: float, largest: float) -> Backend:
         """Return a backend whose dtype represents squares of lengths from `smallest` to `largest`.
 

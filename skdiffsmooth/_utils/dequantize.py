@@ -108,9 +108,11 @@ def _random_offsets(
 
     They are a hash of the ranks of the values and of the `number` (n_queries,) of the draw, so that they
     move with the columns, and depend on neither the order of rows or columns nor their units. Columns
-    with the same ranks, such as a column in two units, get the same share of their widths.
+    with the same ranks, up to their direction, such as a column in two units, get the same share of their
+    widths.
     """
     ranks = np.column_stack([np.unique(column, return_inverse=True)[1] for column in points.T])
+    ranks, signs = _oriented(ranks)
     hashed = _mixed(ranks.astype(np.uint64))
     column_key = _mixed(hashed.sum(axis=0, dtype=np.uint64))
     varied = np.unique(ranks[:, ranks.any(axis=0)], axis=1, return_index=True)[1]
@@ -120,8 +122,21 @@ def _random_offsets(
     draw_key = row_key[query] + number.astype(np.uint64) * _GOLDEN
     for column in np.flatnonzero(widths):
         bits = _mixed(_mixed(draw_key) + column_key[column] + hashed[query, column])
-        offsets[:, column] = (bits / 2.0**64 - 0.5) * widths[column]
+        offsets[:, column] = (bits / 2.0**64 - 0.5) * (signs[column] * widths[column])
     return offsets
+
+
+def _oriented(ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return ranks (n, d), counted from the end of a column where its sign (d,) is negative.
+
+    A column and its mirror image, such as the two indicators of two categories, have the same ranks.
+    """
+    opposite = ranks.max(axis=0) - ranks
+    keys, opposite_keys = (
+        _mixed(each.astype(np.uint64)).sum(axis=0, dtype=np.uint64) for each in (ranks, opposite)
+    )
+    is_opposite = opposite_keys < keys
+    return np.where(is_opposite, opposite, ranks), np.where(is_opposite, -1.0, 1.0)
 
 
 def _mixed(keys: np.ndarray) -> np.ndarray:

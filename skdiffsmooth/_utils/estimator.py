@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import math
+import numbers
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, TypeVar, cast
@@ -12,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .rows import MergedRows, check_sample_weight, merge_rows, weighted_rows
 from .table import check_table, column_names
+from .threads import threads_for
 from .validation import check_draw, check_real_array, check_size
 from .version import FORMAT, __version__
 
@@ -22,19 +26,37 @@ _VERSION_KEY = "_skdiffsmooth_version"
 Method = TypeVar("Method", bound=Callable[..., Any])
 Self = TypeVar("Self", bound="DensityEstimatorMixin")
 
+# The density of some columns is an integral over at least that many rows for each row of a query.
+_ROWS_A_CONDITIONAL = 64
+
 
 def on_one_fit(method: Method) -> Method:
     """Decorate a query method, so that it uses the state of the estimator at the time of the call.
 
     `fit` replaces the whole state by one assignment, so a query in another thread uses the old
-    model or the new one, never parts of both.
+    model or the new one, never parts of both. Small queries run on one thread.
     """
+    first = list(inspect.signature(method).parameters.values())[1]
 
     @wraps(method)
     def query(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return method(self._snapshot(), *args, **kwargs)
+        estimator = self._snapshot()
+        rows = args[0] if args else kwargs.get(first.name, first.default)
+        is_conditional = kwargs.get("given") is not None or kwargs.get("columns") is not None
+        n_rows = _number_of(rows, estimator) * (_ROWS_A_CONDITIONAL if is_conditional else 1)
+        with threads_for(n_rows * estimator._sums_per_row()):
+            return method(estimator, *args, **kwargs)
 
     return cast(Method, query)
+
+
+def _number_of(rows: Any, estimator: Any) -> float:
+    """Return the number of rows of a query: a table, the number of draws, or None for all points."""
+    if rows is None:
+        return len(getattr(estimator, "points_", ()))
+    if isinstance(rows, numbers.Real):
+        return float(rows)
+    return len(rows) if hasattr(rows, "__len__") else math.inf
 
 
 class SavedWithVersion:
@@ -107,6 +129,10 @@ class DensityEstimatorMixin(SavedWithVersion, DensityMixin):
             # scikit-learn keeps names that are strings only.
             columns._column_labels_ = np.array(labels, dtype=object)
         self.__dict__ = {**vars(columns), **attributes}
+
+    def _sums_per_row(self) -> float:
+        """Return the multiply-adds of one evaluation for each row; inf where other models evaluate."""
+        return math.inf
 
     def _snapshot(self: Self) -> Self:
         """Return a copy of the estimator in its present state; a later `fit` does not change it.

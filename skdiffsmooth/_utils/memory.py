@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-__all__ = ["rows_within", "slices", "slices_within"]
+__all__ = ["rows_that_fit", "rows_within", "slices", "slices_within"]
 
 
 def rows_within(bytes_per_row: int, memory_limit: float) -> int:
     """Return how many rows, at least one, have temporaries that fit into `memory_limit` MiB."""
     return max(1, int(memory_limit * 2**20 / bytes_per_row))
+
+
+def rows_that_fit(bytes_per_row: int, memory_limit: float) -> int:
+    """Return how many rows have temporaries that fit into `memory_limit` MiB, if one row's do."""
+    n_rows = int(memory_limit * 2**20 // bytes_per_row)
+    if n_rows < 1:
+        raise ValueError(
+            f"memory_limit={memory_limit:g} (MiB) is too small for one row, which needs at least "
+            f"{bytes_per_row / 2**20:.2g} MiB. Raise memory_limit."
+        )
+    return n_rows
 
 
 def slices(length: int, step: int) -> Iterator[slice]:

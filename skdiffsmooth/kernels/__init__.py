@@ -11,6 +11,7 @@ from ._ball import UniformBallKernel
 from ._base import Kernel, ReducedKernel, is_isotropic, works_over_base
 from ._gaussian import AnisotropicGaussianKernel, GaussianKernel
 from ._offsets import OffsetsKernel, SamplerKernel
+from ._query import QueryKernel
 from ._scale import ProportionalScale
 from ._shapes import FrozenKernel, LinearShape
 from ._temperature import TemperatureKernel
@@ -24,6 +25,7 @@ __all__ = [
     "LinearShape",
     "OffsetsKernel",
     "ProportionalScale",
+    "QueryKernel",
     "ReducedKernel",
     "SamplerKernel",
     "TemperatureKernel",

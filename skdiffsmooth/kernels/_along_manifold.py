@@ -12,7 +12,7 @@ import torch
 from sklearn.base import clone
 
 from .._coordinates.hull import AffineHull, principal_axes
-from .._coordinates.metric import candidate_metrics
+from .._coordinates.metric import candidate_metrics, is_warped
 from .._utils.shards import Shards
 from .._utils.validation import check_choice, check_integer, check_real
 from .._utils.warnings import warn_user
@@ -75,7 +75,7 @@ class AlongManifold:
         manifold = self._given_manifold(points, weights)
         is_plain = isinstance(metric, str) and metric == "euclidean"
         is_power = isinstance(metric, numbers.Real) or (
-            isinstance(metric, str) and metric in ("whitened", "local")
+            isinstance(metric, str) and (metric in ("whitened", "local") or is_warped(metric))
         )
         if manifold is None and self.manifold == "pca" and is_power:
             raise ValueError(

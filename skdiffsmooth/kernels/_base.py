@@ -10,15 +10,23 @@ from .._coordinates.hull import AffineHull
 from ..scores import Smoothing
 from ._nodes import NodeRule
 
-__all__ = ["Kernel", "ReducedKernel", "check_features", "is_isotropic", "works_over_base"]
+__all__ = [
+    "Kernel",
+    "ReducedKernel",
+    "check_features",
+    "depends_on_query",
+    "is_isotropic",
+    "works_over_base",
+]
 
 
 @runtime_checkable
 class Kernel(Protocol):
     """Protocol of a kernel, a distribution of offsets in the space of the data.
 
-    A class may have two more attributes, which are read by the functions of the same names:
-    `is_isotropic` (default: False) and `works_over_base` (default: True).
+    A class may have three more attributes, which are read by the functions of the same names:
+    `is_isotropic` (default: False), `works_over_base` (default: True) and `depends_on_query`
+    (default: False).
     """
 
     def reduce(self, hull: AffineHull, points: np.ndarray, weights: np.ndarray) -> ReducedKernel:
@@ -57,6 +65,11 @@ def is_isotropic(kernel: Kernel) -> bool:
 def works_over_base(kernel: Kernel) -> bool:
     """Return whether a kernel can also smooth the score of Gaussian components."""
     return getattr(kernel, "works_over_base", True)
+
+
+def depends_on_query(kernel: Kernel) -> bool:
+    """Return whether offsets differ between queries, so that log-densities take long."""
+    return getattr(kernel, "depends_on_query", False)
 
 
 def check_features(name: str, n_columns: int, hull: AffineHull) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from .._coordinates.hull import AffineHull
 from .._coordinates.metric import candidate_metrics
 from .._utils.shards import Shards
-from ._base import Kernel, ReducedKernel, is_isotropic, works_over_base
+from ._base import Kernel, ReducedKernel, depends_on_query, is_isotropic, works_over_base
 
 __all__ = ["SameEverywhere"]
 
@@ -28,7 +28,9 @@ class SameEverywhere:
         return self.kernel.reduce(hull, points, weights), hull, {}
 
     def candidate_metrics(self, rank: int) -> tuple[Any, ...]:
-        """Return all metrics for an isotropic kernel, and "euclidean" for any other."""
+        """Return all metrics for an isotropic kernel, none where nothing is to be compared."""
+        if depends_on_query(self.kernel):
+            return ()
         return candidate_metrics(rank) if is_isotropic(self.kernel) else ("euclidean",)
 
     def check_base(self, base: Any) -> None:

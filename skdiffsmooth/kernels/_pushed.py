@@ -1,35 +1,23 @@
 """Empirical scores averaged over positions to which a query is moved along a known manifold.
 
-The kernel pushes a query x to the positions y_m, one for each node, and the field averages the score
-there:
-
-    s(x) = sum_m q_m (D(y_m) - y_m) / v,        div s = sum_m q_m tr[ J(y_m) dy_m/dx ],
-
-with J(y) = (Cov(y) / v - I) / v. Where y_m depends on x through projections on the manifold,
-dy_m/dx = a I + L R^T with L and R of few columns, and
-
-    tr[ J (a I + L R^T) ] = ( (a tr Cov + tr R^T Cov L) / v - a r - tr R^T L ) / v.
-
-The field is not a gradient; the likelihood integrates this divergence, which is exactly its own.
+See `_moved.py` for the field and its divergence. Where positions depend on x through projections on the
+manifold, the columns of L and R in dy_m/dx = a I + L R^T are few.
 """
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from .._engine.influence import Influence
 from .._engine.moments import Denoiser, Nodes
-from .._engine.posterior import Posterior
 from .._utils.backend import Backend
-from .._utils.memory import rows_within, slices
 from ..manifolds import Manifold
 from ..manifolds._base import has_derivative, projection_factors
+from ._moved import Derivative, MovedScore
 from ._nodes import NodeRule, default_n_nodes
 from ._shapes import FrozenKernel, LinearShape
 
@@ -42,17 +30,6 @@ __all__ = [
     "distance_in_span",
     "fading_distance",
 ]
-
-
-class _Derivative(NamedTuple):
-    """The derivative dy_m/dx = stretch I + left right^T, for B queries and M nodes.
-
-    `stretch` broadcasts to (B, M), `left` and `right` to (B, M, r, j).
-    """
-
-    stretch: torch.Tensor
-    left: torch.Tensor
-    right: torch.Tensor
 
 
 class _Projection(NamedTuple):
@@ -77,7 +54,7 @@ class _Projection(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _PushedScore(ABC):
+class _PushedScore(MovedScore):
     """The empirical score averaged over positions to which a subclass moves the query.
 
     Parameters
@@ -105,46 +82,9 @@ class _PushedScore(ABC):
     fading: float | None = None
     span: torch.Tensor | None = None
 
-    def __call__(self, x: torch.Tensor, v: float) -> torch.Tensor:
-        """See `ScoreField`."""
-        return self._averages(x, v, with_divergence=False)[:, :-1]
-
-    def with_divergence(self, x: torch.Tensor, v: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `ScoreField`. The divergence includes the derivatives of the pushed positions."""
-        averages = self._averages(x, v, with_divergence=True)
-        return averages[:, :-1], averages[:, -1]
-
     def rows(self, index: torch.Tensor) -> _PushedScore:
         """See `RowSelectable`."""
         return self if self.exclude is None else replace(self, exclude=self.exclude[index])
-
-    def influence(self, x: torch.Tensor, v: float) -> Influence:
-        """See `Attributable`. No point may be excluded."""
-        positions, _ = self._push(x, self.nodes.offsets, with_derivative=False)
-        return cast(Posterior, self.posterior).influence(positions, v, self.nodes.weights)
-
-    @abstractmethod
-    def _push(
-        self, x: torch.Tensor, offsets: torch.Tensor, *, with_derivative: bool
-    ) -> tuple[torch.Tensor, _Derivative | None]:
-        """Return the positions y_m (B, M, r) of queries (B, r), and their derivatives if requested."""
-
-    def _averages(self, x: torch.Tensor, v: float, *, with_divergence: bool) -> torch.Tensor:
-        """Return the score and, in the last column, the divergence, or zero if not requested."""
-        # Where the engine computes in float64, positions rounded to float32 would be too coarse.
-        precision = self.posterior.precision_at(v)
-        offsets, weights = self.nodes.offsets.to(precision), self.nodes.weights.to(precision)
-        out = x.new_empty(len(x), x.shape[1] + 1)
-        for rows in slices(len(x), self._queries_at_once(x.shape[1])):
-            y, derivative = self._push(
-                x[rows].to(precision), offsets, with_derivative=with_divergence
-            )
-            exclude = None
-            if self.exclude is not None:
-                exclude = self.exclude[rows, None].expand(-1, len(weights)).flatten()
-            scores = _scores(self.posterior, y, v, derivative, exclude)
-            out[rows] = torch.einsum("m,bmc->bc", weights, scores).to(x.dtype)
-        return out
 
     def _translate(
         self,
@@ -153,7 +93,7 @@ class _PushedScore(ABC):
         offsets: torch.Tensor,
         *,
         with_derivative: bool,
-    ) -> tuple[torch.Tensor, _Derivative | None]:
+    ) -> tuple[torch.Tensor, Derivative | None]:
         """Move queries along the copy of the manifold that is translated to them."""
         moved = self._project(projection.foot[:, None] + offsets, with_derivative=with_derivative)
         shift = moved.foot - projection.foot[:, None]
@@ -170,7 +110,7 @@ class _PushedScore(ABC):
             left = torch.cat([left, shift[..., None]], dim=-1)
             across = projection.outward(slope)[:, None, :, None].expand_as(shift[..., None])
             right = torch.cat([right, across], dim=-1)
-        return y, _Derivative(y.new_ones(1, 1), left, right)
+        return y, Derivative(y.new_ones(1, 1), left, right)
 
     def _fading_factor(self, normal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the factor (n,) of the offsets of queries at foot + `normal`, and its gradient.
@@ -199,14 +139,9 @@ class _PushedScore(ABC):
         shape = *z.shape, self.manifold.dimension
         return _Projection(foot.view_as(z), *(factor.reshape(shape) for factor in factors))
 
-    def _queries_at_once(self, rank: int) -> int:
-        """Return how many queries at a time fit into half of the memory, with their positions.
-
-        The other half is for the tiles of the engine.
-        """
-        # A dozen vectors for each position, and as many tangent frames and directions.
-        n_values = 12 * len(self.nodes) * max(rank, 1) * (2 + 2 * self.manifold.dimension)
-        return rows_within(8 * n_values, self.posterior.memory_limit / 2)
+    def _values_per_node(self, rank: int) -> int:
+        """See `MovedScore`: a dozen vectors, and as many tangent frames and directions."""
+        return 12 * max(rank, 1) * (2 + 2 * self.manifold.dimension)
 
 
 @dataclass(frozen=True)
@@ -229,7 +164,7 @@ class TranslatedScore(_PushedScore):
 
     def _push(
         self, x: torch.Tensor, offsets: torch.Tensor, *, with_derivative: bool
-    ) -> tuple[torch.Tensor, _Derivative | None]:
+    ) -> tuple[torch.Tensor, Derivative | None]:
         projection = self._project(x, with_derivative=with_derivative)
         return self._translate(x, projection, offsets, with_derivative=with_derivative)
 
@@ -263,7 +198,7 @@ class LevelSetScore(_PushedScore):
 
     def _push(
         self, x: torch.Tensor, offsets: torch.Tensor, *, with_derivative: bool
-    ) -> tuple[torch.Tensor, _Derivative | None]:
+    ) -> tuple[torch.Tensor, Derivative | None]:
         projection = self._project(x, with_derivative=with_derivative)
         z, derivative = self._translate(x, projection, offsets, with_derivative=with_derivative)
         target = self._project(z, with_derivative=with_derivative)
@@ -284,12 +219,12 @@ class LevelSetScore(_PushedScore):
 
 
 def _on_level_set(
-    of_z: _Derivative,
+    of_z: Derivative,
     gradient_of_r: torch.Tensor,
     normal_at_z: torch.Tensor,
     ratio: torch.Tensor,
     target: _Projection,
-) -> _Derivative:
+) -> Derivative:
     """Return the derivative of Pi(z) + r n_m, given those of z (with stretch 1) and of r."""
     a, normal = ratio[..., None, None], normal_at_z[..., None]
     image = (1 - a) * target.image + a * normal @ (normal.mT @ target.image)
@@ -298,7 +233,7 @@ def _on_level_set(
     along_normal = gradient_of_r[:, None] - ratio[..., None] * normal_at_z
     left = torch.cat([image, normal, turned], dim=-1)
     right = torch.cat([target.tangent, along_normal[..., None], of_z.right], dim=-1)
-    return _Derivative(ratio, left, right)
+    return Derivative(ratio, left, right)
 
 
 def _some_normal(tangent: torch.Tensor) -> torch.Tensor:
@@ -318,31 +253,6 @@ def _unit(vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def _divide(numerator: torch.Tensor, denominator: torch.Tensor) -> torch.Tensor:
     """Divide by the denominator, or by one where it is zero."""
     return numerator / denominator.masked_fill(denominator == 0, 1.0)
-
-
-def _scores(
-    posterior: Denoiser,
-    y: torch.Tensor,
-    v: float,
-    derivative: _Derivative | None,
-    exclude: torch.Tensor | None,
-) -> torch.Tensor:
-    """Return the empirical scores at y (B, M, r) and, in the last column, their divergences in x.
-
-    The divergences are zero without a derivative.
-    """
-    rank = y.shape[-1]
-    left = y.new_empty(*y.shape, 0) if derivative is None else derivative.left
-    moments = posterior.covariance_along(y.flatten(0, 1), v, left.flatten(0, 1), exclude=exclude)
-    scores = (moments.mean.view_as(y) - y) / v
-    if derivative is None:
-        return torch.nn.functional.pad(scores, (0, 1))
-    stretch, right = derivative.stretch, derivative.right
-    trace = stretch * moments.trace.view(y.shape[:2])
-    trace = trace + (right * moments.along.view_as(left)).sum((-1, -2))
-    trace_of_derivative = stretch * rank + (right * left).sum((-1, -2))
-    divergence = (trace / v - trace_of_derivative) / v
-    return torch.cat([scores, divergence[..., None]], dim=-1)
 
 
 PUSHES: dict[str, type[_PushedScore]] = {"translated": TranslatedScore, "level-set": LevelSetScore}

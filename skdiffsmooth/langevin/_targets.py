@@ -67,6 +67,8 @@ class EstimatorTarget:
         self._metric: LinearMetric | None = getattr(model, "coordinates_", None)
         if self._metric is not None and self._metric.is_euclidean:
             self._metric = None
+        # Chains move in the mapped columns, and their density is per unit of these.
+        self._warp = None if self._metric is None else self._metric.columns.warp
         if self._metric is None and np.ndim(model.bandwidth_):
             ratios = model.bandwidth_ / smallest
             self._basis, self._units = np.diag(ratios), ratios**2
@@ -76,14 +78,21 @@ class EstimatorTarget:
 
     def score(self, z: np.ndarray, v: float | None) -> np.ndarray:
         """See `Target`."""
-        gradient = self._without_names.grad_log_density(self.rows(z), self._t(v))
+        rows = self.rows(z)
+        gradient = self._without_names.grad_log_density(rows, self._t(v))
         if self._metric is not None:
+            if self._warp is not None:
+                gradient = (gradient - self._warp.log_slope_gradient(rows)) / self._warp.slopes(
+                    rows
+                )
             return self._metric.gradient_to_metric(gradient)
         return gradient if self._basis is None else gradient @ self._basis.T
 
     def log_density(self, z: np.ndarray, v: float | None) -> np.ndarray:
         """Return minus the energy; see `Target`."""
-        return -self._without_names.energy(self.rows(z), self._t(v))
+        rows = self.rows(z)
+        log_density = -self._without_names.energy(rows, self._t(v))
+        return log_density if self._warp is None else log_density - self._warp.log_slopes(rows)
 
     def rows(self, z: np.ndarray) -> np.ndarray:
         """See `Target`."""

@@ -5,6 +5,7 @@ from ._base import Manifold, SmoothManifold, check_idempotent
 from ._cloud import PointCloud
 from ._curve import Curve
 from ._dimension import intrinsic_dimension
+from ._level_sets import smooth_along_level_sets
 from ._local_polynomial import LocalPolynomialManifold
 from ._product import ProductManifold
 from ._reach import estimate_reach
@@ -25,4 +26,5 @@ __all__ = [
     "check_idempotent",
     "estimate_reach",
     "intrinsic_dimension",
+    "smooth_along_level_sets",
 ]

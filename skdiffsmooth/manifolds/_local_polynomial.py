@@ -298,7 +298,7 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
         coordinates = self._constants.like(z)[2]
         n_terms = math.comb(self.n_components_ + self._degree, self._degree)
         r, n_derivatives = coordinates.shape[1], self.n_components_ + 1
-        bytes_per_row = 8 * (4 * self.n_neighbors_ * (r + n_terms) + n_derivatives * n_terms * r)
+        bytes_per_row = 8 * (12 * self.n_neighbors_ * (r + n_terms) + n_derivatives * n_terms * r)
         tiles = [
             self._solve_tile(z[tile])
             for tile in slices_within(len(z), bytes_per_row, self._memory_limit)

@@ -50,14 +50,14 @@ class NearestPoints:
             return torch.from_numpy(result[0]).to(x.dtype), torch.from_numpy(result[1])
         center, points, squares = self._constants.like(x)
         n_candidates = min(n_neighbors + SPARE, len(points))
-        bytes_per_row = x.element_size() * (3 * len(points) + 3 * n_candidates * x.shape[1])
-        tiles = []
+        bytes_per_row = x.element_size() * (6 * len(points) + 4 * n_candidates * x.shape[1])
+        distances = x.new_empty(len(x), n_neighbors)
+        indices = torch.empty(len(x), n_neighbors, dtype=torch.long, device=x.device)
         for tile in slices_within(len(x), bytes_per_row, self._memory_limit):
             y = x[tile] - center
             products = torch.addmm(squares, y, points.T, alpha=-2)
             candidates = products.topk(n_candidates, dim=1, largest=False).indices
             exact = torch.linalg.vector_norm(points[candidates] - y[:, None], dim=2)
-            distances, order = exact.topk(n_neighbors, dim=1, largest=False)
-            tiles.append((distances, candidates.gather(1, order)))
-        distances, indices = (torch.cat(parts) for parts in zip(*tiles, strict=True))
+            distances[tile], order = exact.topk(n_neighbors, dim=1, largest=False)
+            indices[tile] = candidates.gather(1, order)
         return distances, indices

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from .._utils.memory import slices_within
 from .._utils.validation import check_integer, check_real_array
 from ._base import Manifold
 
@@ -17,6 +18,7 @@ QUANTILE = 0.05
 # Squared distances from a tangent space below this, in units of the squared size of the manifold, are
 # rounding.
 ROUNDING = 1e-12
+MEMORY_LIMIT = 16.0  # MiB of temporaries.
 
 
 def estimate_reach(manifold: Manifold, X: Any, n_neighbors: int = 20) -> float:
@@ -55,7 +57,7 @@ def estimate_reach(manifold: Manifold, X: Any, n_neighbors: int = 20) -> float:
     the minimum over q, so that a few wrong tangents do not determine it. A manifold learned from noisy
     rows with few neighbours has waves of its own, so that its reach is small.
 
-    Costs O(n^2 (d + k)) time and O(n^2 k) memory.
+    Costs O(n^2 (d + k)) time, and temporaries of 16 MiB.
 
     References
     ----------
@@ -84,13 +86,17 @@ def estimate_reach(manifold: Manifold, X: Any, n_neighbors: int = 20) -> float:
     # Centred: squares of large coordinates would cancel.
     feet = feet - feet.mean(axis=0)
     norms = np.sum(feet**2, axis=1)
-    squares = np.maximum(norms[:, None] + norms - 2 * feet @ feet.T, 0.0)
-    along = np.einsum("qd,pdk->pqk", feet, tangents)
-    along -= np.einsum("pd,pdk->pk", feet, tangents)[:, None]
-    across = squares - np.sum(along**2, axis=2)
-    nearest = np.sort(squares, axis=1)
-    width = nearest[:, min(n_neighbors, len(X) // 2)]
-    compared = (squares >= width[:, None]) & (across > ROUNDING * norms.max())
-    radii = np.full_like(squares, np.inf)
-    radii[compared] = squares[compared] / (2 * np.sqrt(across[compared]))
-    return float(np.quantile(radii.min(axis=1), QUANTILE, method="lower"))
+    own = np.einsum("pd,pdk->pk", feet, tangents)
+    rank = min(n_neighbors, len(X) // 2)
+    smallest = np.empty(len(X))
+    for p in slices_within(len(X), 8 * len(X) * (10 + 2 * tangents.shape[2]), MEMORY_LIMIT):
+        squares = np.maximum(norms[p, None] + norms - 2 * feet[p] @ feet.T, 0.0)
+        along = np.einsum("qd,pdk->pqk", feet, tangents[p])
+        along -= own[p, None]
+        across = squares - np.einsum("pqk,pqk->pq", along, along)
+        width = np.partition(squares, rank, axis=1)[:, rank, None]
+        compared = (squares >= width) & (across > ROUNDING * norms.max())
+        radii = np.full_like(squares, np.inf)
+        radii[compared] = squares[compared] / (2 * np.sqrt(across[compared]))
+        smallest[p] = radii.min(axis=1)
+    return float(np.quantile(smallest, QUANTILE, method="lower"))

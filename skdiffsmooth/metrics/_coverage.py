@@ -130,7 +130,7 @@ def coverage_scale(X: Any, reference: Any, *, alpha: float = 0.1, c: float = 0.5
     n, m = len(rows), len(reference_rows)
     scales = np.empty(m)
     both = np.concatenate([rows, reference_rows])
-    for tile in slices_within(m, 48 * (n + m), MEMORY_LIMIT):
+    for tile in slices_within(m, 80 * (n + m), MEMORY_LIMIT):
         scales[tile] = _scales(cdist(reference_rows[tile], both), n, c)
     # The margin is for rounding, which must not raise the count.
     n_covered = math.ceil((1 - alpha) * m - 1e-9)

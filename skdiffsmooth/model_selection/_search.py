@@ -219,21 +219,16 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         metrics = self._checked_metrics(parsed, data)
         cv = _N_FOLDS if self.cv is None and groups is not None else self.cv
         if cv is None:
-            compared = Comparison(
-                parsed, points, rows.point_weights, metrics, data.columns, widths=data.widths
-            )
+            compared = Comparison(parsed, data, points, data.weights, metrics)
             folds = folds_for_metrics(points, data.columns)
             first = compared
             if folds is not None:
-                first = Comparison(
-                    parsed, points, rows.point_weights, metrics, data.columns, folds, data.widths
-                )
+                first = Comparison(parsed, data, points, data.weights, metrics, folds)
         else:
             weight = np.ones(n_rows) if rows.weight is None else rows.weight
             given = points[rows.group], weight / weight.max()
-            first = compared = Comparison(
-                parsed, *given, metrics, data.columns, rows.folds(cv, groups), data.widths
-            )
+            folds = rows.folds(cv, groups)
+            first = compared = Comparison(parsed, data, *given, metrics, folds)
         search = _Search(compared, resolve_n_jobs(self.n_jobs), verbose)
         search.run(first, bandwidths, sigmas, n_refinements)
         best = search.entries[search.best_index]
@@ -399,7 +394,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
                     "nothing is searched, since the estimator has numbers for bandwidth and sigma; "
                     "leave one of them at 'auto', or pass metrics."
                 )
-            return metrics_to_compare(parsed, data.rank)[0]
+            return metrics_to_compare(parsed, data)[0]
         if not parsed.is_metric_free:
             raise ValueError(
                 f"metrics={self.metrics!r} are to be compared, but the estimator has "

@@ -187,6 +187,12 @@ ARGUMENTS = {
     "memorization": (X, X + 0.1),
     "estimate_reach": (skdiffsmooth.manifolds.Circle([0.0, 0.0], 1.0), X),
     "intrinsic_dimension": (np.random.RandomState(1).normal(size=(30, 2)),),
+    "smooth_along_level_sets": (
+        KDESampler(0.5).fit(X).score_samples,
+        skdiffsmooth.manifolds.Circle([0.0, 0.0], 1.0),
+        X,
+        0.1 * X[:3],
+    ),
     "sample": (KDESampler(0.5).fit(X),),
     "hyvarinen_score": (KDESampler(0.5).fit(X), X),
     "denoising_score": (KDESampler(0.5).fit(X), X),

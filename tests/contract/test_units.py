@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from sklearn.mixture import GaussianMixture
 
 from skdiffsmooth import (
     CoarseScoreDiffusion,
@@ -51,6 +52,43 @@ def check_unit(make, exponent):
 @pytest.mark.parametrize("name", ANY_UNIT)
 def test_any_unit(name, exponent):
     check_unit(ANY_UNIT[name], exponent)
+
+
+def fitted_mixture(s, **parameters):
+    """Return a mixture in units of data times s, as if fitted to them without a floor of variances."""
+    mixture = GaussianMixture(2, random_state=0, **parameters).fit(X)
+    mixture.means_ = s * mixture.means_
+    mixture.covariances_ = s * mixture.covariances_ * s
+    return mixture
+
+
+@pytest.mark.parametrize("exponent", [-480, 480])
+@pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
+def test_fitted_mixtures_in_any_unit(kind, exponent):
+    """A base is given in units of X."""
+    check_unit(
+        lambda s: SmoothedScoreDiffusion(
+            0.1 * s, 0.2 * s, base=fitted_mixture(s, covariance_type=kind), **COARSE
+        ),
+        exponent,
+    )
+
+
+@pytest.mark.parametrize("exponents", [(20, 0), (0, 20), (28, 0), (0, 28)])
+def test_a_mixture_over_columns_of_different_units(exponents):
+    """Beyond 26 powers of two, where variances differ by the precision of float64, it warns."""
+    units = 2.0 ** np.array(exponents)
+    mixture = GaussianMixture(2, random_state=0).fit(X)
+    expected = mixture.score_samples(Q) - np.log(units).sum()
+    mixture.means_ = units * mixture.means_
+    mixture.covariances_ = units[:, None] * mixture.covariances_ * units
+    model = SmoothedScoreDiffusion(1e-3, 0.0, base=mixture, **COARSE)
+    if max(exponents) == 28:
+        with pytest.warns(UserWarning, match="base: component 0 has the standard deviation"):
+            model.fit(units * X)
+    else:
+        # The bandwidth adds 1e-6 to variances.
+        assert_allclose(model.fit(units * X).score_samples(units * Q), expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("exponent", [-480, 480])

@@ -252,3 +252,15 @@ def test_a_hull_joined_with_a_subspace_of_it_is_unchanged():
     inside = AffineHull(hull.lift(np.ones((1, 3)))[0], hull.basis[:, :1])
     np.testing.assert_array_equal(hull.joined(inside).basis, hull.basis)
     assert hull.joined(None).dimension == 5
+
+
+@pytest.mark.parametrize("far", [[1e15, 0.0, 0.0], [1e15, 1e15, 1e15], [0.0, -1e13, 1e15]])
+@pytest.mark.parametrize("rank", [2, 3])
+def test_a_far_row_does_not_hide_directions(far, rank):
+    """Rounding errors of the far row are as large as the other rows, which span `rank` directions."""
+    rows = np.random.RandomState(0).normal(size=(100, rank)) @ np.eye(3)[-rank:]
+    hull = AffineHull.of(np.vstack([rows, far]))
+    spanned = np.linalg.matrix_rank(np.vstack([np.eye(3)[-rank:], np.sign(far)]))
+    assert hull.dimension == spanned
+    # The center, a mean, is as inexact as the far row: 1e13 has a spacing of 0.002.
+    assert np.abs(hull.split(rows)[1]).max() < 0.01

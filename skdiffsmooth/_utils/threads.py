@@ -1,0 +1,79 @@
+"""How many threads torch may use: one for small problems, and one in forked processes.
+
+Threads wait for one another at the end of every operation. Where other programs keep the cores busy,
+these waits take many times as long as a small operation itself. The limits set here belong to the
+calling thread: those of other threads stay as they are.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import torch
+from threadpoolctl import ThreadpoolController
+
+__all__ = ["threads_for"]
+
+# Multiply-adds of a step that take some milliseconds on one thread. Below, threads save less than what
+# waiting for them costs on a busy host.
+_SMALL = 2**25
+
+
+@contextmanager
+def threads_for(size: float) -> Iterator[None]:
+    """Run the body on one thread if `size`, the multiply-adds of one step, is small.
+
+    The limits of the calling thread are the same afterwards, after exceptions too.
+    """
+    # Before anything else, since torch sets the threads of a thread that is new to it at its first call.
+    if torch.get_num_threads() == 1 or size > _SMALL:
+        yield
+        return
+    setters = _setters()
+    before = [limit(1) for limit in setters]
+    try:
+        yield
+    finally:
+        for limit, n_threads in zip(setters, before, strict=True):
+            limit(n_threads)
+
+
+@cache
+def _setters() -> list[Callable[[int], int]]:
+    """Return functions that limit the calling thread and return its former limit."""
+    setters = [_openmp_setter(library) for library in _openmp_libraries()]
+    # Torch sets the limit of the MKL beside that of OpenMP, and MKL prefers its own.
+    mkl = getattr(ctypes.CDLL(torch._C.__file__), "MKL_Set_Num_Threads_Local", None)
+    return setters if mkl is None else [*setters, mkl]
+
+
+def _openmp_setter(library: ctypes.CDLL) -> Callable[[int], int]:
+    """Return a function that limits the threads of an OpenMP library and returns the former limit."""
+
+    def limit(n_threads: int) -> int:
+        before = int(library.omp_get_max_threads())
+        library.omp_set_num_threads(n_threads)
+        return before
+
+    return limit
+
+
+def _openmp_libraries() -> list[ctypes.CDLL]:
+    """Return the OpenMP libraries of this process; torch and scikit-learn may each have one."""
+    controllers = ThreadpoolController().select(user_api="openmp").lib_controllers
+    return [controller.dynlib for controller in controllers]
+
+
+def _use_one_thread_after_fork() -> None:
+    """Set one thread, since a child has none of the threads that its parent's OpenMP would wait for."""
+    torch.set_num_threads(1)
+    for library in _openmp_libraries():
+        library.omp_set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_use_one_thread_after_fork)
