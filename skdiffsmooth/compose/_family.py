@@ -21,7 +21,7 @@ _N_KNOTS = (8, 24)
 _MIN_ROWS_PER_KNOT = 5
 _N_COMPONENTS = (1, 2, 4, 8, 16, 32)
 # Restarts of a mixture with too many components differ; their mean is stable (docs/compose.md).
-_N_RESTARTS = 4
+_N_RESTARTS = 8
 # Variance added to each component, in squared units of the standardised columns: only rounding
 # makes a component as thin as this.
 _REGULARISATION = 1e-5
@@ -38,7 +38,7 @@ def density_family(
     They are a density, `smoothed`, of the rows; manifold Parzen windows on scaled and on whitened
     columns; `smoothed` after a monotone map of each column, a spline through a few quantiles or a
     Yeo-Johnson power (not if `weighted`, since it takes no weights); Gaussian mixtures of several sizes,
-    each the mean of four restarts (not if `weighted` either). `n_rows` is the least number of distinct
+    each the mean of eight restarts (not if `weighted` either). `n_rows` is the least number of distinct
     rows that a member will be fitted to.
     Mixtures are not smoothed: in the stack that gains nothing, for most of the time (docs/compose.md).
     Smoothing along learned tangents is left out: it takes as long as all others, for less than a

@@ -82,7 +82,7 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         component, serves as background for rows far from all others. None takes the densities of
         this package: smoothed rows, as they are and after a monotone map of each column (a
         Yeo-Johnson power or a spline through its quantiles), manifold Parzen windows, and Gaussian
-        mixtures of 1 to 32 components (the mean of four restarts each); powers and
+        mixtures of 1 to 32 components (the mean of eight restarts each); powers and
         mixtures not with sample weights. Those that cannot be fitted to X are left out with a
         warning. Add a ManifoldAdaptedDiffusion where
         rows lie on a curved sheet.
@@ -100,7 +100,8 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         metric, the scales (relative to the bandwidth of the rows that it is fitted to) and the
         background of its fit to all rows in every fold, and a search keeps its best estimator. Without
         `estimators`, smoothed rows choose them for their maps, too. "fold" chooses anew in each fold, so
-        that nothing is learned from a held-out row; it takes up to ten times as long. Choose it for
+        that nothing is learned from a held-out row; fits of smoothed rows in folds then take about ten
+        times as long. Choose it for
         searches over many candidates, and where groups or time separate the folds.
     time_limit : float or None, default=None
         Seconds after which no further member is tried, in the order of `estimators`; at least one

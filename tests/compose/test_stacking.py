@@ -724,6 +724,9 @@ def test_without_members_it_mixes_the_densities_of_this_package(family):
     _, stack = family
     names = list(stack.named_estimators_)
     assert names[:4] == ["smoothed", "windows", "whitened-windows", "smoothed-power"]
+    # Smoothed rows choose for their maps, too.
+    chosen = stack.named_estimators_["smoothed"].settings_
+    assert stack.named_estimators_["smoothed-power"].estimator_.settings_ == chosen
     # 25 rows are too few for eight knots of five rows.
     assert not [name for name in names if "quantiles" in name]
     # 25 of 50 rows a fold and five rows a component: 4 components are the most.
@@ -793,7 +796,9 @@ def test_the_family_has_maps_of_columns_where_they_fit():
     rows = rng.lognormal(0, 2, size=(360, 2))
     rows[:, 1] = rng.randint(0, 3, size=360) + 0.1 * rng.uniform(size=360)
     train, test = rows[:100], rows[100:]
-    members = dict(density_family(SmoothedScoreDiffusion(), 120, 2, weighted=False))
+    # "auto" would map the columns itself.
+    unmapped = SmoothedScoreDiffusion(metric="scaled")
+    members = dict(density_family(unmapped, 120, 2, weighted=False))
     names = ["smoothed", "smoothed-quantiles-8"]
     assert "smoothed-quantiles-24" in members
     stack = DensityStacking([(name, members[name]) for name in names], cv=2).fit(train)
