@@ -136,8 +136,8 @@ METHODS = {
     "KDE same metric": Method(SameMetricKDE, member=False),
     "smoothed": Method(WithDefaults, version="3"),
     "tuned": Method(Tuned, version="3"),
-    "auto": Method(FamilyBest, member=False, fitted_with="family"),
-    "family": Method(FamilyStack, member=False),
+    "auto": Method(FamilyBest, version="2", member=False, fitted_with="family"),
+    "family": Method(FamilyStack, version="2", member=False),
     "manifold": Method(ManifoldAdaptedDiffusion, version="3", member=False),
 }
 MEMBERS = [name for name, method in METHODS.items() if method.member]

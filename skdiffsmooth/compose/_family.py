@@ -20,7 +20,7 @@ _N_KNOTS = (8, 24)
 # Between two knots the density is that of so many rows at least.
 _MIN_ROWS_PER_KNOT = 5
 _N_COMPONENTS = (1, 2, 4, 8, 16, 32)
-# Restarts of a mixture with too many components differ; their mean is stable.
+# Restarts of a mixture with too many components differ; their mean is stable (docs/compose.md).
 _N_RESTARTS = 8
 # Variance added to each component, in squared units of the standardised columns: only rounding
 # makes a component as thin as this.
@@ -30,29 +30,35 @@ _N_NEIGHBORS = 20
 _MIN_ROWS_PER_COMPONENT = 5
 
 
-def density_family(n_rows: int, n_features: int, *, weighted: bool) -> list[tuple[str, Any]]:
+def density_family(
+    smoothed: Any, n_rows: int, n_features: int, *, weighted: bool
+) -> list[tuple[str, Any]]:
     """Return the default members, ordered by the gain in likelihood for their time.
 
-    They are smoothed rows, as they are and after a monotone map of each column: a Yeo-Johnson power (not
-    if `weighted`, since it takes no weights) or a spline through a few quantiles; smoothed mixtures
-    of several sizes, each the mean of eight restarts (not if `weighted` either); manifold Parzen
-    windows on scaled and on whitened columns. `n_rows` is the least number of distinct rows that a
-    member will be fitted to.
+    They are a density, `smoothed`, of the rows; manifold Parzen windows on scaled and on whitened
+    columns; `smoothed` after a monotone map of each column, a spline through a few quantiles or a
+    Yeo-Johnson power (not if `weighted`, since it takes no weights); Gaussian mixtures of several sizes,
+    each the mean of eight restarts (not if `weighted` either). `n_rows` is the least number of distinct
+    rows that a member will be fitted to.
+    Mixtures are not smoothed: in the stack that gains nothing, for most of the time (docs/compose.md).
     Smoothing along learned tangents is left out: it takes as long as all others, for less than a
     tenth of a nat on tables (docs/bases.md).
     """
-    smoothed = SmoothedScoreDiffusion()
     members: list[tuple[str, Any]] = [("smoothed", smoothed)]
-    maps: list[tuple[str, Any]] = []
+    # One row fewer remains in leave-one-out likelihoods.
+    neighbors = min(_N_NEIGHBORS, n_rows - 2)
+    if neighbors > 0:
+        windows = SmoothedScoreDiffusion(sigma=0.0, base=ManifoldParzen(neighbors))
+        members.append(("windows", TransformedDensity(windows, StandardScaler())))
+        if 1 < n_features < n_rows:
+            whitened = TransformedDensity(windows, PCA(whiten=True))
+            members.append(("whitened-windows", whitened))
+    maps: list[tuple[str, Any]] = [
+        (f"quantiles-{k}", QuantileSpline(k)) for k in _N_KNOTS if k * _MIN_ROWS_PER_KNOT <= n_rows
+    ]
     if not weighted:
         maps.append(("power", make_pipeline(StandardScaler(), PowerTransformer())))
-    for k in _N_KNOTS:
-        if k * _MIN_ROWS_PER_KNOT <= n_rows:
-            maps.append((f"quantiles-{k}", QuantileSpline(k)))
-    members += [
-        (f"smoothed-{name}", TransformedDensity(smoothed, transformer))
-        for name, transformer in maps
-    ]
+    members += [(f"smoothed-{name}", TransformedDensity(smoothed, each)) for name, each in maps]
     for k in _N_COMPONENTS if not weighted else ():
         if k * _MIN_ROWS_PER_COMPONENT > n_rows:
             continue
@@ -62,15 +68,6 @@ def density_family(n_rows: int, n_features: int, *, weighted: bool) -> list[tupl
             )
             for seed in range(_N_RESTARTS if k > 1 else 1)
         ]
-        mixture = SmoothedScoreDiffusion(base=restarts)
+        mixture = SmoothedScoreDiffusion(sigma=0.0, base=restarts)
         members.append((f"mixture-{k}", TransformedDensity(mixture, StandardScaler())))
-    if n_rows < 3:
-        return members
-    # One row fewer remains in leave-one-out likelihoods.
-    neighbors = min(_N_NEIGHBORS, n_rows - 2)
-    windows = SmoothedScoreDiffusion(sigma=0.0, base=ManifoldParzen(neighbors))
-    members.append(("windows", TransformedDensity(windows, StandardScaler())))
-    if 1 < n_features < n_rows:
-        whitened = TransformedDensity(windows, PCA(whiten=True))
-        members.append(("whitened-windows", whitened))
     return members

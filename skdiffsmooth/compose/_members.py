@@ -25,6 +25,7 @@ __all__ = [
     "check_member",
     "estimator_or_default",
     "fit_member",
+    "held_out_log_density",
     "log_density_of",
     "naming",
     "out_of_fold",
@@ -174,7 +175,7 @@ def out_of_fold(
     """
     held_out = iter(
         Parallel(n_jobs=n_jobs)(
-            delayed(_held_out)(label, estimator, rows, train, test)
+            delayed(held_out_log_density)(label, estimator, rows, train, test)
             for label, estimator in members
             for train, test in folds
         )
@@ -186,7 +187,7 @@ def out_of_fold(
     return log_density
 
 
-def _held_out(
+def held_out_log_density(
     label: str, estimator: Any, rows: TrainingRows, train: np.ndarray, test: np.ndarray
 ) -> np.ndarray:
     """Return the log-densities of the test rows of one fold under a clone fitted to the others."""

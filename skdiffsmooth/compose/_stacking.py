@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.frozen import FrozenEstimator
 from sklearn.utils import Bunch
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from .._diffusion.settings import resolve_n_jobs
+from .._estimators.smoothed import SmoothedScoreDiffusion
 from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.given import resolve_given_values, resolve_scored_columns
 from .._utils.rows import TrainingRows, as_given
@@ -28,12 +32,15 @@ from ._members import (
     check_fills_space,
     check_member,
     fit_member,
+    held_out_log_density,
     log_density_of,
     naming,
-    out_of_fold,
 )
+from ._transformed import TransformedDensity
 
 __all__ = ["DensityStacking"]
+
+_Result = TypeVar("_Result")
 
 # Stopping rule: the held-out log-likelihood is within this many nats a row of its maximum.
 _MAX_GAP = 1e-8
@@ -74,8 +81,8 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         place of an estimator leaves it out. A broad member, such as a GaussianMixture of one
         component, serves as background for rows far from all others. None takes the densities of
         this package: smoothed rows, as they are and after a monotone map of each column (a
-        Yeo-Johnson power or a spline through its quantiles), smoothed Gaussian mixtures of 1 to 32
-        components (the mean of eight restarts each) and manifold Parzen windows; powers and
+        Yeo-Johnson power or a spline through its quantiles), manifold Parzen windows, and Gaussian
+        mixtures of 1 to 32 components (the mean of eight restarts each); powers and
         mixtures not with sample weights. Those that cannot be fitted to X are left out with a
         warning. Add a ManifoldAdaptedDiffusion where
         rows lie on a curved sheet.
@@ -88,12 +95,20 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         the members. None is 5.
     combine : {"mixture", "best"}, default="mixture"
         Whether to mix the members, or to keep the one of highest held-out log-likelihood.
+    settings : {"once", "fold"}, default="once"
+        From which rows members choose their settings. "once" is from all rows: a member keeps the
+        metric, the scales (relative to the bandwidth of the rows that it is fitted to) and the
+        background of its fit to all rows in every fold, and a search keeps its best estimator. Without
+        `estimators`, smoothed rows choose them for their maps, too. "fold" chooses anew in each fold, so
+        that nothing is learned from a held-out row; fits of smoothed rows in folds then take about ten
+        times as long. Choose it for
+        searches over many candidates, and where groups or time separate the folds.
     time_limit : float or None, default=None
         Seconds after which no further member is tried, in the order of `estimators`; at least one
         is. Which members are tried depends on the speed of the machine; a warning names the
         others.
     n_jobs : int or None, default=None
-        Number of joblib workers for the folds of a member. None is one, or what a
+        Number of joblib workers for members and folds. None is one, or what a
         ``joblib.parallel_config`` sets; -1 is all cores.
 
     Attributes
@@ -145,12 +160,14 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         *,
         cv: Any = 5,
         combine: str = "mixture",
+        settings: str = "once",
         time_limit: float | None = None,
         n_jobs: int | None = None,
     ) -> None:
         self.estimators = estimators
         self.cv = cv
         self.combine = combine
+        self.settings = settings
         self.time_limit = time_limit
         self.n_jobs = n_jobs
 
@@ -236,6 +253,7 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         """
         n_jobs = resolve_n_jobs(self.n_jobs)
         check_choice("combine", self.combine, ("best", "mixture"))
+        check_choice("settings", self.settings, ("fold", "once"))
         if self.time_limit is not None:
             check_real("time_limit", self.time_limit, hint="It is in seconds; None is no limit.")
         rows = TrainingRows.of(X, sample_weight, self)
@@ -243,11 +261,10 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         if not isinstance(self.cv, str):
             folds = rows.folds(5 if self.cv is None else self.cv, groups)
         if self.estimators is None and folds:
-            n_rows = min(len(np.unique(rows.group[train])) for train, _ in folds)
-            n_features = rows.points.shape[1]
-            members = density_family(n_rows, n_features, weighted=sample_weight is not None)
+            members = self._family(rows, folds)
         else:
             members = self._check_members()
+        names = [name for name, _ in members]
         labelled = [(f"member {name!r}", estimator) for name, estimator in members]
         if isinstance(self.cv, str):
             if self.cv != "prefit":
@@ -264,11 +281,7 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
                 [log_density_of(label, estimator, rows.given) for label, estimator in labelled]
             )
         else:
-            members, log_density = self._scored(members, rows, folds, n_jobs)
-            fitted = Parallel(n_jobs=n_jobs)(
-                delayed(fit_member)(f"member {name!r}", clone(estimator), rows.given, rows.weight)
-                for name, estimator in members
-            )
+            names, fitted, log_density = self._scored(members, rows, folds, n_jobs)
         tested = ~np.isnan(log_density[:, 0])
         combine = _best_only if self.combine == "best" else _optimal_weights
         row_weight = None if rows.weight is None else rows.weight[tested]
@@ -277,9 +290,7 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
             X,
             weights_=weights,
             estimators_=fitted,
-            named_estimators_=Bunch(
-                **{name: model for (name, _), model in zip(members, fitted, strict=True)}
-            ),
+            named_estimators_=Bunch(**dict(zip(names, fitted, strict=True))),
             oof_log_density_=log_density,
         )
         return self
@@ -375,40 +386,76 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         members = [(f"member {names[k]!r}", self.estimators_[k]) for k in used]
         return members, np.log(self.weights_[used])
 
+    def _family(self, rows: TrainingRows, folds: Folds) -> list[tuple[str, Any]]:
+        """Return the default members, with the settings of the smoothed rows if chosen once."""
+        smoothed: Any = SmoothedScoreDiffusion()
+        if self.settings == "once":
+            fitted = fit_member("member 'smoothed'", smoothed, rows.given, rows.weight)
+            smoothed = _with_settings(fitted)
+        n_rows = min(len(np.unique(rows.group[train])) for train, _ in folds)
+        n_features = rows.points.shape[1]
+        return density_family(smoothed, n_rows, n_features, weighted=rows.weight is not None)
+
     def _scored(
         self,
         members: list[tuple[str, Any]],
         rows: TrainingRows,
         folds: Folds,
         n_jobs: int | None,
-    ) -> tuple[list[tuple[str, Any]], np.ndarray]:
-        """Return the fitted members, and their held-out log-densities (n_kept, n_members)."""
-        began = time.perf_counter()
-        tried, skipped = [], []
-        columns: list[np.ndarray] = []
-        for name, estimator in members:
-            elapsed = time.perf_counter() - began
-            if columns and self.time_limit is not None and elapsed > self.time_limit:
-                skipped.append(name)
-                continue
-            labelled = [(f"member {name!r}", estimator)]
-            try:
-                columns.append(out_of_fold(labelled, rows, folds, n_jobs)[:, 0])
-            except ValueError as error:
-                # A default member that cannot be fitted to X is left out; one of the user's is an
-                # error.
-                if self.estimators is not None or name == members[0][0]:
-                    raise
-                warn_user(f"left out: {error}")
-                continue
-            tried.append((name, estimator))
+    ) -> tuple[list[str], list[Any], np.ndarray]:
+        """Return names and fits to all rows of the members, and their held-out log-densities.
+
+        The last is of shape (n_kept, n_members). Members that are not begun within the time limit are
+        left out, and default members that cannot be fitted to X.
+        """
+        end = time.monotonic() + (math.inf if self.time_limit is None else self.time_limit)
+        parallel = Parallel(n_jobs=n_jobs)
+        labels = [f"member {name!r}" for name, _ in members]
+        # A default member that cannot be fitted to X is left out; one of the user's is an error.
+        optional = [self.estimators is None and k > 0 for k in range(len(members))]
+        # joblib takes the next call when a worker is free.
+        fits = parallel(
+            delayed(_attempt)(
+                optional[k], fit_member, labels[k], clone(members[k][1]), rows.given, rows.weight
+            )
+            for k in _until(end, range(len(members)))
+        )
+        failed = {k: fit for k, fit in enumerate(fits) if isinstance(fit, ValueError)}
+        candidates = [k for k in range(len(fits)) if k not in failed]
+        kept = (
+            {k: members[k][1] for k in candidates}
+            if self.settings == "fold"
+            else {k: _with_settings(fits[k]) for k in candidates}
+        )
+        parts = parallel(
+            delayed(_attempt)(
+                optional[k], held_out_log_density, labels[k], kept[k], rows, train, test
+            )
+            for k in _until(end, candidates)
+            for train, test in folds
+        )
+        columns = {}
+        for k, start in zip(candidates, range(0, len(parts), len(folds)), strict=False):
+            column = np.full(len(rows.group), np.nan)
+            for (_, test), part in zip(folds, parts[start : start + len(folds)], strict=True):
+                if isinstance(part, ValueError):
+                    failed[k] = part
+                    break
+                column[test] = part
+            else:
+                columns[k] = column
+        for k in sorted(failed):
+            warn_user(f"left out: {failed[k]}")
+        names = [name for name, _ in members]
+        skipped = [name for k, name in enumerate(names) if k not in columns and k not in failed]
         if skipped:
             warn_user(
-                f"time_limit={self.time_limit:g} s was over after {len(tried)} of {len(members)} "
+                f"time_limit={self.time_limit:g} s was over after {len(columns)} of {len(members)} "
                 f"members; not tried: {', '.join(skipped)}. Raise time_limit, or put the members first "
                 "that matter most."
             )
-        return tried, np.column_stack(columns)
+        log_density = np.column_stack(list(columns.values()))
+        return [names[k] for k in columns], [fits[k] for k in columns], log_density
 
     def _check_members(self) -> list[tuple[str, Any]]:
         """Return the members that are not 'drop', after checking all."""
@@ -433,6 +480,36 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         for name, estimator in members:
             check_member(f"member {name!r}", estimator, compared=True)
         return members
+
+
+def _with_settings(fitted: Any) -> Any:
+    """Return an unfitted copy of an estimator that has the settings which the fitted one chose."""
+    if isinstance(fitted, FrozenEstimator):
+        return fitted
+    if hasattr(fitted, "best_estimator_"):
+        return _with_settings(fitted.best_estimator_)
+    estimator = clone(fitted)
+    if isinstance(fitted, TransformedDensity):
+        return estimator.set_params(estimator=_with_settings(fitted.estimator_))
+    return estimator.set_params(**getattr(fitted, "settings_", {}))
+
+
+def _attempt(optional: bool, work: Callable[..., _Result], *arguments: Any) -> _Result | ValueError:
+    """Return the result of some work, or the ValueError that it raises if it is optional."""
+    try:
+        return work(*arguments)
+    except ValueError as error:
+        if optional:
+            return error
+        raise
+
+
+def _until(end: float, members: Sequence[int]) -> Iterator[int]:
+    """Return the first member, and the others until a time of the monotonic clock."""
+    for number, member in enumerate(members):
+        if number and time.monotonic() > end:
+            return
+        yield member
 
 
 def _pairs(estimators: Any) -> list[tuple[str, Any]]:

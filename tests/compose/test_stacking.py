@@ -16,6 +16,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.decomposition import PCA
 from sklearn.ensemble import IsolationForest
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, RepeatedKFold, TimeSeriesSplit
 from sklearn.neighbors import KernelDensity
@@ -23,8 +24,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
-from skdiffsmooth.compose import DensityStacking, _stacking
+from skdiffsmooth.compose import DensityStacking, TransformedDensity, _stacking
 from skdiffsmooth.compose._family import density_family
+from skdiffsmooth.model_selection import SmoothedScoreDiffusionCV
 
 COARSE = SmoothedScoreDiffusion(0.3, 0.4, n_nodes=16, n_levels=6, n_steps=6)
 NARROW, WIDE = KDESampler(0.2), KDESampler(1.0)
@@ -386,6 +388,53 @@ def test_prefit_members_are_taken_as_they_are():
         DensityStacking(pair(NARROW), cv="prefit").fit(fresh)
 
 
+# ------------------------------------------------------------------------------ settings, once
+
+CHOOSING = SmoothedScoreDiffusion(sigma=0.0, metric="whitened")
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        CHOOSING,
+        TransformedDensity(CHOOSING, StandardScaler()),
+        GridSearchCV(KDESampler(), {"bandwidth": [0.3, 0.5, 0.8]}, cv=2),
+        SmoothedScoreDiffusionCV(CHOOSING, bandwidth_factors=[0.7, 1.0], n_refinements=0),
+    ],
+)
+def test_settings_are_those_of_the_fit_to_all_rows(member):
+    X = table(60, 3)
+    split = [(np.arange(40), np.arange(40, 60))]
+    once = DensityStacking(pair(member), cv=split).fit(X)
+    fitted = once.estimators_[0]
+    if hasattr(fitted, "best_estimator_"):
+        chosen = clone(fitted.best_estimator_)
+        settings = getattr(fitted.best_estimator_, "settings_", {})
+    elif isinstance(fitted, TransformedDensity):
+        chosen = clone(fitted)
+        settings = {f"estimator__{k}": v for k, v in fitted.estimator_.settings_.items()}
+    else:
+        chosen, settings = clone(fitted), fitted.settings_
+    expected = chosen.set_params(**settings).fit(X[:40]).score_samples(X[40:])
+    assert_allclose(once.oof_log_density_[40:, 0], expected, rtol=ROUNDING)
+    by_fold = DensityStacking(pair(member), cv=split, settings="fold").fit(X)
+    expected = clone(member).fit(X[:40]).score_samples(X[40:])
+    assert_allclose(by_fold.oof_log_density_[40:, 0], expected, rtol=ROUNDING)
+    assert_allclose(by_fold.score_samples(X), once.score_samples(X), rtol=ROUNDING)
+
+
+def test_a_member_that_chooses_nothing_is_the_same_with_both_settings():
+    X, members = table(), pair(NARROW, COARSE, GaussianMixture(2, random_state=0))
+    once, fold = (DensityStacking(members, settings=s).fit(X) for s in ("once", "fold"))
+    assert_array_equal(once.oof_log_density_, fold.oof_log_density_)
+
+
+def test_a_frozen_member_is_not_fitted_again():
+    X, member = table(), FrozenEstimator(clone(NARROW).fit(table(seed=1)))
+    model = DensityStacking(pair(member, WIDE)).fit(X)
+    assert_array_equal(model.oof_log_density_[:, 0], member.estimator.score_samples(X))
+
+
 # ------------------------------------------------------------------------------------ samples
 
 
@@ -445,7 +494,7 @@ def test_members_are_parameters():
     assert params["b__n_components"] == 2
     assert params["a"] is model.estimators[0][1]
     assert set(model.get_params(deep=False)) == {
-        *["estimators", "cv", "combine", "time_limit", "n_jobs"]
+        *["estimators", "cv", "combine", "settings", "time_limit", "n_jobs"]
     }
     model.set_params(a__bandwidth=0.7, b="drop", cv=3)
     assert model.estimators[0][1].bandwidth == 0.7
@@ -674,12 +723,14 @@ def family():
 def test_without_members_it_mixes_the_densities_of_this_package(family):
     _, stack = family
     names = list(stack.named_estimators_)
-    assert names[:2] == ["smoothed", "smoothed-power"]
+    assert names[:4] == ["smoothed", "windows", "whitened-windows", "smoothed-power"]
+    # Smoothed rows choose for their maps, too.
+    chosen = stack.named_estimators_["smoothed"].settings_
+    assert stack.named_estimators_["smoothed-power"].estimator_.settings_ == chosen
     # 25 rows are too few for eight knots of five rows.
     assert not [name for name in names if "quantiles" in name]
     # 25 of 50 rows a fold and five rows a component: 4 components are the most.
     assert [name for name in names if "mixture" in name] == [f"mixture-{k}" for k in (1, 2, 4)]
-    assert names[-2:] == ["windows", "whitened-windows"]
     # The optimum of a mixture is not below any member, up to the gap that is certified.
     held_out = logsumexp(stack.oof_log_density_ + np.log(stack.weights_ + 1e-300), axis=1).mean()
     assert held_out >= stack.oof_log_density_.mean(axis=0).max() - 1e-7
@@ -713,6 +764,25 @@ def test_members_are_not_begun_after_the_time_limit():
     assert len(DensityStacking(members, time_limit=1e9).fit(X).estimators_) == 3
 
 
+def test_a_default_member_that_fails_is_left_out(monkeypatch):
+    X = np.random.RandomState(0).normal(size=(40, 1))
+
+    class Fails(KDESampler):
+        def fit(self, X, y=None, sample_weight=None):
+            if len(X) < 40:
+                raise ValueError("too few rows")
+            return super().fit(X, sample_weight=sample_weight)
+
+    members = [("good", WIDE), ("fails", Fails(0.5)), ("other", NARROW)]
+    monkeypatch.setattr(_stacking, "density_family", lambda *_, **__: members)
+    with pytest.warns(UserWarning, match="left out: member 'fails': too few rows"):
+        stack = DensityStacking(settings="fold").fit(X)
+    assert list(stack.named_estimators_) == ["good", "other"]
+    # One of the user's is an error.
+    with pytest.raises(ValueError, match="member 'fails': too few rows"):
+        DensityStacking(members).fit(X)
+
+
 def test_weights_leave_mixtures_and_powers_out_of_the_family():
     X = np.random.RandomState(0).normal(size=(20, 1))
     stack = DensityStacking(cv=2).fit(X, sample_weight=np.ones(20))
@@ -726,19 +796,22 @@ def test_the_family_has_maps_of_columns_where_they_fit():
     rows = rng.lognormal(0, 2, size=(360, 2))
     rows[:, 1] = rng.randint(0, 3, size=360) + 0.1 * rng.uniform(size=360)
     train, test = rows[:100], rows[100:]
-    members = density_family(120, 2, weighted=False)
-    assert [name for name, _ in members][2:4] == ["smoothed-quantiles-8", "smoothed-quantiles-24"]
-    plain = ("plain", SmoothedScoreDiffusion(metric="local"))
-    stack = DensityStacking([plain, members[2]], cv=2).fit(train)
-    assert stack.score(test) > stack.named_estimators_["plain"].score(test) + 1
+    # "auto" would map the columns itself.
+    unmapped = SmoothedScoreDiffusion(metric="scaled")
+    members = dict(density_family(unmapped, 120, 2, weighted=False))
+    names = ["smoothed", "smoothed-quantiles-8"]
+    assert "smoothed-quantiles-24" in members
+    stack = DensityStacking([(name, members[name]) for name in names], cv=2).fit(train)
+    assert stack.score(test) > stack.named_estimators_["smoothed"].score(test) + 1
     # The smoothed score maps the skewed column itself.
-    assert members[0][1].fit(train).score(test) > stack.score(test) - 0.1
+    assert SmoothedScoreDiffusion().fit(train).score(test) > stack.score(test) - 0.1
 
 
 @pytest.mark.parametrize(
     ("params", "error", "message"),
     [
         ({"combine": "vote"}, ValueError, "combine='vote' is not known"),
+        ({"settings": "all"}, ValueError, "settings='all' is not known"),
         ({"time_limit": 0}, ValueError, "time_limit=0 is out of range"),
         ({"time_limit": "1h"}, TypeError, "time_limit='1h' has type str"),
         ({"cv": "prefit"}, ValueError, "not a list of members"),
