@@ -176,7 +176,7 @@ def test_defaults_follow_the_tails_of_the_data():
 def test_a_sharp_peak_is_no_heavy_tail(seed):
     # Bounded rows with a sharp peak, for which one degree of freedom is likeliest.
     X = np.random.RandomState(seed).uniform(-1, 1, size=(100, 2)) ** 5
-    model = SmoothedScoreDiffusion().fit(X)
+    model = SmoothedScoreDiffusion(metric="scaled").fit(X)
     assert model.tail_bound_.degrees > 2
     # The standard error is some 4 %, and smoothing widens rows by a few percent.
     assert_allclose(model.sample(2000, random_state=0).std(axis=0), X.std(axis=0), rtol=0.25)
