@@ -29,7 +29,7 @@ __all__ = ["StudentT", "TailBound", "fit_student_t"]
 _ROWS_A_DIMENSION = 5
 # Kent, Tyler and Vardi's (1994) form of EM halves the distance to the maximum in an iteration or two.
 # It ends where no weight changes by more than this share of its row's, nor the volume by this share.
-_N_ITERATIONS, _CHANGE = 20, 1e-4
+_N_ITERATIONS, _CHANGE = 40, 1e-7
 # A direction this much narrower than the rows' standard deviation is one that most rows do not use at
 # all, such as a rare indicator: the likelihood of a t distribution then has no maximum.
 _LEAST_SCALE = 1e-3

@@ -17,21 +17,18 @@ __all__ = ["NODE_RULES", "NodeRule", "default_n_nodes", "gaussian_frames", "gaus
 Rule = Callable[[int, int, int, int], tuple[np.ndarray, np.ndarray]]
 
 
-def default_n_nodes(dimension: int, *, by_frames: bool = False) -> int:
+def default_n_nodes(dimension: int) -> int:
     """Return the number of nodes in k dimensions, the least power of two >= max(64, 4 k).
 
     Blocks of a Sobol sequence are nets at powers of two, and second moments can only be matched from
-    2 k nodes on. For frames it is 6 k in place of 4 k, so that there are two rotations.
+    2 k nodes on.
     """
-    return 2 ** math.ceil(math.log2(max(64, (6 if by_frames else 4) * dimension)))
+    return 2 ** math.ceil(math.log2(max(64, 4 * dimension)))
 
 
 # Tables of nodes are kept for later calls: together at most 256 of 128 KiB. Larger ones take longer to
 # use than to make.
 _MOST_TABLES, _LARGEST_TABLE = 256, 2**14
-
-# From here on the lengths of normal vectors vary so little that two radii are enough for few frames.
-_MANY_DIMENSIONS = 20
 
 
 @functools.lru_cache(maxsize=8)
@@ -96,10 +93,9 @@ def gaussian_frames(
     radii have the same rotations, since errors at them largely cancel. M is `n_nodes`, rounded up to
     whole frames.
     """
-    # More radii where there are more frames, so that the rule converges; many dimensions need fewer.
+    # More radii where there are more frames, so that the rule converges.
     frames = n_nodes / (2 * dimension)
-    fewest, enough = (3, 4) if dimension < _MANY_DIMENSIONS else (2, 8)
-    n_radii = fewest + max(0, math.floor(math.log(frames / enough, 4) + 1e-9))
+    n_radii = 3 + max(0, math.floor(math.log(frames / 4, 4) + 1e-9))
     n_rotations = math.ceil(n_nodes / (2 * dimension * n_radii))
     if 2 * dimension**2 * n_radii * n_rotations <= _LARGEST_TABLE:
         return _kept_frames(dimension, n_radii, n_rotations, level, seed)

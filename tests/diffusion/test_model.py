@@ -18,8 +18,6 @@ from skdiffsmooth.kernels._choice import SameEverywhere
 COARSE = {"n_nodes": 16, "n_levels": 6, "n_steps": 6}
 RNG = np.random.RandomState(0)
 X, QUERIES = RNG.normal(size=(30, 3)), RNG.normal(size=(7, 3))
-# Sorted, as an estimator sorts them: a choice between settings may depend on the order.
-X = X[np.lexsort(X.T[::-1])]
 WEIGHTS = RNG.dirichlet(np.ones(30))
 
 

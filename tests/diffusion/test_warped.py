@@ -113,8 +113,7 @@ def test_the_density_has_mass_one(default, on_a_line):
     X = warp.unmapped(Z)
     density = np.exp(default.score_samples(X) - warp.log_slopes(X)).reshape(60, 60)
     inner = np.trapezoid(density, y, axis=1)
-    # In two dimensions the divergence is a quadrature over frames, whose error remains (2.4e-3).
-    assert np.trapezoid(inner, z) == pytest.approx(1, abs=5e-3)
+    assert np.trapezoid(inner, z) == pytest.approx(1, abs=2e-3)
 
 
 def test_draws_follow_the_density(on_a_line):

@@ -317,19 +317,18 @@ def flow_by_scipy(model, X):
         state = np.append(query, 0.0)
         for level in range(levels.n_levels):
             offsets, shares = model.kernel_.nodes(level)
-            variance = model.kernel_.scales[level] ** 2
 
-            def speed(y, state, offsets=offsets, shares=shares, variance=variance):
-                x = state[:-1]
-                mean, divergence = np.zeros_like(x), 0.0
+            def speed(y, state, offsets=offsets, shares=shares):
+                x, change = state[:-1], 0.0
+                mean, trace = np.zeros_like(x), 0.0
                 for offset, share in zip(offsets, shares, strict=True):
                     logits = log_weights - ((x + offset - points) ** 2).sum(1) / (2 * y**2)
-                    log_density = logsumexp(logits)
-                    mean = mean + share * np.exp(logits - log_density) @ points
-                    # Stein's identity: the Laplacian of a function, averaged over N(0, s^2 I).
-                    factor = (offset @ offset / variance - len(x)) / variance
-                    divergence += share * factor * log_density
-                return np.append((x - mean) / y, -y * divergence)
+                    weights = np.exp(logits - logsumexp(logits))
+                    here = weights @ points
+                    mean = mean + share * here
+                    trace += share * weights @ ((points - here) ** 2).sum(1)
+                change = (len(x) - trace / y**2) / y
+                return np.append((x - mean) / y, change)
 
             span = levels.start(level), levels.start(level + 1)
             state = solve_ivp(speed, span, state, "DOP853", rtol=1e-10, atol=1e-12).y[:, -1]
@@ -479,7 +478,7 @@ def test_samples_converge():
         gaps = np.linalg.norm(found - exact, axis=1) / 0.15
         # Displacements grow against the noise scale where noise separates draws: few rows, some times.
         assert np.median(gaps) < tol
-        assert gaps.max() < 12 * tol
+        assert gaps.max() < 10 * tol
 
 
 # ------------------------------------------------------------------------------- warnings and errors
