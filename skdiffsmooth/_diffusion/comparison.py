@@ -7,11 +7,9 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from .._coordinates.columns import ColumnSpace
 from .._coordinates.metric import is_scaled, is_warped, warped
-from .._utils.backend import Backend
 from .._utils.rows import merge_duplicates
 from .._utils.warnings import without_warnings
 from ..solvers import Heun
@@ -163,7 +161,7 @@ class Comparison:
         """Return the mean held-out log-density, the settings with a background, and folds' means.
 
         Means are in nats a row. `is_screening` scores at most 256 rows, with few nodes, levels and
-        steps, in single precision, and takes the tail of the background from kernel density estimates.
+        steps, and takes the tail of the background from kernel density estimates.
         """
         metric, background = self.metrics[metric_index], self.parsed.background
         folds = self.prepare(metric_index, is_screening=is_screening)
@@ -303,11 +301,9 @@ class Comparison:
 
 def _for_screening(parsed: ParsedParameters) -> ParsedParameters:
     """Return parameters of models without background, with few nodes, levels and steps."""
-    backend = Backend(parsed.resources.backend.device, torch.float32)
     return replace(
         parsed,
         background=0.0,
-        resources=parsed.resources._replace(backend=backend),
         rule=replace(parsed.rule, n_nodes=SCREENING_NODES),
         n_levels=SCREENING_LEVELS,
         n_steps=SCREENING_LEVELS,

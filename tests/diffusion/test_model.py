@@ -30,7 +30,7 @@ def made(points=X, weights=WEIGHTS, **params):
     """Return a model and the resources to call it with."""
     settings = parsed(**params)
     data = TrainingData(points, weights, ONE_PROCESS, len(points), is_weighted=True)
-    chosen, _ = settings_for(data, settings)
+    chosen, _, _ = settings_for(data, settings)
     geometry = make_geometry(chosen.metric, data, settings)
     bandwidth, sigma = scales_in(geometry, settings, chosen.scales)
     model, _ = make_model(geometry, settings, bandwidth, sigma, chosen.background)

@@ -252,11 +252,12 @@ def test_kernel_covariance(shape, log_sigma, seed):
 
 
 def test_kernel_nodes_follow_level_and_seed():
-    kernel = frozen(0.5, np.eye(2), 16, 5)
-    for level in (0, 7):
-        offsets, _ = kernel.nodes(level)
-        np.testing.assert_array_equal(offsets, kernel.nodes(level)[0])
-        np.testing.assert_allclose(offsets, 0.5 * gaussian_frames(2, 16, level, 5)[0], rtol=1e-15)
+    for rank, nodes in ((2, gaussian_nodes), (3, lambda *args: gaussian_frames(*args)[0])):
+        kernel = frozen(0.5, np.eye(rank), 16, 5)
+        for level in (0, 7):
+            offsets, _ = kernel.nodes(level)
+            np.testing.assert_array_equal(offsets, kernel.nodes(level)[0])
+            np.testing.assert_allclose(offsets, 0.5 * nodes(rank, 16, level, 5), rtol=1e-15)
     stretched = frozen(0.5, np.diag([1.0, 2.0]), 16, 5)
     expected = gaussian_nodes(2, 16, 7, 5) * [0.5, 1.0]
     np.testing.assert_allclose(stretched.nodes(7)[0], expected, rtol=1e-15)
