@@ -307,7 +307,8 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         -----
         Each of the solver's field evaluations takes about ``(r + 2) * n_samples * n_nodes *
         n_points`` multiply-adds, r the dimension of the data's affine hull, and ``2 * n_samples *
-        n_nodes * n_points`` with the isotropic Gaussian kernel. Temporaries stay within `memory_limit`.
+        n_nodes * n_points`` with the isotropic Gaussian kernel in three to ten dimensions. Temporaries
+        stay within `memory_limit`.
 
         With `given` or `columns` the log-density of each distinct row of given values is an integral of
         the joint density over the other columns: over one column by quadrature, at some hundred rows,

@@ -110,7 +110,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     n_steps : int or "auto", default="auto"
         Steps of the solver, rounded up to a multiple of `n_levels`; ``n_steps_`` is the result. "auto"
         is 6 for each factor e between bandwidth and terminal scale, and at least 16, with the
-        isotropic Gaussian kernel in two dimensions and more; with others 8 (over a `base` 16) and at
+        isotropic Gaussian kernel in three to ten dimensions; otherwise 8 (over a `base` 16) and at
         least 32. That keeps the error of means below some thousandths of a nat; a number is used
         unchanged for all rows.
     n_levels : int or "auto", default="auto"
@@ -119,15 +119,15 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         ``noise_levels_.n_levels`` the result.
     n_nodes : int or "auto", default="auto"
         Nodes in each noise level: an even number or, for "gauss-hermite", a bound (two an axis at
-        least); not used by an OffsetsKernel, which has its own. The isotropic Gaussian kernel rounds it
-        up to whole frames (see `node_rule`). "auto" starts at 64, or more where the kernel acts along
-        more than 16 directions (Gaussian: 10), and doubles up to 512 until the estimated error
+        least); not used by an OffsetsKernel, which has its own. Where nodes are frames (see
+        `node_rule`) it is rounded up to whole ones. "auto" starts at 64, or more where the kernel acts
+        along more than 16 directions, and doubles up to 512 until the estimated error
         ``node_error_`` is below 0.2 nats.
     node_rule : {"sobol", "gauss-hermite"}, default="sobol"
         How the kernel's nodes are chosen in each noise level. "sobol": mirrored quasi-random nodes
-        with the kernel's covariance; for the isotropic Gaussian kernel in r >= 2 dimensions randomly
-        rotated frames, of 2 r nodes for each of two or more radii, with which divergences follow from
-        log-densities in a fraction of the time. "gauss-hermite": a grid, for one to three directions;
+        with the kernel's covariance; for the isotropic Gaussian kernel in r = 3 to 10 dimensions
+        randomly rotated frames, of 2 r nodes for each of three or more radii, with which divergences
+        follow from log-densities in a fraction of the time. "gauss-hermite": a grid, for one to three directions;
         good while noise is not small against `sigma`.
     terminal : {"empirical", "gaussian"}, default="empirical"
         The distribution that the reverse process starts from: the noised data, or a Gaussian about
@@ -244,10 +244,10 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     Notes
     -----
     One evaluation of the field takes about ``2 * n_queries * n_nodes * n_points`` multiply-adds with
-    the isotropic Gaussian kernel, whose divergence is a quadrature by Stein's identity over
-    log-densities at the nodes, and ``(r + 2) * n_queries * n_nodes * n_points`` with others, r the
-    dimension of the data's affine hull, at most ``min(n_features, n_points - 1)``; a likelihood takes
-    two for each step.
+    the isotropic Gaussian kernel in three to ten dimensions, whose divergence is a quadrature by Stein's
+    identity over log-densities at the nodes, and otherwise ``(r + 2) * n_queries * n_nodes *
+    n_points``, r the dimension of the data's affine hull, at most ``min(n_features, n_points - 1)``; a
+    likelihood takes two for each step.
 
     With default scales a fit compares four to seven candidates by the likelihood of 256 of at most 2000
     rows, with few nodes and steps, after six kernel density estimates: a tenth to one second of CPU

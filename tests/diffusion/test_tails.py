@@ -165,7 +165,7 @@ def test_defaults_follow_the_tails_of_the_data():
     model = SmoothedScoreDiffusion(metric="scaled").fit(train)
     assert model.score(test) > cauchy.logpdf(test).mean() - 0.1
     assert model.tail_bound_.degrees <= 2
-    # Where the column is mapped first, its tails are light. Over twelve seeds the mean is .07 below the truth.
+    # Where the column is mapped first, its tails are light. Over twelve seeds the mean is .07 below.
     assert SmoothedScoreDiffusion().fit(train).score(test) > cauchy.logpdf(test).mean() - 0.15
     # Without evidence the tail is the lightest one, whose draws have a variance.
     assert SmoothedScoreDiffusion().fit(rng.normal(size=(80, 1))).tail_bound_.degrees == 8
