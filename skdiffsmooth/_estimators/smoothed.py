@@ -127,8 +127,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         How the kernel's nodes are chosen in each noise level. "sobol": mirrored quasi-random nodes
         with the kernel's covariance; for the isotropic Gaussian kernel in r = 3 to 10 dimensions
         randomly rotated frames, of 2 r nodes for each of three or more radii, with which divergences
-        follow from log-densities in a fraction of the time. "gauss-hermite": a grid, for one to three directions;
-        good while noise is not small against `sigma`.
+        follow from log-densities in a fraction of the time. "gauss-hermite": a grid, for one to three
+        directions; good while noise is not small against `sigma`.
     terminal : {"empirical", "gaussian"}, default="empirical"
         The distribution that the reverse process starts from: the noised data, or a Gaussian about
         their mean, as in research code.
