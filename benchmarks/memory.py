@@ -101,7 +101,7 @@ KINDS = {
         f"CoarseScoreDiffusion.{method}": (coarse_case, (method,), 64)
         for method in ("fit", "sample", "score_samples")
     },
-    "estimate_reach, 3000 rows": (reach_case, (), 64),
+    "estimate_reach, 3000 rows": (reach_case, (), 16),
     "coverage_scale": (rows_case, (coverage_scale, 2), 64),
     "fidelity_and_diversity": (rows_case, (fidelity_and_diversity, 50), 64),
     "distance_to_data": (rows_case, (distance_to_data, 50), 64),

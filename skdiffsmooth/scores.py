@@ -1,4 +1,4 @@
-"""Score fields: gradients of log-densities of noised data, with their divergences in closed form."""
+"""Score fields: gradients of log-densities of noised data, with their divergences."""
 
 from __future__ import annotations
 
@@ -110,8 +110,8 @@ class SmoothedScore:
 
     With D the posterior mean, s(x, v) = sum_m q_m (D(x + xi_m) - x - xi_m) / v, which is the
     gradient of l(x) = sum_m q_m log p_v(x + xi_m) (Farghly et al. 2025, eq. 5-7). The divergence is
-    (sum_m q_m tr Cov(x + xi_m) / v - r) / v. The nodes' mean is zero, so that sum_m q_m xi_m is
-    omitted.
+    (sum_m q_m tr Cov(x + xi_m) / v - r) / v or, where the nodes have factors of Stein's identity, a
+    quadrature of what that converges to. The nodes' mean is zero, so that sum_m q_m xi_m is omitted.
 
     Parameters
     ----------
@@ -137,6 +137,10 @@ class SmoothedScore:
         moments = self.posterior.moments(x, v, self.nodes, trace=True, exclude=self.exclude)
         assert moments.trace is not None
         return (moments.mean - x) / v, (moments.trace / v - x.shape[1]) / v
+
+    def by_traces(self) -> SmoothedScore:
+        """Return the same field with its exact divergence, whatever factors the nodes have."""
+        return replace(self, nodes=self.nodes.without_stein())
 
     def log_density(self, x: torch.Tensor, v: float) -> torch.Tensor:
         """See `Potential`."""

@@ -92,13 +92,19 @@ class Settings(NamedTuple):
     def parameters(self, parsed: ParsedParameters) -> dict[str, Any]:
         """Return the parameters of an estimator that has these settings without comparing any."""
         scales = {
-            # Over a base "auto" compares nothing, and multiples of the scale of a mixture have no name.
-            name: str(scale)
-            if isinstance(scale, Relative) and parsed.base is None
-            else parsed.requested[name]
+            name: _named(scale, parsed, name)
             for name, scale in zip(("bandwidth", "sigma"), self.scales, strict=True)
         }
         return {"metric": self.metric, **scales, "background": self.background}
+
+
+def _named(scale: Sigma | Relative, parsed: ParsedParameters, name: str) -> Any:
+    """Return a scale as a value of the parameter of this name."""
+    # Over a base "auto" compares nothing, and multiples of the scale of a mixture have no name.
+    if isinstance(scale, Relative) and parsed.base is None:
+        return str(scale)
+    # Metrics are compared without smoothing, whatever is requested.
+    return 0.0 if scale == 0 else parsed.requested[name]
 
 
 def folds_for_metrics(points: np.ndarray, columns: ColumnSpace) -> Folds | None:
@@ -260,12 +266,12 @@ class Comparison:
             return fold.parts(bandwidth, sigma, _for_screening(self.parsed))[0][:, 0]
 
     def _reference(self, metric_index: int) -> list[Fold]:
-        """Return the folds in the first metric of the same maps of columns, where tails are fitted.
+        """Return the folds in the first metric of the same maps and relations, where tails are fitted.
 
         In units of X tails are the same in all of these metrics: a t distribution that is fitted to
         linearly transformed rows is transformed likewise.
         """
-        kinds = [is_warped(metric) for metric in self.metrics]
+        kinds = [(is_warped(metric), is_scaled(metric)) for metric in self.metrics]
         return self.prepare(kinds.index(kinds[metric_index]), is_screening=True)
 
     def _tail(

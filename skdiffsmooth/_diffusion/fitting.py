@@ -383,7 +383,11 @@ def make_model(
         and isinstance(noise, VarianceExploding)
         and not callable(sigma),
     )
-    by_frames = isinstance(kernel, ConstantShape) and kernel.frame_std(parsed.rule) is not None
+    by_frames = (
+        finest != 0
+        and isinstance(kernel, ConstantShape)
+        and kernel.frame_std(parsed.rule) is not None
+    )
     enough = enough_steps(
         bandwidth, terminal_scale, has_base=geometry.base is not None, by_frames=by_frames
     )
@@ -464,28 +468,36 @@ def _tail(model: DiffusionModel, geometry: Geometry, resources: Resources) -> Ta
     """Return the t distribution of the background of a model, with its weight.
 
     They are chosen by left-out likelihoods of at most 2000 rows, taken evenly, in a mixture with
-    kernel density estimates of the other rows. With rows in several processes the weight is the least
-    one, and the t distribution that of highest likelihood.
+    kernel density estimates of the other rows. Rounded rows are scored where they may have been. With
+    rows in several processes the weight is the least one, and the t distribution that of highest
+    likelihood.
     """
+    students, queries = geometry.students, geometry.queries
+    geometry = geometry.with_copies_apart()
     data, points, weights = geometry.data, geometry.coordinates, geometry.data.weights
-    students = geometry.students
     if len(points) == 1 and data.shards.alone:  # which has no scale
         return Tail(replace(students[0], residual_scale=WIDTH * model.bandwidth), LEAST_TAIL)
     excluded = [student.leave_one_out_log_density(points, weights) for student in students]
     if not data.shards.alone:
         likelihoods = [data.shards.total(weights @ column) for column in excluded]
         return Tail(students[int(np.argmax(likelihoods))], LEAST_TAIL)
-    taken = np.linspace(0, len(points) - 1, min(len(points), MOST_ROWS)).round().astype(np.intp)
-    x, residual = points[taken], np.zeros((len(taken), data.points.shape[1]))
+    if queries is None:
+        queries = Queries.at_points(points, weights)
+    else:
+        hierarchy = PointHierarchy.of(points, weights, 0.0, model.bandwidth)
+        model = replace(model, source=replace(model.data, hierarchy=hierarchy))
+    taken = evenly(len(queries.x), MOST_ROWS)
+    x, exclude, taken_weights = (array[taken] for array in queries)
+    residual = np.zeros((len(taken), data.points.shape[1]))
     kdes = [
-        model.kde_log_density(x, residual, scale, resources, taken)
+        model.kde_log_density(x, residual, scale, resources, exclude)
         for scale in (model.bandwidth, WIDTH * model.bandwidth)
     ]
     tails = [
-        tail_log_density(student, model.embedding, x, residual, column[taken])
+        tail_log_density(student, model.embedding, x, residual, column[exclude])
         for student, column in zip(students, excluded, strict=True)
     ]
-    taken_weights = weights[taken] / weights[taken].sum()
+    taken_weights = taken_weights / taken_weights.sum()
     distances = np.column_stack([student.distances(x) for student in students])
     return choose_tail(
         students, np.column_stack(tails), np.column_stack(kdes), distances, taken_weights

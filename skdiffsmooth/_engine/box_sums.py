@@ -41,6 +41,8 @@ _GROUP = 32
 # Side of a cube in bandwidths, and levels of the Z-curve below it.
 _SIDE = 2.0
 _FINER_LEVELS = 4
+# Cubes are made up to so many levels: then positions in them are known to 2^-20 of a side and better.
+_MOST_LEVELS = 32
 
 # In smooth data the bounds of all cubes add up to some multiples of a bound at distance zero times the
 # sum: this many in the choice of q.
@@ -409,15 +411,17 @@ def _split(
     n_bits = 62 // d
     n_levels = max(0, math.ceil(math.log2(extent / side))) + 1 if extent else 1
     finer = min(_FINER_LEVELS, n_bits - n_levels)
-    # Where cubes are too small for integers, the Z-curve has larger ones, and none is returned.
-    unit = side / 2**finer if finer >= 0 else extent / (2**n_bits - 1)
+    # Where cubes are too small for integers, or as small as the rounding of positions, the Z-curve has
+    # larger ones, and none is returned.
+    is_fine = finer < 0 or n_levels > _MOST_LEVELS
+    unit = extent / (2**n_bits - 1) if is_fine else side / 2**finer
     index = ((points - low) / unit).astype(np.int64)
     curve = np.zeros(n, dtype=np.int64)
-    for bit in range(n_levels + finer):
+    for bit in range(n_bits if is_fine else n_levels + finer):
         for j in range(d):
             curve |= ((index[:, j] >> bit) & 1) << (bit * d + j)
     order = np.argsort(curve, kind="stable")
-    if finer < 0 or fewest > n:
+    if is_fine or fewest > n:
         return order, np.array([n]), np.empty((0, d))
     curve = curve[order] >> (finer * d)
     starts = np.flatnonzero(np.diff(curve, prepend=-1))

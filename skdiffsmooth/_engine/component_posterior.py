@@ -133,7 +133,7 @@ class ComponentPosterior(FloatPromotion):
             moments = self._in_float64.moments(x.double(), v, double, trace=trace, exclude=exclude)
             return moments.to(x.dtype)
         noised = self._noised(v)
-        by_stein = trace and nodes.stein_is_exact(v)
+        by_stein = trace and nodes.suits_stein(v)
         if not by_stein:
             nodes = nodes.without_stein()
         mean = x + nodes.weights @ nodes.offsets

@@ -88,7 +88,7 @@ class Nodes:
         """Return the nodes without the factors of Stein's identity."""
         return replace(self, stein=None)
 
-    def stein_is_exact(self, v: float) -> bool:
+    def suits_stein(self, v: float) -> bool:
         """Return whether there are factors of Stein's identity that suit noise of variance v.
 
         They multiply rounding errors of log-densities by about v over the kernel's variance.

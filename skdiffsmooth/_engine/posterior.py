@@ -153,7 +153,7 @@ class Posterior(FloatPromotion):
     ) -> Moments | None:
         """Return the moments, or None if factors underflow in float32 but not in float64."""
         self._check_exclude(exclude)
-        by_stein = trace and nodes.stein_is_exact(v)
+        by_stein = trace and nodes.suits_stein(v)
         at_pairs = trace and not by_stein
         if not by_stein:
             nodes = nodes.without_stein()

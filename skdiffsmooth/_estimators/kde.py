@@ -54,6 +54,7 @@ __all__ = ["KDESampler"]
 _RULES = {"scott": scott, "silverman": silverman}
 # With fewer points, sums over all of them are as fast as those over boxes.
 _MANY_POINTS = 20_000
+_LARGEST_RTOL = 0.5
 
 
 def _curvatures(bandwidth: Any) -> np.ndarray:
@@ -118,10 +119,10 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
     memory_limit : float, default=1024
         Bound on temporaries, in MiB.
     rtol : float, default=1e-12
-        Largest relative error of a density in `score_samples`, `energy` and `leave_one_out_log_density`,
-        beside rounding. It has an effect from 20 000 distinct rows on, in one to three dimensions, in
-        float64 on a CPU, at the fitted bandwidth; all else is exact. The default is as exact as rounding
-        allows; 1e-6 and 1e-3 are faster. 0 sums over all rows.
+        Largest relative error of a density, at most 0.5, in `score_samples`, `energy` and
+        `leave_one_out_log_density`, beside rounding. It has an effect from 20 000 distinct rows on, in
+        one to three dimensions, in float64 on a CPU, at the fitted bandwidth; all else is exact. The
+        default is as exact as rounding allows; 1e-6 and 1e-3 are faster. 0 sums over all rows.
 
     Attributes
     ----------
@@ -157,7 +158,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
     operations, accurate at any bandwidth. From 20 000 points on, in one to three dimensions, `fit` sorts
     them into boxes, and a query sums over the boxes that matter to it; Gaussian kernels replace the
     points of small cubes by weights on a grid. Both have proved bounds, which add up to `rtol`. "loo"
-    takes about twenty times ``n_points**2 * n_features``. Equal rows are excluded together, so that
+    takes three to six times ``n_points**2 * n_features``. Equal rows are excluded together, so that
     rounded data do not drive the bandwidth to zero.
 
     After `fit` only `device`, `dtype` and `memory_limit`, which say where to compute, have an
@@ -233,11 +234,24 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         rtol = check_real(
             "rtol", self.rtol, strict=False, hint="It is a relative error, such as 1e-6."
         )
+        if rtol > _LARGEST_RTOL:
+            raise ValueError(
+                f"rtol={self.rtol!r} is out of range; expected at most {_LARGEST_RTOL}. It is a "
+                "relative error, such as 1e-6."
+            )
+        extent = np.ptp(measured, axis=0)
+        with np.errstate(over="ignore"):
+            if not np.all(np.isfinite(extent / bandwidth)):
+                raise ValueError(
+                    f"bandwidth={np.min(bandwidth):.3g} is too small for rows that extend over "
+                    f"{extent.max():.3g}: distances in bandwidths overflow. Expected at least "
+                    f"{extent.max() / 1e300:.1g}."
+                )
         # Raises here, and not at the first query, if memory_limit is too small.
         self._model(backend, measured, weights, kernel, bandwidth)
         boxes = None
         if rtol > 0 and measured.shape[1] <= LARGEST_DIMENSION and len(measured) >= _MANY_POINTS:
-            boxes = _sort_into_boxes(measured, weights, kernel, bandwidth, min(rtol, 0.5))
+            boxes = _sort_into_boxes(measured, weights, kernel, bandwidth, rtol)
         self._set_fitted(
             X,
             points_=points,

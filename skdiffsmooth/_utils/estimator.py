@@ -56,6 +56,9 @@ def _number_of(rows: Any, estimator: Any) -> float:
         return len(getattr(estimator, "points_", ()))
     if isinstance(rows, numbers.Real):
         return float(rows)
+    shape = getattr(rows, "shape", None)
+    if isinstance(shape, tuple):
+        return shape[0] if shape else 1
     return len(rows) if hasattr(rows, "__len__") else math.inf
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
@@ -256,6 +256,7 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         check_choice("settings", self.settings, ("fold", "once"))
         if self.time_limit is not None:
             check_real("time_limit", self.time_limit, hint="It is in seconds; None is no limit.")
+        end = time.monotonic() + (math.inf if self.time_limit is None else self.time_limit)
         rows = TrainingRows.of(X, sample_weight, self)
         folds: Folds = []
         if not isinstance(self.cv, str):
@@ -281,7 +282,7 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
                 [log_density_of(label, estimator, rows.given) for label, estimator in labelled]
             )
         else:
-            names, fitted, log_density = self._scored(members, rows, folds, n_jobs)
+            names, fitted, log_density = self._scored(members, rows, folds, n_jobs, end)
         tested = ~np.isnan(log_density[:, 0])
         combine = _best_only if self.combine == "best" else _optimal_weights
         row_weight = None if rows.weight is None else rows.weight[tested]
@@ -402,48 +403,59 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         rows: TrainingRows,
         folds: Folds,
         n_jobs: int | None,
+        end: float,
     ) -> tuple[list[str], list[Any], np.ndarray]:
         """Return names and fits to all rows of the members, and their held-out log-densities.
 
-        The last is of shape (n_kept, n_members). Members that are not begun within the time limit are
-        left out, and default members that cannot be fitted to X.
+        The last is of shape (n_kept, n_members). Members that are not begun until `end`, a time of the
+        monotonic clock, are left out, and default members that cannot be fitted to X.
         """
-        end = time.monotonic() + (math.inf if self.time_limit is None else self.time_limit)
         parallel = Parallel(n_jobs=n_jobs)
         labels = [f"member {name!r}" for name, _ in members]
         # A default member that cannot be fitted to X is left out; one of the user's is an error.
         optional = [self.estimators is None and k > 0 for k in range(len(members))]
-        # joblib takes the next call when a worker is free.
-        fits = parallel(
-            delayed(_attempt)(
-                optional[k], fit_member, labels[k], clone(members[k][1]), rows.given, rows.weight
+        fits: dict[int, Any] = {}
+        columns: dict[int, np.ndarray] = {}
+        failed: dict[int, ValueError] = {}
+        indices = range(len(members))
+        # With a limit each member is scored before the next is fitted.
+        for batch in [indices] if self.time_limit is None else [[k] for k in indices]:
+            if columns and time.monotonic() > end:
+                break
+            results = parallel(
+                delayed(_attempt)(
+                    optional[k],
+                    fit_member,
+                    labels[k],
+                    clone(members[k][1]),
+                    rows.given,
+                    rows.weight,
+                )
+                for k in batch
             )
-            for k in _until(end, range(len(members)))
-        )
-        failed = {k: fit for k, fit in enumerate(fits) if isinstance(fit, ValueError)}
-        candidates = [k for k in range(len(fits)) if k not in failed]
-        kept = (
-            {k: members[k][1] for k in candidates}
-            if self.settings == "fold"
-            else {k: _with_settings(fits[k]) for k in candidates}
-        )
-        parts = parallel(
-            delayed(_attempt)(
-                optional[k], held_out_log_density, labels[k], kept[k], rows, train, test
+            fits |= dict(zip(batch, results, strict=True))
+            failed |= {k: fits[k] for k in batch if isinstance(fits[k], ValueError)}
+            candidates = [k for k in batch if k not in failed]
+            kept = {
+                k: members[k][1] if self.settings == "fold" else _with_settings(fits[k])
+                for k in candidates
+            }
+            parts = parallel(
+                delayed(_attempt)(
+                    optional[k], held_out_log_density, labels[k], kept[k], rows, train, test
+                )
+                for k in candidates
+                for train, test in folds
             )
-            for k in _until(end, candidates)
-            for train, test in folds
-        )
-        columns = {}
-        for k, start in zip(candidates, range(0, len(parts), len(folds)), strict=False):
-            column = np.full(len(rows.group), np.nan)
-            for (_, test), part in zip(folds, parts[start : start + len(folds)], strict=True):
-                if isinstance(part, ValueError):
-                    failed[k] = part
-                    break
-                column[test] = part
-            else:
-                columns[k] = column
+            for k, start in zip(candidates, range(0, len(parts), len(folds)), strict=True):
+                column = np.full(len(rows.group), np.nan)
+                for (_, test), part in zip(folds, parts[start : start + len(folds)], strict=True):
+                    if isinstance(part, ValueError):
+                        failed[k] = part
+                        break
+                    column[test] = part
+                else:
+                    columns[k] = column
         for k in sorted(failed):
             warn_user(f"left out: {failed[k]}")
         names = [name for name, _ in members]
@@ -502,14 +514,6 @@ def _attempt(optional: bool, work: Callable[..., _Result], *arguments: Any) -> _
         if optional:
             return error
         raise
-
-
-def _until(end: float, members: Sequence[int]) -> Iterator[int]:
-    """Return the first member, and the others until a time of the monotonic clock."""
-    for number, member in enumerate(members):
-        if number and time.monotonic() > end:
-            return
-        yield member
 
 
 def _pairs(estimators: Any) -> list[tuple[str, Any]]:

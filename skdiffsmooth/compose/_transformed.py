@@ -69,8 +69,8 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
     >>> search.cv_results_["mean_test_score"].round(2)
     array([-22.65, -22.65, -22.35])
     >>> search.best_estimator_.sample(2, random_state=0).round()
-    array([[29235., 24258.],
-           [60400., 14218.]])
+    array([[29229., 24247.],
+           [60375., 14221.]])
 
     Parameters
     ----------

@@ -1,6 +1,7 @@
 """DensityStacking: the optimum of its weights, held-out rows, and the mixture."""
 
 import pickle
+from types import SimpleNamespace
 
 import joblib
 import numpy as np
@@ -764,6 +765,17 @@ def test_members_are_not_begun_after_the_time_limit():
     assert len(DensityStacking(members, time_limit=1e9).fit(X).estimators_) == 3
 
 
+def test_members_that_are_fitted_in_time_are_scored(monkeypatch):
+    X = np.random.RandomState(0).normal(size=(40, 1))
+    members = [("a", KDESampler(0.4)), ("b", KDESampler(0.5)), ("c", KDESampler(0.6))]
+    # At the start, before the second member and before the third.
+    clock = iter([0.0, 1.0, 3.0])
+    monkeypatch.setattr(_stacking, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    with pytest.warns(UserWarning, match="after 2 of 3 members; not tried: c"):
+        stack = DensityStacking(members, time_limit=2).fit(X)
+    assert list(stack.named_estimators_) == ["a", "b"]
+
+
 def test_a_default_member_that_fails_is_left_out(monkeypatch):
     X = np.random.RandomState(0).normal(size=(40, 1))
 
@@ -773,7 +785,7 @@ def test_a_default_member_that_fails_is_left_out(monkeypatch):
                 raise ValueError("too few rows")
             return super().fit(X, sample_weight=sample_weight)
 
-    members = [("good", WIDE), ("fails", Fails(0.5)), ("other", NARROW)]
+    members = [("good", KDESampler(1.0)), ("fails", Fails(0.5)), ("other", KDESampler(0.2))]
     monkeypatch.setattr(_stacking, "density_family", lambda *_, **__: members)
     with pytest.warns(UserWarning, match="left out: member 'fails': too few rows"):
         stack = DensityStacking(settings="fold").fit(X)

@@ -120,3 +120,17 @@ def test_far_queries_and_bandwidths_of_each_feature(bandwidth, monkeypatch):
     np.testing.assert_allclose(
         found.score_samples(queries), exact.score_samples(queries), rtol=1e-9
     )
+
+
+@pytest.mark.parametrize("far", [-1e15, -1e14, -1e11, 1e9, 1e15])
+def test_one_far_row(far, monkeypatch):
+    monkeypatch.setattr(kde, "_MANY_POINTS", 500)
+    points = np.random.RandomState(0).normal(size=(3000, 1))
+    points[0] = far
+    exact, found = (KDESampler(0.1, rtol=rtol).fit(points) for rtol in (0, 1e-3))
+    check(found.score_samples(points[:200]), exact.score_samples(points[:200]), 1e-3)
+
+
+def test_a_bandwidth_that_no_float_can_divide_by_is_refused():
+    with pytest.raises(ValueError, match="bandwidth=1e-300 is too small for rows that extend over"):
+        KDESampler(1e-300).fit([[0.0], [1e10]])
