@@ -44,9 +44,10 @@ _N_ITERATIONS, _CHANGE = 200, 1e-6
 # A heavier tail must gain as many nats over all rows: where few rows are far out all tails are nearly as
 # likely.
 _LEAST_GAIN = 4.0
-# A t distribution of so few degrees of freedom has no variance. It must not be chosen for its sharper
-# peak, so Hill's estimate of the tail index, one over the degrees, must be above one half. It takes the
-# distances of the 15 % of the rows that are farthest out.
+# A t distribution of so few degrees of freedom has no variance. In several columns one heavy tail would
+# give all of them, indicators too, draws without a variance, so it is for single columns. It must not be
+# chosen for its sharper peak, so Hill's estimate of the tail index, one over the degrees, must be above
+# one half. It takes the distances of the 15 % of the rows that are farthest out.
 _WITHOUT_VARIANCE = 2.0
 _LEAST_TAIL_INDEX = 1 / _WITHOUT_VARIANCE
 _FAR = 0.15
@@ -145,13 +146,10 @@ def choose_tail(
     best, chosen = -np.inf, None
     least_gain = _LEAST_GAIN * float(weights @ weights)
     for k, student in reversed(list(enumerate(students))):
-        has_variance = student.degrees > _WITHOUT_VARIANCE
-        if (
-            chosen is not None
-            and not has_variance
-            and _tail_index(distances[:, k], weights) <= _LEAST_TAIL_INDEX
-        ):
-            continue
+        if chosen is not None and student.degrees <= _WITHOUT_VARIANCE:
+            is_single = len(student.center) + student.codimension == 1
+            if not is_single or _tail_index(distances[:, k], weights) <= _LEAST_TAIL_INDEX:
+                continue
         parts = np.column_stack([kdes, log_densities[:, k]])
         largest = parts.max(axis=1)
         densities = np.exp(parts - largest[:, None])

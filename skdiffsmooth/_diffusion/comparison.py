@@ -65,10 +65,10 @@ SCREENING_NODES, SCREENING_LEVELS = 32, 5
 MOST_JUDGES = 256
 # Metrics depend on the number of rows even less than ratios to the leave-one-out bandwidth do.
 _MOST_ROWS_FOR_METRICS = 1000
-# The metric is the one where the kernel density estimate, the model without smoothing, is likeliest. If
-# the next is less likely by at most so many nats, the model compares the two.
+# The metric is the one where the kernel density estimate, the model without smoothing, is likeliest. The
+# model compares it with the next ones that are less likely by at most so many nats.
 KDE: Scales = (Relative(1.0), 0.0)
-_N_METRICS, _CLOSE = 2, 0.1
+_N_METRICS, _CLOSE = 3, 0.3
 
 # Why "auto" is no choice where both scales are numbers.
 _ABSOLUTE = "bandwidth and sigma are numbers, in units of X"
@@ -396,7 +396,7 @@ def choose_settings(
 ) -> tuple[Settings, Geometry]:
     """Choose the metric, then the scales in it; return them and all rows in the metric.
 
-    Metrics are compared by the kernel density estimate, and two that are close by the model with
+    Metrics are compared by the kernel density estimate, and up to three that are close by the model with
     default scales. Candidates are scored by the log-likelihood at 256 rows, taken evenly, under at most
     2000 others (metrics 1000), with few nodes, levels and steps: scales by leaving out each row, metrics
     so too or, with few rows, by folds.
@@ -454,7 +454,7 @@ def choose_settings(
 def likely_metrics(
     metrics: Sequence[Metric], score: Callable[[list[int]], list[float]]
 ) -> list[int]:
-    """Return the indices of one or two metrics in which the kernel density estimate is likeliest.
+    """Return the indices of one to three metrics in which the kernel density estimate is likeliest.
 
     Columns are mapped in all of them or in none, as in the likeliest of the first and last of both
     kinds. `score` returns the likelihoods in the metrics of some indices.

@@ -50,8 +50,8 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
     """A diffusion with the metric, scales and background of highest held-out likelihood.
 
     Scored by leave-one-out likelihood without refits, or by folds. The search goes from coarse to fine:
-    metrics by the kernel density estimate, and two that are close by the model, a grid of scales, steps
-    of decreasing size around the best; all of them with few nodes, levels and steps of the solver. The
+    metrics by the kernel density estimate, and up to three that are close by the model, a grid of
+    scales, steps of decreasing size around the best; all of them with few nodes, levels and steps of the solver. The
     best one, and the second if it is close, are scored once more with the estimator's own, exactly. The
     best settings are then fitted to all rows.
 
