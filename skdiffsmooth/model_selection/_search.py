@@ -51,9 +51,9 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
 
     Scored by leave-one-out likelihood without refits, or by folds. The search goes from coarse to fine:
     metrics by the kernel density estimate, and up to three that are close by the model, a grid of
-    scales, steps of decreasing size around the best; all of them with few nodes, levels and steps of the solver. The
-    best one, and the second if it is close, are scored once more with the estimator's own, exactly. The
-    best settings are then fitted to all rows.
+    scales, steps of decreasing size around the best; all of them with few nodes, levels and steps of the
+    solver. The best one, and the second if it is close, are scored once more with the estimator's own,
+    exactly. The best settings are then fitted to all rows.
 
     Parameters
     ----------
@@ -120,8 +120,8 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
     Notes
     -----
     There are about thirty candidates. For each, 256 rows, taken evenly, are scored by all others with 32
-    nodes and 5 steps; one or two candidates are scored at all rows with all nodes
-    and steps. With `cv` this is done for each fold, at all of its rows.
+    nodes and 5 steps; one or two candidates are scored at all rows with all nodes and
+    steps. With `cv` this is done for each fold, at all of its rows.
 
     The metric and learned tangents are computed from all rows, also from the row that is left out.
     Up to twenty rows a column metrics are therefore compared on five folds first, and only scales
