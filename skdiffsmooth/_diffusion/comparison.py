@@ -396,10 +396,10 @@ def choose_settings(
 ) -> tuple[Settings, Geometry]:
     """Choose the metric, then the scales in it; return them and all rows in the metric.
 
-    Metrics are compared by the kernel density estimate, and up to three that are close by the model with
-    default scales. Candidates are scored by the log-likelihood at 256 rows, taken evenly, under at most
-    2000 others (metrics 1000), with few nodes, levels and steps: scales by leaving out each row, metrics
-    so too or, with few rows, by folds.
+    Metrics are compared by the kernel density estimate of the given bandwidth or that of highest
+    likelihood, and up to three that are close by the model with default scales. Candidates are scored by
+    the log-likelihood at 256 rows, taken evenly, under at most 2000 others (metrics 1000), with few
+    nodes, levels and steps: scales by leaving out each row, metrics so too or, with few rows, by folds.
     """
     candidates, default = _candidates(parsed), given_or_default(parsed)
     is_given = not (candidates.wider or candidates.narrower)
@@ -416,9 +416,13 @@ def choose_settings(
         compared = one_by_one
         if folds is not None or len(rows.points) < len(one_by_one.data.points):
             compared = Comparison(parsed, rows, metrics, folds)
+        kde = (parsed.bandwidth, 0.0) if isinstance(parsed.bandwidth, float) else KDE
         likely = likely_metrics(
-            metrics, lambda some: [compared.score(k, KDE, is_screening=True)[0] for k in some]
+            metrics, lambda some: [compared.score(k, kde, is_screening=True)[0] for k in some]
         )
+        if parsed.has_absolute_scale:
+            # The given number may suit the units of X alone.
+            likely = sorted({metrics.index("euclidean"), *likely})
         scores = {}
         if len(likely) > 1:
             scores = {k: compared.score(k, default, is_screening=True) for k in likely}

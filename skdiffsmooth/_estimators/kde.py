@@ -188,6 +188,22 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         self.memory_limit = memory_limit
         self.rtol = rtol
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state for files, with the tolerance of the boxes in their place."""
+        state = super().__getstate__()
+        if state.get("_boxes_") is not None:
+            state["_boxes_"] = state["_boxes_"].rtol
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        rtol = state.get("_boxes_")
+        if rtol is not None:
+            points = self.coordinates_.to_metric(self.points_)
+            self._boxes_ = _sort_into_boxes(
+                points, self.weights_, self.kernel_, self.bandwidth_, rtol
+            )
+
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> KDESampler:
         """Store the distinct rows and compute the bandwidth.
 

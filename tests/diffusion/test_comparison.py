@@ -90,6 +90,15 @@ def test_the_free_scale_is_chosen_given_the_other():
     assert free.score(test) > fixed.score(test) + 0.1
 
 
+@pytest.mark.parametrize("given", [{"bandwidth": 3.0}, {"sigma": 3.0}])
+def test_a_number_that_suits_the_units_of_X_keeps_them(given):
+    rng = np.random.RandomState(0)
+    centers = rng.uniform(-100, 100, size=(6, 2))
+    X = centers[rng.randint(6, size=150)] + rng.normal(size=(150, 2)) * [15, 2]
+    # In scaled columns either number is far too large.
+    assert quick(**given).fit(X).metric_ == "euclidean"
+
+
 def test_two_numbers_are_used_in_units_of_X():
     model = quick(0.5, 0.5).fit(table())
     assert (model.metric_, model.background_) == ("euclidean", 0.0)

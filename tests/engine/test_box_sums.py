@@ -1,5 +1,7 @@
 """Sums over boxes of points: within the requested relative error of sums over all points."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -129,6 +131,18 @@ def test_one_far_row(far, monkeypatch):
     points[0] = far
     exact, found = (KDESampler(0.1, rtol=rtol).fit(points) for rtol in (0, 1e-3))
     check(found.score_samples(points[:200]), exact.score_samples(points[:200]), 1e-3)
+
+
+def test_saved_models_sort_their_rows_again(monkeypatch):
+    monkeypatch.setattr(kde, "_MANY_POINTS", 500)
+    points, weights, queries = clusters(2, n=1200)
+    skops = pytest.importorskip("skops.io")
+    model = KDESampler(0.6, rtol=1e-5).fit(points, sample_weight=weights)
+    saved = skops.dumps(model)  # without tensors, which it cannot save
+    loaded = skops.loads(saved, trusted=skops.get_untrusted_types(data=saved))
+    for copy in (loaded, pickle.loads(pickle.dumps(model))):
+        assert copy._boxes_ is not None
+        np.testing.assert_array_equal(copy.score_samples(queries), model.score_samples(queries))
 
 
 def test_a_bandwidth_that_no_float_can_divide_by_is_refused():
