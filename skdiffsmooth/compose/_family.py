@@ -6,8 +6,7 @@ from typing import Any
 
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import PowerTransformer, StandardScaler
+from sklearn.preprocessing import StandardScaler
 
 from .._estimators.smoothed import SmoothedScoreDiffusion
 from ..bases import ManifoldParzen
@@ -36,10 +35,9 @@ def density_family(
     """Return the default members, ordered by the gain in likelihood for their time.
 
     They are a density, `smoothed`, of the rows; manifold Parzen windows on scaled and on whitened
-    columns; `smoothed` after a monotone map of each column, a spline through a few quantiles or a
-    Yeo-Johnson power (not if `weighted`, since it takes no weights); Gaussian mixtures of several sizes,
-    each the mean of eight restarts (not if `weighted` either). `n_rows` is the least number of distinct
-    rows that a member will be fitted to.
+    columns; `smoothed` after a spline of each column through a few of its quantiles; Gaussian mixtures
+    of several sizes, each the mean of eight restarts (not if `weighted`, since they take no weights).
+    `n_rows` is the least number of distinct rows that a member will be fitted to.
     Mixtures are not smoothed: in the stack that gains nothing, for most of the time (docs/compose.md).
     Smoothing along learned tangents is left out: it takes as long as all others, for less than a
     tenth of a nat on tables (docs/bases.md).
@@ -53,12 +51,11 @@ def density_family(
         if 1 < n_features < n_rows:
             whitened = TransformedDensity(windows, PCA(whiten=True))
             members.append(("whitened-windows", whitened))
-    maps: list[tuple[str, Any]] = [
-        (f"quantiles-{k}", QuantileSpline(k)) for k in _N_KNOTS if k * _MIN_ROWS_PER_KNOT <= n_rows
+    members += [
+        (f"smoothed-quantiles-{k}", TransformedDensity(smoothed, QuantileSpline(k)))
+        for k in _N_KNOTS
+        if k * _MIN_ROWS_PER_KNOT <= n_rows
     ]
-    if not weighted:
-        maps.append(("power", make_pipeline(StandardScaler(), PowerTransformer())))
-    members += [(f"smoothed-{name}", TransformedDensity(smoothed, each)) for name, each in maps]
     for k in _N_COMPONENTS if not weighted else ():
         if k * _MIN_ROWS_PER_COMPONENT > n_rows:
             continue

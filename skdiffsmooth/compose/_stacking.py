@@ -80,12 +80,10 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         `score_samples`, of this package or another (KernelDensity, GaussianMixture). "drop" in the
         place of an estimator leaves it out. A broad member, such as a GaussianMixture of one
         component, serves as background for rows far from all others. None takes the densities of
-        this package: smoothed rows, as they are and after a monotone map of each column (a
-        Yeo-Johnson power or a spline through its quantiles), manifold Parzen windows, and Gaussian
-        mixtures of 1 to 32 components (the mean of eight restarts each); powers and
-        mixtures not with sample weights. Those that cannot be fitted to X are left out with a
-        warning. Add a ManifoldAdaptedDiffusion where
-        rows lie on a curved sheet.
+        this package: smoothed rows, as they are and after a spline of each column through its
+        quantiles, manifold Parzen windows, and Gaussian mixtures of 1 to 32 components (the mean of
+        eight restarts each; not with sample weights). Those that cannot be fitted to X are left out with
+        a warning. Add a ManifoldAdaptedDiffusion where rows lie on a curved sheet.
     cv : int, cross-validation splitter, iterable of (train, test) or "prefit", default=5
         How rows are held out. An integer makes that many shuffled folds, the same at every fit, in
         which equal rows stay together: a row is no held-out row while its copy is in training. A
