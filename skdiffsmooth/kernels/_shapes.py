@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -87,7 +86,7 @@ class LinearShape(ConstantShape):
         """See `ReducedKernel`."""
         return default_n_nodes(self.rank)
 
-    @cached_property
+    @property
     def is_isotropic(self) -> bool:
         """Whether the factor is a multiple of the identity matrix, up to rounding."""
         r, k = self.factor.shape
@@ -108,7 +107,7 @@ class LinearShape(ConstantShape):
 
     @property
     def _suits_frames(self) -> bool:
-        return self.is_isotropic and self.rank in _FRAME_DIMENSIONS
+        return self.rank in _FRAME_DIMENSIONS and self.is_isotropic
 
 
 @dataclass(frozen=True)
