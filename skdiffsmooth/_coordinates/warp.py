@@ -4,7 +4,7 @@ With center m, width s and u = (x - m) / s a column is mapped to
 
     z = arcsinh(u) + c u,
 
-a logarithm on both sides of the center, linear near it and far outside the rows. So the map is onto R,
+a logarithm on both sides of the center, linear near it and from the outer rows on. So the map is onto R,
 its slope is bounded from below, and densities keep the tails that they have in z.
 """
 

@@ -183,13 +183,15 @@ class Geometry:
         """What stands for left-out rows in coordinates of the hull; None is the points themselves."""
         if self.excluded is None:
             return None
-        exclude, offsets = self.excluded.exclude, self.excluded.offsets
-        if self.metric.columns.warp is None:
-            steps = self.metric.steps_to_metric(offsets) @ self.hull.basis
-            x = self.coordinates[exclude] + steps
-        else:
-            x, _ = self.hull.split(self.metric.to_metric(self.data.points[exclude] + offsets))
+        x = self.moved(self.excluded.exclude, self.excluded.offsets)
         return Queries(x, self.excluded.exclude, self.excluded.query_weights)
+
+    def moved(self, index: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        """Return coordinates (n, r) of points by index (n,), moved by offsets (n, d) in units of X."""
+        if self.metric.columns.warp is None:
+            # Exact for offsets of zero.
+            return self.coordinates[index] + self.metric.steps_to_metric(offsets) @ self.hull.basis
+        return self.hull.split(self.metric.to_metric(self.data.points[index] + offsets))[0]
 
     @cached_property
     def students(self) -> list[StudentT]:

@@ -55,11 +55,7 @@ class Fold:
             self.x, self.residual = self.embedding.split(self.rows)
         else:
             self.training = geometry.with_copies_apart()
-            if geometry.metric.columns.warp is None:
-                steps = geometry.metric.steps_to_metric(held_out.offsets) @ geometry.hull.basis
-                self.x = geometry.coordinates[exclude] + steps
-            else:
-                self.x, _ = self.embedding.split(self.rows)
+            self.x = geometry.moved(exclude, held_out.offsets)
             self.residual = np.zeros_like(self.rows)
 
     @cached_property
