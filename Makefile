@@ -27,7 +27,7 @@ INSTALLED_DOCS := $(VENV)/.installed-docs
 RECIPE := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint demo bench table frames gallery clean
+.PHONY: help install test lint demo bench table frames docs gallery clean
 # Two pips must not write to one environment, even under make -j.
 .NOTPARALLEL:
 
@@ -60,7 +60,10 @@ table: $(INSTALLED_BENCH)  ## run benchmarks/table.py: likelihood on real data (
 frames: $(INSTALLED_BENCH)  ## run benchmarks/frames.py: ordinary tables, with dummies, counts and totals
 	OMP_NUM_THREADS=1 $(PY) benchmarks/frames.py $(FRAMES_ARGS)
 
-gallery: $(INSTALLED_DOCS)  ## run the gallery's examples and build the documentation in docs/_build/html
+docs: $(INSTALLED_DOCS)  ## build the documentation in docs/_build/html, without running the examples
+	$(PY) -m sphinx -W --keep-going -D plot_gallery=0 -b html docs docs/_build/html
+
+gallery: $(INSTALLED_DOCS)  ## run the examples, a quarter of an hour, and build the documentation
 	OMP_NUM_THREADS=1 $(PY) -m sphinx -W --keep-going -b html docs docs/_build/html
 
 clean:  ## remove caches and build products; .venv stays
