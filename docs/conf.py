@@ -37,6 +37,7 @@ html_title = "skdiffsmooth"
 html_show_sourcelink = False
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_context = {"default_mode": "auto"}  # follows the browser, light or dark
 html_theme_options = {
     "navbar_align": "left",
     "show_prev_next": False,

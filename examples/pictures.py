@@ -1,6 +1,6 @@
 """The pictures of README.md and of the index pages, drawn from real tables and two synthetic shapes.
 
-    python examples/pictures.py docs/images    # writes readme.png and cards/*.png, in half a minute
+python examples/pictures.py docs/images    # writes readme.png and cards/*.png, in half a minute
 """
 
 import sys
@@ -94,7 +94,9 @@ def classify(ax):
     model = DensityClassifier().fit(X, y)
     (gx, gy), points = grid_of(X, n=90)
     classes = model.predict(points).reshape(len(gy), len(gx))
-    ax.contourf(gx, gy, classes, levels=[-0.5, 0.5, 1.5, 2.5], colors=[BLUE, ORANGE, GREEN], alpha=0.3)
+    ax.contourf(
+        gx, gy, classes, levels=[-0.5, 0.5, 1.5, 2.5], colors=[BLUE, ORANGE, GREEN], alpha=0.3
+    )
     for k, (color, marker) in enumerate(zip((BLUE, ORANGE, GREEN), "o^s", strict=True)):
         ax.plot(*X[y == k].T, marker, color=color, ms=2)
 
@@ -115,7 +117,9 @@ def conditional(ax):
     ax.plot(*X.T, ".", color=BLACK, ms=2)
     ax.axvline(at, color=ORANGE, lw=1)
     heights, edges = np.histogram(drawn[:, 1], bins=40, density=True)
-    ax.stairs(at + 0.25 * heights, edges, baseline=at, orientation="horizontal", fill=True, color=ORANGE)
+    ax.stairs(
+        at + 0.25 * heights, edges, baseline=at, orientation="horizontal", fill=True, color=ORANGE
+    )
 
 
 def compare(ax):

@@ -180,5 +180,5 @@ ax.legend(fontsize=8)
 # for -1, but degree 3 has -1.9 for -2, and is no better than degree 2 on the sphere, which has no term
 # of order three. *Estimate the density*: it has noise of 0.3 whatever N is. *Work with few
 # rows*: at 400 degree 1 is no nearer to the sphere than the one-step sampler (0.033 and 0.032), and
-# on the torus worse (:doc:`/evidence/coarse`). Standard errors are those of a line through fifteen points
-# that need not be one.
+# on the torus worse (:doc:`/evidence/coarse`). Standard errors are those of a line through fifteen
+# points that need not be one.
