@@ -258,7 +258,7 @@ def global_random_state():
 
 
 def expected_failures(estimator):
-    """Before scikit-learn 1.8 one check has 40 rows of ten columns, too few for a surface of degree 2."""
+    """Before scikit-learn 1.8 a check has 40 rows of ten columns: too few for degree 2."""
     version = tuple(map(int, sklearn.__version__.split(".")[:2]))
     if isinstance(estimator, CoarseScoreDiffusion) and version < (1, 8):
         return {"check_dtype_object": "needs 46 rows"}
