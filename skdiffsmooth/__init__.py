@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ._estimators.manifold_adapted import ManifoldAdaptedDiffusion
     from ._estimators.smoothed import SmoothedScoreDiffusion
     from ._neural.estimator import NeuralScoreDiffusion
-    from .compose import sample
+    from .compose import compare, sample
     from .langevin import LangevinSampler
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "ManifoldAdaptedDiffusion",
     "NeuralScoreDiffusion",
     "SmoothedScoreDiffusion",
+    "compare",
     "sample",
 ]
 
@@ -34,6 +35,7 @@ _HOMES = {
     "ManifoldAdaptedDiffusion": "_estimators.manifold_adapted",
     "NeuralScoreDiffusion": "_neural.estimator",
     "SmoothedScoreDiffusion": "_estimators.smoothed",
+    "compare": "compose",
     "sample": "compose",
 }
 _MODULES = (
@@ -42,6 +44,7 @@ _MODULES = (
     "compose",
     "datasets",
     "diagnostics",
+    "displays",
     "kernels",
     "langevin",
     "manifolds",

@@ -439,6 +439,75 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         return self.model_.draw(n, rng, resources)
 
     @on_one_fit
+    def trajectories(
+        self, X: Any = None, n_samples: int | None = None, random_state: Any = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return where rows, or draws, are at each noise scale of the flow.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_rows, n_features), default=None
+            Rows that the flow moves up to the terminal scale, as `score_samples` does.
+        n_samples : int, default=None
+            Number of draws of the terminal distribution that the solver moves down to the bandwidth, as
+            `sample` does. Pass either `X` or `n_samples`.
+        random_state : int, RandomState or None, default=None
+            Source of the draws, as in `sample`.
+
+        Returns
+        -------
+        noise_scales : ndarray of shape (n_steps + 1,)
+            In units of the metric: increasing for `X`, decreasing for draws.
+        rows : ndarray of shape (n_steps + 1, n_rows, n_features)
+            In units of X, within the affine hull of the training rows. The last ones of draws are those
+            of `sample` with the same seed, if the background is zero and the hull is all of the space.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` was not called.
+        TypeError, ValueError
+            If both or none of `X` and `n_samples` are passed, either does not fit, the solver is
+            stochastic and `X` is passed, or with `shards`.
+
+        Notes
+        -----
+        Costs as much as `sample` of as many rows, and keeps ``8 * n_steps * n_rows * n_features``
+        bytes. With ``solver="adaptive"`` the steps are those that it divides.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from skdiffsmooth import SmoothedScoreDiffusion
+        >>> X = np.random.RandomState(0).normal(size=(50, 2))
+        >>> model = SmoothedScoreDiffusion(0.3, 0.4).fit(X)
+        >>> noise_scales, rows = model.trajectories(n_samples=5, random_state=0)
+        >>> rows.shape, bool(np.allclose(rows[-1], model.sample(5, random_state=0)))
+        ((33, 5, 2), True)
+        """
+        check_is_fitted(self)
+        if (X is None) == (n_samples is None):
+            raise ValueError(
+                "trajectories needs either rows X, to follow up, or n_samples, to draw; got "
+                f"{'neither' if X is None else 'both'}."
+            )
+        if self.model_.data.shards is not None:
+            raise ValueError(
+                f"trajectories cannot be computed with shards={self.shards!r}; fit a subsample with "
+                "shards=None."
+            )
+        if X is None:
+            n, rng = self._check_draw(n_samples, random_state)
+            return self.model_.trajectories(None, n, rng, self._resources())
+        if self.model_.solver.is_stochastic:
+            raise ValueError(
+                f"solver={self.model_.solver!r} is stochastic and cannot follow rows X up; pass "
+                "n_samples, or fit with solver='heun'."
+            )
+        X, resources = self._query(X)
+        return self.model_.trajectories(X, len(X), np.random.RandomState(0), resources)
+
+    @on_one_fit
     def grad_log_density(self, X: Any, t: float | None = None) -> np.ndarray:
         """Return the smoothed score, the gradient of the averaged log-density, at noise variance t.
 

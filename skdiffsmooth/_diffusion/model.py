@@ -30,7 +30,8 @@ from .._utils.validation import check_finite
 from ..bandwidth import Queries
 from ..noise import NoiseLevels, Step
 from ..scores import Attributable, Potential, SmoothedScore
-from ..solvers import Adaptive, ODESolver, Solver
+from ..solvers import Adaptive, ODESolver, Solver, estimates_error
+from ..solvers._base import solve
 from ..solvers._flow import log_density_with_error, solve_with_error, warn_of_error
 from ..solvers._terminal import EmpiricalTerminal
 from .background import BREAKS_RELATIONS, WIDTH, Tail, mixed, part_weights, tail_log_density
@@ -389,6 +390,37 @@ class DiffusionModel:
             end, error = solve_with_error(self.solver, schedule, x, steps, draw)
             result[part] = np.column_stack([backend.array(end), backend.array(error)])
         return result
+
+    def trajectories(
+        self, X: np.ndarray | None, n: int, rng: np.random.RandomState, resources: Resources
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return noise scales (m,) and where rows are at each (m, n, d), in units of X.
+
+        Rows X (n, d) go up to the terminal scale; where they are None, n draws go down from there. All
+        are within the hull.
+        """
+        schedule = self.source.schedule(resources)
+        backend, steps = schedule.backend, self.steps()
+        if X is not None:
+            start, _ = self.embedding.split(X)
+        else:
+            start = self.source.terminal(schedule).sample(rng, n)
+            steps = [step.reversed() for step in reversed(steps)]
+        noise = np.random.RandomState(rng.randint(2**31)) if self.solver.is_stochastic else rng
+
+        def draw() -> torch.Tensor:
+            return backend.tensor(noise.standard_normal(start.shape))
+
+        x = backend.tensor(start)
+        solver: Solver = self.solver
+        if estimates_error(solver):
+            solver = solver.initial_state(x, len(steps))
+        scales, rows = [steps[0].start], [self.embedding.rows_within(start)]
+        for step in steps:
+            x = solve(solver, schedule, x, [step], draw)
+            scales.append(step.end)
+            rows.append(self.embedding.rows_within(backend.array(x)))
+        return np.array(scales), np.array(rows)
 
     # --------------------------------------------------------------------------- one noise scale
 

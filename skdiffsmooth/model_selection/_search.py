@@ -100,7 +100,8 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         As in `best_params_`.
     cv_results_ : dict of lists and arrays
         One entry for each candidate in the order of the search: "stage", "is_exact" (whether scored
-        under the estimator's own nodes, levels and steps), "metric", "bandwidth_factor",
+        under the estimator's own nodes, levels and steps), "is_comparable" (whether scored on the same
+        rows, with the same few nodes, as the grid of scales), "metric", "bandwidth_factor",
         "sigma_factor" (NaN where the estimator gives the scale as a number), "background", "score" and
         "time" in seconds. Beside them the keys of scikit-learn's searches: "params" (for `set_params`;
         scales in units of h) and "param_*", "split*_test_score" (one split where rows are left out one
@@ -431,6 +432,7 @@ class _Entry(NamedTuple):
 
     stage: str
     is_exact: bool
+    is_comparable: bool
     metric_index: int
     settings: Settings
     score: float
@@ -498,6 +500,7 @@ class _Search:
         ours = {
             "stage": [entry.stage for entry in self.entries],
             "is_exact": [entry.is_exact for entry in self.entries],
+            "is_comparable": [entry.is_comparable for entry in self.entries],
             "metric": [entry.settings.metric for entry in self.entries],
             "bandwidth_factor": [_factor(entry.settings.scales[0]) for entry in self.entries],
             "sigma_factor": [_factor(entry.settings.scales[1]) for entry in self.entries],
@@ -562,7 +565,16 @@ class _Search:
             for metric_index, scales in candidates
         )
         entries = [
-            _Entry(name, not is_screening, metric_index, settings, score, seconds, by_fold)
+            _Entry(
+                name,
+                not is_screening,
+                is_screening and comparison is self.comparison,
+                metric_index,
+                settings,
+                score,
+                seconds,
+                by_fold,
+            )
             for (metric_index, _), ((score, settings, by_fold), seconds) in zip(
                 candidates, scored, strict=True
             )
