@@ -12,10 +12,11 @@ import joblib
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from .._utils.estimator import DistanceDensityMixin, on_one_fit
 from .._utils.given import resolve_given_values, resolve_scored_columns
+from .._utils.rows import sum_of_weights
 from .._utils.shards import Shards, resolve_shards
 from .._utils.threads import threads_for
 from .._utils.validation import check_real
@@ -92,6 +93,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
     # Set by fit.
     model_: DiffusionModel
     metric_: Any
+    sigma_: Any
 
     @abstractmethod
     def _kernel_choice(self) -> KernelChoice:
@@ -168,8 +170,68 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
             metric_=settings.metric,
             settings_=settings.parameters(parsed),
             not_compared_=not_compared,
+            weight_sum_=sum_of_weights(sample_weight, _num_samples(X)),
             rounding_=np.zeros(points.shape[1]) if data.widths is None else data.widths,
             **attributes,
+        )
+        return self
+
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
+        """Add rows to a fitted model, with the scales that it has.
+
+        The result is that of `fit` on all rows with ``bandwidth_``, ``sigma_``, ``metric_`` and
+        ``background_`` as parameters: nothing is chosen again, and as nothing is trained this is
+        nearly free. The best bandwidth falls slowly as rows are added: call `fit` on all rows when
+        their number has doubled. Without a fitted model it is `fit`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows to add.
+        y : object, default=None
+            Ignored; there for scikit-learn's calling convention.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights, in the units of those of `fit`, where a row without one has weight 1.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `fit`; also if X has other columns than the model, or with `shards`.
+
+        Notes
+        -----
+        A metric by name, learned tangents and a `base` are computed from all rows again.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from skdiffsmooth import SmoothedScoreDiffusion
+        >>> X = np.random.RandomState(0).normal(size=(100, 2))
+        >>> model = SmoothedScoreDiffusion().fit(X[:60])
+        >>> bandwidth = model.bandwidth_
+        >>> model = model.partial_fit(X[60:])
+        >>> len(model.points_), model.bandwidth_ == bandwidth
+        (100, True)
+        """
+        if "model_" not in vars(self):
+            return self.fit(X, sample_weight=sample_weight)
+        if self.shards is not None:
+            raise ValueError(
+                f"partial_fit cannot be combined with shards={self.shards!r}; pass bandwidth_, sigma_, "
+                "metric_ and background_ of this model as parameters, and fit all rows."
+            )
+        self._fit_with_more_rows(
+            X,
+            sample_weight,
+            bandwidth=self.bandwidth_,
+            sigma=self.sigma if callable(self.sigma) else self.sigma_,
+            metric=self.metric_,
+            background=self.background_,
         )
         return self
 

@@ -10,7 +10,7 @@ import torch
 from scipy.spatial import cKDTree
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from .._coordinates.columns import typical_row
 from .._coordinates.metric import LinearMetric, check_linear_metric, fit_metric
@@ -28,7 +28,7 @@ from .._utils.gaussian import gaussian_log_normalizer
 from .._utils.given import resolve_given_values, resolve_scored_columns
 from .._utils.kernel_weights import nearest_squares
 from .._utils.memory import slices_within
-from .._utils.rows import MergedRows, split_off_copies
+from .._utils.rows import MergedRows, split_off_copies, sum_of_weights
 from .._utils.support import warn_of_far_values
 from .._utils.threads import threads_for
 from .._utils.units import unit_for
@@ -142,6 +142,8 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         Distinct training rows of positive weight.
     weights_ : ndarray of shape (n_points,)
         Their weights; they sum to one.
+    weight_sum_ : float
+        Sum of the weights of all training rows; their number where no weights were passed.
     n_features_in_ : int
         Number of features.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -272,6 +274,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
             X,
             points_=points,
             weights_=weights,
+            weight_sum_=sum_of_weights(sample_weight, _num_samples(X)),
             kernel_=kernel,
             bandwidth_=bandwidth,
             rounding_=rows.precision.width,
@@ -279,6 +282,37 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
             coordinates_=coordinates,
             _boxes_=boxes,
         )
+        return self
+
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> KDESampler:
+        """Add rows to a fitted estimate, with the bandwidth that it has.
+
+        The result is that of `fit` on all rows with ``bandwidth_`` and ``metric_`` as parameters. The
+        best bandwidth falls slowly as rows are added: call `fit` on all rows when their number has
+        doubled. Without a fitted estimate it is `fit`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows to add.
+        y : object, default=None
+            Ignored; there for scikit-learn's calling convention.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights, in the units of those of `fit`, where a row without one has weight 1.
+
+        Returns
+        -------
+        self : KDESampler
+            The fitted estimator.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `fit`; also if X has other columns than the estimate.
+        """
+        if not hasattr(self, "points_"):
+            return self.fit(X, sample_weight=sample_weight)
+        self._fit_with_more_rows(X, sample_weight, bandwidth=self.bandwidth_, metric=self.metric_)
         return self
 
     @on_one_fit

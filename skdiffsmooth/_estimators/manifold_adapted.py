@@ -95,7 +95,8 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         The affine hull of the points (and of a known curved manifold), in which the flow runs.
     model_, bandwidth_, sigma_, metric_, settings_, not_compared_, rounding_, warp_, coordinates_, \
             background_, tail_bound_, kernel_, base_, noise_, solver_, n_steps_, n_nodes_, \
-            noise_levels_, terminal_, points_, weights_, hierarchy_, n_features_in_, feature_names_in_
+            noise_levels_, terminal_, points_, weights_, weight_sum_, hierarchy_, \
+            n_features_in_, feature_names_in_
         See SmoothedScoreDiffusion.
 
     See Also

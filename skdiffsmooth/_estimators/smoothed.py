@@ -226,6 +226,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         Distinct training rows of positive weight; with `shards`, those of this process.
     weights_ : ndarray of shape (n_points,)
         Their weights; they sum to one, with `shards` over all processes.
+    weight_sum_ : float
+        Sum of the weights of all training rows; their number where no weights were passed.
     hull_ : AffineHull
         The affine hull of the points, in coordinates of the metric, in which the flow runs; the whole
         space where the base is a mixture, whose components fill it.

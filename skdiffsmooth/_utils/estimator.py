@@ -10,7 +10,7 @@ from functools import wraps
 from typing import Any, TypeVar, cast
 
 import numpy as np
-from sklearn.base import DensityMixin
+from sklearn.base import DensityMixin, clone
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .rows import MergedRows, check_sample_weight, merge_rows, weighted_rows
@@ -28,6 +28,8 @@ Self = TypeVar("Self", bound="DensityEstimatorMixin")
 
 # The density of some columns is an integral over at least that many rows for each row of a query.
 _ROWS_A_CONDITIONAL = 64
+# What says how many columns there are, and how they are called.
+_OF_COLUMNS = "n_features_in_", "feature_names_in_", "_column_labels_"
 
 
 def on_one_fit(method: Method) -> Method:
@@ -170,6 +172,7 @@ class DistanceDensityMixin(DensityEstimatorMixin):
 
     points_: Any  # (n_points, n_features)
     weights_: Any  # (n_points,)
+    weight_sum_: float
     # Whether nearly equal rows are recognised in units of the columns, or in the common unit of X.
     _measures_by_column = True
 
@@ -184,6 +187,29 @@ class DistanceDensityMixin(DensityEstimatorMixin):
         )
         merged.warn(column_names(X))
         return merged
+
+    def _fit_with_more_rows(self, X: Any, sample_weight: Any, **fixed: Any) -> None:
+        """Fit to the stored points and the rows of X, with some parameters `fixed`."""
+        # A fit in another thread replaces the state of `self`, not of this copy.
+        old = self._snapshot()
+        rows = old._check_query(X)
+        weight = check_sample_weight(sample_weight, len(rows))
+        if not math.isfinite(old.weight_sum_):
+            raise ValueError(
+                "partial_fit cannot add rows, since the sum of sample_weight in fit overflowed; fit all "
+                "rows again, with weights divided by their maximum."
+            )
+        estimator: Any = clone(cast(Any, old)).set_params(**fixed)
+        fitted = estimator.fit(
+            np.vstack([old.points_, rows]),
+            sample_weight=np.concatenate([old.weight_sum_ * old.weights_, weight]),
+        )
+        # Parameters and labels of columns are those of this estimator.
+        self.__dict__ = {
+            **{name: value for name, value in vars(fitted).items() if name.endswith("_")},
+            **{name: value for name, value in vars(old).items() if not name.endswith("_")},
+            **{name: vars(old)[name] for name in _OF_COLUMNS if name in vars(old)},
+        }
 
     def _check_others(self, own_weights: Any) -> np.ndarray | None:
         """Return the weights (n_points,) that the points lose when they are left out, or None.

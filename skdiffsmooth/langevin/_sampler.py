@@ -84,6 +84,43 @@ class LangevinChains:
         """All draws as rows, chain after chain: shape (n_chains * n_draws, n_features)."""
         return self.draws.reshape(-1, self.draws.shape[2])
 
+    def to_arviz(self, names: Any = None) -> Any:
+        """Return the draws for ArviZ, which draws and diagnoses chains of any sampler.
+
+        Parameters
+        ----------
+        names : sequence of str, default=None
+            Names of the columns; each is a variable of the posterior. None is x0, x1, ...
+
+        Returns
+        -------
+        arviz.InferenceData
+            From ArviZ 1.0 on an xarray DataTree. Its group "posterior" has dimensions chain and draw.
+
+        Raises
+        ------
+        ImportError
+            If arviz is not installed.
+        ValueError
+            If there is another number of names, or two are equal.
+        """
+        d = self.draws.shape[2]
+        labels = [f"x{j}" for j in range(d)] if names is None else [str(name) for name in names]
+        if len(set(labels)) != d or len(labels) != d:
+            raise ValueError(
+                f"names={labels!r} has to hold {d} different names, one for each column."
+            )
+        try:
+            import arviz
+        except ImportError as error:
+            raise ImportError(
+                "to_arviz needs arviz, which is not installed; install it with pip install arviz."
+            ) from error
+        groups = {"posterior": dict(zip(labels, np.moveaxis(self.draws, 2, 0), strict=True))}
+        if hasattr(arviz, "InferenceData"):
+            return arviz.from_dict(**groups)
+        return arviz.from_dict(groups)
+
 
 class LangevinSampler(BaseEstimator):
     """Langevin chains for any score: unadjusted, Metropolis-adjusted, annealed or tempered.
