@@ -16,6 +16,7 @@ from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from .._utils.estimator import DistanceDensityMixin, on_one_fit
 from .._utils.given import resolve_given_values, resolve_scored_columns
+from .._utils.progress import counted, reports_fit
 from .._utils.rows import sum_of_weights
 from .._utils.shards import Shards, resolve_shards
 from .._utils.threads import threads_for
@@ -40,6 +41,8 @@ Value = TypeVar("Value")
 
 # An estimate of the nodes of the models that `fit` compares, which decides the number of threads only.
 _NODES_OF_CANDIDATES = 64
+# Of the time of a fit, about, for reports of its progress.
+_SHARE_OF_CHOICE = 0.8
 
 
 class FromModel(Generic[Value]):
@@ -101,6 +104,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
 
     # ------------------------------------------------------------------------------------ fitting
 
+    @reports_fit
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Store the training rows and choose the scales that are not given, without training.
 
@@ -159,8 +163,11 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
             rows.precision.width if shards.alone else None,
         )
         n_points, d = points.shape
-        with threads_for(n_points**2 * _NODES_OF_CANDIDATES * (d + 2)):
+        with threads_for(n_points**2 * _NODES_OF_CANDIDATES * (d + 2)), counted(1.0) as done:
+            done.size = _SHARE_OF_CHOICE
             settings, geometry, not_compared = settings_for(data, parsed)
+            done()
+            done.size = 1 - _SHARE_OF_CHOICE
             bandwidth, sigma = scales_in(geometry, parsed, settings.scales)
             check_above_rounding(geometry, bandwidth)
             model, attributes = make_model(geometry, parsed, bandwidth, sigma, settings.background)
@@ -265,7 +272,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         if shards.alone:
             return
         params = self.get_params(deep=False)
-        for free in ("device", "n_jobs", "random_state"):
+        for free in ("device", "n_jobs", "random_state", "verbose"):
             del params[free]
         # The same number in another type is the same parameter.
         plain = {

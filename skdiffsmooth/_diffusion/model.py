@@ -25,6 +25,7 @@ from .._coordinates.embedding import Embedding
 from .._engine.hierarchy import PointHierarchy
 from .._utils.memory import rows_within, slices
 from .._utils.parallel import over_workers
+from .._utils.progress import tracked
 from .._utils.rows import split_off_copies
 from .._utils.validation import check_finite
 from ..bandwidth import Queries
@@ -241,7 +242,7 @@ class DiffusionModel:
         k = self.source.n_probes
         assert isinstance(self.solver, ODESolver)
         result = np.empty((len(queries), 3))
-        for part in self._parts_in_memory(len(queries), resources):
+        for part in tracked(list(self._parts_in_memory(len(queries), resources))):
             # Each row is followed once for every probe, whose log-densities are averaged.
             repeated = np.repeat(queries[part], k, axis=0)
             excluded = None if exclude is None else exclude[part]
@@ -379,7 +380,7 @@ class DiffusionModel:
         backend = schedule.backend
         steps = [step.reversed() for step in reversed(self.steps())]
         result = np.empty((len(start), start.shape[1] + 1))
-        for part in self._parts_in_memory(len(start), resources):
+        for part in tracked(list(self._parts_in_memory(len(start), resources))):
             noise = np.random.RandomState(seed)
 
             def draw(noise: np.random.RandomState = noise, part: slice = part) -> torch.Tensor:
@@ -430,7 +431,7 @@ class DiffusionModel:
         schedule = self.source.schedule(resources)
         field, backend = schedule.at_scale(scale), schedule.backend
         within = np.empty_like(queries)
-        for part in self._parts_in_memory(len(X), resources):
+        for part in tracked(list(self._parts_in_memory(len(X), resources))):
             within[part] = backend.array(field(backend.tensor(queries[part]), scale**2))
         gradient = self.embedding.gradient(within, residual, scale**2)
         warp = self.embedding.metric.columns.warp
@@ -445,7 +446,7 @@ class DiffusionModel:
         queries, _ = self.embedding.split(X)
         k = self.source.n_probes
         within = np.empty(len(X))
-        for part in self._parts_in_memory(len(X), resources):
+        for part in tracked(list(self._parts_in_memory(len(X), resources))):
             repeated = np.repeat(queries[part], k, axis=0)
             schedule = self.source.schedule(resources, None, len(repeated))
             backend, field = schedule.backend, schedule.at_scale(scale)

@@ -28,6 +28,7 @@ from .._utils.gaussian import gaussian_log_normalizer
 from .._utils.given import resolve_given_values, resolve_scored_columns
 from .._utils.kernel_weights import nearest_squares
 from .._utils.memory import slices_within
+from .._utils.progress import reports_fit
 from .._utils.rows import MergedRows, split_off_copies, sum_of_weights
 from .._utils.support import warn_of_far_values
 from .._utils.threads import threads_for
@@ -123,6 +124,8 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         `leave_one_out_log_density`, beside rounding. It has an effect from 20 000 distinct rows on, in
         one to three dimensions, in float64 on a CPU, at the fitted bandwidth; all else is exact. The
         default is as exact as rounding allows; 1e-6 and 1e-3 are faster. 0 sums over all rows.
+    verbose : int, default=0
+        1 reports the progress of calls, and the time that is left; see SmoothedScoreDiffusion.
 
     Attributes
     ----------
@@ -163,8 +166,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
     takes three to six times ``n_points**2 * n_features``. Equal rows are excluded together, so that
     rounded data do not drive the bandwidth to zero.
 
-    After `fit` only `device`, `dtype` and `memory_limit`, which say where to compute, have an
-    effect.
+    After `fit` only `device`, `dtype`, `memory_limit` and `verbose` have an effect.
 
     References
     ----------
@@ -181,6 +183,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         dtype: str = "float64",
         memory_limit: float = 1024,
         rtol: float = 1e-12,
+        verbose: int = 0,
     ) -> None:
         self.bandwidth = bandwidth
         self.kernel = kernel
@@ -189,6 +192,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         self.dtype = dtype
         self.memory_limit = memory_limit
         self.rtol = rtol
+        self.verbose = verbose
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for files, with the tolerance of the boxes in their place."""
@@ -206,6 +210,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
                 points, self.weights_, self.kernel_, self.bandwidth_, rtol
             )
 
+    @reports_fit
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> KDESampler:
         """Store the distinct rows and compute the bandwidth.
 

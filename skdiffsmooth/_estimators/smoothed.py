@@ -37,7 +37,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     kernel and base   `kernel`, `base`, `noise`
     accuracy          `solver`, `n_steps`, `n_levels`, `n_nodes`, `node_rule`, `terminal`, \
 `terminal_scale`, `tolerance`
-    machine           `random_state`, `device`, `dtype`, `memory_limit`, `n_jobs`, `shards`
+    machine           `random_state`, `device`, `dtype`, `memory_limit`, `n_jobs`, `shards`, `verbose`
     ================  ===========================================================================
 
     Parameters
@@ -165,6 +165,10 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         processes make the same calls with the same arguments and all get the result of the whole
         data. Numbers are needed for `bandwidth` and `sigma`, an integer for the `random_state` of
         `sample`. See docs/scaling.md.
+    verbose : int, default=0
+        1 reports the progress of calls, and the time that is left: as a bar of tqdm in terminals and
+        notebooks where it is installed, or as lines of the logger "skdiffsmooth.progress". It can be
+        set after `fit`.
 
     Attributes
     ----------
@@ -313,6 +317,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         memory_limit: float = 1024,
         n_jobs: int | None = None,
         shards: str | None = None,
+        verbose: int = 0,
     ) -> None:
         self.bandwidth = bandwidth
         self.sigma = sigma
@@ -335,6 +340,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         self.memory_limit = memory_limit
         self.n_jobs = n_jobs
         self.shards = shards
+        self.verbose = verbose
 
     def _kernel_choice(self) -> SameEverywhere:
         return SameEverywhere(resolve_kernel(self.kernel))

@@ -13,6 +13,7 @@ import numpy as np
 from sklearn.base import DensityMixin, clone
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from .progress import CallbackSupportMixin, number_of_rows, reporting
 from .rows import MergedRows, check_sample_weight, merge_rows, weighted_rows
 from .table import check_table, column_names
 from .threads import threads_for
@@ -45,8 +46,9 @@ def on_one_fit(method: Method) -> Method:
         estimator = self._snapshot()
         rows = args[0] if args else kwargs.get(first.name, first.default)
         is_conditional = kwargs.get("given") is not None or kwargs.get("columns") is not None
-        n_rows = _number_of(rows, estimator) * (_ROWS_A_CONDITIONAL if is_conditional else 1)
-        with threads_for(n_rows * estimator._sums_per_row()):
+        n_rows = _number_of(rows, estimator)
+        n_sums = n_rows * (_ROWS_A_CONDITIONAL if is_conditional else 1) * estimator._sums_per_row()
+        with reporting(estimator, method.__name__, n_rows), threads_for(n_sums):
             return method(estimator, *args, **kwargs)
 
     return cast(Method, query)
@@ -58,10 +60,7 @@ def _number_of(rows: Any, estimator: Any) -> float:
         return len(getattr(estimator, "points_", ()))
     if isinstance(rows, numbers.Real):
         return float(rows)
-    shape = getattr(rows, "shape", None)
-    if isinstance(shape, tuple):
-        return shape[0] if shape else 1
-    return len(rows) if hasattr(rows, "__len__") else math.inf
+    return number_of_rows(rows)
 
 
 class SavedWithVersion:
@@ -83,7 +82,7 @@ class SavedWithVersion:
         super().__setstate__(state)  # type: ignore[misc]
 
 
-class DensityEstimatorMixin(SavedWithVersion, DensityMixin):
+class DensityEstimatorMixin(CallbackSupportMixin, SavedWithVersion, DensityMixin):
     """The methods of a density estimator that are the same for all densities.
 
     Classes that use it define ``fit``, ``score_samples`` and ``sample``.
