@@ -8,15 +8,18 @@ from ._chains import ChainDisplay
 from ._comparison import ComparisonDisplay
 from ._density import DensityDisplay
 from ._fields import ScoreFieldDisplay, TrajectoryDisplay
+from ._figures import STYLES, Style
 from ._samples import SampleComparisonDisplay
 from ._selection import SelectionCurveDisplay
 
 __all__ = [
+    "STYLES",
     "ChainDisplay",
     "ComparisonDisplay",
     "DensityDisplay",
     "SampleComparisonDisplay",
     "ScoreFieldDisplay",
     "SelectionCurveDisplay",
+    "Style",
     "TrajectoryDisplay",
 ]
