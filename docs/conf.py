@@ -1,6 +1,6 @@
-"""The documentation: pages in docs/, a reference from docstrings, a gallery from examples/.
+"""The documentation: pages in docs/, a reference from docstrings, examples from examples/.
 
-``make gallery`` runs the examples and builds all of it in docs/_build/html.
+``make docs`` builds it in docs/_build/html without running the examples, ``make gallery`` runs them too.
 """
 
 import os
@@ -29,9 +29,24 @@ autosummary_generate = True
 numpydoc_class_members_toctree = False
 numpydoc_show_class_members = False
 
+# Pages of parts that may not be there yet.
+suppress_warnings = ["toc.empty_glob"]
+
 html_theme = "pydata_sphinx_theme"
 html_title = "skdiffsmooth"
 html_show_sourcelink = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_context = {"default_mode": "auto"}  # follows the browser, light or dark
+html_theme_options = {
+    "navbar_align": "left",
+    "show_prev_next": False,
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+}
+# The front page is a list of cards; a list of sections beside it would repeat the bar above.
+html_sidebars = {"index": []}
 
 # One process of one thread does not fight for cores, and its times can be compared.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -114,7 +114,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         but "euclidean" and matrices, units of columns change nothing, and constant columns, copies and
         totals are drawn to rounding.
     device : str, default="cpu"
-        Where to compute, as torch names it ("cuda", "cuda:1", "mps").
+        Where to compute, as torch names it ("cuda", "cuda:1"); Apple's "mps" is refused.
     dtype : {"float64", "float32"}, default="float64"
         Precision of the computation; results are float64 arrays either way.
     memory_limit : float, default=1024

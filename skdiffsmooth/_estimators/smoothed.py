@@ -150,7 +150,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         of `sample`, but takes a fixed seed for the nodes: they are quadrature points, and two fits to
         the same data should be the same model.
     device : str, default="cpu"
-        Where to compute, as torch names it ("cuda", "cuda:1", "mps"). It can be set after `fit`.
+        Where to compute, as torch names it ("cuda", "cuda:1"); Apple's "mps" is refused. It can be
+        set after `fit`.
     dtype : {"float64", "float32"}, default="float64"
         Precision of the computation; results are float64 arrays either way.
     memory_limit : float, default=1024
