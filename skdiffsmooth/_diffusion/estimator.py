@@ -32,6 +32,7 @@ from .settings import (
     parse_resources,
     resolve_solver,
 )
+from .source import NoisedData
 
 __all__ = ["BaseScoreDiffusion"]
 
@@ -647,6 +648,18 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
                 "and base=None."
             )
         return self.model_.influence_at(X, scale, resources)
+
+    @property
+    def _can_reweight(self) -> bool:
+        """Whether the model is a sum over its points, so that `_reweighted` can be called."""
+        source = self.model_.source
+        return isinstance(source, NoisedData) and source.base is None and source.shards is None
+
+    def _reweighted(self, weights: np.ndarray) -> BaseScoreDiffusion:
+        """Return the same model with other weights (n_points,) of its points."""
+        estimator = self._snapshot()
+        estimator.__dict__ = {**vars(self), "model_": self.model_.reweighted(weights)}
+        return estimator
 
     def _joint_density(self, resources: Resources) -> JointDensity:
         """Return the density of all columns, for marginals and conditionals."""

@@ -684,6 +684,16 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         X = self._check_query(X)
         return -self._log_density(X, self._noise_scale(t))
 
+    _can_reweight = True
+
+    def _reweighted(self, weights: np.ndarray) -> KDESampler:
+        """Return the same estimate with other weights (n_points,) of its points."""
+        kept, estimator = weights > 0, self._snapshot()
+        state = {"points_": self.points_[kept], "weights_": weights[kept] / weights[kept].sum()}
+        # Sorted points are not worth their time for a few queries.
+        estimator.__dict__ = {**vars(self), **state, "_boxes_": None}
+        return estimator
+
     def _check_euclidean(self, what: str) -> None:
         """Raise an error, which names `what`, if the metric is not that of the columns of X."""
         if not self.coordinates_.is_euclidean:
