@@ -50,6 +50,7 @@ _MODULES = (
     "noise",
     "scores",
     "solvers",
+    "tables",
 )
 
 
