@@ -1,6 +1,7 @@
 """Tables of every kind: categories, counts, bounded, periodic and missing values."""
 
 from ._columns import ContinuousCoordinate, DiscreteCoordinate, EncodedTable, TableColumns
+from ._estimator import TableDensity
 from ._kinds import (
     Boolean,
     Categorical,
@@ -27,4 +28,5 @@ __all__ = [
     "Periodic",
     "Positive",
     "TableColumns",
+    "TableDensity",
 ]

@@ -313,6 +313,23 @@ class TableColumns:
         resolved = {column.name: column.kind for column in self.columns}
         return {name: resolved.get(name) for name in self.frame.names}
 
+    @property
+    def base_measure(self) -> dict[Any, str]:
+        """What log-densities of each column are with respect to."""
+        measures = {}
+        for column in self.columns:
+            measure = "counting measure of levels"
+            if column.continuous is not None:
+                unit = self.continuous[column.continuous].unit
+                measure = (
+                    f"counting measure of cells of width {unit:g}" if unit else "Lebesgue measure"
+                )
+                if column.atoms:
+                    listed = ", ".join(f"{atom:g}" for atom in column.atoms)
+                    measure += f", and counting measure of {listed}"
+            measures[column.name] = measure
+        return measures
+
     def encode(self, X: Any, *, new_levels: str = "error") -> EncodedTable:
         """Return the rows of a table as levels and values.
 

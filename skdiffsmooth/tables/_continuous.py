@@ -1,9 +1,9 @@
-"""The density of continuous coordinates given levels: one density, whose rows are weighted by the levels.
+"""The density of continuous coordinates given levels: rows are weighted by their levels.
 
 With training rows z_i of levels c_i and weights w_i, p(z | c) is the density of the rows with weights
-``w_i prod_k K_k(c_k, c_ik)``. Metric, scales and background are chosen once, of all rows. The bandwidths of the
-kernels of levels, and the scale that goes with them, are those at which left-out rows are likeliest given
-their levels.
+``w_i prod_k K_k(c_k, c_ik)``. Metric, scales and background are chosen once, of all rows. The
+bandwidths of the kernels of levels, and the scale that goes with them, are those at which left-out rows
+are likeliest given their levels.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from ._discrete import LevelKernel, choose_lambdas, one_row, products, some_rows
 
 __all__ = ["ContinuousPart", "Moved", "fit_part"]
 
-# Maps indices (k,) of rows to coordinates (m, k, p) at m points of their cells, and to the logarithms (m, k)
-# of the slopes of the maps of columns there, less those at the row.
-Moved = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+# Maps indices (k,) of rows and offsets (m, p), in units of cells, to coordinates (m, k, p) of the moved
+# rows, and to the logarithms (m, k) of the slopes of the maps of columns there, less those at the row.
+Moved = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 _LABEL = "continuous part"
 
@@ -44,6 +44,9 @@ _MOST_JUDGES, _MOST_PAIRS = 512, 4_000_000
 _N_ROUNDS, _CHANGE = 4, 0.01
 # Factors of the leave-one-out scale of all rows between which that given the levels is searched for.
 _LEAST_FACTOR, _MOST_FACTOR = 0.2, 2.0
+# A bandwidth is at least this part of the cells' widths, in one column with cells and in more, for so
+# large a part of the rows; widths are measured between two points of the cell.
+_LEAST_OF_CELL, _MOST_CELLS, _END = (0.1, 0.25), 0.95, 0.45
 _RELATIVE = re.compile(r"(.+)h")
 
 
@@ -140,21 +143,21 @@ def fit_part(
     weights: np.ndarray,
     kernels: Sequence[LevelKernel],
     moved: Moved,
-    has_exact: bool,
-    has_cells: bool,
+    offsets: np.ndarray,
+    has_cells: np.ndarray,
 ) -> ContinuousPart:
     """Return the density of coordinates (n, p) of rows given levels (n, q), with weights (n,).
 
-    `columns` (p,) are indices of the coordinates in the table, and `kernels` have the kinds of the discrete
-    coordinates. `moved` moves rows within their cells; `has_exact` and `has_cells` are whether some
-    coordinate has no cells, and whether some has.
+    `columns` (p,) are indices of the coordinates in the table, and `kernels` have the kinds of the
+    discrete coordinates. `moved` moves rows within their cells, to the `offsets` (m, p) at which
+    left-out rows are scored; `has_cells` (p,) is which coordinates have cells.
     """
     # Equal weights are none, so that densities without weights can be used.
     passed = None if np.all(weights == weights[0]) else weights
     fitted = fit_member(_LABEL, clone(density), rows, passed)
     kernels = list(kernels)
-    if kernels or has_cells:
-        chooser = _Chooser.of(fitted, levels, rows, weights, moved, has_exact)
+    if kernels or has_cells.any():
+        chooser = _Chooser.of(fitted, levels, rows, weights, moved, offsets, has_cells)
         kernels, factor = chooser.choose(kernels)
         if chooser.is_scale_free and factor != 1:
             rescaled = clone(fitted).set_params(**_scales(fitted, factor))
@@ -213,6 +216,8 @@ class _Chooser:
         Weight of kernels of four scales, as in the background of the density.
     is_scale_free : bool
         Whether the scale is to be chosen.
+    least : float
+        The least scale at which averages over the points of cells are accurate.
     """
 
     levels: np.ndarray
@@ -224,6 +229,7 @@ class _Chooser:
     n_directions: int
     wide: float
     is_scale_free: bool
+    least: float
 
     @classmethod
     def of(
@@ -233,15 +239,17 @@ class _Chooser:
         rows: np.ndarray,
         weights: np.ndarray,
         moved: Moved,
-        has_exact: bool,
+        offsets: np.ndarray,
+        has_cells: np.ndarray,
     ) -> _Chooser:
         """Measure distances in the coordinates of a fitted density, or in those of local covariances."""
         n = len(rows)
-        is_scale_free, wide = False, 0.0
+        is_scale_free, wide, bandwidth = False, 0.0, 1.0
         if isinstance(fitted, BaseScoreDiffusion) and fitted._can_reweight:
             factor = _factor_of(fitted.settings_["bandwidth"])
             is_scale_free = factor is not None
-            scale, wide = fitted.bandwidth_ / (factor or 1.0), fitted.background_
+            bandwidth = factor or 1.0
+            scale, wide = fitted.bandwidth_ / bandwidth, fitted.background_
 
             def coordinates(z: np.ndarray) -> np.ndarray:
                 return fitted.model_.embedding.split(z)[0]
@@ -256,26 +264,44 @@ class _Chooser:
             def coordinates(z: np.ndarray) -> np.ndarray:
                 return kde.coordinates_.to_metric(z)
 
-        offsets, _ = moved(np.arange(1))
         most = min(_MOST_JUDGES, max(64, _MOST_PAIRS // (n * len(offsets))))
         judges = some_rows(n, most)
-        queries, log_slopes = moved(judges)
+        queries, log_slopes = moved(judges, offsets)
         x = coordinates(rows) / scale
         y = coordinates(queries.reshape(-1, rows.shape[1])) / scale
         squares = cdist(y, x, "sqeuclidean").reshape(len(queries), len(judges), n)
-        if has_exact:
+        if not has_cells.all():
             # Equal rows are left out together, as by the densities of continuous rows.
             point = np.unique(rows, axis=0, return_inverse=True)[1].ravel()
             kept = (point[judges][:, None] != point).astype(np.float64)
         else:
             kept = np.ones((len(judges), n))
             kept[np.arange(len(judges)), judges] = 1 - one_row(weights)[judges] / weights[judges]
+        least = 0.0
+        for j in np.flatnonzero(has_cells):
+            ends = np.zeros((2, rows.shape[1]))
+            ends[:, j] = -_END, _END
+            lower, upper = (coordinates(z) for z in moved(judges, ends)[0])
+            widths = np.linalg.norm(upper - lower, axis=1) / (2 * _END * scale * bandwidth)
+            order = np.argsort(widths, kind="stable")
+            shares = np.cumsum(weights[judges][order])
+            least = max(least, widths[order][np.searchsorted(shares, _MOST_CELLS * shares[-1])])
+        least *= _LEAST_OF_CELL[int(has_cells.sum() > 1)]
         return cls(
-            levels, weights, judges, kept, squares, log_slopes, x.shape[1], wide, is_scale_free
+            levels,
+            weights,
+            judges,
+            kept,
+            squares,
+            log_slopes,
+            x.shape[1],
+            wide,
+            is_scale_free,
+            least,
         )
 
     def choose(self, kernels: list[LevelKernel]) -> tuple[list[LevelKernel], float]:
-        """Return the kernels of levels, and the scale in units of that of all rows, of highest likelihood."""
+        """Return the likeliest kernels of levels and scale, in units of that of all rows."""
         log_factor = 0.0
         for _ in range(_N_ROUNDS):
             before = [kernel.lam for kernel in kernels], log_factor
@@ -309,7 +335,8 @@ class _Chooser:
                 -float(row_weights @ (np.log(np.maximum(sums, tiny)) + shift)) / row_weights.sum()
             )
 
-        bounds = math.log(_LEAST_FACTOR), math.log(_MOST_FACTOR)
+        least = max(self.least, _LEAST_FACTOR)
+        bounds = math.log(least), math.log(max(_MOST_FACTOR, 2 * least))
         return float(
             minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 0.01}).x
         )

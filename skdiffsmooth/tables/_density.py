@@ -2,89 +2,44 @@
 
     p(c, z) = p(c) p(z | c)
 
-p(c) is a probability, in closed form; p(z | c) a density per unit of the columns, in which recorded values of
-columns with cells (integers, rounded values) have the probability of their cell. Coordinates that have no
-value at the levels c (a column at one of its atoms) are left out of z. Missing levels are summed over, missing
-values integrated out.
+p(c) is a probability, in closed form; p(z | c) a density per unit of the columns, in which recorded
+values of columns with cells (integers, rounded values) have the probability of their cell. Coordinates
+that have no value at the levels c (a column at one of its atoms) are left out of z. Missing levels are
+summed over, missing values integrated out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import logsumexp
 
+from .._estimators.kde import KDESampler
 from .._utils.draws import choose_in_rows
 from .._utils.warnings import warn_user
+from ._columns import EncodedTable, TableColumns
 from ._continuous import ContinuousPart, fit_part
 from ._discrete import LevelDensity, LevelKernel
 
-__all__ = ["EncodedRows", "MixedDensity", "TableCoordinates"]
+__all__ = ["MixedDensity"]
 
 # A pattern of coordinates has a density of its own from so many rows on.
 _FEWEST_ROWS = 10
 # Missing levels that matter to other coordinates are summed over in at most so many combinations a row.
 _MOST_COMBINATIONS = 64
-# Points of a cell at which a density is averaged: in one column midpoints, of which every third is one of fewer;
-# in more a lattice of a prime number of points, with a generator for each column.
+# Points of a cell at which a density is averaged: in one column midpoints, of which every third is one
+# of fewer; in more a lattice of a prime number of points, with a generator for each column.
 _N_MIDPOINTS, _N_LATTICE, _N_LARGE_LATTICE = 9, 17, 31
-# A cell is integrated over where density times width is further off than this, in nats, in the mean over so
-# many rows; scales are chosen at so many points of each cell.
+_GENERATORS = {
+    17: [1, 5, 7, 3, 2, 8, 6, 4],
+    31: [1, 12, 5, 9, 7, 14, 3, 11, 2, 13, 6, 10, 4, 8, 15],
+}
+# A cell is integrated over where density times width is further off than this, in nats, in the mean
+# over so many rows; scales are chosen at so many points of each cell.
 _CELL_ERROR, _N_CELL_ROWS, _N_CHOICE = 0.01, 64, 4
-
-
-class DiscreteCoordinate(Protocol):
-    """A coordinate of levels: their number, whether they are ordered, and what level 0 opens."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def n_levels(self) -> int: ...
-    @property
-    def ordered(self) -> bool: ...
-    @property
-    def gates(self) -> int | None: ...
-
-
-class ContinuousCoordinate(Protocol):
-    """A coordinate of numbers: its period, or None, and the width of its cells, or 0."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def period(self) -> float | None: ...
-    @property
-    def unit(self) -> float: ...
-
-
-class TableCoordinates(Protocol):
-    """The coordinates of a table, and the maps of bounded columns to the line and back."""
-
-    @property
-    def discrete(self) -> Sequence[DiscreteCoordinate]: ...
-    @property
-    def continuous(self) -> Sequence[ContinuousCoordinate]: ...
-    def coordinates(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return mapped values (n, p) and the logarithms (n, p) of the slopes of the maps."""
-        ...
-
-    def values_at(self, z: np.ndarray) -> np.ndarray:
-        """Return the values (n, p) of mapped ones."""
-        ...
-
-
-class EncodedRows(NamedTuple):
-    """Levels (n, q), -1 where missing, and values (n, p), NaN where missing or at an atom."""
-
-    levels: np.ndarray
-    values: np.ndarray
-
-    def take(self, which: Any) -> EncodedRows:
-        """Return some of the rows."""
-        return EncodedRows(self.levels[which], self.values[which])
 
 
 class _Group(NamedTuple):
@@ -101,7 +56,7 @@ class MixedDensity:
 
     Parameters
     ----------
-    table : TableCoordinates
+    table : TableColumns
         The coordinates.
     level_density : LevelDensity
         The distribution of the levels.
@@ -111,7 +66,7 @@ class MixedDensity:
         For each part the points of a cell at which it is averaged, in units of cells.
     """
 
-    table: TableCoordinates
+    table: TableColumns
     level_density: LevelDensity
     parts: dict[tuple[int, ...], ContinuousPart]
     lattices: dict[tuple[int, ...], np.ndarray]
@@ -119,8 +74,8 @@ class MixedDensity:
     @classmethod
     def fit(
         cls,
-        table: TableCoordinates,
-        rows: EncodedRows,
+        table: TableColumns,
+        rows: EncodedTable,
         weights: np.ndarray,
         density: Any,
     ) -> MixedDensity:
@@ -139,7 +94,7 @@ class MixedDensity:
         patterns, counts = np.unique(present, axis=0, return_counts=True)
         wanted = [tuple(np.flatnonzero(pattern).tolist()) for pattern in patterns]
         for key in wanted:
-            fitted._fit_part(key, rows, z, weights, density, kernels)
+            fitted._fit_part(key, rows, z, weights, density, kernels, is_alone=len(key) == 1)
         lacking = [
             (key, int(count))
             for key, count in zip(wanted, counts, strict=True)
@@ -149,7 +104,7 @@ class MixedDensity:
         if lacking or n_gates > 1:
             for index in range(len(table.continuous)):
                 if (index,) not in fitted.parts:
-                    fitted._fit_part((index,), rows, z, weights, density, kernels, fewest=1)
+                    fitted._fit_part((index,), rows, z, weights, density, kernels, is_alone=True)
         for key, count in lacking:
             names = [table.continuous[k].name for k in key]
             warn_user(
@@ -162,23 +117,32 @@ class MixedDensity:
     def _fit_part(
         self,
         key: tuple[int, ...],
-        rows: EncodedRows,
+        rows: EncodedTable,
         z: np.ndarray,
         weights: np.ndarray,
         density: Any,
         kernels: list[LevelKernel],
-        fewest: int = _FEWEST_ROWS,
+        *,
+        is_alone: bool = False,
     ) -> None:
         """Fit the density of the coordinates of some indices to the rows with values in all of them."""
         columns = np.array(key, dtype=np.intp)
         (used,) = np.nonzero(~np.isnan(z[:, columns]).any(axis=1))
         own = z[used][:, columns]
-        if not len(columns) or len(np.unique(own, axis=0)) < fewest:
+        n_different = len(np.unique(own, axis=0))
+        if not len(columns) or not (is_alone or n_different >= _FEWEST_ROWS):
             return
+        if n_different == 1:
+            name, value = self.table.continuous[key[0]].name, own[0, 0]
+            density = KDESampler(bandwidth=abs(value) or 1.0)
+            warn_user(
+                f"column {name!r} has one value in the rows where it is not at an atom: its density there is "
+                f"a Gaussian about it, of width {density.bandwidth:.3g}, since one value has no scale. Pass "
+                "more rows, or declare the value as an atom, too."
+            )
         units = np.array([self.table.continuous[k].unit for k in key])
-        offsets = _lattice(units > 0, _N_CHOICE)
 
-        def moved(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        def moved(index: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             at_points, slopes = self._in_cells(rows.values[used[index]], columns, offsets)
             _, center = self._mapped(rows.values[used[index]], columns)
             return at_points, slopes - center
@@ -191,8 +155,8 @@ class MixedDensity:
             weights[used],
             kernels,
             moved,
-            has_exact=bool((units == 0).any()),
-            has_cells=bool((units > 0).any()),
+            _lattice(units > 0, _N_CHOICE),
+            units > 0,
         )
         self.parts[key] = part
         self.lattices[key] = self._lattice_of(part, units, rows.take(used))
@@ -213,7 +177,7 @@ class MixedDensity:
     # ------------------------------------------------------------------------------- coordinates
 
     def _present(self, levels: np.ndarray) -> np.ndarray:
-        """Return which coordinates (n, p) have a value at levels (n, q); those of missing levels have."""
+        """Return which coordinates (n, p) have a value at levels (n, q), or may have."""
         present = np.ones((len(levels), len(self.table.continuous)), dtype=bool)
         for k, each in enumerate(self.table.discrete):
             if each.gates is not None:
@@ -223,20 +187,29 @@ class MixedDensity:
     def _mapped(self, values: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return mapped values (n, k) of some coordinates, and the sum (n,) of their log slopes."""
         z, log_slopes = self.table.coordinates(values)
-        return z[:, columns], np.nan_to_num(log_slopes[:, columns], nan=0.0).sum(axis=1)
+        return z[:, columns], log_slopes[:, columns].sum(axis=1)
 
     def _in_cells(
         self, values: np.ndarray, columns: np.ndarray, offsets: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return mapped values (m, n, k) at points (m, k) of the cells, and their log slopes (m, n)."""
-        units = np.array([self.table.continuous[k].unit for k in columns])
-        repeated = np.repeat(values[None], len(offsets), axis=0)
-        repeated[:, :, columns] += (offsets * units)[:, None]
-        z, log_slopes = self._mapped(repeated.reshape(-1, values.shape[1]), columns)
+        low, high = self.table.cells(values)
+        middle, width = (low + high) / 2, high - low
+        moved = np.repeat(values[None], len(offsets), axis=0)
+        moved[:, :, columns] = middle[:, columns] + offsets[:, None] * width[:, columns]
+        z, log_slopes = self._mapped(moved.reshape(-1, values.shape[1]), columns)
         shape = len(offsets), len(values)
         return z.reshape(*shape, len(columns)), log_slopes.reshape(shape)
 
-    def _lattice_of(self, part: ContinuousPart, units: np.ndarray, rows: EncodedRows) -> np.ndarray:
+    def _log_widths(self, values: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Return the logarithm (n,) of the product of the widths of cells of some coordinates."""
+        low, high = self.table.cells(values)
+        widths = (high - low)[:, columns]
+        return np.log(np.where(widths > 0, widths, 1.0)).sum(axis=1)
+
+    def _lattice_of(
+        self, part: ContinuousPart, units: np.ndarray, rows: EncodedTable
+    ) -> np.ndarray:
         """Return the points of a cell at which a part is averaged: in columns in which this matters."""
         tested = np.zeros(len(units), dtype=bool)
         few = rows.take(np.random.RandomState(0).permutation(len(rows.levels))[:_N_CELL_ROWS])
@@ -255,7 +228,7 @@ class MixedDensity:
 
     # ------------------------------------------------------------------------------- log-densities
 
-    def log_density(self, rows: EncodedRows) -> tuple[np.ndarray, np.ndarray]:
+    def log_density(self, rows: EncodedTable) -> tuple[np.ndarray, np.ndarray]:
         """Return log-densities (n,) of rows, and their standard errors (n,), in nats."""
         has_values = (~np.isnan(rows.values)).any(axis=1)
         result, error = np.empty(len(rows.levels)), np.zeros(len(rows.levels))
@@ -275,11 +248,11 @@ class MixedDensity:
         )
         return result, error
 
-    def _combinations(self, rows: EncodedRows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _combinations(self, rows: EncodedTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return rows in which missing levels are replaced by all that other coordinates depend on.
 
-        Returned are the index (m,) of each combination's row, its levels (m, q), and for each row (n,) the
-        error in nats by combinations that were left out, the least probable ones.
+        Returned are the index (m,) of each combination's row, its levels (m, q), and for each row (n,)
+        the error in nats by combinations that were left out, the least probable ones.
         """
         matter = self._that_matter()
         source, levels = [np.arange(len(rows.levels))], [rows.levels]
@@ -293,7 +266,7 @@ class MixedDensity:
         return np.concatenate(source), np.concatenate(levels), left
 
     def _combinations_of(self, levels: np.ndarray, matter: np.ndarray) -> tuple[np.ndarray, float]:
-        """Return combinations (m, q) of the missing levels that matter, and the error of those left out."""
+        """Return combinations (m, q) of missing levels, and the error of those left out."""
         combinations, left = levels[None], 0.0
         for k in matter[levels[matter] < 0]:
             combinations = np.repeat(combinations, self.table.discrete[k].n_levels, axis=0)
@@ -344,33 +317,55 @@ class MixedDensity:
         self, part: ContinuousPart, levels: np.ndarray, values: np.ndarray, observed: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return log-densities (n,) of the observed coordinates of a part, and their errors (n,)."""
-        offsets = np.unique(self._lattice(part) * observed, axis=0)
-        offsets = self._lattice(part) if len(offsets) > 1 else offsets
+        result, _ = self._in_cells_of(part, levels, values, observed)
+        log_volume = self._log_widths(values, part.columns[observed])
+        log_mean = logsumexp(result, axis=0) - np.log(len(result))
+        if len(result) == 1:
+            return log_mean + log_volume, np.zeros(len(levels))
+        return log_mean + log_volume, _error_of_mean(np.exp(result - log_mean))
+
+    def _in_cells_of(
+        self, part: ContinuousPart, levels: np.ndarray, values: np.ndarray, observed: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return log-densities (m, n) of observed values at m points of their cells.
+
+        With them come their coordinates (m, n, p).
+        """
+        offsets = self._lattice(part)
+        if not (offsets * observed).any():
+            offsets = np.zeros((1, len(observed)))
         z, log_slopes = self._in_cells(values, part.columns, offsets)
         result = np.empty((len(offsets), len(levels)))
         for index, same in _same_rows(levels[:, part.relevant]):
             queries = z[:, same].reshape(-1, len(part.columns))
             of_part = part.log_density(levels[index], queries, observed)
             result[:, same] = of_part.reshape(len(offsets), len(same))
-        result += log_slopes
-        units = np.array([self.table.continuous[k].unit for k in part.columns])[observed]
-        log_volume = float(np.log(units[units > 0]).sum())
-        log_mean = logsumexp(result, axis=0) - np.log(len(result))
-        if len(offsets) == 1:
-            return log_mean + log_volume, np.zeros(len(levels))
-        return log_mean + log_volume, _error_of_mean(np.exp(result - log_mean))
+        return result + log_slopes, z
 
     def _lattice(self, part: ContinuousPart) -> np.ndarray:
         return self.lattices[tuple(int(k) for k in part.columns)]
 
+    def warn_of_support(self, rows: EncodedTable) -> None:
+        """Warn if levels on which others are conditional are in no training row together."""
+        distinct, counts = np.unique(rows.levels, axis=0, return_counts=True)
+        for levels, count in zip(distinct, counts, strict=True):
+            known = levels >= 0
+            if known.any() and not self.level_density.has_row(levels):
+                names = [each.name for each in np.array(self.table.discrete, dtype=object)[known]]
+                warn_user(
+                    f"no training row has the given levels of {names} together ({count} of "
+                    f"{len(rows)} conditions, levels {levels[known].tolist()}): what is drawn or "
+                    "scored given them rests on rows with other levels. Give fewer columns, or other "
+                    "levels."
+                )
+
     # ------------------------------------------------------------------------------- draws
 
-    def draw(self, n: int, rng: np.random.RandomState) -> EncodedRows:
+    def draw(self, n: int, rng: np.random.RandomState) -> EncodedTable:
         """Return n rows; levels are all known, and values NaN at atoms only."""
-        q, p = len(self.table.discrete), len(self.table.continuous)
-        return self.draw_missing(EncodedRows(np.full((n, q), -1), np.full((n, p), np.nan)), rng)
+        return self.draw_missing(self.table.encode_given({}, n), rng)
 
-    def draw_missing(self, rows: EncodedRows, rng: np.random.RandomState) -> EncodedRows:
+    def draw_missing(self, rows: EncodedTable, rng: np.random.RandomState) -> EncodedTable:
         """Return rows whose missing levels and values are drawn given the others."""
         levels = self._draw_levels(rows, rng)
         values = rows.values.copy()
@@ -380,16 +375,41 @@ class MixedDensity:
             for part, observed in self._parts_of(group):
                 if observed.all():
                     continue
+                given = self._points_in_cells(part, levels, values, observed, group.rows, rng)
                 for index, same in _same_rows(levels[group.rows][:, part.relevant]):
-                    own = group.rows[same]
-                    given = z[own][:, part.columns]
-                    z[np.ix_(own, part.columns)] = part.draw(levels[group.rows[index]], given, rng)
+                    own = np.ix_(group.rows[same], part.columns)
+                    z[own] = part.draw(levels[group.rows[index]], given[same], rng)
         drawn = self.table.values_at(z)
         missing = np.isnan(values) & present
         values[missing] = drawn[missing]
-        return EncodedRows(levels, values)
+        return EncodedTable(levels, values, rows.index)
 
-    def _draw_levels(self, rows: EncodedRows, rng: np.random.RandomState) -> np.ndarray:
+    def _points_in_cells(
+        self,
+        part: ContinuousPart,
+        levels: np.ndarray,
+        values: np.ndarray,
+        observed: np.ndarray,
+        own: np.ndarray,
+        rng: np.random.RandomState,
+    ) -> np.ndarray:
+        """Return coordinates (k, p) of rows `own` (k,), at points of their cells drawn by their density.
+
+        Coordinates that are not observed are NaN.
+        """
+        joined = np.column_stack([levels, values])[own]
+        _, first, which = np.unique(
+            joined, axis=0, return_index=True, return_inverse=True, equal_nan=True
+        )
+        which, uniform, distinct = which.ravel(), rng.uniform(size=len(own)), own[first]
+        if not (self._lattice(part) * observed).any():
+            z, _ = self._in_cells(values[own], part.columns, np.zeros((1, len(observed))))
+            return z[0]
+        log_terms, z = self._in_cells_of(part, levels[distinct], values[distinct], observed)
+        masses = np.exp(log_terms - log_terms.max(axis=0)).T
+        return z[choose_in_rows(masses, which, uniform), which]
+
+    def _draw_levels(self, rows: EncodedTable, rng: np.random.RandomState) -> np.ndarray:
         """Return levels (n, q), the missing ones drawn given other levels and values."""
         levels, matter = rows.levels.copy(), self._that_matter()
         has_values = (~np.isnan(rows.values)).any(axis=1)
@@ -462,7 +482,7 @@ def _lattice(has_cells: np.ndarray, n_midpoints: int = _N_MIDPOINTS) -> np.ndarr
         points = (np.arange(n_midpoints)[:, None] + 0.5) / n_midpoints - 0.5
     else:
         n = _N_LATTICE if len(columns) <= _N_LATTICE // 2 else _N_LARGE_LATTICE
-        generator = 1 + np.arange(len(columns)) % (n // 2)
+        generator = np.resize(_GENERATORS[n], len(columns))
         steps = np.outer(np.arange(n), generator)
         points = (steps / n + 0.5) % 1 - 0.5
     everywhere = np.zeros((len(points), len(has_cells)))
@@ -473,8 +493,9 @@ def _lattice(has_cells: np.ndarray, n_midpoints: int = _N_MIDPOINTS) -> np.ndarr
 def _error_of_mean(values: np.ndarray) -> np.ndarray:
     """Return the error (n,) of the mean over a cell's points, from values (m, n) whose mean is one.
 
-    Of midpoints it is an eighth of the difference from a third of them, and of a lattice the standard error
-    over pairs of opposite points, as if these were independent: an upper bound where a density is smooth.
+    Of midpoints it is an eighth of the difference from a third of them, and of a lattice the standard
+    error over pairs of opposite points, as if these were independent: an upper bound where a density is
+    smooth.
     """
     if len(values) == _N_MIDPOINTS:
         return np.abs(values[1::3].mean(axis=0) - 1) / 8

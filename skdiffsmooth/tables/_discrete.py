@@ -5,9 +5,10 @@ A kernel says how a training row with level b lends its weight to level a:
     K(a | b) = (1 - lambda) [a = b] + lambda m_a            unordered levels,
     K(a | b) = m_a lambda^|a - b| / sum_c m_c lambda^|c - b|   ordered levels.
 
-With equal masses m_a = 1 / L the first is the kernel of Aitchison and Aitken (1976), lambda in other units.
-Sums over a are one for each b; at lambda = 0 only equal levels lend weight, at lambda = 1 all levels lend the
-same, and the coordinate does not matter. The bandwidths lambda have the highest leave-one-out likelihood.
+With equal masses m_a = 1 / L the first is the kernel of Aitchison and Aitken (1976), lambda in other
+units. Sums over a are one for each b; at lambda = 0 only equal levels lend weight, at lambda = 1 all
+levels lend the same, and the coordinate does not matter. The bandwidths lambda have the highest
+leave-one-out likelihood.
 """
 
 from __future__ import annotations
@@ -65,10 +66,11 @@ class LevelKernel:
 
 
 def frequencies(levels: np.ndarray, weights: np.ndarray, n_levels: int) -> np.ndarray:
-    """Return the probability (n_levels,) of each level among levels (n,); half a row is added to each."""
+    """Return the frequency (n_levels,) of each of levels (n,); half a row is added to each."""
     known = levels >= 0
     counts = np.bincount(levels[known], weights=weights[known], minlength=n_levels)
-    counts = counts * (np.count_nonzero(weights) / weights.sum()) + 0.5
+    a_row = weights @ one_row(weights) / weights.sum()
+    counts += 0.5 * a_row
     return counts / counts.sum()
 
 
@@ -96,10 +98,11 @@ def choose_lambdas(
 ) -> list[LevelKernel]:
     """Return the kernels with the bandwidths at which judges are likeliest under the other rows.
 
-    Rows have `levels` (n, q) and `weights` (n,); `judges` (m,) are indices of rows, and `kept` (m, n) is how
-    much of the weight of each row is left where a judge is left out. The likelihood is that of the levels, a
-    sum over rows j of ``w_j K(c_i, c_j)``, or with `closeness` (m, n), kernels of the continuous
-    coordinates, that of these coordinates given the levels. The search begins at the kernels' lambdas.
+    Rows have `levels` (n, q) and `weights` (n,); `judges` (m,) are indices of rows, and `kept` (m, n)
+    is how much of the weight of each row is left where a judge is left out. The likelihood is that of
+    the levels, a sum over rows j of ``w_j K(c_i, c_j)``, or with `closeness` (m, n), kernels of the
+    continuous coordinates, that of these coordinates given the levels. The search begins at the
+    kernels' lambdas.
     """
     n_levels = [len(kernel.masses) for kernel in kernels]
     kernels = list(kernels)
@@ -110,6 +113,10 @@ def choose_lambdas(
     for _ in range(_N_SWEEPS):
         change = 0.0
         for k, kernel in enumerate(kernels):
+            if len(np.unique(extended[k])) == 1:
+                # All rows lend the same, whatever the bandwidth is.
+                kernels[k] = kernel.with_lambda(1.0)
+                continue
             tables = [each.table for each in kernels]
             product = products(tables, levels[judges], levels, skip=k)
             members = np.eye(n_levels[k] + 1)[extended[k]]
@@ -127,8 +134,9 @@ def choose_lambdas(
 class _Loss:
     """Minus the mean log-likelihood, in nats, as a function of one bandwidth.
 
-    Judges have levels `own` (m,) and `row_weights` (m,); `sums` (m, L + 1) are the sums over rows of each
-    level of all other factors, and `rest` those of the distribution on which it is conditional, or None.
+    Judges have levels `own` (m,) and `row_weights` (m,); `sums` (m, L + 1) are the sums over rows of
+    each level of all other factors, and `rest` those of the distribution on which it is conditional, or
+    None.
     """
 
     kernel: LevelKernel
@@ -211,8 +219,13 @@ class LevelDensity:
         with np.errstate(divide="ignore"):
             return np.log(result)[index.ravel()]
 
+    def has_row(self, levels: np.ndarray) -> bool:
+        """Return whether a training row has the levels (q,) that are not missing."""
+        known = levels >= 0
+        return bool((self.levels[:, known] == levels[known]).all(axis=1).any())
+
     def draw(self, given: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
-        """Return one row of levels for each row of `given` (n, q), whose missing levels, -1, are drawn."""
+        """Return rows `given` (n, q) whose missing levels, -1, are drawn."""
         n = len(given)
         if not len(self.kernels):
             return given.copy()
@@ -227,7 +240,7 @@ class LevelDensity:
         drawn = given.copy()
         for k, table in enumerate(tables):
             free = np.flatnonzero(given[:, k] < 0)
-            origin = self.levels[source[free], k]
+            origin = self.levels[source[free], k] % len(table)
             drawn[free, k] = choose_in_rows(table[:-1].T, origin, uniform[free, 1 + k])
         return drawn
 
