@@ -18,7 +18,7 @@ import numpy as np
 
 from .._utils.column_precision import column_precision
 from .._utils.warnings import warn_of_table
-from ._frames import Cells, ColumnType
+from ._frames import Cells, ColumnType, shown
 from ._kinds import (
     SECONDS,
     Boolean,
@@ -48,11 +48,11 @@ _ROWS_OF_LEVEL, _SHARE_OF_LEVEL = 5, 0.05
 # the rest of the column has so many values.
 _ROWS_OF_ATOM, _SHARE_OF_ATOM, _ATOM_RATIO, _N_NEIGHBOURS = 5, 0.02, 4, 10
 _FEWEST_OTHERS = 5
-# Atoms within the range of values on a lattice of fewer steps would be values of that lattice too.
+# Atoms between values on a lattice of fewer steps would be values of the lattice too.
 _FINE_LATTICE = 1000
 # Floats that are at most so many multiples of a unit, from 0 or 1 on, are counts.
 _MOST_STEPS = 100
-# So many values would be beyond a bound if it were none. Fewest rows for that, and to compare logarithms.
+# So many values would be beyond a bound if it were none. Fewest rows for that, and for logarithms.
 _BEYOND = 20
 _ROWS_FOR_BOUNDS = 20
 # The logarithm must be likelier under a Gaussian, by nats in each row and in all, and the lowest value
@@ -74,11 +74,15 @@ class Lattice:
         """Return the nearest values of the lattice; those that are on it are returned unchanged."""
         if not self.unit:
             return values
-        nearest = self.offset + self.unit * np.rint((values - self.offset) / self.unit)
+        # Values of more multiples than floats have digits are their own.
+        is_coarse = np.abs(values - self.offset) < self.unit / np.finfo(np.float64).eps
+        steps = np.rint(np.where(is_coarse, values - self.offset, 0.0) / self.unit)
+        nearest = self.offset + self.unit * steps
         decimals = self._decimals()
         if decimals is not None:
             nearest = np.round(nearest, decimals)
-        return np.where(np.abs(values - nearest) <= self.slack, values, nearest)
+        is_exact = ~is_coarse | (np.abs(values - nearest) <= self.slack)
+        return np.where(is_exact, values, nearest)
 
     def _decimals(self) -> int | None:
         """Return the number of decimals of all values of the lattice, or None if they have many."""
@@ -108,8 +112,15 @@ def detect(name: Any, kind: ColumnType, cells: Cells, copies: np.ndarray) -> Kin
         return Ordinal() if kind.is_ordered else Categorical()
     if cells.family == "date":
         return Datetime()
-    values = number_of_days(present) if cells.family == "duration" else present
-    return _detect_number(kind.is_whole, values, copies)
+    if cells.family == "duration":
+        # Their unit follows from the ticks, without rounding.
+        return replace(
+            _detect_kind(False, *_distinct(number_of_days(present), copies)), unit="auto"
+        )
+    distinct, counts = _distinct(present, copies)
+    return _detect_levels(kind.is_whole, distinct, counts) or _detect_kind(
+        kind.is_whole, distinct, counts
+    )
 
 
 def complete(
@@ -139,6 +150,8 @@ def complete(
             atoms = sorted({*atoms, *distinct[(distinct == low) | (distinct == high)].tolist()})
         low, high = kind.bounds
         kind = replace(kind, atoms=tuple(a for a in atoms if low <= a <= high))
+    if cells.family == "duration" and kind.unit in ("auto", None):
+        kind = replace(kind, unit=SECONDS[_time_unit(present)] / SECONDS["D"])
     if kind.unit == "auto":
         is_rest = ~np.isin(distinct, kind.atoms)
         unit = _unit(distinct[is_rest], counts[is_rest])
@@ -160,13 +173,7 @@ def lattice_of(name: Any, kind: Numerical, values: np.ndarray) -> Lattice:
     if kind.unit is None or not len(values):
         return Lattice(kind.unit or 0.0)
     unit = float(kind.unit)
-    # A value near the middle, whose multiples of the unit have few digits.
     offset = float(values.min() - unit * np.rint(values.min() / unit))
-    low, high = kind.bounds
-    if isinstance(kind, Integer) and math.isfinite(low):
-        offset = low
-    elif isinstance(kind, Integer) and math.isfinite(high):
-        offset = high
     if abs(offset) <= 1e-6 * unit:
         offset = 0.0
     steps = (values - offset) / unit
@@ -175,9 +182,8 @@ def lattice_of(name: Any, kind: Numerical, values: np.ndarray) -> Lattice:
     rounding = 8 * np.finfo(np.float64).eps * float(np.abs(values).max())
     if deviation[worst] > max(0.02 * unit, rounding):
         raise ValueError(
-            f"column {name!r} holds {values[worst]!r}, which is no multiple of unit={unit:g} away "
-            "from "
-            f"{offset:g}; expected values that were recorded in that unit"
+            f"column {name!r} holds {values[worst]!r}, which is no multiple of unit={unit:g} "
+            f"away from {offset:g}; expected values that were recorded in that unit"
             + (", such as whole numbers. " if unit == 1 else ". ")
             + f"Declare {name!r} as Continuous(), or pass another unit, or None."
         )
@@ -200,11 +206,11 @@ def _check_family(name: Any, kind: Kind, cells: Cells, present: np.ndarray) -> N
         expected = "text, numbers or booleans" if isinstance(kind, WithLevels) else "dates"
     if cells.family not in families[expected]:
         holds = {"flag": "booleans", "label": "text or categories", "date": "dates"}
-        example = f", such as {present[0]!r:.50}" if len(present) else ""
+        example = f", such as {shown(present[0])}" if len(present) else ""
         raise ValueError(
             f"column {name!r} is declared as {kind!r}, but holds "
-            f"{holds.get(cells.family, cells.family + 's')}"
-            f"{example}; expected {expected}. Declare another kind, or convert the column."
+            f"{holds.get(cells.family, cells.family + 's')}{example}; expected {expected}. "
+            "Declare another kind, or convert the column."
         )
 
 
@@ -217,16 +223,15 @@ def _check_levels(name: Any, present: np.ndarray) -> None:
     if n_levels == n and n >= _FEWEST_NAMES:
         raise ValueError(
             f"column {name!r} holds text with as many values as rows ({n}), such as "
-            f"{present[0]!r:.50}: an "
-            "identifier, which has no distribution to learn; expected levels that rows share. "
-            "Leave it "
-            f"out by kinds={{{name!r}: None}}, or keep it by kinds={{{name!r}: Categorical()}}."
+            f"{shown(present[0])}: an identifier, which has no distribution to learn; expected "
+            f"levels that rows share. Leave it out by kinds={{{name!r}: None}}, or keep it by "
+            f"kinds={{{name!r}: Categorical()}}."
         )
     if 2 * n_levels > n >= _MANY_LEVELS:
         warn_of_table(
-            f"column {name!r} holds {n_levels} levels in {n} rows, which is hardly more than one "
-            "row for "
-            f"each; if it is an identifier, leave it out by kinds={{{name!r}: None}}."
+            f"column {name!r} holds {n_levels} levels in {n} rows, which is hardly more than "
+            f"one row for each; if it is an identifier, leave it out by kinds={{{name!r}: "
+            "None}."
         )
 
 
@@ -241,11 +246,10 @@ def _with_levels(
         return type(kind)(tuple(ordered))
     if kind.is_ordered and any(isinstance(level, str | bytes) for level in levels):
         raise ValueError(
-            f"column {name!r} is declared as Ordinal(), but holds text, whose order is not known; "
-            "expected "
-            f"its levels from the lowest to the highest. Pass Ordinal({sorted(levels)[:4]!r}) in "
-            "the right "
-            "order, or an ordered categorical dtype."
+            f"column {name!r} is declared as Ordinal(), but holds text, whose order is not "
+            "known; expected its levels from the lowest to the highest. Pass "
+            f"Ordinal({sorted(levels)[:4]!r}) in the right order, or an ordered categorical "
+            "dtype."
         )
     try:
         return type(kind)(_plain_levels(sorted(levels), column_type.is_whole))
@@ -267,19 +271,22 @@ def _distinct(values: np.ndarray, copies: np.ndarray) -> tuple[np.ndarray, np.nd
     return distinct, np.bincount(index, copies, minlength=len(distinct)).astype(np.intp)
 
 
-def _detect_number(is_whole: bool, values: np.ndarray, copies: np.ndarray) -> Kind:
-    """Return the kind of a column of numbers (n,)."""
-    distinct, counts = _distinct(values, copies)
+def _detect_levels(is_whole: bool, distinct: np.ndarray, counts: np.ndarray) -> WithLevels | None:
+    """Return the kind of a column of a few numbers (m,), or None."""
+    levels = _plain_levels(distinct.tolist(), is_whole)
     n = counts.sum()
     if len(distinct) == 1:
-        return Categorical(_plain_levels(distinct.tolist(), is_whole))
-    if n >= _FEWEST_ROWS:
-        is_frequent = counts.min() >= max(_ROWS_OF_LEVEL, _SHARE_OF_LEVEL * n)
-        if len(distinct) == 2 and counts.min() > 1:
-            is_flag = distinct[0] == 0 and distinct[1] == 1
-            return Boolean() if is_flag else Ordinal(_plain_levels(distinct.tolist(), is_whole))
-        if is_frequent:
-            return Ordinal(_plain_levels(distinct.tolist(), is_whole))
+        return Categorical(levels)
+    if n < _FEWEST_ROWS:
+        return None
+    if len(distinct) == 2 and counts.min() > 1:
+        return Boolean() if levels == (0, 1) else Ordinal(levels)
+    is_frequent = counts.min() >= max(_ROWS_OF_LEVEL, _SHARE_OF_LEVEL * n)
+    return Ordinal(levels) if is_frequent else None
+
+
+def _detect_kind(is_whole: bool, distinct: np.ndarray, counts: np.ndarray) -> Numerical:
+    """Return the kind of a column of many numbers (m,)."""
     atoms = _atoms(distinct, counts, _unit(distinct, counts))
     is_rest = ~np.isin(distinct, atoms)
     rest, rest_counts = distinct[is_rest], counts[is_rest]
@@ -287,7 +294,7 @@ def _detect_number(is_whole: bool, values: np.ndarray, copies: np.ndarray) -> Ki
     kinds: dict[str, Any] = {"atoms": tuple(atoms), "unit": unit or None}
     low, high = _bounds(distinct, rest, rest_counts, atoms)
     if is_whole:
-        is_count = n >= _FEWEST_ROWS and distinct[0] in (0, 1)
+        is_count = counts.sum() >= _FEWEST_ROWS and distinct[0] in (0, 1)
         top = atoms[-1] if atoms and atoms[-1] == distinct[-1] else None
         kinds["unit"] = max(1.0, unit)
         return Integer(0.0 if is_count else None, top, **kinds)
@@ -395,9 +402,9 @@ def _is_likelier_as_logarithm(values: np.ndarray, counts: np.ndarray) -> bool:
 
 
 def _time_unit(dates: np.ndarray) -> str:
-    """Return the coarsest unit of which the times of days of dates (n,) are multiples."""
+    """Return the coarsest unit of which dates or durations (n,) are multiples."""
     resolution = np.datetime_data(dates.dtype)[0]
-    ticks = (dates - dates.astype("datetime64[D]")).astype(np.int64)
+    ticks = dates.astype(np.int64)
     divisor = int(np.gcd.reduce(ticks))
     for unit, seconds in SECONDS.items():
         length = round(seconds / SECONDS[resolution]) if seconds >= SECONDS[resolution] else 0
