@@ -87,7 +87,7 @@ class Column:
         if not isinstance(self.kind, Numerical):
             return -math.inf, math.inf
         low, high = self.kind.bounds
-        unit, offset = self.lattice.unit, self.lattice.offset
+        unit, offset = self.lattice.step, self.lattice.offset
         if not unit:
             # Open bounds: the next floats within, in the precision of the column.
             dtype = np.float32 if self.stored.is_single else np.float64
@@ -136,6 +136,8 @@ class Column:
                 parts.append("in days")
             if kind.unit:
                 parts.append(f"unit {kind.unit:.6g}")
+            elif self.lattice.step:
+                parts.append(f"recorded to {self.lattice.step:g}")
         if isinstance(kind, Datetime):
             parts.append(f"in days from {np.datetime64(self.origin, 'D')}, unit {kind.unit}")
         if self.missing_weight:
@@ -170,7 +172,8 @@ def fit_column(
     if isinstance(kind, Datetime):
         _check_dates(name, cells, stored.resolution)
         origin = int(present.min().astype("datetime64[D]").astype(np.int64))
-        lattice = Lattice(SECONDS[kind.unit] / SECONDS["D"])
+        unit = SECONDS[kind.unit] / SECONDS["D"]
+        lattice = Lattice(unit, unit)
     if isinstance(kind, Numerical):
         values = number_of_days(present) if cells.family == "duration" else present
         is_atom = np.isin(values, kind.atoms)

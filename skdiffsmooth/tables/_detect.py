@@ -52,6 +52,8 @@ _FEWEST_OTHERS = 5
 _FINE_LATTICE = 1000
 # Floats that are at most so many multiples of a unit, from 0 or 1 on, are counts.
 _MOST_STEPS = 100
+# Floats have so many values between two decimals, or the decimals may be by chance.
+_FEWEST_STEPS = 1000
 # So many values would be beyond a bound if it were none. Fewest rows for that, and for logarithms.
 _BEYOND = 20
 _ROWS_FOR_BOUNDS = 20
@@ -62,22 +64,24 @@ _LOG_GAIN, _TOTAL_LOG_GAIN = 0.1, 10.0
 
 @dataclass(frozen=True)
 class Lattice:
-    """The values of which the recorded ones are multiples of a unit away from an offset."""
+    """The values to which draws are rounded: multiples of a step away from an offset."""
 
     unit: float = 0.0
-    """0 for values that are exact."""
+    """The width of the cell of a value; 0 for values that are exact."""
+    step: float = 0.0
+    """The unit, or that of the last decimal of exact values; 0 where they have all decimals."""
     offset: float = 0.0
     slack: float = 0.0
     """How far recorded values are from the lattice by the rounding of their floats."""
 
     def rounded(self, values: np.ndarray) -> np.ndarray:
         """Return the nearest values of the lattice; those that are on it are returned unchanged."""
-        if not self.unit:
+        if not self.step:
             return values
         # Values of more multiples than floats have digits are their own.
-        is_coarse = np.abs(values - self.offset) < self.unit / np.finfo(np.float64).eps
-        steps = np.rint(np.where(is_coarse, values - self.offset, 0.0) / self.unit)
-        nearest = self.offset + self.unit * steps
+        is_coarse = np.abs(values - self.offset) < self.step / np.finfo(np.float64).eps
+        steps = np.rint(np.where(is_coarse, values - self.offset, 0.0) / self.step)
+        nearest = self.offset + self.step * steps
         decimals = self._decimals()
         if decimals is not None:
             nearest = np.round(nearest, decimals)
@@ -90,7 +94,7 @@ class Lattice:
             scale = 10.0**decimals
             if all(
                 abs(x * scale - round(x * scale)) <= 1e-9 * max(1.0, abs(x * scale))
-                for x in (self.unit, self.offset)
+                for x in (self.step, self.offset)
                 if abs(x * scale) < 2**53
             ):
                 return decimals
@@ -171,7 +175,9 @@ def lattice_of(name: Any, kind: Numerical, values: np.ndarray) -> Lattice:
         If they are not on one of the declared unit.
     """
     if kind.unit is None or not len(values):
-        return Lattice(kind.unit or 0.0)
+        unit = kind.unit or 0.0
+        rounding = 8 * np.finfo(np.float64).eps * float(np.abs(values).max(initial=0.0))
+        return Lattice(unit, unit or _last_decimal(values), 0.0, rounding)
     unit = float(kind.unit)
     offset = float(values.min() - unit * np.rint(values.min() / unit))
     if abs(offset) <= 1e-6 * unit:
@@ -187,7 +193,21 @@ def lattice_of(name: Any, kind: Numerical, values: np.ndarray) -> Lattice:
             + (", such as whole numbers. " if unit == 1 else ". ")
             + f"Declare {name!r} as Continuous(), or pass another unit, or None."
         )
-    return Lattice(unit, offset, max(2 * float(deviation[worst]), rounding))
+    return Lattice(unit, unit, offset, max(2 * float(deviation[worst]), rounding))
+
+
+def _last_decimal(values: np.ndarray) -> float:
+    """Return the unit of the last decimal of all values (n,), or 0 if they have all their digits."""
+    if len(np.unique(values)) < _FEWEST_ROWS:
+        return 0.0
+    largest = float(np.abs(values).max())
+    for decimals in range(10):
+        # Continuous values would all be so near to decimals with a probability below 1e-30.
+        if 10.0**-decimals < _FEWEST_STEPS * np.finfo(np.float64).eps * largest:
+            break
+        if np.array_equal(np.round(values, decimals), values):
+            return 10.0**-decimals
+    return 0.0
 
 
 def _check_family(name: Any, kind: Kind, cells: Cells, present: np.ndarray) -> None:

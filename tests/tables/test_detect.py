@@ -9,6 +9,7 @@ from skdiffsmooth.tables import (
     Categorical,
     Continuous,
     Datetime,
+    EncodedTable,
     Integer,
     Interval,
     Ordinal,
@@ -164,3 +165,14 @@ def test_the_report_has_one_line_for_each_column():
     assert lines[0] == "TableColumns of a pandas table with 2 columns:"
     assert lines[1].split() == ["'income'", "positive", "from", "0;", "atom", "0", "(17.5%)"]
     assert lines[2].split() == ["'kind'", "categorical", "2", "levels:", "'a',", "'b'"]
+
+
+def test_fine_decimals_are_no_unit_but_draws_have_them():
+    column = rng().lognormal(8, 2, 200).round(2)
+    X = pd.DataFrame({"x": column})
+    columns = TableColumns.fit(X)
+    assert columns.continuous[0].unit == 0
+    drawn = EncodedTable(np.empty((2, 0), dtype=int), np.array([[1234.5678], [1e-5]]))
+    assert columns.decode(drawn)["x"].tolist() == [1234.57, 0.01]
+    assert columns.decode(columns.encode(X)).equals(X)
+    assert "recorded to 0.01" in repr(columns)
