@@ -356,7 +356,8 @@ def decode_column(column: Column, rows: EncodedTable) -> Cells:
     if isinstance(kind, Periodic):
         # Rounding may lead to the end of the period, which is its beginning.
         values = np.where(values >= kind.origin + kind.period, values - kind.period, values)
-    values = np.clip(np.clip(values, *column.extremes), *column.stored.limits)
+    inside = np.clip(np.clip(values, *column.extremes), *column.stored.limits)
+    values = np.where(np.abs(inside - values) <= column.lattice.slack, values, inside)
     if column.discrete is not None:
         level = rows.levels[:, column.discrete]
         held = np.array([np.nan, *column.atoms])[np.maximum(level, 0)]

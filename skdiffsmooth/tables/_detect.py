@@ -52,6 +52,8 @@ _FEWEST_OTHERS = 5
 _FINE_LATTICE = 1000
 # Floats that are at most so many multiples of a unit, from 0 or 1 on, are counts.
 _MOST_STEPS = 100
+# Recorded values are no farther from multiples of their unit, in units.
+_FARTHEST = 0.02
 # Floats have so many values between two decimals, or the decimals may be by chance.
 _FEWEST_STEPS = 1000
 # So many values would be beyond a bound if it were none. Fewest rows for that, and for logarithms.
@@ -71,6 +73,8 @@ class Lattice:
     step: float = 0.0
     """The unit, or that of the last decimal of exact values; 0 where they have all decimals."""
     offset: float = 0.0
+    decimals: int | None = None
+    """The number of decimals of all values, or None if they have more than the step."""
     slack: float = 0.0
     """How far recorded values are from the lattice by the rounding of their floats."""
 
@@ -82,23 +86,10 @@ class Lattice:
         is_coarse = np.abs(values - self.offset) < self.step / np.finfo(np.float64).eps
         steps = np.rint(np.where(is_coarse, values - self.offset, 0.0) / self.step)
         nearest = self.offset + self.step * steps
-        decimals = self._decimals()
-        if decimals is not None:
-            nearest = np.round(nearest, decimals)
+        if self.decimals is not None:
+            nearest = np.round(nearest, self.decimals)
         is_exact = ~is_coarse | (np.abs(values - nearest) <= self.slack)
         return np.where(is_exact, values, nearest)
-
-    def _decimals(self) -> int | None:
-        """Return the number of decimals of all values of the lattice, or None if they have many."""
-        for decimals in range(16):
-            scale = 10.0**decimals
-            if all(
-                abs(x * scale - round(x * scale)) <= 1e-9 * max(1.0, abs(x * scale))
-                for x in (self.step, self.offset)
-                if abs(x * scale) < 2**53
-            ):
-                return decimals
-        return None
 
 
 def number_of_days(durations: np.ndarray) -> np.ndarray:
@@ -175,25 +166,42 @@ def lattice_of(name: Any, kind: Numerical, values: np.ndarray) -> Lattice:
         If they are not on one of the declared unit.
     """
     if kind.unit is None or not len(values):
-        unit = kind.unit or 0.0
-        rounding = 8 * np.finfo(np.float64).eps * float(np.abs(values).max(initial=0.0))
-        return Lattice(unit, unit or _last_decimal(values), 0.0, rounding)
+        step = kind.unit or _last_decimal(values)
+        return _with_decimals(Lattice(kind.unit or 0.0, step), values) if step else Lattice()
     unit = float(kind.unit)
-    offset = float(values.min() - unit * np.rint(values.min() / unit))
-    if abs(offset) <= 1e-6 * unit:
-        offset = 0.0
-    steps = (values - offset) / unit
-    deviation = np.abs(steps - np.rint(steps)) * unit
-    worst = int(np.argmax(deviation))
-    rounding = 8 * np.finfo(np.float64).eps * float(np.abs(values).max())
-    if deviation[worst] > max(0.02 * unit, rounding):
+    deviation, offset = min(_deviation(values, unit, start) for start in (0.0, values.min()))
+    if deviation > _FARTHEST * unit + _rounding(values):
+        remainders = np.abs((values - offset) / unit - np.rint((values - offset) / unit))
         raise ValueError(
-            f"column {name!r} holds {values[worst]!r}, which is no multiple of unit={unit:g} "
-            f"away from {offset:g}; expected values that were recorded in that unit"
+            f"column {name!r} holds {shown(values[np.argmax(remainders)])}, which is no multiple of "
+            f"unit={unit:g} away from {offset:g}; expected values that were recorded in that unit"
             + (", such as whole numbers. " if unit == 1 else ". ")
             + f"Declare {name!r} as Continuous(), or pass another unit, or None."
         )
-    return Lattice(unit, unit, offset, max(2 * float(deviation[worst]), rounding))
+    return _with_decimals(Lattice(unit, unit, offset), values)
+
+
+def _deviation(values: np.ndarray, unit: float, offset: float) -> tuple[float, float]:
+    """Return the largest distance of values (m,) from multiples of a unit from an offset, and that."""
+    steps = (values - offset) / unit
+    return float(np.abs(steps - np.rint(steps)).max()) * unit, offset
+
+
+def _rounding(values: np.ndarray) -> float:
+    """Return how far values (n,) may be from what they stand for by the rounding of floats."""
+    return 8 * np.finfo(np.float64).eps * float(np.abs(values).max(initial=0.0))
+
+
+def _with_decimals(lattice: Lattice, values: np.ndarray) -> Lattice:
+    """Return a lattice with the decimals and the slack of the values (n,) on it."""
+    decimals = None
+    for number in range(16):
+        if np.abs(np.round(values, number) - values).max(initial=0.0) <= _rounding(values):
+            decimals = number
+            break
+    with_decimals = replace(lattice, decimals=decimals)
+    slack = np.abs(with_decimals.rounded(values) - values).max(initial=0.0)
+    return replace(with_decimals, slack=2 * float(slack) + _rounding(values))
 
 
 def _last_decimal(values: np.ndarray) -> float:
@@ -245,7 +253,7 @@ def _check_levels(name: Any, present: np.ndarray) -> None:
             f"column {name!r} holds text with as many values as rows ({n}), such as "
             f"{shown(present[0])}: an identifier, which has no distribution to learn; expected "
             f"levels that rows share. Leave it out by kinds={{{name!r}: None}}, or keep it by "
-            f"kinds={{{name!r}: Categorical()}}."
+            f"kinds={{{name!r}: Categorical()}}.{_conversion(present)}"
         )
     if 2 * n_levels > n >= _MANY_LEVELS:
         warn_of_table(
@@ -253,6 +261,20 @@ def _check_levels(name: Any, present: np.ndarray) -> None:
             f"one row for each; if it is an identifier, leave it out by kinds={{{name!r}: "
             "None}."
         )
+
+
+def _conversion(texts: np.ndarray) -> str:
+    """Return the advice how to convert texts (n,) that are numbers or dates, or nothing."""
+    for dtype, what, how in (
+        (np.float64, "numbers", "pandas.to_numeric"),
+        ("datetime64[s]", "dates", "pandas.to_datetime"),
+    ):
+        try:
+            texts.astype(dtype)
+        except (TypeError, ValueError):
+            continue
+        return f" Its texts are {what}: convert them by {how}."
+    return ""
 
 
 def _with_levels(
@@ -342,7 +364,10 @@ def _unit(distinct: np.ndarray, counts: np.ndarray) -> float:
     """Return the unit of which distinct values (m,) are multiples, or 0."""
     if not len(distinct):
         return 0.0
-    return float(column_precision(distinct[:, None], counts.astype(np.float64)).unit[0])
+    unit = float(column_precision(distinct[:, None], counts.astype(np.float64)).unit[0])
+    # Values that are only near multiples of a unit were not rounded to it.
+    is_rounded = unit and _deviation(distinct, unit, distinct[0])[0] <= _FARTHEST * unit
+    return unit if is_rounded else 0.0
 
 
 def _atoms(distinct: np.ndarray, counts: np.ndarray, unit: float) -> list[float]:

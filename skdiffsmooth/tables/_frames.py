@@ -85,6 +85,8 @@ class FrameType:
     types: tuple[ColumnType, ...]
     index_name: Any = None
     columns_name: Any = None
+    has_object_names: bool = False
+    """Whether labels are stored as objects, and not as their common type."""
     dtype: str = "object"
     """Of an array: its dtype."""
 
@@ -162,6 +164,7 @@ def _read_pandas(X: Any) -> tuple[FrameType, list[Cells], Any]:
         tuple(kind for kind, _ in columns),
         index_name=list(X.index.names) if X.index.nlevels > 1 else X.index.name,
         columns_name=list(X.columns.names) if X.columns.nlevels > 1 else X.columns.name,
+        has_object_names=X.columns.dtype == object,
     )
     return frame, [cells for _, cells in columns], X.index
 
@@ -256,8 +259,8 @@ def _build_pandas(frame: FrameType, columns: Sequence[Cells], index: Any) -> Any
     if isinstance(frame.columns_name, list):
         made.columns = pd.MultiIndex.from_tuples(frame.names, names=frame.columns_name)
     else:
-        # Names of one type keep their dtype: integers, text.
-        made.columns = pd.Index(list(frame.names), name=frame.columns_name)
+        dtype = object if frame.has_object_names else None
+        made.columns = pd.Index(list(frame.names), dtype=dtype, name=frame.columns_name)
     return made
 
 

@@ -47,6 +47,18 @@ def test_text_with_as_many_values_as_rows_is_an_identifier():
         TableColumns.fit(X.to_numpy())
 
 
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ([f"2020-01-{i:02d}" for i in range(1, 13)], "Its texts are dates: .*pandas.to_datetime"),
+        ([f"{i}.5" for i in range(12)], "Its texts are numbers: .*pandas.to_numeric"),
+    ],
+)
+def test_numbers_and_dates_as_text(text, advice):
+    with pytest.raises(ValueError, match=advice):
+        TableColumns.fit(frame(b=text))
+
+
 def test_text_with_hardly_fewer_values_than_rows_warns():
     X = frame(name=NAMES).iloc[[*range(12), *range(12)]]
     X["name"] = [*(f"{i}" for i in range(20)), *"0123"]

@@ -180,6 +180,23 @@ def test_a_frame_is_not_modified():
     assert_same(X, before)
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["a", "b"],
+        pd.Index(["a", "b"], dtype=object),
+        [3, 1],
+        pd.MultiIndex.from_product([["a"], [1, 2]]),
+    ],
+)
+def test_labels_come_back(names):
+    X = pd.DataFrame(np.random.RandomState(0).normal(size=(12, 2)), columns=names)
+    X.columns.names = [f"level {i}" for i in range(X.columns.nlevels)]
+    X.index = pd.MultiIndex.from_product([["u", "v"], range(6)], names=["first", "second"])
+    columns = TableColumns.fit(X)
+    assert_same(columns.decode(columns.encode(X)), X)
+
+
 def test_columns_are_found_by_name():
     X = frame()
     columns = TableColumns.fit(X)
@@ -282,6 +299,21 @@ def test_draws_stay_within_bounds_and_periods(kind, values, expected):
         expected = pd.to_datetime(expected).tolist()
     columns = TableColumns.fit(pd.DataFrame({"x": column}), {"x": kind})
     assert columns.decode(draws(columns, values))["x"].tolist() == expected
+
+
+def test_lattices_of_inexact_floats_come_back():
+    """Recorded values that are near multiples of a unit, or far from zero, are not moved."""
+    rng = np.random.RandomState(0)
+    X = pd.DataFrame(
+        {
+            "inches": rng.poisson(3, 200).clip(1) * 0.01 * 2.54,
+            "centered": rng.randint(0, 50, 200) / 10 - 2.37,
+            "years": 2000 + rng.randint(0, 4000, 200) / 365.25,
+            "noise": rng.randint(1, 30, 200) * 0.1 + rng.normal(0, 1e-5, 200),
+        }
+    )
+    columns = TableColumns.fit(X)
+    assert_same(columns.decode(columns.encode(X)), X)
 
 
 def test_atoms_come_back_exactly():
