@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,20 @@ from .._utils.given import resolve_columns
 from .._utils.rows import check_sample_weight
 from .._utils.validation import check_choice
 from .._utils.warnings import warn_of_table, warn_user
-from ._detect import Lattice, complete, detect, lattice_of, number_of_days
-from ._frames import Cells, ColumnType, FrameType, read_frame
-from ._kinds import SECONDS, Datetime, Integer, Kind, Numerical, Periodic, WithLevels
+from ._column import (
+    Column,
+    EncodedTable,
+    decode_column,
+    encode_column,
+    fit_column,
+    given_cells,
+    listed,
+)
+from ._frames import Cells, FrameType, read_frame
+from ._kinds import Kind, Periodic, WithLevels
 
 __all__ = ["ContinuousCoordinate", "DiscreteCoordinate", "EncodedTable", "TableColumns"]
 
-_MOST_LISTED = 5
 # Logarithms beyond this have no float64.
 _LARGEST_LOG = 700.0
 
@@ -50,109 +56,6 @@ class ContinuousCoordinate:
     """The width in which values were recorded, in units of the values; 0 where they are exact."""
     gate: int | None
     """The index of the discrete coordinate that must be 0 where there is a value, or None."""
-
-
-@dataclass(frozen=True, eq=False)
-class EncodedTable:
-    """The rows of a table as levels and values."""
-
-    levels: np.ndarray
-    """Levels (n, n_discrete) as integers; -1 is missing."""
-    values: np.ndarray
-    """Values (n, n_continuous) in units of the columns; NaN is missing, or at an atom."""
-    index: Any = None
-    """The index of a pandas frame, or None."""
-
-    def __len__(self) -> int:
-        return len(self.levels)
-
-    def take(self, rows: Any) -> EncodedTable:
-        """Return some of the rows, by indices or a mask."""
-        index = None if self.index is None else self.index[rows]
-        return EncodedTable(self.levels[rows], self.values[rows], index)
-
-
-@dataclass(frozen=True)
-class _Column:
-    """One column: its kind, how its frame stores it, and its coordinates."""
-
-    name: Any
-    kind: Kind
-    stored: ColumnType
-    lattice: Lattice
-    origin: int
-    """Of dates: the day from which they are counted, in days from 1970-01-01."""
-    discrete: int | None
-    """Index of its discrete coordinate."""
-    continuous: int | None
-    """Index of its continuous coordinate."""
-    is_declared: bool
-    missing_weight: float
-    atom_weights: tuple[float, ...]
-
-    @property
-    def atoms(self) -> tuple[float, ...]:
-        """Its atoms, none where it has levels."""
-        return self.kind.atoms if isinstance(self.kind, Numerical) else ()
-
-    @property
-    def edges(self) -> tuple[float, float]:
-        """The bounds of the range in which the continuous part has a density."""
-        low, high = self.extremes
-        if isinstance(self.kind, Integer):
-            return low - self.lattice.unit / 2, high + self.lattice.unit / 2
-        return self.kind.bounds if isinstance(self.kind, Numerical) else (-math.inf, math.inf)
-
-    @property
-    def extremes(self) -> tuple[float, float]:
-        """The smallest and the largest value of the continuous part."""
-        if not isinstance(self.kind, Numerical):
-            return -math.inf, math.inf
-        low, high = self.kind.bounds
-        unit, offset = self.lattice.unit, self.lattice.offset
-        if not unit:
-            # Open bounds: the next floats within.
-            return float(np.nextafter(low, math.inf)), float(np.nextafter(high, -math.inf))
-        if math.isfinite(low) and (self.kind.is_open or low in self.atoms):
-            low = offset + unit * (math.floor((low - offset) / unit + 1e-6) + 1)
-        if math.isfinite(high) and (self.kind.is_open or high in self.atoms):
-            high = offset + unit * (math.ceil((high - offset) / unit - 1e-6) - 1)
-        return low, high
-
-    def describe(self) -> str:
-        """Return its kind and what else is to be reported, in one line."""
-        kind, parts = self.kind, []
-        if isinstance(kind, WithLevels):
-            levels = kind.levels or ()
-            listed = ", ".join(repr(level) for level in levels[:_MOST_LISTED])
-            more = f", and {len(levels) - _MOST_LISTED} more" if len(levels) > _MOST_LISTED else ""
-            parts.append(f"{len(levels)} level{'s' * (len(levels) != 1)}: {listed}{more}")
-        if isinstance(kind, Numerical):
-            low, high = kind.bounds
-            if isinstance(kind, Periodic):
-                parts.append(
-                    f"period {kind.period:g}" + (f" from {kind.origin:g}" if kind.origin else "")
-                )
-            elif math.isfinite(low) or math.isfinite(high):
-                ends = [f"from {low:g}"] * math.isfinite(low) + [f"to {high:g}"] * math.isfinite(
-                    high
-                )
-                parts.append(" ".join(ends))
-            parts += [
-                f"atom {atom:g} ({share:.1%})"
-                for atom, share in zip(kind.atoms, self.atom_weights, strict=True)
-            ]
-            if self.stored.family == "duration":
-                parts.append("in days")
-            if kind.unit:
-                parts.append(f"unit {kind.unit:.6g}")
-        if isinstance(kind, Datetime):
-            parts.append(f"in days from {np.datetime64(self.origin, 'D')}, unit {kind.unit}")
-        if self.missing_weight:
-            parts.append(f"{self.missing_weight:.1%} missing")
-        if self.is_declared:
-            parts.append("declared")
-        return f"{kind.name:<11} " + "; ".join(parts)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -224,7 +127,7 @@ class TableColumns:
 
     frame: FrameType
     """How the training frame stores its columns."""
-    columns: tuple[_Column, ...]
+    columns: tuple[Column, ...]
     """The columns that are used."""
     ignored: tuple[Any, ...]
     """Labels of the columns that are left out."""
@@ -278,13 +181,13 @@ class TableColumns:
             raise ValueError(
                 f"kinds leaves out all {len(ignored)} columns; expected at least one that is used."
             )
-        columns: list[_Column] = []
+        columns: list[Column] = []
         discrete: list[DiscreteCoordinate] = []
         continuous: list[ContinuousCoordinate] = []
         for name, stored, part in zip(frame.names, frame.types, cells, strict=True):
             if name in ignored:
                 continue
-            column = _fit_column(name, declared.get(name), stored, part, copies)
+            column = fit_column(name, declared.get(name), stored, part, copies)
             has_levels = isinstance(column.kind, WithLevels) or bool(column.atoms)
             has_values = not isinstance(column.kind, WithLevels)
             columns.append(
@@ -300,7 +203,12 @@ class TableColumns:
                 continuous.append(_continuous_coordinate(columns[-1]))
         used = [part for name, part in zip(frame.names, cells, strict=True) if name not in ignored]
         _warn_of_empty_rows(used)
-        return cls(frame, tuple(columns), ignored, tuple(discrete), tuple(continuous))
+        table = cls(frame, tuple(columns), ignored, tuple(discrete), tuple(continuous))
+        rows = table._empty(len(weight))
+        for column, part in zip(columns, used, strict=True):
+            # An error where values do not fit what was declared.
+            encode_column(column, part, rows, "error")
+        return table
 
     @property
     def names(self) -> tuple[Any, ...]:
@@ -356,7 +264,7 @@ class TableColumns:
         cells = [cells[position] for position in self._positions(frame)]
         rows = self._empty(len(cells[0].values))
         for column, part in zip(self.columns, cells, strict=True):
-            _encode_column(column, part, rows, new_levels)
+            encode_column(column, part, rows, new_levels)
         return replace(rows, index=index)
 
     def encode_given(self, given: Any, n_rows: int) -> EncodedTable:
@@ -382,8 +290,7 @@ class TableColumns:
         if not isinstance(given, Mapping):
             raise TypeError(
                 f"given={given!r:.100} has type {type(given).__name__}; expected a mapping from "
-                "columns to "
-                "values, such as {'species': 'Adelie'}."
+                "columns to values, such as {'species': 'Adelie'}."
             )
         rows = self._empty(n_rows)
         labels = np.empty(len(self.names), dtype=object)
@@ -391,14 +298,13 @@ class TableColumns:
         for name, value in given.items():
             (position,) = resolve_columns("given", [name], labels, len(labels))
             column = self.columns[position]
-            part = _given_cells(column, value, n_rows)
+            part = given_cells(column, value, n_rows)
             if part.missing.any():
                 raise ValueError(
-                    f"given[{name!r}] has missing values; expected values. Leave the column out of "
-                    "given "
-                    "where its value is not known."
+                    f"given[{name!r}] has missing values; expected values. Leave the column out "
+                    "of given where its value is not known."
                 )
-            _encode_column(column, part, rows, "error")
+            encode_column(column, part, rows, "error")
         return rows
 
     def decode(self, rows: EncodedTable) -> Any:
@@ -425,7 +331,7 @@ class TableColumns:
                 kind for kind, is_kept in zip(self.frame.types, kept, strict=True) if is_kept
             ),
         )
-        return frame.build([_decode_column(column, rows) for column in self.columns], rows.index)
+        return frame.build([decode_column(column, rows) for column in self.columns], rows.index)
 
     def coordinates(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return values on the real line, and the logarithms of the slopes there.
@@ -515,7 +421,7 @@ class TableColumns:
         lines += [f"  {name!r} is left out" for name in self.ignored]
         return "\n".join(lines)
 
-    def _mapped(self) -> list[_Column]:
+    def _mapped(self) -> list[Column]:
         """Return the columns of numbers that have a bound."""
         return [
             column
@@ -536,20 +442,18 @@ class TableColumns:
             absent = [name for name in self.names if name not in frame.names]
             unknown = [name for name in frame.names if name not in known]
             if absent or unknown:
-                parts = [f"lacks {_listed(absent)}"] * bool(absent)
-                parts += [f"has {_listed(unknown)}, which the training table lacks"] * bool(unknown)
+                parts = [f"lacks {listed(absent)}"] * bool(absent)
+                parts += [f"has {listed(unknown)}, which the training table lacks"] * bool(unknown)
                 raise ValueError(
-                    f"X {' and '.join(parts)}; expected the columns {_listed(self.names)}. Pass a "
-                    "column of "
-                    "missing cells where nothing is known, and drop the others."
+                    f"X {' and '.join(parts)}; expected the columns {listed(self.names)}. Pass "
+                    "a column of missing cells where nothing is known, and drop the others."
                 )
             return [frame.names.index(name) for name in self.names]
         n = len(frame.names)
         if n not in (len(self.names), len(self.frame.names)):
             raise ValueError(
-                f"X has {n} features, but TableColumns is expecting {len(self.names)} features as "
-                "input: "
-                f"the columns {_listed(self.names)}."
+                f"X has {n} features, but TableColumns is expecting {len(self.names)} features "
+                f"as input: the columns {listed(self.names)}."
             )
         if has_names != had_names:
             which = "has column names, but TableColumns was fitted without"
@@ -558,20 +462,12 @@ class TableColumns:
                     "does not have valid feature names (columns), but TableColumns was fitted with"
                 )
             warn_user(
-                f"X {which} them; its columns are taken in the order {_listed(self.names)}. Pass a "
-                "table as "
-                "in fit."
+                f"X {which} them; its columns are taken in the order {listed(self.names)}. "
+                "Pass a table as in fit."
             )
         if n == len(self.names):
             return list(range(n))
         return [self.frame.names.index(name) for name in self.names]
-
-
-def _listed(names: Sequence[Any]) -> str:
-    """Return names for a message, at most five."""
-    listed = ", ".join(repr(name) for name in names[:_MOST_LISTED])
-    more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
-    return listed + more
 
 
 def _check_kinds(kinds: Any, names: Sequence[Any]) -> dict[Any, Kind | None]:
@@ -581,13 +477,12 @@ def _check_kinds(kinds: Any, names: Sequence[Any]) -> dict[Any, Kind | None]:
     if not isinstance(kinds, Mapping):
         raise TypeError(
             f"kinds={kinds!r:.100} has type {type(kinds).__name__}; expected a mapping from "
-            "columns to kinds, "
-            "such as {'hour': Periodic(24)}."
+            "columns to kinds, such as {'hour': Periodic(24)}."
         )
     for name, kind in kinds.items():
         if name not in names:
             raise ValueError(
-                f"kinds has a column {name!r}, which X lacks; expected one of {_listed(names)}."
+                f"kinds has a column {name!r}, which X lacks; expected one of {listed(names)}."
             )
         if isinstance(kind, type) and issubclass(kind, Kind):
             raise TypeError(
@@ -596,54 +491,10 @@ def _check_kinds(kinds: Any, names: Sequence[Any]) -> dict[Any, Kind | None]:
             )
         if kind is not None and not isinstance(kind, Kind):
             raise TypeError(
-                f"kinds[{name!r}]={kind!r:.100} has type {type(kind).__name__}; expected a kind, "
-                "such as "
-                "Categorical() or Periodic(24), or None to leave the column out."
+                f"kinds[{name!r}]={kind!r:.100} has type {type(kind).__name__}; expected a "
+                "kind, such as Categorical() or Periodic(24), or None to leave the column out."
             )
     return dict(kinds)
-
-
-def _fit_column(
-    name: Any, declared: Kind | None, stored: ColumnType, cells: Cells, copies: np.ndarray
-) -> _Column:
-    """Return one column, without its coordinates."""
-    if cells.missing.all():
-        raise ValueError(
-            f"column {name!r} of X has no value in any of {len(cells.missing)} rows; expected "
-            "some. Drop it, "
-            f"or leave it out by kinds={{{name!r}: None}}."
-        )
-    kind = detect(name, stored, cells, copies) if declared is None else declared
-    kind = complete(name, kind, stored, cells, copies)
-    _warn_of_constant(name, cells)
-    present = cells.values[~cells.missing]
-    lattice, origin = Lattice(), 0
-    weights: tuple[float, ...] = ()
-    if isinstance(kind, Datetime):
-        origin = int(present.min().astype("datetime64[D]").astype(np.int64))
-        lattice = Lattice(SECONDS[kind.unit] / SECONDS["D"])
-    if isinstance(kind, Numerical):
-        values = number_of_days(present) if cells.family == "duration" else present
-        is_atom = np.isin(values, kind.atoms)
-        total = copies[~cells.missing].sum()
-        weights = tuple(copies[~cells.missing][values == atom].sum() / total for atom in kind.atoms)
-        if not is_atom.all():
-            lattice = lattice_of(name, kind, values[~is_atom])
-    share = float(copies[cells.missing].sum() / copies.sum())
-    return _Column(
-        name, kind, stored, lattice, origin, None, None, declared is not None, share, weights
-    )
-
-
-def _warn_of_constant(name: Any, cells: Cells) -> None:
-    """Warn if all cells of a column hold one value."""
-    present = cells.values[~cells.missing]
-    if len(present) > 1 and np.all(present == present[0]):
-        warn_of_table(
-            f"column {name!r} holds {present[0]!r:.50} in all rows that have a value: it adds "
-            "nothing to the "
-            f"density, and every draw has this value. Leave it out by kinds={{{name!r}: None}}."
-        )
 
 
 def _warn_of_empty_rows(cells: list[Cells]) -> None:
@@ -652,12 +503,11 @@ def _warn_of_empty_rows(cells: list[Cells]) -> None:
     if len(empty):
         warn_of_table(
             f"{len(empty)} of {len(cells[0].missing)} rows of X have no value in any column "
-            "(first: row "
-            f"{empty[0]}); they have no effect on the density. Drop them."
+            f"(first: row {empty[0]}); they have no effect on the density. Drop them."
         )
 
 
-def _discrete_coordinate(column: _Column) -> DiscreteCoordinate:
+def _discrete_coordinate(column: Column) -> DiscreteCoordinate:
     """Return the discrete coordinate of a column."""
     kind = column.kind
     if isinstance(kind, WithLevels):
@@ -665,215 +515,7 @@ def _discrete_coordinate(column: _Column) -> DiscreteCoordinate:
     return DiscreteCoordinate(column.name, 1 + len(column.atoms), False, column.continuous)
 
 
-def _continuous_coordinate(column: _Column) -> ContinuousCoordinate:
+def _continuous_coordinate(column: Column) -> ContinuousCoordinate:
     """Return the continuous coordinate of a column."""
     period = column.kind.period if isinstance(column.kind, Periodic) else None
     return ContinuousCoordinate(column.name, period, column.lattice.unit, column.discrete)
-
-
-def _encode_column(column: _Column, cells: Cells, rows: EncodedTable, new_levels: str) -> None:
-    """Write the cells of one column into its coordinates of `rows`."""
-    kind, missing = column.kind, cells.missing
-    _check_same_family(column, cells)
-    if isinstance(kind, WithLevels):
-        index = {level: position for position, level in enumerate(kind.levels or ())}
-        positions = map(index.get, cells.values.tolist(), repeat(-2))
-        levels = np.fromiter(positions, dtype=np.intp, count=len(missing))
-        levels[missing] = -1
-        new = np.flatnonzero(levels == -2)
-        if len(new) and new_levels == "error":
-            _raise_new_level(column, cells, new)
-        levels[new] = -1
-        rows.levels[:, column.discrete] = levels
-        return
-    if isinstance(kind, Datetime):
-        rows.values[:, column.continuous] = _days_from(column, cells)
-        return
-    values = number_of_days(cells.values) if cells.family == "duration" else cells.values.copy()
-    values[missing] = np.nan
-    is_atom = np.isin(values, column.atoms)
-    if column.discrete is not None:
-        levels = np.where(is_atom, np.searchsorted(column.atoms, values) + 1, 0)
-        rows.levels[:, column.discrete] = np.where(missing, -1, levels)
-    values[is_atom] = np.nan
-    _check_bounds(column, values)
-    rows.values[:, column.continuous] = values
-
-
-def _check_same_family(column: _Column, cells: Cells) -> None:
-    """Raise ValueError if a column of a query holds another type than that of the training table."""
-    expected = {column.stored.family}
-    if isinstance(column.kind, WithLevels):
-        expected |= {"number", "flag"} if expected & {"number", "flag"} else set()
-    if cells.family not in expected and not cells.missing.all():
-        example = cells.values[~cells.missing][0]
-        raise ValueError(
-            f"column {column.name!r} of X holds {cells.family}s, such as {example!r:.50}; expected "
-            f"{column.stored.family}s, as in the training table. Convert the column."
-        )
-    if cells.family not in expected:
-        # Nothing is known of a column without values.
-        kind = {"date": "datetime64[s]", "duration": "timedelta64[s]"}.get(column.stored.family)
-        object.__setattr__(cells, "values", np.zeros(len(cells.missing), dtype=kind or np.float64))
-
-
-def _raise_new_level(column: _Column, cells: Cells, new: np.ndarray) -> None:
-    """Raise the error about levels that a column does not have, in rows `new`."""
-    assert isinstance(column.kind, WithLevels)
-    levels = column.kind.levels or ()
-    raise ValueError(
-        f"column {column.name!r} holds {cells.values[new[0]]!r:.50} (row {new[0]}; {len(new)} such "
-        "rows), which is "
-        f"none of its {len(levels)} levels: {_listed(levels)}. Declare all levels by "
-        f"kinds={{{column.name!r}: {type(column.kind).__name__}([...])}}, or pass "
-        "new_levels='missing' to treat "
-        "the cell as missing."
-    )
-
-
-def _check_bounds(column: _Column, values: np.ndarray) -> None:
-    """Raise ValueError if values (n,) that are no atoms are outside the bounds of their column."""
-    kind = column.kind
-    assert isinstance(kind, Numerical)
-    low, high = kind.bounds
-    is_outside = (values < low) | (values > high)
-    if kind.is_open:
-        is_outside |= (values == low) | (values == high)
-    outside = np.flatnonzero(is_outside)
-    if len(outside):
-        value = values[outside[0]]
-        on_bound = value in (low, high)
-        advice = (
-            f"Declare it as an atom: {type(kind).__name__}(..., atoms=({value:g},))"
-            if on_bound
-            else "Declare wider bounds, or Continuous()"
-        )
-        where = "on a bound, and no atom" if on_bound else "outside the bounds"
-        how = "declared" if column.is_declared else "detected in fit"
-        raise ValueError(
-            f"column {column.name!r} holds {value:.6g} (row {outside[0]}; {len(outside)} such "
-            f"rows), which is {where}; "
-            f"expected values between {low:g} and {high:g} (kind {kind.name}, {how}). {advice}, in "
-            "kinds, or drop "
-            "these rows."
-        )
-    if isinstance(kind, Integer):
-        steps = (values - column.lattice.offset) / column.lattice.unit
-        off = np.flatnonzero(np.abs(steps - np.rint(steps)) > 0.02)
-        if len(off):
-            raise ValueError(
-                f"column {column.name!r} holds {values[off[0]]:.6g} (row {off[0]}; {len(off)} such "
-                "rows), which is no "
-                f"multiple of its unit, {column.lattice.unit:g}; expected such multiples (kind "
-                "integer). Round "
-                "the values, or declare the column as Continuous()."
-            )
-
-
-def _days_from(column: _Column, cells: Cells) -> np.ndarray:
-    """Return dates as float64 days from the origin of a column; NaT is NaN."""
-    resolution = column.stored.resolution
-    dates = cells.values.astype(f"datetime64[{resolution}]")
-    # Casting to a finer resolution overflows without a word.
-    is_lost = dates.astype(cells.values.dtype) > cells.values
-    coarse = np.abs(
-        dates.astype("datetime64[Y]").astype(np.int64)
-        - cells.values.astype("datetime64[Y]").astype(np.int64)
-    )
-    lost = np.flatnonzero((is_lost | (coarse > 1)) & ~cells.missing)
-    if len(lost):
-        raise ValueError(
-            f"column {column.name!r} holds {cells.values[lost[0]]} (row {lost[0]}), which is "
-            "beyond the range of dates "
-            f"in units of {resolution}, those of the training table; expected earlier or later "
-            "dates. Drop the "
-            "rows, or fit on a table with dates in seconds."
-        )
-    days = (dates - _origin(column)) / np.timedelta64(1, "D")
-    return np.where(cells.missing, np.nan, days)
-
-
-def _origin(column: _Column) -> np.datetime64:
-    """Return the day from which the dates of a column are counted, in its resolution."""
-    return np.datetime64(column.origin, "D").astype(f"datetime64[{column.stored.resolution}]")
-
-
-def _decode_column(column: _Column, rows: EncodedTable) -> Cells:
-    """Return the cells of one column."""
-    kind, family = column.kind, column.stored.family
-    if isinstance(kind, WithLevels):
-        assert column.discrete is not None
-        position = rows.levels[:, column.discrete]
-        levels = np.empty(len(kind.levels or ()), dtype=object)
-        levels[:] = kind.levels
-        values = levels[np.maximum(position, 0)]
-        values = values if family == "label" else values.astype(np.float64)
-        return Cells(family, values, position < 0)
-    assert column.continuous is not None
-    values = rows.values[:, column.continuous]
-    if isinstance(kind, Datetime):
-        return _decode_ticks(column, values, _origin(column))
-    assert isinstance(kind, Numerical)
-    if isinstance(kind, Periodic):
-        inside = (values >= kind.origin) & (values < kind.origin + kind.period)
-        values = np.where(inside, values, kind.origin + np.mod(values - kind.origin, kind.period))
-    values = column.lattice.rounded(values)
-    if isinstance(kind, Periodic):
-        # Rounding may lead to the end of the period, which is its beginning.
-        values = np.where(values >= kind.origin + kind.period, values - kind.period, values)
-    values = np.clip(values, *column.extremes)
-    if column.discrete is not None:
-        level = rows.levels[:, column.discrete]
-        held = np.array([np.nan, *column.atoms])[np.maximum(level, 0)]
-        values = np.where(level > 0, held, np.where(level < 0, np.nan, values))
-    if family == "duration":
-        return _decode_ticks(column, values, None)
-    return Cells(family, values, np.isnan(values))
-
-
-def _decode_ticks(column: _Column, days: np.ndarray, origin: np.datetime64 | None) -> Cells:
-    """Return days (n,) as dates, or as durations where there is no origin."""
-    resolution, missing = column.stored.resolution, np.isnan(days)
-    unit = resolution
-    if isinstance(column.kind, Datetime):
-        unit = column.kind.unit
-    per_tick = max(1, round(SECONDS[unit] / SECONDS[resolution]))
-    ticks = np.rint(np.where(missing, 0.0, days) * (SECONDS["D"] / SECONDS[unit])) * per_tick
-    first = 0 if origin is None else int(origin.astype(np.int64))
-    # Draws stay within the range of the dtype.
-    limit = float(2**62)
-    ticks = np.clip(ticks, -limit, limit).astype(np.int64)
-    total = np.clip(ticks.astype(np.float64) + first, -(2.0**63) + 2048, 2.0**63 - 2048)
-    exact = np.where(np.abs(total) < 2.0**62, ticks + first, total.astype(np.int64))
-    family = column.stored.family
-    dtype = f"{'timedelta64' if origin is None else 'datetime64'}[{resolution}]"
-    return Cells(family, exact.astype(dtype), missing)
-
-
-def _given_cells(column: _Column, value: Any, n_rows: int) -> Cells:
-    """Return the cells of a column that are given as one value, or as one for each row."""
-    family = column.stored.family
-    if family in ("date", "duration"):
-        kind = "datetime64" if family == "date" else "timedelta64"
-        try:
-            array = np.asarray(value, dtype=f"{kind}[{column.stored.resolution}]")
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"given[{column.name!r}]={value!r:.50} is no {family} ({error}); expected numpy's "
-                f"{kind}, or what "
-                "converts to it."
-            ) from error
-    elif isinstance(value, str | bytes):
-        array = np.empty((), dtype=object)
-        array[()] = value
-    else:
-        array = np.asarray(value, dtype=object)
-    if array.shape not in ((), (n_rows,)):
-        raise ValueError(
-            f"given[{column.name!r}] has shape {array.shape}; expected one value, or {n_rows} of "
-            "them, one for "
-            "each row."
-        )
-    table = np.broadcast_to(array, (n_rows,))[:, None]
-    _, (cells,), _ = read_frame(table)
-    return cells

@@ -18,7 +18,7 @@ import numpy as np
 
 from .._utils.column_precision import column_precision
 from .._utils.warnings import warn_of_table
-from ._frames import Cells, ColumnType
+from ._frames import Cells, ColumnType, shown
 from ._kinds import (
     SECONDS,
     Boolean,
@@ -48,11 +48,15 @@ _ROWS_OF_LEVEL, _SHARE_OF_LEVEL = 5, 0.05
 # the rest of the column has so many values.
 _ROWS_OF_ATOM, _SHARE_OF_ATOM, _ATOM_RATIO, _N_NEIGHBOURS = 5, 0.02, 4, 10
 _FEWEST_OTHERS = 5
-# Atoms within the range of values on a lattice of fewer steps would be values of that lattice too.
+# Atoms between values on a lattice of fewer steps would be values of the lattice too.
 _FINE_LATTICE = 1000
 # Floats that are at most so many multiples of a unit, from 0 or 1 on, are counts.
 _MOST_STEPS = 100
-# So many values would be beyond a bound if it were none. Fewest rows for that, and to compare logarithms.
+# Recorded values are no farther from multiples of their unit, in units.
+_FARTHEST = 0.02
+# Floats have so many values between two decimals, or the decimals may be by chance.
+_FEWEST_STEPS = 1000
+# So many values would be beyond a bound if it were none. Fewest rows for that, and for logarithms.
 _BEYOND = 20
 _ROWS_FOR_BOUNDS = 20
 # The logarithm must be likelier under a Gaussian, by nats in each row and in all, and the lowest value
@@ -62,35 +66,30 @@ _LOG_GAIN, _TOTAL_LOG_GAIN = 0.1, 10.0
 
 @dataclass(frozen=True)
 class Lattice:
-    """The values of which the recorded ones are multiples of a unit away from an offset."""
+    """The values to which draws are rounded: multiples of a step away from an offset."""
 
     unit: float = 0.0
-    """0 for values that are exact."""
+    """The width of the cell of a value; 0 for values that are exact."""
+    step: float = 0.0
+    """The unit, or that of the last decimal of exact values; 0 where they have all decimals."""
     offset: float = 0.0
+    decimals: int | None = None
+    """The number of decimals of all values, or None if they have more than the step."""
     slack: float = 0.0
     """How far recorded values are from the lattice by the rounding of their floats."""
 
     def rounded(self, values: np.ndarray) -> np.ndarray:
         """Return the nearest values of the lattice; those that are on it are returned unchanged."""
-        if not self.unit:
+        if not self.step:
             return values
-        nearest = self.offset + self.unit * np.rint((values - self.offset) / self.unit)
-        decimals = self._decimals()
-        if decimals is not None:
-            nearest = np.round(nearest, decimals)
-        return np.where(np.abs(values - nearest) <= self.slack, values, nearest)
-
-    def _decimals(self) -> int | None:
-        """Return the number of decimals of all values of the lattice, or None if they have many."""
-        for decimals in range(16):
-            scale = 10.0**decimals
-            if all(
-                abs(x * scale - round(x * scale)) <= 1e-9 * max(1.0, abs(x * scale))
-                for x in (self.unit, self.offset)
-                if abs(x * scale) < 2**53
-            ):
-                return decimals
-        return None
+        # Values of more multiples than floats have digits are their own.
+        is_coarse = np.abs(values - self.offset) < self.step / np.finfo(np.float64).eps
+        steps = np.rint(np.where(is_coarse, values - self.offset, 0.0) / self.step)
+        nearest = self.offset + self.step * steps
+        if self.decimals is not None:
+            nearest = np.round(nearest, self.decimals)
+        is_exact = ~is_coarse | (np.abs(values - nearest) <= self.slack)
+        return np.where(is_exact, values, nearest)
 
 
 def number_of_days(durations: np.ndarray) -> np.ndarray:
@@ -108,8 +107,15 @@ def detect(name: Any, kind: ColumnType, cells: Cells, copies: np.ndarray) -> Kin
         return Ordinal() if kind.is_ordered else Categorical()
     if cells.family == "date":
         return Datetime()
-    values = number_of_days(present) if cells.family == "duration" else present
-    return _detect_number(kind.is_whole, values, copies)
+    if cells.family == "duration":
+        # Their unit follows from the ticks, without rounding.
+        return replace(
+            _detect_kind(False, *_distinct(number_of_days(present), copies)), unit="auto"
+        )
+    distinct, counts = _distinct(present, copies)
+    return _detect_levels(kind.is_whole, distinct, counts) or _detect_kind(
+        kind.is_whole, distinct, counts
+    )
 
 
 def complete(
@@ -139,6 +145,8 @@ def complete(
             atoms = sorted({*atoms, *distinct[(distinct == low) | (distinct == high)].tolist()})
         low, high = kind.bounds
         kind = replace(kind, atoms=tuple(a for a in atoms if low <= a <= high))
+    if cells.family == "duration" and kind.unit in ("auto", None):
+        kind = replace(kind, unit=SECONDS[_time_unit(present)] / SECONDS["D"])
     if kind.unit == "auto":
         is_rest = ~np.isin(distinct, kind.atoms)
         unit = _unit(distinct[is_rest], counts[is_rest])
@@ -158,30 +166,56 @@ def lattice_of(name: Any, kind: Numerical, values: np.ndarray) -> Lattice:
         If they are not on one of the declared unit.
     """
     if kind.unit is None or not len(values):
-        return Lattice(kind.unit or 0.0)
+        step = kind.unit or _last_decimal(values)
+        return _with_decimals(Lattice(kind.unit or 0.0, step), values) if step else Lattice()
     unit = float(kind.unit)
-    # A value near the middle, whose multiples of the unit have few digits.
-    offset = float(values.min() - unit * np.rint(values.min() / unit))
-    low, high = kind.bounds
-    if isinstance(kind, Integer) and math.isfinite(low):
-        offset = low
-    elif isinstance(kind, Integer) and math.isfinite(high):
-        offset = high
-    if abs(offset) <= 1e-6 * unit:
-        offset = 0.0
-    steps = (values - offset) / unit
-    deviation = np.abs(steps - np.rint(steps)) * unit
-    worst = int(np.argmax(deviation))
-    rounding = 8 * np.finfo(np.float64).eps * float(np.abs(values).max())
-    if deviation[worst] > max(0.02 * unit, rounding):
+    deviation, offset = min(_deviation(values, unit, start) for start in (0.0, values.min()))
+    if deviation > _FARTHEST * unit + _rounding(values):
+        remainders = np.abs((values - offset) / unit - np.rint((values - offset) / unit))
         raise ValueError(
-            f"column {name!r} holds {values[worst]!r}, which is no multiple of unit={unit:g} away "
-            "from "
-            f"{offset:g}; expected values that were recorded in that unit"
+            f"column {name!r} holds {shown(values[np.argmax(remainders)])}, which is no multiple of "
+            f"unit={unit:g} away from {offset:g}; expected values that were recorded in that unit"
             + (", such as whole numbers. " if unit == 1 else ". ")
             + f"Declare {name!r} as Continuous(), or pass another unit, or None."
         )
-    return Lattice(unit, offset, max(2 * float(deviation[worst]), rounding))
+    return _with_decimals(Lattice(unit, unit, offset), values)
+
+
+def _deviation(values: np.ndarray, unit: float, offset: float) -> tuple[float, float]:
+    """Return the largest distance of values (m,) from multiples of a unit from an offset, and that."""
+    steps = (values - offset) / unit
+    return float(np.abs(steps - np.rint(steps)).max()) * unit, offset
+
+
+def _rounding(values: np.ndarray) -> float:
+    """Return how far values (n,) may be from what they stand for by the rounding of floats."""
+    return 8 * np.finfo(np.float64).eps * float(np.abs(values).max(initial=0.0))
+
+
+def _with_decimals(lattice: Lattice, values: np.ndarray) -> Lattice:
+    """Return a lattice with the decimals and the slack of the values (n,) on it."""
+    decimals = None
+    for number in range(16):
+        if np.abs(np.round(values, number) - values).max(initial=0.0) <= _rounding(values):
+            decimals = number
+            break
+    with_decimals = replace(lattice, decimals=decimals)
+    slack = np.abs(with_decimals.rounded(values) - values).max(initial=0.0)
+    return replace(with_decimals, slack=2 * float(slack) + _rounding(values))
+
+
+def _last_decimal(values: np.ndarray) -> float:
+    """Return the unit of the last decimal of all values (n,), or 0 if they have all their digits."""
+    if len(np.unique(values)) < _FEWEST_ROWS:
+        return 0.0
+    largest = float(np.abs(values).max())
+    for decimals in range(10):
+        # Continuous values would all be so near to decimals with a probability below 1e-30.
+        if 10.0**-decimals < _FEWEST_STEPS * np.finfo(np.float64).eps * largest:
+            break
+        if np.array_equal(np.round(values, decimals), values):
+            return 10.0**-decimals
+    return 0.0
 
 
 def _check_family(name: Any, kind: Kind, cells: Cells, present: np.ndarray) -> None:
@@ -200,11 +234,11 @@ def _check_family(name: Any, kind: Kind, cells: Cells, present: np.ndarray) -> N
         expected = "text, numbers or booleans" if isinstance(kind, WithLevels) else "dates"
     if cells.family not in families[expected]:
         holds = {"flag": "booleans", "label": "text or categories", "date": "dates"}
-        example = f", such as {present[0]!r:.50}" if len(present) else ""
+        example = f", such as {shown(present[0])}" if len(present) else ""
         raise ValueError(
             f"column {name!r} is declared as {kind!r}, but holds "
-            f"{holds.get(cells.family, cells.family + 's')}"
-            f"{example}; expected {expected}. Declare another kind, or convert the column."
+            f"{holds.get(cells.family, cells.family + 's')}{example}; expected {expected}. "
+            "Declare another kind, or convert the column."
         )
 
 
@@ -217,17 +251,30 @@ def _check_levels(name: Any, present: np.ndarray) -> None:
     if n_levels == n and n >= _FEWEST_NAMES:
         raise ValueError(
             f"column {name!r} holds text with as many values as rows ({n}), such as "
-            f"{present[0]!r:.50}: an "
-            "identifier, which has no distribution to learn; expected levels that rows share. "
-            "Leave it "
-            f"out by kinds={{{name!r}: None}}, or keep it by kinds={{{name!r}: Categorical()}}."
+            f"{shown(present[0])}: an identifier, which has no distribution to learn; expected "
+            f"levels that rows share. Leave it out by kinds={{{name!r}: None}}, or keep it by "
+            f"kinds={{{name!r}: Categorical()}}.{_conversion(present)}"
         )
     if 2 * n_levels > n >= _MANY_LEVELS:
         warn_of_table(
-            f"column {name!r} holds {n_levels} levels in {n} rows, which is hardly more than one "
-            "row for "
-            f"each; if it is an identifier, leave it out by kinds={{{name!r}: None}}."
+            f"column {name!r} holds {n_levels} levels in {n} rows, which is hardly more than "
+            f"one row for each; if it is an identifier, leave it out by kinds={{{name!r}: "
+            "None}."
         )
+
+
+def _conversion(texts: np.ndarray) -> str:
+    """Return the advice how to convert texts (n,) that are numbers or dates, or nothing."""
+    for dtype, what, how in (
+        (np.float64, "numbers", "pandas.to_numeric"),
+        ("datetime64[s]", "dates", "pandas.to_datetime"),
+    ):
+        try:
+            texts.astype(dtype)
+        except (TypeError, ValueError):
+            continue
+        return f" Its texts are {what}: convert them by {how}."
+    return ""
 
 
 def _with_levels(
@@ -241,11 +288,10 @@ def _with_levels(
         return type(kind)(tuple(ordered))
     if kind.is_ordered and any(isinstance(level, str | bytes) for level in levels):
         raise ValueError(
-            f"column {name!r} is declared as Ordinal(), but holds text, whose order is not known; "
-            "expected "
-            f"its levels from the lowest to the highest. Pass Ordinal({sorted(levels)[:4]!r}) in "
-            "the right "
-            "order, or an ordered categorical dtype."
+            f"column {name!r} is declared as Ordinal(), but holds text, whose order is not "
+            "known; expected its levels from the lowest to the highest. Pass "
+            f"Ordinal({sorted(levels)[:4]!r}) in the right order, or an ordered categorical "
+            "dtype."
         )
     try:
         return type(kind)(_plain_levels(sorted(levels), column_type.is_whole))
@@ -267,19 +313,22 @@ def _distinct(values: np.ndarray, copies: np.ndarray) -> tuple[np.ndarray, np.nd
     return distinct, np.bincount(index, copies, minlength=len(distinct)).astype(np.intp)
 
 
-def _detect_number(is_whole: bool, values: np.ndarray, copies: np.ndarray) -> Kind:
-    """Return the kind of a column of numbers (n,)."""
-    distinct, counts = _distinct(values, copies)
+def _detect_levels(is_whole: bool, distinct: np.ndarray, counts: np.ndarray) -> WithLevels | None:
+    """Return the kind of a column of a few numbers (m,), or None."""
+    levels = _plain_levels(distinct.tolist(), is_whole)
     n = counts.sum()
     if len(distinct) == 1:
-        return Categorical(_plain_levels(distinct.tolist(), is_whole))
-    if n >= _FEWEST_ROWS:
-        is_frequent = counts.min() >= max(_ROWS_OF_LEVEL, _SHARE_OF_LEVEL * n)
-        if len(distinct) == 2 and counts.min() > 1:
-            is_flag = distinct[0] == 0 and distinct[1] == 1
-            return Boolean() if is_flag else Ordinal(_plain_levels(distinct.tolist(), is_whole))
-        if is_frequent:
-            return Ordinal(_plain_levels(distinct.tolist(), is_whole))
+        return Categorical(levels)
+    if n < _FEWEST_ROWS:
+        return None
+    if len(distinct) == 2 and counts.min() > 1:
+        return Boolean() if levels == (0, 1) else Ordinal(levels)
+    is_frequent = counts.min() >= max(_ROWS_OF_LEVEL, _SHARE_OF_LEVEL * n)
+    return Ordinal(levels) if is_frequent else None
+
+
+def _detect_kind(is_whole: bool, distinct: np.ndarray, counts: np.ndarray) -> Numerical:
+    """Return the kind of a column of many numbers (m,)."""
     atoms = _atoms(distinct, counts, _unit(distinct, counts))
     is_rest = ~np.isin(distinct, atoms)
     rest, rest_counts = distinct[is_rest], counts[is_rest]
@@ -287,7 +336,7 @@ def _detect_number(is_whole: bool, values: np.ndarray, copies: np.ndarray) -> Ki
     kinds: dict[str, Any] = {"atoms": tuple(atoms), "unit": unit or None}
     low, high = _bounds(distinct, rest, rest_counts, atoms)
     if is_whole:
-        is_count = n >= _FEWEST_ROWS and distinct[0] in (0, 1)
+        is_count = counts.sum() >= _FEWEST_ROWS and distinct[0] in (0, 1)
         top = atoms[-1] if atoms and atoms[-1] == distinct[-1] else None
         kinds["unit"] = max(1.0, unit)
         return Integer(0.0 if is_count else None, top, **kinds)
@@ -315,7 +364,10 @@ def _unit(distinct: np.ndarray, counts: np.ndarray) -> float:
     """Return the unit of which distinct values (m,) are multiples, or 0."""
     if not len(distinct):
         return 0.0
-    return float(column_precision(distinct[:, None], counts.astype(np.float64)).unit[0])
+    unit = float(column_precision(distinct[:, None], counts.astype(np.float64)).unit[0])
+    # Values that are only near multiples of a unit were not rounded to it.
+    is_rounded = unit and _deviation(distinct, unit, distinct[0])[0] <= _FARTHEST * unit
+    return unit if is_rounded else 0.0
 
 
 def _atoms(distinct: np.ndarray, counts: np.ndarray, unit: float) -> list[float]:
@@ -395,9 +447,9 @@ def _is_likelier_as_logarithm(values: np.ndarray, counts: np.ndarray) -> bool:
 
 
 def _time_unit(dates: np.ndarray) -> str:
-    """Return the coarsest unit of which the times of days of dates (n,) are multiples."""
+    """Return the coarsest unit of which dates or durations (n,) are multiples."""
     resolution = np.datetime_data(dates.dtype)[0]
-    ticks = (dates - dates.astype("datetime64[D]")).astype(np.int64)
+    ticks = dates.astype(np.int64)
     divisor = int(np.gcd.reduce(ticks))
     for unit, seconds in SECONDS.items():
         length = round(seconds / SECONDS[resolution]) if seconds >= SECONDS[resolution] else 0

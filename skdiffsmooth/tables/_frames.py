@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import sys
+import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -12,10 +14,12 @@ from scipy.sparse import issparse
 
 from .._utils.validation import check_detached
 
-__all__ = ["Cells", "ColumnType", "FrameType", "read_frame"]
+__all__ = ["Cells", "ColumnType", "FrameType", "read_frame", "shown"]
 
 # Larger integers have no float64 of their own.
 _LARGEST_INTEGER = 2**53
+# pandas has two dtypes called string[pyarrow]; this is ArrowDtype's.
+_ARROW_STRING = "arrow string"
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,25 @@ class ColumnType:
     zone: str | None = None
     """Time zone of dates."""
 
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The lowest and the highest number that the dtype holds, and float64 beside it."""
+        name = self.dtype.lower()
+        if self.is_whole:
+            parsed = re.match(r"(u?)int(\d+)", name)
+            bits = int(parsed[2]) - (not parsed[1]) if parsed else 53
+            high = min(2**bits - 1, _LARGEST_INTEGER)
+            return (0 if parsed and parsed[1] else max(-(2**bits), -_LARGEST_INTEGER)), high
+        if self.is_single:
+            largest = float(np.finfo(np.float32).max)
+            return -largest, largest
+        return -math.inf, math.inf
+
+    @property
+    def is_single(self) -> bool:
+        """Whether it holds float32."""
+        return self.dtype.lower() in ("float32", "float[pyarrow]")
+
 
 @dataclass(frozen=True)
 class FrameType:
@@ -62,6 +85,8 @@ class FrameType:
     types: tuple[ColumnType, ...]
     index_name: Any = None
     columns_name: Any = None
+    has_object_names: bool = False
+    """Whether labels are stored as objects, and not as their common type."""
     dtype: str = "object"
     """Of an array: its dtype."""
 
@@ -85,16 +110,13 @@ def read_frame(X: Any) -> tuple[FrameType, list[Cells], Any]:
     check_detached("X", X)
     if issparse(X):
         raise TypeError(
-            f"X is a sparse {type(X).__name__}, but dense data is required; expected a DataFrame "
-            "or a "
-            "dense array. Pass X.toarray() if it fits into memory."
+            f"X is a sparse {type(X).__name__}, but dense data is required; expected a "
+            "DataFrame or a dense array. Pass X.toarray() if it fits into memory."
         )
     library = type(X).__module__.split(".")[0]
-    if library in ("pandas", "polars") and library in sys.modules and hasattr(X, "columns"):
-        read = _read_pandas if library == "pandas" else _read_polars
-    else:
-        read = _read_array
-    return read(X)
+    if library == "polars":
+        return _read_polars(X)
+    return _read_pandas(X) if library == "pandas" and hasattr(X, "columns") else _read_array(X)
 
 
 def _check_shape(n_rows: int, names: Sequence[Any]) -> None:
@@ -108,10 +130,16 @@ def _check_shape(n_rows: int, names: Sequence[Any]) -> None:
     double = sorted({repr(name) for name in names if list(names).count(name) > 1})
     if double:
         raise ValueError(
-            f"X has several columns with the name {', '.join(double)}; expected names that differ, "
-            "since "
-            "columns are found by name. Rename them."
+            f"X has several columns with the name {', '.join(double)}; expected names that "
+            "differ, since columns are found by name. Rename them."
         )
+
+
+def shown(value: Any) -> str:
+    """Return a value as messages print it, cut after 50 characters."""
+    if isinstance(value, np.datetime64 | np.timedelta64):
+        return str(value)
+    return f"{value.item() if isinstance(value, np.generic) else value!r:.50}"
 
 
 def _refuse(name: Any, what: str, advice: str) -> ValueError:
@@ -136,6 +164,7 @@ def _read_pandas(X: Any) -> tuple[FrameType, list[Cells], Any]:
         tuple(kind for kind, _ in columns),
         index_name=list(X.index.names) if X.index.nlevels > 1 else X.index.name,
         columns_name=list(X.columns.names) if X.columns.nlevels > 1 else X.columns.name,
+        has_object_names=X.columns.dtype == object,
     )
     return frame, [cells for _, cells in columns], X.index
 
@@ -164,6 +193,8 @@ def _read_series(name: Any, series: Any) -> tuple[ColumnType, Cells]:
         if isinstance(dtype, pd.StringDtype):
             is_nan = getattr(dtype, "na_value", None) is not pd.NA
             text = "str" if is_nan else f"string[{dtype.storage}]"
+        elif text == "string[pyarrow]":
+            text = _ARROW_STRING
         values = series.to_numpy(dtype=object)
         return ColumnType(text, "label"), Cells("label", values, missing)
     if text == "object":
@@ -228,8 +259,8 @@ def _build_pandas(frame: FrameType, columns: Sequence[Cells], index: Any) -> Any
     if isinstance(frame.columns_name, list):
         made.columns = pd.MultiIndex.from_tuples(frame.names, names=frame.columns_name)
     else:
-        # Names of one type keep their dtype: integers, text.
-        made.columns = pd.Index(list(frame.names), name=frame.columns_name)
+        dtype = object if frame.has_object_names else None
+        made.columns = pd.Index(list(frame.names), dtype=dtype, name=frame.columns_name)
     return made
 
 
@@ -252,7 +283,10 @@ def _make_series(kind: ColumnType, cells: Cells, index: Any) -> Any:
     if kind.dtype == "object":
         return pd.Series(_python_objects(kind, cells), index=index, dtype=object)
     if kind.family == "label":
-        return pd.Series(_with_missing(cells, None), index=index, dtype=kind.dtype)
+        dtype = kind.dtype
+        if dtype == _ARROW_STRING:
+            dtype = pd.ArrowDtype(import_module("pyarrow").string())
+        return pd.Series(_with_missing(cells, None), index=index, dtype=dtype)
     if kind.family == "flag":
         flags = values == 1
         if kind.dtype == "bool":
@@ -278,9 +312,10 @@ def _make_series(kind: ColumnType, cells: Cells, index: Any) -> Any:
 
 def _read_polars(X: Any) -> tuple[FrameType, list[Cells], Any]:
     """Read a DataFrame of polars."""
-    if not hasattr(X, "height"):
+    if type(X).__name__ != "DataFrame":
         raise TypeError(
-            f"X is a {type(X).__name__} of polars; expected a DataFrame. Pass X.collect()."
+            f"X is a {type(X).__name__} of polars; expected a DataFrame. Pass X.collect(), or "
+            "X.to_frame() of a Series."
         )
     names = tuple(X.columns)
     _check_shape(X.height, names)
@@ -372,16 +407,14 @@ def _read_array(X: Any) -> tuple[FrameType, list[Cells], Any]:
     array = np.asarray(X, dtype=object) if isinstance(X, list | tuple) else np.asarray(X)
     if array.dtype.names is not None:
         raise TypeError(
-            f"X is a structured array with the fields {', '.join(array.dtype.names)}; expected a "
-            "table. "
-            "Pass pandas.DataFrame(X)."
+            f"X is a structured array with the fields {', '.join(array.dtype.names)}; expected "
+            "a table. Pass pandas.DataFrame(X)."
         )
     if array.ndim != 2:
         raise ValueError(
-            f"X of type {type(X).__name__} has shape {array.shape}; expected 2D array, a table of "
-            "rows and columns. "
-            "Reshape your data: X.reshape(-1, 1) if it has a single column, X.reshape(1, -1) if it "
-            "has a single row."
+            f"X of type {type(X).__name__} has shape {array.shape}; expected 2D array, a table "
+            "of rows and columns. Reshape your data: X.reshape(-1, 1) if it has a single "
+            "column, X.reshape(1, -1) if it has a single row."
         )
     names = tuple(range(array.shape[1]))
     _check_shape(len(array), names)
@@ -398,7 +431,7 @@ def _read_array_column(name: int, column: np.ndarray, mask: np.ndarray) -> tuple
     """Read one column of an array."""
     kind, text = column.dtype.kind, str(column.dtype)
     if kind == "O":
-        return _read_objects(name, column, mask | _is_missing(column))
+        return _read_objects(name, column, mask)
     if kind == "b":
         return ColumnType(text, "flag"), Cells("flag", column.astype(np.float64), mask)
     if kind in "iuf":
@@ -442,63 +475,64 @@ def _build_array(frame: FrameType, columns: Sequence[Cells], index: Any) -> np.n
 # --- cells that are Python objects, and what all libraries have in common
 
 
-def _read_objects(name: Any, column: np.ndarray, missing: np.ndarray) -> tuple[ColumnType, Cells]:
-    """Read a column of Python objects, which must be of one type."""
-    present = column[~missing]
-    family_of = np.frompyfunc(_family, 1, 1)
-    families = family_of(present).astype(str)
-    families_present, first, counts = np.unique(families, return_index=True, return_counts=True)
-    if len(families_present) > 1:
+def _read_objects(name: Any, column: np.ndarray, is_masked: Any) -> tuple[ColumnType, Cells]:
+    """Read a column of Python objects, which must be of one family; cells of the mask are missing."""
+    values = column.tolist()
+    _, first, index = np.unique(
+        np.fromiter(map(id, map(type, values)), dtype=np.intp, count=len(values)),
+        return_index=True,
+        return_inverse=True,
+    )
+    names = np.array([_family(values[row]) for row in first], dtype=object)
+    families = names[index]
+    missing = is_masked | (families == "missing")
+    may_be_missing = np.flatnonzero((families == "number") & ~missing)
+    missing[may_be_missing] = np.isnan(column[may_be_missing].astype(np.float64))
+    present = families[~missing]
+    known = list(dict.fromkeys(present.tolist()))
+    if len(known) > 1:
         examples = ", ".join(
-            f"{count} cells of {family} (such as {present[index]!r:.50})"
-            for family, index, count in zip(families_present, first, counts, strict=True)
+            f"{np.sum(present == family)} cells of {family}s, such as "
+            f"{shown(column[~missing][present == family][0])}"
+            for family in known
         )
         raise _refuse(
             name,
             f"has cells of several types: {examples}",
-            "Convert the column to one type, for example by astype(str), or replace what does not "
-            "belong.",
+            "Convert it to one type, for example by astype(str), or replace what does not belong.",
         )
-    family = str(families_present[0]) if len(families_present) else "label"
+    family = known[0] if known else "label"
     if family not in ("number", "flag", "label"):
-        advice = (
-            "Convert them by pandas.to_datetime or pandas.to_timedelta."
-            if family in ("date", "datetime", "timedelta", "Timestamp", "Timedelta", "datetime64")
-            else "Convert or drop the column."
-        )
-        raise _refuse(name, f"has cells of type {family} (such as {present[0]!r:.50})", advice)
+        example = f"has cells of type {family}, such as {shown(column[~missing][0])}"
+        is_time = family in ("date", "datetime", "Timestamp", "datetime64")
+        advice = "Convert it, or drop it."
+        if is_time or family in ("timedelta", "Timedelta", "timedelta64"):
+            what = "datetime" if is_time else "timedelta"
+            advice = f"Convert it by pandas.to_{what}, or to numpy's {what}64."
+        raise _refuse(name, example, advice)
     if family == "label":
         return ColumnType("object", "label"), Cells("label", column, missing)
     if family == "flag":
-        values = np.where(missing, np.nan, column).astype(np.float64)
-        return ColumnType("object", "flag"), Cells("flag", values, missing)
-    is_whole = bool(
-        np.frompyfunc(lambda cell: isinstance(cell, int | np.integer), 1, 1)(present).all()
-    )
-    read = lambda: np.where(missing, np.nan, column).astype(np.float64)  # noqa: E731
+        flags = np.where(missing, np.nan, column).astype(np.float64)
+        return ColumnType("object", "flag"), Cells("flag", flags, missing)
+    is_float = np.array([isinstance(values[row], float | np.floating) for row in first])
+    is_whole = not is_float[index][~missing].any()
+
+    def read() -> np.ndarray:
+        return np.where(missing, np.nan, column).astype(np.float64)
+
     return _read_numeric(name, "object", is_whole, missing, read)
 
 
 def _family(cell: Any) -> str:
     """Return the family of one Python object, or the name of its type."""
+    if cell is None or type(cell).__name__ in ("NAType", "NaTType"):
+        return "missing"
     if isinstance(cell, bool | np.bool_):
         return "flag"
     if isinstance(cell, int | float | np.integer | np.floating):
         return "number"
     return "label" if isinstance(cell, str | bytes) else type(cell).__name__
-
-
-def _is_missing(column: np.ndarray) -> np.ndarray:
-    """Return which cells (n,) of a column of objects are missing: None, NaN, NaT or pandas.NA."""
-
-    def check(cell: Any) -> bool:
-        if cell is None or type(cell).__name__ in ("NAType", "NaTType"):
-            return True
-        return (
-            isinstance(cell, float | np.floating | np.datetime64 | np.timedelta64) and cell != cell
-        )
-
-    return np.frompyfunc(check, 1, 1)(column).astype(bool)
 
 
 def _read_numeric(
@@ -510,19 +544,17 @@ def _read_numeric(
     infinite = np.flatnonzero(np.isinf(values) & ~missing)
     if len(infinite):
         raise ValueError(
-            f"column {name!r} of X holds infinity, in {len(infinite)} of {len(values)} rows (first "
-            "in row "
-            f"{infinite[0]}); expected finite numbers or missing cells. Drop these rows, or "
-            "replace the "
-            "values."
+            f"column {name!r} of X holds infinity, in {len(infinite)} of {len(values)} rows "
+            f"(first in row {infinite[0]}); expected finite numbers or missing cells. Drop "
+            "these rows, or replace the values."
         )
     values = np.where(missing, np.nan, values)
     if is_whole and np.any(np.abs(values[~missing]) > _LARGEST_INTEGER):
         raise ValueError(
             f"column {name!r} of X holds integers beyond 2**53, such as "
             f"{values[~missing][np.argmax(np.abs(values[~missing]))]:.0f}, which floats cannot "
-            "tell apart; expected smaller ones. If it "
-            f"is an identifier, leave it out by kinds={{{name!r}: None}}, or convert it to text."
+            "tell apart; expected smaller ones. If it is an identifier, leave it out by "
+            f"kinds={{{name!r}: None}}, or convert it to text."
         )
     return ColumnType(dtype, "number", is_whole), Cells("number", values, missing)
 

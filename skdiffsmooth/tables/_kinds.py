@@ -201,14 +201,15 @@ class Positive(Numerical):
 
 @dataclass(frozen=True, repr=False)
 class Interval(Numerical):
-    """Numbers between two bounds, such as shares and percentages; values on a bound are atoms.
+    """Numbers between bounds, such as shares and percentages; values on a bound are atoms.
 
-    Its density is that of the logit, so nothing is lost beyond the bounds, and no draw is there.
+    Its density is that of the logit, or with one bound of a logarithm, so nothing is lost beyond the
+    bounds, and no draw is there.
 
     Parameters
     ----------
     low, high : float
-        The bounds, in the units of the column.
+        The bounds, in the units of the column; one of them may be infinite.
     atoms : tuple of float or "auto", default="auto"
         See `Continuous`. Training rows on a bound make it an atom, however few they are.
     unit : float, None or "auto", default="auto"
@@ -227,12 +228,18 @@ class Interval(Numerical):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("low", "high"):
-            value = check_real(name, getattr(self, name), minimum=-math.inf)
-            object.__setattr__(self, name, value)
+        for name, no_bound in (("low", -math.inf), ("high", math.inf)):
+            if getattr(self, name) != no_bound:
+                hint = f"Pass {no_bound} for none."
+                value = check_real(name, getattr(self, name), minimum=-math.inf, hint=hint)
+                object.__setattr__(self, name, value)
         if not self.low < self.high:
             raise ValueError(
                 f"low={self.low!r} and high={self.high!r} bound no interval; expected low < high."
+            )
+        if math.isinf(self.low) and math.isinf(self.high):
+            raise ValueError(
+                "low=-inf and high=inf are no bounds; expected one or two. Pass Continuous()."
             )
         _check_atoms(self)
 
@@ -361,9 +368,8 @@ def _levels(kind: str, levels: Any) -> tuple[Any, ...]:
     """Return levels as a tuple of Python scalars, after checking them."""
     if isinstance(levels, str | bytes) or not isinstance(levels, Iterable):
         raise TypeError(
-            f"{kind}({levels!r}) has levels of type {type(levels).__name__}; expected a sequence, "
-            "such "
-            "as ['low', 'high']."
+            f"{kind}({levels!r}) has levels of type {type(levels).__name__}; expected a "
+            "sequence, such as ['low', 'high']."
         )
     # A set has no order that is the same in every run.
     if isinstance(levels, set | frozenset):
@@ -381,14 +387,12 @@ def _levels(kind: str, levels: Any) -> tuple[Any, ...]:
     if any(level is None or level != level for level in checked):
         raise ValueError(
             f"{kind}({list(checked)!r}) has a missing value as a level; expected values only. "
-            "Missing "
-            "cells are no level: leave them out."
+            "Missing cells are no level: leave them out."
         )
     if not checked or n_different < len(checked):
         raise ValueError(
             f"{kind}({list(checked)!r}) has {len(checked)} levels, of which {n_different} are "
-            "different; "
-            "expected at least one level, and none twice."
+            "different; expected at least one level, and none twice."
         )
     return checked
 
@@ -400,8 +404,7 @@ def _atoms(atoms: Any) -> Any:
     if not isinstance(atoms, Iterable):
         raise TypeError(
             f"atoms={atoms!r} has type {type(atoms).__name__}; expected 'auto' or a tuple of "
-            "numbers, "
-            "such as (0,)."
+            "numbers, such as (0,)."
         )
     return tuple(sorted({check_real("atoms", atom, minimum=-math.inf) for atom in atoms}))
 
