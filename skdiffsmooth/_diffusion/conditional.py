@@ -242,7 +242,9 @@ class JointDensity:
             return self.log_density(y)
         free = np.setdiff1d(np.flatnonzero(self.periods), given)
         turns = (y @ self.axes[:, free]) / self.periods[free]
-        window = np.prod(np.where(np.abs(turns) < 1, np.cos(0.5 * math.pi * turns) ** 2, 0.0), axis=1)
+        window = np.prod(
+            np.where(np.abs(turns) < 1, np.cos(0.5 * math.pi * turns) ** 2, 0.0), axis=1
+        )
         log_density = np.full(len(y), -np.inf)
         inside = window > 0
         log_density[inside] = self.log_density(y[inside]) + np.log(window[inside])

@@ -257,11 +257,11 @@ class PeriodicPosterior:
         turns = (x / torch.where(periods > 0, periods, torch.inf)).round()
         return x - periods * turns
 
-    def _log_volume(
-        self, images: _Images, exclude: torch.Tensor | None
-    ) -> torch.Tensor | float:
+    def _log_volume(self, images: _Images, exclude: torch.Tensor | None) -> torch.Tensor | float:
         """Return what the log-density of the images lacks: a number, or one for each query."""
-        return images.log_volume if exclude is None else images.log_volume + self._log_others[exclude]
+        return (
+            images.log_volume if exclude is None else images.log_volume + self._log_others[exclude]
+        )
 
     def _images(self, v: float, max_norm: float) -> _Images:
         """Return the images that queries plus offsets of a length need at noise variance v."""

@@ -316,7 +316,12 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         # Raises here, and not at the first query, if memory_limit is too small.
         self._model(backend, measured, weights, kernel, bandwidth, coordinates.periods)
         boxes = None
-        if periods is None and rtol > 0 and measured.shape[1] <= LARGEST_DIMENSION and len(measured) >= _MANY_POINTS:
+        if (
+            periods is None
+            and rtol > 0
+            and measured.shape[1] <= LARGEST_DIMENSION
+            and len(measured) >= _MANY_POINTS
+        ):
             boxes = _sort_into_boxes(measured, weights, kernel, bandwidth, rtol)
         self._set_fitted(
             X,
@@ -657,9 +662,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         metric, columns = self.coordinates_, self.coordinates_.columns
         points = metric.to_metric(self.points_)
         backend = self._backend(points, bandwidth)
-        model = self._model(
-            backend, points, self.weights_, self.kernel_, bandwidth, metric.periods
-        )
+        model = self._model(backend, points, self.weights_, self.kernel_, bandwidth, metric.periods)
         units = _units(self.kernel_, bandwidth)
         inside = metric.to_metric(X)
         queries = backend.tensor((inside - _origin(points, metric.periods)) / units)
