@@ -197,7 +197,7 @@ def nearest_distances(points: np.ndarray, periods: np.ndarray | None = None) -> 
 def _nearest_two(
     points: np.ndarray, x: np.ndarray, periods: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distances (n, 2) of queries x (n, d) from their two nearest points, and which these are."""
+    """Return the distances (n, 2) of queries x (n, d) from the two nearest points, and their indices."""
     if periods is None:
         return cKDTree(points).query(x, k=2)
     # The tree takes points from zero to the period.
@@ -221,8 +221,8 @@ def stationary_bracket(
 
     With `periods` (d,), 0 where a coordinate has none, images at whole periods are points, too. Under
     the kernel the mean squared distance to the images of a point is at most h^2 plus that to the nearest
-    one, so that h^2 has an upper bound where a coordinate has no period. Where all have one, the bound is
-    their longest period, from which on the kernel is uniform.
+    one, so that h^2 has an upper bound where a coordinate has no period. Where all have one, the bound
+    is their longest period, from which on the kernel is uniform.
     """
     if periods is not None:
         return _stationary_bracket_of_periods(points, weights, queries, periods)

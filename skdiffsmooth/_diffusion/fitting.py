@@ -145,7 +145,7 @@ class TrainingData:
 
     @property
     def _varies(self) -> np.ndarray:
-        """Which columns (d,) are periodic and not constant; in scaled columns constants are relations."""
+        """Which columns (d,) are periodic and vary; in scaled columns constants are relations."""
         assert self.periods is not None
         points = self.points if self.table is None else self.table.points
         return (self.periods > 0) & ((len(points) == 1) | (np.ptp(points, axis=0) > 0))

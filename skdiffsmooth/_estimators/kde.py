@@ -98,7 +98,7 @@ def _origin(points: np.ndarray, periods: np.ndarray | None) -> np.ndarray:
 def _with_circular_stds(
     points: np.ndarray, weights: np.ndarray, periods: np.ndarray | None
 ) -> np.ndarray:
-    """Return points (n, d) whose periodic columns are stretched to their circular standard deviations."""
+    """Return points (n, d), periodic columns stretched to their circular standard deviations."""
     points = points.copy()
     for column in np.flatnonzero(np.zeros(0) if periods is None else periods):
         values, period = points[:, column], float(np.asarray(periods)[column])
@@ -316,12 +316,8 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         # Raises here, and not at the first query, if memory_limit is too small.
         self._model(backend, measured, weights, kernel, bandwidth, coordinates.periods)
         boxes = None
-        if (
-            periods is None
-            and rtol > 0
-            and measured.shape[1] <= LARGEST_DIMENSION
-            and len(measured) >= _MANY_POINTS
-        ):
+        is_large = measured.shape[1] <= LARGEST_DIMENSION and len(measured) >= _MANY_POINTS
+        if rtol > 0 and is_large and periods is None:
             boxes = _sort_into_boxes(measured, weights, kernel, bandwidth, rtol)
         self._set_fitted(
             X,

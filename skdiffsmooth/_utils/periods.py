@@ -1,4 +1,4 @@
-"""Periods of columns, such as 24 of hours and 360 of degrees: the parameter, and values within one period."""
+"""Periods of columns, such as 24 of hours: the parameter, and values within one period."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def reduced(X: np.ndarray, periods: np.ndarray, names: Any = None) -> np.ndarray
         If values are so large that their rounding exceeds a millionth of the period.
     """
     X = X.copy()
-    for column in np.flatnonzero(periods):
+    for column in np.flatnonzero(periods).tolist():
         period, values = periods[column], X[:, column]
         rounding = _EPS * np.maximum(np.abs(values), period)
         largest = float(rounding.max(initial=0.0))
@@ -75,8 +75,8 @@ def reduced(X: np.ndarray, periods: np.ndarray, names: Any = None) -> np.ndarray
                 f"column {column_label(column_names(names), column)} of X holds "
                 f"{float(values[rounding.argmax()]):.6g}, whose float64 rounding of {largest:.2g} is "
                 f"too large for its period of {period:.6g}; expected values below "
-                f"{_LARGEST_ROUNDING / _EPS:.0e} periods. Subtract whole periods before values are stored "
-                "as float64."
+                f"{_LARGEST_ROUNDING / _EPS:.0e} periods. Subtract whole periods before values are "
+                "stored as float64."
             )
         phase = np.mod(values, period)
         X[:, column] = np.where(period - phase <= 4 * rounding, 0.0, phase)
