@@ -28,6 +28,7 @@ from .settings import (
     KernelChoice,
     ParsedParameters,
     Resources,
+    check_suits_periods,
     parse_parameters,
     parse_resources,
     resolve_solver,
@@ -156,7 +157,10 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
             sample_weight is not None,
             rows.precision.unit if shards.alone else None,
             rows.precision.width if shards.alone else None,
+            periods=rows.periods,
         )
+        if rows.periods is not None:
+            check_suits_periods(parsed, rows.periods)
         n_points, d = points.shape
         with threads_for(n_points**2 * _NODES_OF_CANDIDATES * (d + 2)):
             settings, geometry, not_compared = settings_for(data, parsed)
@@ -169,6 +173,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
             metric_=settings.metric,
             settings_=settings.parameters(parsed),
             not_compared_=not_compared,
+            periods_=rows.periods,
             rounding_=np.zeros(points.shape[1]) if data.widths is None else data.widths,
             **attributes,
         )
