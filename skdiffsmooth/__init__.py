@@ -53,6 +53,7 @@ _MODULES = (
     "noise",
     "scores",
     "solvers",
+    "tables",
 )
 
 

@@ -176,6 +176,21 @@ class DiffusionModel:
         hierarchy = PointHierarchy.of(points, weights, 0.0, self.bandwidth)
         return replace(self, source=replace(self.data, hierarchy=hierarchy))
 
+    def reweighted(self, weights: np.ndarray) -> DiffusionModel:
+        """Return the model with other weights (n_points,) of its points; those of weight 0 are left out.
+
+        Metric, scales, background and nodes stay as they are.
+        """
+        kept, all_points = weights > 0, self.data.hierarchy
+        hierarchy = PointHierarchy.of(
+            all_points.points[kept],
+            weights[kept] / weights[kept].sum(),
+            all_points.tolerance,
+            all_points.finest,
+        )
+        points = self.data.points[kept]
+        return replace(self, source=replace(self.data, hierarchy=hierarchy, points=points))
+
     def parts(self, X: np.ndarray, resources: Resources) -> np.ndarray:
         """Return log-densities (n, 3) of rows under the flow and the parts of the background."""
         queries, residual = self.embedding.split(X)

@@ -275,6 +275,8 @@ class MergedRows:
     """How many rows were merged into others that differ from them by rounding."""
     distance: float
     """The largest distance from a merged row to its nearest row, relative to that of distinct rows."""
+    periods: np.ndarray | None = None
+    """Period (d,) of each column, 0 where it has none; None where no column has one."""
 
     @cached_property
     def precision(self) -> ColumnPrecision:
