@@ -4,6 +4,8 @@
 """
 
 import os
+import pathlib
+import shutil
 import warnings
 
 import skdiffsmooth
@@ -70,3 +72,18 @@ sphinx_gallery_conf = {
     "min_reported_time": 1,
     "write_computation_times": False,
 }
+
+
+def show_thumbnails(app):
+    """Give pages that were not run the small pictures of docs/images/thumbs, where there is one."""
+    if getattr(app.config, "plot_gallery", True) not in (0, "0", False):
+        return
+    source = pathlib.Path(app.srcdir)
+    for picture in (source / "images" / "thumbs").glob("*.png"):
+        thumbs = source / "gallery" / "images" / "thumb"
+        shutil.copy(picture, thumbs / f"sphx_glr_{picture.stem}_thumb.png")
+
+
+def setup(app):
+    """Register what happens after the gallery's pages are written."""
+    app.connect("builder-inited", show_thumbnails, priority=900)

@@ -34,6 +34,10 @@ window.addEventListener("load", () => {
     if (block.scrollWidth > block.clientWidth + 1 &&
         !["auto", "scroll"].includes(getComputedStyle(block).overflowX))
       found.push("cut: " + block.textContent.slice(0, 60));
+  for (const title of document.querySelectorAll("h1, h2, h3, p"))
+    if (title.getBoundingClientRect().right > 0 && title.scrollWidth > title.clientWidth + 1 &&
+        getComputedStyle(title).display === "block")
+      found.push("title: " + title.textContent.slice(0, 60));
   if (document.documentElement.scrollWidth > window.innerWidth + 1)
     found.push("wide: " + document.documentElement.scrollWidth + " > " + window.innerWidth);
   document.documentElement.setAttribute("data-found", encodeURIComponent(JSON.stringify(found)));
@@ -76,8 +80,10 @@ def problems(site, page, size):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES)
-@pytest.mark.parametrize("size", [PHONE, DESKTOP])
+@pytest.mark.parametrize(
+    ("page", "size"),
+    [(page, PHONE) for page in PAGES] + [("index", DESKTOP), ("evidence/table", DESKTOP)],
+)
 def test_a_page_is_shown_whole(site, page, size):
     assert problems(site, page, size) == []
 
@@ -88,7 +94,8 @@ def test_the_probe_finds_each_kind_of_problem(site):
     (site / "bad.html").write_text(
         "<html><head></head><body><img src='no.png'><script>console.error('no'); f()</script>"
         "<pre style='overflow: hidden; width: 40px'>a line that is cut</pre>"
+        "<h1 style='width: 40px'>ALongNameThatCannotBreak</h1>"
         "<div style='width: 9000px'>wide</div></body></html>"
     )
     kinds = {text.split(":")[0] for text in problems(site, "bad", DESKTOP)}
-    assert kinds == {"console", "error", "image", "cut", "wide"}
+    assert kinds == {"console", "error", "image", "cut", "title", "wide"}
