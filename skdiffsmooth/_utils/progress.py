@@ -223,12 +223,23 @@ def tracked(items: Sequence[Item], task: str = "") -> Iterator[Item]:
 def reports_fit(method: Method) -> Method:
     """Decorate `fit`, so that `verbose` and scikit-learn's callbacks report its progress."""
 
-    @wraps(method)
-    def fit(self: Any, X: Any, *args: Any, **kwargs: Any) -> Any:
-        with reporting(self, "fit", number_of_rows(X)), _task_of(self, X):
+    def with_task(self: Any, X: Any, *args: Any, **kwargs: Any) -> Any:
+        with _task_of(self, X):
             return method(self, X, *args, **kwargs)
 
-    return cast(Method, with_callbacks(fit))
+    @wraps(method)
+    def fit(self: Any, X: Any, *args: Any, **kwargs: Any) -> Any:
+        with reporting(self, "fit", number_of_rows(X)):
+            # Without callbacks no frame of scikit-learn is between the user's line and a warning.
+            is_plain = not (
+                hasattr(self, "_skl_callbacks") or hasattr(self, "_parent_callback_ctx")
+            )
+            if is_plain:
+                with _no_task():
+                    return method(self, X, *args, **kwargs)
+            return with_callbacks(with_task)(self, X, *args, **kwargs)
+
+    return cast(Method, fit)
 
 
 def number_of_rows(X: Any) -> float:
@@ -241,16 +252,23 @@ def number_of_rows(X: Any) -> float:
 
 @contextmanager
 def _task_of(estimator: Any, X: Any) -> Iterator[None]:
-    """Make the fit of an estimator the task whose rounds its callbacks get, if it has any."""
-    context = None
-    if hasattr(estimator, "_skl_callbacks") or hasattr(estimator, "_parent_callback_ctx"):
-        context = estimator._init_callback_context(max_subtasks=None)
-        context.call_on_fit_task_begin(estimator=estimator, X=X)
-    token = _TASK.set(None if context is None else (estimator, context))
+    """Make the fit of an estimator the task whose rounds its callbacks get."""
+    context = estimator._init_callback_context(max_subtasks=None)
+    context.call_on_fit_task_begin(estimator=estimator, X=X)
+    token = _TASK.set((estimator, context))
     try:
         yield
-        if context is not None:
-            context.call_on_fit_task_end(estimator=estimator, X=X)
+        context.call_on_fit_task_end(estimator=estimator, X=X)
+    finally:
+        _TASK.reset(token)
+
+
+@contextmanager
+def _no_task() -> Iterator[None]:
+    """Pass the rounds of a fit without callbacks on to none, also if it is part of one that has some."""
+    token = _TASK.set(None)
+    try:
+        yield
     finally:
         _TASK.reset(token)
 

@@ -31,7 +31,8 @@ __all__ = ["DensityDisplay", "checked_given", "checked_rows"]
 
 # Draws of which grids and marginals of two columns are made.
 _N_DRAWS = 2000
-_RESOLUTION_OF_ONE, _RESOLUTION_OF_TWO = 200, 60
+_RESOLUTIONS = {1: 200, 2: 60}
+_RESOLUTION_OF_PAIRS = 40
 # Log-densities are coloured down to so many nats below the highest, and levels of mass are drawn.
 _DEPTH, _MASSES = 10.0, (0.5, 0.9)
 
@@ -118,7 +119,8 @@ class DensityDisplay:
         grid : array-like or list of array-likes, default=None
             Increasing values of each column; None spaces them evenly.
         grid_resolution : int, default=None
-            Number of values of each column. None is 200 for one column, and 60 for several.
+            Number of values of each column. None is 200 for one column, 60 for two
+            and 40 for more.
 
         Returns
         -------
@@ -162,7 +164,7 @@ class DensityDisplay:
                 drawn = draws_of(estimator, _N_DRAWS, 0, **options)
         rows = None if X is None else checked_rows(X, d)
         if grid_resolution is None:
-            grid_resolution = _RESOLUTION_OF_ONE if len(shown) == 1 else _RESOLUTION_OF_TWO
+            grid_resolution = _RESOLUTIONS.get(len(shown), _RESOLUTION_OF_PAIRS)
         around = rows if rows is not None else drawn
         if around is None:
             around = np.zeros((1, d))  # the grid is given
