@@ -2,10 +2,10 @@
 
     python benchmarks/local.py SET [NAME ...]      # one of SETS, and all or some of MODELS
 
-Images get uniform noise of one unit of their pixels. All models see the same rows. Each line has the mean
-log-density of the held-out rows, its standard error, the mean difference from the first model with the
-standard error of the paired differences, the lowest value, and CPU seconds of fit and of scoring. The
-table in docs/local.md is made of them.
+Images get uniform noise of one unit of their pixels. All models see the same rows. Each line has the
+mean log-density of the held-out rows, its standard error, the mean difference from the first model with
+the standard error of the paired differences, the lowest value, and CPU seconds of fit and of scoring.
+The table in docs/local.md is made of them.
 """
 
 import sys
@@ -35,7 +35,7 @@ class Gaussian:
 class LowRankMixture:
     """A mixture of Gaussians in the leading components, and noise in the others.
 
-    The numbers of components and of Gaussians are those of the highest likelihood on a fifth of the rows.
+    Their numbers are those of the highest likelihood on a fifth of the rows.
     """
 
     def fit(self, X):
@@ -149,7 +149,7 @@ def models(places):
         "local, size 3": lambda: LocalScoreDiffusion(**places, size=3),
         "local, all columns": lambda: LocalScoreDiffusion(**places, size=99),
         "stacking": DensityStacking,
-        "transformed": lambda: TransformedDensity(),
+        "transformed": TransformedDensity,
     }
 
 

@@ -1,7 +1,7 @@
 """Scores of which each column sees its own group of columns only, with their divergence.
 
-Let the rows x_i be centers of Gaussians with covariance S, and v the variance of the noise. In the columns
-c of the group of column p,
+Let the rows x_i be centers of Gaussians with covariance S, and v the variance of the noise. In the
+columns c of the group of column p,
 
     P = (S_cc + v I)^-1,    W_i(x) = softmax_i( log w_i - (x_c - x_ic)^T P (x_c - x_ic) / 2 ),
 
@@ -29,7 +29,7 @@ __all__ = ["ColumnGroups", "LocalPosterior"]
 # Tiles above this size in MiB are slower on a CPU, since they leave its cache.
 _LARGEST_TILE = 32.0
 # Arrays of the size of the posterior weights that are alive at once.
-_ALIVE = 3
+_ALIVE = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +157,8 @@ class LocalPosterior:
             precision = self._rows_of_precision(part, v)
             out = self.outputs.columns[part][self.outputs.present[part]]
             is_output = self.outputs.present[part]
-            both = torch.cat([targets, targets.square()], dim=2)
+            ones = torch.ones_like(targets[:, :, :1])
+            powers = torch.cat([targets, targets.square(), ones], dim=2)
             n_out = targets.shape[2]
             for cut in slices(len(x), rows):
                 queries = self._along(x[cut], part)
@@ -165,8 +166,9 @@ class LocalPosterior:
                 if exclude is not None:
                     index = torch.arange(len(exclude[cut]), device=x.device)
                     weights[:, index, exclude[cut]] = -torch.inf
-                weights = torch.softmax(weights, dim=2)
-                moments = weights @ both
+                weights.sub_(weights.amax(2, keepdim=True)).exp_()
+                moments = weights @ powers
+                moments = moments[..., :-1] / moments[..., -1:]
                 mean, second = moments[..., :n_out], moments[..., n_out:]
                 here = mean - queries @ precision.transpose(1, 2)
                 slope = (second - mean.square()).clamp_min(0) - own[:, None]

@@ -32,7 +32,7 @@ from .._utils.warnings import warn_user
 from ..kernels._nodes import NodeRule, default_n_nodes
 from ..noise import NoiseLevels
 from ..solvers import ODESolver, Solver
-from .local_choice import WIDTHS, LeftOutRows, choose_mixtures
+from .local_choice import WIDTHS, ExcludedQueries, choose_mixtures
 from .local_groups import GroupFamily, resolve_groups
 from .local_source import LevelMixture, LocalPart, LocalScores
 
@@ -109,19 +109,20 @@ class LocalScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         (height, width) of images, or (height, width, channels), whose pixels are the columns, row by
         row.
     size : int or "auto", default="auto"
-        Side of patches, width of windows, or number of correlated columns, the same for all noise levels.
-        "auto" compares sizes in each noise level, all columns among them.
+        Side of patches, width of windows, or number of correlated columns, the same at all noise
+        levels. "auto" compares sizes in each noise level, all columns among them.
     width : float or "auto", default="auto"
-        Covariance of the Gaussians at the training rows, in units of the covariance of the data: 0 are the
-        rows themselves. "auto" compares 0, 0.05 and 0.2, and mixes the best denoisers with the Wiener
+        Covariance of the Gaussians at the training rows, in units of that of the data: 0 are the rows
+        themselves. "auto" compares 0, 0.05 and 0.2, and mixes the best denoisers with the Wiener
         filter, the denoiser of a Gaussian. With a number for `width` there is no Wiener filter.
     terminal : {"gaussian", "empirical"}, default="gaussian"
         The distribution that the reverse process starts from: the Gaussian with the mean and covariance
         of the noised rows, or the noised rows. With "empirical", one group of all columns, width=0 and
         sigma=0 the model is the Gaussian kernel density estimate.
     terminal_scale : float or "auto", default="auto"
-        Noise scale at which the reverse process starts, in units of X. "auto" is four times the root mean
-        square of the columns' standard deviations, and at least twice the widest one along any direction.
+        Noise scale at which the reverse process starts, in units of X. "auto" is four times the root
+        mean square of the columns' standard deviations, and at least twice the widest standard
+        deviation along any direction.
     n_levels : int or "auto", default="auto"
         Intervals of the noise range, each with groups, weights and offsets of its own. With
         ``bandwidth="auto"`` those between the lowest bandwidth that is compared and the terminal scale;
@@ -157,8 +158,8 @@ class LocalScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         For each noise level, from the bandwidth up, its denoisers: `size` (number of columns in the
         largest group), `width` and `weight`. The Wiener filter has `size` None and `width` None.
     denoising_errors_ : ndarray of shape (n_levels,)
-        Mean squared error of each level's denoiser on left-out rows, a column, divided by the variance of
-        the noise; NaN where nothing was compared.
+        Mean squared error of each level's denoiser on left-out rows, a column, divided by the variance
+        of the noise; NaN where nothing was compared.
     noise_levels_ : NoiseLevels
         The noise range and its intervals.
     n_steps_ : int
@@ -184,8 +185,8 @@ class LocalScoreDiffusion(DistanceDensityMixin, BaseEstimator):
     With groups c_p the score of column p is that of a mixture of Gaussians in the columns c_p. These
     scores are no gradient together, but their divergence has a closed form, so the flow has a density.
     Columns should have one unit: distances in a group are Euclidean. A column that is constant gets a
-    Gaussian of the bandwidth. Integer images have ties, which the bandwidth must bridge: add uniform noise
-    of one unit first, and log-densities bound those of the integers from below.
+    Gaussian of the bandwidth. Integer images have ties, which the bandwidth must bridge: add uniform
+    noise of one unit first, and mean log-densities bound those of the integers from below.
 
     An evaluation takes ``n_samples * n_points`` exponentials for each distinct group of each denoiser:
     as many groups as columns where each has its own, one where all see all columns.
@@ -584,7 +585,7 @@ def _mixtures(
             for level in range(levels.n_levels)
         )
         return mixtures, np.full(levels.n_levels, np.nan)
-    rows = LeftOutRows.of(points, weights, widths)
+    rows = ExcludedQueries.of(points, weights, widths)
     return choose_mixtures(
         rows, covariance, levels, family, compared, has_gaussian, parsed.resources, parsed.seed
     )
@@ -594,7 +595,7 @@ def _first_level(
     source: LocalScores, widths: np.ndarray, std: float, parsed: _ParsedParameters
 ) -> int:
     """Return the level at which the bandwidth of highest leave-one-out likelihood begins."""
-    rows = LeftOutRows.of(source.points, source.weights, widths)
+    rows = ExcludedQueries.of(source.points, source.weights, widths)
     source = replace(source, points=rows.points, weights=rows.weights)
     taken = slice(None, None, 2)
     weights = rows.query_weights[taken] / rows.query_weights[taken].sum()
@@ -628,8 +629,9 @@ def _first_level(
         best += step
     if best == 0:
         warn_user(
-            f"the bandwidth {source.levels.bandwidth:.3g}, {_LOWEST} of the columns' standard deviation, "
-            "has the highest leave-one-out likelihood of those compared; a lower one may be better. "
+            f"the bandwidth {source.levels.bandwidth:.3g}, {_LOWEST} of the columns' standard "
+            "deviation, has the highest leave-one-out likelihood of those compared; a lower one may be "
+            "better. "
             "If columns have atoms, such as a background of zeros, add noise of one unit; else pass a "
             "number."
         )
@@ -648,7 +650,7 @@ def _without_levels(source: LocalScores, first: int) -> LocalScores:
 
 def _described(mixture: LevelMixture) -> list[dict[str, Any]]:
     """Return the denoisers of a level as an attribute shows them."""
-    parts = [
+    parts: list[dict[str, Any]] = [
         {"size": part.groups.size, "width": part.width, "weight": float(weight)}
         for part, weight in zip(mixture.parts, mixture.weights, strict=True)
     ]

@@ -23,18 +23,18 @@ from ..noise import NoiseLevels
 from .local_groups import GroupFamily
 from .local_source import LevelMixture, LocalPart
 
-__all__ = ["LeftOutRows", "choose_mixtures"]
+__all__ = ["ExcludedQueries", "choose_mixtures"]
 
 # Covariances of the Gaussians at the points that "auto" compares, in units of that of the data.
 WIDTHS = (0.0, 0.05, 0.2)
 # Rows and columns whose error is computed.
 _MOST_ROWS, _MOST_COLUMNS = 256, 24
 # A mixture has at most so many denoisers, each with at least this weight.
-_MOST_PARTS, _LEAST_WEIGHT = 4, 0.02
+_MOST_PARTS, _LEAST_WEIGHT = 3, 0.05
 
 
 @dataclass(frozen=True, eq=False)
-class LeftOutRows:
+class ExcludedQueries:
     """Training rows (N, d) about their mean with weights (N,), and queries that each leave out one.
 
     Queries (n, d) have weights (n,) that sum to one; rounded rows are moved to where they may have been.
@@ -47,7 +47,7 @@ class LeftOutRows:
     query_weights: np.ndarray
 
     @classmethod
-    def of(cls, points: np.ndarray, weights: np.ndarray, widths: np.ndarray) -> LeftOutRows:
+    def of(cls, points: np.ndarray, weights: np.ndarray, widths: np.ndarray) -> ExcludedQueries:
         """Return at most 256 queries; `widths` (d,) are those of `ColumnPrecision`."""
         rows = excluded_rows(points, weights, widths)
         if rows is None:
@@ -62,7 +62,7 @@ class LeftOutRows:
 
 
 def choose_mixtures(
-    rows: LeftOutRows,
+    rows: ExcludedQueries,
     covariance: np.ndarray,
     levels: NoiseLevels,
     family: GroupFamily,
@@ -105,7 +105,7 @@ def choose_mixtures(
 
 
 def _score(
-    rows: LeftOutRows,
+    rows: ExcludedQueries,
     part: LocalPart,
     covariance: np.ndarray,
     columns: np.ndarray,
@@ -128,7 +128,7 @@ def _score(
 
 
 def _gaussian_score(
-    rows: LeftOutRows, covariance: np.ndarray, x: np.ndarray, scale: float
+    rows: ExcludedQueries, covariance: np.ndarray, x: np.ndarray, scale: float
 ) -> np.ndarray:
     """Return the score (n, d) of the Gaussian with mean and covariance of the rows not left out.
 

@@ -104,15 +104,16 @@ def _checked_shape(image_shape: Any, n_features: int) -> tuple[int, ...] | None:
     hint = "Pass (height, width), or (height, width, channels) for colour images, channels last."
     if isinstance(image_shape, str | bytes) or not hasattr(image_shape, "__len__"):
         raise TypeError(
-            f"image_shape={image_shape!r} has type {type(image_shape).__name__}; expected a tuple. {hint}"
+            f"image_shape={image_shape!r} has type {type(image_shape).__name__}; expected a tuple. "
+            f"{hint}"
         )
     if isinstance(image_shape, dict) or len(image_shape) not in (2, 3):
         raise ValueError(f"image_shape={image_shape!r} does not have two or three numbers. {hint}")
     shape = tuple(check_integer("image_shape", number, hint=hint) for number in image_shape)
     if math.prod(shape) != n_features:
         raise ValueError(
-            f"image_shape={image_shape!r} has {math.prod(shape)} pixels, and X has {n_features} columns. "
-            f"{hint}"
+            f"image_shape={image_shape!r} has {math.prod(shape)} pixels, and X has {n_features} "
+            f"columns. {hint}"
         )
     return shape
 
