@@ -53,7 +53,7 @@ class _Candidates(NamedTuple):
 
 # What the scales are chosen from, in units of the leave-one-out bandwidth: both, or one where the other
 # is given. The default comes first, where metrics are compared, too. Wider smoothing is compared as long
-# as the likelihood increases, and narrower where wider is worse. The evidence is in docs/defaults.md.
+# as the likelihood increases, and narrower where wider is worse. Evidence: docs/evidence/defaults.md.
 _BOTH = _Candidates(
     (DEFAULT_FACTORS, (0.7, 1.5)), ((0.85, 2.0), (0.7, 3.0), (0.55, 3.0)), ((0.85, 1.0),)
 )

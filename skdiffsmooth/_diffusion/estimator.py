@@ -317,7 +317,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
 
         With `given` or `columns` the log-density of each distinct row of given values is an integral of
         the joint density over the other columns: over one column by quadrature, at some hundred rows,
-        over more by importance weights of 64 to 4096 rows (docs/conditional.md has errors and times).
+        over more by importance weights of 64 to 4096 rows (errors: docs/guide/conditional.md).
         """
         check_is_fitted(self)
         d = self.n_features_in_
@@ -431,7 +431,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         ``score_samples(given=...)``. With one free column they are drawn from that density, interpolated
         between some hundred nodes for each distinct row of given values. With more they are resampled by
         importance weights from four times as many proposals, and at least 64; a row that is chosen twice
-        is moved by Metropolis steps. docs/conditional.md has errors and times.
+        is moved by Metropolis steps. docs/guide/conditional.md has errors and times.
         """
         n, rng = self._check_draw(n_samples, random_state)
         resources = self._resources()
@@ -597,7 +597,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         of u_i^2 / t^2, where u_i is the derivative of the posterior mean, averaged over the nodes,
         in the logarithm of the weight of row i. Bandwidth, sigma, metric and learned tangents are
         held fixed. It is too small where single nodes depend on a handful of rows only
-        (docs/kernels.md has figures).
+        (docs/guide/kernels.md has figures).
 
         Parameters
         ----------

@@ -71,12 +71,12 @@ Factors = tuple[float, float]
 Scales = tuple[float | Relative, Sigma | Relative]
 
 # Bandwidth and smoothing scale in units of the leave-one-out bandwidth of the Gaussian KDE in the same
-# metric, where nothing can be compared; docs/defaults.md has the evidence.
+# metric, where nothing can be compared; docs/evidence/defaults.md has the evidence.
 DEFAULT_FACTORS: Factors = (0.85, 1.5)
 # Candidates are compared, and tails chosen, by the likelihood of at most so many rows.
 MOST_ROWS = 2000
 # Over a mixture both are in units of the narrowest standard deviation of its components, and over
-# windows sigma is in units of their own bandwidth; docs/bases.md has the evidence.
+# windows sigma is in units of their own bandwidth; docs/guide/bases.md has the evidence.
 _FACTORS_OF_MIXTURES: Factors = (0.3, 2.0)
 _FACTORS_OF_WINDOWS: Factors = (1.0, 1.0)
 

@@ -50,7 +50,7 @@ Metric = str | float | np.ndarray
 Sigma = float | Callable[[float], float]
 
 # Up to this many points every sum is over all of them; beyond, points closer than 0.2 noise scales
-# are merged, for time that hardly grows (docs/scaling.md has the errors).
+# are merged, for time that hardly grows (docs/guide/large.md has the errors).
 _LARGEST_EXACT = 10_000
 _TOLERANCE = 0.02
 # A number followed by h, such as "1.5h".
@@ -69,7 +69,7 @@ class Relative:
 
 
 # Largest noise scale in units of the smoothing scale: held-out log-likelihoods of tables change by less
-# than 0.001 nats beyond (docs/accuracy.md).
+# than 0.001 nats beyond (docs/evidence/accuracy.md).
 _ENOUGH_NOISE = 8.0
 
 

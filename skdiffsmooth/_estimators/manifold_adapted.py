@@ -118,7 +118,7 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
 
     A LocalPolynomialManifold is wavy if rows are noisy and neighbours few, and its projections jump
     where its curvature is largest. With sigma below 0.6 of the distance at which offsets are zero,
-    the mass is within 1e-2 of one (docs/manifolds.md). With a larger sigma, for which `fit` warns,
+    the mass is within 1e-2 of one (docs/guide/manifolds.md). With a larger sigma, for which `fit` warns,
     single log-densities may be wrong by nats.
 
     A learned kernel takes as long as the isotropic one times the number of cells with non-zero

@@ -99,7 +99,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         is used unchanged, and the time does not grow with the number of rows; if not, a copy of it
         is fitted to the rows (clones in a search are never fitted, except in a FrozenEstimator). A
         list of mixtures, or of (weight, mixture), is their mixture. At sigma = 0 the model is the
-        base, each covariance plus bandwidth^2. See docs/bases.md.
+        base, each covariance plus bandwidth^2. See docs/guide/bases.md.
     noise : {"ve", "ou"} or NoiseProcess, default="ve"
         The forward process: variance exploding, or Ornstein-Uhlenbeck at the rate that keeps the data's
         largest variance. With the latter the data shrink while noise is added, so that the same
@@ -151,7 +151,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         ``sqrt(2 * tolerance)`` noise scales of their mean may be replaced by it. This raises the
         log-density of a noise level by at most `tolerance`, and lowers it by about `tolerance` times
         the squared distance to the relevant points, in units of the noise: some thousandths of a
-        nat near the data (docs/scaling.md), and nats in the far tails. 0 merges no points. "auto"
+        nat near the data (docs/guide/large.md), and nats in the far tails. 0 merges no points. "auto"
         is 0 up to 10 000 distinct rows or without smoothing, and 0.02 for more rows.
     random_state : int, RandomState or None, default=None
         Seed of `sample` where its call passes none, and of the node sets. None draws anew at every call
@@ -172,7 +172,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         torch.distributed's default group, initialised before, fits rows of its own; then all
         processes make the same calls with the same arguments and all get the result of the whole
         data. Numbers are needed for `bandwidth` and `sigma`, an integer for the `random_state` of
-        `sample`. See docs/scaling.md.
+        `sample`. See docs/guide/large.md.
 
     Attributes
     ----------
@@ -261,7 +261,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
 
     With default scales a fit compares four to seven candidates by the likelihood of 256 of at most 2000
     rows, with few nodes and steps, after six kernel density estimates: a tenth to one second of CPU
-    time for 100 to 2000 rows. docs/defaults.md has the evidence. Pass ``**model.settings_`` for the
+    time for 100 to 2000 rows. Evidence: docs/evidence/defaults.md. Pass ``**model.settings_`` for the
     same model without comparisons, or `metric_`, `bandwidth_`, `sigma_` and `background_` for the same
     in numbers.
 

@@ -118,7 +118,7 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
     tail, as those of normal rows in two dimensions have exactly. Its slope is taken from the
     quartile and the octile o of the held-out log-densities, and the threshold is where one percent
     of the rows remains: ``offset_ = q - 4.64 * (q - o)``. Of normal rows it flags 1.3 % in one
-    dimension, 1 % in two and 0.6 % in ten; docs/compose.md has measured rates.
+    dimension, 1 % in two and 0.6 % in ten; docs/evidence/compose.md has measured rates.
 
     Folds are fitted to fewer rows than the final density, so held-out log-densities are a little
     too low, and so is the false-alarm rate.

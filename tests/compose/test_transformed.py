@@ -959,5 +959,5 @@ def test_densities_of_scikit_learn():
 
 
 def test_the_page_on_transforms_prints_what_it_says():
-    page = Path(__file__).parents[2] / "docs" / "transforms.md"
+    page = Path(__file__).parents[2] / "docs" / "guide" / "transforms.md"
     assert doctest.testfile(str(page), module_relative=False).failed == 0

@@ -8,14 +8,14 @@ import re
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
-API = ROOT / "docs" / "api.md"
+API = ROOT / "docs" / "api" / "index.md"
 # Their __all__ is all public; that of other modules has names for the library's own use too.
 PUBLIC = ("", ".compose", ".datasets", ".manifolds", ".metrics", ".model_selection")
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
 def documented():
-    """Return the full names that docs/api.md lists."""
+    """Return the full names that docs/api/index.md lists."""
     names = set()
     for block in re.findall(r"```{eval-rst}\n(.*?)```", API.read_text(), re.DOTALL):
         module = re.search(r"currentmodule:: (\S+)", block)[1]
