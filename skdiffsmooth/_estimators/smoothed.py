@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .._diffusion.estimator import BaseScoreDiffusion
@@ -34,10 +34,11 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
 
     ================  ===========================================================================
     scales            `bandwidth`, `sigma`, `metric`, `background`
+    columns           `periods`
     kernel and base   `kernel`, `base`, `noise`
     accuracy          `solver`, `n_steps`, `n_levels`, `n_nodes`, `node_rule`, `terminal`, \
 `terminal_scale`, `tolerance`
-    machine           `random_state`, `device`, `dtype`, `memory_limit`, `n_jobs`, `shards`
+    machine           `random_state`, `device`, `dtype`, `memory_limit`, `n_jobs`, `shards`, `verbose`
     ================  ===========================================================================
 
     Parameters
@@ -81,6 +82,13 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         density, and bound the log-density of far rows (``tail_bound_``). "auto" is the weight of
         highest leave-one-out likelihood, at least 0.02, which lowers log-densities by up to 0.02
         nats; it is 0 if `bandwidth` and `sigma` are both numbers.
+    periods : mapping from column to float, or None, default=None
+        Columns that are periodic, by label or index, with their periods in units of the column:
+        ``{"hour": 24, "wind_direction": 360}``. Distances in such a column wrap, so that a whole period
+        added to a value changes nothing, densities integrate to one over one period, and draws are
+        from 0 to the period. The metric scales such a column by its circular standard deviation and
+        does not mix it with others. Choose it wherever the ends of a range are neighbours. It takes
+        isotropic kernels only, and no `base`, `shards` or ``terminal="gaussian"``. See docs/periodic.md.
     kernel : {"gaussian", "uniform-ball", "temperature"} or Kernel, default="gaussian"
         Distribution of the offsets that the score is averaged over; an object of `skdiffsmooth.kernels`
         for any other shape, such as ``AnisotropicGaussianKernel("data")``.
@@ -166,6 +174,10 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         processes make the same calls with the same arguments and all get the result of the whole
         data. Numbers are needed for `bandwidth` and `sigma`, an integer for the `random_state` of
         `sample`. See docs/guide/large.md.
+    verbose : int, default=0
+        1 reports the progress of calls, and the time that is left: as a bar of tqdm in terminals and
+        notebooks where it is installed, or as lines of the logger "skdiffsmooth.progress". It can be
+        set after `fit`.
 
     Attributes
     ----------
@@ -183,6 +195,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         suit other data.
     not_compared_ : dict
         For each of these parameters that was "auto" and was not chosen by likelihood: the reason.
+    periods_ : ndarray of shape (n_features,) or None
+        Period of each column in units of X, 0 where it has none; None where no column has one.
     rounding_ : ndarray of shape (n_features,)
         How far apart values of each column are that were recorded as one, in units of X: the unit of
         rounded columns and counts, half the difference of two values, 0 where a column is continuous.
@@ -227,6 +241,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         Distinct training rows of positive weight; with `shards`, those of this process.
     weights_ : ndarray of shape (n_points,)
         Their weights; they sum to one, with `shards` over all processes.
+    weight_sum_ : float
+        Sum of the weights of all training rows; their number where no weights were passed.
     hull_ : AffineHull
         The affine hull of the points, in coordinates of the metric, in which the flow runs; the whole
         space where the base is a mixture, whose components fill it.
@@ -295,6 +311,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         *,
         metric: Any = "auto",
         background: float | str = "auto",
+        periods: Mapping[Any, float] | None = None,
         kernel: str | Kernel = "gaussian",
         base: Any = None,
         noise: str | NoiseProcess = "ve",
@@ -312,11 +329,13 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         memory_limit: float = 1024,
         n_jobs: int | None = None,
         shards: str | None = None,
+        verbose: int = 0,
     ) -> None:
         self.bandwidth = bandwidth
         self.sigma = sigma
         self.metric = metric
         self.background = background
+        self.periods = periods
         self.kernel = kernel
         self.base = base
         self.noise = noise
@@ -334,6 +353,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         self.memory_limit = memory_limit
         self.n_jobs = n_jobs
         self.shards = shards
+        self.verbose = verbose
 
     def _kernel_choice(self) -> SameEverywhere:
         return SameEverywhere(resolve_kernel(self.kernel))

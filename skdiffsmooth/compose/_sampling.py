@@ -11,7 +11,7 @@ from ._conditionals import draw_with_given
 from ._draw import draw_labelled
 from ._members import unwrap
 
-__all__ = ["sample"]
+__all__ = ["names_of_columns", "sample"]
 
 
 def sample(
@@ -94,7 +94,7 @@ def sample(
         rows, labels = draw_with_given(fitted, given, n, generator)
     if output == "default":
         return rows if labels is None else (rows, labels)
-    names = _column_names(fitted, rows.shape[1])
+    names = names_of_columns(fitted, rows.shape[1])
     target = "target"
     while target in names:
         target += "_"
@@ -109,7 +109,7 @@ def sample(
     return table if labels is None else table.with_columns(pl.Series(target, labels))
 
 
-def _column_names(fitted: Any, n_features: int) -> list[str]:
+def names_of_columns(fitted: Any, n_features: int) -> list[str]:
     """Return the names of the training columns, from the first estimator that was fitted on them."""
     while (names := getattr(fitted, "feature_names_in_", None)) is None:
         inner = unwrap(fitted)

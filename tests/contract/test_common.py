@@ -34,6 +34,7 @@ from sklearn.utils.estimator_checks import (
 from skdiffsmooth import (
     CoarseScoreDiffusion,
     KDESampler,
+    LocalScoreDiffusion,
     ManifoldAdaptedDiffusion,
     NeuralScoreDiffusion,
     SmoothedScoreDiffusion,
@@ -62,6 +63,7 @@ CHECKED = [
     SmoothedScoreDiffusion(),
     ManifoldAdaptedDiffusion(0.5, 0.5, **COARSE),
     CoarseScoreDiffusion(),
+    LocalScoreDiffusion(n_levels=4, n_steps=4),
     NeuralScoreDiffusion(hidden_layer_sizes=(8,), max_iter=2, batch_size=16, n_levels=2, n_steps=2),
     DensityStacking([("narrow", KDESampler(0.5)), ("wide", KDESampler(1.0))], cv=2),
     DensityClassifier(KDESampler(0.5)),

@@ -14,7 +14,17 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[2]
 API = ROOT / "docs" / "api" / "index.md"
 # Their __all__ is all public; that of other modules has names for the library's own use too.
-PUBLIC = ("", ".compose", ".datasets", ".manifolds", ".metrics", ".model_selection")
+PUBLIC = ("", ".compose", ".datasets", ".displays", ".manifolds", ".metrics", ".model_selection")
+PUBLIC += (".tables",)
+    "",
+    ".compose",
+    ".datasets",
+    ".displays",
+    ".manifolds",
+    ".metrics",
+    ".model_selection",
+    ".tables",
+)
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [page for page in PAGES if not {"_build", "gallery", "generated"} & set(page.parts)]
