@@ -31,9 +31,6 @@ autosummary_generate = True
 numpydoc_class_members_toctree = False
 numpydoc_show_class_members = False
 
-# A toctree may name pages by a pattern before they are written.
-suppress_warnings = ["toc.empty_glob"]
-
 html_theme = "pydata_sphinx_theme"
 html_title = "skdiffsmooth"
 html_show_sourcelink = False
