@@ -27,21 +27,22 @@ from .._utils.validation import LARGEST, check_extent
 from ..bandwidth import Queries, gaussian_leave_one_out
 from ..bases import ManifoldParzen, base_components
 from ..kernels import ReducedKernel
-from ..kernels._node_error import enough_nodes
+from ..kernels._node_error import checked_rows, enough_nodes
 from ..kernels._nodes import NodeRule
 from ..kernels._shapes import ConstantShape
 from ..noise import NoiseLevels, VarianceExploding, enough_steps
 from ..scores import ScoreSchedule
-from ..solvers import Heun
+from ..solvers import Heun, Multistep
 from .background import DEGREES, LEAST_TAIL, WIDTH, Tail, choose_tail, tail_log_density
 from .model import DiffusionModel
 from .settings import (
+    DEFAULT_TOL,
     Metric,
     ParsedParameters,
     Relative,
     Resources,
     Sigma,
-    automatic_tolerance,
+    merging_tolerance,
     noise_for,
     scales_of_levels,
     terminal_scale_for,
@@ -72,6 +73,8 @@ Scales = tuple[float | Relative, Sigma | Relative]
 # Bandwidth and smoothing scale in units of the leave-one-out bandwidth of the Gaussian KDE in the same
 # metric, where nothing can be compared; docs/defaults.md has the evidence.
 DEFAULT_FACTORS: Factors = (0.85, 1.5)
+# The part of checked rows for which steps may be too long where they take one evaluation.
+_MOST_ROUGH = 1 / 12
 # Candidates are compared, and tails chosen, by the likelihood of at most so many rows.
 MOST_ROWS = 2000
 # Over a mixture both are in units of the narrowest standard deviation of its components, and over
@@ -361,10 +364,12 @@ def make_model(
     background: float = 0.0,
     *,
     is_candidate: bool = False,
+    refinement: float = 1.0,
 ) -> FittedModel:
     """Return the model for given scales, with fixed nodes, levels and hierarchy.
 
     For a candidate in a search the error of the nodes is estimated only if it decides their number.
+    `refinement` multiplies numbers of levels and steps that are "auto".
     """
     if not 1 / LARGEST <= bandwidth <= LARGEST:
         raise ValueError(
@@ -393,6 +398,7 @@ def make_model(
     enough = enough_steps(
         bandwidth, terminal_scale, has_base=geometry.base is not None, by_frames=by_frames
     )
+    enough = math.ceil(refinement * enough)
     n_steps, n_levels = parsed.n_steps or enough, parsed.n_levels or enough
     levels = NoiseLevels(bandwidth, terminal_scale, n_levels)
     requested, scales = scales_of_levels(sigma, noise, levels)
@@ -401,9 +407,12 @@ def make_model(
     if not is_smoothed and parsed.terminal == "empirical":
         # The unsmoothed flow leads from p_T to p_eps whatever T is: the identity, from p_eps.
         levels = NoiseLevels(bandwidth, bandwidth, n_levels)
-    hierarchy = PointHierarchy.of(
-        geometry.coordinates, data.weights, _tolerance(geometry, parsed, is_smoothed), bandwidth
-    )
+    # Components of a base are not merged, nor are points for candidates, which are few.
+    tolerance = 0.0
+    if geometry.base is None and not is_candidate:
+        n_points = data.shards.total(len(data.points))
+        tolerance = merging_tolerance(parsed.tol, n_points, is_smoothed=is_smoothed)
+    hierarchy = PointHierarchy.of(geometry.coordinates, data.weights, tolerance, bandwidth)
     backend = backend_in_range(parsed.resources.backend, hierarchy, levels)
 
     def schedule(rule: NodeRule) -> ScoreSchedule:
@@ -423,8 +432,11 @@ def make_model(
     schedule(rule).posterior_at(bandwidth)
     error = 0.0
     if is_smoothed and kernel.rank and not (is_candidate and is_fixed):
-        rule, error = enough_nodes(schedule, rule, is_fixed=is_fixed)
+        rule, error = enough_nodes(schedule, rule, parsed.tol, is_fixed=is_fixed)
     smoothing = kernel.freeze(scales, rule)
+    is_followed_again = (
+        parsed.solver is None and parsed.n_steps is None and data.shards.alone and not is_candidate
+    )
     model = DiffusionModel(
         NoisedData(
             levels,
@@ -436,34 +448,38 @@ def make_model(
             parsed.requested["shards"],
         ),
         Embedding(geometry.metric, geometry.hull),
-        parsed.solver,
+        parsed.solver or Heun(),
         n_levels * math.ceil(n_steps / n_levels),
         parsed.dtype,
         background,
-        refines=parsed.n_steps is None
-        and isinstance(parsed.solver, Heun)
-        and data.shards.alone
-        and not is_candidate,
+        tol=(parsed.tol or DEFAULT_TOL) if is_followed_again else None,
     )
+    if is_followed_again and is_smoothed and model.source.has_divergence:
+        model = _with_fewer_evaluations(model, schedule(rule), parsed.resources)
     if background or (is_candidate and parsed.background != 0):
         model = replace(model, tail=_tail(model, geometry, parsed.resources))
     attributes = {
         "sigma_": requested if callable(sigma) else sigma,
         "noise_": noise,
         "node_error_": error,
+        "error_": error,
         **geometry.learned,
     }
     return FittedModel(model, attributes)
 
 
-def _tolerance(geometry: Geometry, parsed: ParsedParameters, is_smoothed: bool) -> float:
-    """Return the error of log-densities that merging points may cause, in nats."""
-    if geometry.base is not None:
-        return 0.0  # components are not merged
-    if parsed.tolerance is not None:
-        return parsed.tolerance
-    data = geometry.data
-    return automatic_tolerance(data.shards.total(len(data.points)), is_smoothed)
+def _with_fewer_evaluations(
+    model: DiffusionModel, schedule: ScoreSchedule, resources: Resources
+) -> DiffusionModel:
+    """Return the model with steps of one evaluation, if they are short enough for nearly all rows.
+
+    Where posterior means jump between rows in all parts of the data, single evaluations miss jumps that
+    two of them notice.
+    """
+    fewer = replace(model, solver=Multistep())
+    rows, noise = checked_rows(schedule)
+    n_rough = fewer.n_rough(rows + model.bandwidth * noise, resources)
+    return fewer if n_rough <= _MOST_ROUGH * len(rows) else model
 
 
 def _tail(model: DiffusionModel, geometry: Geometry, resources: Resources) -> Tail:
