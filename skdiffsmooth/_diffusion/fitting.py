@@ -247,6 +247,7 @@ def make_geometry(metric: Metric, data: TrainingData, parsed: ParsedParameters) 
             data.n_samples,
             data.is_weighted,
             parsed.rule.seed,
+            parsed.resources.memory_limit,
         )
         # Windows keep to the hull of the rows; the components of a fitted mixture fill the space.
         hull = hull.joined(None) if base.floors.any() else hull
@@ -345,7 +346,10 @@ def _reference_scale(geometry: Geometry, parsed: ParsedParameters) -> float:
     windows = parsed.base
     if isinstance(windows, ManifoldParzen):
         reference = windows.leave_one_out(
-            geometry.coordinates, data.weights, geometry.hull.codimension
+            geometry.coordinates,
+            data.weights,
+            geometry.hull.codimension,
+            parsed.resources.memory_limit,
         )
     elif isinstance(parsed.bandwidth, Relative) or isinstance(parsed.sigma, Relative):
         raise ValueError("a mixture has components and not rows, so no row can be left out")

@@ -34,7 +34,8 @@ def checked_rows(schedule: ScoreSchedule) -> tuple[np.ndarray, np.ndarray]:
     X and rotates with the data.
     """
     points = schedule.shards.first(schedule.hierarchy.points)
-    order = np.argsort(points[:, 0], kind="stable")
+    # A hull of dimension zero has one row, and no coordinate.
+    order = np.argsort(points[:, :1].sum(axis=1), kind="stable")
     rows = points[order[np.linspace(0, len(points) - 1, min(_N_ROWS, len(points))).astype(int)]]
     return rows, np.random.default_rng(0).standard_normal(rows.shape)
 
