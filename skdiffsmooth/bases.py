@@ -326,8 +326,8 @@ def base_components(
 
     Points (n_points, d) are the distinct rows, with weights that sum to one. `n_samples` is the number
     of rows with repetitions, `is_weighted` is whether the user gave sample weights, and `seed` is for
-    mixtures without a `random_state`. Temporaries of windows keep within `memory_limit`, in MiB. Rows with weights and a mixture to fit, or a mixture that was
-    fitted to other columns, raise ValueError.
+    mixtures without a `random_state`. Temporaries of windows keep within `memory_limit`, in MiB. Rows
+    with weights and a mixture to fit, or a mixture that was fitted to other columns, raise ValueError.
     """
     if isinstance(base, ManifoldParzen):
         return base.components(points, weights, memory_limit)
