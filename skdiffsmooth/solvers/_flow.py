@@ -10,12 +10,19 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
+from .._utils.progress import tracked
 from .._utils.warnings import warn_user
 from ..noise import Step
 from ..scores import Schedule
 from ._base import ODESolver, Solver, estimates_error, solve
 
-__all__ = ["flow_log_density", "log_density_with_error", "solve_with_error", "warn_of_error"]
+__all__ = [
+    "flow_log_density",
+    "initial_state",
+    "log_density_with_error",
+    "solve_with_error",
+    "warn_of_error",
+]
 
 
 class FlowResult(NamedTuple):
@@ -65,7 +72,7 @@ def solve_with_error(
     `draw` returns standard normal noise of the shape of `x`; only a stochastic solver calls it. The
     error is NaN and the roughness zero where the solver does not estimate them.
     """
-    state = _initial_state(solver, x, len(steps))
+    state = initial_state(solver, x, len(steps))
     end = solve(state, schedule, x, steps, draw)
     return end, _per_row(state, "error", x, math.nan), _per_row(state, "roughness", x, 0.0)
 
@@ -110,9 +117,9 @@ def _follow(
     """Return log-densities as `flow_log_density`, with roughness and errors of `FlowResult`."""
     change = roughness = x.new_zeros(len(x))
     last: torch.Tensor | None = None
-    state = _initial_state(solver, x, len(steps))
+    state = initial_state(solver, x, len(steps))
     assert isinstance(state, ODESolver)
-    for step in steps:
+    for step in tracked(list(steps)):
         field = schedule.at(step.level)
         x, step_change = state.step_with_log_density(field, x, step.start, step.end)
         change = change + step_change
@@ -123,7 +130,7 @@ def _follow(
     return terminal_log_density(x) + change, roughness, _per_row(state, "error", x, math.nan)
 
 
-def _initial_state(solver: Solver, x: torch.Tensor, n_steps: int) -> Solver:
+def initial_state(solver: Solver, x: torch.Tensor, n_steps: int) -> Solver:
     """Return the solver for one flow of rows x (n, r): itself, unless it keeps something of each."""
     start = getattr(solver, "initial_state", None)
     return solver if start is None else start(x, n_steps)
