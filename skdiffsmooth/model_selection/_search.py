@@ -380,10 +380,10 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
                 f"estimator has base={parsed.requested['base']!r}, whose rows cannot be left out; use "
                 "GridSearchCV over bandwidth and sigma."
             )
-        if not isinstance(parsed.solver, ODESolver):
+        if parsed.solver is not None and not isinstance(parsed.solver, ODESolver):
             raise ValueError(
                 f"estimator has solver={parsed.requested['solver']!r}, with which no likelihood "
-                "can be computed; search with solver='heun', then fit best_params_ with the other "
+                "can be computed; search with solver='auto', then fit best_params_ with the other "
                 "solver."
             )
         return parsed

@@ -86,7 +86,7 @@ OF_DIFFUSIONS = {
         [None, True, 1j, [2.0]],
         [*NOT_POSITIVE, BANDWIDTH / 2, BANDWIDTH, "wide", "2.0"],
     ),
-    "tolerance": ([None, True, 1j, [0.1]], [-1, -0.5, NAN, INF, "loo", "0.1"]),
+    "tol": ([None, True, 1j, [0.1]], [0, -1, -0.5, NAN, INF, "loo", "0.1"]),
     "n_jobs": ([True, 1.5, "2", [2]], [0]),
     "random_state": ([True, 0.5, "0", [0], np.random.default_rng(0)], [-1, 2**32]),
 }

@@ -180,7 +180,7 @@ def test_left_out_rows_are_scored_as_refits_score_them(case):
 
     def model(n_levels=8):
         return SmoothedScoreDiffusion(
-            20.0, 30.0, metric=metric, periods=periods, terminal_scale=200.0, tolerance=0,
+            20.0, 30.0, metric=metric, periods=periods, terminal_scale=200.0,
             **{**FAST, "n_levels": n_levels, "n_steps": 16}
         )  # fmt: skip
 
