@@ -2,6 +2,7 @@
 
 from ._columns import ContinuousCoordinate, DiscreteCoordinate, EncodedTable, TableColumns
 from ._estimator import TableDensity
+from ._imputer import DensityImputer
 from ._kinds import (
     Boolean,
     Categorical,
@@ -20,6 +21,7 @@ __all__ = [
     "Continuous",
     "ContinuousCoordinate",
     "Datetime",
+    "DensityImputer",
     "DiscreteCoordinate",
     "EncodedTable",
     "Integer",

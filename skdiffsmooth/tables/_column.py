@@ -22,6 +22,7 @@ __all__ = [
     "encode_column",
     "fit_column",
     "given_cells",
+    "in_family",
     "listed",
 ]
 
@@ -200,7 +201,7 @@ def _warn_of_constant(name: Any, cells: Cells) -> None:
 
 def encode_column(column: Column, cells: Cells, rows: EncodedTable, new_levels: str) -> None:
     """Write the cells of one column into its coordinates of `rows`."""
-    cells = _in_family(column, cells)
+    cells = in_family(column, cells)
     kind, missing = column.kind, cells.missing
     if isinstance(kind, WithLevels):
         index = {level: position for position, level in enumerate(kind.levels or ())}
@@ -227,7 +228,7 @@ def encode_column(column: Column, cells: Cells, rows: EncodedTable, new_levels: 
     rows.values[:, column.continuous] = values
 
 
-def _in_family(column: Column, cells: Cells) -> Cells:
+def in_family(column: Column, cells: Cells) -> Cells:
     """Return the cells of a query, which must be of the type that the training column has."""
     family = column.stored.family
     is_level = isinstance(column.kind, WithLevels)

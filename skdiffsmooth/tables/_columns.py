@@ -21,6 +21,7 @@ from ._column import (
     encode_column,
     fit_column,
     given_cells,
+    in_family,
     listed,
 )
 from ._frames import Cells, FrameType, read_frame
@@ -333,6 +334,85 @@ class TableColumns:
         )
         return frame.build([decode_column(column, rows) for column in self.columns], rows.index)
 
+    def fill(self, X: Any, rows: EncodedTable) -> Any:
+        """Return a table with its missing cells taken from rows; all other cells are those of X.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like of shape (n_samples, n_columns)
+            A table that `encode` takes; it is not changed.
+        rows : EncodedTable
+            As many rows without missing cells.
+
+        Returns
+        -------
+        DataFrame or ndarray
+            Of the library and with the columns of X. A column with missing cells has the dtype of the
+            training table, since that of X may be one that only missing cells need.
+        """
+        frame, cells, index = read_frame(X)
+        positions = self._positions(frame)
+        kept = list(cells)
+        types = list(frame.types)
+        for column, position in zip(self.columns, positions, strict=True):
+            observed = in_family(column, cells[position])
+            if not observed.missing.any():
+                continue
+            drawn = decode_column(column, rows)
+            values = np.where(observed.missing, drawn.values, observed.values)
+            if values.dtype.kind in "Mm":
+                values = values.astype(drawn.values.dtype)
+            kept[position] = Cells(drawn.family, values, observed.missing & drawn.missing)
+            if frame.library == self.frame.library:
+                types[position] = column.stored
+        if frame.library == self.frame.library:
+            frame = replace(frame, types=tuple(types), dtype=self.frame.dtype)
+        return frame.build(kept, index)
+
+    def mean_of_draws(self, rows: EncodedTable, n_draws: int) -> EncodedTable:
+        """Return the mean of numbers and the most frequent level of each row.
+
+        Parameters
+        ----------
+        rows : EncodedTable
+            The first draw of each of n rows, then the second, and so on: n_draws * n rows.
+        n_draws : int
+            How many draws of each row.
+
+        Returns
+        -------
+        EncodedTable
+            n rows. Numbers at an atom count with its value; periodic ones have a mean on the circle.
+        """
+        n = len(rows) // n_draws
+        levels = rows.levels.reshape(n_draws, n, len(self.discrete))
+        values = rows.values.reshape(n_draws, n, len(self.continuous))
+        mean = self._empty(n)
+        for j, discrete in enumerate(self.discrete):
+            counts = [(levels[:, :, j] == level).sum(axis=0) for level in range(discrete.n_levels)]
+            mean.levels[:, j] = np.argmax(counts, axis=0)
+        for column in self.columns:
+            if column.continuous is None:
+                continue
+            j = column.continuous
+            held = values[:, :, j]
+            if column.discrete is not None:
+                level = levels[:, :, column.discrete]
+                held = np.where(level > 0, np.array([0.0, *column.atoms])[level], held)
+                # Only where all draws are at one atom is the mean an atom.
+                is_mixed = np.any(level != level[0], axis=0)
+                mean.levels[is_mixed, column.discrete] = 0
+            mean.values[:, j] = _mean(held, self.continuous[j].period)
+            if column.discrete is not None:
+                mean.values[mean.levels[:, column.discrete] > 0, j] = np.nan
+        return mean
+
+    def points(self, X: Any) -> np.ndarray:
+        """Return rows as numbers (n, k), equal for equal rows: levels, values, and which are missing."""
+        rows = self.encode(X)
+        is_missing = np.isnan(rows.values)
+        return np.column_stack([rows.levels, np.where(is_missing, 0.0, rows.values), is_missing])
+
     def coordinates(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return values on the real line, and the logarithms of the slopes there.
 
@@ -468,6 +548,15 @@ class TableColumns:
         if n == len(self.names):
             return list(range(n))
         return [self.frame.names.index(name) for name in self.names]
+
+
+def _mean(values: np.ndarray, period: float | None) -> np.ndarray:
+    """Return means (n,) of values (n_draws, n), on the circle if they have a period."""
+    if period is None:
+        return values.mean(axis=0)
+    angles = values * (2 * math.pi / period)
+    mean = np.arctan2(np.sin(angles).mean(axis=0), np.cos(angles).mean(axis=0))
+    return np.mod(mean * (period / (2 * math.pi)), period)
 
 
 def _check_kinds(kinds: Any, names: Sequence[Any]) -> dict[Any, Kind | None]:

@@ -338,7 +338,7 @@ class TableDensity(DensityEstimatorMixin, BaseEstimator):
         """
         _, rng = self._check_draw(1, random_state)
         rows = self.columns_.encode(X)
-        return self.columns_.decode(self.density_.draw_missing(rows, rng))
+        return self.columns_.fill(X, self.density_.draw_missing(rows, rng))
 
     def _labels(self) -> np.ndarray:
         """Return the labels of the columns that are used."""
