@@ -71,6 +71,8 @@ class ContinuousPart:
         Their coordinates, mapped to the line.
     group : ndarray of shape (n,) or None
         Index of the point of the density that each row is, if it can be weighted anew.
+    offsets : ndarray of shape (m, p)
+        Points of a cell of width one at which the density is averaged; zero in other columns.
     """
 
     columns: np.ndarray
@@ -80,6 +82,7 @@ class ContinuousPart:
     weights: np.ndarray
     rows: np.ndarray
     group: np.ndarray | None
+    offsets: np.ndarray
 
     @property
     def relevant(self) -> np.ndarray:
@@ -171,6 +174,7 @@ def fit_part(
         weights / weights.sum(),
         rows,
         _point_of_row(fitted, rows),
+        offsets,
     )
 
 
@@ -302,7 +306,8 @@ class _Chooser:
             lower, upper = (coordinates(z) for z in moved(judges, ends)[0])
             steps = upper - lower
             if periods is not None:
-                steps[:, periods > 0] = wrapped(steps[:, periods > 0], periods[periods > 0])
+                for k in np.flatnonzero(periods):
+                    steps[:, k] = wrapped(steps[:, k], float(periods[k]))
             widths = np.linalg.norm(steps, axis=1) / (2 * _END * scale * bandwidth)
             order = np.argsort(widths, kind="stable")
             shares = np.cumsum(weights[judges][order])
