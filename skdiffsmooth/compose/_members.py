@@ -32,6 +32,7 @@ __all__ = [
     "parameter_estimator",
     "takes_weights",
     "unwrap",
+    "with_shared_columns",
 ]
 
 Folds = list[tuple[np.ndarray, np.ndarray]]
@@ -70,6 +71,17 @@ def parameter_estimator(estimator: Any) -> Any:
 def estimator_or_default(estimator: Any) -> Any:
     """Return a clone of an unfitted density, or SmoothedScoreDiffusion() for None."""
     return SmoothedScoreDiffusion() if estimator is None else clone(estimator)
+
+
+def with_shared_columns(estimator: Any, X: Any, sample_weight: Any) -> tuple[Any, Any]:
+    """Return an unfitted density, and how to read the rows of tables that it takes.
+
+    A density of tables (`tables.TableDensity`) gets the kinds of the columns of all rows, which its
+    fits to parts of them share; the second is the `TableColumns` of all rows. It is None for a density
+    of numbers, with which nothing is done.
+    """
+    share = getattr(estimator, "_with_columns_of", None)
+    return (estimator, None) if share is None else share(X, sample_weight)
 
 
 def check_member(label: str, estimator: Any, *, compared: bool) -> None:
