@@ -420,7 +420,7 @@ class TableColumns:
         return np.column_stack([rows.levels, np.where(is_missing, 0.0, rows.values), is_missing])
 
     def concat(self, frames: Sequence[Any]) -> Any:
-        """Return rows as numbers (n, k), equal for equal rows: levels, values, missing cells."""
+        """Return frames as one frame like that of training, without their indices."""
         rows = [self.encode(frame) for frame in frames]
         levels = np.concatenate([part.levels for part in rows])
         return self.decode(EncodedTable(levels, np.concatenate([part.values for part in rows])))

@@ -77,6 +77,6 @@ def test_the_library_works_without_imbalanced_learn(monkeypatch):
     monkeypatch.setitem(sys.modules, "skdiffsmooth.tables._oversampler", None)
     assert "DensityOverSampler" in dir(tables)
     with pytest.raises(
-        ImportError, match="DensityOverSampler needs imbalanced-learn .*pip install"
+        ImportError, match=r"DensityOverSampler needs imbalanced-learn .*pip install"
     ):
         tables.DensityOverSampler  # noqa: B018
