@@ -23,6 +23,7 @@ from sklearn.base import clone
 from .._diffusion.background import WIDTH
 from .._diffusion.estimator import BaseScoreDiffusion
 from .._estimators.kde import KDESampler
+from .._utils.periods import reduced, wrapped
 from ..compose._conditionals import draw_given, score_columns
 from ..compose._draw import draw
 from ..compose._members import fit_member, log_density_of
@@ -177,9 +178,23 @@ def _point_of_row(fitted: Any, rows: np.ndarray) -> np.ndarray | None:
     """Return the index (n,) of the point of a density that each row became, or None if it has none."""
     if not getattr(fitted, "_can_reweight", False):
         return None
+    if fitted.periods_ is not None:
+        rows = reduced(rows, fitted.periods_)
     scale = rows.std(axis=0)
     scale[scale == 0] = 1.0
     return cKDTree(fitted.points_ / scale).query(rows / scale)[1]
+
+
+def _squares(y: np.ndarray, x: np.ndarray, periods: np.ndarray | None) -> np.ndarray:
+    """Return squared distances (m, n) of y (m, r) from x (n, r); coordinates may have periods (r,)."""
+    if periods is None:
+        return cdist(y, x, "sqeuclidean")
+    squares = np.zeros((len(y), len(x)))
+    if (periods == 0).any():
+        squares += cdist(y[:, periods == 0], x[:, periods == 0], "sqeuclidean")
+    for k in np.flatnonzero(periods):
+        squares += wrapped(np.subtract.outer(y[:, k], x[:, k]), periods[k]) ** 2
+    return squares
 
 
 def _scales(fitted: Any, factor: float) -> dict[str, Any]:
@@ -251,6 +266,8 @@ class _Chooser:
             bandwidth = factor or 1.0
             scale, wide = fitted.bandwidth_ / bandwidth, fitted.background_
 
+            periods = fitted.model_.data.periods
+
             def coordinates(z: np.ndarray) -> np.ndarray:
                 return fitted.model_.embedding.split(z)[0]
         else:
@@ -259,7 +276,7 @@ class _Chooser:
                 is_scale_free = isinstance(fitted.bandwidth, str) and fitted.kernel == "gaussian"
             else:
                 kde = fit_member(_LABEL, KDESampler(metric="local"), rows, weights)
-            scale = kde.bandwidth_
+            scale, periods = kde.bandwidth_, kde.coordinates_.periods
 
             def coordinates(z: np.ndarray) -> np.ndarray:
                 return kde.coordinates_.to_metric(z)
@@ -269,7 +286,8 @@ class _Chooser:
         queries, log_slopes = moved(judges, offsets)
         x = coordinates(rows) / scale
         y = coordinates(queries.reshape(-1, rows.shape[1])) / scale
-        squares = cdist(y, x, "sqeuclidean").reshape(len(queries), len(judges), n)
+        squares = _squares(y, x, None if periods is None else periods / scale)
+        squares = squares.reshape(len(queries), len(judges), n)
         if not has_cells.all():
             # Equal rows are left out together, as by the densities of continuous rows.
             point = np.unique(rows, axis=0, return_inverse=True)[1].ravel()
@@ -282,7 +300,10 @@ class _Chooser:
             ends = np.zeros((2, rows.shape[1]))
             ends[:, j] = -_END, _END
             lower, upper = (coordinates(z) for z in moved(judges, ends)[0])
-            widths = np.linalg.norm(upper - lower, axis=1) / (2 * _END * scale * bandwidth)
+            steps = upper - lower
+            if periods is not None:
+                steps[:, periods > 0] = wrapped(steps[:, periods > 0], periods[periods > 0])
+            widths = np.linalg.norm(steps, axis=1) / (2 * _END * scale * bandwidth)
             order = np.argsort(widths, kind="stable")
             shares = np.cumsum(weights[judges][order])
             least = max(least, widths[order][np.searchsorted(shares, _MOST_CELLS * shares[-1])])

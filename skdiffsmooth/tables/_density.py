@@ -136,9 +136,9 @@ class MixedDensity:
             name, value = self.table.continuous[key[0]].name, own[0, 0]
             density = KDESampler(bandwidth=abs(value) or 1.0)
             warn_user(
-                f"column {name!r} has one value in the rows where it is not at an atom: its density there is "
-                f"a Gaussian about it, of width {density.bandwidth:.3g}, since one value has no scale. Pass "
-                "more rows, or declare the value as an atom, too."
+                f"column {name!r} has one value in the rows where it is not at an atom: its density "
+                f"there is a Gaussian about it, of width {density.bandwidth:.3g}, since one value has no "
+                "scale. Pass more rows, or declare the value as an atom, too."
             )
         units = np.array([self.table.continuous[k].unit for k in key])
 
