@@ -15,6 +15,7 @@ import numpy as np
 from .._utils.periods import wrapped
 from .columns import ColumnSpace
 from .hull import AffineHull
+from .local import local_scales
 from .metric import LinearMetric, fit_metric, is_scaled
 
 __all__ = [
@@ -110,14 +111,35 @@ class PeriodicColumns:
             self.periods,
         )
 
-    def split(
-        self, metric: str | float | np.ndarray
-    ) -> tuple[str | float | np.ndarray, np.ndarray]:
-        """Return the metric of the other columns, and the factors (p,) of the periodic ones."""
+    def of_others(self, metric: str | float | np.ndarray) -> str | float | np.ndarray:
+        """Return the metric of the other columns."""
         if not isinstance(metric, np.ndarray):
-            return metric, np.ones(len(self.scales))
-        kept = ~self.is_periodic
-        return metric[np.ix_(kept, kept)], np.sqrt(np.diag(metric)[self.is_periodic])
+            return metric
+        return metric[np.ix_(~self.is_periodic, ~self.is_periodic)]
+
+    def factors(
+        self,
+        metric: str | float | np.ndarray,
+        linear: LinearMetric,
+        points: np.ndarray,
+        weights: np.ndarray,
+    ) -> np.ndarray:
+        """Return the factors (p,) of the periodic columns in a metric, beside its scales.
+
+        `linear` is the metric of the other columns. In the local metric widths about neighbours are the
+        same in all coordinates.
+        """
+        if isinstance(metric, np.ndarray):
+            return np.sqrt(np.diag(metric)[self.is_periodic])
+        if not str(metric).endswith("local") or not np.any(self.has_extent):
+            return np.ones(len(self.scales))
+        own = self.periods[self.is_periodic]
+        angles = wrapped(points[:, self.is_periodic] - self.centers, own) / self.scales
+        rows = linear.to_metric(points[:, ~self.is_periodic])
+        width, widths = local_scales(rows, angles, own / self.scales, weights)
+        if not rows.shape[1]:
+            width = float(np.exp(np.mean(np.log(widths))))
+        return width / widths
 
     def join_metric(
         self, linear: LinearMetric, factors: np.ndarray, *, is_scaled: bool
@@ -187,8 +209,8 @@ def fit_metric_of_periods(
     if is_scaled(metric) and len(points) > 1:
         is_periodic &= np.ptp(points, axis=0) > 0
     periodic = PeriodicColumns.of(points, weights, periods, is_periodic)
-    of_others, factors = periodic.split(metric)
-    linear = fit_metric(of_others, points[:, ~is_periodic], weights)
+    linear = fit_metric(periodic.of_others(metric), points[:, ~is_periodic], weights)
+    factors = periodic.factors(metric, linear, points, weights)
     return periodic.join_metric(linear, factors, is_scaled=is_scaled(metric))
 
 

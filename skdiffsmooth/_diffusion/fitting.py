@@ -144,6 +144,11 @@ class TrainingData:
         return PeriodicColumns.of(self.points, self.weights, self.periods, self.periods > 0)
 
     @property
+    def has_circles(self) -> bool:
+        """Whether columns are periodic, and not the only one that varies."""
+        return self.periodic is not None and len(self.periodic.scales) + self.rank > 1
+
+    @property
     def _varies(self) -> np.ndarray:
         """Which columns (d,) are periodic and vary; in scaled columns constants are relations."""
         assert self.periods is not None
@@ -314,9 +319,9 @@ def _metric_and_hull(metric: Metric, data: TrainingData) -> tuple[LinearMetric, 
     """Return the coordinates of a metric, and the hull of the rows in them."""
     periodic = data.periodic_for(metric)
     if periodic is not None:
-        metric, factors = periodic.split(metric)
         others = data.linear if is_scaled(metric) else data.only(~periodic.is_periodic)
-        linear, hull = _metric_and_hull(metric, others)
+        linear, hull = _metric_and_hull(periodic.of_others(metric), others)
+        factors = periodic.factors(metric, linear, data.points, data.weights)
         joined = periodic.join_metric(linear, factors, is_scaled=is_scaled(metric))
         return joined, periodic.join_hull(hull, linear)
     columns = data.columns_for(metric)
