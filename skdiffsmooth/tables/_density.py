@@ -155,8 +155,21 @@ class MixedDensity:
             _lattice(units > 0, _N_CHOICE),
             units > 0,
         )
+        self._warn_of_relations(part)
         offsets = self._lattice_of(part, units, rows.take(used))
         self.parts.append(replace(part, offsets=offsets))
+
+    def _warn_of_relations(self, part: ContinuousPart) -> None:
+        """Warn if coordinates satisfy exact relations, along which the density has no unit."""
+        coordinates = getattr(part.fitted, "coordinates_", None)
+        if coordinates is not None and coordinates.columns.n_relations:
+            names = [self.table.continuous[k].name for k in part.columns]
+            warn_user(
+                f"the columns {names} satisfy {coordinates.columns.n_relations} exact relations: a "
+                "total beside its parts, a copy. Log-densities of rows that satisfy them are high by a "
+                "constant, some 25 nats for each, and no probabilities of cells; draws that are rounded "
+                "may break them. Leave out columns that others determine, by kinds={column: None}."
+            )
 
     def _with_periods(self, density: Any, key: tuple[int, ...]) -> Any:
         """Return the density with the periods of the coordinates of some indices."""
@@ -239,9 +252,9 @@ class MixedDensity:
         of_values, errors = self.log_density_given(levels, rows.values[used][source])
         n = len(used)
         result[used] = _log_sums(log_masses + of_values, source, n)
-        shares = np.exp(log_masses + of_values - result[used][source])
+        posterior = np.exp(log_masses + of_values - result[used][source])
         error[used] = (
-            np.bincount(source, weights=shares * np.nan_to_num(errors), minlength=n) + left
+            np.bincount(source, weights=posterior * np.nan_to_num(errors), minlength=n) + left
         )
         return result, error
 
