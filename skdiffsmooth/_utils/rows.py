@@ -67,7 +67,10 @@ def evenly(n_rows: int, most: int) -> np.ndarray:
 
 def take(rows: Any, which: np.ndarray) -> Any:
     """Return some of the rows of an array or a table."""
-    return rows.iloc[which] if hasattr(rows, "iloc") else rows[which]
+    if hasattr(rows, "iloc"):
+        return rows.iloc[which]
+    # A frame of polars takes indices only.
+    return rows[np.flatnonzero(which) if which.dtype == bool else which]
 
 
 def sum_of_weights(sample_weight: Any, n: int) -> float:

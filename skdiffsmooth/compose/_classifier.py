@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted, check_X_y
 
 from .._coordinates.columns import ColumnSpace
 from .._estimators.kde import KDESampler
+from .._utils.draws import choose_in_rows
 from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.given import resolve_given_values, resolve_scored_columns
 from .._utils.progress import reports_fit, tracked
@@ -24,11 +25,13 @@ from ._conditionals import draw_from_mixture, marginals, score_mixture
 from ._draw import draw
 from ._members import (
     check_member,
+    check_same_measure,
     estimator_or_default,
     fit_member,
     log_density_of,
     naming,
     shared_precision,
+    with_shared_columns,
 )
 
 __all__ = ["DensityClassifier"]
@@ -139,13 +142,16 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
             cannot: a Gaussian about the row takes its place, with the standard deviations of the
             columns within the other classes.
         """
-        checked, y = check_X_y(check_table(X, self), y, dtype=np.float64, estimator=self)
+        if self.estimator is not None:
+            check_member("estimator", self.estimator, compared=True)
+        estimator, table = with_shared_columns(self.estimator, X, sample_weight)
+        as_floats = check_table(X, self) if table is None else table.points(X)
+        checked, y = check_X_y(as_floats, y, dtype=np.float64, estimator=self)
         check_classification_targets(y)
         weight = check_sample_weight(sample_weight, len(checked))
         merged = merge_rows(checked, weight)
-        merged.warn(column_names(X))
-        if self.estimator is not None:
-            check_member("estimator", self.estimator, compared=True)
+        if table is None:
+            merged.warn(column_names(X))
         classes, codes = np.unique(y, return_inverse=True)
         # Scaled first: the sum of weights of 1e300 would overflow.
         counts = np.bincount(codes, weights=weight / weight.max())
@@ -155,7 +161,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
                 "rows, or raise their weights."
             )
         prior = self._resolve_priors(counts)
-        rows = as_given(X, checked)
+        rows = as_given(X, checked) if table is None else X
         # All classes have one width for a column that is constant in some: half a step, or half the
         # difference of its two values.
         precision = merged.precision
@@ -164,21 +170,21 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         refusals: list[int] = []
         for code, label in tracked(list(enumerate(classes)), "class"):
             kept = (codes == code) & (weight > 0)
-            density = estimator_or_default(self.estimator)
+            density = estimator_or_default(estimator)
             name = f"density of class {label} (n_samples = {kept.sum()})"
             weight_of_class = None if sample_weight is None else weight[kept]
             try:
                 with parts_of_table(shared_precision(density, coarse)):
                     fitted.append(fit_member(name, density, take(rows, kept), weight_of_class))
             except ValueError:
-                if len(np.unique(checked[kept], axis=0)) > 1:
+                if table is not None or len(np.unique(checked[kept], axis=0)) > 1:
                     raise
                 fitted.append(None)
                 refusals.append(code)
         has_rows = ~np.isin(codes, refusals) & (weight > 0)
         if len(refusals) == len(classes):
             # Raises where the rows are not what is wrong.
-            density = estimator_or_default(self.estimator)
+            density = estimator_or_default(estimator)
             fit_member("density of all rows", density, rows, sample_weight)
             has_rows = weight > 0
         for code in refusals:
@@ -192,7 +198,9 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
             scale = np.where(scale > 0, scale, columns.widths * columns.scales)
             (first, *_) = np.flatnonzero((codes == code) & (weight > 0))
             fitted[code] = KDESampler(scale).fit(take(rows, np.array([first])))
-        self._set_fitted(X, classes_=classes, class_prior_=prior, estimators_=fitted)
+        labels = [f"density of class {label}" for label in classes]
+        check_same_measure(list(zip(labels, fitted, strict=True)))
+        self._set_fitted(X, classes_=classes, class_prior_=prior, estimators_=fitted, _table_=table)
         return self
 
     @on_one_fit
@@ -273,11 +281,11 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
             +inf.
         """
         check_is_fitted(self)
-        d = self.n_features_in_
+        d = self._n_columns()
         used, _ = resolve_scored_columns(columns, None, self._column_labels(), d)
         if len(used) < d:
-            checked = self._check_query(X, np.setdiff1d(np.arange(d), used))
-            log_density = marginals(self._members(), checked, used)
+            rows = self._rows(X, np.setdiff1d(np.arange(d), used))
+            log_density = marginals(self._members(), rows, used)
         else:
             log_density = self._log_densities(X)
         # Relative to the most likely class first: a prior added to -1e20 is lost to rounding.
@@ -336,12 +344,12 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
             As `predict_log_proba`.
         """
         check_is_fitted(self)
-        d = self.n_features_in_
+        d = self._n_columns()
         scored, given_columns = resolve_scored_columns(columns, given, self._column_labels(), d)
         if len(scored) < d:
             ignored = np.setdiff1d(np.arange(d), np.union1d(scored, given_columns))
-            checked = self._check_query(X, ignored)
-            return score_mixture(self._members(), self._log_prior(), checked, scored, given_columns)
+            rows = self._rows(X, ignored)
+            return score_mixture(self._members(), self._log_prior(), rows, scored, given_columns)
         return logsumexp(self._log_densities(X) + self._log_prior(), axis=1)
 
     @on_one_fit
@@ -378,6 +386,8 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
             of a class cannot sample.
         """
         n, rng = self._check_draw(n_samples, random_state)
+        if self._table_ is not None:
+            return self._sample_table(n, rng, given)
         if given is not None:
             d = self.n_features_in_
             columns, values = resolve_given_values(given, n, self._column_labels(), d)
@@ -394,6 +404,44 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         order = rng.permutation(n)
         return np.concatenate(drawn)[order], np.repeat(self.classes_, counts)[order]
 
+    def _column_labels(self) -> np.ndarray | None:
+        """See `DensityEstimatorMixin`; of densities of tables, those of the columns that are used."""
+        return super()._column_labels() if self._table_ is None else self._table_.labels
+
+    def _n_columns(self) -> int:
+        """Return the number of columns that are used."""
+        return self.n_features_in_ if self._table_ is None else len(self._table_.names)
+
+    def _rows(self, X: Any, ignored: Any = ()) -> Any:
+        """Return queries as the densities take them; columns of some indices may be missing."""
+        if self._table_ is not None:
+            return X
+        checked = self._check_query(X, ignored)
+        return checked if len(ignored) else as_given(X, checked)
+
+    def _sample_table(
+        self, n: int, rng: np.random.RandomState, given: Any
+    ) -> tuple[Any, np.ndarray]:
+        """Return n rows of densities of tables, and their classes (n,)."""
+        log_prior = np.broadcast_to(self._log_prior(), (n, len(self.classes_)))
+        given = {} if given is None else given
+        if len(given):
+            conditions = self._table_.decode(self._table_.encode_given(given, n))
+            log_prior = log_prior + np.column_stack(
+                [density.score_samples(conditions) for density in self.estimators_]
+            )
+        proba = np.exp(log_prior - logsumexp(log_prior, axis=1, keepdims=True))
+        codes = choose_in_rows(proba, np.arange(n), rng.uniform(size=n))
+        order, drawn = np.argsort(codes, kind="stable"), []
+        for code in np.unique(codes):
+            own = codes == code
+            values = {
+                name: value if np.ndim(value) == 0 else np.asarray(value)[own]
+                for name, value in given.items()
+            }
+            drawn.append(self.estimators_[code].sample(int(own.sum()), rng, given=values))
+        return take(self._table_.concat(drawn), np.argsort(order)), self.classes_[codes]
+
     def _members(self) -> list[tuple[str, Any]]:
         """Return the densities of the classes with their labels."""
         labels = [f"density of class {label}" for label in self.classes_]
@@ -401,7 +449,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
 
     def _log_densities(self, X: Any) -> np.ndarray:
         """Return log p(x | class) (n_samples, n_classes)."""
-        rows = as_given(X, self._check_query(X))
+        rows = self._rows(X)
         columns = [
             log_density_of(f"density of class {label}", density, rows)
             for label, density in zip(self.classes_, self.estimators_, strict=True)

@@ -51,7 +51,7 @@ def score_columns(
     with naming(label):
         if _has_columns(fitted):
             names = _names(fitted)
-            X = _with_names(fitted, X)
+            X = _with_names(fitted, X) if isinstance(X, np.ndarray) else X
             return fitted.score_samples(
                 X, columns=[names[j] for j in scored], given=[names[j] for j in given]
             )

@@ -17,8 +17,10 @@ from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.progress import counted, reports_fit
 from .._utils.rows import TrainingRows, as_given, take
 from .._utils.validation import check_choice, check_real
-from .._utils.warnings import warn_user
+from .._utils.warnings import part_of_a_fit, warn_user
 from ..bandwidth import nearest_distances
+from ._conditionals import score_columns
+from ._draw import draw
 from ._members import (
     Folds,
     check_member,
@@ -26,6 +28,7 @@ from ._members import (
     fit_member,
     log_density_of,
     out_of_fold,
+    with_shared_columns,
 )
 
 __all__ = ["DensityOutlierDetector"]
@@ -34,6 +37,8 @@ _N_FOLDS = 5
 # Within this fraction of the distance from a training row to the nearest other one, scores go over to
 # the held-out score of that row: far more than rounding, and so little that few new rows are there.
 _NEAR = 0.05
+# Rows drawn from the density, over which a column's conditional log-density is averaged.
+_N_DRAWN = 200
 # "auto": quantiles of held-out log-densities through which an exponential tail is laid, and the rate
 # of false alarms at which it is cut. Up to an eighth of the rows may be outliers.
 _UPPER, _LOWER, _RATE = 0.25, 0.125, 0.01
@@ -187,7 +192,13 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         contamination = _check_contamination(self.contamination)
         if self.estimator is not None:
             check_member("estimator", self.estimator, compared=False)
-        rows = TrainingRows.of(X, sample_weight, self)
+        estimator, table = with_shared_columns(self.estimator, X, sample_weight)
+        if table is None:
+            rows = TrainingRows.of(X, sample_weight, self)
+        else:
+            with part_of_a_fit():  # no warning of levels that are coded by numbers
+                rows = TrainingRows.of(table.points(X), sample_weight, self)
+            rows = replace(rows, given=take(X, rows.kept))
         if len(rows.points) < 2:
             raise ValueError(
                 f"X has {len(rows.points)} distinct row of positive weight, n_samples = 1 after "
@@ -199,11 +210,11 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         n_folds = _N_FOLDS if splits is None else len(splits[1])
         with counted(1 + n_folds) as done:
             fitted = fit_member(
-                "estimator", estimator_or_default(self.estimator), rows.given, rows.weight
+                "estimator", estimator_or_default(estimator), rows.given, rows.weight
             )
             done()
             done.size = n_folds
-            held_out = self._held_out(fitted, rows, splits)
+            held_out = self._held_out(estimator, fitted, rows, splits)
             done()
         tested = ~np.isnan(held_out)
         offset = _threshold(held_out[tested], rows.point_weights[tested], contamination)
@@ -222,6 +233,7 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
             offset_=offset,
             held_out_log_density_=held_out[rows.group],
             _near_rows_=_NearRows.of(rows.points, held_out),
+            _table_=table,
         )
         return self
 
@@ -251,7 +263,7 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         scores, share = self._near_rows_.at(checked)
         (new,) = np.nonzero(share < 1)
         if len(new):
-            queries = take(as_given(X, checked), new)
+            queries = take(as_given(X, checked) if self._table_ is None else X, new)
             log_density = log_density_of("estimator", self.estimator_, queries)
             share = share[new]
             # Zero times -inf is no number.
@@ -301,6 +313,59 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         """
         return np.where(self.decision_function(X) < 0, -1, 1)
 
+    @on_one_fit
+    def attribute(self, X: Any) -> np.ndarray:
+        """Return how unusual each column makes a row: its log-density given the others, less the mean.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Queries.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            In nats: ``log p(x_j | all other columns)`` minus its mean over 200 rows drawn from the
+            density, so that columns of any unit and kind can be compared. The lowest value of a row is
+            the column that makes it unusual. Where two columns contradict each other, both are low.
+
+        Raises
+        ------
+        NotFittedError, ValueError
+            As `score_samples`.
+
+        Notes
+        -----
+        Computed with the density of all rows, also for training rows. It scores X and the drawn rows
+        once for each column, and once more.
+        """
+        checked = self._check_query(X)
+        if self._table_ is None:
+            drawn = draw(self.estimator_, _N_DRAWN, np.random.RandomState(0))
+            return self._given_others(checked) - self._given_others(drawn).mean(axis=0)
+        drawn = self.estimator_.sample(_N_DRAWN, 0)
+        return self._given_others(X) - self._given_others(drawn).mean(axis=0)
+
+    def _given_others(self, rows: Any) -> np.ndarray:
+        """Return the log-density (n, d) of each column of rows given the others."""
+        d = self.n_features_in_ if self._table_ is None else len(self._table_.names)
+        every = np.arange(d)
+        none = np.array([], dtype=np.intp)
+        joint = score_columns("estimator", self.estimator_, rows, every, none)
+        if d == 1:
+            return joint[:, None]
+        return np.column_stack(
+            [
+                joint - score_columns("estimator", self.estimator_, rows, np.delete(every, j), none)
+                for j in range(d)
+            ]
+        )
+
+    def _check_query(self, X: Any, ignored: Any = ()) -> np.ndarray:
+        """See `DensityEstimatorMixin`; of a density of tables, rows as numbers."""
+        table = getattr(self, "_table_", None)
+        return super()._check_query(X, ignored) if table is None else table.points(X)
+
     def _splits(self, rows: TrainingRows, groups: Any) -> tuple[TrainingRows, Folds] | None:
         """Return the rows to split, and the folds; None where neither `cv` nor `groups` is set."""
         if self.cv is None and groups is None:
@@ -310,7 +375,11 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         return _copies_apart(rows, folds) if is_shuffled else (rows, folds)
 
     def _held_out(
-        self, fitted: Any, rows: TrainingRows, splits: tuple[TrainingRows, Folds] | None
+        self,
+        estimator: Any,
+        fitted: Any,
+        rows: TrainingRows,
+        splits: tuple[TrainingRows, Folds] | None,
     ) -> np.ndarray:
         """Return the log-density (n_points,) of each distinct row under densities without it.
 
@@ -329,7 +398,7 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         if splits is None:
             splits = _copies_apart(rows, rows.folds(min(_N_FOLDS, len(rows.points))))
         apart, folds = splits
-        members = [("estimator", estimator_or_default(self.estimator))]
+        members = [("estimator", estimator_or_default(estimator))]
         try:
             by_row = out_of_fold(members, apart, folds)[:, 0]
         except ValueError as error:

@@ -1,5 +1,7 @@
 """Tables of every kind: categories, counts, bounded, periodic and missing values."""
 
+from typing import TYPE_CHECKING, Any
+
 from ._columns import ContinuousCoordinate, DiscreteCoordinate, EncodedTable, TableColumns
 from ._estimator import TableDensity
 from ._imputer import DensityImputer
@@ -15,6 +17,10 @@ from ._kinds import (
     Positive,
 )
 
+if TYPE_CHECKING:
+    from ._oversampler import DensityOverSampler as DensityOverSampler
+
+# DensityOverSampler is not among them, since it needs imbalanced-learn.
 __all__ = [
     "Boolean",
     "Categorical",
@@ -32,3 +38,20 @@ __all__ = [
     "TableColumns",
     "TableDensity",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "DensityOverSampler":
+        try:
+            from ._oversampler import DensityOverSampler
+        except ImportError as error:
+            raise ImportError(
+                f"DensityOverSampler needs imbalanced-learn ({error}). Install it by `pip install "
+                "imbalanced-learn`."
+            ) from error
+        return DensityOverSampler
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), "DensityOverSampler"])

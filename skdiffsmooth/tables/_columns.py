@@ -217,6 +217,13 @@ class TableColumns:
         return tuple(column.name for column in self.columns)
 
     @property
+    def labels(self) -> np.ndarray:
+        """`names` as an array of objects."""
+        labels = np.empty(len(self.columns), dtype=object)
+        labels[:] = self.names
+        return labels
+
+    @property
     def kinds(self) -> dict[Any, Kind | None]:
         """The kinds of all columns, with all that was detected: `fit` with them detects nothing."""
         resolved = {column.name: column.kind for column in self.columns}
@@ -294,8 +301,7 @@ class TableColumns:
                 "columns to values, such as {'species': 'Adelie'}."
             )
         rows = self._empty(n_rows)
-        labels = np.empty(len(self.names), dtype=object)
-        labels[:] = self.names
+        labels = self.labels
         for name, value in given.items():
             (position,) = resolve_columns("given", [name], labels, len(labels))
             column = self.columns[position]
@@ -408,10 +414,16 @@ class TableColumns:
         return mean
 
     def points(self, X: Any) -> np.ndarray:
-        """Return rows as numbers (n, k), equal for equal rows: levels, values, and which are missing."""
+        """Return rows as numbers (n, k), equal for equal rows: levels, values, what is missing."""
         rows = self.encode(X)
         is_missing = np.isnan(rows.values)
         return np.column_stack([rows.levels, np.where(is_missing, 0.0, rows.values), is_missing])
+
+    def concat(self, frames: Sequence[Any]) -> Any:
+        """Return frames as one frame like that of training, without their indices."""
+        rows = [self.encode(frame) for frame in frames]
+        levels = np.concatenate([part.levels for part in rows])
+        return self.decode(EncodedTable(levels, np.concatenate([part.values for part in rows])))
 
     def coordinates(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return values on the real line, and the logarithms of the slopes there.

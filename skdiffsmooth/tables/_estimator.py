@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, overload
 
 import numpy as np
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 
 from .._estimators.smoothed import SmoothedScoreDiffusion
@@ -180,6 +180,11 @@ class TableDensity(DensityEstimatorMixin, BaseEstimator):
         self._set_fitted(X, columns_=columns, density_=fitted)
         return self
 
+    def _with_columns_of(self, X: Any, sample_weight: Any) -> tuple[TableDensity, TableColumns]:
+        """Return an unfitted copy with the kinds of the columns of X, for fits to parts; and these."""
+        columns = TableColumns.fit(X, self.kinds, sample_weight)
+        return clone(self).set_params(kinds=columns.kinds), columns
+
     @property
     def lambdas_(self) -> dict[Any, float]:
         """Bandwidths of the kernels of levels in the probability of the levels."""
@@ -198,7 +203,7 @@ class TableDensity(DensityEstimatorMixin, BaseEstimator):
                 "density": part.fitted,
                 "lambdas": self._by_name(part.kernels),
             }
-            for part in self.density_.parts.values()
+            for part in self.density_.parts
         ]
 
     @property
@@ -261,7 +266,7 @@ class TableDensity(DensityEstimatorMixin, BaseEstimator):
         check_is_fitted(self)
         rows, table = self.columns_.encode(X), self.columns_
         scored, conditions = resolve_scored_columns(
-            columns, given, self._labels(), len(table.columns)
+            columns, given, self._column_labels(), len(table.columns)
         )
         log_density, error = self.density_.log_density(
             self._only(rows, np.union1d(scored, conditions))
@@ -340,11 +345,9 @@ class TableDensity(DensityEstimatorMixin, BaseEstimator):
         rows = self.columns_.encode(X)
         return self.columns_.fill(X, self.density_.draw_missing(rows, rng))
 
-    def _labels(self) -> np.ndarray:
+    def _column_labels(self) -> np.ndarray:
         """Return the labels of the columns that are used."""
-        labels = np.empty(len(self.columns_.names), dtype=object)
-        labels[:] = self.columns_.names
-        return labels
+        return self.columns_.labels
 
     def _only(self, rows: EncodedTable, kept: np.ndarray) -> EncodedTable:
         """Return rows in which all columns but those of some indices are missing."""

@@ -1,0 +1,119 @@
+"""DensityOverSampler: new rows of small classes, for imbalanced-learn (imported on use only)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from imblearn.over_sampling.base import BaseOverSampler
+from imblearn.utils import check_target_type
+from sklearn.base import clone
+from sklearn.utils.validation import validate_data
+
+from .._utils.validation import check_generator
+from ..compose._classifier import DensityClassifier
+from ._estimator import TableDensity
+
+__all__ = ["DensityOverSampler"]
+
+
+class DensityOverSampler(BaseOverSampler):
+    """Over-sampler that draws rows of each small class from a density of its rows.
+
+    The rows are new ones of the distribution of the class, with the categories, bounds, rounding and
+    dtypes of the table, and not points between two rows. It has the interface of imbalanced-learn, which
+    must be installed (``pip install skdiffsmooth[imblearn]``), and works in its pipelines.
+
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> from skdiffsmooth.tables import DensityOverSampler
+    >>> rng = np.random.RandomState(0)
+    >>> y = np.array(["no"] * 80 + ["yes"] * 20)
+    >>> frame = pd.DataFrame({"age": rng.poisson(30, 100), "sex": rng.choice(["f", "m"], 100)})
+    >>> X_more, y_more = DensityOverSampler(random_state=0).fit_resample(frame, y)
+    >>> X_more.shape, int((y_more == "yes").sum())
+    ((160, 2), 80)
+
+    Parameters
+    ----------
+    estimator : estimator, default=None
+        The density that is fitted to the rows of each class; None is ``TableDensity()``, which takes
+        columns of every kind. Declare kinds by ``TableDensity({"hour": Periodic(24)})``.
+    sampling_strategy : float, str, dict or callable, default="auto"
+        Which classes are drawn, and how many rows, as in imbalanced-learn: "auto" draws all classes but
+        the largest up to its size.
+    random_state : int, RandomState or None, default=None
+        Seed of the draws.
+
+    Attributes
+    ----------
+    classifier_ : DensityClassifier
+        The densities of the classes, ``classifier_.estimators_``, in the order of its ``classes_``.
+    sampling_strategy_ : dict
+        The number of rows to draw of each class.
+    n_features_in_ : int
+        Number of columns.
+    feature_names_in_ : ndarray of shape (n_features,)
+        Column names, where X had them.
+
+    See Also
+    --------
+    imblearn.over_sampling.SMOTENC : Points between near rows; the most frequent of near categories.
+    skdiffsmooth.compose.DensityClassifier : Classifies with these densities, without drawing.
+
+    Notes
+    -----
+    Missing cells of X are allowed and kept; rows that are drawn have none, but in columns that the
+    density leaves out. Sparse columns of a frame are made dense while the density is fitted.
+    """
+
+    def __init__(
+        self, estimator: Any = None, *, sampling_strategy: Any = "auto", random_state: Any = None
+    ) -> None:
+        super().__init__(sampling_strategy=sampling_strategy)
+        self.estimator = estimator
+        self.random_state = random_state
+
+    def _check_X_y(self, X: Any, y: Any) -> tuple[Any, Any, bool]:  # noqa: N802 (imblearn's name)
+        """Return X as it is, y, and whether y was binarised, as imbalanced-learn wants it."""
+        y, is_binarized = check_target_type(y, indicate_one_vs_all=True)
+        if not hasattr(X, "iloc"):
+            X = validate_data(self, X, reset=True, dtype=None, ensure_all_finite="allow-nan")
+        else:
+            validate_data(self, X, reset=True, skip_check_array=True)
+            sparse = {
+                name: dtype.subtype
+                for name, dtype in X.dtypes.items()
+                if str(dtype).startswith("Sparse")
+            }
+            X = X.astype(sparse)
+        return X, y, is_binarized
+
+    def _fit_resample(self, X: Any, y: Any) -> tuple[Any, Any]:
+        """Return the rows and classes with those that are drawn after them."""
+        rng = check_generator(self.random_state)
+        estimator = TableDensity() if self.estimator is None else clone(self.estimator)
+        self.classifier_ = DensityClassifier(estimator).fit(X, y)
+        drawn, labels = [], []
+        for label, n_samples in self.sampling_strategy_.items():
+            if n_samples:
+                (code,) = np.flatnonzero(self.classifier_.classes_ == label)
+                drawn.append(self.classifier_.estimators_[code].sample(n_samples, rng))
+                labels.append(np.full(n_samples, label, dtype=np.asarray(y).dtype))
+        return _stacked(X, drawn), np.concatenate([y, *labels])
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = False
+        tags.input_tags.allow_nan = True
+        tags.input_tags.string = True
+        return tags
+
+
+def _stacked(X: Any, drawn: list[Any]) -> Any:
+    """Return the rows of X and those drawn, as X holds them."""
+    if not hasattr(X, "iloc"):
+        return np.concatenate([X, *drawn]) if drawn else X
+    import pandas as pd
+
+    return pd.concat([X, *drawn], ignore_index=True)
