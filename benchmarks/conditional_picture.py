@@ -1,4 +1,4 @@
-"""The picture of docs/conditional.md: one conditional beside the joint density on a grid."""
+"""The picture of docs/evidence/conditional.md: one conditional beside the joint density on a grid."""
 
 from pathlib import Path
 

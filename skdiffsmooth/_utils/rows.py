@@ -30,6 +30,7 @@ __all__ = [
     "merge_rows",
     "parts_of_table",
     "split_off_copies",
+    "sum_of_weights",
     "take",
     "weighted_rows",
 ]
@@ -67,6 +68,12 @@ def evenly(n_rows: int, most: int) -> np.ndarray:
 def take(rows: Any, which: np.ndarray) -> Any:
     """Return some of the rows of an array or a table."""
     return rows.iloc[which] if hasattr(rows, "iloc") else rows[which]
+
+
+def sum_of_weights(sample_weight: Any, n: int) -> float:
+    """Return the sum of checked weights of n rows, their number without weights; inf if it overflows."""
+    with np.errstate(over="ignore"):
+        return float(np.sum(check_sample_weight(sample_weight, n)))
 
 
 def weighted_rows(X: Any, sample_weight: Any) -> tuple[Any, np.ndarray | None]:
@@ -268,6 +275,8 @@ class MergedRows:
     """How many rows were merged into others that differ from them by rounding."""
     distance: float
     """The largest distance from a merged row to its nearest row, relative to that of distinct rows."""
+    periods: np.ndarray | None = None
+    """Period (d,) of each column, 0 where it has none; None where no column has one."""
 
     @cached_property
     def precision(self) -> ColumnPrecision:

@@ -15,6 +15,7 @@ from .._coordinates.columns import ColumnSpace
 from .._estimators.kde import KDESampler
 from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.given import resolve_given_values, resolve_scored_columns
+from .._utils.progress import reports_fit, tracked
 from .._utils.rows import as_given, check_sample_weight, merge_rows, parts_of_table, take
 from .._utils.table import check_table, column_names
 from .._utils.validation import check_real_array
@@ -61,6 +62,8 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
     priors : array-like of shape (n_classes,), default=None
         Probabilities of the classes, in the order of ``classes_``. None takes their fractions of
         the training rows, weighted.
+    verbose : int, default=0
+        1 reports the progress of calls, and the time that is left.
 
     Attributes
     ----------
@@ -95,10 +98,12 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
     6.6.2.
     """
 
-    def __init__(self, estimator: Any = None, *, priors: Any = None) -> None:
+    def __init__(self, estimator: Any = None, *, priors: Any = None, verbose: int = 0) -> None:
         self.estimator = estimator
         self.priors = priors
+        self.verbose = verbose
 
+    @reports_fit
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> DensityClassifier:
         """Fit one density to the rows of each class.
 
@@ -157,7 +162,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         coarse = replace(precision, unit=np.maximum(precision.unit, precision.width))
         fitted: list[Any] = []
         refusals: list[int] = []
-        for code, label in enumerate(classes):
+        for code, label in tracked(list(enumerate(classes)), "class"):
             kept = (codes == code) & (weight > 0)
             density = estimator_or_default(self.estimator)
             name = f"density of class {label} (n_samples = {kept.sum()})"

@@ -11,12 +11,13 @@ from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
-from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.parallel import delayed
 from sklearn.utils.validation import has_fit_parameter
 
 from .._estimators.smoothed import SmoothedScoreDiffusion
 from .._utils.column_precision import ColumnPrecision
 from .._utils.estimator import DensityEstimatorMixin, DistanceDensityMixin
+from .._utils.parallel import results_of
 from .._utils.rows import TrainingRows, parts_of_table, take
 from .._utils.warnings import part_of_a_fit
 
@@ -184,13 +185,12 @@ def out_of_fold(
     `members` are pairs of a label for messages and an estimator, which is cloned; `folds` come from
     ``rows.folds``. NaN for rows that no fold tests.
     """
-    held_out = iter(
-        Parallel(n_jobs=n_jobs)(
-            delayed(held_out_log_density)(label, estimator, rows, train, test)
-            for label, estimator in members
-            for train, test in folds
-        )
-    )
+    calls = [
+        delayed(held_out_log_density)(label, estimator, rows, train, test)
+        for label, estimator in members
+        for train, test in folds
+    ]
+    held_out = iter(results_of(calls, n_jobs, "fold"))
     log_density = np.full((len(rows.group), len(members)), np.nan)
     for column in range(len(members)):
         for _, test in folds:
