@@ -586,9 +586,8 @@ def _tail(model: DiffusionModel, geometry: Geometry, resources: Resources) -> Ta
     else:
         hierarchy = PointHierarchy.of(points, weights, 0.0, model.bandwidth)
         model = replace(model, source=replace(model.data, hierarchy=hierarchy))
-    taken = evenly(len(queries.x), MOST_ROWS)
-    x, exclude, taken_weights = (array[taken] for array in queries)
-    residual = np.zeros((len(taken), data.points.shape[1]))
+    x, exclude, taken_weights = queries.evenly(MOST_ROWS)
+    residual = np.zeros((len(x), data.points.shape[1]))
     kdes = [
         model.kde_log_density(x, residual, scale, resources, exclude)
         for scale in (model.bandwidth, WIDTH * model.bandwidth)
@@ -597,7 +596,6 @@ def _tail(model: DiffusionModel, geometry: Geometry, resources: Resources) -> Ta
         tail_log_density(student, model.embedding, x, residual, column[exclude])
         for student, column in zip(students, excluded, strict=True)
     ]
-    taken_weights = taken_weights / taken_weights.sum()
     distances = np.column_stack([student.distances(x) for student in students])
     return choose_tail(
         students, np.column_stack(tails), np.column_stack(kdes), distances, taken_weights
