@@ -11,6 +11,7 @@ from ._utils.version import __version__ as __version__
 if TYPE_CHECKING:
     from ._estimators.coarse import CoarseScoreDiffusion
     from ._estimators.kde import KDESampler
+    from ._estimators.local import LocalScoreDiffusion
     from ._estimators.manifold_adapted import ManifoldAdaptedDiffusion
     from ._estimators.smoothed import SmoothedScoreDiffusion
     from ._neural.estimator import NeuralScoreDiffusion
@@ -21,6 +22,7 @@ __all__ = [
     "CoarseScoreDiffusion",
     "KDESampler",
     "LangevinSampler",
+    "LocalScoreDiffusion",
     "ManifoldAdaptedDiffusion",
     "NeuralScoreDiffusion",
     "SmoothedScoreDiffusion",
@@ -32,6 +34,7 @@ _HOMES = {
     "CoarseScoreDiffusion": "_estimators.coarse",
     "KDESampler": "_estimators.kde",
     "LangevinSampler": "langevin",
+    "LocalScoreDiffusion": "_estimators.local",
     "ManifoldAdaptedDiffusion": "_estimators.manifold_adapted",
     "NeuralScoreDiffusion": "_neural.estimator",
     "SmoothedScoreDiffusion": "_estimators.smoothed",
@@ -53,6 +56,7 @@ _MODULES = (
     "noise",
     "scores",
     "solvers",
+    "tables",
 )
 
 

@@ -364,6 +364,9 @@ def metrics_to_compare(
     if not isinstance(parsed.terminal_scale, str):
         return ("euclidean",), "terminal_scale is a number, in units of X"
     metrics = parsed.kernel.candidate_metrics(data.rank)
+    if data.has_circles and data.rank <= 1 and "scaled" in metrics:
+        # Powers of one column are the same.
+        metrics = "scaled", "local"
     if any(map(is_scaled, metrics)) and data.warped_columns is not None:
         metrics = (*metrics, *(warped(metric) for metric in metrics if is_scaled(metric)))
     if parsed.has_absolute_scale or not metrics:

@@ -30,10 +30,12 @@ from .settings import (
     KernelChoice,
     ParsedParameters,
     Resources,
+    check_suits_periods,
     parse_parameters,
     parse_resources,
     resolve_solver,
 )
+from .source import NoisedData
 
 __all__ = ["BaseScoreDiffusion"]
 
@@ -161,7 +163,10 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
             sample_weight is not None,
             rows.precision.unit if shards.alone else None,
             rows.precision.width if shards.alone else None,
+            periods=rows.periods,
         )
+        if rows.periods is not None:
+            check_suits_periods(parsed, rows.periods)
         n_points, d = points.shape
         with threads_for(n_points**2 * _NODES_OF_CANDIDATES * (d + 2)), counted(1.0) as done:
             done.size = _SHARE_OF_CHOICE
@@ -178,6 +183,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
             settings_=settings.parameters(parsed),
             not_compared_=not_compared,
             weight_sum_=sum_of_weights(sample_weight, _num_samples(X)),
+            periods_=rows.periods,
             rounding_=np.zeros(points.shape[1]) if data.widths is None else data.widths,
             **attributes,
         )
@@ -785,6 +791,18 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
                 "and base=None."
             )
         return self.model_.influence_at(X, scale, resources)
+
+    @property
+    def _can_reweight(self) -> bool:
+        """Whether the model is a sum over its points, so that `_reweighted` can be called."""
+        source = self.model_.source
+        return isinstance(source, NoisedData) and source.base is None and source.shards is None
+
+    def _reweighted(self, weights: np.ndarray) -> BaseScoreDiffusion:
+        """Return the same model with other weights (n_points,) of its points."""
+        estimator = self._snapshot()
+        estimator.__dict__ = {**vars(self), "model_": self.model_.reweighted(weights)}
+        return estimator
 
     def _joint_density(self, resources: Resources) -> JointDensity:
         """Return the density of all columns, for marginals and conditionals."""

@@ -169,12 +169,38 @@ class DiffusionModel:
         log_density = model._mixed(flow, points, residual, resources, exclude)
         return log_density + self.embedding.log_slopes(points, residual)
 
+    def excluded_log_density(
+        self, X: np.ndarray, exclude: np.ndarray, resources: Resources
+    ) -> np.ndarray:
+        """Return log-densities (n,) of rows under the flow alone, each without one training point.
+
+        `exclude` (n,) has the indices of these points, as `ScoreSource.schedule` takes them.
+        """
+        queries, residual = self.embedding.split(X)
+        log_density, _ = self._flow_log_density(queries, residual, resources, exclude)
+        return self._per_unit_of_columns(log_density, queries, residual)
+
     def _with_copies_apart(self, own_weights: np.ndarray) -> DiffusionModel:
         """Return the model with the part of each point that is left out as a point of its own."""
         all_points = self.data.hierarchy
         points, weights = split_off_copies(all_points.points, all_points.weights, own_weights)
         hierarchy = PointHierarchy.of(points, weights, 0.0, self.bandwidth)
         return replace(self, source=replace(self.data, hierarchy=hierarchy))
+
+    def reweighted(self, weights: np.ndarray) -> DiffusionModel:
+        """Return the model with other weights (n_points,) of its points; those of weight 0 are left out.
+
+        Metric, scales, background and nodes stay as they are.
+        """
+        kept, all_points = weights > 0, self.data.hierarchy
+        hierarchy = PointHierarchy.of(
+            all_points.points[kept],
+            weights[kept] / weights[kept].sum(),
+            all_points.tolerance,
+            all_points.finest,
+        )
+        points = self.data.points[kept]
+        return replace(self, source=replace(self.data, hierarchy=hierarchy, points=points))
 
     def parts(self, X: np.ndarray, resources: Resources) -> np.ndarray:
         """Return log-densities (n, 3) of rows under the flow and the parts of the background."""
@@ -203,7 +229,7 @@ class DiffusionModel:
     ) -> np.ndarray:
         """Return log-densities (n, k) of the columns of X, from those of the mapped columns."""
         log_slopes = self.embedding.log_slopes(queries, residual)
-        return parts + np.reshape(log_slopes, (-1, 1))
+        return parts + (np.reshape(log_slopes, (-1, 1)) if parts.ndim == 2 else log_slopes)
 
     def _excluded_points(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the training points, their residuals, which are zero, and their indices."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .._diffusion.estimator import BaseScoreDiffusion
@@ -34,6 +34,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
 
     ================  ===========================================================================
     scales            `bandwidth`, `sigma`, `metric`, `background`
+    columns           `periods`
     kernel and base   `kernel`, `base`, `noise`
     accuracy          `solver`, `n_steps`, `n_levels`, `n_nodes`, `node_rule`, `terminal`, \
 `terminal_scale`, `tolerance`
@@ -81,6 +82,13 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         density, and bound the log-density of far rows (``tail_bound_``). "auto" is the weight of
         highest leave-one-out likelihood, at least 0.02, which lowers log-densities by up to 0.02
         nats; it is 0 if `bandwidth` and `sigma` are both numbers.
+    periods : mapping from column to float, or None, default=None
+        Columns that are periodic, by label or index, with their periods in units of the column:
+        ``{"hour": 24, "wind_direction": 360}``. Distances in such a column wrap, so that a whole period
+        added to a value changes nothing, densities integrate to one over one period, and draws are
+        from 0 to the period. The metric scales such a column by its circular standard deviation and
+        does not mix it with others. Choose it wherever the ends of a range are neighbours. It takes
+        isotropic kernels only, and no `base`, `shards` or ``terminal="gaussian"``. See docs/periodic.md.
     kernel : {"gaussian", "uniform-ball", "temperature"} or Kernel, default="gaussian"
         Distribution of the offsets that the score is averaged over; an object of `skdiffsmooth.kernels`
         for any other shape, such as ``AnisotropicGaussianKernel("data")``.
@@ -150,7 +158,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         of `sample`, but takes a fixed seed for the nodes: they are quadrature points, and two fits to
         the same data should be the same model.
     device : str, default="cpu"
-        Where to compute, as torch names it ("cuda", "cuda:1", "mps"). It can be set after `fit`.
+        Where to compute, as torch names it ("cuda", "cuda:1"); Apple's "mps" is refused. It can be
+        set after `fit`.
     dtype : {"float64", "float32"}, default="float64"
         Precision of the computation; results are float64 arrays either way.
     memory_limit : float, default=1024
@@ -186,6 +195,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         suit other data.
     not_compared_ : dict
         For each of these parameters that was "auto" and was not chosen by likelihood: the reason.
+    periods_ : ndarray of shape (n_features,) or None
+        Period of each column in units of X, 0 where it has none; None where no column has one.
     rounding_ : ndarray of shape (n_features,)
         How far apart values of each column are that were recorded as one, in units of X: the unit of
         rounded columns and counts, half the difference of two values, 0 where a column is continuous.
@@ -300,6 +311,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         *,
         metric: Any = "auto",
         background: float | str = "auto",
+        periods: Mapping[Any, float] | None = None,
         kernel: str | Kernel = "gaussian",
         base: Any = None,
         noise: str | NoiseProcess = "ve",
@@ -323,6 +335,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         self.sigma = sigma
         self.metric = metric
         self.background = background
+        self.periods = periods
         self.kernel = kernel
         self.base = base
         self.noise = noise

@@ -137,7 +137,7 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         are drawn once, in `fit`, and the same for all rows and steps, so that `sample` and
         `score_samples` have one distribution.
     device : str, default="cpu"
-        Where to compute, as torch names it ("cuda", "cuda:1", "mps").
+        Where to compute, as torch names it ("cuda", "cuda:1").
     dtype : {"float64", "float32"}, default="float32"
         Precision of the computation. "float32" is as accurate as a trained network, and training
         takes 0.6 of the time.

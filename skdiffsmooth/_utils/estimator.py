@@ -6,6 +6,7 @@ import inspect
 import math
 import numbers
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import wraps
 from typing import Any, TypeVar, cast
 
@@ -13,6 +14,7 @@ import numpy as np
 from sklearn.base import DensityMixin, clone
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from .periods import column_labels, reduced, resolve_periods
 from .progress import CallbackSupportMixin, number_of_rows, reporting
 from .rows import MergedRows, check_sample_weight, merge_rows, weighted_rows
 from .table import check_table, column_names
@@ -128,10 +130,10 @@ class DensityEstimatorMixin(CallbackSupportMixin, SavedWithVersion, DensityMixin
         columns = object.__new__(type(self))
         columns.__dict__ = dict(parameters)
         validate_data(columns, X, reset=True, skip_check_array=True)
-        labels = list(getattr(X, "columns", ()))
-        if not hasattr(columns, "feature_names_in_") and labels != list(range(len(labels))):
+        labels = column_labels(X)
+        if not hasattr(columns, "feature_names_in_") and labels is not None:
             # scikit-learn keeps names that are strings only.
-            columns._column_labels_ = np.array(labels, dtype=object)
+            columns._column_labels_ = labels
         self.__dict__ = {**vars(columns), **attributes}
 
     def _sums_per_row(self) -> float:
@@ -172,6 +174,8 @@ class DistanceDensityMixin(DensityEstimatorMixin):
     points_: Any  # (n_points, n_features)
     weights_: Any  # (n_points,)
     weight_sum_: float
+    # Period (n_features,) of each column, 0 where it has none; None where no column has one.
+    periods_: Any
     # Whether nearly equal rows are recognised in units of the columns, or in the common unit of X.
     _measures_by_column = True
 
@@ -179,11 +183,16 @@ class DistanceDensityMixin(DensityEstimatorMixin):
         """Return distinct rows and their weights, without changing the estimator."""
         checked = check_table(X, self)
         check_size("X", checked)
+        declared = getattr(self, "periods", None)
+        periods = resolve_periods(declared, column_labels(X), checked.shape[1])
+        if periods is not None:
+            checked = reduced(checked, periods, X)
         merged = merge_rows(
             checked,
             check_sample_weight(sample_weight, len(checked)),
             by_column=self._measures_by_column,
         )
+        merged = replace(merged, periods=periods)
         merged.warn(column_names(X))
         return merged
 
@@ -232,6 +241,7 @@ class DistanceDensityMixin(DensityEstimatorMixin):
         return own
 
     def _check_query(self, X: Any, ignored: Sequence[int] | np.ndarray = ()) -> np.ndarray:
-        X = super()._check_query(X, ignored)
-        check_size("X", X)
-        return X
+        checked = super()._check_query(X, ignored)
+        check_size("X", checked)
+        periods = getattr(self, "periods_", None)
+        return checked if periods is None else reduced(checked, periods, X)

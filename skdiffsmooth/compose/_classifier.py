@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted, check_X_y
 
 from .._coordinates.columns import ColumnSpace
 from .._estimators.kde import KDESampler
-from .._utils.estimator import DensityEstimatorMixin, DistanceDensityMixin, on_one_fit
+from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.given import resolve_given_values, resolve_scored_columns
 from .._utils.progress import reports_fit, tracked
 from .._utils.rows import as_given, check_sample_weight, merge_rows, parts_of_table, take
@@ -28,6 +28,7 @@ from ._members import (
     fit_member,
     log_density_of,
     naming,
+    shared_precision,
 )
 
 __all__ = ["DensityClassifier"]
@@ -166,10 +167,8 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
             density = estimator_or_default(self.estimator)
             name = f"density of class {label} (n_samples = {kept.sum()})"
             weight_of_class = None if sample_weight is None else weight[kept]
-            # Only a density of the columns themselves is as wide as these are coarse.
-            shared = coarse if isinstance(density, DistanceDensityMixin) else None
             try:
-                with parts_of_table(shared):
+                with parts_of_table(shared_precision(density, coarse)):
                     fitted.append(fit_member(name, density, take(rows, kept), weight_of_class))
             except ValueError:
                 if len(np.unique(checked[kept], axis=0)) > 1:

@@ -59,8 +59,8 @@ def sample(
         own method would.
     output : {"default", "pandas", "polars"}, default="default"
         Container: an array, or a data frame with the column names of the training rows (x0, x1,
-        ... if they had none); from a classifier, with the classes in a last column, "target" (or
-        "target_", where that is a name of X). The names of containers are those of scikit-learn's
+        ... if they had none); from a classifier, with the classes in a last column, ``"target"`` (or
+        ``"target_"``, where that is a name of X). The names of containers are those of scikit-learn's
         `set_output`, which itself applies to `transform` only, and densities have no `transform`.
     given : mapping from column to value, default=None
         Condition the draws on these columns: labels or indices; each value one number in units of X,
