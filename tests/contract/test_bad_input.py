@@ -68,6 +68,7 @@ COMMON = {
     "device": ([None, 0, torch.device("cpu")], ["", "none such", "cpu:none"]),
     "dtype": ([None, np.float64, torch.float64, 64], ["float16", "double", ""]),
     "memory_limit": ([*NOT_A_NUMBER, "1 GiB"], [*NOT_POSITIVE, 1e-6]),
+    "verbose": (NOT_AN_INTEGER, [-1]),
 }
 OF_KDE = {
     "bandwidth": ([None, True, 1j, {}], [*NOT_POSITIVE, "auto", "Scott", ""]),
