@@ -88,7 +88,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         added to a value changes nothing, densities integrate to one over one period, and draws are
         from 0 to the period. The metric scales such a column by its circular standard deviation and
         does not mix it with others. Choose it wherever the ends of a range are neighbours. It takes
-        isotropic kernels only, and no `base`, `shards` or ``terminal="gaussian"``. See docs/periodic.md.
+        isotropic kernels only, and no `base`, `shards` or ``terminal="gaussian"``. See
+        docs/guide/periodic.md.
     kernel : {"gaussian", "uniform-ball", "temperature"} or Kernel, default="gaussian"
         Distribution of the offsets that the score is averaged over; an object of `skdiffsmooth.kernels`
         for any other shape, such as ``AnisotropicGaussianKernel("data")``.
