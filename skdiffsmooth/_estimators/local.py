@@ -159,7 +159,7 @@ class LocalScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         largest group), `width` and `weight`. The Wiener filter has `size` None and `width` None.
     denoising_errors_ : ndarray of shape (n_levels,)
         Mean squared error of each level's denoiser on left-out rows, a column, divided by the variance
-        of the noise; NaN where nothing was compared.
+        of the noise; NaN for a single row.
     noise_levels_ : NoiseLevels
         The noise range and its intervals.
     n_steps_ : int
@@ -277,7 +277,8 @@ class LocalScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         Warns
         -----
         UserWarning
-            If rows were merged, columns are discrete, or there are too few rows to choose by.
+            If rows were merged, columns were recorded in steps wider than the bandwidth, or the lowest
+            bandwidth that is compared is the likeliest.
 
         Notes
         -----
@@ -295,6 +296,7 @@ class LocalScoreDiffusion(DistanceDensityMixin, BaseEstimator):
             source, errors = _fitted_source(
                 points, rows.weights, covariance, rows.precision.width, family, parsed
             )
+        _warn_of_steps(rows.precision.width, source.levels.bandwidth)
         embedding = Embedding(
             fit_metric("euclidean", points, rows.weights), AffineHull(center, np.eye(d))
         )
@@ -574,13 +576,13 @@ def _mixtures(
     """Return the denoisers of each level, and their errors."""
     has_gaussian = parsed.width is None
     compared = WIDTHS if parsed.width is None else (parsed.width,)
-    sizes = family.sizes
-    if len(points) < 2 or (len(sizes) == len(compared) == 1 and not has_gaussian):
-        # Nothing to compare, or nothing to compare by.
-        family_size, width = sizes[-1], compared[0]
+    if len(points) < 2:
+        # Nothing to leave out.
         mixtures = tuple(
             LevelMixture(
-                (LocalPart(family.make(family_size, levels.middle(level)), width),), np.ones(1), 0.0
+                (LocalPart(family.make(family.sizes[-1], levels.middle(level)), compared[0]),),
+                np.ones(1),
+                0.0,
             )
             for level in range(levels.n_levels)
         )
@@ -608,6 +610,7 @@ def _first_level(
         for level in range(0, source.levels.n_levels - 1, _LEVELS_APART)
         if level == 0 or source.levels.start(level) <= _HIGHEST * std
     ]
+    n_constant = int(np.sum(np.ptp(rows.points, axis=0) == 0))
     likelihoods: dict[int, float] = {}
 
     def likelihood(index: int) -> float:
@@ -619,7 +622,9 @@ def _first_level(
             log_density = model.excluded_log_density(
                 rows.queries[taken], rows.exclude[taken], parsed.resources
             )
-            likelihoods[index] = float(weights @ log_density)
+            # The density of a constant column is that of the bandwidth's Gaussian, and says nothing.
+            of_constants = -n_constant * math.log(part.levels.bandwidth)
+            likelihoods[index] = float(weights @ log_density) - of_constants
         return likelihoods[index]
 
     # From the middle, downwards or upwards as long as the likelihood increases.
@@ -636,6 +641,18 @@ def _first_level(
             "number."
         )
     return starts[best]
+
+
+def _warn_of_steps(widths: np.ndarray, bandwidth: float) -> None:
+    """Warn if columns were recorded in steps (d,) wider than the bandwidth."""
+    coarse = int(np.sum(widths > bandwidth))
+    if coarse:
+        warn_user(
+            f"{coarse} of {len(widths)} columns of X were recorded in steps of up to "
+            f"{widths.max():.3g}, wider than the bandwidth {bandwidth:.3g}: the density has a peak at "
+            "each recorded value. Add uniform noise of one step before fit (integer images: "
+            "rng.uniform(size=X.shape)), or pass a larger bandwidth."
+        )
 
 
 def _without_levels(source: LocalScores, first: int) -> LocalScores:
