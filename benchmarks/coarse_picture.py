@@ -1,4 +1,4 @@
-"""The picture of docs/coarse.md: where samples are on a sphere, and how far off it, beside the rows."""
+"""The picture of docs/guide/coarse.md: samples on a sphere, their distance from it, the rows."""
 
 from pathlib import Path
 

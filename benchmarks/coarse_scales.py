@@ -1,4 +1,4 @@
-"""Which switch scale, noisy rows, masses and density ratios: the small tables of docs/coarse.md."""
+"""Which switch scale, noisy rows, masses and density ratios: tables of docs/guide/coarse.md."""
 
 import warnings
 

@@ -6,7 +6,7 @@ unit wide, and half the difference of the values in a column that has two. The r
 KDE and a cross-validated Gaussian mixture, get the independent columns only, since they have no density
 for others; ours get the columns that follow from them too, dummies and totals. "recorded" is ours fitted
 to the table as it was recorded, without noise, and scored like the others. Run it by ``make frames``,
-which updates docs/frames.md.
+which updates docs/evidence/frames.md.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from _frames import FRAMES, SPLITS, Columns, split
 from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
 from skdiffsmooth.compose import DensityStacking
 
-PAGE = Path(__file__).parent.parent / "docs" / "frames.md"
+PAGE = Path(__file__).parent.parent / "docs" / "evidence" / "frames.md"
 _N_DRAWS = 2000
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 OURS = {
@@ -127,7 +127,7 @@ def main():
     parser.add_argument("--data", help="comma-separated, default all")
     parser.add_argument("--methods", default="KDE,mixture,default,recorded", help="comma-separated")
     parser.add_argument("--jobs", type=int, default=1, help="processes; each uses one thread")
-    parser.add_argument("--write", action="store_true", help=f"update docs/{PAGE.name}")
+    parser.add_argument("--write", action="store_true", help=f"update {PAGE}")
     options = parser.parse_args()
     names = options.data.split(",") if options.data else list(FRAMES)
     cells = [

@@ -6,7 +6,7 @@
 Images get uniform noise of one unit of their pixels. All models see the same rows. Each line has the
 mean log-density of the held-out rows, its standard error, the mean difference from the first model with
 the standard error of the paired differences, the lowest value, and CPU seconds of fit and of scoring.
-The table in docs/local.md is made of them.
+The table in docs/guide/local.md is made of them.
 """
 
 import sys

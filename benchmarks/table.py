@@ -36,7 +36,7 @@ from skdiffsmooth.model_selection import SmoothedScoreDiffusionCV
 
 _HERE = Path(__file__).parent
 CACHE = _HERE / ".cache" / "table"
-PAGE = _HERE.parent / "docs" / "table.md"
+PAGE = _HERE.parent / "docs" / "evidence" / "table.md"
 # Out-of-fold log-densities are kept for so many training rows: enough for a handful of weights.
 _OUT_OF_FOLD_ROWS = 1000
 _FOLDS = 5
@@ -427,7 +427,7 @@ def main():
     parser.add_argument("--reference", default="8 GMMs", help="what differences are taken to")
     parser.add_argument("--again", action="store_true", help="compute what is in the cache too")
     parser.add_argument("--report", action="store_true", help="compute nothing")
-    parser.add_argument("--write", action="store_true", help=f"update docs/{PAGE.name}")
+    parser.add_argument("--write", action="store_true", help=f"update {PAGE}")
     parser.add_argument("--check", action="store_true", help="test the rivals, and nothing else")
     options = parser.parse_args()
     if options.check:

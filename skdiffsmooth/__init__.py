@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ._estimators.manifold_adapted import ManifoldAdaptedDiffusion
     from ._estimators.smoothed import SmoothedScoreDiffusion
     from ._neural.estimator import NeuralScoreDiffusion
-    from .compose import sample
+    from .compose import compare, sample
     from .langevin import LangevinSampler
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "ManifoldAdaptedDiffusion",
     "NeuralScoreDiffusion",
     "SmoothedScoreDiffusion",
+    "compare",
     "sample",
 ]
 
@@ -37,6 +38,7 @@ _HOMES = {
     "ManifoldAdaptedDiffusion": "_estimators.manifold_adapted",
     "NeuralScoreDiffusion": "_neural.estimator",
     "SmoothedScoreDiffusion": "_estimators.smoothed",
+    "compare": "compose",
     "sample": "compose",
 }
 _MODULES = (
@@ -45,6 +47,7 @@ _MODULES = (
     "compose",
     "datasets",
     "diagnostics",
+    "displays",
     "kernels",
     "langevin",
     "manifolds",
@@ -53,6 +56,7 @@ _MODULES = (
     "noise",
     "scores",
     "solvers",
+    "tables",
 )
 
 

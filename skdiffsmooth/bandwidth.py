@@ -13,10 +13,13 @@ from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
 from ._engine.hierarchy import PointHierarchy
-from ._engine.posterior import Posterior
+from ._engine.periodic import make_posterior
 from ._utils.backend import Backend
 from ._utils.column_precision import has_extent
 from ._utils.gaussian import gaussian_log_normalizer
+from ._utils.kernel_weights import log_wrapped_kernel
+from ._utils.periods import reduced, wrapped
+from ._utils.progress import counted, tracked
 from ._utils.rows import evenly
 
 # The leave-one-out likelihood takes time of order N^2. Beyond _LARGEST_EXACT rows, _HELD_OUT of them are
@@ -29,6 +32,8 @@ _HELD_OUT_TOLERANCE = 0.05
 # more rows it ends with parabolas in log h through bandwidths at such steps.
 _FEW = 256
 _STEP, _MOST_STEPS = 0.05, 4
+# So many likelihoods a search computes, about, for reports of its progress.
+_EVALUATIONS = 24
 
 LogLikelihood = Callable[[float], float]
 
@@ -69,9 +74,11 @@ class Queries(NamedTuple):
         weights = self.weights[taken]
         return Queries(self.x[taken], self.exclude[taken], weights / weights.sum())
 
-    def nearest_distances(self, points: np.ndarray) -> np.ndarray:
+    def nearest_distances(
+        self, points: np.ndarray, periods: np.ndarray | None = None
+    ) -> np.ndarray:
         """Return the distance (n_queries,) of each query from its nearest point, less the excluded."""
-        distances, nearest = cKDTree(points).query(self.x, k=2)
+        distances, nearest = _nearest_two(points, self.x, periods)
         # Of points at the same distance any may come first.
         return np.where(nearest[:, 0] == self.exclude, distances[:, 1], distances[:, 0])
 
@@ -176,10 +183,10 @@ def silverman(points: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return _rule_of_thumb(points, weights, (points.shape[1] + 2) / 4)
 
 
-def nearest_distances(points: np.ndarray) -> np.ndarray:
+def nearest_distances(points: np.ndarray, periods: np.ndarray | None = None) -> np.ndarray:
     """Return the distances (n_points,) of distinct points (n_points, d) from the nearest other points.
 
-    A single point raises ValueError.
+    Coordinates may have periods (d,), 0 where one has none. A single point raises ValueError.
     """
     if len(points) < 2:
         raise ValueError(
@@ -187,11 +194,25 @@ def nearest_distances(points: np.ndarray) -> np.ndarray:
             "merging equal rows"
         )
     # A tree computes coordinate differences; in products of coordinates small distances are rounding.
-    return cKDTree(points).query(points, k=2)[0][:, 1]
+    return _nearest_two(points, points, periods)[0][:, 1]
+
+
+def _nearest_two(
+    points: np.ndarray, x: np.ndarray, periods: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distances (n, 2) of queries x (n, d) from the two nearest points, and their indices."""
+    if periods is None:
+        return cKDTree(points).query(x, k=2)
+    # The tree takes points from zero to the period.
+    points, x = reduced(points, periods), reduced(x, periods)
+    return cKDTree(points, boxsize=periods).query(x, k=2)
 
 
 def stationary_bracket(
-    points: np.ndarray, weights: np.ndarray, queries: Queries | None = None
+    points: np.ndarray,
+    weights: np.ndarray,
+    queries: Queries | None = None,
+    periods: np.ndarray | None = None,
 ) -> tuple[float, float]:
     """Return bounds on the stationary points of the Gaussian leave-one-out likelihood.
 
@@ -200,7 +221,14 @@ def stationary_bracket(
     other point and the mean squared distance to *all* others. Points (n_points, d) are distinct,
     weights sum to one; a single point raises ValueError. The likelihood is that of the points, or of
     `queries`.
+
+    With `periods` (d,), 0 where a coordinate has none, images at whole periods are points, too. Under
+    the kernel the mean squared distance to the images of a point is at most h^2 plus that to the nearest
+    one, so that h^2 has an upper bound where a coordinate has no period. Where all have one, the bound
+    is their longest period, from which on the kernel is uniform.
     """
+    if periods is not None:
+        return _stationary_bracket_of_periods(points, weights, queries, periods)
     d = points.shape[1]
     centered = points - weights @ points
     squares = np.einsum("ij,ij->i", centered, centered)
@@ -223,6 +251,31 @@ def stationary_bracket(
     )
 
 
+def _stationary_bracket_of_periods(
+    points: np.ndarray, weights: np.ndarray, queries: Queries | None, periods: np.ndarray
+) -> tuple[float, float]:
+    """Return `stationary_bracket` for coordinates with periods (d,), 0 where one has none."""
+    if queries is None:
+        nearest, query_weights = nearest_distances(points, periods), weights
+    else:
+        nearest, query_weights = queries.nearest_distances(points, periods), queries.weights
+    lower = math.sqrt(query_weights @ nearest**2 / len(periods))
+    is_linear = periods == 0
+    if not is_linear.any():
+        return lower, float(periods.max())
+    linear = points[:, is_linear]
+    if queries is not None:
+        queries = queries._replace(x=queries.x[:, is_linear])
+        linear_queries = queries.x - weights @ linear
+    else:
+        linear_queries = linear - weights @ linear
+    total = float(weights @ np.sum((linear - weights @ linear) ** 2, axis=1))
+    to_others = query_weights @ np.sum(linear_queries**2, axis=1) + total
+    # Distances to the left-out point itself are counted, too: with its weight they raise the bound.
+    to_others = float(to_others) / float(1 - weights.max()) + float(np.sum(periods**2)) / 4
+    return lower, math.sqrt(to_others / is_linear.sum())
+
+
 def maximize_leave_one_out(log_likelihood: LogLikelihood, lower: float, upper: float) -> float:
     """Return the bandwidth between two bounds at which a leave-one-out log-likelihood is highest.
 
@@ -232,14 +285,21 @@ def maximize_leave_one_out(log_likelihood: LogLikelihood, lower: float, upper: f
     if upper <= 1.001 * lower:
         return lower
     grid = np.geomspace(lower, upper, 12)
-    on_grid = [log_likelihood(h) for h in grid.tolist()]
-    best = int(np.argmax(on_grid))
-    result = minimize_scalar(
-        lambda log_h: -log_likelihood(float(np.exp(log_h))),
-        bounds=np.log([grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]]),
-        method="bounded",
-        options={"xatol": 1e-3},
-    )
+    with counted(_EVALUATIONS) as done:
+
+        def counting(h: float) -> float:
+            value = log_likelihood(h)
+            done()
+            return value
+
+        on_grid = [counting(h) for h in grid.tolist()]
+        best = int(np.argmax(on_grid))
+        result = minimize_scalar(
+            lambda log_h: -counting(float(np.exp(log_h))),
+            bounds=np.log([grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]]),
+            method="bounded",
+            options={"xatol": 1e-3},
+        )
     # Where the likelihood has jumps, the search may end below the best of the grid.
     refined = float(np.exp(result.x))
     return refined if -result.fun >= on_grid[best] else float(grid[best])
@@ -252,6 +312,7 @@ def gaussian_leave_one_out(
     backend: Backend,
     memory_limit: float,
     queries: Queries | None = None,
+    periods: np.ndarray | None = None,
     *,
     is_screening: bool = False,
 ) -> float:
@@ -263,9 +324,10 @@ def gaussian_leave_one_out(
     It ends with that of all points, or with `is_screening` there. Exact up to 20 000 points. Beyond, the
     likelihood is that of 4000 points, taken evenly, under the others, which are merged where that more
     than halves them. A single point raises ValueError. Left-out points are scored where they are, or at
-    `queries` of theirs; then two points may coincide.
+    `queries` of theirs; then two points may coincide. Coordinates may have `periods` (r,), 0 where one
+    has none.
     """
-    lower, upper = stationary_bracket(points, weights, queries)
+    lower, upper = stationary_bracket(points, weights, queries, periods)
     scored = Queries.at_points(points, weights) if queries is None else queries
     # The bracket is for r dimensions; in others all distances are zero, which lowers both bounds.
     shrink = np.sqrt(points.shape[1] / (points.shape[1] + codimension))
@@ -275,23 +337,29 @@ def gaussian_leave_one_out(
         return lambda h: log_likelihood(h) - codimension * np.log(h)
 
     if len(points) > _LARGEST_EXACT:
-        of = _held_out_log_likelihood(points, weights, lower, backend, memory_limit)
+        of = _held_out_log_likelihood(points, weights, lower, backend, memory_limit, periods)
         held = np.isin(scored.exclude, _held_out(len(points)))
         held_weights = scored.weights[held] / scored.weights[held].sum()
         scored = Queries(scored.x[held], scored.exclude[held], held_weights)
         few = scored.evenly(_FEW)
         of_few, of_all = of(few), of(scored)
     else:
-        of = _leave_one_out_log_likelihood(points, weights, backend, memory_limit)
+        of = _leave_one_out_log_likelihood(points, weights, backend, memory_limit, periods)
         few = scored.evenly(_FEW)
         # Distances, and two arrays of their size in each sum.
-        is_kept = 24 * len(few.x) * len(points) <= memory_limit * 2**20
-        of_few = _log_likelihood_by_distances(points, weights, few) if is_kept else of(few)
+        bytes_per_pair = 24 if periods is None else 8 * (5 + np.count_nonzero(periods))
+        is_kept = bytes_per_pair * len(few.x) * len(points) <= memory_limit * 2**20
+        by_distances = _log_likelihood_by_distances
+        of_few = by_distances(points, weights, few, periods) if is_kept else of(few)
         of_all = of(scored)
-    h = maximize_leave_one_out(over_all_dimensions(of_few), lower, upper)
-    if is_screening or few is scored:
-        return h
-    return maximize_near(over_all_dimensions(of_all), h, lower, upper)
+    with counted(len(scored.x)) as done:
+        done.size = len(few.x)
+        h = maximize_leave_one_out(over_all_dimensions(of_few), lower, upper)
+        done()
+        if is_screening or few is scored:
+            return h
+        done.size = len(scored.x) - len(few.x)
+        return maximize_near(over_all_dimensions(of_all), h, lower, upper)
 
 
 def maximize_near(log_likelihood: LogLikelihood, h: float, lower: float, upper: float) -> float:
@@ -299,8 +367,10 @@ def maximize_near(log_likelihood: LogLikelihood, h: float, lower: float, upper: 
 
     Where no maximum is near, it is searched for between the bounds.
     """
-    for _ in range(_MOST_STEPS):
-        below, at, above = (log_likelihood(h * math.exp(step)) for step in (-_STEP, 0.0, _STEP))
+    for _ in tracked(range(_MOST_STEPS)):
+        below, at, above = (
+            log_likelihood(h * math.exp(step)) for step in tracked((-_STEP, 0.0, _STEP))
+        )
         curvature = 2 * at - below - above
         if not curvature > 0:
             break
@@ -312,30 +382,42 @@ def maximize_near(log_likelihood: LogLikelihood, h: float, lower: float, upper: 
 
 
 def _log_likelihood_by_distances(
-    points: np.ndarray, weights: np.ndarray, queries: Queries
+    points: np.ndarray, weights: np.ndarray, queries: Queries, periods: np.ndarray | None
 ) -> LogLikelihood:
-    """Return the mean log-density of queries under the others, from squared distances that are kept."""
-    squares = cdist(queries.x, points, "sqeuclidean")
+    """Return the mean log-density of queries under the others, from distances that are kept."""
+    periods = np.zeros(points.shape[1]) if periods is None else periods
+    is_linear = periods == 0
+    squares = cdist(queries.x[:, is_linear], points[:, is_linear], "sqeuclidean")
     squares[np.arange(len(squares)), queries.exclude] = np.inf
     distances, log_weights = torch.from_numpy(squares), torch.from_numpy(np.log(weights))
     # The weight of the others is the same at all bandwidths.
     others = float(queries.weights @ np.log(weight_of_others(weights)[queries.exclude]))
     row_weights = torch.from_numpy(queries.weights)
+    on_circles = []
+    for column in np.flatnonzero(~is_linear):
+        period = float(periods[column])
+        differences = queries.x[:, column, None] - points[:, column]
+        on_circles.append((wrapped(differences, period), period))
 
     def log_likelihood(h: float) -> float:
-        sums = torch.logsumexp(torch.add(log_weights, distances, alpha=-0.5 / h**2), dim=1)
+        logits = torch.add(log_weights, distances, alpha=-0.5 / h**2)
+        for differences, period in on_circles:
+            logits += torch.from_numpy(log_wrapped_kernel(differences, period, h))
+        sums = torch.logsumexp(logits, dim=1)
         return float(row_weights @ sums) - gaussian_log_normalizer(points.shape[1], h**2) - others
 
     return log_likelihood
 
 
 def _leave_one_out_log_likelihood(
-    points: np.ndarray, weights: np.ndarray, backend: Backend, memory_limit: float
+    points: np.ndarray,
+    weights: np.ndarray,
+    backend: Backend,
+    memory_limit: float,
+    periods: np.ndarray | None,
 ) -> Callable[[Queries], LogLikelihood]:
     """Return the mean log-density under the others, as a function of queries and bandwidth."""
-    posterior = Posterior(
-        backend.tensor(points), backend.tensor(np.log(weights)), memory_limit=memory_limit
-    )
+    posterior = make_posterior(points, weights, periods, backend, memory_limit=memory_limit)
 
     def of(queries: Queries) -> LogLikelihood:
         x, row_weights = backend.tensor(queries.x), backend.tensor(queries.weights)
@@ -351,7 +433,12 @@ def _held_out(n_points: int) -> np.ndarray:
 
 
 def _held_out_log_likelihood(
-    points: np.ndarray, weights: np.ndarray, finest: float, backend: Backend, memory_limit: float
+    points: np.ndarray,
+    weights: np.ndarray,
+    finest: float,
+    backend: Backend,
+    memory_limit: float,
+    periods: np.ndarray | None,
 ) -> Callable[[Queries], LogLikelihood]:
     """Return the mean log-density of queries at held-out points, as a function of queries and bandwidth.
 
@@ -366,9 +453,8 @@ def _held_out_log_likelihood(
         x = backend.tensor(queries.x)
 
         def log_likelihood(h: float) -> float:
-            centroids, masses = hierarchy.at(h)
-            posterior = Posterior(
-                backend.tensor(centroids), backend.tensor(np.log(masses)), memory_limit=memory_limit
+            posterior = make_posterior(
+                *hierarchy.at(h), periods, backend, memory_limit=memory_limit
             )
             return float(queries.weights @ backend.array(posterior.log_density(x, h**2)))
 

@@ -29,7 +29,7 @@ from .manifolds._neighbors import NearestPoints
 
 __all__ = ["ManifoldParzen", "base_components", "resolve_base"]
 
-# The number of neighbours that was best on most of the data of docs/bases.md, with all directions.
+# The number of neighbours that was best on most of the data of docs/guide/bases.md, with all directions.
 _NEIGHBORS = 20
 _MEMORY_LIMIT = 256.0  # MiB, for the search of neighbours and their offsets
 

@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 # Steps for each unit of log(scale), and the fewest: for rows, for rows where divergences follow from
-# log-densities, whose nodes have smaller errors, and for a base; docs/accuracy.md has the errors. The
+# log-densities, whose nodes have smaller errors, and for a base; errors: docs/evidence/accuracy.md. The
 # components of a mixture have widths over the whole range.
 _STEPS = 8, 32
 _STEPS_BY_FRAMES = 6, 16

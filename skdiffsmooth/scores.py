@@ -13,6 +13,7 @@ from ._engine.components import GaussianComponents
 from ._engine.hierarchy import PointHierarchy
 from ._engine.influence import Influence
 from ._engine.moments import Denoiser, Nodes
+from ._engine.periodic import make_posterior
 from ._engine.posterior import Posterior
 from ._utils.backend import Backend
 from ._utils.shards import ONE_PROCESS, Shards
@@ -177,6 +178,8 @@ class ScoreSchedule:
         Where the other points are, if these are not all.
     base : GaussianComponents, optional
         The distribution whose score is smoothed, in place of the points.
+    periods : ndarray of shape (r,), optional
+        Periods of the coordinates, 0 where one has none.
     """
 
     def __init__(
@@ -189,6 +192,7 @@ class ScoreSchedule:
         exclude: torch.Tensor | None = None,
         shards: Shards = ONE_PROCESS,
         base: GaussianComponents | None = None,
+        periods: np.ndarray | None = None,
     ) -> None:
         self.levels = levels
         self.hierarchy = hierarchy
@@ -198,6 +202,7 @@ class ScoreSchedule:
         self.exclude = exclude
         self.shards = shards
         self.base = base
+        self.periods = periods
         self._unmerged: Denoiser | None = None
         self._last: tuple[int, ScoreField] | None = None
 
@@ -227,9 +232,11 @@ class ScoreSchedule:
         merged = self.shards.largest(points is not self.hierarchy.points)
         if not merged and self._unmerged is not None:
             return self._unmerged
-        posterior = Posterior(
-            self.backend.tensor(points),
-            self.backend.tensor(np.log(weights)),
+        posterior = make_posterior(
+            points,
+            weights,
+            self.periods,
+            self.backend,
             memory_limit=self.memory_limit,
             shards=self.shards,
             radius=float(np.linalg.norm(points, axis=1).max()),

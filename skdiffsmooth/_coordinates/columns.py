@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .._utils.gaussian import gaussian_log_normalizer
+from .._utils.periods import reduced, wrapped
 from .._utils.shards import ONE_PROCESS, Shards
 from .hull import principal_axes
 from .warp import ColumnWarp, fit_warp
@@ -53,6 +54,9 @@ class ColumnSpace:
         Standard deviation of each column in units of its scale, 0 for constants.
     warp : ColumnWarp or None, default=None
         Monotone maps of some columns, which come first: all else is in units of the mapped columns.
+    periods : ndarray of shape (d,) or None, default=None
+        Periods of the columns in units of X, 0 where a column has none; None where no column has one.
+        Differences from the origin are wrapped, and rows of X are from 0 to the period.
     """
 
     origin: np.ndarray
@@ -61,6 +65,7 @@ class ColumnSpace:
     widths: np.ndarray
     deviations: np.ndarray
     warp: ColumnWarp | None = None
+    periods: np.ndarray | None = None
 
     @classmethod
     def plain(cls, n_features: int) -> ColumnSpace:
@@ -188,12 +193,17 @@ class ColumnSpace:
     def scaled(self, X: np.ndarray) -> np.ndarray:
         """Return rows X (n, d) in scaled columns, without the origin."""
         mapped = X if self.warp is None else self.warp.mapped(X)
-        return (mapped - self.origin) / self.scales
+        differences = mapped - self.origin
+        if self.periods is not None:
+            for column in np.flatnonzero(self.periods):
+                differences[:, column] = wrapped(differences[:, column], self.periods[column])
+        return differences / self.scales
 
     def unscaled(self, rows: np.ndarray) -> np.ndarray:
         """Return rows in units of X, from scaled columns (n, d)."""
         mapped = self.origin + rows * self.scales
-        return mapped if self.warp is None else self.warp.unmapped(mapped)
+        X = mapped if self.warp is None else self.warp.unmapped(mapped)
+        return X if self.periods is None else reduced(X, self.periods)
 
     def log_slopes(self, rows: np.ndarray) -> np.ndarray | float:
         """Return what `log_abs_det` lacks at rows in scaled columns (n, d), in nats."""

@@ -51,7 +51,7 @@ class AffineHull:
         centered -= shards.total(centered.sum(axis=0)) / shape[0]
         basis = axes
         if basis is None:
-            rows, largest = centered, shards.largest(np.abs(points).max())
+            rows, largest = centered, shards.largest(np.abs(points).max(initial=0.0))
             if shards.alone:
                 rows, largest = _with_far_rows_drawn_in(points, centered, largest)
             singular_values, directions = principal_axes(rows, shards)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
-__all__ = ["local_covariance"]
+from .._utils.periods import wrapped
+
+__all__ = ["local_covariance", "local_scales"]
 
 # Its shape hardly depends on the number of rows; so many are enough.
 _MOST_ROWS = 1000
@@ -13,6 +16,50 @@ _N_STEPS = 25
 _THINNEST = 1e-2
 # Columns in which at most this share of the values are distinct are recorded in steps.
 _TIED = 0.9
+
+
+def local_scales(
+    rows: np.ndarray, angles: np.ndarray, periods: np.ndarray, weights: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """Return widths of Gaussian kernels with the highest leave-one-out likelihood, by the same algorithm.
+
+    There is one width for all columns of rows (n, r), 1 where there is none, and one (p,) for each
+    column of `angles` (n, p), which has a period of `periods` (p,) and a standard deviation of one.
+    """
+    if len(rows) > _MOST_ROWS:
+        chords = np.sum(angles**2, axis=1) + np.sum(rows**2, axis=1)
+        order = np.argsort(chords, kind="stable")
+        taken = order[np.linspace(0, len(rows) - 1, _MOST_ROWS).round().astype(np.intp)]
+        rows, angles, weights = rows[taken], angles[taken], weights[taken]
+    weights = weights / weights.sum()
+    (n, r), p = rows.shape, angles.shape[1]
+    squares = np.empty((1 + p, n, n))
+    squares[0] = cdist(rows, rows, "sqeuclidean") / max(r, 1) if r else 0.0
+    for k in range(p):
+        squares[1 + k] = wrapped(angles[:, k, None] - angles[:, k], periods[k]) ** 2
+    floor = np.full(1 + p, _THINNEST**2)
+    floor[1:] += [_half_step(column) ** 2 for column in angles.T]
+    dimensions = np.array([r, *[1] * p])
+    variances = np.full(1 + p, (4 / (n * (r + p + 2))) ** (2 / (r + p + 4))) + floor
+    with np.errstate(divide="ignore"):
+        log_weights = np.log(weights)
+    for _ in range(_N_STEPS):
+        logits = log_weights - 0.5 * np.tensordot(dimensions / variances, squares, axes=1)
+        np.fill_diagonal(logits, -np.inf)
+        logits -= logits.max(axis=1, keepdims=True)
+        posterior = np.exp(logits, out=logits)
+        posterior *= (weights / posterior.sum(axis=1))[:, None]
+        variances = np.tensordot(squares, posterior, axes=2) + floor
+    widths = np.sqrt(variances)
+    return float(widths[0]) if r else 1.0, widths[1:]
+
+
+def _half_step(values: np.ndarray) -> float:
+    """Return half the median step between different values (n,), 0 where nearly all are different."""
+    distinct = np.unique(values)
+    if len(distinct) > _TIED * len(values) or len(distinct) < 2:
+        return 0.0
+    return float(np.median(np.diff(distinct))) / 2
 
 
 def local_covariance(rows: np.ndarray, weights: np.ndarray, scaled: np.ndarray) -> np.ndarray:

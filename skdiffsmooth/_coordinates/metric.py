@@ -58,12 +58,15 @@ class LinearMetric:
     spans : bool, default=False
         Whether V holds principal axes of the data, which the model must then use too: whitened data have
         no principal axes but those of rounding errors.
+    periods : ndarray of shape (d',) or None, default=None
+        Periods of the coordinates, 0 where a coordinate has none; None where no column has one.
     """
 
     columns: ColumnSpace
     basis: np.ndarray
     scales: np.ndarray
     spans: bool = False
+    periods: np.ndarray | None = None
 
     def to_metric(self, X: np.ndarray) -> np.ndarray:
         """Return coordinates (n, d') of rows X (n, d), without what breaks relations."""
@@ -260,6 +263,8 @@ def fit_metric(
     if isinstance(metric, str) and is_warped(metric):
         metric = _checked_power(metric)
     power = _POWERS[metric] if isinstance(metric, str) else metric
+    if not n_features:
+        return _plain(ColumnSpace.plain(0))
     if columns is None:
         columns = ColumnSpace.of(points, weights, shards=shards)
     if power == 0:

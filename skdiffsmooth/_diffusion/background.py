@@ -24,7 +24,7 @@ __all__ = [
     "tail_log_density",
 ]
 
-# Width of the kernel density estimate, in bandwidths; docs/defaults.md has the evidence.
+# Width of the kernel density estimate, in bandwidths; docs/evidence/defaults.md has the evidence.
 WIDTH = 4.0
 # Degrees of freedom that are compared.
 DEGREES = (1.0, 2.0, 4.0, 8.0)

@@ -9,6 +9,10 @@ kernel density estimates (`proposal.py`) of three widths; how much each is used 
 weights, row by row. The same quasi-random numbers are used for all rows. With one free column the
 draws are the nodes of a quadrature rule: E w = int_0^1 w dt in the distribution function t of q, by
 the trapezoidal rule, and draws are those of the interpolated density.
+
+A periodic column is unrolled to the line. The density is multiplied by a window phi(a) that spans two
+periods and whose shifts by whole periods sum to one, so that integrals over the line are those over one
+period; kernels have images at whole periods, and draws are wrapped.
 """
 
 from __future__ import annotations
@@ -28,6 +32,8 @@ from .._utils.backend import Backend
 from .._utils.draws import choose_in_rows
 from .._utils.gaussian import gaussian_log_normalizer
 from .._utils.memory import slices_within
+from .._utils.periods import reduced, wrapped
+from .._utils.progress import tracked
 from .._utils.shards import ONE_PROCESS
 from .._utils.support import warn_of_far_values
 from .._utils.warnings import warn_user
@@ -107,6 +113,8 @@ class JointDensity:
         The maps of columns.
     n_relations : int, default=0
         How many of the last coordinates are rounding errors along relations between the columns.
+    periods : ndarray of shape (d,) or None, default=None
+        Periods of the columns, 0 where one has none; None where no column has one.
     """
 
     log_density_of_rows: Callable[[np.ndarray], np.ndarray]
@@ -119,6 +127,7 @@ class JointDensity:
     scales: np.ndarray
     warp: ColumnWarp | None = None
     n_relations: int = 0
+    periods: np.ndarray | None = None
 
     @classmethod
     def of_model(cls, model: DiffusionModel, resources: Resources) -> JointDensity:
@@ -149,6 +158,8 @@ class JointDensity:
             stds = np.concatenate([np.full(len(complement), h), lengths])
             scales[2, r:] = np.maximum(1.0, model.tail.student.residual_scale / stds)
         points, weights = model.source.hierarchy.at(h)
+        if model.source.periods is not None:
+            points, weights = _with_images(points, weights, model.source.periods)
         steps = [metric.steps_from_metric(np.vstack([hull.basis.T, complement]))]
         log_lengths = len(complement) * math.log(h) + float(np.log(lengths).sum())
         return cls(
@@ -162,6 +173,7 @@ class JointDensity:
             scales,
             columns.warp,
             columns.n_relations,
+            columns.periods,
         )
 
     @classmethod
@@ -200,7 +212,16 @@ class JointDensity:
     def mapped(
         self, values: np.ndarray, columns: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray | float]:
-        """Return mapped values (n, k) of some columns, and the log (n,) of the product of slopes."""
+        """Return mapped values (n, k) of some columns, and the log (n,) of the product of slopes.
+
+        Values of periodic columns are within half a period of the origin.
+        """
+        if self.periods is not None:
+            values = values.copy()
+            for k, column in enumerate(columns):
+                if self.periods[column]:
+                    origin, period = self.origin[column], self.periods[column]
+                    values[:, k] = origin + wrapped(values[:, k] - origin, period)
         if self.warp is None:
             return values, 0.0
         warp, rows = self.warp.only(columns), np.zeros((len(values), len(self.origin)))
@@ -209,7 +230,26 @@ class JointDensity:
 
     def unmapped(self, rows: np.ndarray) -> np.ndarray:
         """Return rows (n, d) of X from those of the mapped columns."""
-        return rows if self.warp is None else self.warp.unmapped(rows)
+        X = rows if self.warp is None else self.warp.unmapped(rows)
+        return X if self.periods is None else reduced(X, self.periods)
+
+    def log_windowed(self, y: np.ndarray, given: np.ndarray) -> np.ndarray:
+        """Return log-densities (n,) of coordinates y (n, d), windowed in free periodic columns.
+
+        The window cos^2(pi u / 2 P), |u| <= P, of differences u from the origin and its shifts by
+        periods P sum to one. Columns of the indices `given` have none.
+        """
+        if self.periods is None:
+            return self.log_density(y)
+        free = np.setdiff1d(np.flatnonzero(self.periods), given)
+        turns = (y @ self.axes[:, free]) / self.periods[free]
+        window = np.prod(
+            np.where(np.abs(turns) < 1, np.cos(0.5 * math.pi * turns) ** 2, 0.0), axis=1
+        )
+        log_density = np.full(len(y), -np.inf)
+        inside = window > 0
+        log_density[inside] = self.log_density(y[inside]) + np.log(window[inside])
+        return log_density
 
     def log_density_without_relations(
         self, columns: np.ndarray, values: np.ndarray
@@ -388,7 +428,7 @@ class Conditional:
         distinct, which = np.unique(values, axis=0, return_inverse=True)
         base = self._base(self._most, 0)
         result = np.empty((len(distinct), 2))
-        for part in self._parts(len(distinct), self._most):
+        for part in tracked(list(self._parts(len(distinct), self._most))):
             pool = self._pool(distinct[part], base, _FIRST, is_density=True)
             result[part] = np.column_stack([pool.log_marginal, pool.error])
         _warn_of_errors(result[:, 1])
@@ -416,7 +456,7 @@ class Conditional:
         for size in np.unique(least):
             own = np.flatnonzero(least == size)
             base = self._base(self._most, seed)
-            for part in self._parts(len(own), self._most):
+            for part in tracked(list(self._parts(len(own), self._most))):
                 pool = self._pool(distinct[own[part]], base, int(size), is_density=False)
                 effective[own[part]] = pool.effective
                 position = np.full(len(distinct), -1)
@@ -487,7 +527,7 @@ class Conditional:
                 drawn = _propose(rounds, weights[active], base, slice(start, stop))
             if is_curve and not start:
                 drawn = np.concatenate([_tail_nodes(rounds[0], drawn), drawn], axis=1)
-            target = self.joint.log_density(drawn.reshape(-1, drawn.shape[2]))
+            target = self.joint.log_windowed(drawn.reshape(-1, drawn.shape[2]), self.columns)
             pool.add(active, n_tail + stop, drawn, target.reshape(drawn.shape[:2]), rounds)
             total[active] += (stop - start) * weights[active]
             used_weights = pool.update(active, n_tail + stop, total[active] / stop)
@@ -527,7 +567,7 @@ class Conditional:
             step = kernel.scale[:, None] * kernel.frame.free_axes / math.sqrt(self._n_free)
             for probability, normal in zip(accept[:, moved], noise[:, moved], strict=True):
                 proposed = coordinates[moved] + normal @ step.T
-                target = self.joint.log_density(proposed)
+                target = self.joint.log_windowed(proposed, self.columns)
                 is_accepted = np.log(probability) < target - log_target[moved]
                 coordinates[moved[is_accepted]] = proposed[is_accepted]
                 log_target[moved[is_accepted]] = target[is_accepted]
@@ -538,6 +578,18 @@ class Conditional:
         kernels = self._kernels(self.joint.mapped(values, self.columns)[0])[0]
         centers = (self.joint.centers / kernels.scale) @ kernels.frame.given_axes
         warn_of_far_values(kernels.nearest, centers)
+
+
+def _with_images(
+    points: np.ndarray, weights: np.ndarray, periods: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return points (N, r) with their images up to one period from zero, and weights that sum to one."""
+    for column in np.flatnonzero(periods):
+        images = points[:, column, None] + periods[column] * np.array([-1.0, 0.0, 1.0])
+        row, turn = np.nonzero(np.abs(images) <= periods[column])
+        points, weights = points[row], weights[row]
+        points[:, column] = images[row, turn]
+    return points, weights / weights.sum()
 
 
 def log_density_of_columns(

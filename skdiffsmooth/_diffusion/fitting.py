@@ -18,6 +18,7 @@ from .._coordinates.columns import ColumnSpace
 from .._coordinates.embedding import Embedding
 from .._coordinates.hull import AffineHull
 from .._coordinates.metric import LinearMetric, fit_metric, is_scaled, is_warped
+from .._coordinates.periodic import PeriodicColumns, circular_std
 from .._engine.components import GaussianComponents
 from .._engine.hierarchy import PointHierarchy
 from .._utils.dequantize import ExcludedRows, excluded_rows
@@ -70,12 +71,12 @@ Factors = tuple[float, float]
 Scales = tuple[float | Relative, Sigma | Relative]
 
 # Bandwidth and smoothing scale in units of the leave-one-out bandwidth of the Gaussian KDE in the same
-# metric, where nothing can be compared; docs/defaults.md has the evidence.
+# metric, where nothing can be compared; docs/evidence/defaults.md has the evidence.
 DEFAULT_FACTORS: Factors = (0.85, 1.5)
 # Candidates are compared, and tails chosen, by the likelihood of at most so many rows.
 MOST_ROWS = 2000
 # Over a mixture both are in units of the narrowest standard deviation of its components, and over
-# windows sigma is in units of their own bandwidth; docs/bases.md has the evidence.
+# windows sigma is in units of their own bandwidth; docs/guide/bases.md has the evidence.
 _FACTORS_OF_MIXTURES: Factors = (0.3, 2.0)
 _FACTORS_OF_WINDOWS: Factors = (1.0, 1.0)
 
@@ -97,10 +98,16 @@ class TrainingData:
     """How far apart (d,) values are that were recorded as one; None is 0."""
     table: TrainingData | None = None
     """The rows of which these are some; they share relations between columns, and maps of columns."""
+    periods: np.ndarray | None = None
+    """Period (d,) of each column, 0 where it has none; None where no column has one."""
 
     @cached_property
     def columns(self) -> ColumnSpace:
         """Scales of the columns and relations between them."""
+        if self.periodic is not None:
+            return self.periodic.join_columns(self.linear.columns)
+        if not self.points.shape[1]:
+            return ColumnSpace.plain(0)
         if self.table is not None:
             return self.table.columns.of_rows(self.points, self.weights)
         return ColumnSpace.of(self.points, self.weights, self.units, self.shards)
@@ -116,6 +123,52 @@ class TrainingData:
             is_weighted=True,
             widths=self.widths,
             table=self.table or self,
+            periods=self.periods,
+        )
+
+    @cached_property
+    def periodic(self) -> PeriodicColumns | None:
+        """The periodic columns that vary, in scaled columns; None where no column has a period."""
+        if self.periods is None:
+            return None
+        own = PeriodicColumns.of(self.points, self.weights, self.periods, self._varies)
+        if self.table is None or self.table.periodic is None:
+            return own
+        # Columns that are constant in these rows keep their scales.
+        return own.with_scales(self.table.periodic.scales)
+
+    def periodic_for(self, metric: Metric) -> PeriodicColumns | None:
+        """Return the columns that are coordinates of their own in a metric, or None."""
+        if self.periods is None or is_scaled(metric):
+            return self.periodic
+        return PeriodicColumns.of(self.points, self.weights, self.periods, self.periods > 0)
+
+    @property
+    def has_circles(self) -> bool:
+        """Whether columns are periodic, and not the only one that varies."""
+        return self.periodic is not None and len(self.periodic.scales) + self.rank > 1
+
+    @property
+    def _varies(self) -> np.ndarray:
+        """Which columns (d,) are periodic and vary; in scaled columns constants are relations."""
+        assert self.periods is not None
+        points = self.points if self.table is None else self.table.points
+        return (self.periods > 0) & ((len(points) == 1) | (np.ptp(points, axis=0) > 0))
+
+    @cached_property
+    def linear(self) -> TrainingData:
+        """The same rows without the `periodic` columns."""
+        return self.only(~self._varies, None if self.table is None else self.table.linear)
+
+    def only(self, kept: np.ndarray, table: TrainingData | None = None) -> TrainingData:
+        """Return the same rows, some of those of a table, with columns of a mask (d,) and no periods."""
+        return replace(
+            self,
+            points=self.points[:, kept],
+            units=None if self.units is None else self.units[kept],
+            widths=None if self.widths is None else self.widths[kept],
+            table=table,
+            periods=None,
         )
 
     @cached_property
@@ -133,6 +186,9 @@ class TrainingData:
     @cached_property
     def warped_columns(self) -> ColumnSpace | None:
         """The same with maps of the columns that need one, or None if there is none."""
+        if self.periodic is not None:
+            linear = self.linear.warped_columns
+            return None if linear is None else self.periodic.join_columns(linear)
         return self.columns.warped(self.points, self.weights, self.units)
 
     def columns_for(self, metric: Metric) -> ColumnSpace | None:
@@ -151,8 +207,9 @@ class TrainingData:
 
     @property
     def rank(self) -> int:
-        """Dimension of the affine hull of the points."""
-        return min(self.columns.n_directions, self.shards.total(len(self.points)) - 1)
+        """Dimension of the affine hull of the points, without periodic columns."""
+        columns = self.columns if self.periods is None else self.linear.columns
+        return min(columns.n_directions, self.shards.total(len(self.points)) - 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,6 +224,12 @@ class Geometry:
     base: GaussianComponents | None
     learned: dict[str, Any]
     """Fitted attributes that were learned with the kernel."""
+
+    @property
+    def periods(self) -> np.ndarray | None:
+        """Periods (r,) of the hull coordinates, 0 where one has none; None where no column has one."""
+        periods = self.metric.periods
+        return None if periods is None else np.abs(self.hull.basis.T) @ periods
 
     @property
     def unit(self) -> float:
@@ -201,7 +264,8 @@ class Geometry:
         if self.queries is not None:
             # The peak of a t distribution at a value that many rows have would have no width.
             x, _, weights = self.queries
-        return fit_student_t(x, weights, embedding, DEGREES, self.data.shards)
+        periods = () if self.periods is None else tuple(self.periods[self.periods > 0].tolist())
+        return fit_student_t(x, weights, embedding, DEGREES, self.data.shards, periods)
 
     def with_copies_apart(self) -> Geometry:
         """Return the geometry with the training rows that score left-out rows."""
@@ -225,11 +289,9 @@ class FittedModel(NamedTuple):
 
 def make_geometry(metric: Metric, data: TrainingData, parsed: ParsedParameters) -> Geometry:
     """Return data and kernel in the hull coordinates of a metric."""
-    columns = data.columns_for(metric)
-    linear = fit_metric(metric, data.points, data.weights, data.shards, columns)
+    linear, hull = _metric_and_hull(metric, data)
     measured = linear.to_metric(data.points)
     data.shards.together(check_extent, measured, f"metric={metric!r}")
-    hull = linear.hull_of(measured, data.shards)
     base = None
     if parsed.base is not None:
         if not data.shards.alone:
@@ -253,6 +315,20 @@ def make_geometry(metric: Metric, data: TrainingData, parsed: ParsedParameters) 
     return Geometry(data, linear, hull, coordinates, kernel, base, learned)
 
 
+def _metric_and_hull(metric: Metric, data: TrainingData) -> tuple[LinearMetric, AffineHull]:
+    """Return the coordinates of a metric, and the hull of the rows in them."""
+    periodic = data.periodic_for(metric)
+    if periodic is not None:
+        others = data.linear if is_scaled(metric) else data.only(~periodic.is_periodic)
+        linear, hull = _metric_and_hull(periodic.of_others(metric), others)
+        factors = periodic.factors(metric, linear, data.points, data.weights)
+        joined = periodic.join_metric(linear, factors, is_scaled=is_scaled(metric))
+        return joined, periodic.join_hull(hull, linear)
+    columns = data.columns_for(metric)
+    linear = fit_metric(metric, data.points, data.weights, data.shards, columns)
+    return linear, linear.hull_of(linear.to_metric(data.points), data.shards)
+
+
 def leave_one_out_bandwidth(
     geometry: Geometry, parsed: ParsedParameters, *, is_screening: bool = False
 ) -> float:
@@ -268,6 +344,7 @@ def leave_one_out_bandwidth(
         parsed.resources.backend,
         parsed.resources.memory_limit,
         queries,
+        geometry.periods,
         is_screening=is_screening,
     )
 
@@ -415,6 +492,7 @@ def make_model(
             parsed.resources.memory_limit,
             shards=data.shards,
             base=geometry.base,
+            periods=geometry.periods,
         )
 
     rule, is_fixed = parsed.rule, parsed.rule.n_nodes > 0
@@ -434,6 +512,7 @@ def make_model(
             parsed.terminal,
             data.points,
             parsed.requested["shards"],
+            geometry.periods,
         ),
         Embedding(geometry.metric, geometry.hull),
         parsed.solver,
@@ -511,4 +590,8 @@ def _largest_variance(geometry: Geometry) -> float:
     data, coordinates = geometry.data, geometry.coordinates
     mean = data.shards.total(data.weights @ coordinates)
     variances = data.shards.total(data.weights @ (coordinates - mean) ** 2)
+    if geometry.periods is not None:
+        for column in np.flatnonzero(geometry.periods):
+            values, period = coordinates[:, column], geometry.periods[column]
+            variances[column] = circular_std(values, data.weights, period) ** 2
     return float(variances.max(initial=0.0))

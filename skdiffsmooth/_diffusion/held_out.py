@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from .._coordinates.embedding import Embedding
+from .._engine.periodic import PeriodicPosterior, make_posterior
 from .._engine.posterior import Posterior
 from ..bandwidth import Queries
 from .background import Tail, tail_log_density
@@ -64,11 +65,13 @@ class Fold:
         return leave_one_out_bandwidth(self.geometry, self.parsed, is_screening=self.is_screening)
 
     @cached_property
-    def _posterior(self) -> Posterior:
-        resources, data = self.parsed.resources, self.training.data
-        return Posterior(
-            resources.backend.tensor(self.training.coordinates),
-            resources.backend.tensor(np.log(data.weights)),
+    def _posterior(self) -> Posterior | PeriodicPosterior:
+        resources, training = self.parsed.resources, self.training
+        return make_posterior(
+            training.coordinates,
+            training.data.weights,
+            training.periods,
+            resources.backend,
             memory_limit=resources.memory_limit,
         )
 

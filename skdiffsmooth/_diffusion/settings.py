@@ -13,6 +13,7 @@ import numpy as np
 
 from .._coordinates.hull import AffineHull
 from .._coordinates.metric import check_metric
+from .._coordinates.periodic import check_metric_of_periods
 from .._utils.backend import Backend
 from .._utils.shards import Shards, resolve_shards
 from .._utils.validation import check_bandwidth, check_choice, check_integer, check_real, fixed_seed
@@ -30,6 +31,7 @@ __all__ = [
     "Resources",
     "Sigma",
     "automatic_tolerance",
+    "check_suits_periods",
     "check_terminal_scale",
     "noise_for",
     "parse_parameters",
@@ -48,7 +50,7 @@ Metric = str | float | np.ndarray
 Sigma = float | Callable[[float], float]
 
 # Up to this many points every sum is over all of them; beyond, points closer than 0.2 noise scales
-# are merged, for time that hardly grows (docs/scaling.md has the errors).
+# are merged, for time that hardly grows (docs/guide/large.md has the errors).
 _LARGEST_EXACT = 10_000
 _TOLERANCE = 0.02
 # A number followed by h, such as "1.5h".
@@ -67,7 +69,7 @@ class Relative:
 
 
 # Largest noise scale in units of the smoothing scale: held-out log-likelihoods of tables change by less
-# than 0.001 nats beyond (docs/accuracy.md).
+# than 0.001 nats beyond (docs/evidence/accuracy.md).
 _ENOUGH_NOISE = 8.0
 
 
@@ -204,6 +206,30 @@ def parse_parameters(
         dtype=params["dtype"],
         resources=resources,
     )
+
+
+def check_suits_periods(parsed: ParsedParameters, periods: np.ndarray) -> None:
+    """Raise an error unless the parameters suit columns of which some have periods (d,)."""
+    requested = parsed.requested
+    reasons = {
+        "kernel": "its offsets depend on where a query is, or mix columns",
+        "base": "its components are not wrapped",
+        "terminal": "a Gaussian is not periodic",
+        "shards": "circular scales need all rows",
+    }
+    is_wrong = {
+        "kernel": len(parsed.kernel.candidate_metrics(2)) < 2,
+        "base": parsed.base is not None,
+        "terminal": parsed.terminal != "empirical",
+        "shards": requested["shards"] is not None,
+    }
+    for name, reason in reasons.items():
+        if is_wrong[name]:
+            raise ValueError(
+                f"{name}={requested[name]!r} cannot be combined with periods={requested['periods']!r}: "
+                f"{reason}. Leave {name} at its default, or drop the periods."
+            )
+    check_metric_of_periods(parsed.metric, periods)
 
 
 def parse_resources(params: Mapping[str, Any], dtype: str) -> Resources:

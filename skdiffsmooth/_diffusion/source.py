@@ -88,6 +88,8 @@ class NoisedData:
     """Distinct training rows (n_points, d), in units of X; with shards, those of this process."""
     shards: str | None
     """How the rows are spread over processes, as the user passed it."""
+    periods: np.ndarray | None = None
+    """Periods (r,) of the coordinates, 0 where one has none; None where no column has one."""
     n_probes: ClassVar[int] = 1
 
     @property
@@ -120,6 +122,7 @@ class NoisedData:
             None if exclude is None else torch.from_numpy(exclude).to(backend.device),
             resources.shards,
             self.base,
+            self.periods,
         )
 
     def terminal(

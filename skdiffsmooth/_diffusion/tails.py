@@ -56,6 +56,8 @@ class StudentT:
     """Number of those directions; relations between columns are none of them."""
     n_pooled: int = 0
     """In how many dimensions one standard deviation is the scale; zero for a fitted scale matrix."""
+    periods: tuple[float, ...] = ()
+    """Periods of coordinates after the p, in which the distribution is uniform."""
 
     @property
     def dimension(self) -> int:
@@ -68,11 +70,13 @@ class StudentT:
         d, nu = self.dimension, self.degrees
         volume = float(np.log(np.diag(self.factor)).sum())
         volume += self.codimension * math.log(self.residual_scale)
+        volume += sum(map(math.log, self.periods))
         normalizer = gammaln(nu / 2) - gammaln((nu + d) / 2) + d / 2 * math.log(nu * math.pi)
         return -float(normalizer) - volume
 
     def distances(self, coordinates: np.ndarray, residual: np.ndarray | None = None) -> np.ndarray:
         """Return the distances (n,) of rows from the center, in units of the scales."""
+        coordinates = coordinates[:, : len(self.center)]
         scaled = _whitened(coordinates - self.center, self.factor)
         if residual is not None and self.codimension:
             scaled = np.hstack([scaled, residual / self.residual_scale])
@@ -112,7 +116,11 @@ class StudentT:
         """Return hull coordinates (n, p) of draws, and the scales (n, 1) of their residuals."""
         stretch = 1 / np.sqrt(rng.chisquare(self.degrees, size=(n, 1)) / self.degrees)
         normal = rng.standard_normal((n, len(self.center)))
-        return self.center + stretch * (normal @ self.factor.T), stretch * self.residual_scale
+        coordinates = self.center + stretch * (normal @ self.factor.T)
+        if self.periods:
+            turns = rng.uniform(-0.5, 0.5, size=(n, len(self.periods)))
+            coordinates = np.hstack([coordinates, turns * self.periods])
+        return coordinates, stretch * self.residual_scale
 
     @property
     def _exponent(self) -> float:
@@ -159,12 +167,22 @@ def fit_student_t(
     embedding: Embedding,
     degrees: tuple[float, ...],
     shards: Shards,
+    periods: tuple[float, ...] = (),
 ) -> list[StudentT]:
     """Return a t distribution for each number of degrees of freedom, smallest first.
 
     `points` (n_points, p) are in hull coordinates. Where rows are few, or most rows do not use some
-    direction, one standard deviation is the scale of all.
+    direction, one standard deviation is the scale of all. The last coordinates may have `periods`: the
+    distributions are uniform there, and where all have one there is a single distribution.
     """
+    if periods:
+        linear = points[:, : points.shape[1] - len(periods)]
+        if not linear.shape[1]:
+            scale, codimension = embedding.residual_scale(max(periods)), embedding.hull.codimension
+            none = np.empty(0), np.empty((0, 0))
+            return [StudentT(*none, max(degrees), scale, codimension, periods=periods)]
+        students = fit_student_t(linear, weights, embedding, degrees, shards)
+        return [replace(student, periods=periods) for student in students]
     p, n_points = points.shape[1], shards.total(len(points))
     mean = shards.total(weights @ points)
     variances = shards.total(weights @ (points - mean) ** 2)

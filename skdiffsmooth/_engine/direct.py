@@ -12,7 +12,7 @@ import torch
 from .._utils.memory import slices
 from .groups import GROUP, PairScores
 from .merge import Merger, Pairs
-from .moments import Nodes, rows_of
+from .moments import Nodes, is_excluded, rows_of
 from .points import Points, exclude_, exp_
 
 __all__ = ["average_over_few_points", "direct_moments", "moments_of_pairs"]
@@ -186,7 +186,7 @@ def _over_pairs(
         distance = (y[rows].norm(dim=2) / points.unit).flatten()
         excluded = None
         if exclude is not None:
-            excluded = exclude[rows].repeat_interleave(n_nodes)
+            excluded = exclude[rows].repeat_interleave(n_nodes, dim=0)
         query = b * n_nodes + m
         members = _members(points, group, query, scores, distance, v, excluded)
         of_pairs = _over_members(points, y[rows].flatten(0, 1), v, *members)
@@ -280,7 +280,7 @@ def _members(
     """Return the relevant pairs of queries and points, given the scores (K, GROUP) of groups."""
     index = points.groups.index[group]
     if exclude is not None:
-        scores.masked_fill_(index == exclude[query, None], -torch.inf)
+        scores.masked_fill_(is_excluded(index, exclude[query]), -torch.inf)
     best = scores.new_full((len(distance),), -torch.inf)
     best.scatter_reduce_(0, query, scores.amax(1), "amax")
     threshold = best - points.groups.slack(distance, v, scores.dtype)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from .._utils.memory import slices
+from .moments import each_excluded, is_excluded
 
 __all__ = ["GROUP", "Groups", "PairScores"]
 
@@ -100,11 +101,11 @@ class Groups:
         if not bool(right.isfinite().all()):
             # A query is so many radii away that single precision overflows.
             return relevant
-        excluded_rows = None if exclude is None else self._row_of_point[exclude]
+        excluded_rows = None if exclude is None else each_excluded(self._row_of_point[exclude]).T
         for part in slices(len(y), queries_at_once):
             scores = left @ right[:, part]
             if excluded_rows is not None:
-                scores.scatter_(0, excluded_rows[None, part], -torch.inf)
+                scores.scatter_(0, excluded_rows[:, part], -torch.inf)
             best = scores.unflatten(0, (GROUP, -1)).amax(0)
             torch.ge(best, best.amax(0) - slack[part], out=relevant[:, part])
         return relevant
@@ -150,7 +151,7 @@ class Groups:
         m = torch.arange(len(nodes)).repeat(len(x))
         scores = of_queries[leading, b] + of_nodes[leading, m]
         if exclude is not None:
-            scores.masked_fill_(self.index[leading] == exclude[b, None], -torch.inf)
+            scores.masked_fill_(is_excluded(self.index[leading], exclude[b]), -torch.inf)
         best = scores.amax(1).view(len(x), len(nodes)) - top_a[:, None] - top_c
         far = scaled.norm(dim=1)[:, None] + nodes.norm(dim=1)
         slack = self.slack(far, v, x.dtype) + _LOG_ERROR / sharpness

@@ -16,7 +16,16 @@ import torch
 
 from .._utils.backend import Backend
 
-__all__ = ["Denoiser", "Moments", "Nodes", "SingleMoments", "part_by_part", "rows_of"]
+__all__ = [
+    "Denoiser",
+    "Moments",
+    "Nodes",
+    "SingleMoments",
+    "each_excluded",
+    "is_excluded",
+    "part_by_part",
+    "rows_of",
+]
 
 # Up to this product of noise variance and factors, Stein's identity turns the rounding of log-densities
 # into less than some thousandths of a nat in a log-density of the flow.
@@ -228,6 +237,18 @@ class Denoiser(Protocol):
 def rows_of(exclude: torch.Tensor | None, rows: slice | torch.Tensor) -> torch.Tensor | None:
     """Return the entries of `exclude` for some rows, or None if `exclude` is None."""
     return None if exclude is None else exclude[rows]
+
+
+def each_excluded(exclude: torch.Tensor) -> torch.Tensor:
+    """Return the excluded indices (B, k) of each query, from one (B,) or several (B, k)."""
+    return exclude if exclude.dim() == 2 else exclude[:, None]
+
+
+def is_excluded(index: torch.Tensor, exclude: torch.Tensor) -> torch.Tensor:
+    """Return which indices (K, m) are among those excluded, one (K,) or several (K, k) for each row."""
+    if exclude.dim() == 1:
+        return index == exclude[:, None]
+    return (index[:, :, None] == exclude[:, None, :]).any(2)
 
 
 def part_by_part(

@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 
 from .groups import GROUP, Groups
+from .moments import each_excluded
 
 __all__ = ["Points", "exclude_", "exp_", "log_weight_of_others"]
 
@@ -136,9 +137,9 @@ def log_weight_of_others(log_weights: torch.Tensor) -> torch.Tensor:
 
 
 def exclude_(logits: torch.Tensor, exclude: torch.Tensor | None) -> torch.Tensor:
-    """Set the logits (B, N) of excluded indices (B,) to -inf, in place; None excludes nothing."""
+    """Set the logits (B, N) of excluded indices, (B,) or (B, k), to -inf, in place; None is no index."""
     if exclude is not None:
-        logits.scatter_(1, exclude[:, None], -math.inf)
+        logits.scatter_(1, each_excluded(exclude), -math.inf)
     return logits
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,18 @@ import torch
 from scipy.spatial import cKDTree
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from .._coordinates.columns import typical_row
 from .._coordinates.metric import LinearMetric, check_linear_metric, fit_metric
+from .._coordinates.periodic import (
+    check_metric_of_periods,
+    circular_std,
+    fit_metric_of_periods,
+)
 from .._engine.box_sums import LARGEST_DIMENSION, BoxSums
 from .._engine.moments import Nodes
+from .._engine.periodic import PeriodicPosterior, make_posterior
 from .._engine.posterior import Posterior
 from .._engine.radial_kernels import RADIAL_KERNELS, sample_offsets
 from .._engine.radial_marginal import log_marginal_kernel, sample_free_offsets
@@ -28,7 +35,9 @@ from .._utils.gaussian import gaussian_log_normalizer
 from .._utils.given import resolve_given_values, resolve_scored_columns
 from .._utils.kernel_weights import nearest_squares
 from .._utils.memory import slices_within
-from .._utils.rows import MergedRows, split_off_copies
+from .._utils.periods import reduced
+from .._utils.progress import reports_fit
+from .._utils.rows import MergedRows, split_off_copies, sum_of_weights
 from .._utils.support import warn_of_far_values
 from .._utils.threads import threads_for
 from .._utils.units import unit_for
@@ -81,6 +90,35 @@ def _scale(kernel: str, bandwidth: Any) -> float:
     return 1.0 if is_one else float(bandwidth / unit_for(bandwidth))
 
 
+def _origin(points: np.ndarray, periods: np.ndarray | None) -> np.ndarray:
+    """Return what is subtracted from points (n, d) first: a row, but 0 where columns have periods."""
+    origin = typical_row(points)
+    return origin if periods is None else np.where(periods > 0, 0.0, origin)
+
+
+def _with_circular_stds(
+    points: np.ndarray, weights: np.ndarray, periods: np.ndarray | None
+) -> np.ndarray:
+    """Return points (n, d), periodic columns stretched to their circular standard deviations."""
+    points = points.copy()
+    for column in np.flatnonzero(np.zeros(0) if periods is None else periods):
+        values, period = points[:, column], float(np.asarray(periods)[column])
+        std = math.sqrt(weights @ (values - weights @ values) ** 2)
+        if std > 0:
+            points[:, column] *= circular_std(values, weights, period) / std
+    return points
+
+
+def _check_suits_periods(kernel: Any, metric: Any, periods: np.ndarray) -> None:
+    """Raise an error unless the parameters suit columns of which some have periods (d,)."""
+    if kernel != "gaussian":
+        raise ValueError(
+            f"kernel={kernel!r} cannot be combined with periods, since only the Gaussian kernel is "
+            "wrapped; use kernel='gaussian', or drop the periods."
+        )
+    check_metric_of_periods(metric, periods)
+
+
 class KDESampler(DistanceDensityMixin, BaseEstimator):
     """Kernel density estimation, exact or to a relative error, and samples from every kernel.
 
@@ -112,8 +150,12 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         Linear coordinates in which the kernel has one bandwidth; see SmoothedScoreDiffusion. Under all
         but "euclidean" and matrices, units of columns change nothing, and constant columns, copies and
         totals are drawn to rounding.
+    periods : mapping from column to float, or None, default=None
+        Columns that are periodic, by label or index, with their periods in units of the column:
+        ``{"hour": 24, "wind_direction": 360}``. The kernel wraps there, densities integrate to one over
+        one period, and draws are from 0 to the period. With ``kernel="gaussian"`` only.
     device : str, default="cpu"
-        Where to compute, as torch names it ("cuda", "cuda:1", "mps").
+        Where to compute, as torch names it ("cuda", "cuda:1"); Apple's "mps" is refused.
     dtype : {"float64", "float32"}, default="float64"
         Precision of the computation; results are float64 arrays either way.
     memory_limit : float, default=1024
@@ -123,6 +165,8 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         `leave_one_out_log_density`, beside rounding. It has an effect from 20 000 distinct rows on, in
         one to three dimensions, in float64 on a CPU, at the fitted bandwidth; all else is exact. The
         default is as exact as rounding allows; 1e-6 and 1e-3 are faster. 0 sums over all rows.
+    verbose : int, default=0
+        1 reports the progress of calls, and the time that is left; see SmoothedScoreDiffusion.
 
     Attributes
     ----------
@@ -134,6 +178,8 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         Its coordinates, and their volume.
     kernel_ : str
         The kernel used.
+    periods_ : ndarray of shape (n_features,) or None
+        Period of each column in units of X, 0 where it has none; None where no column has one.
     rounding_ : ndarray of shape (n_features,)
         How far apart values of each column are that were recorded as one, in units of X: the unit of
         rounded columns and counts, half the difference of two values, 0 where a column is continuous.
@@ -142,6 +188,8 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         Distinct training rows of positive weight.
     weights_ : ndarray of shape (n_points,)
         Their weights; they sum to one.
+    weight_sum_ : float
+        Sum of the weights of all training rows; their number where no weights were passed.
     n_features_in_ : int
         Number of features.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -161,8 +209,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
     takes three to six times ``n_points**2 * n_features``. Equal rows are excluded together, so that
     rounded data do not drive the bandwidth to zero.
 
-    After `fit` only `device`, `dtype` and `memory_limit`, which say where to compute, have an
-    effect.
+    After `fit` only `device`, `dtype`, `memory_limit` and `verbose` have an effect.
 
     References
     ----------
@@ -175,18 +222,22 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         kernel: str = "gaussian",
         *,
         metric: Any = "euclidean",
+        periods: Mapping[Any, float] | None = None,
         device: str = "cpu",
         dtype: str = "float64",
         memory_limit: float = 1024,
         rtol: float = 1e-12,
+        verbose: int = 0,
     ) -> None:
         self.bandwidth = bandwidth
         self.kernel = kernel
         self.metric = metric
+        self.periods = periods
         self.device = device
         self.dtype = dtype
         self.memory_limit = memory_limit
         self.rtol = rtol
+        self.verbose = verbose
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for files, with the tolerance of the boxes in their place."""
@@ -204,6 +255,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
                 points, self.weights_, self.kernel_, self.bandwidth_, rtol
             )
 
+    @reports_fit
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> KDESampler:
         """Store the distinct rows and compute the bandwidth.
 
@@ -240,7 +292,12 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         kernel = check_choice("kernel", self.kernel, RADIAL_KERNELS)
         backend = Backend.from_params(self.device, self.dtype)
         metric = check_linear_metric(self.metric, points.shape[1])
-        coordinates = fit_metric(metric, points, weights)
+        periods = rows.periods
+        if periods is None:
+            coordinates = fit_metric(metric, points, weights)
+        else:
+            _check_suits_periods(self.kernel, metric, periods)
+            coordinates = fit_metric_of_periods(metric, points, weights, periods)
         measured = coordinates.to_metric(points)
         n_points, d = measured.shape
         with threads_for(n_points**2 * (d + 2)):
@@ -264,21 +321,55 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
                     f"{extent.max() / 1e300:.1g}."
                 )
         # Raises here, and not at the first query, if memory_limit is too small.
-        self._model(backend, measured, weights, kernel, bandwidth)
+        self._model(backend, measured, weights, kernel, bandwidth, coordinates.periods)
         boxes = None
-        if rtol > 0 and measured.shape[1] <= LARGEST_DIMENSION and len(measured) >= _MANY_POINTS:
+        is_large = measured.shape[1] <= LARGEST_DIMENSION and len(measured) >= _MANY_POINTS
+        if rtol > 0 and is_large and periods is None:
             boxes = _sort_into_boxes(measured, weights, kernel, bandwidth, rtol)
         self._set_fitted(
             X,
             points_=points,
             weights_=weights,
+            weight_sum_=sum_of_weights(sample_weight, _num_samples(X)),
             kernel_=kernel,
             bandwidth_=bandwidth,
+            periods_=periods,
             rounding_=rows.precision.width,
             metric_=metric,
             coordinates_=coordinates,
             _boxes_=boxes,
         )
+        return self
+
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> KDESampler:
+        """Add rows to a fitted estimate, with the bandwidth that it has.
+
+        The result is that of `fit` on all rows with ``bandwidth_`` and ``metric_`` as parameters. The
+        best bandwidth falls slowly as rows are added: call `fit` on all rows when their number has
+        doubled. Without a fitted estimate it is `fit`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows to add.
+        y : object, default=None
+            Ignored; there for scikit-learn's calling convention.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights, in the units of those of `fit`, where a row without one has weight 1.
+
+        Returns
+        -------
+        self : KDESampler
+            The fitted estimator.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `fit`; also if X has other columns than the estimate.
+        """
+        if not hasattr(self, "points_"):
+            return self.fit(X, sample_weight=sample_weight)
+        self._fit_with_more_rows(X, sample_weight, bandwidth=self.bandwidth_, metric=self.metric_)
         return self
 
     @on_one_fit
@@ -394,7 +485,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         X, points = metric.to_metric(X), metric.to_metric(points)
         backend = self._backend(points, bandwidth)
         units = _units(self.kernel_, bandwidth)
-        queries = backend.tensor((X - typical_row(points)) / units)
+        queries = backend.tensor((X - _origin(points, metric.periods)) / units)
         exclude = None
         if exclude_from is not None:
             exclude = torch.arange(len(X), device=queries.device)
@@ -404,11 +495,11 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         if boxes is not None:
             log_density = boxes.log_density(queries, self._memory_limit(), exclude=exclude)
         else:
-            model = self._model(backend, points, weights, self.kernel_, bandwidth)
-            if isinstance(model, Posterior):
-                log_density = model.log_density(queries, 1.0, exclude=exclude)
-            else:
+            model = self._model(backend, points, weights, self.kernel_, bandwidth, metric.periods)
+            if isinstance(model, RadialMixture):
                 log_density = model.log_density(queries, exclude=exclude)
+            else:
+                log_density = model.log_density(queries, 1.0, exclude=exclude)
         volume = np.sum(np.log(np.broadcast_to(units, X.shape[1]))) - metric.log_abs_det
         return backend.array(log_density) - volume + metric.columns.relation_log_density(outside)
 
@@ -446,7 +537,12 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
     def _squares(self, X: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return `nearest_squares` of some columns of rows X from the points, in bandwidths."""
         scale = self._bandwidths(columns)
-        return nearest_squares(X[:, columns] / scale, self.points_[:, columns] / scale)
+        periods = self._periods_in_bandwidths(columns)
+        return nearest_squares(X[:, columns] / scale, self.points_[:, columns] / scale, periods)
+
+    def _periods_in_bandwidths(self, columns: np.ndarray) -> np.ndarray | None:
+        """Return the periods (k,) of some columns, 0 where one has none, or None."""
+        return None if self.periods_ is None else self.periods_[columns] / self._bandwidths(columns)
 
     def _log_marginals(self, X: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Return log w_i plus that of the radial kernel's marginal in some columns, shape (n, N)."""
@@ -473,8 +569,11 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         """Warn where values (n, k) of given columns are far from all points."""
         if len(columns):
             scale = self._bandwidths(columns)
-            centers = self.points_[:, columns] / scale
-            distances = cKDTree(centers).query(values / scale)[0]
+            centers, values = self.points_[:, columns] / scale, values / scale
+            periods = self._periods_in_bandwidths(columns)
+            if periods is not None:
+                values = reduced(values, periods)
+            distances = cKDTree(centers, boxsize=periods).query(values)[0]
             warn_of_far_values(distances, centers)
 
     @on_one_fit
@@ -546,7 +645,9 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         if self.kernel_ == "gaussian":
             points = self.points_[:, columns] / scale
             log_weights = np.log(self.weights_)
-            centers = draw_given(rng, points, log_weights, values / scale, self._memory_limit())
+            periods = self._periods_in_bandwidths(columns)
+            limit = self._memory_limit()
+            centers = draw_given(rng, points, log_weights, values / scale, limit, periods)
             offsets = rng.standard_normal((len(values), d))[:, free]
         else:
             X = np.zeros((len(values), d))
@@ -561,6 +662,8 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
             offsets = sample_free_offsets(RADIAL_KERNELS[self.kernel_], rng, rho, len(free))
         rows = self.points_[centers]
         rows[:, free] += bandwidth[free] * offsets
+        if self.periods_ is not None:
+            rows = reduced(rows, self.periods_)
         rows[:, columns] = values
         return rows
 
@@ -594,11 +697,11 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         metric, columns = self.coordinates_, self.coordinates_.columns
         points = metric.to_metric(self.points_)
         backend = self._backend(points, bandwidth)
-        model = self._model(backend, points, self.weights_, self.kernel_, bandwidth)
+        model = self._model(backend, points, self.weights_, self.kernel_, bandwidth, metric.periods)
         units = _units(self.kernel_, bandwidth)
         inside = metric.to_metric(X)
-        queries = backend.tensor((inside - typical_row(points)) / units)
-        if isinstance(model, Posterior):
+        queries = backend.tensor((inside - _origin(points, metric.periods)) / units)
+        if not isinstance(model, RadialMixture):
             gradient = backend.array(SmoothedScore(model, Nodes.single(queries))(queries, 1.0))
         else:
             gradient = backend.array(model.gradient(queries))
@@ -646,10 +749,13 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         self._check_gaussian("laplacian_log_density")
         self._check_euclidean("laplacian_log_density")
         scale = self._noise_scale(t)
-        backend = self._backend(self.points_, scale)
-        model = self._model(backend, self.points_, self.weights_, self.kernel_, scale)
-        assert isinstance(model, Posterior)
-        queries = backend.tensor((X - typical_row(self.points_)) / scale)
+        metric = self.coordinates_
+        points = metric.to_metric(self.points_)
+        backend = self._backend(points, scale)
+        model = self._model(backend, points, self.weights_, self.kernel_, scale, metric.periods)
+        assert not isinstance(model, RadialMixture)
+        origin = _origin(points, metric.periods)
+        queries = backend.tensor((metric.to_metric(X) - origin) / scale)
         trace = model.moments(queries, 1.0, Nodes.single(queries), trace=True).trace
         assert trace is not None
         curvatures = np.broadcast_to(_curvatures(scale), X.shape[1])
@@ -683,6 +789,16 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         """
         X = self._check_query(X)
         return -self._log_density(X, self._noise_scale(t))
+
+    _can_reweight = True
+
+    def _reweighted(self, weights: np.ndarray) -> KDESampler:
+        """Return the same estimate with other weights (n_points,) of its points."""
+        kept, estimator = weights > 0, self._snapshot()
+        state = {"points_": self.points_[kept], "weights_": weights[kept] / weights[kept].sum()}
+        # Sorted points are not worth their time for a few queries.
+        estimator.__dict__ = {**vars(self), **state, "_boxes_": None}
+        return estimator
 
     def _check_euclidean(self, what: str) -> None:
         """Raise an error, which names `what`, if the metric is not that of the columns of X."""
@@ -730,18 +846,29 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         weights: np.ndarray,
         kernel: str,
         bandwidth: Any,
-    ) -> Posterior | RadialMixture:
-        """Return the density of points, shifted by `typical_row` and scaled by `_units`."""
+        periods: np.ndarray | None = None,
+    ) -> Posterior | PeriodicPosterior | RadialMixture:
+        """Return the density of points, shifted by `_origin` and scaled by `_units`.
+
+        `periods` are those of the coordinates, 0 where one has none.
+        """
         memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
-        scaled = backend.tensor((points - typical_row(points)) / _units(kernel, bandwidth))
-        log_weights = backend.tensor(np.log(weights))
+        units = _units(kernel, bandwidth)
+        scaled = (points - _origin(points, periods)) / units
         if kernel == "gaussian":
-            trace_weights = backend.tensor(_curvatures(bandwidth)) if np.ndim(bandwidth) else None
-            return Posterior(
-                scaled, log_weights, memory_limit=memory_limit, trace_weights=trace_weights
+            return make_posterior(
+                scaled,
+                weights,
+                None if periods is None else periods / units,
+                backend,
+                memory_limit=memory_limit,
+                trace_weights=_curvatures(bandwidth) if np.ndim(bandwidth) else None,
             )
         profile, scale = RADIAL_KERNELS[kernel], _scale(kernel, bandwidth)
-        return RadialMixture(scaled, log_weights, profile, scale, memory_limit=memory_limit)
+        log_weights = backend.tensor(np.log(weights))
+        return RadialMixture(
+            backend.tensor(scaled), log_weights, profile, scale, memory_limit=memory_limit
+        )
 
     def _sums_per_row(self) -> float:
         """See `DensityEstimatorMixin`."""
@@ -755,10 +882,12 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         bandwidth, points = self.bandwidth, coordinates.to_metric(rows.points)
         if isinstance(bandwidth, str):
             check_bandwidth(bandwidth, "X", names=(*_RULES, "loo"))
-            unit = unit_for(float(np.abs(points - typical_row(points)).max(initial=0.0)))
+            origin = _origin(points, coordinates.periods)
+            unit = unit_for(float(np.abs(points - origin).max(initial=0.0)))
             try:
                 if bandwidth in _RULES:
-                    return unit * _RULES[bandwidth](points / unit, rows.weights)
+                    stretched = _with_circular_stds(points, rows.weights, coordinates.periods)
+                    return unit * _RULES[bandwidth](stretched / unit, rows.weights)
                 return unit * self._leave_one_out(rows, coordinates, kernel, backend, unit)
             except ValueError as error:
                 raise ValueError(
@@ -791,7 +920,8 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         """Return the bandwidth of highest leave-one-out likelihood, computed and returned in a unit."""
         memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
         points, weights = coordinates.to_metric(rows.points), rows.weights
-        points = (points - typical_row(points)) / unit
+        points = (points - _origin(points, coordinates.periods)) / unit
+        periods = None if coordinates.periods is None else coordinates.periods / unit
         queries = None
         excluded = excluded_rows(rows.points, weights, rows.precision.width)
         if excluded is not None:
@@ -799,7 +929,9 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
             queries = Queries(x, excluded.exclude, excluded.query_weights)
             points, weights = points[excluded.point], excluded.weights
         if kernel == "gaussian":
-            return gaussian_leave_one_out(points, weights, 0, backend, memory_limit, queries)
+            return gaussian_leave_one_out(
+                points, weights, 0, backend, memory_limit, queries, periods
+            )
         lower, upper = stationary_bracket(points, weights, queries)
         scored = Queries.at_points(points, weights) if queries is None else queries
         # The optimum of other profiles differs from the Gaussian's by a factor of at most sqrt(d +

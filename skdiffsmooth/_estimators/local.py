@@ -69,7 +69,7 @@ class LocalScoreDiffusion(DistanceDensityMixin, BaseEstimator):
     the patch around it only, with weights of the training rows of its own; so new images combine
     patches of different training images. There is no training, and log-densities are exact up to the
     solver's error. For tables, whose columns have no places, use `SmoothedScoreDiffusion`, which is
-    better there (docs/local.md has the figures).
+    better there (docs/guide/local.md has the figures).
 
     By default the size of the groups, the denoisers of each noise level and their weights are chosen by
     the error with which they denoise left-out rows, and the bandwidth by leave-one-out likelihood:

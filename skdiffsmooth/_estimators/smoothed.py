@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .._diffusion.estimator import BaseScoreDiffusion
@@ -34,10 +34,11 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
 
     ================  ===========================================================================
     scales            `bandwidth`, `sigma`, `metric`, `background`
+    columns           `periods`
     kernel and base   `kernel`, `base`, `noise`
     accuracy          `solver`, `n_steps`, `n_levels`, `n_nodes`, `node_rule`, `terminal`, \
 `terminal_scale`, `tolerance`
-    machine           `random_state`, `device`, `dtype`, `memory_limit`, `n_jobs`, `shards`
+    machine           `random_state`, `device`, `dtype`, `memory_limit`, `n_jobs`, `shards`, `verbose`
     ================  ===========================================================================
 
     Parameters
@@ -81,6 +82,13 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         density, and bound the log-density of far rows (``tail_bound_``). "auto" is the weight of
         highest leave-one-out likelihood, at least 0.02, which lowers log-densities by up to 0.02
         nats; it is 0 if `bandwidth` and `sigma` are both numbers.
+    periods : mapping from column to float, or None, default=None
+        Columns that are periodic, by label or index, with their periods in units of the column:
+        ``{"hour": 24, "wind_direction": 360}``. Distances in such a column wrap, so that a whole period
+        added to a value changes nothing, densities integrate to one over one period, and draws are
+        from 0 to the period. The metric scales such a column by its circular standard deviation and
+        does not mix it with others. Choose it wherever the ends of a range are neighbours. It takes
+        isotropic kernels only, and no `base`, `shards` or ``terminal="gaussian"``. See docs/periodic.md.
     kernel : {"gaussian", "uniform-ball", "temperature"} or Kernel, default="gaussian"
         Distribution of the offsets that the score is averaged over; an object of `skdiffsmooth.kernels`
         for any other shape, such as ``AnisotropicGaussianKernel("data")``.
@@ -91,7 +99,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         is used unchanged, and the time does not grow with the number of rows; if not, a copy of it
         is fitted to the rows (clones in a search are never fitted, except in a FrozenEstimator). A
         list of mixtures, or of (weight, mixture), is their mixture. At sigma = 0 the model is the
-        base, each covariance plus bandwidth^2. See docs/bases.md.
+        base, each covariance plus bandwidth^2. See docs/guide/bases.md.
     noise : {"ve", "ou"} or NoiseProcess, default="ve"
         The forward process: variance exploding, or Ornstein-Uhlenbeck at the rate that keeps the data's
         largest variance. With the latter the data shrink while noise is added, so that the same
@@ -143,14 +151,15 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         ``sqrt(2 * tolerance)`` noise scales of their mean may be replaced by it. This raises the
         log-density of a noise level by at most `tolerance`, and lowers it by about `tolerance` times
         the squared distance to the relevant points, in units of the noise: some thousandths of a
-        nat near the data (docs/scaling.md), and nats in the far tails. 0 merges no points. "auto"
+        nat near the data (docs/guide/large.md), and nats in the far tails. 0 merges no points. "auto"
         is 0 up to 10 000 distinct rows or without smoothing, and 0.02 for more rows.
     random_state : int, RandomState or None, default=None
         Seed of `sample` where its call passes none, and of the node sets. None draws anew at every call
         of `sample`, but takes a fixed seed for the nodes: they are quadrature points, and two fits to
         the same data should be the same model.
     device : str, default="cpu"
-        Where to compute, as torch names it ("cuda", "cuda:1", "mps"). It can be set after `fit`.
+        Where to compute, as torch names it ("cuda", "cuda:1"); Apple's "mps" is refused. It can be
+        set after `fit`.
     dtype : {"float64", "float32"}, default="float64"
         Precision of the computation; results are float64 arrays either way.
     memory_limit : float, default=1024
@@ -164,7 +173,11 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         torch.distributed's default group, initialised before, fits rows of its own; then all
         processes make the same calls with the same arguments and all get the result of the whole
         data. Numbers are needed for `bandwidth` and `sigma`, an integer for the `random_state` of
-        `sample`. See docs/scaling.md.
+        `sample`. See docs/guide/large.md.
+    verbose : int, default=0
+        1 reports the progress of calls, and the time that is left: as a bar of tqdm in terminals and
+        notebooks where it is installed, or as lines of the logger "skdiffsmooth.progress". It can be
+        set after `fit`.
 
     Attributes
     ----------
@@ -182,6 +195,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         suit other data.
     not_compared_ : dict
         For each of these parameters that was "auto" and was not chosen by likelihood: the reason.
+    periods_ : ndarray of shape (n_features,) or None
+        Period of each column in units of X, 0 where it has none; None where no column has one.
     rounding_ : ndarray of shape (n_features,)
         How far apart values of each column are that were recorded as one, in units of X: the unit of
         rounded columns and counts, half the difference of two values, 0 where a column is continuous.
@@ -226,6 +241,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         Distinct training rows of positive weight; with `shards`, those of this process.
     weights_ : ndarray of shape (n_points,)
         Their weights; they sum to one, with `shards` over all processes.
+    weight_sum_ : float
+        Sum of the weights of all training rows; their number where no weights were passed.
     hull_ : AffineHull
         The affine hull of the points, in coordinates of the metric, in which the flow runs; the whole
         space where the base is a mixture, whose components fill it.
@@ -251,7 +268,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
 
     With default scales a fit compares four to seven candidates by the likelihood of 256 of at most 2000
     rows, with few nodes and steps, after six kernel density estimates: a tenth to one second of CPU
-    time for 100 to 2000 rows. docs/defaults.md has the evidence. Pass ``**model.settings_`` for the
+    time for 100 to 2000 rows. Evidence: docs/evidence/defaults.md. Pass ``**model.settings_`` for the
     same model without comparisons, or `metric_`, `bandwidth_`, `sigma_` and `background_` for the same
     in numbers.
 
@@ -294,6 +311,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         *,
         metric: Any = "auto",
         background: float | str = "auto",
+        periods: Mapping[Any, float] | None = None,
         kernel: str | Kernel = "gaussian",
         base: Any = None,
         noise: str | NoiseProcess = "ve",
@@ -311,11 +329,13 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         memory_limit: float = 1024,
         n_jobs: int | None = None,
         shards: str | None = None,
+        verbose: int = 0,
     ) -> None:
         self.bandwidth = bandwidth
         self.sigma = sigma
         self.metric = metric
         self.background = background
+        self.periods = periods
         self.kernel = kernel
         self.base = base
         self.noise = noise
@@ -333,6 +353,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         self.memory_limit = memory_limit
         self.n_jobs = n_jobs
         self.shards = shards
+        self.verbose = verbose
 
     def _kernel_choice(self) -> SameEverywhere:
         return SameEverywhere(resolve_kernel(self.kernel))

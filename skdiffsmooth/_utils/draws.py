@@ -66,11 +66,12 @@ def draw_given(
     log_weights: np.ndarray,
     values: np.ndarray,
     memory_limit: float,
+    periods: np.ndarray | None = None,
 ) -> np.ndarray:
     """For each row of values (n, k), draw a point's index i by w_i exp(-|value - point_i|^2 / 2).
 
-    Points (n_points, k) hold the given coordinates only; these and the values are in units of the
-    noise. `memory_limit` is in MiB.
+    Points (n_points, k) hold the given coordinates only; these, the values and the `periods` (k,) of
+    coordinates, 0 where one has none, are in units of the noise. `memory_limit` is in MiB.
     """
     uniform = rng.uniform(size=len(values))
     distinct, which = np.unique(values, axis=0, return_inverse=True)
@@ -80,7 +81,7 @@ def draw_given(
     drawn = np.empty(len(values), dtype=np.intp)
     # Four matrices of this height are alive at once.
     for part in slices(len(distinct), rows_within(32 * len(points), memory_limit)):
-        masses = np.exp(log_kernel_weights(distinct[part], points, log_weights))
+        masses = np.exp(log_kernel_weights(distinct[part], points, log_weights, periods))
         rows = order[ends[part.start] : ends[part.stop]]
         drawn[rows] = choose_in_rows(masses, which[rows] - part.start, uniform[rows])
     return drawn

@@ -19,7 +19,7 @@ _N_KNOTS = (8, 24)
 # Between two knots the density is that of so many rows at least.
 _MIN_ROWS_PER_KNOT = 5
 _N_COMPONENTS = (1, 2, 4, 8, 16, 32)
-# Restarts of a mixture with too many components differ; their mean is stable (docs/compose.md).
+# Restarts of a mixture with too many components differ; their mean is stable (docs/evidence/compose.md).
 _N_RESTARTS = 8
 # Variance added to each component, in squared units of the standardised columns: only rounding
 # makes a component as thin as this.
@@ -38,9 +38,9 @@ def density_family(
     columns; `smoothed` after a spline of each column through a few of its quantiles; Gaussian mixtures
     of several sizes, each the mean of eight restarts (not if `weighted`, since they take no weights).
     `n_rows` is the least number of distinct rows that a member will be fitted to.
-    Mixtures are not smoothed: in the stack that gains nothing, for most of the time (docs/compose.md).
+    Mixtures are not smoothed: that gains nothing, for most of the time (docs/evidence/compose.md).
     Smoothing along learned tangents is left out: it takes as long as all others, for less than a
-    tenth of a nat on tables (docs/bases.md).
+    tenth of a nat on tables (docs/guide/bases.md).
     """
     members: list[tuple[str, Any]] = [("smoothed", smoothed)]
     # One row fewer remains in leave-one-out likelihoods.

@@ -27,7 +27,7 @@ __all__ = [
 
 # Dimensions in which divergences follow from log-densities at rotated frames. In two dimensions traces
 # take as long and leave the mass at one; in more than ten the quadrature has an error common to all rows
-# (a standard deviation of 0.02 nats in 13 dimensions and 0.04 in 30; docs/accuracy.md).
+# (a standard deviation of 0.02 nats in 13 dimensions and 0.04 in 30; docs/evidence/accuracy.md).
 _FRAME_DIMENSIONS = range(3, 11)
 
 

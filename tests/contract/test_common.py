@@ -15,6 +15,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import multivariate_normal, norm
@@ -258,7 +259,15 @@ def global_random_state():
 # ------------------------------------------------------------------------------ scikit-learn's
 
 
-@parametrize_with_checks(CHECKED)
+def expected_failures(estimator):
+    """Before scikit-learn 1.8 a check has 40 rows of ten columns: too few for degree 2."""
+    version = tuple(map(int, sklearn.__version__.split(".")[:2]))
+    if isinstance(estimator, CoarseScoreDiffusion) and version < (1, 8):
+        return {"check_dtype_object": "needs 46 rows"}
+    return {}
+
+
+@parametrize_with_checks(CHECKED, expected_failed_checks=expected_failures)
 def test_scikit_learn_check(estimator, check):
     check(estimator)
 

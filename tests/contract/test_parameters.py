@@ -201,6 +201,7 @@ ARGUMENTS = {
         0.1 * X[:3],
     ),
     "sample": (KDESampler(0.5).fit(X),),
+    "compare": ({"KDE": KDESampler(0.5).fit(X)}, X),
     "hyvarinen_score": (KDESampler(0.5).fit(X), X),
     "denoising_score": (KDESampler(0.5).fit(X), X),
 }

@@ -1,0 +1,335 @@
+"""Posterior moments of noised points some of whose coordinates are periodic, by sums over images.
+
+On a circle of length P the heat kernel of noise variance v is the wrapped Gaussian
+
+    K_v(u) = sum_k N(u + k P; 0, v) = (1 + 2 sum_k exp(-2 pi^2 k^2 v / P^2) cos(2 pi k u / P)) / P,
+
+so the posterior on the line, of the points and of their images at whole periods, is the one on the
+circle. Queries are wrapped into one period, so few images suffice: those which a wrapped query may
+have within D, with D^2 = P^2 / 4 + 2 v log(1 / eps). The images left out are together below eps of each
+point's kernel. Where sqrt(v) is above P, the kernel is 1 / P up to a share of 6e-9: the coordinate is
+then left out, with score and divergence zero.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from .._utils.backend import Backend
+from .._utils.gaussian import gaussian_log_normalizer
+from .._utils.kernel_weights import LOG_EPS, UNIFORM
+from .._utils.shards import ONE_PROCESS, Shards
+from .influence import Influence
+from .moments import Moments, Nodes, SingleMoments, part_by_part
+from .points import log_weight_of_others
+from .posterior import Posterior
+
+__all__ = ["PeriodicPosterior", "make_posterior"]
+
+# Images extend beyond a wrapped query by multiples of this share of the period, so that neighbouring
+# noise scales use the same ones.
+_GRID = 8
+# Sets of images that are kept for later calls, and the most points in one.
+_MOST_SETS, _MOST_IMAGES = 4, 2**22
+
+
+def make_posterior(
+    points: np.ndarray,
+    weights: np.ndarray,
+    periods: np.ndarray | None,
+    backend: Backend,
+    *,
+    memory_limit: float,
+    shards: Shards = ONE_PROCESS,
+    radius: float | None = None,
+    trace_weights: np.ndarray | None = None,
+) -> Posterior | PeriodicPosterior:
+    """Return the posterior of points (N, r) of weights (N,), with periods (r,) or without.
+
+    The other parameters are those of `Posterior`; there are no periods with shards.
+    """
+    if periods is not None:
+        return PeriodicPosterior(
+            points,
+            weights,
+            periods,
+            backend,
+            memory_limit=memory_limit,
+            trace_weights=trace_weights,
+        )
+    return Posterior(
+        backend.tensor(points),
+        backend.tensor(np.log(weights)),
+        memory_limit=memory_limit,
+        shards=shards,
+        radius=radius,
+        trace_weights=None if trace_weights is None else backend.tensor(trace_weights),
+    )
+
+
+class _ImagesPosterior(Posterior):
+    """The posterior of images, whose weights are those of their points and do not sum to one.
+
+    Its log-densities are not divided by the weight of the points that are not excluded.
+    """
+
+    def _log_normalizer(self, v: float, exclude: torch.Tensor | None) -> float:
+        return gaussian_log_normalizer(self._points.dimension, v)
+
+    def _copied_to_float64(self) -> _ImagesPosterior:
+        points = self._points
+        return _ImagesPosterior(
+            points.positions.double(),
+            points.log_weights.double(),
+            memory_limit=self.memory_limit,
+            radius=points.radius,
+            trace_weights=None if points.trace_weights is None else points.trace_weights.double(),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Images:
+    """The images of all points in the k coordinates that are not uniform."""
+
+    posterior: _ImagesPosterior
+    kept: torch.Tensor
+    """Indices (k,) of these coordinates."""
+    log_volume: float
+    """Log of the product of the periods of the others."""
+    trace_weight: float
+    """Sum of the trace weights of the others."""
+    of_point: torch.Tensor
+    """Indices (N, m) of the images of each point; some are repeated where a point has fewer than m."""
+    point: torch.Tensor
+    """Index (n_images,) of the point of each image."""
+
+
+class PeriodicPosterior:
+    """The posterior of weighted points under Gaussian noise, with periodic coordinates; a `Denoiser`.
+
+    Queries may be anywhere: their posterior means are near them, and not within one period.
+
+    Parameters
+    ----------
+    points : ndarray of shape (N, r)
+        The data; periodic coordinates are within half a period of zero, the others centred.
+    weights : ndarray of shape (N,)
+        Positive weights that sum to one.
+    periods : ndarray of shape (r,)
+        Periods, 0 where a coordinate has none.
+    backend : Backend
+        Device and dtype.
+    memory_limit : float
+        Bound on the temporaries of one call, in MiB.
+    trace_weights : ndarray of shape (r,), optional
+        As in `Posterior`.
+    """
+
+    def __init__(
+        self,
+        points: np.ndarray,
+        weights: np.ndarray,
+        periods: np.ndarray,
+        backend: Backend,
+        *,
+        memory_limit: float,
+        trace_weights: np.ndarray | None = None,
+    ) -> None:
+        self.memory_limit = memory_limit
+        self._points, self._log_weights = points, np.log(weights)
+        self._periods, self._backend = periods, backend
+        self._trace_weights = trace_weights
+        self._sets: OrderedDict[tuple[int, ...], _Images] = OrderedDict()
+        self._log_others = log_weight_of_others(backend.tensor(self._log_weights))
+
+    def __len__(self) -> int:
+        return len(self._points)
+
+    def log_density(
+        self, x: torch.Tensor, v: float, *, exclude: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """See `Denoiser`."""
+        images = self._images(v, 0.0)
+        y = self._wrapped(x)[:, images.kept]
+        if not images.kept.numel():
+            return x.new_full((len(x),), -images.log_volume)
+        excluded = None if exclude is None else images.of_point[exclude]
+        log_density = images.posterior.log_density(y, v, exclude=excluded)
+        return log_density - self._log_volume(images, exclude)
+
+    def moments(
+        self,
+        x: torch.Tensor,
+        v: float,
+        nodes: Nodes,
+        *,
+        trace: bool = False,
+        exclude: torch.Tensor | None = None,
+    ) -> Moments:
+        """See `Denoiser`."""
+        images = self._images(v, nodes.max_norm)
+        uniform_trace = v * images.trace_weight
+        if not images.kept.numel():
+            constant = x.new_full((len(x),), -images.log_volume)
+            return Moments(x, x.new_full((len(x),), uniform_trace) if trace else None, constant)
+        y, offsets = self._wrapped(x), self._wrapped(nodes.offsets)
+        within = images.posterior.moments(
+            y[:, images.kept],
+            v,
+            replace(nodes, offsets=offsets[:, images.kept]),
+            trace=trace,
+            exclude=None if exclude is None else images.of_point[exclude],
+        )
+        turns = x - y + nodes.weights @ (nodes.offsets - offsets)
+        mean = x.index_copy(1, images.kept, within.mean + turns[:, images.kept])
+        return Moments(
+            mean,
+            None if within.trace is None else within.trace + uniform_trace,
+            within.log_density - self._log_volume(images, exclude),
+        )
+
+    def moments_by_part(
+        self,
+        x: torch.Tensor,
+        v: float,
+        parts: Sequence[Nodes],
+        which: torch.Tensor,
+        counts: list[int],
+        *,
+        trace: bool = False,
+        exclude: torch.Tensor | None = None,
+    ) -> Moments:
+        """See `Denoiser`."""
+        return part_by_part(self, x, v, parts, counts, trace=trace, exclude=exclude)
+
+    def covariance_along(
+        self,
+        y: torch.Tensor,
+        v: float,
+        directions: torch.Tensor,
+        *,
+        exclude: torch.Tensor | None = None,
+    ) -> SingleMoments:
+        """See `Denoiser`."""
+        images = self._images(v, 0.0)
+        moments = self.moments(y, v, Nodes.single(y), trace=True, exclude=exclude)
+        along = v * directions
+        if images.kept.numel():
+            single = images.posterior.covariance_along(
+                self._wrapped(y)[:, images.kept],
+                v,
+                directions[:, images.kept],
+                exclude=None if exclude is None else images.of_point[exclude],
+            )
+            along = along.index_copy(1, images.kept, single.along)
+        assert moments.trace is not None
+        return SingleMoments(moments.mean, moments.trace, moments.log_density, along)
+
+    def influence(self, y: torch.Tensor, v: float, node_weights: torch.Tensor) -> Influence:
+        """See `Posterior.influence`; that of a point is the sum over its images."""
+        images = self._images(v, 0.0)
+        weights = y.new_zeros(len(y), len(self))
+        derivatives = y.new_zeros(len(y), len(self), y.shape[2])
+        if not images.kept.numel():
+            return Influence(weights + y.new_tensor(np.exp(self._log_weights)), derivatives)
+        of_images = images.posterior.influence(
+            self._wrapped(y)[:, :, images.kept].contiguous(), v, node_weights
+        )
+        weights.index_add_(1, images.point, of_images.weights)
+        within = derivatives[:, :, images.kept].index_add_(1, images.point, of_images.derivatives)
+        return Influence(weights, derivatives.index_copy(2, images.kept, within))
+
+    def precision_at(self, v: float) -> torch.dtype:
+        """See `Denoiser`."""
+        images = self._images(v, 0.0)
+        return images.posterior.precision_at(v) if images.kept.numel() else self._backend.dtype
+
+    def _wrapped(self, x: torch.Tensor) -> torch.Tensor:
+        """Return queries or offsets (..., r) whose periodic coordinates are less whole periods."""
+        periods = x.new_tensor(self._periods)
+        # Where there is no period nothing is subtracted.
+        turns = (x / torch.where(periods > 0, periods, torch.inf)).round()
+        return x - periods * turns
+
+    def _log_volume(self, images: _Images, exclude: torch.Tensor | None) -> torch.Tensor | float:
+        """Return what the log-density of the images lacks: a number, or one for each query."""
+        return (
+            images.log_volume if exclude is None else images.log_volume + self._log_others[exclude]
+        )
+
+    def _images(self, v: float, max_norm: float) -> _Images:
+        """Return the images that queries plus offsets of a length need at noise variance v."""
+        scale = math.sqrt(v)
+        margins = []
+        for period in self._periods.tolist():
+            if not period:
+                margins.append(0)
+            elif scale > UNIFORM * period:
+                margins.append(-1)
+            else:
+                within = math.sqrt(0.25 + 2 * v / period**2 * LOG_EPS)
+                margins.append(math.ceil(_GRID * (within + min(max_norm / period, 0.5))))
+        key = tuple(margins)
+        if key not in self._sets:
+            self._sets[key] = self._make_images(margins)
+            if len(self._sets) > _MOST_SETS:
+                self._sets.popitem(last=False)
+        self._sets.move_to_end(key)
+        return self._sets[key]
+
+    def _make_images(self, margins: list[int]) -> _Images:
+        """Return the images within margins (r,) of a wrapped query, in eighths of the periods.
+
+        Minus one is a uniform coordinate.
+        """
+        periods = self._periods
+        kept = np.flatnonzero(np.array(margins) >= 0)
+        positions, point = self._points, np.arange(len(self._points))
+        for column in np.flatnonzero(periods):
+            if margins[column] < 0:
+                continue
+            period = periods[column]
+            farthest = (0.5 + margins[column] / _GRID) * period
+            n_turns = math.ceil(0.5 + margins[column] / _GRID + 0.5)
+            n_images = len(positions) * (1 + 2 * margins[column] / _GRID)
+            if n_images > _MOST_IMAGES:
+                raise ValueError(
+                    f"{len(self._points)} rows with {np.count_nonzero(periods)} periodic columns have "
+                    f"more than {_MOST_IMAGES} images at whole periods, too many to sum over; expected "
+                    "fewer. Declare fewer columns in periods, or fit fewer rows."
+                )
+            shifts = np.arange(-n_turns, n_turns + 1) * period
+            image = positions[:, column, None] + shifts
+            row, turn = np.nonzero(np.abs(image) <= farthest)
+            positions = positions[row]
+            positions[:, column] = image[row, turn]
+            point = point[row]
+        # Images of one point follow one another.
+        counts = np.bincount(point, minlength=len(self._points))
+        firsts = np.cumsum(counts) - counts
+        of_point = firsts[:, None] + np.minimum(np.arange(counts.max()), counts[:, None] - 1)
+        device = self._backend.device
+        kept_positions = np.ascontiguousarray(positions[:, kept])
+        weights = self._trace_weights
+        uniform = np.flatnonzero(np.array(margins) < 0)
+        posterior = _ImagesPosterior(
+            self._backend.tensor(kept_positions),
+            self._backend.tensor(self._log_weights[point]),
+            memory_limit=self.memory_limit,
+            radius=float(np.linalg.norm(kept_positions, axis=1).max()),
+            trace_weights=None if weights is None else self._backend.tensor(weights[kept]),
+        )
+        return _Images(
+            posterior,
+            torch.from_numpy(kept).to(device),
+            float(np.log(periods[uniform]).sum()),
+            float(len(uniform) if weights is None else weights[uniform].sum()),
+            torch.from_numpy(of_point).to(device),
+            torch.from_numpy(point).to(device),
+        )

@@ -1,0 +1,88 @@
+"""Periods of columns, such as 24 of hours: the parameter, and values within one period."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .given import resolve_columns
+from .table import column_label, column_names
+from .validation import check_real
+
+__all__ = ["column_labels", "reduced", "resolve_periods", "wrapped"]
+
+_EPS = float(np.finfo(np.float64).eps)
+# Values that are rounded by more than this share of a period hold no phase.
+_LARGEST_ROUNDING = 1e-6
+_EXAMPLE = "such as {'hour': 24} or {0: 360}"
+
+
+def column_labels(X: Any) -> np.ndarray | None:
+    """Return the labels of the columns of a table, or None where they are 0, 1, ... or absent."""
+    labels = list(getattr(X, "columns", ()))
+    return np.array(labels, dtype=object) if labels != list(range(len(labels))) else None
+
+
+def resolve_periods(periods: Any, labels: np.ndarray | None, d: int) -> np.ndarray | None:
+    """Return the period (d,) of each column, 0 where it has none; None where no column has one.
+
+    `periods` maps columns, by their labels (d,) or indices, to numbers; None and an empty mapping are no
+    periods.
+
+    Raises
+    ------
+    TypeError
+        If `periods` is not a mapping, or a period is not a number.
+    ValueError
+        If a column is unknown or named twice, or a period is not finite and positive.
+    """
+    if periods is None:
+        return None
+    if not isinstance(periods, Mapping):
+        raise TypeError(
+            f"periods={periods!r} has type {type(periods).__name__}; expected a mapping from columns to "
+            f"their periods, {_EXAMPLE}, or None."
+        )
+    resolve_columns("periods", periods, labels, d)
+    result = np.zeros(d)
+    for column, period in periods.items():
+        hint = "It is the length of one turn in units of the column: 360 for degrees, 24 for hours."
+        checked = check_real(f"periods[{column!r}]", period, hint=hint)
+        result[resolve_columns("periods", [column], labels, d)[0]] = checked
+    return result if result.any() else None
+
+
+def reduced(X: np.ndarray, periods: np.ndarray, names: Any = None) -> np.ndarray:
+    """Return rows X (n, d) with each periodic column in [0, period).
+
+    A value that is below a multiple of its period by rounding is 0. `names` is the table of the user,
+    for messages.
+
+    Raises
+    ------
+    ValueError
+        If values are so large that their rounding exceeds a millionth of the period.
+    """
+    X = X.copy()
+    for column in np.flatnonzero(periods).tolist():
+        period, values = periods[column], X[:, column]
+        rounding = _EPS * np.maximum(np.abs(values), period)
+        largest = float(rounding.max(initial=0.0))
+        if largest > _LARGEST_ROUNDING * period:
+            raise ValueError(
+                f"column {column_label(column_names(names), column)} of X holds "
+                f"{float(values[rounding.argmax()]):.6g}, whose float64 rounding of {largest:.2g} is "
+                f"too large for its period of {period:.6g}; expected values below "
+                f"{_LARGEST_ROUNDING / _EPS:.0e} periods. Subtract whole periods before values are "
+                "stored as float64."
+            )
+        phase = np.mod(values, period)
+        X[:, column] = np.where(period - phase <= 4 * rounding, 0.0, phase)
+    return X
+
+
+def wrapped(differences: Any, period: float) -> Any:
+    """Return differences, an array or tensor, less whole periods: from -period / 2 to period / 2."""
+    return differences - period * (differences / period).round()
