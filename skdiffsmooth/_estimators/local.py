@@ -44,6 +44,8 @@ _LOWEST, _HIGHEST, _TERMINAL, _TERMINAL_WIDEST = 0.02, 0.7, 4.0, 2.0
 # Levels for each unit of log(scale), and levels between two bandwidths that are compared.
 _LEVELS_A_UNIT, _LEVELS_APART = 3.5, 2
 _STEPS_A_LEVEL = 2
+# In nats a column: the lowest bandwidth that is compared is warned of where it gains more than this.
+_STEEP = 0.02
 
 
 class _ParsedParameters(NamedTuple):
@@ -632,7 +634,8 @@ def _first_level(
     step = -1 if likelihood(best - 1) > likelihood(best) else 1
     while likelihood(best + step) > likelihood(best):
         best += step
-    if best == 0:
+    d = rows.points.shape[1]
+    if best == 0 and likelihood(0) > likelihood(1) + _STEEP * d:
         warn_user(
             f"the bandwidth {source.levels.bandwidth:.3g}, {_LOWEST} of the columns' standard "
             "deviation, has the highest leave-one-out likelihood of those compared; a lower one may be "
