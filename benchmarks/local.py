@@ -190,12 +190,13 @@ def criterion(seed=0):
     """
     warnings.simplefilter("ignore")
     train, test = digits(seed)
-    for size in (1, 2, 3, 5, 15):
-        model = LocalScoreDiffusion(0.02, image_shape=(8, 8), size=size, width=0.0).fit(train)
+    settings = {"image_shape": (8, 8), "background": 0.0}
+    for size, width in (*((size, 0.0) for size in (1, 2, 3, 5, 15, "auto")), ("auto", "auto")):
+        model = LocalScoreDiffusion(0.02, size=size, width=width, **settings).fit(train)
         levels = model.noise_levels_
         step = np.log(levels.terminal_scale / levels.bandwidth) / levels.n_levels
         predicted = train.shape[1] * step * np.sum(1 - model.denoising_errors_)
-        print(f"| {size} | {predicted:.1f} | {model.score(test):.1f} |", flush=True)
+        print(f"| {size}, {width} | {predicted:.1f} | {model.score(test):.1f} |", flush=True)
 
 
 if __name__ == "__main__" and sys.argv[1] == "criterion":

@@ -44,6 +44,8 @@ _LOWEST, _HIGHEST, _TERMINAL, _TERMINAL_WIDEST = 0.02, 0.7, 4.0, 2.0
 # Levels for each unit of log(scale), and levels between two bandwidths that are compared.
 _LEVELS_A_UNIT, _LEVELS_APART = 3.5, 2
 _STEPS_A_LEVEL = 2
+# Standard deviation of the background, in units of the same root mean square.
+_BACKGROUND_STD = 3.0
 # In nats a column: the lowest bandwidth that is compared is warned of where it gains more than this.
 _STEEP = 0.02
 
@@ -54,6 +56,7 @@ class _ParsedParameters(NamedTuple):
     bandwidth: float | None
     sigma: float
     width: float | None
+    background: float
     terminal: str
     terminal_scale: float | None
     n_levels: int | None
@@ -84,7 +87,7 @@ class LocalScoreDiffusion(DistanceDensityMixin, BaseEstimator):
     >>> log_density, new_rows = model.score_samples(X), model.sample(10, random_state=0)
 
     ================  ===========================================================================
-    scales            `bandwidth`, `sigma`, `width`
+    scales            `bandwidth`, `sigma`, `width`, `background`
     groups            `groups`, `image_shape`, `size`
     accuracy          `terminal`, `terminal_scale`, `n_levels`, `n_steps`, `n_nodes`, `solver`
     machine           `random_state`, `device`, `dtype`, `memory_limit`
@@ -117,10 +120,14 @@ class LocalScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         Covariance of the Gaussians at the training rows, in units of that of the data: 0 are the rows
         themselves. "auto" compares 0, 0.05 and 0.2, and mixes the best denoisers with the Wiener
         filter, the denoiser of a Gaussian. With a number for `width` there is no Wiener filter.
+    background : float, default=0.001
+        Weight of a wide Gaussian, of three times the root mean square of the columns' standard deviations,
+        in each group of columns. A pixel that is bright where it was dark in all training images costs
+        some ten nats with it, and hundreds without.
     terminal : {"gaussian", "empirical"}, default="gaussian"
         The distribution that the reverse process starts from: the Gaussian with the mean and covariance
-        of the noised rows, or the noised rows. With "empirical", one group of all columns, width=0 and
-        sigma=0 the model is the Gaussian kernel density estimate.
+        of the noised rows, or the noised rows. With "empirical", one group of all columns, width=0,
+        background=0 and sigma=0 the model is the Gaussian kernel density estimate.
     terminal_scale : float or "auto", default="auto"
         Noise scale at which the reverse process starts, in units of X. "auto" is four times the root
         mean square of the columns' standard deviations, and at least twice the widest standard
@@ -221,6 +228,7 @@ class LocalScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         image_shape: tuple[int, ...] | None = None,
         size: int | str = "auto",
         width: float | str = "auto",
+        background: float = 0.001,
         terminal: str = "gaussian",
         terminal_scale: float | str = "auto",
         n_levels: int | str = "auto",
@@ -238,6 +246,7 @@ class LocalScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         self.image_shape = image_shape
         self.size = size
         self.width = width
+        self.background = background
         self.terminal = terminal
         self.terminal_scale = terminal_scale
         self.n_levels = n_levels
@@ -335,6 +344,7 @@ class LocalScoreDiffusion(DistanceDensityMixin, BaseEstimator):
             None if isinstance(bandwidth, str) else bandwidth,
             check_real("sigma", self.sigma, strict=False, hint="It is in units of X."),
             width,
+            _checked_background(self.background),
             check_choice("terminal", self.terminal, ("gaussian", "empirical")),
             None if isinstance(terminal_scale, str) else terminal_scale,
             resolve_count("n_levels", self.n_levels),
@@ -525,6 +535,17 @@ class LocalScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         return source.rule.n_nodes if source.sigma else 1
 
 
+def _checked_background(background: Any) -> float:
+    """Return the weight of the background after checking it."""
+    hint = "It is a share of the mass; 0 is none."
+    weight = check_real("background", background, strict=False, hint=hint)
+    if weight >= 1:
+        raise ValueError(
+            f"background={background!r} is out of range; expected a number in [0, 1). {hint}"
+        )
+    return weight
+
+
 def _fitted_source(
     points: np.ndarray,
     weights: np.ndarray,
@@ -555,10 +576,21 @@ def _fitted_source(
         )
     n_levels = parsed.n_levels or max(2, math.ceil(_LEVELS_A_UNIT * math.log(highest / lowest)))
     levels = NoiseLevels(lowest, highest, n_levels)
-    mixtures, errors = _mixtures(points, weights, covariance, widths, family, levels, parsed)
+    background = (parsed.background if std > 0 else 0.0, (_BACKGROUND_STD * std) ** 2)
+    mixtures, errors = _mixtures(
+        points, weights, covariance, widths, family, levels, background, parsed
+    )
     rule = NodeRule("sobol", parsed.n_nodes or default_n_nodes(d), parsed.seed)
     source = LocalScores(
-        levels, points, weights, covariance, mixtures, parsed.sigma, rule, parsed.terminal
+        levels,
+        points,
+        weights,
+        covariance,
+        mixtures,
+        background,
+        parsed.sigma,
+        rule,
+        parsed.terminal,
     )
     if parsed.bandwidth is None and len(points) > 1 and isinstance(parsed.solver, ODESolver):
         first = _first_level(source, widths, std, parsed)
@@ -573,6 +605,7 @@ def _mixtures(
     widths: np.ndarray,
     family: GroupFamily,
     levels: NoiseLevels,
+    background: tuple[float, float],
     parsed: _ParsedParameters,
 ) -> tuple[tuple[LevelMixture, ...], np.ndarray]:
     """Return the denoisers of each level, and their errors."""
@@ -591,7 +624,15 @@ def _mixtures(
         return mixtures, np.full(levels.n_levels, np.nan)
     rows = ExcludedQueries.of(points, weights, widths)
     return choose_mixtures(
-        rows, covariance, levels, family, compared, has_gaussian, parsed.resources, parsed.seed
+        rows,
+        covariance,
+        levels,
+        family,
+        compared,
+        has_gaussian,
+        background,
+        parsed.resources,
+        parsed.seed,
     )
 
 

@@ -4,6 +4,7 @@ Slow twins: automatic differentiation of the score, kernel density estimates, on
 grid. Tolerances of laws of the flow are those of its steps, which converge (see the KDE's test).
 """
 
+import math
 import pickle
 
 import numpy as np
@@ -42,7 +43,7 @@ def cube():
     return axis, np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
 
 
-def slow_score(x, points, log_weights, groups, covariance, v):
+def slow_score(x, points, log_weights, groups, covariance, v, background):
     """The score of one row x (d,), column by column, for automatic differentiation."""
     columns = []
     for p, group in enumerate(groups):
@@ -50,14 +51,18 @@ def slow_score(x, points, log_weights, groups, covariance, v):
         block = torch.as_tensor(covariance)[c][:, c] + v * torch.eye(len(c), dtype=x.dtype)
         xc = x[c]
         squares = ((xc - points[:, c]) @ torch.linalg.inv(block) * (xc - points[:, c])).sum(1)
-        log_density = torch.logsumexp(log_weights - squares / 2, 0)
+        log_points = torch.logsumexp(log_weights - squares / 2, 0) - torch.logdet(block) / 2
+        weight, total = background[0], background[1] + v
+        log_wide = -(xc.square().sum() / total + len(c) * math.log(total)) / 2
+        log_density = torch.log((1 - weight) * log_points.exp() + weight * log_wide.exp())
         (gradient,) = torch.autograd.grad(log_density, xc, create_graph=True)
         columns.append(gradient[torch.nonzero(c == p)[0, 0]])
     return torch.stack(columns)
 
 
+@pytest.mark.parametrize("background", [(0.0, 0.0), (0.2, 5.0)], ids=["alone", "background"])
 @pytest.mark.parametrize("width", [0.0, 0.3])
-def test_score_and_divergence_equal_automatic_differentiation(width):
+def test_score_and_divergence_equal_automatic_differentiation(width, background):
     X = table(15, 4)
     X = X - X.mean(axis=0)
     groups = [[0, 1], [0, 1, 3], [2], [1, 2, 3]]
@@ -69,12 +74,13 @@ def test_score_and_divergence_equal_automatic_differentiation(width):
         ColumnGroups.of([np.array(g) for g in groups]),
         covariance if width else None,
         64.0,
+        background,
     )
     queries, v = torch.from_numpy(table(3, 4, seed=1)), 0.7
     score, slopes = posterior.score(queries, v)
     for row, expected, slope in zip(queries, score, slopes, strict=True):
         x = row.clone().requires_grad_()
-        slow = slow_score(x, points, log_weights, groups, covariance, v)
+        slow = slow_score(x, points, log_weights, groups, covariance, v, background)
         assert_allclose(expected.numpy(), slow.detach().numpy(), rtol=1e-10, atol=1e-10)
         for p in range(4):
             (gradient,) = torch.autograd.grad(slow[p], x, retain_graph=True)
@@ -85,6 +91,7 @@ def test_one_group_of_all_columns_is_the_kernel_density_estimate():
     X, queries = table(30, 3), table(8, 3, seed=1)
     expected = KDESampler(0.5).fit(X).score_samples(queries)
     settings = {"groups": [range(3)], "width": 0.0, "terminal": "empirical", "n_levels": 16}
+    settings["background"] = 0.0
     errors = [
         np.abs(
             LocalScoreDiffusion(0.5, **settings, n_steps=n_steps).fit(X).score_samples(queries)
@@ -102,7 +109,7 @@ def test_blocks_of_columns_are_independent():
     # The terminal Gaussian has the covariance between the blocks, which mirrored rows make zero.
     mean = X.mean(axis=0)
     X = np.vstack([X, np.column_stack([2 * mean[:2] - X[:, :2], X[:, 2:]])])
-    model = LocalScoreDiffusion(0.4, width=0.0, terminal_scale=8.0, **CHEAP)
+    model = LocalScoreDiffusion(0.4, width=0.0, background=0.0, terminal_scale=8.0, **CHEAP)
     whole = model.set_params(groups=[[0, 1], [2, 3]]).fit(X).score_samples(queries)
     model.set_params(groups=[[0, 1]])
     parts = [model.fit(X[:, c]).score_samples(queries[:, c]) for c in ([0, 1], [2, 3])]
@@ -170,7 +177,13 @@ def test_weights_are_repeated_rows():
 def test_leaving_one_row_out_is_a_fit_without_it():
     X = table(14, 3)
     model = LocalScoreDiffusion(
-        0.5, groups=[[0, 1], [1, 2]], width=0.0, terminal="empirical", terminal_scale=9.0, **CHEAP
+        0.5,
+        groups=[[0, 1], [1, 2]],
+        width=0.0,
+        terminal="empirical",
+        background=0.0,
+        terminal_scale=9.0,
+        **CHEAP,
     ).fit(X)
     left_out = model.leave_one_out_log_density()
     for i in (0, 5):
@@ -248,7 +261,7 @@ def test_conditionals_are_those_of_the_joint_density():
 
 def test_denoised_rows_are_posterior_means():
     X = table(20, 3)
-    model = LocalScoreDiffusion(0.2, size=1, width=0.0, **CHEAP).fit(X)
+    model = LocalScoreDiffusion(0.2, size=1, width=0.0, background=0.0, **CHEAP).fit(X)
     t = 0.5
     weights = np.exp(-((X[:1, None] - X) ** 2) / (2 * t))[0]
     expected = (weights * X).sum(axis=0) / weights.sum(axis=0)
@@ -258,7 +271,7 @@ def test_denoised_rows_are_posterior_means():
 def test_constant_pixels_and_few_rows():
     X = table(12, 4)
     X[:, 2] = 3.0
-    model = LocalScoreDiffusion(image_shape=(2, 2), **CHEAP).fit(X)
+    model = LocalScoreDiffusion(image_shape=(2, 2), background=0.0, **CHEAP).fit(X)
     # The constant column has a Gaussian of the bandwidth, and changes no weights.
     moved = X + np.array([0, 0, model.bandwidth_, 0])
     assert_allclose(model.score_samples(moved), model.score_samples(X) - 0.5, rtol=1e-9)
@@ -315,3 +328,12 @@ def test_places_win_on_digits():
     settings = {"image_shape": (6, 6), "width": 0.0, "n_levels": 8, "n_steps": 8}
     local, whole = (LocalScoreDiffusion(0.08, size=size, **settings).fit(train) for size in (3, 11))
     assert local.score(held_out) > whole.score(held_out) + 5
+
+
+def test_the_background_bounds_what_one_new_pixel_costs():
+    X = table(40, 4)
+    query = X[:1] + np.array([0.0, 12.0 * X.std(), 0.0, 0.0])
+    settings = {"size": 1, "width": 0.0, **CHEAP}
+    far = LocalScoreDiffusion(0.2, **settings).fit(X).score_samples(query)
+    without = LocalScoreDiffusion(0.2, background=0.0, **settings).fit(X).score_samples(query)
+    assert far > without + 20
