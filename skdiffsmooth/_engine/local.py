@@ -9,12 +9,13 @@ and with m the row of p in P and t_i = m . x_ic, the p-th component of the score
 
     s_p = E_W t - m . x_c,    ds_p / dx_p = Var_W t - m_p.
 
-S = 0 gives the posterior mean s_p v + x_p = E_W x_ip (Kamb & Ganguli 2024; Niedoba et al. 2024). A background of weight b, the Gaussian N(0, u I) in the columns of each group, is one more component: with r its
-posterior weight and s_0 = -x_p / (u + v) the score is (1 - r) s_p + r s_0, and its derivative the same mean of
-derivatives plus r (1 - r) (s_p - s_0)^2.
+S = 0 gives the posterior mean s_p v + x_p = E_W x_ip (Kamb & Ganguli 2024; Niedoba et al. 2024). A
+background of weight b, the Gaussian N(0, u I) in the columns of each group, is one more component: with r
+its posterior weight and s_0 = -x_p / (u + v) the score is (1 - r) s_p + r s_0, and its derivative the same
+mean of derivatives plus r (1 - r) (s_p - s_0)^2.
 
-The components come from different mixtures, so the field is no gradient; but its divergence is the sum of
-these derivatives, and the flow along it is that of one normalised distribution.
+The components come from different mixtures, so the field is no gradient; but its divergence is the sum
+of these derivatives, and the flow along it is that of one normalised distribution.
 """
 
 from __future__ import annotations
@@ -214,8 +215,8 @@ class LocalPosterior:
         log_ratio = (present * (variances.log() - math.log(total))).sum(2, keepdim=True)
         log_ratio = log_ratio + (squares * (present / variances - 1 / total)).sum(2, keepdim=True)
         r = torch.sigmoid(math.log(weight / (1 - weight)) + log_ratio / 2 - log_sum)
-        wide = -x[:, self.outputs.columns[part]].transpose(0, 1) / total
-        gap = score - wide
+        of_background = -x[:, self.outputs.columns[part]].transpose(0, 1) / total
+        gap = score - of_background
         slope = (1 - r) * slope - r / total + r * (1 - r) * gap.square()
         return score - r * gap, slope
 

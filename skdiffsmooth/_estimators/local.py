@@ -121,8 +121,8 @@ class LocalScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         themselves. "auto" compares 0, 0.05 and 0.2, and mixes the best denoisers with the Wiener
         filter, the denoiser of a Gaussian. With a number for `width` there is no Wiener filter.
     background : float, default=0.001
-        Weight of a wide Gaussian, of three times the root mean square of the columns' standard deviations,
-        in each group of columns. A pixel that is bright where it was dark in all training images costs
+        Weight of a wide Gaussian, of three times the root mean square of the columns' standard
+        deviations, in each group of columns. A pixel that is bright where it was dark in all training images costs
         some ten nats with it, and hundreds without.
     terminal : {"gaussian", "empirical"}, default="gaussian"
         The distribution that the reverse process starts from: the Gaussian with the mean and covariance
