@@ -10,9 +10,9 @@ and with m the row of p in P and t_i = m . x_ic, the p-th component of the score
     s_p = E_W t - m . x_c,    ds_p / dx_p = Var_W t - m_p.
 
 S = 0 gives the posterior mean s_p v + x_p = E_W x_ip (Kamb & Ganguli 2024; Niedoba et al. 2024). A
-background of weight b, the Gaussian N(0, u I) in the columns of each group, is one more component: with r
-its posterior weight and s_0 = -x_p / (u + v) the score is (1 - r) s_p + r s_0, and its derivative the same
-mean of derivatives plus r (1 - r) (s_p - s_0)^2.
+background of weight b, the Gaussian N(0, u I) in the columns of each group, is one more component:
+with r its posterior weight and s_0 = -x_p / (u + v) the score is (1 - r) s_p + r s_0, and its
+derivative the same mean of derivatives plus r (1 - r) (s_p - s_0)^2.
 
 The components come from different mixtures, so the field is no gradient; but its divergence is the sum
 of these derivatives, and the flow along it is that of one normalised distribution.

@@ -122,8 +122,8 @@ class LocalScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         filter, the denoiser of a Gaussian. With a number for `width` there is no Wiener filter.
     background : float, default=0.001
         Weight of a wide Gaussian, of three times the root mean square of the columns' standard
-        deviations, in each group of columns. A pixel that is bright where it was dark in all training images costs
-        some ten nats with it, and hundreds without.
+        deviations, in each group of columns. A pixel that is bright where it was dark in all training
+        images costs some ten nats with it, and hundreds without.
     terminal : {"gaussian", "empirical"}, default="gaussian"
         The distribution that the reverse process starts from: the Gaussian with the mean and covariance
         of the noised rows, or the noised rows. With "empirical", one group of all columns, width=0,
