@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 import skdiffsmooth
 from skdiffsmooth import KDESampler, LangevinSampler, SmoothedScoreDiffusion
+from skdiffsmooth.tables import TableDensity
 
 MODULES = (
     "",
@@ -29,6 +30,7 @@ MODULES = (
     ".kernels",
     ".solvers",
     ".noise",
+    ".tables",
 )
 COARSE = {"n_nodes": 4, "n_levels": 2, "n_steps": 2}
 SMOOTHED = SmoothedScoreDiffusion(0.5, 0.5, **COARSE)
@@ -55,6 +57,8 @@ CHEAP = {
     "DensityClassifier": {"estimator": KDESampler(0.5)},
     "DensityOutlierDetector": {"estimator": KDESampler(0.5)},
     "TransformedDensity": {"estimator": KDESampler(0.5)},
+    "TableDensity": {"density": KDESampler(0.5)},
+    "DensityImputer": {"estimator": TableDensity(density=KDESampler(0.5))},
     "ManifoldParzen": {"n_neighbors": 5},
     "LangevinSampler": {"n_warmup": 4, "n_draws": 4, "n_chains": 2, "step_size": 0.1},
 }
