@@ -25,6 +25,7 @@ from ._conditionals import draw_from_mixture, marginals, score_mixture
 from ._draw import draw
 from ._members import (
     check_member,
+    check_same_measure,
     estimator_or_default,
     fit_member,
     log_density_of,
@@ -197,6 +198,8 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
             scale = np.where(scale > 0, scale, columns.widths * columns.scales)
             (first, *_) = np.flatnonzero((codes == code) & (weight > 0))
             fitted[code] = KDESampler(scale).fit(take(rows, np.array([first])))
+        labels = [f"density of class {label}" for label in classes]
+        check_same_measure(list(zip(labels, fitted, strict=True)))
         self._set_fitted(X, classes_=classes, class_prior_=prior, estimators_=fitted, _table_=table)
         return self
 

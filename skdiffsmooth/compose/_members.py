@@ -25,6 +25,7 @@ __all__ = [
     "Folds",
     "check_fills_space",
     "check_member",
+    "check_same_measure",
     "estimator_or_default",
     "fit_member",
     "held_out_log_density",
@@ -146,6 +147,25 @@ def check_fills_space(label: str, fitted: Any) -> None:
             "columns. Pass CoarseScoreDiffusion(bandwidth=<number > 0, in units of X>), or another "
             "density."
         )
+
+
+def check_same_measure(members: list[tuple[str, Any]]) -> None:
+    """Raise an error if log-densities of fitted members are with respect to unlike measures.
+
+    Those of a TableDensity are probabilities of levels, atoms and cells (``base_measure_``).
+    """
+    lebesgue = "Lebesgue measure"
+    measures = [getattr(unwrap(fitted), "base_measure_", {}) for _, fitted in members]
+    for (label, _), measure in zip(members[1:], measures[1:], strict=True):
+        for name in {**measures[0], **measure}:
+            first, other = measures[0].get(name, lebesgue), measure.get(name, lebesgue)
+            if first != other:
+                raise ValueError(
+                    f"{label} and {members[0][0]} have log-densities with respect to different "
+                    f"measures of column {name!r}: {other}, and {first}; expected the same, since they "
+                    "are compared. Declare the columns alike: pass kinds=TableColumns.fit(X).kinds to each "
+                    "TableDensity, and no density of plain numbers beside them."
+                )
 
 
 def takes_weights(estimator: Any) -> bool:

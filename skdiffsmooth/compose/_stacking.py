@@ -33,6 +33,7 @@ from ._members import (
     Folds,
     check_fills_space,
     check_member,
+    check_same_measure,
     fit_member,
     held_out_log_density,
     log_density_of,
@@ -296,6 +297,9 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         combine = _best_only if self.combine == "best" else _optimal_weights
         row_weight = None if rows.weight is None else rows.weight[tested]
         weights = combine(log_density[tested], row_weight)
+        check_same_measure(
+            [(f"member {name!r}", each) for name, each in zip(names, fitted, strict=True)]
+        )
         self._set_fitted(
             X,
             weights_=weights,

@@ -45,9 +45,9 @@ _MOST_JUDGES, _MOST_PAIRS = 512, 4_000_000
 _N_ROUNDS, _CHANGE = 4, 0.01
 # Factors of the leave-one-out scale of all rows between which that given the levels is searched for.
 _LEAST_FACTOR, _MOST_FACTOR = 0.2, 2.0
-# A bandwidth is at least this part of the cells' widths, in one column with cells and in more, for so
-# large a part of the rows; widths are measured between two points of the cell.
-_LEAST_OF_CELL, _MOST_CELLS, _END = (0.1, 0.25), 0.95, 0.45
+# A bandwidth is at least this part of the widest cells: in the column with the widest, in the others, or in all.
+# Widths are exceeded by a tenth of the rows, and measured between two points of a cell.
+_LEAST_OF_CELL, _MOST_CELLS, _END = (0.1, 0.5, 0.25), 0.9, 0.25
 _RELATIVE = re.compile(r"(.+)h")
 
 
@@ -71,6 +71,8 @@ class ContinuousPart:
         Their coordinates, mapped to the line.
     group : ndarray of shape (n,) or None
         Index of the point of the density that each row is, if it can be weighted anew.
+    offsets : ndarray of shape (m, p)
+        Points of a cell of width one at which the density is averaged; zero in other columns.
     """
 
     columns: np.ndarray
@@ -80,6 +82,7 @@ class ContinuousPart:
     weights: np.ndarray
     rows: np.ndarray
     group: np.ndarray | None
+    offsets: np.ndarray
 
     @property
     def relevant(self) -> np.ndarray:
@@ -171,6 +174,7 @@ def fit_part(
         weights / weights.sum(),
         rows,
         _point_of_row(fitted, rows),
+        offsets,
     )
 
 
@@ -227,7 +231,7 @@ class _Chooser:
         Logarithms of the slopes of the maps of columns at these points, less those at the row.
     n_directions : int
         Dimension of the distances.
-    wide : float
+    background : float
         Weight of kernels of four scales, as in the background of the density.
     is_scale_free : bool
         Whether the scale is to be chosen.
@@ -242,7 +246,7 @@ class _Chooser:
     squares: np.ndarray
     log_slopes: np.ndarray
     n_directions: int
-    wide: float
+    background: float
     is_scale_free: bool
     least: float
 
@@ -259,12 +263,13 @@ class _Chooser:
     ) -> _Chooser:
         """Measure distances in the coordinates of a fitted density, or in those of local covariances."""
         n = len(rows)
-        is_scale_free, wide, bandwidth = False, 0.0, 1.0
+        is_scale_free, background, bandwidth = False, 0.0, 1.0
         if isinstance(fitted, BaseScoreDiffusion) and fitted._can_reweight:
             factor = _factor_of(fitted.settings_["bandwidth"])
             is_scale_free = factor is not None
             bandwidth = factor or 1.0
-            scale, wide = fitted.bandwidth_ / bandwidth, fitted.background_
+            scale = fitted.bandwidth_ / bandwidth
+            background = fitted.background_
 
             periods = fitted.model_.data.periods
 
@@ -295,19 +300,24 @@ class _Chooser:
         else:
             kept = np.ones((len(judges), n))
             kept[np.arange(len(judges)), judges] = 1 - one_row(weights)[judges] / weights[judges]
-        least = 0.0
+        # The widest cells of each column, in bandwidths.
+        cells = [0.0, 0.0]
         for j in np.flatnonzero(has_cells):
             ends = np.zeros((2, rows.shape[1]))
             ends[:, j] = -_END, _END
             lower, upper = (coordinates(z) for z in moved(judges, ends)[0])
             steps = upper - lower
             if periods is not None:
-                steps[:, periods > 0] = wrapped(steps[:, periods > 0], periods[periods > 0])
-            widths = np.linalg.norm(steps, axis=1) / (2 * _END * scale * bandwidth)
-            order = np.argsort(widths, kind="stable")
-            shares = np.cumsum(weights[judges][order])
-            least = max(least, widths[order][np.searchsorted(shares, _MOST_CELLS * shares[-1])])
-        least *= _LEAST_OF_CELL[int(has_cells.sum() > 1)]
+                for k in np.flatnonzero(periods):
+                    steps[:, k] = wrapped(steps[:, k], float(periods[k]))
+            lengths = np.linalg.norm(steps, axis=1) / (2 * _END * scale * bandwidth)
+            order = np.argsort(lengths, kind="stable")
+            mass = np.cumsum(weights[judges][order])
+            cells.append(float(lengths[order][np.searchsorted(mass, _MOST_CELLS * mass[-1])]))
+        second, first = np.sort(cells)[-2:]
+        # Averages are over one column where cells of the others are narrow, or over all.
+        one_column, one_narrow, several = _LEAST_OF_CELL
+        least = min(max(one_column * first, one_narrow * second), several * first)
         return cls(
             levels,
             weights,
@@ -316,7 +326,7 @@ class _Chooser:
             squares,
             log_slopes,
             x.shape[1],
-            wide,
+            background,
             is_scale_free,
             least,
         )
@@ -366,11 +376,11 @@ class _Chooser:
         """Return kernels (k, n) of the distances, times exp(-shift), and shift (k,)."""
         variance = math.exp(2 * log_factor)
         log_kernels = self.squares * (-0.5 / variance)
-        if self.wide:
+        if self.background:
             ratio = WIDTH**self.n_directions
-            wide = log_kernels / WIDTH**2 + math.log(self.wide / ratio)
-            log_kernels += math.log1p(-self.wide)
-            log_kernels = np.logaddexp(log_kernels, wide)
+            wider = log_kernels / WIDTH**2 + math.log(self.background / ratio)
+            log_kernels += math.log1p(-self.background)
+            log_kernels = np.logaddexp(log_kernels, wider)
         log_kernels += self.log_slopes[:, :, None]
         shift = log_kernels.max(axis=(0, 2))
         closeness = np.exp(log_kernels - shift[:, None]).mean(axis=0)

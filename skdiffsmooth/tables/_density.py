@@ -11,7 +11,7 @@ summed over, missing values integrated out.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,16 +60,13 @@ class MixedDensity:
         The coordinates.
     level_density : LevelDensity
         The distribution of the levels.
-    parts : dict from tuple of int to ContinuousPart
-        The density of each set of coordinates that has one of its own, by their indices.
-    lattices : dict from tuple of int to ndarray of shape (m, p)
-        For each part the points of a cell at which it is averaged, in units of cells.
+    parts : list of ContinuousPart
+        The density of each set of coordinates that has one of its own.
     """
 
     table: TableColumns
     level_density: LevelDensity
-    parts: dict[tuple[int, ...], ContinuousPart]
-    lattices: dict[tuple[int, ...], np.ndarray]
+    parts: list[ContinuousPart]
 
     @classmethod
     def fit(
@@ -88,7 +85,7 @@ class MixedDensity:
             LevelKernel(np.full(n, 1 / n), ordered)
             for n, ordered in zip(n_levels, is_ordered, strict=True)
         ]
-        fitted = cls(table, level_density, {}, {})
+        fitted = cls(table, level_density, [])
         z, _ = table.coordinates(rows.values)
         present = fitted._present(rows.levels)
         patterns, counts = np.unique(present, axis=0, return_counts=True)
@@ -98,12 +95,12 @@ class MixedDensity:
         lacking = [
             (key, int(count))
             for key, count in zip(wanted, counts, strict=True)
-            if key and key not in fitted.parts
+            if key and fitted._part(key) is None
         ]
         n_gates = len({each.gates for each in table.discrete if each.gates is not None})
         if lacking or n_gates > 1:
             for index in range(len(table.continuous)):
-                if (index,) not in fitted.parts:
+                if fitted._part((index,)) is None:
                     fitted._fit_part((index,), rows, z, weights, density, kernels, is_alone=True)
         for key, count in lacking:
             names = [table.continuous[k].name for k in key]
@@ -136,9 +133,9 @@ class MixedDensity:
             name, value = self.table.continuous[key[0]].name, own[0, 0]
             density = KDESampler(bandwidth=abs(value) or 1.0)
             warn_user(
-                f"column {name!r} has one value in the rows where it is not at an atom: its density "
-                f"there is a Gaussian about it, of width {density.bandwidth:.3g}, since one value has no "
-                "scale. Pass more rows, or declare the value as an atom, too."
+                f"column {name!r} has one value in rows where it is not at an atom: its density "
+                f"there is a Gaussian about it, of width {density.bandwidth:.3g}, since one value has "
+                "no scale. Pass more rows, or declare the value as an atom, too."
             )
         units = np.array([self.table.continuous[k].unit for k in key])
 
@@ -158,8 +155,21 @@ class MixedDensity:
             _lattice(units > 0, _N_CHOICE),
             units > 0,
         )
-        self.parts[key] = part
-        self.lattices[key] = self._lattice_of(part, units, rows.take(used))
+        self._warn_of_relations(part)
+        offsets = self._lattice_of(part, units, rows.take(used))
+        self.parts.append(replace(part, offsets=offsets))
+
+    def _warn_of_relations(self, part: ContinuousPart) -> None:
+        """Warn if coordinates satisfy exact relations, along which the density has no unit."""
+        coordinates = getattr(part.fitted, "coordinates_", None)
+        if coordinates is not None and coordinates.columns.n_relations:
+            names = [self.table.continuous[k].name for k in part.columns]
+            warn_user(
+                f"the columns {names} satisfy {coordinates.columns.n_relations} exact relations: a "
+                "total beside its parts, a copy. Log-densities of rows that satisfy them are high by a "
+                "constant, some 25 nats for each, and no probabilities of cells; draws that are rounded "
+                "may break them. Leave out columns that others determine, by kinds={column: None}."
+            )
 
     def _with_periods(self, density: Any, key: tuple[int, ...]) -> Any:
         """Return the density with the periods of the coordinates of some indices."""
@@ -242,9 +252,9 @@ class MixedDensity:
         of_values, errors = self.log_density_given(levels, rows.values[used][source])
         n = len(used)
         result[used] = _log_sums(log_masses + of_values, source, n)
-        shares = np.exp(log_masses + of_values - result[used][source])
+        posterior = np.exp(log_masses + of_values - result[used][source])
         error[used] = (
-            np.bincount(source, weights=shares * np.nan_to_num(errors), minlength=n) + left
+            np.bincount(source, weights=posterior * np.nan_to_num(errors), minlength=n) + left
         )
         return result, error
 
@@ -284,7 +294,7 @@ class MixedDensity:
 
     def _that_matter(self) -> np.ndarray:
         """Return the indices of the discrete coordinates on which the distribution of values depends."""
-        used = {int(k) for part in self.parts.values() for k in part.relevant}
+        used = {int(k) for part in self.parts for k in part.relevant}
         used |= {k for k, each in enumerate(self.table.discrete) if each.gates is not None}
         return np.array(sorted(used), dtype=np.intp)
 
@@ -307,11 +317,17 @@ class MixedDensity:
                     error[used] = np.hypot(error[used], of_error)
         return result, error
 
+    def _part(self, key: tuple[int, ...]) -> ContinuousPart | None:
+        """Return the density of the coordinates of some indices, if they have one of their own."""
+        own = [part for part in self.parts if tuple(part.columns) == key]
+        return own[0] if own else None
+
     def _parts_of(self, group: _Group) -> list[tuple[ContinuousPart, np.ndarray]]:
         """Return the independent parts of a pattern, and which of their coordinates are observed."""
         key = tuple(int(k) for k in np.flatnonzero(group.pattern))
-        keys = [key] if key in self.parts else [(k,) for k in key]
-        return [(self.parts[each], group.observed[list(each)]) for each in keys]
+        part = self._part(key)
+        parts = [self._part((k,)) for k in key] if part is None else [part]
+        return [(each, group.observed[each.columns]) for each in parts if each is not None]
 
     def _of_part(
         self, part: ContinuousPart, levels: np.ndarray, values: np.ndarray, observed: np.ndarray
@@ -331,7 +347,7 @@ class MixedDensity:
 
         With them come their coordinates (m, n, p).
         """
-        offsets = self._lattice(part)
+        offsets = part.offsets
         if not (offsets * observed).any():
             offsets = np.zeros((1, len(observed)))
         z, log_slopes = self._in_cells(values, part.columns, offsets)
@@ -341,9 +357,6 @@ class MixedDensity:
             of_part = part.log_density(levels[index], queries, observed)
             result[:, same] = of_part.reshape(len(offsets), len(same))
         return result + log_slopes, z
-
-    def _lattice(self, part: ContinuousPart) -> np.ndarray:
-        return self.lattices[tuple(int(k) for k in part.columns)]
 
     def warn_of_support(self, rows: EncodedTable) -> None:
         """Warn if levels on which others are conditional are in no training row together."""
@@ -402,7 +415,7 @@ class MixedDensity:
             joined, axis=0, return_index=True, return_inverse=True, equal_nan=True
         )
         which, uniform, distinct = which.ravel(), rng.uniform(size=len(own)), own[first]
-        if not (self._lattice(part) * observed).any():
+        if not (part.offsets * observed).any():
             z, _ = self._in_cells(values[own], part.columns, np.zeros((1, len(observed))))
             return z[0]
         log_terms, z = self._in_cells_of(part, levels[distinct], values[distinct], observed)

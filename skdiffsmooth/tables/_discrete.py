@@ -162,8 +162,8 @@ def _best(loss: Callable[[float], float]) -> float:
     if best in (0, len(grid) - 1):
         return float(grid[best])
     low, high = grid[best - 1], min(grid[best + 1], _MOST)
-    found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-3})
-    return float(found.x if found.fun <= losses[best] else grid[best])
+    refined = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-3})
+    return float(refined.x if refined.fun <= losses[best] else grid[best])
 
 
 @dataclass(frozen=True, eq=False)

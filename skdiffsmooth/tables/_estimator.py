@@ -203,7 +203,7 @@ class TableDensity(DensityEstimatorMixin, BaseEstimator):
                 "density": part.fitted,
                 "lambdas": self._by_name(part.kernels),
             }
-            for part in self.density_.parts.values()
+            for part in self.density_.parts
         ]
 
     @property

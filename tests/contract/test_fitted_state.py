@@ -27,6 +27,7 @@ from skdiffsmooth.compose import (
 from skdiffsmooth.manifolds import Circle, LocalPolynomialManifold
 from skdiffsmooth.model_selection import SmoothedScoreDiffusionCV
 from skdiffsmooth.solvers import Euler
+from skdiffsmooth.tables import TableDensity
 
 COARSE = {"n_nodes": 8, "n_levels": 4, "n_steps": 4}
 SMOOTHED = SmoothedScoreDiffusion(0.3, 0.4, **COARSE)
@@ -45,6 +46,7 @@ ESTIMATORS = {
     "stacking": DensityStacking([("kde", KDESampler(0.4)), ("smoothed", SMOOTHED)]),
     "transformed": TransformedDensity(SMOOTHED),
     "outliers": DensityOutlierDetector(KDESampler(0.4)),
+    "table": TableDensity(density=KDESampler()),
 }
 # Enough for the state to be replaced; what comes before a replacement does not touch the estimator.
 FAST = {name: ESTIMATORS[name] for name in ("kde", "smoothed", "local", "network")}

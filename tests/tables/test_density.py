@@ -224,3 +224,11 @@ def test_columns_that_are_never_complete_are_independent_with_a_warning():
     np.testing.assert_allclose(
         model.score_samples(row, given=["kind"]), parts[0] + parts[1], atol=1e-10
     )
+
+
+def test_warns_of_a_total_beside_its_parts():
+    rng = np.random.RandomState(0)
+    parts = rng.normal(size=(60, 2)) @ [[3.0, 0.0], [1.0, 5.0]]
+    frame = pd.DataFrame(np.column_stack([parts, parts.sum(axis=1)]), columns=["a", "b", "sum"])
+    with pytest.warns(UserWarning, match=r"\['a', 'b', 'sum'\] satisfy 1 exact relations"):
+        TableDensity().fit(frame)
