@@ -133,8 +133,8 @@ def compare(models: Any, X: Any) -> ModelComparison:
     ...     model = model.fit(X[:100])
     >>> print(compare(models, X[100:]))
     model    nats a row  compared with the best
-    mixture      -2.921  the best
-    KDE          -2.989  -0.068 +- 0.031
+    mixture      -2.773  the best
+    KDE          -2.836  -0.064 +- 0.030
     """
     if not isinstance(models, Mapping):
         raise TypeError(
