@@ -13,6 +13,9 @@ FRAMES_ARGS ?= --jobs 2 --write
 # Test processes. Most tests are many small computations, so each process keeps to one thread.
 WORKERS ?= 2
 
+# The extras that users install; the others are for work on the library.
+EXTRAS ?= plot pandas
+
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP_INSTALL := $(PY) -m pip install --disable-pip-version-check -c constraints.txt
@@ -27,13 +30,13 @@ INSTALLED_DOCS := $(VENV)/.installed-docs
 RECIPE := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint demo bench table frames gallery clean
+.PHONY: help install test lint demo bench table frames docs gallery dist check-sdist check-extras check-oldest check-newest clean
 # Two pips must not write to one environment, even under make -j.
 .NOTPARALLEL:
 
 help:  ## show this list
 	@echo "Targets (each makes $(VENV) and installs what it needs, once):"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 install: $(INSTALLED_TEST)  ## install the package with its test and lint tools
 	@echo "Installed in $(VENV). Activate it with: . $(VENV)/bin/activate"
@@ -60,8 +63,43 @@ table: $(INSTALLED_BENCH)  ## run benchmarks/table.py: likelihood on real data (
 frames: $(INSTALLED_BENCH)  ## run benchmarks/frames.py: ordinary tables, with dummies, counts and totals
 	OMP_NUM_THREADS=1 $(PY) benchmarks/frames.py $(FRAMES_ARGS)
 
-gallery: $(INSTALLED_DOCS)  ## run the gallery's examples and build the documentation in docs/_build/html
+docs: $(INSTALLED_DOCS)  ## build the documentation in docs/_build/html, without running the examples
+	$(PY) -m sphinx -W --keep-going -D plot_gallery=0 -b html docs docs/_build/html
+
+gallery: $(INSTALLED_DOCS)  ## run the examples, a quarter of an hour, and build the documentation
 	OMP_NUM_THREADS=1 $(PY) -m sphinx -W --keep-going -b html docs docs/_build/html
+
+# The targets below use the network, and environments of their own in build/.
+dist: $(INSTALLED_TEST)  ## build wheel and sdist in dist/, check them, try the wheel in a bare environment
+	$(PIP_INSTALL) -q 'build>=1.2' 'twine>=6'
+	rm -rf dist build
+	$(PY) -m build
+	$(PY) -m twine check --strict dist/*
+	$(PYTHON) -m venv --clear build/bare
+	build/bare/bin/python -m pip install -q -c constraints.txt dist/*.whl
+	cd build && bare/bin/python ../.ci/smoke.py
+
+check-sdist: dist  ## unpack the sdist and run its tests there
+	rm -rf build/sdist && mkdir -p build/sdist
+	tar xf dist/*.tar.gz -C build/sdist --strip-components 1
+	cd build/sdist && OMP_NUM_THREADS=1 PYTHONPATH=. $(CURDIR)/$(PY) -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+
+check-extras: dist  ## install each extra alone in a bare environment, and try it
+	for extra in $(EXTRAS); do \
+	    echo "==> [$$extra]" && $(PYTHON) -m venv --clear build/extra && \
+	    build/extra/bin/python -m pip install -q -c constraints.txt "$$(ls dist/*.whl)[$$extra]" && \
+	    (cd build && extra/bin/python ../.ci/smoke.py $$extra) || exit 1; \
+	done
+
+check-oldest:  ## run the tests with the oldest supported dependencies
+	$(PYTHON) -m venv --clear build/oldest
+	build/oldest/bin/python -m pip install -q -c .ci/oldest.txt -e '.[test]'
+	OMP_NUM_THREADS=1 build/oldest/bin/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+
+check-newest:  ## run the tests with the newest dependencies, of pre-releases too
+	$(PYTHON) -m venv --clear build/newest
+	build/newest/bin/python -m pip install -q --pre --upgrade --upgrade-strategy eager -e '.[test]'
+	OMP_NUM_THREADS=1 build/newest/bin/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 clean:  ## remove caches and build products; .venv stays
 	rm -rf build dist skdiffsmooth.egg-info

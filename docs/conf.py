@@ -1,9 +1,11 @@
-"""The documentation: pages in docs/, a reference from docstrings, a gallery from examples/.
+"""The documentation: pages in docs/, a reference from docstrings, examples from examples/.
 
-``make gallery`` runs the examples and builds all of it in docs/_build/html.
+``make docs`` builds it in docs/_build/html without running the examples, ``make gallery`` runs them too.
 """
 
 import os
+import pathlib
+import shutil
 import warnings
 
 import skdiffsmooth
@@ -29,9 +31,24 @@ autosummary_generate = True
 numpydoc_class_members_toctree = False
 numpydoc_show_class_members = False
 
+# Pages of parts that may not be there yet.
+suppress_warnings = ["toc.empty_glob"]
+
 html_theme = "pydata_sphinx_theme"
 html_title = "skdiffsmooth"
 html_show_sourcelink = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_context = {"default_mode": "auto"}  # follows the browser, light or dark
+html_theme_options = {
+    "navbar_align": "left",
+    "show_prev_next": False,
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+}
+# The front page is a list of cards; a list of sections beside it would repeat the bar above.
+html_sidebars = {"index": []}
 
 # One process of one thread does not fight for cores, and its times can be compared.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -55,3 +72,18 @@ sphinx_gallery_conf = {
     "min_reported_time": 1,
     "write_computation_times": False,
 }
+
+
+def show_thumbnails(app):
+    """Give pages that were not run the small pictures of docs/images/thumbs, where there is one."""
+    if getattr(app.config, "plot_gallery", True) not in (0, "0", False):
+        return
+    source = pathlib.Path(app.srcdir)
+    for picture in (source / "images" / "thumbs").glob("*.png"):
+        thumbs = source / "gallery" / "images" / "thumb"
+        shutil.copy(picture, thumbs / f"sphx_glr_{picture.stem}_thumb.png")
+
+
+def setup(app):
+    """Register what happens after the gallery's pages are written."""
+    app.connect("builder-inited", show_thumbnails, priority=900)

@@ -1,11 +1,8 @@
-"""The main job on real data: tune the smoothing scale, compare densities, draw samples.
+"""What a newcomer can do: estimate a density, find outliers, draw synthetic rows, classify.
 
-Splits each data set, tunes a Gaussian KDE, a Gaussian mixture and the smoothed score by the
-likelihood of rows left out of the training rows, mixes the last two, and compares all of them on the
-held-out rows. Prints one table and writes one figure. The data ship with scikit-learn; two
-synthetic shapes are labelled so.
-
-Run it from the repository with ``make demo``; under three minutes on two cores.
+Four tasks on data that ship with scikit-learn (two synthetic shapes are labelled so). Each prints a
+few lines, and all are drawn in one figure, demo.png. Run it from the repository with ``make demo``; it
+takes less than two minutes on two cores.
 """
 
 import time
@@ -17,20 +14,23 @@ import torch
 from joblib import parallel_config
 from sklearn import datasets
 from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
+from sklearn.inspection import DecisionBoundaryDisplay
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV, KFold, train_test_split
 from sklearn.preprocessing import StandardScaler
 
-from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
-from skdiffsmooth.compose import DensityStacking
+from skdiffsmooth import KDESampler, SmoothedScoreDiffusion, compare
+from skdiffsmooth.compose import DensityClassifier, DensityOutlierDetector
 from skdiffsmooth.datasets import make_circle
-from skdiffsmooth.model_selection import SmoothedScoreDiffusionCV
+from skdiffsmooth.displays import STYLES, DensityDisplay
+from skdiffsmooth.metrics import classifier_two_sample_test
 
 mpl.use("Agg")  # writes files, needs no display
 import matplotlib.pyplot as plt
 
-FOLDS = KFold(3, shuffle=True, random_state=0)
 FIGURE = Path("demo.png")
+RATIOS = np.array([0, 0.5, 1, 1.5, 2, 2.5, 3, 4, 5, 6])
 
 
 def unrounded(X, rng):
@@ -50,142 +50,206 @@ def turned(X, rng, d=10, noise=0.05):
     return X @ rotation[: X.shape[1]] + noise * rng.normal(size=(len(X), d))
 
 
-def load():
-    """Return the data sets by name; those of the second block are synthetic."""
+def cells():
+    """Return size and texture of cell nuclei, and whether they are benign, as a frame and a column."""
+    data = datasets.load_breast_cancer(as_frame=True)
+    return data.data[
+        ["mean radius", "mean area", "mean texture", "mean smoothness"]
+    ], data.target == 1
+
+
+def tables():
+    """Return tables by name, split and scaled; those with a star are synthetic."""
     rng = np.random.RandomState(0)
-    cells = datasets.load_breast_cancer()
-    size = [list(cells.feature_names).index(name) for name in ("mean radius", "mean area")]
     digits = datasets.load_digits().data
-    circle = make_circle(400, random_state=rng)
-    return {
+    every = {
         "iris": unrounded(datasets.load_iris().data, rng),
         "wine": unrounded(datasets.load_wine().data, rng),
-        "cell radius, area": unrounded(cells.data[:, size], rng),
+        "cell radius, area": unrounded(cells()[0].to_numpy()[:, :2], rng),
         "digits, 8 PCs": PCA(8, random_state=0).fit_transform(
             digits + rng.uniform(size=digits.shape)
         ),
         "swiss roll in R^10 *": turned(datasets.make_swiss_roll(900, random_state=0)[0], rng),
-        "circle in R^10 *": turned(circle, rng),
+        "circle in R^10 *": turned(make_circle(400, random_state=rng), rng),
     }
+    for name, X in every.items():
+        train, test = train_test_split(X, test_size=0.3, random_state=0)
+        scaler = StandardScaler().fit(train)
+        yield name, scaler.transform(train), scaler.transform(test)
 
 
-def compare(name, X):
-    """Split, fit, and score the held-out rows; return a line of the table and what to draw."""
-    train, test = train_test_split(X, test_size=0.3, random_state=0)
-    scaler = StandardScaler().fit(train)
-    train, test = scaler.transform(train), scaler.transform(test)
-    kde = KDESampler(bandwidth="loo").fit(train)
-    mixture = GridSearchCV(
-        GaussianMixture(n_init=3, reg_covar=1e-4, random_state=0),
-        {"n_components": [1, 2, 3, 4, 6, 8, 12], "covariance_type": ["full", "diag"]},
-        cv=FOLDS,
-    ).fit(train)
-    smoothed = SmoothedScoreDiffusion().fit(train)
-    tuned = SmoothedScoreDiffusionCV().fit(train)
-    members = [("smoothed", tuned.best_estimator_), ("mixture", mixture.best_estimator_)]
-    stack = DensityStacking(members).fit(train)
-    models = (kde, mixture.best_estimator_, smoothed, tuned, stack)
-    gain = tuned.score_samples(test) - kde.score_samples(test)
-    error = gain.std() / np.sqrt(len(gain))
-    line = (
-        f"{name:21s} {len(train):5d} {X.shape[1]:3d} "
-        + " ".join(f"{model.score(test):9.2f}" for model in models)
-        + f"  {gain.mean():+.2f} +- {error:.2f}  {tuned.metric_!s:9s} {tuned.bandwidth_:.2f} "
-        f"{tuned.sigma_:.2f} {tuned.background_:.2f}"
+def densities(axes, ax):
+    """Compare three densities on held-out rows, and draw two of them and the effect of sigma."""
+    print("1. Density: held-out log-likelihood in nats a row, higher is better")
+    print(
+        f"   {'table':21s} {'N':>5s} {'d':>3s} {'KDE':>8s} {'mixture':>8s} {'smoothed':>8s}", end=""
     )
-    drawn = {"kde": kde, "model": tuned, "h": kde.bandwidth_}
-    return line, {"name": name, "train": train, "test": test, **drawn}
-
-
-def draw(results):
-    """Draw two densities, their samples, and held-out log-likelihood against sigma."""
-    shown = next(r for r in results if r["name"] == "cell radius, area")
-    figure, axes = plt.subplots(2, 2, figsize=(11, 9), layout="constrained")
-    low, high = shown["test"].min(axis=0) - 0.3, shown["test"].max(axis=0) + 0.3
-    # From the middle of the data on, where the curve bends and rows are few.
-    low = np.maximum(low, -1.6)
-    gx, gy = (np.linspace(low[k], high[k], 220) for k in range(2))
-    grid = np.stack(np.meshgrid(gx, gy), axis=-1).reshape(-1, 2)
-    titles = {
-        "kde": "KDE, leave-one-out bandwidth",
-        "model": f"smoothed score, sigma = {shown['model'].sigma_:.2f}",
-    }
-    for ax, key in zip(axes[0], titles, strict=True):
-        log_density = shown[key].score_samples(grid).reshape(len(gy), len(gx))
-        image = ax.pcolormesh(gx, gy, log_density, vmin=-8, vmax=2, cmap="viridis", shading="auto")
-        ax.plot(*shown["test"].T, ".", color="white", ms=3, alpha=0.8, label="held-out rows")
-        held_out = shown[key].score(shown["test"])
-        ax.set(title=f"{titles[key]}: {held_out:.2f} nats a row", xlabel="radius", ylabel="area")
-        ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
-    figure.colorbar(image, ax=axes[0], label="log-density (nats)")
-    axes[0, 0].legend(loc="upper left")
-
-    ax = axes[1, 0]
-    for key, color, label in (
-        ("kde", "tab:orange", "KDE"),
-        ("model", "tab:blue", "smoothed score"),
-    ):
-        ax.plot(*shown[key].sample(1000, random_state=1).T, ".", color=color, ms=3, label=label)
-    ax.set(title="1000 samples of each", xlabel="radius", ylabel="area")
-    ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
-    ax.legend(loc="upper left")
-
-    ax = axes[1, 1]
-    ratios = np.array([0, 0.5, 1, 1.5, 2, 2.5, 3, 4, 5, 6])
-    for result in results:
-        h = result["h"]
-        curve = [
-            SmoothedScoreDiffusion(0.85 * h, ratio * h).fit(result["train"]).score(result["test"])
-            for ratio in ratios
-        ]
-        ax.plot(ratios, np.array(curve) - result["kde"].score(result["test"]), label=result["name"])
+    print("   smoothed minus KDE (paired standard error); * synthetic")
+    mixture = GridSearchCV(
+        GaussianMixture(reg_covar=1e-4, random_state=0),
+        {"n_components": [1, 2, 3, 4, 6, 8, 12]},
+        cv=KFold(3, shuffle=True, random_state=0),
+    )
+    for (name, train, test), style in zip(tables(), STYLES, strict=False):
+        models = {
+            "KDE": KDESampler().fit(train),
+            "mixture": mixture.fit(train).best_estimator_,
+            "smoothed": SmoothedScoreDiffusion().fit(train),
+        }
+        result = compare(models, test)
+        gain = result.log_density[:, 2] - result.log_density[:, 0]
+        print(
+            f"   {name:21s} {len(train):5d} {train.shape[1]:3d} "
+            + " ".join(f"{mean:8.2f}" for mean in result.mean)
+            + f"   {gain.mean():+.2f} +- {gain.std() / len(gain) ** 0.5:.2f}",
+            flush=True,
+        )
+        h = models["KDE"].bandwidth_
+        curve = [SmoothedScoreDiffusion(0.85 * h, r * h).fit(train).score(test) for r in RATIOS]
+        ax.plot(
+            RATIOS,
+            np.array(curve) - result.mean[0],
+            color=style.color,
+            linestyle=style.linestyle,
+            marker=style.marker,
+            ms=5,
+            label=name,
+        )
+        if name == "cell radius, area":
+            for part, key in zip(axes, ("KDE", "smoothed"), strict=True):
+                low, high = np.maximum(test.min(axis=0) - 0.3, -1.6), test.max(axis=0) + 0.3
+                grid = [np.linspace(low[k], high[k], 120) for k in range(2)]
+                DensityDisplay.from_estimator(models[key], test, grid=grid).plot(part)
+                part.set(xlabel="cell radius (scaled)", ylabel="cell area (scaled)")
+                part.set_title(f"{key}: {result.mean[result.names.index(key)]:.2f} nats a row")
     ax.axhline(0, color="black", lw=0.8)
     ax.set(
-        title="Gain over the KDE (bandwidth 0.85 h, Euclidean)",
+        title="Held-out gain over the KDE",
         xlabel="smoothing scale sigma / h, h the KDE's bandwidth",
         ylabel="nats a row",
         ylim=(-1.5, None),
     )
     ax.legend(fontsize=8)
-    figure.savefig(FIGURE, dpi=120)
+
+
+def outliers(ax):
+    """Fit benign cells, and count which new ones are flagged."""
+    X, is_benign = cells()
+    known, new = train_test_split(X[is_benign], test_size=0.3, random_state=0)
+    detector = DensityOutlierDetector(contamination=0.05).fit(known)
+    others = X[~is_benign]
+    flagged, alarms = (np.mean(detector.predict(rows) == -1) for rows in (others, new))
+    print("\n2. Outliers: fitted on benign cells of four columns, 5 % false alarms requested")
+    print(
+        f"   flagged: {alarms:.0%} of new benign cells, {flagged:.0%} of malignant ones", flush=True
+    )
+    for rows, color, what in (
+        (new, STYLES[0].color, "benign"),
+        (others, STYLES[3].color, "malignant"),
+    ):
+        is_outlier = detector.predict(rows) == -1
+        for some, marker, label in (
+            (~is_outlier, ".", what),
+            (is_outlier, "x", f"{what}, flagged"),
+        ):
+            ax.plot(
+                rows["mean radius"][some],
+                rows["mean texture"][some],
+                marker,
+                color=color,
+                ms=5,
+                mew=0.9,
+                label=label,
+            )
+    ax.set(title="Outliers", xlabel="mean radius", ylabel="mean texture")
+    ax.legend(fontsize=8)
+
+
+def synthetic(ax):
+    """Draw new rows, and let a classifier tell them from held-out ones."""
+    X, _ = cells()
+    train, test = train_test_split(X, test_size=0.5, random_state=0)
+    drawn = SmoothedScoreDiffusion().fit(train).sample(len(test), random_state=0)
+    print("\n3. Synthetic rows: can a classifier distinguish them from held-out rows?")
+    found = classifier_two_sample_test(drawn, test.to_numpy(), random_state=0)
+    print(
+        f"   accuracy {found.accuracy:.2f}, where 0.5 is guessing (p = {found.p_value:.2f})",
+        flush=True,
+    )
+    pair = [1, 3]
+    for rows, style, label in (
+        (test.to_numpy(), STYLES[0], "held out"),
+        (drawn, STYLES[1], "drawn"),
+    ):
+        ax.plot(
+            *rows[:, pair].T,
+            "o" if label == "held out" else "x",
+            color=style.color,
+            ms=4,
+            mfc="none",
+            mew=0.8,
+            label=label,
+        )
+    ax.set(title="Synthetic rows", xlabel=X.columns[1], ylabel=X.columns[3])
+    ax.legend(fontsize=8)
+
+
+def classifier(ax):
+    """Fit a density to each class, and draw the borders between classes."""
+    print("\n4. Classifier: accuracy on held-out rows")
+    for name, load in (("iris", datasets.load_iris), ("wine", datasets.load_wine)):
+        X, y = load(return_X_y=True)
+        X, X_test, y, y_test = train_test_split(X, y, test_size=0.4, random_state=0, stratify=y)
+        ours = DensityClassifier().fit(X, y).score(X_test, y_test)
+        rival = QuadraticDiscriminantAnalysis().fit(X, y).score(X_test, y_test)
+        print(f"   {name}: {ours:.3f}, one Gaussian for each class {rival:.3f}", flush=True)
+    X, y = datasets.make_moons(300, noise=0.2, random_state=0)
+    model = DensityClassifier().fit(X, y)
+    DecisionBoundaryDisplay.from_estimator(
+        model,
+        X,
+        response_method="predict_proba",
+        class_of_interest=1,
+        grid_resolution=80,
+        cmap="PuOr",
+        alpha=0.7,
+        ax=ax,
+        plot_method="contourf",
+        levels=np.linspace(0, 1, 9),
+    )
+    for label, style in zip((0, 1), (STYLES[3], STYLES[4]), strict=True):
+        ax.plot(
+            *X[y == label].T,
+            style.marker,
+            color=style.color,
+            mec="black",
+            mew=0.4,
+            ms=4,
+            label=f"class {label}",
+        )
+    ax.set(title="Classifier: probability of class 1", xlabel="x0", ylabel="x1")
+    ax.legend(fontsize=8)
 
 
 def main():
-    """Run the comparison, print the table, write the figure."""
+    """Run the four tasks, and write the figure."""
     # Many small fits: two at a time on one core each are faster than one at a time on two.
     torch.set_num_threads(1)
-    with parallel_config("threading", n_jobs=2):
-        run()
-
-
-def run():
-    """Compare on every data set."""
     start = time.perf_counter()
-    data = load()
-    lines, results = [], []
-    for number, (name, X) in enumerate(data.items(), 1):
-        print(f"[{number}/{len(data)}] {name}: tuning on {X.shape[0]} x {X.shape[1]}", flush=True)
-        line, result = compare(name, X)
-        lines.append(line)
-        results.append(result)
-    print("\nMean held-out log-likelihood, nats a row, standardised columns (higher is better)")
+    figure, axes = plt.subplots(2, 3, figsize=(15, 8.6), layout="constrained")
+    with parallel_config("threading", n_jobs=2):
+        densities(axes[0, :2], axes[0, 2])
+        outliers(axes[1, 0])
+        synthetic(axes[1, 1])
+        classifier(axes[1, 2])
+    figure.savefig(FIGURE, dpi=110)
     print(
-        "* synthetic. smoothed: default parameters. stack: tuned and mixture, mixed.\n"
-        "gain: tuned minus KDE, with its paired standard error. On the right what was tuned.\n"
+        f"\nWrote {FIGURE.resolve()} after {time.perf_counter() - start:.0f} s. Open it, and go on:"
     )
     print(
-        f"{'data':21s} {'N':>5s} {'d':>3s} {'KDE':>9s} {'mixture':>9s} {'smoothed':>9s} "
-        f"{'tuned':>9s} {'stack':>9s}  {'gain':13s}  metric    bandwidth, sigma, background"
-    )
-    print("\n".join(lines))
-    print("\nDrawing ...", flush=True)
-    draw(results)
-    print(f"Wrote {FIGURE.resolve()} after {time.perf_counter() - start:.0f} s.")
-    print(
-        "Next: open the figure; put your own array in place of one of the data sets in\n"
-        "examples/demo.py; or, in Python:\n"
         "  from skdiffsmooth import SmoothedScoreDiffusion\n"
-        "  model = SmoothedScoreDiffusion().fit(X); model.score_samples(Y); model.sample(100)"
+        "  model = SmoothedScoreDiffusion().fit(X)   # X: your array or frame of numbers\n"
+        "  model.score_samples(Y); model.sample(100)"
     )
 
 

@@ -31,6 +31,7 @@ from scipy.stats import norm
 from skdiffsmooth import KDESampler, LangevinSampler, SmoothedScoreDiffusion
 from skdiffsmooth.datasets import lima_bean
 from skdiffsmooth.diagnostics import split_r_hat
+from skdiffsmooth.displays import ScoreFieldDisplay
 from skdiffsmooth.metrics import distance_to_data, distance_to_manifold, fisher_divergence
 from skdiffsmooth.model_selection import denoising_score, hyvarinen_score
 
@@ -121,13 +122,8 @@ fig, ax = plt.subplots(figsize=(5.6, 4.6), layout="constrained")
 corners, above = square.points.reshape(80, 80, 2), (energy - energy.min()).reshape(80, 80)
 filled = ax.contourf(*corners.T, above.T, np.arange(0, 33, 4), cmap="Blues", extend="max")
 fig.colorbar(filled, label="energy above its least (nats)")
-few = corners[4::6, 4::6].reshape(-1, 2)
-arrows = model.grad_log_density(few)
-arrows /= np.sqrt(np.linalg.norm(arrows, axis=1, keepdims=True))  # long ones would hide the others
-ax.quiver(*few.T, *arrows.T, color="C1", width=0.004)
-ax.plot(*X.T, "k.", markersize=4, label="training rows")
+ScoreFieldDisplay.from_estimator(model, X, grid_resolution=14).plot(ax)
 ax.set(aspect="equal", title="Scores point down the energy")
-ax.legend(loc="upper right")
 
 # %%
 # Langevin sampling: draws from a score alone

@@ -5,11 +5,11 @@ Coarse scores: samples approach the manifold faster than rows fill it
 **The claim** (Shen, Hsieh & He, `arXiv 2603.23792 <https://arxiv.org/abs/2603.23792>`_): a score
 that depends on the manifold, and on nothing finer, makes novel samples whose distance from it falls
 faster than N^(-1/k), the spacing of N rows in k dimensions, however rough the density is. We know that
-paper from its abstract; :doc:`/coarse` says what of ``CoarseScoreDiffusion`` is our own.
+paper from its abstract; :doc:`/guide/coarse` says what of ``CoarseScoreDiffusion`` is our own.
 
 Rows of the unit sphere, four times denser above than below the equator: the density jumps. This
 page runs three draws of five sizes and 1000 samples; ``benchmarks/coarse_rates.py`` has a torus and
-rougher curves too, more samples for the coverage, and its tables are in :doc:`/coarse`.
+rougher curves too, more samples for the coverage, and its tables are in :doc:`/evidence/coarse`.
 """
 
 # %%
@@ -180,5 +180,5 @@ ax.legend(fontsize=8)
 # for -1, but degree 3 has -1.9 for -2, and is no better than degree 2 on the sphere, which has no term
 # of order three. *Estimate the density*: it has noise of 0.3 whatever N is. *Work with few
 # rows*: at 400 degree 1 is no nearer to the sphere than the one-step sampler (0.033 and 0.032), and
-# on the torus worse (:doc:`/coarse`). Standard errors are those of a line through fifteen points
-# that need not be one.
+# on the torus worse (:doc:`/evidence/coarse`). Standard errors are those of a line through fifteen
+# points that need not be one.

@@ -149,7 +149,7 @@ for name in shapes:
 # approaches the uniform one as the noise falls*: on the circle 0.031, 0.016, 0.008 and 0.003 from noise
 # scale 0.2 to 0.02; at a = 0.5 more slowly, 0.068 to 0.023. Chains are from these distributions by at
 # most one and a half times their own error, which is too large to distinguish what is below 0.015 from
-# uniform; the lines do. On the circle they agree with another quadrature, in :doc:`/langevin`.
+# uniform; the lines do. On the circle they agree with another quadrature, in :doc:`/evidence/langevin`.
 #
 # What is lost
 # ------------

@@ -165,7 +165,7 @@ print(f"rows of the truth: {mass @ off:.4f}")
 # --------------------------------------------
 # One split of each table: a step of sigma is within the error of most rows above. The bandwidth can
 # lose more. Hyvarinen's loss weighs errors at the finest scale and chooses wider ones than the
-# likelihood does, which on wine loses much; a little noise repairs that. :doc:`/criteria` has means
-# over seven tables: 0.27 nats are lost by Hyvarinen's loss, 0.24 by denoising, 0.12 by the noised
+# likelihood does, which on wine loses much; a little noise repairs that. :doc:`/evidence/criteria` has
+# means over seven tables: 0.27 nats are lost by Hyvarinen's loss, 0.24 by denoising, 0.12 by the noised
 # one, and 0.08 by leave-one-out likelihood, which is what to use where there is a likelihood. No
 # loss of scores can choose a metric or a background.

@@ -9,7 +9,7 @@ ones as it memorises.
 
 Twelve points of the unit circle, and small networks that are trained on them without early
 stopping. ``benchmarks/implied_sigma.py --full`` goes on for longer; its figures are in
-:doc:`/neural`.
+:doc:`/guide/neural`.
 """
 
 # %%

@@ -11,19 +11,22 @@ from ._utils.version import __version__ as __version__
 if TYPE_CHECKING:
     from ._estimators.coarse import CoarseScoreDiffusion
     from ._estimators.kde import KDESampler
+    from ._estimators.local import LocalScoreDiffusion
     from ._estimators.manifold_adapted import ManifoldAdaptedDiffusion
     from ._estimators.smoothed import SmoothedScoreDiffusion
     from ._neural.estimator import NeuralScoreDiffusion
-    from .compose import sample
+    from .compose import compare, sample
     from .langevin import LangevinSampler
 
 __all__ = [
     "CoarseScoreDiffusion",
     "KDESampler",
     "LangevinSampler",
+    "LocalScoreDiffusion",
     "ManifoldAdaptedDiffusion",
     "NeuralScoreDiffusion",
     "SmoothedScoreDiffusion",
+    "compare",
     "sample",
 ]
 
@@ -31,9 +34,11 @@ _HOMES = {
     "CoarseScoreDiffusion": "_estimators.coarse",
     "KDESampler": "_estimators.kde",
     "LangevinSampler": "langevin",
+    "LocalScoreDiffusion": "_estimators.local",
     "ManifoldAdaptedDiffusion": "_estimators.manifold_adapted",
     "NeuralScoreDiffusion": "_neural.estimator",
     "SmoothedScoreDiffusion": "_estimators.smoothed",
+    "compare": "compose",
     "sample": "compose",
 }
 _MODULES = (
@@ -42,6 +47,7 @@ _MODULES = (
     "compose",
     "datasets",
     "diagnostics",
+    "displays",
     "kernels",
     "langevin",
     "manifolds",
@@ -50,6 +56,7 @@ _MODULES = (
     "noise",
     "scores",
     "solvers",
+    "tables",
 )
 
 

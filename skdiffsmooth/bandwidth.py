@@ -19,6 +19,7 @@ from ._utils.column_precision import has_extent
 from ._utils.gaussian import gaussian_log_normalizer
 from ._utils.kernel_weights import log_wrapped_kernel
 from ._utils.periods import reduced, wrapped
+from ._utils.progress import counted, tracked
 from ._utils.rows import evenly
 
 # The leave-one-out likelihood takes time of order N^2. Beyond _LARGEST_EXACT rows, _HELD_OUT of them are
@@ -31,6 +32,8 @@ _HELD_OUT_TOLERANCE = 0.05
 # more rows it ends with parabolas in log h through bandwidths at such steps.
 _FEW = 256
 _STEP, _MOST_STEPS = 0.05, 4
+# So many likelihoods a search computes, about, for reports of its progress.
+_EVALUATIONS = 24
 
 LogLikelihood = Callable[[float], float]
 
@@ -282,14 +285,21 @@ def maximize_leave_one_out(log_likelihood: LogLikelihood, lower: float, upper: f
     if upper <= 1.001 * lower:
         return lower
     grid = np.geomspace(lower, upper, 12)
-    on_grid = [log_likelihood(h) for h in grid.tolist()]
-    best = int(np.argmax(on_grid))
-    result = minimize_scalar(
-        lambda log_h: -log_likelihood(float(np.exp(log_h))),
-        bounds=np.log([grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]]),
-        method="bounded",
-        options={"xatol": 1e-3},
-    )
+    with counted(_EVALUATIONS) as done:
+
+        def counting(h: float) -> float:
+            value = log_likelihood(h)
+            done()
+            return value
+
+        on_grid = [counting(h) for h in grid.tolist()]
+        best = int(np.argmax(on_grid))
+        result = minimize_scalar(
+            lambda log_h: -counting(float(np.exp(log_h))),
+            bounds=np.log([grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]]),
+            method="bounded",
+            options={"xatol": 1e-3},
+        )
     # Where the likelihood has jumps, the search may end below the best of the grid.
     refined = float(np.exp(result.x))
     return refined if -result.fun >= on_grid[best] else float(grid[best])
@@ -342,10 +352,14 @@ def gaussian_leave_one_out(
         by_distances = _log_likelihood_by_distances
         of_few = by_distances(points, weights, few, periods) if is_kept else of(few)
         of_all = of(scored)
-    h = maximize_leave_one_out(over_all_dimensions(of_few), lower, upper)
-    if is_screening or few is scored:
-        return h
-    return maximize_near(over_all_dimensions(of_all), h, lower, upper)
+    with counted(len(scored.x)) as done:
+        done.size = len(few.x)
+        h = maximize_leave_one_out(over_all_dimensions(of_few), lower, upper)
+        done()
+        if is_screening or few is scored:
+            return h
+        done.size = len(scored.x) - len(few.x)
+        return maximize_near(over_all_dimensions(of_all), h, lower, upper)
 
 
 def maximize_near(log_likelihood: LogLikelihood, h: float, lower: float, upper: float) -> float:
@@ -353,8 +367,10 @@ def maximize_near(log_likelihood: LogLikelihood, h: float, lower: float, upper: 
 
     Where no maximum is near, it is searched for between the bounds.
     """
-    for _ in range(_MOST_STEPS):
-        below, at, above = (log_likelihood(h * math.exp(step)) for step in (-_STEP, 0.0, _STEP))
+    for _ in tracked(range(_MOST_STEPS)):
+        below, at, above = (
+            log_likelihood(h * math.exp(step)) for step in tracked((-_STEP, 0.0, _STEP))
+        )
         curvature = 2 * at - below - above
         if not curvature > 0:
             break

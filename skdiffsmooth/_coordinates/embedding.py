@@ -68,6 +68,11 @@ class Embedding:
             scaled = scaled + noise
         return columns.unscaled(scaled)
 
+    def rows_within(self, coordinates: np.ndarray) -> np.ndarray:
+        """Return the rows (n, d) of the hull, in the user's units, with some hull coordinates (n, r)."""
+        scaled = self.metric.scaled_from_metric(self.hull.lift(coordinates))
+        return self.metric.columns.unscaled(scaled)
+
     def gradient(self, score: np.ndarray, residual: np.ndarray, v: float) -> np.ndarray:
         """Return a score in the (mapped) columns of X, from one in hull coordinates and residuals."""
         columns = self.metric.columns

@@ -21,10 +21,11 @@ _CENTERS = (0.0, 0.5, 1.0)
 _WIDTHS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5)
 # Levels are lower by this, which exceeds rounding, so that sums of weights never equal them by chance.
 _BELOW = 1e-9
-# So many times as far from the center as the outermost row both terms of the map have one slope. With
-# 4 in place of 0.5, log-normal rows gain 0.02 nats and squared normal ones lose 0.07, but the standard
+# So many times as far from the center as the outermost row both terms of the map have one slope. The
+# first decides whether a column is mapped, since smaller ones make bounded columns likelier too; they
+# must gain the least rise, in nats a row. With 4, log-normal rows gain 0.02 nats, but the standard
 # deviation of draws is up to four times that of the rows.
-_LINEAR_FROM = 0.5
+_LINEAR_FROM, _LEAST_RISE = (0.5, 0.25, 0.125), 0.005
 # A column is mapped where the likelihood of a Gaussian rises by more, in nats a row, in standard errors
 # and in nats over all rows.
 _LEAST_GAIN, _LEAST_ERRORS, _LEAST_TOTAL = 0.05, 3.0, 6.0
@@ -153,26 +154,36 @@ def _best_map(
     if np.bincount(np.cumsum(values), weights).max() > _LARGEST_WEIGHT:
         return None
     plain = _gaussian_log_density(x, weights)
-    best, chosen, limit = -np.inf, None, 0.0
+    candidates: list[tuple[float, float]] = []
     for center in _quantiles(x, weights, _CENTERS):
         distances = np.abs(x - center)
         by_distance = np.argsort(distances, kind="stable")
-        for width in _quantiles(distances[by_distance], weights[by_distance], _WIDTHS):
-            if width <= least_width:
-                continue
+        widths = _quantiles(distances[by_distance], weights[by_distance], _WIDTHS)
+        candidates += [(center, width) for width in widths if width > least_width]
+    best, chosen = -np.inf, None
+    for share in _LINEAR_FROM:
+        least = best + _LEAST_RISE
+        for center, width in candidates:
             u = (x - center) / width
-            linear = float(1 / (_LINEAR_FROM * np.abs(u).max()))
+            linear = float(1 / (share * np.abs(u).max()))
             z = np.arcsinh(u) + linear * u
             log_slopes = np.log((1 / np.hypot(1, u) + linear) / width)
             gain = _gaussian_log_density(z, weights) + log_slopes - plain
             mean = float(weights @ gain)
-            if mean > best:
-                best = mean
+            if mean > max(best, least):
+                best, of_best = mean, gain
                 chosen = float(np.ldexp(center, exponent)), float(np.ldexp(width, exponent)), linear
-                variance = weights**2 @ (gain - mean) ** 2
-                least = _LEAST_TOTAL * (weights @ weights)
-                limit = max(_LEAST_GAIN, _LEAST_ERRORS * np.sqrt(variance), least)
-    return chosen if best > limit else None
+        if chosen is None or (share == _LINEAR_FROM[0] and not _is_large(of_best, weights)):
+            return None
+    return chosen
+
+
+def _is_large(gain: np.ndarray, weights: np.ndarray) -> bool:
+    """Return whether gains (n,) of rows in log-likelihood are large enough to map their column."""
+    mean = float(weights @ gain)
+    variance = weights**2 @ (gain - mean) ** 2
+    least = _LEAST_TOTAL * (weights @ weights)
+    return mean > max(_LEAST_GAIN, _LEAST_ERRORS * np.sqrt(variance), least)
 
 
 def _quantiles(x: np.ndarray, weights: np.ndarray, levels: tuple[float, ...]) -> list[float]:

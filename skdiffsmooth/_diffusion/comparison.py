@@ -10,6 +10,7 @@ import numpy as np
 
 from .._coordinates.columns import ColumnSpace
 from .._coordinates.metric import is_scaled, is_warped, warped
+from .._utils.progress import Loop, counted
 from .._utils.rows import merge_duplicates
 from .._utils.warnings import without_warnings
 from ..solvers import Heun
@@ -411,6 +412,28 @@ def choose_settings(
         return settings, make_geometry(metrics[0], data, parsed)
     # A terminal scale that does not fit is an error of the model that is chosen, not of a candidate.
     parsed = replace(parsed, terminal_scale="auto", resources=parsed.resources._replace(n_jobs=1))
+    most = sum(map(len, candidates)) + (len(metrics) + _N_METRICS if len(metrics) > 1 else 0)
+    with counted(most, "candidate") as done:
+        return _choose(data, parsed, metrics, candidates, done)
+
+
+def _choose(
+    data: TrainingData,
+    parsed: ParsedParameters,
+    metrics: Sequence[Metric],
+    candidates: _Candidates,
+    done: Loop,
+) -> tuple[Settings, Geometry]:
+    """See `choose_settings`; `done` is called after each candidate."""
+    default = given_or_default(parsed)
+
+    def scored(
+        comparison: Comparison, metric_index: int, scales: Scales
+    ) -> tuple[float, Settings, list[float]]:
+        result = comparison.score(metric_index, scales, is_screening=True)
+        done()
+        return result
+
     one_by_one = Comparison(parsed, _some_rows(data, MOST_ROWS), metrics)
     best, tried = 0, {}
     if len(metrics) > 1:
@@ -420,15 +443,13 @@ def choose_settings(
         if folds is not None or len(rows.points) < len(one_by_one.data.points):
             compared = Comparison(parsed, rows, metrics, folds)
         kde = (parsed.bandwidth, 0.0) if isinstance(parsed.bandwidth, float) else KDE
-        likely = likely_metrics(
-            metrics, lambda some: [compared.score(k, kde, is_screening=True)[0] for k in some]
-        )
+        likely = likely_metrics(metrics, lambda some: [scored(compared, k, kde)[0] for k in some])
         if parsed.has_absolute_scale:
             # The given number may suit the units of X alone.
             likely = sorted({metrics.index("euclidean"), *likely})
         scores = {}
         if len(likely) > 1:
-            scores = {k: compared.score(k, default, is_screening=True) for k in likely}
+            scores = {k: scored(compared, k, default) for k in likely}
         # Of equal scores the first stands: the simpler metric.
         best = max(likely, key=lambda k: scores[k][0]) if scores else likely[0]
         if compared is one_by_one and scores:
@@ -437,7 +458,7 @@ def choose_settings(
     def score(factors: Factors) -> float:
         scales = given_or_default(parsed, factors)
         if scales not in tried:
-            tried[scales] = one_by_one.score(best, scales, is_screening=True)
+            tried[scales] = scored(one_by_one, best, scales)
         return tried[scales][0]
 
     for factors in candidates.always:
@@ -451,7 +472,7 @@ def choose_settings(
                 break
         if len(direction) and score(direction[0]) > reference:
             break
-    settings = max(tried.values(), key=lambda scored: scored[0])[1]
+    settings = max(tried.values(), key=lambda result: result[0])[1]
     if one_by_one.data is data:
         (fold,) = one_by_one.prepare(best, is_screening=True)
         return settings, fold.geometry

@@ -33,6 +33,7 @@ from .._utils.draws import choose_in_rows
 from .._utils.gaussian import gaussian_log_normalizer
 from .._utils.memory import slices_within
 from .._utils.periods import reduced, wrapped
+from .._utils.progress import tracked
 from .._utils.shards import ONE_PROCESS
 from .._utils.support import warn_of_far_values
 from .._utils.warnings import warn_user
@@ -427,7 +428,7 @@ class Conditional:
         distinct, which = np.unique(values, axis=0, return_inverse=True)
         base = self._base(self._most, 0)
         result = np.empty((len(distinct), 2))
-        for part in self._parts(len(distinct), self._most):
+        for part in tracked(list(self._parts(len(distinct), self._most))):
             pool = self._pool(distinct[part], base, _FIRST, is_density=True)
             result[part] = np.column_stack([pool.log_marginal, pool.error])
         _warn_of_errors(result[:, 1])
@@ -455,7 +456,7 @@ class Conditional:
         for size in np.unique(least):
             own = np.flatnonzero(least == size)
             base = self._base(self._most, seed)
-            for part in self._parts(len(own), self._most):
+            for part in tracked(list(self._parts(len(own), self._most))):
                 pool = self._pool(distinct[own[part]], base, int(size), is_density=False)
                 effective[own[part]] = pool.effective
                 position = np.full(len(distinct), -1)

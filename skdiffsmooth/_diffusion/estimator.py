@@ -12,10 +12,12 @@ import joblib
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from .._utils.estimator import DistanceDensityMixin, on_one_fit
 from .._utils.given import resolve_given_values, resolve_scored_columns
+from .._utils.progress import counted, reports_fit
+from .._utils.rows import sum_of_weights
 from .._utils.shards import Shards, resolve_shards
 from .._utils.threads import threads_for
 from .._utils.validation import check_real
@@ -33,6 +35,7 @@ from .settings import (
     parse_resources,
     resolve_solver,
 )
+from .source import NoisedData
 
 __all__ = ["BaseScoreDiffusion"]
 
@@ -40,6 +43,8 @@ Value = TypeVar("Value")
 
 # An estimate of the nodes of the models that `fit` compares, which decides the number of threads only.
 _NODES_OF_CANDIDATES = 64
+# Of the time of a fit, about, for reports of its progress.
+_SHARE_OF_CHOICE = 0.8
 
 
 class FromModel(Generic[Value]):
@@ -93,6 +98,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
     # Set by fit.
     model_: DiffusionModel
     metric_: Any
+    sigma_: Any
 
     @abstractmethod
     def _kernel_choice(self) -> KernelChoice:
@@ -100,6 +106,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
 
     # ------------------------------------------------------------------------------------ fitting
 
+    @reports_fit
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Store the training rows and choose the scales that are not given, without training.
 
@@ -161,8 +168,11 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         if rows.periods is not None:
             check_suits_periods(parsed, rows.periods)
         n_points, d = points.shape
-        with threads_for(n_points**2 * _NODES_OF_CANDIDATES * (d + 2)):
+        with threads_for(n_points**2 * _NODES_OF_CANDIDATES * (d + 2)), counted(1.0) as done:
+            done.size = _SHARE_OF_CHOICE
             settings, geometry, not_compared = settings_for(data, parsed)
+            done()
+            done.size = 1 - _SHARE_OF_CHOICE
             bandwidth, sigma = scales_in(geometry, parsed, settings.scales)
             check_above_rounding(geometry, bandwidth)
             model, attributes = make_model(geometry, parsed, bandwidth, sigma, settings.background)
@@ -172,9 +182,69 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
             metric_=settings.metric,
             settings_=settings.parameters(parsed),
             not_compared_=not_compared,
+            weight_sum_=sum_of_weights(sample_weight, _num_samples(X)),
             periods_=rows.periods,
             rounding_=np.zeros(points.shape[1]) if data.widths is None else data.widths,
             **attributes,
+        )
+        return self
+
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
+        """Add rows to a fitted model, with the scales that it has.
+
+        The result is that of `fit` on all rows with ``bandwidth_``, ``sigma_``, ``metric_`` and
+        ``background_`` as parameters: nothing is chosen again, and as nothing is trained this is
+        nearly free. The best bandwidth falls slowly as rows are added: call `fit` on all rows when
+        their number has doubled. Without a fitted model it is `fit`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows to add.
+        y : object, default=None
+            Ignored; there for scikit-learn's calling convention.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights, in the units of those of `fit`, where a row without one has weight 1.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `fit`; also if X has other columns than the model, or with `shards`.
+
+        Notes
+        -----
+        A metric by name, learned tangents and a `base` are computed from all rows again.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from skdiffsmooth import SmoothedScoreDiffusion
+        >>> X = np.random.RandomState(0).normal(size=(100, 2))
+        >>> model = SmoothedScoreDiffusion().fit(X[:60])
+        >>> bandwidth = model.bandwidth_
+        >>> model = model.partial_fit(X[60:])
+        >>> len(model.points_), model.bandwidth_ == bandwidth
+        (100, True)
+        """
+        if "model_" not in vars(self):
+            return self.fit(X, sample_weight=sample_weight)
+        if self.shards is not None:
+            raise ValueError(
+                f"partial_fit cannot be combined with shards={self.shards!r}; pass bandwidth_, sigma_, "
+                "metric_ and background_ of this model as parameters, and fit all rows."
+            )
+        self._fit_with_more_rows(
+            X,
+            sample_weight,
+            bandwidth=self.bandwidth_,
+            sigma=self.sigma if callable(self.sigma) else self.sigma_,
+            metric=self.metric_,
+            background=self.background_,
         )
         return self
 
@@ -208,7 +278,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         if shards.alone:
             return
         params = self.get_params(deep=False)
-        for free in ("device", "n_jobs", "random_state"):
+        for free in ("device", "n_jobs", "random_state", "verbose"):
             del params[free]
         # The same number in another type is the same parameter.
         plain = {
@@ -444,6 +514,75 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         return self.model_.draw(n, rng, resources)
 
     @on_one_fit
+    def trajectories(
+        self, X: Any = None, n_samples: int | None = None, random_state: Any = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return where rows, or draws, are at each noise scale of the flow.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_rows, n_features), default=None
+            Rows that the flow moves up to the terminal scale, as `score_samples` does.
+        n_samples : int, default=None
+            Number of draws of the terminal distribution that the solver moves down to the bandwidth, as
+            `sample` does. Pass either `X` or `n_samples`.
+        random_state : int, RandomState or None, default=None
+            Source of the draws, as in `sample`.
+
+        Returns
+        -------
+        noise_scales : ndarray of shape (n_steps + 1,)
+            In units of the metric: increasing for `X`, decreasing for draws.
+        rows : ndarray of shape (n_steps + 1, n_rows, n_features)
+            In units of X, within the affine hull of the training rows. The last ones of draws are those
+            of `sample` with the same seed, if the background is zero and the hull is all of the space.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` was not called.
+        TypeError, ValueError
+            If both or none of `X` and `n_samples` are passed, either does not fit, the solver is
+            stochastic and `X` is passed, or with `shards`.
+
+        Notes
+        -----
+        Costs as much as `sample` of as many rows, and keeps ``8 * n_steps * n_rows * n_features``
+        bytes. With ``solver="adaptive"`` the steps are those that it divides.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from skdiffsmooth import SmoothedScoreDiffusion
+        >>> X = np.random.RandomState(0).normal(size=(50, 2))
+        >>> model = SmoothedScoreDiffusion(0.3, 0.4).fit(X)
+        >>> noise_scales, rows = model.trajectories(n_samples=5, random_state=0)
+        >>> rows.shape, bool(np.allclose(rows[-1], model.sample(5, random_state=0)))
+        ((33, 5, 2), True)
+        """
+        check_is_fitted(self)
+        if (X is None) == (n_samples is None):
+            raise ValueError(
+                "trajectories needs either rows X, to follow up, or n_samples, to draw; got "
+                f"{'neither' if X is None else 'both'}."
+            )
+        if self.model_.data.shards is not None:
+            raise ValueError(
+                f"trajectories cannot be computed with shards={self.shards!r}; fit a subsample with "
+                "shards=None."
+            )
+        if X is None:
+            n, rng = self._check_draw(n_samples, random_state)
+            return self.model_.trajectories(None, n, rng, self._resources())
+        if self.model_.solver.is_stochastic:
+            raise ValueError(
+                f"solver={self.model_.solver!r} is stochastic and cannot follow rows X up; pass "
+                "n_samples, or fit with solver='heun'."
+            )
+        X, resources = self._query(X)
+        return self.model_.trajectories(X, len(X), np.random.RandomState(0), resources)
+
+    @on_one_fit
     def grad_log_density(self, X: Any, t: float | None = None) -> np.ndarray:
         """Return the smoothed score, the gradient of the averaged log-density, at noise variance t.
 
@@ -652,6 +791,18 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
                 "and base=None."
             )
         return self.model_.influence_at(X, scale, resources)
+
+    @property
+    def _can_reweight(self) -> bool:
+        """Whether the model is a sum over its points, so that `_reweighted` can be called."""
+        source = self.model_.source
+        return isinstance(source, NoisedData) and source.base is None and source.shards is None
+
+    def _reweighted(self, weights: np.ndarray) -> BaseScoreDiffusion:
+        """Return the same model with other weights (n_points,) of its points."""
+        estimator = self._snapshot()
+        estimator.__dict__ = {**vars(self), "model_": self.model_.reweighted(weights)}
+        return estimator
 
     def _joint_density(self, resources: Resources) -> JointDensity:
         """Return the density of all columns, for marginals and conditionals."""

@@ -25,12 +25,14 @@ from .._coordinates.embedding import Embedding
 from .._engine.hierarchy import PointHierarchy
 from .._utils.memory import rows_within, slices
 from .._utils.parallel import over_workers
+from .._utils.progress import tracked
 from .._utils.rows import split_off_copies
 from .._utils.validation import check_finite
 from ..bandwidth import Queries
 from ..noise import NoiseLevels, Step
 from ..scores import Attributable, Potential, SmoothedScore
-from ..solvers import Adaptive, ODESolver, Solver
+from ..solvers import Adaptive, ODESolver, Solver, estimates_error
+from ..solvers._base import solve
 from ..solvers._flow import log_density_with_error, solve_with_error, warn_of_error
 from ..solvers._terminal import EmpiricalTerminal
 from .background import BREAKS_RELATIONS, WIDTH, Tail, mixed, part_weights, tail_log_density
@@ -167,12 +169,38 @@ class DiffusionModel:
         log_density = model._mixed(flow, points, residual, resources, exclude)
         return log_density + self.embedding.log_slopes(points, residual)
 
+    def excluded_log_density(
+        self, X: np.ndarray, exclude: np.ndarray, resources: Resources
+    ) -> np.ndarray:
+        """Return log-densities (n,) of rows under the flow alone, each without one training point.
+
+        `exclude` (n,) has the indices of these points, as `ScoreSource.schedule` takes them.
+        """
+        queries, residual = self.embedding.split(X)
+        log_density, _ = self._flow_log_density(queries, residual, resources, exclude)
+        return self._per_unit_of_columns(log_density, queries, residual)
+
     def _with_copies_apart(self, own_weights: np.ndarray) -> DiffusionModel:
         """Return the model with the part of each point that is left out as a point of its own."""
         all_points = self.data.hierarchy
         points, weights = split_off_copies(all_points.points, all_points.weights, own_weights)
         hierarchy = PointHierarchy.of(points, weights, 0.0, self.bandwidth)
         return replace(self, source=replace(self.data, hierarchy=hierarchy))
+
+    def reweighted(self, weights: np.ndarray) -> DiffusionModel:
+        """Return the model with other weights (n_points,) of its points; those of weight 0 are left out.
+
+        Metric, scales, background and nodes stay as they are.
+        """
+        kept, all_points = weights > 0, self.data.hierarchy
+        hierarchy = PointHierarchy.of(
+            all_points.points[kept],
+            weights[kept] / weights[kept].sum(),
+            all_points.tolerance,
+            all_points.finest,
+        )
+        points = self.data.points[kept]
+        return replace(self, source=replace(self.data, hierarchy=hierarchy, points=points))
 
     def parts(self, X: np.ndarray, resources: Resources) -> np.ndarray:
         """Return log-densities (n, 3) of rows under the flow and the parts of the background."""
@@ -201,7 +229,7 @@ class DiffusionModel:
     ) -> np.ndarray:
         """Return log-densities (n, k) of the columns of X, from those of the mapped columns."""
         log_slopes = self.embedding.log_slopes(queries, residual)
-        return parts + np.reshape(log_slopes, (-1, 1))
+        return parts + (np.reshape(log_slopes, (-1, 1)) if parts.ndim == 2 else log_slopes)
 
     def _excluded_points(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the training points, their residuals, which are zero, and their indices."""
@@ -240,7 +268,7 @@ class DiffusionModel:
         k = self.source.n_probes
         assert isinstance(self.solver, ODESolver)
         result = np.empty((len(queries), 3))
-        for part in self._parts_in_memory(len(queries), resources):
+        for part in tracked(list(self._parts_in_memory(len(queries), resources))):
             # Each row is followed once for every probe, whose log-densities are averaged.
             repeated = np.repeat(queries[part], k, axis=0)
             excluded = None if exclude is None else exclude[part]
@@ -378,7 +406,7 @@ class DiffusionModel:
         backend = schedule.backend
         steps = [step.reversed() for step in reversed(self.steps())]
         result = np.empty((len(start), start.shape[1] + 1))
-        for part in self._parts_in_memory(len(start), resources):
+        for part in tracked(list(self._parts_in_memory(len(start), resources))):
             noise = np.random.RandomState(seed)
 
             def draw(noise: np.random.RandomState = noise, part: slice = part) -> torch.Tensor:
@@ -390,6 +418,37 @@ class DiffusionModel:
             result[part] = np.column_stack([backend.array(end), backend.array(error)])
         return result
 
+    def trajectories(
+        self, X: np.ndarray | None, n: int, rng: np.random.RandomState, resources: Resources
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return noise scales (m,) and where rows are at each (m, n, d), in units of X.
+
+        Rows X (n, d) go up to the terminal scale; where they are None, n draws go down from there. All
+        are within the hull.
+        """
+        schedule = self.source.schedule(resources)
+        backend, steps = schedule.backend, self.steps()
+        if X is not None:
+            start, _ = self.embedding.split(X)
+        else:
+            start = self.source.terminal(schedule).sample(rng, n)
+            steps = [step.reversed() for step in reversed(steps)]
+        noise = np.random.RandomState(rng.randint(2**31)) if self.solver.is_stochastic else rng
+
+        def draw() -> torch.Tensor:
+            return backend.tensor(noise.standard_normal(start.shape))
+
+        x = backend.tensor(start)
+        solver: Solver = self.solver
+        if estimates_error(solver):
+            solver = solver.initial_state(x, len(steps))
+        scales, rows = [steps[0].start], [self.embedding.rows_within(start)]
+        for step in steps:
+            x = solve(solver, schedule, x, [step], draw)
+            scales.append(step.end)
+            rows.append(self.embedding.rows_within(backend.array(x)))
+        return np.array(scales), np.array(rows)
+
     # --------------------------------------------------------------------------- one noise scale
 
     def score_at(self, X: np.ndarray, scale: float, resources: Resources) -> np.ndarray:
@@ -398,7 +457,7 @@ class DiffusionModel:
         schedule = self.source.schedule(resources)
         field, backend = schedule.at_scale(scale), schedule.backend
         within = np.empty_like(queries)
-        for part in self._parts_in_memory(len(X), resources):
+        for part in tracked(list(self._parts_in_memory(len(X), resources))):
             within[part] = backend.array(field(backend.tensor(queries[part]), scale**2))
         gradient = self.embedding.gradient(within, residual, scale**2)
         warp = self.embedding.metric.columns.warp
@@ -413,7 +472,7 @@ class DiffusionModel:
         queries, _ = self.embedding.split(X)
         k = self.source.n_probes
         within = np.empty(len(X))
-        for part in self._parts_in_memory(len(X), resources):
+        for part in tracked(list(self._parts_in_memory(len(X), resources))):
             repeated = np.repeat(queries[part], k, axis=0)
             schedule = self.source.schedule(resources, None, len(repeated))
             backend, field = schedule.backend, schedule.at_scale(scale)

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 
 from .._utils.memory import rows_that_fit, slices
+from .._utils.progress import tracked
 from .points import log_weight_of_others
 from .radial_kernels import RADIAL_KERNELS, RadialKernel
 
@@ -190,7 +191,7 @@ class BoxSums:
         if exclude is not None:
             slot = self._slot[exclude]
             excluded = _Excluded(self._log_point_weights[exclude], slot, slot // _BOX)
-        for rows in slices(len(x), n_rows):
+        for rows in tracked(list(slices(len(x), n_rows))):
             out[rows] = self._log_sums(x[rows], None if excluded is None else excluded.at(rows))
         if exclude is not None:
             out -= log_weight_of_others(self._log_point_weights)[exclude]

@@ -20,6 +20,7 @@ import torch
 
 from .._utils.gaussian import gaussian_log_normalizer
 from .._utils.memory import slices
+from .._utils.progress import tracked
 from .._utils.shards import ONE_PROCESS, Shards
 from .direct import average_over_few_points, direct_moments, moments_of_pairs
 from .factorised import Factoriser, NodeTable
@@ -111,7 +112,7 @@ class Posterior(FloatPromotion):
         self._check_exclude(exclude)
         points = self._points
         out = x.new_empty(len(x))
-        for rows in slices(len(x), self._tiles.rows(1)):
+        for rows in tracked(list(slices(len(x), self._tiles.rows(1)))):
             y = x[rows]
             if points.products_are_exact(v, 0.0):
                 logits = points.products(y, v)
@@ -159,14 +160,14 @@ class Posterior(FloatPromotion):
             nodes = nodes.without_stein()
         factorise = self._factoriser.is_worth_trying(v, nodes)
         sums = x.new_zeros(len(x), self._points.dimension + 2)
-        for tile in slices(len(nodes), self._tiles.nodes(trace=at_pairs)):
+        for tile in tracked(list(slices(len(nodes), self._tiles.nodes(trace=at_pairs)))):
             part = nodes[tile]
             table = self._factoriser.table(part, v, len(x)) if factorise else None
             # All processes must go over to float64 together.
             may_underflow = table is not None and not table.never_underflows
             if self._can_promote and self._merger.any(may_underflow):
                 return None
-            for rows in slices(len(x), self._tiles.rows(len(part))):
+            for rows in tracked(list(slices(len(x), self._tiles.rows(len(part))))):
                 sums[rows] += self._tile_sums(
                     x[rows], v, part, table, rows_of(exclude, rows), trace=at_pairs
                 )

@@ -7,8 +7,6 @@ from typing import Self
 
 import torch
 
-from .._utils.backend import has_float64
-
 __all__ = ["FloatPromotion"]
 
 
@@ -20,7 +18,7 @@ class FloatPromotion(ABC):
 
     def __init__(self, data: torch.Tensor) -> None:
         self._dtype = data.dtype
-        self._can_promote = data.dtype == torch.float32 and has_float64(data.device)
+        self._can_promote = data.dtype == torch.float32
         self._copy: Self | None = None
 
     @abstractmethod

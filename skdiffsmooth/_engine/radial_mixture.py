@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from .._utils.memory import slices
+from .._utils.progress import tracked
 from .moments import rows_of
 from .points import exclude_, log_weight_of_others
 from .radial_kernels import RadialKernel
@@ -91,7 +92,7 @@ class RadialMixture:
 
     def _tiles(self, x: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
         """Yield slices of the queries, with logits and distances (rows, N) in units of the bandwidth."""
-        for rows in slices(len(x), self._rows):
+        for rows in tracked(list(slices(len(x), self._rows))):
             # From differences of coordinates, and divided last: a point on the edge of a compact kernel
             # must be on the right side of it.
             exact = "donot_use_mm_for_euclid_dist"

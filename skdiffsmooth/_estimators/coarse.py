@@ -40,6 +40,7 @@ from .._utils.estimator import DistanceDensityMixin, on_one_fit
 from .._utils.gaussian import gaussian_log_normalizer
 from .._utils.given import resolve_given_values, resolve_scored_columns
 from .._utils.memory import slices_within
+from .._utils.progress import reports_fit
 from .._utils.threads import threads_for
 from .._utils.validation import (
     check_bandwidth,
@@ -267,6 +268,7 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         self.dtype = dtype
         self.memory_limit = memory_limit
 
+    @reports_fit
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> CoarseScoreDiffusion:
         """Learn the manifold and resolve the switch scale.
 

@@ -11,7 +11,7 @@ import torch
 from scipy.spatial import cKDTree
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from .._coordinates.columns import typical_row
 from .._coordinates.metric import LinearMetric, check_linear_metric, fit_metric
@@ -36,7 +36,8 @@ from .._utils.given import resolve_given_values, resolve_scored_columns
 from .._utils.kernel_weights import nearest_squares
 from .._utils.memory import slices_within
 from .._utils.periods import reduced
-from .._utils.rows import MergedRows, split_off_copies
+from .._utils.progress import reports_fit
+from .._utils.rows import MergedRows, split_off_copies, sum_of_weights
 from .._utils.support import warn_of_far_values
 from .._utils.threads import threads_for
 from .._utils.units import unit_for
@@ -154,7 +155,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         ``{"hour": 24, "wind_direction": 360}``. The kernel wraps there, densities integrate to one over
         one period, and draws are from 0 to the period. With ``kernel="gaussian"`` only.
     device : str, default="cpu"
-        Where to compute, as torch names it ("cuda", "cuda:1", "mps").
+        Where to compute, as torch names it ("cuda", "cuda:1"); Apple's "mps" is refused.
     dtype : {"float64", "float32"}, default="float64"
         Precision of the computation; results are float64 arrays either way.
     memory_limit : float, default=1024
@@ -164,6 +165,8 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         `leave_one_out_log_density`, beside rounding. It has an effect from 20 000 distinct rows on, in
         one to three dimensions, in float64 on a CPU, at the fitted bandwidth; all else is exact. The
         default is as exact as rounding allows; 1e-6 and 1e-3 are faster. 0 sums over all rows.
+    verbose : int, default=0
+        1 reports the progress of calls, and the time that is left; see SmoothedScoreDiffusion.
 
     Attributes
     ----------
@@ -185,6 +188,8 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         Distinct training rows of positive weight.
     weights_ : ndarray of shape (n_points,)
         Their weights; they sum to one.
+    weight_sum_ : float
+        Sum of the weights of all training rows; their number where no weights were passed.
     n_features_in_ : int
         Number of features.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -204,8 +209,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
     takes three to six times ``n_points**2 * n_features``. Equal rows are excluded together, so that
     rounded data do not drive the bandwidth to zero.
 
-    After `fit` only `device`, `dtype` and `memory_limit`, which say where to compute, have an
-    effect.
+    After `fit` only `device`, `dtype`, `memory_limit` and `verbose` have an effect.
 
     References
     ----------
@@ -223,6 +227,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         dtype: str = "float64",
         memory_limit: float = 1024,
         rtol: float = 1e-12,
+        verbose: int = 0,
     ) -> None:
         self.bandwidth = bandwidth
         self.kernel = kernel
@@ -232,6 +237,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         self.dtype = dtype
         self.memory_limit = memory_limit
         self.rtol = rtol
+        self.verbose = verbose
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for files, with the tolerance of the boxes in their place."""
@@ -249,6 +255,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
                 points, self.weights_, self.kernel_, self.bandwidth_, rtol
             )
 
+    @reports_fit
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> KDESampler:
         """Store the distinct rows and compute the bandwidth.
 
@@ -323,6 +330,7 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
             X,
             points_=points,
             weights_=weights,
+            weight_sum_=sum_of_weights(sample_weight, _num_samples(X)),
             kernel_=kernel,
             bandwidth_=bandwidth,
             periods_=periods,
@@ -331,6 +339,37 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
             coordinates_=coordinates,
             _boxes_=boxes,
         )
+        return self
+
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> KDESampler:
+        """Add rows to a fitted estimate, with the bandwidth that it has.
+
+        The result is that of `fit` on all rows with ``bandwidth_`` and ``metric_`` as parameters. The
+        best bandwidth falls slowly as rows are added: call `fit` on all rows when their number has
+        doubled. Without a fitted estimate it is `fit`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows to add.
+        y : object, default=None
+            Ignored; there for scikit-learn's calling convention.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights, in the units of those of `fit`, where a row without one has weight 1.
+
+        Returns
+        -------
+        self : KDESampler
+            The fitted estimator.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `fit`; also if X has other columns than the estimate.
+        """
+        if not hasattr(self, "points_"):
+            return self.fit(X, sample_weight=sample_weight)
+        self._fit_with_more_rows(X, sample_weight, bandwidth=self.bandwidth_, metric=self.metric_)
         return self
 
     @on_one_fit
@@ -750,6 +789,16 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         """
         X = self._check_query(X)
         return -self._log_density(X, self._noise_scale(t))
+
+    _can_reweight = True
+
+    def _reweighted(self, weights: np.ndarray) -> KDESampler:
+        """Return the same estimate with other weights (n_points,) of its points."""
+        kept, estimator = weights > 0, self._snapshot()
+        state = {"points_": self.points_[kept], "weights_": weights[kept] / weights[kept].sum()}
+        # Sorted points are not worth their time for a few queries.
+        estimator.__dict__ = {**vars(self), **state, "_boxes_": None}
+        return estimator
 
     def _check_euclidean(self, what: str) -> None:
         """Raise an error, which names `what`, if the metric is not that of the columns of X."""

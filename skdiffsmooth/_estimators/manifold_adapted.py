@@ -36,7 +36,7 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
     base and noise    `base`, `noise`
     accuracy          `solver`, `n_steps`, `n_levels`, `n_nodes`, `node_rule`, `terminal`, \
 `terminal_scale`, `tolerance`
-    machine           `random_state`, `device`, `dtype`, `memory_limit`, `n_jobs`, `shards`
+    machine           `random_state`, `device`, `dtype`, `memory_limit`, `n_jobs`, `shards`, `verbose`
     ================  ===========================================================================
 
     Parameters
@@ -77,7 +77,7 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         Nodes in each noise level, of each cell where the manifold is learned; "auto" as in
         SmoothedScoreDiffusion, from half as many for cells.
     background, noise, solver, n_steps, n_levels, node_rule, terminal, terminal_scale, tolerance, \
-            random_state, device, dtype, memory_limit, n_jobs, shards
+            random_state, device, dtype, memory_limit, n_jobs, shards, verbose
         See SmoothedScoreDiffusion.
 
     Attributes
@@ -95,7 +95,8 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         The affine hull of the points (and of a known curved manifold), in which the flow runs.
     model_, bandwidth_, sigma_, metric_, settings_, not_compared_, rounding_, warp_, coordinates_, \
             background_, tail_bound_, kernel_, base_, noise_, solver_, n_steps_, n_nodes_, \
-            noise_levels_, terminal_, points_, weights_, hierarchy_, n_features_in_, feature_names_in_
+            noise_levels_, terminal_, points_, weights_, weight_sum_, hierarchy_, \
+            n_features_in_, feature_names_in_
         See SmoothedScoreDiffusion.
 
     See Also
@@ -173,6 +174,7 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         memory_limit: float = 1024,
         n_jobs: int | None = None,
         shards: str | None = None,
+        verbose: int = 0,
     ) -> None:
         self.bandwidth = bandwidth
         self.sigma = sigma
@@ -198,6 +200,7 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         self.memory_limit = memory_limit
         self.n_jobs = n_jobs
         self.shards = shards
+        self.verbose = verbose
 
     def _kernel_choice(self) -> AlongManifold:
         return AlongManifold(self.manifold, self.n_components, self.n_cells, self.push)

@@ -38,7 +38,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     kernel and base   `kernel`, `base`, `noise`
     accuracy          `solver`, `n_steps`, `n_levels`, `n_nodes`, `node_rule`, `terminal`, \
 `terminal_scale`, `tolerance`
-    machine           `random_state`, `device`, `dtype`, `memory_limit`, `n_jobs`, `shards`
+    machine           `random_state`, `device`, `dtype`, `memory_limit`, `n_jobs`, `shards`, `verbose`
     ================  ===========================================================================
 
     Parameters
@@ -159,7 +159,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         of `sample`, but takes a fixed seed for the nodes: they are quadrature points, and two fits to
         the same data should be the same model.
     device : str, default="cpu"
-        Where to compute, as torch names it ("cuda", "cuda:1", "mps"). It can be set after `fit`.
+        Where to compute, as torch names it ("cuda", "cuda:1"); Apple's "mps" is refused. It can be
+        set after `fit`.
     dtype : {"float64", "float32"}, default="float64"
         Precision of the computation; results are float64 arrays either way.
     memory_limit : float, default=1024
@@ -174,6 +175,10 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         processes make the same calls with the same arguments and all get the result of the whole
         data. Numbers are needed for `bandwidth` and `sigma`, an integer for the `random_state` of
         `sample`. See docs/guide/large.md.
+    verbose : int, default=0
+        1 reports the progress of calls, and the time that is left: as a bar of tqdm in terminals and
+        notebooks where it is installed, or as lines of the logger "skdiffsmooth.progress". It can be
+        set after `fit`.
 
     Attributes
     ----------
@@ -237,6 +242,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         Distinct training rows of positive weight; with `shards`, those of this process.
     weights_ : ndarray of shape (n_points,)
         Their weights; they sum to one, with `shards` over all processes.
+    weight_sum_ : float
+        Sum of the weights of all training rows; their number where no weights were passed.
     hull_ : AffineHull
         The affine hull of the points, in coordinates of the metric, in which the flow runs; the whole
         space where the base is a mixture, whose components fill it.
@@ -323,6 +330,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         memory_limit: float = 1024,
         n_jobs: int | None = None,
         shards: str | None = None,
+        verbose: int = 0,
     ) -> None:
         self.bandwidth = bandwidth
         self.sigma = sigma
@@ -346,6 +354,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         self.memory_limit = memory_limit
         self.n_jobs = n_jobs
         self.shards = shards
+        self.verbose = verbose
 
     def _kernel_choice(self) -> SameEverywhere:
         return SameEverywhere(resolve_kernel(self.kernel))

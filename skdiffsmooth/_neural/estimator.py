@@ -28,6 +28,7 @@ from .._diffusion.settings import (
 from .._utils.backend import Backend
 from .._utils.estimator import DistanceDensityMixin, on_one_fit
 from .._utils.given import resolve_given_values, resolve_scored_columns
+from .._utils.progress import reports_fit
 from .._utils.rows import check_sample_weight, merge_duplicates
 from .._utils.shards import ONE_PROCESS
 from .._utils.threads import threads_for
@@ -136,7 +137,7 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         are drawn once, in `fit`, and the same for all rows and steps, so that `sample` and
         `score_samples` have one distribution.
     device : str, default="cpu"
-        Where to compute, as torch names it ("cuda", "cuda:1", "mps").
+        Where to compute, as torch names it ("cuda", "cuda:1").
     dtype : {"float64", "float32"}, default="float32"
         Precision of the computation. "float32" is as accurate as a trained network, and training
         takes 0.6 of the time.
@@ -146,6 +147,8 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         without asking, and draws anew at every call of `sample`.
     memory_limit : float, default=1024
         Bound on temporaries of a query, in MiB.
+    verbose : int, default=0
+        1 reports the progress of calls, and the time that is left; see SmoothedScoreDiffusion.
 
     Attributes
     ----------
@@ -263,6 +266,7 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         dtype: str = "float32",
         random_state: Any = None,
         memory_limit: float = 1024,
+        verbose: int = 0,
     ) -> None:
         self.bandwidth = bandwidth
         self.sigma = sigma
@@ -289,9 +293,11 @@ class NeuralScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         self.dtype = dtype
         self.random_state = random_state
         self.memory_limit = memory_limit
+        self.verbose = verbose
 
     # ------------------------------------------------------------------------------------ fitting
 
+    @reports_fit
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> NeuralScoreDiffusion:
         """Train the network.
 

@@ -16,6 +16,7 @@ import torch
 
 from .._utils.backend import Backend
 from .._utils.draws import invert_cumulated
+from .._utils.progress import tracked
 from .._utils.warnings import warn_user
 from .network import NetworkShape, evaluate
 
@@ -183,7 +184,7 @@ def train(
     n_batches = max(_MIN_BATCHES, math.ceil(len(rows[0]) / settings.batch_size))
     last = state
     try:
-        for _ in range(settings.max_iter):
+        for _ in tracked(range(settings.max_iter), "iteration"):
             rng = stream(seed, "noise", last.n_iterations)
             batches = _noised(shape, *rows, n_batches, settings.batch_size, rng, backend)
             if not math.isfinite(start_loss):

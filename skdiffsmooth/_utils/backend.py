@@ -10,7 +10,7 @@ import torch
 
 from .validation import check_choice
 
-__all__ = ["Backend", "has_float64", "to_device", "to_float64"]
+__all__ = ["Backend", "to_device"]
 
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
@@ -26,16 +26,6 @@ def to_device(array: np.ndarray, device: torch.device, dtype: torch.dtype | None
         # Only from pinned memory is the copy asynchronous.
         native = native.pin_memory()
     return native.to(device=device, dtype=dtype, non_blocking=True)
-
-
-def has_float64(device: torch.device) -> bool:
-    """Return whether a device can compute in float64; Apple's GPUs cannot."""
-    return device.type != "mps"
-
-
-def to_float64(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a tensor in float64, or unchanged on a device without float64."""
-    return tensor.double() if has_float64(tensor.device) else tensor
 
 
 @dataclass(frozen=True)
@@ -62,13 +52,18 @@ class Backend:
         TypeError
             If either is not a string.
         ValueError
-            If the name is unknown or the device is not present.
+            If the name is unknown, or the device is not present or has no float64.
         """
         resolved_dtype = _DTYPES[check_choice("dtype", dtype, _DTYPES)]
         if not isinstance(device, str):
             raise TypeError(
                 f"device={device!r} has type {type(device).__name__}; "
                 "expected a string such as 'cpu' or 'cuda'."
+            )
+        if device.split(":")[0] == "mps":
+            raise ValueError(
+                f"device={device!r} is not supported: Apple's GPUs cannot compute in float64, which is "
+                "needed wherever float32 loses digits. Use device='cpu'."
             )
         try:
             resolved = torch.device(device)
@@ -95,7 +90,7 @@ class Backend:
         """
         limits = torch.finfo(self.dtype)
         fits = smallest**2 > limits.tiny**0.5 and largest**2 < limits.max**0.5
-        return self if fits or not has_float64(self.device) else replace(self, dtype=torch.float64)
+        return self if fits else replace(self, dtype=torch.float64)
 
     def tensor(self, array: Any) -> torch.Tensor:
         """Copy an array to the device, in the dtype."""

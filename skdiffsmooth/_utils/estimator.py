@@ -11,10 +11,11 @@ from functools import wraps
 from typing import Any, TypeVar, cast
 
 import numpy as np
-from sklearn.base import DensityMixin
+from sklearn.base import DensityMixin, clone
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .periods import column_labels, reduced, resolve_periods
+from .progress import CallbackSupportMixin, number_of_rows, reporting
 from .rows import MergedRows, check_sample_weight, merge_rows, weighted_rows
 from .table import check_table, column_names
 from .threads import threads_for
@@ -30,6 +31,8 @@ Self = TypeVar("Self", bound="DensityEstimatorMixin")
 
 # The density of some columns is an integral over at least that many rows for each row of a query.
 _ROWS_A_CONDITIONAL = 64
+# What says how many columns there are, and how they are called.
+_OF_COLUMNS = "n_features_in_", "feature_names_in_", "_column_labels_"
 
 
 def on_one_fit(method: Method) -> Method:
@@ -45,8 +48,9 @@ def on_one_fit(method: Method) -> Method:
         estimator = self._snapshot()
         rows = args[0] if args else kwargs.get(first.name, first.default)
         is_conditional = kwargs.get("given") is not None or kwargs.get("columns") is not None
-        n_rows = _number_of(rows, estimator) * (_ROWS_A_CONDITIONAL if is_conditional else 1)
-        with threads_for(n_rows * estimator._sums_per_row()):
+        n_rows = _number_of(rows, estimator)
+        n_sums = n_rows * (_ROWS_A_CONDITIONAL if is_conditional else 1) * estimator._sums_per_row()
+        with reporting(estimator, method.__name__, n_rows), threads_for(n_sums):
             return method(estimator, *args, **kwargs)
 
     return cast(Method, query)
@@ -58,10 +62,7 @@ def _number_of(rows: Any, estimator: Any) -> float:
         return len(getattr(estimator, "points_", ()))
     if isinstance(rows, numbers.Real):
         return float(rows)
-    shape = getattr(rows, "shape", None)
-    if isinstance(shape, tuple):
-        return shape[0] if shape else 1
-    return len(rows) if hasattr(rows, "__len__") else math.inf
+    return number_of_rows(rows)
 
 
 class SavedWithVersion:
@@ -83,7 +84,7 @@ class SavedWithVersion:
         super().__setstate__(state)  # type: ignore[misc]
 
 
-class DensityEstimatorMixin(SavedWithVersion, DensityMixin):
+class DensityEstimatorMixin(CallbackSupportMixin, SavedWithVersion, DensityMixin):
     """The methods of a density estimator that are the same for all densities.
 
     Classes that use it define ``fit``, ``score_samples`` and ``sample``.
@@ -172,6 +173,7 @@ class DistanceDensityMixin(DensityEstimatorMixin):
 
     points_: Any  # (n_points, n_features)
     weights_: Any  # (n_points,)
+    weight_sum_: float
     # Period (n_features,) of each column, 0 where it has none; None where no column has one.
     periods_: Any
     # Whether nearly equal rows are recognised in units of the columns, or in the common unit of X.
@@ -193,6 +195,29 @@ class DistanceDensityMixin(DensityEstimatorMixin):
         merged = replace(merged, periods=periods)
         merged.warn(column_names(X))
         return merged
+
+    def _fit_with_more_rows(self, X: Any, sample_weight: Any, **fixed: Any) -> None:
+        """Fit to the stored points and the rows of X, with some parameters `fixed`."""
+        # A fit in another thread replaces the state of `self`, not of this copy.
+        old = self._snapshot()
+        rows = old._check_query(X)
+        weight = check_sample_weight(sample_weight, len(rows))
+        if not math.isfinite(old.weight_sum_):
+            raise ValueError(
+                "partial_fit cannot add rows, since the sum of sample_weight in fit overflowed; fit all "
+                "rows again, with weights divided by their maximum."
+            )
+        estimator: Any = clone(cast(Any, old)).set_params(**fixed)
+        fitted = estimator.fit(
+            np.vstack([old.points_, rows]),
+            sample_weight=np.concatenate([old.weight_sum_ * old.weights_, weight]),
+        )
+        # Parameters and labels of columns are those of this estimator.
+        self.__dict__ = {
+            **{name: value for name, value in vars(fitted).items() if name.endswith("_")},
+            **{name: value for name, value in vars(old).items() if not name.endswith("_")},
+            **{name: vars(old)[name] for name in _OF_COLUMNS if name in vars(old)},
+        }
 
     def _check_others(self, own_weights: Any) -> np.ndarray | None:
         """Return the weights (n_points,) that the points lose when they are left out, or None.

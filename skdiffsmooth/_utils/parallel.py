@@ -1,15 +1,28 @@
-"""Splits rows over joblib workers."""
+"""Splits rows, and lists of calls, over joblib workers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from joblib import effective_n_jobs
+from joblib.parallel import get_active_backend
 from sklearn.utils.parallel import Parallel, delayed
 
-__all__ = ["over_workers"]
+from .progress import tracked
+
+__all__ = ["over_workers", "results_of"]
+
+
+def results_of(calls: Sequence[Any], n_jobs: int | None, task: str) -> list[Any]:
+    """Return the results of delayed calls in their order, and report each as a `task`."""
+    # Backends of other packages may return all results at once only.
+    backend, _ = get_active_backend()
+    is_lazy = getattr(backend, "supports_return_generator", False)
+    parallel = Parallel(n_jobs=n_jobs, return_as="generator" if is_lazy else "list")
+    results = iter(parallel(calls))
+    return [next(results) for _ in tracked(calls, task)]
 
 
 def over_workers(

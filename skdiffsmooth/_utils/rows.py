@@ -6,7 +6,7 @@ import numbers
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 
-from .column_precision import ColumnPrecision, column_precision
+from .column_precision import ColumnPrecision, column_precision, has_extent
 from .near_rows import near_rows
 from .periods import column_labels, reduced, resolve_periods
 from .table import check_table, column_names
@@ -31,6 +31,7 @@ __all__ = [
     "merge_rows",
     "parts_of_table",
     "split_off_copies",
+    "sum_of_weights",
     "take",
     "weighted_rows",
 ]
@@ -43,8 +44,8 @@ _OF_WHOLE_TABLE: ContextVar[ColumnPrecision | None] = ContextVar("_OF_WHOLE_TABL
 def parts_of_table(precision: ColumnPrecision | None) -> Iterator[None]:
     """Give all rows the precision of a table whose parts they are, so that these share it.
 
-    A column that is constant in a part is then as wide there as it is coarse in the table. None finds
-    the precision of each part by itself.
+    A column that is constant in a part is then as wide there as it is coarse in the table: one step, or
+    half the difference of its two values. None finds the precision of each part by itself.
     """
     token = _OF_WHOLE_TABLE.set(precision)
     try:
@@ -68,6 +69,12 @@ def evenly(n_rows: int, most: int) -> np.ndarray:
 def take(rows: Any, which: np.ndarray) -> Any:
     """Return some of the rows of an array or a table."""
     return rows.iloc[which] if hasattr(rows, "iloc") else rows[which]
+
+
+def sum_of_weights(sample_weight: Any, n: int) -> float:
+    """Return the sum of checked weights of n rows, their number without weights; inf if it overflows."""
+    with np.errstate(over="ignore"):
+        return float(np.sum(check_sample_weight(sample_weight, n)))
 
 
 def weighted_rows(X: Any, sample_weight: Any) -> tuple[Any, np.ndarray | None]:
@@ -284,7 +291,11 @@ class MergedRows:
     @cached_property
     def precision(self) -> ColumnPrecision:
         """How precisely the columns were recorded; of a part, those of the whole table."""
-        return _OF_WHOLE_TABLE.get() or column_precision(self.points, self.weights)
+        table = _OF_WHOLE_TABLE.get()
+        if table is None:
+            return column_precision(self.points, self.weights)
+        unit = np.where(has_extent(self.points), table.unit, np.maximum(table.unit, table.width))
+        return replace(table, unit=unit)
 
     def warn(self, names: np.ndarray | None = None) -> None:
         """Warn, once in a call of the user, of copies and of columns that are not continuous."""

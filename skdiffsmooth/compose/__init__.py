@@ -2,6 +2,7 @@
 
 from ._changes import ChangeOfVariables, change_of_variables
 from ._classifier import DensityClassifier
+from ._compare import ModelComparison, compare
 from ._outliers import DensityOutlierDetector
 from ._sampling import sample
 from ._stacking import DensityStacking
@@ -12,7 +13,9 @@ __all__ = [
     "DensityClassifier",
     "DensityOutlierDetector",
     "DensityStacking",
+    "ModelComparison",
     "TransformedDensity",
     "change_of_variables",
+    "compare",
     "sample",
 ]

@@ -13,8 +13,9 @@ from sklearn.utils.validation import check_is_fitted, check_X_y
 
 from .._coordinates.columns import ColumnSpace
 from .._estimators.kde import KDESampler
-from .._utils.estimator import DensityEstimatorMixin, DistanceDensityMixin, on_one_fit
+from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.given import resolve_given_values, resolve_scored_columns
+from .._utils.progress import reports_fit, tracked
 from .._utils.rows import as_given, check_sample_weight, merge_rows, parts_of_table, take
 from .._utils.table import check_table, column_names
 from .._utils.validation import check_real_array
@@ -27,6 +28,7 @@ from ._members import (
     fit_member,
     log_density_of,
     naming,
+    shared_precision,
 )
 
 __all__ = ["DensityClassifier"]
@@ -60,6 +62,8 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
     priors : array-like of shape (n_classes,), default=None
         Probabilities of the classes, in the order of ``classes_``. None takes their fractions of
         the training rows, weighted.
+    verbose : int, default=0
+        1 reports the progress of calls, and the time that is left.
 
     Attributes
     ----------
@@ -94,10 +98,12 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
     6.6.2.
     """
 
-    def __init__(self, estimator: Any = None, *, priors: Any = None) -> None:
+    def __init__(self, estimator: Any = None, *, priors: Any = None, verbose: int = 0) -> None:
         self.estimator = estimator
         self.priors = priors
+        self.verbose = verbose
 
+    @reports_fit
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> DensityClassifier:
         """Fit one density to the rows of each class.
 
@@ -156,15 +162,13 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         coarse = replace(precision, unit=np.maximum(precision.unit, precision.width))
         fitted: list[Any] = []
         refusals: list[int] = []
-        for code, label in enumerate(classes):
+        for code, label in tracked(list(enumerate(classes)), "class"):
             kept = (codes == code) & (weight > 0)
             density = estimator_or_default(self.estimator)
             name = f"density of class {label} (n_samples = {kept.sum()})"
             weight_of_class = None if sample_weight is None else weight[kept]
-            # Only a density of the columns themselves is as wide as these are coarse.
-            shared = coarse if isinstance(density, DistanceDensityMixin) else None
             try:
-                with parts_of_table(shared):
+                with parts_of_table(shared_precision(density, coarse)):
                     fitted.append(fit_member(name, density, take(rows, kept), weight_of_class))
             except ValueError:
                 if len(np.unique(checked[kept], axis=0)) > 1:

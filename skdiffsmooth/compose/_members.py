@@ -11,12 +11,14 @@ from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
-from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.parallel import delayed
 from sklearn.utils.validation import has_fit_parameter
 
 from .._estimators.smoothed import SmoothedScoreDiffusion
-from .._utils.estimator import DensityEstimatorMixin
-from .._utils.rows import TrainingRows, take
+from .._utils.column_precision import ColumnPrecision
+from .._utils.estimator import DensityEstimatorMixin, DistanceDensityMixin
+from .._utils.parallel import results_of
+from .._utils.rows import TrainingRows, parts_of_table, take
 from .._utils.warnings import part_of_a_fit
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "naming",
     "out_of_fold",
     "parameter_estimator",
+    "shared_precision",
     "takes_weights",
     "unwrap",
 ]
@@ -70,6 +73,15 @@ def parameter_estimator(estimator: Any) -> Any:
 def estimator_or_default(estimator: Any) -> Any:
     """Return a clone of an unfitted density, or SmoothedScoreDiffusion() for None."""
     return SmoothedScoreDiffusion() if estimator is None else clone(estimator)
+
+
+def shared_precision(estimator: Any, precision: ColumnPrecision) -> ColumnPrecision | None:
+    """Return the precision that fits to parts of a table share, or None where each has its own.
+
+    Only a density of the columns themselves is as wide as these are coarse.
+    """
+    is_direct = isinstance(parameter_estimator(estimator), DistanceDensityMixin)
+    return precision if is_direct else None
 
 
 def check_member(label: str, estimator: Any, *, compared: bool) -> None:
@@ -173,13 +185,12 @@ def out_of_fold(
     `members` are pairs of a label for messages and an estimator, which is cloned; `folds` come from
     ``rows.folds``. NaN for rows that no fold tests.
     """
-    held_out = iter(
-        Parallel(n_jobs=n_jobs)(
-            delayed(held_out_log_density)(label, estimator, rows, train, test)
-            for label, estimator in members
-            for train, test in folds
-        )
-    )
+    calls = [
+        delayed(held_out_log_density)(label, estimator, rows, train, test)
+        for label, estimator in members
+        for train, test in folds
+    ]
+    held_out = iter(results_of(calls, n_jobs, "fold"))
     log_density = np.full((len(rows.group), len(members)), np.nan)
     for column in range(len(members)):
         for _, test in folds:
@@ -190,7 +201,11 @@ def out_of_fold(
 def held_out_log_density(
     label: str, estimator: Any, rows: TrainingRows, train: np.ndarray, test: np.ndarray
 ) -> np.ndarray:
-    """Return the log-densities of the test rows of one fold under a clone fitted to the others."""
+    """Return the log-densities of the test rows of one fold under a clone fitted to the others.
+
+    Folds share the precision of the columns of all rows.
+    """
     weight = None if rows.weight is None else rows.weight[train]
-    fitted = fit_member(label, clone(estimator), take(rows.given, train), weight)
+    with parts_of_table(shared_precision(estimator, rows.precision)):
+        fitted = fit_member(label, clone(estimator), take(rows.given, train), weight)
     return log_density_of(label, fitted, take(rows.given, test))

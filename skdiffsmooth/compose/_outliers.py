@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from .._coordinates.columns import ColumnSpace
 from .._diffusion.comparison import folds_for_metrics
 from .._utils.estimator import DensityEstimatorMixin, on_one_fit
+from .._utils.progress import counted, reports_fit
 from .._utils.rows import TrainingRows, as_given, take
 from .._utils.validation import check_choice, check_real
 from .._utils.warnings import warn_user
@@ -82,6 +83,8 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         leaving out single rows from about 10^4 rows on. A splitter, or its splits, is used
         unchanged. Rows that it never tests, such as the first of a TimeSeriesSplit, do not count
         in the threshold.
+    verbose : int, default=0
+        1 reports the progress of calls, and the time that is left.
 
     Attributes
     ----------
@@ -129,11 +132,20 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
     and Signal Processing 141, 1994.
     """
 
-    def __init__(self, estimator: Any = None, *, contamination: Any = 0.1, cv: Any = None) -> None:
+    def __init__(
+        self,
+        estimator: Any = None,
+        *,
+        contamination: Any = 0.1,
+        cv: Any = None,
+        verbose: int = 0,
+    ) -> None:
         self.estimator = estimator
         self.contamination = contamination
         self.cv = cv
+        self.verbose = verbose
 
+    @reports_fit
     def fit(
         self, X: Any, y: Any = None, sample_weight: Any = None, groups: Any = None
     ) -> DensityOutlierDetector:
@@ -183,10 +195,16 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
                 "fitted to the other rows. Pass more rows."
             )
         splits = self._splits(rows, groups)
-        fitted = fit_member(
-            "estimator", estimator_or_default(self.estimator), rows.given, rows.weight
-        )
-        held_out = self._held_out(fitted, rows, splits)
+        # The held-out scores take about as long as a fit for each fold.
+        n_folds = _N_FOLDS if splits is None else len(splits[1])
+        with counted(1 + n_folds) as done:
+            fitted = fit_member(
+                "estimator", estimator_or_default(self.estimator), rows.given, rows.weight
+            )
+            done()
+            done.size = n_folds
+            held_out = self._held_out(fitted, rows, splits)
+            done()
         tested = ~np.isnan(held_out)
         offset = _threshold(held_out[tested], rows.point_weights[tested], contamination)
         if offset == -np.inf:

@@ -11,7 +11,7 @@ from ._conditionals import draw_with_given
 from ._draw import draw_labelled
 from ._members import unwrap
 
-__all__ = ["sample"]
+__all__ = ["names_of_columns", "sample"]
 
 
 def sample(
@@ -59,8 +59,8 @@ def sample(
         own method would.
     output : {"default", "pandas", "polars"}, default="default"
         Container: an array, or a data frame with the column names of the training rows (x0, x1,
-        ... if they had none); from a classifier, with the classes in a last column, "target" (or
-        "target_", where that is a name of X). The names of containers are those of scikit-learn's
+        ... if they had none); from a classifier, with the classes in a last column, ``"target"`` (or
+        ``"target_"``, where that is a name of X). The names of containers are those of scikit-learn's
         `set_output`, which itself applies to `transform` only, and densities have no `transform`.
     given : mapping from column to value, default=None
         Condition the draws on these columns: labels or indices; each value one number in units of X,
@@ -94,7 +94,7 @@ def sample(
         rows, labels = draw_with_given(fitted, given, n, generator)
     if output == "default":
         return rows if labels is None else (rows, labels)
-    names = _column_names(fitted, rows.shape[1])
+    names = names_of_columns(fitted, rows.shape[1])
     target = "target"
     while target in names:
         target += "_"
@@ -109,7 +109,7 @@ def sample(
     return table if labels is None else table.with_columns(pl.Series(target, labels))
 
 
-def _column_names(fitted: Any, n_features: int) -> list[str]:
+def names_of_columns(fitted: Any, n_features: int) -> list[str]:
     """Return the names of the training columns, from the first estimator that was fitted on them."""
     while (names := getattr(fitted, "feature_names_in_", None)) is None:
         inner = unwrap(fitted)

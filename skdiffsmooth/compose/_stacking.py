@@ -14,13 +14,15 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import Bunch
-from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.parallel import delayed
 from sklearn.utils.validation import check_is_fitted
 
 from .._diffusion.settings import resolve_n_jobs
 from .._estimators.smoothed import SmoothedScoreDiffusion
 from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.given import resolve_given_values, resolve_scored_columns
+from .._utils.parallel import results_of
+from .._utils.progress import Loop, counted, reports_fit
 from .._utils.rows import TrainingRows, as_given
 from .._utils.validation import check_choice, check_real
 from .._utils.warnings import warn_user
@@ -44,6 +46,8 @@ _Result = TypeVar("_Result")
 
 # Stopping rule: the held-out log-likelihood is within this many nats a row of its maximum.
 _MAX_GAP = 1e-8
+# The one fit that chooses the default members is of so many, about, for reports of progress.
+_FITS_OF_FAMILY = 40
 # After n iterations EM is at most log(n_members) / n nats from the maximum (Cover's bound summed
 # over the iterations): 1e-5 at this limit, which members that are nearly equal may reach.
 _MAX_ITERATIONS = 100_000
@@ -108,6 +112,8 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
     n_jobs : int or None, default=None
         Number of joblib workers for members and folds. None is one, or what a
         ``joblib.parallel_config`` sets; -1 is all cores.
+    verbose : int, default=0
+        1 reports the progress of calls, and the time that is left.
 
     Attributes
     ----------
@@ -161,6 +167,7 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         settings: str = "once",
         time_limit: float | None = None,
         n_jobs: int | None = None,
+        verbose: int = 0,
     ) -> None:
         self.estimators = estimators
         self.cv = cv
@@ -168,6 +175,7 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         self.settings = settings
         self.time_limit = time_limit
         self.n_jobs = n_jobs
+        self.verbose = verbose
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the parameters; with `deep`, also the members by name and their parameters.
@@ -211,6 +219,7 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         super().set_params(**params)
         return self
 
+    @reports_fit
     def fit(
         self, X: Any, y: Any = None, sample_weight: Any = None, groups: Any = None
     ) -> DensityStacking:
@@ -260,7 +269,8 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         if not isinstance(self.cv, str):
             folds = rows.folds(5 if self.cv is None else self.cv, groups)
         if self.estimators is None and folds:
-            members = self._family(rows, folds)
+            with counted(_FITS_OF_FAMILY):
+                members = self._family(rows, folds)
         else:
             members = self._check_members()
         names = [name for name, _ in members]
@@ -280,7 +290,8 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
                 [log_density_of(label, estimator, rows.given) for label, estimator in labelled]
             )
         else:
-            names, fitted, log_density = self._scored(members, rows, folds, n_jobs, end)
+            with counted(len(members) * (1 + len(folds))) as done:
+                names, fitted, log_density = self._scored(members, rows, folds, n_jobs, end, done)
         tested = ~np.isnan(log_density[:, 0])
         combine = _best_only if self.combine == "best" else _optimal_weights
         row_weight = None if rows.weight is None else rows.weight[tested]
@@ -402,13 +413,13 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         folds: Folds,
         n_jobs: int | None,
         end: float,
+        done: Loop,
     ) -> tuple[list[str], list[Any], np.ndarray]:
         """Return names and fits to all rows of the members, and their held-out log-densities.
 
         The last is of shape (n_kept, n_members). Members that are not begun until `end`, a time of the
-        monotonic clock, are left out, and default members that cannot be fitted to X.
+        monotonic clock, are left out, and default members that cannot be fitted to X. `done` counts.
         """
-        parallel = Parallel(n_jobs=n_jobs)
         labels = [f"member {name!r}" for name, _ in members]
         # A default member that cannot be fitted to X is left out; one of the user's is an error.
         optional = [self.estimators is None and k > 0 for k in range(len(members))]
@@ -420,7 +431,7 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         for batch in [indices] if self.time_limit is None else [[k] for k in indices]:
             if columns and time.monotonic() > end:
                 break
-            results = parallel(
+            fit_calls = [
                 delayed(_attempt)(
                     optional[k],
                     fit_member,
@@ -430,7 +441,10 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
                     rows.weight,
                 )
                 for k in batch
-            )
+            ]
+            done.size = len(batch)
+            results = results_of(fit_calls, n_jobs, "member")
+            done()
             fits |= dict(zip(batch, results, strict=True))
             failed |= {k: fits[k] for k in batch if isinstance(fits[k], ValueError)}
             candidates = [k for k in batch if k not in failed]
@@ -438,13 +452,16 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
                 k: members[k][1] if self.settings == "fold" else _with_settings(fits[k])
                 for k in candidates
             }
-            parts = parallel(
+            fold_calls = [
                 delayed(_attempt)(
                     optional[k], held_out_log_density, labels[k], kept[k], rows, train, test
                 )
                 for k in candidates
                 for train, test in folds
-            )
+            ]
+            done.size = len(batch) * len(folds)
+            parts = results_of(fold_calls, n_jobs, "fold")
+            done()
             for k, start in zip(candidates, range(0, len(parts), len(folds)), strict=True):
                 column = np.full(len(rows.group), np.nan)
                 for (_, test), part in zip(folds, parts[start : start + len(folds)], strict=True):

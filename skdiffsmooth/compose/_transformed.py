@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.given import resolve_given_values, resolve_scored_columns
+from .._utils.progress import reports_fit
 from .._utils.rows import check_sample_weight
 from .._utils.table import check_table
 from .._utils.validation import LARGEST
@@ -146,6 +147,7 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
         self.transformer = transformer
         self.log_abs_det = log_abs_det
 
+    @reports_fit
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> TransformedDensity:
         """Fit the transformer to the rows, and the density to the transformed rows.
 

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 
 from .._coordinates.hull import AffineHull
-from .._utils.backend import to_float64
 from .._utils.memory import slices_within
 from ..manifolds._base import Constants, SmoothManifoldBase
 
@@ -170,7 +169,7 @@ class BumpSheet(SmoothManifoldBase):
 
     def _coordinates(self, x: torch.Tensor) -> torch.Tensor:
         """Return images in coordinates of the span, as matrices (n, r, r) of float64."""
-        x = to_float64(x)
+        x = x.double()
         center, basis = self._frame.like(x)
         rank = self._table.like(x)[1].shape[1]
         return ((x - center) @ basis).reshape(len(x), rank, rank)

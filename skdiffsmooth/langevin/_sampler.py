@@ -25,6 +25,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 
+from .._utils.progress import counted, reporting
 from .._utils.validation import (
     check_choice,
     check_draw,
@@ -84,6 +85,43 @@ class LangevinChains:
         """All draws as rows, chain after chain: shape (n_chains * n_draws, n_features)."""
         return self.draws.reshape(-1, self.draws.shape[2])
 
+    def to_arviz(self, names: Any = None) -> Any:
+        """Return the draws for ArviZ, which draws and diagnoses chains of any sampler.
+
+        Parameters
+        ----------
+        names : sequence of str, default=None
+            Names of the columns; each is a variable of the posterior. None is x0, x1, ...
+
+        Returns
+        -------
+        arviz.InferenceData
+            From ArviZ 1.0 on an xarray DataTree. Its group "posterior" has dimensions chain and draw.
+
+        Raises
+        ------
+        ImportError
+            If arviz is not installed.
+        ValueError
+            If there is another number of names, or two are equal.
+        """
+        d = self.draws.shape[2]
+        labels = [f"x{j}" for j in range(d)] if names is None else [str(name) for name in names]
+        if len(set(labels)) != d or len(labels) != d:
+            raise ValueError(
+                f"names={labels!r} has to hold {d} different names, one for each column."
+            )
+        try:
+            import arviz
+        except ImportError as error:
+            raise ImportError(
+                "to_arviz needs arviz, which is not installed; install it with pip install arviz."
+            ) from error
+        groups = {"posterior": dict(zip(labels, np.moveaxis(self.draws, 2, 0), strict=True))}
+        if hasattr(arviz, "InferenceData"):
+            return arviz.from_dict(**groups)
+        return arviz.from_dict(groups)
+
 
 class LangevinSampler(BaseEstimator):
     """Langevin chains for any score: unadjusted, Metropolis-adjusted, annealed or tempered.
@@ -129,6 +167,8 @@ class LangevinSampler(BaseEstimator):
         move, if the starting rows do not have the right weights of the modes.
     n_levels : int, default=10
         Number of noise levels, where annealed.
+    verbose : int, default=0
+        1 reports progress and the time that is left.
 
     See Also
     --------
@@ -181,6 +221,7 @@ class LangevinSampler(BaseEstimator):
         noise_variance: float | None = None,
         anneal_from: float | str | None = None,
         n_levels: int = 10,
+        verbose: int = 0,
     ) -> None:
         self.n_draws = n_draws
         self.n_warmup = n_warmup
@@ -192,6 +233,7 @@ class LangevinSampler(BaseEstimator):
         self.noise_variance = noise_variance
         self.anneal_from = anneal_from
         self.n_levels = n_levels
+        self.verbose = verbose
 
     def run(self, target: Any, start: Any = None, random_state: Any = None) -> LangevinChains:
         """Run the chains.
@@ -233,6 +275,11 @@ class LangevinSampler(BaseEstimator):
         ConvergenceWarning
             If R-hat is above 1.1.
         """
+        with reporting(self, "run", math.inf):
+            return self._run(target, start, random_state)
+
+    def _run(self, target: Any, start: Any, random_state: Any) -> LangevinChains:
+        """See `run`."""
         self._check_parameters()
         distribution = as_target(target, self.noise_variance)
         if self.metropolis and not distribution.has_log_density:
@@ -242,23 +289,25 @@ class LangevinSampler(BaseEstimator):
             )
         levels = self._levels(distribution)
         _, rng = check_draw(self.n_chains, random_state)
-        z = distribution.start(start, self.n_chains, levels[0].noise, rng)
-
-        rule, h = self._step_size_rule(distribution, levels, z, rng), 0.0
-        draws = np.empty((self.n_chains, self.n_draws, distribution.rows(z).shape[1]))
-        accepted = np.zeros(self.n_chains)
-        for level in levels:
-            field = _Field(distribution, level, with_log_density=self.metropolis)
-            chains = _ChainState(field, z, rng)
-            for _ in range(self.n_warmup):
-                chains.step(rule.step_size(level))
-                rule.adapt(chains.acceptance)
-            rule.freeze()
-            h, z = rule.step_size(level), chains.z
-        for k in range(self.n_draws):
-            for _ in range(self.thin):
-                accepted += chains.step(h)
-            draws[:, k] = distribution.rows(chains.z)
+        with counted(len(levels) * self.n_warmup + self.n_draws * self.thin) as done:
+            z = distribution.start(start, self.n_chains, levels[0].noise, rng)
+            rule, h = self._step_size_rule(distribution, levels, z, rng), 0.0
+            draws = np.empty((self.n_chains, self.n_draws, distribution.rows(z).shape[1]))
+            accepted = np.zeros(self.n_chains)
+            for level in levels:
+                field = _Field(distribution, level, with_log_density=self.metropolis)
+                chains = _ChainState(field, z, rng)
+                for _ in range(self.n_warmup):
+                    chains.step(rule.step_size(level))
+                    rule.adapt(chains.acceptance)
+                    done()
+                rule.freeze()
+                h, z = rule.step_size(level), chains.z
+            for k in range(self.n_draws):
+                for _ in range(self.thin):
+                    accepted += chains.step(h)
+                    done()
+                draws[:, k] = distribution.rows(chains.z)
         rate = accepted / (self.n_draws * self.thin) if self.metropolis else None
         return _diagnosed(draws, h, rate)
 

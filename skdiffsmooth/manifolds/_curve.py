@@ -19,7 +19,6 @@ import torch
 from numpy.polynomial import chebyshev
 
 from .._coordinates.hull import AffineHull
-from .._utils.backend import to_float64
 from .._utils.memory import slices_within
 from .._utils.validation import check_real, check_real_array
 from ._base import Constants, SmoothManifoldBase, across_border
@@ -549,7 +548,7 @@ class Curve(SmoothManifoldBase):
 
     def _coordinates(self, x: torch.Tensor) -> torch.Tensor:
         """Return hull coordinates (n, r) in float64."""
-        x = to_float64(x)
+        x = x.double()
         center, basis = self._frame.like(x)
         return (x - center) @ basis
 

@@ -18,7 +18,6 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._coordinates.hull import AffineHull
-from .._utils.backend import to_float64
 from .._utils.memory import slices_within
 from .._utils.rows import check_sample_weight, merge_rows
 from .._utils.table import check_table
@@ -291,7 +290,7 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
 
     def _coordinates(self, x: torch.Tensor) -> torch.Tensor:
         """Return hull coordinates (n, r) in float64."""
-        x = to_float64(x)
+        x = x.double()
         center, basis, *_ = self._constants.like(x)
         return (x - center) @ basis
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
-from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.parallel import delayed
 from sklearn.utils.validation import check_is_fitted
 
 from .._coordinates.metric import check_metric
@@ -33,6 +33,8 @@ from .._diffusion.settings import (
 )
 from .._estimators.smoothed import SmoothedScoreDiffusion
 from .._utils.estimator import DensityEstimatorMixin, on_one_fit
+from .._utils.parallel import results_of
+from .._utils.progress import Loop, counted, log_line, reports_fit
 from .._utils.rows import TrainingRows, as_given
 from .._utils.shards import ONE_PROCESS
 from .._utils.validation import check_integer, check_real, check_real_array
@@ -49,6 +51,8 @@ _SIGMA_FACTORS, _SIGMAS = (0.0, 0.75, 1.5, 3.0), (0.3, 12.0)
 _N_FINALISTS, _CLOSE = 2, 0.02
 # Folds of groups, where the number is not given.
 _N_FOLDS = 5
+# How many times as long a row takes with the estimator's own nodes and steps, about.
+_EXACT = 12.0
 
 
 class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
@@ -86,7 +90,8 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
     n_jobs : int or None, default=None
         Candidates at a time, as joblib workers.
     verbose : int, default=0
-        1 prints a line for each stage, 2 one for each candidate.
+        1 reports progress, the time that is left and a line for each stage; 2 also one for each
+        candidate. Scores of stages that were computed on other rows, or with all nodes, are marked.
 
     Attributes
     ----------
@@ -105,7 +110,8 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         As in `best_params_`.
     cv_results_ : dict of lists and arrays
         One entry for each candidate in the order of the search: "stage", "is_exact" (whether scored
-        under the estimator's own nodes, levels and steps), "metric", "bandwidth_factor",
+        under the estimator's own nodes, levels and steps), "is_comparable" (whether scored on the same
+        rows, with the same few nodes, as the grid of scales), "metric", "bandwidth_factor",
         "sigma_factor" (NaN where the estimator gives the scale as a number), "background", "score" and
         "time" in seconds. Beside them the keys of scikit-learn's searches: "params" (for `set_params`;
         scales in units of h) and "param_*", "split*_test_score" (one split where rows are left out one
@@ -169,6 +175,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
+    @reports_fit
     def fit(
         self, X: Any, y: Any = None, sample_weight: Any = None, groups: Any = None
     ) -> SmoothedScoreDiffusionCV:
@@ -241,7 +248,11 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
             # All rows are scored, since the means of the folds are results.
             first = compared = Comparison(parsed, given, metrics, rows.folds(cv, groups), n_rows)
         search = _Search(compared, resolve_n_jobs(self.n_jobs), verbose)
-        search.run(first, bandwidths, sigmas, n_refinements)
+        n_screened = len(bandwidths) * len(sigmas) + 4 * n_refinements
+        if len(first.metrics) > 1:
+            n_screened += len(first.metrics) + _N_FINALISTS
+        with counted(n_screened + 2 * search.exact_cost) as search.done:
+            search.run(first, bandwidths, sigmas, n_refinements)
         best = search.entries[search.best_index]
         # Relative scales are multiples of the bandwidth h of all rows.
         fitted = clone(estimator).set_params(**best.settings.parameters(parsed))
@@ -439,6 +450,7 @@ class _Entry(NamedTuple):
 
     stage: str
     is_exact: bool
+    is_comparable: bool
     metric_index: int
     settings: Settings
     score: float
@@ -455,6 +467,9 @@ class _Search:
         self.n_jobs = n_jobs
         self.verbose = verbose
         self.entries: list[_Entry] = []
+        self.done = Loop(1.0)
+        # How many times as long a candidate takes that is scored exactly, for the time that is left.
+        self.exact_cost = _EXACT * len(comparison.data.points) / len(comparison.judges)
 
     def run(
         self,
@@ -506,6 +521,7 @@ class _Search:
         ours = {
             "stage": [entry.stage for entry in self.entries],
             "is_exact": [entry.is_exact for entry in self.entries],
+            "is_comparable": [entry.is_comparable for entry in self.entries],
             "metric": [entry.settings.metric for entry in self.entries],
             "bandwidth_factor": [_factor(entry.settings.scales[0]) for entry in self.entries],
             "sigma_factor": [_factor(entry.settings.scales[1]) for entry in self.entries],
@@ -565,12 +581,24 @@ class _Search:
         # Before workers get copies, each of which would find them again.
         for metric_index in dict.fromkeys(metric_index for metric_index, _ in candidates):
             comparison.prepare(metric_index, is_screening=is_screening)
-        scored = Parallel(n_jobs=self.n_jobs)(
+        calls = [
             delayed(_timed)(comparison, metric_index, scales, is_screening)
             for metric_index, scales in candidates
-        )
+        ]
+        self.done.size = len(calls) * (1.0 if is_screening else self.exact_cost)
+        scored = results_of(calls, self.n_jobs, "candidate")
+        self.done()
         entries = [
-            _Entry(name, not is_screening, metric_index, settings, score, seconds, by_fold)
+            _Entry(
+                name,
+                not is_screening,
+                is_screening and comparison is self.comparison,
+                metric_index,
+                settings,
+                score,
+                seconds,
+                by_fold,
+            )
             for (metric_index, _), ((score, settings, by_fold), seconds) in zip(
                 candidates, scored, strict=True
             )
@@ -578,11 +606,14 @@ class _Search:
         self.entries += entries
         if self.verbose > 1:
             for entry in entries:
-                print(f"  {_formatted(entry)}")
+                log_line(f"  {_formatted(entry)}")
         if self.verbose:
             spent = time.perf_counter() - began
             (best,) = _best(entries, 1)
-            print(f"[{name}] {len(entries)} candidates in {spent:.1f} s, best {_formatted(best)}")
+            others = "" if best.is_comparable else ", on other rows or exact"
+            log_line(
+                f"[{name}{others}] {len(entries)} candidates in {spent:.1f} s, best {_formatted(best)}"
+            )
         return entries
 
     def _scales(self, factors: Factors) -> Scales:
@@ -624,7 +655,10 @@ def _timed(
 def _formatted(entry: _Entry) -> str:
     metric = entry.settings.metric
     named = metric if isinstance(metric, str | float) else "matrix"
-    bandwidth, sigma = entry.settings.scales
+    bandwidth, sigma = (
+        f"{scale.factor:.4g}h" if isinstance(scale, Relative) else scale
+        for scale in entry.settings.scales
+    )
     return f"metric {named}, bandwidth {bandwidth}, sigma {sigma}: {entry.score:.4f} nats a row"
 
 

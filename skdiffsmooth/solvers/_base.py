@@ -7,6 +7,7 @@ from typing import ClassVar, Protocol, TypeGuard, runtime_checkable
 
 import torch
 
+from .._utils.progress import tracked
 from ..noise import Step
 from ..scores import Schedule, ScoreField
 
@@ -117,6 +118,6 @@ def solve(
 
     `draw` returns standard normal noise of the shape of `x`; only a stochastic solver calls it.
     """
-    for step in steps:
+    for step in tracked(list(steps)):
         x = solver.step(schedule.at(step.level), x, step.start, step.end, draw)
     return x

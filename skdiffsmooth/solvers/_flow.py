@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
+from .._utils.progress import tracked
 from .._utils.warnings import warn_user
 from ..noise import Step
 from ..scores import Schedule
@@ -113,7 +114,7 @@ def _follow(
     """Return log-densities as `flow_log_density`, and the roughness of `FlowResult`."""
     change = roughness = x.new_zeros(len(x))
     last: torch.Tensor | None = None
-    for step in steps:
+    for step in tracked(list(steps)):
         field = schedule.at(step.level)
         x, step_change = solver.step_with_log_density(field, x, step.start, step.end)
         change = change + step_change

@@ -434,3 +434,15 @@ def test_a_fit_that_fails_leaves_the_old_one_whole():
     with pytest.raises(ValueError, match="contamination"):
         detector.set_params(contamination=2.0).fit(table(d=3))
     assert_array_equal(detector.predict(table(seed=1)), expected)
+
+
+@pytest.mark.parametrize("estimator", [None, KDESampler()])
+def test_folds_share_the_width_of_a_column_that_is_constant_in_some(estimator):
+    # All rows with a one are held out together, so that the column is constant in the other folds. Each
+    # by itself would take it for a relation, 25 nats higher.
+    rng = np.random.RandomState(0)
+    X = np.column_stack([rng.normal(size=(60, 2)), np.arange(60) < 3])
+    detector = DensityOutlierDetector(estimator, cv=5).fit(X, groups=np.repeat(np.arange(5), 12))
+    scores = detector.held_out_log_density_
+    assert abs(np.median(scores[3:12]) - np.median(scores[12:])) < 1.5
+    assert np.all(scores[:3] > -20)

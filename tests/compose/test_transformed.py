@@ -4,10 +4,8 @@ The oracles are quadrature of exp(score_samples), finite differences of the tran
 `transform`, and scikit-learn's probabilistic PCA.
 """
 
-import doctest
 import pickle
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -956,8 +954,3 @@ def test_densities_of_scikit_learn():
     compact = TransformedDensity(KernelDensity(kernel="linear"), StandardScaler()).fit(X)
     with pytest.raises(TypeError, match="KDESampler, which draws from every kernel"):
         compact.sample()
-
-
-def test_the_page_on_transforms_prints_what_it_says():
-    page = Path(__file__).parents[2] / "docs" / "guide" / "transforms.md"
-    assert doctest.testfile(str(page), module_relative=False).failed == 0

@@ -177,6 +177,8 @@ def test_fit_refuses_a_device_that_cannot_compute(estimator):
     # torch's "meta" device has shapes and no numbers.
     with pytest.raises(ValueError, match="device='meta'"):
         clone(estimator).set_params(device="meta").fit(table())
+    with pytest.raises(ValueError, match=r"device='mps:0' is not supported.*Use device='cpu'"):
+        clone(estimator).set_params(device="mps:0", dtype="float32").fit(table())
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

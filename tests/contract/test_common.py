@@ -15,6 +15,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import multivariate_normal, norm
@@ -33,6 +34,7 @@ from sklearn.utils.estimator_checks import (
 from skdiffsmooth import (
     CoarseScoreDiffusion,
     KDESampler,
+    LocalScoreDiffusion,
     ManifoldAdaptedDiffusion,
     NeuralScoreDiffusion,
     SmoothedScoreDiffusion,
@@ -61,6 +63,7 @@ CHECKED = [
     SmoothedScoreDiffusion(),
     ManifoldAdaptedDiffusion(0.5, 0.5, **COARSE),
     CoarseScoreDiffusion(),
+    LocalScoreDiffusion(n_levels=4, n_steps=4),
     NeuralScoreDiffusion(hidden_layer_sizes=(8,), max_iter=2, batch_size=16, n_levels=2, n_steps=2),
     DensityStacking([("narrow", KDESampler(0.5)), ("wide", KDESampler(1.0))], cv=2),
     DensityClassifier(KDESampler(0.5)),
@@ -256,7 +259,15 @@ def global_random_state():
 # ------------------------------------------------------------------------------ scikit-learn's
 
 
-@parametrize_with_checks(CHECKED)
+def expected_failures(estimator):
+    """Before scikit-learn 1.8 a check has 40 rows of ten columns: too few for degree 2."""
+    version = tuple(map(int, sklearn.__version__.split(".")[:2]))
+    if isinstance(estimator, CoarseScoreDiffusion) and version < (1, 8):
+        return {"check_dtype_object": "needs 46 rows"}
+    return {}
+
+
+@parametrize_with_checks(CHECKED, expected_failed_checks=expected_failures)
 def test_scikit_learn_check(estimator, check):
     check(estimator)
 

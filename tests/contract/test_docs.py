@@ -1,23 +1,46 @@
-"""The reference and the gallery know every public name, and no other."""
+"""The reference lists every public name and no other; code and links of the pages work."""
 
 import ast
+import doctest
 import importlib
+import importlib.util
+import io
 import pathlib
 import re
+import warnings
 
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 API = ROOT / "docs" / "api" / "index.md"
 # Their __all__ is all public; that of other modules has names for the library's own use too.
-PUBLIC = ("", ".compose", ".datasets", ".manifolds", ".metrics", ".model_selection")
+PUBLIC = ("", ".compose", ".datasets", ".displays", ".manifolds", ".metrics", ".model_selection")
+PUBLIC += (".tables",)
+    "",
+    ".compose",
+    ".datasets",
+    ".displays",
+    ".manifolds",
+    ".metrics",
+    ".model_selection",
+    ".tables",
+)
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+PAGES = [page for page in PAGES if not {"_build", "gallery", "generated"} & set(page.parts)]
+# Pages for users. Evidence and development pages show how figures were made; they are not run.
+GUIDE = [page for page in PAGES if page.parent.name in ("guide", "docs")] + [ROOT / "README.md"]
+BLOCK = re.compile(
+    r"(<!-- (not run|needs): (.+) -->\n\n)?^( *)```python\n(.*?)^ *```$", re.M | re.S
+)
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
 def documented():
     """Return the full names that docs/api/index.md lists."""
     names = set()
-    for block in re.findall(r"```{eval-rst}\n(.*?)```", API.read_text(), re.DOTALL):
+    text = "".join(page.read_text() for page in sorted(API.parent.glob("*.md")))
+    for block in re.findall(r"```{eval-rst}\n(.*?)```", text, re.DOTALL):
         module = re.search(r"currentmodule:: (\S+)", block)[1]
         names.update(f"{module}.{name}" for name in re.findall(r"^   ([\w.]+)$", block, re.M))
     return names
@@ -61,3 +84,46 @@ def test_examples_import_what_is_there(path):
         module = importlib.import_module(node.module)
         for alias in node.names:
             assert hasattr(module, alias.name), f"{node.module} has no {alias.name}"
+
+
+def blocks(page):
+    """Yield (line, code) of the Python blocks of a page that can be run here."""
+    text = page.read_text()
+    for match in BLOCK.finditer(text):
+        _, kind, reason, indent, code = match.groups()
+        if kind == "not run":
+            continue
+        if kind == "needs" and importlib.util.find_spec(reason) is None:
+            continue
+        line = text.count("\n", 0, match.start(5)) + 1
+        yield line, re.sub(f"^{indent}", "", code, flags=re.M)
+
+
+@pytest.mark.parametrize("page", GUIDE, ids=lambda page: str(page.relative_to(ROOT)))
+def test_code_of_a_page_runs(page, tmp_path, monkeypatch):
+    """Blocks of a page share their names, as a reader's session does, and nothing warns."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    names = {"__name__": "__page__"}
+    for line, code in blocks(page):
+        where = f"{page.name}:{line}"
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            if ">>>" not in code:
+                exec(compile("\n" * (line - 1) + code, str(page), "exec"), names)
+                continue
+            report = io.StringIO()
+            test = doctest.DocTestParser().get_doctest(code, names, where, str(page), line - 1)
+            runner = doctest.DocTestRunner(optionflags=FLAGS)
+            runner.run(test, out=report.write, clear_globs=False)
+            names.update(test.globs)
+        assert runner.failures == 0, report.getvalue()
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.name)
+def test_links_of_a_page_lead_somewhere(page):
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        path = target.split("#")[0]
+        if path and not path.startswith(("http", "mailto")) and not path.endswith("gallery/index"):
+            assert (page.parent / path).exists(), f"{page.name} links to {target}"

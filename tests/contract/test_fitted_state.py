@@ -12,6 +12,7 @@ from sklearn.mixture import GaussianMixture
 from skdiffsmooth import (
     CoarseScoreDiffusion,
     KDESampler,
+    LocalScoreDiffusion,
     ManifoldAdaptedDiffusion,
     NeuralScoreDiffusion,
     SmoothedScoreDiffusion,
@@ -38,6 +39,7 @@ ESTIMATORS = {
     "local": ManifoldAdaptedDiffusion(0.3, 0.4, n_components=1, n_cells=2, **COARSE),
     "circle": ManifoldAdaptedDiffusion(0.1, 0.2, manifold=Circle([0.0, 0.0], 1.0), **COARSE),
     "coarse": CoarseScoreDiffusion(0.3, n_components=1),
+    "groups": LocalScoreDiffusion(n_levels=4, n_steps=4),
     "network": TRAINED,
     "search": SmoothedScoreDiffusionCV(SMOOTHED, n_refinements=0),
     "stacking": DensityStacking([("kde", KDESampler(0.4)), ("smoothed", SMOOTHED)]),

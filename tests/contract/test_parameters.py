@@ -42,6 +42,13 @@ CHEAP = {
         "n_levels": 2,
         "n_steps": 2,
     },
+    "LocalScoreDiffusion": {
+        "bandwidth": 0.5,
+        "size": 1,
+        "width": 0.0,
+        "n_levels": 2,
+        "n_steps": 2,
+    },
     "CoarseScoreDiffusion": {"bandwidth": 0.05, "n_components": 1},
     "SmoothedScoreDiffusionCV": {"estimator": SMOOTHED, "n_refinements": 0},
     "DensityStacking": {"estimators": [("a", KDESampler(0.5)), ("b", KDESampler(0.7))]},
@@ -194,6 +201,7 @@ ARGUMENTS = {
         0.1 * X[:3],
     ),
     "sample": (KDESampler(0.5).fit(X),),
+    "compare": ({"KDE": KDESampler(0.5).fit(X)}, X),
     "hyvarinen_score": (KDESampler(0.5).fit(X), X),
     "denoising_score": (KDESampler(0.5).fit(X), X),
 }

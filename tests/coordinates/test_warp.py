@@ -115,3 +115,13 @@ def test_a_row_of_weight_k_is_k_rows():
     repeated = np.repeat(X, copies, axis=0)
     assert_array_equal(weighted.columns, fitted(repeated).columns)
     assert_allclose(weighted.mapped(X), fitted(repeated).mapped(X), rtol=ROUNDING)
+
+
+def test_maps_are_linear_from_where_the_rows_are_likeliest():
+    rng = np.random.RandomState(0)
+    X = np.column_stack([np.exp(rng.normal(size=500)), rng.normal(size=500) ** 2])
+    warp = fitted(X)
+    # The slopes of the two terms are equal at this share of the largest distance from the center.
+    share = 1 / (warp.linear * np.abs((X - warp.centers) / warp.widths).max(axis=0))
+    assert_allclose(share[0], 0.5)
+    assert share[1] < 0.3

@@ -7,6 +7,7 @@ probability 1e-4. Each of these tests fails on a variant that is broken on purpo
 
 import math
 import pickle
+import sys
 import warnings
 
 import numpy as np
@@ -826,3 +827,24 @@ def test_bad_starts(start, message):
 def test_a_start_with_another_number_of_columns():
     with pytest.raises(ValueError, match="3 features"):
         run(KDESampler(0.4).fit(table()), np.zeros((8, 3)))
+
+
+def test_chains_for_arviz():
+    arviz = pytest.importorskip("arviz")
+    sampler = LangevinSampler(20, n_warmup=2, n_chains=3, step_size=0.1)
+    chains = sampler.run(lambda x: -x, start=np.zeros((3, 2)), random_state=0)
+    posterior = chains.to_arviz(["a", "b"])["posterior"]
+    assert posterior["a"].dims == ("chain", "draw")
+    np.testing.assert_array_equal(posterior["b"], chains.draws[:, :, 1])
+    assert arviz.summary(chains.to_arviz()).index.tolist() == ["x0", "x1"]
+
+
+def test_chains_for_arviz_need_names_and_the_package(monkeypatch):
+    sampler = LangevinSampler(3, n_warmup=2, n_chains=3, step_size=0.1)
+    chains = sampler.run(lambda x: -x, start=np.zeros((3, 2)), random_state=0)
+    for names in (["a"], ["a", "a"]):
+        with pytest.raises(ValueError, match="2 different names"):
+            chains.to_arviz(names)
+    monkeypatch.setitem(sys.modules, "arviz", None)
+    with pytest.raises(ImportError, match="pip install arviz"):
+        chains.to_arviz()

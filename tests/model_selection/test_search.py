@@ -207,15 +207,16 @@ def test_numbers_for_both_scales_leave_nothing_to_search():
     }
 
 
-def test_progress_is_said_when_asked_for(capsys):
+def test_stages_and_candidates_are_logged_with_verbose(caplog):
     SmoothedScoreDiffusionCV(quick(), **ONE).fit(ring(15))
-    assert capsys.readouterr().out == ""
+    assert caplog.text == ""
     SmoothedScoreDiffusionCV(quick(), verbose=2, **ONE).fit(ring(15))
-    said = capsys.readouterr().out
+    said = caplog.text
     # The first and the last, then the others.
-    assert "[metrics] 2 candidates" in said
-    assert "[metrics] 4 candidates" in said
-    assert "[final]" in said
+    assert "[metrics, on other rows or exact] 2 candidates" in said
+    assert "[metrics, on other rows or exact] 4 candidates" in said
+    assert "[grid] " in said
+    assert "[final, on other rows or exact]" in said
     assert "nats a row" in said
 
 

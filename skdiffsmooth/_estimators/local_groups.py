@@ -1,0 +1,150 @@
+"""Groups of columns: patches of images, windows of series, correlated columns, or given ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .._engine.local import ColumnGroups
+from .._utils.validation import check_choice, check_integer
+
+__all__ = ["GroupFamily", "resolve_groups"]
+
+# Sizes that "auto" compares: sides of patches, widths of windows, numbers of correlated columns.
+_SIDES = (1, 3, 5, 7)
+_WIDTHS = (1, 3, 5, 9, 17, 33)
+_COUNTS = (1, 5, 9, 16, 25, 49)
+_NAMES = ("auto", "patches", "windows", "covariance")
+
+
+@dataclass(frozen=True, eq=False)
+class GroupFamily:
+    """The groups of all sizes.
+
+    `make(size, scale)` returns them at a noise scale, and `sizes` are those to choose from, the last of
+    which is all columns (but where groups are given, which have one size).
+    """
+
+    name: str
+    sizes: tuple[int, ...]
+    make: Callable[[int, float], ColumnGroups]
+
+
+def resolve_groups(
+    groups: Any, image_shape: Any, size: Any, n_features: int, covariance: np.ndarray
+) -> GroupFamily:
+    """Return the groups of the parameters `groups`, `image_shape` and `size` after checking them."""
+    shape = _checked_shape(image_shape, n_features)
+    if not isinstance(groups, str):
+        return _given(groups, n_features)
+    name = check_choice("groups", groups, _NAMES, hint="Or pass a list of groups of columns.")
+    if name == "auto":
+        name = "covariance" if shape is None else "patches"
+    if name == "patches":
+        if shape is None:
+            raise ValueError(
+                "groups='patches' needs image_shape, such as image_shape=(8, 8); it is None. For series "
+                "pass groups='windows'."
+            )
+        rows, columns = np.divmod(np.arange(n_features) // math.prod(shape[2:]), shape[1])
+        return _by_distance(name, np.stack([rows, columns]), _SIDES, size)
+    if name == "windows":
+        return _by_distance(name, np.arange(n_features)[None], _WIDTHS, size)
+    variances, axes = np.linalg.eigh(covariance)
+
+    def make(size: int, scale: float) -> ColumnGroups:
+        if size >= n_features:
+            return _all_columns(n_features)
+        # The Wiener filter C (C + v I)^-1; each column comes first in its own group.
+        filtered = np.abs((axes * (variances / (variances + scale**2))) @ axes.T)
+        np.fill_diagonal(filtered, np.inf)
+        order = np.argsort(-np.round(filtered, 12), axis=1, kind="stable")
+        return ColumnGroups.of(list(order[:, :size]))
+
+    return GroupFamily(name, _sizes(_COUNTS, size, n_features), make)
+
+
+def _by_distance(
+    name: str, positions: np.ndarray, sizes: tuple[int, ...], size: Any
+) -> GroupFamily:
+    """Return windows of a size about positions (k, d), the largest of the k distances counting."""
+    extent = int(positions.max()) + 1
+    distances = (positions[:, None, :] - positions[:, :, None]).astype(int)
+
+    def make(size: int, scale: float) -> ColumnGroups:
+        # An even size reaches one further to the left and up. At the border windows are cut.
+        near = np.all((distances >= -(size // 2)) & (distances <= (size - 1) // 2), axis=0)
+        return ColumnGroups.of([np.flatnonzero(row) for row in near])
+
+    return GroupFamily(name, _sizes(sizes, size, 2 * extent - 1, extent), make)
+
+
+def _sizes(
+    sizes: tuple[int, ...], size: Any, whole: int, below: int | None = None
+) -> tuple[int, ...]:
+    """Return the size that was given, or all below `below` and `whole`, which is all columns."""
+    if isinstance(size, str):
+        check_choice("size", size, ("auto",), hint="Or pass an integer >= 1.")
+        return (*(s for s in sizes if s < (below or whole)), whole)
+    return (check_integer("size", size),)
+
+
+def _all_columns(n_features: int) -> ColumnGroups:
+    return ColumnGroups(np.arange(n_features)[None], np.zeros(n_features, dtype=int))
+
+
+def _checked_shape(image_shape: Any, n_features: int) -> tuple[int, ...] | None:
+    """Return the shape of images, (height, width) or (height, width, channels), or None."""
+    if image_shape is None:
+        return None
+    hint = "Pass (height, width), or (height, width, channels) for colour images, channels last."
+    if isinstance(image_shape, str | bytes) or not hasattr(image_shape, "__len__"):
+        raise TypeError(
+            f"image_shape={image_shape!r} has type {type(image_shape).__name__}; expected a tuple. "
+            f"{hint}"
+        )
+    if isinstance(image_shape, dict) or len(image_shape) not in (2, 3):
+        raise ValueError(f"image_shape={image_shape!r} does not have two or three numbers. {hint}")
+    shape = tuple(check_integer("image_shape", number, hint=hint) for number in image_shape)
+    if math.prod(shape) != n_features:
+        raise ValueError(
+            f"image_shape={image_shape!r} has {math.prod(shape)} pixels, and X has {n_features} "
+            f"columns. {hint}"
+        )
+    return shape
+
+
+def _given(groups: Any, n_features: int) -> GroupFamily:
+    """Return given groups; that of a column is the union of the groups that contain it."""
+    hint = (
+        "Pass 'patches', 'windows', 'covariance', or a list of groups, each a list of column indices, "
+        "which together contain every column."
+    )
+    if not isinstance(groups, list | tuple | np.ndarray):
+        raise TypeError(
+            f"groups={groups!r} has type {type(groups).__name__}; expected a list. {hint}"
+        )
+    members = np.zeros((len(groups), n_features), dtype=bool)
+    for number, group in enumerate(groups):
+        if not isinstance(group, list | tuple | range | np.ndarray) or not len(group):
+            raise ValueError(
+                f"groups[{number}]={group!r} is no list of column indices, or empty. {hint}"
+            )
+        for column in group:
+            index = check_integer(f"groups[{number}]", column, minimum=0, hint=hint)
+            if index >= n_features:
+                raise ValueError(
+                    f"groups[{number}] has the column {index}, and X has {n_features} columns. {hint}"
+                )
+            members[number, index] = True
+    missing = np.flatnonzero(~members.any(axis=0))
+    if len(missing):
+        raise ValueError(f"groups miss the columns {missing.tolist()[:10]} of X. {hint}")
+    united = ColumnGroups.of(
+        [np.flatnonzero(members[members[:, p]].any(axis=0)) for p in range(n_features)]
+    )
+    return GroupFamily("given", (united.size,), lambda size, scale: united)

@@ -1,0 +1,229 @@
+"""The local score of all noise levels as the source of a diffusion's scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import torch
+
+from .._diffusion.settings import Resources
+from .._diffusion.source import NoisedData
+from .._engine.hierarchy import PointHierarchy
+from .._engine.local import ColumnGroups, LocalPosterior
+from .._utils.backend import Backend
+from .._utils.gaussian import gaussian_log_normalizer
+from .._utils.shards import ONE_PROCESS
+from ..kernels._nodes import NodeRule
+from ..kernels._shapes import FrozenKernel, LinearShape
+from ..noise import NoiseLevels
+from ..solvers._terminal import TerminalDistribution
+
+__all__ = ["LevelMixture", "LocalPart", "LocalScores"]
+
+
+class LocalPart(NamedTuple):
+    """A denoiser: groups of columns, and the covariance of the Gaussians at the points.
+
+    The covariance is `width` times that of the data.
+    """
+
+    groups: ColumnGroups
+    width: float
+
+
+@dataclass(frozen=True, eq=False)
+class LevelMixture:
+    """The denoisers of one noise level and their weights, which sum to one.
+
+    Parameters
+    ----------
+    parts : tuple of LocalPart
+        Local denoisers.
+    weights : ndarray of shape (n_parts,)
+        Their weights.
+    gaussian_weight : float
+        Weight of the Wiener filter, the denoiser of a Gaussian with the data's covariance.
+    """
+
+    parts: tuple[LocalPart, ...]
+    weights: np.ndarray
+    gaussian_weight: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Gaussian:
+    """The Gaussian N(0, A diag(variances) A^T + v I); a terminal distribution and a denoiser."""
+
+    axes: np.ndarray
+    variances: np.ndarray
+
+    def score(self, x: torch.Tensor, v: float) -> tuple[torch.Tensor, float]:
+        """Return the score (n, d) with noise of variance v, and its divergence."""
+        axes = x.new_tensor(self.axes)
+        precision = 1 / (self.variances + v)
+        return -((x @ axes) * x.new_tensor(precision)) @ axes.T, -float(precision.sum())
+
+    def log_density(self, x: torch.Tensor) -> torch.Tensor:
+        """See `TerminalDistribution`."""
+        scaled = (x @ x.new_tensor(self.axes)) / x.new_tensor(np.sqrt(self.variances))
+        normalizer = gaussian_log_normalizer(x.shape[1])
+        return -0.5 * scaled.square().sum(1) - normalizer - 0.5 * np.log(self.variances).sum()
+
+    def sample(self, rng: np.random.RandomState, n: int) -> np.ndarray:
+        """See `TerminalDistribution`."""
+        standard = rng.standard_normal((n, len(self.variances)))
+        return (standard * np.sqrt(self.variances)) @ self.axes.T
+
+
+@dataclass(frozen=True)
+class LocalField:
+    """The score field of one noise level, averaged over offsets; see `ScoreField`.
+
+    The local scores, and that of the Gaussian, are added with the weights of the level. `offsets` (M, d)
+    have mean zero and weights `node_weights` (M,).
+    """
+
+    parts: tuple[tuple[float, LocalPosterior], ...]
+    gaussian: _Gaussian
+    gaussian_weight: float
+    offsets: torch.Tensor
+    node_weights: tuple[float, ...]
+    exclude: torch.Tensor | None = None
+
+    def __call__(self, x: torch.Tensor, v: float) -> torch.Tensor:
+        """See `ScoreField`."""
+        return self.with_divergence(x, v)[0]
+
+    def with_divergence(self, x: torch.Tensor, v: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `ScoreField`."""
+        score, divergence = torch.zeros_like(x), x.new_zeros(len(x))
+        for offset, node_weight in zip(self.offsets, self.node_weights, strict=True):
+            for weight, posterior in self.parts:
+                of_part, slopes = posterior.score(x + offset, v, self.exclude)
+                score += node_weight * weight * of_part
+                divergence += node_weight * weight * slopes.sum(1)
+        if self.gaussian_weight:
+            # Linear, so that offsets do not change it.
+            of_gaussian, trace = self.gaussian.score(x, v)
+            score += self.gaussian_weight * of_gaussian
+            divergence += self.gaussian_weight * trace
+        return score, divergence
+
+    def rows(self, index: torch.Tensor) -> LocalField:
+        """See `RowSelectable`."""
+        return self if self.exclude is None else replace(self, exclude=self.exclude[index])
+
+
+class _LocalSchedule:
+    """The fields of all levels on a device; the field of a level is made when it is first used."""
+
+    def __init__(
+        self, source: LocalScores, resources: Resources, exclude: np.ndarray | None
+    ) -> None:
+        self.source, self.memory_limit = source, resources.memory_limit
+        points = source.points
+        largest = max(np.abs(points).max(initial=0.0), source.levels.terminal_scale)
+        self.backend: Backend = resources.backend.promote_to_float64(
+            source.levels.bandwidth, largest
+        )
+        self.points = self.backend.tensor(points)
+        self.log_weights = self.backend.tensor(np.log(source.weights))
+        device = self.backend.device
+        self.exclude = None if exclude is None else torch.from_numpy(exclude).to(device)
+        self._last: tuple[int, LocalField] | None = None
+
+    def at(self, level: int) -> LocalField:
+        """See `Schedule`."""
+        if self._last is None or self._last[0] != level:
+            self._last = level, self._field(level)
+        return self._last[1]
+
+    def at_scale(self, scale: float) -> LocalField:
+        """Return the field of the level that contains a noise scale."""
+        return self.at(self.source.levels.level_of(scale))
+
+    def _field(self, level: int) -> LocalField:
+        source = self.source
+        mixture = source.mixtures[level]
+        parts = tuple(
+            (
+                float(weight),
+                LocalPosterior(
+                    self.points,
+                    self.log_weights,
+                    part.groups,
+                    part.width * source.covariance if part.width else None,
+                    self.memory_limit,
+                ),
+            )
+            for part, weight in zip(mixture.parts, mixture.weights, strict=True)
+        )
+        offsets, node_weights = np.zeros((1, source.points.shape[1])), np.ones(1)
+        if source.sigma:
+            offsets, node_weights = source.kernel.nodes(level)
+        return LocalField(
+            parts,
+            source.gaussian,
+            mixture.gaussian_weight,
+            self.backend.tensor(offsets),
+            tuple(node_weights.tolist()),
+            self.exclude,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class LocalScores:
+    """Training rows about their mean, and the denoisers of each noise level; a `ScoreSource`."""
+
+    levels: NoiseLevels
+    points: np.ndarray
+    """Distinct rows (N, d), about their mean."""
+    weights: np.ndarray
+    """Their weights (N,), which sum to one."""
+    covariance: np.ndarray
+    """Covariance (d, d) of the rows."""
+    mixtures: tuple[LevelMixture, ...]
+    """One for each level."""
+    sigma: float
+    rule: NodeRule
+    terminal_name: str
+    """"gaussian" or "empirical"."""
+    n_probes: ClassVar[int] = 1
+    has_divergence: ClassVar[bool] = True
+
+    @property
+    def kernel(self) -> FrozenKernel:
+        """The Gaussian kernel that the scores are averaged over, the same at all levels."""
+        shape = LinearShape(np.eye(self.points.shape[1]))
+        return FrozenKernel(shape, np.full(self.levels.n_levels, self.sigma), self.rule)
+
+    @cached_property
+    def gaussian(self) -> _Gaussian:
+        """The Gaussian with mean and covariance of the rows, without noise."""
+        variances, axes = np.linalg.eigh(self.covariance)
+        return _Gaussian(axes, np.maximum(variances, 0.0))
+
+    def schedule(
+        self, resources: Resources, exclude: np.ndarray | None = None, n_queries: int | None = None
+    ) -> _LocalSchedule:
+        """See `ScoreSource`."""
+        return _LocalSchedule(self, resources, exclude)
+
+    def terminal(
+        self, schedule: _LocalSchedule, exclude: np.ndarray | None = None
+    ) -> TerminalDistribution:
+        """See `ScoreSource`."""
+        scale = self.levels.terminal_scale
+        if self.terminal_name == "gaussian":
+            return replace(self.gaussian, variances=self.gaussian.variances + scale**2)
+        hierarchy = PointHierarchy.of(self.points, self.weights, 0.0, self.levels.bandwidth)
+        data = NoisedData(self.levels, hierarchy, self.kernel, None, "empirical", self.points, None)
+        resources = Resources(schedule.backend, schedule.memory_limit, 1, ONE_PROCESS)
+        return data.terminal(data.schedule(resources, exclude), exclude)
+
+    def rows_at_once(self, memory_limit: float) -> int | None:
+        """See `ScoreSource`."""
+        return None

@@ -1,0 +1,296 @@
+"""Progress of long calls: lines of the logging module, or a bar of tqdm, and scikit-learn's callbacks.
+
+Loops report how much of them is done, however deep they are nested: a loop of n rounds whose k-th has
+done a share s has done (k + s) / n. From the share of a whole call follows the time that is left. No
+result depends on any of this.
+
+Lines of ``verbose=1`` go to the logger "skdiffsmooth.progress": to the handlers that the program has
+set up, or else to the standard error stream. A call of one minute or more is announced to
+the logger "skdiffsmooth", at the level INFO, whatever `verbose` is.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import wraps
+from typing import Any, TypeVar, cast
+
+from .validation import check_integer
+
+__all__ = [
+    "CallbackSupportMixin",
+    "Loop",
+    "counted",
+    "log_line",
+    "number_of_rows",
+    "reporting",
+    "reports_fit",
+    "tracked",
+]
+
+Item = TypeVar("Item")
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+try:  # scikit-learn 1.9, where it is experimental
+    from sklearn.callback import CallbackSupportMixin, with_callbacks
+except ImportError:
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """Nothing, since this scikit-learn has no callbacks."""
+
+    def with_callbacks(method: Method) -> Method:
+        """Return the method."""
+        return method
+
+
+# In seconds: no line in the first one, then one in five, or in five per cent of the whole call.
+_FIRST, _INTERVAL, _INTERVALS = 1.0, 5.0, 20
+# An announced call takes so long, which is estimated after some seconds.
+_LONG, _ESTIMATED_AFTER = 60.0, 2.0
+_ANNOUNCED = logging.getLogger("skdiffsmooth")
+_LINES = logging.getLogger("skdiffsmooth.progress")
+
+
+class _OnStandardError(logging.Handler):
+    """Writes lines to the standard error stream if the program has set up no handler."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the message of a record."""
+        if not _ANNOUNCED.hasHandlers():
+            sys.stderr.write(f"{record.getMessage()}\n")
+            sys.stderr.flush()
+
+
+_LINES.setLevel(logging.INFO)
+_LINES.addHandler(_OnStandardError())
+
+
+def log_line(text: str) -> None:
+    """Log a line of progress, which the user wants to see."""
+    _LINES.info("%s", text)
+
+
+class _Progress:
+    """Share of a call that is done, and when to report it."""
+
+    def __init__(self, label: str, verbose: int) -> None:
+        self.verbose = verbose
+        self.loops: list[Loop] = []
+        self._label = label
+        self._began = self._last = time.perf_counter()
+        self._share = 0.0
+        self._is_announced = False
+        self._bar = _bar(label) if verbose else None
+
+    def report(self) -> None:
+        """Report the share of the call that is done, if it is time."""
+        share, width = 0.0, 1.0
+        for loop in self.loops:
+            share += width * min(loop.done / loop.total, 1.0)
+            width *= loop.size / loop.total
+        # A round of several loops begins anew with each of them.
+        self._share = max(self._share, min(share, 1.0))
+        now = time.perf_counter()
+        spent = now - self._began
+        if self._share == 0:
+            return
+        if self._bar is not None:
+            self._bar.update(100 * self._share - self._bar.n)
+            return
+        whole = spent / self._share
+        if not self.verbose:
+            if not self._is_announced and spent > _ESTIMATED_AFTER and whole > _LONG:
+                self._is_announced = True
+                _ANNOUNCED.info(
+                    "%s takes about %s; verbose=1 shows its progress.", self._label, _clock(whole)
+                )
+            return
+        is_first = self._last == self._began
+        if now - self._last >= (_FIRST if is_first else max(_INTERVAL, whole / _INTERVALS)):
+            self._last = now
+            log_line(
+                f"{self._label}: {100 * self._share:.0f} % in {_clock(spent)}, about "
+                f"{_clock(whole - spent)} left"
+            )
+
+    def close(self, *, is_complete: bool) -> None:
+        """Report the end of the call."""
+        if self._bar is not None:
+            self._bar.update((100 if is_complete else 100 * self._share) - self._bar.n)
+            self._bar.close()
+        elif self.verbose and is_complete:
+            log_line(f"{self._label}: done in {_clock(time.perf_counter() - self._began)}")
+
+
+_PROGRESS: ContextVar[_Progress | None] = ContextVar("_PROGRESS", default=None)
+# Estimator and context of scikit-learn's callbacks, of the innermost fit.
+_TASK: ContextVar[tuple[Any, Any] | None] = ContextVar("_TASK", default=None)
+
+
+@contextmanager
+def reporting(owner: Any, action: str, n_rows: float) -> Iterator[None]:
+    """Report the progress of a call, which is a method of `owner`, as its parameter `verbose` says.
+
+    A call within another one that is reported is part of that one.
+    """
+    verbose = check_integer("verbose", getattr(owner, "verbose", 0), minimum=0)
+    outer = _PROGRESS.get()
+    if outer is not None and (outer.verbose or not verbose):
+        yield
+        return
+    rows = f" of {n_rows:.0f} rows" if n_rows < float("inf") else ""
+    progress = _Progress(f"{type(owner).__name__}.{action}{rows}", verbose)
+    token = _PROGRESS.set(progress)
+    is_complete = False
+    try:
+        yield
+        is_complete = True
+    finally:
+        _PROGRESS.reset(token)
+        progress.close(is_complete=is_complete)
+
+
+class Loop:
+    """Counts the rounds of a loop; call it after each. `size` is that of the present round."""
+
+    def __init__(self, total: float) -> None:
+        self.done, self.total, self.size = 0.0, float(total), 1.0
+        self._after: Callable[[], None] | None = None
+
+    def __call__(self) -> None:
+        self.done += self.size
+        if self._after is not None:
+            self._after()
+
+
+@contextmanager
+def counted(total: float, task: str = "") -> Iterator[Loop]:
+    """Give a loop of rounds whose sizes add up to `total`, to be called after each round.
+
+    `task` names the rounds of a fit for scikit-learn's callbacks, such as "candidate"; loops without a
+    name are not passed on to them.
+    """
+    loop, progress, of_fit = Loop(total), _PROGRESS.get(), _TASK.get()
+    if progress is None or total <= 0:
+        yield loop
+        return
+    with _subtask(of_fit if task else None, task) as finish:
+
+        def after() -> None:
+            finish()
+            progress.report()
+
+        loop._after = after
+        progress.loops.append(loop)
+        try:
+            yield loop
+        finally:
+            progress.loops[:] = [other for other in progress.loops if other is not loop]
+
+
+@contextmanager
+def _subtask(of_fit: tuple[Any, Any] | None, task: str) -> Iterator[Callable[[], None]]:
+    """Give a function to call after each round of a loop, which passes it on to callbacks."""
+    if of_fit is None:
+        yield lambda: None
+        return
+    estimator, root = of_fit
+    context = root.subcontext(task_name=f"each {task}", max_subtasks=None)
+    context.call_on_fit_task_begin(estimator=estimator)
+
+    def finish() -> None:
+        leaf = context.subcontext(task_name=task)
+        leaf.call_on_fit_task_begin(estimator=estimator)
+        leaf.call_on_fit_task_end(estimator=estimator)
+
+    yield finish
+    context.call_on_fit_task_end(estimator=estimator)
+
+
+def tracked(items: Sequence[Item], task: str = "") -> Iterator[Item]:
+    """Iterate over items, and report after each of them."""
+    with counted(len(items), task) as done:
+        for item in items:
+            yield item
+            done()
+
+
+def reports_fit(method: Method) -> Method:
+    """Decorate `fit`, so that `verbose` and scikit-learn's callbacks report its progress."""
+
+    def with_task(self: Any, X: Any, *args: Any, **kwargs: Any) -> Any:
+        with _task_of(self, X):
+            return method(self, X, *args, **kwargs)
+
+    @wraps(method)
+    def fit(self: Any, X: Any, *args: Any, **kwargs: Any) -> Any:
+        with reporting(self, "fit", number_of_rows(X)):
+            # Without callbacks no frame of scikit-learn is between the user's line and a warning.
+            is_plain = not (
+                hasattr(self, "_skl_callbacks") or hasattr(self, "_parent_callback_ctx")
+            )
+            if is_plain:
+                with _no_task():
+                    return method(self, X, *args, **kwargs)
+            return with_callbacks(with_task)(self, X, *args, **kwargs)
+
+    return cast(Method, fit)
+
+
+def number_of_rows(X: Any) -> float:
+    """Return the number of rows of a table that is not checked yet; inf where it is not known."""
+    shape = getattr(X, "shape", None)
+    if isinstance(shape, tuple):
+        return shape[0] if shape else 1
+    return len(X) if hasattr(X, "__len__") else float("inf")
+
+
+@contextmanager
+def _task_of(estimator: Any, X: Any) -> Iterator[None]:
+    """Make the fit of an estimator the task whose rounds its callbacks get."""
+    context = estimator._init_callback_context(max_subtasks=None)
+    context.call_on_fit_task_begin(estimator=estimator, X=X)
+    token = _TASK.set((estimator, context))
+    try:
+        yield
+        context.call_on_fit_task_end(estimator=estimator, X=X)
+    finally:
+        _TASK.reset(token)
+
+
+@contextmanager
+def _no_task() -> Iterator[None]:
+    """Pass the rounds of a fit without callbacks on to none, also if it is part of one that has some."""
+    token = _TASK.set(None)
+    try:
+        yield
+    finally:
+        _TASK.reset(token)
+
+
+def _bar(label: str) -> Any:
+    """Return a bar of tqdm in a terminal or a notebook, or None, also if tqdm is not installed."""
+    if not (sys.stderr.isatty() or "ipykernel" in sys.modules):
+        return None
+    try:
+        from tqdm.auto import tqdm
+    except ImportError:
+        return None
+    form = "{l_bar}{bar}| {elapsed}, {remaining} left"
+    return tqdm(total=100, desc=label, bar_format=form)
+
+
+def _clock(seconds: float) -> str:
+    """Return a duration as people say it."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {seconds:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"

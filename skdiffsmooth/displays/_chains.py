@@ -1,0 +1,216 @@
+"""ChainDisplay: traces and histograms of Langevin chains, with their diagnostics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .._utils.given import resolve_columns
+from ..langevin import LangevinChains, LangevinSampler
+from ._figures import STYLES, check_number_of_columns, chosen_columns, frame_of, matplotlib_axes
+
+__all__ = ["ChainDisplay"]
+
+# More chains are drawn in grey.
+_N_COLOURED = 3
+
+
+@dataclass
+class ChainDisplay:
+    """Langevin chains: the draws of each column in order, and the histogram of all chains.
+
+    Chains that have mixed look alike, and their R-hat is below 1.01.
+
+    Parameters
+    ----------
+    columns : list of str
+        Names of the columns.
+    draws : ndarray of shape (n_chains, n_draws, n_columns)
+        The draws.
+    r_hat, ess : ndarray of shape (n_columns,) or None
+        Diagnostics of each column, see `skdiffsmooth.langevin.LangevinChains`.
+
+    Attributes
+    ----------
+    figure_ : matplotlib Figure
+        The last figure drawn.
+    ax_ : ndarray of matplotlib Axes of shape (n_columns, 2)
+        Its axes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdiffsmooth import KDESampler, LangevinSampler
+    >>> from skdiffsmooth.displays import ChainDisplay
+    >>> model = KDESampler(0.5).fit(np.random.RandomState(0).normal(size=(50, 2)))
+    >>> chains = LangevinSampler(100, step_size=0.1).run(model, random_state=0)
+    >>> ChainDisplay.from_chains(chains).draws.shape
+    (32, 100, 2)
+    """
+
+    columns: list[str]
+    draws: np.ndarray
+    r_hat: np.ndarray | None
+    ess: np.ndarray | None
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        sampler: LangevinSampler | None = None,
+        *,
+        start: Any = None,
+        random_state: Any = None,
+        columns: Any = None,
+    ) -> ChainDisplay:
+        """Run chains on a fitted estimator.
+
+        Parameters
+        ----------
+        estimator : estimator
+            What to sample, as `LangevinSampler.run` takes it.
+        sampler : LangevinSampler, default=None
+            How; None is ``LangevinSampler()``.
+        start : array-like of shape (n_chains, n_features), default=None
+            Starting rows; None is draws of the estimator.
+        random_state : int, RandomState or None, default=None
+            Source of the draws.
+        columns : collection of int or str, default=None
+            Columns to draw, by label or index, at most eight. None is all.
+
+        Returns
+        -------
+        ChainDisplay
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        TypeError, ValueError
+            If the sampler cannot sample it, or there are more than eight columns.
+        """
+        shown, names = chosen_columns(
+            estimator, columns, range(getattr(estimator, "n_features_in_", 0))
+        )
+        check_number_of_columns(shown)
+        sampler = LangevinSampler() if sampler is None else sampler
+        chains = sampler.run(estimator, start, random_state)
+        return cls.from_chains(chains, columns=shown, names=names)
+
+    @classmethod
+    def from_chains(cls, chains: LangevinChains, *, columns: Any = None, names: Any = None) -> Any:
+        """Keep chains that were run already.
+
+        Parameters
+        ----------
+        chains : LangevinChains
+            The result of `LangevinSampler.run`.
+        columns : collection of int or str, default=None
+            Columns to draw, by name or index, at most eight. None is all.
+        names : sequence of str, default=None
+            Names of all columns; None is x0, x1, ...
+
+        Returns
+        -------
+        ChainDisplay
+
+        Raises
+        ------
+        TypeError, ValueError
+            If there are other numbers of names, or more than eight columns.
+        """
+        d = chains.draws.shape[2]
+        labels = [f"x{j}" for j in range(d)] if names is None else [str(name) for name in names]
+        if len(labels) != d:
+            raise ValueError(f"names has {len(labels)} names; expected {d}, one for each column.")
+        shown = list(range(d))
+        if columns is not None:
+            array = np.array(labels, dtype=object)
+            shown = [int(resolve_columns("columns", [c], array, d)[0]) for c in columns]
+        if not shown:
+            raise ValueError("columns is empty; expected the labels or indices of columns to draw.")
+        check_number_of_columns(shown)
+        r_hat, ess = (
+            None if values is None else values[shown] for values in (chains.r_hat, chains.ess)
+        )
+        return cls([labels[c] for c in shown], chains.draws[:, :, shown], r_hat, ess)
+
+    def frame(self) -> Any:
+        """Return what is drawn as a pandas DataFrame.
+
+        Returns
+        -------
+        DataFrame
+            "chain", "draw", and the columns.
+        """
+        n_chains, n_draws, _ = self.draws.shape
+        frame: dict[str, Any] = {
+            "chain": np.repeat(np.arange(n_chains), n_draws),
+            "draw": np.tile(np.arange(n_draws), n_chains),
+        }
+        flat = self.draws.reshape(-1, len(self.columns))
+        return frame_of(frame | dict(zip(self.columns, flat.T, strict=True)))
+
+    def plot(self, ax: Any = None) -> ChainDisplay:
+        """Draw the chains: a row of two panels for each column.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes or array of them, default=None
+            Where to draw; None makes a figure. One axes is divided.
+
+        Returns
+        -------
+        self : ChainDisplay
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        ValueError
+            If `ax` holds another number of axes.
+        """
+        k = len(self.columns)
+        self.figure_, self.ax_ = matplotlib_axes(ax, k, 2, size=3.4 if k == 1 else 2.6)
+        for j, name in enumerate(self.columns):
+            trace, histogram = self.ax_[j]
+            draws = self.draws[:, :, j]
+            trace.plot(draws[_N_COLOURED:].T, color="0.8", lw=0.5)
+            for c, style in zip(range(_N_COLOURED), STYLES, strict=False):
+                if c < len(draws):
+                    trace.plot(
+                        draws[c],
+                        color=style.color,
+                        linestyle=style.linestyle,
+                        lw=0.9,
+                        label=f"chain {c}",
+                    )
+            edges = np.linspace(draws.min(), max(draws.max(), draws.min() + 1e-9), 31)
+            for c, style in zip(range(_N_COLOURED), STYLES, strict=False):
+                if c < len(draws):
+                    heights, _ = np.histogram(draws[c], edges, density=True)
+                    histogram.stairs(
+                        heights,
+                        edges,
+                        orientation="horizontal",
+                        color=style.color,
+                        ls=style.linestyle,
+                    )
+            pooled, _ = np.histogram(draws, edges, density=True)
+            histogram.stairs(
+                pooled, edges, orientation="horizontal", color="0.8", fill=True, zorder=0
+            )
+            histogram.set_ylim(trace.get_ylim())
+            histogram.tick_params(labelleft=False)
+            trace.set_ylabel(name)
+            if self.r_hat is not None and self.ess is not None:
+                trace.set_title(
+                    f"R-hat {self.r_hat[j]:.3f}, {self.ess[j]:.0f} effective draws of {draws.size}",
+                    fontsize="small",
+                )
+        self.ax_[0, 0].legend(fontsize="x-small", loc="upper right", ncols=_N_COLOURED)
+        self.ax_[-1, 0].set_xlabel("draw")
+        self.ax_[-1, 1].set_xlabel("density; grey: all chains")
+        return self

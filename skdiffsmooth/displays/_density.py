@@ -1,0 +1,397 @@
+"""DensityDisplay: a density of one column, two columns, pairs of columns, or a conditional slice."""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .._estimators.kde import KDESampler
+from .._utils.given import resolve_given_values
+from .._utils.table import check_table
+from .._utils.warnings import without_warnings
+from ..compose._changes import with_names
+from ._figures import (
+    BLACK,
+    check_number_of_columns,
+    chosen_columns,
+    draws_of,
+    frame_of,
+    grid_of,
+    matplotlib_axes,
+    mesh,
+    next_style,
+)
+
+__all__ = ["DensityDisplay", "checked_given", "checked_rows"]
+
+# Draws of which grids and marginals of two columns are made.
+_N_DRAWS = 2000
+_RESOLUTIONS = {1: 200, 2: 60}
+_RESOLUTION_OF_PAIRS = 40
+# Log-densities are coloured down to so many nats below the highest, and levels of mass are drawn.
+_DEPTH, _MASSES = 10.0, (0.5, 0.9)
+
+
+@dataclass
+class DensityDisplay:
+    """The density of one column, of two, or of all pairs of several.
+
+    Made by `from_estimator`, which computes, and drawn by `plot`, which can be called again.
+
+    Parameters
+    ----------
+    columns : list of str
+        Names of the columns that are drawn.
+    grid : list of ndarray of shape (n_values,)
+        Values of each at which the density was computed.
+    log_density : dict
+        Log-densities in nats by column numbers: shape (n_values,) for ``(i,)``, and (n_values of i,
+        n_values of j) for ``(i, j)``. With more than two columns there is one for each column, and one
+        for each pair i < j.
+    given : dict
+        Given columns and their values; empty where nothing is given.
+    is_exact : bool
+        Whether they are `score_samples` of the estimator. Otherwise they are estimated from draws.
+    rows : ndarray of shape (n_rows, n_columns) or None
+        Rows to draw above the density.
+
+    Attributes
+    ----------
+    figure_ : matplotlib Figure
+        The last figure drawn.
+    ax_ : matplotlib Axes or ndarray of them
+        Its axes.
+
+    See Also
+    --------
+    sklearn.inspection.DecisionBoundaryDisplay : With ``response_method="score_samples"``, the densities
+        of models of two columns that are not of this package.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdiffsmooth import SmoothedScoreDiffusion
+    >>> from skdiffsmooth.displays import DensityDisplay
+    >>> X = np.random.RandomState(0).normal(size=(50, 1))
+    >>> display = DensityDisplay.from_estimator(SmoothedScoreDiffusion().fit(X))
+    >>> mass = np.trapezoid(np.exp(display.log_density[0,]), display.grid[0])
+    >>> float(round(mass, 1)), list(display.frame())
+    (1.0, ['x0', 'log_density'])
+    """
+
+    columns: list[str]
+    grid: list[np.ndarray]
+    log_density: dict[tuple[int, ...], np.ndarray]
+    given: dict[Any, float] = field(default_factory=dict)
+    is_exact: bool = True
+    rows: np.ndarray | None = None
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any = None,
+        *,
+        columns: Any = None,
+        given: Any = None,
+        grid: Any = None,
+        grid_resolution: int | None = None,
+    ) -> DensityDisplay:
+        """Compute the density of an estimator on a grid.
+
+        Parameters
+        ----------
+        estimator : estimator
+            A fitted density, pipeline or search.
+        X : array-like of shape (n_samples, n_features), default=None
+            Rows to draw above the density, such as the training rows; the grid covers them. Without them
+            it covers all but the outermost half per cent of draws on each side.
+        columns : collection of int or str, default=None
+            Columns to draw, by label or index, at most eight. None is all that are not given.
+        given : mapping from column to value, default=None
+            Draw the density given these values, numbers in units of X: a slice, where all other columns
+            are drawn. The estimator's `score_samples` or `sample` must take `given`.
+        grid : array-like or list of array-likes, default=None
+            Increasing values of each column; None spaces them evenly.
+        grid_resolution : int, default=None
+            Number of values of each column. None is 200 for one column, 60 for two
+            and 40 for more.
+
+        Returns
+        -------
+        DensityDisplay
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        TypeError, ValueError
+            If columns, given values or grid do not fit, or there are more than eight columns.
+
+        Notes
+        -----
+        All columns, and slices, cost one `score_samples` of the grid. So does the marginal of one of
+        two columns, where the estimator's `score_samples` takes `columns`. Other marginals are kernel
+        density estimates of 2000 draws, which are slightly wider than the density.
+        """
+        _, names = chosen_columns(estimator, None, ())
+        d = len(names)
+        is_given, values = checked_given(given, names)
+        shown, _ = chosen_columns(
+            estimator, columns, [c for c in range(d) if c not in set(is_given)]
+        )
+        if set(shown) & set(is_given):
+            raise ValueError(
+                "columns and given share a column; expected each column in at most one of them."
+            )
+        check_number_of_columns(shown)
+        rest = d - len(shown) - len(is_given)
+        options = {"given": given} if len(is_given) else {}
+        takes = inspect.signature(estimator.score_samples).parameters
+        is_exact = len(shown) <= 2 and (
+            (not rest and ("given" in takes or not options))
+            # Over more than one other column each value is an integral by hundreds of draws.
+            or (rest == 1 and len(shown) == 1 and "columns" in takes)
+        )
+        drawn = None
+        if not is_exact or (X is None and grid is None):
+            with without_warnings():
+                drawn = draws_of(estimator, _N_DRAWS, 0, **options)
+        rows = None if X is None else checked_rows(X, d)
+        if grid_resolution is None:
+            grid_resolution = _RESOLUTIONS.get(len(shown), _RESOLUTION_OF_PAIRS)
+        around = rows if rows is not None else drawn
+        if around is None:
+            around = np.zeros((1, d))  # the grid is given
+        values_of = grid_of(grid, around, shown, grid_resolution, is_drawn=rows is None)
+        log_density = {}
+        for panel in _panels(len(shown)):
+            points = mesh([values_of[i] for i in panel])
+            at = [shown[i] for i in panel]
+            if drawn is None or is_exact:
+                queries = np.zeros((len(points), d))
+                queries[:, at], queries[:, is_given] = points, values
+                if rest:
+                    options = options | {"columns": at}
+                if len(is_given):
+                    options = options | {"given": is_given}
+                result = estimator.score_samples(
+                    with_names(queries, getattr(estimator, "feature_names_in_", None)), **options
+                )
+            else:
+                with without_warnings():
+                    kde = KDESampler(metric="scaled").fit(drawn[:, at])
+                    result = kde.score_samples(points)
+            log_density[panel] = np.reshape(result, [len(values_of[i]) for i in panel])
+        return cls(
+            [names[c] for c in shown],
+            values_of,
+            log_density,
+            {names[c]: float(value) for c, value in zip(is_given, values, strict=True)},
+            is_exact,
+            None if rows is None else rows[:, shown],
+        )
+
+    def frame(self) -> Any:
+        """Return what is drawn as a pandas DataFrame.
+
+        Returns
+        -------
+        DataFrame
+            Of one or two columns: their values and "log_density" in nats. Of more, for each pair "x",
+            "y" with the names "x_column", "y_column", and "log_density"; a single column has no y.
+        """
+        if len(self.columns) <= 2:
+            points = mesh(self.grid)
+            values = self.log_density[tuple(range(len(self.grid)))]
+            columns = dict(zip(self.columns, points.T, strict=True))
+            return frame_of(columns | {"log_density": values.ravel()})
+        parts: dict[str, list[Any]] = {
+            name: [] for name in ("x_column", "y_column", "x", "y", "log_density")
+        }
+        for panel, values in self.log_density.items():
+            points = mesh([self.grid[i] for i in panel])
+            n, is_pair = len(points), len(panel) == 2
+            parts["x_column"] += [self.columns[panel[0]]] * n
+            parts["y_column"] += [self.columns[panel[1]] if is_pair else None] * n
+            parts["x"] += points[:, 0].tolist()
+            parts["y"] += points[:, 1].tolist() if is_pair else [np.nan] * n
+            parts["log_density"] += values.ravel().tolist()
+        return frame_of(parts)
+
+    def plot(self, ax: Any = None, *, label: str | None = None) -> DensityDisplay:
+        """Draw the density.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes or array of them, default=None
+            Where to draw; None makes a figure. One axes is divided if there are several panels. Curves
+            of one column can share an axes: each gets another colour and line.
+        label : str, default=None
+            Label of the curve of one column, for the legend.
+
+        Returns
+        -------
+        self : DensityDisplay
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        ValueError
+            If `ax` holds another number of axes.
+        """
+        k = len(self.columns)
+        n = k if k > 2 else 1
+        self.figure_, axes = matplotlib_axes(ax, n, n)
+        images = []
+        for panel, values in self.log_density.items():
+            if n == 1:
+                part = axes[0, 0]
+            else:
+                # The first column of a panel is its horizontal axis.
+                part = axes[panel[-1], panel[0]]
+            if len(panel) == 1:
+                self._draw_curve(part, panel[0], values, label, is_panel=n > 1)
+            else:
+                images.append(self._draw_image(part, panel, values))
+            if n > 1:
+                _clear_inner_labels(part, panel, k)
+        for i, j in zip(*np.triu_indices(n, 1), strict=True):
+            axes[i, j].set_axis_off()
+        if images:
+            shown = axes[0, 0] if n == 1 else list(axes.ravel())
+            bar = self.figure_.colorbar(images[0], ax=shown, shrink=1.0 if n == 1 else 0.7)
+            bar.set_label("nats below the highest log-density")
+        if ax is None and self.caption:
+            self.figure_.supxlabel(textwrap.fill(self.caption, 75), fontsize="small", color="0.35")
+        self.ax_ = axes[0, 0] if n == 1 else axes
+        return self
+
+    @property
+    def caption(self) -> str:
+        """What is drawn, in one line; empty for the density of all columns."""
+        given = ", ".join(f"{name} = {value:g}" for name, value in self.given.items())
+        parts = [f"given {given}"] if given else []
+        if max(map(len, self.log_density)) == 2:
+            parts.append("lines contain 50 % (solid) and 90 % (dashed) of the mass")
+        if not self.is_exact:
+            parts.append(f"estimated from {_N_DRAWS} draws")
+        return "; ".join(parts)
+
+    def _draw_curve(
+        self, ax: Any, column: int, values: np.ndarray, label: str | None, *, is_panel: bool
+    ) -> None:
+        """Draw the density of one column, and its rows as ticks."""
+        style = next_style(ax)
+        ax.plot(
+            self.grid[column],
+            np.exp(values),
+            color=style.color,
+            linestyle=style.linestyle,
+            label=label,
+        )
+        ax.set(xlabel=self.columns[column], ylim=(0, None))
+        ax.set_ylabel("" if is_panel else f"density (1 / unit of {self.columns[column]})")
+        if self.rows is not None:
+            ax.plot(
+                self.rows[:, column],
+                np.zeros(len(self.rows)),
+                "|",
+                color=BLACK,
+                alpha=0.4,
+                transform=ax.get_xaxis_transform(),
+                label="_rows",
+            )
+        if label is not None:
+            ax.legend()
+
+    def _draw_image(self, ax: Any, panel: tuple[int, ...], values: np.ndarray) -> Any:
+        """Draw the log-density of two columns below its maximum, lines of equal mass, and the rows."""
+        x, y = (self.grid[i] for i in panel)
+        finite = values[np.isfinite(values)]
+        if not len(finite):
+            raise ValueError(
+                "the density is zero on the whole grid; pass a grid that covers the training rows."
+            )
+        below = np.maximum(values - finite.max(), -_DEPTH)
+        image = ax.pcolormesh(
+            x, y, below.T, vmin=-_DEPTH, vmax=0, cmap="Blues", shading="nearest", rasterized=True
+        )
+        levels = _levels_of_mass(x, y, values - finite.max())
+        if len(np.unique(levels)) == len(levels):
+            ax.contour(
+                x,
+                y,
+                values.T - finite.max(),
+                levels=levels,
+                colors=BLACK,
+                linewidths=1.0,
+                linestyles=["--", "-"],
+            )
+        if self.rows is not None:
+            ax.plot(
+                *self.rows[:, list(panel)].T,
+                "o",
+                ms=2.5,
+                mfc="white",
+                mec="0.25",
+                mew=0.5,
+                alpha=0.8,
+            )
+            ax.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
+        ax.set(xlabel=self.columns[panel[0]], ylabel=self.columns[panel[1]])
+        return image
+
+
+def _panels(n_columns: int) -> list[tuple[int, ...]]:
+    """Return the column numbers of each panel."""
+    if n_columns <= 2:
+        return [tuple(range(n_columns))]
+    return [
+        *((i,) for i in range(n_columns)),
+        *((i, j) for i in range(n_columns) for j in range(i + 1, n_columns)),
+    ]
+
+
+def _levels_of_mass(x: np.ndarray, y: np.ndarray, log_density: np.ndarray) -> list[float]:
+    """Return the log-densities above which 90 % and 50 % of the mass on a grid are, in this order."""
+    cells = np.outer(np.gradient(x), np.gradient(y)) * np.exp(log_density)
+    order = np.argsort(log_density, axis=None)[::-1]
+    mass = np.cumsum(cells.ravel()[order])
+    at = np.minimum(np.searchsorted(mass, np.multiply(_MASSES, mass[-1])), len(mass) - 1)
+    return sorted(float(log_density.ravel()[order[i]]) for i in at)
+
+
+def _clear_inner_labels(ax: Any, panel: tuple[int, ...], k: int) -> None:
+    """Keep labels at the left and lower borders of a triangle of panels only."""
+    if panel[-1] < k - 1:
+        ax.set_xlabel("")
+        ax.tick_params(labelbottom=False)
+    if panel[0] > 0 or len(panel) == 1:
+        ax.set_ylabel("")
+        ax.tick_params(labelleft=False)
+
+
+def checked_given(given: Any, names: list[str]) -> tuple[list[int], np.ndarray]:
+    """Return the indices of given columns and their values."""
+    if given is None:
+        return [], np.empty(0)
+    if isinstance(given, Mapping) and not given:
+        raise ValueError("given is empty; expected at least one column with its value, or None.")
+    labels = np.array(names, dtype=object)
+    columns, values = resolve_given_values(given, 1, labels, len(names))
+    return [int(column) for column in columns], values[0]
+
+
+def checked_rows(X: Any, d: int) -> np.ndarray:
+    """Return rows (n, d) to draw, after checking them."""
+    rows = check_table(X, "DensityDisplay")
+    if rows.shape[1] != d:
+        raise ValueError(f"X has {rows.shape[1]} features; expected {d}, as the estimator has.")
+    return rows

@@ -1,0 +1,179 @@
+"""What all displays share: matplotlib on use, axes, a palette for all readers, columns and grids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from .._utils.given import resolve_columns
+from .._utils.validation import check_integer, check_real_array
+from ..compose._sampling import names_of_columns, sample
+
+__all__ = [
+    "BLACK",
+    "BLUE",
+    "GREEN",
+    "ORANGE",
+    "STYLES",
+    "Style",
+    "check_number_of_columns",
+    "chosen_columns",
+    "draws_of",
+    "frame_of",
+    "grid_of",
+    "matplotlib_axes",
+    "mesh",
+    "next_style",
+]
+
+# Okabe and Ito (2008): told apart with any kind of colour vision, and in grey by lines and markers.
+BLACK, BLUE, ORANGE, GREEN = "#000000", "#0072B2", "#E69F00", "#009E73"
+_VERMILION, _PURPLE, _SKY = "#D55E00", "#CC79A7", "#56B4E9"
+_MOST_COLUMNS = 8
+# Grids over draws leave out so much on each side, since tails may be very long.
+_OUTSIDE, _MARGIN = 0.005, 0.1
+
+
+class Style(NamedTuple):
+    """Colour, line and marker of one curve."""
+
+    color: str
+    linestyle: Any
+    marker: str
+
+
+STYLES = (
+    Style(BLUE, "-", "o"),
+    Style(_VERMILION, "--", "s"),
+    Style(GREEN, "-.", "^"),
+    Style(ORANGE, ":", "D"),
+    Style(_PURPLE, (0, (5, 1, 1, 1, 1, 1)), "v"),
+    Style(_SKY, (0, (7, 2)), "P"),
+    Style(BLACK, (0, (1, 1)), "X"),
+)
+
+
+def next_style(ax: Any) -> Style:
+    """Return the style of the next labelled curve of an axes, so that each curve has its own."""
+    labelled = [line for line in ax.get_lines() if not line.get_label().startswith("_")]
+    return STYLES[len(labelled) % len(STYLES)]
+
+
+def matplotlib_axes(
+    ax: Any, n_rows: int = 1, n_columns: int = 1, size: float = 2.4
+) -> tuple[Any, np.ndarray]:
+    """Return a figure, and axes (n_rows, n_columns) in it.
+
+    `ax` is None for a new figure, one axes, which is divided where more are needed, or as many axes as
+    are needed. `size` is the side of a panel in inches, where there are several.
+    """
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise ImportError(
+            "plot needs matplotlib, which is not installed; install it with "
+            "pip install 'skdiffsmooth[plot]'. frame() returns what would be drawn."
+        ) from error
+    if ax is None:
+        single = n_rows == n_columns == 1
+        shape = (6.4, 4.8) if single else (size * n_columns + 1.2, size * n_rows + 0.6)
+        figure, axes = plt.subplots(
+            n_rows, n_columns, figsize=shape, layout="constrained", squeeze=False
+        )
+        return figure, axes
+    given = np.asarray(ax, dtype=object)
+    if given.size == n_rows * n_columns:
+        axes = given.reshape(n_rows, n_columns)
+        return axes[0, 0].figure, axes
+    if given.size != 1 or given.item().get_subplotspec() is None:
+        raise ValueError(
+            f"ax holds {given.size} axes; expected {n_rows * n_columns}, in {n_rows} rows, or one axes "
+            "of plt.subplots, which is divided. Pass None for a new figure."
+        )
+    whole = given.item()
+    whole.set_axis_off()
+    grid = whole.get_subplotspec().subgridspec(n_rows, n_columns)
+    return whole.figure, np.array(
+        [[whole.figure.add_subplot(grid[i, j]) for j in range(n_columns)] for i in range(n_rows)],
+        dtype=object,
+    )
+
+
+def frame_of(columns: dict[str, Any]) -> Any:
+    """Return a pandas DataFrame."""
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise ImportError(
+            "frame needs pandas, which is not installed; install it with "
+            "pip install 'skdiffsmooth[pandas]'."
+        ) from error
+    return pd.DataFrame(columns)
+
+
+def chosen_columns(estimator: Any, columns: Any, default: Sequence[int]) -> tuple[list[int], list]:
+    """Return the indices of columns, and the names of all columns of a fitted estimator."""
+    check_is_fitted(estimator)
+    n = getattr(estimator, "n_features_in_", None)
+    if n is None:
+        raise TypeError(
+            f"{type(estimator).__name__} has no n_features_in_; expected a fitted density estimator, "
+            "or a pipeline or search of one."
+        )
+    names = names_of_columns(estimator, n)
+    if columns is None:
+        return list(default), names
+    labels = np.array(names, dtype=object)
+    if not len(resolve_columns("columns", columns, labels, n)):
+        raise ValueError("columns is empty; expected the labels or indices of columns to draw.")
+    # In the user's order: the first is the horizontal axis.
+    return [int(resolve_columns("columns", [c], labels, n)[0]) for c in columns], names
+
+
+def check_number_of_columns(columns: Sequence[int], most: int = _MOST_COLUMNS) -> None:
+    """Raise an error if there are more columns than panels can show."""
+    if len(columns) > most:
+        raise ValueError(
+            f"columns: {len(columns)} columns cannot be drawn in one figure; expected at most {most}. "
+            f"Pass columns=[...] with the labels or indices of those to draw."
+        )
+
+
+def draws_of(estimator: Any, n: Any, random_state: Any, given: Any = None) -> np.ndarray:
+    """Return draws (n, d) of a fitted density, pipeline or search; of a classifier without labels."""
+    drawn = sample(estimator, check_integer("n_samples", n), random_state, given=given)
+    return np.asarray(drawn[0] if isinstance(drawn, tuple) else drawn, dtype=np.float64)
+
+
+def grid_of(
+    grid: Any, rows: np.ndarray, columns: Sequence[int], resolution: Any, *, is_drawn: bool
+) -> list[np.ndarray]:
+    """Return the values of each column at which something is computed, given or around rows (n, d)."""
+    if grid is not None:
+        values: Iterable[Any] = [grid] if len(columns) == 1 and np.ndim(grid) == 1 else grid
+        arrays = [check_real_array("grid", value, allow_bool=False) for value in values]
+        if len(arrays) != len(columns) or any(value.ndim != 1 for value in arrays):
+            raise ValueError(
+                f"grid has {len(arrays)} arrays; expected one array of values for each of the "
+                f"{len(columns)} columns that are drawn."
+            )
+        for value in arrays:
+            if not np.all(np.isfinite(value)) or len(value) < 2 or np.any(np.diff(value) <= 0):
+                raise ValueError(
+                    "grid holds values that are not finite and increasing; expected at least two of "
+                    "them for each column, such as numpy.linspace(low, high, 100)."
+                )
+        return arrays
+    resolution = check_integer("grid_resolution", resolution, minimum=2)
+    low, high = np.quantile(rows, [_OUTSIDE, 1 - _OUTSIDE] if is_drawn else [0, 1], axis=0)
+    # A column of one value still needs an extent.
+    margin = np.where(high > low, _MARGIN * (high - low), np.maximum(1e-3 * np.abs(high), 1e-3))
+    return [np.linspace((low - margin)[c], (high + margin)[c], resolution) for c in columns]
+
+
+def mesh(values: Sequence[np.ndarray]) -> np.ndarray:
+    """Return all combinations (n, k) of the values of k columns, the last one varying fastest."""
+    return np.stack(np.meshgrid(*values, indexing="ij"), axis=-1).reshape(-1, len(values))

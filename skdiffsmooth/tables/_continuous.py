@@ -1,0 +1,356 @@
+"""The density of continuous coordinates given levels: rows are weighted by their levels.
+
+With training rows z_i of levels c_i and weights w_i, p(z | c) is the density of the rows with weights
+``w_i prod_k K_k(c_k, c_ik)``. Metric, scales and background are chosen once, of all rows. The
+bandwidths of the kernels of levels, and the scale that goes with them, are those at which left-out rows
+are likeliest given their levels.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.spatial import cKDTree
+from scipy.spatial.distance import cdist
+from sklearn.base import clone
+
+from .._diffusion.background import WIDTH
+from .._diffusion.estimator import BaseScoreDiffusion
+from .._estimators.kde import KDESampler
+from ..compose._conditionals import draw_given, score_columns
+from ..compose._draw import draw
+from ..compose._members import fit_member, log_density_of
+from ._discrete import LevelKernel, choose_lambdas, one_row, products, some_rows
+
+__all__ = ["ContinuousPart", "Moved", "fit_part"]
+
+# Maps indices (k,) of rows and offsets (m, p), in units of cells, to coordinates (m, k, p) of the moved
+# rows, and to the logarithms (m, k) of the slopes of the maps of columns there, less those at the row.
+Moved = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+_LABEL = "continuous part"
+
+# Rows of all others that a conditional density may leave out: the lightest, of so much weight together.
+_NEGLIGIBLE = 1e-4
+# Scales and bandwidths of levels are chosen by the likelihood of at most so many left-out rows, and at
+# most so many pairs of rows.
+_MOST_JUDGES, _MOST_PAIRS = 512, 4_000_000
+_N_ROUNDS, _CHANGE = 4, 0.01
+# Factors of the leave-one-out scale of all rows between which that given the levels is searched for.
+_LEAST_FACTOR, _MOST_FACTOR = 0.2, 2.0
+# A bandwidth is at least this part of the cells' widths, in one column with cells and in more, for so
+# large a part of the rows; widths are measured between two points of the cell.
+_LEAST_OF_CELL, _MOST_CELLS, _END = (0.1, 0.25), 0.95, 0.45
+_RELATIVE = re.compile(r"(.+)h")
+
+
+@dataclass(frozen=True, eq=False)
+class ContinuousPart:
+    """The density of some continuous coordinates given the levels.
+
+    Parameters
+    ----------
+    columns : ndarray of shape (p,)
+        Indices of the coordinates.
+    fitted : estimator
+        The density of all rows that have values in them.
+    kernels : list of LevelKernel
+        Kernels by which rows are weighted, one for each discrete coordinate.
+    levels : ndarray of shape (n, q)
+        Levels of these rows.
+    weights : ndarray of shape (n,)
+        Their weights.
+    rows : ndarray of shape (n, p)
+        Their coordinates, mapped to the line.
+    group : ndarray of shape (n,) or None
+        Index of the point of the density that each row is, if it can be weighted anew.
+    """
+
+    columns: np.ndarray
+    fitted: Any
+    kernels: list[LevelKernel]
+    levels: np.ndarray
+    weights: np.ndarray
+    rows: np.ndarray
+    group: np.ndarray | None
+
+    @property
+    def relevant(self) -> np.ndarray:
+        """Indices of the discrete coordinates on which the density depends."""
+        return np.array(
+            [k for k, kernel in enumerate(self.kernels) if kernel.lam < 1], dtype=np.intp
+        )
+
+    def row_weights(self, levels: np.ndarray) -> np.ndarray:
+        """Return the weights (n,) of the rows, which sum to one, for levels (q,)."""
+        tables = [kernel.table for kernel in self.kernels]
+        weights = self.weights * products(tables, levels[None], self.levels)[0]
+        return weights / weights.sum()
+
+    def given(self, levels: np.ndarray) -> Any:
+        """Return the density for levels (q,), a fitted estimator."""
+        if not len(self.relevant):
+            return self.fitted
+        weights = self.row_weights(levels)
+        if self.group is not None:
+            weights = np.bincount(self.group, weights=weights)
+        order = np.argsort(weights, kind="stable")
+        weights[order[np.cumsum(weights[order]) <= _NEGLIGIBLE]] = 0.0
+        if self.group is not None:
+            return self.fitted._reweighted(weights)
+        kept = weights > 0
+        return fit_member("density", clone(self.fitted), self.rows[kept], weights[kept])
+
+    def log_density(
+        self, levels: np.ndarray, queries: np.ndarray, observed: np.ndarray
+    ) -> np.ndarray:
+        """Return log-densities (n,) of coordinates (n, p) given levels (q,).
+
+        Coordinates that are not `observed` (p,), booleans, are integrated out.
+        """
+        model = self.given(levels)
+        if observed.all():
+            return log_density_of(_LABEL, model, queries)
+        filled, none = np.where(observed, queries, 0.0), np.array([], dtype=np.intp)
+        return score_columns(_LABEL, model, filled, np.flatnonzero(observed), none)
+
+    def of_all(self, queries: np.ndarray) -> np.ndarray:
+        """Return log-densities (n,) of coordinates (n, p) whatever the levels."""
+        return log_density_of(_LABEL, self.fitted, queries)
+
+    def draw(
+        self, levels: np.ndarray, values: np.ndarray, rng: np.random.RandomState
+    ) -> np.ndarray:
+        """Return rows (n, p) given levels (q,) and the values (n, p) that are not NaN in all of them."""
+        model, observed = self.given(levels), ~np.isnan(values[0])
+        if not observed.any():
+            return draw(model, len(values), rng)
+        given = np.flatnonzero(observed)
+        return draw_given(_LABEL, model, given, values[:, given], rng)[0]
+
+
+def fit_part(
+    columns: np.ndarray,
+    density: Any,
+    levels: np.ndarray,
+    rows: np.ndarray,
+    weights: np.ndarray,
+    kernels: Sequence[LevelKernel],
+    moved: Moved,
+    offsets: np.ndarray,
+    has_cells: np.ndarray,
+) -> ContinuousPart:
+    """Return the density of coordinates (n, p) of rows given levels (n, q), with weights (n,).
+
+    `columns` (p,) are indices of the coordinates in the table, and `kernels` have the kinds of the
+    discrete coordinates. `moved` moves rows within their cells, to the `offsets` (m, p) at which
+    left-out rows are scored; `has_cells` (p,) is which coordinates have cells.
+    """
+    # Equal weights are none, so that densities without weights can be used.
+    passed = None if np.all(weights == weights[0]) else weights
+    fitted = fit_member(_LABEL, clone(density), rows, passed)
+    kernels = list(kernels)
+    if kernels or has_cells.any():
+        chooser = _Chooser.of(fitted, levels, rows, weights, moved, offsets, has_cells)
+        kernels, factor = chooser.choose(kernels)
+        if chooser.is_scale_free and factor != 1:
+            rescaled = clone(fitted).set_params(**_scales(fitted, factor))
+            fitted = fit_member(_LABEL, rescaled, rows, passed)
+    return ContinuousPart(
+        columns,
+        fitted,
+        kernels,
+        levels,
+        weights / weights.sum(),
+        rows,
+        _point_of_row(fitted, rows),
+    )
+
+
+def _point_of_row(fitted: Any, rows: np.ndarray) -> np.ndarray | None:
+    """Return the index (n,) of the point of a density that each row became, or None if it has none."""
+    if not getattr(fitted, "_can_reweight", False):
+        return None
+    scale = rows.std(axis=0)
+    scale[scale == 0] = 1.0
+    return cKDTree(fitted.points_ / scale).query(rows / scale)[1]
+
+
+def _scales(fitted: Any, factor: float) -> dict[str, Any]:
+    """Return parameters of a density that is fitted with all it chose, and other scales."""
+    if isinstance(fitted, KDESampler):
+        return {"bandwidth": fitted.bandwidth_ * factor}
+    settings = dict(fitted.settings_)
+    settings["bandwidth"] = fitted.bandwidth_ * factor
+    if _factor_of(settings["sigma"]) is not None:
+        settings["sigma"] = fitted.sigma_ * factor
+    return settings
+
+
+def _factor_of(scale: Any) -> float | None:
+    """Return the factor of a multiple of the leave-one-out scale such as "0.85h", or None."""
+    relative = _RELATIVE.fullmatch(scale) if isinstance(scale, str) else None
+    return None if relative is None else float(relative[1])
+
+
+@dataclass(frozen=True, eq=False)
+class _Chooser:
+    """Left-out rows under the kernel density estimate of the others, weighted by their levels.
+
+    Parameters
+    ----------
+    squares : ndarray of shape (m, k, n)
+        Squared distances of k left-out rows from n rows, each at m points of its cell, in units of the
+        scale of highest likelihood of all rows together.
+    log_slopes : ndarray of shape (m, k)
+        Logarithms of the slopes of the maps of columns at these points, less those at the row.
+    n_directions : int
+        Dimension of the distances.
+    wide : float
+        Weight of kernels of four scales, as in the background of the density.
+    is_scale_free : bool
+        Whether the scale is to be chosen.
+    least : float
+        The least scale at which averages over the points of cells are accurate.
+    """
+
+    levels: np.ndarray
+    weights: np.ndarray
+    judges: np.ndarray
+    kept: np.ndarray
+    squares: np.ndarray
+    log_slopes: np.ndarray
+    n_directions: int
+    wide: float
+    is_scale_free: bool
+    least: float
+
+    @classmethod
+    def of(
+        cls,
+        fitted: Any,
+        levels: np.ndarray,
+        rows: np.ndarray,
+        weights: np.ndarray,
+        moved: Moved,
+        offsets: np.ndarray,
+        has_cells: np.ndarray,
+    ) -> _Chooser:
+        """Measure distances in the coordinates of a fitted density, or in those of local covariances."""
+        n = len(rows)
+        is_scale_free, wide, bandwidth = False, 0.0, 1.0
+        if isinstance(fitted, BaseScoreDiffusion) and fitted._can_reweight:
+            factor = _factor_of(fitted.settings_["bandwidth"])
+            is_scale_free = factor is not None
+            bandwidth = factor or 1.0
+            scale, wide = fitted.bandwidth_ / bandwidth, fitted.background_
+
+            def coordinates(z: np.ndarray) -> np.ndarray:
+                return fitted.model_.embedding.split(z)[0]
+        else:
+            kde = fitted
+            if isinstance(fitted, KDESampler):
+                is_scale_free = isinstance(fitted.bandwidth, str) and fitted.kernel == "gaussian"
+            else:
+                kde = fit_member(_LABEL, KDESampler(metric="local"), rows, weights)
+            scale = kde.bandwidth_
+
+            def coordinates(z: np.ndarray) -> np.ndarray:
+                return kde.coordinates_.to_metric(z)
+
+        most = min(_MOST_JUDGES, max(64, _MOST_PAIRS // (n * len(offsets))))
+        judges = some_rows(n, most)
+        queries, log_slopes = moved(judges, offsets)
+        x = coordinates(rows) / scale
+        y = coordinates(queries.reshape(-1, rows.shape[1])) / scale
+        squares = cdist(y, x, "sqeuclidean").reshape(len(queries), len(judges), n)
+        if not has_cells.all():
+            # Equal rows are left out together, as by the densities of continuous rows.
+            point = np.unique(rows, axis=0, return_inverse=True)[1].ravel()
+            kept = (point[judges][:, None] != point).astype(np.float64)
+        else:
+            kept = np.ones((len(judges), n))
+            kept[np.arange(len(judges)), judges] = 1 - one_row(weights)[judges] / weights[judges]
+        least = 0.0
+        for j in np.flatnonzero(has_cells):
+            ends = np.zeros((2, rows.shape[1]))
+            ends[:, j] = -_END, _END
+            lower, upper = (coordinates(z) for z in moved(judges, ends)[0])
+            widths = np.linalg.norm(upper - lower, axis=1) / (2 * _END * scale * bandwidth)
+            order = np.argsort(widths, kind="stable")
+            shares = np.cumsum(weights[judges][order])
+            least = max(least, widths[order][np.searchsorted(shares, _MOST_CELLS * shares[-1])])
+        least *= _LEAST_OF_CELL[int(has_cells.sum() > 1)]
+        return cls(
+            levels,
+            weights,
+            judges,
+            kept,
+            squares,
+            log_slopes,
+            x.shape[1],
+            wide,
+            is_scale_free,
+            least,
+        )
+
+    def choose(self, kernels: list[LevelKernel]) -> tuple[list[LevelKernel], float]:
+        """Return the likeliest kernels of levels and scale, in units of that of all rows."""
+        log_factor = 0.0
+        for _ in range(_N_ROUNDS):
+            before = [kernel.lam for kernel in kernels], log_factor
+            closeness, _ = self._closeness(log_factor)
+            if kernels:
+                kernels = choose_lambdas(
+                    kernels, self.levels, self.weights, self.judges, self.kept, closeness
+                )
+            if not self.is_scale_free:
+                break
+            tables = [kernel.table for kernel in kernels]
+            product = products(tables, self.levels[self.judges], self.levels)
+            product *= self.kept * self.weights
+            log_factor = self._best_scale(product)
+            after = [kernel.lam for kernel in kernels], log_factor
+            if max(
+                abs(np.subtract(before[0], after[0])).max(initial=0), abs(before[1] - after[1])
+            ) < (_CHANGE):
+                break
+        return kernels, math.exp(log_factor)
+
+    def _best_scale(self, product: np.ndarray) -> float:
+        """Return the logarithm of the scale of highest likelihood for weights (k, n) of the rows."""
+        row_weights = self.weights[self.judges]
+        tiny = np.finfo(np.float64).tiny
+
+        def loss(log_factor: float) -> float:
+            closeness, shift = self._closeness(log_factor)
+            sums = (product * closeness).sum(axis=1)
+            return (
+                -float(row_weights @ (np.log(np.maximum(sums, tiny)) + shift)) / row_weights.sum()
+            )
+
+        least = max(self.least, _LEAST_FACTOR)
+        bounds = math.log(least), math.log(max(_MOST_FACTOR, 2 * least))
+        return float(
+            minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 0.01}).x
+        )
+
+    def _closeness(self, log_factor: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return kernels (k, n) of the distances, times exp(-shift), and shift (k,)."""
+        variance = math.exp(2 * log_factor)
+        log_kernels = self.squares * (-0.5 / variance)
+        if self.wide:
+            ratio = WIDTH**self.n_directions
+            wide = log_kernels / WIDTH**2 + math.log(self.wide / ratio)
+            log_kernels += math.log1p(-self.wide)
+            log_kernels = np.logaddexp(log_kernels, wide)
+        log_kernels += self.log_slopes[:, :, None]
+        shift = log_kernels.max(axis=(0, 2))
+        closeness = np.exp(log_kernels - shift[:, None]).mean(axis=0)
+        return closeness, shift - self.n_directions * log_factor

@@ -1,0 +1,504 @@
+"""The density of a whole row of a table: levels first, and continuous coordinates given them.
+
+    p(c, z) = p(c) p(z | c)
+
+p(c) is a probability, in closed form; p(z | c) a density per unit of the columns, in which recorded
+values of columns with cells (integers, rounded values) have the probability of their cell. Coordinates
+that have no value at the levels c (a column at one of its atoms) are left out of z. Missing levels are
+summed over, missing values integrated out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.special import logsumexp
+
+from .._estimators.kde import KDESampler
+from .._utils.draws import choose_in_rows
+from .._utils.warnings import warn_user
+from ._columns import EncodedTable, TableColumns
+from ._continuous import ContinuousPart, fit_part
+from ._discrete import LevelDensity, LevelKernel
+
+__all__ = ["MixedDensity"]
+
+# A pattern of coordinates has a density of its own from so many rows on.
+_FEWEST_ROWS = 10
+# Missing levels that matter to other coordinates are summed over in at most so many combinations a row.
+_MOST_COMBINATIONS = 64
+# Points of a cell at which a density is averaged: in one column midpoints, of which every third is one
+# of fewer; in more a lattice of a prime number of points, with a generator for each column.
+_N_MIDPOINTS, _N_LATTICE, _N_LARGE_LATTICE = 9, 17, 31
+_GENERATORS = {
+    17: [1, 5, 7, 3, 2, 8, 6, 4],
+    31: [1, 12, 5, 9, 7, 14, 3, 11, 2, 13, 6, 10, 4, 8, 15],
+}
+# A cell is integrated over where density times width is further off than this, in nats, in the mean
+# over so many rows; scales are chosen at so many points of each cell.
+_CELL_ERROR, _N_CELL_ROWS, _N_CHOICE = 0.01, 64, 4
+
+
+class _Group(NamedTuple):
+    """Rows that have the same coordinates, and of these the same ones observed."""
+
+    rows: np.ndarray
+    pattern: np.ndarray
+    observed: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class MixedDensity:
+    """The density of encoded rows.
+
+    Parameters
+    ----------
+    table : TableColumns
+        The coordinates.
+    level_density : LevelDensity
+        The distribution of the levels.
+    parts : dict from tuple of int to ContinuousPart
+        The density of each set of coordinates that has one of its own, by their indices.
+    lattices : dict from tuple of int to ndarray of shape (m, p)
+        For each part the points of a cell at which it is averaged, in units of cells.
+    """
+
+    table: TableColumns
+    level_density: LevelDensity
+    parts: dict[tuple[int, ...], ContinuousPart]
+    lattices: dict[tuple[int, ...], np.ndarray]
+
+    @classmethod
+    def fit(
+        cls,
+        table: TableColumns,
+        rows: EncodedTable,
+        weights: np.ndarray,
+        density: Any,
+    ) -> MixedDensity:
+        """Fit levels and continuous coordinates to n rows of positive weights (n,)."""
+        n_levels = [each.n_levels for each in table.discrete]
+        is_ordered = [each.ordered for each in table.discrete]
+        level_density = LevelDensity.fit(rows.levels, weights, n_levels, is_ordered)
+        # Masses are equal: the fewer rows a level has the more it borrows from others.
+        kernels = [
+            LevelKernel(np.full(n, 1 / n), ordered)
+            for n, ordered in zip(n_levels, is_ordered, strict=True)
+        ]
+        fitted = cls(table, level_density, {}, {})
+        z, _ = table.coordinates(rows.values)
+        present = fitted._present(rows.levels)
+        patterns, counts = np.unique(present, axis=0, return_counts=True)
+        wanted = [tuple(np.flatnonzero(pattern).tolist()) for pattern in patterns]
+        for key in wanted:
+            fitted._fit_part(key, rows, z, weights, density, kernels, is_alone=len(key) == 1)
+        lacking = [
+            (key, int(count))
+            for key, count in zip(wanted, counts, strict=True)
+            if key and key not in fitted.parts
+        ]
+        n_gates = len({each.gates for each in table.discrete if each.gates is not None})
+        if lacking or n_gates > 1:
+            for index in range(len(table.continuous)):
+                if (index,) not in fitted.parts:
+                    fitted._fit_part((index,), rows, z, weights, density, kernels, is_alone=True)
+        for key, count in lacking:
+            names = [table.continuous[k].name for k in key]
+            warn_user(
+                f"fewer than {_FEWEST_ROWS} different rows have values in all of the columns {names}; "
+                f"{count} rows should. There the columns are independent given the levels. Pass more "
+                "complete rows, or drop columns with many missing values."
+            )
+        return fitted
+
+    def _fit_part(
+        self,
+        key: tuple[int, ...],
+        rows: EncodedTable,
+        z: np.ndarray,
+        weights: np.ndarray,
+        density: Any,
+        kernels: list[LevelKernel],
+        *,
+        is_alone: bool = False,
+    ) -> None:
+        """Fit the density of the coordinates of some indices to the rows with values in all of them."""
+        columns = np.array(key, dtype=np.intp)
+        (used,) = np.nonzero(~np.isnan(z[:, columns]).any(axis=1))
+        own = z[used][:, columns]
+        n_different = len(np.unique(own, axis=0))
+        if not len(columns) or not (is_alone or n_different >= _FEWEST_ROWS):
+            return
+        if n_different == 1:
+            name, value = self.table.continuous[key[0]].name, own[0, 0]
+            density = KDESampler(bandwidth=abs(value) or 1.0)
+            warn_user(
+                f"column {name!r} has one value in the rows where it is not at an atom: its density there is "
+                f"a Gaussian about it, of width {density.bandwidth:.3g}, since one value has no scale. Pass "
+                "more rows, or declare the value as an atom, too."
+            )
+        units = np.array([self.table.continuous[k].unit for k in key])
+
+        def moved(index: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            at_points, slopes = self._in_cells(rows.values[used[index]], columns, offsets)
+            _, center = self._mapped(rows.values[used[index]], columns)
+            return at_points, slopes - center
+
+        part = fit_part(
+            columns,
+            self._with_periods(density, key),
+            rows.levels[used],
+            own,
+            weights[used],
+            kernels,
+            moved,
+            _lattice(units > 0, _N_CHOICE),
+            units > 0,
+        )
+        self.parts[key] = part
+        self.lattices[key] = self._lattice_of(part, units, rows.take(used))
+
+    def _with_periods(self, density: Any, key: tuple[int, ...]) -> Any:
+        """Return the density with the periods of the coordinates of some indices."""
+        periods = {
+            i: self.table.continuous[k].period
+            for i, k in enumerate(key)
+            if self.table.continuous[k].period is not None
+        }
+        if not periods:
+            return density
+        from sklearn.base import clone
+
+        return clone(density).set_params(periods=periods)
+
+    # ------------------------------------------------------------------------------- coordinates
+
+    def _present(self, levels: np.ndarray) -> np.ndarray:
+        """Return which coordinates (n, p) have a value at levels (n, q), or may have."""
+        present = np.ones((len(levels), len(self.table.continuous)), dtype=bool)
+        for k, each in enumerate(self.table.discrete):
+            if each.gates is not None:
+                present[:, each.gates] = levels[:, k] <= 0
+        return present
+
+    def _mapped(self, values: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return mapped values (n, k) of some coordinates, and the sum (n,) of their log slopes."""
+        z, log_slopes = self.table.coordinates(values)
+        return z[:, columns], log_slopes[:, columns].sum(axis=1)
+
+    def _in_cells(
+        self, values: np.ndarray, columns: np.ndarray, offsets: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return mapped values (m, n, k) at points (m, k) of the cells, and their log slopes (m, n)."""
+        low, high = self.table.cells(values)
+        middle, width = (low + high) / 2, high - low
+        moved = np.repeat(values[None], len(offsets), axis=0)
+        moved[:, :, columns] = middle[:, columns] + offsets[:, None] * width[:, columns]
+        z, log_slopes = self._mapped(moved.reshape(-1, values.shape[1]), columns)
+        shape = len(offsets), len(values)
+        return z.reshape(*shape, len(columns)), log_slopes.reshape(shape)
+
+    def _log_widths(self, values: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Return the logarithm (n,) of the product of the widths of cells of some coordinates."""
+        low, high = self.table.cells(values)
+        widths = (high - low)[:, columns]
+        return np.log(np.where(widths > 0, widths, 1.0)).sum(axis=1)
+
+    def _lattice_of(
+        self, part: ContinuousPart, units: np.ndarray, rows: EncodedTable
+    ) -> np.ndarray:
+        """Return the points of a cell at which a part is averaged: in columns in which this matters."""
+        tested = np.zeros(len(units), dtype=bool)
+        few = rows.take(np.random.RandomState(0).permutation(len(rows.levels))[:_N_CELL_ROWS])
+        z, log_slopes = self._mapped(few.values, part.columns)
+        for k in np.flatnonzero(units > 0):
+            nodes, node_weights = np.polynomial.legendre.leggauss(3)
+            offsets = np.zeros((len(nodes), len(units)))
+            offsets[:, k] = nodes / 2
+            moved, slopes = self._in_cells(few.values, part.columns, offsets)
+            queries = np.concatenate([z[None], moved])
+            log_density = part.of_all(queries.reshape(-1, len(units))).reshape(len(queries), -1)
+            log_density += np.concatenate([log_slopes[None], slopes])
+            mean = logsumexp(log_density[1:], b=node_weights[:, None] / 2, axis=0)
+            tested[k] = np.abs(mean - log_density[0]).mean() > _CELL_ERROR
+        return _lattice(tested)
+
+    # ------------------------------------------------------------------------------- log-densities
+
+    def log_density(self, rows: EncodedTable) -> tuple[np.ndarray, np.ndarray]:
+        """Return log-densities (n,) of rows, and their standard errors (n,), in nats."""
+        has_values = (~np.isnan(rows.values)).any(axis=1)
+        result, error = np.empty(len(rows.levels)), np.zeros(len(rows.levels))
+        plain = np.flatnonzero(~has_values)
+        result[plain] = self.level_density.log_density(rows.levels[plain])
+        (used,) = np.nonzero(has_values)
+        if not len(used):
+            return result, error
+        source, levels, left = self._combinations(rows.take(used))
+        log_masses = self.level_density.log_density(levels)
+        of_values, errors = self.log_density_given(levels, rows.values[used][source])
+        n = len(used)
+        result[used] = _log_sums(log_masses + of_values, source, n)
+        shares = np.exp(log_masses + of_values - result[used][source])
+        error[used] = (
+            np.bincount(source, weights=shares * np.nan_to_num(errors), minlength=n) + left
+        )
+        return result, error
+
+    def _combinations(self, rows: EncodedTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return rows in which missing levels are replaced by all that other coordinates depend on.
+
+        Returned are the index (m,) of each combination's row, its levels (m, q), and for each row (n,)
+        the error in nats by combinations that were left out, the least probable ones.
+        """
+        matter = self._that_matter()
+        source, levels = [np.arange(len(rows.levels))], [rows.levels]
+        left = np.zeros(len(rows.levels))
+        is_open = (rows.levels[:, matter] < 0).any(axis=1)
+        source[0], levels[0] = source[0][~is_open], levels[0][~is_open]
+        for index in np.flatnonzero(is_open):
+            own, left[index] = self._combinations_of(rows.levels[index], matter)
+            source.append(np.full(len(own), index))
+            levels.append(own)
+        return np.concatenate(source), np.concatenate(levels), left
+
+    def _combinations_of(self, levels: np.ndarray, matter: np.ndarray) -> tuple[np.ndarray, float]:
+        """Return combinations (m, q) of missing levels, and the error of those left out."""
+        combinations, left = levels[None], 0.0
+        for k in matter[levels[matter] < 0]:
+            combinations = np.repeat(combinations, self.table.discrete[k].n_levels, axis=0)
+            combinations[:, k] = np.tile(
+                np.arange(self.table.discrete[k].n_levels),
+                len(combinations) // self.table.discrete[k].n_levels,
+            )
+            if len(combinations) > _MOST_COMBINATIONS:
+                log_masses = self.level_density.log_density(combinations)
+                order = np.argsort(-log_masses, kind="stable")
+                total = logsumexp(log_masses)
+                combinations = combinations[order[:_MOST_COMBINATIONS]]
+                left += float(total - logsumexp(log_masses[order[:_MOST_COMBINATIONS]]))
+        return combinations, left
+
+    def _that_matter(self) -> np.ndarray:
+        """Return the indices of the discrete coordinates on which the distribution of values depends."""
+        used = {int(k) for part in self.parts.values() for k in part.relevant}
+        used |= {k for k, each in enumerate(self.table.discrete) if each.gates is not None}
+        return np.array(sorted(used), dtype=np.intp)
+
+    def log_density_given(
+        self, levels: np.ndarray, values: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return log-densities (n,) of values (n, p) given levels (n, q), and their errors (n,).
+
+        Of a column whose level is an atom no value is expected: the density of one is zero.
+        """
+        result, error = np.zeros(len(levels)), np.zeros(len(levels))
+        present, is_known = self._present(levels), ~np.isnan(values)
+        result[(is_known & ~present).any(axis=1)] = -np.inf
+        for group in _groups(present, is_known & present):
+            used = group.rows[result[group.rows] == 0]
+            for part, observed in self._parts_of(group):
+                if observed.any():
+                    of_part, of_error = self._of_part(part, levels[used], values[used], observed)
+                    result[used] += of_part
+                    error[used] = np.hypot(error[used], of_error)
+        return result, error
+
+    def _parts_of(self, group: _Group) -> list[tuple[ContinuousPart, np.ndarray]]:
+        """Return the independent parts of a pattern, and which of their coordinates are observed."""
+        key = tuple(int(k) for k in np.flatnonzero(group.pattern))
+        keys = [key] if key in self.parts else [(k,) for k in key]
+        return [(self.parts[each], group.observed[list(each)]) for each in keys]
+
+    def _of_part(
+        self, part: ContinuousPart, levels: np.ndarray, values: np.ndarray, observed: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return log-densities (n,) of the observed coordinates of a part, and their errors (n,)."""
+        result, _ = self._in_cells_of(part, levels, values, observed)
+        log_volume = self._log_widths(values, part.columns[observed])
+        log_mean = logsumexp(result, axis=0) - np.log(len(result))
+        if len(result) == 1:
+            return log_mean + log_volume, np.zeros(len(levels))
+        return log_mean + log_volume, _error_of_mean(np.exp(result - log_mean))
+
+    def _in_cells_of(
+        self, part: ContinuousPart, levels: np.ndarray, values: np.ndarray, observed: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return log-densities (m, n) of observed values at m points of their cells.
+
+        With them come their coordinates (m, n, p).
+        """
+        offsets = self._lattice(part)
+        if not (offsets * observed).any():
+            offsets = np.zeros((1, len(observed)))
+        z, log_slopes = self._in_cells(values, part.columns, offsets)
+        result = np.empty((len(offsets), len(levels)))
+        for index, same in _same_rows(levels[:, part.relevant]):
+            queries = z[:, same].reshape(-1, len(part.columns))
+            of_part = part.log_density(levels[index], queries, observed)
+            result[:, same] = of_part.reshape(len(offsets), len(same))
+        return result + log_slopes, z
+
+    def _lattice(self, part: ContinuousPart) -> np.ndarray:
+        return self.lattices[tuple(int(k) for k in part.columns)]
+
+    def warn_of_support(self, rows: EncodedTable) -> None:
+        """Warn if levels on which others are conditional are in no training row together."""
+        distinct, counts = np.unique(rows.levels, axis=0, return_counts=True)
+        for levels, count in zip(distinct, counts, strict=True):
+            known = levels >= 0
+            if known.any() and not self.level_density.has_row(levels):
+                names = [each.name for each in np.array(self.table.discrete, dtype=object)[known]]
+                warn_user(
+                    f"no training row has the given levels of {names} together ({count} of "
+                    f"{len(rows)} conditions, levels {levels[known].tolist()}): what is drawn or "
+                    "scored given them rests on rows with other levels. Give fewer columns, or other "
+                    "levels."
+                )
+
+    # ------------------------------------------------------------------------------- draws
+
+    def draw(self, n: int, rng: np.random.RandomState) -> EncodedTable:
+        """Return n rows; levels are all known, and values NaN at atoms only."""
+        return self.draw_missing(self.table.encode_given({}, n), rng)
+
+    def draw_missing(self, rows: EncodedTable, rng: np.random.RandomState) -> EncodedTable:
+        """Return rows whose missing levels and values are drawn given the others."""
+        levels = self._draw_levels(rows, rng)
+        values = rows.values.copy()
+        present = self._present(levels)
+        z, _ = self.table.coordinates(rows.values)
+        for group in _groups(present, present & ~np.isnan(values)):
+            for part, observed in self._parts_of(group):
+                if observed.all():
+                    continue
+                given = self._points_in_cells(part, levels, values, observed, group.rows, rng)
+                for index, same in _same_rows(levels[group.rows][:, part.relevant]):
+                    own = np.ix_(group.rows[same], part.columns)
+                    z[own] = part.draw(levels[group.rows[index]], given[same], rng)
+        drawn = self.table.values_at(z)
+        missing = np.isnan(values) & present
+        values[missing] = drawn[missing]
+        return EncodedTable(levels, values, rows.index)
+
+    def _points_in_cells(
+        self,
+        part: ContinuousPart,
+        levels: np.ndarray,
+        values: np.ndarray,
+        observed: np.ndarray,
+        own: np.ndarray,
+        rng: np.random.RandomState,
+    ) -> np.ndarray:
+        """Return coordinates (k, p) of rows `own` (k,), at points of their cells drawn by their density.
+
+        Coordinates that are not observed are NaN.
+        """
+        joined = np.column_stack([levels, values])[own]
+        _, first, which = np.unique(
+            joined, axis=0, return_index=True, return_inverse=True, equal_nan=True
+        )
+        which, uniform, distinct = which.ravel(), rng.uniform(size=len(own)), own[first]
+        if not (self._lattice(part) * observed).any():
+            z, _ = self._in_cells(values[own], part.columns, np.zeros((1, len(observed))))
+            return z[0]
+        log_terms, z = self._in_cells_of(part, levels[distinct], values[distinct], observed)
+        masses = np.exp(log_terms - log_terms.max(axis=0)).T
+        return z[choose_in_rows(masses, which, uniform), which]
+
+    def _draw_levels(self, rows: EncodedTable, rng: np.random.RandomState) -> np.ndarray:
+        """Return levels (n, q), the missing ones drawn given other levels and values."""
+        levels, matter = rows.levels.copy(), self._that_matter()
+        has_values = (~np.isnan(rows.values)).any(axis=1)
+        is_open = (levels[:, matter] < 0).any(axis=1) & has_values
+        (own,) = np.nonzero(is_open)
+        if len(own):
+            # Equal rows have the same combinations, which are computed once.
+            joined = np.column_stack([levels[own], rows.values[own]])
+            _, first, which = np.unique(
+                joined, axis=0, return_index=True, return_inverse=True, equal_nan=True
+            )
+            distinct = rows.take(own[first])
+            source, combinations, _ = self._combinations(distinct)
+            log_masses = self.level_density.log_density(combinations)
+            log_masses += self.log_density_given(combinations, distinct.values[source])[0]
+            uniform = rng.uniform(size=len(own))
+            order = np.argsort(source, kind="stable")
+            sizes = np.bincount(source, minlength=len(first))
+            starts = np.cumsum(sizes) - sizes
+            table = np.full((len(first), sizes.max()), -np.inf)
+            position = np.arange(len(source)) - np.repeat(starts, sizes)
+            table[source[order], position] = log_masses[order]
+            table -= table.max(axis=1, keepdims=True)
+            chosen = choose_in_rows(np.exp(table), which.ravel(), uniform)
+            levels[own] = combinations[order[starts[which.ravel()] + chosen]]
+        return self.level_density.draw(levels, rng)
+
+
+def _groups(present: np.ndarray, observed: np.ndarray) -> Iterator[_Group]:
+    """Yield groups of rows with the same present and observed coordinates, both (n, p)."""
+    p = present.shape[1]
+    for index, rows in _same_rows(np.column_stack([present, observed])):
+        yield _Group(rows, present[index], observed[index, :p])
+
+
+def _same_rows(labels: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the index of the first row of each distinct row of labels (n, k), and all of its indices."""
+    if not len(labels):
+        return
+    if not labels.shape[1]:
+        yield 0, np.arange(len(labels))
+        return
+    _, first, which = np.unique(labels, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(which.ravel(), kind="stable")
+    ends = np.cumsum(np.bincount(which.ravel()))
+    for index, rows in zip(first, np.split(order, ends[:-1]), strict=True):
+        yield int(index), rows
+
+
+def _log_sums(log_terms: np.ndarray, source: np.ndarray, n: int) -> np.ndarray:
+    """Return the logarithm (n,) of the sum of the terms (m,) of each source (m,)."""
+    highest = np.full(n, -np.inf)
+    np.maximum.at(highest, source, log_terms)
+    finite = np.where(np.isfinite(highest), highest, 0.0)
+    with np.errstate(divide="ignore"):
+        sums = np.bincount(source, weights=np.exp(log_terms - finite[source]), minlength=n)
+        return np.log(sums) + finite
+
+
+def _lattice(has_cells: np.ndarray, n_midpoints: int = _N_MIDPOINTS) -> np.ndarray:
+    """Return points (m, p) of a cell, from -1/2 to 1/2 in columns that have cells (p,), and else zero.
+
+    Those of all cells together are a lattice, so that sums over all cells are integrals without
+    error wherever the density is smooth at the distance of the points.
+    """
+    (columns,) = np.nonzero(has_cells)
+    if not len(columns):
+        return np.zeros((1, len(has_cells)))
+    if len(columns) == 1:
+        points = (np.arange(n_midpoints)[:, None] + 0.5) / n_midpoints - 0.5
+    else:
+        n = _N_LATTICE if len(columns) <= _N_LATTICE // 2 else _N_LARGE_LATTICE
+        generator = np.resize(_GENERATORS[n], len(columns))
+        steps = np.outer(np.arange(n), generator)
+        points = (steps / n + 0.5) % 1 - 0.5
+    everywhere = np.zeros((len(points), len(has_cells)))
+    everywhere[:, columns] = points
+    return everywhere
+
+
+def _error_of_mean(values: np.ndarray) -> np.ndarray:
+    """Return the error (n,) of the mean over a cell's points, from values (m, n) whose mean is one.
+
+    Of midpoints it is an eighth of the difference from a third of them, and of a lattice the standard
+    error over pairs of opposite points, as if these were independent: an upper bound where a density is
+    smooth.
+    """
+    if len(values) == _N_MIDPOINTS:
+        return np.abs(values[1::3].mean(axis=0) - 1) / 8
+    half = len(values) // 2
+    pairs = (values[1 : half + 1] + values[:half:-1]) / 2
+    return pairs.std(axis=0, ddof=1) / np.sqrt(half)

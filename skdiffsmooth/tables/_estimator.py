@@ -1,0 +1,376 @@
+"""TableDensity: the scikit-learn estimator of the density of a whole row of any table."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, overload
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from .._estimators.smoothed import SmoothedScoreDiffusion
+from .._utils.estimator import DensityEstimatorMixin, on_one_fit
+from .._utils.given import resolve_scored_columns
+from .._utils.rows import check_sample_weight
+from .._utils.warnings import warn_user
+from ..compose._members import check_member, takes_weights
+from ._columns import EncodedTable, TableColumns
+from ._density import MixedDensity
+
+__all__ = ["TableDensity"]
+
+# Errors of log-densities, in nats, that are reported by a warning.
+_LARGE_ERROR = 0.25
+
+
+class TableDensity(DensityEstimatorMixin, BaseEstimator):
+    """The density of a whole row of a table with columns of any kind, and rows drawn from it.
+
+    Columns may be categories, booleans, counts, rounded or exact numbers, with bounds, with values that
+    many rows hold exactly (zeros), periodic, or dates; cells may be missing, when it is fitted and when
+    it is used.
+
+    >>> import pandas as pd
+    >>> import numpy as np
+    >>> from skdiffsmooth.tables import TableDensity
+    >>> rng = np.random.RandomState(0)
+    >>> kind = rng.choice(["cat", "dog"], size=200)
+    >>> frame = pd.DataFrame({"kind": kind, "mass": rng.lognormal(1 + (kind == "dog"), 0.3)})
+    >>> model = TableDensity().fit(frame)
+    >>> model.columns_
+    TableColumns of a pandas table with 2 columns:
+      'kind'  categorical  2 levels: 'cat', 'dog'
+      'mass'  positive     from 0
+    >>> drawn = model.sample(3, random_state=0, given={"kind": "dog"})
+    >>> drawn["kind"].tolist(), bool(drawn["mass"].between(3, 20).all())
+    (['dog', 'dog', 'dog'], True)
+    >>> log_odds = model.score_samples(frame, columns=["kind"], given=["mass"])
+    >>> bool(np.exp(log_odds).mean() > 0.8)
+    True
+
+    Parameters
+    ----------
+    kinds : mapping from column to Kind or None, default=None
+        Kinds of columns, by label (by index, where X has none), such as ``{"hour": Periodic(24)}``; None
+        leaves a column out. All others are detected; see `TableColumns`, and ``columns_`` for the
+        result.
+    density : estimator, default=None
+        The density of continuous columns: any density of this package that takes weights. None is
+        ``SmoothedScoreDiffusion()``. That and `KDESampler` are fitted once for each set of columns that
+        have values together; other densities are fitted again for each combination of levels on which
+        the continuous columns depend, which can take long.
+    random_state : int, RandomState or None, default=None
+        Seed of `sample` and `impute` where a call passes none. None draws anew at every call.
+
+    Attributes
+    ----------
+    columns_ : TableColumns
+        The kind of each column, with atoms, units, bounds and missing cells. Print it to read them.
+    lambdas_ : dict from column to float
+        Bandwidth, from 0 to 1, of the kernel of levels in the probability of the levels, for each column
+        that has levels or atoms: at 0 the column depends on others as in the rows, at 1 on none.
+    parts_ : list of dict
+        For each set of continuous columns with a density of its own: its `columns`, the number of its
+        `rows`, the fitted `density`, and `lambdas`, the bandwidths of the kernels of levels by which
+        rows are weighted: at 0 only rows of the same level count, at 1 the continuous columns do not
+        depend on the column.
+    base_measure_ : dict from column to str
+        What the log-density of each column is with respect to: see Notes. Log-densities of two models
+        can be compared where these are equal.
+    density_ : MixedDensity
+        The fitted distribution of levels and values.
+    n_features_in_ : int
+        Number of columns.
+    feature_names_in_ : ndarray of shape (n_features,)
+        Column names, where X had them.
+
+    See Also
+    --------
+    TableColumns : The kinds of columns and how they are detected.
+    skdiffsmooth.compose.DensityClassifier : Classes by the density of each.
+
+    Notes
+    -----
+    With the levels c of a row (its categories, and which columns are at an atom) and the numbers z,
+    ``p(c, z) = p(c) p(z | c)``: p(c) is a sum of kernels of levels over the training rows, and p(z | c)
+    the density of the training rows weighted by such kernels. Their bandwidths have the highest
+    leave-one-out likelihood. Metric, scales and background are chosen once, and one scale for all
+    levels.
+
+    Log-densities are in nats, with respect to the counting measure for levels, atoms and recorded
+    values of columns with a unit (the probability of the cell, the unit wide), and to Lebesgue measure
+    in the units of the column for exact numbers. Sums over levels and cells of integrals are one.
+    Compare models of the same declarations only.
+
+    Probabilities of cells are means of the density over 9 points in one column and over 17 or 31 in
+    more, inside the logarithm, unless density times width differs from that by less than 0.01 nats in
+    the mean. Of a missing value the density is integrated (64 to 4096 rows for each), missing levels
+    are summed over.
+
+    Columns of which fewer than ten different rows have all values are independent of one another given
+    the levels, with a warning.
+
+    Cost: one fit of `density` for each set of columns that are not at an atom, and a second one in the
+    scale that is chosen given the levels; `score_samples` and `sample` evaluate one model for each
+    combination of levels among the rows, of those on which the continuous columns depend
+    (docs/tables.md has times).
+
+    References
+    ----------
+    J. Aitchison, C. G. G. Aitken, Multivariate binary discrimination by the kernel method, Biometrika
+    63(3), 1976. Q. Li, J. S. Racine, Nonparametric Econometrics, 2007, chapters 3 to 5.
+    """
+
+    columns_: TableColumns
+    density_: MixedDensity
+
+    def __init__(self, kinds: Any = None, *, density: Any = None, random_state: Any = None) -> None:
+        self.kinds = kinds
+        self.density = density
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> TableDensity:
+        """Detect the kinds of columns that are not declared, and fit the density.
+
+        Parameters
+        ----------
+        X : DataFrame of pandas or polars, or array-like of shape (n_samples, n_features)
+            Training rows; cells may be missing. The table is not changed.
+        y : object, default=None
+            Ignored; there for scikit-learn's calling convention.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights; a row of weight k counts as k equal rows.
+
+        Returns
+        -------
+        self : TableDensity
+            The fitted estimator.
+
+        Raises
+        ------
+        TypeError
+            If `kinds` or `density` has the wrong type.
+        ValueError
+            If X, the weights or `kinds` are not valid; the message names the column. The estimator is
+            then left as it was.
+
+        Warns
+        -----
+        UserWarning
+            If a column has one value, or few rows have values in all columns that should have some.
+
+        Notes
+        -----
+        Rows with missing cells count in the distribution of the levels that they have, and in the
+        density of each set of columns in which they have all values.
+        """
+        density = SmoothedScoreDiffusion() if self.density is None else self.density
+        check_member("density", density, compared=True)
+        columns = TableColumns.fit(X, self.kinds, sample_weight)
+        rows = columns.encode(X)
+        weights = check_sample_weight(sample_weight, len(rows))
+        if sample_weight is not None and not takes_weights(density):
+            raise TypeError(
+                f"density of type {type(density).__name__} takes no sample_weight. Use a density "
+                "that does, or repeat rows instead of weighting them."
+            )
+        has_cells = (rows.levels >= 0).any(axis=1) | ~np.isnan(rows.values).all(axis=1)
+        kept = has_cells & (weights > 0)
+        fitted = MixedDensity.fit(columns, rows.take(kept), weights[kept], density)
+        self._set_fitted(X, columns_=columns, density_=fitted)
+        return self
+
+    @property
+    def lambdas_(self) -> dict[Any, float]:
+        """Bandwidths of the kernels of levels in the probability of the levels."""
+        check_is_fitted(self, "density_")
+        return self._by_name(self.density_.level_density.kernels)
+
+    @property
+    def parts_(self) -> list[dict[str, Any]]:
+        """The densities of sets of continuous columns."""
+        check_is_fitted(self, "density_")
+        names = [each.name for each in self.columns_.continuous]
+        return [
+            {
+                "columns": [names[k] for k in part.columns],
+                "rows": len(part.rows),
+                "density": part.fitted,
+                "lambdas": self._by_name(part.kernels),
+            }
+            for part in self.density_.parts.values()
+        ]
+
+    @property
+    def base_measure_(self) -> dict[Any, str]:
+        """The measure with respect to which the log-density of each column is."""
+        check_is_fitted(self, "density_")
+        return self.columns_.base_measure
+
+    def _by_name(self, kernels: Any) -> dict[Any, float]:
+        """Return the bandwidths of kernels by the names of their columns."""
+        pairs = zip(self.columns_.discrete, kernels, strict=True)
+        return {each.name: kernel.lam for each, kernel in pairs}
+
+    @overload
+    def score_samples(self, X: Any, *, given: Any = None, columns: Any = None) -> np.ndarray: ...
+
+    @overload
+    def score_samples(
+        self, X: Any, *, given: Any = None, columns: Any = None, return_error: Literal[True]
+    ) -> tuple[np.ndarray, np.ndarray]: ...
+
+    @on_one_fit
+    def score_samples(
+        self, X: Any, *, given: Any = None, columns: Any = None, return_error: bool = False
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """Return the log-density of each row under the distribution that `sample` draws from.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like of shape (n_samples, n_features)
+            Rows; the density of a row with missing cells is that of the others.
+        given : collection of column labels, default=None
+            Columns on whose values in X the density of the others is conditional.
+        columns : collection of column labels, default=None
+            Columns whose density is returned; the rest is summed over and integrated out. None is all
+            that are not in `given`.
+        return_error : bool, default=False
+            Whether to return the standard error of averages over cells and of sums beside it.
+
+        Returns
+        -------
+        log_density : ndarray of shape (n_samples,)
+            In nats, with respect to ``base_measure_``.
+        error : ndarray of shape (n_samples,)
+            Standard error of each in nats, if `return_error`; it does not include that of integrals over
+            missing values.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` was not called.
+        TypeError, ValueError
+            If X, `given` or `columns` does not fit the columns of the training table.
+
+        Warns
+        -----
+        UserWarning
+            If an error exceeds a quarter of a nat, or if given levels are in no training row.
+        """
+        check_is_fitted(self)
+        rows, table = self.columns_.encode(X), self.columns_
+        scored, conditions = resolve_scored_columns(
+            columns, given, self._labels(), len(table.columns)
+        )
+        log_density, error = self.density_.log_density(
+            self._only(rows, np.union1d(scored, conditions))
+        )
+        if len(conditions):
+            others = self._only(rows, conditions)
+            self.density_.warn_of_support(others)
+            log_given, more = self.density_.log_density(others)
+            log_density, error = log_density - log_given, np.hypot(error, more)
+        _warn_of_errors(error)
+        return (log_density, error) if return_error else log_density
+
+    @on_one_fit
+    def sample(self, n_samples: int = 1, random_state: Any = None, *, given: Any = None) -> Any:
+        """Draw new rows, as a table like that of training.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            How many.
+        random_state : int, RandomState or None, default=None
+            Source of the draws. None is the estimator's own `random_state`; where that is None too,
+            every call draws anew.
+        given : mapping from column to value, default=None
+            Condition the draws on these columns; each value one of the column, or one for each row.
+
+        Returns
+        -------
+        DataFrame or ndarray
+            Rows with the types, categories, rounding and bounds of the training table; no cell is
+            missing.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` was not called.
+        TypeError, ValueError
+            If `n_samples` is not a positive integer, `random_state` is not a seed, or `given` does not
+            fit the columns.
+
+        Warns
+        -----
+        UserWarning
+            If given levels are in no training row.
+        """
+        n, rng = self._check_draw(n_samples, random_state)
+        rows = self.columns_.encode_given({} if given is None else given, n)
+        self.density_.warn_of_support(rows)
+        return self.columns_.decode(self.density_.draw_missing(rows, rng))
+
+    @on_one_fit
+    def impute(self, X: Any, random_state: Any = None) -> Any:
+        """Return a table in which missing cells are drawn given the other cells of their row.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like of shape (n_samples, n_features)
+            Rows; the table is not changed.
+        random_state : int, RandomState or None, default=None
+            Source of the draws, as in `sample`. Draws differ: impute several times for multiple
+            imputation.
+
+        Returns
+        -------
+        DataFrame or ndarray
+            The rows with all cells, with the types of the training table.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` was not called.
+        TypeError, ValueError
+            If X does not fit the columns of the training table, or `random_state` is not a seed.
+        """
+        _, rng = self._check_draw(1, random_state)
+        rows = self.columns_.encode(X)
+        return self.columns_.fill(X, self.density_.draw_missing(rows, rng))
+
+    def _labels(self) -> np.ndarray:
+        """Return the labels of the columns that are used."""
+        labels = np.empty(len(self.columns_.names), dtype=object)
+        labels[:] = self.columns_.names
+        return labels
+
+    def _only(self, rows: EncodedTable, kept: np.ndarray) -> EncodedTable:
+        """Return rows in which all columns but those of some indices are missing."""
+        levels, values = np.full_like(rows.levels, -1), np.full_like(rows.values, np.nan)
+        for index in kept:
+            column = self.columns_.columns[index]
+            if column.discrete is not None:
+                levels[:, column.discrete] = rows.levels[:, column.discrete]
+            if column.continuous is not None:
+                values[:, column.continuous] = rows.values[:, column.continuous]
+        return EncodedTable(levels, values, rows.index)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.string = True
+        tags.input_tags.categorical = True
+        return tags
+
+
+def _warn_of_errors(error: np.ndarray) -> None:
+    """Warn if errors (n,) of log-densities are large."""
+    is_large = error > _LARGE_ERROR
+    if is_large.any():
+        warn_user(
+            f"the estimated error of {is_large.sum()} of {len(error)} log-densities is large, up to "
+            f"{error.max():.2g} nats: the density varies within the cells of integers and rounded "
+            "columns. Pass return_error=True for all errors."
+        )

@@ -1,0 +1,313 @@
+"""Tests of local scores: laws that tie them to other densities, slow twins, groups and bad input.
+
+Slow twins: automatic differentiation of the score, kernel density estimates, one Gaussian, sums over a
+grid. Tolerances of laws of the flow are those of its steps, which converge (see the KDE's test).
+"""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.stats import kstest, multivariate_normal
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+
+from skdiffsmooth import KDESampler, LocalScoreDiffusion
+from skdiffsmooth._diffusion.settings import parse_resources
+from skdiffsmooth._engine.local import ColumnGroups, LocalPosterior
+from skdiffsmooth._estimators.local_choice import ExcludedQueries, _gaussian_score
+from skdiffsmooth._estimators.local_groups import resolve_groups
+
+RESOURCES = parse_resources({"device": "cpu", "memory_limit": 64.0}, "float64")
+CHEAP = {"n_levels": 6, "n_steps": 12}
+
+
+def table(n=40, d=4, seed=0):
+    rng = np.random.RandomState(seed)
+    return rng.gamma(2.0, size=(n, d)) @ (np.eye(d) + 0.4 * rng.normal(size=(d, d)))
+
+
+def three(n=12, seed=0):
+    """Rows in three columns, of two clusters."""
+    rng = np.random.RandomState(seed)
+    centers = np.array([[-1.0, -0.8, 0.9], [1.0, 1.2, -0.7]])
+    return centers[np.arange(n) % 2] + 0.35 * rng.normal(size=(n, 3))
+
+
+def cube():
+    """An axis, and the grid (19^3, 3) of its points, no coarser than the bandwidths used."""
+    axis = np.linspace(-4.05, 4.05, 19)
+    return axis, np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
+
+
+def slow_score(x, points, log_weights, groups, covariance, v):
+    """The score of one row x (d,), column by column, for automatic differentiation."""
+    columns = []
+    for p, group in enumerate(groups):
+        c = torch.as_tensor(np.unique(group))
+        block = torch.as_tensor(covariance)[c][:, c] + v * torch.eye(len(c), dtype=x.dtype)
+        xc = x[c]
+        squares = ((xc - points[:, c]) @ torch.linalg.inv(block) * (xc - points[:, c])).sum(1)
+        log_density = torch.logsumexp(log_weights - squares / 2, 0)
+        (gradient,) = torch.autograd.grad(log_density, xc, create_graph=True)
+        columns.append(gradient[torch.nonzero(c == p)[0, 0]])
+    return torch.stack(columns)
+
+
+@pytest.mark.parametrize("width", [0.0, 0.3])
+def test_score_and_divergence_equal_automatic_differentiation(width):
+    X = table(15, 4)
+    X = X - X.mean(axis=0)
+    groups = [[0, 1], [0, 1, 3], [2], [1, 2, 3]]
+    covariance = width * np.cov(X.T)
+    points, log_weights = torch.from_numpy(X), torch.log(torch.full((15,), 1 / 15).double())
+    posterior = LocalPosterior(
+        points,
+        log_weights,
+        ColumnGroups.of([np.array(g) for g in groups]),
+        covariance if width else None,
+        64.0,
+    )
+    queries, v = torch.from_numpy(table(3, 4, seed=1)), 0.7
+    score, slopes = posterior.score(queries, v)
+    for row, expected, slope in zip(queries, score, slopes, strict=True):
+        x = row.clone().requires_grad_()
+        slow = slow_score(x, points, log_weights, groups, covariance, v)
+        assert_allclose(expected.numpy(), slow.detach().numpy(), rtol=1e-10, atol=1e-10)
+        for p in range(4):
+            (gradient,) = torch.autograd.grad(slow[p], x, retain_graph=True)
+            assert_allclose(slope[p].item(), gradient[p].item(), rtol=1e-9, atol=1e-9)
+
+
+def test_one_group_of_all_columns_is_the_kernel_density_estimate():
+    X, queries = table(30, 3), table(8, 3, seed=1)
+    expected = KDESampler(0.5).fit(X).score_samples(queries)
+    settings = {"groups": [range(3)], "width": 0.0, "terminal": "empirical", "n_levels": 16}
+    errors = [
+        np.abs(
+            LocalScoreDiffusion(0.5, **settings, n_steps=n_steps).fit(X).score_samples(queries)
+            - expected
+        ).max()
+        for n_steps in (64, 256)
+    ]
+    # Heun's method is of order two: a quarter of the step, a sixteenth of the error.
+    assert errors[1] < 1e-3
+    assert errors[1] < errors[0] / 8
+
+
+def test_blocks_of_columns_are_independent():
+    X, queries = table(40, 4), table(6, 4, seed=1)
+    # The terminal Gaussian has the covariance between the blocks, which mirrored rows make zero.
+    mean = X.mean(axis=0)
+    X = np.vstack([X, np.column_stack([2 * mean[:2] - X[:, :2], X[:, 2:]])])
+    model = LocalScoreDiffusion(0.4, width=0.0, terminal_scale=8.0, **CHEAP)
+    whole = model.set_params(groups=[[0, 1], [2, 3]]).fit(X).score_samples(queries)
+    model.set_params(groups=[[0, 1]])
+    parts = [model.fit(X[:, c]).score_samples(queries[:, c]) for c in ([0, 1], [2, 3])]
+    assert_allclose(whole, sum(parts), rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"groups": [[0, 1], [1, 2]], "width": 0.0},
+        {"groups": [[0, 1], [1, 2]], "width": 0.1, "sigma": 0.3, "n_nodes": 6, "n_steps": 12},
+        {},
+    ],
+    ids=["local", "smoothed", "auto"],
+)
+def test_the_mass_is_one(settings):
+    X = three()
+    model = LocalScoreDiffusion(0.45, **{"n_levels": 6, "n_steps": 24} | settings).fit(X)
+    axis, grid = cube()
+    mass = np.exp(model.score_samples(grid)).sum() * (axis[1] - axis[0]) ** 3
+    # Sums over a grid no coarser than the bandwidth are exact to 1e-6 for Gaussians.
+    assert mass == pytest.approx(1, abs=2e-3)
+
+
+def test_samples_have_the_density_that_is_scored():
+    X = three(20)
+    model = LocalScoreDiffusion(
+        0.45, groups=[[0, 1], [1, 2]], width=0.05, n_levels=6, n_steps=18
+    ).fit(X)
+    draws = model.sample(1500, random_state=0)
+    axis, grid = cube()
+    density = np.exp(model.score_samples(grid)).reshape((len(axis),) * 3)
+    for p in range(3):
+        others = tuple(q for q in range(3) if q != p)
+        marginal = density.sum(axis=others)
+        # Distribution function in the middle between the points of the grid.
+        cumulated = np.concatenate([[0.0], np.cumsum(marginal) / marginal.sum()])
+        step = axis[1] - axis[0]
+        edges = np.append(axis, axis[-1] + step) - step / 2
+        p_value = kstest(draws[:, p], lambda z, e=edges, c=cumulated: np.interp(z, e, c)).pvalue
+        # Three tests at a level of one in a thousand; the seed is fixed.
+        assert p_value > 1e-3
+
+
+def test_rows_in_another_order_and_small_memory_give_the_same():
+    X, queries = table(30, 5), table(9, 5, seed=1)
+    model = LocalScoreDiffusion(0.5, sigma=0.2, n_nodes=4, size=3, width=0.1, **CHEAP)
+    expected = clone(model).fit(X).score_samples(queries)
+    other = clone(model).set_params(memory_limit=0.01).fit(X[::-1])
+    assert_allclose(other.score_samples(queries), expected, rtol=1e-10)
+    alone = np.concatenate([other.score_samples(q[None]) for q in queries])
+    assert_allclose(alone, expected, rtol=1e-10)
+
+
+def test_weights_are_repeated_rows():
+    X, queries = table(20, 3), table(5, 3, seed=1)
+    weight = np.arange(20) % 3 + 1
+    model = LocalScoreDiffusion(**CHEAP)
+    weighted = clone(model).fit(X, sample_weight=weight)
+    repeated = clone(model).fit(np.repeat(X, weight, axis=0))
+    assert weighted.bandwidth_ == pytest.approx(repeated.bandwidth_, rel=1e-12)
+    assert_allclose(weighted.score_samples(queries), repeated.score_samples(queries), rtol=1e-9)
+
+
+def test_leaving_one_row_out_is_a_fit_without_it():
+    X = table(14, 3)
+    model = LocalScoreDiffusion(
+        0.5, groups=[[0, 1], [1, 2]], width=0.0, terminal="empirical", terminal_scale=9.0, **CHEAP
+    ).fit(X)
+    left_out = model.leave_one_out_log_density()
+    for i in (0, 5):
+        point = model.points_[i]
+        rest = X[~np.all(point == X, axis=1)]
+        assert left_out[i] == pytest.approx(
+            clone(model).fit(rest).score_samples([point])[0], rel=1e-8
+        )
+    half = model.leave_one_out_log_density(model.weights_ / 2)
+    assert np.all(half > left_out)
+
+
+def test_the_gaussian_score_leaves_a_row_out_exactly():
+    X = table(12, 3)
+    weights = np.arange(1, 13) / 78
+    points = X - weights @ X
+    covariance = (points * weights[:, None]).T @ points
+    rows = ExcludedQueries(points, weights, points, np.arange(12), weights)
+    x, scale = points + 0.3, 0.6
+    result = _gaussian_score(rows, covariance, x, scale)
+    for i in (0, 7):
+        rest, w = np.delete(points, i, axis=0), np.delete(weights, i)
+        w = w / w.sum()
+        mean = w @ rest
+        cov = ((rest - mean) * w[:, None]).T @ (rest - mean) + scale**2 * np.eye(3)
+        assert_allclose(result[i], -np.linalg.solve(cov, x[i] - mean), rtol=1e-9)
+
+
+def test_gaussian_rows_get_nearly_their_own_density():
+    rng = np.random.RandomState(0)
+    covariance = np.array([[1.0, 0.6, 0.0], [0.6, 1.0, 0.3], [0.0, 0.3, 1.0]])
+    X, held_out = (rng.multivariate_normal(np.zeros(3), covariance, n) for n in (300, 200))
+    truth = multivariate_normal(np.zeros(3), covariance).logpdf(held_out).mean()
+    # A Gaussian with nine parameters fitted to 300 rows loses 9 / 600 nats on average.
+    assert LocalScoreDiffusion().fit(X).score(held_out) > truth - 0.08
+
+
+def test_patches_have_all_channels_and_are_cut_at_the_border():
+    family = resolve_groups("auto", (3, 4, 2), 3, 24, np.eye(24))
+    groups = family.make(3, 1.0)
+    of_corner = groups.columns[groups.owner[0]]
+    assert_array_equal(of_corner[of_corner >= 0], [0, 1, 2, 3, 8, 9, 10, 11])
+    middle = groups.columns[groups.owner[(1 * 4 + 1) * 2]]
+    assert np.sum(middle >= 0) == 18
+    # Both channels of a pixel have one group.
+    assert len(groups.columns) == 12
+
+
+def test_windows_and_given_groups():
+    windows = resolve_groups("windows", None, 3, 5, np.eye(5)).make(3, 1.0)
+    ends = [windows.columns[windows.owner[p]] for p in (0, 2)]
+    assert [end[end >= 0].tolist() for end in ends] == [[0, 1], [1, 2, 3]]
+    given = resolve_groups([[0, 1], [1, 2]], None, "auto", 3, np.eye(3)).make(1, 1.0)
+    sizes = [np.sum(given.columns[given.owner[p]] >= 0) for p in range(3)]
+    assert sizes == [2, 3, 2]
+
+
+def test_conditionals_are_those_of_the_joint_density():
+    X = three(30)
+    model = LocalScoreDiffusion(0.5, groups=[[0, 1], [1, 2]], width=0.0, n_levels=5, n_steps=10)
+    model.fit(X)
+    query = X[:2]
+    axis = np.linspace(-5, 5, 101)
+    rows = np.column_stack([np.full(101, query[0, 0]), np.full(101, query[0, 1]), axis])
+    joint = np.exp(model.score_samples(rows))
+    marginal = joint.sum() * (axis[1] - axis[0])
+    result, _ = model.score_samples(query[:1], given=[0, 1], return_error=True)
+    expected = model.score_samples(query[:1])[0] - np.log(marginal)
+    assert result[0] == pytest.approx(expected, abs=0.01)
+    draws = model.sample(4, random_state=0, given={0: 0.5})
+    assert_array_equal(draws[:, 0], 0.5)
+
+
+def test_denoised_rows_are_posterior_means():
+    X = table(20, 3)
+    model = LocalScoreDiffusion(0.2, size=1, width=0.0, **CHEAP).fit(X)
+    t = 0.5
+    weights = np.exp(-((X[:1, None] - X) ** 2) / (2 * t))[0]
+    expected = (weights * X).sum(axis=0) / weights.sum(axis=0)
+    assert_allclose(model.denoise(X[:1], t)[0], expected, rtol=1e-10)
+
+
+def test_constant_pixels_and_few_rows():
+    X = table(12, 4)
+    X[:, 2] = 3.0
+    model = LocalScoreDiffusion(image_shape=(2, 2), **CHEAP).fit(X)
+    assert np.isfinite(model.score_samples(X)).all()
+    assert np.std(model.sample(50, random_state=0)[:, 2]) < 2 * model.bandwidth_
+    two = LocalScoreDiffusion(image_shape=(2, 2), **CHEAP).fit(X[:2])
+    assert np.isfinite(two.score_samples(X)).all()
+
+
+def test_integer_images_are_named_as_discrete():
+    images = load_digits().data[:60, 18:22]
+    with pytest.warns(UserWarning, match="not continuous"):
+        LocalScoreDiffusion(1.0, **CHEAP).fit(images)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"image_shape": (3, 3)}, "9 pixels, and X has 4"),
+        ({"image_shape": (4,)}, "two or three"),
+        ({"groups": "patches"}, "needs image_shape"),
+        ({"groups": [[0, 1], [2]]}, r"miss the columns \[3\]"),
+        ({"groups": [[0, 1, 2, 3], []]}, "empty"),
+        ({"groups": [[0, 1, 2, 4]]}, "has the column 4"),
+        ({"bandwidth": 2.0, "terminal_scale": 1.0}, "terminal_scale=1 is not above"),
+    ],
+)
+def test_wrong_groups_are_refused(settings, message):
+    model = LocalScoreDiffusion(**settings)
+    with pytest.raises(ValueError, match=message):
+        model.fit(table())
+    assert not hasattr(model, "model_")
+
+
+def test_a_missing_pixel_is_named():
+    X = table()
+    X[3, 2] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        LocalScoreDiffusion(image_shape=(2, 2)).fit(X)
+
+
+def test_saved_models_score_the_same():
+    X = table(20, 3)
+    model = LocalScoreDiffusion(0.5, **CHEAP).fit(X)
+    again = pickle.loads(pickle.dumps(model))
+    assert_array_equal(again.score_samples(X), model.score_samples(X))
+
+
+def test_places_win_on_digits():
+    """Local scores denoise better than all pixels together, which the likelihood confirms."""
+    rng = np.random.RandomState(0)
+    images = load_digits().data.reshape(-1, 8, 8)[:460, 1:7, 1:7].reshape(460, 36)
+    images = (images + rng.uniform(size=images.shape)) / 16
+    train, held_out = images[:400], images[400:]
+    settings = {"image_shape": (6, 6), "width": 0.0, "n_levels": 8, "n_steps": 8}
+    local, whole = (LocalScoreDiffusion(0.08, size=size, **settings).fit(train) for size in (3, 11))
+    assert local.score(held_out) > whole.score(held_out) + 5

@@ -1,0 +1,229 @@
+"""The density of whole rows: normalised, consistent with its draws, its marginals and its conditionals."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import logsumexp
+from scipy.stats import chisquare
+
+from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
+from skdiffsmooth.tables import Categorical, Continuous, Integer, Positive, TableDensity
+
+KINDS = {"count": Integer(0), "income": Positive(atoms=(0,))}
+
+
+def _frame(n=120, seed=0):
+    """Return rows of a category, a boolean, a count and an income with zeros, which depend on each other."""
+    rng = np.random.RandomState(seed)
+    kind = rng.choice(["a", "b", "c"], size=n, p=[0.6, 0.3, 0.1])
+    flag = rng.uniform(size=n) < np.where(kind == "b", 0.8, 0.3)
+    count = rng.poisson(1 + 2 * (kind == "b"))
+    income = rng.lognormal(1 + 0.3 * count, 0.6)
+    income[rng.uniform(size=n) < 0.3] = 0
+    return pd.DataFrame({"kind": kind, "flag": flag, "count": count, "income": income})
+
+
+def _incomes(n):
+    """Return incomes (n,), far apart in the tails, and the weights of sums that are integrals."""
+    steps = np.linspace(-4, 4, n)
+    income = np.exp(1.5 + np.sinh(steps))
+    return income, income * np.cosh(steps) * (steps[1] - steps[0])
+
+
+def _grid(counts, n_incomes):
+    """Return all combinations of levels, counts and incomes, zero included, and their weights."""
+    income, weights = _incomes(n_incomes)
+    weights = np.r_[1.0, weights]
+    rows = itertools.product(["a", "b", "c"], [False, True], counts, np.r_[0.0, income])
+    frame = pd.DataFrame(rows, columns=["kind", "flag", "count", "income"])
+    return frame, np.tile(weights, len(frame) // len(weights))
+
+
+@pytest.fixture(scope="module")
+def smoothed():
+    """Return a density with a smoothed flow, of few nodes and steps."""
+    return TableDensity(KINDS, density=SmoothedScoreDiffusion(n_nodes=8, n_steps=8)).fit(_frame())
+
+
+@pytest.fixture(scope="module")
+def kde():
+    """Return a density whose continuous part is a kernel density estimate, which costs little."""
+    return TableDensity(KINDS, density=KDESampler()).fit(_frame())
+
+
+def test_total_mass_with_atoms_cells_and_categories(kde):
+    grid, weights = _grid(np.arange(30), 100)
+    # The sums over incomes, trapezoidal in the logarithm, have errors far below the tolerance.
+    assert (weights * np.exp(kde.score_samples(grid))).sum() == pytest.approx(1, abs=0.002)
+
+
+def test_total_mass_of_the_default(smoothed):
+    grid, weights = _grid(np.arange(6), 26)
+    mass = (weights * np.exp(smoothed.score_samples(grid))).sum()
+    # The rest is above: six and more are drawn by a share of the rows.
+    above = (smoothed.sample(20_000, random_state=0)["count"] >= 6).mean()
+    assert mass + above == pytest.approx(1, abs=0.002)
+
+
+def test_draws_are_of_the_density_that_is_scored(kde):
+    drawn = kde.sample(4000, random_state=1)
+    cells = pd.DataFrame(
+        itertools.product(["a", "b", "c"], [False, True], range(6)),
+        columns=["kind", "flag", "count"],
+    ).assign(income=np.nan)
+    zero = np.exp(kde.score_samples(cells.assign(income=0.0)))
+    any_income = np.exp(kde.score_samples(cells))
+    expected = np.r_[zero, any_income - zero]
+    keys = [*zip(cells["kind"], cells["flag"], cells["count"], strict=True)]
+    held = pd.Series(zip(drawn["kind"], drawn["flag"], drawn["count"], strict=True))
+    counts = [((held == key) & (drawn["income"] == 0)).sum() for key in keys]
+    counts += [((held == key) & (drawn["income"] > 0)).sum() for key in keys]
+    rest = 1 - expected.sum(), len(drawn) - np.sum(counts)
+    observed, expected = np.r_[counts, rest[1]], np.r_[expected, rest[0]] * len(drawn)
+    few = expected < 5
+    observed = np.r_[observed[~few], observed[few].sum()]
+    expected = np.r_[expected[~few], expected[few].sum()]
+    # Fails correct code once in a thousand seeds.
+    assert chisquare(observed, expected * observed.sum() / expected.sum()).pvalue > 1e-3
+
+
+def test_draws_of_numbers_are_of_their_conditional_density(smoothed):
+    given = {"kind": "b", "flag": True, "count": 3}
+    drawn = smoothed.sample(1000, random_state=2, given=given)["income"].to_numpy()
+    income, weights = _incomes(60)
+    frame = pd.DataFrame({**given, "income": income})
+    masses = weights * np.exp(smoothed.score_samples(frame, given=list(given)))
+    zero = np.exp(smoothed.score_samples(frame.assign(income=0.0)[:1], given=list(given)))[0]
+    assert masses.sum() + zero == pytest.approx(1, abs=0.002)
+    edges = np.interp(np.linspace(0, 1, 11)[1:-1], np.cumsum(masses) / masses.sum(), income)
+    counts = np.bincount(np.searchsorted(edges, drawn[drawn > 0]), minlength=10)
+    expected = np.r_[zero, np.full(10, (1 - zero) / 10)] * len(drawn)
+    # Fails correct code once in a thousand seeds.
+    assert chisquare(np.r_[(drawn == 0).sum(), counts], expected).pvalue > 1e-3
+
+
+def test_missing_levels_are_summed_over(smoothed):
+    frame = _frame(3, seed=1)
+    all_kinds = [smoothed.score_samples(frame.assign(kind=kind)) for kind in "abc"]
+    expected = logsumexp(all_kinds, axis=0)
+    missing = smoothed.score_samples(frame.assign(kind=None))
+    np.testing.assert_allclose(missing, expected, atol=1e-10)
+    columns = ["flag", "count", "income"]
+    np.testing.assert_allclose(smoothed.score_samples(frame, columns=columns), expected, atol=1e-10)
+
+
+def test_missing_numbers_are_integrated_out(kde):
+    frame = _frame(4, seed=1)
+    income, weights = _incomes(300)
+    repeated = frame.loc[frame.index.repeat(301)]
+    repeated = repeated.assign(income=np.tile(np.r_[0.0, income], len(frame)))
+    log_density = kde.score_samples(repeated).reshape(len(frame), -1)
+    expected = logsumexp(log_density, b=np.r_[1.0, weights], axis=1)
+    np.testing.assert_allclose(kde.score_samples(frame.assign(income=np.nan)), expected, atol=1e-3)
+
+
+def test_conditional_is_joint_less_marginal(smoothed):
+    frame = _frame(20, seed=1)
+    joint, marginal = smoothed.score_samples(frame), smoothed.score_samples(frame, columns=["kind"])
+    conditional = smoothed.score_samples(frame, given=["kind"])
+    np.testing.assert_allclose(conditional, joint - marginal, atol=1e-10)
+
+
+def test_exact_numbers_alone_are_the_continuous_density():
+    X = np.random.RandomState(0).normal(size=(80, 2)) @ [[1.0, 0.5], [0.0, 2.0]]
+    kinds = {0: Continuous(atoms=(), unit=None), 1: Continuous(atoms=(), unit=None)}
+    table, plain = TableDensity(kinds).fit(X), SmoothedScoreDiffusion().fit(X)
+    np.testing.assert_allclose(table.score_samples(X), plain.score_samples(X), atol=1e-10)
+
+
+def test_levels_alone_have_probabilities():
+    frame = _frame()[["kind", "flag"]]
+    model = TableDensity().fit(frame)
+    cells = pd.DataFrame(itertools.product("abc", [False, True]), columns=["kind", "flag"])
+    assert np.exp(model.score_samples(cells)).sum() == pytest.approx(1, abs=1e-12)
+    assert set(model.sample(50, random_state=0)["kind"]) <= set("abc")
+
+
+def test_row_order_does_not_matter(kde):
+    frame = _frame()
+    order = np.random.RandomState(1).permutation(len(frame))
+    other = TableDensity(KINDS, density=KDESampler()).fit(frame.iloc[order])
+    np.testing.assert_allclose(other.score_samples(frame), kde.score_samples(frame), atol=1e-8)
+
+
+def test_weights_are_numbers_of_copies():
+    frame, counts = _frame(60), np.random.RandomState(0).randint(0, 3, size=60)
+    weighted = TableDensity(KINDS, density=KDESampler()).fit(frame, sample_weight=counts)
+    copies = TableDensity(KINDS, density=KDESampler()).fit(frame.loc[frame.index.repeat(counts)])
+    np.testing.assert_allclose(
+        weighted.score_samples(frame), copies.score_samples(frame), atol=1e-6
+    )
+
+
+def test_units_shift_log_densities_by_a_constant(kde):
+    frame = _frame()
+    other = TableDensity(KINDS, density=KDESampler()).fit(
+        frame.assign(income=frame["income"] * 1e3)
+    )
+    shift = kde.score_samples(frame) - other.score_samples(
+        frame.assign(income=frame["income"] * 1e3)
+    )
+    expected = np.where(frame["income"] > 0, np.log(1e3), 0.0)
+    np.testing.assert_allclose(shift, expected, atol=1e-6)
+
+
+def test_bandwidths_of_levels_find_what_depends_on_what():
+    rng = np.random.RandomState(0)
+    kind, other = rng.choice(["a", "b"], size=300), rng.choice(["u", "v"], size=300)
+    x = rng.normal(np.where(kind == "a", 0.0, 3.0))
+    model = TableDensity().fit(pd.DataFrame({"kind": kind, "other": other, "x": x}))
+    (part,) = model.parts_
+    assert part["lambdas"]["kind"] < 0.1 < 0.5 < part["lambdas"]["other"]
+    assert model.lambdas_["other"] > 0.5
+
+
+def test_imputed_levels_follow_their_posterior():
+    rng = np.random.RandomState(0)
+    kind = rng.choice(["a", "b"], size=300)
+    frame = pd.DataFrame({"kind": kind, "x": rng.normal(np.where(kind == "a", 0.0, 2.0))})
+    model = TableDensity().fit(frame)
+    query = pd.DataFrame({"kind": [None] * 2000, "x": [0.8] * 2000})
+    share = (model.impute(query, random_state=0)["kind"] == "a").mean()
+    expected = np.exp(model.score_samples(query[:1].assign(kind="a"), given=["x"]))[0]
+    # Four standard errors of a share of 2000 draws.
+    assert share == pytest.approx(expected, abs=4 * np.sqrt(0.25 / 2000))
+
+
+def test_imputed_numbers_follow_their_conditional_density(kde):
+    query = pd.DataFrame({"kind": "b", "flag": True, "count": [np.nan] * 3000, "income": 9.0})
+    drawn = kde.impute(query, random_state=0)["count"]
+    counts = pd.DataFrame({"kind": "b", "flag": True, "count": range(12), "income": 9.0})
+    expected = np.exp(kde.score_samples(counts, given=["kind", "flag", "income"]))
+    shares = np.bincount(drawn.astype(int), minlength=12)[:12] / len(drawn)
+    # Four standard errors of the largest shares.
+    np.testing.assert_allclose(shares, expected, atol=4 * np.sqrt(0.25 / 3000))
+
+
+def test_warns_where_given_levels_are_in_no_row():
+    frame = pd.DataFrame({"kind": ["a", "b"] * 20, "sex": ["f", "m"] * 20})
+    model = TableDensity().fit(frame)
+    with pytest.warns(
+        UserWarning, match=r"no training row has the given levels of \['kind', 'sex'\]"
+    ):
+        model.sample(3, given={"kind": "a", "sex": "m"}, random_state=0)
+
+
+def test_columns_that_are_never_complete_are_independent_with_a_warning():
+    rng = np.random.RandomState(0)
+    frame = pd.DataFrame({"kind": rng.choice(["a", "b"], size=60), "x": rng.normal(size=60)})
+    frame["y"] = rng.normal(size=60)
+    frame.loc[:29, "x"], frame.loc[30:, "y"] = np.nan, np.nan
+    with pytest.warns(UserWarning, match=r"fewer than 10 different rows have values in all of"):
+        model = TableDensity({"kind": Categorical()}).fit(frame)
+    row = pd.DataFrame({"kind": ["a"], "x": [0.1], "y": [-0.2]})
+    parts = [model.score_samples(row, columns=[name], given=["kind"]) for name in "xy"]
+    np.testing.assert_allclose(
+        model.score_samples(row, given=["kind"]), parts[0] + parts[1], atol=1e-10
+    )

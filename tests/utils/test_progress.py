@@ -1,0 +1,236 @@
+"""Progress: silent by default, lines of logging with `verbose`, and the same numbers either way."""
+
+import io
+import logging
+import re
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.neighbors import KernelDensity
+
+import skdiffsmooth._utils.progress as progress
+from skdiffsmooth import KDESampler, LangevinSampler, SmoothedScoreDiffusion
+from skdiffsmooth.compose import DensityClassifier, DensityOutlierDetector, DensityStacking
+from skdiffsmooth.model_selection import SmoothedScoreDiffusionCV
+
+COARSE = {"n_nodes": 8, "n_levels": 4, "n_steps": 4}
+SMOOTHED = SmoothedScoreDiffusion(**COARSE)
+X = np.random.RandomState(0).normal(size=(50, 2))
+Y = np.arange(50) % 2
+MEMBERS = [("kde", KDESampler(0.5)), ("other", KernelDensity(bandwidth=0.4))]
+ESTIMATORS = {
+    "smoothed": SMOOTHED,
+    "kde": KDESampler(),
+    "search": SmoothedScoreDiffusionCV(SMOOTHED, n_refinements=0),
+    "stacking": DensityStacking(MEMBERS),
+    "outliers": DensityOutlierDetector(KDESampler(), cv=3),
+    "classifier": DensityClassifier(KDESampler()),
+}
+
+
+class Clock:
+    """A clock that advances by a second at each look."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def perf_counter(self):
+        self.now += 1.0
+        return self.now
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """Each report takes a second, so that all calls take long."""
+    monkeypatch.setattr(progress, "time", Clock())
+
+
+def shares(text):
+    return [int(share) for share in re.findall(r": (\d+) % in", text)]
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_silent_by_default_and_the_same_numbers_with_verbose(name, caplog, capfd):
+    quiet = clone(ESTIMATORS[name]).fit(X, Y)
+    scores = quiet.score_samples(X)
+    drawn = quiet.sample(4, random_state=0) if hasattr(quiet, "sample") else 0
+    assert caplog.text == ""
+    loud = clone(ESTIMATORS[name]).set_params(verbose=1).fit(X, Y)
+    assert f"{type(loud).__name__}.fit of 50 rows: done in" in caplog.text
+    np.testing.assert_array_equal(loud.score_samples(X), scores)
+    if hasattr(quiet, "sample"):
+        for ours, theirs in zip(loud.sample(4, random_state=0), drawn, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    # Nothing is printed, for pytest has set up handlers of logging.
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_the_share_of_a_fit_rises_to_the_end(name, slow, caplog):
+    clone(ESTIMATORS[name]).set_params(verbose=1).fit(X, Y)
+    done = shares(caplog.text)
+    assert done == sorted(done)
+    assert all(0 <= share <= 100 for share in done)
+    # One call of the user is one report: that of parts is not shown.
+    labels = {line.split(": ")[0] for line in caplog.messages if " % in" in line or "done" in line}
+    assert labels == {f"{type(ESTIMATORS[name]).__name__}.fit of 50 rows"}
+
+
+def test_queries_report_each_step(slow, caplog):
+    model = clone(SMOOTHED).fit(X).set_params(verbose=1)
+    for call in (model.score_samples, lambda rows: model.sample(len(rows), random_state=0)):
+        caplog.clear()
+        call(np.repeat(X, 40, axis=0))
+        done = shares(caplog.text)
+        assert len(done) >= 1
+        assert done == sorted(done)
+        assert "left" in caplog.text
+
+
+def test_chains_report_each_step(slow, caplog):
+    sampler = LangevinSampler(3, thin=10, n_warmup=10, n_chains=2, step_size=0.1, verbose=1)
+    kde = KDESampler(0.5).fit(X)
+    chains = sampler.run(kde, random_state=0)
+    assert len(shares(caplog.text)) > 3
+    again = clone(sampler).set_params(verbose=0).run(kde, random_state=0)
+    np.testing.assert_array_equal(chains.draws, again.draws)
+
+
+def test_time_left_of_nested_loops(monkeypatch, caplog):
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", clock)
+    owner = types.SimpleNamespace(verbose=1)
+    monkeypatch.setattr(progress, "_INTERVAL", 0.0)
+    with progress.reporting(owner, "call", 10), progress.counted(4) as outer:
+        for _ in range(4):
+            with progress.counted(2) as inner:
+                inner()
+                inner()
+            outer()
+    # Each half round takes a second, and the end of a round a third one, without progress.
+    first, *_, last, _ = caplog.messages
+    assert first == "SimpleNamespace.call of 10 rows: 12 % in 1.0 s, about 7.0 s left"
+    assert shares(caplog.text) == [12, 25, 25, 38, 50, 50, 62, 75, 75, 88, 100, 100]
+    assert last.endswith("about 0.0 s left")
+
+
+def list_of_rounds(n):
+    with progress.reporting(types.SimpleNamespace(), "score_samples", 1e6):
+        assert len(list(progress.tracked(range(n)))) == n
+
+
+def test_a_long_call_is_announced_without_verbose(monkeypatch, caplog):
+    monkeypatch.setattr(progress, "time", Clock())
+    with caplog.at_level(logging.INFO, "skdiffsmooth"):
+        list_of_rounds(100)
+    (message,) = caplog.messages
+    assert "takes about 1 min 40 s; verbose=1 shows its progress." in message
+    assert "score_samples of 1000000 rows" in message
+
+
+def test_lines_go_to_the_error_stream_of_a_program_without_handlers():
+    code = (
+        "import numpy; from skdiffsmooth import KDESampler;"
+        "KDESampler(0.5, verbose=1).fit(numpy.eye(3)).score_samples(numpy.eye(3))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == ""
+    first, second = done.stderr.splitlines()
+    assert first.startswith("KDESampler.fit of 3 rows: done in")
+    assert second.startswith("KDESampler.score_samples of 3 rows: done in")
+
+
+def test_a_bar_in_a_terminal_if_tqdm_is_installed(monkeypatch, caplog):
+    bars = []
+
+    class Bar:
+        def __init__(self, *, total, desc, bar_format):
+            self.n, self.total, self.desc, self.closed = 0.0, total, desc, False
+            bars.append(self)
+
+        def update(self, by):
+            self.n += by
+
+        def close(self):
+            self.closed = True
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setitem(sys.modules, "tqdm", types.ModuleType("tqdm"))
+    monkeypatch.setitem(sys.modules, "tqdm.auto", types.SimpleNamespace(tqdm=Bar))
+    model = clone(SMOOTHED).fit(X).set_params(verbose=1)
+    model.score_samples(X)
+    assert not bars
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    caplog.clear()
+    model.score_samples(X)
+    (bar,) = bars
+    assert bar.closed
+    assert bar.n == pytest.approx(100)
+    assert caplog.text == ""
+
+
+def test_an_error_ends_the_report(caplog):
+    with pytest.raises(ValueError, match="NaN"):
+        KDESampler(verbose=1).fit([[np.nan]])
+    assert "done" not in caplog.text
+    assert progress._PROGRESS.get() is None
+
+
+# --------------------------------------------------------------------- callbacks of scikit-learn
+
+
+class Recorder:
+    def __init__(self):
+        self.begun, self.ended, self.calls = [], [], []
+
+    def setup(self, estimator, context):
+        self.calls.append("setup")
+
+    def teardown(self, estimator, context):
+        self.calls.append("teardown")
+
+    def on_fit_task_begin(self, estimator, context):
+        self.begun.append(context.task_name)
+
+    def on_fit_task_end(self, estimator, context):
+        self.ended.append(context.task_name)
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "n"),
+    [
+        ("smoothed", "candidate", 11),
+        ("search", "candidate", 25),
+        ("stacking", "fold", 10),
+        ("outliers", "fold", 3),
+        ("classifier", "class", 2),
+        ("kde", None, 0),
+    ],
+)
+def test_callbacks_get_candidates_folds_and_classes(name, task, n):
+    pytest.importorskip("sklearn.callback")
+    recorder = Recorder()
+    estimator = clone(ESTIMATORS[name]).set_callbacks(recorder)
+    estimator.fit(X, Y)
+    assert recorder.calls == ["setup", "teardown"]
+    assert recorder.begun[0] == recorder.ended[-1] == "fit"
+    assert sorted(recorder.begun) == sorted(recorder.ended)
+    if task is not None:
+        assert recorder.ended.count(task) >= n - 5
+    expected = clone(ESTIMATORS[name]).fit(X, Y).score_samples(X)
+    np.testing.assert_array_equal(estimator.score_samples(X), expected)
+
+
+def test_callbacks_are_ended_by_an_error():
+    pytest.importorskip("sklearn.callback")
+    recorder = Recorder()
+    with pytest.raises(ValueError, match="NaN"):
+        clone(SMOOTHED).set_callbacks(recorder).fit([[np.nan]])
+    assert recorder.calls == ["setup", "teardown"]
