@@ -16,6 +16,7 @@ from ._kinds import (
     Periodic,
     Positive,
 )
+from ._summaries import Estimate, Marginal, cdf, marginal, mutual_information, probability, quantile
 
 if TYPE_CHECKING:
     from ._oversampler import DensityOverSampler as DensityOverSampler
@@ -30,13 +31,20 @@ __all__ = [
     "DensityImputer",
     "DiscreteCoordinate",
     "EncodedTable",
+    "Estimate",
     "Integer",
     "Interval",
+    "Marginal",
     "Ordinal",
     "Periodic",
     "Positive",
     "TableColumns",
     "TableDensity",
+    "cdf",
+    "marginal",
+    "mutual_information",
+    "probability",
+    "quantile",
 ]
 
 
