@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import repeat
 from typing import Any
 
@@ -24,6 +25,7 @@ __all__ = [
     "given_cells",
     "in_family",
     "listed",
+    "without_zone",
 ]
 
 _MOST_LISTED = 5
@@ -385,13 +387,20 @@ def _ticks(column: Column, unit: str, days: np.ndarray) -> np.ndarray:
     return (n_units * per_unit).astype(f"timedelta64[{resolution}]")
 
 
+def without_zone(value: Any) -> Any:
+    """Return a date with a time zone as one in UTC without it, as numpy has them; others unchanged."""
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value.astimezone(UTC).replace(tzinfo=None)
+    return value
+
+
 def given_cells(column: Column, value: Any, n_rows: int) -> Cells:
     """Return the cells of a column that are given as one value, or as one for each row."""
     family = column.stored.family
     if family in ("date", "duration"):
         kind = "datetime64" if family == "date" else "timedelta64"
         try:
-            array = np.asarray(value, dtype=f"{kind}[{column.stored.resolution}]")
+            array = np.asarray(without_zone(value), dtype=f"{kind}[{column.stored.resolution}]")
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"given[{column.name!r}]={value!r:.50} is no {family} ({error}); expected "
