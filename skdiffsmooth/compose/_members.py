@@ -163,8 +163,8 @@ def check_same_measure(members: list[tuple[str, Any]]) -> None:
                 raise ValueError(
                     f"{label} and {members[0][0]} have log-densities with respect to different "
                     f"measures of column {name!r}: {other}, and {first}; expected the same, since they "
-                    "are compared. Declare the columns alike: pass kinds=TableColumns.fit(X).kinds to each "
-                    "TableDensity, and no density of plain numbers beside them."
+                    "are compared. Declare the columns alike: pass kinds=TableColumns.fit(X).kinds to "
+                    "each TableDensity, and no density of plain numbers beside them."
                 )
 
 
