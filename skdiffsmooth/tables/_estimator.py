@@ -39,8 +39,8 @@ class TableDensity(DensityEstimatorMixin, BaseEstimator):
     >>> model = TableDensity().fit(frame)
     >>> model.columns_
     TableColumns of a pandas table with 2 columns:
-      'kind'  categorical  2 levels: 'cat', 'dog'
-      'mass'  positive     from 0
+      'kind'  categorical 2 levels: 'cat', 'dog'
+      'mass'  positive    from 0
     >>> drawn = model.sample(3, random_state=0, given={"kind": "dog"})
     >>> drawn["kind"].tolist(), bool(drawn["mass"].between(3, 20).all())
     (['dog', 'dog', 'dog'], True)
