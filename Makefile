@@ -14,7 +14,7 @@ FRAMES_ARGS ?= --jobs 2 --write
 WORKERS ?= 2
 
 # The extras that users install; the others are for work on the library.
-EXTRAS ?= plot pandas
+EXTRAS ?= plot pandas polars
 
 VENV := .venv
 PY := $(VENV)/bin/python

@@ -12,6 +12,7 @@ import numpy as np
 
 import skdiffsmooth
 from skdiffsmooth import SmoothedScoreDiffusion, sample
+from skdiffsmooth.displays import DensityDisplay
 
 
 def main():
@@ -24,12 +25,11 @@ def main():
     assert model.sample(5, random_state=0).shape == (5, 2)
     again = pickle.loads(pickle.dumps(model))
     assert np.array_equal(again.score_samples(X), model.score_samples(X))
-    if "pandas" in sys.argv[1:]:
-        assert list(sample(model, 3, random_state=0, output="pandas")) == ["x0", "x1"]
+    for frames in {"pandas", "polars"} & set(sys.argv[1:]):
+        drawn = sample(model, 3, random_state=0, output=frames)
+        assert list(drawn.columns) == ["x0", "x1"]
     if "plot" in sys.argv[1:]:
-        import matplotlib.pyplot as plt
-
-        plt.scatter(*model.sample(5, random_state=0).T)
+        DensityDisplay.from_estimator(model, X).plot()
     print(f"skdiffsmooth {skdiffsmooth.__version__} works, from {home.parent}")
 
 

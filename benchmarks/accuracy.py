@@ -11,7 +11,7 @@ import time
 import numpy as np
 from sklearn.datasets import make_moons
 
-from skdiffsmooth import SmoothedScoreDiffusion
+from skdiffsmooth import CoarseScoreDiffusion, KDESampler, SmoothedScoreDiffusion
 from skdiffsmooth.datasets import make_circle
 
 BANDWIDTH, SIGMA = math.sqrt(1e-3), 0.15
@@ -72,6 +72,33 @@ def masses():
     for factor in (1.0, 0.5, 0.25):
         fitted = SmoothedScoreDiffusion(factor * h, 1.5 * h).fit(moons)
         row(f"two moons, {factor:g} h", fitted, (2.0, 301, (0.5, 0.25)))
+    mass_by_draws(SmoothedScoreDiffusion(0.1 * h, 1.5 * h).fit(moons), moons)
+
+
+def mass_by_draws(fitted, X, n_draws=4000):
+    """Print the mass where a grid would need too many points: the mean ratio to a wider density."""
+    # Of kernels of the smoothing and of three times its width: ratios are bounded.
+    scale = math.hypot(fitted.bandwidth_, fitted.sigma_)
+    parts = [KDESampler(width).fit(X) for width in (scale, 3 * scale)]
+    draws = np.vstack([part.sample(n_draws // 2, random_state=k) for k, part in enumerate(parts)])
+    proposal = np.logaddexp(*(part.score_samples(draws) for part in parts)) - math.log(2)
+    ratios = np.exp(fitted.score_samples(draws) - proposal)
+    error = ratios.std(ddof=1) / math.sqrt(n_draws)
+    print(
+        f"\nTwo moons, bandwidth {fitted.bandwidth_:.3g}, sigma {fitted.sigma_:.3g}, "
+        f"{fitted.n_steps_} steps: mass - 1 = {ratios.mean() - 1:+.4f} +- {error:.4f}"
+    )
+
+
+def coarse():
+    """Print the mass of CoarseScoreDiffusion with a bandwidth."""
+    print("\nMass of CoarseScoreDiffusion, 80 rows of a noisy circle\n")
+    print("| degree | bandwidth | mass |\n|---|---|---|")
+    X = make_circle(80, noise=0.05, random_state=0)
+    for degree in (0, 1, 2):
+        for bandwidth in (0.1, 0.2):
+            fitted = CoarseScoreDiffusion(0.3, degree, n_components=1, bandwidth=bandwidth).fit(X)
+            print(f"| {degree} | {bandwidth} | {mass(fitted, 2.2, 89):.4f} |", flush=True)
 
 
 def run(n_seeds=5):
@@ -103,6 +130,7 @@ def run(n_seeds=5):
             f"| {np.std(scores):.4f} | {excess:+.4f} | {elapsed:.2f} |"
         )
     masses()
+    coarse()
 
 
 if __name__ == "__main__":

@@ -560,8 +560,8 @@ def smoothed_data(entry):
 @family
 def smoothed_engine(entry):
     options = {
-        "tolerance": {"tolerance": 0.05},
-        "large-tolerance": {"tolerance": 0.5},
+        "tolerance": {"tol": 0.5},
+        "large-tolerance": {"tol": 5.0},
         "float32": {"dtype": "float32"},
         "memory": {"memory_limit": 0.05},
         "seed": {"random_state": 11},
@@ -575,7 +575,7 @@ def smoothed_engine(entry):
     for name, option in (
         ("grouped", {}),
         ("grouped-float32", {"dtype": "float32"}),
-        ("grouped-tolerance", {"tolerance": 0.1}),
+        ("grouped-tolerance", {"tol": 1.0}),
         ("grouped-temperature", {"kernel": "temperature"}),
     ):
         with entry(name) as put:
@@ -599,7 +599,7 @@ def smoothed_engine(entry):
         model = sk.SmoothedScoreDiffusion(0.5, 0.8, n_nodes=32).fit(THIRTEEN)
         report(put, model, THIRTEEN, loo=True)
     with entry("tolerance-float32") as put:
-        model = sk.SmoothedScoreDiffusion(0.3, 0.4, tolerance=0.1, dtype="float32").fit(X)
+        model = sk.SmoothedScoreDiffusion(0.3, 0.4, tol=1.0, dtype="float32").fit(X)
         report(put, model, X)
     with entry("float32-auto") as put:
         report(put, sk.SmoothedScoreDiffusion(dtype="float32").fit(PLANE), PLANE, loo=True)
@@ -767,7 +767,7 @@ def adapted_local(entry):
         "ou": {"noise": "ou"},
         "parzen": {"base": "parzen"},
         "float32": {"dtype": "float32"},
-        "tolerance": {"tolerance": 0.05},
+        "tolerance": {"tol": 0.5},
         "kde": {"sigma": 0.0},
         "hermite": {"node_rule": "gauss-hermite", "n_nodes": 8},
         "gaussian-terminal": {"terminal": "gaussian"},

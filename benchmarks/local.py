@@ -1,6 +1,7 @@
 """Held-out log-densities of local scores against other densities, on rows whose columns have places.
 
     python benchmarks/local.py SET [NAME ...]      # one of SETS, and all or some of MODELS
+    python benchmarks/local.py criterion           # the denoising error and the likelihood
 
 Images get uniform noise of one unit of their pixels. All models see the same rows. Each line has the
 mean log-density of the held-out rows, its standard error, the mean difference from the first model with
@@ -181,5 +182,24 @@ def main(name, chosen, seeds=(0, 1)):
         )
 
 
-if __name__ == "__main__":
+def criterion(seed=0):
+    """Print, for patches of one size, what the denoising errors predict and the held-out likelihood.
+
+    The prediction is the number of columns times the integral of 1 - error over log(scale); it is the
+    log-density up to a term that is the same for all sizes.
+    """
+    warnings.simplefilter("ignore")
+    train, test = digits(seed)
+    settings = {"image_shape": (8, 8), "background": 0.0}
+    for size, width in (*((size, 0.0) for size in (1, 2, 3, 5, 15, "auto")), ("auto", "auto")):
+        model = LocalScoreDiffusion(0.02, size=size, width=width, **settings).fit(train)
+        levels = model.noise_levels_
+        step = np.log(levels.terminal_scale / levels.bandwidth) / levels.n_levels
+        predicted = train.shape[1] * step * np.sum(1 - model.denoising_errors_)
+        print(f"| {size}, {width} | {predicted:.1f} | {model.score(test):.1f} |", flush=True)
+
+
+if __name__ == "__main__" and sys.argv[1] == "criterion":
+    criterion()
+elif __name__ == "__main__":
     main(sys.argv[1], sys.argv[2:])

@@ -24,6 +24,7 @@ import published
 import scaling
 import selection
 import stacking
+import tolerance
 import ucurve
 from _common import describe_machine, full_requested
 
@@ -35,6 +36,7 @@ MODULES = (
     kde,
     selection,
     choices,
+    tolerance,
     scaling,
     memory,
     precision,

@@ -1,18 +1,26 @@
 """P6: how the time of fitting and sampling grows with the number of points on a surface."""
 
+import warnings
+
 import numpy as np
 from _common import full_requested, header, row, timed
 from _problems import engine_case, surface
+from sklearn.exceptions import ConvergenceWarning
 
 from skdiffsmooth import SmoothedScoreDiffusion
 
 N_CHECKED = 20
+# Nodes, levels and steps do not follow from tol, so that only merging differs.
+FIXED = {"n_nodes": 64, "n_levels": 18, "n_steps": 18, "memory_limit": 2048}
 
 
-def model(X, **params):
+def model(X, tolerance=None):
     """Return the estimator, fitted, its bandwidth that of a two-dimensional set."""
     bandwidth = 0.5 * len(X) ** (-1 / 6)
-    return SmoothedScoreDiffusion(bandwidth, 2 * bandwidth, memory_limit=2048, **params).fit(X)
+    tol = "auto" if tolerance is None else max(10 * tolerance, 1e-12)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="tol=", category=ConvergenceWarning)
+        return SmoothedScoreDiffusion(bandwidth, 2 * bandwidth, tol=tol, **FIXED).fit(X)
 
 
 def extrapolated_sampling(exact, n_samples, few=20, more=100):

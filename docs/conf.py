@@ -31,9 +31,6 @@ autosummary_generate = True
 numpydoc_class_members_toctree = False
 numpydoc_show_class_members = False
 
-# Pages of parts that may not be there yet.
-suppress_warnings = ["toc.empty_glob"]
-
 html_theme = "pydata_sphinx_theme"
 html_title = "skdiffsmooth"
 html_show_sourcelink = False
@@ -67,6 +64,7 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     # Pages print what they show; the last value of a section (a legend, say) is none of it.
     "capture_repr": (),
+    "default_thumb_file": str(pathlib.Path(__file__).parent / "images" / "cards" / "compare.png"),
     "download_all_examples": False,
     "show_signature": False,
     "min_reported_time": 1,

@@ -1,7 +1,7 @@
-"""What a newcomer can do: estimate a density, find outliers, draw synthetic rows, classify.
+"""What a newcomer can do: estimate a density, find outliers, draw rows, classify, fit mixed columns.
 
-Four tasks on data that ship with scikit-learn (two synthetic shapes are labelled so). Each prints a
-few lines, and all are drawn in one figure, demo.png. Run it from the repository with ``make demo``; it
+Five tasks on data that ship with scikit-learn (two synthetic shapes are labelled so). Each prints a
+few lines, and four are drawn in one figure, demo.png. Run it from the repository with ``make demo``; it
 takes less than two minutes on two cores.
 """
 
@@ -25,6 +25,7 @@ from skdiffsmooth.compose import DensityClassifier, DensityOutlierDetector
 from skdiffsmooth.datasets import make_circle
 from skdiffsmooth.displays import STYLES, DensityDisplay
 from skdiffsmooth.metrics import classifier_two_sample_test
+from skdiffsmooth.tables import TableDensity
 
 mpl.use("Agg")  # writes files, needs no display
 import matplotlib.pyplot as plt
@@ -231,8 +232,22 @@ def classifier(ax):
     ax.legend(fontsize=8)
 
 
+def mixed_table():
+    """Fit a frame with a column of text, draw rows of one species, and fill in missing species."""
+    flowers = datasets.load_iris(as_frame=True)
+    frame = flowers.data.assign(species=flowers.target_names[flowers.target])
+    known, new = train_test_split(frame, test_size=0.3, random_state=0)
+    model = TableDensity().fit(known)
+    row = model.sample(1, random_state=0, given={"species": "setosa"}).iloc[0]
+    missing = new.assign(species=None)
+    is_right = model.impute(missing, random_state=0)["species"] == new["species"]
+    print("\n5. A frame with a column of text (irises with their species)")
+    print(f"   a new setosa: {', '.join(map(str, row[:-1]))} cm")
+    print(f"   missing species drawn given the sizes: {is_right.mean():.0%} are right", flush=True)
+
+
 def main():
-    """Run the four tasks, and write the figure."""
+    """Run the five tasks, and write the figure."""
     # Many small fits: two at a time on one core each are faster than one at a time on two.
     torch.set_num_threads(1)
     start = time.perf_counter()
@@ -242,6 +257,7 @@ def main():
         outliers(axes[1, 0])
         synthetic(axes[1, 1])
         classifier(axes[1, 2])
+        mixed_table()
     figure.savefig(FIGURE, dpi=110)
     print(
         f"\nWrote {FIGURE.resolve()} after {time.perf_counter() - start:.0f} s. Open it, and go on:"

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from sklearn.datasets import load_breast_cancer, load_iris, load_wine, make_moons
 from sklearn.mixture import GaussianMixture
 
 from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
 from skdiffsmooth.compose import DensityClassifier, DensityOutlierDetector, DensityStacking
 from skdiffsmooth.datasets import make_circle
+from skdiffsmooth.displays import ScoreFieldDisplay
+from skdiffsmooth.tables import TableDensity
 
 mpl.use("Agg")  # writes files, needs no display
 import matplotlib.pyplot as plt
@@ -122,6 +125,26 @@ def conditional(ax):
     )
 
 
+def tables(ax):
+    rng = np.random.RandomState(0)
+    kind = rng.choice(["cat", "dog", "hen"], size=300, p=[0.4, 0.4, 0.2])
+    center = pd.Series(kind).map({"cat": 1.4, "dog": 2.6, "hen": 0.9}).to_numpy()
+    frame = pd.DataFrame({"kind": kind, "mass": np.exp(center + 0.3 * rng.normal(size=300))})
+    model = TableDensity().fit(frame)
+    for name, color in zip(["cat", "dog", "hen"], (BLUE, ORANGE, GREEN), strict=True):
+        drawn = model.sample(500, random_state=0, given={"kind": name})
+        ax.hist(drawn["mass"], bins=np.linspace(0, 25, 50), color=color, alpha=0.7, label=name)
+    ax.legend(frameon=False, fontsize=8)
+
+
+def displays(ax):
+    X = make_moons(200, noise=0.06, random_state=0)[0]
+    ScoreFieldDisplay.from_estimator(SmoothedScoreDiffusion().fit(X), X).plot(ax=ax)
+    ax.set(title="", xlabel="", ylabel="")
+    if ax.get_legend():
+        ax.get_legend().remove()
+
+
 def compare(ax):
     X = make_circle(25, noise=0.03, random_state=1)
     # sharing one grid, so that the two densities can be compared
@@ -156,7 +179,8 @@ def main():
     folder = Path(sys.argv[1])
     (folder / "cards").mkdir(parents=True, exist_ok=True)
     readme(folder)
-    for draw in (density, scales, outliers, classify, synthetic, conditional, compare, stacking):
+    pictures = (density, scales, outliers, classify, synthetic, conditional, tables, displays)
+    for draw in (*pictures, compare, stacking):
         figure, ax = plt.subplots(**CARD)
         draw(ax)
         if draw is not stacking:

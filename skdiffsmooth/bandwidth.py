@@ -414,7 +414,7 @@ def _leave_one_out_log_likelihood(
     weights: np.ndarray,
     backend: Backend,
     memory_limit: float,
-    periods: np.ndarray | None,
+    periods: np.ndarray | None = None,
 ) -> Callable[[Queries], LogLikelihood]:
     """Return the mean log-density under the others, as a function of queries and bandwidth."""
     posterior = make_posterior(points, weights, periods, backend, memory_limit=memory_limit)

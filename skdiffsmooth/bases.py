@@ -31,7 +31,7 @@ __all__ = ["ManifoldParzen", "base_components", "resolve_base"]
 
 # The number of neighbours that was best on most of the data of docs/guide/bases.md, with all directions.
 _NEIGHBORS = 20
-_MEMORY_LIMIT = 256.0  # MiB, for the search of neighbours and their offsets
+_MEMORY_LIMIT = 1024.0  # MiB; estimators pass their own
 
 # At most so many rows are scored by the others; the standard error is then some hundredths of a nat.
 # The search for the highest likelihood begins with that of fewer rows.
@@ -89,7 +89,9 @@ class ManifoldParzen(BaseEstimator):
         self.n_components = n_components
         self.scale = scale
 
-    def components(self, points: np.ndarray, weights: np.ndarray) -> GaussianComponents:
+    def components(
+        self, points: np.ndarray, weights: np.ndarray, memory_limit: float = _MEMORY_LIMIT
+    ) -> GaussianComponents:
         """Return the Gaussian windows without their isotropic part; estimators call this.
 
         Parameters
@@ -98,6 +100,8 @@ class ManifoldParzen(BaseEstimator):
             Distinct rows.
         weights : ndarray of shape (n_points,)
             Positive, summing to one.
+        memory_limit : float, default=1024
+            Bound on temporaries, in MiB.
 
         Returns
         -------
@@ -108,11 +112,17 @@ class ManifoldParzen(BaseEstimator):
         TypeError, ValueError
             If a parameter is out of range, or there are no more rows than neighbours.
         """
-        near = self._neighbors(points, 1)
-        axes, variances = self._windows(points, weights, near)
+        near = self._neighbors(points, 1, memory_limit)
+        axes, variances = self._windows(points, weights, near, memory_limit)
         return GaussianComponents(weights, points, np.zeros(len(points)), axes, variances)
 
-    def leave_one_out(self, points: np.ndarray, weights: np.ndarray, codimension: int = 0) -> float:
+    def leave_one_out(
+        self,
+        points: np.ndarray,
+        weights: np.ndarray,
+        codimension: int = 0,
+        memory_limit: float = _MEMORY_LIMIT,
+    ) -> float:
         """Return the bandwidth of highest leave-one-out likelihood; estimators call this.
 
         A row that is excluded is no neighbour either: the windows that it is a neighbour of are computed
@@ -126,6 +136,8 @@ class ManifoldParzen(BaseEstimator):
             Positive, summing to one.
         codimension : int, default=0
             Number of further dimensions, in which all rows coincide.
+        memory_limit : float, default=1024
+            Bound on temporaries, in MiB, beside ``n_neighbors * n_points * (n_components + 2)`` numbers.
 
         Returns
         -------
@@ -142,26 +154,29 @@ class ManifoldParzen(BaseEstimator):
         Costs N * n_neighbors small singular value decompositions, some twenty sums of 256 rows over all
         others, and three to six of all rows. Of more than 2000 rows, 2000 taken evenly are scored.
         """
-        near = self._neighbors(points, 2)
+        near = self._neighbors(points, 2, memory_limit)
         # For each neighbour of each window, the window computed without it, at the neighbour.
         reduced = []
         for k in range(near.shape[1] - 1):
-            window = self._windows(points, weights, np.delete(near, k, axis=1))
+            rest = np.delete(near, k, axis=1)
+            window = self._windows(points, weights, rest, memory_limit)
             reduced.append(_Offsets.of(points[near[:, k]] - points, *window))
-        windows = self._windows(points, weights, near[:, :-1])
+        windows = self._windows(points, weights, near[:, :-1], memory_limit)
         others = np.log(weight_of_others(weights))
         log_weights = np.log(weights)
 
         def log_likelihood_of(scored: np.ndarray) -> Callable[[float], float]:
             row_weights = weights[scored] / weights[scored].sum()
-            parts = list(slices_within(len(scored), 64 * points.size, _MEMORY_LIMIT))
+            # Half is for the offsets of one part, the other half for those that are kept.
+            parts = list(slices_within(len(scored), 64 * points.size, memory_limit / 2))
 
             def offsets(part: slice) -> _Offsets:
                 return _Offsets.of_all(points[scored[part]], points, *windows)
 
             # Offsets depend on no bandwidth: they are kept where all fit into the memory limit.
             n_bytes = 8 * len(scored) * len(points) * (windows[1].shape[1] + 1)
-            kept = [offsets(part) for part in parts] if n_bytes <= _MEMORY_LIMIT * 2**20 else None
+            is_kept = n_bytes <= memory_limit / 2 * 2**20
+            kept = [offsets(part) for part in parts] if is_kept else None
 
             def log_likelihood(h: float) -> float:
                 log_densities = np.empty(len(scored))
@@ -191,7 +206,7 @@ class ManifoldParzen(BaseEstimator):
         scored = log_likelihood_of(evenly(len(points), _MOST_SCORED))
         return maximize_near(scored, h, lower, upper)
 
-    def _neighbors(self, points: np.ndarray, n_spare: int) -> np.ndarray:
+    def _neighbors(self, points: np.ndarray, n_spare: int, memory_limit: float) -> np.ndarray:
         """Return the indices of the n_neighbors + n_spare - 1 nearest other rows of each row."""
         n_neighbors = check_integer("n_neighbors", self.n_neighbors)
         if n_neighbors + n_spare > len(points):
@@ -199,13 +214,13 @@ class ManifoldParzen(BaseEstimator):
                 f"n_neighbors={n_neighbors} is too many for {len(points)} distinct rows; expected at "
                 f"most {len(points) - n_spare}. Lower n_neighbors, or fit more rows."
             )
-        nearest = NearestPoints(points, _MEMORY_LIMIT)
+        nearest = NearestPoints(points, memory_limit)
         indices = nearest.query(torch.from_numpy(points), n_neighbors + n_spare)[1].numpy()
         # Rows are distinct, so each is the nearest to itself.
         return indices[:, 1:]
 
     def _windows(
-        self, points: np.ndarray, weights: np.ndarray, near: np.ndarray
+        self, points: np.ndarray, weights: np.ndarray, near: np.ndarray, memory_limit: float
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return axes (N, d, k) and variances (N, k) of offsets to neighbours of indices (N, n)."""
         scale = check_real("scale", self.scale, strict=False, hint="It multiplies covariances.")
@@ -215,7 +230,7 @@ class ManifoldParzen(BaseEstimator):
         axes = np.empty((len(points), points.shape[1], n_components))
         variances = np.empty((len(points), n_components))
         bytes_per_row = 64 * near.shape[1] * max(points.shape[1], 1)
-        for rows in slices_within(len(points), bytes_per_row, _MEMORY_LIMIT):
+        for rows in slices_within(len(points), bytes_per_row, memory_limit):
             row_weights = weights[near[rows]]
             row_weights = row_weights / row_weights.sum(1, keepdims=True)
             offsets = np.sqrt(row_weights)[:, :, None] * (points[near[rows]] - points[rows, None])
@@ -305,16 +320,17 @@ def base_components(
     n_samples: int,
     is_weighted: bool,
     seed: int,
+    memory_limit: float,
 ) -> GaussianComponents:
     """Return the Gaussian components of a base in units of X, after fitting unfitted mixtures.
 
     Points (n_points, d) are the distinct rows, with weights that sum to one. `n_samples` is the number
     of rows with repetitions, `is_weighted` is whether the user gave sample weights, and `seed` is for
-    mixtures without a `random_state`. Rows with weights and a mixture to fit, or a mixture that was
-    fitted to other columns, raise ValueError.
+    mixtures without a `random_state`. Temporaries of windows keep within `memory_limit`, in MiB. Rows
+    with weights and a mixture to fit, or a mixture that was fitted to other columns, raise ValueError.
     """
     if isinstance(base, ManifoldParzen):
-        return base.components(points, weights)
+        return base.components(points, weights, memory_limit)
     parts = []
     for mixture_weight, given in base:
         mixture = given

@@ -89,17 +89,6 @@ class Embedding:
         """The linear map (r, d) from scores in hull coordinates to scores in the columns of X."""
         return self.metric.gradient_from_metric(self.hull.basis.T)
 
-    def outside_axes(self, scale: float) -> np.ndarray:
-        """Return independent directions (d - r, d) of the noise outside the hull, in scaled columns.
-
-        The noise is a standard normal vector times them: they are as long as its standard deviations,
-        `scale` where few rows leave directions open, and shorter along relations, in decreasing order.
-        """
-        columns = self.metric.columns
-        complement = np.linalg.qr(self.hull.basis, mode="complete")[0][:, self.hull.dimension :]
-        open_axes = scale * self.metric.scaled_from_metric(complement.T)
-        return np.vstack([open_axes, columns.relation_axes()])
-
     @property
     def codimension(self) -> int:
         """Number of directions of X outside the hull, relations included."""

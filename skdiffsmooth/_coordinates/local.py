@@ -21,7 +21,7 @@ _TIED = 0.9
 def local_scales(
     rows: np.ndarray, angles: np.ndarray, periods: np.ndarray, weights: np.ndarray
 ) -> tuple[float, np.ndarray]:
-    """Return widths of Gaussian kernels with the highest leave-one-out likelihood, by the same algorithm.
+    """Return widths of Gaussian kernels with the highest leave-one-out likelihood, likewise.
 
     There is one width for all columns of rows (n, r), 1 where there is none, and one (p,) for each
     column of `angles` (n, p), which has a period of `periods` (p,) and a standard deviation of one.

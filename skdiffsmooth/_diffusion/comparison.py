@@ -315,7 +315,7 @@ def _for_screening(parsed: ParsedParameters) -> ParsedParameters:
         n_levels=SCREENING_LEVELS,
         n_steps=SCREENING_LEVELS,
         solver=Heun(),
-        tolerance=0.0,
+        tol=None,
     )
 
 

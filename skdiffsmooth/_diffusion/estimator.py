@@ -22,9 +22,10 @@ from .._utils.shards import Shards, resolve_shards
 from .._utils.threads import threads_for
 from .._utils.validation import check_real
 from ..solvers import estimates_error
+from .accuracy import make_accurate_model
 from .comparison import settings_for
 from .conditional import JointDensity, draw_given_columns, log_density_of_columns
-from .fitting import TrainingData, check_above_rounding, make_model, scales_in
+from .fitting import TrainingData, check_above_rounding, scales_in
 from .model import DiffusionModel
 from .settings import (
     KernelChoice,
@@ -33,7 +34,7 @@ from .settings import (
     check_suits_periods,
     parse_parameters,
     parse_resources,
-    resolve_solver,
+    resolve_flow_solver,
 )
 from .source import NoisedData
 
@@ -175,7 +176,9 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
             done.size = 1 - _SHARE_OF_CHOICE
             bandwidth, sigma = scales_in(geometry, parsed, settings.scales)
             check_above_rounding(geometry, bandwidth)
-            model, attributes = make_model(geometry, parsed, bandwidth, sigma, settings.background)
+            model, attributes = make_accurate_model(
+                geometry, parsed, bandwidth, sigma, settings.background
+            )
         self._set_fitted(
             X,
             model_=model,
@@ -266,7 +269,8 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
                 f"n_jobs={self.n_jobs!r} cannot be combined with shards={self.shards!r}, whose "
                 "processes are the workers; leave n_jobs at None and start more processes."
             )
-        if estimates_error(resolve_solver(self.solver)):
+        solver = resolve_flow_solver(self.solver)
+        if solver is not None and estimates_error(solver):
             raise ValueError(
                 f"solver={self.solver!r} cannot be combined with shards={self.shards!r}: rounding "
                 "errors could lead the processes to different steps, and they never finish. Use "
@@ -350,8 +354,8 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         return_error : bool, default=False
             Whether to return the estimated error beside it. With `given` or `columns` it is the
             standard error of the Monte-Carlo sums. Otherwise it is the solver's:
-            ``solver="adaptive"`` has it already; a solver of fixed steps is run once more with steps of
-            half the size, for three times the cost.
+            ``solver="adaptive"`` has it already; other solvers are run once more with steps of half the
+            size, for three times the cost.
 
         Returns
         -------
@@ -360,7 +364,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
             density it is, up to the error.
         error : ndarray of shape (n_samples,)
             Estimated absolute error of each in nats, if `return_error`. That of the nodes is
-            estimated by ``node_error_``.
+            estimated by ``node_error_``, and that of all in some rows by ``error_``.
 
         Raises
         ------
@@ -413,7 +417,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         few rows for each column.
         Equal rows are one point, so this leaves a value out, not a copy of it, unless `own_weights`
         says so. Sums are over all the
-        points, whatever `tolerance`.
+        points, whatever `tol`.
 
         Parameters
         ----------
@@ -713,7 +717,7 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         Notes
         -----
         ``n_samples * n_nodes * n_points`` exponentials, in tiles within `memory_limit`. Points are not
-        merged, whatever `tolerance`; equal rows are one of larger weight.
+        merged, whatever `tol`; equal rows are one of larger weight.
 
         Examples
         --------

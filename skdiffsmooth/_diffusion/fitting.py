@@ -28,21 +28,22 @@ from .._utils.validation import LARGEST, check_extent
 from ..bandwidth import Queries, gaussian_leave_one_out
 from ..bases import ManifoldParzen, base_components
 from ..kernels import ReducedKernel
-from ..kernels._node_error import enough_nodes
+from ..kernels._node_error import checked_rows, enough_nodes
 from ..kernels._nodes import NodeRule
 from ..kernels._shapes import ConstantShape
 from ..noise import NoiseLevels, VarianceExploding, enough_steps
 from ..scores import ScoreSchedule
-from ..solvers import Heun
+from ..solvers import Heun, Multistep
 from .background import DEGREES, LEAST_TAIL, WIDTH, Tail, choose_tail, tail_log_density
 from .model import DiffusionModel
 from .settings import (
+    DEFAULT_TOL,
     Metric,
     ParsedParameters,
     Relative,
     Resources,
     Sigma,
-    automatic_tolerance,
+    merging_tolerance,
     noise_for,
     scales_of_levels,
     terminal_scale_for,
@@ -73,6 +74,10 @@ Scales = tuple[float | Relative, Sigma | Relative]
 # Bandwidth and smoothing scale in units of the leave-one-out bandwidth of the Gaussian KDE in the same
 # metric, where nothing can be compared; docs/evidence/defaults.md has the evidence.
 DEFAULT_FACTORS: Factors = (0.85, 1.5)
+# Steps take one evaluation where sigma is at most so many bandwidths, and they are too long for at most
+# that part of checked rows; elsewhere single evaluations miss jumps of posterior means.
+_MOST_BANDWIDTHS = 4.0
+_MOST_ROUGH = 1 / 12
 # Candidates are compared, and tails chosen, by the likelihood of at most so many rows.
 MOST_ROWS = 2000
 # Over a mixture both are in units of the narrowest standard deviation of its components, and over
@@ -306,6 +311,7 @@ def make_geometry(metric: Metric, data: TrainingData, parsed: ParsedParameters) 
             data.n_samples,
             data.is_weighted,
             parsed.rule.seed,
+            parsed.resources.memory_limit,
         )
         # Windows keep to the hull of the rows; the components of a fitted mixture fill the space.
         hull = hull.joined(None) if base.floors.any() else hull
@@ -419,7 +425,10 @@ def _reference_scale(geometry: Geometry, parsed: ParsedParameters) -> float:
     windows = parsed.base
     if isinstance(windows, ManifoldParzen):
         reference = windows.leave_one_out(
-            geometry.coordinates, data.weights, geometry.hull.codimension
+            geometry.coordinates,
+            data.weights,
+            geometry.hull.codimension,
+            parsed.resources.memory_limit,
         )
     elif isinstance(parsed.bandwidth, Relative) or isinstance(parsed.sigma, Relative):
         raise ValueError("a mixture has components and not rows, so no row can be left out")
@@ -438,10 +447,12 @@ def make_model(
     background: float = 0.0,
     *,
     is_candidate: bool = False,
+    refinement: float = 1.0,
 ) -> FittedModel:
     """Return the model for given scales, with fixed nodes, levels and hierarchy.
 
     For a candidate in a search the error of the nodes is estimated only if it decides their number.
+    `refinement` multiplies numbers of levels and steps that are "auto".
     """
     if not 1 / LARGEST <= bandwidth <= LARGEST:
         raise ValueError(
@@ -470,6 +481,7 @@ def make_model(
     enough = enough_steps(
         bandwidth, terminal_scale, has_base=geometry.base is not None, by_frames=by_frames
     )
+    enough = math.ceil(refinement * enough)
     n_steps, n_levels = parsed.n_steps or enough, parsed.n_levels or enough
     levels = NoiseLevels(bandwidth, terminal_scale, n_levels)
     requested, scales = scales_of_levels(sigma, noise, levels)
@@ -478,9 +490,12 @@ def make_model(
     if not is_smoothed and parsed.terminal == "empirical":
         # The unsmoothed flow leads from p_T to p_eps whatever T is: the identity, from p_eps.
         levels = NoiseLevels(bandwidth, bandwidth, n_levels)
-    hierarchy = PointHierarchy.of(
-        geometry.coordinates, data.weights, _tolerance(geometry, parsed, is_smoothed), bandwidth
-    )
+    # Components of a base are not merged, nor are points for candidates, which are few.
+    tolerance = 0.0
+    if geometry.base is None and not is_candidate:
+        n_points = data.shards.total(len(data.points))
+        tolerance = merging_tolerance(parsed.tol, n_points, is_smoothed=is_smoothed)
+    hierarchy = PointHierarchy.of(geometry.coordinates, data.weights, tolerance, bandwidth)
     backend = backend_in_range(parsed.resources.backend, hierarchy, levels)
 
     def schedule(rule: NodeRule) -> ScoreSchedule:
@@ -501,8 +516,11 @@ def make_model(
     schedule(rule).posterior_at(bandwidth)
     error = 0.0
     if is_smoothed and kernel.rank and not (is_candidate and is_fixed):
-        rule, error = enough_nodes(schedule, rule, is_fixed=is_fixed)
+        rule, error = enough_nodes(schedule, rule, parsed.tol, is_fixed=is_fixed)
     smoothing = kernel.freeze(scales, rule)
+    is_followed_again = (
+        parsed.solver is None and parsed.n_steps is None and data.shards.alone and not is_candidate
+    )
     model = DiffusionModel(
         NoisedData(
             levels,
@@ -515,34 +533,35 @@ def make_model(
             geometry.periods,
         ),
         Embedding(geometry.metric, geometry.hull),
-        parsed.solver,
+        parsed.solver or Heun(),
         n_levels * math.ceil(n_steps / n_levels),
         parsed.dtype,
         background,
-        refines=parsed.n_steps is None
-        and isinstance(parsed.solver, Heun)
-        and data.shards.alone
-        and not is_candidate,
+        tol=(parsed.tol or DEFAULT_TOL) if is_followed_again else None,
     )
+    is_narrow = finest * kernel.widest_std > _MOST_BANDWIDTHS * bandwidth
+    if is_followed_again and is_smoothed and not is_narrow and model.source.has_divergence:
+        model = _with_fewer_evaluations(model, schedule(rule), parsed.resources)
     if background or (is_candidate and parsed.background != 0):
         model = replace(model, tail=_tail(model, geometry, parsed.resources))
     attributes = {
         "sigma_": requested if callable(sigma) else sigma,
         "noise_": noise,
         "node_error_": error,
+        "error_": error,
         **geometry.learned,
     }
     return FittedModel(model, attributes)
 
 
-def _tolerance(geometry: Geometry, parsed: ParsedParameters, is_smoothed: bool) -> float:
-    """Return the error of log-densities that merging points may cause, in nats."""
-    if geometry.base is not None:
-        return 0.0  # components are not merged
-    if parsed.tolerance is not None:
-        return parsed.tolerance
-    data = geometry.data
-    return automatic_tolerance(data.shards.total(len(data.points)), is_smoothed)
+def _with_fewer_evaluations(
+    model: DiffusionModel, schedule: ScoreSchedule, resources: Resources
+) -> DiffusionModel:
+    """Return the model with steps of one evaluation, if they are short enough for nearly all rows."""
+    fewer = replace(model, solver=Multistep())
+    rows, noise = checked_rows(schedule)
+    n_rough = fewer.n_rough(rows + model.bandwidth * noise, resources)
+    return fewer if n_rough <= _MOST_ROUGH * len(rows) else model
 
 
 def _tail(model: DiffusionModel, geometry: Geometry, resources: Resources) -> Tail:
@@ -567,9 +586,8 @@ def _tail(model: DiffusionModel, geometry: Geometry, resources: Resources) -> Ta
     else:
         hierarchy = PointHierarchy.of(points, weights, 0.0, model.bandwidth)
         model = replace(model, source=replace(model.data, hierarchy=hierarchy))
-    taken = evenly(len(queries.x), MOST_ROWS)
-    x, exclude, taken_weights = (array[taken] for array in queries)
-    residual = np.zeros((len(taken), data.points.shape[1]))
+    x, exclude, taken_weights = queries.evenly(MOST_ROWS)
+    residual = np.zeros((len(x), data.points.shape[1]))
     kdes = [
         model.kde_log_density(x, residual, scale, resources, exclude)
         for scale in (model.bandwidth, WIDTH * model.bandwidth)
@@ -578,7 +596,6 @@ def _tail(model: DiffusionModel, geometry: Geometry, resources: Resources) -> Ta
         tail_log_density(student, model.embedding, x, residual, column[exclude])
         for student, column in zip(students, excluded, strict=True)
     ]
-    taken_weights = taken_weights / taken_weights.sum()
     distances = np.column_stack([student.distances(x) for student in students])
     return choose_tail(
         students, np.column_stack(tails), np.column_stack(kdes), distances, taken_weights

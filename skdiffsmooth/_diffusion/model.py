@@ -31,9 +31,9 @@ from .._utils.validation import check_finite
 from ..bandwidth import Queries
 from ..noise import NoiseLevels, Step
 from ..scores import Attributable, Potential, SmoothedScore
-from ..solvers import Adaptive, ODESolver, Solver, estimates_error
+from ..solvers import Adaptive, Heun, Multistep, ODESolver, Solver
 from ..solvers._base import solve
-from ..solvers._flow import log_density_with_error, solve_with_error, warn_of_error
+from ..solvers._flow import initial_state, log_density_with_error, solve_with_error, warn_of_error
 from ..solvers._terminal import EmpiricalTerminal
 from .background import BREAKS_RELATIONS, WIDTH, Tail, mixed, part_weights, tail_log_density
 from .settings import Resources
@@ -51,10 +51,13 @@ NO_DERIVATIVE = (
     "sample only."
 )
 
-# In nats: rows are followed again, by another solver, where the contributions of two consecutive steps
-# differ by more. On clean tables that is where errors begin to exceed some hundredths of a nat.
-_MOST_ROUGHNESS = 0.25
-_REFINED = Adaptive(tol=0.01, max_halvings=8)
+# Rows are followed again by the next solver where the roughness of their flow is more than so many
+# times the accuracy: for ordinary tables that is where errors begin to exceed some hundredths of a nat
+# (docs/evidence/accuracy.md). The last solver's own error is this part of the accuracy.
+_MOST_ROUGHNESS = 1.25
+_LAST_ERROR = 1 / 20
+# In nats: with a smaller accuracy rows are followed as with this one, since nodes have larger errors.
+_LEAST_TOL = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +73,9 @@ class DiffusionModel:
     """Weight of a kernel density estimate of four bandwidths, and of the tail."""
     tail: Tail | None = None
     """The t distribution of the background; None where no background is mixed."""
-    refines: bool = False
-    """Whether rows for which the steps of the solver are too long are followed again by shorter ones."""
+    tol: float | None = None
+    """Accuracy, in nats, for which rows are followed again where the steps of the solver are too long;
+    None where no row is."""
 
     @property
     def levels(self) -> NoiseLevels:
@@ -108,6 +112,36 @@ class DiffusionModel:
         """The training data or base of the model, whose score has a closed form."""
         assert isinstance(self.source, NoisedData)
         return self.source
+
+    @property
+    def _last_solver(self) -> Solver:
+        """The solver for rows for which the steps of others are too long, or the only one."""
+        if self.tol is None:
+            return self.solver
+        return Adaptive(tol=_LAST_ERROR * max(self.tol, _LEAST_TOL), max_halvings=8)
+
+    def _rough(self, solver: Solver, roughness: np.ndarray) -> np.ndarray:
+        """Return the indices of rows to follow again, from the roughness (n,) of their flows."""
+        if self._is_last(solver):
+            return np.empty(0, dtype=int)
+        assert self.tol is not None
+        # Written so that NaN is followed again, too.
+        return np.flatnonzero(~(roughness <= _MOST_ROUGHNESS * max(self.tol, _LEAST_TOL)))
+
+    def _is_last(self, solver: Solver) -> bool:
+        """Return whether no other solver follows rows again."""
+        return self.tol is None or not isinstance(solver, Heun | Multistep)
+
+    def n_rough(self, queries: np.ndarray, resources: Resources) -> int:
+        """Return for how many rows (n, r) in the hull the steps of the solver are too long."""
+        assert isinstance(self.solver, ODESolver)
+        schedule = self.source.schedule(resources)
+        terminal, backend = self.source.terminal(schedule), schedule.backend
+        x = backend.tensor(queries)
+        result = log_density_with_error(
+            self.solver, schedule, x, self.steps(), terminal.log_density
+        )
+        return len(self._rough(self.solver, backend.array(result.roughness)))
 
     def steps(self, finer: int = 1) -> list[Step]:
         """Return the steps of the solver from the bandwidth up; `finer` multiplies their number."""
@@ -251,10 +285,14 @@ class DiffusionModel:
         log_density, error, solver_error = self._over_workers(
             self._follow_up, *arrays, resources=resources, with_error=with_error
         ).T
-        warn_of_error(_REFINED if self.refines else self.solver, solver_error)
+        warn_of_error(self._last_solver, solver_error)
         return log_density + self.embedding.log_density_outside_hull(
             residual, self.bandwidth
         ), error
+
+    def solver_errors(self, queries: np.ndarray, resources: Resources) -> np.ndarray:
+        """Return the estimated errors (n,) of the solver, in nats, for rows (n, r) in the hull."""
+        return self._follow_up(queries, resources=resources, with_error=True)[:, 1]
 
     def _follow_up(
         self,
@@ -264,51 +302,59 @@ class DiffusionModel:
         resources: Resources,
         with_error: bool,
     ) -> np.ndarray:
-        """Return log-density in the hull, its error, and the solver's error, as columns (n, 3)."""
+        """Return log-density in the hull, its error, and that of the last solver, as columns (n, 3)."""
         k = self.source.n_probes
-        assert isinstance(self.solver, ODESolver)
         result = np.empty((len(queries), 3))
         for part in tracked(list(self._parts_in_memory(len(queries), resources))):
             # Each row is followed once for every probe, whose log-densities are averaged.
             repeated = np.repeat(queries[part], k, axis=0)
             excluded = None if exclude is None else exclude[part]
-            schedule = self.source.schedule(resources, excluded, len(repeated))
-            terminal, backend = self.source.terminal(schedule, excluded), schedule.backend
-            result_of_flow = log_density_with_error(
-                self.solver,
-                schedule,
-                backend.tensor(repeated),
-                self.steps(),
-                terminal.log_density,
-                self.steps(2) if with_error else None,
+            log_density, error, last_error = self._followed_by(
+                self.solver, repeated, excluded, resources, with_error=with_error
             )
-            log_density, error, roughness = map(backend.array, result_of_flow)
-            if self.refines:
-                # Written so that NaN is refined, too.
-                (rough,) = np.nonzero(~(roughness <= _MOST_ROUGHNESS))
-                log_density[rough], error[rough] = self._refined(
-                    queries[part][rough], None if excluded is None else excluded[rough], resources
-                )
             by_probe = log_density.reshape(-1, k)
             solver_error = error.reshape(-1, k).max(axis=1)
             probe_error = by_probe.std(axis=1, ddof=1) / math.sqrt(k) if k > 1 else 0.0
             result[part, 0] = by_probe.mean(axis=1)
             result[part, 1] = np.hypot(solver_error, probe_error)
-            result[part, 2] = solver_error
+            result[part, 2] = last_error.reshape(-1, k).max(axis=1)
         return result
 
-    def _refined(
-        self, queries: np.ndarray, exclude: np.ndarray | None, resources: Resources
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return log-densities (n,) by steps whose size follows the error, and the errors (n,)."""
-        if not len(queries):
-            return np.empty(0), np.empty(0)
-        schedule = self.source.schedule(resources, exclude)
+    def _followed_by(
+        self,
+        solver: Solver,
+        queries: np.ndarray,
+        exclude: np.ndarray | None,
+        resources: Resources,
+        *,
+        with_error: bool,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return log-densities (n,) by a solver, errors (n,), and errors (n,) of the last solver.
+
+        Rows for which its steps are too long are followed by the next solver. Errors are NaN where they
+        are not estimated, those of the last solver also where it was not needed.
+        """
+        assert isinstance(solver, ODESolver)
+        schedule = self.source.schedule(resources, exclude, len(queries))
         terminal, backend = self.source.terminal(schedule, exclude), schedule.backend
-        log_density, error, _ = log_density_with_error(
-            _REFINED, schedule, backend.tensor(queries), self.steps(), terminal.log_density
+        result = log_density_with_error(
+            solver,
+            schedule,
+            backend.tensor(queries),
+            self.steps(),
+            terminal.log_density,
+            self.steps(2) if with_error else None,
         )
-        return backend.array(log_density), backend.array(error)
+        log_density, error, roughness = map(backend.array, result)
+        last_error = error if self._is_last(solver) else np.full_like(error, np.nan)
+        rough = self._rough(solver, roughness)
+        if len(rough):
+            following = Heun() if isinstance(solver, Multistep) else self._last_solver
+            excluded = None if exclude is None else exclude[rough]
+            log_density[rough], error[rough], last_error[rough] = self._followed_by(
+                following, queries[rough], excluded, resources, with_error=with_error
+            )
+        return log_density, error, last_error
 
     def _mixed(
         self,
@@ -414,8 +460,13 @@ class DiffusionModel:
                 return backend.tensor(noise.standard_normal((n, start.shape[1]))[index[part]])
 
             x = backend.tensor(start[part])
-            end, error = solve_with_error(self.solver, schedule, x, steps, draw)
-            result[part] = np.column_stack([backend.array(end), backend.array(error)])
+            moved = solve_with_error(self.solver, schedule, x, steps, draw)
+            end, error, roughness = map(backend.array, moved)
+            rough = self._rough(self.solver, roughness)
+            if len(rough):
+                x = backend.tensor(start[part][rough])
+                end[rough] = backend.array(solve_with_error(Heun(), schedule, x, steps, draw)[0])
+            result[part] = np.column_stack([end, error])
         return result
 
     def trajectories(
@@ -439,9 +490,7 @@ class DiffusionModel:
             return backend.tensor(noise.standard_normal(start.shape))
 
         x = backend.tensor(start)
-        solver: Solver = self.solver
-        if estimates_error(solver):
-            solver = solver.initial_state(x, len(steps))
+        solver = initial_state(self.solver, x, len(steps))
         scales, rows = [steps[0].start], [self.embedding.rows_within(start)]
         for step in steps:
             x = solve(solver, schedule, x, [step], draw)

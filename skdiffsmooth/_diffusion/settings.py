@@ -24,24 +24,25 @@ from ..noise import NoiseLevels, NoiseProcess, OrnsteinUhlenbeck, VarianceExplod
 from ..solvers import SOLVERS, Solver
 
 __all__ = [
+    "DEFAULT_TOL",
     "KernelChoice",
     "Metric",
     "ParsedParameters",
     "Relative",
     "Resources",
     "Sigma",
-    "automatic_tolerance",
     "check_suits_periods",
     "check_terminal_scale",
+    "merging_tolerance",
     "noise_for",
     "parse_parameters",
     "parse_resources",
     "resolve_count",
+    "resolve_flow_solver",
     "resolve_kernel",
     "resolve_n_jobs",
     "resolve_n_nodes",
     "resolve_solver",
-    "resolve_tolerance",
     "scales_of_levels",
     "terminal_scale_for",
 ]
@@ -49,10 +50,13 @@ __all__ = [
 Metric = str | float | np.ndarray
 Sigma = float | Callable[[float], float]
 
-# Up to this many points every sum is over all of them; beyond, points closer than 0.2 noise scales
-# are merged, for time that hardly grows (docs/guide/large.md has the errors).
+# The accuracy, in nats a row, of tol="auto".
+DEFAULT_TOL = 0.2
+# Up to this many points every sum is over all of them; beyond, points are merged where that changes
+# log-densities by this part of the accuracy (by default points closer than 0.2 noise scales), for
+# time that hardly grows (docs/guide/large.md has the errors).
 _LARGEST_EXACT = 10_000
-_TOLERANCE = 0.02
+_MERGING = 0.1
 # A number followed by h, such as "1.5h".
 _RELATIVE = re.compile(r"((?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)h")
 
@@ -139,10 +143,11 @@ class ParsedParameters:
     """None is "auto"."""
     n_steps: int | None
     """None is "auto"."""
-    solver: Solver
+    solver: Solver | None
+    """None is "auto"."""
     terminal: str
     terminal_scale: float | str
-    tolerance: float | None
+    tol: float | None
     """None is "auto"."""
     dtype: str
     resources: Resources
@@ -168,8 +173,8 @@ def parse_parameters(
     params: Mapping[str, Any], kernel: KernelChoice, n_features: int
 ) -> ParsedParameters:
     """Check all parameters of a diffusion estimator, passed as the dict of `get_params`."""
-    solver = resolve_solver(params["solver"])
-    tolerance = resolve_tolerance(params["tolerance"])
+    solver = resolve_flow_solver(params["solver"])
+    tol = _resolve_tol(params["tol"])
     noise = _check_noise(params["noise"])
     background = resolve_background(params["background"])
     base = resolve_base(params["base"])
@@ -202,7 +207,7 @@ def parse_parameters(
         solver=solver,
         terminal=terminal,
         terminal_scale=terminal_scale,
-        tolerance=tolerance,
+        tol=tol,
         dtype=params["dtype"],
         resources=resources,
     )
@@ -249,6 +254,13 @@ def resolve_solver(solver: Any) -> Solver:
     if isinstance(solver, type) or not isinstance(solver, Solver):
         raise TypeError(_expected("solver", solver, SOLVERS, "skdiffsmooth.solvers"))
     return solver
+
+
+def resolve_flow_solver(solver: Any) -> Solver | None:
+    """Return the solver of a given name, or None for "auto"."""
+    if isinstance(solver, str) and check_choice("solver", solver, ("auto", *SOLVERS)) == "auto":
+        return None
+    return resolve_solver(solver)
 
 
 def resolve_kernel(kernel: Any) -> Kernel:
@@ -334,19 +346,22 @@ def resolve_n_jobs(n_jobs: Any) -> int | None:
     return n_jobs
 
 
-def resolve_tolerance(tolerance: Any) -> float | None:
-    """Return the tolerance of merging points, in nats, or None for "auto"."""
-    if isinstance(tolerance, str):
-        check_choice("tolerance", tolerance, ("auto",), hint="Or pass a number >= 0.")
+def _resolve_tol(tol: Any) -> float | None:
+    """Return the accuracy of log-densities in nats, or None for "auto"."""
+    if isinstance(tol, str):
+        check_choice("tol", tol, ("auto",), hint="Or pass a number > 0, in nats.")
         return None
-    hint = "It is in nats; 0 merges no points."
-    return check_real("tolerance", tolerance, strict=False, hint=hint)
+    return check_real("tol", tol, hint="It is the accuracy of log-densities, in nats.")
 
 
-def automatic_tolerance(n_points: int, is_smoothed: bool) -> float:
-    """Return the value, in nats, of tolerance="auto" for a given number of points."""
+def merging_tolerance(tol: float | None, n_points: int, *, is_smoothed: bool) -> float:
+    """Return the error of log-densities, in nats, that merging of points may cause."""
+    if n_points <= _LARGEST_EXACT:
+        return 0.0
+    if tol is not None:
+        return _MERGING * tol
     # Without smoothing there is no flow, and the one sum there is shall be the KDE's.
-    return _TOLERANCE if n_points > _LARGEST_EXACT and is_smoothed else 0.0
+    return _MERGING * DEFAULT_TOL if is_smoothed else 0.0
 
 
 @dataclass(frozen=True)

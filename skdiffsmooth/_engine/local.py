@@ -9,13 +9,18 @@ and with m the row of p in P and t_i = m . x_ic, the p-th component of the score
 
     s_p = E_W t - m . x_c,    ds_p / dx_p = Var_W t - m_p.
 
-S = 0 gives the posterior mean s_p v + x_p = E_W x_ip (Kamb & Ganguli 2024; Niedoba et al. 2024). The
-components come from different mixtures, so the field is no gradient; but its divergence is the sum of
-these derivatives, and the flow along it is that of one normalised distribution.
+S = 0 gives the posterior mean s_p v + x_p = E_W x_ip (Kamb & Ganguli 2024; Niedoba et al. 2024). A
+background of weight b, the Gaussian N(0, u I) in the columns of each group, is one more component:
+with r its posterior weight and s_0 = -x_p / (u + v) the score is (1 - r) s_p + r s_0, and its
+derivative the same mean of derivatives plus r (1 - r) (s_p - s_0)^2.
+
+The components come from different mixtures, so the field is no gradient; but its divergence is the sum
+of these derivatives, and the flow along it is that of one normalised distribution.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -108,6 +113,8 @@ class LocalPosterior:
         Covariance S of the Gaussians at the points; None is zero.
     memory_limit : float
         Bound on temporaries, in MiB.
+    background : tuple of float, default=(0.0, 0.0)
+        Weight and variance of the background.
     """
 
     def __init__(
@@ -117,8 +124,10 @@ class LocalPosterior:
         groups: ColumnGroups,
         covariance: np.ndarray | None,
         memory_limit: float,
+        background: tuple[float, float] = (0.0, 0.0),
     ) -> None:
         self.points, self.log_weights = points, log_weights
+        self.background = background
         self.memory_limit = memory_limit
         self.outputs = _Outputs.of(groups, points.device)
         present = groups.columns >= 0
@@ -127,6 +136,8 @@ class LocalPosterior:
         self.present = torch.from_numpy(present).to(points)
         self.axes: torch.Tensor | None = None
         self.variances = torch.zeros_like(self.present)
+        # Which axes are no padding: along eigenvectors padding comes first.
+        self.is_axis = self.present
         if covariance is not None:
             both = present[:, :, None] & present[:, None, :]
             blocks = np.where(both, covariance[columns[:, :, None], columns[:, None, :]], 0.0)
@@ -137,6 +148,7 @@ class LocalPosterior:
             variances, axes = np.linalg.eigh(blocks)
             self.axes = torch.from_numpy(axes * present[:, :, None]).to(points)
             self.variances = torch.from_numpy(np.maximum(variances, 0.0)).to(points)
+            self.is_axis = torch.from_numpy(variances > -0.5 * scale).to(points)
 
     def score(
         self, x: torch.Tensor, v: float, exclude: torch.Tensor | None = None
@@ -166,15 +178,47 @@ class LocalPosterior:
                 if exclude is not None:
                     index = torch.arange(len(exclude[cut]), device=x.device)
                     weights[:, index, exclude[cut]] = -torch.inf
-                weights.sub_(weights.amax(2, keepdim=True)).exp_()
-                moments = weights @ powers
+                peak = weights.amax(2, keepdim=True)
+                moments = weights.sub_(peak).exp_() @ powers
+                log_sum = peak + moments[..., -1:].log()
                 moments = moments[..., :-1] / moments[..., -1:]
                 mean, second = moments[..., :n_out], moments[..., n_out:]
                 here = mean - queries @ precision.transpose(1, 2)
                 slope = (second - mean.square()).clamp_min(0) - own[:, None]
+                if self.background[0]:
+                    here, slope = self._with_background(
+                        here, slope, log_sum, x[cut], queries, part, v
+                    )
                 score[cut, out] = here.transpose(1, 2)[is_output].T
                 derivative[cut, out] = slope.transpose(1, 2)[is_output].T
         return score, derivative
+
+    def _with_background(
+        self,
+        score: torch.Tensor,
+        slope: torch.Tensor,
+        log_sum: torch.Tensor,
+        x: torch.Tensor,
+        queries: torch.Tensor,
+        part: slice,
+        v: float,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return scores and derivatives (G, n, n_out) with the background.
+
+        `log_sum` (G, n, 1) are the logarithms of the sums of posterior weights before normalisation, and
+        `queries` (G, n, k) are x (n, d) along the axes of the groups.
+        """
+        weight, variance = self.background
+        present, total = self.is_axis[part][:, None], variance + v
+        variances = (self.variances[part] + v)[:, None]
+        squares = queries.square()
+        log_ratio = (present * (variances.log() - math.log(total))).sum(2, keepdim=True)
+        log_ratio = log_ratio + (squares * (present / variances - 1 / total)).sum(2, keepdim=True)
+        r = torch.sigmoid(math.log(weight / (1 - weight)) + log_ratio / 2 - log_sum)
+        of_background = -x[:, self.outputs.columns[part]].transpose(0, 1) / total
+        gap = score - of_background
+        slope = (1 - r) * slope - r / total + r * (1 - r) * gap.square()
+        return score - r * gap, slope
 
     def _along(self, rows: torch.Tensor, part: slice) -> torch.Tensor:
         """Return rows (n, d) along the axes of some groups, shape (G, n, k)."""

@@ -288,27 +288,22 @@ class PeriodicPosterior:
 
         Minus one is a uniform coordinate.
         """
-        periods = self._periods
-        kept = np.flatnonzero(np.array(margins) >= 0)
+        periods, turns = self._periods, np.array(margins) / _GRID
+        kept = np.flatnonzero(turns >= 0)
+        if len(self._points) * np.prod(1 + 2 * turns[kept]) > _MOST_IMAGES:
+            raise ValueError(
+                f"{len(self._points)} rows with {np.count_nonzero(periods)} periodic columns have more "
+                f"than {_MOST_IMAGES} images at whole periods, too many to sum over; expected fewer. "
+                "Declare fewer columns in periods, or fit fewer rows."
+            )
         positions, point = self._points, np.arange(len(self._points))
-        for column in np.flatnonzero(periods):
-            if margins[column] < 0:
-                continue
-            period = periods[column]
-            farthest = (0.5 + margins[column] / _GRID) * period
-            n_turns = math.ceil(0.5 + margins[column] / _GRID + 0.5)
-            n_images = len(positions) * (1 + 2 * margins[column] / _GRID)
-            if n_images > _MOST_IMAGES:
-                raise ValueError(
-                    f"{len(self._points)} rows with {np.count_nonzero(periods)} periodic columns have "
-                    f"more than {_MOST_IMAGES} images at whole periods, too many to sum over; expected "
-                    "fewer. Declare fewer columns in periods, or fit fewer rows."
-                )
-            shifts = np.arange(-n_turns, n_turns + 1) * period
-            image = positions[:, column, None] + shifts
-            row, turn = np.nonzero(np.abs(image) <= farthest)
+        for column in kept[periods[kept] > 0]:
+            n_turns = math.ceil(1 + turns[column])
+            shifts = np.arange(-n_turns, n_turns + 1) * periods[column]
+            images = positions[:, column, None] + shifts
+            row, shift = np.nonzero(np.abs(images) <= (0.5 + turns[column]) * periods[column])
             positions = positions[row]
-            positions[:, column] = image[row, turn]
+            positions[:, column] = images[row, shift]
             point = point[row]
         # Images of one point follow one another.
         counts = np.bincount(point, minlength=len(self._points))
@@ -317,7 +312,7 @@ class PeriodicPosterior:
         device = self._backend.device
         kept_positions = np.ascontiguousarray(positions[:, kept])
         weights = self._trace_weights
-        uniform = np.flatnonzero(np.array(margins) < 0)
+        uniform = np.flatnonzero(turns < 0)
         posterior = _ImagesPosterior(
             self._backend.tensor(kept_positions),
             self._backend.tensor(self._log_weights[point]),

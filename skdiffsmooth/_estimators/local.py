@@ -44,6 +44,10 @@ _LOWEST, _HIGHEST, _TERMINAL, _TERMINAL_WIDEST = 0.02, 0.7, 4.0, 2.0
 # Levels for each unit of log(scale), and levels between two bandwidths that are compared.
 _LEVELS_A_UNIT, _LEVELS_APART = 3.5, 2
 _STEPS_A_LEVEL = 2
+# Standard deviation of the background, in units of the same root mean square.
+_BACKGROUND_STD = 3.0
+# In nats a column: the lowest bandwidth that is compared is warned of where it gains more than this.
+_STEEP = 0.02
 
 
 class _ParsedParameters(NamedTuple):
@@ -52,6 +56,7 @@ class _ParsedParameters(NamedTuple):
     bandwidth: float | None
     sigma: float
     width: float | None
+    background: float
     terminal: str
     terminal_scale: float | None
     n_levels: int | None
@@ -82,7 +87,7 @@ class LocalScoreDiffusion(DistanceDensityMixin, BaseEstimator):
     >>> log_density, new_rows = model.score_samples(X), model.sample(10, random_state=0)
 
     ================  ===========================================================================
-    scales            `bandwidth`, `sigma`, `width`
+    scales            `bandwidth`, `sigma`, `width`, `background`
     groups            `groups`, `image_shape`, `size`
     accuracy          `terminal`, `terminal_scale`, `n_levels`, `n_steps`, `n_nodes`, `solver`
     machine           `random_state`, `device`, `dtype`, `memory_limit`
@@ -115,10 +120,14 @@ class LocalScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         Covariance of the Gaussians at the training rows, in units of that of the data: 0 are the rows
         themselves. "auto" compares 0, 0.05 and 0.2, and mixes the best denoisers with the Wiener
         filter, the denoiser of a Gaussian. With a number for `width` there is no Wiener filter.
+    background : float, default=0.001
+        Weight of a wide Gaussian, of three times the root mean square of the columns' standard
+        deviations, in each group of columns. A pixel that is bright where it was dark in all training
+        images costs some ten nats with it, and hundreds without.
     terminal : {"gaussian", "empirical"}, default="gaussian"
         The distribution that the reverse process starts from: the Gaussian with the mean and covariance
-        of the noised rows, or the noised rows. With "empirical", one group of all columns, width=0 and
-        sigma=0 the model is the Gaussian kernel density estimate.
+        of the noised rows, or the noised rows. With "empirical", one group of all columns, width=0,
+        background=0 and sigma=0 the model is the Gaussian kernel density estimate.
     terminal_scale : float or "auto", default="auto"
         Noise scale at which the reverse process starts, in units of X. "auto" is four times the root
         mean square of the columns' standard deviations, and at least twice the widest standard
@@ -159,7 +168,7 @@ class LocalScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         largest group), `width` and `weight`. The Wiener filter has `size` None and `width` None.
     denoising_errors_ : ndarray of shape (n_levels,)
         Mean squared error of each level's denoiser on left-out rows, a column, divided by the variance
-        of the noise; NaN where nothing was compared.
+        of the noise; NaN for a single row.
     noise_levels_ : NoiseLevels
         The noise range and its intervals.
     n_steps_ : int
@@ -219,6 +228,7 @@ class LocalScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         image_shape: tuple[int, ...] | None = None,
         size: int | str = "auto",
         width: float | str = "auto",
+        background: float = 0.001,
         terminal: str = "gaussian",
         terminal_scale: float | str = "auto",
         n_levels: int | str = "auto",
@@ -236,6 +246,7 @@ class LocalScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         self.image_shape = image_shape
         self.size = size
         self.width = width
+        self.background = background
         self.terminal = terminal
         self.terminal_scale = terminal_scale
         self.n_levels = n_levels
@@ -277,7 +288,8 @@ class LocalScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         Warns
         -----
         UserWarning
-            If rows were merged, columns are discrete, or there are too few rows to choose by.
+            If rows were merged, columns were recorded in steps wider than the bandwidth, or the lowest
+            bandwidth that is compared is the likeliest.
 
         Notes
         -----
@@ -295,6 +307,7 @@ class LocalScoreDiffusion(DistanceDensityMixin, BaseEstimator):
             source, errors = _fitted_source(
                 points, rows.weights, covariance, rows.precision.width, family, parsed
             )
+        _warn_of_steps(rows.precision.width, source.levels.bandwidth)
         embedding = Embedding(
             fit_metric("euclidean", points, rows.weights), AffineHull(center, np.eye(d))
         )
@@ -331,6 +344,7 @@ class LocalScoreDiffusion(DistanceDensityMixin, BaseEstimator):
             None if isinstance(bandwidth, str) else bandwidth,
             check_real("sigma", self.sigma, strict=False, hint="It is in units of X."),
             width,
+            _checked_background(self.background),
             check_choice("terminal", self.terminal, ("gaussian", "empirical")),
             None if isinstance(terminal_scale, str) else terminal_scale,
             resolve_count("n_levels", self.n_levels),
@@ -521,6 +535,17 @@ class LocalScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         return source.rule.n_nodes if source.sigma else 1
 
 
+def _checked_background(background: Any) -> float:
+    """Return the weight of the background after checking it."""
+    hint = "It is a share of the mass; 0 is none."
+    weight = check_real("background", background, strict=False, hint=hint)
+    if weight >= 1:
+        raise ValueError(
+            f"background={background!r} is out of range; expected a number in [0, 1). {hint}"
+        )
+    return weight
+
+
 def _fitted_source(
     points: np.ndarray,
     weights: np.ndarray,
@@ -551,10 +576,21 @@ def _fitted_source(
         )
     n_levels = parsed.n_levels or max(2, math.ceil(_LEVELS_A_UNIT * math.log(highest / lowest)))
     levels = NoiseLevels(lowest, highest, n_levels)
-    mixtures, errors = _mixtures(points, weights, covariance, widths, family, levels, parsed)
+    background = (parsed.background if std > 0 else 0.0, (_BACKGROUND_STD * std) ** 2)
+    mixtures, errors = _mixtures(
+        points, weights, covariance, widths, family, levels, background, parsed
+    )
     rule = NodeRule("sobol", parsed.n_nodes or default_n_nodes(d), parsed.seed)
     source = LocalScores(
-        levels, points, weights, covariance, mixtures, parsed.sigma, rule, parsed.terminal
+        levels,
+        points,
+        weights,
+        covariance,
+        mixtures,
+        background,
+        parsed.sigma,
+        rule,
+        parsed.terminal,
     )
     if parsed.bandwidth is None and len(points) > 1 and isinstance(parsed.solver, ODESolver):
         first = _first_level(source, widths, std, parsed)
@@ -569,25 +605,34 @@ def _mixtures(
     widths: np.ndarray,
     family: GroupFamily,
     levels: NoiseLevels,
+    background: tuple[float, float],
     parsed: _ParsedParameters,
 ) -> tuple[tuple[LevelMixture, ...], np.ndarray]:
     """Return the denoisers of each level, and their errors."""
     has_gaussian = parsed.width is None
     compared = WIDTHS if parsed.width is None else (parsed.width,)
-    sizes = family.sizes
-    if len(points) < 2 or (len(sizes) == len(compared) == 1 and not has_gaussian):
-        # Nothing to compare, or nothing to compare by.
-        family_size, width = sizes[-1], compared[0]
+    if len(points) < 2:
+        # Nothing to leave out.
         mixtures = tuple(
             LevelMixture(
-                (LocalPart(family.make(family_size, levels.middle(level)), width),), np.ones(1), 0.0
+                (LocalPart(family.make(family.sizes[-1], levels.middle(level)), compared[0]),),
+                np.ones(1),
+                0.0,
             )
             for level in range(levels.n_levels)
         )
         return mixtures, np.full(levels.n_levels, np.nan)
     rows = ExcludedQueries.of(points, weights, widths)
     return choose_mixtures(
-        rows, covariance, levels, family, compared, has_gaussian, parsed.resources, parsed.seed
+        rows,
+        covariance,
+        levels,
+        family,
+        compared,
+        has_gaussian,
+        background,
+        parsed.resources,
+        parsed.seed,
     )
 
 
@@ -608,6 +653,7 @@ def _first_level(
         for level in range(0, source.levels.n_levels - 1, _LEVELS_APART)
         if level == 0 or source.levels.start(level) <= _HIGHEST * std
     ]
+    n_constant = int(np.sum(np.ptp(rows.points, axis=0) == 0))
     likelihoods: dict[int, float] = {}
 
     def likelihood(index: int) -> float:
@@ -619,7 +665,9 @@ def _first_level(
             log_density = model.excluded_log_density(
                 rows.queries[taken], rows.exclude[taken], parsed.resources
             )
-            likelihoods[index] = float(weights @ log_density)
+            # The density of a constant column is that of the bandwidth's Gaussian, and says nothing.
+            of_constants = -n_constant * math.log(part.levels.bandwidth)
+            likelihoods[index] = float(weights @ log_density) - of_constants
         return likelihoods[index]
 
     # From the middle, downwards or upwards as long as the likelihood increases.
@@ -627,7 +675,8 @@ def _first_level(
     step = -1 if likelihood(best - 1) > likelihood(best) else 1
     while likelihood(best + step) > likelihood(best):
         best += step
-    if best == 0:
+    d = rows.points.shape[1]
+    if best == 0 and likelihood(0) > likelihood(1) + _STEEP * d:
         warn_user(
             f"the bandwidth {source.levels.bandwidth:.3g}, {_LOWEST} of the columns' standard "
             "deviation, has the highest leave-one-out likelihood of those compared; a lower one may be "
@@ -636,6 +685,18 @@ def _first_level(
             "number."
         )
     return starts[best]
+
+
+def _warn_of_steps(widths: np.ndarray, bandwidth: float) -> None:
+    """Warn if columns were recorded in steps (d,) wider than the bandwidth."""
+    coarse = int(np.sum(widths > bandwidth))
+    if coarse:
+        warn_user(
+            f"{coarse} of {len(widths)} columns of X were recorded in steps of up to "
+            f"{widths.max():.3g}, wider than the bandwidth {bandwidth:.3g}: the density has a peak at "
+            "each recorded value. Add uniform noise of one step before fit (integer images: "
+            "rng.uniform(size=X.shape)), or pass a larger bandwidth."
+        )
 
 
 def _without_levels(source: LocalScores, first: int) -> LocalScores:

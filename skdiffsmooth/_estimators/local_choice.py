@@ -68,6 +68,7 @@ def choose_mixtures(
     family: GroupFamily,
     widths: Sequence[float],
     has_gaussian: bool,
+    background: tuple[float, float],
     resources: Resources,
     seed: int,
 ) -> tuple[tuple[LevelMixture, ...], np.ndarray]:
@@ -82,7 +83,7 @@ def choose_mixtures(
         columns = evenly(rows.queries.shape[1], _MOST_COLUMNS)
         residuals = [
             noise[:, columns]
-            + scale * _score(rows, part, covariance, columns, scale, noise, resources)
+            + scale * _score(rows, part, covariance, columns, scale, noise, background, resources)
             for part in parts
         ]
         if has_gaussian:
@@ -111,6 +112,7 @@ def _score(
     columns: np.ndarray,
     scale: float,
     noise: np.ndarray,
+    background: tuple[float, float],
     resources: Resources,
 ) -> np.ndarray:
     """Return the local score (n, n_columns) of noised queries, without the rows they leave out."""
@@ -121,6 +123,7 @@ def _score(
         part.groups.only(columns),
         part.width * covariance if part.width else None,
         resources.memory_limit,
+        background,
     )
     exclude = torch.from_numpy(rows.exclude).to(backend.device)
     score, _ = posterior.score(backend.tensor(rows.queries + scale * noise), scale**2, exclude)

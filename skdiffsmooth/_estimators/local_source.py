@@ -157,6 +157,7 @@ class _LocalSchedule:
                     part.groups,
                     part.width * source.covariance if part.width else None,
                     self.memory_limit,
+                    source.background,
                 ),
             )
             for part, weight in zip(mixture.parts, mixture.weights, strict=True)
@@ -187,6 +188,8 @@ class LocalScores:
     """Covariance (d, d) of the rows."""
     mixtures: tuple[LevelMixture, ...]
     """One for each level."""
+    background: tuple[float, float]
+    """Weight and variance of the background of each group."""
     sigma: float
     rule: NodeRule
     terminal_name: str

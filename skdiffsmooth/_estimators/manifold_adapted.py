@@ -35,7 +35,7 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
     manifold          `manifold`, `n_components`, `n_cells`, `push`
     base and noise    `base`, `noise`
     accuracy          `solver`, `n_steps`, `n_levels`, `n_nodes`, `node_rule`, `terminal`, \
-`terminal_scale`, `tolerance`
+`terminal_scale`
     machine           `random_state`, `device`, `dtype`, `memory_limit`, `n_jobs`, `shards`, `verbose`
     ================  ===========================================================================
 
@@ -76,7 +76,7 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
     n_nodes : int or "auto", default="auto"
         Nodes in each noise level, of each cell where the manifold is learned; "auto" as in
         SmoothedScoreDiffusion, from half as many for cells.
-    background, noise, solver, n_steps, n_levels, node_rule, terminal, terminal_scale, tolerance, \
+    background, noise, tol, solver, n_steps, n_levels, node_rule, terminal, terminal_scale, \
             random_state, device, dtype, memory_limit, n_jobs, shards, verbose
         See SmoothedScoreDiffusion.
 
@@ -91,6 +91,8 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
     node_error_ : float
         Estimate of how far finitely many nodes change the log-density of a row, in nats; see
         SmoothedScoreDiffusion. NaN where log-densities cannot be computed.
+    error_ : float
+        The same with the errors of steps and of merged points where `tol` is a number.
     hull_ : AffineHull
         The affine hull of the points (and of a known curved manifold), in which the flow runs.
     model_, bandwidth_, sigma_, metric_, settings_, not_compared_, rounding_, warp_, coordinates_, \
@@ -160,14 +162,14 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         background: float | str = "auto",
         base: Any = None,
         noise: str | NoiseProcess = "ve",
-        solver: str | Solver = "heun",
+        tol: float | str = "auto",
+        solver: str | Solver = "auto",
         n_steps: int | str = "auto",
         n_levels: int | str = "auto",
         n_nodes: int | str = "auto",
         node_rule: str = "sobol",
         terminal: str = "empirical",
         terminal_scale: float | str = "auto",
-        tolerance: float | str = "auto",
         random_state: Any = None,
         device: str = "cpu",
         dtype: str = "float64",
@@ -186,6 +188,7 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         self.background = background
         self.base = base
         self.noise = noise
+        self.tol = tol
         self.solver = solver
         self.n_steps = n_steps
         self.n_levels = n_levels
@@ -193,7 +196,6 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         self.node_rule = node_rule
         self.terminal = terminal
         self.terminal_scale = terminal_scale
-        self.tolerance = tolerance
         self.random_state = random_state
         self.device = device
         self.dtype = dtype

@@ -36,8 +36,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     scales            `bandwidth`, `sigma`, `metric`, `background`
     columns           `periods`
     kernel and base   `kernel`, `base`, `noise`
-    accuracy          `solver`, `n_steps`, `n_levels`, `n_nodes`, `node_rule`, `terminal`, \
-`terminal_scale`, `tolerance`
+    accuracy          `tol`, `solver`, `n_steps`, `n_levels`, `n_nodes`, `node_rule`, `terminal`, \
+`terminal_scale`
     machine           `random_state`, `device`, `dtype`, `memory_limit`, `n_jobs`, `shards`, `verbose`
     ================  ===========================================================================
 
@@ -88,7 +88,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         added to a value changes nothing, densities integrate to one over one period, and draws are
         from 0 to the period. The metric scales such a column by its circular standard deviation and
         does not mix it with others. Choose it wherever the ends of a range are neighbours. It takes
-        isotropic kernels only, and no `base`, `shards` or ``terminal="gaussian"``. See docs/periodic.md.
+        isotropic kernels only, and no `base`, `shards` or ``terminal="gaussian"``. See
+        docs/guide/periodic.md.
     kernel : {"gaussian", "uniform-ball", "temperature"} or Kernel, default="gaussian"
         Distribution of the offsets that the score is averaged over; an object of `skdiffsmooth.kernels`
         for any other shape, such as ``AnisotropicGaussianKernel("data")``.
@@ -105,13 +106,23 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         largest variance. With the latter the data shrink while noise is added, so that the same
         `sigma` grows in units of X. Scales of noise (`bandwidth`, `terminal_scale`) are relative to
         the data either way.
-    solver : {"heun", "euler", "adaptive", "euler-maruyama", "predictor-corrector"} or Solver, \
-            default="heun"
-        How the flow is followed. "heun" computes log-densities of rows for which its steps are too
-        long again by shorter ones, where `n_steps` is "auto", and warns where the estimated error of
-        one remains above 0.01 nats. "adaptive" keeps the error of each row below 1e-3 nats. It makes
-        as many steps as this needs, at least `n_steps`, and takes 1.5 to 2.5 times as long as
-        "heun". Use it if each log-density must be accurate (for another tolerance see
+    tol : float or "auto", default="auto"
+        Accuracy of log-densities, in nats: the estimated root mean square error over rows, from which
+        nodes, levels and steps follow where they are "auto", and how far points may be merged where
+        there are more than 10 000 distinct rows. ``error_`` is what is reached, and `fit` warns where
+        that is more. "auto" asks for 0.2 of the nodes alone, up to 512 of them, and does not warn;
+        errors are then 0.01 to 0.06 on ordinary tables, and some thousandths in means. A smaller
+        number takes more time: 0.05 up to five times as much, 0.02 five to thirty times
+        (docs/evidence/accuracy.md).
+    solver : {"auto", "heun", "multistep", "adaptive", "euler", "euler-maruyama", \
+            "predictor-corrector"} or Solver, default="auto"
+        How the flow is followed. "auto" is "heun" where `n_steps` is a number. Otherwise it takes one
+        evaluation a step ("multistep") if `sigma` is at most four bandwidths and such steps are short
+        enough for nearly all training rows, and follows
+        rows for which they are too long again by "heun", and then by shorter steps. It warns where
+        the estimated error of one remains above `tol` / 20 (0.01 nats by default). "heun", "multistep"
+        and others keep to `n_steps`. "adaptive" keeps the error of each row below 1e-3 nats, for given
+        nodes: it makes as many steps as this needs, at least `n_steps` (for another tolerance see
         `skdiffsmooth.solvers.Adaptive`). "euler-maruyama" samples the reverse SDE and
         "predictor-corrector" adds Langevin steps to the flow; "euler" is DDIM's step. They sample only:
         the density of what they sample is not known, and `score_samples` raises.
@@ -123,14 +134,15 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         unchanged for all rows.
     n_levels : int or "auto", default="auto"
         Intervals of the noise range, each with its own nodes. They are part of the model: with more
-        levels the errors of finitely many nodes average out. "auto" is as for `n_steps`, and
+        levels the errors of finitely many nodes average out. "auto" is as for `n_steps` (more where
+        `tol` needs them), and
         ``noise_levels_.n_levels`` the result.
     n_nodes : int or "auto", default="auto"
         Nodes in each noise level: an even number or, for "gauss-hermite", a bound (two an axis at
         least); not used by an OffsetsKernel, which has its own. Where nodes are frames (see
         `node_rule`) it is rounded up to whole ones. "auto" starts at 64, or more where the kernel acts
         along more than 16 directions, and doubles up to 512 until the estimated error
-        ``node_error_`` is below 0.2 nats.
+        ``node_error_`` is below 0.2 nats, or up to 4096 until it is below 0.7 `tol`.
     node_rule : {"sobol", "gauss-hermite"}, default="sobol"
         How the kernel's nodes are chosen in each noise level. "sobol": mirrored quasi-random nodes
         with the kernel's covariance; for the isotropic Gaussian kernel in r = 3 to 10 dimensions
@@ -146,13 +158,6 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         widest standard deviation or, if that is less, 8 sigma: more noise makes the effect of the
         smoothing negligible. It is never less than the data's standard deviation where `sigma` is a
         function, `noise` shrinks the data, or `terminal` is "gaussian".
-    tolerance : float or "auto", default="auto"
-        Error in nats that merging near points may cause: points within
-        ``sqrt(2 * tolerance)`` noise scales of their mean may be replaced by it. This raises the
-        log-density of a noise level by at most `tolerance`, and lowers it by about `tolerance` times
-        the squared distance to the relevant points, in units of the noise: some thousandths of a
-        nat near the data (docs/guide/large.md), and nats in the far tails. 0 merges no points. "auto"
-        is 0 up to 10 000 distinct rows or without smoothing, and 0.02 for more rows.
     random_state : int, RandomState or None, default=None
         Seed of `sample` where its call passes none, and of the node sets. None draws anew at every call
         of `sample`, but takes a fixed seed for the nodes: they are quadrature points, and two fits to
@@ -233,6 +238,9 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         Estimate of how far finitely many nodes change the log-density of a row: the root mean square
         over some noised rows, in nats, against twice as many other nodes. Errors of different rows
         largely cancel in a mean, less so in many dimensions.
+    error_ : float
+        The same with the errors of steps and of merged points where `tol` is a number, otherwise that
+        of the nodes. NaN where log-densities cannot be computed.
     noise_levels_ : NoiseLevels
         The noise range and its intervals.
     terminal_ : {"empirical", "gaussian"}
@@ -315,14 +323,14 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         kernel: str | Kernel = "gaussian",
         base: Any = None,
         noise: str | NoiseProcess = "ve",
-        solver: str | Solver = "heun",
+        tol: float | str = "auto",
+        solver: str | Solver = "auto",
         n_steps: int | str = "auto",
         n_levels: int | str = "auto",
         n_nodes: int | str = "auto",
         node_rule: str = "sobol",
         terminal: str = "empirical",
         terminal_scale: float | str = "auto",
-        tolerance: float | str = "auto",
         random_state: Any = None,
         device: str = "cpu",
         dtype: str = "float64",
@@ -339,6 +347,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         self.kernel = kernel
         self.base = base
         self.noise = noise
+        self.tol = tol
         self.solver = solver
         self.n_steps = n_steps
         self.n_levels = n_levels
@@ -346,7 +355,6 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         self.node_rule = node_rule
         self.terminal = terminal
         self.terminal_scale = terminal_scale
-        self.tolerance = tolerance
         self.random_state = random_state
         self.device = device
         self.dtype = dtype

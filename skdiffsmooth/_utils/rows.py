@@ -16,6 +16,7 @@ from sklearn.utils.validation import _num_samples
 
 from .column_precision import ColumnPrecision, column_precision, has_extent
 from .near_rows import near_rows
+from .periods import column_labels, reduced, resolve_periods
 from .table import check_table, column_names
 from .validation import check_integer, check_real_array
 from .warnings import warn_of_table, warn_user
@@ -112,11 +113,19 @@ class TrainingRows:
     """Index of the distinct row that each given row equals."""
     precision: ColumnPrecision
     """How precisely the columns were recorded."""
+    periods: np.ndarray | None = None
+    """Period (d,) of each column, 0 where it has none; None where no column has one."""
 
     @classmethod
-    def of(cls, X: Any, sample_weight: Any, owner: Any) -> TrainingRows:
-        """Check rows and weights, and find equal rows; messages name the estimator `owner`."""
+    def of(cls, X: Any, sample_weight: Any, owner: Any, periods: Any = None) -> TrainingRows:
+        """Check rows and weights, and find equal rows; messages name the estimator `owner`.
+
+        `periods` maps columns to their periods, as users pass it; values are reduced to one period.
+        """
         checked = check_table(X, owner)
+        of_columns = resolve_periods(periods, column_labels(X), checked.shape[1])
+        if of_columns is not None:
+            checked = reduced(checked, of_columns, X)
         weight = check_sample_weight(sample_weight, len(checked))
         # A weight 300 orders of magnitude below the largest is zero in every sum.
         kept = weight / weight.max() > 0
@@ -130,6 +139,7 @@ class TrainingRows:
             merged.weights,
             merged.index,
             merged.precision,
+            of_columns,
         )
 
     def folds(self, cv: Any, groups: Any = None) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -13,7 +13,10 @@ from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from ._members import check_fills_space, check_member, log_density_of, unwrap
 
-__all__ = ["ModelComparison", "compare"]
+__all__ = ["ModelComparison", "base_measure", "compare"]
+
+# The measure of continuous columns, in the attribute `base_measure_` of models of tables.
+_LEBESGUE = "Lebesgue measure"
 
 
 @dataclass(frozen=True)
@@ -108,8 +111,8 @@ def compare(models: Any, X: Any) -> ModelComparison:
         If `models` is not a mapping, or holds something that is no density.
     ValueError
         If there are no models, or their log-densities have different units: those of a pipeline are per
-        unit of its transformed columns (use `skdiffsmooth.compose.TransformedDensity`), and models may
-        say in the attribute ``base_measure_`` that they are no densities per unit of X in all columns.
+        unit of its transformed columns (use `skdiffsmooth.compose.TransformedDensity`), and those of
+        levels and cells are probabilities (``base_measure_`` of `skdiffsmooth.tables.TableDensity`).
 
     See Also
     --------
@@ -130,8 +133,8 @@ def compare(models: Any, X: Any) -> ModelComparison:
     ...     model = model.fit(X[:100])
     >>> print(compare(models, X[100:]))
     model    nats a row  compared with the best
-    mixture      -2.921  the best
-    KDE          -2.989  -0.068 +- 0.031
+    mixture      -2.773  the best
+    KDE          -2.836  -0.064 +- 0.030
     """
     if not isinstance(models, Mapping):
         raise TypeError(
@@ -147,7 +150,7 @@ def compare(models: Any, X: Any) -> ModelComparison:
         check_member(label, model, compared=True)
         check_is_fitted(model)
         check_fills_space(label, model)
-        measures[name] = _base_measure(model)
+        measures[name] = base_measure(model)
     first = names[0]
     for name, measure in measures.items():
         if measure != measures[first]:
@@ -173,13 +176,15 @@ def compare(models: Any, X: Any) -> ModelComparison:
     return ModelComparison(names, log_density, mean, names[best], difference, error)
 
 
-def _base_measure(model: Any) -> Any:
-    """Return the measure that log-densities are with respect to: None is per unit of X."""
+def base_measure(model: Any) -> dict[Any, str] | None:
+    """Return what log-densities of each column are with respect to; None is the unit of X in all."""
     model = unwrap(model)
     if isinstance(model, Pipeline):
-        return _base_measure(model.steps[-1][1])
-    measure = getattr(model, "base_measure_", None)
-    return tuple(measure) if isinstance(measure, list | np.ndarray) else measure
+        return base_measure(model.steps[-1][1])
+    measures = getattr(model, "base_measure_", None)
+    if measures is None or set(measures.values()) == {_LEBESGUE}:
+        return None
+    return dict(measures)
 
 
 def _described(measure: Any) -> str:

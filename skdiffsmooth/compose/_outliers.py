@@ -38,7 +38,7 @@ _N_FOLDS = 5
 # the held-out score of that row: far more than rounding, and so little that few new rows are there.
 _NEAR = 0.05
 # Rows drawn from the density, over which a column's conditional log-density is averaged.
-_N_DRAWN = 200
+_N_DRAWN = 100
 # "auto": quantiles of held-out log-densities through which an exponential tail is laid, and the rate
 # of false alarms at which it is cut. Up to an eighth of the rows may be outliers.
 _UPPER, _LOWER, _RATE = 0.25, 0.125, 0.01
@@ -325,7 +325,7 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         Returns
         -------
         ndarray of shape (n_samples, n_features)
-            In nats: ``log p(x_j | all other columns)`` minus its mean over 200 rows drawn from the
+            In nats: ``log p(x_j | all other columns)`` minus its mean over 100 rows drawn from the
             density, so that columns of any unit and kind can be compared. The lowest value of a row is
             the column that makes it unusual. Where two columns contradict each other, both are low.
 
@@ -334,12 +334,25 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         NotFittedError, ValueError
             As `score_samples`.
 
+        Warns
+        -----
+        UserWarning
+            If rows of X are training rows: the density has a kernel at each of them, so that none of
+            their columns is unusual. Fit on the other rows to attribute them.
+
         Notes
         -----
-        Computed with the density of all rows, also for training rows. It scores X and the drawn rows
-        once for each column, and once more.
+        It scores X and the drawn rows once for each column, and once more. A density of tables
+        integrates over columns that are numbers, which can take seconds for each of them.
         """
         checked = self._check_query(X)
+        n_known = int(np.sum(self._near_rows_.at(checked)[1] > 0))
+        if n_known:
+            warn_user(
+                f"{n_known} of {len(checked)} rows of X are training rows, at which the density has "
+                "kernels of its own: their columns are reported as too usual. Fit the detector on the "
+                "other rows to attribute these."
+            )
         if self._table_ is None:
             drawn = draw(self.estimator_, _N_DRAWN, np.random.RandomState(0))
             return self._given_others(checked) - self._given_others(drawn).mean(axis=0)

@@ -15,6 +15,7 @@ from .._utils.given import resolve_given_values
 from .._utils.table import check_table
 from .._utils.warnings import without_warnings
 from ..compose._changes import with_names
+from ..compose._compare import base_measure
 from ._figures import (
     BLACK,
     check_number_of_columns,
@@ -25,6 +26,7 @@ from ._figures import (
     matplotlib_axes,
     mesh,
     next_style,
+    numeric_rows,
 )
 
 __all__ = ["DensityDisplay", "checked_given", "checked_rows"]
@@ -153,16 +155,28 @@ class DensityDisplay:
         rest = d - len(shown) - len(is_given)
         options = {"given": given} if len(is_given) else {}
         takes = inspect.signature(estimator.score_samples).parameters
-        is_exact = len(shown) <= 2 and (
-            (not rest and ("given" in takes or not options))
-            # Over more than one other column each value is an integral by hundreds of draws.
-            or (rest == 1 and len(shown) == 1 and "columns" in takes)
+        # Levels and counts have no density per unit: histograms of draws are smoothed.
+        is_mixed = base_measure(estimator) is not None
+        is_exact = (
+            not is_mixed
+            and len(shown) <= 2
+            and (
+                (not rest and ("given" in takes or not options))
+                # Over more than one other column each value is an integral by hundreds of draws.
+                or (rest == 1 and len(shown) == 1 and "columns" in takes)
+            )
         )
         drawn = None
         if not is_exact or (X is None and grid is None):
             with without_warnings():
-                drawn = draws_of(estimator, _N_DRAWS, 0, **options)
-        rows = None if X is None else checked_rows(X, d)
+                drawn = numeric_rows(draws_of(estimator, _N_DRAWS, 0, **options))
+        rows = None if X is None else checked_rows(X, d, is_mixed=is_mixed)
+        for c in shown:
+            if is_mixed and drawn is not None and not np.all(np.isfinite(drawn[:, c])):
+                raise ValueError(
+                    f"columns: {names[c]!r} holds levels or missing values and has no density; expected "
+                    "columns of numbers. Draw it with SampleComparisonDisplay."
+                )
         if grid_resolution is None:
             grid_resolution = _RESOLUTIONS.get(len(shown), _RESOLUTION_OF_PAIRS)
         around = rows if rows is not None else drawn
@@ -389,9 +403,9 @@ def checked_given(given: Any, names: list[str]) -> tuple[list[int], np.ndarray]:
     return [int(column) for column in columns], values[0]
 
 
-def checked_rows(X: Any, d: int) -> np.ndarray:
-    """Return rows (n, d) to draw, after checking them."""
-    rows = check_table(X, "DensityDisplay")
+def checked_rows(X: Any, d: int, *, is_mixed: bool = False) -> np.ndarray:
+    """Return rows (n, d) to draw, after checking them; NaN in columns of levels, where these may be."""
+    rows = numeric_rows(X) if is_mixed else check_table(X, "DensityDisplay")
     if rows.shape[1] != d:
         raise ValueError(f"X has {rows.shape[1]} features; expected {d}, as the estimator has.")
     return rows

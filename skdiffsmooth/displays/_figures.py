@@ -10,7 +10,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._utils.given import resolve_columns
 from .._utils.validation import check_integer, check_real_array
+from ..compose._members import unwrap
 from ..compose._sampling import names_of_columns, sample
+from ..tables import TableDensity
 
 __all__ = [
     "BLACK",
@@ -27,6 +29,7 @@ __all__ = [
     "matplotlib_axes",
     "mesh",
     "next_style",
+    "numeric_rows",
 ]
 
 # Okabe and Ito (2008): told apart with any kind of colour vision, and in grey by lines and markers.
@@ -142,10 +145,28 @@ def check_number_of_columns(columns: Sequence[int], most: int = _MOST_COLUMNS) -
         )
 
 
-def draws_of(estimator: Any, n: Any, random_state: Any, given: Any = None) -> np.ndarray:
-    """Return draws (n, d) of a fitted density, pipeline or search; of a classifier without labels."""
-    drawn = sample(estimator, check_integer("n_samples", n), random_state, given=given)
-    return np.asarray(drawn[0] if isinstance(drawn, tuple) else drawn, dtype=np.float64)
+def draws_of(estimator: Any, n: Any, random_state: Any, given: Any = None) -> Any:
+    """Return draws of any fitted model: rows (n, d), or the frame of a model of mixed columns."""
+    n = check_integer("n_samples", n)
+    model = unwrap(estimator)
+    if isinstance(model, TableDensity):
+        return model.sample(n, random_state, given=given)
+    drawn = sample(estimator, n, random_state, given=given)
+    # A classifier returns rows and labels.
+    return drawn[0] if isinstance(drawn, tuple) else drawn
+
+
+def numeric_rows(rows: Any) -> np.ndarray:
+    """Return a table as numbers (n, d): NaN where a column has text or categories."""
+    if not hasattr(rows, "columns"):
+        return np.asarray(rows, dtype=np.float64)
+    columns = []
+    for label in rows.columns:
+        try:
+            columns.append(np.asarray(rows[label], dtype=np.float64))
+        except (TypeError, ValueError):
+            columns.append(np.full(len(rows), np.nan))
+    return np.column_stack(columns)
 
 
 def grid_of(

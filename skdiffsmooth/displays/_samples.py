@@ -9,12 +9,12 @@ import numpy as np
 
 from .._utils.given import resolve_columns
 from .._utils.validation import check_integer
-from ..compose._sampling import sample
 from ._figures import (
     BLUE,
     ORANGE,
     check_number_of_columns,
     chosen_columns,
+    draws_of,
     frame_of,
     matplotlib_axes,
 )
@@ -106,8 +106,8 @@ class SampleComparisonDisplay:
         )
         check_number_of_columns(shown)
         n = min(len(X), _MOST_DRAWS) if n_samples is None else check_integer("n_samples", n_samples)
-        drawn = sample(estimator, n, random_state)
-        return cls.from_samples(X, drawn[0] if isinstance(drawn, tuple) else drawn, columns=shown)
+        drawn = draws_of(estimator, n, random_state)
+        return cls.from_samples(X, drawn, columns=shown)
 
     @classmethod
     def from_samples(cls, X: Any, drawn: Any, *, columns: Any = None) -> SampleComparisonDisplay:

@@ -11,16 +11,33 @@ import numpy as np
 from ..scores import ScoreSchedule
 from ._nodes import NodeRule
 
-__all__ = ["enough_nodes", "node_error"]
+__all__ = ["checked_rows", "enough_nodes", "node_error"]
 
 # Nodes are doubled until the estimated error of a single log-density is below _TOLERANCE nats (that of
 # their mean is many times smaller), or until there are _MOST_NODES.
 _TOLERANCE = 0.2
 _MOST_NODES = 512
+# Where an accuracy is requested, the error of the nodes may be this part of it, for the estimate is
+# from few rows and other errors are added; and there may be more nodes.
+_PART = 0.7
+_MOST_REQUESTED_NODES = 4096
 
 # The estimate decides between powers of two, so few rows and levels are enough.
 _N_ROWS = 16
 _N_LEVELS = 8
+
+
+def checked_rows(schedule: ScoreSchedule) -> tuple[np.ndarray, np.ndarray]:
+    """Return training rows (n, r) at which errors are estimated, and standard normal noise for them.
+
+    They are taken evenly in the order of the widest coordinate, which does not depend on the order of
+    X and rotates with the data.
+    """
+    points = schedule.shards.first(schedule.hierarchy.points)
+    # A hull of dimension zero has one row, and no coordinate.
+    order = np.argsort(points[:, :1].sum(axis=1), kind="stable")
+    rows = points[order[np.linspace(0, len(points) - 1, min(_N_ROWS, len(points))).astype(int)]]
+    return rows, np.random.default_rng(0).standard_normal(rows.shape)
 
 
 def node_error(schedule: ScoreSchedule, reference: ScoreSchedule) -> float:
@@ -33,12 +50,7 @@ def node_error(schedule: ScoreSchedule, reference: ScoreSchedule) -> float:
     contributions are added.
     """
     levels = schedule.levels
-    points = schedule.shards.first(schedule.hierarchy.points)
-    # Rows are taken evenly in the order of their widest coordinate, which does not depend on the order
-    # of X and rotates with the data.
-    order = np.argsort(points[:, 0], kind="stable")
-    rows = points[order[np.linspace(0, len(points) - 1, min(_N_ROWS, len(points))).astype(int)]]
-    noise = np.random.default_rng(0).standard_normal(rows.shape)
+    rows, noise = checked_rows(schedule)
     checked = np.unique(np.linspace(0, levels.n_levels - 1, _N_LEVELS).astype(int))
     squares = np.zeros(len(rows))
     for level in checked.tolist():
@@ -53,18 +65,26 @@ def node_error(schedule: ScoreSchedule, reference: ScoreSchedule) -> float:
 
 
 def enough_nodes(
-    schedule: Callable[[NodeRule], ScoreSchedule], rule: NodeRule, *, is_fixed: bool
+    schedule: Callable[[NodeRule], ScoreSchedule],
+    rule: NodeRule,
+    tol: float | None,
+    *,
+    is_fixed: bool,
 ) -> tuple[NodeRule, float]:
     """Return the rule with enough nodes for a small estimated error, and the error in nats.
 
     `schedule` returns the model under a rule. From `rule` on the number of nodes is doubled, unless it
-    `is_fixed`. The error is NaN where the field has no divergence.
+    `is_fixed`. `tol` is the accuracy that is requested, if one is. The error is NaN where the field has
+    no divergence.
     """
+    largest, most = _TOLERANCE, _MOST_NODES
+    if tol is not None:
+        largest, most = _PART * tol, _MOST_REQUESTED_NODES
     if not schedule(rule).smoothing.has_divergence:
         return rule, math.nan
     while True:
         finer = NodeRule("sobol", 2 * rule.n_nodes, rule.seed + 1)
         error = node_error(schedule(rule), schedule(finer))
-        if is_fixed or error < _TOLERANCE or rule.n_nodes >= _MOST_NODES:
+        if is_fixed or error < largest or rule.n_nodes >= most:
             return rule, error
         rule = replace(rule, n_nodes=2 * rule.n_nodes)

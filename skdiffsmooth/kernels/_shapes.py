@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -76,7 +77,7 @@ class LinearShape(ConstantShape):
         """The number k of columns of F."""
         return self.factor.shape[1]
 
-    @property
+    @cached_property
     def widest_std(self) -> float:
         """The largest singular value of the factor."""
         return float(np.linalg.norm(self.factor, 2)) if self.factor.size else 0.0
@@ -86,7 +87,7 @@ class LinearShape(ConstantShape):
         """See `ReducedKernel`."""
         return default_n_nodes(self.rank)
 
-    @property
+    @cached_property
     def is_isotropic(self) -> bool:
         """Whether the factor is a multiple of the identity matrix, up to rounding."""
         r, k = self.factor.shape

@@ -25,7 +25,12 @@ from .._diffusion.comparison import (
 )
 from .._diffusion.estimator import BaseScoreDiffusion
 from .._diffusion.fitting import DEFAULT_FACTORS, Factors, Scales, TrainingData, given_or_default
-from .._diffusion.settings import ParsedParameters, Relative, resolve_n_jobs
+from .._diffusion.settings import (
+    ParsedParameters,
+    Relative,
+    check_suits_periods,
+    resolve_n_jobs,
+)
 from .._estimators.smoothed import SmoothedScoreDiffusion
 from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.parallel import results_of
@@ -202,7 +207,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
             estimator gives what is to be compared, or it has no log-density (stochastic solvers,
             manifolds without derivative).
         """
-        rows = TrainingRows.of(X, sample_weight, self)
+        rows = TrainingRows.of(X, sample_weight, self, getattr(self.estimator, "periods", None))
         points = rows.points
         estimator = self._checked_estimator()
         parsed = self._parsed(estimator, points.shape[1])
@@ -226,7 +231,10 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
             is_weighted=True,
             units=rows.precision.unit,
             widths=rows.precision.width,
+            periods=rows.periods,
         )
+        if rows.periods is not None:
+            check_suits_periods(parsed, rows.periods)
         metrics = self._checked_metrics(parsed, data)
         cv = _N_FOLDS if self.cv is None and groups is not None else self.cv
         if cv is None:
@@ -380,10 +388,10 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
                 f"estimator has base={parsed.requested['base']!r}, whose rows cannot be left out; use "
                 "GridSearchCV over bandwidth and sigma."
             )
-        if not isinstance(parsed.solver, ODESolver):
+        if parsed.solver is not None and not isinstance(parsed.solver, ODESolver):
             raise ValueError(
                 f"estimator has solver={parsed.requested['solver']!r}, with which no likelihood "
-                "can be computed; search with solver='heun', then fit best_params_ with the other "
+                "can be computed; search with solver='auto', then fit best_params_ with the other "
                 "solver."
             )
         return parsed

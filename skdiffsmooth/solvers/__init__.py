@@ -5,6 +5,7 @@ from ._base import ErrorEstimatingSolver, ODESolver, ODEState, Solver, estimates
 from ._euler import Euler
 from ._euler_maruyama import EulerMaruyama
 from ._heun import Heun
+from ._multistep import Multistep
 from ._predictor_corrector import PredictorCorrector
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Euler",
     "EulerMaruyama",
     "Heun",
+    "Multistep",
     "ODESolver",
     "ODEState",
     "PredictorCorrector",
@@ -26,6 +28,7 @@ __all__ = [
 SOLVERS: dict[str, type[Solver]] = {
     "euler": Euler,
     "heun": Heun,
+    "multistep": Multistep,
     "adaptive": Adaptive,
     "euler-maruyama": EulerMaruyama,
     "predictor-corrector": PredictorCorrector,

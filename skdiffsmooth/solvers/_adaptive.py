@@ -9,8 +9,9 @@ from typing import ClassVar, NamedTuple
 import torch
 
 from .._utils.validation import check_integer, check_real
-from ..scores import RowSelectable, ScoreField
+from ..scores import ScoreField
 from ._base import Draw
+from ._exponential import RightHandSide, Values, length, phi
 
 __all__ = ["Adaptive", "AdaptiveState"]
 
@@ -137,16 +138,16 @@ class AdaptiveState:
         self, field: ScoreField, x: torch.Tensor, start: float, end: float, draw: Draw
     ) -> torch.Tensor:
         """See `Solver`."""
-        return self._step(_RightHandSide(field, with_rate=False), x, start, end).x
+        return self._step(RightHandSide(field, with_rate=False), x, start, end).x
 
     def step_with_log_density(
         self, field: ScoreField, x: torch.Tensor, start: float, end: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """See `ODESolver`."""
-        moved = self._step(_RightHandSide(field, with_rate=True), x, start, end)
+        moved = self._step(RightHandSide(field, with_rate=True), x, start, end)
         return moved.x, moved.change
 
-    def _step(self, ode: _RightHandSide, x: torch.Tensor, start: float, end: float) -> _Moved:
+    def _step(self, ode: RightHandSide, x: torch.Tensor, start: float, end: float) -> _Moved:
         tol = self.solver.tol
         fraction = max(_FRACTION, 1 / max(self.n_left, 1))
         # Steps of a row that has missed the tolerance may use a fraction of its own error, since more
@@ -159,13 +160,6 @@ class AdaptiveState:
         return moved
 
 
-class _Values(NamedTuple):
-    """Posterior means (n, r), and decreases (n,) of the log-density per unit of log y."""
-
-    mean: torch.Tensor
-    rate: torch.Tensor
-
-
 class _Moved(NamedTuple):
     """Moved rows (n, r), decreases (n,) of their log-density, and estimated errors (n,), in nats."""
 
@@ -174,35 +168,10 @@ class _Moved(NamedTuple):
     error: torch.Tensor
 
 
-@dataclass(frozen=True)
-class _RightHandSide:
-    """The right-hand side of the flow, for positions alone or with log-densities (`with_rate`)."""
-
-    field: ScoreField
-    with_rate: bool
-
-    def __call__(self, x: torch.Tensor, y: float) -> _Values:
-        v = y**2
-        if not self.with_rate:
-            return _Values(x + v * self.field(x, v), x.new_zeros(len(x)))
-        score, divergence = self.field.with_divergence(x, v)
-        return _Values(x + v * score, -v * divergence)
-
-    def rows(self, index: torch.Tensor) -> _RightHandSide:
-        """See `RowSelectable`."""
-        if not isinstance(self.field, RowSelectable):
-            raise TypeError(
-                f"the score field {type(self.field).__name__} has no method rows(index); expected one "
-                "that returns the field of some of the queries, since solver='adaptive' repeats steps "
-                "of some rows. Add it, or use solver='heun'."
-            )
-        return _RightHandSide(self.field.rows(index), self.with_rate)
-
-
 def _move(
-    ode: _RightHandSide,
+    ode: RightHandSide,
     x: torch.Tensor,
-    first: _Values,
+    first: Values,
     start: float,
     end: float,
     budget: torch.Tensor,
@@ -220,7 +189,7 @@ def _move(
     if len(again) == 0:
         return moved
     ode, budget, middle = ode.rows(again), budget[again], math.sqrt(start * end)
-    values = _Values(first.mean[again], first.rate[again])
+    values = Values(first.mean[again], first.rate[again])
     half = _move(ode, x[again], values, start, middle, budget / 2, max_halvings - 1)
     # The second half may use what the first has left.
     rest = torch.maximum(budget - half.error, budget / 2)
@@ -233,16 +202,16 @@ def _move(
 
 
 def _one_step(
-    ode: _RightHandSide,
+    ode: RightHandSide,
     x: torch.Tensor,
-    first: _Values,
+    first: Values,
     start: float,
     end: float,
     budget: torch.Tensor,
 ) -> tuple[_Moved, torch.Tensor]:
     """Make one step, and return also the allowed error (n,): the budget, or rounding if larger."""
     h = math.log(end / start)
-    _, phi_2, phi_3 = _phi(h)
+    _, phi_2, phi_3 = phi(h)
     middle = math.sqrt(start * end)
     # Euler's step is exact for a constant posterior mean D: x - D is proportional to the noise scale.
     second = ode(first.mean + (x - first.mean) * (middle / start), middle)
@@ -258,26 +227,11 @@ def _one_step(
     change = h / 6 * (first.rate + 4 * second.rate + third.rate)
 
     # The norm of the score at the end, in nats per unit of X.
-    slope = _length(third.mean - predicted) / end**2
+    slope = length(third.mean - predicted) / end**2
     slope = slope.clamp_min(1 / end)
-    gap = abs(h) * (second.rate - first.rate).abs() + slope * _length(from_first)
-    finer_gap = (change - h * second.rate).abs() + slope * _length(from_second)
+    gap = abs(h) * (second.rate - first.rate).abs() + slope * length(from_first)
+    finer_gap = (change - h * second.rate).abs() + slope * length(from_second)
     ratio = finer_gap / gap.clamp_min(torch.finfo(gap.dtype).tiny)
     error = _SAFETY * finer_gap * ratio.clamp_max(1)
-    rounding = _ROUNDING * torch.finfo(x.dtype).eps * slope * _length(moved)
+    rounding = _ROUNDING * torch.finfo(x.dtype).eps * slope * length(moved)
     return _Moved(moved, change, error), torch.maximum(budget, rounding)
-
-
-def _length(vectors: torch.Tensor) -> torch.Tensor:
-    return torch.linalg.vector_norm(vectors, dim=1)
-
-
-def _phi(h: float) -> tuple[float, float, float]:
-    """Return phi_k(h) = (exp(h) - sum of h^j / j! over j < k) / h^k for k = 1, 2, 3."""
-    if abs(h) < 0.5:
-        # The closed form would cancel. Of the series, terms after the 14th are below rounding.
-        phi_3 = sum(h**j / math.factorial(j + 3) for j in range(14))
-    else:
-        phi_3 = (math.exp(h) - 1 - h - h**2 / 2) / h**3
-    phi_2 = 1 / 2 + h * phi_3
-    return 1 + h * phi_2, phi_2, phi_3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,14 +16,20 @@ from ..noise import Step
 from ..scores import Schedule
 from ._base import ODESolver, Solver, estimates_error, solve
 
-__all__ = ["flow_log_density", "log_density_with_error", "solve_with_error", "warn_of_error"]
+__all__ = [
+    "flow_log_density",
+    "initial_state",
+    "log_density_with_error",
+    "solve_with_error",
+    "warn_of_error",
+]
 
 
 class FlowResult(NamedTuple):
     """Log-densities (n,), their estimated errors (n,), and the roughness (n,) of their flows, in nats.
 
     Errors are NaN where they are not estimated. The roughness is the largest difference between what
-    two consecutive steps of equal size contribute to a log-density.
+    two consecutive steps of equal size contribute to a log-density, or that of the solver if it is more.
     """
 
     log_density: torch.Tensor
@@ -37,7 +43,7 @@ def log_density_with_error(
     x: torch.Tensor,
     steps: Sequence[Step],
     terminal_log_density: Callable[[torch.Tensor], torch.Tensor],
-    finer: Iterable[Step] | None = None,
+    finer: Sequence[Step] | None = None,
 ) -> FlowResult:
     """Return the log-densities of queries x (n, r), and their estimated errors.
 
@@ -45,11 +51,9 @@ def log_density_with_error(
     and `finer` are steps of half the size. A solver that does not estimate its error is run with them
     too, and the error is estimated from the difference; it is NaN where they are not given.
     """
+    log_density, roughness, error = _follow(solver, schedule, x, steps, terminal_log_density)
     if estimates_error(solver):
-        state = solver.initial_state(x, len(steps))
-        log_density, roughness = _follow(state, schedule, x, steps, terminal_log_density)
-        return FlowResult(log_density, state.error, roughness)
-    log_density, roughness = _follow(solver, schedule, x, steps, terminal_log_density)
+        return FlowResult(log_density, error, roughness)
     if finer is None:
         return FlowResult(log_density, x.new_full((len(x),), math.nan), roughness)
     check = flow_log_density(solver, schedule, x, finer, terminal_log_density)
@@ -62,16 +66,15 @@ def solve_with_error(
     x: torch.Tensor,
     steps: Sequence[Step],
     draw: Callable[[], torch.Tensor],
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the samples (n, r) after the last step, and their estimated errors (n,) in nats.
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the samples (n, r) after the last step, with errors and roughness (n,) in nats.
 
     `draw` returns standard normal noise of the shape of `x`; only a stochastic solver calls it. The
-    error is NaN where the solver does not estimate it.
+    error is NaN and the roughness zero where the solver does not estimate them.
     """
-    if estimates_error(solver):
-        state = solver.initial_state(x, len(steps))
-        return solve(state, schedule, x, steps, draw), state.error
-    return solve(solver, schedule, x, steps, draw), x.new_full((len(x),), math.nan)
+    state = initial_state(solver, x, len(steps))
+    end = solve(state, schedule, x, steps, draw)
+    return end, _per_row(state, "error", x, math.nan), _per_row(state, "roughness", x, 0.0)
 
 
 def warn_of_error(solver: Solver, error: np.ndarray) -> None:
@@ -93,7 +96,7 @@ def flow_log_density(
     solver: ODESolver,
     schedule: Schedule,
     x: torch.Tensor,
-    steps: Iterable[Step],
+    steps: Sequence[Step],
     terminal_log_density: Callable[[torch.Tensor], torch.Tensor],
 ) -> torch.Tensor:
     """Return the log-densities (n,) of queries x (n, r), by the flow to a terminal distribution.
@@ -108,20 +111,35 @@ def _follow(
     solver: ODESolver,
     schedule: Schedule,
     x: torch.Tensor,
-    steps: Iterable[Step],
+    steps: Sequence[Step],
     terminal_log_density: Callable[[torch.Tensor], torch.Tensor],
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return log-densities as `flow_log_density`, and the roughness of `FlowResult`."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return log-densities as `flow_log_density`, with roughness and errors of `FlowResult`."""
     change = roughness = x.new_zeros(len(x))
     last: torch.Tensor | None = None
+    state = initial_state(solver, x, len(steps))
+    assert isinstance(state, ODESolver)
     for step in tracked(list(steps)):
         field = schedule.at(step.level)
-        x, step_change = solver.step_with_log_density(field, x, step.start, step.end)
+        x, step_change = state.step_with_log_density(field, x, step.start, step.end)
         change = change + step_change
         if last is not None:
             roughness = torch.maximum(roughness, (step_change - last).abs())
         last = step_change
-    return terminal_log_density(x) + change, roughness
+    roughness = torch.maximum(roughness, _per_row(state, "roughness", x, 0.0))
+    return terminal_log_density(x) + change, roughness, _per_row(state, "error", x, math.nan)
+
+
+def initial_state(solver: Solver, x: torch.Tensor, n_steps: int) -> Solver:
+    """Return the solver for one flow of rows x (n, r): itself, unless it keeps something of each."""
+    start = getattr(solver, "initial_state", None)
+    return solver if start is None else start(x, n_steps)
+
+
+def _per_row(state: Solver, name: str, x: torch.Tensor, default: float) -> torch.Tensor:
+    """Return what the solver of one flow has in an attribute (n,), or the default."""
+    values: torch.Tensor | None = getattr(state, name, None)
+    return x.new_full((len(x),), default) if values is None else values
 
 
 def step_error(order: int, coarse: torch.Tensor, fine: torch.Tensor) -> torch.Tensor:

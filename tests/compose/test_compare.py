@@ -76,15 +76,17 @@ def test_log_densities_of_different_units_are_refused():
 def test_models_say_their_base_measure():
     def counting(*measure):
         model = KDESampler(0.5).fit(X)
-        model.base_measure_ = measure
+        model.base_measure_ = dict(enumerate(measure))
         return model
 
-    mixed = counting("counting", "Lebesgue")
-    same = counting("counting", "Lebesgue")
+    mixed = counting("counting", "Lebesgue measure")
+    same = counting("counting", "Lebesgue measure")
+    continuous = counting("Lebesgue measure", "Lebesgue measure")
+    assert compare({"KDE": KDE, "continuous": continuous}, HELD_OUT).best == "KDE"
     assert len(compare({"mixed": mixed, "same": same}, HELD_OUT).names) == 2
     with pytest.raises(ValueError, match="numbers of different units cannot be compared"):
         compare({"KDE": KDE, "mixed": mixed}, HELD_OUT)
-    with pytest.raises(ValueError, match=r"\('counting', 'counting'\)"):
+    with pytest.raises(ValueError, match=r"\{0: 'counting', 1: 'counting'\}"):
         compare({"mixed": mixed, "other": counting("counting", "counting")}, HELD_OUT)
 
 

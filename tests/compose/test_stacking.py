@@ -495,7 +495,7 @@ def test_members_are_parameters():
     assert params["b__n_components"] == 2
     assert params["a"] is model.estimators[0][1]
     assert set(model.get_params(deep=False)) == {
-        *["estimators", "cv", "combine", "settings", "time_limit", "n_jobs"]
+        *["estimators", "cv", "combine", "settings", "time_limit", "n_jobs", "verbose"]
     }
     model.set_params(a__bandwidth=0.7, b="drop", cv=3)
     assert model.estimators[0][1].bandwidth == 0.7

@@ -68,6 +68,7 @@ COMMON = {
     "device": ([None, 0, torch.device("cpu")], ["", "none such", "cpu:none"]),
     "dtype": ([None, np.float64, torch.float64, 64], ["float16", "double", ""]),
     "memory_limit": ([*NOT_A_NUMBER, "1 GiB"], [*NOT_POSITIVE, 1e-6]),
+    "verbose": (NOT_AN_INTEGER, [-1]),
 }
 OF_KDE = {
     "bandwidth": ([None, True, 1j, {}], [*NOT_POSITIVE, "auto", "Scott", ""]),
@@ -86,7 +87,7 @@ OF_DIFFUSIONS = {
         [None, True, 1j, [2.0]],
         [*NOT_POSITIVE, BANDWIDTH / 2, BANDWIDTH, "wide", "2.0"],
     ),
-    "tolerance": ([None, True, 1j, [0.1]], [-1, -0.5, NAN, INF, "loo", "0.1"]),
+    "tol": ([None, True, 1j, [0.1]], [0, -1, -0.5, NAN, INF, "loo", "0.1"]),
     "n_jobs": ([True, 1.5, "2", [2]], [0]),
     "random_state": ([True, 0.5, "0", [0], np.random.default_rng(0)], [-1, 2**32]),
 }

@@ -30,7 +30,7 @@ PAGES = [page for page in PAGES if not {"_build", "gallery", "generated"} & set(
 # Pages for users. Evidence and development pages show how figures were made; they are not run.
 GUIDE = [page for page in PAGES if page.parent.name in ("guide", "docs")] + [ROOT / "README.md"]
 BLOCK = re.compile(
-    r"(<!-- (not run|needs): (.+) -->\n\n)?^( *)```python\n(.*?)^ *```$", re.M | re.S
+    r"(<!-- (not run|needs): ([^\n]+) -->\n\n)?^( *)```python\n(.*?)^ *```$", re.M | re.S
 )
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 

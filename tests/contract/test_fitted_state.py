@@ -199,7 +199,7 @@ def test_parameters_that_are_set_after_fit_change_no_answer():
         terminal="gaussian",
         terminal_scale=9.0,
         dtype="float32",
-        tolerance=1.0,
+        tol=9.0,
     )
     answers = model.score_samples(X), model.sample(5, random_state=0)
     for answer, known in zip(answers, expected, strict=True):

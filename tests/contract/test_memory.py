@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from skdiffsmooth.bases import ManifoldParzen
 from skdiffsmooth.manifolds import Sphere, estimate_reach
 from skdiffsmooth.metrics import coverage_scale
 
@@ -61,6 +62,7 @@ def test_temporaries_of_measures_of_rows_are_bounded():
     for call, limit in (
         (lambda: estimate_reach(sphere, X), 16),
         (lambda: coverage_scale(X[:1500], X[1500:]), 64),
+        (lambda: ManifoldParzen(8).leave_one_out(X[:600], np.full(600, 1 / 600), 0, 4), 4),
     ):
         tracemalloc.start()
         call()

@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 import skdiffsmooth
 from skdiffsmooth import KDESampler, LangevinSampler, SmoothedScoreDiffusion
+from skdiffsmooth.tables import TableDensity
 
 MODULES = (
     "",
@@ -57,6 +58,7 @@ CHEAP = {
     "DensityOutlierDetector": {"estimator": KDESampler(0.5)},
     "TransformedDensity": {"estimator": KDESampler(0.5)},
     "TableDensity": {"density": KDESampler(0.5)},
+    "DensityImputer": {"estimator": TableDensity(density=KDESampler(0.5))},
     "ManifoldParzen": {"n_neighbors": 5},
     "LangevinSampler": {"n_warmup": 4, "n_draws": 4, "n_chains": 2, "step_size": 0.1},
 }

@@ -165,7 +165,7 @@ def test_draws_and_log_densities_are_one_distribution(unit):
         score, np.outer(-(residual @ normal) / width**2, normal) / columns.scales, rtol=1e-6
     )
     # The independent directions have the same covariance.
-    axes = embedding.outside_axes(1.0)
+    axes = columns.relation_axes()
     assert_allclose(axes.T @ axes, width**2 * np.outer(normal, normal), rtol=1e-9)
 
 

@@ -6,7 +6,8 @@ from sklearn.exceptions import NotFittedError
 
 from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
 from skdiffsmooth.compose import DensityClassifier
-from skdiffsmooth.displays import SampleComparisonDisplay
+from skdiffsmooth.displays import DensityDisplay, SampleComparisonDisplay
+from skdiffsmooth.tables import TableDensity
 
 
 def test_real_rows_below_and_drawn_rows_above(models):
@@ -56,3 +57,17 @@ def test_bad_input(models):
         SampleComparisonDisplay.from_estimator(models[2], frame(2), columns=[])
     with pytest.raises(ValueError, match="n_samples"):
         SampleComparisonDisplay.from_estimator(models[2], frame(2), n_samples=0)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_model_of_a_table_with_levels():
+    X = frame(1).assign(kind=["a", "b"] * 20)
+    model = TableDensity().fit(X)
+    display = SampleComparisonDisplay.from_estimator(model, X, random_state=0).plot()
+    assert display.levels == [None, ["a", "b"]]
+    expected = model.sample(40, random_state=0)
+    assert list(display.frame()["kind"][40:]) == list(expected["kind"])
+    density = DensityDisplay.from_estimator(model, X, columns=["column 0"], grid_resolution=5)
+    assert not density.is_exact
+    with pytest.raises(ValueError, match="'kind' holds levels"):
+        DensityDisplay.from_estimator(model, grid_resolution=5)

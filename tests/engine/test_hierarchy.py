@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
+from skdiffsmooth._diffusion import settings as diffusion_settings
 from skdiffsmooth._engine.hierarchy import PointHierarchy
 
 
@@ -107,7 +108,7 @@ def test_coarser_noise_merges_more():
 
 
 @pytest.mark.parametrize("estimator", [SmoothedScoreDiffusion, ManifoldAdaptedDiffusion])
-def test_estimators_within_their_tolerance(estimator):
+def test_estimators_within_their_tolerance(estimator, monkeypatch):
     """4000 rows on a spiral, merged: samples, fields and log-densities against those without merging.
 
     Each level changes the log-density by at most the bound, 0.02 times the squared distance. The
@@ -117,8 +118,12 @@ def test_estimators_within_their_tolerance(estimator):
     turn = rng.uniform(1, 7, 4000)
     X = np.column_stack([turn * np.cos(turn), turn * np.sin(turn)])
     X += 0.02 * rng.standard_normal(X.shape)
-    scales = {"bandwidth": 0.3, "sigma": 0.5, "n_levels": 12, "n_steps": 12}
-    exact, merged = (estimator(**scales, tolerance=t).fit(X) for t in (0, 0.02))
+    # Few nodes, the same in both: the error of merging does not depend on them.
+    scales = {"bandwidth": 0.3, "sigma": 0.5, "n_levels": 12, "n_steps": 12, "n_nodes": 16}
+    exact = estimator(**scales).fit(X)
+    monkeypatch.setattr(diffusion_settings, "_LARGEST_EXACT", 0)
+    merged = estimator(**scales).fit(X)
+    assert merged.hierarchy_.tolerance == pytest.approx(0.02)
     assert len(merged.hierarchy_.at(0.3)[0]) < 1000
     queries = X[:300] + 0.2 * rng.standard_normal((300, 2))
     gap = merged.score_samples(queries) - exact.score_samples(queries)
@@ -143,12 +148,13 @@ def test_merging_begins_beyond_ten_thousand_rows():
     assert len(model.hierarchy_.at(0.1)[0]) < 1000
 
 
-def test_a_single_row_is_not_merged():
+def test_a_single_row_is_not_merged(monkeypatch):
     """One distinct row: its hull is a point."""
-    scores = [
-        SmoothedScoreDiffusion(0.5, 0.3, tolerance=t).fit([[1.0, 2.0]]).score_samples([[1.5, 2.0]])
-        for t in (0.0, 0.1)
-    ]
+    scores = []
+    for largest in (10_000, 0):
+        monkeypatch.setattr(diffusion_settings, "_LARGEST_EXACT", largest)
+        model = SmoothedScoreDiffusion(0.5, 0.3).fit([[1.0, 2.0]])
+        scores.append(model.score_samples([[1.5, 2.0]]))
     np.testing.assert_array_equal(*scores)
 
 

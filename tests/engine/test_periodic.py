@@ -113,7 +113,7 @@ def test_covariances_and_influence_are_sums_over_images(scale):
     )
     for b, y in enumerate(x):
         # Up to 9 images of the smaller period are enough here only below three periods.
-        _, mean, covariance, masses = by_all_images(points, weights, y, min(scale, 0.9) ** 2)
+        _, _, covariance, masses = by_all_images(points, weights, y, min(scale, 0.9) ** 2)
         if scale < 1:
             np.testing.assert_allclose(
                 single.along[b].numpy(), covariance @ directions[b].numpy(), atol=1e-8

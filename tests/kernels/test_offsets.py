@@ -379,7 +379,7 @@ def test_node_error_is_the_change_of_the_divergence_under_twice_as_many_nodes(n_
         X = rng.normal(size=(60, 3))
         coarse, fine = (
             SmoothedScoreDiffusion(
-                0.3, 0.6, n_nodes=n, n_levels=n_levels, tolerance=0, random_state=random_state
+                0.3, 0.6, n_nodes=n, n_levels=n_levels, random_state=random_state
             ).fit(X)
             for n, random_state in ((18, None), (36, 5))
         )

@@ -741,6 +741,7 @@ BAD = {
     "n_draws": ([1.0, None, True], [0]),
     "n_warmup": ([1.0, None], [-1]),
     "thin": ([1.0, None], [0]),
+    "verbose": ([1.0, None], [-1]),
     "n_chains": ([8.0, None], [0]),
     "n_levels": ([2.0, None], [1]),
     "step_size": ([None, True, [0.1]], [0, -1.0, math.nan, math.inf, "small"]),

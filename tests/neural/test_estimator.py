@@ -789,6 +789,7 @@ BAD = {
     "dtype": ([None, np.float64], ["float16"]),
     "random_state": ([True, 0.5, "0"], [-1, 2**32]),
     "memory_limit": ([None, "1"], [0, -1, NAN]),
+    "verbose": ([None, "1", 0.5], [-1]),
 }
 
 

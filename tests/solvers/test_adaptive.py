@@ -20,7 +20,7 @@ from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiff
 from skdiffsmooth.manifolds import Sphere
 from skdiffsmooth.noise import NoiseLevels
 from skdiffsmooth.solvers import SOLVERS, Adaptive, estimates_error, solve
-from skdiffsmooth.solvers._adaptive import _phi
+from skdiffsmooth.solvers._exponential import phi as _phi
 
 FIXED = Adaptive(tol=1e-3, max_halvings=0)
 LOW, HIGH = 0.05, 2.0

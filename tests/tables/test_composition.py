@@ -112,6 +112,9 @@ def test_which_column_makes_a_row_unusual():
     assert nats.shape == (3, 2)
     assert nats[:2].argmin(axis=1).tolist() == [1, 1]
     assert nats[2].min() > -3 > nats[:2].min(axis=1).max()
+    # Relative to the mean over rows that the density draws.
+    drawn = detector.estimator_.sample(100, 0)
+    np.testing.assert_allclose(detector.attribute(drawn).mean(axis=0), 0, atol=1e-9)
     # A column of numbers, with a density of ours: the definition.
     Z = np.random.RandomState(0).normal(size=(100, 2))
     detector = DensityOutlierDetector(KDESampler(0.5)).fit(Z)
@@ -119,6 +122,10 @@ def test_which_column_makes_a_row_unusual():
     assert nats.argmin(axis=1).tolist() == [1, 0]
     queries = [[0.0, 4.0], [3.0, 0.0], [0.0, 0.0]]
     given = model.score_samples(queries, columns=[1], given=[0])
+    with pytest.warns(
+        UserWarning, match="2 of 3 rows of X are training rows.*Fit the detector on the other"
+    ):
+        detector.attribute([*Z[:2], [0.0, 0.0]])
     np.testing.assert_allclose(
         np.diff(detector.attribute(queries)[:, 1]), np.diff(given), rtol=1e-9
     )
@@ -143,5 +150,5 @@ def test_columns_that_are_left_out():
             model.predict_proba(X, **options),
             without.predict_proba(X.drop(columns="id"), **options),
         )
-    detector = DensityOutlierDetector(own, cv=3).fit(X)
-    assert detector.attribute(X[:5]).shape == (5, 2)
+    detector = DensityOutlierDetector(own, cv=3).fit(X[5:])
+    assert detector.attribute(X[10:11].assign(length=9.0)).shape == (1, 2)

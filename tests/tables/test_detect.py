@@ -176,3 +176,10 @@ def test_fine_decimals_are_no_unit_but_draws_have_them():
     assert columns.decode(drawn)["x"].tolist() == [1234.57, 0.01]
     assert columns.decode(columns.encode(X)).equals(X)
     assert "recorded to 0.01" in repr(columns)
+
+
+def test_little_evidence_is_none():
+    """Thirty uniform rows begin at zero by chance; values near multiples of a unit are not rounded."""
+    assert kind_of(rng().uniform(0, 10, 30)) == Continuous(atoms=(), unit=None)
+    day, is_leap = rng().randint(0, 365, 2000), np.arange(2000) % 2
+    assert kind_of(2016 + day / 366 + is_leap * (1 + day / 365 - day / 366)).unit is None

@@ -9,6 +9,7 @@ from scipy.stats import chi2
 
 from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
 from skdiffsmooth.kernels import AnisotropicGaussianKernel, OffsetsKernel
+from skdiffsmooth.model_selection import SmoothedScoreDiffusionCV
 
 DAY, TURN = 24.0, 360.0
 FAST = {"n_nodes": 16, "n_levels": 12, "n_steps": 12}
@@ -180,7 +181,7 @@ def test_left_out_rows_are_scored_as_refits_score_them(case):
 
     def model(n_levels=8):
         return SmoothedScoreDiffusion(
-            20.0, 30.0, metric=metric, periods=periods, terminal_scale=200.0, tolerance=0,
+            20.0, 30.0, metric=metric, periods=periods, terminal_scale=200.0,
             **{**FAST, "n_levels": n_levels, "n_steps": 16}
         )  # fmt: skip
 
@@ -198,7 +199,7 @@ def test_left_out_rows_are_scored_as_refits_score_them(case):
 def test_draws_are_within_one_period_and_follow_the_density(case):
     X, periods = BY_CASE[case]
     model = nothing_chosen(case)
-    drawn = model.sample(800, random_state=0)
+    drawn = model.sample(300, random_state=0)
     for column, period in periods.items():
         assert np.all((drawn[:, column] >= 0) & (drawn[:, column] < period))
     log_density = model.score_samples(drawn)
@@ -250,7 +251,7 @@ def test_midnight_is_no_boundary():
 
 @pytest.mark.parametrize("column", [0, 1])
 def test_conditionals_and_marginals_are_integrals_of_the_joint_density(column):
-    X, periods = BY_CASE["cylinder"]
+    X, _ = BY_CASE["cylinder"]
     model = nothing_chosen("cylinder")
     Q = X[:3] + [-720.0, 0.0]
     grid = (np.arange(0, TURN, 6.0), np.linspace(-8, 8, 161))[1 - column]
@@ -267,7 +268,7 @@ def test_conditionals_and_marginals_are_integrals_of_the_joint_density(column):
 
 
 def test_conditional_draws_wrap():
-    X, periods = BY_CASE["torus and line"]
+    X, _ = BY_CASE["torus and line"]
     model = nothing_chosen("torus and line")
     value = float(X[3, 1])
     drawn = model.sample(40, random_state=0, given={1: value})
@@ -429,3 +430,15 @@ def test_rules_of_thumb_use_circular_deviations():
     plain = KDESampler("scott").fit(unrolled[:, None]).bandwidth_
     # The circular standard deviation is that of the wrapped normal distribution.
     np.testing.assert_allclose(wrapped, plain, rtol=0.02)
+
+
+def test_a_search_keeps_the_periods():
+    X = hours(60)
+    grid = {"bandwidth_factors": [0.85], "sigma_factors": [0.75, 1.5], "n_refinements": 0}
+    estimator = SmoothedScoreDiffusion(metric="scaled", periods={0: DAY}, **FAST)
+    search = SmoothedScoreDiffusionCV(estimator, **grid).fit(X)
+    moved = SmoothedScoreDiffusionCV(estimator, **grid).fit(X + DAY)
+    assert search.best_score_ == pytest.approx(moved.best_score_, abs=1e-6)
+    np.testing.assert_allclose(
+        search.score_samples([[23.9], [47.9]]), search.score_samples([[-0.1]])[0], rtol=1e-9
+    )

@@ -1,0 +1,103 @@
+"""S1, S2: what `tol` reaches and costs, and the steps of `solver="auto"` beside those of Heun's method.
+
+Fixed scales in scaled columns (bandwidth 0.85 h), no background, CPU seconds on one thread. Far rows are
+held-out ones, moved by three standard deviations in each column. Divergences follow from log-densities
+(Stein's identity) in the tables of three to ten columns, and from traces in the others.
+"""
+
+import time
+import warnings
+
+import numpy as np
+from _common import full_requested, header, row
+from _tables import load, split
+from sklearn.datasets import make_moons
+from sklearn.exceptions import ConvergenceWarning
+
+from skdiffsmooth import SmoothedScoreDiffusion
+from skdiffsmooth.solvers import Adaptive
+
+QUICK = ("iris", "wine")
+FULL = ("iris", "crabs", "quakes", "glass", "moons", "wine")
+SCALES = {"bandwidth": "0.85h", "metric": "scaled", "background": 0.0}
+
+
+def rows_of(name, most):
+    """Return training rows and held-out rows of a table."""
+    if name == "moons":
+        train, test = (make_moons(n, noise=0.08, random_state=n)[0] for n in (200, 60))
+    else:
+        train, test = split(load(name), 11, most)
+    return train, test[:40]
+
+
+def cpu_seconds(call):
+    """Return the CPU seconds of a call, the least of two, and its value."""
+    times = []
+    for _ in range(2):
+        start = time.process_time()
+        value = call()
+        times.append(time.process_time() - start)
+    return min(times), value
+
+
+def rms(values):
+    """Return the root mean square."""
+    return float(np.sqrt(np.mean(np.square(values))))
+
+
+def reached(names):
+    """Print errors of log-densities for several `tol`, against 2048 nodes and 96 levels and steps."""
+    header("data", "N", "d", "tol", "nodes", "error_", "mean", "rms", "rms / tol", "score (CPU s)")
+    for name in names:
+        train, test = rows_of(name, 150)
+        scales = {**SCALES, "sigma": "1.5h"}
+        many = {"n_nodes": 2048, "n_levels": 96, "n_steps": 96, "random_state": 7}
+        converged = SmoothedScoreDiffusion(**scales, **many).fit(train).score_samples(test)
+        for tol in ("auto", 0.1, 0.05, 0.02, 0.01):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                model = SmoothedScoreDiffusion(**scales, tol=tol).fit(train)
+            spent, found = cpu_seconds(lambda m=model, x=test: m.score_samples(x))
+            error = rms(found - converged)
+            ratio = "" if tol == "auto" else f"{error / tol:.2f}"
+            mean = f"{np.mean(found - converged):+.4f}"
+            cells = f"{model.error_:.3f}", mean, f"{error:.4f}", ratio, f"{spent:.2f}"
+            row(name, *train.shape, tol, model.n_nodes_, *cells)
+
+
+def steps(names):
+    """Print errors of the steps alone, and CPU seconds, of log-densities and draws."""
+    header("data", "solver", "rows", "CPU (s)", "mean", "rms", "largest")
+    for name in names:
+        train, test = rows_of(name, 300)
+        signs = np.random.RandomState(5).choice([-1, 1], size=test.shape)
+        far = test + 3 * train.std(axis=0) * signs
+        models = {
+            solver: SmoothedScoreDiffusion(**SCALES, sigma="2h", solver=given).fit(train)
+            for solver, given in (("auto", "auto"), ("heun", "heun"), ("exact", Adaptive(2e-3)))
+        }
+        exact = models.pop("exact")
+        for solver, model in models.items():
+            for rows, X in (("held out", test), ("far", far)):
+                spent, found = cpu_seconds(lambda m=model, x=X: m.score_samples(x))
+                error = found - exact.score_samples(X)
+                cells = f"{np.mean(error):+.4f}", f"{rms(error):.4f}", f"{np.abs(error).max():.3f}"
+                row(name, solver, rows, f"{spent:.3f}", *cells)
+            spent, found = cpu_seconds(lambda m=model: m.sample(300, random_state=1))
+            gap = model.coordinates_.steps_to_metric(found - exact.sample(300, random_state=1))
+            lengths = np.linalg.norm(gap, axis=1) / model.bandwidth_
+            cells = f"{rms(lengths):.4f}", f"{lengths.max():.3f}"
+            row(name, solver, "draws, in bandwidths", f"{spent:.3f}", "", *cells)
+
+
+def run(full=False):
+    """Print both tables."""
+    print("Errors of log-densities of 40 held-out rows, in nats, over `tol`.\n")
+    reached(FULL if full else QUICK[:1])
+    print("\nErrors of the steps alone, against Adaptive(2e-3) with the same nodes.\n")
+    steps(FULL if full else QUICK)
+
+
+if __name__ == "__main__":
+    run(full_requested())

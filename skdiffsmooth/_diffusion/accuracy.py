@@ -1,0 +1,116 @@
+"""Levels, steps and nodes for a requested accuracy of log-densities, and what they reach."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from .._utils.warnings import warn_user
+from ..kernels._node_error import checked_rows
+from ..solvers import ODESolver
+from .fitting import FittedModel, Geometry, make_model
+from .model import DiffusionModel
+from .settings import ParsedParameters, Resources, Sigma
+
+__all__ = ["make_accurate_model"]
+
+# The part of the requested accuracy that errors of the steps may have. Errors are added in squares, so
+# nodes, which take the most time, have most of it.
+_PART = 0.4
+# Levels and steps are at most so many times those of tol="auto".
+_MOST_REFINEMENT = 16.0
+
+
+def make_accurate_model(
+    geometry: Geometry,
+    parsed: ParsedParameters,
+    bandwidth: float,
+    sigma: Sigma,
+    background: float,
+) -> FittedModel:
+    """Return the model for given scales whose estimated error is at most `tol`, where one is requested.
+
+    Numbers of nodes, levels and steps that were given are kept. A warning says which error is reached
+    if it is larger, or that it cannot be estimated.
+    """
+    if parsed.tol is None:
+        return make_model(geometry, parsed, bandwidth, sigma, background)
+    refinement, solver_error = _enough_refinement(geometry, parsed, bandwidth, sigma)
+    fitted = make_model(geometry, parsed, bandwidth, sigma, background, refinement=refinement)
+    node_error = fitted.attributes["node_error_"]
+    merging_error = fitted.model.data.hierarchy.tolerance
+    error = math.hypot(node_error, solver_error, merging_error)
+    fitted.attributes["error_"] = error
+    _warn_of_accuracy(parsed, fitted.model, error, node_error, solver_error)
+    return fitted
+
+
+def _enough_refinement(
+    geometry: Geometry, parsed: ParsedParameters, bandwidth: float, sigma: Sigma
+) -> tuple[float, float]:
+    """Return the factor of levels and steps for a small error of the solver, and the error in nats.
+
+    It is estimated with few nodes, on which it hardly depends.
+    """
+    assert parsed.tol is not None
+    n_nodes = parsed.rule.n_nodes or geometry.kernel.n_nodes
+    trial = replace(parsed, rule=replace(parsed.rule, n_nodes=n_nodes))
+    refinement, largest = 1.0, _PART * parsed.tol
+    while True:
+        model = make_model(geometry, trial, bandwidth, sigma, refinement=refinement).model
+        error = _solver_error(model, parsed.resources)
+        is_final = parsed.n_steps is not None or refinement >= _MOST_REFINEMENT
+        # Written so that NaN ends the search.
+        if is_final or not error > largest:
+            return refinement, error
+        # The next number by the order of the solver, with some more for the estimate's own error.
+        factor = 1.2 * (error / largest) ** (1 / model.solver.order)
+        refinement = min(_MOST_REFINEMENT, refinement * max(1.25, factor))
+
+
+def _solver_error(model: DiffusionModel, resources: Resources) -> float:
+    """Return the root mean square error of log-densities by the steps of the solver, in nats.
+
+    It is NaN where there are no log-densities.
+    """
+    if not isinstance(model.solver, ODESolver) or not model.source.has_divergence:
+        return math.nan
+    rows, noise = checked_rows(model.data.schedule(resources))
+    errors = model.solver_errors(rows + model.bandwidth * noise, resources)
+    return float(np.sqrt(np.mean(errors**2)))
+
+
+def _warn_of_accuracy(
+    parsed: ParsedParameters,
+    model: DiffusionModel,
+    error: float,
+    node_error: float,
+    solver_error: float,
+) -> None:
+    """Warn unless the estimated error, in nats, is at most the requested one."""
+    if parsed.tol is None or error <= parsed.tol:
+        return
+    if math.isnan(error):
+        warn_user(
+            f"tol={parsed.tol:g} cannot be checked, since the model has no log-densities with "
+            f"solver={parsed.requested['solver']!r} and kernel={model.data.smoothing!r}. Give n_nodes, "
+            "n_levels and n_steps, and leave tol at 'auto'.",
+            ConvergenceWarning,
+        )
+        return
+    given = [
+        f"{name}={parsed.requested[name]!r}"
+        for name in ("n_nodes", "n_levels", "n_steps")
+        if not isinstance(parsed.requested[name], str)
+    ]
+    advice = f"Leave {' and '.join(given)} at 'auto', or pass" if given else "Pass"
+    warn_user(
+        f"tol={parsed.tol:g} is not reached: log-densities have an estimated root mean square error of "
+        f"{error:.2g} nats, {node_error:.2g} from {model.data.smoothing.n_nodes} nodes in "
+        f"{model.levels.n_levels} levels and {solver_error:.2g} from {model.n_steps} steps. {advice} a "
+        "larger tol.",
+        ConvergenceWarning,
+    )

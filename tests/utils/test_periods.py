@@ -1,0 +1,23 @@
+"""Values within one period."""
+
+import numpy as np
+
+from skdiffsmooth._utils.periods import reduced
+
+
+def test_values_are_from_zero_to_the_period():
+    X = np.array([[-1e-20], [24.0], [-24.0], [23.5], [-0.5], [24 * 1000 + 3.25], [1e-20]])
+    expected = [0.0, 0.0, 0.0, 23.5, 23.5, 3.25, 1e-20]
+    np.testing.assert_array_equal(reduced(X, np.array([24.0]))[:, 0], expected)
+
+
+def test_other_columns_and_the_array_are_not_changed():
+    X = np.array([[25.0, 25.0]])
+    np.testing.assert_array_equal(reduced(X, np.array([0.0, 24.0])), [[25.0, 1.0]])
+    np.testing.assert_array_equal(X, [[25.0, 25.0]])
+
+
+def test_values_below_a_period_by_rounding_are_zero():
+    # 2000 turns of 0.1: float64 has 200.00000000000003 less 2e-14 or so.
+    value = np.nextafter(2000 * 0.1, 0)
+    assert reduced(np.array([[value]]), np.array([0.1]))[0, 0] == 0.0
