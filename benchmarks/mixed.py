@@ -3,11 +3,12 @@
     python benchmarks/mixed.py                      # all frames, three splits
     python benchmarks/mixed.py penguins credit      # some
 
-The frames, their columns and the splits were written down before any model saw them. All densities are
-with respect to one measure: levels and atoms are counted, values with a unit are cells, and others have
-Lebesgue measure in the units of the column. Rivals get the coordinates that TableColumns makes,
-logarithms of positive columns included, and one density for each set of columns that are at an atom; a
-mass of a cell is their density times its width. Rows with missing cells are dropped.
+The frames, their columns and the splits were written down before any model saw them (penguins was used
+in development). All densities are with respect to one measure: levels and atoms are counted, values
+with a unit are cells, and others have Lebesgue measure in the units of the column. Rivals get the
+coordinates that TableColumns makes, logarithms of positive columns included, and one density for each
+set of columns that are at an atom; a mass of a cell is their density times its width. Rows with missing
+cells are dropped.
 """
 
 import sys

@@ -63,7 +63,8 @@ def sample(
         a table like that of training. The others are data frames with the column names of the training
         rows (x0, x1, ... if they had none); from a classifier, with the classes in a last column,
         ``"target"`` (or ``"target_"``, where that is a name of X). The names of containers are those
-        of scikit-learn's `set_output`, which itself applies to `transform` only, and densities have no `transform`.
+        of scikit-learn's `set_output`, which itself applies to `transform` only, and densities have no
+        `transform`.
     given : mapping from column to value, default=None
         Condition the draws on these columns: labels or indices; each value one number in units of X,
         or an array of shape (n_samples,). For a `TableDensity` values are those of its columns, such as

@@ -45,10 +45,10 @@ _MOST_JUDGES, _MOST_PAIRS = 512, 4_000_000
 _N_ROUNDS, _CHANGE = 4, 0.01
 # Factors of the leave-one-out scale of all rows between which that given the levels is searched for.
 _LEAST_FACTOR, _MOST_FACTOR = 0.2, 2.0
-# A bandwidth is at least this part of the widest cells: in the column with the widest, in the
+# A bandwidth is at least this part of the widest cells: in the column with the widest ones and in the
 # others, or in all.
 # Widths are exceeded by a tenth of the rows, and measured between two points of a cell.
-_LEAST_OF_CELL, _MOST_CELLS, _END = (0.1, 0.5, 0.25), 0.9, 0.25
+_LEAST_OF_CELL, _MOST_CELLS, _END = (0.03, 0.25, 0.1), 0.9, 0.25
 _RELATIVE = re.compile(r"(.+)h")
 
 

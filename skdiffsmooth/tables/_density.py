@@ -32,7 +32,7 @@ _FEWEST_ROWS = 10
 _MOST_COMBINATIONS = 64
 # Points of a cell at which a density is averaged: in one column midpoints, of which every third is one
 # of fewer; in more a lattice of a prime number of points, with a generator for each column.
-_N_MIDPOINTS, _N_LATTICE, _N_LARGE_LATTICE = 9, 17, 31
+_N_MIDPOINTS, _N_LATTICE, _N_LARGE_LATTICE = 27, 17, 31
 _GENERATORS = {
     17: [1, 5, 7, 3, 2, 8, 6, 4],
     31: [1, 12, 5, 9, 7, 14, 3, 11, 2, 13, 6, 10, 4, 8, 15],

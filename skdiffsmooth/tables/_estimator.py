@@ -39,8 +39,8 @@ class TableDensity(DensityEstimatorMixin, BaseEstimator):
     >>> model = TableDensity().fit(frame)
     >>> model.columns_
     TableColumns of a pandas table with 2 columns:
-      'kind'  categorical  2 levels: 'cat', 'dog'
-      'mass'  positive     from 0
+      'kind'  categorical 2 levels: 'cat', 'dog'
+      'mass'  positive    from 0
     >>> drawn = model.sample(3, random_state=0, given={"kind": "dog"})
     >>> drawn["kind"].tolist(), bool(drawn["mass"].between(3, 20).all())
     (['dog', 'dog', 'dog'], True)
@@ -102,7 +102,7 @@ class TableDensity(DensityEstimatorMixin, BaseEstimator):
     in the units of the column for exact numbers. Sums over levels and cells of integrals are one.
     Compare models of the same declarations only.
 
-    Probabilities of cells are means of the density over 9 points in one column and over 17 or 31 in
+    Probabilities of cells are means of the density over 27 points in one column and over 17 or 31 in
     more, inside the logarithm, unless density times width differs from that by less than 0.01 nats in
     the mean. Of a missing value the density is integrated (64 to 4096 rows for each), missing levels
     are summed over.
