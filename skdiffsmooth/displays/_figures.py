@@ -30,7 +30,7 @@ __all__ = [
     "numeric_rows",
 ]
 
-# Okabe and Ito (2008): told apart with any kind of colour vision, and in grey by lines and markers.
+# Okabe and Ito (2008): distinct with any kind of colour vision, and in grey by lines and markers.
 BLACK, BLUE, ORANGE, GREEN = "#000000", "#0072B2", "#E69F00", "#009E73"
 _VERMILION, _PURPLE, _SKY = "#D55E00", "#CC79A7", "#56B4E9"
 _MOST_COLUMNS = 8
