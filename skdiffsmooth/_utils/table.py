@@ -12,10 +12,11 @@ from .validation import check_detached
 
 __all__ = ["check_table", "column_label", "column_names"]
 
-_ENCODE = "encode it, for example with sklearn.preprocessing.OneHotEncoder, or drop it"
+_TABLES = "pass the table to skdiffsmooth.tables.TableDensity"
+_ENCODE = f"{_TABLES}, encode it, for example with sklearn.preprocessing.OneHotEncoder, or drop it"
 # What a column holds, by the kind of its dtype, and what to do.
 _WRONG_KINDS = {
-    "M": ("dates", "subtract a date and divide by a timedelta, or drop it"),
+    "M": ("dates", f"{_TABLES}, subtract a date and divide by a timedelta, or drop it"),
     "m": ("time differences", "divide them by a timedelta of one unit, such as a day"),
     "U": ("text", _ENCODE),
     "S": ("text", _ENCODE),

@@ -440,7 +440,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
                 for name, value in given.items()
             }
             drawn.append(self.estimators_[code].sample(int(own.sum()), rng, given=values))
-        return take(self._table_.concat(drawn), np.argsort(order)), self.classes_[codes]
+        return self._table_.concat(drawn, np.argsort(order)), self.classes_[codes]
 
     def _members(self) -> list[tuple[str, Any]]:
         """Return the densities of the classes with their labels."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
 
 from .._utils.validation import check_choice, check_draw
 from ._conditionals import draw_with_given
@@ -58,19 +59,22 @@ def sample(
         `random_state` of its own. No global state is used or changed, also where scikit-learn's
         own method would.
     output : {"default", "pandas", "polars"}, default="default"
-        Container: an array, or a data frame with the column names of the training rows (x0, x1,
-        ... if they had none); from a classifier, with the classes in a last column, ``"target"`` (or
-        ``"target_"``, where that is a name of X). The names of containers are those of scikit-learn's
-        `set_output`, which itself applies to `transform` only, and densities have no `transform`.
+        Container. "default" is an array; from a `TableDensity`, or a classifier of such densities, it is
+        a table like that of training. The others are data frames with the column names of the training
+        rows (x0, x1, ... if they had none); from a classifier, with the classes in a last column,
+        ``"target"`` (or ``"target_"``, where that is a name of X). The names of containers are those
+        of scikit-learn's `set_output`, which itself applies to `transform` only, and densities have no
+        `transform`.
     given : mapping from column to value, default=None
         Condition the draws on these columns: labels or indices; each value one number in units of X,
-        or an array of shape (n_samples,).
-        The steps of a pipeline must change each column on its own.
+        or an array of shape (n_samples,). For a `TableDensity` values are those of its columns, such as
+        categories. The steps of a pipeline must change each column on its own.
 
     Returns
     -------
     ndarray of shape (n_samples, n_features) or DataFrame
-        Independent draws, in random order. From a classifier, such as `DensityClassifier`, arrays
+        Independent draws, in random order. In a frame of another library than that of training,
+        categories of a `TableDensity` are text. From a classifier, such as `DensityClassifier`, arrays
         are a pair (X, y), as its own `sample` returns them.
 
     Raises
@@ -88,25 +92,29 @@ def sample(
     """
     check_choice("output", output, ("default", "pandas", "polars"))
     n, generator = check_draw(n_samples, random_state)
-    if given is None:
+    density = _density_of_tables(fitted)
+    if density is not None:
+        drawn = density.sample(n, random_state=generator, given=given)
+        rows, labels = drawn if isinstance(drawn, tuple) else (drawn, None)
+    elif given is None:
         rows, labels = draw_labelled(fitted, n, generator)
     else:
         rows, labels = draw_with_given(fitted, given, n, generator)
     if output == "default":
         return rows if labels is None else (rows, labels)
-    names = names_of_columns(fitted, rows.shape[1])
+    is_table = density is not None
+    names = density._column_labels() if is_table else names_of_columns(fitted, rows.shape[1])
+    rows = _as_frame(rows, output, names)
+    if labels is None:
+        return rows
     target = "target"
-    while target in names:
+    while target in rows.columns:
         target += "_"
     if output == "pandas":
-        import pandas as pd
-
-        frame = pd.DataFrame(rows, columns=names)
-        return frame if labels is None else frame.assign(**{target: labels})
+        return rows.assign(**{target: labels})
     import polars as pl
 
-    table = pl.DataFrame(rows, schema=names)
-    return table if labels is None else table.with_columns(pl.Series(target, labels))
+    return rows.with_columns(pl.Series(target, labels))
 
 
 def names_of_columns(fitted: Any, n_features: int) -> list[str]:
@@ -119,3 +127,34 @@ def names_of_columns(fitted: Any, n_features: int) -> list[str]:
             return [f"x{j}" for j in range(n_features)]
         fitted = inner
     return list(names)
+
+
+def _density_of_tables(fitted: Any) -> Any:
+    """Return the fitted density or classifier of tables that `fitted` is or holds, or None."""
+    check_is_fitted(fitted)
+    inner = unwrap(fitted)
+    while isinstance(inner, Pipeline) and all(
+        s in (None, "passthrough") for _, s in inner.steps[:-1]
+    ):
+        inner = unwrap(inner.steps[-1][1])
+    draws_tables = getattr(inner, "_table_", None) is not None and hasattr(inner, "sample")
+    return inner if draws_tables else None
+
+
+def _as_frame(rows: Any, output: str, names: Any) -> Any:
+    """Return drawn rows, an array (n, d) or a frame, as a frame of the library `output`."""
+    library = type(rows).__module__.split(".")[0]
+    if library == output:
+        return rows
+    if library in ("pandas", "polars"):
+        # Lists of Python's own types: categories become text.
+        rows = {str(name): list(rows[name]) for name in names}
+    if output == "pandas":
+        import pandas as pd
+
+        return pd.DataFrame(rows, columns=None if isinstance(rows, dict) else names)
+    import polars as pl
+
+    return pl.DataFrame(
+        rows, schema=None if isinstance(rows, dict) else [str(name) for name in names]
+    )

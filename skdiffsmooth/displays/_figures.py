@@ -10,9 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._utils.given import resolve_columns
 from .._utils.validation import check_integer, check_real_array
-from ..compose._members import unwrap
 from ..compose._sampling import names_of_columns, sample
-from ..tables import TableDensity
 
 __all__ = [
     "BLACK",
@@ -32,7 +30,7 @@ __all__ = [
     "numeric_rows",
 ]
 
-# Okabe and Ito (2008): told apart with any kind of colour vision, and in grey by lines and markers.
+# Okabe and Ito (2008): distinct with any kind of colour vision, and in grey by lines and markers.
 BLACK, BLUE, ORANGE, GREEN = "#000000", "#0072B2", "#E69F00", "#009E73"
 _VERMILION, _PURPLE, _SKY = "#D55E00", "#CC79A7", "#56B4E9"
 _MOST_COLUMNS = 8
@@ -148,9 +146,6 @@ def check_number_of_columns(columns: Sequence[int], most: int = _MOST_COLUMNS) -
 def draws_of(estimator: Any, n: Any, random_state: Any, given: Any = None) -> Any:
     """Return draws of any fitted model: rows (n, d), or the frame of a model of mixed columns."""
     n = check_integer("n_samples", n)
-    model = unwrap(estimator)
-    if isinstance(model, TableDensity):
-        return model.sample(n, random_state, given=given)
     drawn = sample(estimator, n, random_state, given=given)
     # A classifier returns rows and labels.
     return drawn[0] if isinstance(drawn, tuple) else drawn

@@ -255,8 +255,8 @@ def _raise_new_level(column: Column, cells: Cells, new: np.ndarray) -> None:
     raise ValueError(
         f"column {column.name!r} holds {shown(cells.values[new[0]])} (row {new[0]}; {len(new)} "
         f"such rows), which is none of its {len(levels)} levels: {listed(levels)}. Declare all "
-        f"levels by kinds={{{column.name!r}: {kind}([...])}}, or pass new_levels='missing' to "
-        "treat the cell as missing."
+        f"levels by kinds={{{column.name!r}: {kind}([...])}}, or replace the value by None, a "
+        "missing cell (TableColumns.encode does so with new_levels='missing')."
     )
 
 

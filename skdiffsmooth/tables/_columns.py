@@ -419,11 +419,16 @@ class TableColumns:
         is_missing = np.isnan(rows.values)
         return np.column_stack([rows.levels, np.where(is_missing, 0.0, rows.values), is_missing])
 
-    def concat(self, frames: Sequence[Any]) -> Any:
-        """Return frames as one frame like that of training, without their indices."""
+    def concat(self, frames: Sequence[Any], order: np.ndarray) -> Any:
+        """Return the rows of frames in an order (n,), in one frame like that of training.
+
+        Its index counts rows.
+        """
         rows = [self.encode(frame) for frame in frames]
-        levels = np.concatenate([part.levels for part in rows])
-        return self.decode(EncodedTable(levels, np.concatenate([part.values for part in rows])))
+        levels = np.concatenate([part.levels for part in rows])[order]
+        return self.decode(
+            EncodedTable(levels, np.concatenate([part.values for part in rows])[order])
+        )
 
     def coordinates(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return values on the real line, and the logarithms of the slopes there.

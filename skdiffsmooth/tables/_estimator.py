@@ -345,6 +345,11 @@ class TableDensity(DensityEstimatorMixin, BaseEstimator):
         rows = self.columns_.encode(X)
         return self.columns_.fill(X, self.density_.draw_missing(rows, rng))
 
+    @property
+    def _table_(self) -> TableColumns:
+        """Return how rows of tables are read; the estimators made of densities have it too."""
+        return self.columns_
+
     def _column_labels(self) -> np.ndarray:
         """Return the labels of the columns that are used."""
         return self.columns_.labels

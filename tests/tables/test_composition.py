@@ -9,7 +9,7 @@ import pytest
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
-from skdiffsmooth import KDESampler
+from skdiffsmooth import KDESampler, sample
 from skdiffsmooth.compose import DensityClassifier, DensityOutlierDetector
 from skdiffsmooth.tables import DensityImputer, TableDensity
 
@@ -152,3 +152,34 @@ def test_columns_that_are_left_out():
         )
     detector = DensityOutlierDetector(own, cv=3).fit(X[5:])
     assert detector.attribute(X[10:11].assign(length=9.0)).shape == (1, 2)
+
+
+def test_the_function_sample_draws_frames():
+    X, y = frame()
+    model = density().fit(X)
+    expected = model.sample(20, np.random.RandomState(3), given={"sender": "old"})
+    search = GridSearchCV(density(), {"random_state": [0]}, cv=2).fit(X)
+    for fitted in (model, make_pipeline("passthrough", model), search):
+        drawn = sample(fitted, 20, 3, given={"sender": "old"})
+        pd.testing.assert_frame_equal(drawn, expected)
+        pd.testing.assert_frame_equal(
+            sample(fitted, 20, 3, given={"sender": "old"}, output="pandas"), expected
+        )
+    converted = sample(model, 20, 3, given={"sender": "old"}, output="polars")
+    assert converted["sender"].to_list() == list(expected["sender"])
+    np.testing.assert_array_equal(converted["length"], expected["length"])
+    of_polars = density().fit(pl.DataFrame({name: list(X[name][10:]) for name in X}))
+    assert isinstance(sample(of_polars, 3, 0), pl.DataFrame)
+    assert list(sample(of_polars, 3, 0, output="pandas")) == ["sender", "length"]
+    of_array = TableDensity().fit(X[10:].to_numpy(dtype=object))
+    assert sample(of_array, 3, 0).dtype == object
+    assert sample(of_array, 3, 0, output="pandas").shape == (3, 2)
+    classifier = DensityClassifier(density()).fit(X, y)
+    rows, labels = sample(classifier, 30, 0)
+    drawn = sample(classifier, 30, 0, output="pandas")
+    pd.testing.assert_frame_equal(drawn, rows.assign(target=labels))
+    # In random order, with an index that counts them.
+    np.testing.assert_array_equal(drawn.index, np.arange(30))
+    assert 0 < np.mean(labels[:15] == "ham") < 1
+    with_labels = sample(classifier, 30, 0, output="polars")
+    assert with_labels["target"].to_list() == list(labels)
