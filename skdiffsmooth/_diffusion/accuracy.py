@@ -96,8 +96,8 @@ def _warn_of_accuracy(
     if math.isnan(error):
         warn_user(
             f"tol={parsed.tol:g} cannot be checked, since the model has no log-densities with "
-            f"solver={parsed.requested['solver']!r} and kernel={model.data.smoothing!r}. Give n_nodes, "
-            "n_levels and n_steps, and leave tol at 'auto'.",
+            f"solver={parsed.requested['solver']!r} and this kernel. Give n_nodes, n_levels and "
+            "n_steps, and leave tol at 'auto'.",
             ConvergenceWarning,
         )
         return

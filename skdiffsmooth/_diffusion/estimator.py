@@ -551,6 +551,8 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
 
         Notes
         -----
+        Rows for which steps of one evaluation are too long are not followed again, so their draws differ
+        from those of `sample` by some hundredths of a bandwidth or more.
         Costs as much as `sample` of as many rows, and keeps ``8 * n_steps * n_rows * n_features``
         bytes. With ``solver="adaptive"`` the steps are those that it divides.
 

@@ -518,8 +518,12 @@ def make_model(
     if is_smoothed and kernel.rank and not (is_candidate and is_fixed):
         rule, error = enough_nodes(schedule, rule, parsed.tol, is_fixed=is_fixed)
     smoothing = kernel.freeze(scales, rule)
+    solver = parsed.solver or Heun()
     is_followed_again = (
-        parsed.solver is None and parsed.n_steps is None and data.shards.alone and not is_candidate
+        parsed.n_steps is None
+        and isinstance(solver, Heun | Multistep)
+        and data.shards.alone
+        and not is_candidate
     )
     model = DiffusionModel(
         NoisedData(
@@ -533,14 +537,15 @@ def make_model(
             geometry.periods,
         ),
         Embedding(geometry.metric, geometry.hull),
-        parsed.solver or Heun(),
+        solver,
         n_levels * math.ceil(n_steps / n_levels),
         parsed.dtype,
         background,
         tol=(parsed.tol or DEFAULT_TOL) if is_followed_again else None,
     )
     is_narrow = finest * kernel.widest_std > _MOST_BANDWIDTHS * bandwidth
-    if is_followed_again and is_smoothed and not is_narrow and model.source.has_divergence:
+    may_choose = is_followed_again and parsed.solver is None
+    if may_choose and is_smoothed and not is_narrow and model.source.has_divergence:
         model = _with_fewer_evaluations(model, schedule(rule), parsed.resources)
     if background or (is_candidate and parsed.background != 0):
         model = replace(model, tail=_tail(model, geometry, parsed.resources))

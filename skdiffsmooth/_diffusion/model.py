@@ -53,9 +53,9 @@ NO_DERIVATIVE = (
 
 # Rows are followed again by the next solver where the roughness of their flow is more than so many
 # times the accuracy: for ordinary tables that is where errors begin to exceed some hundredths of a nat
-# (docs/evidence/accuracy.md). The last solver's own error is this part of the accuracy.
+# (docs/evidence/accuracy.md). The accuracy is so many times the last solver's own error.
 _MOST_ROUGHNESS = 1.25
-_LAST_ERROR = 1 / 20
+_LAST_ERRORS = 20
 # In nats: with a smaller accuracy rows are followed as with this one, since nodes have larger errors.
 _LEAST_TOL = 1e-3
 
@@ -118,7 +118,7 @@ class DiffusionModel:
         """The solver for rows for which the steps of others are too long, or the only one."""
         if self.tol is None:
             return self.solver
-        return Adaptive(tol=_LAST_ERROR * max(self.tol, _LEAST_TOL), max_halvings=8)
+        return Adaptive(tol=max(self.tol, _LEAST_TOL) / _LAST_ERRORS, max_halvings=8)
 
     def _rough(self, solver: Solver, roughness: np.ndarray) -> np.ndarray:
         """Return the indices of rows to follow again, from the roughness (n,) of their flows."""

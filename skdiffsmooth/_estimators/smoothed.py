@@ -116,13 +116,14 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         (docs/evidence/accuracy.md).
     solver : {"auto", "heun", "multistep", "adaptive", "euler", "euler-maruyama", \
             "predictor-corrector"} or Solver, default="auto"
-        How the flow is followed. "auto" is "heun" where `n_steps` is a number. Otherwise it takes one
-        evaluation a step ("multistep") if `sigma` is at most four bandwidths and such steps are short
-        enough for nearly all training rows, and follows
-        rows for which they are too long again by "heun", and then by shorter steps. It warns where
-        the estimated error of one remains above `tol` / 20 (0.01 nats by default). "heun", "multistep"
-        and others keep to `n_steps`. "adaptive" keeps the error of each row below 1e-3 nats, for given
-        nodes: it makes as many steps as this needs, at least `n_steps` (for another tolerance see
+        How the flow is followed. "multistep" takes one evaluation a step, "heun" two. "auto" is
+        "multistep" if `n_steps` is "auto", `sigma` is at most four bandwidths and such steps are short
+        enough for nearly all training rows, and "heun" otherwise. Where `n_steps` is "auto", rows for
+        which the steps of these two are too long are followed again, those of "multistep" by "heun",
+        and log-densities then by shorter steps, with a warning where the estimated error of one
+        remains above `tol` / 20 (0.01 nats by default). "adaptive" keeps the error of each row below
+        1e-3 nats, whatever `tol`, for given nodes: it makes as many steps as this needs, at least
+        `n_steps` (for another tolerance see
         `skdiffsmooth.solvers.Adaptive`). "euler-maruyama" samples the reverse SDE and
         "predictor-corrector" adds Langevin steps to the flow; "euler" is DDIM's step. They sample only:
         the density of what they sample is not known, and `score_samples` raises.

@@ -29,8 +29,8 @@ class Multistep:
     rule over -v div s, with half of the error of the trapezoid rule.
 
     The difference of the predicted middle from that under D shows rows for which the steps are too
-    long. With ``solver="auto"`` estimators follow such rows again, by `Heun` or `Adaptive`; with this
-    solver they do not, and errors may be nats at far outliers.
+    long. With ``n_steps="auto"`` estimators follow such rows again, by `Heun` or `Adaptive`; with a
+    number they do not, and errors may be nats at far outliers.
 
     References
     ----------
@@ -112,7 +112,8 @@ class MultistepState:
         self, ode: RightHandSide, x: torch.Tensor, start: float, middle: float
     ) -> torch.Tensor:
         """Return rows x (n, r) moved from `start` to `middle`, by posterior means of earlier steps."""
-        mean, slope = ode(x, start).mean if not self._middles else self._middles[-1][1], None
+        slope = None
+        mean = self._middles[-1][1] if self._middles else ode(x, start).mean
         if len(self._middles) > 1:
             (before, earlier), (last, mean) = self._middles
             slope = (mean - earlier) / (last - before)
