@@ -83,7 +83,7 @@ def _regress(
     y: np.ndarray,
     levels: np.ndarray,
     weights: np.ndarray,
-    left_out: np.ndarray,
+    one_share: np.ndarray,
     kernels: Sequence[LevelKernel],
     mean: np.ndarray,
     scale: np.ndarray,
@@ -91,7 +91,7 @@ def _regress(
 ) -> tuple[Regression, np.ndarray]:
     """Return the regression with the least left-out errors, and these (n, k).
 
-    `left_out` (n,) is the part of the weight of a row that is left out.
+    `one_share` (n,) is the part of the weight of a row that is left out.
     """
     n_levels, best, chosen = [len(kernel.masses) for kernel in kernels], np.inf, None
     discrete: list[int] = []
@@ -111,15 +111,15 @@ def _regress(
         for penalty in _PENALTIES:
             shrunk = singular**2 / (singular**2 + penalty)
             fitted = left @ (shrunk[:, None] * projected)
-            leverage = ((left**2 @ shrunk)[:, None] + root**2) * left_out[:, None]
+            leverage = ((left**2 @ shrunk)[:, None] + root**2) * one_share[:, None]
             errors = (y - y_mean - fitted / root) / np.maximum(1 - leverage, 0.1)
             variance = weights @ (errors - weights @ errors) ** 2
             loss = float(np.log(np.maximum(variance, 1e-300)).sum())
             if loss < best - (0 if k is None else _LEAST_GAIN):
                 best = loss
                 solution = right.T @ ((shrunk / np.maximum(singular, 1e-12))[:, None] * projected)
-                found = {"intercept": y_mean - center @ solution, "coefficients": solution}
-                chosen = Regression(**{**vars(shape), **found}), errors
+                solved = {"intercept": y_mean - center @ solution, "coefficients": solution}
+                chosen = Regression(**{**vars(shape), **solved}), errors
                 discrete = tried
     assert chosen is not None
     return chosen
@@ -451,7 +451,7 @@ def _log_normal(low: np.ndarray, high: np.ndarray, centers: np.ndarray, width: f
 
 
 def _log_logistic(low: np.ndarray, high: np.ndarray, center: float, scale: float) -> np.ndarray:
-    """Return log-probabilities (m,) of intervals (m,) under a logistic distribution, densities of points."""
+    """Return log-probabilities (m,) of intervals (m,), densities of points: the logistic ones."""
     a, b = (low - center) / scale, (high - center) / scale
     result = -np.abs(a) - 2 * np.log1p(np.exp(-np.abs(a))) - np.log(scale)
     cells = high > low

@@ -255,6 +255,10 @@ def test_an_atom_that_depends_on_nothing_has_its_frequency(density):
     score = np.log(np.where(is_zero, of_zero, 1 - of_zero)).mean()
     assert score > np.log(np.where(is_zero, share, 1 - share)).mean() - 0.02
     filled = model.impute(new.assign(spend=np.nan), random_state=0)
+    drawn = model.sample(1000, random_state=0)["spend"]
+    log_drawn, logs = np.log(drawn[drawn > 0]), np.log(rows["spend"][rows["spend"] > 0])
+    # Draws of the logarithm have no tails that its exponential would stretch.
+    assert log_drawn.std() < 1.25 * logs.std()
     # Three standard errors of a share of 100 rows.
     assert (filled["spend"] == 0).mean() == pytest.approx(share, abs=0.15)
 
