@@ -34,8 +34,10 @@ _FEWEST_ROWS = 10
 _MOST_COMBINATIONS = 64
 # Points of a cell at which a density is averaged: in one column midpoints, of which every third is one
 # of fewer; in more a lattice of a prime number of points, with a generator for each column.
-_N_MIDPOINTS, _N_LATTICE, _N_LARGE_LATTICE = 27, 17, 31
+# Where each point costs an integral over missing values there are a few.
+_N_MIDPOINTS, _N_LATTICE, _N_LARGE_LATTICE, _N_FEW = 27, 17, 31, 5
 _GENERATORS = {
+    5: [1, 2],
     17: [1, 5, 7, 3, 2, 8, 6, 4],
     31: [1, 12, 5, 9, 7, 14, 3, 11, 2, 13, 6, 10, 4, 8, 15],
 }
@@ -505,6 +507,9 @@ class MixedDensity:
         offsets = part.offsets
         if not (offsets * observed).any():
             offsets = np.zeros((1, len(observed)))
+        elif not observed.all() and self._is_integrated(part):
+            # Each point costs an integral.
+            offsets = _lattice(observed & offsets.any(axis=0), n_midpoints=3, n_lattice=_N_FEW)
         z, log_slopes = self._in_cells(values, part.columns, offsets)
         result = np.empty((len(offsets), len(levels)))
         for index, same in _same_rows(levels[:, part.relevant]):
@@ -512,6 +517,11 @@ class MixedDensity:
             of_part = part.log_density(levels[index], queries, observed)
             result[:, same] = of_part.reshape(len(offsets), len(same))
         return result + log_slopes, z
+
+    @staticmethod
+    def _is_integrated(part: ContinuousPart) -> bool:
+        """Return whether marginals of a part are integrals over draws, and not in closed form."""
+        return not isinstance(part.fitted, KDESampler)
 
     def warn_of_support(self, rows: EncodedTable) -> None:
         """Warn if levels on which others are conditional are in no training row together."""
@@ -651,7 +661,9 @@ def _log_sums(log_terms: np.ndarray, source: np.ndarray, n: int) -> np.ndarray:
         return np.log(sums) + finite
 
 
-def _lattice(has_cells: np.ndarray, n_midpoints: int = _N_MIDPOINTS) -> np.ndarray:
+def _lattice(
+    has_cells: np.ndarray, n_midpoints: int = _N_MIDPOINTS, n_lattice: int | None = None
+) -> np.ndarray:
     """Return points (m, p) of a cell, from -1/2 to 1/2 in columns that have cells (p,), and else zero.
 
     Those of all cells together are a lattice, so that sums over all cells are integrals without
@@ -663,7 +675,7 @@ def _lattice(has_cells: np.ndarray, n_midpoints: int = _N_MIDPOINTS) -> np.ndarr
     if len(columns) == 1:
         points = (np.arange(n_midpoints)[:, None] + 0.5) / n_midpoints - 0.5
     else:
-        n = _N_LATTICE if len(columns) <= _N_LATTICE // 2 else _N_LARGE_LATTICE
+        n = n_lattice or (_N_LATTICE if len(columns) <= _N_LATTICE // 2 else _N_LARGE_LATTICE)
         generator = np.resize(_GENERATORS[n], len(columns))
         steps = np.outer(np.arange(n), generator)
         points = (steps / n + 0.5) % 1 - 0.5
@@ -679,7 +691,7 @@ def _error_of_mean(values: np.ndarray) -> np.ndarray:
     error over pairs of opposite points, as if these were independent: an upper bound where a density is
     smooth.
     """
-    if len(values) == _N_MIDPOINTS:
+    if len(values) in (3, _N_MIDPOINTS):
         return np.abs(values[1::3].mean(axis=0) - 1) / 8
     half = len(values) // 2
     pairs = (values[1 : half + 1] + values[:half:-1]) / 2
