@@ -4,8 +4,9 @@
 
 p(c) is a probability, in closed form; p(z | c) a density per unit of the columns, in which recorded
 values of columns with cells (integers, rounded values) have the probability of their cell. Coordinates
-that have no value at the levels c (a column at one of its atoms) are left out of z. Missing levels are
-summed over, missing values integrated out.
+that have no value at the levels c (a column at one of its atoms) are left out of z. The density of
+columns with atoms is conditional on the other columns, whose density has one model for all rows. Missing
+levels are summed over, missing values integrated out.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from .._utils.warnings import warn_user
 from ._columns import EncodedTable, TableColumns
 from ._continuous import ContinuousPart, fit_part
 from ._discrete import LevelDensity, LevelKernel
+from ._gated import GatedPart, Rows, fit_gated
 
 __all__ = ["MixedDensity"]
 
@@ -32,11 +34,15 @@ _FEWEST_ROWS = 10
 _MOST_COMBINATIONS = 64
 # Points of a cell at which a density is averaged: in one column midpoints, of which every third is one
 # of fewer; in more a lattice of a prime number of points, with a generator for each column.
-_N_MIDPOINTS, _N_LATTICE, _N_LARGE_LATTICE = 27, 17, 31
+# Where each point costs an integral over missing values there are a few.
+_N_MIDPOINTS, _N_LATTICE, _N_LARGE_LATTICE, _N_FEW = 27, 17, 31, 5
 _GENERATORS = {
+    5: [1, 2],
     17: [1, 5, 7, 3, 2, 8, 6, 4],
     31: [1, 12, 5, 9, 7, 14, 3, 11, 2, 13, 6, 10, 4, 8, 15],
 }
+# Draws of missing columns without atoms, over which the density of those with atoms is averaged.
+_N_COMMON = 64
 # A cell is integrated over where density times width is further off than this, in nats, in the mean
 # over so many rows; scales are chosen at so many points of each cell.
 _CELL_ERROR, _N_CELL_ROWS, _N_CHOICE = 0.01, 64, 4
@@ -62,11 +68,15 @@ class MixedDensity:
         The distribution of the levels.
     parts : list of ContinuousPart
         The density of each set of coordinates that has one of its own.
+    gated : list of GatedPart
+        The density of each set of columns with atoms that may be at none together, given the columns
+        without atoms; empty where there are none of these.
     """
 
     table: TableColumns
     level_density: LevelDensity
     parts: list[ContinuousPart]
+    gated: list[GatedPart]
 
     @classmethod
     def fit(
@@ -85,9 +95,11 @@ class MixedDensity:
             LevelKernel(np.full(n, 1 / n), ordered)
             for n, ordered in zip(n_levels, is_ordered, strict=True)
         ]
-        fitted = cls(table, level_density, [])
+        fitted = cls(table, level_density, [], [])
         z, _ = table.coordinates(rows.values)
         present = fitted._present(rows.levels)
+        of_gates = np.unique(present[:, fitted._conditional], axis=0)
+        present[:, fitted._conditional] = False
         patterns, counts = np.unique(present, axis=0, return_counts=True)
         wanted = [tuple(np.flatnonzero(pattern).tolist()) for pattern in patterns]
         for key in wanted:
@@ -98,8 +110,10 @@ class MixedDensity:
             if key and fitted._part(key) is None
         ]
         n_gates = len({each.gates for each in table.discrete if each.gates is not None})
-        if lacking or n_gates > 1:
-            for index in range(len(table.continuous)):
+        if lacking or (n_gates > 1 and not len(fitted._conditional)):
+            for index in np.setdiff1d(
+                np.arange(len(table.continuous)), fitted._conditional
+            ).tolist():
                 if fitted._part((index,)) is None:
                     fitted._fit_part((index,), rows, z, weights, density, kernels, is_alone=True)
         for key, count in lacking:
@@ -109,7 +123,80 @@ class MixedDensity:
                 f"{count} rows should. There the columns are independent given the levels. Pass more "
                 "complete rows, or drop columns with many missing values."
             )
+        alone = np.eye(len(fitted._conditional), dtype=bool)
+        for chosen in np.unique(np.concatenate([of_gates, alone]), axis=0):
+            fitted._fit_gated(fitted._conditional[chosen], rows, z, weights, kernels)
         return fitted
+
+    def _fit_gated(
+        self,
+        columns: np.ndarray,
+        rows: EncodedTable,
+        z: np.ndarray,
+        weights: np.ndarray,
+        kernels: list[LevelKernel],
+    ) -> None:
+        """Fit the density of columns with atoms to the rows in which all of them have other values."""
+        if not len(columns):
+            return
+        base = self._common
+        for given in (base, base[:0]):
+            known = ~np.isnan(z[:, np.concatenate([given, columns])]).any(axis=1)
+            if known.sum() >= _FEWEST_ROWS:
+                break
+        (used,) = np.nonzero(known)
+        if not len(used) or (len(columns) > 1 and len(used) < _FEWEST_ROWS):
+            return
+        own = z[np.ix_(used, columns)]
+        if len(columns) == 1 and (own == own[0]).all():
+            warn_user(
+                f"column {self.table.continuous[columns[0]].name!r} has one value in rows where it is "
+                "not at an atom: its density there is broad, since one value has no scale. Pass more "
+                "rows, or declare the value as an atom, too."
+            )
+        low, high = self._mapped_ends(rows.values[used], columns)
+        edges = {c.continuous: c.edges for c in self.table.columns if c.continuous is not None}
+        is_log = [np.isfinite(edges[k][0]) and not np.isfinite(edges[k][1]) for k in columns]
+        periods = np.array([self.table.continuous[k].period or 0.0 for k in given])
+        training = Rows(z[np.ix_(used, given)], low, high, rows.levels[used], weights[used])
+        self.gated.append(
+            fit_gated(columns, given, training, own, kernels, periods, np.array(is_log))
+        )
+
+    @property
+    def all_parts(self) -> list[ContinuousPart | GatedPart]:
+        """The densities of all sets of coordinates."""
+        return [*self.parts, *self.gated]
+
+    @property
+    def _conditional(self) -> np.ndarray:
+        """Indices of gated coordinates, if there are others, given which their density is."""
+        gated = {each.gates for each in self.table.discrete if each.gates is not None}
+        return np.array(
+            sorted(gated) if len(gated) < len(self.table.continuous) else [], dtype=np.intp
+        )
+
+    @property
+    def _common(self) -> np.ndarray:
+        """Indices of the coordinates whose density is in `parts`."""
+        return np.setdiff1d(np.arange(len(self.table.continuous)), self._conditional)
+
+    def _mapped_ends(
+        self, values: np.ndarray, columns: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the mapped ends (n, k) of the cells of some coordinates, equal for exact ones."""
+        with np.errstate(divide="ignore"):
+            low, high = (self._mapped(each, columns)[0] for each in self.table.cells(values))
+        return low, high
+
+    def _recorded(self, values: np.ndarray) -> np.ndarray:
+        """Return values (n, p) as they would be recorded."""
+        recorded = values.copy()
+        for column in self.table.columns:
+            if column.continuous is not None and self.table.continuous[column.continuous].unit:
+                j = column.continuous
+                recorded[:, j] = np.clip(column.lattice.rounded(values[:, j]), *column.extremes)
+        return recorded
 
     def _fit_part(
         self,
@@ -294,7 +381,7 @@ class MixedDensity:
 
     def _that_matter(self) -> np.ndarray:
         """Return the indices of the discrete coordinates on which the distribution of values depends."""
-        used = {int(k) for part in self.parts for k in part.relevant}
+        used = {int(k) for part in self.all_parts for k in part.relevant}
         used |= {k for k, each in enumerate(self.table.discrete) if each.gates is not None}
         return np.array(sorted(used), dtype=np.intp)
 
@@ -315,7 +402,77 @@ class MixedDensity:
                     of_part, of_error = self._of_part(part, levels[used], values[used], observed)
                     result[used] += of_part
                     error[used] = np.hypot(error[used], of_error)
+            if group.observed[self._conditional].any():
+                of_gated, of_error = self._of_gated(group, levels[used], values[used])
+                result[used] += of_gated
+                error[used] = np.hypot(error[used], of_error)
         return result, error
+
+    def _gated_of(self, pattern: np.ndarray) -> list[GatedPart]:
+        """Return the densities of the gated coordinates of a pattern given the others."""
+        key = self._conditional[pattern[self._conditional]]
+        together = [part for part in self.gated if np.array_equal(part.columns, key)]
+        return together or [
+            part for part in self.gated if len(part.columns) == 1 and part.columns[0] in key
+        ]
+
+    def _of_gated(
+        self, group: _Group, levels: np.ndarray, values: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return log-densities (n,) of gated coordinates given the others, and their errors (n,).
+
+        It is the mean over draws of the other coordinates that are missing.
+        """
+        parts = [
+            part for part in self._gated_of(group.pattern) if group.observed[part.columns].any()
+        ]
+        needed = np.unique(np.concatenate([part.base for part in parts]).astype(np.intp))
+        if group.observed[needed].all() or not len(levels):
+            return self._log_gated(parts, levels, values), np.zeros(len(levels))
+        n = len(levels)
+        filled = self._with_common(
+            np.tile(levels, (_N_COMMON, 1)),
+            np.tile(values, (_N_COMMON, 1)),
+            np.random.RandomState(0),
+        )
+        terms = self._log_gated(parts, np.tile(levels, (_N_COMMON, 1)), filled).reshape(-1, n)
+        log_mean = logsumexp(terms, axis=0) - np.log(_N_COMMON)
+        deviation = np.exp(terms - log_mean).std(axis=0, ddof=1)
+        return log_mean, deviation / np.sqrt(_N_COMMON)
+
+    def _log_gated(
+        self, parts: list[GatedPart], levels: np.ndarray, values: np.ndarray
+    ) -> np.ndarray:
+        """Return log-densities (n,) of gated coordinates given all others; NaN is integrated out."""
+        result = np.zeros(len(levels))
+        for part in parts:
+            _, log_slopes = self.table.coordinates(values)
+            low, high = self._mapped_ends(values, part.columns)
+            exact = low == high
+            result += np.where(exact, log_slopes[:, part.columns], 0.0).sum(axis=1)
+            result += part.log_density(levels, self._mapped(values, part.base)[0], low, high)
+        return result
+
+    def _with_common(
+        self, levels: np.ndarray, values: np.ndarray, rng: np.random.RandomState
+    ) -> np.ndarray:
+        """Return values (n, p) in which missing ones of columns without atoms are drawn."""
+        values, drawn = values.copy(), values.copy()
+        drawn[:, self._conditional] = np.nan
+        present = self._present(levels)
+        z, _ = self.table.coordinates(drawn)
+        for group in _groups(present, present & ~np.isnan(drawn)):
+            for part, observed in self._parts_of(group):
+                if observed.all():
+                    continue
+                given = self._points_in_cells(part, levels, drawn, observed, group.rows, rng)
+                for index, same in _same_rows(levels[group.rows][:, part.relevant]):
+                    own = np.ix_(group.rows[same], part.columns)
+                    z[own] = part.draw(levels[group.rows[index]], given[same], rng)
+        missing = np.isnan(values) & present
+        missing[:, self._conditional] = False
+        values[missing] = self._recorded(self.table.values_at(z))[missing]
+        return values
 
     def _part(self, key: tuple[int, ...]) -> ContinuousPart | None:
         """Return the density of the coordinates of some indices, if they have one of their own."""
@@ -324,7 +481,7 @@ class MixedDensity:
 
     def _parts_of(self, group: _Group) -> list[tuple[ContinuousPart, np.ndarray]]:
         """Return the independent parts of a pattern, and which of their coordinates are observed."""
-        key = tuple(int(k) for k in np.flatnonzero(group.pattern))
+        key = tuple(int(k) for k in self._common[group.pattern[self._common]])
         part = self._part(key)
         parts = [self._part((k,)) for k in key] if part is None else [part]
         return [(each, group.observed[each.columns]) for each in parts if each is not None]
@@ -350,6 +507,9 @@ class MixedDensity:
         offsets = part.offsets
         if not (offsets * observed).any():
             offsets = np.zeros((1, len(observed)))
+        elif not observed.all() and self._is_integrated(part):
+            # Each point costs an integral.
+            offsets = _lattice(observed & offsets.any(axis=0), n_midpoints=3, n_lattice=_N_FEW)
         z, log_slopes = self._in_cells(values, part.columns, offsets)
         result = np.empty((len(offsets), len(levels)))
         for index, same in _same_rows(levels[:, part.relevant]):
@@ -357,6 +517,11 @@ class MixedDensity:
             of_part = part.log_density(levels[index], queries, observed)
             result[:, same] = of_part.reshape(len(offsets), len(same))
         return result + log_slopes, z
+
+    @staticmethod
+    def _is_integrated(part: ContinuousPart) -> bool:
+        """Return whether marginals of a part are integrals over draws, and not in closed form."""
+        return not isinstance(part.fitted, KDESampler)
 
     def warn_of_support(self, rows: EncodedTable) -> None:
         """Warn if levels on which others are conditional are in no training row together."""
@@ -381,20 +546,34 @@ class MixedDensity:
     def draw_missing(self, rows: EncodedTable, rng: np.random.RandomState) -> EncodedTable:
         """Return rows whose missing levels and values are drawn given the others."""
         levels = self._draw_levels(rows, rng)
-        values = rows.values.copy()
-        present = self._present(levels)
-        z, _ = self.table.coordinates(rows.values)
-        for group in _groups(present, present & ~np.isnan(values)):
-            for part, observed in self._parts_of(group):
-                if observed.all():
+        values, present = rows.values.copy(), self._present(levels)
+        groups = list(_groups(present, present & ~np.isnan(values)))
+        for group in groups:
+            own = group.rows
+            lacks = not group.observed[self._common][group.pattern[self._common]].all()
+            if not lacks or not group.observed[self._conditional].any():
+                continue
+            # Of several draws one is chosen by the density of what is known of the columns with atoms.
+            m, tiled = len(own), np.tile(own, _N_COMMON)
+            filled = self._with_common(levels[tiled], values[tiled], rng)
+            log_terms = self._log_gated(self._gated_of(group.pattern), levels[tiled], filled)
+            log_terms = log_terms.reshape(-1, m)
+            masses = np.exp(log_terms - log_terms.max(axis=0)).T
+            chosen = choose_in_rows(masses, np.arange(m), rng.uniform(size=m))
+            values[own] = filled.reshape(_N_COMMON, m, -1)[chosen, np.arange(m)]
+        values = self._with_common(levels, values, rng)
+        for group in groups:
+            for gated in self._gated_of(group.pattern):
+                if group.observed[gated.columns].all():
                     continue
-                given = self._points_in_cells(part, levels, values, observed, group.rows, rng)
-                for index, same in _same_rows(levels[group.rows][:, part.relevant]):
-                    own = np.ix_(group.rows[same], part.columns)
-                    z[own] = part.draw(levels[group.rows[index]], given[same], rng)
-        drawn = self.table.values_at(z)
-        missing = np.isnan(values) & present
-        values[missing] = drawn[missing]
+                own = group.rows
+                x, _ = self._mapped(values[own], gated.base)
+                low, high = self._mapped_ends(values[own], gated.columns)
+                z = np.full_like(values[own], np.nan)
+                z[:, gated.columns] = gated.draw(levels[own], x, low, high, rng)
+                drawn = self._recorded(self.table.values_at(z))
+                missing = np.isnan(values[own]) & ~np.isnan(z)
+                values[own] = np.where(missing, drawn, values[own])
         return EncodedTable(levels, values, rows.index)
 
     def _points_in_cells(
@@ -482,7 +661,9 @@ def _log_sums(log_terms: np.ndarray, source: np.ndarray, n: int) -> np.ndarray:
         return np.log(sums) + finite
 
 
-def _lattice(has_cells: np.ndarray, n_midpoints: int = _N_MIDPOINTS) -> np.ndarray:
+def _lattice(
+    has_cells: np.ndarray, n_midpoints: int = _N_MIDPOINTS, n_lattice: int | None = None
+) -> np.ndarray:
     """Return points (m, p) of a cell, from -1/2 to 1/2 in columns that have cells (p,), and else zero.
 
     Those of all cells together are a lattice, so that sums over all cells are integrals without
@@ -494,7 +675,7 @@ def _lattice(has_cells: np.ndarray, n_midpoints: int = _N_MIDPOINTS) -> np.ndarr
     if len(columns) == 1:
         points = (np.arange(n_midpoints)[:, None] + 0.5) / n_midpoints - 0.5
     else:
-        n = _N_LATTICE if len(columns) <= _N_LATTICE // 2 else _N_LARGE_LATTICE
+        n = n_lattice or (_N_LATTICE if len(columns) <= _N_LATTICE // 2 else _N_LARGE_LATTICE)
         generator = np.resize(_GENERATORS[n], len(columns))
         steps = np.outer(np.arange(n), generator)
         points = (steps / n + 0.5) % 1 - 0.5
@@ -510,7 +691,7 @@ def _error_of_mean(values: np.ndarray) -> np.ndarray:
     error over pairs of opposite points, as if these were independent: an upper bound where a density is
     smooth.
     """
-    if len(values) == _N_MIDPOINTS:
+    if len(values) in (3, _N_MIDPOINTS):
         return np.abs(values[1::3].mean(axis=0) - 1) / 8
     half = len(values) // 2
     pairs = (values[1 : half + 1] + values[:half:-1]) / 2

@@ -71,9 +71,9 @@ class TableDensity(DensityEstimatorMixin, BaseEstimator):
         that has levels or atoms: at 0 the column depends on others as in the rows, at 1 on none.
     parts_ : list of dict
         For each set of continuous columns with a density of its own: its `columns`, the number of its
-        `rows`, the fitted `density`, and `lambdas`, the bandwidths of the kernels of levels by which
-        rows are weighted: at 0 only rows of the same level count, at 1 the continuous columns do not
-        depend on the column.
+        (different) `rows`, the fitted `density`, and `lambdas`, the bandwidths of the kernels of levels
+        by which rows are weighted: at 0 only rows of the same level count, at 1 the continuous columns
+        do not depend on the column. Columns with atoms come last, as densities given all others.
     base_measure_ : dict from column to str
         What the log-density of each column is with respect to: see Notes. Log-densities of two models
         can be compared where these are equal.
@@ -107,11 +107,16 @@ class TableDensity(DensityEstimatorMixin, BaseEstimator):
     the mean. Of a missing value the density is integrated (64 to 4096 rows for each), missing levels
     are summed over.
 
+    Columns with atoms have, where they are at none, a kernel density given all other columns, about a
+    regression; `density` is that of the columns without atoms, or of all where all have atoms. So a
+    zero that depends on nothing has its frequency as its probability whatever the other columns are.
+
     Columns of which fewer than ten different rows have all values are independent of one another given
     the levels, with a warning.
 
-    Cost: one fit of `density` for each set of columns that are not at an atom, and a second one in the
-    scale that is chosen given the levels; `score_samples` and `sample` evaluate one model for each
+    Cost: one fit of `density` for the columns without atoms (for each set of columns that are at none
+    where all have atoms), and a second one in the scale that is chosen given the levels;
+    `score_samples` and `sample` evaluate one model for each
     combination of levels among the rows, of those on which the continuous columns depend
     (docs/tables.md has times).
 
@@ -199,11 +204,11 @@ class TableDensity(DensityEstimatorMixin, BaseEstimator):
         return [
             {
                 "columns": [names[k] for k in part.columns],
-                "rows": len(part.rows),
-                "density": part.fitted,
+                "rows": len(part.weights),
+                "density": getattr(part, "fitted", part),
                 "lambdas": self._by_name(part.kernels),
             }
-            for part in self.density_.parts
+            for part in self.density_.all_parts
         ]
 
     @property

@@ -232,3 +232,51 @@ def test_warns_of_a_total_beside_its_parts():
     frame = pd.DataFrame(np.column_stack([parts, parts.sum(axis=1)]), columns=["a", "b", "sum"])
     with pytest.warns(UserWarning, match=r"\['a', 'b', 'sum'\] satisfy 1 exact relations"):
         TableDensity().fit(frame)
+
+
+def _spending(n, seed):
+    """Return rows of numbers that depend on one another, and one with zeros that depends on none."""
+    rng = np.random.RandomState(seed)
+    age = rng.normal(40, 10, size=n)
+    frame = {"age": age, "income": rng.lognormal(8 + 0.02 * age), "score": rng.normal(0.05 * age)}
+    frame["count"] = rng.poisson(1.3, size=n)
+    spend = np.where(rng.uniform(size=n) < 0.378, 0.0, rng.lognormal(3, 1.6, size=n))
+    return pd.DataFrame({**frame, "spend": spend})
+
+
+@pytest.mark.parametrize("density", [KDESampler(), SmoothedScoreDiffusion(n_nodes=8, n_steps=8)])
+def test_an_atom_that_depends_on_nothing_has_its_frequency(density):
+    rows, others = _spending(300, 0), ["age", "income", "score", "count"]
+    model = TableDensity(density=density).fit(rows)
+    new = _spending(100, 1)
+    is_zero, share = (new["spend"] == 0).to_numpy(), (rows["spend"] == 0).mean()
+    of_zero = np.exp(model.score_samples(new.assign(spend=0.0), given=others))
+    assert of_zero.mean() == pytest.approx(share, abs=0.03)
+    score = np.log(np.where(is_zero, of_zero, 1 - of_zero)).mean()
+    assert score > np.log(np.where(is_zero, share, 1 - share)).mean() - 0.02
+    filled = model.impute(new.assign(spend=np.nan), random_state=0)
+    drawn = model.sample(1000, random_state=0)["spend"]
+    log_drawn, logs = np.log(drawn[drawn > 0]), np.log(rows["spend"][rows["spend"] > 0])
+    # Draws of the logarithm have no tails that its exponential would stretch.
+    assert log_drawn.std() < 1.25 * logs.std()
+    # Three standard errors of a share of 100 rows.
+    assert (filled["spend"] == 0).mean() == pytest.approx(share, abs=0.15)
+
+
+def test_columns_with_atoms_given_missing_columns():
+    rows = _spending(200, 0)
+    rows["spend"] *= np.exp(0.1 * (rows["age"] - 40))
+    model = TableDensity(density=KDESampler()).fit(rows[["age", "spend"]])
+    spend = np.array([3.0, 30.0, 300.0])
+    ages = np.linspace(-20, 100, 400)
+    grid = pd.DataFrame({"age": np.repeat(ages, 3), "spend": np.tile(spend, 400)})
+    expected = logsumexp(model.score_samples(grid).reshape(400, 3), axis=0) + np.log(
+        ages[1] - ages[0]
+    )
+    only = pd.DataFrame({"age": np.nan, "spend": spend})
+    found, error = model.score_samples(only, return_error=True)
+    # Three standard errors of a mean over draws.
+    assert (np.abs(found - expected) < 3 * error + 0.01).all()
+    age = model.impute(only.loc[[2] * 300], random_state=0)["age"]
+    masses = np.exp(model.score_samples(grid[grid["spend"] == 300], given=["spend"]))
+    assert age.mean() == pytest.approx(np.average(ages, weights=masses), abs=2.5)

@@ -1,0 +1,464 @@
+"""The density of columns with atoms, where they are not at one, given all other columns.
+
+With the coordinates x of columns that always have a value, and y of columns with atoms that are at none,
+
+    p(y | x, c) = sum_i v_i(x, c) prod_g N(y_g; y_ig + b_g(x, c) - b_g(x_i, c_i), h_g),
+
+v_i proportional to ``w_i K(c, c_i) prod_j exp(-((x_j - x_ij) / s_j)^2 / 2)``: a kernel estimate of a
+conditional density (Hall, Racine and Li 2004), shifted by a regression b. All rows count in the
+density of x, whether y is at an atom or not, so that the probability of the atom given x is that of
+the levels where y does not depend on x. It is normalised, and marginals over y are in closed form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import logsumexp, ndtr
+
+from .._utils.draws import choose_in_rows
+from .._utils.memory import slices
+from .._utils.periods import wrapped
+from ._discrete import LevelKernel, choose_lambdas, one_row, products, some_rows
+
+__all__ = ["GatedPart", "Rows", "fit_gated"]
+
+# Weight of a logistic distribution about the regression line, and of all rows among the near ones.
+_BACKGROUND = 0.02
+_LOGISTIC = np.sqrt(3) / np.pi
+# Bandwidths of x, in standard deviations, that are compared; those of y, in deviations from the line.
+_OF_X = (0.1, 0.2, 0.35, 0.6, 1.0, 1.7, 3.0, np.inf)
+_OF_Y = (0.05, 0.08, 0.12, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0)
+# Bandwidths have the highest likelihood of at most so many left-out rows, over so many sweeps.
+_MOST_JUDGES, _N_SWEEPS = 256, 4
+# Factors of the median, above which a coordinate is linear in the column; larger logarithms are cut off.
+_FACTORS, _LARGEST_LOG = (1.0, 4.0, 20.0), 600.0
+# Penalties of the regression, in variances of a column; indicators of a column must lower the logarithm
+# of the variance by so much.
+_PENALTIES, _LEAST_GAIN = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 100.0), 0.01
+# Pairs of rows whose kernels are in memory at once.
+_MOST_PAIRS = 4_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Regression:
+    """A ridge regression on x, its squares and products, and indicators of levels.
+
+    Constant outside the range of the training rows, `low` to `high` (p,). `discrete` are the discrete
+    coordinates whose levels, `n_levels` many, have indicators.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    mean: np.ndarray
+    scale: np.ndarray
+    periods: np.ndarray
+    discrete: list[int]
+    n_levels: list[int]
+    intercept: np.ndarray
+    coefficients: np.ndarray
+
+    def at(self, x: np.ndarray, levels: np.ndarray) -> np.ndarray:
+        """Return its values (m, k) at x (m, p) and levels (m, q)."""
+        features = self.features(x, levels)
+        return self.intercept + features @ self.coefficients
+
+    def features(self, x: np.ndarray, levels: np.ndarray) -> np.ndarray:
+        """Return the features (m, f)."""
+        z = (np.clip(x, self.low, self.high) - self.mean) / self.scale
+        plain, circular = z[:, self.periods == 0], np.flatnonzero(self.periods)
+        first, second = np.triu_indices(plain.shape[1])
+        angles = 2 * np.pi * x[:, circular] / self.periods[circular]
+        parts = [plain, plain[:, first] * plain[:, second], np.cos(angles), np.sin(angles)]
+        for k in self.discrete:
+            parts.append(np.eye(self.n_levels[k] + 1)[levels[:, k], :-1])
+        return np.column_stack(parts)
+
+
+def _regress(
+    x: np.ndarray,
+    y: np.ndarray,
+    levels: np.ndarray,
+    weights: np.ndarray,
+    one_share: np.ndarray,
+    kernels: Sequence[LevelKernel],
+    mean: np.ndarray,
+    scale: np.ndarray,
+    periods: np.ndarray,
+) -> tuple[Regression, np.ndarray]:
+    """Return the regression with the least left-out errors, and these (n, k).
+
+    `one_share` (n,) is the part of the weight of a row that is left out.
+    """
+    n_levels, best, chosen = [len(kernel.masses) for kernel in kernels], np.inf, None
+    discrete: list[int] = []
+    for k in [None, *range(len(kernels))]:
+        if k is not None and len(np.unique(levels[:, k])) == 1:
+            continue
+        tried = discrete if k is None else [*discrete, k]
+        empty = np.zeros(y.shape[1])
+        shape = Regression(
+            x.min(axis=0), x.max(axis=0), mean, scale, periods, tried, n_levels, empty, empty
+        )
+        features = shape.features(x, levels)
+        center, root = weights @ features, np.sqrt(weights)[:, None]
+        y_mean = weights @ y
+        left, singular, right = np.linalg.svd((features - center) * root, full_matrices=False)
+        projected = left.T @ ((y - y_mean) * root)
+        for penalty in _PENALTIES:
+            shrunk = singular**2 / (singular**2 + penalty)
+            fitted = left @ (shrunk[:, None] * projected)
+            leverage = ((left**2 @ shrunk)[:, None] + root**2) * one_share[:, None]
+            errors = (y - y_mean - fitted / root) / np.maximum(1 - leverage, 0.1)
+            variance = weights @ (errors - weights @ errors) ** 2
+            loss = float(np.log(np.maximum(variance, 1e-300)).sum())
+            if loss < best - (0 if k is None else _LEAST_GAIN):
+                best = loss
+                solution = right.T @ ((shrunk / np.maximum(singular, 1e-12))[:, None] * projected)
+                solved = {"intercept": y_mean - center @ solution, "coefficients": solution}
+                chosen = Regression(**{**vars(shape), **solved}), errors
+                discrete = tried
+    assert chosen is not None
+    return chosen
+
+
+@dataclass(frozen=True, eq=False)
+class GatedPart:
+    """The density of some gated coordinates given the others and the levels.
+
+    Parameters
+    ----------
+    columns, base : ndarray of shape (k,) and (p,)
+        Indices of the coordinates y and of those x on which they are conditional.
+    x, y : ndarray of shape (n, p) and (n, k)
+        Coordinates of the training rows that have values in all of them.
+    levels, weights : ndarray of shape (n, q) and (n,)
+        Their levels and weights.
+    kernels : list of LevelKernel
+        Kernels by which rows are weighted, one for each discrete coordinate.
+    periods : ndarray of shape (p,)
+        Periods of x; 0 is none.
+    of_x, of_y : ndarray of shape (p,) and (k,)
+        Bandwidths; infinite ones of x do not matter.
+    shifts : ndarray of shape (k,)
+        Shifts of the maps of y, see `_bent`.
+    regression : Regression
+        Its values are the b(x, c) of the formula.
+    residual : ndarray of shape (n, k)
+        Deviations of y of the training rows, each from the regression without the row.
+    deviation : ndarray of shape (k,)
+        Standard deviations from it.
+    """
+
+    columns: np.ndarray
+    base: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    levels: np.ndarray
+    weights: np.ndarray
+    kernels: list[LevelKernel]
+    periods: np.ndarray
+    of_x: np.ndarray
+    of_y: np.ndarray
+    shifts: np.ndarray
+    regression: Regression
+    residual: np.ndarray
+    deviation: np.ndarray
+
+    @property
+    def relevant(self) -> np.ndarray:
+        """Indices of the discrete coordinates on which the density depends."""
+        used = {k for k, kernel in enumerate(self.kernels) if kernel.lam < 1}
+        return np.array(sorted(used | set(self.regression.discrete)), dtype=np.intp)
+
+    def _row_weights(self, levels: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """Return the weights (m, n) of the rows given levels (m, q) and x (m, p)."""
+        log_near = np.zeros((len(x), len(self.x)))
+        for j in np.flatnonzero(np.isfinite(self.of_x)):
+            log_near += _log_kernel(x[:, j], self.x[:, j], self.periods[j], self.of_x[j])
+        tables = [kernel.table for kernel in self.kernels]
+        weights = self.weights * products(tables, levels, self.levels)
+        weights /= weights.sum(axis=1, keepdims=True)
+        near = np.exp(log_near - log_near.max(axis=1, keepdims=True)) * weights
+        near /= near.sum(axis=1, keepdims=True)
+        return (1 - _BACKGROUND) * near + _BACKGROUND * weights
+
+    def log_density(
+        self, levels: np.ndarray, x: np.ndarray, low: np.ndarray, high: np.ndarray
+    ) -> np.ndarray:
+        """Return log-densities (m,) of y given levels (m, q) and x (m, p).
+
+        `low` and `high` (m, k) are the ends of the cells of y, whose probability is returned, or both
+        the same value, whose density is; NaN is integrated out.
+        """
+        result = np.empty(len(x))
+        low, high, log_slopes = self._mapped(low, high)
+        observed = np.flatnonzero(~np.isnan(low[0]))
+        for part in slices(len(x), max(1, _MOST_PAIRS // len(self.x))):
+            line = self.regression.at(x[part], levels[part])
+            weights = self._row_weights(levels[part], x[part])
+            with np.errstate(divide="ignore"):
+                log_terms = np.log(weights)
+            log_tail = np.zeros(len(line))
+            center = self.weights @ self.residual
+            for g in observed:
+                ends = low[part, g] - line[:, g], high[part, g] - line[:, g]
+                log_terms += _log_normal(*ends, self.residual[:, g], self.of_y[g])
+                log_tail += _log_logistic(*ends, center[g], self.deviation[g] * _LOGISTIC)
+            near = logsumexp(log_terms, axis=1) + np.log1p(-_BACKGROUND)
+            result[part] = np.logaddexp(near, log_tail + np.log(_BACKGROUND))
+        return result + log_slopes
+
+    def _mapped(
+        self, low: np.ndarray, high: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return ends (m, k) of cells in the coordinates of the kernels, and log slopes (m,)."""
+        with np.errstate(divide="ignore", over="ignore"):
+            mapped, log_slopes = _bent(low, self.shifts)
+            upper, _ = _bent(high, self.shifts)
+        return mapped, upper, np.where(low == high, log_slopes, 0.0).sum(axis=1)
+
+    def draw(
+        self,
+        levels: np.ndarray,
+        x: np.ndarray,
+        low: np.ndarray,
+        high: np.ndarray,
+        rng: np.random.RandomState,
+    ) -> np.ndarray:
+        """Return y (m, k) given levels (m, q), x (m, p), and cells (m, k) of y; NaN is missing."""
+        m, k = low.shape
+        low, high, _ = self._mapped(low, high)
+        uniform, normal = rng.uniform(size=(m, 2 + k)), rng.normal(size=(m, k))
+        drawn, center = np.empty((m, k)), self.weights @ self.residual
+        line = self.regression.at(x, levels)
+        observed = np.flatnonzero(~np.isnan(low[0]))
+        for part in slices(m, max(1, _MOST_PAIRS // len(self.x))):
+            with np.errstate(divide="ignore"):
+                log_terms = np.log(self._row_weights(levels[part], x[part]))
+            log_tail = np.full(len(log_terms), np.log(_BACKGROUND))
+            for g in observed:
+                ends = low[part, g] - line[part, g], high[part, g] - line[part, g]
+                log_terms += _log_normal(*ends, self.residual[:, g], self.of_y[g])
+                log_tail += _log_logistic(*ends, center[g], self.deviation[g] * _LOGISTIC)
+            near = logsumexp(log_terms, axis=1) + np.log1p(-_BACKGROUND)
+            masses = np.exp(log_terms - log_terms.max(axis=1, keepdims=True))
+            own = np.arange(len(masses))
+            source = choose_in_rows(masses, own, uniform[part, 0])
+            is_logistic = uniform[part, 1] < 1 / (1 + np.exp(np.clip(near - log_tail, -50, 50)))
+            values = self.residual[source] + self.of_y * normal[part]
+            u = np.clip(uniform[part, 2:], 1e-12, 1 - 1e-12)
+            far = center + self.deviation * _LOGISTIC * np.log(u / (1 - u))
+            drawn[part] = line[part] + np.where(is_logistic[:, None], far, values)
+        return _unbent(drawn, self.shifts)
+
+
+class Rows(NamedTuple):
+    """Training rows: x (n, p), the ends (n, k) of the cells of y, levels (n, q) and weights (n,)."""
+
+    x: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    levels: np.ndarray
+    weights: np.ndarray
+
+
+def fit_gated(
+    columns: np.ndarray,
+    base: np.ndarray,
+    rows: Rows,
+    y: np.ndarray,
+    kernels: Sequence[LevelKernel],
+    periods: np.ndarray,
+    is_log: np.ndarray,
+) -> GatedPart:
+    """Return the density of y (n, k) given x and levels, of highest leave-one-out likelihood.
+
+    `is_log` (k,) is which coordinates y are logarithms of the distance from a bound. Equal rows are one.
+    """
+    joined = np.column_stack([*rows[:4], y])
+    _, first, which = np.unique(joined, axis=0, return_index=True, return_inverse=True)
+    x, low, high, levels = (each[first] for each in rows[:4])
+    y, weights = y[first], np.bincount(which.ravel(), weights=rows.weights)
+    # Which part of equal rows is left out with one of them.
+    one = np.bincount(which.ravel(), weights=rows.weights * one_row(rows.weights)) / weights
+    left = one / weights
+    mean, of_rows = np.average(x, axis=0, weights=weights), weights / weights.sum()
+    scale = np.sqrt(of_rows @ (x - mean) ** 2)
+    scale[scale == 0] = 1.0
+    setting = levels, of_rows, left, kernels, mean, scale, periods
+    shifts = np.full(len(columns), np.nan)
+    for g in np.flatnonzero(is_log):
+        # A relation may be simple in the logarithm, or in the column.
+        tried, middle = [np.nan, *(np.log(_FACTORS) - of_rows @ y[:, g])], y[:, [g]]
+        losses = []
+        for shift in tried:
+            bent, log_slopes = _bent(middle, np.array([shift]))
+            errors = _regress(x, bent, *setting)[1]
+            losses.append(np.log(of_rows @ errors**2 + 1e-300)[0] / 2 - (of_rows @ log_slopes)[0])
+        shifts[g] = tried[int(np.argmin(losses))]
+    y, _ = _bent(y, shifts)
+    regression, residual = _regress(x, y, *setting)
+    deviation = np.sqrt(of_rows @ (residual - of_rows @ residual) ** 2)
+    deviation = np.where(deviation > 0, deviation, np.maximum(np.abs(of_rows @ y), 1.0))
+    part = GatedPart(
+        columns, base, x, y, levels, of_rows, list(kernels), periods,
+        np.full(x.shape[1], np.inf), 0.35 * deviation, shifts, regression, residual, deviation,
+    )  # fmt: skip
+    judges = some_rows(len(x), _MOST_JUDGES)
+    kept = np.ones((len(judges), len(x)))
+    kept[np.arange(len(judges)), judges] = 1 - left[judges]
+    ends = part._mapped(low, high)[:2]
+    return _Choice(part, judges, kept, ends).choose(scale)
+
+
+class _Choice:
+    """Bandwidths of highest likelihood of left-out `judges` (m,); rows keep parts `kept` (m, n)."""
+
+    def __init__(
+        self,
+        part: GatedPart,
+        judges: np.ndarray,
+        kept: np.ndarray,
+        ends: tuple[np.ndarray, np.ndarray],
+    ) -> None:
+        self.part, self.judges = part, judges
+        self.others = kept * part.weights
+        self.kept = kept
+        self.low, self.high = ends[0][judges], ends[1][judges]
+        self.residual = part.residual
+        # A judge's own regression is the one without it.
+        self.line = part.y[judges] - part.residual[judges]
+        ends_of_line = self.low - self.line, self.high - self.line
+        center = part.weights @ self.residual
+        self.log_logistic = sum(
+            _log_logistic(a, b, m, s * _LOGISTIC)
+            for a, b, m, s in zip(
+                *(each.T for each in ends_of_line), center, part.deviation, strict=True
+            )
+        )
+
+    def of_x(self, j: int, width: float) -> np.ndarray | float:
+        """Return log kernels (m, n) of one coordinate x."""
+        if np.isinf(width):
+            return 0.0
+        x = self.part.x[:, j]
+        return _log_kernel(x[self.judges], x, self.part.periods[j], width)
+
+    def of_y(self, g: int, width: float) -> np.ndarray:
+        """Return log kernels (m, n) of one coordinate y."""
+        a, b = self.low[:, g] - self.line[:, g], self.high[:, g] - self.line[:, g]
+        return _log_normal(a, b, self.residual[:, g], width)
+
+    def choose(self, scale: np.ndarray) -> GatedPart:
+        """Return the part with the chosen bandwidths, those of x in units of `scale` (p,)."""
+        part = self.part
+        widths, heights, kernels = part.of_x.copy(), part.of_y.copy(), part.kernels
+        near = np.zeros((len(self.judges), len(part.x)))
+        close = sum((self.of_y(g, h) for g, h in enumerate(heights)), start=np.zeros_like(near))
+        for _ in range(_N_SWEEPS):
+            before = np.r_[widths, heights]
+            if kernels:
+                shift = close.max(axis=1, keepdims=True)
+                kernels = choose_lambdas(
+                    kernels,
+                    part.levels,
+                    part.weights,
+                    self.judges,
+                    self.kept * np.exp(near - near.max(axis=1, keepdims=True)),
+                    np.exp(close - shift),
+                )
+            tables = [kernel.table for kernel in kernels]
+            others = self.others * products(tables, part.levels[self.judges], part.levels)
+            for j in range(len(widths)):
+                rest = near - self.of_x(j, widths[j])
+                tried = [rest + self.of_x(j, w * scale[j]) for w in _OF_X]
+                best = int(np.argmax([self.likelihood(others, t, close) for t in tried]))
+                widths[j], near = _OF_X[best] * scale[j], tried[best]
+            for g in range(len(heights)):
+                rest = close - self.of_y(g, heights[g])
+                tried = [rest + self.of_y(g, h * part.deviation[g]) for h in _OF_Y]
+                best = int(np.argmax([self.likelihood(others, near, t) for t in tried]))
+                heights[g], close = _OF_Y[best] * part.deviation[g], tried[best]
+            if np.array_equal(before, np.r_[widths, heights]):
+                break
+        return GatedPart(**{**vars(part), "of_x": widths, "of_y": heights, "kernels": kernels})
+
+    def likelihood(self, others: np.ndarray, near: np.ndarray, close: np.ndarray) -> float:
+        """Return the mean log-likelihood of the judges for weights and log kernels, all (m, n)."""
+        weights = others * np.exp(near - near.max(axis=1, keepdims=True))
+        tiny = np.finfo(np.float64).tiny
+        weights = (1 - _BACKGROUND) * weights / np.maximum(weights.sum(axis=1, keepdims=True), tiny)
+        weights += _BACKGROUND * others / others.sum(axis=1, keepdims=True)
+        shift = close.max(axis=1)
+        kernel = shift + np.log(
+            np.maximum((weights * np.exp(close - shift[:, None])).sum(axis=1), tiny)
+        )
+        value = np.logaddexp(
+            kernel + np.log1p(-_BACKGROUND), self.log_logistic + np.log(_BACKGROUND)
+        )
+        own = self.part.weights[self.judges]
+        return float(own @ value / own.sum())
+
+
+def _bent(y: np.ndarray, shifts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return logarithms y (m, k) in coordinates like y below and exp(y) above, and log slopes (m, k).
+
+    With w = exp(y + shift) the coordinate is log(exp(w) - 1); where the shift is NaN it is y.
+    """
+    used = ~np.isnan(shifts)
+    mapped, log_slopes = y.copy(), np.zeros_like(y)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        w = np.exp(np.minimum(y[:, used] + shifts[used], _LARGEST_LOG))
+        share = -np.expm1(-w)
+        mapped[:, used], log_slopes[:, used] = w + np.log(share), np.log(w / share)
+    return mapped, np.where(np.isfinite(log_slopes), log_slopes, 0.0)
+
+
+def _unbent(mapped: np.ndarray, shifts: np.ndarray) -> np.ndarray:
+    """Return the logarithms y (m, k) of coordinates: the inverse of `_bent`."""
+    used = ~np.isnan(shifts)
+    y = mapped.copy()
+    y[:, used] = np.where(
+        mapped[:, used] < -30, mapped[:, used], np.log(np.logaddexp(0, mapped[:, used]))
+    )
+    y[:, used] -= shifts[used]
+    return y
+
+
+def _log_kernel(a: np.ndarray, b: np.ndarray, period: float, width: float) -> np.ndarray:
+    """Return log kernels (m, n), one at distance 0, of a (m,) and b (n,)."""
+    distance = np.subtract.outer(a, b)
+    if period:
+        distance = wrapped(distance, period)
+    return -0.5 * (distance / width) ** 2
+
+
+def _log_normal(low: np.ndarray, high: np.ndarray, centers: np.ndarray, width: float) -> np.ndarray:
+    """Return log-probabilities (m, n) of intervals (m,) under Gaussians (n,), densities of points."""
+    below = (low[:, None] - centers) / width
+    result = -0.5 * below**2 - np.log(width * np.sqrt(2 * np.pi))
+    cells = np.flatnonzero(high > low)
+    if len(cells):
+        a, b = below[cells], (high[cells, None] - centers) / width
+        upper = a > 0
+        mass = ndtr(np.where(upper, -a, b)) - ndtr(np.where(upper, -b, a))
+        result[cells] = np.log(np.maximum(mass, np.finfo(np.float64).tiny))
+    return result
+
+
+def _log_logistic(low: np.ndarray, high: np.ndarray, center: float, scale: float) -> np.ndarray:
+    """Return log-probabilities (m,) of intervals (m,), densities of points: the logistic ones."""
+    a, b = (low - center) / scale, (high - center) / scale
+    result = -np.abs(a) - 2 * np.log1p(np.exp(-np.abs(a))) - np.log(scale)
+    cells = high > low
+    # On the side where both ends are in the lower tail differences are accurate.
+    flipped = a[cells] > 0
+    lower, upper = np.where(flipped, -b[cells], a[cells]), np.where(flipped, -a[cells], b[cells])
+    with np.errstate(divide="ignore"):
+        log_lower, log_upper = -np.logaddexp(0, -lower), -np.logaddexp(0, -upper)
+        result[cells] = log_upper + np.log(-np.expm1(np.minimum(log_lower - log_upper, -1e-300)))
+    return result
