@@ -580,7 +580,7 @@ def _fitted_source(
     background = (parsed.background if std > 0 else 0.0, (_BACKGROUND_STD * std) ** 2)
     n_optional = 0
     if parsed.bandwidth is None:
-        n_optional = sum(levels.start(k + 1) <= _HIGHEST * std for k in range(n_levels - 1))
+        n_optional = sum(levels.start(k + 1) <= _HIGHEST * std for k in range(n_levels - 2))
     mixtures, errors = _mixtures(
         points, weights, covariance, widths, family, levels, n_optional, background, parsed
     )
@@ -657,7 +657,7 @@ def _first_level(
     )
     starts = [
         level
-        for level in range(0, source.levels.n_levels - 1, _LEVELS_APART)
+        for level in range(0, max(1, source.levels.n_levels - 1), _LEVELS_APART)
         if level == 0 or source.levels.start(level) <= _HIGHEST * std
     ]
     n_constant = int(np.sum(np.ptp(rows.points, axis=0) == 0))

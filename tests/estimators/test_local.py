@@ -241,6 +241,12 @@ def test_the_bandwidth_ends_where_denoising_does():
     assert 0.002 < model.bandwidth_ / std < 0.05
 
 
+@pytest.mark.parametrize("n_levels", [1, 2, 4])
+def test_few_levels_suffice_for_a_chosen_bandwidth(n_levels):
+    model = LocalScoreDiffusion(n_levels=n_levels, n_steps=4).fit(table(10, 2))
+    assert np.isfinite(model.score(table(5, 2)))
+
+
 def test_atoms_are_named():
     X = small_images(60)
     X[X < 0.3] = 0.0
