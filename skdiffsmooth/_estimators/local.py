@@ -38,9 +38,10 @@ from .local_source import LevelMixture, LocalPart, LocalScores
 
 __all__ = ["LocalScoreDiffusion"]
 
-# In units of the root mean square of the columns' standard deviations: the bandwidths that "auto"
-# compares, and the terminal scale, which is also at least so many of the widest standard deviation.
-_LOWEST, _HIGHEST, _TERMINAL, _TERMINAL_WIDEST = 0.02, 0.7, 4.0, 2.0
+# In units of the root mean square of the columns' standard deviations: bounds of the bandwidths that
+# "auto" compares, and the terminal scale, which is also at least so many of the widest standard
+# deviation.
+_LOWEST, _HIGHEST, _TERMINAL, _TERMINAL_WIDEST = 0.001, 0.7, 4.0, 2.0
 # Levels for each unit of log(scale), and levels between two bandwidths that are compared.
 _LEVELS_A_UNIT, _LEVELS_APART = 3.5, 2
 _STEPS_A_LEVEL = 2
@@ -97,8 +98,8 @@ class LocalScoreDiffusion(DistanceDensityMixin, BaseEstimator):
     ----------
     bandwidth : float or "auto", default="auto"
         Noise left at the end of the reverse process, in units of X. "auto" is the one of highest
-        leave-one-out likelihood from 0.02 to 0.7 of the root mean square of the columns' standard
-        deviations.
+        leave-one-out likelihood, from the noise of which the denoisers remove 1 % (at least 0.001 of
+        the root mean square of the columns' standard deviations) up to 0.7 of that mean square.
     sigma : float, default=0.0
         Scale of Gaussian offsets that the local score is averaged over, in units of X. 0 averages
         nothing; an evaluation with offsets costs `n_nodes` of those without. `width` smooths in most
@@ -577,9 +578,13 @@ def _fitted_source(
     n_levels = parsed.n_levels or max(2, math.ceil(_LEVELS_A_UNIT * math.log(highest / lowest)))
     levels = NoiseLevels(lowest, highest, n_levels)
     background = (parsed.background if std > 0 else 0.0, (_BACKGROUND_STD * std) ** 2)
+    n_optional = 0
+    if parsed.bandwidth is None:
+        n_optional = sum(levels.start(k + 1) <= _HIGHEST * std for k in range(n_levels - 2))
     mixtures, errors = _mixtures(
-        points, weights, covariance, widths, family, levels, background, parsed
+        points, weights, covariance, widths, family, levels, n_optional, background, parsed
     )
+    levels = _without_levels(levels, n_levels - len(mixtures))
     rule = NodeRule("sobol", parsed.n_nodes or default_n_nodes(d), parsed.seed)
     source = LocalScores(
         levels,
@@ -594,7 +599,7 @@ def _fitted_source(
     )
     if parsed.bandwidth is None and len(points) > 1 and isinstance(parsed.solver, ODESolver):
         first = _first_level(source, widths, std, parsed)
-        source, errors = _without_levels(source, first), errors[first:]
+        source, errors = _from_level(source, first), errors[first:]
     return source, errors
 
 
@@ -605,10 +610,11 @@ def _mixtures(
     widths: np.ndarray,
     family: GroupFamily,
     levels: NoiseLevels,
+    n_optional: int,
     background: tuple[float, float],
     parsed: _ParsedParameters,
 ) -> tuple[tuple[LevelMixture, ...], np.ndarray]:
-    """Return the denoisers of each level, and their errors."""
+    """Return the denoisers of each level, and their errors; see `choose_mixtures`."""
     has_gaussian = parsed.width is None
     compared = WIDTHS if parsed.width is None else (parsed.width,)
     if len(points) < 2:
@@ -627,6 +633,7 @@ def _mixtures(
         rows,
         covariance,
         levels,
+        n_optional,
         family,
         compared,
         has_gaussian,
@@ -650,7 +657,7 @@ def _first_level(
     )
     starts = [
         level
-        for level in range(0, source.levels.n_levels - 1, _LEVELS_APART)
+        for level in range(0, max(1, source.levels.n_levels - 1), _LEVELS_APART)
         if level == 0 or source.levels.start(level) <= _HIGHEST * std
     ]
     n_constant = int(np.sum(np.ptp(rows.points, axis=0) == 0))
@@ -660,7 +667,7 @@ def _first_level(
         if index not in range(len(starts)):
             return -math.inf
         if index not in likelihoods:
-            part = _without_levels(source, starts[index])
+            part = _from_level(source, starts[index])
             model = DiffusionModel(part, embedding, parsed.solver, part.levels.n_levels, "float64")
             log_density = model.excluded_log_density(
                 rows.queries[taken], rows.exclude[taken], parsed.resources
@@ -670,19 +677,17 @@ def _first_level(
             likelihoods[index] = float(weights @ log_density) - of_constants
         return likelihoods[index]
 
-    # From the middle, downwards or upwards as long as the likelihood increases.
-    best = len(starts) // 2
-    step = -1 if likelihood(best - 1) > likelihood(best) else 1
-    while likelihood(best + step) > likelihood(best):
-        best += step
-    d = rows.points.shape[1]
-    if best == 0 and likelihood(0) > likelihood(1) + _STEEP * d:
+    # Upwards as long as the likelihood increases: the denoising errors speak for the lowest level.
+    best = 0
+    while likelihood(best + 1) > likelihood(best):
+        best += 1
+    at_bound = source.levels.bandwidth < 1.001 * _LOWEST * std
+    if best == 0 and at_bound and likelihood(0) > likelihood(1) + _STEEP * rows.points.shape[1]:
         warn_user(
             f"the bandwidth {source.levels.bandwidth:.3g}, {_LOWEST} of the columns' standard "
             "deviation, has the highest leave-one-out likelihood of those compared; a lower one may be "
-            "better. "
-            "If columns have atoms, such as a background of zeros, add noise of one unit; else pass a "
-            "number."
+            "better. If columns have atoms, such as a background of zeros, add noise of one unit; if "
+            "some have much smaller values than others, scale them; else pass a number."
         )
     return starts[best]
 
@@ -699,12 +704,16 @@ def _warn_of_steps(widths: np.ndarray, bandwidth: float) -> None:
         )
 
 
-def _without_levels(source: LocalScores, first: int) -> LocalScores:
+def _without_levels(levels: NoiseLevels, first: int) -> NoiseLevels:
+    """Return the noise range that begins with a level."""
+    return NoiseLevels(levels.start(first), levels.terminal_scale, levels.n_levels - first)
+
+
+def _from_level(source: LocalScores, first: int) -> LocalScores:
     """Return the source whose noise range begins with a level."""
-    levels = source.levels
     return replace(
         source,
-        levels=NoiseLevels(levels.start(first), levels.terminal_scale, levels.n_levels - first),
+        levels=_without_levels(source.levels, first),
         mixtures=source.mixtures[first:],
     )
 

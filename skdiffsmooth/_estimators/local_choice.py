@@ -29,6 +29,8 @@ __all__ = ["ExcludedQueries", "choose_mixtures"]
 WIDTHS = (0.0, 0.05, 0.2)
 # Rows and columns whose error is computed.
 _MOST_ROWS, _MOST_COLUMNS = 256, 24
+# Where denoisers remove less than this share of the noise, less noise is not worth a level.
+_LEAST_GAIN = 0.01
 # A mixture has at most so many denoisers, each with at least this weight.
 _MOST_PARTS, _LEAST_WEIGHT = 3, 0.05
 
@@ -65,6 +67,7 @@ def choose_mixtures(
     rows: ExcludedQueries,
     covariance: np.ndarray,
     levels: NoiseLevels,
+    n_optional: int,
     family: GroupFamily,
     widths: Sequence[float],
     has_gaussian: bool,
@@ -72,9 +75,14 @@ def choose_mixtures(
     resources: Resources,
     seed: int,
 ) -> tuple[tuple[LevelMixture, ...], np.ndarray]:
-    """Return the mixture of each level, and its error (n_levels,) in units of that of no denoising."""
-    mixtures, errors = [], []
-    for level in range(levels.n_levels):
+    """Return the mixture of each level, and its error (n_levels,) in units of that of no denoising.
+
+    Of the `n_optional` lowest levels those are left out, with all below, whose denoisers remove too
+    little of the noise.
+    """
+    mixtures: list[LevelMixture] = []
+    errors: list[float] = []
+    for level in reversed(range(levels.n_levels)):
         scale = levels.middle(level)
         parts = [
             LocalPart(family.make(size, scale), width) for size in family.sizes for width in widths
@@ -93,7 +101,12 @@ def choose_mixtures(
             "i,ipj,ipk->jk", rows.query_weights, *(np.stack(residuals, axis=2),) * 2
         )
         weights = _best_weights(errors_of_pairs / len(columns))
-        errors.append(float(weights @ errors_of_pairs @ weights) / len(columns))
+        error = float(weights @ errors_of_pairs @ weights) / len(columns)
+        # The noise that was drawn, in place of its mean of one, varies as the error does.
+        drawn = float(rows.query_weights @ np.square(noise[:, columns]).mean(axis=1))
+        if level < n_optional and drawn - error < _LEAST_GAIN:
+            break
+        errors.append(error)
         used = [j for j in range(len(parts)) if weights[j]]
         mixtures.append(
             LevelMixture(
@@ -102,7 +115,7 @@ def choose_mixtures(
                 float(weights[-1]) if has_gaussian else 0.0,
             )
         )
-    return tuple(mixtures), np.array(errors)
+    return tuple(mixtures[::-1]), np.array(errors[::-1])
 
 
 def _score(

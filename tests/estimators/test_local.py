@@ -6,6 +6,7 @@ grid. Tolerances of laws of the flow are those of its steps, which converge (see
 
 import math
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -120,7 +121,7 @@ def test_blocks_of_columns_are_independent():
     "settings",
     [
         {"groups": [[0, 1], [1, 2]], "width": 0.0},
-        {"groups": [[0, 1], [1, 2]], "width": 0.1, "sigma": 0.3, "n_nodes": 6},
+        {"groups": [[0, 1], [1, 2]], "width": 0.1, "sigma": 0.3, "n_nodes": 2, "n_steps": 20},
         {"n_levels": 5},
     ],
     ids=["local", "smoothed", "auto"],
@@ -221,6 +222,36 @@ def test_gaussian_rows_get_nearly_their_own_density():
     # this model lose 0.08 here.
     model = LocalScoreDiffusion(n_steps=16).fit(X)
     assert model.score(held_out) > truth - 0.11
+
+
+def small_images(n):
+    """Centers of digits, 4 x 4, with noise of one unit."""
+    rng = np.random.RandomState(0)
+    images = load_digits().data.reshape(-1, 8, 8)[:n, 2:6, 2:6].reshape(n, 16)
+    return (images + rng.uniform(size=images.shape)) / 16
+
+
+def test_the_bandwidth_ends_where_denoising_does():
+    X = small_images(150)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = LocalScoreDiffusion(image_shape=(4, 4)).fit(X)
+    std = np.sqrt(X.var(axis=0).mean())
+    # The lowest that could be chosen is 0.001; the noise of one unit has 0.05.
+    assert 0.002 < model.bandwidth_ / std < 0.05
+
+
+@pytest.mark.parametrize("n_levels", [1, 2, 4])
+def test_few_levels_suffice_for_a_chosen_bandwidth(n_levels):
+    model = LocalScoreDiffusion(n_levels=n_levels, n_steps=4).fit(table(10, 2))
+    assert np.isfinite(model.score(table(5, 2)))
+
+
+def test_atoms_are_named():
+    X = small_images(60)
+    X[X < 0.3] = 0.0
+    with pytest.warns(UserWarning, match="0.001 of the columns' standard deviation"):
+        LocalScoreDiffusion(image_shape=(4, 4)).fit(X)
 
 
 def test_patches_have_all_channels_and_are_cut_at_the_border():
