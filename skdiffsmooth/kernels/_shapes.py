@@ -72,6 +72,10 @@ class LinearShape(ConstantShape):
 
     factor: np.ndarray
 
+    def __post_init__(self) -> None:
+        # Kept from the beginning, so that queries do not change a fitted model.
+        _ = self.is_isotropic
+
     @property
     def rank(self) -> int:
         """The number k of columns of F."""
