@@ -158,7 +158,10 @@ def check_metric(metric: Any, n_features: int) -> str | float | np.ndarray:
             "column for each feature of X."
         )
     if not np.all(np.isfinite(matrix)):
-        raise ValueError("metric has entries that are NaN or infinite; expected finite numbers.")
+        raise ValueError(
+            "metric has entries that are NaN or infinite; expected finite numbers. Pass 'scaled' or "
+            "'whitened' to estimate it from the rows."
+        )
     if np.abs(matrix - matrix.T).max() > _ROUNDING * np.abs(matrix).max():
         raise ValueError("metric is not symmetric; pass (metric + metric.T) / 2.")
     smallest, largest = np.linalg.eigvalsh(matrix)[[0, -1]]

@@ -387,7 +387,7 @@ def _left_at_auto(parsed: ParsedParameters) -> list[str]:
 
 
 def _candidates(parsed: ParsedParameters) -> _Candidates:
-    """Return what is compared; of scales that are given the factors have no effect."""
+    """Return the factors to compare of those scales that are "auto"; one factor if none is."""
     if parsed.sigma is None:
         return _BOTH if parsed.bandwidth is None else _SIGMAS
     if parsed.bandwidth is None and parsed.sigma != 0:

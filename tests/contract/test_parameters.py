@@ -214,15 +214,11 @@ SMALL = {
     "bump_images": {"size": 8, "width": 0.4},
     "classifier_two_sample_test": {"n_permutations": 3, "random_state": 0},
 }
-OPTIONS = (
-    "return_shape",
-    "noise",
-    "distribution",
-    "spacing",
-    "n_features",
-    "frame_state",
-    "random_state",
-)
+# Options of all generators of rows. Those of the draws take one way for all; one generator of each kind
+# tries them.
+OF_SHAPES = ("distribution", "n_features", "frame_state")
+OF_DRAWS = ("return_shape", "noise", "spacing", "random_state")
+DRAWN = ("make_circle", "make_bump_images")
 
 
 def functions():
@@ -236,7 +232,7 @@ def functions():
             signature = inspect.signature(function).parameters.values()
             names = [p.name for p in signature if p.default is not p.empty and p.name != "y"]
             if any(p.kind is p.VAR_KEYWORD for p in signature):
-                names += OPTIONS
+                names += OF_SHAPES + (OF_DRAWS if function.__name__ in DRAWN else ())
             pairs += [pytest.param(function, n, id=f"{function.__name__}-{n}") for n in names]
     return pairs
 
