@@ -50,8 +50,8 @@ _LEAST_FACTOR, _MOST_FACTOR = 0.2, 2.0
 # others, or in all.
 # Widths are exceeded by a tenth of the rows, and measured between two points of a cell.
 _LEAST_OF_CELL, _MOST_CELLS, _END = (0.03, 0.25, 0.1), 0.9, 0.25
-# Errors of integrals over one and over more missing coordinates, in nats, at which no more draws are made.
-# That over one is estimated some eight times too large.
+# Errors of integrals over one and over more missing coordinates, in nats, at which no more draws are
+# made. That over one is estimated some eight times too large.
 _TOLERANCES = 0.1, 0.03
 _RELATIVE = re.compile(r"(.+)h")
 

@@ -155,13 +155,15 @@ class MixedDensity:
                 "rows, or declare the value as an atom, too."
             )
         low, high = self._mapped_ends(rows.values[used], columns)
-        edges = {c.continuous: c.edges for c in self.table.columns if c.continuous is not None}
-        is_log = [np.isfinite(edges[k][0]) and not np.isfinite(edges[k][1]) for k in columns]
+        knots = {
+            each.continuous: each.knot
+            for each in self.table.columns
+            if np.isfinite(each.edges[0]) and np.isfinite(each.knot)
+        }
+        own_knots = np.array([knots.get(k, np.nan) for k in columns.tolist()])
         periods = np.array([self.table.continuous[k].period or 0.0 for k in given])
         training = Rows(z[np.ix_(used, given)], low, high, rows.levels[used], weights[used])
-        self.gated.append(
-            fit_gated(columns, given, training, own, kernels, periods, np.array(is_log))
-        )
+        self.gated.append(fit_gated(columns, given, training, own, kernels, periods, own_knots))
 
     @property
     def all_parts(self) -> list[ContinuousPart | GatedPart]:
