@@ -279,8 +279,8 @@ def fit_gated(
 ) -> GatedPart:
     """Return the density of y (n, k) given x and levels, of highest leave-one-out likelihood.
 
-    `knots` (k,) are those of the coordinates y that are distances from a bound (`_distances.py`), NaN for
-    others. Equal rows are one.
+    `knots` (k,) are those of the coordinates y that are distances from a bound (`_distances.py`), NaN
+    for others. Equal rows are one.
     """
     joined = np.column_stack([*rows[:4], y])
     _, first, which = np.unique(joined, axis=0, return_index=True, return_inverse=True)
