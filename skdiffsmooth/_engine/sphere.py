@@ -1,14 +1,15 @@
 """Densities of points on a sphere, or of rotations, noised by the heat kernel, and their scores.
 
 The heat kernel K_v of noise variance v, the solution of dK/dv = (Laplacian of K) / 2, depends on the
-angle theta to its centre only. On S^2 it is McKean's integral, with cos(phi / 2) = cos(theta / 2) cos(a),
+angle theta to its centre only. On S^2 it is an integral, with cos(phi / 2) = cos(theta / 2) cos(a),
 
     K_v = 2 exp(v / 8) (2 pi v)^(-3/2) int_0^(pi / 2) S(phi) / sin(phi / 2) da,
     S(phi) = sum_k (-1)^k (phi + 2 pi k) exp(-(phi + 2 pi k)^2 / 2 v),
 
 and at large v the Legendre series. Rotations are unit quaternions +-q, where on S^3
 
-    K_v = exp(v / 2) (2 pi v)^(-3/2) sum_k (-1)^k (theta + pi k) exp(-(theta + pi k)^2 / 2 v) / sin(theta).
+    K_v = exp(v / 2) (2 pi v)^(-3/2) / sin(theta)
+          sum_k (-1)^k (theta + pi k) exp(-(theta + pi k)^2 / 2 v).
 
 log K_v + theta^2 / 2 v is a cubic spline of theta, from which all derivatives are taken: so that a score
 is the exact gradient of its log-density.
@@ -50,9 +51,8 @@ def _excess_on_sphere(v: float, theta: np.ndarray) -> np.ndarray:
     nodes, weights = np.polynomial.legendre.leggauss(_N_NODES)
     last = np.minimum(np.sqrt(theta**2 + 2 * v * _NEGLIGIBLE), math.pi)
     half = np.cos(theta / 2)
-    end = np.arccos(
-        np.divide(np.cos(last / 2), half, out=np.zeros_like(half), where=last < math.pi)
-    )
+    ratio = np.divide(np.cos(last / 2), half, out=np.zeros_like(half), where=last < math.pi)
+    end = np.arccos(np.minimum(ratio, 1.0))
     a = end[:, None] * (nodes + 1) / 2
     phi = 2 * np.arccos(half[:, None] * np.cos(a))
     total = np.zeros_like(phi)
@@ -238,8 +238,8 @@ class SpherePosterior:
             return SphereField(np.zeros((n, d)), np.zeros(n), log_density)
         posterior = (posterior / total).reshape(len(theta), -1)
         ratio = kernel.slope / np.maximum(np.sqrt((1 - along) * (1 + along)), _SMALLEST_ANGLE)
-        pull = -posterior * ratio * signs
-        gradient = (pull @ self.points).reshape(y.shape)
+        along_point = -posterior * ratio * signs
+        gradient = (along_point @ self.points).reshape(y.shape)
         gradient -= np.sum(gradient * y, axis=2, keepdims=True) * y
         terms = kernel.curvature + (d - 2) * ratio * along + kernel.slope**2
         laplacian = np.sum(posterior * terms, axis=1).reshape(n, -1) - np.sum(gradient**2, axis=2)

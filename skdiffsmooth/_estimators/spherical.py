@@ -6,8 +6,8 @@ entries, so that it is averaged along geodesics. Along the flow dx/dy = -y s(x, 
 
     log p_h(x) = log p_T(x_T) - int_h^T y^2 div s(x_y, y^2) d log y.
 
-Everything is computed in coordinates of the principal axes of the rows, in which the rotations are fixed:
-if the data are rotated, so are the model and its samples.
+Everything is computed in coordinates of the principal axes of the rows, in which the rotations are
+fixed: if the data are rotated, so are the model and its samples.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -210,7 +211,7 @@ class _Flow:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return x (n, d) after Heun steps along scales, and the integral (n,) of y^2 div s d log y."""
         change = np.zeros(len(x))
-        for start, end in zip(scales[:-1], scales[1:], strict=True):
+        for start, end in pairwise(scales):
             # An interval has the same rotations at both ends, upwards and downwards.
             level = int(np.searchsorted(self.scales, min(start, end)))
             rotations = _rotation_nodes(x.shape[1], self.sigma, self.n_nodes, level)
@@ -252,10 +253,10 @@ def _best_bandwidth(likelihood: Callable[[float], float]) -> float:
     grid = np.geomspace(*_BANDWIDTHS, _N_BANDWIDTHS)
     best = int(np.argmax([likelihood(h) for h in grid]))
     ends = np.log(grid[[max(best - 1, 0), min(best + 1, len(grid) - 1)]])
-    found = minimize_scalar(
+    refined = minimize_scalar(
         lambda log_h: -likelihood(math.exp(log_h)), bounds=tuple(ends), options={"xatol": 0.02}
     )
-    return math.exp(found.x)
+    return math.exp(refined.x)
 
 
 class SphericalScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
@@ -285,8 +286,8 @@ class SphericalScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
         1, which is chosen together with `sigma`.
     sigma : float or "auto", default="auto"
         Scale of the smoothing of the score, in radians. 0 is the kernel density estimate with the heat
-        kernel. "auto" compares 0, 1 and 2 times the bandwidth and more by the leave-one-out likelihood of
-        at most 300 rows.
+        kernel. "auto" compares 0 and multiples of the bandwidth, by the leave-one-out likelihood of at
+        most 300 rows.
     space : {"sphere", "rotations"}, default="sphere"
         "sphere": rows are unit vectors with 3 columns. "rotations": rows are unit quaternions with 4
         columns in any order, q and -q being one rotation, or rotation matrices with 9 columns, row by
@@ -298,7 +299,7 @@ class SphericalScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
         Rotations that the score is averaged over at each noise scale, an even number. More of them
         lower the error of the average.
     n_steps : int, default=24
-        Steps of Heun's method between the noise scales, in their logarithm. More of them lower the error of log-densities.
+        Steps of Heun's method in the logarithm of the noise scale. More of them lower the error.
     memory_limit : float, default=1024
         Bound on temporaries, in MiB.
 

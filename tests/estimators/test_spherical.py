@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.spatial.transform import Rotation
 from scipy.special import logsumexp
-from scipy.stats import chi2
+from scipy.stats import chi2, kstest
 
 from skdiffsmooth import SphericalScoreDiffusion
 from skdiffsmooth._engine.sphere import heat_kernel
@@ -197,3 +197,13 @@ def test_one_row_is_a_kernel():
     model = SphericalScoreDiffusion(0.2, 0.0, background=0.0).fit([[0.0, 0.0, 1.0]])
     expected = heat_kernel(0.04, is_antipodal=False).values(np.array([0.5])).log
     assert_allclose(model.score_samples([[np.sin(0.5), 0, np.cos(0.5)]]), expected, rtol=1e-9)
+
+
+def test_draws_about_one_row_have_the_angles_of_the_kernel():
+    """Correct code fails once in 10 000 seeds (Kolmogorov-Smirnov test)."""
+    model = SphericalScoreDiffusion(0.7, 0.0, background=0.0).fit([[0.0, 0.0, 1.0]])
+    theta = np.linspace(0, np.pi, 2001)
+    kernel = np.exp(heat_kernel(0.49, is_antipodal=False).values(theta).log)
+    cumulated = np.cumsum(2 * np.pi * np.sin(theta) * kernel) * theta[1]
+    angles = np.arccos(model.sample(4000, random_state=0)[:, 2])
+    assert kstest(angles, lambda x: np.interp(x, theta, cumulated)).pvalue > 1e-4
