@@ -7,8 +7,8 @@ airports, and where a storm is together with where it moves, which is a rotation
 `rows` random rows are fitted and as many others scored; the splits are fixed by their number. Places
 that were recorded in steps get uniform noise of one step, once, before they are split. The kernel
 density estimates have the concentration of highest leave-one-out likelihood: of von Mises-Fisher
-kernels on the sphere, and of isotropic matrix Fisher kernels exp(k cos(angle)) of rotations; "+ uniform" mixes the
-uniform distribution to them, with the weight of highest leave-one-out likelihood. Differences to ours
+kernels on the sphere, and of isotropic matrix Fisher kernels exp(k cos(angle)) of rotations;
+"+ uniform" mixes the uniform distribution to them, with the weight of highest leave-one-out likelihood. Differences to ours
 are paired over the held-out rows of all splits, with their standard errors.
 """
 

@@ -49,17 +49,21 @@ def _excess_on_sphere(v: float, theta: np.ndarray) -> np.ndarray:
         total = np.sum(terms * eval_legendre(degree, np.cos(theta)), axis=0)
         return np.log(total / (4 * math.pi)) + theta**2 / (2 * v)
     nodes, weights = np.polynomial.legendre.leggauss(_N_NODES)
-    last = np.minimum(np.sqrt(theta**2 + 2 * v * _NEGLIGIBLE), math.pi)
-    half = np.cos(theta / 2)
-    ratio = np.divide(np.cos(last / 2), half, out=np.zeros_like(half), where=last < math.pi)
-    end = np.arccos(np.minimum(ratio, 1.0))
+    sine, cosine = np.sin(theta / 2), np.cos(theta / 2)
+    # Half the largest angle phi that matters, and the a of it.
+    last = np.minimum(np.sqrt(theta**2 + 2 * v * _NEGLIGIBLE), math.pi) / 2
+    ends = np.sqrt(np.sin(last - theta / 2) * np.sin(last + theta / 2))
+    ratio = np.divide(ends, cosine, out=np.ones_like(ends), where=last < math.pi / 2)
+    end = np.arcsin(np.minimum(ratio, 1.0))
     a = end[:, None] * (nodes + 1) / 2
-    phi = 2 * np.arccos(half[:, None] * np.cos(a))
+    # Sines of half the angles, accurate where these are small.
+    sines = np.hypot(sine[:, None], cosine[:, None] * np.sin(a))
+    phi = 2 * np.arctan2(sines, cosine[:, None] * np.cos(a))
     total = np.zeros_like(phi)
     for k in (-1, 0, 1):
         turned = phi + 2 * math.pi * k
         total += (-1) ** k * turned * np.exp((theta[:, None] ** 2 - turned**2) / (2 * v))
-    integral = (total / np.sin(phi / 2)) @ weights * end / 2
+    integral = (total / sines) @ weights * end / 2
     return np.log(2 * integral) + v / 8 - 1.5 * math.log(2 * math.pi * v)
 
 
