@@ -8,8 +8,8 @@ airports, and where a storm is together with where it moves, which is a rotation
 that were recorded in steps get uniform noise of one step, once, before they are split. The kernel
 density estimates have the concentration of highest leave-one-out likelihood: of von Mises-Fisher
 kernels on the sphere, and of isotropic matrix Fisher kernels exp(k cos(angle)) of rotations;
-"+ uniform" mixes the uniform distribution to them, with the weight of highest leave-one-out likelihood. Differences to ours
-are paired over the held-out rows of all splits, with their standard errors.
+"+ uniform" mixes the uniform distribution to them, with the weight of highest leave-one-out likelihood.
+Differences to ours are paired over the held-out rows of all splits, with their standard errors.
 """
 
 import argparse
