@@ -65,6 +65,7 @@ def fit_restarts(mixtures: list[Any], X: np.ndarray, memory_limit: float) -> Non
 
 
 def _fit_together(mixtures: list[Any], X: np.ndarray, memory_limit: float) -> None:
+    """Fit mixtures in place to rows X (n, d), which differ in their seeds only."""
     # Here and not above: loading it takes as long as the whole package.
     from sklearn.cluster import kmeans_plusplus
 
