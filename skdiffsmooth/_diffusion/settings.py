@@ -24,8 +24,8 @@ from ..noise import NoiseLevels, NoiseProcess, OrnsteinUhlenbeck, VarianceExplod
 from ..solvers import SOLVERS, Adaptive, Solver
 
 __all__ = [
-    "PART_OF_STEPS",
     "DEFAULT_TOL",
+    "PART_OF_STEPS",
     "KernelChoice",
     "Metric",
     "ParsedParameters",
