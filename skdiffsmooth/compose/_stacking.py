@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import numbers
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -17,14 +18,16 @@ from sklearn.utils import Bunch
 from sklearn.utils.parallel import delayed
 from sklearn.utils.validation import check_is_fitted
 
+from .._diffusion.estimator import BaseScoreDiffusion
 from .._diffusion.settings import resolve_n_jobs
 from .._estimators.smoothed import SmoothedScoreDiffusion
 from .._utils.estimator import DensityOfColumnsMixin
 from .._utils.parallel import results_of
 from .._utils.progress import Loop, counted, reports_fit
-from .._utils.rows import TrainingRows, as_given
+from .._utils.rows import TrainingRows, as_given, evenly
 from .._utils.validation import check_choice, check_real
 from .._utils.warnings import warn_user
+from ..bases import ManifoldParzen, resolve_base
 from ._conditionals import draw_from_mixture, score_mixture
 from ._draw import draw
 from ._family import density_family
@@ -48,6 +51,8 @@ _Result = TypeVar("_Result")
 _MAX_GAP = 1e-8
 # The one fit that chooses the default members is of so many, about, for reports of progress.
 _FITS_OF_FAMILY = 40
+# Weights depend on the number of held-out rows little: k weights cost k / 2n nats a row.
+_MOST_HELD_OUT = 2000
 # After n iterations EM is at most log(n_members) / n nats from the maximum (Cover's bound summed
 # over the iterations): 1e-5 at this limit, which members that are nearly equal may reach.
 _MAX_ITERATIONS = 100_000
@@ -99,8 +104,9 @@ class DensityStacking(DensityOfColumnsMixin, BaseEstimator):
         Whether to mix the members, or to keep the one of highest held-out log-likelihood.
     settings : {"once", "fold"}, default="once"
         From which rows members choose their settings. "once" is from all rows: a member keeps the
-        metric, the scales (relative to the bandwidth of the rows that it is fitted to) and the
-        background of its fit to all rows in every fold, and a search keeps its best estimator. Without
+        metric, the scales (relative to the bandwidth of the rows that it is fitted to; windows keep
+        their bandwidth), the background and the solver of its fit to all rows in every fold, and a
+        search keeps its best estimator. Without
         `estimators`, smoothed rows choose them for their maps, too. "fold" chooses anew in each fold, so
         that nothing is learned from a held-out row; fits of smoothed rows in folds then take about ten
         times as long. Choose it for
@@ -126,7 +132,7 @@ class DensityStacking(DensityOfColumnsMixin, BaseEstimator):
         The same by name.
     oof_log_density_ : ndarray of shape (n_kept, n_members)
         Out-of-fold log-density, in nats, of each row of positive weight (in the order of X) under
-        each member fitted without it, NaN for rows that no fold tests; with "prefit", under the
+        each member fitted without it, NaN for rows that are not scored; with "prefit", under the
         members as they are.
     n_features_in_ : int
         Number of features.
@@ -272,6 +278,8 @@ class DensityStacking(DensityOfColumnsMixin, BaseEstimator):
         folds: Folds = []
         if not isinstance(self.cv, str):
             folds = rows.folds(5 if self.cv is None else self.cv, groups)
+            if self.cv is None or isinstance(self.cv, numbers.Number):
+                folds = [(train, _some(test, rows.group, len(folds))) for train, test in folds]
         if self.estimators is None and folds:
             with counted(_FITS_OF_FAMILY):
                 members = self._family(rows, folds)
@@ -458,6 +466,13 @@ class DensityStacking(DensityOfColumnsMixin, BaseEstimator):
         return members
 
 
+def _some(test: np.ndarray, group: np.ndarray, n_folds: int) -> np.ndarray:
+    """Return rows to score in one of the folds, evenly among the distinct rows that `group` numbers."""
+    distinct = np.unique(group[test])
+    kept = distinct[evenly(len(distinct), -(-_MOST_HELD_OUT // n_folds))]
+    return test[np.isin(group[test], kept)]
+
+
 def _with_settings(fitted: Any) -> Any:
     """Return an unfitted copy of an estimator that has the settings which the fitted one chose."""
     if isinstance(fitted, FrozenEstimator):
@@ -467,7 +482,16 @@ def _with_settings(fitted: Any) -> Any:
     estimator = clone(fitted)
     if isinstance(fitted, TransformedDensity):
         return estimator.set_params(estimator=_with_settings(fitted.estimator_))
-    return estimator.set_params(**getattr(fitted, "settings_", {}))
+    chosen = dict(getattr(fitted, "settings_", {}))
+    if isinstance(fitted, BaseScoreDiffusion):
+        if isinstance(resolve_base(fitted.base), ManifoldParzen):
+            # Its choice would take most of a fit, for nearly the same number.
+            chosen["bandwidth"] = fitted.bandwidth_
+            if not callable(fitted.sigma):
+                chosen["sigma"] = fitted.sigma_
+        # Rows for which its steps are too long are followed again, whoever has chosen it.
+        chosen["solver"] = fitted.model_.solver
+    return estimator.set_params(**chosen)
 
 
 def _attempt(optional: bool, work: Callable[..., _Result], *arguments: Any) -> _Result | ValueError:
