@@ -482,7 +482,7 @@ def _choose(
 
 
 def _likeliest(scores: Sequence[float]) -> int:
-    """Return the index of the first score that is the highest, up to rounding: the simplest candidate."""
+    """Return the index of the first score that is highest up to rounding, the simplest candidate."""
     least = max(scores) - _ROUNDING * abs(max(scores))
     return next(k for k, score in enumerate(scores) if score >= least)
 
