@@ -12,7 +12,12 @@ import numpy as np
 from .._estimators.local import LocalScoreDiffusion
 from .._estimators.local_groups import resolve_groups
 from .._estimators.smoothed import SmoothedScoreDiffusion
-from .._utils.validation import check_integer, check_real_array, fixed_seed
+from .._utils.validation import (
+    check_choice,
+    check_integer,
+    check_real_array,
+    fixed_seed,
+)
 from ..metrics._checks import check_rows
 
 __all__ = ["ImpliedSmoothing", "implied_smoothing"]
@@ -129,15 +134,15 @@ def implied_smoothing(
 
     Examples
     --------
-    Of N(0, I) with another variance: the labels are that variance.
+    Of Gaussians with several variances, which are the labels, that of variance 1.1 is between two.
 
     >>> import numpy as np
     >>> from skdiffsmooth.model_selection import implied_smoothing
     >>> X = np.random.RandomState(0).normal(size=(50, 3))
-    >>> family = {u: lambda x, v, u=u: -x / (u + v) for u in (0.5, 1.0, 1.5, 2.0)}
-    >>> result = implied_smoothing(lambda x, v: -x / (1.25 + v), X, family)
+    >>> family = {u: lambda x, v, u=u: -x / (u + v) for u in (0.8, 1.0, 1.2, 1.4)}
+    >>> result = implied_smoothing(lambda x, v: -x / (1.1 + v), X, family)
     >>> round(result.overall, 1)
-    1.2
+    1.1
     """
     rows = check_rows("X", X)
     seed = fixed_seed(random_state)
@@ -207,17 +212,18 @@ def _members(
         if _is_numeric(family) and np.any(np.diff(list(family)) <= 0):
             raise ValueError(f"family has the labels {list(family)}; expected increasing numbers.")
         return dict(family)
+    if not isinstance(family, str):
+        raise TypeError(f"family={family!r} has type {type(family).__name__}. {_HINT}")
+    check_choice("family", family, ("sigma", "size"), hint=_HINT)
     settings = {"bandwidth": 0.99 * scales[0], "terminal_scale": 1.01 * scales[-1]}
     settings["random_state"] = seed
     if family == "sigma":
         sigmas = [0.0, *(std * np.geomspace(0.02, 1.5, 24))]
         return {s: SmoothedScoreDiffusion(sigma=s, n_nodes=256, **settings) for s in sigmas}
-    if family == "size":
-        groups = "windows" if image_shape is None else "patches"
-        settings |= {"groups": groups, "image_shape": image_shape, "width": 0, "background": 0}
-        sizes = resolve_groups(groups, image_shape, "auto", d, np.eye(d)).sizes
-        return {size: LocalScoreDiffusion(size=size, **settings) for size in sizes}
-    raise ValueError(f"family={family!r} is unknown. {_HINT}")
+    groups = "windows" if image_shape is None else "patches"
+    settings |= {"groups": groups, "image_shape": image_shape, "width": 0, "background": 0}
+    sizes = resolve_groups(groups, image_shape, "auto", d, np.eye(d)).sizes
+    return {size: LocalScoreDiffusion(size=size, **settings) for size in sizes}
 
 
 def _is_numeric(labels: Any) -> bool:

@@ -82,7 +82,8 @@ def test_units_do_not_matter():
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"family": "patches"}, ValueError, "family='patches' is unknown"),
+        ({"family": "patches"}, ValueError, "family='patches'"),
+        ({"family": ["sigma"]}, TypeError, "has type list"),
         ({"family": {}}, ValueError, "is empty"),
         ({"family": {2.0: wiener, 1.0: wiener}}, ValueError, "increasing"),
         ({"family": {"a": 3}}, TypeError, "has no score"),
