@@ -219,11 +219,13 @@ ARGUMENTS = {
     "compare": ({"KDE": KDESampler(0.5).fit(X)}, X),
     "hyvarinen_score": (KDESampler(0.5).fit(X), X),
     "denoising_score": (KDESampler(0.5).fit(X), X),
+    "implied_smoothing": (lambda x, v: -x / (1 + v), X),
 }
 SMALL = {
     "make_bump_images": {"size": 8, "width": 0.4},
     "bump_images": {"size": 8, "width": 0.4},
     "classifier_two_sample_test": {"n_permutations": 3, "random_state": 0},
+    "implied_smoothing": {"family": "size", "noise_scales": [0.5], "n_samples": 20},
 }
 # Options of all generators of rows. Those of the draws take one way for all; one generator of each kind
 # tries them.
