@@ -21,8 +21,7 @@ from sklearn.utils.validation import check_is_fitted
 from .._diffusion.estimator import BaseScoreDiffusion
 from .._diffusion.settings import resolve_n_jobs
 from .._estimators.smoothed import SmoothedScoreDiffusion
-from .._utils.estimator import DensityEstimatorMixin, on_one_fit
-from .._utils.given import resolve_given_values, resolve_scored_columns
+from .._utils.estimator import DensityOfColumnsMixin
 from .._utils.parallel import results_of
 from .._utils.progress import Loop, counted, reports_fit
 from .._utils.rows import TrainingRows, as_given, evenly
@@ -59,7 +58,7 @@ _MOST_HELD_OUT = 2000
 _MAX_ITERATIONS = 100_000
 
 
-class DensityStacking(DensityEstimatorMixin, BaseEstimator):
+class DensityStacking(DensityOfColumnsMixin, BaseEstimator):
     """Mixture of densities whose weights maximise the log-likelihood of held-out rows.
 
     The density is ``sum_k weights_[k] * p_k(x)``. Every member is fitted to parts of the rows and
@@ -153,6 +152,10 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
 
     Members must be densities of the same X. A Pipeline with a scaler reports the density of scaled
     rows and is refused: put the scaler before the stacking, or use TransformedDensity.
+
+    `sample` draws each row from a member chosen by its weight; with `given` also by its density at the
+    given values. A member of positive weight whose log-density is NaN or +inf raises an error that names
+    it.
 
     A row at which all log-densities are -inf (compact kernels) is left out when the weights are
     chosen, with a warning, since no weights give it a positive density.
@@ -317,82 +320,24 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
         )
         return self
 
-    @on_one_fit
-    def score_samples(self, X: Any, *, given: Any = None, columns: Any = None) -> np.ndarray:
-        """Return the log-density of each row under the mixture.
+    def _log_density_of_rows(self, X: np.ndarray, passed: Any) -> np.ndarray:
+        members, log_weights = self._used_members()
+        rows = as_given(passed, X)
+        columns = [log_density_of(label, member, rows) for label, member in members]
+        return logsumexp(np.column_stack(columns) + log_weights, axis=1)
 
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Queries.
-        given : collection of int or str, default=None
-            Columns, by label or index, on whose values in X the density of the others is conditional.
-        columns : collection of int or str, default=None
-            Columns whose density is returned. The rest is integrated out, and its values in X, which may
-            be missing (NaN), have no effect. None is all columns that are not in `given`.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-            Log-densities in nats; -inf where all members of positive weight have density zero.
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` was not called.
-        ValueError
-            If X is not finite or has another number of features, or if a member's log-density is
-            NaN or +inf.
-        """
-        check_is_fitted(self)
-        d = self.n_features_in_
-        scored, given_columns = resolve_scored_columns(columns, given, self._column_labels(), d)
-        if len(scored) < d:
-            ignored = np.setdiff1d(np.arange(d), np.union1d(scored, given_columns))
-            checked = self._check_query(X, ignored)
-            return score_mixture(*self._used_members(), checked, scored, given_columns)
-        rows = as_given(X, self._check_query(X))
-        used = np.flatnonzero(self.weights_)
-        names = list(self.named_estimators_)
-        columns = [log_density_of(f"member {names[k]!r}", self.estimators_[k], rows) for k in used]
-        return logsumexp(np.column_stack(columns) + np.log(self.weights_[used]), axis=1)
-
-    @on_one_fit
-    def sample(
-        self, n_samples: int = 1, random_state: Any = None, *, given: Any = None
+    def _log_density_of_columns(
+        self, X: np.ndarray, scored: np.ndarray, given: np.ndarray
     ) -> np.ndarray:
-        """Draw new rows, each from a member chosen by its weight.
+        return score_mixture(*self._used_members(), X, scored, given)
 
-        Parameters
-        ----------
-        n_samples : int, default=1
-            Number of rows.
-        random_state : int, RandomState or None, default=None
-            Seed of the draws; None draws anew at every call, without using numpy's global state.
-        given : mapping from column to value, default=None
-            Condition the draws on these columns: labels or indices; each value one number in units of X,
-            or an array of shape (n_samples,).
-            Members are then chosen by their densities at the given values, too.
+    def _draw_given(
+        self, columns: np.ndarray, values: np.ndarray, rng: np.random.RandomState
+    ) -> np.ndarray:
+        members = self._used_members()
+        return draw_from_mixture(*members, columns, values, rng, self.n_features_in_)[0]
 
-        Returns
-        -------
-        ndarray of shape (n_samples, n_features)
-            In random order: rows are independent of one another.
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` was not called.
-        TypeError, ValueError
-            If `n_samples` is not a positive integer, `random_state` is not a seed, or a member of
-            positive weight cannot sample (its name is in the message).
-        """
-        n, rng = self._check_draw(n_samples, random_state)
-        if given is not None:
-            d = self.n_features_in_
-            columns, values = resolve_given_values(given, n, self._column_labels(), d)
-            if len(columns):
-                return draw_from_mixture(*self._used_members(), columns, values, rng, d)[0]
+    def _draw(self, n: int, rng: np.random.RandomState) -> np.ndarray:
         counts = rng.multinomial(n, self.weights_)
         drawn = []
         for (name, estimator), count in zip(self.named_estimators_.items(), counts, strict=True):
