@@ -29,10 +29,11 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from skdiffsmooth import KDESampler
 from skdiffsmooth.tables import DensityOverSampler, TableDensity
 
 CACHE = Path(__file__).parent / ".cache" / "mixed"
-SAMPLED = ("penguins", "credit", "lalonde", "titanic", "pima")
+SAMPLED = ("penguins", "titanic", "pima", "credit", "lalonde")
 IMPUTED = ("penguins", "credit", "lalonde", "titanic", "pima")
 # One column of numbers is drawn given all others.
 COLUMNS = {
@@ -50,7 +51,7 @@ CLASSES = {
     "saratoga": ("fuel", "oil"),
     "titanic": ("survived", "yes"),
 }
-SHARE_HIDDEN, N_DRAWS = 0.2, 20
+SHARE_HIDDEN, N_DRAWS = 0.2, 10
 
 
 def is_category(frame):
@@ -147,7 +148,7 @@ def auc(test, drawn, numbers, seed):
     """Return the area under the curve of a random forest that tells drawn rows from held-out ones."""
     X = np.concatenate([numbers.encode(test), numbers.encode(drawn)])
     is_drawn = np.repeat([0, 1], [len(test), len(drawn)])
-    forest = RandomForestClassifier(100, min_samples_leaf=3, random_state=seed)
+    forest = RandomForestClassifier(50, min_samples_leaf=3, random_state=seed)
     folds = StratifiedKFold(5, shuffle=True, random_state=seed)
     probability = cross_val_predict(forest, X, is_drawn, cv=folds, method="predict_proba")[:, 1]
     return roc_auc_score(is_drawn, probability)
@@ -277,7 +278,7 @@ def errors_of(draws, truth, hidden, scale):
 
 def imputed(train, test, kinds, numbers, seed):
     """Return tables without missing cells by each method: draws, or one table of point values."""
-    model = TableDensity(kinds).fit(train)
+    model = TableDensity(kinds, density=KDESampler()).fit(train)
     copies = pd.concat([test] * N_DRAWS, ignore_index=True)
     ours = model.impute(copies, random_state=seed)
     scaler = StandardScaler().fit(numbers.encode(train))
@@ -288,7 +289,9 @@ def imputed(train, test, kinds, numbers, seed):
         return [numbers.decode(scaler.inverse_transform(imputer.transform(rows))) for _ in range(n)]
 
     return {
-        "TableDensity": [ours.iloc[k * len(test) : (k + 1) * len(test)] for k in range(N_DRAWS)],
+        "TableDensity, KDE": [
+            ours.iloc[k * len(test) : (k + 1) * len(test)] for k in range(N_DRAWS)
+        ],
         "KNNImputer": by(KNNImputer(), 1),
         "IterativeImputer, draws": by(
             IterativeImputer(BayesianRidge(), sample_posterior=True, random_state=seed), N_DRAWS
@@ -321,7 +324,7 @@ def imputation(python):
                 [name, what, *_compared({m: [s[k] for s in e] for m, e in errors.items()}, root)]
             )
             print(*lines[-1], sep=" | ", flush=True)
-    head = ["table", "error", "TableDensity", "KNNImputer", "IterativeImputer, draws"]
+    head = ["table", "error", "TableDensity, KDE", "KNNImputer", "IterativeImputer, draws"]
     head += ["IterativeImputer", "ours less best other"]
     return _IMPUTATION + table(head, lines)
 
@@ -349,8 +352,8 @@ A fifth of the cells of at most 100 held-out rows is hidden; models are fitted t
 rows. CRPS of {N_DRAWS} draws, or of one point, in standard deviations of the training column, over all
 numbers; RMSE of the means of the draws; CRPS of levels, with distance one, which is half of the Brier
 score. Lower is better. Means over {N_SPLITS} splits; differences with one standard error of a split.
-The imputers of scikit-learn get scaled numbers and indicators. Rows with all cells hidden are drawn,
-too.
+`TableDensity` has `density=KDESampler()` here, which draws missing numbers in closed form. The
+imputers of scikit-learn get scaled numbers and indicators. Rows with all cells hidden are drawn, too.
 
 """
 
@@ -451,7 +454,7 @@ def oversampling(python):
                     rows = numbers.encode(more)
                 scores = []
                 for repeat in range(3):
-                    forest = RandomForestClassifier(100, min_samples_leaf=3, random_state=repeat)
+                    forest = RandomForestClassifier(50, min_samples_leaf=3, random_state=repeat)
                     forest.fit(rows, labels)
                     probability = forest.predict_proba(numbers.encode(test))[:, 1]
                     scores.append(average_precision_score(test[target] == rare, probability))

@@ -124,7 +124,7 @@ for degree in (0, 1):
 # at all.
 is_zero = (test["re78"] == 0).to_numpy()
 others = [name for name in men if name != "re78"]
-at_zero = model.score_samples(test.assign(re78=0.0), given=others)
+at_zero = model.score_samples(test.assign(re78=0.0)) - model.score_samples(test, columns=others)
 log_odds = np.where(is_zero, at_zero, np.log1p(-np.exp(np.minimum(at_zero, -1e-9))))
 share = (train["re78"] == 0).mean()
 print(
