@@ -276,8 +276,9 @@ def resolve_flow_solver(solver: Any, tol: float | None = None) -> Solver | None:
         return resolve_solver(solver)
     if check_choice("solver", solver, ("auto", *SOLVERS)) == "auto":
         return None
-    is_adaptive = solver == "adaptive" and tol is not None
-    return Adaptive(tol=PART_OF_STEPS * tol) if is_adaptive else resolve_solver(solver)
+    if solver == "adaptive" and tol is not None:
+        return Adaptive(tol=PART_OF_STEPS * tol)
+    return resolve_solver(solver)
 
 
 def resolve_kernel(kernel: Any) -> Kernel:

@@ -219,21 +219,19 @@ ARGUMENTS = {
     "compare": ({"KDE": KDESampler(0.5).fit(X)}, X),
     "hyvarinen_score": (KDESampler(0.5).fit(X), X),
     "denoising_score": (KDESampler(0.5).fit(X), X),
+    "implied_smoothing": (lambda x, v: -x / (1 + v), X),
 }
 SMALL = {
     "make_bump_images": {"size": 8, "width": 0.4},
     "bump_images": {"size": 8, "width": 0.4},
     "classifier_two_sample_test": {"n_permutations": 3, "random_state": 0},
+    "implied_smoothing": {"family": "size", "noise_scales": [0.5], "n_samples": 20},
 }
-OPTIONS = (
-    "return_shape",
-    "noise",
-    "distribution",
-    "spacing",
-    "n_features",
-    "frame_state",
-    "random_state",
-)
+# Options of all generators of rows. Those of the draws take one way for all; one generator of each kind
+# tries them.
+OF_SHAPES = ("distribution", "n_features", "frame_state")
+OF_DRAWS = ("return_shape", "noise", "spacing", "random_state")
+DRAWN = ("make_circle", "make_bump_images")
 
 
 def functions():
@@ -247,7 +245,7 @@ def functions():
             signature = inspect.signature(function).parameters.values()
             names = [p.name for p in signature if p.default is not p.empty and p.name != "y"]
             if any(p.kind is p.VAR_KEYWORD for p in signature):
-                names += OPTIONS
+                names += OF_SHAPES + (OF_DRAWS if function.__name__ in DRAWN else ())
             pairs += [pytest.param(function, n, id=f"{function.__name__}-{n}") for n in names]
     return pairs
 
