@@ -625,7 +625,10 @@ class BaseScoreDiffusion(FlowDensity):
     def _check_query(self, X: Any, ignored: Sequence[int] | np.ndarray = ()) -> np.ndarray:
         shards = resolve_shards(self.shards)
         X = shards.together(super()._check_query, X, ignored)
-        self._check_same(shards, "rows of X, or parameters,", X)
+        if not shards.alone:
+            # A parameter that is wrong in one process is named before parameters are compared.
+            self._resources()
+            self._check_same(shards, "rows of X, or parameters,", X)
         return X
 
     def _resources(self) -> Resources:
