@@ -1,7 +1,7 @@
 """Random extreme tables: log-densities against 60-digit arithmetic, and laws that must hold.
 
-`python benchmarks/torture.py 400` draws 400 tables of each kind. It prints how many answers were right, how
-many calls raised an error that names what is wrong, how many warned, and each failure with its seed;
+`python benchmarks/torture.py 400` draws 400 tables of each kind. It prints how many answers were right,
+how many calls raised an error that names what is wrong, how many warned, and each failure with its seed;
 `python benchmarks/torture.py --seed KIND NUMBER` repeats one.
 """
 
@@ -35,10 +35,14 @@ def exact_kde(X, weights, bandwidth, query):
         for x, w in zip(X.tolist(), weights.tolist(), strict=True):
             if w == 0:
                 continue
-            square = sum((number(q) - number(c)) ** 2 for q, c in zip(query.tolist(), x, strict=True))
+            square = sum(
+                (number(q) - number(c)) ** 2 for q, c in zip(query.tolist(), x, strict=True)
+            )
             total += number(w) * (-square / (2 * h * h)).exp()
             mass += number(w)
-        pi = number("3.14159265358979323846264338327950288419716939937510582097494459230781640628621")
+        pi = number(
+            "3.14159265358979323846264338327950288419716939937510582097494459230781640628621"
+        )
         return float((total / mass).ln() - X.shape[1] * (h.ln() + (2 * pi).ln() / 2))
 
 
@@ -76,7 +80,7 @@ def outlier(rng):
 
 def near_copies(rng):
     """Rows 1e-12 apart, and exact copies."""
-    X, w, Q, h = plain(rng)
+    X, _, Q, h = plain(rng)
     X = np.concatenate([X, X + 1e-12 * rng.normal(size=X.shape), X[:2]])
     return X, np.ones(len(X)), Q, h
 
@@ -104,7 +108,7 @@ def many_columns(rng):
 
 def bandwidths(rng):
     """Bandwidths between 1e-6 and 1e12 of the data's size."""
-    X, w, Q, h = plain(rng)
+    X, w, Q, _ = plain(rng)
     return X, w, Q, 10 ** rng.uniform(-6, 12)
 
 
@@ -127,7 +131,7 @@ KINDS = {
 
 
 def scale_of_error(X, Q, h, expected):
-    """Return what the rounding of rows and queries allows: a relative error of 2^-52 of each distance."""
+    """Return what the rounding of rows and queries allows: an error of 2^-52 of each distance."""
     size = np.abs(X - Q).max()
     return 1 + abs(expected) + size / h * np.sqrt(X.shape[1]) * 2**-10
 
@@ -188,7 +192,7 @@ def run(count):
     """Print the table of outcomes; return the number of failures."""
     header("kind of table", "check", "right", "right, warned", "refused", "failed")
     failures, examples = [], {}
-    for kind in KINDS:
+    for kind, draw in KINDS.items():
         for check in CHECKS:
             outcomes = Counter()
             for number in range(count):
@@ -199,7 +203,7 @@ def run(count):
                 elif text:
                     examples.setdefault((outcome, text[:60]), text)
             row(
-                KINDS[kind].__doc__.rstrip("."),
+                draw.__doc__.rstrip("."),
                 check,
                 *(outcomes[name] for name in ("right", "warned", "refused", "failed")),
             )

@@ -389,7 +389,7 @@ def _left_at_auto(parsed: ParsedParameters) -> list[str]:
 
 
 def _candidates(parsed: ParsedParameters) -> _Candidates:
-    """Return what is compared; of scales that are given the factors have no effect."""
+    """Return the factors to compare of those scales that are "auto"; one factor if none is."""
     if parsed.sigma is None:
         return _BOTH if parsed.bandwidth is None else _SIGMAS
     if parsed.bandwidth is None and parsed.sigma != 0:
@@ -482,7 +482,7 @@ def _choose(
 
 
 def _likeliest(scores: Sequence[float]) -> int:
-    """Return the index of the first score that is the highest, up to rounding: the simplest candidate."""
+    """Return the index of the first score that is highest up to rounding, the simplest candidate."""
     least = max(scores) - _ROUNDING * abs(max(scores))
     return next(k for k, score in enumerate(scores) if score >= least)
 

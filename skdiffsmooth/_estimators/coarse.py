@@ -324,6 +324,8 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
                 "a manifold to them. Pass more rows."
             )
         manifold, n_components = self.manifold, None
+        # Raises here, and not after the manifold was learned, if memory_limit is too small.
+        self._posterior(backend, points, weights, hull, 1.0)
         with threads_for(len(points) ** 2 * (hull.dimension + 2)):
             if manifold is None:
                 n_components = self._resolve_n_components(points, hull)
@@ -346,8 +348,6 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
             )
         if manifold is not None:
             _warn_of_drops(manifold, points, hull, switch_scale)
-        # Raises here, and not at the first query, if memory_limit is too small.
-        self._posterior(backend, points, weights, hull, switch_scale)
         self._set_fitted(
             X,
             points_=points,
@@ -689,7 +689,7 @@ def _resolve_manifold(manifold: Any, points: np.ndarray, weights: np.ndarray) ->
     if n_features is not None and n_features != points.shape[1]:
         raise ValueError(
             f"manifold lies in R^{n_features} but X has {points.shape[1]} features; expected the "
-            "same number."
+            "same number. Fit the manifold to rows with the columns of X."
         )
     return manifold
 

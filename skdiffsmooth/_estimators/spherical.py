@@ -48,7 +48,7 @@ _MAX_ROWS, _MAX_ROWS_OF_KERNELS = 300, 2000
 _SCREENING = 16, 12
 # Bandwidths of the kernel estimate that are compared, in radians.
 _BANDWIDTHS, _N_BANDWIDTHS = (1e-6, 1.5), 28
-_MAX_BACKGROUND = 0.5
+_MAX_BACKGROUND, _MAX_SCALE = 0.5, 2 * math.pi
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,21 @@ def _check_near(what: str, errors: np.ndarray, space: _Space) -> None:
             "lengths of vectors do not matter, divide by them: X / np.linalg.norm(X, axis=1, "
             "keepdims=True)."
         )
+
+
+def _checked_scale(name: str, value: Any, space: _Space) -> float | None:
+    """Return a scale in radians of the sphere, or None if it is "auto"."""
+    hint = "Pass a number in radians, or 'auto'."
+    if isinstance(value, str):
+        check_choice(name, value, ("auto",), hint=hint)
+        return None
+    scale = check_real(name, value, strict=name == "bandwidth", hint=hint)
+    if scale > _MAX_SCALE:
+        raise ValueError(
+            f"{name}={scale:g} is above {_MAX_SCALE:.3g}, a whole turn; expected radians. Convert "
+            "degrees by np.radians."
+        )
+    return scale / space.angle
 
 
 def _principal_axes(points: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -397,11 +412,8 @@ class SphericalScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
         check_choice("space", self.space, _SPACES)
         space = _SPACES[self.space]
         n_nodes, n_steps, limit = self._check_resolution()
-        hint = "Pass a number in radians, or 'auto'."
         scales = [
-            None
-            if isinstance(value, str) and check_choice(name, value, ("auto",), hint=hint)
-            else check_real(name, value, strict=name == "bandwidth", hint=hint) / space.angle
+            _checked_scale(name, value, space)
             for name, value in (("bandwidth", self.bandwidth), ("sigma", self.sigma))
         ]
         checked = _unit_rows(check_table(X, self), space)

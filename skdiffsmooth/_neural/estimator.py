@@ -627,7 +627,7 @@ _KEPT = (
 def _of_queries(
     estimator: NeuralScoreDiffusion, bandwidth: float, terminal_scale: float
 ) -> dict[str, Any]:
-    """Return the fitted attributes that queries depend on and the training does not."""
+    """Return those fitted attributes that queries use and training does not."""
     n_levels = int(estimator.n_levels)
     return {
         "sigma_": float(estimator.sigma),

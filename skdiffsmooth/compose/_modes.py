@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -114,6 +115,9 @@ def find_modes(model: Any, *, n_modes: int = 20) -> Modes:
                 "Pass a KDESampler or a SmoothedScoreDiffusion."
             )
     check_is_fitted(model)
+    # Rows are passed as arrays, which have no column names.
+    model = copy.copy(model)
+    vars(model).pop("feature_names_in_", None)
     rows = evenly(len(model.points_), _MAX_STARTS)
     x, weights = model.points_[rows], model.weights_[rows] / model.weights_[rows].sum()
     space = _Bandwidths(model)

@@ -20,6 +20,7 @@ from scipy.special import logsumexp
 
 from .._estimators.kde import KDESampler
 from .._utils.draws import choose_in_rows
+from .._utils.progress import tracked
 from .._utils.warnings import warn_user
 from ._columns import EncodedTable, TableColumns
 from ._continuous import ContinuousPart, fit_part
@@ -102,7 +103,7 @@ class MixedDensity:
         present[:, fitted._conditional] = False
         patterns, counts = np.unique(present, axis=0, return_counts=True)
         wanted = [tuple(np.flatnonzero(pattern).tolist()) for pattern in patterns]
-        for key in wanted:
+        for key in tracked(wanted, "set of columns"):
             fitted._fit_part(key, rows, z, weights, density, kernels, is_alone=len(key) == 1)
         lacking = [
             (key, int(count))
@@ -124,7 +125,8 @@ class MixedDensity:
                 "complete rows, or drop columns with many missing values."
             )
         alone = np.eye(len(fitted._conditional), dtype=bool)
-        for chosen in np.unique(np.concatenate([of_gates, alone]), axis=0):
+        chosen_sets = np.unique(np.concatenate([of_gates, alone]), axis=0)
+        for chosen in tracked(list(chosen_sets), "set of columns with atoms"):
             fitted._fit_gated(fitted._conditional[chosen], rows, z, weights, kernels)
         return fitted
 

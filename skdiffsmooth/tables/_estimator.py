@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from .._estimators.smoothed import SmoothedScoreDiffusion
 from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.given import resolve_scored_columns
+from .._utils.progress import reports_fit
 from .._utils.rows import check_sample_weight
 from .._utils.warnings import warn_user
 from ..compose._members import check_member, takes_weights
@@ -61,6 +62,8 @@ class TableDensity(DensityEstimatorMixin, BaseEstimator):
         the continuous columns depend, which can take long.
     random_state : int, RandomState or None, default=None
         Seed of `sample` and `impute` where a call passes none. None draws anew at every call.
+    verbose : int, default=0
+        1 reports the progress of calls, and the time that is left.
 
     Attributes
     ----------
@@ -129,11 +132,20 @@ class TableDensity(DensityEstimatorMixin, BaseEstimator):
     columns_: TableColumns
     density_: MixedDensity
 
-    def __init__(self, kinds: Any = None, *, density: Any = None, random_state: Any = None) -> None:
+    def __init__(
+        self,
+        kinds: Any = None,
+        *,
+        density: Any = None,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
         self.kinds = kinds
         self.density = density
         self.random_state = random_state
+        self.verbose = verbose
 
+    @reports_fit
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> TableDensity:
         """Detect the kinds of columns that are not declared, and fit the density.
 

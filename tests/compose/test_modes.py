@@ -1,6 +1,7 @@
 """Modes of a density: found by brute force on a grid, and laws."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
 from scipy.ndimage import maximum_filter
@@ -87,6 +88,14 @@ def test_modes_left_out_are_reported():
         modes = find_modes(model, n_modes=3)
     assert len(modes.points) == 3
     assert modes.share.sum() < 0.1
+
+
+@pytest.mark.filterwarnings("error")
+def test_column_names_cause_no_warning():
+    frame = pd.DataFrame(clusters(10), columns=["a", "b"])
+    model = KDESampler(1.0).fit(frame)
+    assert len(find_modes(model).points) == 2
+    assert list(model.feature_names_in_) == ["a", "b"]
 
 
 def test_a_model_without_an_energy_is_refused():

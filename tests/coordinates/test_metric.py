@@ -267,8 +267,8 @@ def test_invalid_parameters_are_named(params, error, message):
 def test_of_few_rows_alike_in_all_directions_all_metrics_are_the_same(metric):
     """The corners of a simplex: its covariance is a multiple of the identity in its hull.
 
-    So a power scales the hull as a whole, and must not scale it against the direction that it leaves open.
-    Without smoothing, for nodes turn with the axes.
+    So a power scales the hull as a whole, and must not scale it against the direction that it leaves
+    open. Without smoothing, for nodes turn with the axes.
     """
     X = np.eye(9)
     Q = X[:5] + 0.3 * np.random.RandomState(0).normal(size=(5, 9))

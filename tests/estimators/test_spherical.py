@@ -1,6 +1,9 @@
 """Diffusion of directions and rotations: mass one, equivariance, the kernel estimate at sigma zero."""
 
+import pickle
+
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
 from scipy.spatial.transform import Rotation
@@ -193,6 +196,11 @@ def test_rows_off_the_space_are_refused_by_name(options, rows, match):
         SphericalScoreDiffusion(**options).fit(np.array(rows))
 
 
+def test_scales_in_degrees_are_refused():
+    with pytest.raises(ValueError, match=r"bandwidth=10 is above 6.28.*np.radians"):
+        SphericalScoreDiffusion(10.0).fit(curve(5))
+
+
 def test_one_row_is_a_kernel():
     model = SphericalScoreDiffusion(0.2, 0.0, background=0.0).fit([[0.0, 0.0, 1.0]])
     expected = heat_kernel(0.04, is_antipodal=False).values(np.array([0.5])).log
@@ -207,3 +215,12 @@ def test_draws_about_one_row_have_the_angles_of_the_kernel():
     cumulated = np.cumsum(2 * np.pi * np.sin(theta) * kernel) * theta[1]
     angles = np.arccos(model.sample(4000, random_state=0)[:, 2])
     assert kstest(angles, lambda x: np.interp(x, theta, cumulated)).pvalue > 1e-4
+
+
+def test_saved_models_and_column_names():
+    X = pd.DataFrame(curve(10), columns=["x", "y", "z"])
+    model = SphericalScoreDiffusion(**SCALES, n_nodes=6, n_steps=4).fit(X)
+    loaded = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(loaded.score_samples(X), model.score_samples(X))
+    with pytest.raises(ValueError, match="feature names"):
+        model.score_samples(X[["y", "x", "z"]])
