@@ -178,7 +178,7 @@ def implied_smoothing(
         terms.std(axis=2, ddof=1) / math.sqrt(n_samples),
         closest,
         errors,
-        overall[0],
+        overall.tolist()[0],
         float(overall_error[0]),
     )
 
