@@ -221,7 +221,9 @@ def _estimate(X: Any, most_pairs: float) -> IntrinsicDimension:
     variance = float(weights @ squares)
     unit = min(variance, _WIDEST_CLOUD * quartile) or variance
     coordinates /= np.sqrt(unit)
-    step = -(-len(points) // max(int(most_pairs // len(points)), 1)) if np.isfinite(most_pairs) else 1
+    step = (
+        -(-len(points) // max(int(most_pairs // len(points)), 1)) if np.isfinite(most_pairs) else 1
+    )
     queries = np.sort(order[::step])
     curve = _Curve.of(coordinates, weights, queries)
     fit = _Fit.of(curve, np.linalg.eigvalsh((coordinates.T * weights) @ coordinates)[::-1])
@@ -260,7 +262,7 @@ class _Curve:
 
     @classmethod
     def of(cls, points: np.ndarray, weights: np.ndarray, queries: np.ndarray) -> _Curve:
-        """Compute the curve of centred points (N, d) in a cloud of size one, at the rows `queries` (Q,)."""
+        """Compute the curve of centred points (N, d) of a cloud of size one, at `queries` (Q,)."""
         nearest = NearestPoints(points, MEMORY_LIMIT).query(torch.from_numpy(points), 2)[0][:, 1]
         # Below this noise most rows have one neighbour at most.
         smallest = np.median(nearest.numpy()) ** 2 / 16
@@ -273,13 +275,13 @@ class _Curve:
         powers = np.column_stack([weights, weights**2])
         for part in slices_within(len(queries), 5 * 8 * len(points), MEMORY_LIMIT):
             rows = queries[part]
-            itself = np.arange(len(rows)), rows
+            own = np.arange(len(rows)), rows
             distances = squares[rows, None] + squares - 2 * points[rows] @ points.T
             np.maximum(distances, 0, out=distances)
-            distances[itself] = np.inf
+            distances[own] = np.inf
             # Kernels are relative to that of the nearest point, so that no sum is zero.
             shifted = distances - distances.min(axis=1, keepdims=True)
-            distances[itself] = 0.0
+            distances[own] = 0.0
             for last in range(len(variances) - _PER_OCTAVE, len(variances)):
                 # Half the variance squares the kernel, whose sums are those of squares one level up.
                 kernels = np.exp(-shifted / (2 * variances[last]))
@@ -297,11 +299,13 @@ class _Curve:
                     # Log-sums of few neighbours lack half of sum_j W_j^2 on average.
                     lid[part, level] = (mean + moments[:, 1] / total**2 - crowded * mean) / v
         # A row without neighbours has no dimension.
-        shares = weights[queries, None] * np.maximum(1 - crowding, np.finfo(np.float64).tiny)
-        total = shares.sum(axis=0)
-        average = (shares * lid).sum(axis=0) / total
+        average_weights = weights[queries, None] * np.maximum(
+            1 - crowding, np.finfo(np.float64).tiny
+        )
+        total = average_weights.sum(axis=0)
+        average = (average_weights * lid).sum(axis=0) / total
         influence = slopes * weights / weights[queries].sum()
-        influence[:, queries] += (shares * (lid - average) / total).T
+        influence[:, queries] += (average_weights * (lid - average) / total).T
         crowded = weights[queries] @ crowding**2 / weights[queries].sum()
         return cls(variances, lid, average, crowded, influence)
 
@@ -351,9 +355,9 @@ class _Fit:
         if np.count_nonzero(is_used) < _FEWEST_LEVELS:
             raise ValueError(
                 f"X has {curve.influence.shape[1]} distinct rows in {d} dimensions: only at "
-                f"{np.count_nonzero(is_used)} noise scales, half a factor of two apart in the variance, do "
-                f"the rows have neighbours; expected at least {_FEWEST_LEVELS}, from which the dimension is "
-                "fitted. Pass more rows."
+                f"{np.count_nonzero(is_used)} noise scales do the "
+                f"rows have neighbours; expected at least {_FEWEST_LEVELS}, from which the dimension "
+                "is fitted. Pass more rows."
             )
         v, crowding = curve.variances[is_used], curve.crowding[is_used]
         excess = 1 + _EXCESS * crowding
@@ -378,7 +382,7 @@ class _Fit:
             if k != values[0]:
                 rest, column = target - k * design[:, 0], design[:, 1]
                 values = np.array([k, column @ rest / (column @ column)])
-            # Noise in all directions is no larger than the smaller half of the variances normal to k axes.
+            # Noise is no larger than the median of the variances along the axes after the first k.
             bound = _MARGIN * np.median(axis_variances[min(round(k), d - 1) :])
             error = float(np.sum((design @ values - target) ** 2))
             return (error if noise <= bound else np.inf), values, design

@@ -1329,7 +1329,7 @@ def test_dimension_of_moved_rows():
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize("k, std", [(1, 0.05), (2, 0.05), (2, 0.1), (3, 0.05), (4, 0.0)])
+@pytest.mark.parametrize(("k", "std"), [(1, 0.05), (2, 0.05), (2, 0.1), (3, 0.05), (4, 0.0)])
 def test_dimension_of_noisy_spheres(k, std, seed):
     """In R^8, 800 rows: the standard errors are .04 to .25, so .45 is beyond two of the largest."""
     X = sphere_points(800, seed, k + 1) @ np.eye(k + 1, 8)

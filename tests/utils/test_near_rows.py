@@ -132,6 +132,8 @@ def test_dimension_of_copied_and_of_rounded_rows():
     # The jitter adds directions to the hull, whose noise is fitted, too.
     assert copied == pytest.approx(float(intrinsic_dimension(plane)), abs=0.1)
     for parts in (20, 50):
-        assert float(intrinsic_dimension(np.round(plane * parts) / parts)) == pytest.approx(2, abs=0.4)
+        assert float(intrinsic_dimension(np.round(plane * parts) / parts)) == pytest.approx(
+            2, abs=0.4
+        )
     with pytest.warns(UserWarning, match=r"column 0: values are multiples of 0\.1"):
         assert float(intrinsic_dimension(np.round(plane * 10) / 10)) == pytest.approx(2, abs=0.4)
