@@ -138,7 +138,8 @@ def intrinsic_dimension(X: Any) -> IntrinsicDimension:
         If X is not numeric.
     ValueError
         If X is not two-dimensional and finite, or has too few distinct rows for a range of noise
-        scales at which rows have neighbours: at least about eight, in many dimensions more.
+        scales at which rows have neighbours: at least about twelve, in many dimensions more; or if
+        the two nearest neighbours of every row are equally far, as in a lattice.
 
     Notes
     -----
@@ -263,9 +264,16 @@ class _Curve:
     @classmethod
     def of(cls, points: np.ndarray, weights: np.ndarray, queries: np.ndarray) -> _Curve:
         """Compute the curve of centred points (N, d) of a cloud of size one, at `queries` (Q,)."""
-        nearest = NearestPoints(points, MEMORY_LIMIT).query(torch.from_numpy(points), 2)[0][:, 1]
+        k = min(3, len(points))
+        nearest = NearestPoints(points, MEMORY_LIMIT).query(torch.from_numpy(points), k)[0].numpy()
+        if np.ptp(nearest[:, 1:], axis=1).max() < 1e-9 * nearest.max():
+            raise ValueError(
+                "the two nearest neighbours of every row of X are equally far, as in a lattice; "
+                "expected different distances, from which the dimension is estimated. Pass the number "
+                "of components as an integer."
+            )
         # Below this noise most rows have one neighbour at most.
-        smallest = np.median(nearest.numpy()) ** 2 / 16
+        smallest = np.median(nearest[:, 1]) ** 2 / 16
         octaves = np.clip(np.ceil(np.log2(1 / smallest)), 1, _MOST_OCTAVES)
         variances = 2.0 ** (np.arange(-int(octaves) * _PER_OCTAVE, 1) / _PER_OCTAVE)
         shape = len(queries), len(variances)
