@@ -377,7 +377,7 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         except ValueError as error:
             if self.n_components != "auto":
                 raise
-            # "auto" fails on a lattice and on two rows.
+            # "auto" fails where rows are too few.
             if hull.dimension > 1:
                 warn_user(
                     f"n_components='auto': {error} The rows are taken to fill the {hull.dimension} "

@@ -138,7 +138,8 @@ def intrinsic_dimension(X: Any) -> IntrinsicDimension:
         If X is not numeric.
     ValueError
         If X is not two-dimensional and finite, or has too few distinct rows for a range of noise
-        scales at which rows have neighbours: at least about eight, in many dimensions more.
+        scales at which rows have neighbours: at least about twelve, in many dimensions more; or if
+        the two nearest neighbours of every row are equally far, as in a lattice.
 
     Notes
     -----
@@ -262,10 +263,17 @@ class _Curve:
 
     @classmethod
     def of(cls, points: np.ndarray, weights: np.ndarray, queries: np.ndarray) -> _Curve:
-        """Compute the curve of centred points (N, d) in a cloud of size one, at rows `queries` (Q,)."""
-        nearest = NearestPoints(points, MEMORY_LIMIT).query(torch.from_numpy(points), 2)[0][:, 1]
+        """Compute the curve of centred points (N, d) of a cloud of size one, at `queries` (Q,)."""
+        k = min(3, len(points))
+        nearest = NearestPoints(points, MEMORY_LIMIT).query(torch.from_numpy(points), k)[0].numpy()
+        if np.ptp(nearest[:, 1:], axis=1).max() < 1e-9 * nearest.max():
+            raise ValueError(
+                "the two nearest neighbours of every row of X are equally far, as in a lattice; "
+                "expected different distances, from which the dimension is estimated. Pass the number "
+                "of components as an integer."
+            )
         # Below this noise most rows have one neighbour at most.
-        smallest = np.median(nearest.numpy()) ** 2 / 16
+        smallest = np.median(nearest[:, 1]) ** 2 / 16
         octaves = np.clip(np.ceil(np.log2(1 / smallest)), 1, _MOST_OCTAVES)
         variances = 2.0 ** (np.arange(-int(octaves) * _PER_OCTAVE, 1) / _PER_OCTAVE)
         shape = len(queries), len(variances)
@@ -299,11 +307,13 @@ class _Curve:
                     # Log-sums of few neighbours lack half of sum_j W_j^2 on average.
                     lid[part, level] = (mean + moments[:, 1] / total**2 - crowded * mean) / v
         # A row without neighbours has no dimension.
-        row_weights = weights[queries, None] * np.maximum(1 - crowding, np.finfo(np.float64).tiny)
-        total = row_weights.sum(axis=0)
-        average = (row_weights * lid).sum(axis=0) / total
+        average_weights = weights[queries, None] * np.maximum(
+            1 - crowding, np.finfo(np.float64).tiny
+        )
+        total = average_weights.sum(axis=0)
+        average = (average_weights * lid).sum(axis=0) / total
         influence = slopes * weights / weights[queries].sum()
-        influence[:, queries] += (row_weights * (lid - average) / total).T
+        influence[:, queries] += (average_weights * (lid - average) / total).T
         crowded = weights[queries] @ crowding**2 / weights[queries].sum()
         return cls(variances, lid, average, crowded, influence)
 
@@ -353,9 +363,9 @@ class _Fit:
         if np.count_nonzero(is_used) < _FEWEST_LEVELS:
             raise ValueError(
                 f"X has {curve.influence.shape[1]} distinct rows in {d} dimensions: only at "
-                f"{np.count_nonzero(is_used)} noise scales, half a factor of two apart in the variance, "
-                f"do the rows have neighbours; expected at least {_FEWEST_LEVELS}, from which the "
-                "dimension is fitted. Pass more rows."
+                f"{np.count_nonzero(is_used)} noise scales do the "
+                f"rows have neighbours; expected at least {_FEWEST_LEVELS}, from which the dimension "
+                "is fitted. Pass more rows."
             )
         v, crowding = curve.variances[is_used], curve.crowding[is_used]
         excess = 1 + _EXCESS * crowding
@@ -380,7 +390,7 @@ class _Fit:
             if k != values[0]:
                 rest, column = target - k * design[:, 0], design[:, 1]
                 values = np.array([k, column @ rest / (column @ column)])
-            # Noise in all directions is no larger than the smaller half of variances normal to k axes.
+            # Noise is no larger than the median of the variances along the axes after the first k.
             bound = _MARGIN * np.median(axis_variances[min(round(k), d - 1) :])
             error = float(np.sum((design @ values - target) ** 2))
             return (error if noise <= bound else np.inf), values, design

@@ -582,9 +582,11 @@ def test_rows_that_fill_their_span_are_blurred_and_not_projected():
 
 
 def test_rows_on_a_lattice_fill_their_span():
-    # From ten rows on, the unit of the columns is found, and the dimension with it.
+    # Nine rows at equal distances have no dimension.
     X = np.stack(np.meshgrid(np.arange(3.0), np.arange(3.0)), axis=-1).reshape(-1, 2)
-    with pytest.warns(UserWarning, match=r"n_components='auto'.*lattice.*no row is projected"):
+    with pytest.warns(
+        UserWarning, match=r"n_components='auto'.*(lattice|noise scales).*no row is projected"
+    ):
         model = CoarseScoreDiffusion().fit(X)
     assert model.n_components_ == 2
 

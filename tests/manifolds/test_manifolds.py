@@ -1379,4 +1379,6 @@ def test_bad_rows_for_a_dimension():
     with pytest.raises(ValueError, match="all 5 rows of X are equal; expected distinct rows"):
         intrinsic_dimension(np.ones((5, 2)))
     with pytest.raises(ValueError, match="X has 3 distinct rows in 2 dimensions: only at 0 noise"):
-        intrinsic_dimension([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+        intrinsic_dimension([[0.0, 0.0], [1.0, 0.0], [0.0, 1.5], [1.0, 0.0]])
+    with pytest.raises(ValueError, match="equally far, as in a lattice"):
+        intrinsic_dimension(np.eye(20))
