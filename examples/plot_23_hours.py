@@ -30,21 +30,6 @@ model = TableDensity(periods, random_state=0).fit(train)
 print(model.columns_)
 
 # %%
-# What a period changes
-# ---------------------
-# Log-densities of held-out rows with periods less those without, for rows near an end of the range,
-# within an hour of midnight or 30 degrees of north, and for all others. Both models have the same
-# cells, so that the two can be compared.
-kinds = model.columns_.kinds
-without = {name: kind for name, kind in kinds.items() if name not in periods}
-plain = TableDensity(without, random_state=0).fit(train)
-gain = model.score_samples(test) - plain.score_samples(test)
-at_end = test["hour"].isin([23, 0, 1]) | (test["wind_dir"] <= 30) | (test["wind_dir"] >= 330)
-for label, rows in (("near an end", at_end.to_numpy()), ("others", ~at_end.to_numpy())):
-    error = gain[rows].std(ddof=1) / np.sqrt(rows.sum())
-    print(f"{label}: {rows.sum()} rows, {gain[rows].mean():+.3f} ± {error:.3f} nats")
-
-# %%
 # Real and drawn hours
 # --------------------
 pairs = SampleComparisonDisplay.from_estimator(model, test, random_state=0).plot()
