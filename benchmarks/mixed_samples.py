@@ -350,7 +350,8 @@ complete training rows. CRPS of {N_DRAWS} draws, or of one point, in standard de
 training column, over all numbers; RMSE of the means of the draws; CRPS of levels, with distance one,
 which is half of the Brier score. Lower is better. Means over {N_SPLITS} splits; differences with one
 standard error of a split. The imputers of scikit-learn get scaled numbers and indicators. Rows with
-all cells hidden are drawn, too.
+all cells hidden are drawn, too. IterativeImputer keeps the most frequent level: indicators that sum to
+one determine one another, so its line of levels says little about it.
 
 """
 
