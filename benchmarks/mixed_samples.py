@@ -245,7 +245,7 @@ are the goal of both. Means over {N_SPLITS} splits with their standard errors; F
 noise levels and 5 copies of each row (its defaults, 50 and 100, take 50 times as long), has the first
 split only. SMOTENC gets one class that holds all rows; its rows lie between two training rows. The
 copula has the values of the training rows as marginals. Drawn numbers are rounded as the training rows
-are. Treeffuser models numbers given other columns, and not whole rows: see below.
+are. Treeffuser models numbers given other columns, and not whole rows: it is left out here.
 
 """
 
