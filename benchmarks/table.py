@@ -352,10 +352,9 @@ def report(results, reference):
         best = np.nanmax([means[m][0] for m in compared] + [-np.inf])
         text = {m: _mean_and_deviation(*means[m], best) for m in compared}
         of_rivals.append([data, *results.sizes(data), *(text[m] for m in rivals)])
-        strongest = max(rivals, key=lambda method: np.nan_to_num(means[method][0], nan=-np.inf))
-        of_ours.append(
-            [data, f"{_number(means[strongest][0])}, {strongest}", *(text[m] for m in ours)]
-        )
+        strongest = sorted(rivals, key=lambda m: np.nan_to_num(means[m][0], nan=-np.inf))[-1:]
+        of_rival = [f"{_number(means[m][0])}, {m}" for m in strongest] or ["..."]
+        of_ours.append([data, *of_rival, *(text[m] for m in ours)])
         for rows, kind in ((gains_of_rivals, rivals), (gains_of_ours, ours)):
             pairs = [results.difference(m, reference, data) for m in kind if m != reference]
             rows.append([data, *(f"{_number(a, sign='+')} ± {_number(b)}" for a, b in pairs)])

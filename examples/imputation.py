@@ -1,6 +1,6 @@
 """Fill in missing values by draws of the missing columns given the others.
 
-One cell in five of forty test rows is missing. Each method is fitted on complete training rows, and fills
+One cell in five of forty test rows is missing. Each method is fitted on complete training rows and fills
 the cells with its mean and with draws. It is judged by the root mean square error of the mean, by the
 continuous ranked probability score of the draws (lower is better for both; units are standard deviations
 of a column) and, where it has one, by the log-density of the missing values given the others, in nats a

@@ -167,9 +167,9 @@ print(f"rows of the truth: {mass @ off:.4f}")
 # From the score back to log p
 # ----------------------------
 # A score that is a gradient has lost a constant only: its integral along any path is a difference of
-# log-densities, here by 60 Gauss-Legendre nodes along two paths from one row to another.
+# log-densities, here by 300 Gauss-Legendre nodes along two paths from one row to another.
 start, end = tables["circle"][0][:2]
-t, t_weights = np.polynomial.legendre.leggauss(60)
+t, t_weights = np.polynomial.legendre.leggauss(300)
 direct = model.energy([start])[0] - model.energy([end])[0]
 print(f"log-density at the end less that at the start, by the energy: {direct:.4f}")
 for name, stops in (("straight", (start, end)), ("through the centre", (start, [0.0, 0.0], end))):

@@ -3,7 +3,7 @@ Directions and rotations
 ========================
 
 **The claim**: on the globe, smoothing the score along geodesics gives a density of mass one that
-turns with the data, and held-out storms are likelier under it than under a von Mises-Fisher kernel
+turns with the data, and held-out rows are likelier under it than under a von Mises-Fisher kernel
 density estimate. `SphericalScoreDiffusion` adds noise by the heat kernel of the sphere,
 :math:`\partial_v K = \tfrac12 \Delta K`, and averages the score over small rotations of the query:
 

@@ -101,7 +101,8 @@ def local_covariance(rows: np.ndarray, weights: np.ndarray, scaled: np.ndarray) 
         cross = rows.T @ posterior @ rows
         both = weights + posterior.sum(axis=0)
         updated = (rows.T * both) @ rows - cross - cross.T + floor
-        if not np.linalg.eigvalsh(updated)[0] > 0:
+        smallest, largest = np.linalg.eigvalsh(updated)[[0, -1]]
+        if not smallest > dimension * np.finfo(np.float64).eps * largest:
             break  # rounding of rows that negligible weights leave far from the mean
         covariance = updated
     return covariance

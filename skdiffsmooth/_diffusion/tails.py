@@ -109,7 +109,7 @@ class StudentT:
         left = np.maximum(left, np.finfo(np.float64).tiny)
         volume = 0.5 * max(self.n_pooled, 1) * np.log(left) - 0.5 * n_scaled * np.log(others)
         with np.errstate(over="ignore"):
-            exponent = self._exponent * np.log1p(squares / (others * left) / self.degrees)
+            exponent = self._exponent * np.log1p(squares / others / left / self.degrees)
         return self.log_peak - volume - exponent
 
     def draw(self, n: int, rng: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:

@@ -290,3 +290,14 @@ def test_of_few_rows_rounding_does_not_decide_between_metrics(seed):
     Q = X[:3] + 0.1
     found = scaled.score_samples(Q * units) + np.log(units).sum()
     assert_allclose(found, plain.score_samples(Q), rtol=1e-9)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("seed", [0, 3, 4, 41])
+def test_weights_over_300_decades(seed):
+    """Rows of negligible weight leave directions that are as thin as rounding."""
+    rng = np.random.RandomState(seed)
+    X = rng.normal(size=(rng.randint(2, 40), rng.randint(1, 6)))
+    weights = 10 ** rng.uniform(-150, 150, len(X))
+    model = SmoothedScoreDiffusion(n_nodes=8, n_levels=3, n_steps=3).fit(X, sample_weight=weights)
+    assert np.all(np.isfinite(model.score_samples(X[:3] + 0.1)))
