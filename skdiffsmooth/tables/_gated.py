@@ -37,6 +37,8 @@ _OF_Y = (0.05, 0.08, 0.12, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0)
 _MOST_JUDGES, _N_SWEEPS = 256, 4
 # Factors of the median, above which a coordinate is linear in the column; larger logarithms are cut off.
 _FACTORS, _LARGEST_LOG = (1.0, 4.0, 20.0), 600.0
+# Least share of its own weight that a row has left in the regression without it.
+_LEAST_LEFT = 1e-6
 # Penalties of the regression, in variances of a column; indicators of a column must lower the logarithm
 # of the variance by so much.
 _PENALTIES, _LEAST_GAIN = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 100.0), 0.01
@@ -113,7 +115,7 @@ def _regress(
             shrunk = singular**2 / (singular**2 + penalty)
             fitted = left @ (shrunk[:, None] * projected)
             leverage = ((left**2 @ shrunk)[:, None] + root**2) * one_share[:, None]
-            errors = (y - y_mean - fitted / root) / np.maximum(1 - leverage, 0.1)
+            errors = (y - y_mean - fitted / root) / np.maximum(1 - leverage, _LEAST_LEFT)
             variance = weights @ (errors - weights @ errors) ** 2
             loss = float(np.log(np.maximum(variance, 1e-300)).sum())
             if loss < best - (0 if k is None else _LEAST_GAIN):
