@@ -27,6 +27,7 @@ from .comparison import settings_for
 from .conditional import JointDensity, draw_given_columns, log_density_of_columns
 from .fitting import TrainingData, check_above_rounding, scales_in
 from .model import DiffusionModel
+from .posterior import PosteriorMixin
 from .settings import (
     KernelChoice,
     ParsedParameters,
@@ -81,7 +82,7 @@ class FromModel(Generic[Value]):
         raise AttributeError(f"{self.name} is read-only; fit again to change it.")
 
 
-class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
+class BaseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator, ABC):
     """A diffusion over the training rows, whose score is smoothed by a kernel.
 
     A subclass stores its parameters and returns the kernel that they stand for from `_kernel_choice`.
@@ -466,7 +467,12 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
 
     @on_one_fit
     def sample(
-        self, n_samples: int = 1, random_state: Any = None, *, given: Any = None
+        self,
+        n_samples: int = 1,
+        random_state: Any = None,
+        *,
+        given: Any = None,
+        likelihood: Any = None,
     ) -> np.ndarray:
         """Draw new rows.
 
@@ -480,6 +486,9 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         given : mapping from column to value, default=None
             Condition the draws on these columns: indices or, where X had them, names; each value one
             number in units of X, or an array of shape (n_samples,).
+        likelihood : LinearObservation or callable, default=None
+            Draw from the posterior, whose density is in proportion to that of the model times this
+            likelihood (`log_evidence` says what it may be). Not together with `given`.
 
         Returns
         -------
@@ -508,6 +517,8 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
         is moved by Metropolis steps. docs/guide/conditional.md has errors and times.
         """
         n, rng = self._check_draw(n_samples, random_state)
+        if likelihood is not None:
+            return self._draw_posterior(n, rng, likelihood, given)
         resources = self._resources()
         if given is not None:
             labels = self._column_labels()
@@ -819,6 +830,11 @@ class BaseScoreDiffusion(DistanceDensityMixin, BaseEstimator, ABC):
                 "this model as its parameters."
             )
         return JointDensity.of_model(self.model_, resources)
+
+    def _prior(self, what: str) -> tuple[JointDensity, float]:
+        """See `PosteriorMixin`."""
+        resources = self._resources()
+        return self._joint_density(resources), resources.memory_limit
 
     def _sums_per_row(self) -> float:
         """See `DensityEstimatorMixin`."""

@@ -31,6 +31,7 @@ from .._diffusion.conditional import (
     draw_given_columns,
     log_density_of_columns,
 )
+from .._diffusion.posterior import PosteriorMixin
 from .._diffusion.settings import resolve_n_nodes
 from .._engine.moments import Nodes
 from .._engine.posterior import Posterior
@@ -94,7 +95,7 @@ class _Slope(NamedTuple):
     slope: np.ndarray
 
 
-class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
+class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     """Samples on a manifold learned from the data, by a score that depends on that manifold only.
 
     Noise of one scale is added to rows, which are then projected to the manifold. Samples are new
@@ -423,7 +424,12 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
 
     @on_one_fit
     def sample(
-        self, n_samples: int = 1, random_state: Any = None, *, given: Any = None
+        self,
+        n_samples: int = 1,
+        random_state: Any = None,
+        *,
+        given: Any = None,
+        likelihood: Any = None,
     ) -> np.ndarray:
         """Draw new rows by moving training rows plus noise of the switch scale along the flow.
 
@@ -436,6 +442,9 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         given : mapping from column to value, default=None
             Condition the draws on these columns: labels or indices; each value one number in units of X,
             or an array of shape (n_samples,).
+        likelihood : LinearObservation or callable, default=None
+            Draw from the posterior, whose density is in proportion to that of the model times this
+            likelihood (`log_evidence` says what it may be). Not together with `given`.
 
         Returns
         -------
@@ -451,6 +460,8 @@ class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
             fit the columns, or with `given` if ``bandwidth=0``.
         """
         n, rng = self._check_draw(n_samples, random_state)
+        if likelihood is not None:
+            return self._draw_posterior(n, rng, likelihood, given)
         if given is not None:
             labels = self._column_labels()
             columns, values = resolve_given_values(given, n, labels, self.n_features_in_)

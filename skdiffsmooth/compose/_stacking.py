@@ -17,6 +17,7 @@ from sklearn.utils import Bunch
 from sklearn.utils.parallel import delayed
 from sklearn.utils.validation import check_is_fitted
 
+from .._diffusion.posterior import PosteriorMixin
 from .._diffusion.settings import resolve_n_jobs
 from .._estimators.smoothed import SmoothedScoreDiffusion
 from .._utils.estimator import DensityEstimatorMixin, on_one_fit
@@ -54,7 +55,7 @@ _FITS_OF_FAMILY = 40
 _MAX_ITERATIONS = 100_000
 
 
-class DensityStacking(DensityEstimatorMixin, BaseEstimator):
+class DensityStacking(PosteriorMixin, DensityEstimatorMixin, BaseEstimator):
     """Mixture of densities whose weights maximise the log-likelihood of held-out rows.
 
     The density is ``sum_k weights_[k] * p_k(x)``. Every member is fitted to parts of the rows and
@@ -351,7 +352,12 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
 
     @on_one_fit
     def sample(
-        self, n_samples: int = 1, random_state: Any = None, *, given: Any = None
+        self,
+        n_samples: int = 1,
+        random_state: Any = None,
+        *,
+        given: Any = None,
+        likelihood: Any = None,
     ) -> np.ndarray:
         """Draw new rows, each from a member chosen by its weight.
 
@@ -365,6 +371,9 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
             Condition the draws on these columns: labels or indices; each value one number in units of X,
             or an array of shape (n_samples,).
             Members are then chosen by their densities at the given values, too.
+        likelihood : LinearObservation or callable, default=None
+            Draw from the posterior, whose density is in proportion to that of the model times this
+            likelihood (`log_evidence` says what it may be). Not together with `given`.
 
         Returns
         -------
@@ -380,6 +389,8 @@ class DensityStacking(DensityEstimatorMixin, BaseEstimator):
             positive weight cannot sample (its name is in the message).
         """
         n, rng = self._check_draw(n_samples, random_state)
+        if likelihood is not None:
+            return self._draw_posterior(n, rng, likelihood, given)
         if given is not None:
             d = self.n_features_in_
             columns, values = resolve_given_values(given, n, self._column_labels(), d)

@@ -11,6 +11,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, MaxAbsScaler, MinMaxScaler
 from sklearn.utils.validation import check_is_fitted
 
+from .._diffusion.posterior import PosteriorMixin
 from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.given import resolve_given_values, resolve_scored_columns
 from .._utils.progress import reports_fit
@@ -47,7 +48,7 @@ MAX_INVERSE_ERROR = 1e-6
 MAX_ROWS = 10_000_000
 
 
-class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
+class TransformedDensity(PosteriorMixin, DensityEstimatorMixin, BaseEstimator):
     """Density fitted to transformed rows that reports log-densities and samples in the units of X.
 
     ``score_samples(x) = estimator_.score_samples(T(x)) + log|det dT/dx|``: the log-density of X. A
@@ -253,7 +254,12 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
 
     @on_one_fit
     def sample(
-        self, n_samples: int = 1, random_state: Any = None, *, given: Any = None
+        self,
+        n_samples: int = 1,
+        random_state: Any = None,
+        *,
+        given: Any = None,
+        likelihood: Any = None,
     ) -> np.ndarray:
         """Draw new rows, in units of X.
 
@@ -266,6 +272,9 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
         given : mapping from column to value, default=None
             Condition the draws on these columns: labels or indices; each value one number in units of X,
             or an array of shape (n_samples,).
+        likelihood : LinearObservation or callable, default=None
+            Draw from the posterior, whose density is in proportion to that of the model times this
+            likelihood (`log_evidence` says what it may be). Not together with `given`.
 
         Returns
         -------
@@ -283,6 +292,8 @@ class TransformedDensity(DensityEstimatorMixin, BaseEstimator):
             columns, or if the transformer mixes columns.
         """
         n, generator = self._check_draw(n_samples, random_state)
+        if likelihood is not None:
+            return self._draw_posterior(n, generator, likelihood, given)
         if given is not None:
             d = self.n_features_in_
             given_columns, values = resolve_given_values(given, n, self._column_labels(), d)
