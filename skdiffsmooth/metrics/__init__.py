@@ -15,13 +15,14 @@ from ._distances import distance_to_data, distance_to_manifold, lateral_distance
 from ._estimate import Estimate
 from ._fidelity import Fidelity, fidelity_and_diversity
 from ._fields import fisher_divergence
-from ._novelty import Memorization, memorization
+from ._novelty import Memorization, MemorizationReport, memorization, memorization_report
 
 __all__ = [
     "ClassifierTwoSampleTest",
     "Estimate",
     "Fidelity",
     "Memorization",
+    "MemorizationReport",
     "classifier_two_sample_test",
     "coverage_at_scale",
     "coverage_scale",
@@ -31,4 +32,5 @@ __all__ = [
     "fisher_divergence",
     "lateral_distance",
     "memorization",
+    "memorization_report",
 ]

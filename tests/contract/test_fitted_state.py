@@ -1,9 +1,13 @@
 """What a fitted estimator keeps: replaced at once, frozen until the next fit, saved with its version."""
 
 import copy
+import io
+import json
 import pickle
 import sys
 import threading
+import zipfile
+from functools import partial
 
 import numpy as np
 import pytest
@@ -243,6 +247,39 @@ def test_a_file_of_another_format_says_what_to_do(name, key):
     version = "7.8.9" if key == "another" else "before 0.1.0"
     with pytest.raises(ValueError, match=rf"saved by skdiffsmooth {version}.*or fit it again"):
         twin.__setstate__(state)
+
+
+def test_a_tampered_skops_file_is_refused():
+    """A file that names a function of the system, with the types trusted that such a model has."""
+    sio = pytest.importorskip("skops.io")
+    pytest.importorskip("skops.io.exceptions")
+    data = sio.dumps(KDESampler(0.4).fit(table()))
+    trusted = sio.get_untrusted_types(data=data)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    schema = json.loads(parts["schema.json"])
+    assert (schema["__module__"], schema["__class__"]) == (
+        "skdiffsmooth._estimators.kde",
+        "KDESampler",
+    )
+    schema["__module__"], schema["__class__"] = "os", "system"
+    parts["schema.json"] = json.dumps(schema).encode()
+    tampered = io.BytesIO()
+    with zipfile.ZipFile(tampered, "w") as archive:
+        for name, part in parts.items():
+            archive.writestr(name, part)
+    with pytest.raises(sio.exceptions.UntrustedTypesFoundException, match=r"os\.system"):
+        sio.loads(tampered.getvalue(), trusted=trusted)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9, 0.999])
+def test_a_truncated_file_is_refused(share):
+    sio = pytest.importorskip("skops.io")
+    model = KDESampler(0.4).fit(table())
+    for save, load in ((pickle.dumps, pickle.loads), (sio.dumps, partial(sio.loads, trusted=[]))):
+        data = save(model)
+        with pytest.raises((pickle.UnpicklingError, EOFError, zipfile.BadZipFile)):
+            load(data[: int(share * len(data))])
 
 
 def test_the_classifier_is_saved_too():

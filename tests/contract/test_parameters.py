@@ -196,6 +196,7 @@ ARGUMENTS = {
     "coverage_scale": (X, X + 0.1),
     "fidelity_and_diversity": (X, X + 0.1),
     "memorization": (X, X + 0.1),
+    "memorization_report": (X, X + 0.1, X - 0.1),
     "estimate_reach": (skdiffsmooth.manifolds.Circle([0.0, 0.0], 1.0), X),
     "intrinsic_dimension": (np.random.RandomState(1).normal(size=(30, 2)),),
     "smooth_along_level_sets": (

@@ -7,11 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import special_ortho_group
+from sklearn.metrics import roc_auc_score
 from sklearn.utils import check_random_state
 
 from skdiffsmooth import metrics
 from skdiffsmooth.manifolds import AffineSubspace, Circle, PointCloud, Sphere
 from skdiffsmooth.metrics import _coverage as coverage_module
+from skdiffsmooth.metrics import _novelty as novelty_module
 from skdiffsmooth.metrics import _pairs as pairs_module
 from skdiffsmooth.metrics import (
     coverage_at_scale,
@@ -20,6 +22,7 @@ from skdiffsmooth.metrics import (
     distance_to_manifold,
     lateral_distance,
     memorization,
+    memorization_report,
 )
 
 
@@ -163,6 +166,43 @@ def test_memorization_ratio_of_fresh_rows(k):
     )
 
 
+def test_copies_are_reported():
+    data, reference = rows(60, 3), rows(60, 3, seed=1)
+    report = memorization_report(np.concatenate([data, reference[:20]]), data, reference)
+    assert report.copies == 60 / 80
+    assert report.ratio >= report.copies
+    # Three held-out rows of 60 are nearer to the data than 5 %.
+    assert 60 / 80 <= report.near <= 63 / 80
+    # Copies in the draws are nearest to training rows; twenty held-out rows of 60 are draws, too.
+    assert report.attack == pytest.approx(0.5 * (1 / 3) + 2 / 3)
+
+
+def test_area_under_the_curve_against_a_loop_and_scikit_learn():
+    rng = np.random.RandomState(0)
+    small, large = rng.randint(0, 9, 30).astype(float), rng.randint(0, 12, 40).astype(float)
+    won = (small[:, None] < large) + 0.5 * (small[:, None] == large)
+    area, error = novelty_module._area_under_curve(small, large)
+    truth = np.repeat([0, 1], [30, 40])
+    assert area == pytest.approx(roc_auc_score(truth, np.concatenate([small, large])), rel=1e-12)
+    expected = won.mean(axis=1).var(ddof=1) / 30 + won.mean(axis=0).var(ddof=1) / 40
+    assert error == pytest.approx(np.sqrt(expected), rel=1e-12)
+
+
+def test_reports_of_fresh_rows_have_the_stated_errors():
+    """200 reports of rows of one distribution; their errors in units of the stated ones have size one.
+
+    Five standard errors of a standard deviation of 200 values are 0.25, of a mean 0.35.
+    """
+    rng = np.random.RandomState(0)
+    errors = []
+    for _ in range(200):
+        some = memorization_report(*rng.normal(size=(3, 80, 2)))
+        near, attack = some.near - some.level, some.attack - 0.5
+        errors.append((near / some.near_error, attack / some.attack_error))
+    assert_allclose(np.std(errors, axis=0), 1, atol=0.25)
+    assert_allclose(np.mean(errors, axis=0), 0, atol=0.35)
+
+
 # --- Coverage ---
 
 
@@ -255,6 +295,7 @@ def test_coverage_scales_are_the_same_for_any_tiles(tile_size):
 PAIRS = {
     "distance_to_data": distance_to_data,
     "memorization": memorization,
+    "memorization_report": lambda X, Y: memorization_report(X, Y, X),
     "coverage_at_scale": lambda X, Y: coverage_at_scale(X, Y, 1.0),
     "coverage_scale": coverage_scale,
     "classifier_two_sample_test": lambda X, Y: metrics.classifier_two_sample_test(
