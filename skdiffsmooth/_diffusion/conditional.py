@@ -252,7 +252,8 @@ class JointDensity:
         )
         log_density = np.full(len(y), -np.inf)
         inside = window > 0
-        log_density[inside] = self.log_density(y[inside]) + np.log(window[inside])
+        if inside.any():
+            log_density[inside] = self.log_density(y[inside]) + np.log(window[inside])
         return log_density
 
     def log_density_without_relations(

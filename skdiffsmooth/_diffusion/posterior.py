@@ -43,8 +43,9 @@ _WIDTHS = ((0, 1.0), (1, 1.0), (2, 1.0), (2, 4.0), (2, 16.0))
 _FIRST_WEIGHTS = np.array([0.3, 0.45, 0.15, 0.05, 0.05])
 # Of the learned weights of kernels so much is that of the first ones.
 _LEAST_WEIGHT = 0.1
-# Draws of which more than this share is effective are used; below the second, they are annealed.
-_GOOD_SHARE, _LEAST_SHARE = 0.5, 0.1
+# Draws of which more than this share is effective are used; below the second, they are annealed; for the
+# evidence, where the most draws have an error of .01, below the third.
+_GOOD_SHARE, _LEAST_SHARE, _PRECISE_SHARE = 0.5, 0.1, 0.35
 _N_ADAPTATIONS = 3
 _FIRST, _MOST = 512, 16_384
 # Error of log Z, in nats, at which no more draws are made.
@@ -243,18 +244,20 @@ class _Posterior:
 
     def _weighted(self, seed: int, least: int, most: int) -> _Draws:
         """Return at least `least` weighted draws, and at most `most` where their error is large."""
-        proposal, base, draws = self._first_draws((seed,), most)
-        if draws.effective >= _LEAST_SHARE * _FIRST:
-            return self._more_draws(proposal, base, draws, least)
+        first = self._first_draws((seed,), most)
+        if first[2].effective >= (_LEAST_SHARE if least == most else _PRECISE_SHARE) * _FIRST:
+            return self._more_draws(*first, least)
         base = BaseDraws(max(least, _N_ANNEALED), len(self._joint.origin), 1.0, (seed, 0, 0))
         rng = np.random.RandomState(seed)
-        annealed = self._annealed(proposal, self._proposed(proposal, base, slice(None)), rng)
+        annealed = self._annealed(first[0], self._proposed(first[0], base, slice(None)), rng)
         # In few dimensions, kernels at these draws are a good proposal.
         nearer, to_coordinates = self._with_kernels_at(self._resampled(annealed, N_CENTERS, rng))
-        proposal, base, draws = nearer._first_draws((seed, 1), most)
-        if draws.effective < _LEAST_SHARE * _FIRST:
+        second = nearer._first_draws((seed, 1), most)
+        if max(first[2].effective, second[2].effective) < _LEAST_SHARE * _FIRST:
             return annealed
-        draws = nearer._more_draws(proposal, base, draws, least)
+        if first[2].effective > second[2].effective:
+            return self._more_draws(*first, least)
+        draws = nearer._more_draws(*second, least)
         return replace(draws, z=to_coordinates(draws.z))
 
     def _first_draws(self, seed: tuple[int, ...], most: int) -> tuple[_Proposal, BaseDraws, _Draws]:
@@ -320,8 +323,8 @@ class _Posterior:
         if not np.isfinite(log_weights).any():
             raise ValueError(
                 f"the posterior has density zero at all of {len(z)} proposed rows, where likelihood(X) "
-                "or the density is -inf; expected a likelihood that some rows near those of training have. "
-                "Check its units, or widen it."
+                "or the density is -inf; expected a likelihood above zero at some rows near those of "
+                "training. Check its units, or widen it."
             )
         return _Draws(z, log_target, log_proposal, log_weights)
 
@@ -336,14 +339,14 @@ class _Posterior:
             following = _next_power(log_ratio, power) if step < _MOST_STEPS - 1 else 1.0
             log_weights = ((following - power) * log_ratio).reshape(-1, _N_GROUPS)
             least = min(least, _effective(log_weights.ravel()))
+            if following == 1.0:
+                log_weights = (log_weights + log_evidence).ravel()
+                return replace(draws, log_weights=log_weights, least_effective=least)
             total = logsumexp(log_weights, axis=0)
             log_evidence += total - math.log(n / _N_GROUPS)
-            if following == 1.0:
-                log_weights = (log_weights - total + math.log(n / _N_GROUPS) + log_evidence).ravel()
-                return replace(draws, log_weights=log_weights, least_effective=least)
             # A group without any weight counts as nothing from here on.
-            weights = np.where(np.isfinite(total), np.exp(log_weights - total), 1.0)
-            index = _resampled(weights, rng)
+            log_weights[:, total == -np.inf] = 0.0
+            index = _resampled(np.exp(log_weights - log_weights.max(axis=0)), rng)
             kept = draws.z[index], draws.log_target[index], draws.log_proposal[index]
             moves = self._moves(kept[0], None, proposal)
             draws = _Draws(*moves.moved(*kept, following, rng), draws.log_weights)
@@ -374,8 +377,8 @@ class _Posterior:
         if draws.effective < _LEAST_EFFECTIVE:
             warn_user(
                 f"the posterior rests on an effective {draws.effective:.1f} draws; expected "
-                f"{_LEAST_EFFECTIVE:g} or more, so draws are alike and log_evidence is uncertain. Nearly "
-                "no row of the density is likely: check the units of the likelihood, or widen it."
+                f"{_LEAST_EFFECTIVE:g} or more, so draws are alike and log_evidence is uncertain. "
+                "Nearly no row of the density is likely: check the units of the likelihood, or widen it."
             )
         scale, centers = self._joint.scales[2], self._joint.centers
         position = (np.arange(_N_COMPARED) + 0.5) / _N_COMPARED
@@ -388,8 +391,8 @@ class _Posterior:
             warn_user(
                 f"the posterior is far from all training rows: half of its draws are more than "
                 f"{distance:.3g} bandwidths from the nearest, and training rows are at most {own:.3g} "
-                "from the next. No row supports the likelihood, so the result is an extrapolation. Check the "
-                "units of A and y, or of the function."
+                "from the next. No row supports the likelihood, so the result is an extrapolation. "
+                "Check the units of A and y, or of the function."
             )
 
 
@@ -498,7 +501,8 @@ class PosteriorMixin:
         Notes
         -----
         From 1024 log-densities to 16 384, until the standard error is .005 nats; where fewer than a
-        tenth of the draws are effective 2048 of them are annealed, six log-densities each in each step.
+        third of the draws are effective (a tenth, in `sample`) 2048 draws are annealed before, with six
+        log-densities for each in each step.
         docs/guide/posterior.md has errors and times.
 
         Examples
