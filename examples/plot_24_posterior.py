@@ -25,11 +25,11 @@ from scipy.stats import chisquare
 from skdiffsmooth import LinearObservation, SmoothedScoreDiffusion
 from skdiffsmooth.datasets import make_circle
 
-X = make_circle(24, spacing="even")
+X = make_circle(24, random_state=0)
 model = SmoothedScoreDiffusion(
-    0.15, 0.2, metric="euclidean", background=0.0, n_nodes=8, n_steps=16
+    0.1, 0.2, metric="euclidean", background=0.0, n_nodes=8, n_steps=16
 ).fit(X)
-A, noise = np.array([[1.0, 0.5]]), 0.15
+A, noise = np.array([[1.0, 0.5]]), 0.2
 observation = LinearObservation(A, [0.4], noise)
 drawn = model.sample(300, random_state=0, likelihood=observation)
 evidence = model.log_evidence(observation)
