@@ -10,6 +10,8 @@ BENCH_ARGS ?=
 TABLE_ARGS ?= --jobs 2 --write
 # make frames FRAMES_ARGS='--data penguins' takes one table and prints only
 FRAMES_ARGS ?= --jobs 2 --write
+# Tables of each kind that make torture draws
+TORTURE_TABLES ?= 100
 # Test processes. Most tests are many small computations, so each process keeps to one thread.
 WORKERS ?= 2
 
@@ -30,7 +32,7 @@ INSTALLED_DOCS := $(VENV)/.installed-docs
 RECIPE := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint demo bench table frames docs gallery dist check-sdist check-extras check-oldest check-newest clean
+.PHONY: help install test lint demo bench table frames torture docs gallery dist check-sdist check-extras check-oldest check-newest clean
 # Two pips must not write to one environment, even under make -j.
 .NOTPARALLEL:
 
@@ -62,6 +64,9 @@ table: $(INSTALLED_BENCH)  ## run benchmarks/table.py: likelihood on real data (
 
 frames: $(INSTALLED_BENCH)  ## run benchmarks/frames.py: ordinary tables, with dummies, counts and totals
 	OMP_NUM_THREADS=1 $(PY) benchmarks/frames.py $(FRAMES_ARGS)
+
+torture: $(INSTALLED_TEST)  ## run benchmarks/torture.py: random extreme tables against 60-digit arithmetic
+	OMP_NUM_THREADS=1 $(PY) benchmarks/torture.py $(TORTURE_TABLES)
 
 docs: $(INSTALLED_DOCS)  ## build the documentation in docs/_build/html, without running the examples
 	$(PY) -m sphinx -W --keep-going -D plot_gallery=0 -b html docs docs/_build/html

@@ -1460,8 +1460,8 @@ def dimension(entry):
     data = {"plane": PLANE, "ring": RING, "ball": BALL, "flat": FLAT, "thirteen": THIRTEEN}
     for name, X in data.items():
         with entry(name) as put:
-            of = sk.manifolds.intrinsic_dimension
-            put(found=[of(X), of(X, "mle"), of(X, "mle", n_neighbors=5)])
+            result = sk.manifolds.intrinsic_dimension(X)
+            put(found=[result.dimension, result.noise_variance, result.curvature])
 
 
 # ------------------------------------------------------------------------------------ small modules

@@ -6,7 +6,7 @@
 Images get uniform noise of one unit of their pixels. All models see the same rows. Each line has the
 mean log-density of the held-out rows, its standard error, the mean difference from the first model with
 the standard error of the paired differences, the lowest value, and CPU seconds of fit and of scoring.
-The table in docs/guide/local.md is made of them.
+The table in docs/evidence/local.md is made of them.
 """
 
 import sys
@@ -72,7 +72,7 @@ class LowRankMixture:
         return self._log_density(self.model_, X)
 
 
-class Bent:
+class Mapped:
     """A density after a smooth monotone map of each column to normal scores."""
 
     def __init__(self, density):
@@ -145,14 +145,14 @@ SETS = {
 def models(places):
     """Return the models by name, the first of which the others are compared with."""
     return {
-        "bent smoothed": lambda: Bent(SmoothedScoreDiffusion()),
+        "smoothed, mapped": lambda: Mapped(SmoothedScoreDiffusion()),
         "smoothed": SmoothedScoreDiffusion,
         "Gaussian": Gaussian,
-        "bent Gaussian": lambda: Bent(Gaussian()),
+        "Gaussian, mapped": lambda: Mapped(Gaussian()),
         "low-rank mixture": LowRankMixture,
         "local, places": lambda: LocalScoreDiffusion(**places),
         "local, covariance": LocalScoreDiffusion,
-        "bent local": lambda: Bent(LocalScoreDiffusion(**places)),
+        "local, mapped": lambda: Mapped(LocalScoreDiffusion(**places)),
         "local, size 3": lambda: LocalScoreDiffusion(**places, size=3),
         "local, all columns": lambda: LocalScoreDiffusion(**places, size=99),
         "stacking": DensityStacking,

@@ -93,7 +93,7 @@ class FamilyBest(FamilyStack):
 
     def fit(self, X, y=None):
         stack = _family(np.ascontiguousarray(X).tobytes(), X.shape)
-        place = int(stack.oof_log_density_.mean(axis=0).argmax())
+        place = int(np.nanmean(stack.oof_log_density_, axis=0).argmax())
         self.chosen_ = list(stack.named_estimators_)[place]
         self.model_ = stack.estimators_[place]
         return self
@@ -134,11 +134,11 @@ METHODS = {
     "Parzen": Method(_densities.ParzenWindows, version="2", rival=True),
     "flow": Method(_densities.SplineFlow, version="2", rival=True, member=False),
     "KDE same metric": Method(SameMetricKDE, member=False),
-    "smoothed": Method(WithDefaults, version="3"),
-    "tuned": Method(Tuned, version="3"),
-    "auto": Method(FamilyBest, version="2", member=False, fitted_with="family"),
-    "family": Method(FamilyStack, version="2", member=False),
-    "manifold": Method(ManifoldAdaptedDiffusion, version="3", member=False),
+    "smoothed": Method(WithDefaults, version="4"),
+    "tuned": Method(Tuned, version="4"),
+    "auto": Method(FamilyBest, version="3", member=False, fitted_with="family"),
+    "family": Method(FamilyStack, version="3", member=False),
+    "manifold": Method(ManifoldAdaptedDiffusion, version="4", member=False),
 }
 MEMBERS = [name for name, method in METHODS.items() if method.member]
 # Mixtures of methods, their weights by EM on out-of-fold log-densities.

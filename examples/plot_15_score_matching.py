@@ -20,16 +20,19 @@ computed, and on two real tables. What the losses are is derived in
 # Euclidean, as losses of scores need it. *Denoising* is the loss over all noise levels (Vincent
 # 2011), *noised* Hyvarinen's loss at rows plus noise of variance h^2.
 import time
+from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
 from grids import regular_grid, renyi_divergence
+from scipy.optimize import minimize
 from sklearn.datasets import load_digits, load_wine
 from sklearn.decomposition import PCA
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
 from skdiffsmooth import KDESampler, LangevinSampler, SmoothedScoreDiffusion
+from skdiffsmooth.compose import find_modes
 from skdiffsmooth.datasets import make_circle
 from skdiffsmooth.metrics import distance_to_manifold
 from skdiffsmooth.model_selection import denoising_score, hyvarinen_score, make_hyvarinen_scorer
@@ -159,6 +162,70 @@ for name, drawn, log_density in (
     error, integral = away.std() / np.sqrt(len(away)), np.exp(log_density) @ off * grid.volume
     print(f"{name}: {away.mean():.4f} +- {error:.4f}, by the grid {integral:.4f}")
 print(f"rows of the truth: {mass @ off:.4f}")
+
+# %%
+# From the score back to log p
+# ----------------------------
+# A score that is a gradient has lost a constant only: its integral along any path is a difference of
+# log-densities, here by 60 Gauss-Legendre nodes along two paths from one row to another.
+start, end = tables["circle"][0][:2]
+t, t_weights = np.polynomial.legendre.leggauss(60)
+direct = model.energy([start])[0] - model.energy([end])[0]
+print(f"log-density at the end less that at the start, by the energy: {direct:.4f}")
+for name, stops in (("straight", (start, end)), ("through the centre", (start, [0.0, 0.0], end))):
+    total = 0.0
+    for a, b in pairwise(stops):
+        along = np.subtract(b, a)
+        path = a + (t[:, None] + 1) / 2 * along
+        total += t_weights / 2 @ model.grad_log_density(path) @ along
+    print(f"integral of the score, {name}: {total:.4f}")
+
+# %%
+# Hessian and modes
+# -----------------
+# ``find_modes`` follows the score uphill from each row, then Newton's method on the model's own
+# density. Eigenvalues are those of the Hessian in bandwidths: -1 is a row that stands alone, and near 0
+# the density hardly changes. The kernel density estimate is a chain of peaks, the smoothed one a ridge:
+# fewer modes, and along the circle flatter ones.
+for name, density in (("KDE", models["circle"][0]), (f"{ratios[every_second][k]} h", model)):
+    modes = find_modes(density)
+    across, along = modes.eigenvalues.mean(axis=0)
+    print(f"{name}: {len(modes.share)} modes, mean eigenvalues {across:.2f} and {along:.2f}")
+
+# %%
+# Contrastive divergence beside score matching
+# --------------------------------------------
+# An energy with parameters, E = (|x| - r)^2 / 2 s^2, whose constant Z(r, s) is taken for unknown. The
+# gradient of its log-likelihood is that of E under the model less that under the rows. Contrastive
+# divergence (Hinton 2002) replaces draws from the model by rows moved by a few Langevin steps. Score
+# matching needs neither draws nor Z: div s + |s|^2 / 2 is minimised over the rows.
+rows = truth.sample(1000, random_state=3)
+radius = np.linalg.norm(rows, axis=1)
+
+
+def hyvarinen_loss(parameters):
+    r, log_s = parameters
+    score = -(radius - r) / np.exp(2 * log_s)
+    return np.mean(-np.exp(-2 * log_s) + score / radius + score**2 / 2)
+
+
+matched = minimize(hyvarinen_loss, [0.8, np.log(0.2)], method="Nelder-Mead").x
+rng, r, log_s = np.random.RandomState(0), 0.8, np.log(0.2)
+for _ in range(600):
+    chain, size = rows.copy(), 0.3 * np.exp(2 * log_s)
+    for _ in range(5):
+        length = np.linalg.norm(chain, axis=1, keepdims=True)
+        chain -= size / 2 * np.exp(-2 * log_s) * (length - r) * chain / length
+        chain += np.sqrt(size) * rng.normal(size=chain.shape)
+    moved = np.linalg.norm(chain, axis=1)
+    gradient_r = np.exp(-2 * log_s) * (np.mean(radius - r) - np.mean(moved - r))
+    gradient_s = np.exp(-2 * log_s) * (np.mean((radius - r) ** 2) - np.mean((moved - r) ** 2))
+    r += 0.002 * gradient_r
+    log_s += 0.05 * gradient_s
+print("                            r       s")
+print(f"the rows               {radius.mean():.4f}  {radius.std():.4f}")
+print(f"score matching         {matched[0]:.4f}  {np.exp(matched[1]):.4f}")
+print(f"contrastive divergence {r:.4f}  {np.exp(log_s):.4f}")
 
 # %%
 # What is noisy, and what the losses cannot do

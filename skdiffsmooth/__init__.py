@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ._estimators.local import LocalScoreDiffusion
     from ._estimators.manifold_adapted import ManifoldAdaptedDiffusion
     from ._estimators.smoothed import SmoothedScoreDiffusion
+    from ._estimators.spherical import SphericalScoreDiffusion
     from ._neural.estimator import NeuralScoreDiffusion
     from .compose import compare, sample
     from .langevin import LangevinSampler
@@ -28,6 +29,7 @@ __all__ = [
     "ManifoldAdaptedDiffusion",
     "NeuralScoreDiffusion",
     "SmoothedScoreDiffusion",
+    "SphericalScoreDiffusion",
     "compare",
     "sample",
 ]
@@ -41,6 +43,7 @@ _HOMES = {
     "ManifoldAdaptedDiffusion": "_estimators.manifold_adapted",
     "NeuralScoreDiffusion": "_neural.estimator",
     "SmoothedScoreDiffusion": "_estimators.smoothed",
+    "SphericalScoreDiffusion": "_estimators.spherical",
     "compare": "compose",
     "sample": "compose",
 }

@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.frozen import FrozenEstimator
 
 from ._engine.components import GaussianComponents
+from ._engine.mixture_fit import fit_restarts, is_restart
 from ._utils.gaussian import gaussian_log_normalizer
 from ._utils.memory import slices_within
 from ._utils.rows import evenly
@@ -151,17 +152,13 @@ class ManifoldParzen(BaseEstimator):
 
         Notes
         -----
-        Costs N * n_neighbors small singular value decompositions, some twenty sums of 256 rows over all
-        others, and three to six of all rows. Of more than 2000 rows, 2000 taken evenly are scored.
+        Costs 2 N small singular value decompositions (N * n_neighbors with fewer components than the
+        neighbours span), some twenty sums of 256 rows over all others, and three to six of all rows. Of
+        more than 2000 rows, 2000 taken evenly are scored.
         """
         near = self._neighbors(points, 2, memory_limit)
-        # For each neighbour of each window, the window computed without it, at the neighbour.
-        reduced = []
-        for k in range(near.shape[1] - 1):
-            rest = np.delete(near, k, axis=1)
-            window = self._windows(points, weights, rest, memory_limit)
-            reduced.append(_Offsets.of(points[near[:, k]] - points, *window))
         windows = self._windows(points, weights, near[:, :-1], memory_limit)
+        reduced = self._without_neighbors(points, weights, near, memory_limit)
         others = np.log(weight_of_others(weights))
         log_weights = np.log(weights)
 
@@ -180,7 +177,7 @@ class ManifoldParzen(BaseEstimator):
 
             def log_likelihood(h: float) -> float:
                 log_densities = np.empty(len(scored))
-                of_neighbors = [log_weights + each.log_density(h) for each in reduced]
+                of_neighbors = log_weights + reduced(h)
                 for number, part in enumerate(parts):
                     rows = scored[part]
                     each_window = kept[number] if kept else offsets(part)
@@ -218,6 +215,30 @@ class ManifoldParzen(BaseEstimator):
         indices = nearest.query(torch.from_numpy(points), n_neighbors + n_spare)[1].numpy()
         # Rows are distinct, so each is the nearest to itself.
         return indices[:, 1:]
+
+    def _without_neighbors(
+        self, points: np.ndarray, weights: np.ndarray, near: np.ndarray, memory_limit: float
+    ) -> Callable[[float], np.ndarray]:
+        """Return log-densities (n - 1, N) of neighbours in windows computed without them, by bandwidth.
+
+        near: (N, n). The last one is a neighbour of the reduced windows only.
+        """
+        d = points.shape[1]
+        if self.n_components is not None and self.n_components < min(near.shape[1], d):
+            parts = []
+            for k in range(near.shape[1] - 1):
+                rest = np.delete(near, k, axis=1)
+                window = self._windows(points, weights, rest, memory_limit)
+                parts.append(_Offsets.of(points[near[:, k]] - points, *window))
+            return lambda h: np.stack([part.log_density(h) for part in parts])
+        axes, variances = self._windows(points, weights, near, memory_limit)
+        total = weights[near].sum(axis=1)
+        along, kept, taken = [], [], []
+        for k in range(near.shape[1] - 1):
+            along.append(_Offsets.of(points[near[:, k]] - points, axes, variances).along)
+            kept.append(total / (total - weights[near[:, k]]))
+            taken.append(self.scale * (kept[-1] - 1))
+        return _Removed(np.stack(along), variances, np.stack(kept), np.stack(taken), d).log_density
 
     def _windows(
         self, points: np.ndarray, weights: np.ndarray, near: np.ndarray, memory_limit: float
@@ -277,6 +298,37 @@ class _Offsets(NamedTuple):
         return -0.5 * squares - volume - gaussian_log_normalizer(self.along.shape[-1])
 
 
+class _Removed(NamedTuple):
+    """Offsets of neighbours of N windows, whose covariances C are computed anew without each of them.
+
+    Without a neighbour at offset o, of share w of the neighbours' weight, the covariance of a window is
+    (C - w o o^T) / (1 - w): its inverse and determinant follow from those of C by the formula of Sherman
+    and Morrison. Squares of offsets along the axes are `along` (n, N, k), `kept` (n, N) is 1 / (1 - w),
+    and `taken` (n, N) is w / (1 - w), times the scale of the windows.
+    """
+
+    along: np.ndarray
+    variances: np.ndarray
+    kept: np.ndarray
+    taken: np.ndarray
+    dimension: int
+
+    def log_density(self, h: float) -> np.ndarray:
+        """Return the log-density (n, N) of each offset in its window, widened by h, in nats."""
+        # With equal weights the covariance before the neighbour is taken away is the same for all.
+        kept = self.kept[:1] if np.ptp(self.kept) == 0 else self.kept
+        widened = kept[:, :, None] * self.variances + h**2
+        squares = np.einsum(
+            "jnk,jnk->jn", self.along, np.broadcast_to(1 / widened, self.along.shape)
+        )
+        # Rounding would make the rest negative where only this neighbour spans a direction.
+        rest = np.maximum(1 - self.taken * squares, np.finfo(np.float64).eps)
+        volume = np.sum(np.log(widened), axis=2) + np.log(rest)
+        n_across = self.dimension - self.variances.shape[1]
+        volume = volume / 2 + gaussian_log_normalizer(n_across, h**2)
+        return -0.5 * squares / rest - volume - gaussian_log_normalizer(self.variances.shape[1])
+
+
 def resolve_base(base: Any) -> ManifoldParzen | _Weighted | None:
     """Return the windows or the weighted mixtures of the parameter `base`, or None for plain rows.
 
@@ -332,31 +384,48 @@ def base_components(
     if isinstance(base, ManifoldParzen):
         return base.components(points, weights, memory_limit)
     parts = []
-    for mixture_weight, given in base:
-        mixture = given
-        if not hasattr(mixture, "means_"):
+    for restarts in _alike(base):
+        mixtures = [mixture for _, mixture in restarts]
+        if not hasattr(mixtures[0], "means_"):
             if is_weighted:
                 raise ValueError(
-                    f"sample_weight cannot be used with base={mixture!r}, whose fit takes none. Pass "
-                    "a mixture that is already fitted, or base='parzen', or repeat the rows of X."
+                    f"sample_weight cannot be used with base={mixtures[0]!r}, whose fit takes none. "
+                    "Pass a mixture that is already fitted, or base='parzen', or repeat the rows of X."
                 )
-            mixture = clone(given)
-            if mixture.random_state is None:
-                mixture.set_params(random_state=seed)
+            mixtures = [clone(mixture) for mixture in mixtures]
+            for mixture in mixtures:
+                if mixture.random_state is None:
+                    mixture.set_params(random_state=seed)
             # Equal rows are repeated; the order of the rows is not that of X.
-            mixture.fit(np.repeat(points, np.rint(weights * n_samples).astype(np.intp), axis=0))
-        if mixture.means_.shape[1] != points.shape[1]:
-            raise ValueError(
-                f"base={mixture!r} was fitted to {mixture.means_.shape[1]} features, but X has "
-                f"{points.shape[1]}; expected the same columns. Fit it to the columns of X."
-            )
-        parts.append((mixture_weight * mixture.weights_, mixture.means_, _covariances(mixture)))
+            rows = np.repeat(points, np.rint(weights * n_samples).astype(np.intp), axis=0)
+            if len(mixtures) > 1:
+                fit_restarts(mixtures, rows, memory_limit)
+            else:
+                mixtures[0].fit(rows)
+        for (mixture_weight, _), mixture in zip(restarts, mixtures, strict=True):
+            if mixture.means_.shape[1] != points.shape[1]:
+                raise ValueError(
+                    f"base={mixture!r} was fitted to {mixture.means_.shape[1]} features, but X has "
+                    f"{points.shape[1]}; expected the same columns. Fit it to the columns of X."
+                )
+            parts.append((mixture_weight * mixture.weights_, mixture.means_, _covariances(mixture)))
     joined = [np.concatenate(each) for each in zip(*parts, strict=True)]
     # BayesianGaussianMixture gives some components no weight.
     kept = joined[0] > 0
     component_weights = joined[0][kept] / joined[0][kept].sum()
     _warn_of_lost_columns(joined[2][kept])
     return GaussianComponents.of(component_weights, joined[1][kept], joined[2][kept])
+
+
+def _alike(base: _Weighted) -> list[_Weighted]:
+    """Return weighted mixtures in groups of neighbours that differ in their seeds only."""
+    groups: list[_Weighted] = []
+    for pair in base:
+        if groups and is_restart(pair[1], groups[-1][0][1]):
+            groups[-1].append(pair)
+        else:
+            groups.append([pair])
+    return groups
 
 
 def _warn_of_lost_columns(covariances: np.ndarray) -> None:

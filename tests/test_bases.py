@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import logsumexp
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import BayesianGaussianMixture, GaussianMixture
 from sklearn.model_selection import GridSearchCV
@@ -24,6 +25,7 @@ from skdiffsmooth import ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
 from skdiffsmooth._coordinates.hull import AffineHull
 from skdiffsmooth._engine.component_posterior import ComponentPosterior
 from skdiffsmooth._engine.components import GaussianComponents
+from skdiffsmooth._engine.mixture_fit import fit_restarts, is_restart
 from skdiffsmooth._engine.moments import Nodes
 from skdiffsmooth._engine.posterior import Posterior
 from skdiffsmooth._utils.backend import Backend
@@ -338,6 +340,58 @@ def test_a_mixture_that_is_not_fitted_is_fitted_to_the_rows():
     np.testing.assert_array_equal(again.score_samples(X), model.score_samples(X))
 
 
+@pytest.mark.parametrize("n_components", [1, 3, 7])
+def test_restarts_are_those_of_separate_fits(n_components):
+    """Together, in a cache of any size, like one by one: restarts end after unlike numbers of steps."""
+    X = np.concatenate([table(30), table(40, 1) * [2.0, 1.0, 0.2] - 2])
+    together, in_parts, alone = (
+        [GaussianMixture(n_components, init_params="k-means++", random_state=s) for s in range(5)]
+        for _ in range(3)
+    )
+    fit_restarts(together, X, 16.0)
+    fit_restarts(in_parts, X, 1e-3)
+    for mixture, part, twin in zip(together, in_parts, alone, strict=True):
+        twin.fit(X)
+        for name in ("weights_", "means_", "covariances_"):
+            np.testing.assert_allclose(getattr(mixture, name), getattr(twin, name), rtol=1e-7)
+            np.testing.assert_allclose(getattr(part, name), getattr(mixture, name), rtol=1e-9)
+
+
+def test_which_mixtures_are_restarts():
+    first = GaussianMixture(3, init_params="k-means++", random_state=0)
+    assert is_restart(clone(first).set_params(random_state=1), first)
+    means = np.zeros((3, 2))
+    for changed in (
+        {"n_components": 2},
+        {"n_init": 2},
+        {"covariance_type": "diag"},
+        {"means_init": means},
+        {"init_params": "kmeans"},
+        {"reg_covar": 1e-3},
+    ):
+        other = clone(first).set_params(**changed)
+        assert not is_restart(other, first)
+        assert not is_restart(first, other)
+    twin = clone(first).set_params(means_init=means)
+    assert not is_restart(twin, clone(twin))
+    assert not is_restart(clone(first).fit(table()), first)
+    assert not is_restart(BayesianGaussianMixture(n_components=3), first)
+
+
+def test_restarts_say_what_is_wrong_with_them():
+    restarts = [GaussianMixture(2, init_params="k-means++", random_state=s) for s in range(2)]
+    with pytest.raises(ValueError, match="sample"):
+        fit_restarts(restarts, table(1), 16.0)
+    for each in restarts:
+        each.set_params(reg_covar=0.0)
+    with pytest.raises(ValueError, match="not positive definite"):
+        fit_restarts(restarts, np.arange(6.0).reshape(6, 1) @ np.ones((1, 2)), 16.0)
+    for each in restarts:
+        each.set_params(reg_covar=1e-6, max_iter=1)
+    with pytest.warns(ConvergenceWarning, match="2 of 2 fits"):
+        fit_restarts(restarts, table(), 16.0)
+
+
 def test_searches_fit_mixtures_to_each_fold_and_leave_frozen_ones():
     X = table()
     model = SmoothedScoreDiffusion(0.1, 0.0, base=GaussianMixture(random_state=0))
@@ -413,6 +467,23 @@ def test_the_bandwidth_of_windows_excludes_rows_from_neighbours_too(n_components
     assert at > without_row(points, weights, base, 0.98 * h)
     for factor in (0.5, 2.0):
         assert at > without_row(points, weights, base, factor * h)
+
+
+@pytest.mark.parametrize(("n_neighbors", "d"), [(3, 6), (6, 3), (9, 2), (1, 1)])
+def test_windows_without_a_neighbour_follow_from_those_with_it(n_neighbors, d):
+    """The rank-one formula against windows of the other neighbours, also narrower than any distance."""
+    rng = np.random.RandomState(0)
+    points, weights = rng.normal(size=(40, d)), rng.dirichlet(np.ones(40))
+    base = ManifoldParzen(n_neighbors, scale=0.7)
+    near = base._neighbors(points, 2, 16.0)
+    for h in (0.01, 0.3, 3.0):
+        found = base._without_neighbors(points, weights, near, 16.0)(h)
+        for i, k in [(0, 0), (7, n_neighbors - 1), (39, n_neighbors // 2)]:
+            rest = np.delete(near[i], k)
+            offsets = points[rest] - points[i]
+            covariance = 0.7 * (offsets.T * weights[rest]) @ offsets / weights[rest].sum()
+            law = stats.multivariate_normal(points[i], covariance + h**2 * np.eye(d))
+            np.testing.assert_allclose(found[k, i], law.logpdf(points[near[i, k]]), rtol=1e-8)
 
 
 def test_windows_of_an_estimator():

@@ -158,7 +158,10 @@ def check_metric(metric: Any, n_features: int) -> str | float | np.ndarray:
             "column for each feature of X."
         )
     if not np.all(np.isfinite(matrix)):
-        raise ValueError("metric has entries that are NaN or infinite; expected finite numbers.")
+        raise ValueError(
+            "metric has entries that are NaN or infinite; expected finite numbers. Pass 'scaled' or "
+            "'whitened' to estimate it from the rows."
+        )
     if np.abs(matrix - matrix.T).max() > _ROUNDING * np.abs(matrix).max():
         raise ValueError("metric is not symmetric; pass (metric + metric.T) / 2.")
     smallest, largest = np.linalg.eigvalsh(matrix)[[0, -1]]
@@ -237,8 +240,9 @@ def fit_metric(
     metric : {"euclidean", "scaled", "whitened", "local"}, float or ndarray of shape (d, d)
         Checked. "scaled" divides columns by their standard deviations. A power alpha then
         multiplies by R^(-alpha / 2), R the correlation matrix, in the affine hull of the points;
-        "whitened" is the power 1. "local" multiplies by the root of the inverse of the local
-        covariance there. A matrix M measures sqrt((x - y)^T M (x - y)). Of a name that begins with
+        "whitened" is the power 1. Where the points are too few to span all columns it keeps volumes
+        in their hull. "local" multiplies by the root of the inverse of the local covariance there.
+        A matrix M measures sqrt((x - y)^T M (x - y)). Of a name that begins with
         "warped " the rest is fitted to the mapped columns, which `columns` must have.
     points : ndarray of shape (n_points, d)
         Distinct rows of this process.
@@ -290,6 +294,9 @@ def fit_metric(
         scales = np.exp(np.mean(np.log(lengths))) / lengths
         return LinearMetric(columns, hull.basis @ axes.T @ directions, scales, spans=True)
     scales = stds**-power
+    if 0 < hull.dimension < columns.n_directions:
+        # Few rows leave directions open, where noise has the unit of the scaled columns, as elsewhere.
+        scales /= np.exp(np.mean(np.log(scales)))
     return LinearMetric(columns, hull.basis @ axes.T, scales, spans=True)
 
 

@@ -182,7 +182,7 @@ class PeriodicColumns:
         return np.arange(linear.n_directions + len(self.scales)) >= linear.n_directions
 
     def _joined(self, linear: np.ndarray, own: np.ndarray) -> np.ndarray:
-        """Return values (d,) of all columns, from those of the others and of the periodic ones."""
+        """Return values (d,) of all columns, from those of linear and of periodic columns."""
         values = np.empty(len(self.is_periodic))
         values[~self.is_periodic], values[self.is_periodic] = linear, own
         return values

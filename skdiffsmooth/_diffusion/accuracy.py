@@ -13,13 +13,10 @@ from ..kernels._node_error import checked_rows
 from ..solvers import ODESolver
 from .fitting import FittedModel, Geometry, make_model
 from .model import DiffusionModel
-from .settings import ParsedParameters, Resources, Sigma
+from .settings import PART_OF_STEPS, ParsedParameters, Resources, Sigma
 
 __all__ = ["make_accurate_model"]
 
-# The part of the requested accuracy that errors of the steps may have. Errors are added in squares, so
-# nodes, which take the most time, have most of it.
-_PART = 0.4
 # Levels and steps are at most so many times those of tol="auto".
 _MOST_REFINEMENT = 16.0
 
@@ -58,7 +55,7 @@ def _enough_refinement(
     assert parsed.tol is not None
     n_nodes = parsed.rule.n_nodes or geometry.kernel.n_nodes
     trial = replace(parsed, rule=replace(parsed.rule, n_nodes=n_nodes))
-    refinement, largest = 1.0, _PART * parsed.tol
+    refinement, largest = 1.0, PART_OF_STEPS * parsed.tol
     while True:
         model = make_model(geometry, trial, bandwidth, sigma, refinement=refinement).model
         error = _solver_error(model, parsed.resources)

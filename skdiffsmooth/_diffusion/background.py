@@ -177,4 +177,6 @@ def _tail_index(distances: np.ndarray, weights: np.ndarray) -> float:
     if not n_far:
         return 0.0
     far, next_one = order[:n_far], max(distances[order[n_far]], np.finfo(np.float64).tiny)
-    return float(np.average(np.log(distances[far] / next_one), weights=weights[far]))
+    # The ratio of the distances may overflow.
+    ratios = np.log(distances[far]) - np.log(next_one)
+    return float(np.average(ratios, weights=weights[far]))

@@ -70,6 +70,8 @@ _MOST_ROWS_FOR_METRICS = 1000
 # model compares it with the next ones that are less likely by at most so many nats.
 KDE: Scales = (Relative(1.0), 0.0)
 _N_METRICS, _CLOSE = 3, 0.3
+# Scores that differ by less than this share are equal but for rounding.
+_ROUNDING = 1e-9
 
 # Why "auto" is no choice where both scales are numbers.
 _ABSOLUTE = "bandwidth and sigma are numbers, in units of X"
@@ -387,7 +389,7 @@ def _left_at_auto(parsed: ParsedParameters) -> list[str]:
 
 
 def _candidates(parsed: ParsedParameters) -> _Candidates:
-    """Return what is compared; of scales that are given the factors have no effect."""
+    """Return the factors to compare of those scales that are "auto"; one factor if none is."""
     if parsed.sigma is None:
         return _BOTH if parsed.bandwidth is None else _SIGMAS
     if parsed.bandwidth is None and parsed.sigma != 0:
@@ -450,8 +452,7 @@ def _choose(
         scores = {}
         if len(likely) > 1:
             scores = {k: scored(compared, k, default) for k in likely}
-        # Of equal scores the first stands: the simpler metric.
-        best = max(likely, key=lambda k: scores[k][0]) if scores else likely[0]
+        best = likely[_likeliest([scores[k][0] for k in likely])] if scores else likely[0]
         if compared is one_by_one and scores:
             tried[default] = scores[best]
 
@@ -472,11 +473,18 @@ def _choose(
                 break
         if len(direction) and score(direction[0]) > reference:
             break
-    settings = max(tried.values(), key=lambda result: result[0])[1]
+    results = list(tried.values())
+    settings = results[_likeliest([mean for mean, *_ in results])][1]
     if one_by_one.data is data:
         (fold,) = one_by_one.prepare(best, is_screening=True)
         return settings, fold.geometry
     return settings, make_geometry(settings.metric, data, parsed)
+
+
+def _likeliest(scores: Sequence[float]) -> int:
+    """Return the index of the first score that is highest up to rounding, the simplest candidate."""
+    least = max(scores) - _ROUNDING * abs(max(scores))
+    return next(k for k, score in enumerate(scores) if score >= least)
 
 
 def likely_metrics(

@@ -53,8 +53,9 @@ __all__ = [
     "log_density_of_columns",
 ]
 
-# Draws of the first round for each row; each further round doubles their number.
-_FIRST = 64
+# Draws of the first round for each row; each further round doubles their number. With one free column
+# the first round has fewer where a tolerance is passed.
+_FIRST, _FEW = 64, 32
 _MOST = 4096
 # With one free column, so many nodes are added in each further round, where errors are largest.
 _REFINED = 48
@@ -428,6 +429,8 @@ class Conditional:
     joint: JointDensity
     columns: np.ndarray
     memory_limit: float
+    tolerance: float | None = None
+    """The error of log p(b), in nats, at which no more draws are made; None is the smallest one."""
 
     def log_marginal(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return log p(b) of given values (n, n_given), and its standard error, both (n,)."""
@@ -436,7 +439,7 @@ class Conditional:
         base = self._base(self._most, 0)
         result = np.empty((len(distinct), 2))
         for part in tracked(list(self._parts(len(distinct), self._most))):
-            pool = self._pool(distinct[part], base, _FIRST, is_density=True)
+            pool = self._pool(distinct[part], base, 0, is_density=True)
             result[part] = np.column_stack([pool.log_marginal, pool.error])
         _warn_of_errors(result[:, 1])
         return result[which.ravel(), 0] + log_slopes, result[which.ravel(), 1]
@@ -518,14 +521,17 @@ class Conditional:
         effective.
         """
         is_curve = self._n_free == 1
-        n, most = len(values), len(base.choice)
+        n, most, first, more = len(values), len(base.choice), _FIRST, _REFINED
         tolerance = _TOLERANCES[min(self._n_free, len(_TOLERANCES)) - 1]
+        if self.tolerance is not None:
+            tolerance = self.tolerance
+            first, more = (_FEW, _FEW) if is_curve else (first, more)
         n_tail = 2 * len(_TAIL_NODES) if is_curve else 0
         kernels = self._kernels(values)
         pool = _Pool.empty(n, n_tail + most, len(self.joint.origin), kernels)
         weights = np.tile(_WEIGHTS, (n, 1))
         total = np.zeros_like(weights)
-        active, start, stop = np.arange(n), 0, min(_FIRST, most)
+        active, start, stop = np.arange(n), 0, min(first, most)
         while True:
             rounds = [each.rows(active) for each in kernels]
             if is_curve and start:
@@ -548,7 +554,7 @@ class Conditional:
             active = active[~is_done | (stop < least)]
             if stop == most or not len(active):
                 return pool
-            start, stop = stop, min(stop + _REFINED if is_curve else 2 * stop, most)
+            start, stop = stop, min(stop + more if is_curve else 2 * stop, most)
 
     def _resampled(
         self,
@@ -600,33 +606,43 @@ def _with_images(
 
 
 def log_density_of_columns(
-    joint: JointDensity, X: np.ndarray, scored: np.ndarray, given: np.ndarray, memory_limit: float
+    joint: JointDensity,
+    X: np.ndarray,
+    scored: np.ndarray,
+    given: np.ndarray,
+    memory_limit: float,
+    tolerance: float | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the log-density (n,) of some columns of rows X given others, and its standard error.
 
-    `scored` and `given` are indices of columns; the rest is integrated out.
+    `scored` and `given` are indices of columns; the rest is integrated out, up to errors of about
+    `tolerance` nats, None being the smallest.
     """
     columns = np.union1d(scored, given)
     if len(columns) == X.shape[1]:
         log_density, error = joint.log_density_of_rows(X), np.zeros(len(X))
     else:
-        log_density, error = _log_marginal(joint, columns, X[:, columns], memory_limit)
+        log_density, error = _log_marginal(joint, columns, X[:, columns], memory_limit, tolerance)
     if len(given):
         conditional = Conditional(joint, given, memory_limit)
         conditional.warn_of_support(X[:, given])
-        log_marginal, more = _log_marginal(joint, given, X[:, given], memory_limit)
+        log_marginal, more = _log_marginal(joint, given, X[:, given], memory_limit, tolerance)
         log_density, error = log_density - log_marginal, np.hypot(error, more)
     return log_density, error
 
 
 def _log_marginal(
-    joint: JointDensity, columns: np.ndarray, values: np.ndarray, memory_limit: float
+    joint: JointDensity,
+    columns: np.ndarray,
+    values: np.ndarray,
+    memory_limit: float,
+    tolerance: float | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the log-density (n,) of values (n, k) of some columns, and its standard error."""
     exact = joint.log_density_without_relations(columns, values)
     if exact is not None:
         return exact, np.zeros(len(values))
-    return Conditional(joint, columns, memory_limit).log_marginal(values)
+    return Conditional(joint, columns, memory_limit, tolerance).log_marginal(values)
 
 
 def draw_given_columns(

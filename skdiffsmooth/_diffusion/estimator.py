@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import math
 import numbers
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, Generic, Literal, TypeVar, overload
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar, overload
 
 import joblib
 import numpy as np
-from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
-from .._utils.estimator import DistanceDensityMixin, on_one_fit
-from .._utils.given import resolve_given_values, resolve_scored_columns
+from .._utils.estimator import on_one_fit
 from .._utils.progress import counted, reports_fit
 from .._utils.rows import sum_of_weights
 from .._utils.shards import Shards, resolve_shards
 from .._utils.threads import threads_for
-from .._utils.validation import check_real
 from ..solvers import estimates_error
 from .accuracy import make_accurate_model
 from .comparison import settings_for
-from .conditional import JointDensity, draw_given_columns, log_density_of_columns
+from .conditional import JointDensity
 from .fitting import TrainingData, check_above_rounding, scales_in
 from .model import DiffusionModel
-from .posterior import PosteriorMixin
+from .queries import FlowDensity
 from .settings import (
     KernelChoice,
     ParsedParameters,
@@ -82,11 +78,10 @@ class FromModel(Generic[Value]):
         raise AttributeError(f"{self.name} is read-only; fit again to change it.")
 
 
-class BaseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator, ABC):
+class BaseScoreDiffusion(FlowDensity):
     """A diffusion over the training rows, whose score is smoothed by a kernel.
 
     A subclass stores its parameters and returns the kernel that they stand for from `_kernel_choice`.
-    `fit` leaves a `DiffusionModel` in ``model_``, from which every query is answered.
     """
 
     # Set by the constructors of the subclasses.
@@ -98,8 +93,6 @@ class BaseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator, AB
     random_state: Any
 
     # Set by fit.
-    model_: DiffusionModel
-    metric_: Any
     sigma_: Any
 
     @abstractmethod
@@ -329,84 +322,6 @@ class BaseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator, AB
 
     # ------------------------------------------------------------------------------------ queries
 
-    @overload
-    def score_samples(self, X: Any, *, given: Any = None, columns: Any = None) -> np.ndarray: ...
-
-    @overload
-    def score_samples(
-        self, X: Any, *, given: Any = None, columns: Any = None, return_error: Literal[True]
-    ) -> tuple[np.ndarray, np.ndarray]: ...
-
-    @on_one_fit
-    def score_samples(
-        self, X: Any, *, given: Any = None, columns: Any = None, return_error: bool = False
-    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-        """Return the log-density of each row under the distribution that `sample` draws from.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Queries.
-        given : collection of int or str, default=None
-            Columns, by label or index, on whose values in X the density of the others is conditional.
-        columns : collection of int or str, default=None
-            Columns whose density is returned. The rest is integrated out, and its values in X, which may
-            be missing (NaN), have no effect. None is all columns that are not in `given`.
-        return_error : bool, default=False
-            Whether to return the estimated error beside it. With `given` or `columns` it is the
-            standard error of the Monte-Carlo sums. Otherwise it is the solver's:
-            ``solver="adaptive"`` has it already; other solvers are run once more with steps of half the
-            size, for three times the cost.
-
-        Returns
-        -------
-        log_density : ndarray of shape (n_samples,)
-            Log-densities in nats, normalised: exp of them integrates to one over the columns whose
-            density it is, up to the error.
-        error : ndarray of shape (n_samples,)
-            Estimated absolute error of each in nats, if `return_error`. That of the nodes is
-            estimated by ``node_error_``, and that of all in some rows by ``error_``.
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` was not called.
-        TypeError
-            If `given` or `columns` is not a collection of columns.
-        ValueError
-            If X is not finite or has another number of features, if the solver is stochastic, if the
-            smoothing follows a manifold whose projection has no derivative, if `given` or `columns` does
-            not fit the columns of X, or with either of them and `shards`.
-
-        Warns
-        -----
-        UserWarning
-            If given values are far from all training rows, or an error exceeds a quarter of a nat.
-
-        Notes
-        -----
-        Each of the solver's field evaluations takes about ``(r + 2) * n_samples * n_nodes *
-        n_points`` multiply-adds, r the dimension of the data's affine hull, and ``2 * n_samples *
-        n_nodes * n_points`` with the isotropic Gaussian kernel in three to ten dimensions. Temporaries
-        stay within `memory_limit`.
-
-        With `given` or `columns` the log-density of each distinct row of given values is an integral of
-        the joint density over the other columns: over one column by quadrature, at some hundred rows,
-        over more by importance weights of 64 to 4096 rows (errors: docs/guide/conditional.md).
-        """
-        check_is_fitted(self)
-        d = self.n_features_in_
-        scored, given_columns = resolve_scored_columns(columns, given, self._column_labels(), d)
-        ignored = np.setdiff1d(np.arange(d), np.union1d(scored, given_columns))
-        X, resources = self._query(X, ignored)
-        if len(scored) == d:
-            log_density, error = self.model_.log_density(X, resources, with_error=return_error)
-        else:
-            log_density, error = log_density_of_columns(
-                self._joint_density(resources), X, scored, given_columns, resources.memory_limit
-            )
-        return (log_density, error) if return_error else log_density
-
     @on_one_fit
     def leave_one_out_log_density(self, own_weights: Any = None) -> np.ndarray:
         """Return the log-density of each training point under the model fitted to all other points.
@@ -464,69 +379,6 @@ class BaseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator, AB
                 "Score held-out rows with score_samples."
             )
         return self.model_.leave_one_out_log_density(resources, self._check_others(own_weights))
-
-    @on_one_fit
-    def sample(
-        self,
-        n_samples: int = 1,
-        random_state: Any = None,
-        *,
-        given: Any = None,
-        likelihood: Any = None,
-    ) -> np.ndarray:
-        """Draw new rows.
-
-        Parameters
-        ----------
-        n_samples : int, default=1
-            How many.
-        random_state : int, RandomState or None, default=None
-            Source of the draws. None is the estimator's own `random_state`; where that is None too,
-            every call draws anew. numpy's global state is not touched.
-        given : mapping from column to value, default=None
-            Condition the draws on these columns: indices or, where X had them, names; each value one
-            number in units of X, or an array of shape (n_samples,).
-        likelihood : LinearObservation or callable, default=None
-            Draw from the posterior, whose density is in proportion to that of the model times this
-            likelihood (`log_evidence` says what it may be). Not together with `given`.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_features)
-            In units of X; given columns hold what was given.
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` was not called.
-        TypeError, ValueError
-            If `n_samples` is not a positive integer, `random_state` is not a seed, or `given` does not
-            fit the columns; with `given` also where `score_samples` raises.
-
-        Warns
-        -----
-        UserWarning
-            With `given`, if values are far from all training rows, or draws rest on few proposals.
-
-        Notes
-        -----
-        With `given`, rows are drawn from the model's conditional distribution, whose log-density is
-        ``score_samples(given=...)``. With one free column they are drawn from that density, interpolated
-        between some hundred nodes for each distinct row of given values. With more they are resampled by
-        importance weights from four times as many proposals, and at least 64; a row that is chosen twice
-        is moved by Metropolis steps. docs/guide/conditional.md has errors and times.
-        """
-        n, rng = self._check_draw(n_samples, random_state)
-        if likelihood is not None:
-            return self._draw_posterior(n, rng, likelihood, given)
-        resources = self._resources()
-        if given is not None:
-            labels = self._column_labels()
-            columns, values = resolve_given_values(given, n, labels, self.n_features_in_)
-            if len(columns):
-                joint = self._joint_density(resources)
-                return draw_given_columns(joint, columns, values, rng, resources.memory_limit)
-        return self.model_.draw(n, rng, resources)
 
     @on_one_fit
     def trajectories(
@@ -596,78 +448,8 @@ class BaseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator, AB
                 f"solver={self.model_.solver!r} is stochastic and cannot follow rows X up; pass "
                 "n_samples, or fit with solver='heun'."
             )
-        X, resources = self._query(X)
-        return self.model_.trajectories(X, len(X), np.random.RandomState(0), resources)
-
-    @on_one_fit
-    def grad_log_density(self, X: Any, t: float | None = None) -> np.ndarray:
-        """Return the smoothed score, the gradient of the averaged log-density, at noise variance t.
-
-        This is the field that the flow follows and, where there is an `energy`, minus its gradient at
-        the default `t`. With sigma > 0 it is not the gradient of `score_samples`, whose density is
-        where the flow through all noise levels ends.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Queries.
-        t : float, default=None
-            Noise variance, in squared units of the metric; None means ``bandwidth_ ** 2``.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_features)
-            In nats per unit of X.
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` was not called.
-        TypeError, ValueError
-            If X does not fit or `t` is not a positive number.
-        """
-        X, resources = self._query(X)
-        return self.model_.score_at(X, self._noise_scale(t, resources), resources)
-
-    @on_one_fit
-    def laplacian_log_density(self, X: Any, t: float | None = None) -> np.ndarray:
-        """Return the divergence of `grad_log_density`, a Laplacian if the score is a gradient.
-
-        In closed form, from the trace of the posterior covariance; no ODE is solved. With
-        `grad_log_density` it makes the score-matching loss of
-        `skdiffsmooth.model_selection.hyvarinen_score`.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Queries.
-        t : float, default=None
-            Noise variance, in squared units of the metric; None means ``bandwidth_ ** 2``.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-            In nats per squared unit of X, over all columns: each direction in which the data have no
-            extent counts -1 / t.
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` was not called.
-        TypeError, ValueError
-            If X does not fit, `t` is not a positive number, the metric is not Euclidean, or the
-            smoothing follows a manifold whose projection has no derivative.
-
-        Examples
-        --------
-        >>> from skdiffsmooth import SmoothedScoreDiffusion
-        >>> model = SmoothedScoreDiffusion(0.5, 0.1).fit([[0.0, 0.0]])
-        >>> model.laplacian_log_density([[3.0, 4.0]])
-        array([-8.])
-        """
-        X, resources = self._query(X)
-        self.model_.embedding.check_laplacian(self.metric_)
-        return self.model_.laplacian_at(X, self._noise_scale(t, resources), resources)
+        X = self._check_query(X)
+        return self.model_.trajectories(X, len(X), np.random.RandomState(0), self._resources())
 
     @on_one_fit
     def energy(self, X: Any, t: float | None = None) -> np.ndarray:
@@ -693,8 +475,8 @@ class BaseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator, AB
             If X does not fit, `t` is not a positive number, or the smoothing differs between
             queries (learned tangents, known curved manifolds): the field is then not a gradient.
         """
-        X, resources = self._query(X)
-        return self.model_.energy_at(X, self._noise_scale(t, resources), resources)
+        X = self._check_query(X)
+        return self.model_.energy_at(X, self._noise_scale(t), self._resources())
 
     @on_one_fit
     def effective_sample_size(self, X: Any, t: float | None = None) -> np.ndarray:
@@ -799,15 +581,14 @@ class BaseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator, AB
         return self._influence(X, t)[1]
 
     def _influence(self, X: Any, t: float | None) -> tuple[np.ndarray, np.ndarray]:
-        X, resources = self._query(X)
-        scale = self._noise_scale(t, resources)
+        X, scale = self._check_query(X), self._noise_scale(t)
         if self.model_.data.shards is not None or self.model_.data.base is not None:
             raise ValueError(
                 "effective_sample_size and score_variance count training rows, and need all of them in "
                 f"one process; got a base or shards={self.model_.data.shards!r}. Fit with shards=None "
                 "and base=None."
             )
-        return self.model_.influence_at(X, scale, resources)
+        return self.model_.influence_at(X, scale, self._resources())
 
     @property
     def _can_reweight(self) -> bool:
@@ -829,12 +610,7 @@ class BaseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator, AB
                 "subsample with shards=None and pass metric_, bandwidth_, sigma_ and background_ of "
                 "this model as its parameters."
             )
-        return JointDensity.of_model(self.model_, resources)
-
-    def _prior(self, what: str) -> tuple[JointDensity, float]:
-        """See `PosteriorMixin`."""
-        resources = self._resources()
-        return self._joint_density(resources), resources.memory_limit
+        return super()._joint_density(resources)
 
     def _sums_per_row(self) -> float:
         """See `DensityEstimatorMixin`."""
@@ -846,16 +622,11 @@ class BaseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator, AB
             n_points = len(data.base.weights) * r
         return n_points * data.smoothing.n_nodes * (r + 2)
 
-    def _query(self, X: Any, ignored: Any = ()) -> tuple[np.ndarray, Resources]:
-        """Return checked queries (n, d), and the device and dtype on which to compute.
-
-        Columns of the indices `ignored` are zero.
-        """
+    def _check_query(self, X: Any, ignored: Sequence[int] | np.ndarray = ()) -> np.ndarray:
         shards = resolve_shards(self.shards)
-        X = shards.together(self._check_query, X, ignored)
-        resources = self._resources()
+        X = shards.together(super()._check_query, X, ignored)
         self._check_same(shards, "rows of X, or parameters,", X)
-        return X, resources
+        return X
 
     def _resources(self) -> Resources:
         """Return the device, dtype and memory limit that the present parameters name."""
@@ -868,10 +639,9 @@ class BaseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator, AB
         shards = resolve_shards(self.shards)
         return shards.together(parse_resources, self.get_params(deep=False), self.model_.dtype)
 
-    def _noise_scale(self, t: Any, resources: Resources) -> float:
-        """Return the noise scale sqrt(t), after checking that it is the same on all processes."""
-        scale = self.model_.bandwidth if t is None else math.sqrt(check_real("t", t))
-        resources.shards.check_same("t", scale)
+    def _noise_scale(self, t: Any) -> float:
+        scale = super()._noise_scale(t)
+        resolve_shards(self.shards).check_same("t", scale)
         return scale
 
     def _check_draw(self, n_samples: Any, random_state: Any) -> tuple[int, np.random.RandomState]:

@@ -21,10 +21,11 @@ from ..bases import resolve_base
 from ..kernels import KERNELS, Kernel, ReducedKernel
 from ..kernels._nodes import NODE_RULES, NodeRule
 from ..noise import NoiseLevels, NoiseProcess, OrnsteinUhlenbeck, VarianceExploding
-from ..solvers import SOLVERS, Solver
+from ..solvers import SOLVERS, Adaptive, Solver
 
 __all__ = [
     "DEFAULT_TOL",
+    "PART_OF_STEPS",
     "KernelChoice",
     "Metric",
     "ParsedParameters",
@@ -47,11 +48,17 @@ __all__ = [
     "terminal_scale_for",
 ]
 
+# More periodic columns take minutes for a hundred rows.
+_MAX_PERIODIC = 4
+
 Metric = str | float | np.ndarray
 Sigma = float | Callable[[float], float]
 
 # The accuracy, in nats a row, of tol="auto".
 DEFAULT_TOL = 0.2
+# The part of a requested accuracy that errors of the steps may have. Errors are added in squares, so
+# nodes, which take the most time, have most of it.
+PART_OF_STEPS = 0.4
 # Up to this many points every sum is over all of them; beyond, points are merged where that changes
 # log-densities by this part of the accuracy (by default points closer than 0.2 noise scales), for
 # time that hardly grows (docs/guide/large.md has the errors).
@@ -173,8 +180,8 @@ def parse_parameters(
     params: Mapping[str, Any], kernel: KernelChoice, n_features: int
 ) -> ParsedParameters:
     """Check all parameters of a diffusion estimator, passed as the dict of `get_params`."""
-    solver = resolve_flow_solver(params["solver"])
     tol = _resolve_tol(params["tol"])
+    solver = resolve_flow_solver(params["solver"], tol)
     noise = _check_noise(params["noise"])
     background = resolve_background(params["background"])
     base = resolve_base(params["base"])
@@ -216,6 +223,13 @@ def parse_parameters(
 def check_suits_periods(parsed: ParsedParameters, periods: np.ndarray) -> None:
     """Raise an error unless the parameters suit columns of which some have periods (d,)."""
     requested = parsed.requested
+    n_periodic = np.count_nonzero(periods)
+    if n_periodic > _MAX_PERIODIC:
+        raise ValueError(
+            f"periods={requested['periods']!r} has {n_periodic} periodic columns; expected at most "
+            f"{_MAX_PERIODIC}, since sums at large noise are over 7^{n_periodic} = {7**n_periodic} "
+            "images of each row. Declare fewer, or use KDESampler(periods=...), which takes any number."
+        )
     reasons = {
         "kernel": "its offsets depend on where a query is, or mix columns",
         "base": "its components are not wrapped",
@@ -256,10 +270,14 @@ def resolve_solver(solver: Any) -> Solver:
     return solver
 
 
-def resolve_flow_solver(solver: Any) -> Solver | None:
-    """Return the solver of a given name, or None for "auto"."""
-    if isinstance(solver, str) and check_choice("solver", solver, ("auto", *SOLVERS)) == "auto":
+def resolve_flow_solver(solver: Any, tol: float | None = None) -> Solver | None:
+    """Return the solver of a given name, to an accuracy in nats if one is given, or None for "auto"."""
+    if not isinstance(solver, str):
+        return resolve_solver(solver)
+    if check_choice("solver", solver, ("auto", *SOLVERS)) == "auto":
         return None
+    if solver == "adaptive" and tol is not None:
+        return Adaptive(tol=PART_OF_STEPS * tol)
     return resolve_solver(solver)
 
 

@@ -22,7 +22,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -32,9 +34,17 @@ from .._utils.memory import rows_within, slices
 __all__ = ["ColumnGroups", "LocalPosterior"]
 
 # Tiles above this size in MiB are slower on a CPU, since they leave its cache.
-_LARGEST_TILE = 32.0
+_LARGEST_TILE = 4.0
 # Arrays of the size of the posterior weights that are alive at once.
 _ALIVE = 2
+# Where no point of a group has a squared norm above this many noise variances, single precision does:
+# logits, and variances divided by that of the noise, have errors of 1e-4.
+# Fewer points are computed in double, one by one, since there is no time to save.
+_LARGEST_IN_SINGLE, _MANY = 1600.0, 256
+# Logits below these, with the largest as zero, are raised to them, which changes no sum.
+# Width of the bins whose points are merged, in standard deviations of a single column.
+_BIN = 0.35
+_LEAST_LOGIT = {torch.float32: -60.0, torch.float64: -300.0}
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,6 +160,24 @@ class LocalPosterior:
             self.variances = torch.from_numpy(np.maximum(variances, 0.0)).to(points)
             self.is_axis = torch.from_numpy(variances > -0.5 * scale).to(points)
 
+    @cached_property
+    def _largest_square(self) -> float:
+        """Return the largest squared norm of a point in the columns of a group; inf for few points."""
+        if len(self.points) < _MANY:
+            return math.inf
+        members = self.points.new_zeros(len(self.columns), self.points.shape[1])
+        members.scatter_add_(1, self.columns, self.present)
+        return float((self.points.square() @ members.T).max())
+
+    @cached_property
+    def _single(self) -> LocalPosterior:
+        """Return the same in single precision."""
+        single = copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, torch.Tensor) and value.dtype == torch.float64:
+                setattr(single, name, value.float())
+        return single
+
     def score(
         self, x: torch.Tensor, v: float, exclude: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -158,28 +186,39 @@ class LocalPosterior:
         `exclude` (n,) is the index of the point that each query must not see. Columns without a group
         are zero.
         """
+        if x.dtype == torch.float64 and self._largest_square <= _LARGEST_IN_SINGLE * v:
+            score, derivative = self._single.score(x.float(), v, exclude)
+            return score.double(), derivative.double()
         score, derivative = torch.zeros_like(x), torch.zeros_like(x)
         n_points, k = self.points.shape[0], self.columns.shape[1]
         limit = min(self.memory_limit, _LARGEST_TILE)
+        least = _LEAST_LOGIT[x.dtype]
         a_row = x.element_size() * _ALIVE * n_points
         rows = min(len(x), rows_within(a_row, limit))
         a_group = a_row * rows + x.element_size() * 4 * n_points * k
         for part in slices(len(self.columns), rows_within(a_group, limit)):
-            scaled, logits, targets, own = self._prepared(part, v)
+            scaled, logits, targets, own = self._prepared(part, v, merge=exclude is None)
             precision = self._rows_of_precision(part, v)
             out = self.outputs.columns[part][self.outputs.present[part]]
             is_output = self.outputs.present[part]
             ones = torch.ones_like(targets[:, :, :1])
-            powers = torch.cat([targets, targets.square(), ones], dim=2)
+            powers = (
+                torch.cat([targets, targets.square(), ones], dim=2).transpose(1, 2).contiguous()
+            )
             n_out = targets.shape[2]
             for cut in slices(len(x), rows):
                 queries = self._along(x[cut], part)
-                weights = torch.baddbmm(logits[:, None], queries, scaled.transpose(1, 2))
+                if k == 1:  # a product of matrices is slow here
+                    weights = torch.addcmul(logits[:, None], queries, scaled.transpose(1, 2))
+                else:
+                    weights = torch.baddbmm(logits[:, None], queries, scaled.transpose(1, 2))
                 if exclude is not None:
                     index = torch.arange(len(exclude[cut]), device=x.device)
                     weights[:, index, exclude[cut]] = -torch.inf
                 peak = weights.amax(2, keepdim=True)
-                moments = weights.sub_(peak).exp_() @ powers
+                # Smaller weights would be denormal, with which a product of matrices is slow.
+                weights.sub_(peak).clamp_min_(least).exp_()
+                moments = torch.bmm(powers, weights.transpose(1, 2)).transpose(1, 2)
                 log_sum = peak + moments[..., -1:].log()
                 moments = moments[..., :-1] / moments[..., -1:]
                 mean, second = moments[..., :n_out], moments[..., n_out:]
@@ -234,15 +273,20 @@ class LocalPosterior:
         index = positions[:, :, None].expand(-1, -1, self.axes.shape[2])
         return torch.gather(self.axes[part], 1, index) / (self.variances[part] + v)[:, None]
 
-    def _prepared(self, part: slice, v: float) -> tuple[torch.Tensor, ...]:
-        """Return what does not depend on queries.
+    def _prepared(self, part: slice, v: float, merge: bool) -> tuple[torch.Tensor, ...]:
+        """Return what does not depend on queries; points of single columns are merged on request.
 
         With P the precision: P x_i (G, N, k), the logits (G, N), t_i (G, N, n_out) and m_p (G, n_out).
         """
         points = self._along(self.points, part)
         inverse = 1 / (self.variances[part] + v)
+        log_weights = self.log_weights
+        if merge and points.shape[2] == 1 and len(self.points) >= _MANY:
+            std = (self.variances[part] + v).sqrt()
+            merged = _merged(points.squeeze(2), log_weights.exp(), _BIN * std)
+            points, log_weights = (points, log_weights) if merged is None else merged
         scaled = points * inverse[:, None]
-        logits = self.log_weights - 0.5 * (points * scaled).sum(2)
+        logits = log_weights - 0.5 * (points * scaled).sum(2)
         precision = self._rows_of_precision(part, v)
         targets = points @ precision.transpose(1, 2)
         positions = self.outputs.positions[part]
@@ -252,3 +296,32 @@ class LocalPosterior:
             index = positions[:, :, None].expand(-1, -1, self.axes.shape[2])
             own = (torch.gather(self.axes[part], 1, index) * precision).sum(2)
         return scaled, logits, targets, own
+
+
+def _merged(
+    points: torch.Tensor, weights: torch.Tensor, width: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Return fewer points (G, M, 1) with log-weights (G, M), or None where that would be more points.
+
+    The points (G, N) of each bin of a `width` (G, 1) become two with the same first four moments
+    (Gauss quadrature); `weights` (N,) are those of the points.
+    """
+    lowest = points.amin(1, keepdim=True)
+    index = ((points - lowest) / width).long()
+    n_bins = int(index.max()) + 1
+    if 2 * n_bins >= points.shape[1]:
+        return None
+    centers = lowest + width * (torch.arange(n_bins, device=points.device) + 0.5)
+    offsets = points - centers.gather(1, index)
+    power, sums = weights.expand_as(points), []
+    for _ in range(4):
+        sums.append(torch.zeros_like(centers).scatter_add_(1, index, power))
+        power = power * offsets
+    mass = sums[0].clamp_min(torch.finfo(points.dtype).tiny)
+    mean, second, third = (moment / mass for moment in sums[1:])
+    variance = (second - mean.square()).clamp_min(1e-6 * width.square())
+    half_skew = (third - mean * (3 * variance + mean.square())) / (2 * variance)
+    root = (half_skew.square() + variance).sqrt()
+    nodes = torch.cat([centers + mean + half_skew + root, centers + mean + half_skew - root], dim=1)
+    share = torch.cat([root - half_skew, root + half_skew], dim=1) / (2 * root).repeat(1, 2)
+    return nodes[:, :, None], (sums[0].repeat(1, 2) * share).log()

@@ -39,7 +39,6 @@ from .._utils.backend import Backend
 from .._utils.draws import draw_points
 from .._utils.estimator import DistanceDensityMixin, on_one_fit
 from .._utils.gaussian import gaussian_log_normalizer
-from .._utils.given import resolve_given_values, resolve_scored_columns
 from .._utils.memory import slices_within
 from .._utils.progress import reports_fit
 from .._utils.threads import threads_for
@@ -229,6 +228,10 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     the exponential Euler method) and not the end of a flow. For b > 0 it is one to one, by
     convexity, and is inverted by Newton's method.
 
+    With ``degree=0`` and without a bandwidth there are no log-densities: samples fill the convex hull of
+    the rows, which contains no other row of a curved manifold. Nor are there any where `manifold` has no
+    tangents; and `given` and `columns` need a bandwidth.
+
     A sample costs one projection. A log-density costs 2k + 2 projections and a sum over all rows;
     at b = 0, so much for each node that is not negligible. If the manifold has a known derivative,
     2k projections are saved.
@@ -322,6 +325,8 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
                 "a manifold to them. Pass more rows."
             )
         manifold, n_components = self.manifold, None
+        # Raises here, and not after the manifold was learned, if memory_limit is too small.
+        self._posterior(backend, points, weights, hull, 1.0)
         with threads_for(len(points) ** 2 * (hull.dimension + 2)):
             if manifold is None:
                 n_components = self._resolve_n_components(points, hull)
@@ -344,8 +349,6 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
             )
         if manifold is not None:
             _warn_of_drops(manifold, points, hull, switch_scale)
-        # Raises here, and not at the first query, if memory_limit is too small.
-        self._posterior(backend, points, weights, hull, switch_scale)
         self._set_fitted(
             X,
             points_=points,
@@ -422,52 +425,7 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
             )
         return FRACTION_OF_REACH * min(reach, data_std)
 
-    @on_one_fit
-    def sample(
-        self,
-        n_samples: int = 1,
-        random_state: Any = None,
-        *,
-        given: Any = None,
-        likelihood: Any = None,
-    ) -> np.ndarray:
-        """Draw new rows by moving training rows plus noise of the switch scale along the flow.
-
-        Parameters
-        ----------
-        n_samples : int, default=1
-            Number of rows.
-        random_state : int, RandomState or None, default=None
-            Seed of the draws; None draws anew at every call, without using numpy's global state.
-        given : mapping from column to value, default=None
-            Condition the draws on these columns: labels or indices; each value one number in units of X,
-            or an array of shape (n_samples,).
-        likelihood : LinearObservation or callable, default=None
-            Draw from the posterior, whose density is in proportion to that of the model times this
-            likelihood (`log_evidence` says what it may be). Not together with `given`.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_features)
-            In units of X; on the manifold if ``bandwidth=0``.
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` was not called.
-        TypeError, ValueError
-            If `n_samples` is not a positive integer or `random_state` is not a seed, if `given` does not
-            fit the columns, or with `given` if ``bandwidth=0``.
-        """
-        n, rng = self._check_draw(n_samples, random_state)
-        if likelihood is not None:
-            return self._draw_posterior(n, rng, likelihood, given)
-        if given is not None:
-            labels = self._column_labels()
-            columns, values = resolve_given_values(given, n, labels, self.n_features_in_)
-            if len(columns):
-                limit = self.memory_limit
-                return draw_given_columns(self._joint_density(), columns, values, rng, limit)
+    def _draw(self, n: int, rng: np.random.RandomState) -> np.ndarray:
         hull, scale = self.hull_, self.switch_scale_
         # Noise in coordinates of the hull, which turn with the data: rotated data give rotated
         # samples.
@@ -491,45 +449,18 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         rows = self.sample(N_CENTERS, random_state=0)
         return JointDensity.of_draws(self.score_samples, rows)
 
-    @on_one_fit
-    def score_samples(self, X: Any, *, given: Any = None, columns: Any = None) -> np.ndarray:
-        """Return the log-density of each row under the distribution of the samples.
+    def _draw_given(
+        self, columns: np.ndarray, values: np.ndarray, rng: np.random.RandomState
+    ) -> np.ndarray:
+        return draw_given_columns(self._joint_density(), columns, values, rng, self.memory_limit)
 
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Queries.
-        given : collection of int or str, default=None
-            Columns, by label or index, on whose values in X the density of the others is conditional.
-        columns : collection of int or str, default=None
-            Columns whose density is returned. The rest is integrated out, and its values in X, which may
-            be missing (NaN), have no effect. None is all columns that are not in `given`.
+    def _log_density_of_columns(
+        self, X: np.ndarray, scored: np.ndarray, given: np.ndarray
+    ) -> np.ndarray:
+        joint = self._joint_density()
+        return log_density_of_columns(joint, X, scored, given, self.memory_limit)[0]
 
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-            In nats. If ``bandwidth=0``, with respect to the volume of the manifold, at the
-            projection of each row; else with respect to Lebesgue measure, -inf where the density
-            is zero.
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` was not called.
-        ValueError
-            If X is not finite or has another number of features, if the manifold has no tangents,
-            or for ``degree=0`` without a bandwidth: samples then fill the convex hull of the rows,
-            which contains no other row of a curved manifold. With `given` or `columns`, if these do not
-            fit the columns of X, or if ``bandwidth=0``.
-        """
-        check_is_fitted(self)
-        d = self.n_features_in_
-        scored, given_columns = resolve_scored_columns(columns, given, self._column_labels(), d)
-        ignored = np.setdiff1d(np.arange(d), np.union1d(scored, given_columns))
-        X = self._check_query(X, ignored)
-        if len(scored) < d:
-            joint, limit = self._joint_density(), self.memory_limit
-            return log_density_of_columns(joint, X, scored, given_columns, limit)[0]
+    def _log_density_of_rows(self, X: np.ndarray, passed: Any) -> np.ndarray:
         coordinates, residual = self.hull_.split(X)
         if self.manifold_ is None and self.bandwidth_ == 0:
             raise ValueError(
@@ -759,7 +690,7 @@ def _resolve_manifold(manifold: Any, points: np.ndarray, weights: np.ndarray) ->
     if n_features is not None and n_features != points.shape[1]:
         raise ValueError(
             f"manifold lies in R^{n_features} but X has {points.shape[1]} features; expected the "
-            "same number."
+            "same number. Fit the manifold to rows with the columns of X."
         )
     return manifold
 

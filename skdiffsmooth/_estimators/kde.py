@@ -34,7 +34,6 @@ from .._utils.dequantize import excluded_rows
 from .._utils.draws import choose_in_rows, draw_given, draw_points
 from .._utils.estimator import DistanceDensityMixin, on_one_fit
 from .._utils.gaussian import gaussian_log_normalizer
-from .._utils.given import resolve_given_values, resolve_scored_columns
 from .._utils.kernel_weights import nearest_squares
 from .._utils.memory import slices_within
 from .._utils.periods import reduced
@@ -136,6 +135,13 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     >>> kde.sample(3, random_state=0).shape
     (3, 1)
 
+    Samples are training rows, each plus an offset that has the kernel as its density; given some columns
+    the rows are drawn by their posterior weights:
+
+    >>> kde = KDESampler(0.1).fit([[0.0, 0.0], [1.0, 1.0]])
+    >>> kde.sample(3, random_state=0, given={0: 0.0})[:, 1].round(1)
+    array([ 0.1,  0.2, -0.1])
+
     Parameters
     ----------
     bandwidth : float, array-like of shape (n_features,) or {"loo", "scott", "silverman"}, \
@@ -210,6 +216,9 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     points of small cubes by weights on a grid. Both have proved bounds, which add up to `rtol`. "loo"
     takes three to six times ``n_points**2 * n_features``. Equal rows are excluded together, so that
     rounded data do not drive the bandwidth to zero.
+
+    Marginals and conditionals of the Gaussian kernel are in closed form, at any distance; those of the
+    others are computed by quadrature, to about 1e-6 nats. They need ``metric="euclidean"``.
 
     After `fit` only `device`, `dtype`, `memory_limit` and `verbose` have an effect.
 
@@ -375,56 +384,6 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         return self
 
     @on_one_fit
-    def score_samples(self, X: Any, *, given: Any = None, columns: Any = None) -> np.ndarray:
-        """Return the log-density of each row.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Queries.
-        given : collection of int or str, default=None
-            Columns, by label or index, on whose values in X the density of the others is conditional.
-        columns : collection of int or str, default=None
-            Columns whose density is returned. The rest is integrated out, and its values in X, which may
-            be missing (NaN), have no effect. None is all columns that are not in `given`.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-            Log-densities in nats; -inf where every compact kernel is zero.
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` was not called.
-        TypeError
-            If `given` or `columns` is not a collection of columns.
-        ValueError
-            If X is not finite or has another number of features, if `given` or `columns` does not fit
-            the columns of X, or where given values have density zero under a compact kernel.
-
-        Warns
-        -----
-        UserWarning
-            If given values are far from all training rows.
-
-        Notes
-        -----
-        Marginals and conditionals of the Gaussian kernel are in closed form, at any distance; of the
-        others by quadrature, to about 1e-6 nats.
-        """
-        check_is_fitted(self)
-        d = self.n_features_in_
-        scored, given_columns = resolve_scored_columns(columns, given, self._column_labels(), d)
-        ignored = np.setdiff1d(np.arange(d), np.union1d(scored, given_columns))
-        X = self._check_query(X, ignored)
-        if len(scored) == d:
-            return self._log_density(X, self.bandwidth_)
-        self._check_euclidean("given or columns")
-        self._warn_of_support(X[:, given_columns], given_columns)
-        return self._log_density_of_columns(X, scored, given_columns)
-
-    @on_one_fit
     def leave_one_out_log_density(self, own_weights: Any = None) -> np.ndarray:
         """Return the log-density of each training point under the estimate from all other points.
 
@@ -505,10 +464,14 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         volume = np.sum(np.log(np.broadcast_to(units, X.shape[1]))) - metric.log_abs_det
         return backend.array(log_density) - volume + metric.columns.relation_log_density(outside)
 
+    def _log_density_of_rows(self, X: np.ndarray, passed: Any) -> np.ndarray:
+        return self._log_density(X, self.bandwidth_)
+
     def _log_density_of_columns(
         self, X: np.ndarray, scored: np.ndarray, given: np.ndarray
     ) -> np.ndarray:
-        """Return the log-density (n,) of some columns of rows X given others."""
+        self._check_euclidean("given or columns")
+        self._warn_of_support(X[:, given], given)
         log_density = np.empty(len(X))
         both = np.concatenate([given, scored])
         log_volume = np.sum(np.log(self._bandwidths(scored)))
@@ -578,67 +541,7 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
             distances = cKDTree(centers, boxsize=periods).query(values)[0]
             warn_of_far_values(distances, centers)
 
-    @on_one_fit
-    def sample(
-        self,
-        n_samples: int = 1,
-        random_state: Any = None,
-        *,
-        given: Any = None,
-        likelihood: Any = None,
-    ) -> np.ndarray:
-        """Draw new rows: training rows, each plus an offset that has the kernel as its density.
-
-        Parameters
-        ----------
-        n_samples : int, default=1
-            Number of rows.
-        random_state : int, RandomState or None, default=None
-            Seed of the draws; None draws anew at every call, without using numpy's global state.
-        given : mapping from column to value, default=None
-            Condition the draws on values of these columns: indices or, where X had them, names;
-            each value one number in units of X, or an array of shape (n_samples,). Training rows are
-            then drawn by their posterior weights.
-        likelihood : LinearObservation or callable, default=None
-            Draw from the posterior, whose density is in proportion to that of the model times this
-            likelihood (`log_evidence` says what it may be). Not together with `given`.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_features)
-            In units of X; given columns have the given values.
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` was not called.
-        TypeError, ValueError
-            If `n_samples` is not a positive integer, `random_state` is not a seed, or `given` has
-            unknown columns, values of the wrong shape, or values of density zero (compact kernels).
-
-        Warns
-        -----
-        UserWarning
-            If given values are far from all training rows.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from skdiffsmooth import KDESampler
-        >>> kde = KDESampler(0.1).fit([[0.0, 0.0], [1.0, 1.0]])
-        >>> kde.sample(3, random_state=0, given={0: 0.0})[:, 1].round(1)
-        array([ 0.1,  0.2, -0.1])
-        """
-        n, rng = self._check_draw(n_samples, random_state)
-        if likelihood is not None:
-            return self._draw_posterior(n, rng, likelihood, given)
-        if given is not None:
-            labels = self._column_labels()
-            columns, values = resolve_given_values(given, n, labels, self.n_features_in_)
-            if len(columns):
-                self._check_euclidean("given")
-                self._warn_of_support(values, columns)
-                return self._sample_given(rng, columns, values)
+    def _draw(self, n: int, rng: np.random.RandomState) -> np.ndarray:
         metric = self.coordinates_
         centers = metric.to_metric(draw_points(rng, self.points_, self.weights_, n))
         offsets = sample_offsets(RADIAL_KERNELS[self.kernel_], rng, n, centers.shape[1])
@@ -671,10 +574,11 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         )
         return joint, self._memory_limit()
 
-    def _sample_given(
-        self, rng: np.random.RandomState, columns: np.ndarray, values: np.ndarray
+    def _draw_given(
+        self, columns: np.ndarray, values: np.ndarray, rng: np.random.RandomState
     ) -> np.ndarray:
-        """Draw one row for each row of `values` (n, n_given), which are the values of `columns`."""
+        self._check_euclidean("given")
+        self._warn_of_support(values, columns)
         d = self.points_.shape[1]
         bandwidth, scale = np.broadcast_to(self.bandwidth_, d), self._bandwidths(columns)
         free = np.setdiff1d(np.arange(d), columns)

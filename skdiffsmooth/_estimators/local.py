@@ -76,7 +76,7 @@ class LocalScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     the patch around it only, with weights of the training rows of its own; so new images combine
     patches of different training images. There is no training, and log-densities are exact up to the
     solver's error. For tables, whose columns have no places, use `SmoothedScoreDiffusion`, which is
-    better there (docs/guide/local.md has the figures).
+    better there (docs/evidence/local.md has the figures).
 
     By default the size of the groups, the denoisers of each noise level and their weights are chosen by
     the error with which they denoise left-out rows, and the bandwidth by leave-one-out likelihood:
@@ -153,7 +153,7 @@ class LocalScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     device : str, default="cpu"
         Where to compute, as torch names it ("cuda", "cuda:1", "mps"). It can be set after `fit`.
     dtype : {"float64", "float32"}, default="float64"
-        Precision of the computation; results are float64 arrays either way.
+        Precision of the computation (see Notes); results are float64 arrays either way.
     memory_limit : float, default=1024
         Bound on temporaries, in MiB. It can be set after `fit`.
 
@@ -200,7 +200,9 @@ class LocalScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     noise of one unit first, and mean log-densities bound those of the integers from below.
 
     An evaluation takes ``n_samples * n_points`` exponentials for each distinct group of each denoiser:
-    as many groups as columns where each has its own, one where all see all columns.
+    as many groups as columns where each has its own, one where all see all columns. From 256 rows on it
+    is in single precision where the noise allows for that, and rows are merged in groups of one column;
+    errors of log-densities are some thousandths of a nat.
 
     References
     ----------

@@ -31,8 +31,8 @@ WIDTHS = (0.0, 0.05, 0.2)
 _MOST_ROWS, _MOST_COLUMNS = 256, 24
 # Where denoisers remove less than this share of the noise, less noise is not worth a level.
 _LEAST_GAIN = 0.01
-# A mixture has at most so many denoisers, each with at least this weight.
-_MOST_PARTS, _LEAST_WEIGHT = 3, 0.05
+# A mixture has at most so many denoisers; without any of them its error rises by at least this.
+_MOST_PARTS, _LEAST_LOSS = 3, 5e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,16 +164,26 @@ def _gaussian_score(
 
 
 def _best_weights(errors: np.ndarray) -> np.ndarray:
-    """Return weights a (J,) >= 0 of sum one that minimise a^T errors a, few of them positive."""
-    kept = np.arange(len(errors))
-    weights = _on_simplex(errors)
-    while np.count_nonzero(weights) > _MOST_PARTS or np.any(weights[weights > 0] < _LEAST_WEIGHT):
-        largest = np.argsort(-weights, kind="stable")[:_MOST_PARTS]
-        kept = np.sort(kept[largest[weights[largest] >= _LEAST_WEIGHT]])
-        weights = _on_simplex(errors[np.ix_(kept, kept)])
-    result = np.zeros(len(errors))
-    result[kept] = weights
-    return result
+    """Return weights a (J,) >= 0 of sum one that minimise a^T errors a, few of them positive.
+
+    The denoiser without which the error rises least is left out, again and again, while there are too
+    many, or the error hardly rises.
+    """
+
+    def fitted(kept: np.ndarray) -> tuple[float, np.ndarray]:
+        weights = np.zeros(len(errors))
+        weights[kept] = _on_simplex(errors[np.ix_(kept, kept)])
+        return float(weights @ errors @ weights), weights
+
+    error, weights = fitted(np.arange(len(errors)))
+    while np.count_nonzero(weights) > 1:
+        used = np.flatnonzero(weights)
+        without = [fitted(used[used != j]) for j in used]
+        least, fewer = min(without, key=lambda pair: pair[0])
+        if len(used) <= _MOST_PARTS and least - error >= _LEAST_LOSS:
+            break
+        error, weights = least, fewer
+    return weights
 
 
 def _on_simplex(errors: np.ndarray) -> np.ndarray:

@@ -121,10 +121,10 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         enough for nearly all training rows, and "heun" otherwise. Where `n_steps` is "auto", rows for
         which the steps of these two are too long are followed again, those of "multistep" by "heun",
         and log-densities then by shorter steps, with a warning where the estimated error of one
-        remains above `tol` / 20 (0.01 nats by default). "adaptive" keeps the error of each row below
-        1e-3 nats, whatever `tol`, for given nodes: it makes as many steps as this needs, at least
-        `n_steps` (for another tolerance see
-        `skdiffsmooth.solvers.Adaptive`). "euler-maruyama" samples the reverse SDE and
+        remains above `tol` / 20 (0.01 nats by default). "adaptive" keeps the error of each row, for
+        given nodes, below 0.4 `tol`, and below 1e-3 nats if that is "auto": it makes as many steps as
+        this needs, at least `n_steps`; `skdiffsmooth.solvers.Adaptive` takes a tolerance of its own.
+        "euler-maruyama" samples the reverse SDE and
         "predictor-corrector" adds Langevin steps to the flow; "euler" is DDIM's step. They sample only:
         the density of what they sample is not known, and `score_samples` raises.
     n_steps : int or "auto", default="auto"

@@ -5,30 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import check_is_fitted
 
 from .._coordinates.embedding import Embedding
 from .._coordinates.hull import AffineHull, principal_axes
 from .._coordinates.metric import check_linear_metric, fit_metric
-from .._diffusion.conditional import JointDensity, draw_given_columns, log_density_of_columns
 from .._diffusion.model import DiffusionModel
-from .._diffusion.posterior import PosteriorMixin
+from .._diffusion.queries import FlowDensity
 from .._diffusion.settings import (
-    Resources,
     check_terminal_scale,
     parse_resources,
     resolve_solver,
     terminal_scale_for,
 )
 from .._utils.backend import Backend
-from .._utils.estimator import DistanceDensityMixin, on_one_fit
-from .._utils.given import resolve_given_values, resolve_scored_columns
 from .._utils.progress import reports_fit
 from .._utils.rows import check_sample_weight, merge_duplicates
 from .._utils.shards import ONE_PROCESS
@@ -69,7 +63,7 @@ class _ParsedParameters(NamedTuple):
     seed: int
 
 
-class NeuralScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
+class NeuralScoreDiffusion(FlowDensity):
     """Density estimation and sampling by a diffusion whose score a small network has learned.
 
     The network is trained by denoising score matching and followed by the same flow as the estimators
@@ -208,7 +202,9 @@ class NeuralScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     The flow starts from N(mean, C + v_T I), C the covariance of the rows. At five standard deviations of
     noise the distribution of the rows is nearly Gaussian (a cumulant of order k is divided by
     26^(k / 2)), so the model stores no rows. Outside their hull the model is Gaussian, with the
-    bandwidth's scale.
+    bandwidth's scale. There is no `energy`, since a network's field need not be a gradient; where the
+    data are few it is not that of `score_samples`, whose density is where the flow ends. Divergences are
+    exact up to `max_exact_dimension`, and means over the probes above it.
 
     An evaluation costs some 20 000 multiply-adds a row (those of the layers), with the divergence r + 1
     times that in r dimensions, or `n_probes` times twice that; a log-density takes ``2 * n_steps_``
@@ -584,191 +580,8 @@ class NeuralScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
                 ConvergenceWarning,
             )
 
-    # ------------------------------------------------------------------------------------ queries
-
-    @overload
-    def score_samples(self, X: Any, *, given: Any = None, columns: Any = None) -> np.ndarray: ...
-
-    @overload
-    def score_samples(
-        self, X: Any, *, given: Any = None, columns: Any = None, return_error: Literal[True]
-    ) -> tuple[np.ndarray, np.ndarray]: ...
-
-    @on_one_fit
-    def score_samples(
-        self, X: Any, *, given: Any = None, columns: Any = None, return_error: bool = False
-    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-        """Return the log-density of each row under the distribution that `sample` draws from.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Queries.
-        given : collection of int or str, default=None
-            Columns, by label or index, on whose values in X the density of the others is conditional.
-        columns : collection of int or str, default=None
-            Columns whose density is returned. The rest is integrated out, and its values in X, which may
-            be missing (NaN), have no effect. None is all columns that are not in `given`.
-        return_error : bool, default=False
-            Whether to return the estimated error beside it: the solver's (a solver of fixed steps is run
-            once more, for three times the cost) and the standard error of the probes, where there are
-            any, added in squares. Probes are the same for all rows, so that their errors do not average
-            away in a mean. With `given` or `columns` it is the standard error of the Monte-Carlo sums.
-
-        Returns
-        -------
-        log_density : ndarray of shape (n_samples,)
-            Log-densities in nats, normalised up to the solver's error and that of the probes.
-        error : ndarray of shape (n_samples,)
-            Estimated absolute error of each in nats, if `return_error`.
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` was not called.
-        ValueError
-            If X is not finite or has another number of features, if the solver is stochastic, if the
-            learned score diverges along the flow, or if `given` or `columns` does not fit the columns.
-        """
-        check_is_fitted(self)
-        d = self.n_features_in_
-        scored, given_columns = resolve_scored_columns(columns, given, self._column_labels(), d)
-        ignored = np.setdiff1d(np.arange(d), np.union1d(scored, given_columns))
-        X = self._check_query(X, ignored)
-        resources = self._resources()
-        if len(scored) == d:
-            log_density, error = self.model_.log_density(X, resources, with_error=return_error)
-        else:
-            joint = JointDensity.of_model(self.model_, resources)
-            log_density, error = log_density_of_columns(
-                joint, X, scored, given_columns, resources.memory_limit
-            )
-        _check_finite("log-densities", log_density[:, None])
-        return (log_density, error) if return_error else log_density
-
-    @on_one_fit
-    def sample(
-        self,
-        n_samples: int = 1,
-        random_state: Any = None,
-        *,
-        given: Any = None,
-        likelihood: Any = None,
-    ) -> np.ndarray:
-        """Draw new rows.
-
-        Parameters
-        ----------
-        n_samples : int, default=1
-            How many.
-        random_state : int, RandomState or None, default=None
-            Source of the draws. None is the estimator's own `random_state`; where that is None too,
-            every call draws anew. numpy's global state is not touched.
-        given : mapping from column to value, default=None
-            Condition the draws on these columns: labels or indices; each value one number in units of X,
-            or an array of shape (n_samples,).
-        likelihood : LinearObservation or callable, default=None
-            Draw from the posterior, whose density is in proportion to that of the model times this
-            likelihood (`log_evidence` says what it may be). Not together with `given`.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_features)
-            In units of X.
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` was not called.
-        TypeError, ValueError
-            If `n_samples` is not a positive integer, `random_state` is not a seed, `given` does not fit
-            the columns, or the learned score diverges along the flow.
-        """
-        n, rng = self._check_draw(n_samples, random_state)
-        if likelihood is not None:
-            return self._draw_posterior(n, rng, likelihood, given)
-        resources = self._resources()
-        if given is not None:
-            labels = self._column_labels()
-            columns, values = resolve_given_values(given, n, labels, self.n_features_in_)
-            if len(columns):
-                joint = JointDensity.of_model(self.model_, resources)
-                return draw_given_columns(joint, columns, values, rng, resources.memory_limit)
-        rows = self.model_.draw(n, rng, resources)
-        _check_finite("samples", rows)
-        return rows
-
-    @on_one_fit
-    def grad_log_density(self, X: Any, t: float | None = None) -> np.ndarray:
-        """Return the network's score at noise variance t, averaged over the offsets of `sigma`.
-
-        A network's field need not be the gradient of anything, hence there is no `energy`; and where the
-        data are few it is not that of `score_samples`, whose density is where the flow ends.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Queries.
-        t : float, default=None
-            Noise variance, in squared units of the metric, within the range that the network was trained
-            for; None means ``bandwidth_ ** 2``.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_features)
-            In nats per unit of X.
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` was not called.
-        TypeError, ValueError
-            If X does not fit, or `t` is not a number in that range.
-        """
-        X = self._check_query(X)
-        return self.model_.score_at(X, self._noise_scale(t), self._resources())
-
-    @on_one_fit
-    def laplacian_log_density(self, X: Any, t: float | None = None) -> np.ndarray:
-        """Return the divergence of `grad_log_density`.
-
-        Exact up to `max_exact_dimension`, the mean over the probes above it. With `grad_log_density` it
-        makes the score-matching loss of `skdiffsmooth.model_selection.hyvarinen_score`.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Queries.
-        t : float, default=None
-            Noise variance, as in `grad_log_density`.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-            In nats per squared unit of X, over all columns.
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` was not called.
-        TypeError, ValueError
-            If X does not fit, `t` is not a number in the range of training, or the metric is not
-            Euclidean.
-        """
-        X = self._check_query(X)
-        self.model_.embedding.check_laplacian(self.metric_)
-        return self.model_.laplacian_at(X, self._noise_scale(t), self._resources())
-
-    def _resources(self) -> Resources:
-        """Return the device, dtype and memory limit that the present parameters name."""
-        return parse_resources(self.get_params(deep=False), self.model_.dtype)
-
-    def _noise_scale(self, t: float | None) -> float:
-        """Return the noise scale sqrt(t) after checking that the network was trained at it."""
-        levels = self.noise_levels_
-        if t is None:
-            return levels.bandwidth
-        scale = math.sqrt(check_real("t", t))
+    def _noise_scale(self, t: Any) -> float:
+        levels, scale = self.noise_levels_, super()._noise_scale(t)
         # The square root of a square may be a rounding off.
         if not levels.bandwidth * (1 - 1e-9) <= scale <= levels.terminal_scale * (1 + 1e-9):
             raise ValueError(
@@ -777,6 +590,14 @@ class NeuralScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
                 "metric; fit with another bandwidth or terminal_scale."
             )
         return scale
+
+    def _check_result(self, what: str, rows: np.ndarray) -> None:
+        lost = np.isnan(rows).any(axis=1)
+        if lost.any():
+            raise ValueError(
+                f"{lost.sum()} of {len(lost)} {what} are NaN: the learned score diverged along the "
+                "flow. Fit again with a smaller learning_rate_init or with early_stopping=True."
+            )
 
 
 # Fitted attributes that training goes on from.
@@ -806,7 +627,7 @@ _KEPT = (
 def _of_queries(
     estimator: NeuralScoreDiffusion, bandwidth: float, terminal_scale: float
 ) -> dict[str, Any]:
-    """Return the fitted attributes that queries depend on and the training does not."""
+    """Return those fitted attributes that queries use and training does not."""
     n_levels = int(estimator.n_levels)
     return {
         "sigma_": float(estimator.sigma),
@@ -835,16 +656,6 @@ def _model(attributes: dict[str, Any], parsed: _ParsedParameters) -> DiffusionMo
     )
     embedding = Embedding(attributes["coordinates_"], attributes["hull_"])
     return DiffusionModel(network, embedding, parsed.solver, attributes["n_steps_"], parsed.dtype)
-
-
-def _check_finite(what: str, rows: np.ndarray) -> None:
-    """Raise an error if the learned score diverged along the flow of some rows."""
-    lost = np.isnan(rows).any(axis=1)
-    if lost.any():
-        raise ValueError(
-            f"{lost.sum()} of {len(lost)} {what} are NaN: the learned score diverged along the flow. "
-            "Fit again with a smaller learning_rate_init or with early_stopping=True."
-        )
 
 
 def _principal_hull(points: np.ndarray, weights: np.ndarray) -> tuple[AffineHull, np.ndarray]:

@@ -71,17 +71,20 @@ def excluded_rows(
     )
 
 
-def dequantized(points: np.ndarray, weights: np.ndarray, widths: np.ndarray) -> np.ndarray:
+def dequantized(
+    points: np.ndarray, weights: np.ndarray, widths: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Return rows (m, d) with uniform noise of the widths (d,) of the columns, which may be zero.
 
-    Distinct rows (n, d) stand for several rows of the table where all columns are discrete.
+    Distinct rows (n, d) stand for several rows of the table where all columns are discrete; their
+    indices (m,) are returned, too.
     """
     if not widths.any():
-        return points
+        return points, np.arange(len(points))
     copies = _copies(points, weights, widths)
     row = np.repeat(np.arange(len(points)), copies)
     number = np.arange(len(row)) - np.repeat(np.cumsum(copies) - copies, copies)
-    return points[row] + _random_offsets(points, widths, row, number)
+    return points[row] + _random_offsets(points, widths, row, number), row
 
 
 def _copies(points: np.ndarray, weights: np.ndarray, widths: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ import numpy as np
 from sklearn.base import DensityMixin, clone
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from .given import resolve_given_values, resolve_scored_columns
 from .periods import column_labels, reduced, resolve_periods
 from .progress import CallbackSupportMixin, number_of_rows, reporting
 from .rows import MergedRows, check_sample_weight, merge_rows, weighted_rows
@@ -22,7 +23,13 @@ from .threads import threads_for
 from .validation import check_draw, check_real_array, check_size
 from .version import FORMAT, __version__
 
-__all__ = ["DensityEstimatorMixin", "DistanceDensityMixin", "SavedWithVersion", "on_one_fit"]
+__all__ = [
+    "DensityEstimatorMixin",
+    "DensityOfColumnsMixin",
+    "DistanceDensityMixin",
+    "SavedWithVersion",
+    "on_one_fit",
+]
 
 _VERSION_KEY = "_skdiffsmooth_version"
 
@@ -168,7 +175,151 @@ class DensityEstimatorMixin(CallbackSupportMixin, SavedWithVersion, DensityMixin
         return check_draw(n_samples, own if random_state is None else random_state)
 
 
-class DistanceDensityMixin(DensityEstimatorMixin):
+class DensityOfColumnsMixin(DensityEstimatorMixin):
+    """The mixin for densities that have marginals and conditionals of their columns.
+
+    Classes that use it define the first four methods; of a method that they override, none is used.
+    """
+
+    def _log_density_of_rows(self, X: np.ndarray, passed: Any) -> np.ndarray:
+        """Return the log-density (n,) of rows (n, d); `passed` is the table that they are from."""
+        raise NotImplementedError
+
+    def _log_density_of_columns(
+        self, X: np.ndarray, scored: np.ndarray, given: np.ndarray
+    ) -> np.ndarray:
+        """Return the log-density (n,) of some columns of rows X (n, d) given others, both by index."""
+        raise NotImplementedError
+
+    def _draw(self, n: int, rng: np.random.RandomState) -> np.ndarray:
+        """Return n draws (n, d)."""
+        raise NotImplementedError
+
+    def _draw_given(
+        self, columns: np.ndarray, values: np.ndarray, rng: np.random.RandomState
+    ) -> np.ndarray:
+        """Return one draw (n, d) for each row of values (n, k) of columns, by index."""
+        raise NotImplementedError
+
+    @on_one_fit
+    def score_samples(self, X: Any, *, given: Any = None, columns: Any = None) -> np.ndarray:
+        """Return the log-density of each row under the distribution that `sample` draws from.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Queries.
+        given : collection of int or str, default=None
+            Columns, by label or index, on whose values in X the density of the others is conditional.
+        columns : collection of int or str, default=None
+            Columns whose density is returned. The rest is integrated out, and its values in X, which may
+            be missing (NaN), have no effect. None is all columns that are not in `given`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Log-densities in nats, per unit of X; -inf where the density is zero. The notes of the class
+            say more.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` was not called.
+        TypeError
+            If `given` or `columns` is not a collection of columns.
+        ValueError
+            If X is not finite or has another number of features, if `given` or `columns` does not fit
+            the columns of X, where given values have density zero, or where the notes of the class say
+            so.
+
+        Warns
+        -----
+        UserWarning
+            If given values are far from all training rows.
+        """
+        checked, scored, given_columns = self._check_columns(X, given, columns)
+        if len(scored) == checked.shape[1]:
+            return self._log_density_of_rows(checked, X)
+        return self._log_density_of_columns(checked, scored, given_columns)
+
+    @on_one_fit
+    def sample(
+        self,
+        n_samples: int = 1,
+        random_state: Any = None,
+        *,
+        given: Any = None,
+        likelihood: Any = None,
+    ) -> np.ndarray:
+        """Draw new rows.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            How many.
+        random_state : int, RandomState or None, default=None
+            Source of the draws. None is the estimator's own `random_state`, if it has one; where that is
+            None too, every call draws anew. numpy's global state is not touched.
+        given : mapping from column to value, default=None
+            Condition the draws on these columns: labels or indices; each value one number in units of X,
+            or an array of shape (n_samples,).
+        likelihood : LinearObservation or callable, default=None
+            Draw from the posterior, whose density is in proportion to that of the model times this
+            likelihood (`log_evidence` says what it may be). Not together with `given`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            In units of X, independent of one another; given columns hold what was given.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` was not called.
+        TypeError, ValueError
+            If `n_samples` is not a positive integer, `random_state` is not a seed, `given` does not fit
+            the columns or has values of density zero, or where the notes of the class say so.
+
+        Warns
+        -----
+        UserWarning
+            With `given` or `likelihood`, if that is far from all training rows, or draws rest on few
+            proposals.
+        """
+        n, rng = self._check_draw(n_samples, random_state)
+        if likelihood is not None:
+            return self._draw_posterior(n, rng, likelihood, given)
+        conditions = self._check_given(given, n)
+        return self._draw(n, rng) if conditions is None else self._draw_given(*conditions, rng)
+
+    def _draw_posterior(
+        self, n: int, rng: np.random.RandomState, likelihood: Any, given: Any
+    ) -> np.ndarray:
+        """Return n draws (n, d) of the posterior; see `PosteriorMixin`."""
+        raise NotImplementedError
+
+    def _check_columns(
+        self, X: Any, given: Any, columns: Any
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return queries (n, d), the indices of the columns to score, and of those that are given.
+
+        All other columns are zero; they may hold missing values.
+        """
+        check_is_fitted(self)
+        d = self.n_features_in_
+        scored, given_columns = resolve_scored_columns(columns, given, self._column_labels(), d)
+        ignored = np.setdiff1d(np.arange(d), np.union1d(scored, given_columns))
+        return self._check_query(X, ignored), scored, given_columns
+
+    def _check_given(self, given: Any, n: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return the indices of given columns, and their values (n, n_given); None if there are none."""
+        if given is None:
+            return None
+        columns, values = resolve_given_values(given, n, self._column_labels(), self.n_features_in_)
+        return (columns, values) if len(columns) else None
+
+
+class DistanceDensityMixin(DensityOfColumnsMixin):
     """The mixin for densities that compute distances between rows: their squares must be finite."""
 
     points_: Any  # (n_points, n_features)

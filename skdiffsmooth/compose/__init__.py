@@ -3,6 +3,7 @@
 from ._changes import ChangeOfVariables, change_of_variables
 from ._classifier import DensityClassifier
 from ._compare import ModelComparison, compare
+from ._modes import Modes, find_modes
 from ._outliers import DensityOutlierDetector
 from ._sampling import sample
 from ._stacking import DensityStacking
@@ -14,8 +15,10 @@ __all__ = [
     "DensityOutlierDetector",
     "DensityStacking",
     "ModelComparison",
+    "Modes",
     "TransformedDensity",
     "change_of_variables",
     "compare",
+    "find_modes",
     "sample",
 ]

@@ -38,7 +38,7 @@ _N_FOLDS = 5
 # the held-out score of that row: far more than rounding, and so little that few new rows are there.
 _NEAR = 0.05
 # Rows drawn from the density, over which a column's conditional log-density is averaged.
-_N_DRAWN = 100
+_N_DRAWN = 32
 # "auto": quantiles of held-out log-densities through which an exponential tail is laid, and the rate
 # of false alarms at which it is cut. Up to an eighth of the rows may be outliers.
 _UPPER, _LOWER, _RATE = 0.25, 0.125, 0.01
@@ -325,7 +325,7 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         Returns
         -------
         ndarray of shape (n_samples, n_features)
-            In nats: ``log p(x_j | all other columns)`` minus its mean over 100 rows drawn from the
+            In nats: ``log p(x_j | all other columns)`` minus its mean over 32 rows drawn from the
             density, so that columns of any unit and kind can be compared. The lowest value of a row is
             the column that makes it unusual. Where two columns contradict each other, both are low.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import numbers
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -17,16 +18,17 @@ from sklearn.utils import Bunch
 from sklearn.utils.parallel import delayed
 from sklearn.utils.validation import check_is_fitted
 
+from .._diffusion.estimator import BaseScoreDiffusion
 from .._diffusion.posterior import PosteriorMixin
 from .._diffusion.settings import resolve_n_jobs
 from .._estimators.smoothed import SmoothedScoreDiffusion
-from .._utils.estimator import DensityEstimatorMixin, on_one_fit
-from .._utils.given import resolve_given_values, resolve_scored_columns
+from .._utils.estimator import DensityOfColumnsMixin
 from .._utils.parallel import results_of
 from .._utils.progress import Loop, counted, reports_fit
-from .._utils.rows import TrainingRows, as_given
+from .._utils.rows import TrainingRows, as_given, evenly
 from .._utils.validation import check_choice, check_real
 from .._utils.warnings import warn_user
+from ..bases import ManifoldParzen, resolve_base
 from ._conditionals import draw_from_mixture, score_mixture
 from ._draw import draw
 from ._family import density_family
@@ -50,12 +52,14 @@ _Result = TypeVar("_Result")
 _MAX_GAP = 1e-8
 # The one fit that chooses the default members is of so many, about, for reports of progress.
 _FITS_OF_FAMILY = 40
+# Weights depend on the number of held-out rows little: k weights cost k / 2n nats a row.
+_MOST_HELD_OUT = 2000
 # After n iterations EM is at most log(n_members) / n nats from the maximum (Cover's bound summed
 # over the iterations): 1e-5 at this limit, which members that are nearly equal may reach.
 _MAX_ITERATIONS = 100_000
 
 
-class DensityStacking(PosteriorMixin, DensityEstimatorMixin, BaseEstimator):
+class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
     """Mixture of densities whose weights maximise the log-likelihood of held-out rows.
 
     The density is ``sum_k weights_[k] * p_k(x)``. Every member is fitted to parts of the rows and
@@ -101,8 +105,9 @@ class DensityStacking(PosteriorMixin, DensityEstimatorMixin, BaseEstimator):
         Whether to mix the members, or to keep the one of highest held-out log-likelihood.
     settings : {"once", "fold"}, default="once"
         From which rows members choose their settings. "once" is from all rows: a member keeps the
-        metric, the scales (relative to the bandwidth of the rows that it is fitted to) and the
-        background of its fit to all rows in every fold, and a search keeps its best estimator. Without
+        metric, the scales (relative to the bandwidth of the rows that it is fitted to; windows keep
+        their bandwidth), the background and the solver of its fit to all rows in every fold, and a
+        search keeps its best estimator. Without
         `estimators`, smoothed rows choose them for their maps, too. "fold" chooses anew in each fold, so
         that nothing is learned from a held-out row; fits of smoothed rows in folds then take about ten
         times as long. Choose it for
@@ -128,7 +133,7 @@ class DensityStacking(PosteriorMixin, DensityEstimatorMixin, BaseEstimator):
         The same by name.
     oof_log_density_ : ndarray of shape (n_kept, n_members)
         Out-of-fold log-density, in nats, of each row of positive weight (in the order of X) under
-        each member fitted without it, NaN for rows that no fold tests; with "prefit", under the
+        each member fitted without it, NaN for rows that are not scored; with "prefit", under the
         members as they are.
     n_features_in_ : int
         Number of features.
@@ -148,6 +153,10 @@ class DensityStacking(PosteriorMixin, DensityEstimatorMixin, BaseEstimator):
 
     Members must be densities of the same X. A Pipeline with a scaler reports the density of scaled
     rows and is refused: put the scaler before the stacking, or use TransformedDensity.
+
+    `sample` draws each row from a member chosen by its weight; with `given` also by its density at the
+    given values. A member of positive weight whose log-density is NaN or +inf raises an error that names
+    it.
 
     A row at which all log-densities are -inf (compact kernels) is left out when the weights are
     chosen, with a warning, since no weights give it a positive density.
@@ -270,6 +279,8 @@ class DensityStacking(PosteriorMixin, DensityEstimatorMixin, BaseEstimator):
         folds: Folds = []
         if not isinstance(self.cv, str):
             folds = rows.folds(5 if self.cv is None else self.cv, groups)
+            if self.cv is None or isinstance(self.cv, numbers.Number):
+                folds = [(train, _some(test, rows.group, len(folds))) for train, test in folds]
         if self.estimators is None and folds:
             with counted(_FITS_OF_FAMILY):
                 members = self._family(rows, folds)
@@ -310,92 +321,24 @@ class DensityStacking(PosteriorMixin, DensityEstimatorMixin, BaseEstimator):
         )
         return self
 
-    @on_one_fit
-    def score_samples(self, X: Any, *, given: Any = None, columns: Any = None) -> np.ndarray:
-        """Return the log-density of each row under the mixture.
+    def _log_density_of_rows(self, X: np.ndarray, passed: Any) -> np.ndarray:
+        members, log_weights = self._used_members()
+        rows = as_given(passed, X)
+        columns = [log_density_of(label, member, rows) for label, member in members]
+        return logsumexp(np.column_stack(columns) + log_weights, axis=1)
 
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Queries.
-        given : collection of int or str, default=None
-            Columns, by label or index, on whose values in X the density of the others is conditional.
-        columns : collection of int or str, default=None
-            Columns whose density is returned. The rest is integrated out, and its values in X, which may
-            be missing (NaN), have no effect. None is all columns that are not in `given`.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-            Log-densities in nats; -inf where all members of positive weight have density zero.
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` was not called.
-        ValueError
-            If X is not finite or has another number of features, or if a member's log-density is
-            NaN or +inf.
-        """
-        check_is_fitted(self)
-        d = self.n_features_in_
-        scored, given_columns = resolve_scored_columns(columns, given, self._column_labels(), d)
-        if len(scored) < d:
-            ignored = np.setdiff1d(np.arange(d), np.union1d(scored, given_columns))
-            checked = self._check_query(X, ignored)
-            return score_mixture(*self._used_members(), checked, scored, given_columns)
-        rows = as_given(X, self._check_query(X))
-        used = np.flatnonzero(self.weights_)
-        names = list(self.named_estimators_)
-        columns = [log_density_of(f"member {names[k]!r}", self.estimators_[k], rows) for k in used]
-        return logsumexp(np.column_stack(columns) + np.log(self.weights_[used]), axis=1)
-
-    @on_one_fit
-    def sample(
-        self,
-        n_samples: int = 1,
-        random_state: Any = None,
-        *,
-        given: Any = None,
-        likelihood: Any = None,
+    def _log_density_of_columns(
+        self, X: np.ndarray, scored: np.ndarray, given: np.ndarray
     ) -> np.ndarray:
-        """Draw new rows, each from a member chosen by its weight.
+        return score_mixture(*self._used_members(), X, scored, given)
 
-        Parameters
-        ----------
-        n_samples : int, default=1
-            Number of rows.
-        random_state : int, RandomState or None, default=None
-            Seed of the draws; None draws anew at every call, without using numpy's global state.
-        given : mapping from column to value, default=None
-            Condition the draws on these columns: labels or indices; each value one number in units of X,
-            or an array of shape (n_samples,).
-            Members are then chosen by their densities at the given values, too.
-        likelihood : LinearObservation or callable, default=None
-            Draw from the posterior, whose density is in proportion to that of the model times this
-            likelihood (`log_evidence` says what it may be). Not together with `given`.
+    def _draw_given(
+        self, columns: np.ndarray, values: np.ndarray, rng: np.random.RandomState
+    ) -> np.ndarray:
+        members = self._used_members()
+        return draw_from_mixture(*members, columns, values, rng, self.n_features_in_)[0]
 
-        Returns
-        -------
-        ndarray of shape (n_samples, n_features)
-            In random order: rows are independent of one another.
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` was not called.
-        TypeError, ValueError
-            If `n_samples` is not a positive integer, `random_state` is not a seed, or a member of
-            positive weight cannot sample (its name is in the message).
-        """
-        n, rng = self._check_draw(n_samples, random_state)
-        if likelihood is not None:
-            return self._draw_posterior(n, rng, likelihood, given)
-        if given is not None:
-            d = self.n_features_in_
-            columns, values = resolve_given_values(given, n, self._column_labels(), d)
-            if len(columns):
-                return draw_from_mixture(*self._used_members(), columns, values, rng, d)[0]
+    def _draw(self, n: int, rng: np.random.RandomState) -> np.ndarray:
         counts = rng.multinomial(n, self.weights_)
         drawn = []
         for (name, estimator), count in zip(self.named_estimators_.items(), counts, strict=True):
@@ -524,6 +467,13 @@ class DensityStacking(PosteriorMixin, DensityEstimatorMixin, BaseEstimator):
         return members
 
 
+def _some(test: np.ndarray, group: np.ndarray, n_folds: int) -> np.ndarray:
+    """Return rows to score in one of the folds, evenly among the distinct rows that `group` numbers."""
+    distinct = np.unique(group[test])
+    kept = distinct[evenly(len(distinct), -(-_MOST_HELD_OUT // n_folds))]
+    return test[np.isin(group[test], kept)]
+
+
 def _with_settings(fitted: Any) -> Any:
     """Return an unfitted copy of an estimator that has the settings which the fitted one chose."""
     if isinstance(fitted, FrozenEstimator):
@@ -533,7 +483,16 @@ def _with_settings(fitted: Any) -> Any:
     estimator = clone(fitted)
     if isinstance(fitted, TransformedDensity):
         return estimator.set_params(estimator=_with_settings(fitted.estimator_))
-    return estimator.set_params(**getattr(fitted, "settings_", {}))
+    chosen = dict(getattr(fitted, "settings_", {}))
+    if isinstance(fitted, BaseScoreDiffusion):
+        if isinstance(resolve_base(fitted.base), ManifoldParzen):
+            # Its choice would take most of a fit, for nearly the same number.
+            chosen["bandwidth"] = fitted.bandwidth_
+            if not callable(fitted.sigma):
+                chosen["sigma"] = fitted.sigma_
+        # Rows for which its steps are too long are followed again, whoever has chosen it.
+        chosen["solver"] = fitted.model_.solver
+    return estimator.set_params(**chosen)
 
 
 def _attempt(optional: bool, work: Callable[..., _Result], *arguments: Any) -> _Result | ValueError:

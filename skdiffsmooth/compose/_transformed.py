@@ -9,11 +9,9 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, MaxAbsScaler, MinMaxScaler
-from sklearn.utils.validation import check_is_fitted
 
 from .._diffusion.posterior import PosteriorMixin
-from .._utils.estimator import DensityEstimatorMixin, on_one_fit
-from .._utils.given import resolve_given_values, resolve_scored_columns
+from .._utils.estimator import DensityOfColumnsMixin
 from .._utils.progress import reports_fit
 from .._utils.rows import check_sample_weight
 from .._utils.table import check_table
@@ -48,7 +46,7 @@ MAX_INVERSE_ERROR = 1e-6
 MAX_ROWS = 10_000_000
 
 
-class TransformedDensity(PosteriorMixin, DensityEstimatorMixin, BaseEstimator):
+class TransformedDensity(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
     """Density fitted to transformed rows that reports log-densities and samples in the units of X.
 
     ``score_samples(x) = estimator_.score_samples(T(x)) + log|det dT/dx|``: the log-density of X. A
@@ -129,7 +127,8 @@ class TransformedDensity(PosteriorMixin, DensityEstimatorMixin, BaseEstimator):
     nats where a twentieth of the mass is outside.
 
     Rows outside the domain of the transformer (not positive under Box-Cox or a logarithm) have
-    log-density -inf.
+    log-density -inf, and so have rows whose transformed values exceed 1e150. `given` and `columns` need
+    a transformer that does not mix columns and reaches all of R^d; `sample` needs its inverse.
 
     A row of weight k counts as k equal rows. Where the transformer or the density takes no
     weights, rows are repeated, which needs whole numbers.
@@ -211,103 +210,25 @@ class TransformedDensity(PosteriorMixin, DensityEstimatorMixin, BaseEstimator):
         )
         return self
 
-    @on_one_fit
-    def score_samples(self, X: Any, *, given: Any = None, columns: Any = None) -> np.ndarray:
-        """Return the log-density of each row.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Queries.
-        given : collection of int or str, default=None
-            Columns, by label or index, on whose values in X the density of the others is conditional.
-        columns : collection of int or str, default=None
-            Columns whose density is returned. The rest is integrated out, and its values in X, which may
-            be missing (NaN), have no effect. None is all columns that are not in `given`.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-            Log-densities in nats, per unit of X; -inf outside the domain of the transformer, and
-            where transformed values exceed 1e150.
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` was not called.
-        ValueError
-            If X is not finite or has another number of features; with `given` or `columns` also if the
-            transformer mixes columns, or some mass is outside its range.
-        """
-        check_is_fitted(self)
-        d = self.n_features_in_
-        scored, given_columns = resolve_scored_columns(columns, given, self._column_labels(), d)
-        ignored = np.setdiff1d(np.arange(d), np.union1d(scored, given_columns))
-        X = self._check_query(X, ignored)
-        if len(scored) < d:
-            return self._log_density_of_columns(X, scored, given_columns)
+    def _log_density_of_rows(self, X: np.ndarray, passed: Any) -> np.ndarray:
         Z, log_factor = self._fitted_change().forward(X)
         # Squares of such values overflow, so the density is zero there; many densities refuse them.
         beyond = np.abs(Z).max(axis=1) > LARGEST
         log_density = np.asarray(self.estimator_.score_samples(np.where(beyond[:, None], 0.0, Z)))
         return np.where(beyond, -np.inf, log_density) + log_factor - self.log_mass_
 
-    @on_one_fit
-    def sample(
-        self,
-        n_samples: int = 1,
-        random_state: Any = None,
-        *,
-        given: Any = None,
-        likelihood: Any = None,
+    def _draw(self, n: int, rng: np.random.RandomState) -> np.ndarray:
+        return draw_through(self._fitted_change(), self.estimator_, n, rng)[0]
+
+    def _draw_given(
+        self, columns: np.ndarray, values: np.ndarray, rng: np.random.RandomState
     ) -> np.ndarray:
-        """Draw new rows, in units of X.
-
-        Parameters
-        ----------
-        n_samples : int, default=1
-            Number of rows.
-        random_state : int, RandomState or None, default=None
-            Seed of the draws; None draws anew at every call, without using numpy's global state.
-        given : mapping from column to value, default=None
-            Condition the draws on these columns: labels or indices; each value one number in units of X,
-            or an array of shape (n_samples,).
-        likelihood : LinearObservation or callable, default=None
-            Draw from the posterior, whose density is in proportion to that of the model times this
-            likelihood (`log_evidence` says what it may be). Not together with `given`.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_features)
-            Draws from the density that `score_samples` reports. For a data frame see
-            `skdiffsmooth.sample`.
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` was not called.
-        TypeError, ValueError
-            If `n_samples` is not a positive integer, `random_state` is not a seed, or the density
-            cannot sample or the transformer has no inverse; with `given` also if that does not fit the
-            columns, or if the transformer mixes columns.
-        """
-        n, generator = self._check_draw(n_samples, random_state)
-        if likelihood is not None:
-            return self._draw_posterior(n, generator, likelihood, given)
-        if given is not None:
-            d = self.n_features_in_
-            given_columns, values = resolve_given_values(given, n, self._column_labels(), d)
-            if len(given_columns):
-                change = self._fitted_change()
-                return draw_given_through(
-                    change, self.estimator_, given_columns, values, generator, d
-                )[0]
-        return draw_through(self._fitted_change(), self.estimator_, n, generator)[0]
+        change, d = self._fitted_change(), self.n_features_in_
+        return draw_given_through(change, self.estimator_, columns, values, rng, d)[0]
 
     def _log_density_of_columns(
         self, X: np.ndarray, scored: np.ndarray, given: np.ndarray
     ) -> np.ndarray:
-        """Return the log-density (n,) of some columns of rows X given others."""
         if self.log_mass_:
             raise ValueError(
                 f"given and columns need a transformer that reaches all of R^d; of the density of the "

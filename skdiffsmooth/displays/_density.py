@@ -326,7 +326,7 @@ class DensityDisplay:
             ax.legend()
 
     def _draw_image(self, ax: Any, panel: tuple[int, ...], values: np.ndarray) -> Any:
-        """Draw the log-density of two columns below its maximum, lines of equal mass, and the rows."""
+        """Draw the log-density of two columns less its maximum, lines of equal mass, and the rows."""
         x, y = (self.grid[i] for i in panel)
         finite = values[np.isfinite(values)]
         if not len(finite):

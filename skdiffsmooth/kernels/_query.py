@@ -218,7 +218,7 @@ class _QueryScore(MovedScore):
 
 
 def _jacobian(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    """Return do_m/dx (n, M, r, r) of offsets (n, M, r) at x (n, r), where rows are independent."""
+    """Return derivatives do_m/dx (n, M, r, r) of offsets, which depend on their own row x only."""
     axes = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
     with warnings.catch_warnings():
         # Torch warns when forward mode is first used.

@@ -4,7 +4,7 @@ from ._affine import AffineSubspace
 from ._base import Manifold, SmoothManifold, check_idempotent
 from ._cloud import PointCloud
 from ._curve import Curve
-from ._dimension import intrinsic_dimension
+from ._dimension import IntrinsicDimension, intrinsic_dimension
 from ._level_sets import smooth_along_level_sets
 from ._local_polynomial import LocalPolynomialManifold
 from ._product import ProductManifold
@@ -16,6 +16,7 @@ __all__ = [
     "AffineSubspace",
     "Circle",
     "Curve",
+    "IntrinsicDimension",
     "LocalPolynomialManifold",
     "Manifold",
     "PointCloud",

@@ -99,7 +99,10 @@ class AffineSubspace(SmoothManifoldBase):
                 "and (d, k), one column for each direction."
             )
         if not (np.all(np.isfinite(origin)) and np.all(np.isfinite(basis))):
-            raise ValueError("origin or basis holds NaN or infinity; expected finite values.")
+            raise ValueError(
+                f"origin={origin!r:.100} or basis={basis!r:.100} holds NaN or infinity; expected finite "
+                "values. Drop the rows from which they are."
+            )
         subspace = cls.__new__(cls)
         basis = orthonormal_columns("basis", basis)
         subspace._set(origin - basis @ (basis.T @ origin), basis)

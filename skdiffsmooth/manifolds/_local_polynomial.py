@@ -315,7 +315,7 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
         return projections
 
     def _solve_tile(self, z: torch.Tensor) -> _Projections:
-        """Alternate two steps: fit a surface at p, then move p to its point nearest to z."""
+        """Return projections of z: fit a surface at p, move p to its point nearest to z, and repeat."""
         coordinates = self._constants.like(z)[2]
         _, nearest = self._nearest.query(z, 1)
         p = coordinates[nearest[:, 0]]

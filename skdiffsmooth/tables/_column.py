@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import repeat
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 
 from .._utils.warnings import warn_of_table
 from ._detect import Lattice, complete, detect, lattice_of, number_of_days
+from ._distances import knot_of
 from ._frames import Cells, ColumnType, read_frame, shown
 from ._kinds import SECONDS, Boolean, Datetime, Integer, Kind, Numerical, Periodic, WithLevels
 
@@ -70,6 +71,8 @@ class Column:
     is_declared: bool
     missing_weight: float
     atom_weights: tuple[float, ...]
+    knot: float = math.inf
+    """With one bound, the distance from it above which the coordinate is linear (`_distances.py`)."""
 
     @property
     def atoms(self) -> tuple[float, ...]:
@@ -185,9 +188,13 @@ def fit_column(
         if not is_atom.all():
             lattice = lattice_of(name, kind, values[~is_atom])
     share = float(copies[cells.missing].sum() / copies.sum())
-    return Column(
+    column = Column(
         name, kind, stored, lattice, origin, None, None, declared is not None, share, weights
     )
+    ends = [edge for edge in column.edges if math.isfinite(edge)]
+    if len(ends) != 1:
+        return column
+    return replace(column, knot=knot_of(np.abs(values[~is_atom] - ends[0])))
 
 
 def _warn_of_constant(name: Any, cells: Cells) -> None:

@@ -24,6 +24,7 @@ from ._column import (
     in_family,
     listed,
 )
+from ._distances import bent, unbent
 from ._frames import Cells, FrameType, read_frame
 from ._kinds import Kind, Periodic, WithLevels
 
@@ -434,8 +435,9 @@ class TableColumns:
         """Return values on the real line, and the logarithms of the slopes there.
 
         A density of the values is that of the coordinates times the exponential of the sum of the
-        logarithms. Columns with one bound are mapped by the logarithm of the distance from it, those
-        with two by the logit; the range of an integer ends half a unit beyond its bound.
+        logarithms. Columns with one bound are mapped by the logarithm of the distance from it, which
+        becomes linear at large distances, those with two by the logit. The range of an integer ends
+        half a unit beyond its bound.
 
         Parameters
         ----------
@@ -454,9 +456,10 @@ class TableColumns:
             j = column.continuous
             x, (low, high) = values[:, j], column.edges
             if math.isinf(high):
-                z[:, j], log_slopes[:, j] = np.log(x - low), -np.log(x - low)
+                z[:, j], log_slopes[:, j] = bent(x - low, column.knot)
             elif math.isinf(low):
-                z[:, j], log_slopes[:, j] = -np.log(high - x), -np.log(high - x)
+                negative, log_slopes[:, j] = bent(high - x, column.knot)
+                z[:, j] = -negative
             else:
                 below, above = np.log(x - low), np.log(high - x)
                 z[:, j] = below - above
@@ -471,9 +474,9 @@ class TableColumns:
             low, high = column.edges
             power = np.exp(-np.minimum(np.abs(z[:, j]), _LARGEST_LOG))
             if math.isinf(high):
-                x = low + np.exp(np.clip(z[:, j], -_LARGEST_LOG, _LARGEST_LOG))
+                x = low + unbent(z[:, j], column.knot)
             elif math.isinf(low):
-                x = high - np.exp(-np.clip(z[:, j], -_LARGEST_LOG, _LARGEST_LOG))
+                x = high - unbent(-z[:, j], column.knot)
             else:
                 # From the nearer bound, so that small distances from it keep their digits.
                 step = (high - low) * power / (1 + power)

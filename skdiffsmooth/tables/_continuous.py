@@ -21,6 +21,7 @@ from scipy.spatial.distance import cdist
 from sklearn.base import clone
 
 from .._diffusion.background import WIDTH
+from .._diffusion.conditional import log_density_of_columns
 from .._diffusion.estimator import BaseScoreDiffusion
 from .._estimators.kde import KDESampler
 from .._utils.periods import reduced, wrapped
@@ -49,6 +50,9 @@ _LEAST_FACTOR, _MOST_FACTOR = 0.2, 2.0
 # others, or in all.
 # Widths are exceeded by a tenth of the rows, and measured between two points of a cell.
 _LEAST_OF_CELL, _MOST_CELLS, _END = (0.03, 0.25, 0.1), 0.9, 0.25
+# Errors of integrals over one and over more missing coordinates, in nats, at which no more draws are
+# made. That over one is estimated some eight times too large.
+_TOLERANCES = 0.1, 0.03
 _RELATIVE = re.compile(r"(.+)h")
 
 
@@ -114,16 +118,24 @@ class ContinuousPart:
 
     def log_density(
         self, levels: np.ndarray, queries: np.ndarray, observed: np.ndarray
-    ) -> np.ndarray:
-        """Return log-densities (n,) of coordinates (n, p) given levels (q,).
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return log-densities (n,) of coordinates (n, p) given levels (q,), and standard errors (n,).
 
         Coordinates that are not `observed` (p,), booleans, are integrated out.
         """
-        model = self.given(levels)
+        model, no_error = self.given(levels), np.zeros(len(queries))
         if observed.all():
-            return log_density_of(_LABEL, model, queries)
+            return log_density_of(_LABEL, model, queries), no_error
         filled, none = np.where(observed, queries, 0.0), np.array([], dtype=np.intp)
-        return score_columns(_LABEL, model, filled, np.flatnonzero(observed), none)
+        scored = np.flatnonzero(observed)
+        if not isinstance(model, BaseScoreDiffusion):
+            return score_columns(_LABEL, model, filled, scored, none), no_error
+        resources = model._resources()
+        joint = model._joint_density(resources)
+        tolerance = _TOLERANCES[len(observed) > len(scored) + 1]
+        return log_density_of_columns(
+            joint, filled, scored, none, resources.memory_limit, tolerance
+        )
 
     def of_all(self, queries: np.ndarray) -> np.ndarray:
         """Return log-densities (n,) of coordinates (n, p) whatever the levels."""

@@ -20,6 +20,7 @@ from scipy.special import logsumexp
 
 from .._estimators.kde import KDESampler
 from .._utils.draws import choose_in_rows
+from .._utils.progress import tracked
 from .._utils.warnings import warn_user
 from ._columns import EncodedTable, TableColumns
 from ._continuous import ContinuousPart, fit_part
@@ -102,7 +103,7 @@ class MixedDensity:
         present[:, fitted._conditional] = False
         patterns, counts = np.unique(present, axis=0, return_counts=True)
         wanted = [tuple(np.flatnonzero(pattern).tolist()) for pattern in patterns]
-        for key in wanted:
+        for key in tracked(wanted, "set of columns"):
             fitted._fit_part(key, rows, z, weights, density, kernels, is_alone=len(key) == 1)
         lacking = [
             (key, int(count))
@@ -124,7 +125,8 @@ class MixedDensity:
                 "complete rows, or drop columns with many missing values."
             )
         alone = np.eye(len(fitted._conditional), dtype=bool)
-        for chosen in np.unique(np.concatenate([of_gates, alone]), axis=0):
+        chosen_sets = np.unique(np.concatenate([of_gates, alone]), axis=0)
+        for chosen in tracked(list(chosen_sets), "set of columns with atoms"):
             fitted._fit_gated(fitted._conditional[chosen], rows, z, weights, kernels)
         return fitted
 
@@ -155,13 +157,15 @@ class MixedDensity:
                 "rows, or declare the value as an atom, too."
             )
         low, high = self._mapped_ends(rows.values[used], columns)
-        edges = {c.continuous: c.edges for c in self.table.columns if c.continuous is not None}
-        is_log = [np.isfinite(edges[k][0]) and not np.isfinite(edges[k][1]) for k in columns]
+        knots = {
+            each.continuous: each.knot
+            for each in self.table.columns
+            if np.isfinite(each.edges[0]) and np.isfinite(each.knot)
+        }
+        own_knots = np.array([knots.get(k, np.nan) for k in columns.tolist()])
         periods = np.array([self.table.continuous[k].period or 0.0 for k in given])
         training = Rows(z[np.ix_(used, given)], low, high, rows.levels[used], weights[used])
-        self.gated.append(
-            fit_gated(columns, given, training, own, kernels, periods, np.array(is_log))
-        )
+        self.gated.append(fit_gated(columns, given, training, own, kernels, periods, own_knots))
 
     @property
     def all_parts(self) -> list[ContinuousPart | GatedPart]:
@@ -490,19 +494,22 @@ class MixedDensity:
         self, part: ContinuousPart, levels: np.ndarray, values: np.ndarray, observed: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return log-densities (n,) of the observed coordinates of a part, and their errors (n,)."""
-        result, _ = self._in_cells_of(part, levels, values, observed)
+        result, of_integrals, _ = self._in_cells_of(part, levels, values, observed)
         log_volume = self._log_widths(values, part.columns[observed])
         log_mean = logsumexp(result, axis=0) - np.log(len(result))
-        if len(result) == 1:
-            return log_mean + log_volume, np.zeros(len(levels))
-        return log_mean + log_volume, _error_of_mean(np.exp(result - log_mean))
+        ratio = np.exp(result - log_mean)
+        # Integrals at all points of a cell use the same numbers: their errors add.
+        error = (ratio * of_integrals).mean(axis=0)
+        if len(result) > 1:
+            error = np.hypot(error, _error_of_mean(ratio))
+        return log_mean + log_volume, error
 
     def _in_cells_of(
         self, part: ContinuousPart, levels: np.ndarray, values: np.ndarray, observed: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return log-densities (m, n) of observed values at m points of their cells.
 
-        With them come their coordinates (m, n, p).
+        With them come their standard errors (m, n), and the coordinates (m, n, p).
         """
         offsets = part.offsets
         if not (offsets * observed).any():
@@ -511,12 +518,12 @@ class MixedDensity:
             # Each point costs an integral.
             offsets = _lattice(observed & offsets.any(axis=0), n_midpoints=3, n_lattice=_N_FEW)
         z, log_slopes = self._in_cells(values, part.columns, offsets)
-        result = np.empty((len(offsets), len(levels)))
+        result = np.empty((2, len(offsets), len(levels)))
         for index, same in _same_rows(levels[:, part.relevant]):
             queries = z[:, same].reshape(-1, len(part.columns))
-            of_part = part.log_density(levels[index], queries, observed)
-            result[:, same] = of_part.reshape(len(offsets), len(same))
-        return result + log_slopes, z
+            of_part = np.array(part.log_density(levels[index], queries, observed))
+            result[:, :, same] = of_part.reshape(2, len(offsets), len(same))
+        return result[0] + log_slopes, result[1], z
 
     @staticmethod
     def _is_integrated(part: ContinuousPart) -> bool:
@@ -597,7 +604,7 @@ class MixedDensity:
         if not (part.offsets * observed).any():
             z, _ = self._in_cells(values[own], part.columns, np.zeros((1, len(observed))))
             return z[0]
-        log_terms, z = self._in_cells_of(part, levels[distinct], values[distinct], observed)
+        log_terms, _, z = self._in_cells_of(part, levels[distinct], values[distinct], observed)
         masses = np.exp(log_terms - log_terms.max(axis=0)).T
         return z[choose_in_rows(masses, which, uniform), which]
 

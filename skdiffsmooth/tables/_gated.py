@@ -23,6 +23,7 @@ from .._utils.draws import choose_in_rows
 from .._utils.memory import slices
 from .._utils.periods import wrapped
 from ._discrete import LevelKernel, choose_lambdas, one_row, products, some_rows
+from ._distances import unbent
 
 __all__ = ["GatedPart", "Rows", "fit_gated"]
 
@@ -143,8 +144,8 @@ class GatedPart:
         Periods of x; 0 is none.
     of_x, of_y : ndarray of shape (p,) and (k,)
         Bandwidths; infinite ones of x do not matter.
-    shifts : ndarray of shape (k,)
-        Shifts of the maps of y, see `_bent`.
+    shifts, knots : ndarray of shape (k,)
+        Shifts of the maps of y, see `_bent`, and knots of their coordinates.
     regression : Regression
         Its values are the b(x, c) of the formula.
     residual : ndarray of shape (n, k)
@@ -164,6 +165,7 @@ class GatedPart:
     of_x: np.ndarray
     of_y: np.ndarray
     shifts: np.ndarray
+    knots: np.ndarray
     regression: Regression
     residual: np.ndarray
     deviation: np.ndarray
@@ -217,8 +219,8 @@ class GatedPart:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return ends (m, k) of cells in the coordinates of the kernels, and log slopes (m,)."""
         with np.errstate(divide="ignore", over="ignore"):
-            mapped, log_slopes = _bent(low, self.shifts)
-            upper, _ = _bent(high, self.shifts)
+            mapped, log_slopes = _bent(low, self.shifts, self.knots)
+            upper, _ = _bent(high, self.shifts, self.knots)
         return mapped, upper, np.where(low == high, log_slopes, 0.0).sum(axis=1)
 
     def draw(
@@ -253,7 +255,7 @@ class GatedPart:
             u = np.clip(uniform[part, 2:], 1e-12, 1 - 1e-12)
             far = center + self.deviation * _LOGISTIC * np.log(u / (1 - u))
             drawn[part] = line[part] + np.where(is_logistic[:, None], far, values)
-        return _unbent(drawn, self.shifts)
+        return _unbent(drawn, self.shifts, self.knots)
 
 
 class Rows(NamedTuple):
@@ -273,11 +275,12 @@ def fit_gated(
     y: np.ndarray,
     kernels: Sequence[LevelKernel],
     periods: np.ndarray,
-    is_log: np.ndarray,
+    knots: np.ndarray,
 ) -> GatedPart:
     """Return the density of y (n, k) given x and levels, of highest leave-one-out likelihood.
 
-    `is_log` (k,) is which coordinates y are logarithms of the distance from a bound. Equal rows are one.
+    `knots` (k,) are those of the coordinates y that are distances from a bound (`_distances.py`), NaN
+    for others. Equal rows are one.
     """
     joined = np.column_stack([*rows[:4], y])
     _, first, which = np.unique(joined, axis=0, return_index=True, return_inverse=True)
@@ -291,22 +294,25 @@ def fit_gated(
     scale[scale == 0] = 1.0
     setting = levels, of_rows, left, kernels, mean, scale, periods
     shifts = np.full(len(columns), np.nan)
-    for g in np.flatnonzero(is_log):
+    for g in np.flatnonzero(~np.isnan(knots)):
         # A relation may be simple in the logarithm, or in the column.
-        tried, middle = [np.nan, *(np.log(_FACTORS) - of_rows @ y[:, g])], y[:, [g]]
+        middle = y[:, [g]]
+        log_distance = _log_distance(middle, knots[[g]])[0]
+        tried = [np.nan, *(np.log(_FACTORS) - of_rows @ log_distance[:, 0])]
         losses = []
         for shift in tried:
-            bent, log_slopes = _bent(middle, np.array([shift]))
+            bent, log_slopes = _bent(middle, np.array([shift]), knots[[g]])
             errors = _regress(x, bent, *setting)[1]
             losses.append(np.log(of_rows @ errors**2 + 1e-300)[0] / 2 - (of_rows @ log_slopes)[0])
         shifts[g] = tried[int(np.argmin(losses))]
-    y, _ = _bent(y, shifts)
+    y, _ = _bent(y, shifts, knots)
     regression, residual = _regress(x, y, *setting)
     deviation = np.sqrt(of_rows @ (residual - of_rows @ residual) ** 2)
     deviation = np.where(deviation > 0, deviation, np.maximum(np.abs(of_rows @ y), 1.0))
     part = GatedPart(
         columns, base, x, y, levels, of_rows, list(kernels), periods,
-        np.full(x.shape[1], np.inf), 0.35 * deviation, shifts, regression, residual, deviation,
+        np.full(x.shape[1], np.inf), 0.35 * deviation, shifts, knots, regression, residual,
+        deviation,
     )  # fmt: skip
     judges = some_rows(len(x), _MOST_JUDGES)
     kept = np.ones((len(judges), len(x)))
@@ -404,28 +410,38 @@ class _Choice:
         return float(own @ value / own.sum())
 
 
-def _bent(y: np.ndarray, shifts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return logarithms y (m, k) in coordinates like y below and exp(y) above, and log slopes (m, k).
+def _log_distance(y: np.ndarray, knots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the logarithms (m, k) of the distances that have coordinates y (m, k), and log slopes."""
+    ratio = unbent(y, knots) / knots
+    return np.where(np.isfinite(y), y - ratio, y), -np.log1p(ratio)
 
-    With w = exp(y + shift) the coordinate is log(exp(w) - 1); where the shift is NaN it is y.
+
+def _bent(y: np.ndarray, shifts: np.ndarray, knots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return coordinates y (m, k) in others that are linear from another distance on, and log slopes.
+
+    With w = exp(shift) times the distance the coordinate is log(exp(w) - 1), with log slopes (m, k);
+    where the shift is NaN it is y.
     """
     used = ~np.isnan(shifts)
     mapped, log_slopes = y.copy(), np.zeros_like(y)
     with np.errstate(divide="ignore", invalid="ignore"):
-        w = np.exp(np.minimum(y[:, used] + shifts[used], _LARGEST_LOG))
+        log_distance, of_distance = _log_distance(y[:, used], knots[used])
+        w = np.exp(np.minimum(log_distance + shifts[used], _LARGEST_LOG))
         share = -np.expm1(-w)
-        mapped[:, used], log_slopes[:, used] = w + np.log(share), np.log(w / share)
+        mapped[:, used] = w + np.log(share)
+        log_slopes[:, used] = np.log(w / share) + of_distance
     return mapped, np.where(np.isfinite(log_slopes), log_slopes, 0.0)
 
 
-def _unbent(mapped: np.ndarray, shifts: np.ndarray) -> np.ndarray:
-    """Return the logarithms y (m, k) of coordinates: the inverse of `_bent`."""
+def _unbent(mapped: np.ndarray, shifts: np.ndarray, knots: np.ndarray) -> np.ndarray:
+    """Return the coordinates y (m, k): the inverse of `_bent`."""
     used = ~np.isnan(shifts)
     y = mapped.copy()
-    y[:, used] = np.where(
+    log_distance = np.where(
         mapped[:, used] < -30, mapped[:, used], np.log(np.logaddexp(0, mapped[:, used]))
     )
-    y[:, used] -= shifts[used]
+    log_distance -= shifts[used]
+    y[:, used] = log_distance + np.exp(log_distance) / knots[used]
     return y
 
 

@@ -167,7 +167,8 @@ class Continuous(Numerical):
 class Positive(Numerical):
     """Numbers above zero, such as incomes or masses; exact zeros are an atom.
 
-    Its density is that of the logarithm, so nothing is lost below zero, and no draw is there.
+    Its density is that of the logarithm, linear at large values, so nothing is lost below
+    zero, and no draw is there.
 
     Parameters
     ----------

@@ -25,6 +25,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
+from skdiffsmooth.bases import ManifoldParzen
 from skdiffsmooth.compose import DensityStacking, TransformedDensity, _stacking
 from skdiffsmooth.compose._family import density_family
 from skdiffsmooth.model_selection import SmoothedScoreDiffusionCV
@@ -422,6 +423,34 @@ def test_settings_are_those_of_the_fit_to_all_rows(member):
     expected = clone(member).fit(X[:40]).score_samples(X[40:])
     assert_allclose(by_fold.oof_log_density_[40:, 0], expected, rtol=ROUNDING)
     assert_allclose(by_fold.score_samples(X), once.score_samples(X), rtol=ROUNDING)
+
+
+def test_windows_keep_their_bandwidth_in_folds():
+    X = table(60, 3)
+    split = [(np.arange(40), np.arange(40, 60))]
+    windows = SmoothedScoreDiffusion(sigma=0.0, base=ManifoldParzen(6))
+    once = DensityStacking(pair(windows), cv=split).fit(X)
+    kept = clone(windows).set_params(bandwidth=once.estimators_[0].bandwidth_)
+    expected = kept.fit(X[:40]).score_samples(X[40:])
+    assert_allclose(once.oof_log_density_[40:, 0], expected, rtol=ROUNDING)
+
+
+def test_of_many_rows_some_are_held_out():
+    """As many in each fold; a row and its copies together; no more than needed; not by row order."""
+    X = np.random.RandomState(0).normal(size=(2600, 1))
+    members = pair(GaussianMixture(1))
+    model = DensityStacking(members).fit(X)
+    scored = ~np.isnan(model.oof_log_density_[:, 0])
+    assert scored.sum() == 2000
+    order = np.random.RandomState(1).permutation(len(X))
+    again = DensityStacking(members).fit(X[order]).oof_log_density_
+    assert_array_equal(~np.isnan(again[:, 0]), scored[order])
+    copied = DensityStacking(members).fit(np.repeat(X, 2, axis=0)).oof_log_density_
+    assert_array_equal(~np.isnan(copied[:, 0]), np.repeat(scored, 2))
+    few = DensityStacking(members).fit(X[:1900]).oof_log_density_
+    assert not np.isnan(few).any()
+    halves = [(np.arange(1300), np.arange(1300, 2600)), (np.arange(1300, 2600), np.arange(1300))]
+    assert not np.isnan(DensityStacking(members, cv=halves).fit(X).oof_log_density_).any()
 
 
 def test_a_member_that_chooses_nothing_is_the_same_with_both_settings():

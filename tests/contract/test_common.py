@@ -15,7 +15,6 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
-import sklearn
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import multivariate_normal, norm
@@ -60,9 +59,9 @@ COARSE = {"n_nodes": 8, "n_levels": 3, "n_steps": 3}
 # runs all checks with default parameters, for some minutes.
 CHECKED = [
     KDESampler(),
-    SmoothedScoreDiffusion(),
+    SmoothedScoreDiffusion(0.5, 0.5, **COARSE),
     ManifoldAdaptedDiffusion(0.5, 0.5, **COARSE),
-    CoarseScoreDiffusion(),
+    CoarseScoreDiffusion(0.5, 1, n_components=1),
     LocalScoreDiffusion(n_levels=4, n_steps=4),
     NeuralScoreDiffusion(hidden_layer_sizes=(8,), max_iter=2, batch_size=16, n_levels=2, n_steps=2),
     DensityStacking([("narrow", KDESampler(0.5)), ("wide", KDESampler(1.0))], cv=2),
@@ -81,7 +80,9 @@ CHECKED = [
 # The others with default parameters, for the checks on few, equal, weighted and constant rows: these
 # are what a default has to cope with.
 WITH_DEFAULTS = [
+    SmoothedScoreDiffusion(),
     ManifoldAdaptedDiffusion(),
+    CoarseScoreDiffusion(),
     NeuralScoreDiffusion(),
     DensityClassifier(),
     DensityOutlierDetector(),
@@ -259,15 +260,7 @@ def global_random_state():
 # ------------------------------------------------------------------------------ scikit-learn's
 
 
-def expected_failures(estimator):
-    """Before scikit-learn 1.8 a check has 40 rows of ten columns: too few for degree 2."""
-    version = tuple(map(int, sklearn.__version__.split(".")[:2]))
-    if isinstance(estimator, CoarseScoreDiffusion) and version < (1, 8):
-        return {"check_dtype_object": "needs 46 rows"}
-    return {}
-
-
-@parametrize_with_checks(CHECKED, expected_failed_checks=expected_failures)
+@parametrize_with_checks(CHECKED)
 def test_scikit_learn_check(estimator, check):
     check(estimator)
 
@@ -869,15 +862,16 @@ def test_the_order_of_the_rows_does_not_matter(estimator):
 # --------------------------------------------------------------------------- memory, precision
 
 
-def smallest_memory_limit(estimator, X):
-    """The smallest power of two, in MiB, that `fit` accepts: it cuts the work into most tiles."""
-    limit = 1.0
-    while True:
+def fitted_in_least_memory(estimator, X):
+    """Fit with the smallest power of two, in MiB, that `fit` accepts: it cuts work into most tiles."""
+    model = None
+    for exponent in range(40):
+        smaller = clone(estimator).set_params(memory_limit=0.5**exponent)
         try:
-            clone(estimator).set_params(memory_limit=limit / 2).fit(X)
+            model = smaller.fit(X)
         except ValueError:
-            return limit
-        limit /= 2
+            return model
+    raise AssertionError("no limit is too small")
 
 
 @models(
@@ -891,7 +885,8 @@ def test_memory_limit_does_not_change_the_answers(estimator):
     X = table()
     Q = near(X)
     model = fit(estimator, X)
-    limit = smallest_memory_limit(estimator, X)
+    tight = fitted_in_least_memory(estimator, X)
+    limit = tight.memory_limit
     assert limit < len(Q) * len(X) * 8 / 2**20  # not even the distances fit into one tile
     large = answers(model, Q)
     small = answers(model.set_params(memory_limit=limit), Q)
@@ -899,7 +894,7 @@ def test_memory_limit_does_not_change_the_answers(estimator):
     assert_allclose(small.pop("sample"), large.pop("sample"), rtol=1e-10, atol=1e-10)
     assert_same_answers(small, large)
     # The search for a bandwidth sums in tiles too.
-    assert_allclose(fit(model, X).bandwidth_, model.bandwidth_, rtol=SEARCH)
+    assert_allclose(tight.bandwidth_, model.bandwidth_, rtol=SEARCH)
 
 
 @models(FIXED, WITHOUT_DENSITY)

@@ -28,9 +28,16 @@ def test_every_public_module_and_name_is_an_attribute():
         assert name in dir(skdiffsmooth)
 
 
-def test_they_are_attributes_without_another_import():
+def test_they_are_attributes_without_another_import_and_loaded_on_use():
+    """One process for all of it, since each loads torch; a model is unpickled by its own name."""
     names = ", ".join(f"skdiffsmooth.{name}" for name in sorted(MODULES))
-    run(f"import skdiffsmooth; {names}; from skdiffsmooth import *; KDESampler, sample")
+    run(
+        "import skdiffsmooth, sys; assert not {'torch', 'sklearn', 'scipy'} & set(sys.modules);"
+        f"{names}; assert not {{'imblearn', 'matplotlib'}} & set(sys.modules);"
+        "from skdiffsmooth import *; KDESampler, sample;"
+        "import pickle, numpy; model = KDESampler(0.5).fit(numpy.eye(3)); text = pickle.dumps(model);"
+        "assert type(pickle.loads(text)) is skdiffsmooth.KDESampler"
+    )
 
 
 def test_a_name_that_is_not_there():
@@ -40,7 +47,6 @@ def test_a_name_that_is_not_there():
 
 
 def test_nobody_waits_for_what_is_not_used():
-    run("import skdiffsmooth, sys; assert not {'torch', 'sklearn', 'scipy'} & set(sys.modules)")
     run(
         "from skdiffsmooth import SmoothedScoreDiffusion; import sys;"
         "slow = {'sklearn.cluster', 'sklearn.mixture', 'sklearn.model_selection'};"
@@ -51,11 +57,3 @@ def test_nobody_waits_for_what_is_not_used():
 def test_types_are_shipped():
     """Without the marker a user's type checker takes every name for Any."""
     assert (FOLDER / "py.typed").exists()
-
-
-def test_a_fitted_model_is_unpickled_by_its_own_name():
-    run(
-        "import pickle, sys, numpy; from skdiffsmooth import KDESampler;"
-        "model = KDESampler(0.5).fit(numpy.eye(3)); text = pickle.dumps(model);"
-        "import skdiffsmooth; assert type(pickle.loads(text)) is skdiffsmooth.KDESampler"
-    )

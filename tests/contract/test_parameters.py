@@ -18,7 +18,12 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 import skdiffsmooth
-from skdiffsmooth import KDESampler, LangevinSampler, SmoothedScoreDiffusion
+from skdiffsmooth import (
+    KDESampler,
+    LangevinSampler,
+    SmoothedScoreDiffusion,
+    SphericalScoreDiffusion,
+)
 from skdiffsmooth.tables import TableDensity
 
 MODULES = (
@@ -60,6 +65,7 @@ CHEAP = {
     "TableDensity": {"density": KDESampler(0.5)},
     "DensityImputer": {"estimator": TableDensity(density=KDESampler(0.5))},
     "ManifoldParzen": {"n_neighbors": 5},
+    "SphericalScoreDiffusion": {"bandwidth": 0.5, "sigma": 0.5, "n_nodes": 4, "n_steps": 2},
     "LangevinSampler": {"n_warmup": 4, "n_draws": 4, "n_chains": 2, "step_size": 0.1},
 }
 
@@ -102,6 +108,7 @@ WRONG = {
 WORKERS = {"odd", "negative"}
 X = np.random.RandomState(0).normal(size=(12, 2))
 Y = np.arange(12) % 2
+DIRECTIONS = np.column_stack([X, np.ones(12)]) / np.sqrt(1 + np.sum(X**2, axis=1))[:, None]
 
 
 def estimators():
@@ -134,6 +141,8 @@ def run(estimator):
         return estimator.run(KDESampler(0.5).fit(X))
     if isinstance(estimator, skdiffsmooth.bases.ManifoldParzen):
         return SmoothedScoreDiffusion(0.5, 0.5, base=estimator, **COARSE).fit(X)
+    if isinstance(estimator, SphericalScoreDiffusion):
+        return estimator.fit(DIRECTIONS)
     fitted = estimator.fit(X, Y) if "y" in inspect.signature(estimator.fit).parameters else None
     return fitted if fitted is not None else estimator.fit(X)
 
@@ -206,24 +215,23 @@ ARGUMENTS = {
         0.1 * X[:3],
     ),
     "sample": (KDESampler(0.5).fit(X),),
+    "find_modes": (KDESampler(0.5).fit(X),),
     "compare": ({"KDE": KDESampler(0.5).fit(X)}, X),
     "hyvarinen_score": (KDESampler(0.5).fit(X), X),
     "denoising_score": (KDESampler(0.5).fit(X), X),
+    "implied_smoothing": (lambda x, v: -x / (1 + v), X),
 }
 SMALL = {
     "make_bump_images": {"size": 8, "width": 0.4},
     "bump_images": {"size": 8, "width": 0.4},
     "classifier_two_sample_test": {"n_permutations": 3, "random_state": 0},
+    "implied_smoothing": {"family": "size", "noise_scales": [0.5], "n_samples": 20},
 }
-OPTIONS = (
-    "return_shape",
-    "noise",
-    "distribution",
-    "spacing",
-    "n_features",
-    "frame_state",
-    "random_state",
-)
+# Options of all generators of rows. Those of the draws take one way for all; one generator of each kind
+# tries them.
+OF_SHAPES = ("distribution", "n_features", "frame_state")
+OF_DRAWS = ("return_shape", "noise", "spacing", "random_state")
+DRAWN = ("make_circle", "make_bump_images")
 
 
 def functions():
@@ -237,7 +245,7 @@ def functions():
             signature = inspect.signature(function).parameters.values()
             names = [p.name for p in signature if p.default is not p.empty and p.name != "y"]
             if any(p.kind is p.VAR_KEYWORD for p in signature):
-                names += OPTIONS
+                names += OF_SHAPES + (OF_DRAWS if function.__name__ in DRAWN else ())
             pairs += [pytest.param(function, n, id=f"{function.__name__}-{n}") for n in names]
     return pairs
 

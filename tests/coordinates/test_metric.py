@@ -261,3 +261,32 @@ def test_shapes_with_units_and_known_manifolds_stay_in_the_users_coordinates():
 def test_invalid_parameters_are_named(params, error, message):
     with pytest.raises(error, match=message):
         SmoothedScoreDiffusion(0.3, 0.4, **params).fit(correlated())
+
+
+@pytest.mark.parametrize("metric", [0.5, "whitened", "local"])
+def test_of_few_rows_alike_in_all_directions_all_metrics_are_the_same(metric):
+    """The corners of a simplex: its covariance is a multiple of the identity in its hull.
+
+    So a power scales the hull as a whole, and must not scale it against the direction that it leaves
+    open. Without smoothing, for nodes turn with the axes.
+    """
+    X = np.eye(9)
+    Q = X[:5] + 0.3 * np.random.RandomState(0).normal(size=(5, 9))
+    expected = SmoothedScoreDiffusion(sigma=0.0, metric="scaled").fit(X).score_samples(Q)
+    found = SmoothedScoreDiffusion(sigma=0.0, metric=metric).fit(X).score_samples(Q)
+    # Leave-one-out bandwidths are found to 1e-6.
+    assert_allclose(found, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("seed", [7, 8])
+def test_of_few_rows_rounding_does_not_decide_between_metrics(seed):
+    """Far from all training rows the background alone counts, so that candidates are equal."""
+    rng = np.random.RandomState(seed)
+    X = rng.normal(size=(11, 856))
+    units = 2.0 ** rng.randint(-30, 31, 856)
+    plain = SmoothedScoreDiffusion(n_nodes=8, n_levels=3, n_steps=3).fit(X)
+    scaled = SmoothedScoreDiffusion(n_nodes=8, n_levels=3, n_steps=3).fit(X[::-1] * units)
+    assert scaled.settings_["metric"] == plain.settings_["metric"]
+    Q = X[:3] + 0.1
+    found = scaled.score_samples(Q * units) + np.log(units).sum()
+    assert_allclose(found, plain.score_samples(Q), rtol=1e-9)

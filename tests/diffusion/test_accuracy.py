@@ -51,6 +51,17 @@ def test_without_tol_the_error_is_that_of_the_nodes(recwarn):
     assert not [w for w in recwarn if "tol" in str(w.message)]
 
 
+def test_the_adaptive_solver_takes_its_tolerance_from_tol():
+    """By name; an object keeps its own. The error of each row is below its part of tol."""
+    names = {tol: moons(solver="adaptive", tol=tol).model_.solver for tol in ("auto", 0.5)}
+    assert names == {"auto": Adaptive(1e-3), 0.5: Adaptive(0.2)}
+    assert moons(solver=Adaptive(1e-3), tol=0.5).model_.solver == Adaptive(1e-3)
+    model = moons(solver="adaptive", tol=0.05)
+    found = model.score_samples(FAR)
+    exact = moons(solver=Adaptive(1e-5), n_nodes=model.n_nodes_).score_samples(FAR)
+    assert np.abs(found - exact).max() < 0.4 * 0.05
+
+
 def test_levels_and_steps_follow_tol():
     """The narrow bandwidth needs more steps than those by default, the numbers given are kept."""
     params = {**SCALES, "bandwidth": "0.3h"}

@@ -442,3 +442,11 @@ def test_a_search_keeps_the_periods():
     np.testing.assert_allclose(
         search.score_samples([[23.9], [47.9]]), search.score_samples([[-0.1]])[0], rtol=1e-9
     )
+
+
+def test_five_periodic_columns_are_refused_and_kernels_are_named():
+    X = np.random.RandomState(0).uniform(0, TURN, size=(30, 5))
+    periods = dict.fromkeys(range(5), TURN)
+    with pytest.raises(ValueError, match=r"5 periodic columns; expected at most 4.*KDESampler"):
+        SmoothedScoreDiffusion(periods=periods).fit(X)
+    assert np.all(np.isfinite(KDESampler(periods=periods).fit(X).score_samples(X)))

@@ -131,6 +131,19 @@ def _single(x, scale):
     return tensor, scale**2, Nodes.single(tensor)
 
 
+def test_means_follow_nodes_that_are_periods_away():
+    points, weights, rng = data(20)
+    x = torch.from_numpy(rng.uniform(-3, 3, size=(4, 3)))
+    posterior = PeriodicPosterior(points, weights, PERIODS, BACKEND, memory_limit=64)
+    # One node, since whole periods of nodes with mirror images cancel.
+    offset = np.array([[0.2, 5.3, -2.9]])
+    nodes = Nodes.from_arrays(offset, np.ones(1), BACKEND)
+    moved = x + torch.from_numpy(offset)
+    expected = posterior.moments(moved, 0.04, Nodes.single(moved)).mean
+    mean = posterior.moments(x, 0.04, nodes).mean
+    np.testing.assert_allclose(mean.numpy(), expected.numpy(), rtol=0, atol=1e-8)
+
+
 @pytest.mark.parametrize("ratio", [1e-3, 0.1, 0.5, 0.999, 1.001, 3.0])
 def test_wrapped_kernel_is_the_sum_over_images(ratio):
     u = wrapped(np.linspace(-3, 3, 25), 2.0)

@@ -368,3 +368,24 @@ def test_the_background_bounds_what_one_new_pixel_costs():
     far = LocalScoreDiffusion(0.2, **settings).fit(X).score_samples(query)
     without = LocalScoreDiffusion(0.2, background=0.0, **settings).fit(X).score_samples(query)
     assert far > without + 20
+
+
+def test_single_precision_and_merged_points_change_no_score():
+    # With 300 points the engine computes in single precision, and merges points of single columns: their
+    # relative errors are some 1e-5, of scores times the standard deviation of the noise.
+    points = torch.from_numpy(np.random.RandomState(0).gamma(2.0, size=(300, 3)) - 2)
+    log_weights = torch.full((300,), -math.log(300.0), dtype=torch.float64)
+    noise = torch.from_numpy(np.random.RandomState(1).normal(size=(20, 3)))
+    alone, together = [[0], [1], [2]], [[0, 1, 2]] * 3
+    for groups, v in ((alone, 0.04), (alone, 4.0), (together, 1e-6), (together, 4.0)):
+        local = ColumnGroups.of([np.array(group) for group in groups])
+        fast = LocalPosterior(points, log_weights, local, None, 64.0, (0.001, 9.0))
+        x = (points[:20] + math.sqrt(v) * noise).requires_grad_()
+        score, slopes = fast.score(x.detach(), v)
+        settings = points, log_weights, groups, np.zeros((3, 3)), v, (0.001, 9.0)
+        slow = torch.stack([slow_score(row, *settings) for row in x])
+        exact = [torch.autograd.grad(slow[:, p].sum(), x, retain_graph=True)[0] for p in range(3)]
+        assert_allclose(math.sqrt(v) * score, math.sqrt(v) * slow.detach(), atol=1e-4)
+        assert_allclose(
+            v * slopes, v * torch.stack([exact[p][:, p] for p in range(3)], 1), atol=1e-4
+        )

@@ -113,7 +113,7 @@ def test_which_column_makes_a_row_unusual():
     assert nats[:2].argmin(axis=1).tolist() == [1, 1]
     assert nats[2].min() > -3 > nats[:2].min(axis=1).max()
     # Relative to the mean over rows that the density draws.
-    drawn = detector.estimator_.sample(100, 0)
+    drawn = detector.estimator_.sample(32, 0)
     np.testing.assert_allclose(detector.attribute(drawn).mean(axis=0), 0, atol=1e-9)
     # A column of numbers, with a density of ours: the definition.
     Z = np.random.RandomState(0).normal(size=(100, 2))

@@ -89,7 +89,7 @@ def test_draws_are_of_the_density_that_is_scored(kde):
 def test_draws_of_numbers_are_of_their_conditional_density(smoothed):
     given = {"kind": "b", "flag": True, "count": 3}
     drawn = smoothed.sample(400, random_state=2, given=given)["income"].to_numpy()
-    income, weights = _incomes(40)
+    income, weights = _incomes(80)
     frame = pd.DataFrame({**given, "income": income})
     masses = weights * np.exp(smoothed.score_samples(frame, given=list(given)))
     zero = np.exp(smoothed.score_samples(frame.assign(income=0.0)[:1], given=list(given)))[0]
@@ -280,3 +280,23 @@ def test_columns_with_atoms_given_missing_columns():
     age = model.impute(only.loc[[2] * 300], random_state=0)["age"]
     masses = np.exp(model.score_samples(grid[grid["spend"] == 300], given=["spend"]))
     assert age.mean() == pytest.approx(np.average(ages, weights=masses), abs=2.5)
+
+
+def test_tails_of_positive_columns_are_in_their_units():
+    """A tail that is heavy in the logarithm reaches thousands of times the largest row."""
+    rng = np.random.RandomState(0)
+    income = rng.lognormal(0, 1, 200)
+    frame = pd.DataFrame({"income": income, "count": rng.poisson(income)})
+    kinds = {"income": Positive(), "count": Integer(0)}
+    drawn = (
+        TableDensity(kinds, density=SmoothedScoreDiffusion(n_nodes=8, n_steps=8))
+        .fit(frame)
+        .sample(4000, random_state=0)
+    )
+    assert (drawn.max() < 10 * frame.max()).all()
+    assert (drawn.std() < 1.5 * frame.std()).all()
+    # So do columns with atoms, which have a density of their own.
+    frame["income"] = np.where(rng.uniform(size=200) < 0.3, 0.0, income)
+    kinds["income"] = Positive(atoms=(0,))
+    drawn = TableDensity(kinds, density=KDESampler()).fit(frame).sample(4000, random_state=0)
+    assert drawn["income"].max() < 10 * frame["income"].max()

@@ -16,6 +16,7 @@ import skdiffsmooth._utils.progress as progress
 from skdiffsmooth import KDESampler, LangevinSampler, SmoothedScoreDiffusion
 from skdiffsmooth.compose import DensityClassifier, DensityOutlierDetector, DensityStacking
 from skdiffsmooth.model_selection import SmoothedScoreDiffusionCV
+from skdiffsmooth.tables import TableDensity
 
 COARSE = {"n_nodes": 8, "n_levels": 4, "n_steps": 4}
 SMOOTHED = SmoothedScoreDiffusion(**COARSE)
@@ -29,6 +30,7 @@ ESTIMATORS = {
     "stacking": DensityStacking(MEMBERS),
     "outliers": DensityOutlierDetector(KDESampler(), cv=3),
     "classifier": DensityClassifier(KDESampler()),
+    "table": TableDensity(density=KDESampler()),
 }
 
 

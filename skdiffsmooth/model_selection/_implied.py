@@ -1,0 +1,280 @@
+"""Which smoothed or local score any given score is closest to, at each noise scale."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .._estimators.local import LocalScoreDiffusion
+from .._estimators.local_groups import resolve_groups
+from .._estimators.smoothed import SmoothedScoreDiffusion
+from .._utils.validation import (
+    check_choice,
+    check_integer,
+    check_real_array,
+    fixed_seed,
+)
+from ..metrics._checks import check_rows
+
+__all__ = ["ImpliedSmoothing", "implied_smoothing"]
+
+# Rows are split into so many parts, each of which is left out once for the errors.
+_N_PARTS = 20
+_HINT = "Pass 'sigma', 'size', or a mapping from a label to an estimator or a function of x and v."
+
+
+@dataclass(frozen=True, eq=False)
+class ImpliedSmoothing:
+    """How far a score is from each member of a family, at each noise scale.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n_members,)
+        Names of the members: values of sigma, sizes of groups, or the keys of a mapping.
+    noise_scales : ndarray of shape (n_scales,)
+        Standard deviations of the noise, in units of X.
+    distances : ndarray of shape (n_scales, n_members)
+        Fisher divergence times the variance of the noise, a column: 1 is as far as a score of zero is
+        from one that finds all of the noise.
+    standard_errors : ndarray of shape (n_scales, n_members)
+        Their standard errors over noised rows.
+    closest : ndarray of shape (n_scales,)
+        The label of the least distance. Labels that are numbers, but sizes, are interpolated: where
+        the parabola through the least distance and its neighbours is least.
+    closest_errors : ndarray of shape (n_scales,)
+        Standard errors of `closest` by a jackknife over noised rows; NaN where labels are not
+        interpolated.
+    overall : object
+        As `closest`, by the mean of `distances` over the noise scales.
+    overall_error : float
+        Its standard error.
+    """
+
+    labels: np.ndarray
+    noise_scales: np.ndarray
+    distances: np.ndarray
+    standard_errors: np.ndarray
+    closest: np.ndarray
+    closest_errors: np.ndarray
+    overall: Any
+    overall_error: float
+
+
+def implied_smoothing(
+    score: Any,
+    X: Any,
+    family: str | Mapping[Any, Any] = "sigma",
+    *,
+    noise_scales: Any = None,
+    image_shape: tuple[int, ...] | None = None,
+    n_samples: int = 500,
+    random_state: Any = None,
+) -> ImpliedSmoothing:
+    """Return which member of a family of scores a given score is closest to, at each noise scale.
+
+    For a network that was trained on X: how much does it smooth, and how many pixels does each pixel
+    depend on? The distance is the mean over noised rows of X of the squared difference of the scores.
+
+    Parameters
+    ----------
+    score : callable or fitted estimator
+        ``score(x, v)`` returns the score (n, n_features) of noised rows x (n, n_features) with noise of
+        variance v, in nats per unit of X. A network that returns denoised rows D has the score
+        (D - x) / v. An estimator has `grad_log_density` or `denoise`.
+    X : array-like of shape (n_rows, n_features)
+        The training rows.
+    family : {"sigma", "size"} or mapping, default="sigma"
+        What to compare with. "sigma": the rows' score, smoothed by a Gaussian kernel; sigma is 0 or from
+        1/50 to 1.5 of the root mean square of the columns' standard deviations, in steps of a fifth.
+        "size": the local score of patches (where `image_shape` is given) or of windows, of the sizes
+        that `LocalScoreDiffusion` compares, the last of which has all columns. A mapping from labels to
+        estimators, which are fitted to X, or to scores compares any others, such as kernels or the
+        Wiener filter; labels that are numbers increase.
+    noise_scales : array-like of shape (n_scales,), default=None
+        Standard deviations of the noise, increasing, in units of X. None is eight from 0.1 to 2 of the
+        same root mean square. Estimators need a noise range that contains them.
+    image_shape : tuple of int, default=None
+        See `LocalScoreDiffusion`.
+    n_samples : int, default=500
+        Number of noised rows at each noise scale, at least 20. Errors decrease as its root.
+    random_state : int, RandomState or None, default=None
+        Seed of the noise, and of the estimators of "sigma" and "size"; None is a fixed seed.
+
+    Returns
+    -------
+    ImpliedSmoothing
+
+    Raises
+    ------
+    TypeError
+        If the score, or a member, is neither callable nor an estimator with a score.
+    ValueError
+        If a parameter is out of range, X is not a table of finite numbers, or a score is not finite or
+        has another shape than its rows.
+
+    See Also
+    --------
+    skdiffsmooth.metrics.fisher_divergence : The distance of two scores at given rows.
+
+    Notes
+    -----
+    A score can be close to none of them: compare the least of `distances` with that from sigma = 0, and
+    with its `standard_errors`. The members of "sigma" have 256 nodes.
+
+    Costs one evaluation of the score, and of each member, at ``n_samples`` rows for each noise scale.
+
+    References
+    ----------
+    T. Farghly, P. Potaptchik, S. Howard, G. Deligiannidis, J. Pidstrigach, Diffusion Models and the
+    Manifold Hypothesis: Log-Domain Smoothing is Geometry Adaptive, NeurIPS 2025, arXiv:2510.02305.
+
+    Examples
+    --------
+    Of Gaussians with several variances, which are the labels, that of variance 1.1 is between two.
+
+    >>> import numpy as np
+    >>> from skdiffsmooth.model_selection import implied_smoothing
+    >>> X = np.random.RandomState(0).normal(size=(50, 3))
+    >>> family = {u: lambda x, v, u=u: -x / (u + v) for u in (0.8, 1.0, 1.2, 1.4)}
+    >>> result = implied_smoothing(lambda x, v: -x / (1.1 + v), X, family)
+    >>> round(result.overall, 1)
+    1.1
+    """
+    rows = check_rows("X", X)
+    seed = fixed_seed(random_state)
+    n_samples = check_integer("n_samples", n_samples, minimum=_N_PARTS)
+    std = math.sqrt(rows.var(axis=0).mean())
+    scales = _checked_scales(noise_scales, std)
+    members = _members(family, rows.shape[1], std, scales, image_shape, seed)
+    fields = [_field(f"family[{label!r}]", member, rows) for label, member in members.items()]
+    given = _field("score", score, None)
+
+    rng = np.random.default_rng(seed)
+    taken = rows[np.arange(n_samples) % len(rows)]
+    terms = np.empty((len(scales), len(members), n_samples))
+    for level, scale in enumerate(scales):
+        x, v = taken + scale * rng.standard_normal(taken.shape), float(scale) ** 2
+        target = given(x, v)
+        for j, field in enumerate(fields):
+            terms[level, j] = v * np.mean((field(x, v) - target) ** 2, axis=1)
+
+    # Sizes of patches are numbers, but there is none between them.
+    is_line = _is_numeric(members) and family != "size"
+    labels = np.array(list(members), dtype=float if is_line else object)
+    # A parabola for each noise scale and each of the samples without one part, and for their mean.
+    part = np.arange(n_samples) * _N_PARTS // n_samples
+    without = np.stack([terms[..., part != k].mean(axis=2) for k in range(_N_PARTS)])
+    distances = terms.mean(axis=2)
+    closest, errors = _closest(labels, distances, without)
+    overall, overall_error = _closest(labels, distances.mean(0)[None], without.mean(1)[:, None])
+    return ImpliedSmoothing(
+        labels,
+        scales,
+        distances,
+        terms.std(axis=2, ddof=1) / math.sqrt(n_samples),
+        closest,
+        errors,
+        overall[0],
+        float(overall_error[0]),
+    )
+
+
+def _checked_scales(noise_scales: Any, std: float) -> np.ndarray:
+    """Return the noise scales (n_scales,) after checking them."""
+    if noise_scales is None:
+        if not std > 0:
+            raise ValueError(
+                "noise_scales=None needs rows of X that differ, and all are equal. Pass standard "
+                "deviations in units of X."
+            )
+        return np.geomspace(0.1 * std, 2 * std, 8)
+    scales = np.atleast_1d(check_real_array("noise_scales", noise_scales))
+    increases = scales.ndim == 1 and len(scales) > 0 and bool(np.all(np.diff(scales) > 0))
+    if not increases or not np.all(np.isfinite(scales)) or scales[0] <= 0:
+        raise ValueError(
+            f"noise_scales={noise_scales!r} is not an increasing sequence of finite numbers > 0. Pass "
+            "standard deviations of noise in units of X, or None."
+        )
+    return scales
+
+
+def _members(
+    family: Any, d: int, std: float, scales: np.ndarray, image_shape: Any, seed: int
+) -> dict[Any, Any]:
+    """Return the members of a family by their labels."""
+    if isinstance(family, Mapping):
+        if not family:
+            raise ValueError(f"family={family!r} is empty. {_HINT}")
+        if _is_numeric(family) and np.any(np.diff(list(family)) <= 0):
+            raise ValueError(f"family has the labels {list(family)}; expected increasing numbers.")
+        return dict(family)
+    if not isinstance(family, str):
+        raise TypeError(f"family={family!r} has type {type(family).__name__}. {_HINT}")
+    check_choice("family", family, ("sigma", "size"), hint=_HINT)
+    settings = {"bandwidth": 0.99 * scales[0], "terminal_scale": 1.01 * scales[-1]}
+    settings["random_state"] = seed
+    if family == "sigma":
+        sigmas = [0.0, *(std * np.geomspace(0.02, 1.5, 24))]
+        return {s: SmoothedScoreDiffusion(sigma=s, n_nodes=256, **settings) for s in sigmas}
+    groups = "windows" if image_shape is None else "patches"
+    settings |= {"groups": groups, "image_shape": image_shape, "width": 0, "background": 0}
+    sizes = resolve_groups(groups, image_shape, "auto", d, np.eye(d)).sizes
+    return {size: LocalScoreDiffusion(size=size, **settings) for size in sizes}
+
+
+def _is_numeric(labels: Any) -> bool:
+    return all(isinstance(label, int | float | np.number) for label in labels)
+
+
+def _field(name: str, score: Any, rows: np.ndarray | None) -> Callable[..., np.ndarray]:
+    """Return a function of rows x (n, d) and v; an estimator of a family is fitted to rows (N, d)."""
+    if rows is not None and hasattr(score, "fit") and not isinstance(score, type):
+        score = score.fit(rows)
+    if hasattr(score, "grad_log_density"):
+        compute: Callable[[np.ndarray, float], Any] = score.grad_log_density
+    elif hasattr(score, "denoise"):
+        compute = lambda x, v: (score.denoise(x, v) - x) / v  # noqa: E731
+    elif callable(score):
+        compute = score
+    else:
+        raise TypeError(
+            f"{name}={score!r} has no score; expected a function of x and v, or an estimator with "
+            "grad_log_density or denoise."
+        )
+
+    def checked(x: np.ndarray, v: float) -> np.ndarray:
+        values = check_real_array(name, compute(x.copy(), v))
+        if values.shape != x.shape or not np.all(np.isfinite(values)):
+            raise ValueError(
+                f"{name} returned an array of shape {values.shape} with "
+                f"{int(np.sum(~np.isfinite(values)))} values that are not finite at noise variance "
+                f"{v:g}; expected finite values of the shape {x.shape} of its rows."
+            )
+        return values
+
+    return checked
+
+
+def _closest(
+    labels: np.ndarray, distances: np.ndarray, without: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the closest labels (L,) of distances (L, J), and errors from those without parts."""
+    if labels.dtype == object:
+        return labels[distances.argmin(axis=1)], np.full(len(distances), np.nan)
+    values = np.array([_least(labels, row) for row in distances])
+    others = np.array([[_least(labels, row) for row in part] for part in without])
+    return values, np.sqrt((len(others) - 1) * others.var(axis=0))
+
+
+def _least(labels: np.ndarray, distances: np.ndarray) -> float:
+    """Return where the parabola through the least of the distances (J,) and its neighbours is least."""
+    j = int(distances.argmin())
+    near = labels[max(j - 1, 0) : j + 2]
+    if len(near) < 3 or not np.all(np.isfinite(near)) or distances[j] == 0:
+        return float(labels[j])
+    a, b, _ = np.polyfit(near - labels[j], distances[j - 1 : j + 2], 2)
+    return float(labels[j] - b / (2 * a)) if a > 0 else float(labels[j])
