@@ -14,7 +14,8 @@ Here rows are on a noisy circle, and of a new row only x + y / 2 is measured, wi
 # %%
 # One measurement
 # ---------------
-# A line crosses the circle twice, so the posterior has two parts. The sum over a grid is exact.
+# A line crosses the circle twice; training rows support one crossing more than the other. The sum over
+# a grid is exact.
 import itertools
 
 import matplotlib.pyplot as plt
