@@ -289,8 +289,8 @@ class GatedPart:
                 log_terms += _log_normal(*ends, self.residual[:, g], self.of_y[g])
             near = logsumexp(log_terms, axis=1) + np.log1p(-_BACKGROUND)
             tails = self._log_tails(line[part], low[part], high[part], observed)
-            log_shares = np.vstack([near, tails + np.log(_BACKGROUND)])
-            shares = np.exp(log_shares - log_shares.max(axis=0)).T
+            log_weights = np.vstack([near, tails + np.log(_BACKGROUND)])
+            row_weights = np.exp(log_weights - log_weights.max(axis=0)).T
             masses = np.exp(log_terms - log_terms.max(axis=1, keepdims=True))
             own = np.arange(len(masses))
             source = choose_in_rows(masses, own, uniform[part, 0])
@@ -298,7 +298,7 @@ class GatedPart:
             values = [line[part] + self.residual[source] + self.of_y * normal[part]]
             for centers, deviation in self._tails(line[part]):
                 values.append(centers + deviation * _LOGISTIC * np.log(u / (1 - u)))
-            drawn[part] = np.array(values)[choose_in_rows(shares, own, uniform[part, 1]), own]
+            drawn[part] = np.array(values)[choose_in_rows(row_weights, own, uniform[part, 1]), own]
         return _unbent(drawn, self.shifts, self.knots)
 
 
