@@ -152,7 +152,8 @@ def intrinsic_dimension(X: Any) -> IntrinsicDimension:
 
     It is unreliable where few rows must fill many dimensions: borders make it too small (8.9 to 9.1
     for 2000 rows uniform in a cube of ten dimensions). Where noise is not of one size in all normal
-    directions, its largest directions count as dimensions.
+    directions, its largest directions count as dimensions. Where parts of the rows have several
+    dimensions, it is between these, and the errors do not count that: see `row_dimensions`.
 
     Costs 20 to 30 passes over the n^2 distances, O(n^2 d) for these; temporaries take 64 MiB.
 
