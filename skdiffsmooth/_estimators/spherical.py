@@ -353,7 +353,8 @@ class SphericalScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
     Parameters
     ----------
     bandwidth : float or "auto", default="auto"
-        Noise left in the samples, a standard deviation in radians for each dimension of the space.
+        Noise left in the samples, a standard deviation in radians for each dimension of the space, from
+        1e-6 to 2 pi.
         "auto" is that of the kernel density estimate of highest leave-one-out likelihood, times 0.7 to
         1, which is chosen together with `sigma`.
     sigma : float or "auto", default="auto"
@@ -465,6 +466,11 @@ class SphericalScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
         ValueError
             If a parameter is out of range, or rows are no unit vectors or rotations; the message names
             the first such row and by how much. If a scale is "auto" and all rows are equal.
+
+        Warns
+        -----
+        UserWarning
+            If rows are merged that are equal up to rounding, or are as close as float64 resolves angles.
         """
         check_choice("space", self.space, _SPACES)
         space = _SPACES[self.space]
