@@ -29,7 +29,6 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skdiffsmooth import KDESampler
 from skdiffsmooth.tables import DensityOverSampler, TableDensity
 
 CACHE = Path(__file__).parent / ".cache" / "mixed"
@@ -51,7 +50,7 @@ CLASSES = {
     "saratoga": ("fuel", "oil"),
     "titanic": ("survived", "yes"),
 }
-SHARE_HIDDEN, N_DRAWS = 0.2, 10
+SHARE_HIDDEN, N_DRAWS, MOST_IMPUTED_ROWS = 0.2, 10, 50
 
 
 def is_category(frame):
@@ -246,7 +245,7 @@ are the goal of both. Means over {N_SPLITS} splits with their standard errors; F
 noise levels and 5 copies of each row (its defaults, 50 and 100, take 50 times as long), has the first
 split only. SMOTENC gets one class that holds all rows; its rows lie between two training rows. The
 copula has the values of the training rows as marginals. Drawn numbers are rounded as the training rows
-are. Treeffuser models numbers given other columns, and not whole rows: see below.
+are. Treeffuser models numbers given other columns, and not whole rows: it is left out here.
 
 """
 
@@ -278,7 +277,7 @@ def errors_of(draws, truth, hidden, scale):
 
 def imputed(train, test, kinds, numbers, seed):
     """Return tables without missing cells by each method: draws, or one table of point values."""
-    model = TableDensity(kinds, density=KDESampler()).fit(train)
+    model = TableDensity(kinds).fit(train)
     copies = pd.concat([test] * N_DRAWS, ignore_index=True)
     ours = model.impute(copies, random_state=seed)
     scaler = StandardScaler().fit(numbers.encode(train))
@@ -289,9 +288,7 @@ def imputed(train, test, kinds, numbers, seed):
         return [numbers.decode(scaler.inverse_transform(imputer.transform(rows))) for _ in range(n)]
 
     return {
-        "TableDensity, KDE": [
-            ours.iloc[k * len(test) : (k + 1) * len(test)] for k in range(N_DRAWS)
-        ],
+        "TableDensity": [ours.iloc[k * len(test) : (k + 1) * len(test)] for k in range(N_DRAWS)],
         "KNNImputer": by(KNNImputer(), 1),
         "IterativeImputer, draws": by(
             IterativeImputer(BayesianRidge(), sample_posterior=True, random_state=seed), N_DRAWS
@@ -309,7 +306,7 @@ def imputation(python):
         errors = {}
         for seed, (train, test) in enumerate(splits(frame)):
             scale = {key: train[key].std() for key in train if key not in numbers.levels}
-            known = test.iloc[:100].reset_index(drop=True)
+            known = test.iloc[:MOST_IMPUTED_ROWS].reset_index(drop=True)
             rng = np.random.RandomState(seed)
             hidden = pd.DataFrame(
                 rng.uniform(size=known.shape) < SHARE_HIDDEN, columns=known.columns
@@ -324,7 +321,7 @@ def imputation(python):
                 [name, what, *_compared({m: [s[k] for s in e] for m, e in errors.items()}, root)]
             )
             print(*lines[-1], sep=" | ", flush=True)
-    head = ["table", "error", "TableDensity, KDE", "KNNImputer", "IterativeImputer, draws"]
+    head = ["table", "error", "TableDensity", "KNNImputer", "IterativeImputer, draws"]
     head += ["IterativeImputer", "ours less best other"]
     return _IMPUTATION + table(head, lines)
 
@@ -348,12 +345,13 @@ def _compared(errors, root):
 
 
 _IMPUTATION = f"""\
-A fifth of the cells of at most 100 held-out rows is hidden; models are fitted to complete training
-rows. CRPS of {N_DRAWS} draws, or of one point, in standard deviations of the training column, over all
-numbers; RMSE of the means of the draws; CRPS of levels, with distance one, which is half of the Brier
-score. Lower is better. Means over {N_SPLITS} splits; differences with one standard error of a split.
-`TableDensity` has `density=KDESampler()` here, which draws missing numbers in closed form. The
-imputers of scikit-learn get scaled numbers and indicators. Rows with all cells hidden are drawn, too.
+A fifth of the cells of at most {MOST_IMPUTED_ROWS} held-out rows is hidden; models are fitted to
+complete training rows. CRPS of {N_DRAWS} draws, or of one point, in standard deviations of the
+training column, over all numbers; RMSE of the means of the draws; CRPS of levels, with distance one,
+which is half of the Brier score. Lower is better. Means over {N_SPLITS} splits; differences with one
+standard error of a split. The imputers of scikit-learn get scaled numbers and indicators. Rows with
+all cells hidden are drawn, too. IterativeImputer keeps the most frequent level: indicators that sum to
+one determine one another, so its line of levels says little about it.
 
 """
 
@@ -421,6 +419,9 @@ training values without looking at the row.
 # -------------------------------------------------------------------------------------- over-sampling
 
 
+_SAMPLERS = ("DensityOverSampler", "none", "RandomOverSampler", "SMOTE", "SMOTENC")
+
+
 def oversampling(python):
     """Return the section on over-sampling."""
     lines = []
@@ -438,13 +439,11 @@ def oversampling(python):
             categories = is_category(frame)
             nominal = [key for key in X if categories[key]]
             kinds = {k: v for k, v in kinds_of(name, frame).items() if k != target}
-            samplers = {
-                "DensityOverSampler": DensityOverSampler(TableDensity(kinds), random_state=seed),
-                "none": None,
-                "RandomOverSampler": RandomOverSampler(random_state=seed),
-                "SMOTE": SMOTE(random_state=seed),
-                "SMOTENC": SMOTENC(nominal, random_state=seed),
-            }
+            ours = DensityOverSampler(TableDensity(kinds), random_state=seed)
+            others = [each(random_state=seed) for each in (RandomOverSampler, SMOTE)]
+            samplers = dict(zip(_SAMPLERS, [ours, None, *others], strict=False))
+            if nominal:
+                samplers["SMOTENC"] = SMOTENC(nominal, random_state=seed)
             for method, sampler in samplers.items():
                 rows, labels = numbers.encode(X), y
                 if method == "SMOTE":
@@ -462,12 +461,14 @@ def oversampling(python):
         means = {method: np.mean(each) for method, each in values.items()}
         highest = max(means, key=means.get)
         shown = [f"**{v:.3f}**" if m == highest else f"{v:.3f}" for m, v in means.items()]
+        # SMOTENC needs a category.
+        shown += ["not run"] * (len(_SAMPLERS) - len(shown))
         best = max((m for m in means if m != "DensityOverSampler"), key=means.get)
         difference = np.subtract(values["DensityOverSampler"], values[best])
         error = difference.std(ddof=1) / np.sqrt(len(difference))
         lines.append([f"{name}, {rare}", *shown, f"{difference.mean():+.3f} ± {error:.3f}"])
         print(*lines[-1], sep=" | ", flush=True)
-    return _OVERSAMPLING + table(["table, class", *values, "ours less best other"], lines)
+    return _OVERSAMPLING + table(["table, class", *_SAMPLERS, "ours less best other"], lines)
 
 
 _OVERSAMPLING = f"""\

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ._utils.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from ._diffusion.observation import LinearObservation
     from ._estimators.coarse import CoarseScoreDiffusion
     from ._estimators.kde import KDESampler
     from ._estimators.local import LocalScoreDiffusion
@@ -23,6 +24,7 @@ __all__ = [
     "CoarseScoreDiffusion",
     "KDESampler",
     "LangevinSampler",
+    "LinearObservation",
     "LocalScoreDiffusion",
     "ManifoldAdaptedDiffusion",
     "NeuralScoreDiffusion",
@@ -36,6 +38,7 @@ _HOMES = {
     "CoarseScoreDiffusion": "_estimators.coarse",
     "KDESampler": "_estimators.kde",
     "LangevinSampler": "langevin",
+    "LinearObservation": "_diffusion.observation",
     "LocalScoreDiffusion": "_estimators.local",
     "ManifoldAdaptedDiffusion": "_estimators.manifold_adapted",
     "NeuralScoreDiffusion": "_neural.estimator",

@@ -46,6 +46,7 @@ from .source import NoisedData
 
 __all__ = [
     "N_CENTERS",
+    "BaseDraws",
     "Conditional",
     "JointDensity",
     "draw_given_columns",
@@ -252,7 +253,8 @@ class JointDensity:
         )
         log_density = np.full(len(y), -np.inf)
         inside = window > 0
-        log_density[inside] = self.log_density(y[inside]) + np.log(window[inside])
+        if inside.any():
+            log_density[inside] = self.log_density(y[inside]) + np.log(window[inside])
         return log_density
 
     def log_density_without_relations(
@@ -403,13 +405,13 @@ class _Pool:
         return np.einsum("nm,nmk->nk", masses, np.exp(log_parts - log_mixture[:, :, None]))
 
 
-class _BaseDraws:
+class BaseDraws:
     """Quasi-random numbers that the draws of all rows are made from.
 
     The number j is of the scrambling j % 16, and the first k are the same for every length.
     """
 
-    def __init__(self, n: int, n_free: int, degrees: float, seed: int) -> None:
+    def __init__(self, n: int, n_free: int, degrees: float, seed: int | tuple[int, ...]) -> None:
         per_scrambling = n // _N_SCRAMBLINGS
         generators = np.random.default_rng(seed).spawn(_N_SCRAMBLINGS)
         engines = [qmc.Sobol(n_free + 2, scramble=True, rng=each) for each in generators]
@@ -498,8 +500,8 @@ class Conditional:
         per_row = n_draws * (12 * len(joint.centers) + 32 * len(joint.origin) + 128)
         return slices_within(n, per_row, self.memory_limit)
 
-    def _base(self, n: int, seed: int) -> _BaseDraws:
-        return _BaseDraws(n, self._n_free, _TAIL_DEGREES + len(self.columns), seed)
+    def _base(self, n: int, seed: int) -> BaseDraws:
+        return BaseDraws(n, self._n_free, _TAIL_DEGREES + len(self.columns), seed)
 
     def _kernels(self, values: np.ndarray) -> list[ConditionalKernels]:
         """Return the three proposals for rows of given values."""
@@ -512,7 +514,7 @@ class Conditional:
             kernels.append(mixture.given(values))
         return kernels
 
-    def _pool(self, values: np.ndarray, base: _BaseDraws, least: int, *, is_density: bool) -> _Pool:
+    def _pool(self, values: np.ndarray, base: BaseDraws, least: int, *, is_density: bool) -> _Pool:
         """Return weighted draws for rows of given values, at least so many for each row.
 
         Rounds go on until standard errors are small or, for draws of several columns, enough draws are
@@ -657,7 +659,7 @@ def draw_given_columns(
 
 
 def _propose(
-    kernels: list[ConditionalKernels], weights: np.ndarray, base: _BaseDraws, part: slice
+    kernels: list[ConditionalKernels], weights: np.ndarray, base: BaseDraws, part: slice
 ) -> np.ndarray:
     """Return draws (n, m, d) from mixtures of proposals with weights (n, n_kernels)."""
     upper = weights.cumsum(axis=1)

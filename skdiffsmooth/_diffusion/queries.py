@@ -13,12 +13,13 @@ from .._utils.estimator import DistanceDensityMixin, on_one_fit
 from .._utils.validation import check_real
 from .conditional import JointDensity, draw_given_columns, log_density_of_columns
 from .model import DiffusionModel
+from .posterior import PosteriorMixin
 from .settings import Resources, parse_resources
 
 __all__ = ["FlowDensity"]
 
 
-class FlowDensity(DistanceDensityMixin, BaseEstimator, ABC):
+class FlowDensity(PosteriorMixin, DistanceDensityMixin, BaseEstimator, ABC):
     """An estimator whose `fit` leaves a `DiffusionModel` in ``model_``, which computes all queries."""
 
     model_: DiffusionModel
@@ -195,6 +196,11 @@ class FlowDensity(DistanceDensityMixin, BaseEstimator, ABC):
     def _joint_density(self, resources: Resources) -> JointDensity:
         """Return the density of all columns, for marginals and conditionals."""
         return JointDensity.of_model(self.model_, resources)
+
+    def _prior(self, what: str) -> tuple[JointDensity, float]:
+        """See `PosteriorMixin`."""
+        resources = self._resources()
+        return self._joint_density(resources), resources.memory_limit
 
     def _resources(self) -> Resources:
         """Return the device, dtype and memory limit that the present parameters name."""

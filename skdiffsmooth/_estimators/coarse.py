@@ -31,6 +31,7 @@ from .._diffusion.conditional import (
     draw_given_columns,
     log_density_of_columns,
 )
+from .._diffusion.posterior import PosteriorMixin
 from .._diffusion.settings import resolve_n_nodes
 from .._engine.moments import Nodes
 from .._engine.posterior import Posterior
@@ -93,7 +94,7 @@ class _Slope(NamedTuple):
     slope: np.ndarray
 
 
-class CoarseScoreDiffusion(DistanceDensityMixin, BaseEstimator):
+class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     """Samples on a manifold learned from the data, by a score that depends on that manifold only.
 
     Noise of one scale is added to rows, which are then projected to the manifold. Samples are new

@@ -20,6 +20,8 @@ from .._coordinates.periodic import (
     circular_std,
     fit_metric_of_periods,
 )
+from .._diffusion.conditional import JointDensity
+from .._diffusion.posterior import PosteriorMixin
 from .._engine.box_sums import LARGEST_DIMENSION, BoxSums
 from .._engine.moments import Nodes
 from .._engine.periodic import PeriodicPosterior, make_posterior
@@ -118,7 +120,7 @@ def _check_suits_periods(kernel: Any, metric: Any, periods: np.ndarray) -> None:
     check_metric_of_periods(metric, periods)
 
 
-class KDESampler(DistanceDensityMixin, BaseEstimator):
+class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     """Kernel density estimation, exact or to a relative error, and samples from every kernel.
 
     Choose it as the baseline: it has a closed form and needs no ODE. Set `bandwidth`, the scale of
@@ -547,6 +549,30 @@ class KDESampler(DistanceDensityMixin, BaseEstimator):
         if metric.columns.n_relations:
             scaled = scaled + metric.columns.relation_noise(scaled.shape, rng)
         return metric.columns.unscaled(scaled)
+
+    def _prior(self, what: str) -> tuple[JointDensity, float]:
+        """See `PosteriorMixin`; kernels are those of the estimate, where its metric is Euclidean."""
+        is_gaussian = self.kernel_ == "gaussian" and self.periods_ is None
+        if not (is_gaussian and self.coordinates_.is_euclidean):
+            return super()._prior(what)
+        d = self.points_.shape[1]
+        bandwidth, origin = np.broadcast_to(self.bandwidth_, d), typical_row(self.points_)
+        log_volume = float(np.log(bandwidth).sum())
+
+        def log_density(rows: np.ndarray) -> np.ndarray:
+            return self._log_density(rows, self.bandwidth_)
+
+        joint = JointDensity(
+            log_density,
+            lambda z: log_density(origin + z * bandwidth),
+            origin,
+            np.diag(bandwidth),
+            log_volume,
+            (self.points_ - origin) / bandwidth,
+            self.weights_,
+            np.ones((3, d)),
+        )
+        return joint, self._memory_limit()
 
     def _draw_given(
         self, columns: np.ndarray, values: np.ndarray, rng: np.random.RandomState

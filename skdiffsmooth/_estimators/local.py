@@ -15,6 +15,7 @@ from .._coordinates.hull import AffineHull
 from .._coordinates.metric import fit_metric
 from .._diffusion.conditional import JointDensity, draw_given_columns, log_density_of_columns
 from .._diffusion.model import DiffusionModel
+from .._diffusion.posterior import PosteriorMixin
 from .._diffusion.settings import (
     Resources,
     check_terminal_scale,
@@ -68,7 +69,7 @@ class _ParsedParameters(NamedTuple):
     seed: int
 
 
-class LocalScoreDiffusion(DistanceDensityMixin, BaseEstimator):
+class LocalScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     """Density estimation and sampling by a diffusion in which each column sees its own group of columns.
 
     For rows whose columns have places: images, series, spectra. The score of a pixel is computed from
@@ -457,7 +458,12 @@ class LocalScoreDiffusion(DistanceDensityMixin, BaseEstimator):
 
     @on_one_fit
     def sample(
-        self, n_samples: int = 1, random_state: Any = None, *, given: Any = None
+        self,
+        n_samples: int = 1,
+        random_state: Any = None,
+        *,
+        given: Any = None,
+        likelihood: Any = None,
     ) -> np.ndarray:
         """Draw new rows.
 
@@ -471,6 +477,9 @@ class LocalScoreDiffusion(DistanceDensityMixin, BaseEstimator):
         given : mapping from column to value, default=None
             Condition the draws on these columns: labels or indices; each value one number in units of X,
             or an array of shape (n_samples,).
+        likelihood : LinearObservation or callable, default=None
+            Draw from the posterior, whose density is in proportion to that of the model times this
+            likelihood (`log_evidence` says what it may be). Not together with `given`.
 
         Returns
         -------
@@ -486,6 +495,8 @@ class LocalScoreDiffusion(DistanceDensityMixin, BaseEstimator):
             fit the columns.
         """
         n, rng = self._check_draw(n_samples, random_state)
+        if likelihood is not None:
+            return self._draw_posterior(n, rng, likelihood, given)
         resources = self._resources()
         if given is not None:
             labels = self._column_labels()

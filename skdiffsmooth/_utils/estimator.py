@@ -244,7 +244,12 @@ class DensityOfColumnsMixin(DensityEstimatorMixin):
 
     @on_one_fit
     def sample(
-        self, n_samples: int = 1, random_state: Any = None, *, given: Any = None
+        self,
+        n_samples: int = 1,
+        random_state: Any = None,
+        *,
+        given: Any = None,
+        likelihood: Any = None,
     ) -> np.ndarray:
         """Draw new rows.
 
@@ -258,6 +263,9 @@ class DensityOfColumnsMixin(DensityEstimatorMixin):
         given : mapping from column to value, default=None
             Condition the draws on these columns: labels or indices; each value one number in units of X,
             or an array of shape (n_samples,).
+        likelihood : LinearObservation or callable, default=None
+            Draw from the posterior, whose density is in proportion to that of the model times this
+            likelihood (`log_evidence` says what it may be). Not together with `given`.
 
         Returns
         -------
@@ -275,11 +283,20 @@ class DensityOfColumnsMixin(DensityEstimatorMixin):
         Warns
         -----
         UserWarning
-            With `given`, if values are far from all training rows, or draws rest on few proposals.
+            With `given` or `likelihood`, if that is far from all training rows, or draws rest on few
+            proposals.
         """
         n, rng = self._check_draw(n_samples, random_state)
+        if likelihood is not None:
+            return self._draw_posterior(n, rng, likelihood, given)
         conditions = self._check_given(given, n)
         return self._draw(n, rng) if conditions is None else self._draw_given(*conditions, rng)
+
+    def _draw_posterior(
+        self, n: int, rng: np.random.RandomState, likelihood: Any, given: Any
+    ) -> np.ndarray:
+        """Return n draws (n, d) of the posterior; see `PosteriorMixin`."""
+        raise NotImplementedError
 
     def _check_columns(
         self, X: Any, given: Any, columns: Any

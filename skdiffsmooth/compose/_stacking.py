@@ -19,6 +19,7 @@ from sklearn.utils.parallel import delayed
 from sklearn.utils.validation import check_is_fitted
 
 from .._diffusion.estimator import BaseScoreDiffusion
+from .._diffusion.posterior import PosteriorMixin
 from .._diffusion.settings import resolve_n_jobs
 from .._estimators.smoothed import SmoothedScoreDiffusion
 from .._utils.estimator import DensityOfColumnsMixin
@@ -58,7 +59,7 @@ _MOST_HELD_OUT = 2000
 _MAX_ITERATIONS = 100_000
 
 
-class DensityStacking(DensityOfColumnsMixin, BaseEstimator):
+class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
     """Mixture of densities whose weights maximise the log-likelihood of held-out rows.
 
     The density is ``sum_k weights_[k] * p_k(x)``. Every member is fitted to parts of the rows and

@@ -10,6 +10,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, MaxAbsScaler, MinMaxScaler
 
+from .._diffusion.posterior import PosteriorMixin
 from .._utils.estimator import DensityOfColumnsMixin
 from .._utils.progress import reports_fit
 from .._utils.rows import check_sample_weight
@@ -45,7 +46,7 @@ MAX_INVERSE_ERROR = 1e-6
 MAX_ROWS = 10_000_000
 
 
-class TransformedDensity(DensityOfColumnsMixin, BaseEstimator):
+class TransformedDensity(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
     """Density fitted to transformed rows that reports log-densities and samples in the units of X.
 
     ``score_samples(x) = estimator_.score_samples(T(x)) + log|det dT/dx|``: the log-density of X. A

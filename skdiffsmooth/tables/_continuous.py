@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from scipy.spatial.distance import cdist
 from sklearn.base import clone
 
 from .._diffusion.background import WIDTH
-from .._diffusion.conditional import log_density_of_columns
+from .._diffusion.conditional import JointDensity, log_density_of_columns
 from .._diffusion.estimator import BaseScoreDiffusion
 from .._estimators.kde import KDESampler
 from .._utils.periods import reduced, wrapped
@@ -131,7 +131,8 @@ class ContinuousPart:
         if not isinstance(model, BaseScoreDiffusion):
             return score_columns(_LABEL, model, filled, scored, none), no_error
         resources = model._resources()
-        joint = model._joint_density(resources)
+        # Rows whose flow is rough are not followed again: the density is small there.
+        joint = JointDensity.of_model(replace(model.model_, tol=None), resources)
         tolerance = _TOLERANCES[len(observed) > len(scored) + 1]
         return log_density_of_columns(
             joint, filled, scored, none, resources.memory_limit, tolerance

@@ -546,10 +546,6 @@ class MixedDensity:
 
     # ------------------------------------------------------------------------------- draws
 
-    def draw(self, n: int, rng: np.random.RandomState) -> EncodedTable:
-        """Return n rows; levels are all known, and values NaN at atoms only."""
-        return self.draw_missing(self.table.encode_given({}, n), rng)
-
     def draw_missing(self, rows: EncodedTable, rng: np.random.RandomState) -> EncodedTable:
         """Return rows whose missing levels and values are drawn given the others."""
         levels = self._draw_levels(rows, rng)

@@ -38,8 +38,8 @@ def _log_sum(model, row, **grids):
 @pytest.mark.parametrize("missing", [["x"], ["x", "z"], ["y", "z"]])
 def test_integrals_over_missing_numbers_are_within_their_errors(model, missing):
     density, frame = model
-    grids = {"x": np.linspace(-7, 8, 60), "y": np.arange(-14.0, 17), "z": np.linspace(-8, 7, 60)}
-    rows = frame[:3].astype({"y": float})
+    grids = {"x": np.linspace(-6, 7, 36), "y": np.arange(-10.0, 13), "z": np.linspace(-7, 6, 36)}
+    rows = frame[:1].astype({"y": float})
     log_density, error = density.score_samples(
         rows.assign(**dict.fromkeys(missing, np.nan)), return_error=True
     )
