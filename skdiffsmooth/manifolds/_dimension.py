@@ -57,7 +57,6 @@ _MOST_NOISE = 0.25
 _WIDEST, _RANGE = 0.25, 8.0
 # How far noise may exceed the rows' variances along the axes normal to the manifold, by chance.
 _MARGIN = 1.3
-_FEWEST_LEVELS = 4
 # The smallest dimension of a cloud that is more than groups of rows.
 _LEAST = 0.9
 # Rows get their values at the smallest noise with a crowding below this.
@@ -363,12 +362,11 @@ class _Fit:
         """Fit the levels `is_used` (L,) of a cloud of at most a size, a variance."""
         d = len(axis_variances)
         size = min(float(np.sum(axis_variances**2) / np.sum(axis_variances)), size, 1.0)
-        if np.count_nonzero(is_used) < _FEWEST_LEVELS:
+        if not is_used.any():
             raise ValueError(
-                f"X has {curve.influence.shape[1]} distinct rows in {d} dimensions: only at "
-                f"{np.count_nonzero(is_used)} noise scales do the "
-                f"rows have neighbours; expected at least {_FEWEST_LEVELS}, from which the dimension "
-                "is fitted. Pass more rows."
+                f"X has {curve.influence.shape[1]} distinct rows in {d} dimensions: they have neighbours "
+                "at no noise scale; expected some eight rows or more, from which the dimension is "
+                "estimated. Pass more rows, or the number of components as an integer."
             )
         v, crowding = curve.variances[is_used], curve.crowding[is_used]
         excess = 1 + _EXCESS * crowding
