@@ -1376,9 +1376,14 @@ def test_bad_rows_for_a_dimension():
     for X in (np.zeros(3), [[np.nan, 1.0]], np.zeros((0, 2))):
         with pytest.raises(ValueError, match=r"2D array|NaN in column 0|minimum of 1"):
             intrinsic_dimension(X)
-    with pytest.raises(ValueError, match="all 5 rows of X are equal; expected distinct rows"):
+    with pytest.raises(ValueError, match="X has 1 distinct row among 5; expected several"):
         intrinsic_dimension(np.ones((5, 2)))
     with pytest.raises(ValueError, match="X has 3 distinct rows in 2 dimensions: only at 0 noise"):
         intrinsic_dimension([[0.0, 0.0], [1.0, 0.0], [0.0, 1.5], [1.0, 0.0]])
+    with pytest.raises(ValueError, match="X has 2 distinct rows in 1 dimensions"):
+        intrinsic_dimension([[0.0, 1.0], [1.0, 0.0]])
+    for unit, message in ((1e160, "squares would overflow"), (1e-200, "squares of smaller values")):
+        with pytest.raises(ValueError, match=message):
+            intrinsic_dimension(unit * np.random.RandomState(0).normal(size=(30, 2)))
     with pytest.raises(ValueError, match="equally far, as in a lattice"):
         intrinsic_dimension(np.eye(20))

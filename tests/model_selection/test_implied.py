@@ -1,6 +1,7 @@
 """Which member of a family of scores a given score is closest to."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from skdiffsmooth import LocalScoreDiffusion, SmoothedScoreDiffusion
@@ -117,6 +118,11 @@ def test_units_do_not_matter():
         ({"family": {"a": 3}}, TypeError, "has no score"),
         ({"noise_scales": [0.3, 0.1]}, ValueError, "increasing"),
         ({"n_samples": 3}, ValueError, "n_samples"),
+        ({"family": {1.0: wiener, np.nan: wiener}}, ValueError, "increasing"),
+        ({"image_shape": (1, 3)}, ValueError, "family='size' only"),
+        ({"score": SmoothedScoreDiffusion}, TypeError, "is the class SmoothedScoreDiffusion"),
+        ({"X": np.ones((4, 3)), "family": "sigma"}, ValueError, "1 distinct row among 4"),
+        ({"X": [[0.0, np.nan], [0.0, 1.0]]}, ValueError, "NaN in column 1"),
         ({"score": lambda x, v: x[:1]}, ValueError, "score returned an array of shape"),
     ],
 )
@@ -124,3 +130,12 @@ def test_wrong_input_is_named(settings, error, message):
     X = np.random.default_rng(0).normal(size=(30, 3))
     with pytest.raises(error, match=message):
         implied_smoothing(**{"score": wiener(X), "X": X, "family": {"a": wiener(X)}} | settings)
+
+
+@pytest.mark.filterwarnings("error")
+def test_estimators_of_the_user_stay_as_they_are():
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(20, 2)), columns=["a", "b"])
+    score, member = (SmoothedScoreDiffusion(0.1, 0.3).fit(frame[:n]) for n in (20, 5))
+    implied_smoothing(score, frame, {"a": member}, noise_scales=[0.5], n_samples=20)
+    assert len(member.points_) == 5
+    assert list(score.feature_names_in_) == ["a", "b"]
