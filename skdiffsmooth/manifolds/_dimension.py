@@ -214,22 +214,23 @@ def _estimate(X: Any, most_pairs: float) -> IntrinsicDimension:
             f"X has 1 distinct row among {len(rows)}; expected several, from which the dimension is "
             "estimated. Pass more rows."
         )
-    coordinates = hull.split(points)[0]
-    coordinates -= weights @ coordinates
-    squares = np.sum(coordinates**2, axis=1)
+    # A far row would shift the mean, and with it round the distances of all others.
+    coordinates = (points - np.median(points, axis=0)) @ hull.basis
+    centered = coordinates - weights @ coordinates
+    squares = np.sum(centered**2, axis=1)
     order = np.argsort(squares, kind="stable")
     some = coordinates[order[:: -(-len(points) // _SOME_ROWS)]]
     # Far rows and far groups of rows must not set the size of the cloud.
     quartile = np.quantile(pdist(some, "sqeuclidean"), 0.25)
     variance = float(weights @ squares)
     unit = float(min(variance, _WIDEST_CLOUD * quartile)) or variance
-    coordinates /= np.sqrt(unit)
+    coordinates, centered = coordinates / np.sqrt(unit), centered / np.sqrt(unit)
     step = (
         -(-len(points) // max(int(most_pairs // len(points)), 1)) if np.isfinite(most_pairs) else 1
     )
     queries = np.sort(order[::step])
     curve = _Curve.of(coordinates, weights, queries)
-    fit = _Fit.of(curve, np.linalg.eigvalsh((coordinates.T * weights) @ coordinates)[::-1])
+    fit = _Fit.of(curve, np.linalg.eigvalsh((centered.T * weights) @ centered)[::-1])
     row_dimensions = curve.lid[:, fit.row_level] - fit.noise_part
     if step == 1:
         row_dimensions = (np.bincount(distinct, row_dimensions) / copies)[merged.index]
@@ -268,7 +269,7 @@ class _Curve:
         """Compute the curve of centred points (N, d) of a cloud of size one, at `queries` (Q,)."""
         k = min(3, len(points))
         nearest = NearestPoints(points, MEMORY_LIMIT).query(torch.from_numpy(points), k)[0].numpy()
-        if k == 3 and np.ptp(nearest[:, 1:], axis=1).max() < 1e-9 * nearest.max():
+        if k == 3 and np.all(np.ptp(nearest[:, 1:], axis=1) < 1e-9 * nearest[:, -1]):
             raise ValueError(
                 "the two nearest neighbours of every row of X are equally far, as in a lattice; "
                 "expected different distances, from which the dimension is estimated. Pass the number "
@@ -291,6 +292,11 @@ class _Curve:
             distances[own] = np.inf
             # Kernels are relative to that of the nearest point, so that no sum is zero.
             shifted = distances - distances.min(axis=1, keepdims=True)
+            # Rows so far away that their distances are rounded by more have one neighbour, and LID zero.
+            far = np.flatnonzero(8 * np.finfo(np.float64).eps * squares[rows] > variances[0])
+            shifted[far] = np.inf
+            shifted[far, distances[far].argmin(axis=1)] = 0.0
+            distances[far] = 0.0
             distances[own] = 0.0
             for last in range(len(variances) - _PER_OCTAVE, len(variances)):
                 # Half the variance squares the kernel, whose sums are those of squares one level up.

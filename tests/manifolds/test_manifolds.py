@@ -1366,6 +1366,9 @@ def test_groups_and_far_rows_have_the_dimension_of_a_group():
         np.concatenate([plane, 1e6 * rng.normal(size=(2, 5))]),
     ):
         assert float(intrinsic_dimension(X)) == pytest.approx(2, abs=0.4)
+    for far in (1e11, 1e13, 1e15):
+        X = np.concatenate([plane, plane[:1] + far])
+        assert float(intrinsic_dimension(X)) == pytest.approx(2, abs=0.4)
     line = 5 + rng.uniform(-1, 1, size=(300, 1)) * plane[:1]
     rows = intrinsic_dimension(np.concatenate([line, plane])).row_dimensions
     assert np.mean(rows[:300]) == pytest.approx(1, abs=0.3)
