@@ -77,7 +77,7 @@ _LEAST_WEIGHT = 0.05
 _TAIL_DEGREES = 1.0
 # With one free column, further nodes at the outermost draws plus these multiples of their distance.
 _TAIL_NODES = 4.0 ** np.arange(6)
-# Metropolis moves of draws that were resampled more than once.
+# Metropolis moves of draws, where one was resampled more than once.
 _N_MOVES = 5
 # Relations are narrow if rounding along them moves rows by less than this, in bandwidths: log-densities
 # then change by the square of it.
@@ -566,15 +566,16 @@ class Conditional:
     ) -> np.ndarray:
         """Return coordinates (m, d) of draws for `rows` (m,), resampled from the pool by `uniform` (m,).
 
-        A draw that was taken before is moved by steps of the Metropolis algorithm, for which `accept`
-        is (n_moves, m) and `noise` (n_moves, m, n_free).
+        If any draw of a row repeats another, all are moved by steps of the Metropolis algorithm, for
+        which `accept` is (n_moves, m) and `noise` (n_moves, m, n_free).
         """
         log_masses = pool.log_masses - pool.log_masses.max(axis=1, keepdims=True)
         index = choose_in_rows(np.exp(log_masses), rows, uniform)
         coordinates, log_target = pool.coordinates[rows, index], pool.log_target[rows, index]
-        again = np.ones(len(rows), dtype=bool)
-        again[np.unique(np.column_stack([rows, index]), axis=0, return_index=True)[1]] = False
-        moved = np.flatnonzero(again)
+        first = np.unique(np.column_stack([rows, index]), axis=0, return_index=True)[1]
+        # Which draws repeat others depends on the weights: all of a row's draws are moved, or none.
+        has_repeated = np.bincount(rows) > np.bincount(rows[first], minlength=rows.max() + 1)
+        moved = np.flatnonzero(has_repeated[rows])
         if len(moved):
             kernel = pool.kernels[0]
             step = kernel.scale[:, None] * kernel.frame.free_axes / math.sqrt(self._n_free)
