@@ -137,7 +137,7 @@ def intrinsic_dimension(X: Any) -> IntrinsicDimension:
         If X is not numeric.
     ValueError
         If X is not two-dimensional and finite, or has too few distinct rows for a range of noise
-        scales at which rows have neighbours: at least about twelve, in many dimensions more; or if
+        scales at which rows have neighbours: at least about eight, in many dimensions more; or if
         the two nearest neighbours of every row are equally far, as in a lattice.
 
     Notes
@@ -150,7 +150,8 @@ def intrinsic_dimension(X: Any) -> IntrinsicDimension:
     is bounded by the smallest variances of the rows along principal axes.
 
     It is unreliable where few rows must fill many dimensions: borders make it too small (8.9 to 9.1
-    for 2000 rows uniform in a cube of ten dimensions). Where noise is not of one size in all normal
+    for 2000 rows uniform in a cube of ten dimensions). A direction along the manifold in which the rows
+    extend less than a fifth as far as in others may count as noise. Where noise is not of one size in all normal
     directions, its largest directions count as dimensions. Where parts of the rows have several
     dimensions, it is between these, and the errors do not count that: see `row_dimensions`.
 
@@ -370,8 +371,8 @@ class _Fit:
         size = min(float(np.sum(axis_variances**2) / np.sum(axis_variances)), size, 1.0)
         if not is_used.any():
             raise ValueError(
-                f"X has {curve.influence.shape[1]} distinct rows in {d} dimensions: they have neighbours "
-                "at no noise scale; expected some eight rows or more, from which the dimension is "
+                f"X has {curve.influence.shape[1]} distinct rows in {d} dimensions: at no noise scale do "
+                "they have neighbours; expected some eight rows or more, from which the dimension is "
                 "estimated. Pass more rows, or the number of components as an integer."
             )
         v, crowding = curve.variances[is_used], curve.crowding[is_used]
