@@ -151,9 +151,9 @@ def intrinsic_dimension(X: Any) -> IntrinsicDimension:
 
     It is unreliable where few rows must fill many dimensions: borders make it too small (8.9 to 9.1
     for 2000 rows uniform in a cube of ten dimensions). A direction along the manifold in which the rows
-    extend less than a fifth as far as in others may count as noise. Where noise is not of one size in all normal
-    directions, its largest directions count as dimensions. Where parts of the rows have several
-    dimensions, it is between these, and the errors do not count that: see `row_dimensions`.
+    extend less than a fifth as far as in others may count as noise. Where noise is not of one size in
+    all normal directions, its largest directions count as dimensions. Where parts of the rows have
+    several dimensions, it is between these, and the errors do not count that: see `row_dimensions`.
 
     Costs 20 to 30 passes over the n^2 distances, O(n^2 d) for these; temporaries take 64 MiB.
 
@@ -371,8 +371,8 @@ class _Fit:
         size = min(float(np.sum(axis_variances**2) / np.sum(axis_variances)), size, 1.0)
         if not is_used.any():
             raise ValueError(
-                f"X has {curve.influence.shape[1]} distinct rows in {d} dimensions: at no noise scale do "
-                "they have neighbours; expected some eight rows or more, from which the dimension is "
+                f"X has {curve.influence.shape[1]} distinct rows in {d} dimensions: at no noise scale "
+                "do they have neighbours; expected some eight rows or more, from which the dimension is "
                 "estimated. Pass more rows, or the number of components as an integer."
             )
         v, crowding = curve.variances[is_used], curve.crowding[is_used]
