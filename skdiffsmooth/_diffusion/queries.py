@@ -63,7 +63,8 @@ class FlowDensity(PosteriorMixin, DistanceDensityMixin, BaseEstimator, ABC):
             density it is, up to the error.
         error : ndarray of shape (n_samples,)
             Estimated absolute error of each in nats, if `return_error`. That of the nodes is
-            estimated by ``node_error_``, and that of all in some rows by ``error_``.
+            estimated by ``node_error_``, and that of all in some rows by ``error_``, where the
+            estimator has these attributes.
 
         Raises
         ------
@@ -86,8 +87,8 @@ class FlowDensity(PosteriorMixin, DistanceDensityMixin, BaseEstimator, ABC):
         -----
         Each of the solver's field evaluations takes about ``(r + 2) * n_samples * n_nodes *
         n_points`` multiply-adds, r the dimension of the data's affine hull, and ``2 * n_samples *
-        n_nodes * n_points`` with the isotropic Gaussian kernel in three to ten dimensions. Temporaries
-        stay within `memory_limit`.
+        n_nodes * n_points`` with the isotropic Gaussian kernel in three to ten dimensions, unless the
+        notes of the class say otherwise. Temporaries stay within `memory_limit`.
 
         With `given` or `columns` the log-density of each distinct row of given values is an integral of
         the joint density over the other columns: over one column by quadrature, at some hundred rows,

@@ -21,7 +21,6 @@ factorise.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -32,7 +31,7 @@ from .._utils.backend import Backend
 from .._utils.gaussian import gaussian_log_normalizer
 from .._utils.memory import slices
 from .components import GaussianComponents
-from .moments import Moments, Nodes, SingleMoments, part_by_part, rows_of
+from .moments import Denoiser, Moments, Nodes, SingleMoments, rows_of
 from .points import exclude_, exp_, log_weight_of_others
 from .precision import FloatPromotion
 
@@ -59,7 +58,7 @@ class _NoisedComponents(NamedTuple):
     traces: torch.Tensor
 
 
-class ComponentPosterior(FloatPromotion):
+class ComponentPosterior(FloatPromotion, Denoiser):
     """The posterior of a mixture of Gaussians under Gaussian noise; a `Denoiser`.
 
     Parameters
@@ -165,20 +164,6 @@ class ComponentPosterior(FloatPromotion):
             # tr Cov = v (r + v times the Laplacian of the log-density).
             total_trace = v * (x.shape[1] + v * total_trace)
         return Moments(mean, total_trace if trace else None, log_density)
-
-    def moments_by_part(
-        self,
-        x: torch.Tensor,
-        v: float,
-        parts: Sequence[Nodes],
-        which: torch.Tensor,
-        counts: list[int],
-        *,
-        trace: bool = False,
-        exclude: torch.Tensor | None = None,
-    ) -> Moments:
-        """See `Denoiser`."""
-        return part_by_part(self, x, v, parts, counts, trace=trace, exclude=exclude)
 
     def covariance_along(
         self,

@@ -41,9 +41,9 @@ _ALIVE = 2
 # logits, and variances divided by that of the noise, have errors of 1e-4.
 # Fewer points are computed in double, one by one, since there is no time to save.
 _LARGEST_IN_SINGLE, _MANY = 1600.0, 256
-# Logits below these, with the largest as zero, are raised to them, which changes no sum.
 # Width of the bins whose points are merged, in standard deviations of a single column.
 _BIN = 0.35
+# Logits below these, with the largest as zero, are raised to them, which changes no sum.
 _LEAST_LOGIT = {torch.float32: -60.0, torch.float64: -300.0}
 
 

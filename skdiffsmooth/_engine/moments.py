@@ -23,7 +23,6 @@ __all__ = [
     "SingleMoments",
     "each_excluded",
     "is_excluded",
-    "part_by_part",
     "rows_of",
 ]
 
@@ -208,12 +207,23 @@ class Denoiser(Protocol):
         trace: bool = False,
         exclude: torch.Tensor | None = None,
     ) -> Moments:
-        """Return `moments` of queries that do not all have the same nodes.
+        """Return `moments` of queries that do not all have the same nodes, one part after another.
 
         Query b has the nodes parts[which[b]]. All parts have as many nodes, of the same weights.
         Queries are sorted by part; part k has counts[k] of them, a list that the host cuts by.
         """
-        ...
+        excludes = [None] * len(counts) if exclude is None else exclude.split(counts)
+        results = [
+            self.moments(queries, v, nodes, trace=trace, exclude=excluded)
+            for queries, nodes, excluded in zip(x.split(counts), parts, excludes, strict=True)
+            if len(queries)
+        ]
+        traces = [moments.trace for moments in results if moments.trace is not None]
+        return Moments(
+            mean=torch.cat([moments.mean for moments in results]),
+            trace=torch.cat(traces) if trace else None,
+            log_density=torch.cat([moments.log_density for moments in results]),
+        )
 
     def covariance_along(
         self,
@@ -249,28 +259,3 @@ def is_excluded(index: torch.Tensor, exclude: torch.Tensor) -> torch.Tensor:
     if exclude.dim() == 1:
         return index == exclude[:, None]
     return (index[:, :, None] == exclude[:, None, :]).any(2)
-
-
-def part_by_part(
-    denoiser: Denoiser,
-    x: torch.Tensor,
-    v: float,
-    parts: Sequence[Nodes],
-    counts: list[int],
-    *,
-    trace: bool,
-    exclude: torch.Tensor | None,
-) -> Moments:
-    """Return `Denoiser.moments_by_part` by one call of `moments` for each part that has queries."""
-    excludes = [None] * len(counts) if exclude is None else exclude.split(counts)
-    results = [
-        denoiser.moments(queries, v, nodes, trace=trace, exclude=excluded)
-        for queries, nodes, excluded in zip(x.split(counts), parts, excludes, strict=True)
-        if len(queries)
-    ]
-    traces = [moments.trace for moments in results if moments.trace is not None]
-    return Moments(
-        mean=torch.cat([moments.mean for moments in results]),
-        trace=torch.cat(traces) if trace else None,
-        log_density=torch.cat([moments.log_density for moments in results]),
-    )

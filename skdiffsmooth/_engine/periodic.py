@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,7 +25,7 @@ from .._utils.gaussian import gaussian_log_normalizer
 from .._utils.kernel_weights import LOG_EPS, UNIFORM
 from .._utils.shards import ONE_PROCESS, Shards
 from .influence import Influence
-from .moments import Moments, Nodes, SingleMoments, part_by_part
+from .moments import Denoiser, Moments, Nodes, SingleMoments
 from .points import log_weight_of_others
 from .posterior import Posterior
 
@@ -110,7 +109,7 @@ class _Images:
     """Index (n_images,) of the point of each image."""
 
 
-class PeriodicPosterior:
+class PeriodicPosterior(Denoiser):
     """The posterior of weighted points under Gaussian noise, with periodic coordinates; a `Denoiser`.
 
     Queries may be anywhere: their posterior means are near them, and not within one period.
@@ -193,20 +192,6 @@ class PeriodicPosterior:
             None if within.trace is None else within.trace + uniform_trace,
             within.log_density - self._log_volume(images, exclude),
         )
-
-    def moments_by_part(
-        self,
-        x: torch.Tensor,
-        v: float,
-        parts: Sequence[Nodes],
-        which: torch.Tensor,
-        counts: list[int],
-        *,
-        trace: bool = False,
-        exclude: torch.Tensor | None = None,
-    ) -> Moments:
-        """See `Denoiser`."""
-        return part_by_part(self, x, v, parts, counts, trace=trace, exclude=exclude)
 
     def covariance_along(
         self,

@@ -26,7 +26,7 @@ from .direct import average_over_few_points, direct_moments, moments_of_pairs
 from .factorised import Factoriser, NodeTable
 from .influence import Influence, influence_of_points
 from .merge import Pairs, merger_of
-from .moments import Moments, Nodes, SingleMoments, part_by_part, rows_of
+from .moments import Denoiser, Moments, Nodes, SingleMoments, rows_of
 from .points import Points, exclude_, exp_, log_weight_of_others
 from .precision import FloatPromotion
 from .tiles import Tiles
@@ -37,7 +37,7 @@ __all__ = ["Posterior"]
 _FEW_PAIRS = 8
 
 
-class Posterior(FloatPromotion):
+class Posterior(FloatPromotion, Denoiser):
     """The posterior of weighted points under Gaussian noise; a `Denoiser`.
 
     Parameters
@@ -197,7 +197,9 @@ class Posterior(FloatPromotion):
             lambda: self._all_parts(x, v, parts, which, counts, trace, exclude)
         )
         if moments is None:
-            moments = part_by_part(self, x, v, parts, counts, trace=trace, exclude=exclude)
+            moments = super().moments_by_part(
+                x, v, parts, which, counts, trace=trace, exclude=exclude
+            )
         return moments
 
     def _all_parts(

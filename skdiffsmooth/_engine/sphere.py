@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.interpolate import CubicSpline
-from scipy.special import eval_legendre
+from scipy.special import eval_legendre, logsumexp
 
 from .._utils.memory import slices_within
 
@@ -181,6 +181,13 @@ class SpherePosterior:
     ) -> None:
         self.points, self.log_weights = points, log_weights
         self.is_antipodal, self.memory_limit = is_antipodal, memory_limit
+        # Log of the weight of all other points: that of the heaviest one is no difference from one.
+        heaviest = int(log_weights.argmax())
+        self._log_others = np.zeros(len(points))
+        rest = np.arange(len(points)) != heaviest
+        self._log_others[rest] = np.log1p(-np.exp(log_weights[rest]))
+        if rest.any():
+            self._log_others[heaviest] = logsumexp(log_weights[rest])
 
     def kernel(self, v: float) -> HeatKernel:
         """Return the heat kernel of variance v."""
@@ -233,7 +240,7 @@ class SpherePosterior:
         log_others = 0.0
         if exclude is not None:
             logits[np.arange(n), :, exclude] = -np.inf
-            log_others = np.log1p(-np.exp(self.log_weights[exclude]))
+            log_others = self._log_others[exclude]
         highest = logits.max(axis=2, keepdims=True)
         posterior = np.exp(logits - highest)
         total = posterior.sum(axis=2, keepdims=True)

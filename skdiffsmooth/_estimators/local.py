@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from .._coordinates.embedding import Embedding
 from .._coordinates.hull import AffineHull
 from .._coordinates.metric import fit_metric
-from .._diffusion.conditional import JointDensity, draw_given_columns, log_density_of_columns
 from .._diffusion.model import DiffusionModel
-from .._diffusion.posterior import PosteriorMixin
+from .._diffusion.queries import FlowDensity
 from .._diffusion.settings import (
     Resources,
     check_terminal_scale,
@@ -24,8 +22,7 @@ from .._diffusion.settings import (
     resolve_n_nodes,
     resolve_solver,
 )
-from .._utils.estimator import DistanceDensityMixin, on_one_fit
-from .._utils.given import resolve_given_values, resolve_scored_columns
+from .._utils.estimator import on_one_fit
 from .._utils.rows import split_off_copies
 from .._utils.threads import threads_for
 from .._utils.validation import check_bandwidth, check_choice, check_real, fixed_seed
@@ -69,7 +66,7 @@ class _ParsedParameters(NamedTuple):
     seed: int
 
 
-class LocalScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
+class LocalScoreDiffusion(FlowDensity):
     """Density estimation and sampling by a diffusion in which each column sees its own group of columns.
 
     For rows whose columns have places: images, series, spectra. The score of a pixel is computed from
@@ -163,6 +160,8 @@ class LocalScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         The fitted model, which no later call changes.
     bandwidth_, sigma_ : float
         The scales used, in units of X.
+    metric_ : str
+        "euclidean".
     groups_ : str
         The kind of groups used; "given" for a list.
     parts_ : list of list of dict
@@ -322,6 +321,7 @@ class LocalScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
             X,
             model_=DiffusionModel(source, embedding, parsed.solver, n_steps, self.dtype),
             bandwidth_=source.levels.bandwidth,
+            metric_="euclidean",
             sigma_=source.sigma,
             groups_=family.name,
             parts_=[_described(mixture) for mixture in source.mixtures],
@@ -362,64 +362,6 @@ class LocalScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
 
     # ------------------------------------------------------------------------------------ queries
 
-    @overload
-    def score_samples(self, X: Any, *, given: Any = None, columns: Any = None) -> np.ndarray: ...
-
-    @overload
-    def score_samples(
-        self, X: Any, *, given: Any = None, columns: Any = None, return_error: Literal[True]
-    ) -> tuple[np.ndarray, np.ndarray]: ...
-
-    @on_one_fit
-    def score_samples(
-        self, X: Any, *, given: Any = None, columns: Any = None, return_error: bool = False
-    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-        """Return the log-density of each row under the distribution that `sample` draws from.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Queries.
-        given : collection of int or str, default=None
-            Columns, by label or index, on whose values in X the density of the others is conditional.
-        columns : collection of int or str, default=None
-            Columns whose density is returned. The rest is integrated out, and its values in X, which may
-            be missing (NaN), have no effect. None is all columns that are not in `given`.
-        return_error : bool, default=False
-            Whether to return the estimated error beside it: the solver's (a solver of fixed steps is run
-            once more, for three times the cost). With `given` or `columns` it is the standard error of
-            the Monte-Carlo sums.
-
-        Returns
-        -------
-        log_density : ndarray of shape (n_samples,)
-            Log-densities in nats, normalised up to the error.
-        error : ndarray of shape (n_samples,)
-            Estimated absolute error of each in nats, if `return_error`.
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` was not called.
-        ValueError
-            If X is not finite or has another number of features, if the solver is stochastic, or if
-            `given` or `columns` does not fit the columns.
-        """
-        check_is_fitted(self)
-        d = self.n_features_in_
-        scored, given_columns = resolve_scored_columns(columns, given, self._column_labels(), d)
-        ignored = np.setdiff1d(np.arange(d), np.union1d(scored, given_columns))
-        X = self._check_query(X, ignored)
-        resources = self._resources()
-        if len(scored) == d:
-            log_density, error = self.model_.log_density(X, resources, with_error=return_error)
-        else:
-            joint = JointDensity.of_model(self.model_, resources)
-            log_density, error = log_density_of_columns(
-                joint, X, scored, given_columns, resources.memory_limit
-            )
-        return (log_density, error) if return_error else log_density
-
     @on_one_fit
     def leave_one_out_log_density(self, own_weights: Any = None) -> np.ndarray:
         """Return the log-density of each training point under the weights of all other points.
@@ -457,56 +399,6 @@ class LocalScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         return model.excluded_log_density(self.points_, exclude, self._resources())
 
     @on_one_fit
-    def sample(
-        self,
-        n_samples: int = 1,
-        random_state: Any = None,
-        *,
-        given: Any = None,
-        likelihood: Any = None,
-    ) -> np.ndarray:
-        """Draw new rows.
-
-        Parameters
-        ----------
-        n_samples : int, default=1
-            How many.
-        random_state : int, RandomState or None, default=None
-            Source of the draws. None is the estimator's own `random_state`; where that is None too,
-            every call draws anew.
-        given : mapping from column to value, default=None
-            Condition the draws on these columns: labels or indices; each value one number in units of X,
-            or an array of shape (n_samples,).
-        likelihood : LinearObservation or callable, default=None
-            Draw from the posterior, whose density is in proportion to that of the model times this
-            likelihood (`log_evidence` says what it may be). Not together with `given`.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_features)
-            In units of X.
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` was not called.
-        TypeError, ValueError
-            If `n_samples` is not a positive integer, `random_state` is not a seed, or `given` does not
-            fit the columns.
-        """
-        n, rng = self._check_draw(n_samples, random_state)
-        if likelihood is not None:
-            return self._draw_posterior(n, rng, likelihood, given)
-        resources = self._resources()
-        if given is not None:
-            labels = self._column_labels()
-            columns, values = resolve_given_values(given, n, labels, self.n_features_in_)
-            if len(columns):
-                joint = JointDensity.of_model(self.model_, resources)
-                return draw_given_columns(joint, columns, values, rng, resources.memory_limit)
-        return self.model_.draw(n, rng, resources)
-
-    @on_one_fit
     def denoise(self, X: Any, t: float) -> np.ndarray:
         """Return the denoised rows: x + t times the score at noise variance t.
 
@@ -531,10 +423,6 @@ class LocalScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         X = self._check_query(X)
         t = check_real("t", t)
         return X + t * self.model_.score_at(X, math.sqrt(t), self._resources())
-
-    def _resources(self) -> Resources:
-        """Return the device, dtype and memory limit that the present parameters name."""
-        return parse_resources(self.get_params(deep=False), self.model_.dtype)
 
     def _sums_per_row(self) -> float:
         """See `DensityEstimatorMixin`."""

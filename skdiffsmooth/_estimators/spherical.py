@@ -32,6 +32,7 @@ from .._utils.progress import reports_fit
 from .._utils.rows import check_sample_weight, evenly, merge_rows
 from .._utils.table import check_table
 from .._utils.validation import check_choice, check_integer, check_real
+from .._utils.warnings import warn_user
 from ..kernels._nodes import gaussian_nodes
 
 __all__ = ["SphericalScoreDiffusion"]
@@ -48,7 +49,18 @@ _MAX_ROWS, _MAX_ROWS_OF_KERNELS = 300, 2000
 _SCREENING = 16, 12
 # Bandwidths of the kernel estimate that are compared, in radians.
 _BANDWIDTHS, _N_BANDWIDTHS = (1e-6, 1.5), 28
-_MAX_BACKGROUND, _MAX_SCALE = 0.5, 2 * math.pi
+_MAX_BACKGROUND = 0.5
+# The smallest and the largest value of a parameter, and what to pass. Cosines resolve no smaller angles.
+_RADIANS = "Pass a number in radians, or 'auto'; np.radians converts degrees."
+_LIMITS = {
+    "bandwidth": (_BANDWIDTHS[0], 2 * math.pi, _RADIANS),
+    "sigma": (0.0, 2 * math.pi, _RADIANS),
+    "background": (
+        0.0,
+        _MAX_BACKGROUND,
+        "Pass the weight of the uniform distribution beside that of the model, or 'auto'.",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -93,11 +105,13 @@ def _unit_rows(X: np.ndarray, space: _Space) -> np.ndarray:
     """Return rows (n, 3) or (n, 4) of length one, of checked rows (n, k) of a space."""
     if X.shape[1] not in space.n_columns:
         raise ValueError(
-            f"X has {X.shape[1]} columns with space={space.name!r}; expected {space.expected}."
+            f"X has {X.shape[1]} columns with space={space.name!r}; expected {space.expected}. Pass "
+            "space='sphere' with vectors, space='rotations' with quaternions or matrices."
         )
     if X.shape[1] == 9:
         matrices = X.reshape(-1, 3, 3)
-        errors = np.abs(matrices @ matrices.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2))
+        with np.errstate(over="ignore", invalid="ignore"):
+            errors = np.abs(matrices @ matrices.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2))
         _check_near("rotation matrices, but R R^T differs from the identity", errors, space)
         mirrors = np.flatnonzero(np.linalg.det(matrices) < 0)
         if len(mirrors):
@@ -132,19 +146,16 @@ def _check_near(what: str, errors: np.ndarray, space: _Space) -> None:
         )
 
 
-def _checked_scale(name: str, value: Any, space: _Space) -> float | None:
-    """Return a scale in radians of the sphere, or None if it is "auto"."""
-    hint = "Pass a number in radians, or 'auto'."
+def _given(name: str, value: Any) -> float | None:
+    """Return one of the parameters with limits as a checked number, or None if it is "auto"."""
+    smallest, largest, hint = _LIMITS[name]
     if isinstance(value, str):
         check_choice(name, value, ("auto",), hint=hint)
         return None
-    scale = check_real(name, value, strict=name == "bandwidth", hint=hint)
-    if scale > _MAX_SCALE:
-        raise ValueError(
-            f"{name}={scale:g} is above {_MAX_SCALE:.3g}, a whole turn; expected radians. Convert "
-            "degrees by np.radians."
-        )
-    return scale / space.angle
+    number = check_real(name, value, minimum=smallest, strict=False, hint=hint)
+    if number > largest:
+        raise ValueError(f"{name}={number:g} is above {largest:.3g}, the largest value. {hint}")
+    return number
 
 
 def _principal_axes(points: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -267,11 +278,57 @@ def _best_bandwidth(likelihood: Callable[[float], float]) -> float:
     """Return the bandwidth of highest likelihood, in radians of the sphere."""
     grid = np.geomspace(*_BANDWIDTHS, _N_BANDWIDTHS)
     best = int(np.argmax([likelihood(h) for h in grid]))
+    if best == 0:
+        warn_user(
+            "the bandwidth of highest leave-one-out likelihood is the smallest that is compared, "
+            f"{grid[0]:g} radians: rows are about as close as float64 resolves angles. If they are "
+            "copies, pass sample_weight instead; if not, fit their positions in the tangent plane by "
+            "SmoothedScoreDiffusion."
+        )
     ends = np.log(grid[[max(best - 1, 0), min(best + 1, len(grid) - 1)]])
     refined = minimize_scalar(
         lambda log_h: -likelihood(math.exp(log_h)), bounds=tuple(ends), options={"xatol": 0.02}
     )
     return math.exp(refined.x)
+
+
+def _chosen_flow(
+    posterior: SpherePosterior,
+    space: _Space,
+    bandwidth: float | None,
+    sigma: float | None,
+    given: float | None,
+    n_nodes: int,
+    n_steps: int,
+) -> tuple[_Flow, float]:
+    """Return the flow of highest leave-one-out likelihood, and the weight of the background.
+
+    None is what is chosen: a scale in radians of the sphere, or the given weight of the background.
+    """
+    n_points = len(posterior.points)
+    weights = np.exp(posterior.log_weights)
+
+    def screened(h: float, smoothing: float, most: int) -> tuple[float, float]:
+        """Return the mean of left-out log-densities of some rows, and the background's weight."""
+        rows = evenly(n_points, most)
+        own = weights[rows] / weights[rows].sum()
+        flow = _Flow.of(posterior, h, smoothing, *_SCREENING)
+        log_density = flow.log_density(posterior.points[rows], rows)
+        b = _best_background(log_density, own, space) if given is None else given
+        return float(own @ _mixed(log_density, b, space)), b
+
+    if bandwidth is None:
+        bandwidth = _best_bandwidth(lambda h: screened(h, 0.0, _MAX_ROWS_OF_KERNELS)[0])
+        factors = _CANDIDATES if sigma is None else [(f, 0.0) for f in _FACTORS]
+    else:
+        factors = [(1.0, f) for f in _SIGMA_FACTORS] if sigma is None else [(1.0, 0.0)]
+    pairs = [(a * bandwidth, b * bandwidth if sigma is None else sigma) for a, b in factors]
+    best, background = 0, given
+    if len(pairs) > 1 or background is None:
+        assessed = [screened(h, smoothing, _MAX_ROWS) for h, smoothing in pairs]
+        best = int(np.argmax([value for value, _ in assessed]))
+        background = assessed[best][1]
+    return _Flow.of(posterior, *pairs[best], n_nodes, n_steps), background
 
 
 class SphericalScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
@@ -296,7 +353,8 @@ class SphericalScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
     Parameters
     ----------
     bandwidth : float or "auto", default="auto"
-        Noise left in the samples, a standard deviation in radians for each dimension of the space.
+        Noise left in the samples, a standard deviation in radians for each dimension of the space, from
+        1e-6 to 2 pi.
         "auto" is that of the kernel density estimate of highest leave-one-out likelihood, times 0.7 to
         1, which is chosen together with `sigma`.
     sigma : float or "auto", default="auto"
@@ -408,14 +466,23 @@ class SphericalScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
         ValueError
             If a parameter is out of range, or rows are no unit vectors or rotations; the message names
             the first such row and by how much. If a scale is "auto" and all rows are equal.
+
+        Warns
+        -----
+        UserWarning
+            If rows are merged that are equal up to rounding, or are as close as float64 resolves angles.
         """
         check_choice("space", self.space, _SPACES)
         space = _SPACES[self.space]
-        n_nodes, n_steps, limit = self._check_resolution()
-        scales = [
-            _checked_scale(name, value, space)
-            for name, value in (("bandwidth", self.bandwidth), ("sigma", self.sigma))
-        ]
+        n_nodes = check_integer("n_nodes", self.n_nodes, minimum=2)
+        if n_nodes % 2:
+            raise ValueError(
+                f"n_nodes={n_nodes} is odd; expected an even number, since rotations come with their "
+                f"inverses. Pass {n_nodes + 1}."
+            )
+        n_steps = check_integer("n_steps", self.n_steps)
+        limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
+        bandwidth, sigma, given = (_given(name, getattr(self, name)) for name in _LIMITS)
         checked = _unit_rows(check_table(X, self), space)
         if self.space == "rotations":
             # q and -q are one rotation: the largest component is positive.
@@ -425,7 +492,7 @@ class SphericalScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
             checked, check_sample_weight(sample_weight, len(checked)), by_column=False
         )
         rows.warn_of_near_rows()
-        if len(rows.points) < 2 and None in (*scales, self._given_background()):
+        if len(rows.points) < 2 and None in (bandwidth, sigma, given):
             raise ValueError(
                 "X has 1 distinct row, of which nothing can be left out to choose bandwidth, sigma and "
                 "background; expected several. Pass numbers, such as bandwidth=0.1, sigma=0.0 and "
@@ -438,7 +505,11 @@ class SphericalScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
             is_antipodal=self.space == "rotations",
             memory_limit=limit,
         )
-        flow, background = self._choose(posterior, scales, n_nodes, n_steps)
+        # The sphere on which rotations are computed has half their angles.
+        bandwidth, sigma = (
+            None if scale is None else scale / space.angle for scale in (bandwidth, sigma)
+        )
+        flow, background = _chosen_flow(posterior, space, bandwidth, sigma, given, n_nodes, n_steps)
         self._set_fitted(
             X,
             points_=rows.points,
@@ -544,69 +615,3 @@ class SphericalScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
         if "_flow_" not in vars(self):
             return 0.0
         return 2.0 * len(self._flow_.scales) * self._flow_.n_nodes * self.points_.size
-
-    def _check_resolution(self) -> tuple[int, int, float]:
-        """Return nodes, steps and the memory limit, after checking them."""
-        n_nodes = check_integer("n_nodes", self.n_nodes, minimum=2)
-        if n_nodes % 2:
-            raise ValueError(
-                f"n_nodes={n_nodes} is odd; expected an even number, since rotations come with their "
-                f"inverses. Pass {n_nodes + 1}."
-            )
-        limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
-        return n_nodes, check_integer("n_steps", self.n_steps), limit
-
-    def _given_background(self) -> float | None:
-        """Return the weight of the background after checking it, or None if it is "auto"."""
-        if isinstance(self.background, str):
-            check_choice("background", self.background, ("auto",), hint="Or pass a number.")
-            return None
-        given = check_real("background", self.background, strict=False)
-        if given > _MAX_BACKGROUND:
-            raise ValueError(
-                f"background={given:g} is above {_MAX_BACKGROUND:g}; expected the weight of the uniform "
-                "distribution beside that of the model. Pass a smaller number, or 'auto'."
-            )
-        return given
-
-    def _choose(
-        self,
-        posterior: SpherePosterior,
-        scales: list[float | None],
-        n_nodes: int,
-        n_steps: int,
-    ) -> tuple[_Flow, float]:
-        """Return the flow of highest leave-one-out likelihood, and the weight of the background."""
-        space, given = _SPACES[self.space], self._given_background()
-        bandwidth, sigma = scales
-        n_points = len(posterior.points)
-        weights = np.exp(posterior.log_weights)
-
-        def assess(flow: _Flow, most: int) -> tuple[float, float]:
-            """Return the mean of left-out log-densities of some rows, and the background's weight."""
-            rows = evenly(n_points, most)
-            own = weights[rows] / weights[rows].sum()
-            log_density = flow.log_density(posterior.points[rows], rows)
-            b = _best_background(log_density, own, space) if given is None else given
-            return float(own @ _mixed(log_density, b, space)), b
-
-        def flow_of(h: float, smoothing: float) -> _Flow:
-            return _Flow.of(posterior, h, smoothing, n_nodes, n_steps)
-
-        def screened(flow: _Flow) -> tuple[float, float]:
-            start, smoothing = float(flow.scales[0]), flow.sigma
-            return assess(_Flow.of(posterior, start, smoothing, *_SCREENING), _MAX_ROWS)
-
-        if bandwidth is None:
-            bandwidth = _best_bandwidth(lambda h: assess(flow_of(h, 0.0), _MAX_ROWS_OF_KERNELS)[0])
-            factors = _CANDIDATES if sigma is None else [(f, 0.0) for f in _FACTORS]
-        else:
-            factors = [(1.0, f) for f in _SIGMA_FACTORS] if sigma is None else [(1.0, 0.0)]
-        flows = [
-            flow_of(a * bandwidth, b * bandwidth if sigma is None else sigma) for a, b in factors
-        ]
-        if len(flows) == 1 and given is not None:
-            return flows[0], given
-        assessed = [screened(flow) for flow in flows]
-        best = int(np.argmax([value for value, _ in assessed]))
-        return flows[best], assessed[best][1]

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.spatial.distance import squareform
 from sklearn.utils.validation import check_is_fitted
 
+from .._coordinates.hull import AffineHull
+from .._utils.memory import slices_within
 from .._utils.periods import reduced, wrapped
 from .._utils.rows import evenly
 from .._utils.validation import check_integer
@@ -25,6 +26,7 @@ _ARRIVED, _ONE_END, _ONE_MODE = 1e-3, 0.5, 0.1
 _MAX_STARTS, _MAX_STEPS, _MAX_NEWTON, _MAX_HALVINGS = 500, 500, 30, 8
 # Step of finite differences: their error is of second order in it, that of rounding one over its square.
 _STEP = 0.05
+_MEMORY_LIMIT = 64.0
 
 Function = Callable[[np.ndarray], np.ndarray]
 
@@ -41,7 +43,8 @@ class Modes:
         What ``score_samples`` returns there, in nats.
     eigenvalues : ndarray of shape (n_modes, r)
         Of the Hessian of the log-density in coordinates of the metric divided by the bandwidth, lowest
-        first: -1 in all r directions at a row that is far from all others, near 0 along a ridge.
+        first: -1 in all r directions at a row that is far from all others, near 0 along a ridge. r is
+        the dimension of the affine hull of the training rows: 0 for one row.
     share : ndarray of shape (n_modes,)
         Share of the training rows, by weight, whose ascent ends at the mode.
     """
@@ -63,7 +66,8 @@ def find_modes(model: Any, *, n_modes: int = 20) -> Modes:
     Parameters
     ----------
     model : KDESampler or SmoothedScoreDiffusion
-        A fitted density with methods ``energy``, ``grad_log_density`` and ``score_samples``.
+        A fitted density with methods ``energy``, ``grad_log_density`` and ``score_samples``, of a
+        Gaussian kernel.
     n_modes : int, default=20
         The most modes that are refined, those of most rows.
 
@@ -80,7 +84,7 @@ def find_modes(model: Any, *, n_modes: int = 20) -> Modes:
     TypeError
         If it has no such methods, or `n_modes` is no integer.
     ValueError
-        If `n_modes` is below one, or the model has no energy.
+        If `n_modes` is below one, or the model has no energy, or a kernel that is not Gaussian.
 
     Warns
     -----
@@ -90,7 +94,7 @@ def find_modes(model: Any, *, n_modes: int = 20) -> Modes:
     Notes
     -----
     An ascent takes one gradient and one energy of at most 500 rows a step, a Newton step
-    ``n_features**2 + n_features`` log-densities a mode. Derivatives of ``score_samples`` are central
+    ``r**2 + r`` log-densities a mode. Derivatives of ``score_samples`` are central
     differences, with a relative error of about 1e-3. Mean shift is of K. Fukunaga and L. Hostetler
     (1975); that it ends at modes, of D. Comaniciu and P. Meer (2002).
 
@@ -115,6 +119,12 @@ def find_modes(model: Any, *, n_modes: int = 20) -> Modes:
                 "Pass a KDESampler or a SmoothedScoreDiffusion."
             )
     check_is_fitted(model)
+    kernel = getattr(model, "kernel_", None)
+    if isinstance(kernel, str) and kernel != "gaussian":
+        raise ValueError(
+            f"model has kernel={kernel!r}, whose density has kinks or flat parts; expected a "
+            "smooth density. Fit it with kernel='gaussian'."
+        )
     # Rows are passed as arrays, which have no column names.
     model = copy.copy(model)
     vars(model).pop("feature_names_in_", None)
@@ -137,7 +147,7 @@ def find_modes(model: Any, *, n_modes: int = 20) -> Modes:
         )
     peaks, values, eigenvalues = _newton(model.score_samples, ends[best[order]], space)
     share = share[order]
-    is_mode = eigenvalues[:, -1] < 0
+    is_mode = eigenvalues.max(axis=1, initial=-1.0) < 0
     if not is_mode.all():
         warn_user(
             f"{np.sum(~is_mode)} of {len(peaks)} ascents did not end at a maximum of score_samples "
@@ -161,32 +171,32 @@ def find_modes(model: Any, *, n_modes: int = 20) -> Modes:
 class _Bandwidths:
     """Coordinates of a model's metric in bandwidths: directions in X, and distances.
 
-    `directions` (r, d) are one bandwidth long each.
+    `directions` (r, d) are one bandwidth long each, and span the affine hull of the training rows.
     """
 
     def __init__(self, model: Any) -> None:
-        metric, bandwidth = model.coordinates_, model.bandwidth_
-        center = np.median(model.points_, axis=0)
-        widths = np.maximum(model.points_.std(axis=0), 1e-300)
-        step = 1e-6 * np.diag(widths)
-        difference = metric.to_metric(center + step) - metric.to_metric(center - step)
-        # Of one standard deviation in each column, so that units of columns do not matter.
-        jacobian = difference / 2e-6 / bandwidth
-        self.directions = np.linalg.pinv(jacobian, rcond=1e-9) * widths
-        self._metric, self._bandwidth = metric, bandwidth
+        metric, self._bandwidth = model.coordinates_, model.bandwidth_
+        z = metric.to_metric(model.points_)
+        steps = AffineHull.of(z / self._bandwidth).basis.T * self._bandwidth
+        center = np.median(z, axis=0)
+        # Exact but where columns are mapped: the mean slope within a bandwidth.
+        self.directions = (
+            metric.from_metric(center + steps) - metric.from_metric(center - steps)
+        ) / 2
+        self._metric = metric
 
     def groups(self, x: np.ndarray, distance: float) -> np.ndarray:
         """Return for each row (n,) the index of its group: rows linked by a distance in bandwidths."""
         if len(x) < 2:
             return np.zeros(len(x), dtype=np.intp)
         z = self._metric.to_metric(x)
-        difference = z[:, None] - z
-        if self._metric.periods is not None:
-            for k in np.flatnonzero(self._metric.periods):
-                difference[:, :, k] = wrapped(difference[:, :, k], self._metric.periods[k])
-        lengths = np.linalg.norm(difference / self._bandwidth, axis=2)
-        tree = linkage(squareform(lengths, checks=False), "single")
-        return fcluster(tree, distance, "distance") - 1
+        periods = np.zeros(z.shape[1]) if self._metric.periods is None else self._metric.periods
+        i, j = np.triu_indices(len(x), 1)
+        squares, widths = np.zeros(len(i)), np.broadcast_to(self._bandwidth, z.shape[1])
+        for own, period, width in zip(z.T, periods, widths, strict=True):
+            difference = own[i] - own[j]
+            squares += ((wrapped(difference, period) if period else difference) / width) ** 2
+        return fcluster(linkage(np.sqrt(squares), "single"), distance, "distance") - 1
 
 
 def _ascend(model: Any, x: np.ndarray, space: _Bandwidths) -> np.ndarray:
@@ -228,7 +238,7 @@ def _newton(
     """Return maxima (n, d) near x, their log-densities (n,) and eigenvalues (n, r) of Hessians."""
     x, moving = x.copy(), np.arange(len(x))
     value, eigenvalues = log_density(x), np.zeros((len(x), len(space.directions)))
-    for _ in range(_MAX_NEWTON):
+    for _ in range(_MAX_NEWTON if len(space.directions) else 0):
         gradient, hessian = _derivatives(log_density, x[moving], value[moving], space.directions)
         own, axes = np.linalg.eigh(hessian)
         eigenvalues[moving] = own
@@ -251,17 +261,23 @@ def _derivatives(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return gradients (n, r) and Hessians (n, r, r) along directions (r, d), by central differences."""
     r = len(directions)
-    i, j = np.triu_indices(r, 1)
-    single = np.concatenate([directions, -directions])
-    pairs = directions[i] + directions[j]
-    offsets = _STEP * np.concatenate([single, pairs, -pairs])
-    values = function((x[:, None] + offsets).reshape(-1, x.shape[1])).reshape(len(x), -1)
-    above, below = values[:, :r], values[:, r : 2 * r]
-    ahead, behind = values[:, 2 * r : 2 * r + len(i)], values[:, 2 * r + len(i) :]
-    gradient = (above - below) / (2 * _STEP)
-    hessian = np.zeros((len(x), r, r))
-    second = above + below - 2 * value[:, None]
-    mixed = (ahead + behind - 2 * value[:, None] - second[:, i] - second[:, j]) / 2
-    hessian[:, i, j] = hessian[:, j, i] = mixed / _STEP**2
-    hessian[:, range(r), range(r)] = second / _STEP**2
-    return gradient, hessian
+    i, j = np.triu_indices(r)
+    is_single = i == j
+
+    def at(step: float) -> np.ndarray:
+        """Return values (n, r (r + 1) / 2) at steps along each direction, and along sums of two."""
+        steps = np.where(is_single, step / 2, step)
+        values = []
+        for part in slices_within(len(i), 3 * x.nbytes, _MEMORY_LIMIT):
+            offsets = steps[part, None] * (directions[i[part]] + directions[j[part]])
+            rows = (x[:, None] + offsets).reshape(-1, x.shape[1])
+            values.append(function(rows).reshape(len(x), -1))
+        return np.concatenate(values, axis=1)
+
+    ahead, behind = at(_STEP), at(-_STEP)
+    second = (ahead + behind - 2 * value[:, None]) / _STEP**2
+    single = second[:, is_single]
+    mixed = np.where(is_single, second, (second - single[:, i] - single[:, j]) / 2)
+    hessian = np.empty((len(x), r, r))
+    hessian[:, i, j] = hessian[:, j, i] = mixed
+    return (ahead - behind)[:, is_single] / (2 * _STEP), hessian

@@ -98,11 +98,12 @@ class AffineSubspace(SmoothManifoldBase):
                 f"origin has shape {origin.shape} and basis has shape {basis.shape}; expected (d,) "
                 "and (d, k), one column for each direction."
             )
-        if not (np.all(np.isfinite(origin)) and np.all(np.isfinite(basis))):
-            raise ValueError(
-                f"origin={origin!r:.100} or basis={basis!r:.100} holds NaN or infinity; expected finite "
-                "values. Drop the rows from which they are."
-            )
+        for name, values in (("origin", origin), ("basis", basis)):
+            if not np.all(np.isfinite(values)):
+                raise ValueError(
+                    f"{name} holds {np.sum(~np.isfinite(values))} values that are NaN or infinity; "
+                    "expected finite values. Drop the rows that they were computed from."
+                )
         subspace = cls.__new__(cls)
         basis = orthonormal_columns("basis", basis)
         subspace._set(origin - basis @ (basis.T @ origin), basis)

@@ -26,7 +26,7 @@ from .._utils.dequantize import dequantized
 from .._utils.memory import slices_within
 from .._utils.rows import merge_rows
 from .._utils.table import check_table, column_names
-from .._utils.validation import check_choice, check_integer
+from .._utils.validation import check_choice, check_extent, check_integer, check_size
 from .._utils.warnings import part_of_a_fit
 from ._neighbors import NearestPoints
 
@@ -57,7 +57,6 @@ _MOST_NOISE = 0.25
 _WIDEST, _RANGE = 0.25, 8.0
 # How far noise may exceed the rows' variances along the axes normal to the manifold, by chance.
 _MARGIN = 1.3
-_FEWEST_LEVELS = 4
 # The smallest dimension of a cloud that is more than groups of rows.
 _LEAST = 0.9
 # Rows get their values at the smallest noise with a crowding below this.
@@ -138,7 +137,7 @@ def intrinsic_dimension(X: Any) -> IntrinsicDimension:
         If X is not numeric.
     ValueError
         If X is not two-dimensional and finite, or has too few distinct rows for a range of noise
-        scales at which rows have neighbours: at least about twelve, in many dimensions more; or if
+        scales at which rows have neighbours: at least about eight, in many dimensions more; or if
         the two nearest neighbours of every row are equally far, as in a lattice.
 
     Notes
@@ -151,8 +150,10 @@ def intrinsic_dimension(X: Any) -> IntrinsicDimension:
     is bounded by the smallest variances of the rows along principal axes.
 
     It is unreliable where few rows must fill many dimensions: borders make it too small (8.9 to 9.1
-    for 2000 rows uniform in a cube of ten dimensions). Where noise is not of one size in all normal
-    directions, its largest directions count as dimensions.
+    for 2000 rows uniform in a cube of ten dimensions). A direction along the manifold in which the rows
+    extend less than a fifth as far as in others may count as noise. Where noise is not of one size in
+    all normal directions, its largest directions count as dimensions. Where parts of the rows have
+    several dimensions, it is between these, and the errors do not count that: see `row_dimensions`.
 
     Costs 20 to 30 passes over the n^2 distances, O(n^2 d) for these; temporaries take 64 MiB.
 
@@ -201,6 +202,8 @@ def _estimate(X: Any, most_pairs: float) -> IntrinsicDimension:
     from the mean, which does not depend on the order of rows nor on rotations.
     """
     rows = check_table(X, "intrinsic_dimension")
+    check_size("X", rows)
+    check_extent(rows, "X")
     merged = merge_rows(rows, np.ones(len(rows)), by_column=False)
     merged.warn(column_names(X))
     points, distinct = dequantized(merged.points, merged.weights, merged.precision.width)
@@ -209,25 +212,26 @@ def _estimate(X: Any, most_pairs: float) -> IntrinsicDimension:
     hull = AffineHull.of(points)
     if hull.dimension == 0:
         raise ValueError(
-            f"all {len(rows)} rows of X are equal; expected distinct rows, from which the dimension is "
+            f"X has 1 distinct row among {len(rows)}; expected several, from which the dimension is "
             "estimated. Pass more rows."
         )
-    coordinates = hull.split(points)[0]
-    coordinates -= weights @ coordinates
-    squares = np.sum(coordinates**2, axis=1)
+    # A far row would shift the mean, and with it round the distances of all others.
+    coordinates = (points - np.median(points, axis=0)) @ hull.basis
+    centered = coordinates - weights @ coordinates
+    squares = np.sum(centered**2, axis=1)
     order = np.argsort(squares, kind="stable")
     some = coordinates[order[:: -(-len(points) // _SOME_ROWS)]]
     # Far rows and far groups of rows must not set the size of the cloud.
     quartile = np.quantile(pdist(some, "sqeuclidean"), 0.25)
     variance = float(weights @ squares)
-    unit = min(variance, _WIDEST_CLOUD * quartile) or variance
-    coordinates /= np.sqrt(unit)
+    unit = float(min(variance, _WIDEST_CLOUD * quartile)) or variance
+    coordinates, centered = coordinates / np.sqrt(unit), centered / np.sqrt(unit)
     step = (
         -(-len(points) // max(int(most_pairs // len(points)), 1)) if np.isfinite(most_pairs) else 1
     )
     queries = np.sort(order[::step])
     curve = _Curve.of(coordinates, weights, queries)
-    fit = _Fit.of(curve, np.linalg.eigvalsh((coordinates.T * weights) @ coordinates)[::-1])
+    fit = _Fit.of(curve, np.linalg.eigvalsh((centered.T * weights) @ centered)[::-1])
     row_dimensions = curve.lid[:, fit.row_level] - fit.noise_part
     if step == 1:
         row_dimensions = (np.bincount(distinct, row_dimensions) / copies)[merged.index]
@@ -266,7 +270,7 @@ class _Curve:
         """Compute the curve of centred points (N, d) of a cloud of size one, at `queries` (Q,)."""
         k = min(3, len(points))
         nearest = NearestPoints(points, MEMORY_LIMIT).query(torch.from_numpy(points), k)[0].numpy()
-        if np.ptp(nearest[:, 1:], axis=1).max() < 1e-9 * nearest.max():
+        if k == 3 and np.all(np.ptp(nearest[:, 1:], axis=1) < 1e-9 * nearest[:, -1]):
             raise ValueError(
                 "the two nearest neighbours of every row of X are equally far, as in a lattice; "
                 "expected different distances, from which the dimension is estimated. Pass the number "
@@ -289,6 +293,11 @@ class _Curve:
             distances[own] = np.inf
             # Kernels are relative to that of the nearest point, so that no sum is zero.
             shifted = distances - distances.min(axis=1, keepdims=True)
+            # Rows so far away that their distances are rounded by more have one neighbour, and LID zero.
+            far = np.flatnonzero(8 * np.finfo(np.float64).eps * squares[rows] > variances[0])
+            shifted[far] = np.inf
+            shifted[far, distances[far].argmin(axis=1)] = 0.0
+            distances[far] = 0.0
             distances[own] = 0.0
             for last in range(len(variances) - _PER_OCTAVE, len(variances)):
                 # Half the variance squares the kernel, whose sums are those of squares one level up.
@@ -360,12 +369,11 @@ class _Fit:
         """Fit the levels `is_used` (L,) of a cloud of at most a size, a variance."""
         d = len(axis_variances)
         size = min(float(np.sum(axis_variances**2) / np.sum(axis_variances)), size, 1.0)
-        if np.count_nonzero(is_used) < _FEWEST_LEVELS:
+        if not is_used.any():
             raise ValueError(
-                f"X has {curve.influence.shape[1]} distinct rows in {d} dimensions: only at "
-                f"{np.count_nonzero(is_used)} noise scales do the "
-                f"rows have neighbours; expected at least {_FEWEST_LEVELS}, from which the dimension "
-                "is fitted. Pass more rows."
+                f"X has {curve.influence.shape[1]} distinct rows in {d} dimensions: at no noise scale "
+                "do they have neighbours; expected some eight rows or more, from which the dimension is "
+                "estimated. Pass more rows, or the number of components as an integer."
             )
         v, crowding = curve.variances[is_used], curve.crowding[is_used]
         excess = 1 + _EXCESS * crowding

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from sklearn.base import clone
 
 from .._estimators.local import LocalScoreDiffusion
 from .._estimators.local_groups import resolve_groups
 from .._estimators.smoothed import SmoothedScoreDiffusion
+from .._utils.table import check_table
 from .._utils.validation import (
     check_choice,
     check_integer,
     check_real_array,
+    check_size,
     fixed_seed,
 )
-from ..metrics._checks import check_rows
 
 __all__ = ["ImpliedSmoothing", "implied_smoothing"]
 
@@ -92,13 +95,13 @@ def implied_smoothing(
         1/50 to 1.5 of the root mean square of the columns' standard deviations, in steps of a fifth.
         "size": the local score of patches (where `image_shape` is given) or of windows, of the sizes
         that `LocalScoreDiffusion` compares, the last of which has all columns. A mapping from labels to
-        estimators, which are fitted to X, or to scores compares any others, such as kernels or the
-        Wiener filter; labels that are numbers increase.
+        estimators, copies of which are fitted to X, or to scores compares any others, such as kernels or
+        the Wiener filter; labels that are numbers increase.
     noise_scales : array-like of shape (n_scales,), default=None
         Standard deviations of the noise, increasing, in units of X. None is eight from 0.1 to 2 of the
         same root mean square. Estimators need a noise range that contains them.
     image_shape : tuple of int, default=None
-        See `LocalScoreDiffusion`.
+        See `LocalScoreDiffusion`; with ``family="size"`` only.
     n_samples : int, default=500
         Number of noised rows at each noise scale, at least 20. Errors decrease as its root.
     random_state : int, RandomState or None, default=None
@@ -111,7 +114,7 @@ def implied_smoothing(
     Raises
     ------
     TypeError
-        If the score, or a member, is neither callable nor an estimator with a score.
+        If the score, or a member, is neither a function nor an estimator with a score.
     ValueError
         If a parameter is out of range, X is not a table of finite numbers, or a score is not finite or
         has another shape than its rows.
@@ -144,10 +147,17 @@ def implied_smoothing(
     >>> round(result.overall, 1)
     1.1
     """
-    rows = check_rows("X", X)
+    rows = check_table(X, "implied_smoothing")
+    check_size("X", rows)
     seed = fixed_seed(random_state)
     n_samples = check_integer("n_samples", n_samples, minimum=_N_PARTS)
     std = math.sqrt(rows.var(axis=0).mean())
+    if not std > 0 and (noise_scales is None or isinstance(family, str)):
+        raise ValueError(
+            f"X has 1 distinct row among {len(rows)}, whose scores are alike for every sigma and size; "
+            "expected several. Pass the rows of which the score was learned, or a mapping as family "
+            "and noise_scales."
+        )
     scales = _checked_scales(noise_scales, std)
     members = _members(family, rows.shape[1], std, scales, image_shape, seed)
     fields = [_field(f"family[{label!r}]", member, rows) for label, member in members.items()]
@@ -186,11 +196,6 @@ def implied_smoothing(
 def _checked_scales(noise_scales: Any, std: float) -> np.ndarray:
     """Return the noise scales (n_scales,) after checking them."""
     if noise_scales is None:
-        if not std > 0:
-            raise ValueError(
-                "noise_scales=None needs rows of X that differ, and all are equal. Pass standard "
-                "deviations in units of X."
-            )
         return np.geomspace(0.1 * std, 2 * std, 8)
     scales = np.atleast_1d(check_real_array("noise_scales", noise_scales))
     increases = scales.ndim == 1 and len(scales) > 0 and bool(np.all(np.diff(scales) > 0))
@@ -206,11 +211,19 @@ def _members(
     family: Any, d: int, std: float, scales: np.ndarray, image_shape: Any, seed: int
 ) -> dict[Any, Any]:
     """Return the members of a family by their labels."""
+    if image_shape is not None and family != "size":
+        raise ValueError(
+            f"image_shape={image_shape!r} has an effect with family='size' only. Pass that family, or "
+            "leave out image_shape."
+        )
     if isinstance(family, Mapping):
         if not family:
             raise ValueError(f"family={family!r} is empty. {_HINT}")
-        if _is_numeric(family) and np.any(np.diff(list(family)) <= 0):
-            raise ValueError(f"family has the labels {list(family)}; expected increasing numbers.")
+        if _is_numeric(family) and not np.all(np.diff(list(family)) > 0):
+            raise ValueError(
+                f"family has the labels {list(family)}; expected increasing numbers. Sort it, or use "
+                "text as labels, which are not interpolated."
+            )
         return dict(family)
     if not isinstance(family, str):
         raise TypeError(f"family={family!r} has type {type(family).__name__}. {_HINT}")
@@ -232,8 +245,16 @@ def _is_numeric(labels: Any) -> bool:
 
 def _field(name: str, score: Any, rows: np.ndarray | None) -> Callable[..., np.ndarray]:
     """Return a function of rows x (n, d) and v; an estimator of a family is fitted to rows (N, d)."""
-    if rows is not None and hasattr(score, "fit") and not isinstance(score, type):
-        score = score.fit(rows)
+    if isinstance(score, type):
+        raise TypeError(
+            f"{name} is the class {score.__name__}; expected an instance. Pass {score.__name__}()."
+        )
+    if rows is not None and hasattr(score, "fit"):
+        score = clone(score).fit(rows)
+    elif hasattr(score, "feature_names_in_"):
+        # Rows are passed as arrays, which have no column names.
+        score = copy.copy(score)
+        vars(score).pop("feature_names_in_", None)
     if hasattr(score, "grad_log_density"):
         compute: Callable[[np.ndarray, float], Any] = score.grad_log_density
     elif hasattr(score, "denoise"):

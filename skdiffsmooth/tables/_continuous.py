@@ -324,7 +324,7 @@ class _Chooser:
             if periods is not None:
                 for k in np.flatnonzero(periods):
                     steps[:, k] = wrapped(steps[:, k], float(periods[k]))
-            lengths = np.linalg.norm(steps, axis=1) / (2 * _END * scale * bandwidth)
+            lengths = np.linalg.norm(steps / scale, axis=1) / (2 * _END * bandwidth)
             order = np.argsort(lengths, kind="stable")
             mass = np.cumsum(weights[judges][order])
             cells.append(float(lengths[order][np.searchsorted(mass, _MOST_CELLS * mass[-1])]))

@@ -59,7 +59,8 @@ class TableDensity(DensityEstimatorMixin, BaseEstimator):
         The density of continuous columns: any density of this package that takes weights. None is
         ``SmoothedScoreDiffusion()``. That and `KDESampler` are fitted once for each set of columns that
         have values together; other densities are fitted again for each combination of levels on which
-        the continuous columns depend, which can take long.
+        the continuous columns depend, which can take long. ``KDESampler("scott")``, with one bandwidth
+        for each column, is the fastest for columns of different units.
     random_state : int, RandomState or None, default=None
         Seed of `sample` and `impute` where a call passes none. None draws anew at every call.
     verbose : int, default=0

@@ -13,7 +13,7 @@ the levels where y does not depend on x. It is normalised, and marginals over y 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +27,8 @@ from ._distances import unbent
 
 __all__ = ["GatedPart", "Rows", "fit_gated"]
 
-# Weight of a logistic distribution about the regression line, and of all rows among the near ones.
+# Weight of two logistic distributions, half of it each: one about the regression line, and one of all
+# rows, which bounds the loss where the line is far off. All rows among the near ones have it, too.
 _BACKGROUND = 0.02
 _LOGISTIC = np.sqrt(3) / np.pi
 # Bandwidths of x, in standard deviations, that are compared; those of y, in deviations from the line.
@@ -37,6 +38,8 @@ _OF_Y = (0.05, 0.08, 0.12, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0)
 _MOST_JUDGES, _N_SWEEPS = 256, 4
 # Factors of the median, above which a coordinate is linear in the column; larger logarithms are cut off.
 _FACTORS, _LARGEST_LOG = (1.0, 4.0, 20.0), 600.0
+# Least share of its own weight that a row has left in the regression without it.
+_LEAST_LEFT = 1e-6
 # Penalties of the regression, in variances of a column; indicators of a column must lower the logarithm
 # of the variance by so much.
 _PENALTIES, _LEAST_GAIN = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 100.0), 0.01
@@ -46,10 +49,11 @@ _MOST_PAIRS = 4_000_000
 
 @dataclass(frozen=True, eq=False)
 class Regression:
-    """A ridge regression on x, its squares and products, and indicators of levels.
+    """A ridge regression on x, its squares and products if `is_quadratic`, and indicators of levels.
 
-    Constant outside the range of the training rows, `low` to `high` (p,). `discrete` are the discrete
-    coordinates whose levels, `n_levels` many, have indicators.
+    Constant outside the range of the training rows, `low` to `high` (p,), and within `ends` (2, k), the
+    least and largest values that it has at these without each. `discrete` are the discrete coordinates
+    whose levels, `n_levels` many, have indicators.
     """
 
     low: np.ndarray
@@ -57,21 +61,23 @@ class Regression:
     mean: np.ndarray
     scale: np.ndarray
     periods: np.ndarray
-    discrete: list[int]
     n_levels: list[int]
+    is_quadratic: bool
+    discrete: list[int]
     intercept: np.ndarray
     coefficients: np.ndarray
+    ends: np.ndarray
 
     def at(self, x: np.ndarray, levels: np.ndarray) -> np.ndarray:
         """Return its values (m, k) at x (m, p) and levels (m, q)."""
         features = self.features(x, levels)
-        return self.intercept + features @ self.coefficients
+        return np.clip(self.intercept + features @ self.coefficients, *self.ends)
 
     def features(self, x: np.ndarray, levels: np.ndarray) -> np.ndarray:
         """Return the features (m, f)."""
         z = (np.clip(x, self.low, self.high) - self.mean) / self.scale
         plain, circular = z[:, self.periods == 0], np.flatnonzero(self.periods)
-        first, second = np.triu_indices(plain.shape[1])
+        first, second = np.triu_indices(plain.shape[1] if self.is_quadratic else 0)
         angles = 2 * np.pi * x[:, circular] / self.periods[circular]
         parts = [plain, plain[:, first] * plain[:, second], np.cos(angles), np.sin(angles)]
         for k in self.discrete:
@@ -95,33 +101,50 @@ def _regress(
     `one_share` (n,) is the part of the weight of a row that is left out.
     """
     n_levels, best, chosen = [len(kernel.masses) for kernel in kernels], np.inf, None
-    discrete: list[int] = []
-    for k in [None, *range(len(kernels))]:
-        if k is not None and len(np.unique(levels[:, k])) == 1:
-            continue
-        tried = discrete if k is None else [*discrete, k]
-        empty = np.zeros(y.shape[1])
-        shape = Regression(
-            x.min(axis=0), x.max(axis=0), mean, scale, periods, tried, n_levels, empty, empty
-        )
-        features = shape.features(x, levels)
-        center, root = weights @ features, np.sqrt(weights)[:, None]
-        y_mean = weights @ y
+    empty = np.empty((2, y.shape[1]))
+    shape = Regression(
+        x.min(axis=0),
+        x.max(axis=0),
+        mean,
+        scale,
+        periods,
+        n_levels,
+        False,
+        [],
+        empty[0],
+        empty,
+        empty,
+    )
+    differ = [k for k in range(len(kernels)) if len(np.unique(levels[:, k])) > 1]
+    y_mean, root = weights @ y, np.sqrt(weights)[:, None]
+    # Squares, products and indicators of each column are kept if left-out errors are less with them.
+    for added in ("linear", "quadratic", *differ):
+        tried = shape if chosen is None else chosen[0]
+        if added == "quadratic":
+            tried = replace(tried, is_quadratic=True)
+        elif isinstance(added, int):
+            tried = replace(tried, discrete=[*tried.discrete, added])
+        features = tried.features(x, levels)
+        center = weights @ features
         left, singular, right = np.linalg.svd((features - center) * root, full_matrices=False)
         projected = left.T @ ((y - y_mean) * root)
         for penalty in _PENALTIES:
             shrunk = singular**2 / (singular**2 + penalty)
             fitted = left @ (shrunk[:, None] * projected)
             leverage = ((left**2 @ shrunk)[:, None] + root**2) * one_share[:, None]
-            errors = (y - y_mean - fitted / root) / np.maximum(1 - leverage, 0.1)
+            errors = (y - y_mean - fitted / root) / np.maximum(1 - leverage, _LEAST_LEFT)
             variance = weights @ (errors - weights @ errors) ** 2
             loss = float(np.log(np.maximum(variance, 1e-300)).sum())
-            if loss < best - (0 if k is None else _LEAST_GAIN):
-                best = loss
+            if loss < best - (_LEAST_GAIN if isinstance(added, int) else 0):
+                best, line = loss, y - errors
                 solution = right.T @ ((shrunk / np.maximum(singular, 1e-12))[:, None] * projected)
-                solved = {"intercept": y_mean - center @ solution, "coefficients": solution}
-                chosen = Regression(**{**vars(shape), **solved}), errors
-                discrete = tried
+                solved = replace(
+                    tried,
+                    intercept=y_mean - center @ solution,
+                    coefficients=solution,
+                    ends=np.array([line.min(axis=0), line.max(axis=0)]),
+                )
+                chosen = solved, errors
     assert chosen is not None
     return chosen
 
@@ -188,6 +211,29 @@ class GatedPart:
         near /= near.sum(axis=1, keepdims=True)
         return (1 - _BACKGROUND) * near + _BACKGROUND * weights
 
+    def _log_tails(
+        self, line: np.ndarray, low: np.ndarray, high: np.ndarray, observed: np.ndarray
+    ) -> np.ndarray:
+        """Return log-densities (2, m), with half the weight each, of logistics about `line` and of all.
+
+        `line` (m, k) is the regression, `low` and `high` (m, k) are ends of cells.
+        """
+        result = np.full((2, len(line)), np.log(0.5))
+        for g in observed:
+            for k, (centers, deviation) in enumerate(self._tails(line)):
+                ends = low[:, g] - centers[:, g], high[:, g] - centers[:, g]
+                result[k] += _log_logistic(*ends, deviation[g] * _LOGISTIC)
+        return result
+
+    def _tails(self, line: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return centers (m, k) and standard deviations (k,) of the logistics."""
+        center = self.weights @ self.y
+        of_all = np.sqrt(self.weights @ (self.y - center) ** 2)
+        return [
+            (line + self.weights @ self.residual, self.deviation),
+            (np.broadcast_to(center, line.shape), np.maximum(of_all, self.deviation)),
+        ]
+
     def log_density(
         self, levels: np.ndarray, x: np.ndarray, low: np.ndarray, high: np.ndarray
     ) -> np.ndarray:
@@ -204,13 +250,11 @@ class GatedPart:
             weights = self._row_weights(levels[part], x[part])
             with np.errstate(divide="ignore"):
                 log_terms = np.log(weights)
-            log_tail = np.zeros(len(line))
-            center = self.weights @ self.residual
             for g in observed:
                 ends = low[part, g] - line[:, g], high[part, g] - line[:, g]
                 log_terms += _log_normal(*ends, self.residual[:, g], self.of_y[g])
-                log_tail += _log_logistic(*ends, center[g], self.deviation[g] * _LOGISTIC)
             near = logsumexp(log_terms, axis=1) + np.log1p(-_BACKGROUND)
+            log_tail = np.logaddexp(*self._log_tails(line, low[part], high[part], observed))
             result[part] = np.logaddexp(near, log_tail + np.log(_BACKGROUND))
         return result + log_slopes
 
@@ -235,26 +279,26 @@ class GatedPart:
         m, k = low.shape
         low, high, _ = self._mapped(low, high)
         uniform, normal = rng.uniform(size=(m, 2 + k)), rng.normal(size=(m, k))
-        drawn, center = np.empty((m, k)), self.weights @ self.residual
-        line = self.regression.at(x, levels)
+        drawn, line = np.empty((m, k)), self.regression.at(x, levels)
         observed = np.flatnonzero(~np.isnan(low[0]))
         for part in slices(m, max(1, _MOST_PAIRS // len(self.x))):
             with np.errstate(divide="ignore"):
                 log_terms = np.log(self._row_weights(levels[part], x[part]))
-            log_tail = np.full(len(log_terms), np.log(_BACKGROUND))
             for g in observed:
                 ends = low[part, g] - line[part, g], high[part, g] - line[part, g]
                 log_terms += _log_normal(*ends, self.residual[:, g], self.of_y[g])
-                log_tail += _log_logistic(*ends, center[g], self.deviation[g] * _LOGISTIC)
             near = logsumexp(log_terms, axis=1) + np.log1p(-_BACKGROUND)
+            tails = self._log_tails(line[part], low[part], high[part], observed)
+            log_weights = np.vstack([near, tails + np.log(_BACKGROUND)])
+            row_weights = np.exp(log_weights - log_weights.max(axis=0)).T
             masses = np.exp(log_terms - log_terms.max(axis=1, keepdims=True))
             own = np.arange(len(masses))
             source = choose_in_rows(masses, own, uniform[part, 0])
-            is_logistic = uniform[part, 1] < 1 / (1 + np.exp(np.clip(near - log_tail, -50, 50)))
-            values = self.residual[source] + self.of_y * normal[part]
             u = np.clip(uniform[part, 2:], 1e-12, 1 - 1e-12)
-            far = center + self.deviation * _LOGISTIC * np.log(u / (1 - u))
-            drawn[part] = line[part] + np.where(is_logistic[:, None], far, values)
+            values = [line[part] + self.residual[source] + self.of_y * normal[part]]
+            for centers, deviation in self._tails(line[part]):
+                values.append(centers + deviation * _LOGISTIC * np.log(u / (1 - u)))
+            drawn[part] = np.array(values)[choose_in_rows(row_weights, own, uniform[part, 1]), own]
         return _unbent(drawn, self.shifts, self.knots)
 
 
@@ -338,14 +382,8 @@ class _Choice:
         self.residual = part.residual
         # A judge's own regression is the one without it.
         self.line = part.y[judges] - part.residual[judges]
-        ends_of_line = self.low - self.line, self.high - self.line
-        center = part.weights @ self.residual
-        self.log_logistic = sum(
-            _log_logistic(a, b, m, s * _LOGISTIC)
-            for a, b, m, s in zip(
-                *(each.T for each in ends_of_line), center, part.deviation, strict=True
-            )
-        )
+        tails = part._log_tails(self.line, self.low, self.high, np.arange(len(part.columns)))
+        self.log_logistic = np.logaddexp(*tails)
 
     def of_x(self, j: int, width: float) -> np.ndarray | float:
         """Return log kernels (m, n) of one coordinate x."""
@@ -391,7 +429,7 @@ class _Choice:
                 heights[g], close = _OF_Y[best] * part.deviation[g], tried[best]
             if np.array_equal(before, np.r_[widths, heights]):
                 break
-        return GatedPart(**{**vars(part), "of_x": widths, "of_y": heights, "kernels": kernels})
+        return replace(part, of_x=widths, of_y=heights, kernels=kernels)
 
     def likelihood(self, others: np.ndarray, near: np.ndarray, close: np.ndarray) -> float:
         """Return the mean log-likelihood of the judges for weights and log kernels, all (m, n)."""
@@ -466,9 +504,9 @@ def _log_normal(low: np.ndarray, high: np.ndarray, centers: np.ndarray, width: f
     return result
 
 
-def _log_logistic(low: np.ndarray, high: np.ndarray, center: float, scale: float) -> np.ndarray:
+def _log_logistic(low: np.ndarray, high: np.ndarray, scale: float) -> np.ndarray:
     """Return log-probabilities (m,) of intervals (m,), densities of points: the logistic ones."""
-    a, b = (low - center) / scale, (high - center) / scale
+    a, b = low / scale, high / scale
     result = -np.abs(a) - 2 * np.log1p(np.exp(-np.abs(a))) - np.log(scale)
     cells = high > low
     # On the side where both ends are in the lower tail differences are accurate.

@@ -157,12 +157,8 @@ def cdf(
         A column of numbers, dates or ordered levels. A periodic one begins at its origin.
     values : array-like
         Numbers, dates or levels of the column.
-    given : mapping from column to value, default=None
-        See `probability`.
-    error : float, default=0.005
-        Largest standard error of each probability.
-    random_state : int, RandomState or None, default=None
-        See `probability`.
+    given, error, random_state
+        See `probability`; `error` is that of each probability.
 
     Returns
     -------
@@ -210,13 +206,9 @@ def quantile(
         A column of numbers or dates. A periodic one begins at its origin.
     q : array-like of float
         Probabilities above 0 and below 1.
-    given : mapping from column to value, default=None
-        See `probability`.
-    error : float, default=0.005
-        Largest standard error *in probability*; more rows are drawn where a hundred of them would not be
-        on each side of a quantile.
-    random_state : int, RandomState or None, default=None
-        See `probability`.
+    given, error, random_state
+        See `probability`; `error` is *in probability*, and more rows are drawn where a hundred of them
+        would not be on each side of a quantile.
 
     Returns
     -------
@@ -286,12 +278,8 @@ def marginal(
         Number of intervals of a column of numbers or dates: of equal width from its 1 % to its 99 %
         quantile, and one below and one above. Levels and atoms are parts of their own, and so is each
         value where no more than `n_bins` were drawn.
-    given : mapping from column to value, default=None
-        See `probability`.
-    error : float, default=0.005
-        Largest standard error of each probability.
-    random_state : int, RandomState or None, default=None
-        See `probability`.
+    given, error, random_state
+        See `probability`; `error` is that of each probability.
 
     Returns
     -------

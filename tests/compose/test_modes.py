@@ -101,3 +101,34 @@ def test_column_names_cause_no_warning():
 def test_a_model_without_an_energy_is_refused():
     with pytest.raises(TypeError, match="has no method energy"):
         find_modes(object())
+
+
+def test_rows_on_a_plane_have_the_modes_of_the_plane():
+    """A constant column, of any size, adds no direction; nor do columns beyond the rows of a table."""
+    X = clusters()
+    plain = find_modes(KDESampler(0.8).fit(X))
+    for third in (1.0, 1e9):
+        modes = find_modes(KDESampler(0.8).fit(np.column_stack([X, np.full(len(X), third)])))
+        # Rounding, in coordinates of the principal axes.
+        assert_allclose(modes.points[:, :2], plain.points, rtol=0, atol=1e-3)
+        assert_allclose(modes.eigenvalues, plain.eigenvalues, rtol=0, atol=1e-3)
+    # Shifted by 1e10 standard deviations: their rounding is 1e-6.
+    shifted = find_modes(KDESampler(0.8).fit(X + 1e10))
+    assert_allclose(shifted.points - 1e10, plain.points, rtol=0, atol=1e-3)
+    assert_allclose(shifted.eigenvalues, plain.eigenvalues, rtol=0, atol=1e-3)
+    wide = np.random.RandomState(0).normal(size=(4, 1500))
+    modes = find_modes(KDESampler(1.0).fit(wide))
+    assert modes.eigenvalues.shape == (4, 3)
+
+
+def test_one_row_is_the_mode():
+    modes = find_modes(KDESampler(1.0).fit([[1.0, 2.0]] * 3))
+    assert_allclose(modes.points, [[1.0, 2.0]])
+    assert_allclose(modes.log_density, -np.log(2 * np.pi))
+    assert modes.eigenvalues.shape == (1, 0)
+    assert modes.share == [1.0]
+
+
+def test_a_density_with_kinks_is_refused():
+    with pytest.raises(ValueError, match=r"kernel='tophat'.*kernel='gaussian'"):
+        find_modes(KDESampler(1.0, kernel="tophat").fit(clusters()))

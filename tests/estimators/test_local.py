@@ -299,6 +299,23 @@ def test_denoised_rows_are_posterior_means():
     assert_allclose(model.denoise(X[:1], t)[0], expected, rtol=1e-10)
 
 
+def test_scores_have_the_divergence_of_their_differences():
+    X = table(20, 3)
+    model = LocalScoreDiffusion(0.5, groups=[[0, 1], [1, 2]], width=0.1, **CHEAP).fit(X)
+    queries, t, step = X[:4], 0.4, 1e-4
+    score = model.grad_log_density(queries, t)
+    assert_allclose(queries + t * score, model.denoise(queries, t), rtol=1e-12)
+    ahead, back = (
+        sum(model.grad_log_density(queries + e, t)[:, p] for p, e in enumerate(sign * np.eye(3)))
+        for sign in (step, -step)
+    )
+    # The error of central differences is some step^2 times the third derivative.
+    assert_allclose(model.laplacian_log_density(queries, t), (ahead - back) / (2 * step), rtol=1e-6)
+    assert_allclose(
+        model.grad_log_density(queries), model.grad_log_density(queries, 0.25), rtol=1e-12
+    )
+
+
 def test_constant_pixels_and_few_rows():
     X = table(12, 4)
     X[:, 2] = 3.0

@@ -185,6 +185,8 @@ SPHERE, TURNS = {}, {"space": "rotations"}
         (SPHERE, [[0.0, 0, 1]], r"1 distinct row.*Pass numbers"),
         (SPHERE, [[0.0, 0, 1]] * 5, r"1 distinct row"),
         (SPHERE, [[1e200, 0, 1]], r"in row 0"),
+        (SPHERE, [[0.0, 0, 0, 1]], r"4 columns.*space='rotations' with quaternions"),
+        (TURNS, [1e200 * np.eye(3).ravel()], r"in row 0"),
         (TURNS, [[10.0, 50, 20]], r"3 columns.*degrees=True"),
         (TURNS, [np.diag([1.0, 1, -1]).ravel()], r"row 0 of X is a reflection"),
         (TURNS, [np.diag([1.0, 1, 2]).ravel()], r"R R\^T differs from the identity by 3"),
@@ -199,6 +201,26 @@ def test_rows_off_the_space_are_refused_by_name(options, rows, match):
 def test_scales_in_degrees_are_refused():
     with pytest.raises(ValueError, match=r"bandwidth=10 is above 6.28.*np.radians"):
         SphericalScoreDiffusion(10.0).fit(curve(5))
+
+
+def test_bandwidths_beyond_the_resolution_of_angles_are_refused():
+    with pytest.raises(ValueError, match=r"bandwidth=1e-09 is out of range.*>= 1e-06"):
+        SphericalScoreDiffusion(1e-9).fit(curve(5))
+    close = unit(np.array([[0.0, 0.0, 1.0]]) + 1e-8 * curve(20))
+    with pytest.warns(UserWarning, match="as close as float64 resolves angles"):
+        SphericalScoreDiffusion(sigma=0.0, background=0.1).fit(close)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_row_of_nearly_all_weight_can_be_left_out():
+    """The density of the others is not infinite where their weights round to zero beside it."""
+    X = curve(6)
+    options = {"bandwidth": 0.3, "sigma": 0.0, "background": 0.0}
+    heavy = SphericalScoreDiffusion(**options).fit(X, sample_weight=[1e40, 1, 1, 1, 1, 1])
+    k = int(heavy.weights_.argmax())
+    others = SphericalScoreDiffusion(**options).fit(np.delete(heavy.points_, k, axis=0))
+    expected = others.score_samples(heavy.points_[k : k + 1])[0]
+    assert_allclose(heavy.leave_one_out_log_density()[k], expected, rtol=1e-9)
 
 
 def test_one_row_is_a_kernel():

@@ -1248,8 +1248,9 @@ def test_a_failed_fit_leaves_the_old_one():
 
 @pytest.mark.parametrize("k", [1, 2, 4])
 def test_the_number_of_components_is_estimated(k):
+    """Rows extend equally far in k directions: one in which they are narrow may count as noise."""
     rng = np.random.RandomState(0)
-    rows = rng.uniform(size=(500, k)) @ rng.normal(size=(k, 6))
+    rows = rng.normal(size=(500, k)) @ np.linalg.qr(rng.normal(size=(6, k)))[0].T
     assert LocalPolynomialManifold(degree=1).fit(rows).n_components_ == k
     assert PointCloud(rows).dimension == k
 
@@ -1366,6 +1367,9 @@ def test_groups_and_far_rows_have_the_dimension_of_a_group():
         np.concatenate([plane, 1e6 * rng.normal(size=(2, 5))]),
     ):
         assert float(intrinsic_dimension(X)) == pytest.approx(2, abs=0.4)
+    for far in (1e11, 1e13, 1e15):
+        X = np.concatenate([plane, plane[:1] + far])
+        assert float(intrinsic_dimension(X)) == pytest.approx(2, abs=0.4)
     line = 5 + rng.uniform(-1, 1, size=(300, 1)) * plane[:1]
     rows = intrinsic_dimension(np.concatenate([line, plane])).row_dimensions
     assert np.mean(rows[:300]) == pytest.approx(1, abs=0.3)
@@ -1376,9 +1380,14 @@ def test_bad_rows_for_a_dimension():
     for X in (np.zeros(3), [[np.nan, 1.0]], np.zeros((0, 2))):
         with pytest.raises(ValueError, match=r"2D array|NaN in column 0|minimum of 1"):
             intrinsic_dimension(X)
-    with pytest.raises(ValueError, match="all 5 rows of X are equal; expected distinct rows"):
+    with pytest.raises(ValueError, match="X has 1 distinct row among 5; expected several"):
         intrinsic_dimension(np.ones((5, 2)))
-    with pytest.raises(ValueError, match="X has 3 distinct rows in 2 dimensions: only at 0 noise"):
+    with pytest.raises(ValueError, match="X has 3 distinct rows in 2 dimensions: at no noise"):
         intrinsic_dimension([[0.0, 0.0], [1.0, 0.0], [0.0, 1.5], [1.0, 0.0]])
+    with pytest.raises(ValueError, match="X has 2 distinct rows in 1 dimensions"):
+        intrinsic_dimension([[0.0, 1.0], [1.0, 0.0]])
+    for unit, message in ((1e160, "squares would overflow"), (1e-200, "squares of smaller values")):
+        with pytest.raises(ValueError, match=message):
+            intrinsic_dimension(unit * np.random.RandomState(0).normal(size=(30, 2)))
     with pytest.raises(ValueError, match="equally far, as in a lattice"):
         intrinsic_dimension(np.eye(20))

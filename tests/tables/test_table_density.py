@@ -300,3 +300,44 @@ def test_tails_of_positive_columns_are_in_their_units():
     kinds["income"] = Positive(atoms=(0,))
     drawn = TableDensity(kinds, density=KDESampler()).fit(frame).sample(4000, random_state=0)
     assert drawn["income"].max() < 10 * frame["income"].max()
+
+
+def test_bandwidths_of_each_column_do_not_depend_on_units():
+    found = []
+    for factor in (1, 1000):
+        frame = _frame()[["kind", "count", "income"]]
+        frame["income"] = (frame["income"].round(2) + 1) * factor
+        kinds = {"count": Integer(0), "income": Positive(atoms=(), unit=0.01 * factor)}
+        model = TableDensity(kinds, density=KDESampler("scott")).fit(frame)
+        found.append(model.score_samples(frame))
+    # Probabilities of cells; scales are chosen to a hundredth.
+    np.testing.assert_allclose(*found, atol=0.02)
+
+
+@pytest.mark.parametrize("n_others", [2, 7])
+def test_few_rows_beside_an_atom_have_bounded_losses(n_others):
+    """No value within the range of the rows is as good as excluded, whatever the other columns are."""
+    rng = np.random.RandomState(0)
+    others = rng.normal(size=(160, n_others))
+    debt = np.exp(1 + 0.8 * others[:, 0] + 0.1 * rng.normal(size=160))
+    debt[rng.uniform(size=160) < 0.75] = 0
+    frame = pd.DataFrame(others, columns=[f"x{j}" for j in range(n_others)])
+    names, frame["debt"] = list(frame), debt
+    model = TableDensity(density=KDESampler("loo", metric="scaled")).fit(frame)
+    rows = pd.DataFrame(rng.normal(size=(40, n_others)), columns=names)
+    rows.loc[:19, names[-1]] = 6.0
+    rows["debt"] = np.median(debt[debt > 0])
+    # A hundredth of the mass is a distribution of all rows, whose density there is some exp(-3).
+    assert model.score_samples(rows, columns=["debt"], given=names).min() > -9
+    # The extremest row: mass one, and draws of the density.
+    row = rows.loc[[0]]
+    points = np.exp(np.linspace(-8, 6, 4000))
+    grid = row.loc[[0] * 4000].assign(debt=points)
+    masses = np.exp(model.score_samples(grid, columns=["debt"], given=names)) * points * 14 / 3999
+    zero = np.exp(model.score_samples(row.assign(debt=0), columns=["debt"], given=names))[0]
+    assert masses.sum() + zero == pytest.approx(1, abs=0.002)
+    drawn = model.impute(row.loc[[0] * 2000].assign(debt=np.nan), random_state=0)["debt"]
+    for end in np.quantile(debt[debt > 0], [0.2, 0.5, 0.9]):
+        # Four standard errors of a share of 2000 draws.
+        share = zero + masses[points < end].sum()
+        assert (drawn < end).mean() == pytest.approx(share, abs=0.045)
