@@ -184,8 +184,8 @@ class _Draws:
         """The effective number of draws."""
         return 1 / float(np.sum(self.weights**2))
 
-    def spread(self, n: int) -> np.ndarray:
-        """Return the indices (n,) of n of these draws, evenly spread over the weights."""
+    def at_quantiles(self, n: int) -> np.ndarray:
+        """Return the indices (n,) of n of these draws, at even steps of the cumulated weights."""
         return np.searchsorted(self.weights.cumsum()[:-1], (np.arange(n) + 0.5) / n)
 
     @property
@@ -252,7 +252,7 @@ class _Posterior:
         """
         with without_warnings():
             draws = self._weighted(0, _FIRST, _MOST)
-            checked = self._rows(draws.z[draws.spread(_N_CHECKED)])
+            checked = self._rows(draws.z[draws.at_quantiles(_N_CHECKED)])
             change = finer(checked) - self._joint.log_density_of_rows(checked)
         value, error = draws.log_evidence
         solver_error = abs(float(logsumexp(change)) - math.log(len(change)))
@@ -262,7 +262,8 @@ class _Posterior:
             warn_user(
                 f"log_evidence has an error of {total:.2g} nats: {error:.2g} of {len(draws.z)} draws, "
                 f"{draws.effective:.0f} of them effective, and {solver_error:.2g} of the solver; "
-                f"expected {_TOLERANCE:g}. Widen the likelihood, use fewer columns, or fit with more n_steps."
+                f"expected {_TOLERANCE:g}. Widen the likelihood, use fewer columns, or fit with more "
+                "n_steps."
             )
         return value, total, draws.effective
 
@@ -395,7 +396,7 @@ class _Posterior:
             )
         scale, centers = self._joint.scales[2], self._joint.centers
         tree = cKDTree(centers / scale)
-        distance = float(np.median(tree.query(draws.z[draws.spread(_N_COMPARED)] / scale)[0]))
+        distance = float(np.median(tree.query(draws.z[draws.at_quantiles(_N_COMPARED)] / scale)[0]))
         few = centers[:: 1 + len(centers) // _N_COMPARED] / scale
         own = tree.query(few, k=2)[0][:, 1].max() if len(centers) > 1 else 0.0
         if distance > max(_FAR + math.sqrt(len(scale)), _FAR_FACTOR * own):

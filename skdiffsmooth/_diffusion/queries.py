@@ -96,8 +96,8 @@ class FlowDensity(PosteriorMixin, DistanceDensityMixin, BaseEstimator, ABC):
 
         `sample` with `given` draws from this conditional distribution. With one free column draws are
         those of the density interpolated between the nodes. With more they are resampled by importance
-        weights from four times as many proposals, and at least 64; a row that is chosen twice is moved
-        by Metropolis steps.
+        weights from four times as many proposals, and at least 64; if any is chosen twice, all draws for
+        these values are moved by Metropolis steps.
         """
         X, scored, given_columns = self._check_columns(X, given, columns)
         resources = self._resources()

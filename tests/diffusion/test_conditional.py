@@ -25,7 +25,7 @@ from skdiffsmooth import (
     ManifoldAdaptedDiffusion,
     SmoothedScoreDiffusion,
 )
-from skdiffsmooth._diffusion.conditional import Conditional, JointDensity
+from skdiffsmooth._diffusion.conditional import Conditional, JointDensity, draw_given_columns
 from skdiffsmooth._engine.moments import Nodes
 from skdiffsmooth._engine.posterior import Posterior
 from skdiffsmooth.manifolds import Sphere
@@ -612,3 +612,18 @@ def test_reported_errors_of_two_free_columns_are_the_true_ones():
         pool = conditional._pool(values, base, 64, is_density=True)
         ratios.append((pool.log_marginal - exact) / pool.error)
     assert np.sqrt(np.mean(np.square(ratios))) < 1.25
+
+
+def test_draws_of_a_condition_are_uniform_in_the_radius():
+    """Moving only draws that repeat others fails: they are where proposals are rarer than draws."""
+    rows = 2.0 * np.random.RandomState(0).normal(size=(200, 3))
+    joint = JointDensity.of_draws(lambda X: norm.logpdf(X).sum(axis=1), rows)
+    given = np.full((32, 1), 0.1)
+    drawn = np.concatenate(
+        [
+            draw_given_columns(joint, np.array([0]), given, np.random.RandomState(seed), 64.0)
+            for seed in range(150)
+        ]
+    )
+    outside = np.exp(-np.sum(drawn[:, 1:] ** 2, axis=1) / 2)
+    assert chisquare(np.bincount((8 * outside).astype(int), minlength=8)).pvalue > FAILS_ONCE_IN
