@@ -195,8 +195,8 @@ for name, density in (("KDE", models["circle"][0]), (f"{ratios[every_second][k]}
 # %%
 # Contrastive divergence beside score matching
 # --------------------------------------------
-# An energy with parameters, ``E = (|x| - r)^2 / 2 s^2``, whose constant Z(r, s) is taken for unknown. The
-# gradient of its log-likelihood is that of E under the model less that under the rows. Contrastive
+# An energy with parameters, ``E = (|x| - r)^2 / 2 s^2``, whose constant Z(r, s) is taken for unknown.
+# The gradient of its log-likelihood is that of E under the model less that under the rows. Contrastive
 # divergence (Hinton 2002) replaces draws from the model by rows moved by a few Langevin steps. Score
 # matching needs neither draws nor Z: ``div s + |s|^2 / 2`` is minimised over the rows.
 rows = truth.sample(1000, random_state=3)
