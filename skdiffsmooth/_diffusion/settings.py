@@ -16,7 +16,14 @@ from .._coordinates.metric import check_metric
 from .._coordinates.periodic import check_metric_of_periods
 from .._utils.backend import Backend
 from .._utils.shards import Shards, resolve_shards
-from .._utils.validation import check_bandwidth, check_choice, check_integer, check_real, fixed_seed
+from .._utils.validation import (
+    check_bandwidth,
+    check_choice,
+    check_even,
+    check_integer,
+    check_real,
+    fixed_seed,
+)
 from ..bases import resolve_base
 from ..kernels import KERNELS, Kernel, ReducedKernel
 from ..kernels._nodes import NODE_RULES, NodeRule
@@ -25,6 +32,7 @@ from ..solvers import SOLVERS, Adaptive, Solver
 
 __all__ = [
     "DEFAULT_TOL",
+    "MIRRORED",
     "PART_OF_STEPS",
     "KernelChoice",
     "Metric",
@@ -54,6 +62,8 @@ _MAX_PERIODIC = 4
 Metric = str | float | np.ndarray
 Sigma = float | Callable[[float], float]
 
+# Why numbers of nodes are even.
+MIRRORED = "nodes come in mirrored pairs whose mean is zero"
 # The accuracy, in nats a row, of tol="auto".
 DEFAULT_TOL = 0.2
 # The part of a requested accuracy that errors of the steps may have. Errors are added in squares, so
@@ -335,13 +345,9 @@ def resolve_n_nodes(n_nodes: Any, rule: str) -> int | None:
     if isinstance(n_nodes, str):
         check_choice("n_nodes", n_nodes, ("auto",), hint="Or pass an even number >= 2.")
         return None
-    n_nodes = check_integer("n_nodes", n_nodes, minimum=2)
-    if n_nodes % 2 and rule != "gauss-hermite":
-        raise ValueError(
-            f"n_nodes={n_nodes} is odd; expected an even number, since nodes come in mirrored "
-            "pairs whose mean is zero."
-        )
-    return n_nodes
+    if rule == "gauss-hermite":
+        return check_integer("n_nodes", n_nodes, minimum=2)
+    return check_even("n_nodes", n_nodes, MIRRORED)
 
 
 def resolve_count(name: str, value: Any) -> int | None:

@@ -31,7 +31,7 @@ from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.progress import reports_fit
 from .._utils.rows import check_sample_weight, evenly, merge_rows
 from .._utils.table import check_table
-from .._utils.validation import check_choice, check_integer, check_real
+from .._utils.validation import check_choice, check_even, check_integer, check_real
 from .._utils.warnings import warn_user
 from ..kernels._nodes import gaussian_nodes
 
@@ -474,12 +474,7 @@ class SphericalScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
         """
         check_choice("space", self.space, _SPACES)
         space = _SPACES[self.space]
-        n_nodes = check_integer("n_nodes", self.n_nodes, minimum=2)
-        if n_nodes % 2:
-            raise ValueError(
-                f"n_nodes={n_nodes} is odd; expected an even number, since rotations come with their "
-                f"inverses. Pass {n_nodes + 1}."
-            )
+        n_nodes = check_even("n_nodes", self.n_nodes, "rotations come with their inverses")
         n_steps = check_integer("n_steps", self.n_steps)
         limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
         bandwidth, sigma, given = (_given(name, getattr(self, name)) for name in _LIMITS)

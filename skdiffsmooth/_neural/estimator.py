@@ -17,6 +17,7 @@ from .._coordinates.metric import check_linear_metric, fit_metric
 from .._diffusion.model import DiffusionModel
 from .._diffusion.queries import FlowDensity
 from .._diffusion.settings import (
+    MIRRORED,
     check_terminal_scale,
     parse_resources,
     resolve_solver,
@@ -27,7 +28,14 @@ from .._utils.progress import reports_fit
 from .._utils.rows import check_sample_weight, merge_duplicates
 from .._utils.shards import ONE_PROCESS
 from .._utils.threads import threads_for
-from .._utils.validation import check_bandwidth, check_flag, check_integer, check_real, fixed_seed
+from .._utils.validation import (
+    check_bandwidth,
+    check_even,
+    check_flag,
+    check_integer,
+    check_real,
+    fixed_seed,
+)
 from .._utils.warnings import warn_user
 from ..kernels._nodes import NodeRule
 from ..noise import NoiseLevels
@@ -420,12 +428,7 @@ class NeuralScoreDiffusion(FlowDensity):
         solver = resolve_solver(self.solver)
         check_real("sigma", self.sigma, strict=False, hint="0 is the network as it is.")
         metric = check_linear_metric(self.metric, n_features)
-        n_nodes = check_integer("n_nodes", self.n_nodes, minimum=2)
-        if n_nodes % 2:
-            raise ValueError(
-                f"n_nodes={n_nodes} is odd; expected an even number, since nodes come in mirrored "
-                "pairs whose mean is zero."
-            )
+        check_even("n_nodes", self.n_nodes, MIRRORED)
         check_integer("n_levels", self.n_levels)
         check_integer("n_steps", self.n_steps)
         check_integer("max_exact_dimension", self.max_exact_dimension, minimum=0)

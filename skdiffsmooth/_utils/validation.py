@@ -15,6 +15,7 @@ __all__ = [
     "check_choice",
     "check_detached",
     "check_draw",
+    "check_even",
     "check_extent",
     "check_finite",
     "check_flag",
@@ -59,6 +60,16 @@ def check_real(
         number = np.inf
     if not np.isfinite(number) or number < minimum or (strict and number == minimum):
         raise ValueError(f"{name}={value!r} is out of range; expected {expected}.{hint}")
+    return number
+
+
+def check_even(name: str, value: Any, reason: str) -> int:
+    """Return `value` as an even int >= 2; `reason` says in the message why it must be even."""
+    number = check_integer(name, value, minimum=2)
+    if number % 2:
+        raise ValueError(
+            f"{name}={number} is odd; expected an even number, since {reason}. Pass {number + 1}."
+        )
     return number
 
 
