@@ -24,7 +24,7 @@ from ._column import (
     in_family,
     listed,
 )
-from ._distances import bent, unbent
+from ._distances import from_line, to_line
 from ._frames import Cells, FrameType, read_frame
 from ._kinds import Kind, Periodic, WithLevels
 
@@ -456,9 +456,9 @@ class TableColumns:
             j = column.continuous
             x, (low, high) = values[:, j], column.edges
             if math.isinf(high):
-                z[:, j], log_slopes[:, j] = bent(x - low, column.knot)
+                z[:, j], log_slopes[:, j] = to_line(x - low, column.knot)
             elif math.isinf(low):
-                negative, log_slopes[:, j] = bent(high - x, column.knot)
+                negative, log_slopes[:, j] = to_line(high - x, column.knot)
                 z[:, j] = -negative
             else:
                 below, above = np.log(x - low), np.log(high - x)
@@ -474,9 +474,9 @@ class TableColumns:
             low, high = column.edges
             power = np.exp(-np.minimum(np.abs(z[:, j]), _LARGEST_LOG))
             if math.isinf(high):
-                x = low + unbent(z[:, j], column.knot)
+                x = low + from_line(z[:, j], column.knot)
             elif math.isinf(low):
-                x = high - unbent(-z[:, j], column.knot)
+                x = high - from_line(-z[:, j], column.knot)
             else:
                 # From the nearer bound, so that small distances from it keep their digits.
                 step = (high - low) * power / (1 + power)

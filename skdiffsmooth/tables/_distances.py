@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import wrightomega
 
-__all__ = ["bent", "knot_of", "unbent"]
+__all__ = ["from_line", "knot_of", "to_line"]
 
 # The knot, in units of the largest distance of a training row.
 _KNOT = 0.5
@@ -21,12 +21,12 @@ def knot_of(distances: np.ndarray) -> float:
     return _KNOT * float(distances.max(initial=0.0)) or 1.0
 
 
-def bent(w: np.ndarray, knot: float) -> tuple[np.ndarray, np.ndarray]:
+def to_line(w: np.ndarray, knot: float) -> tuple[np.ndarray, np.ndarray]:
     """Return z (n,) of distances w (n,), and the logarithms (n,) of the slopes dz/dw."""
     log_w = np.log(w)
     return log_w + w / knot, np.log1p(w / knot) - log_w
 
 
-def unbent(z: np.ndarray, knot: float | np.ndarray) -> np.ndarray:
+def from_line(z: np.ndarray, knot: float | np.ndarray) -> np.ndarray:
     """Return the distances of z."""
     return knot * wrightomega(z - np.log(knot))

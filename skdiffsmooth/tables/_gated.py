@@ -23,7 +23,7 @@ from .._utils.draws import choose_in_rows
 from .._utils.memory import slices
 from .._utils.periods import wrapped
 from ._discrete import LevelKernel, choose_lambdas, one_row, products, some_rows
-from ._distances import unbent
+from ._distances import from_line
 
 __all__ = ["GatedPart", "Rows", "fit_gated"]
 
@@ -168,7 +168,7 @@ class GatedPart:
     of_x, of_y : ndarray of shape (p,) and (k,)
         Bandwidths; infinite ones of x do not matter.
     shifts, knots : ndarray of shape (k,)
-        Shifts of the maps of y, see `_bent`, and knots of their coordinates.
+        Shifts of the maps of y, see `_mapped`, and knots of their coordinates.
     regression : Regression
         Its values are the b(x, c) of the formula.
     residual : ndarray of shape (n, k)
@@ -263,8 +263,8 @@ class GatedPart:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return ends (m, k) of cells in the coordinates of the kernels, and log slopes (m,)."""
         with np.errstate(divide="ignore", over="ignore"):
-            mapped, log_slopes = _bent(low, self.shifts, self.knots)
-            upper, _ = _bent(high, self.shifts, self.knots)
+            mapped, log_slopes = _mapped(low, self.shifts, self.knots)
+            upper, _ = _mapped(high, self.shifts, self.knots)
         return mapped, upper, np.where(low == high, log_slopes, 0.0).sum(axis=1)
 
     def draw(
@@ -299,7 +299,7 @@ class GatedPart:
             for centers, deviation in self._tails(line[part]):
                 values.append(centers + deviation * _LOGISTIC * np.log(u / (1 - u)))
             drawn[part] = np.array(values)[choose_in_rows(row_weights, own, uniform[part, 1]), own]
-        return _unbent(drawn, self.shifts, self.knots)
+        return _unmapped(drawn, self.shifts, self.knots)
 
 
 class Rows(NamedTuple):
@@ -345,11 +345,11 @@ def fit_gated(
         tried = [np.nan, *(np.log(_FACTORS) - of_rows @ log_distance[:, 0])]
         losses = []
         for shift in tried:
-            bent, log_slopes = _bent(middle, np.array([shift]), knots[[g]])
-            errors = _regress(x, bent, *setting)[1]
+            mapped, log_slopes = _mapped(middle, np.array([shift]), knots[[g]])
+            errors = _regress(x, mapped, *setting)[1]
             losses.append(np.log(of_rows @ errors**2 + 1e-300)[0] / 2 - (of_rows @ log_slopes)[0])
         shifts[g] = tried[int(np.argmin(losses))]
-    y, _ = _bent(y, shifts, knots)
+    y, _ = _mapped(y, shifts, knots)
     regression, residual = _regress(x, y, *setting)
     deviation = np.sqrt(of_rows @ (residual - of_rows @ residual) ** 2)
     deviation = np.where(deviation > 0, deviation, np.maximum(np.abs(of_rows @ y), 1.0))
@@ -450,11 +450,11 @@ class _Choice:
 
 def _log_distance(y: np.ndarray, knots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the logarithms (m, k) of the distances that have coordinates y (m, k), and log slopes."""
-    ratio = unbent(y, knots) / knots
+    ratio = from_line(y, knots) / knots
     return np.where(np.isfinite(y), y - ratio, y), -np.log1p(ratio)
 
 
-def _bent(y: np.ndarray, shifts: np.ndarray, knots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _mapped(y: np.ndarray, shifts: np.ndarray, knots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return coordinates y (m, k) in others that are linear from another distance on, and log slopes.
 
     With w = exp(shift) times the distance the coordinate is log(exp(w) - 1), with log slopes (m, k);
@@ -471,8 +471,8 @@ def _bent(y: np.ndarray, shifts: np.ndarray, knots: np.ndarray) -> tuple[np.ndar
     return mapped, np.where(np.isfinite(log_slopes), log_slopes, 0.0)
 
 
-def _unbent(mapped: np.ndarray, shifts: np.ndarray, knots: np.ndarray) -> np.ndarray:
-    """Return the coordinates y (m, k): the inverse of `_bent`."""
+def _unmapped(mapped: np.ndarray, shifts: np.ndarray, knots: np.ndarray) -> np.ndarray:
+    """Return the coordinates y (m, k): the inverse of `_mapped`."""
     used = ~np.isnan(shifts)
     y = mapped.copy()
     log_distance = np.where(
