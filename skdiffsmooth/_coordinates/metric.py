@@ -281,6 +281,7 @@ def fit_metric(
     # Directions in which only rows of negligible weight have extent are as narrow as rounding.
     smallest = np.finfo(np.float64).eps * singular_values.max(initial=0.0)
     stds = np.maximum(singular_values, smallest)
+    basis, scales = hull.basis @ axes.T, stds**-power
     if metric == "local" and hull.dimension:
         if not shards.alone:
             raise ValueError(
@@ -290,14 +291,12 @@ def fit_metric(
         whitened = (within @ axes.T) / stds
         factor = np.linalg.cholesky(local_covariance(whitened, weights, columns.scaled(points)))
         directions, lengths, _ = np.linalg.svd(stds[:, None] * factor)
-        # Without a unit of their own: as the scaled columns where all directions are alike.
-        scales = np.exp(np.mean(np.log(lengths))) / lengths
-        return LinearMetric(columns, hull.basis @ axes.T @ directions, scales, spans=True)
-    scales = stds**-power
-    if 0 < hull.dimension < columns.n_directions:
-        # Few rows leave directions open, where noise has the unit of the scaled columns, as elsewhere.
+        basis, scales = basis @ directions, 1 / lengths
+    # The local covariance has no unit of its own, and where few rows leave directions open, noise has
+    # the unit of the scaled columns: so volumes stay what they are in these.
+    if hull.dimension and (metric == "local" or hull.dimension < columns.n_directions):
         scales /= np.exp(np.mean(np.log(scales)))
-    return LinearMetric(columns, hull.basis @ axes.T, scales, spans=True)
+    return LinearMetric(columns, basis, scales, spans=True)
 
 
 def _plain(columns: ColumnSpace) -> LinearMetric:

@@ -182,7 +182,7 @@ class _Draws:
     @property
     def effective(self) -> float:
         """The effective number of draws."""
-        return 1 / float(np.sum(self.weights**2))
+        return _effective(self.log_weights)
 
     def at_quantiles(self, n: int) -> np.ndarray:
         """Return the indices (n,) of n of these draws, at even steps of the cumulated weights."""

@@ -218,17 +218,17 @@ def _halved(
     loss: Function, x: np.ndarray, value: np.ndarray, step: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return x (n, d) after steps that are halved until a loss does not rise, and the loss (n,)."""
-    step = step.copy()
+    step, largest = step.copy(), value + 1e-12 * (1 + np.abs(value))
     ahead = x + step
     after = loss(ahead)
     for _ in range(_MAX_HALVINGS):
-        worse = np.flatnonzero(~(after <= value + 1e-12 * (1 + np.abs(value))))
+        worse = np.flatnonzero(~(after <= largest))
         if not len(worse):
             break
         step[worse] /= 2
         ahead[worse] = x[worse] + step[worse]
         after[worse] = loss(ahead[worse])
-    worse = ~(after <= value + 1e-12 * (1 + np.abs(value)))
+    worse = ~(after <= largest)
     return np.where(worse[:, None], x, ahead), np.where(worse, value, after)
 
 
