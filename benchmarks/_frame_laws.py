@@ -171,7 +171,9 @@ def draws(case):
     given = case.model.sample(5, random_state=0, given={name: value})
     if not (given[name] == value).all():
         raise AssertionError(f"{name} is {given[name].tolist()}, given {value}")
-    filled = DensityImputer(TableDensity(density=case.density), random_state=0).fit_transform(case.X)
+    filled = DensityImputer(TableDensity(density=case.density), random_state=0).fit_transform(
+        case.X
+    )
     known = case.X.notna()
     if filled.isna().any().any() or not filled.where(known).equals(case.X.where(known)):
         raise AssertionError("DensityImputer changes known cells or leaves missing ones")

@@ -14,10 +14,9 @@ from skdiffsmooth import (
     LocalScoreDiffusion,
     ManifoldAdaptedDiffusion,
     SmoothedScoreDiffusion,
-    SphericalScoreDiffusion,
 )
 from skdiffsmooth.bases import ManifoldParzen
-from skdiffsmooth.compose import DensityStacking, TransformedDensity
+from skdiffsmooth.compose import DensityStacking
 
 COARSE = {"n_nodes": 8, "n_levels": 4, "n_steps": 4}
 # Two fits of the same rows choose their scales by a search that ends at this relative width.
@@ -283,11 +282,15 @@ def conditional(case):
     d = case.X.shape[1]
     given = list(range(case.rng.randint(1, d)))
     model = case.model
-    if isinstance(model, KDESampler) and (model.metric_ != "euclidean" or np.isinf(case.answers).any()):
+    if isinstance(model, KDESampler) and (
+        model.metric_ != "euclidean" or np.isinf(case.answers).any()
+    ):
         return
-    with_errors = {"return_error": True} if not isinstance(
-        model, KDESampler | DensityStacking | CoarseScoreDiffusion
-    ) else {}
+    with_errors = (
+        {"return_error": True}
+        if not isinstance(model, KDESampler | DensityStacking | CoarseScoreDiffusion)
+        else {}
+    )
     a = model.score_samples(case.Q, columns=given, **with_errors)
     b = model.score_samples(case.Q, given=given, **with_errors)
     if with_errors:

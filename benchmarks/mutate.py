@@ -33,7 +33,7 @@ WINGS = {
     "columns": ("tables/_*.py", "tests/tables"),
     "rows": ("_utils/*.py", "tests/utils tests/contract/test_bad_input.py"),
 }
-LONGEST = 240  # seconds of CPU; a mutant that needs more never ends
+LONGEST = 120  # seconds of CPU; a mutant that needs more never ends
 SWAPS = {
     ast.Add: ast.Sub,
     ast.Sub: ast.Add,
@@ -126,7 +126,15 @@ def is_killed(wing, name, source):
         for tests in ([first] if first else []) + [folders]:
             command = ["-m", "pytest", "-xq", "-n0", "-p", "no:cacheprovider", "-m", "not slow"]
             end = subprocess.run(
-                ["bash", "-c", f'ulimit -t {LONGEST}; exec "$@"', "-", sys.executable, *command, *tests],
+                [
+                    "bash",
+                    "-c",
+                    f'ulimit -t {LONGEST}; exec "$@"',
+                    "-",
+                    sys.executable,
+                    *command,
+                    *tests,
+                ],
                 cwd=folder,
                 env=os.environ | {"PYTHONPATH": folder, "OMP_NUM_THREADS": "1"},
                 capture_output=True,
@@ -137,13 +145,13 @@ def is_killed(wing, name, source):
     return False
 
 
-def sample(count, seed=0):
-    """Return mutants of all wings in turn, so that any first part of the sample is stratified."""
+def sample(count, wings, seed=0):
+    """Return mutants of wings in turn, so that any first part of the sample is stratified."""
     drawn = []
-    for number, wing in enumerate(WINGS):
+    for wing in wings:
         every = mutants(wing)
-        order = np.random.default_rng([seed, number]).permutation(len(every))
-        drawn.append([(wing, *every[i]) for i in order[: -(-count // len(WINGS))]])
+        order = np.random.default_rng([seed, list(WINGS).index(wing)]).permutation(len(every))
+        drawn.append([(wing, *every[i]) for i in order[: -(-count // len(wings))]])
     return [m for group in zip(*drawn, strict=True) for m in group][:count]
 
 
@@ -165,14 +173,16 @@ def report(results):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("count", nargs="?", type=int, default=40)
+    parser.add_argument("--wings", nargs="+", choices=WINGS, default=list(WINGS))
     parser.add_argument("--list", action="store_true", help="print the survivors, and run nothing")
     arguments = parser.parse_args()
     RESULTS.parent.mkdir(exist_ok=True)
     lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
     results = {tuple(r["mutant"]): r for r in map(json.loads, lines)}
-    for wing, *mutant in [] if arguments.list else sample(arguments.count):
+    for wing, *mutant in [] if arguments.list else sample(arguments.count, arguments.wings):
         if (wing, *mutant) in results:
             continue
+        print(wing, *mutant, flush=True)
         source, line, before, after = mutated(*mutant)
         killed = is_killed(wing, mutant[0], source)
         result = {"mutant": [wing, *mutant], "wing": wing, "killed": killed, "line": line}

@@ -11,6 +11,7 @@ import warnings
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.base import BaseEstimator, clone
@@ -24,7 +25,9 @@ from skdiffsmooth import (
     SmoothedScoreDiffusion,
     SphericalScoreDiffusion,
 )
-from skdiffsmooth.tables import TableDensity
+from skdiffsmooth.datasets import make_circle
+from skdiffsmooth.manifolds import Torus
+from skdiffsmooth.tables import TableColumns, TableDensity
 
 MODULES = (
     "",
@@ -197,8 +200,111 @@ def test_a_wrong_value_is_refused_by_name(cls, name):
     assert not problems, "\n".join(problems)
 
 
+# ------------------------------------------------------------------------------------------- parts
+
+
+def diffusion(**parameters):
+    return SmoothedScoreDiffusion(**{"bandwidth": 0.5, "sigma": 0.5, **COARSE, **parameters}).fit(X)
+
+
+def projected(manifold):
+    return manifold.project(np.full((2, 3 if isinstance(manifold, Torus) else 2), 0.3))
+
+
+def column(values):
+    return lambda kind: TableColumns.fit(pd.DataFrame({"column": values}), {"column": kind})
+
+
+def circle(t):
+    return np.column_stack([np.cos(t), np.sin(t)])
+
+
+NUMBERS = column(0.1 + 0.01 * X.ravel() ** 2)
+CENTER = {"center": [0.0, 0.0], "radius": 1.0}
+# The classes that are no estimators and have parameters: arguments, and what reads the part.
+PARTS = {
+    "AnisotropicGaussianKernel": ({}, lambda k: diffusion(kernel=k)),
+    "OffsetsKernel": ({"offsets": [[1.0, 0.0], [-1.0, 0.0]]}, lambda k: diffusion(kernel=k)),
+    "QueryKernel": (
+        {"offsets": lambda x, z: z.expand(len(x), *z.shape)},
+        lambda k: diffusion(kernel=k),
+    ),
+    "SamplerKernel": (
+        {"sampler": lambda rng, n: rng.standard_normal((n, 2))},
+        lambda k: diffusion(kernel=k),
+    ),
+    "ProportionalScale": ({"ratio": 0.5}, lambda s: diffusion(sigma=s)),
+    "Adaptive": ({}, lambda s: diffusion(solver=s).sample(2, random_state=0)),
+    "PredictorCorrector": ({}, lambda s: diffusion(solver=s).sample(2, random_state=0)),
+    "OrnsteinUhlenbeck": ({}, lambda n: diffusion(noise=n)),
+    "AffineSubspace": ({"A": [[1.0, 0.0]], "b": [0.5]}, projected),
+    "Circle": (CENTER, projected),
+    "Sphere": (CENTER, projected),
+    "Torus": ({"center": [0.0, 0.0, 0.0], "radius": 2.0, "tube_radius": 0.5}, projected),
+    "Curve": ({"function": circle, "start": 0.0, "stop": 6.0}, projected),
+    "PointCloud": ({"points": X}, projected),
+    "PiecewiseConstant": ({}, lambda d: make_circle(5, distribution=d, random_state=0)),
+    "VonMises": ({}, lambda d: make_circle(5, distribution=d, random_state=0)),
+    "Categorical": ({}, column(list("abab"))),
+    "Ordinal": ({"levels": ("a", "b")}, column(list("abab"))),
+    "Continuous": ({}, NUMBERS),
+    "Integer": ({}, column(np.arange(12) % 4)),
+    "Interval": ({"low": 0.0, "high": 10.0}, NUMBERS),
+    "Periodic": ({"period": 24.0}, NUMBERS),
+    "Positive": ({}, NUMBERS),
+    "Datetime": ({}, column(pd.date_range("2020-01-01", periods=12))),
+    "LinearObservation": (
+        {"A": [[1.0, 0.0]], "y": [0.0], "noise": 1.0},
+        KDESampler(0.5).fit(X).log_evidence,
+    ),
+}
+# What methods and functions return or store, which nobody makes; `ProductManifold` has parts only.
+RETURNED = {
+    *("ContinuousCoordinate", "DiscreteCoordinate", "EncodedTable", "Estimate", "Marginal"),
+    *("FrozenKernel", "LinearShape", "AdaptiveState", "NoiseLevels", "Step", "Shape"),
+    *("IntrinsicDimension", "ProductManifold", "TableColumns"),
+}
+# A function of the user's own raises what it raises.
+OF_USERS = {"function", "sampler", "offsets"}
+
+
+def parts():
+    """Return the public classes that are neither estimators nor protocols and have parameters."""
+    classes = {}
+    for module in ("", ".kernels", ".solvers", ".noise", ".manifolds", ".datasets", ".tables"):
+        loaded = importlib.import_module(f"skdiffsmooth{module}")
+        for name in loaded.__all__:
+            value = getattr(loaded, name)
+            is_part = inspect.isclass(value) and not issubclass(value, BaseEstimator)
+            if is_part and not getattr(value, "_is_protocol", False):
+                if name not in RETURNED and inspect.signature(value).parameters:
+                    classes[name] = value
+    return classes
+
+
+@pytest.mark.parametrize("name", parts())
+def test_a_wrong_value_of_a_part_is_refused_by_name(name):
+    cls = parts()[name]
+    arguments, use = PARTS[name]
+    problems = []
+    for parameter in inspect.signature(cls).parameters:
+        for kind, value in WRONG.items():
+            if parameter in OF_USERS and kind in ("class", "function"):
+                continue
+
+            def call(parameter=parameter, value=value):
+                use(cls(**(arguments | {parameter: value})))
+
+            _, problem = refusal(call, parameter)
+            # A bound that is right and excludes values is refused with the column.
+            if problem and "column 'column' holds" not in problem:
+                problems.append(f"{parameter}, {kind}: {problem}")
+    assert not problems, "\n".join(problems)
+
+
 # --------------------------------------------------------------------------------------- functions
 
+JOINT = TableDensity(density=KDESampler(0.5)).fit(pd.DataFrame(X, columns=["a", "b"]))
 # Required arguments of the functions that have any; the others are called with their defaults.
 ARGUMENTS = {
     "classifier_two_sample_test": (X, X + 0.1),
@@ -220,11 +326,18 @@ ARGUMENTS = {
     "hyvarinen_score": (KDESampler(0.5).fit(X), X),
     "denoising_score": (KDESampler(0.5).fit(X), X),
     "implied_smoothing": (lambda x, v: -x / (1 + v), X),
+    "marginal": (JOINT, ["a"]),
+    "probability": (JOINT, {"a": (0, 1)}),
+    "quantile": (JOINT, "a", 0.5),
+    "cdf": (JOINT, "a", 0.0),
+    "mutual_information": (JOINT, "a", "b"),
 }
 SMALL = {
     "make_bump_images": {"size": 8, "width": 0.4},
     "bump_images": {"size": 8, "width": 0.4},
     "classifier_two_sample_test": {"n_permutations": 3, "random_state": 0},
+    **dict.fromkeys(("marginal", "probability", "quantile", "cdf"), {"error": 0.1}),
+    "mutual_information": {"error": 0.3},
     "implied_smoothing": {"family": "size", "noise_scales": [0.5], "n_samples": 20},
 }
 # Options of all generators of rows. Those of the draws take one way for all; one generator of each kind
@@ -237,7 +350,8 @@ DRAWN = ("make_circle", "make_bump_images")
 def functions():
     """Return (function, parameter) of all parameters with a default of the public functions."""
     pairs = []
-    for module in (".datasets", ".metrics", ".manifolds", ".compose", ".model_selection"):
+    modules = ("datasets", "metrics", "manifolds", "compose", "model_selection", "tables")
+    for module in (f".{name}" for name in modules):
         loaded = importlib.import_module(f"skdiffsmooth{module}")
         for function in (getattr(loaded, name) for name in loaded.__all__):
             if not inspect.isfunction(function):
