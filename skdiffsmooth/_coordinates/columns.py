@@ -38,33 +38,22 @@ _LEAST_SCALE = 1.5
 
 @dataclass(frozen=True)
 class ColumnSpace:
-    """Columns in units of their scales, in coordinates without the relations between them.
+    """Columns in units of their scales, in coordinates without the relations between them."""
 
-    Parameters
-    ----------
-    origin : ndarray of shape (d,)
-        A training row, which is subtracted first: then large offsets cost no digits.
-    scales : ndarray of shape (d,)
-        What each column is divided by: its standard deviation, times sqrt(k) for each of k copies.
-    axes : ndarray of shape (d, d') or None
-        Orthonormal columns A, or None for all d directions.
-    widths : ndarray of shape (d,)
-        Standard deviation of the rounding error of each column, in units of its scale.
-    deviations : ndarray of shape (d,)
-        Standard deviation of each column in units of its scale, 0 for constants.
-    warp : ColumnWarp or None, default=None
-        Monotone maps of some columns, which come first: all else is in units of the mapped columns.
-    periods : ndarray of shape (d,) or None, default=None
-        Periods of the columns in units of X, 0 where a column has none; None where no column has one.
-        Differences from the origin are wrapped, and rows of X are from 0 to the period.
-    """
-
+    # (d,): a training row, which is subtracted first: then large offsets cost no digits
     origin: np.ndarray
+    # (d,): what each column is divided by: its standard deviation, times sqrt(k) for each of k
+    # copies
     scales: np.ndarray
-    axes: np.ndarray | None
+    axes: np.ndarray | None  # (d, d'): orthonormal columns A, or None for all d directions
+    # (d,): standard deviation of the rounding error of each column, in units of its scale
     widths: np.ndarray
+    # (d,): standard deviation of each column in units of its scale, 0 for constants
     deviations: np.ndarray
+    # Monotone maps of some columns, which come first: all else is in units of the mapped columns
     warp: ColumnWarp | None = None
+    # (d,): periods of the columns in units of X, 0 where a column has none; None where no column
+    # has one. Differences from the origin are wrapped, and rows of X are from 0 to the period.
     periods: np.ndarray | None = None
 
     @classmethod

@@ -22,17 +22,10 @@ class Embedding:
     part of a row outside the hull, in scaled columns (of the metric, where that is a matrix). Residuals
     have two orthogonal parts: along relations between columns the density is Gaussian with the width of
     rounding, and in the other directions, which few rows leave open, Gaussian with the noise scale.
-
-    Parameters
-    ----------
-    metric : LinearMetric
-        The coordinates in which noise is isotropic.
-    hull : AffineHull
-        The affine hull of the data in them.
     """
 
-    metric: LinearMetric
-    hull: AffineHull
+    metric: LinearMetric  # The coordinates in which noise is isotropic
+    hull: AffineHull  # The affine hull of the data in them
 
     def split(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return hull coordinates (n, r) and residuals (n, d) of rows."""

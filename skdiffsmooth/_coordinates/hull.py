@@ -22,18 +22,10 @@ _ROUNDING = 1e-10
 
 @dataclass(frozen=True)
 class AffineHull:
-    """The smallest affine subspace that holds every point, in its principal coordinates.
+    """The smallest affine subspace that holds every point, in its principal coordinates."""
 
-    Parameters
-    ----------
-    center : ndarray of shape (d,)
-        The mean of the points.
-    basis : ndarray of shape (d, r)
-        Orthonormal columns, by decreasing singular value.
-    """
-
-    center: np.ndarray
-    basis: np.ndarray
+    center: np.ndarray  # (d,): the mean of the points
+    basis: np.ndarray  # (d, r): orthonormal columns, by decreasing singular value
 
     @classmethod
     def of(

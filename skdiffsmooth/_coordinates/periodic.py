@@ -31,32 +31,19 @@ _EPS = float(np.finfo(np.float64).eps)
 
 @dataclass(frozen=True, eq=False)
 class PeriodicColumns:
-    """The p periodic columns among d, which have coordinates of their own.
+    """The p periodic columns among d, which have coordinates of their own."""
 
-    Parameters
-    ----------
-    is_periodic : ndarray of shape (d,)
-        Which columns they are.
-    periods : ndarray of shape (d,)
-        Periods of all columns, 0 where a column has none. A column of this length that is not among
-        `is_periodic` is constant: it is wrapped, and otherwise like other constants.
-    centers, scales : ndarray of shape (p,)
-        Circular means, and what the columns are divided by, in units of X.
-    has_extent : ndarray of shape (p,)
-        Whether columns vary; the scales of those that do not are 1.
-    order : ndarray of shape (p,)
-        The order of the coordinates, by the resultant length, so that it is that of no table.
-    signs : ndarray of shape (p,)
-        Signs of the coordinates, by the circular skewness.
-    """
-
-    is_periodic: np.ndarray
+    is_periodic: np.ndarray  # (d,): which columns they are
+    # (d,): periods of all columns, 0 where a column has none. A column of this length that is not
+    # among `is_periodic` is constant: it is wrapped, and otherwise like other constants.
     periods: np.ndarray
+    # centers, scales (p,): circular means, and what the columns are divided by, in units of X
     centers: np.ndarray
     scales: np.ndarray
-    has_extent: np.ndarray
+    has_extent: np.ndarray  # (p,): whether columns vary; the scales of those that do not are 1
+    # (p,): the order of the coordinates, by the resultant length, so that it is that of no table
     order: np.ndarray
-    signs: np.ndarray
+    signs: np.ndarray  # (p,): signs of the coordinates, by the circular skewness
 
     @classmethod
     def of(

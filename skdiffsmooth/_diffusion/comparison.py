@@ -128,22 +128,12 @@ def folds_for_metrics(points: np.ndarray, columns: ColumnSpace) -> Folds | None:
 class Comparison:
     """Mean held-out log-densities of models under several settings, on the same rows.
 
-    Parameters
-    ----------
-    parsed : ParsedParameters
-        All that is not compared.
-    data : TrainingData
-        Rows; they must be distinct if they are left out one by one.
-    metrics : sequence
-        Metrics to compare.
-    folds : sequence of pairs of index arrays, optional
-        Training and test rows, which share the relations between columns. None leaves each row out of
-        all the others, exactly.
-    most_judges : int, default=256
-        Screening scores at most so many rows, taken evenly.
+    - `parsed`: all that is not compared.
+    - `data`: rows; they must be distinct if they are left out one by one.
+    - `folds`: training and test rows, which share the relations between columns. None leaves each
+      row out of all the others, exactly.
+    - `most_judges`: screening scores at most so many rows, taken evenly.
 
-    Notes
-    -----
     Where values were rounded, rows are scored at places where they may have been before.
     """
 

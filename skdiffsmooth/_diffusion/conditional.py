@@ -95,43 +95,22 @@ class JointDensity:
     """A joint density of rows origin + y @ axes, with the kernels of its proposals.
 
     These rows are those of X, or what the maps of some columns make of them.
-
-    Parameters
-    ----------
-    log_density_of_rows : callable
-        Maps rows (n, d) to log-densities (n,) in nats, per unit of X.
-    log_density : callable
-        The same for coordinates y (n, d), per unit of the rows origin + y @ axes.
-    origin : ndarray of shape (d,)
-        The row at y = 0.
-    axes : ndarray of shape (d, d)
-        From coordinates to columns.
-    log_abs_det : float
-        Log |det axes|.
-    centers : ndarray of shape (N, d)
-        Coordinates of the centers of kernels.
-    weights : ndarray of shape (N,)
-        Their weights.
-    scales : ndarray of shape (3, d)
-        Widths of Gaussian kernels, of wider ones, and of t kernels.
-    warp : ColumnWarp or None, default=None
-        The maps of columns.
-    n_relations : int, default=0
-        How many of the last coordinates are rounding errors along relations between the columns.
-    periods : ndarray of shape (d,) or None, default=None
-        Periods of the columns, 0 where one has none; None where no column has one.
     """
 
+    # Maps rows (n, d) to log-densities (n,) in nats, per unit of X
     log_density_of_rows: Callable[[np.ndarray], np.ndarray]
+    # The same for coordinates y (n, d), per unit of the rows origin + y @ axes
     log_density: Callable[[np.ndarray], np.ndarray]
-    origin: np.ndarray
-    axes: np.ndarray
-    log_abs_det: float
-    centers: np.ndarray
-    weights: np.ndarray
-    scales: np.ndarray
-    warp: ColumnWarp | None = None
+    origin: np.ndarray  # (d,): the row at y = 0
+    axes: np.ndarray  # (d, d): from coordinates to columns
+    log_abs_det: float  # Log |det axes|
+    centers: np.ndarray  # (N, d): coordinates of the centers of kernels
+    weights: np.ndarray  # (N,): their weights
+    scales: np.ndarray  # (3, d): widths of Gaussian kernels, of wider ones, and of t kernels
+    warp: ColumnWarp | None = None  # The maps of columns
+    # How many of the last coordinates are rounding errors along relations between the columns
     n_relations: int = 0
+    # (d,): periods of the columns, 0 where one has none; None where no column has one
     periods: np.ndarray | None = None
 
     @classmethod

@@ -102,18 +102,10 @@ class _Excluded(NamedTuple):
 class BoxSums:
     """A mixture of equal radial kernels at weighted points, on a CPU, to a relative error.
 
-    Parameters
-    ----------
-    points : ndarray of shape (N, d)
-        Centres; d is at most `LARGEST_DIMENSION`.
-    weights : ndarray of shape (N,)
-        Positive weights that sum to one.
-    kernel : RadialKernel
-        The profile.
-    bandwidth : float
-        Its scale, in units of the points.
-    rtol : float
-        Largest relative error of a density, beside rounding.
+    - `points` (N, d): centres; d is at most `LARGEST_DIMENSION`.
+    - `weights` (N,): positive weights that sum to one.
+    - `bandwidth`: its scale, in units of the points.
+    - `rtol`: largest relative error of a density, beside rounding.
     """
 
     def __init__(

@@ -35,27 +35,15 @@ def direct_moments(
 ) -> torch.Tensor:
     """Return the moments of each query, and its covariance along directions.
 
-    Parameters
-    ----------
-    points : Points
-        The data.
-    y : torch.Tensor of shape (P, r)
-        Queries.
-    v : float
-        Noise variance.
-    max_norm : float
-        Length of the longest node that was added to a query.
-    exclude : torch.Tensor of shape (P,) or None
-        Index of the point that is excluded for each query.
-    rows_at_once : int
-        Queries, plus one for each of their directions, whose logits of all points are held at once.
-    directions : torch.Tensor of shape (P, r, j), optional
-        What to multiply each query's posterior covariance with.
+    - `y` (P, r): queries.
+    - `max_norm`: length of the longest node that was added to a query.
+    - `exclude` (P,): index of the point that is excluded for each query.
+    - `rows_at_once`: queries, plus one for each of their directions, whose logits of all points are
+      held at once.
+    - `directions` (P, r, j): what to multiply each query's posterior covariance with.
 
-    Returns
-    -------
-    torch.Tensor of shape (P, r + 2) or (P, r + 2 + r * j)
-        D(y), tr Cov(y), log sum_i w_i exp(-|y - x_i|^2 / 2v) and the rows of Cov(y) @ directions.
+    The result (P, r + 2) or (P, r + 2 + r * j) is D(y), tr Cov(y), log sum_i w_i exp(-|y - x_i|^2 /
+    2v) and the rows of Cov(y) @ directions.
     """
     n_directions = 0 if directions is None else directions.shape[2]
     moments = y.new_empty(len(y), points.dimension + 2 + points.dimension * n_directions)

@@ -51,14 +51,9 @@ class PairScores(NamedTuple):
 class Groups:
     """Points split into groups of equal size, each of which holds near neighbours.
 
-    Parameters
-    ----------
-    positions : torch.Tensor of shape (N, r)
-        On a CPU, N a multiple of the group.
-    log_weights : torch.Tensor of shape (N,)
-        Logarithms of their weights, minus infinity for padding.
-    unit : float
-        Unit of length for scores: the radius.
+    - `positions` (N, r): on a CPU, N a multiple of the group.
+    - `log_weights` (N,): logarithms of their weights, minus infinity for padding.
+    - `unit`: unit of length for scores: the radius.
     """
 
     def __init__(self, positions: torch.Tensor, log_weights: torch.Tensor, unit: float) -> None:

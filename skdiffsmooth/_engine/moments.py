@@ -33,29 +33,17 @@ _LARGEST_FACTOR = {torch.float64: 1e7, torch.float32: 1e3}
 
 @dataclass(frozen=True)
 class Nodes:
-    """A quadrature rule of the smoothing kernel: shifts of the queries, and their weights.
+    """A quadrature rule of the smoothing kernel: shifts of the queries, and their weights."""
 
-    Parameters
-    ----------
-    offsets : torch.Tensor of shape (M, r)
-        Shifts xi_m, with sum_m weights[m] xi_m = 0.
-    weights : torch.Tensor of shape (M,)
-        Positive, summing to one.
-    max_norm : float
-        Length of the longest offset: known to the host, which chooses the computation by it without
-        waiting for the device.
-    stein : torch.Tensor of shape (M,), optional
-        Factors h_m for which sum_m weights[m] h_m f(xi_m) is the Laplacian of f, averaged over the
-        nodes, exactly for quadratic f (Stein's identity). Traces then follow from log-densities.
-    stein_norm : float
-        sum_m weights[m] |h_m|, by which they magnify rounding.
-    """
-
-    offsets: torch.Tensor
-    weights: torch.Tensor
+    offsets: torch.Tensor  # (M, r): shifts xi_m, with sum_m weights[m] xi_m = 0
+    weights: torch.Tensor  # (M,): positive, summing to one
+    # Length of the longest offset: known to the host, which chooses the computation by it without
+    # waiting for the device
     max_norm: float
+    # (M,): factors h_m for which sum_m weights[m] h_m f(xi_m) is the Laplacian of f, averaged over
+    # the nodes, exactly for quadratic f (Stein's identity). Traces then follow from log-densities.
     stein: torch.Tensor | None = None
-    stein_norm: float = 0.0
+    stein_norm: float = 0.0  # sum_m weights[m] |h_m|, by which they magnify rounding
 
     @classmethod
     def single(cls, x: torch.Tensor) -> Nodes:
@@ -122,21 +110,11 @@ class Nodes:
 
 @dataclass(frozen=True)
 class Moments:
-    """Posterior moments of B queries, averaged over the nodes.
+    """Posterior moments of B queries, averaged over the nodes."""
 
-    Parameters
-    ----------
-    mean : torch.Tensor of shape (B, r)
-        sum_m q_m D(x_b + xi_m).
-    trace : torch.Tensor of shape (B,) or None
-        sum_m q_m tr Cov(x_b + xi_m), if it was requested.
-    log_density : torch.Tensor of shape (B,)
-        sum_m q_m log p_v(x_b + xi_m) in nats.
-    """
-
-    mean: torch.Tensor
-    trace: torch.Tensor | None
-    log_density: torch.Tensor
+    mean: torch.Tensor  # (B, r): sum_m q_m D(x_b + xi_m)
+    trace: torch.Tensor | None  # (B,): sum_m q_m tr Cov(x_b + xi_m), if it was requested
+    log_density: torch.Tensor  # (B,): sum_m q_m log p_v(x_b + xi_m) in nats
 
     def to(self, dtype: torch.dtype) -> Moments:
         """Return the moments in another dtype."""
@@ -145,24 +123,12 @@ class Moments:
 
 
 class SingleMoments(NamedTuple):
-    """Posterior moments of B queries without nodes, and covariances times j directions of each.
+    """Posterior moments of B queries without nodes, and covariances times j directions of each."""
 
-    Parameters
-    ----------
-    mean : torch.Tensor of shape (B, r)
-        D(y_b).
-    trace : torch.Tensor of shape (B,)
-        tr Cov(y_b).
-    log_density : torch.Tensor of shape (B,)
-        log p_v(y_b) in nats.
-    along : torch.Tensor of shape (B, r, j)
-        Cov(y_b) @ directions_b.
-    """
-
-    mean: torch.Tensor
-    trace: torch.Tensor
-    log_density: torch.Tensor
-    along: torch.Tensor
+    mean: torch.Tensor  # (B, r): D(y_b)
+    trace: torch.Tensor  # (B,): tr Cov(y_b)
+    log_density: torch.Tensor  # (B,): log p_v(y_b) in nats
+    along: torch.Tensor  # (B, r, j): Cov(y_b) @ directions_b
 
     def to(self, dtype: torch.dtype) -> SingleMoments:
         """Return the moments in another dtype."""

@@ -114,20 +114,12 @@ class PeriodicPosterior(Denoiser):
 
     Queries may be anywhere: their posterior means are near them, and not within one period.
 
-    Parameters
-    ----------
-    points : ndarray of shape (N, r)
-        The data; periodic coordinates are within half a period of zero, the others centred.
-    weights : ndarray of shape (N,)
-        Positive weights that sum to one.
-    periods : ndarray of shape (r,)
-        Periods, 0 where a coordinate has none.
-    backend : Backend
-        Device and dtype.
-    memory_limit : float
-        Bound on the temporaries of one call, in MiB.
-    trace_weights : ndarray of shape (r,), optional
-        As in `Posterior`.
+    - `points` (N, r): the data; periodic coordinates are within half a period of zero, the others
+      centred.
+    - `weights` (N,): positive weights that sum to one.
+    - `periods` (r,): periods, 0 where a coordinate has none.
+    - `memory_limit`: bound on the temporaries of one call, in MiB.
+    - `trace_weights` (r,): as in `Posterior`.
     """
 
     def __init__(

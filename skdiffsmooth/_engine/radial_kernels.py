@@ -33,18 +33,10 @@ __all__ = ["RADIAL_KERNELS", "RadialKernel", "sample_offsets"]
 
 
 class RadialKernel(ABC):
-    """A kernel K on R^d that depends on the length of its argument alone, with K(0) = 1.
+    """A kernel K on R^d that depends on the length of its argument alone, with K(0) = 1."""
 
-    Attributes
-    ----------
-    name : str
-        The name of the kernel in scikit-learn.
-    is_compact : bool
-        Whether K(u) = 0 for every u >= 1.
-    """
-
-    name: ClassVar[str]
-    is_compact: ClassVar[bool] = False
+    name: ClassVar[str]  # The name of the kernel in scikit-learn
+    is_compact: ClassVar[bool] = False  # Whether K(u) = 0 for every u >= 1
 
     @abstractmethod
     def log_profile(self, u: torch.Tensor) -> torch.Tensor:

@@ -31,24 +31,15 @@ Result = TypeVar("Result")
 class Tiles:
     """Sizes of the tiles into which a computation over points is split.
 
-    Parameters
-    ----------
-    points : Points
-        Those of this process.
-    most_points : int
-        Number of points of the largest shard: all processes must exchange tiles of the same size.
-    may_shrink : bool
-        Whether tiles may be halved; not where other processes must have the same ones.
-    memory_limit : float
-        Bound on the temporaries of one call, in MiB.
-    widest : int
-        Bytes of a number in the widest dtype that points may be copied to; a tile must fit then,
-        too.
+    - `points`: those of this process.
+    - `most_points`: number of points of the largest shard: all processes must exchange tiles of the
+      same size.
+    - `may_shrink`: whether tiles may be halved; not where other processes must have the same ones.
+    - `memory_limit`: bound on the temporaries of one call, in MiB.
+    - `widest`: bytes of a number in the widest dtype that points may be copied to; a tile must fit
+      then, too.
 
-    Raises
-    ------
-    ValueError
-        If `memory_limit` is below what a single query and a single node take.
+    Raises ValueError if `memory_limit` is below what a single query and a single node take.
     """
 
     def __init__(

@@ -36,20 +36,11 @@ class LocalPart(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class LevelMixture:
-    """The denoisers of one noise level and their weights, which sum to one.
+    """The denoisers of one noise level and their weights, which sum to one."""
 
-    Parameters
-    ----------
-    parts : tuple of LocalPart
-        Local denoisers.
-    weights : ndarray of shape (n_parts,)
-        Their weights.
-    gaussian_weight : float
-        Weight of the Wiener filter, the denoiser of a Gaussian with the data's covariance.
-    """
-
-    parts: tuple[LocalPart, ...]
-    weights: np.ndarray
+    parts: tuple[LocalPart, ...]  # Local denoisers
+    weights: np.ndarray  # (n_parts,): their weights
+    # Weight of the Wiener filter, the denoiser of a Gaussian with the data's covariance
     gaussian_weight: float
 
 

@@ -36,25 +36,14 @@ _FREQUENCY = 1.5
 
 @dataclass(frozen=True)
 class NetworkShape:
-    """The architecture of a network, without its weights.
+    """The architecture of a network, without its weights."""
 
-    Parameters
-    ----------
-    scales : ndarray of shape (r,)
-        Standard deviations of the data along the coordinates.
-    lowest, highest : float
-        Range of noise scales that it is trained for.
-    hidden_layer_sizes : tuple of int
-        Widths of the hidden layers, one at least.
-    n_frequencies : int
-        Number of frequencies 1.5, 3, 6, ... of cosines and sines of each input.
-    """
-
-    scales: np.ndarray
+    scales: np.ndarray  # (r,): standard deviations of the data along the coordinates
+    # lowest, highest: range of noise scales that it is trained for
     lowest: float
     highest: float
-    hidden_layer_sizes: tuple[int, ...]
-    n_frequencies: int
+    hidden_layer_sizes: tuple[int, ...]  # Widths of the hidden layers, one at least
+    n_frequencies: int  # Number of frequencies 1.5, 3, 6, ... of cosines and sines of each input.
 
     @property
     def layer_sizes(self) -> list[tuple[int, int]]:
@@ -125,22 +114,13 @@ def evaluate(layers: Layers, inputs: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class ScoreNetwork:
-    """The score field of a network with given weights; see `ScoreField`.
-
-    Parameters
-    ----------
-    shape : NetworkShape
-        Its architecture.
-    layers : list of (torch.Tensor, torch.Tensor)
-        Its weights and biases.
-    directions : torch.Tensor of shape (m, r) or (n, 1, r)
-        Directions p with sum p p^T = I, the coordinate axes, for the exact divergence; or one
-        random direction for each query with E p p^T = I, for an unbiased estimate (Hutchinson
-        1990).
-    """
+    """The score field of a network with given weights; see `ScoreField`."""
 
     shape: NetworkShape
-    layers: Layers
+    layers: Layers  # Its weights and biases
+    # (m, r) or (n, 1, r): directions p with sum p p^T = I, the coordinate axes, for the exact
+    # divergence; or one random direction for each query with E p p^T = I, for an unbiased estimate
+    # (Hutchinson 1990)
     directions: torch.Tensor
 
     def __call__(self, x: torch.Tensor, v: float) -> torch.Tensor:
@@ -188,21 +168,12 @@ class ScoreNetwork:
 
 @dataclass(frozen=True)
 class AveragedScore:
-    """A score field averaged over nodes, with one evaluation for each query and node; see `ScoreField`.
+    """A score field averaged over nodes, one evaluation for each query and node; see `ScoreField`."""
 
-    Parameters
-    ----------
-    field : ScoreField
-        The field to average; it needs `rows`, since every query is evaluated at all nodes.
-    offsets : torch.Tensor of shape (M, r)
-        The nodes; their mean is zero.
-    weights : torch.Tensor of shape (M,)
-        Positive, summing to one.
-    """
-
+    # The field to average; it needs `rows`, since every query is evaluated at all nodes
     field: RowSelectable
-    offsets: torch.Tensor
-    weights: torch.Tensor
+    offsets: torch.Tensor  # (M, r): the nodes; their mean is zero
+    weights: torch.Tensor  # (M,): positive, summing to one
 
     def __call__(self, x: torch.Tensor, v: float) -> torch.Tensor:
         """Return the averaged score (n, r)."""
@@ -234,24 +205,12 @@ class AveragedScore:
 
 @dataclass(frozen=True)
 class NetworkSchedule:
-    """The score fields of all noise levels: one network, averaged over the nodes of each level.
-
-    Parameters
-    ----------
-    network : ScoreNetwork
-        The field.
-    sigma : float
-        Smoothing scale; 0 leaves the network unsmoothed.
-    rule : NodeRule
-        Rule and number of the nodes.
-    backend : Backend
-        Device and type of the nodes.
-    """
+    """The score fields of all noise levels: one network, averaged over the nodes of each level."""
 
     network: ScoreNetwork
-    sigma: float
-    rule: NodeRule
-    backend: Backend
+    sigma: float  # Smoothing scale; 0 leaves the network unsmoothed
+    rule: NodeRule  # Rule and number of the nodes
+    backend: Backend  # Device and type of the nodes
 
     def at(self, level: int) -> ScoreField:
         """Return the score field of the noise level with a given index."""

@@ -46,55 +46,33 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class TrainingState:
-    """The state from which the next iteration of training starts.
+    """The state from which the next iteration of training starts."""
 
-    Parameters
-    ----------
-    parameters : ndarray of shape (n_parameters,)
-        Weights and biases after the last step.
-    average : ndarray of shape (n_parameters,)
-        Their exponential moving average over the steps.
-    first_moment, second_moment : ndarray of shape (n_parameters,)
-        Moving averages of the gradient and of its square.
-    n_steps, n_iterations : int
-        Numbers of steps and iterations so far.
-    """
-
-    parameters: np.ndarray
-    average: np.ndarray
+    parameters: np.ndarray  # (n_parameters,): weights and biases after the last step
+    average: np.ndarray  # (n_parameters,): their exponential moving average over the steps
+    # first_moment, second_moment (n_parameters,): moving averages of the gradient and of its square
     first_moment: np.ndarray
     second_moment: np.ndarray
+    # n_steps, n_iterations: numbers of steps and iterations so far
     n_steps: int = 0
     n_iterations: int = 0
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of training for some iterations.
+    """The result of training for some iterations."""
 
-    Parameters
-    ----------
-    state : TrainingState
-        The state after the last iteration.
-    chosen : ndarray of shape (n_parameters,)
-        The averaged weights: those of the best held-out loss, or the last ones.
-    losses : list of float
-        Mean training loss of each iteration.
-    held_out_losses : list of float
-        Loss of the averaged weights on held-out rows after each iteration; empty without such rows.
-    start_loss, best_loss : float
-        The held-out loss (without such rows, the training loss) at the start, and its minimum.
-    has_converged : bool
-        Whether the loss has stopped decreasing.
-    """
-
-    state: TrainingState
+    state: TrainingState  # The state after the last iteration
+    # (n_parameters,): the averaged weights: those of the best held-out loss, or the last ones
     chosen: np.ndarray
-    losses: list[float]
+    losses: list[float]  # Mean training loss of each iteration
+    # Loss of the averaged weights on held-out rows after each iteration; empty without such rows
     held_out_losses: list[float]
+    # start_loss, best_loss: the held-out loss (without such rows, the training loss) at the start,
+    # and its minimum
     start_loss: float
     best_loss: float
-    has_converged: bool
+    has_converged: bool  # Whether the loss has stopped decreasing
 
 
 @dataclass(frozen=True)
@@ -137,38 +115,17 @@ def train(
 ) -> Outcome:
     """Train until the loss stops decreasing, at most `settings.max_iter` iterations.
 
-    Parameters
-    ----------
-    shape : NetworkShape
-        Architecture.
-    state : TrainingState
-        State to start from.
-    chosen : ndarray of shape (n_parameters,)
-        Averaged weights of the best iteration so far.
-    rows : tuple of ndarrays of shape (n, r) and (n,)
-        Training rows in the network's coordinates, and their weights, which sum to one.
-    held_out : tuple of ndarrays or None
-        Rows and weights that decide which iteration was best; None takes the last one.
-    settings : TrainingSettings
-        Parameters of the training.
-    backend : Backend
-        Where to compute.
-    seed : int
-        Seed of rows and noise.
+    - `state`: state to start from.
+    - `chosen` (n_parameters,): averaged weights of the best iteration so far.
+    - `rows` (n, r) and (n,): training rows in the network's coordinates, and their weights, which
+      sum to one.
+    - `held_out`: rows and weights that decide which iteration was best; None takes the last one.
+    - `settings`: parameters of the training.
+    - `seed`: seed of rows and noise.
 
-    Returns
-    -------
-    Outcome
+    Raises ValueError if the loss is not finite.
 
-    Raises
-    ------
-    ValueError
-        If the loss is not finite.
-
-    Warns
-    -----
-    UserWarning
-        If a KeyboardInterrupt ended it; the result up to then is returned.
+    Warns if a KeyboardInterrupt ended it; the result up to then is returned.
     """
     optimizer = _Adam(shape, state, backend, settings)
     watched = None

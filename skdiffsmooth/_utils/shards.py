@@ -96,10 +96,7 @@ class Shards:
 
         `X` and `sample_weight`, checked before, are this process's rows and their weights.
 
-        Raises
-        ------
-        ValueError
-            If all weights of a process are negligible beside those of another.
+        Raises ValueError if all weights of a process are negligible beside those of another.
         """
         if self.alone:
             return weights
@@ -146,12 +143,8 @@ class ProcessGroup(Shards):
 def resolve_shards(shards: Any) -> Shards:
     """Resolve the estimator parameter `shards`: "distributed" or None.
 
-    Raises
-    ------
-    TypeError
-        If it is neither a string nor None.
-    ValueError
-        If it is not known, or torch.distributed is not initialised.
+    Raises TypeError if it is neither a string nor None; ValueError if it is not known, or
+    torch.distributed is not initialised.
     """
     if shards is None:
         return ONE_PROCESS

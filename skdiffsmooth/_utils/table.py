@@ -47,14 +47,9 @@ def check_table(
     which an estimator was fitted. Columns of the indices `ignored` may hold missing values and are set
     to zero.
 
-    Raises
-    ------
-    TypeError
-        If X is sparse, a tensor that requires gradients or of a type that numpy lacks, or has cells
-        that are no numbers.
-    ValueError
-        If X has another shape, columns that are not numeric, masked, missing or infinite cells, or other
-        columns than those of `fit`.
+    Raises TypeError if X is sparse, a tensor that requires gradients or of a type that numpy lacks,
+    or has cells that are no numbers; ValueError if X has another shape, columns that are not
+    numeric, masked, missing or infinite cells, or other columns than those of `fit`.
     """
     check_detached("X", X)
     names = column_names(X)

@@ -34,12 +34,8 @@ def without_warnings() -> Iterator[None]:
 def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn at the innermost line on the call stack that is outside this package.
 
-    Parameters
-    ----------
-    message : str
-        What happened, with numbers, and what to do.
-    category : type of Warning, default=UserWarning
-        Its class, by which users filter.
+    - `message`: what happened, with numbers, and what to do.
+    - `category`: its class, by which users filter.
     """
     if _IS_SILENT.get():
         return

@@ -76,10 +76,7 @@ class QuantileSpline(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     Unlike `sklearn.preprocessing.QuantileTransformer` it has a continuous derivative, is onto all of
     R, and has a square root beyond the training range.
 
-    Parameters
-    ----------
-    n_knots : int, default=16
-        Number of quantiles; fewer where rows are few, or quantiles are equal.
+    - `n_knots`: number of quantiles; fewer where rows are few, or quantiles are equal.
     """
 
     def __init__(self, n_knots: int = 16) -> None:

@@ -21,18 +21,11 @@ TURN = 2 * np.pi
 class Chart(ABC):
     """A map from the unit cube of dimension k onto the part of a manifold that rows come from.
 
-    Attributes
-    ----------
-    dimension : int
-        Dimension k.
-    volume : float
-        Length, area or volume of the part, in units of X to the k-th power.
-    closed : bool
-        Whether it is a closed curve.
+    - `closed`: whether it is a closed curve.
     """
 
-    dimension: int
-    volume: float
+    dimension: int  # Dimension k
+    volume: float  # Length, area or volume of the part, in units of X to the k-th power
     closed = False
 
     @abstractmethod

@@ -28,26 +28,14 @@ def default_n_cells(n_points: int, n_components: int) -> int:
 
 @dataclass(frozen=True)
 class Cells:
-    """K cells of the data, with the tangent and the thickness of each.
+    """K cells of the data, with the tangent and the thickness of each."""
 
-    Parameters
-    ----------
-    masses : ndarray of shape (K,)
-        Sums of the weights of their points; positive, summing to one.
-    means : ndarray of shape (K, r)
-        Means of their points.
-    width : float
-        Standard deviation s of the isotropic Gaussians that the gates are computed from, > 0.
-    tangents : ndarray of shape (K, r, k)
-        Orthonormal columns.
-    thickness : ndarray of shape (K,)
-        Standard deviation of the points about the tangent, in each direction across it.
-    """
-
-    masses: np.ndarray
-    means: np.ndarray
+    masses: np.ndarray  # (K,): sums of the weights of their points; positive, summing to one
+    means: np.ndarray  # (K, r): means of their points
+    # Standard deviation s of the isotropic Gaussians that the gates are computed from, > 0
     width: float
-    tangents: np.ndarray
+    tangents: np.ndarray  # (K, r, k): orthonormal columns
+    # (K,): standard deviation of the points about the tangent, in each direction across it
     thickness: np.ndarray
 
     def __len__(self) -> int:

@@ -55,31 +55,18 @@ class _Projection(NamedTuple):
 
 @dataclass(frozen=True)
 class _PushedScore(MovedScore):
-    """The empirical score averaged over positions to which a subclass moves the query.
-
-    Parameters
-    ----------
-    posterior : Denoiser
-        The data.
-    manifold : Manifold
-        In the coordinates of the data; divergences need one whose projection has a derivative.
-    nodes : Nodes
-        Quadrature rule for the offsets.
-    exclude : torch.Tensor of shape (n,), optional
-        Index of the point that is excluded for each query.
-    fading : float, optional
-        Distance from the manifold, within its span, from which on offsets are zero; they begin to
-        decrease at half of it. None means that they do not decrease.
-    span : torch.Tensor of shape (r, h), optional
-        Orthonormal directions of an affine subspace that holds the manifold: moving a position
-        orthogonally to it does not move its nearest point. None is the whole space.
-    """
+    """The empirical score averaged over positions to which a subclass moves the query."""
 
     posterior: Denoiser
+    # In the coordinates of the data; divergences need one whose projection has a derivative
     manifold: Manifold
-    nodes: Nodes
-    exclude: torch.Tensor | None = None
+    nodes: Nodes  # Quadrature rule for the offsets
+    exclude: torch.Tensor | None = None  # (n,): index of the point that is excluded for each query
+    # Distance from the manifold, within its span, from which on offsets are zero; they begin to
+    # decrease at half of it. None means that they do not decrease.
     fading: float | None = None
+    # (r, h): orthonormal directions of an affine subspace that holds the manifold: moving a
+    # position orthogonally to it does not move its nearest point. None is the whole space.
     span: torch.Tensor | None = None
 
     def rows(self, index: torch.Tensor) -> _PushedScore:
@@ -151,8 +138,6 @@ class TranslatedScore(_PushedScore):
     y_m = x + Pi(p + xi_m) - p with p = Pi(x) (Farghly et al. 2025, the form of the experiments):
     the manifold goes through x, whatever its distance.
 
-    Notes
-    -----
     dy/dx = I + (A_m T_m^T - I) A T^T, with A_m, T_m those of p + xi_m: the identity plus a matrix of
     rank k. Where offsets fade by a factor c, y = x + c (Pi(p + xi_m) - p): that matrix is multiplied by
     c, and (Pi(p + xi_m) - p) (dc/dx)^T is added.
@@ -177,8 +162,6 @@ class LevelSetScore(_PushedScore):
     Pi(z_m) to z_m and r the distance of x: the normal turns with the manifold, and the kernel stays on
     a level set of the distance as in Farghly et al. 2025, eq. 10.
 
-    Notes
-    -----
     The paper pushes x + xi_m. At a distance r below the kernel's scale these positions are on all sides
     of the manifold alike. That is right for log-densities, but scores of opposite sides cancel and
     no longer pull to the manifold, and where x + xi_m crosses a hypersurface its normal flips: with

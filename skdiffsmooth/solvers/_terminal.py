@@ -54,17 +54,11 @@ class EmpiricalTerminal:
 
 @dataclass(frozen=True)
 class GaussianTerminal:
-    """The Gaussian N(mean, T I), which approximates the noised data if T is large.
+    """The Gaussian N(mean, T I), which approximates the noised data if T is large."""
 
-    Parameters
-    ----------
-    mean : ndarray of shape (r,) or (n, r)
-        Mean of the data, or one for each query of the density.
-    scale : float or ndarray of shape (r,)
-        sqrt(T), in units of X; or one for each coordinate, where the data's own variance is added.
-    """
-
-    mean: np.ndarray
+    mean: np.ndarray  # (r,) or (n, r): mean of the data, or one for each query of the density
+    # (r,): sqrt(T), in units of X; or one for each coordinate, where the data's own variance is
+    # added
     scale: float | np.ndarray
 
     def log_density(self, x: torch.Tensor) -> torch.Tensor:
