@@ -440,10 +440,7 @@ def _held_out_log_likelihood(
     memory_limit: float,
     periods: np.ndarray | None,
 ) -> Callable[[Queries], LogLikelihood]:
-    """Return the mean log-density of queries at held-out points, as a function of queries and bandwidth.
-
-    Every k-th point is held out. The other points are merged as far as the bandwidth allows.
-    """
+    """Return the mean log-density of every k-th point given the others, merged, at bandwidths."""
     others = np.ones(len(points), dtype=bool)
     others[_held_out(len(points))] = False
     other_weights = weights[others] / weights[others].sum()

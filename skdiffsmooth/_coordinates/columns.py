@@ -117,10 +117,7 @@ class ColumnSpace:
     def warped(
         self, points: np.ndarray, weights: np.ndarray, units: np.ndarray | None
     ) -> ColumnSpace | None:
-        """Return the same columns with maps of those that need one, or None if there is none.
-
-        Arguments are those of `of`, with rows of one process. Columns in relations are not mapped.
-        """
+        """Return the same columns with maps of those that need one and are in no relation, or None."""
         is_free = self.deviations > 0
         if self.axes is not None:
             # The span of the axes contains the unit vector of a column that is in no relation.
@@ -134,10 +131,7 @@ class ColumnSpace:
         return replace(ColumnSpace.of(warp.mapped(points), weights, units), warp=warp)
 
     def of_rows(self, points: np.ndarray, weights: np.ndarray) -> ColumnSpace:
-        """Return scales of some of the rows (n_points, d), with the same relations.
-
-        Columns that are constant in these rows keep their scales.
-        """
+        """Return scales of some rows (n, d), with the same relations; constants keep theirs."""
         rows = self.scaled(points)
         varies = np.ptp(rows, axis=0) > _CONSTANT * self.widths / _RELATION
         varies &= self.deviations > 0
@@ -224,10 +218,7 @@ class ColumnSpace:
         return np.lexsort((inside @ (squares @ inside), distances))
 
     def relation_axes(self) -> np.ndarray:
-        """Return independent directions (d - d', d) of the noise along relations, in scaled columns.
-
-        They are as long as its standard deviations, in decreasing order.
-        """
+        """Return directions (d - d', d) of the noise along relations, as long as its decreasing std."""
         if self.axes is None:
             return np.empty((0, self.n_features))
         normals = np.linalg.qr(self.axes, mode="complete")[0][:, self.n_directions :]
@@ -255,10 +246,7 @@ class ColumnSpace:
         return -self._likeliest_errors(residual)[0] / self.widths
 
     def _likeliest_errors(self, residual: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return residuals as the likeliest rounding errors in units of the widths, and R of the QR.
-
-        Adding A y changes no residual; the y of least squares is what the likeliest errors have.
-        """
+        """Return residuals as the likeliest rounding errors in units of the widths, and R of the QR."""
         assert self.axes is not None
         basis, triangle = np.linalg.qr(self.axes / self.widths[:, None])
         errors = residual / self.widths
@@ -292,10 +280,7 @@ def _standardised(
 def _copies(
     standardised: np.ndarray, tolerance: np.ndarray, shards: Shards
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the group (k,) of each column, its sign (k,) in it, and the sizes of the groups.
-
-    Columns are in one group if they are equal, up to a sign and their tolerances (k,).
-    """
+    """Return groups (k,) of equal columns, up to signs (k,) and tolerances, signs and sizes."""
     n_columns = standardised.shape[1]
     draws = np.random.RandomState(shards.rank).standard_normal(len(standardised))
     projections = shards.total(draws @ standardised)

@@ -88,10 +88,7 @@ class Embedding:
         return self.hull.codimension + self.metric.columns.n_relations
 
     def check_laplacian(self, name: Any) -> None:
-        """Raise ValueError if a divergence in these coordinates is not that in the columns of X.
-
-        `name` is the user's parameter `metric`, for the message.
-        """
+        """Raise ValueError if a divergence here is not that in X; `name` is the metric."""
         if not self.metric.is_euclidean:
             raise ValueError(
                 f"metric={name!r} has no Laplacian in closed form along the columns of X; fit "
@@ -99,17 +96,11 @@ class Embedding:
             )
 
     def residual_scale(self, widest: float) -> float:
-        """Return the scale of residuals (n, d) that is one in scaled columns.
-
-        In the user's own columns it is `widest`, that of the data along their widest axis.
-        """
+        """Return the scale of residuals (n, d): one in scaled columns, `widest` in the user's own."""
         return widest if np.all(self.metric.columns.scales == 1) else 1.0
 
     def log_slopes(self, coordinates: np.ndarray, residual: np.ndarray) -> np.ndarray | float:
-        """Return the log |det| (n,) of the maps of columns at rows, in nats; 0 where none is mapped.
-
-        Added to a log-density of the mapped columns it gives that of the columns of X.
-        """
+        """Return the log |det| (n,) of the maps of columns at rows, in nats; 0 where none is mapped."""
         columns = self.metric.columns
         if columns.warp is None:
             return 0.0

@@ -31,11 +31,7 @@ class AffineHull:
     def of(
         cls, points: np.ndarray, shards: Shards = ONE_PROCESS, axes: np.ndarray | None = None
     ) -> AffineHull:
-        """Return the affine hull of distinct points (n_points, d) of all shards.
-
-        `axes` (d, r) are orthonormal columns that span the hull, if they are known; their order is
-        kept.
-        """
+        """Return the hull of points (n, d) of all shards; known `axes` (d, r) keep their order."""
         shape = shards.total(len(points)), points.shape[1]
         center = shards.total(points.sum(axis=0)) / shape[0]
         centered = points - center
@@ -99,10 +95,7 @@ class AffineHull:
         return self.n_features - self.dimension
 
     def split(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return hull coordinates (n, r) of rows X (n, d), and residuals (n, d), orthogonal to the hull.
-
-        Residuals are exactly zero where the hull is the whole space.
-        """
+        """Return hull coordinates (n, r) and residuals (n, d), orthogonal to the hull, of X."""
         centered = X - self.center
         coordinates = centered @ self.basis
         if self.codimension == 0:
@@ -139,10 +132,7 @@ def _with_far_rows_drawn_in(
 
 
 def principal_axes(rows: np.ndarray, shards: Shards) -> tuple[np.ndarray, np.ndarray]:
-    """Return decreasing singular values (k,) and right singular vectors (k, d) of the rows.
-
-    `rows` (n, d) are those of this process; k is the smaller of d and the number of all rows.
-    """
+    """Return decreasing singular values (k,) and right singular vectors (k, d) of all rows."""
     # R of a QR has the singular values of the tall matrix in a fraction of the memory, and the R of
     # all shards, one above the other, have those of all rows.
     tall = len(rows) > rows.shape[1]

@@ -104,10 +104,7 @@ class LinearMetric:
 
     @property
     def log_abs_det(self) -> float:
-        """Return log |det| of the map from X to z and residuals of relations, in nats.
-
-        Where columns are mapped it is that of the mapped columns.
-        """
+        """Return log |det| of the map from (mapped) columns to z and residuals of relations, in nats."""
         return float(np.sum(np.log(self.scales))) + self.columns.log_abs_det
 
     def _scale(self, rows: np.ndarray, scales: np.ndarray) -> np.ndarray:
@@ -203,11 +200,7 @@ def is_scaled(metric: str | float | np.ndarray) -> bool:
 
 
 def candidate_metrics(rank: int) -> tuple[str | float, ...]:
-    """Return the metrics that "auto" compares for rows whose hull has this dimension.
-
-    All are powers of covariances in scaled columns, so that units of columns do not matter; of a single
-    column they are the same.
-    """
+    """Return the metrics that "auto" compares, for rows whose hull has this dimension."""
     return _CANDIDATES if rank > 1 else _CANDIDATES[:1]
 
 

@@ -131,10 +131,7 @@ class PeriodicColumns:
     def join_metric(
         self, linear: LinearMetric, factors: np.ndarray, *, is_scaled: bool
     ) -> LinearMetric:
-        """Return the metric of all columns, from that of the other columns and factors (p,).
-
-        `is_scaled` is whether columns are divided by their scales.
-        """
+        """Return the metric of all columns, from that of the other columns and factors (p,)."""
         p = len(factors)
         position = self._positions(linear.columns)
         basis = np.zeros((linear.columns.n_directions + p, len(linear.scales) + p))
@@ -150,10 +147,7 @@ class PeriodicColumns:
         return LinearMetric(joined, basis, scales, linear.spans, periods)
 
     def join_hull(self, linear: AffineHull, metric: LinearMetric) -> AffineHull:
-        """Return the hull of all columns, with periodic coordinates last, from that of the others.
-
-        `metric` is that of the other columns.
-        """
+        """Return the hull of all columns, with periodic coordinates last, from that of the others."""
         position = self._positions(metric.columns)
         p, r = len(self.scales), linear.dimension
         center, basis = np.zeros(len(position)), np.zeros((len(position), r + p))
@@ -202,10 +196,7 @@ def fit_metric_of_periods(
 
 
 def _moment(values: np.ndarray, weights: np.ndarray, period: float) -> tuple[float, float, float]:
-    """Return a circular mean, one minus the mean cosine about it, and the mean sine about it.
-
-    `weights` (n,) sum to one.
-    """
+    """Return a circular mean, one minus the mean cosine about it, and the mean sine about it."""
     angles = 2 * math.pi / period * values
     center = period / (2 * math.pi) * math.atan2(weights @ np.sin(angles), weights @ np.cos(angles))
     angles = 2 * math.pi / period * wrapped(values - center, period)

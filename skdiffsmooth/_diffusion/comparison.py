@@ -231,10 +231,7 @@ class Comparison:
         return make_geometry(self.metrics[metric_index], self._training[number], self.parsed)
 
     def _held_out(self, test: np.ndarray, *, has_relations: bool) -> HeldOutRows:
-        """Return rows to score, moved to where they may have been before they were rounded.
-
-        Under a metric that `has_relations`, they are moved along these.
-        """
+        """Return rows to score, moved along relations to where they may have been before rounding."""
         points, excluded = self.data.points, self.data.excluded
         exclude, weights, offsets = (
             test,
@@ -314,10 +311,7 @@ def _for_screening(parsed: ParsedParameters) -> ParsedParameters:
 def settings_for(
     data: TrainingData, parsed: ParsedParameters
 ) -> tuple[Settings, Geometry, dict[str, str]]:
-    """Return settings, all rows in their metric, and for each "auto" why it was not chosen.
-
-    What is "auto" is chosen given what is not.
-    """
+    """Return settings, all rows in their metric, and for each "auto" why it was not chosen."""
     requested, metric = parsed.requested, parsed.metric
     reason = ""
     if parsed.base is not None:

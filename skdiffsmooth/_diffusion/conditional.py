@@ -196,10 +196,7 @@ class JointDensity:
     def mapped(
         self, values: np.ndarray, columns: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray | float]:
-        """Return mapped values (n, k) of some columns, and the log (n,) of the product of slopes.
-
-        Values of periodic columns are within half a period of the origin.
-        """
+        """Return mapped values (n, k) of some columns, and the log (n,) of the product of slopes."""
         if self.periods is not None:
             values = values.copy()
             for k, column in enumerate(columns):
@@ -340,10 +337,7 @@ class _Pool:
         return np.take_along_axis(middle, worst, axis=1)
 
     def update(self, active: np.ndarray, stop: int, weights: np.ndarray) -> np.ndarray:
-        """Compute the results of rows `active` from their first `stop` draws.
-
-        The proposals had weights (k, n_kernels). Returned are their shares of p(b).
-        """
+        """Compute results of rows `active` from `stop` draws; return the kernels' shares of p(b)."""
         used = active, slice(stop)
         with np.errstate(divide="ignore"):
             log_parts = self.log_proposals[used] + np.log(weights)[:, None]
@@ -494,11 +488,7 @@ class Conditional:
         return kernels
 
     def _pool(self, values: np.ndarray, base: BaseDraws, least: int, *, is_density: bool) -> _Pool:
-        """Return weighted draws for rows of given values, at least so many for each row.
-
-        Rounds go on until standard errors are small or, for draws of several columns, enough draws are
-        effective.
-        """
+        """Draw until standard errors are small, or enough draws are effective; return weighted draws."""
         is_curve = self._n_free == 1
         n, most, first, more = len(values), len(base.choice), _FIRST, _REFINED
         tolerance = _TOLERANCES[min(self._n_free, len(_TOLERANCES)) - 1]
@@ -682,10 +672,7 @@ def _tail_nodes(kernel: ConditionalKernels, drawn: np.ndarray) -> np.ndarray:
 
 
 def _quadrature(t: np.ndarray) -> np.ndarray:
-    """Return the weights of the trapezoidal rule on [0, 1] at increasing nodes t (n, m).
-
-    The integrand is constant outside the nodes. Nodes that are infinite have weight zero.
-    """
+    """Return trapezoidal weights on [0, 1] at increasing nodes t (n, m), zero at infinite ones."""
     edges = np.pad((t[:, 1:] + t[:, :-1]) / 2, ((0, 0), (1, 1)), constant_values=(0.0, np.inf))
     return np.diff(np.minimum(edges, 1.0), axis=1)
 

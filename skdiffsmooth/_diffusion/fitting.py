@@ -338,10 +338,7 @@ def _metric_and_hull(metric: Metric, data: TrainingData) -> tuple[LinearMetric, 
 def leave_one_out_bandwidth(
     geometry: Geometry, parsed: ParsedParameters, *, is_screening: bool = False
 ) -> float:
-    """Return the bandwidth at which the Gaussian KDE has its highest leave-one-out likelihood.
-
-    `is_screening` scores 256 rows at most.
-    """
+    """Return the likeliest leave-one-out bandwidth of the KDE; screening scores 256 rows at most."""
     queries, geometry = geometry.queries, geometry.with_copies_apart()
     return gaussian_leave_one_out(
         geometry.coordinates,
@@ -376,10 +373,7 @@ def given_or_default(parsed: ParsedParameters, factors: Factors | None = None) -
 def scales_in(
     geometry: Geometry, parsed: ParsedParameters, scales: Scales, h: float | None = None
 ) -> tuple[float, Sigma]:
-    """Return bandwidth and smoothing scale as numbers, in units of the metric.
-
-    `h` is what relative scales multiply, where it was computed before.
-    """
+    """Return bandwidth and smoothing scale as numbers, in units of the metric."""
     bandwidth, sigma = scales
     if h is None and (isinstance(bandwidth, Relative) or isinstance(sigma, Relative)):
         try:
@@ -449,11 +443,7 @@ def make_model(
     is_candidate: bool = False,
     refinement: float = 1.0,
 ) -> FittedModel:
-    """Return the model for given scales, with fixed nodes, levels and hierarchy.
-
-    For a candidate in a search the error of the nodes is estimated only if it decides their number.
-    `refinement` multiplies numbers of levels and steps that are "auto".
-    """
+    """Return the model for given scales, with fixed nodes, levels and hierarchy."""
     if not 1 / LARGEST <= bandwidth <= LARGEST:
         raise ValueError(
             f"bandwidth={bandwidth:g} is out of range; expected a number from {1 / LARGEST:g} to "

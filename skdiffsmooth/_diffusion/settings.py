@@ -323,10 +323,7 @@ def _check_noise(noise: Any) -> str | NoiseProcess:
 
 
 def noise_for(noise: str | NoiseProcess, variance: float) -> NoiseProcess:
-    """Return the noise process of a checked name; an object is returned as it is.
-
-    `variance` is the data's largest along a direction: "ou" is the process that would keep it.
-    """
+    """Return the noise process of a checked name; "ou" keeps `variance`, the largest of the data."""
     if not isinstance(noise, str):
         return noise
     # A rate has units, one over those of a variance; data without extent have nothing to forget.

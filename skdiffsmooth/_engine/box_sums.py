@@ -70,10 +70,7 @@ class _Bounds(NamedTuple):
     def squares(
         self, x: torch.Tensor, boxes: torch.Tensor | slice
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return squared distances (B, n) from queries x (B, d) to the nearest and farthest parts.
-
-        `boxes` are indices (n,) or (B, n).
-        """
+        """Return squared distances (B, n) from queries to nearest and farthest parts of `boxes`."""
         low, high = self.low[boxes], self.high[boxes]
         nearest = farthest = x.new_zeros(())
         for j in range(x.shape[1]):
@@ -298,10 +295,7 @@ class BoxSums:
         return out
 
     def _replaced_points(self, half: float) -> torch.Tensor:
-        """Return the weights (n_cubes, q^d) at the Chebyshev nodes that replace the points of each cube.
-
-        They are sums of Chebyshev polynomials over the points, times the matrix that interpolates.
-        """
+        """Return weights (n_cubes, q^d) at the Chebyshev nodes that replace points of a cube."""
         n, d = self._n_nodes, self._x.shape[1]
         moments = self._x.new_zeros(self._n_cubes, n**d)
         in_cubes = (self._cube >= 0).nonzero()[:, 0]

@@ -232,10 +232,7 @@ def _covariance_along(
     mean: torch.Tensor,
     directions: torch.Tensor,
 ) -> torch.Tensor:
-    """Return Cov @ directions (P, r, j), as posterior averages of (x_i - D).L (x_i - D).
-
-    Centred first: at the smallest noise a difference of second moments would be rounding.
-    """
+    """Return Cov @ directions (P, r, j), from centred points: second moments would cancel."""
     rows = directions.transpose(1, 2)
     offset = rows @ mean[:, :, None]
     along = torch.addmm(offset.flatten(0, 1), rows.flatten(0, 1), points.positions.T, beta=-1)

@@ -47,10 +47,7 @@ class NodeTable:
         )
 
     def sums(self, query_factors: torch.Tensor, *, features: bool) -> torch.Tensor:
-        """Sum products of the query factors (B, N) and the node factors over the points.
-
-        Multiplied by each feature, (B, r + 2, M), if `features`; else by none, (B, 1, M).
-        """
+        """Sum products of the factors, with each of the `features` (B, r + 2, M) or (B, 1, M)."""
         if not features:
             return (query_factors @ self.factors.T)[:, None]
         if self.n_queries < len(self.nodes):
@@ -125,10 +122,7 @@ class Factoriser:
         *,
         features: bool,
     ) -> Products | None:
-        """Sum each feature over the points, or the weights alone, for queries (B, r) and a table.
-
-        Returns None if most pairs would underflow.
-        """
+        """Sum each feature or the weights for queries (B, r); None if most pairs would underflow."""
         top, factors = self._query_factors(x, v, exclude)
         underflows = sums = None
         if not table.never_underflows:

@@ -169,11 +169,7 @@ def _rounded_up(values: torch.Tensor) -> torch.Tensor:
 
 
 def _local_order(points: np.ndarray) -> np.ndarray:
-    """Return an order in which consecutive groups of points (N, r) are near neighbours.
-
-    Cells are cut across their longest side into halves of whole groups, all cells of one depth at
-    once.
-    """
+    """Return an order in which consecutive groups of points (N, r) are near neighbours."""
     n = len(points)
     order, sizes = np.arange(n), np.array([n // GROUP])
     while sizes.max() > 1:

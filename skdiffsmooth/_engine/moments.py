@@ -85,10 +85,7 @@ class Nodes:
         return replace(self, stein=None)
 
     def suits_stein(self, v: float) -> bool:
-        """Return whether there are factors of Stein's identity that suit noise of variance v.
-
-        They multiply rounding errors of log-densities by about v over the kernel's variance.
-        """
+        """Return whether Stein factors hardly magnify rounding errors at noise of variance v."""
         largest = _LARGEST_FACTOR[self.offsets.dtype]
         return self.stein is not None and v * self.stein_norm < largest
 

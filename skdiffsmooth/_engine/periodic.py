@@ -49,10 +49,7 @@ def make_posterior(
     radius: float | None = None,
     trace_weights: np.ndarray | None = None,
 ) -> Posterior | PeriodicPosterior:
-    """Return the posterior of points (N, r) of weights (N,), with periods (r,) or without.
-
-    The other parameters are those of `Posterior`; there are no periods with shards.
-    """
+    """Return the posterior of points (N, r) of weights (N,), with periods (r,) or without."""
     if periods is not None:
         return PeriodicPosterior(
             points,
@@ -73,10 +70,7 @@ def make_posterior(
 
 
 class _ImagesPosterior(Posterior):
-    """The posterior of images, whose weights are those of their points and do not sum to one.
-
-    Its log-densities are not divided by the weight of the points that are not excluded.
-    """
+    """The posterior of images, whose weights are those of their points and do not sum to one."""
 
     def _log_normalizer(self, v: float, exclude: torch.Tensor | None) -> float:
         return gaussian_log_normalizer(self._points.dimension, v)
@@ -261,10 +255,7 @@ class PeriodicPosterior(Denoiser):
         return self._sets[key]
 
     def _make_images(self, margins: list[int]) -> _Images:
-        """Return the images within margins (r,) of a wrapped query, in eighths of the periods.
-
-        Minus one is a uniform coordinate.
-        """
+        """Return images within margins (r,) of a query, in eighths of periods; -1 is uniform."""
         periods, turns = self._periods, np.array(margins) / _GRID
         kept = np.flatnonzero(turns >= 0)
         if len(self._points) * np.prod(1 + 2 * turns[kept]) > _MOST_IMAGES:

@@ -435,11 +435,7 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         *,
         exclude_from: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> np.ndarray:
-        """Return the log-density of rows (n, d) at a bandwidth.
-
-        `exclude_from` holds points and weights to use in place of the fitted ones; row i excludes
-        point i.
-        """
+        """Return the log-density of rows (n, d); with points `exclude_from`, row i excludes point i."""
         points, weights = exclude_from or (self.points_, self.weights_)
         metric = self.coordinates_
         outside = metric.columns.outside(metric.columns.scaled(X))
@@ -788,10 +784,7 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         bandwidth: Any,
         periods: np.ndarray | None = None,
     ) -> Posterior | PeriodicPosterior | RadialMixture:
-        """Return the density of points, shifted by `_origin` and scaled by `_units`.
-
-        `periods` are those of the coordinates, 0 where one has none.
-        """
+        """Return the density of points, shifted by `_origin` and scaled by `_units`."""
         memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
         units = _units(kernel, bandwidth)
         scaled = (points - _origin(points, periods)) / units

@@ -25,10 +25,7 @@ __all__ = ["LevelMixture", "LocalPart", "LocalScores"]
 
 
 class LocalPart(NamedTuple):
-    """A denoiser: groups of columns, and the covariance of the Gaussians at the points.
-
-    The covariance is `width` times that of the data.
-    """
+    """A denoiser: groups of columns, and `width`, the share of the data's covariance at the points."""
 
     groups: ColumnGroups
     width: float

@@ -80,20 +80,13 @@ class NetworkShape:
         return math.log(noise_scale / self.lowest) / math.log(self.highest / self.lowest)
 
     def inputs(self, u: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
-        """Return the inputs (n, n_inputs) of the first layer at rows u and a noise scale.
-
-        u: (n, r) rows of unit variance, c x; position: (n, 1), of their noise scales.
-        """
+        """Return inputs (n, n_inputs) at unit rows u (n, r) and `position` (n, 1) of the noise."""
         waves = [wave(f * u) for f in self._frequencies for wave in (torch.cos, torch.sin)]
         k = torch.arange(1, _N_COSINES + 1, device=u.device, dtype=u.dtype)
         return torch.cat([u, *waves, torch.cos(math.pi * k * position)], dim=1)
 
     def input_derivatives(self, u: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
-        """Return the derivatives along directions of the inputs that depend on u.
-
-        u: (n, r) rows of unit variance; directions: (m, r) or (n, m, r). The other 8 inputs depend
-        on the noise scale only.
-        """
+        """Return derivatives of the inputs that depend on u, along (m, r) or (n, m, r) directions."""
         slopes = [torch.ones_like(u)]
         for f in self._frequencies:
             slopes += [-f * torch.sin(f * u), f * torch.cos(f * u)]
@@ -129,10 +122,7 @@ class ScoreNetwork:
         return c * (gain * evaluate(self.layers, self._inputs(c * x, v)) - c * x)
 
     def with_divergence(self, x: torch.Tensor, v: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the score (n, r), and its divergence (n,) along `directions`.
-
-        The directions are propagated through the layers with the rows; no graph is stored.
-        """
+        """Return the score (n, r) and its divergence (n,); no graph is stored."""
         c, gain = self._preconditioning(x, v)
         u = c * x
         values, slopes = self._inputs(u, v), self.shape.input_derivatives(u, c * self.directions)

@@ -88,10 +88,7 @@ class _Noised:
 
 
 def stream(seed: int, purpose: str, iteration: int = 0) -> np.random.Generator:
-    """Return the random generator for one purpose and iteration, whatever was drawn before.
-
-    `purpose` is "weights", "split", "held out", "probes" or "noise".
-    """
+    """Return the random generator for one purpose and iteration, whatever was drawn before."""
     purposes = ("weights", "split", "held out", "probes", "noise")
     return np.random.default_rng([seed, purposes.index(purpose), iteration])
 

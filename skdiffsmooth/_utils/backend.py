@@ -16,10 +16,7 @@ _DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 
 def to_device(array: np.ndarray, device: torch.device, dtype: torch.dtype | None) -> torch.Tensor:
-    """Copy an array to a device, without waiting for the copy.
-
-    `dtype` None keeps the array's own type.
-    """
+    """Copy an array to a device without waiting; `dtype` None keeps the array's own type."""
     # Copied, since torch takes no read-only, negatively strided or big-endian arrays.
     native = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
     if device.type == "cuda":

@@ -162,10 +162,7 @@ def _rounding(column: np.ndarray) -> float:
 
 
 def _lattice(values: np.ndarray, noise: float) -> float:
-    """Return the unit of which increasing values (m,) are multiples up to one offset, or 0.
-
-    `noise` is the error of the values. This is Euclid's algorithm on their differences.
-    """
+    """Return the unit of which increasing values (m,) are multiples up to offset and `noise`, or 0."""
     if len(values) < 3:
         return 0.0
     steps = np.diff(values)

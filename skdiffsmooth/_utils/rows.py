@@ -81,10 +81,7 @@ def sum_of_weights(sample_weight: Any, n: int) -> float:
 
 
 def weighted_rows(X: Any, sample_weight: Any) -> tuple[Any, np.ndarray | None]:
-    """Return the rows of X that have a positive weight, and their weights relative to the largest.
-
-    Without weights they are X and None.
-    """
+    """Return rows of positive weight and their relative weights, or X and None without weights."""
     if sample_weight is None:
         return X, None
     weight = check_sample_weight(sample_weight, _num_samples(X))
@@ -315,10 +312,7 @@ class MergedRows:
 
 
 def merge_duplicates(X: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distinct rows of positive weight (n_points, d), and their weights, which sum to one.
-
-    As `merge_rows`, for rows (n, d) in which rows that are nearly equal were merged before.
-    """
+    """Return the distinct rows of positive weight (n_points, d), and their weights, which sum to one."""
     points, weights, _ = _merge_equal(X, weight)
     return points, weights
 

@@ -35,10 +35,7 @@ class Shards:
     rank = 0
 
     def reduce_(self, tensor: torch.Tensor, how: str) -> torch.Tensor:
-        """Return the "sum" or "max" over processes of a tensor, which may be overwritten.
-
-        It has the same shape and dtype on all processes, and so has the result.
-        """
+        """Return the "sum" or "max" over processes of a tensor, which may be overwritten."""
         return tensor
 
     def gather(self, value: Any) -> list[Any]:
@@ -50,10 +47,7 @@ class Shards:
         return self.gather(value if self.rank == 0 else None)[0]
 
     def total(self, value: Any) -> Any:
-        """Return the sum over processes of a number or a small array.
-
-        Summed in the same order, and therefore equal to the last bit, on all processes.
-        """
+        """Return the sum over processes of a number or small array, equal to the last bit on all."""
         return sum(self.gather(value))
 
     def largest(self, value: Any) -> Any:

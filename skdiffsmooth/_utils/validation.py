@@ -151,10 +151,7 @@ def check_draw(n_samples: Any, random_state: Any) -> tuple[int, np.random.Random
 
 
 def check_generator(random_state: Any) -> np.random.RandomState:
-    """Return the random generator for `random_state`: an int, a RandomState or None (a new one).
-
-    Raises TypeError or ValueError if it is none of these.
-    """
+    """Return the generator for `random_state`, an int, RandomState or None; TypeError or ValueError."""
     if random_state is None:
         # Not numpy's global state, which scikit-learn would use: drawing must not change it.
         return np.random.RandomState()

@@ -20,10 +20,7 @@ _IS_PART = ContextVar("_IS_PART", default=False)
 
 @contextmanager
 def without_warnings() -> Iterator[None]:
-    """Do not warn from this package, in this thread: for candidates, which are not the result.
-
-    `warnings.catch_warnings` would change the filters of all threads.
-    """
+    """Do not warn from this package, in this thread: for candidates, which are not the result."""
     token = _IS_SILENT.set(True)
     try:
         yield
@@ -32,11 +29,7 @@ def without_warnings() -> Iterator[None]:
 
 
 def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn at the innermost line on the call stack that is outside this package.
-
-    - `message`: what happened, with numbers, and what to do.
-    - `category`: its class, by which users filter.
-    """
+    """Warn of `message` at the innermost line on the call stack that is outside this package."""
     if _IS_SILENT.get():
         return
     # skip_file_prefixes of warnings.warn does this from Python 3.12 on.

@@ -479,10 +479,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
 
 
 def _within_classes(X: np.ndarray, codes: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Return the standard deviation of each column (d,) about the means of the classes.
-
-    Where it is zero, that about the mean of all.
-    """
+    """Return the deviation (d,) of columns about the means of classes, or of all where that is zero."""
     weight = weight / weight.max()
 
     def deviation(labels: np.ndarray) -> np.ndarray:

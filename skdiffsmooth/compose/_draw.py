@@ -59,11 +59,7 @@ def draw_labelled(
 def draw_through(
     change: ChangeOfVariables, density: Any, n: int, generator: np.random.RandomState
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return n rows in the input units of `change`, drawn from a density of its output.
-
-    The density is restricted to the range of the change: rows outside are drawn again. Classes are
-    those of `draw_labelled`.
-    """
+    """Return n rows in the input units of `change`, drawn from a density of its output."""
     parts: list[np.ndarray] = []
     classes: list[np.ndarray] = []
     missing = n

@@ -394,10 +394,7 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         rows: TrainingRows,
         splits: tuple[TrainingRows, Folds] | None,
     ) -> np.ndarray:
-        """Return the log-density (n_points,) of each distinct row under densities without it.
-
-        NaN for rows that no fold tests.
-        """
+        """Return the held-out log-density (n_points,) of distinct rows; NaN where not tested."""
         can_leave_out = (
             hasattr(fitted, "leave_one_out_log_density")
             # A base was fitted to the row that would be left out.
@@ -452,10 +449,7 @@ class _NearRows:
         return cls(scale, scaled, held_out, radius)
 
     def at(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the held-out log-density of the row nearest to each query (n, d), and its share.
-
-        The share (n,) is one at the row and zero from its radius on.
-        """
+        """Return the log-density of the row nearest to queries (n, d), and its share in [0, 1]."""
         distance, index = cKDTree(self.points).query(queries / self.scale)
         return self.held_out[index], np.maximum(1 - distance / self.radius[index], 0.0)
 

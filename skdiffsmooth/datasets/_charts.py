@@ -19,10 +19,7 @@ TURN = 2 * np.pi
 
 
 class Chart(ABC):
-    """A map from the unit cube of dimension k onto the part of a manifold that rows come from.
-
-    - `closed`: whether it is a closed curve.
-    """
+    """A map from the unit cube of dimension k onto the part of a manifold that rows come from."""
 
     dimension: int  # Dimension k
     volume: float  # Length, area or volume of the part, in units of X to the k-th power
@@ -125,10 +122,7 @@ class SphereChart(Chart):
 
 
 class TorusChart(Chart):
-    """A torus, with one coordinate around its axis and one around its tube.
-
-    The second coordinate is the fraction of the area ("uniform") or of the angle ("parameter").
-    """
+    """A torus: the turn about its axis, and the fraction of area or angle of its tube."""
 
     dimension = 2
 
@@ -166,10 +160,7 @@ class TorusChart(Chart):
 
 
 class BoxChart(Chart):
-    """A cube in an affine subspace ("uniform"), or the whole subspace ("gaussian").
-
-    `scale` is half a side of the cube, or the standard deviation, in units of X.
-    """
+    """A cube of half side `scale` in an affine subspace, or a Gaussian of that deviation on it."""
 
     def __init__(self, subspace: AffineSubspace, scale: float, by: str = "uniform") -> None:
         self.subspace, self.scale, self.by = subspace, scale, by

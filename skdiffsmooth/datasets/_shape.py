@@ -166,10 +166,7 @@ class Shape:
 
 
 def frame(n_columns: int, n_features: Any, frame_state: Any) -> np.ndarray:
-    """Return orthonormal directions (d, n_columns), uniform over all frames.
-
-    They are the first axes where `n_features` is None.
-    """
+    """Return orthonormal directions (d, n_columns), uniform over frames, or the first axes for None."""
     seed = check_seed(frame_state, "frame_state")
     if n_features is None:
         return np.eye(n_columns)

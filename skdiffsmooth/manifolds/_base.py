@@ -273,11 +273,7 @@ class SmoothManifoldBase(DifferentiableManifoldBase):
 
 
 def project_with_derivative(manifold: SmoothManifold, X: Any) -> tuple[Any, Any, Any]:
-    """Return projections (n, d), tangents (n, d, k) and derivatives (n, k, k).
-
-    They are computed together where the manifold has `project_with_derivative`, which is not in the
-    protocol `SmoothManifold`, to keep that small.
-    """
+    """Return projections (n, d), tangents (n, d, k) and derivatives (n, k, k)."""
     at_once = getattr(manifold, "project_with_derivative", None)
     if at_once is not None:
         return at_once(X)
