@@ -104,10 +104,6 @@ class ManifoldParzen(BaseEstimator):
         memory_limit : float, default=1024
             Bound on temporaries, in MiB.
 
-        Returns
-        -------
-        GaussianComponents
-
         Raises
         ------
         TypeError, ValueError

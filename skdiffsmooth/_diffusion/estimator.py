@@ -110,15 +110,9 @@ class BaseScoreDiffusion(FlowDensity):
         X : array-like of shape (n_samples, n_features)
             Training rows. Rows that are equal, exactly or up to rounding, are merged. Columns should
             have comparable units where the metric is Euclidean.
-        y : object, default=None
-            Ignored; there for scikit-learn's calling convention.
+        y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; a row of weight k counts as k equal rows.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
 
         Raises
         ------
@@ -198,15 +192,9 @@ class BaseScoreDiffusion(FlowDensity):
         ----------
         X : array-like of shape (n_samples, n_features)
             Rows to add.
-        y : object, default=None
-            Ignored; there for scikit-learn's calling convention.
+        y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights, in the units of those of `fit`, where a row without one has weight 1.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
 
         Raises
         ------

@@ -198,10 +198,8 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         Their weights; they sum to one.
     weight_sum_ : float
         Sum of the weights of all training rows; their number where no weights were passed.
-    n_features_in_ : int
-        Number of features.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Column names, where X had them.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features,)
+        Number of columns; their names, where X had them.
 
     See Also
     --------
@@ -274,15 +272,9 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         ----------
         X : array-like of shape (n_samples, n_features)
             Training rows. Rows that are equal, exactly or up to rounding, are merged.
-        y : object, default=None
-            Ignored; there for scikit-learn's calling convention.
+        y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; a row of weight k counts as k equal rows.
-
-        Returns
-        -------
-        self : KDESampler
-            The fitted estimator.
 
         Raises
         ------
@@ -363,15 +355,9 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         ----------
         X : array-like of shape (n_samples, n_features)
             Rows to add.
-        y : object, default=None
-            Ignored; there for scikit-learn's calling convention.
+        y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights, in the units of those of `fit`, where a row without one has weight 1.
-
-        Returns
-        -------
-        self : KDESampler
-            The fitted estimator.
 
         Raises
         ------

@@ -257,10 +257,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         space where the base is a mixture, whose components fill it.
     hierarchy_ : PointHierarchy
         The points in coordinates of the hull, and the cells in which they are merged.
-    n_features_in_ : int
-        Number of features.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Column names, where X had them.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features,)
+        Number of columns; their names, where X had them.
 
     See Also
     --------

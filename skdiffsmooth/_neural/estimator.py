@@ -191,10 +191,8 @@ class NeuralScoreDiffusion(FlowDensity):
         Where the divergence is estimated, its probes.
     seed_ : int
         The seed used.
-    n_features_in_ : int
-        Number of features.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Column names, where X had them.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features,)
+        Number of columns; their names, where X had them.
 
     See Also
     --------
@@ -310,15 +308,9 @@ class NeuralScoreDiffusion(FlowDensity):
         ----------
         X : array-like of shape (n_samples, n_features)
             Training rows. Rows that are equal, exactly or up to rounding, are merged.
-        y : object, default=None
-            Ignored; there for scikit-learn's calling convention.
+        y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; a row of weight k counts as k equal rows.
-
-        Returns
-        -------
-        self : NeuralScoreDiffusion
-            The fitted estimator.
 
         Raises
         ------
@@ -351,15 +343,9 @@ class NeuralScoreDiffusion(FlowDensity):
         ----------
         X : array-like of shape (n_samples, n_features)
             Training rows: the same ones, or others of the same kind.
-        y : object, default=None
-            Ignored; there for scikit-learn's calling convention.
+        y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights.
-
-        Returns
-        -------
-        self : NeuralScoreDiffusion
-            The fitted estimator.
 
         Raises
         ------

@@ -106,8 +106,7 @@ class DensityEstimatorMixin(CallbackSupportMixin, SavedWithVersion, DensityMixin
         ----------
         X : array-like of shape (n_samples, n_features)
             Held-out rows.
-        y : object, default=None
-            Ignored; there for scikit-learn's calling convention.
+        y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; a row of weight k counts as k equal rows, one of weight zero as
             absent.

@@ -76,10 +76,8 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         Probabilities of the classes.
     estimators_ : list of estimators
         The fitted density of each class, in the order of ``classes_``.
-    n_features_in_ : int
-        Number of features.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Column names, where X had them.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features,)
+        Number of columns; their names, where X had them.
 
     See Also
     --------
@@ -119,11 +117,6 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights, used in the priors and in the densities; a row of weight k counts
             as k equal rows.
-
-        Returns
-        -------
-        self : DensityClassifier
-            The fitted estimator.
 
         Raises
         ------

@@ -99,10 +99,8 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         The threshold: rows with ``score_samples`` below it are outliers.
     held_out_log_density_ : ndarray of shape (n_kept,)
         Scores of the training rows of positive weight, in the order of X, in nats.
-    n_features_in_ : int
-        Number of features.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Column names, where X had them.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features,)
+        Number of columns; their names, where X had them.
 
     See Also
     --------
@@ -160,18 +158,12 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         ----------
         X : array-like of shape (n_samples, n_features)
             Training rows.
-        y : object, default=None
-            Ignored; there for scikit-learn's calling convention.
+        y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; a row of weight k counts as k equal rows.
         groups : array-like of shape (n_samples,), default=None
             Labels of the rows that are held out together. A splitter gets them; with an integer
             `cv`, or None for five, folds are made of groups.
-
-        Returns
-        -------
-        self : DensityOutlierDetector
-            The fitted estimator.
 
         Raises
         ------

@@ -135,10 +135,8 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
         Out-of-fold log-density, in nats, of each row of positive weight (in the order of X) under
         each member fitted without it, NaN for rows that are not scored; with "prefit", under the
         members as they are.
-    n_features_in_ : int
-        Number of features.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Column names, where X had them.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features,)
+        Number of columns; their names, where X had them.
 
     See Also
     --------
@@ -240,18 +238,12 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
         ----------
         X : array-like of shape (n_samples, n_features)
             Training rows.
-        y : object, default=None
-            Ignored; there for scikit-learn's calling convention.
+        y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; a row of weight k counts as k equal rows.
         groups : array-like of shape (n_samples,), default=None
             Labels of the rows that are held out together. A splitter gets them; with an integer
             `cv`, folds are made of groups.
-
-        Returns
-        -------
-        self : DensityStacking
-            The fitted estimator.
 
         Raises
         ------

@@ -98,10 +98,8 @@ class TransformedDensity(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
     log_mass_ : float
         Log of the mass of `estimator_` inside the transformer's range, in nats: zero where the
         range is all of R^d. It is subtracted from log-densities.
-    n_features_in_ : int
-        Number of features.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Column names, where X had them.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features,)
+        Number of columns; their names, where X had them.
 
     See Also
     --------
@@ -155,15 +153,9 @@ class TransformedDensity(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
         ----------
         X : array-like of shape (n_samples, n_features)
             Training rows.
-        y : object, default=None
-            Ignored; there for scikit-learn's calling convention.
+        y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; a row of weight k counts as k equal rows.
-
-        Returns
-        -------
-        self : TransformedDensity
-            The fitted estimator.
 
         Raises
         ------

@@ -80,10 +80,6 @@ class ChainDisplay:
         columns : collection of int or str, default=None
             Columns to draw, by label or index, at most eight. None is all.
 
-        Returns
-        -------
-        ChainDisplay
-
         Raises
         ------
         NotFittedError
@@ -160,10 +156,6 @@ class ChainDisplay:
         ----------
         ax : matplotlib Axes or array of them, default=None
             Where to draw; None makes a figure. One axes is divided.
-
-        Returns
-        -------
-        self : ChainDisplay
 
         Raises
         ------

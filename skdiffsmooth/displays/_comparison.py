@@ -52,10 +52,6 @@ class ComparisonDisplay:
             Fitted densities, as `skdiffsmooth.compare` takes them.
         X : array-like of shape (n_rows, n_features)
             Held-out rows.
-
-        Returns
-        -------
-        ComparisonDisplay
         """
         return cls(compare(models, X))
 
@@ -75,10 +71,6 @@ class ComparisonDisplay:
         ----------
         ax : matplotlib Axes, default=None
             Where to draw; None makes a figure.
-
-        Returns
-        -------
-        self : ComparisonDisplay
 
         Raises
         ------

@@ -124,10 +124,6 @@ class DensityDisplay:
             Number of values of each column. None is 200 for one column, 60 for two
             and 40 for more.
 
-        Returns
-        -------
-        DensityDisplay
-
         Raises
         ------
         NotFittedError
@@ -248,10 +244,6 @@ class DensityDisplay:
             of one column can share an axes: each gets another colour and line.
         label : str, default=None
             Label of the curve of one column, for the legend.
-
-        Returns
-        -------
-        self : DensityDisplay
 
         Raises
         ------

@@ -106,10 +106,6 @@ class ScoreFieldDisplay:
         grid_resolution : int, default=None
             Number of values of each column; None is 200 for one column, and 21 for two.
 
-        Returns
-        -------
-        ScoreFieldDisplay
-
         Raises
         ------
         NotFittedError
@@ -181,10 +177,6 @@ class ScoreFieldDisplay:
         ----------
         ax : matplotlib Axes or array of them, default=None
             Where to draw; None makes a figure. One axes is divided if there are several panels.
-
-        Returns
-        -------
-        self : ScoreFieldDisplay
 
         Raises
         ------
@@ -306,10 +298,6 @@ class TrajectoryDisplay:
         columns : collection of int or str, default=None
             One or two columns to draw, by label or index. None is all.
 
-        Returns
-        -------
-        TrajectoryDisplay
-
         Raises
         ------
         NotFittedError
@@ -358,10 +346,6 @@ class TrajectoryDisplay:
         ----------
         ax : matplotlib Axes, default=None
             Where to draw; None makes a figure.
-
-        Returns
-        -------
-        self : TrajectoryDisplay
 
         Raises
         ------

@@ -90,10 +90,6 @@ class SampleComparisonDisplay:
         columns : collection of int or str, default=None
             Columns to show, by label or index, at most eight. None is all.
 
-        Returns
-        -------
-        SampleComparisonDisplay
-
         Raises
         ------
         NotFittedError
@@ -121,10 +117,6 @@ class SampleComparisonDisplay:
             Drawn rows, with the same columns in the same order.
         columns : collection of int or str, default=None
             Columns to show, by label or index, at most eight. None is all.
-
-        Returns
-        -------
-        SampleComparisonDisplay
 
         Raises
         ------
@@ -177,10 +169,6 @@ class SampleComparisonDisplay:
         ----------
         ax : matplotlib Axes or array of them, default=None
             Where to draw; None makes a figure. One axes is divided if there are several columns.
-
-        Returns
-        -------
-        self : SampleComparisonDisplay
 
         Raises
         ------

@@ -82,10 +82,6 @@ class SelectionCurveDisplay:
             A fitted search with ``cv_results_``, over `bandwidth`, `sigma` or both; in a pipeline
             their names end so. Numbers, or multiples of h such as "1.5h".
 
-        Returns
-        -------
-        SelectionCurveDisplay
-
         Raises
         ------
         NotFittedError
@@ -180,10 +176,6 @@ class SelectionCurveDisplay:
         ----------
         ax : matplotlib Axes, default=None
             Where to draw; None makes a figure.
-
-        Returns
-        -------
-        self : SelectionCurveDisplay
 
         Raises
         ------

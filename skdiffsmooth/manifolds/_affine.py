@@ -82,10 +82,6 @@ class AffineSubspace(SmoothManifoldBase):
         basis : array-like of shape (d, k)
             Linearly independent directions, k <= d.
 
-        Returns
-        -------
-        AffineSubspace
-
         Raises
         ------
         ValueError

@@ -136,10 +136,6 @@ class PointCloud(ManifoldBase):
         ----------
         hull : AffineHull
             The subspace.
-
-        Returns
-        -------
-        PointCloud
         """
         other = copy.copy(self)
         other.points, _ = hull.split(self.points)

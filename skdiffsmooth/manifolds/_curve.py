@@ -340,10 +340,6 @@ class Curve(SmoothManifoldBase):
         ----------
         hull : AffineHull
             The subspace.
-
-        Returns
-        -------
-        Curve
         """
         center, basis = self._hull.center, self._hull.basis
         other = copy.copy(self)

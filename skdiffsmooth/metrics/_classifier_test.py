@@ -73,10 +73,6 @@ def classifier_two_sample_test(
     random_state : int, RandomState or None, default=None
         Seed of splits and permutations; None makes fresh ones. It does not seed the classifier.
 
-    Returns
-    -------
-    ClassifierTwoSampleTest
-
     Raises
     ------
     TypeError, ValueError

@@ -59,10 +59,6 @@ def fidelity_and_diversity(X: Any, reference: Any, *, n_neighbors: int = 5) -> F
         K. Precision and recall were proposed with 3, density and coverage with 5; all but the density
         grow with K.
 
-    Returns
-    -------
-    Fidelity
-
     Raises
     ------
     TypeError, ValueError

@@ -53,10 +53,6 @@ def memorization(X: Any, data: Any, *, threshold: float = 1 / 3) -> Memorization
     threshold : float, default=1/3
         In (0, 1]; a third is what the literature uses.
 
-    Returns
-    -------
-    Memorization
-
     Raises
     ------
     TypeError, ValueError
@@ -156,10 +152,6 @@ def memorization_report(
         its scales were fitted.
     level : float, default=0.05
         In (0, 1): drawn rows are near where they are nearer to `data` than this share of `reference`.
-
-    Returns
-    -------
-    MemorizationReport
 
     Raises
     ------

@@ -107,10 +107,6 @@ def implied_smoothing(
     random_state : int, RandomState or None, default=None
         Seed of the noise, and of the estimators of "sigma" and "size"; None is a fixed seed.
 
-    Returns
-    -------
-    ImpliedSmoothing
-
     Raises
     ------
     TypeError

@@ -232,8 +232,7 @@ def hyvarinen_score(estimator: Any, X: Any, y: Any = None, sample_weight: Any = 
         A fitted estimator of this package.
     X : array-like of shape (n_samples, n_features)
         Held-out rows.
-    y : object, default=None
-        Ignored; there for scikit-learn's calling convention.
+    y : ignored
     sample_weight : array-like of shape (n_samples,), default=None
         Non-negative weights; a row of weight k counts as k equal rows.
 
@@ -297,8 +296,7 @@ def denoising_score(estimator: Any, X: Any, y: Any = None, sample_weight: Any = 
         A fitted estimator of this package.
     X : array-like of shape (n_samples, n_features)
         Held-out rows.
-    y : object, default=None
-        Ignored; there for scikit-learn's calling convention.
+    y : ignored
     sample_weight : array-like of shape (n_samples,), default=None
         Non-negative weights; a row of weight k counts as k equal rows.
 

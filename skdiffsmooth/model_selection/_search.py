@@ -118,10 +118,8 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         by one), "mean_test_score", which weighs all rows alike and is "score", "std_test_score",
         "rank_test_score", exact candidates first, and times a fold, all of them scoring, since nothing
         is trained. A pandas DataFrame can be made of it.
-    n_features_in_ : int
-        Number of features.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Column names, where X had them.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features,)
+        Number of columns; their names, where X had them.
 
     See Also
     --------
@@ -185,18 +183,12 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         ----------
         X : array-like of shape (n_samples, n_features)
             Training rows.
-        y : object, default=None
-            Ignored; there for scikit-learn's calling convention.
+        y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; a row of weight k counts as k equal rows, in fits and scores.
         groups : array-like of shape (n_samples,), default=None
             Labels of the rows that are held out together. A splitter gets them; with an integer
             `cv`, or None for five, folds are made of groups.
-
-        Returns
-        -------
-        self : SmoothedScoreDiffusionCV
-            The fitted search.
 
         Raises
         ------

@@ -98,10 +98,6 @@ class Adaptive:
             The samples that it will move.
         n_steps : int
             Number of steps that will be made.
-
-        Returns
-        -------
-        AdaptiveState
         """
         return AdaptiveState(self, n_steps, x.new_zeros(len(x)))
 
