@@ -218,9 +218,8 @@ def stationary_bracket(
 
     At a stationary point h^2 d is the mean squared distance to the other points under the posterior
     weights. These favour near points, so it lies between the mean squared distance to the *nearest*
-    other point and the mean squared distance to *all* others. Points (n_points, d) are distinct,
-    weights sum to one; a single point raises ValueError. The likelihood is that of the points, or of
-    `queries`.
+    other point and the mean squared distance to *all* others. Points (n_points, d) are distinct, weights
+    sum to one; a single point raises ValueError. The likelihood is that of the points, or of `queries`.
 
     With `periods` (d,), 0 where a coordinate has none, images at whole periods are points, too. Under
     the kernel the mean squared distance to the images of a point is at most h^2 plus that to the nearest

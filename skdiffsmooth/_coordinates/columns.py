@@ -20,8 +20,6 @@ from .._utils.shards import ONE_PROCESS, Shards
 from .hull import principal_axes
 from .warp import ColumnWarp, fit_warp
 
-__all__ = ["ColumnSpace", "typical_row"]
-
 _EPS = float(np.finfo(np.float64).eps)
 # In units of the rounding error of a column's largest value. A column whose range is below the first is
 # constant; standardised columns that differ by less than the second are copies; relations are as wide as

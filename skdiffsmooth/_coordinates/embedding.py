@@ -11,8 +11,6 @@ from .._utils.gaussian import gaussian_log_normalizer
 from .hull import AffineHull
 from .metric import LinearMetric
 
-__all__ = ["Embedding"]
-
 
 @dataclass(frozen=True)
 class Embedding:

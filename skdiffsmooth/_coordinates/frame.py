@@ -9,8 +9,6 @@ from scipy.linalg import qr
 
 from .._utils.triangular import divide_by_triangle
 
-__all__ = ["Frame"]
-
 # Squares of larger coordinates would overflow.
 _LARGEST = 1e150
 

@@ -12,8 +12,6 @@ import numpy as np
 
 from .._utils.shards import ONE_PROCESS, Shards
 
-__all__ = ["AffineHull", "principal_axes"]
-
 # Rows farther from the median than this many times the usual distance would hide other directions.
 _FAR = 2.0**20
 # A direction whose part outside a hull is below this fraction of its length counts as inside.

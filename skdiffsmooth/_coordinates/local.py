@@ -7,8 +7,6 @@ from scipy.spatial.distance import cdist
 
 from .._utils.periods import wrapped
 
-__all__ = ["local_covariance", "local_scales"]
-
 # Its shape hardly depends on the number of rows; so many are enough.
 _MOST_ROWS = 1000
 _N_STEPS = 25

@@ -15,17 +15,6 @@ from .columns import ColumnSpace
 from .hull import AffineHull, principal_axes
 from .local import local_covariance
 
-__all__ = [
-    "LinearMetric",
-    "candidate_metrics",
-    "check_linear_metric",
-    "check_metric",
-    "fit_metric",
-    "is_scaled",
-    "is_warped",
-    "warped",
-]
-
 _METRICS = ("euclidean", "scaled", "whitened", "local")
 # Of the correlation matrix, which the local covariance replaces.
 _POWERS = {"scaled": 0.0, "whitened": 1.0, "local": 1.0}

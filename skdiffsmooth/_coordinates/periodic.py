@@ -18,14 +18,6 @@ from .hull import AffineHull
 from .local import local_scales
 from .metric import LinearMetric, fit_metric, is_scaled
 
-__all__ = [
-    "PeriodicColumns",
-    "check_metric_of_periods",
-    "circular_center",
-    "circular_std",
-    "fit_metric_of_periods",
-]
-
 _EPS = float(np.finfo(np.float64).eps)
 
 

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["ColumnWarp", "fit_warp"]
-
 # Quantiles that may be centers, and quantiles of the distance from the center that may be widths.
 _CENTERS = (0.0, 0.5, 1.0)
 _WIDTHS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5)

@@ -15,8 +15,6 @@ from .fitting import FittedModel, Geometry, make_model
 from .model import DiffusionModel
 from .settings import PART_OF_STEPS, ParsedParameters, Resources, Sigma
 
-__all__ = ["make_accurate_model"]
-
 # Levels and steps are at most so many times those of tol="auto".
 _MOST_REFINEMENT = 16.0
 

@@ -11,19 +11,6 @@ from .._coordinates.embedding import Embedding
 from ..bandwidth import maximize_leave_one_out
 from .tails import StudentT
 
-__all__ = [
-    "BREAKS_RELATIONS",
-    "DEGREES",
-    "LEAST_TAIL",
-    "WIDTH",
-    "Tail",
-    "background_weight",
-    "choose_tail",
-    "mixed",
-    "part_weights",
-    "tail_log_density",
-]
-
 # Width of the kernel density estimate, in bandwidths; docs/evidence/defaults.md has the evidence.
 WIDTH = 4.0
 # Degrees of freedom that are compared.

@@ -30,17 +30,6 @@ from .fitting import (
 from .held_out import Fold, HeldOutRows
 from .settings import Metric, ParsedParameters, Relative, Sigma
 
-__all__ = [
-    "KDE",
-    "Comparison",
-    "Settings",
-    "choose_settings",
-    "folds_for_metrics",
-    "likely_metrics",
-    "metrics_to_compare",
-    "settings_for",
-]
-
 Folds = Sequence[tuple[np.ndarray, np.ndarray]]
 
 

@@ -44,15 +44,6 @@ from .proposal import ConditionalKernels, KernelMixture
 from .settings import Resources
 from .source import NoisedData
 
-__all__ = [
-    "N_CENTERS",
-    "BaseDraws",
-    "Conditional",
-    "JointDensity",
-    "draw_given_columns",
-    "log_density_of_columns",
-]
-
 # Draws of the first round for each row; each further round doubles their number. With one free column
 # the first round has fewer where a tolerance is passed.
 _FIRST, _FEW = 64, 32

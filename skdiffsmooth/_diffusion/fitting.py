@@ -51,23 +51,6 @@ from .settings import (
 from .source import NoisedData, backend_in_range
 from .tails import StudentT, fit_student_t
 
-__all__ = [
-    "DEFAULT_FACTORS",
-    "MOST_ROWS",
-    "Factors",
-    "FittedModel",
-    "Geometry",
-    "Scales",
-    "TrainingData",
-    "check_above_rounding",
-    "given_or_default",
-    "leave_one_out_bandwidth",
-    "make_geometry",
-    "make_model",
-    "rounding_error",
-    "scales_in",
-]
-
 Factors = tuple[float, float]
 Scales = tuple[float | Relative, Sigma | Relative]
 
@@ -562,10 +545,9 @@ def _with_fewer_evaluations(
 def _tail(model: DiffusionModel, geometry: Geometry, resources: Resources) -> Tail:
     """Return the t distribution of the background of a model, with its weight.
 
-    They are chosen by left-out likelihoods of at most 2000 rows, taken evenly, in a mixture with
-    kernel density estimates of the other rows. Rounded rows are scored where they may have been. With
-    rows in several processes the weight is the least one, and the t distribution that of highest
-    likelihood.
+    They are chosen by left-out likelihoods of at most 2000 rows, taken evenly, in a mixture with kernel
+    density estimates of the other rows. Rounded rows are scored where they may have been. With rows in
+    several processes the weight is the least one, and the t distribution that of highest likelihood.
     """
     students, queries = geometry.students, geometry.queries
     geometry = geometry.with_copies_apart()

@@ -16,8 +16,6 @@ from .background import Tail, tail_log_density
 from .fitting import Geometry, leave_one_out_bandwidth, make_model
 from .settings import ParsedParameters, Sigma
 
-__all__ = ["Fold", "HeldOutRows"]
-
 
 class HeldOutRows(NamedTuple):
     """Recorded rows (n, d), and the offsets (n, d) at which they are scored, in units of X.

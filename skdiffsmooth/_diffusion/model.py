@@ -40,8 +40,6 @@ from .settings import Resources
 from .source import NoisedData, ScoreSource
 from .tails import StudentT, TailBound
 
-__all__ = ["NO_DERIVATIVE", "DiffusionModel"]
-
 NO_DERIVATIVE = (
     "the smoothing at a query has no derivative that can be computed, so neither can the density of "
     "the distribution that is sampled. Along a manifold (a PointCloud, for example, has a piecewise "

@@ -30,32 +30,6 @@ from ..kernels._nodes import NODE_RULES, NodeRule
 from ..noise import NoiseLevels, NoiseProcess, OrnsteinUhlenbeck, VarianceExploding
 from ..solvers import SOLVERS, Adaptive, Solver
 
-__all__ = [
-    "DEFAULT_TOL",
-    "MIRRORED",
-    "PART_OF_STEPS",
-    "KernelChoice",
-    "Metric",
-    "ParsedParameters",
-    "Relative",
-    "Resources",
-    "Sigma",
-    "check_suits_periods",
-    "check_terminal_scale",
-    "merging_tolerance",
-    "noise_for",
-    "parse_parameters",
-    "parse_resources",
-    "resolve_count",
-    "resolve_flow_solver",
-    "resolve_kernel",
-    "resolve_n_jobs",
-    "resolve_n_nodes",
-    "resolve_solver",
-    "scales_of_levels",
-    "terminal_scale_for",
-]
-
 # More periodic columns take minutes for a hundred rows.
 _MAX_PERIODIC = 4
 

@@ -31,8 +31,6 @@ from .._utils.progress import tracked
 from .points import log_weight_of_others
 from .radial_kernels import RADIAL_KERNELS, RadialKernel
 
-__all__ = ["LARGEST_DIMENSION", "BoxSums"]
-
 LARGEST_DIMENSION = 3
 
 # Points of a box, and boxes of a group: fastest at 1e5 to 1e6 points.

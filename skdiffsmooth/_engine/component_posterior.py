@@ -35,8 +35,6 @@ from .moments import Denoiser, Moments, Nodes, SingleMoments, rows_of
 from .points import exclude_, exp_, log_weight_of_others
 from .precision import FloatPromotion
 
-__all__ = ["ComponentPosterior"]
-
 # Elements of a tile's widest arrays, on a CPU and on other devices; see `Tiles`.
 _TILE = 2**18
 _TILE_ON_GPU = 2**26

@@ -11,8 +11,6 @@ import numpy as np
 from .._coordinates.hull import AffineHull
 from .._utils.draws import invert_cumulated
 
-__all__ = ["GaussianComponents"]
-
 
 @dataclass(frozen=True)
 class GaussianComponents:

@@ -15,8 +15,6 @@ from .merge import Merger, Pairs
 from .moments import Nodes, is_excluded, rows_of
 from .points import Points, exclude_, exp_
 
-__all__ = ["average_over_few_points", "direct_moments", "moments_of_pairs"]
-
 # Gathering a member of a group costs about this many times a term of a dense sum.
 _COST_OF_GATHERING = 4
 

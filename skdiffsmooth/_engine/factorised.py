@@ -2,8 +2,7 @@
 
 With the logits of a pair (b, m)
 
-    -|x_b + xi_m - x_i|^2 / 2v = [ (x_b . x_i - |x_i|^2 / 2) / v ] + [ xi_m . x_i / v ] + const(b,
-    m),
+    -|x_b + xi_m - x_i|^2 / 2v = [ (x_b . x_i - |x_i|^2 / 2) / v ] + [ xi_m . x_i / v ] + const(b, m),
 
 the exponentials factorise into A[b, i] C[m, i] and the sums over i are matrix products: (B + M) N
 exponentials instead of B M N. Pairs whose factors underflow, as they do when v is small compared
@@ -21,8 +20,6 @@ import torch
 from .merge import Merger, Pairs
 from .moments import Nodes
 from .points import Points, exclude_, exp_
-
-__all__ = ["Factoriser", "NodeTable", "Products"]
 
 
 @dataclass(frozen=True)
@@ -205,9 +202,8 @@ class Factoriser:
     def pairs(self, products: Products, direct: torch.Tensor | None) -> Pairs:
         """Return the moments of each pair.
 
-        Products are of each feature, since sum_m q_m |D_m|^2 does not follow from averaged weights,
-        and are overwritten. `direct` (P, r + 2) holds mean, trace and log-sum of the pairs that
-        underflow.
+        Products are of each feature, since sum_m q_m |D_m|^2 does not follow from averaged weights, and
+        are overwritten. `direct` (P, r + 2) holds mean, trace and log-sum of the pairs that underflow.
         """
         sums, underflows = products.sums, products.underflows
         unit = self._points.unit

@@ -17,8 +17,6 @@ import torch
 from .._utils.memory import slices
 from .moments import each_excluded, is_excluded
 
-__all__ = ["GROUP", "Groups", "PairScores"]
-
 # Large enough that finding the relevant groups is much cheaper than exponentiating all their members,
 # small enough that little is wasted on irrelevant members.
 GROUP = 32

@@ -1,8 +1,7 @@
 """A tree of cells that merge close points: at large noise a cell replaces its points.
 
-A cell of centroid c, weight w and radius rho replaces points x_i = c + d_i, |d_i| <= rho, of the
-same weight and mean. At noise variance v, with p the density of the points and p~ that of the
-cells,
+A cell of centroid c, weight w and radius rho replaces points x_i = c + d_i, |d_i| <= rho, of the same
+weight and mean. At noise variance v, with p the density of the points and p~ that of the cells,
 
     -rho^2 / 2v  <=  log p(y) - log p~(y)  <=  log sum_c W~_c(y) exp( rho^2 |y - c|^2 / 2v^2 ),
 
@@ -18,8 +17,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-
-__all__ = ["PointHierarchy"]
 
 
 @dataclass(frozen=True)

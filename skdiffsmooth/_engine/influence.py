@@ -19,8 +19,6 @@ import torch
 from .._utils.memory import slices
 from .points import Points, exp_
 
-__all__ = ["Influence", "influence_of_points"]
-
 
 class Influence(NamedTuple):
     """The influence of each of N points on the averaged posterior means of B queries."""

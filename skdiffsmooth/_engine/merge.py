@@ -18,8 +18,6 @@ import torch
 from .._utils.shards import Shards
 from .moments import SingleMoments
 
-__all__ = ["Merger", "Pairs", "merger_of"]
-
 
 class Pairs(NamedTuple):
     """Posterior moments of B queries at M nodes, over the points of this process.

@@ -16,16 +16,6 @@ import torch
 
 from .._utils.backend import Backend
 
-__all__ = [
-    "Denoiser",
-    "Moments",
-    "Nodes",
-    "SingleMoments",
-    "each_excluded",
-    "is_excluded",
-    "rows_of",
-]
-
 # Up to this product of noise variance and factors, Stein's identity turns the rounding of log-densities
 # into less than some thousandths of a nat in a log-density of the flow.
 _LARGEST_FACTOR = {torch.float64: 1e7, torch.float32: 1e3}

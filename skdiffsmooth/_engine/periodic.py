@@ -29,8 +29,6 @@ from .moments import Denoiser, Moments, Nodes, SingleMoments
 from .points import log_weight_of_others
 from .posterior import Posterior
 
-__all__ = ["PeriodicPosterior", "make_posterior"]
-
 # Images extend beyond a wrapped query by multiples of this share of the period, so that neighbouring
 # noise scales use the same ones.
 _GRID = 8

@@ -10,8 +10,6 @@ import torch
 from .groups import GROUP, Groups
 from .moments import each_excluded
 
-__all__ = ["Points", "exclude_", "exp_", "log_weight_of_others"]
-
 # Exponents are differences of products of size R^2 / v. Where their rounding could exceed this many
 # nats, squared distances are summed from coordinate differences instead: slower, but precise at any v.
 _EXPONENT_ERROR = {torch.float64: 1e-10, torch.float32: 1e-3}

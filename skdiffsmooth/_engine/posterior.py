@@ -31,8 +31,6 @@ from .points import Points, exclude_, exp_, log_weight_of_others
 from .precision import FloatPromotion
 from .tiles import Tiles
 
-__all__ = ["Posterior"]
-
 # If at most one pair in this many is requested, pairs of a query and a node are computed one by one.
 _FEW_PAIRS = 8
 

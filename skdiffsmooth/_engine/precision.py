@@ -7,8 +7,6 @@ from typing import Self
 
 import torch
 
-__all__ = ["FloatPromotion"]
-
 
 class FloatPromotion(ABC):
     """A denoiser in float32 with a copy in float64, used where noise is too small for float32."""

@@ -29,8 +29,6 @@ import torch
 
 from .._utils.gaussian import gaussian_log_normalizer
 
-__all__ = ["RADIAL_KERNELS", "RadialKernel", "sample_offsets"]
-
 
 class RadialKernel(ABC):
     """A kernel K on R^d that depends on the length of its argument alone, with K(0) = 1."""

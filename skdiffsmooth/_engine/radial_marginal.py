@@ -19,8 +19,6 @@ from scipy.special import gammaln
 from .._utils.draws import choose_in_rows
 from .radial_kernels import RadialKernel
 
-__all__ = ["log_marginal_kernel", "sample_free_offsets"]
-
 # Gauss-Legendre nodes of the integral, and cells of the tables that distances are drawn from.
 _N_NODES = 48
 _N_CELLS = 512

@@ -13,8 +13,6 @@ from .moments import rows_of
 from .points import exclude_, log_weight_of_others
 from .radial_kernels import RadialKernel
 
-__all__ = ["RadialMixture"]
-
 # Matrices (rows, N) that are alive at once in the gradient of the linear kernel, which has most.
 _TEMPORARIES = 12
 # Elements of one of them.

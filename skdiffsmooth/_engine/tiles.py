@@ -10,8 +10,6 @@ import torch
 from .groups import GROUP
 from .points import Points
 
-__all__ = ["Tiles"]
-
 # Elements of a tile's widest matrix: large enough to pay for starting threads, small enough that the
 # result of one operation is still in the cache for the next (of 2^15 to 2^20, the largest was fastest).
 _TILE = 2**20

@@ -59,8 +59,6 @@ from ..bandwidth import (
 )
 from ..scores import SmoothedScore
 
-__all__ = ["KDESampler"]
-
 _RULES = {"scott": scott, "silverman": silverman}
 # With fewer points, sums over all of them are as fast as those over boxes.
 _MANY_POINTS = 20_000

@@ -21,8 +21,6 @@ from ..kernels._shapes import FrozenKernel, LinearShape
 from ..noise import NoiseLevels
 from ..solvers._terminal import TerminalDistribution
 
-__all__ = ["LevelMixture", "LocalPart", "LocalScores"]
-
 
 class LocalPart(NamedTuple):
     """A denoiser: groups of columns, and `width`, the share of the data's covariance at the points."""

@@ -1,7 +1,6 @@
 """A small preconditioned network as a score field, with its exact divergence.
 
-With the standard deviations s of the data along the coordinates, c = (s^2 + v)^(-1/2) and y =
-sqrt(v),
+With the standard deviations s of the data along the coordinates, c = (s^2 + v)^(-1/2) and y = sqrt(v),
 
     D(x; y) = c^2 s^2 x + c s y F(c x, y),        score(x, v) = (D - x) / v = c (s F / y - c x),
 
@@ -22,8 +21,6 @@ import torch
 from .._utils.backend import Backend
 from ..kernels._nodes import NodeRule
 from ..scores import RowSelectable, ScoreField
-
-__all__ = ["AveragedScore", "NetworkSchedule", "NetworkShape", "ScoreNetwork", "evaluate"]
 
 Layers = list[tuple[torch.Tensor, torch.Tensor]]
 

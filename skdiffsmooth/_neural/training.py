@@ -1,9 +1,8 @@
 """Training of a score network by denoising score matching over weighted rows.
 
-A row x_0 is noised, x = x_0 + y z, at a scale y drawn uniformly in log y. F is fitted by least
-squares to the value that returns x_0, (x_0 y / s - s z) / sqrt(s^2 + y^2) (Vincent 2011; in the
-parametrisation of Karras et al. 2022, eq. 8). The Gaussian that training starts from has a loss of
-one at each scale.
+A row x_0 is noised, x = x_0 + y z, at a scale y drawn uniformly in log y. F is fitted by least squares
+to the value that returns x_0, (x_0 y / s - s z) / sqrt(s^2 + y^2) (Vincent 2011; in the parametrisation
+of Karras et al. 2022, eq. 8). The Gaussian that training starts from has a loss of one at each scale.
 """
 
 from __future__ import annotations
@@ -19,8 +18,6 @@ from .._utils.draws import invert_cumulated
 from .._utils.progress import tracked
 from .._utils.warnings import warn_user
 from .network import NetworkShape, evaluate
-
-__all__ = ["Outcome", "TrainingSettings", "TrainingState", "fresh_state", "stream", "train"]
 
 # An iteration is one pass over the rows, or this many batches if that is more: few rows are noised
 # several times.

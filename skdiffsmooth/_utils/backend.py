@@ -10,8 +10,6 @@ import torch
 
 from .validation import check_choice
 
-__all__ = ["Backend", "to_device"]
-
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 

@@ -15,8 +15,6 @@ import numpy as np
 
 from .table import column_label
 
-__all__ = ["ColumnPrecision", "column_precision", "copies_of", "has_extent"]
-
 # A unit is accepted where continuous values would have one with a lower probability.
 _FALSE_ALARM = 1e-9
 # Units finer than this share of the range change no result.

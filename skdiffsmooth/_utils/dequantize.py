@@ -17,8 +17,6 @@ import numpy as np
 
 from .column_precision import copies_of
 
-__all__ = ["ExcludedRows", "dequantized", "excluded_rows"]
-
 # Rows of large weight are scored at several offsets, in all at about so many.
 _N_OFFSETS = 512
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)

@@ -11,8 +11,6 @@ from .kernel_weights import log_kernel_weights
 from .memory import rows_within, slices
 from .shards import ONE_PROCESS, Shards
 
-__all__ = ["choose_in_rows", "draw_given", "draw_points", "invert_cumulated"]
-
 
 def invert_cumulated(cumulated: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Return for each value the first index whose cumulated weight is above it, or the last index."""

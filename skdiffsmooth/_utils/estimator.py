@@ -23,14 +23,6 @@ from .threads import threads_for
 from .validation import check_draw, check_real_array, check_size
 from .version import FORMAT, __version__
 
-__all__ = [
-    "DensityEstimatorMixin",
-    "DensityOfColumnsMixin",
-    "DistanceDensityMixin",
-    "SavedWithVersion",
-    "on_one_fit",
-]
-
 _VERSION_KEY = "_skdiffsmooth_version"
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -108,8 +100,7 @@ class DensityEstimatorMixin(CallbackSupportMixin, SavedWithVersion, DensityMixin
             Held-out rows.
         y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
-            Non-negative weights; a row of weight k counts as k equal rows, one of weight zero as
-            absent.
+            Non-negative weights; a row of weight k counts as k equal rows, one of weight zero as absent.
 
         Returns
         -------

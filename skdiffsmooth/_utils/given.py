@@ -9,8 +9,6 @@ import numpy as np
 
 from .validation import check_real_array, check_size
 
-__all__ = ["resolve_columns", "resolve_given_values", "resolve_scored_columns"]
-
 
 def resolve_columns(name: str, columns: Any, labels: np.ndarray | None, d: int) -> np.ndarray:
     """Return the indices (k,) of columns, in increasing order.

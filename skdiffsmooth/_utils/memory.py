@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-__all__ = ["rows_that_fit", "rows_within", "slices", "slices_within"]
-
 
 def rows_within(bytes_per_row: int, memory_limit: float) -> int:
     """Return how many rows, at least one, have temporaries that fit into `memory_limit` MiB."""

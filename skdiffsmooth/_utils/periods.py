@@ -11,8 +11,6 @@ from .given import resolve_columns
 from .table import column_label, column_names
 from .validation import check_real
 
-__all__ = ["column_labels", "reduced", "resolve_periods", "wrapped"]
-
 _EPS = float(np.finfo(np.float64).eps)
 # Values that are rounded by more than this share of a period hold no phase.
 _LARGEST_ROUNDING = 1e-6

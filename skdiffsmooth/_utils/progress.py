@@ -22,17 +22,6 @@ from typing import Any, TypeVar, cast
 
 from .validation import check_integer
 
-__all__ = [
-    "CallbackSupportMixin",
-    "Loop",
-    "counted",
-    "log_line",
-    "number_of_rows",
-    "reporting",
-    "reports_fit",
-    "tracked",
-]
-
 Item = TypeVar("Item")
 Method = TypeVar("Method", bound=Callable[..., Any])
 

@@ -21,22 +21,6 @@ from .table import check_table, column_names
 from .validation import check_integer, check_real_array
 from .warnings import warn_of_table, warn_user
 
-__all__ = [
-    "MergedRows",
-    "TrainingRows",
-    "as_given",
-    "check_sample_weight",
-    "evenly",
-    "merge_duplicates",
-    "merge_rows",
-    "parts_of_table",
-    "split_off_copies",
-    "sum_of_weights",
-    "take",
-    "weighted_rows",
-]
-
-
 _OF_WHOLE_TABLE: ContextVar[ColumnPrecision | None] = ContextVar("_OF_WHOLE_TABLE", default=None)
 
 

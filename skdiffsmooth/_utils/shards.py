@@ -20,8 +20,6 @@ from sklearn.utils.validation import _num_samples
 from .rows import check_sample_weight
 from .validation import check_choice
 
-__all__ = ["ONE_PROCESS", "ProcessGroup", "Shards", "resolve_shards"]
-
 Result = TypeVar("Result")
 
 

@@ -10,8 +10,6 @@ from sklearn.utils.validation import check_array, validate_data
 
 from .validation import check_detached
 
-__all__ = ["check_table", "column_label", "column_names"]
-
 _TABLES = "pass the table to skdiffsmooth.tables.TableDensity"
 _ENCODE = f"{_TABLES}, encode it, for example with sklearn.preprocessing.OneHotEncoder, or drop it"
 # What a column holds, by the kind of its dtype, and what to do.

@@ -16,8 +16,6 @@ from functools import cache
 import torch
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["threads_for"]
-
 # Multiply-adds of a step that take some milliseconds on one thread. Below, threads save less than what
 # waiting for them costs on a busy host.
 _SMALL = 2**25

@@ -9,25 +9,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = [
-    "LARGEST",
-    "check_bandwidth",
-    "check_choice",
-    "check_detached",
-    "check_draw",
-    "check_even",
-    "check_extent",
-    "check_finite",
-    "check_flag",
-    "check_generator",
-    "check_integer",
-    "check_real",
-    "check_real_array",
-    "check_seed",
-    "check_size",
-    "fixed_seed",
-]
-
 # Sums over columns and rows of squares of larger values may overflow.
 LARGEST = 1e150
 # Values of most parameters random_state beside integers, for messages.
@@ -193,8 +174,7 @@ def check_finite(name: str, values: np.ndarray) -> None:
 def check_seed(random_state: Any, name: str = "random_state", *, others: str = "") -> int:
     """Return an integer seed after checking it; `others` are other allowed values, for the message.
 
-    Raises TypeError if it is not an integer; ValueError if it is negative or does not fit in 32
-    bits.
+    Raises TypeError if it is not an integer; ValueError if it is negative or does not fit in 32 bits.
     """
     hint = f"Pass an integer from 0 to 2**32 - 1{others}."
     seed = check_integer(name, random_state, minimum=0, hint=hint)

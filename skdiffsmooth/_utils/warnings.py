@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-__all__ = ["part_of_a_fit", "warn_of_table", "warn_user", "without_warnings"]
-
 # With its separator: a user's directory may be called skdiffsmooth-scripts.
 _PACKAGE = str(Path(__file__).parents[1]) + os.sep
 _IS_SILENT = ContextVar("_IS_SILENT", default=False)

@@ -31,8 +31,6 @@ from sklearn.preprocessing import (
 from .._utils.gaussian import gaussian_log_normalizer
 from ._quantiles import QuantileSpline
 
-__all__ = ["ChangeOfVariables", "chain", "change_of_variables", "with_names"]
-
 
 class ChangeOfVariables:
     """Fitted transformer whose log|det dT/dx| is known.
@@ -67,9 +65,8 @@ class ChangeOfVariables:
         Whether every point of R^d is the image of some row. If not, the mass of a density outside
         the range is cut off, and `inverse` checks by a round trip which rows are inside.
     log_slopes : callable or None, default=None
-        For a transformer that changes each column on its own: maps rows (n, d) to log|dT_j/dx_j|,
-        shape (n, d), in place of `log_abs_det`. Densities of some columns, and conditional ones, need
-        it.
+        For a transformer that changes each column on its own: maps rows (n, d) to log|dT_j/dx_j|, shape
+        (n, d), in place of `log_abs_det`. Densities of some columns, and conditional ones, need it.
     """
 
     def __init__(
@@ -424,11 +421,10 @@ _registered.register(PowerTransformer)(_Power)
 class _Quantile(ChangeOfVariables):
     """The piecewise linear map of a QuantileTransformer, continued beyond the outer quantiles.
 
-    scikit-learn's own map is constant outside the training range and jumps at a value that fills
-    several quantiles; both lose mass, up to a third of it. Here equal quantiles become one
-    landmark, at the mean of their ranks (scikit-learn's value there); the uniform rank is linear
-    between landmarks, where the map is scikit-learn's; and beyond the outermost landmarks it
-    continues at its mean slope.
+    scikit-learn's own map is constant outside the training range and jumps at a value that fills several
+    quantiles; both lose mass, up to a third of it. Here equal quantiles become one landmark, at the mean
+    of their ranks (scikit-learn's value there); the uniform rank is linear between landmarks, where the
+    map is scikit-learn's; and beyond the outermost landmarks it continues at its mean slope.
     """
 
     # scikit-learn clips ranks to this distance from 0 and 1 before the normal quantile function.

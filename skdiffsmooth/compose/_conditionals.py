@@ -22,16 +22,6 @@ from ._changes import ChangeOfVariables, chain, with_names
 from ._draw import MAX_ROUNDS, draw, draw_labelled
 from ._members import check_fills_space, log_density_of, naming, unwrap
 
-__all__ = [
-    "draw_from_mixture",
-    "draw_given",
-    "draw_given_through",
-    "draw_with_given",
-    "marginals",
-    "score_columns",
-    "score_mixture",
-]
-
 # Rows, and their classes if the density is a classifier.
 Drawn = tuple[np.ndarray, np.ndarray | None]
 

@@ -15,8 +15,6 @@ from sklearn.utils.validation import check_is_fitted
 from ._changes import ChangeOfVariables, chain
 from ._members import unwrap
 
-__all__ = ["MAX_ROUNDS", "draw", "draw_labelled", "draw_through"]
-
 # Rounds of redrawing before giving up. Each draws as many rows as are missing, so 10^4 rows take
 # about a hundred rounds where a tenth of the mass is inside the range.
 MAX_ROUNDS = 200

@@ -21,24 +21,6 @@ from .._utils.parallel import results_of
 from .._utils.rows import TrainingRows, parts_of_table, take
 from .._utils.warnings import part_of_a_fit
 
-__all__ = [
-    "Folds",
-    "check_fills_space",
-    "check_member",
-    "check_same_measure",
-    "estimator_or_default",
-    "fit_member",
-    "held_out_log_density",
-    "log_density_of",
-    "naming",
-    "out_of_fold",
-    "parameter_estimator",
-    "shared_precision",
-    "takes_weights",
-    "unwrap",
-    "with_shared_columns",
-]
-
 Folds = list[tuple[np.ndarray, np.ndarray]]
 
 
@@ -130,9 +112,8 @@ def check_member(label: str, estimator: Any, *, compared: bool) -> None:
 def check_fills_space(label: str, fitted: Any) -> None:
     """Raise an error if a fitted density, or one in a pipeline, has ``fills_space_ = False``.
 
-    Such a density is one with respect to the volume of a manifold learned in this fit. Those of
-    two fits have no common unit, and a row far from the manifold has the log-density of its
-    projection.
+    Such a density is one with respect to the volume of a manifold learned in this fit. Those of two fits
+    have no common unit, and a row far from the manifold has the log-density of its projection.
     """
     model = unwrap(fitted)
     if isinstance(model, Pipeline):

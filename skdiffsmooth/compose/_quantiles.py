@@ -19,8 +19,6 @@ import numpy as np
 from scipy.special import ndtri
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 
-__all__ = ["QuantileSpline"]
-
 
 class _Spline(NamedTuple):
     """Knots of one column: values, normal scores, slopes; each of shape (n_knots,)."""

@@ -28,8 +28,6 @@ from ._members import (
     takes_weights,
 )
 
-__all__ = ["TransformedDensity"]
-
 # Draws that estimate how much mass of the density is inside the range of a transformer that does
 # not reach all of R^d. The standard error is sqrt(m * (1 - m) / 4096) for mass m: 0.004 nats where
 # a twentieth is outside. If the first 512 draws are all inside, the rest are not drawn: an outside
@@ -109,9 +107,8 @@ class TransformedDensity(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
 
     Notes
     -----
-    *PCA* with fewer components than columns is completed by independent Gaussian noise along the
-    dropped directions, of their mean variance, as in probabilistic PCA; with all components it is
-    a rotation.
+    *PCA* with fewer components than columns is completed by independent Gaussian noise along the dropped
+    directions, of their mean variance, as in probabilistic PCA; with all components it is a rotation.
 
     *QuantileTransformer* is continued linearly at its mean slope beyond the training range, where
     scikit-learn's is constant, and joins tied quantiles, where scikit-learn's jumps; so it has an

@@ -13,8 +13,6 @@ from ..manifolds import AffineSubspace, Curve, Sphere, Torus
 from ..manifolds._cumulative import Cumulative
 from ._distributions import Distribution
 
-__all__ = ["BoxChart", "Chart", "CurveChart", "ProductChart", "SphereChart", "TorusChart"]
-
 TURN = 2 * np.pi
 
 

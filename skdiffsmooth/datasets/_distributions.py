@@ -16,8 +16,6 @@ import numpy as np
 from .._utils.validation import check_choice, check_real, check_real_array
 from ..manifolds._cumulative import Cumulative
 
-__all__ = ["Distribution", "PiecewiseConstant", "Uniform", "VonMises", "resolve_distribution"]
-
 
 @runtime_checkable
 class Distribution(Protocol):

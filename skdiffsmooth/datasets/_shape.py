@@ -19,8 +19,6 @@ from ..manifolds import SmoothManifold
 from ._charts import Chart
 from ._distributions import Distribution
 
-__all__ = ["Shape", "frame"]
-
 # Largest distance from the manifold of a row that has a density, in units of its largest coordinate:
 # the rounding of float32 rows is accepted, noise is not.
 ON_MANIFOLD = 1e-6

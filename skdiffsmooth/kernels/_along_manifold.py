@@ -33,8 +33,6 @@ from ._gated import GatedShape
 from ._pushed import PUSHES, ManifoldShape, distance_in_span, fading_distance
 from ._shapes import LinearShape
 
-__all__ = ["AlongManifold"]
-
 # What "auto" means for the span of principal components.
 _SHARE_OF_VARIANCE = 0.95
 

@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Cells", "default_n_cells"]
-
 # Points in a cell for each dimension of the tangent; and points near its mean that the tangent is fitted
 # to, for each dimension and one more. Measured: of 3, 6 and 12 points the fewer, the better, as long as
 # there are enough; of 2, 4 and 8 neighbours 4 were the best.

@@ -35,8 +35,6 @@ from .._utils.memory import rows_within, slices
 from ._cells import Cells
 from ._nodes import NodeRule, default_n_nodes
 
-__all__ = ["GatedKernel", "GatedScore", "GatedShape"]
-
 # Scale of the offsets across the tangent, in units of the thickness. With 0 the model overfits the noise
 # of the data in these directions: half a nat is lost on a noisy circle in ten dimensions. From 1 to 3
 # that loss shrinks, and so does the gain on curved surfaces.

@@ -24,8 +24,6 @@ from .._engine.moments import Denoiser, Nodes
 from .._engine.posterior import Posterior
 from .._utils.memory import rows_within, slices
 
-__all__ = ["Derivative", "MovedScore"]
-
 
 class Derivative(NamedTuple):
     """The derivative dy_m/dx = stretch I + left right^T, for B queries and M nodes.

@@ -12,8 +12,6 @@ import numpy as np
 from scipy.special import ndtri, roots_genlaguerre, roots_hermitenorm
 from scipy.stats import qmc
 
-__all__ = ["NODE_RULES", "NodeRule", "default_n_nodes", "gaussian_frames", "gaussian_nodes"]
-
 Rule = Callable[[int, int, int, int], tuple[np.ndarray, np.ndarray]]
 
 

@@ -12,8 +12,6 @@ from .._utils.validation import check_real_array
 from ._base import ReducedKernel, check_features
 from ._shapes import FixedShape, SampledShape
 
-__all__ = ["OffsetsKernel", "SamplerKernel"]
-
 
 class OffsetsKernel:
     """A finite set of offsets that the user passes, over which the score is averaged exactly.
@@ -28,8 +26,7 @@ class OffsetsKernel:
     Raises
     ------
     ValueError
-        If shapes do not agree, a value is not finite, a weight is not positive, or the mean is not
-        zero.
+        If shapes do not agree, a value is not finite, a weight is not positive, or the mean is not zero.
 
     Notes
     -----

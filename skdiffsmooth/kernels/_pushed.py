@@ -21,16 +21,6 @@ from ._moved import Derivative, MovedScore
 from ._nodes import NodeRule, default_n_nodes
 from ._shapes import FrozenKernel, LinearShape
 
-__all__ = [
-    "PUSHES",
-    "FrozenPush",
-    "LevelSetScore",
-    "ManifoldShape",
-    "TranslatedScore",
-    "distance_in_span",
-    "fading_distance",
-]
-
 
 class _Projection(NamedTuple):
     """The projections `foot` (..., r) of positions, and their derivatives `image` @ `tangent`.mT.
@@ -170,13 +160,12 @@ class LevelSetScore(_PushedScore):
     manifold. Near the medial axis z_m may be near the manifold again: keep the offsets well below the
     reach (on the unit circle a scale of 0.3 kept the mass to 1e-3, 0.45 to 1e-2, 0.6 not at all).
 
-    With rho = |z_m - Pi(z_m)|, a = r / rho, P the derivative of Pi at x, P_m that at z_m, and n the
-    unit vector from Pi(x) to x,
-    dy/dx = (P_m + a (I - n_m n_m^T) (I - P_m)) dz_m/dx + n_m n^T (I - P).
-    Where projections are nearest points n^T P = 0. On the manifold n is one of its normals, the
-    directions with P n = 0; n_m is N_m n / |N_m n| and a is 1 / |N_m n|, with N_m = I - P_m: the limits
-    of the above along n. A hypersurface has one normal up to its sign, which cancels. For other
-    manifolds the limit depends on the direction of approach, and this is that along n.
+    With rho = |z_m - Pi(z_m)|, a = r / rho, P the derivative of Pi at x, P_m that at z_m, and n the unit
+    vector from Pi(x) to x, dy/dx = (P_m + a (I - n_m n_m^T) (I - P_m)) dz_m/dx + n_m n^T (I - P). Where
+    projections are nearest points n^T P = 0. On the manifold n is one of its normals, the directions
+    with P n = 0; n_m is N_m n / |N_m n| and a is 1 / |N_m n|, with N_m = I - P_m: the limits of the
+    above along n. A hypersurface has one normal up to its sign, which cancels. For other manifolds the
+    limit depends on the direction of approach, and this is that along n.
     """
 
     def _push(

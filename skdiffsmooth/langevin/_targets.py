@@ -18,8 +18,6 @@ from sklearn.utils.validation import check_array, check_is_fitted
 
 from .._coordinates.metric import LinearMetric
 
-__all__ = ["EstimatorTarget", "FunctionTarget", "Target", "as_target"]
-
 
 class Target(Protocol):
     """Protocol of an unnormalised distribution at any noise variance v, or at a single one."""

@@ -12,8 +12,6 @@ from .._coordinates.hull import AffineHull
 from .._utils.validation import check_real_array
 from ._base import Constants, SmoothManifoldBase, orthonormal_columns
 
-__all__ = ["AffineSubspace"]
-
 
 class AffineSubspace(SmoothManifoldBase):
     """The solutions of A x = b.

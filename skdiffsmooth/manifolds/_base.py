@@ -13,22 +13,6 @@ from .._coordinates.hull import AffineHull
 from .._utils.backend import to_device
 from .._utils.validation import check_real_array
 
-__all__ = [
-    "Constants",
-    "DifferentiableManifoldBase",
-    "Manifold",
-    "ManifoldBase",
-    "SmoothManifold",
-    "SmoothManifoldBase",
-    "across_border",
-    "check_idempotent",
-    "has_derivative",
-    "orthonormal_columns",
-    "polar",
-    "project_with_derivative",
-    "projection_factors",
-]
-
 IDEMPOTENT = (
     1e-6  # What `check_idempotent` allows, in units of the largest distance from the mean row.
 )

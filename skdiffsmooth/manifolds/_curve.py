@@ -24,8 +24,6 @@ from .._utils.validation import check_real, check_real_array
 from ._base import Constants, SmoothManifoldBase, across_border
 from ._cumulative import Cumulative
 
-__all__ = ["Curve"]
-
 DEGREE = 24
 FIRST_PANELS = 8
 MOST_PANELS = 1024
@@ -121,9 +119,8 @@ class Curve(SmoothManifoldBase):
     closed : bool, default=False
         Whether the end joins the start smoothly. The end points of an open curve belong to it.
     tol : float, default=1e-10
-        Error of the half-degree series at which a panel is accepted, in units of the curve's
-        largest distance from its mean. The error of the full series is far smaller, commonly
-        rounding.
+        Error of the half-degree series at which a panel is accepted, in units of the curve's largest
+        distance from its mean. The error of the full series is far smaller, commonly rounding.
     memory_limit : float, default=64
         MiB of temporaries. On a CPU one is enough, and no more are used.
 

@@ -19,8 +19,6 @@ import torch
 
 from ._monomials import monomials
 
-__all__ = ["image_of_derivative"]
-
 
 def image_of_derivative(
     rows: torch.Tensor,

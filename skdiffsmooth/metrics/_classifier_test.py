@@ -17,8 +17,6 @@ from sklearn.preprocessing import StandardScaler
 from .._utils.validation import check_generator, check_integer
 from ._checks import check_pair
 
-__all__ = ["ClassifierTwoSampleTest", "classifier_two_sample_test"]
-
 
 @dataclass(frozen=True)
 class ClassifierTwoSampleTest:

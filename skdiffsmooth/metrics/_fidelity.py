@@ -11,8 +11,6 @@ from .._utils.validation import check_integer
 from ._checks import check_pair
 from ._pairs import distance_tiles
 
-__all__ = ["Fidelity", "fidelity_and_diversity"]
-
 # A ball ends at a row, which is inside: up to the rounding of its distance.
 MARGIN = 1 + 1e-9
 

@@ -11,8 +11,6 @@ from scipy.stats import rankdata
 from ._checks import check_fraction, check_pair
 from ._pairs import nearest
 
-__all__ = ["Memorization", "MemorizationReport", "memorization", "memorization_report"]
-
 
 @dataclass(frozen=True)
 class Memorization:
@@ -161,10 +159,9 @@ def memorization_report(
 
     Notes
     -----
-    Distances are Euclidean in the units of the columns: scale the columns of all three first. Draw
-    about as many rows as there are training rows, for `attack` grows with the number of draws. Small
-    values are no proof of privacy: rare rows may be copied where most are not, and stronger attacks
-    exist.
+    Distances are Euclidean in the units of the columns: scale the columns of all three first. Draw about
+    as many rows as there are training rows, for `attack` grows with the number of draws. Small values
+    are no proof of privacy: rare rows may be copied where most are not, and stronger attacks exist.
 
     The error of `near` is sqrt(level (1 - level) (1 / n + 1 / k)), that of `attack` is DeLong's.
 

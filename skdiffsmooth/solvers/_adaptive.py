@@ -13,8 +13,6 @@ from ..scores import ScoreField
 from ._base import Draw
 from ._exponential import RightHandSide, Values, length, phi
 
-__all__ = ["Adaptive", "AdaptiveState"]
-
 # Factor of safety on the estimated error, which assumes that the errors of the orders are a geometric
 # series.
 _SAFETY = 4.0

@@ -12,8 +12,6 @@ from ..scores import ScoreField
 from ._base import Draw
 from ._exponential import RightHandSide, displacement_in_nats, phi
 
-__all__ = ["Multistep", "MultistepState"]
-
 
 @dataclass(frozen=True)
 class Multistep:

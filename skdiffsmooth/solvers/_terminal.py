@@ -12,8 +12,6 @@ from .._utils.draws import draw_points
 from .._utils.gaussian import gaussian_log_normalizer
 from ..scores import ScoreSchedule
 
-__all__ = ["EmpiricalTerminal", "GaussianTerminal", "TerminalDistribution"]
-
 
 class TerminalDistribution(Protocol):
     """A distribution on R^r with known density and exact draws."""
