@@ -257,7 +257,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
 
     @on_one_fit
     def score_samples(self, X: Any, *, given: Any = None, columns: Any = None) -> np.ndarray:
-        """Return the log-density (n_samples,) of each row under the mixture of all classes, in nats.
+        """Return the log-density (n_samples,) of rows under the mixture of all classes, in nats.
 
         Low values mark rows unlike those of any class. `given` and `columns` are as in
         `SmoothedScoreDiffusion.score_samples`. Raises as `predict_log_proba` does.

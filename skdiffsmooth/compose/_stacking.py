@@ -183,17 +183,7 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
         self.verbose = verbose
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the parameters; with `deep`, also the members by name and their parameters.
-
-        Parameters
-        ----------
-        deep : bool, default=True
-            Whether to add the members: ``name`` and ``name__parameter``.
-
-        Returns
-        -------
-        dict
-        """
+        """Return the parameters; with `deep` also members and their ``name__parameter``."""
         params = super().get_params(deep=False)
         for name, estimator in _pairs(self.estimators) if deep else []:
             params[name] = estimator
@@ -205,15 +195,8 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
     def set_params(self, **params: Any) -> DensityStacking:
         """Set parameters, replace members by name, or set parameters of members.
 
-        Parameters
-        ----------
-        **params : dict
-            ``estimators``, ``cv`` and so on; ``name=estimator`` replaces a member, and
-            ``name="drop"`` leaves it out; ``name__parameter`` sets a parameter of a member.
-
-        Returns
-        -------
-        self : DensityStacking
+        ``name=estimator`` replaces a member, ``name="drop"`` leaves it out, and ``name__parameter``
+        sets a parameter of it.
         """
         # The list first, then its members, then their parameters: a grid may set all three at once.
         if "estimators" in params:

@@ -26,33 +26,11 @@ class Distribution(Protocol):
     """
 
     def density(self, u: np.ndarray) -> np.ndarray:
-        """Return the density relative to the uniform distribution.
-
-        Parameters
-        ----------
-        u : ndarray of shape (n,)
-            Fractions of the length, area or volume, from 0 to 1.
-
-        Returns
-        -------
-        ndarray of shape (n,)
-            Values >= 0; their mean over [0, 1] is 1.
-        """
+        """Return the density (n,), of mean 1 over [0, 1], at fractions u (n,) of the volume."""
         ...
 
     def quantile(self, p: np.ndarray) -> np.ndarray:
-        """Return the fraction u of the volume before which a fraction p of the rows lies.
-
-        Parameters
-        ----------
-        p : ndarray of shape (n,)
-            Probabilities from 0 to 1.
-
-        Returns
-        -------
-        ndarray of shape (n,)
-            From 0 to 1, not decreasing in p.
-        """
+        """Return the fraction (n,) of the volume before which fractions p (n,) of rows lie."""
         ...
 
 

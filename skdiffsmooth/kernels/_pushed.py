@@ -234,9 +234,8 @@ PUSHES: dict[str, type[_PushedScore]] = {"translated": TranslatedScore, "level-s
 class ManifoldShape:
     """A `ReducedKernel` with isotropic Gaussian offsets that are projected to a known manifold.
 
-    Parameters ---------- manifold : Manifold In the coordinates of the data. push : {"translated",
-    "level-set"} Name of the field, see `PUSHES`. reach : float or None Reach of the manifold, from
-    which `fading_distance` is computed. If None, offsets do not fade.
+    The manifold is in the coordinates of the data, `push` names the field in `PUSHES`, and
+    `fading_distance` follows from `reach`; offsets do not fade where it is None.
     """
 
     manifold: Manifold

@@ -290,7 +290,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
 
     @on_one_fit
     def leave_one_out_log_density(self, own_weights: Any = None) -> np.ndarray:
-        """Return `leave_one_out_log_density` of ``best_estimator_``, in the order of its ``points_``."""
+        """Return the leave-one-out log-densities (n_points,) of ``best_estimator_``, in nats."""
         return self._best().leave_one_out_log_density(own_weights)
 
     def _best(self) -> BaseScoreDiffusion:
