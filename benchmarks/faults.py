@@ -1,8 +1,8 @@
-"""Faults that are injected, and what became of each: interrupts, lack of memory, full disks, dead workers.
+"""Faults that are injected, and what became of each: interrupts, full memory and disks, dead workers.
 
-`python benchmarks/faults.py 100` injects as many faults of each kind and prints a table. A fault is right
-if the estimator is afterwards the old model or the new one, if files are whole or refused, and if nothing
-hangs for longer than a minute.
+`python benchmarks/faults.py 100` injects as many faults of each kind and prints a table. A fault is
+right if the estimator is afterwards the old model or the new one, if files are whole or refused, and if
+nothing hangs for longer than a minute.
 """
 
 import argparse

@@ -1,8 +1,9 @@
 """Mutation testing: a seeded, stratified sample of faults, each against the tests of its wing.
 
 `python benchmarks/mutate.py 400` draws as many mutants, an equal number from each wing, writes one line
-for each to build/mutants.jsonl, and prints the share that tests detect with its 95 % interval. A second run
-continues where the first ended; `--list` prints the survivors with the line as it was and as it became.
+for each to build/mutants.jsonl, and prints the share that tests detect with its 95 % interval. A second
+run continues where the first ended; `--list` prints the results, with the survivors as they were and
+as they became. Remove the file when the code has changed.
 """
 
 import argparse

@@ -2,7 +2,8 @@
 
 `python benchmarks/torture.py 400` draws 400 tables of each kind. It prints how many answers were right,
 how many calls raised an error that names what is wrong, how many warned, and each failure with its seed;
-`python benchmarks/torture.py --seed KIND NUMBER` repeats one.
+`python benchmarks/torture.py --seed KIND NUMBER` repeats one. For a tenth as many tables of each kind all other
+densities are held to laws (`_laws.py`, `_frame_laws.py`); `--laws COUNT` does that only.
 """
 
 import argparse
@@ -12,6 +13,8 @@ import traceback
 import warnings
 from collections import Counter
 
+import _frame_laws
+import _laws
 import numpy as np
 from _common import header, row
 
@@ -215,13 +218,50 @@ def run(count):
     return len(failures)
 
 
+def run_laws(count):
+    """Print how many laws held, for `count` tables of each kind; return the number of failures."""
+    header("density", "tables", "laws that held", "refused", "broken")
+    made = [(m, t, k) for m in _laws.MODELS for t in _laws.TABLES for k in range(count)]
+    made += [("TableDensity of a frame", "", k) for k in range(count * len(_laws.TABLES))]
+    outcomes, failures = Counter(), []
+    warnings.simplefilter("ignore")
+    for name, table, number in made:
+        laws = {"fit": None, **(_laws.LAWS if table else _frame_laws.LAWS)}
+        case = None
+        outcomes[name, "tables"] += 1
+        for law, holds in laws.items():
+            try:
+                if law == "fit":
+                    case = (
+                        _laws.Case(name, table, number) if table else _frame_laws.FrameCase(number)
+                    )
+                else:
+                    holds(case)
+                    outcomes[name, "held"] += 1
+            except Exception as error:
+                is_refused = isinstance(error, ValueError) and law == "fit"
+                outcomes[name, "refused" if is_refused else "broken"] += 1
+                if not is_refused:
+                    failures.append(f"{name}, {table} {number}, {law}: {error!r:.300}")
+                if law == "fit":
+                    break
+    for name in dict.fromkeys(name for name, *_ in made):
+        row(name, *(outcomes[name, of] for of in ("tables", "held", "refused", "broken")))
+    print("", *failures, sep="\n")
+    return len(failures)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("count", nargs="?", type=int, default=100, help="tables of each kind")
     parser.add_argument("--seed", nargs=2, metavar=("KIND", "NUMBER"), help="repeat one table")
+    parser.add_argument("--laws", type=int, help="tables of each kind for the laws only")
     arguments = parser.parse_args()
+    if arguments.laws:
+        sys.exit(bool(run_laws(arguments.laws)))
     if arguments.seed:
         for check in CHECKS:
             print(check, *attempt(check, arguments.seed[0], int(arguments.seed[1])))
     else:
-        sys.exit(bool(run(arguments.count)))
+        failed = run(arguments.count) + run_laws(max(arguments.count // 10, 1))
+        sys.exit(bool(failed))

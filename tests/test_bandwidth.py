@@ -139,6 +139,15 @@ def test_bracket_by_hand():
     assert stationary_bracket(points, weights) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("periods", [None, np.array([3.0, 0.0])])
+def test_bracket_of_queries_at_the_points(periods):
+    rng = np.random.RandomState(0)
+    points, weights = rng.normal(size=(7, 2)), rng.dirichlet(np.ones(7))
+    queries = Queries.at_points(points, weights)
+    found = stationary_bracket(points, weights, queries, periods)
+    assert found == pytest.approx(stationary_bracket(points, weights, periods=periods))
+
+
 def test_one_point_with_queries_is_not_enough():
     """A fold of a binary column may hold one value; the message was that of the optimizer."""
     queries = Queries(np.array([[0.2], [-0.2]]), np.zeros(2, dtype=int), np.full(2, 0.5))

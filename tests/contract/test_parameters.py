@@ -16,6 +16,7 @@ import pytest
 import torch
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
 import skdiffsmooth
@@ -276,9 +277,10 @@ def parts():
         for name in loaded.__all__:
             value = getattr(loaded, name)
             is_part = inspect.isclass(value) and not issubclass(value, BaseEstimator)
-            if is_part and not getattr(value, "_is_protocol", False):
-                if name not in RETURNED and inspect.signature(value).parameters:
-                    classes[name] = value
+            is_protocol = getattr(value, "_is_protocol", False)
+            is_made = is_part and not is_protocol and name not in RETURNED
+            if is_made and inspect.signature(value).parameters:
+                classes[name] = value
     return classes
 
 
@@ -336,7 +338,7 @@ SMALL = {
     "make_bump_images": {"size": 8, "width": 0.4},
     "bump_images": {"size": 8, "width": 0.4},
     "classifier_two_sample_test": {"n_permutations": 3, "random_state": 0},
-    **dict.fromkeys(("marginal", "probability", "quantile", "cdf"), {"error": 0.1}),
+    **{name: {"error": 0.1} for name in ("marginal", "probability", "quantile", "cdf")},
     "mutual_information": {"error": 0.3},
     "implied_smoothing": {"family": "size", "noise_scales": [0.5], "n_samples": 20},
 }
@@ -373,4 +375,62 @@ def test_a_wrong_argument_is_refused_by_name(function, name):
         _, problem = refusal(call, name)
         if problem:
             problems.append(f"{kind}: {problem}")
+    assert not problems, "\n".join(problems)
+
+
+# What scikit-learn's check of rows refuses in its own words, as in all estimators.
+OF_SCIKIT_LEARN = {("compare", "X"), ("denoising_score", "X"), ("hyvarinen_score", "X")}
+OF_SCIKIT_LEARN |= {("implied_smoothing", "X"), ("intrinsic_dimension", "X"), ("cdf", "values")}
+CHAINS = np.random.RandomState(0).normal(size=(2, 8, 2))
+CIRCLE = skdiffsmooth.manifolds.Circle([0.0, 0.0], 1.0)
+REQUIRED = ARGUMENTS | {
+    "bulk_ess": (CHAINS,),
+    "split_r_hat": (CHAINS,),
+    "check_idempotent": (CIRCLE, X),
+    "coverage_at_scale": (X, X + 0.1, 0.5),
+    "distance_to_data": (X, X + 0.1),
+    "distance_to_manifold": (X, CIRCLE),
+    "lateral_distance": (X, CIRCLE.project(X), CIRCLE),
+    "fisher_divergence": (X, np.negative, np.sin),
+    "change_of_variables": (StandardScaler().fit(X),),
+}
+
+
+def required():
+    """Return (function, position, parameter) of all required arguments of the public functions."""
+    found = {}
+    modules = ("metrics", "diagnostics", "manifolds", "compose", "model_selection", "tables")
+    for name in modules:
+        loaded = importlib.import_module(f"skdiffsmooth.{name}")
+        for function in (getattr(loaded, name) for name in loaded.__all__):
+            if inspect.isfunction(function):
+                for i, p in enumerate(inspect.signature(function).parameters.values()):
+                    if p.default is p.empty and p.kind is not p.VAR_KEYWORD:
+                        found[function.__name__, p.name] = (function, i)
+    return [
+        pytest.param(function, i, name, id=f"{of}-{name}")
+        for (of, name), (function, i) in found.items()
+        if (of, name) not in OF_SCIKIT_LEARN
+    ]
+
+
+@pytest.mark.parametrize(("function", "position", "name"), required())
+def test_a_wrong_required_argument_is_refused_by_name(function, position, name):
+    arguments = REQUIRED[function.__name__]
+    copies = [np.array(a) if isinstance(a, np.ndarray) else None for a in arguments]
+    options = SMALL.get(function.__name__, {})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        function(*arguments, **options)
+    problems = []
+    for kind, value in WRONG.items():
+        # A function of the user's own raises what it raises.
+        if name in ("score", "score_p", "score_q", "log_density") and kind in ("class", "function"):
+            continue
+        wrong = arguments[:position] + (value,) + arguments[position + 1 :]
+        _, problem = refusal(partial(function, *wrong, **options), name)
+        if problem:
+            problems.append(f"{kind}: {problem}")
+    for before, after in zip(copies, arguments, strict=True):
+        assert before is None or np.array_equal(before, after)
     assert not problems, "\n".join(problems)
