@@ -2,8 +2,8 @@
 
 `python benchmarks/torture.py 400` draws 400 tables of each kind. It prints how many answers were right,
 how many calls raised an error that names what is wrong, how many warned, and each failure with its seed;
-`python benchmarks/torture.py --seed KIND NUMBER` repeats one. For a tenth as many tables of each kind all other
-densities are held to laws (`_laws.py`, `_frame_laws.py`); `--laws COUNT` does that only.
+`python benchmarks/torture.py --seed KIND NUMBER` repeats one. For a tenth as many tables of each kind
+all other densities are held to laws (`_laws.py`, `_frame_laws.py`); `--laws COUNT` does that only.
 """
 
 import argparse
