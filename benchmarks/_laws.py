@@ -159,7 +159,7 @@ def stacking(rng, X):
     return lambda s: DensityStacking([("kde", first(s)), ("smoothed", second(s))], cv=2)
 
 
-MODELS = {f.__name__: f for f in (kde, smoothed, adapted, coarse, local, stacking)}
+MODELS = {f.__name__: f for f in (kde, stacking, coarse, local, adapted, smoothed)}
 
 
 def close(found, expected, tolerance, what):
