@@ -277,14 +277,18 @@ def slope(case):
         case.same((found - score[:, j]) / scale, np.zeros(len(found)), 1e-3)
 
 
+def has_conditionals(model):
+    if isinstance(model, DensityStacking):
+        return all(has_conditionals(each) for _, each in model.estimators)
+    return not isinstance(model, KDESampler) or model.metric == "euclidean"
+
+
 def conditional(case):
     """The density of all columns is that of some given the others, times that of the others."""
     d = case.X.shape[1]
     given = list(range(case.rng.randint(1, d)))
     model = case.model
-    if isinstance(model, KDESampler) and (
-        model.metric_ != "euclidean" or np.isinf(case.answers).any()
-    ):
+    if not has_conditionals(model) or np.isinf(case.answers).any():
         return
     with_errors = (
         {"return_error": True}

@@ -388,7 +388,7 @@ def _levels(kind: str, levels: Any) -> tuple[Any, ...]:
         ) from error
     if any(level is None or level != level for level in checked):
         raise ValueError(
-            f"{kind}({list(checked)!r}) has a missing value among its levels; expected values only. "
+            f"{kind}({list(checked)!r}) has a missing value as a level in levels; expected values only. "
             "Missing cells are no level: leave them out."
         )
     if not checked or n_different < len(checked):
