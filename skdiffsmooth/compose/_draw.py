@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from ._changes import ChangeOfVariables, chain
 from ._members import unwrap
 
-__all__ = ["MAX_ROUNDS", "draw", "draw_labelled", "draw_through"]
+__all__ = ["MAX_ROUNDS", "draw", "draw_labelled", "draw_rows", "draw_through"]
 
 # Rounds of redrawing before giving up. Each draws as many rows as are missing, so 10^4 rows take
 # about a hundred rounds where a tenth of the mass is inside the range.
@@ -25,6 +25,14 @@ MAX_ROUNDS = 200
 def draw(fitted: Any, n: int, generator: np.random.RandomState) -> np.ndarray:
     """Return n rows (n, n_features) drawn from a fitted density, pipeline or search; see `sample`."""
     return draw_labelled(fitted, n, generator)[0]
+
+
+def draw_rows(fitted: Any, n: int, generator: np.random.RandomState) -> Any:
+    """Return n rows as `draw` does; of a density of tables, a table."""
+    model = unwrap(fitted)
+    if getattr(model, "_table_", None) is not None:
+        return model.sample(n, generator)
+    return draw(fitted, n, generator)
 
 
 def draw_labelled(

@@ -369,10 +369,6 @@ class TableDensity(DensityEstimatorMixin, BaseEstimator):
         """Return how rows of tables are read; the estimators made of densities have it too."""
         return self.columns_
 
-    def _column_labels(self) -> np.ndarray:
-        """Return the labels of the columns that are used."""
-        return self.columns_.labels
-
     def _only(self, rows: EncodedTable, kept: np.ndarray) -> EncodedTable:
         """Return rows in which all columns but those of some indices are missing."""
         levels, values = np.full_like(rows.levels, -1), np.full_like(rows.values, np.nan)
