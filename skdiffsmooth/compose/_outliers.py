@@ -29,6 +29,7 @@ from ._members import (
     log_density_of,
     out_of_fold,
     training_rows,
+    unwrap,
     with_shared_columns,
 )
 
@@ -338,8 +339,8 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
 
         Notes
         -----
-        It scores X and the drawn rows once for each column, and once more. A density of tables
-        integrates over columns that are numbers, which can take seconds for each of them.
+        It scores X and the drawn rows once for each column, and once more; a density of tables does so
+        in one call. Integrals over columns that are numbers take most of the time.
         """
         checked = self._check_query(X)
         n_known = int(np.sum(self._near_rows_.at(checked)[1] > 0))
@@ -350,8 +351,12 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
                 "other rows to attribute these."
             )
         drawn = draw_rows(self.estimator_, _N_DRAWN, np.random.RandomState(0))
-        rows = checked if self._table_ is None else X
-        return self._given_others(rows) - self._given_others(drawn).mean(axis=0)
+        own = getattr(unwrap(self.estimator_), "_given_others", None)
+        if own is None:
+            rows = checked if self._table_ is None else X
+            return self._given_others(rows) - self._given_others(drawn).mean(axis=0)
+        log_density = own(X, drawn)
+        return log_density[: len(checked)] - log_density[len(checked) :].mean(axis=0)
 
     def _given_others(self, rows: Any) -> np.ndarray:
         """Return the log-density (n, d) of each column of rows given the others."""

@@ -21,7 +21,7 @@ from scipy.spatial.distance import cdist
 from sklearn.base import clone
 
 from .._diffusion.background import WIDTH
-from .._diffusion.conditional import JointDensity, log_density_of_columns
+from .._diffusion.conditional import JointDensity, draw_given_columns, log_density_of_columns
 from .._diffusion.estimator import BaseScoreDiffusion
 from .._estimators.kde import KDESampler
 from .._utils.periods import reduced, wrapped
@@ -130,13 +130,16 @@ class ContinuousPart:
         scored = np.flatnonzero(observed)
         if not isinstance(model, BaseScoreDiffusion):
             return score_columns(_LABEL, model, filled, scored, none), no_error
+        tolerance = _TOLERANCES[len(observed) > len(scored) + 1]
+        joint, memory_limit = self._joint(model)
+        return log_density_of_columns(joint, filled, scored, none, memory_limit, tolerance)
+
+    def _joint(self, model: BaseScoreDiffusion) -> tuple[JointDensity, float]:
+        """Return the density of all coordinates, and the limit of memory, for integrals and draws."""
         resources = model._resources()
         # Rows whose flow is rough are not followed again: the density is small there.
-        joint = JointDensity.of_model(replace(model.model_, tol=None), resources)
-        tolerance = _TOLERANCES[len(observed) > len(scored) + 1]
-        return log_density_of_columns(
-            joint, filled, scored, none, resources.memory_limit, tolerance
-        )
+        model_of_rows = replace(model.model_, tol=None)
+        return JointDensity.of_model(model_of_rows, resources), resources.memory_limit
 
     def of_all(self, queries: np.ndarray) -> np.ndarray:
         """Return log-densities (n,) of coordinates (n, p) whatever the levels."""
@@ -150,6 +153,9 @@ class ContinuousPart:
         if not observed.any():
             return draw(model, len(values), rng)
         given = np.flatnonzero(observed)
+        if isinstance(model, BaseScoreDiffusion):
+            joint, memory_limit = self._joint(model)
+            return draw_given_columns(joint, given, values[:, given], rng, memory_limit)
         return draw_given(_LABEL, model, given, values[:, given], rng)[0]
 
 
