@@ -362,9 +362,10 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
         return clone(self, safe=False).set_params(estimators=named), tables[0]
 
     def _check_query(self, X: Any, ignored: Any = ()) -> Any:
-        """See `DensityEstimatorMixin`; tables are checked by the members."""
+        """See `DensityEstimatorMixin`; tables stay as they are."""
         if self._table_ is None:
             return super()._check_query(X, ignored)
+        self._table_.encode(X)
         return X if hasattr(X, "shape") else np.asarray(X, dtype=object)
 
     def _draw_table(self, n: int, rng: np.random.RandomState, given: Any) -> Any:

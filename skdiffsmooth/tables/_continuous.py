@@ -160,6 +160,7 @@ class ContinuousPart:
 
 
 def fit_part(
+    label: str,
     columns: np.ndarray,
     density: Any,
     levels: np.ndarray,
@@ -172,20 +173,20 @@ def fit_part(
 ) -> ContinuousPart:
     """Return the density of coordinates (n, p) of rows given levels (n, q), with weights (n,).
 
-    `columns` (p,) are indices of the coordinates in the table, and `kernels` have the kinds of the
+    `label` names it in messages. `columns` (p,) are indices of the coordinates in the table, and `kernels` have the kinds of the
     discrete coordinates. `moved` moves rows within their cells, to the `offsets` (m, p) at which
     left-out rows are scored; `has_cells` (p,) is which coordinates have cells.
     """
     # Equal weights are none, so that densities without weights can be used.
     passed = None if np.all(weights == weights[0]) else weights
-    fitted = fit_member(_LABEL, clone(density), rows, passed)
+    fitted = fit_member(label, clone(density), rows, passed)
     kernels = list(kernels)
     if kernels or has_cells.any():
         chooser = _Chooser.of(fitted, levels, rows, weights, moved, offsets, has_cells)
         kernels, factor = chooser.choose(kernels)
         if chooser.is_scale_free and factor != 1:
             rescaled = clone(fitted).set_params(**_scales(fitted, factor))
-            fitted = fit_member(_LABEL, rescaled, rows, passed)
+            fitted = fit_member(label, rescaled, rows, passed)
     return ContinuousPart(
         columns,
         fitted,

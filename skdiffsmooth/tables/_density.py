@@ -236,6 +236,7 @@ class MixedDensity:
             return at_points, slopes - center
 
         part = fit_part(
+            f"density of the columns {[self.table.continuous[k].name for k in key]}",
             columns,
             self._with_periods(density, key),
             rows.levels[used],
