@@ -173,9 +173,9 @@ def fit_part(
 ) -> ContinuousPart:
     """Return the density of coordinates (n, p) of rows given levels (n, q), with weights (n,).
 
-    `label` names it in messages. `columns` (p,) are indices of the coordinates in the table, and `kernels` have the kinds of the
-    discrete coordinates. `moved` moves rows within their cells, to the `offsets` (m, p) at which
-    left-out rows are scored; `has_cells` (p,) is which coordinates have cells.
+    `label` names it in messages, `columns` (p,) are indices of the coordinates in the table, and
+    `kernels` have the kinds of the discrete coordinates. `moved` moves rows within their cells, to the
+    `offsets` (m, p) at which left-out rows are scored; `has_cells` (p,) is which coordinates have cells.
     """
     # Equal weights are none, so that densities without weights can be used.
     passed = None if np.all(weights == weights[0]) else weights

@@ -1,4 +1,4 @@
-"""Bad tables, as all estimators that take tables report them; `test_bad_columns.py` has the kinds of columns."""
+"""Bad tables, as all estimators that take tables report them."""
 
 import numpy as np
 import pandas as pd
@@ -82,7 +82,7 @@ def test_an_empty_row_and_one_level_warn_once(fit):
     X = good().assign(one="x")
     X.loc[3] = None
     before = X.copy(deep=True)
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="column .one. holds") as caught:
         FITS[fit](density(), X)
     messages = [str(each.message)[:20] for each in caught]
     assert sorted(messages) == ["1 of 40 rows of X ha", "column 'one' holds '"]
