@@ -30,8 +30,6 @@ from ..compose._draw import draw
 from ..compose._members import fit_member, log_density_of
 from ._discrete import LevelKernel, choose_lambdas, one_row, products, some_rows
 
-__all__ = ["ContinuousPart", "Moved", "fit_part"]
-
 # Maps indices (k,) of rows and offsets (m, p), in units of cells, to coordinates (m, k, p) of the moved
 # rows, and to the logarithms (m, k) of the slopes of the maps of columns there, less those at the row.
 Moved = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]

@@ -27,8 +27,6 @@ from ._continuous import ContinuousPart, fit_part
 from ._discrete import LevelDensity, LevelKernel
 from ._gated import GatedPart, Rows, fit_gated
 
-__all__ = ["MixedDensity"]
-
 # A pattern of coordinates has a density of its own from so many rows on.
 _FEWEST_ROWS = 10
 # Missing levels that matter to other coordinates are summed over in at most so many combinations a row.

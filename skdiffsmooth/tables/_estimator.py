@@ -19,8 +19,6 @@ from ..compose._members import check_member, takes_weights
 from ._columns import EncodedTable, TableColumns
 from ._density import MixedDensity
 
-__all__ = ["TableDensity"]
-
 # Errors of log-densities, in nats, that are reported by a warning.
 _LARGE_ERROR = 0.25
 

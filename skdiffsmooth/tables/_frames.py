@@ -14,8 +14,6 @@ from scipy.sparse import issparse
 
 from .._utils.validation import check_detached
 
-__all__ = ["Cells", "ColumnType", "FrameType", "check_shape", "read_frame", "shown"]
-
 # Larger integers have no float64 of their own.
 _LARGEST_INTEGER = 2**53
 # pandas has two dtypes called string[pyarrow]; this is ArrowDtype's.

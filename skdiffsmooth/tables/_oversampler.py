@@ -15,8 +15,6 @@ from ..compose._classifier import DensityClassifier
 from ._estimator import TableDensity
 from ._frames import check_shape
 
-__all__ = ["DensityOverSampler"]
-
 
 class DensityOverSampler(BaseOverSampler):
     """Over-sampler that draws rows of each small class from a density of its rows.

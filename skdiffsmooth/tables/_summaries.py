@@ -22,16 +22,6 @@ from ._columns import TableColumns
 from ._frames import FrameType, read_frame, shown
 from ._kinds import Periodic, WithLevels
 
-__all__ = [
-    "Estimate",
-    "Marginal",
-    "cdf",
-    "marginal",
-    "mutual_information",
-    "probability",
-    "quantile",
-]
-
 _MOST_DRAWS = 10_000_000
 # A quantile is between at least so many draws on each side.
 _FEWEST_IN_TAIL = 100
