@@ -412,6 +412,18 @@ class TableColumns:
                 mean.values[mean.levels[:, column.discrete] > 0, j] = np.nan
         return mean
 
+    def is_missing(self, X: Any) -> np.ndarray:
+        """Return which cells (n, n_columns) of a table are missing."""
+        rows = self.encode(X)
+        return np.column_stack(
+            [
+                np.isnan(rows.values[:, column.continuous])
+                if column.discrete is None
+                else rows.levels[:, column.discrete] < 0
+                for column in self.columns
+            ]
+        )
+
     def points(self, X: Any) -> np.ndarray:
         """Return rows as numbers (n, k), equal for equal rows: levels, values, what is missing."""
         rows = self.encode(X)
