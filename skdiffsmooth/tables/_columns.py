@@ -97,7 +97,7 @@ class TableColumns:
 
     Notes
     -----
-    What is detected, where `kinds` does not name a column (docs/tables.md has the reasons):
+    What is detected, where `kinds` does not name a column (docs/guide/tables.md has the reasons):
 
     ============================================  ===================================================
     column                                        kind

@@ -56,36 +56,18 @@ _RELATIVE = re.compile(r"(.+)h")
 
 @dataclass(frozen=True, eq=False)
 class ContinuousPart:
-    """The density of some continuous coordinates given the levels.
+    """The density of some continuous coordinates given the levels, from n training rows."""
 
-    Parameters
-    ----------
-    columns : ndarray of shape (p,)
-        Indices of the coordinates.
-    fitted : estimator
-        The density of all rows that have values in them.
-    kernels : list of LevelKernel
-        Kernels by which rows are weighted, one for each discrete coordinate.
-    levels : ndarray of shape (n, q)
-        Levels of these rows.
-    weights : ndarray of shape (n,)
-        Their weights.
-    rows : ndarray of shape (n, p)
-        Their coordinates, mapped to the line.
-    group : ndarray of shape (n,) or None
-        Index of the point of the density that each row is, if it can be weighted anew.
-    offsets : ndarray of shape (m, p)
-        Points of a cell of width one at which the density is averaged; zero in other columns.
-    """
-
-    columns: np.ndarray
-    fitted: Any
-    kernels: list[LevelKernel]
-    levels: np.ndarray
-    weights: np.ndarray
-    rows: np.ndarray
-    group: np.ndarray | None
-    offsets: np.ndarray
+    columns: np.ndarray  # (p,) indices of the coordinates
+    fitted: Any  # the density of all rows that have values in them
+    kernels: list[LevelKernel]  # by which rows are weighted, one for each discrete coordinate
+    levels: np.ndarray  # (n, q)
+    weights: np.ndarray  # (n,)
+    rows: np.ndarray  # (n, p) coordinates, mapped to the line
+    group: (
+        np.ndarray | None
+    )  # (n,) point of the density that each row is, if it can be weighted anew
+    offsets: np.ndarray  # (m, p) points of a cell of width one over which is averaged; zero without
 
     @property
     def relevant(self) -> np.ndarray:
@@ -239,35 +221,19 @@ def _factor_of(scale: Any) -> float | None:
 
 @dataclass(frozen=True, eq=False)
 class _Chooser:
-    """Left-out rows under the kernel density estimate of the others, weighted by their levels.
+    """Left-out rows under the kernel density estimate of the others, weighted by their levels."""
 
-    Parameters
-    ----------
-    squares : ndarray of shape (m, k, n)
-        Squared distances of k left-out rows from n rows, each at m points of its cell, in units of the
-        scale of highest likelihood of all rows together.
-    log_slopes : ndarray of shape (m, k)
-        Logarithms of the slopes of the maps of columns at these points, less those at the row.
-    n_directions : int
-        Dimension of the distances.
-    background : float
-        Weight of kernels of four scales, as in the background of the density.
-    is_scale_free : bool
-        Whether the scale is to be chosen.
-    least : float
-        The least scale at which averages over the points of cells are accurate.
-    """
-
-    levels: np.ndarray
-    weights: np.ndarray
-    judges: np.ndarray
-    kept: np.ndarray
+    levels: np.ndarray  # (n, q)
+    weights: np.ndarray  # (n,)
+    judges: np.ndarray  # (k,) indices of the rows that are left out
+    kept: np.ndarray  # (k, n) how much of the weight of each row is left
+    # (m, k, n) squared distances at m points of the cells, in units of the scale for all rows together
     squares: np.ndarray
-    log_slopes: np.ndarray
-    n_directions: int
-    background: float
-    is_scale_free: bool
-    least: float
+    log_slopes: np.ndarray  # (m, k) of the maps of columns at these points, less those at the row
+    n_directions: int  # dimension of the distances
+    background: float  # weight of kernels of four scales, as in the background of the density
+    is_scale_free: bool  # whether the scale is to be chosen
+    least: float  # the least scale at which averages over the points of cells are accurate
 
     @classmethod
     def of(

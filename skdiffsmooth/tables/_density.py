@@ -57,24 +57,13 @@ class _Group(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class MixedDensity:
-    """The density of encoded rows.
-
-    Parameters
-    ----------
-    table : TableColumns
-        The coordinates.
-    level_density : LevelDensity
-        The distribution of the levels.
-    parts : list of ContinuousPart
-        The density of each set of coordinates that has one of its own.
-    gated : list of GatedPart
-        The density of each set of columns with atoms that may be at none together, given the columns
-        without atoms; empty where there are none of these.
-    """
+    """The density of encoded rows."""
 
     table: TableColumns
     level_density: LevelDensity
-    parts: list[ContinuousPart]
+    parts: list[ContinuousPart]  # one for each set of coordinates that has a density of its own
+    # One for each set of columns with atoms that may be at none together, given the columns without;
+    # empty where there are none of these.
     gated: list[GatedPart]
 
     @classmethod

@@ -121,7 +121,7 @@ class TableDensity(DensityEstimatorMixin, BaseEstimator):
     where all have atoms), and a second one in the scale that is chosen given the levels;
     `score_samples` and `sample` evaluate one model for each
     combination of levels among the rows, of those on which the continuous columns depend
-    (docs/tables.md has times).
+    (docs/evidence/mixed.md has times).
 
     References
     ----------

@@ -149,47 +149,23 @@ def _regress(
 
 @dataclass(frozen=True, eq=False)
 class GatedPart:
-    """The density of some gated coordinates given the others and the levels.
+    """The density of some gated coordinates given the others and the levels, from n training rows."""
 
-    Parameters
-    ----------
-    columns, base : ndarray of shape (k,) and (p,)
-        Indices of the coordinates y and of those x on which they are conditional.
-    x, y : ndarray of shape (n, p) and (n, k)
-        Coordinates of the training rows that have values in all of them.
-    levels, weights : ndarray of shape (n, q) and (n,)
-        Their levels and weights.
-    kernels : list of LevelKernel
-        Kernels by which rows are weighted, one for each discrete coordinate.
-    periods : ndarray of shape (p,)
-        Periods of x; 0 is none.
-    of_x, of_y : ndarray of shape (p,) and (k,)
-        Bandwidths; infinite ones of x do not matter.
-    shifts, knots : ndarray of shape (k,)
-        Shifts of the maps of y, see `_mapped`, and knots of their coordinates.
-    regression : Regression
-        Its values are the b(x, c) of the formula.
-    residual : ndarray of shape (n, k)
-        Deviations of y of the training rows, each from the regression without the row.
-    deviation : ndarray of shape (k,)
-        Standard deviations from it.
-    """
-
-    columns: np.ndarray
-    base: np.ndarray
-    x: np.ndarray
-    y: np.ndarray
-    levels: np.ndarray
-    weights: np.ndarray
-    kernels: list[LevelKernel]
-    periods: np.ndarray
-    of_x: np.ndarray
-    of_y: np.ndarray
-    shifts: np.ndarray
-    knots: np.ndarray
-    regression: Regression
-    residual: np.ndarray
-    deviation: np.ndarray
+    columns: np.ndarray  # (k,) indices of the coordinates y
+    base: np.ndarray  # (p,) indices of those x on which they are conditional
+    x: np.ndarray  # (n, p)
+    y: np.ndarray  # (n, k)
+    levels: np.ndarray  # (n, q)
+    weights: np.ndarray  # (n,)
+    kernels: list[LevelKernel]  # by which rows are weighted, one for each discrete coordinate
+    periods: np.ndarray  # (p,) of x; 0 is none
+    of_x: np.ndarray  # (p,) bandwidths; a coordinate with an infinite one does not matter
+    of_y: np.ndarray  # (k,)
+    shifts: np.ndarray  # (k,) of the maps of y, see `_mapped`
+    knots: np.ndarray  # (k,) of the coordinates y
+    regression: Regression  # its values are the b(x, c) of the formula
+    residual: np.ndarray  # (n, k) deviations of y, each from the regression without the row
+    deviation: np.ndarray  # (k,) standard deviations from it
 
     @property
     def relevant(self) -> np.ndarray:
