@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -139,44 +139,37 @@ class ContinuousPart:
         return draw_given(_LABEL, model, given, values[:, given], rng)[0]
 
 
-def fit_part(
-    label: str,
-    columns: np.ndarray,
-    density: Any,
-    levels: np.ndarray,
-    rows: np.ndarray,
-    weights: np.ndarray,
-    kernels: Sequence[LevelKernel],
-    moved: Moved,
-    offsets: np.ndarray,
-    has_cells: np.ndarray,
-) -> ContinuousPart:
-    """Return the density of coordinates (n, p) of rows given levels (n, q), with weights (n,).
+class RowsInCells(NamedTuple):
+    """Training rows, and how they are moved within their cells."""
 
-    `label` names it in messages, `columns` (p,) are indices of the coordinates in the table, and
-    `kernels` have the kinds of the discrete coordinates. `moved` moves rows within their cells, to the
-    `offsets` (m, p) at which left-out rows are scored; `has_cells` (p,) is which coordinates have cells.
+    levels: np.ndarray  # (n, q)
+    rows: np.ndarray  # (n, p) coordinates
+    weights: np.ndarray  # (n,)
+    moved: Moved
+    offsets: np.ndarray  # (m, p) points of cells at which left-out rows are scored
+    has_cells: np.ndarray  # (p,) which coordinates have cells
+
+
+def fit_part(
+    label: str, columns: np.ndarray, density: Any, own: RowsInCells, kernels: list[LevelKernel]
+) -> ContinuousPart:
+    """Return the density of coordinates of rows given levels; `label` names it in messages.
+
+    `columns` (p,) are indices of the coordinates in the table, and `kernels` have the kinds of the
+    discrete coordinates.
     """
+    levels, rows, weights, _, offsets, has_cells = own
     # Equal weights are none, so that densities without weights can be used.
     passed = None if np.all(weights == weights[0]) else weights
     fitted = fit_member(label, clone(density), rows, passed)
-    kernels = list(kernels)
     if kernels or has_cells.any():
-        chooser = _Chooser.of(fitted, levels, rows, weights, moved, offsets, has_cells)
+        chooser = _Chooser.of(fitted, own)
         kernels, factor = chooser.choose(kernels)
         if chooser.is_scale_free and factor != 1:
             rescaled = clone(fitted).set_params(**_scales(fitted, factor))
             fitted = fit_member(label, rescaled, rows, passed)
-    return ContinuousPart(
-        columns,
-        fitted,
-        kernels,
-        levels,
-        weights / weights.sum(),
-        rows,
-        _point_of_row(fitted, rows),
-        offsets,
-    )
+    group, of_rows = _point_of_row(fitted, rows), weights / weights.sum()
+    return ContinuousPart(columns, fitted, kernels, levels, of_rows, rows, group, offsets)
 
 
 def _point_of_row(fitted: Any, rows: np.ndarray) -> np.ndarray | None:
@@ -236,17 +229,9 @@ class _Chooser:
     least: float  # the least scale at which averages over the points of cells are accurate
 
     @classmethod
-    def of(
-        cls,
-        fitted: Any,
-        levels: np.ndarray,
-        rows: np.ndarray,
-        weights: np.ndarray,
-        moved: Moved,
-        offsets: np.ndarray,
-        has_cells: np.ndarray,
-    ) -> _Chooser:
+    def of(cls, fitted: Any, own: RowsInCells) -> _Chooser:
         """Measure distances in the coordinates of a fitted density, or in those of local covariances."""
+        levels, rows, weights, moved, offsets, has_cells = own
         n = len(rows)
         is_scale_free, background, bandwidth = False, 0.0, 1.0
         if isinstance(fitted, BaseScoreDiffusion) and fitted._can_reweight:
@@ -303,18 +288,8 @@ class _Chooser:
         # Averages are over one column where cells of the others are narrow, or over all.
         one_column, one_narrow, several = _LEAST_OF_CELL
         least = min(max(one_column * first, one_narrow * second), several * first)
-        return cls(
-            levels,
-            weights,
-            judges,
-            kept,
-            squares,
-            log_slopes,
-            x.shape[1],
-            background,
-            is_scale_free,
-            least,
-        )
+        choice = x.shape[1], background, is_scale_free, least
+        return cls(levels, weights, judges, kept, squares, log_slopes, *choice)
 
     def choose(self, kernels: list[LevelKernel]) -> tuple[list[LevelKernel], float]:
         """Return the likeliest kernels of levels and scale, in units of that of all rows."""
