@@ -157,7 +157,8 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
     >>> from skdiffsmooth.tables import TableDensity
     >>> kind = np.repeat(["cat", "dog"], 100)
     >>> frame = pd.DataFrame({"kind": kind, "mass": X[:, 0] + 20 * (kind == "dog")})
-    >>> members = [(rule, TableDensity(density=KDESampler(rule))) for rule in ("scott", "loo")]
+    >>> narrow, wide = (TableDensity(density=KDESampler(width)) for width in (0.3, 2.0))
+    >>> members = [("narrow", narrow), ("wide", wide)]
     >>> model = DensityStacking(members, cv=3).fit(frame)
     >>> model.sample(3, random_state=0, given={"kind": "dog"})["kind"].tolist()
     ['dog', 'dog', 'dog']

@@ -93,10 +93,8 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
         can be compared where these are equal.
     density_ : MixedDensity
         The fitted distribution of levels and values.
-    n_features_in_ : int
-        Number of columns.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Column names, where X had them.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features,)
+        Number of columns; their names, where X had them.
 
     See Also
     --------
@@ -164,15 +162,9 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
         ----------
         X : DataFrame of pandas or polars, or array-like of shape (n_samples, n_features)
             Training rows; cells may be missing. The table is not changed.
-        y : object, default=None
-            Ignored; there for scikit-learn's calling convention.
+        y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; a row of weight k counts as k equal rows.
-
-        Returns
-        -------
-        self : TableDensity
-            The fitted estimator.
 
         Raises
         ------

@@ -50,10 +50,8 @@ class DensityImputer(TakesTables, TransformerMixin, SavedWithVersion, BaseEstima
     ----------
     estimator_ : TableDensity
         The fitted density.
-    n_features_in_ : int
-        Number of columns.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Column names, where X had them.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features,)
+        Number of columns; their names, where X had them.
 
     See Also
     --------
@@ -97,15 +95,9 @@ class DensityImputer(TakesTables, TransformerMixin, SavedWithVersion, BaseEstima
         ----------
         X : DataFrame or array-like of shape (n_samples, n_features)
             Training rows, with missing cells or without.
-        y : object, default=None
-            Ignored; there for scikit-learn's calling convention.
+        y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; a row of weight k counts as k equal rows.
-
-        Returns
-        -------
-        self : DensityImputer
-            The fitted transformer.
 
         Raises
         ------

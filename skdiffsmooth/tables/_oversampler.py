@@ -50,10 +50,8 @@ class DensityOverSampler(TakesTables, BaseOverSampler):
         The densities of the classes, ``classifier_.estimators_``, in the order of its ``classes_``.
     sampling_strategy_ : dict
         The number of rows to draw of each class.
-    n_features_in_ : int
-        Number of columns.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Column names, where X had them.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features,)
+        Number of columns; their names, where X had them.
 
     See Also
     --------
