@@ -109,9 +109,7 @@ class MixedDensity:
         ]
         n_gates = len({each.gates for each in table.discrete if each.gates is not None})
         if lacking or (n_gates > 1 and not len(fitted._conditional)):
-            for index in np.setdiff1d(
-                np.arange(len(table.continuous)), fitted._conditional
-            ).tolist():
+            for index in fitted._common.tolist():
                 if fitted._part((index,)) is None:
                     fitted._fit_part((index,), training, density, is_alone=True)
         for key, count in lacking:
@@ -331,10 +329,9 @@ class MixedDensity:
         the error in nats by combinations that were left out, the least probable ones.
         """
         matter = self._that_matter()
-        source, levels = [np.arange(len(rows.levels))], [rows.levels]
-        left = np.zeros(len(rows.levels))
         is_open = (rows.levels[:, matter] < 0).any(axis=1)
-        source[0], levels[0] = source[0][~is_open], levels[0][~is_open]
+        source, levels = [np.flatnonzero(~is_open)], [rows.levels[~is_open]]
+        left = np.zeros(len(rows.levels))
         for index in np.flatnonzero(is_open):
             own, left[index] = self._combinations_of(rows.levels[index], matter)
             source.append(np.full(len(own), index))
@@ -345,11 +342,9 @@ class MixedDensity:
         """Return combinations (m, q) of missing levels, and the error of those left out."""
         combinations, left = levels[None], 0.0
         for k in matter[levels[matter] < 0]:
-            combinations = np.repeat(combinations, self.table.discrete[k].n_levels, axis=0)
-            combinations[:, k] = np.tile(
-                np.arange(self.table.discrete[k].n_levels),
-                len(combinations) // self.table.discrete[k].n_levels,
-            )
+            n = self.table.discrete[k].n_levels
+            combinations = np.repeat(combinations, n, axis=0)
+            combinations[:, k] = np.arange(len(combinations)) % n
             if len(combinations) > _MOST_COMBINATIONS:
                 log_masses = self.level_density.log_density(combinations)
                 order = np.argsort(-log_masses, kind="stable")

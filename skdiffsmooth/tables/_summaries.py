@@ -582,13 +582,8 @@ class _Draws:
         (index,) = resolve_columns("columns", [name], self.labels, len(self.cells))
         cells, stored = self.cells[index], self.frame.types[index]
         table = getattr(self.model, "columns_", None)
-        levels, is_ordered, atoms, unit, period = (
-            stored.categories,
-            stored.is_ordered,
-            (),
-            0.0,
-            None,
-        )
+        levels, is_ordered = stored.categories, stored.is_ordered
+        atoms, unit, period = (), 0.0, None
         if isinstance(table, TableColumns):
             column = table.columns[index]
             if isinstance(column.kind, WithLevels):
