@@ -78,8 +78,12 @@ def choose_mixtures(
     """Return the mixture of each level, and its error (n_levels,) in units of that of no denoising.
 
     Of the `n_optional` lowest levels those are left out, with all below, whose denoisers remove too
-    little of the noise.
+    little of the noise. A single point has nothing to leave out, and its errors are NaN.
     """
+    if len(rows.points) < 2:
+        groups = [family.make(family.sizes[-1], levels.middle(k)) for k in range(levels.n_levels)]
+        alone = [LevelMixture((LocalPart(g, widths[0]),), np.ones(1), 0.0) for g in groups]
+        return tuple(alone), np.full(levels.n_levels, np.nan)
     mixtures: list[LevelMixture] = []
     errors: list[float] = []
     for level in reversed(range(levels.n_levels)):
