@@ -73,7 +73,7 @@ class LocalParameters(NamedTuple):
             hint = "It is in units of the covariance of the data; 0 are the rows themselves."
             width = check_real("width", width, strict=False, hint=hint)
         if isinstance(params["background"], str):
-            check_real("background", params["background"])
+            check_real("background", params["background"], strict=False, hint="0 is none.")
         return cls(
             None if isinstance(bandwidth, str) else bandwidth,
             check_real("sigma", params["sigma"], strict=False, hint="It is in units of X."),

@@ -328,6 +328,14 @@ def test_constant_pixels_and_few_rows():
     assert np.isfinite(two.score_samples(X)).all()
 
 
+def test_a_constant_pixel_does_not_lower_the_bandwidth():
+    X = small_images(150)
+    expected = LocalScoreDiffusion(image_shape=(4, 4)).fit(X).bandwidth_
+    X[:, 3] = 0.5
+    # Bandwidths that are compared are a factor of 1.8 apart; without this pixel some are a little lower.
+    assert expected / 2 < LocalScoreDiffusion(image_shape=(4, 4)).fit(X).bandwidth_ < 2 * expected
+
+
 def test_integer_images_are_named():
     images = load_digits().data[:60, 18:22]
     with pytest.warns(UserWarning, match="4 of 4 columns of X were recorded in steps of up to 1,"):
@@ -343,6 +351,8 @@ def test_integer_images_are_named():
         ({"groups": [[0, 1], [2]]}, r"miss the columns \[3\]"),
         ({"groups": [[0, 1, 2, 3], []]}, "empty"),
         ({"groups": [[0, 1, 2, 4]]}, "has the column 4"),
+        ({"groups": [[0, 1, 2, 3]], "size": 3}, "size=3 has no effect"),
+        ({"groups": "windows", "image_shape": (2, 2)}, "has no effect with groups of the kind 'win"),
         ({"bandwidth": 2.0, "terminal_scale": 1.0}, "terminal_scale=1 is not above"),
     ],
 )
