@@ -100,7 +100,8 @@ def agreement(network, local, held_out):
     figures = []
     for scale in SCALES:
         noised = held_out + scale * np.random.default_rng(1).standard_normal(held_out.shape)
-        images, others = (model.denoise(noised, scale**2) for model in (network, local))
+        images = network.denoise(noised, scale**2)
+        others = noised + scale**2 * local.grad_log_density(noised, scale**2)
         r2 = 1 - np.mean((images - others) ** 2) / images.var(axis=0).mean()
         errors = [np.mean((m - held_out) ** 2) / scale**2 for m in (images, others)]
         figures.append((r2, *errors))

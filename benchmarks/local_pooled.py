@@ -56,10 +56,10 @@ def run(name, n_queries=64, n_columns=12):
     family = resolve_groups("auto", (side, side), "auto", d, covariance)
     levels = NoiseLevels(0.01, 4 * std, N_LEVELS)
     step = np.log(4 * std / 0.01) / N_LEVELS
-    columns = np.linspace(0, d - 1, n_columns).astype(int)
+    columns = np.sort(np.random.default_rng(0).choice(d, n_columns, replace=False))
     log_weights = torch.full((len(points),), -np.log(len(points)), dtype=torch.float64)
-    gains = {1: 0.0, side - 1: 0.0}
-    header("noise scale", "error, fixed places", *(f"shift {shift} too" for shift in gains))
+    shifts, gains = (1, side - 1), np.zeros((2, n_queries))
+    header("noise scale", "error, fixed places", *(f"shift {shift} too" for shift in shifts))
     for level in range(N_LEVELS):
         scale = levels.middle(level)
         noise = np.random.default_rng([3, level]).standard_normal(queries.shape)
@@ -77,7 +77,7 @@ def run(name, n_queries=64, n_columns=12):
         residuals = [(noise + scale * score)[:, columns] for score in fixed]
         errors = [errors_of(residuals)]
         noised = held_out + scale * noise
-        for shift in gains:
+        for number, shift in enumerate(shifts):
             more = [
                 (
                     pooled(images, noised.reshape(-1, side, side), scale, size, shift, columns)
@@ -87,10 +87,10 @@ def run(name, n_queries=64, n_columns=12):
                 for size in SIZES
             ]
             errors.append(errors_of(residuals + more))
-            gains[shift] = gains[shift] + d * step * (errors[0] - errors[-1])
+            gains[number] += d * step * (errors[0] - errors[-1])
         row(f"{scale:.3f}", *(f"{error.mean():.3f}" for error in errors))
     root = np.sqrt(n_queries)
-    sums = (f"{gain.mean():+.2f} ± {gain.std() / root:.2f} nats" for gain in gains.values())
+    sums = (f"{gain.mean():+.2f} ± {gain.std() / root:.2f} nats" for gain in gains)
     row("sum", "", *sums)
 
 

@@ -14,7 +14,6 @@ from .._diffusion.queries import FlowDensity
 from .._utils.estimator import on_one_fit
 from .._utils.rows import split_off_copies
 from .._utils.threads import threads_for
-from .._utils.validation import check_real
 from .._utils.warnings import warn_user
 from ..solvers import Solver
 from .local_fitting import LocalParameters, columns_as_they_are, fit_local_scores
@@ -154,6 +153,8 @@ class LocalScoreDiffusion(FlowDensity):
     -----
     With groups c_p the score of column p is that of a mixture of Gaussians in the columns c_p. These
     scores are no gradient together, but their divergence has a closed form, so the flow has a density.
+    Denoised rows are ``x + t * grad_log_density(x, t)``.
+
     Columns should have one unit: distances in a group are Euclidean. A column that is constant gets a
     Gaussian of the bandwidth. Integer images have ties, which the bandwidth must bridge: add uniform
     noise of one unit first, and mean log-densities bound those of the integers from below.
@@ -329,32 +330,6 @@ class LocalScoreDiffusion(FlowDensity):
             model = replace(model, source=replace(source, points=points, weights=weights))
         exclude = np.arange(len(self.points_))
         return model.excluded_log_density(self.points_, exclude, self._resources())
-
-    @on_one_fit
-    def denoise(self, X: Any, t: float) -> np.ndarray:
-        """Return the denoised rows: x + t times the score at noise variance t.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Noised rows.
-        t : float
-            Variance of their noise, in squared units of X.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_features)
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` was not called.
-        TypeError, ValueError
-            If X does not fit, or `t` is not a number above zero.
-        """
-        X = self._check_query(X)
-        t = check_real("t", t)
-        return X + t * self.model_.score_at(X, math.sqrt(t), self._resources())
 
     def _sums_per_row(self) -> float:
         """See `DensityEstimatorMixin`."""

@@ -76,7 +76,8 @@ def choose_mixtures(
     """Return the mixture of each level, and its error (n_levels,) in units of that of no denoising.
 
     Of the `n_optional` lowest levels those are left out, with all below, whose denoisers remove too
-    little of the noise. Errors are those of columns that vary. A single point has nothing to leave out, and its errors are NaN.
+    little of the noise. Errors are those of columns that vary, and NaN for a single point, which has
+    nothing to leave out.
     """
     if len(rows.points) < 2:
         groups = [family.make(family.sizes[-1], levels.middle(k)) for k in range(levels.n_levels)]
