@@ -44,7 +44,7 @@ def pooled(train, noised, scale, size, shift, columns):
     return np.transpose(denoised)
 
 
-def run(name, n_queries=64, n_columns=12):
+def run(name, n_queries=64, n_columns=16):
     """Print one line for each noise scale, and the sums."""
     train, held_out = SETS[name][0](0)
     held_out, d = held_out[:n_queries], train.shape[1]

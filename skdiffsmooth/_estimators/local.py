@@ -70,10 +70,11 @@ class LocalScoreDiffusion(FlowDensity):
         is given, else "covariance".
     image_shape : tuple of int, default=None
         (height, width) of images, or (height, width, channels), whose pixels are the columns, row by
-        row.
+        row; for patches only.
     size : int or "auto", default="auto"
         Side of patches, width of windows, or number of correlated columns, the same at all noise
-        levels. "auto" compares sizes in each noise level, all columns among them.
+        levels; not with a list of groups. "auto" compares sizes in each noise level, all columns
+        among them.
     width : float or "auto", default="auto"
         Covariance of the Gaussians at the training rows, in units of that of the data: 0 are the rows
         themselves. "auto" compares 0, 0.05 and 0.2, and mixes the best denoisers with the Wiener
@@ -127,8 +128,8 @@ class LocalScoreDiffusion(FlowDensity):
         For each noise level, from the bandwidth up, its denoisers: `size` (number of columns in the
         largest group), `width` and `weight`. The Wiener filter has `size` None and `width` None.
     denoising_errors_ : ndarray of shape (n_levels,)
-        Mean squared error of each level's denoiser on left-out rows, a column, divided by the variance
-        of the noise; NaN for a single row.
+        Mean squared error of each level's denoiser on left-out rows, in columns that vary, divided by
+        the variance of the noise; NaN for a single row.
     noise_levels_ : NoiseLevels
         The noise range and its intervals.
     n_steps_ : int
