@@ -17,18 +17,6 @@ from ._distances import knot_of
 from ._frames import Cells, ColumnType, read_frame, shown
 from ._kinds import SECONDS, Boolean, Datetime, Integer, Kind, Numerical, Periodic, WithLevels
 
-__all__ = [
-    "Column",
-    "EncodedTable",
-    "decode_column",
-    "encode_column",
-    "fit_column",
-    "given_cells",
-    "in_family",
-    "listed",
-    "without_zone",
-]
-
 _MOST_LISTED = 5
 # The days before and after the years 1 to 9999, which Python's dates have, from 1970-01-01.
 _FIRST_DAY, _LAST_DAY = -719163, 2932897

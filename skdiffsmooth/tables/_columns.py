@@ -28,8 +28,6 @@ from ._distances import from_line, to_line
 from ._frames import Cells, FrameType, read_frame
 from ._kinds import Kind, Periodic, WithLevels
 
-__all__ = ["ContinuousCoordinate", "DiscreteCoordinate", "EncodedTable", "TableColumns"]
-
 # Logarithms beyond this have no float64.
 _LARGEST_LOG = 700.0
 

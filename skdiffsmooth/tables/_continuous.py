@@ -21,7 +21,7 @@ from scipy.spatial.distance import cdist
 from sklearn.base import clone
 
 from .._diffusion.background import WIDTH
-from .._diffusion.conditional import JointDensity, log_density_of_columns
+from .._diffusion.conditional import JointDensity, draw_given_columns, log_density_of_columns
 from .._diffusion.estimator import BaseScoreDiffusion
 from .._estimators.kde import KDESampler
 from .._utils.periods import reduced, wrapped
@@ -29,8 +29,6 @@ from ..compose._conditionals import draw_given, score_columns
 from ..compose._draw import draw
 from ..compose._members import fit_member, log_density_of
 from ._discrete import LevelKernel, choose_lambdas, one_row, products, some_rows
-
-__all__ = ["ContinuousPart", "Moved", "fit_part"]
 
 # Maps indices (k,) of rows and offsets (m, p), in units of cells, to coordinates (m, k, p) of the moved
 # rows, and to the logarithms (m, k) of the slopes of the maps of columns there, less those at the row.
@@ -130,13 +128,16 @@ class ContinuousPart:
         scored = np.flatnonzero(observed)
         if not isinstance(model, BaseScoreDiffusion):
             return score_columns(_LABEL, model, filled, scored, none), no_error
+        tolerance = _TOLERANCES[len(observed) > len(scored) + 1]
+        joint, memory_limit = self._joint(model)
+        return log_density_of_columns(joint, filled, scored, none, memory_limit, tolerance)
+
+    def _joint(self, model: BaseScoreDiffusion) -> tuple[JointDensity, float]:
+        """Return the density of all coordinates, and the limit of memory, for integrals and draws."""
         resources = model._resources()
         # Rows whose flow is rough are not followed again: the density is small there.
-        joint = JointDensity.of_model(replace(model.model_, tol=None), resources)
-        tolerance = _TOLERANCES[len(observed) > len(scored) + 1]
-        return log_density_of_columns(
-            joint, filled, scored, none, resources.memory_limit, tolerance
-        )
+        model_of_rows = replace(model.model_, tol=None)
+        return JointDensity.of_model(model_of_rows, resources), resources.memory_limit
 
     def of_all(self, queries: np.ndarray) -> np.ndarray:
         """Return log-densities (n,) of coordinates (n, p) whatever the levels."""
@@ -150,10 +151,14 @@ class ContinuousPart:
         if not observed.any():
             return draw(model, len(values), rng)
         given = np.flatnonzero(observed)
+        if isinstance(model, BaseScoreDiffusion):
+            joint, memory_limit = self._joint(model)
+            return draw_given_columns(joint, given, values[:, given], rng, memory_limit)
         return draw_given(_LABEL, model, given, values[:, given], rng)[0]
 
 
 def fit_part(
+    label: str,
     columns: np.ndarray,
     density: Any,
     levels: np.ndarray,
@@ -166,20 +171,20 @@ def fit_part(
 ) -> ContinuousPart:
     """Return the density of coordinates (n, p) of rows given levels (n, q), with weights (n,).
 
-    `columns` (p,) are indices of the coordinates in the table, and `kernels` have the kinds of the
-    discrete coordinates. `moved` moves rows within their cells, to the `offsets` (m, p) at which
-    left-out rows are scored; `has_cells` (p,) is which coordinates have cells.
+    `label` names it in messages, `columns` (p,) are indices of the coordinates in the table, and
+    `kernels` have the kinds of the discrete coordinates. `moved` moves rows within their cells, to the
+    `offsets` (m, p) at which left-out rows are scored; `has_cells` (p,) is which coordinates have cells.
     """
     # Equal weights are none, so that densities without weights can be used.
     passed = None if np.all(weights == weights[0]) else weights
-    fitted = fit_member(_LABEL, clone(density), rows, passed)
+    fitted = fit_member(label, clone(density), rows, passed)
     kernels = list(kernels)
     if kernels or has_cells.any():
         chooser = _Chooser.of(fitted, levels, rows, weights, moved, offsets, has_cells)
         kernels, factor = chooser.choose(kernels)
         if chooser.is_scale_free and factor != 1:
             rescaled = clone(fitted).set_params(**_scales(fitted, factor))
-            fitted = fit_member(_LABEL, rescaled, rows, passed)
+            fitted = fit_member(label, rescaled, rows, passed)
     return ContinuousPart(
         columns,
         fitted,

@@ -27,8 +27,6 @@ from ._continuous import ContinuousPart, fit_part
 from ._discrete import LevelDensity, LevelKernel
 from ._gated import GatedPart, Rows, fit_gated
 
-__all__ = ["MixedDensity"]
-
 # A pattern of coordinates has a density of its own from so many rows on.
 _FEWEST_ROWS = 10
 # Missing levels that matter to other coordinates are summed over in at most so many combinations a row.
@@ -236,6 +234,7 @@ class MixedDensity:
             return at_points, slopes - center
 
         part = fit_part(
+            f"density of the columns {[self.table.continuous[k].name for k in key]}",
             columns,
             self._with_periods(density, key),
             rows.levels[used],
@@ -548,7 +547,7 @@ class MixedDensity:
 
     def draw_missing(self, rows: EncodedTable, rng: np.random.RandomState) -> EncodedTable:
         """Return rows whose missing levels and values are drawn given the others."""
-        levels = self._draw_levels(rows, rng)
+        levels = self.draw_levels(rows, rng)
         values, present = rows.values.copy(), self._present(levels)
         groups = list(_groups(present, present & ~np.isnan(values)))
         for group in groups:
@@ -604,7 +603,7 @@ class MixedDensity:
         masses = np.exp(log_terms - log_terms.max(axis=0)).T
         return z[choose_in_rows(masses, which, uniform), which]
 
-    def _draw_levels(self, rows: EncodedTable, rng: np.random.RandomState) -> np.ndarray:
+    def draw_levels(self, rows: EncodedTable, rng: np.random.RandomState) -> np.ndarray:
         """Return levels (n, q), the missing ones drawn given other levels and values."""
         levels, matter = rows.levels.copy(), self._that_matter()
         has_values = (~np.isnan(rows.values)).any(axis=1)

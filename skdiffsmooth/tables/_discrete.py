@@ -22,8 +22,6 @@ from scipy.optimize import minimize_scalar
 from .._utils.draws import choose_in_rows
 from .._utils.memory import slices
 
-__all__ = ["LevelDensity", "LevelKernel", "choose_lambdas", "one_row", "products", "some_rows"]
-
 # Bounds of the search; beyond the upper one lambda is 1, where the coordinate does not matter.
 _LEAST, _MOST = 1e-4, 0.98
 # Sweeps over all coordinates, which end where no lambda changes by more.

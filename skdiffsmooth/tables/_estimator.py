@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -17,8 +18,6 @@ from .._utils.warnings import warn_user
 from ..compose._members import check_member, takes_weights
 from ._columns import EncodedTable, TableColumns
 from ._density import MixedDensity
-
-__all__ = ["TableDensity"]
 
 # Errors of log-densities, in nats, that are reported by a warning.
 _LARGE_ERROR = 0.25
@@ -298,6 +297,25 @@ class TableDensity(DensityEstimatorMixin, BaseEstimator):
         _warn_of_errors(error)
         return (log_density, error) if return_error else log_density
 
+    def _given_others(self, *tables: Any) -> np.ndarray:
+        """Return the log-density (n, d) of each column given the others, for the rows of all tables.
+
+        In one call, since rows of the same levels have one model.
+        """
+        rows = [self.columns_.encode(X) for X in tables]
+        levels = np.concatenate([each.levels for each in rows])
+        whole = EncodedTable(levels, np.concatenate([each.values for each in rows]))
+        every = np.arange(len(self.columns_.columns))
+        parts = [whole, *(self._only(whole, np.delete(every, j)) for j in every)]
+        together = EncodedTable(
+            np.concatenate([each.levels for each in parts]),
+            np.concatenate([each.values for each in parts]),
+        )
+        log_density, error = self.density_.log_density(together)
+        _warn_of_errors(error)
+        joint, *others = log_density.reshape(len(parts), len(levels))
+        return joint[:, None] - np.column_stack(others)
+
     @on_one_fit
     def sample(self, n_samples: int = 1, random_state: Any = None, *, given: Any = None) -> Any:
         """Draw new rows, as a table like that of training.
@@ -331,9 +349,16 @@ class TableDensity(DensityEstimatorMixin, BaseEstimator):
         UserWarning
             If given levels are in no training row.
         """
-        n, rng = self._check_draw(n_samples, random_state)
+        return self._draw(*self._check_draw(n_samples, random_state), given)
+
+    def _draw(
+        self, n: int, rng: np.random.RandomState, given: Any, *, only_levels: bool = False
+    ) -> Any:
+        """Return n rows as a table; with `only_levels` numbers that are not given are missing."""
         rows = self.columns_.encode_given({} if given is None else given, n)
         self.density_.warn_of_support(rows)
+        if only_levels:
+            return self.columns_.decode(replace(rows, levels=self.density_.draw_levels(rows, rng)))
         return self.columns_.decode(self.density_.draw_missing(rows, rng))
 
     @on_one_fit
@@ -368,10 +393,6 @@ class TableDensity(DensityEstimatorMixin, BaseEstimator):
     def _table_(self) -> TableColumns:
         """Return how rows of tables are read; the estimators made of densities have it too."""
         return self.columns_
-
-    def _column_labels(self) -> np.ndarray:
-        """Return the labels of the columns that are used."""
-        return self.columns_.labels
 
     def _only(self, rows: EncodedTable, kept: np.ndarray) -> EncodedTable:
         """Return rows in which all columns but those of some indices are missing."""

@@ -14,8 +14,6 @@ from scipy.sparse import issparse
 
 from .._utils.validation import check_detached
 
-__all__ = ["Cells", "ColumnType", "FrameType", "read_frame", "shown"]
-
 # Larger integers have no float64 of their own.
 _LARGEST_INTEGER = 2**53
 # pandas has two dtypes called string[pyarrow]; this is ArrowDtype's.
@@ -119,7 +117,7 @@ def read_frame(X: Any) -> tuple[FrameType, list[Cells], Any]:
     return _read_pandas(X) if library == "pandas" and hasattr(X, "columns") else _read_array(X)
 
 
-def _check_shape(n_rows: int, names: Sequence[Any]) -> None:
+def check_shape(n_rows: int, names: Sequence[Any]) -> None:
     """Raise ValueError if a table is empty, or has two columns of one name."""
     if not names:
         raise ValueError("X has 0 feature(s) (columns); expected a table with at least one.")
@@ -156,7 +154,7 @@ def _refuse(name: Any, what: str, advice: str) -> ValueError:
 def _read_pandas(X: Any) -> tuple[FrameType, list[Cells], Any]:
     """Read a DataFrame of pandas."""
     names = tuple(X.columns)
-    _check_shape(len(X), names)
+    check_shape(len(X), names)
     columns = [_read_series(name, X.iloc[:, j]) for j, name in enumerate(names)]
     frame = FrameType(
         "pandas",
@@ -318,7 +316,7 @@ def _read_polars(X: Any) -> tuple[FrameType, list[Cells], Any]:
             "X.to_frame() of a Series."
         )
     names = tuple(X.columns)
-    _check_shape(X.height, names)
+    check_shape(X.height, names)
     columns = [_read_polars_series(name, X[name]) for name in names]
     frame = FrameType("polars", names, tuple(kind for kind, _ in columns))
     return frame, [cells for _, cells in columns], None
@@ -417,7 +415,7 @@ def _read_array(X: Any) -> tuple[FrameType, list[Cells], Any]:
             "column, X.reshape(1, -1) if it has a single row."
         )
     names = tuple(range(array.shape[1]))
-    _check_shape(len(array), names)
+    check_shape(len(array), names)
     mask = np.ma.getmaskarray(X) if is_masked else np.zeros(array.shape, dtype=bool)
     columns = [_read_array_column(j, array[:, j], mask[:, j]) for j in names]
     types = tuple(kind for kind, _ in columns)

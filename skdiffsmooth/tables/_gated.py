@@ -25,8 +25,6 @@ from .._utils.periods import wrapped
 from ._discrete import LevelKernel, choose_lambdas, one_row, products, some_rows
 from ._distances import from_line
 
-__all__ = ["GatedPart", "Rows", "fit_gated"]
-
 # Weight of two logistic distributions, half of it each: one about the regression line, and one of all
 # rows, which bounds the loss where the line is far off. All rows among the near ones have it, too.
 _BACKGROUND = 0.02

@@ -13,8 +13,6 @@ from .._utils.validation import check_choice, check_generator, check_integer
 from ._columns import EncodedTable
 from ._estimator import TableDensity
 
-__all__ = ["DensityImputer"]
-
 
 class DensityImputer(TransformerMixin, SavedWithVersion, BaseEstimator):
     """Imputer that fills missing cells given the other cells of their row, under one density of rows.

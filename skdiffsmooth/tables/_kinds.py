@@ -9,22 +9,6 @@ from typing import Any, ClassVar
 
 from .._utils.validation import check_choice, check_real
 
-__all__ = [
-    "SECONDS",
-    "Boolean",
-    "Categorical",
-    "Continuous",
-    "Datetime",
-    "Integer",
-    "Interval",
-    "Kind",
-    "Numerical",
-    "Ordinal",
-    "Periodic",
-    "Positive",
-    "WithLevels",
-]
-
 # Seconds of the units in which dates may have been recorded.
 SECONDS = {"D": 86400.0, "h": 3600.0, "min": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 

@@ -13,8 +13,7 @@ from sklearn.utils.validation import validate_data
 from .._utils.validation import check_generator
 from ..compose._classifier import DensityClassifier
 from ._estimator import TableDensity
-
-__all__ = ["DensityOverSampler"]
+from ._frames import check_shape
 
 
 class DensityOverSampler(BaseOverSampler):
@@ -80,6 +79,7 @@ class DensityOverSampler(BaseOverSampler):
         if not hasattr(X, "iloc"):
             X = validate_data(self, X, reset=True, dtype=None, ensure_all_finite="allow-nan")
         else:
+            check_shape(len(X), tuple(X.columns))
             validate_data(self, X, reset=True, skip_check_array=True)
             sparse = {
                 name: dtype.subtype
