@@ -278,7 +278,8 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         ndarray of shape (n_samples, n_features)
             In nats: ``log p(x_j | all other columns)`` minus its mean over 32 rows drawn from the
             density, so that columns of any unit and kind can be compared. The lowest value of a row is
-            the column that makes it unusual. Where two columns contradict each other, both are low.
+            the column that makes it unusual. Where two columns contradict each other, both are low. A
+            missing cell has 0.
 
         Raises
         ------
@@ -308,9 +309,11 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         own = getattr(unwrap(self.estimator_), "_given_others", None)
         if own is None:
             rows = checked if self._table_ is None else X
-            return self._given_others(rows) - self._given_others(drawn).mean(axis=0)
-        log_density = own(X, drawn)
-        return log_density[: len(checked)] - log_density[len(checked) :].mean(axis=0)
+            of_rows, of_draws = self._given_others(rows), self._given_others(drawn)
+        else:
+            of_rows, of_draws = np.split(own(X, drawn), [len(checked)])
+        nats = of_rows - of_draws.mean(axis=0)
+        return nats if self._table_ is None else np.where(self._table_.is_missing(X), 0.0, nats)
 
     def _given_others(self, rows: Any) -> np.ndarray:
         """Return the log-density (n, d) of each column of rows given the others."""

@@ -50,17 +50,14 @@ class Column:
     kind: Kind
     stored: ColumnType
     lattice: Lattice
-    origin: int
-    """Of dates: the day from which they are counted, in days from 1970-01-01."""
-    discrete: int | None
-    """Index of its discrete coordinate."""
-    continuous: int | None
-    """Index of its continuous coordinate."""
+    origin: int  # of dates: the day from which they are counted, in days from 1970-01-01
+    discrete: int | None  # index of its discrete coordinate
+    continuous: int | None  # index of its continuous coordinate
     is_declared: bool
     missing_weight: float
     atom_weights: tuple[float, ...]
+    # With one bound, the distance from it above which the coordinate is linear (`_distances.py`).
     knot: float = math.inf
-    """With one bound, the distance from it above which the coordinate is linear (`_distances.py`)."""
 
     @property
     def atoms(self) -> tuple[float, ...]:

@@ -97,7 +97,7 @@ class TableColumns:
 
     Notes
     -----
-    What is detected, where `kinds` does not name a column (docs/tables.md has the reasons):
+    What is detected, where `kinds` does not name a column (docs/guide/tables.md has the reasons):
 
     ============================================  ===================================================
     column                                        kind
@@ -411,6 +411,18 @@ class TableColumns:
             if column.discrete is not None:
                 mean.values[mean.levels[:, column.discrete] > 0, j] = np.nan
         return mean
+
+    def is_missing(self, X: Any) -> np.ndarray:
+        """Return which cells (n, n_columns) of a table are missing."""
+        rows = self.encode(X)
+        return np.column_stack(
+            [
+                np.isnan(rows.values[:, column.continuous])
+                if column.discrete is None
+                else rows.levels[:, column.discrete] < 0
+                for column in self.columns
+            ]
+        )
 
     def points(self, X: Any) -> np.ndarray:
         """Return rows as numbers (n, k), equal for equal rows: levels, values, what is missing."""

@@ -17,13 +17,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import logsumexp
+from sklearn.base import clone
 
 from .._estimators.kde import KDESampler
 from .._utils.draws import choose_in_rows
 from .._utils.progress import tracked
 from .._utils.warnings import warn_user
 from ._columns import EncodedTable, TableColumns
-from ._continuous import ContinuousPart, fit_part
+from ._continuous import ContinuousPart, RowsInCells, fit_part
 from ._discrete import LevelDensity, LevelKernel
 from ._gated import GatedPart, Rows, fit_gated
 
@@ -47,6 +48,15 @@ _N_COMMON = 64
 _CELL_ERROR, _N_CELL_ROWS, _N_CHOICE = 0.01, 64, 4
 
 
+class _Training(NamedTuple):
+    """Training rows, their mapped values (n, p), weights (n,), and kernels of levels to begin with."""
+
+    rows: EncodedTable
+    z: np.ndarray
+    weights: np.ndarray
+    kernels: list[LevelKernel]
+
+
 class _Group(NamedTuple):
     """Rows that have the same coordinates, and of these the same ones observed."""
 
@@ -57,24 +67,13 @@ class _Group(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class MixedDensity:
-    """The density of encoded rows.
-
-    Parameters
-    ----------
-    table : TableColumns
-        The coordinates.
-    level_density : LevelDensity
-        The distribution of the levels.
-    parts : list of ContinuousPart
-        The density of each set of coordinates that has one of its own.
-    gated : list of GatedPart
-        The density of each set of columns with atoms that may be at none together, given the columns
-        without atoms; empty where there are none of these.
-    """
+    """The density of encoded rows."""
 
     table: TableColumns
     level_density: LevelDensity
-    parts: list[ContinuousPart]
+    parts: list[ContinuousPart]  # one for each set of coordinates that has a density of its own
+    # One for each set of columns with atoms that may be at none together, given the columns without;
+    # empty where there are none of these.
     gated: list[GatedPart]
 
     @classmethod
@@ -95,14 +94,14 @@ class MixedDensity:
             for n, ordered in zip(n_levels, is_ordered, strict=True)
         ]
         fitted = cls(table, level_density, [], [])
-        z, _ = table.coordinates(rows.values)
+        training = _Training(rows, table.coordinates(rows.values)[0], weights, kernels)
         present = fitted._present(rows.levels)
         of_gates = np.unique(present[:, fitted._conditional], axis=0)
         present[:, fitted._conditional] = False
         patterns, counts = np.unique(present, axis=0, return_counts=True)
         wanted = [tuple(np.flatnonzero(pattern).tolist()) for pattern in patterns]
         for key in tracked(wanted, "set of columns"):
-            fitted._fit_part(key, rows, z, weights, density, kernels, is_alone=len(key) == 1)
+            fitted._fit_part(key, training, density, is_alone=len(key) == 1)
         lacking = [
             (key, int(count))
             for key, count in zip(wanted, counts, strict=True)
@@ -114,7 +113,7 @@ class MixedDensity:
                 np.arange(len(table.continuous)), fitted._conditional
             ).tolist():
                 if fitted._part((index,)) is None:
-                    fitted._fit_part((index,), rows, z, weights, density, kernels, is_alone=True)
+                    fitted._fit_part((index,), training, density, is_alone=True)
         for key, count in lacking:
             names = [table.continuous[k].name for k in key]
             warn_user(
@@ -125,18 +124,12 @@ class MixedDensity:
         alone = np.eye(len(fitted._conditional), dtype=bool)
         chosen_sets = np.unique(np.concatenate([of_gates, alone]), axis=0)
         for chosen in tracked(list(chosen_sets), "set of columns with atoms"):
-            fitted._fit_gated(fitted._conditional[chosen], rows, z, weights, kernels)
+            fitted._fit_gated(fitted._conditional[chosen], training)
         return fitted
 
-    def _fit_gated(
-        self,
-        columns: np.ndarray,
-        rows: EncodedTable,
-        z: np.ndarray,
-        weights: np.ndarray,
-        kernels: list[LevelKernel],
-    ) -> None:
+    def _fit_gated(self, columns: np.ndarray, training: _Training) -> None:
         """Fit the density of columns with atoms to the rows in which all of them have other values."""
+        rows, z, weights, kernels = training
         if not len(columns):
             return
         base = self._common
@@ -162,8 +155,8 @@ class MixedDensity:
         }
         own_knots = np.array([knots.get(k, np.nan) for k in columns.tolist()])
         periods = np.array([self.table.continuous[k].period or 0.0 for k in given])
-        training = Rows(z[np.ix_(used, given)], low, high, rows.levels[used], weights[used])
-        self.gated.append(fit_gated(columns, given, training, own, kernels, periods, own_knots))
+        used_rows = Rows(z[np.ix_(used, given)], low, high, rows.levels[used], weights[used])
+        self.gated.append(fit_gated(columns, given, used_rows, own, kernels, periods, own_knots))
 
     @property
     def all_parts(self) -> list[ContinuousPart | GatedPart]:
@@ -201,17 +194,10 @@ class MixedDensity:
         return recorded
 
     def _fit_part(
-        self,
-        key: tuple[int, ...],
-        rows: EncodedTable,
-        z: np.ndarray,
-        weights: np.ndarray,
-        density: Any,
-        kernels: list[LevelKernel],
-        *,
-        is_alone: bool = False,
+        self, key: tuple[int, ...], training: _Training, density: Any, *, is_alone: bool
     ) -> None:
         """Fit the density of the coordinates of some indices to the rows with values in all of them."""
+        rows, z, weights, kernels = training
         columns = np.array(key, dtype=np.intp)
         (used,) = np.nonzero(~np.isnan(z[:, columns]).any(axis=1))
         own = z[used][:, columns]
@@ -233,18 +219,10 @@ class MixedDensity:
             _, center = self._mapped(rows.values[used[index]], columns)
             return at_points, slopes - center
 
-        part = fit_part(
-            f"density of the columns {[self.table.continuous[k].name for k in key]}",
-            columns,
-            self._with_periods(density, key),
-            rows.levels[used],
-            own,
-            weights[used],
-            kernels,
-            moved,
-            _lattice(units > 0, _N_CHOICE),
-            units > 0,
-        )
+        lattice, has_cells = _lattice(units > 0, _N_CHOICE), units > 0
+        in_cells = RowsInCells(rows.levels[used], own, weights[used], moved, lattice, has_cells)
+        label = f"density of the columns {[self.table.continuous[k].name for k in key]}"
+        part = fit_part(label, columns, self._with_periods(density, key), in_cells, kernels)
         self._warn_of_relations(part)
         offsets = self._lattice_of(part, units, rows.take(used))
         self.parts.append(replace(part, offsets=offsets))
@@ -270,8 +248,6 @@ class MixedDensity:
         }
         if not periods:
             return density
-        from sklearn.base import clone
-
         return clone(density).set_params(periods=periods)
 
     # ------------------------------------------------------------------------------- coordinates
@@ -591,11 +567,8 @@ class MixedDensity:
 
         Coordinates that are not observed are NaN.
         """
-        joined = np.column_stack([levels, values])[own]
-        _, first, which = np.unique(
-            joined, axis=0, return_index=True, return_inverse=True, equal_nan=True
-        )
-        which, uniform, distinct = which.ravel(), rng.uniform(size=len(own)), own[first]
+        first, which = _distinct(levels[own], values[own])
+        uniform, distinct = rng.uniform(size=len(own)), own[first]
         if not (part.offsets * observed).any():
             z, _ = self._in_cells(values[own], part.columns, np.zeros((1, len(observed))))
             return z[0]
@@ -611,10 +584,7 @@ class MixedDensity:
         (own,) = np.nonzero(is_open)
         if len(own):
             # Equal rows have the same combinations, which are computed once.
-            joined = np.column_stack([levels[own], rows.values[own]])
-            _, first, which = np.unique(
-                joined, axis=0, return_index=True, return_inverse=True, equal_nan=True
-            )
+            first, which = _distinct(levels[own], rows.values[own])
             distinct = rows.take(own[first])
             source, combinations, _ = self._combinations(distinct)
             log_masses = self.level_density.log_density(combinations)
@@ -627,8 +597,8 @@ class MixedDensity:
             position = np.arange(len(source)) - np.repeat(starts, sizes)
             table[source[order], position] = log_masses[order]
             table -= table.max(axis=1, keepdims=True)
-            chosen = choose_in_rows(np.exp(table), which.ravel(), uniform)
-            levels[own] = combinations[order[starts[which.ravel()] + chosen]]
+            chosen = choose_in_rows(np.exp(table), which, uniform)
+            levels[own] = combinations[order[starts[which] + chosen]]
         return self.level_density.draw(levels, rng)
 
 
@@ -651,6 +621,15 @@ def _same_rows(labels: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     ends = np.cumsum(np.bincount(which.ravel()))
     for index, rows in zip(first, np.split(order, ends[:-1]), strict=True):
         yield int(index), rows
+
+
+def _distinct(levels: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the index of the first of equal rows, levels (n, q) and values (n, p), and whose (n,)."""
+    joined = np.column_stack([levels, values])
+    _, first, which = np.unique(
+        joined, axis=0, return_index=True, return_inverse=True, equal_nan=True
+    )
+    return first, which.ravel()
 
 
 def _log_sums(log_terms: np.ndarray, source: np.ndarray, n: int) -> np.ndarray:

@@ -166,21 +166,11 @@ def _best(loss: Callable[[float], float]) -> float:
 
 @dataclass(frozen=True, eq=False)
 class LevelDensity:
-    """The distribution of the discrete coordinates, a sum of kernels over the training rows.
+    """The distribution of the discrete coordinates, a sum of kernels over m distinct training rows."""
 
-    Parameters
-    ----------
-    levels : ndarray of shape (m, q)
-        Distinct training rows; -1 is a missing level.
-    weights : ndarray of shape (m,)
-        Their weights, which sum to one.
-    kernels : list of LevelKernel
-        One for each coordinate.
-    """
-
-    levels: np.ndarray
-    weights: np.ndarray
-    kernels: list[LevelKernel]
+    levels: np.ndarray  # (m, q); -1 is a missing level
+    weights: np.ndarray  # (m,), which sum to one
+    kernels: list[LevelKernel]  # one for each coordinate
 
     @classmethod
     def fit(

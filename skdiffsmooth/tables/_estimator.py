@@ -23,7 +23,18 @@ from ._density import MixedDensity
 _LARGE_ERROR = 0.25
 
 
-class TableDensity(DensityEstimatorMixin, BaseEstimator):
+class TakesTables:
+    """A mixin for estimators that take columns of every kind with missing cells, by their tags."""
+
+    def __sklearn_tags__(self) -> Any:
+        tags: Any = super().__sklearn_tags__()  # type: ignore[misc]
+        tags.input_tags.allow_nan = True
+        tags.input_tags.string = True
+        tags.input_tags.categorical = True
+        return tags
+
+
+class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
     """The density of a whole row of a table with columns of any kind, and rows drawn from it.
 
     Columns may be categories, booleans, counts, rounded or exact numbers, with bounds, with values that
@@ -121,7 +132,7 @@ class TableDensity(DensityEstimatorMixin, BaseEstimator):
     where all have atoms), and a second one in the scale that is chosen given the levels;
     `score_samples` and `sample` evaluate one model for each
     combination of levels among the rows, of those on which the continuous columns depend
-    (docs/tables.md has times).
+    (docs/evidence/mixed.md has times).
 
     References
     ----------
@@ -404,13 +415,6 @@ class TableDensity(DensityEstimatorMixin, BaseEstimator):
             if column.continuous is not None:
                 values[:, column.continuous] = rows.values[:, column.continuous]
         return EncodedTable(levels, values, rows.index)
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        tags.input_tags.string = True
-        tags.input_tags.categorical = True
-        return tags
 
 
 def _warn_of_errors(error: np.ndarray) -> None:

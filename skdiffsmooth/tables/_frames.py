@@ -24,33 +24,23 @@ _ARROW_STRING = "arrow string"
 class Cells:
     """The cells of one column."""
 
+    # "number" or "flag" (float64), "label" (Python objects), "date" or "duration" (those of numpy)
     family: str
-    """"number" or "flag" (float64), "label" (Python objects), "date" or "duration" (datetime64 or
-    timedelta64 of numpy)."""
-    values: np.ndarray
-    """One value for each row (n,); where a cell is missing it means nothing."""
-    missing: np.ndarray
-    """Which cells (n,) are missing."""
+    values: np.ndarray  # (n,); where a cell is missing the value means nothing
+    missing: np.ndarray  # (n,) which cells are missing
 
 
 @dataclass(frozen=True)
 class ColumnType:
     """How a frame stores one column, in plain data that can be saved with a model."""
 
-    dtype: str
-    """The name of its dtype, as the library of the frame writes it."""
-    family: str
-    """See `Cells`."""
-    is_whole: bool = False
-    """Whether it holds integers only."""
-    categories: tuple[Any, ...] | None = None
-    """The categories of a categorical dtype."""
-    is_ordered: bool = False
-    """Whether these have an order."""
-    resolution: str = ""
-    """Unit of the ticks of dates and durations."""
-    zone: str | None = None
-    """Time zone of dates."""
+    dtype: str  # its name, as the library of the frame writes it
+    family: str  # see `Cells`
+    is_whole: bool = False  # whether it holds integers only
+    categories: tuple[Any, ...] | None = None  # of a categorical dtype
+    is_ordered: bool = False  # whether these have an order
+    resolution: str = ""  # unit of the ticks of dates and durations
+    zone: str | None = None  # time zone of dates
 
     @property
     def limits(self) -> tuple[float, float]:
@@ -76,17 +66,13 @@ class ColumnType:
 class FrameType:
     """What is needed to make a frame like the training frame."""
 
-    library: str
-    """"pandas", "polars" or "numpy"."""
-    names: tuple[Any, ...]
-    """Labels of the columns; indices, where the frame has none."""
+    library: str  # "pandas", "polars" or "numpy"
+    names: tuple[Any, ...]  # labels of the columns; indices, where the frame has none
     types: tuple[ColumnType, ...]
     index_name: Any = None
     columns_name: Any = None
-    has_object_names: bool = False
-    """Whether labels are stored as objects, and not as their common type."""
-    dtype: str = "object"
-    """Of an array: its dtype."""
+    has_object_names: bool = False  # whether labels are stored as objects, not as their common type
+    dtype: str = "object"  # of an array
 
     def build(self, columns: Sequence[Cells], index: Any = None) -> Any:
         """Return a frame of columns, with an index of pandas, or one of row numbers."""

@@ -119,10 +119,8 @@ class Numerical(Kind):
         """The lowest and the highest value that the column may hold."""
         return -math.inf, math.inf
 
-    @property
-    def is_open(self) -> bool:
-        """Whether the continuous part has values up to its bounds, but not the bounds themselves."""
-        return False
+    # Whether the continuous part has values up to its bounds, but not the bounds themselves.
+    is_open: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, repr=False)
@@ -168,6 +166,7 @@ class Positive(Numerical):
     """
 
     name = "positive"
+    is_open = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -177,11 +176,6 @@ class Positive(Numerical):
     def bounds(self) -> tuple[float, float]:
         """See `Numerical`."""
         return 0.0, math.inf
-
-    @property
-    def is_open(self) -> bool:
-        """See `Numerical`."""
-        return True
 
 
 @dataclass(frozen=True, repr=False)
@@ -210,6 +204,7 @@ class Interval(Numerical):
     high: float
 
     name = "interval"
+    is_open = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -232,11 +227,6 @@ class Interval(Numerical):
     def bounds(self) -> tuple[float, float]:
         """See `Numerical`."""
         return self.low, self.high
-
-    @property
-    def is_open(self) -> bool:
-        """See `Numerical`."""
-        return True
 
 
 @dataclass(frozen=True, repr=False)

@@ -12,11 +12,11 @@ from sklearn.utils.validation import validate_data
 
 from .._utils.validation import check_generator
 from ..compose._classifier import DensityClassifier
-from ._estimator import TableDensity
+from ._estimator import TableDensity, TakesTables
 from ._frames import check_shape
 
 
-class DensityOverSampler(BaseOverSampler):
+class DensityOverSampler(TakesTables, BaseOverSampler):
     """Over-sampler that draws rows of each small class from a density of its rows.
 
     The rows are new ones of the distribution of the class, with the categories, bounds, rounding and
@@ -105,8 +105,6 @@ class DensityOverSampler(BaseOverSampler):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = False
-        tags.input_tags.allow_nan = True
-        tags.input_tags.string = True
         return tags
 
 

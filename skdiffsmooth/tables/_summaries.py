@@ -395,15 +395,12 @@ class _DrawnColumn:
     """The values of one column in all draws."""
 
     name: Any
-    values: np.ndarray
-    """Numbers, dates or durations (n,); of a column with levels, their indices."""
+    values: np.ndarray  # (n,) numbers, dates or durations; of a column with levels, their indices
     levels: tuple[Any, ...] | None
     is_ordered: bool
     atoms: tuple[float, ...]
-    unit: float
-    """The width in which values were recorded; 0 where they are exact."""
-    period: tuple[float, float] | None
-    """Where the period begins and ends."""
+    unit: float  # the width in which values were recorded; 0 where they are exact
+    period: tuple[float, float] | None  # where the period begins and ends
 
     @property
     def is_time(self) -> bool:
