@@ -97,11 +97,16 @@ class ContinuousPart:
         return fit_member("density", clone(self.fitted), self.rows[kept], weights[kept])
 
     def log_density(
-        self, levels: np.ndarray, queries: np.ndarray, observed: np.ndarray
+        self,
+        levels: np.ndarray,
+        queries: np.ndarray,
+        observed: np.ndarray,
+        tolerance: float | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return log-densities (n,) of coordinates (n, p) given levels (q,), and standard errors (n,).
 
-        Coordinates that are not `observed` (p,), booleans, are integrated out.
+        Coordinates that are not `observed` (p,), booleans, are integrated out, until errors are about
+        `tolerance` nats; None is the smallest one.
         """
         model, no_error = self.given(levels), np.zeros(len(queries))
         if observed.all():
@@ -110,7 +115,7 @@ class ContinuousPart:
         scored = np.flatnonzero(observed)
         if not isinstance(model, BaseScoreDiffusion):
             return score_columns(_LABEL, model, filled, scored, none), no_error
-        tolerance = _TOLERANCES[len(observed) > len(scored) + 1]
+        tolerance = tolerance or _TOLERANCES[len(observed) > len(scored) + 1]
         joint, memory_limit = self._joint(model)
         return log_density_of_columns(joint, filled, scored, none, memory_limit, tolerance)
 

@@ -41,6 +41,9 @@ _GENERATORS = {
     17: [1, 5, 7, 3, 2, 8, 6, 4],
     31: [1, 12, 5, 9, 7, 14, 3, 11, 2, 13, 6, 10, 4, 8, 15],
 }
+# Integrals for each of a row's combinations of levels first have errors of so many nats; their sum, and
+# the shares by which levels are drawn, have errors of at most the two numbers that follow.
+_ROUGH, _TOLERANCE, _TOLERANCE_OF_DRAWS = 0.3, 0.03, 0.1
 # Draws of missing columns without atoms, over which the density of those with atoms is averaged.
 _N_COMMON = 64
 # A cell is integrated over where density times width is further off than this, in nats, in the mean
@@ -312,15 +315,37 @@ class MixedDensity:
         if not len(used):
             return result, error
         source, levels, left = self._combinations(rows.take(used))
-        log_masses = self.level_density.log_density(levels)
-        of_values, errors = self.log_density_given(levels, rows.values[used][source])
-        n = len(used)
-        result[used] = _log_sums(log_masses + of_values, source, n)
-        posterior = np.exp(log_masses + of_values - result[used][source])
-        error[used] = (
-            np.bincount(source, weights=posterior * np.nan_to_num(errors), minlength=n) + left
-        )
+        log_masses, errors = self._log_masses(source, levels, rows.values[used], _TOLERANCE)
+        result[used], shares = _log_sums(log_masses, source, len(used))
+        error[used] = np.bincount(source, shares * np.nan_to_num(errors), len(used)) + left
         return result, error
+
+    def _log_masses(
+        self, source: np.ndarray, levels: np.ndarray, values: np.ndarray, tolerance: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return log-densities (m,) of levels (m, q) and values (n, p) of rows `source`, and errors.
+
+        Integrals are first rough; those follow accurately of which the errors, times their shares of the
+        row, add to more than `tolerance`.
+        """
+        log_masses, errors = self.level_density.log_density(levels), np.zeros(len(levels))
+        has_several = np.bincount(source, minlength=len(values)) > 1
+        is_rough = (has_several & np.isnan(values[:, self._common]).any(axis=1))[source]
+        of_values = np.empty(len(levels))
+        for own, rough in ((is_rough, _ROUGH), (~is_rough, None)):
+            of_values[own], errors[own] = self.log_density_given(
+                levels[own], values[source[own]], rough
+            )
+        shares = _log_sums(log_masses + of_values, source, len(values))[1]
+        parts = np.where(is_rough, np.nan_to_num(shares * errors), 0.0)
+        totals = np.bincount(source, parts, len(values))
+        order = np.lexsort((parts, source))
+        sums = np.cumsum(parts[order]) - (np.cumsum(totals) - totals)[source[order]]
+        again = order[(sums > tolerance) & (parts[order] > 0)]
+        of_values[again], errors[again] = self.log_density_given(
+            levels[again], values[source[again]]
+        )
+        return log_masses + of_values, errors
 
     def _combinations(self, rows: EncodedTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return rows in which missing levels are replaced by all that other coordinates depend on.
@@ -360,10 +385,11 @@ class MixedDensity:
         return np.array(sorted(used), dtype=np.intp)
 
     def log_density_given(
-        self, levels: np.ndarray, values: np.ndarray
+        self, levels: np.ndarray, values: np.ndarray, tolerance: float | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return log-densities (n,) of values (n, p) given levels (n, q), and their errors (n,).
 
+        Integrals over missing coordinates end at errors of `tolerance`, None being the smallest.
         Of a column whose level is an atom no value is expected: the density of one is zero.
         """
         result, error = np.zeros(len(levels)), np.zeros(len(levels))
@@ -373,7 +399,9 @@ class MixedDensity:
             used = group.rows[result[group.rows] == 0]
             for part, observed in self._parts_of(group):
                 if observed.any():
-                    of_part, of_error = self._of_part(part, levels[used], values[used], observed)
+                    of_part, of_error = self._of_part(
+                        part, levels[used], values[used], observed, tolerance
+                    )
                     result[used] += of_part
                     error[used] = np.hypot(error[used], of_error)
             if group.observed[self._conditional].any():
@@ -461,10 +489,15 @@ class MixedDensity:
         return [(each, group.observed[each.columns]) for each in parts if each is not None]
 
     def _of_part(
-        self, part: ContinuousPart, levels: np.ndarray, values: np.ndarray, observed: np.ndarray
+        self,
+        part: ContinuousPart,
+        levels: np.ndarray,
+        values: np.ndarray,
+        observed: np.ndarray,
+        tolerance: float | None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return log-densities (n,) of the observed coordinates of a part, and their errors (n,)."""
-        result, of_integrals, _ = self._in_cells_of(part, levels, values, observed)
+        result, of_integrals, _ = self._in_cells_of(part, levels, values, observed, tolerance)
         log_volume = self._log_widths(values, part.columns[observed])
         log_mean = logsumexp(result, axis=0) - np.log(len(result))
         ratio = np.exp(result - log_mean)
@@ -475,7 +508,12 @@ class MixedDensity:
         return log_mean + log_volume, error
 
     def _in_cells_of(
-        self, part: ContinuousPart, levels: np.ndarray, values: np.ndarray, observed: np.ndarray
+        self,
+        part: ContinuousPart,
+        levels: np.ndarray,
+        values: np.ndarray,
+        observed: np.ndarray,
+        tolerance: float | None,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return log-densities (m, n) of observed values at m points of their cells.
 
@@ -491,7 +529,7 @@ class MixedDensity:
         result = np.empty((2, len(offsets), len(levels)))
         for index, same in _same_rows(levels[:, part.relevant]):
             queries = z[:, same].reshape(-1, len(part.columns))
-            of_part = np.array(part.log_density(levels[index], queries, observed))
+            of_part = np.array(part.log_density(levels[index], queries, observed, tolerance))
             result[:, :, same] = of_part.reshape(2, len(offsets), len(same))
         return result[0] + log_slopes, result[1], z
 
@@ -567,7 +605,9 @@ class MixedDensity:
         if not (part.offsets * observed).any():
             z, _ = self._in_cells(values[own], part.columns, np.zeros((1, len(observed))))
             return z[0]
-        log_terms, _, z = self._in_cells_of(part, levels[distinct], values[distinct], observed)
+        log_terms, _, z = self._in_cells_of(
+            part, levels[distinct], values[distinct], observed, _ROUGH
+        )
         masses = np.exp(log_terms - log_terms.max(axis=0)).T
         return z[choose_in_rows(masses, which, uniform), which]
 
@@ -582,8 +622,9 @@ class MixedDensity:
             first, which = _distinct(levels[own], rows.values[own])
             distinct = rows.take(own[first])
             source, combinations, _ = self._combinations(distinct)
-            log_masses = self.level_density.log_density(combinations)
-            log_masses += self.log_density_given(combinations, distinct.values[source])[0]
+            log_masses, _ = self._log_masses(
+                source, combinations, distinct.values, _TOLERANCE_OF_DRAWS
+            )
             uniform = rng.uniform(size=len(own))
             order = np.argsort(source, kind="stable")
             sizes = np.bincount(source, minlength=len(first))
@@ -627,14 +668,15 @@ def _distinct(levels: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.nd
     return first, which.ravel()
 
 
-def _log_sums(log_terms: np.ndarray, source: np.ndarray, n: int) -> np.ndarray:
-    """Return the logarithm (n,) of the sum of the terms (m,) of each source (m,)."""
+def _log_sums(log_terms: np.ndarray, source: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return logarithms (n,) of the sums of terms of each source (m,), and the terms' shares (m,)."""
     highest = np.full(n, -np.inf)
     np.maximum.at(highest, source, log_terms)
     finite = np.where(np.isfinite(highest), highest, 0.0)
+    terms = np.exp(log_terms - finite[source])
+    sums = np.bincount(source, weights=terms, minlength=n)
     with np.errstate(divide="ignore"):
-        sums = np.bincount(source, weights=np.exp(log_terms - finite[source]), minlength=n)
-        return np.log(sums) + finite
+        return np.log(sums) + finite, terms / np.where(sums > 0, sums, 1.0)[source]
 
 
 def _lattice(
