@@ -13,8 +13,8 @@ from scipy.special import logsumexp
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
-from .._coordinates.columns import typical_row
-from .._coordinates.metric import LinearMetric, check_linear_metric, fit_metric
+from .._coordinates.columns import ColumnSpace, typical_row
+from .._coordinates.metric import LinearMetric, check_linear_metric, fit_metric, is_scaled
 from .._coordinates.periodic import (
     check_metric_of_periods,
     circular_std,
@@ -295,7 +295,10 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         metric = check_linear_metric(self.metric, points.shape[1])
         periods = rows.periods
         if periods is None:
-            coordinates = fit_metric(metric, points, weights)
+            columns = None
+            if is_scaled(metric):
+                columns = ColumnSpace.of(points, weights, rows.precision.unit)
+            coordinates = fit_metric(metric, points, weights, columns=columns)
         else:
             _check_suits_periods(self.kernel, metric, periods)
             coordinates = fit_metric_of_periods(metric, points, weights, periods)

@@ -38,6 +38,22 @@ def parts_of_table(precision: ColumnPrecision | None) -> Iterator[None]:
         _OF_WHOLE_TABLE.reset(token)
 
 
+def precision_of_image(
+    points: np.ndarray, image: np.ndarray, slopes: np.ndarray, outputs: np.ndarray
+) -> ColumnPrecision | None:
+    """Return the precision of mapped rows (n, d), or None where the rows are no part of a table.
+
+    Column ``outputs[j]`` is the image of column j alone, with the slope ``slopes[j]``. That of a column
+    which is constant in the part is as wide as the column is coarse in the table.
+    """
+    table, is_constant = _OF_WHOLE_TABLE.get(), ~has_extent(points)
+    if table is None or not is_constant.any():
+        return None
+    own = column_precision(image, np.ones(len(image)))
+    own.width[outputs[is_constant]] = (table.width * slopes)[is_constant]
+    return own
+
+
 def as_given(X: Any, checked: np.ndarray) -> Any:
     """Return X if it is a table, whose column names an estimator may need, or else the array."""
     return X if hasattr(X, "iloc") else checked

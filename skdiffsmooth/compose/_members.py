@@ -17,7 +17,7 @@ from sklearn.utils.validation import has_fit_parameter
 
 from .._estimators.smoothed import SmoothedScoreDiffusion
 from .._utils.column_precision import ColumnPrecision
-from .._utils.estimator import DensityEstimatorMixin, DistanceDensityMixin
+from .._utils.estimator import DensityEstimatorMixin
 from .._utils.parallel import results_of
 from .._utils.rows import TrainingRows, parts_of_table, take
 from .._utils.warnings import part_of_a_fit
@@ -87,8 +87,8 @@ def training_rows(table: Any, X: Any, sample_weight: Any, owner: Any) -> Trainin
 
 def shared_precision(estimator: Any, precision: ColumnPrecision) -> ColumnPrecision | None:
     """Return the precision of columns that fits to parts of a table share, or None for their own."""
-    is_direct = isinstance(parameter_estimator(estimator), DistanceDensityMixin)
-    return precision if is_direct else None
+    is_of_table = getattr(parameter_estimator(estimator), "_has_precision_of_table", False)
+    return precision if is_of_table else None
 
 
 def check_member(label: str, estimator: Any, *, compared: bool) -> None:
