@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .._utils.gaussian import gaussian_log_normalizer
+from .._utils.validation import check_size
 from .hull import AffineHull
 from .metric import LinearMetric
 
@@ -37,7 +38,9 @@ class Embedding:
     def split(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return hull coordinates (n, r) and residuals (n, d) of rows."""
         columns = self.metric.columns
-        scaled = columns.scaled(X)
+        with np.errstate(over="ignore"):
+            scaled = columns.scaled(X)
+        check_size("X", scaled, " scales of the columns")
         coordinates, residual = self.hull.split(self.metric.of_inside(columns.inside(scaled)))
         if columns.n_relations:
             residual = columns.lift(residual) + columns.outside(scaled)
@@ -110,7 +113,7 @@ class Embedding:
 
         In the user's own columns it is `widest`, that of the data along their widest axis.
         """
-        return widest if np.all(self.metric.columns.scales == 1) else 1.0
+        return widest if np.all(self.metric.columns.scales == self.metric.unit) else 1.0
 
     def log_slopes(self, coordinates: np.ndarray, residual: np.ndarray) -> np.ndarray | float:
         """Return the log |det| (n,) of the maps of columns at rows, in nats; 0 where none is mapped.

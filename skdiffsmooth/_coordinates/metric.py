@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,8 @@ class LinearMetric:
         no principal axes but those of rounding errors.
     periods : ndarray of shape (d',) or None, default=None
         Periods of the coordinates, 0 where a coordinate has none; None where no column has one.
+    unit : float, default=1.0
+        Of a Euclidean metric of columns in extreme units, the power of two by which rows are divided.
     """
 
     columns: ColumnSpace
@@ -67,6 +69,7 @@ class LinearMetric:
     scales: np.ndarray
     spans: bool = False
     periods: np.ndarray | None = None
+    unit: float = 1.0
 
     def to_metric(self, X: np.ndarray) -> np.ndarray:
         """Return coordinates (n, d') of rows X (n, d), without what breaks relations."""
@@ -110,7 +113,7 @@ class LinearMetric:
         return (
             not len(self.scales)
             and self.columns.warp is None
-            and bool(np.all(self.columns.scales == 1))
+            and bool(np.all(self.columns.scales == self.unit))
         )
 
     @property
@@ -232,6 +235,7 @@ def fit_metric(
     weights: np.ndarray,
     shards: Shards = ONE_PROCESS,
     columns: ColumnSpace | None = None,
+    unit: float = 1.0,
 ) -> LinearMetric:
     """Return the coordinates of a metric, which may depend on the data.
 
@@ -253,6 +257,8 @@ def fit_metric(
     columns : ColumnSpace or None, default=None
         Scales and relations of the columns, if they come from more rows than these. Only powers use
         them.
+    unit : float, default=1.0
+        The unit of "euclidean" coordinates, a power of two.
 
     Returns
     -------
@@ -263,7 +269,7 @@ def fit_metric(
         variances, axes = np.linalg.eigh((metric + metric.T) / 2)
         return LinearMetric(ColumnSpace.plain(n_features), axes, np.sqrt(variances))
     if not is_scaled(metric):
-        return _plain(ColumnSpace.plain(n_features))
+        return replace(_plain(ColumnSpace.plain(n_features, unit)), unit=unit)
     if isinstance(metric, str) and is_warped(metric):
         metric = _checked_power(metric)
     power = _POWERS[metric] if isinstance(metric, str) else metric

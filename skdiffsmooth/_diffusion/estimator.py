@@ -287,7 +287,7 @@ class BaseScoreDiffusion(FlowDensity):
 
     # ---------------------------------------------------------------------------- fitted attributes
 
-    bandwidth_ = FromModel(lambda model: model.bandwidth)
+    bandwidth_ = FromModel(lambda model: model.unit * model.bandwidth)
     """Bandwidth used, in units of the metric."""
     background_ = FromModel(lambda model: model.background)
     """Weight of the background."""
@@ -311,7 +311,7 @@ class BaseScoreDiffusion(FlowDensity):
     """Number of nodes of the kernel."""
     terminal_ = FromModel(lambda model: model.data.terminal_name)
     """Name of the terminal distribution."""
-    noise_levels_ = FromModel(lambda model: model.levels)
+    noise_levels_ = FromModel(lambda model: model.levels.times(model.unit))
     """Noise range and its intervals."""
     n_steps_ = FromModel(lambda model: model.n_steps)
     """Number of steps of the solver."""

@@ -8,6 +8,7 @@ levels, nodes and the hierarchy of the points.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ from .._engine.hierarchy import PointHierarchy
 from .._utils.dequantize import ExcludedRows, excluded_rows
 from .._utils.rows import evenly
 from .._utils.shards import Shards
+from .._utils.units import common_unit
 from .._utils.validation import LARGEST, check_extent
 from ..bandwidth import Queries, gaussian_leave_one_out
 from ..bases import ManifoldParzen, base_components
@@ -294,7 +296,12 @@ class FittedModel(NamedTuple):
 
 def make_geometry(metric: Metric, data: TrainingData, parsed: ParsedParameters) -> Geometry:
     """Return data and kernel in the hull coordinates of a metric."""
-    linear, hull = _metric_and_hull(metric, data)
+    # A known manifold, a kernel that depends on the query and a noise process are in units of X.
+    has_unit = not parsed.kernel.candidate_metrics(2) or not isinstance(
+        parsed.noise, str | VarianceExploding
+    )
+    unit = 1.0 if has_unit else data.shards.largest(common_unit(data.points))
+    linear, hull = _metric_and_hull(metric, data, unit)
     measured = linear.to_metric(data.points)
     data.shards.together(check_extent, measured, f"metric={metric!r}")
     base = None
@@ -312,6 +319,7 @@ def make_geometry(metric: Metric, data: TrainingData, parsed: ParsedParameters) 
             data.is_weighted,
             parsed.rule.seed,
             parsed.resources.memory_limit,
+            linear.unit,
         )
         # Windows keep to the hull of the rows; the components of a fitted mixture fill the space.
         hull = hull.joined(None) if base.floors.any() else hull
@@ -321,17 +329,19 @@ def make_geometry(metric: Metric, data: TrainingData, parsed: ParsedParameters) 
     return Geometry(data, linear, hull, coordinates, kernel, base, learned)
 
 
-def _metric_and_hull(metric: Metric, data: TrainingData) -> tuple[LinearMetric, AffineHull]:
-    """Return the coordinates of a metric, and the hull of the rows in them."""
+def _metric_and_hull(
+    metric: Metric, data: TrainingData, unit: float
+) -> tuple[LinearMetric, AffineHull]:
+    """Return the coordinates of a metric, in a unit where it is Euclidean, and the hull of the rows."""
     periodic = data.periodic_for(metric)
     if periodic is not None:
         others = data.linear if is_scaled(metric) else data.only(~periodic.is_periodic)
-        linear, hull = _metric_and_hull(periodic.of_others(metric), others)
+        linear, hull = _metric_and_hull(periodic.of_others(metric), others, 1.0)
         factors = periodic.factors(metric, linear, data.points, data.weights)
         joined = periodic.join_metric(linear, factors, is_scaled=is_scaled(metric))
         return joined, periodic.join_hull(hull, linear)
     columns = data.columns_for(metric)
-    linear = fit_metric(metric, data.points, data.weights, data.shards, columns)
+    linear = fit_metric(metric, data.points, data.weights, data.shards, columns, unit)
     return linear, linear.hull_of(linear.to_metric(data.points), data.shards)
 
 
@@ -376,11 +386,12 @@ def given_or_default(parsed: ParsedParameters, factors: Factors | None = None) -
 def scales_in(
     geometry: Geometry, parsed: ParsedParameters, scales: Scales, h: float | None = None
 ) -> tuple[float, Sigma]:
-    """Return bandwidth and smoothing scale as numbers, in units of the metric.
+    """Return bandwidth and smoothing scale as numbers, in units of the coordinates.
 
     `h` is what relative scales multiply, where it was computed before.
     """
     bandwidth, sigma = scales
+    unit = geometry.metric.unit
     if h is None and (isinstance(bandwidth, Relative) or isinstance(sigma, Relative)):
         try:
             h = _reference_scale(geometry, parsed)
@@ -394,10 +405,19 @@ def scales_in(
     if isinstance(sigma, Relative):
         assert h is not None
         sigma = sigma.factor * h / geometry.unit
+    elif callable(sigma):
+        sigma = _in_unit(sigma, unit)
+    else:
+        sigma /= unit
     if isinstance(bandwidth, Relative):
         assert h is not None
-        bandwidth = bandwidth.factor * h
-    return bandwidth, sigma
+        return bandwidth.factor * h, sigma
+    return bandwidth / unit, sigma
+
+
+def _in_unit(sigma: Callable[[float], float], unit: float) -> Callable[[float], float]:
+    """Return a smoothing scale, as a function of the noise scale, with both in a unit."""
+    return lambda scale: sigma(unit * scale) / unit
 
 
 def rounding_error(geometry: Geometry) -> float:
@@ -454,18 +474,21 @@ def make_model(
     For a candidate in a search the error of the nodes is estimated only if it decides their number.
     `refinement` multiplies numbers of levels and steps that are "auto".
     """
+    unit = geometry.metric.unit
     if not 1 / LARGEST <= bandwidth <= LARGEST:
         raise ValueError(
-            f"bandwidth={bandwidth:g} is out of range; expected a number from {1 / LARGEST:g} to "
-            f"{LARGEST:g} in units of the metric, since its square leaves the floating-point range. "
-            "Multiply X and all scales by a power of two."
+            f"bandwidth={unit * bandwidth:g} is out of range; expected a number from "
+            f"{unit / LARGEST:g} to {unit * LARGEST:g} in units of the metric, since the square of its "
+            "ratio to the range of X leaves the floating-point range. Pass one nearer to that range."
         )
     kernel, data = geometry.kernel, geometry.data
     widest = _largest_variance(geometry)
     noise = noise_for(parsed.noise, widest)
     finest = sigma(bandwidth) if callable(sigma) else sigma
     terminal_scale = terminal_scale_for(
-        parsed.terminal_scale,
+        parsed.terminal_scale
+        if isinstance(parsed.terminal_scale, str)
+        else parsed.terminal_scale / unit,
         math.sqrt(widest),
         bandwidth,
         finest * kernel.widest_std,
@@ -550,7 +573,7 @@ def make_model(
     if background or (is_candidate and parsed.background != 0):
         model = replace(model, tail=_tail(model, geometry, parsed.resources))
     attributes = {
-        "sigma_": requested if callable(sigma) else sigma,
+        "sigma_": unit * (requested if callable(sigma) else sigma),
         "noise_": noise,
         "node_error_": error,
         "error_": error,

@@ -209,7 +209,9 @@ class FlowDensity(PosteriorMixin, DistanceDensityMixin, BaseEstimator, ABC):
 
     def _noise_scale(self, t: Any) -> float:
         """Return the noise scale sqrt(t) after checking `t`; the bandwidth if `t` is None."""
-        return self.model_.bandwidth if t is None else math.sqrt(check_real("t", t))
+        if t is None:
+            return self.model_.bandwidth
+        return math.sqrt(check_real("t", t)) / self.model_.unit
 
     def _check_result(self, what: str, rows: np.ndarray) -> None:
         """Raise an error if the flow of some rows is not finite; that of scores in closed form is."""

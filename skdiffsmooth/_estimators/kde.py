@@ -41,11 +41,10 @@ from .._utils.progress import reports_fit
 from .._utils.rows import MergedRows, split_off_copies, sum_of_weights
 from .._utils.support import warn_of_far_values
 from .._utils.threads import threads_for
-from .._utils.units import unit_for
+from .._utils.units import per_unit, unit_for
 from .._utils.validation import (
     check_bandwidth,
     check_choice,
-    check_finite,
     check_real,
     check_real_array,
 )
@@ -699,10 +698,8 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         trace = model.moments(queries, 1.0, Nodes.single(queries), trace=True).trace
         assert trace is not None
         curvatures = np.broadcast_to(_curvatures(scale), X.shape[1])
-        with np.errstate(over="ignore", divide="ignore"):
-            laplacian = (backend.array(trace) - curvatures.sum()) / np.min(scale) / np.min(scale)
-        check_finite("laplacian_log_density", laplacian)
-        return laplacian
+        laplacian = backend.array(trace) - curvatures.sum()
+        return per_unit("laplacian_log_density", laplacian, np.min(scale), np.min(scale))
 
     @on_one_fit
     def energy(self, X: Any, t: Any = None) -> np.ndarray:

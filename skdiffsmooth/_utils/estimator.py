@@ -20,7 +20,7 @@ from .progress import CallbackSupportMixin, number_of_rows, reporting
 from .rows import MergedRows, check_sample_weight, merge_rows, weighted_rows
 from .table import check_table, column_names
 from .threads import threads_for
-from .validation import check_draw, check_real_array, check_size
+from .validation import LARGEST_VALUE, check_draw, check_real_array, check_size
 from .version import FORMAT, __version__
 
 __all__ = [
@@ -333,7 +333,7 @@ class DistanceDensityMixin(DensityOfColumnsMixin):
     def _check_training(self, X: Any, sample_weight: Any) -> MergedRows:
         """Return distinct rows and their weights, without changing the estimator."""
         checked = check_table(X, self)
-        check_size("X", checked)
+        check_size("X", checked, largest=LARGEST_VALUE)
         declared = getattr(self, "periods", None)
         periods = resolve_periods(declared, column_labels(X), checked.shape[1])
         if periods is not None:
@@ -393,6 +393,5 @@ class DistanceDensityMixin(DensityOfColumnsMixin):
 
     def _check_query(self, X: Any, ignored: Sequence[int] | np.ndarray = ()) -> np.ndarray:
         checked = super()._check_query(X, ignored)
-        check_size("X", checked)
         periods = getattr(self, "periods_", None)
         return checked if periods is None else reduced(checked, periods, X)

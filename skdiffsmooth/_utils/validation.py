@@ -11,13 +11,13 @@ import numpy as np
 
 __all__ = [
     "LARGEST",
+    "LARGEST_VALUE",
     "check_bandwidth",
     "check_choice",
     "check_detached",
     "check_draw",
     "check_even",
     "check_extent",
-    "check_finite",
     "check_flag",
     "check_generator",
     "check_integer",
@@ -30,6 +30,8 @@ __all__ = [
 
 # Sums over columns and rows of squares of larger values may overflow.
 LARGEST = 1e150
+# Differences and sums of larger values may overflow.
+LARGEST_VALUE = 2.0**1000
 # Values of most parameters random_state beside integers, for messages.
 _OTHER_SOURCES = ", a numpy RandomState, or None"
 
@@ -183,13 +185,17 @@ def check_generator(random_state: Any) -> np.random.RandomState:
     return np.random.RandomState(check_seed(random_state, others=_OTHER_SOURCES))
 
 
-def check_size(name: str, values: np.ndarray) -> None:
-    """Raise ValueError if a finite value is so large that sums of squares may overflow."""
-    largest = max(values.max(initial=0.0), -values.min(initial=0.0))
-    if largest > LARGEST:
+def check_size(name: str, values: np.ndarray, unit: str = "", largest: float = LARGEST) -> None:
+    """Raise ValueError if a value is so large that sums of squares, or else of values, may overflow.
+
+    `unit` says in what values are measured, for the message.
+    """
+    size = max(values.max(initial=0.0), -values.min(initial=0.0))
+    if size > largest:
+        what = "squares would overflow" if largest == LARGEST else "differences would overflow"
         raise ValueError(
-            f"{name} holds values up to {largest:.3g} in size; expected none above {LARGEST:g}, since "
-            "their squares would overflow. Drop those rows, or use larger units."
+            f"{name} holds values up to {size:.3g}{unit} in size; expected none above {largest:.3g}, "
+            f"since their {what}. Drop those rows, or use larger units."
         )
 
 
@@ -201,15 +207,6 @@ def check_extent(values: np.ndarray, unit: str) -> None:
             f"X has a range of {extent:.3g} in units of {unit}; expected at least {1 / LARGEST:g}, "
             "since squares of smaller values underflow. Multiply X and all scales by a power of two, or "
             "leave metric, bandwidth and sigma at 'auto'."
-        )
-
-
-def check_finite(name: str, values: np.ndarray) -> None:
-    """Raise ValueError if a result in the units of X is not finite."""
-    if not np.all(np.isfinite(values)):
-        raise ValueError(
-            f"{name} overflows in units of X: {np.sum(~np.isfinite(values))} of {values.size} values "
-            "are not finite. Multiply the columns of X by a large power of two, fit again, and rescale."
         )
 
 
