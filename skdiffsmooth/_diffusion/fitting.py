@@ -26,7 +26,7 @@ from .._utils.dequantize import ExcludedRows, excluded_rows
 from .._utils.rows import evenly
 from .._utils.shards import Shards
 from .._utils.units import common_unit
-from .._utils.validation import LARGEST, check_extent
+from .._utils.validation import check_extent, check_ratio
 from ..bandwidth import Queries, gaussian_leave_one_out
 from ..bases import ManifoldParzen, base_components
 from ..kernels import ReducedKernel
@@ -475,12 +475,7 @@ def make_model(
     `refinement` multiplies numbers of levels and steps that are "auto".
     """
     unit = geometry.metric.unit
-    if not 1 / LARGEST <= bandwidth <= LARGEST:
-        raise ValueError(
-            f"bandwidth={unit * bandwidth:g} is out of range; expected a number from "
-            f"{unit / LARGEST:g} to {unit * LARGEST:g} in units of the metric, since the square of its "
-            "ratio to the range of X leaves the floating-point range. Pass one nearer to that range."
-        )
+    check_ratio("bandwidth", bandwidth, unit)
     kernel, data = geometry.kernel, geometry.data
     widest = _largest_variance(geometry)
     noise = noise_for(parsed.noise, widest)

@@ -25,7 +25,14 @@ from .._diffusion.settings import (
 from .._utils.estimator import on_one_fit
 from .._utils.rows import split_off_copies
 from .._utils.threads import threads_for
-from .._utils.validation import check_bandwidth, check_choice, check_real, fixed_seed
+from .._utils.units import common_unit
+from .._utils.validation import (
+    check_bandwidth,
+    check_choice,
+    check_ratio,
+    check_real,
+    fixed_seed,
+)
 from .._utils.warnings import warn_user
 from ..kernels._nodes import NodeRule, default_n_nodes
 from ..noise import NoiseLevels
@@ -64,6 +71,8 @@ class _ParsedParameters(NamedTuple):
     solver: Solver
     resources: Resources
     seed: int
+    unit: float
+    """What scales are divided by."""
 
 
 class LocalScoreDiffusion(FlowDensity):
@@ -301,18 +310,20 @@ class LocalScoreDiffusion(FlowDensity):
         """
         rows = self._check_training(X, sample_weight)
         d = rows.points.shape[1]
-        center = rows.weights @ rows.points
-        points = rows.points - center
+        center, unit = rows.weights @ rows.points, common_unit(rows.points)
+        points, widths = (rows.points - center) / unit, rows.precision.width / unit
         covariance = (points * rows.weights[:, None]).T @ points
         family = resolve_groups(self.groups, self.image_shape, self.size, d, covariance)
-        parsed = self._parsed()
+        parsed = self._parsed(unit)
         with threads_for(len(points) ** 2 * d):
             source, errors = _fitted_source(
-                points, rows.weights, covariance, rows.precision.width, family, parsed
+                points, rows.weights, covariance, widths, family, parsed
             )
-        _warn_of_steps(rows.precision.width, source.levels.bandwidth)
+        levels = source.levels.times(unit)
+        _warn_of_steps(rows.precision.width, levels.bandwidth)
         embedding = Embedding(
-            fit_metric("euclidean", points, rows.weights), AffineHull(center, np.eye(d))
+            fit_metric("euclidean", points, rows.weights, unit=unit),
+            AffineHull(center / unit, np.eye(d)),
         )
         n_levels = source.levels.n_levels
         n_steps = parsed.n_steps or _STEPS_A_LEVEL * n_levels
@@ -320,13 +331,13 @@ class LocalScoreDiffusion(FlowDensity):
         self._set_fitted(
             X,
             model_=DiffusionModel(source, embedding, parsed.solver, n_steps, self.dtype),
-            bandwidth_=source.levels.bandwidth,
+            bandwidth_=levels.bandwidth,
             metric_="euclidean",
-            sigma_=source.sigma,
+            sigma_=unit * source.sigma,
             groups_=family.name,
             parts_=[_described(mixture) for mixture in source.mixtures],
             denoising_errors_=errors,
-            noise_levels_=source.levels,
+            noise_levels_=levels,
             n_steps_=n_steps,
             points_=rows.points,
             weights_=rows.weights,
@@ -334,8 +345,8 @@ class LocalScoreDiffusion(FlowDensity):
         )
         return self
 
-    def _parsed(self) -> _ParsedParameters:
-        """Check all parameters that do not depend on the columns."""
+    def _parsed(self, unit: float) -> _ParsedParameters:
+        """Check all parameters that do not depend on the columns; scales are returned in a unit."""
         terminal_scale = check_terminal_scale(self.terminal_scale)
         bandwidth = check_bandwidth(self.bandwidth, "X", names=("auto",))
         hint = "It is in units of the covariance of the data; 0 are the rows themselves."
@@ -345,12 +356,12 @@ class LocalScoreDiffusion(FlowDensity):
         else:
             width = check_real("width", self.width, strict=False, hint=hint)
         return _ParsedParameters(
-            None if isinstance(bandwidth, str) else bandwidth,
-            check_real("sigma", self.sigma, strict=False, hint="It is in units of X."),
+            None if isinstance(bandwidth, str) else bandwidth / unit,
+            check_real("sigma", self.sigma, strict=False, hint="It is in units of X.") / unit,
             width,
             _checked_background(self.background),
             check_choice("terminal", self.terminal, ("gaussian", "empirical")),
-            None if isinstance(terminal_scale, str) else terminal_scale,
+            None if isinstance(terminal_scale, str) else terminal_scale / unit,
             resolve_count("n_levels", self.n_levels),
             resolve_count("n_steps", self.n_steps),
             resolve_n_nodes(self.n_nodes, "sobol"),
@@ -358,6 +369,7 @@ class LocalScoreDiffusion(FlowDensity):
             parse_resources(self.get_params(deep=False), self.dtype),
             # Last: a RandomState is drawn from, which a fit that fails must not do.
             fixed_seed(self.random_state),
+            unit,
         )
 
     # ------------------------------------------------------------------------------------ queries
@@ -422,7 +434,7 @@ class LocalScoreDiffusion(FlowDensity):
         """
         X = self._check_query(X)
         t = check_real("t", t)
-        return X + t * self.model_.score_at(X, math.sqrt(t), self._resources())
+        return X + t * self.model_.score_at(X, self._noise_scale(t), self._resources())
 
     def _sums_per_row(self) -> float:
         """See `DensityEstimatorMixin`."""
@@ -471,10 +483,12 @@ def _fitted_source(
     if highest is None:
         widest = math.sqrt(max(float(np.linalg.eigvalsh(covariance)[-1]), 0.0))
         highest = max(_TERMINAL * std, _TERMINAL_WIDEST * widest, 2 * lowest)
+    check_ratio("bandwidth", lowest, parsed.unit)
     if highest <= lowest:
         raise ValueError(
-            f"terminal_scale={highest:g} is not above the bandwidth {lowest:g}; the flow runs between "
-            "the two. It is in units of X; 'auto' suits most data."
+            f"terminal_scale={parsed.unit * highest:g} is not above the bandwidth "
+            f"{parsed.unit * lowest:g}; the flow runs between the two. It is in units of X; 'auto' "
+            "suits most data."
         )
     n_levels = parsed.n_levels or max(2, math.ceil(_LEVELS_A_UNIT * math.log(highest / lowest)))
     levels = NoiseLevels(lowest, highest, n_levels)

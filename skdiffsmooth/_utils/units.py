@@ -12,16 +12,19 @@ __all__ = ["common_unit", "per_unit", "unit_for"]
 _ORDINARY = 20
 
 
-def unit_for(size: float) -> float:
-    """Return the largest power of two up to a size >= 0, or 1 for ordinary sizes and for 0."""
+def unit_for(size: float, ordinary: int = _ORDINARY) -> float:
+    """Return the largest power of two up to a size >= 0, or 1 for ordinary sizes and for 0.
+
+    Sizes up to 2^ordinary either way are ordinary.
+    """
     exponent = math.frexp(size)[1] - 1
-    return 1.0 if abs(exponent) <= _ORDINARY else math.ldexp(1.0, exponent)
+    return 1.0 if abs(exponent) <= ordinary else math.ldexp(1.0, exponent)
 
 
-def common_unit(rows: np.ndarray) -> float:
+def common_unit(rows: np.ndarray, ordinary: int = _ORDINARY) -> float:
     """Return `unit_for` the range of rows (n, d), or for their size where all are equal."""
     extent = float(np.abs(rows - rows[:1]).max(initial=0.0))
-    return unit_for(extent or float(np.abs(rows).max(initial=0.0)))
+    return unit_for(extent or float(np.abs(rows).max(initial=0.0)), ordinary)
 
 
 def per_unit(name: str, values: np.ndarray, *units: float) -> np.ndarray:

@@ -21,6 +21,7 @@ __all__ = [
     "check_flag",
     "check_generator",
     "check_integer",
+    "check_ratio",
     "check_real",
     "check_real_array",
     "check_seed",
@@ -200,13 +201,23 @@ def check_size(name: str, values: np.ndarray, unit: str = "", largest: float = L
 
 
 def check_extent(values: np.ndarray, unit: str) -> None:
-    """Raise ValueError if rows (n, d) differ by so little that squares of distances underflow."""
+    """Raise ValueError if squares of distances of rows (n, d) would overflow or underflow."""
     extent = float(np.ptp(values, axis=0).max(initial=0.0))
-    if 0 < extent < 1 / LARGEST:
+    if extent and not 1 / LARGEST <= extent <= LARGEST:
         raise ValueError(
-            f"X has a range of {extent:.3g} in units of {unit}; expected at least {1 / LARGEST:g}, "
-            "since squares of smaller values underflow. Multiply X and all scales by a power of two, or "
-            "leave metric, bandwidth and sigma at 'auto'."
+            f"X has a range of {extent:.3g} in units of {unit}; expected one from {1 / LARGEST:g} to "
+            f"{LARGEST:g}, since squares of other values underflow or overflow. Multiply X and all "
+            "scales by a power of two, or leave metric, bandwidth and sigma at 'auto'."
+        )
+
+
+def check_ratio(name: str, scale: float, unit: float) -> None:
+    """Raise ValueError if the square of a scale, in a unit of X, leaves the floating-point range."""
+    if not 1 / LARGEST <= scale <= LARGEST:
+        raise ValueError(
+            f"{name}={unit * scale:g} is out of range; expected a number from {unit / LARGEST:g} to "
+            f"{unit * LARGEST:g} in units of the metric, since the square of its ratio to the range of "
+            "X leaves the floating-point range. Pass one nearer to that range, or scale the columns."
         )
 
 
