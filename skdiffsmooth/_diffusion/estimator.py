@@ -17,6 +17,7 @@ from .._utils.progress import counted, reports_fit
 from .._utils.rows import sum_of_weights
 from .._utils.shards import Shards, resolve_shards
 from .._utils.threads import threads_for
+from .._utils.units import per_unit
 from ..solvers import estimates_error
 from .accuracy import make_accurate_model
 from .comparison import settings_for
@@ -578,7 +579,8 @@ class BaseScoreDiffusion(FlowDensity):
         [[ 3.5  16.15]]
         [[0.28 0.45]]
         """
-        return self._influence(X, t)[1]
+        scales = self.coordinates_.columns.scales
+        return per_unit("score_variance", self._influence(X, t)[1], scales, scales)
 
     def _influence(self, X: Any, t: float | None) -> tuple[np.ndarray, np.ndarray]:
         X, scale = self._check_query(X), self._noise_scale(t)

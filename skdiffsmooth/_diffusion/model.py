@@ -556,7 +556,7 @@ class DiffusionModel:
     def influence_at(
         self, X: np.ndarray, scale: float, resources: Resources
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return effective sample sizes (n,) and variances (n, d) of the score at a noise scale."""
+        """Return effective sample sizes (n,) and variances (n, d) of the score in scaled columns."""
         queries, _ = self.embedding.split(X)
         result = self._over_workers(
             self._influence_within, queries, resources=resources, scale=scale
@@ -572,7 +572,7 @@ class DiffusionModel:
         backend, field = schedule.backend, schedule.at_scale(scale)
         assert isinstance(field, Attributable)
         # Maps derivatives of the posterior mean to the columns of X, mapped ones as mapped.
-        axes = backend.tensor(self.embedding.axes)
+        axes = backend.tensor(self.embedding.axes * self.embedding.metric.columns.scales)
         result = np.empty((len(queries), 1 + axes.shape[1]))
         bytes_per_query = 32 * len(self.data.points) * (1 + len(axes) + axes.shape[1])
         at_once = rows_within(bytes_per_query, resources.memory_limit)

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-__all__ = ["common_unit", "per_unit", "unit_for"]
+__all__ = ["column_norms", "common_unit", "per_unit", "unit_for"]
 
 # Sizes up to a million either way are left as they are; in float32 their fourth powers are finite.
 _ORDINARY = 20
@@ -27,7 +27,13 @@ def common_unit(rows: np.ndarray, ordinary: int = _ORDINARY) -> float:
     return unit_for(extent or float(np.abs(rows).max(initial=0.0)), ordinary)
 
 
-def per_unit(name: str, values: np.ndarray, *units: float) -> np.ndarray:
+def column_norms(matrix: np.ndarray) -> np.ndarray:
+    """Return the Euclidean norms of the columns of a matrix, of whatever size they are."""
+    units = [unit_for(size) for size in np.abs(matrix).max(axis=0, initial=0.0)]
+    return units * np.linalg.norm(matrix / units, axis=0)
+
+
+def per_unit(name: str, values: np.ndarray, *units: float | np.ndarray) -> np.ndarray:
     """Return values divided by each unit; raise ValueError if one leaves the finite range.
 
     `name` is the method, for the message.
@@ -40,7 +46,7 @@ def per_unit(name: str, values: np.ndarray, *units: float) -> np.ndarray:
     if is_lost.any():
         raise ValueError(
             f"{name} leaves the finite range in units of X: {is_lost.sum()} of {values.size} values "
-            f"overflow or underflow. Multiply the columns of X by 1 / {max(units):.3g}, a power of two, "
-            "fit again, and rescale."
+            "overflow or underflow. Multiply the columns of X by powers of two that bring them to size "
+            "one, fit again, and rescale."
         )
     return result
