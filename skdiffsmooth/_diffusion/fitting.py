@@ -429,9 +429,10 @@ def rounding_error(geometry: Geometry) -> float:
 def check_above_rounding(geometry: Geometry, bandwidth: float) -> None:
     """Raise an error if a bandwidth is below the rounding errors of the rows."""
     if geometry.base is None and bandwidth < rounding_error(geometry):
-        radius = rounding_error(geometry) / np.finfo(np.float64).eps
+        unit = geometry.metric.unit
+        radius = unit * rounding_error(geometry) / np.finfo(np.float64).eps
         raise ValueError(
-            f"bandwidth={bandwidth:g} is below the rounding error of rows up to {radius:.3g} from "
+            f"bandwidth={unit * bandwidth:g} is below the rounding error of rows up to {radius:.3g} from "
             "their center; expected a larger number. Pass a larger bandwidth, drop rows far from "
             "all others, or scale the columns."
         )
