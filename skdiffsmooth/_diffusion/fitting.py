@@ -432,8 +432,8 @@ def check_above_rounding(geometry: Geometry, bandwidth: float) -> None:
         unit = geometry.metric.unit
         radius = unit * rounding_error(geometry) / np.finfo(np.float64).eps
         raise ValueError(
-            f"bandwidth={unit * bandwidth:g} is below the rounding error of rows up to {radius:.3g} from "
-            "their center; expected a larger number. Pass a larger bandwidth, drop rows far from "
+            f"bandwidth={unit * bandwidth:g} is below the rounding error of rows up to {radius:.3g} "
+            "from their center; expected a larger number. Pass a larger bandwidth, drop rows far from "
             "all others, or scale the columns."
         )
 

@@ -107,7 +107,8 @@ def test_coarse_scores_in_any_unit(exponent, bandwidth, dimension):
     """Log-densities are per length along the manifold, or per area with a bandwidth."""
     unit = 2.0**exponent
     plain, scaled = (
-        CoarseScoreDiffusion(0.3 * s, 1, 1, bandwidth=bandwidth * s).fit(s * X) for s in (1.0, unit)
+        CoarseScoreDiffusion(0.3 * s, 1, n_components=1, bandwidth=bandwidth * s).fit(s * X)
+        for s in (1.0, unit)
     )
     rows = plain.sample(5, random_state=0)
     assert_allclose(scaled.sample(5, random_state=0) / unit, rows, rtol=1e-12)
@@ -118,11 +119,10 @@ def test_coarse_scores_in_any_unit(exponent, bandwidth, dimension):
     assert scaled.switch_scale_ == 0.3 * unit
 
 
-@pytest.mark.parametrize("exponent", [-990, 990])
 @pytest.mark.parametrize(
-    "scale", [lambda s: (0.3 * s, 0.4 * s), lambda s: ()], ids=["numbers", "auto"]
+    ("exponent", "scale"), [(-990, lambda s: (0.3 * s, 0.4 * s)), (990, lambda s: ())]
 )
-def test_all_queries_in_any_unit(scale, exponent):
+def test_all_queries_in_any_unit(exponent, scale):
     unit = 2.0**exponent
     plain = SmoothedScoreDiffusion(*scale(1.0), **COARSE).fit(X)
     scaled = SmoothedScoreDiffusion(*scale(unit), **COARSE).fit(unit * X)
@@ -142,6 +142,12 @@ def test_all_queries_in_any_unit(scale, exponent):
     assert_allclose(found, plain.leave_one_out_log_density(), rtol=0, atol=1e-5)
     with pytest.raises(ValueError, match="score_variance leaves the finite range"):
         scaled.score_variance(unit * Q)
+
+
+@pytest.mark.parametrize("exponent", [-990, 990])
+def test_discrete_columns_are_named_in_any_unit(exponent):
+    with pytest.warns(UserWarning, match="values are multiples of"):
+        KDESampler("scott").fit(2.0**exponent * np.arange(3.0)[np.arange(30) % 3][:, None])
 
 
 def test_scales_as_fitted_attributes_are_in_units_of_X():
