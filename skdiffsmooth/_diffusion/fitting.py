@@ -53,23 +53,6 @@ from .settings import (
 from .source import NoisedData, backend_in_range
 from .tails import StudentT, fit_student_t
 
-__all__ = [
-    "DEFAULT_FACTORS",
-    "MOST_ROWS",
-    "Factors",
-    "FittedModel",
-    "Geometry",
-    "Scales",
-    "TrainingData",
-    "check_above_rounding",
-    "given_or_default",
-    "leave_one_out_bandwidth",
-    "make_geometry",
-    "make_model",
-    "rounding_error",
-    "scales_in",
-]
-
 Factors = tuple[float, float]
 Scales = tuple[float | Relative, Sigma | Relative]
 
@@ -348,10 +331,7 @@ def _metric_and_hull(
 def leave_one_out_bandwidth(
     geometry: Geometry, parsed: ParsedParameters, *, is_screening: bool = False
 ) -> float:
-    """Return the bandwidth at which the Gaussian KDE has its highest leave-one-out likelihood.
-
-    `is_screening` scores 256 rows at most.
-    """
+    """Return the likeliest leave-one-out bandwidth of the KDE; screening scores 256 rows at most."""
     queries, geometry = geometry.queries, geometry.with_copies_apart()
     return gaussian_leave_one_out(
         geometry.coordinates,
@@ -386,10 +366,7 @@ def given_or_default(parsed: ParsedParameters, factors: Factors | None = None) -
 def scales_in(
     geometry: Geometry, parsed: ParsedParameters, scales: Scales, h: float | None = None
 ) -> tuple[float, Sigma]:
-    """Return bandwidth and smoothing scale as numbers, in units of the coordinates.
-
-    `h` is what relative scales multiply, where it was computed before.
-    """
+    """Return bandwidth and smoothing scale as numbers, in units of the coordinates."""
     bandwidth, sigma = scales
     unit = geometry.metric.unit
     if h is None and (isinstance(bandwidth, Relative) or isinstance(sigma, Relative)):
@@ -470,11 +447,7 @@ def make_model(
     is_candidate: bool = False,
     refinement: float = 1.0,
 ) -> FittedModel:
-    """Return the model for given scales, with fixed nodes, levels and hierarchy.
-
-    For a candidate in a search the error of the nodes is estimated only if it decides their number.
-    `refinement` multiplies numbers of levels and steps that are "auto".
-    """
+    """Return the model for given scales, with fixed nodes, levels and hierarchy."""
     unit = geometry.metric.unit
     check_ratio("bandwidth", bandwidth, unit)
     kernel, data = geometry.kernel, geometry.data
@@ -591,10 +564,9 @@ def _with_fewer_evaluations(
 def _tail(model: DiffusionModel, geometry: Geometry, resources: Resources) -> Tail:
     """Return the t distribution of the background of a model, with its weight.
 
-    They are chosen by left-out likelihoods of at most 2000 rows, taken evenly, in a mixture with
-    kernel density estimates of the other rows. Rounded rows are scored where they may have been. With
-    rows in several processes the weight is the least one, and the t distribution that of highest
-    likelihood.
+    They are chosen by left-out likelihoods of at most 2000 rows, taken evenly, in a mixture with kernel
+    density estimates of the other rows. Rounded rows are scored where they may have been. With rows in
+    several processes the weight is the least one, and the t distribution that of highest likelihood.
     """
     students, queries = geometry.students, geometry.queries
     geometry = geometry.with_copies_apart()

@@ -6,8 +6,6 @@ import math
 
 import numpy as np
 
-__all__ = ["column_norms", "common_unit", "per_unit", "unit_for"]
-
 # Sizes up to a million either way are left as they are; in float32 their fourth powers are finite.
 _ORDINARY = 20
 
