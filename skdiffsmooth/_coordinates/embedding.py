@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from .._utils.gaussian import gaussian_log_normalizer
-from .._utils.validation import check_size
 from .hull import AffineHull
 from .metric import LinearMetric
 
@@ -29,9 +28,7 @@ class Embedding:
     def split(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return hull coordinates (n, r) and residuals (n, d) of rows."""
         columns = self.metric.columns
-        with np.errstate(over="ignore"):
-            scaled = columns.scaled(X)
-        check_size("X", scaled, " scales of the columns")
+        scaled = columns.scaled(X)
         coordinates, residual = self.hull.split(self.metric.of_inside(columns.inside(scaled)))
         if columns.n_relations:
             residual = columns.lift(residual) + columns.outside(scaled)

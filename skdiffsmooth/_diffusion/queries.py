@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from .._utils.estimator import DistanceDensityMixin, on_one_fit
-from .._utils.validation import check_real
+from .._utils.validation import check_real, check_size
 from .conditional import JointDensity, draw_given_columns, log_density_of_columns
 from .model import DiffusionModel
 from .posterior import PosteriorMixin
@@ -200,6 +200,12 @@ class FlowDensity(PosteriorMixin, DistanceDensityMixin, BaseEstimator, ABC):
         """See `PosteriorMixin`."""
         resources = self._resources()
         return self._joint_density(resources), resources.memory_limit
+
+    def _check_range(self, name: str, rows: np.ndarray) -> None:
+        """See `DistanceDensityMixin`."""
+        with np.errstate(over="ignore"):
+            scaled = self.model_.embedding.metric.columns.scaled(rows)
+        check_size(name, scaled, " scales of the columns")
 
     def _resources(self) -> Resources:
         """Return the device, dtype and memory limit that the present parameters name."""

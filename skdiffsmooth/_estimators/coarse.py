@@ -15,7 +15,7 @@ Gaussian kernel density estimate of bandwidth s. Samples are F(x), x ~ p.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -397,11 +397,9 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         """The power of two by which rows of extreme size are divided, and their model, or None."""
         return vars(self).get("_scaled_")
 
-    def _check_query(self, X: Any, ignored: Sequence[int] | np.ndarray = ()) -> np.ndarray:
-        checked = super()._check_query(X, ignored)
-        if self._scaled is None:
-            check_size("X", checked)
-        return checked
+    def _check_range(self, name: str, rows: np.ndarray) -> None:
+        """See `DistanceDensityMixin`."""
+        check_size(name, rows / (1.0 if self._scaled is None else self._scaled[0]))
 
     def _sums_per_row(self) -> float:
         """See `DensityEstimatorMixin`."""

@@ -43,10 +43,12 @@ from .._utils.support import warn_of_far_values
 from .._utils.threads import threads_for
 from .._utils.units import per_unit, unit_for
 from .._utils.validation import (
+    LARGEST,
     check_bandwidth,
     check_choice,
     check_real,
     check_real_array,
+    check_size,
 )
 from ..bandwidth import (
     Queries,
@@ -314,11 +316,11 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
             )
         extent = np.ptp(measured, axis=0)
         with np.errstate(over="ignore"):
-            if not np.all(np.isfinite(extent / bandwidth)):
+            if np.any(extent / bandwidth > LARGEST):
                 raise ValueError(
                     f"bandwidth={np.min(bandwidth):.3g} is too small for rows that extend over "
-                    f"{extent.max():.3g}: distances in bandwidths overflow. Expected at least "
-                    f"{extent.max() / 1e300:.1g}."
+                    f"{extent.max():.3g}: squares of distances in bandwidths overflow. Expected at "
+                    f"least {extent.max() / LARGEST:.1g}. Drop rows far from all others, or use it."
                 )
         # Raises here, and not at the first query, if memory_limit is too small.
         self._model(backend, measured, weights, kernel, bandwidth, coordinates.periods)
@@ -783,6 +785,13 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         return RadialMixture(
             backend.tensor(scaled), log_weights, profile, scale, memory_limit=memory_limit
         )
+
+    def _check_range(self, name: str, rows: np.ndarray) -> None:
+        """See `DistanceDensityMixin`."""
+        metric = self.coordinates_
+        with np.errstate(over="ignore"):
+            distances = metric.to_metric(rows) - metric.to_metric(self.points_[:1])
+            check_size(name, distances / self.bandwidth_, " bandwidths")
 
     def _sums_per_row(self) -> float:
         """See `DensityEstimatorMixin`."""

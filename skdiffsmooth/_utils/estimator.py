@@ -371,5 +371,18 @@ class DistanceDensityMixin(DensityOfColumnsMixin):
 
     def _check_query(self, X: Any, ignored: Sequence[int] | np.ndarray = ()) -> np.ndarray:
         checked = super()._check_query(X, ignored)
+        self._check_range("X", checked)
         periods = getattr(self, "periods_", None)
         return checked if periods is None else reduced(checked, periods, X)
+
+    def _check_given(self, given: Any, n: int) -> tuple[np.ndarray, np.ndarray] | None:
+        conditions = super()._check_given(given, n)
+        if conditions is not None:
+            rows = np.repeat(self.points_[:1], n, axis=0)
+            rows[:, conditions[0]] = conditions[1]
+            self._check_range("given", rows)
+        return conditions
+
+    def _check_range(self, name: str, rows: np.ndarray) -> None:
+        """Raise ValueError if rows (n, d) are so far that squares of distances would overflow."""
+        check_size(name, rows)
