@@ -195,7 +195,8 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     weights_ : ndarray of shape (n_points,)
         Their weights; they sum to one.
     hull_ : AffineHull
-        An affine subspace that contains rows and manifold.
+        An affine subspace that contains rows and manifold. Of rows above 2^400 or below 2^-400 in size
+        it and `manifold_` are those of the rows divided by a power of two.
     n_features_in_ : int
         Number of features.
     feature_names_in_ : ndarray of shape (n_features,)
