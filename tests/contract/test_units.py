@@ -181,6 +181,8 @@ def test_a_known_manifold_needs_finite_squares():
     circle = Circle(np.zeros(2), unit)
     with pytest.raises(ValueError, match="X has a range of"):
         ManifoldAdaptedDiffusion(0.3 * unit, 0.4 * unit, manifold=circle).fit(unit * X)
+    with pytest.raises(ValueError, match="X has a range of"):
+        NeuralScoreDiffusion(0.3 * unit, metric="euclidean").fit(unit * X)
     with pytest.raises(ValueError, match=r"manifold=.* is in units of X"):
         CoarseScoreDiffusion(0.3 * unit, manifold=circle).fit(unit * X)
 
