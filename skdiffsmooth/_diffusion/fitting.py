@@ -62,6 +62,8 @@ DEFAULT_FACTORS: Factors = (0.85, 1.5)
 # Steps take one evaluation where sigma is at most so many bandwidths, and they are too long for at most
 # that part of checked rows; elsewhere single evaluations miss jumps of posterior means.
 _MOST_BANDWIDTHS = 4.0
+# Where sigma is more than so many bandwidths, levels have several steps, at most so many.
+_WIDE, _MOST_STEPS_A_LEVEL = 10.0, 4
 _MOST_ROUGH = 1 / 12
 # Candidates are compared, and tails chosen, by the likelihood of at most so many rows.
 MOST_ROWS = 2000
@@ -474,7 +476,11 @@ def make_model(
         bandwidth, terminal_scale, has_base=geometry.base is not None, by_frames=by_frames
     )
     enough = math.ceil(refinement * enough)
-    n_steps, n_levels = parsed.n_steps or enough, parsed.n_levels or enough
+    # Behind a wide kernel the posterior mean jumps at small noise, over shorter and shorter steps.
+    ratio = finest * kernel.widest_std / bandwidth
+    shorter = min(max(ratio / _WIDE, 1.0), _MOST_STEPS_A_LEVEL)
+    n_steps = parsed.n_steps or math.ceil(shorter * enough)
+    n_levels = parsed.n_levels or enough
     levels = NoiseLevels(bandwidth, terminal_scale, n_levels)
     requested, scales = scales_of_levels(sigma, noise, levels)
     is_smoothed = bool(scales.any())
@@ -535,7 +541,7 @@ def make_model(
         background,
         tol=(parsed.tol or DEFAULT_TOL) if is_followed_again else None,
     )
-    is_narrow = finest * kernel.widest_std > _MOST_BANDWIDTHS * bandwidth
+    is_narrow = ratio > _MOST_BANDWIDTHS
     may_choose = is_followed_again and parsed.solver is None
     if may_choose and is_smoothed and not is_narrow and model.source.has_divergence:
         model = _with_fewer_evaluations(model, schedule(rule), parsed.resources)

@@ -33,6 +33,13 @@ def test_far_clusters_have_mass_one(distance):
     assert abs(share - 0.5) < 2.5 / np.sqrt(n)
 
 
+def test_a_wide_kernel_over_a_small_bandwidth_has_mass_one():
+    """Steps are shorter from ten bandwidths on; errors of steps and of the grid are below 1e-3."""
+    model = SmoothedScoreDiffusion(0.02, 0.45, n_nodes=16).fit(CLUSTER)
+    assert model.n_steps_ > 2 * model.noise_levels_.n_levels
+    assert mass(model, width=4.5, n=2250) == pytest.approx(1, abs=1e-3)
+
+
 def test_a_far_cluster_changes_a_density_by_its_weight_only():
     """Nothing of the other cluster arrives: log-densities are lower by log 2, to rounding of 1e3."""
     both = np.concatenate([CLUSTER, 1e3 + OTHER])
