@@ -63,7 +63,7 @@ DEFAULT_FACTORS: Factors = (0.85, 1.5)
 # that part of checked rows; elsewhere single evaluations miss jumps of posterior means.
 _MOST_BANDWIDTHS = 4.0
 # Where sigma is more than so many bandwidths, levels have several steps, at most so many.
-_WIDE, _MOST_STEPS_A_LEVEL = 10.0, 4
+_MANY_BANDWIDTHS, _MOST_STEPS_A_LEVEL = 10.0, 4
 _MOST_ROUGH = 1 / 12
 # Candidates are compared, and tails chosen, by the likelihood of at most so many rows.
 MOST_ROWS = 2000
@@ -478,7 +478,7 @@ def make_model(
     enough = math.ceil(refinement * enough)
     # Behind a wide kernel the posterior mean jumps at small noise, over shorter and shorter steps.
     ratio = finest * kernel.widest_std / bandwidth
-    shorter = min(max(ratio / _WIDE, 1.0), _MOST_STEPS_A_LEVEL)
+    shorter = min(max(ratio / _MANY_BANDWIDTHS, 1.0), _MOST_STEPS_A_LEVEL)
     n_steps = parsed.n_steps or math.ceil(shorter * enough)
     n_levels = parsed.n_levels or enough
     levels = NoiseLevels(bandwidth, terminal_scale, n_levels)
