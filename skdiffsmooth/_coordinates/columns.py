@@ -55,9 +55,10 @@ class ColumnSpace:
     periods: np.ndarray | None = None
 
     @classmethod
-    def plain(cls, n_features: int) -> ColumnSpace:
-        """Return the columns as they are."""
-        return cls(np.zeros(n_features), np.ones(n_features), None, *np.zeros((2, n_features)))
+    def plain(cls, n_features: int, unit: float = 1.0) -> ColumnSpace:
+        """Return the columns as they are, in a common unit."""
+        scales = np.full(n_features, unit)
+        return cls(np.zeros(n_features), scales, None, *np.zeros((2, n_features)))
 
     @classmethod
     def of(

@@ -95,7 +95,7 @@ class Embedding:
 
     def residual_scale(self, widest: float) -> float:
         """Return the scale of residuals (n, d): one in scaled columns, `widest` in the user's own."""
-        return widest if np.all(self.metric.columns.scales == 1) else 1.0
+        return widest if np.all(self.metric.columns.scales == self.metric.unit) else 1.0
 
     def log_slopes(self, coordinates: np.ndarray, residual: np.ndarray) -> np.ndarray | float:
         """Return the log |det| (n,) of the maps of columns at rows, in nats; 0 where none is mapped."""

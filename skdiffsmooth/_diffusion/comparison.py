@@ -12,6 +12,7 @@ from .._coordinates.columns import ColumnSpace
 from .._coordinates.metric import is_scaled, is_warped, warped
 from .._utils.progress import Loop, counted
 from .._utils.rows import merge_duplicates
+from .._utils.validation import LARGEST
 from .._utils.warnings import without_warnings
 from ..solvers import Heun
 from .background import WIDTH, background_weight, choose_tail, mixed
@@ -156,7 +157,9 @@ class Comparison:
         in_units = [scales_in(fold.geometry, self.parsed, scales, fold.h) for fold in folds]
         bandwidths = [bandwidth for bandwidth, _ in in_units]
         if any(
-            h < rounding_error(fold.geometry) for h, fold in zip(bandwidths, folds, strict=True)
+            not rounding_error(fold.geometry) <= h <= LARGEST
+            or (not callable(sigma) and sigma > LARGEST)
+            for (h, sigma), fold in zip(in_units, folds, strict=True)
         ):
             return -np.inf, Settings(metric, scales, background or 0.0), [-np.inf] * len(folds)
         tail, reference = None, self._reference(metric_index)

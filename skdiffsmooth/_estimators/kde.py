@@ -41,13 +41,14 @@ from .._utils.progress import reports_fit
 from .._utils.rows import MergedRows, split_off_copies, sum_of_weights
 from .._utils.support import warn_of_far_values
 from .._utils.threads import threads_for
-from .._utils.units import unit_for
+from .._utils.units import per_unit, unit_for
 from .._utils.validation import (
+    LARGEST,
     check_bandwidth,
     check_choice,
-    check_finite,
     check_real,
     check_real_array,
+    check_size,
 )
 from ..bandwidth import (
     Queries,
@@ -318,11 +319,11 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
             )
         extent = np.ptp(measured, axis=0)
         with np.errstate(over="ignore"):
-            if not np.all(np.isfinite(extent / bandwidth)):
+            if np.any(extent / bandwidth > LARGEST):
                 raise ValueError(
                     f"bandwidth={np.min(bandwidth):.3g} is too small for rows that extend over "
-                    f"{extent.max():.3g}: distances in bandwidths overflow. Expected at least "
-                    f"{extent.max() / 1e300:.1g}."
+                    f"{extent.max():.3g}: squares of distances in bandwidths overflow. Expected at "
+                    f"least {extent.max() / LARGEST:.1g}. Drop rows far from all others, or use it."
                 )
         # Raises here, and not at the first query, if memory_limit is too small.
         self._model(backend, measured, weights, kernel, bandwidth, coordinates.periods)
@@ -682,10 +683,8 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         trace = model.moments(queries, 1.0, Nodes.single(queries), trace=True).trace
         assert trace is not None
         curvatures = np.broadcast_to(_curvatures(scale), X.shape[1])
-        with np.errstate(over="ignore", divide="ignore"):
-            laplacian = (backend.array(trace) - curvatures.sum()) / np.min(scale) / np.min(scale)
-        check_finite("laplacian_log_density", laplacian)
-        return laplacian
+        laplacian = backend.array(trace) - curvatures.sum()
+        return per_unit("laplacian_log_density", laplacian, np.min(scale), np.min(scale))
 
     @on_one_fit
     def energy(self, X: Any, t: Any = None) -> np.ndarray:
@@ -789,6 +788,13 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         return RadialMixture(
             backend.tensor(scaled), log_weights, profile, scale, memory_limit=memory_limit
         )
+
+    def _check_range(self, name: str, rows: np.ndarray) -> None:
+        """See `DistanceDensityMixin`."""
+        metric = self.coordinates_
+        with np.errstate(over="ignore"):
+            distances = metric.to_metric(rows) - metric.to_metric(self.points_[:1])
+            check_size(name, distances / self.bandwidth_, " bandwidths")
 
     def _sums_per_row(self) -> float:
         """See `DensityEstimatorMixin`."""

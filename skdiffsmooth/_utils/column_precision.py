@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .table import column_label
+from .units import column_norms
 
 # A unit is accepted where continuous values would have one with a lower probability.
 _FALSE_ALARM = 1e-9
@@ -61,7 +62,7 @@ class ColumnPrecision:
         out.
         """
         center = weights @ points
-        std = np.sqrt(weights @ (points - center) ** 2)
+        std = column_norms(np.sqrt(weights)[:, None] * (points - center))
         is_coarse = self.unit > _COARSE * std
         is_binary = (self.n_values == 2) & (self.width > 0)
         has_atom = self.atom_weight >= _ATOM

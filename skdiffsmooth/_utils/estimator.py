@@ -20,7 +20,7 @@ from .progress import CallbackSupportMixin, number_of_rows, reporting
 from .rows import MergedRows, check_sample_weight, merge_rows, weighted_rows
 from .table import check_table, column_names
 from .threads import threads_for
-from .validation import check_draw, check_real_array, check_size
+from .validation import LARGEST_VALUE, check_draw, check_real_array, check_size
 from .version import FORMAT, __version__
 
 _VERSION_KEY = "_skdiffsmooth_version"
@@ -328,7 +328,7 @@ class DistanceDensityMixin(DensityOfColumnsMixin):
     def _check_training(self, X: Any, sample_weight: Any) -> MergedRows:
         """Return distinct rows and their weights, without changing the estimator."""
         checked = check_table(X, self)
-        check_size("X", checked)
+        check_size("X", checked, largest=LARGEST_VALUE)
         declared = getattr(self, "periods", None)
         periods = resolve_periods(declared, column_labels(X), checked.shape[1])
         if periods is not None:
@@ -388,6 +388,18 @@ class DistanceDensityMixin(DensityOfColumnsMixin):
 
     def _check_query(self, X: Any, ignored: Sequence[int] | np.ndarray = ()) -> np.ndarray:
         checked = super()._check_query(X, ignored)
-        check_size("X", checked)
+        self._check_range("X", checked)
         periods = getattr(self, "periods_", None)
         return checked if periods is None else reduced(checked, periods, X)
+
+    def _check_given(self, given: Any, n: int) -> tuple[np.ndarray, np.ndarray] | None:
+        conditions = super()._check_given(given, n)
+        if conditions is not None:
+            rows = np.repeat(self.points_[:1], n, axis=0)
+            rows[:, conditions[0]] = conditions[1]
+            self._check_range("given", rows)
+        return conditions
+
+    def _check_range(self, name: str, rows: np.ndarray) -> None:
+        """Raise ValueError if rows (n, d) are so far that squares of distances would overflow."""
+        check_size(name, rows)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .validation import check_real_array, check_size
+from .validation import LARGEST_VALUE, check_real_array, check_size
 
 
 def resolve_columns(name: str, columns: Any, labels: np.ndarray | None, d: int) -> np.ndarray:
@@ -145,7 +145,7 @@ def resolve_given_values(
                 f"given[{column!r}] holds NaN or infinity; expected finite numbers. Leave the "
                 "column out of given where its value is not known."
             )
-        check_size(f"given[{column!r}]", column_values)
+        check_size(f"given[{column!r}]", column_values, largest=LARGEST_VALUE)
         index = np.searchsorted(columns, _index("given", column, labels, d))
         values[:, index] = column_values
     return columns, values

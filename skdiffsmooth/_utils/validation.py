@@ -11,6 +11,8 @@ import numpy as np
 
 # Sums over columns and rows of squares of larger values may overflow.
 LARGEST = 1e150
+# Differences and sums of larger values may overflow.
+LARGEST_VALUE = 2.0**1000
 # Values of most parameters random_state beside integers, for messages.
 _OTHER_SOURCES = ", a numpy RandomState, or None"
 
@@ -141,33 +143,38 @@ def check_generator(random_state: Any) -> np.random.RandomState:
     return np.random.RandomState(check_seed(random_state, others=_OTHER_SOURCES))
 
 
-def check_size(name: str, values: np.ndarray) -> None:
-    """Raise ValueError if a finite value is so large that sums of squares may overflow."""
-    largest = max(values.max(initial=0.0), -values.min(initial=0.0))
-    if largest > LARGEST:
+def check_size(name: str, values: np.ndarray, unit: str = "", largest: float = LARGEST) -> None:
+    """Raise ValueError if a value is so large that sums of squares, or else of values, may overflow.
+
+    `unit` says in what values are measured, for the message.
+    """
+    size = max(values.max(initial=0.0), -values.min(initial=0.0))
+    if size > largest:
+        what = "squares would overflow" if largest == LARGEST else "differences would overflow"
         raise ValueError(
-            f"{name} holds values up to {largest:.3g} in size; expected none above {LARGEST:g}, since "
-            "their squares would overflow. Drop those rows, or use larger units."
+            f"{name} holds values up to {size:.3g}{unit} in size; expected none above {largest:.3g}, "
+            f"since their {what}. Drop those rows, or use larger units."
         )
 
 
 def check_extent(values: np.ndarray, unit: str) -> None:
-    """Raise ValueError if rows (n, d) differ by so little that squares of distances underflow."""
+    """Raise ValueError if squares of distances of rows (n, d) would overflow or underflow."""
     extent = float(np.ptp(values, axis=0).max(initial=0.0))
-    if 0 < extent < 1 / LARGEST:
+    if extent and not 1 / LARGEST <= extent <= LARGEST:
         raise ValueError(
-            f"X has a range of {extent:.3g} in units of {unit}; expected at least {1 / LARGEST:g}, "
-            "since squares of smaller values underflow. Multiply X and all scales by a power of two, or "
-            "leave metric, bandwidth and sigma at 'auto'."
+            f"X has a range of {extent:.3g} in units of {unit}; expected one from {1 / LARGEST:g} to "
+            f"{LARGEST:g}, since squares of other values underflow or overflow. Multiply X and all "
+            "scales by a power of two, or leave metric, bandwidth and sigma at 'auto'."
         )
 
 
-def check_finite(name: str, values: np.ndarray) -> None:
-    """Raise ValueError if a result in the units of X is not finite."""
-    if not np.all(np.isfinite(values)):
+def check_ratio(name: str, scale: float, unit: float) -> None:
+    """Raise ValueError if the square of a scale, in a unit of X, leaves the floating-point range."""
+    if not 1 / LARGEST <= scale <= LARGEST:
         raise ValueError(
-            f"{name} overflows in units of X: {np.sum(~np.isfinite(values))} of {values.size} values "
-            "are not finite. Multiply the columns of X by a large power of two, fit again, and rescale."
+            f"{name}={unit * scale:g} is out of range; expected a number from {unit / LARGEST:g} to "
+            f"{unit * LARGEST:g} in units of the metric, since the square of its ratio to the range of "
+            "X leaves the floating-point range. Pass one nearer to that range, or scale the columns."
         )
 
 

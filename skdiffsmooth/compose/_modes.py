@@ -173,7 +173,8 @@ class _Bandwidths:
     """
 
     def __init__(self, model: Any) -> None:
-        metric, self._bandwidth = model.coordinates_, model.bandwidth_
+        metric = model.coordinates_
+        self._bandwidth = model.bandwidth_ / metric.unit
         z = metric.to_metric(model.points_)
         steps = AffineHull.of(z / self._bandwidth).basis.T * self._bandwidth
         center = np.median(z, axis=0)

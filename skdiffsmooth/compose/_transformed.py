@@ -16,7 +16,7 @@ from .._utils.estimator import DensityOfColumnsMixin
 from .._utils.progress import reports_fit
 from .._utils.rows import check_sample_weight, parts_of_table, precision_of_image
 from .._utils.table import check_table
-from .._utils.validation import LARGEST
+from .._utils.validation import LARGEST, check_size
 from .._utils.warnings import warn_user
 from ._changes import ChangeOfVariables, change_of_variables, with_names
 from ._conditionals import draw_given_through, score_columns
@@ -189,6 +189,7 @@ class TransformedDensity(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
                 f"{transformer!r}; expected rows that it maps to finite numbers, with a derivative "
                 "above zero."
             )
+        check_size("X, transformed,", Z)
         _warn_of_lost_digits(change, rows, Z)
         with parts_of_table(_shared_precision(change, rows, Z)):
             density = _fit(density, Z, weight, None)
