@@ -79,11 +79,10 @@ class Groups:
     def relevant_to(
         self, y: torch.Tensor, v: float, exclude: torch.Tensor | None, queries_at_once: int
     ) -> torch.Tensor:
-        """Return which groups hold points relevant to single queries y (P, r): bool, (n_groups, P).
+        """Return which groups hold points relevant to queries y (P, r): bool, (n_groups, P).
 
-        A group is irrelevant if its best member is below the best of all by more than N such terms
-        lose in rounding, and by twice the error of single precision. Scores of at most
-        `queries_at_once` queries are held at once.
+        A group is irrelevant if its best member is below the best of all by more than rounding
+        loses. Scores of at most `queries_at_once` queries are held at once.
         """
         bias = (self._block_log_weights * (v / self.unit**2)).float() - self._block_half_squares
         left = torch.cat([self._blocks, bias[:, None]], dim=1)

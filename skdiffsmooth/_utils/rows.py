@@ -217,11 +217,7 @@ def _row_indices(part: Any, n: int, label: str) -> np.ndarray:
 
 
 def check_sample_weight(sample_weight: Any, n_samples: int) -> np.ndarray:
-    """Return the weights of the rows as a float64 array (n_samples,); None gives each the weight one.
-
-    Raises ValueError if the shape is wrong, a weight is negative, NaN or infinite, or all of them
-    are zero.
-    """
+    """Return weights (n_samples,), ones for None; ValueError unless they are >= 0, finite, not all 0."""
     if sample_weight is None:
         return np.ones(n_samples)
     weight = check_real_array("sample_weight", sample_weight)

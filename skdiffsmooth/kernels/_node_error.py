@@ -69,11 +69,10 @@ def enough_nodes(
     *,
     is_fixed: bool,
 ) -> tuple[NodeRule, float]:
-    """Return the rule with enough nodes for a small estimated error, and the error in nats.
+    """Return the rule with enough nodes for an error of `tol`, and the error in nats (or NaN).
 
-    `schedule` returns the model under a rule. From `rule` on the number of nodes is doubled, unless it
-    `is_fixed`. `tol` is the accuracy that is requested, if one is. The error is NaN where the field has
-    no divergence.
+    `schedule` returns the model under a rule, whose number of nodes is doubled unless it
+    `is_fixed`.
     """
     largest, most = _TOLERANCE, _MOST_NODES
     if tol is not None:

@@ -162,10 +162,7 @@ NODE_RULES: dict[str, Rule] = {
 
 @dataclass(frozen=True)
 class NodeRule:
-    """A rule for choosing nodes: a name in `NODE_RULES`, the number of nodes, and a seed.
-
-    The number is even for "sobol" and an upper bound for "gauss-hermite".
-    """
+    """A rule for nodes: a name, a number (even for "sobol", a bound for "gauss-hermite"), a seed."""
 
     name: str
     n_nodes: int
