@@ -83,6 +83,11 @@ class ChainDisplay:
         )
         check_number_of_columns(shown)
         sampler = LangevinSampler() if sampler is None else sampler
+        if not isinstance(sampler, LangevinSampler):
+            raise TypeError(
+                f"sampler={type(sampler).__name__}; expected a LangevinSampler or None. Pass starting "
+                "rows as start=."
+            )
         chains = sampler.run(estimator, start, random_state)
         return cls.from_chains(chains, columns=shown, names=names)
 
