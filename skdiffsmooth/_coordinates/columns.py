@@ -278,7 +278,7 @@ def _standardised(
 def _copies(
     standardised: np.ndarray, tolerance: np.ndarray, shards: Shards
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return groups (k,) of equal columns, up to signs (k,) and tolerances, signs and sizes."""
+    """Return group (k,) and sign (k,) of columns that are equal up to sign, and sizes of groups."""
     n_columns = standardised.shape[1]
     draws = np.random.RandomState(shards.rank).standard_normal(len(standardised))
     projections = shards.total(draws @ standardised)

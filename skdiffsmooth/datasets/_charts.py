@@ -119,7 +119,7 @@ class SphereChart(Chart):
 
 
 class TorusChart(Chart):
-    """A torus: the turn about its axis, and the fraction of area or angle of its tube."""
+    """A torus, in the turn about its axis and the fraction of area or angle around its tube."""
 
     dimension = 2
 
