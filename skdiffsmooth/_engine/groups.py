@@ -151,11 +151,7 @@ class Groups:
         return PairScores(of_queries, of_nodes, bounds >= threshold.float())
 
     def slack(self, distance: torch.Tensor, v: float, dtype: torch.dtype) -> torch.Tensor:
-        """Return how far a score may be below the best one before its point is negligible.
-
-        `distance` is that of the queries from the origin in units of the radius, and `dtype` that
-        of the scores. The result has the shape of `distance`.
-        """
+        """Return how far below the best a score is negligible, at a `distance` in radii."""
         wrong = 2 * (self.scaled.shape[2] + 4) * torch.finfo(dtype).eps * (distance + 1)
         return 2 * wrong - self._negligible * (v / self.unit**2)
 

@@ -26,11 +26,7 @@ _OF_WHOLE_TABLE: ContextVar[ColumnPrecision | None] = ContextVar("_OF_WHOLE_TABL
 
 @contextmanager
 def parts_of_table(precision: ColumnPrecision | None) -> Iterator[None]:
-    """Give all rows the precision of a table whose parts they are, so that these share it.
-
-    A column that is constant in a part is then as wide there as it is coarse in the table: one step, or
-    half the difference of its two values. None finds the precision of each part by itself.
-    """
+    """Give all rows the precision of a table whose parts they are, or None for their own."""
     token = _OF_WHOLE_TABLE.set(precision)
     try:
         yield

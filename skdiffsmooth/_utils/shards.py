@@ -50,11 +50,7 @@ class Shards:
         return max(self.gather(value))
 
     def together(self, check: Callable[..., Result], *args: Any) -> Result:
-        """Return check(*args) on this process; if it raises an error on one process, all raise one.
-
-        The other processes would otherwise wait for the one that failed. They raise a ValueError
-        that quotes its TypeError or ValueError.
-        """
+        """Return check(*args); an error on one process is raised on all, which would wait for it."""
         failure: Exception | None = None
         try:
             result = check(*args)

@@ -26,11 +26,7 @@ _N_LEVELS = 8
 
 
 def checked_rows(schedule: ScoreSchedule) -> tuple[np.ndarray, np.ndarray]:
-    """Return training rows (n, r) at which errors are estimated, and standard normal noise for them.
-
-    They are taken evenly in the order of the widest coordinate, which does not depend on the order of
-    X and rotates with the data.
-    """
+    """Return rows (n, r), evenly by the widest coordinate, and standard normal noise for them."""
     points = schedule.shards.first(schedule.hierarchy.points)
     # A hull of dimension zero has one row, and no coordinate.
     order = np.argsort(points[:, :1].sum(axis=1), kind="stable")
