@@ -106,10 +106,7 @@ class Embedding:
         return columns.log_slopes(scaled + residual)
 
     def log_density_outside_hull(self, residual: np.ndarray, scale: float) -> np.ndarray:
-        """Return the log-density (n,) of the residuals plus the metric's log |det|, in nats.
-
-        `scale` is that of noise outside the hull; relations keep their own widths.
-        """
+        """Return the log-density (n,) of residuals at `scale`, plus the metric's log |det|, in nats."""
         columns = self.metric.columns
         if not columns.n_relations:
             return self.isotropic_log_density(residual, scale)

@@ -259,11 +259,7 @@ class Comparison:
     def _tail(
         self, metric_index: int, requested: float | Relative, bandwidths: Sequence[float]
     ) -> tuple[int, float]:
-        """Return which t distribution a background has, counted from the end, and its weight in it.
-
-        A kernel density estimate of the `bandwidths` of the folds, as `requested`, is in the place of
-        the model.
-        """
+        """Return the index of the background's t distribution from the end, and its weight, by KDEs."""
         key = metric_index, requested
         if key not in self._tails:
             folds = self.prepare(metric_index, is_screening=True)

@@ -372,10 +372,7 @@ class _Pool:
 
 
 class BaseDraws:
-    """Quasi-random numbers that the draws of all rows are made from.
-
-    The number j is of the scrambling j % 16, and the first k are the same for every length.
-    """
+    """Quasi-random numbers for the draws of all rows; the first k are the same at every length."""
 
     def __init__(self, n: int, n_free: int, degrees: float, seed: int | tuple[int, ...]) -> None:
         per_scrambling = n // _N_SCRAMBLINGS

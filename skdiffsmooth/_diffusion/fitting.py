@@ -570,9 +570,8 @@ def _with_fewer_evaluations(
 def _tail(model: DiffusionModel, geometry: Geometry, resources: Resources) -> Tail:
     """Return the t distribution of the background of a model, with its weight.
 
-    They are chosen by left-out likelihoods of at most 2000 rows, taken evenly, in a mixture with kernel
-    density estimates of the other rows. Rounded rows are scored where they may have been. With rows in
-    several processes the weight is the least one, and the t distribution that of highest likelihood.
+    They are chosen by left-out likelihoods of at most 2000 rows, in a mixture with kernel density
+    estimates. In several processes the weight is the least one, the distribution the likeliest.
     """
     students, queries = geometry.students, geometry.queries
     geometry = geometry.with_copies_apart()

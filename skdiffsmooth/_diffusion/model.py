@@ -237,10 +237,7 @@ class DiffusionModel:
     def leave_one_out_parts(
         self, resources: Resources, queries: Queries | None = None
     ) -> np.ndarray:
-        """Return log-densities (n, 3) of each training point, as the others give them.
-
-        Points are scored where they are, or at `queries` in coordinates of the hull.
-        """
+        """Return log-densities (n, 3) of points, or at `queries` in the hull, under all other points."""
         points, residual, exclude = self._excluded_points()
         if queries is not None:
             points, exclude, _ = queries
@@ -432,10 +429,7 @@ class DiffusionModel:
         seed: int | None,
         resources: Resources,
     ) -> np.ndarray:
-        """Move some of n draws along the flow to the bandwidth; return them with errors (m, r + 1).
-
-        The last column is the solver's error in nats, where it is adaptive, and NaN elsewhere.
-        """
+        """Move some of n draws to the bandwidth; return them, and the solver's errors or NaN, last."""
         schedule = self.source.schedule(resources)
         backend = schedule.backend
         steps = [step.reversed() for step in reversed(self.steps())]

@@ -106,10 +106,7 @@ def has_extent(points: np.ndarray) -> np.ndarray:
 
 
 def copies_of(weights: np.ndarray) -> np.ndarray:
-    """Return how many equal rows each weight (n,) stands for, if weights are multiples of one.
-
-    The numbers have no common divisor; without a common unit they are all one.
-    """
+    """Return how many rows each weight (n,) stands for, if all are multiples of one; else ones."""
     ordered = np.unique(np.append(weights, 0.0))
     if len(ordered) == 2:
         return np.ones(len(weights), dtype=np.intp)

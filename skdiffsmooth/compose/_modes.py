@@ -167,10 +167,7 @@ def find_modes(model: Any, *, n_modes: int = 20) -> Modes:
 
 
 class _Bandwidths:
-    """Coordinates of a model's metric in bandwidths: directions in X, and distances.
-
-    `directions` (r, d) are one bandwidth long each, and span the affine hull of the training rows.
-    """
+    """Directions (r, d) in X that span the hull, one bandwidth long, and distances in bandwidths."""
 
     def __init__(self, model: Any) -> None:
         metric = model.coordinates_
