@@ -2,8 +2,8 @@
 
     python benchmarks/coarse_claims.py [coverage] [density] [trained] [curvature]
 
-Without names it prints all tables, in some five CPU minutes. Errors are standard errors over three draws of
-the training rows, those of slopes that of a straight line through log-log points.
+Without names it prints all tables, in some five CPU minutes. Errors are standard errors over three draws
+of the training rows, those of slopes that of a straight line through log-log points.
 """
 
 import sys
