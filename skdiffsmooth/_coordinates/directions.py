@@ -9,8 +9,6 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 from scipy.special import gammaln
 
-__all__ = ["SPACES", "Space", "log_area", "principal_axes", "unit_rows"]
-
 # Rows this far from the sphere, or from a rotation, are taken for rounded ones.
 _TOLERANCE = 1e-3
 

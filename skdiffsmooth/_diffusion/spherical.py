@@ -24,8 +24,6 @@ from .._utils.rows import evenly
 from .._utils.warnings import warn_user
 from ..kernels._nodes import gaussian_nodes
 
-__all__ = ["BANDWIDTHS", "MAX_BACKGROUND", "SphericalFlow", "chosen_flow", "mixed_with_uniform"]
-
 # Factors of the kernel estimate's bandwidth that are compared: of the bandwidth, and of sigma.
 _CANDIDATES = ((1.0, 0.0), (0.85, 1.0), (0.85, 2.0), (0.7, 1.5), (0.7, 3.0))
 # The same where the other scale is given.

@@ -34,8 +34,6 @@ from scipy.special import eval_gegenbauer, logsumexp
 from .._coordinates.directions import log_area
 from .._utils.memory import slices_within
 
-__all__ = ["HeatKernel", "SphereField", "SpherePosterior", "heat_kernel"]
-
 # From this variance on the series are summed: their terms from the degree below on are below 1e-17.
 _SERIES_FROM, _MAX_DEGREE = 0.5, 20
 _N_ANGLES = 1025

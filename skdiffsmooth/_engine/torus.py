@@ -30,8 +30,6 @@ from .influence import Influence
 from .moments import Denoiser, Moments, Nodes, SingleMoments, rows_of
 from .points import exclude_, log_weight_of_others
 
-__all__ = ["TorusPosterior"]
-
 # From this scale in periods on the series is summed, up to terms of this size.
 _SERIES_FROM, _LEAST_TERM = 0.25, 1e-12
 # Images on either side of the nearest one; the third is below 1e-20 at smaller scales.
