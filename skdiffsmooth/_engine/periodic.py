@@ -90,7 +90,7 @@ class _ImagesPosterior(Posterior):
 
 @dataclass(frozen=True, eq=False)
 class _Images:
-    """A `Denoiser` by the images of all points in the k coordinates that are not uniform."""
+    """Moments by the images of all points in the k coordinates that are not uniform."""
 
     posterior: _ImagesPosterior
     periods: np.ndarray
@@ -102,8 +102,6 @@ class _Images:
     """Sum of the trace weights of the others."""
     of_point: torch.Tensor
     """Indices (N, m) of the images of each point; some are repeated where a point has fewer than m."""
-    point: torch.Tensor
-    """Index (n_images,) of the point of each image."""
     log_weights: torch.Tensor
     """Logarithms (N,) of the weights of the points."""
 
@@ -141,37 +139,6 @@ class _Images:
             None if within.trace is None else within.trace + v * self.trace_weight,
             within.log_density - self._log_volume(exclude),
         )
-
-    def covariance_along(
-        self,
-        y: torch.Tensor,
-        v: float,
-        directions: torch.Tensor,
-        *,
-        exclude: torch.Tensor | None = None,
-    ) -> SingleMoments:
-        """See `Denoiser`."""
-        moments = self.moments(y, v, Nodes.single(y), trace=True, exclude=exclude)
-        single = self.posterior.covariance_along(
-            self._wrapped(y)[:, self.kept],
-            v,
-            directions[:, self.kept],
-            exclude=None if exclude is None else self.of_point[exclude],
-        )
-        along = (v * directions).index_copy(1, self.kept, single.along)
-        assert moments.trace is not None
-        return SingleMoments(moments.mean, moments.trace, moments.log_density, along)
-
-    def influence(self, y: torch.Tensor, v: float, node_weights: torch.Tensor) -> Influence:
-        """See `Posterior.influence`; that of a point is the sum over its images."""
-        weights = y.new_zeros(len(y), len(self.log_weights))
-        derivatives = y.new_zeros(*weights.shape, y.shape[2])
-        of_images = self.posterior.influence(
-            self._wrapped(y)[:, :, self.kept].contiguous(), v, node_weights
-        )
-        weights.index_add_(1, self.point, of_images.weights)
-        within = derivatives[:, :, self.kept].index_add_(1, self.point, of_images.derivatives)
-        return Influence(weights, derivatives.index_copy(2, self.kept, within))
 
     def precision_at(self, v: float) -> torch.dtype:
         """See `Denoiser`."""
@@ -258,11 +225,11 @@ class PeriodicPosterior(Denoiser):
         exclude: torch.Tensor | None = None,
     ) -> SingleMoments:
         """See `Denoiser`."""
-        return self._at(v).covariance_along(y, v, directions, exclude=exclude)
+        return self._products.covariance_along(y, v, directions, exclude=exclude)
 
     def influence(self, y: torch.Tensor, v: float, node_weights: torch.Tensor) -> Influence:
         """See `Posterior.influence`."""
-        return self._at(v).influence(y, v, node_weights)
+        return self._products.influence(y, v, node_weights)
 
     def precision_at(self, v: float) -> torch.dtype:
         """See `Denoiser`."""
@@ -327,6 +294,5 @@ class PeriodicPosterior(Denoiser):
             float(np.log(periods[uniform]).sum()),
             float(len(uniform) if weights is None else weights[uniform].sum()),
             torch.from_numpy(of_point).to(device),
-            torch.from_numpy(point).to(device),
             self._backend.tensor(self._log_weights),
         )
