@@ -323,8 +323,8 @@ class MixedDensity:
             return result, error
         source, levels, left = self._combinations(rows.take(used))
         log_masses, errors = self._log_masses(source, levels, rows.values[used], _TOLERANCE)
-        result[used], shares = _log_sums(log_masses, source, len(used))
-        error[used] = np.bincount(source, shares * np.nan_to_num(errors), len(used)) + left
+        result[used], posterior = _log_sums(log_masses, source, len(used))
+        error[used] = np.bincount(source, posterior * np.nan_to_num(errors), len(used)) + left
         return result, error
 
     def _log_masses(
@@ -343,8 +343,8 @@ class MixedDensity:
             of_values[own], errors[own] = self.log_density_given(
                 levels[own], values[source[own]], rough
             )
-        shares = _log_sums(log_masses + of_values, source, len(values))[1]
-        parts = np.where(is_rough, np.nan_to_num(shares * errors), 0.0)
+        posterior = _log_sums(log_masses + of_values, source, len(values))[1]
+        parts = np.where(is_rough, np.nan_to_num(posterior * errors), 0.0)
         totals = np.bincount(source, parts, len(values))
         order = np.lexsort((parts, source))
         sums = np.cumsum(parts[order]) - (np.cumsum(totals) - totals)[source[order]]
