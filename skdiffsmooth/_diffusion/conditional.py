@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.special import chdtri, logsumexp, ndtri
@@ -36,6 +37,7 @@ from .._utils.periods import reduced, wrapped
 from .._utils.progress import tracked
 from .._utils.shards import ONE_PROCESS
 from .._utils.support import warn_of_far_values
+from .._utils.units import column_norms
 from .._utils.warnings import warn_user
 from ..bandwidth import gaussian_leave_one_out
 from ..kernels import FrozenKernel
@@ -157,7 +159,7 @@ class JointDensity:
     ) -> JointDensity:
         """Return a density of rows (n, d), with proposals at draws (N, d) of it."""
         origin = rows.mean(axis=0)
-        units = rows.std(axis=0)
+        units = column_norms(rows - origin) / math.sqrt(len(rows))
         units[units == 0] = 1.0
         centered = (rows - origin) / units
         singular_values, directions = principal_axes(centered, ONE_PROCESS)
@@ -236,7 +238,7 @@ class JointDensity:
         if not self.n_relations or d - len(columns) != self.n_relations:
             return None
         to_columns = self.axes[:, columns]
-        units = np.linalg.norm(to_columns, axis=0)
+        units = column_norms(to_columns)
         axes, rounding = np.split(to_columns / units, [len(columns)])
         widths = self.scales[0, : len(columns), None]
         least_step = np.linalg.svd(widths * axes, compute_uv=False)[-1]
@@ -370,10 +372,7 @@ class _Pool:
 
 
 class BaseDraws:
-    """Quasi-random numbers that the draws of all rows are made from.
-
-    The number j is of the scrambling j % 16, and the first k are the same for every length.
-    """
+    """Quasi-random numbers for the draws of all rows; the first k are the same at every length."""
 
     def __init__(self, n: int, n_free: int, degrees: float, seed: int | tuple[int, ...]) -> None:
         per_scrambling = n // _N_SCRAMBLINGS
@@ -384,6 +383,10 @@ class BaseDraws:
         self.choice = uniform[:, 0]
         self.noise = ndtri(uniform[:, 1:-1])
         self.stretch = np.sqrt(degrees / chdtri(degrees, uniform[:, -1]))
+
+
+# Tables need the same ones for each combination of levels; they are never changed.
+_base_draws = lru_cache(maxsize=8)(BaseDraws)
 
 
 @dataclass(frozen=True, eq=False)
@@ -465,7 +468,7 @@ class Conditional:
         return slices_within(n, per_row, self.memory_limit)
 
     def _base(self, n: int, seed: int) -> BaseDraws:
-        return BaseDraws(n, self._n_free, _TAIL_DEGREES + len(self.columns), seed)
+        return _base_draws(n, self._n_free, _TAIL_DEGREES + len(self.columns), seed)
 
     def _kernels(self, values: np.ndarray) -> list[ConditionalKernels]:
         """Return the three proposals for rows of given values."""

@@ -20,7 +20,7 @@ from .progress import CallbackSupportMixin, number_of_rows, reporting
 from .rows import MergedRows, check_sample_weight, merge_rows, weighted_rows
 from .table import check_table, column_names
 from .threads import threads_for
-from .validation import check_draw, check_real_array, check_size
+from .validation import LARGEST_VALUE, check_draw, check_real_array, check_size
 from .version import FORMAT, __version__
 
 _VERSION_KEY = "_skdiffsmooth_version"
@@ -89,6 +89,9 @@ class DensityEstimatorMixin(CallbackSupportMixin, SavedWithVersion, DensityMixin
     Classes that use it define ``fit``, ``score_samples`` and ``sample``.
     """
 
+    # How rows of tables are read (`tables.TableColumns`); None for rows of numbers.
+    _table_: Any = None
+
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return the mean log-density of the rows of X.
 
@@ -146,8 +149,14 @@ class DensityEstimatorMixin(CallbackSupportMixin, SavedWithVersion, DensityMixin
         return check_table(X, self, is_query=True, ignored=ignored)
 
     def _column_labels(self) -> np.ndarray | None:
-        """Return the labels of the columns, or None if the training rows had none."""
+        """Return the labels of the columns that are used, or None if the training rows had none."""
+        if self._table_ is not None:
+            return self._table_.labels
         return getattr(self, "feature_names_in_", getattr(self, "_column_labels_", None))
+
+    def _n_columns(self) -> int:
+        """Return the number of columns that are used."""
+        return self.n_features_in_ if self._table_ is None else len(self._table_.names)
 
     def _check_draw(self, n_samples: Any, random_state: Any) -> tuple[int, np.random.RandomState]:
         """Return the number of draws, and a generator; None is the estimator's `random_state`."""
@@ -270,8 +279,14 @@ class DensityOfColumnsMixin(DensityEstimatorMixin):
         n, rng = self._check_draw(n_samples, random_state)
         if likelihood is not None:
             return self._draw_posterior(n, rng, likelihood, given)
+        if self._table_ is not None:
+            return self._draw_table(n, rng, given)
         conditions = self._check_given(given, n)
         return self._draw(n, rng) if conditions is None else self._draw_given(*conditions, rng)
+
+    def _draw_table(self, n: int, rng: np.random.RandomState, given: Any) -> Any:
+        """Return n draws of densities of tables, as a table."""
+        raise NotImplementedError
 
     def _draw_posterior(
         self, n: int, rng: np.random.RandomState, likelihood: Any, given: Any
@@ -284,7 +299,7 @@ class DensityOfColumnsMixin(DensityEstimatorMixin):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return queries (n, d) and indices of scored and of given columns; other columns are zero."""
         check_is_fitted(self)
-        d = self.n_features_in_
+        d = self._n_columns()
         scored, given_columns = resolve_scored_columns(columns, given, self._column_labels(), d)
         ignored = np.setdiff1d(np.arange(d), np.union1d(scored, given_columns))
         return self._check_query(X, ignored), scored, given_columns
@@ -307,11 +322,13 @@ class DistanceDensityMixin(DensityOfColumnsMixin):
     periods_: Any
     # Whether nearly equal rows are recognised in units of the columns, or in the common unit of X.
     _measures_by_column = True
+    # Whether a column that is constant in a part of a table is as wide as it is coarse in the table.
+    _has_precision_of_table = True
 
     def _check_training(self, X: Any, sample_weight: Any) -> MergedRows:
         """Return distinct rows and their weights, without changing the estimator."""
         checked = check_table(X, self)
-        check_size("X", checked)
+        check_size("X", checked, largest=LARGEST_VALUE)
         declared = getattr(self, "periods", None)
         periods = resolve_periods(declared, column_labels(X), checked.shape[1])
         if periods is not None:
@@ -349,10 +366,7 @@ class DistanceDensityMixin(DensityOfColumnsMixin):
         }
 
     def _check_others(self, own_weights: Any) -> np.ndarray | None:
-        """Return the weights (n_points,) that the points lose when they are left out, or None.
-
-        An error is raised where they are out of range, and where no other point remains.
-        """
+        """Return the weights (n_points,) that points lose when they are left out; None is all."""
         if len(self.points_) < 2:
             raise ValueError(
                 "leave_one_out_log_density needs at least two distinct rows, and the model was fitted "
@@ -371,6 +385,18 @@ class DistanceDensityMixin(DensityOfColumnsMixin):
 
     def _check_query(self, X: Any, ignored: Sequence[int] | np.ndarray = ()) -> np.ndarray:
         checked = super()._check_query(X, ignored)
-        check_size("X", checked)
+        self._check_range("X", checked)
         periods = getattr(self, "periods_", None)
         return checked if periods is None else reduced(checked, periods, X)
+
+    def _check_given(self, given: Any, n: int) -> tuple[np.ndarray, np.ndarray] | None:
+        conditions = super()._check_given(given, n)
+        if conditions is not None:
+            rows = np.repeat(self.points_[:1], n, axis=0)
+            rows[:, conditions[0]] = conditions[1]
+            self._check_range("given", rows)
+        return conditions
+
+    def _check_range(self, name: str, rows: np.ndarray) -> None:
+        """Raise ValueError if rows (n, d) are so far that squares of distances would overflow."""
+        check_size(name, rows)
