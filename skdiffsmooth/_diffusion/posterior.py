@@ -34,10 +34,10 @@ from .posterior_proposal import WIDTHS, PosteriorProposal
 __all__ = ["PosteriorMixin"]
 
 # Where less than this share of the first draws is effective, kernels are moved.
-_LEAST_SHARE = 0.1
+_LEAST_SHARE = 0.3
 _FIRST, _MOST = 512, 4096
 # Error of log Z, in nats, at which no more draws are made; a larger one, of which a warning tells.
-_TOLERANCE, _LARGE_ERROR = 0.02, 0.05
+_TOLERANCE, _LARGE_ERROR = 0.01, 0.05
 # Groups of draws, from which standard errors are computed.
 _N_GROUPS = 16
 # Fewest effective draws without a warning.
@@ -334,9 +334,9 @@ class PosteriorMixin:
 
         Notes
         -----
-        From 512 log-densities to 4096, until the standard error is .02 nats. They are made by the steps
+        From 512 log-densities to 4096, until the standard error is .01 nats. They are made by the steps
         of `sample`; how much steps of half the length change the result is estimated from 32 rows and
-        added to the standard error. Where fewer than a tenth of the first 512 draws are effective,
+        added to the standard error. Where less than 30 % of the first 512 draws are effective,
         512 of kernels at draws of a simpler posterior are tried.
         docs/guide/posterior.md has errors and times.
 

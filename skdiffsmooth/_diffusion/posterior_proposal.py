@@ -26,6 +26,7 @@ __all__ = ["WIDTHS", "PosteriorProposal"]
 
 # Which of the kernels' three widths, times which factor, with which weight; the last ones are for tails.
 WIDTHS = ((0, 1.0, 0.3), (1, 1.0, 0.45), (2, 1.0, 0.15), (2, 4.0, 0.05), (2, 16.0, 0.05))
+_LARGEST = 1e150
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +58,13 @@ class PosteriorProposal:
         if observation is not None:
             A = observation.whitened_A @ joint.axes.T
             y = observation.whitened_y - observation.whitened_A @ joint.origin
+            largest = max(np.abs(A * joint.scales.max(axis=0)).max(), np.abs(y).max())
+            if not largest < _LARGEST:
+                raise ValueError(
+                    f"A and y of the likelihood are too large beside noise: {largest:.3g} of its "
+                    f"standard deviations; expected less than {_LARGEST:g}, so that squares are finite. "
+                    "Check the units of A, y and noise."
+                )
         parts = []
         for k, factor, width_weight in widths:
             scale = factor * joint.scales[k]
