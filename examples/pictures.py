@@ -12,7 +12,7 @@ import pandas as pd
 from sklearn.datasets import load_breast_cancer, load_iris, load_wine, make_moons
 from sklearn.mixture import GaussianMixture
 
-from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
+from skdiffsmooth import KDESampler, LinearObservation, SmoothedScoreDiffusion
 from skdiffsmooth.compose import DensityClassifier, DensityOutlierDetector, DensityStacking
 from skdiffsmooth.datasets import make_circle
 from skdiffsmooth.displays import ScoreFieldDisplay
@@ -125,6 +125,27 @@ def conditional(ax):
     )
 
 
+def posterior(ax):
+    X = make_circle(60, noise=0.05, random_state=0)
+    model = SmoothedScoreDiffusion(0.1, 0.2).fit(X)
+    measured = LinearObservation([[1.0, 0.5]], [0.4], noise=0.15)
+    drawn = model.sample(200, random_state=0, likelihood=measured)
+    ax.plot(*X.T, ".", color=BLACK, ms=3)
+    ax.axline((0.4, 0.0), (0.0, 0.8), color=ORANGE, lw=1)
+    ax.plot(*drawn.T, "x", color=BLUE, ms=3)
+    ax.set_aspect("equal")
+    ax.set_adjustable("datalim")
+
+
+def periodic(ax):
+    rng = np.random.RandomState(0)
+    hour = np.append(rng.normal(8, 1.5, 60), rng.normal(23.5, 2, 90)) % 24
+    model = SmoothedScoreDiffusion(periods={0: 24}).fit(hour[:, None])
+    grid = np.linspace(0, 24, 300)
+    ax.hist(hour, bins=24, range=(0, 24), density=True, color="0.8")
+    ax.plot(grid, np.exp(model.score_samples(grid[:, None])), color=BLUE)
+
+
 def tables(ax):
     rng = np.random.RandomState(0)
     kind = rng.choice(["cat", "dog", "hen"], size=300, p=[0.4, 0.4, 0.2])
@@ -179,8 +200,8 @@ def main():
     folder = Path(sys.argv[1])
     (folder / "cards").mkdir(parents=True, exist_ok=True)
     readme(folder)
-    pictures = (density, scales, outliers, classify, synthetic, conditional, tables, displays)
-    for draw in (*pictures, compare, stacking):
+    pictures = (density, scales, outliers, classify, synthetic, conditional, posterior, periodic)
+    for draw in (*pictures, tables, displays, compare, stacking):
         figure, ax = plt.subplots(**CARD)
         draw(ax)
         if draw is not stacking:

@@ -35,7 +35,7 @@ from skdiffsmooth.displays import ScoreFieldDisplay
 from skdiffsmooth.metrics import distance_to_data, distance_to_manifold, fisher_divergence
 from skdiffsmooth.model_selection import denoising_score, hyvarinen_score
 
-p = KDESampler(0.7).fit([[-2.0], [2.0]], sample_weight=[0.35, 0.65])
+p = KDESampler(0.7).fit([[-2.0], [2.0]], sample_weight=[1, 2])
 train, held_out = p.sample(100, random_state=7), p.sample(1000, random_state=1)
 grid = regular_grid(-10, 10, 2000)
 x, log_p = grid.points[:, 0], p.score_samples(grid.points)

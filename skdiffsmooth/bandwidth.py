@@ -218,9 +218,8 @@ def stationary_bracket(
 
     At a stationary point h^2 d is the mean squared distance to the other points under the posterior
     weights. These favour near points, so it lies between the mean squared distance to the *nearest*
-    other point and the mean squared distance to *all* others. Points (n_points, d) are distinct,
-    weights sum to one; a single point raises ValueError. The likelihood is that of the points, or of
-    `queries`.
+    other point and the mean squared distance to *all* others. Points (n_points, d) are distinct, weights
+    sum to one; a single point raises ValueError. The likelihood is that of the points, or of `queries`.
 
     With `periods` (d,), 0 where a coordinate has none, images at whole periods are points, too. Under
     the kernel the mean squared distance to the images of a point is at most h^2 plus that to the nearest
@@ -440,10 +439,7 @@ def _held_out_log_likelihood(
     memory_limit: float,
     periods: np.ndarray | None,
 ) -> Callable[[Queries], LogLikelihood]:
-    """Return the mean log-density of queries at held-out points, as a function of queries and bandwidth.
-
-    Every k-th point is held out. The other points are merged as far as the bandwidth allows.
-    """
+    """Return the mean log-density of every k-th point given the others, merged, at bandwidths."""
     others = np.ones(len(points), dtype=bool)
     others[_held_out(len(points))] = False
     other_weights = weights[others] / weights[others].sum()

@@ -95,23 +95,9 @@ class ManifoldParzen(BaseEstimator):
     ) -> GaussianComponents:
         """Return the Gaussian windows without their isotropic part; estimators call this.
 
-        Parameters
-        ----------
-        points : ndarray of shape (n_points, d)
-            Distinct rows.
-        weights : ndarray of shape (n_points,)
-            Positive, summing to one.
-        memory_limit : float, default=1024
-            Bound on temporaries, in MiB.
-
-        Returns
-        -------
-        GaussianComponents
-
-        Raises
-        ------
-        TypeError, ValueError
-            If a parameter is out of range, or there are no more rows than neighbours.
+        Points (n_points, d) are distinct, weights (n_points,) sum to one, and temporaries take
+        `memory_limit` MiB. Raises TypeError or ValueError if a parameter is out of range, or there
+        are no more rows than neighbours.
         """
         near = self._neighbors(points, 1, memory_limit)
         axes, variances = self._windows(points, weights, near, memory_limit)

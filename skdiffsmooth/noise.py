@@ -126,46 +126,15 @@ class NoiseProcess(Protocol):
     """
 
     def alpha(self, t: float) -> float:
-        """Return the factor of the data at time t.
-
-        Parameters
-        ----------
-        t : float
-            Time.
-
-        Returns
-        -------
-        float
-        """
+        """Return the factor of the data at time t."""
         ...
 
     def variance(self, t: float) -> float:
-        """Return the variance of the noise at time t.
-
-        Parameters
-        ----------
-        t : float
-            Time.
-
-        Returns
-        -------
-        float
-            In squared units of X.
-        """
+        """Return the variance of the noise at time t, in squared units of X."""
         ...
 
     def time(self, scale: float) -> float:
-        """Return the time at which sqrt(variance) / alpha equals `scale`.
-
-        Parameters
-        ----------
-        scale : float
-            Noise scale divided by alpha, in units of X.
-
-        Returns
-        -------
-        float
-        """
+        """Return the time at which sqrt(variance) / alpha equals `scale`, in units of X."""
         ...
 
 

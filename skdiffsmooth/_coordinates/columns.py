@@ -20,8 +20,6 @@ from .._utils.shards import ONE_PROCESS, Shards
 from .hull import principal_axes
 from .warp import ColumnWarp, fit_warp
 
-__all__ = ["ColumnSpace", "typical_row"]
-
 _EPS = float(np.finfo(np.float64).eps)
 # In units of the rounding error of a column's largest value. A column whose range is below the first is
 # constant; standardised columns that differ by less than the second are copies; relations are as wide as
@@ -38,33 +36,22 @@ _LEAST_SCALE = 1.5
 
 @dataclass(frozen=True)
 class ColumnSpace:
-    """Columns in units of their scales, in coordinates without the relations between them.
+    """Columns in units of their scales, in coordinates without the relations between them."""
 
-    Parameters
-    ----------
-    origin : ndarray of shape (d,)
-        A training row, which is subtracted first: then large offsets cost no digits.
-    scales : ndarray of shape (d,)
-        What each column is divided by: its standard deviation, times sqrt(k) for each of k copies.
-    axes : ndarray of shape (d, d') or None
-        Orthonormal columns A, or None for all d directions.
-    widths : ndarray of shape (d,)
-        Standard deviation of the rounding error of each column, in units of its scale.
-    deviations : ndarray of shape (d,)
-        Standard deviation of each column in units of its scale, 0 for constants.
-    warp : ColumnWarp or None, default=None
-        Monotone maps of some columns, which come first: all else is in units of the mapped columns.
-    periods : ndarray of shape (d,) or None, default=None
-        Periods of the columns in units of X, 0 where a column has none; None where no column has one.
-        Differences from the origin are wrapped, and rows of X are from 0 to the period.
-    """
-
+    # (d,): a training row, which is subtracted first: then large offsets cost no digits
     origin: np.ndarray
+    # (d,): what each column is divided by: its standard deviation, times sqrt(k) for each of k
+    # copies
     scales: np.ndarray
-    axes: np.ndarray | None
+    axes: np.ndarray | None  # (d, d'): orthonormal columns A, or None for all d directions
+    # (d,): standard deviation of the rounding error of each column, in units of its scale
     widths: np.ndarray
+    # (d,): standard deviation of each column in units of its scale, 0 for constants
     deviations: np.ndarray
+    # Monotone maps of some columns, which come first: all else is in units of the mapped columns
     warp: ColumnWarp | None = None
+    # (d,): periods of the columns in units of X, 0 where a column has none; None where no column
+    # has one. Differences from the origin are wrapped, and rows of X are from 0 to the period.
     periods: np.ndarray | None = None
 
     @classmethod
@@ -128,10 +115,7 @@ class ColumnSpace:
     def warped(
         self, points: np.ndarray, weights: np.ndarray, units: np.ndarray | None
     ) -> ColumnSpace | None:
-        """Return the same columns with maps of those that need one, or None if there is none.
-
-        Arguments are those of `of`, with rows of one process. Columns in relations are not mapped.
-        """
+        """Return the same columns with maps of those that need one and are in no relation, or None."""
         is_free = self.deviations > 0
         if self.axes is not None:
             # The span of the axes contains the unit vector of a column that is in no relation.
@@ -145,10 +129,7 @@ class ColumnSpace:
         return replace(ColumnSpace.of(warp.mapped(points), weights, units), warp=warp)
 
     def of_rows(self, points: np.ndarray, weights: np.ndarray) -> ColumnSpace:
-        """Return scales of some of the rows (n_points, d), with the same relations.
-
-        Columns that are constant in these rows keep their scales.
-        """
+        """Return scales of some rows (n, d), with the same relations; constants keep theirs."""
         rows = self.scaled(points)
         varies = np.ptp(rows, axis=0) > _CONSTANT * self.widths / _RELATION
         varies &= self.deviations > 0
@@ -235,10 +216,7 @@ class ColumnSpace:
         return np.lexsort((inside @ (squares @ inside), distances))
 
     def relation_axes(self) -> np.ndarray:
-        """Return independent directions (d - d', d) of the noise along relations, in scaled columns.
-
-        They are as long as its standard deviations, in decreasing order.
-        """
+        """Return directions (d - d', d) of the noise along relations, as long as its decreasing std."""
         if self.axes is None:
             return np.empty((0, self.n_features))
         normals = np.linalg.qr(self.axes, mode="complete")[0][:, self.n_directions :]
@@ -266,10 +244,7 @@ class ColumnSpace:
         return -self._likeliest_errors(residual)[0] / self.widths
 
     def _likeliest_errors(self, residual: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return residuals as the likeliest rounding errors in units of the widths, and R of the QR.
-
-        Adding A y changes no residual; the y of least squares is what the likeliest errors have.
-        """
+        """Return residuals as the likeliest rounding errors in units of the widths, and R of the QR."""
         assert self.axes is not None
         basis, triangle = np.linalg.qr(self.axes / self.widths[:, None])
         errors = residual / self.widths
@@ -303,10 +278,7 @@ def _standardised(
 def _copies(
     standardised: np.ndarray, tolerance: np.ndarray, shards: Shards
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the group (k,) of each column, its sign (k,) in it, and the sizes of the groups.
-
-    Columns are in one group if they are equal, up to a sign and their tolerances (k,).
-    """
+    """Return groups (k,) of equal columns, up to signs (k,) and tolerances, signs and sizes."""
     n_columns = standardised.shape[1]
     draws = np.random.RandomState(shards.rank).standard_normal(len(standardised))
     projections = shards.total(draws @ standardised)

@@ -11,8 +11,6 @@ from .._utils.gaussian import gaussian_log_normalizer
 from .hull import AffineHull
 from .metric import LinearMetric
 
-__all__ = ["Embedding"]
-
 
 @dataclass(frozen=True)
 class Embedding:
@@ -22,17 +20,10 @@ class Embedding:
     part of a row outside the hull, in scaled columns (of the metric, where that is a matrix). Residuals
     have two orthogonal parts: along relations between columns the density is Gaussian with the width of
     rounding, and in the other directions, which few rows leave open, Gaussian with the noise scale.
-
-    Parameters
-    ----------
-    metric : LinearMetric
-        The coordinates in which noise is isotropic.
-    hull : AffineHull
-        The affine hull of the data in them.
     """
 
-    metric: LinearMetric
-    hull: AffineHull
+    metric: LinearMetric  # The coordinates in which noise is isotropic
+    hull: AffineHull  # The affine hull of the data in them
 
     def split(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return hull coordinates (n, r) and residuals (n, d) of rows."""
@@ -95,10 +86,7 @@ class Embedding:
         return self.hull.codimension + self.metric.columns.n_relations
 
     def check_laplacian(self, name: Any) -> None:
-        """Raise ValueError if a divergence in these coordinates is not that in the columns of X.
-
-        `name` is the user's parameter `metric`, for the message.
-        """
+        """Raise ValueError if a divergence here is not that in X; `name` is the metric."""
         if not self.metric.is_euclidean:
             raise ValueError(
                 f"metric={name!r} has no Laplacian in closed form along the columns of X; fit "
@@ -106,17 +94,11 @@ class Embedding:
             )
 
     def residual_scale(self, widest: float) -> float:
-        """Return the scale of residuals (n, d) that is one in scaled columns.
-
-        In the user's own columns it is `widest`, that of the data along their widest axis.
-        """
+        """Return the scale of residuals (n, d): one in scaled columns, `widest` in the user's own."""
         return widest if np.all(self.metric.columns.scales == 1) else 1.0
 
     def log_slopes(self, coordinates: np.ndarray, residual: np.ndarray) -> np.ndarray | float:
-        """Return the log |det| (n,) of the maps of columns at rows, in nats; 0 where none is mapped.
-
-        Added to a log-density of the mapped columns it gives that of the columns of X.
-        """
+        """Return the log |det| (n,) of the maps of columns at rows, in nats; 0 where none is mapped."""
         columns = self.metric.columns
         if columns.warp is None:
             return 0.0

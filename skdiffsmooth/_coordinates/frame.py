@@ -9,8 +9,6 @@ from scipy.linalg import qr
 
 from .._utils.triangular import divide_by_triangle
 
-__all__ = ["Frame"]
-
 # Squares of larger coordinates would overflow.
 _LARGEST = 1e150
 
@@ -21,32 +19,19 @@ class Frame:
 
     Rows are x = origin + z @ axes. With z @ given_axes fixed, the given columns are fixed, and
     z @ free_axes runs over all values of the others.
-
-    Parameters
-    ----------
-    origin : ndarray of shape (n_given,)
-        The given columns of the row at z = 0.
-    given_axes : ndarray of shape (d, n_given)
-        Orthonormal columns.
-    free_axes : ndarray of shape (d, n_free)
-        Orthonormal columns, orthogonal to the others. If there is one, the free column increases
-        along it.
-    units : ndarray of shape (n_given,)
-        What the given columns are divided by.
-    order : ndarray of shape (n_given,)
-        The order of the given columns in `triangle`.
-    triangle : ndarray of shape (n_given, n_given)
-        Maps coordinates along `given_axes` to the given columns, in their units and order.
-    log_volume : float
-        Added to a log-density of the free coordinates, it gives that of the free columns.
     """
 
-    origin: np.ndarray
-    given_axes: np.ndarray
+    origin: np.ndarray  # (n_given,): the given columns of the row at z = 0
+    given_axes: np.ndarray  # (d, n_given): orthonormal columns
+    # (d, n_free): orthonormal columns, orthogonal to the others. If there is one, the free column
+    # increases along it.
     free_axes: np.ndarray
-    units: np.ndarray
-    order: np.ndarray
+    units: np.ndarray  # (n_given,): what the given columns are divided by
+    order: np.ndarray  # (n_given,): the order of the given columns in `triangle`
+    # (n_given, n_given): maps coordinates along `given_axes` to the given columns, in their units
+    # and order
     triangle: np.ndarray
+    # Added to a log-density of the free coordinates, it gives that of the free columns
     log_volume: float
 
     @classmethod

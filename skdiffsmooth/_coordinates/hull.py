@@ -12,8 +12,6 @@ import numpy as np
 
 from .._utils.shards import ONE_PROCESS, Shards
 
-__all__ = ["AffineHull", "principal_axes"]
-
 # Rows farther from the median than this many times the usual distance would hide other directions.
 _FAR = 2.0**20
 # A direction whose part outside a hull is below this fraction of its length counts as inside.
@@ -22,28 +20,16 @@ _ROUNDING = 1e-10
 
 @dataclass(frozen=True)
 class AffineHull:
-    """The smallest affine subspace that holds every point, in its principal coordinates.
+    """The smallest affine subspace that holds every point, in its principal coordinates."""
 
-    Parameters
-    ----------
-    center : ndarray of shape (d,)
-        The mean of the points.
-    basis : ndarray of shape (d, r)
-        Orthonormal columns, by decreasing singular value.
-    """
-
-    center: np.ndarray
-    basis: np.ndarray
+    center: np.ndarray  # (d,): the mean of the points
+    basis: np.ndarray  # (d, r): orthonormal columns, by decreasing singular value
 
     @classmethod
     def of(
         cls, points: np.ndarray, shards: Shards = ONE_PROCESS, axes: np.ndarray | None = None
     ) -> AffineHull:
-        """Return the affine hull of distinct points (n_points, d) of all shards.
-
-        `axes` (d, r) are orthonormal columns that span the hull, if they are known; their order is
-        kept.
-        """
+        """Return the hull of points (n, d) of all shards; known `axes` (d, r) keep their order."""
         shape = shards.total(len(points)), points.shape[1]
         center = shards.total(points.sum(axis=0)) / shape[0]
         centered = points - center
@@ -107,10 +93,7 @@ class AffineHull:
         return self.n_features - self.dimension
 
     def split(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return hull coordinates (n, r) of rows X (n, d), and residuals (n, d), orthogonal to the hull.
-
-        Residuals are exactly zero where the hull is the whole space.
-        """
+        """Return hull coordinates (n, r) and residuals (n, d), orthogonal to the hull, of X."""
         centered = X - self.center
         coordinates = centered @ self.basis
         if self.codimension == 0:
@@ -147,10 +130,7 @@ def _with_far_rows_drawn_in(
 
 
 def principal_axes(rows: np.ndarray, shards: Shards) -> tuple[np.ndarray, np.ndarray]:
-    """Return decreasing singular values (k,) and right singular vectors (k, d) of the rows.
-
-    `rows` (n, d) are those of this process; k is the smaller of d and the number of all rows.
-    """
+    """Return decreasing singular values (k,) and right singular vectors (k, d) of all rows."""
     # R of a QR has the singular values of the tall matrix in a fraction of the memory, and the R of
     # all shards, one above the other, have those of all rows.
     tall = len(rows) > rows.shape[1]

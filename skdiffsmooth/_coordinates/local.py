@@ -7,8 +7,6 @@ from scipy.spatial.distance import cdist
 
 from .._utils.periods import wrapped
 
-__all__ = ["local_covariance", "local_scales"]
-
 # Its shape hardly depends on the number of rows; so many are enough.
 _MOST_ROWS = 1000
 _N_STEPS = 25
@@ -69,14 +67,10 @@ def local_covariance(rows: np.ndarray, weights: np.ndarray, scaled: np.ndarray) 
     posterior weights of all other rows x_j at x_i, which depend on S. Any linear map of the rows maps S
     likewise.
 
-    Parameters
-    ----------
-    rows : ndarray of shape (n, r)
-        Distinct rows, two or more, whose covariance is the identity.
-    weights : ndarray of shape (n,)
-        Their weights.
-    scaled : ndarray of shape (n, d)
-        The same rows in scaled columns. Kernels are not thinner than half a step between equal values.
+    - `rows` (n, r): distinct rows, two or more, whose covariance is the identity.
+    - `weights` (n,): their weights.
+    - `scaled` (n, d): the same rows in scaled columns. Kernels are not thinner than half a step
+      between equal values.
     """
     if len(rows) > _MOST_ROWS:
         # Evenly by the distance from the mean, whatever the order of the rows is.

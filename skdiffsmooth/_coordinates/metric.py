@@ -15,17 +15,6 @@ from .columns import ColumnSpace
 from .hull import AffineHull, principal_axes
 from .local import local_covariance
 
-__all__ = [
-    "LinearMetric",
-    "candidate_metrics",
-    "check_linear_metric",
-    "check_metric",
-    "fit_metric",
-    "is_scaled",
-    "is_warped",
-    "warped",
-]
-
 _METRICS = ("euclidean", "scaled", "whitened", "local")
 # Of the correlation matrix, which the local covariance replaces.
 _POWERS = {"scaled": 0.0, "whitened": 1.0, "local": 1.0}
@@ -46,26 +35,15 @@ class LinearMetric:
     y (d',) are the scaled columns without the relations between them (`ColumnSpace`), and
     W = I - V V^T + V diag(scales) V^T, with one column of V for each direction in which the data have
     extent, so that no more than V is stored.
-
-    Parameters
-    ----------
-    columns : ColumnSpace
-        Origin and scale of each column, and the relations between columns.
-    basis : ndarray of shape (d', r)
-        Orthonormal columns V.
-    scales : ndarray of shape (r,)
-        Factor along each of them.
-    spans : bool, default=False
-        Whether V holds principal axes of the data, which the model must then use too: whitened data have
-        no principal axes but those of rounding errors.
-    periods : ndarray of shape (d',) or None, default=None
-        Periods of the coordinates, 0 where a coordinate has none; None where no column has one.
     """
 
-    columns: ColumnSpace
-    basis: np.ndarray
-    scales: np.ndarray
+    columns: ColumnSpace  # Origin and scale of each column, and the relations between columns
+    basis: np.ndarray  # (d', r): orthonormal columns V
+    scales: np.ndarray  # (r,): factor along each of them
+    # Whether V holds principal axes of the data, which the model must then use too: whitened data
+    # have no principal axes but those of rounding errors
     spans: bool = False
+    # (d',): periods of the coordinates, 0 where a coordinate has none; None where no column has one
     periods: np.ndarray | None = None
 
     def to_metric(self, X: np.ndarray) -> np.ndarray:
@@ -115,10 +93,7 @@ class LinearMetric:
 
     @property
     def log_abs_det(self) -> float:
-        """Return log |det| of the map from X to z and residuals of relations, in nats.
-
-        Where columns are mapped it is that of the mapped columns.
-        """
+        """Return log |det| of the map from (mapped) columns to z and residuals of relations, in nats."""
         return float(np.sum(np.log(self.scales))) + self.columns.log_abs_det
 
     def _scale(self, rows: np.ndarray, scales: np.ndarray) -> np.ndarray:
@@ -130,12 +105,8 @@ class LinearMetric:
 def check_metric(metric: Any, n_features: int) -> str | float | np.ndarray:
     """Return the parameter `metric` after checking it: a name, a power, or a matrix.
 
-    Raises
-    ------
-    TypeError
-        If it is neither a name, a number nor an array.
-    ValueError
-        If the name is not known, the power outside [0, 1], or the matrix not positive definite.
+    Raises TypeError if it is neither a name, a number nor an array; ValueError if the name is not
+    known, the power outside [0, 1], or the matrix not positive definite.
     """
     if isinstance(metric, str):
         if is_warped(metric):
@@ -218,11 +189,7 @@ def is_scaled(metric: str | float | np.ndarray) -> bool:
 
 
 def candidate_metrics(rank: int) -> tuple[str | float, ...]:
-    """Return the metrics that "auto" compares for rows whose hull has this dimension.
-
-    All are powers of covariances in scaled columns, so that units of columns do not matter; of a single
-    column they are the same.
-    """
+    """Return the metrics that "auto" compares, for rows whose hull has this dimension."""
     return _CANDIDATES if rank > 1 else _CANDIDATES[:1]
 
 
@@ -235,28 +202,17 @@ def fit_metric(
 ) -> LinearMetric:
     """Return the coordinates of a metric, which may depend on the data.
 
-    Parameters
-    ----------
-    metric : {"euclidean", "scaled", "whitened", "local"}, float or ndarray of shape (d, d)
-        Checked. "scaled" divides columns by their standard deviations. A power alpha then
-        multiplies by R^(-alpha / 2), R the correlation matrix, in the affine hull of the points;
-        "whitened" is the power 1. Where the points are too few to span all columns it keeps volumes
-        in their hull. "local" multiplies by the root of the inverse of the local covariance there.
-        A matrix M measures sqrt((x - y)^T M (x - y)). Of a name that begins with
-        "warped " the rest is fitted to the mapped columns, which `columns` must have.
-    points : ndarray of shape (n_points, d)
-        Distinct rows of this process.
-    weights : ndarray of shape (n_points,)
-        Their weights, summing to one over all processes.
-    shards : Shards, default=ONE_PROCESS
-        Where the other points are, if these are not all.
-    columns : ColumnSpace or None, default=None
-        Scales and relations of the columns, if they come from more rows than these. Only powers use
-        them.
-
-    Returns
-    -------
-    LinearMetric
+    - `metric`: checked. "scaled" divides columns by their standard deviations. A power alpha then
+      multiplies by R^(-alpha / 2), R the correlation matrix, in the affine hull of the points;
+      "whitened" is the power 1. Where the points are too few to span all columns it keeps volumes
+      in their hull. "local" multiplies by the root of the inverse of the local covariance there. A
+      matrix M measures sqrt((x - y)^T M (x - y)). Of a name that begins with "warped " the rest is
+      fitted to the mapped columns, which `columns` must have.
+    - `points` (n_points, d): distinct rows of this process.
+    - `weights` (n_points,): their weights, summing to one over all processes.
+    - `shards`: where the other points are, if these are not all.
+    - `columns`: scales and relations of the columns, if they come from more rows than these. Only
+      powers use them.
     """
     n_features = points.shape[1]
     if isinstance(metric, np.ndarray):

@@ -18,45 +18,24 @@ from .hull import AffineHull
 from .local import local_scales
 from .metric import LinearMetric, fit_metric, is_scaled
 
-__all__ = [
-    "PeriodicColumns",
-    "check_metric_of_periods",
-    "circular_center",
-    "circular_std",
-    "fit_metric_of_periods",
-]
-
 _EPS = float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True, eq=False)
 class PeriodicColumns:
-    """The p periodic columns among d, which have coordinates of their own.
+    """The p periodic columns among d, which have coordinates of their own."""
 
-    Parameters
-    ----------
-    is_periodic : ndarray of shape (d,)
-        Which columns they are.
-    periods : ndarray of shape (d,)
-        Periods of all columns, 0 where a column has none. A column of this length that is not among
-        `is_periodic` is constant: it is wrapped, and otherwise like other constants.
-    centers, scales : ndarray of shape (p,)
-        Circular means, and what the columns are divided by, in units of X.
-    has_extent : ndarray of shape (p,)
-        Whether columns vary; the scales of those that do not are 1.
-    order : ndarray of shape (p,)
-        The order of the coordinates, by the resultant length, so that it is that of no table.
-    signs : ndarray of shape (p,)
-        Signs of the coordinates, by the circular skewness.
-    """
-
-    is_periodic: np.ndarray
+    is_periodic: np.ndarray  # (d,): which columns they are
+    # (d,): periods of all columns, 0 where a column has none. A column of this length that is not
+    # among `is_periodic` is constant: it is wrapped, and otherwise like other constants.
     periods: np.ndarray
+    # centers, scales (p,): circular means, and what the columns are divided by, in units of X
     centers: np.ndarray
     scales: np.ndarray
-    has_extent: np.ndarray
+    has_extent: np.ndarray  # (p,): whether columns vary; the scales of those that do not are 1
+    # (p,): the order of the coordinates, by the resultant length, so that it is that of no table
     order: np.ndarray
-    signs: np.ndarray
+    signs: np.ndarray  # (p,): signs of the coordinates, by the circular skewness
 
     @classmethod
     def of(
@@ -144,10 +123,7 @@ class PeriodicColumns:
     def join_metric(
         self, linear: LinearMetric, factors: np.ndarray, *, is_scaled: bool
     ) -> LinearMetric:
-        """Return the metric of all columns, from that of the other columns and factors (p,).
-
-        `is_scaled` is whether columns are divided by their scales.
-        """
+        """Return the metric of all columns, from that of the other columns and factors (p,)."""
         p = len(factors)
         position = self._positions(linear.columns)
         basis = np.zeros((linear.columns.n_directions + p, len(linear.scales) + p))
@@ -163,10 +139,7 @@ class PeriodicColumns:
         return LinearMetric(joined, basis, scales, linear.spans, periods)
 
     def join_hull(self, linear: AffineHull, metric: LinearMetric) -> AffineHull:
-        """Return the hull of all columns, with periodic coordinates last, from that of the others.
-
-        `metric` is that of the other columns.
-        """
+        """Return the hull of all columns, with periodic coordinates last, from that of the others."""
         position = self._positions(metric.columns)
         p, r = len(self.scales), linear.dimension
         center, basis = np.zeros(len(position)), np.zeros((len(position), r + p))
@@ -215,10 +188,7 @@ def fit_metric_of_periods(
 
 
 def _moment(values: np.ndarray, weights: np.ndarray, period: float) -> tuple[float, float, float]:
-    """Return a circular mean, one minus the mean cosine about it, and the mean sine about it.
-
-    `weights` (n,) sum to one.
-    """
+    """Return a circular mean, one minus the mean cosine about it, and the mean sine about it."""
     angles = 2 * math.pi / period * values
     center = period / (2 * math.pi) * math.atan2(weights @ np.sin(angles), weights @ np.cos(angles))
     angles = 2 * math.pi / period * wrapped(values - center, period)

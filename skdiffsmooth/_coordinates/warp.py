@@ -14,8 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["ColumnWarp", "fit_warp"]
-
 # Quantiles that may be centers, and quantiles of the distance from the center that may be widths.
 _CENTERS = (0.0, 0.5, 1.0)
 _WIDTHS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5)
@@ -38,22 +36,13 @@ _MOST_NEWTON_STEPS, _EPS = 60, float(np.finfo(np.float64).eps)
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ColumnWarp:
-    """Monotone maps of some columns; the others stay as they are.
+    """Monotone maps of some columns; the others stay as they are."""
 
-    Parameters
-    ----------
-    columns : ndarray of shape (k,)
-        Indices of the mapped columns.
-    centers, widths : ndarray of shape (k,)
-        The m and s of their maps.
-    linear : ndarray of shape (k,)
-        The c of their maps, positive.
-    """
-
-    columns: np.ndarray
+    columns: np.ndarray  # (k,): indices of the mapped columns
+    # centers, widths (k,): the m and s of their maps
     centers: np.ndarray
     widths: np.ndarray
-    linear: np.ndarray
+    linear: np.ndarray  # (k,): the c of their maps, positive
 
     def __repr__(self) -> str:
         """Return the maps in full, by the indices of their columns."""

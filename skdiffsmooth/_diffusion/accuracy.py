@@ -15,8 +15,6 @@ from .fitting import FittedModel, Geometry, make_model
 from .model import DiffusionModel
 from .settings import PART_OF_STEPS, ParsedParameters, Resources, Sigma
 
-__all__ = ["make_accurate_model"]
-
 # Levels and steps are at most so many times those of tol="auto".
 _MOST_REFINEMENT = 16.0
 
@@ -48,10 +46,7 @@ def make_accurate_model(
 def _enough_refinement(
     geometry: Geometry, parsed: ParsedParameters, bandwidth: float, sigma: Sigma
 ) -> tuple[float, float]:
-    """Return the factor of levels and steps for a small error of the solver, and the error in nats.
-
-    It is estimated with few nodes, on which it hardly depends.
-    """
+    """Return the factor of levels and steps for a small error of the solver, and the error in nats."""
     assert parsed.tol is not None
     n_nodes = parsed.rule.n_nodes or geometry.kernel.n_nodes
     trial = replace(parsed, rule=replace(parsed.rule, n_nodes=n_nodes))
@@ -69,10 +64,7 @@ def _enough_refinement(
 
 
 def _solver_error(model: DiffusionModel, resources: Resources) -> float:
-    """Return the root mean square error of log-densities by the steps of the solver, in nats.
-
-    It is NaN where there are no log-densities.
-    """
+    """Return the root mean square error of log-densities by the solver's steps, in nats, or NaN."""
     if not isinstance(model.solver, ODESolver) or not model.source.has_divergence:
         return math.nan
     rows, noise = checked_rows(model.data.schedule(resources))

@@ -11,19 +11,6 @@ from .._coordinates.embedding import Embedding
 from ..bandwidth import maximize_leave_one_out
 from .tails import StudentT
 
-__all__ = [
-    "BREAKS_RELATIONS",
-    "DEGREES",
-    "LEAST_TAIL",
-    "WIDTH",
-    "Tail",
-    "background_weight",
-    "choose_tail",
-    "mixed",
-    "part_weights",
-    "tail_log_density",
-]
-
 # Width of the kernel density estimate, in bandwidths; docs/evidence/defaults.md has the evidence.
 WIDTH = 4.0
 # Degrees of freedom that are compared.
@@ -101,10 +88,7 @@ def part_weights(background: float, tail: float | np.ndarray) -> list[float | np
 
 
 def mixed(parts: np.ndarray, background: float, tail: float | np.ndarray) -> np.ndarray:
-    """Return the log-density (n,) of a mixture from those of its parts (n, 3), in nats.
-
-    The parts are model, kernel density estimate and t distribution; for the weights see `part_weights`.
-    """
+    """Return the log-density (n,) of a mixture of parts (n, 3) with `part_weights`, in nats."""
     if not background:
         return parts[:, 0]
     weights = np.column_stack(np.broadcast_arrays(*part_weights(background, tail)))
@@ -112,11 +96,7 @@ def mixed(parts: np.ndarray, background: float, tail: float | np.ndarray) -> np.
 
 
 def background_weight(parts: np.ndarray, tail: float | np.ndarray, weights: np.ndarray) -> float:
-    """Return the weight of the background with the highest held-out likelihood, from 0.02 to 0.9.
-
-    `parts` (n, 3) are held-out log-densities in nats, see `mixed`; `weights` (n,) are those of the rows
-    and sum to one.
-    """
+    """Return the background's weight, 0.02 to 0.9, likeliest given held-out `parts` (n, 3), in nats."""
     largest = parts.max(axis=1)
     densities = np.exp(parts - largest[:, None])
 
@@ -168,10 +148,7 @@ def choose_tail(
 
 
 def _tail_index(distances: np.ndarray, weights: np.ndarray) -> float:
-    """Return Hill's (1975) estimate of the tail index from distances (n,) of rows of weights (n,).
-
-    Zero where the farthest row alone has more weight than the rows that it takes.
-    """
+    """Return Hill's (1975) estimate of the tail index from distances (n,) of weights (n,), or zero."""
     order = np.argsort(-distances, kind="stable")
     n_far = int(np.searchsorted(np.cumsum(weights[order]), _FAR, side="right"))
     if not n_far:

@@ -30,17 +30,6 @@ from .fitting import (
 from .held_out import Fold, HeldOutRows
 from .settings import Metric, ParsedParameters, Relative, Sigma
 
-__all__ = [
-    "KDE",
-    "Comparison",
-    "Settings",
-    "choose_settings",
-    "folds_for_metrics",
-    "likely_metrics",
-    "metrics_to_compare",
-    "settings_for",
-]
-
 Folds = Sequence[tuple[np.ndarray, np.ndarray]]
 
 
@@ -128,22 +117,12 @@ def folds_for_metrics(points: np.ndarray, columns: ColumnSpace) -> Folds | None:
 class Comparison:
     """Mean held-out log-densities of models under several settings, on the same rows.
 
-    Parameters
-    ----------
-    parsed : ParsedParameters
-        All that is not compared.
-    data : TrainingData
-        Rows; they must be distinct if they are left out one by one.
-    metrics : sequence
-        Metrics to compare.
-    folds : sequence of pairs of index arrays, optional
-        Training and test rows, which share the relations between columns. None leaves each row out of
-        all the others, exactly.
-    most_judges : int, default=256
-        Screening scores at most so many rows, taken evenly.
+    - `parsed`: all that is not compared.
+    - `data`: rows; they must be distinct if they are left out one by one.
+    - `folds`: training and test rows, which share the relations between columns. None leaves each
+      row out of all the others, exactly.
+    - `most_judges`: screening scores at most so many rows, taken evenly.
 
-    Notes
-    -----
     Where values were rounded, rows are scored at places where they may have been before.
     """
 
@@ -241,10 +220,7 @@ class Comparison:
         return make_geometry(self.metrics[metric_index], self._training[number], self.parsed)
 
     def _held_out(self, test: np.ndarray, *, has_relations: bool) -> HeldOutRows:
-        """Return rows to score, moved to where they may have been before they were rounded.
-
-        Under a metric that `has_relations`, they are moved along these.
-        """
+        """Return rows to score, moved along relations to where they may have been before rounding."""
         points, excluded = self.data.points, self.data.excluded
         exclude, weights, offsets = (
             test,
@@ -324,10 +300,7 @@ def _for_screening(parsed: ParsedParameters) -> ParsedParameters:
 def settings_for(
     data: TrainingData, parsed: ParsedParameters
 ) -> tuple[Settings, Geometry, dict[str, str]]:
-    """Return settings, all rows in their metric, and for each "auto" why it was not chosen.
-
-    What is "auto" is chosen given what is not.
-    """
+    """Return settings, all rows in their metric, and for each "auto" why it was not chosen."""
     requested, metric = parsed.requested, parsed.metric
     reason = ""
     if parsed.base is not None:

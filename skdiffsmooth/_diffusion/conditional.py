@@ -44,15 +44,6 @@ from .proposal import ConditionalKernels, KernelMixture
 from .settings import Resources
 from .source import NoisedData
 
-__all__ = [
-    "N_CENTERS",
-    "BaseDraws",
-    "Conditional",
-    "JointDensity",
-    "draw_given_columns",
-    "log_density_of_columns",
-]
-
 # Draws of the first round for each row; each further round doubles their number. With one free column
 # the first round has fewer where a tolerance is passed.
 _FIRST, _FEW = 64, 32
@@ -95,43 +86,22 @@ class JointDensity:
     """A joint density of rows origin + y @ axes, with the kernels of its proposals.
 
     These rows are those of X, or what the maps of some columns make of them.
-
-    Parameters
-    ----------
-    log_density_of_rows : callable
-        Maps rows (n, d) to log-densities (n,) in nats, per unit of X.
-    log_density : callable
-        The same for coordinates y (n, d), per unit of the rows origin + y @ axes.
-    origin : ndarray of shape (d,)
-        The row at y = 0.
-    axes : ndarray of shape (d, d)
-        From coordinates to columns.
-    log_abs_det : float
-        Log |det axes|.
-    centers : ndarray of shape (N, d)
-        Coordinates of the centers of kernels.
-    weights : ndarray of shape (N,)
-        Their weights.
-    scales : ndarray of shape (3, d)
-        Widths of Gaussian kernels, of wider ones, and of t kernels.
-    warp : ColumnWarp or None, default=None
-        The maps of columns.
-    n_relations : int, default=0
-        How many of the last coordinates are rounding errors along relations between the columns.
-    periods : ndarray of shape (d,) or None, default=None
-        Periods of the columns, 0 where one has none; None where no column has one.
     """
 
+    # Maps rows (n, d) to log-densities (n,) in nats, per unit of X
     log_density_of_rows: Callable[[np.ndarray], np.ndarray]
+    # The same for coordinates y (n, d), per unit of the rows origin + y @ axes
     log_density: Callable[[np.ndarray], np.ndarray]
-    origin: np.ndarray
-    axes: np.ndarray
-    log_abs_det: float
-    centers: np.ndarray
-    weights: np.ndarray
-    scales: np.ndarray
-    warp: ColumnWarp | None = None
+    origin: np.ndarray  # (d,): the row at y = 0
+    axes: np.ndarray  # (d, d): from coordinates to columns
+    log_abs_det: float  # Log |det axes|
+    centers: np.ndarray  # (N, d): coordinates of the centers of kernels
+    weights: np.ndarray  # (N,): their weights
+    scales: np.ndarray  # (3, d): widths of Gaussian kernels, of wider ones, and of t kernels
+    warp: ColumnWarp | None = None  # The maps of columns
+    # How many of the last coordinates are rounding errors along relations between the columns
     n_relations: int = 0
+    # (d,): periods of the columns, 0 where one has none; None where no column has one
     periods: np.ndarray | None = None
 
     @classmethod
@@ -217,10 +187,7 @@ class JointDensity:
     def mapped(
         self, values: np.ndarray, columns: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray | float]:
-        """Return mapped values (n, k) of some columns, and the log (n,) of the product of slopes.
-
-        Values of periodic columns are within half a period of the origin.
-        """
+        """Return mapped values (n, k) of some columns, and the log (n,) of the product of slopes."""
         if self.periods is not None:
             values = values.copy()
             for k, column in enumerate(columns):
@@ -361,10 +328,7 @@ class _Pool:
         return np.take_along_axis(middle, worst, axis=1)
 
     def update(self, active: np.ndarray, stop: int, weights: np.ndarray) -> np.ndarray:
-        """Compute the results of rows `active` from their first `stop` draws.
-
-        The proposals had weights (k, n_kernels). Returned are their shares of p(b).
-        """
+        """Compute results of rows `active` from `stop` draws; return the kernels' shares of p(b)."""
         used = active, slice(stop)
         with np.errstate(divide="ignore"):
             log_parts = self.log_proposals[used] + np.log(weights)[:, None]
@@ -515,11 +479,7 @@ class Conditional:
         return kernels
 
     def _pool(self, values: np.ndarray, base: BaseDraws, least: int, *, is_density: bool) -> _Pool:
-        """Return weighted draws for rows of given values, at least so many for each row.
-
-        Rounds go on until standard errors are small or, for draws of several columns, enough draws are
-        effective.
-        """
+        """Draw until standard errors are small, or enough draws are effective; return weighted draws."""
         is_curve = self._n_free == 1
         n, most, first, more = len(values), len(base.choice), _FIRST, _REFINED
         tolerance = _TOLERANCES[min(self._n_free, len(_TOLERANCES)) - 1]
@@ -703,10 +663,7 @@ def _tail_nodes(kernel: ConditionalKernels, drawn: np.ndarray) -> np.ndarray:
 
 
 def _quadrature(t: np.ndarray) -> np.ndarray:
-    """Return the weights of the trapezoidal rule on [0, 1] at increasing nodes t (n, m).
-
-    The integrand is constant outside the nodes. Nodes that are infinite have weight zero.
-    """
+    """Return trapezoidal weights on [0, 1] at increasing nodes t (n, m), zero at infinite ones."""
     edges = np.pad((t[:, 1:] + t[:, :-1]) / 2, ((0, 0), (1, 1)), constant_values=(0.0, np.inf))
     return np.diff(np.minimum(edges, 1.0), axis=1)
 

@@ -35,8 +35,6 @@ from .settings import (
 )
 from .source import NoisedData
 
-__all__ = ["BaseScoreDiffusion"]
-
 Value = TypeVar("Value")
 
 # An estimate of the nodes of the models that `fit` compares, which decides the number of threads only.
@@ -110,15 +108,9 @@ class BaseScoreDiffusion(FlowDensity):
         X : array-like of shape (n_samples, n_features)
             Training rows. Rows that are equal, exactly or up to rounding, are merged. Columns should
             have comparable units where the metric is Euclidean.
-        y : object, default=None
-            Ignored; there for scikit-learn's calling convention.
+        y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; a row of weight k counts as k equal rows.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
 
         Raises
         ------
@@ -198,15 +190,9 @@ class BaseScoreDiffusion(FlowDensity):
         ----------
         X : array-like of shape (n_samples, n_features)
             Rows to add.
-        y : object, default=None
-            Ignored; there for scikit-learn's calling convention.
+        y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights, in the units of those of `fit`, where a row without one has weight 1.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
 
         Raises
         ------
@@ -326,14 +312,12 @@ class BaseScoreDiffusion(FlowDensity):
     def leave_one_out_log_density(self, own_weights: Any = None) -> np.ndarray:
         """Return the log-density of each training point under the model fitted to all other points.
 
-        It is exact for the fitted scales, without a refit, and takes as long as scoring the points
-        once. What was learned from all rows is kept, and includes the point: tangents of
-        ``manifold="local"`` raise its log-density by some hundredths of a nat, a covariance "data"
-        or principal components by less, and a `metric` other than "euclidean" by more if there are
-        few rows for each column.
-        Equal rows are one point, so this leaves a value out, not a copy of it, unless `own_weights`
-        says so. Sums are over all the
-        points, whatever `tol`.
+        It is exact for the fitted scales, without a refit, and takes as long as scoring the points once.
+        What was learned from all rows is kept, and includes the point: tangents of ``manifold="local"``
+        raise its log-density by some hundredths of a nat, a covariance "data" or principal components by
+        less, and a `metric` other than "euclidean" by more if there are few rows for each column. Equal
+        rows are one point, so this leaves a value out, not a copy of it, unless `own_weights` says so.
+        Sums are over all the points, whatever `tol`.
 
         Parameters
         ----------
@@ -345,8 +329,7 @@ class BaseScoreDiffusion(FlowDensity):
         Returns
         -------
         ndarray of shape (n_points,)
-            In nats, in the order of ``points_``; ``weights_ @`` it is the leave-one-out
-            log-likelihood.
+            In nats, in the order of ``points_``; ``weights_ @`` it is the leave-one-out log-likelihood.
 
         Raises
         ------

@@ -51,23 +51,6 @@ from .settings import (
 from .source import NoisedData, backend_in_range
 from .tails import StudentT, fit_student_t
 
-__all__ = [
-    "DEFAULT_FACTORS",
-    "MOST_ROWS",
-    "Factors",
-    "FittedModel",
-    "Geometry",
-    "Scales",
-    "TrainingData",
-    "check_above_rounding",
-    "given_or_default",
-    "leave_one_out_bandwidth",
-    "make_geometry",
-    "make_model",
-    "rounding_error",
-    "scales_in",
-]
-
 Factors = tuple[float, float]
 Scales = tuple[float | Relative, Sigma | Relative]
 
@@ -338,10 +321,7 @@ def _metric_and_hull(metric: Metric, data: TrainingData) -> tuple[LinearMetric, 
 def leave_one_out_bandwidth(
     geometry: Geometry, parsed: ParsedParameters, *, is_screening: bool = False
 ) -> float:
-    """Return the bandwidth at which the Gaussian KDE has its highest leave-one-out likelihood.
-
-    `is_screening` scores 256 rows at most.
-    """
+    """Return the likeliest leave-one-out bandwidth of the KDE; screening scores 256 rows at most."""
     queries, geometry = geometry.queries, geometry.with_copies_apart()
     return gaussian_leave_one_out(
         geometry.coordinates,
@@ -376,10 +356,7 @@ def given_or_default(parsed: ParsedParameters, factors: Factors | None = None) -
 def scales_in(
     geometry: Geometry, parsed: ParsedParameters, scales: Scales, h: float | None = None
 ) -> tuple[float, Sigma]:
-    """Return bandwidth and smoothing scale as numbers, in units of the metric.
-
-    `h` is what relative scales multiply, where it was computed before.
-    """
+    """Return bandwidth and smoothing scale as numbers, in units of the metric."""
     bandwidth, sigma = scales
     if h is None and (isinstance(bandwidth, Relative) or isinstance(sigma, Relative)):
         try:
@@ -449,11 +426,7 @@ def make_model(
     is_candidate: bool = False,
     refinement: float = 1.0,
 ) -> FittedModel:
-    """Return the model for given scales, with fixed nodes, levels and hierarchy.
-
-    For a candidate in a search the error of the nodes is estimated only if it decides their number.
-    `refinement` multiplies numbers of levels and steps that are "auto".
-    """
+    """Return the model for given scales, with fixed nodes, levels and hierarchy."""
     if not 1 / LARGEST <= bandwidth <= LARGEST:
         raise ValueError(
             f"bandwidth={bandwidth:g} is out of range; expected a number from {1 / LARGEST:g} to "
@@ -572,10 +545,9 @@ def _with_fewer_evaluations(
 def _tail(model: DiffusionModel, geometry: Geometry, resources: Resources) -> Tail:
     """Return the t distribution of the background of a model, with its weight.
 
-    They are chosen by left-out likelihoods of at most 2000 rows, taken evenly, in a mixture with
-    kernel density estimates of the other rows. Rounded rows are scored where they may have been. With
-    rows in several processes the weight is the least one, and the t distribution that of highest
-    likelihood.
+    They are chosen by left-out likelihoods of at most 2000 rows, taken evenly, in a mixture with kernel
+    density estimates of the other rows. Rounded rows are scored where they may have been. With rows in
+    several processes the weight is the least one, and the t distribution that of highest likelihood.
     """
     students, queries = geometry.students, geometry.queries
     geometry = geometry.with_copies_apart()

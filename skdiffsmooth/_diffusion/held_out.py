@@ -16,8 +16,6 @@ from .background import Tail, tail_log_density
 from .fitting import Geometry, leave_one_out_bandwidth, make_model
 from .settings import ParsedParameters, Sigma
 
-__all__ = ["Fold", "HeldOutRows"]
-
 
 class HeldOutRows(NamedTuple):
     """Recorded rows (n, d), and the offsets (n, d) at which they are scored, in units of X.
@@ -33,10 +31,7 @@ class HeldOutRows(NamedTuple):
 
 
 class Fold:
-    """Training rows in the coordinates of a metric, and the rows that judge them.
-
-    With `is_screening` the bandwidth of the KDE is that of 256 training rows at most.
-    """
+    """Training rows in the coordinates of a metric, and the rows that judge them."""
 
     def __init__(
         self,
@@ -114,10 +109,7 @@ class Fold:
     def parts(
         self, bandwidth: float, sigma: Sigma, parsed: ParsedParameters
     ) -> tuple[np.ndarray, Tail | None]:
-        """Return log-densities (n, 3) under the parts of a model, and the tail of its background.
-
-        Without a background there is only the first column, and no tail.
-        """
+        """Return log-densities (n, 3) of a model's parts, or (n, 1), and the background's tail."""
         model, _ = make_model(self.training, parsed, bandwidth, sigma, is_candidate=True)
         if self.held_out.exclude is None:
             return model.parts(self.rows, parsed.resources), model.tail

@@ -40,8 +40,6 @@ from .settings import Resources
 from .source import NoisedData, ScoreSource
 from .tails import StudentT, TailBound
 
-__all__ = ["NO_DERIVATIVE", "DiffusionModel"]
-
 NO_DERIVATIVE = (
     "the smoothing at a query has no derivative that can be computed, so neither can the density of "
     "the distribution that is sampled. Along a manifold (a PointCloud, for example, has a piecewise "
@@ -179,10 +177,7 @@ class DiffusionModel:
         *,
         with_error: bool = False,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return log-densities of rows with hull coordinates (n, r) and residuals (n, d), with errors.
-
-        They are those of the mapped columns, where some are mapped.
-        """
+        """Return log-densities of (mapped) rows, from hull coordinates (n, r) and residuals (n, d)."""
         flow, error = self._flow_log_density(queries, residual, resources, with_error=with_error)
         if not self.background:
             return flow, error
@@ -193,10 +188,7 @@ class DiffusionModel:
     def leave_one_out_log_density(
         self, resources: Resources, own_weights: np.ndarray | None = None
     ) -> np.ndarray:
-        """Return the log-density of each point under the model of all other points.
-
-        `own_weights` (n_points,) are what the points lose when they are left out; None is all.
-        """
+        """Return the log-density of points without `own_weights` (n_points,), None for all."""
         model = self if own_weights is None else self._with_copies_apart(own_weights)
         points, residual, exclude = model._excluded_points()
         flow, _ = model._flow_log_density(points, residual, resources, exclude)
@@ -206,10 +198,7 @@ class DiffusionModel:
     def excluded_log_density(
         self, X: np.ndarray, exclude: np.ndarray, resources: Resources
     ) -> np.ndarray:
-        """Return log-densities (n,) of rows under the flow alone, each without one training point.
-
-        `exclude` (n,) has the indices of these points, as `ScoreSource.schedule` takes them.
-        """
+        """Return log-densities (n,) under the flow alone, without the points `exclude` (n,)."""
         queries, residual = self.embedding.split(X)
         log_density, _ = self._flow_log_density(queries, residual, resources, exclude)
         return self._per_unit_of_columns(log_density, queries, residual)
@@ -222,10 +211,7 @@ class DiffusionModel:
         return replace(self, source=replace(self.data, hierarchy=hierarchy))
 
     def reweighted(self, weights: np.ndarray) -> DiffusionModel:
-        """Return the model with other weights (n_points,) of its points; those of weight 0 are left out.
-
-        Metric, scales, background and nodes stay as they are.
-        """
+        """Return the model with other weights (n_points,); points of weight 0 are dropped."""
         kept, all_points = weights > 0, self.data.hierarchy
         hierarchy = PointHierarchy.of(
             all_points.points[kept],
@@ -378,10 +364,7 @@ class DiffusionModel:
         resources: Resources,
         exclude: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Return log-densities (n, 3) under flow, kernel density estimate and t distribution.
-
-        Without a background there is only the first column.
-        """
+        """Return log-densities (n, 3) under flow, KDE and t distribution; (n, 1) without background."""
         if self.tail is None:
             return flow[:, None]
         kernel = self.kde_log_density(queries, residual, WIDTH * self.bandwidth, resources, exclude)

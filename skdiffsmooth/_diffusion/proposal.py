@@ -25,8 +25,6 @@ from .._utils.draws import choose_in_rows
 from .._utils.gaussian import gaussian_log_normalizer
 from .._utils.kernel_weights import nearest_squares
 
-__all__ = ["ConditionalKernels", "KernelMixture"]
-
 
 @dataclass(frozen=True, eq=False)
 class KernelMixture:

@@ -16,8 +16,6 @@ from .model import DiffusionModel
 from .posterior import PosteriorMixin
 from .settings import Resources, parse_resources
 
-__all__ = ["FlowDensity"]
-
 
 class FlowDensity(PosteriorMixin, DistanceDensityMixin, BaseEstimator, ABC):
     """An estimator whose `fit` leaves a `DiffusionModel` in ``model_``, which computes all queries."""

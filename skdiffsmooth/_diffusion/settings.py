@@ -30,32 +30,6 @@ from ..kernels._nodes import NODE_RULES, NodeRule
 from ..noise import NoiseLevels, NoiseProcess, OrnsteinUhlenbeck, VarianceExploding
 from ..solvers import SOLVERS, Adaptive, Solver
 
-__all__ = [
-    "DEFAULT_TOL",
-    "MIRRORED",
-    "PART_OF_STEPS",
-    "KernelChoice",
-    "Metric",
-    "ParsedParameters",
-    "Relative",
-    "Resources",
-    "Sigma",
-    "check_suits_periods",
-    "check_terminal_scale",
-    "merging_tolerance",
-    "noise_for",
-    "parse_parameters",
-    "parse_resources",
-    "resolve_count",
-    "resolve_flow_solver",
-    "resolve_kernel",
-    "resolve_n_jobs",
-    "resolve_n_nodes",
-    "resolve_solver",
-    "scales_of_levels",
-    "terminal_scale_for",
-]
-
 # More periodic columns take minutes for a hundred rows.
 _MAX_PERIODIC = 4
 
@@ -323,10 +297,7 @@ def _check_noise(noise: Any) -> str | NoiseProcess:
 
 
 def noise_for(noise: str | NoiseProcess, variance: float) -> NoiseProcess:
-    """Return the noise process of a checked name; an object is returned as it is.
-
-    `variance` is the data's largest along a direction: "ou" is the process that would keep it.
-    """
+    """Return the noise process of a checked name; "ou" keeps `variance`, the largest of the data."""
     if not isinstance(noise, str):
         return noise
     # A rate has units, one over those of a variance; data without extent have nothing to forget.

@@ -17,8 +17,6 @@ from ..scores import Schedule, ScoreField, ScoreSchedule, Smoothing
 from ..solvers._terminal import EmpiricalTerminal, GaussianTerminal, TerminalDistribution
 from .settings import Resources
 
-__all__ = ["NoisedData", "ScoreSource", "backend_in_range"]
-
 
 class DeviceSchedule(Schedule, Protocol):
     """Score fields of all noise levels on one device."""

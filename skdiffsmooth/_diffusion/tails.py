@@ -23,8 +23,6 @@ from .._utils.shards import Shards
 from .._utils.triangular import divide_by_triangle
 from ..bandwidth import weight_of_others
 
-__all__ = ["StudentT", "TailBound", "fit_student_t"]
-
 # With fewer rows for each dimension than this, a covariance of the rows says little of new ones.
 _ROWS_A_DIMENSION = 5
 # Kent, Tyler and Vardi's (1994) form of EM halves the distance to the maximum in an iteration or two.

@@ -31,8 +31,6 @@ from .._utils.progress import tracked
 from .points import log_weight_of_others
 from .radial_kernels import RADIAL_KERNELS, RadialKernel
 
-__all__ = ["LARGEST_DIMENSION", "BoxSums"]
-
 LARGEST_DIMENSION = 3
 
 # Points of a box, and boxes of a group: fastest at 1e5 to 1e6 points.
@@ -70,10 +68,7 @@ class _Bounds(NamedTuple):
     def squares(
         self, x: torch.Tensor, boxes: torch.Tensor | slice
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return squared distances (B, n) from queries x (B, d) to the nearest and farthest parts.
-
-        `boxes` are indices (n,) or (B, n).
-        """
+        """Return squared distances (B, n) from queries to nearest and farthest parts of `boxes`."""
         low, high = self.low[boxes], self.high[boxes]
         nearest = farthest = x.new_zeros(())
         for j in range(x.shape[1]):
@@ -102,18 +97,10 @@ class _Excluded(NamedTuple):
 class BoxSums:
     """A mixture of equal radial kernels at weighted points, on a CPU, to a relative error.
 
-    Parameters
-    ----------
-    points : ndarray of shape (N, d)
-        Centres; d is at most `LARGEST_DIMENSION`.
-    weights : ndarray of shape (N,)
-        Positive weights that sum to one.
-    kernel : RadialKernel
-        The profile.
-    bandwidth : float
-        Its scale, in units of the points.
-    rtol : float
-        Largest relative error of a density, beside rounding.
+    - `points` (N, d): centres; d is at most `LARGEST_DIMENSION`.
+    - `weights` (N,): positive weights that sum to one.
+    - `bandwidth`: its scale, in units of the points.
+    - `rtol`: largest relative error of a density, beside rounding.
     """
 
     def __init__(
@@ -306,10 +293,7 @@ class BoxSums:
         return out
 
     def _replaced_points(self, half: float) -> torch.Tensor:
-        """Return the weights (n_cubes, q^d) at the Chebyshev nodes that replace the points of each cube.
-
-        They are sums of Chebyshev polynomials over the points, times the matrix that interpolates.
-        """
+        """Return weights (n_cubes, q^d) at the Chebyshev nodes that replace points of a cube."""
         n, d = self._n_nodes, self._x.shape[1]
         moments = self._x.new_zeros(self._n_cubes, n**d)
         in_cubes = (self._cube >= 0).nonzero()[:, 0]

@@ -35,8 +35,6 @@ from .moments import Denoiser, Moments, Nodes, SingleMoments, rows_of
 from .points import exclude_, exp_, log_weight_of_others
 from .precision import FloatPromotion
 
-__all__ = ["ComponentPosterior"]
-
 # Elements of a tile's widest arrays, on a CPU and on other devices; see `Tiles`.
 _TILE = 2**18
 _TILE_ON_GPU = 2**26
@@ -61,22 +59,11 @@ class _NoisedComponents(NamedTuple):
 class ComponentPosterior(FloatPromotion, Denoiser):
     """The posterior of a mixture of Gaussians under Gaussian noise; a `Denoiser`.
 
-    Parameters
-    ----------
-    components : GaussianComponents
-        The mixture.
-    backend : Backend
-        Device and dtype of the computation.
-    memory_limit : float
-        Bound on the temporaries of one call, in MiB.
+    - `backend`: device and dtype of the computation.
+    - `memory_limit`: bound on the temporaries of one call, in MiB.
 
-    Raises
-    ------
-    ValueError
-        If `memory_limit` is below what a single query and a single node take.
+    Raises ValueError if `memory_limit` is below what a single query and a single node take.
 
-    Notes
-    -----
     Moments of B queries at M nodes take about ``2 B M K r`` multiply-adds and ``B M K`` exponentials
     for K components, and four times the multiply-adds with the trace. In float32, noise too small
     for it is computed in float64, where the device has it, and rounded.

@@ -11,8 +11,6 @@ import numpy as np
 from .._coordinates.hull import AffineHull
 from .._utils.draws import invert_cumulated
 
-__all__ = ["GaussianComponents"]
-
 
 @dataclass(frozen=True)
 class GaussianComponents:
@@ -21,26 +19,14 @@ class GaussianComponents:
     If S_i - f_i I has rank k, there are k axes. A covariance without such structure has r - 1
     axes, and f_i is its largest eigenvalue. Variances may be zero: without axes and with all f_i
     zero, this is a set of points.
-
-    Parameters
-    ----------
-    weights : ndarray of shape (K,)
-        Positive, summing to one.
-    means : ndarray of shape (K, r)
-        Centres mu_i.
-    floors : ndarray of shape (K,)
-        Variances f_i in the directions that are not among a component's axes.
-    axes : ndarray of shape (K, r, k)
-        Orthonormal columns U_i.
-    variances : ndarray of shape (K, k)
-        Variances l_i along them.
     """
 
-    weights: np.ndarray
-    means: np.ndarray
+    weights: np.ndarray  # (K,): positive, summing to one
+    means: np.ndarray  # (K, r): centres mu_i
+    # (K,): variances f_i in the directions that are not among a component's axes
     floors: np.ndarray
-    axes: np.ndarray
-    variances: np.ndarray
+    axes: np.ndarray  # (K, r, k): orthonormal columns U_i
+    variances: np.ndarray  # (K, k): variances l_i along them
 
     @classmethod
     def of(

@@ -15,8 +15,6 @@ from .merge import Merger, Pairs
 from .moments import Nodes, is_excluded, rows_of
 from .points import Points, exclude_, exp_
 
-__all__ = ["average_over_few_points", "direct_moments", "moments_of_pairs"]
-
 # Gathering a member of a group costs about this many times a term of a dense sum.
 _COST_OF_GATHERING = 4
 
@@ -35,27 +33,15 @@ def direct_moments(
 ) -> torch.Tensor:
     """Return the moments of each query, and its covariance along directions.
 
-    Parameters
-    ----------
-    points : Points
-        The data.
-    y : torch.Tensor of shape (P, r)
-        Queries.
-    v : float
-        Noise variance.
-    max_norm : float
-        Length of the longest node that was added to a query.
-    exclude : torch.Tensor of shape (P,) or None
-        Index of the point that is excluded for each query.
-    rows_at_once : int
-        Queries, plus one for each of their directions, whose logits of all points are held at once.
-    directions : torch.Tensor of shape (P, r, j), optional
-        What to multiply each query's posterior covariance with.
+    - `y` (P, r): queries.
+    - `max_norm`: length of the longest node that was added to a query.
+    - `exclude` (P,): index of the point that is excluded for each query.
+    - `rows_at_once`: queries, plus one for each of their directions, whose logits of all points are
+      held at once.
+    - `directions` (P, r, j): what to multiply each query's posterior covariance with.
 
-    Returns
-    -------
-    torch.Tensor of shape (P, r + 2) or (P, r + 2 + r * j)
-        D(y), tr Cov(y), log sum_i w_i exp(-|y - x_i|^2 / 2v) and the rows of Cov(y) @ directions.
+    The result (P, r + 2) or (P, r + 2 + r * j) is D(y), tr Cov(y), log sum_i w_i exp(-|y - x_i|^2 /
+    2v) and the rows of Cov(y) @ directions.
     """
     n_directions = 0 if directions is None else directions.shape[2]
     moments = y.new_empty(len(y), points.dimension + 2 + points.dimension * n_directions)
@@ -244,10 +230,7 @@ def _covariance_along(
     mean: torch.Tensor,
     directions: torch.Tensor,
 ) -> torch.Tensor:
-    """Return Cov @ directions (P, r, j), as posterior averages of (x_i - D).L (x_i - D).
-
-    Centred first: at the smallest noise a difference of second moments would be rounding.
-    """
+    """Return Cov @ directions (P, r, j), from centred points: second moments would cancel."""
     rows = directions.transpose(1, 2)
     offset = rows @ mean[:, :, None]
     along = torch.addmm(offset.flatten(0, 1), rows.flatten(0, 1), points.positions.T, beta=-1)

@@ -2,8 +2,7 @@
 
 With the logits of a pair (b, m)
 
-    -|x_b + xi_m - x_i|^2 / 2v = [ (x_b . x_i - |x_i|^2 / 2) / v ] + [ xi_m . x_i / v ] + const(b,
-    m),
+    -|x_b + xi_m - x_i|^2 / 2v = [ (x_b . x_i - |x_i|^2 / 2) / v ] + [ xi_m . x_i / v ] + const(b, m),
 
 the exponentials factorise into A[b, i] C[m, i] and the sums over i are matrix products: (B + M) N
 exponentials instead of B M N. Pairs whose factors underflow, as they do when v is small compared
@@ -22,35 +21,17 @@ from .merge import Merger, Pairs
 from .moments import Nodes
 from .points import Points, exclude_, exp_
 
-__all__ = ["Factoriser", "NodeTable", "Products"]
-
 
 @dataclass(frozen=True)
 class NodeTable:
-    """The factors of the exponentials that depend on the nodes; all queries use the same ones.
-
-    Parameters
-    ----------
-    nodes : Nodes
-        The nodes.
-    factors : torch.Tensor of shape (M, N)
-        exp(xi_m . x_i / v - top_m).
-    top : torch.Tensor of shape (M,)
-        The exponents that were subtracted.
-    never_underflows : bool
-        Whether no normaliser can underflow, whatever the query.
-    features : torch.Tensor of shape (r + 2, N)
-        1, x_i and |x_i|^2 in units of the radius.
-    n_queries : int
-        How many queries the table will be used for.
-    """
+    """The factors of the exponentials that depend on the nodes; all queries use the same ones."""
 
     nodes: Nodes
-    factors: torch.Tensor
-    top: torch.Tensor
-    never_underflows: bool
-    features: torch.Tensor
-    n_queries: int
+    factors: torch.Tensor  # (M, N): exp(xi_m . x_i / v - top_m)
+    top: torch.Tensor  # (M,): the exponents that were subtracted
+    never_underflows: bool  # Whether no normaliser can underflow, whatever the query
+    features: torch.Tensor  # (r + 2, N): 1, x_i and |x_i|^2 in units of the radius
+    n_queries: int  # How many queries the table will be used for
 
     def part(self, part: slice, n_queries: int) -> NodeTable:
         """Return a table with the nodes of a slice only, to be used for `n_queries` queries."""
@@ -63,10 +44,7 @@ class NodeTable:
         )
 
     def sums(self, query_factors: torch.Tensor, *, features: bool) -> torch.Tensor:
-        """Sum products of the query factors (B, N) and the node factors over the points.
-
-        Multiplied by each feature, (B, r + 2, M), if `features`; else by none, (B, 1, M).
-        """
+        """Sum products of the factors, with each of the `features` (B, r + 2, M) or (B, 1, M)."""
         if not features:
             return (query_factors @ self.factors.T)[:, None]
         if self.n_queries < len(self.nodes):
@@ -83,26 +61,16 @@ class NodeTable:
 
 @dataclass(frozen=True)
 class Products:
-    """Sums over the points for each pair of a query and a node of the table.
-
-    Parameters
-    ----------
-    table : NodeTable
-        The nodes.
-    factors : torch.Tensor of shape (B, N)
-        The query half of the exponentials.
-    sums : torch.Tensor of shape (B, 1, M) or (B, r + 2, M)
-        The normalisers, followed by the sums of the other features if they were requested.
-    log_sums : torch.Tensor of shape (B, M)
-        log sum_i w_i exp(-|x_b + xi_m - x_i|^2 / 2v).
-    underflows : torch.Tensor of bool of shape (B, M), or None
-        Pairs whose normaliser underflows: it is replaced by one, and the caller must set `log_sums`.
-    """
+    """Sums over the points for each pair of a query and a node of the table."""
 
     table: NodeTable
-    factors: torch.Tensor
+    factors: torch.Tensor  # (B, N): the query half of the exponentials
+    # (B, 1, M) or (B, r + 2, M): the normalisers, followed by the sums of the other features if
+    # they were requested
     sums: torch.Tensor
-    log_sums: torch.Tensor
+    log_sums: torch.Tensor  # (B, M): log sum_i w_i exp(-|x_b + xi_m - x_i|^2 / 2v)
+    # (B, M): pairs whose normaliser underflows: it is replaced by one, and the caller must set
+    # `log_sums`
     underflows: torch.Tensor | None
 
 
@@ -151,10 +119,7 @@ class Factoriser:
         *,
         features: bool,
     ) -> Products | None:
-        """Sum each feature over the points, or the weights alone, for queries (B, r) and a table.
-
-        Returns None if most pairs would underflow.
-        """
+        """Sum each feature or the weights for queries (B, r); None if most pairs would underflow."""
         top, factors = self._query_factors(x, v, exclude)
         underflows = sums = None
         if not table.never_underflows:
@@ -180,25 +145,13 @@ class Factoriser:
     ) -> Products:
         """Sum each feature over the points, where every query uses one part of the node table.
 
-        Parameters
-        ----------
-        x : torch.Tensor of shape (P, r)
-            Queries, sorted by part.
-        v : float
-            Noise variance.
-        table : NodeTable
-            The nodes of all parts, M for each, none of which underflows.
-        which : torch.Tensor of shape (P,)
-            Part of each query.
-        counts : list of int
-            How many queries each part has.
-        exclude : torch.Tensor of shape (P,) or None
-            Index of the point that each query must not use.
+        - `x` (P, r): queries, sorted by part.
+        - `table`: the nodes of all parts, M for each, none of which underflows.
+        - `which` (P,): part of each query.
+        - `counts`: how many queries each part has.
+        - `exclude` (P,): index of the point that each query must not use.
 
-        Returns
-        -------
-        Products
-            Of P queries and M nodes.
+        The result is of P queries and M nodes.
         """
         top, factors = self._query_factors(x, v, exclude)
         n_nodes = len(table.nodes) // len(counts)
@@ -230,10 +183,6 @@ class Factoriser:
         The nodes' weights are combined first, so that each query averages the points only once.
         Products are of the weights alone, and their factors are overwritten. `direct` (P, r + 2)
         holds mean, trace and log-sum of the pairs that underflow, if there are any.
-
-        Returns
-        -------
-        torch.Tensor of shape (B, r + 2)
         """
         table, underflows = products.table, products.underflows
         weights, log_sums = merger.pair_weights(products.log_sums, table.nodes.weights)
@@ -253,9 +202,8 @@ class Factoriser:
     def pairs(self, products: Products, direct: torch.Tensor | None) -> Pairs:
         """Return the moments of each pair.
 
-        Products are of each feature, since sum_m q_m |D_m|^2 does not follow from averaged weights,
-        and are overwritten. `direct` (P, r + 2) holds mean, trace and log-sum of the pairs that
-        underflow.
+        Products are of each feature, since sum_m q_m |D_m|^2 does not follow from averaged weights, and
+        are overwritten. `direct` (P, r + 2) holds mean, trace and log-sum of the pairs that underflow.
         """
         sums, underflows = products.sums, products.underflows
         unit = self._points.unit

@@ -17,8 +17,6 @@ import torch
 from .._utils.memory import slices
 from .moments import each_excluded, is_excluded
 
-__all__ = ["GROUP", "Groups", "PairScores"]
-
 # Large enough that finding the relevant groups is much cheaper than exponentiating all their members,
 # small enough that little is wasted on irrelevant members.
 GROUP = 32
@@ -51,14 +49,9 @@ class PairScores(NamedTuple):
 class Groups:
     """Points split into groups of equal size, each of which holds near neighbours.
 
-    Parameters
-    ----------
-    positions : torch.Tensor of shape (N, r)
-        On a CPU, N a multiple of the group.
-    log_weights : torch.Tensor of shape (N,)
-        Logarithms of their weights, minus infinity for padding.
-    unit : float
-        Unit of length for scores: the radius.
+    - `positions` (N, r): on a CPU, N a multiple of the group.
+    - `log_weights` (N,): logarithms of their weights, minus infinity for padding.
+    - `unit`: unit of length for scores: the radius.
     """
 
     def __init__(self, positions: torch.Tensor, log_weights: torch.Tensor, unit: float) -> None:
@@ -174,11 +167,7 @@ def _rounded_up(values: torch.Tensor) -> torch.Tensor:
 
 
 def _local_order(points: np.ndarray) -> np.ndarray:
-    """Return an order in which consecutive groups of points (N, r) are near neighbours.
-
-    Cells are cut across their longest side into halves of whole groups, all cells of one depth at
-    once.
-    """
+    """Return an order in which consecutive groups of points (N, r) are near neighbours."""
     n = len(points)
     order, sizes = np.arange(n), np.array([n // GROUP])
     while sizes.max() > 1:

@@ -1,8 +1,7 @@
 """A tree of cells that merge close points: at large noise a cell replaces its points.
 
-A cell of centroid c, weight w and radius rho replaces points x_i = c + d_i, |d_i| <= rho, of the
-same weight and mean. At noise variance v, with p the density of the points and p~ that of the
-cells,
+A cell of centroid c, weight w and radius rho replaces points x_i = c + d_i, |d_i| <= rho, of the same
+weight and mean. At noise variance v, with p the density of the points and p~ that of the cells,
 
     -rho^2 / 2v  <=  log p(y) - log p~(y)  <=  log sum_c W~_c(y) exp( rho^2 |y - c|^2 / 2v^2 ),
 
@@ -19,41 +18,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["PointHierarchy"]
-
 
 @dataclass(frozen=True)
 class PointHierarchy:
-    """A tree of cells over weighted points; each noise level uses the largest cells it allows.
+    """A tree of cells over weighted points; each noise level uses the largest cells it allows."""
 
-    Parameters
-    ----------
-    points : ndarray of shape (N, r)
-        The points themselves.
-    weights : ndarray of shape (N,)
-        Their weights, summing to one.
-    tolerance : float
-        See the module's bound, in nats; 0 merges nothing.
-    finest : float
-        Smallest noise scale that cells were made for; below it points are not merged.
-    centroids : ndarray of shape (n_cells, r)
-        Centroids of all cells, large and small.
-    cell_weights : ndarray of shape (n_cells,)
-        Sums of the weights in each.
-    radii : ndarray of shape (n_cells,)
-        Bounds on the distance of a cell's points from its centroid, never below those of the cells
-        within it.
-    outer_radii : ndarray of shape (n_cells,)
-        The radius of the cell that contains each, infinite for the outermost.
-    """
-
-    points: np.ndarray
-    weights: np.ndarray
-    tolerance: float
-    finest: float
-    centroids: np.ndarray
-    cell_weights: np.ndarray
+    points: np.ndarray  # (N, r): the points themselves
+    weights: np.ndarray  # (N,): their weights, summing to one
+    tolerance: float  # See the module's bound, in nats; 0 merges nothing
+    finest: float  # Smallest noise scale that cells were made for; below it points are not merged
+    centroids: np.ndarray  # (n_cells, r): centroids of all cells, large and small
+    cell_weights: np.ndarray  # (n_cells,): sums of the weights in each
+    # (n_cells,): bounds on the distance of a cell's points from its centroid, never below those of
+    # the cells within it
     radii: np.ndarray
+    # (n_cells,): the radius of the cell that contains each, infinite for the outermost
     outer_radii: np.ndarray
 
     @classmethod

@@ -19,21 +19,12 @@ import torch
 from .._utils.memory import slices
 from .points import Points, exp_
 
-__all__ = ["Influence", "influence_of_points"]
-
 
 class Influence(NamedTuple):
-    """The influence of each of N points on the averaged posterior means of B queries.
+    """The influence of each of N points on the averaged posterior means of B queries."""
 
-    Parameters
-    ----------
-    weights : torch.Tensor of shape (B, N)
-        Averaged posterior weights, sum_m q_m W_i(y_m).
-    derivatives : torch.Tensor of shape (B, N, r)
-        Derivatives of the averaged means in log w_i, sum_m q_m W_i(y_m) (x_i - D(y_m)).
-    """
-
-    weights: torch.Tensor
+    weights: torch.Tensor  # (B, N): averaged posterior weights, sum_m q_m W_i(y_m)
+    # (B, N, r): derivatives of the averaged means in log w_i, sum_m q_m W_i(y_m) (x_i - D(y_m))
     derivatives: torch.Tensor
 
 

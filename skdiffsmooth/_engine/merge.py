@@ -18,8 +18,6 @@ import torch
 from .._utils.shards import Shards
 from .moments import SingleMoments
 
-__all__ = ["Merger", "Pairs", "merger_of"]
-
 
 class Pairs(NamedTuple):
     """Posterior moments of B queries at M nodes, over the points of this process.
@@ -47,10 +45,7 @@ class Merger:
         return node_weights.expand_as(log_sums), log_sums
 
     def average(self, pairs: Pairs, node_weights: torch.Tensor) -> torch.Tensor:
-        """Return moments averaged over the nodes from those of pairs.
-
-        Return this process's part of mean, trace and log-sum, (B, r + 2).
-        """
+        """Return this process's part of mean, trace and log-sum, (B, r + 2), averaged over the nodes."""
         means, traces, log_sums = pairs
         return torch.column_stack(
             [means @ node_weights, traces @ node_weights, log_sums @ node_weights]

@@ -13,9 +13,6 @@ from .._utils.gaussian import gaussian_log_normalizer
 from .._utils.memory import slices_within
 from .._utils.warnings import warn_user
 
-__all__ = ["fit_restarts", "is_restart"]
-
-
 _INIT = "k-means++"
 # Temporaries of so many MiB stay in the cache.
 _CACHE = 4.0

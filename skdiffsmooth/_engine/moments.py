@@ -16,16 +16,6 @@ import torch
 
 from .._utils.backend import Backend
 
-__all__ = [
-    "Denoiser",
-    "Moments",
-    "Nodes",
-    "SingleMoments",
-    "each_excluded",
-    "is_excluded",
-    "rows_of",
-]
-
 # Up to this product of noise variance and factors, Stein's identity turns the rounding of log-densities
 # into less than some thousandths of a nat in a log-density of the flow.
 _LARGEST_FACTOR = {torch.float64: 1e7, torch.float32: 1e3}
@@ -33,29 +23,17 @@ _LARGEST_FACTOR = {torch.float64: 1e7, torch.float32: 1e3}
 
 @dataclass(frozen=True)
 class Nodes:
-    """A quadrature rule of the smoothing kernel: shifts of the queries, and their weights.
+    """A quadrature rule of the smoothing kernel: shifts of the queries, and their weights."""
 
-    Parameters
-    ----------
-    offsets : torch.Tensor of shape (M, r)
-        Shifts xi_m, with sum_m weights[m] xi_m = 0.
-    weights : torch.Tensor of shape (M,)
-        Positive, summing to one.
-    max_norm : float
-        Length of the longest offset: known to the host, which chooses the computation by it without
-        waiting for the device.
-    stein : torch.Tensor of shape (M,), optional
-        Factors h_m for which sum_m weights[m] h_m f(xi_m) is the Laplacian of f, averaged over the
-        nodes, exactly for quadratic f (Stein's identity). Traces then follow from log-densities.
-    stein_norm : float
-        sum_m weights[m] |h_m|, by which they magnify rounding.
-    """
-
-    offsets: torch.Tensor
-    weights: torch.Tensor
+    offsets: torch.Tensor  # (M, r): shifts xi_m, with sum_m weights[m] xi_m = 0
+    weights: torch.Tensor  # (M,): positive, summing to one
+    # Length of the longest offset: known to the host, which chooses the computation by it without
+    # waiting for the device
     max_norm: float
+    # (M,): factors h_m for which sum_m weights[m] h_m f(xi_m) is the Laplacian of f, averaged over
+    # the nodes, exactly for quadratic f (Stein's identity). Traces then follow from log-densities.
     stein: torch.Tensor | None = None
-    stein_norm: float = 0.0
+    stein_norm: float = 0.0  # sum_m weights[m] |h_m|, by which they magnify rounding
 
     @classmethod
     def single(cls, x: torch.Tensor) -> Nodes:
@@ -97,10 +75,7 @@ class Nodes:
         return replace(self, stein=None)
 
     def suits_stein(self, v: float) -> bool:
-        """Return whether there are factors of Stein's identity that suit noise of variance v.
-
-        They multiply rounding errors of log-densities by about v over the kernel's variance.
-        """
+        """Return whether Stein factors hardly magnify rounding errors at noise of variance v."""
         largest = _LARGEST_FACTOR[self.offsets.dtype]
         return self.stein is not None and v * self.stein_norm < largest
 
@@ -122,21 +97,11 @@ class Nodes:
 
 @dataclass(frozen=True)
 class Moments:
-    """Posterior moments of B queries, averaged over the nodes.
+    """Posterior moments of B queries, averaged over the nodes."""
 
-    Parameters
-    ----------
-    mean : torch.Tensor of shape (B, r)
-        sum_m q_m D(x_b + xi_m).
-    trace : torch.Tensor of shape (B,) or None
-        sum_m q_m tr Cov(x_b + xi_m), if it was requested.
-    log_density : torch.Tensor of shape (B,)
-        sum_m q_m log p_v(x_b + xi_m) in nats.
-    """
-
-    mean: torch.Tensor
-    trace: torch.Tensor | None
-    log_density: torch.Tensor
+    mean: torch.Tensor  # (B, r): sum_m q_m D(x_b + xi_m)
+    trace: torch.Tensor | None  # (B,): sum_m q_m tr Cov(x_b + xi_m), if it was requested
+    log_density: torch.Tensor  # (B,): sum_m q_m log p_v(x_b + xi_m) in nats
 
     def to(self, dtype: torch.dtype) -> Moments:
         """Return the moments in another dtype."""
@@ -145,24 +110,12 @@ class Moments:
 
 
 class SingleMoments(NamedTuple):
-    """Posterior moments of B queries without nodes, and covariances times j directions of each.
+    """Posterior moments of B queries without nodes, and covariances times j directions of each."""
 
-    Parameters
-    ----------
-    mean : torch.Tensor of shape (B, r)
-        D(y_b).
-    trace : torch.Tensor of shape (B,)
-        tr Cov(y_b).
-    log_density : torch.Tensor of shape (B,)
-        log p_v(y_b) in nats.
-    along : torch.Tensor of shape (B, r, j)
-        Cov(y_b) @ directions_b.
-    """
-
-    mean: torch.Tensor
-    trace: torch.Tensor
-    log_density: torch.Tensor
-    along: torch.Tensor
+    mean: torch.Tensor  # (B, r): D(y_b)
+    trace: torch.Tensor  # (B,): tr Cov(y_b)
+    log_density: torch.Tensor  # (B,): log p_v(y_b) in nats
+    along: torch.Tensor  # (B, r, j): Cov(y_b) @ directions_b
 
     def to(self, dtype: torch.dtype) -> SingleMoments:
         """Return the moments in another dtype."""

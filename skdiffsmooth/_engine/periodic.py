@@ -29,8 +29,6 @@ from .moments import Denoiser, Moments, Nodes, SingleMoments
 from .points import log_weight_of_others
 from .posterior import Posterior
 
-__all__ = ["PeriodicPosterior", "make_posterior"]
-
 # Images extend beyond a wrapped query by multiples of this share of the period, so that neighbouring
 # noise scales use the same ones.
 _GRID = 8
@@ -49,10 +47,7 @@ def make_posterior(
     radius: float | None = None,
     trace_weights: np.ndarray | None = None,
 ) -> Posterior | PeriodicPosterior:
-    """Return the posterior of points (N, r) of weights (N,), with periods (r,) or without.
-
-    The other parameters are those of `Posterior`; there are no periods with shards.
-    """
+    """Return the posterior of points (N, r) of weights (N,), with periods (r,) or without."""
     if periods is not None:
         return PeriodicPosterior(
             points,
@@ -73,10 +68,7 @@ def make_posterior(
 
 
 class _ImagesPosterior(Posterior):
-    """The posterior of images, whose weights are those of their points and do not sum to one.
-
-    Its log-densities are not divided by the weight of the points that are not excluded.
-    """
+    """The posterior of images, whose weights are those of their points and do not sum to one."""
 
     def _log_normalizer(self, v: float, exclude: torch.Tensor | None) -> float:
         return gaussian_log_normalizer(self._points.dimension, v)
@@ -114,20 +106,12 @@ class PeriodicPosterior(Denoiser):
 
     Queries may be anywhere: their posterior means are near them, and not within one period.
 
-    Parameters
-    ----------
-    points : ndarray of shape (N, r)
-        The data; periodic coordinates are within half a period of zero, the others centred.
-    weights : ndarray of shape (N,)
-        Positive weights that sum to one.
-    periods : ndarray of shape (r,)
-        Periods, 0 where a coordinate has none.
-    backend : Backend
-        Device and dtype.
-    memory_limit : float
-        Bound on the temporaries of one call, in MiB.
-    trace_weights : ndarray of shape (r,), optional
-        As in `Posterior`.
+    - `points` (N, r): the data; periodic coordinates are within half a period of zero, the others
+      centred.
+    - `weights` (N,): positive weights that sum to one.
+    - `periods` (r,): periods, 0 where a coordinate has none.
+    - `memory_limit`: bound on the temporaries of one call, in MiB.
+    - `trace_weights` (r,): as in `Posterior`.
     """
 
     def __init__(
@@ -269,10 +253,7 @@ class PeriodicPosterior(Denoiser):
         return self._sets[key]
 
     def _make_images(self, margins: list[int]) -> _Images:
-        """Return the images within margins (r,) of a wrapped query, in eighths of the periods.
-
-        Minus one is a uniform coordinate.
-        """
+        """Return images within margins (r,) of a query, in eighths of periods; -1 is uniform."""
         periods, turns = self._periods, np.array(margins) / _GRID
         kept = np.flatnonzero(turns >= 0)
         if len(self._points) * np.prod(1 + 2 * turns[kept]) > _MOST_IMAGES:

@@ -10,8 +10,6 @@ import torch
 from .groups import GROUP, Groups
 from .moments import each_excluded
 
-__all__ = ["Points", "exclude_", "exp_", "log_weight_of_others"]
-
 # Exponents are differences of products of size R^2 / v. Where their rounding could exceed this many
 # nats, squared distances are summed from coordinate differences instead: slower, but precise at any v.
 _EXPONENT_ERROR = {torch.float64: 1e-10, torch.float32: 1e-3}
@@ -23,16 +21,11 @@ class Points:
     More than a few points on a CPU are padded to a multiple of the group with points of weight
     zero, which are below the rounding of every sum.
 
-    Parameters
-    ----------
-    positions : torch.Tensor of shape (N, r)
-        Centred: rounding grows with the distance from the origin.
-    log_weights : torch.Tensor of shape (N,)
-        Logarithms of weights that sum to one, over all shards.
-    radius : float
-        Length of the longest position over all shards, so that all of them make the same decisions.
-    trace_weights : torch.Tensor of shape (r,), optional
-        Weight of each coordinate's variance in a trace; one each if not given.
+    - `positions` (N, r): centred: rounding grows with the distance from the origin.
+    - `log_weights` (N,): logarithms of weights that sum to one, over all shards.
+    - `radius`: length of the longest position over all shards, so that all of them make the same
+      decisions.
+    - `trace_weights` (r,): weight of each coordinate's variance in a trace; one each if not given.
     """
 
     def __init__(

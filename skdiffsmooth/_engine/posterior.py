@@ -31,8 +31,6 @@ from .points import Points, exclude_, exp_, log_weight_of_others
 from .precision import FloatPromotion
 from .tiles import Tiles
 
-__all__ = ["Posterior"]
-
 # If at most one pair in this many is requested, pairs of a query and a node are computed one by one.
 _FEW_PAIRS = 8
 
@@ -40,30 +38,18 @@ _FEW_PAIRS = 8
 class Posterior(FloatPromotion, Denoiser):
     """The posterior of weighted points under Gaussian noise; a `Denoiser`.
 
-    Parameters
-    ----------
-    points : torch.Tensor of shape (N, r)
-        The data, centred: rounding grows with the distance from the origin.
-    log_weights : torch.Tensor of shape (N,)
-        Logarithms of positive weights that sum to one, over all shards.
-    memory_limit : float
-        Bound on the temporaries of one call, in MiB.
-    shards : Shards, default=ONE_PROCESS
-        Where the other points are, if these are not all. Results are those of all points, and all
-        processes must make the same calls. No point can be excluded.
-    radius : float, optional
-        Length of the longest point, if the host knows it; otherwise it is read from the device.
-    trace_weights : torch.Tensor of shape (r,), optional
-        Makes every trace sum_j trace_weights_j Cov_jj: of some coordinates, or in other units. Not
-        with shards.
+    - `points` (N, r): the data, centred: rounding grows with the distance from the origin.
+    - `log_weights` (N,): logarithms of positive weights that sum to one, over all shards.
+    - `memory_limit`: bound on the temporaries of one call, in MiB.
+    - `shards`: where the other points are, if these are not all. Results are those of all points,
+      and all processes must make the same calls. No point can be excluded.
+    - `radius`: length of the longest point, if the host knows it; otherwise it is read from the
+      device.
+    - `trace_weights` (r,): makes every trace sum_j trace_weights_j Cov_jj: of some coordinates, or
+      in other units. Not with shards.
 
-    Raises
-    ------
-    ValueError
-        If `memory_limit` is below what a single query and a single node take.
+    Raises ValueError if `memory_limit` is below what a single query and a single node take.
 
-    Notes
-    -----
     In float32, noise too small for it is computed in float64, where the device has it, and rounded.
     When the device runs out of memory the tiles are halved until they fit, unless there are shards:
     all processes must have the same tiles.

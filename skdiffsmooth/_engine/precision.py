@@ -7,14 +7,9 @@ from typing import Self
 
 import torch
 
-__all__ = ["FloatPromotion"]
-
 
 class FloatPromotion(ABC):
-    """A denoiser in float32 that computes in float64 where the noise is too small for float32.
-
-    A subclass keeps a copy of itself in float64 and rounds the results of that.
-    """
+    """A denoiser in float32 with a copy in float64, used where noise is too small for float32."""
 
     def __init__(self, data: torch.Tensor) -> None:
         self._dtype = data.dtype

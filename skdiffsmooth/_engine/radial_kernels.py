@@ -29,22 +29,12 @@ import torch
 
 from .._utils.gaussian import gaussian_log_normalizer
 
-__all__ = ["RADIAL_KERNELS", "RadialKernel", "sample_offsets"]
-
 
 class RadialKernel(ABC):
-    """A kernel K on R^d that depends on the length of its argument alone, with K(0) = 1.
+    """A kernel K on R^d that depends on the length of its argument alone, with K(0) = 1."""
 
-    Attributes
-    ----------
-    name : str
-        The name of the kernel in scikit-learn.
-    is_compact : bool
-        Whether K(u) = 0 for every u >= 1.
-    """
-
-    name: ClassVar[str]
-    is_compact: ClassVar[bool] = False
+    name: ClassVar[str]  # The name of the kernel in scikit-learn
+    is_compact: ClassVar[bool] = False  # Whether K(u) = 0 for every u >= 1
 
     @abstractmethod
     def log_profile(self, u: torch.Tensor) -> torch.Tensor:
@@ -65,11 +55,7 @@ class RadialKernel(ABC):
 
     @abstractmethod
     def sample_radius(self, rng: np.random.RandomState, n: int, d: int) -> np.ndarray:
-        """Draw n radii, in units of the bandwidth, from the density proportional to u^(d-1) K(u).
-
-        This is the length of a random vector whose density on R^d is proportional to K. Exact up to
-        rounding.
-        """
+        """Draw n radii, in bandwidths, from the density proportional to u^(d-1) K(u)."""
 
 
 class _CompactKernel(RadialKernel):
@@ -252,10 +238,7 @@ def sample_offsets(kernel: RadialKernel, rng: np.random.RandomState, n: int, d: 
 
 
 def _log_ball_volume(d: int) -> float:
-    """Return log V_d, with V_d = pi^(d/2) / Gamma(d/2 + 1) the volume of the unit ball in R^d.
-
-    The unit sphere has area d V_d, so a kernel integrates to d V_d int u^(d-1) K(u) du.
-    """
+    """Return log V_d of the unit ball, V_d = pi^(d/2) / Gamma(d/2 + 1); the sphere has area d V_d."""
     return 0.5 * d * math.log(math.pi) - math.lgamma(0.5 * d + 1)
 
 

@@ -19,8 +19,6 @@ from scipy.special import gammaln
 from .._utils.draws import choose_in_rows
 from .radial_kernels import RadialKernel
 
-__all__ = ["log_marginal_kernel", "sample_free_offsets"]
-
 # Gauss-Legendre nodes of the integral, and cells of the tables that distances are drawn from.
 _N_NODES = 48
 _N_CELLS = 512
@@ -29,10 +27,7 @@ _DECAY = 50.0
 
 
 def log_marginal_kernel(kernel: RadialKernel, rho: np.ndarray, d: int, n_free: int) -> np.ndarray:
-    """Return the log of the normalised kernel's marginal at distances rho in d - n_free columns.
-
-    Distances, of any shape, are in bandwidths; -inf where the kernel is zero.
-    """
+    """Return the log of the kernel's marginal in d - n_free columns, at distances rho in bandwidths."""
     nodes, weights = np.polynomial.legendre.leggauss(_N_NODES)
     result = np.full(rho.shape, -np.inf)
     inside = rho < 1 if kernel.is_compact else np.ones_like(rho, dtype=bool)

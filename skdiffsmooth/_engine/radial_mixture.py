@@ -13,8 +13,6 @@ from .moments import rows_of
 from .points import exclude_, log_weight_of_others
 from .radial_kernels import RadialKernel
 
-__all__ = ["RadialMixture"]
-
 # Matrices (rows, N) that are alive at once in the gradient of the linear kernel, which has most.
 _TEMPORARIES = 12
 # Elements of one of them.
@@ -24,23 +22,12 @@ _TILE = 2**18
 class RadialMixture:
     """A mixture of equal radial kernels, centred at weighted points.
 
-    Parameters
-    ----------
-    points : torch.Tensor of shape (N, d)
-        Centres.
-    log_weights : torch.Tensor of shape (N,)
-        Logarithms of positive weights that sum to one.
-    kernel : RadialKernel
-        The profile.
-    bandwidth : float
-        Its scale, in units of the points.
-    memory_limit : float
-        Bound on the temporaries of one call, in MiB.
+    - `points` (N, d): centres.
+    - `log_weights` (N,): logarithms of positive weights that sum to one.
+    - `bandwidth`: its scale, in units of the points.
+    - `memory_limit`: bound on the temporaries of one call, in MiB.
 
-    Raises
-    ------
-    ValueError
-        If `memory_limit` is below what a single query takes.
+    Raises ValueError if `memory_limit` is below what a single query takes.
     """
 
     def __init__(

@@ -10,8 +10,6 @@ import torch
 from .groups import GROUP
 from .points import Points
 
-__all__ = ["Tiles"]
-
 # Elements of a tile's widest matrix: large enough to pay for starting threads, small enough that the
 # result of one operation is still in the cache for the next (of 2^15 to 2^20, the largest was fastest).
 _TILE = 2**20
@@ -31,24 +29,15 @@ Result = TypeVar("Result")
 class Tiles:
     """Sizes of the tiles into which a computation over points is split.
 
-    Parameters
-    ----------
-    points : Points
-        Those of this process.
-    most_points : int
-        Number of points of the largest shard: all processes must exchange tiles of the same size.
-    may_shrink : bool
-        Whether tiles may be halved; not where other processes must have the same ones.
-    memory_limit : float
-        Bound on the temporaries of one call, in MiB.
-    widest : int
-        Bytes of a number in the widest dtype that points may be copied to; a tile must fit then,
-        too.
+    - `points`: those of this process.
+    - `most_points`: number of points of the largest shard: all processes must exchange tiles of the
+      same size.
+    - `may_shrink`: whether tiles may be halved; not where other processes must have the same ones.
+    - `memory_limit`: bound on the temporaries of one call, in MiB.
+    - `widest`: bytes of a number in the widest dtype that points may be copied to; a tile must fit
+      then, too.
 
-    Raises
-    ------
-    ValueError
-        If `memory_limit` is below what a single query and a single node take.
+    Raises ValueError if `memory_limit` is below what a single query and a single node take.
     """
 
     def __init__(
@@ -98,10 +87,7 @@ class Tiles:
         return max(1, min(self._budget // 8, 4 * self._tile))
 
     def holds_all(self, n_queries: int, n_nodes: int, n_shared: int) -> bool:
-        """Return whether a table of all nodes and the sums of all queries fit into memory together.
-
-        Each query has `n_nodes` of the `n_shared` nodes in the table.
-        """
+        """Return whether `n_nodes` of a table of `n_shared` for all queries fit into memory together."""
         n_features = self._points.dimension + 2
         factors = (n_shared + n_queries + n_nodes * n_features) * self._most_points
         pairs = 3 * n_queries * n_nodes * n_features

@@ -11,8 +11,6 @@ import torch
 
 from .._engine.posterior import Posterior
 
-__all__ = ["denoised_log_density"]
-
 # Limits of Newton's method on a strongly convex function: it converges quadratically at the end,
 # and rows far from the points need more steps.
 MAX_ITERATIONS, MAX_HALVINGS = 100, 40

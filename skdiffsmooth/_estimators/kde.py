@@ -59,8 +59,6 @@ from ..bandwidth import (
 )
 from ..scores import SmoothedScore
 
-__all__ = ["KDESampler"]
-
 _RULES = {"scott": scott, "silverman": silverman}
 # With fewer points, sums over all of them are as fast as those over boxes.
 _MANY_POINTS = 20_000
@@ -198,10 +196,8 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         Their weights; they sum to one.
     weight_sum_ : float
         Sum of the weights of all training rows; their number where no weights were passed.
-    n_features_in_ : int
-        Number of features.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Column names, where X had them.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features,)
+        Number of columns; their names, where X had them.
 
     See Also
     --------
@@ -274,15 +270,9 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         ----------
         X : array-like of shape (n_samples, n_features)
             Training rows. Rows that are equal, exactly or up to rounding, are merged.
-        y : object, default=None
-            Ignored; there for scikit-learn's calling convention.
+        y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; a row of weight k counts as k equal rows.
-
-        Returns
-        -------
-        self : KDESampler
-            The fitted estimator.
 
         Raises
         ------
@@ -363,15 +353,9 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         ----------
         X : array-like of shape (n_samples, n_features)
             Rows to add.
-        y : object, default=None
-            Ignored; there for scikit-learn's calling convention.
+        y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights, in the units of those of `fit`, where a row without one has weight 1.
-
-        Returns
-        -------
-        self : KDESampler
-            The fitted estimator.
 
         Raises
         ------
@@ -435,11 +419,7 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         *,
         exclude_from: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> np.ndarray:
-        """Return the log-density of rows (n, d) at a bandwidth.
-
-        `exclude_from` holds points and weights to use in place of the fitted ones; row i excludes
-        point i.
-        """
+        """Return the log-density of rows (n, d); with points `exclude_from`, row i excludes point i."""
         points, weights = exclude_from or (self.points_, self.weights_)
         metric = self.coordinates_
         outside = metric.columns.outside(metric.columns.scaled(X))
@@ -788,10 +768,7 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         bandwidth: Any,
         periods: np.ndarray | None = None,
     ) -> Posterior | PeriodicPosterior | RadialMixture:
-        """Return the density of points, shifted by `_origin` and scaled by `_units`.
-
-        `periods` are those of the coordinates, 0 where one has none.
-        """
+        """Return the density of points, shifted by `_origin` and scaled by `_units`."""
         memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
         units = _units(kernel, bandwidth)
         scaled = (points - _origin(points, periods)) / units

@@ -23,8 +23,6 @@ from ..noise import NoiseLevels
 from .local_groups import GroupFamily
 from .local_source import LevelMixture, LocalPart
 
-__all__ = ["ExcludedQueries", "choose_mixtures"]
-
 # Covariances of the Gaussians at the points that "auto" compares, in units of that of the data.
 WIDTHS = (0.0, 0.05, 0.2)
 # Rows and columns whose error is computed.

@@ -12,8 +12,6 @@ import numpy as np
 from .._engine.local import ColumnGroups
 from .._utils.validation import check_choice, check_integer
 
-__all__ = ["GroupFamily", "resolve_groups"]
-
 # Sizes that "auto" compares: sides of patches, widths of windows, numbers of correlated columns.
 _SIDES = (1, 3, 5, 7)
 _WIDTHS = (1, 3, 5, 9, 17, 33)

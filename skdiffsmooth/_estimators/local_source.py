@@ -21,14 +21,9 @@ from ..kernels._shapes import FrozenKernel, LinearShape
 from ..noise import NoiseLevels
 from ..solvers._terminal import TerminalDistribution
 
-__all__ = ["LevelMixture", "LocalPart", "LocalScores"]
-
 
 class LocalPart(NamedTuple):
-    """A denoiser: groups of columns, and the covariance of the Gaussians at the points.
-
-    The covariance is `width` times that of the data.
-    """
+    """A denoiser: groups of columns, and `width`, the share of the data's covariance at the points."""
 
     groups: ColumnGroups
     width: float
@@ -36,20 +31,11 @@ class LocalPart(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class LevelMixture:
-    """The denoisers of one noise level and their weights, which sum to one.
+    """The denoisers of one noise level and their weights, which sum to one."""
 
-    Parameters
-    ----------
-    parts : tuple of LocalPart
-        Local denoisers.
-    weights : ndarray of shape (n_parts,)
-        Their weights.
-    gaussian_weight : float
-        Weight of the Wiener filter, the denoiser of a Gaussian with the data's covariance.
-    """
-
-    parts: tuple[LocalPart, ...]
-    weights: np.ndarray
+    parts: tuple[LocalPart, ...]  # Local denoisers
+    weights: np.ndarray  # (n_parts,): their weights
+    # Weight of the Wiener filter, the denoiser of a Gaussian with the data's covariance
     gaussian_weight: float
 
 

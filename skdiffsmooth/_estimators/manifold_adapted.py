@@ -11,8 +11,6 @@ from ..manifolds import Manifold
 from ..noise import NoiseProcess
 from ..solvers import Solver
 
-__all__ = ["ManifoldAdaptedDiffusion"]
-
 
 class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
     """Density estimation and sampling by a diffusion smoothed along a manifold.
@@ -124,12 +122,11 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
     the mass is within 1e-2 of one (docs/guide/manifolds.md). With a larger sigma, for which `fit` warns,
     single log-densities may be wrong by nats.
 
-    A learned kernel takes as long as the isotropic one times the number of cells with non-zero
-    gates at a query, two or three. A known curved manifold takes one softmax over the points and
-    one projection for each pair of query and node (two projections for "level-set"). A projection
-    of moving least squares takes some 0.1 ms in the plane, so that a log-density takes 0.3 s with
-    64 nodes: use few rows and nodes in searches with it. Forward mode takes a projection for each
-    dimension of the hull.
+    A learned kernel takes as long as the isotropic one times the number of cells with non-zero gates at
+    a query, two or three. A known curved manifold takes one softmax over the points and one projection
+    for each pair of query and node (two projections for "level-set"). A projection of moving least
+    squares takes some 0.1 ms in the plane, so that a log-density takes 0.3 s with 64 nodes: use few rows
+    and nodes in searches with it. Forward mode takes a projection for each dimension of the hull.
 
     References
     ----------

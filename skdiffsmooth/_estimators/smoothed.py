@@ -12,8 +12,6 @@ from ..kernels._choice import SameEverywhere
 from ..noise import NoiseProcess
 from ..solvers import Solver
 
-__all__ = ["SmoothedScoreDiffusion"]
-
 
 class SmoothedScoreDiffusion(BaseScoreDiffusion):
     """Density estimation and sampling by a diffusion whose empirical score is smoothed.
@@ -85,11 +83,10 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     periods : mapping from column to float, or None, default=None
         Columns that are periodic, by label or index, with their periods in units of the column:
         ``{"hour": 24, "wind_direction": 360}``. Distances in such a column wrap, so that a whole period
-        added to a value changes nothing, densities integrate to one over one period, and draws are
-        from 0 to the period. The metric scales such a column by its circular standard deviation and
-        does not mix it with others. Choose it wherever the ends of a range are neighbours. It takes
-        isotropic kernels only, and no `base`, `shards` or ``terminal="gaussian"``. See
-        docs/guide/periodic.md.
+        added to a value changes nothing, densities integrate to one over one period, and draws are from
+        0 to the period. The metric scales such a column by its circular standard deviation and does not
+        mix it with others. Choose it wherever the ends of a range are neighbours. It takes isotropic
+        kernels only, and no `base`, `shards` or ``terminal="gaussian"``. See docs/guide/periodic.md.
     kernel : {"gaussian", "uniform-ball", "temperature"} or Kernel, default="gaussian"
         Distribution of the offsets that the score is averaged over; an object of `skdiffsmooth.kernels`
         for any other shape, such as ``AnisotropicGaussianKernel("data")``.
@@ -136,8 +133,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     n_levels : int or "auto", default="auto"
         Intervals of the noise range, each with its own nodes. They are part of the model: with more
         levels the errors of finitely many nodes average out. "auto" is as for `n_steps` (more where
-        `tol` needs them), and
-        ``noise_levels_.n_levels`` the result.
+        `tol` needs them), and ``noise_levels_.n_levels`` the result.
     n_nodes : int or "auto", default="auto"
         Nodes in each noise level: an even number or, for "gauss-hermite", a bound (two an axis at
         least); not used by an OffsetsKernel, which has its own. Where nodes are frames (see
@@ -175,11 +171,10 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         or that of a ``joblib.parallel_config``; -1 is all cores. One worker already uses several
         threads: this is for many rows, or for the machines of a cluster. It can be set after `fit`.
     shards : {"distributed"} or None, default=None
-        None: all training rows are in this process. "distributed": each process of
-        torch.distributed's default group, initialised before, fits rows of its own; then all
-        processes make the same calls with the same arguments and all get the result of the whole
-        data. Numbers are needed for `bandwidth` and `sigma`, an integer for the `random_state` of
-        `sample`. See docs/guide/large.md.
+        None: all training rows are in this process. "distributed": each process of torch.distributed's
+        default group, initialised before, fits rows of its own; then all processes make the same calls
+        with the same arguments and all get the result of the whole data. Numbers are needed for
+        `bandwidth` and `sigma`, an integer for the `random_state` of `sample`. See docs/guide/large.md.
     verbose : int, default=0
         1 reports the progress of calls, and the time that is left: as a bar of tqdm in terminals and
         notebooks where it is installed, or as lines of the logger "skdiffsmooth.progress". It can be
@@ -217,11 +212,10 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     background_ : float
         Weight of the background.
     tail_bound_ : TailBound or None
-        Lower bound of log-densities where there is a background. For any rows,
-        ``score_samples(X) >= -constant - (degrees + n_features) * log(1 + distances(X))``, with its
-        attributes `constant` in nats and `degrees`, the degrees of freedom of the t distribution,
-        and its method `distances`, from the center in units of fitted scales, of mapped columns where
-        the metric maps some.
+        Lower bound of log-densities where there is a background. For any rows, ``score_samples(X) >=
+        -constant - (degrees + n_features) * log(1 + distances(X))``, with its attributes `constant` in
+        nats and `degrees`, the degrees of freedom of the t distribution, and its method `distances`,
+        from the center in units of fitted scales, of mapped columns where the metric maps some.
     kernel_ : Smoothing
         The smoothing kernel in coordinates of the hull. Where it has nodes, ``kernel_.nodes(level)``
         returns them.
@@ -257,10 +251,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         space where the base is a mixture, whose components fill it.
     hierarchy_ : PointHierarchy
         The points in coordinates of the hull, and the cells in which they are merged.
-    n_features_in_ : int
-        Number of features.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Column names, where X had them.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features,)
+        Number of columns; their names, where X had them.
 
     See Also
     --------

@@ -44,8 +44,6 @@ from .network import NetworkShape
 from .source import TrainedNetwork
 from .training import Outcome, TrainingSettings, TrainingState, fresh_state, stream, train
 
-__all__ = ["NeuralScoreDiffusion"]
-
 # In units of the data's widest standard deviation: there the cumulant of order three has fallen by a
 # factor of 26^(3/2) = 130, and what it adds to the entropy by the square of that.
 _TERMINAL = 5.0
@@ -75,10 +73,9 @@ class NeuralScoreDiffusion(FlowDensity):
     """Density estimation and sampling by a diffusion whose score a small network has learned.
 
     The network is trained by denoising score matching and followed by the same flow as the estimators
-    with a score in closed form, which are the first choice for most tables and need no training.
-    Use this estimator to compare with networks as they are trained in research, to study how a
-    network smooths, or for many rows: after training the time of a query does not depend on their
-    number.
+    with a score in closed form, which are the first choice for most tables and need no training. Use
+    this estimator to compare with networks as they are trained in research, to study how a network
+    smooths, or for many rows: after training the time of a query does not depend on their number.
 
     Parameters
     ----------
@@ -102,8 +99,7 @@ class NeuralScoreDiffusion(FlowDensity):
     max_iter : int, default=1000
         Most iterations that `fit` makes. One is a pass over the rows, and at least four batches.
     batch_size : int, default=1024
-        Noised rows in a step. If there are few rows, each is several times in a batch, with new
-        noise.
+        Noised rows in a step. If there are few rows, each is several times in a batch, with new noise.
     learning_rate_init : float, default=3e-3
         Step of Adam, which is constant; averaging the weights has the effect of a schedule.
     ema_decay : float, default=0.999
@@ -191,10 +187,8 @@ class NeuralScoreDiffusion(FlowDensity):
         Where the divergence is estimated, its probes.
     seed_ : int
         The seed used.
-    n_features_in_ : int
-        Number of features.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Column names, where X had them.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features,)
+        Number of columns; their names, where X had them.
 
     See Also
     --------
@@ -310,15 +304,9 @@ class NeuralScoreDiffusion(FlowDensity):
         ----------
         X : array-like of shape (n_samples, n_features)
             Training rows. Rows that are equal, exactly or up to rounding, are merged.
-        y : object, default=None
-            Ignored; there for scikit-learn's calling convention.
+        y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; a row of weight k counts as k equal rows.
-
-        Returns
-        -------
-        self : NeuralScoreDiffusion
-            The fitted estimator.
 
         Raises
         ------
@@ -351,15 +339,9 @@ class NeuralScoreDiffusion(FlowDensity):
         ----------
         X : array-like of shape (n_samples, n_features)
             Training rows: the same ones, or others of the same kind.
-        y : object, default=None
-            Ignored; there for scikit-learn's calling convention.
+        y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights.
-
-        Returns
-        -------
-        self : NeuralScoreDiffusion
-            The fitted estimator.
 
         Raises
         ------

@@ -1,7 +1,6 @@
 """A small preconditioned network as a score field, with its exact divergence.
 
-With the standard deviations s of the data along the coordinates, c = (s^2 + v)^(-1/2) and y =
-sqrt(v),
+With the standard deviations s of the data along the coordinates, c = (s^2 + v)^(-1/2) and y = sqrt(v),
 
     D(x; y) = c^2 s^2 x + c s y F(c x, y),        score(x, v) = (D - x) / v = c (s F / y - c x),
 
@@ -23,8 +22,6 @@ from .._utils.backend import Backend
 from ..kernels._nodes import NodeRule
 from ..scores import RowSelectable, ScoreField
 
-__all__ = ["AveragedScore", "NetworkSchedule", "NetworkShape", "ScoreNetwork", "evaluate"]
-
 Layers = list[tuple[torch.Tensor, torch.Tensor]]
 
 # Cosines of the position of a noise scale in its range: enough to resolve a tenth of the range.
@@ -36,25 +33,14 @@ _FREQUENCY = 1.5
 
 @dataclass(frozen=True)
 class NetworkShape:
-    """The architecture of a network, without its weights.
+    """The architecture of a network, without its weights."""
 
-    Parameters
-    ----------
-    scales : ndarray of shape (r,)
-        Standard deviations of the data along the coordinates.
-    lowest, highest : float
-        Range of noise scales that it is trained for.
-    hidden_layer_sizes : tuple of int
-        Widths of the hidden layers, one at least.
-    n_frequencies : int
-        Number of frequencies 1.5, 3, 6, ... of cosines and sines of each input.
-    """
-
-    scales: np.ndarray
+    scales: np.ndarray  # (r,): standard deviations of the data along the coordinates
+    # lowest, highest: range of noise scales that it is trained for
     lowest: float
     highest: float
-    hidden_layer_sizes: tuple[int, ...]
-    n_frequencies: int
+    hidden_layer_sizes: tuple[int, ...]  # Widths of the hidden layers, one at least
+    n_frequencies: int  # Number of frequencies 1.5, 3, 6, ... of cosines and sines of each input.
 
     @property
     def layer_sizes(self) -> list[tuple[int, int]]:
@@ -91,20 +77,13 @@ class NetworkShape:
         return math.log(noise_scale / self.lowest) / math.log(self.highest / self.lowest)
 
     def inputs(self, u: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
-        """Return the inputs (n, n_inputs) of the first layer at rows u and a noise scale.
-
-        u: (n, r) rows of unit variance, c x; position: (n, 1), of their noise scales.
-        """
+        """Return inputs (n, n_inputs) at unit rows u (n, r) and `position` (n, 1) of the noise."""
         waves = [wave(f * u) for f in self._frequencies for wave in (torch.cos, torch.sin)]
         k = torch.arange(1, _N_COSINES + 1, device=u.device, dtype=u.dtype)
         return torch.cat([u, *waves, torch.cos(math.pi * k * position)], dim=1)
 
     def input_derivatives(self, u: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
-        """Return the derivatives along directions of the inputs that depend on u.
-
-        u: (n, r) rows of unit variance; directions: (m, r) or (n, m, r). The other 8 inputs depend
-        on the noise scale only.
-        """
+        """Return derivatives of the inputs that depend on u, along (m, r) or (n, m, r) directions."""
         slopes = [torch.ones_like(u)]
         for f in self._frequencies:
             slopes += [-f * torch.sin(f * u), f * torch.cos(f * u)]
@@ -125,22 +104,13 @@ def evaluate(layers: Layers, inputs: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class ScoreNetwork:
-    """The score field of a network with given weights; see `ScoreField`.
-
-    Parameters
-    ----------
-    shape : NetworkShape
-        Its architecture.
-    layers : list of (torch.Tensor, torch.Tensor)
-        Its weights and biases.
-    directions : torch.Tensor of shape (m, r) or (n, 1, r)
-        Directions p with sum p p^T = I, the coordinate axes, for the exact divergence; or one
-        random direction for each query with E p p^T = I, for an unbiased estimate (Hutchinson
-        1990).
-    """
+    """The score field of a network with given weights; see `ScoreField`."""
 
     shape: NetworkShape
-    layers: Layers
+    layers: Layers  # Its weights and biases
+    # (m, r) or (n, 1, r): directions p with sum p p^T = I, the coordinate axes, for the exact
+    # divergence; or one random direction for each query with E p p^T = I, for an unbiased estimate
+    # (Hutchinson 1990)
     directions: torch.Tensor
 
     def __call__(self, x: torch.Tensor, v: float) -> torch.Tensor:
@@ -149,10 +119,7 @@ class ScoreNetwork:
         return c * (gain * evaluate(self.layers, self._inputs(c * x, v)) - c * x)
 
     def with_divergence(self, x: torch.Tensor, v: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the score (n, r), and its divergence (n,) along `directions`.
-
-        The directions are propagated through the layers with the rows; no graph is stored.
-        """
+        """Return the score (n, r) and its divergence (n,); no graph is stored."""
         c, gain = self._preconditioning(x, v)
         u = c * x
         values, slopes = self._inputs(u, v), self.shape.input_derivatives(u, c * self.directions)
@@ -188,21 +155,12 @@ class ScoreNetwork:
 
 @dataclass(frozen=True)
 class AveragedScore:
-    """A score field averaged over nodes, with one evaluation for each query and node; see `ScoreField`.
+    """A score field averaged over nodes, one evaluation for each query and node; see `ScoreField`."""
 
-    Parameters
-    ----------
-    field : ScoreField
-        The field to average; it needs `rows`, since every query is evaluated at all nodes.
-    offsets : torch.Tensor of shape (M, r)
-        The nodes; their mean is zero.
-    weights : torch.Tensor of shape (M,)
-        Positive, summing to one.
-    """
-
+    # The field to average; it needs `rows`, since every query is evaluated at all nodes
     field: RowSelectable
-    offsets: torch.Tensor
-    weights: torch.Tensor
+    offsets: torch.Tensor  # (M, r): the nodes; their mean is zero
+    weights: torch.Tensor  # (M,): positive, summing to one
 
     def __call__(self, x: torch.Tensor, v: float) -> torch.Tensor:
         """Return the averaged score (n, r)."""
@@ -234,24 +192,12 @@ class AveragedScore:
 
 @dataclass(frozen=True)
 class NetworkSchedule:
-    """The score fields of all noise levels: one network, averaged over the nodes of each level.
-
-    Parameters
-    ----------
-    network : ScoreNetwork
-        The field.
-    sigma : float
-        Smoothing scale; 0 leaves the network unsmoothed.
-    rule : NodeRule
-        Rule and number of the nodes.
-    backend : Backend
-        Device and type of the nodes.
-    """
+    """The score fields of all noise levels: one network, averaged over the nodes of each level."""
 
     network: ScoreNetwork
-    sigma: float
-    rule: NodeRule
-    backend: Backend
+    sigma: float  # Smoothing scale; 0 leaves the network unsmoothed
+    rule: NodeRule  # Rule and number of the nodes
+    backend: Backend  # Device and type of the nodes
 
     def at(self, level: int) -> ScoreField:
         """Return the score field of the noise level with a given index."""

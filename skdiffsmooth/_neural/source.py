@@ -14,8 +14,6 @@ from ..scores import ScoreField
 from ..solvers._terminal import GaussianTerminal
 from .network import NetworkSchedule, NetworkShape, ScoreNetwork
 
-__all__ = ["TrainedNetwork"]
-
 # Temporaries of the width of a layer that are alive at once.
 _ALIVE = 4
 

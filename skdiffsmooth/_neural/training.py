@@ -1,9 +1,8 @@
 """Training of a score network by denoising score matching over weighted rows.
 
-A row x_0 is noised, x = x_0 + y z, at a scale y drawn uniformly in log y. F is fitted by least
-squares to the value that returns x_0, (x_0 y / s - s z) / sqrt(s^2 + y^2) (Vincent 2011; in the
-parametrisation of Karras et al. 2022, eq. 8). The Gaussian that training starts from has a loss of
-one at each scale.
+A row x_0 is noised, x = x_0 + y z, at a scale y drawn uniformly in log y. F is fitted by least squares
+to the value that returns x_0, (x_0 y / s - s z) / sqrt(s^2 + y^2) (Vincent 2011; in the parametrisation
+of Karras et al. 2022, eq. 8). The Gaussian that training starts from has a loss of one at each scale.
 """
 
 from __future__ import annotations
@@ -19,8 +18,6 @@ from .._utils.draws import invert_cumulated
 from .._utils.progress import tracked
 from .._utils.warnings import warn_user
 from .network import NetworkShape, evaluate
-
-__all__ = ["Outcome", "TrainingSettings", "TrainingState", "fresh_state", "stream", "train"]
 
 # An iteration is one pass over the rows, or this many batches if that is more: few rows are noised
 # several times.
@@ -46,55 +43,33 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class TrainingState:
-    """The state from which the next iteration of training starts.
+    """The state from which the next iteration of training starts."""
 
-    Parameters
-    ----------
-    parameters : ndarray of shape (n_parameters,)
-        Weights and biases after the last step.
-    average : ndarray of shape (n_parameters,)
-        Their exponential moving average over the steps.
-    first_moment, second_moment : ndarray of shape (n_parameters,)
-        Moving averages of the gradient and of its square.
-    n_steps, n_iterations : int
-        Numbers of steps and iterations so far.
-    """
-
-    parameters: np.ndarray
-    average: np.ndarray
+    parameters: np.ndarray  # (n_parameters,): weights and biases after the last step
+    average: np.ndarray  # (n_parameters,): their exponential moving average over the steps
+    # first_moment, second_moment (n_parameters,): moving averages of the gradient and of its square
     first_moment: np.ndarray
     second_moment: np.ndarray
+    # n_steps, n_iterations: numbers of steps and iterations so far
     n_steps: int = 0
     n_iterations: int = 0
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of training for some iterations.
+    """The result of training for some iterations."""
 
-    Parameters
-    ----------
-    state : TrainingState
-        The state after the last iteration.
-    chosen : ndarray of shape (n_parameters,)
-        The averaged weights: those of the best held-out loss, or the last ones.
-    losses : list of float
-        Mean training loss of each iteration.
-    held_out_losses : list of float
-        Loss of the averaged weights on held-out rows after each iteration; empty without such rows.
-    start_loss, best_loss : float
-        The held-out loss (without such rows, the training loss) at the start, and its minimum.
-    has_converged : bool
-        Whether the loss has stopped decreasing.
-    """
-
-    state: TrainingState
+    state: TrainingState  # The state after the last iteration
+    # (n_parameters,): the averaged weights: those of the best held-out loss, or the last ones
     chosen: np.ndarray
-    losses: list[float]
+    losses: list[float]  # Mean training loss of each iteration
+    # Loss of the averaged weights on held-out rows after each iteration; empty without such rows
     held_out_losses: list[float]
+    # start_loss, best_loss: the held-out loss (without such rows, the training loss) at the start,
+    # and its minimum
     start_loss: float
     best_loss: float
-    has_converged: bool
+    has_converged: bool  # Whether the loss has stopped decreasing
 
 
 @dataclass(frozen=True)
@@ -110,10 +85,7 @@ class _Noised:
 
 
 def stream(seed: int, purpose: str, iteration: int = 0) -> np.random.Generator:
-    """Return the random generator for one purpose and iteration, whatever was drawn before.
-
-    `purpose` is "weights", "split", "held out", "probes" or "noise".
-    """
+    """Return the random generator for one purpose and iteration, whatever was drawn before."""
     purposes = ("weights", "split", "held out", "probes", "noise")
     return np.random.default_rng([seed, purposes.index(purpose), iteration])
 
@@ -137,38 +109,17 @@ def train(
 ) -> Outcome:
     """Train until the loss stops decreasing, at most `settings.max_iter` iterations.
 
-    Parameters
-    ----------
-    shape : NetworkShape
-        Architecture.
-    state : TrainingState
-        State to start from.
-    chosen : ndarray of shape (n_parameters,)
-        Averaged weights of the best iteration so far.
-    rows : tuple of ndarrays of shape (n, r) and (n,)
-        Training rows in the network's coordinates, and their weights, which sum to one.
-    held_out : tuple of ndarrays or None
-        Rows and weights that decide which iteration was best; None takes the last one.
-    settings : TrainingSettings
-        Parameters of the training.
-    backend : Backend
-        Where to compute.
-    seed : int
-        Seed of rows and noise.
+    - `state`: state to start from.
+    - `chosen` (n_parameters,): averaged weights of the best iteration so far.
+    - `rows` (n, r) and (n,): training rows in the network's coordinates, and their weights, which
+      sum to one.
+    - `held_out`: rows and weights that decide which iteration was best; None takes the last one.
+    - `settings`: parameters of the training.
+    - `seed`: seed of rows and noise.
 
-    Returns
-    -------
-    Outcome
+    Raises ValueError if the loss is not finite.
 
-    Raises
-    ------
-    ValueError
-        If the loss is not finite.
-
-    Warns
-    -----
-    UserWarning
-        If a KeyboardInterrupt ended it; the result up to then is returned.
+    Warns if a KeyboardInterrupt ended it; the result up to then is returned.
     """
     optimizer = _Adam(shape, state, backend, settings)
     watched = None

@@ -10,16 +10,11 @@ import torch
 
 from .validation import check_choice
 
-__all__ = ["Backend", "to_device"]
-
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 
 def to_device(array: np.ndarray, device: torch.device, dtype: torch.dtype | None) -> torch.Tensor:
-    """Copy an array to a device, without waiting for the copy.
-
-    `dtype` None keeps the array's own type.
-    """
+    """Copy an array to a device without waiting; `dtype` None keeps the array's own type."""
     # Copied, since torch takes no read-only, negatively strided or big-endian arrays.
     native = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
     if device.type == "cuda":
@@ -30,29 +25,17 @@ def to_device(array: np.ndarray, device: torch.device, dtype: torch.dtype | None
 
 @dataclass(frozen=True)
 class Backend:
-    """A device and a floating-point type.
+    """A device and a floating-point type."""
 
-    Parameters
-    ----------
-    device : torch.device
-        Where tensors are.
-    dtype : torch.dtype
-        What they are computed in.
-    """
-
-    device: torch.device
-    dtype: torch.dtype
+    device: torch.device  # Where tensors are
+    dtype: torch.dtype  # What they are computed in
 
     @classmethod
     def from_params(cls, device: Any, dtype: Any) -> Backend:
         """Resolve the estimator parameters `device` and `dtype`.
 
-        Raises
-        ------
-        TypeError
-            If either is not a string.
-        ValueError
-            If the name is unknown, or the device is not present or has no float64.
+        Raises TypeError if either is not a string; ValueError if the name is unknown, or the device
+        is not present or has no float64.
         """
         resolved_dtype = _DTYPES[check_choice("dtype", dtype, _DTYPES)]
         if not isinstance(device, str):

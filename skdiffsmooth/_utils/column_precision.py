@@ -15,8 +15,6 @@ import numpy as np
 
 from .table import column_label
 
-__all__ = ["ColumnPrecision", "column_precision", "copies_of", "has_extent"]
-
 # A unit is accepted where continuous values would have one with a lower probability.
 _FALSE_ALARM = 1e-9
 # Units finer than this share of the range change no result.
@@ -162,10 +160,7 @@ def _rounding(column: np.ndarray) -> float:
 
 
 def _lattice(values: np.ndarray, noise: float) -> float:
-    """Return the unit of which increasing values (m,) are multiples up to one offset, or 0.
-
-    `noise` is the error of the values. This is Euclid's algorithm on their differences.
-    """
+    """Return the unit of which increasing values (m,) are multiples up to offset and `noise`, or 0."""
     if len(values) < 3:
         return 0.0
     steps = np.diff(values)

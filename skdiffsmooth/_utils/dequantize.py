@@ -17,8 +17,6 @@ import numpy as np
 
 from .column_precision import copies_of
 
-__all__ = ["ExcludedRows", "dequantized", "excluded_rows"]
-
 # Rows of large weight are scored at several offsets, in all at about so many.
 _N_OFFSETS = 512
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -47,10 +45,7 @@ class ExcludedRows:
 def excluded_rows(
     points: np.ndarray, weights: np.ndarray, widths: np.ndarray | None
 ) -> ExcludedRows | None:
-    """Return queries for distinct rows (n, d) of weights (n,), or None if all columns are continuous.
-
-    `widths` (d,) are those of `ColumnPrecision`.
-    """
+    """Return queries for distinct rows (n, d) of weights (n,), or None if all columns are continuous."""
     if widths is None or not np.any(widths):
         return None
     n_points = len(points)
@@ -130,10 +125,7 @@ def _random_offsets(
 
 
 def _oriented(ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return ranks (n, d), counted from the end of a column where its sign (d,) is negative.
-
-    A column and its mirror image, such as the two indicators of two categories, have the same ranks.
-    """
+    """Return ranks (n, d), counted from the end of a column where its sign (d,) is negative."""
     opposite = ranks.max(axis=0) - ranks
     keys, opposite_keys = (
         _mixed(each.astype(np.uint64)).sum(axis=0, dtype=np.uint64) for each in (ranks, opposite)

@@ -11,14 +11,9 @@ from .kernel_weights import log_kernel_weights
 from .memory import rows_within, slices
 from .shards import ONE_PROCESS, Shards
 
-__all__ = ["choose_in_rows", "draw_given", "draw_points", "invert_cumulated"]
-
 
 def invert_cumulated(cumulated: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return for each value the first index whose cumulated weight is above it.
-
-    Rounding may leave the last sum below a value, which then belongs to the last index.
-    """
+    """Return for each value the first index whose cumulated weight is above it, or the last index."""
     return np.searchsorted(cumulated[:-1], values, side="right")
 
 
@@ -47,10 +42,7 @@ def draw_points(
 
 
 def choose_in_rows(masses: np.ndarray, rows: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-    """Return for each entry of `rows` (m,) an index by the masses (n, k) of that row.
-
-    Entry i has the uniform number `uniform` (m,), between 0 and 1.
-    """
+    """Return for each of `rows` (m,) an index by the masses (n, k), from `uniform` (m,) in [0, 1)."""
     cumulated = masses.cumsum(axis=1)
     cumulated /= cumulated[:, -1:]
     k = cumulated.shape[1]

@@ -23,14 +23,6 @@ from .threads import threads_for
 from .validation import check_draw, check_real_array, check_size
 from .version import FORMAT, __version__
 
-__all__ = [
-    "DensityEstimatorMixin",
-    "DensityOfColumnsMixin",
-    "DistanceDensityMixin",
-    "SavedWithVersion",
-    "on_one_fit",
-]
-
 _VERSION_KEY = "_skdiffsmooth_version"
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -106,11 +98,9 @@ class DensityEstimatorMixin(CallbackSupportMixin, SavedWithVersion, DensityMixin
         ----------
         X : array-like of shape (n_samples, n_features)
             Held-out rows.
-        y : object, default=None
-            Ignored; there for scikit-learn's calling convention.
+        y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
-            Non-negative weights; a row of weight k counts as k equal rows, one of weight zero as
-            absent.
+            Non-negative weights; a row of weight k counts as k equal rows, one of weight zero as absent.
 
         Returns
         -------
@@ -129,10 +119,7 @@ class DensityEstimatorMixin(CallbackSupportMixin, SavedWithVersion, DensityMixin
         return float(np.average(self.score_samples(rows), weights=weight))
 
     def _set_fitted(self, X: Any, **attributes: Any) -> None:
-        """Replace all fitted attributes, and the number and names of columns, by one assignment.
-
-        After an interrupt or an error the estimator has either the old state or the new one.
-        """
+        """Replace fitted attributes and number and names of columns by one assignment."""
         parameters = {name: value for name, value in vars(self).items() if not name.endswith("_")}
         columns = object.__new__(type(self))
         columns.__dict__ = dict(parameters)
@@ -148,19 +135,13 @@ class DensityEstimatorMixin(CallbackSupportMixin, SavedWithVersion, DensityMixin
         return math.inf
 
     def _snapshot(self: Self) -> Self:
-        """Return a copy of the estimator in its present state; a later `fit` does not change it.
-
-        `set_params` does: the attributes are shared until the next `fit` replaces them.
-        """
+        """Return a copy in the present state, which no later `fit` changes (`set_params` does)."""
         snapshot = object.__new__(type(self))
         snapshot.__dict__ = self.__dict__
         return snapshot
 
     def _check_query(self, X: Any, ignored: Sequence[int] | np.ndarray = ()) -> np.ndarray:
-        """Return queries (n, d) as float64, checked against the columns of the training rows.
-
-        Columns of the indices `ignored` are zero; they may hold missing values.
-        """
+        """Return checked queries (n, d); columns `ignored` may be missing and are zero."""
         check_is_fitted(self)
         return check_table(X, self, is_query=True, ignored=ignored)
 
@@ -301,10 +282,7 @@ class DensityOfColumnsMixin(DensityEstimatorMixin):
     def _check_columns(
         self, X: Any, given: Any, columns: Any
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return queries (n, d), the indices of the columns to score, and of those that are given.
-
-        All other columns are zero; they may hold missing values.
-        """
+        """Return queries (n, d) and indices of scored and of given columns; other columns are zero."""
         check_is_fitted(self)
         d = self.n_features_in_
         scored, given_columns = resolve_scored_columns(columns, given, self._column_labels(), d)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["gaussian_log_normalizer"]
-
 
 def gaussian_log_normalizer(dimension: int, variance: float = 1.0) -> float:
     """Return log of the integral of exp(-|x|^2 / (2 variance)) over R^dimension, in nats."""

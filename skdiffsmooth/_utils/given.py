@@ -9,8 +9,6 @@ import numpy as np
 
 from .validation import check_real_array, check_size
 
-__all__ = ["resolve_columns", "resolve_given_values", "resolve_scored_columns"]
-
 
 def resolve_columns(name: str, columns: Any, labels: np.ndarray | None, d: int) -> np.ndarray:
     """Return the indices (k,) of columns, in increasing order.
@@ -19,12 +17,8 @@ def resolve_columns(name: str, columns: Any, labels: np.ndarray | None, d: int) 
     Where the training columns have labels that are not strings, only labels are accepted, since an
     index could be mistaken for one. `name` is that of the parameter, for messages.
 
-    Raises
-    ------
-    TypeError
-        If `columns` is not a collection, or holds something that is neither a label nor an index.
-    ValueError
-        If a column is unknown, or named twice.
+    Raises TypeError if `columns` is not a collection, or holds something that is neither a label
+    nor an index; ValueError if a column is unknown, or named twice.
     """
     if isinstance(columns, str | bytes) or not hasattr(columns, "__iter__"):
         raise TypeError(
@@ -84,10 +78,8 @@ def resolve_scored_columns(
 
     `columns` None means all columns that are not given.
 
-    Raises
-    ------
-    TypeError, ValueError
-        As `resolve_columns`; also if a column is both, if all are given, or if `columns` is empty.
+    Raises TypeError or ValueError as `resolve_columns`; also if a column is both, if all are given,
+    or if `columns` is empty.
     """
     none = np.array([], dtype=np.intp)
     given_columns = none if given is None else resolve_columns("given", given, labels, d)
@@ -125,12 +117,8 @@ def resolve_given_values(
     `given` maps columns to one value, or to one for each row; `labels` (d,) are those of the training
     columns, or None.
 
-    Raises
-    ------
-    TypeError
-        If `given` is not a mapping.
-    ValueError
-        If a column is invalid, or a value is neither a finite number nor one for each row.
+    Raises TypeError if `given` is not a mapping; ValueError if a column is invalid, or a value is
+    neither a finite number nor one for each row.
     """
     if not isinstance(given, Mapping):
         raise TypeError(

@@ -9,8 +9,6 @@ from scipy.special import logsumexp
 
 from .periods import wrapped
 
-__all__ = ["LOG_EPS", "UNIFORM", "log_kernel_weights", "log_wrapped_kernel", "nearest_squares"]
-
 # Images of a kernel at whole periods are left out where they add a smaller share than this to it.
 LOG_EPS = math.log(1e10)
 # Scales in periods from which on a wrapped kernel is uniform, up to a share of 2 exp(-2 pi^2) = 5e-9.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-__all__ = ["rows_that_fit", "rows_within", "slices", "slices_within"]
-
 
 def rows_within(bytes_per_row: int, memory_limit: float) -> int:
     """Return how many rows, at least one, have temporaries that fit into `memory_limit` MiB."""
@@ -31,8 +29,5 @@ def slices(length: int, step: int) -> Iterator[slice]:
 
 
 def slices_within(n_rows: int, bytes_per_row: int, memory_limit: float) -> Iterator[slice]:
-    """Cut rows into slices whose temporaries fit into `memory_limit` MiB.
-
-    Of no rows, one empty slice is made, so that results can always be concatenated.
-    """
+    """Cut rows, or none, into slices (one at least) whose temporaries fit into `memory_limit` MiB."""
     return slices(max(n_rows, 1), rows_within(bytes_per_row, memory_limit))

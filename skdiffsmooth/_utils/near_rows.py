@@ -23,8 +23,6 @@ from scipy.spatial import cKDTree
 
 from .column_precision import has_extent
 
-__all__ = ["near_rows"]
-
 # Distances of copies are below this share of the distance to the next row.
 _LARGEST_SHARE = 1e-4
 # What smooth data would have with a lower probability is no chance.

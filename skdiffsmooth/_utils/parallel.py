@@ -12,8 +12,6 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from .progress import tracked
 
-__all__ = ["over_workers", "results_of"]
-
 
 def results_of(calls: Sequence[Any], n_jobs: int | None, task: str) -> list[Any]:
     """Return the results of delayed calls in their order, and report each as a `task`."""

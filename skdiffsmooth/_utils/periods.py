@@ -11,8 +11,6 @@ from .given import resolve_columns
 from .table import column_label, column_names
 from .validation import check_real
 
-__all__ = ["column_labels", "reduced", "resolve_periods", "wrapped"]
-
 _EPS = float(np.finfo(np.float64).eps)
 # Values that are rounded by more than this share of a period hold no phase.
 _LARGEST_ROUNDING = 1e-6
@@ -31,12 +29,8 @@ def resolve_periods(periods: Any, labels: np.ndarray | None, d: int) -> np.ndarr
     `periods` maps columns, by their labels (d,) or indices, to numbers; None and an empty mapping are no
     periods.
 
-    Raises
-    ------
-    TypeError
-        If `periods` is not a mapping, or a period is not a number.
-    ValueError
-        If a column is unknown or named twice, or a period is not finite and positive.
+    Raises TypeError if `periods` is not a mapping, or a period is not a number; ValueError if a
+    column is unknown or named twice, or a period is not finite and positive.
     """
     if periods is None:
         return None
@@ -60,10 +54,7 @@ def reduced(X: np.ndarray, periods: np.ndarray, names: Any = None) -> np.ndarray
     A value that is below a multiple of its period by rounding is 0. `names` is the table of the user,
     for messages.
 
-    Raises
-    ------
-    ValueError
-        If values are so large that their rounding exceeds a millionth of the period.
+    Raises ValueError if values are so large that their rounding exceeds a millionth of the period.
     """
     X = X.copy()
     for column in np.flatnonzero(periods).tolist():

@@ -22,17 +22,6 @@ from typing import Any, TypeVar, cast
 
 from .validation import check_integer
 
-__all__ = [
-    "CallbackSupportMixin",
-    "Loop",
-    "counted",
-    "log_line",
-    "number_of_rows",
-    "reporting",
-    "reports_fit",
-    "tracked",
-]
-
 Item = TypeVar("Item")
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -134,10 +123,7 @@ _TASK: ContextVar[tuple[Any, Any] | None] = ContextVar("_TASK", default=None)
 
 @contextmanager
 def reporting(owner: Any, action: str, n_rows: float) -> Iterator[None]:
-    """Report the progress of a call, which is a method of `owner`, as its parameter `verbose` says.
-
-    A call within another one that is reported is part of that one.
-    """
+    """Report the progress of the outermost call, a method of `owner`, as its `verbose` says."""
     verbose = check_integer("verbose", getattr(owner, "verbose", 0), minimum=0)
     outer = _PROGRESS.get()
     if outer is not None and (outer.verbose or not verbose):

@@ -21,22 +21,6 @@ from .table import check_table, column_names
 from .validation import check_integer, check_real_array
 from .warnings import warn_of_table, warn_user
 
-__all__ = [
-    "MergedRows",
-    "TrainingRows",
-    "as_given",
-    "check_sample_weight",
-    "evenly",
-    "merge_duplicates",
-    "merge_rows",
-    "parts_of_table",
-    "split_off_copies",
-    "sum_of_weights",
-    "take",
-    "weighted_rows",
-]
-
-
 _OF_WHOLE_TABLE: ContextVar[ColumnPrecision | None] = ContextVar("_OF_WHOLE_TABLE", default=None)
 
 
@@ -81,10 +65,7 @@ def sum_of_weights(sample_weight: Any, n: int) -> float:
 
 
 def weighted_rows(X: Any, sample_weight: Any) -> tuple[Any, np.ndarray | None]:
-    """Return the rows of X that have a positive weight, and their weights relative to the largest.
-
-    Without weights they are X and None.
-    """
+    """Return rows of positive weight and their relative weights, or X and None without weights."""
     if sample_weight is None:
         return X, None
     weight = check_sample_weight(sample_weight, _num_samples(X))
@@ -153,15 +134,9 @@ class TrainingRows:
         row of X, an integer splits the groups instead. Splits of a splitter, which gets `groups`,
         or of an iterable of (train, test), are used as they are; some rows may be in no test set.
 
-        Raises
-        ------
-        TypeError, ValueError
-            If `cv` is none of these, or tests no row, or a row twice.
+        Raises TypeError or ValueError if `cv` is none of these, or tests no row, or a row twice.
 
-        Warns
-        -----
-        UserWarning
-            If there are fewer distinct rows, or groups, than folds, which are then as many.
+        Warns if there are fewer distinct rows, or groups, than folds, which are then as many.
         """
         if isinstance(cv, numbers.Number):
             return self._shuffled_folds(check_integer("cv", cv, minimum=2), groups)
@@ -244,10 +219,8 @@ def _row_indices(part: Any, n: int, label: str) -> np.ndarray:
 def check_sample_weight(sample_weight: Any, n_samples: int) -> np.ndarray:
     """Return the weights of the rows as a float64 array (n_samples,); None gives each the weight one.
 
-    Raises
-    ------
-    ValueError
-        If the shape is wrong, a weight is negative, NaN or infinite, or all of them are zero.
+    Raises ValueError if the shape is wrong, a weight is negative, NaN or infinite, or all of them
+    are zero.
     """
     if sample_weight is None:
         return np.ones(n_samples)
@@ -323,10 +296,7 @@ class MergedRows:
 
 
 def merge_duplicates(X: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distinct rows of positive weight (n_points, d), and their weights, which sum to one.
-
-    As `merge_rows`, for rows (n, d) in which rows that are nearly equal were merged before.
-    """
+    """Return the distinct rows of positive weight (n_points, d), and their weights, which sum to one."""
     points, weights, _ = _merge_equal(X, weight)
     return points, weights
 
@@ -339,15 +309,10 @@ def merge_rows(X: np.ndarray, weight: np.ndarray, *, by_column: bool = True) -> 
     which stays finite on rounded data. Of nearly equal rows (see `near_rows`) the first in lexicographic
     order remains.
 
-    Parameters
-    ----------
-    X : ndarray of shape (n_samples, d)
-        Training rows.
-    weight : ndarray of shape (n_samples,)
-        Checked weights.
-    by_column : bool, default=True
-        Whether distances between rows are measured in standard deviations of the columns; if not, in
-        the units of X.
+    - `X` (n_samples, d): training rows.
+    - `weight` (n_samples,): checked weights.
+    - `by_column`: whether distances between rows are measured in standard deviations of the
+      columns; if not, in the units of X.
     """
     points, weights, index = _merge_equal(X, weight)
     group, distance = near_rows(points, by_column=by_column)

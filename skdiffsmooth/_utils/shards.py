@@ -20,8 +20,6 @@ from sklearn.utils.validation import _num_samples
 from .rows import check_sample_weight
 from .validation import check_choice
 
-__all__ = ["ONE_PROCESS", "ProcessGroup", "Shards", "resolve_shards"]
-
 Result = TypeVar("Result")
 
 
@@ -35,10 +33,7 @@ class Shards:
     rank = 0
 
     def reduce_(self, tensor: torch.Tensor, how: str) -> torch.Tensor:
-        """Return the "sum" or "max" over processes of a tensor, which may be overwritten.
-
-        It has the same shape and dtype on all processes, and so has the result.
-        """
+        """Return the "sum" or "max" over processes of a tensor, which may be overwritten."""
         return tensor
 
     def gather(self, value: Any) -> list[Any]:
@@ -50,10 +45,7 @@ class Shards:
         return self.gather(value if self.rank == 0 else None)[0]
 
     def total(self, value: Any) -> Any:
-        """Return the sum over processes of a number or a small array.
-
-        Summed in the same order, and therefore equal to the last bit, on all processes.
-        """
+        """Return the sum over processes of a number or small array, equal to the last bit on all."""
         return sum(self.gather(value))
 
     def largest(self, value: Any) -> Any:
@@ -96,10 +88,7 @@ class Shards:
 
         `X` and `sample_weight`, checked before, are this process's rows and their weights.
 
-        Raises
-        ------
-        ValueError
-            If all weights of a process are negligible beside those of another.
+        Raises ValueError if all weights of a process are negligible beside those of another.
         """
         if self.alone:
             return weights
@@ -146,12 +135,8 @@ class ProcessGroup(Shards):
 def resolve_shards(shards: Any) -> Shards:
     """Resolve the estimator parameter `shards`: "distributed" or None.
 
-    Raises
-    ------
-    TypeError
-        If it is neither a string nor None.
-    ValueError
-        If it is not known, or torch.distributed is not initialised.
+    Raises TypeError if it is neither a string nor None; ValueError if it is not known, or
+    torch.distributed is not initialised.
     """
     if shards is None:
         return ONE_PROCESS

@@ -7,8 +7,6 @@ from scipy.spatial import cKDTree
 
 from .warnings import warn_user
 
-__all__ = ["warn_of_far_values"]
-
 # Beyond so many bandwidths from all rows nothing supports given values, unless training rows are
 # nearly as far from one another.
 _FAR = 8.0

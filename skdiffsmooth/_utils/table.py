@@ -10,8 +10,6 @@ from sklearn.utils.validation import check_array, validate_data
 
 from .validation import check_detached
 
-__all__ = ["check_table", "column_label", "column_names"]
-
 _TABLES = "pass the table to skdiffsmooth.tables.TableDensity"
 _ENCODE = f"{_TABLES}, encode it, for example with sklearn.preprocessing.OneHotEncoder, or drop it"
 # What a column holds, by the kind of its dtype, and what to do.
@@ -47,14 +45,9 @@ def check_table(
     which an estimator was fitted. Columns of the indices `ignored` may hold missing values and are set
     to zero.
 
-    Raises
-    ------
-    TypeError
-        If X is sparse, a tensor that requires gradients or of a type that numpy lacks, or has cells
-        that are no numbers.
-    ValueError
-        If X has another shape, columns that are not numeric, masked, missing or infinite cells, or other
-        columns than those of `fit`.
+    Raises TypeError if X is sparse, a tensor that requires gradients or of a type that numpy lacks,
+    or has cells that are no numbers; ValueError if X has another shape, columns that are not
+    numeric, masked, missing or infinite cells, or other columns than those of `fit`.
     """
     check_detached("X", X)
     names = column_names(X)

@@ -16,8 +16,6 @@ from functools import cache
 import torch
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["threads_for"]
-
 # Multiply-adds of a step that take some milliseconds on one thread. Below, threads save less than what
 # waiting for them costs on a busy host.
 _SMALL = 2**25
@@ -25,10 +23,7 @@ _SMALL = 2**25
 
 @contextmanager
 def threads_for(size: float) -> Iterator[None]:
-    """Run the body on one thread if `size`, the multiply-adds of one step, is small.
-
-    The limits of the calling thread are the same afterwards, after exceptions too.
-    """
+    """Run the body on one thread if `size`, the multiply-adds of one step, is small."""
     # Before anything else, since torch sets the threads of a thread that is new to it at its first call.
     if torch.get_num_threads() == 1 or size > _SMALL:
         yield

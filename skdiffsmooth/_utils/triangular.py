@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["divide_by_triangle"]
-
 
 def divide_by_triangle(rows: np.ndarray, triangle: np.ndarray) -> np.ndarray:
     """Return y (n, p) with triangle @ y[i] = rows[i], for a lower triangular matrix (p, p).

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["unit_for"]
-
 # Sizes up to a million either way are left as they are; in float32 their fourth powers are finite.
 _ORDINARY = 20
 

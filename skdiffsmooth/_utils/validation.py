@@ -9,25 +9,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = [
-    "LARGEST",
-    "check_bandwidth",
-    "check_choice",
-    "check_detached",
-    "check_draw",
-    "check_even",
-    "check_extent",
-    "check_finite",
-    "check_flag",
-    "check_generator",
-    "check_integer",
-    "check_real",
-    "check_real_array",
-    "check_seed",
-    "check_size",
-    "fixed_seed",
-]
-
 # Sums over columns and rows of squares of larger values may overflow.
 LARGEST = 1e150
 # Values of most parameters random_state beside integers, for messages.
@@ -41,12 +22,8 @@ def check_real(
 
     With `strict` the minimum itself is excluded. `hint` is appended to the message.
 
-    Raises
-    ------
-    TypeError
-        If `value` is not a real number (booleans and strings are not).
-    ValueError
-        If `value` is NaN, infinite or below the minimum.
+    Raises TypeError if `value` is not a real number (booleans and strings are not); ValueError if
+    `value` is NaN, infinite or below the minimum.
     """
     expected = f"a finite number {'>' if strict else '>='} {minimum:g}"
     hint = f" {hint}" if hint else ""
@@ -81,12 +58,8 @@ def check_integer(
     Larger integers than `maximum` are no index, count or size on this machine; `hint` is appended to the
     message.
 
-    Raises
-    ------
-    TypeError
-        If `value` is not an integer (booleans and floats are not).
-    ValueError
-        If `value` is below `minimum` or above `maximum`.
+    Raises TypeError if `value` is not an integer (booleans and floats are not); ValueError if
+    `value` is below `minimum` or above `maximum`.
     """
     hint = f" {hint}" if hint else ""
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Integral):
@@ -105,12 +78,7 @@ def check_integer(
 def check_choice(name: str, value: Any, choices: Collection[str], *, hint: str = "") -> str:
     """Return `value`, after checking that it is one of `choices`. `hint` is appended to the message.
 
-    Raises
-    ------
-    TypeError
-        If `value` is not a string.
-    ValueError
-        If `value` is not among the choices.
+    Raises TypeError if `value` is not a string; ValueError if `value` is not among the choices.
     """
     known = ", ".join(repr(choice) for choice in sorted(choices))
     hint = f" {hint}" if hint else ""
@@ -137,12 +105,8 @@ def check_real_array(name: str, value: Any, *, allow_bool: bool = True) -> np.nd
 
     `allow_bool` takes booleans as 0 and 1.
 
-    Raises
-    ------
-    TypeError
-        If it is a tensor that requires gradients, or holds booleans where these are not allowed.
-    ValueError
-        If it does not hold real numbers, or rows of different lengths.
+    Raises TypeError if it is a tensor that requires gradients, or holds booleans where these are
+    not allowed; ValueError if it does not hold real numbers, or rows of different lengths.
     """
     check_detached(name, value)
     try:
@@ -168,13 +132,7 @@ def check_draw(n_samples: Any, random_state: Any) -> tuple[int, np.random.Random
 
 
 def check_generator(random_state: Any) -> np.random.RandomState:
-    """Return the random generator for `random_state`: an int, a RandomState or None (a new one).
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it is none of these.
-    """
+    """Return the generator for `random_state`, an int, RandomState or None; TypeError or ValueError."""
     if random_state is None:
         # Not numpy's global state, which scikit-learn would use: drawing must not change it.
         return np.random.RandomState()
@@ -216,12 +174,7 @@ def check_finite(name: str, values: np.ndarray) -> None:
 def check_seed(random_state: Any, name: str = "random_state", *, others: str = "") -> int:
     """Return an integer seed after checking it; `others` are other allowed values, for the message.
 
-    Raises
-    ------
-    TypeError
-        If it is not an integer.
-    ValueError
-        If it is negative or does not fit in 32 bits.
+    Raises TypeError if it is not an integer; ValueError if it is negative or does not fit in 32 bits.
     """
     hint = f"Pass an integer from 0 to 2**32 - 1{others}."
     seed = check_integer(name, random_state, minimum=0, hint=hint)
@@ -235,10 +188,7 @@ def fixed_seed(random_state: Any) -> int:
 
     None is 0, so that two fits are alike; from a RandomState a seed is drawn.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If it is not a seed.
+    Raises TypeError or ValueError if it is not a seed.
     """
     if isinstance(random_state, np.random.RandomState):
         return int(random_state.randint(2**31))

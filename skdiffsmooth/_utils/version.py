@@ -1,7 +1,5 @@
 """The version of the library, and of the format in which fitted estimators are saved."""
 
-__all__ = ["FORMAT", "__version__"]
-
 __version__ = "0.1.0"
 
 # Raised whenever fitted attributes change such that a model saved before cannot answer any more.

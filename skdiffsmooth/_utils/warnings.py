@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-__all__ = ["part_of_a_fit", "warn_of_table", "warn_user", "without_warnings"]
-
 # With its separator: a user's directory may be called skdiffsmooth-scripts.
 _PACKAGE = str(Path(__file__).parents[1]) + os.sep
 _IS_SILENT = ContextVar("_IS_SILENT", default=False)
@@ -20,10 +18,7 @@ _IS_PART = ContextVar("_IS_PART", default=False)
 
 @contextmanager
 def without_warnings() -> Iterator[None]:
-    """Do not warn from this package, in this thread: for candidates, which are not the result.
-
-    `warnings.catch_warnings` would change the filters of all threads.
-    """
+    """Do not warn from this package, in this thread: for candidates, which are not the result."""
     token = _IS_SILENT.set(True)
     try:
         yield
@@ -32,15 +27,7 @@ def without_warnings() -> Iterator[None]:
 
 
 def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn at the innermost line on the call stack that is outside this package.
-
-    Parameters
-    ----------
-    message : str
-        What happened, with numbers, and what to do.
-    category : type of Warning, default=UserWarning
-        Its class, by which users filter.
-    """
+    """Warn of `message` at the innermost line on the call stack that is outside this package."""
     if _IS_SILENT.get():
         return
     # skip_file_prefixes of warnings.warn does this from Python 3.12 on.

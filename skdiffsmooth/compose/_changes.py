@@ -31,8 +31,6 @@ from sklearn.preprocessing import (
 from .._utils.gaussian import gaussian_log_normalizer
 from ._quantiles import QuantileSpline
 
-__all__ = ["ChangeOfVariables", "chain", "change_of_variables", "with_names"]
-
 
 class ChangeOfVariables:
     """Fitted transformer whose log|det dT/dx| is known.
@@ -67,9 +65,8 @@ class ChangeOfVariables:
         Whether every point of R^d is the image of some row. If not, the mass of a density outside
         the range is cut off, and `inverse` checks by a round trip which rows are inside.
     log_slopes : callable or None, default=None
-        For a transformer that changes each column on its own: maps rows (n, d) to log|dT_j/dx_j|,
-        shape (n, d), in place of `log_abs_det`. Densities of some columns, and conditional ones, need
-        it.
+        For a transformer that changes each column on its own: maps rows (n, d) to log|dT_j/dx_j|, shape
+        (n, d), in place of `log_abs_det`. Densities of some columns, and conditional ones, need it.
     """
 
     def __init__(
@@ -88,25 +85,11 @@ class ChangeOfVariables:
         self.onto = onto
 
     def by_column(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the transformed rows, and the logarithms of the slopes of their columns.
+        """Return transformed rows Z, and log slopes of columns in nats, both (n, n_features).
 
-        Parameters
-        ----------
-        X : ndarray of shape (n_samples, n_features)
-            Rows.
-
-        Returns
-        -------
-        Z : ndarray of shape (n_samples, n_features)
-            Column ``outputs(n_features)[j]`` is the image of column j of X alone. Finite everywhere.
-        log_slopes : ndarray of shape (n_samples, n_features)
-            Of the columns of X, in nats; -inf for a value outside the transformer's domain, whose image
-            has no meaning.
-
-        Raises
-        ------
-        ValueError
-            If the transformer mixes columns, or its slopes are not known.
+        Column ``outputs(n_features)[j]`` of Z is the image of column j of X alone; Z is finite
+        everywhere, and the slope is -inf for a value outside the domain, whose image has no
+        meaning. Raises ValueError if the transformer mixes columns, or its slopes are not known.
         """
         if self.log_slopes is None:
             raise ValueError(
@@ -120,55 +103,20 @@ class ChangeOfVariables:
         return np.where(inside, Z, 0.0), np.where(inside, log_slopes, -np.inf)
 
     def outputs(self, n_features: int) -> np.ndarray:
-        """Return which column of the image belongs to each column, if none are mixed.
-
-        Parameters
-        ----------
-        n_features : int
-            Number of columns.
-
-        Returns
-        -------
-        ndarray of shape (n_features,)
-        """
+        """Return the index of each column's image, (n_features,), if none are mixed."""
         return np.arange(n_features)
 
     def image(self, X: np.ndarray) -> np.ndarray:
-        """Return the transformed rows; NaN or infinite values mark rows outside the domain.
-
-        Parameters
-        ----------
-        X : ndarray of shape (n_samples, n_features)
-            Rows.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_features_out)
-        """
+        """Return the transformed rows; NaN or infinite values mark rows outside the domain."""
         rows = with_names(X, getattr(self.transformer, "feature_names_in_", None))
         return np.asarray(self.transformer.transform(rows), dtype=np.float64)
 
     def forward(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the transformed rows, and the log of the absolute Jacobian determinant.
+        """Return transformed rows, and the log (n_samples,) of the absolute Jacobian determinant.
 
-        Parameters
-        ----------
-        X : ndarray of shape (n_samples, n_features)
-            Rows.
-
-        Returns
-        -------
-        Z : ndarray of shape (n_samples, n_features_out)
-            Finite everywhere.
-        log_factor : ndarray of shape (n_samples,)
-            In nats; -inf for a row outside the transformer's domain, whose Z has no meaning.
-
-        Raises
-        ------
-        TypeError
-            If the Jacobian is not known.
-        ValueError
-            If the transformer adds or drops columns, or the log-determinant is NaN or +inf.
+        Rows are finite everywhere; the log-determinant, in nats, is -inf for a row outside the
+        domain, whose image has no meaning. Raises TypeError if the Jacobian is not known;
+        ValueError if columns are added or dropped, or the log-determinant is NaN or +inf.
         """
         if self.log_abs_det is None:
             raise TypeError(_unknown(self.transformer))
@@ -189,26 +137,11 @@ class ChangeOfVariables:
     def inverse(
         self, Z: np.ndarray, generator: np.random.RandomState
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows whose images are Z, and which of them exist.
+        """Return the rows whose images are Z (n, n_features_out), and which of them exist (n,).
 
-        Parameters
-        ----------
-        Z : ndarray of shape (n_samples, n_features_out)
-            Transformed rows.
-        generator : RandomState
-            Draws the noise along directions that the transformer dropped.
-
-        Returns
-        -------
-        X : ndarray of shape (n_samples, n_features)
-            Finite everywhere.
-        inside : ndarray of bool of shape (n_samples,)
-            False for a row outside the transformer's range, whose X has no meaning.
-
-        Raises
-        ------
-        TypeError
-            If the transformer has no inverse.
+        Rows are finite everywhere; those outside the transformer's range have no meaning.
+        `generator`, a RandomState, draws the noise along directions that were dropped. Raises
+        TypeError if the transformer has no inverse.
         """
         if not hasattr(self.transformer, "inverse_transform"):
             raise TypeError(
@@ -424,11 +357,10 @@ _registered.register(PowerTransformer)(_Power)
 class _Quantile(ChangeOfVariables):
     """The piecewise linear map of a QuantileTransformer, continued beyond the outer quantiles.
 
-    scikit-learn's own map is constant outside the training range and jumps at a value that fills
-    several quantiles; both lose mass, up to a third of it. Here equal quantiles become one
-    landmark, at the mean of their ranks (scikit-learn's value there); the uniform rank is linear
-    between landmarks, where the map is scikit-learn's; and beyond the outermost landmarks it
-    continues at its mean slope.
+    scikit-learn's own map is constant outside the training range and jumps at a value that fills several
+    quantiles; both lose mass, up to a third of it. Here equal quantiles become one landmark, at the mean
+    of their ranks (scikit-learn's value there); the uniform rank is linear between landmarks, where the
+    map is scikit-learn's; and beyond the outermost landmarks it continues at its mean slope.
     """
 
     # scikit-learn clips ranks to this distance from 0 and 1 before the normal quantile function.

@@ -34,17 +34,14 @@ from ._members import (
     with_shared_columns,
 )
 
-__all__ = ["DensityClassifier"]
-
 
 class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
     """Classifier that fits one density to the rows of each class and applies Bayes' rule.
 
-    ``P(class c | x) = prior_c p_c(x) / sum_k prior_k p_k(x)``. With one Gaussian for each class
-    this is quadratic discriminant analysis; with a density that follows curved or separate groups
-    of rows, class borders are curved. The model also draws rows of each class (`sample`) and
-    reports the log-density of a row whatever its class (`score_samples`), which is low for rows
-    unlike those of any class.
+    ``P(class c | x) = prior_c p_c(x) / sum_k prior_k p_k(x)``. With one Gaussian for each class this is
+    quadratic discriminant analysis; with a density that follows curved or separate groups of rows, class
+    borders are curved. The model also draws rows of each class (`sample`) and reports the log-density of
+    a row whatever its class (`score_samples`), which is low for rows unlike those of any class.
 
     Set `estimator` to choose the density, and `priors` where classes are more or less frequent
     among the queries than among the training rows:
@@ -76,10 +73,8 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         Probabilities of the classes.
     estimators_ : list of estimators
         The fitted density of each class, in the order of ``classes_``.
-    n_features_in_ : int
-        Number of features.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Column names, where X had them.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features,)
+        Number of columns; their names, where X had them.
 
     See Also
     --------
@@ -120,16 +115,10 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
             Non-negative weights, used in the priors and in the densities; a row of weight k counts
             as k equal rows.
 
-        Returns
-        -------
-        self : DensityClassifier
-            The fitted estimator.
-
         Raises
         ------
         TypeError
-            If `estimator` is not a density estimator, or takes no weights and `sample_weight` is
-            passed.
+            If `estimator` is not a density estimator, or takes no weights and `sample_weight` is passed.
         ValueError
             If X, y, the weights or `priors` are not valid, if a class has no row of positive
             weight, or if the density cannot be fitted to a class, which the message names. The
@@ -205,51 +194,13 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
 
     @on_one_fit
     def predict(self, X: Any, *, columns: Any = None) -> np.ndarray:
-        """Return the most probable class of each row.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Queries.
-        columns : collection of int or str, default=None
-            Columns, by label or index, that are used; the others, which may be missing (NaN), are
-            integrated out. None is all.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-            Labels from ``classes_``.
-
-        Raises
-        ------
-        NotFittedError, ValueError
-            As `predict_log_proba`.
-        """
+        """Return the most probable class (n_samples,) of each row; otherwise as `predict_log_proba`."""
         log_proba = self.predict_log_proba(X, columns=columns)
         return self.classes_[log_proba.argmax(axis=1)]
 
     @on_one_fit
     def predict_proba(self, X: Any, *, columns: Any = None) -> np.ndarray:
-        """Return the probabilities of the classes.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Queries.
-        columns : collection of int or str, default=None
-            Columns, by label or index, that are used; the others, which may be missing (NaN), are
-            integrated out. None is all.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_classes)
-            Columns in the order of ``classes_``; rows sum to one.
-
-        Raises
-        ------
-        NotFittedError, ValueError
-            As `predict_log_proba`.
-        """
+        """Return the probabilities (n_samples, n_classes) of classes, exp of `predict_log_proba`."""
         return np.exp(self.predict_log_proba(X, columns=columns))
 
     @on_one_fit
@@ -277,8 +228,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         NotFittedError
             If `fit` was not called.
         ValueError
-            If X is not finite or has another number of features, or if a log-density is NaN or
-            +inf.
+            If X is not finite or has another number of features, or if a log-density is NaN or +inf.
         """
         check_is_fitted(self)
         d = self._n_columns()
@@ -299,49 +249,18 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
     def decision_function(self, X: Any) -> np.ndarray:
         """Return log-odds, as scikit-learn's discriminant analyses do.
 
-        They still rank rows whose probabilities have rounded to 0 and 1.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Queries.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,) or (n_samples, n_classes)
-            With two classes the log-odds of the second; otherwise `predict_log_proba`.
-
-        Raises
-        ------
-        NotFittedError, ValueError
-            As `predict_log_proba`.
+        With two classes those of the second, (n_samples,), otherwise `predict_log_proba`. They
+        still rank rows whose probabilities have rounded to 0 and 1.
         """
         log_proba = self.predict_log_proba(X)
         return log_proba[:, 1] - log_proba[:, 0] if len(self.classes_) == 2 else log_proba
 
     @on_one_fit
     def score_samples(self, X: Any, *, given: Any = None, columns: Any = None) -> np.ndarray:
-        """Return the log-density of each row under the mixture of all classes.
+        """Return the log-density (n_samples,) of rows under the mixture of all classes, in nats.
 
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Queries.
-        given : collection of int or str, default=None
-            Columns, by label or index, on whose values in X the density of the others is conditional.
-        columns : collection of int or str, default=None
-            Columns whose density is returned. The rest is integrated out, and its values in X, which may
-            be missing (NaN), have no effect. None is all columns that are not in `given`.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-            Log-densities in nats. Low values mark rows unlike those of any class.
-
-        Raises
-        ------
-        NotFittedError, ValueError
-            As `predict_log_proba`.
+        Low values mark rows unlike those of any class. `given` and `columns` are as in
+        `SmoothedScoreDiffusion.score_samples`. Raises as `predict_log_proba` does.
         """
         check_is_fitted(self)
         d = self._n_columns()
@@ -365,9 +284,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         random_state : int, RandomState or None, default=None
             Seed of the draws; None draws anew at every call, without using numpy's global state.
         given : mapping from column to value, default=None
-            Condition the draws on these columns: labels or indices; each value one number in units of X,
-            or an array of shape (n_samples,).
-            Classes are then chosen by their probabilities at the given values.
+            As in `SmoothedScoreDiffusion.sample`; classes are chosen by their probabilities there.
 
         Returns
         -------
@@ -479,10 +396,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
 
 
 def _within_classes(X: np.ndarray, codes: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Return the standard deviation of each column (d,) about the means of the classes.
-
-    Where it is zero, that about the mean of all.
-    """
+    """Return the deviation (d,) of columns about the means of classes, or of all where that is zero."""
     weight = weight / weight.max()
 
     def deviation(labels: np.ndarray) -> np.ndarray:

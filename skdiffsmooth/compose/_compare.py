@@ -13,8 +13,6 @@ from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from ._members import check_fills_space, check_member, log_density_of, unwrap
 
-__all__ = ["ModelComparison", "base_measure", "compare"]
-
 # The measure of continuous columns, in the attribute `base_measure_` of models of tables.
 _LEBESGUE = "Lebesgue measure"
 

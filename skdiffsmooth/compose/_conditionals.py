@@ -22,16 +22,6 @@ from ._changes import ChangeOfVariables, chain, with_names
 from ._draw import MAX_ROUNDS, draw, draw_labelled
 from ._members import check_fills_space, log_density_of, naming, unwrap
 
-__all__ = [
-    "draw_from_mixture",
-    "draw_given",
-    "draw_given_through",
-    "draw_with_given",
-    "marginals",
-    "score_columns",
-    "score_mixture",
-]
-
 # Rows, and their classes if the density is a classifier.
 Drawn = tuple[np.ndarray, np.ndarray | None]
 
@@ -67,10 +57,7 @@ def draw_given(
     values: np.ndarray,
     generator: np.random.RandomState,
 ) -> Drawn:
-    """Return one row (n, d) for each row of values (n, k) of columns of some indices.
-
-    With them come the classes (n,), if the density is a classifier.
-    """
+    """Return a row (n, d) for each of values (n, k) of columns by index, and classes (n,) if any."""
     fitted = unwrap(fitted)
     with naming(label):
         if _has_columns(fitted):
@@ -83,10 +70,7 @@ def draw_given(
 
 
 def draw_with_given(fitted: Any, given: Any, n: int, generator: np.random.RandomState) -> Drawn:
-    """Return n rows of a fitted density, pipeline or search, with `given` as the user passed it.
-
-    With them come the classes (n,), if the density is a classifier.
-    """
+    """Return n rows of a fitted density with `given` as the user passed it, and classes (n,) if any."""
     check_is_fitted(fitted)
     fitted = unwrap(fitted)
     d = getattr(fitted, "n_features_in_", None)

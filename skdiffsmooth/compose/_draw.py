@@ -15,8 +15,6 @@ from sklearn.utils.validation import check_is_fitted
 from ._changes import ChangeOfVariables, chain
 from ._members import unwrap
 
-__all__ = ["MAX_ROUNDS", "draw", "draw_labelled", "draw_through"]
-
 # Rounds of redrawing before giving up. Each draws as many rows as are missing, so 10^4 rows take
 # about a hundred rounds where a tenth of the mass is inside the range.
 MAX_ROUNDS = 200
@@ -59,11 +57,7 @@ def draw_labelled(
 def draw_through(
     change: ChangeOfVariables, density: Any, n: int, generator: np.random.RandomState
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return n rows in the input units of `change`, drawn from a density of its output.
-
-    The density is restricted to the range of the change: rows outside are drawn again. Classes are
-    those of `draw_labelled`.
-    """
+    """Return n rows in the input units of `change`, drawn from a density of its output."""
     parts: list[np.ndarray] = []
     classes: list[np.ndarray] = []
     missing = n

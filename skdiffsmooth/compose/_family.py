@@ -13,8 +13,6 @@ from ..bases import ManifoldParzen
 from ._quantiles import QuantileSpline
 from ._transformed import TransformedDensity
 
-__all__ = ["density_family"]
-
 _N_KNOTS = (8, 24)
 # Between two knots the density is that of so many rows at least.
 _MIN_ROWS_PER_KNOT = 5

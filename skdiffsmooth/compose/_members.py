@@ -21,24 +21,6 @@ from .._utils.parallel import results_of
 from .._utils.rows import TrainingRows, parts_of_table, take
 from .._utils.warnings import part_of_a_fit
 
-__all__ = [
-    "Folds",
-    "check_fills_space",
-    "check_member",
-    "check_same_measure",
-    "estimator_or_default",
-    "fit_member",
-    "held_out_log_density",
-    "log_density_of",
-    "naming",
-    "out_of_fold",
-    "parameter_estimator",
-    "shared_precision",
-    "takes_weights",
-    "unwrap",
-    "with_shared_columns",
-]
-
 Folds = list[tuple[np.ndarray, np.ndarray]]
 
 
@@ -89,10 +71,7 @@ def with_shared_columns(estimator: Any, X: Any, sample_weight: Any) -> tuple[Any
 
 
 def shared_precision(estimator: Any, precision: ColumnPrecision) -> ColumnPrecision | None:
-    """Return the precision that fits to parts of a table share, or None where each has its own.
-
-    Only a density of the columns themselves is as wide as these are coarse.
-    """
+    """Return the precision of columns that fits to parts of a table share, or None for their own."""
     is_direct = isinstance(parameter_estimator(estimator), DistanceDensityMixin)
     return precision if is_direct else None
 
@@ -133,9 +112,8 @@ def check_member(label: str, estimator: Any, *, compared: bool) -> None:
 def check_fills_space(label: str, fitted: Any) -> None:
     """Raise an error if a fitted density, or one in a pipeline, has ``fills_space_ = False``.
 
-    Such a density is one with respect to the volume of a manifold learned in this fit. Those of
-    two fits have no common unit, and a row far from the manifold has the log-density of its
-    projection.
+    Such a density is one with respect to the volume of a manifold learned in this fit. Those of two fits
+    have no common unit, and a row far from the manifold has the log-density of its projection.
     """
     model = unwrap(fitted)
     if isinstance(model, Pipeline):
@@ -150,10 +128,7 @@ def check_fills_space(label: str, fitted: Any) -> None:
 
 
 def check_same_measure(members: list[tuple[str, Any]]) -> None:
-    """Raise an error if log-densities of fitted members are with respect to unlike measures.
-
-    Those of a TableDensity are probabilities of levels, atoms and cells (``base_measure_``).
-    """
+    """Raise an error if the log-densities of fitted members have unlike ``base_measure_``."""
     lebesgue = "Lebesgue measure"
     measures = [getattr(unwrap(fitted), "base_measure_", {}) for _, fitted in members]
     for (label, _), measure in zip(members[1:], measures[1:], strict=True):
@@ -178,10 +153,7 @@ def takes_weights(estimator: Any) -> bool:
 
 
 def fit_member(label: str, estimator: Any, rows: Any, weight: np.ndarray | None) -> Any:
-    """Fit an estimator in place to rows and their weights (n,), and return it.
-
-    Its errors are raised again with `label` in front.
-    """
+    """Fit an estimator in place and return it; `label` is put in front of its errors."""
     if weight is not None and not takes_weights(estimator):
         raise TypeError(
             f"{label} of type {type(estimator).__name__} takes no sample_weight. Use a density that "
@@ -233,10 +205,7 @@ def out_of_fold(
 def held_out_log_density(
     label: str, estimator: Any, rows: TrainingRows, train: np.ndarray, test: np.ndarray
 ) -> np.ndarray:
-    """Return the log-densities of the test rows of one fold under a clone fitted to the others.
-
-    Folds share the precision of the columns of all rows.
-    """
+    """Return the log-densities of the test rows of one fold under a clone fitted to the others."""
     weight = None if rows.weight is None else rows.weight[train]
     with parts_of_table(shared_precision(estimator, rows.precision)):
         fitted = fit_member(label, clone(estimator), take(rows.given, train), weight)

@@ -18,8 +18,6 @@ from .._utils.rows import evenly
 from .._utils.validation import check_integer
 from .._utils.warnings import warn_user
 
-__all__ = ["Modes", "find_modes"]
-
 # Lengths are in bandwidths. Rows have arrived where a step is shorter than the first; ends of ascents
 # within the second of each other, and modes within the third, are one.
 _ARRIVED, _ONE_END, _ONE_MODE = 1e-3, 0.5, 0.1

@@ -31,8 +31,6 @@ from ._members import (
     with_shared_columns,
 )
 
-__all__ = ["DensityOutlierDetector"]
-
 _N_FOLDS = 5
 # Within this fraction of the distance from a training row to the nearest other one, scores go over to
 # the held-out score of that row: far more than rounding, and so little that few new rows are there.
@@ -56,8 +54,7 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
     serves both: it flags at most the fraction `contamination` of the training rows, and about the
     same fraction of new rows of their distribution.
 
-    Set `contamination` to the false-alarm rate that you accept, and `estimator` to choose the
-    density:
+    Set `contamination` to the false-alarm rate that you accept, and `estimator` to choose the density:
 
     >>> import numpy as np
     >>> from skdiffsmooth.compose import DensityOutlierDetector
@@ -80,14 +77,13 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         detection), the false-alarm rate that is accepted. "auto" is for outliers of unknown
         number, up to an eighth of the rows: see Notes.
     cv : int, cross-validation splitter, iterable of (train, test) or None, default=None
-        How training rows are held out. None leaves out one row at a time where `estimator` has a
-        method ``leave_one_out_log_density`` (as the KDE and the diffusions have) and there are
-        more than twenty rows for each column: with fewer rows, what such a density learns from all
-        rows together, its metric, depends too much on the excluded row. Otherwise None makes five
-        folds. An integer makes that many shuffled folds; it costs as many fits, and is faster than
-        leaving out single rows from about 10^4 rows on. A splitter, or its splits, is used
-        unchanged. Rows that it never tests, such as the first of a TimeSeriesSplit, do not count
-        in the threshold.
+        How training rows are held out. None leaves out one row at a time where `estimator` has a method
+        ``leave_one_out_log_density`` (as the KDE and the diffusions have) and there are more than twenty
+        rows for each column: with fewer rows, what such a density learns from all rows together, its
+        metric, depends too much on the excluded row. Otherwise None makes five folds. An integer makes
+        that many shuffled folds; it costs as many fits, and is faster than leaving out single rows from
+        about 10^4 rows on. A splitter, or its splits, is used unchanged. Rows that it never tests, such
+        as the first of a TimeSeriesSplit, do not count in the threshold.
     verbose : int, default=0
         1 reports the progress of calls, and the time that is left.
 
@@ -99,10 +95,8 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         The threshold: rows with ``score_samples`` below it are outliers.
     held_out_log_density_ : ndarray of shape (n_kept,)
         Scores of the training rows of positive weight, in the order of X, in nats.
-    n_features_in_ : int
-        Number of features.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Column names, where X had them.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features,)
+        Number of columns; their names, where X had them.
 
     See Also
     --------
@@ -160,24 +154,17 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         ----------
         X : array-like of shape (n_samples, n_features)
             Training rows.
-        y : object, default=None
-            Ignored; there for scikit-learn's calling convention.
+        y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; a row of weight k counts as k equal rows.
         groups : array-like of shape (n_samples,), default=None
             Labels of the rows that are held out together. A splitter gets them; with an integer
             `cv`, or None for five, folds are made of groups.
 
-        Returns
-        -------
-        self : DensityOutlierDetector
-            The fitted estimator.
-
         Raises
         ------
         TypeError
-            If `estimator` is not a density estimator, or takes no weights and `sample_weight` is
-            passed.
+            If `estimator` is not a density estimator, or takes no weights and `sample_weight` is passed.
         ValueError
             If X, the weights or a parameter is out of range, if there is a single distinct row, or
             if more than the fraction `contamination` of the rows have held-out density zero; the
@@ -256,8 +243,7 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         NotFittedError
             If `fit` was not called.
         ValueError
-            If X is not finite or has another number of features, or if a log-density is NaN or
-            +inf.
+            If X is not finite or has another number of features, or if a log-density is NaN or +inf.
         """
         checked = self._check_query(X)
         scores, share = self._near_rows_.at(checked)
@@ -273,44 +259,12 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
 
     @on_one_fit
     def decision_function(self, X: Any) -> np.ndarray:
-        """Return the log-density of each row minus the threshold.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Queries.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-            ``score_samples(X) - offset_``, in nats; negative for outliers.
-
-        Raises
-        ------
-        NotFittedError, ValueError
-            As `score_samples`.
-        """
+        """Return ``score_samples(X) - offset_`` (n_samples,) in nats, negative for outliers."""
         return self.score_samples(X) - self.offset_
 
     @on_one_fit
     def predict(self, X: Any) -> np.ndarray:
-        """Return -1 for outliers and 1 for inliers.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Queries.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-            -1 for outliers, 1 for the others.
-
-        Raises
-        ------
-        NotFittedError, ValueError
-            As `score_samples`.
-        """
+        """Return -1 for outliers and 1 for inliers, (n_samples,); otherwise as `score_samples`."""
         return np.where(self.decision_function(X) < 0, -1, 1)
 
     @on_one_fit
@@ -394,10 +348,7 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         rows: TrainingRows,
         splits: tuple[TrainingRows, Folds] | None,
     ) -> np.ndarray:
-        """Return the log-density (n_points,) of each distinct row under densities without it.
-
-        NaN for rows that no fold tests.
-        """
+        """Return the held-out log-density (n_points,) of distinct rows; NaN where not tested."""
         can_leave_out = (
             hasattr(fitted, "leave_one_out_log_density")
             # A base was fitted to the row that would be left out.
@@ -452,10 +403,7 @@ class _NearRows:
         return cls(scale, scaled, held_out, radius)
 
     def at(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the held-out log-density of the row nearest to each query (n, d), and its share.
-
-        The share (n,) is one at the row and zero from its radius on.
-        """
+        """Return the log-density of the row nearest to queries (n, d), and its share in [0, 1]."""
         distance, index = cKDTree(self.points).query(queries / self.scale)
         return self.held_out[index], np.maximum(1 - distance / self.radius[index], 0.0)
 

@@ -19,8 +19,6 @@ import numpy as np
 from scipy.special import ndtri
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 
-__all__ = ["QuantileSpline"]
-
 
 class _Spline(NamedTuple):
     """Knots of one column: values, normal scores, slopes; each of shape (n_knots,)."""
@@ -76,10 +74,7 @@ class QuantileSpline(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     Unlike `sklearn.preprocessing.QuantileTransformer` it has a continuous derivative, is onto all of
     R, and has a square root beyond the training range.
 
-    Parameters
-    ----------
-    n_knots : int, default=16
-        Number of quantiles; fewer where rows are few, or quantiles are equal.
+    - `n_knots`: number of quantiles; fewer where rows are few, or quantiles are equal.
     """
 
     def __init__(self, n_knots: int = 16) -> None:

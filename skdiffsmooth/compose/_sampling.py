@@ -12,8 +12,6 @@ from ._conditionals import draw_with_given
 from ._draw import draw_labelled
 from ._members import unwrap
 
-__all__ = ["names_of_columns", "sample"]
-
 
 def sample(
     fitted: Any,
@@ -48,16 +46,14 @@ def sample(
     Parameters
     ----------
     fitted : estimator
-        A density estimator with a method `sample` (of this package, `KernelDensity`,
-        `GaussianMixture`, your own), a `Pipeline` that ends in one, a search over either with
-        ``refit``, or a `FrozenEstimator` around one of these; nested as you like. It is not
-        changed.
+        A density estimator with a method `sample` (of this package, `KernelDensity`, `GaussianMixture`,
+        your own), a `Pipeline` that ends in one, a search over either with ``refit``, or a
+        `FrozenEstimator` around one of these; nested as you like. It is not changed.
     n_samples : int, default=1
         Number of rows.
     random_state : int, RandomState or None, default=None
-        Seed of the draws; None draws anew at every call, also from an estimator with a
-        `random_state` of its own. No global state is used or changed, also where scikit-learn's
-        own method would.
+        Seed of the draws; None draws anew at every call, also from an estimator with a `random_state` of
+        its own. No global state is used or changed, also where scikit-learn's own method would.
     output : {"default", "pandas", "polars"}, default="default"
         Container. "default" is an array; from a `TableDensity`, or a classifier of such densities, it is
         a table like that of training. The others are data frames with the column names of the training

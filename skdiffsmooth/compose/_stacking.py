@@ -67,9 +67,8 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
     weight. The log-likelihood of the held-out rows is concave in the weights and has one maximum;
     there the mixture is at least as good as its best member.
 
-    Without `estimators`, one call mixes the densities of this package. Pass `estimators` to choose
-    the members, `cv` to choose how rows are held out, and ``combine="best"`` to keep a single
-    member:
+    Without `estimators`, one call mixes the densities of this package. Pass `estimators` to choose the
+    members, `cv` to choose how rows are held out, and ``combine="best"`` to keep a single member:
 
     >>> import numpy as np
     >>> from sklearn.mixture import GaussianMixture
@@ -95,27 +94,24 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
         eight restarts each; not with sample weights). Those that cannot be fitted to X are left out with
         a warning. Add a ManifoldAdaptedDiffusion where rows lie on a curved sheet.
     cv : int, cross-validation splitter, iterable of (train, test) or "prefit", default=5
-        How rows are held out. An integer makes that many shuffled folds, the same at every fit, in
-        which equal rows stay together: a row is no held-out row while its copy is in training. A
-        splitter, or its splits, is used unchanged; rows that it never tests, such as the first of
-        a TimeSeriesSplit, do not count in the weights. "prefit" takes copies of members that were
-        fitted before and learns the weights from the rows passed to `fit`, which must be new to
-        the members. None is 5.
+        How rows are held out. An integer makes that many shuffled folds, the same at every fit, in which
+        equal rows stay together: a row is no held-out row while its copy is in training. A splitter, or
+        its splits, is used unchanged; rows that it never tests, such as the first of a TimeSeriesSplit,
+        do not count in the weights. "prefit" takes copies of members that were fitted before and learns
+        the weights from the rows passed to `fit`, which must be new to the members. None is 5.
     combine : {"mixture", "best"}, default="mixture"
         Whether to mix the members, or to keep the one of highest held-out log-likelihood.
     settings : {"once", "fold"}, default="once"
         From which rows members choose their settings. "once" is from all rows: a member keeps the
         metric, the scales (relative to the bandwidth of the rows that it is fitted to; windows keep
         their bandwidth), the background and the solver of its fit to all rows in every fold, and a
-        search keeps its best estimator. Without
-        `estimators`, smoothed rows choose them for their maps, too. "fold" chooses anew in each fold, so
-        that nothing is learned from a held-out row; fits of smoothed rows in folds then take about ten
-        times as long. Choose it for
-        searches over many candidates, and where groups or time separate the folds.
+        search keeps its best estimator. Without `estimators`, smoothed rows choose them for their maps,
+        too. "fold" chooses anew in each fold, so that nothing is learned from a held-out row; fits of
+        smoothed rows in folds then take about ten times as long. Choose it for searches over many
+        candidates, and where groups or time separate the folds.
     time_limit : float or None, default=None
-        Seconds after which no further member is tried, in the order of `estimators`; at least one
-        is. Which members are tried depends on the speed of the machine; a warning names the
-        others.
+        Seconds after which no further member is tried, in the order of `estimators`; at least one is.
+        Which members are tried depends on the speed of the machine; a warning names the others.
     n_jobs : int or None, default=None
         Number of joblib workers for members and folds. None is one, or what a
         ``joblib.parallel_config`` sets; -1 is all cores.
@@ -135,10 +131,8 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
         Out-of-fold log-density, in nats, of each row of positive weight (in the order of X) under
         each member fitted without it, NaN for rows that are not scored; with "prefit", under the
         members as they are.
-    n_features_in_ : int
-        Number of features.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Column names, where X had them.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features,)
+        Number of columns; their names, where X had them.
 
     See Also
     --------
@@ -189,17 +183,7 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
         self.verbose = verbose
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the parameters; with `deep`, also the members by name and their parameters.
-
-        Parameters
-        ----------
-        deep : bool, default=True
-            Whether to add the members: ``name`` and ``name__parameter``.
-
-        Returns
-        -------
-        dict
-        """
+        """Return the parameters; with `deep` also members and their ``name__parameter``."""
         params = super().get_params(deep=False)
         for name, estimator in _pairs(self.estimators) if deep else []:
             params[name] = estimator
@@ -211,15 +195,8 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
     def set_params(self, **params: Any) -> DensityStacking:
         """Set parameters, replace members by name, or set parameters of members.
 
-        Parameters
-        ----------
-        **params : dict
-            ``estimators``, ``cv`` and so on; ``name=estimator`` replaces a member, and
-            ``name="drop"`` leaves it out; ``name__parameter`` sets a parameter of a member.
-
-        Returns
-        -------
-        self : DensityStacking
+        ``name=estimator`` replaces a member, ``name="drop"`` leaves it out, and ``name__parameter``
+        sets a parameter of it.
         """
         # The list first, then its members, then their parameters: a grid may set all three at once.
         if "estimators" in params:
@@ -240,18 +217,12 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
         ----------
         X : array-like of shape (n_samples, n_features)
             Training rows.
-        y : object, default=None
-            Ignored; there for scikit-learn's calling convention.
+        y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; a row of weight k counts as k equal rows.
         groups : array-like of shape (n_samples,), default=None
             Labels of the rows that are held out together. A splitter gets them; with an integer
             `cv`, folds are made of groups.
-
-        Returns
-        -------
-        self : DensityStacking
-            The fitted estimator.
 
         Raises
         ------

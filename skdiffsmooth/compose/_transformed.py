@@ -28,8 +28,6 @@ from ._members import (
     takes_weights,
 )
 
-__all__ = ["TransformedDensity"]
-
 # Draws that estimate how much mass of the density is inside the range of a transformer that does
 # not reach all of R^d. The standard error is sqrt(m * (1 - m) / 4096) for mass m: 0.004 nats where
 # a twentieth is outside. If the first 512 draws are all inside, the rest are not drawn: an outside
@@ -98,10 +96,8 @@ class TransformedDensity(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
     log_mass_ : float
         Log of the mass of `estimator_` inside the transformer's range, in nats: zero where the
         range is all of R^d. It is subtracted from log-densities.
-    n_features_in_ : int
-        Number of features.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Column names, where X had them.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features,)
+        Number of columns; their names, where X had them.
 
     See Also
     --------
@@ -111,9 +107,8 @@ class TransformedDensity(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
 
     Notes
     -----
-    *PCA* with fewer components than columns is completed by independent Gaussian noise along the
-    dropped directions, of their mean variance, as in probabilistic PCA; with all components it is
-    a rotation.
+    *PCA* with fewer components than columns is completed by independent Gaussian noise along the dropped
+    directions, of their mean variance, as in probabilistic PCA; with all components it is a rotation.
 
     *QuantileTransformer* is continued linearly at its mean slope beyond the training range, where
     scikit-learn's is constant, and joins tied quantiles, where scikit-learn's jumps; so it has an
@@ -155,15 +150,9 @@ class TransformedDensity(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
         ----------
         X : array-like of shape (n_samples, n_features)
             Training rows.
-        y : object, default=None
-            Ignored; there for scikit-learn's calling convention.
+        y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; a row of weight k counts as k equal rows.
-
-        Returns
-        -------
-        self : TransformedDensity
-            The fitted estimator.
 
         Raises
         ------

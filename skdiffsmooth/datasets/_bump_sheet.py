@@ -20,8 +20,6 @@ from .._coordinates.hull import AffineHull
 from .._utils.memory import slices_within
 from ..manifolds._base import Constants, SmoothManifoldBase
 
-__all__ = ["BumpSheet", "bump_profile"]
-
 # Singular values of the profiles below this, relative to the largest, are dropped.
 NEGLIGIBLE = 1e-14
 # Steps of the lattice of centers, where a search begins, within one width of the bump.

@@ -13,26 +13,14 @@ from ..manifolds import AffineSubspace, Curve, Sphere, Torus
 from ..manifolds._cumulative import Cumulative
 from ._distributions import Distribution
 
-__all__ = ["BoxChart", "Chart", "CurveChart", "ProductChart", "SphereChart", "TorusChart"]
-
 TURN = 2 * np.pi
 
 
 class Chart(ABC):
-    """A map from the unit cube of dimension k onto the part of a manifold that rows come from.
+    """A map from the unit cube of dimension k onto the part of a manifold that rows come from."""
 
-    Attributes
-    ----------
-    dimension : int
-        Dimension k.
-    volume : float
-        Length, area or volume of the part, in units of X to the k-th power.
-    closed : bool
-        Whether it is a closed curve.
-    """
-
-    dimension: int
-    volume: float
+    dimension: int  # Dimension k
+    volume: float  # Length, area or volume of the part, in units of X to the k-th power
     closed = False
 
     @abstractmethod
@@ -132,10 +120,7 @@ class SphereChart(Chart):
 
 
 class TorusChart(Chart):
-    """A torus, with one coordinate around its axis and one around its tube.
-
-    The second coordinate is the fraction of the area ("uniform") or of the angle ("parameter").
-    """
+    """A torus: the turn about its axis, and the fraction of area or angle of its tube."""
 
     dimension = 2
 
@@ -173,10 +158,7 @@ class TorusChart(Chart):
 
 
 class BoxChart(Chart):
-    """A cube in an affine subspace ("uniform"), or the whole subspace ("gaussian").
-
-    `scale` is half a side of the cube, or the standard deviation, in units of X.
-    """
+    """A cube of half side `scale` in an affine subspace, or a Gaussian of that deviation on it."""
 
     def __init__(self, subspace: AffineSubspace, scale: float, by: str = "uniform") -> None:
         self.subspace, self.scale, self.by = subspace, scale, by

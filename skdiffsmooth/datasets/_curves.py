@@ -14,8 +14,6 @@ from ._charts import CurveChart, SphereChart
 from ._distributions import resolve_distribution
 from ._shape import Shape, frame
 
-__all__ = ["circle", "ellipse", "lima_bean", "rough_circle", "wavy_circle"]
-
 TURN = 2 * np.pi
 
 

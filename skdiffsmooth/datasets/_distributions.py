@@ -16,8 +16,6 @@ import numpy as np
 from .._utils.validation import check_choice, check_real, check_real_array
 from ..manifolds._cumulative import Cumulative
 
-__all__ = ["Distribution", "PiecewiseConstant", "Uniform", "VonMises", "resolve_distribution"]
-
 
 @runtime_checkable
 class Distribution(Protocol):
@@ -28,33 +26,11 @@ class Distribution(Protocol):
     """
 
     def density(self, u: np.ndarray) -> np.ndarray:
-        """Return the density relative to the uniform distribution.
-
-        Parameters
-        ----------
-        u : ndarray of shape (n,)
-            Fractions of the length, area or volume, from 0 to 1.
-
-        Returns
-        -------
-        ndarray of shape (n,)
-            Values >= 0; their mean over [0, 1] is 1.
-        """
+        """Return the density (n,), of mean 1 over [0, 1], at fractions u (n,) of the volume."""
         ...
 
     def quantile(self, p: np.ndarray) -> np.ndarray:
-        """Return the fraction u of the volume before which a fraction p of the rows lies.
-
-        Parameters
-        ----------
-        p : ndarray of shape (n,)
-            Probabilities from 0 to 1.
-
-        Returns
-        -------
-        ndarray of shape (n,)
-            From 0 to 1, not decreasing in p.
-        """
+        """Return the fraction (n,) of the volume before which fractions p (n,) of rows lie."""
         ...
 
 

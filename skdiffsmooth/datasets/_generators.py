@@ -12,19 +12,6 @@ from ._images import bump_images
 from ._shape import Shape
 from ._surfaces import affine_subspace, sphere, swiss_roll, torus
 
-__all__ = [
-    "make_affine_subspace",
-    "make_bump_images",
-    "make_circle",
-    "make_ellipse",
-    "make_lima_bean",
-    "make_rough_circle",
-    "make_sphere",
-    "make_swiss_roll",
-    "make_torus",
-    "make_wavy_circle",
-]
-
 
 class Options(TypedDict, total=False):
     """The parameters that all generators share, documented in `make_circle`."""

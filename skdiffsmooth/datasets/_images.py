@@ -16,8 +16,6 @@ from ._charts import Chart, CurveChart
 from ._distributions import Distribution, Uniform, resolve_distribution
 from ._shape import Shape
 
-__all__ = ["bump_images"]
-
 # Shifts of a lattice within its cell, and rotations, of which the best is taken.
 SHIFTS = np.stack(np.meshgrid(*[np.arange(12) / 12] * 2), axis=-1).reshape(-1, 2)
 ANGLES = np.arange(1, 6) * np.pi / 36

@@ -19,8 +19,6 @@ from ..manifolds import SmoothManifold
 from ._charts import Chart
 from ._distributions import Distribution
 
-__all__ = ["Shape", "frame"]
-
 # Largest distance from the manifold of a row that has a density, in units of its largest coordinate:
 # the rounding of float32 rows is accepted, noise is not.
 ON_MANIFOLD = 1e-6
@@ -166,10 +164,7 @@ class Shape:
 
 
 def frame(n_columns: int, n_features: Any, frame_state: Any) -> np.ndarray:
-    """Return orthonormal directions (d, n_columns), uniform over all frames.
-
-    They are the first axes where `n_features` is None.
-    """
+    """Return orthonormal directions (d, n_columns), uniform over frames, or the first axes for None."""
     seed = check_seed(frame_state, "frame_state")
     if n_features is None:
         return np.eye(n_columns)

@@ -12,8 +12,6 @@ from ._charts import BoxChart, CurveChart, ProductChart, SphereChart, TorusChart
 from ._distributions import resolve_distribution
 from ._shape import Shape, frame
 
-__all__ = ["affine_subspace", "sphere", "swiss_roll", "torus"]
-
 
 def sphere(
     n_components: int = 2,

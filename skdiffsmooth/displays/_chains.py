@@ -11,8 +11,6 @@ from .._utils.given import resolve_columns
 from ..langevin import LangevinChains, LangevinSampler
 from ._figures import STYLES, check_number_of_columns, chosen_columns, frame_of, matplotlib_axes
 
-__all__ = ["ChainDisplay"]
-
 # More chains are drawn in grey.
 _N_COLOURED = 3
 
@@ -31,13 +29,6 @@ class ChainDisplay:
         The draws.
     r_hat, ess : ndarray of shape (n_columns,) or None
         Diagnostics of each column, see `skdiffsmooth.langevin.LangevinChains`.
-
-    Attributes
-    ----------
-    figure_ : matplotlib Figure
-        The last figure drawn.
-    ax_ : ndarray of matplotlib Axes of shape (n_columns, 2)
-        Its axes.
 
     Examples
     --------
@@ -80,10 +71,6 @@ class ChainDisplay:
         columns : collection of int or str, default=None
             Columns to draw, by label or index, at most eight. None is all.
 
-        Returns
-        -------
-        ChainDisplay
-
         Raises
         ------
         NotFittedError
@@ -96,6 +83,11 @@ class ChainDisplay:
         )
         check_number_of_columns(shown)
         sampler = LangevinSampler() if sampler is None else sampler
+        if not isinstance(sampler, LangevinSampler):
+            raise TypeError(
+                f"sampler={type(sampler).__name__}; expected a LangevinSampler or None. Pass starting "
+                "rows as start=."
+            )
         chains = sampler.run(estimator, start, random_state)
         return cls.from_chains(chains, columns=shown, names=names)
 
@@ -138,13 +130,7 @@ class ChainDisplay:
         return cls([labels[c] for c in shown], chains.draws[:, :, shown], r_hat, ess)
 
     def frame(self) -> Any:
-        """Return what is drawn as a pandas DataFrame.
-
-        Returns
-        -------
-        DataFrame
-            "chain", "draw", and the columns.
-        """
+        """Return "chain", "draw" and the columns as a pandas DataFrame."""
         n_chains, n_draws, _ = self.draws.shape
         frame: dict[str, Any] = {
             "chain": np.repeat(np.arange(n_chains), n_draws),
@@ -154,24 +140,7 @@ class ChainDisplay:
         return frame_of(frame | dict(zip(self.columns, flat.T, strict=True)))
 
     def plot(self, ax: Any = None) -> ChainDisplay:
-        """Draw the chains: a row of two panels for each column.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes or array of them, default=None
-            Where to draw; None makes a figure. One axes is divided.
-
-        Returns
-        -------
-        self : ChainDisplay
-
-        Raises
-        ------
-        ImportError
-            If matplotlib is not installed.
-        ValueError
-            If `ax` holds another number of axes.
-        """
+        """Draw two panels for each column; `skdiffsmooth.displays` describes `ax`."""
         k = len(self.columns)
         self.figure_, self.ax_ = matplotlib_axes(ax, k, 2, size=3.4 if k == 1 else 2.6)
         for j, name in enumerate(self.columns):

@@ -10,8 +10,6 @@ import numpy as np
 from ..compose import ModelComparison, compare
 from ._figures import BLACK, BLUE, matplotlib_axes
 
-__all__ = ["ComparisonDisplay"]
-
 
 @dataclass
 class ComparisonDisplay:
@@ -21,13 +19,6 @@ class ComparisonDisplay:
     ----------
     comparison : ModelComparison
         The numbers.
-
-    Attributes
-    ----------
-    figure_ : matplotlib Figure
-        The last figure drawn.
-    ax_ : matplotlib Axes
-        Its axes.
 
     Examples
     --------
@@ -52,41 +43,15 @@ class ComparisonDisplay:
             Fitted densities, as `skdiffsmooth.compare` takes them.
         X : array-like of shape (n_rows, n_features)
             Held-out rows.
-
-        Returns
-        -------
-        ComparisonDisplay
         """
         return cls(compare(models, X))
 
     def frame(self) -> Any:
-        """Return what is drawn as a pandas DataFrame: `ModelComparison.frame`.
-
-        Returns
-        -------
-        DataFrame
-        """
+        """Return `ModelComparison.frame`, a pandas DataFrame."""
         return self.comparison.frame()
 
     def plot(self, ax: Any = None) -> ComparisonDisplay:
-        """Draw the differences, the best model at the top.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a figure.
-
-        Returns
-        -------
-        self : ComparisonDisplay
-
-        Raises
-        ------
-        ImportError
-            If matplotlib is not installed.
-        ValueError
-            If `ax` holds several axes.
-        """
+        """Draw the differences, the best on top; `skdiffsmooth.displays` describes `ax`."""
         shown = self.comparison
         self.figure_, axes = matplotlib_axes(ax)
         ax = self.ax_ = axes[0, 0]

@@ -29,8 +29,6 @@ from ._figures import (
     numeric_rows,
 )
 
-__all__ = ["DensityDisplay", "checked_given", "checked_rows"]
-
 # Draws of which grids and marginals of two columns are made.
 _N_DRAWS = 2000
 _RESOLUTIONS = {1: 200, 2: 60}
@@ -61,13 +59,6 @@ class DensityDisplay:
         Whether they are `score_samples` of the estimator. Otherwise they are estimated from draws.
     rows : ndarray of shape (n_rows, n_columns) or None
         Rows to draw above the density.
-
-    Attributes
-    ----------
-    figure_ : matplotlib Figure
-        The last figure drawn.
-    ax_ : matplotlib Axes or ndarray of them
-        Its axes.
 
     See Also
     --------
@@ -121,12 +112,7 @@ class DensityDisplay:
         grid : array-like or list of array-likes, default=None
             Increasing values of each column; None spaces them evenly.
         grid_resolution : int, default=None
-            Number of values of each column. None is 200 for one column, 60 for two
-            and 40 for more.
-
-        Returns
-        -------
-        DensityDisplay
+            Number of values of each column. None is 200 for one column, 60 for two and 40 for more.
 
         Raises
         ------
@@ -212,13 +198,10 @@ class DensityDisplay:
         )
 
     def frame(self) -> Any:
-        """Return what is drawn as a pandas DataFrame.
+        """Return log-densities in nats as a pandas DataFrame.
 
-        Returns
-        -------
-        DataFrame
-            Of one or two columns: their values and "log_density" in nats. Of more, for each pair "x",
-            "y" with the names "x_column", "y_column", and "log_density"; a single column has no y.
+        Of one or two columns: their values and "log_density". Of more, for each pair "x", "y" with
+        the names "x_column", "y_column", and "log_density"; a single column has no y.
         """
         if len(self.columns) <= 2:
             points = mesh(self.grid)
@@ -239,26 +222,10 @@ class DensityDisplay:
         return frame_of(parts)
 
     def plot(self, ax: Any = None, *, label: str | None = None) -> DensityDisplay:
-        """Draw the density.
+        """Draw the density; `skdiffsmooth.displays` describes `ax`.
 
-        Parameters
-        ----------
-        ax : matplotlib Axes or array of them, default=None
-            Where to draw; None makes a figure. One axes is divided if there are several panels. Curves
-            of one column can share an axes: each gets another colour and line.
-        label : str, default=None
-            Label of the curve of one column, for the legend.
-
-        Returns
-        -------
-        self : DensityDisplay
-
-        Raises
-        ------
-        ImportError
-            If matplotlib is not installed.
-        ValueError
-            If `ax` holds another number of axes.
+        Curves of one column can share an axes: each has another colour and line, and `label` in the
+        legend.
         """
         k = len(self.columns)
         n = k if k > 2 else 1

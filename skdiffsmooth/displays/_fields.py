@@ -25,8 +25,6 @@ from ._figures import (
     mesh,
 )
 
-__all__ = ["ScoreFieldDisplay", "TrajectoryDisplay"]
-
 _N_DRAWS = 500
 _RESOLUTION_OF_ONE, _RESOLUTION_OF_TWO = 200, 21
 _MOST_SCALES = 6
@@ -50,13 +48,6 @@ class ScoreFieldDisplay:
         Square roots of the noise variances `t`, in units of the metric.
     rows : ndarray of shape (n_rows, n_columns) or None
         Rows to draw below the arrows.
-
-    Attributes
-    ----------
-    figure_ : matplotlib Figure
-        The last figure drawn.
-    ax_ : matplotlib Axes or ndarray of them
-        Its axes.
 
     Examples
     --------
@@ -105,10 +96,6 @@ class ScoreFieldDisplay:
             Increasing values of each column; None spaces them evenly.
         grid_resolution : int, default=None
             Number of values of each column; None is 200 for one column, and 21 for two.
-
-        Returns
-        -------
-        ScoreFieldDisplay
 
         Raises
         ------
@@ -160,13 +147,7 @@ class ScoreFieldDisplay:
         )
 
     def frame(self) -> Any:
-        """Return what is drawn as a pandas DataFrame.
-
-        Returns
-        -------
-        DataFrame
-            "noise_scale", the columns, and "score of <column>" for each.
-        """
+        """Return "noise_scale", the columns and "score of <column>" as a pandas DataFrame."""
         n, k = len(self.points), len(self.noise_scales)
         frame = {"noise_scale": np.repeat(self.noise_scales, n)}
         frame |= {name: np.tile(x, k) for name, x in zip(self.columns, self.points.T, strict=True)}
@@ -175,24 +156,7 @@ class ScoreFieldDisplay:
         return frame_of(frame)
 
     def plot(self, ax: Any = None) -> ScoreFieldDisplay:
-        """Draw the score: one panel for each noise scale.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes or array of them, default=None
-            Where to draw; None makes a figure. One axes is divided if there are several panels.
-
-        Returns
-        -------
-        self : ScoreFieldDisplay
-
-        Raises
-        ------
-        ImportError
-            If matplotlib is not installed.
-        ValueError
-            If `ax` holds another number of axes.
-        """
+        """Draw a panel for each noise scale; `skdiffsmooth.displays` describes `ax`."""
         is_curve = len(self.columns) == 1
         n = 1 if is_curve else len(self.noise_scales)
         self.figure_, axes = matplotlib_axes(ax, 1, n, size=3.6)
@@ -255,13 +219,6 @@ class TrajectoryDisplay:
     rows : ndarray of shape (n_scales, n_rows, n_columns)
         Where the rows are at each.
 
-    Attributes
-    ----------
-    figure_ : matplotlib Figure
-        The last figure drawn.
-    ax_ : matplotlib Axes
-        Its axes.
-
     See Also
     --------
     skdiffsmooth.SmoothedScoreDiffusion.trajectories : The numbers, of all columns.
@@ -306,10 +263,6 @@ class TrajectoryDisplay:
         columns : collection of int or str, default=None
             One or two columns to draw, by label or index. None is all.
 
-        Returns
-        -------
-        TrajectoryDisplay
-
         Raises
         ------
         NotFittedError
@@ -334,13 +287,7 @@ class TrajectoryDisplay:
         return cls([names[c] for c in shown], scales, rows[:, :, shown])
 
     def frame(self) -> Any:
-        """Return what is drawn as a pandas DataFrame.
-
-        Returns
-        -------
-        DataFrame
-            "row", "noise_scale", and the columns.
-        """
+        """Return "row", "noise_scale" and the columns as a pandas DataFrame."""
         n_scales, n_rows, _ = self.rows.shape
         frame = {
             "row": np.repeat(np.arange(n_rows), n_scales),
@@ -352,24 +299,7 @@ class TrajectoryDisplay:
         )
 
     def plot(self, ax: Any = None) -> TrajectoryDisplay:
-        """Draw the paths: in the plane of two columns, or of one against the noise scale.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a figure.
-
-        Returns
-        -------
-        self : TrajectoryDisplay
-
-        Raises
-        ------
-        ImportError
-            If matplotlib is not installed.
-        ValueError
-            If `ax` holds several axes.
-        """
+        """Draw the paths in two columns, or one against the noise scale; see `displays` for `ax`."""
         self.figure_, axes = matplotlib_axes(ax)
         ax = self.ax_ = axes[0, 0]
         if len(self.columns) == 1:

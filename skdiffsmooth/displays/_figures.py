@@ -12,24 +12,6 @@ from .._utils.given import resolve_columns
 from .._utils.validation import check_integer, check_real_array
 from ..compose._sampling import names_of_columns, sample
 
-__all__ = [
-    "BLACK",
-    "BLUE",
-    "GREEN",
-    "ORANGE",
-    "STYLES",
-    "Style",
-    "check_number_of_columns",
-    "chosen_columns",
-    "draws_of",
-    "frame_of",
-    "grid_of",
-    "matplotlib_axes",
-    "mesh",
-    "next_style",
-    "numeric_rows",
-]
-
 # Okabe and Ito (2008): distinct with any kind of colour vision, and in grey by lines and markers.
 BLACK, BLUE, ORANGE, GREEN = "#000000", "#0072B2", "#E69F00", "#009E73"
 _VERMILION, _PURPLE, _SKY = "#D55E00", "#CC79A7", "#56B4E9"

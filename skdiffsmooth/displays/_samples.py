@@ -19,8 +19,6 @@ from ._figures import (
     matplotlib_axes,
 )
 
-__all__ = ["SampleComparisonDisplay"]
-
 _MOST_DRAWS = 2000
 _N_BINS = 25
 
@@ -40,13 +38,6 @@ class SampleComparisonDisplay:
         The rows; columns of text or categories as indices of their levels.
     levels : list
         The levels of each column, or None for a column of numbers.
-
-    Attributes
-    ----------
-    figure_ : matplotlib Figure
-        The last figure drawn.
-    ax_ : matplotlib Axes or ndarray of them
-        Its axes.
 
     Examples
     --------
@@ -90,10 +81,6 @@ class SampleComparisonDisplay:
         columns : collection of int or str, default=None
             Columns to show, by label or index, at most eight. None is all.
 
-        Returns
-        -------
-        SampleComparisonDisplay
-
         Raises
         ------
         NotFittedError
@@ -121,10 +108,6 @@ class SampleComparisonDisplay:
             Drawn rows, with the same columns in the same order.
         columns : collection of int or str, default=None
             Columns to show, by label or index, at most eight. None is all.
-
-        Returns
-        -------
-        SampleComparisonDisplay
 
         Raises
         ------
@@ -156,13 +139,7 @@ class SampleComparisonDisplay:
         )
 
     def frame(self) -> Any:
-        """Return what is drawn as a pandas DataFrame.
-
-        Returns
-        -------
-        DataFrame
-            "source", "real" or "drawn", and the columns.
-        """
+        """Return "source", "real" or "drawn", and the columns as a pandas DataFrame."""
         source = np.repeat(["real", "drawn"], [len(self.real), len(self.drawn)])
         rows = np.vstack([self.real, self.drawn])
         frame: dict[str, Any] = {"source": source}
@@ -171,24 +148,7 @@ class SampleComparisonDisplay:
         return frame_of(frame)
 
     def plot(self, ax: Any = None) -> SampleComparisonDisplay:
-        """Draw the rows.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes or array of them, default=None
-            Where to draw; None makes a figure. One axes is divided if there are several columns.
-
-        Returns
-        -------
-        self : SampleComparisonDisplay
-
-        Raises
-        ------
-        ImportError
-            If matplotlib is not installed.
-        ValueError
-            If `ax` holds another number of axes.
-        """
+        """Draw a panel for each pair of columns; `skdiffsmooth.displays` describes `ax`."""
         k = len(self.columns)
         self.figure_, axes = matplotlib_axes(ax, k, k, size=2.2)
         self.ax_ = axes[0, 0] if k == 1 else axes

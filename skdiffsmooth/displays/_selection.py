@@ -11,8 +11,6 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._figures import BLACK, STYLES, frame_of, matplotlib_axes
 
-__all__ = ["SelectionCurveDisplay"]
-
 _MULTIPLE = re.compile(r"([0-9.eE+-]+)h")
 # With more scales than styles the lines of single points are left out.
 _MOST_LINES = len(STYLES)
@@ -40,13 +38,6 @@ class SelectionCurveDisplay:
         The best score without smoothing (sigma = 0); None if the search has none.
     unit : str
         "h", the bandwidth of highest leave-one-out likelihood, or "", units of the metric.
-
-    Attributes
-    ----------
-    figure_ : matplotlib Figure
-        The last figure drawn.
-    ax_ : matplotlib Axes
-        Its axes.
 
     See Also
     --------
@@ -81,10 +72,6 @@ class SelectionCurveDisplay:
         estimator : SmoothedScoreDiffusionCV, GridSearchCV or another search
             A fitted search with ``cv_results_``, over `bandwidth`, `sigma` or both; in a pipeline
             their names end so. Numbers, or multiples of h such as "1.5h".
-
-        Returns
-        -------
-        SelectionCurveDisplay
 
         Raises
         ------
@@ -152,13 +139,10 @@ class SelectionCurveDisplay:
         )
 
     def frame(self) -> Any:
-        """Return what is drawn as a pandas DataFrame.
+        """Return a pandas DataFrame with one row for each candidate.
 
-        Returns
-        -------
-        DataFrame
-            One row for each candidate: "bandwidth", "sigma", "score" in nats a row, "standard_error" of
-            its difference from the choice, and whether it is "chosen".
+        Columns are "bandwidth", "sigma", "score" in nats a row, "standard_error" of its difference
+        from the choice, and whether it is "chosen".
         """
         n = len(self.score)
         return frame_of(
@@ -174,24 +158,7 @@ class SelectionCurveDisplay:
         )
 
     def plot(self, ax: Any = None) -> SelectionCurveDisplay:
-        """Draw the scores.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a figure.
-
-        Returns
-        -------
-        self : SelectionCurveDisplay
-
-        Raises
-        ------
-        ImportError
-            If matplotlib is not installed.
-        ValueError
-            If `ax` holds several axes.
-        """
+        """Draw the scores in one axes; `skdiffsmooth.displays` describes `ax`."""
         self.figure_, axes = matplotlib_axes(ax)
         ax = self.ax_ = axes[0, 0]
         along, across = ("sigma", "bandwidth")

@@ -33,8 +33,6 @@ from ._gated import GatedShape
 from ._pushed import PUSHES, ManifoldShape, distance_in_span, fading_distance
 from ._shapes import LinearShape
 
-__all__ = ["AlongManifold"]
-
 # What "auto" means for the span of principal components.
 _SHARE_OF_VARIANCE = 0.95
 
@@ -57,10 +55,7 @@ _FEWEST_ROWS = 10
 
 @dataclass(frozen=True, eq=False)
 class AlongManifold:
-    """The choice of smoothing along a manifold, by the parameters of `ManifoldAdaptedDiffusion`.
-
-    See `KernelChoice` for the methods.
-    """
+    """The `KernelChoice` of `ManifoldAdaptedDiffusion`, by its parameters."""
 
     manifold: Any
     n_components: Any
@@ -255,11 +250,7 @@ class AlongManifold:
 
 
 def _usable_reach(inside: Manifold, manifold: Manifold, points: np.ndarray) -> float | None:
-    """Return the distance from a manifold up to which its projections are unique.
-
-    If the reach is not known, it is estimated, but only for a manifold with a derivative: without
-    one, log-densities cannot be computed.
-    """
+    """Return the reach of a manifold; it is estimated if unknown and a density depends on it."""
     if manifold.reach is not None or not has_derivative(inside):
         return manifold.reach
     rows = points[:: math.ceil(len(points) / _MOST_ROWS)]

@@ -10,8 +10,6 @@ from .._coordinates.hull import AffineHull
 from ._base import ReducedKernel
 from ._shapes import BallShape
 
-__all__ = ["UniformBallKernel"]
-
 
 class UniformBallKernel:
     """Offsets that are distributed uniformly on a ball, so that their support is compact.

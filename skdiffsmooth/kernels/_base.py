@@ -10,15 +10,6 @@ from .._coordinates.hull import AffineHull
 from ..scores import Smoothing
 from ._nodes import NodeRule
 
-__all__ = [
-    "Kernel",
-    "ReducedKernel",
-    "check_features",
-    "depends_on_query",
-    "is_isotropic",
-    "works_over_base",
-]
-
 
 @runtime_checkable
 class Kernel(Protocol):

@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Cells", "default_n_cells"]
-
 # Points in a cell for each dimension of the tangent; and points near its mean that the tangent is fitted
 # to, for each dimension and one more. Measured: of 3, 6 and 12 points the fewer, the better, as long as
 # there are enough; of 2, 4 and 8 neighbours 4 were the best.
@@ -28,26 +26,14 @@ def default_n_cells(n_points: int, n_components: int) -> int:
 
 @dataclass(frozen=True)
 class Cells:
-    """K cells of the data, with the tangent and the thickness of each.
+    """K cells of the data, with the tangent and the thickness of each."""
 
-    Parameters
-    ----------
-    masses : ndarray of shape (K,)
-        Sums of the weights of their points; positive, summing to one.
-    means : ndarray of shape (K, r)
-        Means of their points.
-    width : float
-        Standard deviation s of the isotropic Gaussians that the gates are computed from, > 0.
-    tangents : ndarray of shape (K, r, k)
-        Orthonormal columns.
-    thickness : ndarray of shape (K,)
-        Standard deviation of the points about the tangent, in each direction across it.
-    """
-
-    masses: np.ndarray
-    means: np.ndarray
+    masses: np.ndarray  # (K,): sums of the weights of their points; positive, summing to one
+    means: np.ndarray  # (K, r): means of their points
+    # Standard deviation s of the isotropic Gaussians that the gates are computed from, > 0
     width: float
-    tangents: np.ndarray
+    tangents: np.ndarray  # (K, r, k): orthonormal columns
+    # (K,): standard deviation of the points about the tangent, in each direction across it
     thickness: np.ndarray
 
     def __len__(self) -> int:

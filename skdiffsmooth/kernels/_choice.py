@@ -12,8 +12,6 @@ from .._coordinates.metric import candidate_metrics
 from .._utils.shards import Shards
 from ._base import Kernel, ReducedKernel, depends_on_query, is_isotropic, works_over_base
 
-__all__ = ["SameEverywhere"]
-
 
 @dataclass(frozen=True)
 class SameEverywhere:

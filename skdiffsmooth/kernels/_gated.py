@@ -35,8 +35,6 @@ from .._utils.memory import rows_within, slices
 from ._cells import Cells
 from ._nodes import NodeRule, default_n_nodes
 
-__all__ = ["GatedKernel", "GatedScore", "GatedShape"]
-
 # Scale of the offsets across the tangent, in units of the thickness. With 0 the model overfits the noise
 # of the data in these directions: half a nat is lost on a noisy circle in ten dimensions. From 1 to 3
 # that loss shrinks, and so does the gain on curved surfaces.
@@ -151,28 +149,15 @@ class GatedScore:
     density of its flow is normalised. On a CPU the score of a cell is computed only for queries
     with a non-zero gate; on other devices, where their indices would have to be copied to the host
     first, for all queries. The results are the same to rounding.
-
-    Parameters
-    ----------
-    posterior : Denoiser
-        The data.
-    log_masses : torch.Tensor of shape (K,)
-        Logarithms of the cells' masses.
-    means : torch.Tensor of shape (K, r)
-        Their means.
-    width : float
-        Standard deviation s of the isotropic Gaussians that the gates are computed from.
-    nodes : tuple of Nodes
-        The quadrature rule of each cell.
-    exclude : torch.Tensor of shape (n,), optional
-        Index of the point that is excluded for each query. The cells were learned with it and stay.
     """
 
     posterior: Denoiser
-    log_masses: torch.Tensor
-    means: torch.Tensor
-    width: float
-    nodes: tuple[Nodes, ...]
+    log_masses: torch.Tensor  # (K,): logarithms of the cells' masses
+    means: torch.Tensor  # (K, r): their means
+    width: float  # Standard deviation s of the isotropic Gaussians that the gates are computed from
+    nodes: tuple[Nodes, ...]  # The quadrature rule of each cell
+    # (n,): index of the point that is excluded for each query. The cells were learned with it and
+    # stay.
     exclude: torch.Tensor | None = None
 
     def __call__(self, x: torch.Tensor, v: float) -> torch.Tensor:

@@ -10,8 +10,6 @@ from .._coordinates.hull import AffineHull
 from .._utils.validation import check_choice, check_real_array
 from ._shapes import LinearShape
 
-__all__ = ["AnisotropicGaussianKernel", "GaussianKernel"]
-
 
 class GaussianKernel:
     """Isotropic Gaussian offsets, the default kernel and that of the paper.

@@ -24,8 +24,6 @@ from .._engine.moments import Denoiser, Nodes
 from .._engine.posterior import Posterior
 from .._utils.memory import rows_within, slices
 
-__all__ = ["Derivative", "MovedScore"]
-
 
 class Derivative(NamedTuple):
     """The derivative dy_m/dx = stretch I + left right^T, for B queries and M nodes.
@@ -39,10 +37,7 @@ class Derivative(NamedTuple):
 
 
 class MovedScore(ABC):
-    """The empirical score averaged over positions to which a subclass moves the query.
-
-    Subclasses are dataclasses with the attributes below, and `rows` of the protocol `RowSelectable`.
-    """
+    """The empirical score averaged over positions to which a subclass moves the query."""
 
     posterior: Denoiser
     """The data."""
@@ -93,10 +88,7 @@ class MovedScore(ABC):
         return out
 
     def _queries_at_once(self, rank: int) -> int:
-        """Return how many queries at a time fit into half of the memory, with their positions.
-
-        The other half is for the tiles of the engine.
-        """
+        """Return how many queries fit into half of the memory; tiles get the rest."""
         n_values = len(self.nodes) * self._values_per_node(rank)
         return rows_within(8 * n_values, self.posterior.memory_limit / 2)
 
@@ -108,10 +100,7 @@ def _scores(
     derivative: Derivative | None,
     exclude: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Return the empirical scores at y (B, M, r) and, in the last column, their divergences in x.
-
-    The divergences are zero without a derivative.
-    """
+    """Return empirical scores at y (B, M, r), and their divergences in x, or zero, last."""
     rank = y.shape[-1]
     left = y.new_empty(*y.shape, 0) if derivative is None else derivative.left
     moments = posterior.covariance_along(y.flatten(0, 1), v, left.flatten(0, 1), exclude=exclude)

@@ -11,8 +11,6 @@ import numpy as np
 from ..scores import ScoreSchedule
 from ._nodes import NodeRule
 
-__all__ = ["checked_rows", "enough_nodes", "node_error"]
-
 # Nodes are doubled until the estimated error of a single log-density is below _TOLERANCE nats (that of
 # their mean is many times smaller), or until there are _MOST_NODES.
 _TOLERANCE = 0.2

@@ -12,8 +12,6 @@ import numpy as np
 from scipy.special import ndtri, roots_genlaguerre, roots_hermitenorm
 from scipy.stats import qmc
 
-__all__ = ["NODE_RULES", "NodeRule", "default_n_nodes", "gaussian_frames", "gaussian_nodes"]
-
 Rule = Callable[[int, int, int, int], tuple[np.ndarray, np.ndarray]]
 
 
@@ -134,10 +132,7 @@ def _sobol(dimension: int, n_nodes: int, level: int, seed: int) -> tuple[np.ndar
 def _gauss_hermite(
     dimension: int, n_nodes: int, level: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the largest grid of at most `n_nodes` nodes, but with two or more on each axis.
-
-    The grid is the same for all levels.
-    """
+    """Return the largest grid of at most `n_nodes` nodes, two or more on each axis, for all levels."""
     if dimension > 3:
         raise ValueError(
             "node_rule='gauss-hermite' is a grid for 1 to 3 directions, and the kernel acts along "
@@ -177,11 +172,7 @@ class NodeRule:
     seed: int
 
     def normal(self, dimension: int, level: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return nodes (M, k) for the standard normal distribution of dimension k, and weights.
-
-        They are those of one noise level; weights are positive and sum to one. A grid in more than
-        three dimensions raises ValueError.
-        """
+        """Return nodes (M, k) for N(0, I_k) at one noise level, and weights; grids need k <= 3."""
         return NODE_RULES[self.name](dimension, self.n_nodes, level, self.seed)
 
     def frames(self, dimension: int, level: int) -> tuple[np.ndarray, np.ndarray]:

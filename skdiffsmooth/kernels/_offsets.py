@@ -12,8 +12,6 @@ from .._utils.validation import check_real_array
 from ._base import ReducedKernel, check_features
 from ._shapes import FixedShape, SampledShape
 
-__all__ = ["OffsetsKernel", "SamplerKernel"]
-
 
 class OffsetsKernel:
     """A finite set of offsets that the user passes, over which the score is averaged exactly.
@@ -28,8 +26,7 @@ class OffsetsKernel:
     Raises
     ------
     ValueError
-        If shapes do not agree, a value is not finite, a weight is not positive, or the mean is not
-        zero.
+        If shapes do not agree, a value is not finite, a weight is not positive, or the mean is not zero.
 
     Notes
     -----
@@ -129,25 +126,9 @@ class SamplerKernel:
         return SampledShape(self.draw, hull.basis)
 
     def draw(self, rng: np.random.Generator, n: int, n_features: int) -> np.ndarray:
-        """Return n draws of the sampler after checking their shape (n, n_features) and their values.
+        """Return n draws of the sampler (n, n_features) from a generator.
 
-        Parameters
-        ----------
-        rng : Generator
-            Source of the draws.
-        n : int
-            Number of draws.
-        n_features : int
-            Number of features that they must have.
-
-        Returns
-        -------
-        ndarray of shape (n, n_features)
-
-        Raises
-        ------
-        ValueError
-            If the sampler returned another shape, or values that are not finite.
+        Raises ValueError if the sampler returned another shape, or values that are not finite.
         """
         draws = check_real_array("sampler(rng, n)", self.sampler(rng, n))
         if draws.shape != (n, n_features):

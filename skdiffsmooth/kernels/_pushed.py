@@ -21,16 +21,6 @@ from ._moved import Derivative, MovedScore
 from ._nodes import NodeRule, default_n_nodes
 from ._shapes import FrozenKernel, LinearShape
 
-__all__ = [
-    "PUSHES",
-    "FrozenPush",
-    "LevelSetScore",
-    "ManifoldShape",
-    "TranslatedScore",
-    "distance_in_span",
-    "fading_distance",
-]
-
 
 class _Projection(NamedTuple):
     """The projections `foot` (..., r) of positions, and their derivatives `image` @ `tangent`.mT.
@@ -55,31 +45,18 @@ class _Projection(NamedTuple):
 
 @dataclass(frozen=True)
 class _PushedScore(MovedScore):
-    """The empirical score averaged over positions to which a subclass moves the query.
-
-    Parameters
-    ----------
-    posterior : Denoiser
-        The data.
-    manifold : Manifold
-        In the coordinates of the data; divergences need one whose projection has a derivative.
-    nodes : Nodes
-        Quadrature rule for the offsets.
-    exclude : torch.Tensor of shape (n,), optional
-        Index of the point that is excluded for each query.
-    fading : float, optional
-        Distance from the manifold, within its span, from which on offsets are zero; they begin to
-        decrease at half of it. None means that they do not decrease.
-    span : torch.Tensor of shape (r, h), optional
-        Orthonormal directions of an affine subspace that holds the manifold: moving a position
-        orthogonally to it does not move its nearest point. None is the whole space.
-    """
+    """The empirical score averaged over positions to which a subclass moves the query."""
 
     posterior: Denoiser
+    # In the coordinates of the data; divergences need one whose projection has a derivative
     manifold: Manifold
-    nodes: Nodes
-    exclude: torch.Tensor | None = None
+    nodes: Nodes  # Quadrature rule for the offsets
+    exclude: torch.Tensor | None = None  # (n,): index of the point that is excluded for each query
+    # Distance from the manifold, within its span, from which on offsets are zero; they begin to
+    # decrease at half of it. None means that they do not decrease.
     fading: float | None = None
+    # (r, h): orthonormal directions of an affine subspace that holds the manifold: moving a
+    # position orthogonally to it does not move its nearest point. None is the whole space.
     span: torch.Tensor | None = None
 
     def rows(self, index: torch.Tensor) -> _PushedScore:
@@ -151,8 +128,6 @@ class TranslatedScore(_PushedScore):
     y_m = x + Pi(p + xi_m) - p with p = Pi(x) (Farghly et al. 2025, the form of the experiments):
     the manifold goes through x, whatever its distance.
 
-    Notes
-    -----
     dy/dx = I + (A_m T_m^T - I) A T^T, with A_m, T_m those of p + xi_m: the identity plus a matrix of
     rank k. Where offsets fade by a factor c, y = x + c (Pi(p + xi_m) - p): that matrix is multiplied by
     c, and (Pi(p + xi_m) - p) (dc/dx)^T is added.
@@ -177,8 +152,6 @@ class LevelSetScore(_PushedScore):
     Pi(z_m) to z_m and r the distance of x: the normal turns with the manifold, and the kernel stays on
     a level set of the distance as in Farghly et al. 2025, eq. 10.
 
-    Notes
-    -----
     The paper pushes x + xi_m. At a distance r below the kernel's scale these positions are on all sides
     of the manifold alike. That is right for log-densities, but scores of opposite sides cancel and
     no longer pull to the manifold, and where x + xi_m crosses a hypersurface its normal flips: with
@@ -187,13 +160,12 @@ class LevelSetScore(_PushedScore):
     manifold. Near the medial axis z_m may be near the manifold again: keep the offsets well below the
     reach (on the unit circle a scale of 0.3 kept the mass to 1e-3, 0.45 to 1e-2, 0.6 not at all).
 
-    With rho = |z_m - Pi(z_m)|, a = r / rho, P the derivative of Pi at x, P_m that at z_m, and n the
-    unit vector from Pi(x) to x,
-    dy/dx = (P_m + a (I - n_m n_m^T) (I - P_m)) dz_m/dx + n_m n^T (I - P).
-    Where projections are nearest points n^T P = 0. On the manifold n is one of its normals, the
-    directions with P n = 0; n_m is N_m n / |N_m n| and a is 1 / |N_m n|, with N_m = I - P_m: the limits
-    of the above along n. A hypersurface has one normal up to its sign, which cancels. For other
-    manifolds the limit depends on the direction of approach, and this is that along n.
+    With rho = |z_m - Pi(z_m)|, a = r / rho, P the derivative of Pi at x, P_m that at z_m, and n the unit
+    vector from Pi(x) to x, dy/dx = (P_m + a (I - n_m n_m^T) (I - P_m)) dz_m/dx + n_m n^T (I - P). Where
+    projections are nearest points n^T P = 0. On the manifold n is one of its normals, the directions
+    with P n = 0; n_m is N_m n / |N_m n| and a is 1 / |N_m n|, with N_m = I - P_m: the limits of the
+    above along n. A hypersurface has one normal up to its sign, which cancels. For other manifolds the
+    limit depends on the direction of approach, and this is that along n.
     """
 
     def _push(
@@ -262,9 +234,8 @@ PUSHES: dict[str, type[_PushedScore]] = {"translated": TranslatedScore, "level-s
 class ManifoldShape:
     """A `ReducedKernel` with isotropic Gaussian offsets that are projected to a known manifold.
 
-    Parameters ---------- manifold : Manifold In the coordinates of the data. push : {"translated",
-    "level-set"} Name of the field, see `PUSHES`. reach : float or None Reach of the manifold, from
-    which `fading_distance` is computed. If None, offsets do not fade.
+    The manifold is in the coordinates of the data, `push` names the field in `PUSHES`, and
+    `fading_distance` follows from `reach`; offsets do not fade where it is None.
     """
 
     manifold: Manifold

@@ -20,8 +20,6 @@ from ._moved import Derivative, MovedScore
 from ._nodes import NodeRule, default_n_nodes
 from ._shapes import FrozenKernel, LinearShape
 
-__all__ = ["QueryKernel"]
-
 Offsets = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 # Rows at which the derivative is compared with difference quotients, and the relative error allowed:
@@ -63,9 +61,8 @@ class QueryKernel:
 
     Notes
     -----
-    A Gaussian kernel of covariance ``sigma^2 F(x) F(x)^T`` is
-    ``lambda x, z: torch.einsum("nij,mj->nmi", F(x), z)``; its square root must be a differentiable
-    function of x.
+    A Gaussian kernel of covariance ``sigma^2 F(x) F(x)^T`` is ``lambda x, z: torch.einsum("nij,mj->nmi",
+    F(x), z)``; its square root must be a differentiable function of x.
 
     Write the function in torch, and define it in a module if the model is to be saved. `fit` compares
     its derivative with difference quotients at up to 16 training rows; if they differ by more than a

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from .._utils.validation import check_real
 
-__all__ = ["ProportionalScale"]
-
 
 class ProportionalScale:
     """A smoothing scale that grows with the noise: sigma = ratio * sqrt(v).

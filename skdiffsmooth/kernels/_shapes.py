@@ -17,15 +17,6 @@ from .._utils.backend import Backend
 from ..scores import ScoreField, SmoothedScore
 from ._nodes import NodeRule, default_n_nodes
 
-__all__ = [
-    "BallShape",
-    "ConstantShape",
-    "FixedShape",
-    "FrozenKernel",
-    "LinearShape",
-    "SampledShape",
-]
-
 # Dimensions in which divergences follow from log-densities at rotated frames. In two dimensions traces
 # take as long and leave the mass at one; in more than ten the quadrature has an error common to all rows
 # (a standard deviation of 0.02 nats in 13 dimensions and 0.04 in 30; docs/evidence/accuracy.md).

@@ -17,8 +17,6 @@ from ..scores import ScoreField
 from ._base import ReducedKernel
 from ._nodes import NodeRule
 
-__all__ = ["TemperatureKernel", "TemperedScore"]
-
 
 class TemperatureKernel:
     """Smoothing by temperature, a deterministic alternative to averaging over offsets.

@@ -37,8 +37,6 @@ from .._utils.warnings import warn_user
 from ..diagnostics import bulk_ess, split_r_hat
 from ._targets import Target, as_target
 
-__all__ = ["LangevinChains", "LangevinSampler"]
-
 # Step of unadjusted chains, in units of the smallest variance, which becomes 1 / (1 - 0.05) of it.
 _UNADJUSTED_STEP = 0.1
 # Initial step of adjusted chains, and the acceptance rate aimed at (Roberts & Rosenthal 1998).
@@ -145,9 +143,8 @@ class LangevinSampler(BaseEstimator):
         level, and in proportion to the noise variance at the others. "auto" without `metropolis` is a
         tenth of the smallest variance of the distribution in any direction, which makes the variance in
         that direction 5 % too large. The smallest variance is the noise variance where it is known;
-        otherwise it is measured at the starting rows, from how fast the score changes there. "auto"
-        with `metropolis` adapts the step during the warm-up to an acceptance rate of 0.574 and then
-        keeps it.
+        otherwise it is measured at the starting rows, from how fast the score changes there. "auto" with
+        `metropolis` adapts the step during the warm-up to an acceptance rate of 0.574 and then keeps it.
     metropolis : bool, default=False
         Whether to accept or reject each step, so that the stationary distribution is exact at any step
         size. Needs a log-density.

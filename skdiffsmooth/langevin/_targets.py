@@ -18,8 +18,6 @@ from sklearn.utils.validation import check_array, check_is_fitted
 
 from .._coordinates.metric import LinearMetric
 
-__all__ = ["EstimatorTarget", "FunctionTarget", "Target", "as_target"]
-
 
 class Target(Protocol):
     """Protocol of an unnormalised distribution at any noise variance v, or at a single one."""
@@ -168,10 +166,7 @@ class FunctionTarget:
 
 
 def as_target(target: Any, noise_variance: float | None) -> Target:
-    """Return the target for an estimator, a score, or a tuple of a score and a log-density.
-
-    `noise_variance` is that of a function's distribution, where it is known.
-    """
+    """Return the target for an estimator, a score, or a tuple of a score and a log-density."""
     if isinstance(target, tuple):
         if len(target) == 2 and all(map(callable, target)):
             return FunctionTarget(*target, noise_variance)

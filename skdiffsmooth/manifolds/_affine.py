@@ -12,8 +12,6 @@ from .._coordinates.hull import AffineHull
 from .._utils.validation import check_real_array
 from ._base import Constants, SmoothManifoldBase, orthonormal_columns
 
-__all__ = ["AffineSubspace"]
-
 
 class AffineSubspace(SmoothManifoldBase):
     """The solutions of A x = b.
@@ -73,23 +71,10 @@ class AffineSubspace(SmoothManifoldBase):
 
     @classmethod
     def from_basis(cls, origin: Any, basis: Any) -> AffineSubspace:
-        """Build a subspace from one of its points and the directions along it.
+        """Return the subspace through `origin` (d,) along the columns of `basis` (d, k), k <= d.
 
-        Parameters
-        ----------
-        origin : array-like of shape (d,)
-            A point of the subspace.
-        basis : array-like of shape (d, k)
-            Linearly independent directions, k <= d.
-
-        Returns
-        -------
-        AffineSubspace
-
-        Raises
-        ------
-        ValueError
-            If the shapes do not agree, a value is not finite, or the directions are dependent.
+        Raises ValueError if shapes do not agree, a value is not finite, or the directions are
+        dependent.
         """
         origin = check_real_array("origin", origin)
         basis = check_real_array("basis", basis)

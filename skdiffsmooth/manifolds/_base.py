@@ -13,25 +13,8 @@ from .._coordinates.hull import AffineHull
 from .._utils.backend import to_device
 from .._utils.validation import check_real_array
 
-__all__ = [
-    "Constants",
-    "DifferentiableManifoldBase",
-    "Manifold",
-    "ManifoldBase",
-    "SmoothManifold",
-    "SmoothManifoldBase",
-    "across_border",
-    "check_idempotent",
-    "has_derivative",
-    "orthonormal_columns",
-    "polar",
-    "project_with_derivative",
-    "projection_factors",
-]
-
-IDEMPOTENT = (
-    1e-6  # What `check_idempotent` allows, in units of the largest distance from the mean row.
-)
+# What `check_idempotent` allows, in units of the largest distance from the mean row.
+IDEMPOTENT = 1e-6
 
 
 @runtime_checkable
@@ -132,42 +115,14 @@ class ManifoldBase(ABC):
         return across_border(self._project, X, self.n_features)
 
     def distance(self, X: Any) -> Any:
-        """Return the distances to the manifold.
-
-        Parameters
-        ----------
-        X : array-like or torch.Tensor of shape (n, d)
-            Points.
-
-        Returns
-        -------
-        ndarray or torch.Tensor of shape (n,)
-            In units of X.
-
-        Raises
-        ------
-        ValueError
-            As `project`.
-        """
+        """Return the distances (n,) to the manifold, in units of X; otherwise as `project`."""
         return across_border(self._distance, X, self.n_features)
 
     def tangent(self, X: Any) -> Any:
-        """Return bases of the tangent spaces at the projections.
+        """Return orthonormal bases (n, d, k) of the tangent spaces at the projections.
 
-        Parameters
-        ----------
-        X : array-like or torch.Tensor of shape (n, d)
-            Points.
-
-        Returns
-        -------
-        ndarray or torch.Tensor of shape (n, d, k)
-            Orthonormal columns; read-only where all tangent spaces are the same.
-
-        Raises
-        ------
-        ValueError
-            As `project`.
+        They are read-only where all tangent spaces are the same. X, types and errors are those of
+        `project`.
         """
         return across_border(self._tangent, X, self.n_features)
 
@@ -182,29 +137,11 @@ class DifferentiableManifoldBase(ManifoldBase):
     def _projection_factors(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]: ...
 
     def projection_factors(self, X: Any) -> tuple[Any, Any, Any]:
-        """Return `project` and its derivative, a matrix of rank k, as a product of two factors.
+        """Return `project`, and its derivative A T^T of rank k as A and T, each (n, d, k).
 
-        Log-densities along a manifold are computed from these.
-
-        Parameters
-        ----------
-        X : array-like or torch.Tensor of shape (n, d)
-            Points.
-
-        Returns
-        -------
-        foot : ndarray or torch.Tensor of shape (n, d)
-            The projections.
-        image : ndarray or torch.Tensor of shape (n, d, k)
-            Matrices A with d foot / dX = A T^T; their columns span the directions in which feet move.
-        tangent : ndarray or torch.Tensor of shape (n, d, k)
-            T, the orthonormal columns of `tangent`: moving X orthogonally to them does not move feet.
-            Read-only where all tangent spaces are the same.
-
-        Raises
-        ------
-        ValueError
-            As `project`.
+        Log-densities along a manifold are computed from these. The columns of A span the directions
+        in which feet move; T is `tangent`: moving X orthogonally to its columns does not move feet.
+        X, types and errors are those of `project`.
         """
         return across_border(self._projection_factors, X, self.n_features)
 
@@ -216,52 +153,16 @@ class SmoothManifoldBase(DifferentiableManifoldBase):
     def _projection_derivative(self, x: torch.Tensor) -> torch.Tensor: ...
 
     def projection_derivative(self, X: Any) -> Any:
-        """Return the derivative of `project` in the coordinates of `tangent`.
+        """Return symmetric G (n, k, k) with d project / dX = T G T^T, T = tangent(X).
 
-        It is the inverse of the identity minus the shape operator of the offset X - project(X): below
-        one where the manifold curves away from X, above one where it curves towards X.
-
-        Parameters
-        ----------
-        X : array-like or torch.Tensor of shape (n, d)
-            Points.
-
-        Returns
-        -------
-        ndarray or torch.Tensor of shape (n, k, k)
-            Symmetric matrices G with d project / dX = T G T^T, T = tangent(X).
-
-        Raises
-        ------
-        ValueError
-            As `project`.
+        It is the inverse of the identity minus the shape operator of the offset X - project(X):
+        below one where the manifold curves away from X, above one where it curves towards X. X,
+        types and errors are those of `project`.
         """
         return across_border(self._projection_derivative, X, self.n_features)
 
     def project_with_derivative(self, X: Any) -> tuple[Any, Any, Any]:
-        """Return `project`, `tangent` and `projection_derivative` at once.
-
-        Work that the three have in common, such as the search along a curve, is done once.
-
-        Parameters
-        ----------
-        X : array-like or torch.Tensor of shape (n, d)
-            Points.
-
-        Returns
-        -------
-        foot : ndarray or torch.Tensor of shape (n, d)
-            The nearest points.
-        tangent : ndarray or torch.Tensor of shape (n, d, k)
-            Orthonormal columns; read-only where all tangent spaces are the same.
-        derivative : ndarray or torch.Tensor of shape (n, k, k)
-            Symmetric matrices G with d foot / dX = T G T^T, T = tangent.
-
-        Raises
-        ------
-        ValueError
-            As `project`.
-        """
+        """Return `project`, `tangent` and `projection_derivative`, doing their common work once."""
         return across_border(self._project_with_derivative, X, self.n_features)
 
     def _project_with_derivative(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -273,11 +174,7 @@ class SmoothManifoldBase(DifferentiableManifoldBase):
 
 
 def project_with_derivative(manifold: SmoothManifold, X: Any) -> tuple[Any, Any, Any]:
-    """Return projections (n, d), tangents (n, d, k) and derivatives (n, k, k).
-
-    They are computed together where the manifold has `project_with_derivative`, which is not in the
-    protocol `SmoothManifold`, to keep that small.
-    """
+    """Return projections (n, d), tangents (n, d, k) and derivatives (n, k, k)."""
     at_once = getattr(manifold, "project_with_derivative", None)
     if at_once is not None:
         return at_once(X)

@@ -16,8 +16,6 @@ from ._base import Constants, ManifoldBase
 from ._dimension import check_n_components
 from ._neighbors import NearestPoints
 
-__all__ = ["PointCloud"]
-
 
 class PointCloud(ManifoldBase):
     """A finite set of points: projections are nearest points, and tangents are local PCA axes.
@@ -52,9 +50,8 @@ class PointCloud(ManifoldBase):
     neighbours span fewer than n_components directions, as duplicates do, the tangents are completed by
     arbitrary ones.
 
-    n projections cost O(n log n_points) in up to ten dimensions on a CPU, by a tree, else O(n
-    n_points d). The nearest point is exact to rounding. n tangents cost O(n K^2 d) more, K =
-    n_neighbors.
+    n projections cost O(n log n_points) in up to ten dimensions on a CPU, by a tree, else O(n n_points
+    d). The nearest point is exact to rounding. n tangents cost O(n K^2 d) more, K = n_neighbors.
 
     Examples
     --------
@@ -136,10 +133,6 @@ class PointCloud(ManifoldBase):
         ----------
         hull : AffineHull
             The subspace.
-
-        Returns
-        -------
-        PointCloud
         """
         other = copy.copy(self)
         other.points, _ = hull.split(self.points)

@@ -7,8 +7,6 @@ from collections.abc import Callable
 import numpy as np
 from numpy.polynomial import chebyshev
 
-__all__ = ["Cumulative"]
-
 DEGREE = 16
 # A series is accepted if its last coefficients are below this, in units of the largest value.
 NEGLIGIBLE = 1e-15

@@ -24,8 +24,6 @@ from .._utils.validation import check_real, check_real_array
 from ._base import Constants, SmoothManifoldBase, across_border
 from ._cumulative import Cumulative
 
-__all__ = ["Curve"]
-
 DEGREE = 24
 FIRST_PANELS = 8
 MOST_PANELS = 1024
@@ -121,9 +119,8 @@ class Curve(SmoothManifoldBase):
     closed : bool, default=False
         Whether the end joins the start smoothly. The end points of an open curve belong to it.
     tol : float, default=1e-10
-        Error of the half-degree series at which a panel is accepted, in units of the curve's
-        largest distance from its mean. The error of the full series is far smaller, commonly
-        rounding.
+        Error of the half-degree series at which a panel is accepted, in units of the curve's largest
+        distance from its mean. The error of the full series is far smaller, commonly rounding.
     memory_limit : float, default=64
         MiB of temporaries. On a CPU one is enough, and no more are used.
 
@@ -340,10 +337,6 @@ class Curve(SmoothManifoldBase):
         ----------
         hull : AffineHull
             The subspace.
-
-        Returns
-        -------
-        Curve
         """
         center, basis = self._hull.center, self._hull.basis
         other = copy.copy(self)
@@ -384,22 +377,10 @@ class Curve(SmoothManifoldBase):
         return smallest
 
     def points(self, t: Any) -> np.ndarray:
-        """Return the points of the curve at given parameters.
+        """Return the points (n, d) of the curve at parameters t (n,), from the series.
 
-        Parameters
-        ----------
-        t : array-like of shape (n,)
-            Parameters in the range of the curve; for a closed curve any, modulo the range.
-
-        Returns
-        -------
-        ndarray of shape (n, d)
-            From the series, not from the function.
-
-        Raises
-        ------
-        ValueError
-            If t is not one-dimensional and finite, or is out of the range of an open curve.
+        Parameters are in the range of the curve; for a closed curve any, modulo the range. Raises
+        ValueError if t is not one-dimensional and finite, or is out of the range of an open curve.
         """
         t = torch.from_numpy(self._check_parameters(t))
         center, basis = self._frame.like(t)
@@ -411,42 +392,11 @@ class Curve(SmoothManifoldBase):
         return self._lengths.total
 
     def speed(self, t: Any) -> np.ndarray:
-        """Return the norms of the derivative with respect to the parameter.
-
-        Parameters
-        ----------
-        t : array-like of shape (n,)
-            Parameters, as for `points`.
-
-        Returns
-        -------
-        ndarray of shape (n,)
-
-        Raises
-        ------
-        ValueError
-            As `points`.
-        """
+        """Return the norms (n,) of the derivative at parameters t (n,), as for `points`."""
         return self._speed(self._check_parameters(t))
 
     def arc_length(self, t: Any) -> np.ndarray:
-        """Return the lengths of the curve from its start to given parameters.
-
-        Parameters
-        ----------
-        t : array-like of shape (n,)
-            Parameters, as for `points`.
-
-        Returns
-        -------
-        ndarray of shape (n,)
-            In units of X, exact to about 1e-15 of the whole length.
-
-        Raises
-        ------
-        ValueError
-            As `points`.
-        """
+        """Return the lengths (n,), in units of X, from the start to parameters t (n,)."""
         return self._lengths(self._check_parameters(t))
 
     def parameter_at(self, length: Any) -> np.ndarray:
@@ -505,22 +455,7 @@ class Curve(SmoothManifoldBase):
         return values[:1] + [derivative / width[:, None] for derivative in values[1:]]
 
     def parameter(self, X: Any) -> Any:
-        """Return the parameters of the nearest points.
-
-        Parameters
-        ----------
-        X : array-like or torch.Tensor of shape (n, d)
-            Points.
-
-        Returns
-        -------
-        ndarray or torch.Tensor of shape (n,)
-
-        Raises
-        ------
-        ValueError
-            As `project`.
-        """
+        """Return the parameters (n,) of the nearest points; X, types and errors as for `project`."""
         return across_border(self._parameter, X, self.n_features)
 
     def _project(self, x: torch.Tensor) -> torch.Tensor:

@@ -12,8 +12,6 @@ from .._coordinates.hull import AffineHull
 from .._utils.memory import slices_within
 from ._base import Manifold, has_derivative
 
-__all__ = ["ForwardMode", "differentiable"]
-
 # MiB for the temporaries of the projections that are differentiated, if each has a dozen vectors.
 _MEMORY = 64
 

@@ -11,8 +11,6 @@ from .._utils.memory import slices_within
 from .._utils.validation import check_real_array
 from ._base import Manifold
 
-__all__ = ["smooth_along_level_sets"]
-
 # MiB for the moved rows of one part, if each has half a dozen vectors.
 _MEMORY = 64
 

@@ -29,8 +29,6 @@ from ._monomials import derivatives, monomials
 from ._neighbors import NearestPoints
 from ._surface_derivative import image_of_derivative
 
-__all__ = ["LocalPolynomialManifold"]
-
 DEGREES = (1, 2, 3)
 # Steps of Newton's method to the nearest point of one surface.
 NEWTON_STEPS = 4

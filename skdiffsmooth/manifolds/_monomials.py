@@ -7,8 +7,6 @@ import itertools
 import numpy as np
 import torch
 
-__all__ = ["derivatives", "monomials"]
-
 
 def _terms(n_variables: int, degree: int) -> list[tuple[int, ...]]:
     """Return the variables of each monomial, lower degrees first, as (), (0,), (1,), (0, 0), ..."""

@@ -11,8 +11,6 @@ from scipy.spatial import cKDTree
 from .._utils.memory import slices_within
 from ._base import Constants
 
-__all__ = ["NearestPoints"]
-
 # In more dimensions a tree visits most of its leaves, and products are faster.
 TREE_DIMENSION = 10
 # Distances from products have the rounding errors of squares: so many more candidates are compared by

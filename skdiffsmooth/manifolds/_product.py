@@ -10,8 +10,6 @@ import torch
 from .._coordinates.hull import AffineHull
 from ._base import Constants, SmoothManifold, SmoothManifoldBase, project_with_derivative
 
-__all__ = ["ProductManifold"]
-
 # Cosines of angles between subspaces that are rounding.
 ORTHOGONAL = 1e-10
 

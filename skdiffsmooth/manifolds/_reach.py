@@ -10,8 +10,6 @@ from .._utils.memory import slices_within
 from .._utils.validation import check_integer, check_real_array
 from ._base import Manifold
 
-__all__ = ["estimate_reach"]
-
 # The fraction of points at which the manifold may curve more than the estimate says. A learned manifold
 # has some wrong tangents, and the infimum that defines the reach would be that of the worst.
 QUANTILE = 0.05

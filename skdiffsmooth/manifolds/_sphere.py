@@ -11,8 +11,6 @@ from .._coordinates.hull import AffineHull
 from .._utils.validation import check_real, check_real_array
 from ._base import Constants, SmoothManifoldBase, orthonormal_columns, polar
 
-__all__ = ["Circle", "Sphere"]
-
 
 class Sphere(SmoothManifoldBase):
     """All points at a given distance from a center, in an affine subspace through it.

@@ -19,8 +19,6 @@ import torch
 
 from ._monomials import monomials
 
-__all__ = ["image_of_derivative"]
-
 
 def image_of_derivative(
     rows: torch.Tensor,
@@ -35,20 +33,13 @@ def image_of_derivative(
     They are zero where p does not move with z: at centres of curvature, and where the neighbours do
     not determine a tangent plane.
 
-    Parameters
-    ----------
-    rows : torch.Tensor of shape (n, K, r)
-        Neighbours less p, nearest first, in units of the width of the neighbourhood.
-    root : torch.Tensor of shape (n, K)
-        Roots of their weights, which sum to one.
-    residual : torch.Tensor of shape (n, r)
-        z - p in the same units.
-    tangent : torch.Tensor of shape (n, r, k)
-        Orthonormal tangents T of the polynomials at p.
-    degree : int
-        Degree of the polynomials.
-    matrices : torch.Tensor of shape (k, P, P)
-        From coefficients to those of derivatives.
+    - `rows` (n, K, r): neighbours less p, nearest first, in units of the width of the
+      neighbourhood.
+    - `root` (n, K): roots of their weights, which sum to one.
+    - `residual` (n, r): z - p in the same units.
+    - `tangent` (n, r, k): orthonormal tangents T of the polynomials at p.
+    - `degree`: degree of the polynomials.
+    - `matrices` (k, P, P): from coefficients to those of derivatives.
     """
     k, weights = tangent.shape[2], root**2
     centered = rows - (weights[:, None] @ rows)

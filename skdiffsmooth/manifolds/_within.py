@@ -7,8 +7,6 @@ import torch
 from .._coordinates.hull import AffineHull
 from ._base import Constants, Manifold, has_derivative, projection_factors
 
-__all__ = ["DifferentiableWithin", "Within", "within"]
-
 
 class Within:
     """A manifold in R^d, in coordinates of an affine subspace that contains it; for tensors only."""

@@ -8,8 +8,6 @@ import numpy as np
 
 from .._utils.validation import check_real, check_real_array, check_size
 
-__all__ = ["check_fraction", "check_pair", "check_rows"]
-
 
 def check_rows(name: str, rows: Any, *, minimum: int = 1) -> np.ndarray:
     """Return rows as a new float64 array (n, d) of finite values, with n >= `minimum`."""

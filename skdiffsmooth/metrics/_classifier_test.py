@@ -17,8 +17,6 @@ from sklearn.preprocessing import StandardScaler
 from .._utils.validation import check_generator, check_integer
 from ._checks import check_pair
 
-__all__ = ["ClassifierTwoSampleTest", "classifier_two_sample_test"]
-
 
 @dataclass(frozen=True)
 class ClassifierTwoSampleTest:
@@ -72,10 +70,6 @@ def classifier_two_sample_test(
         takes all fits again.
     random_state : int, RandomState or None, default=None
         Seed of splits and permutations; None makes fresh ones. It does not seed the classifier.
-
-    Returns
-    -------
-    ClassifierTwoSampleTest
 
     Raises
     ------

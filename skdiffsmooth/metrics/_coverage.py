@@ -13,8 +13,6 @@ from .._utils.validation import check_real_array
 from ._checks import check_fraction, check_pair
 from ._pairs import MEMORY_LIMIT, nearest
 
-__all__ = ["coverage_at_scale", "coverage_scale"]
-
 
 def coverage_at_scale(X: Any, reference: Any, radius: Any) -> Any:
     """Return the fraction of reference rows that have a generated row within a radius.

@@ -9,8 +9,6 @@ import numpy as np
 from ._checks import check_pair, check_rows
 from ._pairs import nearest
 
-__all__ = ["distance_to_data", "distance_to_manifold", "lateral_distance"]
-
 # Data on the manifold are not nearer than the manifold, up to rounding and the accuracy of a search for
 # the nearest point: relative to the distance, and to the extent of the data.
 RELATIVE, ABSOLUTE = 1e-6, 1e-8

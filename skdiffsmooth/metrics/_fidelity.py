@@ -11,8 +11,6 @@ from .._utils.validation import check_integer
 from ._checks import check_pair
 from ._pairs import distance_tiles
 
-__all__ = ["Fidelity", "fidelity_and_diversity"]
-
 # A ball ends at a row, which is inside: up to the rounding of its distance.
 MARGIN = 1 + 1e-9
 
@@ -58,10 +56,6 @@ def fidelity_and_diversity(X: Any, reference: Any, *, n_neighbors: int = 5) -> F
     n_neighbors : int, default=5
         K. Precision and recall were proposed with 3, density and coverage with 5; all but the density
         grow with K.
-
-    Returns
-    -------
-    Fidelity
 
     Raises
     ------

@@ -11,8 +11,6 @@ from .._utils.validation import check_real_array
 from ._checks import check_rows
 from ._estimate import Estimate
 
-__all__ = ["fisher_divergence"]
-
 
 def fisher_divergence(X: Any, score_p: Any, score_q: Any) -> Estimate:
     """Return the Fisher divergence, the mean over rows of p of the squared difference of two scores.

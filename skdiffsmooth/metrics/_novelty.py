@@ -11,8 +11,6 @@ from scipy.stats import rankdata
 from ._checks import check_fraction, check_pair
 from ._pairs import nearest
 
-__all__ = ["Memorization", "MemorizationReport", "memorization", "memorization_report"]
-
 
 @dataclass(frozen=True)
 class Memorization:
@@ -52,10 +50,6 @@ def memorization(X: Any, data: Any, *, threshold: float = 1 / 3) -> Memorization
         ratio of their copies would be one.
     threshold : float, default=1/3
         In (0, 1]; a third is what the literature uses.
-
-    Returns
-    -------
-    Memorization
 
     Raises
     ------
@@ -157,10 +151,6 @@ def memorization_report(
     level : float, default=0.05
         In (0, 1): drawn rows are near where they are nearer to `data` than this share of `reference`.
 
-    Returns
-    -------
-    MemorizationReport
-
     Raises
     ------
     TypeError, ValueError
@@ -169,10 +159,9 @@ def memorization_report(
 
     Notes
     -----
-    Distances are Euclidean in the units of the columns: scale the columns of all three first. Draw
-    about as many rows as there are training rows, for `attack` grows with the number of draws. Small
-    values are no proof of privacy: rare rows may be copied where most are not, and stronger attacks
-    exist.
+    Distances are Euclidean in the units of the columns: scale the columns of all three first. Draw about
+    as many rows as there are training rows, for `attack` grows with the number of draws. Small values
+    are no proof of privacy: rare rows may be copied where most are not, and stronger attacks exist.
 
     The error of `near` is sqrt(level (1 - level) (1 / n + 1 / k)), that of `attack` is DeLong's.
 

@@ -11,8 +11,6 @@ from scipy.spatial.distance import cdist
 from .._utils.memory import slices_within
 from ..manifolds._neighbors import NearestPoints
 
-__all__ = ["MEMORY_LIMIT", "distance_tiles", "nearest"]
-
 MEMORY_LIMIT = 64.0  # MiB of temporaries.
 
 # With more columns products of matrices are faster than differences, 20 times with 2000 (at 10 both

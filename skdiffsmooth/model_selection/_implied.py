@@ -23,8 +23,6 @@ from .._utils.validation import (
     fixed_seed,
 )
 
-__all__ = ["ImpliedSmoothing", "implied_smoothing"]
-
 # Rows are split into so many parts, each of which is left out once for the errors.
 _N_PARTS = 20
 _HINT = "Pass 'sigma', 'size', or a mapping from a label to an estimator or a function of x and v."
@@ -106,10 +104,6 @@ def implied_smoothing(
         Number of noised rows at each noise scale, at least 20. Errors decrease as its root.
     random_state : int, RandomState or None, default=None
         Seed of the noise, and of the estimators of "sigma" and "size"; None is a fixed seed.
-
-    Returns
-    -------
-    ImpliedSmoothing
 
     Raises
     ------

@@ -28,8 +28,6 @@ from .._utils.rows import weighted_rows
 from .._utils.table import check_table
 from .._utils.validation import check_integer, check_real, check_seed
 
-__all__ = ["denoising_score", "hyvarinen_score", "make_denoising_scorer", "make_hyvarinen_scorer"]
-
 # Default range of noise variances, relative to the largest variance of a column. The part below
 # changes differences between models by about 0.01 nats, the part above by less: there all models
 # are close to the same Gaussian.
@@ -123,14 +121,12 @@ def make_hyvarinen_scorer(
     Parameters
     ----------
     noise_variance : float, default=0.0
-        Variance t of noise that is added to the rows, and to that of the model, in squared units
-        of X. 0 compares the scores of the data without noise, in which the finest scales count
-        most.
+        Variance t of noise that is added to the rows, and to that of the model, in squared units of X. 0
+        compares the scores of the data without noise, in which the finest scales count most.
     n_pairs : int, default=1
         Noise draws for each row, in mirrored pairs z and -z; not used without noise.
     random_state : int, default=0
-        Seed of the noise. It is the same for all candidates, so that they are compared on the same
-        rows.
+        Seed of the noise. It is the same for all candidates, so that they are compared on the same rows.
 
     Returns
     -------
@@ -182,8 +178,7 @@ def make_denoising_scorer(
         Noise draws for each row and level, in mirrored pairs z and -z. The cost is
         ``2 * n_pairs * n_levels`` field evaluations for each row, without divergences.
     random_state : int, default=0
-        Seed of the noise. It is the same for all candidates, so that they are compared on the same
-        rows.
+        Seed of the noise. It is the same for all candidates, so that they are compared on the same rows.
 
     Returns
     -------
@@ -221,10 +216,9 @@ def make_denoising_scorer(
 def hyvarinen_score(estimator: Any, X: Any, y: Any = None, sample_weight: Any = None) -> float:
     """Return minus the score-matching loss on held-out rows; higher is better.
 
-    The value is ``-E[ div s + |s|^2 / 2 ]`` at the rows, with the model's score s at its
-    bandwidth: up to a constant of the data, minus half the squared distance between the scores of
-    model and data. It costs one field evaluation with divergence, where a likelihood takes ``2 *
-    n_steps_``.
+    The value is ``-E[ div s + |s|^2 / 2 ]`` at the rows, with the model's score s at its bandwidth: up
+    to a constant of the data, minus half the squared distance between the scores of model and data. It
+    costs one field evaluation with divergence, where a likelihood takes ``2 * n_steps_``.
 
     Parameters
     ----------
@@ -232,23 +226,20 @@ def hyvarinen_score(estimator: Any, X: Any, y: Any = None, sample_weight: Any = 
         A fitted estimator of this package.
     X : array-like of shape (n_samples, n_features)
         Held-out rows.
-    y : object, default=None
-        Ignored; there for scikit-learn's calling convention.
+    y : ignored
     sample_weight : array-like of shape (n_samples,), default=None
         Non-negative weights; a row of weight k counts as k equal rows.
 
     Returns
     -------
     float
-        In inverse squared units of X, not in nats: comparable between models of the same columns
-        only.
+        In inverse squared units of X, not in nats: comparable between models of the same columns only.
 
     Raises
     ------
     TypeError
         If the estimator has no score field. A Pipeline has none: its field would be that of the
-        transformed columns, whose units change with the transformer. Put the search inside the
-        pipeline.
+        transformed columns, whose units change with the transformer. Put the search inside the pipeline.
     ValueError
         If X is not valid, the kernel has no Laplacian, or the metric is not Euclidean.
 
@@ -297,8 +288,7 @@ def denoising_score(estimator: Any, X: Any, y: Any = None, sample_weight: Any = 
         A fitted estimator of this package.
     X : array-like of shape (n_samples, n_features)
         Held-out rows.
-    y : object, default=None
-        Ignored; there for scikit-learn's calling convention.
+    y : ignored
     sample_weight : array-like of shape (n_samples,), default=None
         Non-negative weights; a row of weight k counts as k equal rows.
 
@@ -322,9 +312,8 @@ def denoising_score(estimator: Any, X: Any, y: Any = None, sample_weight: Any = 
 
     Notes
     -----
-    Costs 24 field evaluations for each row, without divergences. A likelihood takes ``2 *
-    n_steps_`` evaluations with divergences, each about ``(r + 2) / 2`` times slower in r
-    dimensions.
+    Costs 24 field evaluations for each row, without divergences. A likelihood takes ``2 * n_steps_``
+    evaluations with divergences, each about ``(r + 2) / 2`` times slower in r dimensions.
 
     References
     ----------

@@ -41,8 +41,6 @@ from .._utils.validation import check_integer, check_real, check_real_array
 from .._utils.warnings import part_of_a_fit, warn_user
 from ..solvers import ODESolver
 
-__all__ = ["SmoothedScoreDiffusionCV"]
-
 # The coarse grid, in units of the KDE's leave-one-out bandwidth, and where the search may go.
 _BANDWIDTH_FACTORS, _BANDWIDTHS = (0.55, 0.7, 0.85, 1.0), (0.2, 2.0)
 _SIGMA_FACTORS, _SIGMAS = (0.0, 0.75, 1.5, 3.0), (0.3, 12.0)
@@ -118,10 +116,8 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         by one), "mean_test_score", which weighs all rows alike and is "score", "std_test_score",
         "rank_test_score", exact candidates first, and times a fold, all of them scoring, since nothing
         is trained. A pandas DataFrame can be made of it.
-    n_features_in_ : int
-        Number of features.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Column names, where X had them.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features,)
+        Number of columns; their names, where X had them.
 
     See Also
     --------
@@ -185,18 +181,12 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         ----------
         X : array-like of shape (n_samples, n_features)
             Training rows.
-        y : object, default=None
-            Ignored; there for scikit-learn's calling convention.
+        y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; a row of weight k counts as k equal rows, in fits and scores.
         groups : array-like of shape (n_samples,), default=None
             Labels of the rows that are held out together. A splitter gets them; with an integer
             `cv`, or None for five, folds are made of groups.
-
-        Returns
-        -------
-        self : SmoothedScoreDiffusionCV
-            The fitted search.
 
         Raises
         ------
@@ -280,29 +270,9 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
 
     @on_one_fit
     def score_samples(self, X: Any, *, given: Any = None, columns: Any = None) -> np.ndarray:
-        """Return the log-density of each row under the best settings.
+        """Return the log-density (n_samples,) of rows under the best settings, in nats.
 
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Queries.
-        given : collection of int or str, default=None
-            Columns, by label or index, on whose values in X the density of the others is conditional.
-        columns : collection of int or str, default=None
-            Columns whose density is returned. The rest is integrated out, and its values in X, which may
-            be missing (NaN), have no effect. None is all columns that are not in `given`.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-            Log-densities in nats.
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` was not called.
-        ValueError
-            If X is not finite or has another number of features.
+        `X`, `given`, `columns`, and what is raised, are those of `SmoothedScoreDiffusion.score_samples`.
         """
         if given is not None or columns is not None:
             return self._best().score_samples(X, given=given, columns=columns)
@@ -312,53 +282,15 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
     def sample(
         self, n_samples: int = 1, random_state: Any = None, *, given: Any = None
     ) -> np.ndarray:
-        """Draw new rows under the best settings.
+        """Return draws (n_samples, n_features) under the best settings, in units of X.
 
-        Parameters
-        ----------
-        n_samples : int, default=1
-            How many.
-        random_state : int, RandomState or None, default=None
-            Source of the draws.
-        given : mapping from column to value, default=None
-            Condition the draws on these columns: labels or indices; each value one number in units of X,
-            or an array of shape (n_samples,).
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_features)
-            In units of X.
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` was not called.
-        TypeError, ValueError
-            If `n_samples` is not a positive integer or `random_state` is not a seed.
+        The parameters, and what is raised, are those of `SmoothedScoreDiffusion.sample`.
         """
         return self._best().sample(n_samples, random_state, given=given)
 
     @on_one_fit
     def leave_one_out_log_density(self, own_weights: Any = None) -> np.ndarray:
-        """Return each training point's log-density under the best settings and all other points.
-
-        Parameters
-        ----------
-        own_weights : array-like of shape (n_points,), default=None
-            The part of its weight that each point loses when it is left out, in the units of
-            ``weights_``, for example ``weights_ / n_copies`` for one of n_copies equal rows. None
-            leaves out all of it.
-
-        Returns
-        -------
-        ndarray of shape (n_points,)
-            In nats, in the order of ``best_estimator_.points_``.
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` was not called.
-        """
+        """Return the leave-one-out log-densities (n_points,) of ``best_estimator_``, in nats."""
         return self._best().leave_one_out_log_density(own_weights)
 
     def _best(self) -> BaseScoreDiffusion:

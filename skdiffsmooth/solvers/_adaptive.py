@@ -13,8 +13,6 @@ from ..scores import ScoreField
 from ._base import Draw
 from ._exponential import RightHandSide, Values, length, phi
 
-__all__ = ["Adaptive", "AdaptiveState"]
-
 # Factor of safety on the estimated error, which assumes that the errors of the orders are a geometric
 # series.
 _SAFETY = 4.0
@@ -98,10 +96,6 @@ class Adaptive:
             The samples that it will move.
         n_steps : int
             Number of steps that will be made.
-
-        Returns
-        -------
-        AdaptiveState
         """
         return AdaptiveState(self, n_steps, x.new_zeros(len(x)))
 

@@ -11,8 +11,6 @@ from .._utils.progress import tracked
 from ..noise import Step
 from ..scores import Schedule, ScoreField
 
-__all__ = ["ErrorEstimatingSolver", "ODESolver", "ODEState", "Solver", "estimates_error", "solve"]
-
 Draw = Callable[[], torch.Tensor]
 
 

@@ -10,8 +10,6 @@ import torch
 from ..scores import ScoreField
 from ._base import Draw
 
-__all__ = ["Euler"]
-
 
 @dataclass(frozen=True)
 class Euler:

@@ -11,8 +11,6 @@ import torch
 from ..scores import ScoreField
 from ._base import Draw
 
-__all__ = ["EulerMaruyama"]
-
 
 @dataclass(frozen=True)
 class EulerMaruyama:

@@ -10,8 +10,6 @@ import torch
 
 from ..scores import RowSelectable, ScoreField
 
-__all__ = ["RightHandSide", "Values", "displacement_in_nats", "length", "phi"]
-
 
 class Values(NamedTuple):
     """Posterior means (n, r), and decreases (n,) of the log-density per unit of log y."""

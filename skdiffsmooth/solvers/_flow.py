@@ -16,14 +16,6 @@ from ..noise import Step
 from ..scores import Schedule
 from ._base import ODESolver, Solver, estimates_error, solve
 
-__all__ = [
-    "flow_log_density",
-    "initial_state",
-    "log_density_with_error",
-    "solve_with_error",
-    "warn_of_error",
-]
-
 
 class FlowResult(NamedTuple):
     """Log-densities (n,), their estimated errors (n,), and the roughness (n,) of their flows, in nats.

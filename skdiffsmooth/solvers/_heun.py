@@ -11,8 +11,6 @@ import torch
 from ..scores import ScoreField
 from ._base import Draw
 
-__all__ = ["Heun"]
-
 
 @dataclass(frozen=True)
 class Heun:

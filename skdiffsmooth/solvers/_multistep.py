@@ -12,8 +12,6 @@ from ..scores import ScoreField
 from ._base import Draw
 from ._exponential import RightHandSide, displacement_in_nats, phi
 
-__all__ = ["Multistep", "MultistepState"]
-
 
 @dataclass(frozen=True)
 class Multistep:
@@ -67,12 +65,7 @@ class Multistep:
 
 
 class MultistepState:
-    """The solver of one flow, with its last two evaluations and the roughness of its rows.
-
-    `roughness` (n,) is in nats: zeros, which become the largest effect that the difference of a
-    predicted middle from the corrected one has on a log-density. All steps must move the same rows,
-    each from where the last one ended.
-    """
+    """The solver of one flow, with its last two evaluations and the roughness of its rows."""
 
     order: ClassVar[int] = Multistep.order
     is_stochastic: ClassVar[bool] = False

@@ -13,8 +13,6 @@ from ..scores import ScoreField
 from ._base import Draw
 from ._heun import Heun
 
-__all__ = ["PredictorCorrector"]
-
 
 @dataclass(frozen=True)
 class PredictorCorrector:

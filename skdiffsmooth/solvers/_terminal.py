@@ -12,8 +12,6 @@ from .._utils.draws import draw_points
 from .._utils.gaussian import gaussian_log_normalizer
 from ..scores import ScoreSchedule
 
-__all__ = ["EmpiricalTerminal", "GaussianTerminal", "TerminalDistribution"]
-
 
 class TerminalDistribution(Protocol):
     """A distribution on R^r with known density and exact draws."""
@@ -54,17 +52,11 @@ class EmpiricalTerminal:
 
 @dataclass(frozen=True)
 class GaussianTerminal:
-    """The Gaussian N(mean, T I), which approximates the noised data if T is large.
+    """The Gaussian N(mean, T I), which approximates the noised data if T is large."""
 
-    Parameters
-    ----------
-    mean : ndarray of shape (r,) or (n, r)
-        Mean of the data, or one for each query of the density.
-    scale : float or ndarray of shape (r,)
-        sqrt(T), in units of X; or one for each coordinate, where the data's own variance is added.
-    """
-
-    mean: np.ndarray
+    mean: np.ndarray  # (r,) or (n, r): mean of the data, or one for each query of the density
+    # (r,): sqrt(T), in units of X; or one for each coordinate, where the data's own variance is
+    # added
     scale: float | np.ndarray
 
     def log_density(self, x: torch.Tensor) -> torch.Tensor:

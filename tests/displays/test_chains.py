@@ -34,7 +34,10 @@ def test_names_and_few_draws():
 def test_bad_input():
     with pytest.raises(NotFittedError):
         ChainDisplay.from_estimator(KDESampler(0.5), SAMPLER)
-    chains = SAMPLER.run(KDESampler(0.5).fit(frame(2)), random_state=0)
+    model = KDESampler(0.5).fit(frame(2))
+    with pytest.raises(TypeError, match="sampler=DataFrame; expected a LangevinSampler"):
+        ChainDisplay.from_estimator(model, frame(2))
+    chains = SAMPLER.run(model, random_state=0)
     with pytest.raises(ValueError, match="names has 1 names; expected 2"):
         ChainDisplay.from_chains(chains, names=["a"])
     with pytest.raises(ValueError, match="columns is empty"):
