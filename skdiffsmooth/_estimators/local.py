@@ -4,66 +4,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from .._coordinates.embedding import Embedding
-from .._coordinates.hull import AffineHull
-from .._coordinates.metric import fit_metric
 from .._diffusion.model import DiffusionModel
 from .._diffusion.queries import FlowDensity
-from .._diffusion.settings import (
-    Resources,
-    check_terminal_scale,
-    parse_resources,
-    resolve_count,
-    resolve_n_nodes,
-    resolve_solver,
-)
 from .._utils.estimator import on_one_fit
 from .._utils.rows import split_off_copies
 from .._utils.threads import threads_for
-from .._utils.validation import check_bandwidth, check_choice, check_real, fixed_seed
 from .._utils.warnings import warn_user
-from ..kernels._nodes import NodeRule, default_n_nodes
-from ..noise import NoiseLevels
-from ..solvers import ODESolver, Solver
-from .local_choice import WIDTHS, ExcludedQueries, choose_mixtures
-from .local_groups import GroupFamily, resolve_groups
-from .local_source import LevelMixture, LocalPart, LocalScores
+from ..solvers import Solver
+from .local_fitting import LocalParameters, columns_as_they_are, fit_local_scores
+from .local_groups import resolve_groups
+from .local_source import LocalScores
 
 __all__ = ["LocalScoreDiffusion"]
 
-# In units of the root mean square of the columns' standard deviations: bounds of the bandwidths that
-# "auto" compares, and the terminal scale, which is also at least so many of the widest standard
-# deviation.
-_LOWEST, _HIGHEST, _TERMINAL, _TERMINAL_WIDEST = 0.001, 0.7, 4.0, 2.0
-# Levels for each unit of log(scale), and levels between two bandwidths that are compared.
-_LEVELS_A_UNIT, _LEVELS_APART = 3.5, 2
 _STEPS_A_LEVEL = 2
-# Standard deviation of the background, in units of the same root mean square.
-_BACKGROUND_STD = 3.0
-# In nats a column: the lowest bandwidth that is compared is warned of where it gains more than this.
-_STEEP = 0.02
-
-
-class _ParsedParameters(NamedTuple):
-    """Parameters that were checked; None stands for "auto"."""
-
-    bandwidth: float | None
-    sigma: float
-    width: float | None
-    background: float
-    terminal: str
-    terminal_scale: float | None
-    n_levels: int | None
-    n_steps: int | None
-    n_nodes: int | None
-    solver: Solver
-    resources: Resources
-    seed: int
 
 
 class LocalScoreDiffusion(FlowDensity):
@@ -111,10 +70,11 @@ class LocalScoreDiffusion(FlowDensity):
         is given, else "covariance".
     image_shape : tuple of int, default=None
         (height, width) of images, or (height, width, channels), whose pixels are the columns, row by
-        row.
+        row; for patches only.
     size : int or "auto", default="auto"
         Side of patches, width of windows, or number of correlated columns, the same at all noise
-        levels. "auto" compares sizes in each noise level, all columns among them.
+        levels; not with a list of groups. "auto" compares sizes in each noise level, all columns
+        among them.
     width : float or "auto", default="auto"
         Covariance of the Gaussians at the training rows, in units of that of the data: 0 are the rows
         themselves. "auto" compares 0, 0.05 and 0.2, and mixes the best denoisers with the Wiener
@@ -168,8 +128,8 @@ class LocalScoreDiffusion(FlowDensity):
         For each noise level, from the bandwidth up, its denoisers: `size` (number of columns in the
         largest group), `width` and `weight`. The Wiener filter has `size` None and `width` None.
     denoising_errors_ : ndarray of shape (n_levels,)
-        Mean squared error of each level's denoiser on left-out rows, a column, divided by the variance
-        of the noise; NaN for a single row.
+        Mean squared error of each level's denoiser on left-out rows, in columns that vary, divided by
+        the variance of the noise; NaN for a single row.
     noise_levels_ : NoiseLevels
         The noise range and its intervals.
     n_steps_ : int
@@ -194,6 +154,8 @@ class LocalScoreDiffusion(FlowDensity):
     -----
     With groups c_p the score of column p is that of a mixture of Gaussians in the columns c_p. These
     scores are no gradient together, but their divergence has a closed form, so the flow has a density.
+    Denoised rows are ``x + t * grad_log_density(x, t)``.
+
     Columns should have one unit: distances in a group are Euclidean. A column that is constant gets a
     Gaussian of the bandwidth. Integer images have ties, which the bandwidth must bridge: add uniform
     noise of one unit first, and mean log-densities bound those of the integers from below.
@@ -305,15 +267,13 @@ class LocalScoreDiffusion(FlowDensity):
         points = rows.points - center
         covariance = (points * rows.weights[:, None]).T @ points
         family = resolve_groups(self.groups, self.image_shape, self.size, d, covariance)
-        parsed = self._parsed()
+        parsed = LocalParameters.of(self.get_params(deep=False))
         with threads_for(len(points) ** 2 * d):
-            source, errors = _fitted_source(
+            source, errors = fit_local_scores(
                 points, rows.weights, covariance, rows.precision.width, family, parsed
             )
         _warn_of_steps(rows.precision.width, source.levels.bandwidth)
-        embedding = Embedding(
-            fit_metric("euclidean", points, rows.weights), AffineHull(center, np.eye(d))
-        )
+        embedding = columns_as_they_are(points, rows.weights, center)
         n_levels = source.levels.n_levels
         n_steps = parsed.n_steps or _STEPS_A_LEVEL * n_levels
         n_steps = n_levels * math.ceil(n_steps / n_levels)
@@ -324,7 +284,7 @@ class LocalScoreDiffusion(FlowDensity):
             metric_="euclidean",
             sigma_=source.sigma,
             groups_=family.name,
-            parts_=[_described(mixture) for mixture in source.mixtures],
+            parts_=[mixture.described() for mixture in source.mixtures],
             denoising_errors_=errors,
             noise_levels_=source.levels,
             n_steps_=n_steps,
@@ -333,32 +293,6 @@ class LocalScoreDiffusion(FlowDensity):
             seed_=parsed.seed,
         )
         return self
-
-    def _parsed(self) -> _ParsedParameters:
-        """Check all parameters that do not depend on the columns."""
-        terminal_scale = check_terminal_scale(self.terminal_scale)
-        bandwidth = check_bandwidth(self.bandwidth, "X", names=("auto",))
-        hint = "It is in units of the covariance of the data; 0 are the rows themselves."
-        width: float | None = None
-        if isinstance(self.width, str):
-            check_choice("width", self.width, ("auto",), hint="Or pass a number >= 0.")
-        else:
-            width = check_real("width", self.width, strict=False, hint=hint)
-        return _ParsedParameters(
-            None if isinstance(bandwidth, str) else bandwidth,
-            check_real("sigma", self.sigma, strict=False, hint="It is in units of X."),
-            width,
-            _checked_background(self.background),
-            check_choice("terminal", self.terminal, ("gaussian", "empirical")),
-            None if isinstance(terminal_scale, str) else terminal_scale,
-            resolve_count("n_levels", self.n_levels),
-            resolve_count("n_steps", self.n_steps),
-            resolve_n_nodes(self.n_nodes, "sobol"),
-            resolve_solver(self.solver),
-            parse_resources(self.get_params(deep=False), self.dtype),
-            # Last: a RandomState is drawn from, which a fit that fails must not do.
-            fixed_seed(self.random_state),
-        )
 
     # ------------------------------------------------------------------------------------ queries
 
@@ -398,32 +332,6 @@ class LocalScoreDiffusion(FlowDensity):
         exclude = np.arange(len(self.points_))
         return model.excluded_log_density(self.points_, exclude, self._resources())
 
-    @on_one_fit
-    def denoise(self, X: Any, t: float) -> np.ndarray:
-        """Return the denoised rows: x + t times the score at noise variance t.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Noised rows.
-        t : float
-            Variance of their noise, in squared units of X.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_features)
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` was not called.
-        TypeError, ValueError
-            If X does not fit, or `t` is not a number above zero.
-        """
-        X = self._check_query(X)
-        t = check_real("t", t)
-        return X + t * self.model_.score_at(X, math.sqrt(t), self._resources())
-
     def _sums_per_row(self) -> float:
         """See `DensityEstimatorMixin`."""
         if "points_" not in vars(self):
@@ -437,162 +345,6 @@ class LocalScoreDiffusion(FlowDensity):
         return source.rule.n_nodes if source.sigma else 1
 
 
-def _checked_background(background: Any) -> float:
-    """Return the weight of the background after checking it."""
-    hint = "It is a share of the mass; 0 is none."
-    weight = check_real("background", background, strict=False, hint=hint)
-    if weight >= 1:
-        raise ValueError(
-            f"background={background!r} is out of range; expected a number in [0, 1). {hint}"
-        )
-    return weight
-
-
-def _fitted_source(
-    points: np.ndarray,
-    weights: np.ndarray,
-    covariance: np.ndarray,
-    widths: np.ndarray,
-    family: GroupFamily,
-    parsed: _ParsedParameters,
-) -> tuple[LocalScores, np.ndarray]:
-    """Return the source of scores, with what "auto" chooses, and the denoising errors by level."""
-    d = points.shape[1]
-    std = math.sqrt(np.trace(covariance) / d)
-    lowest = parsed.bandwidth
-    if lowest is None:
-        if not std > 0:
-            raise ValueError(
-                f"bandwidth='auto' needs rows that differ, and X has n_samples={len(points)} distinct "
-                "row; expected more than 1 sample. Or pass a number, in units of X."
-            )
-        lowest = _LOWEST * std
-    highest = parsed.terminal_scale
-    if highest is None:
-        widest = math.sqrt(max(float(np.linalg.eigvalsh(covariance)[-1]), 0.0))
-        highest = max(_TERMINAL * std, _TERMINAL_WIDEST * widest, 2 * lowest)
-    if highest <= lowest:
-        raise ValueError(
-            f"terminal_scale={highest:g} is not above the bandwidth {lowest:g}; the flow runs between "
-            "the two. It is in units of X; 'auto' suits most data."
-        )
-    n_levels = parsed.n_levels or max(2, math.ceil(_LEVELS_A_UNIT * math.log(highest / lowest)))
-    levels = NoiseLevels(lowest, highest, n_levels)
-    background = (parsed.background if std > 0 else 0.0, (_BACKGROUND_STD * std) ** 2)
-    n_optional = 0
-    if parsed.bandwidth is None:
-        n_optional = sum(levels.start(k + 1) <= _HIGHEST * std for k in range(n_levels - 2))
-    mixtures, errors = _mixtures(
-        points, weights, covariance, widths, family, levels, n_optional, background, parsed
-    )
-    levels = _without_levels(levels, n_levels - len(mixtures))
-    rule = NodeRule("sobol", parsed.n_nodes or default_n_nodes(d), parsed.seed)
-    source = LocalScores(
-        levels,
-        points,
-        weights,
-        covariance,
-        mixtures,
-        background,
-        parsed.sigma,
-        rule,
-        parsed.terminal,
-    )
-    if parsed.bandwidth is None and len(points) > 1 and isinstance(parsed.solver, ODESolver):
-        first = _first_level(source, widths, std, parsed)
-        source, errors = _from_level(source, first), errors[first:]
-    return source, errors
-
-
-def _mixtures(
-    points: np.ndarray,
-    weights: np.ndarray,
-    covariance: np.ndarray,
-    widths: np.ndarray,
-    family: GroupFamily,
-    levels: NoiseLevels,
-    n_optional: int,
-    background: tuple[float, float],
-    parsed: _ParsedParameters,
-) -> tuple[tuple[LevelMixture, ...], np.ndarray]:
-    """Return the denoisers of each level, and their errors; see `choose_mixtures`."""
-    has_gaussian = parsed.width is None
-    compared = WIDTHS if parsed.width is None else (parsed.width,)
-    if len(points) < 2:
-        # Nothing to leave out.
-        mixtures = tuple(
-            LevelMixture(
-                (LocalPart(family.make(family.sizes[-1], levels.middle(level)), compared[0]),),
-                np.ones(1),
-                0.0,
-            )
-            for level in range(levels.n_levels)
-        )
-        return mixtures, np.full(levels.n_levels, np.nan)
-    rows = ExcludedQueries.of(points, weights, widths)
-    return choose_mixtures(
-        rows,
-        covariance,
-        levels,
-        n_optional,
-        family,
-        compared,
-        has_gaussian,
-        background,
-        parsed.resources,
-        parsed.seed,
-    )
-
-
-def _first_level(
-    source: LocalScores, widths: np.ndarray, std: float, parsed: _ParsedParameters
-) -> int:
-    """Return the level at which the bandwidth of highest leave-one-out likelihood begins."""
-    rows = ExcludedQueries.of(source.points, source.weights, widths)
-    source = replace(source, points=rows.points, weights=rows.weights)
-    taken = slice(None, None, 2)
-    weights = rows.query_weights[taken] / rows.query_weights[taken].sum()
-    embedding = Embedding(
-        fit_metric("euclidean", rows.points, rows.weights),
-        AffineHull(np.zeros(rows.points.shape[1]), np.eye(rows.points.shape[1])),
-    )
-    starts = [
-        level
-        for level in range(0, max(1, source.levels.n_levels - 1), _LEVELS_APART)
-        if level == 0 or source.levels.start(level) <= _HIGHEST * std
-    ]
-    n_constant = int(np.sum(np.ptp(rows.points, axis=0) == 0))
-    likelihoods: dict[int, float] = {}
-
-    def likelihood(index: int) -> float:
-        if index not in range(len(starts)):
-            return -math.inf
-        if index not in likelihoods:
-            part = _from_level(source, starts[index])
-            model = DiffusionModel(part, embedding, parsed.solver, part.levels.n_levels, "float64")
-            log_density = model.excluded_log_density(
-                rows.queries[taken], rows.exclude[taken], parsed.resources
-            )
-            # The density of a constant column is that of the bandwidth's Gaussian, and says nothing.
-            of_constants = -n_constant * math.log(part.levels.bandwidth)
-            likelihoods[index] = float(weights @ log_density) - of_constants
-        return likelihoods[index]
-
-    # Upwards as long as the likelihood increases: the denoising errors speak for the lowest level.
-    best = 0
-    while likelihood(best + 1) > likelihood(best):
-        best += 1
-    at_bound = source.levels.bandwidth < 1.001 * _LOWEST * std
-    if best == 0 and at_bound and likelihood(0) > likelihood(1) + _STEEP * rows.points.shape[1]:
-        warn_user(
-            f"the bandwidth {source.levels.bandwidth:.3g}, {_LOWEST} of the columns' standard "
-            "deviation, has the highest leave-one-out likelihood of those compared; a lower one may be "
-            "better. If columns have atoms, such as a background of zeros, add noise of one unit; if "
-            "some have much smaller values than others, scale them; else pass a number."
-        )
-    return starts[best]
-
-
 def _warn_of_steps(widths: np.ndarray, bandwidth: float) -> None:
     """Warn if columns were recorded in steps (d,) wider than the bandwidth."""
     coarse = int(np.sum(widths > bandwidth))
@@ -603,28 +355,3 @@ def _warn_of_steps(widths: np.ndarray, bandwidth: float) -> None:
             "each recorded value. Add uniform noise of one step before fit (integer images: "
             "rng.uniform(size=X.shape)), or pass a larger bandwidth."
         )
-
-
-def _without_levels(levels: NoiseLevels, first: int) -> NoiseLevels:
-    """Return the noise range that begins with a level."""
-    return NoiseLevels(levels.start(first), levels.terminal_scale, levels.n_levels - first)
-
-
-def _from_level(source: LocalScores, first: int) -> LocalScores:
-    """Return the source whose noise range begins with a level."""
-    return replace(
-        source,
-        levels=_without_levels(source.levels, first),
-        mixtures=source.mixtures[first:],
-    )
-
-
-def _described(mixture: LevelMixture) -> list[dict[str, Any]]:
-    """Return the denoisers of a level as an attribute shows them."""
-    parts: list[dict[str, Any]] = [
-        {"size": part.groups.size, "width": part.width, "weight": float(weight)}
-        for part, weight in zip(mixture.parts, mixture.weights, strict=True)
-    ]
-    if mixture.gaussian_weight:
-        parts.append({"size": None, "width": None, "weight": mixture.gaussian_weight})
-    return parts

@@ -76,17 +76,24 @@ def choose_mixtures(
     """Return the mixture of each level, and its error (n_levels,) in units of that of no denoising.
 
     Of the `n_optional` lowest levels those are left out, with all below, whose denoisers remove too
-    little of the noise.
+    little of the noise. Errors are those of columns that vary, and NaN for a single point, which has
+    nothing to leave out.
     """
+    if len(rows.points) < 2:
+        groups = [family.make(family.sizes[-1], levels.middle(k)) for k in range(levels.n_levels)]
+        alone = [LevelMixture((LocalPart(g, widths[0]),), np.ones(1), 0.0) for g in groups]
+        return tuple(alone), np.full(levels.n_levels, np.nan)
     mixtures: list[LevelMixture] = []
     errors: list[float] = []
+    # All denoisers remove all noise of constant columns, which would hide where the others end.
+    varying = np.flatnonzero(np.ptp(rows.points, axis=0))
+    columns = varying[evenly(len(varying), _MOST_COLUMNS)]
     for level in reversed(range(levels.n_levels)):
         scale = levels.middle(level)
         parts = [
             LocalPart(family.make(size, scale), width) for size in family.sizes for width in widths
         ]
         noise = np.random.default_rng([seed, level]).standard_normal(rows.queries.shape)
-        columns = evenly(rows.queries.shape[1], _MOST_COLUMNS)
         residuals = [
             noise[:, columns]
             + scale * _score(rows, part, covariance, columns, scale, noise, background, resources)

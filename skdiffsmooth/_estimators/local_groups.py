@@ -37,9 +37,18 @@ def resolve_groups(
 ) -> GroupFamily:
     """Return the groups of the parameters `groups`, `image_shape` and `size` after checking them."""
     shape = _checked_shape(image_shape, n_features)
-    if not isinstance(groups, str):
+    name = "given"
+    if isinstance(groups, str):
+        name = check_choice("groups", groups, _NAMES, hint="Or pass a list of groups of columns.")
+    if shape is not None and name not in ("auto", "patches"):
+        raise ValueError(
+            f"image_shape={image_shape!r} has no effect with groups of the kind {name!r}; pass "
+            "groups='patches', or leave out image_shape."
+        )
+    if name == "given":
+        if not isinstance(size, str) or size != "auto":
+            raise ValueError(f"size={size!r} has no effect with a list of groups; leave it out.")
         return _given(groups, n_features)
-    name = check_choice("groups", groups, _NAMES, hint="Or pass a list of groups of columns.")
     if name == "auto":
         name = "covariance" if shape is None else "patches"
     if name == "patches":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -37,6 +37,16 @@ class LevelMixture:
     weights: np.ndarray  # (n_parts,): their weights
     # Weight of the Wiener filter, the denoiser of a Gaussian with the data's covariance
     gaussian_weight: float
+
+    def described(self) -> list[dict[str, Any]]:
+        """Return the denoisers as an attribute shows them."""
+        parts: list[dict[str, Any]] = [
+            {"size": part.groups.size, "width": part.width, "weight": float(weight)}
+            for part, weight in zip(self.parts, self.weights, strict=True)
+        ]
+        if self.gaussian_weight:
+            parts.append({"size": None, "width": None, "weight": self.gaussian_weight})
+        return parts
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,6 +204,12 @@ class LocalScores:
         """The Gaussian with mean and covariance of the rows, without noise."""
         variances, axes = np.linalg.eigh(self.covariance)
         return _Gaussian(axes, np.maximum(variances, 0.0))
+
+    def from_level(self, first: int) -> LocalScores:
+        """Return the source whose noise range begins with a level."""
+        levels, mixtures = self.levels, self.mixtures[first:]
+        levels = NoiseLevels(levels.start(first), levels.terminal_scale, len(mixtures))
+        return replace(self, levels=levels, mixtures=mixtures)
 
     def schedule(
         self, resources: Resources, exclude: np.ndarray | None = None, n_queries: int | None = None

@@ -89,6 +89,9 @@ class DensityEstimatorMixin(CallbackSupportMixin, SavedWithVersion, DensityMixin
     Classes that use it define ``fit``, ``score_samples`` and ``sample``.
     """
 
+    # How rows of tables are read (`tables.TableColumns`); None for rows of numbers.
+    _table_: Any = None
+
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return the mean log-density of the rows of X.
 
@@ -146,8 +149,14 @@ class DensityEstimatorMixin(CallbackSupportMixin, SavedWithVersion, DensityMixin
         return check_table(X, self, is_query=True, ignored=ignored)
 
     def _column_labels(self) -> np.ndarray | None:
-        """Return the labels of the columns, or None if the training rows had none."""
+        """Return the labels of the columns that are used, or None if the training rows had none."""
+        if self._table_ is not None:
+            return self._table_.labels
         return getattr(self, "feature_names_in_", getattr(self, "_column_labels_", None))
+
+    def _n_columns(self) -> int:
+        """Return the number of columns that are used."""
+        return self.n_features_in_ if self._table_ is None else len(self._table_.names)
 
     def _check_draw(self, n_samples: Any, random_state: Any) -> tuple[int, np.random.RandomState]:
         """Return the number of draws, and a generator; None is the estimator's `random_state`."""
@@ -270,8 +279,14 @@ class DensityOfColumnsMixin(DensityEstimatorMixin):
         n, rng = self._check_draw(n_samples, random_state)
         if likelihood is not None:
             return self._draw_posterior(n, rng, likelihood, given)
+        if self._table_ is not None:
+            return self._draw_table(n, rng, given)
         conditions = self._check_given(given, n)
         return self._draw(n, rng) if conditions is None else self._draw_given(*conditions, rng)
+
+    def _draw_table(self, n: int, rng: np.random.RandomState, given: Any) -> Any:
+        """Return n draws of densities of tables, as a table."""
+        raise NotImplementedError
 
     def _draw_posterior(
         self, n: int, rng: np.random.RandomState, likelihood: Any, given: Any
@@ -284,7 +299,7 @@ class DensityOfColumnsMixin(DensityEstimatorMixin):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return queries (n, d) and indices of scored and of given columns; other columns are zero."""
         check_is_fitted(self)
-        d = self.n_features_in_
+        d = self._n_columns()
         scored, given_columns = resolve_scored_columns(columns, given, self._column_labels(), d)
         ignored = np.setdiff1d(np.arange(d), np.union1d(scored, given_columns))
         return self._check_query(X, ignored), scored, given_columns

@@ -13,7 +13,6 @@ from sklearn.utils.validation import check_is_fitted, check_X_y
 
 from .._coordinates.columns import ColumnSpace
 from .._estimators.kde import KDESampler
-from .._utils.draws import choose_in_rows
 from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.given import resolve_given_values, resolve_scored_columns
 from .._utils.progress import reports_fit, tracked
@@ -21,7 +20,7 @@ from .._utils.rows import as_given, check_sample_weight, merge_rows, parts_of_ta
 from .._utils.table import check_table, column_names
 from .._utils.validation import check_real_array
 from .._utils.warnings import warn_user
-from ._conditionals import draw_from_mixture, marginals, score_mixture
+from ._conditionals import draw_from_mixture, draw_from_tables, marginals, score_mixture
 from ._draw import draw
 from ._members import (
     check_member,
@@ -304,7 +303,10 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         """
         n, rng = self._check_draw(n_samples, random_state)
         if self._table_ is not None:
-            return self._sample_table(n, rng, given)
+            rows, codes = draw_from_tables(
+                self._table_, self._members(), self._log_prior(), n, rng, given
+            )
+            return rows, self.classes_[codes]
         if given is not None:
             d = self.n_features_in_
             columns, values = resolve_given_values(given, n, self._column_labels(), d)
@@ -321,43 +323,12 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         order = rng.permutation(n)
         return np.concatenate(drawn)[order], np.repeat(self.classes_, counts)[order]
 
-    def _column_labels(self) -> np.ndarray | None:
-        """See `DensityEstimatorMixin`; of densities of tables, those of the columns that are used."""
-        return super()._column_labels() if self._table_ is None else self._table_.labels
-
-    def _n_columns(self) -> int:
-        """Return the number of columns that are used."""
-        return self.n_features_in_ if self._table_ is None else len(self._table_.names)
-
     def _rows(self, X: Any, ignored: Any = ()) -> Any:
         """Return queries as the densities take them; columns of some indices may be missing."""
         if self._table_ is not None:
             return X
         checked = self._check_query(X, ignored)
         return checked if len(ignored) else as_given(X, checked)
-
-    def _sample_table(
-        self, n: int, rng: np.random.RandomState, given: Any
-    ) -> tuple[Any, np.ndarray]:
-        """Return n rows of densities of tables, and their classes (n,)."""
-        log_prior = np.broadcast_to(self._log_prior(), (n, len(self.classes_)))
-        given = {} if given is None else given
-        if len(given):
-            conditions = self._table_.decode(self._table_.encode_given(given, n))
-            log_prior = log_prior + np.column_stack(
-                [density.score_samples(conditions) for density in self.estimators_]
-            )
-        proba = np.exp(log_prior - logsumexp(log_prior, axis=1, keepdims=True))
-        codes = choose_in_rows(proba, np.arange(n), rng.uniform(size=n))
-        order, drawn = np.argsort(codes, kind="stable"), []
-        for code in np.unique(codes):
-            own = codes == code
-            values = {
-                name: value if np.ndim(value) == 0 else np.asarray(value)[own]
-                for name, value in given.items()
-            }
-            drawn.append(self.estimators_[code].sample(int(own.sum()), rng, given=values))
-        return self._table_.concat(drawn, np.argsort(order)), self.classes_[codes]
 
     def _members(self) -> list[tuple[str, Any]]:
         """Return the densities of the classes with their labels."""

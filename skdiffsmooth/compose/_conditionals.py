@@ -40,8 +40,7 @@ def score_columns(
     fitted = unwrap(fitted)
     with naming(label):
         if _has_columns(fitted):
-            names = _names(fitted)
-            X = _with_names(fitted, X) if isinstance(X, np.ndarray) else X
+            names, X = _names(fitted), _with_names(fitted, X)
             return fitted.score_samples(
                 X, columns=[names[j] for j in scored], given=[names[j] for j in given]
             )
@@ -131,6 +130,37 @@ def draw_from_mixture(
     return rows, member
 
 
+def draw_from_tables(
+    table: Any,
+    members: list[tuple[str, Any]],
+    log_weights: np.ndarray,
+    n: int,
+    generator: np.random.RandomState,
+    given: Any,
+) -> tuple[Any, np.ndarray]:
+    """Return n rows of a mixture of densities of tables, and the index (n,) of the member of each.
+
+    `table` reads their rows, and `given` maps columns to values, or is None.
+    """
+    log_masses, given = np.broadcast_to(log_weights, (n, len(members))), given or {}
+    if len(given):
+        conditions = table.decode(table.encode_given(given, n))
+        log_masses = log_masses + np.column_stack(
+            [log_density_of(label, fitted, conditions) for label, fitted in members]
+        )
+    masses = np.exp(log_masses - log_masses.max(axis=1, keepdims=True))
+    which = choose_in_rows(masses, np.arange(n), generator.uniform(size=n))
+    order, drawn = np.argsort(which, kind="stable"), []
+    for k in np.unique(which):
+        own = which == k
+        values = {
+            name: value if np.ndim(value) == 0 else np.asarray(value)[own]
+            for name, value in given.items()
+        }
+        drawn.append(unwrap(members[k][1]).sample(int(own.sum()), generator, given=values))
+    return table.concat(drawn, np.argsort(order)), which
+
+
 def draw_given_through(
     change: ChangeOfVariables,
     fitted: Any,
@@ -176,7 +206,7 @@ def draw_given_through(
 def marginals(members: list[tuple[str, Any]], X: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Return log-densities (n, n_members) of some columns of rows X."""
     none = np.array([], dtype=np.intp)
-    if len(columns) == X.shape[1]:
+    if len(columns) == np.shape(X)[1]:
         parts = [
             log_density_of(label, fitted, _with_names(unwrap(fitted), X))
             for label, fitted in members
@@ -196,7 +226,9 @@ def _names(fitted: Any) -> list[Any]:
     return list(range(fitted.n_features_in_)) if labels is None else list(labels)
 
 
-def _with_names(fitted: Any, X: np.ndarray) -> Any:
+def _with_names(fitted: Any, X: Any) -> Any:
+    if getattr(fitted, "_table_", None) is not None:
+        return X
     return with_names(X, getattr(fitted, "feature_names_in_", None))
 
 

@@ -25,6 +25,14 @@ def draw(fitted: Any, n: int, generator: np.random.RandomState) -> np.ndarray:
     return draw_labelled(fitted, n, generator)[0]
 
 
+def draw_rows(fitted: Any, n: int, generator: np.random.RandomState) -> Any:
+    """Return n rows as `draw` does; of a density of tables, a table."""
+    model = unwrap(fitted)
+    if getattr(model, "_table_", None) is not None:
+        return model.sample(n, generator)
+    return draw(fitted, n, generator)
+
+
 def draw_labelled(
     fitted: Any, n: int, generator: np.random.RandomState
 ) -> tuple[np.ndarray, np.ndarray | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -60,14 +61,28 @@ def estimator_or_default(estimator: Any) -> Any:
 
 
 def with_shared_columns(estimator: Any, X: Any, sample_weight: Any) -> tuple[Any, Any]:
-    """Return an unfitted density, and how to read the rows of tables that it takes.
+    """Return an unfitted density or search, and how to read the rows of tables that it takes.
 
     A density of tables (`tables.TableDensity`) gets the kinds of the columns of all rows, which its
     fits to parts of them share; the second is the `TableColumns` of all rows. It is None for a density
     of numbers, with which nothing is done.
     """
+    if isinstance(estimator, FrozenEstimator):
+        return estimator, getattr(unwrap(estimator), "_table_", None)
+    if hasattr(estimator, "estimator") and parameter_estimator(estimator) is not estimator:
+        inner, table = with_shared_columns(estimator.estimator, X, sample_weight)
+        return clone(estimator).set_params(estimator=inner) if table else estimator, table
     share = getattr(estimator, "_with_columns_of", None)
     return (estimator, None) if share is None else share(X, sample_weight)
+
+
+def training_rows(table: Any, X: Any, sample_weight: Any, owner: Any) -> TrainingRows:
+    """Return `TrainingRows.of` X; rows that a `table` reads are compared as its levels and values."""
+    if table is None:
+        return TrainingRows.of(X, sample_weight, owner)
+    with part_of_a_fit():  # no warning of levels that are coded by numbers
+        rows = TrainingRows.of(table.points(X), sample_weight, owner)
+    return replace(rows, given=take(X, rows.kept))
 
 
 def shared_precision(estimator: Any, precision: ColumnPrecision) -> ColumnPrecision | None:

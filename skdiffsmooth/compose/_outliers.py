@@ -17,10 +17,10 @@ from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.progress import counted, reports_fit
 from .._utils.rows import TrainingRows, as_given, take
 from .._utils.validation import check_choice, check_real
-from .._utils.warnings import part_of_a_fit, warn_user
+from .._utils.warnings import warn_user
 from ..bandwidth import nearest_distances
 from ._conditionals import score_columns
-from ._draw import draw
+from ._draw import draw_rows
 from ._members import (
     Folds,
     check_member,
@@ -28,6 +28,8 @@ from ._members import (
     fit_member,
     log_density_of,
     out_of_fold,
+    training_rows,
+    unwrap,
     with_shared_columns,
 )
 
@@ -180,12 +182,7 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         if self.estimator is not None:
             check_member("estimator", self.estimator, compared=False)
         estimator, table = with_shared_columns(self.estimator, X, sample_weight)
-        if table is None:
-            rows = TrainingRows.of(X, sample_weight, self)
-        else:
-            with part_of_a_fit():  # no warning of levels that are coded by numbers
-                rows = TrainingRows.of(table.points(X), sample_weight, self)
-            rows = replace(rows, given=take(X, rows.kept))
+        rows = training_rows(table, X, sample_weight, self)
         if len(rows.points) < 2:
             raise ValueError(
                 f"X has {len(rows.points)} distinct row of positive weight, n_samples = 1 after "
@@ -281,7 +278,8 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         ndarray of shape (n_samples, n_features)
             In nats: ``log p(x_j | all other columns)`` minus its mean over 32 rows drawn from the
             density, so that columns of any unit and kind can be compared. The lowest value of a row is
-            the column that makes it unusual. Where two columns contradict each other, both are low.
+            the column that makes it unusual. Where two columns contradict each other, both are low. A
+            missing cell has 0.
 
         Raises
         ------
@@ -296,8 +294,8 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
 
         Notes
         -----
-        It scores X and the drawn rows once for each column, and once more. A density of tables
-        integrates over columns that are numbers, which can take seconds for each of them.
+        It scores X and the drawn rows once for each column, and once more; a density of tables does so
+        in one call. Integrals over columns that are numbers take most of the time.
         """
         checked = self._check_query(X)
         n_known = int(np.sum(self._near_rows_.at(checked)[1] > 0))
@@ -307,15 +305,19 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
                 "kernels of its own: their columns are reported as too usual. Fit the detector on the "
                 "other rows to attribute these."
             )
-        if self._table_ is None:
-            drawn = draw(self.estimator_, _N_DRAWN, np.random.RandomState(0))
-            return self._given_others(checked) - self._given_others(drawn).mean(axis=0)
-        drawn = self.estimator_.sample(_N_DRAWN, 0)
-        return self._given_others(X) - self._given_others(drawn).mean(axis=0)
+        drawn = draw_rows(self.estimator_, _N_DRAWN, np.random.RandomState(0))
+        own = getattr(unwrap(self.estimator_), "_given_others", None)
+        if own is None:
+            rows = checked if self._table_ is None else X
+            of_rows, of_draws = self._given_others(rows), self._given_others(drawn)
+        else:
+            of_rows, of_draws = np.split(own(X, drawn), [len(checked)])
+        nats = of_rows - of_draws.mean(axis=0)
+        return nats if self._table_ is None else np.where(self._table_.is_missing(X), 0.0, nats)
 
     def _given_others(self, rows: Any) -> np.ndarray:
         """Return the log-density (n, d) of each column of rows given the others."""
-        d = self.n_features_in_ if self._table_ is None else len(self._table_.names)
+        d = self._n_columns()
         every = np.arange(d)
         none = np.array([], dtype=np.intp)
         joint = score_columns("estimator", self.estimator_, rows, every, none)
@@ -330,7 +332,7 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
 
     def _check_query(self, X: Any, ignored: Any = ()) -> np.ndarray:
         """See `DensityEstimatorMixin`; of a density of tables, rows as numbers."""
-        table = getattr(self, "_table_", None)
+        table = self._table_
         return super()._check_query(X, ignored) if table is None else table.points(X)
 
     def _splits(self, rows: TrainingRows, groups: Any) -> tuple[TrainingRows, Folds] | None:

@@ -29,7 +29,7 @@ from .._utils.rows import TrainingRows, as_given, evenly
 from .._utils.validation import check_choice, check_real
 from .._utils.warnings import warn_user
 from ..bases import ManifoldParzen, resolve_base
-from ._conditionals import draw_from_mixture, score_mixture
+from ._conditionals import draw_from_mixture, draw_from_tables, score_mixture
 from ._draw import draw
 from ._family import density_family
 from ._members import (
@@ -41,6 +41,9 @@ from ._members import (
     held_out_log_density,
     log_density_of,
     naming,
+    training_rows,
+    unwrap,
+    with_shared_columns,
 )
 from ._transformed import TransformedDensity
 
@@ -145,6 +148,21 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
     its maximum: by concavity the maximum is at most ``max_k sum_i w_i p_k(x_i) / p(x_i) - 1``
     higher, with row weights w_i that sum to one [2]_.
 
+    Tables with categories, dates or missing cells are taken if all members are `TableDensity` (or
+    searches over one). All rows decide the kinds of their columns, and members keep these in every fold;
+    all else is fitted anew. Draws are tables then, and there is no posterior:
+
+    >>> import pandas as pd
+    >>> from skdiffsmooth import KDESampler
+    >>> from skdiffsmooth.tables import TableDensity
+    >>> kind = np.repeat(["cat", "dog"], 100)
+    >>> frame = pd.DataFrame({"kind": kind, "mass": X[:, 0] + 20 * (kind == "dog")})
+    >>> narrow, wide = (TableDensity(density=KDESampler(width)) for width in (0.3, 2.0))
+    >>> members = [("narrow", narrow), ("wide", wide)]
+    >>> model = DensityStacking(members, cv=3).fit(frame)
+    >>> model.sample(3, random_state=0, given={"kind": "dog"})["kind"].tolist()
+    ['dog', 'dog', 'dog']
+
     Members must be densities of the same X. A Pipeline with a scaler reports the density of scaled
     rows and is refused: put the scaler before the stacking, or use TransformedDensity.
 
@@ -246,7 +264,8 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
         if self.time_limit is not None:
             check_real("time_limit", self.time_limit, hint="It is in seconds; None is no limit.")
         end = time.monotonic() + (math.inf if self.time_limit is None else self.time_limit)
-        rows = TrainingRows.of(X, sample_weight, self)
+        shared, table = self._with_columns_of(X, sample_weight)
+        rows = training_rows(table, X, sample_weight, self)
         folds: Folds = []
         if not isinstance(self.cv, str):
             folds = rows.folds(5 if self.cv is None else self.cv, groups)
@@ -256,7 +275,7 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
             with counted(_FITS_OF_FAMILY):
                 members = self._family(rows, folds)
         else:
-            members = self._check_members()
+            members = shared._check_members()
         names = [name for name, _ in members]
         labelled = [(f"member {name!r}", estimator) for name, estimator in members]
         if isinstance(self.cv, str):
@@ -289,8 +308,53 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
             estimators_=fitted,
             named_estimators_=Bunch(**dict(zip(names, fitted, strict=True))),
             oof_log_density_=log_density,
+            _table_=table,
         )
         return self
+
+    def _with_columns_of(self, X: Any, sample_weight: Any) -> tuple[DensityStacking, Any]:
+        """See `with_shared_columns`: all members share the kinds of the columns of all rows."""
+        if self.estimators is None:
+            return self, None
+        members = self._check_members()
+        if self.cv == "prefit":
+            shared = [(each, getattr(unwrap(each), "_table_", None)) for _, each in members]
+        else:
+            shared = [with_shared_columns(each, X, sample_weight) for _, each in members]
+        tables = [table for _, table in shared if table is not None]
+        if not tables:
+            return self, None
+        for (name, each), (_, table) in zip(members, shared, strict=True):
+            if table is None:
+                raise TypeError(
+                    f"member {name!r} of type {type(each).__name__} is no density of tables, and others "
+                    f"are; expected a TableDensity. Pass TableDensity(density={type(each).__name__}())."
+                )
+        named = [(name, each) for (name, _), (each, _) in zip(members, shared, strict=True)]
+        return clone(self, safe=False).set_params(estimators=named), tables[0]
+
+    def _check_query(self, X: Any, ignored: Any = ()) -> Any:
+        """See `DensityEstimatorMixin`; tables stay as they are."""
+        if self._table_ is None:
+            return super()._check_query(X, ignored)
+        self._table_.encode(X)
+        return X if hasattr(X, "shape") else np.asarray(X, dtype=object)
+
+    def _draw_table(self, n: int, rng: np.random.RandomState, given: Any) -> Any:
+        return draw_from_tables(self._table_, *self._used_members(), n, rng, given)[0]
+
+    def _prior(self, what: str) -> Any:
+        if self._table_ is not None:
+            raise TypeError(
+                f"{what} needs a density of numbers, and the members are densities of tables. Use given "
+                "in sample and score_samples."
+            )
+        return super()._prior(what)
+
+    @property
+    def base_measure_(self) -> dict[Any, str]:
+        """What log-densities of each column are with respect to, of densities of tables."""
+        return self._table_.base_measure
 
     def _log_density_of_rows(self, X: np.ndarray, passed: Any) -> np.ndarray:
         members, log_weights = self._used_members()

@@ -17,18 +17,6 @@ from ._distances import knot_of
 from ._frames import Cells, ColumnType, read_frame, shown
 from ._kinds import SECONDS, Boolean, Datetime, Integer, Kind, Numerical, Periodic, WithLevels
 
-__all__ = [
-    "Column",
-    "EncodedTable",
-    "decode_column",
-    "encode_column",
-    "fit_column",
-    "given_cells",
-    "in_family",
-    "listed",
-    "without_zone",
-]
-
 _MOST_LISTED = 5
 # The days before and after the years 1 to 9999, which Python's dates have, from 1970-01-01.
 _FIRST_DAY, _LAST_DAY = -719163, 2932897
@@ -62,17 +50,14 @@ class Column:
     kind: Kind
     stored: ColumnType
     lattice: Lattice
-    origin: int
-    """Of dates: the day from which they are counted, in days from 1970-01-01."""
-    discrete: int | None
-    """Index of its discrete coordinate."""
-    continuous: int | None
-    """Index of its continuous coordinate."""
+    origin: int  # of dates: the day from which they are counted, in days from 1970-01-01
+    discrete: int | None  # index of its discrete coordinate
+    continuous: int | None  # index of its continuous coordinate
     is_declared: bool
     missing_weight: float
     atom_weights: tuple[float, ...]
+    # With one bound, the distance from it above which the coordinate is linear (`_distances.py`).
     knot: float = math.inf
-    """With one bound, the distance from it above which the coordinate is linear (`_distances.py`)."""
 
     @property
     def atoms(self) -> tuple[float, ...]:

@@ -28,8 +28,6 @@ from ._distances import from_line, to_line
 from ._frames import Cells, FrameType, read_frame
 from ._kinds import Kind, Periodic, WithLevels
 
-__all__ = ["ContinuousCoordinate", "DiscreteCoordinate", "EncodedTable", "TableColumns"]
-
 # Logarithms beyond this have no float64.
 _LARGEST_LOG = 700.0
 
@@ -99,7 +97,7 @@ class TableColumns:
 
     Notes
     -----
-    What is detected, where `kinds` does not name a column (docs/tables.md has the reasons):
+    What is detected, where `kinds` does not name a column (docs/guide/tables.md has the reasons):
 
     ============================================  ===================================================
     column                                        kind
@@ -413,6 +411,18 @@ class TableColumns:
             if column.discrete is not None:
                 mean.values[mean.levels[:, column.discrete] > 0, j] = np.nan
         return mean
+
+    def is_missing(self, X: Any) -> np.ndarray:
+        """Return which cells (n, n_columns) of a table are missing."""
+        rows = self.encode(X)
+        return np.column_stack(
+            [
+                np.isnan(rows.values[:, column.continuous])
+                if column.discrete is None
+                else rows.levels[:, column.discrete] < 0
+                for column in self.columns
+            ]
+        )
 
     def points(self, X: Any) -> np.ndarray:
         """Return rows as numbers (n, k), equal for equal rows: levels, values, what is missing."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -21,7 +21,7 @@ from scipy.spatial.distance import cdist
 from sklearn.base import clone
 
 from .._diffusion.background import WIDTH
-from .._diffusion.conditional import JointDensity, log_density_of_columns
+from .._diffusion.conditional import JointDensity, draw_given_columns, log_density_of_columns
 from .._diffusion.estimator import BaseScoreDiffusion
 from .._estimators.kde import KDESampler
 from .._utils.periods import reduced, wrapped
@@ -29,8 +29,6 @@ from ..compose._conditionals import draw_given, score_columns
 from ..compose._draw import draw
 from ..compose._members import fit_member, log_density_of
 from ._discrete import LevelKernel, choose_lambdas, one_row, products, some_rows
-
-__all__ = ["ContinuousPart", "Moved", "fit_part"]
 
 # Maps indices (k,) of rows and offsets (m, p), in units of cells, to coordinates (m, k, p) of the moved
 # rows, and to the logarithms (m, k) of the slopes of the maps of columns there, less those at the row.
@@ -58,36 +56,18 @@ _RELATIVE = re.compile(r"(.+)h")
 
 @dataclass(frozen=True, eq=False)
 class ContinuousPart:
-    """The density of some continuous coordinates given the levels.
+    """The density of some continuous coordinates given the levels, from n training rows."""
 
-    Parameters
-    ----------
-    columns : ndarray of shape (p,)
-        Indices of the coordinates.
-    fitted : estimator
-        The density of all rows that have values in them.
-    kernels : list of LevelKernel
-        Kernels by which rows are weighted, one for each discrete coordinate.
-    levels : ndarray of shape (n, q)
-        Levels of these rows.
-    weights : ndarray of shape (n,)
-        Their weights.
-    rows : ndarray of shape (n, p)
-        Their coordinates, mapped to the line.
-    group : ndarray of shape (n,) or None
-        Index of the point of the density that each row is, if it can be weighted anew.
-    offsets : ndarray of shape (m, p)
-        Points of a cell of width one at which the density is averaged; zero in other columns.
-    """
-
-    columns: np.ndarray
-    fitted: Any
-    kernels: list[LevelKernel]
-    levels: np.ndarray
-    weights: np.ndarray
-    rows: np.ndarray
-    group: np.ndarray | None
-    offsets: np.ndarray
+    columns: np.ndarray  # (p,) indices of the coordinates
+    fitted: Any  # the density of all rows that have values in them
+    kernels: list[LevelKernel]  # by which rows are weighted, one for each discrete coordinate
+    levels: np.ndarray  # (n, q)
+    weights: np.ndarray  # (n,)
+    rows: np.ndarray  # (n, p) coordinates, mapped to the line
+    group: (
+        np.ndarray | None
+    )  # (n,) point of the density that each row is, if it can be weighted anew
+    offsets: np.ndarray  # (m, p) points of a cell of width one over which is averaged; zero without
 
     @property
     def relevant(self) -> np.ndarray:
@@ -117,11 +97,16 @@ class ContinuousPart:
         return fit_member("density", clone(self.fitted), self.rows[kept], weights[kept])
 
     def log_density(
-        self, levels: np.ndarray, queries: np.ndarray, observed: np.ndarray
+        self,
+        levels: np.ndarray,
+        queries: np.ndarray,
+        observed: np.ndarray,
+        tolerance: float | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return log-densities (n,) of coordinates (n, p) given levels (q,), and standard errors (n,).
 
-        Coordinates that are not `observed` (p,), booleans, are integrated out.
+        Coordinates that are not `observed` (p,), booleans, are integrated out, until errors are about
+        `tolerance` nats; None is the smallest one.
         """
         model, no_error = self.given(levels), np.zeros(len(queries))
         if observed.all():
@@ -130,13 +115,16 @@ class ContinuousPart:
         scored = np.flatnonzero(observed)
         if not isinstance(model, BaseScoreDiffusion):
             return score_columns(_LABEL, model, filled, scored, none), no_error
+        tolerance = tolerance or _TOLERANCES[len(observed) > len(scored) + 1]
+        joint, memory_limit = self._joint(model)
+        return log_density_of_columns(joint, filled, scored, none, memory_limit, tolerance)
+
+    def _joint(self, model: BaseScoreDiffusion) -> tuple[JointDensity, float]:
+        """Return the density of all coordinates, and the limit of memory, for integrals and draws."""
         resources = model._resources()
         # Rows whose flow is rough are not followed again: the density is small there.
-        joint = JointDensity.of_model(replace(model.model_, tol=None), resources)
-        tolerance = _TOLERANCES[len(observed) > len(scored) + 1]
-        return log_density_of_columns(
-            joint, filled, scored, none, resources.memory_limit, tolerance
-        )
+        model_of_rows = replace(model.model_, tol=None)
+        return JointDensity.of_model(model_of_rows, resources), resources.memory_limit
 
     def of_all(self, queries: np.ndarray) -> np.ndarray:
         """Return log-densities (n,) of coordinates (n, p) whatever the levels."""
@@ -150,46 +138,43 @@ class ContinuousPart:
         if not observed.any():
             return draw(model, len(values), rng)
         given = np.flatnonzero(observed)
+        if isinstance(model, BaseScoreDiffusion):
+            joint, memory_limit = self._joint(model)
+            return draw_given_columns(joint, given, values[:, given], rng, memory_limit)
         return draw_given(_LABEL, model, given, values[:, given], rng)[0]
 
 
+class RowsInCells(NamedTuple):
+    """Training rows, and how they are moved within their cells."""
+
+    levels: np.ndarray  # (n, q)
+    rows: np.ndarray  # (n, p) coordinates
+    weights: np.ndarray  # (n,)
+    moved: Moved
+    offsets: np.ndarray  # (m, p) points of cells at which left-out rows are scored
+    has_cells: np.ndarray  # (p,) which coordinates have cells
+
+
 def fit_part(
-    columns: np.ndarray,
-    density: Any,
-    levels: np.ndarray,
-    rows: np.ndarray,
-    weights: np.ndarray,
-    kernels: Sequence[LevelKernel],
-    moved: Moved,
-    offsets: np.ndarray,
-    has_cells: np.ndarray,
+    label: str, columns: np.ndarray, density: Any, own: RowsInCells, kernels: list[LevelKernel]
 ) -> ContinuousPart:
-    """Return the density of coordinates (n, p) of rows given levels (n, q), with weights (n,).
+    """Return the density of coordinates of rows given levels; `label` names it in messages.
 
     `columns` (p,) are indices of the coordinates in the table, and `kernels` have the kinds of the
-    discrete coordinates. `moved` moves rows within their cells, to the `offsets` (m, p) at which
-    left-out rows are scored; `has_cells` (p,) is which coordinates have cells.
+    discrete coordinates.
     """
+    levels, rows, weights, _, offsets, has_cells = own
     # Equal weights are none, so that densities without weights can be used.
     passed = None if np.all(weights == weights[0]) else weights
-    fitted = fit_member(_LABEL, clone(density), rows, passed)
-    kernels = list(kernels)
+    fitted = fit_member(label, clone(density), rows, passed)
     if kernels or has_cells.any():
-        chooser = _Chooser.of(fitted, levels, rows, weights, moved, offsets, has_cells)
+        chooser = _Chooser.of(fitted, own)
         kernels, factor = chooser.choose(kernels)
         if chooser.is_scale_free and factor != 1:
             rescaled = clone(fitted).set_params(**_scales(fitted, factor))
-            fitted = fit_member(_LABEL, rescaled, rows, passed)
-    return ContinuousPart(
-        columns,
-        fitted,
-        kernels,
-        levels,
-        weights / weights.sum(),
-        rows,
-        _point_of_row(fitted, rows),
-        offsets,
-    )
+            fitted = fit_member(label, rescaled, rows, passed)
+    group, of_rows = _point_of_row(fitted, rows), weights / weights.sum()
+    return ContinuousPart(columns, fitted, kernels, levels, of_rows, rows, group, offsets)
 
 
 def _point_of_row(fitted: Any, rows: np.ndarray) -> np.ndarray | None:
@@ -234,48 +219,24 @@ def _factor_of(scale: Any) -> float | None:
 
 @dataclass(frozen=True, eq=False)
 class _Chooser:
-    """Left-out rows under the kernel density estimate of the others, weighted by their levels.
+    """Left-out rows under the kernel density estimate of the others, weighted by their levels."""
 
-    Parameters
-    ----------
-    squares : ndarray of shape (m, k, n)
-        Squared distances of k left-out rows from n rows, each at m points of its cell, in units of the
-        scale of highest likelihood of all rows together.
-    log_slopes : ndarray of shape (m, k)
-        Logarithms of the slopes of the maps of columns at these points, less those at the row.
-    n_directions : int
-        Dimension of the distances.
-    background : float
-        Weight of kernels of four scales, as in the background of the density.
-    is_scale_free : bool
-        Whether the scale is to be chosen.
-    least : float
-        The least scale at which averages over the points of cells are accurate.
-    """
-
-    levels: np.ndarray
-    weights: np.ndarray
-    judges: np.ndarray
-    kept: np.ndarray
+    levels: np.ndarray  # (n, q)
+    weights: np.ndarray  # (n,)
+    judges: np.ndarray  # (k,) indices of the rows that are left out
+    kept: np.ndarray  # (k, n) how much of the weight of each row is left
+    # (m, k, n) squared distances at m points of the cells, in units of the scale for all rows together
     squares: np.ndarray
-    log_slopes: np.ndarray
-    n_directions: int
-    background: float
-    is_scale_free: bool
-    least: float
+    log_slopes: np.ndarray  # (m, k) of the maps of columns at these points, less those at the row
+    n_directions: int  # dimension of the distances
+    background: float  # weight of kernels of four scales, as in the background of the density
+    is_scale_free: bool  # whether the scale is to be chosen
+    least: float  # the least scale at which averages over the points of cells are accurate
 
     @classmethod
-    def of(
-        cls,
-        fitted: Any,
-        levels: np.ndarray,
-        rows: np.ndarray,
-        weights: np.ndarray,
-        moved: Moved,
-        offsets: np.ndarray,
-        has_cells: np.ndarray,
-    ) -> _Chooser:
+    def of(cls, fitted: Any, own: RowsInCells) -> _Chooser:
         """Measure distances in the coordinates of a fitted density, or in those of local covariances."""
+        levels, rows, weights, moved, offsets, has_cells = own
         n = len(rows)
         is_scale_free, background, bandwidth = False, 0.0, 1.0
         if isinstance(fitted, BaseScoreDiffusion) and fitted._can_reweight:
@@ -332,18 +293,8 @@ class _Chooser:
         # Averages are over one column where cells of the others are narrow, or over all.
         one_column, one_narrow, several = _LEAST_OF_CELL
         least = min(max(one_column * first, one_narrow * second), several * first)
-        return cls(
-            levels,
-            weights,
-            judges,
-            kept,
-            squares,
-            log_slopes,
-            x.shape[1],
-            background,
-            is_scale_free,
-            least,
-        )
+        choice = x.shape[1], background, is_scale_free, least
+        return cls(levels, weights, judges, kept, squares, log_slopes, *choice)
 
     def choose(self, kernels: list[LevelKernel]) -> tuple[list[LevelKernel], float]:
         """Return the likeliest kernels of levels and scale, in units of that of all rows."""

@@ -17,17 +17,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import logsumexp
+from sklearn.base import clone
 
 from .._estimators.kde import KDESampler
 from .._utils.draws import choose_in_rows
 from .._utils.progress import tracked
 from .._utils.warnings import warn_user
 from ._columns import EncodedTable, TableColumns
-from ._continuous import ContinuousPart, fit_part
+from ._continuous import ContinuousPart, RowsInCells, fit_part
 from ._discrete import LevelDensity, LevelKernel
 from ._gated import GatedPart, Rows, fit_gated
-
-__all__ = ["MixedDensity"]
 
 # A pattern of coordinates has a density of its own from so many rows on.
 _FEWEST_ROWS = 10
@@ -42,11 +41,23 @@ _GENERATORS = {
     17: [1, 5, 7, 3, 2, 8, 6, 4],
     31: [1, 12, 5, 9, 7, 14, 3, 11, 2, 13, 6, 10, 4, 8, 15],
 }
+# Integrals for each of a row's combinations of levels first have errors of so many nats; their sum, and
+# the shares by which levels are drawn, have errors of at most the two numbers that follow.
+_ROUGH, _TOLERANCE, _TOLERANCE_OF_DRAWS = 0.3, 0.03, 0.1
 # Draws of missing columns without atoms, over which the density of those with atoms is averaged.
 _N_COMMON = 64
 # A cell is integrated over where density times width is further off than this, in nats, in the mean
 # over so many rows; scales are chosen at so many points of each cell.
 _CELL_ERROR, _N_CELL_ROWS, _N_CHOICE = 0.01, 64, 4
+
+
+class _Training(NamedTuple):
+    """Training rows, their mapped values (n, p), weights (n,), and kernels of levels to begin with."""
+
+    rows: EncodedTable
+    z: np.ndarray
+    weights: np.ndarray
+    kernels: list[LevelKernel]
 
 
 class _Group(NamedTuple):
@@ -59,24 +70,13 @@ class _Group(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class MixedDensity:
-    """The density of encoded rows.
-
-    Parameters
-    ----------
-    table : TableColumns
-        The coordinates.
-    level_density : LevelDensity
-        The distribution of the levels.
-    parts : list of ContinuousPart
-        The density of each set of coordinates that has one of its own.
-    gated : list of GatedPart
-        The density of each set of columns with atoms that may be at none together, given the columns
-        without atoms; empty where there are none of these.
-    """
+    """The density of encoded rows."""
 
     table: TableColumns
     level_density: LevelDensity
-    parts: list[ContinuousPart]
+    parts: list[ContinuousPart]  # one for each set of coordinates that has a density of its own
+    # One for each set of columns with atoms that may be at none together, given the columns without;
+    # empty where there are none of these.
     gated: list[GatedPart]
 
     @classmethod
@@ -97,14 +97,14 @@ class MixedDensity:
             for n, ordered in zip(n_levels, is_ordered, strict=True)
         ]
         fitted = cls(table, level_density, [], [])
-        z, _ = table.coordinates(rows.values)
+        training = _Training(rows, table.coordinates(rows.values)[0], weights, kernels)
         present = fitted._present(rows.levels)
         of_gates = np.unique(present[:, fitted._conditional], axis=0)
         present[:, fitted._conditional] = False
         patterns, counts = np.unique(present, axis=0, return_counts=True)
         wanted = [tuple(np.flatnonzero(pattern).tolist()) for pattern in patterns]
         for key in tracked(wanted, "set of columns"):
-            fitted._fit_part(key, rows, z, weights, density, kernels, is_alone=len(key) == 1)
+            fitted._fit_part(key, training, density, is_alone=len(key) == 1)
         lacking = [
             (key, int(count))
             for key, count in zip(wanted, counts, strict=True)
@@ -112,11 +112,9 @@ class MixedDensity:
         ]
         n_gates = len({each.gates for each in table.discrete if each.gates is not None})
         if lacking or (n_gates > 1 and not len(fitted._conditional)):
-            for index in np.setdiff1d(
-                np.arange(len(table.continuous)), fitted._conditional
-            ).tolist():
+            for index in fitted._common.tolist():
                 if fitted._part((index,)) is None:
-                    fitted._fit_part((index,), rows, z, weights, density, kernels, is_alone=True)
+                    fitted._fit_part((index,), training, density, is_alone=True)
         for key, count in lacking:
             names = [table.continuous[k].name for k in key]
             warn_user(
@@ -127,18 +125,12 @@ class MixedDensity:
         alone = np.eye(len(fitted._conditional), dtype=bool)
         chosen_sets = np.unique(np.concatenate([of_gates, alone]), axis=0)
         for chosen in tracked(list(chosen_sets), "set of columns with atoms"):
-            fitted._fit_gated(fitted._conditional[chosen], rows, z, weights, kernels)
+            fitted._fit_gated(fitted._conditional[chosen], training)
         return fitted
 
-    def _fit_gated(
-        self,
-        columns: np.ndarray,
-        rows: EncodedTable,
-        z: np.ndarray,
-        weights: np.ndarray,
-        kernels: list[LevelKernel],
-    ) -> None:
+    def _fit_gated(self, columns: np.ndarray, training: _Training) -> None:
         """Fit the density of columns with atoms to the rows in which all of them have other values."""
+        rows, z, weights, kernels = training
         if not len(columns):
             return
         base = self._common
@@ -164,8 +156,8 @@ class MixedDensity:
         }
         own_knots = np.array([knots.get(k, np.nan) for k in columns.tolist()])
         periods = np.array([self.table.continuous[k].period or 0.0 for k in given])
-        training = Rows(z[np.ix_(used, given)], low, high, rows.levels[used], weights[used])
-        self.gated.append(fit_gated(columns, given, training, own, kernels, periods, own_knots))
+        used_rows = Rows(z[np.ix_(used, given)], low, high, rows.levels[used], weights[used])
+        self.gated.append(fit_gated(columns, given, used_rows, own, kernels, periods, own_knots))
 
     @property
     def all_parts(self) -> list[ContinuousPart | GatedPart]:
@@ -203,17 +195,10 @@ class MixedDensity:
         return recorded
 
     def _fit_part(
-        self,
-        key: tuple[int, ...],
-        rows: EncodedTable,
-        z: np.ndarray,
-        weights: np.ndarray,
-        density: Any,
-        kernels: list[LevelKernel],
-        *,
-        is_alone: bool = False,
+        self, key: tuple[int, ...], training: _Training, density: Any, *, is_alone: bool
     ) -> None:
         """Fit the density of the coordinates of some indices to the rows with values in all of them."""
+        rows, z, weights, kernels = training
         columns = np.array(key, dtype=np.intp)
         (used,) = np.nonzero(~np.isnan(z[:, columns]).any(axis=1))
         own = z[used][:, columns]
@@ -235,17 +220,10 @@ class MixedDensity:
             _, center = self._mapped(rows.values[used[index]], columns)
             return at_points, slopes - center
 
-        part = fit_part(
-            columns,
-            self._with_periods(density, key),
-            rows.levels[used],
-            own,
-            weights[used],
-            kernels,
-            moved,
-            _lattice(units > 0, _N_CHOICE),
-            units > 0,
-        )
+        lattice, has_cells = _lattice(units > 0, _N_CHOICE), units > 0
+        in_cells = RowsInCells(rows.levels[used], own, weights[used], moved, lattice, has_cells)
+        label = f"density of the columns {[self.table.continuous[k].name for k in key]}"
+        part = fit_part(label, columns, self._with_periods(density, key), in_cells, kernels)
         self._warn_of_relations(part)
         offsets = self._lattice_of(part, units, rows.take(used))
         self.parts.append(replace(part, offsets=offsets))
@@ -271,8 +249,6 @@ class MixedDensity:
         }
         if not periods:
             return density
-        from sklearn.base import clone
-
         return clone(density).set_params(periods=periods)
 
     # ------------------------------------------------------------------------------- coordinates
@@ -339,15 +315,37 @@ class MixedDensity:
         if not len(used):
             return result, error
         source, levels, left = self._combinations(rows.take(used))
-        log_masses = self.level_density.log_density(levels)
-        of_values, errors = self.log_density_given(levels, rows.values[used][source])
-        n = len(used)
-        result[used] = _log_sums(log_masses + of_values, source, n)
-        posterior = np.exp(log_masses + of_values - result[used][source])
-        error[used] = (
-            np.bincount(source, weights=posterior * np.nan_to_num(errors), minlength=n) + left
-        )
+        log_masses, errors = self._log_masses(source, levels, rows.values[used], _TOLERANCE)
+        result[used], shares = _log_sums(log_masses, source, len(used))
+        error[used] = np.bincount(source, shares * np.nan_to_num(errors), len(used)) + left
         return result, error
+
+    def _log_masses(
+        self, source: np.ndarray, levels: np.ndarray, values: np.ndarray, tolerance: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return log-densities (m,) of levels (m, q) and values (n, p) of rows `source`, and errors.
+
+        Integrals are first rough; those follow accurately of which the errors, times their shares of the
+        row, add to more than `tolerance`.
+        """
+        log_masses, errors = self.level_density.log_density(levels), np.zeros(len(levels))
+        has_several = np.bincount(source, minlength=len(values)) > 1
+        is_rough = (has_several & np.isnan(values[:, self._common]).any(axis=1))[source]
+        of_values = np.empty(len(levels))
+        for own, rough in ((is_rough, _ROUGH), (~is_rough, None)):
+            of_values[own], errors[own] = self.log_density_given(
+                levels[own], values[source[own]], rough
+            )
+        shares = _log_sums(log_masses + of_values, source, len(values))[1]
+        parts = np.where(is_rough, np.nan_to_num(shares * errors), 0.0)
+        totals = np.bincount(source, parts, len(values))
+        order = np.lexsort((parts, source))
+        sums = np.cumsum(parts[order]) - (np.cumsum(totals) - totals)[source[order]]
+        again = order[(sums > tolerance) & (parts[order] > 0)]
+        of_values[again], errors[again] = self.log_density_given(
+            levels[again], values[source[again]]
+        )
+        return log_masses + of_values, errors
 
     def _combinations(self, rows: EncodedTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return rows in which missing levels are replaced by all that other coordinates depend on.
@@ -356,10 +354,9 @@ class MixedDensity:
         the error in nats by combinations that were left out, the least probable ones.
         """
         matter = self._that_matter()
-        source, levels = [np.arange(len(rows.levels))], [rows.levels]
-        left = np.zeros(len(rows.levels))
         is_open = (rows.levels[:, matter] < 0).any(axis=1)
-        source[0], levels[0] = source[0][~is_open], levels[0][~is_open]
+        source, levels = [np.flatnonzero(~is_open)], [rows.levels[~is_open]]
+        left = np.zeros(len(rows.levels))
         for index in np.flatnonzero(is_open):
             own, left[index] = self._combinations_of(rows.levels[index], matter)
             source.append(np.full(len(own), index))
@@ -370,11 +367,9 @@ class MixedDensity:
         """Return combinations (m, q) of missing levels, and the error of those left out."""
         combinations, left = levels[None], 0.0
         for k in matter[levels[matter] < 0]:
-            combinations = np.repeat(combinations, self.table.discrete[k].n_levels, axis=0)
-            combinations[:, k] = np.tile(
-                np.arange(self.table.discrete[k].n_levels),
-                len(combinations) // self.table.discrete[k].n_levels,
-            )
+            n = self.table.discrete[k].n_levels
+            combinations = np.repeat(combinations, n, axis=0)
+            combinations[:, k] = np.arange(len(combinations)) % n
             if len(combinations) > _MOST_COMBINATIONS:
                 log_masses = self.level_density.log_density(combinations)
                 order = np.argsort(-log_masses, kind="stable")
@@ -390,10 +385,11 @@ class MixedDensity:
         return np.array(sorted(used), dtype=np.intp)
 
     def log_density_given(
-        self, levels: np.ndarray, values: np.ndarray
+        self, levels: np.ndarray, values: np.ndarray, tolerance: float | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return log-densities (n,) of values (n, p) given levels (n, q), and their errors (n,).
 
+        Integrals over missing coordinates end at errors of `tolerance`, None being the smallest.
         Of a column whose level is an atom no value is expected: the density of one is zero.
         """
         result, error = np.zeros(len(levels)), np.zeros(len(levels))
@@ -403,7 +399,9 @@ class MixedDensity:
             used = group.rows[result[group.rows] == 0]
             for part, observed in self._parts_of(group):
                 if observed.any():
-                    of_part, of_error = self._of_part(part, levels[used], values[used], observed)
+                    of_part, of_error = self._of_part(
+                        part, levels[used], values[used], observed, tolerance
+                    )
                     result[used] += of_part
                     error[used] = np.hypot(error[used], of_error)
             if group.observed[self._conditional].any():
@@ -491,10 +489,15 @@ class MixedDensity:
         return [(each, group.observed[each.columns]) for each in parts if each is not None]
 
     def _of_part(
-        self, part: ContinuousPart, levels: np.ndarray, values: np.ndarray, observed: np.ndarray
+        self,
+        part: ContinuousPart,
+        levels: np.ndarray,
+        values: np.ndarray,
+        observed: np.ndarray,
+        tolerance: float | None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return log-densities (n,) of the observed coordinates of a part, and their errors (n,)."""
-        result, of_integrals, _ = self._in_cells_of(part, levels, values, observed)
+        result, of_integrals, _ = self._in_cells_of(part, levels, values, observed, tolerance)
         log_volume = self._log_widths(values, part.columns[observed])
         log_mean = logsumexp(result, axis=0) - np.log(len(result))
         ratio = np.exp(result - log_mean)
@@ -505,7 +508,12 @@ class MixedDensity:
         return log_mean + log_volume, error
 
     def _in_cells_of(
-        self, part: ContinuousPart, levels: np.ndarray, values: np.ndarray, observed: np.ndarray
+        self,
+        part: ContinuousPart,
+        levels: np.ndarray,
+        values: np.ndarray,
+        observed: np.ndarray,
+        tolerance: float | None,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return log-densities (m, n) of observed values at m points of their cells.
 
@@ -521,7 +529,7 @@ class MixedDensity:
         result = np.empty((2, len(offsets), len(levels)))
         for index, same in _same_rows(levels[:, part.relevant]):
             queries = z[:, same].reshape(-1, len(part.columns))
-            of_part = np.array(part.log_density(levels[index], queries, observed))
+            of_part = np.array(part.log_density(levels[index], queries, observed, tolerance))
             result[:, :, same] = of_part.reshape(2, len(offsets), len(same))
         return result[0] + log_slopes, result[1], z
 
@@ -548,7 +556,7 @@ class MixedDensity:
 
     def draw_missing(self, rows: EncodedTable, rng: np.random.RandomState) -> EncodedTable:
         """Return rows whose missing levels and values are drawn given the others."""
-        levels = self._draw_levels(rows, rng)
+        levels = self.draw_levels(rows, rng)
         values, present = rows.values.copy(), self._present(levels)
         groups = list(_groups(present, present & ~np.isnan(values)))
         for group in groups:
@@ -592,19 +600,18 @@ class MixedDensity:
 
         Coordinates that are not observed are NaN.
         """
-        joined = np.column_stack([levels, values])[own]
-        _, first, which = np.unique(
-            joined, axis=0, return_index=True, return_inverse=True, equal_nan=True
-        )
-        which, uniform, distinct = which.ravel(), rng.uniform(size=len(own)), own[first]
+        first, which = _distinct(levels[own], values[own])
+        uniform, distinct = rng.uniform(size=len(own)), own[first]
         if not (part.offsets * observed).any():
             z, _ = self._in_cells(values[own], part.columns, np.zeros((1, len(observed))))
             return z[0]
-        log_terms, _, z = self._in_cells_of(part, levels[distinct], values[distinct], observed)
+        log_terms, _, z = self._in_cells_of(
+            part, levels[distinct], values[distinct], observed, _ROUGH
+        )
         masses = np.exp(log_terms - log_terms.max(axis=0)).T
         return z[choose_in_rows(masses, which, uniform), which]
 
-    def _draw_levels(self, rows: EncodedTable, rng: np.random.RandomState) -> np.ndarray:
+    def draw_levels(self, rows: EncodedTable, rng: np.random.RandomState) -> np.ndarray:
         """Return levels (n, q), the missing ones drawn given other levels and values."""
         levels, matter = rows.levels.copy(), self._that_matter()
         has_values = (~np.isnan(rows.values)).any(axis=1)
@@ -612,14 +619,12 @@ class MixedDensity:
         (own,) = np.nonzero(is_open)
         if len(own):
             # Equal rows have the same combinations, which are computed once.
-            joined = np.column_stack([levels[own], rows.values[own]])
-            _, first, which = np.unique(
-                joined, axis=0, return_index=True, return_inverse=True, equal_nan=True
-            )
+            first, which = _distinct(levels[own], rows.values[own])
             distinct = rows.take(own[first])
             source, combinations, _ = self._combinations(distinct)
-            log_masses = self.level_density.log_density(combinations)
-            log_masses += self.log_density_given(combinations, distinct.values[source])[0]
+            log_masses, _ = self._log_masses(
+                source, combinations, distinct.values, _TOLERANCE_OF_DRAWS
+            )
             uniform = rng.uniform(size=len(own))
             order = np.argsort(source, kind="stable")
             sizes = np.bincount(source, minlength=len(first))
@@ -628,8 +633,8 @@ class MixedDensity:
             position = np.arange(len(source)) - np.repeat(starts, sizes)
             table[source[order], position] = log_masses[order]
             table -= table.max(axis=1, keepdims=True)
-            chosen = choose_in_rows(np.exp(table), which.ravel(), uniform)
-            levels[own] = combinations[order[starts[which.ravel()] + chosen]]
+            chosen = choose_in_rows(np.exp(table), which, uniform)
+            levels[own] = combinations[order[starts[which] + chosen]]
         return self.level_density.draw(levels, rng)
 
 
@@ -654,14 +659,24 @@ def _same_rows(labels: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         yield int(index), rows
 
 
-def _log_sums(log_terms: np.ndarray, source: np.ndarray, n: int) -> np.ndarray:
-    """Return the logarithm (n,) of the sum of the terms (m,) of each source (m,)."""
+def _distinct(levels: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the index of the first of equal rows, levels (n, q) and values (n, p), and whose (n,)."""
+    joined = np.column_stack([levels, values])
+    _, first, which = np.unique(
+        joined, axis=0, return_index=True, return_inverse=True, equal_nan=True
+    )
+    return first, which.ravel()
+
+
+def _log_sums(log_terms: np.ndarray, source: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return logarithms (n,) of the sums of terms of each source (m,), and the terms' shares (m,)."""
     highest = np.full(n, -np.inf)
     np.maximum.at(highest, source, log_terms)
     finite = np.where(np.isfinite(highest), highest, 0.0)
+    terms = np.exp(log_terms - finite[source])
+    sums = np.bincount(source, weights=terms, minlength=n)
     with np.errstate(divide="ignore"):
-        sums = np.bincount(source, weights=np.exp(log_terms - finite[source]), minlength=n)
-        return np.log(sums) + finite
+        return np.log(sums) + finite, terms / np.where(sums > 0, sums, 1.0)[source]
 
 
 def _lattice(

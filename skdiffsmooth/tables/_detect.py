@@ -34,8 +34,6 @@ from ._kinds import (
     WithLevels,
 )
 
-__all__ = ["Lattice", "complete", "detect", "lattice_of", "number_of_days"]
-
 # Fewer rows are evidence of neither levels nor atoms nor bounds.
 _FEWEST_ROWS = 10
 # Texts that are all different, in so many rows or more, are an identifier; and levels in more than half

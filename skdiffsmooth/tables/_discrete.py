@@ -22,8 +22,6 @@ from scipy.optimize import minimize_scalar
 from .._utils.draws import choose_in_rows
 from .._utils.memory import slices
 
-__all__ = ["LevelDensity", "LevelKernel", "choose_lambdas", "one_row", "products", "some_rows"]
-
 # Bounds of the search; beyond the upper one lambda is 1, where the coordinate does not matter.
 _LEAST, _MOST = 1e-4, 0.98
 # Sweeps over all coordinates, which end where no lambda changes by more.
@@ -168,21 +166,11 @@ def _best(loss: Callable[[float], float]) -> float:
 
 @dataclass(frozen=True, eq=False)
 class LevelDensity:
-    """The distribution of the discrete coordinates, a sum of kernels over the training rows.
+    """The distribution of the discrete coordinates, a sum of kernels over m distinct training rows."""
 
-    Parameters
-    ----------
-    levels : ndarray of shape (m, q)
-        Distinct training rows; -1 is a missing level.
-    weights : ndarray of shape (m,)
-        Their weights, which sum to one.
-    kernels : list of LevelKernel
-        One for each coordinate.
-    """
-
-    levels: np.ndarray
-    weights: np.ndarray
-    kernels: list[LevelKernel]
+    levels: np.ndarray  # (m, q); -1 is a missing level
+    weights: np.ndarray  # (m,), which sum to one
+    kernels: list[LevelKernel]  # one for each coordinate
 
     @classmethod
     def fit(

@@ -10,8 +10,6 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import wrightomega
 
-__all__ = ["from_line", "knot_of", "to_line"]
-
 # The knot, in units of the largest distance of a training row.
 _KNOT = 0.5
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -18,13 +19,22 @@ from ..compose._members import check_member, takes_weights
 from ._columns import EncodedTable, TableColumns
 from ._density import MixedDensity
 
-__all__ = ["TableDensity"]
-
 # Errors of log-densities, in nats, that are reported by a warning.
 _LARGE_ERROR = 0.25
 
 
-class TableDensity(DensityEstimatorMixin, BaseEstimator):
+class TakesTables:
+    """A mixin for estimators that take columns of every kind with missing cells, by their tags."""
+
+    def __sklearn_tags__(self) -> Any:
+        tags: Any = super().__sklearn_tags__()  # type: ignore[misc]
+        tags.input_tags.allow_nan = True
+        tags.input_tags.string = True
+        tags.input_tags.categorical = True
+        return tags
+
+
+class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
     """The density of a whole row of a table with columns of any kind, and rows drawn from it.
 
     Columns may be categories, booleans, counts, rounded or exact numbers, with bounds, with values that
@@ -83,10 +93,8 @@ class TableDensity(DensityEstimatorMixin, BaseEstimator):
         can be compared where these are equal.
     density_ : MixedDensity
         The fitted distribution of levels and values.
-    n_features_in_ : int
-        Number of columns.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Column names, where X had them.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features,)
+        Number of columns; their names, where X had them.
 
     See Also
     --------
@@ -122,7 +130,7 @@ class TableDensity(DensityEstimatorMixin, BaseEstimator):
     where all have atoms), and a second one in the scale that is chosen given the levels;
     `score_samples` and `sample` evaluate one model for each
     combination of levels among the rows, of those on which the continuous columns depend
-    (docs/tables.md has times).
+    (docs/evidence/mixed.md has times).
 
     References
     ----------
@@ -154,15 +162,9 @@ class TableDensity(DensityEstimatorMixin, BaseEstimator):
         ----------
         X : DataFrame of pandas or polars, or array-like of shape (n_samples, n_features)
             Training rows; cells may be missing. The table is not changed.
-        y : object, default=None
-            Ignored; there for scikit-learn's calling convention.
+        y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; a row of weight k counts as k equal rows.
-
-        Returns
-        -------
-        self : TableDensity
-            The fitted estimator.
 
         Raises
         ------
@@ -298,6 +300,25 @@ class TableDensity(DensityEstimatorMixin, BaseEstimator):
         _warn_of_errors(error)
         return (log_density, error) if return_error else log_density
 
+    def _given_others(self, *tables: Any) -> np.ndarray:
+        """Return the log-density (n, d) of each column given the others, for the rows of all tables.
+
+        In one call, since rows of the same levels have one model.
+        """
+        rows = [self.columns_.encode(X) for X in tables]
+        levels = np.concatenate([each.levels for each in rows])
+        whole = EncodedTable(levels, np.concatenate([each.values for each in rows]))
+        every = np.arange(len(self.columns_.columns))
+        parts = [whole, *(self._only(whole, np.delete(every, j)) for j in every)]
+        together = EncodedTable(
+            np.concatenate([each.levels for each in parts]),
+            np.concatenate([each.values for each in parts]),
+        )
+        log_density, error = self.density_.log_density(together)
+        _warn_of_errors(error)
+        joint, *others = log_density.reshape(len(parts), len(levels))
+        return joint[:, None] - np.column_stack(others)
+
     @on_one_fit
     def sample(self, n_samples: int = 1, random_state: Any = None, *, given: Any = None) -> Any:
         """Draw new rows, as a table like that of training.
@@ -331,9 +352,16 @@ class TableDensity(DensityEstimatorMixin, BaseEstimator):
         UserWarning
             If given levels are in no training row.
         """
-        n, rng = self._check_draw(n_samples, random_state)
+        return self._draw(*self._check_draw(n_samples, random_state), given)
+
+    def _draw(
+        self, n: int, rng: np.random.RandomState, given: Any, *, only_levels: bool = False
+    ) -> Any:
+        """Return n rows as a table; with `only_levels` numbers that are not given are missing."""
         rows = self.columns_.encode_given({} if given is None else given, n)
         self.density_.warn_of_support(rows)
+        if only_levels:
+            return self.columns_.decode(replace(rows, levels=self.density_.draw_levels(rows, rng)))
         return self.columns_.decode(self.density_.draw_missing(rows, rng))
 
     @on_one_fit
@@ -369,10 +397,6 @@ class TableDensity(DensityEstimatorMixin, BaseEstimator):
         """Return how rows of tables are read; the estimators made of densities have it too."""
         return self.columns_
 
-    def _column_labels(self) -> np.ndarray:
-        """Return the labels of the columns that are used."""
-        return self.columns_.labels
-
     def _only(self, rows: EncodedTable, kept: np.ndarray) -> EncodedTable:
         """Return rows in which all columns but those of some indices are missing."""
         levels, values = np.full_like(rows.levels, -1), np.full_like(rows.values, np.nan)
@@ -383,13 +407,6 @@ class TableDensity(DensityEstimatorMixin, BaseEstimator):
             if column.continuous is not None:
                 values[:, column.continuous] = rows.values[:, column.continuous]
         return EncodedTable(levels, values, rows.index)
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        tags.input_tags.string = True
-        tags.input_tags.categorical = True
-        return tags
 
 
 def _warn_of_errors(error: np.ndarray) -> None:

@@ -14,8 +14,6 @@ from scipy.sparse import issparse
 
 from .._utils.validation import check_detached
 
-__all__ = ["Cells", "ColumnType", "FrameType", "read_frame", "shown"]
-
 # Larger integers have no float64 of their own.
 _LARGEST_INTEGER = 2**53
 # pandas has two dtypes called string[pyarrow]; this is ArrowDtype's.
@@ -26,33 +24,23 @@ _ARROW_STRING = "arrow string"
 class Cells:
     """The cells of one column."""
 
+    # "number" or "flag" (float64), "label" (Python objects), "date" or "duration" (those of numpy)
     family: str
-    """"number" or "flag" (float64), "label" (Python objects), "date" or "duration" (datetime64 or
-    timedelta64 of numpy)."""
-    values: np.ndarray
-    """One value for each row (n,); where a cell is missing it means nothing."""
-    missing: np.ndarray
-    """Which cells (n,) are missing."""
+    values: np.ndarray  # (n,); where a cell is missing the value means nothing
+    missing: np.ndarray  # (n,) which cells are missing
 
 
 @dataclass(frozen=True)
 class ColumnType:
     """How a frame stores one column, in plain data that can be saved with a model."""
 
-    dtype: str
-    """The name of its dtype, as the library of the frame writes it."""
-    family: str
-    """See `Cells`."""
-    is_whole: bool = False
-    """Whether it holds integers only."""
-    categories: tuple[Any, ...] | None = None
-    """The categories of a categorical dtype."""
-    is_ordered: bool = False
-    """Whether these have an order."""
-    resolution: str = ""
-    """Unit of the ticks of dates and durations."""
-    zone: str | None = None
-    """Time zone of dates."""
+    dtype: str  # its name, as the library of the frame writes it
+    family: str  # see `Cells`
+    is_whole: bool = False  # whether it holds integers only
+    categories: tuple[Any, ...] | None = None  # of a categorical dtype
+    is_ordered: bool = False  # whether these have an order
+    resolution: str = ""  # unit of the ticks of dates and durations
+    zone: str | None = None  # time zone of dates
 
     @property
     def limits(self) -> tuple[float, float]:
@@ -78,17 +66,13 @@ class ColumnType:
 class FrameType:
     """What is needed to make a frame like the training frame."""
 
-    library: str
-    """"pandas", "polars" or "numpy"."""
-    names: tuple[Any, ...]
-    """Labels of the columns; indices, where the frame has none."""
+    library: str  # "pandas", "polars" or "numpy"
+    names: tuple[Any, ...]  # labels of the columns; indices, where the frame has none
     types: tuple[ColumnType, ...]
     index_name: Any = None
     columns_name: Any = None
-    has_object_names: bool = False
-    """Whether labels are stored as objects, and not as their common type."""
-    dtype: str = "object"
-    """Of an array: its dtype."""
+    has_object_names: bool = False  # whether labels are stored as objects, not as their common type
+    dtype: str = "object"  # of an array
 
     def build(self, columns: Sequence[Cells], index: Any = None) -> Any:
         """Return a frame of columns, with an index of pandas, or one of row numbers."""
@@ -119,7 +103,7 @@ def read_frame(X: Any) -> tuple[FrameType, list[Cells], Any]:
     return _read_pandas(X) if library == "pandas" and hasattr(X, "columns") else _read_array(X)
 
 
-def _check_shape(n_rows: int, names: Sequence[Any]) -> None:
+def check_shape(n_rows: int, names: Sequence[Any]) -> None:
     """Raise ValueError if a table is empty, or has two columns of one name."""
     if not names:
         raise ValueError("X has 0 feature(s) (columns); expected a table with at least one.")
@@ -156,7 +140,7 @@ def _refuse(name: Any, what: str, advice: str) -> ValueError:
 def _read_pandas(X: Any) -> tuple[FrameType, list[Cells], Any]:
     """Read a DataFrame of pandas."""
     names = tuple(X.columns)
-    _check_shape(len(X), names)
+    check_shape(len(X), names)
     columns = [_read_series(name, X.iloc[:, j]) for j, name in enumerate(names)]
     frame = FrameType(
         "pandas",
@@ -318,7 +302,7 @@ def _read_polars(X: Any) -> tuple[FrameType, list[Cells], Any]:
             "X.to_frame() of a Series."
         )
     names = tuple(X.columns)
-    _check_shape(X.height, names)
+    check_shape(X.height, names)
     columns = [_read_polars_series(name, X[name]) for name in names]
     frame = FrameType("polars", names, tuple(kind for kind, _ in columns))
     return frame, [cells for _, cells in columns], None
@@ -417,7 +401,7 @@ def _read_array(X: Any) -> tuple[FrameType, list[Cells], Any]:
             "column, X.reshape(1, -1) if it has a single row."
         )
     names = tuple(range(array.shape[1]))
-    _check_shape(len(array), names)
+    check_shape(len(array), names)
     mask = np.ma.getmaskarray(X) if is_masked else np.zeros(array.shape, dtype=bool)
     columns = [_read_array_column(j, array[:, j], mask[:, j]) for j in names]
     types = tuple(kind for kind, _ in columns)

@@ -25,8 +25,6 @@ from .._utils.periods import wrapped
 from ._discrete import LevelKernel, choose_lambdas, one_row, products, some_rows
 from ._distances import from_line
 
-__all__ = ["GatedPart", "Rows", "fit_gated"]
-
 # Weight of two logistic distributions, half of it each: one about the regression line, and one of all
 # rows, which bounds the loss where the line is far off. All rows among the near ones have it, too.
 _BACKGROUND = 0.02
@@ -85,37 +83,25 @@ class Regression:
         return np.column_stack(parts)
 
 
-def _regress(
-    x: np.ndarray,
-    y: np.ndarray,
-    levels: np.ndarray,
-    weights: np.ndarray,
-    one_share: np.ndarray,
-    kernels: Sequence[LevelKernel],
-    mean: np.ndarray,
-    scale: np.ndarray,
-    periods: np.ndarray,
-) -> tuple[Regression, np.ndarray]:
-    """Return the regression with the least left-out errors, and these (n, k).
+class _Setting(NamedTuple):
+    """Training rows: the part (n,) of the weight of a row that is left out; scale and periods of x."""
 
-    `one_share` (n,) is the part of the weight of a row that is left out.
-    """
-    n_levels, best, chosen = [len(kernel.masses) for kernel in kernels], np.inf, None
-    empty = np.empty((2, y.shape[1]))
-    shape = Regression(
-        x.min(axis=0),
-        x.max(axis=0),
-        mean,
-        scale,
-        periods,
-        n_levels,
-        False,
-        [],
-        empty[0],
-        empty,
-        empty,
-    )
-    differ = [k for k in range(len(kernels)) if len(np.unique(levels[:, k])) > 1]
+    levels: np.ndarray
+    weights: np.ndarray
+    one_share: np.ndarray
+    n_levels: list[int]
+    mean: np.ndarray
+    scale: np.ndarray
+    periods: np.ndarray
+
+
+def _regress(x: np.ndarray, y: np.ndarray, setting: _Setting) -> tuple[Regression, np.ndarray]:
+    """Return the regression of y (n, k) with the least left-out errors, and these (n, k)."""
+    levels, weights, one_share, n_levels, mean, scale, periods = setting
+    best, chosen, empty = np.inf, None, np.empty((2, y.shape[1]))
+    ends = x.min(axis=0), x.max(axis=0)
+    shape = Regression(*ends, mean, scale, periods, n_levels, False, [], empty[0], empty, empty)
+    differ = [k for k in range(len(n_levels)) if len(np.unique(levels[:, k])) > 1]
     y_mean, root = weights @ y, np.sqrt(weights)[:, None]
     # Squares, products and indicators of each column are kept if left-out errors are less with them.
     for added in ("linear", "quadratic", *differ):
@@ -151,47 +137,23 @@ def _regress(
 
 @dataclass(frozen=True, eq=False)
 class GatedPart:
-    """The density of some gated coordinates given the others and the levels.
+    """The density of some gated coordinates given the others and the levels, from n training rows."""
 
-    Parameters
-    ----------
-    columns, base : ndarray of shape (k,) and (p,)
-        Indices of the coordinates y and of those x on which they are conditional.
-    x, y : ndarray of shape (n, p) and (n, k)
-        Coordinates of the training rows that have values in all of them.
-    levels, weights : ndarray of shape (n, q) and (n,)
-        Their levels and weights.
-    kernels : list of LevelKernel
-        Kernels by which rows are weighted, one for each discrete coordinate.
-    periods : ndarray of shape (p,)
-        Periods of x; 0 is none.
-    of_x, of_y : ndarray of shape (p,) and (k,)
-        Bandwidths; infinite ones of x do not matter.
-    shifts, knots : ndarray of shape (k,)
-        Shifts of the maps of y, see `_mapped`, and knots of their coordinates.
-    regression : Regression
-        Its values are the b(x, c) of the formula.
-    residual : ndarray of shape (n, k)
-        Deviations of y of the training rows, each from the regression without the row.
-    deviation : ndarray of shape (k,)
-        Standard deviations from it.
-    """
-
-    columns: np.ndarray
-    base: np.ndarray
-    x: np.ndarray
-    y: np.ndarray
-    levels: np.ndarray
-    weights: np.ndarray
-    kernels: list[LevelKernel]
-    periods: np.ndarray
-    of_x: np.ndarray
-    of_y: np.ndarray
-    shifts: np.ndarray
-    knots: np.ndarray
-    regression: Regression
-    residual: np.ndarray
-    deviation: np.ndarray
+    columns: np.ndarray  # (k,) indices of the coordinates y
+    base: np.ndarray  # (p,) indices of those x on which they are conditional
+    x: np.ndarray  # (n, p)
+    y: np.ndarray  # (n, k)
+    levels: np.ndarray  # (n, q)
+    weights: np.ndarray  # (n,)
+    kernels: list[LevelKernel]  # by which rows are weighted, one for each discrete coordinate
+    periods: np.ndarray  # (p,) of x; 0 is none
+    of_x: np.ndarray  # (p,) bandwidths; a coordinate with an infinite one does not matter
+    of_y: np.ndarray  # (k,)
+    shifts: np.ndarray  # (k,) of the maps of y, see `_mapped`
+    knots: np.ndarray  # (k,) of the coordinates y
+    regression: Regression  # its values are the b(x, c) of the formula
+    residual: np.ndarray  # (n, k) deviations of y, each from the regression without the row
+    deviation: np.ndarray  # (k,) standard deviations from it
 
     @property
     def relevant(self) -> np.ndarray:
@@ -336,7 +298,8 @@ def fit_gated(
     mean, of_rows = np.average(x, axis=0, weights=weights), weights / weights.sum()
     scale = np.sqrt(of_rows @ (x - mean) ** 2)
     scale[scale == 0] = 1.0
-    setting = levels, of_rows, left, kernels, mean, scale, periods
+    n_levels = [len(kernel.masses) for kernel in kernels]
+    setting = _Setting(levels, of_rows, left, n_levels, mean, scale, periods)
     shifts = np.full(len(columns), np.nan)
     for g in np.flatnonzero(~np.isnan(knots)):
         # A relation may be simple in the logarithm, or in the column.
@@ -346,11 +309,11 @@ def fit_gated(
         losses = []
         for shift in tried:
             mapped, log_slopes = _mapped(middle, np.array([shift]), knots[[g]])
-            errors = _regress(x, mapped, *setting)[1]
+            errors = _regress(x, mapped, setting)[1]
             losses.append(np.log(of_rows @ errors**2 + 1e-300)[0] / 2 - (of_rows @ log_slopes)[0])
         shifts[g] = tried[int(np.argmin(losses))]
     y, _ = _mapped(y, shifts, knots)
-    regression, residual = _regress(x, y, *setting)
+    regression, residual = _regress(x, y, setting)
     deviation = np.sqrt(of_rows @ (residual - of_rows @ residual) ** 2)
     deviation = np.where(deviation > 0, deviation, np.maximum(np.abs(of_rows @ y), 1.0))
     part = GatedPart(

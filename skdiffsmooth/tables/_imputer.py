@@ -10,13 +10,10 @@ from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from .._utils.estimator import SavedWithVersion
 from .._utils.validation import check_choice, check_generator, check_integer
-from ._columns import EncodedTable
-from ._estimator import TableDensity
-
-__all__ = ["DensityImputer"]
+from ._estimator import TableDensity, TakesTables
 
 
-class DensityImputer(TransformerMixin, SavedWithVersion, BaseEstimator):
+class DensityImputer(TakesTables, TransformerMixin, SavedWithVersion, BaseEstimator):
     """Imputer that fills missing cells given the other cells of their row, under one density of rows.
 
     All missing cells of a row are drawn together from their distribution given what is there, so that
@@ -53,10 +50,8 @@ class DensityImputer(TransformerMixin, SavedWithVersion, BaseEstimator):
     ----------
     estimator_ : TableDensity
         The fitted density.
-    n_features_in_ : int
-        Number of columns.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Column names, where X had them.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features,)
+        Number of columns; their names, where X had them.
 
     See Also
     --------
@@ -100,15 +95,9 @@ class DensityImputer(TransformerMixin, SavedWithVersion, BaseEstimator):
         ----------
         X : DataFrame or array-like of shape (n_samples, n_features)
             Training rows, with missing cells or without.
-        y : object, default=None
-            Ignored; there for scikit-learn's calling convention.
+        y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; a row of weight k counts as k equal rows.
-
-        Returns
-        -------
-        self : DensityImputer
-            The fitted transformer.
 
         Raises
         ------
@@ -157,8 +146,7 @@ class DensityImputer(TransformerMixin, SavedWithVersion, BaseEstimator):
         columns, density = self.estimator_.columns_, self.estimator_.density_
         rows = columns.encode(X)
         filled = rows.take(np.arange(len(rows)))
-        is_missing = (rows.levels < 0).any(axis=1) | self._lacks_values(rows)
-        (missing,) = np.nonzero(is_missing)
+        (missing,) = np.nonzero(columns.is_missing(X).any(axis=1))
         if len(missing):
             n_draws = 1 if self.strategy == "draw" else self.n_draws
             drawn = density.draw_missing(rows.take(np.tile(missing, n_draws)), rng)
@@ -182,23 +170,8 @@ class DensityImputer(TransformerMixin, SavedWithVersion, BaseEstimator):
         check_is_fitted(self)
         return _check_feature_names_in(self, input_features)
 
-    def _lacks_values(self, rows: EncodedTable) -> np.ndarray:
-        """Return which rows (n,) have a missing value that no atom explains."""
-        lacks = np.zeros(len(rows), dtype=bool)
-        for j, coordinate in enumerate(self.estimator_.columns_.continuous):
-            at_atom = 0 if coordinate.gate is None else rows.levels[:, coordinate.gate] > 0
-            lacks |= np.isnan(rows.values[:, j]) & ~np.bool_(at_atom)
-        return lacks
-
     def _check_parameters(self) -> np.random.RandomState:
         """Check the parameters, and return the generator of the draws."""
         check_choice("strategy", self.strategy, ("draw", "mean"))
         check_integer("n_draws", self.n_draws, minimum=1)
         return check_generator(self.random_state)
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        tags.input_tags.string = True
-        tags.input_tags.categorical = True
-        return tags

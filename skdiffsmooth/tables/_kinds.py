@@ -9,22 +9,6 @@ from typing import Any, ClassVar
 
 from .._utils.validation import check_choice, check_real
 
-__all__ = [
-    "SECONDS",
-    "Boolean",
-    "Categorical",
-    "Continuous",
-    "Datetime",
-    "Integer",
-    "Interval",
-    "Kind",
-    "Numerical",
-    "Ordinal",
-    "Periodic",
-    "Positive",
-    "WithLevels",
-]
-
 # Seconds of the units in which dates may have been recorded.
 SECONDS = {"D": 86400.0, "h": 3600.0, "min": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 
@@ -135,10 +119,8 @@ class Numerical(Kind):
         """The lowest and the highest value that the column may hold."""
         return -math.inf, math.inf
 
-    @property
-    def is_open(self) -> bool:
-        """Whether the continuous part has values up to its bounds, but not the bounds themselves."""
-        return False
+    # Whether the continuous part has values up to its bounds, but not the bounds themselves.
+    is_open: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, repr=False)
@@ -184,6 +166,7 @@ class Positive(Numerical):
     """
 
     name = "positive"
+    is_open = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -193,11 +176,6 @@ class Positive(Numerical):
     def bounds(self) -> tuple[float, float]:
         """See `Numerical`."""
         return 0.0, math.inf
-
-    @property
-    def is_open(self) -> bool:
-        """See `Numerical`."""
-        return True
 
 
 @dataclass(frozen=True, repr=False)
@@ -226,6 +204,7 @@ class Interval(Numerical):
     high: float
 
     name = "interval"
+    is_open = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -248,11 +227,6 @@ class Interval(Numerical):
     def bounds(self) -> tuple[float, float]:
         """See `Numerical`."""
         return self.low, self.high
-
-    @property
-    def is_open(self) -> bool:
-        """See `Numerical`."""
-        return True
 
 
 @dataclass(frozen=True, repr=False)

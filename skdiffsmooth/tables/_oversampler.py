@@ -12,12 +12,11 @@ from sklearn.utils.validation import validate_data
 
 from .._utils.validation import check_generator
 from ..compose._classifier import DensityClassifier
-from ._estimator import TableDensity
+from ._estimator import TableDensity, TakesTables
+from ._frames import check_shape
 
-__all__ = ["DensityOverSampler"]
 
-
-class DensityOverSampler(BaseOverSampler):
+class DensityOverSampler(TakesTables, BaseOverSampler):
     """Over-sampler that draws rows of each small class from a density of its rows.
 
     The rows are new ones of the distribution of the class, with the categories, bounds, rounding and
@@ -51,10 +50,8 @@ class DensityOverSampler(BaseOverSampler):
         The densities of the classes, ``classifier_.estimators_``, in the order of its ``classes_``.
     sampling_strategy_ : dict
         The number of rows to draw of each class.
-    n_features_in_ : int
-        Number of columns.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Column names, where X had them.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features,)
+        Number of columns; their names, where X had them.
 
     See Also
     --------
@@ -80,6 +77,7 @@ class DensityOverSampler(BaseOverSampler):
         if not hasattr(X, "iloc"):
             X = validate_data(self, X, reset=True, dtype=None, ensure_all_finite="allow-nan")
         else:
+            check_shape(len(X), tuple(X.columns))
             validate_data(self, X, reset=True, skip_check_array=True)
             sparse = {
                 name: dtype.subtype
@@ -105,8 +103,6 @@ class DensityOverSampler(BaseOverSampler):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = False
-        tags.input_tags.allow_nan = True
-        tags.input_tags.string = True
         return tags
 
 

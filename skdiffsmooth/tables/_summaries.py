@@ -22,16 +22,6 @@ from ._columns import TableColumns
 from ._frames import FrameType, read_frame, shown
 from ._kinds import Periodic, WithLevels
 
-__all__ = [
-    "Estimate",
-    "Marginal",
-    "cdf",
-    "marginal",
-    "mutual_information",
-    "probability",
-    "quantile",
-]
-
 _MOST_DRAWS = 10_000_000
 # A quantile is between at least so many draws on each side.
 _FEWEST_IN_TAIL = 100
@@ -131,10 +121,10 @@ def probability(
         )
     if not event:
         raise ValueError("event is empty; expected a condition on at least one column.")
-    draws = _Draws.of(model, _number_of_draws(error), given, _generator(model, random_state))
+    draws = _Draws.of(model, _number_of_draws(error), given, random_state, "event", event)
     inside = np.ones(draws.n, dtype=bool)
     for name, condition in event.items():
-        inside &= draws.column("event", name).holds(condition)
+        inside &= draws.column(name).holds(condition)
     return _fraction(np.count_nonzero(inside), draws.n)
 
 
@@ -179,8 +169,8 @@ def cdf(
     >>> cdf(model, 0, [-1, 0, 1], random_state=0).value.round(1).tolist()
     [0.2, 0.5, 0.9]
     """
-    draws = _Draws.of(model, _number_of_draws(error), given, _generator(model, random_state))
-    drawn = draws.column("column", column)
+    draws = _Draws.of(model, _number_of_draws(error), given, random_state, "column", [column])
+    drawn = draws.column(column)
     drawn.check_order()
     positions = drawn.positions(values)
     counts = np.searchsorted(np.sort(drawn.values), positions + drawn.tolerance, side="right")
@@ -238,8 +228,8 @@ def quantile(
             f"q={q.tolist()!r:.100} is out of range; expected probabilities in (0, 1)."
         )
     n = max(_number_of_draws(error), math.ceil(_FEWEST_IN_TAIL / min(q.min(), 1 - q.max())))
-    draws = _Draws.of(model, _checked_number(n, "q"), given, _generator(model, random_state))
-    drawn = draws.column("column", column)
+    draws = _Draws.of(model, _checked_number(n, "q"), given, random_state, "column", [column])
+    drawn = draws.column(column)
     if drawn.levels is not None:
         raise ValueError(
             f"column {drawn.name!r} has levels and so no quantile with an error in its units; expected "
@@ -304,17 +294,14 @@ def marginal(
     ((['cat', 'dog'],), [0.3, 0.7])
     """
     check_integer("n_bins", n_bins, minimum=2)
-    draws = _Draws.of(model, _number_of_draws(error), given, _generator(model, random_state))
-    indices = draws.indices("columns", columns)
-    if len(indices) not in (1, 2):
+    draws = _Draws.of(model, _number_of_draws(error), given, random_state, "columns", columns)
+    if len(columns) not in (1, 2):
         raise ValueError(
-            f"columns={columns!r:.100} has {len(indices)} columns; expected one or two. Use probability "
+            f"columns={columns!r:.100} has {len(columns)} columns; expected one or two. Use probability "
             "for the values of more columns."
         )
     # In the order of the call.
-    parts, labels = zip(
-        *(draws.column("columns", name).parts(n_bins) for name in columns), strict=True
-    )
+    parts, labels = zip(*(draws.column(name).parts(n_bins) for name in columns), strict=True)
     shape = tuple(map(len, parts))
     counts = np.bincount(np.ravel_multi_index(labels, shape), minlength=math.prod(shape))
     return Marginal(tuple(parts), *_fraction(counts.reshape(shape), draws.n))
@@ -383,7 +370,8 @@ def mutual_information(
     rng = _generator(model, random_state)
     n, reached, value = _FEWEST_PAIRS, math.inf, 0.0
     while reached > error and n <= _MOST_PAIRS:
-        pair = _pair(_Draws.of(model, n, None, rng), a, b)
+        draws = _Draws.of(model, n, None, rng, "(a, b)", [a, b])
+        pair = draws.column(a).coordinates(), draws.column(b).coordinates()
         value = float(_mixed_terms(*pair).mean())
         # Neighbouring terms are correlated: their standard deviation would be too small.
         of_parts = _means_of_parts(*pair, 10)
@@ -407,15 +395,12 @@ class _DrawnColumn:
     """The values of one column in all draws."""
 
     name: Any
-    values: np.ndarray
-    """Numbers, dates or durations (n,); of a column with levels, their indices."""
+    values: np.ndarray  # (n,) numbers, dates or durations; of a column with levels, their indices
     levels: tuple[Any, ...] | None
     is_ordered: bool
     atoms: tuple[float, ...]
-    unit: float
-    """The width in which values were recorded; 0 where they are exact."""
-    period: tuple[float, float] | None
-    """Where the period begins and ends."""
+    unit: float  # the width in which values were recorded; 0 where they are exact
+    period: tuple[float, float] | None  # where the period begins and ends
 
     @property
     def is_time(self) -> bool:
@@ -565,36 +550,40 @@ class _Draws:
     frame: FrameType
     cells: list[Any]
     n: int
+    labels: np.ndarray | None
 
     @classmethod
-    def of(cls, model: Any, n: int, given: Any, rng: np.random.RandomState) -> _Draws:
-        """Return n rows of a fitted model."""
-        conditions = {} if given is None else {"given": given}
-        frame, cells, _ = read_frame(model.sample(n, random_state=rng, **conditions))
-        return cls(model, frame, cells, n)
+    def of(
+        cls, model: Any, n: int, given: Any, random_state: Any, parameter: str, columns: Any
+    ) -> _Draws:
+        """Return n rows of a fitted model; the `columns`, the value of a parameter, are checked.
 
-    def indices(self, parameter: str, columns: Any) -> np.ndarray:
-        """Return the indices (k,) of columns, which are checked."""
-        labels = getattr(self.model, "feature_names_in_", None)
-        if isinstance(self.model, DensityEstimatorMixin):
-            labels = self.model._column_labels()
-        if self.frame.library != "numpy":
-            labels = np.empty(len(self.frame.names), dtype=object)
-            labels[:] = self.frame.names
-        return resolve_columns(parameter, columns, labels, len(self.frame.names))
+        Numbers that are not among the columns may be missing.
+        """
+        rng, table = _generator(model, random_state), getattr(model, "columns_", None)
+        if isinstance(table, TableColumns):
+            used = resolve_columns(parameter, columns, table.labels, len(table.columns))
+            only_levels = all(table.columns[index].continuous is None for index in used)
+            rows = model._draw(n, rng, given, only_levels=only_levels)
+        else:
+            rows = model.sample(n, random_state=rng, **({} if given is None else {"given": given}))
+        frame, cells, _ = read_frame(rows)
+        labels = getattr(model, "feature_names_in_", None)
+        if isinstance(model, DensityEstimatorMixin):
+            labels = model._column_labels()
+        if frame.library != "numpy":
+            labels = np.empty(len(frame.names), dtype=object)
+            labels[:] = frame.names
+        resolve_columns(parameter, columns, labels, len(frame.names))
+        return cls(model, frame, cells, n, labels)
 
-    def column(self, parameter: str, name: Any) -> _DrawnColumn:
+    def column(self, name: Any) -> _DrawnColumn:
         """Return the values of a column, by its label or index."""
-        (index,) = self.indices(parameter, [name])
+        (index,) = resolve_columns("columns", [name], self.labels, len(self.cells))
         cells, stored = self.cells[index], self.frame.types[index]
         table = getattr(self.model, "columns_", None)
-        levels, is_ordered, atoms, unit, period = (
-            stored.categories,
-            stored.is_ordered,
-            (),
-            0.0,
-            None,
-        )
+        levels, is_ordered = stored.categories, stored.is_ordered
+        atoms, unit, period = (), 0.0, None
         if isinstance(table, TableColumns):
             column = table.columns[index]
             if isinstance(column.kind, WithLevels):
@@ -660,12 +649,6 @@ def _fraction(counts: Any, n: int) -> Estimate:
 
 
 # ------------------------------------------------------------------------------- mutual information
-
-
-def _pair(draws: _Draws, a: Any, b: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return the coordinates (n,) of two columns."""
-    draws.indices("(a, b)", [a, b])
-    return draws.column("a", a).coordinates(), draws.column("b", b).coordinates()
 
 
 def _means_of_parts(a: np.ndarray, b: np.ndarray, n_parts: int) -> np.ndarray:

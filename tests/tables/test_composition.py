@@ -131,6 +131,14 @@ def test_which_column_makes_a_row_unusual():
     )
 
 
+def test_a_missing_cell_makes_no_row_unusual():
+    X, odd = outliers()
+    detector = DensityOutlierDetector(density(), cv=3).fit(X)
+    nats = detector.attribute(odd.assign(length=np.nan))
+    np.testing.assert_array_equal(nats[:, 1], 0.0)
+    assert np.all(nats[:, 0] != 0)
+
+
 @pytest.mark.parametrize("make", [DensityClassifier, DensityOutlierDetector])
 def test_new_levels_are_an_error(make):
     X, y = frame()

@@ -293,3 +293,15 @@ def test_other_bad_input_is_an_error(table, kde):
         mutual_information(kde, 0, 0)
     with pytest.raises(ValueError, match="3 columns"):
         marginal(table, ["city", "grade", "hour"], error=0.05)
+
+
+def test_numbers_are_drawn_only_where_they_matter(monkeypatch):
+    rng = np.random.RandomState(0)
+    kind = rng.choice(["cat", "dog"], size=80)
+    frame = pd.DataFrame({"kind": kind, "mass": rng.normal(3.0 * (kind == "dog"), 1.0)})
+    model = TableDensity(density=KDESampler(0.5)).fit(frame)
+    given = {"mass": 1.0}
+    drawn = model.sample(10_000, 0, given=given)["kind"] == "dog"
+    monkeypatch.setattr(type(model.density_), "draw_missing", None)
+    value, _ = probability(model, {"kind": "dog"}, given=given, random_state=0)
+    assert value == drawn.mean()

@@ -11,7 +11,7 @@ from sklearn.model_selection import GridSearchCV
 
 from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
 from skdiffsmooth.compose import DensityStacking
-from skdiffsmooth.tables import Periodic, Positive, TableDensity
+from skdiffsmooth.tables import Continuous, Periodic, Positive, TableDensity
 
 
 def _frame(n=80):
@@ -157,6 +157,7 @@ def test_densities_that_cannot_be_weighted_anew_are_fitted_again():
 
 def test_models_of_unlike_declarations_are_not_mixed():
     frame = _frame()[["height"]].dropna()
-    members = [("cells", TableDensity(density=KDESampler())), ("numbers", KDESampler())]
+    exact = TableDensity({"height": Continuous(unit=None)}, density=KDESampler())
+    members = [("cells", TableDensity(density=KDESampler())), ("numbers", exact)]
     with pytest.raises(ValueError, match=r"numbers.*different measures.*cells of width 0\.1"):
         DensityStacking(members).fit(frame)

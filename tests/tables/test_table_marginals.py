@@ -50,3 +50,16 @@ def test_integrals_over_missing_numbers_are_within_their_errors(model, missing):
     # Three standard errors, and .01 for the grid and the tails beyond it.
     assert (np.abs(log_density - expected) < 3 * error + 0.01).all()
     assert (error < 0.15).all()
+
+
+def test_rough_integrals_of_levels_add_to_accurate_ones(model):
+    density, frame = model
+    rows = frame[:3].astype({"y": float}).assign(x=np.nan, z=np.nan)
+    # With a level given, an integral is accurate from the start.
+    of_levels = np.array([density.score_samples(rows.assign(kind=kind)) for kind in "ab"])
+    open_level = density.score_samples(rows.assign(kind=None))
+    np.testing.assert_allclose(open_level, np.logaddexp(*of_levels), atol=0.06)
+    share = np.exp(of_levels[0, 0] - np.logaddexp(*of_levels)[0])
+    drawn = density.sample(1000, given={"y": rows["y"][0]}, random_state=0)["kind"] == "a"
+    # Four standard errors (false alarms: 6e-5), and half of the error of .1 that shares may have.
+    assert abs(drawn.mean() - share) < 4 * np.sqrt(share * (1 - share) / 1000) + 0.025

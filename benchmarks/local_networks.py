@@ -1,0 +1,140 @@
+"""How many pixels a small convolutional network depends on, and how many a network without places.
+
+    python benchmarks/local_networks.py
+
+Both are trained on 660 digits for some CPU seconds, from three seeds each. `implied_smoothing` compares
+their scores with local scores of patches of each size: the closest for each seed, and the distances.
+The last columns compare the denoised images of held-out digits with those of `LocalScoreDiffusion`: r^2
+is one less the mean squared difference over the variance of the network's pixels about their means, and
+errors are mean squared ones, in variances of the noise. docs/evidence/local.md has the table.
+"""
+
+import numpy as np
+import torch
+from _common import header, row
+from local import digits
+
+from skdiffsmooth import LocalScoreDiffusion
+from skdiffsmooth.model_selection import implied_smoothing
+
+SIDE, STD = 8, 0.27
+SCALES = (0.05, 0.1, 0.2, 0.4, 0.8)
+
+
+class Convolutions(torch.nn.Module):
+    """Three layers of 3 x 3 filters: a pixel depends on 7 x 7."""
+
+    def __init__(self, channels=24):
+        super().__init__()
+        self.layers = torch.nn.Sequential(
+            torch.nn.Conv2d(2, channels, 3, padding=1),
+            torch.nn.SiLU(),
+            torch.nn.Conv2d(channels, channels, 3, padding=1),
+            torch.nn.SiLU(),
+            torch.nn.Conv2d(channels, 1, 3, padding=1),
+        )
+
+    def forward(self, x, log_scale):
+        images = x.view(-1, 1, SIDE, SIDE)
+        return self.layers(
+            torch.cat([images, log_scale.view(-1, 1, 1, 1).expand_as(images)], 1)
+        ).flatten(1)
+
+
+class Dense(torch.nn.Module):
+    """Two hidden layers, in which all pixels are alike."""
+
+    def __init__(self, width=256):
+        super().__init__()
+        self.layers = torch.nn.Sequential(
+            torch.nn.Linear(SIDE**2 + 1, width),
+            torch.nn.SiLU(),
+            torch.nn.Linear(width, width),
+            torch.nn.SiLU(),
+            torch.nn.Linear(width, SIDE**2),
+        )
+
+    def forward(self, x, log_scale):
+        return self.layers(torch.cat([x, log_scale], 1))
+
+
+class Denoiser:
+    """A network that is trained to denoise, scaled as by Karras et al. (arXiv:2206.00364)."""
+
+    def __init__(self, make, seed, n_batches=1200):
+        self.make, self.seed, self.n_batches = make, seed, n_batches
+
+    def fit(self, X):
+        torch.manual_seed(self.seed)
+        self.mean_ = X.mean(axis=0)
+        self.network_ = self.make()
+        rows = torch.tensor(X - self.mean_, dtype=torch.float32)
+        optimizer = torch.optim.Adam(self.network_.parameters(), 2e-3)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.n_batches)
+        for _ in range(self.n_batches):
+            clean = rows[torch.randint(len(rows), (64,))]
+            scale = torch.exp(torch.empty(64, 1).uniform_(np.log(0.03), np.log(1.2)))
+            noised = clean + scale * torch.randn_like(clean)
+            weight = (scale**2 + STD**2) / (scale * STD) ** 2
+            loss = (weight * (self._denoised(noised, scale) - clean) ** 2).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        return self
+
+    def _denoised(self, x, scale):
+        total = scale**2 + STD**2
+        output = self.network_(x / total.sqrt(), scale.log() / 2)
+        return x * STD**2 / total + output * scale * STD / total.sqrt()
+
+    @torch.no_grad()
+    def denoise(self, x, v):
+        rows = torch.tensor(x - self.mean_, dtype=torch.float32)
+        scale = torch.full((len(rows), 1), np.sqrt(v), dtype=torch.float32)
+        return self._denoised(rows, scale).double().numpy() + self.mean_
+
+
+def agreement(network, local, held_out):
+    """Return r^2 of the local denoiser for the network's images, and both errors, at each scale."""
+    figures = []
+    for scale in SCALES:
+        noised = held_out + scale * np.random.default_rng(1).standard_normal(held_out.shape)
+        images = network.denoise(noised, scale**2)
+        others = noised + scale**2 * local.grad_log_density(noised, scale**2)
+        r2 = 1 - np.mean((images - others) ** 2) / images.var(axis=0).mean()
+        errors = [np.mean((m - held_out) ** 2) / scale**2 for m in (images, others)]
+        figures.append((r2, *errors))
+    return np.array(figures)
+
+
+def run():
+    """Print one line for each network and noise scale; errors are over the three seeds."""
+    train, held_out = digits(0)
+    local = LocalScoreDiffusion(0.01, image_shape=(SIDE, SIDE)).fit(train)
+    sizes = ("1 pixel", "3 x 3", "5 x 5", "7 x 7", "whole image")
+    header("network", "noise scale", "closest", *sizes, "r^2", "error, network", "error, local")
+    for name, make in (("convolutions", Convolutions), ("dense", Dense)):
+        closest, distances, figures = [], [], []
+        for seed in range(3):
+            network = Denoiser(make, seed).fit(train)
+            result = implied_smoothing(
+                network,
+                train,
+                "size",
+                image_shape=(SIDE, SIDE),
+                noise_scales=SCALES,
+                n_samples=160,
+            )
+            closest.append(result.closest)
+            distances.append(result.distances)
+            figures.append(agreement(network, local, held_out))
+        mean, error = np.mean(distances, axis=0), np.std(distances, axis=0, ddof=1) / np.sqrt(3)
+        for k, scale in enumerate(SCALES):
+            pairs = [f"{m:.3f} ± {e:.3f}" for m, e in zip(mean[k], error[k], strict=True)]
+            values = [f"{value:.2f}" for value in np.mean(figures, axis=0)[k]]
+            row(name, scale, ", ".join(str(found[k]) for found in closest), *pairs, *values)
+
+
+if __name__ == "__main__":
+    run()
