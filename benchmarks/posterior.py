@@ -241,7 +241,7 @@ def guidance(model, measure, y, noise, rng, n_steps=50):
 # ------------------------------------------------------------------------------------------ digits
 
 
-def digits(n_components=8, n_train=400, n_test=48):
+def digits(n_components=8, n_train=400, n_test=24):
     """Print mean CRPS of pixels for denoising, deblurring and inpainting of 8 x 8 digits."""
     images = load_digits().data
     images = images[np.random.RandomState(0).permutation(len(images))]
