@@ -44,7 +44,7 @@ install: $(INSTALLED_TEST)  ## install the package with its test and lint tools
 	@echo "Installed in $(VENV). Activate it with: . $(VENV)/bin/activate"
 
 test: lint  ## lint, then run the tests and the doctests
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 lint: $(INSTALLED_TEST)  ## ruff, mypy, the contract on imports and retired words
 	$(PY) -m ruff check
@@ -87,7 +87,7 @@ dist: $(INSTALLED_TEST)  ## build wheel and sdist in dist/, check them, try the 
 check-sdist: dist  ## unpack the sdist and run its tests there
 	rm -rf build/sdist && mkdir -p build/sdist
 	tar xf dist/*.tar.gz -C build/sdist --strip-components 1
-	cd build/sdist && OMP_NUM_THREADS=1 PYTHONPATH=. $(CURDIR)/$(PY) -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+	cd build/sdist && OMP_NUM_THREADS=1 PYTHONPATH=. $(CURDIR)/$(PY) -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 check-extras: dist  ## install each extra alone in a bare environment, and try it
 	for extra in $(EXTRAS); do \
@@ -99,12 +99,12 @@ check-extras: dist  ## install each extra alone in a bare environment, and try i
 check-oldest:  ## run the tests with the oldest supported dependencies
 	$(PYTHON) -m venv --clear build/oldest
 	build/oldest/bin/python -m pip install -q -c .ci/oldest.txt -e '.[test]'
-	OMP_NUM_THREADS=1 build/oldest/bin/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 build/oldest/bin/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 check-newest:  ## run the tests with the newest dependencies, of pre-releases too
 	$(PYTHON) -m venv --clear build/newest
 	build/newest/bin/python -m pip install -q --pre --upgrade --upgrade-strategy eager -e '.[test]'
-	OMP_NUM_THREADS=1 build/newest/bin/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 build/newest/bin/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 clean:  ## remove caches and build products; .venv stays
 	rm -rf build dist skdiffsmooth.egg-info

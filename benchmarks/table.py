@@ -2,8 +2,9 @@
 
 Each cell (method, data set, split) is computed once and kept, with the log-density of every test
 row, as one file in ``benchmarks/.cache``; a method whose `version` changes is computed again. The
-stacks, ranks and paired differences come from these files, without another fit. To add a method,
-add a line to `METHODS`.
+stacks and paired differences come from these files, without another fit. ``--write`` puts what the
+files say into ``docs/evidence/table.json``, beside what is there from earlier runs, and writes the
+page from that; figures of an older `version` are marked. To add a method, add a line to `METHODS`.
 """
 
 import argparse
@@ -37,6 +38,7 @@ from skdiffsmooth.model_selection import SmoothedScoreDiffusionCV
 _HERE = Path(__file__).parent
 CACHE = _HERE / ".cache" / "table"
 PAGE = _HERE.parent / "docs" / "evidence" / "table.md"
+FIGURES = PAGE.with_suffix(".json")
 # Out-of-fold log-densities are kept for so many training rows: enough for a handful of weights.
 _OUT_OF_FOLD_ROWS = 1000
 _FOLDS = 5
@@ -133,12 +135,12 @@ METHODS = {
     "8 GMMs": Method(_densities.RestartedGaussianMixtures, rival=True),
     "Parzen": Method(_densities.ParzenWindows, version="2", rival=True),
     "flow": Method(_densities.SplineFlow, version="2", rival=True, member=False),
-    "KDE same metric": Method(SameMetricKDE, member=False),
-    "smoothed": Method(WithDefaults, version="4"),
-    "tuned": Method(Tuned, version="4"),
-    "auto": Method(FamilyBest, version="3", member=False, fitted_with="family"),
-    "family": Method(FamilyStack, version="3", member=False),
-    "manifold": Method(ManifoldAdaptedDiffusion, version="4", member=False),
+    "KDE same metric": Method(SameMetricKDE, version="2", member=False),
+    "smoothed": Method(WithDefaults, version="5"),
+    "tuned": Method(Tuned, version="5"),
+    "auto": Method(FamilyBest, version="4", member=False, fitted_with="family"),
+    "family": Method(FamilyStack, version="4", member=False),
+    "manifold": Method(ManifoldAdaptedDiffusion, version="5", member=False),
 }
 MEMBERS = [name for name, method in METHODS.items() if method.member]
 # Mixtures of methods, their weights by EM on out-of-fold log-densities.
@@ -239,20 +241,22 @@ def out_of_fold(model, X):
 # --- results -----------------------------------------------------------------------------------
 
 
+def _sizes(data, max_train):
+    """Return rows in all, training rows, columns and splits."""
+    X = _tables.load(data)
+    train, _ = _tables.split(X, 0, max_train)
+    return len(X), len(train), X.shape[1], _tables.n_splits(len(X))
+
+
 class Results:
     """What is in the cache, and what follows from it."""
 
     def __init__(self, data, max_train):
         self.max_train = max_train
         self.names = data
-        for method in ("sizes", "cell", "log_densities"):  # read and stacked once
+        self.splits = functools.cache(lambda name: range(_sizes(name, max_train)[-1]))
+        for method in ("cell", "log_densities"):  # read and stacked once
             setattr(self, method, functools.cache(getattr(self, method)))
-
-    def sizes(self, data):
-        """Return rows in all, training rows, columns and splits."""
-        X = _tables.load(data)
-        train, _ = _tables.split(X, 0, self.max_train)
-        return len(X), len(train), X.shape[1], _tables.n_splits(len(X))
 
     def cell(self, method, data, split):
         result = Cell(method, data, split, self.max_train).result()
@@ -260,11 +264,10 @@ class Results:
 
     def log_densities(self, method, data):
         """Return one array of test log-densities a split, or None where a cell is missing."""
-        splits = range(self.sizes(data)[-1])
         if method in STACKS:
-            parts = [self._stacked(STACKS[method], data, split)[0] for split in splits]
+            parts = [self._stacked(STACKS[method], data, k)[0] for k in self.splits(data)]
         else:
-            cells = [self.cell(method, data, split) for split in splits]
+            cells = [self.cell(method, data, k) for k in self.splits(data)]
             parts = [None if cell is None else np.array(cell["test"]) for cell in cells]
         return None if any(part is None for part in parts) else parts
 
@@ -279,8 +282,9 @@ class Results:
         return logsumexp(test[:, used], axis=1, b=weights[used]), weights
 
     def weights(self, stack, data):
-        splits = range(self.sizes(data)[-1])
-        return np.mean([self._stacked(STACKS[stack], data, s)[1] for s in splits], axis=0)
+        return np.mean(
+            [self._stacked(STACKS[stack], data, k)[1] for k in self.splits(data)], axis=0
+        )
 
     def mean(self, method, data):
         """Return mean over splits of the mean test log-density, and its sd over splits."""
@@ -302,19 +306,12 @@ class Results:
         rows = np.concatenate(a) - np.concatenate(b)
         return rows.mean(), rows.std(ddof=1) / np.sqrt(len(rows))
 
-    def ranks(self, methods):
-        """Return ranks of shape (sets with all of them, methods), and the gaps to the best."""
-        means = np.array([[self.mean(m, data)[0] for m in methods] for data in self.names])
-        means = means[np.isfinite(means).all(1)]
-        ranks = (-means).argsort(1).argsort(1) + 1
-        return ranks, means.max(1, keepdims=True) - means
-
     def seconds(self, method, data):
         """Return the mean CPU seconds of a fit with all choices and of the scores."""
         if method in STACKS:
             return np.nan
         timed = METHODS[method].fitted_with or method
-        cells = [self.cell(timed, data, s) for s in range(self.sizes(data)[-1])]
+        cells = [self.cell(timed, data, s) for s in self.splits(data)]
         return np.mean([np.nan if c is None else c["fit_cpu"] + c["score_cpu"] for c in cells])
 
 
@@ -325,59 +322,117 @@ def _number(value, digits=2, sign=""):
     return f"{value:{sign}.{digits}f}" if abs(value) < 1000 else f"{value:{sign}.1e}"
 
 
-def _mean_and_deviation(mean, deviation, best):
-    text = _number(mean) + ("" if np.isnan(deviation) else f" ({_number(deviation)})")
-    return f"**{text}**" if mean == best else text
-
-
 def _table(head, rows):
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows])
 
 
-def report(results, reference):
-    """Return the generated part of the page, in Markdown."""
-    # A method that has not run on any of the sets yet has no column.
-    compared = [
-        method
-        for method in (*METHODS, *STACKS)
-        if any(results.log_densities(method, data) is not None for data in results.names)
-    ]
-    methods = [method for method in compared if method in METHODS]
-    rivals = [method for method in methods if METHODS[method].rival]
-    ours = [method for method in compared if method not in rivals]
-    of_rivals, of_ours, gains_of_rivals, gains_of_ours, worth, times = ([] for _ in range(6))
+def version_of(method):
+    """Return the version of a method, or those of the members of a stack."""
+    if method in STACKS:
+        return "+".join(METHODS[member].version for member in STACKS[method])
+    return METHODS[method].version
+
+
+def measured(results, reference):
+    """Return the figures of each data set and method of which the cache has all cells."""
+    found = {}
     for data in results.names:
-        means = {m: results.mean(m, data) for m in compared}
-        best = np.nanmax([means[m][0] for m in compared] + [-np.inf])
-        text = {m: _mean_and_deviation(*means[m], best) for m in compared}
-        of_rivals.append([data, *results.sizes(data), *(text[m] for m in rivals)])
-        strongest = sorted(rivals, key=lambda m: np.nan_to_num(means[m][0], nan=-np.inf))[-1:]
-        of_rival = [f"{_number(means[m][0])}, {m}" for m in strongest] or ["..."]
+        for method in (*METHODS, *STACKS):
+            if results.log_densities(method, data) is None:
+                continue
+            mean, deviation = results.mean(method, data)
+            difference, error = results.difference(method, reference, data)
+            own = {"mean": mean, "deviation": deviation, "seconds": results.seconds(method, data)}
+            own |= {"difference": difference, "error": error}
+            if method == "stack":
+                own["gain"], own["gain_error"] = results.difference(method, "rivals' stack", data)
+                shares = dict(zip(STACKS[method], results.weights(method, data), strict=True))
+                own["share"] = sum(shares[m] for m in SMOOTHED)
+            own = {
+                name: round(float(value), 4) for name, value in own.items() if np.isfinite(value)
+            }
+            if method == "stack":
+                own["heaviest"] = max(shares, key=shares.get)
+            found.setdefault(data, {})[method] = own | {"version": version_of(method)}
+    return found
+
+
+class Figures:
+    """The figures of each data set and method, measured now or in an earlier run."""
+
+    def __init__(self, kept):
+        self.kept = kept
+        # A method that has not run on any of the sets yet has no column.
+        self.methods = [m for m in (*METHODS, *STACKS) if any(m in own for own in kept.values())]
+
+    def get(self, method, data, name):
+        return self.kept[data].get(method, {}).get(name, np.nan)
+
+    def mark(self, method, data):
+        """Return a dagger if the figures are those of an older version."""
+        own = self.kept[data].get(method)
+        return "" if own is None or own["version"] == version_of(method) else " †"
+
+    def mean(self, method, data, best):
+        value, deviation = (self.get(method, data, name) for name in ("mean", "deviation"))
+        text = _number(value) + ("" if np.isnan(deviation) else f" ({_number(deviation)})")
+        return (f"**{text}**" if value == best else text) + self.mark(method, data)
+
+    def difference(self, method, reference, data):
+        value, error = (self.get(method, data, name) for name in ("difference", "error"))
+        if np.isnan(value):  # the rows of the reference are not in the cache of this method
+            value = self.get(method, data, "mean") - self.get(reference, data, "mean")
+        text = _number(value, sign="+") + ("" if np.isnan(error) else f" ± {_number(error)}")
+        return text + self.mark(method, data)
+
+    def ranks(self, methods):
+        """Return ranks of shape (sets with all of them, methods), and the gaps to the best."""
+        means = np.array([[self.get(m, data, "mean") for m in methods] for data in self.kept])
+        means = means[np.isfinite(means).all(1)]
+        ranks = (-means).argsort(1).argsort(1) + 1
+        return ranks, means.max(1, keepdims=True) - means
+
+
+def report(figures, reference, max_train):
+    """Return the generated part of the page, in Markdown."""
+    methods = [method for method in figures.methods if method in METHODS]
+    rivals = [method for method in methods if METHODS[method].rival]
+    ours = [method for method in figures.methods if method not in rivals]
+    of_rivals, of_ours, gains_of_rivals, gains_of_ours, worth, times = ([] for _ in range(6))
+    for data in figures.kept:
+        means = {m: figures.get(m, data, "mean") for m in figures.methods}
+        best = np.nanmax([*means.values(), -np.inf])
+        text = {m: figures.mean(m, data, best) for m in figures.methods}
+        of_rivals.append([data, *_sizes(data, max_train), *(text[m] for m in rivals)])
+        strongest = sorted(rivals, key=lambda m: np.nan_to_num(means[m], nan=-np.inf))[-1:]
+        of_rival = [f"{_number(means[m])}, {m}" for m in strongest] or ["..."]
         of_ours.append([data, *of_rival, *(text[m] for m in ours)])
         for rows, kind in ((gains_of_rivals, rivals), (gains_of_ours, ours)):
-            pairs = [results.difference(m, reference, data) for m in kind if m != reference]
-            rows.append([data, *(f"{_number(a, sign='+')} ± {_number(b)}" for a, b in pairs)])
-        gain, error = results.difference("stack", "rivals' stack", data)
+            pairs = [figures.difference(m, reference, data) for m in kind if m != reference]
+            rows.append([data, *pairs])
+        gain, error = (figures.get("stack", data, name) for name in ("gain", "gain_error"))
         if np.isfinite(gain):
-            shares = dict(zip(STACKS["stack"], results.weights("stack", data), strict=True))
-            share = sum(shares[m] for m in SMOOTHED)
-            worth.append(
-                [data, f"{_number(gain, 3, '+')} ± {_number(error, 3)}", f"{gain / error:+.1f}"]
-                + [f"{100 * share:.0f} %", max(shares, key=shares.get)]
-            )
-        times.append([data, *(_number(results.seconds(m, data), 1) for m in methods)])
+            shown = f"{_number(gain, 3, '+')} ± {_number(error, 3)}{figures.mark('stack', data)}"
+            share = f"{100 * figures.get('stack', data, 'share'):.0f} %"
+            heaviest = figures.get("stack", data, "heaviest")
+            ratio = f"{gain / error:+.1f}" if error else "..."
+            worth.append([data, shown, ratio, share, heaviest])
+        seconds = {m: figures.get(m, data, "seconds") for m in methods}
+        marks = {m: figures.mark(m, data) if seconds[m] >= 0 else "" for m in methods}
+        times.append([data, *(_number(seconds[m], 1) + marks[m] for m in methods)])
 
     ranking = []
     for mine in OURS:
-        ranks, gaps = results.ranks([*RIVALS, mine])
+        ranks, gaps = figures.ranks([*RIVALS, mine])
         if len(ranks):
             row = [f"{rank:.2f}" for rank in ranks.mean(0)]
             ranking.append([mine, len(ranks), *row, f"{gaps[:, -1].mean():.3f}"])
     parts = [
-        f"Taken with scikit-learn {sklearn.__version__}, torch {torch.__version__}, zuko "
+        f"Written with scikit-learn {sklearn.__version__}, torch {torch.__version__}, zuko "
         f"{zuko.__version__}, skdiffsmooth {skdiffsmooth.__version__}, Python "
-        f"{platform.python_version()}; at most {results.max_train} training rows.",
+        f"{platform.python_version()}; at most {max_train} training rows. A dagger † marks figures of "
+        "an older version of a method.",
         "## Held-out log-likelihood\n\nThe tables show nats a row on columns standardised by the "
         "training rows, as the mean over splits (standard deviation over splits). Bold marks the best "
         "of both tables. These are the rivals:\n\n"
@@ -402,7 +457,7 @@ def report(results, reference):
         "## Data\n\n"
         + _table(
             ["data", "from", "what is hard"],
-            [[k, _tables.TABLES[k].source, _tables.TABLES[k].kind] for k in results.names],
+            [[k, _tables.TABLES[k].source, _tables.TABLES[k].kind] for k in figures.kept],
         ),
     ]
     return "\n\n".join(parts)
@@ -426,7 +481,7 @@ def main():
     parser.add_argument("--reference", default="8 GMMs", help="what differences are taken to")
     parser.add_argument("--again", action="store_true", help="compute what is in the cache too")
     parser.add_argument("--report", action="store_true", help="compute nothing")
-    parser.add_argument("--write", action="store_true", help=f"update {PAGE}")
+    parser.add_argument("--write", action="store_true", help=f"update {PAGE} and {FIGURES.name}")
     parser.add_argument("--check", action="store_true", help="test the rivals, and nothing else")
     options = parser.parse_args()
     if options.check:
@@ -450,10 +505,17 @@ def main():
         done = joblib.Parallel(n_jobs=options.jobs, return_as="generator")(calls)
         for cell, result in zip(cells, done, strict=True):
             print(f"{cell.data:15s} {cell.split} {cell.method:9s} {summary(result)}", flush=True)
-    text = report(Results(data, options.max_train), options.reference)
-    print(text)
+    found = measured(Results(data, options.max_train), options.reference)
+    kept = json.loads(FIGURES.read_text())
+    for name, figures in found.items():
+        kept[name] = kept.get(name, {}) | figures
+    kept = {name: kept[name] for name in _tables.TABLES if name in kept}
     if options.write:
-        write_page(text)
+        lines = [f"{json.dumps(name)}: {json.dumps(own)}" for name, own in kept.items()]
+        FIGURES.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+        write_page(report(Figures(kept), options.reference, options.max_train))
+    chosen = {name: kept[name] for name in data if name in kept}
+    print(report(Figures(chosen), options.reference, options.max_train))
 
 
 if __name__ == "__main__":

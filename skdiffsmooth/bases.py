@@ -359,8 +359,9 @@ def base_components(
     is_weighted: bool,
     seed: int,
     memory_limit: float,
+    unit: float,
 ) -> GaussianComponents:
-    """Return the Gaussian components of a base in units of X, after fitting unfitted mixtures.
+    """Return the Gaussian components of a base in a unit of X, after fitting unfitted mixtures.
 
     Points (n_points, d) are the distinct rows, with weights that sum to one. `n_samples` is the number
     of rows with repetitions, `is_weighted` is whether the user gave sample weights, and `seed` is for
@@ -371,7 +372,7 @@ def base_components(
         return base.components(points, weights, memory_limit)
     parts = []
     for restarts in _alike(base):
-        mixtures = [mixture for _, mixture in restarts]
+        mixtures, rows_unit = [mixture for _, mixture in restarts], unit
         if not hasattr(mixtures[0], "means_"):
             if is_weighted:
                 raise ValueError(
@@ -388,13 +389,14 @@ def base_components(
                 fit_restarts(mixtures, rows, memory_limit)
             else:
                 mixtures[0].fit(rows)
+            rows_unit = 1.0
         for (mixture_weight, _), mixture in zip(restarts, mixtures, strict=True):
             if mixture.means_.shape[1] != points.shape[1]:
                 raise ValueError(
                     f"base={mixture!r} was fitted to {mixture.means_.shape[1]} features, but X has "
                     f"{points.shape[1]}; expected the same columns. Fit it to the columns of X."
                 )
-            parts.append((mixture_weight * mixture.weights_, mixture.means_, _covariances(mixture)))
+            parts.append((mixture_weight * mixture.weights_, *_moments(mixture, rows_unit)))
     joined = [np.concatenate(each) for each in zip(*parts, strict=True)]
     # BayesianGaussianMixture gives some components no weight.
     kept = joined[0] > 0
@@ -428,14 +430,14 @@ def _warn_of_lost_columns(covariances: np.ndarray) -> None:
         )
 
 
-def _covariances(mixture: Any) -> np.ndarray:
-    """Return the covariances of a mixture of any `covariance_type`, shape (K, d, d)."""
-    covariances = mixture.covariances_
-    n_components, d = mixture.means_.shape
+def _moments(mixture: Any, unit: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the means (K, d) and covariances (K, d, d) of a mixture, of any type, in a unit."""
+    means, covariances = mixture.means_ / unit, mixture.covariances_ / unit / unit
+    n_components, d = means.shape
     kind = mixture.covariance_type
     if kind == "full":
-        return covariances
+        return means, covariances
     if kind == "tied":
-        return np.broadcast_to(covariances, (n_components, d, d))
+        return means, np.broadcast_to(covariances, (n_components, d, d))
     diagonals = covariances if kind == "diag" else np.repeat(covariances[:, None], d, axis=1)
-    return diagonals[:, :, None] * np.eye(d)
+    return means, diagonals[:, :, None] * np.eye(d)

@@ -83,6 +83,10 @@ class NoiseLevels:
     terminal_scale: float
     n_levels: int
 
+    def times(self, factor: float) -> NoiseLevels:
+        """Return the same levels with scales that are multiplied by a factor."""
+        return NoiseLevels(factor * self.bandwidth, factor * self.terminal_scale, self.n_levels)
+
     def level_of(self, scale: float) -> int:
         """Return the level that contains a noise scale, or the nearest level if none does."""
         if self.terminal_scale == self.bandwidth:

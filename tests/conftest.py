@@ -32,3 +32,12 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(n_threads)
+
+
+def pytest_collection_modifyitems(items):
+    """Keep tests that share a fixture of their module in one process, with --dist loadgroup."""
+    for item in items:
+        definitions = getattr(item, "_fixtureinfo", None)
+        shared = definitions.name2fixturedefs.values() if definitions else ()
+        if any(f[-1].scope == "module" and f[-1].argname != "one_thread" for f in shared):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))

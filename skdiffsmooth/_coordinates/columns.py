@@ -55,9 +55,10 @@ class ColumnSpace:
     periods: np.ndarray | None = None
 
     @classmethod
-    def plain(cls, n_features: int) -> ColumnSpace:
-        """Return the columns as they are."""
-        return cls(np.zeros(n_features), np.ones(n_features), None, *np.zeros((2, n_features)))
+    def plain(cls, n_features: int, unit: float = 1.0) -> ColumnSpace:
+        """Return the columns as they are, in a common unit."""
+        scales = np.full(n_features, unit)
+        return cls(np.zeros(n_features), scales, None, *np.zeros((2, n_features)))
 
     @classmethod
     def of(
@@ -278,7 +279,7 @@ def _standardised(
 def _copies(
     standardised: np.ndarray, tolerance: np.ndarray, shards: Shards
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return groups (k,) of equal columns, up to signs (k,) and tolerances, signs and sizes."""
+    """Return group (k,) and sign (k,) of columns that are equal up to sign, and sizes of groups."""
     n_columns = standardised.shape[1]
     draws = np.random.RandomState(shards.rank).standard_normal(len(standardised))
     projections = shards.total(draws @ standardised)
@@ -318,10 +319,7 @@ def _influence_of_columns(loadings: np.ndarray) -> np.ndarray:
 
 
 def _without_relations(columns: np.ndarray, noise: np.ndarray, shards: Shards) -> np.ndarray | None:
-    """Return orthonormal axes (k, r) that span the rows (n, k), or None if there is no relation.
-
-    There is one if the rows span less than they could. `noise` (k,) are rounding errors of the columns.
-    """
+    """Return axes (k, r) that span rows (n, k) up to rounding `noise` (k,); None without relations."""
     n_points, n_columns = shards.total(len(columns)), columns.shape[1]
     columns = columns - shards.total(columns.sum(axis=0)) / n_points
     singular_values, directions = principal_axes(columns, shards)

@@ -95,7 +95,7 @@ class Embedding:
 
     def residual_scale(self, widest: float) -> float:
         """Return the scale of residuals (n, d): one in scaled columns, `widest` in the user's own."""
-        return widest if np.all(self.metric.columns.scales == 1) else 1.0
+        return widest if np.all(self.metric.columns.scales == self.metric.unit) else 1.0
 
     def log_slopes(self, coordinates: np.ndarray, residual: np.ndarray) -> np.ndarray | float:
         """Return the log |det| (n,) of the maps of columns at rows, in nats; 0 where none is mapped."""
@@ -106,10 +106,7 @@ class Embedding:
         return columns.log_slopes(scaled + residual)
 
     def log_density_outside_hull(self, residual: np.ndarray, scale: float) -> np.ndarray:
-        """Return the log-density (n,) of the residuals plus the metric's log |det|, in nats.
-
-        `scale` is that of noise outside the hull; relations keep their own widths.
-        """
+        """Return the log-density (n,) of residuals at `scale`, plus the metric's log |det|, in nats."""
         columns = self.metric.columns
         if not columns.n_relations:
             return self.isotropic_log_density(residual, scale)

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.linalg import qr
 
 from .._utils.triangular import divide_by_triangle
+from .._utils.units import column_norms
 
 # Squares of larger coordinates would overflow.
 _LARGEST = 1e150
@@ -44,7 +45,7 @@ class Frame:
         steps with pivoting keep the digits of the smallest (Cox and Higham 1998).
         """
         to_given = axes[:, columns]
-        units = np.linalg.norm(to_given, axis=0)
+        units = column_norms(to_given)
         rotation, triangle, order = qr(to_given / units, pivoting=True)
         n_given = len(columns)
         free_axes = rotation[:, n_given:]

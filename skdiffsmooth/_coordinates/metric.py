@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,8 @@ class LinearMetric:
     spans: bool = False
     # (d',): periods of the coordinates, 0 where a coordinate has none; None where no column has one
     periods: np.ndarray | None = None
+    # Of a Euclidean metric of columns in extreme units, the power of two by which rows are divided
+    unit: float = 1.0
 
     def to_metric(self, X: np.ndarray) -> np.ndarray:
         """Return coordinates (n, d') of rows X (n, d), without what breaks relations."""
@@ -88,7 +90,7 @@ class LinearMetric:
         return (
             not len(self.scales)
             and self.columns.warp is None
-            and bool(np.all(self.columns.scales == 1))
+            and bool(np.all(self.columns.scales == self.unit))
         )
 
     @property
@@ -199,6 +201,7 @@ def fit_metric(
     weights: np.ndarray,
     shards: Shards = ONE_PROCESS,
     columns: ColumnSpace | None = None,
+    unit: float = 1.0,
 ) -> LinearMetric:
     """Return the coordinates of a metric, which may depend on the data.
 
@@ -213,13 +216,14 @@ def fit_metric(
     - `shards`: where the other points are, if these are not all.
     - `columns`: scales and relations of the columns, if they come from more rows than these. Only
       powers use them.
+    - `unit`: the power of two by which "euclidean" coordinates divide rows.
     """
     n_features = points.shape[1]
     if isinstance(metric, np.ndarray):
         variances, axes = np.linalg.eigh((metric + metric.T) / 2)
         return LinearMetric(ColumnSpace.plain(n_features), axes, np.sqrt(variances))
     if not is_scaled(metric):
-        return _plain(ColumnSpace.plain(n_features))
+        return replace(_plain(ColumnSpace.plain(n_features, unit)), unit=unit)
     if isinstance(metric, str) and is_warped(metric):
         metric = _checked_power(metric)
     power = _POWERS[metric] if isinstance(metric, str) else metric

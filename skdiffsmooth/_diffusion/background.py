@@ -76,11 +76,7 @@ def tail_log_density(
 
 
 def part_weights(background: float, tail: float | np.ndarray) -> list[float | np.ndarray]:
-    """Return the weights of model, kernel density estimate and t distribution in the mixture.
-
-    `tail` is the weight of the t distribution in a large background, one number or one for each row: the
-    kernel density estimate keeps 0.019 first.
-    """
+    """Return the weights of model, KDE (0.019 first) and t distribution (`tail`, if it is large)."""
     least = LEAST_TAIL * background
     most = np.maximum(least, background - (1 - LEAST_TAIL) * _LEAST_BACKGROUND)
     heavy = np.clip(tail * background, least, most)

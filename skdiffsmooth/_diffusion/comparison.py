@@ -12,6 +12,7 @@ from .._coordinates.columns import ColumnSpace
 from .._coordinates.metric import is_scaled, is_warped, warped
 from .._utils.progress import Loop, counted
 from .._utils.rows import merge_duplicates
+from .._utils.validation import LARGEST
 from .._utils.warnings import without_warnings
 from ..solvers import Heun
 from .background import WIDTH, background_weight, choose_tail, mixed
@@ -156,7 +157,9 @@ class Comparison:
         in_units = [scales_in(fold.geometry, self.parsed, scales, fold.h) for fold in folds]
         bandwidths = [bandwidth for bandwidth, _ in in_units]
         if any(
-            h < rounding_error(fold.geometry) for h, fold in zip(bandwidths, folds, strict=True)
+            not rounding_error(fold.geometry) <= h <= LARGEST
+            or (not callable(sigma) and sigma > LARGEST)
+            for (h, sigma), fold in zip(in_units, folds, strict=True)
         ):
             return -np.inf, Settings(metric, scales, background or 0.0), [-np.inf] * len(folds)
         tail, reference = None, self._reference(metric_index)
@@ -256,11 +259,7 @@ class Comparison:
     def _tail(
         self, metric_index: int, requested: float | Relative, bandwidths: Sequence[float]
     ) -> tuple[int, float]:
-        """Return which t distribution a background has, counted from the end, and its weight in it.
-
-        A kernel density estimate of the `bandwidths` of the folds, as `requested`, is in the place of
-        the model.
-        """
+        """Return the index of the background's t distribution from the end, and its weight, by KDEs."""
         key = metric_index, requested
         if key not in self._tails:
             folds = self.prepare(metric_index, is_screening=True)

@@ -37,6 +37,7 @@ from .._utils.periods import reduced, wrapped
 from .._utils.progress import tracked
 from .._utils.shards import ONE_PROCESS
 from .._utils.support import warn_of_far_values
+from .._utils.units import column_norms
 from .._utils.warnings import warn_user
 from ..bandwidth import gaussian_leave_one_out
 from ..kernels import FrozenKernel
@@ -158,7 +159,7 @@ class JointDensity:
     ) -> JointDensity:
         """Return a density of rows (n, d), with proposals at draws (N, d) of it."""
         origin = rows.mean(axis=0)
-        units = rows.std(axis=0)
+        units = column_norms(rows - origin) / math.sqrt(len(rows))
         units[units == 0] = 1.0
         centered = (rows - origin) / units
         singular_values, directions = principal_axes(centered, ONE_PROCESS)
@@ -237,7 +238,7 @@ class JointDensity:
         if not self.n_relations or d - len(columns) != self.n_relations:
             return None
         to_columns = self.axes[:, columns]
-        units = np.linalg.norm(to_columns, axis=0)
+        units = column_norms(to_columns)
         axes, rounding = np.split(to_columns / units, [len(columns)])
         widths = self.scales[0, : len(columns), None]
         least_step = np.linalg.svd(widths * axes, compute_uv=False)[-1]
@@ -371,10 +372,7 @@ class _Pool:
 
 
 class BaseDraws:
-    """Quasi-random numbers that the draws of all rows are made from.
-
-    The number j is of the scrambling j % 16, and the first k are the same for every length.
-    """
+    """Quasi-random numbers for the draws of all rows; the first k are the same at every length."""
 
     def __init__(self, n: int, n_free: int, degrees: float, seed: int | tuple[int, ...]) -> None:
         per_scrambling = n // _N_SCRAMBLINGS

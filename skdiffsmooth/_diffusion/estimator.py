@@ -17,6 +17,7 @@ from .._utils.progress import counted, reports_fit
 from .._utils.rows import sum_of_weights
 from .._utils.shards import Shards, resolve_shards
 from .._utils.threads import threads_for
+from .._utils.units import per_unit
 from ..solvers import estimates_error
 from .accuracy import make_accurate_model
 from .comparison import settings_for
@@ -273,7 +274,7 @@ class BaseScoreDiffusion(FlowDensity):
 
     # ---------------------------------------------------------------------------- fitted attributes
 
-    bandwidth_ = FromModel(lambda model: model.bandwidth)
+    bandwidth_ = FromModel(lambda model: model.unit * model.bandwidth)
     """Bandwidth used, in units of the metric."""
     background_ = FromModel(lambda model: model.background)
     """Weight of the background."""
@@ -297,7 +298,7 @@ class BaseScoreDiffusion(FlowDensity):
     """Number of nodes of the kernel."""
     terminal_ = FromModel(lambda model: model.data.terminal_name)
     """Name of the terminal distribution."""
-    noise_levels_ = FromModel(lambda model: model.levels)
+    noise_levels_ = FromModel(lambda model: model.levels.times(model.unit))
     """Noise range and its intervals."""
     n_steps_ = FromModel(lambda model: model.n_steps)
     """Number of steps of the solver."""
@@ -561,7 +562,8 @@ class BaseScoreDiffusion(FlowDensity):
         [[ 3.5  16.15]]
         [[0.28 0.45]]
         """
-        return self._influence(X, t)[1]
+        scales = self.coordinates_.columns.scales
+        return per_unit("score_variance", self._influence(X, t)[1], scales, scales)
 
     def _influence(self, X: Any, t: float | None) -> tuple[np.ndarray, np.ndarray]:
         X, scale = self._check_query(X), self._noise_scale(t)

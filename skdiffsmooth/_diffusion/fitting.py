@@ -8,6 +8,7 @@ levels, nodes and the hierarchy of the points.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -24,7 +25,8 @@ from .._engine.hierarchy import PointHierarchy
 from .._utils.dequantize import ExcludedRows, excluded_rows
 from .._utils.rows import evenly
 from .._utils.shards import Shards
-from .._utils.validation import LARGEST, check_extent
+from .._utils.units import common_unit
+from .._utils.validation import check_extent, check_ratio
 from ..bandwidth import Queries, gaussian_leave_one_out
 from ..bases import ManifoldParzen, base_components
 from ..kernels import ReducedKernel
@@ -60,6 +62,8 @@ DEFAULT_FACTORS: Factors = (0.85, 1.5)
 # Steps take one evaluation where sigma is at most so many bandwidths, and they are too long for at most
 # that part of checked rows; elsewhere single evaluations miss jumps of posterior means.
 _MOST_BANDWIDTHS = 4.0
+# Where sigma is more than so many bandwidths, levels have several steps, at most so many.
+_MANY_BANDWIDTHS, _MOST_STEPS_A_LEVEL = 10.0, 4
 _MOST_ROUGH = 1 / 12
 # Candidates are compared, and tails chosen, by the likelihood of at most so many rows.
 MOST_ROWS = 2000
@@ -277,7 +281,12 @@ class FittedModel(NamedTuple):
 
 def make_geometry(metric: Metric, data: TrainingData, parsed: ParsedParameters) -> Geometry:
     """Return data and kernel in the hull coordinates of a metric."""
-    linear, hull = _metric_and_hull(metric, data)
+    # A known manifold, a kernel that depends on the query and a noise process are in units of X.
+    has_unit = not parsed.kernel.candidate_metrics(2) or not isinstance(
+        parsed.noise, str | VarianceExploding
+    )
+    unit = 1.0 if has_unit else data.shards.largest(common_unit(data.points))
+    linear, hull = _metric_and_hull(metric, data, unit)
     measured = linear.to_metric(data.points)
     data.shards.together(check_extent, measured, f"metric={metric!r}")
     base = None
@@ -295,6 +304,7 @@ def make_geometry(metric: Metric, data: TrainingData, parsed: ParsedParameters) 
             data.is_weighted,
             parsed.rule.seed,
             parsed.resources.memory_limit,
+            linear.unit,
         )
         # Windows keep to the hull of the rows; the components of a fitted mixture fill the space.
         hull = hull.joined(None) if base.floors.any() else hull
@@ -304,17 +314,19 @@ def make_geometry(metric: Metric, data: TrainingData, parsed: ParsedParameters) 
     return Geometry(data, linear, hull, coordinates, kernel, base, learned)
 
 
-def _metric_and_hull(metric: Metric, data: TrainingData) -> tuple[LinearMetric, AffineHull]:
-    """Return the coordinates of a metric, and the hull of the rows in them."""
+def _metric_and_hull(
+    metric: Metric, data: TrainingData, unit: float
+) -> tuple[LinearMetric, AffineHull]:
+    """Return the coordinates of a metric, in a unit where it is Euclidean, and the hull of the rows."""
     periodic = data.periodic_for(metric)
     if periodic is not None:
         others = data.linear if is_scaled(metric) else data.only(~periodic.is_periodic)
-        linear, hull = _metric_and_hull(periodic.of_others(metric), others)
+        linear, hull = _metric_and_hull(periodic.of_others(metric), others, 1.0)
         factors = periodic.factors(metric, linear, data.points, data.weights)
         joined = periodic.join_metric(linear, factors, is_scaled=is_scaled(metric))
         return joined, periodic.join_hull(hull, linear)
     columns = data.columns_for(metric)
-    linear = fit_metric(metric, data.points, data.weights, data.shards, columns)
+    linear = fit_metric(metric, data.points, data.weights, data.shards, columns, unit)
     return linear, linear.hull_of(linear.to_metric(data.points), data.shards)
 
 
@@ -356,8 +368,9 @@ def given_or_default(parsed: ParsedParameters, factors: Factors | None = None) -
 def scales_in(
     geometry: Geometry, parsed: ParsedParameters, scales: Scales, h: float | None = None
 ) -> tuple[float, Sigma]:
-    """Return bandwidth and smoothing scale as numbers, in units of the metric."""
+    """Return bandwidth and smoothing scale as numbers, in units of the coordinates."""
     bandwidth, sigma = scales
+    unit = geometry.metric.unit
     if h is None and (isinstance(bandwidth, Relative) or isinstance(sigma, Relative)):
         try:
             h = _reference_scale(geometry, parsed)
@@ -371,10 +384,19 @@ def scales_in(
     if isinstance(sigma, Relative):
         assert h is not None
         sigma = sigma.factor * h / geometry.unit
+    elif callable(sigma):
+        sigma = _in_unit(sigma, unit)
+    else:
+        sigma /= unit
     if isinstance(bandwidth, Relative):
         assert h is not None
-        bandwidth = bandwidth.factor * h
-    return bandwidth, sigma
+        return bandwidth.factor * h, sigma
+    return bandwidth / unit, sigma
+
+
+def _in_unit(sigma: Callable[[float], float], unit: float) -> Callable[[float], float]:
+    """Return a smoothing scale, as a function of the noise scale, with both in a unit."""
+    return lambda scale: sigma(unit * scale) / unit
 
 
 def rounding_error(geometry: Geometry) -> float:
@@ -386,10 +408,11 @@ def rounding_error(geometry: Geometry) -> float:
 def check_above_rounding(geometry: Geometry, bandwidth: float) -> None:
     """Raise an error if a bandwidth is below the rounding errors of the rows."""
     if geometry.base is None and bandwidth < rounding_error(geometry):
-        radius = rounding_error(geometry) / np.finfo(np.float64).eps
+        unit = geometry.metric.unit
+        radius = unit * rounding_error(geometry) / np.finfo(np.float64).eps
         raise ValueError(
-            f"bandwidth={bandwidth:g} is below the rounding error of rows up to {radius:.3g} from "
-            "their center; expected a larger number. Pass a larger bandwidth, drop rows far from "
+            f"bandwidth={unit * bandwidth:g} is below the rounding error of rows up to {radius:.3g} "
+            "from their center; expected a larger number. Pass a larger bandwidth, drop rows far from "
             "all others, or scale the columns."
         )
 
@@ -427,18 +450,16 @@ def make_model(
     refinement: float = 1.0,
 ) -> FittedModel:
     """Return the model for given scales, with fixed nodes, levels and hierarchy."""
-    if not 1 / LARGEST <= bandwidth <= LARGEST:
-        raise ValueError(
-            f"bandwidth={bandwidth:g} is out of range; expected a number from {1 / LARGEST:g} to "
-            f"{LARGEST:g} in units of the metric, since its square leaves the floating-point range. "
-            "Multiply X and all scales by a power of two."
-        )
+    unit = geometry.metric.unit
+    check_ratio("bandwidth", bandwidth, unit)
     kernel, data = geometry.kernel, geometry.data
     widest = _largest_variance(geometry)
     noise = noise_for(parsed.noise, widest)
     finest = sigma(bandwidth) if callable(sigma) else sigma
     terminal_scale = terminal_scale_for(
-        parsed.terminal_scale,
+        parsed.terminal_scale
+        if isinstance(parsed.terminal_scale, str)
+        else parsed.terminal_scale / unit,
         math.sqrt(widest),
         bandwidth,
         finest * kernel.widest_std,
@@ -455,7 +476,11 @@ def make_model(
         bandwidth, terminal_scale, has_base=geometry.base is not None, by_frames=by_frames
     )
     enough = math.ceil(refinement * enough)
-    n_steps, n_levels = parsed.n_steps or enough, parsed.n_levels or enough
+    # Behind a wide kernel the posterior mean jumps at small noise, over shorter and shorter steps.
+    ratio = finest * kernel.widest_std / bandwidth
+    shorter = min(max(ratio / _MANY_BANDWIDTHS, 1.0), _MOST_STEPS_A_LEVEL)
+    n_steps = parsed.n_steps or math.ceil(shorter * enough)
+    n_levels = parsed.n_levels or enough
     levels = NoiseLevels(bandwidth, terminal_scale, n_levels)
     requested, scales = scales_of_levels(sigma, noise, levels)
     is_smoothed = bool(scales.any())
@@ -516,14 +541,14 @@ def make_model(
         background,
         tol=(parsed.tol or DEFAULT_TOL) if is_followed_again else None,
     )
-    is_narrow = finest * kernel.widest_std > _MOST_BANDWIDTHS * bandwidth
+    is_narrow = ratio > _MOST_BANDWIDTHS
     may_choose = is_followed_again and parsed.solver is None
     if may_choose and is_smoothed and not is_narrow and model.source.has_divergence:
         model = _with_fewer_evaluations(model, schedule(rule), parsed.resources)
     if background or (is_candidate and parsed.background != 0):
         model = replace(model, tail=_tail(model, geometry, parsed.resources))
     attributes = {
-        "sigma_": requested if callable(sigma) else sigma,
+        "sigma_": unit * (requested if callable(sigma) else sigma),
         "noise_": noise,
         "node_error_": error,
         "error_": error,
@@ -545,9 +570,8 @@ def _with_fewer_evaluations(
 def _tail(model: DiffusionModel, geometry: Geometry, resources: Resources) -> Tail:
     """Return the t distribution of the background of a model, with its weight.
 
-    They are chosen by left-out likelihoods of at most 2000 rows, taken evenly, in a mixture with kernel
-    density estimates of the other rows. Rounded rows are scored where they may have been. With rows in
-    several processes the weight is the least one, and the t distribution that of highest likelihood.
+    They are chosen by left-out likelihoods of at most 2000 rows, in a mixture with kernel density
+    estimates. In several processes the weight is the least one, the distribution the likeliest.
     """
     students, queries = geometry.students, geometry.queries
     geometry = geometry.with_copies_apart()

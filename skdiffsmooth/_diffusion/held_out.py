@@ -18,11 +18,7 @@ from .settings import ParsedParameters, Sigma
 
 
 class HeldOutRows(NamedTuple):
-    """Recorded rows (n, d), and the offsets (n, d) at which they are scored, in units of X.
-
-    `weights` (n,) are theirs, and `exclude` (n,) are their indices among the training rows, or None if
-    they are none of these.
-    """
+    """Recorded rows (n, d) with weights, offsets at which they are scored, and `exclude` (n,)."""
 
     recorded: np.ndarray
     offsets: np.ndarray

@@ -27,7 +27,7 @@ from .._utils.memory import rows_within, slices
 from .._utils.parallel import over_workers
 from .._utils.progress import tracked
 from .._utils.rows import split_off_copies
-from .._utils.validation import check_finite
+from .._utils.units import per_unit
 from ..bandwidth import Queries
 from ..noise import NoiseLevels, Step
 from ..scores import Attributable, Potential, SmoothedScore
@@ -82,8 +82,13 @@ class DiffusionModel:
 
     @property
     def bandwidth(self) -> float:
-        """Noise scale at which the flow ends."""
+        """Noise scale at which the flow ends, in units of the coordinates."""
         return self.levels.bandwidth
+
+    @property
+    def unit(self) -> float:
+        """The unit of the coordinates, in units of the metric; 1 but for X of extreme size."""
+        return self.embedding.metric.unit
 
     @property
     def tail_bound(self) -> TailBound | None:
@@ -232,10 +237,7 @@ class DiffusionModel:
     def leave_one_out_parts(
         self, resources: Resources, queries: Queries | None = None
     ) -> np.ndarray:
-        """Return log-densities (n, 3) of each training point, as the others give them.
-
-        Points are scored where they are, or at `queries` in coordinates of the hull.
-        """
+        """Return log-densities (n, 3) of points, or at `queries` in the hull, under all other points."""
         points, residual, exclude = self._excluded_points()
         if queries is not None:
             points, exclude, _ = queries
@@ -427,10 +429,7 @@ class DiffusionModel:
         seed: int | None,
         resources: Resources,
     ) -> np.ndarray:
-        """Move some of n draws along the flow to the bandwidth; return them with errors (m, r + 1).
-
-        The last column is the solver's error in nats, where it is adaptive, and NaN elsewhere.
-        """
+        """Move some of n draws to the bandwidth; return them, and the solver's errors or NaN, last."""
         schedule = self.source.schedule(resources)
         backend = schedule.backend
         steps = [step.reversed() for step in reversed(self.steps())]
@@ -479,7 +478,7 @@ class DiffusionModel:
             x = solve(solver, schedule, x, [step], draw)
             scales.append(step.end)
             rows.append(self.embedding.rows_within(backend.array(x)))
-        return np.array(scales), np.array(rows)
+        return self.unit * np.array(scales), np.array(rows)
 
     # --------------------------------------------------------------------------- one noise scale
 
@@ -514,8 +513,7 @@ class DiffusionModel:
             _, divergence = field.with_divergence(backend.tensor(repeated), scale**2)
             within[part] = backend.array(divergence).reshape(-1, k).mean(axis=1)
         laplacian = within - self.embedding.hull.codimension / scale**2
-        check_finite("laplacian_log_density", laplacian)
-        return laplacian
+        return per_unit("laplacian_log_density", laplacian, self.unit, self.unit)
 
     def energy_at(self, X: np.ndarray, scale: float, resources: Resources) -> np.ndarray:
         """Return minus the averaged log-density (n,) at a noise scale, in nats."""
@@ -535,7 +533,7 @@ class DiffusionModel:
     def influence_at(
         self, X: np.ndarray, scale: float, resources: Resources
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return effective sample sizes (n,) and variances (n, d) of the score at a noise scale."""
+        """Return effective sample sizes (n,) and variances (n, d) of the score in scaled columns."""
         queries, _ = self.embedding.split(X)
         result = self._over_workers(
             self._influence_within, queries, resources=resources, scale=scale
@@ -551,7 +549,7 @@ class DiffusionModel:
         backend, field = schedule.backend, schedule.at_scale(scale)
         assert isinstance(field, Attributable)
         # Maps derivatives of the posterior mean to the columns of X, mapped ones as mapped.
-        axes = backend.tensor(self.embedding.axes)
+        axes = backend.tensor(self.embedding.axes * self.embedding.metric.columns.scales)
         result = np.empty((len(queries), 1 + axes.shape[1]))
         bytes_per_query = 32 * len(self.data.points) * (1 + len(axes) + axes.shape[1])
         at_once = rows_within(bytes_per_query, resources.memory_limit)

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from .._utils.estimator import DistanceDensityMixin, on_one_fit
-from .._utils.validation import check_real
+from .._utils.validation import check_real, check_size
 from .conditional import JointDensity, draw_given_columns, log_density_of_columns
 from .model import DiffusionModel
 from .posterior import PosteriorMixin
@@ -201,13 +201,21 @@ class FlowDensity(PosteriorMixin, DistanceDensityMixin, BaseEstimator, ABC):
         resources = self._resources()
         return self._joint_density(resources), resources.memory_limit
 
+    def _check_range(self, name: str, rows: np.ndarray) -> None:
+        """See `DistanceDensityMixin`."""
+        with np.errstate(over="ignore"):
+            scaled = self.model_.embedding.metric.columns.scaled(rows)
+        check_size(name, scaled, " scales of the columns")
+
     def _resources(self) -> Resources:
         """Return the device, dtype and memory limit that the present parameters name."""
         return parse_resources(self.get_params(deep=False), self.model_.dtype)
 
     def _noise_scale(self, t: Any) -> float:
         """Return the noise scale sqrt(t) after checking `t`; the bandwidth if `t` is None."""
-        return self.model_.bandwidth if t is None else math.sqrt(check_real("t", t))
+        if t is None:
+            return self.model_.bandwidth
+        return math.sqrt(check_real("t", t)) / self.model_.unit
 
     def _check_result(self, what: str, rows: np.ndarray) -> None:
         """Raise an error if the flow of some rows is not finite; that of scores in closed form is."""

@@ -30,9 +30,6 @@ from ..kernels._nodes import NODE_RULES, NodeRule
 from ..noise import NoiseLevels, NoiseProcess, OrnsteinUhlenbeck, VarianceExploding
 from ..solvers import SOLVERS, Adaptive, Solver
 
-# More periodic columns take minutes for a hundred rows.
-_MAX_PERIODIC = 4
-
 Metric = str | float | np.ndarray
 Sigma = float | Callable[[float], float]
 
@@ -207,13 +204,6 @@ def parse_parameters(
 def check_suits_periods(parsed: ParsedParameters, periods: np.ndarray) -> None:
     """Raise an error unless the parameters suit columns of which some have periods (d,)."""
     requested = parsed.requested
-    n_periodic = np.count_nonzero(periods)
-    if n_periodic > _MAX_PERIODIC:
-        raise ValueError(
-            f"periods={requested['periods']!r} has {n_periodic} periodic columns; expected at most "
-            f"{_MAX_PERIODIC}, since sums at large noise are over 7^{n_periodic} = {7**n_periodic} "
-            "images of each row. Declare fewer, or use KDESampler(periods=...), which takes any number."
-        )
     reasons = {
         "kernel": "its offsets depend on where a query is, or mix columns",
         "base": "its components are not wrapped",

@@ -37,10 +37,7 @@ _RIDGE = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class StudentT:
-    """A multivariate t distribution in hull coordinates (p) and residuals outside the hull.
-
-    As fitted, residuals are those in directions that few rows leave open, without relations.
-    """
+    """A t distribution of hull coordinates (p) and, without relations, of residuals outside the hull."""
 
     center: np.ndarray
     """Shape (p,)."""
@@ -91,10 +88,7 @@ class StudentT:
         return self.log_peak - self._exponent * np.logaddexp(0.0, logarithm)
 
     def leave_one_out_log_density(self, points: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Return the log-density (n_points,) of each training point under the fit to the others.
-
-        Points (n_points, p) have no residual. The weights of the EM algorithm are kept.
-        """
+        """Return the log-density (n_points,) of points under fits to the others, by the same weights."""
         squares = self.distances(points) ** 2
         v, n_scaled = weights, self.n_pooled
         if not self.n_pooled:
@@ -167,11 +161,10 @@ def fit_student_t(
     shards: Shards,
     periods: tuple[float, ...] = (),
 ) -> list[StudentT]:
-    """Return a t distribution for each number of degrees of freedom, smallest first.
+    """Return t distributions of hull coordinates (n_points, p), smallest degrees of freedom first.
 
-    `points` (n_points, p) are in hull coordinates. Where rows are few, or most rows do not use some
-    direction, one standard deviation is the scale of all. The last coordinates may have `periods`: the
-    distributions are uniform there, and where all have one there is a single distribution.
+    Where rows are few, or most do not use some direction, one scale is that of all. Distributions
+    are uniform in last coordinates with `periods`; if all have one there is a single distribution.
     """
     if periods:
         linear = points[:, : points.shape[1] - len(periods)]

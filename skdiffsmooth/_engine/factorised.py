@@ -44,7 +44,7 @@ class NodeTable:
         )
 
     def sums(self, query_factors: torch.Tensor, *, features: bool) -> torch.Tensor:
-        """Sum products of the factors, with each of the `features` (B, r + 2, M) or (B, 1, M)."""
+        """Sum products of query and node factors, times each of the `features` (B, r + 2, M) or 1."""
         if not features:
             return (query_factors @ self.factors.T)[:, None]
         if self.n_queries < len(self.nodes):

@@ -79,11 +79,10 @@ class Groups:
     def relevant_to(
         self, y: torch.Tensor, v: float, exclude: torch.Tensor | None, queries_at_once: int
     ) -> torch.Tensor:
-        """Return which groups hold points relevant to single queries y (P, r): bool, (n_groups, P).
+        """Return which groups hold points relevant to queries y (P, r): bool, (n_groups, P).
 
-        A group is irrelevant if its best member is below the best of all by more than N such terms
-        lose in rounding, and by twice the error of single precision. Scores of at most
-        `queries_at_once` queries are held at once.
+        A group is irrelevant if its best member is below the best of all by more than rounding
+        loses. Scores of at most `queries_at_once` queries are held at once.
         """
         bias = (self._block_log_weights * (v / self.unit**2)).float() - self._block_half_squares
         left = torch.cat([self._blocks, bias[:, None]], dim=1)
@@ -152,11 +151,7 @@ class Groups:
         return PairScores(of_queries, of_nodes, bounds >= threshold.float())
 
     def slack(self, distance: torch.Tensor, v: float, dtype: torch.dtype) -> torch.Tensor:
-        """Return how far a score may be below the best one before its point is negligible.
-
-        `distance` is that of the queries from the origin in units of the radius, and `dtype` that
-        of the scores. The result has the shape of `distance`.
-        """
+        """Return how far below the best a score is negligible, at a `distance` in radii."""
         wrong = 2 * (self.scaled.shape[2] + 4) * torch.finfo(dtype).eps * (distance + 1)
         return 2 * wrong - self._negligible * (v / self.unit**2)
 

@@ -41,9 +41,7 @@ class PointHierarchy:
     ) -> PointHierarchy:
         """Divide distinct points into cells that are small enough for the smallest noise scale.
 
-        Each cell is cut in the middle of its longest side; all cells of one depth at once. That
-        takes some twenty passes over the points for each factor of 1000 between the extent of the
-        data and the radius of the finest cells, in two dimensions.
+        Cells are cut in the middle of their longest side, all of one depth at once.
         """
         if not tolerance or not points.shape[1]:
             # In no dimensions there is one point at most, which cannot be merged.

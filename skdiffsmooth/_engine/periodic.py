@@ -8,7 +8,8 @@ so the posterior on the line, of the points and of their images at whole periods
 circle. Queries are wrapped into one period, so few images suffice: those which a wrapped query may
 have within D, with D^2 = P^2 / 4 + 2 v log(1 / eps). The images left out are together below eps of each
 point's kernel. Where sqrt(v) is above P, the kernel is 1 / P up to a share of 6e-9: the coordinate is
-then left out, with score and divergence zero.
+then left out, with score and divergence zero. Where there are many images, the kernels are products over
+coordinates (`TorusPosterior`).
 """
 
 from __future__ import annotations
@@ -28,12 +29,15 @@ from .influence import Influence
 from .moments import Denoiser, Moments, Nodes, SingleMoments
 from .points import log_weight_of_others
 from .posterior import Posterior
+from .torus import TorusPosterior
 
 # Images extend beyond a wrapped query by multiples of this share of the period, so that neighbouring
 # noise scales use the same ones.
 _GRID = 8
 # Sets of images that are kept for later calls, and the most points in one.
 _MOST_SETS, _MOST_IMAGES = 4, 2**22
+# Images of one point for each periodic coordinate that take as long as products.
+_IMAGES_A_PRODUCT = 64
 
 
 def make_posterior(
@@ -86,9 +90,10 @@ class _ImagesPosterior(Posterior):
 
 @dataclass(frozen=True, eq=False)
 class _Images:
-    """The images of all points in the k coordinates that are not uniform."""
+    """Moments by the images of all points in the k coordinates that are not uniform."""
 
     posterior: _ImagesPosterior
+    periods: np.ndarray
     kept: torch.Tensor
     """Indices (k,) of these coordinates."""
     log_volume: float
@@ -97,8 +102,60 @@ class _Images:
     """Sum of the trace weights of the others."""
     of_point: torch.Tensor
     """Indices (N, m) of the images of each point; some are repeated where a point has fewer than m."""
-    point: torch.Tensor
-    """Index (n_images,) of the point of each image."""
+    log_weights: torch.Tensor
+    """Logarithms (N,) of the weights of the points."""
+
+    def log_density(
+        self, x: torch.Tensor, v: float, *, exclude: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """See `Denoiser`."""
+        y = self._wrapped(x)[:, self.kept]
+        excluded = None if exclude is None else self.of_point[exclude]
+        log_density = self.posterior.log_density(y, v, exclude=excluded)
+        return log_density - self._log_volume(exclude)
+
+    def moments(
+        self,
+        x: torch.Tensor,
+        v: float,
+        nodes: Nodes,
+        *,
+        trace: bool = False,
+        exclude: torch.Tensor | None = None,
+    ) -> Moments:
+        """See `Denoiser`."""
+        y, offsets = self._wrapped(x), self._wrapped(nodes.offsets)
+        within = self.posterior.moments(
+            y[:, self.kept],
+            v,
+            replace(nodes, offsets=offsets[:, self.kept]),
+            trace=trace,
+            exclude=None if exclude is None else self.of_point[exclude],
+        )
+        turns = x - y + nodes.weights @ (nodes.offsets - offsets)
+        mean = x.index_copy(1, self.kept, within.mean + turns[:, self.kept])
+        return Moments(
+            mean,
+            None if within.trace is None else within.trace + v * self.trace_weight,
+            within.log_density - self._log_volume(exclude),
+        )
+
+    def precision_at(self, v: float) -> torch.dtype:
+        """See `Denoiser`."""
+        return self.posterior.precision_at(v)
+
+    def _wrapped(self, x: torch.Tensor) -> torch.Tensor:
+        """Return queries or offsets (..., r) whose periodic coordinates are less whole periods."""
+        periods = x.new_tensor(self.periods)
+        # Where there is no period nothing is subtracted.
+        turns = (x / torch.where(periods > 0, periods, torch.inf)).round()
+        return x - periods * turns
+
+    def _log_volume(self, exclude: torch.Tensor | None) -> torch.Tensor | float:
+        """Return what the log-density of the images lacks: a number, or one for each query."""
+        if exclude is None:
+            return self.log_volume
+        return self.log_volume + log_weight_of_others(self.log_weights)[exclude]
 
 
 class PeriodicPosterior(Denoiser):
@@ -129,7 +186,14 @@ class PeriodicPosterior(Denoiser):
         self._periods, self._backend = periods, backend
         self._trace_weights = trace_weights
         self._sets: OrderedDict[tuple[int, ...], _Images] = OrderedDict()
-        self._log_others = log_weight_of_others(backend.tensor(self._log_weights))
+        self._products = TorusPosterior(
+            points,
+            weights,
+            periods,
+            backend,
+            memory_limit=memory_limit,
+            trace_weights=trace_weights,
+        )
 
     def __len__(self) -> int:
         return len(self._points)
@@ -138,13 +202,7 @@ class PeriodicPosterior(Denoiser):
         self, x: torch.Tensor, v: float, *, exclude: torch.Tensor | None = None
     ) -> torch.Tensor:
         """See `Denoiser`."""
-        images = self._images(v, 0.0)
-        y = self._wrapped(x)[:, images.kept]
-        if not images.kept.numel():
-            return x.new_full((len(x),), -images.log_volume)
-        excluded = None if exclude is None else images.of_point[exclude]
-        log_density = images.posterior.log_density(y, v, exclude=excluded)
-        return log_density - self._log_volume(images, exclude)
+        return self._at(v).log_density(x, v, exclude=exclude)
 
     def moments(
         self,
@@ -156,26 +214,7 @@ class PeriodicPosterior(Denoiser):
         exclude: torch.Tensor | None = None,
     ) -> Moments:
         """See `Denoiser`."""
-        images = self._images(v, nodes.max_norm)
-        uniform_trace = v * images.trace_weight
-        if not images.kept.numel():
-            constant = x.new_full((len(x),), -images.log_volume)
-            return Moments(x, x.new_full((len(x),), uniform_trace) if trace else None, constant)
-        y, offsets = self._wrapped(x), self._wrapped(nodes.offsets)
-        within = images.posterior.moments(
-            y[:, images.kept],
-            v,
-            replace(nodes, offsets=offsets[:, images.kept]),
-            trace=trace,
-            exclude=None if exclude is None else images.of_point[exclude],
-        )
-        turns = x - y + nodes.weights @ (nodes.offsets - offsets)
-        mean = x.index_copy(1, images.kept, within.mean + turns[:, images.kept])
-        return Moments(
-            mean,
-            None if within.trace is None else within.trace + uniform_trace,
-            within.log_density - self._log_volume(images, exclude),
-        )
+        return self._at(v, nodes.max_norm).moments(x, v, nodes, trace=trace, exclude=exclude)
 
     def covariance_along(
         self,
@@ -186,54 +225,18 @@ class PeriodicPosterior(Denoiser):
         exclude: torch.Tensor | None = None,
     ) -> SingleMoments:
         """See `Denoiser`."""
-        images = self._images(v, 0.0)
-        moments = self.moments(y, v, Nodes.single(y), trace=True, exclude=exclude)
-        along = v * directions
-        if images.kept.numel():
-            single = images.posterior.covariance_along(
-                self._wrapped(y)[:, images.kept],
-                v,
-                directions[:, images.kept],
-                exclude=None if exclude is None else images.of_point[exclude],
-            )
-            along = along.index_copy(1, images.kept, single.along)
-        assert moments.trace is not None
-        return SingleMoments(moments.mean, moments.trace, moments.log_density, along)
+        return self._products.covariance_along(y, v, directions, exclude=exclude)
 
     def influence(self, y: torch.Tensor, v: float, node_weights: torch.Tensor) -> Influence:
-        """See `Posterior.influence`; that of a point is the sum over its images."""
-        images = self._images(v, 0.0)
-        weights = y.new_zeros(len(y), len(self))
-        derivatives = y.new_zeros(len(y), len(self), y.shape[2])
-        if not images.kept.numel():
-            return Influence(weights + y.new_tensor(np.exp(self._log_weights)), derivatives)
-        of_images = images.posterior.influence(
-            self._wrapped(y)[:, :, images.kept].contiguous(), v, node_weights
-        )
-        weights.index_add_(1, images.point, of_images.weights)
-        within = derivatives[:, :, images.kept].index_add_(1, images.point, of_images.derivatives)
-        return Influence(weights, derivatives.index_copy(2, images.kept, within))
+        """See `Posterior.influence`."""
+        return self._products.influence(y, v, node_weights)
 
     def precision_at(self, v: float) -> torch.dtype:
         """See `Denoiser`."""
-        images = self._images(v, 0.0)
-        return images.posterior.precision_at(v) if images.kept.numel() else self._backend.dtype
+        return self._at(v).precision_at(v)
 
-    def _wrapped(self, x: torch.Tensor) -> torch.Tensor:
-        """Return queries or offsets (..., r) whose periodic coordinates are less whole periods."""
-        periods = x.new_tensor(self._periods)
-        # Where there is no period nothing is subtracted.
-        turns = (x / torch.where(periods > 0, periods, torch.inf)).round()
-        return x - periods * turns
-
-    def _log_volume(self, images: _Images, exclude: torch.Tensor | None) -> torch.Tensor | float:
-        """Return what the log-density of the images lacks: a number, or one for each query."""
-        return (
-            images.log_volume if exclude is None else images.log_volume + self._log_others[exclude]
-        )
-
-    def _images(self, v: float, max_norm: float) -> _Images:
-        """Return the images that queries plus offsets of a length need at noise variance v."""
+    def _at(self, v: float, max_norm: float = 0.0) -> _Images | TorusPosterior:
+        """Return what queries plus offsets of a length are computed by at noise variance v."""
         scale = math.sqrt(v)
         margins = []
         for period in self._periods.tolist():
@@ -244,6 +247,10 @@ class PeriodicPosterior(Denoiser):
             else:
                 within = math.sqrt(0.25 + 2 * v / period**2 * LOG_EPS)
                 margins.append(math.ceil(_GRID * (within + min(max_norm / period, 0.5))))
+        n_images = math.prod(1 + 2 * max(margin, 0) / _GRID for margin in margins)
+        most = min(_IMAGES_A_PRODUCT * len(margins), _MOST_IMAGES / len(self))
+        if n_images > most or max(margins) < 0:
+            return self._products
         key = tuple(margins)
         if key not in self._sets:
             self._sets[key] = self._make_images(margins)
@@ -256,12 +263,6 @@ class PeriodicPosterior(Denoiser):
         """Return images within margins (r,) of a query, in eighths of periods; -1 is uniform."""
         periods, turns = self._periods, np.array(margins) / _GRID
         kept = np.flatnonzero(turns >= 0)
-        if len(self._points) * np.prod(1 + 2 * turns[kept]) > _MOST_IMAGES:
-            raise ValueError(
-                f"{len(self._points)} rows with {np.count_nonzero(periods)} periodic columns have more "
-                f"than {_MOST_IMAGES} images at whole periods, too many to sum over; expected fewer. "
-                "Declare fewer columns in periods, or fit fewer rows."
-            )
         positions, point = self._points, np.arange(len(self._points))
         for column in kept[periods[kept] > 0]:
             n_turns = math.ceil(1 + turns[column])
@@ -288,9 +289,10 @@ class PeriodicPosterior(Denoiser):
         )
         return _Images(
             posterior,
+            periods,
             torch.from_numpy(kept).to(device),
             float(np.log(periods[uniform]).sum()),
             float(len(uniform) if weights is None else weights[uniform].sum()),
             torch.from_numpy(of_point).to(device),
-            torch.from_numpy(point).to(device),
+            self._backend.tensor(self._log_weights),
         )

@@ -137,9 +137,5 @@ def exclude_(logits: torch.Tensor, exclude: torch.Tensor | None) -> torch.Tensor
 
 
 def exp_(exponents: torch.Tensor, floor: float) -> torch.Tensor:
-    """Exponentiate in place, after raising exponents below a floor to it.
-
-    The exponential of the floor is negligible. Subnormal results would be fifty times slower to
-    compute and to multiply than normal ones.
-    """
+    """Exponentiate in place, from a negligible floor on: subnormal numbers are slow."""
     return exponents.clamp_(min=floor).exp_()

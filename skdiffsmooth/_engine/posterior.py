@@ -120,11 +120,7 @@ class Posterior(FloatPromotion, Denoiser):
         trace: bool = False,
         exclude: torch.Tensor | None = None,
     ) -> Moments:
-        """See `Denoiser`.
-
-        The trace takes about (r + 2) / 2 times the work of the mean, and none beside it where it
-        follows from log-densities (`Nodes.stein`).
-        """
+        """See `Denoiser`."""
         moments = None
         if not self._needs_float64(v, nodes.max_norm):
             moments = self._tiles.retry_in_smaller_tiles(
@@ -174,11 +170,7 @@ class Posterior(FloatPromotion, Denoiser):
         trace: bool = False,
         exclude: torch.Tensor | None = None,
     ) -> Moments:
-        """See `Denoiser`.
-
-        Where there is little to compute for each part, all parts are computed at once, since most
-        of the time would go into starting operations.
-        """
+        """See `Denoiser`."""
         moments = self._tiles.retry_in_smaller_tiles(
             lambda: self._all_parts(x, v, parts, which, counts, trace, exclude)
         )
@@ -225,11 +217,7 @@ class Posterior(FloatPromotion, Denoiser):
         *,
         exclude: torch.Tensor | None = None,
     ) -> SingleMoments:
-        """See `Denoiser`.
-
-        Each query has a softmax of its own and N exponentials, where nodes shared by queries would
-        factorise.
-        """
+        """See `Denoiser`."""
         if self._needs_float64(v, 0.0):
             moments = self._in_float64.covariance_along(
                 y.double(), v, directions.double(), exclude=exclude
@@ -258,11 +246,10 @@ class Posterior(FloatPromotion, Denoiser):
         return single._replace(log_density=log_density)
 
     def influence(self, y: torch.Tensor, v: float, node_weights: torch.Tensor) -> Influence:
-        """Return the influence of each point on posterior means averaged over positions y (B, M, r).
+        """Return the influence of each point on posterior means averaged over y (B, M, r).
 
-        `node_weights` (M,) sum to one. Results hold (r + 1) N numbers for each query, and
-        temporaries as many again: pass few queries at once. Computed in float64 where the device
-        has it, since derivatives are small differences; the result has the dtype of `y`.
+        `node_weights` (M,) sum to one. Results and temporaries hold (r + 1) N numbers a query.
+        Computed in float64 where the device has it, since derivatives are small differences.
         """
         if self._can_promote:
             influence = self._in_float64.influence(y.double(), v, node_weights.double())

@@ -56,11 +56,7 @@ class RadialMixture:
             )
 
     def log_density(self, x: torch.Tensor, *, exclude: torch.Tensor | None = None) -> torch.Tensor:
-        """Return the log-density (B,) of queries (B, d) in nats; -inf where no kernel has support.
-
-        `exclude` (B,) holds the index of the excluded point of each query; the other weights
-        are renormalised.
-        """
+        """Return the log-density (B,) of queries, in nats or -inf; `exclude` is as in `Denoiser`."""
         out = x.new_empty(len(x))
         for rows, logits, _ in self._tiles(x):
             out[rows] = torch.logsumexp(exclude_(logits, rows_of(exclude, rows)), dim=1)

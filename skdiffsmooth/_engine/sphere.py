@@ -1,4 +1,4 @@
-"""Densities of points on a sphere, or of rotations, noised by the heat kernel, and their scores.
+"""Densities of points on a sphere S^m, or of rotations, noised by the heat kernel, and their scores.
 
 The heat kernel K_v of noise variance v, the solution of dK/dv = (Laplacian of K) / 2, depends on the
 angle theta to its centre only. On S^2 it is an integral, with cos(phi / 2) = cos(theta / 2) cos(a),
@@ -6,7 +6,12 @@ angle theta to its centre only. On S^2 it is an integral, with cos(phi / 2) = co
     K_v = 2 exp(v / 8) (2 pi v)^(-3/2) int_0^(pi / 2) S(phi) / sin(phi / 2) da,
     S(phi) = sum_k (-1)^k (phi + 2 pi k) exp(-(phi + 2 pi k)^2 / 2 v),
 
-and at large v the Legendre series. Rotations are unit quaternions +-q, where on S^3
+and at large v the series of zonal harmonics. On S^1 it is the wrapped Gaussian. Two dimensions
+higher (up to S^5, where rounding is still below 1e-7)
+
+    K_v on S^(m + 2) = -exp(m v / 2) / (2 pi sin(theta)) dK_v / dtheta on S^m.
+
+Rotations are unit quaternions +-q, where on S^3
 
     K_v = exp(v / 2) (2 pi v)^(-3/2) / sin(theta)
           sum_k (-1)^k (theta + pi k) exp(-(theta + pi k)^2 / 2 v).
@@ -24,13 +29,12 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.interpolate import CubicSpline
-from scipy.special import eval_legendre, logsumexp
+from scipy.special import eval_gegenbauer, logsumexp
 
+from .._coordinates.directions import log_area
 from .._utils.memory import slices_within
 
-__all__ = ["HeatKernel", "SphereField", "SpherePosterior", "heat_kernel"]
-
-# From this variance on the series are summed: their terms up to the degree below exceed 1e-17.
+# From this variance on the series are summed: their terms from the degree below on are below 1e-17.
 _SERIES_FROM, _MAX_DEGREE = 0.5, 20
 _N_ANGLES = 1025
 # Gauss-Legendre nodes of the integral, where its integrand is above exp(-_NEGLIGIBLE).
@@ -41,13 +45,31 @@ _BYTES_A_PAIR, _LARGEST_TILE = 160, 8
 _SMALLEST_ANGLE = 1e-7
 
 
-def _excess_on_sphere(v: float, theta: np.ndarray) -> np.ndarray:
-    """Return log K_v + theta^2 / 2 v (n,) on S^2."""
-    if v >= _SERIES_FROM:
+def _excess_on_sphere(v: float, theta: np.ndarray, dimension: int) -> np.ndarray:
+    """Return log K_v + theta^2 / 2 v (n,) on S^m, at equidistant angles from 0 to pi."""
+    if v >= _SERIES_FROM and dimension > 1:
+        order = (dimension - 1) / 2
         degree = np.arange(_MAX_DEGREE)[:, None]
-        terms = (2 * degree + 1) * np.exp(-degree * (degree + 1) * v / 2)
-        total = np.sum(terms * eval_legendre(degree, np.cos(theta)), axis=0)
-        return np.log(total / (4 * math.pi)) + theta**2 / (2 * v)
+        terms = (degree / order + 1) * np.exp(-degree * (degree + dimension - 1) * v / 2)
+        total = np.sum(terms * eval_gegenbauer(degree, order, np.cos(theta)), axis=0)
+        return np.log(total) - log_area(dimension) + theta**2 / (2 * v)
+    if dimension == 1:
+        turns = 2 * math.pi * np.arange(-2, 3)[:, None]
+        exponents = -turns * (turns + 2 * theta) / (2 * v)
+        return logsumexp(exponents, axis=0) - 0.5 * math.log(2 * math.pi * v)
+    if dimension == 2:
+        return _excess_on_s2(v, theta)
+    lower = _kernel_of(v, theta, _excess_on_sphere(v, theta, dimension - 2)).values(theta)
+    # A ratio of two zeros at both ends. It increases, where slopes near the far end are not rounding.
+    ratio = np.append(-lower.curvature[0], -lower.slope[1:-1] / np.sin(theta[1:-1]))
+    ratio = np.append(ratio, lower.curvature[-1] if v > 2 * theta[1] else ratio[-1])
+    ratio = np.maximum.accumulate(ratio)
+    constant = (dimension - 2) * v / 2 - math.log(2 * math.pi)
+    return lower.log + theta**2 / (2 * v) + np.log(ratio) + constant
+
+
+def _excess_on_s2(v: float, theta: np.ndarray) -> np.ndarray:
+    """Return log K_v + theta^2 / 2 v (n,) on S^2, by the integral."""
     nodes, weights = np.polynomial.legendre.leggauss(_N_NODES)
     sine, cosine = np.sin(theta / 2), np.cos(theta / 2)
     # Half the largest angle phi that matters, and the a of it.
@@ -133,16 +155,21 @@ class HeatKernel:
         return np.interp(rng.uniform(size=n), cumulated / cumulated[-1], theta)
 
 
-@functools.lru_cache(maxsize=256)
-def heat_kernel(v: float, *, is_antipodal: bool) -> HeatKernel:
-    """Return the heat kernel of noise variance v on S^2, or of rotations with `is_antipodal`."""
-    last = math.pi / 2 if is_antipodal else math.pi
-    theta = np.linspace(0, last, _N_ANGLES)
-    excess = (_excess_of_rotations if is_antipodal else _excess_on_sphere)(v, theta)
+def _kernel_of(v: float, theta: np.ndarray, excess: np.ndarray) -> HeatKernel:
+    """Return the kernel of log K_v + theta^2 / 2 v (n,) at equidistant angles from zero."""
+    last = float(theta[-1])
     # The kernel is even about both ends. At small v it is so at the far one within v of it only.
     far_end = (1, last / v) if v > 2 * theta[1] else (2, 0.0)
-    spline = CubicSpline(theta, excess, bc_type=((1, 0.0), far_end))
-    return HeatKernel(v, last, spline.c)
+    return HeatKernel(v, last, CubicSpline(theta, excess, bc_type=((1, 0.0), far_end)).c)
+
+
+@functools.lru_cache(maxsize=256)
+def heat_kernel(v: float, dimension: int = 2, *, is_antipodal: bool = False) -> HeatKernel:
+    """Return the heat kernel of noise variance v on S^m, or of rotations with `is_antipodal`."""
+    theta = np.linspace(0, math.pi / 2 if is_antipodal else math.pi, _N_ANGLES)
+    if is_antipodal:
+        return _kernel_of(v, theta, _excess_of_rotations(v, theta))
+    return _kernel_of(v, theta, _excess_on_sphere(v, theta, dimension))
 
 
 class SphereField(NamedTuple):
@@ -191,7 +218,7 @@ class SpherePosterior:
 
     def kernel(self, v: float) -> HeatKernel:
         """Return the heat kernel of variance v."""
-        return heat_kernel(v, is_antipodal=self.is_antipodal)
+        return heat_kernel(v, self.points.shape[1] - 1, is_antipodal=self.is_antipodal)
 
     def log_density(self, x: np.ndarray, v: float, exclude: np.ndarray | None = None) -> np.ndarray:
         """Return log p_v (n,) at unit vectors x (n, d), without the points of indices `exclude` (n,)."""

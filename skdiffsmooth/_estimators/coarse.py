@@ -41,13 +41,15 @@ from .._utils.estimator import DistanceDensityMixin, on_one_fit
 from .._utils.gaussian import gaussian_log_normalizer
 from .._utils.memory import slices_within
 from .._utils.progress import reports_fit
+from .._utils.rows import MergedRows
 from .._utils.threads import threads_for
+from .._utils.units import common_unit, per_unit
 from .._utils.validation import (
     check_bandwidth,
     check_choice,
-    check_extent,
     check_integer,
     check_real,
+    check_size,
 )
 from .._utils.warnings import warn_user
 from ..kernels._nodes import NodeRule, default_n_nodes
@@ -72,6 +74,8 @@ MAX_ROWS = 1000
 # Step of finite differences of a projection, in units of the switch scale: about the third root of
 # the rounding of projections, since the error of central differences is of second order.
 STEP = 1e-4
+# Rows up to 2^ORDINARY in size, either way, are taken as they are.
+ORDINARY = 400
 # Projections of points with the same foot agree to this, in units of the switch scale. The distance
 # to another foot is as large as the offset of the point.
 SAME_FOOT = 1e-3
@@ -191,7 +195,8 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     weights_ : ndarray of shape (n_points,)
         Their weights; they sum to one.
     hull_ : AffineHull
-        An affine subspace that contains rows and manifold.
+        An affine subspace that contains rows and manifold. Of rows above 2^400 or below 2^-400 in size
+        it and `manifold_` are those of the rows divided by a power of two.
     n_features_in_ : int
         Number of features.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -307,7 +312,9 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         """
         rows = self._check_training(X, sample_weight)
         points, weights = rows.points, rows.weights
-        check_extent(points, "X")
+        unit = common_unit(points, ORDINARY)
+        if unit != 1:
+            return self._fit_in_unit(X, rows, unit)
         degree = check_integer("degree", self.degree, minimum=0)
         if degree not in DEGREES:
             raise ValueError(f"degree={degree} is out of range; expected 0, 1, 2 or 3.")
@@ -364,6 +371,36 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
             fills_space_=bandwidth > 0 or n_components == points.shape[1],
         )
         return self
+
+    def _fit_in_unit(self, X: Any, rows: MergedRows, unit: float) -> CoarseScoreDiffusion:
+        """Fit to rows divided by a power of two, since squares of the rows leave the finite range."""
+        if self.manifold is not None:
+            raise ValueError(
+                f"manifold={self.manifold!r} is in units of X, whose squares overflow or underflow; "
+                f"expected X of ordinary size. Multiply X, manifold and scales by 1 / {unit:.3g}."
+            )
+        scales = {
+            name: check_real(name, getattr(self, name), strict=False) / unit
+            for name in ("switch_scale", "bandwidth")
+            if not isinstance(getattr(self, name), str)
+        }
+        within = (
+            clone(self).set_params(**scales).fit(rows.points / unit, sample_weight=rows.weights)
+        )
+        lengths = ("reach_", "residual_scale_", "switch_scale_", "bandwidth_")
+        own = {name: value for name, value in vars(within).items() if name.endswith("_")}
+        own |= {name: unit * own[name] for name in lengths if own[name] is not None}
+        self._set_fitted(X, **own | {"points_": rows.points, "_scaled_": (unit, within)})
+        return self
+
+    @property
+    def _scaled(self) -> tuple[float, CoarseScoreDiffusion] | None:
+        """The power of two by which rows of extreme size are divided, and their model, or None."""
+        return vars(self).get("_scaled_")
+
+    def _check_range(self, name: str, rows: np.ndarray) -> None:
+        """See `DistanceDensityMixin`."""
+        check_size(name, rows / (1.0 if self._scaled is None else self._scaled[0]))
 
     def _sums_per_row(self) -> float:
         """See `DensityEstimatorMixin`."""
@@ -426,6 +463,9 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         return FRACTION_OF_REACH * min(reach, data_std)
 
     def _draw(self, n: int, rng: np.random.RandomState) -> np.ndarray:
+        if self._scaled is not None:
+            unit, within = self._scaled
+            return unit * within._draw(n, rng)
         hull, scale = self.hull_, self.switch_scale_
         # Noise in coordinates of the hull, which turn with the data: rotated data give rotated
         # samples.
@@ -461,6 +501,10 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         return log_density_of_columns(joint, X, scored, given, self.memory_limit)[0]
 
     def _log_density_of_rows(self, X: np.ndarray, passed: Any) -> np.ndarray:
+        if self._scaled is not None:
+            unit, within = self._scaled
+            dimension = X.shape[1] if self.fills_space_ else self.n_components_
+            return within.score_samples(X / unit) - dimension * math.log(unit)
         coordinates, residual = self.hull_.split(X)
         if self.manifold_ is None and self.bandwidth_ == 0:
             raise ValueError(
@@ -516,9 +560,13 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         array([[-2.,  0.]])
         """
         X = self._check_query(X)
-        variance = self.switch_scale_**2
         if t is not None:
-            variance = check_real("t", t, hint="It is in squared units of X.")
+            t = check_real("t", t, hint="It is in squared units of X.")
+        if self._scaled is not None:
+            unit, within = self._scaled
+            score = within.coarse_score(X / unit, None if t is None else t / unit / unit)
+            return per_unit("coarse_score", score, unit)
+        variance = self.switch_scale_**2 if t is None else t
         coordinates, residual = self.hull_.split(X)
         inside = (self._project(coordinates) - coordinates) @ self.hull_.basis.T
         return (inside - residual) / variance

@@ -23,9 +23,8 @@ DECREASE = 1e-4
 def denoised_log_density(posterior: Posterior, y: torch.Tensor, fraction: float) -> torch.Tensor:
     """Return the log-density (n,), in nats, of F(x) at y (n, r), where x are points plus noise.
 
-    In units of the noise scale, so that v = 1; `fraction` is a, 0 <= a < 1. F is inverted by
-    Newton's method on (1 - a) |x|^2 / 2 + a (|x|^2 / 2 + log p(x)) - x . y, about ten steps of O(n
-    N r^2 + n r^3) each.
+    In units of the noise scale; `fraction` is a < 1. F is inverted by about ten Newton steps for (1
+    - a) |x|^2 / 2 + a (|x|^2 / 2 + log p(x)) - x . y, of O(n N r^2 + n r^3) each.
     """
     identity = torch.eye(y.shape[1], dtype=y.dtype, device=y.device)
     x = y.clone()

@@ -13,8 +13,8 @@ from scipy.special import logsumexp
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
-from .._coordinates.columns import typical_row
-from .._coordinates.metric import LinearMetric, check_linear_metric, fit_metric
+from .._coordinates.columns import ColumnSpace, typical_row
+from .._coordinates.metric import LinearMetric, check_linear_metric, fit_metric, is_scaled
 from .._coordinates.periodic import (
     check_metric_of_periods,
     circular_std,
@@ -41,13 +41,14 @@ from .._utils.progress import reports_fit
 from .._utils.rows import MergedRows, split_off_copies, sum_of_weights
 from .._utils.support import warn_of_far_values
 from .._utils.threads import threads_for
-from .._utils.units import unit_for
+from .._utils.units import per_unit, unit_for
 from .._utils.validation import (
+    LARGEST,
     check_bandwidth,
     check_choice,
-    check_finite,
     check_real,
     check_real_array,
+    check_size,
 )
 from ..bandwidth import (
     Queries,
@@ -295,7 +296,10 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         metric = check_linear_metric(self.metric, points.shape[1])
         periods = rows.periods
         if periods is None:
-            coordinates = fit_metric(metric, points, weights)
+            columns = None
+            if is_scaled(metric):
+                columns = ColumnSpace.of(points, weights, rows.precision.unit)
+            coordinates = fit_metric(metric, points, weights, columns=columns)
         else:
             _check_suits_periods(self.kernel, metric, periods)
             coordinates = fit_metric_of_periods(metric, points, weights, periods)
@@ -315,11 +319,11 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
             )
         extent = np.ptp(measured, axis=0)
         with np.errstate(over="ignore"):
-            if not np.all(np.isfinite(extent / bandwidth)):
+            if np.any(extent / bandwidth > LARGEST):
                 raise ValueError(
                     f"bandwidth={np.min(bandwidth):.3g} is too small for rows that extend over "
-                    f"{extent.max():.3g}: distances in bandwidths overflow. Expected at least "
-                    f"{extent.max() / 1e300:.1g}."
+                    f"{extent.max():.3g}: squares of distances in bandwidths overflow. Expected at "
+                    f"least {extent.max() / LARGEST:.1g}. Drop rows far from all others, or use it."
                 )
         # Raises here, and not at the first query, if memory_limit is too small.
         self._model(backend, measured, weights, kernel, bandwidth, coordinates.periods)
@@ -679,10 +683,8 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         trace = model.moments(queries, 1.0, Nodes.single(queries), trace=True).trace
         assert trace is not None
         curvatures = np.broadcast_to(_curvatures(scale), X.shape[1])
-        with np.errstate(over="ignore", divide="ignore"):
-            laplacian = (backend.array(trace) - curvatures.sum()) / np.min(scale) / np.min(scale)
-        check_finite("laplacian_log_density", laplacian)
-        return laplacian
+        laplacian = backend.array(trace) - curvatures.sum()
+        return per_unit("laplacian_log_density", laplacian, np.min(scale), np.min(scale))
 
     @on_one_fit
     def energy(self, X: Any, t: Any = None) -> np.ndarray:
@@ -786,6 +788,13 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         return RadialMixture(
             backend.tensor(scaled), log_weights, profile, scale, memory_limit=memory_limit
         )
+
+    def _check_range(self, name: str, rows: np.ndarray) -> None:
+        """See `DistanceDensityMixin`."""
+        metric = self.coordinates_
+        with np.errstate(over="ignore"):
+            distances = metric.to_metric(rows) - metric.to_metric(self.points_[:1])
+            check_size(name, distances / self.bandwidth_, " bandwidths")
 
     def _sums_per_row(self) -> float:
         """See `DensityEstimatorMixin`."""

@@ -14,6 +14,7 @@ from .._diffusion.queries import FlowDensity
 from .._utils.estimator import on_one_fit
 from .._utils.rows import split_off_copies
 from .._utils.threads import threads_for
+from .._utils.units import common_unit
 from .._utils.warnings import warn_user
 from ..solvers import Solver
 from .local_fitting import LocalParameters, columns_as_they_are, fit_local_scores
@@ -263,30 +264,31 @@ class LocalScoreDiffusion(FlowDensity):
         """
         rows = self._check_training(X, sample_weight)
         d = rows.points.shape[1]
-        center = rows.weights @ rows.points
-        points = rows.points - center
+        center, unit = rows.weights @ rows.points, common_unit(rows.points)
+        points, widths = (rows.points - center) / unit, rows.precision.width / unit
         covariance = (points * rows.weights[:, None]).T @ points
         family = resolve_groups(self.groups, self.image_shape, self.size, d, covariance)
-        parsed = LocalParameters.of(self.get_params(deep=False))
+        parsed = LocalParameters.of(self.get_params(deep=False), unit)
         with threads_for(len(points) ** 2 * d):
             source, errors = fit_local_scores(
-                points, rows.weights, covariance, rows.precision.width, family, parsed
+                points, rows.weights, covariance, widths, family, parsed
             )
-        _warn_of_steps(rows.precision.width, source.levels.bandwidth)
-        embedding = columns_as_they_are(points, rows.weights, center)
+        levels = source.levels.times(unit)
+        _warn_of_steps(rows.precision.width, levels.bandwidth)
+        embedding = columns_as_they_are(points, rows.weights, center / unit, unit)
         n_levels = source.levels.n_levels
         n_steps = parsed.n_steps or _STEPS_A_LEVEL * n_levels
         n_steps = n_levels * math.ceil(n_steps / n_levels)
         self._set_fitted(
             X,
             model_=DiffusionModel(source, embedding, parsed.solver, n_steps, self.dtype),
-            bandwidth_=source.levels.bandwidth,
+            bandwidth_=levels.bandwidth,
             metric_="euclidean",
-            sigma_=source.sigma,
+            sigma_=unit * source.sigma,
             groups_=family.name,
             parts_=[mixture.described() for mixture in source.mixtures],
             denoising_errors_=errors,
-            noise_levels_=source.levels,
+            noise_levels_=levels,
             n_steps_=n_steps,
             points_=rows.points,
             weights_=rows.weights,

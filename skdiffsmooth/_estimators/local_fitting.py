@@ -22,7 +22,7 @@ from .._diffusion.settings import (
     resolve_n_nodes,
     resolve_solver,
 )
-from .._utils.validation import check_bandwidth, check_choice, check_real, fixed_seed
+from .._utils.validation import check_bandwidth, check_choice, check_ratio, check_real, fixed_seed
 from .._utils.warnings import warn_user
 from ..kernels._nodes import NodeRule, default_n_nodes
 from ..noise import NoiseLevels
@@ -60,10 +60,14 @@ class LocalParameters(NamedTuple):
     solver: Solver
     resources: Resources
     seed: int
+    unit: float  # By which the scales are divided
 
     @classmethod
-    def of(cls, params: Mapping[str, Any]) -> LocalParameters:
-        """Check all parameters that do not depend on the columns, passed as those of `get_params`."""
+    def of(cls, params: Mapping[str, Any], unit: float) -> LocalParameters:
+        """Check all parameters that do not depend on the columns, passed as those of `get_params`.
+
+        The scales are divided by a unit.
+        """
         terminal_scale = check_terminal_scale(params["terminal_scale"])
         bandwidth = check_bandwidth(params["bandwidth"], "X", names=("auto",))
         width = params["width"]
@@ -75,12 +79,12 @@ class LocalParameters(NamedTuple):
         if isinstance(params["background"], str):
             check_real("background", params["background"], strict=False, hint="0 is none.")
         return cls(
-            None if isinstance(bandwidth, str) else bandwidth,
-            check_real("sigma", params["sigma"], strict=False, hint="It is in units of X."),
+            None if isinstance(bandwidth, str) else bandwidth / unit,
+            check_real("sigma", params["sigma"], strict=False, hint="It is in units of X.") / unit,
             None if isinstance(width, str) else width,
             resolve_background(params["background"]) or 0.0,
             check_choice("terminal", params["terminal"], ("gaussian", "empirical")),
-            None if isinstance(terminal_scale, str) else terminal_scale,
+            None if isinstance(terminal_scale, str) else terminal_scale / unit,
             resolve_count("n_levels", params["n_levels"]),
             resolve_count("n_steps", params["n_steps"]),
             resolve_n_nodes(params["n_nodes"], "sobol"),
@@ -88,14 +92,16 @@ class LocalParameters(NamedTuple):
             parse_resources(params, params["dtype"]),
             # Last: a RandomState is drawn from, which a fit that fails must not do.
             fixed_seed(params["random_state"]),
+            unit,
         )
 
 
-def columns_as_they_are(points: np.ndarray, weights: np.ndarray, center: np.ndarray) -> Embedding:
-    """Return the coordinates of rows (N, d) in their own units, about a center (d,)."""
-    return Embedding(
-        fit_metric("euclidean", points, weights), AffineHull(center, np.eye(len(center)))
-    )
+def columns_as_they_are(
+    points: np.ndarray, weights: np.ndarray, center: np.ndarray, unit: float = 1.0
+) -> Embedding:
+    """Return the coordinates of rows (N, d) in one unit, about a center (d,) in it."""
+    metric = fit_metric("euclidean", points, weights, unit=unit)
+    return Embedding(metric, AffineHull(center, np.eye(len(center))))
 
 
 def fit_local_scores(
@@ -163,10 +169,12 @@ def _noise_range(
     if highest is None:
         widest = math.sqrt(max(float(np.linalg.eigvalsh(covariance)[-1]), 0.0))
         highest = max(_TERMINAL * std, _TERMINAL_WIDEST * widest, 2 * lowest)
+    check_ratio("bandwidth", lowest, parsed.unit)
     if highest <= lowest:
         raise ValueError(
-            f"terminal_scale={highest:g} is not above the bandwidth {lowest:g}; the flow runs between "
-            "the two. It is in units of X; 'auto' suits most data."
+            f"terminal_scale={parsed.unit * highest:g} is not above the bandwidth "
+            f"{parsed.unit * lowest:g}; the flow runs between the two. It is in units of X; 'auto' "
+            "suits most data."
         )
     n_levels = parsed.n_levels or max(2, math.ceil(_LEVELS_A_UNIT * math.log(highest / lowest)))
     return NoiseLevels(lowest, highest, n_levels)

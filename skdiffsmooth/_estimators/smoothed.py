@@ -128,8 +128,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         Steps of the solver, rounded up to a multiple of `n_levels`; ``n_steps_`` is the result. "auto"
         is 6 for each factor e between bandwidth and terminal scale, and at least 16, with the
         isotropic Gaussian kernel in three to ten dimensions; otherwise 8 (over a `base` 16) and at
-        least 32. That keeps the error of means below some thousandths of a nat; a number is used
-        unchanged for all rows.
+        least 32; up to four times as many where sigma is more than ten bandwidths. That keeps the error
+        of means below some thousandths of a nat; a number is used unchanged for all rows.
     n_levels : int or "auto", default="auto"
         Intervals of the noise range, each with its own nodes. They are part of the model: with more
         levels the errors of finitely many nodes average out. "auto" is as for `n_steps` (more where

@@ -31,6 +31,7 @@ from .._utils.threads import threads_for
 from .._utils.validation import (
     check_bandwidth,
     check_even,
+    check_extent,
     check_flag,
     check_integer,
     check_real,
@@ -446,7 +447,9 @@ class NeuralScoreDiffusion(FlowDensity):
     ) -> dict[str, Any]:
         """Return all fitted attributes as they are before the first step of training."""
         coordinates = fit_metric(parsed.metric, points, weights)
-        hull, scales = _principal_hull(coordinates.to_metric(points), weights)
+        measured = coordinates.to_metric(points)
+        check_extent(measured, f"metric={parsed.metric!r}")
+        hull, scales = _principal_hull(measured, weights)
         widest = float(scales.max(initial=0.0))
         terminal_scale = terminal_scale_for(
             parsed.terminal_scale, _TERMINAL * widest, parsed.bandwidth, 0.0, is_exact=False

@@ -11,6 +11,8 @@ import torch
 from .validation import check_choice
 
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
+# Rounding of the largest length, in units of the smallest, that costs less than 0.01 nats.
+_MOST_ROUNDING = 0.02
 
 
 def to_device(array: np.ndarray, device: torch.device, dtype: torch.dtype | None) -> torch.Tensor:
@@ -68,12 +70,13 @@ class Backend:
     def promote_to_float64(self, smallest: float, largest: float) -> Backend:
         """Return a backend whose dtype represents squares of lengths from `smallest` to `largest`.
 
-        It holds quotients of the squares, too. That is this backend, or one in float64 if the range of
-        this one is too narrow.
+        It holds quotients of the squares, and rounds lengths by little against the smallest one. That is
+        this backend, or one in float64 if its range or its precision does not suffice.
         """
         limits = torch.finfo(self.dtype)
         fits = smallest**2 > limits.tiny**0.5 and largest**2 < limits.max**0.5
-        return self if fits else replace(self, dtype=torch.float64)
+        is_precise = limits.eps * largest <= _MOST_ROUNDING * smallest
+        return self if fits and is_precise else replace(self, dtype=torch.float64)
 
     def tensor(self, array: Any) -> torch.Tensor:
         """Copy an array to the device, in the dtype."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .table import column_label
+from .units import column_norms
 
 # A unit is accepted where continuous values would have one with a lower probability.
 _FALSE_ALARM = 1e-9
@@ -61,7 +62,7 @@ class ColumnPrecision:
         out.
         """
         center = weights @ points
-        std = np.sqrt(weights @ (points - center) ** 2)
+        std = column_norms(np.sqrt(weights)[:, None] * (points - center))
         is_coarse = self.unit > _COARSE * std
         is_binary = (self.n_values == 2) & (self.width > 0)
         has_atom = self.atom_weight >= _ATOM
@@ -105,10 +106,7 @@ def has_extent(points: np.ndarray) -> np.ndarray:
 
 
 def copies_of(weights: np.ndarray) -> np.ndarray:
-    """Return how many equal rows each weight (n,) stands for, if weights are multiples of one.
-
-    The numbers have no common divisor; without a common unit they are all one.
-    """
+    """Return how many rows each weight (n,) stands for, if all are multiples of one; else ones."""
     ordered = np.unique(np.append(weights, 0.0))
     if len(ordered) == 2:
         return np.ones(len(weights), dtype=np.intp)

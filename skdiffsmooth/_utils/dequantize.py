@@ -24,11 +24,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 @dataclass(frozen=True)
 class ExcludedRows:
-    """Queries that stand for left-out rows, and the training rows that score them.
-
-    Where all columns are discrete, several rows of a table have the same values, and one of them is left
-    out: a distinct row of c copies is two training rows of weights w / c and w (c - 1) / c.
-    """
+    """Queries for left-out rows, and the training rows, copies of discrete ones split off."""
 
     point: np.ndarray
     """Index (n_rows,) of the distinct row of each training row."""

@@ -24,11 +24,7 @@ def draw_points(
     n: int,
     shards: Shards = ONE_PROCESS,
 ) -> np.ndarray:
-    """Draw n points (n, d) with probabilities equal to their weights.
-
-    Points (n_points, d) are those of this process, and weights sum to one over all shards, whose
-    points follow one another in the order of the processes.
-    """
+    """Draw n points (n, d) by weights that sum to one over all shards, in the order of processes."""
     cumulated = np.cumsum(weights)
     ends = np.cumsum(shards.gather(cumulated[-1]))
     uniform = rng.uniform(size=n) * ends[-1]

@@ -20,7 +20,7 @@ from .progress import CallbackSupportMixin, number_of_rows, reporting
 from .rows import MergedRows, check_sample_weight, merge_rows, weighted_rows
 from .table import check_table, column_names
 from .threads import threads_for
-from .validation import check_draw, check_real_array, check_size
+from .validation import LARGEST_VALUE, check_draw, check_real_array, check_size
 from .version import FORMAT, __version__
 
 _VERSION_KEY = "_skdiffsmooth_version"
@@ -322,11 +322,13 @@ class DistanceDensityMixin(DensityOfColumnsMixin):
     periods_: Any
     # Whether nearly equal rows are recognised in units of the columns, or in the common unit of X.
     _measures_by_column = True
+    # Whether a column that is constant in a part of a table is as wide as it is coarse in the table.
+    _has_precision_of_table = True
 
     def _check_training(self, X: Any, sample_weight: Any) -> MergedRows:
         """Return distinct rows and their weights, without changing the estimator."""
         checked = check_table(X, self)
-        check_size("X", checked)
+        check_size("X", checked, largest=LARGEST_VALUE)
         declared = getattr(self, "periods", None)
         periods = resolve_periods(declared, column_labels(X), checked.shape[1])
         if periods is not None:
@@ -364,10 +366,7 @@ class DistanceDensityMixin(DensityOfColumnsMixin):
         }
 
     def _check_others(self, own_weights: Any) -> np.ndarray | None:
-        """Return the weights (n_points,) that the points lose when they are left out, or None.
-
-        An error is raised where they are out of range, and where no other point remains.
-        """
+        """Return the weights (n_points,) that points lose when they are left out; None is all."""
         if len(self.points_) < 2:
             raise ValueError(
                 "leave_one_out_log_density needs at least two distinct rows, and the model was fitted "
@@ -386,6 +385,18 @@ class DistanceDensityMixin(DensityOfColumnsMixin):
 
     def _check_query(self, X: Any, ignored: Sequence[int] | np.ndarray = ()) -> np.ndarray:
         checked = super()._check_query(X, ignored)
-        check_size("X", checked)
+        self._check_range("X", checked)
         periods = getattr(self, "periods_", None)
         return checked if periods is None else reduced(checked, periods, X)
+
+    def _check_given(self, given: Any, n: int) -> tuple[np.ndarray, np.ndarray] | None:
+        conditions = super()._check_given(given, n)
+        if conditions is not None:
+            rows = np.repeat(self.points_[:1], n, axis=0)
+            rows[:, conditions[0]] = conditions[1]
+            self._check_range("given", rows)
+        return conditions
+
+    def _check_range(self, name: str, rows: np.ndarray) -> None:
+        """Raise ValueError if rows (n, d) are so far that squares of distances would overflow."""
+        check_size(name, rows)

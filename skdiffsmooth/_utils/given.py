@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .validation import check_real_array, check_size
+from .validation import LARGEST_VALUE, check_real_array, check_size
 
 
 def resolve_columns(name: str, columns: Any, labels: np.ndarray | None, d: int) -> np.ndarray:
@@ -74,12 +74,9 @@ def _is_same(label: Any, column: Any) -> bool:
 def resolve_scored_columns(
     columns: Any, given: Any, labels: np.ndarray | None, d: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices of the columns whose density is wanted, and of those that are given.
+    """Return indices of the columns to score (None is all that are not given), and of given ones.
 
-    `columns` None means all columns that are not given.
-
-    Raises TypeError or ValueError as `resolve_columns`; also if a column is both, if all are given,
-    or if `columns` is empty.
+    Raises as `resolve_columns`; also if a column is both, if all are given, or none is to score.
     """
     none = np.array([], dtype=np.intp)
     given_columns = none if given is None else resolve_columns("given", given, labels, d)
@@ -145,7 +142,7 @@ def resolve_given_values(
                 f"given[{column!r}] holds NaN or infinity; expected finite numbers. Leave the "
                 "column out of given where its value is not known."
             )
-        check_size(f"given[{column!r}]", column_values)
+        check_size(f"given[{column!r}]", column_values, largest=LARGEST_VALUE)
         index = np.searchsorted(columns, _index("given", column, labels, d))
         values[:, index] = column_values
     return columns, values

@@ -47,6 +47,8 @@ def near_rows(points: np.ndarray, *, by_column: bool) -> tuple[np.ndarray, float
     if len(points) <= _FEWEST_GROUPS:
         return nothing
     z, index = np.unique(_scaled(points, by_column=by_column), axis=0, return_inverse=True)
+    if len(z) < _FEWEST_GROUPS:
+        return nothing
     index = index.ravel()
     pairs = np.concatenate([index[_float32_pairs(points)], _near_pairs(z)])
     if len(z) == len(points) and not len(pairs):

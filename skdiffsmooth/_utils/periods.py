@@ -26,11 +26,8 @@ def column_labels(X: Any) -> np.ndarray | None:
 def resolve_periods(periods: Any, labels: np.ndarray | None, d: int) -> np.ndarray | None:
     """Return the period (d,) of each column, 0 where it has none; None where no column has one.
 
-    `periods` maps columns, by their labels (d,) or indices, to numbers; None and an empty mapping are no
-    periods.
-
-    Raises TypeError if `periods` is not a mapping, or a period is not a number; ValueError if a
-    column is unknown or named twice, or a period is not finite and positive.
+    `periods` maps labels or indices to numbers. Raises TypeError or ValueError for what it may not
+    hold.
     """
     if periods is None:
         return None

@@ -156,11 +156,7 @@ class Loop:
 
 @contextmanager
 def counted(total: float, task: str = "") -> Iterator[Loop]:
-    """Give a loop of rounds whose sizes add up to `total`, to be called after each round.
-
-    `task` names the rounds of a fit for scikit-learn's callbacks, such as "candidate"; loops without a
-    name are not passed on to them.
-    """
+    """Give a loop of rounds whose sizes add up to `total`; callbacks get those with a `task`."""
     loop, progress, of_fit = Loop(total), _PROGRESS.get(), _TASK.get()
     if progress is None or total <= 0:
         yield loop

@@ -26,16 +26,28 @@ _OF_WHOLE_TABLE: ContextVar[ColumnPrecision | None] = ContextVar("_OF_WHOLE_TABL
 
 @contextmanager
 def parts_of_table(precision: ColumnPrecision | None) -> Iterator[None]:
-    """Give all rows the precision of a table whose parts they are, so that these share it.
-
-    A column that is constant in a part is then as wide there as it is coarse in the table: one step, or
-    half the difference of its two values. None finds the precision of each part by itself.
-    """
+    """Give all rows the precision of a table whose parts they are, or None for their own."""
     token = _OF_WHOLE_TABLE.set(precision)
     try:
         yield
     finally:
         _OF_WHOLE_TABLE.reset(token)
+
+
+def precision_of_image(
+    points: np.ndarray, image: np.ndarray, slopes: np.ndarray, outputs: np.ndarray
+) -> ColumnPrecision | None:
+    """Return the precision of mapped rows (n, d), or None where the rows are no part of a table.
+
+    Column ``outputs[j]`` is the image of column j alone, with the slope ``slopes[j]``. That of a column
+    which is constant in the part is as wide as the column is coarse in the table.
+    """
+    table, is_constant = _OF_WHOLE_TABLE.get(), ~has_extent(points)
+    if table is None or not is_constant.any():
+        return None
+    own = column_precision(image, np.ones(len(image)))
+    own.width[outputs[is_constant]] = (table.width * slopes)[is_constant]
+    return own
 
 
 def as_given(X: Any, checked: np.ndarray) -> Any:
@@ -217,11 +229,7 @@ def _row_indices(part: Any, n: int, label: str) -> np.ndarray:
 
 
 def check_sample_weight(sample_weight: Any, n_samples: int) -> np.ndarray:
-    """Return the weights of the rows as a float64 array (n_samples,); None gives each the weight one.
-
-    Raises ValueError if the shape is wrong, a weight is negative, NaN or infinite, or all of them
-    are zero.
-    """
+    """Return weights (n_samples,), ones for None; ValueError unless they are >= 0, finite, not all 0."""
     if sample_weight is None:
         return np.ones(n_samples)
     weight = check_real_array("sample_weight", sample_weight)

@@ -24,10 +24,7 @@ Result = TypeVar("Result")
 
 
 class Shards:
-    """Exchange of values where all training rows are in this process: it returns its own values.
-
-    A subclass for several processes replaces `reduce_` and `gather`.
-    """
+    """Exchange of values between processes; this one is for rows that are all in this process."""
 
     alone = True
     rank = 0
@@ -53,11 +50,7 @@ class Shards:
         return max(self.gather(value))
 
     def together(self, check: Callable[..., Result], *args: Any) -> Result:
-        """Return check(*args) on this process; if it raises an error on one process, all raise one.
-
-        The other processes would otherwise wait for the one that failed. They raise a ValueError
-        that quotes its TypeError or ValueError.
-        """
+        """Return check(*args); an error on one process is raised on all, which would wait for it."""
         failure: Exception | None = None
         try:
             result = check(*args)
@@ -84,11 +77,9 @@ class Shards:
             )
 
     def normalize(self, weights: np.ndarray, X: Any, sample_weight: Any) -> np.ndarray:
-        """Return weights that sum to one over all processes, from weights that do so on each.
+        """Return weights of the rows of X that sum to one over all processes, or raise ValueError.
 
-        `X` and `sample_weight`, checked before, are this process's rows and their weights.
-
-        Raises ValueError if all weights of a process are negligible beside those of another.
+        Weights of a process that are negligible beside those of another are an error.
         """
         if self.alone:
             return weights
@@ -133,11 +124,7 @@ class ProcessGroup(Shards):
 
 
 def resolve_shards(shards: Any) -> Shards:
-    """Resolve the estimator parameter `shards`: "distributed" or None.
-
-    Raises TypeError if it is neither a string nor None; ValueError if it is not known, or
-    torch.distributed is not initialised.
-    """
+    """Return the exchange of values that the parameter `shards` names: "distributed" or None."""
     if shards is None:
         return ONE_PROCESS
     hint = "Or pass None, if all training rows are in this process."

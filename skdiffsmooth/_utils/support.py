@@ -15,11 +15,7 @@ _N_COMPARED = 2000
 
 
 def warn_of_far_values(distances: np.ndarray, centers: np.ndarray) -> None:
-    """Warn if given values are farther from all rows than these are from one another.
-
-    `distances` (n,) are those of the given values from the nearest row, and `centers` (N, k) the given
-    columns of the rows, all in bandwidths.
-    """
+    """Warn of values whose `distances` (n,) exceed those among `centers` (N, k), in bandwidths."""
     if len(distances) == 0 or distances.max() <= _FAR:
         return
     # A tree of all rows; of very many, some are enough to compare with.

@@ -4,11 +4,47 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 # Sizes up to a million either way are left as they are; in float32 their fourth powers are finite.
 _ORDINARY = 20
 
 
-def unit_for(size: float) -> float:
-    """Return the largest power of two up to a size >= 0, or 1 for ordinary sizes and for 0."""
+def unit_for(size: float, ordinary: int = _ORDINARY) -> float:
+    """Return the largest power of two up to a size >= 0, or 1 for ordinary sizes and for 0.
+
+    Sizes up to 2^ordinary either way are ordinary.
+    """
     exponent = math.frexp(size)[1] - 1
-    return 1.0 if abs(exponent) <= _ORDINARY else math.ldexp(1.0, exponent)
+    return 1.0 if abs(exponent) <= ordinary else math.ldexp(1.0, exponent)
+
+
+def common_unit(rows: np.ndarray, ordinary: int = _ORDINARY) -> float:
+    """Return `unit_for` the range of rows (n, d), or for their size where all are equal."""
+    extent = float(np.abs(rows - rows[:1]).max(initial=0.0))
+    return unit_for(extent or float(np.abs(rows).max(initial=0.0)), ordinary)
+
+
+def column_norms(matrix: np.ndarray) -> np.ndarray:
+    """Return the Euclidean norms of the columns of a matrix, of whatever size they are."""
+    units = [unit_for(size) for size in np.abs(matrix).max(axis=0, initial=0.0)]
+    return units * np.linalg.norm(matrix / units, axis=0)
+
+
+def per_unit(name: str, values: np.ndarray, *units: float | np.ndarray) -> np.ndarray:
+    """Return values divided by each unit; raise ValueError if one leaves the finite range.
+
+    `name` is the method, for the message.
+    """
+    with np.errstate(over="ignore", under="ignore"):
+        result = values
+        for unit in units:
+            result = result / unit
+    is_lost = ~np.isfinite(result) | ((result == 0) & (values != 0))
+    if is_lost.any():
+        raise ValueError(
+            f"{name} leaves the finite range in units of X: {is_lost.sum()} of {values.size} values "
+            "overflow or underflow. Multiply the columns of X by powers of two that bring them to size "
+            "one, fit again, and rescale."
+        )
+    return result

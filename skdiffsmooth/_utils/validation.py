@@ -1,4 +1,8 @@
-"""Checks of parameters and data; messages give the parameter, its value and what is expected."""
+"""Checks of parameters and data; messages give the parameter, its value and what is expected.
+
+A wrong type, such as a boolean for a number, raises TypeError, and a value out of range, or NaN,
+ValueError. The text `hint` is appended to messages.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,8 @@ import numpy as np
 
 # Sums over columns and rows of squares of larger values may overflow.
 LARGEST = 1e150
+# Differences and sums of larger values may overflow.
+LARGEST_VALUE = 2.0**1000
 # Values of most parameters random_state beside integers, for messages.
 _OTHER_SOURCES = ", a numpy RandomState, or None"
 
@@ -18,13 +24,7 @@ _OTHER_SOURCES = ", a numpy RandomState, or None"
 def check_real(
     name: str, value: Any, *, minimum: float = 0.0, strict: bool = True, hint: str = ""
 ) -> float:
-    """Return `value` as a float, after checking that it is finite and above `minimum`.
-
-    With `strict` the minimum itself is excluded. `hint` is appended to the message.
-
-    Raises TypeError if `value` is not a real number (booleans and strings are not); ValueError if
-    `value` is NaN, infinite or below the minimum.
-    """
+    """Return `value` as a float; it is finite and above `minimum`, or at it unless `strict`."""
     expected = f"a finite number {'>' if strict else '>='} {minimum:g}"
     hint = f" {hint}" if hint else ""
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
@@ -53,14 +53,7 @@ def check_even(name: str, value: Any, reason: str) -> int:
 def check_integer(
     name: str, value: Any, *, minimum: int = 1, maximum: int = sys.maxsize, hint: str = ""
 ) -> int:
-    """Return `value` as an int, after checking its type and its bounds.
-
-    Larger integers than `maximum` are no index, count or size on this machine; `hint` is appended to the
-    message.
-
-    Raises TypeError if `value` is not an integer (booleans and floats are not); ValueError if
-    `value` is below `minimum` or above `maximum`.
-    """
+    """Return `value` as an int, from `minimum` to `maximum`, the largest index or size."""
     hint = f" {hint}" if hint else ""
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Integral):
         raise TypeError(
@@ -76,10 +69,7 @@ def check_integer(
 
 
 def check_choice(name: str, value: Any, choices: Collection[str], *, hint: str = "") -> str:
-    """Return `value`, after checking that it is one of `choices`. `hint` is appended to the message.
-
-    Raises TypeError if `value` is not a string; ValueError if `value` is not among the choices.
-    """
+    """Return `value`, one of the strings `choices`."""
     known = ", ".join(repr(choice) for choice in sorted(choices))
     hint = f" {hint}" if hint else ""
     if not isinstance(value, str):
@@ -101,13 +91,7 @@ def check_detached(name: str, value: Any) -> None:
 
 
 def check_real_array(name: str, value: Any, *, allow_bool: bool = True) -> np.ndarray:
-    """Return an array-like as a float64 array of any shape, finite or not.
-
-    `allow_bool` takes booleans as 0 and 1.
-
-    Raises TypeError if it is a tensor that requires gradients, or holds booleans where these are
-    not allowed; ValueError if it does not hold real numbers, or rows of different lengths.
-    """
+    """Return an array-like of any shape, finite or not, as float64; `allow_bool` takes booleans."""
     check_detached(name, value)
     try:
         array = np.asarray(value)
@@ -141,41 +125,43 @@ def check_generator(random_state: Any) -> np.random.RandomState:
     return np.random.RandomState(check_seed(random_state, others=_OTHER_SOURCES))
 
 
-def check_size(name: str, values: np.ndarray) -> None:
-    """Raise ValueError if a finite value is so large that sums of squares may overflow."""
-    largest = max(values.max(initial=0.0), -values.min(initial=0.0))
-    if largest > LARGEST:
+def check_size(name: str, values: np.ndarray, unit: str = "", largest: float = LARGEST) -> None:
+    """Raise ValueError if a value is so large that sums of squares, or else of values, may overflow.
+
+    `unit` says in what values are measured, for the message.
+    """
+    size = max(values.max(initial=0.0), -values.min(initial=0.0))
+    if size > largest:
+        what = "squares would overflow" if largest == LARGEST else "differences would overflow"
         raise ValueError(
-            f"{name} holds values up to {largest:.3g} in size; expected none above {LARGEST:g}, since "
-            "their squares would overflow. Drop those rows, or use larger units."
+            f"{name} holds values up to {size:.3g}{unit} in size; expected none above {largest:.3g}, "
+            f"since their {what}. Drop those rows, or use larger units."
         )
 
 
 def check_extent(values: np.ndarray, unit: str) -> None:
-    """Raise ValueError if rows (n, d) differ by so little that squares of distances underflow."""
+    """Raise ValueError if squares of distances of rows (n, d) would overflow or underflow."""
     extent = float(np.ptp(values, axis=0).max(initial=0.0))
-    if 0 < extent < 1 / LARGEST:
+    if extent and not 1 / LARGEST <= extent <= LARGEST:
         raise ValueError(
-            f"X has a range of {extent:.3g} in units of {unit}; expected at least {1 / LARGEST:g}, "
-            "since squares of smaller values underflow. Multiply X and all scales by a power of two, or "
-            "leave metric, bandwidth and sigma at 'auto'."
+            f"X has a range of {extent:.3g} in units of {unit}; expected one from {1 / LARGEST:g} to "
+            f"{LARGEST:g}, since squares of other values underflow or overflow. Multiply X and all "
+            "scales by a power of two, or leave metric, bandwidth and sigma at 'auto'."
         )
 
 
-def check_finite(name: str, values: np.ndarray) -> None:
-    """Raise ValueError if a result in the units of X is not finite."""
-    if not np.all(np.isfinite(values)):
+def check_ratio(name: str, scale: float, unit: float) -> None:
+    """Raise ValueError if the square of a scale, in a unit of X, leaves the floating-point range."""
+    if not 1 / LARGEST <= scale <= LARGEST:
         raise ValueError(
-            f"{name} overflows in units of X: {np.sum(~np.isfinite(values))} of {values.size} values "
-            "are not finite. Multiply the columns of X by a large power of two, fit again, and rescale."
+            f"{name}={unit * scale:g} is out of range; expected a number from {unit / LARGEST:g} to "
+            f"{unit * LARGEST:g} in units of the metric, since the square of its ratio to the range of "
+            "X leaves the floating-point range. Pass one nearer to that range, or scale the columns."
         )
 
 
 def check_seed(random_state: Any, name: str = "random_state", *, others: str = "") -> int:
-    """Return an integer seed after checking it; `others` are other allowed values, for the message.
-
-    Raises TypeError if it is not an integer; ValueError if it is negative or does not fit in 32 bits.
-    """
+    """Return an integer seed of 32 bits; `others` are other allowed values, for the message."""
     hint = f"Pass an integer from 0 to 2**32 - 1{others}."
     seed = check_integer(name, random_state, minimum=0, hint=hint)
     if seed >= 2**32:
@@ -184,12 +170,7 @@ def check_seed(random_state: Any, name: str = "random_state", *, others: str = "
 
 
 def fixed_seed(random_state: Any) -> int:
-    """Return the integer that an estimator keeps as its seed.
-
-    None is 0, so that two fits are alike; from a RandomState a seed is drawn.
-
-    Raises TypeError or ValueError if it is not a seed.
-    """
+    """Return the integer kept as a seed: 0 for None, and a draw from a RandomState."""
     if isinstance(random_state, np.random.RandomState):
         return int(random_state.randint(2**31))
     if random_state is None:
@@ -209,10 +190,7 @@ def check_flag(name: str, value: Any) -> bool:
 def check_bandwidth(
     value: Any, units: str, *, names: Collection[str] = (), strict: bool = True
 ) -> Any:
-    """Return a bandwidth as a float > 0 (>= 0 unless `strict`), or as the name of a rule.
-
-    `units` says in what it is measured ("X", or "the metric"); `names` are those that are known.
-    """
+    """Return a bandwidth as a float > 0 (>= 0 unless `strict`), in `units`, or one of `names`."""
     if isinstance(value, str) and names:
         hint = f"Or pass a number > 0, in units of {units}."
         return check_choice("bandwidth", value, names, hint=hint)

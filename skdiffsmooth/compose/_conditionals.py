@@ -169,11 +169,7 @@ def draw_given_through(
     generator: np.random.RandomState,
     d: int,
 ) -> Drawn:
-    """Return rows (n, d) in the input units of `change`, drawn from a density of its output.
-
-    Values (n, k) are those of columns of some indices. Rows outside the range of the change are drawn
-    again. With them come the classes (n,), if the density is a classifier.
-    """
+    """Return rows (n, d), and classes, by inverting `change`, given values (n, k) of columns."""
     X = np.zeros((len(values), d))
     X[:, columns] = values
     Z, log_slopes = change.by_column(X)

@@ -32,13 +32,9 @@ def density_family(
 ) -> list[tuple[str, Any]]:
     """Return the default members, ordered by the gain in likelihood for their time.
 
-    They are a density, `smoothed`, of the rows; manifold Parzen windows on scaled and on whitened
-    columns; `smoothed` after a spline of each column through a few of its quantiles; Gaussian mixtures
-    of several sizes, each the mean of eight restarts (not if `weighted`, since they take no weights).
-    `n_rows` is the least number of distinct rows that a member will be fitted to.
-    Mixtures are not smoothed: that gains nothing, for most of the time (docs/evidence/compose.md).
-    Smoothing along learned tangents is left out: it takes as long as all others, for less than a
-    tenth of a nat on tables (docs/guide/bases.md).
+    Members that need more than `n_rows` distinct rows, or weights where `weighted`, are left out.
+    Mixtures are not smoothed and tangents not learned: both take most of the time, for little
+    (docs/evidence/compose.md, docs/guide/bases.md).
     """
     members: list[tuple[str, Any]] = [("smoothed", smoothed)]
     # One row fewer remains in leave-one-out likelihoods.

@@ -17,7 +17,7 @@ from sklearn.utils.validation import has_fit_parameter
 
 from .._estimators.smoothed import SmoothedScoreDiffusion
 from .._utils.column_precision import ColumnPrecision
-from .._utils.estimator import DensityEstimatorMixin, DistanceDensityMixin
+from .._utils.estimator import DensityEstimatorMixin
 from .._utils.parallel import results_of
 from .._utils.rows import TrainingRows, parts_of_table, take
 from .._utils.warnings import part_of_a_fit
@@ -87,16 +87,12 @@ def training_rows(table: Any, X: Any, sample_weight: Any, owner: Any) -> Trainin
 
 def shared_precision(estimator: Any, precision: ColumnPrecision) -> ColumnPrecision | None:
     """Return the precision of columns that fits to parts of a table share, or None for their own."""
-    is_direct = isinstance(parameter_estimator(estimator), DistanceDensityMixin)
-    return precision if is_direct else None
+    is_of_table = getattr(parameter_estimator(estimator), "_has_precision_of_table", False)
+    return precision if is_of_table else None
 
 
 def check_member(label: str, estimator: Any, *, compared: bool) -> None:
-    """Raise an error if an estimator, fitted or not, does not return log-densities.
-
-    With `compared`, a pipeline with transformers is refused too: its log-densities are those of the
-    transformed rows, which have other units. `label` names the estimator in messages.
-    """
+    """Raise an error if an estimator has no log-densities, or ones in other units if `compared`."""
     if isinstance(estimator, type):
         raise TypeError(
             f"{label} is the class {estimator.__name__}; pass an instance, {estimator.__name__}()."
@@ -125,11 +121,7 @@ def check_member(label: str, estimator: Any, *, compared: bool) -> None:
 
 
 def check_fills_space(label: str, fitted: Any) -> None:
-    """Raise an error if a fitted density, or one in a pipeline, has ``fills_space_ = False``.
-
-    Such a density is one with respect to the volume of a manifold learned in this fit. Those of two fits
-    have no common unit, and a row far from the manifold has the log-density of its projection.
-    """
+    """Raise an error if a density is one of a learned manifold's volume (``fills_space_`` False)."""
     model = unwrap(fitted)
     if isinstance(model, Pipeline):
         return check_fills_space(label, model.steps[-1][1])

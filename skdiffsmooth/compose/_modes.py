@@ -167,13 +167,11 @@ def find_modes(model: Any, *, n_modes: int = 20) -> Modes:
 
 
 class _Bandwidths:
-    """Coordinates of a model's metric in bandwidths: directions in X, and distances.
-
-    `directions` (r, d) are one bandwidth long each, and span the affine hull of the training rows.
-    """
+    """Directions (r, d) in X that span the hull, one bandwidth long, and distances in bandwidths."""
 
     def __init__(self, model: Any) -> None:
-        metric, self._bandwidth = model.coordinates_, model.bandwidth_
+        metric = model.coordinates_
+        self._bandwidth = model.bandwidth_ / metric.unit
         z = metric.to_metric(model.points_)
         steps = AffineHull.of(z / self._bandwidth).basis.T * self._bandwidth
         center = np.median(z, axis=0)

@@ -458,10 +458,7 @@ def _leave_one_out(fitted: Any, rows: TrainingRows) -> np.ndarray:
 
 
 def _copies_apart(rows: TrainingRows, folds: Folds) -> tuple[TrainingRows, Folds]:
-    """Return rows, and as many folds of them, each with an equal part of the copies of a row.
-
-    `folds` test all copies of a row together; the first copy stays in its fold.
-    """
+    """Return rows, and as many folds of them, each with an equal part of the copies of a row."""
     copies, n_folds = _copies(rows), len(folds)
     if np.all(copies == 1):
         return rows, folds

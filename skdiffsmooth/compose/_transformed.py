@@ -11,11 +11,12 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, MaxAbsScaler, MinMaxScaler
 
 from .._diffusion.posterior import PosteriorMixin
+from .._utils.column_precision import ColumnPrecision
 from .._utils.estimator import DensityOfColumnsMixin
 from .._utils.progress import reports_fit
-from .._utils.rows import check_sample_weight
+from .._utils.rows import check_sample_weight, parts_of_table, precision_of_image
 from .._utils.table import check_table
-from .._utils.validation import LARGEST
+from .._utils.validation import LARGEST, check_size
 from .._utils.warnings import warn_user
 from ._changes import ChangeOfVariables, change_of_variables, with_names
 from ._conditionals import draw_given_through, score_columns
@@ -137,6 +138,8 @@ class TransformedDensity(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
     B 61 (1999), 611-622.
     """
 
+    _has_precision_of_table = True
+
     def __init__(self, estimator: Any = None, transformer: Any = None, *, log_abs_det: Any = None):
         self.estimator = estimator
         self.transformer = transformer
@@ -186,8 +189,10 @@ class TransformedDensity(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
                 f"{transformer!r}; expected rows that it maps to finite numbers, with a derivative "
                 "above zero."
             )
+        check_size("X, transformed,", Z)
         _warn_of_lost_digits(change, rows, Z)
-        density = _fit(density, Z, weight, None)
+        with parts_of_table(_shared_precision(change, rows, Z)):
+            density = _fit(density, Z, weight, None)
         check_fills_space("estimator", density)
         log_mass = 0.0 if change.onto else _log_mass(change, density)
         self._set_fitted(
@@ -278,6 +283,17 @@ def _change(transformer: Any, log_abs_det: Any) -> ChangeOfVariables:
             "log|det dT/dx| of each, or None."
         )
     return ChangeOfVariables(transformer, log_abs_det)
+
+
+def _shared_precision(
+    change: ChangeOfVariables, X: np.ndarray, Z: np.ndarray
+) -> ColumnPrecision | None:
+    """Return the precision of the images Z (n, d) of rows if these are a part of a table, or None."""
+    try:
+        _, log_slopes = change.by_column(X)
+    except ValueError:
+        return None  # columns are mixed
+    return precision_of_image(X, Z, np.exp(log_slopes[0]), change.outputs(X.shape[1]))
 
 
 def _frame_columns(X: Any) -> list[str] | None:

@@ -80,9 +80,8 @@ class CurveChart(Chart):
 class SphereChart(Chart):
     """A sphere of any dimension, in coordinates that are fractions of volume.
 
-    The first coordinate is the fraction of the sphere below a height along the first direction, the
-    next ones are the same of the smaller sphere at that height, the last is an angle in turns. On a
-    circle there is only the angle.
+    The first is the fraction below a height, the next are those of the smaller sphere at that
+    height, and the last is an angle in turns.
     """
 
     def __init__(self, sphere: Sphere) -> None:
@@ -120,7 +119,7 @@ class SphereChart(Chart):
 
 
 class TorusChart(Chart):
-    """A torus: the turn about its axis, and the fraction of area or angle of its tube."""
+    """A torus, in the turn about its axis and the fraction of area or angle around its tube."""
 
     dimension = 2
 

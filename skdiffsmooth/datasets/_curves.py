@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -112,7 +113,7 @@ def ellipse(
             f"semi_axes={semi_axes!r} is not a pair of lengths; expected two finite numbers > 0, in "
             "units of X. Pass (1.0, 0.5), for example."
         )
-    return _closed_curve(_Axes(axes[:, None]), TURN, distribution, n_features, frame_state)
+    return _closed_curve(partial(_axes, axes[:, None]), TURN, distribution, n_features, frame_state)
 
 
 def wavy_circle(
@@ -161,7 +162,7 @@ def wavy_circle(
     (0.1016, 7.7414)
     """
     waves = check_integer("waves", waves)
-    radius = _Wave(_check_amplitude(amplitude), waves)
+    radius = partial(_wave, _check_amplitude(amplitude), waves)
     return _closed_curve(radius, TURN, distribution, n_features, frame_state)
 
 
@@ -278,7 +279,7 @@ def _closed_curve(
 ) -> Shape:
     """Return the shape of a closed curve with a radius at each angle from 0 to `stop`."""
     by, distribution = resolve_distribution(distribution, ("uniform", "parameter"), closed=True)
-    function = _PlaneCurve(radius, frame(2, n_features, frame_state))
+    function = partial(_plane_curve, radius, frame(2, n_features, frame_state))
     curve = Curve(function, 0.0, stop, closed=True)
     return Shape(curve, CurveChart(curve, function, by), distribution)
 
@@ -293,37 +294,22 @@ def _check_amplitude(amplitude: Any, limit: float = 1.0) -> float:
     return value
 
 
-# Functions are classes, not closures, so that shapes can be pickled.
+# Functions are partial ones or classes, not closures, so that shapes can be pickled.
 
 
-class _PlaneCurve:
-    """A function that maps angles (n,) to points (n, d) of a curve in a plane.
-
-    `radius` maps angles (n,) to distances from the center, (n,) or (2, n) with one for each axis.
-    `basis` holds two orthonormal directions of the plane.
-    """
-
-    def __init__(self, radius: Callable[[np.ndarray], np.ndarray], basis: np.ndarray) -> None:
-        self.radius, self.basis = radius, basis
-
-    def __call__(self, t: np.ndarray) -> np.ndarray:
-        return (self.radius(t) * np.stack([np.cos(t), np.sin(t)])).T @ self.basis.T
+def _plane_curve(
+    radius: Callable[[np.ndarray], np.ndarray], basis: np.ndarray, t: np.ndarray
+) -> np.ndarray:
+    """Return points (n, d) of a plane at angles t, from radii (n,), or (2, n) along its axes."""
+    return (radius(t) * np.stack([np.cos(t), np.sin(t)])).T @ basis.T
 
 
-class _Axes:
-    def __init__(self, lengths: np.ndarray) -> None:
-        self.lengths = lengths
-
-    def __call__(self, t: np.ndarray) -> np.ndarray:
-        return self.lengths
+def _axes(lengths: np.ndarray, t: np.ndarray) -> np.ndarray:
+    return lengths
 
 
-class _Wave:
-    def __init__(self, amplitude: float, waves: int) -> None:
-        self.amplitude, self.waves = amplitude, waves
-
-    def __call__(self, t: np.ndarray) -> np.ndarray:
-        return 1 + self.amplitude * np.sin(self.waves * t)
+def _wave(amplitude: float, waves: int, t: np.ndarray) -> np.ndarray:
+    return 1 + amplitude * np.sin(waves * t)
 
 
 class _Spline:

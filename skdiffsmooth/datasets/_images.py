@@ -167,10 +167,8 @@ def _sheet(size: int, width: float, half_side: float) -> SheetChart:
 def triangular_lattice(n: int) -> np.ndarray:
     """Return n points (n, 2) of a triangular lattice in [-1, 1]^2, whose bounding box is centered.
 
-    Several lattices are tried. The result is the one with n points in the square at the largest
-    spacing. Lattices with rows along the first axis have 116 points, for example, but not every
-    number. If none has n, or if it leaves much of the square empty, rotated lattices are tried: a
-    square is enlarged until it contains n of their points.
+    Of several lattices, rotated ones among them, it is the one with n points in the square at the
+    largest spacing; not every number occurs in a lattice along the axes.
     """
     spacing, points = _widest(n, [0.0])
     # 0.9 of the spacing of a lattice with n points on the area of the square.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -167,8 +168,8 @@ def swiss_roll(
     """
     by, distribution = resolve_distribution(distribution, ("uniform", "parameter"), closed=False)
     axes = frame(3, n_features, frame_state)
-    spiral = _Spiral(check_real("radius", radius, hint="It is in units of X."), axes[:, [0, 2]])
-    line = _Segment(axes[:, 1])
+    pitch = check_real("radius", radius, hint="It is in units of X.") / (4.5 * np.pi)
+    spiral, line = partial(_spiral, pitch, axes[:, [0, 2]]), partial(_segment, axes[:, 1])
     height = check_real("height", height, hint="It is in units of X.")
     curve, edge = Curve(spiral, 1.5 * np.pi, 4.5 * np.pi), Curve(line, 0.0, height)
     chart = ProductChart([CurveChart(curve, spiral, by), CurveChart(edge, line)])
@@ -233,20 +234,12 @@ def affine_subspace(
     return Shape(subspace, BoxChart(subspace, scale, by), distribution)
 
 
-# Functions are classes, not closures, so that shapes can be pickled.
+# Functions of this module, and not closures, so that shapes can be pickled.
 
 
-class _Spiral:
-    def __init__(self, radius: float, basis: np.ndarray) -> None:
-        self.pitch, self.basis = radius / (4.5 * np.pi), basis
-
-    def __call__(self, t: np.ndarray) -> np.ndarray:
-        return (self.pitch * t * np.stack([np.cos(t), np.sin(t)])).T @ self.basis.T
+def _spiral(pitch: float, basis: np.ndarray, t: np.ndarray) -> np.ndarray:
+    return (pitch * t * np.stack([np.cos(t), np.sin(t)])).T @ basis.T
 
 
-class _Segment:
-    def __init__(self, direction: np.ndarray) -> None:
-        self.direction = direction
-
-    def __call__(self, t: np.ndarray) -> np.ndarray:
-        return t[:, None] * self.direction
+def _segment(direction: np.ndarray, t: np.ndarray) -> np.ndarray:
+    return t[:, None] * direction

@@ -73,10 +73,7 @@ class GatedShape:
 
 @dataclass(frozen=True)
 class GatedKernel:
-    """The smoothing by cells; `scales` (n_levels,) are those along the tangents.
-
-    All cells have the same nodes: with different ones likelihoods were the same.
-    """
+    """The smoothing by cells, all with the same nodes, at `scales` (n_levels,) along tangents."""
 
     cells: Cells
     scales: np.ndarray

@@ -26,11 +26,7 @@ _N_LEVELS = 8
 
 
 def checked_rows(schedule: ScoreSchedule) -> tuple[np.ndarray, np.ndarray]:
-    """Return training rows (n, r) at which errors are estimated, and standard normal noise for them.
-
-    They are taken evenly in the order of the widest coordinate, which does not depend on the order of
-    X and rotates with the data.
-    """
+    """Return rows (n, r), evenly by the widest coordinate, and standard normal noise for them."""
     points = schedule.shards.first(schedule.hierarchy.points)
     # A hull of dimension zero has one row, and no coordinate.
     order = np.argsort(points[:, :1].sum(axis=1), kind="stable")
@@ -69,11 +65,10 @@ def enough_nodes(
     *,
     is_fixed: bool,
 ) -> tuple[NodeRule, float]:
-    """Return the rule with enough nodes for a small estimated error, and the error in nats.
+    """Return the rule with enough nodes for an error of `tol`, and the error in nats (or NaN).
 
-    `schedule` returns the model under a rule. From `rule` on the number of nodes is doubled, unless it
-    `is_fixed`. `tol` is the accuracy that is requested, if one is. The error is NaN where the field has
-    no divergence.
+    `schedule` returns the model under a rule, whose number of nodes is doubled unless it
+    `is_fixed`.
     """
     largest, most = _TOLERANCE, _MOST_NODES
     if tol is not None:

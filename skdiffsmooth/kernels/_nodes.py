@@ -16,11 +16,7 @@ Rule = Callable[[int, int, int, int], tuple[np.ndarray, np.ndarray]]
 
 
 def default_n_nodes(dimension: int) -> int:
-    """Return the number of nodes in k dimensions, the least power of two >= max(64, 4 k).
-
-    Blocks of a Sobol sequence are nets at powers of two, and second moments can only be matched from
-    2 k nodes on.
-    """
+    """Return the least power of two >= max(64, 4 k): a net, with exact moments from 2 k on."""
     return 2 ** math.ceil(math.log2(max(64, 4 * dimension)))
 
 
@@ -162,10 +158,7 @@ NODE_RULES: dict[str, Rule] = {
 
 @dataclass(frozen=True)
 class NodeRule:
-    """A rule for choosing nodes: a name in `NODE_RULES`, the number of nodes, and a seed.
-
-    The number is even for "sobol" and an upper bound for "gauss-hermite".
-    """
+    """A rule for nodes: a name, a number (even for "sobol", a bound for "gauss-hermite"), a seed."""
 
     name: str
     n_nodes: int

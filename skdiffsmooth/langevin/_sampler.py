@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -31,25 +31,19 @@ from .._utils.validation import (
     check_draw,
     check_integer,
     check_real,
-    check_real_array,
 )
 from .._utils.warnings import warn_user
 from ..diagnostics import bulk_ess, split_r_hat
+from ._chain import ChainState, Field, Level, StepSizeRule, smallest_variance
 from ._targets import Target, as_target
 
 # Step of unadjusted chains, in units of the smallest variance, which becomes 1 / (1 - 0.05) of it.
 _UNADJUSTED_STEP = 0.1
-# Initial step of adjusted chains, and the acceptance rate aimed at (Roberts & Rosenthal 1998).
+# Initial step of adjusted chains.
 _ADJUSTED_STEP = 0.5
-_ACCEPTANCE = 0.574
 _MIN_WARMUP = 50
-# Chains have diverged where the drift is so many times the larger of the first drift and the noise.
-_DIVERGENCE_FACTOR = 1e4
 # R-hat above this warns: chains have not mixed by any published threshold.
 _MAX_R_HAT = 1.1
-_POWER_ITERATIONS = 10
-# The finite-difference step is refined so often, by the width that the step before measured.
-_REFINEMENTS = 3
 
 
 @dataclass(frozen=True)
@@ -292,8 +286,8 @@ class LangevinSampler(BaseEstimator):
             draws = np.empty((self.n_chains, self.n_draws, distribution.rows(z).shape[1]))
             accepted = np.zeros(self.n_chains)
             for level in levels:
-                field = _Field(distribution, level, with_log_density=self.metropolis)
-                chains = _ChainState(field, z, rng)
+                field = Field(distribution, level, with_log_density=self.metropolis)
+                chains = ChainState(field, z, rng)
                 for _ in range(self.n_warmup):
                     chains.step(rule.step_size(level))
                     rule.adapt(chains.acceptance)
@@ -345,7 +339,7 @@ class LangevinSampler(BaseEstimator):
         elif self.anneal_from is not None:
             check_real("anneal_from", self.anneal_from, hint="It is a noise scale in units of X.")
 
-    def _levels(self, target: Target) -> list[_Level]:
+    def _levels(self, target: Target) -> list[Level]:
         """Return the noise levels, in order of decreasing noise."""
         last = target.noise_variance if self.noise_variance is None else float(self.noise_variance)
         if last is None:
@@ -355,7 +349,7 @@ class LangevinSampler(BaseEstimator):
                         f"{name}={value!r} needs the noise variance of the score, which is not known "
                         "for a function; pass noise_variance=<positive>, in squared units of X."
                     )
-            return [_Level(None, 1.0, None)]
+            return [Level(None, 1.0, None)]
         # None is an estimator's own noise, for a compact kernel has no score at another noise variance.
         noises = [self.noise_variance if target.is_estimator else None]
         variances = [last]
@@ -371,211 +365,20 @@ class LangevinSampler(BaseEstimator):
             variances = np.geomspace(first**2, last, self.n_levels).tolist()
             noises = [*variances[:-1], noises[0] if target.is_estimator else last]
         powers = [v ** (self.temper / 2) for v in variances]
-        return [_Level(*parts) for parts in zip(noises, powers, variances, strict=True)]
+        return [Level(*parts) for parts in zip(noises, powers, variances, strict=True)]
 
     def _step_size_rule(
-        self, target: Target, levels: list[_Level], z: np.ndarray, rng: np.random.RandomState
-    ) -> _StepSizeRule:
+        self, target: Target, levels: list[Level], z: np.ndarray, rng: np.random.RandomState
+    ) -> StepSizeRule:
         """Return the rule for the step size: fixed, or adapted."""
         last, measured = levels[-1], 1.0
         is_auto = isinstance(self.step_size, str)
         if last.variance is None and is_auto:
-            measured = _smallest_variance(_Field(target, last, with_log_density=False), z, rng)
+            measured = smallest_variance(Field(target, last, with_log_density=False), z, rng)
         if is_auto:
             start = _ADJUSTED_STEP if self.metropolis else _UNADJUSTED_STEP
-            return _StepSizeRule(start * measured, adapts=bool(self.metropolis))
-        return _StepSizeRule(float(self.step_size) / last.tempered_variance, adapts=False)
-
-
-class _Level(NamedTuple):
-    """A noise level: the target's noise argument, the inverse temperature and the noise variance."""
-
-    noise: float | None
-    inverse_temperature: float
-    variance: float | None
-
-    @property
-    def tempered_variance(self) -> float:
-        """The variance of the tempered distribution across the manifold, or one if not known."""
-        return 1.0 if self.variance is None else self.variance / self.inverse_temperature
-
-
-class _StepSizeRule:
-    """A step size in units of the tempered variance, fixed or adapted (Robbins & Monro 1951)."""
-
-    def __init__(self, relative: float, *, adapts: bool) -> None:
-        self._log = math.log(relative)
-        self._adapts = adapts
-        self._history: list[float] = []
-
-    def step_size(self, level: _Level) -> float:
-        return math.exp(self._log) * level.tempered_variance
-
-    def adapt(self, acceptance: np.ndarray) -> None:
-        if not self._adapts:
-            return
-        # An exact sum does not depend on the order of the chains.
-        mean = math.fsum(acceptance.tolist()) / len(acceptance)
-        self._log += (len(self._history) + 1) ** -0.6 * (mean - _ACCEPTANCE)
-        self._history.append(self._log)
-
-    def freeze(self) -> None:
-        """Set the step size to its mean over the later half of the steps, which varies less."""
-        if self._history:
-            self._log = float(np.mean(self._history[len(self._history) // 2 :]))
-            self._history.clear()
-
-
-class _Field:
-    """The tempered score (n, d) and log-density (n,) of one level, after checks of their values."""
-
-    def __init__(self, target: Target, level: _Level, *, with_log_density: bool) -> None:
-        self._target = target
-        self._level = level
-        self.with_log_density = with_log_density
-
-    def score(self, z: np.ndarray) -> np.ndarray:
-        score = self._checked("score", self._target.score(z, self._level.noise), z.shape)
-        return self._level.inverse_temperature * score
-
-    def log_density(self, z: np.ndarray) -> np.ndarray:
-        values = self._target.log_density(z, self._level.noise)
-        values = self._checked("log_density", values, z.shape[:1])
-        if np.any(np.isnan(values) | (values == math.inf)):
-            raise ValueError(
-                "log_density returned NaN or inf; expected finite numbers in nats, and -inf where the "
-                "density is zero."
-            )
-        return self._level.inverse_temperature * values
-
-    @staticmethod
-    def _checked(name: str, values: Any, shape: tuple[int, ...]) -> np.ndarray:
-        values = check_real_array(f"what {name} returned", values)
-        if values.shape != shape:
-            raise ValueError(
-                f"{name} returned an array of shape {values.shape} for rows of shape "
-                f"{shape if len(shape) == 2 else (shape[0], 'n_features')}; expected {shape}."
-            )
-        return values
-
-
-class _ChainState:
-    """State of all chains at one noise level: rows z (n_chains, d), scores and log-densities."""
-
-    def __init__(self, field: _Field, z: np.ndarray, rng: np.random.RandomState) -> None:
-        self.z = z
-        self.acceptance = np.ones(len(z))
-        self._field = field
-        self._rng = rng
-        self._n_steps = 0
-        self._max_drift = 0.0
-        if field.with_log_density:
-            self._log_density = field.log_density(z)
-            outside = np.flatnonzero(np.isneginf(self._log_density))
-            if len(outside):
-                raise ValueError(
-                    f"{len(outside)} chains (first: chain {outside[0]}) start where log_density is "
-                    "-inf; expected a start where the density is positive."
-                )
-        self._score = field.score(z)
-        bad = np.flatnonzero(~np.isfinite(self._score).all(axis=1))
-        if len(bad):
-            raise ValueError(
-                f"score is NaN or infinite where {len(bad)} chains (first: chain {bad[0]}) start; "
-                "expected finite numbers, in nats per unit of X."
-            )
-
-    def step(self, h: float) -> np.ndarray:
-        """Move all chains by one step, and return which chains (n_chains,) accepted it."""
-        self._n_steps += 1
-        noise = self._rng.standard_normal(self.z.shape)
-        # Overflow is reported below.
-        with np.errstate(over="ignore", invalid="ignore"):
-            proposal = self.z + h * self._score + math.sqrt(2 * h) * noise
-            drift = h * np.linalg.norm(self._score, axis=1)
-        if self._field.with_log_density:
-            return self._accept_or_reject(h, proposal, noise)
-        if self._n_steps == 1:
-            noise_length = math.sqrt(2 * h * self.z.shape[1])
-            self._max_drift = _DIVERGENCE_FACTOR * max(float(drift.max()), noise_length)
-        finite = np.isfinite(proposal).all(axis=1) & (drift <= self._max_drift)
-        score = self._field.score(proposal) if finite.all() else self._score
-        lost = np.flatnonzero(~(finite & np.isfinite(score).all(axis=1)))
-        if len(lost):
-            shown = ", ".join(map(str, lost[:10])) + (", ..." if len(lost) > 10 else "")
-            raise ValueError(
-                f"{len(lost)} of {len(self.z)} chains diverged (chains {shown}; step {self._n_steps}): "
-                f"step_size={h:g} is too large for this score, or the score is not finite there. Pass "
-                f"a smaller step_size, such as {h / 10:.1g}, or metropolis=True with a log-density, "
-                "which cannot diverge."
-            )
-        self.z, self._score = proposal, score
-        return self.acceptance
-
-    def _accept_or_reject(self, h: float, proposal: np.ndarray, noise: np.ndarray) -> np.ndarray:
-        """Accept proposals with the probability for which exp(log-density) is stationary."""
-        z, score = self.z, self._score
-        log_density = np.full(len(z), -math.inf)
-        inside = np.flatnonzero(np.isfinite(proposal).all(axis=1))
-        if len(inside):
-            log_density[inside] = self._field.log_density(proposal[inside])
-        # Only where the density is positive, for elsewhere a score may not be defined.
-        inside = np.flatnonzero(np.isfinite(log_density))
-        new_score = np.zeros_like(z)
-        if len(inside):
-            new_score[inside] = self._field.score(proposal[inside])
-        back = z - proposal - h * new_score
-        log_ratio = np.full(len(z), -math.inf)
-        log_ratio[inside] = (
-            log_density[inside]
-            - self._log_density[inside]
-            - np.sum(back[inside] ** 2, axis=1) / (4 * h)
-            + np.sum(noise[inside] ** 2, axis=1) / 2
-        )
-        if np.any(np.isnan(log_ratio)):
-            raise ValueError(
-                "score returned NaN where log_density is finite; expected finite numbers, in nats per "
-                "unit of X."
-            )
-        self.acceptance = np.exp(np.minimum(log_ratio, 0.0))
-        accepted = -self._rng.standard_exponential(len(z)) < log_ratio
-        self.z = np.where(accepted[:, None], proposal, z)
-        self._score = np.where(accepted[:, None], new_score, score)
-        self._log_density = np.where(accepted, log_density, self._log_density)
-        return accepted
-
-
-def _smallest_variance(field: _Field, z: np.ndarray, rng: np.random.RandomState) -> float:
-    """Return the inverse of the largest derivative of the score at rows z (n, d), by power iteration."""
-    score, direction = field.score(z), rng.standard_normal(z.shape)
-    largest = float(np.abs(z).max())
-    # The first finite-difference step is relative to the coordinates, which do not tell how wide the
-    # distribution is if it is far from the origin, or starts there. The measured derivative does.
-    step = 1e-5 * (largest or 1.0)
-    for _ in range(_REFINEMENTS):
-        derivative = _largest_derivative(field, z, score, direction, step)
-        if not (math.isfinite(derivative) and derivative > 0):
-            raise ValueError(
-                f"step_size='auto' cannot be set: the score changes by {derivative:g} a unit of X at "
-                "the starting rows; expected a finite number > 0. Pass a number for step_size, or "
-                "noise_variance."
-            )
-        width = derivative**-0.5
-        if step <= 1e-2 * width:
-            break
-        # Not so small that the rounding of the coordinates matters.
-        step = max(1e-5 * width, 1e-12 * largest)
-    return 1 / derivative
-
-
-def _largest_derivative(
-    field: _Field, z: np.ndarray, score: np.ndarray, direction: np.ndarray, step: float
-) -> float:
-    """Return the largest derivative of a score at rows z by finite differences and power iteration."""
-    for _ in range(_POWER_ITERATIONS):
-        direction = direction / np.maximum(np.linalg.norm(direction, axis=1, keepdims=True), 1e-300)
-        direction = (field.score(z + step * direction) - score) / step
-    return float(np.linalg.norm(direction, axis=1).max())
+            return StepSizeRule(start * measured, adapts=bool(self.metropolis))
+        return StepSizeRule(float(self.step_size) / last.tempered_variance, adapts=False)
 
 
 def _diagnosed(draws: np.ndarray, h: float, rate: np.ndarray | None) -> LangevinChains:

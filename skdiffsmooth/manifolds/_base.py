@@ -267,12 +267,24 @@ def _array(tensor: torch.Tensor) -> np.ndarray:
     return array
 
 
+def checked_center(center: Any) -> np.ndarray:
+    """Return the parameter `center` as a finite point (d,)."""
+    center = check_real_array("center", center)
+    if center.ndim != 1 or not np.all(np.isfinite(center)):
+        raise ValueError(
+            f"center={center!r} has shape {center.shape}; expected one finite point of shape (d,)."
+        )
+    return center
+
+
 def orthonormal_columns(name: str, directions: np.ndarray) -> np.ndarray:
-    """Return an orthonormal basis (d, k) of the span of finite directions (d, k), k <= d.
+    """Return an orthonormal basis (d, k) of the span of directions (d, k), k <= d.
 
     The first column keeps its direction. `name` is that of the parameter, for the ValueError where the
-    columns are dependent.
+    columns are dependent or not finite.
     """
+    if not np.all(np.isfinite(directions)):
+        raise ValueError(f"{name} holds NaN or infinity; expected finite directions.")
     n_columns = directions.shape[1]
     if np.linalg.matrix_rank(directions) < n_columns:
         raise ValueError(

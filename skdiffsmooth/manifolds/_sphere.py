@@ -9,7 +9,7 @@ import torch
 
 from .._coordinates.hull import AffineHull
 from .._utils.validation import check_real, check_real_array
-from ._base import Constants, SmoothManifoldBase, orthonormal_columns, polar
+from ._base import Constants, SmoothManifoldBase, checked_center, orthonormal_columns, polar
 
 
 class Sphere(SmoothManifoldBase):
@@ -69,12 +69,7 @@ class Sphere(SmoothManifoldBase):
     """
 
     def __init__(self, center: Any, radius: Any, basis: Any = None) -> None:
-        center = check_real_array("center", center)
-        if center.ndim != 1 or not np.all(np.isfinite(center)):
-            raise ValueError(
-                f"center={center!r} has shape {center.shape}; expected one finite point of "
-                "shape (d,)."
-            )
+        center = checked_center(center)
         self.radius = check_real("radius", radius, hint="It is in units of X.")
         given = np.eye(len(center)) if basis is None else check_real_array("basis", basis)
         if given.ndim != 2 or len(given) != len(center) or not 2 <= given.shape[1] <= len(center):
@@ -83,8 +78,6 @@ class Sphere(SmoothManifoldBase):
                 "(d, k + 1) with 1 <= k < d, the directions of the subspace that contains the "
                 "sphere."
             )
-        if not np.all(np.isfinite(given)):
-            raise ValueError("basis holds NaN or infinity; expected finite directions.")
         self.center = center
         self.basis = orthonormal_columns("basis", given)
         self._constants = Constants(self.center, self.basis)

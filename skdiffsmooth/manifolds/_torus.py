@@ -9,7 +9,7 @@ import torch
 
 from .._coordinates.hull import AffineHull
 from .._utils.validation import check_real, check_real_array
-from ._base import Constants, SmoothManifoldBase, orthonormal_columns, polar
+from ._base import Constants, SmoothManifoldBase, checked_center, orthonormal_columns, polar
 
 
 class Torus(SmoothManifoldBase):
@@ -72,12 +72,7 @@ class Torus(SmoothManifoldBase):
     """
 
     def __init__(self, center: Any, radius: Any, tube_radius: Any, basis: Any = None) -> None:
-        center = check_real_array("center", center)
-        if center.ndim != 1 or not np.all(np.isfinite(center)):
-            raise ValueError(
-                f"center={center!r} has shape {center.shape}; expected one finite point of "
-                "shape (d,)."
-            )
+        center = checked_center(center)
         self.radius = check_real("radius", radius, hint="It is in units of X.")
         self.tube_radius = check_real("tube_radius", tube_radius, hint="It is in units of X.")
         if self.tube_radius >= self.radius:
@@ -92,8 +87,6 @@ class Torus(SmoothManifoldBase):
                 "3), two directions of the circle's plane and the axis. Pass basis if center has "
                 "more than three coordinates."
             )
-        if not np.all(np.isfinite(given)):
-            raise ValueError("basis holds NaN or infinity; expected finite directions.")
         self.center = center
         self.basis = orthonormal_columns("basis", given)
         self._constants = Constants(self.center, self.basis)

@@ -19,6 +19,7 @@ import numpy as np
 from scipy.special import logsumexp
 from sklearn.base import clone
 
+from .._coordinates.columns import ColumnSpace
 from .._estimators.kde import KDESampler
 from .._utils.draws import choose_in_rows
 from .._utils.progress import tracked
@@ -41,6 +42,8 @@ _GENERATORS = {
     17: [1, 5, 7, 3, 2, 8, 6, 4],
     31: [1, 12, 5, 9, 7, 14, 3, 11, 2, 13, 6, 10, 4, 8, 15],
 }
+# A column with a smaller share of a relation than this is none of it.
+_UNRELATED = 1e-6
 # Integrals for each of a row's combinations of levels first have errors of so many nats; their sum, and
 # the shares by which levels are drawn, have errors of at most the two numbers that follow.
 _ROUGH, _TOLERANCE, _TOLERANCE_OF_DRAWS = 0.3, 0.03, 0.1
@@ -224,20 +227,24 @@ class MixedDensity:
         in_cells = RowsInCells(rows.levels[used], own, weights[used], moved, lattice, has_cells)
         label = f"density of the columns {[self.table.continuous[k].name for k in key]}"
         part = fit_part(label, columns, self._with_periods(density, key), in_cells, kernels)
-        self._warn_of_relations(part)
+        self._warn_of_relations(columns, rows.values[used][:, columns])
         offsets = self._lattice_of(part, units, rows.take(used))
         self.parts.append(replace(part, offsets=offsets))
 
-    def _warn_of_relations(self, part: ContinuousPart) -> None:
-        """Warn if coordinates satisfy exact relations, along which the density has no unit."""
-        coordinates = getattr(part.fitted, "coordinates_", None)
-        if coordinates is not None and coordinates.columns.n_relations:
-            names = [self.table.continuous[k].name for k in part.columns]
+    def _warn_of_relations(self, columns: np.ndarray, values: np.ndarray) -> None:
+        """Warn if coordinates (p,) satisfy exact relations in their values (n, p)."""
+        distinct, counts = np.unique(values, axis=0, return_counts=True)
+        space = ColumnSpace.of(distinct, counts / counts.sum())
+        if space.n_relations:
+            loadings = np.abs(space.relation_axes()) * space.deviations
+            (related,) = np.nonzero((loadings > _UNRELATED * loadings.max()).any(axis=0))
+            names = [self.table.continuous[k].name for k in columns[related]]
             warn_user(
-                f"the columns {names} satisfy {coordinates.columns.n_relations} exact relations: a "
-                "total beside its parts, a copy. Log-densities of rows that satisfy them are high by a "
-                "constant, some 25 nats for each, and no probabilities of cells; draws that are rounded "
-                "may break them. Leave out columns that others determine, by kinds={column: None}."
+                f"the columns {names} satisfy {space.n_relations} exact relations: a total beside its "
+                "parts, a copy, an age beside two dates. Draws may break them, and log-densities of "
+                "rows that satisfy them are too high by a constant, some 25 nats for each, or, in "
+                "columns with cells, too low. Leave out columns that others determine, by "
+                "kinds={column: None}."
             )
 
     def _with_periods(self, density: Any, key: tuple[int, ...]) -> Any:
@@ -316,8 +323,8 @@ class MixedDensity:
             return result, error
         source, levels, left = self._combinations(rows.take(used))
         log_masses, errors = self._log_masses(source, levels, rows.values[used], _TOLERANCE)
-        result[used], shares = _log_sums(log_masses, source, len(used))
-        error[used] = np.bincount(source, shares * np.nan_to_num(errors), len(used)) + left
+        result[used], posterior = _log_sums(log_masses, source, len(used))
+        error[used] = np.bincount(source, posterior * np.nan_to_num(errors), len(used)) + left
         return result, error
 
     def _log_masses(
@@ -336,8 +343,8 @@ class MixedDensity:
             of_values[own], errors[own] = self.log_density_given(
                 levels[own], values[source[own]], rough
             )
-        shares = _log_sums(log_masses + of_values, source, len(values))[1]
-        parts = np.where(is_rough, np.nan_to_num(shares * errors), 0.0)
+        posterior = _log_sums(log_masses + of_values, source, len(values))[1]
+        parts = np.where(is_rough, np.nan_to_num(posterior * errors), 0.0)
         totals = np.bincount(source, parts, len(values))
         order = np.lexsort((parts, source))
         sums = np.cumsum(parts[order]) - (np.cumsum(totals) - totals)[source[order]]

@@ -128,12 +128,21 @@ def test_fit_refuses_a_bad_parameter(estimator, name, value, error):
     assert not [attribute for attribute in vars(model) if attribute.endswith("_")]
 
 
-@models(ALL | {"untouched kde": KDESampler(), "untouched": SmoothedScoreDiffusion()})
-@pytest.mark.parametrize("row", [1, slice(None)], ids=["one row", "all rows"])
-def test_fit_refuses_numbers_without_squares(estimator, row):
+@models(ALL)
+def test_fit_refuses_bandwidths_whose_ratio_to_the_range_has_no_square(estimator):
     X = table()
-    X[row] = 1e200
-    with pytest.raises(ValueError, match=r"X holds values up to 1e\+200.*1e\+150.*larger units"):
+    X[1] = 1e200
+    with pytest.raises(ValueError, match=r"bandwidth=0\.3 is (below the rounding|too small)"):
+        clone(estimator).fit(X)
+
+
+@models(ALL)
+def test_fit_refuses_values_whose_differences_overflow(estimator):
+    X = table()
+    X[1] = 1e305
+    with pytest.raises(
+        ValueError, match=r"X holds values up to 1e\+305.*1\.07e\+301.*larger units"
+    ):
         clone(estimator).fit(X)
 
 
@@ -143,14 +152,16 @@ def test_queries_without_squares_are_refused(estimator):
     model = clone(estimator).fit(table())
     X = table()
     X[1] = 1e160
-    with pytest.raises(ValueError, match=r"X holds values up to 1e\+160.*1e\+150.*Drop those rows"):
+    with pytest.raises(
+        ValueError, match=r"X holds values up to .*e\+16\d .*1e\+150.*Drop those rows"
+    ):
         model.score_samples(X)
 
 
 @pytest.mark.parametrize("estimator", [KDESampler(0.3), SmoothedScoreDiffusion(0.3, 0.2)])
 def test_given_values_without_squares_are_refused(estimator):
     model = clone(estimator).fit(table())
-    with pytest.raises(ValueError, match=r"given\[1\] holds values up to 1e\+160.*1e\+150"):
+    with pytest.raises(ValueError, match=r"given holds values up to .*e\+16\d .*1e\+150"):
         model.sample(3, given={1: -1e160})
 
 

@@ -61,7 +61,7 @@ CHECKED = [
     KDESampler(),
     SmoothedScoreDiffusion(0.5, 0.5, **COARSE),
     ManifoldAdaptedDiffusion(0.5, 0.5, **COARSE),
-    CoarseScoreDiffusion(0.5, 1, n_components=1),
+    CoarseScoreDiffusion(0.5, 1, n_components=1, n_nodes=4),
     LocalScoreDiffusion(n_levels=4, n_steps=4),
     NeuralScoreDiffusion(hidden_layer_sizes=(8,), max_iter=2, batch_size=16, n_levels=2, n_steps=2),
     DensityStacking([("narrow", KDESampler(0.5)), ("wide", KDESampler(1.0))], cv=2),
@@ -179,8 +179,8 @@ every_class = pytest.mark.parametrize("cls", CLASSES)
 every_model = models(FIXED, BASED, AUTO, WITHOUT_DENSITY)
 # For what holds for a model as a whole, whatever its details.
 typical_model = models(
-    pick(ONE_OF_EACH),
-    {name: AUTO[name] for name in ("kde-loo", "kde-tophat-loo", "smoothed-auto", "adapted-auto")},
+    pick([*ONE_OF_EACH, "adapted-local"]),
+    {name: AUTO[name] for name in ("kde-loo", "kde-tophat-loo", "smoothed-auto")},
     {name: WITHOUT_DENSITY[name] for name in ("adapted-euler-maruyama",)},
 )
 
@@ -840,8 +840,16 @@ def test_a_scale_is_found_beside_a_row_of_overwhelming_weight(estimator):
     assert np.all(np.asarray(model.bandwidth_) > 0)
 
 
-@pytest.mark.parametrize("d", [3, 20])  # scikit-learn finds neighbours by products from d = 16 on
-@models(AUTO)
+@pytest.mark.parametrize(
+    ("estimator", "d"),
+    # scikit-learn finds neighbours by products from d = 16 on, where searches take long.
+    [
+        pytest.param(AUTO[name], d, id=f"{name}-{d}")
+        for name in AUTO
+        for d in (3, 20)
+        if d == 20 or not name.endswith("-auto")
+    ],
+)
 def test_the_scale_found_does_not_depend_on_the_origin(estimator, d):
     far = table(d=d) + 1e4
     found = fit(estimator, far).bandwidth_

@@ -1,4 +1,4 @@
-"""Columns in any unit: samples and log-densities follow it exactly, or an error says what to do."""
+"""Columns in any unit: samples and log-densities follow it exactly, or an error names the reason."""
 
 import numpy as np
 import pytest
@@ -8,9 +8,14 @@ from sklearn.mixture import GaussianMixture
 from skdiffsmooth import (
     CoarseScoreDiffusion,
     KDESampler,
+    LocalScoreDiffusion,
     ManifoldAdaptedDiffusion,
+    NeuralScoreDiffusion,
     SmoothedScoreDiffusion,
 )
+from skdiffsmooth.kernels import QueryKernel
+from skdiffsmooth.manifolds import Circle
+from skdiffsmooth.noise import OrnsteinUhlenbeck
 
 X = np.random.RandomState(0).normal(size=(30, 2))
 Q = X[:5] + 0.1
@@ -26,8 +31,6 @@ ANY_UNIT = {
     "cosine in float32": lambda s: KDESampler(0.9 * s, "cosine", dtype="float32"),
     "float32": lambda s: KDESampler(0.5 * s, dtype="float32"),
     "smoothed": lambda s: SmoothedScoreDiffusion(**COARSE),
-}
-HALF_OF_THE_RANGE = {
     "numbers": lambda s: SmoothedScoreDiffusion(0.3 * s, 0.4 * s, **COARSE),
     "numbers in float32": lambda s: SmoothedScoreDiffusion(
         0.3 * s, 0.4 * s, dtype="float32", **COARSE
@@ -35,6 +38,14 @@ HALF_OF_THE_RANGE = {
     "ball": lambda s: SmoothedScoreDiffusion(0.3 * s, 0.4 * s, kernel="uniform-ball", **COARSE),
     "windows": lambda s: SmoothedScoreDiffusion(0.3 * s, 0.4 * s, base="parzen", **COARSE),
     "adapted": lambda s: ManifoldAdaptedDiffusion(0.3 * s, 0.4 * s, n_components=1, **COARSE),
+    "a function of the noise": lambda s: SmoothedScoreDiffusion(0.3 * s, lambda y: y / 2, **COARSE),
+    "background": lambda s: SmoothedScoreDiffusion(0.3 * s, 0.4 * s, background=0.1, **COARSE),
+    "bandwidth only": lambda s: SmoothedScoreDiffusion(0.3 * s, **COARSE),
+    "terminal": lambda s: SmoothedScoreDiffusion(
+        0.3 * s, 0.4 * s, terminal="gaussian", terminal_scale=3 * s, noise="ou", **COARSE
+    ),
+    "local": lambda s: LocalScoreDiffusion(0.3 * s, sigma=0.2 * s, terminal_scale=6 * s, n_nodes=8),
+    "neural": lambda s: NeuralScoreDiffusion(max_iter=2, random_state=0),
 }
 
 
@@ -48,7 +59,7 @@ def check_unit(make, exponent):
     assert_allclose(draws, plain.sample(5, random_state=0), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("exponent", [-990, 480])
+@pytest.mark.parametrize("exponent", [-990, 990])
 @pytest.mark.parametrize("name", ANY_UNIT)
 def test_any_unit(name, exponent):
     check_unit(ANY_UNIT[name], exponent)
@@ -91,30 +102,120 @@ def test_a_mixture_over_columns_of_different_units(exponents):
         assert_allclose(model.fit(units * X).score_samples(units * Q), expected, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("exponent", [-480, 480])
-@pytest.mark.parametrize("name", HALF_OF_THE_RANGE)
-def test_units_whose_squares_are_finite(name, exponent):
-    """With scales in the unit of X, squared lengths of X must be representable."""
-    check_unit(HALF_OF_THE_RANGE[name], exponent)
+@pytest.mark.parametrize(("exponent", "bandwidth", "dimension"), [(-990, 0.1, 2), (990, 0.0, 1)])
+def test_coarse_scores_in_any_unit(exponent, bandwidth, dimension):
+    """Log-densities are per length along the manifold, or per area with a bandwidth."""
+    unit = 2.0**exponent
+    plain, scaled = (
+        CoarseScoreDiffusion(0.3 * s, 1, n_components=1, bandwidth=bandwidth * s).fit(s * X)
+        for s in (1.0, unit)
+    )
+    rows = plain.sample(5, random_state=0)
+    assert_allclose(scaled.sample(5, random_state=0) / unit, rows, rtol=1e-12)
+    expected = plain.score_samples(rows) - dimension * exponent * np.log(2)
+    assert_allclose(scaled.score_samples(unit * rows), expected, rtol=0, atol=1e-9)
+    found = unit * scaled.coarse_score(unit * Q)
+    assert_allclose(found, plain.coarse_score(Q), rtol=1e-9, atol=1e-9)
+    assert scaled.switch_scale_ == 0.3 * unit
 
 
 @pytest.mark.parametrize(
-    "make",
-    [*HALF_OF_THE_RANGE.values(), lambda s: CoarseScoreDiffusion(0.1 * s, n_components=1)],
-    ids=[*HALF_OF_THE_RANGE, "coarse"],
+    ("exponent", "scale"), [(-990, lambda s: (0.3 * s, 0.4 * s)), (990, lambda s: ())]
 )
-def test_smaller_units_are_refused(make):
-    """They raised ZeroDivisionError, LinAlgError or "the base has a component of variance zero"."""
-    with pytest.raises(ValueError, match=r"X has a range of .* squares .* underflow"):
-        make(2.0**-990).fit(2.0**-990 * X)
-    with pytest.raises(ValueError, match="squares would overflow"):
-        make(2.0**900).fit(2.0**900 * X)
+def test_all_queries_in_any_unit(exponent, scale):
+    unit = 2.0**exponent
+    plain = SmoothedScoreDiffusion(*scale(1.0), **COARSE).fit(X)
+    scaled = SmoothedScoreDiffusion(*scale(unit), **COARSE).fit(unit * X)
+    constant = exponent * np.log(2)
+    found = scaled.score_samples(unit * Q, given=[0]) + constant
+    assert_allclose(found, plain.score_samples(Q, given=[0]), rtol=0, atol=1e-5)
+    found = scaled.score_samples(unit * Q, columns=[1]) + constant
+    assert_allclose(found, plain.score_samples(Q, columns=[1]), rtol=0, atol=1e-5)
+    found = scaled.sample(3, random_state=0, given={0: 0.2 * unit}) / unit
+    assert_allclose(found, plain.sample(3, random_state=0, given={0: 0.2}), rtol=0, atol=1e-5)
+    found = unit * scaled.grad_log_density(unit * Q)
+    assert_allclose(found, plain.grad_log_density(Q), rtol=1e-5, atol=1e-5)
+    assert_allclose(scaled.energy(unit * Q) - 2 * constant, plain.energy(Q), rtol=0, atol=1e-5)
+    found = scaled.trajectories(n_samples=2, random_state=0)[1] / unit
+    assert_allclose(found, plain.trajectories(n_samples=2, random_state=0)[1], rtol=0, atol=1e-5)
+    found = scaled.leave_one_out_log_density() + 2 * constant
+    assert_allclose(found, plain.leave_one_out_log_density(), rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match="score_variance leaves the finite range"):
+        scaled.score_variance(unit * Q)
 
 
-def test_a_laplacian_that_overflows_is_refused():
-    """It is in units of X to the power -2, and was +inf at 1e-155."""
-    with pytest.raises(ValueError, match="laplacian_log_density overflows"):
-        KDESampler(1e-160).fit(1e-160 * X).laplacian_log_density(1e-160 * Q)
+@pytest.mark.parametrize("exponent", [-990, 990])
+def test_discrete_columns_are_named_in_any_unit(exponent):
+    with pytest.warns(UserWarning, match="values are multiples of"):
+        KDESampler("scott").fit(2.0**exponent * np.random.RandomState(0).poisson(2, (60, 1)))
+
+
+def test_scales_as_fitted_attributes_are_in_units_of_X():
+    unit = 2.0**990
+    model = SmoothedScoreDiffusion(0.3 * unit, 0.4 * unit, **COARSE).fit(unit * X)
+    assert (model.bandwidth_, model.sigma_) == (0.3 * unit, 0.4 * unit)
+    assert model.noise_levels_.bandwidth == 0.3 * unit
+    again = SmoothedScoreDiffusion(**model.settings_, **COARSE).fit(unit * X)
+    assert_allclose(again.score_samples(unit * Q), model.score_samples(unit * Q), rtol=1e-12)
+
+
+@pytest.mark.parametrize("exponent", [-990, 990])
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"kernel": QueryKernel(lambda x, z: z + 0 * x[:, None])},
+        {"noise": OrnsteinUhlenbeck(0.5)},
+        {"metric": np.eye(2)},
+    ],
+    ids=["kernel", "noise", "metric"],
+)
+def test_parameters_in_units_of_X_need_finite_squares(parameters, exponent):
+    unit = 2.0**exponent
+    model = SmoothedScoreDiffusion(0.3 * unit, 0.4 * unit, **parameters, **COARSE)
+    with pytest.raises(ValueError, match=r"(?s)X has a range of .* squares of other values"):
+        model.fit(unit * X)
+
+
+def test_a_known_manifold_needs_finite_squares():
+    unit = 2.0**900
+    circle = Circle(np.zeros(2), unit)
+    with pytest.raises(ValueError, match="X has a range of"):
+        ManifoldAdaptedDiffusion(0.3 * unit, 0.4 * unit, manifold=circle).fit(unit * X)
+    with pytest.raises(ValueError, match="X has a range of"):
+        NeuralScoreDiffusion(0.3 * unit, metric="euclidean").fit(unit * X)
+    with pytest.raises(ValueError, match=r"manifold=.* is in units of X"):
+        CoarseScoreDiffusion(0.3 * unit, manifold=circle).fit(unit * X)
+
+
+def test_scales_that_are_far_from_the_range_of_X_are_refused():
+    """No float64 holds the square of their ratio."""
+    for model in (SmoothedScoreDiffusion(1e-160, 0.4), LocalScoreDiffusion(1e-160)):
+        with pytest.raises(ValueError, match="bandwidth=1e-160 is"):
+            model.fit(X)
+    with pytest.raises(ValueError, match="X holds values up to"):
+        SmoothedScoreDiffusion(0.3, 0.4, **COARSE).fit(X).score_samples(1e160 * X)
+
+
+def test_a_laplacian_that_leaves_the_finite_range_is_refused():
+    """It is in units of X to the power -2; it was +inf at 1e-155 and 0 at 1e170."""
+    for unit in (1e-160, 1e170):
+        for model in (KDESampler(unit), SmoothedScoreDiffusion(unit, unit, **COARSE)):
+            model.fit(unit * X)
+            with pytest.raises(ValueError, match="laplacian_log_density leaves the finite range"):
+                model.laplacian_log_density(unit * Q)
+
+
+@pytest.mark.parametrize("distance", [1e7, 1e9])
+def test_single_precision_beside_a_far_row(distance):
+    """It is replaced where it rounds positions; log-densities were wrong by 0.6 nats at 1e8."""
+    rows = np.vstack([X, [[distance, 0.0]]])
+    double, single = (
+        SmoothedScoreDiffusion(0.6, 0.4, dtype=dtype, **COARSE).fit(rows)
+        for dtype in ("float64", "float32")
+    )
+    assert_allclose(single.score_samples(Q), double.score_samples(Q), rtol=0, atol=1e-5)
+    draws = [model.sample(20, random_state=0) for model in (single, double)]
+    assert_allclose(*draws, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

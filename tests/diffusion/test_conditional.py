@@ -193,8 +193,7 @@ def test_draws_follow_the_density_in_a_metric_with_a_background():
     assert test.pvalue > FAILS_ONCE_IN
 
 
-@pytest.mark.parametrize("rank", [3, 2])
-@pytest.mark.parametrize("terminal", ["empirical", "gaussian"])
+@pytest.mark.parametrize(("terminal", "rank"), [("empirical", 3), ("gaussian", 2)])
 def test_the_density_integrates_to_one(terminal, rank):
     X = table(60)
     X[:, 2] = X[:, :2] @ [0.5, -1.0] if rank == 2 else X[:, 2]

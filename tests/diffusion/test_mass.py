@@ -33,6 +33,13 @@ def test_far_clusters_have_mass_one(distance):
     assert abs(share - 0.5) < 2.5 / np.sqrt(n)
 
 
+def test_a_wide_kernel_over_a_small_bandwidth_has_mass_one():
+    """Steps are shorter from ten bandwidths on; errors of steps and of the grid are below 1e-3."""
+    model = SmoothedScoreDiffusion(0.02, 0.45, n_nodes=16).fit(CLUSTER)
+    assert model.n_steps_ > 2 * model.noise_levels_.n_levels
+    assert mass(model, width=4.5, n=2250) == pytest.approx(1, abs=1e-3)
+
+
 def test_a_far_cluster_changes_a_density_by_its_weight_only():
     """Nothing of the other cluster arrives: log-densities are lower by log 2, to rounding of 1e3."""
     both = np.concatenate([CLUSTER, 1e3 + OTHER])
@@ -52,13 +59,17 @@ def test_any_bandwidth_has_mass_one(bandwidth):
 
 
 def test_levels_follow_the_range():
-    """Eight levels for each factor e of noise, and at least 32; numbers are used unchanged."""
+    """Eight levels for each factor e of noise, and at least 32; numbers are used unchanged.
+
+    A level has four steps where sigma is more than forty bandwidths.
+    """
     narrow = SmoothedScoreDiffusion(0.3, 0.4, n_nodes=8).fit(CLUSTER)
     wide = SmoothedScoreDiffusion(1e-4, 0.4, n_nodes=8).fit(CLUSTER)
     levels = wide.noise_levels_
     expected = np.ceil(8 * np.log(levels.terminal_scale / levels.bandwidth))
     assert (narrow.n_steps_, narrow.noise_levels_.n_levels) == (32, 32)
-    assert wide.n_steps_ == levels.n_levels == expected > 64
+    assert levels.n_levels == expected > 64
+    assert wide.n_steps_ == 4 * expected
     fixed = SmoothedScoreDiffusion(1e-4, 0.4, n_nodes=8, n_levels=5, n_steps=10).fit(CLUSTER)
     assert (fixed.n_steps_, fixed.noise_levels_.n_levels) == (10, 5)
 

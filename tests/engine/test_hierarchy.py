@@ -109,13 +109,13 @@ def test_coarser_noise_merges_more():
 
 @pytest.mark.parametrize("estimator", [SmoothedScoreDiffusion, ManifoldAdaptedDiffusion])
 def test_estimators_within_their_tolerance(estimator, monkeypatch):
-    """4000 rows on a spiral, merged: samples, fields and log-densities against those without merging.
+    """2000 rows on a spiral, merged: samples, fields and log-densities against those without merging.
 
     Each level changes the log-density by at most the bound, 0.02 times the squared distance. The
     average must be below 0.002, which cells of twice the radius would miss.
     """
     rng = np.random.RandomState(0)
-    turn = rng.uniform(1, 7, 4000)
+    turn = rng.uniform(1, 7, 2000)
     X = np.column_stack([turn * np.cos(turn), turn * np.sin(turn)])
     X += 0.02 * rng.standard_normal(X.shape)
     # Few nodes, the same in both: the error of merging does not depend on them.
@@ -125,7 +125,7 @@ def test_estimators_within_their_tolerance(estimator, monkeypatch):
     merged = estimator(**scales).fit(X)
     assert merged.hierarchy_.tolerance == pytest.approx(0.02)
     assert len(merged.hierarchy_.at(0.3)[0]) < 1000
-    queries = X[:300] + 0.2 * rng.standard_normal((300, 2))
+    queries = X[:200] + 0.2 * rng.standard_normal((200, 2))
     gap = merged.score_samples(queries) - exact.score_samples(queries)
     assert 0 < np.abs(gap).max() < 0.05
     assert abs(gap.mean()) < 2e-3

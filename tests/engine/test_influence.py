@@ -230,7 +230,9 @@ def redrawn_scores(n_draws, n_rows, query, sigma, t):
     scores, estimates, plug_in = [], [], []
     for seed in range(n_draws):
         X = ring(n_rows, seed=1000 + seed)
-        model = SmoothedScoreDiffusion(0.1, sigma, metric="euclidean", n_nodes=32).fit(X)
+        model = SmoothedScoreDiffusion(
+            0.1, sigma, metric="euclidean", n_nodes=32, n_levels=4, n_steps=4
+        ).fit(X)
         scores.append(model.grad_log_density(query, t)[0])
         estimates.append(model.score_variance(query, t)[0].sum())
         mean = query[0] + t * scores[-1]

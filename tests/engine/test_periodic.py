@@ -1,5 +1,7 @@
 """The posterior on circles against sums over so many images that the rest is below rounding."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 from skdiffsmooth._engine.moments import Nodes
 from skdiffsmooth._engine.periodic import PeriodicPosterior
 from skdiffsmooth._engine.posterior import Posterior
+from skdiffsmooth._engine.torus import TorusPosterior
 from skdiffsmooth._utils.backend import Backend
 from skdiffsmooth._utils.kernel_weights import log_wrapped_kernel
 from skdiffsmooth._utils.periods import wrapped
@@ -123,7 +126,9 @@ def test_covariances_and_influence_are_sums_over_images(scale):
                 influence.derivatives[b].numpy().sum(axis=0)[0], 0, atol=1e-9
             )
         np.testing.assert_allclose(influence.weights[b].sum(), 1, rtol=1e-12)
-    assert torch.equal(posterior.moments(*_single(x, scale)).mean, single.mean)
+    # Sums over images and products leave out other images.
+    mean = posterior.moments(*_single(x, scale)).mean
+    np.testing.assert_allclose(mean, single.mean, rtol=1e-8, atol=1e-9)
 
 
 def _single(x, scale):
@@ -156,9 +161,37 @@ def test_wrapped_kernel_is_the_sum_over_images(ratio):
     np.testing.assert_allclose(log_wrapped_kernel(u, 2.0, 2.0 * ratio), expected, atol=tolerance)
 
 
-def test_too_many_images_are_refused():
-    points, weights, _ = data(10)
-    points = np.tile(points[:, 1:2], (1, 9))
-    posterior = PeriodicPosterior(points, weights, np.full(9, 2.0), BACKEND, memory_limit=64)
-    with pytest.raises(ValueError, match="9 periodic columns have more than"):
-        posterior.log_density(torch.from_numpy(points), 1.0)
+@pytest.mark.parametrize("scale", [0.003, 0.1, 0.17, 0.18, 0.6, 0.8])
+def test_products_are_the_sums_over_images(scale):
+    """Both ways, on each side of the scales of 0.7 / 4, 0.7 and 2 / 4 where the series changes."""
+    points, weights, rng = data(20)
+    x, exclude = torch.from_numpy(rng.uniform(-3, 3, size=(4, 3))), torch.arange(4)
+    x[0] = torch.from_numpy(points[0])
+    offsets = scale * np.array([[0.5, 0.1, -0.2], [-0.5, -0.1, 0.2]])
+    nodes = Nodes.from_arrays(offsets, np.array([0.5, 0.5]), BACKEND)
+    own = {"memory_limit": 64, "trace_weights": np.array([0.5, 2.0, 3.0])}
+    torus, images = (
+        kind(points, weights, PERIODS, BACKEND, **own)
+        for kind in (TorusPosterior, PeriodicPosterior)
+    )
+    found, expected = (
+        each.moments(x, scale**2, nodes, trace=True, exclude=exclude) for each in (torus, images)
+    )
+    # Images that are left out add 1e-10 of each kernel; exponents may be millions of nats.
+    assert_close = functools.partial(np.testing.assert_allclose, rtol=1e-11, atol=1e-8)
+    for name in ("mean", "trace", "log_density"):
+        assert_close(getattr(found, name), getattr(expected, name), err_msg=name)
+
+
+def test_many_circles_are_products():
+    """Densities of nine circles are those of the factors, where there is one point."""
+    point, periods = np.linspace(-0.4, 0.4, 9)[None], np.linspace(0.9, 3.0, 9)
+    posterior = PeriodicPosterior(point, np.ones(1), periods, BACKEND, memory_limit=64)
+    x = np.random.RandomState(0).uniform(-1, 1, size=(5, 9))
+    for scale in (0.02, 0.3, 1.5):
+        expected = np.zeros(5)
+        for j, period in enumerate(periods):
+            u = wrapped(x[:, j] - point[0, j], period)
+            expected += log_wrapped_kernel(u, period, scale) - np.log(np.sqrt(2 * np.pi) * scale)
+        found = posterior.log_density(torch.from_numpy(x), scale**2)
+        np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-8)

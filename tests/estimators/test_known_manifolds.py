@@ -67,10 +67,11 @@ def test_samples_follow_the_density(name):
     """
     model = clone(MODELS[name]).set_params(n_nodes=16, n_levels=12, n_steps=24).fit(on_circle(20))
     edges = np.linspace(-1.8, 1.8, 19)
-    middles = -1.8 + 0.04 * (np.arange(90) + 0.5)
+    # Nine points in each box: their sum errs by 2 % of it at most, the counts by 10 % and more.
+    middles = -1.8 + 0.2 / 3 * (np.arange(54) + 0.5)
     grid = np.stack(np.meshgrid(middles, middles, indexing="ij"), axis=-1).reshape(-1, 2)
-    density = np.exp(model.score_samples(grid)) * 0.04**2
-    due = 3000 * density.reshape(18, 5, 18, 5).sum(axis=(1, 3))
+    density = np.exp(model.score_samples(grid)) * (0.2 / 3) ** 2
+    due = 3000 * density.reshape(18, 3, 18, 3).sum(axis=(1, 3))
     drawn = model.sample(3000, random_state=0)
 
     def p_value(rows):
@@ -260,9 +261,9 @@ def test_every_manifold_can_be_given(manifold):
     assert np.all(np.isfinite(drawn))
     np.testing.assert_array_equal(model.sample(20, random_state=0), drawn)
     if not isinstance(manifold, PointCloud):
-        expected = model.score_samples(X)
+        expected = model.score_samples(X[:4])
         copy = pickle.loads(pickle.dumps(model))
-        np.testing.assert_array_equal(copy.score_samples(X), expected)
+        np.testing.assert_array_equal(copy.score_samples(X[:4]), expected)
         assert 0 <= model.node_error_ < 1
     else:
         assert np.isnan(model.node_error_)
@@ -370,7 +371,7 @@ def test_rows_far_from_the_manifold_and_wide_kernels_give_warnings():
 
 
 def test_a_learned_manifold_that_is_not_fitted_is_fitted_to_the_rows():
-    X = on_circle(60)
+    X = on_circle(30)
     model = ManifoldAdaptedDiffusion(
         0.1, 0.2, manifold=LocalPolynomialManifold(1, n_neighbors=12), **SMALL
     )

@@ -219,13 +219,13 @@ SETS = {
 }
 
 
-def grid(model, pad=7.0):
+def grid(model, per_bandwidth=1.3, pad=5.0):
     """Points of spacing bandwidth / 2.6 that cover the data and `pad` bandwidths around it.
 
     The density is as smooth as a normal of scale `bandwidth`, so that sums over the grid are
-    integrals to 1e-9, and it falls off like one outside the data's convex hull.
+    integrals to 1e-9, and it falls off like one outside the data's convex hull, to 1e-6.
     """
-    spacing = model.bandwidth_ / 2.6
+    spacing = model.bandwidth_ / per_bandwidth
     reach = pad * model.bandwidth_
     axes = [
         np.arange(low - reach, high + reach, spacing)
@@ -287,7 +287,7 @@ class Calibration:
 
     def __init__(self, model):
         self.model = model
-        self.points, cell = grid(model)
+        self.points, cell = grid(model, 2.6)
         log_density = model.score_samples(self.points)
         self.probability = cell * np.exp(log_density)
         self.entropy = -self.probability @ log_density

@@ -65,6 +65,24 @@ def test_the_mass_of_rotations_is_one():
     assert_allclose(weights @ density, 1, rtol=0, atol=1e-3)
 
 
+def test_the_mass_of_directions_in_four_columns_is_one():
+    X = unit(np.random.RandomState(0).normal(size=(4, 4)) + [2, 0, 0, 0])
+    model = SphericalScoreDiffusion(0.5, 0.4, background=0.0, n_nodes=4).fit(X)
+    rows, weights = euler_grid(8)
+    density = np.exp(model.score_samples(rows)) + np.exp(model.score_samples(-rows))
+    # A quaternion has half the angle of its rotation, so three dimensions have an eighth of the volume.
+    assert_allclose(weights @ density / 8, 1, rtol=0, atol=1e-3)
+
+
+def test_directions_in_six_columns_turn_with_the_data():
+    rng = np.random.RandomState(0)
+    X, Q = (unit(rng.normal(size=(20, 6)) * [3, 2, 1, 1, 0.5, 0.3]) for _ in range(2))
+    turn = np.linalg.qr(rng.normal(size=(6, 6)))[0]
+    model, turned = (SphericalScoreDiffusion(n_nodes=8).fit(rows) for rows in (X, X @ turn.T))
+    assert_allclose(turned.score_samples(Q @ turn.T), model.score_samples(Q), rtol=0, atol=1e-9)
+    assert_allclose(np.linalg.norm(model.sample(10, random_state=0), axis=1), 1)
+
+
 def test_sigma_zero_is_the_kernel_estimate():
     X, Q = curve(20), grid(4)[0]
     weight = np.arange(1.0, 21)
@@ -185,7 +203,7 @@ SPHERE, TURNS = {}, {"space": "rotations"}
         (SPHERE, [[0.0, 0, 1]], r"1 distinct row.*Pass numbers"),
         (SPHERE, [[0.0, 0, 1]] * 5, r"1 distinct row"),
         (SPHERE, [[1e200, 0, 1]], r"in row 0"),
-        (SPHERE, [[0.0, 0, 0, 1]], r"4 columns.*space='rotations' with quaternions"),
+        (SPHERE, [[0.0, 0, 0, 0, 0, 0, 1]], r"7 columns.*expected unit vectors of 3 to 6"),
         (TURNS, [1e200 * np.eye(3).ravel()], r"in row 0"),
         (TURNS, [[10.0, 50, 20]], r"3 columns.*degrees=True"),
         (TURNS, [np.diag([1.0, 1, -1]).ravel()], r"row 0 of X is a reflection"),

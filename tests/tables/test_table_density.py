@@ -234,6 +234,15 @@ def test_warns_of_a_total_beside_its_parts():
         TableDensity().fit(frame)
 
 
+def test_warns_of_counts_that_others_determine():
+    rng = np.random.RandomState(0)
+    school, work = rng.poisson(25, 80), rng.poisson(12, 80)
+    frame = pd.DataFrame({"school": school, "z": rng.normal(size=80), "work": work})
+    frame["age"] = frame["school"] + frame["work"] + 6
+    with pytest.warns(UserWarning, match=r"\['school', 'work', 'age'\] satisfy 1 exact relations"):
+        TableDensity().fit(frame)
+
+
 def _spending(n, seed):
     """Return rows of numbers that depend on one another, and one with zeros that depends on none."""
     rng = np.random.RandomState(seed)
