@@ -103,19 +103,25 @@ class NoiseLevels:
         """Return the noise scale in the middle of a level, in log(scale), in units of X."""
         return math.sqrt(self.start(level) * self.start(level + 1))
 
-    def steps(self, steps_per_level: int) -> Sequence[Step]:
+    def equal_steps(self, n_steps: int) -> tuple[int, ...]:
+        """Return one number of steps for all levels, at least `n_steps` in all."""
+        return (math.ceil(n_steps / self.n_levels),) * self.n_levels
+
+    def steps(self, steps_per_level: int | Sequence[int]) -> Sequence[Step]:
         """Return the steps of a solver from the bandwidth up to the terminal scale.
 
-        Each level has `steps_per_level` steps of equal ratio, so that no step crosses a boundary.
+        Each level has `steps_per_level` steps of equal ratio, so that no step crosses a boundary; a
+        sequence has the number of each level.
         """
         if self.terminal_scale == self.bandwidth:
             return []
-        scales = np.geomspace(
-            self.bandwidth, self.terminal_scale, self.n_levels * steps_per_level + 1
-        ).tolist()
-        return [
-            Step(k // steps_per_level, scales[k], scales[k + 1]) for k in range(len(scales) - 1)
-        ]
+        counts = np.broadcast_to(steps_per_level, self.n_levels)
+        level = np.repeat(np.arange(self.n_levels), counts)
+        within = np.arange(len(level)) - np.repeat(np.cumsum(counts) - counts, counts)
+        fractions = (level + within / counts[level]) / self.n_levels
+        scales = self.bandwidth * (self.terminal_scale / self.bandwidth) ** fractions
+        ends = [*scales[1:].tolist(), self.terminal_scale]
+        return [Step(*step) for step in zip(level.tolist(), scales.tolist(), ends, strict=True)]
 
 
 @runtime_checkable

@@ -13,7 +13,7 @@ from ..kernels._node_error import checked_rows
 from ..solvers import ODESolver
 from .fitting import FittedModel, Geometry, make_model
 from .model import DiffusionModel
-from .settings import PART_OF_STEPS, ParsedParameters, Resources, Sigma
+from .settings import DEFAULT_TOL, PART_OF_STEPS, ParsedParameters, Resources, Sigma
 
 # Levels and steps are at most so many times those of tol="auto".
 _MOST_REFINEMENT = 16.0
@@ -32,7 +32,11 @@ def make_accurate_model(
     if it is larger, or that it cannot be estimated.
     """
     if parsed.tol is None:
-        return make_model(geometry, parsed, bandwidth, sigma, background)
+        fitted = make_model(geometry, parsed, bandwidth, sigma, background)
+        # Levels have different numbers of steps only where sigma is many bandwidths.
+        if not parsed.rule.n_nodes and len(set(fitted.model.steps_of_levels)) > 1:
+            _warn_of_small_bandwidth(fitted, parsed.resources)
+        return fitted
     refinement, solver_error = _enough_refinement(geometry, parsed, bandwidth, sigma)
     fitted = make_model(geometry, parsed, bandwidth, sigma, background, refinement=refinement)
     node_error = fitted.attributes["node_error_"]
@@ -70,6 +74,25 @@ def _solver_error(model: DiffusionModel, resources: Resources) -> float:
     rows, noise = checked_rows(model.data.schedule(resources))
     errors = model.solver_errors(rows + model.bandwidth * noise, resources)
     return float(np.sqrt(np.mean(errors**2)))
+
+
+def _warn_of_small_bandwidth(fitted: FittedModel, resources: Resources) -> None:
+    """Set the estimated error, in nats, and warn where it exceeds the default accuracy."""
+    model, node_error = fitted.model, fitted.attributes["node_error_"]
+    # Rows that an adaptive solver would follow again take too long here.
+    solver_error = _solver_error(replace(model, tol=None), resources)
+    error = math.hypot(node_error, solver_error)
+    fitted.attributes["error_"] = error
+    if error > DEFAULT_TOL:
+        ratio = np.max(fitted.attributes["sigma_"]) / (model.unit * model.bandwidth)
+        warn_user(
+            f"sigma is {ratio:.3g} times the bandwidth: log-densities of single rows have an estimated "
+            f"root mean square error of {error:.2g} nats, {node_error:.2g} from "
+            f"{model.data.smoothing.n_nodes} nodes and {solver_error:.2g} from {model.n_steps} steps "
+            f"(at up to 16 training rows). Pass a larger bandwidth or a smaller sigma, or "
+            f"tol={DEFAULT_TOL:g} for more nodes and steps, in more time.",
+            ConvergenceWarning,
+        )
 
 
 def _warn_of_accuracy(

@@ -62,8 +62,8 @@ DEFAULT_FACTORS: Factors = (0.85, 1.5)
 # Steps take one evaluation where sigma is at most so many bandwidths, and they are too long for at most
 # that part of checked rows; elsewhere single evaluations miss jumps of posterior means.
 _MOST_BANDWIDTHS = 4.0
-# Where sigma is more than so many bandwidths, levels have several steps, at most so many.
-_MANY_BANDWIDTHS, _MOST_STEPS_A_LEVEL = 10.0, 4
+# Where sigma is more than so many noise scales, levels have several steps, at most so many.
+_MANY_NOISE_SCALES, _MOST_STEPS_A_LEVEL = 5.0, 32
 _MOST_ROUGH = 1 / 12
 # Candidates are compared, and tails chosen, by the likelihood of at most so many rows.
 MOST_ROWS = 2000
@@ -476,13 +476,12 @@ def make_model(
         bandwidth, terminal_scale, has_base=geometry.base is not None, by_frames=by_frames
     )
     enough = math.ceil(refinement * enough)
-    # Behind a wide kernel the posterior mean jumps at small noise, over shorter and shorter steps.
-    ratio = finest * kernel.widest_std / bandwidth
-    shorter = min(max(ratio / _MANY_BANDWIDTHS, 1.0), _MOST_STEPS_A_LEVEL)
-    n_steps = parsed.n_steps or math.ceil(shorter * enough)
     n_levels = parsed.n_levels or enough
     levels = NoiseLevels(bandwidth, terminal_scale, n_levels)
     requested, scales = scales_of_levels(sigma, noise, levels)
+    steps_of_levels = levels.equal_steps(parsed.n_steps or enough)
+    if parsed.n_steps is None:
+        steps_of_levels = _with_shorter_steps(steps_of_levels, levels, scales * kernel.widest_std)
     is_smoothed = bool(scales.any())
     parsed.kernel.check_scales(kernel, geometry.coordinates, bandwidth, scales)
     if not is_smoothed and parsed.terminal == "empirical":
@@ -536,12 +535,12 @@ def make_model(
         ),
         Embedding(geometry.metric, geometry.hull),
         solver,
-        n_levels * math.ceil(n_steps / n_levels),
+        steps_of_levels,
         parsed.dtype,
         background,
         tol=(parsed.tol or DEFAULT_TOL) if is_followed_again else None,
     )
-    is_narrow = ratio > _MOST_BANDWIDTHS
+    is_narrow = finest * kernel.widest_std > _MOST_BANDWIDTHS * bandwidth
     may_choose = is_followed_again and parsed.solver is None
     if may_choose and is_smoothed and not is_narrow and model.source.has_divergence:
         model = _with_fewer_evaluations(model, schedule(rule), parsed.resources)
@@ -555,6 +554,19 @@ def make_model(
         **geometry.learned,
     }
     return FittedModel(model, attributes)
+
+
+def _with_shorter_steps(
+    steps_of_levels: tuple[int, ...], levels: NoiseLevels, widths: np.ndarray
+) -> tuple[int, ...]:
+    """Return the number of steps of each level, more where the kernel is wide against the noise.
+
+    `widths` (n_levels,) are standard deviations of the kernel. The posterior mean jumps at small noise,
+    over steps that are shorter the smaller the noise is.
+    """
+    scales = np.array([levels.start(level) for level in range(levels.n_levels)])
+    factors = np.clip(widths / (_MANY_NOISE_SCALES * scales), 1.0, _MOST_STEPS_A_LEVEL)
+    return tuple(np.ceil(factors * steps_of_levels).astype(int).tolist())
 
 
 def _with_fewer_evaluations(

@@ -65,7 +65,8 @@ class DiffusionModel:
     source: ScoreSource
     embedding: Embedding
     solver: Solver
-    n_steps: int
+    steps_of_levels: tuple[int, ...]
+    """Number of steps of the solver in each level."""
     dtype: str
     background: float = 0.0
     """Weight of a kernel density estimate of four bandwidths, and of the tail."""
@@ -79,6 +80,11 @@ class DiffusionModel:
     def levels(self) -> NoiseLevels:
         """The noise range and its intervals."""
         return self.source.levels
+
+    @property
+    def n_steps(self) -> int:
+        """Number of steps of the solver."""
+        return sum(self.steps_of_levels)
 
     @property
     def bandwidth(self) -> float:
@@ -148,8 +154,7 @@ class DiffusionModel:
 
     def steps(self, finer: int = 1) -> list[Step]:
         """Return the steps of the solver from the bandwidth up; `finer` multiplies their number."""
-        levels = self.levels
-        return list(levels.steps(finer * (self.n_steps // levels.n_levels)))
+        return list(self.levels.steps([finer * count for count in self.steps_of_levels]))
 
     def check_density(self) -> None:
         """Raise an error if the density of the distribution that is sampled cannot be computed."""

@@ -412,7 +412,9 @@ def _by_own_steps(fitted: Any, finer: int = 1) -> Any:
     state.pop("feature_names_in_", None)
     model = state.get("model_")
     if isinstance(model, DiffusionModel):
-        state["model_"] = replace(model, tol=None, n_steps=finer * model.n_steps)
+        state["model_"] = replace(
+            model, tol=None, steps_of_levels=tuple(finer * k for k in model.steps_of_levels)
+        )
     if "estimators_" in state:
         state["estimators_"] = [_by_own_steps(each, finer) for each in state["estimators_"]]
     if "estimator_" in state:

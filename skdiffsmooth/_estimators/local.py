@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -276,12 +275,11 @@ class LocalScoreDiffusion(FlowDensity):
         levels = source.levels.times(unit)
         _warn_of_steps(rows.precision.width, levels.bandwidth)
         embedding = columns_as_they_are(points, rows.weights, center / unit, unit)
-        n_levels = source.levels.n_levels
-        n_steps = parsed.n_steps or _STEPS_A_LEVEL * n_levels
-        n_steps = n_levels * math.ceil(n_steps / n_levels)
+        n_steps = parsed.n_steps or _STEPS_A_LEVEL * levels.n_levels
+        steps = levels.equal_steps(n_steps)
         self._set_fitted(
             X,
-            model_=DiffusionModel(source, embedding, parsed.solver, n_steps, self.dtype),
+            model_=DiffusionModel(source, embedding, parsed.solver, steps, self.dtype),
             bandwidth_=levels.bandwidth,
             metric_="euclidean",
             sigma_=unit * source.sigma,

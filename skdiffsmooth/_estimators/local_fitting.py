@@ -202,7 +202,9 @@ def _first_level(
             return -math.inf
         if index not in likelihoods:
             part = source.from_level(starts[index])
-            model = DiffusionModel(part, embedding, parsed.solver, part.levels.n_levels, "float64")
+            model = DiffusionModel(
+                part, embedding, parsed.solver, part.levels.equal_steps(1), "float64"
+            )
             log_density = model.excluded_log_density(
                 rows.queries[taken], rows.exclude[taken], parsed.resources
             )

@@ -643,7 +643,8 @@ def _model(attributes: dict[str, Any], parsed: _ParsedParameters) -> DiffusionMo
         attributes["probes_"],
     )
     embedding = Embedding(attributes["coordinates_"], attributes["hull_"])
-    return DiffusionModel(network, embedding, parsed.solver, attributes["n_steps_"], parsed.dtype)
+    steps = network.levels.equal_steps(attributes["n_steps_"])
+    return DiffusionModel(network, embedding, parsed.solver, steps, parsed.dtype)
 
 
 def _principal_hull(points: np.ndarray, weights: np.ndarray) -> tuple[AffineHull, np.ndarray]:
