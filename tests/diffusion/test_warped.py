@@ -219,7 +219,7 @@ def test_what_takes_no_maps_says_so(default):
 
 @pytest.mark.parametrize("distance", [1e6, 1e12])
 def test_one_far_row_hardly_moves_the_density_of_the_others(distance):
-    """Held-out rows lose under a nat; at 1e12 they lost 25, by a bound on rounding that was too large."""
+    """Held-out rows lose under a nat; at 1e12 they lost 25, since no map was offered."""
     rng = np.random.RandomState(0)
     X, Q = rng.normal(size=(60, 2)), rng.normal(size=(40, 2))
     alone, beside = (
