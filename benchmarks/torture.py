@@ -21,6 +21,7 @@ from _common import header, row
 from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
 
 DIGITS = decimal.Context(prec=60, Emin=decimal.MIN_EMIN, Emax=decimal.MAX_EMAX)
+PI = decimal.Decimal("3.14159265358979323846264338327950288419716939937510582097494")
 # Log-densities in nats: absolute, and relative to the largest part of the sum.
 TOLERANCE = 1e-9
 # Two fits of the same rows in other units, order or containers choose their scales by a search that ends
@@ -33,23 +34,15 @@ def exact_kde(X, weights, bandwidth, query):
     """Return the log-density of a Gaussian kernel density estimate at one row, by decimal arithmetic."""
     with decimal.localcontext(DIGITS):
         number = decimal.Decimal
-        h = number(float(bandwidth))
-        total, mass = number(0), number(0)
-        for x, w in zip(X.tolist(), weights.tolist(), strict=True):
-            if w == 0:
-                continue
-            square = sum(
-                (number(q) - number(c)) ** 2 for q, c in zip(query.tolist(), x, strict=True)
-            )
-            total += number(w) * (-square / (2 * h * h)).exp()
-            mass += number(w)
-        pi = number(
-            "3.14159265358979323846264338327950288419716939937510582097494459230781640628621"
-        )
-        return float((total / mass).ln() - X.shape[1] * (h.ln() + (2 * pi).ln() / 2))
+        h, total, mass = number(float(bandwidth)), number(0), number(0)
+        for x, w in zip(X.tolist(), map(number, weights.tolist()), strict=True):
+            offsets = (number(q) - number(c) for q, c in zip(query.tolist(), x, strict=True))
+            total += w and w * (-sum(o**2 for o in offsets) / (2 * h * h)).exp()
+            mass += w
+        return float((total / mass).ln() - X.shape[1] * (h.ln() + (2 * PI).ln() / 2))
 
 
-# ------------------------------------------------------------- tables: rows, weights, queries, bandwidth
+# Tables: rows, weights, queries, bandwidth
 
 
 def plain(rng):
@@ -115,22 +108,8 @@ def bandwidths(rng):
     return X, w, Q, 10 ** rng.uniform(-6, 12)
 
 
-KINDS = {
-    f.__name__: f
-    for f in (
-        plain,
-        units,
-        offsets,
-        outlier,
-        near_copies,
-        weights,
-        far_queries,
-        many_columns,
-        bandwidths,
-    )
-}
-
-# ------------------------------------------------------------------------------------------- checks
+KINDS = (plain, units, offsets, outlier, near_copies, weights, far_queries, many_columns)
+KINDS = {f.__name__: f for f in (*KINDS, bandwidths)}
 
 
 def scale_of_error(X, Q, h, expected):
@@ -193,59 +172,47 @@ def attempt(check, kind, number):
 
 def run(count):
     """Print the table of outcomes; return the number of failures."""
-    header("kind of table", "check", "right", "right, warned", "refused", "failed")
-    failures, examples = [], {}
+    names = ("right", "warned", "refused", "failed")
+    header("kind of table", "check", *names)
+    failed, texts = [], {}
     for kind, draw in KINDS.items():
         for check in CHECKS:
-            outcomes = Counter()
-            for number in range(count):
-                outcome, text = attempt(check, kind, number)
-                outcomes[outcome] += 1
+            ends = [attempt(check, kind, number) for number in range(count)]
+            outcomes = Counter(outcome for outcome, _ in ends)
+            row(draw.__doc__.rstrip("."), check, *(outcomes[name] for name in names))
+            for number, (outcome, text) in enumerate(ends):
                 if outcome == "failed":
-                    failures.append((kind, check, number, text))
+                    failed.append(f"\n{kind}, {check}, number {number}:\n{text}")
                 elif text:
-                    examples.setdefault((outcome, text[:60]), text)
-            row(
-                draw.__doc__.rstrip("."),
-                check,
-                *(outcomes[name] for name in ("right", "warned", "refused", "failed")),
-            )
-    print()
-    for (outcome, _), text in examples.items():
-        print(f"{outcome}: {text}")
-    for kind, check, number, text in failures[:20]:
-        print(f"\n{kind}, {check}, number {number}:\n{text}")
-    return len(failures)
+                    texts.setdefault((outcome, text[:60]), f"{outcome}: {text}")
+    print("", *texts.values(), *failed[:20], sep="\n")
+    return len(failed)
 
 
 def run_laws(count):
     """Print how many laws held, for `count` tables of each kind; return the number of failures."""
     warnings.simplefilter("ignore")
     header("density", "tables", "laws that held", "refused", "broken")
-    failures = []
+    failures, tables = [], list(_laws.TABLES)
     for model in ["TableDensity of a frame", *_laws.MODELS]:
-        module = _laws if model in _laws.MODELS else _frame_laws
-        outcomes = Counter()
-        for table in _laws.TABLES:
-            for number in range(count):
+        of_frames = model not in _laws.MODELS
+        held, refused, before = 0, 0, len(failures)
+        for number in range(count * len(tables)):
+            table, draw = tables[number % len(tables)], number // len(tables)
+            try:
+                case = (
+                    _frame_laws.FrameCase(number) if of_frames else _laws.Case(model, table, draw)
+                )
+            except ValueError:
+                refused += 1
+                continue
+            for law in (_frame_laws if of_frames else _laws).LAWS:
                 try:
-                    if module is _laws:
-                        case = _laws.Case(model, table, number)
-                    else:
-                        case = _frame_laws.FrameCase(10 * number + list(_laws.TABLES).index(table))
-                except ValueError:
-                    outcomes["refused"] += 1
-                    continue
-                for law, hold in module.LAWS.items():
-                    try:
-                        hold(case)
-                        outcomes["held"] += 1
-                    except Exception as error:
-                        failures.append(f"{model}, {table} {number}, {law}: {error!r:.300}")
-                        outcomes["broken"] += 1
-        tables = count * len(_laws.TABLES)
-        row(model, tables, *(outcomes[name] for name in ("held", "refused", "broken")))
-        sys.stdout.flush()
+                    law(case)
+                    held += 1
+                except Exception as error:
+                    failures.append(f"{model}, {table} {draw}, {law.__name__}: {error!r:.300}")
+        row(model, count * len(tables), held, refused, len(failures) - before)
     print("", *failures, sep="\n")
     return len(failures)
 
