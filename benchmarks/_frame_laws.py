@@ -169,5 +169,12 @@ def draws(case):
         raise AssertionError("DensityImputer changes known cells or leaves missing ones")
 
 
+def unmodified(case):
+    X, Q = case.X.copy(deep=True), case.Q.copy(deep=True)
+    case.fit(case.X).score_samples(case.Q)
+    pd.testing.assert_frame_equal(case.X, X)
+    pd.testing.assert_frame_equal(case.Q, Q)
+
+
 LAWS = (detection, order_of_rows, order_of_columns, library, weights, absent, one_at_a_time)
-LAWS += (conditional, missing, draws)
+LAWS += (conditional, missing, draws, unmodified)

@@ -229,19 +229,7 @@ def crowd(rng):
     return "right" if right else "WRONG: another answer"
 
 
-def refit_during_queries(rng):
-    """Another thread refits; each answer is that of one of the two models."""
-    known = [copy.deepcopy(SMOOTHED).fit(rows).score_samples(Q) for rows in (X, Y)]
-    model = copy.deepcopy(SMOOTHED).fit(X)
-    with ThreadPoolExecutor(1) as pool:
-        refits = [pool.submit(model.fit, rows) for rows in (Y, X, Y, X)]
-        while not all(each.done() for each in refits):
-            if not same(model, *known):
-                return "WRONG: an answer of neither model"
-    return "right"
-
-
-SINGLE = (dead_worker, fork_after_threads, nested, crowd, refit_during_queries)
+SINGLE = (dead_worker, fork_after_threads, nested, crowd)
 
 
 def run(count, kinds):

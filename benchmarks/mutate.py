@@ -24,7 +24,7 @@ from scipy.stats import binomtest
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "build" / "mutants.jsonl"
-# Files of a wing, and the tests that must detect faults there.
+# Files of a wing, and the tests that must detect faults there, beside those of the file's own name.
 WINGS = {
     "engine": ("_engine/*.py", "tests/engine"),
     "likelihood": ("_diffusion/*.py", "tests/diffusion tests/estimators"),
@@ -110,7 +110,7 @@ def outcome(wing, file, source, seconds=None):
     """Return "survived", "detected" or "out of time", after the tests of a file and then of its wing."""
     folders = WINGS[wing][1].split()
     own = f"test_{Path(file).stem.lstrip('_')}.py"
-    first = [str(p.relative_to(ROOT)) for part in folders for p in (ROOT / part).rglob(own)]
+    first = [str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob(own)]
 
     def limit():
         if seconds is not None:

@@ -42,32 +42,26 @@ def exact_kde(X, weights, bandwidth, query):
         return float((total / mass).ln() - X.shape[1] * (h.ln() + (2 * PI).ln() / 2))
 
 
-# Tables: rows, weights, queries, bandwidth
-
-
-def plain(rng):
-    """Normal rows, of one to five columns."""
-    n, d = rng.randint(2, 40), rng.randint(1, 6)
+def plain(rng, shape=None):
+    """Return rows of one to five normal columns, weights, queries and a bandwidth."""
+    n, d = shape or (rng.randint(2, 40), rng.randint(1, 6))
     X = rng.normal(size=(n, d))
     return X, np.ones(n), X[:3] + 0.3 * rng.normal(size=(min(n, 3), d)), 10 ** rng.uniform(-2, 1)
 
 
 def units(rng):
-    """All columns times one power of two between 2^-480 and 2^480."""
     X, w, Q, h = plain(rng)
     unit = 2.0 ** rng.randint(-480, 481)
     return X * unit, w, Q * unit, h * unit
 
 
 def offsets(rng):
-    """An offset of up to 1e12 standard deviations."""
     X, w, Q, h = plain(rng)
     shift = 10 ** rng.uniform(0, 12) * rng.choice([-1, 1], X.shape[1])
     return X + shift, w, Q + shift, h
 
 
 def outlier(rng):
-    """One row up to 1e17 standard deviations away, and a query beside it."""
     X, w, Q, h = plain(rng)
     X[0] += 10 ** rng.uniform(1, 17)
     Q[0] = X[0]
@@ -75,14 +69,12 @@ def outlier(rng):
 
 
 def near_copies(rng):
-    """Rows 1e-12 apart, and exact copies."""
     X, _, Q, h = plain(rng)
     X = np.concatenate([X, X + 1e-12 * rng.normal(size=X.shape), X[:2]])
     return X, np.ones(len(X)), Q, h
 
 
 def weights(rng):
-    """Weights over 300 decades, some of them zero."""
     X, w, Q, h = plain(rng)
     w = 10 ** rng.uniform(-150, 150, len(X))
     w[1:][rng.uniform(size=len(X) - 1) < 0.2] = 0
@@ -90,26 +82,28 @@ def weights(rng):
 
 
 def far_queries(rng):
-    """Queries up to 1e8 bandwidths away."""
     X, w, Q, h = plain(rng)
     return X, w, Q + h * 10 ** rng.uniform(0, 8, Q.shape), h
 
 
-def many_columns(rng):
-    """Up to 2000 columns of at most 12 rows."""
-    n, d = rng.randint(2, 13), rng.randint(50, 2001)
-    X = rng.normal(size=(n, d))
-    return X, np.ones(n), X[:2] + 0.1 * rng.normal(size=(2, d)), 10 ** rng.uniform(-1, 1)
-
-
-def bandwidths(rng):
-    """Bandwidths between 1e-6 and 1e12 of the data's size."""
-    X, w, Q, _ = plain(rng)
-    return X, w, Q, 10 ** rng.uniform(-6, 12)
-
-
-KINDS = (plain, units, offsets, outlier, near_copies, weights, far_queries, many_columns)
-KINDS = {f.__name__: f for f in (*KINDS, bandwidths)}
+# What is printed of each kind, and its draw of rows, weights, queries and a bandwidth.
+KINDS = {
+    "plain": ("Normal rows, of one to five columns", plain),
+    "units": ("All columns times one power of two between 2^-480 and 2^480", units),
+    "offsets": ("An offset of up to 1e12 standard deviations", offsets),
+    "outlier": ("One row up to 1e17 standard deviations away, and a query beside it", outlier),
+    "near_copies": ("Rows 1e-12 apart, and exact copies", near_copies),
+    "weights": ("Weights over 300 decades, some of them zero", weights),
+    "far_queries": ("Queries up to 1e8 bandwidths away", far_queries),
+    "many_columns": (
+        "Up to 2000 columns of at most 12 rows",
+        lambda rng: plain(rng, (rng.randint(2, 13), rng.randint(50, 2001))),
+    ),
+    "bandwidths": (
+        "Bandwidths between 1e-6 and 1e12 of the data's size",
+        lambda rng: (*plain(rng)[:3], 10 ** rng.uniform(-6, 12)),
+    ),
+}
 
 
 def scale_of_error(X, Q, h, expected):
@@ -120,7 +114,7 @@ def scale_of_error(X, Q, h, expected):
 
 def check_against_decimals(rng, kind):
     """Compare the kernel density estimate, and the diffusion at sigma = 0, with 60 digits."""
-    X, w, Q, h = KINDS[kind](rng)
+    X, w, Q, h = KINDS[kind][1](rng)
     for model in (KDESampler(h), SmoothedScoreDiffusion(h, 0.0, metric="euclidean", background=0)):
         model.fit(X, sample_weight=w)
         found = model.score_samples(Q)
@@ -137,7 +131,7 @@ def check_against_decimals(rng, kind):
 
 def check_laws(rng, kind):
     """Compare default fits of the same rows: in other units for each column, in another order."""
-    X, w, Q, _ = KINDS[kind](rng)
+    X, w, Q, _ = KINDS[kind][1](rng)
     order = rng.permutation(len(X))
     unit = 2.0 ** rng.randint(-30, 31, X.shape[1])
     first = SmoothedScoreDiffusion(**COARSE).fit(X, sample_weight=w)
@@ -175,11 +169,11 @@ def run(count):
     names = ("right", "warned", "refused", "failed")
     header("kind of table", "check", *names)
     failed, texts = [], {}
-    for kind, draw in KINDS.items():
+    for kind, (what, _) in KINDS.items():
         for check in CHECKS:
             ends = [attempt(check, kind, number) for number in range(count)]
             outcomes = Counter(outcome for outcome, _ in ends)
-            row(draw.__doc__.rstrip("."), check, *(outcomes[name] for name in names))
+            row(what, check, *(outcomes[name] for name in names))
             for number, (outcome, text) in enumerate(ends):
                 if outcome == "failed":
                     failed.append(f"\n{kind}, {check}, number {number}:\n{text}")
