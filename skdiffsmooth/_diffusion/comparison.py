@@ -92,8 +92,8 @@ class Settings(NamedTuple):
 
 
 def _named(scale: Sigma | Relative, parsed: ParsedParameters, name: str) -> Any:
-    """Return a scale as a value of the parameter of this name."""
-    # Over a base "auto" compares nothing, and multiples of the scale of a mixture have no name.
+    """Return the value of the parameter `name` that stands for a chosen scale."""
+    # Over a base "auto" compares nothing, and no string stands for a multiple of a mixture's scale.
     if isinstance(scale, Relative) and parsed.base is None:
         return str(scale)
     # Metrics are compared without smoothing, whatever is requested.
@@ -419,7 +419,7 @@ def _choose(
         kde = (parsed.bandwidth, 0.0) if isinstance(parsed.bandwidth, float) else KDE
         likely = likely_metrics(metrics, lambda some: [scored(compared, k, kde)[0] for k in some])
         if parsed.has_absolute_scale:
-            # The given number may suit the units of X alone.
+            # A number may be meant in units of X, so the Euclidean metric is compared too.
             likely = sorted({metrics.index("euclidean"), *likely})
         scores = {}
         if len(likely) > 1:

@@ -68,7 +68,7 @@ _MOST_ROUGH = 1 / 12
 # Candidates are compared, and tails chosen, by the likelihood of at most so many rows.
 MOST_ROWS = 2000
 # Over a mixture both are in units of the narrowest standard deviation of its components, and over
-# windows sigma is in units of their own bandwidth; docs/guide/bases.md has the evidence.
+# windows sigma is in units of their own bandwidth; docs/evidence/bases.md has the figures.
 _FACTORS_OF_MIXTURES: Factors = (0.3, 2.0)
 _FACTORS_OF_WINDOWS: Factors = (1.0, 1.0)
 

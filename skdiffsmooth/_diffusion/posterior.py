@@ -45,7 +45,7 @@ __all__ = ["PosteriorMixin"]
 # Factors of the kernels' three widths, the last for tails, and how much each is used at first.
 _WIDTHS = ((0, 1.0), (1, 1.0), (2, 1.0), (2, 4.0), (2, 16.0))
 _FIRST_WEIGHTS = np.array([0.3, 0.45, 0.15, 0.05, 0.05])
-# Of the learned weights of kernels so much is that of the first ones.
+# Part of the first weights of kernels in the learned ones.
 _LEAST_WEIGHT = 0.1
 # Draws of which more than this share is effective are used; below the second, kernels are moved.
 _GOOD_SHARE, _LEAST_SHARE = 0.3, 0.1
@@ -64,7 +64,7 @@ _ACCEPTED = 0.25
 _N_CHECKED = 32
 # Widths of the kernel, beyond those of a draw of the model, at which a posterior is an extrapolation.
 _FAR, _FAR_FACTOR, _N_COMPARED = 6.0, 3.0, 512
-# Of densities that have no limit of their own, in MiB.
+# Memory limit of densities that have none of their own, in MiB.
 _MEMORY_LIMIT = 1024.0
 
 
@@ -496,7 +496,7 @@ class PosteriorMixin:
         made by the steps of `sample`; how much steps of half the length change the result is estimated
         from 32 rows and added to the standard error. Where fewer than a tenth of the draws are
         effective, kernels at draws of a simpler posterior are tried.
-        docs/guide/posterior.md has errors and times.
+        docs/evidence/posterior.md has errors and times.
 
         Examples
         --------

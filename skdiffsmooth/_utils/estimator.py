@@ -28,9 +28,9 @@ _VERSION_KEY = "_skdiffsmooth_version"
 Method = TypeVar("Method", bound=Callable[..., Any])
 Self = TypeVar("Self", bound="DensityEstimatorMixin")
 
-# The density of some columns is an integral over at least that many rows for each row of a query.
+# Fewest rows over which the density of some columns is integrated, for each row of a query.
 _ROWS_A_CONDITIONAL = 64
-# What says how many columns there are, and how they are called.
+# Attributes that hold the number and the names of columns.
 _OF_COLUMNS = "n_features_in_", "feature_names_in_", "_column_labels_"
 
 

@@ -290,7 +290,10 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
 
     @on_one_fit
     def leave_one_out_log_density(self, own_weights: Any = None) -> np.ndarray:
-        """Return the leave-one-out log-densities (n_points,) of ``best_estimator_``, in nats."""
+        """Return the leave-one-out log-densities (n_points,) of ``best_estimator_``, in nats.
+
+        `own_weights`, and what is raised, are as in the method of `SmoothedScoreDiffusion`.
+        """
         return self._best().leave_one_out_log_density(own_weights)
 
     def _best(self) -> BaseScoreDiffusion:
