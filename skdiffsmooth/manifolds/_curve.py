@@ -396,7 +396,7 @@ class Curve(SmoothManifoldBase):
         return self._speed(self._check_parameters(t))
 
     def arc_length(self, t: Any) -> np.ndarray:
-        """Return the lengths (n,) from the start to t (n,), in units of X; see `points` for t and errors."""
+        """Return lengths (n,) from the start to t (n,), in units of X; see `points` for t, errors."""
         return self._lengths(self._check_parameters(t))
 
     def parameter_at(self, length: Any) -> np.ndarray:
