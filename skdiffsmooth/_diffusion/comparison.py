@@ -465,7 +465,7 @@ def likely_metrics(
     """Return the indices of one to three metrics in which the kernel density estimate is likeliest.
 
     Columns are mapped in all of them or in none, as in the likeliest of the first and last of both
-    kinds. `score` returns the likelihoods in the metrics of some indices.
+    kinds. `score(indices)` returns the likelihoods in these metrics.
     """
     both: dict[bool, list[int]] = {}
     for index, metric in enumerate(metrics):

@@ -322,7 +322,7 @@ class DistanceDensityMixin(DensityOfColumnsMixin):
     periods_: Any
     # Whether nearly equal rows are recognised in units of the columns, or in the common unit of X.
     _measures_by_column = True
-    # Whether a column that is constant in a part of a table is as wide as it is coarse in the table.
+    # Whether a column that is constant in a fold or class gets its rounding width in the whole table.
     _has_precision_of_table = True
 
     def _check_training(self, X: Any, sample_weight: Any) -> MergedRows:

@@ -253,7 +253,7 @@ class Curve(SmoothManifoldBase):
                     f"the curve is not smooth enough near t={where:.6g}: the interpolation error "
                     f"there is {error.max():.3g} of the curve's size after {halvings} halvings; "
                     f"expected at most tol={self.tol:g}. Cut it into smooth pieces, "
-                    "or raise tol."
+                    "by start and stop, or raise tol."
                 )
         edges, values = (np.concatenate(parts) for parts in zip(*accepted, strict=True))
         order = np.argsort(edges[:, 0])

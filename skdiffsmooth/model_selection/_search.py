@@ -481,7 +481,7 @@ class _Search:
         for k, entry in enumerate(self.entries):
             by_fold[: n_folds[k], k] = entry.by_fold
         columns |= {f"split{k}_test_score": scores for k, scores in enumerate(by_fold)}
-        # Scores under few nodes do not compare with exact ones, which come first.
+        # Scores with few nodes cannot be compared with exact ones, so these are ranked first.
         order = sorted((not entry.is_exact, -entry.score) for entry in self.entries)
         ranks = [order.index((not entry.is_exact, -entry.score)) + 1 for entry in self.entries]
         zeros = np.zeros(len(params))
