@@ -121,9 +121,9 @@ class MixedDensity:
         for key, count in lacking:
             names = [table.continuous[k].name for k in key]
             warn_user(
-                f"fewer than {_FEWEST_ROWS} different rows have values in all of the columns {names}; "
-                f"{count} rows should. There the columns are independent given the levels. Pass more "
-                "complete rows, or drop columns with many missing values."
+                f"fewer than {_FEWEST_ROWS} different rows have values in all of the columns {names} "
+                f"({count} rows if missing cells are counted). There the columns are independent given "
+                "the levels. Pass more complete rows, or drop columns with many missing values."
             )
         alone = np.eye(len(fitted._conditional), dtype=bool)
         chosen_sets = np.unique(np.concatenate([of_gates, alone]), axis=0)
