@@ -66,7 +66,7 @@ class Queries(NamedTuple):
         return cls(points, np.arange(len(points)), weights)
 
     def evenly(self, most: int) -> Queries:
-        """Return at most so many of the queries, evenly by their distance from the origin."""
+        """Return at most `most` of the queries, evenly by their distance from the origin."""
         if len(self.x) <= most:
             return self
         order = np.argsort(np.sum(self.x**2, axis=1), kind="stable")

@@ -45,7 +45,7 @@ from ..solvers import ODESolver
 _BANDWIDTH_FACTORS, _BANDWIDTHS = (0.55, 0.7, 0.85, 1.0), (0.2, 2.0)
 _SIGMA_FACTORS, _SIGMAS = (0.0, 0.75, 1.5, 3.0), (0.3, 12.0)
 # The best candidate is scored once more under the estimator's own nodes, levels and steps, and so is the
-# next if it is less likely by at most so many nats, which few nodes can be wrong by.
+# next if it is within `_CLOSE` nats, which is the error that few nodes can have.
 _N_FINALISTS, _CLOSE = 2, 0.02
 # Folds of groups, where the number is not given.
 _N_FOLDS = 5

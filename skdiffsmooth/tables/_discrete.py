@@ -240,7 +240,7 @@ def one_row(weights: np.ndarray) -> np.ndarray:
 
 
 def some_rows(n: int, most: int) -> np.ndarray:
-    """Return at most so many of n indices, the same in every run."""
+    """Return at most `most` of n indices, the same in every run."""
     if n <= most:
         return np.arange(n)
     return np.sort(np.random.RandomState(0).permutation(n)[:most])
