@@ -417,3 +417,12 @@ def test_single_precision_and_merged_points_change_no_score():
         assert_allclose(
             v * slopes, v * torch.stack([exact[p][:, p] for p in range(3)], 1), atol=1e-4
         )
+
+
+def test_the_warning_of_a_small_bandwidth_is_in_units_of_X():
+    rng = np.random.default_rng(0)
+    X = np.where(rng.uniform(size=(60, 3)) < 0.5, 0.0, rng.normal(size=(60, 3))) * 2.0**-300
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = LocalScoreDiffusion().fit(X)
+    assert any(f"the bandwidth {model.bandwidth_:.3g}," in str(each.message) for each in caught)
