@@ -34,7 +34,7 @@ from .._utils.memory import rows_within, slices
 __all__ = ["ColumnGroups", "LocalPosterior"]
 
 # Tiles above this size in MiB are slower on a CPU, since they leave its cache.
-_LARGEST_TILE = 4.0
+_LARGEST_TILE = 16.0
 # Arrays of the size of the posterior weights that are alive at once.
 _ALIVE = 2
 # Where no point of a group has a squared norm above this many noise variances, single precision does:
