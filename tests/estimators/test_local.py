@@ -426,7 +426,8 @@ def test_few_values_in_a_wide_range_are_merged():
     log_weights, v = torch.full((300,), -math.log(300.0), dtype=torch.float64), 0.03**2
     width = torch.full((3, 1), 0.35 * math.sqrt(v), dtype=torch.float64)
     merged = _merged(points.T, log_weights.exp(), width)
-    assert merged is not None and merged[0].shape[2] < 200
+    assert merged is not None
+    assert merged[0].shape[2] < 200
     assert_allclose(merged[1].exp().sum(dim=1), 1.0, rtol=1e-12)
     groups = [[0], [1], [2]]
     local = ColumnGroups.of([np.array(group) for group in groups])
