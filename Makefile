@@ -12,6 +12,9 @@ TABLE_ARGS ?= --jobs 2 --write
 FRAMES_ARGS ?= --jobs 2 --write
 # Tables of each kind that make torture draws
 TORTURE_TABLES ?= 100
+# Faults of each kind that make faults injects, and mutants that make mutate draws
+FAULTS ?= 100
+MUTANTS ?= 400
 # Test processes. Most tests are many small computations, so each process keeps to one thread.
 WORKERS ?= 2
 
@@ -32,7 +35,7 @@ INSTALLED_DOCS := $(VENV)/.installed-docs
 RECIPE := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint demo bench table frames torture docs gallery dist check-sdist check-extras check-oldest check-newest clean
+.PHONY: help install test lint demo bench table frames torture faults mutate coverage load docs gallery dist check-sdist check-extras check-oldest check-newest clean
 # Two pips must not write to one environment, even under make -j.
 .NOTPARALLEL:
 
@@ -67,6 +70,20 @@ frames: $(INSTALLED_BENCH)  ## run benchmarks/frames.py: ordinary tables, with d
 
 torture: $(INSTALLED_TEST)  ## run benchmarks/torture.py: random extreme tables against 60-digit arithmetic
 	OMP_NUM_THREADS=1 $(PY) benchmarks/torture.py $(TORTURE_TABLES)
+
+faults: $(INSTALLED_TEST)  ## run benchmarks/faults.py: interrupts, full disks, dead workers, forks
+	OMP_NUM_THREADS=1 $(PY) benchmarks/faults.py $(FAULTS)
+
+mutate: $(INSTALLED_TEST)  ## run benchmarks/mutate.py: the share of small faults that tests detect (resumable)
+	OMP_NUM_THREADS=1 $(PY) benchmarks/mutate.py $(MUTANTS)
+
+coverage: $(INSTALLED_TEST)  ## branch coverage of the tests, with a list of the files below 95 %
+	$(PIP_INSTALL) -q 'pytest-cov>=5'
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --cov=skdiffsmooth --cov-branch --cov-report=term:skip-covered $(PYTEST_ARGS)
+
+load: $(INSTALLED_TEST)  ## memory at its peak for each estimator and size, and a crowd of threads and processes
+	$(PY) benchmarks/memory.py
+	OMP_NUM_THREADS=1 $(PY) benchmarks/faults.py 400 --kinds crowd refit_during_queries fork_after_threads
 
 docs: $(INSTALLED_DOCS)  ## build the documentation in docs/_build/html, without running the examples
 	$(PY) -m sphinx -W --keep-going -D plot_gallery=0 -b html docs docs/_build/html

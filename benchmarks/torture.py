@@ -2,7 +2,8 @@
 
 `python benchmarks/torture.py 400` draws 400 tables of each kind. It prints how many answers were right,
 how many calls raised an error that names what is wrong, how many warned, and each failure with its seed;
-`python benchmarks/torture.py --seed KIND NUMBER` repeats one.
+`python benchmarks/torture.py --seed KIND NUMBER` repeats one. For a tenth as many tables of each kind
+all other densities are held to laws (`_laws.py`, `_frame_laws.py`); `--laws COUNT` does that only.
 """
 
 import argparse
@@ -12,6 +13,8 @@ import traceback
 import warnings
 from collections import Counter
 
+import _frame_laws
+import _laws
 import numpy as np
 from _common import header, row
 
@@ -215,13 +218,49 @@ def run(count):
     return len(failures)
 
 
+def run_laws(count):
+    """Print how many laws held, for `count` tables of each kind; return the number of failures."""
+    warnings.simplefilter("ignore")
+    header("density", "tables", "laws that held", "refused", "broken")
+    failures = []
+    for model in ["TableDensity of a frame", *_laws.MODELS]:
+        module = _laws if model in _laws.MODELS else _frame_laws
+        outcomes = Counter()
+        for table in _laws.TABLES:
+            for number in range(count):
+                try:
+                    if module is _laws:
+                        case = _laws.Case(model, table, number)
+                    else:
+                        case = _frame_laws.FrameCase(10 * number + list(_laws.TABLES).index(table))
+                except ValueError:
+                    outcomes["refused"] += 1
+                    continue
+                for law, hold in module.LAWS.items():
+                    try:
+                        hold(case)
+                        outcomes["held"] += 1
+                    except Exception as error:
+                        failures.append(f"{model}, {table} {number}, {law}: {error!r:.300}")
+                        outcomes["broken"] += 1
+        tables = count * len(_laws.TABLES)
+        row(model, tables, *(outcomes[name] for name in ("held", "refused", "broken")))
+        sys.stdout.flush()
+    print("", *failures, sep="\n")
+    return len(failures)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("count", nargs="?", type=int, default=100, help="tables of each kind")
     parser.add_argument("--seed", nargs=2, metavar=("KIND", "NUMBER"), help="repeat one table")
+    parser.add_argument("--laws", type=int, help="tables of each kind for the laws only")
     arguments = parser.parse_args()
+    if arguments.laws:
+        sys.exit(bool(run_laws(arguments.laws)))
     if arguments.seed:
         for check in CHECKS:
             print(check, *attempt(check, arguments.seed[0], int(arguments.seed[1])))
     else:
-        sys.exit(bool(run(arguments.count)))
+        failed = run(arguments.count) + run_laws(max(arguments.count // 10, 1))
+        sys.exit(bool(failed))

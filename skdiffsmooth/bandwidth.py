@@ -28,11 +28,11 @@ from ._utils.rows import evenly
 _LARGEST_EXACT = 20_000
 _HELD_OUT = 4000
 _HELD_OUT_TOLERANCE = 0.05
-# The search begins with the likelihood of so many rows, whose distances from all points are kept. Among
-# more rows it ends with parabolas in log h through bandwidths at such steps.
+# The search begins with the likelihood of `_FEW` rows, whose distances from all points are kept. With
+# more rows it ends with parabolas through bandwidths `_STEP` apart in log h, `_MOST_STEPS` at most.
 _FEW = 256
 _STEP, _MOST_STEPS = 0.05, 4
-# So many likelihoods a search computes, about, for reports of its progress.
+# Approximate number of likelihoods that a search computes, for reports of its progress.
 _EVALUATIONS = 24
 
 LogLikelihood = Callable[[float], float]
@@ -66,7 +66,7 @@ class Queries(NamedTuple):
         return cls(points, np.arange(len(points)), weights)
 
     def evenly(self, most: int) -> Queries:
-        """Return at most so many of the queries, evenly by their distance from the origin."""
+        """Return at most `most` of the queries, evenly by their distance from the origin."""
         if len(self.x) <= most:
             return self
         order = np.argsort(np.sum(self.x**2, axis=1), kind="stable")
@@ -183,16 +183,21 @@ def silverman(points: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return _rule_of_thumb(points, weights, (points.shape[1] + 2) / 4)
 
 
-def nearest_distances(points: np.ndarray, periods: np.ndarray | None = None) -> np.ndarray:
-    """Return the distances (n_points,) of distinct points (n_points, d) from the nearest other points.
-
-    Coordinates may have periods (d,), 0 where one has none. A single point raises ValueError.
-    """
+def _check_several(points: np.ndarray) -> None:
+    """Raise ValueError if there is a single point."""
     if len(points) < 2:
         raise ValueError(
             "a leave-one-out bandwidth needs at least two distinct rows, got n_samples = 1 after "
             "merging equal rows"
         )
+
+
+def nearest_distances(points: np.ndarray, periods: np.ndarray | None = None) -> np.ndarray:
+    """Return the distances (n_points,) of distinct points (n_points, d) from the nearest other points.
+
+    Coordinates may have periods (d,), 0 where one has none. A single point raises ValueError.
+    """
+    _check_several(points)
     # A tree computes coordinate differences; in products of coordinates small distances are rounding.
     return _nearest_two(points, points, periods)[0][:, 1]
 
@@ -226,6 +231,7 @@ def stationary_bracket(
     one, so that h^2 has an upper bound where a coordinate has no period. Where all have one, the bound
     is their longest period, from which on the kernel is uniform.
     """
+    _check_several(points)
     if periods is not None:
         return _stationary_bracket_of_periods(points, weights, queries, periods)
     d = points.shape[1]
@@ -269,9 +275,12 @@ def _stationary_bracket_of_periods(
     else:
         linear_queries = linear - weights @ linear
     total = float(weights @ np.sum((linear - weights @ linear) ** 2, axis=1))
-    to_others = query_weights @ np.sum(linear_queries**2, axis=1) + total
+    others = weight_of_others(weights)
+    if queries is not None:
+        others = others[queries.exclude]
     # Distances to the left-out point itself are counted, too: with its weight they raise the bound.
-    to_others = float(to_others) / float(1 - weights.max()) + float(np.sum(periods**2)) / 4
+    to_others = query_weights @ ((np.sum(linear_queries**2, axis=1) + total) / others)
+    to_others = float(to_others) + float(np.sum(periods**2)) / 4
     return lower, math.sqrt(to_others / is_linear.sum())
 
 

@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import random
+import socket
 
 import hypothesis
 import numpy as np
@@ -32,6 +33,27 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(n_threads)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_network():
+    """Tests may connect within this machine only, as the cluster of Dask does."""
+    connect = socket.socket.connect
+
+    def connect_within(self, address):
+        # A datagram socket that connects sends nothing: that is how a machine finds its own address.
+        is_internet = self.family in (socket.AF_INET, socket.AF_INET6)
+        if is_internet and self.type & socket.SOCK_STREAM and not is_local(address[0]):
+            raise RuntimeError(f"a test connects to {address}; tests do without a network")
+        return connect(self, address)
+
+    socket.socket.connect = connect_within
+    yield
+    socket.socket.connect = connect
+
+
+def is_local(host):
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def pytest_collection_modifyitems(items):

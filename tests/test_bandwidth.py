@@ -139,6 +139,35 @@ def test_bracket_by_hand():
     assert stationary_bracket(points, weights) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("periods", [None, np.array([3.0, 0.0])])
+def test_bracket_of_queries_at_the_points(periods):
+    rng = np.random.RandomState(0)
+    points, weights = rng.normal(size=(7, 2)), rng.dirichlet(np.ones(7))
+    queries = Queries.at_points(points, weights)
+    found = stationary_bracket(points, weights, queries, periods)
+    assert found == pytest.approx(stationary_bracket(points, weights, periods=periods))
+
+
+def test_one_point_with_queries_is_not_enough():
+    """A fold of a binary column may hold one value; the message was that of the optimizer."""
+    queries = Queries(np.array([[0.2], [-0.2]]), np.zeros(2, dtype=int), np.full(2, 0.5))
+    for periods in (None, np.array([3.0])):
+        with pytest.raises(ValueError, match="needs at least two distinct rows"):
+            stationary_bracket(np.zeros((1, 1)), np.ones(1), queries, periods)
+
+
+def test_bracket_of_periods_beside_a_row_of_overwhelming_weight():
+    """Its weight is 1 to rounding; the upper bound was a division by zero."""
+    points = np.column_stack([np.linspace(0, 1, 5), np.linspace(0, 1, 5) ** 2])
+    weights = np.array([1.0, 1e-100, 1e-100, 1e-200, 1e-200])
+    periods = np.array([3.0, 0.0])
+    lower, upper = stationary_bracket(points, weights, periods=periods)
+    assert 0 < lower < upper < np.inf
+    for k in range(5):
+        queries = Queries(points[[k]], np.array([k]), np.ones(1))
+        assert stationary_bracket(points, weights, queries, periods)[1] < np.inf
+
+
 def test_one_point_is_not_enough():
     for function in (nearest_distances, lambda X: stationary_bracket(X, np.ones(1))):
         with pytest.raises(ValueError, match="at least two distinct rows"):

@@ -50,13 +50,13 @@ from .source import NoisedData
 # the first round has fewer where a tolerance is passed.
 _FIRST, _FEW = 64, 32
 _MOST = 4096
-# With one free column, so many nodes are added in each further round, where errors are largest.
+# With one free column: nodes that each further round adds where errors are largest, and most nodes.
 _REFINED = 48
 _MOST_NODES = 512
 # Errors of log p(b), in nats, at which no more draws are made: with one free column (where the estimate
 # of the error is some ten times too large), with two, with more.
 _TOLERANCES = 0.01, 0.008, 0.05
-# Draws are resampled from at least so many effective ones.
+# Effective draws at which no more are drawn before they are resampled; fewer give a warning.
 _LEAST_EFFECTIVE = 24.0
 # Independent scramblings of the quasi-random numbers, from which standard errors are computed. Draws end
 # where an error is small, so one that is small by chance would end them too early: it is at least this
@@ -79,7 +79,7 @@ _NARROW = 1e-3
 _LARGE_ERROR = 0.25
 # Centers of proposals for a density that is known by its draws.
 N_CENTERS = 1024
-# Of the leave-one-out sums over them, in MiB.
+# Memory limit, in MiB, of the leave-one-out sums that choose the bandwidth at these centers.
 _MEMORY_LIMIT = 256.0
 
 

@@ -33,8 +33,9 @@ class LinearObservation:
     Raises
     ------
     TypeError, ValueError
-        If `A`, `y` or `noise` is not finite, their shapes do not fit, a standard deviation is not above
-        zero, or a covariance is not symmetric and positive definite.
+        If `A`, `y` or `noise` is not finite, or `A` or `y` divided by `noise`; if their shapes do not
+        fit, a standard deviation is not above zero, or a covariance is not symmetric and positive
+        definite.
 
     See Also
     --------
@@ -79,8 +80,14 @@ class LinearObservation:
                 )
         self._factor = self._cholesky(m)
         # In units of independent noise of variance one.
-        self.whitened_A = divide_by_triangle(self.A.T, self._factor).T
-        self.whitened_y = divide_by_triangle(self.y[None], self._factor)[0]
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.whitened_A = divide_by_triangle(self.A.T, self._factor).T
+            self.whitened_y = divide_by_triangle(self.y[None], self._factor)[0]
+        if not (np.isfinite(self.whitened_A).all() and np.isfinite(self.whitened_y).all()):
+            raise ValueError(
+                "A or y divided by noise is not finite; expected values within the floating-point "
+                "range. Check the units of A, y and noise."
+            )
 
     def _cholesky(self, m: int) -> np.ndarray:
         """Return the lower triangular factor (m, m) of the covariance of the noise."""

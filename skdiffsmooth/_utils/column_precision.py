@@ -26,8 +26,8 @@ _REMAINDER = 0.01
 _FEWEST_ROWS = 10
 _FEWEST_VALUES = 20
 _FEWEST_TIES = 0.1
-# Worth a warning: units in standard deviations, and the weight of one value, which is also so many times
-# that of any other.
+# `fit` warns of larger units, in standard deviations, and of a value with more weight, if that is also
+# `_ATOM_RATIO` times the weight of any other.
 _COARSE = 1 / 3
 _ATOM = 0.2
 _ATOM_RATIO = 4
@@ -151,8 +151,11 @@ def _rounding(column: np.ndarray) -> float:
     mantissas = np.frexp(column)[0]
     scaled = mantissas * 2.0**24
     is_single = bool(np.all(scaled == np.round(scaled)))
-    # Small integers and fractions of two are exact in both formats.
-    is_short = is_single and bool(np.all(mantissas * 2.0**12 == np.round(mantissas * 2.0**12)))
+    # Integers and fractions of two are exact in both formats. Of m rounded numbers all would end in k
+    # zero bits by chance with probability 2^(-k m), which is below 1e-9 for k m = 30.
+    n_values = len(np.unique(column[column != 0]))
+    n_bits = max(12, 24 - math.ceil(30 / max(n_values, 1)))
+    is_short = is_single and bool(np.all(np.ldexp(mantissas, n_bits) % 1 == 0))
     eps = np.finfo(np.float32 if is_single and not is_short else np.float64).eps
     return float(eps) * float(np.abs(column).max())
 

@@ -162,7 +162,10 @@ class SmoothManifoldBase(DifferentiableManifoldBase):
         return across_border(self._projection_derivative, X, self.n_features)
 
     def project_with_derivative(self, X: Any) -> tuple[Any, Any, Any]:
-        """Return `project`, `tangent` and `projection_derivative`, doing their common work once."""
+        """Return `project` (n, d), `tangent` (n, d, k) and `projection_derivative` (n, k, k).
+
+        Their common work is done once. X, types and errors are those of `project`.
+        """
         return across_border(self._project_with_derivative, X, self.n_features)
 
     def _project_with_derivative(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -295,6 +298,16 @@ def orthonormal_columns(name: str, directions: np.ndarray) -> np.ndarray:
     return basis * np.where(np.diagonal(triangle) < 0, -1.0, 1.0)
 
 
+def check_manifold(manifold: Any, *used: str) -> None:
+    """Raise TypeError if a manifold that a user passed lacks methods or properties that are used."""
+    missing = [name for name in used if isinstance(manifold, type) or not hasattr(manifold, name)]
+    if missing:
+        raise TypeError(
+            f"manifold={manifold!r} has type {type(manifold).__name__}, without "
+            f"{' and '.join(missing)}; expected an object of skdiffsmooth.manifolds."
+        )
+
+
 def check_idempotent(manifold: Manifold, X: Any) -> None:
     """Raise an error if projecting the projections of rows once more moves them.
 
@@ -307,6 +320,8 @@ def check_idempotent(manifold: Manifold, X: Any) -> None:
 
     Raises
     ------
+    TypeError
+        If `manifold` has no `project`.
     ValueError
         If a projection moves by more than 1e-6 of the largest distance between a row and the mean
         row, when it is projected once more, or is not finite.
@@ -320,6 +335,7 @@ def check_idempotent(manifold: Manifold, X: Any) -> None:
     >>> from skdiffsmooth.manifolds import Circle, check_idempotent
     >>> check_idempotent(Circle([0.0, 0.0], 1.0), [[1.0, 2.0], [3.0, 1.0]])
     """
+    check_manifold(manifold, "project")
     once = manifold.project(X)
     twice = manifold.project(once)
     precision = torch.finfo(once.dtype if isinstance(once, torch.Tensor) else torch.float64).eps
@@ -329,7 +345,7 @@ def check_idempotent(manifold: Manifold, X: Any) -> None:
     )
     if len(X) == 0:
         return
-    # In units of the largest coordinate, whose square may overflow.
+    # Divided by the largest coordinate, whose square may overflow.
     size = float(np.abs(X).max()) or 1.0
     gap = np.linalg.norm((twice - once) / size, axis=1).max()
     # Where all rows are equal, the unit is their own size.

@@ -9,7 +9,7 @@ import numpy as np
 
 from .._utils.memory import slices_within
 from .._utils.validation import check_real_array
-from ._base import Manifold
+from ._base import Manifold, check_manifold
 
 # MiB for the moved rows of one part, if each has half a dozen vectors.
 _MEMORY = 64
@@ -58,7 +58,7 @@ def smooth_along_level_sets(
     Raises
     ------
     TypeError
-        If `log_density` cannot be called.
+        If `log_density` cannot be called, or `manifold` is none.
     ValueError
         If a shape does not fit to the others, a value is not finite, a weight is not positive, a
         distance is negative, or `log_density` does not return one number for each row.
@@ -104,6 +104,7 @@ def smooth_along_level_sets(
             f"log_density={log_density!r} has type {type(log_density).__name__}; expected a function of "
             "rows, such as KDESampler(0.1).fit(X).score_samples."
         )
+    check_manifold(manifold, "n_features", "project", "distance")
     X, offsets = _rows("X", X, manifold), _rows("offsets", offsets, manifold)
     if not len(offsets):
         raise ValueError("offsets has no rows; expected at least one offset.")

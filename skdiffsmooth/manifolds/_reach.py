@@ -8,7 +8,7 @@ import numpy as np
 
 from .._utils.memory import slices_within
 from .._utils.validation import check_integer, check_real_array
-from ._base import Manifold
+from ._base import Manifold, check_manifold
 
 # The fraction of points at which the manifold may curve more than the estimate says. A learned manifold
 # has some wrong tangents, and the infimum that defines the reach would be that of the worst.
@@ -73,6 +73,7 @@ def estimate_reach(manifold: Manifold, X: Any, n_neighbors: int = 20) -> float:
     0.51
     """
     n_neighbors = check_integer("n_neighbors", n_neighbors)
+    check_manifold(manifold, "project", "tangent")
     X = check_real_array("X", X)
     if X.ndim != 2 or len(X) < 3:
         raise ValueError(

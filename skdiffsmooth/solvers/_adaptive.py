@@ -84,7 +84,7 @@ class Adaptive:
     estimates_error: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_real("tol", self.tol, hint="It is in nats.")
+        object.__setattr__(self, "tol", check_real("tol", self.tol, hint="It is in nats."))
         check_integer("max_halvings", self.max_halvings, minimum=0)
 
     def initial_state(self, x: torch.Tensor, n_steps: int) -> AdaptiveState:

@@ -209,9 +209,10 @@ class Interval(Numerical):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, no_bound in (("low", -math.inf), ("high", math.inf)):
-            if getattr(self, name) != no_bound:
+            bound = getattr(self, name)
+            if not (isinstance(bound, float) and bound == no_bound):
                 hint = f"Pass {no_bound} for none."
-                value = check_real(name, getattr(self, name), minimum=-math.inf, hint=hint)
+                value = check_real(name, bound, minimum=-math.inf, hint=hint)
                 object.__setattr__(self, name, value)
         if not self.low < self.high:
             raise ValueError(
@@ -356,12 +357,12 @@ def _levels(kind: str, levels: Any) -> tuple[Any, ...]:
         n_different = len(set(checked))
     except TypeError as error:
         raise TypeError(
-            f"{kind}: a level is not hashable ({error}); expected text, numbers or other hashable "
+            f"{kind}: one of levels is not hashable ({error}); expected text, numbers or other hashable "
             "values."
         ) from error
     if any(level is None or level != level for level in checked):
         raise ValueError(
-            f"{kind}({list(checked)!r}) has a missing value as a level; expected values only. "
+            f"{kind}({list(checked)!r}) has a missing value as a level in levels; expected values only. "
             "Missing cells are no level: leave them out."
         )
     if not checked or n_different < len(checked):

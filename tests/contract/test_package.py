@@ -1,6 +1,7 @@
 """The package itself: its names, which are imported on first use."""
 
 import pathlib
+import socket
 import subprocess
 import sys
 
@@ -57,3 +58,9 @@ def test_nobody_waits_for_what_is_not_used():
 def test_types_are_shipped():
     """Without the marker a user's type checker takes every name for Any."""
     assert (FOLDER / "py.typed").exists()
+
+
+def test_tests_do_without_a_network():
+    # An address that is reserved for documentation, RFC 5737.
+    with pytest.raises(RuntimeError, match="tests do without a network"):
+        socket.create_connection(("192.0.2.1", 80), timeout=1)

@@ -11,10 +11,12 @@ import warnings
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
 import skdiffsmooth
@@ -24,7 +26,9 @@ from skdiffsmooth import (
     SmoothedScoreDiffusion,
     SphericalScoreDiffusion,
 )
-from skdiffsmooth.tables import TableDensity
+from skdiffsmooth.datasets import make_circle
+from skdiffsmooth.manifolds import Torus
+from skdiffsmooth.tables import TableColumns, TableDensity
 
 MODULES = (
     "",
@@ -197,8 +201,112 @@ def test_a_wrong_value_is_refused_by_name(cls, name):
     assert not problems, "\n".join(problems)
 
 
+# ------------------------------------------------------------------------------------------- parts
+
+
+def diffusion(**parameters):
+    return SmoothedScoreDiffusion(**{"bandwidth": 0.5, "sigma": 0.5, **COARSE, **parameters}).fit(X)
+
+
+def projected(manifold):
+    return manifold.project(np.full((2, 3 if isinstance(manifold, Torus) else 2), 0.3))
+
+
+def column(values):
+    return lambda kind: TableColumns.fit(pd.DataFrame({"column": values}), {"column": kind})
+
+
+def circle(t):
+    return np.column_stack([np.cos(t), np.sin(t)])
+
+
+NUMBERS = column(0.1 + 0.01 * X.ravel() ** 2)
+CENTER = {"center": [0.0, 0.0], "radius": 1.0}
+# The classes that are no estimators and have parameters: arguments, and what reads the part.
+PARTS = {
+    "AnisotropicGaussianKernel": ({}, lambda k: diffusion(kernel=k)),
+    "OffsetsKernel": ({"offsets": [[1.0, 0.0], [-1.0, 0.0]]}, lambda k: diffusion(kernel=k)),
+    "QueryKernel": (
+        {"offsets": lambda x, z: z.expand(len(x), *z.shape)},
+        lambda k: diffusion(kernel=k),
+    ),
+    "SamplerKernel": (
+        {"sampler": lambda rng, n: rng.standard_normal((n, 2))},
+        lambda k: diffusion(kernel=k),
+    ),
+    "ProportionalScale": ({"ratio": 0.5}, lambda s: diffusion(sigma=s)),
+    "Adaptive": ({}, lambda s: diffusion(solver=s).sample(2, random_state=0)),
+    "PredictorCorrector": ({}, lambda s: diffusion(solver=s).sample(2, random_state=0)),
+    "OrnsteinUhlenbeck": ({}, lambda n: diffusion(noise=n)),
+    "AffineSubspace": ({"A": [[1.0, 0.0]], "b": [0.5]}, projected),
+    "Circle": (CENTER, projected),
+    "Sphere": (CENTER, projected),
+    "Torus": ({"center": [0.0, 0.0, 0.0], "radius": 2.0, "tube_radius": 0.5}, projected),
+    "Curve": ({"function": circle, "start": 0.0, "stop": 6.0}, projected),
+    "PointCloud": ({"points": X}, projected),
+    "PiecewiseConstant": ({}, lambda d: make_circle(5, distribution=d, random_state=0)),
+    "VonMises": ({}, lambda d: make_circle(5, distribution=d, random_state=0)),
+    "Categorical": ({}, column(list("abab"))),
+    "Ordinal": ({"levels": ("a", "b")}, column(list("abab"))),
+    "Continuous": ({}, NUMBERS),
+    "Integer": ({}, column(np.arange(12) % 4)),
+    "Interval": ({"low": 0.0, "high": 10.0}, NUMBERS),
+    "Periodic": ({"period": 24.0}, NUMBERS),
+    "Positive": ({}, NUMBERS),
+    "Datetime": ({}, column(pd.date_range("2020-01-01", periods=12))),
+    "LinearObservation": (
+        {"A": [[1.0, 0.0]], "y": [0.0], "noise": 1.0},
+        KDESampler(0.5).fit(X).log_evidence,
+    ),
+}
+# What methods and functions return or store, which nobody makes; `ProductManifold` has parts only.
+RETURNED = {
+    *("ContinuousCoordinate", "DiscreteCoordinate", "EncodedTable", "Estimate", "Marginal"),
+    *("FrozenKernel", "LinearShape", "AdaptiveState", "NoiseLevels", "Step", "Shape"),
+    *("IntrinsicDimension", "ProductManifold", "TableColumns"),
+}
+# A function of the user's own raises what it raises.
+OF_USERS = {"function", "sampler", "offsets"}
+
+
+def parts():
+    """Return the public classes that are neither estimators nor protocols and have parameters."""
+    classes = {}
+    for module in ("", ".kernels", ".solvers", ".noise", ".manifolds", ".datasets", ".tables"):
+        loaded = importlib.import_module(f"skdiffsmooth{module}")
+        for name in loaded.__all__:
+            value = getattr(loaded, name)
+            is_part = inspect.isclass(value) and not issubclass(value, BaseEstimator)
+            is_protocol = getattr(value, "_is_protocol", False)
+            is_made = is_part and not is_protocol and name not in RETURNED
+            if is_made and inspect.signature(value).parameters:
+                classes[name] = value
+    return classes
+
+
+@pytest.mark.parametrize("name", parts())
+def test_a_wrong_value_of_a_part_is_refused_by_name(name):
+    cls = parts()[name]
+    arguments, use = PARTS[name]
+    problems = []
+    for parameter in inspect.signature(cls).parameters:
+        for kind, value in WRONG.items():
+            if parameter in OF_USERS and kind in ("class", "function"):
+                continue
+
+            def call(parameter=parameter, value=value):
+                use(cls(**(arguments | {parameter: value})))
+
+            _, problem = refusal(call, parameter)
+            # A bound that is right and excludes values is refused with the column.
+            if problem and "column 'column' holds" not in problem:
+                problems.append(f"{parameter}, {kind}: {problem}")
+    assert not problems, "\n".join(problems)
+
+
 # --------------------------------------------------------------------------------------- functions
 
+JOINT = TableDensity(density=KDESampler(0.5)).fit(pd.DataFrame(X, columns=["a", "b"]))
 # Required arguments of the functions that have any; the others are called with their defaults.
 ARGUMENTS = {
     "classifier_two_sample_test": (X, X + 0.1),
@@ -220,11 +328,18 @@ ARGUMENTS = {
     "hyvarinen_score": (KDESampler(0.5).fit(X), X),
     "denoising_score": (KDESampler(0.5).fit(X), X),
     "implied_smoothing": (lambda x, v: -x / (1 + v), X),
+    "marginal": (JOINT, ["a"]),
+    "probability": (JOINT, {"a": (0, 1)}),
+    "quantile": (JOINT, "a", 0.5),
+    "cdf": (JOINT, "a", 0.0),
+    "mutual_information": (JOINT, "a", "b"),
 }
 SMALL = {
     "make_bump_images": {"size": 8, "width": 0.4},
     "bump_images": {"size": 8, "width": 0.4},
     "classifier_two_sample_test": {"n_permutations": 3, "random_state": 0},
+    **{name: {"error": 0.1} for name in ("marginal", "probability", "quantile", "cdf")},
+    "mutual_information": {"error": 0.3},
     "implied_smoothing": {"family": "size", "noise_scales": [0.5], "n_samples": 20},
 }
 # Options of all generators of rows. Those of the draws take one way for all; one generator of each kind
@@ -237,7 +352,8 @@ DRAWN = ("make_circle", "make_bump_images")
 def functions():
     """Return (function, parameter) of all parameters with a default of the public functions."""
     pairs = []
-    for module in (".datasets", ".metrics", ".manifolds", ".compose", ".model_selection"):
+    modules = ("datasets", "metrics", "manifolds", "compose", "model_selection", "tables")
+    for module in (f".{name}" for name in modules):
         loaded = importlib.import_module(f"skdiffsmooth{module}")
         for function in (getattr(loaded, name) for name in loaded.__all__):
             if not inspect.isfunction(function):
@@ -259,4 +375,62 @@ def test_a_wrong_argument_is_refused_by_name(function, name):
         _, problem = refusal(call, name)
         if problem:
             problems.append(f"{kind}: {problem}")
+    assert not problems, "\n".join(problems)
+
+
+# What scikit-learn's check of rows refuses in its own words, as in all estimators.
+OF_SCIKIT_LEARN = {("compare", "X"), ("denoising_score", "X"), ("hyvarinen_score", "X")}
+OF_SCIKIT_LEARN |= {("implied_smoothing", "X"), ("intrinsic_dimension", "X"), ("cdf", "values")}
+CHAINS = np.random.RandomState(0).normal(size=(2, 8, 2))
+CIRCLE = skdiffsmooth.manifolds.Circle([0.0, 0.0], 1.0)
+REQUIRED = ARGUMENTS | {
+    "bulk_ess": (CHAINS,),
+    "split_r_hat": (CHAINS,),
+    "check_idempotent": (CIRCLE, X),
+    "coverage_at_scale": (X, X + 0.1, 0.5),
+    "distance_to_data": (X, X + 0.1),
+    "distance_to_manifold": (X, CIRCLE),
+    "lateral_distance": (X, CIRCLE.project(X), CIRCLE),
+    "fisher_divergence": (X, np.negative, np.sin),
+    "change_of_variables": (StandardScaler().fit(X),),
+}
+
+
+def required():
+    """Return (function, position, parameter) of all required arguments of the public functions."""
+    found = {}
+    modules = ("metrics", "diagnostics", "manifolds", "compose", "model_selection", "tables")
+    for name in modules:
+        loaded = importlib.import_module(f"skdiffsmooth.{name}")
+        for function in (getattr(loaded, name) for name in loaded.__all__):
+            if inspect.isfunction(function):
+                for i, p in enumerate(inspect.signature(function).parameters.values()):
+                    if p.default is p.empty and p.kind is not p.VAR_KEYWORD:
+                        found[function.__name__, p.name] = (function, i)
+    return [
+        pytest.param(function, i, name, id=f"{of}-{name}")
+        for (of, name), (function, i) in found.items()
+        if (of, name) not in OF_SCIKIT_LEARN
+    ]
+
+
+@pytest.mark.parametrize(("function", "position", "name"), required())
+def test_a_wrong_required_argument_is_refused_by_name(function, position, name):
+    arguments = REQUIRED[function.__name__]
+    copies = [np.array(a) if isinstance(a, np.ndarray) else None for a in arguments]
+    options = SMALL.get(function.__name__, {})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        function(*arguments, **options)
+    problems = []
+    for kind, value in WRONG.items():
+        # A function of the user's own raises what it raises.
+        if name in ("score", "score_p", "score_q", "log_density") and kind in ("class", "function"):
+            continue
+        wrong = arguments[:position] + (value,) + arguments[position + 1 :]
+        _, problem = refusal(partial(function, *wrong, **options), name)
+        if problem:
+            problems.append(f"{kind}: {problem}")
+    for before, after in zip(copies, arguments, strict=True):
+        assert before is None or np.array_equal(before, after)
     assert not problems, "\n".join(problems)

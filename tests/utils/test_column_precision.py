@@ -97,6 +97,17 @@ def test_copies_and_integer_weights_are_the_same():
     np.testing.assert_array_equal(copies_of(np.random.RandomState(0).uniform(size=5)), np.ones(5))
 
 
+@pytest.mark.parametrize("offset", [0, 5001, 2**17 + 1, -(2**26) - 1])
+def test_integers_have_their_unit_at_any_offset(offset):
+    """Those from 4096 on were taken for rounded float32 numbers, and few values then for continuous."""
+    X = np.random.RandomState(0).poisson(2, 40) + offset
+    assert len(np.unique(X)) < 8
+    assert precision(X).unit[0] == 1
+    # float32 numbers of such a size are rounded in their last bits.
+    rounded = np.float64(np.float32(np.random.RandomState(0).normal(size=9) + 5001))
+    assert precision(np.append(rounded, rounded)).rounding[0] >= 1e-7 * 5001
+
+
 def test_rounding_is_that_of_the_format():
     values = np.random.RandomState(0).normal(size=50)
     largest = np.abs(values).max()

@@ -1,0 +1,333 @@
+"""Laws that every density must obey, whatever its table: units, order, offsets, weights, conditionals.
+
+Each law takes a case, a random table with a model of random settings, and raises AssertionError.
+"""
+
+import copy
+import pickle
+
+import numpy as np
+
+from skdiffsmooth import (
+    CoarseScoreDiffusion,
+    KDESampler,
+    LocalScoreDiffusion,
+    ManifoldAdaptedDiffusion,
+    SmoothedScoreDiffusion,
+)
+from skdiffsmooth.bases import ManifoldParzen
+from skdiffsmooth.compose import DensityStacking
+
+COARSE = {"n_nodes": 8, "n_levels": 4, "n_steps": 4}
+# Two fits of the same rows choose their scales by a search that ends at this relative width.
+SEARCH = 1e-5
+
+
+# ------------------------------------------------------------------------------------------- tables
+# Rows are multiples of 2^-20, so that offsets and units change them exactly.
+
+
+def ordinary(rng, n, d):
+    return rng.normal(size=(n, d))
+
+
+def skewed(rng, n, d):
+    return np.exp(rng.normal(size=(n, d)))
+
+
+def heavy(rng, n, d):
+    return rng.standard_t(1.5, size=(n, d))
+
+
+def thin(rng, n, d):
+    return rng.normal(size=(n, 1)) @ rng.normal(size=(1, d)) + 1e-3 * rng.normal(size=(n, d))
+
+
+def constant(rng, n, d):
+    X = rng.normal(size=(n, d))
+    X[:, rng.randint(d)] = rng.randint(1, 4)
+    return X
+
+
+def dependent(rng, n, d):
+    X = rng.normal(size=(n, d))
+    X[:, -1] = X[:, 0] if d > 1 else X[:, -1]
+    return X
+
+
+def counts(rng, n, d):
+    return rng.poisson(3, size=(n, d)).astype(float)
+
+
+def copies(rng, n, d):
+    return rng.normal(size=(n, d))[rng.randint(n, size=n)]
+
+
+def groups(rng, n, d):
+    return rng.normal(size=(n, d)) * 0.1 + 5 * rng.randint(0, 3, size=(n, 1))
+
+
+def uneven(rng, n, d):
+    return rng.normal(size=(n, d)) * 10.0 ** rng.randint(-3, 4, d)
+
+
+TABLES = {
+    f.__name__: f
+    for f in (
+        ordinary,
+        skewed,
+        heavy,
+        thin,
+        constant,
+        dependent,
+        counts,
+        copies,
+        groups,
+        uneven,
+    )
+}
+
+# ------------------------------------------------------------------------------------------- models
+# Each returns a function of the unit of the columns that returns an unfitted model.
+
+
+def scale(rng, names):
+    """Return a number, or one of some rules, as a function of the unit."""
+    value = rng.choice([*names, "number"])
+    size = 10 ** rng.uniform(-1.0, 0.3)
+    return lambda s: size * s if value == "number" else str(value)
+
+
+def scales(rng, *rules):
+    """Return all as numbers, which are in units of X, or all by rules."""
+    if rng.uniform() < 0.3:
+        return [scale(rng, []) for _ in rules]
+    names = [str(rng.choice(rule)) for rule in rules]
+    return [lambda s, name=name: name for name in names]
+
+
+def kde(rng, X):
+    kernel = str(
+        rng.choice(["gaussian", "tophat", "epanechnikov", "exponential", "linear", "cosine"])
+    )
+    metric = str(rng.choice(["euclidean", "scaled", "whitened"]))
+    bandwidth = scale(rng, ["loo"])
+    # A number is in units of the metric.
+    return lambda s: KDESampler(
+        bandwidth(s if metric == "euclidean" else 1.0), kernel, metric=metric
+    )
+
+
+def smoothed(rng, X):
+    bandwidth, sigma = scales(rng, ["auto", "loo", "0.8h"], ["auto", "0h", "1.5h"])
+    options = COARSE | {
+        "kernel": str(rng.choice(["gaussian", "uniform-ball", "temperature"])),
+        "background": ["auto", 0.0, 0.05][rng.randint(3)],
+        "noise": str(rng.choice(["ve", "ou"])),
+        "solver": str(rng.choice(["auto", "heun", "multistep", "adaptive"])),
+        "terminal": str(rng.choice(["empirical", "gaussian"])),
+    }
+    if rng.uniform() < 0.2 and len(X) > 25:
+        parzen = ManifoldParzen(5)
+        options |= {"base": parzen, "kernel": "gaussian", "background": "auto"}
+    return lambda s: SmoothedScoreDiffusion(bandwidth(s), sigma(s), **options)
+
+
+def adapted(rng, X):
+    bandwidth, sigma = scales(rng, ["auto", "loo"], ["auto", "1.5h"])
+    options = COARSE | {
+        "manifold": str(rng.choice(["local", "pca"])),
+        "n_components": 1,
+    }
+    return lambda s: ManifoldAdaptedDiffusion(bandwidth(s), sigma(s), **options)
+
+
+def coarse(rng, X):
+    size = 10 ** rng.uniform(-2, -0.5)
+    degree = int(rng.choice([1, 2]))
+    return lambda s: CoarseScoreDiffusion(degree=degree, bandwidth=size * s, n_components=1)
+
+
+def local(rng, X):
+    bandwidth = scale(rng, ["auto"])
+    sigma = rng.choice([0.0, 0.3])
+    return lambda s: LocalScoreDiffusion(bandwidth(s), sigma * s, n_levels=4, n_steps=4)
+
+
+def stacking(rng, X):
+    first, second = kde(rng, X), smoothed(rng, X)
+    return lambda s: DensityStacking([("kde", first(s)), ("smoothed", second(s))], cv=2)
+
+
+MODELS = {f.__name__: f for f in (kde, stacking, coarse, local, adapted, smoothed)}
+
+
+def close(found, expected, tolerance, what):
+    """Raise if arrays differ by more than a tolerance, absolute and relative."""
+    found, expected = np.asarray(found, float), np.asarray(expected, float)
+    with np.errstate(invalid="ignore"):
+        error = np.where(found == expected, 0, np.abs(found - expected))
+    allowed = tolerance * (1 + np.where(np.isinf(expected), 0, np.abs(expected)))
+    if not np.all(error <= allowed):
+        raise AssertionError(f"{found} for {expected}: {what}")
+
+
+class Case:
+    """A table of a kind, a model of random settings, queries, and the fit of both."""
+
+    def __init__(self, model, table, number):
+        kind = 1000 * list(MODELS).index(model) + list(TABLES).index(table)
+        self.rng = np.random.RandomState(7919 * kind + number)
+        n, d = self.rng.randint(12, 40), self.rng.randint(2, 5)
+        X = TABLES[table](self.rng, n, d)
+        self.X = np.round(X * 2.0**20) / 2.0**20
+        rows = self.X[self.rng.randint(n, size=4)]
+        noise = 0.2 * self.X.std(axis=0) * self.rng.normal(size=rows.shape)
+        self.Q = np.round((rows + noise) * 2.0**20) / 2.0**20
+        if table == "dependent":
+            self.Q[:, -1] = self.Q[:, 0]
+        # Residuals of the hull are as wide as the rounding of the values, in units of the column.
+        self.has_hull = table in ("constant", "dependent", "copies")
+        self.make = MODELS[model](self.rng, self.X)
+        self.model = self.make(1.0).fit(self.X)
+        self.answers = self.model.score_samples(self.Q)
+
+    def same(self, found, expected=None, tolerance=SEARCH):
+        expected = self.answers if expected is None else expected
+        close(found, expected, tolerance, f"{self.model} {self.X.shape}")
+
+
+def finite(case):
+    if not np.all(np.isfinite(case.model.sample(5, random_state=0))):
+        raise AssertionError(f"draws {case.model.sample(5, random_state=0)} of {case.model}")
+    if np.any(np.isnan(case.answers)) or np.any(case.answers == np.inf):
+        raise AssertionError(f"log-densities {case.answers} of {case.model}")
+
+
+def units(case):
+    exponent = case.rng.randint(-60, 61)
+    unit = 2.0**exponent
+    other = case.make(unit).fit(unit * case.X)
+    d = case.X.shape[1]
+    case.same(other.score_samples(unit * case.Q) + d * exponent * np.log(2))
+    draws = other.sample(3, random_state=0) / unit
+    case.same(draws / case.X.std(), case.model.sample(3, random_state=0) / case.X.std(), 1e-4)
+
+
+def offset(case):
+    if case.has_hull:
+        return
+    shift = case.rng.randint(-(2**16), 2**16, case.X.shape[1])
+    # The rounding of differences grows with the offset.
+    other = case.make(1.0).fit(case.X + shift)
+    case.same(other.score_samples(case.Q + shift), tolerance=1e-4)
+
+
+def order(case):
+    permutation = case.rng.permutation(len(case.X))
+    case.same(case.make(1.0).fit(case.X[permutation]).score_samples(case.Q), tolerance=1e-4)
+
+
+def weights(case):
+    k = case.rng.randint(1, 4, len(case.X))
+    weighted = case.make(1.0).fit(case.X, sample_weight=k)
+    repeated = case.make(1.0).fit(np.repeat(case.X, k, axis=0))
+    case.same(weighted.score_samples(case.Q), repeated.score_samples(case.Q))
+
+
+def absent(case):
+    k = np.r_[np.ones(len(case.X)), np.zeros(3)]
+    other = case.make(1.0).fit(np.r_[case.X, 100 + case.Q[:3]], sample_weight=k)
+    case.same(other.score_samples(case.Q))
+
+
+def one_at_a_time(case):
+    case.same([case.model.score_samples(q[None])[0] for q in case.Q], tolerance=1e-9)
+
+
+def memory(case):
+    model = case.make(1.0)
+    parts = [p for p in model.get_params() if p.endswith("memory_limit")]
+    model.set_params(**dict.fromkeys(parts, 1)).fit(case.X)
+    case.same(model.score_samples(case.Q), tolerance=1e-7)
+
+
+def copied(case):
+    for other in (copy.deepcopy(case.model), pickle.loads(pickle.dumps(case.model))):
+        case.same(other.score_samples(case.Q), tolerance=0)
+        case.same(other.sample(3, random_state=1), case.model.sample(3, random_state=1), 0)
+
+
+def slope(case):
+    """The score is the gradient of the energy, by central differences."""
+    model = case.model
+    # Across the hull the density changes within the rounding of its rows.
+    if isinstance(model, ManifoldAdaptedDiffusion) or not hasattr(model, "energy"):
+        return
+    if case.has_hull or np.isinf(case.answers).any():
+        return
+    score, eps = model.grad_log_density(case.Q), 1e-5 * case.X.std(axis=0)
+    for j, step in enumerate(eps):
+        if step == 0:
+            continue
+        shift = np.zeros(len(eps))
+        shift[j] = step
+        found = -(model.energy(case.Q + shift) - model.energy(case.Q - shift)) / (2 * step)
+        scale = np.abs(score).max(axis=1) + 1 / case.X.std()
+        case.same((found - score[:, j]) / scale, np.zeros(len(found)), 1e-3)
+
+
+def has_conditionals(model):
+    if isinstance(model, DensityStacking):
+        return all(has_conditionals(each) for _, each in model.estimators)
+    return not isinstance(model, KDESampler) or model.metric == "euclidean"
+
+
+def conditional(case):
+    """The density of all columns is that of some given the others, times that of the others."""
+    d = case.X.shape[1]
+    given = list(range(case.rng.randint(1, d)))
+    model = case.model
+    if not has_conditionals(model) or np.isinf(case.answers).any():
+        return
+    with_errors = (
+        {"return_error": True}
+        if not isinstance(model, KDESampler | DensityStacking | CoarseScoreDiffusion)
+        else {}
+    )
+    a = model.score_samples(case.Q, columns=given, **with_errors)
+    b = model.score_samples(case.Q, given=given, **with_errors)
+    if with_errors:
+        a, b = a[0], b[0]
+    total = np.where(np.isinf(a) & np.isinf(b), -np.inf, a + b)
+    keep = np.isfinite(case.answers)
+    case.same(total[keep], case.answers[keep], 1e-6)
+    value = {j: case.Q[0, j] for j in given}
+    draws = model.sample(3, random_state=0, given=value)
+    case.same(draws[:, given], np.tile(case.Q[0, given], (3, 1)), 0)
+    case.same(draws * 0, np.zeros(draws.shape), 0)
+
+
+def unmodified(case):
+    X, Q = case.X.copy(), case.Q.copy()
+    case.make(1.0).fit(X).score_samples(Q)
+    if not (np.array_equal(X, case.X) and np.array_equal(Q, case.Q)):
+        raise AssertionError("X changed")
+
+
+LAWS = {
+    f.__name__: f
+    for f in (
+        finite,
+        units,
+        offset,
+        order,
+        weights,
+        absent,
+        one_at_a_time,
+        memory,
+        copied,
+        slope,
+        conditional,
+    )
+}
