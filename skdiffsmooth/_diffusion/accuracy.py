@@ -15,7 +15,7 @@ from .fitting import FittedModel, Geometry, make_model
 from .model import DiffusionModel
 from .settings import DEFAULT_TOL, PART_OF_STEPS, ParsedParameters, Resources, Sigma
 
-# Levels and steps are at most so many times those of tol="auto".
+# Most levels and steps, in multiples of those of tol="auto".
 _MOST_REFINEMENT = 16.0
 
 

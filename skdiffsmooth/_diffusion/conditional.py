@@ -50,13 +50,13 @@ from .source import NoisedData
 # the first round has fewer where a tolerance is passed.
 _FIRST, _FEW = 64, 32
 _MOST = 4096
-# With one free column, so many nodes are added in each further round, where errors are largest.
+# With one free column: nodes that each further round adds where errors are largest, and most nodes.
 _REFINED = 48
 _MOST_NODES = 512
 # Errors of log p(b), in nats, at which no more draws are made: with one free column (where the estimate
 # of the error is some ten times too large), with two, with more.
 _TOLERANCES = 0.01, 0.008, 0.05
-# Draws are resampled from at least so many effective ones.
+# Effective draws at which no more are drawn before they are resampled; fewer give a warning.
 _LEAST_EFFECTIVE = 24.0
 # Independent scramblings of the quasi-random numbers, from which standard errors are computed. Draws end
 # where an error is small, so one that is small by chance would end them too early: it is at least this
@@ -79,7 +79,7 @@ _NARROW = 1e-3
 _LARGE_ERROR = 0.25
 # Centers of proposals for a density that is known by its draws.
 N_CENTERS = 1024
-# Of the leave-one-out sums over them, in MiB.
+# Memory limit, in MiB, of the leave-one-out sums that choose the bandwidth at these centers.
 _MEMORY_LIMIT = 256.0
 
 
@@ -408,7 +408,7 @@ class Conditional:
         for part in tracked(list(self._parts(len(distinct), self._most))):
             pool = self._pool(distinct[part], base, 0, is_density=True)
             result[part] = np.column_stack([pool.log_marginal, pool.error])
-        _warn_of_errors(result[:, 1])
+        _warn_of_errors(result[:, 1], max(_LARGE_ERROR, self.tolerance or 0.0))
         return result[which.ravel(), 0] + log_slopes, result[which.ravel(), 1]
 
     def draw(self, values: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
@@ -687,9 +687,9 @@ def _interpolated(pool: _Pool, rows: np.ndarray, uniform: np.ndarray) -> np.ndar
     return start + fraction[:, None] * (end - start)
 
 
-def _warn_of_errors(error: np.ndarray) -> None:
-    """Warn if standard errors (n,) of log p(b) are large."""
-    is_large = error > _LARGE_ERROR
+def _warn_of_errors(error: np.ndarray, largest: float) -> None:
+    """Warn if standard errors (n,) of log p(b) are above `largest` nats."""
+    is_large = error > largest
     if is_large.any():
         warn_user(
             f"the Monte-Carlo error of {is_large.sum()} of {len(error)} log-densities is large, up to "

@@ -59,16 +59,15 @@ Scales = tuple[float | Relative, Sigma | Relative]
 # Bandwidth and smoothing scale in units of the leave-one-out bandwidth of the Gaussian KDE in the same
 # metric, where nothing can be compared; docs/evidence/defaults.md has the evidence.
 DEFAULT_FACTORS: Factors = (0.85, 1.5)
-# Steps take one evaluation where sigma is at most so many bandwidths, and they are too long for at most
-# that part of checked rows; elsewhere single evaluations miss jumps of posterior means.
-_MOST_BANDWIDTHS = 4.0
-# Where sigma is more than so many noise scales, levels have several steps, at most so many.
+# Steps take one evaluation if sigma is at most `_MOST_BANDWIDTHS` bandwidths, and they are too long for
+# at most the part `_MOST_ROUGH` of checked rows; else single evaluations miss jumps of posterior means.
+_MOST_BANDWIDTHS, _MOST_ROUGH = 4.0, 1 / 12
+# Noise scales above which, as sigma, levels have several steps; most steps of a level by that rule.
 _MANY_NOISE_SCALES, _MOST_STEPS_A_LEVEL = 5.0, 32
-_MOST_ROUGH = 1 / 12
-# Candidates are compared, and tails chosen, by the likelihood of at most so many rows.
+# Most rows by whose likelihood candidates are compared and tails chosen.
 MOST_ROWS = 2000
 # Over a mixture both are in units of the narrowest standard deviation of its components, and over
-# windows sigma is in units of their own bandwidth; docs/guide/bases.md has the evidence.
+# windows sigma is in units of their own bandwidth; docs/evidence/bases.md has the figures.
 _FACTORS_OF_MIXTURES: Factors = (0.3, 2.0)
 _FACTORS_OF_WINDOWS: Factors = (1.0, 1.0)
 
@@ -169,7 +168,7 @@ class TrainingData:
         return excluded_rows(self.points, self.weights, self.widths)
 
     def evenly(self, most: int) -> np.ndarray:
-        """Return the indices of at most so many rows, in an order of the rows by their distances."""
+        """Return the indices of at most `most` rows, taken evenly by their distance from the center."""
         n_points = len(self.points)
         if n_points <= most:
             return np.arange(n_points)
