@@ -21,8 +21,8 @@ from .._utils.units import per_unit
 from ..solvers import estimates_error
 from .accuracy import make_accurate_model
 from .comparison import settings_for
-from .conditional import JointDensity
 from .fitting import TrainingData, check_above_rounding, scales_in
+from .joint_density import JointDensity
 from .model import DiffusionModel
 from .queries import FlowDensity
 from .settings import (

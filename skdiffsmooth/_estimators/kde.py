@@ -20,7 +20,7 @@ from .._coordinates.periodic import (
     circular_std,
     fit_metric_of_periods,
 )
-from .._diffusion.conditional import JointDensity
+from .._diffusion.joint_density import JointDensity
 from .._diffusion.posterior import PosteriorMixin
 from .._engine.box_sums import LARGEST_DIMENSION, BoxSums
 from .._engine.moments import Nodes
