@@ -30,11 +30,11 @@ from .manifolds._neighbors import NearestPoints
 
 __all__ = ["ManifoldParzen", "base_components", "resolve_base"]
 
-# The number of neighbours that was best on most of the data of docs/guide/bases.md, with all directions.
+# The number of neighbours that was best on most tables of docs/evidence/bases.md, with all directions.
 _NEIGHBORS = 20
 _MEMORY_LIMIT = 1024.0  # MiB; estimators pass their own
 
-# At most so many rows are scored by the others; the standard error is then some hundredths of a nat.
+# Most rows that are scored by the others; the standard error is then some hundredths of a nat.
 # The search for the highest likelihood begins with that of fewer rows.
 _MOST_SCORED, _FEW = 2000, 256
 # The bandwidth of windows is smaller than that of a KDE: the search for it starts at this factor of the
@@ -207,7 +207,7 @@ class ManifoldParzen(BaseEstimator):
     ) -> Callable[[float], np.ndarray]:
         """Return log-densities (n - 1, N) of neighbours in windows computed without them, by bandwidth.
 
-        near: (N, n). The last one is a neighbour of the reduced windows only.
+        `near` (N, n) are the neighbours. The last is used only where another is left out.
         """
         d = points.shape[1]
         if self.n_components is not None and self.n_components < min(near.shape[1], d):

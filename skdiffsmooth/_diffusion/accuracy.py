@@ -16,7 +16,7 @@ from .geometry import Geometry
 from .model import DiffusionModel
 from .settings import PART_OF_STEPS, ParsedParameters, Resources, Sigma
 
-# Levels and steps are at most so many times those of tol="auto".
+# Most levels and steps, in multiples of those of tol="auto".
 _MOST_REFINEMENT = 16.0
 
 

@@ -34,13 +34,13 @@ from .weighted_draws import TAIL_NODES, BaseDraws, Pool, interpolated, propose, 
 # the first round has fewer where a tolerance is passed.
 _FIRST, _FEW = 64, 32
 _MOST = 4096
-# With one free column, so many nodes are added in each further round, where errors are largest.
+# With one free column: nodes that each further round adds where errors are largest, and most nodes.
 _REFINED = 48
 _MOST_NODES = 512
 # Errors of log p(b), in nats, at which no more draws are made: with one free column (where the estimate
 # of the error is some ten times too large), with two, with more.
 _TOLERANCES = 0.01, 0.008, 0.05
-# Draws are resampled from at least so many effective ones.
+# Effective draws at which no more are drawn before they are resampled; fewer give a warning.
 _LEAST_EFFECTIVE = 24.0
 # Initial weights of the proposals, and the least weight of each. Bounded importance weights need the
 # last one, whose kernels have the tails of a Cauchy distribution.

@@ -34,12 +34,12 @@ from .settings import (
 )
 from .source import NoisedData, backend_in_range
 
-# Steps take one evaluation where sigma is at most so many bandwidths, and they are too long for at most
-# that part of checked rows; elsewhere single evaluations miss jumps of posterior means.
+# Steps take one evaluation if sigma is at most `_MOST_BANDWIDTHS` bandwidths, and they are too long for
+# at most the part `_MOST_ROUGH` of checked rows; else single evaluations miss jumps of posterior means.
 _MOST_BANDWIDTHS, _MOST_ROUGH = 4.0, 1 / 12
-# Where sigma is more than so many bandwidths, levels have several steps, at most so many.
+# Bandwidths above which, as sigma, levels have several steps; most steps of a level.
 _MANY_BANDWIDTHS, _MOST_STEPS_A_LEVEL = 10.0, 4
-# Candidates are compared, and tails chosen, by the likelihood of at most so many rows.
+# Most rows by whose likelihood candidates are compared and tails chosen.
 MOST_ROWS = 2000
 
 

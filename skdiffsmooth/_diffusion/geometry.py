@@ -32,7 +32,7 @@ Scales = tuple[float | Relative, Sigma | Relative]
 # metric, where nothing can be compared; docs/evidence/defaults.md has the evidence.
 DEFAULT_FACTORS: Factors = (0.85, 1.5)
 # Over a mixture both are in units of the narrowest standard deviation of its components, and over
-# windows sigma is in units of their own bandwidth; docs/guide/bases.md has the evidence.
+# windows sigma is in units of their own bandwidth; docs/evidence/bases.md has the figures.
 _FACTORS_OF_MIXTURES: Factors = (0.3, 2.0)
 _FACTORS_OF_WINDOWS: Factors = (1.0, 1.0)
 

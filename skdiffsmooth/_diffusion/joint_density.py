@@ -35,7 +35,7 @@ _NARROW = 1e-3
 N_CENTERS = 1024
 
 
-# Of the leave-one-out sums over them, in MiB.
+# Memory limit, in MiB, of the leave-one-out sums that choose the bandwidth at these centers.
 _MEMORY_LIMIT = 256.0
 
 

@@ -49,9 +49,10 @@ NO_DERIVATIVE = (
     "sample only."
 )
 
-# Rows are followed again by the next solver where the roughness of their flow is more than so many
-# times the accuracy: for ordinary tables that is where errors begin to exceed some hundredths of a nat
-# (docs/evidence/accuracy.md). The accuracy is so many times the last solver's own error.
+# Rows are followed again by the next solver where the roughness of their flow is more than
+# `_MOST_ROUGHNESS` times the accuracy: for ordinary tables that is where errors begin to exceed some
+# hundredths of a nat (docs/evidence/accuracy.md). The last solver's tolerance is the accuracy divided
+# by `_LAST_ERRORS`.
 _MOST_ROUGHNESS = 1.25
 _LAST_ERRORS = 20
 # In nats: with a smaller accuracy rows are followed as with this one, since nodes have larger errors.

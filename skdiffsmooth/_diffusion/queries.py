@@ -91,7 +91,7 @@ class FlowDensity(PosteriorMixin, DistanceDensityMixin, BaseEstimator, ABC):
 
         With `given` or `columns` the log-density of each distinct row of given values is an integral of
         the joint density over the other columns: over one column by quadrature, at some hundred rows,
-        over more by importance weights of 64 to 4096 rows (errors: docs/guide/conditional.md).
+        over more by importance weights of 64 to 4096 rows (errors: docs/evidence/conditional.md).
 
         `sample` with `given` draws from this conditional distribution. With one free column draws are
         those of the density interpolated between the nodes. With more they are resampled by importance

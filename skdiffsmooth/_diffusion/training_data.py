@@ -112,7 +112,7 @@ class TrainingData:
         return excluded_rows(self.points, self.weights, self.widths)
 
     def evenly(self, most: int) -> np.ndarray:
-        """Return the indices of at most so many rows, in an order of the rows by their distances."""
+        """Return the indices of at most `most` rows, taken evenly by their distance from the center."""
         n_points = len(self.points)
         if n_points <= most:
             return np.arange(n_points)

@@ -39,7 +39,7 @@ _SERIES_FROM, _MAX_DEGREE = 0.5, 20
 _N_ANGLES = 1025
 # Gauss-Legendre nodes of the integral, where its integrand is above exp(-_NEGLIGIBLE).
 _N_NODES, _NEGLIGIBLE = 64, 40.0
-# Temporaries of a pair of a query and a point; tiles of so many MiB stay in the processor's cache.
+# Bytes of temporaries of a pair of a query and a point; size in MiB of tiles that stay in the cache.
 _BYTES_A_PAIR, _LARGEST_TILE = 160, 8
 # Cosines of smaller angles round to one.
 _SMALLEST_ANGLE = 1e-7

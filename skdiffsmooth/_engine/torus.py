@@ -34,7 +34,7 @@ from .points import exclude_, log_weight_of_others
 _SERIES_FROM, _LEAST_TERM = 0.25, 1e-12
 # Images on either side of the nearest one; the third is below 1e-20 at smaller scales.
 _N_IMAGES = 2
-# Tiles of so many MiB stay in the processor's cache.
+# Size in MiB of tiles that stay in the cache.
 _LARGEST_TILE = 8.0
 
 

@@ -185,7 +185,7 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         self.verbose = verbose
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state for files, with the tolerance of the boxes in their place."""
+        """Return the state to save: of the boxes only their tolerance; they are made again on load."""
         state = super().__getstate__()
         if state.get("_boxes_") is not None:
             state["_boxes_"] = state["_boxes_"].rtol

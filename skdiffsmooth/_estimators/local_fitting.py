@@ -41,7 +41,7 @@ _LOWEST, _HIGHEST, _TERMINAL, _TERMINAL_WIDEST = 0.001, 0.7, 4.0, 2.0
 _LEVELS_A_UNIT, _LEVELS_APART = 3.5, 2
 # Standard deviation of the background, in units of the same root mean square.
 _BACKGROUND_STD = 3.0
-# In nats a column: the lowest bandwidth that is compared is warned of where it gains more than this.
+# Gain in nats a column by the lowest bandwidth that is compared, above which `fit` warns.
 _STEEP = 0.02
 
 

@@ -21,7 +21,7 @@ from ._members import check_fills_space, log_density_of, naming, unwrap
 # Rows, and their classes if the density is a classifier.
 Drawn = tuple[np.ndarray, np.ndarray | None]
 
-# Of densities that have no limit of their own, in MiB.
+# Memory limit of densities that have none of their own, in MiB.
 _MEMORY_LIMIT = 1024.0
 
 

@@ -16,7 +16,7 @@ from ..compose._sampling import names_of_columns, sample
 BLACK, BLUE, ORANGE, GREEN = "#000000", "#0072B2", "#E69F00", "#009E73"
 _VERMILION, _PURPLE, _SKY = "#D55E00", "#CC79A7", "#56B4E9"
 _MOST_COLUMNS = 8
-# Grids over draws leave out so much on each side, since tails may be very long.
+# Share of the draws on each side that grids leave out, since tails may be very long.
 _OUTSIDE, _MARGIN = 0.005, 0.1
 
 

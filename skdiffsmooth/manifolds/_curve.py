@@ -245,11 +245,11 @@ class Curve(SmoothManifoldBase):
         return self._lengths.total
 
     def speed(self, t: Any) -> np.ndarray:
-        """Return the norms (n,) of the derivative at parameters t (n,), as for `points`."""
+        """Return the norms (n,) of the derivative at t (n,); t and errors are those of `points`."""
         return self._speed(self._check_parameters(t))
 
     def arc_length(self, t: Any) -> np.ndarray:
-        """Return the lengths (n,), in units of X, from the start to parameters t (n,)."""
+        """Return lengths (n,) from the start to t (n,), in units of X; see `points` for t, errors."""
         return self._lengths(self._check_parameters(t))
 
     def parameter_at(self, length: Any) -> np.ndarray:

@@ -37,10 +37,9 @@ Moved = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 _LABEL = "continuous part"
 
-# Rows of all others that a conditional density may leave out: the lightest, of so much weight together.
+# A conditional density omits the rows of least weight, up to this share of all weight.
 _NEGLIGIBLE = 1e-4
-# Scales and bandwidths of levels are chosen by the likelihood of at most so many left-out rows, and at
-# most so many pairs of rows.
+# Most left-out rows, and most pairs of rows, whose likelihood chooses scales and bandwidths of levels.
 _MOST_JUDGES, _MOST_PAIRS = 512, 4_000_000
 _N_ROUNDS, _CHANGE = 4, 0.01
 # Factors of the leave-one-out scale of all rows between which that given the levels is searched for.
