@@ -365,30 +365,22 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     ) -> np.ndarray:
         """Return the log-density of rows (n, d); with points `exclude_from`, row i excludes point i."""
         points, weights = exclude_from or (self.points_, self.weights_)
-        metric = self.coordinates_
+        metric, kernel, limit = self.coordinates_, self.kernel_, self._memory_limit()
         outside = metric.columns.outside(metric.columns.scaled(X))
         X, points = metric.to_metric(X), metric.to_metric(points)
-        backend = self._backend(points, bandwidth)
-        units = units_of(self.kernel_, bandwidth)
-        queries = backend.tensor((X - origin_of(points, metric.periods)) / units)
+        backend, periods = self._backend(points, bandwidth), metric.periods
+        units = units_of(kernel, bandwidth)
+        queries = backend.tensor((X - origin_of(points, periods)) / units)
         exclude = None
         if exclude_from is not None:
             exclude = torch.arange(len(X), device=queries.device)
         boxes = self._boxes_ if bandwidth is self.bandwidth_ and backend.is_exact_on_host else None
         if boxes is not None and len(points) != len(self.points_):
-            boxes = sort_into_boxes(points, weights, self.kernel_, bandwidth, boxes.rtol)
+            boxes = sort_into_boxes(points, weights, kernel, bandwidth, boxes.rtol)
         if boxes is not None:
-            log_density = boxes.log_density(queries, self._memory_limit(), exclude=exclude)
+            log_density = boxes.log_density(queries, limit, exclude=exclude)
         else:
-            model = kernel_model(
-                backend,
-                points,
-                weights,
-                self.kernel_,
-                bandwidth,
-                metric.periods,
-                self._memory_limit(),
-            )
+            model = kernel_model(backend, points, weights, kernel, bandwidth, periods, limit)
             if isinstance(model, RadialMixture):
                 log_density = model.log_density(queries, exclude=exclude)
             else:
@@ -620,20 +612,16 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         self, X: np.ndarray, bandwidth: Any
     ) -> tuple[Posterior | PeriodicPosterior | RadialMixture, torch.Tensor, Backend]:
         """Return the density of the points, rows X (n, d) in its coordinates, and their device."""
-        metric = self.coordinates_
-        points = metric.to_metric(self.points_)
-        backend = self._backend(points, bandwidth)
-        model = kernel_model(
-            backend,
-            points,
-            self.weights_,
-            self.kernel_,
-            bandwidth,
+        metric, kernel, weights = self.coordinates_, self.kernel_, self.weights_
+        points, periods, limit = (
+            metric.to_metric(self.points_),
             metric.periods,
             self._memory_limit(),
         )
-        shifted = metric.to_metric(X) - origin_of(points, metric.periods)
-        return model, backend.tensor(shifted / units_of(self.kernel_, bandwidth)), backend
+        backend = self._backend(points, bandwidth)
+        model = kernel_model(backend, points, weights, kernel, bandwidth, periods, limit)
+        queries = (metric.to_metric(X) - origin_of(points, periods)) / units_of(kernel, bandwidth)
+        return model, backend.tensor(queries), backend
 
     def _check_range(self, name: str, rows: np.ndarray) -> None:
         """See `DistanceDensityMixin`."""
