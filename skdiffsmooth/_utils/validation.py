@@ -60,11 +60,12 @@ def check_integer(name: str, value: Any, *, minimum: int = 1, hint: str = "") ->
         )
     if value < minimum:
         raise ValueError(f"{name}={value!r} is too small; expected an integer >= {minimum}.{hint}")
-    if value > sys.maxsize:
+    number = int(value)
+    if number > sys.maxsize:
         raise ValueError(
             f"{name}={value!r} is too large; expected an integer <= {sys.maxsize}.{hint}"
         )
-    return int(value)
+    return number
 
 
 def check_choice(name: str, value: Any, choices: Collection[str], *, hint: str = "") -> str:
