@@ -74,7 +74,7 @@ class Conditional:
         for part in tracked(list(self._parts(len(distinct), self._most))):
             pool = self._pool(distinct[part], base, 0, is_density=True)
             result[part] = np.column_stack([pool.log_marginal, pool.error])
-        _warn_of_errors(result[:, 1])
+        _warn_of_errors(result[:, 1], max(_LARGE_ERROR, self.tolerance or 0.0))
         return result[which.ravel(), 0] + log_slopes, result[which.ravel(), 1]
 
     def draw(self, values: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
@@ -276,9 +276,9 @@ def draw_given_columns(
     return conditional.draw(values, rng)
 
 
-def _warn_of_errors(error: np.ndarray) -> None:
-    """Warn if standard errors (n,) of log p(b) are large."""
-    is_large = error > _LARGE_ERROR
+def _warn_of_errors(error: np.ndarray, largest: float) -> None:
+    """Warn if standard errors (n,) of log p(b) are above `largest` nats."""
+    is_large = error > largest
     if is_large.any():
         warn_user(
             f"the Monte-Carlo error of {is_large.sum()} of {len(error)} log-densities is large, up to "

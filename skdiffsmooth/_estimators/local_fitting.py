@@ -218,9 +218,9 @@ def _first_level(
     at_bound = source.levels.bandwidth < 1.001 * _LOWEST * std
     if best == 0 and at_bound and likelihood(0) > likelihood(1) + _STEEP * rows.points.shape[1]:
         warn_user(
-            f"the bandwidth {source.levels.bandwidth:.3g}, {_LOWEST} of the columns' standard "
-            "deviation, has the highest leave-one-out likelihood of those compared; a lower one may be "
-            "better. If columns have atoms, such as a background of zeros, add noise of one unit; if "
-            "some have much smaller values than others, scale them; else pass a number."
+            f"the bandwidth {parsed.unit * source.levels.bandwidth:.3g}, {_LOWEST} of the columns' "
+            "standard deviation, has the highest leave-one-out likelihood of those compared; a lower "
+            "one may be better. If columns have atoms, such as a background of zeros, add noise of one "
+            "unit; if some have much smaller values than others, scale them; else pass a number."
         )
     return starts[best]
