@@ -354,6 +354,10 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
     @property
     def base_measure_(self) -> dict[Any, str]:
         """What log-densities of each column are with respect to, of densities of tables."""
+        if self._table_ is None:
+            raise AttributeError(
+                "base_measure_ is of a stack that is fitted and whose members are densities of tables."
+            )
         return self._table_.base_measure
 
     def _log_density_of_rows(self, X: np.ndarray, passed: Any) -> np.ndarray:
