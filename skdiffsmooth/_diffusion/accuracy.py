@@ -11,7 +11,8 @@ from sklearn.exceptions import ConvergenceWarning
 from .._utils.warnings import warn_user
 from ..kernels._node_error import checked_rows
 from ..solvers import ODESolver
-from .fitting import FittedModel, Geometry, make_model
+from .fitting import FittedModel, make_model
+from .geometry import Geometry
 from .model import DiffusionModel
 from .settings import DEFAULT_TOL, PART_OF_STEPS, ParsedParameters, Resources, Sigma
 

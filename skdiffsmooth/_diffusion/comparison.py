@@ -16,13 +16,12 @@ from .._utils.validation import LARGEST
 from .._utils.warnings import without_warnings
 from ..solvers import Heun
 from .background import WIDTH, background_weight, choose_tail, mixed
-from .fitting import (
+from .fitting import MOST_ROWS
+from .geometry import (
     DEFAULT_FACTORS,
-    MOST_ROWS,
     Factors,
     Geometry,
     Scales,
-    TrainingData,
     given_or_default,
     make_geometry,
     rounding_error,
@@ -30,6 +29,7 @@ from .fitting import (
 )
 from .held_out import Fold, HeldOutRows
 from .settings import Metric, ParsedParameters, Relative, Sigma
+from .training_data import TrainingData
 
 Folds = Sequence[tuple[np.ndarray, np.ndarray]]
 

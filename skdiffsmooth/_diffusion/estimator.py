@@ -21,8 +21,8 @@ from .._utils.units import per_unit
 from ..solvers import estimates_error
 from .accuracy import make_accurate_model
 from .comparison import settings_for
-from .conditional import JointDensity
-from .fitting import TrainingData, check_above_rounding, scales_in
+from .geometry import check_above_rounding, scales_in
+from .joint_density import JointDensity
 from .model import DiffusionModel
 from .queries import FlowDensity
 from .settings import (
@@ -35,6 +35,7 @@ from .settings import (
     resolve_flow_solver,
 )
 from .source import NoisedData
+from .training_data import TrainingData
 
 Value = TypeVar("Value")
 

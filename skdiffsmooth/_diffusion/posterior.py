@@ -26,10 +26,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._utils.estimator import on_one_fit
 from .._utils.warnings import warn_user, without_warnings
-from .conditional import N_CENTERS, BaseDraws, JointDensity
+from .joint_density import N_CENTERS, JointDensity
 from .model import DiffusionModel
 from .observation import LinearObservation, checked_likelihood
 from .posterior_proposal import WIDTHS, PosteriorProposal
+from .weighted_draws import BaseDraws
 
 __all__ = ["PosteriorMixin"]
 

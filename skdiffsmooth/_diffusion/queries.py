@@ -11,7 +11,8 @@ from sklearn.base import BaseEstimator
 
 from .._utils.estimator import DistanceDensityMixin, on_one_fit
 from .._utils.validation import check_real, check_size
-from .conditional import JointDensity, draw_given_columns, log_density_of_columns
+from .conditional import draw_given_columns, log_density_of_columns
+from .joint_density import JointDensity
 from .model import DiffusionModel
 from .posterior import PosteriorMixin
 from .settings import Resources, parse_resources

@@ -370,9 +370,8 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         if splits is None:
             splits = _copies_apart(rows, rows.folds(min(_N_FOLDS, len(rows.points))))
         apart, folds = splits
-        members = [("estimator", estimator_or_default(estimator))]
         try:
-            by_row = out_of_fold(members, apart, folds)[:, 0]
+            by_row = out_of_fold("estimator", estimator_or_default(estimator), apart, folds)
         except ValueError as error:
             if self.cv is not None or len(rows.points) > _N_FOLDS:
                 raise

@@ -116,12 +116,12 @@ def chosen_columns(estimator: Any, columns: Any, default: Sequence[int]) -> tupl
     return [int(resolve_columns("columns", [c], labels, n)[0]) for c in columns], names
 
 
-def check_number_of_columns(columns: Sequence[int], most: int = _MOST_COLUMNS) -> None:
+def check_number_of_columns(columns: Sequence[int]) -> None:
     """Raise an error if there are more columns than panels can show."""
-    if len(columns) > most:
+    if len(columns) > _MOST_COLUMNS:
         raise ValueError(
-            f"columns: {len(columns)} columns cannot be drawn in one figure; expected at most {most}. "
-            f"Pass columns=[...] with the labels or indices of those to draw."
+            f"columns: {len(columns)} columns cannot be drawn in one figure; expected at most "
+            f"{_MOST_COLUMNS}. Pass columns=[...] with the labels or indices of those to draw."
         )
 
 

@@ -24,13 +24,14 @@ from .._diffusion.comparison import (
     metrics_to_compare,
 )
 from .._diffusion.estimator import BaseScoreDiffusion
-from .._diffusion.fitting import DEFAULT_FACTORS, Factors, Scales, TrainingData, given_or_default
+from .._diffusion.geometry import DEFAULT_FACTORS, Factors, Scales, given_or_default
 from .._diffusion.settings import (
     ParsedParameters,
     Relative,
     check_suits_periods,
     resolve_n_jobs,
 )
+from .._diffusion.training_data import TrainingData
 from .._estimators.smoothed import SmoothedScoreDiffusion
 from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.parallel import results_of

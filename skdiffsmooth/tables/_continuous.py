@@ -21,8 +21,9 @@ from scipy.spatial.distance import cdist
 from sklearn.base import clone
 
 from .._diffusion.background import WIDTH
-from .._diffusion.conditional import JointDensity, draw_given_columns, log_density_of_columns
+from .._diffusion.conditional import draw_given_columns, log_density_of_columns
 from .._diffusion.estimator import BaseScoreDiffusion
+from .._diffusion.joint_density import JointDensity
 from .._estimators.kde import KDESampler
 from .._utils.periods import reduced, wrapped
 from ..compose._conditionals import draw_given, score_columns

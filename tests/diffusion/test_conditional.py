@@ -25,7 +25,8 @@ from skdiffsmooth import (
     ManifoldAdaptedDiffusion,
     SmoothedScoreDiffusion,
 )
-from skdiffsmooth._diffusion.conditional import Conditional, JointDensity, draw_given_columns
+from skdiffsmooth._diffusion.conditional import Conditional, draw_given_columns
+from skdiffsmooth._diffusion.joint_density import JointDensity
 from skdiffsmooth._engine.moments import Nodes
 from skdiffsmooth._engine.posterior import Posterior
 from skdiffsmooth.manifolds import Sphere
