@@ -36,8 +36,9 @@ _MOST_COMBINATIONS = 64
 # Points of a cell at which a density is averaged: in one column midpoints, of which every third is one
 # of fewer; in more a lattice of a prime number of points, with a generator for each column, and two
 # more, moved, where its error seems larger than so many nats. Where each point costs an integral over
-# missing values there are a few.
-_N_MIDPOINTS, _N_LATTICE, _N_LARGE_LATTICE, _N_FEW, _REFINED = 27, 17, 31, 5, 0.1
+# missing values there are a few, and more where it seems larger than the second number.
+_N_MIDPOINTS, _N_LATTICE, _N_LARGE_LATTICE, _N_FEW = 27, 17, 31, 5
+_REFINED, _REFINED_INTEGRALS = 0.1, 0.2
 # No one is a multiple of three, so that the lattice of three times as many points has none twice.
 _GENERATORS = {
     5: [1, 2],
@@ -507,6 +508,8 @@ class MixedDensity:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return log-densities (n,) of the observed coordinates of a part, and their errors (n,)."""
         offsets = self._points_of(part, observed)
+        costs_integrals = not observed.all() and self._is_integrated(part)
+        most = _REFINED_INTEGRALS if costs_integrals else _REFINED
         log_mean, error = np.empty((2, len(levels)))
         again = np.arange(len(levels))
         for points in (offsets, _refined(offsets)):
@@ -518,7 +521,7 @@ class MixedDensity:
             # Integrals at all points of a cell use the same numbers: their errors add.
             of_cells = _error_of_mean(ratio) if len(points) > 1 else np.zeros(len(again))
             error[again] = np.hypot((ratio * of_integrals).mean(axis=0), of_cells)
-            again = again[of_cells > _REFINED]
+            again = again[of_cells > most]
             if not len(again):
                 break
         return log_mean + self._log_widths(values, part.columns[observed]), error
