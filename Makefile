@@ -81,9 +81,9 @@ coverage: $(INSTALLED_TEST)  ## branch coverage of the tests, with a list of the
 	$(PIP_INSTALL) -q 'pytest-cov>=5'
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --cov=skdiffsmooth --cov-branch --cov-report=term:skip-covered $(PYTEST_ARGS)
 
-load: $(INSTALLED_TEST)  ## memory at its peak for each estimator and size, and a crowd of threads and processes
+load: $(INSTALLED_TEST)  ## peak memory of calls beside their limit, and a crowd of threads and processes
 	$(PY) benchmarks/memory.py
-	OMP_NUM_THREADS=1 $(PY) benchmarks/faults.py 400 --kinds crowd refit_during_queries fork_after_threads
+	OMP_NUM_THREADS=1 $(PY) benchmarks/faults.py 400 --kinds crowd fork_after_threads
 
 docs: $(INSTALLED_DOCS)  ## build the documentation in docs/_build/html, without running the examples
 	$(PY) -m sphinx -W --keep-going -D plot_gallery=0 -b html docs docs/_build/html

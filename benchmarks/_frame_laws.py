@@ -8,49 +8,39 @@ from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
 from skdiffsmooth.tables import DensityImputer, TableColumns, TableDensity
 
 COARSE = {"n_nodes": 8, "n_levels": 4, "n_steps": 4}
+DAYS = pd.Timestamp("2021-03-01") + pd.to_timedelta(np.arange(300), unit="D")
+LEVELS = pd.CategoricalDtype(["low", "mid", "high"], ordered=True)
+# Columns by a random state, normal numbers, their ranks from 0 to 1, and what they depend on.
+COLUMNS = {
+    "text": lambda rng, z, rank, latent: np.array(["a", "b", "c"])[third(rank)],
+    "category": lambda rng, z, rank, latent: pd.Categorical(
+        (third(rank) + 2) % 3 + 1, [1, 2, 3, 4]
+    ),
+    "ordered": lambda rng, z, rank, latent: pd.Categorical.from_codes(third(rank), dtype=LEVELS),
+    "bool": lambda rng, z, rank, latent: z > 0.3,
+    "counts": lambda rng, z, rank, latent: rng.poisson(np.exp(1 + latent / 2)),
+    "normal": lambda rng, z, rank, latent: z,
+    "rounded": lambda rng, z, rank, latent: np.round(z, 1),
+    "positive": lambda rng, z, rank, latent: np.exp(z),
+    "zeros": lambda rng, z, rank, latent: np.exp(z) * (rng.uniform(size=len(z)) > 0.3),
+    "share": lambda rng, z, rank, latent: 1 / (1 + np.exp(-2 * z)),
+    "date": lambda rng, z, rank, latent: DAYS[(300 * rank).astype(int)],
+    "nullable": lambda rng, z, rank, latent: pd.array(rng.poisson(4, len(z)), dtype="Int64"),
+    "big": lambda rng, z, rank, latent: 1e6 + 1e4 * z,
+    "constant": lambda rng, z, rank, latent: np.full(len(z), 7.5),
+    "few": lambda rng, z, rank, latent: rng.choice([1.5, 2.5, 9.0], len(z)),
+}
+
+
+def third(rank):
+    return (3 * rank).astype(int)
 
 
 def random_column(rng, n, latent):
     """Return one column of a random kind that may depend on a latent number."""
-    noise = rng.normal(size=n)
-    drawn = latent + noise
-    rank = np.argsort(np.argsort(drawn)) / n
-    kind = rng.choice(
-        ["text", "category", "ordered", "bool", "counts", "normal", "rounded", "positive", "zeros"]
-        + ["share", "date", "nullable", "big", "constant", "few"]
-    )
-    if kind == "text":
-        return pd.Series(np.array(["a", "b", "c"])[(3 * rank).astype(int)])
-    if kind == "category":
-        return pd.Series(pd.Categorical(np.array([3, 1, 2])[(3 * rank).astype(int)], [1, 2, 3, 4]))
-    if kind == "ordered":
-        levels = ["low", "mid", "high"]
-        codes = (3 * rank).astype(int)
-        return pd.Series(pd.Categorical.from_codes(codes, levels, ordered=True))
-    if kind == "bool":
-        return pd.Series(drawn > 0.3)
-    if kind == "counts":
-        return pd.Series(rng.poisson(np.exp(1 + latent / 2)))
-    if kind == "rounded":
-        return pd.Series(np.round(drawn, 1))
-    if kind == "positive":
-        return pd.Series(np.exp(drawn))
-    if kind == "zeros":
-        return pd.Series(np.where(rng.uniform(size=n) < 0.3, 0.0, np.exp(drawn)))
-    if kind == "share":
-        return pd.Series(1 / (1 + np.exp(-2 * drawn)))
-    if kind == "date":
-        days = pd.to_timedelta((300 * rank).astype(int), unit="D")
-        return pd.Series(pd.Timestamp("2021-03-01") + days)
-    if kind == "nullable":
-        return pd.Series(rng.poisson(4, n)).astype("Int64")
-    if kind == "big":
-        return pd.Series(1e6 + 1e4 * drawn)
-    if kind == "constant":
-        return pd.Series(np.full(n, 7.5))
-    if kind == "few":
-        return pd.Series(rng.choice([1.5, 2.5, 9.0], n))
-    return pd.Series(drawn)
+    z = latent + rng.normal(size=n)
+    rank = np.argsort(np.argsort(z)) / n
+    return pd.Series(COLUMNS[rng.choice(list(COLUMNS))](rng, z, rank, latent))
 
 
 def holds_no_missing(dtype):
@@ -65,15 +55,13 @@ class FrameCase:
         n, d = rng.randint(30, 90), rng.randint(2, 5)
         latent = rng.normal(size=n)
         self.X = pd.DataFrame({f"c{j}": random_column(rng, n, latent) for j in range(d)})
-        if rng.uniform() < 0.5:
-            j = rng.randint(d)
-            if not holds_no_missing(self.X.dtypes.iloc[j]):
-                self.X.loc[rng.uniform(size=n) < 0.1, f"c{j}"] = None
+        has_missing = rng.uniform() < 0.5
+        if has_missing and not holds_no_missing(self.X.dtypes.iloc[j := rng.randint(d)]):
+            self.X.loc[rng.uniform(size=n) < 0.1, f"c{j}"] = None
         whole = self.X.dropna()
         self.Q = whole.iloc[rng.randint(len(whole), size=4)].reset_index(drop=True)
-        self.density = [KDESampler(), KDESampler("scott"), SmoothedScoreDiffusion(**COARSE)][
-            rng.choice(3, p=[0.5, 0.2, 0.3])
-        ]
+        densities = [KDESampler(), KDESampler("scott"), SmoothedScoreDiffusion(**COARSE)]
+        self.density = densities[rng.choice(3, p=[0.5, 0.2, 0.3])]
         self.kinds = TableColumns.fit(self.X).kinds
         self.model = self.fit(self.X)
         self.answers = self.model.score_samples(self.Q)
@@ -127,9 +115,9 @@ def weights(case):
 def absent(case):
     X = pd.concat([case.X, case.X.iloc[:3]], ignore_index=True)
     k = np.r_[np.ones(len(case.X)), np.zeros(3)]
-    case.same(case.fit(X, sample_weight=k).score_samples(case.Q))
-    model = TableDensity(density=case.density).fit(X, sample_weight=k)
-    case.same(model.score_samples(case.Q))
+    for kinds in (case.kinds, None):
+        model = TableDensity(kinds, density=case.density).fit(X, sample_weight=k)
+        case.same(model.score_samples(case.Q))
 
 
 def one_at_a_time(case):
@@ -159,9 +147,7 @@ def missing(case):
     filled = case.model.impute(Q, random_state=0)
     if filled.isna().any().any():
         raise AssertionError(f"missing cells in {filled}")
-    for c in others:
-        if not filled[c].equals(Q[c]):
-            raise AssertionError(f"{c} is {filled[c].tolist()}, was {Q[c].tolist()}")
+    pd.testing.assert_frame_equal(filled[others], Q[others])
 
 
 def draws(case):
@@ -172,14 +158,12 @@ def draws(case):
     log_density = case.model.score_samples(drawn)
     if not np.all(np.isfinite(log_density)):
         raise AssertionError(f"log-densities {log_density} of draws {drawn.to_dict('list')}")
-    name = case.X.columns[0]
-    value = case.Q[name].iloc[0]
+    name, value = case.X.columns[0], case.Q.iloc[0, 0]
     given = case.model.sample(5, random_state=0, given={name: value})
     if not (given[name] == value).all():
         raise AssertionError(f"{name} is {given[name].tolist()}, given {value}")
-    filled = DensityImputer(TableDensity(density=case.density), random_state=0).fit_transform(
-        case.X
-    )
+    imputer = DensityImputer(TableDensity(density=case.density), random_state=0)
+    filled = imputer.fit_transform(case.X)
     known = case.X.notna()
     if filled.isna().any().any() or not filled.where(known).equals(case.X.where(known)):
         raise AssertionError("DensityImputer changes known cells or leaves missing ones")
@@ -188,23 +172,9 @@ def draws(case):
 def unmodified(case):
     X, Q = case.X.copy(deep=True), case.Q.copy(deep=True)
     case.fit(case.X).score_samples(case.Q)
-    if not (X.equals(case.X) and Q.equals(case.Q)):
-        raise AssertionError("X changed")
+    pd.testing.assert_frame_equal(case.X, X)
+    pd.testing.assert_frame_equal(case.Q, Q)
 
 
-LAWS = {
-    f.__name__: f
-    for f in (
-        detection,
-        order_of_rows,
-        order_of_columns,
-        library,
-        weights,
-        absent,
-        one_at_a_time,
-        conditional,
-        missing,
-        draws,
-        unmodified,
-    )
-}
+LAWS = (detection, order_of_rows, order_of_columns, library, weights, absent, one_at_a_time)
+LAWS += (conditional, missing, draws, unmodified)

@@ -1,4 +1,4 @@
-"""Which switch scale, noisy rows, masses and density ratios: tables of docs/guide/coarse.md."""
+"""Which switch scale, noisy rows, masses and density ratios: tables of docs/evidence/coarse.md."""
 
 import warnings
 

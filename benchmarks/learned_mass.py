@@ -1,4 +1,4 @@
-"""The mass of densities along learned manifolds, which should be one (docs/guide/manifolds.md).
+"""The mass of densities along learned manifolds, which should be one (docs/evidence/manifolds.md).
 
     python benchmarks/learned_mass.py
 

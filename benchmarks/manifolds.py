@@ -1,4 +1,4 @@
-"""Time and accuracy of projections onto manifolds: the table of docs/guide/manifolds.md."""
+"""Time and accuracy of projections onto manifolds: the table of docs/evidence/manifolds.md."""
 
 import numpy as np
 from _common import describe_machine, header, row, timed

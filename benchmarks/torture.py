@@ -21,6 +21,7 @@ from _common import header, row
 from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
 
 DIGITS = decimal.Context(prec=60, Emin=decimal.MIN_EMIN, Emax=decimal.MAX_EMAX)
+PI = decimal.Decimal("3.14159265358979323846264338327950288419716939937510582097494")
 # Log-densities in nats: absolute, and relative to the largest part of the sum.
 TOLERANCE = 1e-9
 # Two fits of the same rows in other units, order or containers choose their scales by a search that ends
@@ -33,48 +34,34 @@ def exact_kde(X, weights, bandwidth, query):
     """Return the log-density of a Gaussian kernel density estimate at one row, by decimal arithmetic."""
     with decimal.localcontext(DIGITS):
         number = decimal.Decimal
-        h = number(float(bandwidth))
-        total, mass = number(0), number(0)
-        for x, w in zip(X.tolist(), weights.tolist(), strict=True):
-            if w == 0:
-                continue
-            square = sum(
-                (number(q) - number(c)) ** 2 for q, c in zip(query.tolist(), x, strict=True)
-            )
-            total += number(w) * (-square / (2 * h * h)).exp()
-            mass += number(w)
-        pi = number(
-            "3.14159265358979323846264338327950288419716939937510582097494459230781640628621"
-        )
-        return float((total / mass).ln() - X.shape[1] * (h.ln() + (2 * pi).ln() / 2))
+        h, total, mass = number(float(bandwidth)), number(0), number(0)
+        for x, w in zip(X.tolist(), map(number, weights.tolist()), strict=True):
+            offsets = (number(q) - number(c) for q, c in zip(query.tolist(), x, strict=True))
+            total += w and w * (-sum(o**2 for o in offsets) / (2 * h * h)).exp()
+            mass += w
+        return float((total / mass).ln() - X.shape[1] * (h.ln() + (2 * PI).ln() / 2))
 
 
-# ------------------------------------------------------------- tables: rows, weights, queries, bandwidth
-
-
-def plain(rng):
-    """Normal rows, of one to five columns."""
-    n, d = rng.randint(2, 40), rng.randint(1, 6)
+def plain(rng, shape=None):
+    """Return rows of one to five normal columns, weights, queries and a bandwidth."""
+    n, d = shape or (rng.randint(2, 40), rng.randint(1, 6))
     X = rng.normal(size=(n, d))
     return X, np.ones(n), X[:3] + 0.3 * rng.normal(size=(min(n, 3), d)), 10 ** rng.uniform(-2, 1)
 
 
 def units(rng):
-    """All columns times one power of two between 2^-480 and 2^480."""
     X, w, Q, h = plain(rng)
     unit = 2.0 ** rng.randint(-480, 481)
     return X * unit, w, Q * unit, h * unit
 
 
 def offsets(rng):
-    """An offset of up to 1e12 standard deviations."""
     X, w, Q, h = plain(rng)
     shift = 10 ** rng.uniform(0, 12) * rng.choice([-1, 1], X.shape[1])
     return X + shift, w, Q + shift, h
 
 
 def outlier(rng):
-    """One row up to 1e17 standard deviations away, and a query beside it."""
     X, w, Q, h = plain(rng)
     X[0] += 10 ** rng.uniform(1, 17)
     Q[0] = X[0]
@@ -82,14 +69,12 @@ def outlier(rng):
 
 
 def near_copies(rng):
-    """Rows 1e-12 apart, and exact copies."""
     X, _, Q, h = plain(rng)
     X = np.concatenate([X, X + 1e-12 * rng.normal(size=X.shape), X[:2]])
     return X, np.ones(len(X)), Q, h
 
 
 def weights(rng):
-    """Weights over 300 decades, some of them zero."""
     X, w, Q, h = plain(rng)
     w = 10 ** rng.uniform(-150, 150, len(X))
     w[1:][rng.uniform(size=len(X) - 1) < 0.2] = 0
@@ -97,40 +82,28 @@ def weights(rng):
 
 
 def far_queries(rng):
-    """Queries up to 1e8 bandwidths away."""
     X, w, Q, h = plain(rng)
     return X, w, Q + h * 10 ** rng.uniform(0, 8, Q.shape), h
 
 
-def many_columns(rng):
-    """Up to 2000 columns of at most 12 rows."""
-    n, d = rng.randint(2, 13), rng.randint(50, 2001)
-    X = rng.normal(size=(n, d))
-    return X, np.ones(n), X[:2] + 0.1 * rng.normal(size=(2, d)), 10 ** rng.uniform(-1, 1)
-
-
-def bandwidths(rng):
-    """Bandwidths between 1e-6 and 1e12 of the data's size."""
-    X, w, Q, _ = plain(rng)
-    return X, w, Q, 10 ** rng.uniform(-6, 12)
-
-
+# What is printed of each kind, and its draw of rows, weights, queries and a bandwidth.
 KINDS = {
-    f.__name__: f
-    for f in (
-        plain,
-        units,
-        offsets,
-        outlier,
-        near_copies,
-        weights,
-        far_queries,
-        many_columns,
-        bandwidths,
-    )
+    "plain": ("Normal rows, of one to five columns", plain),
+    "units": ("All columns times one power of two between 2^-480 and 2^480", units),
+    "offsets": ("An offset of up to 1e12 standard deviations", offsets),
+    "outlier": ("One row up to 1e17 standard deviations away, and a query beside it", outlier),
+    "near_copies": ("Rows 1e-12 apart, and exact copies", near_copies),
+    "weights": ("Weights over 300 decades, some of them zero", weights),
+    "far_queries": ("Queries up to 1e8 bandwidths away", far_queries),
+    "many_columns": (
+        "Up to 2000 columns of at most 12 rows",
+        lambda rng: plain(rng, (rng.randint(2, 13), rng.randint(50, 2001))),
+    ),
+    "bandwidths": (
+        "Bandwidths between 1e-6 and 1e12 of the data's size",
+        lambda rng: (*plain(rng)[:3], 10 ** rng.uniform(-6, 12)),
+    ),
 }
-
-# ------------------------------------------------------------------------------------------- checks
 
 
 def scale_of_error(X, Q, h, expected):
@@ -141,7 +114,7 @@ def scale_of_error(X, Q, h, expected):
 
 def check_against_decimals(rng, kind):
     """Compare the kernel density estimate, and the diffusion at sigma = 0, with 60 digits."""
-    X, w, Q, h = KINDS[kind](rng)
+    X, w, Q, h = KINDS[kind][1](rng)
     for model in (KDESampler(h), SmoothedScoreDiffusion(h, 0.0, metric="euclidean", background=0)):
         model.fit(X, sample_weight=w)
         found = model.score_samples(Q)
@@ -158,7 +131,7 @@ def check_against_decimals(rng, kind):
 
 def check_laws(rng, kind):
     """Compare default fits of the same rows: in other units for each column, in another order."""
-    X, w, Q, _ = KINDS[kind](rng)
+    X, w, Q, _ = KINDS[kind][1](rng)
     order = rng.permutation(len(X))
     unit = 2.0 ** rng.randint(-30, 31, X.shape[1])
     first = SmoothedScoreDiffusion(**COARSE).fit(X, sample_weight=w)
@@ -193,59 +166,47 @@ def attempt(check, kind, number):
 
 def run(count):
     """Print the table of outcomes; return the number of failures."""
-    header("kind of table", "check", "right", "right, warned", "refused", "failed")
-    failures, examples = [], {}
-    for kind, draw in KINDS.items():
+    names = ("right", "warned", "refused", "failed")
+    header("kind of table", "check", *names)
+    failed, texts = [], {}
+    for kind, (what, _) in KINDS.items():
         for check in CHECKS:
-            outcomes = Counter()
-            for number in range(count):
-                outcome, text = attempt(check, kind, number)
-                outcomes[outcome] += 1
+            ends = [attempt(check, kind, number) for number in range(count)]
+            outcomes = Counter(outcome for outcome, _ in ends)
+            row(what, check, *(outcomes[name] for name in names))
+            for number, (outcome, text) in enumerate(ends):
                 if outcome == "failed":
-                    failures.append((kind, check, number, text))
+                    failed.append(f"\n{kind}, {check}, number {number}:\n{text}")
                 elif text:
-                    examples.setdefault((outcome, text[:60]), text)
-            row(
-                draw.__doc__.rstrip("."),
-                check,
-                *(outcomes[name] for name in ("right", "warned", "refused", "failed")),
-            )
-    print()
-    for (outcome, _), text in examples.items():
-        print(f"{outcome}: {text}")
-    for kind, check, number, text in failures[:20]:
-        print(f"\n{kind}, {check}, number {number}:\n{text}")
-    return len(failures)
+                    texts.setdefault((outcome, text[:60]), f"{outcome}: {text}")
+    print("", *texts.values(), *failed[:20], sep="\n")
+    return len(failed)
 
 
 def run_laws(count):
     """Print how many laws held, for `count` tables of each kind; return the number of failures."""
     warnings.simplefilter("ignore")
     header("density", "tables", "laws that held", "refused", "broken")
-    failures = []
+    failures, tables = [], list(_laws.TABLES)
     for model in ["TableDensity of a frame", *_laws.MODELS]:
-        module = _laws if model in _laws.MODELS else _frame_laws
-        outcomes = Counter()
-        for table in _laws.TABLES:
-            for number in range(count):
+        of_frames = model not in _laws.MODELS
+        held, refused, before = 0, 0, len(failures)
+        for number in range(count * len(tables)):
+            table, draw = tables[number % len(tables)], number // len(tables)
+            try:
+                case = (
+                    _frame_laws.FrameCase(number) if of_frames else _laws.Case(model, table, draw)
+                )
+            except ValueError:
+                refused += 1
+                continue
+            for law in (_frame_laws if of_frames else _laws).LAWS:
                 try:
-                    if module is _laws:
-                        case = _laws.Case(model, table, number)
-                    else:
-                        case = _frame_laws.FrameCase(10 * number + list(_laws.TABLES).index(table))
-                except ValueError:
-                    outcomes["refused"] += 1
-                    continue
-                for law, hold in module.LAWS.items():
-                    try:
-                        hold(case)
-                        outcomes["held"] += 1
-                    except Exception as error:
-                        failures.append(f"{model}, {table} {number}, {law}: {error!r:.300}")
-                        outcomes["broken"] += 1
-        tables = count * len(_laws.TABLES)
-        row(model, tables, *(outcomes[name] for name in ("held", "refused", "broken")))
-        sys.stdout.flush()
+                    law(case)
+                    held += 1
+                except Exception as error:
+                    failures.append(f"{model}, {table} {draw}, {law.__name__}: {error!r:.300}")
+        row(model, count * len(tables), held, refused, len(failures) - before)
     print("", *failures, sep="\n")
     return len(failures)
 

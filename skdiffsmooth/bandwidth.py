@@ -28,11 +28,11 @@ from ._utils.rows import evenly
 _LARGEST_EXACT = 20_000
 _HELD_OUT = 4000
 _HELD_OUT_TOLERANCE = 0.05
-# The search begins with the likelihood of so many rows, whose distances from all points are kept. Among
-# more rows it ends with parabolas in log h through bandwidths at such steps.
+# The search begins with the likelihood of `_FEW` rows, whose distances from all points are kept. With
+# more rows it ends with parabolas through bandwidths `_STEP` apart in log h, `_MOST_STEPS` at most.
 _FEW = 256
 _STEP, _MOST_STEPS = 0.05, 4
-# So many likelihoods a search computes, about, for reports of its progress.
+# Approximate number of likelihoods that a search computes, for reports of its progress.
 _EVALUATIONS = 24
 
 LogLikelihood = Callable[[float], float]
@@ -66,7 +66,7 @@ class Queries(NamedTuple):
         return cls(points, np.arange(len(points)), weights)
 
     def evenly(self, most: int) -> Queries:
-        """Return at most so many of the queries, evenly by their distance from the origin."""
+        """Return at most `most` of the queries, evenly by their distance from the origin."""
         if len(self.x) <= most:
             return self
         order = np.argsort(np.sum(self.x**2, axis=1), kind="stable")

@@ -30,16 +30,19 @@ from .manifolds._neighbors import NearestPoints
 
 __all__ = ["ManifoldParzen", "base_components", "resolve_base"]
 
-# The number of neighbours that was best on most of the data of docs/guide/bases.md, with all directions.
+# The number of neighbours that was best on most tables of docs/evidence/bases.md, with all directions.
 _NEIGHBORS = 20
 _MEMORY_LIMIT = 1024.0  # MiB; estimators pass their own
 
-# At most so many rows are scored by the others; the standard error is then some hundredths of a nat.
+# Most rows that are scored by the others; the standard error is then some hundredths of a nat.
 # The search for the highest likelihood begins with that of fewer rows.
 _MOST_SCORED, _FEW = 2000, 256
 # The bandwidth of windows is smaller than that of a KDE: the search for it starts at this factor of the
 # lower bound for a KDE.
 _LOWEST_BANDWIDTH = 0.02
+
+# Distances that differ by less, relative to them, are equal up to rounding.
+_TIE = 1e-9
 
 _Weighted = list[tuple[float, Any]]
 
@@ -190,24 +193,40 @@ class ManifoldParzen(BaseEstimator):
         return maximize_near(scored, h, lower, upper)
 
     def _neighbors(self, points: np.ndarray, n_spare: int, memory_limit: float) -> np.ndarray:
-        """Return the indices of the n_neighbors + n_spare - 1 nearest other rows of each row."""
+        """Return the indices of the n_neighbors + n_spare - 1 nearest other rows of each row.
+
+        Rows that are equally near up to rounding, as on a lattice, are taken in their order.
+        """
         n_neighbors = check_integer("n_neighbors", self.n_neighbors)
         if n_neighbors + n_spare > len(points):
             raise ValueError(
                 f"n_neighbors={n_neighbors} is too many for {len(points)} distinct rows; expected at "
                 f"most {len(points) - n_spare}. Lower n_neighbors, or fit more rows."
             )
-        nearest = NearestPoints(points, memory_limit)
-        indices = nearest.query(torch.from_numpy(points), n_neighbors + n_spare)[1].numpy()
-        # Rows are distinct, so each is the nearest to itself.
-        return indices[:, 1:]
+        nearest, n = NearestPoints(points, memory_limit), n_neighbors + n_spare
+        near = np.empty((len(points), n - 1), dtype=np.intp)
+        rows, n_candidates = np.arange(len(points)), n
+        while len(rows):
+            n_candidates = min(n_candidates + n, len(points))
+            undecided = [rows[:0]]
+            for part in slices_within(len(rows), 64 * n_candidates, memory_limit):
+                x = torch.from_numpy(points[rows[part]])
+                distances, indices = (t.numpy() for t in nearest.query(x, n_candidates))
+                # Ranks by distance, the same for equal ones; each row is the nearest to itself.
+                is_farther = distances[:, 1:] > distances[:, :-1] * (1 + _TIE)
+                ranks = np.cumsum(is_farther, axis=1)
+                order = np.lexsort((indices[:, 1:], ranks))[:, : n - 1]
+                near[rows[part]] = np.take_along_axis(indices[:, 1:], order, axis=1)
+                undecided.append(rows[part][ranks[:, -1] == ranks[:, n - 2]])
+            rows = np.concatenate(undecided) if n_candidates < len(points) else rows[:0]
+        return near
 
     def _without_neighbors(
         self, points: np.ndarray, weights: np.ndarray, near: np.ndarray, memory_limit: float
     ) -> Callable[[float], np.ndarray]:
         """Return log-densities (n - 1, N) of neighbours in windows computed without them, by bandwidth.
 
-        near: (N, n). The last one is a neighbour of the reduced windows only.
+        `near` (N, n) are the neighbours. The last is used only where another is left out.
         """
         d = points.shape[1]
         if self.n_components is not None and self.n_components < min(near.shape[1], d):

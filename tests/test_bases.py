@@ -441,6 +441,30 @@ def test_windows_are_those_of_a_loop(n_neighbors, n_components):
         np.testing.assert_allclose(found.covariances[i], expected, atol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:these columns of X are not continuous")
+@pytest.mark.parametrize("seed", range(3))
+def test_equally_near_rows_of_a_lattice_depend_on_no_offset_or_order(seed):
+    """Rounding of the coordinates decided which counts were neighbours, and bandwidths by 2 %."""
+    rng = np.random.RandomState(seed)
+    X = rng.poisson(3, size=(38, 2)).astype(float)
+    model = SmoothedScoreDiffusion("loo", 0.0, base=ManifoldParzen(5))
+    expected = clone(model).fit(X).score_samples(X)
+    for shift in (0, [5001, -40001], [0.25, 65536.5]):
+        rows = rng.permutation(len(X))
+        found = clone(model).fit(X[rows] + shift).score_samples(X + shift)
+        np.testing.assert_allclose(found, expected, rtol=1e-8)
+
+
+def test_neighbours_by_products_and_by_a_tree_are_the_same_on_a_lattice():
+    """More than ten columns are searched by products; a twelfth constant one changes no distance."""
+    X = np.unique(np.random.RandomState(0).poisson(2, size=(60, 2)), axis=0).astype(float)
+    wide = np.column_stack([X, np.ones((len(X), 10))])
+    base, uniform = ManifoldParzen(5), np.full(len(X), 1 / len(X))
+    by_tree, by_products = base.components(X, uniform), base.components(wide, uniform)
+    found = by_products.covariances[:, :2, :2]
+    np.testing.assert_allclose(found, by_tree.covariances, atol=1e-12)
+
+
 def without_row(points, weights, base, h):
     """Leave-one-out log-likelihood, with windows fitted to the other rows for each row."""
     total = 0.0

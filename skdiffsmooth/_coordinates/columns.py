@@ -25,12 +25,12 @@ _EPS = float(np.finfo(np.float64).eps)
 # constant; standardised columns that differ by less than the second are copies; relations are as wide as
 # the third, so that rows which satisfy them to rounding lose less than 1e-8 nats.
 _CONSTANT, _COPY, _RELATION = 8, 32, 2**14
-# A column of which a relation contains a smaller share, in squares, is in none.
+# A column is in no relation if the squared norm of its part along relations is below this.
 _FREE = 1e-9
 # A column that others determine keeps at least this weight in distances.
 _LEAST_INFLUENCE = 1e-3
 _N_STEPS = 50
-# The scale of a column that was recorded in large steps is at least so many of them.
+# Smallest scale of a column, in units of the steps in which it was recorded.
 _LEAST_SCALE = 1.5
 
 

@@ -7,10 +7,10 @@ from scipy.spatial.distance import cdist
 
 from .._utils.periods import wrapped
 
-# Its shape hardly depends on the number of rows; so many are enough.
+# Most rows that are used: the shape of the local covariance hardly depends on their number.
 _MOST_ROWS = 1000
 _N_STEPS = 25
-# In units of the standard deviation along a direction: what is thinner counts as so thick.
+# Smallest width, in units of the standard deviation along a direction.
 _THINNEST = 1e-2
 # Columns in which at most this share of the values are distinct are recorded in steps.
 _TIED = 0.9
@@ -19,7 +19,7 @@ _TIED = 0.9
 def local_scales(
     rows: np.ndarray, angles: np.ndarray, periods: np.ndarray, weights: np.ndarray
 ) -> tuple[float, np.ndarray]:
-    """Return widths of Gaussian kernels with the highest leave-one-out likelihood, likewise.
+    """Return the widths of Gaussian kernels that have the highest leave-one-out likelihood.
 
     There is one width for all columns of rows (n, r), 1 where there is none, and one (p,) for each
     column of `angles` (n, p), which has a period of `periods` (p,) and a standard deviation of one.

@@ -16,9 +16,9 @@ from .hull import AffineHull, principal_axes
 from .local import local_covariance
 
 _METRICS = ("euclidean", "scaled", "whitened", "local")
-# Of the correlation matrix, which the local covariance replaces.
+# Powers of the correlation matrix; for "local" of the local covariance, which takes its place.
 _POWERS = {"scaled": 0.0, "whitened": 1.0, "local": 1.0}
-# Before the name of a metric: of columns of which some are mapped first.
+# Prefix of the name of a metric for columns of which the skewed ones are mapped first.
 _WARPED = "warped "
 # What "auto" chooses from, the simplest first.
 _CANDIDATES = ("scaled", 0.25, 0.5, 0.75, "whitened", "local")
@@ -207,8 +207,8 @@ def fit_metric(
 
     - `metric`: checked. "scaled" divides columns by their standard deviations. A power alpha then
       multiplies by R^(-alpha / 2), R the correlation matrix, in the affine hull of the points;
-      "whitened" is the power 1. Where the points are too few to span all columns it keeps volumes
-      in their hull. "local" multiplies by the root of the inverse of the local covariance there. A
+      "whitened" is the power 1. Where the points are too few to span all columns, volumes in their
+      hull do not change. "local" multiplies by the root of the inverse of the local covariance there. A
       matrix M measures sqrt((x - y)^T M (x - y)). Of a name that begins with "warped " the rest is
       fitted to the mapped columns, which `columns` must have.
     - `points` (n_points, d): distinct rows of this process.

@@ -19,17 +19,17 @@ _CENTERS = (0.0, 0.5, 1.0)
 _WIDTHS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5)
 # Levels are lower by this, which exceeds rounding, so that sums of weights never equal them by chance.
 _BELOW = 1e-9
-# So many times as far from the center as the outermost row both terms of the map have one slope. The
-# first decides whether a column is mapped, since smaller ones make bounded columns likelier too; they
-# must gain the least rise, in nats a row. With 4, log-normal rows gain 0.02 nats, but the standard
-# deviation of draws is up to four times that of the rows.
+# Distances from the center, in units of that of the outermost row, from which on a map is linear. The
+# first decides whether a column is mapped, since smaller ones make bounded columns likelier too; these
+# are used if they gain `_LEAST_RISE` nats a row. With 4, log-normal rows gain 0.02 nats, but the
+# standard deviation of draws is up to four times that of the rows.
 _LINEAR_FROM, _LEAST_RISE = (0.5, 0.25, 0.125), 0.005
 # A column is mapped where the likelihood of a Gaussian rises by more, in nats a row, in standard errors
 # and in nats over all rows.
 _LEAST_GAIN, _LEAST_ERRORS, _LEAST_TOTAL = 0.05, 3.0, 6.0
 # With fewer rows, or where one value has more weight, no column is mapped.
 _FEWEST_ROWS, _LARGEST_WEIGHT = 30, 0.05
-# The width of a map is so many times the rounding errors of its column.
+# Least width of a map, in units of the rounding error of its column.
 _LEAST_WIDTH = 8.0
 _MOST_NEWTON_STEPS, _EPS = 60, float(np.finfo(np.float64).eps)
 

@@ -11,11 +11,12 @@ from sklearn.exceptions import ConvergenceWarning
 from .._utils.warnings import warn_user
 from ..kernels._node_error import checked_rows
 from ..solvers import ODESolver
-from .fitting import FittedModel, Geometry, make_model
+from .fitting import FittedModel, make_model
+from .geometry import Geometry
 from .model import DiffusionModel
 from .settings import PART_OF_STEPS, ParsedParameters, Resources, Sigma
 
-# Levels and steps are at most so many times those of tol="auto".
+# Most levels and steps, in multiples of those of tol="auto".
 _MOST_REFINEMENT = 16.0
 
 

@@ -16,13 +16,12 @@ from .._utils.validation import LARGEST
 from .._utils.warnings import without_warnings
 from ..solvers import Heun
 from .background import WIDTH, background_weight, choose_tail, mixed
-from .fitting import (
+from .fitting import MOST_ROWS
+from .geometry import (
     DEFAULT_FACTORS,
-    MOST_ROWS,
     Factors,
     Geometry,
     Scales,
-    TrainingData,
     given_or_default,
     make_geometry,
     rounding_error,
@@ -30,6 +29,7 @@ from .fitting import (
 )
 from .held_out import Fold, HeldOutRows
 from .settings import Metric, ParsedParameters, Relative, Sigma
+from .training_data import TrainingData
 
 Folds = Sequence[tuple[np.ndarray, np.ndarray]]
 
@@ -52,12 +52,12 @@ _BANDWIDTHS = _Candidates(((0.85, 0.0),), ((1.0, 0.0),), ((0.7, 0.0), (0.55, 0.0
 _SIGMAS = _Candidates(((0.0, 1.5),), ((0.0, 2.0), (0.0, 3.0), (0.0, 5.0)), ((0.0, 1.0), (0.0, 0.5)))
 # Nodes, levels and steps under which candidates are compared.
 SCREENING_NODES, SCREENING_LEVELS = 32, 5
-# Candidates are screened by the likelihood of at most so many rows under all others.
+# Most rows by whose likelihood, under the model of all others, candidates are screened.
 MOST_JUDGES = 256
 # Metrics depend on the number of rows even less than ratios to the leave-one-out bandwidth do.
 _MOST_ROWS_FOR_METRICS = 1000
 # The metric is the one where the kernel density estimate, the model without smoothing, is likeliest. The
-# model compares it with the next ones that are less likely by at most so many nats.
+# model compares it with the next ones, `_N_METRICS` in all, that are within `_CLOSE` nats.
 KDE: Scales = (Relative(1.0), 0.0)
 _N_METRICS, _CLOSE = 3, 0.3
 # Scores that differ by less than this share are equal but for rounding.
@@ -67,8 +67,8 @@ _ROUNDING = 1e-9
 _ABSOLUTE = "bandwidth and sigma are numbers, in units of X"
 
 # A metric that was fitted with the row that is left out is too good for it, the more so the fewer rows
-# there are for each column: up to so many, metrics are fitted without the rows that judge them.
-# A covariance has one parameter for each pair of columns.
+# there are for each column. With at most this many rows a column, or a pair of columns (a covariance has
+# one parameter for each), metrics are fitted without the rows that judge them.
 _FEW_ROWS_A_COLUMN, _FEW_ROWS_A_PAIR = 20, 2
 _N_FOLDS = 5
 
@@ -92,8 +92,8 @@ class Settings(NamedTuple):
 
 
 def _named(scale: Sigma | Relative, parsed: ParsedParameters, name: str) -> Any:
-    """Return a scale as a value of the parameter of this name."""
-    # Over a base "auto" compares nothing, and multiples of the scale of a mixture have no name.
+    """Return the value of the parameter `name` that stands for a chosen scale."""
+    # Over a base "auto" compares nothing, and no string stands for a multiple of a mixture's scale.
     if isinstance(scale, Relative) and parsed.base is None:
         return str(scale)
     # Metrics are compared without smoothing, whatever is requested.
@@ -122,7 +122,7 @@ class Comparison:
     - `data`: rows; they must be distinct if they are left out one by one.
     - `folds`: training and test rows, which share the relations between columns. None leaves each
       row out of all the others, exactly.
-    - `most_judges`: screening scores at most so many rows, taken evenly.
+    - `most_judges`: most rows that screening scores, taken evenly.
 
     Where values were rounded, rows are scored at places where they may have been before.
     """
@@ -419,7 +419,7 @@ def _choose(
         kde = (parsed.bandwidth, 0.0) if isinstance(parsed.bandwidth, float) else KDE
         likely = likely_metrics(metrics, lambda some: [scored(compared, k, kde)[0] for k in some])
         if parsed.has_absolute_scale:
-            # The given number may suit the units of X alone.
+            # A number may be meant in units of X, so the Euclidean metric is compared too.
             likely = sorted({metrics.index("euclidean"), *likely})
         scores = {}
         if len(likely) > 1:
@@ -465,7 +465,7 @@ def likely_metrics(
     """Return the indices of one to three metrics in which the kernel density estimate is likeliest.
 
     Columns are mapped in all of them or in none, as in the likeliest of the first and last of both
-    kinds. `score` returns the likelihoods in the metrics of some indices.
+    kinds. `score(indices)` returns the likelihoods in these metrics.
     """
     both: dict[bool, list[int]] = {}
     for index, metric in enumerate(metrics):
@@ -479,7 +479,7 @@ def likely_metrics(
 
 
 def _some_rows(data: TrainingData, most: int) -> TrainingData:
-    """Return at most so many rows, taken evenly."""
+    """Return at most `most` rows, taken evenly."""
     if len(data.points) <= most:
         return data
     taken = data.evenly(most)

@@ -21,8 +21,8 @@ from .._utils.units import per_unit
 from ..solvers import estimates_error
 from .accuracy import make_accurate_model
 from .comparison import settings_for
-from .conditional import JointDensity
-from .fitting import TrainingData, check_above_rounding, scales_in
+from .geometry import check_above_rounding, scales_in
+from .joint_density import JointDensity
 from .model import DiffusionModel
 from .queries import FlowDensity
 from .settings import (
@@ -35,12 +35,13 @@ from .settings import (
     resolve_flow_solver,
 )
 from .source import NoisedData
+from .training_data import TrainingData
 
 Value = TypeVar("Value")
 
 # An estimate of the nodes of the models that `fit` compares, which decides the number of threads only.
 _NODES_OF_CANDIDATES = 64
-# Of the time of a fit, about, for reports of its progress.
+# Approximate share of the time of a fit that the choice of settings takes, for reports of progress.
 _SHARE_OF_CHOICE = 0.8
 
 
@@ -519,7 +520,7 @@ class BaseScoreDiffusion(FlowDensity):
         of u_i^2 / t^2, where u_i is the derivative of the posterior mean, averaged over the nodes,
         in the logarithm of the weight of row i. Bandwidth, sigma, metric and learned tangents are
         held fixed. It is too small where single nodes depend on a handful of rows only
-        (docs/guide/kernels.md has figures).
+        (docs/evidence/kernels.md has figures).
 
         Parameters
         ----------

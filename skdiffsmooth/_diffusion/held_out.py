@@ -13,7 +13,8 @@ from .._engine.periodic import PeriodicPosterior, make_posterior
 from .._engine.posterior import Posterior
 from ..bandwidth import Queries
 from .background import Tail, tail_log_density
-from .fitting import Geometry, leave_one_out_bandwidth, make_model
+from .fitting import make_model
+from .geometry import Geometry, leave_one_out_bandwidth
 from .settings import ParsedParameters, Sigma
 
 

@@ -49,9 +49,10 @@ NO_DERIVATIVE = (
     "sample only."
 )
 
-# Rows are followed again by the next solver where the roughness of their flow is more than so many
-# times the accuracy: for ordinary tables that is where errors begin to exceed some hundredths of a nat
-# (docs/evidence/accuracy.md). The accuracy is so many times the last solver's own error.
+# Rows are followed again by the next solver where the roughness of their flow is more than
+# `_MOST_ROUGHNESS` times the accuracy: for ordinary tables that is where errors begin to exceed some
+# hundredths of a nat (docs/evidence/accuracy.md). The last solver's tolerance is the accuracy divided
+# by `_LAST_ERRORS`.
 _MOST_ROUGHNESS = 1.25
 _LAST_ERRORS = 20
 # In nats: with a smaller accuracy rows are followed as with this one, since nodes have larger errors.
@@ -186,7 +187,7 @@ class DiffusionModel:
         flow, error = self._flow_log_density(queries, residual, resources, with_error=with_error)
         if not self.background:
             return flow, error
-        log_density = self._mixed(flow, queries, residual, resources)
+        log_density = self._mixed(self._parts(flow, queries, residual, resources))
         # Only the flow has an error, and counts by its share of the density.
         return log_density, error * (1 - self.background) * np.exp(flow - log_density)
 
@@ -197,7 +198,7 @@ class DiffusionModel:
         model = self if own_weights is None else self._with_copies_apart(own_weights)
         points, residual, exclude = model._excluded_points()
         flow, _ = model._flow_log_density(points, residual, resources, exclude)
-        log_density = model._mixed(flow, points, residual, resources, exclude)
+        log_density = model._mixed(model._parts(flow, points, residual, resources, exclude))
         return log_density + self.embedding.log_slopes(points, residual)
 
     def excluded_log_density(
@@ -344,18 +345,10 @@ class DiffusionModel:
             )
         return log_density, error, last_error
 
-    def _mixed(
-        self,
-        flow: np.ndarray,
-        queries: np.ndarray,
-        residual: np.ndarray,
-        resources: Resources,
-        exclude: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """Return log-densities (n,) of the mixture with the background from those of the flow."""
+    def _mixed(self, parts: np.ndarray) -> np.ndarray:
+        """Return log-densities (n,) of the mixture from those of its parts (n, 3), or (n, 1)."""
         if self.tail is None:
-            return flow
-        parts = self._parts(flow, queries, residual, resources, exclude)
+            return parts[:, 0]
         return mixed(parts, self.background, self.tail.weight)
 
     def _parts(

@@ -26,10 +26,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._utils.estimator import on_one_fit
 from .._utils.warnings import warn_user, without_warnings
-from .conditional import N_CENTERS, BaseDraws, JointDensity
+from .joint_density import N_CENTERS, JointDensity
 from .model import DiffusionModel
 from .observation import LinearObservation, checked_likelihood
 from .posterior_proposal import WIDTHS, PosteriorProposal
+from .weighted_draws import BaseDraws
 
 __all__ = ["PosteriorMixin"]
 
@@ -49,7 +50,7 @@ _ACCEPTED = 0.25
 _N_CHECKED = 32
 # Widths of the kernel, beyond those of a draw of the model, at which a posterior is an extrapolation.
 _FAR, _FAR_FACTOR, _N_COMPARED = 6.0, 3.0, 512
-# Of densities that have no limit of their own, in MiB.
+# Memory limit of densities that have none of their own, in MiB.
 _MEMORY_LIMIT = 1024.0
 
 
@@ -338,7 +339,7 @@ class PosteriorMixin:
         of `sample`; how much steps of half the length change the result is estimated from 32 rows and
         added to the standard error. Where less than 30 % of the first 512 draws are effective,
         512 of kernels at draws of a simpler posterior are tried.
-        docs/guide/posterior.md has errors and times.
+        docs/evidence/posterior.md has errors and times.
 
         Examples
         --------

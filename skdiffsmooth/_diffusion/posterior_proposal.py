@@ -19,8 +19,9 @@ from scipy.special import logsumexp
 
 from .._utils.gaussian import gaussian_log_normalizer
 from .._utils.memory import slices_within
-from .conditional import BaseDraws, JointDensity
+from .joint_density import JointDensity
 from .observation import LinearObservation
+from .weighted_draws import BaseDraws
 
 __all__ = ["WIDTHS", "PosteriorProposal"]
 

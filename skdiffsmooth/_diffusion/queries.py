@@ -11,7 +11,8 @@ from sklearn.base import BaseEstimator
 
 from .._utils.estimator import DistanceDensityMixin, on_one_fit
 from .._utils.validation import check_real, check_size
-from .conditional import JointDensity, draw_given_columns, log_density_of_columns
+from .conditional import draw_given_columns, log_density_of_columns
+from .joint_density import JointDensity
 from .model import DiffusionModel
 from .posterior import PosteriorMixin
 from .settings import Resources, parse_resources
@@ -90,7 +91,7 @@ class FlowDensity(PosteriorMixin, DistanceDensityMixin, BaseEstimator, ABC):
 
         With `given` or `columns` the log-density of each distinct row of given values is an integral of
         the joint density over the other columns: over one column by quadrature, at some hundred rows,
-        over more by importance weights of 64 to 4096 rows (errors: docs/guide/conditional.md).
+        over more by importance weights of 64 to 4096 rows (errors: docs/evidence/conditional.md).
 
         `sample` with `given` draws from this conditional distribution. With one free column draws are
         those of the density interpolated between the nodes. With more they are resampled by importance

@@ -290,7 +290,7 @@ def noise_for(noise: str | NoiseProcess, variance: float) -> NoiseProcess:
     """Return the noise process of a checked name; "ou" keeps `variance`, the largest of the data."""
     if not isinstance(noise, str):
         return noise
-    # A rate has units, one over those of a variance; data without extent have nothing to forget.
+    # The rate has the unit of one over a variance. Data without extent have no rate.
     return OrnsteinUhlenbeck(0.5 / variance) if noise == "ou" and variance else VarianceExploding()
 
 

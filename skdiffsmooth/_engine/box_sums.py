@@ -40,7 +40,7 @@ _GROUP = 32
 # Side of a cube in bandwidths, and levels of the Z-curve below it.
 _SIDE = 2.0
 _FINER_LEVELS = 4
-# Cubes are made up to so many levels: then positions in them are known to 2^-20 of a side and better.
+# Most levels of cubes: with these, positions are known to 2^-20 of a side or better.
 _MOST_LEVELS = 32
 
 # In smooth data the bounds of all cubes add up to some multiples of a bound at distance zero times the

@@ -46,7 +46,7 @@ def direct_moments(
     n_directions = 0 if directions is None else directions.shape[2]
     moments = y.new_empty(len(y), points.dimension + 2 + points.dimension * n_directions)
     relevant = None
-    # Where points are skipped, shapes depend on the data: another device would have to be waited for.
+    # Where points are skipped, shapes depend on the data, so the host would have to wait for a GPU.
     if points.are_grouped:
         relevant = points.groups.relevant_to(y, v, exclude, rows_at_once)
         n_relevant = int(relevant.count_nonzero())

@@ -151,7 +151,7 @@ class Groups:
         return PairScores(of_queries, of_nodes, bounds >= threshold.float())
 
     def slack(self, distance: torch.Tensor, v: float, dtype: torch.dtype) -> torch.Tensor:
-        """Return how far below the best a score is negligible, at a `distance` in radii."""
+        """Return by how much a negligible score is below the best, at a `distance` in radii."""
         wrong = 2 * (self.scaled.shape[2] + 4) * torch.finfo(dtype).eps * (distance + 1)
         return 2 * wrong - self._negligible * (v / self.unit**2)
 

@@ -34,7 +34,7 @@ from .._utils.memory import rows_within, slices
 __all__ = ["ColumnGroups", "LocalPosterior"]
 
 # Tiles above this size in MiB are slower on a CPU, since they leave its cache.
-_LARGEST_TILE = 4.0
+_LARGEST_TILE = 16.0
 # Arrays of the size of the posterior weights that are alive at once.
 _ALIVE = 2
 # Where no point of a group has a squared norm above this many noise variances, single precision does:
@@ -43,6 +43,8 @@ _ALIVE = 2
 _LARGEST_IN_SINGLE, _MANY = 1600.0, 256
 # Width of the bins whose points are merged, in standard deviations of a single column.
 _BIN = 0.35
+# With more bins than this for each point, points are not merged: few bins have two.
+_MOST_BINS = 4
 # Logits below these, with the largest as zero, are raised to them, which changes no sum.
 _LEAST_LOGIT = {torch.float32: -60.0, torch.float64: -300.0}
 
@@ -136,7 +138,8 @@ class LocalPosterior:
         memory_limit: float,
         background: tuple[float, float] = (0.0, 0.0),
     ) -> None:
-        self.points, self.log_weights = points, log_weights
+        # Transposed, (d, N): the columns of a group are copied as they lie in memory.
+        self.points, self.log_weights = points.T.contiguous(), log_weights
         self.background = background
         self.memory_limit = memory_limit
         self.outputs = _Outputs.of(groups, points.device)
@@ -163,11 +166,16 @@ class LocalPosterior:
     @cached_property
     def _largest_square(self) -> float:
         """Return the largest squared norm of a point in the columns of a group; inf for few points."""
-        if len(self.points) < _MANY:
+        if self.points.shape[1] < _MANY:
             return math.inf
-        members = self.points.new_zeros(len(self.columns), self.points.shape[1])
+        members = self.points.new_zeros(len(self.columns), len(self.points))
         members.scatter_add_(1, self.columns, self.present)
-        return float((self.points.square() @ members.T).max())
+        return float((members @ self.points.square()).max())
+
+    @cached_property
+    def _in_first_group(self) -> torch.Tensor:
+        """Return the points (1, k, N) along the axes of the first group."""
+        return self._points_along(slice(0, 1))
 
     @cached_property
     def _single(self) -> LocalPosterior:
@@ -190,28 +198,28 @@ class LocalPosterior:
             score, derivative = self._single.score(x.float(), v, exclude)
             return score.double(), derivative.double()
         score, derivative = torch.zeros_like(x), torch.zeros_like(x)
-        n_points, k = self.points.shape[0], self.columns.shape[1]
+        n_points, k = self.points.shape[1], self.columns.shape[1]
         limit = min(self.memory_limit, _LARGEST_TILE)
         least = _LEAST_LOGIT[x.dtype]
         a_row = x.element_size() * _ALIVE * n_points
         rows = min(len(x), rows_within(a_row, limit))
         a_group = a_row * rows + x.element_size() * 4 * n_points * k
         for part in slices(len(self.columns), rows_within(a_group, limit)):
-            scaled, logits, targets, own = self._prepared(part, v, merge=exclude is None)
-            precision = self._rows_of_precision(part, v)
+            inverse = 1 / (self.variances[part] + v)
+            rows_of_axes = self._rows_of_axes(part)
+            precision = rows_of_axes * inverse[:, None]
+            own = (rows_of_axes * precision).sum(2)
+            points, logits = self._points_and_logits(part, inverse, merge=exclude is None)
+            targets = torch.bmm(precision, points)
             out = self.outputs.columns[part][self.outputs.present[part]]
             is_output = self.outputs.present[part]
-            ones = torch.ones_like(targets[:, :, :1])
-            powers = (
-                torch.cat([targets, targets.square(), ones], dim=2).transpose(1, 2).contiguous()
-            )
-            n_out = targets.shape[2]
+            powers = torch.cat([targets, targets.square(), torch.ones_like(logits)], dim=1)
+            n_out = targets.shape[1]
             for cut in slices(len(x), rows):
                 queries = self._along(x[cut], part)
-                if k == 1:  # a product of matrices is slow here
-                    weights = torch.addcmul(logits[:, None], queries, scaled.transpose(1, 2))
-                else:
-                    weights = torch.baddbmm(logits[:, None], queries, scaled.transpose(1, 2))
+                # Of a single column a product of matrices is slow.
+                product = torch.addcmul if k == 1 else torch.baddbmm
+                weights = product(logits, queries * inverse[:, None], points)
                 if exclude is not None:
                     index = torch.arange(len(exclude[cut]), device=x.device)
                     weights[:, index, exclude[cut]] = -torch.inf
@@ -264,44 +272,41 @@ class LocalPosterior:
         gathered = rows[:, self.columns[part]].transpose(0, 1) * self.present[part][:, None]
         return gathered if self.axes is None else gathered @ self.axes[part]
 
-    def _rows_of_precision(self, part: slice, v: float) -> torch.Tensor:
-        """Return the rows m (G, n_out, k) of P of the outputs, along the axes of the groups."""
+    def _points_along(self, part: slice) -> torch.Tensor:
+        """Return the points along the axes of some groups, shape (G, k, N)."""
+        gathered = self.points[self.columns[part]].mul_(self.present[part][:, :, None])
+        return gathered if self.axes is None else self.axes[part].transpose(1, 2) @ gathered
+
+    def _rows_of_axes(self, part: slice) -> torch.Tensor:
+        """Return the rows (G, n_out, k) of the axes of some groups that belong to the outputs."""
         positions = self.outputs.positions[part]
-        inverse = self.present[part] / (self.variances[part] + v)
         if self.axes is None:
-            return torch.nn.functional.one_hot(positions, self.columns.shape[1]) * inverse[:, None]
+            one_hot = torch.nn.functional.one_hot(positions, self.columns.shape[1])
+            return one_hot.to(self.variances)
         index = positions[:, :, None].expand(-1, -1, self.axes.shape[2])
-        return torch.gather(self.axes[part], 1, index) / (self.variances[part] + v)[:, None]
+        return torch.gather(self.axes[part], 1, index)
 
-    def _prepared(self, part: slice, v: float, merge: bool) -> tuple[torch.Tensor, ...]:
-        """Return what does not depend on queries; points of single columns are merged on request.
+    def _points_and_logits(
+        self, part: slice, inverse: torch.Tensor, merge: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return points (G, k, N) along the axes, and logits (G, 1, N) of a query at zero.
 
-        With P the precision: P x_i (G, N, k), the logits (G, N), t_i (G, N, n_out) and m_p (G, n_out).
+        Points of single columns are merged on request; `inverse` (G, k) are inverse variances.
         """
-        points = self._along(self.points, part)
-        inverse = 1 / (self.variances[part] + v)
+        # The noise scales of a level share those of a single group.
+        points = self._in_first_group if len(self.columns) == 1 else self._points_along(part)
         log_weights = self.log_weights
-        if merge and points.shape[2] == 1 and len(self.points) >= _MANY:
-            std = (self.variances[part] + v).sqrt()
-            merged = _merged(points.squeeze(2), log_weights.exp(), _BIN * std)
+        if merge and points.shape[1] == 1 and points.shape[2] >= _MANY:
+            merged = _merged(points.squeeze(1), log_weights.exp(), _BIN * inverse.rsqrt())
             points, log_weights = (points, log_weights) if merged is None else merged
-        scaled = points * inverse[:, None]
-        logits = log_weights - 0.5 * (points * scaled).sum(2)
-        precision = self._rows_of_precision(part, v)
-        targets = points @ precision.transpose(1, 2)
-        positions = self.outputs.positions[part]
-        if self.axes is None:
-            own = torch.gather(inverse, 1, positions)
-        else:
-            index = positions[:, :, None].expand(-1, -1, self.axes.shape[2])
-            own = (torch.gather(self.axes[part], 1, index) * precision).sum(2)
-        return scaled, logits, targets, own
+        squares = torch.bmm(inverse[:, None], points.square())
+        return points, log_weights.reshape(-1, 1, points.shape[2]) - 0.5 * squares
 
 
 def _merged(
     points: torch.Tensor, weights: torch.Tensor, width: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Return fewer points (G, M, 1) with log-weights (G, M), or None where that would be more points.
+    """Return fewer points (G, 1, M) with log-weights (G, M), or None where that would be more points.
 
     The points (G, N) of each bin of a `width` (G, 1) become two with the same first four moments
     (Gauss quadrature); `weights` (N,) are those of the points.
@@ -309,10 +314,18 @@ def _merged(
     lowest = points.amin(1, keepdim=True)
     index = ((points - lowest) / width).long()
     n_bins = int(index.max()) + 1
-    if 2 * n_bins >= points.shape[1]:
+    if n_bins > _MOST_BINS * points.shape[1]:
         return None
-    centers = lowest + width * (torch.arange(n_bins, device=points.device) + 0.5)
-    offsets = points - centers.gather(1, index)
+    # Empty bins are left out.
+    occupied = torch.zeros(len(points), n_bins, dtype=torch.bool, device=points.device)
+    number = occupied.scatter_(1, index, True).cumsum(1) - 1
+    n_occupied = int(number[:, -1].max()) + 1
+    if 2 * n_occupied >= points.shape[1]:
+        return None
+    number = number.gather(1, index)
+    centers = torch.zeros_like(points[:, :n_occupied])
+    centers.scatter_(1, number, lowest + width * (index + 0.5))
+    offsets, index = points - centers.gather(1, number), number
     power, sums = weights.expand_as(points), []
     for _ in range(4):
         sums.append(torch.zeros_like(centers).scatter_add_(1, index, power))
@@ -324,4 +337,4 @@ def _merged(
     root = (half_skew.square() + variance).sqrt()
     nodes = torch.cat([centers + mean + half_skew + root, centers + mean + half_skew - root], dim=1)
     share = torch.cat([root - half_skew, root + half_skew], dim=1) / (2 * root).repeat(1, 2)
-    return nodes[:, :, None], (sums[0].repeat(1, 2) * share).log()
+    return nodes[:, None], (sums[0].repeat(1, 2) * share).log()

@@ -14,7 +14,7 @@ from .._utils.memory import slices_within
 from .._utils.warnings import warn_user
 
 _INIT = "k-means++"
-# Temporaries of so many MiB stay in the cache.
+# Size of temporaries that stay in the cache, in MiB.
 _CACHE = 4.0
 
 

@@ -39,7 +39,7 @@ _SERIES_FROM, _MAX_DEGREE = 0.5, 20
 _N_ANGLES = 1025
 # Gauss-Legendre nodes of the integral, where its integrand is above exp(-_NEGLIGIBLE).
 _N_NODES, _NEGLIGIBLE = 64, 40.0
-# Temporaries of a pair of a query and a point; tiles of so many MiB stay in the processor's cache.
+# Bytes of temporaries of a pair of a query and a point; size in MiB of tiles that stay in the cache.
 _BYTES_A_PAIR, _LARGEST_TILE = 160, 8
 # Cosines of smaller angles round to one.
 _SMALLEST_ANGLE = 1e-7
@@ -116,21 +116,13 @@ class _KernelValues(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class HeatKernel:
-    """The heat kernel of one noise variance.
-
-    Parameters
-    ----------
-    v : float
-        The variance.
-    last : float
-        The largest angle, pi or pi / 2.
-    coefficients : ndarray of shape (4, n_angles - 1)
-        Of the cubic polynomials between equidistant angles, highest power first.
-    """
+    """The heat kernel of one noise variance v."""
 
     v: float
     last: float
+    """The largest angle, pi or pi / 2."""
     coefficients: np.ndarray
+    """Coefficients (4, n_angles - 1) of cubic polynomials between angles, highest power first."""
 
     def values(self, theta: np.ndarray) -> _KernelValues:
         """Return the logarithm and its derivatives at angles of any shape."""
@@ -186,16 +178,8 @@ class SpherePosterior:
     Rotations R_m are isometries, so the average l(x) of log p_v(R_m x) has the gradient
     mean R_m^T (grad log p_v)(R_m x) and the Laplacian mean (Laplacian log p_v)(R_m x), exactly.
 
-    Parameters
-    ----------
-    points : ndarray of shape (N, d)
-        Unit vectors.
-    log_weights : ndarray of shape (N,)
-        Logarithms of positive weights that sum to one.
-    is_antipodal : bool
-        Whether x and -x are one point, as quaternions of rotations are.
-    memory_limit : float
-        Bound on temporaries, in MiB.
+    `points` (N, d) are unit vectors, `log_weights` (N,) the logarithms of weights that sum to one.
+    `is_antipodal` is whether x and -x are one point, as quaternions of rotations are.
     """
 
     def __init__(

@@ -1,12 +1,8 @@
 """Posterior moments of noised points on a torus times lines, by products of wrapped Gaussians.
 
-On a circle of length P the heat kernel of noise variance v is the wrapped Gaussian
-
-    K_v(u) = sum_k N(u - k P; 0, v) = (1 + 2 sum_k q^(k^2) cos(2 pi k u / P)) / P
-
-with q = exp(-2 pi^2 v / P^2), and on a torus it is the product over coordinates. So the images of a
-point are independent in each coordinate, and its posterior has in coordinate j the mean and the variance
-of one wrapped Gaussian: the work is proportional to the number of coordinates, where sums over images
+The heat kernel of a torus is the product of those of circles (`periodic.py`). So the images of a point
+are independent in each coordinate, and its posterior has in coordinate j the mean and the variance of
+one wrapped Gaussian: the work is proportional to the number of coordinates, where sums over images
 grow exponentially. At low noise two images on either side are summed, else the series; above a scale of
 one period the coordinate is uniform. What is left out is below 1e-10 of a kernel (5e-9 where it is
 uniform).
@@ -34,7 +30,7 @@ from .points import exclude_, log_weight_of_others
 _SERIES_FROM, _LEAST_TERM = 0.25, 1e-12
 # Images on either side of the nearest one; the third is below 1e-20 at smaller scales.
 _N_IMAGES = 2
-# Tiles of so many MiB stay in the processor's cache.
+# Size in MiB of tiles that stay in the cache.
 _LARGEST_TILE = 8.0
 
 
@@ -93,22 +89,9 @@ class _Pairs(NamedTuple):
 
 
 class TorusPosterior(Denoiser):
-    """The posterior of weighted points, of which some coordinates are periodic; a `Denoiser` in float64.
+    """The posterior of weighted points, some coordinates of which are periodic; a `Denoiser` in float64.
 
-    Parameters
-    ----------
-    points : ndarray of shape (N, r)
-        The data; periodic coordinates are within half a period of zero, the others centred.
-    weights : ndarray of shape (N,)
-        Positive weights that sum to one.
-    periods : ndarray of shape (r,)
-        Periods, 0 where a coordinate has none.
-    backend : Backend
-        Device and dtype.
-    memory_limit : float
-        Bound on the temporaries of one call, in MiB.
-    trace_weights : ndarray of shape (r,), optional
-        As in `Posterior`.
+    Its parameters are those of `PeriodicPosterior`.
     """
 
     def __init__(

@@ -25,12 +25,8 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from .._coordinates.hull import AffineHull
-from .._diffusion.conditional import (
-    N_CENTERS,
-    JointDensity,
-    draw_given_columns,
-    log_density_of_columns,
-)
+from .._diffusion.conditional import draw_given_columns, log_density_of_columns
+from .._diffusion.joint_density import N_CENTERS, JointDensity
 from .._diffusion.posterior import PosteriorMixin
 from .._diffusion.settings import resolve_n_nodes
 from .._engine.moments import Nodes

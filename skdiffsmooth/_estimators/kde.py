@@ -2,46 +2,32 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
-from scipy.special import logsumexp
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from .._coordinates.columns import ColumnSpace, typical_row
-from .._coordinates.metric import LinearMetric, check_linear_metric, fit_metric, is_scaled
-from .._coordinates.periodic import (
-    check_metric_of_periods,
-    circular_std,
-    fit_metric_of_periods,
-)
-from .._diffusion.conditional import JointDensity
+from .._coordinates.metric import check_linear_metric, fit_metric, is_scaled
+from .._coordinates.periodic import check_metric_of_periods, fit_metric_of_periods
+from .._diffusion.joint_density import JointDensity
 from .._diffusion.posterior import PosteriorMixin
-from .._engine.box_sums import LARGEST_DIMENSION, BoxSums
+from .._engine.box_sums import LARGEST_DIMENSION
 from .._engine.moments import Nodes
-from .._engine.periodic import PeriodicPosterior, make_posterior
+from .._engine.periodic import PeriodicPosterior
 from .._engine.posterior import Posterior
 from .._engine.radial_kernels import RADIAL_KERNELS, sample_offsets
-from .._engine.radial_marginal import log_marginal_kernel, sample_free_offsets
 from .._engine.radial_mixture import RadialMixture
 from .._utils.backend import Backend
-from .._utils.dequantize import excluded_rows
-from .._utils.draws import choose_in_rows, draw_given, draw_points
+from .._utils.draws import draw_points
 from .._utils.estimator import DistanceDensityMixin, on_one_fit
-from .._utils.gaussian import gaussian_log_normalizer
-from .._utils.kernel_weights import nearest_squares
-from .._utils.memory import slices_within
-from .._utils.periods import reduced
 from .._utils.progress import reports_fit
-from .._utils.rows import MergedRows, split_off_copies, sum_of_weights
-from .._utils.support import warn_of_far_values
+from .._utils.rows import split_off_copies, sum_of_weights
 from .._utils.threads import threads_for
-from .._utils.units import per_unit, unit_for
+from .._utils.units import per_unit
 from .._utils.validation import (
     LARGEST,
     check_bandwidth,
@@ -50,63 +36,14 @@ from .._utils.validation import (
     check_real_array,
     check_size,
 )
-from ..bandwidth import (
-    Queries,
-    gaussian_leave_one_out,
-    maximize_leave_one_out,
-    scott,
-    silverman,
-    stationary_bracket,
-)
 from ..scores import SmoothedScore
+from .kde_bandwidth import resolve_bandwidth
+from .kde_columns import ColumnKernels
+from .kde_model import curvatures, kernel_model, origin_of, sort_into_boxes, units_of
 
-_RULES = {"scott": scott, "silverman": silverman}
 # With fewer points, sums over all of them are as fast as those over boxes.
 _MANY_POINTS = 20_000
 _LARGEST_RTOL = 0.5
-
-
-def _curvatures(bandwidth: Any) -> np.ndarray:
-    """Return the ratios of 1 / h_j^2 to the largest of them, without overflow."""
-    return (np.min(bandwidth) / np.asarray(bandwidth)) ** 2
-
-
-def _units(kernel: str, bandwidth: Any) -> Any:
-    """Return the unit of each column: the bandwidth, or a power of two if the kernel divides by it."""
-    return bandwidth if kernel == "gaussian" or np.ndim(bandwidth) else unit_for(bandwidth)
-
-
-def _sort_into_boxes(
-    points: np.ndarray, weights: np.ndarray, kernel: str, bandwidth: Any, rtol: float
-) -> BoxSums:
-    """Return the sums over points (n, d), shifted by `typical_row` and scaled by `_units`."""
-    scaled = (points - typical_row(points)) / _units(kernel, bandwidth)
-    return BoxSums(scaled, weights, RADIAL_KERNELS[kernel], _scale(kernel, bandwidth), rtol)
-
-
-def _scale(kernel: str, bandwidth: Any) -> float:
-    """Return the bandwidth in `_units`."""
-    is_one = kernel == "gaussian" or np.ndim(bandwidth)
-    return 1.0 if is_one else float(bandwidth / unit_for(bandwidth))
-
-
-def _origin(points: np.ndarray, periods: np.ndarray | None) -> np.ndarray:
-    """Return what is subtracted from points (n, d) first: a row, but 0 where columns have periods."""
-    origin = typical_row(points)
-    return origin if periods is None else np.where(periods > 0, 0.0, origin)
-
-
-def _with_circular_stds(
-    points: np.ndarray, weights: np.ndarray, periods: np.ndarray | None
-) -> np.ndarray:
-    """Return points (n, d), periodic columns stretched to their circular standard deviations."""
-    points = points.copy()
-    for column in np.flatnonzero(np.zeros(0) if periods is None else periods):
-        values, period = points[:, column], float(np.asarray(periods)[column])
-        std = math.sqrt(weights @ (values - weights @ values) ** 2)
-        if std > 0:
-            points[:, column] *= circular_std(values, weights, period) / std
-    return points
 
 
 def _check_suits_periods(kernel: Any, metric: Any, periods: np.ndarray) -> None:
@@ -248,7 +185,7 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         self.verbose = verbose
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state for files, with the tolerance of the boxes in their place."""
+        """Return the state to save: of the boxes only their tolerance; they are made again on load."""
         state = super().__getstate__()
         if state.get("_boxes_") is not None:
             state["_boxes_"] = state["_boxes_"].rtol
@@ -259,7 +196,7 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         rtol = state.get("_boxes_")
         if rtol is not None:
             points = self.coordinates_.to_metric(self.points_)
-            self._boxes_ = _sort_into_boxes(
+            self._boxes_ = sort_into_boxes(
                 points, self.weights_, self.kernel_, self.bandwidth_, rtol
             )
 
@@ -306,7 +243,9 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         measured = coordinates.to_metric(points)
         n_points, d = measured.shape
         with threads_for(n_points**2 * (d + 2)):
-            bandwidth = self._resolve_bandwidth(rows, coordinates, kernel, backend)
+            bandwidth = resolve_bandwidth(
+                self.bandwidth, rows, coordinates, kernel, backend, self._memory_limit()
+            )
         if not coordinates.is_euclidean and not isinstance(self.bandwidth, str):
             bandwidth = check_bandwidth(self.bandwidth, "the metric")
         rtol = check_real(
@@ -326,11 +265,12 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
                     f"least {extent.max() / LARGEST:.1g}. Drop rows far from all others, or use it."
                 )
         # Raises here, and not at the first query, if memory_limit is too small.
-        self._model(backend, measured, weights, kernel, bandwidth, coordinates.periods)
+        periods_of_metric, memory_limit = coordinates.periods, self._memory_limit()
+        kernel_model(backend, measured, weights, kernel, bandwidth, periods_of_metric, memory_limit)
         boxes = None
         is_large = measured.shape[1] <= LARGEST_DIMENSION and len(measured) >= _MANY_POINTS
         if rtol > 0 and is_large and periods is None:
-            boxes = _sort_into_boxes(measured, weights, kernel, bandwidth, rtol)
+            boxes = sort_into_boxes(measured, weights, kernel, bandwidth, rtol)
         self._set_fitted(
             X,
             points_=points,
@@ -425,22 +365,22 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     ) -> np.ndarray:
         """Return the log-density of rows (n, d); with points `exclude_from`, row i excludes point i."""
         points, weights = exclude_from or (self.points_, self.weights_)
-        metric = self.coordinates_
+        metric, kernel, limit = self.coordinates_, self.kernel_, self._memory_limit()
         outside = metric.columns.outside(metric.columns.scaled(X))
         X, points = metric.to_metric(X), metric.to_metric(points)
-        backend = self._backend(points, bandwidth)
-        units = _units(self.kernel_, bandwidth)
-        queries = backend.tensor((X - _origin(points, metric.periods)) / units)
+        backend, periods = self._backend(points, bandwidth), metric.periods
+        units = units_of(kernel, bandwidth)
+        queries = backend.tensor((X - origin_of(points, periods)) / units)
         exclude = None
         if exclude_from is not None:
             exclude = torch.arange(len(X), device=queries.device)
         boxes = self._boxes_ if bandwidth is self.bandwidth_ and backend.is_exact_on_host else None
         if boxes is not None and len(points) != len(self.points_):
-            boxes = _sort_into_boxes(points, weights, self.kernel_, bandwidth, boxes.rtol)
+            boxes = sort_into_boxes(points, weights, kernel, bandwidth, boxes.rtol)
         if boxes is not None:
-            log_density = boxes.log_density(queries, self._memory_limit(), exclude=exclude)
+            log_density = boxes.log_density(queries, limit, exclude=exclude)
         else:
-            model = self._model(backend, points, weights, self.kernel_, bandwidth, metric.periods)
+            model = kernel_model(backend, points, weights, kernel, bandwidth, periods, limit)
             if isinstance(model, RadialMixture):
                 log_density = model.log_density(queries, exclude=exclude)
             else:
@@ -454,76 +394,22 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     def _log_density_of_columns(
         self, X: np.ndarray, scored: np.ndarray, given: np.ndarray
     ) -> np.ndarray:
-        self._check_euclidean("given or columns")
-        self._warn_of_support(X[:, given], given)
-        log_density = np.empty(len(X))
-        both = np.concatenate([given, scored])
-        log_volume = np.sum(np.log(self._bandwidths(scored)))
-        # Distances in single columns, and from all points, are alive at once.
-        bytes_per_row = 64 * len(self.points_) * (1 if self.kernel_ == "gaussian" else 64)
-        for part in slices_within(len(X), bytes_per_row, self._memory_limit()):
-            if self.kernel_ == "gaussian":
-                logits = np.log(self.weights_) - 0.5 * self._squares(X[part], given)[0]
-                relative, nearest = self._squares(X[part], scored)
-                log_joint = logsumexp(logits - 0.5 * relative, axis=1) - 0.5 * nearest
-                log_joint -= gaussian_log_normalizer(len(scored))
-                log_given = logsumexp(logits, axis=1)
-            else:
-                log_joint = logsumexp(self._log_marginals(X[part], both), axis=1)
-                log_given = np.zeros(1)
-                if len(given):
-                    log_given = logsumexp(self._log_marginals(X[part], given), axis=1)
-                    self._check_inside(log_given)
-            log_density[part] = log_joint - log_given - log_volume
-        return log_density
+        return self._by_columns("given or columns").log_density(X, scored, given)
 
-    def _bandwidths(self, columns: np.ndarray) -> np.ndarray:
-        return np.broadcast_to(self.bandwidth_, self.points_.shape[1])[columns]
+    def _by_columns(self, what: str) -> ColumnKernels:
+        """Return the kernels of single columns, for a query whose parameters are `what`."""
+        self._check_euclidean(what)
+        return ColumnKernels(
+            self.points_,
+            self.weights_,
+            self.kernel_,
+            np.broadcast_to(self.bandwidth_, self.points_.shape[1]),
+            self.periods_,
+            self._memory_limit(),
+        )
 
     def _memory_limit(self) -> float:
         return check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
-
-    def _squares(self, X: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return `nearest_squares` of some columns of rows X from the points, in bandwidths."""
-        scale = self._bandwidths(columns)
-        periods = self._periods_in_bandwidths(columns)
-        return nearest_squares(X[:, columns] / scale, self.points_[:, columns] / scale, periods)
-
-    def _periods_in_bandwidths(self, columns: np.ndarray) -> np.ndarray | None:
-        """Return the periods (k,) of some columns, 0 where one has none, or None."""
-        return None if self.periods_ is None else self.periods_[columns] / self._bandwidths(columns)
-
-    def _log_marginals(self, X: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """Return log w_i plus that of the radial kernel's marginal in some columns, shape (n, N)."""
-        relative, nearest = self._squares(X, columns)
-        rho, d = np.sqrt(relative + nearest[:, None]), self.points_.shape[1]
-        kernel = RADIAL_KERNELS[self.kernel_]
-        if len(columns) == d:
-            profile = kernel.log_profile(torch.from_numpy(rho)).numpy() - kernel.log_normalizer(d)
-        else:
-            profile = log_marginal_kernel(kernel, rho, d, d - len(columns))
-        return np.log(self.weights_) + profile
-
-    def _check_inside(self, log_given: np.ndarray) -> None:
-        """Raise an error where given values have density zero, log p(b) = -inf."""
-        outside = np.flatnonzero(log_given == -np.inf)
-        if len(outside):
-            raise ValueError(
-                f"given values of {len(outside)} rows (first: row {outside[0]}) have density zero under "
-                f"the compact kernel={self.kernel_!r}, so nothing is known of the other columns. Use "
-                "kernel='gaussian', a larger bandwidth, or drop those rows."
-            )
-
-    def _warn_of_support(self, values: np.ndarray, columns: np.ndarray) -> None:
-        """Warn where values (n, k) of given columns are far from all points."""
-        if len(columns):
-            scale = self._bandwidths(columns)
-            centers, values = self.points_[:, columns] / scale, values / scale
-            periods = self._periods_in_bandwidths(columns)
-            if periods is not None:
-                values = reduced(values, periods)
-            distances = cKDTree(centers, boxsize=periods).query(values)[0]
-            warn_of_far_values(distances, centers)
 
     def _draw(self, n: int, rng: np.random.RandomState) -> np.ndarray:
         metric = self.coordinates_
@@ -561,35 +447,7 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     def _draw_given(
         self, columns: np.ndarray, values: np.ndarray, rng: np.random.RandomState
     ) -> np.ndarray:
-        self._check_euclidean("given")
-        self._warn_of_support(values, columns)
-        d = self.points_.shape[1]
-        bandwidth, scale = np.broadcast_to(self.bandwidth_, d), self._bandwidths(columns)
-        free = np.setdiff1d(np.arange(d), columns)
-        if self.kernel_ == "gaussian":
-            points = self.points_[:, columns] / scale
-            log_weights = np.log(self.weights_)
-            periods = self._periods_in_bandwidths(columns)
-            limit = self._memory_limit()
-            centers = draw_given(rng, points, log_weights, values / scale, limit, periods)
-            offsets = rng.standard_normal((len(values), d))[:, free]
-        else:
-            X = np.zeros((len(values), d))
-            X[:, columns] = values
-            centers, uniform = np.empty(len(X), dtype=np.intp), rng.uniform(size=len(X))
-            for part in slices_within(len(X), 4096 * len(self.points_), self._memory_limit()):
-                log_masses = self._log_marginals(X[part], columns)
-                self._check_inside(logsumexp(log_masses, axis=1))
-                masses = np.exp(log_masses - log_masses.max(axis=1, keepdims=True))
-                centers[part] = choose_in_rows(masses, np.arange(len(masses)), uniform[part])
-            rho = np.linalg.norm((values - self.points_[centers][:, columns]) / scale, axis=1)
-            offsets = sample_free_offsets(RADIAL_KERNELS[self.kernel_], rng, rho, len(free))
-        rows = self.points_[centers]
-        rows[:, free] += bandwidth[free] * offsets
-        if self.periods_ is not None:
-            rows = reduced(rows, self.periods_)
-        rows[:, columns] = values
-        return rows
+        return self._by_columns("given").draw(columns, values, rng)
 
     @on_one_fit
     def grad_log_density(self, X: Any, t: Any = None) -> np.ndarray:
@@ -619,12 +477,7 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         X = self._check_query(X)
         bandwidth = self._noise_scale(t)
         metric, columns = self.coordinates_, self.coordinates_.columns
-        points = metric.to_metric(self.points_)
-        backend = self._backend(points, bandwidth)
-        model = self._model(backend, points, self.weights_, self.kernel_, bandwidth, metric.periods)
-        units = _units(self.kernel_, bandwidth)
-        inside = metric.to_metric(X)
-        queries = backend.tensor((inside - _origin(points, metric.periods)) / units)
+        model, queries, backend = self._model_and_queries(X, bandwidth)
         if not isinstance(model, RadialMixture):
             gradient = backend.array(SmoothedScore(model, Nodes.single(queries))(queries, 1.0))
         else:
@@ -637,7 +490,7 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
                     "kernel='gaussian', a larger bandwidth, or drop those rows."
                 )
         along = columns.relation_gradient(columns.outside(columns.scaled(X))) / columns.scales
-        return metric.gradient_from_metric(gradient / units) + along
+        return metric.gradient_from_metric(gradient / units_of(self.kernel_, bandwidth)) + along
 
     @on_one_fit
     def laplacian_log_density(self, X: Any, t: Any = None) -> np.ndarray:
@@ -673,17 +526,11 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         self._check_gaussian("laplacian_log_density")
         self._check_euclidean("laplacian_log_density")
         scale = self._noise_scale(t)
-        metric = self.coordinates_
-        points = metric.to_metric(self.points_)
-        backend = self._backend(points, scale)
-        model = self._model(backend, points, self.weights_, self.kernel_, scale, metric.periods)
+        model, queries, backend = self._model_and_queries(X, scale)
         assert not isinstance(model, RadialMixture)
-        origin = _origin(points, metric.periods)
-        queries = backend.tensor((metric.to_metric(X) - origin) / scale)
         trace = model.moments(queries, 1.0, Nodes.single(queries), trace=True).trace
         assert trace is not None
-        curvatures = np.broadcast_to(_curvatures(scale), X.shape[1])
-        laplacian = backend.array(trace) - curvatures.sum()
+        laplacian = backend.array(trace) - np.broadcast_to(curvatures(scale), X.shape[1]).sum()
         return per_unit("laplacian_log_density", laplacian, np.min(scale), np.min(scale))
 
     @on_one_fit
@@ -761,33 +608,20 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         backend = Backend.from_params(self.device, self.dtype)
         return backend.promote_to_float64(1.0, float(distances.max(initial=1.0)))
 
-    def _model(
-        self,
-        backend: Backend,
-        points: np.ndarray,
-        weights: np.ndarray,
-        kernel: str,
-        bandwidth: Any,
-        periods: np.ndarray | None = None,
-    ) -> Posterior | PeriodicPosterior | RadialMixture:
-        """Return the density of points, shifted by `_origin` and scaled by `_units`."""
-        memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
-        units = _units(kernel, bandwidth)
-        scaled = (points - _origin(points, periods)) / units
-        if kernel == "gaussian":
-            return make_posterior(
-                scaled,
-                weights,
-                None if periods is None else periods / units,
-                backend,
-                memory_limit=memory_limit,
-                trace_weights=_curvatures(bandwidth) if np.ndim(bandwidth) else None,
-            )
-        profile, scale = RADIAL_KERNELS[kernel], _scale(kernel, bandwidth)
-        log_weights = backend.tensor(np.log(weights))
-        return RadialMixture(
-            backend.tensor(scaled), log_weights, profile, scale, memory_limit=memory_limit
+    def _model_and_queries(
+        self, X: np.ndarray, bandwidth: Any
+    ) -> tuple[Posterior | PeriodicPosterior | RadialMixture, torch.Tensor, Backend]:
+        """Return the density of the points, rows X (n, d) in its coordinates, and their device."""
+        metric, kernel, weights = self.coordinates_, self.kernel_, self.weights_
+        points, periods, limit = (
+            metric.to_metric(self.points_),
+            metric.periods,
+            self._memory_limit(),
         )
+        backend = self._backend(points, bandwidth)
+        model = kernel_model(backend, points, weights, kernel, bandwidth, periods, limit)
+        queries = (metric.to_metric(X) - origin_of(points, periods)) / units_of(kernel, bandwidth)
+        return model, backend.tensor(queries), backend
 
     def _check_range(self, name: str, rows: np.ndarray) -> None:
         """See `DistanceDensityMixin`."""
@@ -800,83 +634,3 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         """See `DensityEstimatorMixin`."""
         n_points, d = getattr(self, "points_", np.empty((0, 0))).shape
         return n_points * (d + 2)
-
-    def _resolve_bandwidth(
-        self, rows: MergedRows, coordinates: LinearMetric, kernel: str, backend: Backend
-    ) -> float | np.ndarray:
-        """Return the bandwidth as a number, or one number for each feature (d,), checked."""
-        bandwidth, points = self.bandwidth, coordinates.to_metric(rows.points)
-        if isinstance(bandwidth, str):
-            check_bandwidth(bandwidth, "X", names=(*_RULES, "loo"))
-            origin = _origin(points, coordinates.periods)
-            unit = unit_for(float(np.abs(points - origin).max(initial=0.0)))
-            try:
-                if bandwidth in _RULES:
-                    stretched = _with_circular_stds(points, rows.weights, coordinates.periods)
-                    return unit * _RULES[bandwidth](stretched / unit, rows.weights)
-                return unit * self._leave_one_out(rows, coordinates, kernel, backend, unit)
-            except ValueError as error:
-                raise ValueError(
-                    f"bandwidth={bandwidth!r}: {error}; pass bandwidth=<positive number, in units of X>."
-                ) from error
-        if not isinstance(bandwidth, Sequence) and np.ndim(bandwidth) == 0:
-            return check_bandwidth(bandwidth, "X")
-        scales = check_real_array("bandwidth", bandwidth, allow_bool=False)
-        d = points.shape[1]
-        if scales.shape != (d,):
-            raise ValueError(
-                f"bandwidth has shape {scales.shape}; expected a number or shape ({d},), one number "
-                "for each feature. Pass one number to use it for all features."
-            )
-        if not np.all(np.isfinite(scales) & (scales > 0)):
-            raise ValueError(
-                f"bandwidth={bandwidth!r} is out of range; expected finite numbers > 0, in the units of "
-                "the features. Pass 'loo' to estimate one number."
-            )
-        return scales.copy()
-
-    def _leave_one_out(
-        self,
-        rows: MergedRows,
-        coordinates: LinearMetric,
-        kernel: str,
-        backend: Backend,
-        unit: float,
-    ) -> float:
-        """Return the bandwidth of highest leave-one-out likelihood, computed and returned in a unit."""
-        memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
-        points, weights = coordinates.to_metric(rows.points), rows.weights
-        points = (points - _origin(points, coordinates.periods)) / unit
-        periods = None if coordinates.periods is None else coordinates.periods / unit
-        queries = None
-        excluded = excluded_rows(rows.points, weights, rows.precision.width)
-        if excluded is not None:
-            x = points[excluded.exclude] + coordinates.steps_to_metric(excluded.offsets) / unit
-            queries = Queries(x, excluded.exclude, excluded.query_weights)
-            points, weights = points[excluded.point], excluded.weights
-        if kernel == "gaussian":
-            return gaussian_leave_one_out(
-                points, weights, 0, backend, memory_limit, queries, periods
-            )
-        lower, upper = stationary_bracket(points, weights, queries)
-        scored = Queries.at_points(points, weights) if queries is None else queries
-        # The optimum of other profiles differs from the Gaussian's by a factor of at most sqrt(d +
-        # 4), the ratio of bandwidths at equal variance.
-        factor = np.sqrt(points.shape[1] + 4)
-        lower, upper = lower / factor, upper * factor
-        if RADIAL_KERNELS[kernel].is_compact:
-            # Below this the likelihood is zero: some point is within the kernel of no other.
-            margin = 1 + 64 * torch.finfo(backend.dtype).eps
-            lower = margin * float(scored.nearest_distances(points).max())
-            upper = max(upper, 2 * lower)
-        query_weights = backend.tensor(scored.weights)
-        exclude = torch.as_tensor(scored.exclude, device=query_weights.device)
-        x = scored.x - typical_row(points)
-
-        def log_likelihood(h: float) -> float:
-            model = self._model(backend, points, weights, kernel, h)
-            assert isinstance(model, RadialMixture)
-            queries = backend.tensor(x / _units(kernel, h))
-            return float(query_weights @ model.log_density(queries, exclude=exclude))
-
-        return maximize_leave_one_out(log_likelihood, lower, upper)

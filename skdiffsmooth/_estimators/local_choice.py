@@ -29,7 +29,7 @@ WIDTHS = (0.0, 0.05, 0.2)
 _MOST_ROWS, _MOST_COLUMNS = 256, 24
 # Where denoisers remove less than this share of the noise, less noise is not worth a level.
 _LEAST_GAIN = 0.01
-# A mixture has at most so many denoisers; without any of them its error rises by at least this.
+# Most denoisers of a mixture, and the least rise of its error without any one of them.
 _MOST_PARTS, _LEAST_LOSS = 3, 5e-3
 
 

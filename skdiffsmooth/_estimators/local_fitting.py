@@ -41,7 +41,7 @@ _LOWEST, _HIGHEST, _TERMINAL, _TERMINAL_WIDEST = 0.001, 0.7, 4.0, 2.0
 _LEVELS_A_UNIT, _LEVELS_APART = 3.5, 2
 # Standard deviation of the background, in units of the same root mean square.
 _BACKGROUND_STD = 3.0
-# In nats a column: the lowest bandwidth that is compared is warned of where it gains more than this.
+# Gain in nats a column by the lowest bandwidth that is compared, above which `fit` warns.
 _STEEP = 0.02
 
 
@@ -218,9 +218,9 @@ def _first_level(
     at_bound = source.levels.bandwidth < 1.001 * _LOWEST * std
     if best == 0 and at_bound and likelihood(0) > likelihood(1) + _STEEP * rows.points.shape[1]:
         warn_user(
-            f"the bandwidth {source.levels.bandwidth:.3g}, {_LOWEST} of the columns' standard "
-            "deviation, has the highest leave-one-out likelihood of those compared; a lower one may be "
-            "better. If columns have atoms, such as a background of zeros, add noise of one unit; if "
-            "some have much smaller values than others, scale them; else pass a number."
+            f"the bandwidth {parsed.unit * source.levels.bandwidth:.3g}, {_LOWEST} of the columns' "
+            "standard deviation, has the highest leave-one-out likelihood of those compared; a lower "
+            "one may be better. If columns have atoms, such as a background of zeros, add noise of one "
+            "unit; if some have much smaller values than others, scale them; else pass a number."
         )
     return starts[best]

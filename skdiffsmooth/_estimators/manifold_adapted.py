@@ -119,8 +119,8 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
 
     A LocalPolynomialManifold is wavy if rows are noisy and neighbours few, and its projections jump
     where its curvature is largest. With sigma below 0.6 of the distance at which offsets are zero,
-    the mass is within 1e-2 of one (docs/guide/manifolds.md). With a larger sigma, for which `fit` warns,
-    single log-densities may be wrong by nats.
+    the mass is within 1e-2 of one (docs/evidence/manifolds.md). With a larger sigma, for which `fit`
+    warns, single log-densities may be wrong by nats.
 
     A learned kernel takes as long as the isotropic one times the number of cells with non-zero gates at
     a query, two or three. A known curved manifold takes one softmax over the points and one projection

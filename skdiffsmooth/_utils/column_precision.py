@@ -26,8 +26,8 @@ _REMAINDER = 0.01
 _FEWEST_ROWS = 10
 _FEWEST_VALUES = 20
 _FEWEST_TIES = 0.1
-# Worth a warning: units in standard deviations, and the weight of one value, which is also so many times
-# that of any other.
+# `fit` warns of larger units, in standard deviations, and of a value with more weight, if that is also
+# `_ATOM_RATIO` times the weight of any other.
 _COARSE = 1 / 3
 _ATOM = 0.2
 _ATOM_RATIO = 4

@@ -17,7 +17,7 @@ import numpy as np
 
 from .column_precision import copies_of
 
-# Rows of large weight are scored at several offsets, in all at about so many.
+# Approximate number of offsets of all rows together; rows of large weight have several.
 _N_OFFSETS = 512
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 

@@ -28,9 +28,9 @@ _VERSION_KEY = "_skdiffsmooth_version"
 Method = TypeVar("Method", bound=Callable[..., Any])
 Self = TypeVar("Self", bound="DensityEstimatorMixin")
 
-# The density of some columns is an integral over at least that many rows for each row of a query.
+# Fewest rows over which the density of some columns is integrated, for each row of a query.
 _ROWS_A_CONDITIONAL = 64
-# What says how many columns there are, and how they are called.
+# Attributes that hold the number and the names of columns.
 _OF_COLUMNS = "n_features_in_", "feature_names_in_", "_column_labels_"
 
 
@@ -322,7 +322,7 @@ class DistanceDensityMixin(DensityOfColumnsMixin):
     periods_: Any
     # Whether nearly equal rows are recognised in units of the columns, or in the common unit of X.
     _measures_by_column = True
-    # Whether a column that is constant in a part of a table is as wide as it is coarse in the table.
+    # Whether a column that is constant in a fold or class gets its rounding width in the whole table.
     _has_precision_of_table = True
 
     def _check_training(self, X: Any, sample_weight: Any) -> MergedRows:

@@ -25,13 +25,13 @@ from .column_precision import has_extent
 
 # Distances of copies are below this share of the distance to the next row.
 _LARGEST_SHARE = 1e-4
-# What smooth data would have with a lower probability is no chance.
+# Gaps are those of copies where smooth data would have them with a lower probability than this.
 _FALSE_ALARM = 1e-6
 _MOST_NEIGHBORS = 32
 _FEWEST_GROUPS = 5
-# Gaps that are that narrow belong to copies if others of the same length are copies beyond doubt.
+# Gaps below this share are those of copies if other gaps of the same length certainly are.
 _LARGEST_SHARE_OF_LENGTH = 1e-2
-# So many rows are searched for copies first, and all only if some have any.
+# Fewest and most rows that are searched for copies first; all rows are only if some have any.
 _ROWS = 100, 2000
 _MOST_DISTANCES = 2e8
 

@@ -37,9 +37,9 @@ except ImportError:
         return method
 
 
-# In seconds: no line in the first one, then one in five, or in five per cent of the whole call.
+# Seconds before the first line and between lines; most lines of a long call.
 _FIRST, _INTERVAL, _INTERVALS = 1.0, 5.0, 20
-# An announced call takes so long, which is estimated after some seconds.
+# Seconds of a call from which on it is announced, and after which its time is estimated.
 _LONG, _ESTIMATED_AFTER = 60.0, 2.0
 _ANNOUNCED = logging.getLogger("skdiffsmooth")
 _LINES = logging.getLogger("skdiffsmooth.progress")

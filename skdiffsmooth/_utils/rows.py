@@ -39,8 +39,8 @@ def precision_of_image(
 ) -> ColumnPrecision | None:
     """Return the precision of mapped rows (n, d), or None where the rows are no part of a table.
 
-    Column ``outputs[j]`` is the image of column j alone, with the slope ``slopes[j]``. That of a column
-    which is constant in the part is as wide as the column is coarse in the table.
+    Column ``outputs[j]`` is the image of column j alone, with the slope ``slopes[j]``. The image of a
+    column that is constant in these rows gets the rounding width of the column in the whole table.
     """
     table, is_constant = _OF_WHOLE_TABLE.get(), ~has_extent(points)
     if table is None or not is_constant.any():
@@ -56,7 +56,7 @@ def as_given(X: Any, checked: np.ndarray) -> Any:
 
 
 def evenly(n_rows: int, most: int) -> np.ndarray:
-    """Return at most so many of the first integers, each in the middle of a stretch of equal length."""
+    """Return at most `most` integers below `n_rows`, evenly spaced."""
     if n_rows <= most:
         return np.arange(n_rows)
     return ((np.arange(most) + 0.5) * (n_rows / most)).astype(np.intp)

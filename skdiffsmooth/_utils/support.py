@@ -7,8 +7,8 @@ from scipy.spatial import cKDTree
 
 from .warnings import warn_user
 
-# Beyond so many bandwidths from all rows nothing supports given values, unless training rows are
-# nearly as far from one another.
+# Given values have no support if they are more bandwidths than this from all rows, and more than
+# `_FAR_FACTOR` times as far as any training row is from the next.
 _FAR = 8.0
 _FAR_FACTOR = 3.0
 _N_COMPARED = 2000

@@ -50,10 +50,8 @@ def check_even(name: str, value: Any, reason: str) -> int:
     return number
 
 
-def check_integer(
-    name: str, value: Any, *, minimum: int = 1, maximum: int = sys.maxsize, hint: str = ""
-) -> int:
-    """Return `value` as an int, from `minimum` to `maximum`, the largest index or size."""
+def check_integer(name: str, value: Any, *, minimum: int = 1, hint: str = "") -> int:
+    """Return `value` as an int, from `minimum` to the largest index or size."""
     hint = f" {hint}" if hint else ""
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Integral):
         raise TypeError(
@@ -63,8 +61,10 @@ def check_integer(
     if value < minimum:
         raise ValueError(f"{name}={value!r} is too small; expected an integer >= {minimum}.{hint}")
     number = int(value)
-    if number > maximum:
-        raise ValueError(f"{name}={value!r} is too large; expected an integer <= {maximum}.{hint}")
+    if number > sys.maxsize:
+        raise ValueError(
+            f"{name}={value!r} is too large; expected an integer <= {sys.maxsize}.{hint}"
+        )
     return number
 
 

@@ -2,5 +2,5 @@
 
 __version__ = "0.1.0"
 
-# Raised whenever fitted attributes change such that a model saved before cannot answer any more.
+# Raised whenever fitted attributes change so that models saved before cannot be used any more.
 FORMAT = 1

@@ -193,13 +193,19 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
 
     @on_one_fit
     def predict(self, X: Any, *, columns: Any = None) -> np.ndarray:
-        """Return the most probable class (n_samples,) of each row; otherwise as `predict_log_proba`."""
+        """Return the most probable class (n_samples,) of each row, a label from ``classes_``.
+
+        `X`, `columns`, and what is raised, are those of `predict_log_proba`.
+        """
         log_proba = self.predict_log_proba(X, columns=columns)
         return self.classes_[log_proba.argmax(axis=1)]
 
     @on_one_fit
     def predict_proba(self, X: Any, *, columns: Any = None) -> np.ndarray:
-        """Return the probabilities (n_samples, n_classes) of classes, exp of `predict_log_proba`."""
+        """Return the probabilities (n_samples, n_classes) of the classes, in the order of ``classes_``.
+
+        `X`, `columns`, and what is raised, are those of `predict_log_proba`.
+        """
         return np.exp(self.predict_log_proba(X, columns=columns))
 
     @on_one_fit
@@ -248,8 +254,9 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
     def decision_function(self, X: Any) -> np.ndarray:
         """Return log-odds, as scikit-learn's discriminant analyses do.
 
-        With two classes those of the second, (n_samples,), otherwise `predict_log_proba`. They
-        still rank rows whose probabilities have rounded to 0 and 1.
+        With two classes those of the second, (n_samples,), otherwise `predict_log_proba`
+        (n_samples, n_classes). They still rank rows whose probabilities have rounded to 0 and 1.
+        `X`, and what is raised, are those of `predict_log_proba`.
         """
         log_proba = self.predict_log_proba(X)
         return log_proba[:, 1] - log_proba[:, 0] if len(self.classes_) == 2 else log_proba

@@ -10,12 +10,8 @@ from scipy.special import logsumexp
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from .._diffusion.conditional import (
-    N_CENTERS,
-    JointDensity,
-    draw_given_columns,
-    log_density_of_columns,
-)
+from .._diffusion.conditional import draw_given_columns, log_density_of_columns
+from .._diffusion.joint_density import N_CENTERS, JointDensity
 from .._utils.draws import choose_in_rows
 from .._utils.given import resolve_given_values
 from ._changes import ChangeOfVariables, chain, with_names
@@ -25,7 +21,7 @@ from ._members import check_fills_space, log_density_of, naming, unwrap
 # Rows, and their classes if the density is a classifier.
 Drawn = tuple[np.ndarray, np.ndarray | None]
 
-# Of densities that have no limit of their own, in MiB.
+# Memory limit of densities that have none of their own, in MiB.
 _MEMORY_LIMIT = 1024.0
 
 

@@ -14,7 +14,7 @@ from ._quantiles import QuantileSpline
 from ._transformed import TransformedDensity
 
 _N_KNOTS = (8, 24)
-# Between two knots the density is that of so many rows at least.
+# Fewest rows between two knots.
 _MIN_ROWS_PER_KNOT = 5
 _N_COMPONENTS = (1, 2, 4, 8, 16, 32)
 # Restarts of a mixture with too many components differ; their mean is stable (docs/evidence/compose.md).
@@ -34,7 +34,7 @@ def density_family(
 
     Members that need more than `n_rows` distinct rows, or weights where `weighted`, are left out.
     Mixtures are not smoothed and tangents not learned: both take most of the time, for little
-    (docs/evidence/compose.md, docs/guide/bases.md).
+    (docs/evidence/compose.md, docs/evidence/bases.md).
     """
     members: list[tuple[str, Any]] = [("smoothed", smoothed)]
     # One row fewer remains in leave-one-out likelihoods.

@@ -185,27 +185,14 @@ def log_density_of(label: str, estimator: Any, rows: Any) -> np.ndarray:
     return log_density
 
 
-def out_of_fold(
-    members: list[tuple[str, Any]],
-    rows: TrainingRows,
-    folds: Folds,
-    n_jobs: int | None = None,
-) -> np.ndarray:
-    """Return the held-out log-density of each row of ``rows.given``, (n, n_members), in nats.
-
-    `members` are pairs of a label for messages and an estimator, which is cloned; `folds` come from
-    ``rows.folds``. NaN for rows that no fold tests.
-    """
+def out_of_fold(label: str, estimator: Any, rows: TrainingRows, folds: Folds) -> np.ndarray:
+    """Return held-out log-densities (n,), in nats, of ``rows.given``; NaN where no fold tests a row."""
     calls = [
-        delayed(held_out_log_density)(label, estimator, rows, train, test)
-        for label, estimator in members
-        for train, test in folds
+        delayed(held_out_log_density)(label, estimator, rows, train, test) for train, test in folds
     ]
-    held_out = iter(results_of(calls, n_jobs, "fold"))
-    log_density = np.full((len(rows.group), len(members)), np.nan)
-    for column in range(len(members)):
-        for _, test in folds:
-            log_density[test, column] = next(held_out)
+    log_density = np.full(len(rows.group), np.nan)
+    for (_, test), part in zip(folds, results_of(calls, None, "fold"), strict=True):
+        log_density[test] = part
     return log_density
 
 

@@ -175,7 +175,7 @@ class _Bandwidths:
         z = metric.to_metric(model.points_)
         steps = AffineHull.of(z / self._bandwidth).basis.T * self._bandwidth
         center = np.median(z, axis=0)
-        # Exact but where columns are mapped: the mean slope within a bandwidth.
+        # The map back to X is linear, unless columns are mapped: then this is its mean slope.
         self.directions = (
             metric.from_metric(center + steps) - metric.from_metric(center - steps)
         ) / 2

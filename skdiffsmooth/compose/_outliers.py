@@ -256,12 +256,18 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
 
     @on_one_fit
     def decision_function(self, X: Any) -> np.ndarray:
-        """Return ``score_samples(X) - offset_`` (n_samples,) in nats, negative for outliers."""
+        """Return ``score_samples(X) - offset_`` (n_samples,) in nats, negative for outliers.
+
+        `X`, and what is raised, are those of `score_samples`.
+        """
         return self.score_samples(X) - self.offset_
 
     @on_one_fit
     def predict(self, X: Any) -> np.ndarray:
-        """Return -1 for outliers and 1 for inliers, (n_samples,); otherwise as `score_samples`."""
+        """Return -1 for outliers and 1 for inliers, (n_samples,).
+
+        `X`, and what is raised, are those of `score_samples`.
+        """
         return np.where(self.decision_function(X) < 0, -1, 1)
 
     @on_one_fit
@@ -364,9 +370,8 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         if splits is None:
             splits = _copies_apart(rows, rows.folds(min(_N_FOLDS, len(rows.points))))
         apart, folds = splits
-        members = [("estimator", estimator_or_default(estimator))]
         try:
-            by_row = out_of_fold(members, apart, folds)[:, 0]
+            by_row = out_of_fold("estimator", estimator_or_default(estimator), apart, folds)
         except ValueError as error:
             if self.cv is not None or len(rows.points) > _N_FOLDS:
                 raise

@@ -53,7 +53,7 @@ _Result = TypeVar("_Result")
 
 # Stopping rule: the held-out log-likelihood is within this many nats a row of its maximum.
 _MAX_GAP = 1e-8
-# The one fit that chooses the default members is of so many, about, for reports of progress.
+# Approximate number of fits that choose the default members, for reports of progress.
 _FITS_OF_FAMILY = 40
 # Weights depend on the number of held-out rows little: k weights cost k / 2n nats a row.
 _MOST_HELD_OUT = 2000
@@ -354,6 +354,10 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
     @property
     def base_measure_(self) -> dict[Any, str]:
         """What log-densities of each column are with respect to, of densities of tables."""
+        if self._table_ is None:
+            raise AttributeError(
+                "base_measure_ is of a stack that is fitted and whose members are densities of tables."
+            )
         return self._table_.base_measure
 
     def _log_density_of_rows(self, X: np.ndarray, passed: Any) -> np.ndarray:

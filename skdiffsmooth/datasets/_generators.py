@@ -72,14 +72,14 @@ def make_circle(n_samples: int = 100, *, radius: float = 1.0, **options: Unpack[
 def make_ellipse(
     n_samples: int = 100, *, semi_axes: Any = (1.0, 0.5), **options: Unpack[Options]
 ) -> Any:
-    """Draw rows from an `ellipse`; the options are those of `make_circle`."""
+    """Draw rows from an `ellipse`, with its parameters; the others are those of `make_circle`."""
     return _draw(ellipse, n_samples, options, semi_axes=semi_axes)
 
 
 def make_wavy_circle(
     n_samples: int = 100, *, amplitude: float = 0.13, waves: int = 8, **options: Unpack[Options]
 ) -> Any:
-    """Draw rows from a `wavy_circle`; the options are those of `make_circle`."""
+    """Draw rows from a `wavy_circle`, with its parameters; the others are those of `make_circle`."""
     return _draw(wavy_circle, n_samples, options, amplitude=amplitude, waves=waves)
 
 
@@ -91,21 +91,21 @@ def make_rough_circle(
     waves: int = 4,
     **options: Unpack[Options],
 ) -> Any:
-    """Draw rows from a `rough_circle`; the options are those of `make_circle`."""
+    """Draw rows from a `rough_circle`, with its parameters; the others are those of `make_circle`."""
     return _draw(
         rough_circle, n_samples, options, smoothness=smoothness, amplitude=amplitude, waves=waves
     )
 
 
 def make_lima_bean(n_samples: int = 100, **options: Unpack[Options]) -> Any:
-    """Draw rows from a `lima_bean`; the options are those of `make_circle`."""
+    """Draw rows from a `lima_bean`, with its parameters; the others are those of `make_circle`."""
     return _draw(lima_bean, n_samples, options)
 
 
 def make_sphere(
     n_samples: int = 100, *, n_components: int = 2, radius: float = 1.0, **options: Unpack[Options]
 ) -> Any:
-    """Draw rows from a `sphere`; the options are those of `make_circle`."""
+    """Draw rows from a `sphere`, with its parameters; the others are those of `make_circle`."""
     return _draw(sphere, n_samples, options, n_components=n_components, radius=radius)
 
 
@@ -116,14 +116,14 @@ def make_torus(
     tube_radius: float = 0.4,
     **options: Unpack[Options],
 ) -> Any:
-    """Draw rows from a `torus`; the options are those of `make_circle`."""
+    """Draw rows from a `torus`, with its parameters; the others are those of `make_circle`."""
     return _draw(torus, n_samples, options, radius=radius, tube_radius=tube_radius)
 
 
 def make_swiss_roll(
     n_samples: int = 100, *, radius: float = 1.0, height: float = 1.5, **options: Unpack[Options]
 ) -> Any:
-    """Draw rows from a `swiss_roll`; the options are those of `make_circle`."""
+    """Draw rows from a `swiss_roll`, with its parameters; the others are those of `make_circle`."""
     return _draw(swiss_roll, n_samples, options, radius=radius, height=height)
 
 
@@ -135,7 +135,7 @@ def make_affine_subspace(
     offset: float = 1.0,
     **options: Unpack[Options],
 ) -> Any:
-    """Draw rows from an `affine_subspace`; the options are those of `make_circle`."""
+    """Draw rows from an `affine_subspace`, with its parameters; others are those of `make_circle`."""
     return _draw(
         affine_subspace, n_samples, options, n_components=n_components, scale=scale, offset=offset
     )

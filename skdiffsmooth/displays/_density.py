@@ -33,7 +33,7 @@ from ._figures import (
 _N_DRAWS = 2000
 _RESOLUTIONS = {1: 200, 2: 60}
 _RESOLUTION_OF_PAIRS = 40
-# Log-densities are coloured down to so many nats below the highest, and levels of mass are drawn.
+# Nats below the highest log-density down to which it is coloured; shares of the mass inside of lines.
 _DEPTH, _MASSES = 10.0, (0.5, 0.9)
 
 

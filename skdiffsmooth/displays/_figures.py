@@ -16,7 +16,7 @@ from ..compose._sampling import names_of_columns, sample
 BLACK, BLUE, ORANGE, GREEN = "#000000", "#0072B2", "#E69F00", "#009E73"
 _VERMILION, _PURPLE, _SKY = "#D55E00", "#CC79A7", "#56B4E9"
 _MOST_COLUMNS = 8
-# Grids over draws leave out so much on each side, since tails may be very long.
+# Share of the draws on each side that grids leave out, since tails may be very long.
 _OUTSIDE, _MARGIN = 0.005, 0.1
 
 
@@ -116,12 +116,12 @@ def chosen_columns(estimator: Any, columns: Any, default: Sequence[int]) -> tupl
     return [int(resolve_columns("columns", [c], labels, n)[0]) for c in columns], names
 
 
-def check_number_of_columns(columns: Sequence[int], most: int = _MOST_COLUMNS) -> None:
+def check_number_of_columns(columns: Sequence[int]) -> None:
     """Raise an error if there are more columns than panels can show."""
-    if len(columns) > most:
+    if len(columns) > _MOST_COLUMNS:
         raise ValueError(
-            f"columns: {len(columns)} columns cannot be drawn in one figure; expected at most {most}. "
-            f"Pass columns=[...] with the labels or indices of those to draw."
+            f"columns: {len(columns)} columns cannot be drawn in one figure; expected at most "
+            f"{_MOST_COLUMNS}. Pass columns=[...] with the labels or indices of those to draw."
         )
 
 

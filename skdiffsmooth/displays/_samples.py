@@ -240,7 +240,7 @@ def _columns_of(name: str, X: Any) -> tuple[list[Any] | None, list[np.ndarray]]:
 
 
 def _coded(name: Any, real: np.ndarray, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
-    """Return two columns as numbers, and the levels that they are indices of, or None."""
+    """Return two columns as numbers; of text also the levels that these index, else None."""
     try:
         values = [np.asarray(column, dtype=np.float64) for column in (real, drawn)]
         is_number = real.dtype != bool

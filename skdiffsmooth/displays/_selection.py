@@ -248,7 +248,7 @@ def _equal(first: Any, second: Any) -> bool:
 
 
 def _same(group: np.ndarray, value: float) -> np.ndarray:
-    """Return which values (n,) equal one, which may be NaN."""
+    """Return which of the values (n,) are equal to `value`; NaN equals NaN."""
     return np.isnan(group) if np.isnan(value) else np.isclose(group, value, rtol=1e-9, atol=0)
 
 

@@ -12,10 +12,10 @@ from ._targets import Target
 
 # The acceptance rate that step sizes are adapted to (Roberts & Rosenthal 1998).
 _ACCEPTANCE = 0.574
-# Chains have diverged where the drift is so many times the larger of the first drift and the noise.
+# Chains have diverged if the drift exceeds this multiple of the larger of the first drift and the noise.
 _DIVERGENCE_FACTOR = 1e4
 _POWER_ITERATIONS = 10
-# The finite-difference step is refined so often, by the width that the step before measured.
+# How often the finite-difference step is refined, each time by the width that the last one measured.
 _REFINEMENTS = 3
 
 

@@ -162,7 +162,10 @@ class SmoothManifoldBase(DifferentiableManifoldBase):
         return across_border(self._projection_derivative, X, self.n_features)
 
     def project_with_derivative(self, X: Any) -> tuple[Any, Any, Any]:
-        """Return `project`, `tangent` and `projection_derivative`, doing their common work once."""
+        """Return `project` (n, d), `tangent` (n, d, k) and `projection_derivative` (n, k, k).
+
+        Their common work is done once. X, types and errors are those of `project`.
+        """
         return across_border(self._project_with_derivative, X, self.n_features)
 
     def _project_with_derivative(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -342,7 +345,7 @@ def check_idempotent(manifold: Manifold, X: Any) -> None:
     )
     if len(X) == 0:
         return
-    # In units of the largest coordinate, whose square may overflow.
+    # Divided by the largest coordinate, whose square may overflow.
     size = float(np.abs(X).max()) or 1.0
     gap = np.linalg.norm((twice - once) / size, axis=1).max()
     # Where all rows are equal, the unit is their own size.

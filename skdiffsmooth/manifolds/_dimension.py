@@ -33,7 +33,7 @@ from ._neighbors import NearestPoints
 __all__ = ["IntrinsicDimension", "check_n_components", "intrinsic_dimension"]
 
 MEMORY_LIMIT = 64.0
-# Pairs of rows for "auto", of which more cost much and rarely change the rounded estimate.
+# Most pairs of rows for "auto": more take long and rarely change the rounded estimate.
 _MOST_PAIRS = 2e7
 # Rows whose distances give the size of the cloud: their lower quartile, squared, times a factor that is
 # beyond the variance of uniform and of Gaussian clouds of any dimension.
@@ -47,7 +47,7 @@ _MOST_CROWDING = 0.05
 _EXCESS = 1.2
 # Relative standard deviations of what the model leaves out: at large noise, and of the excess.
 _MODEL_ERROR, _EXCESS_ERROR = 0.1, 0.6
-# Logarithms of the noise variance over which these errors are alike.
+# Difference of log noise variances over which these errors are correlated.
 _ALIKE = 0.7
 # Prior standard deviation of the linear term, in units of k.
 _LINEAR = 0.1

@@ -13,8 +13,8 @@ from ._base import Constants
 
 # In more dimensions a tree visits most of its leaves, and products are faster.
 TREE_DIMENSION = 10
-# Distances from products have the rounding errors of squares: so many more candidates are compared by
-# exact distances.
+# Distances from products have the rounding errors of squares, so this many further candidates are
+# compared by exact distances.
 SPARE = 4
 
 

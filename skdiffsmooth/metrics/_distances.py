@@ -47,7 +47,7 @@ def distance_to_manifold(X: Any, manifold: Any) -> np.ndarray:
 
     Notes
     -----
-    Costs one call of ``manifold.distance``; docs/guide/manifolds.md has the times.
+    Costs one call of ``manifold.distance``; docs/evidence/manifolds.md has the times.
 
     Examples
     --------

@@ -23,7 +23,7 @@ from .._utils.validation import (
     fixed_seed,
 )
 
-# Rows are split into so many parts, each of which is left out once for the errors.
+# Parts of the rows, each of which is left out once for the errors.
 _N_PARTS = 20
 _HINT = "Pass 'sigma', 'size', or a mapping from a label to an estimator or a function of x and v."
 

@@ -24,13 +24,14 @@ from .._diffusion.comparison import (
     metrics_to_compare,
 )
 from .._diffusion.estimator import BaseScoreDiffusion
-from .._diffusion.fitting import DEFAULT_FACTORS, Factors, Scales, TrainingData, given_or_default
+from .._diffusion.geometry import DEFAULT_FACTORS, Factors, Scales, given_or_default
 from .._diffusion.settings import (
     ParsedParameters,
     Relative,
     check_suits_periods,
     resolve_n_jobs,
 )
+from .._diffusion.training_data import TrainingData
 from .._estimators.smoothed import SmoothedScoreDiffusion
 from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.parallel import results_of
@@ -45,7 +46,7 @@ from ..solvers import ODESolver
 _BANDWIDTH_FACTORS, _BANDWIDTHS = (0.55, 0.7, 0.85, 1.0), (0.2, 2.0)
 _SIGMA_FACTORS, _SIGMAS = (0.0, 0.75, 1.5, 3.0), (0.3, 12.0)
 # The best candidate is scored once more under the estimator's own nodes, levels and steps, and so is the
-# next if it is less likely by at most so many nats, which few nodes can be wrong by.
+# next if it is within `_CLOSE` nats, which is the error that few nodes can have.
 _N_FINALISTS, _CLOSE = 2, 0.02
 # Folds of groups, where the number is not given.
 _N_FOLDS = 5
@@ -290,7 +291,10 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
 
     @on_one_fit
     def leave_one_out_log_density(self, own_weights: Any = None) -> np.ndarray:
-        """Return the leave-one-out log-densities (n_points,) of ``best_estimator_``, in nats."""
+        """Return the leave-one-out log-densities (n_points,) of ``best_estimator_``, in nats.
+
+        `own_weights`, and what is raised, are as in the method of `SmoothedScoreDiffusion`.
+        """
         return self._best().leave_one_out_log_density(own_weights)
 
     def _best(self) -> BaseScoreDiffusion:
@@ -478,7 +482,7 @@ class _Search:
         for k, entry in enumerate(self.entries):
             by_fold[: n_folds[k], k] = entry.by_fold
         columns |= {f"split{k}_test_score": scores for k, scores in enumerate(by_fold)}
-        # Scores under few nodes do not compare with exact ones, which come first.
+        # Scores with few nodes cannot be compared with exact ones, so these are ranked first.
         order = sorted((not entry.is_exact, -entry.score) for entry in self.entries)
         ranks = [order.index((not entry.is_exact, -entry.score)) + 1 for entry in self.entries]
         zeros = np.zeros(len(params))

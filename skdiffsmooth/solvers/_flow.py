@@ -77,9 +77,9 @@ def warn_of_error(solver: Solver, error: np.ndarray) -> None:
     if missed.any():
         warn_user(
             f"solver={solver!r} missed its tolerance of {solver.tol:g} nats in {missed.sum()} of "
-            f"{len(error)} rows, with estimated errors of up to {np.nanmax(error):.2g}. Pass one with a "
-            "larger tol or more max_halvings, or dtype='float64'; where the score field jumps, none "
-            "of these helps.",
+            f"{len(error)} rows, with estimated errors of up to {np.nanmax(error):.2g}. Pass a "
+            "solver with a larger tol or more max_halvings, or dtype='float64'; where the score field "
+            "jumps, none of these helps.",
             ConvergenceWarning,
         )
 

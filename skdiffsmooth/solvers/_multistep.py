@@ -54,13 +54,13 @@ class Multistep:
     def step(
         self, field: ScoreField, x: torch.Tensor, start: float, end: float, draw: Draw
     ) -> torch.Tensor:
-        """See `Solver`. A step alone has no earlier evaluation, and takes two."""
+        """See `Solver`. Without an earlier step it takes two evaluations."""
         return self.initial_state(x, 1).step(field, x, start, end, draw)
 
     def step_with_log_density(
         self, field: ScoreField, x: torch.Tensor, start: float, end: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `ODESolver`. A step alone has no earlier evaluation, and takes two."""
+        """See `ODESolver`. Without an earlier step it takes two evaluations."""
         return self.initial_state(x, 1).step_with_log_density(field, x, start, end)
 
 

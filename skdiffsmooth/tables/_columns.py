@@ -28,7 +28,7 @@ from ._distances import from_line, to_line
 from ._frames import Cells, FrameType, read_frame
 from ._kinds import Kind, Periodic, WithLevels
 
-# Logarithms beyond this have no float64.
+# Exponentials of larger logarithms overflow in float64.
 _LARGEST_LOG = 700.0
 
 

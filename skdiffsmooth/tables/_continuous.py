@@ -21,8 +21,9 @@ from scipy.spatial.distance import cdist
 from sklearn.base import clone
 
 from .._diffusion.background import WIDTH
-from .._diffusion.conditional import JointDensity, draw_given_columns, log_density_of_columns
+from .._diffusion.conditional import draw_given_columns, log_density_of_columns
 from .._diffusion.estimator import BaseScoreDiffusion
+from .._diffusion.joint_density import JointDensity
 from .._estimators.kde import KDESampler
 from .._utils.periods import reduced, wrapped
 from ..compose._conditionals import draw_given, score_columns
@@ -36,10 +37,9 @@ Moved = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 _LABEL = "continuous part"
 
-# Rows of all others that a conditional density may leave out: the lightest, of so much weight together.
+# A conditional density omits the rows of least weight, up to this share of all weight.
 _NEGLIGIBLE = 1e-4
-# Scales and bandwidths of levels are chosen by the likelihood of at most so many left-out rows, and at
-# most so many pairs of rows.
+# Most left-out rows, and most pairs of rows, whose likelihood chooses scales and bandwidths of levels.
 _MOST_JUDGES, _MOST_PAIRS = 512, 4_000_000
 _N_ROUNDS, _CHANGE = 4, 0.01
 # Factors of the leave-one-out scale of all rows between which that given the levels is searched for.

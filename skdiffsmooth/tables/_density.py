@@ -29,9 +29,9 @@ from ._continuous import ContinuousPart, RowsInCells, fit_part
 from ._discrete import LevelDensity, LevelKernel
 from ._gated import GatedPart, Rows, fit_gated
 
-# A pattern of coordinates has a density of its own from so many rows on.
+# Fewest rows with which a pattern of coordinates has a density of its own.
 _FEWEST_ROWS = 10
-# Missing levels that matter to other coordinates are summed over in at most so many combinations a row.
+# Most combinations of missing levels that are summed over, for each row.
 _MOST_COMBINATIONS = 64
 # Points of a cell at which a density is averaged: in one column midpoints, of which every third is one
 # of fewer; in more a lattice of a prime number of points, with a generator for each column, and two
@@ -45,15 +45,15 @@ _GENERATORS = {
     17: [1, 22, 41, 37, 2, 8, 23, 38],
     31: [1, 43, 67, 40, 7, 14, 34, 73, 2, 13, 68, 41, 4, 70, 77],
 }
-# A column with a smaller share of a relation than this is none of it.
+# A column is in a relation if its share of it is at least this.
 _UNRELATED = 1e-6
-# Integrals for each of a row's combinations of levels first have errors of so many nats; their sum, and
-# the shares by which levels are drawn, have errors of at most the two numbers that follow.
+# Errors in nats: of the first integrals for each combination of a row's levels; of their sum; of the
+# probabilities by which levels are drawn.
 _ROUGH, _TOLERANCE, _TOLERANCE_OF_DRAWS = 0.3, 0.03, 0.1
 # Draws of missing columns without atoms, over which the density of those with atoms is averaged.
 _N_COMMON = 64
-# A cell is integrated over where density times width is further off than this, in nats, in the mean
-# over so many rows; scales are chosen at so many points of each cell.
+# Mean error in nats of density times width, over the rows of the second number, above which a density is
+# averaged over the cell; points of each cell at which scales are chosen.
 _CELL_ERROR, _N_CELL_ROWS, _N_CHOICE = 0.01, 64, 4
 
 
@@ -124,9 +124,9 @@ class MixedDensity:
         for key, count in lacking:
             names = [table.continuous[k].name for k in key]
             warn_user(
-                f"fewer than {_FEWEST_ROWS} different rows have values in all of the columns {names}; "
-                f"{count} rows should. There the columns are independent given the levels. Pass more "
-                "complete rows, or drop columns with many missing values."
+                f"fewer than {_FEWEST_ROWS} different rows have values in all of the columns {names} "
+                f"({count} rows if missing cells are counted). There the columns are independent given "
+                "the levels. Pass more complete rows, or drop columns with many missing values."
             )
         alone = np.eye(len(fitted._conditional), dtype=bool)
         chosen_sets = np.unique(np.concatenate([of_gates, alone]), axis=0)
@@ -374,7 +374,7 @@ class MixedDensity:
         return np.concatenate(source), np.concatenate(levels), left
 
     def _combinations_of(self, levels: np.ndarray, matter: np.ndarray) -> tuple[np.ndarray, float]:
-        """Return combinations (m, q) of missing levels, and the error of those left out."""
+        """Return combinations (m, q) of missing levels, and what omitted ones lose in nats."""
         combinations, left = levels[None], 0.0
         for k in matter[levels[matter] < 0]:
             n = self.table.discrete[k].n_levels

@@ -36,25 +36,26 @@ from ._kinds import (
 
 # Fewer rows are evidence of neither levels nor atoms nor bounds.
 _FEWEST_ROWS = 10
-# Texts that are all different, in so many rows or more, are an identifier; and levels in more than half
-# of the rows, in so many or more, are worth a warning.
+# Fewest rows in which texts that are all different are an identifier; fewest levels, if they are more
+# than half as many as rows, that give a warning.
 _FEWEST_NAMES = 10
 _MANY_LEVELS = 20
-# Numbers are levels where each is held by so many rows and such a share: another one would be rare.
+# Numbers are levels where each has at least this number and share of rows: others would be rare.
 _ROWS_OF_LEVEL, _SHARE_OF_LEVEL = 5, 0.05
-# An atom is held by so many rows and such a share, and by so many times those of each of its neighbours;
-# the rest of the column has so many values.
+# Least number and share of rows of an atom, their least ratio to the rows of each neighbouring value,
+# and the neighbours on both sides; fewest other values of the column.
 _ROWS_OF_ATOM, _SHARE_OF_ATOM, _ATOM_RATIO, _N_NEIGHBOURS = 5, 0.02, 4, 10
 _FEWEST_OTHERS = 5
 # Atoms between values on a lattice of fewer steps would be values of the lattice too.
 _FINE_LATTICE = 1000
-# Floats that are at most so many multiples of a unit, from 0 or 1 on, are counts.
+# Largest number of units, from 0 or 1 on, of floats that are counts.
 _MOST_STEPS = 100
-# Recorded values are no farther from multiples of their unit, in units.
+# Largest distance of a recorded value from a multiple of its unit, in units.
 _FARTHEST = 0.02
-# Floats have so many values between two decimals, or the decimals may be by chance.
+# Fewest floats between two decimals; with fewer the decimals may be by chance.
 _FEWEST_STEPS = 1000
-# So many values would be beyond a bound if it were none. Fewest rows for that, and for logarithms.
+# Fewest values that would be expected beyond a bound if it were none; fewest rows for that test and for
+# the one of logarithms.
 _BEYOND = 20
 _ROWS_FOR_BOUNDS = 20
 # The logarithm must be likelier under a Gaussian, by nats in each row and in all, and the lowest value
@@ -429,7 +430,7 @@ def _is_likelier_as_logarithm(values: np.ndarray, counts: np.ndarray) -> bool:
     """Return whether the logarithm of values (m,) above zero is much more like a Gaussian."""
     if values[0] >= _median(values, counts) / 2:
         return False
-    # In units of the largest, whose square is finite.
+    # Divided by the largest, so that squares are finite.
     scaled = values / values[-1]
     logs = np.log(scaled)
     weights = counts / counts.sum()

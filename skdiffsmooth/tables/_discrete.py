@@ -22,9 +22,9 @@ from scipy.optimize import minimize_scalar
 from .._utils.draws import choose_in_rows
 from .._utils.memory import slices
 
-# Bounds of the search; beyond the upper one lambda is 1, where the coordinate does not matter.
+# Bounds of the search for lambda. Above the upper one only 1 is tried: the coordinate does not matter.
 _LEAST, _MOST = 1e-4, 0.98
-# Sweeps over all coordinates, which end where no lambda changes by more.
+# Most passes over all coordinates; they end once no lambda changes by more than the second number.
 _N_SWEEPS, _CHANGE = 8, 0.01
 # Pairs of rows whose kernels are in memory at once.
 _MOST_PAIRS = 4_000_000
@@ -240,7 +240,7 @@ def one_row(weights: np.ndarray) -> np.ndarray:
 
 
 def some_rows(n: int, most: int) -> np.ndarray:
-    """Return at most so many of n indices, the same in every run."""
+    """Return at most `most` of n indices, the same in every run."""
     if n <= most:
         return np.arange(n)
     return np.sort(np.random.RandomState(0).permutation(n)[:most])

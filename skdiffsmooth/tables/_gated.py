@@ -29,17 +29,18 @@ from ._distances import from_line
 # rows, which bounds the loss where the line is far off. All rows among the near ones have it, too.
 _BACKGROUND = 0.02
 _LOGISTIC = np.sqrt(3) / np.pi
-# Bandwidths of x, in standard deviations, that are compared; those of y, in deviations from the line.
+# Bandwidths that are compared: of x in standard deviations, of y in those of the regression residuals.
 _OF_X = (0.1, 0.2, 0.35, 0.6, 1.0, 1.7, 3.0, np.inf)
 _OF_Y = (0.05, 0.08, 0.12, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0)
-# Bandwidths have the highest likelihood of at most so many left-out rows, over so many sweeps.
+# Most left-out rows whose likelihood chooses the bandwidths, and passes over all coordinates.
 _MOST_JUDGES, _N_SWEEPS = 256, 4
-# Factors of the median, above which a coordinate is linear in the column; larger logarithms are cut off.
+# A coordinate is linear above the geometric mean of the distances divided by one of these factors; the
+# largest logarithm that is used.
 _FACTORS, _LARGEST_LOG = (1.0, 4.0, 20.0), 600.0
-# Least share of its own weight that a row has left in the regression without it.
+# Lower bound on one minus the leverage of a row, by which its left-out residual is divided.
 _LEAST_LEFT = 1e-6
-# Penalties of the regression, in variances of a column; indicators of a column must lower the logarithm
-# of the variance by so much.
+# Ridge penalties that are compared, in variances of a column; least decrease of the log variance of the
+# residuals for which indicators of a column are added.
 _PENALTIES, _LEAST_GAIN = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 100.0), 0.01
 # Pairs of rows whose kernels are in memory at once.
 _MOST_PAIRS = 4_000_000
@@ -418,7 +419,7 @@ def _log_distance(y: np.ndarray, knots: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _mapped(y: np.ndarray, shifts: np.ndarray, knots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return coordinates y (m, k) in others that are linear from another distance on, and log slopes.
+    """Return coordinates y (m, k) mapped so that they are linear above a distance, and log slopes.
 
     With w = exp(shift) times the distance the coordinate is log(exp(w) - 1), with log slopes (m, k);
     where the shift is NaN it is y.

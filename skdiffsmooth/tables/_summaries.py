@@ -23,7 +23,7 @@ from ._frames import FrameType, read_frame, shown
 from ._kinds import Periodic, WithLevels
 
 _MOST_DRAWS = 10_000_000
-# A quantile is between at least so many draws on each side.
+# Fewest draws on each side of a quantile.
 _FEWEST_IN_TAIL = 100
 # Mutual information: the fewest and the most draws, and the neighbours of each.
 _FEWEST_PAIRS, _MOST_PAIRS, _N_NEIGHBORS = 1000, 81_000, 5

@@ -61,7 +61,7 @@ CHECKED = [
     KDESampler(),
     SmoothedScoreDiffusion(0.5, 0.5, **COARSE),
     ManifoldAdaptedDiffusion(0.5, 0.5, **COARSE),
-    CoarseScoreDiffusion(0.5, 1, n_components=1, n_nodes=4),
+    CoarseScoreDiffusion(0.5, 1, n_components=1, n_neighbors=4, n_nodes=4),
     LocalScoreDiffusion(n_levels=4, n_steps=4),
     NeuralScoreDiffusion(hidden_layer_sizes=(8,), max_iter=2, batch_size=16, n_levels=2, n_steps=2),
     DensityStacking([("narrow", KDESampler(0.5)), ("wide", KDESampler(1.0))], cv=2),
@@ -871,10 +871,10 @@ def test_the_order_of_the_rows_does_not_matter(estimator):
 
 
 def fitted_in_least_memory(estimator, X):
-    """Fit with the smallest power of two, in MiB, that `fit` accepts: it cuts work into most tiles."""
+    """Fit with the smallest power of four, in MiB, that `fit` accepts: it cuts work into many tiles."""
     model = None
     for exponent in range(40):
-        smaller = clone(estimator).set_params(memory_limit=0.5**exponent)
+        smaller = clone(estimator).set_params(memory_limit=0.25**exponent)
         try:
             model = smaller.fit(X)
         except ValueError:

@@ -43,7 +43,7 @@ ESTIMATORS = {
     "mixture": SmoothedScoreDiffusion(0.3, 0.4, base=GaussianMixture(2), **COARSE),
     "local": ManifoldAdaptedDiffusion(0.3, 0.4, n_components=1, n_cells=2, **COARSE),
     "circle": ManifoldAdaptedDiffusion(0.1, 0.2, manifold=Circle([0.0, 0.0], 1.0), **COARSE),
-    "coarse": CoarseScoreDiffusion(0.3, n_components=1),
+    "coarse": CoarseScoreDiffusion(0.3, 1, n_components=1, n_neighbors=8),
     "groups": LocalScoreDiffusion(n_levels=4, n_steps=4),
     "network": TRAINED,
     "search": SmoothedScoreDiffusionCV(SMOOTHED, n_refinements=0),

@@ -34,10 +34,16 @@ def test_they_are_attributes_without_another_import_and_loaded_on_use():
     names = ", ".join(f"skdiffsmooth.{name}" for name in sorted(MODULES))
     run(
         "import skdiffsmooth, sys; assert not {'torch', 'sklearn', 'scipy'} & set(sys.modules);"
+        "skdiffsmooth.SmoothedScoreDiffusion;"
+        "slow = {'sklearn.cluster', 'sklearn.mixture', 'sklearn.model_selection'};"
+        "assert not slow & set(sys.modules), slow & set(sys.modules);"
         f"{names}; assert not {{'imblearn', 'matplotlib'}} & set(sys.modules);"
         "from skdiffsmooth import *; KDESampler, sample;"
         "import pickle, numpy; model = KDESampler(0.5).fit(numpy.eye(3)); text = pickle.dumps(model);"
-        "assert type(pickle.loads(text)) is skdiffsmooth.KDESampler"
+        "assert type(pickle.loads(text)) is skdiffsmooth.KDESampler;"
+        "from skdiffsmooth.displays import DensityDisplay;"
+        "DensityDisplay.from_estimator(model, grid_resolution=3);"
+        "assert 'matplotlib' not in sys.modules"
     )
 
 
@@ -45,14 +51,6 @@ def test_a_name_that_is_not_there():
     with pytest.raises(AttributeError, match="'skdiffsmooth' has no attribute 'KdeSampler'"):
         skdiffsmooth.KdeSampler  # noqa: B018
     assert not hasattr(skdiffsmooth, "numpy")
-
-
-def test_nobody_waits_for_what_is_not_used():
-    run(
-        "from skdiffsmooth import SmoothedScoreDiffusion; import sys;"
-        "slow = {'sklearn.cluster', 'sklearn.mixture', 'sklearn.model_selection'};"
-        "assert not slow & set(sys.modules), slow & set(sys.modules)"
-    )
 
 
 def test_types_are_shipped():

@@ -10,7 +10,7 @@ from sklearn.exceptions import NotFittedError
 
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
 from skdiffsmooth._diffusion import comparison
-from skdiffsmooth._diffusion.fitting import TrainingData
+from skdiffsmooth._diffusion.training_data import TrainingData
 from skdiffsmooth._utils.shards import ONE_PROCESS
 from skdiffsmooth._utils.warnings import warn_user, without_warnings
 from skdiffsmooth.kernels import AnisotropicGaussianKernel, ProportionalScale

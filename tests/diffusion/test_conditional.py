@@ -25,7 +25,8 @@ from skdiffsmooth import (
     ManifoldAdaptedDiffusion,
     SmoothedScoreDiffusion,
 )
-from skdiffsmooth._diffusion.conditional import Conditional, JointDensity, draw_given_columns
+from skdiffsmooth._diffusion.conditional import Conditional, draw_given_columns
+from skdiffsmooth._diffusion.joint_density import JointDensity
 from skdiffsmooth._engine.moments import Nodes
 from skdiffsmooth._engine.posterior import Posterior
 from skdiffsmooth.manifolds import Sphere
@@ -626,3 +627,14 @@ def test_draws_of_a_condition_are_uniform_in_the_radius():
     )
     outside = np.exp(-np.sum(drawn[:, 1:] ** 2, axis=1) / 2)
     assert chisquare(np.bincount((8 * outside).astype(int), minlength=8)).pvalue > FAILS_ONCE_IN
+
+
+def test_errors_that_were_asked_for_are_no_reason_to_warn():
+    """Sums that end at an error of 0.5 nats did not end because draws ran out."""
+    X = np.random.default_rng(0).normal(size=(40, 6))
+    model = SmoothedScoreDiffusion(0.3, 1.0, **COARSE).fit(X)
+    joint = model._joint_density(model._resources())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _, error = Conditional(joint, np.array([0, 1]), 1024, 0.5).log_marginal(1.5 * X[:, :2])
+    assert 0.25 < error.max() < 0.5

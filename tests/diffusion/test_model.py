@@ -9,8 +9,10 @@ from scipy.special import logsumexp
 
 from skdiffsmooth import SmoothedScoreDiffusion
 from skdiffsmooth._diffusion.comparison import settings_for
-from skdiffsmooth._diffusion.fitting import TrainingData, make_geometry, make_model, scales_in
+from skdiffsmooth._diffusion.fitting import make_model
+from skdiffsmooth._diffusion.geometry import make_geometry, scales_in
 from skdiffsmooth._diffusion.settings import parse_parameters
+from skdiffsmooth._diffusion.training_data import TrainingData
 from skdiffsmooth._utils.shards import ONE_PROCESS
 from skdiffsmooth.kernels import GaussianKernel
 from skdiffsmooth.kernels._choice import SameEverywhere

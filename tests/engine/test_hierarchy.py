@@ -119,7 +119,7 @@ def test_estimators_within_their_tolerance(estimator, monkeypatch):
     X = np.column_stack([turn * np.cos(turn), turn * np.sin(turn)])
     X += 0.02 * rng.standard_normal(X.shape)
     # Few nodes, the same in both: the error of merging does not depend on them.
-    scales = {"bandwidth": 0.3, "sigma": 0.5, "n_levels": 12, "n_steps": 12, "n_nodes": 16}
+    scales = {"bandwidth": 0.3, "sigma": 0.5, "n_levels": 12, "n_steps": 12, "n_nodes": 8}
     exact = estimator(**scales).fit(X)
     monkeypatch.setattr(diffusion_settings, "_LARGEST_EXACT", 0)
     merged = estimator(**scales).fit(X)

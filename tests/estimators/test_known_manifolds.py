@@ -371,9 +371,9 @@ def test_rows_far_from_the_manifold_and_wide_kernels_give_warnings():
 
 
 def test_a_learned_manifold_that_is_not_fitted_is_fitted_to_the_rows():
-    X = on_circle(30)
+    X, few = on_circle(30), {"n_nodes": 4, "n_levels": 2, "n_steps": 2}
     model = ManifoldAdaptedDiffusion(
-        0.1, 0.2, manifold=LocalPolynomialManifold(1, n_neighbors=12), **SMALL
+        0.1, 0.2, manifold=LocalPolynomialManifold(1, n_neighbors=12), **few
     )
     drawn = clone(model).fit(X).sample(5, random_state=0)
     fitted = LocalPolynomialManifold(1, n_neighbors=12).fit(X)

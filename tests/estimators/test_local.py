@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits
 
 from skdiffsmooth import KDESampler, LocalScoreDiffusion
 from skdiffsmooth._diffusion.settings import parse_resources
-from skdiffsmooth._engine.local import ColumnGroups, LocalPosterior
+from skdiffsmooth._engine.local import ColumnGroups, LocalPosterior, _merged
 from skdiffsmooth._estimators.local_choice import ExcludedQueries, _gaussian_score
 from skdiffsmooth._estimators.local_groups import resolve_groups
 
@@ -417,3 +417,33 @@ def test_single_precision_and_merged_points_change_no_score():
         assert_allclose(
             v * slopes, v * torch.stack([exact[p][:, p] for p in range(3)], 1), atol=1e-4
         )
+
+
+def test_the_warning_of_a_small_bandwidth_is_in_units_of_X():
+    rng = np.random.default_rng(0)
+    X = np.where(rng.uniform(size=(60, 3)) < 0.5, 0.0, rng.normal(size=(60, 3))) * 2.0**-300
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = LocalScoreDiffusion().fit(X)
+    assert any(f"the bandwidth {model.bandwidth_:.3g}," in str(each.message) for each in caught)
+
+
+def test_few_values_in_a_wide_range_are_merged():
+    # Ten grey levels, 33 standard deviations of the noise apart: nearly all bins between them are empty.
+    rng = np.random.RandomState(0)
+    points = torch.from_numpy(rng.randint(10, size=(300, 3)) + 0.01 * rng.normal(size=(300, 3)))
+    log_weights, v = torch.full((300,), -math.log(300.0), dtype=torch.float64), 0.03**2
+    width = torch.full((3, 1), 0.35 * math.sqrt(v), dtype=torch.float64)
+    merged = _merged(points.T, log_weights.exp(), width)
+    assert merged is not None
+    assert merged[0].shape[2] < 200
+    assert_allclose(merged[1].exp().sum(dim=1), 1.0, rtol=1e-12)
+    groups = [[0], [1], [2]]
+    local = ColumnGroups.of([np.array(group) for group in groups])
+    fast = LocalPosterior(points, log_weights, local, None, 64.0)
+    std = math.sqrt(v)
+    x = (points[:20] + std * torch.from_numpy(rng.normal(size=(20, 3)))).requires_grad_()
+    settings = points, log_weights, groups, np.zeros((3, 3)), v, (0.0, 1.0)
+    slow = torch.stack([slow_score(row, *settings) for row in x]).detach()
+    # Of scores times the standard deviation of the noise; see the test above.
+    assert_allclose(std * fast.score(x.detach(), v)[0], std * slow, atol=1e-4)

@@ -1386,7 +1386,7 @@ def test_bad_rows_for_a_dimension():
         intrinsic_dimension([[0.0, 0.0], [1.0, 0.0], [0.0, 1.5], [1.0, 0.0]])
     with pytest.raises(ValueError, match="X has 2 distinct rows in 1 dimensions"):
         intrinsic_dimension([[0.0, 1.0], [1.0, 0.0]])
-    for unit, message in ((1e160, "squares would overflow"), (1e-200, "squares of smaller values")):
+    for unit, message in ((1e160, "squares would overflow"), (1e-200, "squares of other values")):
         with pytest.raises(ValueError, match=message):
             intrinsic_dimension(unit * np.random.RandomState(0).normal(size=(30, 2)))
     with pytest.raises(ValueError, match="equally far, as in a lattice"):

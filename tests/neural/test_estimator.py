@@ -266,13 +266,13 @@ def test_samples_follow_the_density_that_is_scored(moons):
     drawn = model.sample(n, random_state=0)
     # Shares of cells of a coarse grid against the integral of the density there, by a chi-squared
     # statistic. Its mean is the number of cells and its deviation sqrt(2 * that); 5 deviations.
-    axes = [np.linspace(-1.6, 2.6, 127), np.linspace(-1.2, 1.7, 88)]
+    axes = [np.linspace(-1.6, 2.6, 64), np.linspace(-1.2, 1.7, 46)]
     middles = [(axis[1:] + axis[:-1]) / 2 for axis in axes]
     grid = np.stack(np.meshgrid(*middles, indexing="ij"), axis=-1).reshape(-1, 2)
     cell = np.prod([axis[1] - axis[0] for axis in axes])
-    density = np.exp(model.score_samples(grid)).reshape(126, 87) * cell
-    expected = n * density.reshape(9, 14, 3, 29).sum((1, 3)).ravel()
-    counts, *_ = np.histogram2d(*drawn.T, bins=[axes[0][::14], axes[1][::29]])
+    density = np.exp(model.score_samples(grid)).reshape(63, 45) * cell
+    expected = n * density.reshape(9, 7, 3, 15).sum((1, 3)).ravel()
+    counts, *_ = np.histogram2d(*drawn.T, bins=[axes[0][::7], axes[1][::15]])
     kept = expected > 5
     statistic = np.sum((counts.ravel() - expected)[kept] ** 2 / expected[kept])
     assert statistic < kept.sum() + 5 * np.sqrt(2 * kept.sum())

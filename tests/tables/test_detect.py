@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import norm
 
 from skdiffsmooth.tables import (
     Boolean,
@@ -183,3 +184,13 @@ def test_little_evidence_is_none():
     assert kind_of(rng().uniform(0, 10, 30)) == Continuous(atoms=(), unit=None)
     day, is_leap = rng().randint(0, 365, 2000), np.arange(2000) % 2
     assert kind_of(2016 + day / 366 + is_leap * (1 + day / 365 - day / 366)).unit is None
+
+
+@pytest.mark.parametrize(
+    ("n", "width", "expected"),
+    [(40, 0.45, Continuous), (3000, 0.3, Continuous), (100, 0.5, Positive)],
+)
+def test_a_logarithm_needs_evidence_in_each_row_and_in_all(n, width, expected):
+    """Lognormal quantiles: gains of 0.13 nats in each of 40 rows, 0.07 in each of 3000, 0.17 in 100."""
+    column = np.exp(width * norm.ppf((np.arange(n) + 0.5) / n))
+    assert kind_of(column) == expected(atoms=(), unit=None)

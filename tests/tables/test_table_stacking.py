@@ -103,3 +103,8 @@ def test_other_libraries():
             expected.score_samples(frame, columns=["mass"]),
         )
         assert type(model.sample(2, 0)) is type(other)
+
+
+def test_a_stack_without_tables_has_no_measure_of_its_own():
+    with pytest.raises(AttributeError, match="members are densities of tables"):
+        DensityStacking([("kde", KDESampler(0.5))]).base_measure_  # noqa: B018
