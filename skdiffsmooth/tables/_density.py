@@ -34,13 +34,16 @@ _FEWEST_ROWS = 10
 # Most combinations of missing levels that are summed over, for each row.
 _MOST_COMBINATIONS = 64
 # Points of a cell at which a density is averaged: in one column midpoints, of which every third is one
-# of fewer; in more a lattice of a prime number of points, with a generator for each column.
-# Where each point costs an integral over missing values there are a few.
+# of fewer; in more a lattice of a prime number of points, with a generator for each column, and two
+# more, moved, where its error seems larger than so many nats. Where each point costs an integral over
+# missing values there are a few, and more where it seems larger than the second number.
 _N_MIDPOINTS, _N_LATTICE, _N_LARGE_LATTICE, _N_FEW = 27, 17, 31, 5
+_REFINED, _REFINED_INTEGRALS = 0.1, 0.2
+# No one is a multiple of three, so that the lattice of three times as many points has none twice.
 _GENERATORS = {
     5: [1, 2],
-    17: [1, 5, 7, 3, 2, 8, 6, 4],
-    31: [1, 12, 5, 9, 7, 14, 3, 11, 2, 13, 6, 10, 4, 8, 15],
+    17: [1, 22, 41, 37, 2, 8, 23, 38],
+    31: [1, 43, 67, 40, 7, 14, 34, 73, 2, 13, 68, 41, 4, 70, 77],
 }
 # A column is in a relation if its share of it is at least this.
 _UNRELATED = 1e-6
@@ -504,15 +507,32 @@ class MixedDensity:
         tolerance: float | None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return log-densities (n,) of the observed coordinates of a part, and their errors (n,)."""
-        result, of_integrals, _ = self._in_cells_of(part, levels, values, observed, tolerance)
-        log_volume = self._log_widths(values, part.columns[observed])
-        log_mean = logsumexp(result, axis=0) - np.log(len(result))
-        ratio = np.exp(result - log_mean)
-        # Integrals at all points of a cell use the same numbers: their errors add.
-        error = (ratio * of_integrals).mean(axis=0)
-        if len(result) > 1:
-            error = np.hypot(error, _error_of_mean(ratio))
-        return log_mean + log_volume, error
+        offsets = self._points_of(part, observed)
+        costs_integrals = not observed.all() and self._is_integrated(part)
+        most = _REFINED_INTEGRALS if costs_integrals else _REFINED
+        log_mean, error = np.empty((2, len(levels)))
+        again = np.arange(len(levels))
+        for points in (offsets, _refined(offsets)):
+            log_terms, of_integrals, _ = self._in_cells_of(
+                part, levels[again], values[again], observed, points, tolerance
+            )
+            log_mean[again] = logsumexp(log_terms, axis=0) - np.log(len(points))
+            ratio = np.exp(log_terms - log_mean[again])
+            # Integrals at all points of a cell use the same numbers: their errors add.
+            of_cells = _error_of_mean(ratio) if len(points) > 1 else np.zeros(len(again))
+            error[again] = np.hypot((ratio * of_integrals).mean(axis=0), of_cells)
+            again = again[of_cells > most]
+            if not len(again):
+                break
+        return log_mean + self._log_widths(values, part.columns[observed]), error
+
+    def _points_of(self, part: ContinuousPart, observed: np.ndarray) -> np.ndarray:
+        """Return the points (m, p) of a cell at which a part is averaged, a few for integrals."""
+        if not (part.offsets * observed).any():
+            return np.zeros((1, len(observed)))
+        if observed.all() or not self._is_integrated(part):
+            return part.offsets
+        return _lattice(observed & part.offsets.any(axis=0), n_midpoints=3, n_lattice=_N_FEW)
 
     def _in_cells_of(
         self,
@@ -520,18 +540,13 @@ class MixedDensity:
         levels: np.ndarray,
         values: np.ndarray,
         observed: np.ndarray,
+        offsets: np.ndarray,
         tolerance: float | None,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return log-densities (m, n) of observed values at m points of their cells.
+        """Return log-densities (m, n) of observed values at points `offsets` (m, p) of their cells.
 
         With them come their standard errors (m, n), and the coordinates (m, n, p).
         """
-        offsets = part.offsets
-        if not (offsets * observed).any():
-            offsets = np.zeros((1, len(observed)))
-        elif not observed.all() and self._is_integrated(part):
-            # Each point costs an integral.
-            offsets = _lattice(observed & offsets.any(axis=0), n_midpoints=3, n_lattice=_N_FEW)
         z, log_slopes = self._in_cells(values, part.columns, offsets)
         result = np.empty((2, len(offsets), len(levels)))
         for index, same in _same_rows(levels[:, part.relevant]):
@@ -609,11 +624,11 @@ class MixedDensity:
         """
         first, which = _distinct(levels[own], values[own])
         uniform, distinct = rng.uniform(size=len(own)), own[first]
-        if not (part.offsets * observed).any():
-            z, _ = self._in_cells(values[own], part.columns, np.zeros((1, len(observed))))
-            return z[0]
+        offsets = self._points_of(part, observed)
+        if len(offsets) == 1:
+            return self._in_cells(values[own], part.columns, offsets)[0][0]
         log_terms, _, z = self._in_cells_of(
-            part, levels[distinct], values[distinct], observed, _ROUGH
+            part, levels[distinct], values[distinct], observed, offsets, _ROUGH
         )
         masses = np.exp(log_terms - log_terms.max(axis=0)).T
         return z[choose_in_rows(masses, which, uniform), which]
@@ -709,15 +724,27 @@ def _lattice(
     return everywhere
 
 
+def _refined(offsets: np.ndarray) -> np.ndarray:
+    """Return the lattice (3m, p) of three times as many points of a cell of which (m, p) are a third."""
+    (columns,) = np.nonzero(offsets.any(axis=0))
+    steps = np.zeros((3, 1, offsets.shape[1]))
+    generator = np.resize(_GENERATORS.get(len(offsets), [1]), len(columns))
+    steps[:, 0, columns] = np.outer([0, 1, -1], generator / (3 * len(offsets)))
+    return ((steps + offsets + 0.5) % 1 - 0.5).reshape(-1, offsets.shape[1])
+
+
 def _error_of_mean(values: np.ndarray) -> np.ndarray:
     """Return the error (n,) of the mean over a cell's points, from values (m, n) whose mean is one.
 
-    Of midpoints it is an eighth of the difference from a third of them, and of a lattice the standard
-    error over pairs of opposite points, as if these were independent: an upper bound where a density is
-    smooth.
+    Of midpoints it is an eighth of the difference from a third of them; of a lattice the standard error
+    over pairs of opposite points, as if these were independent, which is several times too large where
+    a density varies mostly with one column; and of three lattices that over their means.
     """
     if len(values) in (3, _N_MIDPOINTS):
         return np.abs(values[1::3].mean(axis=0) - 1) / 8
+    if len(values) % 3 == 0:
+        means = values.reshape(3, -1, values.shape[1]).mean(axis=1)
+        return means.std(axis=0, ddof=1) / np.sqrt(3)
     half = len(values) // 2
     pairs = (values[1 : half + 1] + values[:half:-1]) / 2
     return pairs.std(axis=0, ddof=1) / np.sqrt(half)

@@ -1,6 +1,7 @@
 """The density of whole rows: normalised, and consistent with draws, marginals and conditionals."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -350,3 +351,20 @@ def test_few_rows_beside_an_atom_have_bounded_losses(n_others):
         # Four standard errors of a share of 2000 draws.
         share = zero + masses[points < end].sum()
         assert (drawn < end).mean() == pytest.approx(share, abs=0.045)
+
+
+def test_errors_of_two_counts_with_wide_cells_are_small_and_true():
+    """Pairs of points of a cell say 0.2 nats where one count is narrow; sums over all cells are one."""
+    rng = np.random.RandomState(0)
+    week, count = rng.randint(1, 6, 120), rng.poisson(1.0, 120)
+    frame = pd.DataFrame({"week": week, "count": count})
+    model = TableDensity({"week": Integer(1, 5), "count": Integer(0)}).fit(frame)
+    cells = pd.DataFrame([(i, j) for i in range(1, 6) for j in range(12)], columns=frame.columns)
+    log_density, error = model.score_samples(cells, return_error=True)
+    assert error.max() < 0.1
+    assert abs(np.exp(log_density).sum() - 1) < 0.002
+    (part,) = model.density_.parts
+    dense = replace(part, offsets=(np.outer(np.arange(233), [1, 89]) / 233 + 0.5) % 1 - 0.5)
+    rows = model.columns_.encode(cells[::6])
+    accurate, _ = replace(model.density_, parts=[dense]).log_density(rows)
+    assert (np.abs(log_density[::6] - accurate) < 3 * error[::6] + 1e-3).all()
