@@ -14,7 +14,7 @@ from .._coordinates.hull import AffineHull
 from .._coordinates.metric import LinearMetric, fit_metric, is_scaled
 from .._engine.components import GaussianComponents
 from .._utils.dequantize import ExcludedRows
-from .._utils.units import common_unit
+from .._utils.units import common_unit, unit_for
 from .._utils.validation import check_extent
 from ..bandwidth import Queries, gaussian_leave_one_out
 from ..bases import ManifoldParzen, base_components
@@ -112,6 +112,13 @@ def make_geometry(metric: Metric, data: TrainingData, parsed: ParsedParameters) 
         parsed.noise, str | VarianceExploding
     )
     unit = 1.0 if has_unit else data.shards.largest(common_unit(data.points))
+    if (
+        not has_unit
+        and isinstance(parsed.bandwidth, float)
+        and data.shards.total(len(data.points)) == 1
+    ):
+        # A single row has no range.
+        unit = unit_for(parsed.bandwidth)
     linear, hull = _metric_and_hull(metric, data, unit)
     measured = linear.to_metric(data.points)
     data.shards.together(check_extent, measured, f"metric={metric!r}")

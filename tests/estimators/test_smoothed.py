@@ -15,7 +15,7 @@ from itertools import combinations_with_replacement, pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
 from scipy.special import softmax
@@ -506,6 +506,7 @@ def test_samples_off_a_subspace_are_normal():
     ratio=st.floats(0, 10),
     seed=st.integers(0, 1000),
 )
+@example(point=[6e-243], bandwidth=1.0, ratio=0.0, seed=0)  # sets no unit
 def test_smoothing_one_point_changes_nothing(point, bandwidth, ratio, seed):
     """Whatever the kernel: D is that point everywhere. Also for a fit on it and its copies."""
     Q = np.array(point) + bandwidth * np.random.RandomState(seed).normal(size=(5, len(point)))
