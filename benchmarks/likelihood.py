@@ -113,7 +113,8 @@ def run_solvers():
         for solver, n_steps in SOLVERS:
             adaptive = not isinstance(solver, str)
             chosen = Adaptive(solver) if adaptive else SOLVER_CLASSES[solver]()
-            model.model_ = replace(model.model_, solver=chosen, n_steps=n_steps)
+            steps = model.model_.levels.equal_steps(n_steps)
+            model.model_ = replace(model.model_, solver=chosen, steps_of_levels=steps)
             with warnings.catch_warnings(), Evaluations() as evaluations:
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 start = time.perf_counter()

@@ -150,9 +150,11 @@ def test_average_over_nodes_is_a_loop_over_them(m):
 # ------------------------------------------------------------------------------- the zero network
 
 
-def changed(fitted, *, source=None, **changes):
+def changed(fitted, *, source=None, n_steps=None, **changes):
     """Return a fitted estimator whose model has other values for some of its fields."""
     twin, model = copy.copy(fitted), fitted.model_
+    if n_steps is not None:
+        changes["steps_of_levels"] = model.levels.equal_steps(n_steps)
     twin.model_ = replace(model, source=replace(model.source, **(source or {})), **changes)
     return twin
 
