@@ -123,8 +123,8 @@ def intrinsic_dimension(X: Any) -> IntrinsicDimension:
     ----------
     X : array-like of shape (n, d)
         Rows; copies of rows, also up to rounding, become one row with the sum of their weights.
-        Columns that were rounded get uniform noise of one unit. Rows at equal distances along a curve
-        are no difficulty; of a lattice in three dimensions the estimate is 2.2, with an error of 0.4.
+        Columns that were rounded get uniform noise of one unit, since the neighbours of rows on a
+        lattice are equally far.
 
     Returns
     -------
@@ -137,7 +137,8 @@ def intrinsic_dimension(X: Any) -> IntrinsicDimension:
         If X is not numeric.
     ValueError
         If X is not two-dimensional and finite, or has too few distinct rows for a range of noise
-        scales at which rows have neighbours: at least about eight, in many dimensions more.
+        scales at which rows have neighbours: at least about eight, in many dimensions more; or if
+        the two nearest neighbours of every row are equally far, as in a lattice.
 
     Notes
     -----
@@ -267,8 +268,14 @@ class _Curve:
     @classmethod
     def of(cls, points: np.ndarray, weights: np.ndarray, queries: np.ndarray) -> _Curve:
         """Compute the curve of centred points (N, d) of a cloud of size one, at `queries` (Q,)."""
-        cloud = NearestPoints(points, MEMORY_LIMIT)
-        nearest = cloud.query(torch.from_numpy(points), min(2, len(points)))[0].numpy()
+        k = min(3, len(points))
+        nearest = NearestPoints(points, MEMORY_LIMIT).query(torch.from_numpy(points), k)[0].numpy()
+        if k == 3 and np.all(np.ptp(nearest[:, 1:], axis=1) < 1e-9 * nearest[:, -1]):
+            raise ValueError(
+                "the two nearest neighbours of every row of X are equally far, as in a lattice; "
+                "expected different distances, from which the dimension is estimated. Pass the number "
+                "of components as an integer."
+            )
         # Below this noise most rows have one neighbour at most.
         smallest = np.median(nearest[:, 1]) ** 2 / 16
         octaves = np.clip(np.ceil(np.log2(1 / smallest)), 1, _MOST_OCTAVES)
