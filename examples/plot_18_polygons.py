@@ -31,7 +31,7 @@ X, shape = make_circle(8, spacing="even", return_shape=True)
 circle, curve = shape.manifold, shape.sample(1000, spacing="even")
 steps = np.linspace(0, 1, 400, endpoint=False)[:, None]
 chords = [a + steps * (b - a) for a, b in zip(X, np.roll(X, -1, axis=0), strict=True)]
-polygon = PointCloud(np.concatenate(chords))
+polygon = PointCloud(np.concatenate(chords), n_components=1)
 fours = np.array(list(itertools.combinations_with_replacement(range(8), 4)))
 means = PointCloud(X[fours].mean(axis=1))
 

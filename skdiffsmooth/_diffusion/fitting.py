@@ -37,8 +37,9 @@ from .source import NoisedData, backend_in_range
 # Steps take one evaluation if sigma is at most `_MOST_BANDWIDTHS` bandwidths, and they are too long for
 # at most the part `_MOST_ROUGH` of checked rows; else single evaluations miss jumps of posterior means.
 _MOST_BANDWIDTHS, _MOST_ROUGH = 4.0, 1 / 12
-# Noise scales above which, as sigma, levels have several steps; most steps of a level by that rule.
-_MANY_NOISE_SCALES, _MOST_STEPS_A_LEVEL = 5.0, 32
+# Noise scales above which, as sigma, levels have several steps; by that rule, most steps of a level, and
+# of all, beyond which sigma is too many bandwidths for any number.
+_MANY_NOISE_SCALES, _MOST_STEPS_A_LEVEL, _MOST_STEPS = 5.0, 32, 256
 # Most rows by whose likelihood candidates are compared and tails chosen.
 MOST_ROWS = 2000
 
@@ -177,7 +178,12 @@ def _with_shorter_steps(
     """
     scales = np.array([levels.start(level) for level in range(levels.n_levels)])
     factors = np.clip(widths / (_MANY_NOISE_SCALES * scales), 1.0, _MOST_STEPS_A_LEVEL)
-    return tuple(np.ceil(factors * steps_of_levels).astype(int).tolist())
+    steps = np.ceil(factors * steps_of_levels).astype(int)
+    least = np.asarray(steps_of_levels)
+    for most in range(int(steps.max()), 0, -1):
+        if np.minimum(steps, most).sum() <= _MOST_STEPS:
+            break
+    return tuple(np.maximum(np.minimum(steps, most), least).tolist())
 
 
 def _with_fewer_evaluations(

@@ -65,7 +65,7 @@ def test_any_bandwidth_has_mass_one(bandwidth):
 def test_levels_follow_the_range():
     """Eight levels for each factor e of noise, and at least 32; numbers are used unchanged.
 
-    Levels have sigma / (5 noise scales) steps each, at least one and at most 32.
+    Levels have sigma / (5 noise scales) steps each, at least one and at most 32, and 256 in all.
     """
     narrow = SmoothedScoreDiffusion(0.3, 0.4, n_nodes=8).fit(CLUSTER)
     wide = SmoothedScoreDiffusion(1e-4, 0.4, n_nodes=8).fit(CLUSTER)
@@ -75,8 +75,10 @@ def test_levels_follow_the_range():
     assert levels.n_levels == expected > 64
     noise = [levels.start(level) for level in range(levels.n_levels)]
     counts = np.ceil(np.clip(0.4 / (5 * np.array(noise)), 1, 32))
-    assert wide.model_.steps_of_levels == tuple(counts)
-    assert wide.n_steps_ == counts.sum()
+    # 1e-4 is a 4000th of sigma: the largest numbers are cut until 256 steps are left.
+    most = max(m for m in range(1, 33) if np.minimum(counts, m).sum() <= 256)
+    assert wide.model_.steps_of_levels == tuple(np.minimum(counts, most))
+    assert 200 < wide.n_steps_ <= 256
     fixed = SmoothedScoreDiffusion(1e-4, 0.4, n_nodes=8, n_levels=5, n_steps=10).fit(CLUSTER)
     assert (fixed.n_steps_, fixed.noise_levels_.n_levels) == (10, 5)
 
