@@ -13,6 +13,8 @@ from .._utils.validation import check_real_array
 
 __all__ = ["LinearObservation", "checked_likelihood"]
 
+_LARGEST = 1e12
+
 
 class LinearObservation:
     """The likelihood of a row x from which y = A x + Gaussian noise was measured.
@@ -136,18 +138,19 @@ def checked_likelihood(likelihood: Any, d: int) -> Callable[[np.ndarray], np.nda
         likelihood.check_columns(d)
 
     def log_likelihood(X: np.ndarray) -> np.ndarray:
-        values = check_real_array("the value of likelihood(X)", likelihood(X))
+        values = check_real_array("the value of likelihood(X)", likelihood(X), allow_bool=False)
         if values.shape != (len(X),):
             raise ValueError(
                 f"likelihood(X) has shape {values.shape} for X of shape {X.shape}; expected shape "
                 f"({len(X)},), one log-likelihood for each row."
             )
-        wrong = np.flatnonzero(np.isnan(values) | (values == np.inf))
+        wrong = np.flatnonzero(~(values < _LARGEST))
         if len(wrong):
             raise ValueError(
                 f"likelihood(X) is {values[wrong[0]]} for {len(wrong)} of {len(X)} rows (first: "
-                f"{np.array2string(X[wrong[0]], threshold=8)}); expected finite log-likelihoods, or "
-                "-inf. Return -inf for rows that are impossible."
+                f"{np.array2string(X[wrong[0]], threshold=8)}); expected log-likelihoods below "
+                f"{_LARGEST:g}, or -inf where rows are impossible. Subtract a constant, beside which "
+                "the density would be rounded away."
             )
         return values
 

@@ -309,7 +309,7 @@ class PosteriorMixin:
         ----------
         likelihood : LinearObservation or callable
             Of a row: a linear observation with Gaussian noise, or a function that maps rows (n,
-            n_features), in units of X and without column names, to log-likelihoods (n,), finite or -inf.
+            n_features), in units of X and without column names, to log-likelihoods (n,); they may be -inf.
 
         Returns
         -------
@@ -324,8 +324,8 @@ class PosteriorMixin:
         TypeError
             If `likelihood` is neither.
         ValueError
-            If the likelihood returns NaN, +inf or another shape, `A` does not fit the columns, the
-            likelihood is zero at all proposed rows, or the density cannot be computed.
+            If the likelihood returns NaN, a value above 1e12 or another shape, `A` does not fit the
+            columns, the likelihood is zero at all proposed rows, or the density cannot be computed.
 
         Warns
         -----

@@ -265,6 +265,14 @@ def test_wrong_observations_are_refused_by_name(arguments, error, message):
         (lambda X: np.where(X[:, 0] > 0, np.inf, 0.0), ValueError, r"likelihood\(X\) is inf"),
         (lambda X: X, ValueError, r"shape \(512, 2\)"),
         (lambda X: 0.0, ValueError, r"shape \(\)"),
+        (lambda X: None, ValueError, r"shape \(\)"),
+        (
+            lambda X: np.full(len(X), 1e300),
+            ValueError,
+            r"1e\+300 for 512.* log-likelihoods below 1e\+12",
+        ),
+        (lambda X: X[:, 0] > 0, TypeError, "holds booleans"),
+        (lambda X: 1j * X[:, 0], ValueError, "not numeric"),
         (lambda X: np.full(len(X), -np.inf), ValueError, "density zero at all"),
         (LinearObservation(np.eye(3), np.zeros(3), 1.0), ValueError, "but rows have 2 columns"),
         (
