@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.spatial import cKDTree
-from scipy.special import logsumexp
+from scipy.special import logsumexp, softmax
 from sklearn.utils.validation import check_is_fitted
 
 from .._utils.estimator import on_one_fit
@@ -71,7 +71,7 @@ class _Draws(NamedTuple):
     @property
     def weights(self) -> np.ndarray:
         """The weights (n,), which sum to one."""
-        return np.exp(self.log_weights - logsumexp(self.log_weights))
+        return softmax(self.log_weights)
 
     @property
     def effective(self) -> float:
@@ -278,8 +278,7 @@ def _moved(
 
 def _effective(log_weights: np.ndarray) -> float:
     """Return the effective number of draws with weights (n,)."""
-    weights = np.exp(log_weights - log_weights.max())
-    return float(weights.sum() ** 2 / np.sum(weights**2))
+    return float(1 / np.sum(softmax(log_weights) ** 2))
 
 
 def _next_power(log_likelihood: np.ndarray, power: float) -> float:
@@ -309,7 +308,7 @@ class PosteriorMixin:
         ----------
         likelihood : LinearObservation or callable
             Of a row: a linear observation with Gaussian noise, or a function that maps rows (n,
-            n_features), in units of X and without column names, to log-likelihoods (n,); they may be -inf.
+            n_features), in units of X and without column names, to log-likelihoods (n,) or -inf.
 
         Returns
         -------
