@@ -285,11 +285,9 @@ def _next_power(log_likelihood: np.ndarray, power: float) -> float:
     """Return the next power, at which half of the draws that have any weight (n,) are effective."""
     finite = log_likelihood[np.isfinite(log_likelihood)]
     step = 1 - power
-    if _effective(step * finite) >= _STEP_SHARE * len(finite):
-        return 1.0
     while _effective(step * finite) < _STEP_SHARE * len(finite) and step > 1e-13:
         step /= math.sqrt(2)
-    return power + step
+    return 1.0 if step == 1 - power else power + step
 
 
 class PosteriorMixin:
