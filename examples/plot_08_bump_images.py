@@ -156,7 +156,7 @@ axes[0].plot(sigmas, floor, "k:", label="the noise alone")
 axes[0].set(xlabel="sigma, isotropic", ylabel="mean distance from the manifold")
 axes[1].plot(new, off, "o-", label="isotropic, exact")
 axes[1].plot(*predicted, "o--", label="isotropic, 50 000 fresh draws")
-axes[1].plot(*found["adapted"], "o-", color="tab:green", label="adapted")
+axes[1].plot(*found["adapted"], "o-", color="C2", label="adapted")
 axes[1].plot([0, 1.6], [0, 1.6], "k:", label="noise only")
 axes[1].set(xlabel="mean distance from the data", ylabel="mean distance from the manifold")
 for ax in axes:
