@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .._utils.gaussian import gaussian_log_normalizer
+from .._utils.table import column_names
 from .._utils.triangular import divide_by_triangle
 from .._utils.validation import check_real_array
 
@@ -25,7 +26,8 @@ class LinearObservation:
     ----------
     A : array-like of shape (m, n_features)
         What each of the m measurements adds up: ``np.eye(d)`` for noisy values of all columns, some of
-        its rows for some columns, a matrix of averages for a blurred image.
+        its rows for some columns, a matrix of averages for a blurred image. Names of the columns of a
+        frame must be those of the rows, in the same order.
     y : array-like of shape (m,)
         The measured values.
     noise : float or array-like of shape (m,) or (m, m)
@@ -56,6 +58,7 @@ class LinearObservation:
     """
 
     def __init__(self, A: Any, y: Any, noise: Any) -> None:
+        self._names = column_names(A)
         self.A = check_real_array("A", A, allow_bool=False)
         self.y = check_real_array("y", y, allow_bool=False)
         self.noise = check_real_array("noise", noise, allow_bool=False)
@@ -124,6 +127,15 @@ class LinearObservation:
             raise ValueError(
                 f"A of the likelihood has shape {self.A.shape}, but rows have {d} columns; expected "
                 f"shape ({len(self.A)}, {d}), a column of A for each column of X."
+            )
+
+    def check_names(self, names: np.ndarray | None) -> None:
+        """Raise an error if A is a frame whose columns have other names than those of a density."""
+        if self._names is not None and names is not None and list(self._names) != list(names):
+            raise ValueError(
+                f"A of the likelihood has the columns {list(self._names)!r:.200}, but the density was "
+                f"fitted to {list(names)!r:.200}; expected the same names in the same order. Reorder "
+                "them, or pass an array."
             )
 
 

@@ -350,7 +350,7 @@ class PosteriorMixin:
         from ..metrics import Estimate
 
         check_is_fitted(self)
-        posterior = _Posterior(*self._plain_prior("log_evidence"), likelihood)
+        posterior = self._posterior_under("log_evidence", likelihood)
         return Estimate(*posterior.log_evidence(_by_own_steps(self, finer=2).score_samples))
 
     def _draw_posterior(
@@ -362,12 +362,15 @@ class PosteriorMixin:
                 f"given={given!r:.100} cannot be combined with likelihood; expected one of them. Put "
                 "the given values into the likelihood, with a small noise."
             )
-        return _Posterior(*self._plain_prior("likelihood"), likelihood).draw(n, rng)
+        return self._posterior_under("likelihood", likelihood).draw(n, rng)
 
-    def _plain_prior(self, what: str) -> tuple[JointDensity, float]:
-        """Return `_prior` without the adaptive solver for single rows."""
+    def _posterior_under(self, what: str, likelihood: Any) -> _Posterior:
+        """Return the posterior of `_prior` without the adaptive solver for single rows."""
+        if isinstance(likelihood, LinearObservation):
+            likelihood.check_names(getattr(self, "feature_names_in_", None))
         with without_warnings():
-            return _by_own_steps(self)._prior(what)
+            joint, memory_limit = _by_own_steps(self)._prior(what)
+        return _Posterior(joint, memory_limit, likelihood)
 
     def _prior(self, what: str) -> tuple[JointDensity, float]:
         """Return the joint density of all columns, and its limit of memory in MiB.

@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.special import logsumexp
 from scipy.stats import chi2, multivariate_normal
@@ -288,6 +289,18 @@ def test_wrong_likelihoods_are_refused(likelihood, error, message):
     for call in (KDE.log_evidence, lambda each: KDE.sample(2, 0, likelihood=each)):
         with pytest.raises(error, match=message):
             call(likelihood)
+
+
+def test_named_columns_of_an_observation_are_those_of_the_rows():
+    model = KDESampler(0.2).fit(pd.DataFrame(CIRCLE, columns=["x", "y"]))
+    named = LinearObservation(pd.DataFrame([[1.0, 0.5]], columns=["x", "y"]), [0.4], 0.15)
+    assert model.log_evidence(named) == KDE.log_evidence(SUM)
+    swapped = LinearObservation(pd.DataFrame([[0.5, 1.0]], columns=["y", "x"]), [0.4], 0.15)
+    for call in (model.log_evidence, lambda each: model.sample(2, 0, likelihood=each)):
+        with pytest.raises(
+            ValueError, match=r"columns \['y', 'x'\], but .* fitted to \['x', 'y'\]"
+        ):
+            call(swapped)
 
 
 # Samples of coarse scores on 24 rows are off a learned manifold with gaps.
