@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, Self, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -147,10 +148,37 @@ class DifferentiableManifoldBase(ManifoldBase):
 
 
 class SmoothManifoldBase(DifferentiableManifoldBase):
-    """Base class of smooth manifolds: it calls `_projection_derivative` with tensors (n, d)."""
+    """Base class of smooth manifolds: `_nearest` finds the nearest points of tensors (n, d).
+
+    What it returns is passed to `_point`, `_frame` and `_ratio`, which return projections (n, d),
+    tangents (n, d, k) and the derivative (n, k, k) in the coordinates of the tangents. The constructor
+    calls `_set_hull`.
+    """
 
     @abstractmethod
-    def _projection_derivative(self, x: torch.Tensor) -> torch.Tensor: ...
+    def _nearest(self, x: torch.Tensor) -> Any: ...
+
+    @abstractmethod
+    def _point(self, nearest: Any) -> torch.Tensor: ...
+
+    @abstractmethod
+    def _frame(self, nearest: Any) -> torch.Tensor: ...
+
+    @abstractmethod
+    def _ratio(self, nearest: Any) -> torch.Tensor: ...
+
+    def _set_hull(self, hull: AffineHull) -> None:
+        self._hull, self._constants = hull, Constants(hull.center, hull.basis)
+
+    @property
+    def n_features(self) -> int:
+        """Number d of columns of X."""
+        return self._hull.n_features
+
+    @property
+    def affine_hull(self) -> AffineHull:
+        """The smallest affine subspace that contains the manifold, up to rounding."""
+        return self._hull
 
     def projection_derivative(self, X: Any) -> Any:
         """Return symmetric G (n, k, k) with d project / dX = T G T^T, T = tangent(X).
@@ -168,12 +196,51 @@ class SmoothManifoldBase(DifferentiableManifoldBase):
         """
         return across_border(self._project_with_derivative, X, self.n_features)
 
+    def _project(self, x: torch.Tensor) -> torch.Tensor:
+        return self._point(self._nearest(x)).to(x.dtype)
+
+    def _tangent(self, x: torch.Tensor) -> torch.Tensor:
+        return self._frame(self._nearest(x)).to(x.dtype)
+
+    def _projection_derivative(self, x: torch.Tensor) -> torch.Tensor:
+        return self._ratio(self._nearest(x)).to(x.dtype)
+
     def _project_with_derivative(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return self._project(x), self._tangent(x), self._projection_derivative(x)
+        nearest = self._nearest(x)
+        parts = self._point(nearest), self._frame(nearest), self._ratio(nearest)
+        return tuple(part.to(x.dtype) for part in parts)
 
     def _projection_factors(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         foot, tangent, derivative = self._project_with_derivative(x)
         return foot, tangent @ derivative, tangent
+
+
+class ManifoldInHull(SmoothManifoldBase):
+    """Base class of smooth manifolds that are computed in float64, in coordinates of their hull."""
+
+    def within(self, hull: AffineHull) -> Self:
+        """Return the manifold in coordinates of an affine subspace that contains it.
+
+        Parameters
+        ----------
+        hull : AffineHull
+            The subspace.
+        """
+        other, own = copy.copy(self), self._hull
+        center = (own.center - hull.center) @ hull.basis
+        other._set_hull(AffineHull(center, hull.basis.T @ own.basis))
+        return other
+
+    def _coordinates(self, x: torch.Tensor) -> torch.Tensor:
+        """Return hull coordinates (n, r) in float64."""
+        x = x.double()
+        center, basis = self._constants.like(x)
+        return (x - center) @ basis
+
+    def _lift(self, z: torch.Tensor) -> torch.Tensor:
+        """Return points (n, d) from their hull coordinates."""
+        center, basis = self._constants.like(z)
+        return torch.addmm(center, z, basis.T)
 
 
 def project_with_derivative(manifold: SmoothManifold, X: Any) -> tuple[Any, Any, Any]:
