@@ -83,7 +83,8 @@ WITH_DEFAULTS = [
     SmoothedScoreDiffusion(),
     ManifoldAdaptedDiffusion(),
     CoarseScoreDiffusion(),
-    NeuralScoreDiffusion(),
+    # Few iterations: more of them repeat the same branches.
+    NeuralScoreDiffusion(max_iter=20),
     DensityClassifier(),
     DensityOutlierDetector(),
     TransformedDensity(),
