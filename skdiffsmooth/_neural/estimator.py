@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -200,7 +200,7 @@ class NeuralScoreDiffusion(FlowDensity):
     With s the standard deviations along principal axes the network is preconditioned so that its zero is
     the score of the Gaussian with the data's covariance; that is where training starts, and what is
     returned, with a warning, where nothing better is found. Noise scales are drawn uniformly in their
-    logarithm, and each counts alike.
+    logarithm, and all have the same weight in the loss.
 
     The flow starts from N(mean, C + v_T I), C the covariance of the rows. At five standard deviations of
     noise the distribution of the rows is nearly Gaussian (a cumulant of order k is divided by
@@ -373,34 +373,24 @@ class NeuralScoreDiffusion(FlowDensity):
         parsed = old._checked_parameters(X.shape[1])
         old._check_unchanged(parsed)
         levels = old.noise_levels_
-        start = {name: getattr(old, name) for name in _KEPT} | _of_queries(
-            old, levels.bandwidth, levels.terminal_scale
-        )
+        start = vars(old) | _of_queries(old, levels.bandwidth, levels.terminal_scale)
         trained = old._trained(parsed, start, points, weights, n_iterations)
-        self.__dict__ = {**vars(old), **trained, "model_": _model(trained, parsed)}
+        self.__dict__ = trained | {"model_": _model(trained, parsed)}
         return self
 
     def _check_unchanged(self, parsed: _ParsedParameters) -> None:
         """Raise an error if a parameter differs from the one for which the network was made."""
-        fitted: dict[str, Any] = {
-            "bandwidth": self.bandwidth_,
-            "hidden_layer_sizes": tuple(len(bias) for bias in self.intercepts_[:-1]),
-            "n_frequencies": self.n_frequencies_,
-            "metric": self.metric_,
-        }
-        now: dict[str, Any] = {
-            "bandwidth": parsed.bandwidth,
-            "hidden_layer_sizes": parsed.hidden,
-            "n_frequencies": parsed.n_frequencies,
-            "metric": parsed.metric,
+        hidden = tuple(len(bias) for bias in self.intercepts_[:-1])
+        pairs: dict[str, tuple[Any, Any]] = {
+            "bandwidth": (self.bandwidth_, parsed.bandwidth),
+            "hidden_layer_sizes": (hidden, parsed.hidden),
+            "n_frequencies": (self.n_frequencies_, parsed.n_frequencies),
+            "metric": (self.metric_, parsed.metric),
         }
         if not isinstance(parsed.terminal_scale, str):
-            fitted["terminal_scale"], now["terminal_scale"] = (
-                self.noise_levels_.terminal_scale,
-                parsed.terminal_scale,
-            )
-        for name, value in fitted.items():
-            if not np.array_equal(now[name], value):
+            pairs["terminal_scale"] = self.noise_levels_.terminal_scale, parsed.terminal_scale
+        for name, (value, now) in pairs.items():
+            if not np.array_equal(now, value):
                 raise ValueError(
                     f"{name}={getattr(self, name)!r}, but training began with {value!r}, which the "
                     "network was made for; set this value again, or call fit with warm_start=False."
@@ -459,8 +449,6 @@ class NeuralScoreDiffusion(FlowDensity):
         if r > self.max_exact_dimension:
             signs = stream(parsed.seed, "probes").integers(2, size=(self.n_probes, r))
             probes = 2.0 * signs - 1
-        of_queries = _of_queries(self, parsed.bandwidth, terminal_scale)
-        levels = of_queries["noise_levels_"]
         start: dict[str, Any] = {
             "metric_": parsed.metric,
             "coordinates_": coordinates,
@@ -473,13 +461,12 @@ class NeuralScoreDiffusion(FlowDensity):
             "loss_curve_": [],
             "validation_scores_": [],
             "best_validation_score_": None,
+            "n_iter_": 0,
+            **_of_queries(self, parsed.bandwidth, terminal_scale),
         }
-        shape = NetworkShape(
-            scales, levels.bandwidth, levels.terminal_scale, parsed.hidden, parsed.n_frequencies
-        )
+        shape = _shape(start, parsed)
         state = fresh_state(shape, parsed.seed)
-        start |= of_queries | {"training_": state, "n_iter_": 0}
-        return start | _weights(shape, state.average)
+        return start | {"training_": state} | _weights(shape, state.average)
 
     def _trained(
         self,
@@ -503,14 +490,7 @@ class NeuralScoreDiffusion(FlowDensity):
         if not len(start["scales_"]):
             # A single distinct row: its noised distribution is a Gaussian; there is nothing to learn.
             return start
-        levels = start["noise_levels_"]
-        shape = NetworkShape(
-            start["scales_"],
-            levels.bandwidth,
-            levels.terminal_scale,
-            parsed.hidden,
-            parsed.n_frequencies,
-        )
+        shape = _shape(start, parsed)
         settings, held_out = parsed.settings, None
         training = rows, weights
         if n_iterations is not None:
@@ -588,30 +568,6 @@ class NeuralScoreDiffusion(FlowDensity):
             )
 
 
-# Fitted attributes that training goes on from.
-_KEPT = (
-    "metric_",
-    "coordinates_",
-    "hull_",
-    "scales_",
-    "bandwidth_",
-    "sigma_",
-    "noise_levels_",
-    "n_steps_",
-    "n_nodes_",
-    "n_frequencies_",
-    "probes_",
-    "seed_",
-    "loss_curve_",
-    "validation_scores_",
-    "best_validation_score_",
-    "training_",
-    "coefs_",
-    "intercepts_",
-    "n_iter_",
-)
-
-
 def _of_queries(
     estimator: NeuralScoreDiffusion, bandwidth: float, terminal_scale: float
 ) -> dict[str, Any]:
@@ -623,6 +579,14 @@ def _of_queries(
         "n_steps_": n_levels * math.ceil(estimator.n_steps / n_levels),
         "n_nodes_": int(estimator.n_nodes),
     }
+
+
+def _shape(attributes: Mapping[str, Any], parsed: _ParsedParameters) -> NetworkShape:
+    """Return the shape of the network for fitted attributes."""
+    levels, scales = attributes["noise_levels_"], attributes["scales_"]
+    return NetworkShape(
+        scales, levels.bandwidth, levels.terminal_scale, parsed.hidden, parsed.n_frequencies
+    )
 
 
 def _n_weights(attributes: Mapping[str, Any]) -> int:
@@ -687,7 +651,7 @@ def _share(name: str, value: Any, *, least: bool) -> float:
 
 def _layer_sizes(sizes: Any) -> tuple[int, ...]:
     hint = "It takes a tuple of widths, such as (128, 128)."
-    if isinstance(sizes, str) or not hasattr(sizes, "__len__"):
+    if isinstance(sizes, str | bytes) or not isinstance(sizes, Sequence | np.ndarray):
         raise TypeError(
             f"hidden_layer_sizes={sizes!r} has type {type(sizes).__name__}; expected "
             f"integers >= 1. {hint}"

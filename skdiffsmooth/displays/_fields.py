@@ -310,10 +310,10 @@ class TrajectoryDisplay:
             x, y = self.rows[..., 0], self.rows[..., 1]
             ax.set(xlabel=self.columns[0], ylabel=self.columns[1])
         ax.plot(x, y, color="0.6", lw=0.8)
-        look = {"ms": 4.5, "mec": "white", "mew": 0.5}
+        shape = {"ms": 4.5, "mec": "white", "mew": 0.5}
         for name, end, marker, color in (("start", 0, "o", ORANGE), ("end", -1, "s", BLUE)):
             label = f"{name}, noise scale {self.noise_scales[end]:.3g}"
-            ax.plot(x[end], y[end], marker, color=color, label=label, **look)
+            ax.plot(x[end], y[end], marker, color=color, label=label, **shape)
         ax.legend()
         return self
 

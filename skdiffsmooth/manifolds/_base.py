@@ -22,8 +22,8 @@ IDEMPOTENT = 1e-6
 class Manifold(Protocol):
     """Protocol of a manifold in R^d, with the properties and methods that estimators use.
 
-    Every method takes an array-like of shape (n, d), and then returns float64 arrays, or a tensor, and
-    then returns tensors of its dtype on its device. `project` is idempotent.
+    Methods take an array-like or a tensor of shape (n, d). For an array-like they return float64 arrays,
+    for a tensor, tensors of its dtype on its device. `project` is idempotent.
     """
 
     @property

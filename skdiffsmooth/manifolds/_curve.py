@@ -11,7 +11,7 @@ import torch
 
 from .._coordinates.hull import AffineHull
 from .._utils.memory import slices_within
-from .._utils.validation import check_real, check_real_array
+from .._utils.validation import check_flag, check_real, check_real_array
 from ._base import ManifoldInHull, across_border
 from ._cumulative import Cumulative
 from ._curve_table import CELLS, TO_COEFFICIENTS, Table, build_table, check_speed, tabulate
@@ -153,8 +153,6 @@ class Curve(ManifoldInHull):
                 f"function={function!r} is not callable; expected a function of parameters t (n,) that "
                 "returns points (n, d)."
             )
-        if not isinstance(closed, bool | np.bool_):
-            raise TypeError(f"closed={closed!r} has type {type(closed).__name__}; expected a bool.")
         self.range = (
             check_real("start", start, minimum=-np.inf),
             check_real("stop", stop, minimum=-np.inf),
@@ -163,7 +161,7 @@ class Curve(ManifoldInHull):
             raise ValueError(
                 f"start={start!r} and stop={stop!r}; expected start < stop. Swap them."
             )
-        self.closed = bool(closed)
+        self.closed = check_flag("closed", closed)
         self.tol = check_real("tol", tol)
         self.memory_limit = check_real("memory_limit", memory_limit, hint="It is in MiB.")
         edges, values, self.error = tabulate(function, self.range, self.tol)

@@ -112,11 +112,11 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         under the estimator's own nodes, levels and steps), "is_comparable" (whether scored on the same
         rows, with the same few nodes, as the grid of scales), "metric", "bandwidth_factor",
         "sigma_factor" (NaN where the estimator gives the scale as a number), "background", "score" and
-        "time" in seconds. Beside them the keys of scikit-learn's searches: "params" (for `set_params`;
-        scales in units of h) and "param_*", "split*_test_score" (one split where rows are left out one
-        by one), "mean_test_score", which weighs all rows alike and is "score", "std_test_score",
-        "rank_test_score", exact candidates first, and times a fold, all of them scoring, since nothing
-        is trained. A pandas DataFrame can be made of it.
+        "time" in seconds. It has the keys of scikit-learn's searches, too: "params" (for `set_params`;
+        scales in units of h), "param_*", "split*_test_score" (one split where rows are left out one by
+        one), "mean_test_score" (the same as "score"), "std_test_score", "rank_test_score" (candidates
+        with "is_exact" first), and mean times of a fold (fit times are zero, since nothing is trained).
+        ``pandas.DataFrame(cv_results_)`` makes a table of it.
     n_features_in_, feature_names_in_ : int, ndarray of shape (n_features,)
         Number of columns; their names, where X had them.
 
