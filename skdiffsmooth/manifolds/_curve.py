@@ -106,11 +106,11 @@ class Curve(ManifoldInHull):
     of about ten terms. From local minima of the distance in this table Newton's method minimises the
     squared distance, with bisection as a safeguard, and the nearest of the points found is the
     projection. On a CPU it starts from all minima that exceed the lowest by less than the length of a
-    cell, and ends where steps are rounding. On other devices, where values decide on nothing, it starts
-    from three minima and makes eight steps. Projections are exact to about 1e-13 of the size of the
-    curve, away from centers of curvature, where the problem is ill-conditioned. Of several nearest
-    points, one is returned. The projection to an end point does not move with the query: its
-    derivative is 0.
+    cell, and ends where steps are rounding. On other devices it always starts from three minima and
+    makes eight steps, since a choice by values would make the host wait for them. Projections are exact
+    to about 1e-13 of the size of the curve, away from centers of curvature, where the problem is
+    ill-conditioned. Of several nearest points, one is returned. The projection to an end point does not
+    move with the query: its derivative is 0.
 
     Everything is computed in the affine hull of the curve, of dimension r, to rounding. n projections
     cost O(n d r) for the change of coordinates, and O(n r n_panels) for the table. Tensors of lower
