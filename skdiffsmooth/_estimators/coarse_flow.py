@@ -156,6 +156,7 @@ class CoarseFlow:
         nodes, weights = self._nodes(r - k)
         normals = np.linalg.qr(tangent, mode="complete")[0][:, :, k:]
         # The standard deviation of p along the fibre: that of the rows, plus the noise.
+        assert self.residual_scale is not None
         width = math.hypot(self.switch_scale, self.residual_scale)
         x = foot[:, None] + width * nodes @ normals.transpose(0, 2, 1)
         # The sum divides by the density of the nodes; its constants are added last.
