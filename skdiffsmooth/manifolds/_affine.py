@@ -10,7 +10,7 @@ import torch
 
 from .._coordinates.hull import AffineHull
 from .._utils.validation import check_real_array
-from ._base import SmoothManifoldBase, orthonormal_columns
+from ._base import SmoothManifoldBase, orthonormal
 
 
 class AffineSubspace(SmoothManifoldBase):
@@ -90,7 +90,7 @@ class AffineSubspace(SmoothManifoldBase):
                     "expected finite values. Drop the rows that they were computed from."
                 )
         subspace = cls.__new__(cls)
-        basis = orthonormal_columns("basis", basis)
+        basis = orthonormal(basis)
         subspace._set(origin - basis @ (basis.T @ origin), basis)
         return subspace
 

@@ -347,19 +347,18 @@ def checked_center(center: Any) -> np.ndarray:
     return center
 
 
-def orthonormal_columns(name: str, directions: np.ndarray) -> np.ndarray:
-    """Return an orthonormal basis (d, k) of the span of directions (d, k), k <= d.
+def orthonormal(directions: np.ndarray) -> np.ndarray:
+    """Return an orthonormal basis (d, k) of the span of the parameter `basis` (d, k), k <= d.
 
-    The first column keeps its direction. `name` is that of the parameter, for the ValueError where the
-    columns are dependent or not finite.
+    The first column keeps its direction. Raises ValueError if columns are dependent or not finite.
     """
     if not np.all(np.isfinite(directions)):
-        raise ValueError(f"{name} holds NaN or infinity; expected finite directions.")
+        raise ValueError("basis holds NaN or infinity; expected finite directions.")
     n_columns = directions.shape[1]
     if np.linalg.matrix_rank(directions) < n_columns:
         raise ValueError(
-            f"the {n_columns} columns of {name} are linearly dependent; expected independent ones. "
-            "Drop the redundant directions."
+            f"the {n_columns} columns of basis are linearly dependent; expected independent ones. Drop "
+            "the redundant directions."
         )
     basis, triangle = np.linalg.qr(directions)
     return basis * np.where(np.diagonal(triangle) < 0, -1.0, 1.0)

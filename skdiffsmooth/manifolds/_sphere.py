@@ -9,7 +9,7 @@ import torch
 
 from .._coordinates.hull import AffineHull
 from .._utils.validation import check_real, check_real_array
-from ._base import SmoothManifoldBase, checked_center, orthonormal_columns, polar
+from ._base import SmoothManifoldBase, checked_center, orthonormal, polar
 
 
 class Sphere(SmoothManifoldBase):
@@ -79,7 +79,7 @@ class Sphere(SmoothManifoldBase):
                 "sphere."
             )
         self.center = center
-        self.basis = orthonormal_columns("basis", given)
+        self.basis = orthonormal(given)
         self._set_hull(AffineHull(self.center, self.basis))
 
     @property

@@ -9,7 +9,7 @@ import torch
 
 from .._coordinates.hull import AffineHull
 from .._utils.validation import check_real, check_real_array
-from ._base import SmoothManifoldBase, checked_center, orthonormal_columns, polar
+from ._base import SmoothManifoldBase, checked_center, orthonormal, polar
 
 
 class Torus(SmoothManifoldBase):
@@ -88,7 +88,7 @@ class Torus(SmoothManifoldBase):
                 "more than three coordinates."
             )
         self.center = center
-        self.basis = orthonormal_columns("basis", given)
+        self.basis = orthonormal(given)
         self._set_hull(AffineHull(self.center, self.basis))
 
     @property
