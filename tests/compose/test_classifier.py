@@ -11,7 +11,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_iris
 from sklearn.exceptions import NotFittedError
 from sklearn.mixture import GaussianMixture
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import GridSearchCV
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -95,11 +95,11 @@ def test_a_class_of_prior_zero_is_never_the_answer():
 
 def test_the_default_density_is_the_smoothed_score():
     X, y = load_iris(return_X_y=True)
-    model = DensityClassifier().fit(X[::10], y[::10])
+    model = DensityClassifier().fit(X[::5], y[::5])
     assert all(type(density) is SmoothedScoreDiffusion for density in model.estimators_)
-    # 0.947 over five folds; chance is a third.
+    # 0.947 over five folds, 0.96 on this half; chance is a third.
     density = SmoothedScoreDiffusion(**COARSE)
-    assert cross_val_score(DensityClassifier(density), X, y, cv=2).mean() > 0.93
+    assert DensityClassifier(density).fit(X[::2], y[::2]).score(X[1::2], y[1::2]) > 0.93
 
 
 # ---------------------------------------------------------------------------------- invariances
