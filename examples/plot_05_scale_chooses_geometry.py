@@ -30,7 +30,7 @@ angle = np.linspace(0, 2 * np.pi, 400)
 fig, axes = plt.subplots(1, 3, figsize=(9, 3.3), sharex=True, sharey=True, layout="constrained")
 for ax, sigma in zip(axes, sigmas, strict=True):
     drawn = SmoothedScoreDiffusion(0.02, sigma, n_nodes=64).fit(X).sample(1000, random_state=0)
-    ax.plot(np.cos(angle), np.sin(angle), color="tab:orange", linewidth=0.8)
+    ax.plot(np.cos(angle), np.sin(angle), color="C1", linewidth=0.8)
     ax.plot(*curve.T, ",", color="0.6")
     ax.plot(*drawn.T, ".", markersize=2)
     ax.plot(*X.T, "k.", markersize=5)
