@@ -84,8 +84,7 @@ WITH_DEFAULTS = [
     SmoothedScoreDiffusion(),
     ManifoldAdaptedDiffusion(),
     CoarseScoreDiffusion(),
-    # Few iterations: more of them repeat the same branches.
-    NeuralScoreDiffusion(max_iter=20),
+    NeuralScoreDiffusion(),
     DensityClassifier(),
     DensityOutlierDetector(),
     TransformedDensity(),
