@@ -473,7 +473,7 @@ def test_six_periodic_columns_are_a_model_like_any_other():
     options = {"metric": "scaled", **FAST}
     model = SmoothedScoreDiffusion(0.4, 0.4, periods=periods, **options).fit(X)
     on_line = SmoothedScoreDiffusion(0.4, 0.4, **options).fit(X)
-    # Hull coordinates and nodes are others, and with products the trace is exact and not Stein's.
+    # Hull coordinates, and so nodes, are others.
     difference = model.score_samples(X[:10] + 120) - on_line.score_samples(X[:10])
     assert np.abs(difference).max() < 0.5
     narrow = dict.fromkeys(range(6), 5.0)
