@@ -2,6 +2,9 @@
 
 The tests run all checks on three of them, and on the others with parameters that make a fit fast:
 these checks fit an estimator some hundred times. Pass names of classes to check only those.
+
+Two classes cannot take the rows that scikit-learn makes: SphericalScoreDiffusion refuses what are no
+unit vectors (30 checks), and LocalPolynomialManifold fewer rows than a polynomial has coefficients (6).
 """
 
 import inspect
