@@ -16,6 +16,7 @@ from .._utils.threads import threads_for
 from .._utils.units import common_unit
 from .._utils.warnings import warn_user
 from ..solvers import Solver
+from .local_choice import N_FOLDS, covariances_by_fold
 from .local_fitting import LocalParameters, columns_as_they_are, fit_local_scores
 from .local_groups import resolve_groups
 from .local_source import LocalScores
@@ -300,8 +301,7 @@ class LocalScoreDiffusion(FlowDensity):
     def leave_one_out_log_density(self, own_weights: Any = None) -> np.ndarray:
         """Return the log-density of each training point under the weights of all other points.
 
-        The covariance of the rows, and what was chosen, are kept and include the point. Where there are
-        few rows for each column this raises its log-density.
+        What was chosen is kept. The covariance is that of four fifths of the points, without this one.
 
         Parameters
         ----------
@@ -330,7 +330,14 @@ class LocalScoreDiffusion(FlowDensity):
             points, weights = split_off_copies(source.points, source.weights, own)
             model = replace(model, source=replace(source, points=points, weights=weights))
         exclude = np.arange(len(self.points_))
-        return model.excluded_log_density(self.points_, exclude, self._resources())
+        points, weights = source.points, source.weights
+        log_density = np.empty(len(exclude))
+        for taken, covariance in covariances_by_fold(points, weights, exclude % N_FOLDS, exclude):
+            of_fold = replace(model, source=replace(model.source, covariance=covariance))
+            log_density[taken] = of_fold.excluded_log_density(
+                self.points_[taken], taken, self._resources()
+            )
+        return log_density
 
     def _sums_per_row(self) -> float:
         """See `DensityEstimatorMixin`."""

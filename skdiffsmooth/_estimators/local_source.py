@@ -50,11 +50,17 @@ class LevelMixture:
 
 
 @dataclass(frozen=True, eq=False)
-class _Gaussian:
+class Gaussian:
     """The Gaussian N(0, A diag(variances) A^T + v I); a terminal distribution and a denoiser."""
 
     axes: np.ndarray
     variances: np.ndarray
+
+    @classmethod
+    def of(cls, covariance: np.ndarray) -> Gaussian:
+        """Return the Gaussian of a covariance (d, d), without noise."""
+        variances, axes = np.linalg.eigh(covariance)
+        return cls(axes, np.maximum(variances, 0.0))
 
     def score(self, x: torch.Tensor, v: float) -> tuple[torch.Tensor, float]:
         """Return the score (n, d) with noise of variance v, and its divergence."""
@@ -83,7 +89,7 @@ class LocalField:
     """
 
     parts: tuple[tuple[float, LocalPosterior], ...]
-    gaussian: _Gaussian
+    gaussian: Gaussian
     gaussian_weight: float
     offsets: torch.Tensor
     node_weights: tuple[float, ...]
@@ -200,10 +206,9 @@ class LocalScores:
         return FrozenKernel(shape, np.full(self.levels.n_levels, self.sigma), self.rule)
 
     @cached_property
-    def gaussian(self) -> _Gaussian:
+    def gaussian(self) -> Gaussian:
         """The Gaussian with mean and covariance of the rows, without noise."""
-        variances, axes = np.linalg.eigh(self.covariance)
-        return _Gaussian(axes, np.maximum(variances, 0.0))
+        return Gaussian.of(self.covariance)
 
     def from_level(self, first: int) -> LocalScores:
         """Return the source whose noise range begins with a level."""
