@@ -9,6 +9,8 @@ is one less the mean squared difference over the variance of the network's pixel
 errors are mean squared ones, in variances of the noise. docs/evidence/local.md has the table.
 """
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from _common import header, row
@@ -103,7 +105,7 @@ class Denoiser:
         variances, axes = np.linalg.eigh(self.covariance_)
         noise = np.random.RandomState(random_state).standard_normal((n, len(variances)))
         x = self.mean_ + (noise * np.sqrt(variances + high**2)) @ axes.T
-        for start, end in zip(scales, scales[1:], strict=False):
+        for start, end in pairwise(scales):
             slope = (x - self.denoise(x, start**2)) / start
             ahead = x + (end - start) * slope
             slope = (slope + (ahead - self.denoise(ahead, end**2)) / end) / 2

@@ -51,18 +51,10 @@ _LEAST_LOGIT = {torch.float32: -60.0, torch.float64: -300.0}
 
 @dataclass(frozen=True, eq=False)
 class ColumnGroups:
-    """For each column the group of columns from which its score is computed.
+    """For each column the group of columns from which its score is computed."""
 
-    Parameters
-    ----------
-    columns : ndarray of shape (K, k)
-        The distinct groups as indices in increasing order, padded with -1.
-    owner : ndarray of shape (d,)
-        Index of the group of each column; -1 for columns whose score is not computed.
-    """
-
-    columns: np.ndarray
-    owner: np.ndarray
+    columns: np.ndarray  # (K, k): the distinct groups as increasing indices, padded with -1
+    owner: np.ndarray  # (d,): index of the group of each column; -1 where no score is computed
 
     @classmethod
     def of(cls, groups: Sequence[np.ndarray]) -> ColumnGroups:
@@ -111,22 +103,10 @@ class _Outputs:
 
 
 class LocalPosterior:
-    """The points, and the groups of columns by which each column weights them.
+    """The points (N, d) about their mean, and the groups of columns by which each column weights them.
 
-    Parameters
-    ----------
-    points : torch.Tensor of shape (N, d)
-        Training rows, about their mean.
-    log_weights : torch.Tensor of shape (N,)
-        Logarithms of their weights.
-    groups : ColumnGroups
-        The group of each column.
-    covariance : ndarray of shape (d, d), optional
-        Covariance S of the Gaussians at the points; None is zero.
-    memory_limit : float
-        Bound on temporaries, in MiB.
-    background : tuple of float, default=(0.0, 0.0)
-        Weight and variance of the background.
+    The Gaussians at the points have the covariance S (d, d), None is zero; `background` is the weight
+    and the variance of the background.
     """
 
     def __init__(

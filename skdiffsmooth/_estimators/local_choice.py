@@ -141,9 +141,7 @@ def choose_mixtures(
             for j, score in enumerate(scores):
                 denoised = noise[taken] + scale * backend.array(score)
                 residuals[taken, :, j] = denoised[:, columns]
-        errors_of_pairs = np.einsum(
-            "i,ipj,ipk->jk", rows.query_weights, residuals, residuals
-        )
+        errors_of_pairs = np.einsum("i,ipj,ipk->jk", rows.query_weights, residuals, residuals)
         weights = _best_weights(errors_of_pairs / len(columns))
         error = float(weights @ errors_of_pairs @ weights) / len(columns)
         # The noise that was drawn, in place of its mean of one, varies as the error does.

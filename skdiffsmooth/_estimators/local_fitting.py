@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -196,24 +197,21 @@ def _first_level(
         if level == 0 or source.levels.start(level) <= _HIGHEST * std
     ]
     n_constant = int(np.sum(np.ptp(rows.points, axis=0) == 0))
-    likelihoods: dict[int, float] = {}
 
+    @cache
     def likelihood(index: int) -> float:
-        if index not in range(len(starts)):
+        if index >= len(starts):
             return -math.inf
-        if index not in likelihoods:
-            part, total = source.from_level(starts[index]), 0.0
-            steps = part.levels.equal_steps(1)
-            for taken, covariance in folds:
-                of_fold = replace(part, covariance=covariance)
-                model = DiffusionModel(of_fold, embedding, parsed.solver, steps, "float64")
-                total += weights[taken] @ model.excluded_log_density(
-                    queries[taken], exclude[taken], parsed.resources
-                )
-            # The density of a constant column is that of the bandwidth's Gaussian, and says nothing.
-            of_constants = -n_constant * math.log(part.levels.bandwidth)
-            likelihoods[index] = float(total / weights.sum()) - of_constants
-        return likelihoods[index]
+        part, total = source.from_level(starts[index]), 0.0
+        steps = part.levels.equal_steps(1)
+        for taken, covariance in folds:
+            of_fold = replace(part, covariance=covariance)
+            model = DiffusionModel(of_fold, embedding, parsed.solver, steps, "float64")
+            total += weights[taken] @ model.excluded_log_density(
+                queries[taken], exclude[taken], parsed.resources
+            )
+        # The density of a constant column is that of the bandwidth's Gaussian, and says nothing.
+        return float(total / weights.sum()) + n_constant * math.log(part.levels.bandwidth)
 
     # Upwards as long as the likelihood increases: the denoising errors speak for the lowest level.
     best = 0

@@ -182,20 +182,14 @@ class LocalScores:
     """Training rows about their mean, and the denoisers of each noise level; a `ScoreSource`."""
 
     levels: NoiseLevels
-    points: np.ndarray
-    """Distinct rows (N, d), about their mean."""
-    weights: np.ndarray
-    """Their weights (N,), which sum to one."""
-    covariance: np.ndarray
-    """Covariance (d, d) of the rows."""
-    mixtures: tuple[LevelMixture, ...]
-    """One for each level."""
-    background: tuple[float, float]
-    """Weight and variance of the background of each group."""
+    points: np.ndarray  # (N, d): distinct rows, about their mean
+    weights: np.ndarray  # (N,), which sum to one
+    covariance: np.ndarray  # (d, d)
+    mixtures: tuple[LevelMixture, ...]  # One for each level
+    background: tuple[float, float]  # Weight and variance of that of each group
     sigma: float
     rule: NodeRule
-    terminal_name: str
-    """"gaussian" or "empirical"."""
+    terminal_name: str  # "gaussian" or "empirical"
     n_probes: ClassVar[int] = 1
     has_divergence: ClassVar[bool] = True
 

@@ -380,6 +380,11 @@ def test_a_missing_pixel_is_named():
         LocalScoreDiffusion(image_shape=(2, 2)).fit(X)
 
 
+def test_images_that_are_no_rows_are_named():
+    with pytest.raises(ValueError, match=r"reshape\(len\(X\), -1\), and image_shape=\(2, 3\)"):
+        LocalScoreDiffusion(image_shape=(2, 3)).fit(np.zeros((5, 2, 3)))
+
+
 def test_saved_models_score_the_same():
     X = table(20, 3)
     model = LocalScoreDiffusion(0.5, **CHEAP).fit(X)
