@@ -130,6 +130,6 @@ ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
 # What this does not say
 # ----------------------
 # That every sample is a digit: a patch does not determine which digit its image is, and some samples
-# join parts of several. Pixels have fixed places, so images should be aligned. On tables, whose
+# join parts of several. Images should be aligned. On tables, whose
 # columns have no places, local scores lose. The bandwidth was given to save time; "auto" searches it by
 # leave-one-out likelihood. :doc:`/evidence/local` has more data and more densities, with paired errors.

@@ -106,7 +106,7 @@ class LocalPosterior:
     """The points (N, d) about their mean, and the groups of columns by which each column weights them.
 
     The Gaussians at the points have the covariance S (d, d), None is zero; `background` is the weight
-    and the variance of the background.
+    and the variance of the background. The points are so many `copies` of rows, block by block.
     """
 
     def __init__(
@@ -117,10 +117,11 @@ class LocalPosterior:
         covariance: np.ndarray | None,
         memory_limit: float,
         background: tuple[float, float] = (0.0, 0.0),
+        copies: int = 1,
     ) -> None:
         # Transposed, (d, N): the columns of a group are copied as they lie in memory.
         self.points, self.log_weights = points.T.contiguous(), log_weights
-        self.background = background
+        self.background, self.copies = background, copies
         self.memory_limit = memory_limit
         self.outputs = _Outputs.of(groups, points.device)
         present = groups.columns >= 0
@@ -171,8 +172,8 @@ class LocalPosterior:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the score of queries x (n, d) and the derivatives ds_p / dx_p, both (n, d).
 
-        `exclude` (n,) is the index of the point that each query must not see. Columns without a group
-        are zero.
+        `exclude` (n,) is the index of the row whose copies each query must not use. Columns without a
+        group are zero.
         """
         if x.dtype == torch.float64 and self._largest_square <= _LARGEST_IN_SINGLE * v:
             score, derivative = self._single.score(x.float(), v, exclude)
@@ -202,7 +203,8 @@ class LocalPosterior:
                 weights = product(logits, queries * inverse[:, None], points)
                 if exclude is not None:
                     index = torch.arange(len(exclude[cut]), device=x.device)
-                    weights[:, index, exclude[cut]] = -torch.inf
+                    of_rows = weights.view(*weights.shape[:2], self.copies, -1)
+                    of_rows[:, index, :, exclude[cut]] = -torch.inf
                 peak = weights.amax(2, keepdim=True)
                 # Smaller weights would be denormal, with which a product of matrices is slow.
                 weights.sub_(peak).clamp_min_(least).exp_()

@@ -16,12 +16,11 @@ import torch
 from scipy.optimize import nnls
 
 from .._diffusion.settings import Resources
-from .._engine.local import LocalPosterior
 from .._utils.dequantize import excluded_rows
 from .._utils.rows import evenly
 from ..noise import NoiseLevels
-from .local_groups import GroupFamily
-from .local_source import Gaussian, LevelMixture, LocalPart
+from .local_groups import GroupFamily, ShiftedImages
+from .local_source import Gaussian, LevelMixture, LocalPart, PointTables
 
 # Covariances of the Gaussians at the points that "auto" compares, in units of that of the data.
 WIDTHS = (0.0, 0.05, 0.2)
@@ -94,6 +93,7 @@ def choose_mixtures(
     family: GroupFamily,
     widths: Sequence[float],
     has_gaussian: bool,
+    images: ShiftedImages | None,
     background: tuple[float, float],
     resources: Resources,
     seed: int,
@@ -106,7 +106,7 @@ def choose_mixtures(
     """
     if not np.any(rows.folds):
         groups = [family.make(family.sizes[-1], levels.middle(k)) for k in range(levels.n_levels)]
-        alone = [LevelMixture((LocalPart(g, widths[0]),), np.ones(1), 0.0) for g in groups]
+        alone = [LevelMixture((LocalPart(g, widths[0], 0),), np.ones(1), 0.0) for g in groups]
         return tuple(alone), np.full(levels.n_levels, np.nan)
     mixtures: list[LevelMixture] = []
     errors: list[float] = []
@@ -114,26 +114,24 @@ def choose_mixtures(
     varying = np.flatnonzero(np.ptp(rows.points, axis=0))
     columns = varying[evenly(len(varying), _MOST_COLUMNS)]
     backend, folds = resources.backend, rows.by_fold()
-    points, log_weights = backend.tensor(rows.points), backend.tensor(np.log(rows.weights))
+    settings = images, background, backend, resources.memory_limit
+    tables = PointTables(rows.points, rows.weights, *settings)
     for level in reversed(range(levels.n_levels)):
         scale = levels.middle(level)
-        parts = [
-            LocalPart(family.make(size, scale), width) for size in family.sizes for width in widths
-        ]
+        groups = [family.make(size, scale) for size in family.sizes]
+        parts = [LocalPart(group, width, 0) for group in groups for width in widths]
+        if images is not None:
+            patches = [part for part in parts if part.groups.size < rows.points.shape[1]]
+            parts += [part._replace(shifts=images.shifts) for part in patches]
         noise = np.random.default_rng([seed, level]).standard_normal(rows.queries.shape)
         residuals = np.empty((len(noise), len(columns), len(parts) + has_gaussian))
         for taken, covariance in folds:
             x = backend.tensor(rows.queries[taken] + scale * noise[taken])
             exclude = torch.from_numpy(rows.exclude[taken]).to(backend.device)
             scores = [
-                LocalPosterior(
-                    points,
-                    log_weights,
-                    part.groups.only(columns),
-                    part.width * covariance if part.width else None,
-                    resources.memory_limit,
-                    background,
-                ).score(x, scale**2, exclude)[0]
+                tables.posterior(part._replace(groups=part.groups.only(columns)), covariance).score(
+                    x, scale**2, exclude
+                )[0]
                 for part in parts
             ]
             if has_gaussian:

@@ -29,7 +29,7 @@ from ..kernels._nodes import NodeRule, default_n_nodes
 from ..noise import NoiseLevels
 from ..solvers import ODESolver, Solver
 from .local_choice import WIDTHS, ExcludedQueries, choose_mixtures, covariances_by_fold
-from .local_groups import GroupFamily
+from .local_groups import GroupFamily, ShiftedImages
 from .local_source import LocalScores
 
 __all__ = ["LocalParameters", "columns_as_they_are", "fit_local_scores"]
@@ -111,6 +111,7 @@ def fit_local_scores(
     covariance: np.ndarray,
     widths: np.ndarray,
     family: GroupFamily,
+    images: ShiftedImages | None,
     parsed: LocalParameters,
 ) -> tuple[LocalScores, np.ndarray]:
     """Return the source of scores, with what "auto" chooses, and the denoising errors by level.
@@ -132,6 +133,7 @@ def fit_local_scores(
         family,
         WIDTHS if parsed.width is None else (parsed.width,),
         parsed.width is None,
+        images,
         background,
         parsed.resources,
         parsed.seed,
@@ -143,6 +145,7 @@ def fit_local_scores(
         weights,
         covariance,
         mixtures,
+        images,
         background,
         parsed.sigma,
         NodeRule("sobol", parsed.n_nodes or default_n_nodes(d), parsed.seed),

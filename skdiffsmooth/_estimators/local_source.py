@@ -20,13 +20,56 @@ from ..kernels._nodes import NodeRule
 from ..kernels._shapes import FrozenKernel, LinearShape
 from ..noise import NoiseLevels
 from ..solvers._terminal import TerminalDistribution
+from .local_groups import ShiftedImages
+
+# Weight of each moved copy of a row, in units of its own.
+_COPY_WEIGHT = 0.3
 
 
 class LocalPart(NamedTuple):
-    """A denoiser: groups of columns, and `width`, the share of the data's covariance at the points."""
+    """A denoiser: groups of columns, and what the Gaussians are whose posterior it computes."""
 
     groups: ColumnGroups
-    width: float
+    width: float  # Their covariance, in units of that of the data
+    shifts: int  # They are at the rows and, above 0, at copies moved by up to so many pixels
+
+
+class PointTables:
+    """Rows (N, d) with weights (N,) on a device, with their moved copies, from which parts are made."""
+
+    def __init__(
+        self,
+        points: np.ndarray,
+        weights: np.ndarray,
+        images: ShiftedImages | None,
+        background: tuple[float, float],
+        backend: Backend,
+        memory_limit: float,
+    ) -> None:
+        self.points, self.weights, self.images = points, weights, images
+        self.background, self.backend, self.memory_limit = background, backend, memory_limit
+        self._tables: dict[int, tuple[torch.Tensor, torch.Tensor, int]] = {}
+
+    def posterior(self, part: LocalPart, covariance: np.ndarray) -> LocalPosterior:
+        """Return the posterior of a denoiser, with a covariance (d, d) of the data."""
+        if part.shifts not in self._tables:
+            images = self.images if part.shifts else None
+            points = images.copies(self.points) if images else self.points
+            copies = len(points) // len(self.points)
+            of_copies = np.append(1.0, np.full(copies - 1, _COPY_WEIGHT))
+            log_weights = np.log(np.outer(of_copies / of_copies.sum(), self.weights)).ravel()
+            tensors = self.backend.tensor(points), self.backend.tensor(log_weights)
+            self._tables[part.shifts] = *tensors, copies
+        rows, log_weights_of_rows, copies = self._tables[part.shifts]
+        return LocalPosterior(
+            rows,
+            log_weights_of_rows,
+            part.groups,
+            part.width * covariance if part.width else None,
+            self.memory_limit,
+            self.background,
+            copies,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +84,17 @@ class LevelMixture:
     def described(self) -> list[dict[str, Any]]:
         """Return the denoisers as an attribute shows them."""
         parts: list[dict[str, Any]] = [
-            {"size": part.groups.size, "width": part.width, "weight": float(weight)}
+            {
+                "size": part.groups.size,
+                "width": part.width,
+                "shifts": part.shifts,
+                "weight": float(weight),
+            }
             for part, weight in zip(self.parts, self.weights, strict=True)
         ]
         if self.gaussian_weight:
-            parts.append({"size": None, "width": None, "weight": self.gaussian_weight})
+            wiener = dict.fromkeys(("size", "width", "shifts"))
+            parts.append({**wiener, "weight": self.gaussian_weight})
         return parts
 
 
@@ -131,8 +180,14 @@ class _LocalSchedule:
         self.backend: Backend = resources.backend.promote_to_float64(
             source.levels.bandwidth, largest
         )
-        self.points = self.backend.tensor(points)
-        self.log_weights = self.backend.tensor(np.log(source.weights))
+        self.tables = PointTables(
+            points,
+            source.weights,
+            source.images,
+            source.background,
+            self.backend,
+            resources.memory_limit,
+        )
         device = self.backend.device
         self.exclude = None if exclude is None else torch.from_numpy(exclude).to(device)
         self._last: tuple[int, LocalField] | None = None
@@ -151,17 +206,7 @@ class _LocalSchedule:
         source = self.source
         mixture = source.mixtures[level]
         parts = tuple(
-            (
-                float(weight),
-                LocalPosterior(
-                    self.points,
-                    self.log_weights,
-                    part.groups,
-                    part.width * source.covariance if part.width else None,
-                    self.memory_limit,
-                    source.background,
-                ),
-            )
+            (float(weight), self.tables.posterior(part, source.covariance))
             for part, weight in zip(mixture.parts, mixture.weights, strict=True)
         )
         offsets, node_weights = np.zeros((1, source.points.shape[1])), np.ones(1)
@@ -186,6 +231,7 @@ class LocalScores:
     weights: np.ndarray  # (N,), which sum to one
     covariance: np.ndarray  # (d, d)
     mixtures: tuple[LevelMixture, ...]  # One for each level
+    images: ShiftedImages | None  # Whose moved copies parts may use
     background: tuple[float, float]  # Weight and variance of that of each group
     sigma: float
     rule: NodeRule

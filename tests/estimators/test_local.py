@@ -20,7 +20,7 @@ from skdiffsmooth import KDESampler, LocalScoreDiffusion
 from skdiffsmooth._diffusion.settings import parse_resources
 from skdiffsmooth._engine.local import ColumnGroups, LocalPosterior, _merged
 from skdiffsmooth._estimators.local_choice import covariances_by_fold
-from skdiffsmooth._estimators.local_groups import resolve_groups
+from skdiffsmooth._estimators.local_groups import ShiftedImages, resolve_groups
 
 RESOURCES = parse_resources({"device": "cpu", "memory_limit": 64.0}, "float64")
 CHEAP = {"n_levels": 6, "n_steps": 12}
@@ -364,6 +364,9 @@ def test_integer_images_are_named():
             "has no effect with groups of the kind 'win",
         ),
         ({"bandwidth": 2.0, "terminal_scale": 1.0}, "terminal_scale=1 is not above"),
+        ({"shifts": 1}, "shifts=1 needs image_shape"),
+        ({"shifts": 2, "image_shape": (2, 2)}, "2 x 2 pixels have no places so far apart"),
+        ({"shifts": -1, "image_shape": (2, 2)}, "shifts=-1 is too small"),
     ],
 )
 def test_wrong_groups_are_refused(settings, message):
@@ -390,6 +393,74 @@ def test_saved_models_score_the_same():
     model = LocalScoreDiffusion(0.5, **CHEAP).fit(X)
     again = pickle.loads(pickle.dumps(model))
     assert_array_equal(again.score_samples(X), model.score_samples(X))
+
+
+def test_moved_copies_repeat_the_edges():
+    center = np.arange(24.0)
+    images = np.random.RandomState(0).normal(size=(2, 24))
+    copies = ShiftedImages((3, 4, 2), center, 1).copies(images).reshape(9, 2, 3, 4, 2)
+    assert_array_equal(copies[0].reshape(2, 24) + center, images + center)
+    of_image = (images[1] + center).reshape(3, 4, 2)
+    expected = [
+        [[of_image[np.clip(i + a, 0, 2), np.clip(j + b, 0, 3)] for j in range(4)] for i in range(3)]
+        for a in (-1, 0, 1)
+        for b in (-1, 0, 1)
+    ]
+    moved = [copy[1] + center.reshape(3, 4, 2) for copy in copies]
+    assert_allclose(
+        sorted(m.ravel().tolist() for m in moved), sorted(np.ravel(e).tolist() for e in expected)
+    )
+
+
+def test_a_row_is_left_out_with_its_copies():
+    images = ShiftedImages((2, 2), np.zeros(4), 1)
+    points = table(6, 4)
+    groups = ColumnGroups.of([np.array(g) for g in ([0, 1], [1], [2, 3], [0, 3])])
+    weights = np.arange(1, 7) / 21
+
+    def score(rows, weights, exclude=None):
+        copies = torch.from_numpy(images.copies(rows))
+        log_weights = torch.from_numpy(np.tile(np.log(weights), 9))
+        local = LocalPosterior(copies, log_weights, groups, None, 64.0, (0.1, 9.0), 9)
+        return local.score(torch.from_numpy(table(2, 4, seed=1)), 0.8, exclude)
+
+    without = score(np.delete(points, 2, axis=0), np.delete(weights, 2))
+    for excluded, expected in zip(
+        score(points, weights, torch.tensor([2, 2])), without, strict=True
+    ):
+        assert_allclose(excluded, expected, rtol=1e-10)
+
+
+def test_patches_of_other_places_keep_mass_and_divergence():
+    rng = np.random.RandomState(1)
+    # All columns have one distribution, so that each helps the others.
+    X = rng.choice([-1.1, 1.1], size=(8, 3)) + 0.2 * rng.normal(size=(8, 3))
+    model = LocalScoreDiffusion(
+        0.6, image_shape=(1, 3), shifts=1, width=0.0, size=2, n_levels=4, n_steps=24
+    ).fit(X)
+    assert all(part["shifts"] == 1 for parts in model.parts_ for part in parts)
+    axis, grid = cube()
+    mass = np.exp(model.score_samples(grid)).sum() * (axis[1] - axis[0]) ** 3
+    assert mass == pytest.approx(1, abs=2e-3)
+    queries, t, step = X[:4], 0.4, 1e-4
+    ahead, back = (
+        sum(model.grad_log_density(queries + e, t)[:, p] for p, e in enumerate(sign * np.eye(3)))
+        for sign in (step, -step)
+    )
+    assert_allclose(model.laplacian_log_density(queries, t), (ahead - back) / (2 * step), rtol=1e-6)
+
+
+def test_patches_of_other_places_help_where_images_are_few():
+    images = small_images(150)
+    settings = {"image_shape": (4, 4), "n_levels": 12, "n_steps": 12, "width": 0.0}
+    fixed, moved = (
+        LocalScoreDiffusion(0.02, shifts=shifts, **settings)
+        .fit(images[:60])
+        .score_samples(images[60:])
+        for shifts in (0, 1)
+    )
+    gain = moved - fixed
+    assert gain.mean() > 3 * gain.std() / np.sqrt(len(gain))
 
 
 def test_places_win_on_digits():
