@@ -59,7 +59,8 @@ def samples(model, n):
 # *Nats*: mean log-density of held-out images. *Distance*: that of 300 drawn images to the nearest
 # training image, divided by that of other real images: 0 are copies, 1 are as new as real ones.
 # *Detected*: the share of images that nearest neighbours assign correctly to the drawn or to real ones;
-# 0.5 is chance. Its floor is the same test of real images against real ones.
+# 0.5 is chance. Its floor is the same test of real images against real ones; in 64 columns it finds
+# large differences only.
 models = fitted(train, 8)
 drawn = {name: samples(model, 300) for name, model in models.items()}
 scale = distance_to_data(real, train).mean()
@@ -76,7 +77,13 @@ for name, rows in {"real": real[300:], **drawn}.items():
 # %%
 # Samples
 # -------
-# Below the images of the network and of the local density are the training images nearest to them.
+# Below the images of the network and of the local density are the training images nearest to them. Both
+# start from the same noise, and many of their images are alike, one by one: what the network learned is
+# close to the local score. The mean correlation of these pairs, and that of pairs in another order:
+centered = [drawn[name] - train.mean(axis=0) for name in ("network", "local")]
+for others in (centered[1], centered[1][::-1]):
+    pairs = zip(centered[0], others, strict=True)
+    print(f"{np.mean([np.corrcoef(*pair)[0, 1] for pair in pairs]):.2f}")
 
 
 def show(train, drawn, side):
