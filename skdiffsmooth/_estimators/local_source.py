@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
@@ -34,21 +34,17 @@ class LocalPart(NamedTuple):
     shifts: int  # They are at the rows and, above 0, at copies moved by up to so many pixels
 
 
+@dataclass(frozen=True, eq=False)
 class PointTables:
     """Rows (N, d) with weights (N,) on a device, with their moved copies, from which parts are made."""
 
-    def __init__(
-        self,
-        points: np.ndarray,
-        weights: np.ndarray,
-        images: ShiftedImages | None,
-        background: tuple[float, float],
-        backend: Backend,
-        memory_limit: float,
-    ) -> None:
-        self.points, self.weights, self.images = points, weights, images
-        self.background, self.backend, self.memory_limit = background, backend, memory_limit
-        self._tables: dict[int, tuple[torch.Tensor, torch.Tensor, int]] = {}
+    points: np.ndarray
+    weights: np.ndarray
+    images: ShiftedImages | None
+    background: tuple[float, float]
+    backend: Backend
+    memory_limit: float
+    _tables: dict[int, tuple[torch.Tensor, torch.Tensor, int]] = field(default_factory=dict)
 
     def posterior(self, part: LocalPart, covariance: np.ndarray) -> LocalPosterior:
         """Return the posterior of a denoiser, with a covariance (d, d) of the data."""
@@ -61,15 +57,9 @@ class PointTables:
             tensors = self.backend.tensor(points), self.backend.tensor(log_weights)
             self._tables[part.shifts] = *tensors, copies
         rows, log_weights_of_rows, copies = self._tables[part.shifts]
-        return LocalPosterior(
-            rows,
-            log_weights_of_rows,
-            part.groups,
-            part.width * covariance if part.width else None,
-            self.memory_limit,
-            self.background,
-            copies,
-        )
+        own = part.width * covariance if part.width else None
+        settings = self.memory_limit, self.background, copies
+        return LocalPosterior(rows, log_weights_of_rows, part.groups, own, *settings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,13 +74,8 @@ class LevelMixture:
     def described(self) -> list[dict[str, Any]]:
         """Return the denoisers as an attribute shows them."""
         parts: list[dict[str, Any]] = [
-            {
-                "size": part.groups.size,
-                "width": part.width,
-                "shifts": part.shifts,
-                "weight": float(weight),
-            }
-            for part, weight in zip(self.parts, self.weights, strict=True)
+            {"size": p.groups.size, "width": p.width, "shifts": p.shifts, "weight": float(weight)}
+            for p, weight in zip(self.parts, self.weights, strict=True)
         ]
         if self.gaussian_weight:
             wiener = dict.fromkeys(("size", "width", "shifts"))
@@ -180,14 +165,8 @@ class _LocalSchedule:
         self.backend: Backend = resources.backend.promote_to_float64(
             source.levels.bandwidth, largest
         )
-        self.tables = PointTables(
-            points,
-            source.weights,
-            source.images,
-            source.background,
-            self.backend,
-            resources.memory_limit,
-        )
+        settings = source.images, source.background, self.backend, self.memory_limit
+        self.tables = PointTables(points, source.weights, *settings)
         device = self.backend.device
         self.exclude = None if exclude is None else torch.from_numpy(exclude).to(device)
         self._last: tuple[int, LocalField] | None = None
