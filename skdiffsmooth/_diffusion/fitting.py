@@ -174,7 +174,9 @@ def _with_shorter_steps(
     """Return the number of steps of each level, more where the kernel is wide against the noise.
 
     `widths` (n_levels,) are standard deviations of the kernel. The posterior mean jumps at small noise,
-    over steps that are shorter the smaller the noise is.
+    over steps that are shorter the smaller the noise is. A level has at most 32 times as many, and the
+    largest numbers are cut until all levels together have 256: beyond some 50 bandwidths steps are longer
+    than that rule asks for, and `fit` estimates their error.
     """
     scales = np.array([levels.start(level) for level in range(levels.n_levels)])
     factors = np.clip(widths / (_MANY_NOISE_SCALES * scales), 1.0, _MOST_STEPS_A_LEVEL)
