@@ -207,9 +207,7 @@ def levels_of_cells(models, train, test):
             density = np.exp(log_density - log_density.max(axis=1, keepdims=True))
             cdf = cumulative_trapezoid(density, steps, axis=1, initial=0)
             cdf /= cdf[:, -1:]
-            levels[:, j] = [
-                np.interp(*part) for part in zip(test[:, j], grid, cdf, strict=True)
-            ]
+            levels[:, j] = [np.interp(*part) for part in zip(test[:, j], grid, cdf, strict=True)]
     return found
 
 

@@ -131,9 +131,7 @@ def fit_warp(
     return ColumnWarp(*map(np.array, zip(*fitted, strict=True))) if fitted else None
 
 
-def _best_map(
-    x: np.ndarray, weights: np.ndarray, unit: float
-) -> tuple[float, float, float] | None:
+def _best_map(x: np.ndarray, weights: np.ndarray, unit: float) -> tuple[float, float, float] | None:
     """Return center, width and c of the likeliest map of one column (n,), or None."""
     order = np.argsort(x, kind="stable")
     # A power of two scales without rounding, and keeps squares within range.

@@ -120,7 +120,7 @@ def far_columns(points: np.ndarray, weights: np.ndarray, names: np.ndarray | Non
         median = np.sort(values)[n_rows // 2]
         distances = np.abs(values - median)
         order = np.argsort(distances, kind="stable")
-        rank = np.searchsorted(np.cumsum(weights[order]), _NEAR)
+        rank = int(np.searchsorted(np.cumsum(weights[order]), _NEAR))
         near = distances[order[min(rank, n_rows - 1)]]
         is_far = distances / _FAR > n_rows * near
         if near and is_far.any() and len(described) < _MOST_DESCRIBED:

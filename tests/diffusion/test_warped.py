@@ -223,6 +223,8 @@ def test_one_far_row_hardly_moves_the_density_of_the_others(distance):
     rng = np.random.RandomState(0)
     X, Q = rng.normal(size=(60, 2)), rng.normal(size=(40, 2))
     alone = SmoothedScoreDiffusion().fit(X)
-    with pytest.warns(UserWarning, match=r"column 0: 1 of 61 values .* 95% of the rows within 1\.86"):
+    with pytest.warns(
+        UserWarning, match=r"column 0: 1 of 61 values .* 95% of the rows within 1\.86"
+    ):
         beside = SmoothedScoreDiffusion().fit(np.vstack([X, [[distance, 0.3]]]))
     assert beside.score(Q) > alone.score(Q) - 1.4

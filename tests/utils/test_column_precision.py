@@ -120,7 +120,9 @@ def test_rounding_is_that_of_the_format():
 
 def n_far(column):
     """Return the number of columns, 0 or 1, in which some values are far from all others."""
-    points, weights = merge_duplicates(np.asarray(column, dtype=float)[:, None], np.ones(len(column)))
+    points, weights = merge_duplicates(
+        np.asarray(column, dtype=float)[:, None], np.ones(len(column))
+    )
     return len(far_columns(points, weights, None))
 
 
