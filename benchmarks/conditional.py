@@ -253,7 +253,7 @@ def level_of_draws(model, test, levels):
     for j in range(d):
         known = np.tile(test, (N_DRAWS, 1))
         given = {k: known[:, k] for k in range(d) if k != j}
-        draws = model.sample(len(known), random_state=0, given=given)[:, j]
+        draws = model.sample(len(known), random_state=j, given=given)[:, j]
         below = np.mean(draws.reshape(N_DRAWS, -1) < test[:, j], axis=0)
         expected = np.clip(levels[:, j], 0.5 / N_DRAWS, 1 - 0.5 / N_DRAWS)
         total += np.sum((below - expected) ** 2 / (expected * (1 - expected) / N_DRAWS))

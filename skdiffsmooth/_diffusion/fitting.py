@@ -41,8 +41,8 @@ _MOST_BANDWIDTHS, _MOST_ROUGH = 4.0, 1 / 12
 # Noise scales above which, as sigma, levels have several steps; by that rule, most steps of a level, and
 # of all, beyond which sigma is too many bandwidths for any number.
 _MANY_NOISE_SCALES, _MOST_STEPS_A_LEVEL, _MOST_STEPS = 5.0, 32, 256
-# Levels and steps over a fitted mixture, in those over windows, and nodes in more dimensions than this, in
-# those for rows: held-out rows are where its thin components are not, and all err in one direction there.
+# Over a fitted mixture: levels and steps in those over windows; nodes in those for rows, and dimensions
+# above which it has them. Held-out rows are outside its thin components, and all err in one direction.
 _REFINEMENT_OVER_MIXTURES, _MORE_NODES, _MOST_DIMENSIONS = 2, 4, 10
 # Most rows by whose likelihood candidates are compared and tails chosen.
 MOST_ROWS = 2000
@@ -187,8 +187,8 @@ def _with_shorter_steps(
 
     `widths` (n_levels,) are standard deviations of the kernel. The posterior mean jumps at small noise,
     over steps that are shorter the smaller the noise is. A level has at most 32 times as many, and the
-    largest numbers are cut until all levels together have 256: beyond some 130 bandwidths steps are longer
-    than that rule asks for, and `fit` estimates their error.
+    largest numbers are cut until all levels together have 256. So steps are longer than this rule's
+    beyond some 130 bandwidths; `fit` estimates their error.
     """
     scales = np.array([levels.start(level) for level in range(levels.n_levels)])
     factors = np.clip(widths / (_MANY_NOISE_SCALES * scales), 1.0, _MOST_STEPS_A_LEVEL)

@@ -110,11 +110,12 @@ def has_extent(points: np.ndarray) -> np.ndarray:
 
 
 def far_columns(points: np.ndarray, weights: np.ndarray, names: np.ndarray | None) -> list[str]:
-    """Describe columns of distinct rows (n, d) in which few values are far from all others, at most eight.
+    """Describe columns of distinct rows (n, d) with few values far from all others, at most eight.
 
     `weights` (n,) sum to one. A column most of whose values are equal is none of them.
     """
-    described, n_rows = [], len(points)
+    described: list[str] = []
+    n_rows = len(points)
     # Halves, whose differences do not overflow.
     for column, values in enumerate((points / 2).T):
         median = np.sort(values)[n_rows // 2]

@@ -289,11 +289,11 @@ class MergedRows:
         self.warn_of_near_rows()
         if sets_scales and (described := far_columns(self.points, self.weights, names)):
             warn_of_table(
-                f"values of X are far from all others: {'; '.join(described)}. A bandwidth that is chosen "
-                "serves them too, so that log-densities of the other rows are too low: by tenths of a nat "
-                "where the column is mapped (see warp_), and by many nats elsewhere. Drop rows that are "
-                "errors of recording, take the logarithm of the column, or pass numbers for bandwidth and "
-                "sigma."
+                f"values of X are far from all others: {'; '.join(described)}. A bandwidth that is "
+                "chosen serves them too, so that log-densities of the other rows are too low: by tenths "
+                "of a nat where the column is mapped (see warp_), and by many nats elsewhere. Drop rows "
+                "that are errors of recording, take the logarithm of the column, or pass numbers for "
+                "bandwidth and sigma."
             )
         described = self.precision.discrete_columns(self.points, self.weights, names)
         if described:
