@@ -43,7 +43,7 @@ _MOST_BANDWIDTHS, _MOST_ROUGH = 4.0, 1 / 12
 _MANY_NOISE_SCALES, _MOST_STEPS_A_LEVEL, _MOST_STEPS = 5.0, 32, 256
 # Over a fitted mixture: levels and steps in those over windows; nodes in those for rows, and dimensions
 # above which it has them. Held-out rows are outside its thin components, and all err in one direction.
-_REFINEMENT_OVER_MIXTURES, _MORE_NODES, _MOST_DIMENSIONS = 2, 4, 10
+_REFINEMENT_OVER_MIXTURES, _MORE_NODES, _MOST_DIMENSIONS = 2, 8, 10
 # Most rows by whose likelihood candidates are compared and tails chosen.
 MOST_ROWS = 2000
 
