@@ -163,24 +163,27 @@ class JointDensity:
         X = rows if self.warp is None else self.warp.unmapped(rows)
         return X if self.periods is None else reduced(X, self.periods)
 
-    def log_windowed(self, y: np.ndarray, given: np.ndarray) -> np.ndarray:
-        """Return log-densities (n,) of coordinates y (n, d), windowed in free periodic columns.
+    def log_window(self, y: np.ndarray, given: np.ndarray) -> np.ndarray:
+        """Return the logarithms (n,) of windows at coordinates y (n, d) in free periodic columns.
 
         The window cos^2(pi u / 2 P), |u| <= P, of differences u from the origin and its shifts by
         periods P sum to one. Columns of the indices `given` have none.
         """
         if self.periods is None:
-            return self.log_density(y)
+            return np.zeros(len(y))
         free = np.setdiff1d(np.flatnonzero(self.periods), given)
         turns = (y @ self.axes[:, free]) / self.periods[free]
-        window = np.prod(
-            np.where(np.abs(turns) < 1, np.cos(0.5 * math.pi * turns) ** 2, 0.0), axis=1
-        )
-        log_density = np.full(len(y), -np.inf)
-        inside = window > 0
+        with np.errstate(divide="ignore"):
+            inside = np.where(np.abs(turns) < 1, np.cos(0.5 * math.pi * turns) ** 2, 0.0)
+            return np.log(np.prod(inside, axis=1))
+
+    def log_windowed(self, y: np.ndarray, given: np.ndarray) -> np.ndarray:
+        """Return log-densities (n,) of coordinates y (n, d), windowed in free periodic columns."""
+        result = self.log_window(y, given)
+        inside = result > -np.inf
         if inside.any():
-            log_density[inside] = self.log_density(y[inside]) + np.log(window[inside])
-        return log_density
+            result[inside] += self.log_density(y[inside])
+        return result
 
     def log_density_without_relations(
         self, columns: np.ndarray, values: np.ndarray

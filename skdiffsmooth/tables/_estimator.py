@@ -21,6 +21,8 @@ from ._density import MixedDensity
 
 # Errors of log-densities, in nats, that are reported by a warning.
 _LARGE_ERROR = 0.25
+# Errors at which integrals end whose differences from their mean over draws are compared.
+_TOLERANCE_OF_OTHERS = 0.25
 
 
 class TakesTables:
@@ -314,7 +316,7 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
             np.concatenate([each.levels for each in parts]),
             np.concatenate([each.values for each in parts]),
         )
-        log_density, error = self.density_.log_density(together)
+        log_density, error = self.density_.log_density(together, _TOLERANCE_OF_OTHERS)
         _warn_of_errors(error)
         joint, *others = log_density.reshape(len(parts), len(levels))
         return joint[:, None] - np.column_stack(others)

@@ -353,6 +353,30 @@ def test_few_rows_beside_an_atom_have_bounded_losses(n_others):
         assert (drawn < end).mean() == pytest.approx(share, abs=0.045)
 
 
+@pytest.mark.parametrize("value", [0.0, 3.0])
+def test_one_value_beside_an_atom_has_a_gaussian_about_it(value):
+    """Its width is the value, and one where that is zero."""
+    frame = pd.DataFrame({"x": np.repeat([5.0, value], [10, 3])})
+    with pytest.warns(UserWarning, match="one value in rows where it is not at an atom"):
+        model = TableDensity({"x": Continuous(atoms=(5.0,), unit=None)}).fit(frame)
+    at, at_width = model.score_samples(pd.DataFrame({"x": [value, value + (value or 1.0)]}))
+    assert at - at_width == pytest.approx(0.5, rel=1e-9)
+
+
+def test_rows_that_lack_unlike_columns_are_scored_together_as_alone(smoothed):
+    """Their integrals are over one model, and draws are followed together."""
+    rows = _frame(6, 3).astype({"count": float, "kind": object, "flag": object})
+    rows.loc[[0, 1], "income"] = np.nan
+    rows.loc[[1, 2], "count"] = np.nan
+    # An income that is not zero, beside a missing count, is averaged over draws of all rows.
+    rows.loc[[2], "income"] = 0
+    rows.loc[[3], "kind"] = None
+    rows = pd.concat([rows, rows.assign(count=2.0)], ignore_index=True)
+    together = smoothed.score_samples(rows, return_error=True)
+    alone = [smoothed.score_samples(rows[k : k + 1], return_error=True) for k in range(len(rows))]
+    np.testing.assert_allclose(together, np.concatenate(alone, axis=1), rtol=0, atol=1e-9)
+
+
 def test_errors_of_two_counts_with_wide_cells_are_small_and_true():
     """Pairs of points of a cell say 0.2 nats where one count is narrow; sums over all cells are one."""
     rng = np.random.RandomState(0)
