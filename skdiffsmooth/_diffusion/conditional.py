@@ -17,7 +17,7 @@ import math
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -73,6 +73,11 @@ class Conditional:
 
     def log_marginal(self, values: np.ndarray) -> _Rounds[tuple[np.ndarray, np.ndarray]]:
         """Return log p(b) of given values (n, n_given), and its standard error, both (n,)."""
+        if not self._n_free:
+            return self.joint.log_density_of_rows(values), np.zeros(len(values))
+        exact = self.joint.log_density_without_relations(self.columns, values)
+        if exact is not None:
+            return exact, np.zeros(len(values))
         values, log_slopes = self.joint.mapped(values, self.columns)
         distinct, which = np.unique(values, axis=0, return_inverse=True)
         base = self._base(self._most, 0)
@@ -107,7 +112,7 @@ class Conditional:
             base = self._base(self._most, seed)
             for part in tracked(list(self._parts(len(own), self._most))):
                 rounds = self._pool(distinct[own[part]], base, int(size), is_density=False)
-                (pool,) = _together(self.joint, [rounds])
+                (pool,) = together(self.joint, [rounds])
                 effective[own[part]] = pool.effective
                 position = np.full(len(distinct), -1)
                 position[own[part]] = np.arange(len(pool.effective))
@@ -246,61 +251,25 @@ def log_density_of_columns(
     scored: np.ndarray,
     given: np.ndarray,
     memory_limit: float,
-    tolerance: float | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the log-density (n,) of some columns of rows X given others, and its standard error.
 
-    `scored` and `given` are indices of columns; the rest is integrated out, up to errors of about
-    `tolerance` nats, None being the smallest.
+    `scored` and `given` are indices of columns; the rest is integrated out.
     """
     columns = np.union1d(scored, given)
     if len(given):
         Conditional(joint, given, memory_limit).warn_of_support(X[:, given])
     sets = [columns, given] if len(given) else [columns]
-    requests = [Request(each, X[:, each], tolerance) for each in sets]
-    (log_density, error), *others = log_densities(joint, requests, memory_limit)
+    limit = memory_limit / len(sets)
+    jobs = [Conditional(joint, each, limit).log_marginal(X[:, each]) for each in sets]
+    (log_density, error), *others = together(joint, jobs)
     for log_given, more in others:
         log_density, error = log_density - log_given, np.hypot(error, more)
     return log_density, error
 
 
-class Request(NamedTuple):
-    """Values (n, k) of columns (k,), whose log-density is wanted; the rest is integrated out.
-
-    Draws end at errors of about `tolerance` nats, None being the smallest ones.
-    """
-
-    columns: np.ndarray
-    values: np.ndarray
-    tolerance: float | None
-
-
-def log_densities(
-    joint: JointDensity, requests: Sequence[Request], memory_limit: float
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return log-densities (n,) and their standard errors (n,) for each request.
-
-    The draws of all requests are followed together: few take nearly as long as many.
-    """
-    limit = memory_limit / max(len(requests), 1)
-    return _together(joint, [_log_density(joint, each, limit) for each in requests])
-
-
-def _log_density(
-    joint: JointDensity, request: Request, memory_limit: float
-) -> _Rounds[tuple[np.ndarray, np.ndarray]]:
-    """Return log-densities (n,) of the values of a request, and their standard errors (n,)."""
-    columns, values, tolerance = request
-    if len(columns) == len(joint.origin):
-        return joint.log_density_of_rows(values), np.zeros(len(values))
-    exact = joint.log_density_without_relations(columns, values)
-    if exact is not None:
-        return exact, np.zeros(len(values))
-    return (yield from Conditional(joint, columns, memory_limit, tolerance).log_marginal(values))
-
-
-def _together(joint: JointDensity, jobs: Sequence[_Rounds[_Result]]) -> list[_Result]:
-    """Return the results of jobs, whose requests for log-densities are evaluated together."""
+def together(joint: JointDensity, jobs: Sequence[_Rounds[_Result]]) -> list[_Result]:
+    """Return the results of jobs, whose queries are evaluated together: few take as long as many."""
     results: dict[int, _Result] = {}
     answers: dict[int, np.ndarray | None] = dict.fromkeys(range(len(jobs)))
     while answers:

@@ -21,7 +21,7 @@ from scipy.spatial.distance import cdist
 from sklearn.base import clone
 
 from .._diffusion.background import WIDTH
-from .._diffusion.conditional import Request, draw_given_columns, log_densities
+from .._diffusion.conditional import Conditional, draw_given_columns, together
 from .._diffusion.estimator import BaseScoreDiffusion
 from .._diffusion.joint_density import JointDensity
 from .._estimators.kde import KDESampler
@@ -114,14 +114,14 @@ class ContinuousPart:
         """
         model, none = self.given(levels), np.array([], dtype=np.intp)
         results: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        integrals: dict[int, Request] = {}
+        integrals: dict[int, tuple[np.ndarray, float]] = {}
         for k, (observed, queries) in enumerate(requests):
             scored = np.flatnonzero(observed)
             if observed.all():
                 log_density = log_density_of(_LABEL, model, queries)
             elif isinstance(model, BaseScoreDiffusion):
                 error = tolerance or _TOLERANCES[len(observed) > len(scored) + 1]
-                integrals[k] = Request(scored, queries[:, scored], error)
+                integrals[k] = scored, error
                 continue
             else:
                 filled = np.where(observed, queries, 0.0)
@@ -129,8 +129,12 @@ class ContinuousPart:
             results[k] = log_density, np.zeros(len(queries))
         if integrals:
             joint, memory_limit = self._joint(model)
-            of_integrals = log_densities(joint, list(integrals.values()), memory_limit)
-            results.update(zip(integrals, of_integrals, strict=True))
+            limit = memory_limit / len(integrals)
+            jobs = [
+                Conditional(joint, scored, limit, error).log_marginal(requests[k][1][:, scored])
+                for k, (scored, error) in integrals.items()
+            ]
+            results.update(zip(integrals, together(joint, jobs), strict=True))
         return [results[k] for k in range(len(requests))]
 
     def _joint(self, model: BaseScoreDiffusion) -> tuple[JointDensity, float]:

@@ -238,7 +238,12 @@ class MixedDensity:
 
     def _warn_of_relations(self, columns: np.ndarray, values: np.ndarray) -> None:
         """Warn if coordinates (p,) satisfy exact relations in their values (n, p)."""
-        distinct, counts = np.unique(values, axis=0, return_counts=True)
+        # A column of one value is reported as such.
+        varies = (values != values[0]).any(axis=0)
+        if not varies.any():
+            return
+        columns = columns[varies]
+        distinct, counts = np.unique(values[:, varies], axis=0, return_counts=True)
         space = ColumnSpace.of(distinct, counts / counts.sum())
         if space.n_relations:
             loadings = np.abs(space.relation_axes()) * space.deviations
@@ -416,7 +421,9 @@ class MixedDensity:
         needed = np.unique(np.concatenate([part.base for part in parts]).astype(np.intp))
         if group.observed[needed].all() or not len(levels):
             return self._log_gated(parts, levels, values), np.zeros(len(levels))
-        n = len(levels)
+        # In an order of their own, so that draws do not depend on that of the rows.
+        first, which = _distinct(levels, values)
+        levels, values, n = levels[first], values[first], len(first)
         filled = self._with_common(
             np.tile(levels, (_N_COMMON, 1)),
             np.tile(values, (_N_COMMON, 1)),
@@ -425,7 +432,7 @@ class MixedDensity:
         terms = self._log_gated(parts, np.tile(levels, (_N_COMMON, 1)), filled).reshape(-1, n)
         log_mean = logsumexp(terms, axis=0) - np.log(_N_COMMON)
         deviation = np.exp(terms - log_mean).std(axis=0, ddof=1)
-        return log_mean, deviation / np.sqrt(_N_COMMON)
+        return log_mean[which], deviation[which] / np.sqrt(_N_COMMON)
 
     def _log_gated(
         self, parts: list[GatedPart], levels: np.ndarray, values: np.ndarray
@@ -647,10 +654,10 @@ def _same_rows(labels: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 
 def _distinct(levels: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the index of the first of equal rows, levels (n, q) and values (n, p), and whose (n,)."""
-    joined = np.column_stack([levels, values])
-    _, first, which = np.unique(
-        joined, axis=0, return_index=True, return_inverse=True, equal_nan=True
-    )
+    # To np.unique rows with NaN are all different.
+    missing = np.isnan(values)
+    joined = np.column_stack([levels, missing, np.where(missing, 0.0, values)])
+    _, first, which = np.unique(joined, axis=0, return_index=True, return_inverse=True)
     return first, which.ravel()
 
 

@@ -28,7 +28,7 @@ _FEWEST_IN_TAIL = 100
 # Mutual information: the fewest and the most draws, and the neighbours of each.
 _FEWEST_PAIRS, _MOST_PAIRS, _N_NEIGHBORS = 1000, 81_000, 5
 # Factors by which the number of draws grows until the error is the requested one.
-_LEAST_GROWTH, _MOST_GROWTH = 1.5, 9.0
+_LEAST_GROWTH, _MOST_GROWTH = 1.5, 3.0
 # Pairs with different levels are further apart than any normal scores.
 _LEVEL_DISTANCE = 100.0
 

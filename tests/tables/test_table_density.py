@@ -151,6 +151,15 @@ def test_row_order_does_not_matter(kde):
     np.testing.assert_allclose(other.score_samples(frame), kde.score_samples(frame), atol=1e-8)
 
 
+def test_row_order_does_not_matter_beside_missing_numbers(smoothed):
+    """The density of an income given a missing count is a mean over draws."""
+    rows = _frame(12, 3).assign(count=np.nan)
+    rows = pd.concat([rows, rows[:3]], ignore_index=True)
+    found = smoothed.score_samples(rows)
+    np.testing.assert_allclose(smoothed.score_samples(rows[::-1])[::-1], found, atol=1e-9)
+    np.testing.assert_allclose(found[-3:], found[:3], atol=1e-9)
+
+
 def test_weights_are_numbers_of_copies():
     frame, counts = _frame(60), np.random.RandomState(0).randint(0, 3, size=60)
     weighted = TableDensity(KINDS, density=KDESampler()).fit(frame, sample_weight=counts)
@@ -242,6 +251,14 @@ def test_warns_of_counts_that_others_determine():
     frame["age"] = frame["school"] + frame["work"] + 6
     with pytest.warns(UserWarning, match=r"\['school', 'work', 'age'\] satisfy 1 exact relations"):
         TableDensity().fit(frame)
+
+
+def test_dates_of_one_value_are_no_relation():
+    frame = pd.DataFrame({"x": np.random.RandomState(0).normal(size=40)})
+    frame["day"] = pd.Timestamp("2020-02-01")
+    with pytest.warns(UserWarning, match="in all rows that have a value") as caught:
+        TableDensity(density=KDESampler()).fit(frame)
+    assert not any("relations" in str(each.message) for each in caught)
 
 
 def _spending(n, seed):
@@ -363,17 +380,17 @@ def test_one_value_beside_an_atom_has_a_gaussian_about_it(value):
     assert at - at_width == pytest.approx(0.5, rel=1e-9)
 
 
-def test_rows_that_lack_unlike_columns_are_scored_together_as_alone(smoothed):
+def test_rows_that_lack_unlike_columns_are_scored_together_as_alone():
     """Their integrals are over one model, and draws are followed together."""
-    rows = _frame(6, 3).astype({"count": float, "kind": object, "flag": object})
-    rows.loc[[0, 1], "income"] = np.nan
-    rows.loc[[1, 2], "count"] = np.nan
-    # An income that is not zero, beside a missing count, is averaged over draws of all rows.
-    rows.loc[[2], "income"] = 0
-    rows.loc[[3], "kind"] = None
-    rows = pd.concat([rows, rows.assign(count=2.0)], ignore_index=True)
-    together = smoothed.score_samples(rows, return_error=True)
-    alone = [smoothed.score_samples(rows[k : k + 1], return_error=True) for k in range(len(rows))]
+    rng = np.random.RandomState(0)
+    numbers = np.column_stack([rng.normal(size=(60, 2)), rng.poisson(2.0, 60)])
+    frame = pd.DataFrame(numbers, columns=["a", "b", "count"])
+    frame["kind"] = np.where(numbers[:, 0] > 0, "high", "low")
+    density = SmoothedScoreDiffusion(n_nodes=8, n_steps=8)
+    model = TableDensity({"count": Integer(0)}, density=density).fit(frame)
+    rows = pd.concat([frame[:2].assign(**{name: np.nan}) for name in frame] + [frame[:2]])
+    together = model.score_samples(rows, return_error=True)
+    alone = [model.score_samples(rows[k : k + 1], return_error=True) for k in range(len(rows))]
     np.testing.assert_allclose(together, np.concatenate(alone, axis=1), rtol=0, atol=1e-9)
 
 
