@@ -345,11 +345,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
     def _log_densities(self, X: Any) -> np.ndarray:
         """Return log p(x | class) (n_samples, n_classes)."""
         rows = self._rows(X)
-        columns = [
-            log_density_of(f"density of class {label}", density, rows)
-            for label, density in zip(self.classes_, self.estimators_, strict=True)
-        ]
-        return np.column_stack(columns)
+        return np.column_stack([log_density_of(*member, rows) for member in self._members()])
 
     def _log_prior(self) -> np.ndarray:
         with np.errstate(divide="ignore"):
