@@ -151,9 +151,10 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         prior = self._resolve_priors(counts)
         rows = as_given(X, checked) if table is None else X
         # All classes have one width for a column that is constant in some: half a step, or half the
-        # difference of its two values.
+        # difference of its two values. A continuous column that is constant in a class tells it apart.
         precision = merged.precision
-        coarse = replace(precision, unit=np.maximum(precision.unit, precision.width))
+        unit = np.maximum(precision.unit, precision.width)
+        coarse = replace(precision, unit=unit, std=np.zeros(len(unit)))
         fitted: list[Any] = []
         refusals: list[int] = []
         for code, label in tracked(list(enumerate(classes)), "class"):
