@@ -387,12 +387,7 @@ def check_terminal_scale(terminal_scale: Any) -> float | str:
 
 
 def terminal_scale_for(
-    scale: float | str,
-    data_std: float,
-    bandwidth: float,
-    smoothing_scale: float,
-    *,
-    is_exact: bool,
+    scale: float | str, data_std: float, bandwidth: float, smoothing_scale: float, *, is_exact: bool
 ) -> float:
     """Return the noise scale at which the reverse process starts, in units of the metric.
 

@@ -137,12 +137,7 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
     """
 
     def __init__(
-        self,
-        estimator: Any = None,
-        *,
-        contamination: Any = 0.1,
-        cv: Any = None,
-        verbose: int = 0,
+        self, estimator: Any = None, *, contamination: Any = 0.1, cv: Any = None, verbose: int = 0
     ) -> None:
         self.estimator = estimator
         self.contamination = contamination

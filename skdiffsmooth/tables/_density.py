@@ -94,11 +94,7 @@ class MixedDensity:
 
     @classmethod
     def fit(
-        cls,
-        table: TableColumns,
-        rows: EncodedTable,
-        weights: np.ndarray,
-        density: Any,
+        cls, table: TableColumns, rows: EncodedTable, weights: np.ndarray, density: Any
     ) -> MixedDensity:
         """Fit levels and continuous coordinates to n rows of positive weights (n,)."""
         n_levels = [each.n_levels for each in table.discrete]
@@ -517,11 +513,7 @@ class MixedDensity:
         return [(each, group.observed[each.columns]) for each in parts if each is not None]
 
     def _of_part(
-        self,
-        part: ContinuousPart,
-        levels: np.ndarray,
-        values: np.ndarray,
-        tolerance: float | None,
+        self, part: ContinuousPart, levels: np.ndarray, values: np.ndarray, tolerance: float | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return log-densities (n,) of the observed coordinates of a part, and their errors (n,)."""
         result, error = np.empty((2, len(levels)))

@@ -57,12 +57,7 @@ class Marginal(NamedTuple):
 
 
 def probability(
-    model: Any,
-    event: Any,
-    *,
-    given: Any = None,
-    error: float = 0.005,
-    random_state: Any = None,
+    model: Any, event: Any, *, given: Any = None, error: float = 0.005, random_state: Any = None
 ) -> Estimate:
     """Return the probability that columns have some values, or are in some intervals, together.
 
