@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from .._utils.given import resolve_columns
 from ..langevin import LangevinChains, LangevinSampler
-from ._figures import STYLES, check_number_of_columns, chosen_columns, frame_of, matplotlib_axes
+from ._figures import (
+    STYLES,
+    check_number_of_columns,
+    chosen_columns,
+    columns_in_order,
+    frame_of,
+    matplotlib_axes,
+)
 
 # More chains are drawn in grey.
 _N_COLOURED = 3
@@ -113,16 +120,15 @@ class ChainDisplay:
         TypeError, ValueError
             If there are other numbers of names, or more than eight columns.
         """
+        if not isinstance(chains, LangevinChains):
+            raise TypeError(f"chains={chains!r:.100}; expected the result of LangevinSampler.run.")
         d = chains.draws.shape[2]
+        if names is not None and not isinstance(names, Iterable):
+            raise TypeError(f"names={names!r:.100}; expected {d} names, one for each column.")
         labels = [f"x{j}" for j in range(d)] if names is None else [str(name) for name in names]
         if len(labels) != d:
             raise ValueError(f"names has {len(labels)} names; expected {d}, one for each column.")
-        shown = list(range(d))
-        if columns is not None:
-            array = np.array(labels, dtype=object)
-            shown = [int(resolve_columns("columns", [c], array, d)[0]) for c in columns]
-        if not shown:
-            raise ValueError("columns is empty; expected the labels or indices of columns to draw.")
+        shown = columns_in_order(columns, labels, range(d))
         check_number_of_columns(shown)
         r_hat, ess = (
             None if values is None else values[shown] for values in (chains.r_hat, chains.ess)

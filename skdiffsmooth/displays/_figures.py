@@ -107,13 +107,17 @@ def chosen_columns(estimator: Any, columns: Any, default: Sequence[int]) -> tupl
             "or a pipeline or search of one."
         )
     names = names_of_columns(estimator, n)
+    return columns_in_order(columns, names, default), names
+
+
+def columns_in_order(columns: Any, names: Sequence[Any], default: Sequence[int]) -> list[int]:
+    """Return the indices of columns in the user's order: the first is the horizontal axis."""
     if columns is None:
-        return list(default), names
-    labels = np.array(names, dtype=object)
+        return list(default)
+    labels, n = np.array(names, dtype=object), len(names)
     if not len(resolve_columns("columns", columns, labels, n)):
         raise ValueError("columns is empty; expected the labels or indices of columns to draw.")
-    # In the user's order: the first is the horizontal axis.
-    return [int(resolve_columns("columns", [c], labels, n)[0]) for c in columns], names
+    return [int(resolve_columns("columns", [c], labels, n)[0]) for c in columns]
 
 
 def check_number_of_columns(columns: Sequence[int]) -> None:
@@ -151,6 +155,8 @@ def grid_of(
 ) -> list[np.ndarray]:
     """Return the values of each column at which something is computed, given or around rows (n, d)."""
     if grid is not None:
+        if not isinstance(grid, Iterable):
+            raise TypeError(f"grid={grid!r}; expected one array of values for each column.")
         values: Iterable[Any] = [grid] if len(columns) == 1 and np.ndim(grid) == 1 else grid
         arrays = [check_real_array("grid", value, allow_bool=False) for value in values]
         if len(arrays) != len(columns) or any(value.ndim != 1 for value in arrays):

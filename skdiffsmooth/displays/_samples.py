@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from .._utils.given import resolve_columns
-from .._utils.validation import check_integer
+from .._utils.validation import check_detached
 from ._figures import (
     BLUE,
     ORANGE,
     check_number_of_columns,
     chosen_columns,
+    columns_in_order,
     draws_of,
     frame_of,
     matplotlib_axes,
@@ -92,7 +92,7 @@ class SampleComparisonDisplay:
             estimator, columns, range(getattr(estimator, "n_features_in_", 0))
         )
         check_number_of_columns(shown)
-        n = min(len(X), _MOST_DRAWS) if n_samples is None else check_integer("n_samples", n_samples)
+        n = min(len(_columns_of("X", X)[1][0]), _MOST_DRAWS) if n_samples is None else n_samples
         drawn = draws_of(estimator, n, random_state)
         return cls.from_samples(X, drawn, columns=shown)
 
@@ -123,12 +123,7 @@ class SampleComparisonDisplay:
             )
         if names is None:
             names = others or [f"x{j}" for j in range(len(real))]
-        labels = np.array(names, dtype=object)
-        shown = list(range(len(names)))
-        if columns is not None:
-            shown = [int(resolve_columns("columns", [c], labels, len(names))[0]) for c in columns]
-        if not shown:
-            raise ValueError("columns is empty; expected the labels or indices of columns to draw.")
+        shown = columns_in_order(columns, names, range(len(names)))
         check_number_of_columns(shown)
         coded = [_coded(names[c], real[c], new[c]) for c in shown]
         return cls(
@@ -228,7 +223,11 @@ def _columns_of(name: str, X: Any) -> tuple[list[Any] | None, list[np.ndarray]]:
     if labels is not None:
         columns = [np.asarray(X[label]) for label in labels]
     else:
-        array = np.asarray(X)
+        check_detached(name, X)
+        try:
+            array = np.asarray(X)
+        except ValueError as error:
+            raise ValueError(f"{name} is not a table: {error}") from error
         if array.ndim != 2:
             raise ValueError(
                 f"{name} has {array.ndim} dimensions; expected rows, shape (n_rows, n_features)."

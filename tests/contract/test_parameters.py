@@ -7,19 +7,23 @@ nothing else may be raised, and a fit that fails leaves the estimator unfitted.
 
 import importlib
 import inspect
+import pickle
 import warnings
 from functools import partial
 
+import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
-import skdiffsmooth
+import skdiffsmooth.displays
 from skdiffsmooth import (
     KDESampler,
     LangevinSampler,
@@ -434,3 +438,70 @@ def test_a_wrong_required_argument_is_refused_by_name(function, position, name):
     for before, after in zip(copies, arguments, strict=True):
         assert before is None or np.array_equal(before, after)
     assert not problems, "\n".join(problems)
+
+
+# ---------------------------------------------------------------------------------------- displays
+
+KDE = KDESampler(0.5).fit(X)
+SEARCH = GridSearchCV(KDE, {"bandwidth": [0.5, 0.6]}, cv=2)
+CHEAP_SAMPLER = LangevinSampler(**CHEAP["LangevinSampler"])
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # few draws
+    CHAINS_OF_KDE = CHEAP_SAMPLER.run(KDE, random_state=0)
+# Arguments of the methods that make displays.
+DISPLAYED = {
+    "ChainDisplay.from_estimator": {"estimator": KDE, "sampler": CHEAP_SAMPLER, "random_state": 0},
+    "ChainDisplay.from_chains": {"chains": CHAINS_OF_KDE},
+    "ComparisonDisplay.from_estimators": {"models": {"KDE": KDE}, "X": X},
+    "DensityDisplay.from_estimator": {"estimator": KDE, "grid_resolution": 3},
+    "SampleComparisonDisplay.from_estimator": {"estimator": KDE, "X": X, "random_state": 0},
+    "SampleComparisonDisplay.from_samples": {"X": X, "drawn": X + 0.1},
+    "ScoreFieldDisplay.from_estimator": {"estimator": diffusion(), "grid_resolution": 3},
+    "SelectionCurveDisplay.from_estimator": {"estimator": SEARCH.fit(X)},
+    "TrajectoryDisplay.from_estimator": {"estimator": diffusion(), "random_state": 0},
+}
+# Estimators that are not fitted, and rows X of an estimator, are refused in scikit-learn's words.
+OF_SCIKIT_LEARN |= {(name, parameter) for name in DISPLAYED for parameter in ("estimator", "start")}
+OF_SCIKIT_LEARN |= {
+    (f"{name}Display.from_estimator", "X") for name in ("Density", "ScoreField", "Trajectory")
+} | {("ComparisonDisplay.from_estimators", "X")}
+
+
+def displayed():
+    """Return (method, parameter) of all methods of the displays that make one."""
+    loaded = importlib.import_module("skdiffsmooth.displays")
+    return [
+        pytest.param(method, parameter, id=f"{name}-{method.__name__}-{parameter}")
+        for name in loaded.__all__
+        for made, method in inspect.getmembers(getattr(loaded, name), inspect.ismethod)
+        if made.startswith("from_")
+        for parameter in inspect.signature(method).parameters
+        if (method.__qualname__, parameter) not in OF_SCIKIT_LEARN
+    ]
+
+
+@pytest.mark.parametrize(("method", "name"), displayed())
+def test_a_wrong_argument_of_a_display_is_refused_by_name(method, name):
+    arguments = DISPLAYED[method.__qualname__]
+    problems = []
+    for kind, value in WRONG.items():
+        _, problem = refusal(partial(method, **arguments | {name: value}), name)
+        if problem:
+            problems.append(f"{kind}: {problem}")
+    assert not problems, "\n".join(problems)
+
+
+@pytest.mark.parametrize("name", DISPLAYED)
+def test_a_display_changes_neither_its_arguments_nor_matplotlib(name):
+    mpl.use("Agg")
+    of_class, _, method = name.partition(".")
+    make = getattr(getattr(skdiffsmooth.displays, of_class), method)
+    before, settings = pickle.dumps(DISPLAYED[name]), dict(mpl.rcParams)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # few draws
+        display = make(**DISPLAYED[name])
+    display.plot()
+    assert pickle.dumps(DISPLAYED[name]) == before
+    assert dict(mpl.rcParams) == settings
+    assert plt.get_fignums() == [display.figure_.number]
+    plt.close(display.figure_)
