@@ -40,7 +40,7 @@ RESULTS = ROOT / "build" / "mutants.jsonl"
 # Which test runs which line, and the durations of the tests: see `make coverage`.
 CONTEXTS, DURATIONS = ROOT / "build" / "coverage", ROOT / "build" / "tests.xml"
 # Seconds of CPU for the tests of one mutant, and what a mutant that is out of time may take.
-LIMIT, LONGEST = 20, 120
+LIMIT, LONGEST = 10, 60
 # What the first process loads, and no code of the package.
 LIBRARIES = "torch pandas scipy.stats sklearn.mixture sklearn.utils.estimator_checks hypothesis"
 # Files of a wing.
@@ -210,6 +210,12 @@ def codes(code):
             yield from codes(each)
 
 
+@functools.cache
+def loaded_functions():
+    """Return the functions that are loaded when this is first called."""
+    return [each for each in gc.get_objects() if isinstance(each, types.FunctionType)]
+
+
 def apply(file, tree):
     """Load a mutant in place of a file of the package, or change its functions if that is loaded."""
     path = str(ROOT / file)
@@ -221,8 +227,8 @@ def apply(file, tree):
 
     importlib.machinery.SourceFileLoader.get_code = get_mutant
     new = {(each.co_qualname, each.co_firstlineno): each for each in codes(code)}
-    for function in gc.get_objects():
-        if isinstance(function, types.FunctionType) and function.__code__.co_filename == path:
+    for function in loaded_functions():
+        if function.__code__.co_filename == path:
             old = function.__code__
             each = new[old.co_qualname, old.co_firstlineno]
             # Two lambdas of one line may have different variables.
@@ -332,6 +338,8 @@ class Mutants:
         self.mutants = mutants
 
     def pytest_runtestloop(self, session):
+        loaded_functions()
+        gc.freeze()  # forks then share the memory
         run_mutants(self.mutants, session)
         return True
 
