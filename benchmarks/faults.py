@@ -58,11 +58,12 @@ class RaiseAt:
         self.n, self.exception, self.count = n, exception, 0
 
     def __enter__(self):
+        self.before = sys.gettrace()
         sys.settrace(self.trace)
         return self
 
     def __exit__(self, *args):
-        sys.settrace(None)
+        sys.settrace(self.before)
 
     def trace(self, frame, event, arg):
         if not frame.f_code.co_filename.startswith(SOURCE):

@@ -5,8 +5,9 @@
 for each to build/mutants.jsonl, and prints the share that tests detect with its 95 % interval, and the
 survivors. A second run continues where the first ended; a count of 0 prints only.
 
-A mutant meets its tests in the order of their durations, until one fails or LIMIT seconds of CPU are
-used: whatever survives these counts as survivor. A test that fails without the fault too is left out.
+A mutant meets first the tests of its wing, the shortest first, then all others that run its line, until
+one fails or LIMIT seconds of CPU are used: whatever survives these counts as survivor. A test that fails
+without the fault too is left out.
 All processes are forked from one that has loaded the libraries, so that a mutant takes a few seconds.
 """
 
@@ -43,16 +44,16 @@ CONTEXTS, DURATIONS = ROOT / "build" / "coverage", ROOT / "build" / "tests.xml"
 LIMIT, LONGEST = 10, 60
 # What the first process loads, and no code of the package.
 LIBRARIES = "torch pandas scipy.stats sklearn.mixture sklearn.utils.estimator_checks hypothesis"
-# Files of a wing.
+# Files of a wing, and its tests, which run before all others.
 WINGS = {
-    "engine": "_engine/*.py",
-    "likelihood": "_diffusion/*.py",
-    "bandwidth": "bandwidth.py",
-    "kernels": "kernels/*.py",
-    "solvers": "solvers/*.py",
-    "metrics": "metrics/*.py",
-    "columns": "tables/_*.py",
-    "rows": "_utils/*.py",
+    "engine": ("_engine/*.py", "tests/engine"),
+    "likelihood": ("_diffusion/*.py", "tests/diffusion tests/estimators"),
+    "bandwidth": ("bandwidth.py", "tests/test_bandwidth.py"),
+    "kernels": ("kernels/*.py", "tests/kernels"),
+    "solvers": ("solvers/*.py", "tests/solvers"),
+    "metrics": ("metrics/*.py", "tests/metrics"),
+    "columns": ("tables/_*.py", "tests/tables"),
+    "rows": ("_utils/*.py", "tests/utils"),
 }
 PYTEST = ["-n0", "-p", "no:cacheprovider", "-p", "no:terminal", "-o", "addopts=--doctest-modules"]
 OPERATORS = "Add Sub, Mult Div, FloorDiv Div, Pow Mult, Lt LtE, Gt GtE, Eq NotEq, Is IsNot, And Or"
@@ -106,7 +107,7 @@ def sample(count, wings):
     drawn = []
     for wing in wings:
         found = []
-        for file in sorted((ROOT / "skdiffsmooth").glob(WINGS[wing])):
+        for file in sorted((ROOT / "skdiffsmooth").glob(WINGS[wing][0])):
             nodes = list(executed(ast.parse(file.read_text())))
             name = str(file.relative_to(ROOT))
             found += [(wing, name, i) for i, node in enumerate(nodes) if mutate(node)]
@@ -177,8 +178,8 @@ def tests_of(file, place):
     return {tuple(name.rpartition("|")[::2]) for name in found if "|" in name}
 
 
-def in_order(tests, items):
-    """Return the items to run, the shortest first; those that share a fixture stay together."""
+def in_order(tests, items, own):
+    """Return the items to run: own tests, then others; those that share a fixture stay together."""
     shared = {
         item.nodeid: item.nodeid.partition("::")[0]
         for item in items
@@ -194,7 +195,8 @@ def in_order(tests, items):
 
     def key(item):
         group = shared.get(item.nodeid, item.nodeid)
-        return np.mean(of_group[group]), group, duration(item.nodeid)
+        is_own = item.nodeid.startswith(tuple(own.split()))
+        return not is_own, np.mean(of_group[group]), group, duration(item.nodeid)
 
     return sorted(chosen, key=key)
 
@@ -239,11 +241,11 @@ def apply(file, tree):
 class Run:
     """A plugin that runs chosen tests until one fails, and writes the outcome to a pipe."""
 
-    def __init__(self, tests, pipe):
-        self.tests, self.pipe = tests, pipe
+    def __init__(self, tests, own, pipe):
+        self.tests, self.own, self.pipe = tests, own, pipe
 
     def pytest_runtestloop(self, session):
-        items = in_order(self.tests, session.items)
+        items = in_order(self.tests, session.items, self.own)
         began, result = time.process_time(), ["survived", None]
         for item, following in zip(items, [*items[1:], None], strict=True):
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
@@ -257,7 +259,7 @@ class Run:
         os._exit(0)
 
 
-def attempt(tests, session, change):
+def attempt(tests, own, session, change):
     """Run tests in a fork of this process, after a change; return the outcome and the failed test."""
     reader, writer = os.pipe()
     child = os.fork()
@@ -270,7 +272,7 @@ def attempt(tests, session, change):
         resource.setrlimit(resource.RLIMIT_CPU, (used + LONGEST, used + LONGEST))
         try:
             change()
-            run = Run(tests, writer)
+            run = Run(tests, own, writer)
             if session is not None:
                 run.pytest_runtestloop(session)
             files = sorted({name.partition("::")[0] for name, _ in tests})
@@ -298,18 +300,20 @@ def attempt(tests, session, change):
     return result
 
 
-def outcome(file, tree, place, session, fails_without):
+def outcome(file, tree, place, own, session, fails_without):
     """Return what became of a mutant, and the test that detected it."""
     tests = tests_of(file, place)
     if not tests:
         return ["in no test", None]
     while True:
         tests = {(name, phase) for name, phase in tests if not fails_without.get(name)}
-        end, test = attempt(tests, session, lambda: apply(file, tree))
+        end, test = attempt(tests, own, session, lambda: apply(file, tree))
         if end != "detected" or test == "import":
             return end, test
         if test not in fails_without:
-            fails_without[test] = attempt({(test, "call")}, session, lambda: None)[0] != "survived"
+            fails_without[test] = (
+                attempt({(test, "call")}, own, session, lambda: None)[0] != "survived"
+            )
         if not fails_without[test]:
             return end, test
 
@@ -320,7 +324,7 @@ def run_mutants(mutants, session=None):
     for wing, file, index in mutants:
         tree, place, before, after = mutated(file, index)
         began = [resource.getrusage(resource.RUSAGE_CHILDREN), time.process_time()]
-        end, test = outcome(file, tree, place, session, fails_without)
+        end, test = outcome(file, tree, place, WINGS[wing][1], session, fails_without)
         now = resource.getrusage(resource.RUSAGE_CHILDREN)
         used = now.ru_utime + now.ru_stime - began[0].ru_utime - began[0].ru_stime
         used += time.process_time() - began[1]

@@ -43,11 +43,12 @@ class InterruptAt:
         self.n, self.files, self.count = n, files, 0
 
     def __enter__(self):
+        self.before = sys.gettrace()
         sys.settrace(self.trace)
         return self
 
     def __exit__(self, *args):
-        sys.settrace(None)
+        sys.settrace(self.before)
 
     def trace(self, frame, event, arg):
         if frame.f_code.co_filename not in self.files:
