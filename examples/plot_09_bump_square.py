@@ -38,8 +38,10 @@ scales = {
 }
 ways = {
     "KDE": KDESampler,
-    "isotropic": lambda sigma: SmoothedScoreDiffusion(bandwidth, sigma, n_nodes=64),
-    "adapted": lambda sigma: ManifoldAdaptedDiffusion(bandwidth, sigma, manifold=sheet, n_nodes=16),
+    "isotropic": lambda sigma: SmoothedScoreDiffusion(bandwidth, sigma, n_nodes=64, n_steps=80),
+    "adapted": lambda sigma: ManifoldAdaptedDiffusion(
+        bandwidth, sigma, manifold=sheet, n_nodes=16, n_steps=80
+    ),
 }
 draws = {
     name: [way(scale).fit(X).sample(40, random_state=0) for scale in scales[name]]

@@ -112,7 +112,7 @@ for name, row in zip(shapes, axes, strict=True):
             )
             if scale == 0.1:
                 ax.hist(at, bins=40, density=True, color="0.75")
-                ax.plot(share, density, color="tab:orange")
+                ax.plot(share, density, color="C1")
                 ax.set(title=f"{name}, a = {a}", ylim=(0, 2.5))
 fig.supxlabel("arc length from (1, 0), share of the whole")
 fig.supylabel("density, noise scale 0.1")

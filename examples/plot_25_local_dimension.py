@@ -42,7 +42,9 @@ axes.errorbar(
     ms=4,
     label="LID, 2 std. errors",
 )
-axes.plot(result.noise_scales, result.fitted_curve, label="fitted")
+values = f"k = {result.dimension:.2f} $\\pm$ {result.dimension_error:.2f}"
+noise = f"noise {result.noise_variance**0.5:.3f}"
+axes.plot(result.noise_scales, result.fitted_curve, label=f"fitted: {values}, {noise}")
 axes.plot(result.noise_scales, theory, "k--", lw=1, label="theory, k = 2, noise .05")
 axes.axhline(2, color="0.8", zorder=0)
 axes.set(xscale="log", xlabel="noise scale", ylabel="local dimension", ylim=(0, None))

@@ -134,4 +134,5 @@ print(
 # What is noisy, and what it cannot do
 # ------------------------------------
 # One split of two made-up sets. Four sets of real places and motions are in :doc:`/evidence/periodic`.
-# There are no conditionals, and no products of a sphere with other columns.
+# There are no conditionals. Places together with other columns are columns of longitude, with its
+# period, of the sine of the latitude, and of these: :doc:`/guide/periodic`.

@@ -45,7 +45,7 @@ def main(path):
         ax.imshow(X[3].reshape(64, 64), extent=[-1, 1, -1, 1], origin="lower", cmap="Greys")
         weight = (X / X.sum(axis=1, keepdims=True)).reshape(n, 64, 64)
         axis = np.linspace(-1, 1, 64)
-        ax.scatter(weight.sum(1) @ axis, weight.sum(2) @ axis, s=8, color="tab:blue")
+        ax.scatter(weight.sum(1) @ axis, weight.sum(2) @ axis, s=8, color="C0")
         finish(ax, f"bump images, {centers}", shape)
     figure.savefig(path, dpi=70)
 

@@ -224,9 +224,10 @@ class ManifoldParzen(BaseEstimator):
     def _without_neighbors(
         self, points: np.ndarray, weights: np.ndarray, near: np.ndarray, memory_limit: float
     ) -> Callable[[float], np.ndarray]:
-        """Return log-densities (n - 1, N) of neighbours in windows computed without them, by bandwidth.
+        """Return a function of the bandwidth: log-densities (n - 1, N) of neighbours.
 
-        `near` (N, n) are the neighbours. The last is used only where another is left out.
+        Each is that of the neighbour under the window computed without it. `near` (N, n) are the
+        neighbours; the last one takes the place of the one that is left out.
         """
         d = points.shape[1]
         if self.n_components is not None and self.n_components < min(near.shape[1], d):

@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import pathlib
 import random
 import socket
 
@@ -56,10 +57,27 @@ def is_local(host):
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
-def pytest_collection_modifyitems(items):
-    """Keep tests that share a fixture of their module in one process, with --dist loadgroup."""
-    for item in items:
-        definitions = getattr(item, "_fixtureinfo", None)
-        shared = definitions.name2fixturedefs.values() if definitions else ()
-        if any(f[-1].scope == "module" and f[-1].argname != "one_thread" for f in shared):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With --dist loadgroup make a fixture of a module once, and start joblib's processes once.
+
+    The groups of pytest-xdist 3.8 have no effect under pytest 9.2, whose items have no `_nodeid`.
+    """
+    from xdist.scheduler import LoadScopeScheduling  # the hook is called where it is installed
+
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    shared = {
+        path.relative_to(config.rootpath).as_posix()
+        for path in pathlib.Path(__file__).parent.rglob("test_*.py")
+        if 'scope="module"' in path.read_text()
+    }
+
+    class ByFixture(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            path, _, name = nodeid.partition("::")
+            if "workers" in name:
+                return "workers"
+            return path if path in shared else nodeid
+
+    return ByFixture(config, log)

@@ -133,7 +133,7 @@ class ColumnSpace:
         return replace(ColumnSpace.of(warp.mapped(points), weights, units), warp=warp)
 
     def of_rows(self, points: np.ndarray, weights: np.ndarray) -> ColumnSpace:
-        """Return scales of some rows (n, d), with the same relations; constants keep theirs."""
+        """Return the columns with the scales of other rows (n, d); constant columns keep their scale."""
         rows = self.scaled(points)
         varies = np.ptp(rows, axis=0) > _CONSTANT * self.widths / _RELATION
         varies &= self.deviations > 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -60,6 +61,19 @@ def log_area(dimension: int) -> float:
     return math.log(2) + half * math.log(math.pi) - float(gammaln(half))
 
 
+def check_form(X: Any) -> None:
+    """Raise an error for objects and stacks of matrices, which are no tables of rotations."""
+    if isinstance(X, Rotation):
+        raise TypeError(
+            "X is a Rotation of scipy; expected a table with a row for each. Pass X.as_quat()."
+        )
+    if np.ndim(X) == 3:
+        raise ValueError(
+            f"X has the shape {np.shape(X)}; expected a row for each rotation matrix. Pass "
+            "X.reshape(len(X), 9)."
+        )
+
+
 def unit_rows(X: np.ndarray, space: Space) -> np.ndarray:
     """Return rows (n, d) of length one, of checked rows (n, k) of a space."""
     if X.shape[1] not in space.n_columns:
@@ -71,7 +85,11 @@ def unit_rows(X: np.ndarray, space: Space) -> np.ndarray:
         matrices = X.reshape(-1, 3, 3)
         with np.errstate(over="ignore", invalid="ignore"):
             errors = np.abs(matrices @ matrices.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2))
-        _check_near("rotation matrices, but R R^T differs from the identity", errors, space)
+        what = "rotation matrices, but R R^T differs from the identity"
+        hint = (
+            "Of rounded ones Rotation.from_matrix(X.reshape(-1, 3, 3)).as_quat() takes the nearest."
+        )
+        _check_near(what, errors, space, hint)
         mirrors = np.flatnonzero(np.linalg.det(matrices) < 0)
         if len(mirrors):
             raise ValueError(
@@ -88,20 +106,19 @@ def unit_rows(X: np.ndarray, space: Space) -> np.ndarray:
             f"row {zeros[0]} of X is zero, which has no direction, as {len(zeros)} of {len(X)} rows; "
             f"expected {space.expected}. Drop these rows."
         )
-    _check_near("unit vectors, but their length differs from 1", np.abs(norms - 1), space)
+    hint = "If lengths do not matter, divide by them: X / np.linalg.norm(X, axis=1, keepdims=True)."
+    _check_near("unit vectors, but their length differs from 1", np.abs(norms - 1), space, hint)
     return X / norms[:, None]
 
 
-def _check_near(what: str, errors: np.ndarray, space: Space) -> None:
+def _check_near(what: str, errors: np.ndarray, space: Space, hint: str) -> None:
     """Raise an error if rows differ from what is expected by more than rounding; errors are (n,)."""
     wrong = np.flatnonzero(~(errors <= _TOLERANCE))
     if len(wrong):
         row = wrong[0]
         raise ValueError(
             f"rows of X are no {what} by {errors[row]:.3g} in row {row}, and by more than "
-            f"{_TOLERANCE:g} in {len(wrong)} of {len(errors)} rows; expected {space.expected}. If the "
-            "lengths of vectors do not matter, divide by them: X / np.linalg.norm(X, axis=1, "
-            "keepdims=True)."
+            f"{_TOLERANCE:g} in {len(wrong)} of {len(errors)} rows; expected {space.expected}. {hint}"
         )
 
 

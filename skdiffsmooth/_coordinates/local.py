@@ -24,11 +24,8 @@ def local_scales(
     There is one width for all columns of rows (n, r), 1 where there is none, and one (p,) for each
     column of `angles` (n, p), which has a period of `periods` (p,) and a standard deviation of one.
     """
-    if len(rows) > _MOST_ROWS:
-        chords = np.sum(angles**2, axis=1) + np.sum(rows**2, axis=1)
-        order = np.argsort(chords, kind="stable")
-        taken = order[np.linspace(0, len(rows) - 1, _MOST_ROWS).round().astype(np.intp)]
-        rows, angles, weights = rows[taken], angles[taken], weights[taken]
+    taken = _taken(np.sum(angles**2, axis=1) + np.sum(rows**2, axis=1))
+    rows, angles, weights = rows[taken], angles[taken], weights[taken]
     weights = weights / weights.sum()
     (n, r), p = rows.shape, angles.shape[1]
     squares = np.empty((1 + p, n, n))
@@ -39,14 +36,10 @@ def local_scales(
     floor[1:] += [_half_step(column) ** 2 for column in angles.T]
     dimensions = np.array([r, *[1] * p])
     variances = np.full(1 + p, (4 / (n * (r + p + 2))) ** (2 / (r + p + 4))) + floor
-    with np.errstate(divide="ignore"):
-        log_weights = np.log(weights)
+    log_weights = _log(weights)
     for _ in range(_N_STEPS):
         logits = log_weights - 0.5 * np.tensordot(dimensions / variances, squares, axes=1)
-        np.fill_diagonal(logits, -np.inf)
-        logits -= logits.max(axis=1, keepdims=True)
-        posterior = np.exp(logits, out=logits)
-        posterior *= (weights / posterior.sum(axis=1))[:, None]
+        posterior = _posterior_of_others(logits, weights)
         variances = np.tensordot(squares, posterior, axes=2) + floor
     widths = np.sqrt(variances)
     return float(widths[0]) if r else 1.0, widths[1:]
@@ -72,26 +65,18 @@ def local_covariance(rows: np.ndarray, weights: np.ndarray, scaled: np.ndarray) 
     - `scaled` (n, d): the same rows in scaled columns. Kernels are not thinner than half a step
       between equal values.
     """
-    if len(rows) > _MOST_ROWS:
-        # Evenly by the distance from the mean, whatever the order of the rows is.
-        order = np.argsort(np.sum(rows**2, axis=1), kind="stable")
-        taken = order[np.linspace(0, len(rows) - 1, _MOST_ROWS).round().astype(np.intp)]
-        rows, weights, scaled = rows[taken], weights[taken], scaled[taken]
+    taken = _taken(np.sum(rows**2, axis=1))
+    rows, weights, scaled = rows[taken], weights[taken], scaled[taken]
     weights = weights / weights.sum()
     dimension = rows.shape[1]
     floor = _THINNEST**2 * np.eye(dimension) + _step_covariance(rows, scaled)
     # Silverman's rule of thumb for the identity.
     covariance = (4 / (len(rows) * (dimension + 2))) ** (2 / (dimension + 4)) * np.eye(dimension)
-    with np.errstate(divide="ignore"):
-        log_weights = np.log(weights)
+    log_weights = _log(weights)
     for _ in range(_N_STEPS):
         z = np.linalg.solve(np.linalg.cholesky(covariance), rows.T).T
-        squares = np.sum(z**2, axis=1)
-        logits = log_weights + z @ z.T - squares / 2
-        np.fill_diagonal(logits, -np.inf)
-        logits -= logits.max(axis=1, keepdims=True)
-        posterior = np.exp(logits, out=logits)
-        posterior *= (weights / posterior.sum(axis=1))[:, None]
+        logits = log_weights + z @ z.T - np.sum(z**2, axis=1) / 2
+        posterior = _posterior_of_others(logits, weights)
         cross = rows.T @ posterior @ rows
         both = weights + posterior.sum(axis=0)
         updated = (rows.T * both) @ rows - cross - cross.T + floor
@@ -100,6 +85,28 @@ def local_covariance(rows: np.ndarray, weights: np.ndarray, scaled: np.ndarray) 
             break  # rounding of rows that negligible weights leave far from the mean
         covariance = updated
     return covariance
+
+
+def _taken(squares: np.ndarray) -> np.ndarray | slice:
+    """Return the rows to use, evenly by squared distances (n,) from the mean; all if they are few."""
+    if len(squares) <= _MOST_ROWS:
+        return slice(None)
+    evenly = np.linspace(0, len(squares) - 1, _MOST_ROWS).round().astype(np.intp)
+    return np.argsort(squares, kind="stable")[evenly]
+
+
+def _log(weights: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore"):
+        return np.log(weights)
+
+
+def _posterior_of_others(logits: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return weights (n, n) of all other rows, whose rows sum to `weights` (n,), in place."""
+    np.fill_diagonal(logits, -np.inf)
+    logits -= logits.max(axis=1, keepdims=True)
+    posterior = np.exp(logits, out=logits)
+    posterior *= (weights / posterior.sum(axis=1))[:, None]
+    return posterior
 
 
 def _step_covariance(rows: np.ndarray, scaled: np.ndarray) -> np.ndarray:

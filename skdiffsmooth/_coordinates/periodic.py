@@ -61,11 +61,11 @@ class PeriodicColumns:
         return cls(is_periodic, periods, centers, scales, has_extent, order, signs)
 
     def with_scales(self, scales: np.ndarray) -> PeriodicColumns:
-        """Return the columns, those of no extent with other scales (p,)."""
+        """Return the same columns with scales (p,) for those that are constant."""
         return replace(self, scales=np.where(self.has_extent, self.scales, scales))
 
     def join_columns(self, linear: ColumnSpace | None) -> ColumnSpace:
-        """Return all columns, from the other columns; None is columns as they are."""
+        """Return all columns: these and the `linear` ones, which None leaves as they are."""
         d = len(self.is_periodic)
         if linear is None:
             plain = ColumnSpace.plain(d)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import numbers
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar, overload
+from collections.abc import Sequence
+from typing import Any
 
-import joblib
 import numpy as np
-from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from .._utils.estimator import on_one_fit
@@ -18,12 +16,11 @@ from .._utils.rows import sum_of_weights
 from .._utils.shards import Shards, resolve_shards
 from .._utils.threads import threads_for
 from .._utils.units import per_unit
-from ..solvers import estimates_error
 from .accuracy import make_accurate_model
 from .comparison import settings_for
+from .fitted_attribute import FromModel
 from .geometry import check_above_rounding, scales_in
 from .joint_density import JointDensity
-from .model import DiffusionModel
 from .queries import FlowDensity
 from .settings import (
     KernelChoice,
@@ -32,50 +29,15 @@ from .settings import (
     check_suits_periods,
     parse_parameters,
     parse_resources,
-    resolve_flow_solver,
 )
+from .sharded import check_same_parameters, check_suits_shards
 from .source import NoisedData
 from .training_data import TrainingData
-
-Value = TypeVar("Value")
 
 # An estimate of the nodes of the models that `fit` compares, which decides the number of threads only.
 _NODES_OF_CANDIDATES = 64
 # Approximate share of the time of a fit that the choice of settings takes, for reports of progress.
 _SHARE_OF_CHOICE = 0.8
-
-
-class FromModel(Generic[Value]):
-    """A read-only fitted attribute, which `read` returns for a model."""
-
-    def __init__(self, read: Callable[[DiffusionModel], Value]) -> None:
-        self.read = read
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        """Store the name of the attribute, for messages."""
-        self.name = name
-
-    @overload
-    def __get__(self, estimator: None, owner: type) -> FromModel[Value]: ...
-
-    @overload
-    def __get__(self, estimator: BaseScoreDiffusion, owner: type) -> Value: ...
-
-    def __get__(
-        self, estimator: BaseScoreDiffusion | None, owner: type
-    ) -> FromModel[Value] | Value:
-        """Return the value, or the descriptor itself for a class."""
-        if estimator is None:
-            return self
-        if "model_" not in vars(estimator):
-            raise NotFittedError(
-                f"{type(estimator).__name__} has no {self.name}, since it is not fitted; call fit first."
-            )
-        return self.read(estimator.model_)
-
-    def __set__(self, estimator: BaseScoreDiffusion, value: Any) -> None:
-        """Raise an error, since only `fit` changes the model."""
-        raise AttributeError(f"{self.name} is read-only; fit again to change it.")
 
 
 class BaseScoreDiffusion(FlowDensity):
@@ -124,8 +86,9 @@ class BaseScoreDiffusion(FlowDensity):
         Warns
         -----
         UserWarning
-            If rows were merged that are not exactly equal, or columns are rounded, discrete or have one
-            value that stands out: the message names them.
+            If rows were merged that are not exactly equal, columns are rounded, discrete or have one
+            value that stands out, or look like degrees with the period of radians, or the reverse: the
+            message names them.
 
         Notes
         -----
@@ -136,7 +99,7 @@ class BaseScoreDiffusion(FlowDensity):
         """
         shards = resolve_shards(self.shards)
         if not shards.alone:
-            shards.together(self._check_shards)
+            shards.together(check_suits_shards, self.get_params(deep=False))
         rows = shards.together(self._check_training, X, sample_weight)
         points = rows.points
         weights = shards.normalize(rows.weights, X, sample_weight)
@@ -237,41 +200,9 @@ class BaseScoreDiffusion(FlowDensity):
         """Return all parameters after checking them."""
         return parse_parameters(self.get_params(deep=False), self._kernel_choice(), n_features)
 
-    def _check_shards(self) -> None:
-        """Raise where other parameters do not allow rows that are distributed over processes."""
-        if isinstance(self.bandwidth, str) or isinstance(self.sigma, str):
-            raise ValueError(
-                f"bandwidth={self.bandwidth!r} with sigma={self.sigma!r} cannot be resolved with "
-                f"shards={self.shards!r}, since leave-one-out sums would need all pairs of rows; "
-                "fit a subsample with shards=None, and pass its metric_, bandwidth_, sigma_ and "
-                "background_."
-            )
-        if self.n_jobs not in (None, 1):
-            raise ValueError(
-                f"n_jobs={self.n_jobs!r} cannot be combined with shards={self.shards!r}, whose "
-                "processes are the workers; leave n_jobs at None and start more processes."
-            )
-        solver = resolve_flow_solver(self.solver)
-        if solver is not None and estimates_error(solver):
-            raise ValueError(
-                f"solver={self.solver!r} cannot be combined with shards={self.shards!r}: rounding "
-                "errors could lead the processes to different steps, and they never finish. Use "
-                "solver='heun', with more n_steps where its error is too large."
-            )
-
     def _check_same(self, shards: Shards, name: str, *values: Any) -> None:
         """Raise an error on all processes unless values and parameters are the same on each."""
-        if shards.alone:
-            return
-        params = self.get_params(deep=False)
-        for free in ("device", "n_jobs", "random_state", "verbose"):
-            del params[free]
-        # The same number in another type is the same parameter.
-        plain = {
-            key: float(value) if isinstance(value, numbers.Real) else value
-            for key, value in params.items()
-        }
-        shards.check_same(name, *values, joblib.hash(plain))
+        check_same_parameters(shards, self.get_params(deep=False), name, *values)
 
     # ---------------------------------------------------------------------------- fitted attributes
 

@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 
 from .._utils.gaussian import gaussian_log_normalizer
+from .._utils.table import column_names
 from .._utils.triangular import divide_by_triangle
 from .._utils.validation import check_real_array
 
 __all__ = ["LinearObservation", "checked_likelihood"]
+
+_LARGEST = 1e12
 
 
 class LinearObservation:
@@ -23,7 +26,8 @@ class LinearObservation:
     ----------
     A : array-like of shape (m, n_features)
         What each of the m measurements adds up: ``np.eye(d)`` for noisy values of all columns, some of
-        its rows for some columns, a matrix of averages for a blurred image.
+        its rows for some columns, a matrix of averages for a blurred image. Names of the columns of a
+        frame must be those of the rows, in the same order.
     y : array-like of shape (m,)
         The measured values.
     noise : float or array-like of shape (m,) or (m, m)
@@ -54,6 +58,7 @@ class LinearObservation:
     """
 
     def __init__(self, A: Any, y: Any, noise: Any) -> None:
+        self._names = column_names(A)
         self.A = check_real_array("A", A, allow_bool=False)
         self.y = check_real_array("y", y, allow_bool=False)
         self.noise = check_real_array("noise", noise, allow_bool=False)
@@ -124,6 +129,15 @@ class LinearObservation:
                 f"shape ({len(self.A)}, {d}), a column of A for each column of X."
             )
 
+    def check_names(self, names: np.ndarray | None) -> None:
+        """Raise an error if A is a frame whose columns have other names than those of a density."""
+        if self._names is not None and names is not None and list(self._names) != list(names):
+            raise ValueError(
+                f"A of the likelihood has the columns {list(self._names)!r:.200}, but the density was "
+                f"fitted to {list(names)!r:.200}; expected the same names in the same order. Reorder "
+                "them, or pass an array."
+            )
+
 
 def checked_likelihood(likelihood: Any, d: int) -> Callable[[np.ndarray], np.ndarray]:
     """Return a log-likelihood of rows (n, d) whose values are checked at each call."""
@@ -136,18 +150,19 @@ def checked_likelihood(likelihood: Any, d: int) -> Callable[[np.ndarray], np.nda
         likelihood.check_columns(d)
 
     def log_likelihood(X: np.ndarray) -> np.ndarray:
-        values = check_real_array("the value of likelihood(X)", likelihood(X))
+        values = check_real_array("the value of likelihood(X)", likelihood(X), allow_bool=False)
         if values.shape != (len(X),):
             raise ValueError(
                 f"likelihood(X) has shape {values.shape} for X of shape {X.shape}; expected shape "
                 f"({len(X)},), one log-likelihood for each row."
             )
-        wrong = np.flatnonzero(np.isnan(values) | (values == np.inf))
+        wrong = np.flatnonzero(~(values < _LARGEST))
         if len(wrong):
             raise ValueError(
                 f"likelihood(X) is {values[wrong[0]]} for {len(wrong)} of {len(X)} rows (first: "
-                f"{np.array2string(X[wrong[0]], threshold=8)}); expected finite log-likelihoods, or "
-                "-inf. Return -inf for rows that are impossible."
+                f"{np.array2string(X[wrong[0]], threshold=8)}); expected log-likelihoods below "
+                f"{_LARGEST:g}, or -inf where rows are impossible. Subtract a constant, beside which "
+                "the density would be rounded away."
             )
         return values
 

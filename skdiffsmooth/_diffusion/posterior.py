@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.spatial import cKDTree
-from scipy.special import logsumexp
+from scipy.special import logsumexp, softmax
 from sklearn.utils.validation import check_is_fitted
 
 from .._utils.estimator import on_one_fit
@@ -71,7 +71,7 @@ class _Draws(NamedTuple):
     @property
     def weights(self) -> np.ndarray:
         """The weights (n,), which sum to one."""
-        return np.exp(self.log_weights - logsumexp(self.log_weights))
+        return softmax(self.log_weights)
 
     @property
     def effective(self) -> float:
@@ -278,19 +278,16 @@ def _moved(
 
 def _effective(log_weights: np.ndarray) -> float:
     """Return the effective number of draws with weights (n,)."""
-    weights = np.exp(log_weights - log_weights.max())
-    return float(weights.sum() ** 2 / np.sum(weights**2))
+    return float(1 / np.sum(softmax(log_weights) ** 2))
 
 
 def _next_power(log_likelihood: np.ndarray, power: float) -> float:
     """Return the next power, at which half of the draws that have any weight (n,) are effective."""
     finite = log_likelihood[np.isfinite(log_likelihood)]
     step = 1 - power
-    if _effective(step * finite) >= _STEP_SHARE * len(finite):
-        return 1.0
     while _effective(step * finite) < _STEP_SHARE * len(finite) and step > 1e-13:
         step /= math.sqrt(2)
-    return power + step
+    return 1.0 if step == 1 - power else power + step
 
 
 class PosteriorMixin:
@@ -309,7 +306,7 @@ class PosteriorMixin:
         ----------
         likelihood : LinearObservation or callable
             Of a row: a linear observation with Gaussian noise, or a function that maps rows (n,
-            n_features), in units of X and without column names, to log-likelihoods (n,), finite or -inf.
+            n_features), in units of X and without column names, to log-likelihoods (n,) or -inf.
 
         Returns
         -------
@@ -324,8 +321,8 @@ class PosteriorMixin:
         TypeError
             If `likelihood` is neither.
         ValueError
-            If the likelihood returns NaN, +inf or another shape, `A` does not fit the columns, the
-            likelihood is zero at all proposed rows, or the density cannot be computed.
+            If the likelihood returns NaN, a value above 1e12 or another shape, `A` does not fit the
+            columns, the likelihood is zero at all proposed rows, or the density cannot be computed.
 
         Warns
         -----
@@ -353,7 +350,7 @@ class PosteriorMixin:
         from ..metrics import Estimate
 
         check_is_fitted(self)
-        posterior = _Posterior(*self._plain_prior("log_evidence"), likelihood)
+        posterior = self._posterior_under("log_evidence", likelihood)
         return Estimate(*posterior.log_evidence(_by_own_steps(self, finer=2).score_samples))
 
     def _draw_posterior(
@@ -365,12 +362,15 @@ class PosteriorMixin:
                 f"given={given!r:.100} cannot be combined with likelihood; expected one of them. Put "
                 "the given values into the likelihood, with a small noise."
             )
-        return _Posterior(*self._plain_prior("likelihood"), likelihood).draw(n, rng)
+        return self._posterior_under("likelihood", likelihood).draw(n, rng)
 
-    def _plain_prior(self, what: str) -> tuple[JointDensity, float]:
-        """Return `_prior` without the adaptive solver for single rows."""
+    def _posterior_under(self, what: str, likelihood: Any) -> _Posterior:
+        """Return the posterior of `_prior` without the adaptive solver for single rows."""
+        if isinstance(likelihood, LinearObservation):
+            likelihood.check_names(getattr(self, "feature_names_in_", None))
         with without_warnings():
-            return _by_own_steps(self)._prior(what)
+            joint, memory_limit = _by_own_steps(self)._prior(what)
+        return _Posterior(joint, memory_limit, likelihood)
 
     def _prior(self, what: str) -> tuple[JointDensity, float]:
         """Return the joint density of all columns, and its limit of memory in MiB.

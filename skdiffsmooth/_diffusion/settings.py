@@ -162,42 +162,30 @@ def parse_parameters(
 ) -> ParsedParameters:
     """Check all parameters of a diffusion estimator, passed as the dict of `get_params`."""
     tol = _resolve_tol(params["tol"])
-    solver = resolve_flow_solver(params["solver"], tol)
-    noise = _check_noise(params["noise"])
-    background = resolve_background(params["background"])
     base = resolve_base(params["base"])
-    metric = check_metric(params["metric"], n_features)
-    node_rule = check_choice("node_rule", params["node_rule"], NODE_RULES)
-    n_levels = resolve_count("n_levels", params["n_levels"])
-    n_steps = resolve_count("n_steps", params["n_steps"])
-    n_nodes = resolve_n_nodes(params["n_nodes"], node_rule)
-    terminal = check_choice("terminal", params["terminal"], ("empirical", "gaussian"))
     if base is not None:
         kernel.check_base(params["base"])
-    bandwidth = _resolve_bandwidth(params["bandwidth"])
-    sigma = _resolve_sigma(params["sigma"])
-    terminal_scale = check_terminal_scale(params["terminal_scale"])
-    resources = parse_resources(params, params["dtype"])
-    # Last: a RandomState is drawn from, which a fit that fails must not do.
-    seed = fixed_seed(params["random_state"])
+    node_rule = check_choice("node_rule", params["node_rule"], NODE_RULES)
+    n_nodes = resolve_n_nodes(params["n_nodes"], node_rule)
     return ParsedParameters(
         requested=params,
         kernel=kernel,
-        bandwidth=bandwidth,
-        sigma=sigma,
-        metric=metric,
-        background=background,
+        bandwidth=_resolve_bandwidth(params["bandwidth"]),
+        sigma=_resolve_sigma(params["sigma"]),
+        metric=check_metric(params["metric"], n_features),
+        background=resolve_background(params["background"]),
         base=base,
-        noise=noise,
-        rule=NodeRule(node_rule, n_nodes or 0, seed),
-        n_levels=n_levels,
-        n_steps=n_steps,
-        solver=solver,
-        terminal=terminal,
-        terminal_scale=terminal_scale,
+        noise=_check_noise(params["noise"]),
+        n_levels=resolve_count("n_levels", params["n_levels"]),
+        n_steps=resolve_count("n_steps", params["n_steps"]),
+        solver=resolve_flow_solver(params["solver"], tol),
+        terminal=check_choice("terminal", params["terminal"], ("empirical", "gaussian")),
+        terminal_scale=check_terminal_scale(params["terminal_scale"]),
         tol=tol,
         dtype=params["dtype"],
-        resources=resources,
+        resources=parse_resources(params, params["dtype"]),
+        # Last: a RandomState is drawn from, which a fit that fails must not do.
+        rule=NodeRule(node_rule, n_nodes or 0, fixed_seed(params["random_state"])),
     )
 
 
@@ -239,9 +227,7 @@ def resolve_solver(solver: Any) -> Solver:
     """Return the solver of a given name; a solver object is returned as it is."""
     if isinstance(solver, str):
         return SOLVERS[check_choice("solver", solver, SOLVERS)]()
-    if isinstance(solver, type) or not isinstance(solver, Solver):
-        raise TypeError(_expected("solver", solver, SOLVERS, "skdiffsmooth.solvers"))
-    return solver
+    return _instance("solver", solver, Solver, SOLVERS, "skdiffsmooth.solvers")
 
 
 def resolve_flow_solver(solver: Any, tol: float | None = None) -> Solver | None:
@@ -259,9 +245,7 @@ def resolve_kernel(kernel: Any) -> Kernel:
     """Return the kernel of a given name; a kernel object is returned as it is."""
     if isinstance(kernel, str):
         return KERNELS[check_choice("kernel", kernel, KERNELS)]()
-    if isinstance(kernel, type) or not isinstance(kernel, Kernel):
-        raise TypeError(_expected("kernel", kernel, KERNELS, "skdiffsmooth.kernels"))
-    return kernel
+    return _instance("kernel", kernel, Kernel, KERNELS, "skdiffsmooth.kernels")
 
 
 def resolve_background(background: Any) -> float | None:
@@ -281,9 +265,7 @@ def resolve_background(background: Any) -> float | None:
 def _check_noise(noise: Any) -> str | NoiseProcess:
     if isinstance(noise, str):
         return check_choice("noise", noise, ("ou", "ve"))
-    if isinstance(noise, type) or not isinstance(noise, NoiseProcess):
-        raise TypeError(_expected("noise", noise, ("ou", "ve"), "skdiffsmooth.noise"))
-    return noise
+    return _instance("noise", noise, NoiseProcess, ("ou", "ve"), "skdiffsmooth.noise")
 
 
 def noise_for(noise: str | NoiseProcess, variance: float) -> NoiseProcess:
@@ -294,11 +276,14 @@ def noise_for(noise: str | NoiseProcess, variance: float) -> NoiseProcess:
     return OrnsteinUhlenbeck(0.5 / variance) if noise == "ou" and variance else VarianceExploding()
 
 
-def _expected(name: str, value: Any, names: Any, module: str) -> str:
-    return (
-        f"{name}={value!r} has type {type(value).__name__}; expected one of "
-        f"{', '.join(map(repr, sorted(names)))} or an object of {module}."
-    )
+def _instance(name: str, value: Any, protocol: Any, names: Any, module: str) -> Any:
+    """Return an object of a protocol after checking it; `names` could be passed in its place."""
+    if isinstance(value, type) or not isinstance(value, protocol):
+        raise TypeError(
+            f"{name}={value!r} has type {type(value).__name__}; expected one of "
+            f"{', '.join(map(repr, sorted(names)))} or an object of {module}."
+        )
+    return value
 
 
 def resolve_n_nodes(n_nodes: Any, rule: str) -> int | None:

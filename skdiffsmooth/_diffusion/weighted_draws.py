@@ -174,8 +174,8 @@ def propose(
 def _cell_errors(t: np.ndarray, free: np.ndarray, ratio: np.ndarray) -> np.ndarray:
     """Return the relative errors (n, m - 1) of the trapezoidal rule between nodes t (n, m) in [0, 1].
 
-    The integral of `ratio` (n, m) is one. Errors are large where it is not linear, where it changes, and
-    where nodes are far apart in widths of the kernel, in which they are `free` (n, m).
+    `ratio` (n, m) is the integrand, of integral one. Errors are large where it is not linear, where it
+    changes, and where nodes are far apart; `free` (n, m) are the nodes in units of the kernel's width.
     """
     lengths = np.diff(t, axis=1)
     both = np.maximum(lengths[:, 1:] + lengths[:, :-1], np.finfo(np.float64).tiny)

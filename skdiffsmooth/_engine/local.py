@@ -51,18 +51,10 @@ _LEAST_LOGIT = {torch.float32: -60.0, torch.float64: -300.0}
 
 @dataclass(frozen=True, eq=False)
 class ColumnGroups:
-    """For each column the group of columns from which its score is computed.
+    """For each column the group of columns from which its score is computed."""
 
-    Parameters
-    ----------
-    columns : ndarray of shape (K, k)
-        The distinct groups as indices in increasing order, padded with -1.
-    owner : ndarray of shape (d,)
-        Index of the group of each column; -1 for columns whose score is not computed.
-    """
-
-    columns: np.ndarray
-    owner: np.ndarray
+    columns: np.ndarray  # (K, k): the distinct groups as increasing indices, padded with -1
+    owner: np.ndarray  # (d,): index of the group of each column; -1 where no score is computed
 
     @classmethod
     def of(cls, groups: Sequence[np.ndarray]) -> ColumnGroups:
@@ -111,22 +103,10 @@ class _Outputs:
 
 
 class LocalPosterior:
-    """The points, and the groups of columns by which each column weights them.
+    """The points (N, d) about their mean, and the groups of columns by which each column weights them.
 
-    Parameters
-    ----------
-    points : torch.Tensor of shape (N, d)
-        Training rows, about their mean.
-    log_weights : torch.Tensor of shape (N,)
-        Logarithms of their weights.
-    groups : ColumnGroups
-        The group of each column.
-    covariance : ndarray of shape (d, d), optional
-        Covariance S of the Gaussians at the points; None is zero.
-    memory_limit : float
-        Bound on temporaries, in MiB.
-    background : tuple of float, default=(0.0, 0.0)
-        Weight and variance of the background.
+    The Gaussians at the points have the covariance S (d, d), None is zero; `background` is the weight
+    and the variance of the background. The points are so many `copies` of rows, block by block.
     """
 
     def __init__(
@@ -137,10 +117,11 @@ class LocalPosterior:
         covariance: np.ndarray | None,
         memory_limit: float,
         background: tuple[float, float] = (0.0, 0.0),
+        copies: int = 1,
     ) -> None:
         # Transposed, (d, N): the columns of a group are copied as they lie in memory.
         self.points, self.log_weights = points.T.contiguous(), log_weights
-        self.background = background
+        self.background, self.copies = background, copies
         self.memory_limit = memory_limit
         self.outputs = _Outputs.of(groups, points.device)
         present = groups.columns >= 0
@@ -191,8 +172,8 @@ class LocalPosterior:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the score of queries x (n, d) and the derivatives ds_p / dx_p, both (n, d).
 
-        `exclude` (n,) is the index of the point that each query must not see. Columns without a group
-        are zero.
+        `exclude` (n,) is the index of the row whose copies each query must not use. Columns without a
+        group are zero.
         """
         if x.dtype == torch.float64 and self._largest_square <= _LARGEST_IN_SINGLE * v:
             score, derivative = self._single.score(x.float(), v, exclude)
@@ -222,7 +203,8 @@ class LocalPosterior:
                 weights = product(logits, queries * inverse[:, None], points)
                 if exclude is not None:
                     index = torch.arange(len(exclude[cut]), device=x.device)
-                    weights[:, index, exclude[cut]] = -torch.inf
+                    of_rows = weights.view(*weights.shape[:2], self.copies, -1)
+                    of_rows[:, index, :, exclude[cut]] = -torch.inf
                 peak = weights.amax(2, keepdim=True)
                 # Smaller weights would be denormal, with which a product of matrices is slow.
                 weights.sub_(peak).clamp_min_(least).exp_()

@@ -41,7 +41,7 @@ class Merger:
     def pair_weights(
         self, log_sums: torch.Tensor, node_weights: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the weights (B, M) of pairs in averages over the nodes, and merged log-sums."""
+        """Return weights (B, M) for averages over the nodes, and log-sums over all processes."""
         return node_weights.expand_as(log_sums), log_sums
 
     def average(self, pairs: Pairs, node_weights: torch.Tensor) -> torch.Tensor:

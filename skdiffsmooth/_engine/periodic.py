@@ -6,10 +6,10 @@ On a circle of length P the heat kernel of noise variance v is the wrapped Gauss
 
 so the posterior on the line, of the points and of their images at whole periods, is the one on the
 circle. Queries are wrapped into one period, so few images suffice: those which a wrapped query may
-have within D, with D^2 = P^2 / 4 + 2 v log(1 / eps). The images left out are together below eps of each
-point's kernel. Where sqrt(v) is above P, the kernel is 1 / P up to a share of 6e-9: the coordinate is
-then left out, with score and divergence zero. Where there are many images, the kernels are products over
-coordinates (`TorusPosterior`).
+have within D, with D^2 = P^2 / 4 + 2 v log(1 / eps). The kernels of all images that are left out add up
+to less than eps of that of the point. Where sqrt(v) is above P, the kernel is 1 / P up to a relative
+error of 6e-9: the coordinate is then left out, with score and divergence zero. Where there are many
+images, the kernels are products over coordinates (`TorusPosterior`).
 """
 
 from __future__ import annotations
@@ -77,16 +77,6 @@ class _ImagesPosterior(Posterior):
     def _log_normalizer(self, v: float, exclude: torch.Tensor | None) -> float:
         return gaussian_log_normalizer(self._points.dimension, v)
 
-    def _copied_to_float64(self) -> _ImagesPosterior:
-        points = self._points
-        return _ImagesPosterior(
-            points.positions.double(),
-            points.log_weights.double(),
-            memory_limit=self.memory_limit,
-            radius=points.radius,
-            trace_weights=None if points.trace_weights is None else points.trace_weights.double(),
-        )
-
 
 @dataclass(frozen=True, eq=False)
 class _Images:
@@ -145,14 +135,14 @@ class _Images:
         return self.posterior.precision_at(v)
 
     def _wrapped(self, x: torch.Tensor) -> torch.Tensor:
-        """Return queries or offsets (..., r) whose periodic coordinates are less whole periods."""
+        """Return queries or offsets (..., r), their periodic coordinates reduced by whole periods."""
         periods = x.new_tensor(self.periods)
         # Where there is no period nothing is subtracted.
         turns = (x / torch.where(periods > 0, periods, torch.inf)).round()
         return x - periods * turns
 
     def _log_volume(self, exclude: torch.Tensor | None) -> torch.Tensor | float:
-        """Return what the log-density of the images lacks: a number, or one for each query."""
+        """Return the log-volume to subtract from log-densities: a number, or one for each query."""
         if exclude is None:
             return self.log_volume
         return self.log_volume + log_weight_of_others(self.log_weights)[exclude]

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 
@@ -364,9 +365,9 @@ class Posterior(FloatPromotion, Denoiser):
     def _is_exact(self, v: float, max_norm: float) -> bool:
         return self._points.products_are_exact(v, max_norm)
 
-    def _copied_to_float64(self) -> Posterior:
+    def _copied_to_float64(self) -> Self:
         points = self._points
-        return Posterior(
+        return type(self)(
             points.positions.double(),
             points.log_weights.double(),
             memory_limit=self.memory_limit,

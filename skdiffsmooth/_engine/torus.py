@@ -134,6 +134,7 @@ class TorusPosterior(Denoiser):
     ) -> Moments:
         """See `Denoiser`."""
         columns = []
+        stein = nodes.stein if trace and nodes.suits_stein(v) else None
         for part in tracked(self._parts(len(x), len(nodes))):
             y = (x[part, None].double() + nodes.offsets.double()).flatten(0, 1)
             excluded = rows_of(exclude, part)
@@ -141,10 +142,16 @@ class TorusPosterior(Denoiser):
                 excluded = excluded.repeat_interleave(len(nodes), dim=0)
             pairs = self._pairs(y, v, excluded)
             shift = (pairs.shifts @ pairs.weights[:, :, None])[:, :, 0]
-            means = torch.cat([y + shift, self._trace(pairs, shift)[:, None]], dim=1)
-            means = torch.cat([means, pairs.log_density[:, None]], dim=1)
+            if stein is None:
+                trace_terms = self._trace(pairs, shift)
+            else:
+                trace_terms = pairs.log_density * stein.double().repeat(len(y) // len(nodes))
+            means = torch.cat([y + shift, trace_terms[:, None], pairs.log_density[:, None]], dim=1)
             columns.append(nodes.weights.double() @ means.unflatten(0, (-1, len(nodes))))
         values = torch.cat(columns)
+        if stein is not None:
+            # As in `Posterior`.
+            values[:, -2] = v * (len(self._periods) + v * values[:, -2])
         return Moments(values[:, :-2], values[:, -2] if trace else None, values[:, -1]).to(x.dtype)
 
     def covariance_along(

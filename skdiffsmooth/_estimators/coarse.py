@@ -15,11 +15,9 @@ Gaussian kernel density estimate of bandwidth s. Samples are F(x), x ~ p.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
@@ -29,13 +27,10 @@ from .._diffusion.conditional import draw_given_columns, log_density_of_columns
 from .._diffusion.joint_density import N_CENTERS, JointDensity
 from .._diffusion.posterior import PosteriorMixin
 from .._diffusion.settings import resolve_n_nodes
-from .._engine.moments import Nodes
-from .._engine.posterior import Posterior
 from .._utils.backend import Backend
 from .._utils.draws import draw_points
 from .._utils.estimator import DistanceDensityMixin, on_one_fit
 from .._utils.gaussian import gaussian_log_normalizer
-from .._utils.memory import slices_within
 from .._utils.progress import reports_fit
 from .._utils.rows import MergedRows
 from .._utils.threads import threads_for
@@ -48,17 +43,14 @@ from .._utils.validation import (
     check_size,
 )
 from .._utils.warnings import warn_user
-from ..kernels._nodes import NodeRule, default_n_nodes
 from ..manifolds import (
     AffineSubspace,
     LocalPolynomialManifold,
     Manifold,
     estimate_reach,
 )
-from ..manifolds._base import has_derivative, projection_factors
 from ..manifolds._dimension import check_n_components
-from ..scores import SmoothedScore
-from .denoised import denoised_log_density
+from .coarse_flow import SAME_FOOT, CoarseFlow, default_nodes
 
 __all__ = ["CoarseScoreDiffusion"]
 
@@ -67,31 +59,10 @@ DEGREES = (0, 1, 2, 3)
 FRACTION_OF_REACH = 0.3
 # Rows that reach and residuals are estimated from, at most; the reach compares pairs of them.
 MAX_ROWS = 1000
-# Step of finite differences of a projection, in units of the switch scale: about the third root of
-# the rounding of projections, since the error of central differences is of second order.
-STEP = 1e-4
 # Rows up to 2^ORDINARY in size, either way, are taken as they are.
 ORDINARY = 400
-# Projections of points with the same foot agree to this, in units of the switch scale. The distance
-# to another foot is as large as the offset of the point.
-SAME_FOOT = 1e-3
 # `fit` draws this many samples, and warns if more than this fraction is not on the manifold.
 N_DRAWS, MAX_DROPPED = 256, 0.01
-# Gauss-Hermite nodes along each of one or two normal directions.
-HERMITE = {1: 12, 2: 12}
-# Nodes this many nats below the largest term of a query are left out.
-NEGLIGIBLE = 20.0
-# Determinant of the derivative of a projection along the tangents, which is one on the manifold;
-# below this value a point is taken for an end of the manifold.
-MIN_DETERMINANT = 0.75
-
-
-class _Slope(NamedTuple):
-    """Projections P(x) (n, r), their tangents T (n, r, k) and derivatives dP T (n, r, k)."""
-
-    foot: np.ndarray
-    tangent: np.ndarray
-    slope: np.ndarray
 
 
 class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
@@ -321,6 +292,7 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         else:
             check_integer("n_neighbors", self.n_neighbors)
         backend = Backend.from_params(self.device, self.dtype)
+        memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
         hull = AffineHull.of(points)
         if hull.dimension == 0:
             raise ValueError(
@@ -329,7 +301,9 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
             )
         manifold, n_components = self.manifold, None
         # Raises here, and not after the manifold was learned, if memory_limit is too small.
-        self._posterior(backend, points, weights, hull, 1.0)
+        _ = CoarseFlow(
+            points, weights, hull, None, 1.0, 0.0, None, 0, backend, memory_limit
+        ).posterior
         with threads_for(len(points) ** 2 * (hull.dimension + 2)):
             if manifold is None:
                 n_components = self._resolve_n_components(points, hull)
@@ -363,7 +337,7 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
             residual_scale_=residual_scale,
             switch_scale_=switch_scale,
             bandwidth_=bandwidth,
-            n_nodes_=n_nodes or _default_n_nodes(max(hull.dimension - (n_components or 0), 1)),
+            n_nodes_=n_nodes or default_nodes(max(hull.dimension - (n_components or 0), 1)),
             fills_space_=bandwidth > 0 or n_components == points.shape[1],
         )
         return self
@@ -467,7 +441,7 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         # samples.
         rows, _ = hull.split(draw_points(rng, self.points_, self.weights_, n))
         rows += scale * rng.standard_normal(rows.shape)
-        feet = self._project(rows)
+        feet = self._flow().project(rows)
         contraction = self.bandwidth_ / scale
         rows = hull.lift(feet + contraction * (rows - feet))
         if contraction and hull.codimension:
@@ -514,12 +488,9 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
                 "of the projections needs; expected those of skdiffsmooth.manifolds.Manifold. Add these "
                 "methods, or use sample only."
             )
-        posterior = self._fitted_posterior()
+        log_density = self._flow().log_density(coordinates)
         if self.bandwidth_ == 0:
-            return np.concatenate(
-                [self._volume_log_density(posterior, part) for part in self._parts(coordinates)]
-            )
-        log_density = self._ambient_log_density(posterior, coordinates)
+            return log_density
         log_density -= np.sum(residual**2, axis=1) / (2 * self.bandwidth_**2)
         return log_density - gaussian_log_normalizer(self.hull_.codimension, self.bandwidth_**2)
 
@@ -564,154 +535,23 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
             return per_unit("coarse_score", score, unit)
         variance = self.switch_scale_**2 if t is None else t
         coordinates, residual = self.hull_.split(X)
-        inside = (self._project(coordinates) - coordinates) @ self.hull_.basis.T
+        inside = (self._flow().project(coordinates) - coordinates) @ self.hull_.basis.T
         return (inside - residual) / variance
 
-    def _posterior(
-        self,
-        backend: Backend,
-        points: np.ndarray,
-        weights: np.ndarray,
-        hull: AffineHull,
-        scale: float,
-    ) -> Posterior:
-        """Return the points on the device, in hull coordinates in units of the switch scale."""
-        memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
-        coordinates, _ = hull.split(points)
-        return Posterior(
-            backend.tensor(coordinates / scale),
-            backend.tensor(np.log(weights)),
-            memory_limit=memory_limit,
+    def _flow(self) -> CoarseFlow:
+        """Return the map of noisy rows, on the present device."""
+        return CoarseFlow(
+            self.points_,
+            self.weights_,
+            self.hull_,
+            self.manifold_,
+            self.switch_scale_,
+            self.bandwidth_,
+            self.residual_scale_,
+            self.n_nodes_,
+            Backend.from_params(self.device, self.dtype),
+            check_real("memory_limit", self.memory_limit, hint="It is in MiB."),
         )
-
-    def _fitted_posterior(self) -> Posterior:
-        """Return the posterior of the fitted points; see `_posterior`."""
-        backend = Backend.from_params(self.device, self.dtype)
-        return self._posterior(backend, self.points_, self.weights_, self.hull_, self.switch_scale_)
-
-    def _kde_log_density(self, posterior: Posterior, x: np.ndarray) -> np.ndarray:
-        """Return log p (n,) at x (n, r), in coordinates of the hull."""
-        backend = Backend.from_params(self.device, self.dtype)
-        log_density = posterior.log_density(backend.tensor(x / self.switch_scale_), 1.0)
-        return backend.array(log_density) - x.shape[1] * math.log(self.switch_scale_)
-
-    def _project(self, x: np.ndarray) -> np.ndarray:
-        """Return P(x) (n, r), in coordinates of the hull."""
-        if self.manifold_ is not None:
-            feet, _ = self.hull_.split(np.asarray(self.manifold_.project(self.hull_.lift(x))))
-            return feet
-        backend = Backend.from_params(self.device, self.dtype)
-        queries = backend.tensor(x / self.switch_scale_)
-        score = SmoothedScore(self._fitted_posterior(), Nodes.single(queries))(queries, 1.0)
-        return x + self.switch_scale_ * backend.array(score)
-
-    def _slope(self, x: np.ndarray) -> _Slope:
-        """Return the `_Slope` at x (n, r), in coordinates of the hull."""
-        basis = self.hull_.basis
-        lifted = self.hull_.lift(x)
-        if has_derivative(self.manifold_):
-            foot, image, tangent = projection_factors(self.manifold_, lifted)
-            return _Slope(self.hull_.split(foot)[0], basis.T @ tangent, basis.T @ image)
-        tangent = basis.T @ self.manifold_.tangent(lifted)
-        return _Slope(self._project(x), tangent, self._difference_quotients(x, tangent))
-
-    def _difference_quotients(self, x: np.ndarray, tangent: np.ndarray) -> np.ndarray:
-        """Return dP T (n, r, k) by central differences of projections."""
-        n, r, k = tangent.shape
-        step = STEP * self.switch_scale_
-        shifts = step * np.stack([tangent, -tangent]).transpose(0, 1, 3, 2)
-        moved = self._project((x[None, :, None] + shifts).reshape(-1, r)).reshape(2, n, k, r)
-        return (moved[0] - moved[1]).transpose(0, 2, 1) / (2 * step)
-
-    def _ambient_log_density(self, posterior: Posterior, y: np.ndarray) -> np.ndarray:
-        """Return log p(x) - log|det dF| (n,) at the x with F(x) = y (n, r), within the hull."""
-        scale = self.switch_scale_
-        contraction = self.bandwidth_ / scale
-        if self.manifold_ is None:
-            backend = Backend.from_params(self.device, self.dtype)
-            log_density = denoised_log_density(
-                posterior, backend.tensor(y / scale), 1 - contraction
-            )
-            return backend.array(log_density) - y.shape[1] * math.log(scale)
-        foot = self._project(y)
-        x = foot + (y - foot) / contraction
-        at = self._slope(x)
-        k = at.tangent.shape[2]
-        along = (1 - contraction) * at.tangent.transpose(0, 2, 1) @ at.slope
-        jacobian = contraction * np.eye(k) + along
-        _, log_det = np.linalg.slogdet(jacobian)
-        log_det += (y.shape[1] - k) * math.log(contraction)
-        log_density = self._kde_log_density(posterior, x) - log_det
-        return np.where(self._is_same_foot(at.foot, foot), log_density, -np.inf)
-
-    def _volume_log_density(self, posterior: Posterior, y: np.ndarray) -> np.ndarray:
-        """Return the log (n,) of the integral of p over points with the projection of y (n, r)."""
-        foot = self._project(y)
-        tangent = self.hull_.basis.T @ self.manifold_.tangent(self.hull_.lift(foot))
-        n, r, k = tangent.shape
-        if r == k:
-            return self._kde_log_density(posterior, foot)
-        nodes, weights = self._nodes(r - k)
-        normals = np.linalg.qr(tangent, mode="complete")[0][:, :, k:]
-        # The standard deviation of p along the fibre: that of the rows, plus the noise.
-        width = math.hypot(self.switch_scale_, self.residual_scale_)
-        x = foot[:, None] + width * nodes @ normals.transpose(0, 2, 1)
-        # The sum divides by the density of the nodes; its constants are added last.
-        terms = self._kde_log_density(posterior, x.reshape(-1, r)).reshape(n, -1)
-        terms += np.log(weights) + np.sum(nodes**2, axis=1) / 2
-        matters = terms > terms.max(axis=1, keepdims=True) - NEGLIGIBLE
-        feet = np.broadcast_to(foot[:, None], x.shape)[matters]
-        matters[matters] = self._is_same_foot(self._project(x[matters]), feet)
-        elements = self._log_volume_element(foot, tangent, normals, width * nodes)
-        terms = np.where(matters, terms + elements, -np.inf)
-        return logsumexp(terms, axis=1) + gaussian_log_normalizer(r - k, width**2)
-
-    def _log_volume_element(
-        self, foot: np.ndarray, tangent: np.ndarray, normals: np.ndarray, offsets: np.ndarray
-    ) -> np.ndarray:
-        """Return the log (n, M) of volume elements at x = foot + n for M normal offsets (M, m).
-
-        The element is dx / (dn d foot); +inf marks atoms. Fibres are straight, so the derivative of
-        x along the manifold is affine in n: its values at the foot and at one point along each of
-        the m normal directions determine it.
-        """
-        n, r, m = normals.shape
-        here = self._difference_quotients(foot, tangent)
-        # On the manifold the derivative of a projection is the identity; half of it or less at an
-        # atom.
-        is_atom = np.abs(np.linalg.det(tangent.transpose(0, 2, 1) @ here)) < MIN_DETERMINANT
-        step = self.switch_scale_ / 4
-        probes = foot[:, None] + step * normals.transpose(0, 2, 1)
-        slope = self._slope(probes.reshape(-1, r)).slope.reshape(n, m, r, r - m)
-        slope = np.concatenate([here[:, None], slope], axis=1)
-        slope[is_atom] = tangent[is_atom][:, None]
-        axes = np.linalg.qr(slope[:, 0])[0]
-        inverse = np.linalg.inv(axes.transpose(0, 2, 1)[:, None] @ slope)
-        change = np.tensordot(offsets / step, inverse[:, 1:] - inverse[:, :1], axes=(1, 1))
-        _, log_element = np.linalg.slogdet(inverse[:, :1] + change.transpose(1, 0, 2, 3))
-        return np.where(is_atom[:, None], np.inf, log_element)
-
-    def _is_same_foot(self, projection: np.ndarray, foot: np.ndarray) -> np.ndarray:
-        """Return whether projections (n, r) equal the points `foot` (n, r), up to rounding."""
-        return np.linalg.norm(projection - foot, axis=1) < SAME_FOOT * self.switch_scale_
-
-    def _nodes(self, codimension: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return nodes and weights for the standard normal distribution on a normal space."""
-        rule = "gauss-hermite" if codimension in HERMITE else "sobol"
-        return NodeRule(rule, self.n_nodes_, 0).normal(codimension, 0)
-
-    def _parts(self, y: np.ndarray) -> Iterator[np.ndarray]:
-        """Yield parts of the queries y (n, r), whose nodes fit into `memory_limit`."""
-        r = y.shape[1]
-        n_nodes = len(self._nodes(max(r - self.n_components_, 1))[0])
-        for part in slices_within(len(y), 8 * r * (4 * n_nodes + r), self.memory_limit):
-            yield y[part]
-
-
-def _default_n_nodes(codimension: int) -> int:
-    """Return the number of nodes on a normal space of dimension `codimension`."""
-    per_axis = HERMITE.get(codimension)
-    return per_axis**codimension if per_axis else default_n_nodes(codimension)
 
 
 def _resolve_manifold(manifold: Any, points: np.ndarray, weights: np.ndarray) -> Any:

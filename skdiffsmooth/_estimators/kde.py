@@ -223,8 +223,9 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         Warns
         -----
         UserWarning
-            If rows were merged that are not exactly equal, or columns are rounded, discrete or have one
-            value that stands out: the message names them.
+            If rows were merged that are not exactly equal, columns are rounded, discrete or have one
+            value that stands out, or look like degrees with the period of radians, or the reverse: the
+            message names them.
         """
         rows = self._check_training(X, sample_weight)
         points, weights = rows.points, rows.weights

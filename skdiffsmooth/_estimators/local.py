@@ -16,8 +16,9 @@ from .._utils.threads import threads_for
 from .._utils.units import common_unit
 from .._utils.warnings import warn_user
 from ..solvers import Solver
+from .local_choice import N_FOLDS, covariances_by_fold
 from .local_fitting import LocalParameters, columns_as_they_are, fit_local_scores
-from .local_groups import resolve_groups
+from .local_groups import resolve_groups, resolve_shifts
 from .local_source import LocalScores
 
 __all__ = ["LocalScoreDiffusion"]
@@ -46,7 +47,7 @@ class LocalScoreDiffusion(FlowDensity):
 
     ================  ===========================================================================
     scales            `bandwidth`, `sigma`, `width`, `background`
-    groups            `groups`, `image_shape`, `size`
+    groups            `groups`, `image_shape`, `size`, `shifts`
     accuracy          `terminal`, `terminal_scale`, `n_levels`, `n_steps`, `n_nodes`, `solver`
     machine           `random_state`, `device`, `dtype`, `memory_limit`
     ================  ===========================================================================
@@ -75,6 +76,13 @@ class LocalScoreDiffusion(FlowDensity):
         Side of patches, width of windows, or number of correlated columns, the same at all noise
         levels; not with a list of groups. "auto" compares sizes in each noise level, all columns
         among them.
+    shifts : int, default=0
+        0 compares the patch of a pixel with those at its place in the training images. 1 compares it
+        with those of the places up to one pixel away as well, each with 0.3 of their weight, in the
+        denoisers whose error this lowers; with `image_shape` only. Edges are repeated beyond the
+        border. 1 suits images whose strokes vary in place: held-out digits gain 4 nats; scores take
+        five times as long, `fit` six, and memory is that of nine times the images. With the pixels of
+        a side, less one, patches of all places are rows of one table.
     width : float or "auto", default="auto"
         Covariance of the Gaussians at the training rows, in units of that of the data: 0 are the rows
         themselves. "auto" compares 0, 0.05 and 0.2, and mixes the best denoisers with the Wiener
@@ -126,7 +134,7 @@ class LocalScoreDiffusion(FlowDensity):
         The kind of groups used; "given" for a list.
     parts_ : list of list of dict
         For each noise level, from the bandwidth up, its denoisers: `size` (number of columns in the
-        largest group), `width` and `weight`. The Wiener filter has `size` None and `width` None.
+        largest group), `width`, `shifts` and `weight`. The Wiener filter has a weight, all else is None.
     denoising_errors_ : ndarray of shape (n_levels,)
         Mean squared error of each level's denoiser on left-out rows, in columns that vary, divided by
         the variance of the noise; NaN for a single row.
@@ -179,7 +187,7 @@ class LocalScoreDiffusion(FlowDensity):
     Examples
     --------
     >>> model.parts_[0][0].keys()
-    dict_keys(['size', 'width', 'weight'])
+    dict_keys(['size', 'width', 'shifts', 'weight'])
     >>> bool(model.score(X) > LocalScoreDiffusion(size=1, width=0.0).fit(X).score(X))
     True
     """
@@ -192,6 +200,7 @@ class LocalScoreDiffusion(FlowDensity):
         groups: Any = "auto",
         image_shape: tuple[int, ...] | None = None,
         size: int | str = "auto",
+        shifts: int = 0,
         width: float | str = "auto",
         background: float = 0.001,
         terminal: str = "gaussian",
@@ -210,6 +219,7 @@ class LocalScoreDiffusion(FlowDensity):
         self.groups = groups
         self.image_shape = image_shape
         self.size = size
+        self.shifts = shifts
         self.width = width
         self.background = background
         self.terminal = terminal
@@ -261,16 +271,22 @@ class LocalScoreDiffusion(FlowDensity):
         Denoisers are compared on at most 256 rows and 24 columns in each noise level; bandwidths by the
         leave-one-out likelihood of 128 rows.
         """
+        if np.ndim(X) > 2:
+            raise ValueError(
+                f"X has the shape {np.shape(X)}; expected (n_samples, n_features). Pass "
+                f"X.reshape(len(X), -1), and image_shape={np.shape(X)[1:]}."
+            )
         rows = self._check_training(X, sample_weight)
         d = rows.points.shape[1]
         center, unit = rows.weights @ rows.points, common_unit(rows.points)
         points, widths = (rows.points - center) / unit, rows.precision.width / unit
         covariance = (points * rows.weights[:, None]).T @ points
         family = resolve_groups(self.groups, self.image_shape, self.size, d, covariance)
+        images = resolve_shifts(self.shifts, self.image_shape, center / unit)
         parsed = LocalParameters.of(self.get_params(deep=False), unit)
         with threads_for(len(points) ** 2 * d):
             source, errors = fit_local_scores(
-                points, rows.weights, covariance, widths, family, parsed
+                points, rows.weights, covariance, widths, family, images, parsed
             )
         levels = source.levels.times(unit)
         _warn_of_steps(rows.precision.width, levels.bandwidth)
@@ -300,8 +316,7 @@ class LocalScoreDiffusion(FlowDensity):
     def leave_one_out_log_density(self, own_weights: Any = None) -> np.ndarray:
         """Return the log-density of each training point under the weights of all other points.
 
-        The covariance of the rows, and what was chosen, are kept and include the point. Where there are
-        few rows for each column this raises its log-density.
+        What was chosen is kept. The covariance is that of four fifths of the points, without this one.
 
         Parameters
         ----------
@@ -326,17 +341,28 @@ class LocalScoreDiffusion(FlowDensity):
         own, model = self._check_others(own_weights), self.model_
         source = model.source
         assert isinstance(source, LocalScores)
+        split = source
         if own is not None:
             points, weights = split_off_copies(source.points, source.weights, own)
-            model = replace(model, source=replace(source, points=points, weights=weights))
+            split = replace(source, points=points, weights=weights)
         exclude = np.arange(len(self.points_))
-        return model.excluded_log_density(self.points_, exclude, self._resources())
+        log_density = np.empty(len(exclude))
+        folds = covariances_by_fold(source.points, source.weights, exclude % N_FOLDS, exclude)
+        for taken, covariance in folds:
+            of_fold = replace(split, covariance=covariance)
+            log_density[taken] = replace(model, source=of_fold).excluded_log_density(
+                self.points_[taken], taken, self._resources()
+            )
+        return log_density
 
     def _sums_per_row(self) -> float:
         """See `DensityEstimatorMixin`."""
         if "points_" not in vars(self):
             return 0.0
-        return float(self.points_.size * max(len(parts) for parts in self.parts_) * self._nodes())
+        copies = [
+            sum((2 * (part["shifts"] or 0) + 1) ** 2 for part in parts) for parts in self.parts_
+        ]
+        return float(self.points_.size * max(copies) * self._nodes())
 
     def _nodes(self) -> int:
         """Return the number of offsets of a level."""

@@ -16,17 +16,19 @@ import torch
 from scipy.optimize import nnls
 
 from .._diffusion.settings import Resources
-from .._engine.local import LocalPosterior
 from .._utils.dequantize import excluded_rows
 from .._utils.rows import evenly
 from ..noise import NoiseLevels
-from .local_groups import GroupFamily
-from .local_source import LevelMixture, LocalPart
+from .local_groups import GroupFamily, ShiftedImages
+from .local_source import Gaussian, LevelMixture, LocalPart, PointTables
 
 # Covariances of the Gaussians at the points that "auto" compares, in units of that of the data.
 WIDTHS = (0.0, 0.05, 0.2)
 # Rows and columns whose error is computed.
 _MOST_ROWS, _MOST_COLUMNS = 256, 24
+# Rows are judged by the covariance of the rows in other folds: without that few rows in many columns
+# would choose a density of zero width about their hull.
+N_FOLDS = 5
 # Where denoisers remove less than this share of the noise, less noise is not worth a level.
 _LEAST_GAIN = 0.01
 # Most denoisers of a mixture, and the least rise of its error without any one of them.
@@ -45,30 +47,53 @@ class ExcludedQueries:
     queries: np.ndarray
     exclude: np.ndarray
     query_weights: np.ndarray
+    folds: np.ndarray  # (N,): fold of each row; copies of one row share theirs
 
     @classmethod
     def of(cls, points: np.ndarray, weights: np.ndarray, widths: np.ndarray) -> ExcludedQueries:
         """Return at most 256 queries; `widths` (d,) are those of `ColumnPrecision`."""
         rows = excluded_rows(points, weights, widths)
+        folds = np.arange(len(points)) % N_FOLDS
         if rows is None:
             exclude, queries, query_weights = np.arange(len(points)), points, weights
         else:
-            points, weights = points[rows.point], rows.weights
+            points, weights, folds = points[rows.point], rows.weights, folds[rows.point]
             exclude, query_weights = rows.exclude, rows.query_weights
             queries = points[exclude] + rows.offsets
         taken = evenly(len(queries), _MOST_ROWS)
         share = query_weights[taken] / query_weights[taken].sum()
-        return cls(points, weights, queries[taken], exclude[taken], share)
+        return cls(points, weights, queries[taken], exclude[taken], share, folds)
+
+    def by_fold(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return indices of the queries of each fold, and the covariance (d, d) of the other folds."""
+        return covariances_by_fold(self.points, self.weights, self.folds, self.exclude)
+
+
+def covariances_by_fold(
+    points: np.ndarray, weights: np.ndarray, folds: np.ndarray, exclude: np.ndarray
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return, for each fold of the rows `exclude` (n,), indices into them and a covariance (d, d).
+
+    It is that of the points (N, d) in the other folds, so that no row is part of the covariance by which
+    it is judged.
+    """
+    parts = []
+    for fold in np.unique(folds[exclude]):
+        others = folds != fold
+        kept, share = points[others], weights[others] / weights[others].sum()
+        kept = kept - share @ kept
+        parts.append((np.flatnonzero(folds[exclude] == fold), (kept.T * share) @ kept))
+    return parts
 
 
 def choose_mixtures(
     rows: ExcludedQueries,
-    covariance: np.ndarray,
     levels: NoiseLevels,
     n_optional: int,
     family: GroupFamily,
     widths: Sequence[float],
     has_gaussian: bool,
+    images: ShiftedImages | None,
     background: tuple[float, float],
     resources: Resources,
     seed: int,
@@ -76,35 +101,45 @@ def choose_mixtures(
     """Return the mixture of each level, and its error (n_levels,) in units of that of no denoising.
 
     Of the `n_optional` lowest levels those are left out, with all below, whose denoisers remove too
-    little of the noise. Errors are those of columns that vary, and NaN for a single point, which has
+    little of the noise. Errors are those of columns that vary, and NaN for a single row, which has
     nothing to leave out.
     """
-    if len(rows.points) < 2:
+    if not np.any(rows.folds):
         groups = [family.make(family.sizes[-1], levels.middle(k)) for k in range(levels.n_levels)]
-        alone = [LevelMixture((LocalPart(g, widths[0]),), np.ones(1), 0.0) for g in groups]
+        alone = [LevelMixture((LocalPart(g, widths[0], 0),), np.ones(1), 0.0) for g in groups]
         return tuple(alone), np.full(levels.n_levels, np.nan)
     mixtures: list[LevelMixture] = []
     errors: list[float] = []
     # All denoisers remove all noise of constant columns, which would hide where the others end.
     varying = np.flatnonzero(np.ptp(rows.points, axis=0))
     columns = varying[evenly(len(varying), _MOST_COLUMNS)]
+    backend, folds = resources.backend, rows.by_fold()
+    settings = images, background, backend, resources.memory_limit
+    tables = PointTables(rows.points, rows.weights, *settings)
     for level in reversed(range(levels.n_levels)):
         scale = levels.middle(level)
-        parts = [
-            LocalPart(family.make(size, scale), width) for size in family.sizes for width in widths
-        ]
+        groups = [family.make(size, scale) for size in family.sizes]
+        parts = [LocalPart(group, width, 0) for group in groups for width in widths]
+        if images is not None:
+            patches = [part for part in parts if part.groups.size < rows.points.shape[1]]
+            parts += [part._replace(shifts=images.shifts) for part in patches]
         noise = np.random.default_rng([seed, level]).standard_normal(rows.queries.shape)
-        residuals = [
-            noise[:, columns]
-            + scale * _score(rows, part, covariance, columns, scale, noise, background, resources)
-            for part in parts
-        ]
-        if has_gaussian:
-            score = _gaussian_score(rows, covariance, rows.queries + scale * noise, scale)
-            residuals.append((noise + scale * score)[:, columns])
-        errors_of_pairs = np.einsum(
-            "i,ipj,ipk->jk", rows.query_weights, *(np.stack(residuals, axis=2),) * 2
-        )
+        residuals = np.empty((len(noise), len(columns), len(parts) + has_gaussian))
+        for taken, covariance in folds:
+            x = backend.tensor(rows.queries[taken] + scale * noise[taken])
+            exclude = torch.from_numpy(rows.exclude[taken]).to(backend.device)
+            scores = [
+                tables.posterior(part._replace(groups=part.groups.only(columns)), covariance).score(
+                    x, scale**2, exclude
+                )[0]
+                for part in parts
+            ]
+            if has_gaussian:
+                scores.append(Gaussian.of(covariance).score(x, scale**2)[0])
+            for j, score in enumerate(scores):
+                denoised = noise[taken] + scale * backend.array(score)
+                residuals[taken, :, j] = denoised[:, columns]
+        errors_of_pairs = np.einsum("i,ipj,ipk->jk", rows.query_weights, residuals, residuals)
         weights = _best_weights(errors_of_pairs / len(columns))
         error = float(weights @ errors_of_pairs @ weights) / len(columns)
         # The noise that was drawn, in place of its mean of one, varies as the error does.
@@ -121,51 +156,6 @@ def choose_mixtures(
             )
         )
     return tuple(mixtures[::-1]), np.array(errors[::-1])
-
-
-def _score(
-    rows: ExcludedQueries,
-    part: LocalPart,
-    covariance: np.ndarray,
-    columns: np.ndarray,
-    scale: float,
-    noise: np.ndarray,
-    background: tuple[float, float],
-    resources: Resources,
-) -> np.ndarray:
-    """Return the local score (n, n_columns) of noised queries, without the rows they leave out."""
-    backend = resources.backend
-    posterior = LocalPosterior(
-        backend.tensor(rows.points),
-        backend.tensor(np.log(rows.weights)),
-        part.groups.only(columns),
-        part.width * covariance if part.width else None,
-        resources.memory_limit,
-        background,
-    )
-    exclude = torch.from_numpy(rows.exclude).to(backend.device)
-    score, _ = posterior.score(backend.tensor(rows.queries + scale * noise), scale**2, exclude)
-    return backend.array(score)[:, columns]
-
-
-def _gaussian_score(
-    rows: ExcludedQueries, covariance: np.ndarray, x: np.ndarray, scale: float
-) -> np.ndarray:
-    """Return the score (n, d) of the Gaussian with mean and covariance of the rows not left out.
-
-    Without a row u of weight w the mean is -w u / (1 - w), and the covariance C / (1 - w) less
-    w / (1 - w)^2 u u^T; its inverse follows by the formula of Sherman and Morrison.
-    """
-    variances, axes = np.linalg.eigh(covariance)
-    w = rows.weights[rows.exclude][:, None]
-    u = rows.points[rows.exclude] @ axes
-    centered = x @ axes + w * u / (1 - w)
-    precision = 1 / (np.maximum(variances, 0.0) / (1 - w) + scale**2)
-    along, factor = precision * u, w / (1 - w) ** 2
-    inner = np.sum(along * centered, axis=1, keepdims=True)
-    # Positive but for rounding: the covariance without the row has no negative variance.
-    left = np.maximum(1 - factor * np.sum(along * u, axis=1, keepdims=True), 1e-9)
-    return -(precision * centered + factor * along * inner / left) @ axes.T
 
 
 def _best_weights(errors: np.ndarray) -> np.ndarray:

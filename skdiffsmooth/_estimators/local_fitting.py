@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,8 +28,8 @@ from .._utils.warnings import warn_user
 from ..kernels._nodes import NodeRule, default_n_nodes
 from ..noise import NoiseLevels
 from ..solvers import ODESolver, Solver
-from .local_choice import WIDTHS, ExcludedQueries, choose_mixtures
-from .local_groups import GroupFamily
+from .local_choice import WIDTHS, ExcludedQueries, choose_mixtures, covariances_by_fold
+from .local_groups import GroupFamily, ShiftedImages
 from .local_source import LocalScores
 
 __all__ = ["LocalParameters", "columns_as_they_are", "fit_local_scores"]
@@ -110,6 +111,7 @@ def fit_local_scores(
     covariance: np.ndarray,
     widths: np.ndarray,
     family: GroupFamily,
+    images: ShiftedImages | None,
     parsed: LocalParameters,
 ) -> tuple[LocalScores, np.ndarray]:
     """Return the source of scores, with what "auto" chooses, and the denoising errors by level.
@@ -123,14 +125,15 @@ def fit_local_scores(
     n_optional = 0
     if parsed.bandwidth is None:
         n_optional = sum(levels.start(k + 1) <= _HIGHEST * std for k in range(levels.n_levels - 2))
+    rows = ExcludedQueries.of(points, weights, widths)
     mixtures, errors = choose_mixtures(
-        ExcludedQueries.of(points, weights, widths),
-        covariance,
+        rows,
         levels,
         n_optional,
         family,
         WIDTHS if parsed.width is None else (parsed.width,),
         parsed.width is None,
+        images,
         background,
         parsed.resources,
         parsed.seed,
@@ -142,13 +145,14 @@ def fit_local_scores(
         weights,
         covariance,
         mixtures,
+        images,
         background,
         parsed.sigma,
         NodeRule("sobol", parsed.n_nodes or default_n_nodes(d), parsed.seed),
         parsed.terminal,
     )
     if parsed.bandwidth is None and n > 1 and isinstance(parsed.solver, ODESolver):
-        first = _first_level(source, widths, std, parsed)
+        first = _first_level(source, rows, std, parsed)
         source, errors = source.from_level(first), errors[first:]
     return source, errors
 
@@ -181,13 +185,14 @@ def _noise_range(
 
 
 def _first_level(
-    source: LocalScores, widths: np.ndarray, std: float, parsed: LocalParameters
+    source: LocalScores, rows: ExcludedQueries, std: float, parsed: LocalParameters
 ) -> int:
     """Return the level at which the bandwidth of highest leave-one-out likelihood begins."""
-    rows = ExcludedQueries.of(source.points, source.weights, widths)
     source = replace(source, points=rows.points, weights=rows.weights)
-    taken = slice(None, None, 2)
-    weights = rows.query_weights[taken] / rows.query_weights[taken].sum()
+    queries, exclude, weights = (
+        values[::2] for values in (rows.queries, rows.exclude, rows.query_weights)
+    )
+    folds = covariances_by_fold(rows.points, rows.weights, rows.folds, exclude)
     embedding = columns_as_they_are(rows.points, rows.weights, np.zeros(rows.points.shape[1]))
     starts = [
         level
@@ -195,23 +200,21 @@ def _first_level(
         if level == 0 or source.levels.start(level) <= _HIGHEST * std
     ]
     n_constant = int(np.sum(np.ptp(rows.points, axis=0) == 0))
-    likelihoods: dict[int, float] = {}
 
+    @cache
     def likelihood(index: int) -> float:
-        if index not in range(len(starts)):
+        if index >= len(starts):
             return -math.inf
-        if index not in likelihoods:
-            part = source.from_level(starts[index])
-            model = DiffusionModel(
-                part, embedding, parsed.solver, part.levels.equal_steps(1), "float64"
+        part, total = source.from_level(starts[index]), 0.0
+        steps = part.levels.equal_steps(1)
+        for taken, covariance in folds:
+            of_fold = replace(part, covariance=covariance)
+            model = DiffusionModel(of_fold, embedding, parsed.solver, steps, "float64")
+            total += weights[taken] @ model.excluded_log_density(
+                queries[taken], exclude[taken], parsed.resources
             )
-            log_density = model.excluded_log_density(
-                rows.queries[taken], rows.exclude[taken], parsed.resources
-            )
-            # The density of a constant column is that of the bandwidth's Gaussian, and says nothing.
-            of_constants = -n_constant * math.log(part.levels.bandwidth)
-            likelihoods[index] = float(weights @ log_density) - of_constants
-        return likelihoods[index]
+        # The density of a constant column is that of the bandwidth's Gaussian, and says nothing.
+        return float(total / weights.sum()) + n_constant * math.log(part.levels.bandwidth)
 
     # Upwards as long as the likelihood increases: the denoising errors speak for the lowest level.
     best = 0

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from itertools import product
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,6 +31,44 @@ class GroupFamily:
     name: str
     sizes: tuple[int, ...]
     make: Callable[[int, float], ColumnGroups]
+
+
+class ShiftedImages(NamedTuple):
+    """Images whose copies, moved by up to `shifts` pixels, are rows of the tables of patches, too."""
+
+    shape: tuple[int, ...]
+    center: np.ndarray  # (d,): mean of the images
+    shifts: int
+
+    def copies(self, images: np.ndarray) -> np.ndarray:
+        """Return images (n, d) about the center, then their moved copies, shape (m n, d).
+
+        The pixels of an edge are repeated beyond it.
+        """
+        (height, width), shifts = self.shape[:2], self.shifts
+        blocks = (images + self.center).reshape(len(images), height, width, -1)
+        around = ((0, 0), (shifts, shifts), (shifts, shifts), (0, 0))
+        padded = np.pad(blocks, around, mode="edge")
+        steps = range(2 * shifts + 1)
+        starts = sorted(product(steps, steps), key=lambda start: start != (shifts, shifts))
+        moved = [padded[:, i : i + height, j : j + width].reshape(images.shape) for i, j in starts]
+        return np.concatenate(moved) - self.center
+
+
+def resolve_shifts(shifts: Any, image_shape: Any, center: np.ndarray) -> ShiftedImages | None:
+    """Return the shifted images of the parameter `shifts`, None for 0; `image_shape` was checked."""
+    hint = "Pass 0 for patches of fixed places, 1 for those one pixel away too."
+    shifts = check_integer("shifts", shifts, minimum=0, hint=hint)
+    if not shifts:
+        return None
+    if image_shape is None:
+        raise ValueError(f"shifts={shifts} needs image_shape, such as image_shape=(8, 8). {hint}")
+    if shifts >= max(image_shape[:2]):
+        raise ValueError(
+            f"shifts={shifts} is out of range; images of {image_shape[0]} x {image_shape[1]} pixels "
+            f"have no places so far apart. {hint}"
+        )
+    return ShiftedImages(tuple(image_shape), center, shifts)
 
 
 def resolve_groups(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
@@ -20,13 +20,46 @@ from ..kernels._nodes import NodeRule
 from ..kernels._shapes import FrozenKernel, LinearShape
 from ..noise import NoiseLevels
 from ..solvers._terminal import TerminalDistribution
+from .local_groups import ShiftedImages
+
+# Weight of each moved copy of a row, in units of its own.
+_COPY_WEIGHT = 0.3
 
 
 class LocalPart(NamedTuple):
-    """A denoiser: groups of columns, and `width`, the share of the data's covariance at the points."""
+    """A denoiser: groups of columns, and what the Gaussians are whose posterior it computes."""
 
     groups: ColumnGroups
-    width: float
+    width: float  # Their covariance, in units of that of the data
+    shifts: int  # They are at the rows and, above 0, at copies moved by up to so many pixels
+
+
+@dataclass(frozen=True, eq=False)
+class PointTables:
+    """Rows (N, d) with weights (N,) on a device, with their moved copies, from which parts are made."""
+
+    points: np.ndarray
+    weights: np.ndarray
+    images: ShiftedImages | None
+    background: tuple[float, float]
+    backend: Backend
+    memory_limit: float
+    _tables: dict[int, tuple[torch.Tensor, torch.Tensor, int]] = field(default_factory=dict)
+
+    def posterior(self, part: LocalPart, covariance: np.ndarray) -> LocalPosterior:
+        """Return the posterior of a denoiser, with a covariance (d, d) of the data."""
+        if part.shifts not in self._tables:
+            images = self.images if part.shifts else None
+            points = images.copies(self.points) if images else self.points
+            copies = len(points) // len(self.points)
+            of_copies = np.append(1.0, np.full(copies - 1, _COPY_WEIGHT))
+            log_weights = np.log(np.outer(of_copies / of_copies.sum(), self.weights)).ravel()
+            tensors = self.backend.tensor(points), self.backend.tensor(log_weights)
+            self._tables[part.shifts] = *tensors, copies
+        rows, log_weights_of_rows, copies = self._tables[part.shifts]
+        own = part.width * covariance if part.width else None
+        settings = self.memory_limit, self.background, copies
+        return LocalPosterior(rows, log_weights_of_rows, part.groups, own, *settings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,20 +74,27 @@ class LevelMixture:
     def described(self) -> list[dict[str, Any]]:
         """Return the denoisers as an attribute shows them."""
         parts: list[dict[str, Any]] = [
-            {"size": part.groups.size, "width": part.width, "weight": float(weight)}
-            for part, weight in zip(self.parts, self.weights, strict=True)
+            {"size": p.groups.size, "width": p.width, "shifts": p.shifts, "weight": float(weight)}
+            for p, weight in zip(self.parts, self.weights, strict=True)
         ]
         if self.gaussian_weight:
-            parts.append({"size": None, "width": None, "weight": self.gaussian_weight})
+            wiener = dict.fromkeys(("size", "width", "shifts"))
+            parts.append({**wiener, "weight": self.gaussian_weight})
         return parts
 
 
 @dataclass(frozen=True, eq=False)
-class _Gaussian:
+class Gaussian:
     """The Gaussian N(0, A diag(variances) A^T + v I); a terminal distribution and a denoiser."""
 
     axes: np.ndarray
     variances: np.ndarray
+
+    @classmethod
+    def of(cls, covariance: np.ndarray) -> Gaussian:
+        """Return the Gaussian of a covariance (d, d), without noise."""
+        variances, axes = np.linalg.eigh(covariance)
+        return cls(axes, np.maximum(variances, 0.0))
 
     def score(self, x: torch.Tensor, v: float) -> tuple[torch.Tensor, float]:
         """Return the score (n, d) with noise of variance v, and its divergence."""
@@ -83,7 +123,7 @@ class LocalField:
     """
 
     parts: tuple[tuple[float, LocalPosterior], ...]
-    gaussian: _Gaussian
+    gaussian: Gaussian
     gaussian_weight: float
     offsets: torch.Tensor
     node_weights: tuple[float, ...]
@@ -125,8 +165,8 @@ class _LocalSchedule:
         self.backend: Backend = resources.backend.promote_to_float64(
             source.levels.bandwidth, largest
         )
-        self.points = self.backend.tensor(points)
-        self.log_weights = self.backend.tensor(np.log(source.weights))
+        settings = source.images, source.background, self.backend, self.memory_limit
+        self.tables = PointTables(points, source.weights, *settings)
         device = self.backend.device
         self.exclude = None if exclude is None else torch.from_numpy(exclude).to(device)
         self._last: tuple[int, LocalField] | None = None
@@ -145,17 +185,7 @@ class _LocalSchedule:
         source = self.source
         mixture = source.mixtures[level]
         parts = tuple(
-            (
-                float(weight),
-                LocalPosterior(
-                    self.points,
-                    self.log_weights,
-                    part.groups,
-                    part.width * source.covariance if part.width else None,
-                    self.memory_limit,
-                    source.background,
-                ),
-            )
+            (float(weight), self.tables.posterior(part, source.covariance))
             for part, weight in zip(mixture.parts, mixture.weights, strict=True)
         )
         offsets, node_weights = np.zeros((1, source.points.shape[1])), np.ones(1)
@@ -176,20 +206,15 @@ class LocalScores:
     """Training rows about their mean, and the denoisers of each noise level; a `ScoreSource`."""
 
     levels: NoiseLevels
-    points: np.ndarray
-    """Distinct rows (N, d), about their mean."""
-    weights: np.ndarray
-    """Their weights (N,), which sum to one."""
-    covariance: np.ndarray
-    """Covariance (d, d) of the rows."""
-    mixtures: tuple[LevelMixture, ...]
-    """One for each level."""
-    background: tuple[float, float]
-    """Weight and variance of the background of each group."""
+    points: np.ndarray  # (N, d): distinct rows, about their mean
+    weights: np.ndarray  # (N,), which sum to one
+    covariance: np.ndarray  # (d, d)
+    mixtures: tuple[LevelMixture, ...]  # One for each level
+    images: ShiftedImages | None  # Whose moved copies parts may use
+    background: tuple[float, float]  # Weight and variance of that of each group
     sigma: float
     rule: NodeRule
-    terminal_name: str
-    """"gaussian" or "empirical"."""
+    terminal_name: str  # "gaussian" or "empirical"
     n_probes: ClassVar[int] = 1
     has_divergence: ClassVar[bool] = True
 
@@ -200,10 +225,9 @@ class LocalScores:
         return FrozenKernel(shape, np.full(self.levels.n_levels, self.sigma), self.rule)
 
     @cached_property
-    def gaussian(self) -> _Gaussian:
+    def gaussian(self) -> Gaussian:
         """The Gaussian with mean and covariance of the rows, without noise."""
-        variances, axes = np.linalg.eigh(self.covariance)
-        return _Gaussian(axes, np.maximum(variances, 0.0))
+        return Gaussian.of(self.covariance)
 
     def from_level(self, first: int) -> LocalScores:
         """Return the source whose noise range begins with a level."""

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from .._coordinates.directions import SPACES, principal_axes, unit_rows
+from .._coordinates.directions import SPACES, check_form, principal_axes, unit_rows
 from .._diffusion.spherical import BANDWIDTHS, MAX_BACKGROUND, chosen_flow, mixed_with_uniform
 from .._engine.sphere import SpherePosterior
 from .._utils.estimator import DensityEstimatorMixin, on_one_fit
@@ -181,10 +181,11 @@ class SphericalScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
         Raises
         ------
         TypeError
-            If a parameter has the wrong type.
+            If a parameter has the wrong type, or X is a Rotation of scipy.
         ValueError
-            If a parameter is out of range, or rows are no unit vectors or rotations; the message names
-            the first such row and by how much. If a scale is "auto" and all rows are equal.
+            If a parameter is out of range, X is a stack of matrices, or rows are no unit vectors or
+            rotations; the message names the first such row and by how much. If a scale is "auto" and
+            all rows are equal.
 
         Warns
         -----
@@ -197,6 +198,7 @@ class SphericalScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
         n_steps = check_integer("n_steps", self.n_steps)
         limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
         bandwidth, sigma, given = (_given(name, getattr(self, name)) for name in _LIMITS)
+        check_form(X)
         checked = unit_rows(check_table(X, self), space)
         if space.is_antipodal:
             # q and -q are one rotation: the largest component is positive.

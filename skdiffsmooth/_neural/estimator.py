@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,37 +13,23 @@ from sklearn.exceptions import ConvergenceWarning
 
 from .._coordinates.embedding import Embedding
 from .._coordinates.hull import AffineHull, principal_axes
-from .._coordinates.metric import check_linear_metric, fit_metric
+from .._coordinates.metric import fit_metric
 from .._diffusion.model import DiffusionModel
 from .._diffusion.queries import FlowDensity
-from .._diffusion.settings import (
-    MIRRORED,
-    check_terminal_scale,
-    parse_resources,
-    resolve_solver,
-    terminal_scale_for,
-)
-from .._utils.backend import Backend
+from .._diffusion.settings import terminal_scale_for
 from .._utils.progress import reports_fit
 from .._utils.rows import check_sample_weight, merge_duplicates
 from .._utils.shards import ONE_PROCESS
 from .._utils.threads import threads_for
-from .._utils.validation import (
-    check_bandwidth,
-    check_even,
-    check_extent,
-    check_flag,
-    check_integer,
-    check_real,
-    fixed_seed,
-)
+from .._utils.validation import check_extent, check_flag
 from .._utils.warnings import warn_user
 from ..kernels._nodes import NodeRule
 from ..noise import NoiseLevels
 from ..solvers import Solver
 from .network import NetworkShape
+from .settings import ParsedParameters, parse_parameters
 from .source import TrainedNetwork
-from .training import Outcome, TrainingSettings, TrainingState, fresh_state, stream, train
+from .training import Outcome, TrainingState, fresh_state, stream, train
 
 # In units of the data's widest standard deviation: there the cumulant of order three has fallen by a
 # factor of 26^(3/2) = 130, and what it adds to the entropy by the square of that.
@@ -52,22 +38,6 @@ _TERMINAL = 5.0
 _ROUNDING = np.finfo(np.float64).eps
 # Rows that leave the hull of those that training began with, by more than this share of their size.
 _OUTSIDE = 1e-8
-
-
-class _ParsedParameters(NamedTuple):
-    """Parameters that were checked."""
-
-    backend: Backend
-    dtype: str
-    solver: Solver
-    settings: TrainingSettings
-    metric: str | float | np.ndarray
-    bandwidth: float
-    terminal_scale: float | str
-    hidden: tuple[int, ...]
-    n_frequencies: int
-    held_out: float | None
-    seed: int
 
 
 class NeuralScoreDiffusion(FlowDensity):
@@ -200,7 +170,7 @@ class NeuralScoreDiffusion(FlowDensity):
     With s the standard deviations along principal axes the network is preconditioned so that its zero is
     the score of the Gaussian with the data's covariance; that is where training starts, and what is
     returned, with a warning, where nothing better is found. Noise scales are drawn uniformly in their
-    logarithm, and each counts alike.
+    logarithm, and all have the same weight in the loss.
 
     The flow starts from N(mean, C + v_T I), C the covariance of the rows. At five standard deviations of
     noise the distribution of the rows is nearly Gaussian (a cumulant of order k is divided by
@@ -358,7 +328,7 @@ class NeuralScoreDiffusion(FlowDensity):
         """Train from the start, for `n_iterations` iterations or, if None, to convergence."""
         rows = self._check_training(X, sample_weight)
         points, weights = rows.points, rows.weights
-        parsed = self._checked_parameters(points.shape[1])
+        parsed = parse_parameters(self.get_params(deep=False), points.shape[1])
         start = self._started(parsed, points, weights)
         trained = self._trained(parsed, start, points, weights, n_iterations)
         self._set_fitted(X, **trained, model_=_model(trained, parsed))
@@ -370,80 +340,34 @@ class NeuralScoreDiffusion(FlowDensity):
         old = self._snapshot()
         X = old._check_query(X)
         points, weights = merge_duplicates(X, check_sample_weight(sample_weight, len(X)))
-        parsed = old._checked_parameters(X.shape[1])
+        parsed = parse_parameters(old.get_params(deep=False), X.shape[1])
         old._check_unchanged(parsed)
         levels = old.noise_levels_
-        start = {name: getattr(old, name) for name in _KEPT} | _of_queries(
-            old, levels.bandwidth, levels.terminal_scale
-        )
+        start = vars(old) | _of_queries(old, levels.bandwidth, levels.terminal_scale)
         trained = old._trained(parsed, start, points, weights, n_iterations)
-        self.__dict__ = {**vars(old), **trained, "model_": _model(trained, parsed)}
+        self.__dict__ = trained | {"model_": _model(trained, parsed)}
         return self
 
-    def _check_unchanged(self, parsed: _ParsedParameters) -> None:
+    def _check_unchanged(self, parsed: ParsedParameters) -> None:
         """Raise an error if a parameter differs from the one for which the network was made."""
-        fitted: dict[str, Any] = {
-            "bandwidth": self.bandwidth_,
-            "hidden_layer_sizes": tuple(len(bias) for bias in self.intercepts_[:-1]),
-            "n_frequencies": self.n_frequencies_,
-            "metric": self.metric_,
-        }
-        now: dict[str, Any] = {
-            "bandwidth": parsed.bandwidth,
-            "hidden_layer_sizes": parsed.hidden,
-            "n_frequencies": parsed.n_frequencies,
-            "metric": parsed.metric,
+        hidden = tuple(len(bias) for bias in self.intercepts_[:-1])
+        pairs: dict[str, tuple[Any, Any]] = {
+            "bandwidth": (self.bandwidth_, parsed.bandwidth),
+            "hidden_layer_sizes": (hidden, parsed.hidden),
+            "n_frequencies": (self.n_frequencies_, parsed.n_frequencies),
+            "metric": (self.metric_, parsed.metric),
         }
         if not isinstance(parsed.terminal_scale, str):
-            fitted["terminal_scale"], now["terminal_scale"] = (
-                self.noise_levels_.terminal_scale,
-                parsed.terminal_scale,
-            )
-        for name, value in fitted.items():
-            if not np.array_equal(now[name], value):
+            pairs["terminal_scale"] = self.noise_levels_.terminal_scale, parsed.terminal_scale
+        for name, (value, now) in pairs.items():
+            if not np.array_equal(now, value):
                 raise ValueError(
                     f"{name}={getattr(self, name)!r}, but training began with {value!r}, which the "
                     "network was made for; set this value again, or call fit with warm_start=False."
                 )
 
-    def _checked_parameters(self, n_features: int) -> _ParsedParameters:
-        """Check all parameters; of the data only the number of features is needed."""
-        solver = resolve_solver(self.solver)
-        check_real("sigma", self.sigma, strict=False, hint="0 is the network as it is.")
-        metric = check_linear_metric(self.metric, n_features)
-        check_even("n_nodes", self.n_nodes, MIRRORED)
-        check_integer("n_levels", self.n_levels)
-        check_integer("n_steps", self.n_steps)
-        check_integer("max_exact_dimension", self.max_exact_dimension, minimum=0)
-        check_integer("n_probes", self.n_probes, minimum=2, hint="One has no standard error.")
-        resources = parse_resources(self.get_params(deep=False), self.dtype)
-        check_flag("warm_start", self.warm_start)
-        early_stopping = check_flag("early_stopping", self.early_stopping)
-        seed = fixed_seed(self.random_state)
-        fraction = _share("validation_fraction", self.validation_fraction, least=False)
-        return _ParsedParameters(
-            resources.backend,
-            self.dtype,
-            solver,
-            TrainingSettings(
-                check_integer("max_iter", self.max_iter),
-                check_integer("batch_size", self.batch_size),
-                check_real("learning_rate_init", self.learning_rate_init),
-                _share("ema_decay", self.ema_decay, least=True),
-                check_real("tol", self.tol, strict=False),
-                check_integer("n_iter_no_change", self.n_iter_no_change),
-            ),
-            metric,
-            check_bandwidth(self.bandwidth, "the metric"),
-            check_terminal_scale(self.terminal_scale),
-            _layer_sizes(self.hidden_layer_sizes),
-            check_integer("n_frequencies", self.n_frequencies, minimum=0),
-            fraction if early_stopping else None,
-            seed,
-        )
-
     def _started(
-        self, parsed: _ParsedParameters, points: np.ndarray, weights: np.ndarray
+        self, parsed: ParsedParameters, points: np.ndarray, weights: np.ndarray
     ) -> dict[str, Any]:
         """Return all fitted attributes as they are before the first step of training."""
         coordinates = fit_metric(parsed.metric, points, weights)
@@ -459,8 +383,6 @@ class NeuralScoreDiffusion(FlowDensity):
         if r > self.max_exact_dimension:
             signs = stream(parsed.seed, "probes").integers(2, size=(self.n_probes, r))
             probes = 2.0 * signs - 1
-        of_queries = _of_queries(self, parsed.bandwidth, terminal_scale)
-        levels = of_queries["noise_levels_"]
         start: dict[str, Any] = {
             "metric_": parsed.metric,
             "coordinates_": coordinates,
@@ -473,17 +395,16 @@ class NeuralScoreDiffusion(FlowDensity):
             "loss_curve_": [],
             "validation_scores_": [],
             "best_validation_score_": None,
+            "n_iter_": 0,
+            **_of_queries(self, parsed.bandwidth, terminal_scale),
         }
-        shape = NetworkShape(
-            scales, levels.bandwidth, levels.terminal_scale, parsed.hidden, parsed.n_frequencies
-        )
+        shape = _shape(start, parsed)
         state = fresh_state(shape, parsed.seed)
-        start |= of_queries | {"training_": state, "n_iter_": 0}
-        return start | _weights(shape, state.average)
+        return start | {"training_": state} | _weights(shape, state.average)
 
     def _trained(
         self,
-        parsed: _ParsedParameters,
+        parsed: ParsedParameters,
         start: dict[str, Any],
         points: np.ndarray,
         weights: np.ndarray,
@@ -503,14 +424,7 @@ class NeuralScoreDiffusion(FlowDensity):
         if not len(start["scales_"]):
             # A single distinct row: its noised distribution is a Gaussian; there is nothing to learn.
             return start
-        levels = start["noise_levels_"]
-        shape = NetworkShape(
-            start["scales_"],
-            levels.bandwidth,
-            levels.terminal_scale,
-            parsed.hidden,
-            parsed.n_frequencies,
-        )
+        shape = _shape(start, parsed)
         settings, held_out = parsed.settings, None
         training = rows, weights
         if n_iterations is not None:
@@ -588,30 +502,6 @@ class NeuralScoreDiffusion(FlowDensity):
             )
 
 
-# Fitted attributes that training goes on from.
-_KEPT = (
-    "metric_",
-    "coordinates_",
-    "hull_",
-    "scales_",
-    "bandwidth_",
-    "sigma_",
-    "noise_levels_",
-    "n_steps_",
-    "n_nodes_",
-    "n_frequencies_",
-    "probes_",
-    "seed_",
-    "loss_curve_",
-    "validation_scores_",
-    "best_validation_score_",
-    "training_",
-    "coefs_",
-    "intercepts_",
-    "n_iter_",
-)
-
-
 def _of_queries(
     estimator: NeuralScoreDiffusion, bandwidth: float, terminal_scale: float
 ) -> dict[str, Any]:
@@ -625,12 +515,20 @@ def _of_queries(
     }
 
 
+def _shape(attributes: Mapping[str, Any], parsed: ParsedParameters) -> NetworkShape:
+    """Return the shape of the network for fitted attributes."""
+    levels, scales = attributes["noise_levels_"], attributes["scales_"]
+    return NetworkShape(
+        scales, levels.bandwidth, levels.terminal_scale, parsed.hidden, parsed.n_frequencies
+    )
+
+
 def _n_weights(attributes: Mapping[str, Any]) -> int:
     """Return the number of weights of the network's layers, without intercepts."""
     return sum(weight.size for weight in attributes["coefs_"])
 
 
-def _model(attributes: dict[str, Any], parsed: _ParsedParameters) -> DiffusionModel:
+def _model(attributes: dict[str, Any], parsed: ParsedParameters) -> DiffusionModel:
     """Return the `DiffusionModel` built from fitted attributes."""
     network = TrainedNetwork(
         attributes["noise_levels_"],
@@ -675,25 +573,3 @@ def _some(rows: np.ndarray, weights: np.ndarray, chosen: np.ndarray) -> tuple[An
     """Return some of the rows in their original order, with weights that sum to one."""
     chosen = np.sort(chosen)
     return rows[chosen], weights[chosen] / weights[chosen].sum()
-
-
-def _share(name: str, value: Any, *, least: bool) -> float:
-    """Return a number from 0 to 1 after checking it; 1 is excluded, and 0 is allowed if `least`."""
-    share = check_real(name, value, strict=not least)
-    if share >= 1:
-        raise ValueError(f"{name}={value!r} is out of range; expected a number below 1.")
-    return share
-
-
-def _layer_sizes(sizes: Any) -> tuple[int, ...]:
-    hint = "It takes a tuple of widths, such as (128, 128)."
-    if isinstance(sizes, str) or not hasattr(sizes, "__len__"):
-        raise TypeError(
-            f"hidden_layer_sizes={sizes!r} has type {type(sizes).__name__}; expected "
-            f"integers >= 1. {hint}"
-        )
-    if not len(sizes):
-        raise ValueError(
-            f"hidden_layer_sizes={sizes!r} is empty; expected one layer at least. {hint}"
-        )
-    return tuple(check_integer("hidden_layer_sizes", size, hint=hint) for size in sizes)

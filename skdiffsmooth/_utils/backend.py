@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,6 +45,11 @@ class Backend:
             raise TypeError(
                 f"device={device!r} has type {type(device).__name__}; "
                 "expected a string such as 'cpu' or 'cuda'."
+            )
+        if re.fullmatch("cpu:0*[1-9][0-9]*", device):
+            raise ValueError(
+                f"device={device!r} does not exist, since torch counts all CPUs as one device. Use "
+                "device='cpu', and n_jobs for several workers."
             )
         if device.split(":")[0] == "mps":
             raise ValueError(

@@ -15,7 +15,7 @@ from sklearn.base import DensityMixin, clone
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .given import resolve_given_values, resolve_scored_columns
-from .periods import column_labels, reduced, resolve_periods
+from .periods import column_labels, reduced, resolve_periods, warn_of_units
 from .progress import CallbackSupportMixin, number_of_rows, reporting
 from .rows import MergedRows, check_sample_weight, merge_rows, weighted_rows
 from .table import check_table, column_names
@@ -332,6 +332,7 @@ class DistanceDensityMixin(DensityOfColumnsMixin):
         declared = getattr(self, "periods", None)
         periods = resolve_periods(declared, column_labels(X), checked.shape[1])
         if periods is not None:
+            warn_of_units(checked, periods, X)
             checked = reduced(checked, periods, X)
         merged = merge_rows(
             checked,

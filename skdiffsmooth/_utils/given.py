@@ -15,7 +15,7 @@ def resolve_columns(name: str, columns: Any, labels: np.ndarray | None, d: int) 
 
     `columns` is a collection of labels of the training columns, `labels` (d,), or of indices from 0 on.
     Where the training columns have labels that are not strings, only labels are accepted, since an
-    index could be mistaken for one. `name` is that of the parameter, for messages.
+    index could be mistaken for one. Messages call the parameter `name`.
 
     Raises TypeError if `columns` is not a collection, or holds something that is neither a label
     nor an index; ValueError if a column is unknown, or named twice.

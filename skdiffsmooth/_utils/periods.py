@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,10 +11,12 @@ import numpy as np
 from .given import resolve_columns
 from .table import column_label, column_names
 from .validation import check_real
+from .warnings import warn_user
 
 _EPS = float(np.finfo(np.float64).eps)
 # Values that are rounded by more than this share of a period hold no phase.
 _LARGEST_ROUNDING = 1e-6
+_TURN = 2 * math.pi
 _EXAMPLE = "such as {'hour': 24} or {0: 360}"
 
 
@@ -69,6 +72,27 @@ def reduced(X: np.ndarray, periods: np.ndarray, names: Any = None) -> np.ndarray
         phase = np.mod(values, period)
         X[:, column] = np.where(period - phase <= 4 * rounding, 0.0, phase)
     return X
+
+
+def warn_of_units(X: np.ndarray, periods: np.ndarray, names: Any) -> None:
+    """Warn of columns of X (n, d) that look like degrees with the period of radians, or the reverse."""
+    for column in np.flatnonzero(periods).tolist():
+        period, low, high = periods[column], X[:, column].min(), X[:, column].max()
+        of_radians, of_degrees = (abs(period - turn) < 1e-3 * turn for turn in (_TURN, 360.0))
+        is_one_turn = any(start <= low and high <= start + 1.001 * _TURN for start in (0, -math.pi))
+        if of_radians and high - low > 2 * _TURN and low >= -360 and high <= 360:
+            what = "degrees", "Pass 360 as its period; reduce unrolled phases by np.mod"
+        elif of_degrees and high - low > 0.9 * _TURN and is_one_turn:
+            what = (
+                "radians",
+                "Pass 2 * np.pi as its period; add 360 to one value if they are degrees",
+            )
+        else:
+            continue
+        warn_user(
+            f"column {column_label(column_names(names), column)} of X holds values from {low:.6g} to "
+            f"{high:.6g}, which look like {what[0]}, with a period of {period:.6g}. {what[1]}."
+        )
 
 
 def wrapped(differences: Any, period: float) -> Any:

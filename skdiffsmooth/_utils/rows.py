@@ -40,13 +40,13 @@ def precision_of_image(
     """Return the precision of mapped rows (n, d), or None where the rows are no part of a table.
 
     Column ``outputs[j]`` is the image of column j alone, with the slope ``slopes[j]``. The image of a
-    column that is constant in these rows gets the rounding width of the column in the whole table.
+    column that is constant in these rows gets the width of the column in the whole table.
     """
     table, is_constant = _OF_WHOLE_TABLE.get(), ~has_extent(points)
     if table is None or not is_constant.any():
         return None
     own = column_precision(image, np.ones(len(image)))
-    own.width[outputs[is_constant]] = (table.width * slopes)[is_constant]
+    own.width[outputs[is_constant]] = (table.width_of_part * slopes)[is_constant]
     return own
 
 
@@ -278,13 +278,14 @@ class MergedRows:
         table = _OF_WHOLE_TABLE.get()
         if table is None:
             return column_precision(self.points, self.weights)
-        unit = np.where(has_extent(self.points), table.unit, np.maximum(table.unit, table.width))
-        return replace(table, unit=unit)
+        return replace(
+            table, unit=np.where(has_extent(self.points), table.unit, table.width_of_part)
+        )
 
     def warn(self, names: np.ndarray | None = None) -> None:
         """Warn, once in a call of the user, of copies and of columns that are not continuous."""
         self.warn_of_near_rows()
-        described = self.precision.discrete_columns(self.points, self.weights, names)
+        described = self.precision.discrete_columns(names)
         if described:
             warn_of_table(
                 f"these columns of X are not continuous: {'; '.join(described)}. The density treats "

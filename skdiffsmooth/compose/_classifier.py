@@ -151,9 +151,10 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         prior = self._resolve_priors(counts)
         rows = as_given(X, checked) if table is None else X
         # All classes have one width for a column that is constant in some: half a step, or half the
-        # difference of its two values.
+        # difference of its two values. A continuous column that is constant in a class tells it apart.
         precision = merged.precision
-        coarse = replace(precision, unit=np.maximum(precision.unit, precision.width))
+        unit = np.maximum(precision.unit, precision.width)
+        coarse = replace(precision, unit=unit, std=np.zeros(len(unit)))
         fitted: list[Any] = []
         refusals: list[int] = []
         for code, label in tracked(list(enumerate(classes)), "class"):
@@ -345,11 +346,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
     def _log_densities(self, X: Any) -> np.ndarray:
         """Return log p(x | class) (n_samples, n_classes)."""
         rows = self._rows(X)
-        columns = [
-            log_density_of(f"density of class {label}", density, rows)
-            for label, density in zip(self.classes_, self.estimators_, strict=True)
-        ]
-        return np.column_stack(columns)
+        return np.column_stack([log_density_of(*member, rows) for member in self._members()])
 
     def _log_prior(self) -> np.ndarray:
         with np.errstate(divide="ignore"):

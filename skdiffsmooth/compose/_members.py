@@ -121,16 +121,15 @@ def check_member(label: str, estimator: Any, *, compared: bool) -> None:
 
 
 def check_fills_space(label: str, fitted: Any) -> None:
-    """Raise an error if a density is one of a learned manifold's volume (``fills_space_`` False)."""
+    """Raise an error if a density is one of a manifold's volume (``fills_space_`` False)."""
     model = unwrap(fitted)
     if isinstance(model, Pipeline):
         return check_fills_space(label, model.steps[-1][1])
     if not getattr(model, "fills_space_", True):
         raise ValueError(
-            f"{label} holds a {type(model).__name__} whose log-densities are those of projections, with "
-            "respect to the volume of a manifold (fills_space_ is False); expected a density of all "
-            "columns. Pass CoarseScoreDiffusion(bandwidth=<number > 0, in units of X>), or another "
-            "density."
+            f"{label} holds a {type(model).__name__} whose log-densities are with respect to the volume "
+            "of a manifold (fills_space_ is False); expected a density of all columns. Pass another "
+            "density, or CoarseScoreDiffusion(bandwidth=<number > 0, in units of X>)."
         )
 
 

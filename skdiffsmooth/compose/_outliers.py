@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial import cKDTree
 from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.pipeline import Pipeline
 
 from .._coordinates.columns import ColumnSpace
 from .._diffusion.comparison import folds_for_metrics
@@ -32,6 +33,7 @@ from ._members import (
     unwrap,
     with_shared_columns,
 )
+from ._transformed import TransformedDensity
 
 _N_FOLDS = 5
 # Within this fraction of the distance from a training row to the nearest other one, scores go over to
@@ -71,8 +73,9 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
     ----------
     estimator : estimator, default=None
         Density that is fitted: any estimator with `fit` and with log-densities in nats as
-        `score_samples`, of this package or another, pipelines included. None is
-        ``SmoothedScoreDiffusion()``.
+        `score_samples`, of this package or another. None is ``SmoothedScoreDiffusion()``. A Pipeline
+        of transformers and a density becomes a `TransformedDensity`, so that log-densities of folds
+        with unlike scales can be compared; put other transformers before the detector.
     contamination : float or "auto", default=0.1
         Fraction of the training rows to flag, above 0 and at most 0.5; rows of equal score are
         flagged together or not at all. Where the training rows are known to be clean (novelty
@@ -181,7 +184,7 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         contamination = _check_contamination(self.contamination)
         if self.estimator is not None:
             check_member("estimator", self.estimator, compared=False)
-        estimator, table = with_shared_columns(self.estimator, X, sample_weight)
+        estimator, table = with_shared_columns(_density_of_x(self.estimator), X, sample_weight)
         rows = training_rows(table, X, sample_weight, self)
         if len(rows.points) < 2:
             raise ValueError(
@@ -413,6 +416,16 @@ class _NearRows:
         """Return the log-density of the row nearest to queries (n, d), and its share in [0, 1]."""
         distance, index = cKDTree(self.points).query(queries / self.scale)
         return self.held_out[index], np.maximum(1 - distance / self.radius[index], 0.0)
+
+
+def _density_of_x(estimator: Any) -> Any:
+    """Return a Pipeline of transformers and a density as TransformedDensity, others unchanged.
+
+    Each fold has transformers of its own, so that only log-densities in units of X can be compared.
+    """
+    if not isinstance(estimator, Pipeline) or len(estimator.steps) == 1:
+        return estimator
+    return TransformedDensity(estimator.steps[-1][1], Pipeline(estimator.steps[:-1]))
 
 
 def _check_contamination(contamination: Any) -> float | None:

@@ -7,18 +7,17 @@ every inner product of an image X with a bump and its derivatives is a product o
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from .._coordinates.hull import AffineHull
 from .._utils.memory import slices_within
-from ..manifolds._base import Constants, SmoothManifoldBase
+from ..manifolds._base import Constants, ManifoldInHull
 
 # Singular values of the profiles below this, relative to the largest, are dropped.
 NEGLIGIBLE = 1e-14
@@ -41,7 +40,16 @@ def bump_profile(pixels: np.ndarray, centers: np.ndarray, width: float) -> np.nd
     return np.exp(-((pixels - centers[:, None]) ** 2) / (2 * width**2))
 
 
-class BumpSheet(SmoothManifoldBase):
+class _Nearest(NamedTuple):
+    """Images (n, r, r) in hull coordinates, the centers (n, 2) of the nearest, profiles, rounding."""
+
+    z: torch.Tensor
+    centers: torch.Tensor
+    derivatives: tuple[torch.Tensor, ...]
+    rounding: float
+
+
+class BumpSheet(ManifoldInHull):
     """The images exp(-|pixel - center|^2 / (2 width^2)) with centers (x, y) in a square about zero.
 
     Images have `size` pixels a side, evenly spaced from -1 to 1, and are rows of size^2, line by line;
@@ -67,33 +75,14 @@ class BumpSheet(SmoothManifoldBase):
         _, values, axes = np.linalg.svd(bump_profile(self._axis, fine, width), full_matrices=False)
         span = axes[values > NEGLIGIBLE * values[0]].T
         self._step = 2 * half_side / n_steps
-        self._hull = AffineHull(np.zeros(size**2), np.kron(span, span))
-        self._frame = Constants(self._hull.center, self._hull.basis)
+        self._set_hull(AffineHull(np.zeros(size**2), np.kron(span, span)))
         profiles = bump_profile(self._axis, lattice, width) @ span
         self._table = Constants(self._axis, span, lattice, profiles)
-
-    @property
-    def n_features(self) -> int:
-        """Number of pixels d."""
-        return self._hull.n_features
 
     @property
     def dimension(self) -> int:
         """Dimension of the manifold, two."""
         return 2
-
-    @property
-    def affine_hull(self) -> AffineHull:
-        """A subspace that contains the manifold up to rounding."""
-        return self._hull
-
-    def within(self, hull: AffineHull) -> BumpSheet:
-        """Return the manifold in coordinates of an affine subspace that holds it."""
-        center, basis = self._hull.center, self._hull.basis
-        other = copy.copy(self)
-        other._hull = AffineHull((center - hull.center) @ hull.basis, hull.basis.T @ basis)
-        other._frame = Constants(other._hull.center, other._hull.basis)
-        return other
 
     @cached_property
     def reach(self) -> float:
@@ -137,7 +126,7 @@ class BumpSheet(SmoothManifoldBase):
 
     def centers(self, X: np.ndarray) -> np.ndarray:
         """Return the centers (n, 2) of the images nearest to images X (n, size^2)."""
-        return self._foot(self._coordinates(torch.from_numpy(X))).numpy()
+        return self._nearest(torch.from_numpy(X)).centers.numpy()
 
     def log_area(self, centers: np.ndarray) -> np.ndarray:
         """Return the log of the manifold's area for a unit of area of centers (n, 2), shape (n,)."""
@@ -146,43 +135,23 @@ class BumpSheet(SmoothManifoldBase):
 
     # -------------------------------------------------------------------------------- projection
 
-    def _project(self, x: torch.Tensor) -> torch.Tensor:
+    def _nearest(self, x: torch.Tensor) -> _Nearest:
         z = self._coordinates(x)
-        return self._outside(self._derivatives(self._foot(z))).to(x.dtype)
+        rank = math.isqrt(z.shape[1])
+        z = z.reshape(len(z), rank, rank)
+        centers = self._foot(z)
+        return _Nearest(z, centers, self._derivatives(centers), torch.finfo(x.dtype).eps)
 
-    def _tangent(self, x: torch.Tensor) -> torch.Tensor:
-        return self._direction(self._derivatives(self._foot(self._coordinates(x)))).to(x.dtype)
+    def _point(self, nearest: _Nearest) -> torch.Tensor:
+        return self._lift(_outer(nearest.derivatives[0]))
 
-    def _projection_derivative(self, x: torch.Tensor) -> torch.Tensor:
-        z = self._coordinates(x)
-        foot = self._foot(z)
-        return self._ratio(z, foot, self._derivatives(foot), x.dtype)
-
-    def _project_with_derivative(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        z = self._coordinates(x)
-        foot = self._foot(z)
-        derivatives = self._derivatives(foot)
-        points, tangent = self._outside(derivatives), self._direction(derivatives)
-        return points.to(x.dtype), tangent.to(x.dtype), self._ratio(z, foot, derivatives, x.dtype)
-
-    def _coordinates(self, x: torch.Tensor) -> torch.Tensor:
-        """Return images in coordinates of the span, as matrices (n, r, r) of float64."""
-        x = x.double()
-        center, basis = self._frame.like(x)
-        rank = self._table.like(x)[1].shape[1]
-        return ((x - center) @ basis).reshape(len(x), rank, rank)
-
-    def _outside(self, derivatives: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        center, basis = self._frame.like(derivatives[0])
-        return torch.addmm(center, _outer(derivatives[0]), basis.T)
-
-    def _direction(self, derivatives: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    def _frame(self, nearest: _Nearest) -> torch.Tensor:
         """Return orthonormal tangents (n, d, 2), the first along the movement of the center in x."""
-        first, second = _slopes(derivatives).unbind(2)
+        first, second = _slopes(nearest.derivatives).unbind(2)
         first = first / torch.linalg.vector_norm(first, dim=1, keepdim=True)
         second = second - (second * first).sum(1, keepdim=True) * first
         second = second / torch.linalg.vector_norm(second, dim=1, keepdim=True)
-        return self._frame.like(first)[1] @ torch.stack([first, second], dim=2)
+        return self._constants.like(first)[1] @ torch.stack([first, second], dim=2)
 
     def _derivatives(self, centers: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return the profiles in x and in y, shape (n, 2, r), and their two derivatives."""
@@ -291,14 +260,8 @@ class BumpSheet(SmoothManifoldBase):
         ]
         return value, gradient, torch.stack(rows, dim=1)
 
-    def _ratio(
-        self,
-        z: torch.Tensor,
-        c: torch.Tensor,
-        derivatives: tuple[torch.Tensor, ...],
-        dtype: torch.dtype,
-    ) -> torch.Tensor:
-        """Return the derivative (n, 2, 2) of the projection in the coordinates of the tangents."""
+    def _ratio(self, nearest: _Nearest) -> torch.Tensor:
+        z, c, derivatives, rounding = nearest
         _, gradient, hessian = self._local(z, c)
         free = ~self._held(c, gradient)
         gram = _gram(derivatives)
@@ -307,7 +270,7 @@ class BumpSheet(SmoothManifoldBase):
         h = torch.where(both, hessian, torch.diag_embed(torch.ones_like(c)))
         determinant = h[:, 0, 0] * h[:, 1, 1] - h[:, 0, 1] ** 2
         # The determinant is zero where the query is at a center of curvature.
-        smallest = torch.finfo(dtype).eps * torch.linalg.det(gram)
+        smallest = rounding * torch.linalg.det(gram)
         determinant = torch.maximum(determinant, smallest)
         adjugate = torch.stack(
             [
@@ -318,7 +281,7 @@ class BumpSheet(SmoothManifoldBase):
         )
         inverse = torch.where(both, adjugate / determinant[:, None, None], 0.0)
         ratio = factor.mT @ inverse @ factor
-        return ((ratio + ratio.mT) / 2).to(dtype)
+        return (ratio + ratio.mT) / 2
 
 
 def _slack(z: torch.Tensor) -> torch.Tensor:

@@ -128,7 +128,7 @@ class ChainDisplay:
         labels = [f"x{j}" for j in range(d)] if names is None else [str(name) for name in names]
         if len(labels) != d:
             raise ValueError(f"names has {len(labels)} names; expected {d}, one for each column.")
-        shown = columns_in_order(columns, labels, range(d))
+        shown = columns_in_order(range(d) if columns is None else columns, labels)
         check_number_of_columns(shown)
         r_hat, ess = (
             None if values is None else values[shown] for values in (chains.r_hat, chains.ess)
@@ -153,26 +153,12 @@ class ChainDisplay:
             trace, histogram = self.ax_[j]
             draws = self.draws[:, :, j]
             trace.plot(draws[_N_COLOURED:].T, color="0.8", lw=0.5)
-            for c, style in zip(range(_N_COLOURED), STYLES, strict=False):
-                if c < len(draws):
-                    trace.plot(
-                        draws[c],
-                        color=style.color,
-                        linestyle=style.linestyle,
-                        lw=0.9,
-                        label=f"chain {c}",
-                    )
             edges = np.linspace(draws.min(), max(draws.max(), draws.min() + 1e-9), 31)
-            for c, style in zip(range(_N_COLOURED), STYLES, strict=False):
-                if c < len(draws):
-                    heights, _ = np.histogram(draws[c], edges, density=True)
-                    histogram.stairs(
-                        heights,
-                        edges,
-                        orientation="horizontal",
-                        color=style.color,
-                        ls=style.linestyle,
-                    )
+            for c, (chain, style) in enumerate(zip(draws[:_N_COLOURED], STYLES, strict=False)):
+                line = {"color": style.color, "linestyle": style.linestyle}
+                trace.plot(chain, **line, lw=0.9, label=f"chain {c}")
+                heights, _ = np.histogram(chain, edges, density=True)
+                histogram.stairs(heights, edges, orientation="horizontal", **line)
             pooled, _ = np.histogram(draws, edges, density=True)
             histogram.stairs(
                 pooled, edges, orientation="horizontal", color="0.8", fill=True, zorder=0

@@ -303,26 +303,17 @@ class TrajectoryDisplay:
         self.figure_, axes = matplotlib_axes(ax)
         ax = self.ax_ = axes[0, 0]
         if len(self.columns) == 1:
-            x, y = (
-                np.broadcast_to(self.noise_scales[:, None], self.rows.shape[:2]),
-                self.rows[..., 0],
-            )
+            y = self.rows[..., 0]
+            x = np.broadcast_to(self.noise_scales[:, None], y.shape)
             ax.set(xscale="log", xlabel="noise scale (units of the metric)", ylabel=self.columns[0])
         else:
             x, y = self.rows[..., 0], self.rows[..., 1]
             ax.set(xlabel=self.columns[0], ylabel=self.columns[1])
         ax.plot(x, y, color="0.6", lw=0.8)
-        for end, marker, color in ((0, "o", ORANGE), (-1, "s", BLUE)):
-            ax.plot(
-                x[end],
-                y[end],
-                marker,
-                ms=4.5,
-                color=color,
-                mec="white",
-                mew=0.5,
-                label=f"{'start' if end == 0 else 'end'}, noise scale {self.noise_scales[end]:.3g}",
-            )
+        shape = {"ms": 4.5, "mec": "white", "mew": 0.5}
+        for name, end, marker, color in (("start", 0, "o", ORANGE), ("end", -1, "s", BLUE)):
+            label = f"{name}, noise scale {self.noise_scales[end]:.3g}"
+            ax.plot(x[end], y[end], marker, color=color, label=label, **shape)
         ax.legend()
         return self
 

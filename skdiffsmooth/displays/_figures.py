@@ -107,17 +107,15 @@ def chosen_columns(estimator: Any, columns: Any, default: Sequence[int]) -> tupl
             "or a pipeline or search of one."
         )
     names = names_of_columns(estimator, n)
-    return columns_in_order(columns, names, default), names
+    return list(default) if columns is None else columns_in_order(columns, names), names
 
 
-def columns_in_order(columns: Any, names: Sequence[Any], default: Sequence[int]) -> list[int]:
+def columns_in_order(columns: Any, names: Sequence[Any]) -> list[int]:
     """Return the indices of columns in the user's order: the first is the horizontal axis."""
-    if columns is None:
-        return list(default)
-    labels, n = np.array(names, dtype=object), len(names)
-    if not len(resolve_columns("columns", columns, labels, n)):
+    labels = np.array(names, dtype=object)
+    if not len(resolve_columns("columns", columns, labels, len(names))):
         raise ValueError("columns is empty; expected the labels or indices of columns to draw.")
-    return [int(resolve_columns("columns", [c], labels, n)[0]) for c in columns]
+    return [int(resolve_columns("columns", [c], labels, len(names))[0]) for c in columns]
 
 
 def check_number_of_columns(columns: Sequence[int]) -> None:

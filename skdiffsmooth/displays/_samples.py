@@ -123,7 +123,7 @@ class SampleComparisonDisplay:
             )
         if names is None:
             names = others or [f"x{j}" for j in range(len(real))]
-        shown = columns_in_order(columns, names, range(len(names)))
+        shown = columns_in_order(range(len(names)) if columns is None else columns, names)
         check_number_of_columns(shown)
         coded = [_coded(names[c], real[c], new[c]) for c in shown]
         return cls(
@@ -191,13 +191,8 @@ class SampleComparisonDisplay:
         for rows, color, line in ((self.real, BLUE, "-"), (self.drawn, ORANGE, "--")):
             heights, _ = np.histogram(rows[:, column], edges)
             heights = heights / (len(rows) * np.diff(edges))
-            ax.plot(
-                np.repeat(edges, 2),
-                np.r_[0, np.repeat(heights, 2), 0],
-                color=color,
-                linestyle=line,
-                lw=1.6,
-            )
+            outline = np.r_[0, np.repeat(heights, 2), 0]
+            ax.plot(np.repeat(edges, 2), outline, color=color, linestyle=line, lw=1.6)
         ax.set(xlim=limits, ylim=(0, None))
 
     def _label(self, ax: Any, i: int, j: int) -> None:

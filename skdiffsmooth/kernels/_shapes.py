@@ -77,11 +77,6 @@ class LinearShape(ConstantShape):
         """The largest singular value of the factor."""
         return float(np.linalg.norm(self.factor, 2)) if self.factor.size else 0.0
 
-    @property
-    def n_nodes(self) -> int:
-        """See `ReducedKernel`."""
-        return default_n_nodes(self.rank)
-
     @cached_property
     def is_isotropic(self) -> bool:
         """Whether the factor is a multiple of the identity matrix, up to rounding."""

@@ -188,7 +188,7 @@ def smallest_variance(field: Field, z: np.ndarray, rng: np.random.RandomState) -
         derivative = _largest_derivative(field, z, score, direction, step)
         if not (math.isfinite(derivative) and derivative > 0):
             raise ValueError(
-                f"step_size='auto' cannot be set: the score changes by {derivative:g} a unit of X at "
+                f"step_size='auto' cannot be set: the score changes by {derivative:g} per unit of X at "
                 "the starting rows; expected a finite number > 0. Pass a number for step_size, or "
                 "noise_variance."
             )

@@ -29,6 +29,7 @@ from .._utils.progress import counted, reporting
 from .._utils.validation import (
     check_choice,
     check_draw,
+    check_flag,
     check_integer,
     check_real,
 )
@@ -310,11 +311,7 @@ class LangevinSampler(BaseEstimator):
         check_integer(
             "n_levels", self.n_levels, minimum=2, hint="anneal_from=None is a single one."
         )
-        if not isinstance(self.metropolis, bool | np.bool_):
-            raise TypeError(
-                f"metropolis={self.metropolis!r} has type {type(self.metropolis).__name__}; expected "
-                "True or False."
-            )
+        check_flag("metropolis", self.metropolis)
         hint = "It is a power; 0 samples the distribution itself, 1 a nearly uniform one."
         if check_real("temper", self.temper, strict=False, hint=hint) >= 2:
             raise ValueError(

@@ -10,7 +10,7 @@ import torch
 
 from .._coordinates.hull import AffineHull
 from .._utils.validation import check_real_array
-from ._base import Constants, SmoothManifoldBase, orthonormal_columns
+from ._base import SmoothManifoldBase, orthonormal
 
 
 class AffineSubspace(SmoothManifoldBase):
@@ -90,19 +90,14 @@ class AffineSubspace(SmoothManifoldBase):
                     "expected finite values. Drop the rows that they were computed from."
                 )
         subspace = cls.__new__(cls)
-        basis = orthonormal_columns("basis", basis)
+        basis = orthonormal(basis)
         subspace._set(origin - basis @ (basis.T @ origin), basis)
         return subspace
 
     def _set(self, origin: np.ndarray, basis: np.ndarray) -> None:
         self.origin = origin
         self.basis = basis
-        self._constants = Constants(origin, basis)
-
-    @property
-    def n_features(self) -> int:
-        """Number d of columns of X."""
-        return self.basis.shape[0]
+        self._set_hull(AffineHull(origin, basis))
 
     @property
     def dimension(self) -> int:
@@ -114,20 +109,18 @@ class AffineSubspace(SmoothManifoldBase):
         """The reach, infinite: every point has one nearest point."""
         return math.inf
 
-    @property
-    def affine_hull(self) -> AffineHull:
-        """The same subspace, as an `AffineHull`."""
-        return AffineHull(self.origin, self.basis)
+    def _nearest(self, x: torch.Tensor) -> torch.Tensor:
+        return x
 
-    def _project(self, x: torch.Tensor) -> torch.Tensor:
+    def _point(self, x: torch.Tensor) -> torch.Tensor:
         origin, basis = self._constants.like(x)
         return torch.addmm(origin, (x - origin) @ basis, basis.T)
 
-    def _tangent(self, x: torch.Tensor) -> torch.Tensor:
+    def _frame(self, x: torch.Tensor) -> torch.Tensor:
         _, basis = self._constants.like(x)
         # A copy, so that writing to the result does not change the subspace.
         return basis.clone().expand(len(x), *basis.shape)
 
-    def _projection_derivative(self, x: torch.Tensor) -> torch.Tensor:
+    def _ratio(self, x: torch.Tensor) -> torch.Tensor:
         identity = torch.eye(self.dimension, dtype=x.dtype, device=x.device)
         return identity.expand(len(x), *identity.shape)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, Self, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,8 +22,8 @@ IDEMPOTENT = 1e-6
 class Manifold(Protocol):
     """Protocol of a manifold in R^d, with the properties and methods that estimators use.
 
-    Every method takes an array-like of shape (n, d), and then returns float64 arrays, or a tensor, and
-    then returns tensors of its dtype on its device. `project` is idempotent.
+    Methods take an array-like or a tensor of shape (n, d). For an array-like they return float64 arrays,
+    for a tensor, tensors of its dtype on its device. `project` is idempotent.
     """
 
     @property
@@ -147,10 +148,37 @@ class DifferentiableManifoldBase(ManifoldBase):
 
 
 class SmoothManifoldBase(DifferentiableManifoldBase):
-    """Base class of smooth manifolds: it calls `_projection_derivative` with tensors (n, d)."""
+    """Base class of smooth manifolds: `_nearest` finds the nearest points of tensors (n, d).
+
+    What it returns is passed to `_point`, `_frame` and `_ratio`, which return projections (n, d),
+    tangents (n, d, k) and the derivative (n, k, k) in the coordinates of the tangents. The constructor
+    calls `_set_hull`.
+    """
 
     @abstractmethod
-    def _projection_derivative(self, x: torch.Tensor) -> torch.Tensor: ...
+    def _nearest(self, x: torch.Tensor) -> Any: ...
+
+    @abstractmethod
+    def _point(self, nearest: Any) -> torch.Tensor: ...
+
+    @abstractmethod
+    def _frame(self, nearest: Any) -> torch.Tensor: ...
+
+    @abstractmethod
+    def _ratio(self, nearest: Any) -> torch.Tensor: ...
+
+    def _set_hull(self, hull: AffineHull) -> None:
+        self._hull, self._constants = hull, Constants(hull.center, hull.basis)
+
+    @property
+    def n_features(self) -> int:
+        """Number d of columns of X."""
+        return self._hull.n_features
+
+    @property
+    def affine_hull(self) -> AffineHull:
+        """The smallest affine subspace that contains the manifold, up to rounding."""
+        return self._hull
 
     def projection_derivative(self, X: Any) -> Any:
         """Return symmetric G (n, k, k) with d project / dX = T G T^T, T = tangent(X).
@@ -168,12 +196,51 @@ class SmoothManifoldBase(DifferentiableManifoldBase):
         """
         return across_border(self._project_with_derivative, X, self.n_features)
 
+    def _project(self, x: torch.Tensor) -> torch.Tensor:
+        return self._point(self._nearest(x)).to(x.dtype)
+
+    def _tangent(self, x: torch.Tensor) -> torch.Tensor:
+        return self._frame(self._nearest(x)).to(x.dtype)
+
+    def _projection_derivative(self, x: torch.Tensor) -> torch.Tensor:
+        return self._ratio(self._nearest(x)).to(x.dtype)
+
     def _project_with_derivative(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return self._project(x), self._tangent(x), self._projection_derivative(x)
+        nearest = self._nearest(x)
+        parts = self._point(nearest), self._frame(nearest), self._ratio(nearest)
+        return tuple(part.to(x.dtype) for part in parts)
 
     def _projection_factors(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         foot, tangent, derivative = self._project_with_derivative(x)
         return foot, tangent @ derivative, tangent
+
+
+class ManifoldInHull(SmoothManifoldBase):
+    """Base class of smooth manifolds that are computed in float64, in coordinates of their hull."""
+
+    def within(self, hull: AffineHull) -> Self:
+        """Return the manifold in coordinates of an affine subspace that contains it.
+
+        Parameters
+        ----------
+        hull : AffineHull
+            The subspace.
+        """
+        other, own = copy.copy(self), self._hull
+        center = (own.center - hull.center) @ hull.basis
+        other._set_hull(AffineHull(center, hull.basis.T @ own.basis))
+        return other
+
+    def _coordinates(self, x: torch.Tensor) -> torch.Tensor:
+        """Return hull coordinates (n, r) in float64."""
+        x = x.double()
+        center, basis = self._constants.like(x)
+        return (x - center) @ basis
+
+    def _lift(self, z: torch.Tensor) -> torch.Tensor:
+        """Return points (n, d) from their hull coordinates."""
+        center, basis = self._constants.like(z)
+        return torch.addmm(center, z, basis.T)
 
 
 def project_with_derivative(manifold: SmoothManifold, X: Any) -> tuple[Any, Any, Any]:
@@ -280,19 +347,18 @@ def checked_center(center: Any) -> np.ndarray:
     return center
 
 
-def orthonormal_columns(name: str, directions: np.ndarray) -> np.ndarray:
-    """Return an orthonormal basis (d, k) of the span of directions (d, k), k <= d.
+def orthonormal(directions: np.ndarray) -> np.ndarray:
+    """Return an orthonormal basis (d, k) of the span of the parameter `basis` (d, k), k <= d.
 
-    The first column keeps its direction. `name` is that of the parameter, for the ValueError where the
-    columns are dependent or not finite.
+    The first column keeps its direction. Raises ValueError if columns are dependent or not finite.
     """
     if not np.all(np.isfinite(directions)):
-        raise ValueError(f"{name} holds NaN or infinity; expected finite directions.")
+        raise ValueError("basis holds NaN or infinity; expected finite directions.")
     n_columns = directions.shape[1]
     if np.linalg.matrix_rank(directions) < n_columns:
         raise ValueError(
-            f"the {n_columns} columns of {name} are linearly dependent; expected independent ones. "
-            "Drop the redundant directions."
+            f"the {n_columns} columns of basis are linearly dependent; expected independent ones. Drop "
+            "the redundant directions."
         )
     basis, triangle = np.linalg.qr(directions)
     return basis * np.where(np.diagonal(triangle) < 0, -1.0, 1.0)

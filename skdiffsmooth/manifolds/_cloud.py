@@ -41,7 +41,8 @@ class PointCloud(ManifoldBase):
         If a parameter has the wrong type.
     ValueError
         If the points are not finite or not of shape (n_points, d); if there are too few for the
-        components or neighbours; or as `intrinsic_dimension`, for "auto".
+        components or neighbours; or as `intrinsic_dimension`, for "auto": of evenly spaced points too,
+        whose distances do not tell a dimension, so pass a number for these.
 
     Notes
     -----

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -12,8 +11,8 @@ import torch
 
 from .._coordinates.hull import AffineHull
 from .._utils.memory import slices_within
-from .._utils.validation import check_real, check_real_array
-from ._base import Constants, SmoothManifoldBase, across_border
+from .._utils.validation import check_flag, check_real, check_real_array
+from ._base import ManifoldInHull, across_border
 from ._cumulative import Cumulative
 from ._curve_table import CELLS, TO_COEFFICIENTS, Table, build_table, check_speed, tabulate
 
@@ -47,6 +46,14 @@ class _Foot(NamedTuple):
     at_end: torch.Tensor
 
 
+class _Nearest(NamedTuple):
+    """Queries (n, r) in hull coordinates, their nearest points, and the rounding of their dtype."""
+
+    z: torch.Tensor
+    foot: _Foot
+    rounding: float
+
+
 class _Pairs(NamedTuple):
     """Cells to search for nearest points, with a row and a starting value of s for each."""
 
@@ -56,7 +63,7 @@ class _Pairs(NamedTuple):
     at_end: torch.Tensor
 
 
-class Curve(SmoothManifoldBase):
+class Curve(ManifoldInHull):
     """A smooth curve, open or closed, given by a function of one parameter.
 
     Parameters
@@ -99,11 +106,11 @@ class Curve(SmoothManifoldBase):
     of about ten terms. From local minima of the distance in this table Newton's method minimises the
     squared distance, with bisection as a safeguard, and the nearest of the points found is the
     projection. On a CPU it starts from all minima that exceed the lowest by less than the length of a
-    cell, and ends where steps are rounding. On other devices, where values decide on nothing, it starts
-    from three minima and makes eight steps. Projections are exact to about 1e-13 of the size of the
-    curve, away from centers of curvature, where the problem is ill-conditioned. Of several nearest
-    points, one is returned. The projection to an end point does not move with the query: its
-    derivative is 0.
+    cell, and ends where steps are rounding. On other devices it always starts from three minima and
+    makes eight steps, since a choice by values would make the host wait for them. Projections are exact
+    to about 1e-13 of the size of the curve, away from centers of curvature, where the problem is
+    ill-conditioned. Of several nearest points, one is returned. The projection to an end point does not
+    move with the query: its derivative is 0.
 
     Everything is computed in the affine hull of the curve, of dimension r, to rounding. n projections
     cost O(n d r) for the change of coordinates, and O(n r n_panels) for the table. Tensors of lower
@@ -146,8 +153,6 @@ class Curve(SmoothManifoldBase):
                 f"function={function!r} is not callable; expected a function of parameters t (n,) that "
                 "returns points (n, d)."
             )
-        if not isinstance(closed, bool | np.bool_):
-            raise TypeError(f"closed={closed!r} has type {type(closed).__name__}; expected a bool.")
         self.range = (
             check_real("start", start, minimum=-np.inf),
             check_real("stop", stop, minimum=-np.inf),
@@ -156,13 +161,12 @@ class Curve(SmoothManifoldBase):
             raise ValueError(
                 f"start={start!r} and stop={stop!r}; expected start < stop. Swap them."
             )
-        self.closed = bool(closed)
+        self.closed = check_flag("closed", closed)
         self.tol = check_real("tol", tol)
         self.memory_limit = check_real("memory_limit", memory_limit, hint="It is in MiB.")
         edges, values, self.error = tabulate(function, self.range, self.tol)
         self.n_panels = len(edges)
-        self._hull = AffineHull.of(values.reshape(-1, values.shape[2]))
-        self._frame = Constants(self._hull.center, self._hull.basis)
+        self._set_hull(AffineHull.of(values.reshape(-1, values.shape[2])))
         coordinates = (values - self._hull.center) @ self._hull.basis
         coefficients = np.einsum("kj,pjr->pkr", TO_COEFFICIENTS, coordinates)
         check_speed(edges, coefficients, closed=self.closed)
@@ -172,30 +176,6 @@ class Curve(SmoothManifoldBase):
         return Table(*self._table.like(x))
 
     # ---------------------------------------------------------------------------------- interface
-
-    @property
-    def n_features(self) -> int:
-        """Number d of columns of X."""
-        return self._hull.n_features
-
-    @property
-    def affine_hull(self) -> AffineHull:
-        """The smallest affine subspace that contains the curve, to rounding."""
-        return self._hull
-
-    def within(self, hull: AffineHull) -> Curve:
-        """Return the curve in coordinates of an affine subspace that contains it.
-
-        Parameters
-        ----------
-        hull : AffineHull
-            The subspace.
-        """
-        center, basis = self._hull.center, self._hull.basis
-        other = copy.copy(self)
-        other._hull = AffineHull((center - hull.center) @ hull.basis, hull.basis.T @ basis)
-        other._frame = Constants(other._hull.center, other._hull.basis)
-        return other
 
     @property
     def dimension(self) -> int:
@@ -236,7 +216,7 @@ class Curve(SmoothManifoldBase):
         ValueError if t is not one-dimensional and finite, or is out of the range of an open curve.
         """
         t = torch.from_numpy(self._check_parameters(t))
-        center, basis = self._frame.like(t)
+        center, basis = self._constants.like(t)
         return (center + self._at(t, 0)[0] @ basis.T).numpy()
 
     @property
@@ -311,45 +291,32 @@ class Curve(SmoothManifoldBase):
         """Return the parameters (n,) of the nearest points; X, types and errors as for `project`."""
         return across_border(self._parameter, X, self.n_features)
 
-    def _project(self, x: torch.Tensor) -> torch.Tensor:
+    def _nearest(self, x: torch.Tensor) -> _Nearest:
         z = self._coordinates(x)
-        return self._lift(self._foot(z)).to(x.dtype)
+        return _Nearest(z, self._foot(z), torch.finfo(x.dtype).eps)
 
-    def _tangent(self, x: torch.Tensor) -> torch.Tensor:
-        return self._direction(self._foot(self._coordinates(x))).to(x.dtype)
+    def _point(self, nearest: _Nearest) -> torch.Tensor:
+        return self._lift(nearest.foot.points)
 
-    def _projection_derivative(self, x: torch.Tensor) -> torch.Tensor:
-        z = self._coordinates(x)
-        return _ratio(z, self._foot(z), x.dtype)
+    def _frame(self, nearest: _Nearest) -> torch.Tensor:
+        velocity = nearest.foot.velocity
+        _, basis = self._constants.like(velocity)
+        unit = velocity / torch.linalg.vector_norm(velocity, dim=1, keepdim=True)
+        return (unit @ basis.T)[:, :, None]
 
-    def _project_with_derivative(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        z = self._coordinates(x)
-        foot = self._foot(z)
-        points, tangent = self._lift(foot), self._direction(foot)
-        return points.to(x.dtype), tangent.to(x.dtype), _ratio(z, foot, x.dtype)
+    def _ratio(self, nearest: _Nearest) -> torch.Tensor:
+        z, foot, rounding = nearest
+        squared = (foot.velocity**2).sum(dim=1)
+        curvature = ((z - foot.points) * foot.acceleration).sum(dim=1)
+        # Zero at a center of curvature, where the derivative is infinite; a finite one is returned.
+        remaining = torch.maximum(squared - curvature, rounding * squared)
+        return torch.where(foot.at_end, 0.0, squared / remaining)[:, None, None]
 
     def _parameter(self, x: torch.Tensor) -> torch.Tensor:
-        foot = self._foot(self._coordinates(x))
+        foot = self._nearest(x).foot
         table = self._table_like(foot.s)
         # This interpolation is exact at both ends.
         return torch.lerp(table.starts[foot.cell], table.ends[foot.cell], foot.s).to(x.dtype)
-
-    def _coordinates(self, x: torch.Tensor) -> torch.Tensor:
-        """Return hull coordinates (n, r) in float64."""
-        x = x.double()
-        center, basis = self._frame.like(x)
-        return (x - center) @ basis
-
-    def _lift(self, foot: _Foot) -> torch.Tensor:
-        """Return nearest points (n, d) in the coordinates of X from those in the hull."""
-        center, basis = self._frame.like(foot.points)
-        return torch.addmm(center, foot.points, basis.T)
-
-    def _direction(self, foot: _Foot) -> torch.Tensor:
-        """Return unit tangents (n, d, 1) in the coordinates of X."""
-        _, basis = self._frame.like(foot.points)
-        unit = foot.velocity / torch.linalg.vector_norm(foot.velocity, dim=1, keepdim=True)
-        return (unit @ basis.T)[:, :, None]
 
     # -------------------------------------------------------------------------------- projection
 
@@ -494,16 +461,6 @@ def _horner(terms: Sequence[torch.Tensor], s: torch.Tensor, order: int) -> list[
             values[i] = torch.addcmul(values[i - 1], values[i], s)
         values[0] = torch.addcmul(term, values[0], s)
     return values
-
-
-def _ratio(z: torch.Tensor, foot: _Foot, dtype: torch.dtype) -> torch.Tensor:
-    """Return the derivative (n, 1, 1) of projections along the curve in hull coordinates."""
-    squared = (foot.velocity**2).sum(dim=1)
-    curvature = ((z - foot.points) * foot.acceleration).sum(dim=1)
-    # Zero at a center of curvature, where the derivative is infinite; a finite one is returned.
-    remaining = torch.maximum(squared - curvature, torch.finfo(dtype).eps * squared)
-    ratio = torch.where(foot.at_end, 0.0, squared / remaining)
-    return ratio[:, None, None].to(dtype)
 
 
 def _smallest(values: torch.Tensor, row: torch.Tensor, n_rows: int) -> torch.Tensor:

@@ -89,15 +89,10 @@ class ProductManifold(SmoothManifoldBase):
             )
         self.factors = factors
         center = np.sum([hull.center for hull in hulls], axis=0)
-        self._hull = AffineHull(center, basis)
+        self._set_hull(AffineHull(center, basis))
         # Of the sum of points of the other factors, a factor needs the center of their hulls only: the
         # rest is orthogonal to its own hull.
         self._others = Constants(*(center - hull.center for hull in hulls))
-
-    @property
-    def n_features(self) -> int:
-        """Number d of columns of X."""
-        return self._hull.n_features
 
     @property
     def dimension(self) -> int:
@@ -110,30 +105,22 @@ class ProductManifold(SmoothManifoldBase):
         known = [factor.reach for factor in self.factors if factor.reach is not None]
         return min(known) if len(known) == len(self.factors) else None
 
-    @property
-    def affine_hull(self) -> AffineHull:
-        """Affine hull of the manifold, the sum of those of the factors."""
-        return self._hull
+    def _nearest(self, x: torch.Tensor) -> list[tuple[SmoothManifold, torch.Tensor]]:
+        """Return each factor, with the points minus the centers of the other factors."""
+        shifted = (x - other for other in self._others.like(x))
+        return list(zip(self.factors, shifted, strict=True))
 
-    def _shifted(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Return for each factor the points minus the centers of the other factors."""
-        return [x - other for other in self._others.like(x)]
+    def _point(self, nearest: list[tuple[SmoothManifold, torch.Tensor]]) -> torch.Tensor:
+        return torch.stack([factor.project(y) for factor, y in nearest]).sum(0)
 
-    def _project(self, x: torch.Tensor) -> torch.Tensor:
-        pairs = zip(self.factors, self._shifted(x), strict=True)
-        return torch.stack([factor.project(y) for factor, y in pairs]).sum(0)
+    def _frame(self, nearest: list[tuple[SmoothManifold, torch.Tensor]]) -> torch.Tensor:
+        return torch.cat([factor.tangent(y) for factor, y in nearest], dim=2)
 
-    def _tangent(self, x: torch.Tensor) -> torch.Tensor:
-        pairs = zip(self.factors, self._shifted(x), strict=True)
-        return torch.cat([factor.tangent(y) for factor, y in pairs], dim=2)
-
-    def _projection_derivative(self, x: torch.Tensor) -> torch.Tensor:
-        pairs = zip(self.factors, self._shifted(x), strict=True)
-        return _blocks([factor.projection_derivative(y) for factor, y in pairs])
+    def _ratio(self, nearest: list[tuple[SmoothManifold, torch.Tensor]]) -> torch.Tensor:
+        return _blocks([factor.projection_derivative(y) for factor, y in nearest])
 
     def _project_with_derivative(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        pairs = zip(self.factors, self._shifted(x), strict=True)
-        results = [project_with_derivative(factor, y) for factor, y in pairs]
+        results = [project_with_derivative(factor, y) for factor, y in self._nearest(x)]
         feet, tangents, derivatives = zip(*results, strict=True)
         return torch.stack(feet).sum(0), torch.cat(tangents, dim=2), _blocks(list(derivatives))
 

@@ -9,7 +9,7 @@ import torch
 
 from .._coordinates.hull import AffineHull
 from .._utils.validation import check_real, check_real_array
-from ._base import Constants, SmoothManifoldBase, checked_center, orthonormal_columns, polar
+from ._base import SmoothManifoldBase, checked_center, orthonormal, polar
 
 
 class Sphere(SmoothManifoldBase):
@@ -79,13 +79,8 @@ class Sphere(SmoothManifoldBase):
                 "sphere."
             )
         self.center = center
-        self.basis = orthonormal_columns("basis", given)
-        self._constants = Constants(self.center, self.basis)
-
-    @property
-    def n_features(self) -> int:
-        """Number d of columns of X."""
-        return self.basis.shape[0]
+        self.basis = orthonormal(given)
+        self._set_hull(AffineHull(self.center, self.basis))
 
     @property
     def dimension(self) -> int:
@@ -97,35 +92,18 @@ class Sphere(SmoothManifoldBase):
         """The radius, since the center has no unique nearest point."""
         return self.radius
 
-    @property
-    def affine_hull(self) -> AffineHull:
-        """The subspace of the sphere, through its center."""
-        return AffineHull(self.center, self.basis)
-
-    def _polar(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _nearest(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return directions (n, k + 1) and distances (n, 1) from the center."""
         center, basis = self._constants.like(x)
         return polar((x - center) @ basis)
 
-    def _project(self, x: torch.Tensor) -> torch.Tensor:
-        return self._foot(self._polar(x)[0])
-
-    def _tangent(self, x: torch.Tensor) -> torch.Tensor:
-        return self._frame(self._polar(x)[0])
-
-    def _projection_derivative(self, x: torch.Tensor) -> torch.Tensor:
-        return self._ratio(self._polar(x)[1])
-
-    def _project_with_derivative(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        direction, distance = self._polar(x)
-        return self._foot(direction), self._frame(direction), self._ratio(distance)
-
-    def _foot(self, direction: torch.Tensor) -> torch.Tensor:
+    def _point(self, nearest: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        direction, _ = nearest
         center, basis = self._constants.like(direction)
         return center + self.radius * (direction @ basis.T)
 
-    def _frame(self, direction: torch.Tensor) -> torch.Tensor:
-        """Return tangents (n, d, k) at the points of the sphere in directions (n, k + 1)."""
+    def _frame(self, nearest: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        direction, _ = nearest
         _, basis = self._constants.like(direction)
         first = direction[:, :1]
         sign = torch.where(first < 0, -torch.ones_like(first), torch.ones_like(first))
@@ -136,8 +114,8 @@ class Sphere(SmoothManifoldBase):
         frame = torch.cat([reflection[:, :, 1:-1], sign[:, :, None] * reflection[:, :, -1:]], dim=2)
         return basis @ frame
 
-    def _ratio(self, distance: torch.Tensor) -> torch.Tensor:
-        """Return the derivative (n, k, k) of the projection at distances (n, 1) from the center."""
+    def _ratio(self, nearest: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        _, distance = nearest
         smallest = self.radius * torch.finfo(distance.dtype).eps
         ratio = self.radius / distance.clamp_min(smallest)
         identity = torch.eye(self.dimension, dtype=ratio.dtype, device=ratio.device)

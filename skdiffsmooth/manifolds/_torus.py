@@ -9,7 +9,7 @@ import torch
 
 from .._coordinates.hull import AffineHull
 from .._utils.validation import check_real, check_real_array
-from ._base import Constants, SmoothManifoldBase, checked_center, orthonormal_columns, polar
+from ._base import SmoothManifoldBase, checked_center, orthonormal, polar
 
 
 class Torus(SmoothManifoldBase):
@@ -88,13 +88,8 @@ class Torus(SmoothManifoldBase):
                 "more than three coordinates."
             )
         self.center = center
-        self.basis = orthonormal_columns("basis", given)
-        self._constants = Constants(self.center, self.basis)
-
-    @property
-    def n_features(self) -> int:
-        """Number d of columns of X."""
-        return self.basis.shape[0]
+        self.basis = orthonormal(given)
+        self._set_hull(AffineHull(self.center, self.basis))
 
     @property
     def dimension(self) -> int:
@@ -106,12 +101,7 @@ class Torus(SmoothManifoldBase):
         """The smaller of the radius of the tube and the distance of its inner equator from the axis."""
         return min(self.tube_radius, self.radius - self.tube_radius)
 
-    @property
-    def affine_hull(self) -> AffineHull:
-        """The three-dimensional subspace of the torus, through its center."""
-        return AffineHull(self.center, self.basis)
-
-    def _polar(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def _nearest(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return directions (n, 2) and distances (n, 1) from the axis, then from the circle."""
         center, basis = self._constants.like(x)
         offset = (x - center) @ basis
@@ -119,29 +109,15 @@ class Torus(SmoothManifoldBase):
         tube, delta = polar(torch.cat([rho - self.radius, offset[:, 2:]], dim=1))
         return around, rho, tube, delta
 
-    def _project(self, x: torch.Tensor) -> torch.Tensor:
-        around, _, tube, _ = self._polar(x)
-        return self._foot(around, tube)
-
-    def _tangent(self, x: torch.Tensor) -> torch.Tensor:
-        around, _, tube, _ = self._polar(x)
-        return self._frame(around, tube)
-
-    def _projection_derivative(self, x: torch.Tensor) -> torch.Tensor:
-        _, rho, tube, delta = self._polar(x)
-        return self._ratios(rho, tube, delta)
-
-    def _project_with_derivative(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        around, rho, tube, delta = self._polar(x)
-        return self._foot(around, tube), self._frame(around, tube), self._ratios(rho, tube, delta)
-
-    def _foot(self, around: torch.Tensor, tube: torch.Tensor) -> torch.Tensor:
+    def _point(self, nearest: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        around, _, tube, _ = nearest
         center, basis = self._constants.like(around)
         out = (self.radius + self.tube_radius * tube[:, :1]) * around
         return center + torch.cat([out, self.tube_radius * tube[:, 1:]], dim=1) @ basis.T
 
-    def _frame(self, around: torch.Tensor, tube: torch.Tensor) -> torch.Tensor:
+    def _frame(self, nearest: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """Return unit tangents (n, d, 2) around the axis and around the tube."""
+        around, _, tube, _ = nearest
         _, basis = self._constants.like(around)
         (x, y), (out, up) = around.unbind(1), tube.unbind(1)
         rows = [
@@ -151,8 +127,8 @@ class Torus(SmoothManifoldBase):
         ]
         return basis @ torch.stack(rows, dim=1)
 
-    def _ratios(self, rho: torch.Tensor, tube: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
-        """Return the derivatives (n, 2, 2) of the projection, diagonal matrices."""
+    def _ratio(self, nearest: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        _, rho, tube, delta = nearest
         smallest = self.radius * torch.finfo(rho.dtype).eps
         around = (self.radius + self.tube_radius * tube[:, :1]) / rho.clamp_min(smallest)
         along = self.tube_radius / delta.clamp_min(smallest)

@@ -2,56 +2,37 @@
 
 from __future__ import annotations
 
-import itertools
-import math
-import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
-from sklearn.utils.parallel import delayed
 from sklearn.utils.validation import check_is_fitted
 
 from .._coordinates.metric import check_metric
-from .._diffusion.comparison import (
-    KDE,
-    Comparison,
-    Settings,
-    folds_for_metrics,
-    likely_metrics,
-    metrics_to_compare,
-)
+from .._diffusion.comparison import Comparison, folds_for_metrics, metrics_to_compare
 from .._diffusion.estimator import BaseScoreDiffusion
-from .._diffusion.geometry import DEFAULT_FACTORS, Factors, Scales, given_or_default
 from .._diffusion.settings import (
     ParsedParameters,
-    Relative,
     check_suits_periods,
     resolve_n_jobs,
 )
 from .._diffusion.training_data import TrainingData
 from .._estimators.smoothed import SmoothedScoreDiffusion
 from .._utils.estimator import DensityEstimatorMixin, on_one_fit
-from .._utils.parallel import results_of
-from .._utils.progress import Loop, counted, log_line, reports_fit
+from .._utils.progress import counted, reports_fit
 from .._utils.rows import TrainingRows, as_given
 from .._utils.shards import ONE_PROCESS
 from .._utils.validation import check_integer, check_real, check_real_array
 from .._utils.warnings import part_of_a_fit, warn_user
 from ..solvers import ODESolver
+from ._stages import N_FINALISTS, Search
 
-# The coarse grid, in units of the KDE's leave-one-out bandwidth, and where the search may go.
-_BANDWIDTH_FACTORS, _BANDWIDTHS = (0.55, 0.7, 0.85, 1.0), (0.2, 2.0)
-_SIGMA_FACTORS, _SIGMAS = (0.0, 0.75, 1.5, 3.0), (0.3, 12.0)
-# The best candidate is scored once more under the estimator's own nodes, levels and steps, and so is the
-# next if it is within `_CLOSE` nats, which is the error that few nodes can have.
-_N_FINALISTS, _CLOSE = 2, 0.02
+# The coarse grid, in units of the KDE's leave-one-out bandwidth.
+_BANDWIDTH_FACTORS, _SIGMA_FACTORS = (0.55, 0.7, 0.85, 1.0), (0.0, 0.75, 1.5, 3.0)
 # Folds of groups, where the number is not given.
 _N_FOLDS = 5
-# How many times as long a row takes with the estimator's own nodes and steps, about.
-_EXACT = 12.0
 
 
 class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
@@ -112,11 +93,11 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         under the estimator's own nodes, levels and steps), "is_comparable" (whether scored on the same
         rows, with the same few nodes, as the grid of scales), "metric", "bandwidth_factor",
         "sigma_factor" (NaN where the estimator gives the scale as a number), "background", "score" and
-        "time" in seconds. Beside them the keys of scikit-learn's searches: "params" (for `set_params`;
-        scales in units of h) and "param_*", "split*_test_score" (one split where rows are left out one
-        by one), "mean_test_score", which weighs all rows alike and is "score", "std_test_score",
-        "rank_test_score", exact candidates first, and times a fold, all of them scoring, since nothing
-        is trained. A pandas DataFrame can be made of it.
+        "time" in seconds. It has the keys of scikit-learn's searches, too: "params" (for `set_params`;
+        scales in units of h), "param_*", "split*_test_score" (one split where rows are left out one by
+        one), "mean_test_score" (the same as "score"), "std_test_score", "rank_test_score" (candidates
+        with "is_exact" first), and mean times of a fold (fit times are zero, since nothing is trained).
+        ``pandas.DataFrame(cv_results_)`` makes a table of it.
     n_features_in_, feature_names_in_ : int, ndarray of shape (n_features,)
         Number of columns; their names, where X had them.
 
@@ -238,10 +219,10 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
             given = data.with_rows(points[rows.group], weight / weight.max())
             # All rows are scored, since the means of the folds are results.
             first = compared = Comparison(parsed, given, metrics, rows.folds(cv, groups), n_rows)
-        search = _Search(compared, resolve_n_jobs(self.n_jobs), verbose)
+        search = Search(compared, resolve_n_jobs(self.n_jobs), verbose)
         n_screened = len(bandwidths) * len(sigmas) + 4 * n_refinements
         if len(first.metrics) > 1:
-            n_screened += len(first.metrics) + _N_FINALISTS
+            n_screened += len(first.metrics) + N_FINALISTS
         with counted(n_screened + 2 * search.exact_cost) as search.done:
             search.run(first, bandwidths, sigmas, n_refinements)
         best = search.entries[search.best_index]
@@ -379,223 +360,6 @@ def _checked_metric(metrics: Any, metric: Any, points: np.ndarray) -> Any:
         return check_metric(metric, points.shape[1])
     except (TypeError, ValueError) as error:
         raise type(error)(f"metrics={metrics!r}: {error}") from error
-
-
-class _Entry(NamedTuple):
-    """A candidate and its score."""
-
-    stage: str
-    is_exact: bool
-    is_comparable: bool
-    metric_index: int
-    settings: Settings
-    score: float
-    seconds: float
-    by_fold: list[float]
-    """Mean of each fold, or the score itself where rows were left out one by one."""
-
-
-class _Search:
-    """Runs the stages of the search, and stores the scores of their candidates."""
-
-    def __init__(self, comparison: Comparison, n_jobs: int | None, verbose: int) -> None:
-        self.comparison = comparison
-        self.n_jobs = n_jobs
-        self.verbose = verbose
-        self.entries: list[_Entry] = []
-        self.done = Loop(1.0)
-        # How many times as long a candidate takes that is scored exactly, for the time that is left.
-        self.exact_cost = _EXACT * len(comparison.data.points) / len(comparison.judges)
-
-    def run(
-        self,
-        first: Comparison,
-        bandwidths: Sequence[float],
-        sigmas: Sequence[float],
-        n_refinements: int,
-    ) -> None:
-        """Run the stages in turn; the stage that chooses the metric uses the comparison `first`."""
-        metric_index, tried = 0, []
-        if len(first.metrics) > 1:
-            likely = likely_metrics(
-                first.metrics,
-                lambda some: [
-                    entry.score for entry in self._stage("metrics", [(k, KDE) for k in some], first)
-                ],
-            )
-            metric_index = likely[0]
-            if len(likely) > 1:
-                # A smoothed model where there will be one, a KDE where not.
-                scales = self._scales(DEFAULT_FACTORS if any(sigmas) else (1.0, 0.0))
-                of_model = self._stage("metrics", [(k, scales) for k in likely], first)
-                metric_index = _best(of_model, 1)[0].metric_index
-                # Scores on other rows say which metric, and do not compare with those to come.
-                tried = of_model if first is self.comparison else []
-        pairs = [self._scales(pair) for pair in itertools.product(bandwidths, sigmas)]
-        grid = [(metric_index, pair) for pair in pairs]
-        tried += self._stage("grid", grid, scored_before=tried)
-        ratio = 2**0.5
-        for _ in range(n_refinements):
-            (best,) = _best(tried, 1)
-            around = self._around(best, ratio, is_smoothed=any(sigmas))
-            tried += self._stage("refinement", around, scored_before=tried)
-            ratio **= 0.5
-        best, *others = _best(tried, _N_FINALISTS)
-        close = [entry for entry in others if entry.score > best.score - _CLOSE]
-        finalists = [(entry.metric_index, entry.settings.scales) for entry in (best, *close)]
-        self._stage("final", finalists, is_screening=False)
-
-    @property
-    def best_index(self) -> int:
-        """Index of the best candidate among those that were scored exactly."""
-        exact = [k for k, entry in enumerate(self.entries) if entry.is_exact]
-        return max(exact, key=lambda k: self.entries[k].score)
-
-    @property
-    def results(self) -> dict[str, list[Any]]:
-        """A table as a dictionary of columns, with one entry for each candidate."""
-        ours = {
-            "stage": [entry.stage for entry in self.entries],
-            "is_exact": [entry.is_exact for entry in self.entries],
-            "is_comparable": [entry.is_comparable for entry in self.entries],
-            "metric": [entry.settings.metric for entry in self.entries],
-            "bandwidth_factor": [_factor(entry.settings.scales[0]) for entry in self.entries],
-            "sigma_factor": [_factor(entry.settings.scales[1]) for entry in self.entries],
-            "background": [entry.settings.background for entry in self.entries],
-            "score": [entry.score for entry in self.entries],
-            "time": [entry.seconds for entry in self.entries],
-        }
-        return {**ours, **self._results_of_scikit_learn()}
-
-    def _results_of_scikit_learn(self) -> dict[str, Any]:
-        """Return the same under the names of scikit-learn's searches."""
-        params = [entry.settings.parameters(self.comparison.parsed) for entry in self.entries]
-        n_folds = [len(entry.by_fold) for entry in self.entries]
-        columns: dict[str, Any] = {"params": params}
-        for name in params[0]:
-            # Filled one by one, since a metric may be a matrix.
-            column = np.ma.empty(len(params), dtype=object)
-            for k, chosen in enumerate(params):
-                column[k] = chosen[name]
-            columns[f"param_{name}"] = column
-        by_fold = np.full((max(n_folds), len(params)), np.nan)
-        for k, entry in enumerate(self.entries):
-            by_fold[: n_folds[k], k] = entry.by_fold
-        columns |= {f"split{k}_test_score": scores for k, scores in enumerate(by_fold)}
-        # Scores with few nodes cannot be compared with exact ones, so these are ranked first.
-        order = sorted((not entry.is_exact, -entry.score) for entry in self.entries)
-        ranks = [order.index((not entry.is_exact, -entry.score)) + 1 for entry in self.entries]
-        zeros = np.zeros(len(params))
-        seconds = np.array([entry.seconds for entry in self.entries]) / n_folds
-        return columns | {
-            "mean_test_score": np.array([entry.score for entry in self.entries]),
-            "std_test_score": np.array([np.std(entry.by_fold) for entry in self.entries]),
-            "rank_test_score": np.array(ranks, dtype=np.int32),
-            "mean_fit_time": zeros,
-            "std_fit_time": zeros.copy(),
-            "mean_score_time": seconds,
-            "std_score_time": zeros.copy(),
-        }
-
-    def _stage(
-        self,
-        name: str,
-        candidates: list[tuple[int, Scales]],
-        comparison: Comparison | None = None,
-        *,
-        scored_before: Sequence[_Entry] = (),
-        is_screening: bool = True,
-    ) -> list[_Entry]:
-        """Compute the scores of candidates that have none yet."""
-        comparison = self.comparison if comparison is None else comparison
-        known = {(entry.metric_index, entry.settings.scales) for entry in scored_before}
-        # Neighbours at a bound of the search fall on one another.
-        candidates = [new for new in dict.fromkeys(candidates) if new not in known]
-        if not candidates:
-            return []
-        began = time.perf_counter()
-        # Before workers get copies, each of which would find them again.
-        for metric_index in dict.fromkeys(metric_index for metric_index, _ in candidates):
-            comparison.prepare(metric_index, is_screening=is_screening)
-        calls = [
-            delayed(_timed)(comparison, metric_index, scales, is_screening)
-            for metric_index, scales in candidates
-        ]
-        self.done.size = len(calls) * (1.0 if is_screening else self.exact_cost)
-        scored = results_of(calls, self.n_jobs, "candidate")
-        self.done()
-        entries = [
-            _Entry(
-                name,
-                not is_screening,
-                is_screening and comparison is self.comparison,
-                metric_index,
-                settings,
-                score,
-                seconds,
-                by_fold,
-            )
-            for (metric_index, _), ((score, settings, by_fold), seconds) in zip(
-                candidates, scored, strict=True
-            )
-        ]
-        self.entries += entries
-        if self.verbose > 1:
-            for entry in entries:
-                log_line(f"  {_formatted(entry)}")
-        if self.verbose:
-            spent = time.perf_counter() - began
-            (best,) = _best(entries, 1)
-            others = "" if best.is_comparable else ", on other rows or exact"
-            log_line(
-                f"[{name}{others}] {len(entries)} candidates in {spent:.1f} s, best {_formatted(best)}"
-            )
-        return entries
-
-    def _scales(self, factors: Factors) -> Scales:
-        """Return scales by factors; those that the estimator gives are the same in all candidates."""
-        return given_or_default(self.comparison.parsed, factors)
-
-    def _around(self, best: _Entry, ratio: float, *, is_smoothed: bool) -> list[tuple[int, Scales]]:
-        """Return the four neighbours of a candidate, with one scale multiplied or divided by a ratio."""
-        bandwidth, sigma = (_factor(scale) for scale in best.settings.scales)
-        steps = ratio ** np.array([-1.0, 0.0, 1.0])
-        bandwidths = np.clip(bandwidth * steps, *_BANDWIDTHS)
-        # No ratio leads away from zero; the least scale that is worth a try does.
-        sigmas = np.minimum(sigma * steps, _SIGMAS[1]) if sigma else np.array([0.0, _SIGMAS[0]])
-        pairs = [(h, sigma) for h in bandwidths.tolist()]
-        pairs += [(bandwidth, each) for each in sigmas.tolist() if is_smoothed]
-        return [(best.metric_index, self._scales(pair)) for pair in pairs]
-
-
-def _factor(scale: Any) -> float:
-    """Return the factor of a relative scale; zero has no unit, and other numbers have no factor."""
-    if isinstance(scale, Relative):
-        return scale.factor
-    return math.nan if callable(scale) or scale else 0.0
-
-
-def _best(entries: list[_Entry], n: int) -> list[_Entry]:
-    """Return the candidates with the highest scores, in decreasing order."""
-    return sorted(entries, key=lambda entry: -entry.score)[:n]
-
-
-def _timed(
-    comparison: Comparison, metric_index: int, scales: Scales, is_screening: bool
-) -> tuple[tuple[float, Settings, list[float]], float]:
-    began = time.perf_counter()
-    scored = comparison.score(metric_index, scales, is_screening=is_screening)
-    return scored, time.perf_counter() - began
-
-
-def _formatted(entry: _Entry) -> str:
-    metric = entry.settings.metric
-    named = metric if isinstance(metric, str | float) else "matrix"
-    bandwidth, sigma = (
-        f"{scale.factor:.4g}h" if isinstance(scale, Relative) else scale
-        for scale in entry.settings.scales
-    )
-    return f"metric {named}, bandwidth {bandwidth}, sigma {sigma}: {entry.score:.4f} nats a row"
 
 
 def _check_factors(name: str, factors: Any, *, strict: bool) -> list[float]:

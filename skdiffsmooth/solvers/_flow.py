@@ -123,7 +123,7 @@ def _follow(
 
 
 def initial_state(solver: Solver, x: torch.Tensor, n_steps: int) -> Solver:
-    """Return the solver for one flow of rows x (n, r): itself, unless it keeps something of each."""
+    """Return a solver for one flow of rows x (n, r): a new one if it stores values of each row."""
     start = getattr(solver, "initial_state", None)
     return solver if start is None else start(x, n_steps)
 

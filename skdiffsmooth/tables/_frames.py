@@ -106,7 +106,9 @@ def read_frame(X: Any) -> tuple[FrameType, list[Cells], Any]:
 def check_shape(n_rows: int, names: Sequence[Any]) -> None:
     """Raise ValueError if a table is empty, or has two columns of one name."""
     if not names:
-        raise ValueError("X has 0 feature(s) (columns); expected a table with at least one.")
+        raise ValueError(
+            f"X has 0 feature(s) (shape=({n_rows}, 0)) while a minimum of 1 is required."
+        )
     if not n_rows:
         raise ValueError(
             f"X has 0 sample(s) (rows) of {len(names)} columns; expected at least one."
@@ -124,6 +126,9 @@ def shown(value: Any) -> str:
     if isinstance(value, np.datetime64 | np.timedelta64):
         return str(value)
     return f"{value.item() if isinstance(value, np.generic) else value!r:.50}"
+
+
+_COMPLEX = "Complex data not supported: pass the real and the imaginary part as two columns."
 
 
 def _refuse(name: Any, what: str, advice: str) -> ValueError:
@@ -200,7 +205,7 @@ def _read_series(name: Any, series: Any) -> tuple[ColumnType, Cells]:
     advice = {
         "period": f"Pass X[{name!r}].dt.to_timestamp().",
         "interval": f"Pass X[{name!r}].array.mid, or X[{name!r}].astype('category').",
-        "complex": "Pass the real and the imaginary part as two columns.",
+        "complex": _COMPLEX,
     }
     known = [text_of for start, text_of in advice.items() if text.startswith(start)]
     raise _refuse(name, f"has dtype {text}", known[0] if known else "Convert it, or drop it.")
@@ -430,7 +435,8 @@ def _read_array_column(name: int, column: np.ndarray, mask: np.ndarray) -> tuple
         return _ticks_type(text, family, column, None), Cells(
             family, column, mask | np.isnat(column)
         )
-    raise _refuse(name, f"has dtype {text}", "Convert it, or drop it.")
+    advice = _COMPLEX if kind == "c" else "Convert it, or drop it."
+    raise _refuse(name, f"has dtype {text}", advice)
 
 
 def _build_array(frame: FrameType, columns: Sequence[Cells], index: Any) -> np.ndarray:

@@ -12,7 +12,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GroupKFold, KFold, TimeSeriesSplit
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from sklearn.utils import get_tags
 
 from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
@@ -317,11 +317,28 @@ def test_tags_are_those_of_an_outlier_detector():
 
 
 def test_pipelines_may_be_thresholded():
-    # Their log-densities are those of scaled rows, all off by the same number.
     X = table() * [1.0, 100.0]
     inside = DensityOutlierDetector(make_pipeline(StandardScaler(), KDE)).fit(X)
     assert flagged(inside.predict(X)) == 6
     assert inside.predict([[0.0, 1000.0]]) == [-1]
+
+
+def test_folds_of_a_pipeline_have_one_unit():
+    # The scaler of the fold without the far row divides by one, those of the other folds by 129: in
+    # scaled columns rows of the first would be log(129) = 4.9 nats less likely.
+    X = table(60)
+    X[0, 1] = 1000.0
+    pipeline = make_pipeline(StandardScaler(), GaussianMixture(2, random_state=0))
+    detector = DensityOutlierDetector(pipeline)
+    detector.fit(X, sample_weight=np.ones(60), groups=np.repeat(np.arange(5), 12))
+    scores = detector.held_out_log_density_
+    assert abs(np.median(scores[1:12]) - np.median(scores[12:])) < 1
+
+
+def test_a_pipeline_without_jacobian_is_refused():
+    pipeline = make_pipeline(PolynomialFeatures(), GaussianMixture())
+    with pytest.raises(TypeError, match="the Jacobian of PolynomialFeatures"):
+        DensityOutlierDetector(pipeline).fit(table())
 
 
 def test_the_density_sees_column_names():
@@ -436,13 +453,14 @@ def test_a_fit_that_fails_leaves_the_old_one_whole():
     assert_array_equal(detector.predict(table(seed=1)), expected)
 
 
-@pytest.mark.parametrize("estimator", [None, KDESampler()])
-def test_folds_share_the_width_of_a_column_that_is_constant_in_some(estimator):
-    # All rows with a one are held out together, so that the column is constant in the other folds. Each
-    # by itself would take it for a relation, 25 nats higher.
+@pytest.mark.parametrize("estimator", [None, KDESampler(), KDESampler(metric="scaled")])
+@pytest.mark.parametrize(("n_ones", "lowest"), [(3, -20), (1, -200)])
+def test_folds_share_the_width_of_a_column_that_is_constant_in_some(estimator, n_ones, lowest):
+    # All rows with a one are held out together, so that the column is constant in the other rows. By
+    # themselves these would take it for a relation, 25 nats higher.
     rng = np.random.RandomState(0)
-    X = np.column_stack([rng.normal(size=(60, 2)), np.arange(60) < 3])
+    X = np.column_stack([rng.normal(size=(60, 2)), np.arange(60) < n_ones])
     detector = DensityOutlierDetector(estimator, cv=5).fit(X, groups=np.repeat(np.arange(5), 12))
     scores = detector.held_out_log_density_
-    assert abs(np.median(scores[3:12]) - np.median(scores[12:])) < 1.5
-    assert np.all(scores[:3] > -20)
+    assert abs(np.median(scores[n_ones:12]) - np.median(scores[12:])) < 1.5
+    assert np.all(scores[:n_ones] > lowest)

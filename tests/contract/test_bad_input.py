@@ -65,7 +65,7 @@ NOT_A_NAME = [None, True, 1, ["auto"]]
 
 # parameter: (values of the wrong type, values out of range)
 COMMON = {
-    "device": ([None, 0, torch.device("cpu")], ["", "none such", "cpu:none"]),
+    "device": ([None, 0, torch.device("cpu")], ["", "none such", "cpu:none", "cpu:7"]),
     "dtype": ([None, np.float64, torch.float64, 64], ["float16", "double", ""]),
     "memory_limit": ([*NOT_A_NUMBER, "1 GiB"], [*NOT_POSITIVE, 1e-6]),
     "verbose": (NOT_AN_INTEGER, [-1]),

@@ -61,7 +61,7 @@ CHECKED = [
     KDESampler(),
     SmoothedScoreDiffusion(0.5, 0.5, **COARSE),
     ManifoldAdaptedDiffusion(0.5, 0.5, **COARSE),
-    CoarseScoreDiffusion(0.5, 1, n_components=1, n_neighbors=4, n_nodes=4),
+    CoarseScoreDiffusion(0.5, 0, bandwidth=0.2),
     LocalScoreDiffusion(n_levels=4, n_steps=4),
     NeuralScoreDiffusion(hidden_layer_sizes=(8,), max_iter=2, batch_size=16, n_levels=2, n_steps=2),
     DensityStacking([("narrow", KDESampler(0.5)), ("wide", KDESampler(1.0))], cv=2),
@@ -72,6 +72,7 @@ CHECKED = [
         SmoothedScoreDiffusion(n_nodes=4, n_levels=1, n_steps=2),
         bandwidth_factors=[0.85],
         sigma_factors=[1.5],
+        metrics=["scaled"],
         n_refinements=0,
         cv=2,
     ),
@@ -92,6 +93,13 @@ WITH_DEFAULTS = [
 EDGE_CHECKS = (
     "check_fit2d_1sample",
     "check_fit2d_1feature",
+    "check_sample_weight_equivalence_on_dense_data",
+)
+OF_QUERIES = (
+    "check_methods_subset_invariance",
+    "check_methods_sample_order_invariance",
+    "check_estimators_pickle",
+    "check_fit_idempotent",
     "check_sample_weight_equivalence_on_dense_data",
 )
 
@@ -263,6 +271,17 @@ def global_random_state():
 @parametrize_with_checks(CHECKED)
 def test_scikit_learn_check(estimator, check):
     check(estimator)
+
+
+@pytest.mark.parametrize("name", OF_QUERIES)
+def test_scikit_learn_check_of_a_learned_manifold(name):
+    """Above there is none, whose fits take ten times as long: those checks that queries decide."""
+    estimator = CoarseScoreDiffusion(0.5, 1, n_components=1, n_neighbors=4, n_nodes=4)
+    checks = {
+        getattr(check, "func", check).__name__: check
+        for _, check in estimator_checks_generator(estimator)
+    }
+    checks[name](estimator)
 
 
 @pytest.mark.parametrize("estimator", WITH_DEFAULTS, ids=lambda model: type(model).__name__)

@@ -42,7 +42,7 @@ def test_workers_give_the_numbers_of_one(estimator, n_jobs, X):
         np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-12)
 
 
-def test_processes_give_the_numbers_of_one(X):
+def test_workers_in_processes_give_the_numbers_of_one(X):
     model = SmoothedScoreDiffusion(0.3, 0.5, **SMALL).fit(X)
     alone = results(model, X)
     together = results(model.set_params(n_jobs=2), X)

@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.special import logsumexp
 from scipy.stats import chi2, multivariate_normal
@@ -265,6 +266,14 @@ def test_wrong_observations_are_refused_by_name(arguments, error, message):
         (lambda X: np.where(X[:, 0] > 0, np.inf, 0.0), ValueError, r"likelihood\(X\) is inf"),
         (lambda X: X, ValueError, r"shape \(512, 2\)"),
         (lambda X: 0.0, ValueError, r"shape \(\)"),
+        (lambda X: None, ValueError, r"shape \(\)"),
+        (
+            lambda X: np.full(len(X), 1e300),
+            ValueError,
+            r"1e\+300 for 512.* log-likelihoods below 1e\+12",
+        ),
+        (lambda X: X[:, 0] > 0, TypeError, "holds booleans"),
+        (lambda X: 1j * X[:, 0], ValueError, "not numeric"),
         (lambda X: np.full(len(X), -np.inf), ValueError, "density zero at all"),
         (LinearObservation(np.eye(3), np.zeros(3), 1.0), ValueError, "but rows have 2 columns"),
         (
@@ -280,6 +289,18 @@ def test_wrong_likelihoods_are_refused(likelihood, error, message):
     for call in (KDE.log_evidence, lambda each: KDE.sample(2, 0, likelihood=each)):
         with pytest.raises(error, match=message):
             call(likelihood)
+
+
+def test_named_columns_of_an_observation_are_those_of_the_rows():
+    model = KDESampler(0.2).fit(pd.DataFrame(CIRCLE, columns=["x", "y"]))
+    named = LinearObservation(pd.DataFrame([[1.0, 0.5]], columns=["x", "y"]), [0.4], 0.15)
+    assert model.log_evidence(named) == KDE.log_evidence(SUM)
+    swapped = LinearObservation(pd.DataFrame([[0.5, 1.0]], columns=["y", "x"]), [0.4], 0.15)
+    for call in (model.log_evidence, lambda each: model.sample(2, 0, likelihood=each)):
+        with pytest.raises(
+            ValueError, match=r"columns \['y', 'x'\], but .* fitted to \['x', 'y'\]"
+        ):
+            call(swapped)
 
 
 # Samples of coarse scores on 24 rows are off a learned manifold with gaps.

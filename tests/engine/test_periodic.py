@@ -161,15 +161,19 @@ def test_wrapped_kernel_is_the_sum_over_images(ratio):
     np.testing.assert_allclose(log_wrapped_kernel(u, 2.0, 2.0 * ratio), expected, atol=tolerance)
 
 
+@pytest.mark.parametrize("by", ["moments", "stein"])
 @pytest.mark.parametrize("scale", [0.003, 0.1, 0.17, 0.18, 0.6, 0.8])
-def test_products_are_the_sums_over_images(scale):
+def test_products_are_the_sums_over_images(scale, by):
     """Both ways, on each side of the scales of 0.7 / 4, 0.7 and 2 / 4 where the series changes."""
     points, weights, rng = data(20)
     x, exclude = torch.from_numpy(rng.uniform(-3, 3, size=(4, 3))), torch.arange(4)
     x[0] = torch.from_numpy(points[0])
     offsets = scale * np.array([[0.5, 0.1, -0.2], [-0.5, -0.1, 0.2]])
-    nodes = Nodes.from_arrays(offsets, np.array([0.5, 0.5]), BACKEND)
-    own = {"memory_limit": 64, "trace_weights": np.array([0.5, 2.0, 3.0])}
+    # Any factors with the mean zero: both ways multiply log-densities by them.
+    factors = np.array([0.7, -0.7]) / scale**2 if by == "stein" else None
+    nodes = Nodes.from_arrays(offsets, np.array([0.5, 0.5]), BACKEND, factors)
+    weights_of_traces = np.array([0.5, 2.0, 3.0]) if by == "moments" else np.ones(3)
+    own = {"memory_limit": 64, "trace_weights": weights_of_traces}
     torus, images = (
         kind(points, weights, PERIODS, BACKEND, **own)
         for kind in (TorusPosterior, PeriodicPosterior)

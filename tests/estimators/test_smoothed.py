@@ -499,7 +499,7 @@ def test_samples_off_a_subspace_are_normal():
 # ------------------------------------------------------------------------------------------ laws
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     point=st.lists(finite, min_size=1, max_size=4),
     bandwidth=st.floats(1e-3, 10),

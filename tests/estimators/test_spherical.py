@@ -207,13 +207,19 @@ SPHERE, TURNS = {}, {"space": "rotations"}
         (TURNS, [1e200 * np.eye(3).ravel()], r"in row 0"),
         (TURNS, [[10.0, 50, 20]], r"3 columns.*degrees=True"),
         (TURNS, [np.diag([1.0, 1, -1]).ravel()], r"row 0 of X is a reflection"),
-        (TURNS, [np.diag([1.0, 1, 2]).ravel()], r"R R\^T differs from the identity by 3"),
+        (TURNS, [np.diag([1.0, 1, 2]).ravel()], r"from the identity by 3.*takes the nearest"),
+        (TURNS, [np.eye(3)] * 2, r"shape \(2, 3, 3\).*Pass X.reshape\(len\(X\), 9\)"),
         (TURNS, [[0.0, 0, 1, 1]], r"by 0.414 in row 0"),
     ],
 )
 def test_rows_off_the_space_are_refused_by_name(options, rows, match):
     with pytest.raises(ValueError, match=match):
         SphericalScoreDiffusion(**options).fit(np.array(rows))
+
+
+def test_rotations_as_objects_are_refused():
+    with pytest.raises(TypeError, match=r"a Rotation of scipy.*Pass X.as_quat\(\)"):
+        SphericalScoreDiffusion(space="rotations").fit(rotations(3))
 
 
 def test_scales_in_degrees_are_refused():

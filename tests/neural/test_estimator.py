@@ -768,7 +768,7 @@ NAN = float("nan")
 BAD = {
     "bandwidth": ([None, True, "auto", [0.1]], [0.0, -1.0, NAN]),
     "sigma": ([None, True, "auto", [0.1]], [-1.0, NAN]),
-    "hidden_layer_sizes": ([None, 8, "88", (8.0,)], [(), (0,), (8, -1)]),
+    "hidden_layer_sizes": ([None, 8, "88", b"x", {8}, (8.0,)], [(), (0,), (8, -1)]),
     "n_frequencies": ([None, 1.0, True], [-1]),
     "metric": ([None, {}], ["auto", "none such", 2.0, -0.1]),
     "max_iter": ([None, 1.0, True], [0, -1]),

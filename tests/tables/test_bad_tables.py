@@ -60,7 +60,7 @@ BAD_TRAINING = {
         None,
         r"density of the columns \['mass', 'hour', 'since'\].*constant columns \[2\]",
     ),
-    "no columns": (lambda X: X[[]], None, r"X has 0 feature\(s\) \(columns\)"),
+    "no columns": (lambda X: X[[]], None, r"X has 0 feature\(s\) \(shape="),
     "an unknown column": (lambda X: X, {"nope": Periodic(24)}, "column 'nope', which X lacks"),
 }
 

@@ -1,7 +1,11 @@
 """Values within one period."""
 
-import numpy as np
+import warnings
 
+import numpy as np
+import pytest
+
+from skdiffsmooth import KDESampler
 from skdiffsmooth._utils.periods import reduced
 
 
@@ -21,3 +25,26 @@ def test_values_below_a_period_by_rounding_are_zero():
     # 2000 turns of 0.1: float64 has 200.00000000000003 less 2e-14 or so.
     value = np.nextafter(2000 * 0.1, 0)
     assert reduced(np.array([[value]]), np.array([0.1]))[0, 0] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "period", "match"),
+    [
+        (-180, 180, 2 * np.pi, "degrees, with a period of 6.28"),
+        (165, 189, 6.2832, "degrees"),
+        (0, 2 * np.pi, 360, "radians, with a period of 360"),
+        (-np.pi, np.pi, 360.0, "radians"),
+        (0, 360, 360, None),
+        (-5, 5, 360, None),
+        (0, 4, 2 * np.pi, None),
+        (0, 5000, 2 * np.pi, None),
+        (0, 5000, 24, None),
+    ],
+)
+def test_degrees_with_the_period_of_radians_and_the_reverse_warn(low, high, period, match):
+    X = np.linspace(low, high, 20)[:, None]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        KDESampler(0.1, periods={0: period}).fit(X)
+    assert len(caught) == (match is not None)
+    assert match is None or match in str(caught[0].message)
