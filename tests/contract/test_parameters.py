@@ -5,10 +5,13 @@ value is either accepted, or refused by a TypeError or ValueError whose message 
 nothing else may be raised, and a fit that fails leaves the estimator unfitted.
 """
 
+import ast
 import importlib
 import inspect
 import pickle
+import re
 import warnings
+from fractions import Fraction
 from functools import partial
 
 import matplotlib as mpl
@@ -505,3 +508,42 @@ def test_a_display_changes_neither_its_arguments_nor_matplotlib(name):
     assert dict(mpl.rcParams) == settings
     assert plt.get_fignums() == [display.figure_.number]
     plt.close(display.figure_)
+
+
+# ---------------------------------------------------------------------------------------- defaults
+
+
+def public_parts():
+    """Return the public classes and functions by name."""
+    modules = (*MODULES, ".bandwidth", ".datasets", ".diagnostics", ".displays", ".metrics")
+    found = {}
+    for module in modules:
+        loaded = importlib.import_module(f"skdiffsmooth{module}")
+        found |= {name: getattr(loaded, name) for name in loaded.__all__}
+    return {name: value for name, value in found.items() if inspect.getdoc(value)}
+
+
+def value_of(text):
+    """Return what a docstring gives as a default: a literal, or a fraction such as 1/3."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return float(Fraction(text))
+
+
+def test_defaults_are_those_of_the_docstrings():
+    n, wrong = 0, []
+    for name, value in public_parts().items():
+        if not inspect.isclass(value) and not inspect.isfunction(value):
+            continue
+        of_value = inspect.signature(value).parameters
+        documented = re.findall(
+            r"^([\w, ]+) : .*default=(.+)$", inspect.getdoc(value), re.MULTILINE
+        )
+        for names, text in documented:
+            for parameter in set(names.split(", ")) & set(of_value):
+                n += 1
+                if of_value[parameter].default != value_of(text):
+                    wrong.append(f"{name}: {parameter}={of_value[parameter].default!r}, not {text}")
+    assert not wrong, "\n".join(wrong)
+    assert n > 200

@@ -97,4 +97,4 @@ class Calls(RuleBasedStateMachine):
 
 
 TestCalls = Calls.TestCase
-TestCalls.settings = settings(max_examples=25, stateful_step_count=10, deadline=None)
+TestCalls.settings = settings(max_examples=15, stateful_step_count=10, deadline=None)
