@@ -1,24 +1,30 @@
 """Some columns given the others: distance from the joint density on grids, draws, imputation, time."""
 
+import math
 import time
 import warnings
 
 import numpy as np
 from _common import header, row, timed
 from criteria import tables
-from scipy.integrate import trapezoid
-from scipy.stats import chisquare, multivariate_normal
+from scipy.integrate import cumulative_trapezoid, trapezoid
+from scipy.stats import chi2, chisquare, multivariate_normal
 from sklearn import datasets
 from sklearn.decomposition import PCA
+from sklearn.linear_model import LinearRegression
+from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
 from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
+from skdiffsmooth.compose import DensityStacking
 from skdiffsmooth.datasets import make_circle
 
 GRID = np.linspace(-6, 6, 1201)
 N_BINS = 20
 N_CELLS, N_DRAWS = 200, 100
+# Splits of exact intervals, and test rows of which draws are compared with them.
+N_SPLITS, N_ROWS = 2, 6
 
 
 def standardised(X):
@@ -139,16 +145,21 @@ def ranked_probability_scores(draws, truth):
     return np.abs(draws - truth).mean(0) - half_distance
 
 
-def imputation():
-    """Print scores and coverage of draws of single cells, each given the rest of its row."""
+def imputed_tables():
+    """Return rows of five real tables, by name."""
     of_digits = PCA(8, random_state=0).fit_transform(datasets.load_digits().data[:400])
-    sets = {
+    return {
         "iris": datasets.load_iris().data,
         "wine": datasets.load_wine().data,
         "diabetes": datasets.load_diabetes().data,
         "breast cancer, means": datasets.load_breast_cancer().data[:, :10],
         "digits, 8 PCs, 400 rows": of_digits,
     }
+
+
+def imputation():
+    """Print scores and coverage of draws of single cells, each given the rest of its row."""
+    sets = imputed_tables()
     header("data", "cells", "CRPS", "in the 50 % interval", "in the 90 % interval", "seconds")
     for name, X in sets.items():
         train, test = train_test_split(X, test_size=0.3, random_state=0)
@@ -175,6 +186,81 @@ def imputation():
         )
 
 
+def levels_of_cells(models, train, test):
+    """Return each model's probability of a value below each cell (n, d) given the rest of its row.
+
+    It is exact but for a grid of 61 values, dense about a linear regression of the cell's column.
+    """
+    n, d = test.shape
+    u, found = np.linspace(-1, 1, 61), [np.empty((n, d)) for _ in models]
+    for j in range(d):
+        rest = np.arange(d) != j
+        line = LinearRegression().fit(train[:, rest], train[:, j])
+        r = 5 * np.std(train[:, j] - line.predict(train[:, rest]))
+        # From twenty-five values in a residual standard deviation to eight standard deviations away.
+        steps = r * u + max(8 - r, 0) * np.sign(u) * np.abs(u) ** 9
+        grid = line.predict(test[:, rest])[:, None] + steps
+        rows = np.repeat(test[:, None], len(u), axis=1)
+        rows[:, :, j] = grid
+        for model, levels in zip(models, found, strict=True):
+            log_density = model.score_samples(rows.reshape(-1, d)).reshape(n, -1)
+            density = np.exp(log_density - log_density.max(axis=1, keepdims=True))
+            cdf = cumulative_trapezoid(density, steps, axis=1, initial=0)
+            cdf /= cdf[:, -1:]
+            levels[:, j] = [np.interp(*part) for part in zip(test[:, j], grid, cdf, strict=True)]
+    return found
+
+
+def intervals():
+    """Print the coverage of exact intervals of single cells, and compare draws with them."""
+    header("data", "model", "nats a row", "cells", "50 %", "90 %", "draws: p")
+    makers = {
+        "defaults": SmoothedScoreDiffusion,
+        "one Gaussian": GaussianMixture,
+        "stacking": DensityStacking,
+    }
+    for name, X in imputed_tables().items():
+        found = {model: [] for model in makers}
+        nats = {model: [] for model in makers}
+        for split in range(N_SPLITS):
+            train, test = train_test_split(X, test_size=0.3, random_state=split)
+            scaler = StandardScaler().fit(train)
+            train, test = scaler.transform(train), scaler.transform(test)
+            test = test[: math.ceil(N_CELLS / X.shape[1])]
+            # Stacking takes long: one split of it.
+            used = [model for model in makers if model != "stacking" or not split]
+            models = [makers[model]().fit(train) for model in used]
+            for model, fitted, levels in zip(
+                used, models, levels_of_cells(models, train, test), strict=True
+            ):
+                found[model].append(levels)
+                nats[model].append(fitted.score(test))
+            if not split:
+                p = level_of_draws(models[0], test[:N_ROWS], found["defaults"][0][:N_ROWS])
+        for model, levels in found.items():
+            off = np.abs(np.concatenate(levels) - 0.5)
+            inside = [
+                f"{100 * held.mean():.1f} +- {100 * held.mean(axis=1).std() / math.sqrt(len(held)):.1f}"
+                for held in (off <= 0.25, off <= 0.45)
+            ]
+            last = f"{p:.2f}" if model == "defaults" else ""
+            row(name, model, f"{np.mean(nats[model]):.2f}", off.size, *inside, last)
+
+
+def level_of_draws(model, test, levels):
+    """Return the p-value of a chi-square test that draws of each cell have its distribution."""
+    total, d = 0.0, test.shape[1]
+    for j in range(d):
+        known = np.tile(test, (N_DRAWS, 1))
+        given = {k: known[:, k] for k in range(d) if k != j}
+        draws = model.sample(len(known), random_state=j, given=given)[:, j]
+        below = np.mean(draws.reshape(N_DRAWS, -1) < test[:, j], axis=0)
+        # Five draws at least, for the distribution to be that of a square.
+        expected = np.clip(levels[:, j], 5 / N_DRAWS, 1 - 5 / N_DRAWS)
+        total += np.sum((below - expected) ** 2 / (expected * (1 - expected) / N_DRAWS))
+    return chi2.sf(total, test.size)
+
+
 def seconds():
     """Print the time of one conditional on 200 rows of five columns."""
     rng = np.random.RandomState(0)
@@ -197,6 +283,7 @@ def run():
         ("One of three columns given, 150 rows about a curve.", spatial),
         ("Every second column given, held-out nats a row.", held_out),
         ("Single cells given the rest of their row.", imputation),
+        ("Exact intervals of single cells.", intervals),
         ("Time of one condition.", seconds),
     ):
         print(f"\n{title}\n")

@@ -307,7 +307,9 @@ def test_the_flow_gives_the_closed_form():
     mixture = GaussianMixture(3, random_state=0).fit(X)
     errors = []
     for n_steps in (32, 128):
-        model = SmoothedScoreDiffusion(0.05, 1e-9, base=mixture, n_nodes=2, n_steps=n_steps).fit(X)
+        model = SmoothedScoreDiffusion(
+            0.05, 1e-9, base=mixture, n_nodes=2, n_levels=16, n_steps=n_steps
+        ).fit(X)
         expected = closed_form(mixture, X, 0.05)
         errors.append(np.abs(model.score_samples(X) - expected).max())
     assert errors[0] < 0.05

@@ -121,10 +121,7 @@ class ColumnSpace:
         if self.axes is not None:
             # The span of the axes contains the unit vector of a column that is in no relation.
             is_free &= np.sum(self.axes**2, axis=1) > 1 - _FREE
-        rounding = self.widths * self.scales / _RELATION
-        if units is not None:
-            rounding = np.maximum(rounding, units / 2)
-        warp = fit_warp(points, weights, is_free, rounding)
+        warp = fit_warp(points, weights, is_free, units)
         if warp is None:
             return None
         if units is not None:

@@ -29,7 +29,7 @@ _LINEAR_FROM, _LEAST_RISE = (0.5, 0.25, 0.125), 0.005
 _LEAST_GAIN, _LEAST_ERRORS, _LEAST_TOTAL = 0.05, 3.0, 6.0
 # With fewer rows, or where one value has more weight, no column is mapped.
 _FEWEST_ROWS, _LARGEST_WEIGHT = 30, 0.05
-# Least width of a map, in units of the rounding error of its column.
+# Least width of a map, in units of the rounding error of values at its center.
 _LEAST_WIDTH = 8.0
 _MOST_NEWTON_STEPS, _EPS = 60, float(np.finfo(np.float64).eps)
 
@@ -111,12 +111,13 @@ class ColumnWarp:
 
 
 def fit_warp(
-    points: np.ndarray, weights: np.ndarray, is_free: np.ndarray, rounding: np.ndarray
+    points: np.ndarray, weights: np.ndarray, is_free: np.ndarray, units: np.ndarray | None = None
 ) -> ColumnWarp | None:
     """Return maps of the columns that are then much more like a Gaussian, or None.
 
     `points` (n, d) are distinct rows, and weights sum to one. Only columns of the mask `is_free` (d,)
-    are mapped, and none where one value stands out or rows are few. `rounding` (d,) are rounding errors.
+    are mapped, and none where one value stands out or rows are few. `units` (d,) are the steps in which
+    columns were recorded, 0 where they are not known.
     """
     n_points, d = points.shape
     if n_points < max(_FEWEST_ROWS, d + 2):
@@ -124,21 +125,19 @@ def fit_warp(
     fitted = [
         (column, *best)
         for column in np.flatnonzero(is_free)
-        if (best := _best_map(points[:, column], weights, _LEAST_WIDTH * rounding[column]))
+        if (best := _best_map(points[:, column], weights, 0.0 if units is None else units[column]))
         is not None
     ]
     return ColumnWarp(*map(np.array, zip(*fitted, strict=True))) if fitted else None
 
 
-def _best_map(
-    x: np.ndarray, weights: np.ndarray, least_width: float
-) -> tuple[float, float, float] | None:
+def _best_map(x: np.ndarray, weights: np.ndarray, unit: float) -> tuple[float, float, float] | None:
     """Return center, width and c of the likeliest map of one column (n,), or None."""
     order = np.argsort(x, kind="stable")
     # A power of two scales without rounding, and keeps squares within range.
     exponent = int(np.frexp(np.abs(x).max())[1])
     x, weights = np.ldexp(x[order], -exponent), weights[order]
-    least_width = float(np.ldexp(least_width, -exponent))
+    half_step = float(np.ldexp(unit, -exponent)) / 2
     values = np.append(True, np.diff(x) > 0)
     if np.bincount(np.cumsum(values), weights).max() > _LARGEST_WEIGHT:
         return None
@@ -148,6 +147,8 @@ def _best_map(
         distances = np.abs(x - center)
         by_distance = np.argsort(distances, kind="stable")
         widths = _quantiles(distances[by_distance], weights[by_distance], _WIDTHS)
+        # Rows near the center are as exact as it, however far away others are.
+        least_width = _LEAST_WIDTH * max(half_step, _EPS * abs(center))
         candidates += [(center, width) for width in widths if width > least_width]
     best, chosen = -np.inf, None
     for share in _LINEAR_FROM:

@@ -14,9 +14,10 @@ the trapezoidal rule, and draws are those of the interpolated density.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 
@@ -55,6 +56,11 @@ _LARGE_ERROR = 0.25
 _base_draws = lru_cache(maxsize=8)(BaseDraws)
 
 
+_Result = TypeVar("_Result")
+# Yields coordinates (m, d) of a joint density, is sent their log-densities (m,), and returns a result.
+_Rounds = Generator[np.ndarray, np.ndarray, _Result]
+
+
 @dataclass(frozen=True, eq=False)
 class Conditional:
     """The distribution of the free columns of a joint density given those of some indices, `columns`."""
@@ -65,14 +71,19 @@ class Conditional:
     tolerance: float | None = None
     """The error of log p(b), in nats, at which no more draws are made; None is the smallest one."""
 
-    def log_marginal(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def log_marginal(self, values: np.ndarray) -> _Rounds[tuple[np.ndarray, np.ndarray]]:
         """Return log p(b) of given values (n, n_given), and its standard error, both (n,)."""
+        if not self._n_free:
+            return self.joint.log_density_of_rows(values), np.zeros(len(values))
+        exact = self.joint.log_density_without_relations(self.columns, values)
+        if exact is not None:
+            return exact, np.zeros(len(values))
         values, log_slopes = self.joint.mapped(values, self.columns)
         distinct, which = np.unique(values, axis=0, return_inverse=True)
         base = self._base(self._most, 0)
         result = np.empty((len(distinct), 2))
         for part in tracked(list(self._parts(len(distinct), self._most))):
-            pool = self._pool(distinct[part], base, 0, is_density=True)
+            pool = yield from self._pool(distinct[part], base, 0, is_density=True)
             result[part] = np.column_stack([pool.log_marginal, pool.error])
         _warn_of_errors(result[:, 1], max(_LARGE_ERROR, self.tolerance or 0.0))
         return result[which.ravel(), 0] + log_slopes, result[which.ravel(), 1]
@@ -100,7 +111,8 @@ class Conditional:
             own = np.flatnonzero(least == size)
             base = self._base(self._most, seed)
             for part in tracked(list(self._parts(len(own), self._most))):
-                pool = self._pool(distinct[own[part]], base, int(size), is_density=False)
+                rounds = self._pool(distinct[own[part]], base, int(size), is_density=False)
+                (pool,) = together(self.joint, [rounds])
                 effective[own[part]] = pool.effective
                 position = np.full(len(distinct), -1)
                 position[own[part]] = np.arange(len(pool.effective))
@@ -147,7 +159,9 @@ class Conditional:
             kernels.append(mixture.given(values))
         return kernels
 
-    def _pool(self, values: np.ndarray, base: BaseDraws, least: int, *, is_density: bool) -> Pool:
+    def _pool(
+        self, values: np.ndarray, base: BaseDraws, least: int, *, is_density: bool
+    ) -> _Rounds[Pool]:
         """Draw until standard errors are small, or enough draws are effective; return weighted draws."""
         is_curve = self._n_free == 1
         n, most, first, more = len(values), len(base.choice), _FIRST, _REFINED
@@ -169,7 +183,7 @@ class Conditional:
                 drawn = propose(rounds, weights[active], base, slice(start, stop))
             if is_curve and not start:
                 drawn = np.concatenate([tail_nodes(rounds[0], drawn), drawn], axis=1)
-            target = self.joint.log_windowed(drawn.reshape(-1, drawn.shape[2]), self.columns)
+            target = yield from self._windowed(drawn.reshape(-1, drawn.shape[2]))
             pool.add(active, n_tail + stop, drawn, target.reshape(drawn.shape[:2]), rounds)
             total[active] += (stop - start) * weights[active]
             used_weights = pool.update(active, n_tail + stop, total[active] / stop)
@@ -184,6 +198,14 @@ class Conditional:
             if stop == most or not len(active):
                 return pool
             start, stop = stop, min(stop + more if is_curve else 2 * stop, most)
+
+    def _windowed(self, y: np.ndarray) -> _Rounds[np.ndarray]:
+        """Return the log-densities (m,) of coordinates y (m, d), windowed in free periodic columns."""
+        result = self.joint.log_window(y, self.columns)
+        inside = result > -np.inf
+        if inside.any():
+            result[inside] += yield y[inside]
+        return result
 
     def _resampled(
         self,
@@ -229,38 +251,40 @@ def log_density_of_columns(
     scored: np.ndarray,
     given: np.ndarray,
     memory_limit: float,
-    tolerance: float | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the log-density (n,) of some columns of rows X given others, and its standard error.
 
-    `scored` and `given` are indices of columns; the rest is integrated out, up to errors of about
-    `tolerance` nats, None being the smallest.
+    `scored` and `given` are indices of columns; the rest is integrated out.
     """
     columns = np.union1d(scored, given)
-    if len(columns) == X.shape[1]:
-        log_density, error = joint.log_density_of_rows(X), np.zeros(len(X))
-    else:
-        log_density, error = _log_marginal(joint, columns, X[:, columns], memory_limit, tolerance)
     if len(given):
-        conditional = Conditional(joint, given, memory_limit)
-        conditional.warn_of_support(X[:, given])
-        log_marginal, more = _log_marginal(joint, given, X[:, given], memory_limit, tolerance)
-        log_density, error = log_density - log_marginal, np.hypot(error, more)
+        Conditional(joint, given, memory_limit).warn_of_support(X[:, given])
+    sets = [columns, given] if len(given) else [columns]
+    limit = memory_limit / len(sets)
+    jobs = [Conditional(joint, each, limit).log_marginal(X[:, each]) for each in sets]
+    (log_density, error), *others = together(joint, jobs)
+    for log_given, more in others:
+        log_density, error = log_density - log_given, np.hypot(error, more)
     return log_density, error
 
 
-def _log_marginal(
-    joint: JointDensity,
-    columns: np.ndarray,
-    values: np.ndarray,
-    memory_limit: float,
-    tolerance: float | None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the log-density (n,) of values (n, k) of some columns, and its standard error."""
-    exact = joint.log_density_without_relations(columns, values)
-    if exact is not None:
-        return exact, np.zeros(len(values))
-    return Conditional(joint, columns, memory_limit, tolerance).log_marginal(values)
+def together(joint: JointDensity, jobs: Sequence[_Rounds[_Result]]) -> list[_Result]:
+    """Return the results of jobs, whose queries are evaluated together: few take as long as many."""
+    results: dict[int, _Result] = {}
+    answers: dict[int, np.ndarray | None] = dict.fromkeys(range(len(jobs)))
+    while answers:
+        queries: dict[int, np.ndarray] = {}
+        for k, answer in answers.items():
+            try:
+                queries[k] = next(jobs[k]) if answer is None else jobs[k].send(answer)
+            except StopIteration as end:
+                results[k] = end.value
+        if not queries:
+            break
+        values = joint.log_density(np.concatenate(list(queries.values())))
+        ends = np.cumsum([len(each) for each in queries.values()])[:-1]
+        answers = dict(zip(queries, np.split(values, ends), strict=True))
+    return [results[k] for k in range(len(jobs))]
 
 
 def draw_given_columns(

@@ -13,6 +13,7 @@ from .._coordinates.periodic import circular_std
 from .._engine.hierarchy import PointHierarchy
 from .._utils.validation import check_ratio
 from ..bandwidth import Queries
+from ..bases import ManifoldParzen
 from ..kernels._node_error import checked_rows, enough_nodes
 from ..kernels._nodes import NodeRule
 from ..kernels._shapes import ConstantShape
@@ -40,6 +41,9 @@ _MOST_BANDWIDTHS, _MOST_ROUGH = 4.0, 1 / 12
 # Noise scales above which, as sigma, levels have several steps; by that rule, most steps of a level, and
 # of all, beyond which sigma is too many bandwidths for any number.
 _MANY_NOISE_SCALES, _MOST_STEPS_A_LEVEL, _MOST_STEPS = 5.0, 32, 256
+# Over a fitted mixture: levels and steps in those over windows; nodes in those for rows, and dimensions
+# above which it has them. Held-out rows are outside its thin components, and all err in one direction.
+_REFINEMENT_OVER_MIXTURES, _MORE_NODES, _MOST_DIMENSIONS = 2, 8, 10
 # Most rows by whose likelihood candidates are compared and tails chosen.
 MOST_ROWS = 2000
 
@@ -68,10 +72,14 @@ def make_model(
     widest = _largest_variance(geometry)
     noise = noise_for(parsed.noise, widest)
     finest = sigma(bandwidth) if callable(sigma) else sigma
+    # A sigma whose square underflows is no smoothing.
+    check_ratio("sigma", max(finest, 1.0), unit)
+    terminal_scale = parsed.terminal_scale
+    if not isinstance(terminal_scale, str):
+        terminal_scale /= unit
+        check_ratio("terminal_scale", terminal_scale, unit)
     terminal_scale = terminal_scale_for(
-        parsed.terminal_scale
-        if isinstance(parsed.terminal_scale, str)
-        else parsed.terminal_scale / unit,
+        terminal_scale,
         math.sqrt(widest),
         bandwidth,
         finest * kernel.widest_std,
@@ -87,7 +95,8 @@ def make_model(
     enough = enough_steps(
         bandwidth, terminal_scale, has_base=geometry.base is not None, by_frames=by_frames
     )
-    enough = math.ceil(refinement * enough)
+    is_mixture = geometry.base is not None and not isinstance(parsed.base, ManifoldParzen)
+    enough = math.ceil((_REFINEMENT_OVER_MIXTURES if is_mixture else 1) * refinement * enough)
     n_levels = parsed.n_levels or enough
     levels = NoiseLevels(bandwidth, terminal_scale, n_levels)
     requested, scales = scales_of_levels(sigma, noise, levels)
@@ -120,7 +129,10 @@ def make_model(
         )
 
     rule, is_fixed = parsed.rule, parsed.rule.n_nodes > 0
-    rule = rule if is_fixed else replace(rule, n_nodes=kernel.n_nodes)
+    if not is_fixed:
+        has_more = is_mixture and not by_frames and kernel.rank > _MOST_DIMENSIONS
+        n_nodes = _MORE_NODES * kernel.n_nodes if has_more else kernel.n_nodes
+        rule = replace(rule, n_nodes=n_nodes)
     # Raises now, and not at the first query, where a tile does not fit into memory_limit.
     schedule(rule).posterior_at(bandwidth)
     error = 0.0
@@ -174,7 +186,9 @@ def _with_shorter_steps(
     """Return the number of steps of each level, more where the kernel is wide against the noise.
 
     `widths` (n_levels,) are standard deviations of the kernel. The posterior mean jumps at small noise,
-    over steps that are shorter the smaller the noise is.
+    over steps that are shorter the smaller the noise is. A level has at most 32 times as many, and the
+    largest numbers are cut until all levels together have 256. So steps are longer than this rule's
+    beyond some 130 bandwidths; `fit` estimates their error.
     """
     scales = np.array([levels.start(level) for level in range(levels.n_levels)])
     factors = np.clip(widths / (_MANY_NOISE_SCALES * scales), 1.0, _MOST_STEPS_A_LEVEL)

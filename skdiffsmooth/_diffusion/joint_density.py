@@ -163,21 +163,25 @@ class JointDensity:
         X = rows if self.warp is None else self.warp.unmapped(rows)
         return X if self.periods is None else reduced(X, self.periods)
 
-    def log_windowed(self, y: np.ndarray, given: np.ndarray) -> np.ndarray:
-        """Return log-densities (n,) of coordinates y (n, d), windowed in free periodic columns.
+    def log_window(self, y: np.ndarray, given: np.ndarray) -> np.ndarray:
+        """Return the logarithms (n,) of windows at coordinates y (n, d) in free periodic columns.
 
         Columns of the indices `given` have no window.
         """
         if self.periods is None:
-            return self.log_density(y)
+            return np.zeros(len(y))
         free = np.setdiff1d(np.flatnonzero(self.periods), given)
         turns = (y @ self.axes[:, free]) / self.periods[free]
-        window = np.prod(_window(turns), axis=1)
-        log_density = np.full(len(y), -np.inf)
-        inside = window > 0
+        with np.errstate(divide="ignore"):
+            return np.log(np.prod(_window(turns), axis=1))
+
+    def log_windowed(self, y: np.ndarray, given: np.ndarray) -> np.ndarray:
+        """Return log-densities (n,) of coordinates y (n, d), windowed in free periodic columns."""
+        result = self.log_window(y, given)
+        inside = result > -np.inf
         if inside.any():
-            log_density[inside] = self.log_density(y[inside]) + np.log(window[inside])
-        return log_density
+            result[inside] += self.log_density(y[inside])
+        return result
 
     def log_density_without_relations(
         self, columns: np.ndarray, values: np.ndarray

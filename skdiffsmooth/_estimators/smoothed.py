@@ -127,11 +127,11 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     n_steps : int or "auto", default="auto"
         Steps of the solver, rounded up to a multiple of `n_levels`; ``n_steps_`` is the result. "auto"
         is 6 for each factor e between bandwidth and terminal scale, and at least 16, with the
-        isotropic Gaussian kernel in three to ten dimensions; otherwise 8 (over a `base` 16) and at
-        least 32; levels where sigma is more than five noise scales have more, up to 32 times as many
-        and 256 in all. That keeps the error of means below some thousandths of a nat where sigma is at
-        most 20 bandwidths; `fit` warns where nodes and steps together do not suffice for 0.2 nats a
-        row. A number is used unchanged for all rows.
+        isotropic Gaussian kernel in three to ten dimensions; otherwise 8 and at least 32, over windows
+        16 and 32, over a mixture 32 and 64. Levels where sigma is more than five noise scales have
+        more, up to 32 times as many and 256 in all. That keeps the error of means below some
+        thousandths of a nat where sigma is at most 20 bandwidths; `fit` warns where nodes and steps
+        together do not suffice for 0.2 nats a row. A number is used unchanged for all rows.
     n_levels : int or "auto", default="auto"
         Intervals of the noise range, each with its own nodes. They are part of the model: with more
         levels the errors of finitely many nodes average out. "auto" is as for `n_steps` (more where

@@ -32,6 +32,10 @@ _COARSE = 1 / 3
 _ATOM = 0.2
 _ATOM_RATIO = 4
 _MOST_DESCRIBED = 8
+# `fit` warns where values are farther from the median than this multiple of the number of rows, in units
+# of the distance of `_NEAR` of the rows. A column of a Cauchy distribution has such a value with
+# probability 5e-4, whatever the number of rows.
+_FAR, _NEAR = 100.0, 0.95
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,30 @@ def has_extent(points: np.ndarray) -> np.ndarray:
     """Return whether each column of rows (n, d) varies by more than the rounding of its floats."""
     rounding = np.array([_rounding(column) for column in points.T])
     return np.ptp(points, axis=0) > 4 * rounding
+
+
+def far_columns(points: np.ndarray, weights: np.ndarray, names: np.ndarray | None) -> list[str]:
+    """Describe columns of distinct rows (n, d) with few values far from all others, at most eight.
+
+    `weights` (n,) sum to one. A column most of whose values are equal is none of them.
+    """
+    described: list[str] = []
+    n_rows = len(points)
+    # Halves, whose differences do not overflow.
+    for column, values in enumerate((points / 2).T):
+        median = np.sort(values)[n_rows // 2]
+        distances = np.abs(values - median)
+        order = np.argsort(distances, kind="stable")
+        rank = int(np.searchsorted(np.cumsum(weights[order]), _NEAR))
+        near = distances[order[min(rank, n_rows - 1)]]
+        is_far = distances / _FAR > n_rows * near
+        if near and is_far.any() and len(described) < _MOST_DESCRIBED:
+            described.append(
+                f"column {column_label(names, column)}: {is_far.sum()} of {n_rows} values are up to "
+                f"{2 * distances.max():.3g} from the median, and {_NEAR:.0%} of the rows within "
+                f"{2 * near:.3g}"
+            )
+    return described
 
 
 def copies_of(weights: np.ndarray) -> np.ndarray:

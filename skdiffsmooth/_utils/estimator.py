@@ -340,7 +340,8 @@ class DistanceDensityMixin(DensityOfColumnsMixin):
             by_column=self._measures_by_column,
         )
         merged = replace(merged, periods=periods)
-        merged.warn(column_names(X))
+        has_rule = isinstance(getattr(self, "bandwidth", None), str)
+        merged.warn(column_names(X), sets_scales=has_rule)
         return merged
 
     def _fit_with_more_rows(self, X: Any, sample_weight: Any, **fixed: Any) -> None:

@@ -71,7 +71,8 @@ def _scaled(points: np.ndarray, *, by_column: bool) -> np.ndarray:
     # Powers of two, so that squares of 1e150 do not overflow, and columns keep all their digits.
     exponents = np.frexp(np.abs(points).max(axis=0))[1]
     z = np.ldexp(points, -exponents)
-    z -= z.mean(axis=0)
+    # A value and not the mean, so that a far row costs the others no digits.
+    z -= np.sort(z, axis=0)[len(z) // 2]
     z[:, ~has_extent(points)] = 0.0
     if not by_column:
         return np.ldexp(z, exponents - exponents.max())

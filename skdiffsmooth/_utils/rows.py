@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 
-from .column_precision import ColumnPrecision, column_precision, has_extent
+from .column_precision import ColumnPrecision, column_precision, far_columns, has_extent
 from .near_rows import near_rows
 from .periods import column_labels, reduced, resolve_periods
 from .table import check_table, column_names
@@ -123,7 +123,7 @@ class TrainingRows:
         # A weight 300 orders of magnitude below the largest is zero in every sum.
         kept = weight / weight.max() > 0
         merged = merge_rows(checked[kept], weight[kept])
-        merged.warn(column_names(X))
+        merged.warn(column_names(X), sets_scales=True)
         return cls(
             take(as_given(X, checked), kept),
             None if sample_weight is None else weight[kept],
@@ -282,9 +282,20 @@ class MergedRows:
             table, unit=np.where(has_extent(self.points), table.unit, table.width_of_part)
         )
 
-    def warn(self, names: np.ndarray | None = None) -> None:
-        """Warn, once in a call of the user, of copies and of columns that are not continuous."""
+    def warn(self, names: np.ndarray | None = None, *, sets_scales: bool = False) -> None:
+        """Warn, once in a call of the user, of copies and of columns that are not continuous.
+
+        With `sets_scales`, also of values far from all others, which scales that are chosen serve, too.
+        """
         self.warn_of_near_rows()
+        if sets_scales and (described := far_columns(self.points, self.weights, names)):
+            warn_of_table(
+                f"values of X are far from all others: {'; '.join(described)}. A bandwidth that is "
+                "chosen serves them too, so that log-densities of the other rows are too low: by tenths "
+                "of a nat where the column is mapped (see warp_), and by many nats elsewhere. Drop rows "
+                "that are errors of recording, take the logarithm of the column, or pass numbers for "
+                "bandwidth and sigma."
+            )
         described = self.precision.discrete_columns(names)
         if described:
             warn_of_table(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from scipy.spatial.distance import cdist
 from sklearn.base import clone
 
 from .._diffusion.background import WIDTH
-from .._diffusion.conditional import draw_given_columns, log_density_of_columns
+from .._diffusion.conditional import Conditional, draw_given_columns, together
 from .._diffusion.estimator import BaseScoreDiffusion
 from .._diffusion.joint_density import JointDensity
 from .._estimators.kde import KDESampler
@@ -76,6 +76,11 @@ class ContinuousPart:
             [k for k, kernel in enumerate(self.kernels) if kernel.lam < 1], dtype=np.intp
         )
 
+    @property
+    def is_integrated(self) -> bool:
+        """Whether marginals are integrals over draws, and not in closed form."""
+        return not isinstance(self.fitted, KDESampler)
+
     def row_weights(self, levels: np.ndarray) -> np.ndarray:
         """Return the weights (n,) of the rows, which sum to one, for levels (q,)."""
         tables = [kernel.table for kernel in self.kernels]
@@ -96,28 +101,41 @@ class ContinuousPart:
         kept = weights > 0
         return fit_member("density", clone(self.fitted), self.rows[kept], weights[kept])
 
-    def log_density(
+    def log_densities(
         self,
         levels: np.ndarray,
-        queries: np.ndarray,
-        observed: np.ndarray,
-        tolerance: float | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return log-densities (n,) of coordinates (n, p) given levels (q,), and standard errors (n,).
+        requests: Sequence[tuple[np.ndarray, np.ndarray]],
+        tolerance: float | None,
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return log-densities (n,) given levels (q,), and standard errors (n,), for each request.
 
-        Coordinates that are not `observed` (p,), booleans, are integrated out, until errors are about
-        `tolerance` nats; None is the smallest one.
+        It is a pair: which coordinates are observed (p,), and queries (n, p), of which the others are
+        integrated out, until errors are about `tolerance` nats; None is the smallest one.
         """
-        model, no_error = self.given(levels), np.zeros(len(queries))
-        if observed.all():
-            return log_density_of(_LABEL, model, queries), no_error
-        filled, none = np.where(observed, queries, 0.0), np.array([], dtype=np.intp)
-        scored = np.flatnonzero(observed)
-        if not isinstance(model, BaseScoreDiffusion):
-            return score_columns(_LABEL, model, filled, scored, none), no_error
-        tolerance = tolerance or _TOLERANCES[len(observed) > len(scored) + 1]
-        joint, memory_limit = self._joint(model)
-        return log_density_of_columns(joint, filled, scored, none, memory_limit, tolerance)
+        model, none = self.given(levels), np.array([], dtype=np.intp)
+        results: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        integrals: dict[int, tuple[np.ndarray, float]] = {}
+        for k, (observed, queries) in enumerate(requests):
+            scored = np.flatnonzero(observed)
+            if observed.all():
+                log_density = log_density_of(_LABEL, model, queries)
+            elif isinstance(model, BaseScoreDiffusion):
+                error = tolerance or _TOLERANCES[len(observed) > len(scored) + 1]
+                integrals[k] = scored, error
+                continue
+            else:
+                filled = np.where(observed, queries, 0.0)
+                log_density = score_columns(_LABEL, model, filled, scored, none)
+            results[k] = log_density, np.zeros(len(queries))
+        if integrals:
+            joint, memory_limit = self._joint(model)
+            limit = memory_limit / len(integrals)
+            jobs = [
+                Conditional(joint, scored, limit, error).log_marginal(requests[k][1][:, scored])
+                for k, (scored, error) in integrals.items()
+            ]
+            results.update(zip(integrals, together(joint, jobs), strict=True))
+        return [results[k] for k in range(len(requests))]
 
     def _joint(self, model: BaseScoreDiffusion) -> tuple[JointDensity, float]:
         """Return the density of all coordinates, and the limit of memory, for integrals and draws."""

@@ -24,6 +24,18 @@ from .._estimators.kde import KDESampler
 from .._utils.draws import choose_in_rows
 from .._utils.progress import tracked
 from .._utils.warnings import warn_user
+from ._cells import (
+    N_CHOICE,
+    REFINED,
+    averaged,
+    in_cells,
+    lattice,
+    lattice_of,
+    log_widths,
+    mapped,
+    mapped_ends,
+    points_of,
+)
 from ._columns import EncodedTable, TableColumns
 from ._continuous import ContinuousPart, RowsInCells, fit_part
 from ._discrete import LevelDensity, LevelKernel
@@ -33,18 +45,6 @@ from ._gated import GatedPart, Rows, fit_gated
 _FEWEST_ROWS = 10
 # Most combinations of missing levels that are summed over, for each row.
 _MOST_COMBINATIONS = 64
-# Points of a cell at which a density is averaged: in one column midpoints, of which every third is one
-# of fewer; in more a lattice of a prime number of points, with a generator for each column, and two
-# more, moved, where its error seems larger than so many nats. Where each point costs an integral over
-# missing values there are a few, and more where it seems larger than the second number.
-_N_MIDPOINTS, _N_LATTICE, _N_LARGE_LATTICE, _N_FEW = 27, 17, 31, 5
-_REFINED, _REFINED_INTEGRALS = 0.1, 0.2
-# No one is a multiple of three, so that the lattice of three times as many points has none twice.
-_GENERATORS = {
-    5: [1, 2],
-    17: [1, 22, 41, 37, 2, 8, 23, 38],
-    31: [1, 43, 67, 40, 7, 14, 34, 73, 2, 13, 68, 41, 4, 70, 77],
-}
 # A column is in a relation if its share of it is at least this.
 _UNRELATED = 1e-6
 # Errors in nats: of the first integrals for each combination of a row's levels; of their sum; of the
@@ -52,9 +52,6 @@ _UNRELATED = 1e-6
 _ROUGH, _TOLERANCE, _TOLERANCE_OF_DRAWS = 0.3, 0.03, 0.1
 # Draws of missing columns without atoms, over which the density of those with atoms is averaged.
 _N_COMMON = 64
-# Mean error in nats of density times width, over the rows of the second number, above which a density is
-# averaged over the cell; points of each cell at which scales are chosen.
-_CELL_ERROR, _N_CELL_ROWS, _N_CHOICE = 0.01, 64, 4
 
 
 class _Training(NamedTuple):
@@ -72,6 +69,16 @@ class _Group(NamedTuple):
     rows: np.ndarray
     pattern: np.ndarray
     observed: np.ndarray
+
+
+class _AtPoints(NamedTuple):
+    """Log-densities (m, n) of n rows at m points of their cells, errors, and coordinates (m, n, p)."""
+
+    rows: np.ndarray
+    observed: np.ndarray  # (p,) coordinates; the others are integrated out
+    z: np.ndarray
+    log_density: np.ndarray
+    error: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +161,7 @@ class MixedDensity:
                 "not at an atom: its density there is broad, since one value has no scale. Pass more "
                 "rows, or declare the value as an atom, too."
             )
-        low, high = self._mapped_ends(rows.values[used], columns)
+        low, high = mapped_ends(self.table, rows.values[used], columns)
         knots = {
             each.continuous: each.knot
             for each in self.table.columns
@@ -182,14 +189,6 @@ class MixedDensity:
     def _common(self) -> np.ndarray:
         """Indices of the coordinates whose density is in `parts`."""
         return np.setdiff1d(np.arange(len(self.table.continuous)), self._conditional)
-
-    def _mapped_ends(
-        self, values: np.ndarray, columns: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the mapped ends (n, k) of the cells of some coordinates, equal for exact ones."""
-        with np.errstate(divide="ignore"):
-            low, high = (self._mapped(each, columns)[0] for each in self.table.cells(values))
-        return low, high
 
     def _recorded(self, values: np.ndarray) -> np.ndarray:
         """Return values (n, p) as they would be recorded."""
@@ -222,21 +221,29 @@ class MixedDensity:
         units = np.array([self.table.continuous[k].unit for k in key])
 
         def moved(index: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            at_points, slopes = self._in_cells(rows.values[used[index]], columns, offsets)
-            _, center = self._mapped(rows.values[used[index]], columns)
+            at_points, slopes = in_cells(self.table, rows.values[used[index]], columns, offsets)
+            _, center = mapped(self.table, rows.values[used[index]], columns)
             return at_points, slopes - center
 
-        lattice, has_cells = _lattice(units > 0, _N_CHOICE), units > 0
-        in_cells = RowsInCells(rows.levels[used], own, weights[used], moved, lattice, has_cells)
+        has_cells = units > 0
+        points = lattice(has_cells, N_CHOICE)
+        training_cells = RowsInCells(
+            rows.levels[used], own, weights[used], moved, points, has_cells
+        )
         label = f"density of the columns {[self.table.continuous[k].name for k in key]}"
-        part = fit_part(label, columns, self._with_periods(density, key), in_cells, kernels)
+        part = fit_part(label, columns, self._with_periods(density, key), training_cells, kernels)
         self._warn_of_relations(columns, rows.values[used][:, columns])
-        offsets = self._lattice_of(part, units, rows.take(used))
+        offsets = lattice_of(self.table, part, units, rows.take(used))
         self.parts.append(replace(part, offsets=offsets))
 
     def _warn_of_relations(self, columns: np.ndarray, values: np.ndarray) -> None:
         """Warn if coordinates (p,) satisfy exact relations in their values (n, p)."""
-        distinct, counts = np.unique(values, axis=0, return_counts=True)
+        # A column of one value is reported as such.
+        varies = (values != values[0]).any(axis=0)
+        if not varies.any():
+            return
+        columns = columns[varies]
+        distinct, counts = np.unique(values[:, varies], axis=0, return_counts=True)
         space = ColumnSpace.of(distinct, counts / counts.sum())
         if space.n_relations:
             loadings = np.abs(space.relation_axes()) * space.deviations
@@ -271,52 +278,15 @@ class MixedDensity:
                 present[:, each.gates] = levels[:, k] <= 0
         return present
 
-    def _mapped(self, values: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return mapped values (n, k) of some coordinates, and the sum (n,) of their log slopes."""
-        z, log_slopes = self.table.coordinates(values)
-        return z[:, columns], log_slopes[:, columns].sum(axis=1)
-
-    def _in_cells(
-        self, values: np.ndarray, columns: np.ndarray, offsets: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return mapped values (m, n, k) at points (m, k) of the cells, and their log slopes (m, n)."""
-        low, high = self.table.cells(values)
-        middle, width = (low + high) / 2, high - low
-        moved = np.repeat(values[None], len(offsets), axis=0)
-        moved[:, :, columns] = middle[:, columns] + offsets[:, None] * width[:, columns]
-        z, log_slopes = self._mapped(moved.reshape(-1, values.shape[1]), columns)
-        shape = len(offsets), len(values)
-        return z.reshape(*shape, len(columns)), log_slopes.reshape(shape)
-
-    def _log_widths(self, values: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """Return the logarithm (n,) of the product of the widths of cells of some coordinates."""
-        low, high = self.table.cells(values)
-        widths = (high - low)[:, columns]
-        return np.log(np.where(widths > 0, widths, 1.0)).sum(axis=1)
-
-    def _lattice_of(
-        self, part: ContinuousPart, units: np.ndarray, rows: EncodedTable
-    ) -> np.ndarray:
-        """Return the points of a cell at which a part is averaged: in columns in which this matters."""
-        tested = np.zeros(len(units), dtype=bool)
-        few = rows.take(np.random.RandomState(0).permutation(len(rows.levels))[:_N_CELL_ROWS])
-        z, log_slopes = self._mapped(few.values, part.columns)
-        for k in np.flatnonzero(units > 0):
-            nodes, node_weights = np.polynomial.legendre.leggauss(3)
-            offsets = np.zeros((len(nodes), len(units)))
-            offsets[:, k] = nodes / 2
-            moved, slopes = self._in_cells(few.values, part.columns, offsets)
-            queries = np.concatenate([z[None], moved])
-            log_density = part.of_all(queries.reshape(-1, len(units))).reshape(len(queries), -1)
-            log_density += np.concatenate([log_slopes[None], slopes])
-            mean = logsumexp(log_density[1:], b=node_weights[:, None] / 2, axis=0)
-            tested[k] = np.abs(mean - log_density[0]).mean() > _CELL_ERROR
-        return _lattice(tested)
-
     # ------------------------------------------------------------------------------- log-densities
 
-    def log_density(self, rows: EncodedTable) -> tuple[np.ndarray, np.ndarray]:
-        """Return log-densities (n,) of rows, and their standard errors (n,), in nats."""
+    def log_density(
+        self, rows: EncodedTable, tolerance: float | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return log-densities (n,) of rows, and their standard errors (n,), in nats.
+
+        Errors of about `tolerance` are enough; None is the smallest one.
+        """
         has_values = (~np.isnan(rows.values)).any(axis=1)
         result, error = np.empty(len(rows.levels)), np.zeros(len(rows.levels))
         plain = np.flatnonzero(~has_values)
@@ -325,24 +295,31 @@ class MixedDensity:
         if not len(used):
             return result, error
         source, levels, left = self._combinations(rows.take(used))
-        log_masses, errors = self._log_masses(source, levels, rows.values[used], _TOLERANCE)
+        log_masses, errors = self._log_masses(
+            source, levels, rows.values[used], tolerance or _TOLERANCE, tolerance
+        )
         result[used], posterior = _log_sums(log_masses, source, len(used))
         error[used] = np.bincount(source, posterior * np.nan_to_num(errors), len(used)) + left
         return result, error
 
     def _log_masses(
-        self, source: np.ndarray, levels: np.ndarray, values: np.ndarray, tolerance: float
+        self,
+        source: np.ndarray,
+        levels: np.ndarray,
+        values: np.ndarray,
+        of_sum: float,
+        of_terms: float | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return log-densities (m,) of levels (m, q) and values (n, p) of rows `source`, and errors.
 
-        Integrals are first rough; those follow accurately of which the errors, times their shares of the
-        row, add to more than `tolerance`.
+        Integrals are first rough; those follow with errors of `of_terms` of which the errors, times
+        their shares of the row, add to more than `of_sum`.
         """
         log_masses, errors = self.level_density.log_density(levels), np.zeros(len(levels))
         has_several = np.bincount(source, minlength=len(values)) > 1
         is_rough = (has_several & np.isnan(values[:, self._common]).any(axis=1))[source]
         of_values = np.empty(len(levels))
-        for own, rough in ((is_rough, _ROUGH), (~is_rough, None)):
+        for own, rough in ((is_rough, _ROUGH), (~is_rough, of_terms)):
             of_values[own], errors[own] = self.log_density_given(
                 levels[own], values[source[own]], rough
             )
@@ -351,9 +328,9 @@ class MixedDensity:
         totals = np.bincount(source, parts, len(values))
         order = np.lexsort((parts, source))
         sums = np.cumsum(parts[order]) - (np.cumsum(totals) - totals)[source[order]]
-        again = order[(sums > tolerance) & (parts[order] > 0)]
+        again = order[(sums > of_sum) & (parts[order] > 0)]
         of_values[again], errors[again] = self.log_density_given(
-            levels[again], values[source[again]]
+            levels[again], values[source[again]], of_terms
         )
         return log_masses + of_values, errors
 
@@ -405,19 +382,22 @@ class MixedDensity:
         result, error = np.zeros(len(levels)), np.zeros(len(levels))
         present, is_known = self._present(levels), ~np.isnan(values)
         result[(is_known & ~present).any(axis=1)] = -np.inf
+        of_parts: dict[ContinuousPart, list[np.ndarray]] = {}
         for group in _groups(present, is_known & present):
             used = group.rows[result[group.rows] == 0]
             for part, observed in self._parts_of(group):
                 if observed.any():
-                    of_part, of_error = self._of_part(
-                        part, levels[used], values[used], observed, tolerance
-                    )
-                    result[used] += of_part
-                    error[used] = np.hypot(error[used], of_error)
+                    of_parts.setdefault(part, []).append(used)
             if group.observed[self._conditional].any():
                 of_gated, of_error = self._of_gated(group, levels[used], values[used])
                 result[used] += of_gated
                 error[used] = np.hypot(error[used], of_error)
+        # Rows of the same levels have one model, whatever is observed.
+        for part, of_rows in of_parts.items():
+            used = np.sort(np.concatenate(of_rows))
+            of_part, of_error = self._of_part(part, levels[used], values[used], tolerance)
+            result[used] += of_part
+            error[used] = np.hypot(error[used], of_error)
         return result, error
 
     def _gated_of(self, pattern: np.ndarray) -> list[GatedPart]:
@@ -441,7 +421,9 @@ class MixedDensity:
         needed = np.unique(np.concatenate([part.base for part in parts]).astype(np.intp))
         if group.observed[needed].all() or not len(levels):
             return self._log_gated(parts, levels, values), np.zeros(len(levels))
-        n = len(levels)
+        # In an order of their own, so that draws do not depend on that of the rows.
+        first, which = _distinct(levels, values)
+        levels, values, n = levels[first], values[first], len(first)
         filled = self._with_common(
             np.tile(levels, (_N_COMMON, 1)),
             np.tile(values, (_N_COMMON, 1)),
@@ -450,7 +432,7 @@ class MixedDensity:
         terms = self._log_gated(parts, np.tile(levels, (_N_COMMON, 1)), filled).reshape(-1, n)
         log_mean = logsumexp(terms, axis=0) - np.log(_N_COMMON)
         deviation = np.exp(terms - log_mean).std(axis=0, ddof=1)
-        return log_mean, deviation / np.sqrt(_N_COMMON)
+        return log_mean[which], deviation[which] / np.sqrt(_N_COMMON)
 
     def _log_gated(
         self, parts: list[GatedPart], levels: np.ndarray, values: np.ndarray
@@ -459,10 +441,10 @@ class MixedDensity:
         result = np.zeros(len(levels))
         for part in parts:
             _, log_slopes = self.table.coordinates(values)
-            low, high = self._mapped_ends(values, part.columns)
+            low, high = mapped_ends(self.table, values, part.columns)
             exact = low == high
             result += np.where(exact, log_slopes[:, part.columns], 0.0).sum(axis=1)
-            result += part.log_density(levels, self._mapped(values, part.base)[0], low, high)
+            result += part.log_density(levels, mapped(self.table, values, part.base)[0], low, high)
         return result
 
     def _with_common(
@@ -503,62 +485,53 @@ class MixedDensity:
         part: ContinuousPart,
         levels: np.ndarray,
         values: np.ndarray,
-        observed: np.ndarray,
         tolerance: float | None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return log-densities (n,) of the observed coordinates of a part, and their errors (n,)."""
-        offsets = self._points_of(part, observed)
-        costs_integrals = not observed.all() and self._is_integrated(part)
-        most = _REFINED_INTEGRALS if costs_integrals else _REFINED
-        log_mean, error = np.empty((2, len(levels)))
+        result, error = np.empty((2, len(levels)))
         again = np.arange(len(levels))
-        for points in (offsets, _refined(offsets)):
-            log_terms, of_integrals, _ = self._in_cells_of(
-                part, levels[again], values[again], observed, points, tolerance
-            )
-            log_mean[again] = logsumexp(log_terms, axis=0) - np.log(len(points))
-            ratio = np.exp(log_terms - log_mean[again])
-            # Integrals at all points of a cell use the same numbers: their errors add.
-            of_cells = _error_of_mean(ratio) if len(points) > 1 else np.zeros(len(again))
-            error[again] = np.hypot((ratio * of_integrals).mean(axis=0), of_cells)
-            again = again[of_cells > most]
+        for n_refined in range(3):
+            large = [again[:0]]
+            for each in self._at_points(part, levels[again], values[again], tolerance, n_refined):
+                rows = again[each.rows]
+                log_mean, error[rows], of_cells = averaged(each.log_density, each.error)
+                columns = part.columns[each.observed]
+                result[rows] = log_mean + log_widths(self.table, values[rows], columns)
+                has_integrals = not each.observed.all() and part.is_integrated
+                most = REFINED[1 if n_refined or has_integrals else 0]
+                large.append(rows[of_cells > max(most, tolerance or 0.0)])
+            again = np.sort(np.concatenate(large))
             if not len(again):
                 break
-        return log_mean + self._log_widths(values, part.columns[observed]), error
+        return result, error
 
-    def _points_of(self, part: ContinuousPart, observed: np.ndarray) -> np.ndarray:
-        """Return the points (m, p) of a cell at which a part is averaged, a few for integrals."""
-        if not (part.offsets * observed).any():
-            return np.zeros((1, len(observed)))
-        if observed.all() or not self._is_integrated(part):
-            return part.offsets
-        return _lattice(observed & part.offsets.any(axis=0), n_midpoints=3, n_lattice=_N_FEW)
-
-    def _in_cells_of(
+    def _at_points(
         self,
         part: ContinuousPart,
         levels: np.ndarray,
         values: np.ndarray,
-        observed: np.ndarray,
-        offsets: np.ndarray,
         tolerance: float | None,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return log-densities (m, n) of observed values at points `offsets` (m, p) of their cells.
-
-        With them come their standard errors (m, n), and the coordinates (m, n, p).
-        """
-        z, log_slopes = self._in_cells(values, part.columns, offsets)
-        result = np.empty((2, len(offsets), len(levels)))
+        n_refined: int = 0,
+    ) -> list[_AtPoints]:
+        """Return log-densities at points of the cells of values (n, p), one for each observed set."""
+        known = ~np.isnan(values[:, part.columns])
+        results = []
+        for index, rows in _same_rows(known):
+            are_few = tolerance is not None
+            offsets = points_of(part, known[index], are_few=are_few, n_refined=n_refined)
+            z, log_slopes = in_cells(self.table, values[rows], part.columns, offsets)
+            results.append(_AtPoints(rows, known[index], z, log_slopes, np.empty_like(log_slopes)))
         for index, same in _same_rows(levels[:, part.relevant]):
-            queries = z[:, same].reshape(-1, len(part.columns))
-            of_part = np.array(part.log_density(levels[index], queries, observed, tolerance))
-            result[:, :, same] = of_part.reshape(2, len(offsets), len(same))
-        return result[0] + log_slopes, result[1], z
-
-    @staticmethod
-    def _is_integrated(part: ContinuousPart) -> bool:
-        """Return whether marginals of a part are integrals over draws, and not in closed form."""
-        return not isinstance(part.fitted, KDESampler)
+            chosen = [np.flatnonzero(np.isin(each.rows, same)) for each in results]
+            pairs = [(each, own) for each, own in zip(results, chosen, strict=True) if len(own)]
+            requests = [
+                (each.observed, each.z[:, own].reshape(-1, each.z.shape[2])) for each, own in pairs
+            ]
+            of_requests = part.log_densities(levels[index], requests, tolerance)
+            for (each, own), (log_density, error) in zip(pairs, of_requests, strict=True):
+                each.log_density[:, own] += log_density.reshape(-1, len(own))
+                each.error[:, own] = error.reshape(-1, len(own))
+        return results
 
     def warn_of_support(self, rows: EncodedTable) -> None:
         """Warn if levels on which others are conditional are in no training row together."""
@@ -600,8 +573,8 @@ class MixedDensity:
                 if group.observed[gated.columns].all():
                     continue
                 own = group.rows
-                x, _ = self._mapped(values[own], gated.base)
-                low, high = self._mapped_ends(values[own], gated.columns)
+                x, _ = mapped(self.table, values[own], gated.base)
+                low, high = mapped_ends(self.table, values[own], gated.columns)
                 z = np.full_like(values[own], np.nan)
                 z[:, gated.columns] = gated.draw(levels[own], x, low, high, rng)
                 drawn = self._recorded(self.table.values_at(z))
@@ -624,14 +597,12 @@ class MixedDensity:
         """
         first, which = _distinct(levels[own], values[own])
         uniform, distinct = rng.uniform(size=len(own)), own[first]
-        offsets = self._points_of(part, observed)
+        offsets = points_of(part, observed, are_few=True)
         if len(offsets) == 1:
-            return self._in_cells(values[own], part.columns, offsets)[0][0]
-        log_terms, _, z = self._in_cells_of(
-            part, levels[distinct], values[distinct], observed, offsets, _ROUGH
-        )
-        masses = np.exp(log_terms - log_terms.max(axis=0)).T
-        return z[choose_in_rows(masses, which, uniform), which]
+            return in_cells(self.table, values[own], part.columns, offsets)[0][0]
+        (at,) = self._at_points(part, levels[distinct], values[distinct], _ROUGH)
+        masses = np.exp(at.log_density - at.log_density.max(axis=0)).T
+        return at.z[choose_in_rows(masses, which, uniform), which]
 
     def draw_levels(self, rows: EncodedTable, rng: np.random.RandomState) -> np.ndarray:
         """Return levels (n, q), the missing ones drawn given other levels and values."""
@@ -683,10 +654,10 @@ def _same_rows(labels: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 
 def _distinct(levels: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the index of the first of equal rows, levels (n, q) and values (n, p), and whose (n,)."""
-    joined = np.column_stack([levels, values])
-    _, first, which = np.unique(
-        joined, axis=0, return_index=True, return_inverse=True, equal_nan=True
-    )
+    # To np.unique rows with NaN are all different.
+    missing = np.isnan(values)
+    joined = np.column_stack([levels, missing, np.where(missing, 0.0, values)])
+    _, first, which = np.unique(joined, axis=0, return_index=True, return_inverse=True)
     return first, which.ravel()
 
 
@@ -699,52 +670,3 @@ def _log_sums(log_terms: np.ndarray, source: np.ndarray, n: int) -> tuple[np.nda
     sums = np.bincount(source, weights=terms, minlength=n)
     with np.errstate(divide="ignore"):
         return np.log(sums) + finite, terms / np.where(sums > 0, sums, 1.0)[source]
-
-
-def _lattice(
-    has_cells: np.ndarray, n_midpoints: int = _N_MIDPOINTS, n_lattice: int | None = None
-) -> np.ndarray:
-    """Return points (m, p) of a cell, from -1/2 to 1/2 in columns that have cells (p,), and else zero.
-
-    Those of all cells together are a lattice, so that sums over all cells are integrals without
-    error wherever the density is smooth at the distance of the points.
-    """
-    (columns,) = np.nonzero(has_cells)
-    if not len(columns):
-        return np.zeros((1, len(has_cells)))
-    if len(columns) == 1:
-        points = (np.arange(n_midpoints)[:, None] + 0.5) / n_midpoints - 0.5
-    else:
-        n = n_lattice or (_N_LATTICE if len(columns) <= _N_LATTICE // 2 else _N_LARGE_LATTICE)
-        generator = np.resize(_GENERATORS[n], len(columns))
-        steps = np.outer(np.arange(n), generator)
-        points = (steps / n + 0.5) % 1 - 0.5
-    everywhere = np.zeros((len(points), len(has_cells)))
-    everywhere[:, columns] = points
-    return everywhere
-
-
-def _refined(offsets: np.ndarray) -> np.ndarray:
-    """Return the lattice (3m, p) of three times as many points of a cell of which (m, p) are a third."""
-    (columns,) = np.nonzero(offsets.any(axis=0))
-    steps = np.zeros((3, 1, offsets.shape[1]))
-    generator = np.resize(_GENERATORS.get(len(offsets), [1]), len(columns))
-    steps[:, 0, columns] = np.outer([0, 1, -1], generator / (3 * len(offsets)))
-    return ((steps + offsets + 0.5) % 1 - 0.5).reshape(-1, offsets.shape[1])
-
-
-def _error_of_mean(values: np.ndarray) -> np.ndarray:
-    """Return the error (n,) of the mean over a cell's points, from values (m, n) whose mean is one.
-
-    Of midpoints it is an eighth of the difference from a third of them; of a lattice the standard error
-    over pairs of opposite points, as if these were independent, which is several times too large where
-    a density varies mostly with one column; and of three lattices that over their means.
-    """
-    if len(values) in (3, _N_MIDPOINTS):
-        return np.abs(values[1::3].mean(axis=0) - 1) / 8
-    if len(values) % 3 == 0:
-        means = values.reshape(3, -1, values.shape[1]).mean(axis=1)
-        return means.std(axis=0, ddof=1) / np.sqrt(3)
-    half = len(values) // 2
-    pairs = (values[1 : half + 1] + values[:half:-1]) / 2
-    return pairs.std(axis=0, ddof=1) / np.sqrt(half)

@@ -14,7 +14,7 @@ leave-one-out likelihood.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -40,10 +40,6 @@ class LevelKernel:
     masses: np.ndarray
     is_ordered: bool
     lam: float = 0.1
-
-    def with_lambda(self, lam: float) -> LevelKernel:
-        """Return the kernel of another bandwidth."""
-        return LevelKernel(self.masses, self.is_ordered, lam)
 
     @property
     def table(self) -> np.ndarray:
@@ -113,7 +109,7 @@ def choose_lambdas(
         for k, kernel in enumerate(kernels):
             if len(np.unique(extended[k])) == 1:
                 # All rows lend the same, whatever the bandwidth is.
-                kernels[k] = kernel.with_lambda(1.0)
+                kernels[k] = replace(kernel, lam=1.0)
                 continue
             tables = [each.table for each in kernels]
             product = products(tables, levels[judges], levels, skip=k)
@@ -121,7 +117,7 @@ def choose_lambdas(
             sums = (product * pairs) @ members
             rest = None if closeness is None else (product * others) @ members
             loss = _Loss(kernel, extended[k][judges], row_weights, sums, rest)
-            kernels[k] = kernel.with_lambda(_best(loss))
+            kernels[k] = replace(kernel, lam=_best(loss))
             change = max(change, abs(kernels[k].lam - kernel.lam))
         if change < _CHANGE:
             break
@@ -144,7 +140,7 @@ class _Loss:
     rest: np.ndarray | None
 
     def __call__(self, lam: float) -> float:
-        table = self.kernel.with_lambda(lam).table[self.own]
+        table = replace(self.kernel, lam=lam).table[self.own]
         tiny = np.finfo(np.float64).tiny
         value = np.log(np.maximum((self.sums * table).sum(axis=1), tiny))
         if self.rest is not None:

@@ -190,18 +190,14 @@ def _read_series(name: Any, series: Any) -> tuple[ColumnType, Cells]:
         return _read_objects(name, series.to_numpy(dtype=object), missing)
     symbol = getattr(dtype, "kind", "O")
     if symbol in "iuf" and pd.api.types.is_numeric_dtype(dtype):
-        return _read_numeric(name, text, symbol != "f", missing, lambda: _floats_of(series))
-    if symbol == "M":
-        zone = getattr(dtype, "tz", None) or getattr(
-            getattr(dtype, "pyarrow_dtype", None), "tz", None
-        )
+        values = series.to_numpy(dtype=np.float64, na_value=np.nan)
+        return _read_numeric(name, text, symbol != "f", missing, values)
+    if symbol in "Mm":
+        zone = getattr(getattr(dtype, "pyarrow_dtype", dtype), "tz", None)
         if zone is not None:
             series = series.dt.tz_convert("UTC").dt.tz_localize(None)
-        values = _ticks(series, "datetime64")
-        return _ticks_type(text, "date", values, zone), Cells("date", values, missing)
-    if symbol == "m":
-        values = _ticks(series, "timedelta64")
-        return _ticks_type(text, "duration", values, None), Cells("duration", values, missing)
+        values = _ticks(series, "datetime64" if symbol == "M" else "timedelta64")
+        return _read_ticks(text, values, missing, zone)
     advice = {
         "period": f"Pass X[{name!r}].dt.to_timestamp().",
         "interval": f"Pass X[{name!r}].array.mid, or X[{name!r}].astype('category').",
@@ -211,25 +207,12 @@ def _read_series(name: Any, series: Any) -> tuple[ColumnType, Cells]:
     raise _refuse(name, f"has dtype {text}", known[0] if known else "Convert it, or drop it.")
 
 
-def _floats_of(series: Any) -> np.ndarray:
-    """Return a numeric Series as float64, NaN where a cell is missing."""
-    return series.to_numpy(dtype=np.float64, na_value=np.nan)
-
-
 def _ticks(series: Any, what: str) -> np.ndarray:
     """Return a Series of dates or durations as an array of numpy in its own resolution."""
     dtype = series.dtype
     unit = getattr(dtype, "unit", None) or np.datetime_data(getattr(dtype, "numpy_dtype", dtype))[0]
     unit = "s" if unit in ("D", "generic") else unit
     return series.astype(f"{what}[{unit}]").to_numpy()
-
-
-def _ticks_type(dtype: str, family: str, values: np.ndarray, zone: Any) -> ColumnType:
-    """Return how dates or durations are stored."""
-    resolution = np.datetime_data(values.dtype)[0]
-    return ColumnType(
-        dtype, family, resolution=resolution, zone=None if zone is None else str(zone)
-    )
 
 
 def _build_pandas(frame: FrameType, columns: Sequence[Cells], index: Any) -> Any:
@@ -261,11 +244,9 @@ def _make_series(kind: ColumnType, cells: Cells, index: Any) -> Any:
     if kind.categories is not None:
         categories = pd.Index(list(kind.categories), dtype=kind.dtype)
         dtype = pd.CategoricalDtype(categories, ordered=kind.is_ordered)
-        return pd.Series(pd.Categorical(_with_missing(cells, None), dtype=dtype), index=index)
+        return pd.Series(pd.Categorical(_with_missing(cells), dtype=dtype), index=index)
     if kind.family in ("date", "duration"):
-        series = pd.Series(
-            np.where(missing, np.array("NaT", dtype=values.dtype), values), index=index
-        )
+        series = pd.Series(_ticks_or_nat(cells), index=index)
         if kind.zone is not None:
             series = series.dt.tz_localize("UTC").dt.tz_convert(kind.zone)
         return series.astype(kind.dtype)
@@ -275,13 +256,13 @@ def _make_series(kind: ColumnType, cells: Cells, index: Any) -> Any:
         dtype = kind.dtype
         if dtype == _ARROW_STRING:
             dtype = pd.ArrowDtype(import_module("pyarrow").string())
-        return pd.Series(_with_missing(cells, None), index=index, dtype=dtype)
+        return pd.Series(_with_missing(cells), index=index, dtype=dtype)
     if kind.family == "flag":
         flags = values == 1
         if kind.dtype == "bool":
-            held = _with_missing(Cells("flag", flags, missing), None) if missing.any() else flags
+            held = _with_missing(Cells("flag", flags, missing)) if missing.any() else flags
             return pd.Series(held, index=index)
-        return pd.Series(_with_missing(Cells("flag", flags, missing), None), index=index).astype(
+        return pd.Series(_with_missing(Cells("flag", flags, missing)), index=index).astype(
             kind.dtype
         )
     values = np.where(missing, np.nan, values)
@@ -334,11 +315,10 @@ def _read_polars_series(name: str, series: Any) -> tuple[ColumnType, Cells]:
         values = series.to_numpy()
         if base == "Date":
             values = values.astype("datetime64[s]")
-        family = "duration" if base == "Duration" else "date"
-        return _ticks_type(base, family, values, zone), Cells(family, values, missing)
+        return _read_ticks(base, values, missing, zone)
     if dtype.is_numeric() and base != "Decimal":
-        read = lambda: series.cast(pl.Float64).to_numpy()  # noqa: E731
-        return _read_numeric(name, base, dtype.is_integer(), missing, read)
+        values = series.cast(pl.Float64).to_numpy()
+        return _read_numeric(name, base, dtype.is_integer(), missing, values)
     advice = {
         "Time": f"Pass pl.col({name!r}).dt.hour(), and declare Periodic(24).",
         "Decimal": f"Pass pl.col({name!r}).cast(pl.Float64).",
@@ -365,22 +345,20 @@ def _make_polars_series(name: str, kind: ColumnType, cells: Cells) -> Any:
         dtype = getattr(pl, kind.dtype)
         if kind.categories is not None:
             dtype = dtype(kind.categories)
-        return pl.Series(name, _with_missing(cells, None).tolist(), dtype=dtype)
+        return pl.Series(name, _with_missing(cells).tolist(), dtype=dtype)
     if kind.family == "flag":
         flags = Cells("flag", cells.values == 1, cells.missing)
-        return pl.Series(name, _with_missing(flags, None).tolist(), dtype=pl.Boolean)
+        return pl.Series(name, _with_missing(flags).tolist(), dtype=pl.Boolean)
     if kind.family in ("date", "duration"):
-        values = np.where(cells.missing, np.array("NaT", dtype=cells.values.dtype), cells.values)
+        values = _ticks_or_nat(cells)
         if kind.dtype == "Date":
             return pl.Series(name, values.astype("datetime64[D]"))
         if kind.resolution == "s":
             values = values.astype(values.dtype.str.replace("[s]", "[ms]"))
         series = pl.Series(name, values)
-        return (
-            series
-            if kind.zone is None
-            else (series.dt.replace_time_zone("UTC").dt.convert_time_zone(kind.zone))
-        )
+        if kind.zone is not None:
+            series = series.dt.replace_time_zone("UTC").dt.convert_time_zone(kind.zone)
+        return series
     values = np.where(cells.missing, np.nan, cells.values)
     series = pl.Series(name, np.rint(values) if kind.is_whole else values).fill_nan(None)
     return series.cast(getattr(pl, kind.dtype))
@@ -425,16 +403,13 @@ def _read_array_column(name: int, column: np.ndarray, mask: np.ndarray) -> tuple
         return ColumnType(text, "flag"), Cells("flag", column.astype(np.float64), mask)
     if kind in "iuf":
         missing = mask | np.isnan(column)
-        return _read_numeric(name, text, kind != "f", missing, lambda: column.astype(np.float64))
+        return _read_numeric(name, text, kind != "f", missing, column.astype(np.float64))
     if kind in "US":
         return ColumnType(text, "label"), Cells("label", column.astype(object), mask)
     if kind in "Mm":
-        family = "date" if kind == "M" else "duration"
         if np.datetime_data(column.dtype)[0] not in ("s", "ms", "us", "ns"):
-            column = column.astype(f"{'datetime64' if kind == 'M' else 'timedelta64'}[s]")
-        return _ticks_type(text, family, column, None), Cells(
-            family, column, mask | np.isnat(column)
-        )
+            column = column.astype(f"{kind}8[s]")
+        return _read_ticks(text, column, mask | np.isnat(column), None)
     advice = _COMPLEX if kind == "c" else "Convert it, or drop it."
     raise _refuse(name, f"has dtype {text}", advice)
 
@@ -453,7 +428,7 @@ def _build_array(frame: FrameType, columns: Sequence[Cells], index: Any) -> np.n
         if dtype.kind == "O":
             array[:, j] = _python_objects(kind, cells)
         elif dtype.kind in "Mm":
-            array[:, j] = np.where(cells.missing, np.array("NaT", cells.values.dtype), cells.values)
+            array[:, j] = _ticks_or_nat(cells)
         elif dtype.kind in "US":
             array[:, j] = cells.values
         else:
@@ -507,11 +482,8 @@ def _read_objects(name: Any, column: np.ndarray, is_masked: Any) -> tuple[Column
         return ColumnType("object", "flag"), Cells("flag", flags, missing)
     is_float = np.array([isinstance(values[row], float | np.floating) for row in first])
     is_whole = not is_float[index][~missing].any()
-
-    def read() -> np.ndarray:
-        return np.where(missing, np.nan, column).astype(np.float64)
-
-    return _read_numeric(name, "object", is_whole, missing, read)
+    of_floats = np.where(missing, np.nan, column).astype(np.float64)
+    return _read_numeric(name, "object", is_whole, missing, of_floats)
 
 
 def _family(cell: Any) -> str:
@@ -526,10 +498,9 @@ def _family(cell: Any) -> str:
 
 
 def _read_numeric(
-    name: Any, dtype: str, is_whole: bool, missing: np.ndarray, read: Callable[[], np.ndarray]
+    name: Any, dtype: str, is_whole: bool, missing: np.ndarray, values: np.ndarray
 ) -> tuple[ColumnType, Cells]:
     """Read a column of numbers, which must be finite where they are not missing."""
-    values = read()
     missing = missing | np.isnan(values)
     infinite = np.flatnonzero(np.isinf(values) & ~missing)
     if len(infinite):
@@ -549,6 +520,21 @@ def _read_numeric(
     return ColumnType(dtype, "number", is_whole), Cells("number", values, missing)
 
 
+def _read_ticks(
+    dtype: str, values: np.ndarray, missing: np.ndarray, zone: Any
+) -> tuple[ColumnType, Cells]:
+    """Read a column of dates or durations, in the resolution of its values."""
+    family = "date" if values.dtype.kind == "M" else "duration"
+    resolution, own_zone = np.datetime_data(values.dtype)[0], None if zone is None else str(zone)
+    kind = ColumnType(dtype, family, resolution=resolution, zone=own_zone)
+    return kind, Cells(family, values, missing)
+
+
+def _ticks_or_nat(cells: Cells) -> np.ndarray:
+    """Return dates or durations, NaT where a cell is missing."""
+    return np.where(cells.missing, np.array("NaT", dtype=cells.values.dtype), cells.values)
+
+
 def _objects(values: Sequence[Any]) -> np.ndarray:
     """Return a sequence as an array of objects (n,), whatever the objects are."""
     array = np.empty(len(values), dtype=object)
@@ -556,7 +542,7 @@ def _objects(values: Sequence[Any]) -> np.ndarray:
     return array
 
 
-def _with_missing(cells: Cells, missing_value: Any) -> np.ndarray:
+def _with_missing(cells: Cells, missing_value: Any = None) -> np.ndarray:
     """Return values as objects, with one for missing cells."""
     values = cells.values.astype(object)
     values[cells.missing] = missing_value
@@ -566,13 +552,13 @@ def _with_missing(cells: Cells, missing_value: Any) -> np.ndarray:
 def _python_objects(kind: ColumnType, cells: Cells) -> np.ndarray:
     """Return a column of objects as the training frame holds them; missing cells are None or NaN."""
     if kind.family == "flag":
-        return _with_missing(Cells("flag", cells.values == 1, cells.missing), None)
+        return _with_missing(Cells("flag", cells.values == 1, cells.missing))
     if kind.family == "number":
         values = cells.values
         if kind.is_whole:
             values = np.rint(np.where(cells.missing, 0, values)).astype(np.int64)
         return _with_missing(Cells("number", values, cells.missing), np.nan)
-    return _with_missing(cells, None)
+    return _with_missing(cells)
 
 
 _BUILDERS: dict[str, Callable[[FrameType, Sequence[Cells], Any], Any]] = {

@@ -113,6 +113,13 @@ class Numerical(Kind):
         elif self.unit is not None:
             unit = check_real("unit", self.unit, hint="Pass None for exact values.")
             object.__setattr__(self, "unit", unit)
+        low, high = self.bounds
+        if self.atoms != "auto" and not all(low <= atom <= high for atom in self.atoms):
+            raise ValueError(
+                f"atoms={self.atoms!r} of a column of kind {self.name} has values outside its bounds, "
+                f"{low:g} and {high:g}; expected atoms within them. Widen the bounds, or leave out the "
+                "atom."
+            )
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -168,10 +175,6 @@ class Positive(Numerical):
     name = "positive"
     is_open = True
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_atoms(self)
-
     @property
     def bounds(self) -> tuple[float, float]:
         """See `Numerical`."""
@@ -207,7 +210,6 @@ class Interval(Numerical):
     is_open = True
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         for name, no_bound in (("low", -math.inf), ("high", math.inf)):
             bound = getattr(self, name)
             if not (isinstance(bound, float) and bound == no_bound):
@@ -222,7 +224,7 @@ class Interval(Numerical):
             raise ValueError(
                 "low=-inf and high=inf are no bounds; expected one or two. Pass Continuous()."
             )
-        _check_atoms(self)
+        super().__post_init__()
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -293,7 +295,6 @@ class Integer(Numerical):
     name = "integer"
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.unit is None:
             raise ValueError(
                 "unit=None of an Integer column; expected a number > 0 or 'auto'. Declare it as "
@@ -307,7 +308,7 @@ class Integer(Numerical):
             raise ValueError(
                 f"low={self.low!r} and high={self.high!r} leave no two values; expected low < high."
             )
-        _check_atoms(self)
+        super().__post_init__()
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -383,15 +384,3 @@ def _atoms(atoms: Any) -> Any:
             "numbers, such as (0,)."
         )
     return tuple(sorted({check_real("atoms", atom, minimum=-math.inf) for atom in atoms}))
-
-
-def _check_atoms(kind: Numerical) -> None:
-    """Raise ValueError if a kind has an atom outside its bounds."""
-    low, high = kind.bounds
-    outside = [] if kind.atoms == "auto" else [a for a in kind.atoms if not low <= a <= high]
-    if outside:
-        raise ValueError(
-            f"atoms={kind.atoms!r} of a column of kind {kind.name} has values outside its bounds, "
-            f"{low:g} and {high:g}; expected atoms within them. Widen the bounds, or leave out the "
-            "atom."
-        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +27,8 @@ _MOST_DRAWS = 10_000_000
 _FEWEST_IN_TAIL = 100
 # Mutual information: the fewest and the most draws, and the neighbours of each.
 _FEWEST_PAIRS, _MOST_PAIRS, _N_NEIGHBORS = 1000, 81_000, 5
+# Factors by which the number of draws grows until the error is the requested one.
+_LEAST_GROWTH, _MOST_GROWTH = 1.5, 3.0
 # Pairs with different levels are further apart than any normal scores.
 _LEVEL_DISTANCE = 100.0
 
@@ -319,8 +321,8 @@ def mutual_information(
     a, b : label or int
         Two columns of any kind.
     error : float, default=0.02
-        The error in nats that is wanted: the number of draws, 1000 at first, is tripled until the
-        estimated error is below it, up to 81 000.
+        The error in nats that is wanted: draws, 1000 at first, are added until the estimated error is
+        below it, up to 81 000.
     random_state : int, RandomState or None, default=None
         See `probability`.
 
@@ -368,20 +370,25 @@ def mutual_information(
     """
     check_real("error", error)
     rng = _generator(model, random_state)
-    n, reached, value = _FEWEST_PAIRS, math.inf, 0.0
-    while reached > error and n <= _MOST_PAIRS:
-        draws = _Draws.of(model, n, None, rng, "(a, b)", [a, b])
-        pair = draws.column(a).coordinates(), draws.column(b).coordinates()
-        value = float(_mixed_terms(*pair).mean())
+    n, drawn = _FEWEST_PAIRS, _Draws.of(model, _FEWEST_PAIRS, None, rng, "(a, b)", [a, b])
+    columns = drawn.column(a), drawn.column(b)
+    while True:
+        first, second = (column.coordinates() for column in columns)
+        value = float(_mixed_terms(first, second).mean())
         # Neighbouring terms are correlated: their standard deviation would be too small.
-        of_parts = _means_of_parts(*pair, 10)
+        of_parts = _means_of_parts(first, second, 10)
         standard_error = of_parts.std(ddof=1) / math.sqrt(len(of_parts))
-        reached = math.hypot(standard_error, value - _means_of_parts(*pair, 4).mean())
-        n *= 3
+        reached = math.hypot(standard_error, value - _means_of_parts(first, second, 4).mean())
+        if reached <= error or n >= _MOST_PAIRS:
+            break
+        before, growth = n, (1.1 * reached / error) ** 2
+        n = min(math.ceil(before * min(max(growth, _LEAST_GROWTH), _MOST_GROWTH)), _MOST_PAIRS)
+        more = _Draws.of(model, n - before, None, rng, "(a, b)", [a, b])
+        columns = columns[0].followed_by(more.column(a)), columns[1].followed_by(more.column(b))
     if reached > error:
         warn_user(
             f"the estimated error of the mutual information of {a!r} and {b!r} is {reached:.2g} nats "
-            f"after {n // 3} draws, and {error:g} was requested: one column may determine the "
+            f"after {n} draws, and {error:g} was requested: one column may determine the "
             "other, for which the mutual information is infinite. Take the value for a lower bound."
         )
     return Estimate(max(value, 0.0), reached)
@@ -442,6 +449,10 @@ class _DrawnColumn:
         if np.isnan(array).any():
             raise ValueError(f"the value of column {self.name!r} is NaN; expected a number.")
         return array
+
+    def followed_by(self, more: _DrawnColumn) -> _DrawnColumn:
+        """Return the column with the values of further draws behind its own."""
+        return replace(self, values=np.concatenate([self.values, more.values]))
 
     def check_order(self) -> None:
         """Raise ValueError if the column has levels without an order."""

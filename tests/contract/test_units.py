@@ -192,6 +192,9 @@ def test_scales_that_are_far_from_the_range_of_X_are_refused():
     for model in (SmoothedScoreDiffusion(1e-160, 0.4), LocalScoreDiffusion(1e-160)):
         with pytest.raises(ValueError, match="bandwidth=1e-160 is"):
             model.fit(X)
+    for name in ("sigma", "terminal_scale"):
+        with pytest.raises(ValueError, match=rf"{name}=1e\+200 is out of range; expected a number"):
+            SmoothedScoreDiffusion(0.3, **{"sigma": 0.4, name: 1e200}).fit(X)
     with pytest.raises(ValueError, match="X holds values up to"):
         SmoothedScoreDiffusion(0.3, 0.4, **COARSE).fit(X).score_samples(1e160 * X)
 

@@ -127,7 +127,11 @@ def test_rows_of_rough_flows_are_followed_again():
 
 @pytest.mark.parametrize("separation", [4.0, 1e4])
 def test_smoothed_mixtures_are_converged(separation):
-    """The default is within .005 nats of eight times as many steps, on average over rows."""
+    """The default is within 3e-4 nats of eight times as many steps, on average over rows.
+
+    It has 32 levels and steps for each factor e of noise; with 16 the error is 5e-4. Nodes are eight
+    times as many in more than ten dimensions.
+    """
     rng = np.random.RandomState(0)
     X = np.concatenate([rng.normal(size=(40, 2)), separation + 0.05 * rng.normal(size=(40, 2))])
     mixture = GaussianMixture(4, random_state=0).fit(X)
@@ -137,5 +141,16 @@ def test_smoothed_mixtures_are_converged(separation):
     finer = SmoothedScoreDiffusion(
         **settings, n_levels=levels.n_levels, n_steps=8 * levels.n_levels
     ).fit(X)
-    assert default.score(X) == pytest.approx(finer.score(X), abs=5e-3)
+    assert default.score(X) == pytest.approx(finer.score(X), abs=3e-4)
     assert levels.terminal_scale == pytest.approx(8 * default.sigma_)
+
+
+def test_mixtures_have_more_nodes_in_many_dimensions():
+    """In 13 columns of wine means were 0.01 nats too high with as many as over rows."""
+    X = np.random.RandomState(0).normal(size=(40, 12))
+    mixture = GaussianMixture(1, random_state=0).fit(X)
+    over, rows = (
+        SmoothedScoreDiffusion(0.3, 0.3, base=base, n_levels=2, n_steps=2).fit(X)
+        for base in (mixture, None)
+    )
+    assert over.n_nodes_ == 8 * rows.n_nodes_

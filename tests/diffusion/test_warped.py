@@ -217,12 +217,14 @@ def test_what_takes_no_maps_says_so(default):
         default.laplacian_log_density(X)
 
 
-@pytest.mark.parametrize("distance", [1e6, 1e12])
+@pytest.mark.parametrize("distance", [1e12, 1e16, 1e100])
 def test_one_far_row_hardly_moves_the_density_of_the_others(distance):
-    """Held-out rows lose under a nat; at 1e12 they lost 25, since no map was offered."""
+    """Held-out rows lose .8 to 1.3 nats, with a warning; 25 at 1e12 and 34 at 1e16 without a map."""
     rng = np.random.RandomState(0)
     X, Q = rng.normal(size=(60, 2)), rng.normal(size=(40, 2))
-    alone, beside = (
-        SmoothedScoreDiffusion().fit(rows) for rows in (X, np.vstack([X, [[distance, 0.3]]]))
-    )
-    assert beside.score(Q) > alone.score(Q) - 1
+    alone = SmoothedScoreDiffusion().fit(X)
+    with pytest.warns(
+        UserWarning, match=r"column 0: 1 of 61 values .* 95% of the rows within 1\.86"
+    ):
+        beside = SmoothedScoreDiffusion().fit(np.vstack([X, [[distance, 0.3]]]))
+    assert beside.score(Q) > alone.score(Q) - 1.4

@@ -151,6 +151,15 @@ def test_row_order_does_not_matter(kde):
     np.testing.assert_allclose(other.score_samples(frame), kde.score_samples(frame), atol=1e-8)
 
 
+def test_row_order_does_not_matter_beside_missing_numbers(smoothed):
+    """The density of an income given a missing count is a mean over draws."""
+    rows = _frame(12, 3).assign(count=np.nan)
+    rows = pd.concat([rows, rows[:3]], ignore_index=True)
+    found = smoothed.score_samples(rows)
+    np.testing.assert_allclose(smoothed.score_samples(rows[::-1])[::-1], found, atol=1e-9)
+    np.testing.assert_allclose(found[-3:], found[:3], atol=1e-9)
+
+
 def test_weights_are_numbers_of_copies():
     frame, counts = _frame(60), np.random.RandomState(0).randint(0, 3, size=60)
     weighted = TableDensity(KINDS, density=KDESampler()).fit(frame, sample_weight=counts)
@@ -242,6 +251,14 @@ def test_warns_of_counts_that_others_determine():
     frame["age"] = frame["school"] + frame["work"] + 6
     with pytest.warns(UserWarning, match=r"\['school', 'work', 'age'\] satisfy 1 exact relations"):
         TableDensity().fit(frame)
+
+
+def test_dates_of_one_value_are_no_relation():
+    frame = pd.DataFrame({"x": np.random.RandomState(0).normal(size=40)})
+    frame["day"] = pd.Timestamp("2020-02-01")
+    with pytest.warns(UserWarning, match="in all rows that have a value") as caught:
+        TableDensity(density=KDESampler()).fit(frame)
+    assert not any("relations" in str(each.message) for each in caught)
 
 
 def _spending(n, seed):
@@ -351,6 +368,30 @@ def test_few_rows_beside_an_atom_have_bounded_losses(n_others):
         # Four standard errors of a share of 2000 draws.
         share = zero + masses[points < end].sum()
         assert (drawn < end).mean() == pytest.approx(share, abs=0.045)
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0])
+def test_one_value_beside_an_atom_has_a_gaussian_about_it(value):
+    """Its width is the value, and one where that is zero."""
+    frame = pd.DataFrame({"x": np.repeat([5.0, value], [10, 3])})
+    with pytest.warns(UserWarning, match="one value in rows where it is not at an atom"):
+        model = TableDensity({"x": Continuous(atoms=(5.0,), unit=None)}).fit(frame)
+    at, at_width = model.score_samples(pd.DataFrame({"x": [value, value + (value or 1.0)]}))
+    assert at - at_width == pytest.approx(0.5, rel=1e-9)
+
+
+def test_rows_that_lack_unlike_columns_are_scored_together_as_alone():
+    """Their integrals are over one model, and draws are followed together."""
+    rng = np.random.RandomState(0)
+    numbers = np.column_stack([rng.normal(size=(60, 2)), rng.poisson(2.0, 60)])
+    frame = pd.DataFrame(numbers, columns=["a", "b", "count"])
+    frame["kind"] = np.where(numbers[:, 0] > 0, "high", "low")
+    density = SmoothedScoreDiffusion(n_nodes=8, n_steps=8)
+    model = TableDensity({"count": Integer(0)}, density=density).fit(frame)
+    rows = pd.concat([frame[:2].assign(**{name: np.nan}) for name in frame] + [frame[:2]])
+    together = model.score_samples(rows, return_error=True)
+    alone = [model.score_samples(rows[k : k + 1], return_error=True) for k in range(len(rows))]
+    np.testing.assert_allclose(together, np.concatenate(alone, axis=1), rtol=0, atol=1e-9)
 
 
 def test_errors_of_two_counts_with_wide_cells_are_small_and_true():

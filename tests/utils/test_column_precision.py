@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from skdiffsmooth._utils.column_precision import column_precision, copies_of
+from skdiffsmooth._utils.column_precision import column_precision, copies_of, far_columns
 from skdiffsmooth._utils.rows import merge_duplicates
 
 
@@ -116,3 +116,30 @@ def test_rounding_is_that_of_the_format():
     assert precision(single).rounding[0] == np.finfo(np.float32).eps * np.abs(single).max()
     # Small integers are exact in both.
     assert precision(np.arange(30.0)).rounding[0] == np.finfo(np.float64).eps * 29
+
+
+def n_far(column):
+    """Return the number of columns, 0 or 1, in which some values are far from all others."""
+    points, weights = merge_duplicates(
+        np.asarray(column, dtype=float)[:, None], np.ones(len(column))
+    )
+    return len(far_columns(points, weights, None))
+
+
+def test_heavy_tails_have_no_far_values():
+    """Of 200 Cauchy columns each has one with probability 5e-4: two of them have none by chance 1e-2."""
+    tables = np.random.RandomState(0).standard_cauchy(size=(200, 1000))
+    assert sum(map(n_far, tables)) <= 1
+    assert not any(n_far(np.exp(2 * column[:60].clip(-3, 3))) for column in tables)
+
+
+@pytest.mark.parametrize("unit", [1e-300, 1.0, 1e290])
+def test_far_values_are_found_in_any_unit(unit):
+    rng = np.random.RandomState(0)
+    X = np.column_stack([rng.normal(size=(60, 2)), np.zeros(60)])
+    X[5, 0], X[7, 2] = 1e7, 1.0
+    (described,) = far_columns(unit * X, np.full(60, 1 / 60), None)
+    assert described.startswith("column 0: 1 of 60 values are up to")
+    X[9:14, 0] = -1e7
+    # A tenth of the rows is a group, and no accident.
+    assert not far_columns(unit * X, np.full(60, 1 / 60), None)

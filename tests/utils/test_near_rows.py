@@ -54,6 +54,12 @@ def test_copies_up_to_rounding_are_merged(X, n_groups):
     )  # sums of up to 13 equal numbers
 
 
+@pytest.mark.parametrize("far", [1e16, 1e100])
+def test_a_far_row_makes_no_copies(far):
+    """Beside 1e16 thirteen of sixty rows were merged, since a mean was subtracted."""
+    assert merged(np.append(table(d=1), far)[:, None]).n_near == 0
+
+
 def test_smooth_data_are_left_alone():
     """No false alarm in 500 tables: heavy tails, densities with poles, one to three columns."""
     for seed in range(500):

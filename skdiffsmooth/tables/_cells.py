@@ -1,0 +1,170 @@
+"""Cells of recorded values: their points in coordinates, and averages of a density over them.
+
+A value that was recorded in a unit stands for the cell of that width about it, and its probability is
+the mean of the density over the cell, times the width.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import logsumexp
+
+from ._columns import EncodedTable, TableColumns
+from ._continuous import ContinuousPart
+
+# Points of a cell at which a density is averaged: in one column midpoints, of which every third is one
+# of fewer; in more a lattice of a prime number of points, with a generator for each column. Where each
+# point costs an integral over missing values there are a few.
+_N_MIDPOINTS, _N_LATTICE, _N_LARGE_LATTICE, _N_FEW = 27, 17, 31, 5
+# Errors in nats above which there are two more lattices, moved, and above which there are six more;
+# where points cost integrals both are the second number.
+REFINED = 0.1, 0.2
+# No one is a multiple of three, so that the lattice of three times as many points has none twice.
+_GENERATORS = {
+    5: [1, 2],
+    17: [1, 22, 41, 37, 2, 8, 23, 38],
+    31: [1, 43, 67, 40, 7, 14, 34, 73, 2, 13, 68, 41, 4, 70, 77],
+}
+# Mean error in nats of density times width, over the rows of the second number, above which a density is
+# averaged over the cell; points of each cell at which scales are chosen.
+_CELL_ERROR, _N_CELL_ROWS, N_CHOICE = 0.01, 64, 4
+
+
+def mapped(
+    table: TableColumns, values: np.ndarray, columns: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return mapped values (n, k) of some coordinates, and the sum (n,) of their log slopes."""
+    z, log_slopes = table.coordinates(values)
+    return z[:, columns], log_slopes[:, columns].sum(axis=1)
+
+
+def in_cells(
+    table: TableColumns, values: np.ndarray, columns: np.ndarray, offsets: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return mapped values (m, n, k) at points (m, k) of the cells, and their log slopes (m, n)."""
+    low, high = table.cells(values)
+    middle, width = (low + high) / 2, high - low
+    moved = np.repeat(values[None], len(offsets), axis=0)
+    moved[:, :, columns] = middle[:, columns] + offsets[:, None] * width[:, columns]
+    z, log_slopes = mapped(table, moved.reshape(-1, values.shape[1]), columns)
+    shape = len(offsets), len(values)
+    return z.reshape(*shape, len(columns)), log_slopes.reshape(shape)
+
+
+def log_widths(table: TableColumns, values: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Return the logarithm (n,) of the product of the widths of cells of some coordinates."""
+    low, high = table.cells(values)
+    widths = (high - low)[:, columns]
+    return np.log(np.where(widths > 0, widths, 1.0)).sum(axis=1)
+
+
+def mapped_ends(
+    table: TableColumns, values: np.ndarray, columns: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mapped ends (n, k) of the cells of some coordinates, equal for exact ones."""
+    with np.errstate(divide="ignore"):
+        low, high = (mapped(table, each, columns)[0] for each in table.cells(values))
+    return low, high
+
+
+def lattice_of(
+    table: TableColumns, part: ContinuousPart, units: np.ndarray, rows: EncodedTable
+) -> np.ndarray:
+    """Return the points of a cell at which a part is averaged: in columns in which this matters."""
+    tested = np.zeros(len(units), dtype=bool)
+    few = rows.take(np.random.RandomState(0).permutation(len(rows.levels))[:_N_CELL_ROWS])
+    z, log_slopes = mapped(table, few.values, part.columns)
+    for k in np.flatnonzero(units > 0):
+        nodes, node_weights = np.polynomial.legendre.leggauss(3)
+        offsets = np.zeros((len(nodes), len(units)))
+        offsets[:, k] = nodes / 2
+        moved, slopes = in_cells(table, few.values, part.columns, offsets)
+        queries = np.concatenate([z[None], moved])
+        log_density = part.of_all(queries.reshape(-1, len(units))).reshape(len(queries), -1)
+        log_density += np.concatenate([log_slopes[None], slopes])
+        mean = logsumexp(log_density[1:], b=node_weights[:, None] / 2, axis=0)
+        tested[k] = np.abs(mean - log_density[0]).mean() > _CELL_ERROR
+    return lattice(tested)
+
+
+def points_of(
+    part: ContinuousPart, observed: np.ndarray, *, are_few: bool, n_refined: int = 0
+) -> np.ndarray:
+    """Return the points (m, p) of a cell at which a part is averaged, a few for integrals, too.
+
+    Each of `n_refined` times there are three times as many.
+    """
+    if not (part.offsets * observed).any():
+        return np.zeros((1, len(observed)))
+    offsets = part.offsets
+    if part.is_integrated and (are_few or not observed.all()):
+        offsets = lattice(observed & offsets.any(axis=0), n_midpoints=3, n_lattice=_N_FEW)
+    for _ in range(n_refined):
+        offsets = _refined(offsets)
+    return offsets
+
+
+def lattice(
+    has_cells: np.ndarray, n_midpoints: int = _N_MIDPOINTS, n_lattice: int | None = None
+) -> np.ndarray:
+    """Return points (m, p) of a cell, from -1/2 to 1/2 in columns that have cells (p,), and else zero.
+
+    Those of all cells together are a lattice, so that sums over all cells are integrals without
+    error wherever the density is smooth at the distance of the points.
+    """
+    (columns,) = np.nonzero(has_cells)
+    if not len(columns):
+        return np.zeros((1, len(has_cells)))
+    if len(columns) == 1:
+        points = (np.arange(n_midpoints)[:, None] + 0.5) / n_midpoints - 0.5
+    else:
+        n = n_lattice or (_N_LATTICE if len(columns) <= _N_LATTICE // 2 else _N_LARGE_LATTICE)
+        generator = np.resize(_GENERATORS[n], len(columns))
+        steps = np.outer(np.arange(n), generator)
+        points = (steps / n + 0.5) % 1 - 0.5
+    everywhere = np.zeros((len(points), len(has_cells)))
+    everywhere[:, columns] = points
+    return everywhere
+
+
+def _refined(offsets: np.ndarray) -> np.ndarray:
+    """Return the lattice (3m, p) of three times as many points of a cell of which (m, p) are a third."""
+    (columns,) = np.nonzero(offsets.any(axis=0))
+    steps = np.zeros((3, 1, offsets.shape[1]))
+    n = len(offsets)
+    while n % 3 == 0:
+        n //= 3
+    generator = np.resize(_GENERATORS.get(n, [1]), len(columns))
+    steps[:, 0, columns] = np.outer([0, 1, -1], generator / (3 * len(offsets)))
+    return ((steps + offsets + 0.5) % 1 - 0.5).reshape(-1, offsets.shape[1])
+
+
+def averaged(
+    log_terms: np.ndarray, errors: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the logarithms (n,) of means over points of cells, and errors of these (n,).
+
+    `log_terms` and their standard `errors` are (m, n). The third array (n,) is the error of the average.
+    """
+    log_mean = logsumexp(log_terms, axis=0) - np.log(len(log_terms))
+    ratio = np.exp(log_terms - log_mean)
+    of_cells = _error_of_mean(ratio) if len(log_terms) > 1 else np.zeros_like(log_mean)
+    # Integrals at all points of a cell use the same numbers: their errors add.
+    return log_mean, np.hypot((ratio * errors).mean(axis=0), of_cells), of_cells
+
+
+def _error_of_mean(values: np.ndarray) -> np.ndarray:
+    """Return the error (n,) of the mean over a cell's points, from values (m, n) whose mean is one.
+
+    Of midpoints it is an eighth of the difference from a third of them; of a lattice the standard error
+    over pairs of opposite points, as if these were independent, which is several times too large where
+    a density varies mostly with one column; and of three lattices that over their means.
+    """
+    if len(values) in (3, _N_MIDPOINTS):
+        return np.abs(values[1::3].mean(axis=0) - 1) / 8
+    if len(values) % 3 == 0:
+        means = values.reshape(3, -1, values.shape[1]).mean(axis=1)
+        return means.std(axis=0, ddof=1) / np.sqrt(3)
+    half = len(values) // 2
+    pairs = (values[1 : half + 1] + values[:half:-1]) / 2
+    return pairs.std(axis=0, ddof=1) / np.sqrt(half)
