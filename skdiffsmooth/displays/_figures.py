@@ -153,6 +153,8 @@ def grid_of(
 ) -> list[np.ndarray]:
     """Return the values of each column at which something is computed, given or around rows (n, d)."""
     if grid is not None:
+        if not isinstance(grid, Iterable):
+            raise TypeError(f"grid={grid!r}; expected one array of values for each column.")
         values: Iterable[Any] = [grid] if len(columns) == 1 and np.ndim(grid) == 1 else grid
         arrays = [check_real_array("grid", value, allow_bool=False) for value in values]
         if len(arrays) != len(columns) or any(value.ndim != 1 for value in arrays):
