@@ -4,7 +4,7 @@
 `python benchmarks/mutate.py 400` draws as many mutants, an equal number from each wing, writes one line
 for each to build/mutants.jsonl, and prints the share that tests detect with its 95 % interval, and the
 survivors. A second run continues where the first ended, or where docs/evidence/mutants.jsonl does, with
-the files that have not changed; a count of 0 prints only.
+the files that have not changed; a count of 0 prints only. With --again survivors are tried once more.
 
 A mutant meets first the tests of its wing, the shortest first, then all others that run its line, until
 one fails or LIMIT seconds of CPU are used: whatever survives these counts as survivor. A test that fails
@@ -24,7 +24,6 @@ import itertools
 import json
 import os
 import resource
-import shutil
 import signal
 import sys
 import time
@@ -46,6 +45,7 @@ RECORD = ROOT / "docs" / "evidence" / "mutants.jsonl"
 CONTEXTS, DURATIONS = ROOT / "build" / "coverage", ROOT / "build" / "tests.xml"
 # Seconds of CPU for the tests of one mutant, and what a mutant that is out of time may take.
 LIMIT, LONGEST = 10, 60
+DETECTED = "detected", "out of time"
 # What the first process loads, and no code of the package.
 LIBRARIES = "torch pandas scipy.stats sklearn.mixture sklearn.utils.estimator_checks hypothesis"
 # Files of a wing, and its tests, which run before all others.
@@ -358,9 +358,8 @@ def digest(file):
 
 def read():
     """Return the results of files that have not changed since."""
-    if not RESULTS.exists() and RECORD.exists():
-        shutil.copy(RECORD, RESULTS)
-    lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
+    results = RESULTS if RESULTS.exists() else RECORD
+    lines = results.read_text().splitlines() if results.exists() else []
     return [r for r in map(json.loads, lines) if r["of"] == digest(r["file"])]
 
 
@@ -371,13 +370,13 @@ def report(results):
         of_wing = [r for r in results if wing in (r["wing"], "all")]
         found = [r["outcome"] for r in of_wing]
         if found:
-            detected = found.count("detected") + found.count("out of time")
+            detected = sum(map(found.count, DETECTED))
             low, high = binomtest(detected, len(found)).proportion_ci()
             seconds = np.mean([r["seconds"] for r in of_wing])
             cells = len(found), detected, found.count("out of time"), f"{low:.0%} to {high:.0%}"
             row(wing, *cells, f"{seconds:.1f}")
     for r in results:
-        if r["outcome"] not in ("detected", "out of time"):
+        if r["outcome"] not in DETECTED:
             place = f"{r['file']}:{r['line']}, {r['outcome']}"
             print(f"\n{place}\n  - {r['before']}\n  + {r['after']}")
 
@@ -386,9 +385,13 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("count", nargs="?", type=int, default=40)
     parser.add_argument("--wings", nargs="+", choices=WINGS, default=list(WINGS))
+    parser.add_argument("--again", action="store_true")
     arguments = parser.parse_args()
     os.chdir(ROOT)
-    done = {(r["file"], r["node"]) for r in read()}
+    kept = [r for r in read() if not arguments.again or r["outcome"] in DETECTED]
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text("".join(json.dumps(r) + "\n" for r in kept))
+    done = {(r["file"], r["node"]) for r in kept}
     todo = [m for m in sample(arguments.count, arguments.wings) if m[1:] not in done]
     if todo:
         for name in LIBRARIES.split():
