@@ -16,7 +16,7 @@ from .memory import rows_within, slices
 from .shards import ONE_PROCESS, Shards
 
 
-class CommonNumbers(np.random.RandomState):
+class CommonRandomState(np.random.RandomState):
     """Random numbers for m draws of each of several rows, the same ones for every row.
 
     The first axis whose length is a multiple of m holds the first draws of all rows, then the second.

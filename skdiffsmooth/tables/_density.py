@@ -21,7 +21,7 @@ from sklearn.base import clone
 
 from .._coordinates.columns import ColumnSpace
 from .._estimators.kde import KDESampler
-from .._utils.draws import CommonNumbers, choose_in_rows
+from .._utils.draws import CommonRandomState, choose_in_rows
 from .._utils.progress import tracked
 from .._utils.warnings import warn_user
 from ._cells import (
@@ -494,10 +494,10 @@ class MixedDensity:
         The same ones are missing in all rows. Without `rng` random numbers are as in `_with_common`.
         """
         first = int(part.columns[0])
-        drawn = self._points_in_cells(part, levels, values, rng or CommonNumbers(m, (first, 0)))
+        drawn = self._points_in_cells(part, levels, values, rng or CommonRandomState(m, (first, 0)))
         for index, same in _same_rows(levels[:, part.relevant]):
-            numbers = rng or CommonNumbers(m, (first, 1))
-            drawn[same] = part.draw(levels[index], drawn[same], numbers)
+            source = rng or CommonRandomState(m, (first, 1))
+            drawn[same] = part.draw(levels[index], drawn[same], source)
         return drawn
 
     def _part(self, key: tuple[int, ...]) -> ContinuousPart | None:
