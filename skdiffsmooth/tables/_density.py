@@ -479,7 +479,7 @@ class MixedDensity:
         missing = np.isnan(values) & present
         missing[:, self._conditional] = False
         values[missing] = self._recorded(self.table.values_at(z))[missing]
-        return values.reshape(m, n, -1)
+        return values.reshape(m, n, values.shape[1])
 
     def _draw_part(
         self,

@@ -240,7 +240,7 @@ def test_mutual_information_is_the_known_one(name):
 
 @pytest.mark.parametrize("unit", [0.01, 0.05, 0.1])
 def test_mutual_information_does_not_depend_on_fine_rounding(unit):
-    """With ties it was up to 0.3 nats too large, the more so the finer values were rounded."""
+    """With ties it was up to 0.25 nats off."""
     exact = np.column_stack(_gaussian(0.83)(np.random.RandomState(0), 5000))
     rounded = np.round(exact / unit) * unit
     columns = (
