@@ -56,8 +56,9 @@ for digit, curve in curves.items():
 # ---------------------------------------------------------
 # The bandwidth alone leaves samples 0.005 * sqrt(783) = 0.14 off the curve. The adapted kernel
 # acts along one direction and needs few nodes; its samples go as far from the data as the curve
-# does, at most.
-bandwidth, n_samples = 0.005, 300
+# does, at most. In 40 steps they go 2 % less far than in 126.
+bandwidth, n_samples = 0.005, 200
+steps = {"n_steps": 40, "n_levels": 40}
 models = {
     "KDE": [KDESampler(h) for h in (0.005, 0.01, 0.02, 0.03, 0.04, 0.05)],
     "isotropic": [
@@ -68,7 +69,7 @@ models = {
 samples = {}
 for digit, curve in curves.items():
     adapted = [
-        ManifoldAdaptedDiffusion(bandwidth, sigma, manifold=curve, n_nodes=16, n_steps=80)
+        ManifoldAdaptedDiffusion(bandwidth, sigma, manifold=curve, n_nodes=16, **steps)
         for sigma in ((0.5, 1.0, 2.0, 4.0) if digit == 4 else (4.0,))
     ]
     for name, members in (models | {"along the curve": adapted}).items():
