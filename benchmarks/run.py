@@ -16,6 +16,7 @@ import implied_sigma
 import imports
 import kde
 import likelihood
+import mass
 import memory
 import neural
 import novelty
@@ -48,6 +49,7 @@ MODULES = (
 SLOW = (
     accuracy,
     likelihood,
+    mass,
     defaults,
     criteria,
     conditional,

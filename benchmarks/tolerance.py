@@ -2,7 +2,8 @@
 
 Fixed scales in scaled columns (bandwidth 0.85 h), no background, CPU seconds on one thread. Far rows are
 held-out ones, moved by three standard deviations in each column. Divergences follow from log-densities
-(Stein's identity) in the tables of three to ten columns, and from traces in the others.
+(Stein's identity) in the tables of three to ten columns, and from traces in the others. To compare times
+with those of another commit, run the script with PYTHONPATH set to a checkout of it.
 """
 
 import time
@@ -13,12 +14,17 @@ from _common import full_requested, header, row
 from _tables import load, split
 from sklearn.datasets import make_moons
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
+from sklearn.neighbors import NearestNeighbors
 
 from skdiffsmooth import SmoothedScoreDiffusion
 from skdiffsmooth.solvers import Adaptive
 
 QUICK = ("iris", "wine")
 FULL = ("iris", "crabs", "quakes", "glass", "moons", "wine")
+TIMED = ("moons", "iris", "quakes", "wine", "body", "breast cancer")
+# Components of the mixtures that are smoothed.
+MIXTURES = {"iris": 4, "quakes": 8, "wine": 8}
 SCALES = {"bandwidth": "0.85h", "metric": "scaled", "background": 0.0}
 
 
@@ -91,12 +97,33 @@ def steps(names):
             row(name, solver, "draws, in bandwidths", f"{spent:.3f}", "", *cells)
 
 
+def times():
+    """Print CPU seconds of 40 log-densities and of draws, over rows and over mixtures."""
+    header("data", "N x d", "over", "40 log-densities", "mean (nats)", "draws", "CPU (s)")
+    for name in TIMED:
+        train, test = rows_of(name, 300)
+        size = " x ".join(map(str, train.shape))
+        distances, _ = NearestNeighbors(n_neighbors=6).fit(train).kneighbors()
+        scale = np.median(distances[:, 4])
+        models = {"rows": (SmoothedScoreDiffusion(scale / 2, scale, metric="euclidean"), 1000)}
+        if name in MIXTURES:
+            mixture = GaussianMixture(MIXTURES[name], reg_covar=0.01, random_state=0).fit(train)
+            models["mixture"] = SmoothedScoreDiffusion(sigma=0.1, base=mixture), 300
+        for over, (model, n_draws) in models.items():
+            model.fit(train).score_samples(test[:2])
+            spent, found = cpu_seconds(lambda m=model, x=test: m.score_samples(x))
+            drawn, _ = cpu_seconds(lambda m=model, n=n_draws: m.sample(n, random_state=0))
+            row(name, size, over, f"{spent:.3f}", f"{found.mean():.4f}", n_draws, f"{drawn:.3f}")
+
+
 def run(full=False):
-    """Print both tables."""
+    """Print the tables."""
     print("Errors of log-densities of 40 held-out rows, in nats, over `tol`.\n")
     reached(FULL if full else QUICK[:1])
     print("\nErrors of the steps alone, against Adaptive(2e-3) with the same nodes.\n")
     steps(FULL if full else QUICK)
+    print("\nTimes with given scales.\n")
+    times()
 
 
 if __name__ == "__main__":
