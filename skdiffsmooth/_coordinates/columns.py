@@ -54,6 +54,9 @@ class ColumnSpace:
     # (d,): periods of the columns in units of X, 0 where a column has none; None where no column
     # has one. Differences from the origin are wrapped, and rows of X are from 0 to the period.
     periods: np.ndarray | None = None
+    # (d, d): covariance of the table, in scaled columns, if the rows have no extent along some of its
+    # directions
+    covariance: np.ndarray | None = None
 
     @classmethod
     def plain(cls, n_features: int, unit: float = 1.0) -> ColumnSpace:
@@ -128,7 +131,8 @@ class ColumnSpace:
 
         What is a relation in a part only, as a total that is broken in one row of the table, would be as
         wide as rounding: 20 nats above other parts, and 1e20 below them at that row. So a part has the
-        relations of the table, and is as wide as the noise where its rows have no extent.
+        relations of the table, and is as wide as the noise where its rows have no extent. The noise is
+        that of the table there, too, by its covariance.
         """
         mapped = points
         if warp is not None:
@@ -142,7 +146,10 @@ class ColumnSpace:
         table = cls.of_part(whole.points, whole.weights, whole.precision.unit, None, warp=warp)
         if table.n_directions == space.n_directions:
             return space
-        return table.of_rows(points, weights, units)
+        space = table.of_rows(points, weights, units)
+        rows = space.scaled(whole.points)
+        rows -= whole.weights @ rows
+        return replace(space, covariance=(rows.T * whole.weights) @ rows)
 
     def warped(
         self,
@@ -191,6 +198,9 @@ class ColumnSpace:
             axes=axes,
             widths=self.widths / ratios,
             deviations=deviations,
+            covariance=None
+            if self.covariance is None
+            else self.covariance / ratios / ratios[:, None],
         )
 
     @property

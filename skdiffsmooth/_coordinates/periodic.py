@@ -137,7 +137,7 @@ class PeriodicColumns:
         scales = np.append(linear.scales, factors)
         if np.all(factors == 1):
             basis, scales = basis[:, : len(linear.scales)], linear.scales
-        return LinearMetric(joined, basis, scales, linear.spans, periods)
+        return LinearMetric(joined, basis, scales, linear.n_axes, periods)
 
     def join_hull(self, linear: AffineHull, metric: LinearMetric) -> AffineHull:
         """Return the hull of all columns, with periodic coordinates last, from that of the others."""

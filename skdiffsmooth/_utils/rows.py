@@ -54,6 +54,16 @@ _WHOLE_TABLE: ContextVar[WholeTable | None] = ContextVar("_WHOLE_TABLE", default
 whole_table = _WHOLE_TABLE.get
 
 
+def shared_relations(periods: np.ndarray | None) -> WholeTable | None:
+    """Return the table whose relations rows with periods (d,) share as a part of it, or None."""
+    table = whole_table()
+    if table is None or table.has_classes:
+        return None
+    if periods is None:
+        return table
+    return replace(table, points=reduced(table.points, periods))
+
+
 @contextmanager
 def parts_of_table(table: WholeTable | None) -> Iterator[None]:
     """Take all rows for parts of a table, or, with None, for tables of their own."""
@@ -303,12 +313,7 @@ class MergedRows:
     @property
     def whole(self) -> WholeTable | None:
         """The table of which these rows are a part that shares its relations, or None."""
-        table = whole_table()
-        if table is None or table.has_classes:
-            return None
-        if self.periods is None:
-            return table
-        return replace(table, points=reduced(table.points, self.periods))
+        return shared_relations(self.periods)
 
     def warn(self, names: np.ndarray | None = None, *, sets_scales: bool = False) -> None:
         """Warn, once in a call of the user, of copies and of columns that are not continuous.
