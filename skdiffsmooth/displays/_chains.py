@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,11 +120,15 @@ class ChainDisplay:
         TypeError, ValueError
             If there are other numbers of names, or more than eight columns.
         """
+        if not isinstance(chains, LangevinChains):
+            raise TypeError(f"chains={chains!r:.100}; expected the result of LangevinSampler.run.")
         d = chains.draws.shape[2]
+        if names is not None and not isinstance(names, Iterable):
+            raise TypeError(f"names={names!r:.100}; expected {d} names, one for each column.")
         labels = [f"x{j}" for j in range(d)] if names is None else [str(name) for name in names]
         if len(labels) != d:
             raise ValueError(f"names has {len(labels)} names; expected {d}, one for each column.")
-        shown = columns_in_order(range(d) if columns is None else columns, labels)
+        shown = columns_in_order(columns, labels)
         check_number_of_columns(shown)
         r_hat, ess = (
             None if values is None else values[shown] for values in (chains.r_hat, chains.ess)

@@ -111,7 +111,9 @@ def chosen_columns(estimator: Any, columns: Any, default: Sequence[int]) -> tupl
 
 
 def columns_in_order(columns: Any, names: Sequence[Any]) -> list[int]:
-    """Return the indices of columns in the user's order: the first is the horizontal axis."""
+    """Return the indices of columns, None being all, in the user's order: the first is horizontal."""
+    if columns is None:
+        return list(range(len(names)))
     labels = np.array(names, dtype=object)
     if not len(resolve_columns("columns", columns, labels, len(names))):
         raise ValueError("columns is empty; expected the labels or indices of columns to draw.")
@@ -153,7 +155,11 @@ def grid_of(
 ) -> list[np.ndarray]:
     """Return the values of each column at which something is computed, given or around rows (n, d)."""
     if grid is not None:
-        values: Iterable[Any] = [grid] if len(columns) == 1 and np.ndim(grid) == 1 else grid
+        if not isinstance(grid, Iterable):
+            raise TypeError(f"grid={grid!r}; expected one array of values for each column.")
+        given = list(grid)
+        is_one = len(columns) == 1 and all(np.ndim(value) == 0 for value in given)
+        values = [given] if is_one else given
         arrays = [check_real_array("grid", value, allow_bool=False) for value in values]
         if len(arrays) != len(columns) or any(value.ndim != 1 for value in arrays):
             raise ValueError(

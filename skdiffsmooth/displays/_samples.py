@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
-from .._utils.validation import check_integer
+from .._utils.validation import check_detached
 from ._figures import (
     BLUE,
     ORANGE,
@@ -92,12 +92,12 @@ class SampleComparisonDisplay:
             estimator, columns, range(getattr(estimator, "n_features_in_", 0))
         )
         check_number_of_columns(shown)
-        n = min(len(X), _MOST_DRAWS) if n_samples is None else check_integer("n_samples", n_samples)
+        n = min(len(_columns_of("X", X)[1][0]), _MOST_DRAWS) if n_samples is None else n_samples
         drawn = draws_of(estimator, n, random_state)
-        return cls.from_samples(X, drawn, columns=shown)
+        return cls._of(*_both_columns(X, drawn), shown)
 
     @classmethod
-    def from_samples(cls, X: Any, drawn: Any, *, columns: Any = None) -> SampleComparisonDisplay:
+    def from_samples(cls, X: Any, drawn: Any, *, columns: Any = None) -> Self:
         """Keep real rows beside drawn ones, from any source.
 
         Parameters
@@ -115,15 +115,12 @@ class SampleComparisonDisplay:
             If the two have other numbers of columns, no rows or no finite values, or there are more
             than eight columns.
         """
-        names, real = _columns_of("X", X)
-        others, new = _columns_of("drawn", drawn)
-        if len(real) != len(new):
-            raise ValueError(
-                f"drawn has {len(new)} columns and X has {len(real)}; expected the same columns."
-            )
-        if names is None:
-            names = others or [f"x{j}" for j in range(len(real))]
-        shown = columns_in_order(range(len(names)) if columns is None else columns, names)
+        names, real, new = _both_columns(X, drawn)
+        return cls._of(names, real, new, columns_in_order(columns, names))
+
+    @classmethod
+    def _of(cls, names: list[Any], real: list[Any], new: list[Any], shown: list[int]) -> Self:
+        """Keep the columns of the indices `shown` of real and drawn ones."""
         check_number_of_columns(shown)
         coded = [_coded(names[c], real[c], new[c]) for c in shown]
         return cls(
@@ -212,13 +209,28 @@ class SampleComparisonDisplay:
                 axis.set_ticks(range(len(levels)), levels, fontsize="small")
 
 
+def _both_columns(X: Any, drawn: Any) -> tuple[list[Any], list[np.ndarray], list[np.ndarray]]:
+    """Return the labels of the columns of two tables, those of X, and those of `drawn`."""
+    names, real = _columns_of("X", X)
+    others, new = _columns_of("drawn", drawn)
+    if len(real) != len(new):
+        raise ValueError(
+            f"drawn has {len(new)} columns and X has {len(real)}; expected the same columns."
+        )
+    return names or others or [f"x{j}" for j in range(len(real))], real, new
+
+
 def _columns_of(name: str, X: Any) -> tuple[list[Any] | None, list[np.ndarray]]:
     """Return the labels of a table, or None, and its columns."""
     labels = getattr(X, "columns", None)
     if labels is not None:
         columns = [np.asarray(X[label]) for label in labels]
     else:
-        array = np.asarray(X)
+        check_detached(name, X)
+        try:
+            array = np.asarray(X)
+        except ValueError as error:
+            raise ValueError(f"{name} is not a table: {error}") from error
         if array.ndim != 2:
             raise ValueError(
                 f"{name} has {array.ndim} dimensions; expected rows, shape (n_rows, n_features)."
