@@ -68,7 +68,8 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
     degree : {1, 2, 3}, default=2
         Degree of the local polynomials: 1 are tangent planes, 2 have curvature. The distance to a smooth
         manifold decreases like the spacing of the rows to the power degree + 1; with noise a higher
-        degree needs more neighbours. With ``n_neighbors="auto"`` few rows get a lower one, and a warning.
+        degree needs more neighbours. With ``n_neighbors="auto"`` few rows get a lower one, with a
+        warning.
     n_neighbors : int or "auto", default="auto"
         Number of rows that a polynomial is fitted to, at least one more than it has coefficients. "auto"
         is the larger of four times the number of coefficients and 6 log(n_points), or all rows if there
