@@ -16,6 +16,7 @@ import numpy as np
 
 from .._utils.gaussian import gaussian_log_normalizer
 from .._utils.periods import reduced, wrapped
+from .._utils.rows import WholeTable
 from .._utils.shards import ONE_PROCESS, Shards
 from .hull import principal_axes
 from .warp import ColumnWarp, fit_warp
@@ -53,6 +54,9 @@ class ColumnSpace:
     # (d,): periods of the columns in units of X, 0 where a column has none; None where no column
     # has one. Differences from the origin are wrapped, and rows of X are from 0 to the period.
     periods: np.ndarray | None = None
+    # (d, d): covariance of the table, in scaled columns, if the rows have no extent along some of its
+    # directions
+    covariance: np.ndarray | None = None
 
     @classmethod
     def plain(cls, n_features: int, unit: float = 1.0) -> ColumnSpace:
@@ -113,8 +117,46 @@ class ColumnSpace:
         ratios = np.maximum(_LEAST_SCALE * units / (scales * np.maximum(deviations, _EPS)), 1.0)
         return space._rescaled(np.where(varies, ratios, 1.0))
 
+    @classmethod
+    def of_part(
+        cls,
+        points: np.ndarray,
+        weights: np.ndarray,
+        units: np.ndarray | None,
+        whole: WholeTable | None,
+        shards: Shards = ONE_PROCESS,
+        warp: ColumnWarp | None = None,
+    ) -> ColumnSpace:
+        """Return scales and relations of rows, of which `warp` maps some columns, in a `whole` table.
+
+        What is a relation in a part only, as a total that is broken in one row of the table, would be as
+        wide as rounding: 20 nats above other parts, and 1e20 below them at that row. So a part has the
+        relations of the table, and is as wide as the noise where its rows have no extent. The noise is
+        that of the table there, too, by its covariance.
+        """
+        mapped = points
+        if warp is not None:
+            mapped = warp.mapped(points)
+            if units is not None:
+                units = units.copy()
+                units[warp.columns] = 0.0
+        space = replace(cls.of(mapped, weights, units, shards), warp=warp)
+        if whole is None:
+            return space
+        table = cls.of_part(whole.points, whole.weights, whole.precision.unit, None, warp=warp)
+        if table.n_directions == space.n_directions:
+            return space
+        space = table.of_rows(points, weights, units)
+        rows = space.scaled(whole.points)
+        rows -= whole.weights @ rows
+        return replace(space, covariance=(rows.T * whole.weights) @ rows)
+
     def warped(
-        self, points: np.ndarray, weights: np.ndarray, units: np.ndarray | None
+        self,
+        points: np.ndarray,
+        weights: np.ndarray,
+        units: np.ndarray | None,
+        whole: WholeTable | None = None,
     ) -> ColumnSpace | None:
         """Return the same columns with maps of those that need one and are in no relation, or None."""
         is_free = self.deviations > 0
@@ -124,18 +166,24 @@ class ColumnSpace:
         warp = fit_warp(points, weights, is_free, units)
         if warp is None:
             return None
-        if units is not None:
-            units = units.copy()
-            units[warp.columns] = 0.0
-        return replace(ColumnSpace.of(warp.mapped(points), weights, units), warp=warp)
+        return ColumnSpace.of_part(points, weights, units, whole, warp=warp)
 
-    def of_rows(self, points: np.ndarray, weights: np.ndarray) -> ColumnSpace:
-        """Return the columns with the scales of other rows (n, d); constant columns keep their scale."""
+    def of_rows(
+        self, points: np.ndarray, weights: np.ndarray, units: np.ndarray | None = None
+    ) -> ColumnSpace:
+        """Return the columns with the scales of other rows (n, d).
+
+        Constant columns keep their scale, or get one of 1.5 `units` (d,) if that is wider.
+        """
         rows = self.scaled(points)
         varies = np.ptp(rows, axis=0) > _CONSTANT * self.widths / _RELATION
         varies &= self.deviations > 0
         ratios = np.ones(self.n_features)
         ratios[varies] = _standardised(rows[:, varies], weights)[1] / self.deviations[varies]
+        if units is not None:
+            is_constant = ~varies & (self.deviations > 0)
+            stds = self.scales[is_constant] * self.deviations[is_constant]
+            ratios[is_constant] = np.maximum(_LEAST_SCALE * units[is_constant] / stds, 1.0)
         return self._rescaled(ratios, self.deviations * ratios)
 
     def _rescaled(self, ratios: np.ndarray, deviations: np.ndarray | None = None) -> ColumnSpace:
@@ -150,6 +198,9 @@ class ColumnSpace:
             axes=axes,
             widths=self.widths / ratios,
             deviations=deviations,
+            covariance=None
+            if self.covariance is None
+            else self.covariance / ratios / ratios[:, None],
         )
 
     @property

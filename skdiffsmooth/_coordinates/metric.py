@@ -40,9 +40,9 @@ class LinearMetric:
     columns: ColumnSpace  # Origin and scale of each column, and the relations between columns
     basis: np.ndarray  # (d', r): orthonormal columns V
     scales: np.ndarray  # (r,): factor along each of them
-    # Whether V holds principal axes of the data, which the model must then use too: whitened data
-    # have no principal axes but those of rounding errors
-    spans: bool = False
+    # Number of the first columns of V that are principal axes of the data, which the model must then use
+    # too: whitened data have no principal axes but those of rounding errors
+    n_axes: int = 0
     # (d',): periods of the coordinates, 0 where a coordinate has none; None where no column has one
     periods: np.ndarray | None = None
     # Of a Euclidean metric of columns in extreme units, the power of two by which rows are divided
@@ -82,7 +82,7 @@ class LinearMetric:
 
     def hull_of(self, Z: np.ndarray, shards: Shards) -> AffineHull:
         """Return the affine hull of training rows Z (n_points, d'), in metric coordinates."""
-        return AffineHull.of(Z, shards, self.basis if self.spans else None)
+        return AffineHull.of(Z, shards, self.basis[:, : self.n_axes] if self.n_axes else None)
 
     @property
     def is_euclidean(self) -> bool:
@@ -252,11 +252,23 @@ def fit_metric(
         factor = np.linalg.cholesky(local_covariance(whitened, weights, columns.scaled(points)))
         directions, lengths, _ = np.linalg.svd(stds[:, None] * factor)
         basis, scales = basis @ directions, 1 / lengths
+    is_open = hull.dimension < columns.n_directions
+    if is_open and columns.covariance is not None:
+        # Of a part of a table, which has extent along the other directions.
+        normals = np.linalg.qr(hull.basis, mode="complete")[0][:, hull.dimension :]
+        lifted = columns.lift(normals.T)
+        variances, axes = np.linalg.eigh(lifted @ columns.covariance @ lifted.T)
+        basis = np.column_stack([basis, normals @ axes])
+        largest = float(np.trace(columns.covariance))
+        variances = np.maximum(variances, (np.finfo(np.float64).eps) ** 2 * largest)
+        relative = np.exp(np.mean(np.log(scales * stds**power))) if hull.dimension else 1.0
+        scales = np.append(scales, relative * variances ** (-power / 2))
+        is_open = False
     # The local covariance has no unit of its own, and where few rows leave directions open, noise has
     # the unit of the scaled columns: so volumes stay what they are in these.
-    if hull.dimension and (metric == "local" or hull.dimension < columns.n_directions):
+    if hull.dimension and (metric == "local" or is_open):
         scales /= np.exp(np.mean(np.log(scales)))
-    return LinearMetric(columns, basis, scales, spans=True)
+    return LinearMetric(columns, basis, scales, hull.dimension)
 
 
 def _plain(columns: ColumnSpace) -> LinearMetric:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .._utils.periods import wrapped
+from .._utils.rows import MergedRows
 from .columns import ColumnSpace
 from .hull import AffineHull
 from .local import local_scales
@@ -132,7 +133,7 @@ class PeriodicColumns:
         scales = np.append(linear.scales, factors)
         if np.all(factors == 1):
             basis, scales = basis[:, : len(linear.scales)], linear.scales
-        return LinearMetric(joined, basis, scales, linear.spans, periods)
+        return LinearMetric(joined, basis, scales, linear.n_axes, periods)
 
     def join_hull(self, linear: AffineHull, metric: LinearMetric) -> AffineHull:
         """Return the hull of all columns, with periodic coordinates last, from that of the others."""
@@ -171,14 +172,21 @@ def check_metric_of_periods(metric: str | float | np.ndarray, periods: np.ndarra
 
 
 def fit_metric_of_periods(
-    metric: str | float | np.ndarray, points: np.ndarray, weights: np.ndarray, periods: np.ndarray
+    metric: str | float | np.ndarray, rows: MergedRows, periods: np.ndarray
 ) -> LinearMetric:
     """Return `fit_metric` of rows (n, d) whose columns have periods (d,), 0 where one has none."""
+    points, weights = rows.points, rows.weights
     is_periodic = periods > 0
     if is_scaled(metric) and len(points) > 1:
         is_periodic &= np.ptp(points, axis=0) > 0
     periodic = PeriodicColumns.of(points, weights, periods, is_periodic)
-    linear = fit_metric(periodic.of_others(metric), points[:, ~is_periodic], weights)
+    others = ~is_periodic
+    columns = None
+    if others.any():
+        whole, units = rows.whole, rows.precision.unit[others]
+        whole = None if whole is None else whole.only(others)
+        columns = ColumnSpace.of_part(points[:, others], weights, units, whole)
+    linear = fit_metric(periodic.of_others(metric), points[:, others], weights, columns=columns)
     factors = periodic.factors(metric, linear, points, weights)
     return periodic.join_metric(linear, factors, is_scaled=is_scaled(metric))
 

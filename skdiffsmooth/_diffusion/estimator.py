@@ -116,6 +116,7 @@ class BaseScoreDiffusion(FlowDensity):
             rows.precision.unit if shards.alone else None,
             rows.precision.width if shards.alone else None,
             periods=rows.periods,
+            whole=rows.whole if shards.alone else None,
         )
         if rows.periods is not None:
             check_suits_periods(parsed, rows.periods)

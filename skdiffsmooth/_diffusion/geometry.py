@@ -170,7 +170,8 @@ def leave_one_out_bandwidth(
     return gaussian_leave_one_out(
         geometry.coordinates,
         geometry.data.weights,
-        geometry.hull.codimension,
+        # Rows of a part that lie in a plane do not vouch for a narrow bandwidth outside of it.
+        0 if geometry.metric.columns.covariance is not None else geometry.hull.codimension,
         parsed.resources.backend,
         parsed.resources.memory_limit,
         queries,

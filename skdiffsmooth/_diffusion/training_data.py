@@ -11,7 +11,7 @@ from .._coordinates.columns import ColumnSpace
 from .._coordinates.metric import is_scaled, is_warped
 from .._coordinates.periodic import PeriodicColumns
 from .._utils.dequantize import ExcludedRows, excluded_rows
-from .._utils.rows import evenly
+from .._utils.rows import WholeTable, evenly
 from .._utils.shards import Shards
 from .settings import Metric
 
@@ -33,6 +33,8 @@ class TrainingData:
     """The rows of which these are some; they share relations between columns, and maps of columns."""
     periods: np.ndarray | None = None
     """Period (d,) of each column, 0 where it has none; None where no column has one."""
+    whole: WholeTable | None = None
+    """The user's table, if these rows are a part that shares its relations between columns."""
 
     @cached_property
     def columns(self) -> ColumnSpace:
@@ -43,7 +45,7 @@ class TrainingData:
             return ColumnSpace.plain(0)
         if self.table is not None:
             return self.table.columns.of_rows(self.points, self.weights)
-        return ColumnSpace.of(self.points, self.weights, self.units, self.shards)
+        return ColumnSpace.of_part(self.points, self.weights, self.units, self.whole, self.shards)
 
     def with_rows(self, points: np.ndarray, weights: np.ndarray) -> TrainingData:
         """Return other rows (n, d) of the same table, with weights (n,) of any sum."""
@@ -102,6 +104,7 @@ class TrainingData:
             widths=None if self.widths is None else self.widths[kept],
             table=table,
             periods=None,
+            whole=None if self.whole is None else self.whole.only(kept),
         )
 
     @cached_property
@@ -122,7 +125,7 @@ class TrainingData:
         if self.periodic is not None:
             linear = self.linear.warped_columns
             return None if linear is None else self.periodic.join_columns(linear)
-        return self.columns.warped(self.points, self.weights, self.units)
+        return self.columns.warped(self.points, self.weights, self.units, self.whole)
 
     def columns_for(self, metric: Metric) -> ColumnSpace | None:
         """Return the columns of a metric; None where it takes them as they are."""

@@ -236,11 +236,12 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         if periods is None:
             columns = None
             if is_scaled(metric):
-                columns = ColumnSpace.of(points, weights, rows.precision.unit)
+                units = rows.precision.unit
+                columns = ColumnSpace.of_part(points, weights, units, rows.whole)
             coordinates = fit_metric(metric, points, weights, columns=columns)
         else:
             _check_suits_periods(self.kernel, metric, periods)
-            coordinates = fit_metric_of_periods(metric, points, weights, periods)
+            coordinates = fit_metric_of_periods(metric, rows, periods)
         measured = coordinates.to_metric(points)
         n_points, d = measured.shape
         with threads_for(n_points**2 * (d + 2)):

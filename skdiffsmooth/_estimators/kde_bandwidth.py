@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from .._coordinates.columns import typical_row
+from .._coordinates.hull import AffineHull
 from .._coordinates.metric import LinearMetric
 from .._coordinates.periodic import circular_std
 from .._engine.radial_kernels import RADIAL_KERNELS
@@ -97,6 +98,10 @@ def _leave_one_out(
     points, weights = coordinates.to_metric(rows.points), rows.weights
     points = (points - origin_of(points, coordinates.periods)) / unit
     periods = None if coordinates.periods is None else coordinates.periods / unit
+    # Rows of a part that lie in a plane do not vouch for a narrow bandwidth outside of it.
+    columns, n_flat = coordinates.columns, 0
+    if columns.covariance is not None:
+        n_flat = AffineHull.of(columns.inside(columns.scaled(rows.points))).codimension
     queries = None
     excluded = excluded_rows(rows.points, weights, rows.precision.width)
     if excluded is not None:
@@ -104,7 +109,9 @@ def _leave_one_out(
         queries = Queries(x, excluded.exclude, excluded.query_weights)
         points, weights = points[excluded.point], excluded.weights
     if kernel == "gaussian":
-        return gaussian_leave_one_out(points, weights, 0, backend, memory_limit, queries, periods)
+        return gaussian_leave_one_out(
+            points, weights, -n_flat, backend, memory_limit, queries, periods
+        )
     lower, upper = stationary_bracket(points, weights, queries)
     scored = Queries.at_points(points, weights) if queries is None else queries
     # The optimum of other profiles differs from the Gaussian's by a factor of at most sqrt(d +

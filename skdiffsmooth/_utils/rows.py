@@ -21,33 +21,57 @@ from .table import check_table, column_names
 from .validation import check_integer, check_real_array
 from .warnings import warn_of_table, warn_user
 
-_OF_WHOLE_TABLE: ContextVar[ColumnPrecision | None] = ContextVar("_OF_WHOLE_TABLE", default=None)
+
+@dataclass(frozen=True, eq=False)
+class WholeTable:
+    """All rows of a table, of which folds and members or classes are parts."""
+
+    points: np.ndarray
+    """Distinct rows (n_points, d)."""
+    weights: np.ndarray
+    """Their weights (n_points,), which sum to one."""
+    has_classes: bool = False
+    """Whether the parts are classes, which continuous columns and relations may tell apart."""
+
+    @cached_property
+    def precision(self) -> ColumnPrecision:
+        """How precisely the columns were recorded."""
+        precision = column_precision(self.points, self.weights)
+        if not self.has_classes:
+            return precision
+        # All classes have one width for a column that is constant in some: half a step, or half the
+        # difference of its two values.
+        unit = np.maximum(precision.unit, precision.width)
+        return replace(precision, unit=unit, std=np.zeros(len(unit)))
+
+    def only(self, kept: np.ndarray) -> WholeTable:
+        """Return the same rows with columns of a mask (d,)."""
+        return replace(self, points=self.points[:, kept])
+
+
+_WHOLE_TABLE: ContextVar[WholeTable | None] = ContextVar("_WHOLE_TABLE", default=None)
+# Returns the table whose parts all rows are, or None.
+whole_table = _WHOLE_TABLE.get
+
+
+def shared_relations(periods: np.ndarray | None) -> WholeTable | None:
+    """Return the table whose relations rows with periods (d,) share as a part of it, or None."""
+    table = whole_table()
+    if table is None or table.has_classes:
+        return None
+    if periods is None:
+        return table
+    return replace(table, points=reduced(table.points, periods))
 
 
 @contextmanager
-def parts_of_table(precision: ColumnPrecision | None) -> Iterator[None]:
-    """Give all rows the precision of a table whose parts they are, or None for their own."""
-    token = _OF_WHOLE_TABLE.set(precision)
+def parts_of_table(table: WholeTable | None) -> Iterator[None]:
+    """Take all rows for parts of a table, or, with None, for tables of their own."""
+    token = _WHOLE_TABLE.set(table)
     try:
         yield
     finally:
-        _OF_WHOLE_TABLE.reset(token)
-
-
-def precision_of_image(
-    points: np.ndarray, image: np.ndarray, slopes: np.ndarray, outputs: np.ndarray
-) -> ColumnPrecision | None:
-    """Return the precision of mapped rows (n, d), or None where the rows are no part of a table.
-
-    Column ``outputs[j]`` is the image of column j alone, with the slope ``slopes[j]``. The image of a
-    column that is constant in these rows gets the width of the column in the whole table.
-    """
-    table, is_constant = _OF_WHOLE_TABLE.get(), ~has_extent(points)
-    if table is None or not is_constant.any():
-        return None
-    own = column_precision(image, np.ones(len(image)))
-    own.width[outputs[is_constant]] = (table.width_of_part * slopes)[is_constant]
-    return own
+        _WHOLE_TABLE.reset(token)
 
 
 def as_given(X: Any, checked: np.ndarray) -> Any:
@@ -106,6 +130,8 @@ class TrainingRows:
     """Index of the distinct row that each given row equals."""
     precision: ColumnPrecision
     """How precisely the columns were recorded."""
+    whole: WholeTable
+    """The distinct rows, for parts of them."""
     periods: np.ndarray | None = None
     """Period (d,) of each column, 0 where it has none; None where no column has one."""
 
@@ -132,6 +158,7 @@ class TrainingRows:
             merged.weights,
             merged.index,
             merged.precision,
+            WholeTable(merged.points, merged.weights),
             of_columns,
         )
 
@@ -275,12 +302,18 @@ class MergedRows:
     @cached_property
     def precision(self) -> ColumnPrecision:
         """How precisely the columns were recorded; of a part, those of the whole table."""
-        table = _OF_WHOLE_TABLE.get()
+        table = whole_table()
         if table is None:
             return column_precision(self.points, self.weights)
+        whole = table.precision
         return replace(
-            table, unit=np.where(has_extent(self.points), table.unit, table.width_of_part)
+            whole, unit=np.where(has_extent(self.points), whole.unit, whole.width_of_part)
         )
+
+    @property
+    def whole(self) -> WholeTable | None:
+        """The table of which these rows are a part that shares its relations, or None."""
+        return shared_relations(self.periods)
 
     def warn(self, names: np.ndarray | None = None, *, sets_scales: bool = False) -> None:
         """Warn, once in a call of the user, of copies and of columns that are not continuous.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,14 @@ from .._estimators.kde import KDESampler
 from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.given import resolve_given_values, resolve_scored_columns
 from .._utils.progress import reports_fit, tracked
-from .._utils.rows import as_given, check_sample_weight, merge_rows, parts_of_table, take
+from .._utils.rows import (
+    WholeTable,
+    as_given,
+    check_sample_weight,
+    merge_rows,
+    parts_of_table,
+    take,
+)
 from .._utils.table import check_table, column_names
 from .._utils.validation import check_real_array
 from .._utils.warnings import warn_user
@@ -29,7 +35,7 @@ from ._members import (
     fit_member,
     log_density_of,
     naming,
-    shared_precision,
+    shared_table,
     with_shared_columns,
 )
 
@@ -150,11 +156,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
             )
         prior = self._resolve_priors(counts)
         rows = as_given(X, checked) if table is None else X
-        # All classes have one width for a column that is constant in some: half a step, or half the
-        # difference of its two values. A continuous column that is constant in a class tells it apart.
-        precision = merged.precision
-        unit = np.maximum(precision.unit, precision.width)
-        coarse = replace(precision, unit=unit, std=np.zeros(len(unit)))
+        whole = WholeTable(merged.points, merged.weights, has_classes=True)
         fitted: list[Any] = []
         refusals: list[int] = []
         for code, label in tracked(list(enumerate(classes)), "class"):
@@ -163,7 +165,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
             name = f"density of class {label} (n_samples = {kept.sum()})"
             weight_of_class = None if sample_weight is None else weight[kept]
             try:
-                with parts_of_table(shared_precision(density, coarse)):
+                with parts_of_table(shared_table(density, whole)):
                     fitted.append(fit_member(name, density, take(rows, kept), weight_of_class))
             except ValueError:
                 if table is not None or len(np.unique(checked[kept], axis=0)) > 1:
@@ -183,7 +185,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
                 "within the other classes. Pass more rows of the class, or drop it."
             )
             scale = _within_classes(checked[has_rows], codes[has_rows], weight[has_rows])
-            columns = ColumnSpace.of(merged.points, merged.weights, coarse.unit)
+            columns = ColumnSpace.of(merged.points, merged.weights, whole.precision.unit)
             scale = np.where(scale > 0, scale, columns.widths * columns.scales)
             (first, *_) = np.flatnonzero((codes == code) & (weight > 0))
             fitted[code] = KDESampler(scale).fit(take(rows, np.array([first])))

@@ -16,10 +16,9 @@ from sklearn.utils.parallel import delayed
 from sklearn.utils.validation import has_fit_parameter
 
 from .._estimators.smoothed import SmoothedScoreDiffusion
-from .._utils.column_precision import ColumnPrecision
 from .._utils.estimator import DensityEstimatorMixin
 from .._utils.parallel import results_of
-from .._utils.rows import TrainingRows, parts_of_table, take
+from .._utils.rows import TrainingRows, WholeTable, parts_of_table, take
 from .._utils.warnings import part_of_a_fit
 
 Folds = list[tuple[np.ndarray, np.ndarray]]
@@ -85,10 +84,10 @@ def training_rows(table: Any, X: Any, sample_weight: Any, owner: Any) -> Trainin
     return replace(rows, given=take(X, rows.kept))
 
 
-def shared_precision(estimator: Any, precision: ColumnPrecision) -> ColumnPrecision | None:
-    """Return the precision of columns that fits to parts of a table share, or None for their own."""
+def shared_table(estimator: Any, table: WholeTable) -> WholeTable | None:
+    """Return the table whose widths and relations fits to its parts share, or None for their own."""
     is_of_table = getattr(parameter_estimator(estimator), "_has_precision_of_table", False)
-    return precision if is_of_table else None
+    return table if is_of_table else None
 
 
 def check_member(label: str, estimator: Any, *, compared: bool) -> None:
@@ -200,6 +199,6 @@ def held_out_log_density(
 ) -> np.ndarray:
     """Return the log-densities of the test rows of one fold under a clone fitted to the others."""
     weight = None if rows.weight is None else rows.weight[train]
-    with parts_of_table(shared_precision(estimator, rows.precision)):
+    with parts_of_table(shared_table(estimator, rows.whole)):
         fitted = fit_member(label, clone(estimator), take(rows.given, train), weight)
     return log_density_of(label, fitted, take(rows.given, test))

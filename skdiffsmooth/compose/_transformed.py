@@ -11,10 +11,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, MaxAbsScaler, MinMaxScaler
 
 from .._diffusion.posterior import PosteriorMixin
-from .._utils.column_precision import ColumnPrecision
 from .._utils.estimator import DensityOfColumnsMixin
 from .._utils.progress import reports_fit
-from .._utils.rows import check_sample_weight, parts_of_table, precision_of_image
+from .._utils.rows import WholeTable, check_sample_weight, parts_of_table, whole_table
 from .._utils.table import check_table
 from .._utils.validation import LARGEST, check_size
 from .._utils.warnings import warn_user
@@ -191,7 +190,7 @@ class TransformedDensity(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
             )
         check_size("X, transformed,", Z)
         _warn_of_lost_digits(change, rows, Z)
-        with parts_of_table(_shared_precision(change, rows, Z)):
+        with parts_of_table(_image_of_table(change)):
             density = _fit(density, Z, weight, None)
         check_fills_space("estimator", density)
         log_mass = 0.0 if change.onto else _log_mass(change, density)
@@ -285,15 +284,15 @@ def _change(transformer: Any, log_abs_det: Any) -> ChangeOfVariables:
     return ChangeOfVariables(transformer, log_abs_det)
 
 
-def _shared_precision(
-    change: ChangeOfVariables, X: np.ndarray, Z: np.ndarray
-) -> ColumnPrecision | None:
-    """Return the precision of the images Z (n, d) of rows if these are a part of a table, or None."""
-    try:
-        _, log_slopes = change.by_column(X)
-    except ValueError:
-        return None  # columns are mixed
-    return precision_of_image(X, Z, np.exp(log_slopes[0]), change.outputs(X.shape[1]))
+def _image_of_table(change: ChangeOfVariables) -> WholeTable | None:
+    """Return the transformed table of which all rows are a part, or None."""
+    table = whole_table()
+    if table is None:
+        return None
+    image, log_factor = change.forward(table.points)
+    inside = log_factor > -np.inf
+    weights = table.weights[inside] / table.weights[inside].sum()
+    return WholeTable(image[inside], weights, table.has_classes)
 
 
 def _frame_columns(X: Any) -> list[str] | None:

@@ -13,6 +13,7 @@ import copy
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -39,6 +40,9 @@ INDEPENDENT = 1e-6
 # Newton's method.
 LEAST_CURVATURE = 0.1
 
+# With fewer distinct rows no dimension can be estimated.
+_FEWEST_ROWS = 8
+
 # The iteration of a projection ends after a step below this, in units of the width of the neighbourhood.
 CONVERGED = 1e-13
 
@@ -64,7 +68,8 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
     degree : {1, 2, 3}, default=2
         Degree of the local polynomials: 1 are tangent planes, 2 have curvature. The distance to a smooth
         manifold decreases like the spacing of the rows to the power degree + 1; with noise a higher
-        degree needs more neighbours.
+        degree needs more neighbours. With ``n_neighbors="auto"`` few rows get a lower one, with a
+        warning.
     n_neighbors : int or "auto", default="auto"
         Number of rows that a polynomial is fitted to, at least one more than it has coefficients. "auto"
         is the larger of four times the number of coefficients and 6 log(n_points), or all rows if there
@@ -177,6 +182,12 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
         ValueError
             If X is not finite and two-dimensional, a parameter is out of range, or there are fewer
             distinct rows or neighbours than a polynomial needs.
+
+        Warns
+        -----
+        UserWarning
+            If there are too few rows for an estimate of the dimension, or, with ``n_neighbors="auto"``,
+            for polynomials of this degree: a lower one is fitted.
         """
         rows = check_table(X, self)
         weight = check_sample_weight(sample_weight, len(rows))
@@ -191,9 +202,10 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
         hull = AffineHull.of(points)
         if hull.dimension == 0:
             raise ValueError(
-                "X has 1 distinct row; expected two or more. Pass more rows, which are not all equal."
+                f"X has 1 distinct row (n_samples = {len(rows)}); expected two or more. Pass more rows, "
+                "which are not all equal."
             )
-        n_components = check_n_components(self.n_components, points, hull.dimension)
+        n_components, degree = self._for_few_rows(points, hull.dimension, degree)
         n_neighbors = self._check_neighbors(len(points), math.comb(n_components + degree, degree))
         coordinates, _ = hull.split(points)
         fitted = copy.copy(self)
@@ -213,6 +225,27 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
         # At once, so that an interrupt leaves the old manifold or the new one.
         self.__dict__ = fitted.__dict__
         return self
+
+    def _for_few_rows(self, points: np.ndarray, rank: int, degree: int) -> tuple[int, int]:
+        """Return the number of components and the degree, where "auto" lower than for many rows."""
+        n_points, few = len(points), False
+        if self.n_components == "auto" and n_points < _FEWEST_ROWS:
+            n_components, few = 1, True
+        else:
+            n_components = check_n_components(self.n_components, points, rank)
+        fitted = degree
+        if self.n_neighbors == "auto":
+            if self.n_components == "auto" and n_components > n_points - 2:
+                n_components, few = max(1, n_points - 2), True
+            while fitted > 1 and math.comb(n_components + fitted, fitted) >= n_points:
+                fitted -= 1
+        if few or fitted < degree:
+            warn_user(
+                f"X has {n_points} distinct rows, too few for polynomials of degree={degree} or for an "
+                f"estimate of the dimension: the manifold has n_components={n_components}, and "
+                f"polynomials of degree {fitted}. Pass more rows, or n_components and a lower degree."
+            )
+        return n_components, fitted
 
     def _check_neighbors(self, n_points: int, n_terms: int) -> int:
         """Return the number of neighbours after checking that a polynomial of n_terms can be fitted."""

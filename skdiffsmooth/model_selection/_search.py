@@ -18,7 +18,7 @@ from .._diffusion.training_data import TrainingData
 from .._estimators.smoothed import SmoothedScoreDiffusion
 from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.progress import counted, reports_fit
-from .._utils.rows import TrainingRows, as_given
+from .._utils.rows import TrainingRows, as_given, shared_relations
 from .._utils.shards import ONE_PROCESS
 from .._utils.validation import check_integer, check_real, check_real_array
 from .._utils.warnings import part_of_a_fit, warn_user
@@ -128,6 +128,9 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
     True
     """
 
+    # Whether a fit to a part of a table shares the widths and relations of the table's columns.
+    _has_precision_of_table = True
+
     def __init__(
         self,
         estimator: Any = None,
@@ -200,6 +203,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
             units=rows.precision.unit,
             widths=rows.precision.width,
             periods=rows.periods,
+            whole=shared_relations(rows.periods),
         )
         if rows.periods is not None:
             check_suits_periods(parsed, rows.periods)

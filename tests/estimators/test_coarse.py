@@ -636,7 +636,7 @@ def test_a_manifold_must_lie_in_the_space_of_the_rows():
 
 
 def test_too_few_rows_say_what_to_do():
-    with pytest.raises(ValueError, match=r"n_neighbors.*Pass more rows, a lower degree"):
+    with pytest.warns(UserWarning, match=r"6 distinct rows.*degree 1\. Pass more rows"):
         CoarseScoreDiffusion(n_components=2).fit(unit_rows(6, 3))
     with pytest.raises(ValueError, match=r"1 distinct row.*n_samples = 1.*Pass more rows"):
         CoarseScoreDiffusion().fit(np.ones((9, 3)))

@@ -1262,7 +1262,6 @@ def test_the_number_of_components_is_estimated(k):
         ({"degree": 2.0}, TypeError, "degree=2.0 has type float"),
         ({"n_neighbors": 6}, ValueError, "with 6 coefficients; expected 7 to 30"),
         ({"n_neighbors": 31}, ValueError, "n_neighbors=31 does not fit 30 distinct rows"),
-        ({"degree": 3, "n_components": 3, "n_neighbors": "auto"}, ValueError, None),
         ({"n_components": 4}, ValueError, "n_components=4 is too large; expected at most 3"),
         ({"n_iterations": 0}, ValueError, "n_iterations=0 is too small"),
         ({"memory_limit": -1}, ValueError, "memory_limit=-1 is out of range"),
@@ -1271,15 +1270,30 @@ def test_the_number_of_components_is_estimated(k):
 def test_bad_parameters_of_a_learned_manifold(parameters, error, message):
     rows = sphere_points(30, 0)
     learned = LocalPolynomialManifold(**{"n_components": 2, **parameters})
-    if message is None:
-        rows, message = (
-            rows[:15],
-            "15 distinct rows and polynomials of degree=3 with 20 coefficients",
-        )
     with pytest.raises(error, match=message):
         learned.fit(rows)
     with pytest.raises(ValueError, match="X has 1 distinct row"):
         LocalPolynomialManifold(1).fit(np.ones((5, 2)))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "n_rows", "n_components", "degree"),
+    [
+        ({"n_components": 3, "degree": 3}, 15, 3, 2),
+        ({"n_components": 2}, 6, 2, 1),
+        ({}, 4, 1, 2),
+        ({}, 3, 1, 1),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:the neighbours of")
+def test_few_rows_get_a_lower_degree_and_a_warning(parameters, n_rows, n_components, degree):
+    rows = sphere_points(30, 0)[:n_rows]
+    with pytest.warns(
+        UserWarning, match=rf"X has {n_rows} distinct rows, too few .*degree {degree}\."
+    ):
+        learned = LocalPolynomialManifold(**parameters).fit(rows)
+    assert learned.n_components_ == n_components
+    assert np.all(np.isfinite(learned.project(rows)))
 
 
 # --------------------------------------------------------------------------- intrinsic dimension
