@@ -273,10 +273,11 @@ class LocalScoreDiffusion(FlowDensity):
         Denoisers are compared on at most 256 rows and 24 columns in each noise level; bandwidths by the
         leave-one-out likelihood of 128 rows.
         """
-        if np.ndim(X) > 2:
+        shape = tuple(getattr(X, "shape", ()))
+        if len(shape) > 2:
             raise ValueError(
-                f"X has the shape {np.shape(X)}; expected (n_samples, n_features). Pass "
-                f"X.reshape(len(X), -1), and image_shape={np.shape(X)[1:]}."
+                f"X has the shape {shape}; expected (n_samples, n_features). Pass "
+                f"X.reshape(len(X), -1), and image_shape={shape[1:]}."
             )
         rows = self._check_training(X, sample_weight)
         d = rows.points.shape[1]

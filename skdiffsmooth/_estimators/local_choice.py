@@ -145,13 +145,8 @@ def choose_mixtures(
             break
         errors.append(error)
         used = [j for j in range(len(parts)) if weights[j]]
-        mixtures.append(
-            LevelMixture(
-                tuple(parts[j] for j in used),
-                weights[used],
-                float(weights[-1]) if has_gaussian else 0.0,
-            )
-        )
+        of_gaussian = float(weights[-1]) if has_gaussian else 0.0
+        mixtures.append(LevelMixture(tuple(parts[j] for j in used), weights[used], of_gaussian))
     return tuple(mixtures[::-1]), np.array(errors[::-1])
 
 

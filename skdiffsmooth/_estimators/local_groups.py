@@ -58,8 +58,8 @@ class ShiftedImages(NamedTuple):
         (height, width), (down, right) = self.shape[:2], self.steps
         blocks = (images + self.center).reshape(len(images), height, width, -1)
         padded = np.pad(blocks, ((0, 0), (down, down), (right, right), (0, 0)), mode="edge")
-        starts = product(range(2 * down + 1), range(2 * right + 1))
-        starts = sorted(starts, key=lambda start: start != self.steps)
+        places = product(range(2 * down + 1), range(2 * right + 1))
+        starts = sorted(places, key=lambda start: start != self.steps)
         moved = [padded[:, i : i + height, j : j + width].reshape(images.shape) for i, j in starts]
         return np.concatenate(moved) - self.center
 
@@ -129,7 +129,7 @@ def _by_distance(
 ) -> GroupFamily:
     """Return windows of a size about positions (k, d), the largest of the k distances counting."""
     extent = int(positions.max()) + 1
-    distances = (positions[:, None, :] - positions[:, :, None]).astype(int)
+    distances = positions[:, None, :] - positions[:, :, None]
 
     def make(size: int, scale: float) -> ColumnGroups:
         # An even size reaches one further to the left and up. At the border windows are cut.
