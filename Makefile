@@ -35,7 +35,7 @@ INSTALLED_DOCS := $(VENV)/.installed-docs
 RECIPE := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint demo bench table frames torture faults mutate coverage load docs gallery dist check-sdist check-extras check-oldest check-newest clean
+.PHONY: help install test lint demo bench table frames torture faults mutate coverage load soak docs gallery dist check-sdist check-extras check-oldest check-newest clean
 # Two pips must not write to one environment, even under make -j.
 .NOTPARALLEL:
 
@@ -75,15 +75,22 @@ faults: $(INSTALLED_TEST)  ## run benchmarks/faults.py: interrupts, full disks, 
 	OMP_NUM_THREADS=1 $(PY) benchmarks/faults.py $(FAULTS)
 
 mutate: $(INSTALLED_TEST)  ## run benchmarks/mutate.py: the share of small faults that tests detect (resumable)
+	test -e build/coverage || $(MAKE) coverage
 	OMP_NUM_THREADS=1 $(PY) benchmarks/mutate.py $(MUTANTS)
 
-coverage: $(INSTALLED_TEST)  ## branch coverage of the tests, with a list of the files below 95 %
+coverage: $(INSTALLED_TEST)  ## branch coverage of the tests, and which test runs which line, in build/
 	$(PIP_INSTALL) -q 'pytest-cov>=5'
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --cov=skdiffsmooth --cov-branch --cov-report=term:skip-covered $(PYTEST_ARGS)
+	mkdir -p build
+	OMP_NUM_THREADS=1 COVERAGE_FILE=build/coverage $(PY) -m pytest -n $(WORKERS) --dist loadgroup \
+	    --cov=skdiffsmooth --cov-branch --cov-context=test --cov-report=term:skip-covered --cov-fail-under=95 \
+	    -o junit_duration_report=total --junitxml=build/tests.xml $(PYTEST_ARGS)
 
 load: $(INSTALLED_TEST)  ## peak memory of calls beside their limit, and a crowd of threads and processes
 	$(PY) benchmarks/memory.py
 	OMP_NUM_THREADS=1 $(PY) benchmarks/faults.py 400 --kinds crowd fork_after_threads
+
+soak: $(INSTALLED_TEST)  ## call all models from four threads for an hour; memory and answers must stay
+	OMP_NUM_THREADS=1 $(PY) benchmarks/faults.py --soak 3600
 
 docs: $(INSTALLED_DOCS)  ## build the documentation in docs/_build/html, without running the examples
 	$(PY) -m sphinx -W --keep-going -D plot_gallery=0 -b html docs docs/_build/html

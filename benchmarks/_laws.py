@@ -7,6 +7,9 @@ import copy
 import pickle
 
 import numpy as np
+from scipy.special import gammaln
+from scipy.stats import special_ortho_group
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from skdiffsmooth import (
     CoarseScoreDiffusion,
@@ -14,9 +17,10 @@ from skdiffsmooth import (
     LocalScoreDiffusion,
     ManifoldAdaptedDiffusion,
     SmoothedScoreDiffusion,
+    SphericalScoreDiffusion,
 )
 from skdiffsmooth.bases import ManifoldParzen
-from skdiffsmooth.compose import DensityStacking
+from skdiffsmooth.compose import DensityStacking, TransformedDensity
 
 COARSE = {"n_nodes": 8, "n_levels": 4, "n_steps": 4}
 # Two fits of the same rows choose their scales by a search that ends at this relative width.
@@ -117,7 +121,14 @@ def stacking(rng, X):
     return lambda s: DensityStacking([("kde", first(s)), ("smoothed", second(s))], cv=2)
 
 
-MODELS = {f.__name__: f for f in (kde, stacking, coarse, local, adapted, smoothed)}
+def transformed(rng, X):
+    """Return a model in columns of unit size, in which scales have no unit."""
+    inner = (kde, smoothed)[rng.randint(2)](rng, X)(1.0)
+    scaler = (StandardScaler(), MinMaxScaler())[rng.randint(2)]
+    return lambda s: TransformedDensity(inner, scaler)
+
+
+MODELS = {f.__name__: f for f in (kde, stacking, coarse, local, adapted, smoothed, transformed)}
 
 
 def close(found, expected, tolerance, what):
@@ -160,6 +171,23 @@ class Case:
         self.same(self.make(1.0).fit(X, **options).score_samples(self.Q + shift), None, tolerance)
 
 
+class SphereCase(Case):
+    """Directions of three to six columns, and a model of random settings."""
+
+    def __init__(self, number):
+        self.rng = rng = np.random.RandomState(number)
+        n, d = rng.randint(12, 40), rng.randint(3, 7)
+        rows = rng.normal(size=(n + 4, d)) + 10 ** rng.uniform(-1, 1) * rng.normal(size=d)
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        self.X, self.Q, self.has_hull = rows[:-4], rows[-4:], False
+        sigma = ["auto", 0.0, 10 ** rng.uniform(-1.5, 0)][rng.randint(3)]
+        bandwidth = scale(rng, ["auto"])(1.0) if sigma == "auto" else 10 ** rng.uniform(-1.5, 0)
+        options = {"n_nodes": 8, "n_steps": 6}
+        self.make = lambda s: SphericalScoreDiffusion(bandwidth, sigma, **options)
+        self.model = self.make(1.0).fit(self.X)
+        self.answers = self.model.score_samples(self.Q)
+
+
 def finite(case):
     draws = case.model.sample(5, random_state=0)
     if not np.all(np.isfinite(draws)) or not np.all(case.answers < np.inf):
@@ -167,6 +195,8 @@ def finite(case):
 
 
 def units(case):
+    if isinstance(case.model, TransformedDensity) and np.ptp(case.X, axis=0).min() == 0:
+        return  # a scaler leaves the unit of a constant column
     exponent = case.rng.randint(-60, 61)
     unit, std = 2.0**exponent, case.X.std()
     other = case.make(unit).fit(unit * case.X)
@@ -232,6 +262,8 @@ def slope(case):
 
 
 def has_conditionals(model):
+    if isinstance(model, TransformedDensity):
+        return has_conditionals(model.estimator)
     if isinstance(model, DensityStacking):
         return all(has_conditionals(each) for _, each in model.estimators)
     return not isinstance(model, KDESampler) or model.metric == "euclidean"
@@ -252,5 +284,38 @@ def conditional(case):
     case.same(draws * 0, np.zeros(draws.shape), 0)
 
 
+def mass(case):
+    """The mass is one, by draws of a kernel density estimate of draws."""
+    if case.has_hull or np.ptp(case.X, axis=0).min() == 0:
+        return
+    draws = case.model.sample(600, random_state=0)
+    width = 1.5 * KDESampler(metric="whitened").fit(draws[:300]).bandwidth_
+    other = KDESampler(width, metric="whitened").fit(draws[300:])
+    rows = other.sample(600, random_state=1)
+    ratios = np.exp(case.model.score_samples(rows) - other.score_samples(rows))
+    one_by_mean(case, ratios)
+
+
+def one_by_mean(case, ratios):
+    """Raise if the mean of ratios is farther from 1 than five standard errors."""
+    error = 0.02 + 5 * ratios.std() / np.sqrt(len(ratios))
+    if not abs(ratios.mean() - 1) <= error:
+        raise AssertionError(f"mass {ratios.mean():.3g} +- {error:.2g} of {case.model}")
+
+
+def rotation(case):
+    turn = special_ortho_group.rvs(case.X.shape[1], random_state=case.rng)
+    case.same(case.make(1.0).fit(case.X @ turn).score_samples(case.Q @ turn), tolerance=1e-4)
+
+
+def mass_on_sphere(case):
+    d = case.X.shape[1]
+    rows = case.rng.normal(size=(4000, d))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    area = np.exp(np.log(2) + d / 2 * np.log(np.pi) - gammaln(d / 2))
+    one_by_mean(case, area * np.exp(case.model.score_samples(rows)))
+
+
+OF_SPHERES = (finite, order, weights, one_at_a_time, memory, copied, rotation, mass_on_sphere)
 LAWS = (finite, units, offset, order, weights, absent)
-LAWS += (one_at_a_time, memory, copied, slope, conditional)
+LAWS += (one_at_a_time, memory, copied, slope, conditional, mass)

@@ -2,7 +2,7 @@
 
 `python benchmarks/faults.py 100` injects as many faults of each kind and prints a table. Afterwards the
 estimator is the old model or the new one, files are whole or refused, and nothing hangs for a minute;
-all else is printed as WRONG.
+all else is printed as WRONG. `--soak 3600` calls all models for an hour instead, and watches the memory.
 """
 
 import argparse
@@ -27,39 +27,21 @@ import numpy as np
 import skops.io
 import torch
 from _common import header, row
+from memory import resident
 
 import skdiffsmooth
-from skdiffsmooth import (
-    CoarseScoreDiffusion,
-    KDESampler,
-    LocalScoreDiffusion,
-    ManifoldAdaptedDiffusion,
-    NeuralScoreDiffusion,
-    SmoothedScoreDiffusion,
-)
-from skdiffsmooth.compose import DensityOutlierDetector, DensityStacking, TransformedDensity
-from skdiffsmooth.tables import TableDensity
+from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
+from skdiffsmooth.compose import DensityStacking
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+from fitted_models import COARSE, MODELS, SMOOTHED
 
 SOURCE = str(Path(skdiffsmooth.__file__).parent)
-COARSE = {"n_nodes": 8, "n_levels": 2, "n_steps": 2}
-SMOOTHED = SmoothedScoreDiffusion(0.3, 0.4, **COARSE)
-MODELS = {
-    "KDESampler": KDESampler(),
-    "SmoothedScoreDiffusion": SMOOTHED,
-    "ManifoldAdaptedDiffusion": ManifoldAdaptedDiffusion(0.3, 0.4, n_components=1, **COARSE),
-    "CoarseScoreDiffusion": CoarseScoreDiffusion(n_components=1, bandwidth=0.05),
-    "LocalScoreDiffusion": LocalScoreDiffusion(0.3, size=1, width=0.0, n_levels=2, n_steps=2),
-    "NeuralScoreDiffusion": NeuralScoreDiffusion(
-        max_iter=2, hidden_layer_sizes=(4,), n_levels=2, n_steps=2
-    ),
-    "DensityStacking": DensityStacking([("a", KDESampler(0.4)), ("b", SMOOTHED)], cv=2),
-    "TransformedDensity": TransformedDensity(KDESampler(0.4)),
-    "DensityOutlierDetector": DensityOutlierDetector(KDESampler(0.4)),
-    "TableDensity": TableDensity(density=KDESampler()),
-}
 X, Y = np.random.RandomState(0).normal(size=(2, 25, 2))
 Q = X[:4]
 LONGEST = 60
+# Rows that a soak prints after its first.
+SOAK_ROWS = 12
 PID = os.getpid()
 
 
@@ -76,11 +58,12 @@ class RaiseAt:
         self.n, self.exception, self.count = n, exception, 0
 
     def __enter__(self):
+        self.before = sys.gettrace()
         sys.settrace(self.trace)
         return self
 
     def __exit__(self, *args):
-        sys.settrace(None)
+        sys.settrace(self.before)
 
     def trace(self, frame, event, arg):
         if not frame.f_code.co_filename.startswith(SOURCE):
@@ -232,6 +215,69 @@ def crowd(rng):
 SINGLE = (dead_worker, fork_after_threads, nested, crowd)
 
 
+class Watched:
+    """A fitted model that all threads use, and its answers, which may never change."""
+
+    def __init__(self, model):
+        self.model = copy.deepcopy(model).fit(X)
+        self.score, self.draw = self.model.score_samples(Q), self.drawn(self.model)
+
+    def drawn(self, model):
+        return model.sample(3, random_state=0) if hasattr(model, "sample") else None
+
+    def call(self, method):
+        """Return whether a call gives the known answer to the last bit."""
+        if method == "sample":
+            return np.array_equal(self.drawn(self.model), self.draw)
+        model = self.model
+        if method == "fit":
+            model = copy.deepcopy(model).fit(X)
+        elif method in LIBRARIES:
+            data = LIBRARIES[method].dumps(model)
+            trust = (
+                {"trusted": skops.io.get_untrusted_types(data=data)} if method == "skops" else {}
+            )
+            # The copy takes the place of the model, as after a restart.
+            model = self.model = LIBRARIES[method].loads(data, **trust)
+        return np.array_equal(model.score_samples(Q), self.score)
+
+
+LIBRARIES = {"pickle": pickle, "skops": skops.io}
+METHODS = ("fit", "score", "sample", *LIBRARIES)
+
+
+def soak(seconds):
+    """Call all models at random from four threads; print calls, wrong answers and memory."""
+    warnings.simplefilter("ignore")
+    models = {name: Watched(model) for name, model in MODELS.items()}
+    calls = Counter({(method, number): 0 for method in METHODS for number in range(4)})
+    began, wrong = time.monotonic(), []
+
+    def work(number):
+        rng = np.random.RandomState(number)
+        while time.monotonic() < began + seconds:
+            method, name = rng.choice(METHODS), rng.choice(list(MODELS))
+            if not models[name].call(method):
+                wrong.append((method, name))
+            calls[method, number] += 1
+
+    header("minutes", "calls", "wrong", "resident memory, MiB", "CPU s")
+    with ThreadPoolExecutor(4) as threads:
+        workers = [threads.submit(work, number) for number in range(4)]
+        for part in range(SOAK_ROWS + 1):
+            time.sleep(max(0, began + seconds * part / SOAK_ROWS - time.monotonic()))
+            minutes = (time.monotonic() - began) / 60
+            cells = f"{minutes:.1f}", sum(calls.values()), len(wrong), f"{resident('VmRSS'):.0f}"
+            row(*cells, f"{time.process_time():.0f}")
+        for worker in workers:
+            worker.result()
+    of_method = Counter()
+    for (method, _), count in calls.items():
+        of_method[method] += count
+    print("\n" + ", ".join(f"{count} {method}" for method, count in of_method.items()), *wrong)
+    return bool(wrong)
+
+
 def run(count, kinds):
     """Print the table of outcomes; return whether one was wrong."""
     warnings.simplefilter("ignore")
@@ -259,6 +305,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("count", nargs="?", type=int, default=100)
     parser.add_argument("--kinds", nargs="+", choices=kinds, default=kinds)
+    parser.add_argument("--soak", type=int, metavar="SECONDS", help="only call models so long")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    if arguments.soak:
+        sys.exit(soak(arguments.soak))
     sys.exit(run(arguments.count, arguments.kinds))

@@ -1,30 +1,54 @@
-"""Mutation testing: a seeded, stratified sample of faults, each against the tests of its wing.
+"""Mutation testing: a seeded, stratified sample of faults, each against the tests that run its line.
 
+`make coverage` first: it writes which test runs which line, and for how long, to build/. Then
 `python benchmarks/mutate.py 400` draws as many mutants, an equal number from each wing, writes one line
 for each to build/mutants.jsonl, and prints the share that tests detect with its 95 % interval, and the
-survivors. A second run continues where the first ended; a count of 0 prints only. The tests of a wing
-run first without a fault; a mutant that takes three times as long is out of time, and detected.
-Remove the file when the code has changed.
+survivors. A second run continues where the first ended, or where docs/evidence/mutants.jsonl does, with
+the files that have not changed; a count of 0 prints only. With --again survivors are tried once more.
+
+A mutant meets first the tests of its wing, the shortest first, then all others that run its line, until
+one fails or LIMIT seconds of CPU are used: whatever survives these counts as survivor. A test that fails
+without the fault too is left out.
+All processes are forked from one that has loaded the libraries, so that a mutant takes a few seconds.
 """
 
 import argparse
 import ast
+import contextlib
+import functools
+import gc
+import hashlib
+import importlib
+import importlib.machinery
+import itertools
 import json
 import os
 import resource
-import shutil
-import subprocess
+import signal
 import sys
-import tempfile
+import time
+import traceback
+import types
+import xml.etree.ElementTree
 from pathlib import Path
 
 import numpy as np
+import pytest
 from _common import header, row
 from scipy.stats import binomtest
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "build" / "mutants.jsonl"
-# Files of a wing, and the tests that must detect faults there, beside those of the file's own name.
+# Results that were kept, for a run that continues elsewhere.
+RECORD = ROOT / "docs" / "evidence" / "mutants.jsonl"
+# Which test runs which line, and the durations of the tests: see `make coverage`.
+CONTEXTS, DURATIONS = ROOT / "build" / "coverage", ROOT / "build" / "tests.xml"
+# Seconds of CPU for the tests of one mutant, and what a mutant that is out of time may take.
+LIMIT, LONGEST = 10, 60
+DETECTED = "detected", "out of time"
+# What the first process loads, and no code of the package.
+LIBRARIES = "torch pandas scipy.stats sklearn.mixture sklearn.utils.estimator_checks hypothesis"
+# Files of a wing, and its tests, which run before all others.
 WINGS = {
     "engine": ("_engine/*.py", "tests/engine"),
     "likelihood": ("_diffusion/*.py", "tests/diffusion tests/estimators"),
@@ -33,10 +57,9 @@ WINGS = {
     "solvers": ("solvers/*.py", "tests/solvers"),
     "metrics": ("metrics/*.py", "tests/metrics"),
     "columns": ("tables/_*.py", "tests/tables"),
-    "rows": ("_utils/*.py", "tests/utils tests/contract/test_bad_input.py"),
+    "rows": ("_utils/*.py", "tests/utils"),
 }
-COPIED = ("tests", "setup.cfg", "pyproject.toml", "README.md", "docs", "benchmarks")
-PYTEST = [sys.executable, "-m", "pytest", "-xq", "-n0", "-p", "no:cacheprovider", "-m", "not slow"]
+PYTEST = ["-n0", "-p", "no:cacheprovider", "-p", "no:terminal", "-o", "addopts=--doctest-modules"]
 OPERATORS = "Add Sub, Mult Div, FloorDiv Div, Pow Mult, Lt LtE, Gt GtE, Eq NotEq, Is IsNot, And Or"
 SWAPS = dict(pair.split() for pair in f"{OPERATORS}, BitAnd BitOr".split(", "))
 SWAPS = {b: a for a, b in SWAPS.items()} | SWAPS
@@ -98,84 +121,284 @@ def sample(count, wings):
 
 
 def mutated(file, index):
-    """Return the source of a mutant, the number of its line, and the part before and after."""
+    """Return the tree of a mutant, its place, and the part before and after."""
     tree = ast.parse((ROOT / file).read_text())
     node = list(executed(tree))[index]
     before = ast.unparse(getattr(node, "test", node))
+    place = statement(tree, node)
     mutate(node)
-    return ast.unparse(tree), node.lineno, before, ast.unparse(getattr(node, "test", node))
+    ast.fix_missing_locations(tree)
+    return tree, place, before, ast.unparse(getattr(node, "test", node))
 
 
-def outcome(wing, file, source, seconds=None):
-    """Return "survived", "detected" or "out of time", after the tests of a file and then of its wing."""
-    folders = WINGS[wing][1].split()
-    own = f"test_{Path(file).stem.lstrip('_')}.py"
-    first = [str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob(own)]
-
-    def limit():
-        if seconds is not None:
-            resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-
-    with tempfile.TemporaryDirectory() as folder:
-        shutil.copytree(ROOT / "skdiffsmooth", Path(folder, "skdiffsmooth"))
-        for part in COPIED:
-            Path(folder, part).symlink_to(ROOT / part)
-        Path(folder, file).write_text(source)
-        for tests in (first, folders) if first else (folders,):
-            code = subprocess.run(
-                [*PYTEST, *tests],
-                cwd=folder,
-                env=os.environ | {"PYTHONPATH": folder, "OMP_NUM_THREADS": "1"},
-                capture_output=True,
-                preexec_fn=limit,
-                check=False,
-            ).returncode
-            if code:
-                return "detected" if code > 0 else "out of time"
-    return "survived"
+def statement(tree, node):
+    """Return the first and last line of the statement of a node, and whether a function runs it."""
+    parents = {child: parent for parent in ast.walk(tree) for child in ast.iter_child_nodes(parent)}
+    path = [node]
+    while path[-1] in parents:
+        path.append(parents[path[-1]])
+    own = next(each for each in path if isinstance(each, ast.stmt | ast.ExceptHandler))
+    # Of a statement with a body, only its head.
+    last = own.body[0].lineno - 1 if hasattr(own, "body") else own.end_lineno
+    in_function = any(
+        isinstance(outer, ast.FunctionDef) and inner in outer.body
+        for inner, outer in itertools.pairwise(path)
+    )
+    return own.lineno, max(own.lineno, last), in_function
 
 
-def longest(wing):
-    """Return the seconds of CPU that a mutant may take; raise if the tests fail without a fault."""
-    file = next((ROOT / "skdiffsmooth").glob(WINGS[wing][0]))
-    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-    if outcome(wing, str(file.relative_to(ROOT)), file.read_text()) != "survived":
-        raise RuntimeError(f"the tests of {wing} fail without a fault")
-    return int(3 * (resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before)) + 10
+# ------------------------------------------------------------------------------ tests of a line
+
+
+@functools.cache
+def durations():
+    """Return the seconds of each test, by its module and its name."""
+    cases = xml.etree.ElementTree.parse(DURATIONS).iter("testcase")
+    return {(c.get("classname"), c.get("name")): float(c.get("time")) for c in cases}
+
+
+def duration(test):
+    path, _, name = test.partition("::")
+    return durations().get((path.removesuffix(".py").replace("/", "."), name), 1.0)
+
+
+@functools.cache
+def contexts(file):
+    """Return the tests, with the phase of each, that run each line of a file."""
+    from coverage import CoverageData
+
+    data = CoverageData(str(CONTEXTS))
+    data.read()
+    return data.contexts_by_lineno(str(ROOT / file))
+
+
+def tests_of(file, place):
+    """Return the tests that run a statement; of one that runs at import, those that run the file."""
+    first, last, in_function = place
+    found = set()
+    for line, names in contexts(file).items():
+        if first <= line <= last or not in_function:
+            found.update(names)
+    return {tuple(name.rpartition("|")[::2]) for name in found if "|" in name}
+
+
+def in_order(tests, items, own):
+    """Return the items to run: own tests, then others; those that share a fixture stay together."""
+    shared = {
+        item.nodeid: item.nodeid.partition("::")[0]
+        for item in items
+        if item.get_closest_marker("xdist_group")
+    }
+    # A fixture runs in the setup of the first test that needs it, and the others would notice, too.
+    groups = {shared.get(name) for name, phase in tests if phase == "setup"} - {None}
+    names = {name for name, _ in tests}
+    chosen = [i for i in items if i.nodeid in names or shared.get(i.nodeid) in groups]
+    of_group = {}
+    for item in chosen:
+        of_group.setdefault(shared.get(item.nodeid, item.nodeid), []).append(duration(item.nodeid))
+
+    def key(item):
+        group = shared.get(item.nodeid, item.nodeid)
+        is_own = item.nodeid.startswith(tuple(own.split()))
+        return not is_own, np.mean(of_group[group]), group, duration(item.nodeid)
+
+    return sorted(chosen, key=key)
+
+
+# ------------------------------------------------------------------------------ one mutant
+
+
+def codes(code):
+    """Yield a code object and those inside."""
+    yield code
+    for each in code.co_consts:
+        if isinstance(each, types.CodeType):
+            yield from codes(each)
+
+
+@functools.cache
+def loaded_functions():
+    """Return the functions that are loaded when this is first called."""
+    return [each for each in gc.get_objects() if isinstance(each, types.FunctionType)]
+
+
+def apply(file, tree):
+    """Load a mutant in place of a file of the package, or change its functions if that is loaded."""
+    path = str(ROOT / file)
+    code = compile(tree, path, "exec")
+    get_code = importlib.machinery.SourceFileLoader.get_code
+
+    def get_mutant(loader, name):
+        return code if loader.path == path else get_code(loader, name)
+
+    importlib.machinery.SourceFileLoader.get_code = get_mutant
+    new = {(each.co_qualname, each.co_firstlineno): each for each in codes(code)}
+    for function in loaded_functions():
+        if function.__code__.co_filename == path:
+            old = function.__code__
+            each = new[old.co_qualname, old.co_firstlineno]
+            # Two lambdas of one line may have different variables.
+            if each.co_freevars == old.co_freevars and each.co_varnames == old.co_varnames:
+                function.__code__ = each
+
+
+class Run:
+    """A plugin that runs chosen tests until one fails, and writes the outcome to a pipe."""
+
+    def __init__(self, tests, own, pipe):
+        self.tests, self.own, self.pipe = tests, own, pipe
+
+    def pytest_runtestloop(self, session):
+        items = in_order(self.tests, session.items, self.own)
+        began, result = time.process_time(), ["survived", None]
+        for item, following in zip(items, [*items[1:], None], strict=True):
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            if session.testsfailed:
+                result = ["detected", item.nodeid]
+                break
+            if time.process_time() - began > LIMIT:
+                result = ["survived the limit", None]
+                break
+        os.write(self.pipe, json.dumps(result).encode())
+        os._exit(0)
+
+
+def attempt(tests, own, session, change):
+    """Run tests in a fork of this process, after a change; return the outcome and the failed test."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        null = os.open(os.devnull, os.O_RDWR)
+        for stream in range(3):
+            os.dup2(null, stream)
+        used = int(time.process_time())
+        resource.setrlimit(resource.RLIMIT_CPU, (used + LONGEST, used + LONGEST))
+        try:
+            change()
+            run = Run(tests, own, writer)
+            if session is not None:
+                run.pytest_runtestloop(session)
+            files = sorted({name.partition("::")[0] for name, _ in tests})
+            pytest.main([*PYTEST, *files], plugins=[run])
+            # No test has begun: the package or the tests cannot be loaded.
+            result = ["detected", "import"]
+        except BaseException:
+            result = ["error", traceback.format_exc()[-2000:]]
+        os.write(writer, json.dumps(result).encode())
+        os._exit(1)
+    began = time.monotonic()
+    while os.waitpid(child, os.WNOHANG) == (0, 0):
+        time.sleep(0.02)
+        if time.monotonic() > began + 30 * LONGEST:
+            os.kill(child, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)  # workers that it started
+    os.set_blocking(reader, False)
+    os.close(writer)
+    text = os.read(reader, 10_000)
+    os.close(reader)
+    result = json.loads(text) if text else ["out of time", None]
+    if result[0] == "error":
+        raise RuntimeError(result[1])
+    return result
+
+
+def outcome(file, tree, place, own, session, fails_without):
+    """Return what became of a mutant, and the test that detected it."""
+    tests = tests_of(file, place)
+    if not tests:
+        return ["in no test", None]
+    while True:
+        tests = {(name, phase) for name, phase in tests if not fails_without.get(name)}
+        end, test = attempt(tests, own, session, lambda: apply(file, tree))
+        if end != "detected" or test == "import":
+            return end, test
+        if test not in fails_without:
+            fails_without[test] = (
+                attempt({(test, "call")}, own, session, lambda: None)[0] != "survived"
+            )
+        if not fails_without[test]:
+            return end, test
+
+
+def run_mutants(mutants, session=None):
+    """Run mutants, and write a line for each."""
+    fails_without = {}
+    for wing, file, index in mutants:
+        tree, place, before, after = mutated(file, index)
+        began = [resource.getrusage(resource.RUSAGE_CHILDREN), time.process_time()]
+        end, test = outcome(file, tree, place, WINGS[wing][1], session, fails_without)
+        now = resource.getrusage(resource.RUSAGE_CHILDREN)
+        used = now.ru_utime + now.ru_stime - began[0].ru_utime - began[0].ru_stime
+        used += time.process_time() - began[1]
+        result = {"wing": wing, "file": file, "node": index, "of": digest(file), "outcome": end}
+        result |= {"line": place[0], "before": before, "after": after, "test": test}
+        with RESULTS.open("a") as lines:
+            lines.write(json.dumps(result | {"seconds": round(used, 1)}) + "\n")
+        print(f"{file}:{place[0]}", end, f"{used:.1f} s", test or "", file=sys.stderr, flush=True)
+
+
+class Mutants:
+    """A plugin that runs mutants in forks of the process that has collected all tests."""
+
+    def __init__(self, mutants):
+        self.mutants = mutants
+
+    def pytest_runtestloop(self, session):
+        loaded_functions()
+        gc.freeze()  # forks then share the memory
+        run_mutants(self.mutants, session)
+        return True
+
+
+def digest(file):
+    return hashlib.sha256((ROOT / file).read_bytes()).hexdigest()[:8]
+
+
+def read():
+    """Return the results of files that have not changed since."""
+    results = RESULTS if RESULTS.exists() else RECORD
+    lines = results.read_text().splitlines() if results.exists() else []
+    return [r for r in map(json.loads, lines) if r["of"] == digest(r["file"])]
 
 
 def report(results):
     """Print the share of detected mutants with its exact 95 % interval, and the survivors."""
-    header("wing", "mutants", "detected", "of these out of time", "95 % interval")
+    header("wing", "mutants", "detected", "of these out of time", "95 % interval", "CPU s each")
     for wing in [*WINGS, "all"]:
-        found = [r["outcome"] for r in results if wing in (r["wing"], "all")]
+        of_wing = [r for r in results if wing in (r["wing"], "all")]
+        found = [r["outcome"] for r in of_wing]
         if found:
-            detected = len(found) - found.count("survived")
+            detected = sum(map(found.count, DETECTED))
             low, high = binomtest(detected, len(found)).proportion_ci()
-            row(wing, len(found), detected, found.count("out of time"), f"{low:.0%} to {high:.0%}")
+            seconds = np.mean([r["seconds"] for r in of_wing])
+            cells = len(found), detected, found.count("out of time"), f"{low:.0%} to {high:.0%}"
+            row(wing, *cells, f"{seconds:.1f}")
     for r in results:
-        if r["outcome"] == "survived":
-            print(f"\n{r['file']}:{r['line']}\n  - {r['before']}\n  + {r['after']}")
+        if r["outcome"] not in DETECTED:
+            place = f"{r['file']}:{r['line']}, {r['outcome']}"
+            print(f"\n{place}\n  - {r['before']}\n  + {r['after']}")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("count", nargs="?", type=int, default=40)
     parser.add_argument("--wings", nargs="+", choices=WINGS, default=list(WINGS))
+    parser.add_argument("--again", action="store_true")
     arguments = parser.parse_args()
+    os.chdir(ROOT)
+    kept = [r for r in read() if not arguments.again or r["outcome"] in DETECTED]
     RESULTS.parent.mkdir(exist_ok=True)
-    results = [json.loads(line) for line in RESULTS.open()] if RESULTS.exists() else []
-    done, limits = {(r["wing"], r["file"], r["node"]) for r in results}, {}
-    for wing, file, index in sample(arguments.count, arguments.wings):
-        if (wing, file, index) in done:
-            continue
-        if wing not in limits:
-            limits[wing] = longest(wing)
-        source, line, before, after = mutated(file, index)
-        end = outcome(wing, file, source, limits[wing])
-        print(f"{file}:{line}", end, flush=True)
-        result = {"wing": wing, "file": file, "node": index, "outcome": end, "line": line}
-        results.append(result | {"before": before, "after": after})
-        with RESULTS.open("a") as lines:
-            lines.write(json.dumps(results[-1]) + "\n")
-    report(results)
+    RESULTS.write_text("".join(json.dumps(r) + "\n" for r in kept))
+    done = {(r["file"], r["node"]) for r in kept}
+    todo = [m for m in sample(arguments.count, arguments.wings) if m[1:] not in done]
+    if todo:
+        for name in LIBRARIES.split():
+            importlib.import_module(name)
+        at_import = [m for m in todo if not mutated(*m[1:])[1][2]]
+        # These need a process that has not loaded the package yet.
+        run_mutants(at_import)
+        rest = [m for m in todo if m not in at_import]
+        pytest.main([*PYTEST, "tests", "skdiffsmooth"], plugins=[Mutants(rest)])
+    report(read())

@@ -183,24 +183,29 @@ def run(count):
     return len(failed)
 
 
-def run_laws(count):
+def run_laws(count, densities=None):
     """Print how many laws held, for `count` tables of each kind; return the number of failures."""
     warnings.simplefilter("ignore")
     header("density", "tables", "laws that held", "refused", "broken")
     failures, tables = [], list(_laws.TABLES)
-    for model in ["TableDensity of a frame", *_laws.MODELS]:
-        of_frames = model not in _laws.MODELS
+    others = {
+        "TableDensity of a frame": (_frame_laws.FrameCase, _frame_laws.LAWS),
+        "SphericalScoreDiffusion": (_laws.SphereCase, _laws.OF_SPHERES),
+    }
+    for model in densities or [*others, *_laws.MODELS]:
         held, refused, before = 0, 0, len(failures)
         for number in range(count * len(tables)):
             table, draw = tables[number % len(tables)], number // len(tables)
             try:
-                case = (
-                    _frame_laws.FrameCase(number) if of_frames else _laws.Case(model, table, draw)
-                )
+                if model in others:
+                    make, laws = others[model]
+                    case = make(number)
+                else:
+                    case, laws = _laws.Case(model, table, draw), _laws.LAWS
             except ValueError:
                 refused += 1
                 continue
-            for law in (_frame_laws if of_frames else _laws).LAWS:
+            for law in laws:
                 try:
                     law(case)
                     held += 1
@@ -216,9 +221,10 @@ if __name__ == "__main__":
     parser.add_argument("count", nargs="?", type=int, default=100, help="tables of each kind")
     parser.add_argument("--seed", nargs=2, metavar=("KIND", "NUMBER"), help="repeat one table")
     parser.add_argument("--laws", type=int, help="tables of each kind for the laws only")
+    parser.add_argument("--densities", nargs="+", help="names of the first column of the laws")
     arguments = parser.parse_args()
     if arguments.laws:
-        sys.exit(bool(run_laws(arguments.laws)))
+        sys.exit(bool(run_laws(arguments.laws, arguments.densities)))
     if arguments.seed:
         for check in CHECKS:
             print(check, *attempt(check, arguments.seed[0], int(arguments.seed[1])))

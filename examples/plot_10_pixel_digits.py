@@ -61,14 +61,14 @@ bandwidth, n_samples = 0.005, 300
 models = {
     "KDE": [KDESampler(h) for h in (0.005, 0.01, 0.02, 0.03, 0.04, 0.05)],
     "isotropic": [
-        SmoothedScoreDiffusion(bandwidth, sigma, n_nodes=128)
+        SmoothedScoreDiffusion(bandwidth, sigma, n_nodes=128, n_steps=80)
         for sigma in (0.5, 0.8, 1.0, 1.2, 1.4, 1.6)
     ],
 }
 samples = {}
 for digit, curve in curves.items():
     adapted = [
-        ManifoldAdaptedDiffusion(bandwidth, sigma, manifold=curve, n_nodes=16)
+        ManifoldAdaptedDiffusion(bandwidth, sigma, manifold=curve, n_nodes=16, n_steps=80)
         for sigma in ((0.5, 1.0, 2.0, 4.0) if digit == 4 else (4.0,))
     ]
     for name, members in (models | {"along the curve": adapted}).items():

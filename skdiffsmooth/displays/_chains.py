@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,7 +120,11 @@ class ChainDisplay:
         TypeError, ValueError
             If there are other numbers of names, or more than eight columns.
         """
+        if not isinstance(chains, LangevinChains):
+            raise TypeError(f"chains={chains!r:.100}; expected the result of LangevinSampler.run.")
         d = chains.draws.shape[2]
+        if names is not None and not isinstance(names, Iterable):
+            raise TypeError(f"names={names!r:.100}; expected {d} names, one for each column.")
         labels = [f"x{j}" for j in range(d)] if names is None else [str(name) for name in names]
         if len(labels) != d:
             raise ValueError(f"names has {len(labels)} names; expected {d}, one for each column.")

@@ -153,7 +153,11 @@ def grid_of(
 ) -> list[np.ndarray]:
     """Return the values of each column at which something is computed, given or around rows (n, d)."""
     if grid is not None:
-        values: Iterable[Any] = [grid] if len(columns) == 1 and np.ndim(grid) == 1 else grid
+        if not isinstance(grid, Iterable):
+            raise TypeError(f"grid={grid!r}; expected one array of values for each column.")
+        given = list(grid)
+        is_one = len(columns) == 1 and all(np.ndim(value) == 0 for value in given)
+        values = [given] if is_one else given
         arrays = [check_real_array("grid", value, allow_bool=False) for value in values]
         if len(arrays) != len(columns) or any(value.ndim != 1 for value in arrays):
             raise ValueError(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .._utils.validation import check_integer
+from .._utils.validation import check_detached
 from ._figures import (
     BLUE,
     ORANGE,
@@ -92,7 +92,7 @@ class SampleComparisonDisplay:
             estimator, columns, range(getattr(estimator, "n_features_in_", 0))
         )
         check_number_of_columns(shown)
-        n = min(len(X), _MOST_DRAWS) if n_samples is None else check_integer("n_samples", n_samples)
+        n = min(len(_columns_of("X", X)[1][0]), _MOST_DRAWS) if n_samples is None else n_samples
         drawn = draws_of(estimator, n, random_state)
         return cls.from_samples(X, drawn, columns=shown)
 
@@ -218,7 +218,11 @@ def _columns_of(name: str, X: Any) -> tuple[list[Any] | None, list[np.ndarray]]:
     if labels is not None:
         columns = [np.asarray(X[label]) for label in labels]
     else:
-        array = np.asarray(X)
+        check_detached(name, X)
+        try:
+            array = np.asarray(X)
+        except ValueError as error:
+            raise ValueError(f"{name} is not a table: {error}") from error
         if array.ndim != 2:
             raise ValueError(
                 f"{name} has {array.ndim} dimensions; expected rows, shape (n_rows, n_features)."

@@ -11,49 +11,16 @@ from functools import partial
 
 import numpy as np
 import pytest
-from sklearn.mixture import GaussianMixture
+from fitted_models import COARSE, MODELS
 
-from skdiffsmooth import (
-    CoarseScoreDiffusion,
-    KDESampler,
-    LocalScoreDiffusion,
-    ManifoldAdaptedDiffusion,
-    NeuralScoreDiffusion,
-    SmoothedScoreDiffusion,
-)
+from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
 from skdiffsmooth._utils import estimator as shared
-from skdiffsmooth.compose import (
-    DensityClassifier,
-    DensityOutlierDetector,
-    DensityStacking,
-    TransformedDensity,
-)
-from skdiffsmooth.manifolds import Circle, LocalPolynomialManifold
-from skdiffsmooth.model_selection import SmoothedScoreDiffusionCV
+from skdiffsmooth.compose import DensityClassifier
+from skdiffsmooth.manifolds import LocalPolynomialManifold
 from skdiffsmooth.solvers import Euler
-from skdiffsmooth.tables import TableDensity
 
-COARSE = {"n_nodes": 8, "n_levels": 4, "n_steps": 4}
-SMOOTHED = SmoothedScoreDiffusion(0.3, 0.4, **COARSE)
-TRAINED = NeuralScoreDiffusion(max_iter=2, hidden_layer_sizes=(8,), n_levels=4, n_steps=4)
-ESTIMATORS = {
-    "kde": KDESampler(0.4),
-    "smoothed": SMOOTHED,
-    "chosen": SmoothedScoreDiffusion(**COARSE),
-    "mixture": SmoothedScoreDiffusion(0.3, 0.4, base=GaussianMixture(2), **COARSE),
-    "local": ManifoldAdaptedDiffusion(0.3, 0.4, n_components=1, n_cells=2, **COARSE),
-    "circle": ManifoldAdaptedDiffusion(0.1, 0.2, manifold=Circle([0.0, 0.0], 1.0), **COARSE),
-    "coarse": CoarseScoreDiffusion(0.3, 1, n_components=1, n_neighbors=8),
-    "groups": LocalScoreDiffusion(n_levels=4, n_steps=4),
-    "network": TRAINED,
-    "search": SmoothedScoreDiffusionCV(SMOOTHED, n_refinements=0),
-    "stacking": DensityStacking([("kde", KDESampler(0.4)), ("smoothed", SMOOTHED)]),
-    "transformed": TransformedDensity(SMOOTHED),
-    "outliers": DensityOutlierDetector(KDESampler(0.4)),
-    "table": TableDensity(density=KDESampler()),
-}
 # One for each way to fit: the others inherit theirs, or replace their state by the same method.
-FAST = {name: ESTIMATORS[name] for name in ("kde", "smoothed", "network")}
+FAST = {name: MODELS[name] for name in ("kde", "smoothed", "network")}
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
@@ -76,11 +43,12 @@ class InterruptAt:
         self.n, self.files, self.count = n, files, 0
 
     def __enter__(self):
+        self.before = sys.gettrace()
         sys.settrace(self.trace)
         return self
 
     def __exit__(self, *args):
-        sys.settrace(None)
+        sys.settrace(self.before)
 
     def trace(self, frame, event, arg):
         if frame.f_code.co_filename not in self.files:
@@ -217,7 +185,7 @@ def test_parameters_that_are_set_after_fit_change_no_answer():
 # ------------------------------------------------------------------------------------------ saving
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS.values(), ids=ESTIMATORS)
+@pytest.mark.parametrize("estimator", MODELS.values(), ids=MODELS)
 def test_skops_and_pickle_keep_every_answer(estimator):
     sio = pytest.importorskip("skops.io")
     X = table()
@@ -237,7 +205,7 @@ def test_skops_and_pickle_keep_every_answer(estimator):
 @pytest.mark.parametrize("name", ["kde", "smoothed", "network", "stacking"])
 @pytest.mark.parametrize("key", ["another", "none"])
 def test_a_file_of_another_format_says_what_to_do(name, key):
-    model = copy.deepcopy(ESTIMATORS[name]).fit(table())
+    model = copy.deepcopy(MODELS[name]).fit(table())
     state = model.__getstate__()
     assert state[shared._VERSION_KEY] == (shared.FORMAT, shared.__version__)
     if key == "another":

@@ -5,21 +5,28 @@ value is either accepted, or refused by a TypeError or ValueError whose message 
 nothing else may be raised, and a fit that fails leaves the estimator unfitted.
 """
 
+import ast
 import importlib
 import inspect
+import pickle
+import re
 import warnings
+from fractions import Fraction
 from functools import partial
 
+import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
-import skdiffsmooth
+import skdiffsmooth.displays
 from skdiffsmooth import (
     KDESampler,
     LangevinSampler,
@@ -434,3 +441,109 @@ def test_a_wrong_required_argument_is_refused_by_name(function, position, name):
     for before, after in zip(copies, arguments, strict=True):
         assert before is None or np.array_equal(before, after)
     assert not problems, "\n".join(problems)
+
+
+# ---------------------------------------------------------------------------------------- displays
+
+KDE = KDESampler(0.5).fit(X)
+SEARCH = GridSearchCV(KDE, {"bandwidth": [0.5, 0.6]}, cv=2)
+CHEAP_SAMPLER = LangevinSampler(**CHEAP["LangevinSampler"])
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # few draws
+    CHAINS_OF_KDE = CHEAP_SAMPLER.run(KDE, random_state=0)
+# Arguments of the methods that make displays.
+DISPLAYED = {
+    "ChainDisplay.from_estimator": {"estimator": KDE, "sampler": CHEAP_SAMPLER, "random_state": 0},
+    "ChainDisplay.from_chains": {"chains": CHAINS_OF_KDE},
+    "ComparisonDisplay.from_estimators": {"models": {"KDE": KDE}, "X": X},
+    "DensityDisplay.from_estimator": {"estimator": KDE, "grid_resolution": 3},
+    "SampleComparisonDisplay.from_estimator": {"estimator": KDE, "X": X, "random_state": 0},
+    "SampleComparisonDisplay.from_samples": {"X": X, "drawn": X + 0.1},
+    "ScoreFieldDisplay.from_estimator": {"estimator": diffusion(), "grid_resolution": 3},
+    "SelectionCurveDisplay.from_estimator": {"estimator": SEARCH.fit(X)},
+    "TrajectoryDisplay.from_estimator": {"estimator": diffusion(), "random_state": 0},
+}
+# Estimators that are not fitted, and rows X of an estimator, are refused in scikit-learn's words.
+OF_SCIKIT_LEARN |= {(name, parameter) for name in DISPLAYED for parameter in ("estimator", "start")}
+OF_SCIKIT_LEARN |= {
+    (f"{name}Display.from_estimator", "X") for name in ("Density", "ScoreField", "Trajectory")
+} | {("ComparisonDisplay.from_estimators", "X")}
+
+
+def displayed():
+    """Return (method, parameter) of all methods of the displays that make one."""
+    loaded = importlib.import_module("skdiffsmooth.displays")
+    return [
+        pytest.param(method, parameter, id=f"{name}-{method.__name__}-{parameter}")
+        for name in loaded.__all__
+        for made, method in inspect.getmembers(getattr(loaded, name), inspect.ismethod)
+        if made.startswith("from_")
+        for parameter in inspect.signature(method).parameters
+        if (method.__qualname__, parameter) not in OF_SCIKIT_LEARN
+    ]
+
+
+@pytest.mark.parametrize(("method", "name"), displayed())
+def test_a_wrong_argument_of_a_display_is_refused_by_name(method, name):
+    arguments = DISPLAYED[method.__qualname__]
+    problems = []
+    for kind, value in WRONG.items():
+        _, problem = refusal(partial(method, **arguments | {name: value}), name)
+        if problem:
+            problems.append(f"{kind}: {problem}")
+    assert not problems, "\n".join(problems)
+
+
+@pytest.mark.parametrize("name", DISPLAYED)
+def test_a_display_changes_neither_its_arguments_nor_matplotlib(name):
+    mpl.use("Agg")
+    of_class, _, method = name.partition(".")
+    make = getattr(getattr(skdiffsmooth.displays, of_class), method)
+    before, settings = pickle.dumps(DISPLAYED[name]), dict(mpl.rcParams)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # few draws
+        display = make(**DISPLAYED[name])
+    display.plot()
+    assert pickle.dumps(DISPLAYED[name]) == before
+    assert dict(mpl.rcParams) == settings
+    assert plt.get_fignums() == [display.figure_.number]
+    plt.close(display.figure_)
+
+
+# ---------------------------------------------------------------------------------------- defaults
+
+
+def public_parts():
+    """Return the public classes and functions by name."""
+    modules = (*MODULES, ".bandwidth", ".datasets", ".diagnostics", ".displays", ".metrics")
+    found = {}
+    for module in modules:
+        loaded = importlib.import_module(f"skdiffsmooth{module}")
+        found |= {name: getattr(loaded, name) for name in loaded.__all__}
+    return {name: value for name, value in found.items() if inspect.getdoc(value)}
+
+
+def value_of(text):
+    """Return what a docstring gives as a default: a literal, or a fraction such as 1/3."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return float(Fraction(text))
+
+
+def test_defaults_are_those_of_the_docstrings():
+    n, wrong = 0, []
+    for name, value in public_parts().items():
+        if not inspect.isclass(value) and not inspect.isfunction(value):
+            continue
+        of_value = inspect.signature(value).parameters
+        documented = re.findall(
+            r"^([\w, ]+) : .*default=(.+)$", inspect.getdoc(value), re.MULTILINE
+        )
+        for names, text in documented:
+            for parameter in set(names.split(", ")) & set(of_value):
+                n += 1
+                if of_value[parameter].default != value_of(text):
+                    wrong.append(f"{name}: {parameter}={of_value[parameter].default!r}, not {text}")
+    assert not wrong, "\n".join(wrong)
+    assert n > 200

@@ -409,3 +409,12 @@ def test_errors_of_two_counts_with_wide_cells_are_small_and_true():
     rows = model.columns_.encode(cells[::6])
     accurate, _ = replace(model.density_, parts=[dense]).log_density(rows)
     assert (np.abs(log_density[::6] - accurate) < 3 * error[::6] + 1e-3).all()
+
+
+@pytest.mark.parametrize(("value", "width"), [(3.0, 3.0), (0.0, 1.0)])
+def test_one_value_beside_an_atom_has_a_gaussian_of_its_own_size(value, width):
+    X = pd.DataFrame({"x": np.repeat([5.0, value], [12, 6])})
+    with pytest.warns(UserWarning, match=rf"column 'x' has one value .* of width {width:.0f},"):
+        model = TableDensity({"x": Continuous(atoms=(5.0,))}).fit(X)
+    found = model.score_samples(pd.DataFrame({"x": value + width * np.array([0.0, 1.0, -2.0])}))
+    np.testing.assert_allclose(found[1:] - found[0], [-0.5, -2.0], rtol=1e-12)
