@@ -58,8 +58,8 @@ class ShiftedImages(NamedTuple):
         (height, width), (down, right) = self.shape[:2], self.steps
         blocks = (images + self.center).reshape(len(images), height, width, -1)
         padded = np.pad(blocks, ((0, 0), (down, down), (right, right), (0, 0)), mode="edge")
-        places = product(range(2 * down + 1), range(2 * right + 1))
-        starts = sorted(places, key=lambda start: start != self.steps)
+        corners = product(range(2 * down + 1), range(2 * right + 1))
+        starts = sorted(corners, key=lambda start: start != self.steps)
         moved = [padded[:, i : i + height, j : j + width].reshape(images.shape) for i, j in starts]
         return np.concatenate(moved) - self.center
 
