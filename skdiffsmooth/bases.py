@@ -20,12 +20,7 @@ from ._utils.memory import slices_within
 from ._utils.rows import evenly
 from ._utils.validation import check_integer, check_real
 from ._utils.warnings import warn_user
-from .bandwidth import (
-    maximize_leave_one_out,
-    maximize_near,
-    stationary_bracket,
-    weight_of_others,
-)
+from .bandwidth import maximize_leave_one_out, maximize_near, stationary_bracket, weight_of_others
 from .manifolds._neighbors import NearestPoints
 
 __all__ = ["ManifoldParzen", "base_components", "resolve_base"]

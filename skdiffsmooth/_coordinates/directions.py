@@ -20,8 +20,7 @@ class Space:
 
     name: str
     n_columns: tuple[int, ...]
-    is_antipodal: bool
-    """Whether x and -x are one point, as the quaternions of rotations are."""
+    is_antipodal: bool  # Whether x and -x are one point, as the quaternions of rotations are
     expected: str
 
     @property

@@ -39,11 +39,7 @@ class PeriodicColumns:
 
     @classmethod
     def of(
-        cls,
-        points: np.ndarray,
-        weights: np.ndarray,
-        periods: np.ndarray,
-        is_periodic: np.ndarray,
+        cls, points: np.ndarray, weights: np.ndarray, periods: np.ndarray, is_periodic: np.ndarray
     ) -> PeriodicColumns:
         """Return the columns of a mask (d,) with their centers and scales in rows (n, d)."""
         own = periods[is_periodic]

@@ -21,11 +21,7 @@ _MOST_REFINEMENT = 16.0
 
 
 def make_accurate_model(
-    geometry: Geometry,
-    parsed: ParsedParameters,
-    bandwidth: float,
-    sigma: Sigma,
-    background: float,
+    geometry: Geometry, parsed: ParsedParameters, bandwidth: float, sigma: Sigma, background: float
 ) -> FittedModel:
     """Return the model for given scales whose estimated error is at most `tol`, where one is requested.
 

@@ -45,8 +45,7 @@ class Tail:
     """The t distribution of a background."""
 
     student: StudentT
-    weight: float
-    """Its weight in the background, if that is large; see `part_weights`."""
+    weight: float  # Its weight in the background, if that is large; see `part_weights`
 
 
 def tail_log_density(

@@ -77,10 +77,8 @@ class Settings(NamedTuple):
     """Metric, scales and weight of the background, which are chosen together."""
 
     metric: Metric
-    scales: Scales
-    """Bandwidth and smoothing scale."""
-    background: float
-    """Weight of the background."""
+    scales: Scales  # Bandwidth and smoothing scale
+    background: float  # Weight of the background
 
     def parameters(self, parsed: ParsedParameters) -> dict[str, Any]:
         """Return the parameters of an estimator that has these settings without comparing any."""

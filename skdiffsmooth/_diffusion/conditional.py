@@ -246,11 +246,7 @@ class Conditional:
 
 
 def log_density_of_columns(
-    joint: JointDensity,
-    X: np.ndarray,
-    scored: np.ndarray,
-    given: np.ndarray,
-    memory_limit: float,
+    joint: JointDensity, X: np.ndarray, scored: np.ndarray, given: np.ndarray, memory_limit: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the log-density (n,) of some columns of rows X given others, and its standard error.
 

@@ -47,8 +47,7 @@ class Geometry:
     coordinates: np.ndarray
     kernel: ReducedKernel
     base: GaussianComponents | None
-    learned: dict[str, Any]
-    """Fitted attributes that were learned with the kernel."""
+    learned: dict[str, Any]  # Fitted attributes that were learned with the kernel
 
     @property
     def periods(self) -> np.ndarray | None:

@@ -66,8 +66,7 @@ class DiffusionModel:
     source: ScoreSource
     embedding: Embedding
     solver: Solver
-    steps_of_levels: tuple[int, ...]
-    """Number of steps of the solver in each level."""
+    steps_of_levels: tuple[int, ...]  # Number of steps of the solver in each level
     dtype: str
     background: float = 0.0
     """Weight of a kernel density estimate of four bandwidths, and of the tail."""

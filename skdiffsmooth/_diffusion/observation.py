@@ -161,8 +161,8 @@ def checked_likelihood(likelihood: Any, d: int) -> Callable[[np.ndarray], np.nda
             raise ValueError(
                 f"likelihood(X) is {values[wrong[0]]} for {len(wrong)} of {len(X)} rows (first: "
                 f"{np.array2string(X[wrong[0]], threshold=8)}); expected log-likelihoods below "
-                f"{_LARGEST:g}, or -inf where rows are impossible. Subtract a constant, beside which "
-                "the density would be rounded away."
+                f"{_LARGEST:g}, beside which the density would be rounded away. Return -inf for rows "
+                "that are impossible, and subtract a constant where all values are large."
             )
         return values
 

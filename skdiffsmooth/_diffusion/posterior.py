@@ -57,12 +57,9 @@ _MEMORY_LIMIT = 1024.0
 class _Draws(NamedTuple):
     """Weighted draws of a posterior; draw j is one of group j % 16."""
 
-    z: np.ndarray
-    """Coordinates (n, d)."""
-    log_target: np.ndarray
-    """Log p L, (n,)."""
-    log_weights: np.ndarray
-    """Log w; the logarithm of their mean is log Z."""
+    z: np.ndarray  # Coordinates (n, d)
+    log_target: np.ndarray  # Log p L, (n,)
+    log_weights: np.ndarray  # Log w; the logarithm of their mean is log Z
 
     def joined(self, other: _Draws) -> _Draws:
         """Return these draws and others of the same proposal."""

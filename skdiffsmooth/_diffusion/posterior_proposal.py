@@ -34,15 +34,11 @@ _LARGEST = 1e150
 class PosteriorProposal:
     """A mixture of Gaussians at N centers for K widths, each width with one covariance root @ root'."""
 
-    centers: np.ndarray
-    """Shape (K, N, d), in units of `roots`."""
-    roots: np.ndarray
-    """Shape (K, d, d)."""
+    centers: np.ndarray  # Shape (K, N, d), in units of `roots`
+    roots: np.ndarray  # Shape (K, d, d)
     inverses: np.ndarray
-    log_weights: np.ndarray
-    """Shape (K, N)."""
-    log_volumes: np.ndarray
-    """Logarithms (K,) of the roots' determinants, per unit of the rows of X."""
+    log_weights: np.ndarray  # Shape (K, N)
+    log_volumes: np.ndarray  # Logarithms (K,) of the roots' determinants, per unit of the rows of X
     memory_limit: float
 
     @classmethod

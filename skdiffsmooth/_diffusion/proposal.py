@@ -34,8 +34,7 @@ class KernelMixture:
     scale: np.ndarray
     centers: np.ndarray
     log_weights: np.ndarray
-    degrees: float | None = None
-    """Degrees of freedom of t kernels; None for Gaussian ones."""
+    degrees: float | None = None  # Degrees of freedom of t kernels; None for Gaussian ones
 
     def given(self, values: np.ndarray) -> ConditionalKernels:
         """Return the conditional mixtures for rows of given values (n, n_given)."""
@@ -63,14 +62,10 @@ class ConditionalKernels:
 
     frame: Frame
     scale: np.ndarray
-    given: np.ndarray
-    """Coordinates (n, n_given) of the given values."""
-    centers: np.ndarray
-    """Shape (N, n_free)."""
-    log_weights: np.ndarray
-    """Shape (n, N)."""
-    widths: np.ndarray
-    """Of the kernels, (n, N) or (1, 1)."""
+    given: np.ndarray  # Coordinates (n, n_given) of the given values
+    centers: np.ndarray  # Shape (N, n_free)
+    log_weights: np.ndarray  # Shape (n, N)
+    widths: np.ndarray  # Of the kernels, (n, N) or (1, 1)
     degrees: float | None
     nearest: np.ndarray
     """Distance (n,) of the given values from the nearest center, in widths of the kernel."""

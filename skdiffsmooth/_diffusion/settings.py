@@ -69,8 +69,7 @@ class Resources(NamedTuple):
     """Device, memory limit and workers of one call; they change results by rounding only."""
 
     backend: Backend
-    memory_limit: float
-    """Bound on temporaries, in MiB."""
+    memory_limit: float  # Bound on temporaries, in MiB
     n_jobs: int | None
     shards: Shards
 
@@ -111,32 +110,21 @@ class KernelChoice(Protocol):
 class ParsedParameters:
     """Checked parameters of a diffusion estimator."""
 
-    requested: Mapping[str, Any]
-    """What the user passed, for messages."""
+    requested: Mapping[str, Any]  # What the user passed, for messages
     kernel: KernelChoice
-    bandwidth: float | Relative | None
-    """None is "auto"."""
-    sigma: Sigma | Relative | None
-    """None is "auto"."""
-    metric: Metric
-    """May be "auto"."""
-    background: float | None
-    """None is "auto"."""
-    base: Any
-    """As `resolve_base` returns it; None is the training rows."""
+    bandwidth: float | Relative | None  # None is "auto"
+    sigma: Sigma | Relative | None  # None is "auto"
+    metric: Metric  # May be "auto"
+    background: float | None  # None is "auto"
+    base: Any  # As `resolve_base` returns it; None is the training rows
     noise: str | NoiseProcess
-    rule: NodeRule
-    """Has no nodes where their number is to be chosen."""
-    n_levels: int | None
-    """None is "auto"."""
-    n_steps: int | None
-    """None is "auto"."""
-    solver: Solver | None
-    """None is "auto"."""
+    rule: NodeRule  # Has no nodes where their number is to be chosen
+    n_levels: int | None  # None is "auto"
+    n_steps: int | None  # None is "auto"
+    solver: Solver | None  # None is "auto"
     terminal: str
     terminal_scale: float | str
-    tol: float | None
-    """None is "auto"."""
+    tol: float | None  # None is "auto"
     dtype: str
     resources: Resources
 
@@ -399,12 +387,7 @@ def check_terminal_scale(terminal_scale: Any) -> float | str:
 
 
 def terminal_scale_for(
-    scale: float | str,
-    data_std: float,
-    bandwidth: float,
-    smoothing_scale: float,
-    *,
-    is_exact: bool,
+    scale: float | str, data_std: float, bandwidth: float, smoothing_scale: float, *, is_exact: bool
 ) -> float:
     """Return the noise scale at which the reverse process starts, in units of the metric.
 

@@ -39,16 +39,12 @@ _RIDGE = 1e-12
 class StudentT:
     """A t distribution of hull coordinates (p) and, without relations, of residuals outside the hull."""
 
-    center: np.ndarray
-    """Shape (p,)."""
-    factor: np.ndarray
-    """Lower triangular factor (p, p) of the scale matrix."""
-    degrees: float
-    """Degrees of freedom nu."""
+    center: np.ndarray  # Shape (p,)
+    factor: np.ndarray  # Lower triangular factor (p, p) of the scale matrix
+    degrees: float  # Degrees of freedom nu
     residual_scale: float = 1.0
     """Scale of the residuals, the same in all directions outside the hull."""
-    codimension: int = 0
-    """Number of those directions; relations between columns are none of them."""
+    codimension: int = 0  # Number of those directions; relations between columns are none of them
     n_pooled: int = 0
     """In how many dimensions one standard deviation is the scale; zero for a fitted scale matrix."""
     periods: tuple[float, ...] = ()
@@ -131,8 +127,7 @@ class TailBound:
 
     student: StudentT
     embedding: Embedding
-    weight: float
-    """Weight of the t distribution in the whole density."""
+    weight: float  # Weight of the t distribution in the whole density
 
     @property
     def degrees(self) -> float:

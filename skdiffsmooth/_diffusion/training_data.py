@@ -23,10 +23,8 @@ class TrainingData:
     points: np.ndarray
     weights: np.ndarray
     shards: Shards
-    n_samples: int
-    """How many rows the user passed."""
-    is_weighted: bool
-    """Whether the user passed weights."""
+    n_samples: int  # How many rows the user passed
+    is_weighted: bool  # Whether the user passed weights
     units: np.ndarray | None = None
     """The step (d,) in which each column was recorded, 0 where it is not known; None is unknown."""
     widths: np.ndarray | None = None

@@ -29,28 +29,19 @@ class Pool:
     """
 
     kernels: list[ConditionalKernels]
-    coordinates: np.ndarray
-    """Shape (n, m, d)."""
-    log_target: np.ndarray
-    """Log p(a_j, b), (n, m)."""
-    log_proposals: np.ndarray
-    """Log-densities (n, m, n_kernels) of the proposals."""
-    cdfs: np.ndarray
-    """With one free column, their distribution functions."""
-    log_ratio: np.ndarray
-    """Log w_j, (n, m)."""
+    coordinates: np.ndarray  # Shape (n, m, d)
+    log_target: np.ndarray  # Log p(a_j, b), (n, m)
+    log_proposals: np.ndarray  # Log-densities (n, m, n_kernels) of the proposals
+    cdfs: np.ndarray  # With one free column, their distribution functions
+    log_ratio: np.ndarray  # Log w_j, (n, m)
     position: np.ndarray
     """With one free column, the distribution function (n, m) of the mixture of proposals."""
     cell_errors: np.ndarray
     """With one free column, relative errors (n, m - 1) of the rule between neighbouring nodes."""
-    log_masses: np.ndarray
-    """Logarithms (n, m) of the parts of p(b)."""
-    log_marginal: np.ndarray
-    """Log p(b), (n,)."""
-    error: np.ndarray
-    """Its standard error (n,), in nats."""
-    effective: np.ndarray
-    """Effective numbers (n,) of draws."""
+    log_masses: np.ndarray  # Logarithms (n, m) of the parts of p(b)
+    log_marginal: np.ndarray  # Log p(b), (n,)
+    error: np.ndarray  # Its standard error (n,), in nats
+    effective: np.ndarray  # Effective numbers (n,) of draws
 
     @classmethod
     def empty(cls, n: int, m: int, d: int, kernels: list[ConditionalKernels]) -> Pool:

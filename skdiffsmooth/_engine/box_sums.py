@@ -58,12 +58,9 @@ _LOWEST_EXPONENT = -700.0
 class _Bounds(NamedTuple):
     """Boxes that hold sets of points."""
 
-    low: torch.Tensor
-    """Their lower corners, (n, d)."""
-    high: torch.Tensor
-    """Their upper corners, (n, d)."""
-    log_weights: torch.Tensor
-    """Logarithms of the weights in them, (n,)."""
+    low: torch.Tensor  # Their lower corners, (n, d)
+    high: torch.Tensor  # Their upper corners, (n, d)
+    log_weights: torch.Tensor  # Logarithms of the weights in them, (n,)
 
     def squares(
         self, x: torch.Tensor, boxes: torch.Tensor | slice
@@ -82,12 +79,9 @@ class _Bounds(NamedTuple):
 class _Excluded(NamedTuple):
     """The excluded point of each of B queries."""
 
-    log_weight: torch.Tensor
-    """Logarithm of its weight, (B,)."""
-    slot: torch.Tensor
-    """Its position in the padded boxes, (B,)."""
-    box: torch.Tensor
-    """The box that holds it, (B,)."""
+    log_weight: torch.Tensor  # Logarithm of its weight, (B,)
+    slot: torch.Tensor  # Its position in the padded boxes, (B,)
+    box: torch.Tensor  # The box that holds it, (B,)
 
     def at(self, queries: slice | torch.Tensor) -> _Excluded:
         """Return those of some of the queries."""

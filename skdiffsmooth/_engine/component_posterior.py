@@ -29,7 +29,7 @@ import torch
 
 from .._utils.backend import Backend
 from .._utils.gaussian import gaussian_log_normalizer
-from .._utils.memory import slices
+from .._utils.memory import check_fits, slices
 from .components import GaussianComponents
 from .moments import Denoiser, Moments, Nodes, SingleMoments, rows_of
 from .points import exclude_, exp_, log_weight_of_others
@@ -91,12 +91,8 @@ class ComponentPosterior(FloatPromotion, Denoiser):
         smallest = 2 * max(self._elements_per_node, self._elements_per_row(1))
         # The tile must fit in the dtype of low noise, too.
         width = 8 if self._can_promote else self._means.element_size()
-        if memory_limit * 2**20 < smallest * width:
-            raise ValueError(
-                f"memory_limit={memory_limit:g} (MiB) is too small for one tile: {len(components)} "
-                f"components in {self._means.shape[1]} dimensions need at least "
-                f"{smallest * width / 2**20:.2g} MiB. Raise memory_limit."
-            )
+        what = f"one tile of {len(components)} components in {self._means.shape[1]} dimensions"
+        check_fits(smallest * width, memory_limit, what)
 
     def log_density(
         self, x: torch.Tensor, v: float, *, exclude: torch.Tensor | None = None

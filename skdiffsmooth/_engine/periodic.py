@@ -84,16 +84,12 @@ class _Images:
 
     posterior: _ImagesPosterior
     periods: np.ndarray
-    kept: torch.Tensor
-    """Indices (k,) of these coordinates."""
-    log_volume: float
-    """Log of the product of the periods of the others."""
-    trace_weight: float
-    """Sum of the trace weights of the others."""
+    kept: torch.Tensor  # Indices (k,) of these coordinates
+    log_volume: float  # Log of the product of the periods of the others
+    trace_weight: float  # Sum of the trace weights of the others
     of_point: torch.Tensor
     """Indices (N, m) of the images of each point; some are repeated where a point has fewer than m."""
-    log_weights: torch.Tensor
-    """Logarithms (N,) of the weights of the points."""
+    log_weights: torch.Tensor  # Logarithms (N,) of the weights of the points
 
     def log_density(
         self, x: torch.Tensor, v: float, *, exclude: torch.Tensor | None = None

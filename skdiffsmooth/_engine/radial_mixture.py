@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from .._utils.memory import slices
+from .._utils.memory import check_fits, slices
 from .._utils.progress import tracked
 from .moments import rows_of
 from .points import exclude_, log_weight_of_others
@@ -44,16 +44,12 @@ class RadialMixture:
         self.kernel = kernel
         self.bandwidth = bandwidth
         bytes_per_row = _TEMPORARIES * len(points) * points.element_size()
+        check_fits(bytes_per_row, memory_limit, f"one tile of {len(points)} points")
         n_rows = int(memory_limit * 2**20 // bytes_per_row)
         # Half of the limit, for memory that a tile frees is not all used again by the next one. Smaller
         # tiles stay in the cache of a CPU.
         largest = _TILE // len(points) if points.is_cpu else n_rows
         self._rows = max(1, min(n_rows // 2, largest))
-        if n_rows < 1:
-            raise ValueError(
-                f"memory_limit={memory_limit:g} (MiB) is too small for one tile: {len(points)} points "
-                f"need at least {bytes_per_row / 2**20:.2g} MiB. Raise memory_limit."
-            )
 
     def log_density(self, x: torch.Tensor, *, exclude: torch.Tensor | None = None) -> torch.Tensor:
         """Return the log-density (B,) of queries, in nats or -inf; `exclude` is as in `Denoiser`."""

@@ -119,8 +119,7 @@ class HeatKernel:
     """The heat kernel of one noise variance v."""
 
     v: float
-    last: float
-    """The largest angle, pi or pi / 2."""
+    last: float  # The largest angle, pi or pi / 2
     coefficients: np.ndarray
     """Coefficients (4, n_angles - 1) of cubic polynomials between angles, highest power first."""
 

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import torch
 
+from .._utils.memory import check_fits
 from .groups import GROUP
 from .points import Points
 
@@ -56,13 +57,8 @@ class Tiles:
         if not points.on_host:
             self._tile = self._largest_tile = _TILE_ON_GPU
         self._budget = int(memory_limit * 2**20 / points.positions.element_size())
-        needed = self._smallest * widest
-        if memory_limit * 2**20 < needed:
-            raise ValueError(
-                f"memory_limit={memory_limit:g} (MiB) is too small for one tile: {points.n_unpadded} "
-                f"points in {points.dimension} dimensions need at least {needed / 2**20:.2g} MiB. "
-                "Raise memory_limit."
-            )
+        what = f"one tile of {points.n_unpadded} points in {points.dimension} dimensions"
+        check_fits(self._smallest * widest, memory_limit, what)
 
     def nodes(self, *, trace: bool) -> int:
         """Return the number of nodes of one table of factors."""

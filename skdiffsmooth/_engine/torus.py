@@ -37,10 +37,8 @@ _LARGEST_TILE = 8.0
 class _Wrapped(NamedTuple):
     """Sums over images at positions k - t, on a circle of length one; all of one shape."""
 
-    log_sum: torch.Tensor
-    """log sum_k exp(-(k - t)^2 / 2 ratio^2)."""
-    mean: torch.Tensor
-    """Mean of k - t in this distribution."""
+    log_sum: torch.Tensor  # log sum_k exp(-(k - t)^2 / 2 ratio^2)
+    mean: torch.Tensor  # Mean of k - t in this distribution
     variance: torch.Tensor
 
 
@@ -78,14 +76,10 @@ def _wrapped_gaussian(t: torch.Tensor, ratio: float) -> _Wrapped:
 class _Pairs(NamedTuple):
     """Posteriors of N points at B positions, each of which is the posterior of an image."""
 
-    weights: torch.Tensor
-    """Weights (B, N) of the points."""
-    log_density: torch.Tensor
-    """Logarithms (B,) of densities."""
-    shifts: torch.Tensor
-    """Mean position of the image less that of the query, (B, r, N)."""
-    variances: torch.Tensor
-    """Variances (B, p, N) of the image in the periodic coordinates."""
+    weights: torch.Tensor  # Weights (B, N) of the points
+    log_density: torch.Tensor  # Logarithms (B,) of densities
+    shifts: torch.Tensor  # Mean position of the image less that of the query, (B, r, N)
+    variances: torch.Tensor  # Variances (B, p, N) of the image in the periodic coordinates
 
 
 class TorusPosterior(Denoiser):

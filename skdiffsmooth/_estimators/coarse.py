@@ -35,20 +35,9 @@ from .._utils.progress import reports_fit
 from .._utils.rows import MergedRows
 from .._utils.threads import threads_for
 from .._utils.units import common_unit, per_unit
-from .._utils.validation import (
-    check_bandwidth,
-    check_choice,
-    check_integer,
-    check_real,
-    check_size,
-)
+from .._utils.validation import check_bandwidth, check_choice, check_integer, check_real, check_size
 from .._utils.warnings import warn_user
-from ..manifolds import (
-    AffineSubspace,
-    LocalPolynomialManifold,
-    Manifold,
-    estimate_reach,
-)
+from ..manifolds import AffineSubspace, LocalPolynomialManifold, Manifold, estimate_reach
 from ..manifolds._dimension import check_n_components
 from .coarse_flow import SAME_FOOT, CoarseFlow, default_nodes
 

@@ -59,19 +59,13 @@ class _Slope(NamedTuple):
 class CoarseFlow:
     """The map F, in coordinates of a hull of r dimensions."""
 
-    points: np.ndarray
-    """Distinct rows (n_points, d)."""
-    weights: np.ndarray
-    """Their weights (n_points,)."""
+    points: np.ndarray  # Distinct rows (n_points, d)
+    weights: np.ndarray  # Their weights (n_points,)
     hull: AffineHull
-    manifold: Any
-    """What is projected to; None takes posterior means."""
-    switch_scale: float
-    """s, in units of X."""
-    bandwidth: float
-    """b, in units of X."""
-    residual_scale: float | None
-    """Distance of rows from the manifold in each normal direction."""
+    manifold: Any  # What is projected to; None takes posterior means
+    switch_scale: float  # s, in units of X
+    bandwidth: float  # b, in units of X
+    residual_scale: float | None  # Distance of rows from the manifold in each normal direction
     n_nodes: int
     backend: Backend
     memory_limit: float

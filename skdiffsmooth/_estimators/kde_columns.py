@@ -23,10 +23,8 @@ from .._utils.support import warn_of_far_values
 class ColumnKernels:
     """Kernels at weighted points, of which some columns are scored or drawn given others."""
 
-    points: np.ndarray
-    """Shape (N, d)."""
-    weights: np.ndarray
-    """Shape (N,)."""
+    points: np.ndarray  # Shape (N, d)
+    weights: np.ndarray  # Shape (N,)
     kernel: str
     bandwidth: np.ndarray
     """Bandwidth (d,) of each column, the same in all for kernels that are not Gaussian."""

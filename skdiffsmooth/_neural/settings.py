@@ -8,12 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._coordinates.metric import check_linear_metric
-from .._diffusion.settings import (
-    MIRRORED,
-    check_terminal_scale,
-    parse_resources,
-    resolve_solver,
-)
+from .._diffusion.settings import MIRRORED, check_terminal_scale, parse_resources, resolve_solver
 from .._utils.backend import Backend
 from .._utils.validation import (
     check_bandwidth,

@@ -26,16 +26,13 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 class ExcludedRows:
     """Queries for left-out rows, and the training rows, copies of discrete ones split off."""
 
-    point: np.ndarray
-    """Index (n_rows,) of the distinct row of each training row."""
-    weights: np.ndarray
-    """Weights (n_rows,) of the training rows; they sum to one."""
+    point: np.ndarray  # Index (n_rows,) of the distinct row of each training row
+    weights: np.ndarray  # Weights (n_rows,) of the training rows; they sum to one
     exclude: np.ndarray
     """Index (n_queries,) of the training row that a query excludes; also that of its distinct row."""
     offsets: np.ndarray
     """Differences (n_queries, d) of the queries from the distinct rows, in units of X."""
-    query_weights: np.ndarray
-    """Weights (n_queries,) of the queries; they sum to one."""
+    query_weights: np.ndarray  # Weights (n_queries,) of the queries; they sum to one
 
 
 def excluded_rows(

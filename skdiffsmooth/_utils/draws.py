@@ -5,11 +5,42 @@ For the same seed, a point of weight k is drawn as often as k equal points that 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import numpy as np
 
 from .kernel_weights import log_kernel_weights
 from .memory import rows_within, slices
 from .shards import ONE_PROCESS, Shards
+
+
+class CommonRandomState(np.random.RandomState):
+    """Random numbers for m draws of each of several rows, the same ones for every row.
+
+    The first axis whose length is a multiple of m holds the first draws of all rows, then the second.
+    """
+
+    def __init__(self, m: int, seed: Any) -> None:
+        super().__init__(seed)
+        self._m = m
+
+    def uniform(self, low: Any = 0.0, high: Any = 1.0, size: Any = None) -> Any:
+        """See `RandomState`."""
+        return self._for_all_rows(partial(super().uniform, low, high), size)
+
+    def standard_normal(self, size: Any = None) -> Any:
+        """See `RandomState`."""
+        return self._for_all_rows(super().standard_normal, size)
+
+    def _for_all_rows(self, draw: Callable[..., Any], size: Any) -> Any:
+        shape = [] if size is None else list(np.atleast_1d(size))
+        for axis, length in enumerate(shape):
+            if length % self._m == 0:
+                shape[axis] = self._m
+                return np.repeat(draw(size=shape), length // self._m, axis=axis)
+        return draw(size=size)
 
 
 def invert_cumulated(cumulated: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -12,13 +12,17 @@ def rows_within(bytes_per_row: int, memory_limit: float) -> int:
 
 def rows_that_fit(bytes_per_row: int, memory_limit: float) -> int:
     """Return how many rows have temporaries that fit into `memory_limit` MiB, if one row's do."""
-    n_rows = int(memory_limit * 2**20 // bytes_per_row)
-    if n_rows < 1:
+    check_fits(bytes_per_row, memory_limit, "one row")
+    return int(memory_limit * 2**20 // bytes_per_row)
+
+
+def check_fits(n_bytes: int, memory_limit: float, what: str) -> None:
+    """Raise ValueError if n_bytes, the least that `what` needs, are more than `memory_limit` MiB."""
+    if n_bytes > memory_limit * 2**20:
         raise ValueError(
-            f"memory_limit={memory_limit:g} (MiB) is too small for one row, which needs at least "
-            f"{bytes_per_row / 2**20:.2g} MiB. Raise memory_limit."
+            f"memory_limit={memory_limit:g} (MiB) is too small for {what}: at least "
+            f"{n_bytes / 2**20:.2g} MiB are needed. Raise memory_limit."
         )
-    return n_rows
 
 
 def slices(length: int, step: int) -> Iterator[slice]:

@@ -117,14 +117,10 @@ def _near_pairs(z: np.ndarray) -> np.ndarray:
 class _Gaps(NamedTuple):
     """The widest gap among the distances of each of n rows to its nearest neighbours."""
 
-    share: np.ndarray
-    """The distance (n,) before the gap over that behind it."""
-    length: np.ndarray
-    """The distance (n,) before the gap."""
-    n_copies: np.ndarray
-    """Number (n,) of neighbours before the gap."""
-    neighbors: np.ndarray
-    """Indices (n, k) of the neighbours, by distance."""
+    share: np.ndarray  # The distance (n,) before the gap over that behind it
+    length: np.ndarray  # The distance (n,) before the gap
+    n_copies: np.ndarray  # Number (n,) of neighbours before the gap
+    neighbors: np.ndarray  # Indices (n, k) of the neighbours, by distance
 
 
 def _gaps(tree: cKDTree, queries: np.ndarray) -> _Gaps:

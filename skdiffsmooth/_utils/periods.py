@@ -79,19 +79,21 @@ def warn_of_units(X: np.ndarray, periods: np.ndarray, names: Any) -> None:
     for column in np.flatnonzero(periods).tolist():
         period, low, high = periods[column], X[:, column].min(), X[:, column].max()
         of_radians, of_degrees = (abs(period - turn) < 1e-3 * turn for turn in (_TURN, 360.0))
-        is_one_turn = any(start <= low and high <= start + 1.001 * _TURN for start in (0, -math.pi))
+        # Ends may be rounded, to float32 or to three decimals.
+        slack = 1e-3 * _TURN
+        is_one_turn = any(
+            start - slack <= low and high <= start + _TURN + slack for start in (0, -math.pi)
+        )
         if of_radians and high - low > 2 * _TURN and low >= -360 and high <= 360:
-            what = "degrees", "Pass 360 as its period; reduce unrolled phases by np.mod"
+            unit, advice = "degrees", "Pass 360 as its period; reduce unrolled phases by np.mod"
         elif of_degrees and high - low > 0.9 * _TURN and is_one_turn:
-            what = (
-                "radians",
-                "Pass 2 * np.pi as its period; add 360 to one value if they are degrees",
-            )
+            unit = "radians"
+            advice = "Pass 2 * np.pi as its period; add 360 to one value if they are degrees"
         else:
             continue
         warn_user(
             f"column {column_label(column_names(names), column)} of X holds values from {low:.6g} to "
-            f"{high:.6g}, which look like {what[0]}, with a period of {period:.6g}. {what[1]}."
+            f"{high:.6g}, which look like {unit}, with a period of {period:.6g}. {advice}."
         )
 
 

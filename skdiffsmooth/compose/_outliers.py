@@ -137,12 +137,7 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
     """
 
     def __init__(
-        self,
-        estimator: Any = None,
-        *,
-        contamination: Any = 0.1,
-        cv: Any = None,
-        verbose: int = 0,
+        self, estimator: Any = None, *, contamination: Any = 0.1, cv: Any = None, verbose: int = 0
     ) -> None:
         self.estimator = estimator
         self.contamination = contamination
@@ -396,13 +391,10 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
 class _NearRows:
     """Distinct training rows with their held-out log-densities, and how near a query counts as one."""
 
-    scale: np.ndarray
-    """Standard deviations of the columns (d,), in which distances are measured."""
-    points: np.ndarray
-    """The rows (n_points, d), in these units."""
+    scale: np.ndarray  # Standard deviations of the columns (d,), in which distances are measured
+    points: np.ndarray  # The rows (n_points, d), in these units
     held_out: np.ndarray
-    radius: np.ndarray
-    """The distance (n_points,) beyond which the row does not count."""
+    radius: np.ndarray  # The distance (n_points,) beyond which the row does not count
 
     @classmethod
     def of(cls, points: np.ndarray, held_out: np.ndarray) -> _NearRows:

@@ -128,7 +128,7 @@ class ChainDisplay:
         labels = [f"x{j}" for j in range(d)] if names is None else [str(name) for name in names]
         if len(labels) != d:
             raise ValueError(f"names has {len(labels)} names; expected {d}, one for each column.")
-        shown = columns_in_order(range(d) if columns is None else columns, labels)
+        shown = columns_in_order(columns, labels)
         check_number_of_columns(shown)
         r_hat, ess = (
             None if values is None else values[shown] for values in (chains.r_hat, chains.ess)

@@ -111,7 +111,9 @@ def chosen_columns(estimator: Any, columns: Any, default: Sequence[int]) -> tupl
 
 
 def columns_in_order(columns: Any, names: Sequence[Any]) -> list[int]:
-    """Return the indices of columns in the user's order: the first is the horizontal axis."""
+    """Return the indices of columns, None being all, in the user's order: the first is horizontal."""
+    if columns is None:
+        return list(range(len(names)))
     labels = np.array(names, dtype=object)
     if not len(resolve_columns("columns", columns, labels, len(names))):
         raise ValueError("columns is empty; expected the labels or indices of columns to draw.")

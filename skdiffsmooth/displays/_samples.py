@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -94,10 +94,10 @@ class SampleComparisonDisplay:
         check_number_of_columns(shown)
         n = min(len(_columns_of("X", X)[1][0]), _MOST_DRAWS) if n_samples is None else n_samples
         drawn = draws_of(estimator, n, random_state)
-        return cls.from_samples(X, drawn, columns=shown)
+        return cls._of(*_both_columns(X, drawn), shown)
 
     @classmethod
-    def from_samples(cls, X: Any, drawn: Any, *, columns: Any = None) -> SampleComparisonDisplay:
+    def from_samples(cls, X: Any, drawn: Any, *, columns: Any = None) -> Self:
         """Keep real rows beside drawn ones, from any source.
 
         Parameters
@@ -115,15 +115,12 @@ class SampleComparisonDisplay:
             If the two have other numbers of columns, no rows or no finite values, or there are more
             than eight columns.
         """
-        names, real = _columns_of("X", X)
-        others, new = _columns_of("drawn", drawn)
-        if len(real) != len(new):
-            raise ValueError(
-                f"drawn has {len(new)} columns and X has {len(real)}; expected the same columns."
-            )
-        if names is None:
-            names = others or [f"x{j}" for j in range(len(real))]
-        shown = columns_in_order(range(len(names)) if columns is None else columns, names)
+        names, real, new = _both_columns(X, drawn)
+        return cls._of(names, real, new, columns_in_order(columns, names))
+
+    @classmethod
+    def _of(cls, names: list[Any], real: list[Any], new: list[Any], shown: list[int]) -> Self:
+        """Keep the columns of the indices `shown` of real and drawn ones."""
         check_number_of_columns(shown)
         coded = [_coded(names[c], real[c], new[c]) for c in shown]
         return cls(
@@ -210,6 +207,17 @@ class SampleComparisonDisplay:
             if self.levels[column] is not None:
                 levels = self.levels[column]
                 axis.set_ticks(range(len(levels)), levels, fontsize="small")
+
+
+def _both_columns(X: Any, drawn: Any) -> tuple[list[Any], list[np.ndarray], list[np.ndarray]]:
+    """Return the labels of the columns of two tables, those of X, and those of `drawn`."""
+    names, real = _columns_of("X", X)
+    others, new = _columns_of("drawn", drawn)
+    if len(real) != len(new):
+        raise ValueError(
+            f"drawn has {len(new)} columns and X has {len(real)}; expected the same columns."
+        )
+    return names or others or [f"x{j}" for j in range(len(real))], real, new
 
 
 def _columns_of(name: str, X: Any) -> tuple[list[Any] | None, list[np.ndarray]]:

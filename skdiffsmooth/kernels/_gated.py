@@ -240,13 +240,7 @@ class GatedScore:
     ) -> _ActiveCells:
         rows, cells, counts = self._active_pairs(gating)
         moments = self.posterior.moments_by_part(
-            x[rows],
-            v,
-            self.nodes,
-            cells,
-            counts,
-            trace=trace,
-            exclude=rows_of(self.exclude, rows),
+            x[rows], v, self.nodes, cells, counts, trace=trace, exclude=rows_of(self.exclude, rows)
         )
         return _ActiveCells(rows, cells, (moments.mean - x[rows]) / v, moments.trace)
 

@@ -39,12 +39,9 @@ class Derivative(NamedTuple):
 class MovedScore(ABC):
     """The empirical score averaged over positions to which a subclass moves the query."""
 
-    posterior: Denoiser
-    """The data."""
-    nodes: Nodes
-    """Quadrature rule for the offsets."""
-    exclude: torch.Tensor | None
-    """Index of the point that is excluded for each query."""
+    posterior: Denoiser  # The data
+    nodes: Nodes  # Quadrature rule for the offsets
+    exclude: torch.Tensor | None  # Index of the point that is excluded for each query
 
     def __call__(self, x: torch.Tensor, v: float) -> torch.Tensor:
         """See `ScoreField`."""

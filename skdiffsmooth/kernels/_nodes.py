@@ -150,10 +150,7 @@ def _gauss_hermite(
     return nodes[kept], weights[kept] / weights[kept].sum()
 
 
-NODE_RULES: dict[str, Rule] = {
-    "sobol": _sobol,
-    "gauss-hermite": _gauss_hermite,
-}
+NODE_RULES: dict[str, Rule] = {"sobol": _sobol, "gauss-hermite": _gauss_hermite}
 
 
 @dataclass(frozen=True)

@@ -26,13 +26,7 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 
 from .._utils.progress import counted, reporting
-from .._utils.validation import (
-    check_choice,
-    check_draw,
-    check_flag,
-    check_integer,
-    check_real,
-)
+from .._utils.validation import check_choice, check_draw, check_flag, check_integer, check_real
 from .._utils.warnings import warn_user
 from ..diagnostics import bulk_ess, split_r_hat
 from ._chain import ChainState, Field, Level, StepSizeRule, smallest_variance

@@ -87,9 +87,7 @@ def tabulate(
         if fine.all():
             break
         rough, middle = waiting[~fine], middle[~fine, None]
-        waiting = np.concatenate(
-            [np.hstack([rough[:, :1], middle]), np.hstack([middle, rough[:, 1:]])]
-        )
+        waiting = np.hstack([rough[:, :1], middle, middle, rough[:, 1:]]).reshape(-1, 2)
         if halvings == MOST_HALVINGS or n_accepted + len(waiting) > MOST_PANELS:
             where = rough[error[~fine].argmax()].mean()
             raise ValueError(

@@ -13,11 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from .._coordinates.metric import check_metric
 from .._diffusion.comparison import Comparison, folds_for_metrics, metrics_to_compare
 from .._diffusion.estimator import BaseScoreDiffusion
-from .._diffusion.settings import (
-    ParsedParameters,
-    check_suits_periods,
-    resolve_n_jobs,
-)
+from .._diffusion.settings import ParsedParameters, check_suits_periods, resolve_n_jobs
 from .._diffusion.training_data import TrainingData
 from .._estimators.smoothed import SmoothedScoreDiffusion
 from .._utils.estimator import DensityEstimatorMixin, on_one_fit

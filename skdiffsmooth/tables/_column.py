@@ -26,12 +26,10 @@ _FIRST_DAY, _LAST_DAY = -719163, 2932897
 class EncodedTable:
     """The rows of a table as levels and values."""
 
-    levels: np.ndarray
-    """Levels (n, n_discrete) as integers; -1 is missing."""
+    levels: np.ndarray  # Levels (n, n_discrete) as integers; -1 is missing
     values: np.ndarray
     """Values (n, n_continuous) in units of the columns; NaN is missing, or at an atom."""
-    index: Any = None
-    """The index of a pandas frame, or None."""
+    index: Any = None  # The index of a pandas frame, or None
 
     def __len__(self) -> int:
         return len(self.levels)

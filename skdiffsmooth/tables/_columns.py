@@ -36,8 +36,7 @@ _LARGEST_LOG = 700.0
 class DiscreteCoordinate:
     """A coordinate with levels: a column of levels, or which atom a column of numbers holds."""
 
-    name: Any
-    """The label of the column."""
+    name: Any  # the label of the column
     n_levels: int
     ordered: bool
     gates: int | None
@@ -48,10 +47,8 @@ class DiscreteCoordinate:
 class ContinuousCoordinate:
     """A coordinate that is a number."""
 
-    name: Any
-    """The label of the column."""
-    period: float | None
-    """The period, in units of the values, or None."""
+    name: Any  # the label of the column
+    period: float | None  # in units of the values, or None
     unit: float
     """The width in which values were recorded, in units of the values; 0 where they are exact."""
     gate: int | None

@@ -21,7 +21,7 @@ from sklearn.base import clone
 
 from .._coordinates.columns import ColumnSpace
 from .._estimators.kde import KDESampler
-from .._utils.draws import choose_in_rows
+from .._utils.draws import CommonRandomState, choose_in_rows
 from .._utils.progress import tracked
 from .._utils.warnings import warn_user
 from ._cells import (
@@ -94,11 +94,7 @@ class MixedDensity:
 
     @classmethod
     def fit(
-        cls,
-        table: TableColumns,
-        rows: EncodedTable,
-        weights: np.ndarray,
-        density: Any,
+        cls, table: TableColumns, rows: EncodedTable, weights: np.ndarray, density: Any
     ) -> MixedDensity:
         """Fit levels and continuous coordinates to n rows of positive weights (n,)."""
         n_levels = [each.n_levels for each in table.discrete]
@@ -421,18 +417,20 @@ class MixedDensity:
         needed = np.unique(np.concatenate([part.base for part in parts]).astype(np.intp))
         if group.observed[needed].all() or not len(levels):
             return self._log_gated(parts, levels, values), np.zeros(len(levels))
-        # In an order of their own, so that draws do not depend on that of the rows.
-        first, which = _distinct(levels, values)
-        levels, values, n = levels[first], values[first], len(first)
-        filled = self._with_common(
-            np.tile(levels, (_N_COMMON, 1)),
-            np.tile(values, (_N_COMMON, 1)),
-            np.random.RandomState(0),
+        terms = self._log_gated_at_draws(
+            parts, levels, self._with_common(levels, values, _N_COMMON)
         )
-        terms = self._log_gated(parts, np.tile(levels, (_N_COMMON, 1)), filled).reshape(-1, n)
         log_mean = logsumexp(terms, axis=0) - np.log(_N_COMMON)
         deviation = np.exp(terms - log_mean).std(axis=0, ddof=1)
-        return log_mean[which], deviation[which] / np.sqrt(_N_COMMON)
+        return log_mean, deviation / np.sqrt(_N_COMMON)
+
+    def _log_gated_at_draws(
+        self, parts: list[GatedPart], levels: np.ndarray, drawn: np.ndarray
+    ) -> np.ndarray:
+        """Return log-densities (m, n) of gated coordinates given levels (n, q), at draws (m, n, p)."""
+        m, n, p = drawn.shape
+        log_terms = self._log_gated(parts, np.tile(levels, (m, 1)), drawn.reshape(-1, p))
+        return log_terms.reshape(m, n)
 
     def _log_gated(
         self, parts: list[GatedPart], levels: np.ndarray, values: np.ndarray
@@ -448,10 +446,18 @@ class MixedDensity:
         return result
 
     def _with_common(
-        self, levels: np.ndarray, values: np.ndarray, rng: np.random.RandomState
+        self,
+        levels: np.ndarray,
+        values: np.ndarray,
+        m: int,
+        rng: np.random.RandomState | None = None,
     ) -> np.ndarray:
-        """Return values (n, p) in which missing ones of columns without atoms are drawn."""
-        values, drawn = values.copy(), values.copy()
+        """Return values (m, n, p), in which missing ones of columns without atoms are drawn m times.
+
+        Without `rng` all rows have the same random numbers, so that no row depends on the others.
+        """
+        n, levels, values = len(levels), np.tile(levels, (m, 1)), np.tile(values, (m, 1))
+        drawn = values.copy()
         drawn[:, self._conditional] = np.nan
         present = self._present(levels)
         z, _ = self.table.coordinates(drawn)
@@ -459,14 +465,40 @@ class MixedDensity:
             for part, observed in self._parts_of(group):
                 if observed.all():
                     continue
-                given = self._points_in_cells(part, levels, drawn, observed, group.rows, rng)
-                for index, same in _same_rows(levels[group.rows][:, part.relevant]):
-                    own = np.ix_(group.rows[same], part.columns)
-                    z[own] = part.draw(levels[group.rows[index]], given[same], rng)
+                rows = group.rows.reshape(m, -1)
+                which = np.arange(rows.shape[1])
+                if rng is None:
+                    # One row of each condition: equal ones together would have more proposals.
+                    relevant = levels[rows[0]][:, part.relevant]
+                    first, which = _distinct(relevant, drawn[rows[0]][:, part.columns])
+                    rows = rows[:, first]
+                taken = rows.ravel()
+                own = self._draw_part(part, levels[taken], drawn[taken], m, rng)
+                own = own.reshape(*rows.shape, -1)[:, which]
+                z[np.ix_(group.rows, part.columns)] = own.reshape(len(group.rows), -1)
         missing = np.isnan(values) & present
         missing[:, self._conditional] = False
         values[missing] = self._recorded(self.table.values_at(z))[missing]
-        return values
+        return values.reshape(m, n, values.shape[1])
+
+    def _draw_part(
+        self,
+        part: ContinuousPart,
+        levels: np.ndarray,
+        values: np.ndarray,
+        m: int,
+        rng: np.random.RandomState | None,
+    ) -> np.ndarray:
+        """Return coordinates (k, p) of a part given levels (k, q) and values (k, p), m draws a row.
+
+        The same ones are missing in all rows. Without `rng` random numbers are as in `_with_common`.
+        """
+        first = int(part.columns[0])
+        drawn = self._points_in_cells(part, levels, values, rng or CommonRandomState(m, (first, 0)))
+        for index, same in _same_rows(levels[:, part.relevant]):
+            source = rng or CommonRandomState(m, (first, 1))
+            drawn[same] = part.draw(levels[index], drawn[same], source)
+        return drawn
 
     def _part(self, key: tuple[int, ...]) -> ContinuousPart | None:
         """Return the density of the coordinates of some indices, if they have one of their own."""
@@ -481,11 +513,7 @@ class MixedDensity:
         return [(each, group.observed[each.columns]) for each in parts if each is not None]
 
     def _of_part(
-        self,
-        part: ContinuousPart,
-        levels: np.ndarray,
-        values: np.ndarray,
-        tolerance: float | None,
+        self, part: ContinuousPart, levels: np.ndarray, values: np.ndarray, tolerance: float | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return log-densities (n,) of the observed coordinates of a part, and their errors (n,)."""
         result, error = np.empty((2, len(levels)))
@@ -560,14 +588,14 @@ class MixedDensity:
             if not lacks or not group.observed[self._conditional].any():
                 continue
             # Of several draws one is chosen by the density of what is known of the columns with atoms.
-            m, tiled = len(own), np.tile(own, _N_COMMON)
-            filled = self._with_common(levels[tiled], values[tiled], rng)
-            log_terms = self._log_gated(self._gated_of(group.pattern), levels[tiled], filled)
-            log_terms = log_terms.reshape(-1, m)
+            index, filled = (
+                np.arange(len(own)),
+                self._with_common(levels[own], values[own], _N_COMMON, rng),
+            )
+            log_terms = self._log_gated_at_draws(self._gated_of(group.pattern), levels[own], filled)
             masses = np.exp(log_terms - log_terms.max(axis=0)).T
-            chosen = choose_in_rows(masses, np.arange(m), rng.uniform(size=m))
-            values[own] = filled.reshape(_N_COMMON, m, -1)[chosen, np.arange(m)]
-        values = self._with_common(levels, values, rng)
+            values[own] = filled[choose_in_rows(masses, index, rng.uniform(size=len(own))), index]
+        (values,) = self._with_common(levels, values, 1, rng)
         for group in groups:
             for gated in self._gated_of(group.pattern):
                 if group.observed[gated.columns].all():
@@ -587,20 +615,18 @@ class MixedDensity:
         part: ContinuousPart,
         levels: np.ndarray,
         values: np.ndarray,
-        observed: np.ndarray,
-        own: np.ndarray,
         rng: np.random.RandomState,
     ) -> np.ndarray:
-        """Return coordinates (k, p) of rows `own` (k,), at points of their cells drawn by their density.
+        """Return coordinates (k, p) of rows at points of their cells drawn by their density, or NaN.
 
-        Coordinates that are not observed are NaN.
+        They have levels (k, q) and values (k, p), of which the same ones are missing.
         """
-        first, which = _distinct(levels[own], values[own])
-        uniform, distinct = rng.uniform(size=len(own)), own[first]
-        offsets = points_of(part, observed, are_few=True)
+        first, which = _distinct(levels, values)
+        uniform = rng.uniform(size=len(values))
+        offsets = points_of(part, ~np.isnan(values[0, part.columns]), are_few=True)
         if len(offsets) == 1:
-            return in_cells(self.table, values[own], part.columns, offsets)[0][0]
-        (at,) = self._at_points(part, levels[distinct], values[distinct], _ROUGH)
+            return in_cells(self.table, values, part.columns, offsets)[0][0]
+        (at,) = self._at_points(part, levels[first], values[first], _ROUGH)
         masses = np.exp(at.log_density - at.log_density.max(axis=0)).T
         return at.z[choose_in_rows(masses, which, uniform), which]
 

@@ -67,8 +67,7 @@ _LOG_GAIN, _TOTAL_LOG_GAIN = 0.1, 10.0
 class Lattice:
     """The values to which draws are rounded: multiples of a step away from an offset."""
 
-    unit: float = 0.0
-    """The width of the cell of a value; 0 for values that are exact."""
+    unit: float = 0.0  # The width of the cell of a value; 0 for values that are exact
     step: float = 0.0
     """The unit, or that of the last decimal of exact values; 0 where they have all decimals."""
     offset: float = 0.0

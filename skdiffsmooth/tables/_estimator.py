@@ -144,12 +144,7 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
     density_: MixedDensity
 
     def __init__(
-        self,
-        kinds: Any = None,
-        *,
-        density: Any = None,
-        random_state: Any = None,
-        verbose: int = 0,
+        self, kinds: Any = None, *, density: Any = None, random_state: Any = None, verbose: int = 0
     ) -> None:
         self.kinds = kinds
         self.density = density

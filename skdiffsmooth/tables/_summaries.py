@@ -57,12 +57,7 @@ class Marginal(NamedTuple):
 
 
 def probability(
-    model: Any,
-    event: Any,
-    *,
-    given: Any = None,
-    error: float = 0.005,
-    random_state: Any = None,
+    model: Any, event: Any, *, given: Any = None, error: float = 0.005, random_state: Any = None
 ) -> Estimate:
     """Return the probability that columns have some values, or are in some intervals, together.
 
@@ -345,9 +340,10 @@ def mutual_information(
     Notes
     -----
     It is estimated from the distances between neighbouring draws, for numbers between their normal
-    scores, so that it does not depend on units. Columns with levels, atoms or
-    rounded values are allowed (Gao and others 2017). For correlations of 0, 0.5, 0.9 and 0.99 of
-    two Gaussian columns the bias is below 0.025 nats at 2500 draws.
+    scores, so that it does not depend on units. Columns with levels or atoms are allowed (Gao and others
+    2017); recorded values are moved at random within their cells, which does not change the information
+    and leaves no ties. For correlations of 0, 0.5, 0.9 and 0.99 of two Gaussian columns the bias is
+    below 0.025 nats at 2500 draws.
 
     Cost: that of the draws, and some microseconds for each.
 
@@ -408,6 +404,7 @@ class _DrawnColumn:
     atoms: tuple[float, ...]
     unit: float  # the width in which values were recorded; 0 where they are exact
     period: tuple[float, float] | None  # where the period begins and ends
+    index: int  # of the column in the rows
 
     @property
     def is_time(self) -> bool:
@@ -549,7 +546,13 @@ class _DrawnColumn:
         """Return numbers (n,) whose distances are those of normal scores, and large between levels."""
         if self.levels is not None:
             return self.values * _LEVEL_DISTANCE
-        ranks = rankdata(self.values.astype(np.int64) if self.is_time else self.values)
+        values = self.values.astype(np.int64) if self.is_time else self.values
+        ranks = rankdata(values)
+        if self.unit:
+            # Points at random in the cells of recorded values have the same information, and no ties.
+            uniform = np.random.RandomState(self.index).uniform(size=len(values))
+            in_cells = np.argsort(np.lexsort((uniform, values))) + 1
+            ranks = np.where(np.isin(values, self.atoms), ranks, in_cells)
         return ndtri((ranks - 0.5) / len(ranks))
 
 
@@ -615,7 +618,7 @@ class _Draws:
         if levels is not None:
             codes = {level: k for k, level in enumerate(levels)}
             values = np.array([codes[value] for value in values.tolist()], dtype=np.intp)
-        return _DrawnColumn(name, values, levels, is_ordered, atoms, unit, period)
+        return _DrawnColumn(name, values, levels, is_ordered, atoms, unit, period, index)
 
 
 def _plain(value: Any) -> Any:

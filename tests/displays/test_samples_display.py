@@ -71,3 +71,14 @@ def test_a_model_of_a_table_with_levels():
     assert not density.is_exact
     with pytest.raises(ValueError, match="'kind' holds levels"):
         DensityDisplay.from_estimator(model, grid_resolution=5)
+
+
+@pytest.mark.parametrize("labels", [[5, 7], [1, 0]])
+def test_labels_of_columns_may_be_integers(labels):
+    X = pd.DataFrame(np.random.RandomState(0).normal(size=(30, 2)), columns=labels)
+    display = SampleComparisonDisplay.from_samples(X, X)
+    assert display.columns == [str(label) for label in labels]
+    np.testing.assert_array_equal(display.real, X)
+    model = KDESampler(0.5).fit(X.to_numpy())
+    display = SampleComparisonDisplay.from_estimator(model, X, random_state=0)
+    assert display.columns == [str(label) for label in labels]

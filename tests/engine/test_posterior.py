@@ -690,7 +690,7 @@ def test_memory_limit_too_small():
     with pytest.raises(ValueError, match=r"memory_limit=0\.01 .*1000 points in 20 dim.*Raise"):
         case.posterior(memory_limit=0.01)
     # The number that the message names is enough, to its two digits.
-    with pytest.raises(ValueError, match=r"need at least 0\.38 MiB"):
+    with pytest.raises(ValueError, match=r"at least 0\.38 MiB are needed"):
         case.posterior(memory_limit=0.37)
     case.posterior(memory_limit=0.38)
 

@@ -34,6 +34,7 @@ def test_values_below_a_period_by_rounding_are_zero():
         (165, 189, 6.2832, "degrees"),
         (0, 2 * np.pi, 360, "radians, with a period of 360"),
         (-np.pi, np.pi, 360.0, "radians"),
+        (-3.142, 3.142, 360.0, "radians"),
         (0, 360, 360, None),
         (-5, 5, 360, None),
         (0, 4, 2 * np.pi, None),
