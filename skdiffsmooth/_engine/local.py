@@ -21,10 +21,11 @@ of these derivatives, and the flow along it is that of one normalised distributi
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
 
 import numpy as np
 import torch
@@ -62,10 +63,7 @@ class ColumnGroups:
         distinct: dict[tuple[int, ...], int] = {}
         keys = [tuple(np.unique(group).tolist()) for group in groups]
         owner = np.array([distinct.setdefault(key, len(distinct)) for key in keys])
-        columns = np.full((len(distinct), max(map(len, distinct))), -1)
-        for key, index in distinct.items():
-            columns[index, : len(key)] = key
-        return cls(columns, owner)
+        return cls(_padded(distinct), owner)
 
     def only(self, kept: np.ndarray) -> ColumnGroups:
         """Return the groups of some columns, given by their indices."""
@@ -90,16 +88,15 @@ class _Outputs:
 
     @classmethod
     def of(cls, groups: ColumnGroups, device: torch.device) -> _Outputs:
-        members = [np.flatnonzero(groups.owner == k) for k in range(len(groups.columns))]
-        shape = len(members), max(map(len, members))
-        columns, positions = np.zeros(shape, dtype=int), np.zeros(shape, dtype=int)
-        present = np.zeros(shape, dtype=bool)
-        for k, member in enumerate(members):
-            group = groups.columns[k]
-            columns[k, : len(member)] = member
-            positions[k, : len(member)] = np.searchsorted(group[group >= 0], member)
-            present[k, : len(member)] = True
-        return cls(*(torch.from_numpy(a).to(device) for a in (columns, positions, present)))
+        columns = _padded([np.flatnonzero(groups.owner == k) for k in range(len(groups.columns))])
+        positions = (groups.columns[:, None] == columns[:, :, None]).argmax(2)
+        arrays = np.maximum(columns, 0), positions, columns >= 0
+        return cls(*(torch.from_numpy(array).to(device) for array in arrays))
+
+
+def _padded(lists: Iterable[Iterable[int]]) -> np.ndarray:
+    """Return lists of column indices as the rows of an array, padded with -1."""
+    return np.ascontiguousarray(np.array(list(zip_longest(*lists, fillvalue=-1))).T)
 
 
 class LocalPosterior:

@@ -64,10 +64,6 @@ class ExcludedQueries:
         share = query_weights[taken] / query_weights[taken].sum()
         return cls(points, weights, queries[taken], exclude[taken], share, folds)
 
-    def by_fold(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return indices of the queries of each fold, and the covariance (d, d) of the other folds."""
-        return covariances_by_fold(self.points, self.weights, self.folds, self.exclude)
-
 
 def covariances_by_fold(
     points: np.ndarray, weights: np.ndarray, folds: np.ndarray, exclude: np.ndarray
@@ -113,7 +109,8 @@ def choose_mixtures(
     # All denoisers remove all noise of constant columns, which would hide where the others end.
     varying = np.flatnonzero(np.ptp(rows.points, axis=0))
     columns = varying[evenly(len(varying), _MOST_COLUMNS)]
-    backend, folds = resources.backend, rows.by_fold()
+    backend = resources.backend
+    folds = covariances_by_fold(rows.points, rows.weights, rows.folds, rows.exclude)
     settings = images, background, backend, resources.memory_limit
     tables = PointTables(rows.points, rows.weights, *settings)
     for level in reversed(range(levels.n_levels)):
@@ -148,13 +145,8 @@ def choose_mixtures(
             break
         errors.append(error)
         used = [j for j in range(len(parts)) if weights[j]]
-        mixtures.append(
-            LevelMixture(
-                tuple(parts[j] for j in used),
-                weights[used],
-                float(weights[-1]) if has_gaussian else 0.0,
-            )
-        )
+        of_gaussian = float(weights[-1]) if has_gaussian else 0.0
+        mixtures.append(LevelMixture(tuple(parts[j] for j in used), weights[used], of_gaussian))
     return tuple(mixtures[::-1]), np.array(errors[::-1])
 
 

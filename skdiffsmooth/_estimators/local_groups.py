@@ -40,17 +40,26 @@ class ShiftedImages(NamedTuple):
     center: np.ndarray  # (d,): mean of the images
     shifts: int
 
+    @property
+    def steps(self) -> tuple[int, int]:
+        """Largest moves down and to the right: along a side, other places are this far away at most."""
+        return min(self.shifts, self.shape[0] - 1), min(self.shifts, self.shape[1] - 1)
+
+    @property
+    def n_copies(self) -> int:
+        """Number of copies of an image, with itself."""
+        return (2 * self.steps[0] + 1) * (2 * self.steps[1] + 1)
+
     def copies(self, images: np.ndarray) -> np.ndarray:
         """Return images (n, d) about the center, then their moved copies, shape (m n, d).
 
         The pixels of an edge are repeated beyond it.
         """
-        (height, width), shifts = self.shape[:2], self.shifts
+        (height, width), (down, right) = self.shape[:2], self.steps
         blocks = (images + self.center).reshape(len(images), height, width, -1)
-        around = ((0, 0), (shifts, shifts), (shifts, shifts), (0, 0))
-        padded = np.pad(blocks, around, mode="edge")
-        steps = range(2 * shifts + 1)
-        starts = sorted(product(steps, steps), key=lambda start: start != (shifts, shifts))
+        padded = np.pad(blocks, ((0, 0), (down, down), (right, right), (0, 0)), mode="edge")
+        corners = product(range(2 * down + 1), range(2 * right + 1))
+        starts = sorted(corners, key=lambda start: start != self.steps)
         moved = [padded[:, i : i + height, j : j + width].reshape(images.shape) for i, j in starts]
         return np.concatenate(moved) - self.center
 
@@ -62,7 +71,10 @@ def resolve_shifts(shifts: Any, image_shape: Any, center: np.ndarray) -> Shifted
     if not shifts:
         return None
     if image_shape is None:
-        raise ValueError(f"shifts={shifts} needs image_shape, such as image_shape=(8, 8). {hint}")
+        raise ValueError(
+            f"shifts={shifts} needs image_shape, such as image_shape=(8, 8), or (1, {len(center)}) for "
+            f"series, with groups='auto' or 'patches'. {hint}"
+        )
     if shifts >= max(image_shape[:2]):
         raise ValueError(
             f"shifts={shifts} is out of range; images of {image_shape[0]} x {image_shape[1]} pixels "
@@ -103,8 +115,6 @@ def resolve_groups(
     variances, axes = np.linalg.eigh(covariance)
 
     def make(size: int, scale: float) -> ColumnGroups:
-        if size >= n_features:
-            return _all_columns(n_features)
         # The Wiener filter C (C + v I)^-1; each column comes first in its own group.
         filtered = np.abs((axes * (variances / (variances + scale**2))) @ axes.T)
         np.fill_diagonal(filtered, np.inf)
@@ -119,7 +129,7 @@ def _by_distance(
 ) -> GroupFamily:
     """Return windows of a size about positions (k, d), the largest of the k distances counting."""
     extent = int(positions.max()) + 1
-    distances = (positions[:, None, :] - positions[:, :, None]).astype(int)
+    distances = positions[:, None, :] - positions[:, :, None]
 
     def make(size: int, scale: float) -> ColumnGroups:
         # An even size reaches one further to the left and up. At the border windows are cut.
@@ -137,10 +147,6 @@ def _sizes(
         check_choice("size", size, ("auto",), hint="Or pass an integer >= 1.")
         return (*(s for s in sizes if s < (below or whole)), whole)
     return (check_integer("size", size),)
-
-
-def _all_columns(n_features: int) -> ColumnGroups:
-    return ColumnGroups(np.arange(n_features)[None], np.zeros(n_features, dtype=int))
 
 
 def _checked_shape(image_shape: Any, n_features: int) -> tuple[int, ...] | None:

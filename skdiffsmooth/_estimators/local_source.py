@@ -54,8 +54,9 @@ class PointTables:
             copies = len(points) // len(self.points)
             of_copies = np.append(1.0, np.full(copies - 1, _COPY_WEIGHT))
             log_weights = np.log(np.outer(of_copies / of_copies.sum(), self.weights)).ravel()
-            tensors = self.backend.tensor(points), self.backend.tensor(log_weights)
-            self._tables[part.shifts] = *tensors, copies
+            # Transposed, as posteriors use them, so that these share them.
+            transposed = self.backend.tensor(points.T).T
+            self._tables[part.shifts] = transposed, self.backend.tensor(log_weights), copies
         rows, log_weights_of_rows, copies = self._tables[part.shifts]
         own = part.width * covariance if part.width else None
         settings = self.memory_limit, self.background, copies
@@ -73,14 +74,13 @@ class LevelMixture:
 
     def described(self) -> list[dict[str, Any]]:
         """Return the denoisers as an attribute shows them."""
-        parts: list[dict[str, Any]] = [
-            {"size": p.groups.size, "width": p.width, "shifts": p.shifts, "weight": float(weight)}
-            for p, weight in zip(self.parts, self.weights, strict=True)
+        rows: list[tuple[Any, ...]] = [
+            (part.groups.size, part.width, part.shifts, float(weight))
+            for part, weight in zip(self.parts, self.weights, strict=True)
         ]
         if self.gaussian_weight:
-            wiener = dict.fromkeys(("size", "width", "shifts"))
-            parts.append({**wiener, "weight": self.gaussian_weight})
-        return parts
+            rows.append((None, None, None, self.gaussian_weight))
+        return [dict(zip(("size", "width", "shifts", "weight"), row, strict=True)) for row in rows]
 
 
 @dataclass(frozen=True, eq=False)

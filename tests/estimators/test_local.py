@@ -336,7 +336,7 @@ def test_constant_pixels_and_few_rows():
 
 
 def test_a_constant_pixel_does_not_lower_the_bandwidth():
-    X = small_images(150)
+    X = small_images(40)
     expected = LocalScoreDiffusion(image_shape=(4, 4)).fit(X).bandwidth_
     X[:, 3] = 0.5
     # Bandwidths that are compared are a factor of 1.8 apart; without this pixel some are a little lower.
@@ -365,6 +365,7 @@ def test_integer_images_are_named():
         ),
         ({"bandwidth": 2.0, "terminal_scale": 1.0}, "terminal_scale=1 is not above"),
         ({"shifts": 1}, "shifts=1 needs image_shape"),
+        ({"shifts": 1, "groups": "windows"}, r"or \(1, 4\) for series, with groups='auto'"),
         ({"shifts": 2, "image_shape": (2, 2)}, "2 x 2 pixels have no places so far apart"),
         ({"shifts": -1, "image_shape": (2, 2)}, "shifts=-1 is too small"),
     ],
@@ -398,7 +399,8 @@ def test_saved_models_score_the_same():
 def test_moved_copies_repeat_the_edges():
     center = np.arange(24.0)
     images = np.random.RandomState(0).normal(size=(2, 24))
-    copies = ShiftedImages((3, 4, 2), center, 1).copies(images).reshape(9, 2, 3, 4, 2)
+    shifted = ShiftedImages((3, 4, 2), center, 1)
+    copies = shifted.copies(images).reshape(shifted.n_copies, 2, 3, 4, 2)
     assert_array_equal(copies[0].reshape(2, 24) + center, images + center)
     of_image = (images[1] + center).reshape(3, 4, 2)
     expected = [
@@ -410,6 +412,14 @@ def test_moved_copies_repeat_the_edges():
     assert_allclose(
         sorted(m.ravel().tolist() for m in moved), sorted(np.ravel(e).tolist() for e in expected)
     )
+
+
+def test_series_move_along_their_side_only():
+    series = np.random.RandomState(0).normal(size=(2, 5))
+    shifted = ShiftedImages((1, 5), np.zeros(5), 2)
+    index = np.clip(np.arange(5) + np.array([0, -2, -1, 1, 2])[:, None], 0, 4)
+    assert_array_equal(shifted.copies(series), np.concatenate([series[:, i] for i in index]))
+    assert shifted.n_copies == len(index)
 
 
 def test_a_row_is_left_out_with_its_copies():
