@@ -43,7 +43,7 @@ def smoothed(ratio):
 # -------
 # If draws z have mean m and covariance S, then x = mean + (z - m) A has the covariance C of the rows
 # where S = L L', C = K K' and A = inverse(L') K'. `TransformedDensity` maps rows back to z, adds
-# log |det|, and draws by the inverse, so samples and log-densities belong to one distribution.
+# ``log_abs_det``, and draws by the inverse, so samples and log-densities belong to one distribution.
 
 
 def with_moments_of_rows(model, n_draws=40_000):
