@@ -417,7 +417,8 @@ def _density_of_x(estimator: Any) -> Any:
     """
     if not isinstance(estimator, Pipeline) or len(estimator.steps) == 1:
         return estimator
-    return TransformedDensity(estimator.steps[-1][1], Pipeline(estimator.steps[:-1]))
+    inner = _density_of_x(estimator.steps[-1][1])
+    return TransformedDensity(inner, Pipeline(estimator.steps[:-1]))
 
 
 def _check_contamination(contamination: Any) -> float | None:

@@ -795,7 +795,7 @@ def test_bad_parameters(name, value, error):
             ValueError,
             "n_warmup=20 is too small",
         ),
-        (np.zeros_like, {"step_size": "auto"}, ValueError, "score changes by 0 a unit"),
+        (np.zeros_like, {"step_size": "auto"}, ValueError, "score changes by 0 per unit"),
         (lambda x: x[:, :1], {}, ValueError, r"score returned an array of shape \(8, 1\)"),
         (
             (gaussian_score, gaussian_score),
