@@ -497,6 +497,7 @@ def test_a_wrong_argument_of_a_display_is_refused_by_name(method, name):
 @pytest.mark.parametrize("name", DISPLAYED)
 def test_a_display_changes_neither_its_arguments_nor_matplotlib(name):
     mpl.use("Agg")
+    plt.close("all")  # what other tests have left open
     of_class, _, method = name.partition(".")
     make = getattr(getattr(skdiffsmooth.displays, of_class), method)
     before, settings = pickle.dumps(DISPLAYED[name]), dict(mpl.rcParams)
