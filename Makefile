@@ -95,7 +95,7 @@ soak: $(INSTALLED_TEST)  ## call all models from four threads for an hour; memor
 docs: $(INSTALLED_DOCS)  ## build the documentation in docs/_build/html, without running the examples
 	$(PY) -m sphinx -W --keep-going -D plot_gallery=0 -b html docs docs/_build/html
 
-gallery: $(INSTALLED_DOCS)  ## run the examples, a quarter of an hour, and build the documentation
+gallery: $(INSTALLED_DOCS)  ## run the examples, some twenty minutes, and build the documentation
 	OMP_NUM_THREADS=1 $(PY) -m sphinx -W --keep-going -b html docs docs/_build/html
 
 # The targets below use the network, and environments of their own in build/.
