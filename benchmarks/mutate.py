@@ -3,8 +3,8 @@
 `make coverage` first: it writes which test runs which line, and for how long, to build/. Then
 `python benchmarks/mutate.py 400` draws as many mutants, an equal number from each wing, writes one line
 for each to build/mutants.jsonl, and prints the share that tests detect with its 95 % interval, and the
-survivors. A second run continues where the first ended, or where docs/evidence/mutants.jsonl does, with
-the files that have not changed; a count of 0 prints only. With --again survivors are tried once more.
+survivors. A second run continues where the first ended, with the files that have not changed; a count
+of 0 prints only. With --again survivors are tried once more.
 
 A mutant meets first the tests of its wing, the shortest first, then all others that run its line, until
 one fails or LIMIT seconds of CPU are used: whatever survives these counts as survivor. A test that fails
@@ -39,8 +39,6 @@ from scipy.stats import binomtest
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "build" / "mutants.jsonl"
-# Results that were kept, for a run that continues elsewhere.
-RECORD = ROOT / "docs" / "evidence" / "mutants.jsonl"
 # Which test runs which line, and the durations of the tests: see `make coverage`.
 CONTEXTS, DURATIONS = ROOT / "build" / "coverage", ROOT / "build" / "tests.xml"
 # Seconds of CPU for the tests of one mutant, and what a mutant that is out of time may take.
@@ -358,8 +356,7 @@ def digest(file):
 
 def read():
     """Return the results of files that have not changed since."""
-    results = RESULTS if RESULTS.exists() else RECORD
-    lines = results.read_text().splitlines() if results.exists() else []
+    lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
     return [r for r in map(json.loads, lines) if r["of"] == digest(r["file"])]
 
 
