@@ -422,3 +422,14 @@ def test_one_value_beside_an_atom_has_a_gaussian_of_its_own_size(value, width):
         model = TableDensity({"x": Continuous(atoms=(5.0,))}).fit(X)
     found = model.score_samples(pd.DataFrame({"x": value + width * np.array([0.0, 1.0, -2.0])}))
     np.testing.assert_allclose(found[1:] - found[0], [-0.5, -2.0], rtol=1e-12)
+
+
+def test_amounts_are_not_drawn_below_zero():
+    """Without a bound some of 2000 prices are negative."""
+    rng = np.random.RandomState(0)
+    price = np.rint(rng.lognormal(7, 0.9, 150)).astype(int)
+    frame = pd.DataFrame({"price": price, "age": rng.randint(1, 90, 150)})
+    drawn = TableDensity().fit(frame).sample(2000, random_state=0)
+    assert drawn.min().min() >= 0
+    unbounded = TableDensity({"price": Integer(), "age": Integer()}).fit(frame)
+    assert unbounded.sample(2000, random_state=0).min().min() < 0
