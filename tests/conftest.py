@@ -95,7 +95,8 @@ def pytest_xdist_make_scheduler(config, log):
                 path, _, name = nodeid.partition("::")
                 n_tests[path] += 1
                 group = path if path in shared else f"{path} {n_tests[path] // 8}"
-                groups[nodeid] = "workers" if "workers" in name else group
+                is_parallel = "workers" in name.partition("[")[0]
+                groups[nodeid] = "workers" if is_parallel else group
             return groups[nodeid]
 
     return ByFixture(config, log)

@@ -390,14 +390,15 @@ class _Fit:
         total += 1e-6 * np.diag(mean**2)
         whiten = np.linalg.inv(np.linalg.cholesky(total))
         own, prior = 1 - relative**2, 1 / (_LINEAR * max(mean[0], 1.0))
-
         medians = np.array([np.median(axis_variances[k:]) for k in range(d)])
 
         def solve(noises: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            """Return errors at noise variances (K,), k with the linear term (K, 2), their derivatives."""
+            """Return errors at noise variances (K,), k and linear terms (K, 2), their derivatives."""
             part = _noise_curve(v, noises[:, None])
-            designs, targets = np.zeros((len(noises), len(v) + 1, 2)), np.zeros((len(noises), len(v) + 1))
-            designs[:, :-1, 0], targets[:, :-1] = (own - part) @ whiten.T, (mean - d * part) @ whiten.T
+            shape = len(noises), len(v) + 1
+            designs, targets = np.zeros((*shape, 2)), np.zeros(shape)
+            designs[:, :-1, 0] = (own - part) @ whiten.T
+            targets[:, :-1] = (mean - d * part) @ whiten.T
             designs[:, :-1, 1], designs[:, -1, 1] = whiten @ relative, prior
             cutoff = np.finfo(np.float64).eps * (len(v) + 1)
             free, linear = np.einsum("kij,kj->ik", np.linalg.pinv(designs, cutoff), targets)
@@ -442,6 +443,6 @@ class _Fit:
         )
 
 
-def _noise_curve(v: np.ndarray, noise: float) -> np.ndarray:
+def _noise_curve(v: np.ndarray, noise: float | np.ndarray) -> np.ndarray:
     """Return what one direction with noise of a variance adds to LID at noise variances v (L,)."""
     return 1 - (v / (v + noise)) ** 2
