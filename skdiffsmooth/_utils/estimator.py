@@ -133,8 +133,8 @@ class DensityEstimatorMixin(CallbackSupportMixin, SavedWithVersion, DensityMixin
                 "training rows satisfy (constants, copies, totals), along which the density is as wide "
                 f"as rounding: their log-densities are as low as {log_density[broken].min():.3g}, and "
                 "others are some 20 nats a relation higher than without it. In cross-validation, whose "
-                "folds may lack rare values, compare models by DensityStacking(members, combine='best') or "
-                "DensityOutlierDetector(model).fit(X).held_out_log_density_, whose folds have the "
+                "folds may lack rare values, compare models by DensityStacking(members, combine='best') "
+                "or DensityOutlierDetector(model).fit(X).held_out_log_density_, whose folds have the "
                 "relations of all rows; or drop the column."
             )
         return float(np.average(log_density, weights=weight))
