@@ -22,7 +22,7 @@ from .._diffusion.estimator import BaseScoreDiffusion
 from .._diffusion.posterior import PosteriorMixin
 from .._diffusion.settings import resolve_n_jobs
 from .._estimators.smoothed import SmoothedScoreDiffusion
-from .._utils.estimator import DensityOfColumnsMixin
+from .._utils.estimator import DensityEstimatorMixin, DensityOfColumnsMixin
 from .._utils.parallel import results_of
 from .._utils.progress import Loop, counted, reports_fit
 from .._utils.rows import TrainingRows, as_given, evenly
@@ -365,6 +365,10 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
         rows = as_given(passed, X)
         columns = [log_density_of(label, member, rows) for label, member in members]
         return logsumexp(np.column_stack(columns) + log_weights, axis=1)
+
+    def _breaks_relations(self, X: Any) -> np.ndarray:
+        members = [m for m in self.estimators_ if isinstance(m, DensityEstimatorMixin)]
+        return np.any([member._breaks_relations(X) for member in members], axis=0)
 
     def _log_density_of_columns(
         self, X: np.ndarray, scored: np.ndarray, given: np.ndarray
