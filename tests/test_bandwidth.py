@@ -157,6 +157,19 @@ def test_one_point_with_queries_is_not_enough():
             stationary_bracket(np.zeros((1, 1)), np.ones(1), queries, periods)
 
 
+def test_bracket_of_periods_by_hand():
+    """With periods only, up to the longest; else a quarter of each squared period is allowed for."""
+    points, weights = np.array([[0.0, 0.0], [1.0, 3.0], [2.0, 1.0]]), np.full(3, 1 / 3)
+    assert stationary_bracket(points, weights, periods=np.array([2.5, 40.0]))[1] == 40.0
+    # The others are at mean squares 5, 13/2 and 5/2 along the second column.
+    expected = math.sqrt((5 + 6.5 + 2.5) / 3 + 2.5**2 / 4)
+    found = stationary_bracket(points, weights, periods=np.array([2.5, 0.0]))[1]
+    assert found == pytest.approx(expected)
+    queries = Queries.at_points(points, weights)
+    found = stationary_bracket(points, weights, queries, np.array([2.5, 0.0]))[1]
+    assert found == pytest.approx(expected)
+
+
 def test_bracket_of_periods_beside_a_row_of_overwhelming_weight():
     """Its weight is 1 to rounding; the upper bound was a division by zero."""
     points = np.column_stack([np.linspace(0, 1, 5), np.linspace(0, 1, 5) ** 2])
