@@ -153,6 +153,14 @@ def test_two_atoms_at_the_ends():
     )
 
 
+def test_values_beyond_a_bound_speak_against_it():
+    """Of shares that end at one a few are above; with them the column has its lower bound only."""
+    shares = rng().uniform(size=400)
+    assert (kind_of(shares).low, kind_of(shares).high) == (0, 1)
+    above = np.append(shares, [1.2, 1.3])
+    assert isinstance(kind_of(above), Positive)
+
+
 def test_a_declared_kind_is_completed():
     column = zeros_and_incomes()
     assert kind_of(column, kinds={"x": Continuous()}) == Continuous(atoms=(0.0,), unit=None)
