@@ -32,7 +32,8 @@ from sklearn.preprocessing import StandardScaler
 from skdiffsmooth.tables import DensityOverSampler, TableDensity
 
 CACHE = Path(__file__).parent / ".cache" / "mixed"
-# All have the first split, these have all splits.
+# These have all splits, others the first one; which are sampled, all unless --frames names some.
+CHOSEN = list(FRAMES)
 SAMPLED = ("penguins", "titanic", "pima", "credit", "lalonde")
 IMPUTED = ("penguins", "credit", "lalonde", "titanic", "pima")
 # One column of numbers is drawn given all others.
@@ -157,7 +158,7 @@ def auc(test, drawn, numbers, seed):
 def draw_samples():
     """Write tables and what the methods of this environment draw; return the folders."""
     folders = []
-    for name in FRAMES:
+    for name in CHOSEN:
         frame = load(name)
         for seed, (train, test) in enumerate(splits(frame)):
             if seed and name not in SAMPLED:
@@ -200,7 +201,7 @@ def samples(python):
     methods = ["TableDensity", "SMOTENC", "Gaussian copula", "ForestDiffusion", "Treeffuser"]
     methods.append("training rows")
     parts = {"AUC": [], "quality": []}
-    for name in FRAMES:
+    for name in CHOSEN:
         numbers = Numbers(load(name))
         values = {"AUC": {m: [] for m in methods}, "quality": {m: [] for m in methods}}
         for seed in range(N_SPLITS if name in SAMPLED else 1):
@@ -497,9 +498,11 @@ def main():
     """Run the sections, and write them where this is requested."""
     parser = argparse.ArgumentParser()
     parser.add_argument("sections", nargs="*", choices=[[], *SECTIONS], help="default: all")
+    parser.add_argument("--frames", nargs="*", choices=FRAMES, help="of the samples; default: all")
     parser.add_argument("--outside", help="interpreter that has the packages of _mixed_outside.py")
     parser.add_argument("--write", action="store_true", help="write the sections into the page")
     options = parser.parse_args()
+    CHOSEN[:] = options.frames or FRAMES
     for name in options.sections or SECTIONS:
         title, section = SECTIONS[name]
         text = section(options.outside)

@@ -613,7 +613,7 @@ def test_reported_errors_of_two_free_columns_are_the_true_ones():
     ratios = []
     for seed in range(6):
         base = conditional._base(4096, seed)
-        rounds = conditional._pool(values, base, 64, is_density=True)
+        rounds = conditional._pool(values, base, 64)
         (pool,) = together(joint, [rounds])
         ratios.append((pool.log_marginal - exact) / pool.error)
     assert np.sqrt(np.mean(np.square(ratios))) < 1.25
