@@ -25,13 +25,22 @@ _N_ROWS = 16
 _N_LEVELS = 8
 
 
+# Divergences are corrected by this many rows, and this many times the nodes.
+_N_CORRECTING, _MORE_NODES = 64, 6
+
+
 def checked_rows(schedule: ScoreSchedule) -> tuple[np.ndarray, np.ndarray]:
     """Return rows (n, r), evenly by the widest coordinate, and standard normal noise for them."""
     points = schedule.shards.first(schedule.hierarchy.points)
+    rows = points[_evenly(points, _N_ROWS)]
+    return rows, np.random.default_rng(0).standard_normal(rows.shape)
+
+
+def _evenly(points: np.ndarray, n: int) -> np.ndarray:
+    """Return indices of at most n points, evenly by the widest coordinate."""
     # A hull of dimension zero has one row, and no coordinate.
     order = np.argsort(points[:, :1].sum(axis=1), kind="stable")
-    rows = points[order[np.linspace(0, len(points) - 1, min(_N_ROWS, len(points))).astype(int)]]
-    return rows, np.random.default_rng(0).standard_normal(rows.shape)
+    return order[np.linspace(0, len(points) - 1, min(n, len(points))).astype(int)]
 
 
 def node_error(schedule: ScoreSchedule, reference: ScoreSchedule) -> float:
@@ -58,6 +67,31 @@ def node_error(schedule: ScoreSchedule, reference: ScoreSchedule) -> float:
     return float(np.sqrt(np.mean(squares) * levels.n_levels / len(checked)))
 
 
+def divergence_shifts(
+    schedule: Callable[[NodeRule, np.ndarray], ScoreSchedule], rule: NodeRule, points: np.ndarray
+) -> np.ndarray:
+    """Return by how much v times the divergences of each level (n_levels,) are too small on average.
+
+    Frames integrate quartics on average over rotations only, and in many dimensions log-densities at
+    all rows have similar ones. Divergences are compared with those of more nodes, at noised points that
+    `schedule(rule, exclude)` leaves out, as rows that are held out would be.
+    """
+    index = _evenly(points, _N_CORRECTING)
+    coarse = schedule(rule, index)
+    n_nodes = _MORE_NODES * coarse.smoothing.n_nodes
+    fine = schedule(replace(rule, n_nodes=n_nodes, seed=rule.seed + 1), index)
+    rng = np.random.default_rng(0)
+    shifts = np.zeros(coarse.levels.n_levels)
+    for level in range(len(shifts)):
+        scale = coarse.levels.middle(level)
+        noise = rng.standard_normal((len(index), points.shape[1]))
+        x = coarse.backend.tensor(points[index] + scale * noise)
+        _, divergence = coarse.at(level).with_divergence(x, scale**2)
+        _, finer = fine.at(level).with_divergence(x, scale**2)
+        shifts[level] = scale**2 * float((finer - divergence).mean())
+    return shifts
+
+
 def enough_nodes(
     schedule: Callable[[NodeRule], ScoreSchedule],
     rule: NodeRule,
@@ -76,7 +110,7 @@ def enough_nodes(
     if not schedule(rule).smoothing.has_divergence:
         return rule, math.nan
     while True:
-        finer = NodeRule("sobol", 2 * rule.n_nodes, rule.seed + 1)
+        finer = replace(rule, name="sobol", n_nodes=2 * rule.n_nodes, seed=rule.seed + 1)
         error = node_error(schedule(rule), schedule(finer))
         if is_fixed or error < largest or rule.n_nodes >= most:
             return rule, error
