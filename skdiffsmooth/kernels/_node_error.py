@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import torch
 
+from ..manifolds._neighbors import NearestPoints
 from ..scores import ScoreSchedule
 from ._nodes import NodeRule
 
@@ -30,10 +32,20 @@ _N_CORRECTING, _MORE_NODES = 64, 6
 
 
 def checked_rows(schedule: ScoreSchedule) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows (n, r), evenly by the widest coordinate, and standard normal noise for them."""
+    """Return rows (n, r), evenly by the widest coordinate, and standard normal noise for them.
+
+    A base was fitted to the rows, and its thin components do not contain others. So there rows are moved
+    in random directions, by about the distance from the nearest other row.
+    """
     points = schedule.shards.first(schedule.hierarchy.points)
     rows = points[_evenly(points, _N_ROWS)]
-    return rows, np.random.default_rng(0).standard_normal(rows.shape)
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal(rows.shape)
+    if schedule.base is not None and len(points) > 1:
+        nearest = NearestPoints(points, schedule.memory_limit)
+        distances = nearest.query(torch.from_numpy(rows), 2)[0][:, 1:].numpy()
+        rows = rows + distances / math.sqrt(rows.shape[1]) * rng.standard_normal(rows.shape)
+    return rows, noise
 
 
 def _evenly(points: np.ndarray, n: int) -> np.ndarray:
