@@ -78,8 +78,8 @@ CHECKED = [
     ),
 ]
 
-# The others with default parameters, but for the time of some, for the checks on few, equal, weighted and constant rows: these
-# are what a default has to cope with.
+# The others with default parameters, but for the training and steps of two that take long, for the
+# checks on few, equal, weighted and constant rows: these are what a default has to cope with.
 WITH_DEFAULTS = [
     SmoothedScoreDiffusion(),
     ManifoldAdaptedDiffusion(),
