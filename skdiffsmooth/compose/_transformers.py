@@ -262,11 +262,15 @@ class _PCA(ChangeOfVariables):
             variance = transformer.noise_variance_ * n_mean / (d - k)
             of_dropped = largest + np.linalg.norm(self._dropped(np.diag(offsets)))
             self.width = max(float(np.sqrt(variance)), _LEAST_STD * of_dropped)
-        # Rounding errors of a component without variance remain small.
-        self.scales = np.maximum(stds, _LEAST_STD * size) if transformer.whiten else np.ones(k)
+        self.scales = self.factors = np.ones(k)
+        if transformer.whiten:
+            # Rounding errors of a component without variance remain small.
+            self.scales = np.maximum(stds, _LEAST_STD * size)
+            # scikit-learn divides by eps or more.
+            self.factors = np.maximum(stds, np.finfo(np.float64).eps) / self.scales
 
     def image(self, X: np.ndarray) -> np.ndarray:
-        return self._centered(X) @ self.transformer.components_.T / self.scales
+        return super().image(X) * self.factors
 
     def forward(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         log_factor = np.full(len(X), -np.log(self.scales).sum())
@@ -277,7 +281,7 @@ class _PCA(ChangeOfVariables):
                     f"variance, since {self.transformer.n_samples_} rows span no others; expected more "
                     "rows than columns. Use fewer components, or drop columns."
                 )
-            residual = self._dropped(self._centered(X)) / self.width
+            residual = self._dropped(X - self.transformer.mean_) / self.width
             log_factor -= np.sum(residual**2, axis=1) / 2
             log_factor -= gaussian_log_normalizer(self.n_dropped, self.width**2)
         return self.image(X), log_factor
@@ -290,9 +294,6 @@ class _PCA(ChangeOfVariables):
         if self.n_dropped:
             X = X + self._dropped(self.width * generator.normal(size=X.shape))
         return X, np.ones(len(Z), dtype=bool)
-
-    def _centered(self, X: np.ndarray) -> np.ndarray:
-        return X - self.transformer.mean_
 
     def _dropped(self, centered: np.ndarray) -> np.ndarray:
         components = self.transformer.components_
