@@ -322,15 +322,18 @@ def _image_of_table(
     table = whole_table()
     if table is None:
         table = WholeTable(*merge_duplicates(rows, check_sample_weight(weight, len(rows))))
-    image, log_factor = change.forward(table.points)
-    inside = log_factor > -np.inf
-    image, weights = image[inside], table.weights[inside] / table.weights[inside].sum()
     # Rounding errors of the rows, which the transformer may enlarge.
     signs = np.where(np.random.RandomState(0).uniform(size=table.points.shape) < 0.5, -1.0, 1.0)
     errors = np.maximum(table.rounding, np.finfo(np.float64).eps * np.abs(table.points))
-    moved, _ = change.forward(table.points + signs * errors)
-    rounding = np.abs(moved[inside] - image).max(axis=0)
-    return WholeTable(image, weights, table.has_classes, rounding)
+    moved, moved_factor = change.forward(table.points + signs * errors)
+    image, log_factor = change.forward(table.points)
+    # The errors of some rows may lead out of the domain.
+    rounding = np.abs(moved - image)[np.isfinite(moved_factor + log_factor)].max(
+        axis=0, initial=0.0
+    )
+    inside = log_factor > -np.inf
+    weights = table.weights[inside] / table.weights[inside].sum()
+    return WholeTable(image[inside], weights, table.has_classes, rounding)
 
 
 def _frame_columns(X: Any) -> list[str] | None:
