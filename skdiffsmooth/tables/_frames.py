@@ -347,7 +347,7 @@ def _make_polars_series(name: str, kind: ColumnType, cells: Cells) -> Any:
 
     if kind.family == "label":
         # Where nothing was known the values that were drawn have the type.
-        dtype = None if kind.dtype == "Null" else getattr(pl, kind.dtype)
+        dtype: Any = None if kind.dtype == "Null" else getattr(pl, kind.dtype)
         if kind.categories is not None:
             dtype = dtype(kind.categories)
         return pl.Series(name, _with_missing(cells).tolist(), dtype=dtype)
