@@ -331,6 +331,8 @@ def _image_of_table(
     rounding = np.abs(moved - image)[np.isfinite(moved_factor + log_factor)].max(
         axis=0, initial=0.0
     )
+    # Floats are up to twice as far apart as eps times their size.
+    rounding[rounding <= 2 * np.finfo(np.float64).eps * np.abs(image).max(axis=0)] = 0.0
     inside = log_factor > -np.inf
     weights = table.weights[inside] / table.weights[inside].sum()
     return WholeTable(image[inside], weights, table.has_classes, rounding)
