@@ -57,6 +57,11 @@ WINGS = {
     "columns": ("tables/_*.py", "tests/tables"),
     "rows": ("_utils/*.py", "tests/utils"),
 }
+# Tests of signatures and classes, which run no line of the files that they read.
+OF_IMPORTS = (
+    "tests/contract/test_parameters.py::test_defaults_are_those_of_the_docstrings",
+    "tests/contract/test_package.py::test_records_cannot_be_changed",
+)
 PYTEST = ["-n0", "-p", "no:cacheprovider", "-p", "no:terminal", "-o", "addopts=--doctest-modules"]
 OPERATORS = "Add Sub, Mult Div, FloorDiv Div, Pow Mult, Lt LtE, Gt GtE, Eq NotEq, Is IsNot, And Or"
 SWAPS = dict(pair.split() for pair in f"{OPERATORS}, BitAnd BitOr".split(", "))
@@ -173,7 +178,7 @@ def contexts(file):
 def tests_of(file, place):
     """Return the tests that run a statement; of one that runs at import, those that run the file."""
     first, last, in_function = place
-    found = set()
+    found = set() if in_function else {f"{test}|call" for test in OF_IMPORTS}
     for line, names in contexts(file).items():
         if first <= line <= last or not in_function:
             found.update(names)
@@ -197,7 +202,7 @@ def in_order(tests, items, own):
 
     def key(item):
         group = shared.get(item.nodeid, item.nodeid)
-        is_own = item.nodeid.startswith(tuple(own.split()))
+        is_own = item.nodeid.startswith((*own.split(), *OF_IMPORTS))
         return not is_own, np.mean(of_group[group]), group, duration(item.nodeid)
 
     return sorted(chosen, key=key)

@@ -21,6 +21,7 @@ from ._utils.kernel_weights import log_wrapped_kernel
 from ._utils.periods import reduced, wrapped
 from ._utils.progress import counted, tracked
 from ._utils.rows import evenly
+from ._utils.warnings import warn_user
 
 # The leave-one-out likelihood takes time of order N^2. Beyond _LARGEST_EXACT rows, _HELD_OUT of them are
 # scored by the others, merged within a tolerance in nats. The standard error of the difference between
@@ -32,6 +33,10 @@ _HELD_OUT_TOLERANCE = 0.05
 # more rows it ends with parabolas through bandwidths `_STEP` apart in log h, `_MOST_STEPS` at most.
 _FEW = 256
 _STEP, _MOST_STEPS = 0.05, 4
+# Draws nearer to their row than this part of the distance of its nearest other row count as copies, as
+# in `metrics.memorization`; how many rows are compared, with how many at once, and of how many rows a
+# median says something. docs/evidence/trust.md has figures.
+_COPIES, _COMPARED, _ROWS_AT_ONCE, _FEWEST_COMPARED = 1 / 3, 64, 4096, 10
 # Approximate number of likelihoods that a search computes, for reports of its progress.
 _EVALUATIONS = 24
 
@@ -46,6 +51,7 @@ __all__ = [
     "scott",
     "silverman",
     "stationary_bracket",
+    "warn_of_copies",
     "weight_of_others",
 ]
 
@@ -202,6 +208,51 @@ def nearest_distances(points: np.ndarray, periods: np.ndarray | None = None) -> 
     return _nearest_two(points, points, periods)[0][:, 1]
 
 
+def warn_of_copies(
+    scales: str,
+    distance: float,
+    points: np.ndarray,
+    weights: np.ndarray,
+    periods: np.ndarray | None = None,
+) -> None:
+    """Warn if draws at a distance from their training rows are near-copies of most of them.
+
+    Points (n_points, d) are distinct; `scales` names the parameters. A bandwidth of highest
+    leave-one-out likelihood is never that narrow: times sqrt(d) it is at least the root mean square of
+    the distances of points from their nearest others (`stationary_bracket`).
+    """
+    # Rows of more than the least weight stand for several equal ones, which draws cannot tell of.
+    if len(points) < _FEWEST_COMPARED or np.median(weights) > 1.5 * weights.min():
+        return
+    taken = evenly(len(points), _COMPARED)
+    squares = np.full(len(taken), np.inf)
+    n_parts = -(-len(points) // _ROWS_AT_ONCE)
+    for part in range(n_parts):
+        others = np.arange(part, len(points), n_parts)
+        distances = _squared_distances(points[taken], points[others], periods)
+        distances[taken[:, None] == others] = np.inf
+        np.minimum(squares, distances.min(axis=1), out=squares)
+        nearest = float(np.sqrt(np.median(squares)))
+        # Among more rows the nearest are not further away.
+        if distance >= _COPIES * nearest:
+            return
+    warn_user(
+        f"{scales}: draws lie at about {distance / nearest:.1g} of the distance between a training row "
+        f"and its nearest other row (median of {len(taken)} rows), so that most draws are near-copies "
+        "of training rows, and other rows have a low density. Leave the scales at their defaults, or "
+        f"multiply them by {nearest / distance:.1g} or more."
+    )
+
+
+def _squared_distances(x: np.ndarray, points: np.ndarray, periods: np.ndarray | None) -> np.ndarray:
+    """Return squared distances (n, n_points) of rows x (n, d) and points (n_points, d)."""
+    periods = np.zeros(points.shape[1]) if periods is None else periods
+    squares = cdist(x[:, periods == 0], points[:, periods == 0], "sqeuclidean")
+    for column in np.flatnonzero(periods):
+        squares += wrapped(x[:, column, None] - points[:, column], float(periods[column])) ** 2
+    return squares
+
+
 def _nearest_two(
     points: np.ndarray, x: np.ndarray, periods: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -327,13 +378,13 @@ def gaussian_leave_one_out(
     """Return the bandwidth of highest leave-one-out likelihood of the Gaussian kernel.
 
     Points (n_points, r) are distinct, centred and in coordinates of their affine hull; they coincide in
-    `codimension` more dimensions. Weights sum to one, and `memory_limit` is in MiB. The search begins
-    with the likelihood of 256 points, taken evenly by their distance from the origin, under all others.
-    It ends with that of all points, or with `is_screening` there. Exact up to 20 000 points. Beyond, the
-    likelihood is that of 4000 points, taken evenly, under the others, which are merged where that more
-    than halves them. A single point raises ValueError. Left-out points are scored where they are, or at
-    `queries` of theirs; then two points may coincide. Coordinates may have `periods` (r,), 0 where one
-    has none.
+    `codimension` more dimensions. Weights sum to one, and `memory_limit` is in MiB. With more than 256
+    points the search begins with the likelihood of 256, taken evenly by their distance from the origin,
+    under all others. It ends with that of all points, or with `is_screening` there. Exact up to 20 000
+    points. Beyond, the likelihood is that of 4000 points, taken evenly, under the others, which are
+    merged where that more than halves them. A single point raises ValueError. Left-out points are scored
+    where they are, or at `queries` of theirs; then two points may coincide. Coordinates may have
+    `periods` (r,), 0 where one has none.
     """
     lower, upper = stationary_bracket(points, weights, queries, periods)
     scored = Queries.at_points(points, weights) if queries is None else queries
@@ -353,7 +404,7 @@ def gaussian_leave_one_out(
         of_few, of_all = of(few), of(scored)
     else:
         of = _leave_one_out_log_likelihood(points, weights, backend, memory_limit, periods)
-        few = scored.evenly(_FEW)
+        few = scored if len(points) <= _FEW else scored.evenly(_FEW)
         # Distances, and two arrays of their size in each sum.
         bytes_per_pair = 24 if periods is None else 8 * (5 + np.count_nonzero(periods))
         is_kept = bytes_per_pair * len(few.x) * len(points) <= memory_limit * 2**20

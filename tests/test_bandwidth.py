@@ -1,6 +1,7 @@
 """Tests of bandwidth selection: rules of thumb against scipy, leave-one-out against a dense scan."""
 
 import math
+import warnings
 
 import numpy as np
 import oracles
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from skdiffsmooth import bandwidth
+from skdiffsmooth import KDESampler, SmoothedScoreDiffusion, bandwidth
 from skdiffsmooth._utils.backend import Backend
 from skdiffsmooth._utils.rows import evenly, merge_duplicates
 from skdiffsmooth.bandwidth import (
@@ -154,6 +155,19 @@ def test_one_point_with_queries_is_not_enough():
     for periods in (None, np.array([3.0])):
         with pytest.raises(ValueError, match="needs at least two distinct rows"):
             stationary_bracket(np.zeros((1, 1)), np.ones(1), queries, periods)
+
+
+def test_bracket_of_periods_by_hand():
+    """With periods only, up to the longest; else a quarter of each squared period is allowed for."""
+    points, weights = np.array([[0.0, 0.0], [1.0, 3.0], [2.0, 1.0]]), np.full(3, 1 / 3)
+    assert stationary_bracket(points, weights, periods=np.array([2.5, 40.0]))[1] == 40.0
+    # The others are at mean squares 5, 13/2 and 5/2 along the second column.
+    expected = math.sqrt((5 + 6.5 + 2.5) / 3 + 2.5**2 / 4)
+    found = stationary_bracket(points, weights, periods=np.array([2.5, 0.0]))[1]
+    assert found == pytest.approx(expected)
+    queries = Queries.at_points(points, weights)
+    found = stationary_bracket(points, weights, queries, np.array([2.5, 0.0]))[1]
+    assert found == pytest.approx(expected)
 
 
 def test_bracket_of_periods_beside_a_row_of_overwhelming_weight():
@@ -395,6 +409,76 @@ def test_few_rows_lead_to_the_bandwidth_of_all():
     # Where distances do not fit into the memory limit, the same is computed in tiles.
     in_tiles = gaussian_leave_one_out(points, weights, 0, DOUBLE, 1.0, is_screening=True)
     assert in_tiles == pytest.approx(few, rel=1e-9)
+
+
+def test_a_unit_that_is_far_below_the_bandwidth_changes_nothing():
+    """Where it is found, left-out rows have several queries each; of few rows all are scored."""
+    rows = np.round(np.random.RandomState(0).uniform(size=(36, 4)) * 2**17) / 2**17
+    noise = 1e-3 * 2**-17 * np.random.RandomState(1).normal(size=rows.shape)
+    rounded, continuous = KDESampler().fit(rows), KDESampler().fit(rows + noise)
+    assert rounded.rounding_.all()
+    assert not continuous.rounding_.any()
+    assert rounded.bandwidth_ == pytest.approx(continuous.bandwidth_, rel=1e-5)
+
+
+# --------------------------------------------------------------------------------- near-copies
+
+NORMAL = np.random.RandomState(0).normal(size=(150, 3))
+CIRCLE = np.column_stack(
+    [f(np.linspace(0, 2 * np.pi, 12, endpoint=False)) for f in (np.cos, np.sin)]
+)
+PLAIN = {"metric": "euclidean", "background": 0.0, "n_nodes": 4, "n_levels": 2, "n_steps": 2}
+
+
+def copies_of_a_fit(model, X, **options):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.fit(X, **options)
+    return sum("near-copies" in str(each.message) for each in caught)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        KDESampler(0.02),
+        KDESampler([0.02, 0.03, 0.01]),
+        KDESampler(0.02, "exponential"),
+        KDESampler(0.02, periods={0: 9.0}),
+        KDESampler(0.02, metric="whitened"),
+        SmoothedScoreDiffusion(0.02, 0.0, **PLAIN),
+        SmoothedScoreDiffusion(0.02, 0.03, **PLAIN),
+        SmoothedScoreDiffusion("0.05h", lambda scale: 0.1 * scale, **PLAIN),
+    ],
+)
+def test_scales_that_copy_rows_warn_once(model):
+    assert copies_of_a_fit(model, NORMAL) == 1
+    repeated = np.repeat(np.arange(len(NORMAL)), 1 + np.arange(len(NORMAL)) % 4)
+    assert copies_of_a_fit(model, NORMAL[repeated]) == 0
+
+
+@pytest.mark.parametrize("unit", [2.0**-900, 2.0**900])
+def test_copies_in_any_unit(unit):
+    assert copies_of_a_fit(KDESampler(0.02 * unit), unit * NORMAL) == 1
+    assert copies_of_a_fit(SmoothedScoreDiffusion(0.02 * unit, 0.0, **PLAIN), unit * NORMAL) == 1
+    assert copies_of_a_fit(KDESampler(0.4 * unit), unit * NORMAL) == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "X"),
+    [
+        (KDESampler("loo"), NORMAL),
+        (KDESampler("scott"), NORMAL),
+        (KDESampler(0.3), NORMAL),
+        (SmoothedScoreDiffusion(0.02, 0.3, **PLAIN), NORMAL),
+        (SmoothedScoreDiffusion(0.01, 0.3, **PLAIN), CIRCLE),
+        (SmoothedScoreDiffusion("auto", 0.0, **PLAIN), NORMAL),
+        (SmoothedScoreDiffusion("loo", 0.0, **PLAIN), CIRCLE),
+        (KDESampler(0.01), NORMAL[:1]),
+        (KDESampler(0.01), NORMAL[:9]),
+    ],
+)
+def test_scales_of_the_spacing_of_the_rows_do_not(model, X):
+    assert copies_of_a_fit(model, X) == 0
 
 
 @pytest.mark.parametrize("start", [0.02, 0.5, 0.97, 1.0, 1.04, 2.0, 60.0])

@@ -19,7 +19,7 @@ from .._utils.units import per_unit
 from .accuracy import make_accurate_model
 from .comparison import settings_for
 from .fitted_attribute import FromModel
-from .geometry import check_above_rounding, scales_in
+from .geometry import check_above_rounding, check_no_copies, scales_in
 from .joint_density import JointDensity
 from .queries import FlowDensity
 from .settings import (
@@ -89,6 +89,7 @@ class BaseScoreDiffusion(FlowDensity):
             If rows were merged that are not exactly equal, columns are rounded, discrete or have one
             value that stands out, or look like degrees with the period of radians, or the reverse: the
             message names them.
+            Also if scales that were passed are so narrow that most draws are near-copies of rows.
 
         Notes
         -----
@@ -128,6 +129,7 @@ class BaseScoreDiffusion(FlowDensity):
             done.size = 1 - _SHARE_OF_CHOICE
             bandwidth, sigma = scales_in(geometry, parsed, settings.scales)
             check_above_rounding(geometry, bandwidth)
+            check_no_copies(geometry, parsed, bandwidth, sigma)
             model, attributes = make_accurate_model(
                 geometry, parsed, bandwidth, sigma, settings.background
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,7 +17,7 @@ from .._engine.components import GaussianComponents
 from .._utils.dequantize import ExcludedRows
 from .._utils.units import common_unit, unit_for
 from .._utils.validation import check_extent
-from ..bandwidth import Queries, gaussian_leave_one_out
+from ..bandwidth import Queries, gaussian_leave_one_out, warn_of_copies
 from ..bases import ManifoldParzen, base_components
 from ..kernels import ReducedKernel
 from ..noise import VarianceExploding
@@ -248,6 +249,27 @@ def check_above_rounding(geometry: Geometry, bandwidth: float) -> None:
             "from their center; expected a larger number. Pass a larger bandwidth, drop rows far from "
             "all others, or scale the columns."
         )
+
+
+def check_no_copies(
+    geometry: Geometry, parsed: ParsedParameters, bandwidth: float, sigma: Sigma
+) -> None:
+    """Warn if a bandwidth that is not "auto" makes draws near-copies of training rows."""
+    if parsed.bandwidth is None or geometry.base is not None or not geometry.data.shards.alone:
+        return
+    narrowest = sigma(bandwidth) if callable(sigma) else sigma
+    # As if the kernel had its largest width in all directions.
+    distance = math.hypot(bandwidth, narrowest * geometry.unit) * math.sqrt(
+        geometry.hull.n_features
+    )
+    requested = parsed.requested
+    warn_of_copies(
+        f"bandwidth={requested['bandwidth']!r} with sigma={requested['sigma']!r}",
+        distance,
+        geometry.coordinates,
+        geometry.data.weights,
+        geometry.periods,
+    )
 
 
 def _reference_scale(geometry: Geometry, parsed: ParsedParameters) -> float:

@@ -36,6 +36,7 @@ from .._utils.validation import (
     check_real_array,
     check_size,
 )
+from ..bandwidth import warn_of_copies
 from ..scores import SmoothedScore
 from .kde_bandwidth import resolve_bandwidth
 from .kde_columns import ColumnKernels
@@ -44,6 +45,8 @@ from .kde_model import curvatures, kernel_model, origin_of, sort_into_boxes, uni
 # With fewer points, sums over all of them are as fast as those over boxes.
 _MANY_POINTS = 20_000
 _LARGEST_RTOL = 0.5
+# Draws of the kernel by which the distance of draws from their rows is known.
+_RADII = 100
 
 
 def _check_suits_periods(kernel: Any, metric: Any, periods: np.ndarray) -> None:
@@ -226,6 +229,7 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
             If rows were merged that are not exactly equal, columns are rounded, discrete or have one
             value that stands out, or look like degrees with the period of radians, or the reverse: the
             message names them.
+            Also if scales that were passed are so narrow that most draws are near-copies of rows.
         """
         rows = self._check_training(X, sample_weight)
         points, weights = rows.points, rows.weights
@@ -269,6 +273,15 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         # Raises here, and not at the first query, if memory_limit is too small.
         periods_of_metric, memory_limit = coordinates.periods, self._memory_limit()
         kernel_model(backend, measured, weights, kernel, bandwidth, periods_of_metric, memory_limit)
+        if not isinstance(self.bandwidth, str):
+            radii = RADIAL_KERNELS[kernel].sample_radius(np.random.RandomState(0), _RADII, d)
+            warn_of_copies(
+                f"bandwidth={self.bandwidth!r}",
+                float(np.median(radii)),
+                (measured - origin_of(measured, periods_of_metric)) / bandwidth,
+                weights,
+                None if periods_of_metric is None else periods_of_metric / bandwidth,
+            )
         boxes = None
         is_large = measured.shape[1] <= LARGEST_DIMENSION and len(measured) >= _MANY_POINTS
         if rtol > 0 and is_large and periods is None:
@@ -631,6 +644,9 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         with np.errstate(over="ignore"):
             distances = metric.to_metric(rows) - metric.to_metric(self.points_[:1])
             check_size(name, distances / self.bandwidth_, " bandwidths")
+
+    def _breaks_relations(self, X: Any) -> np.ndarray:
+        return self.coordinates_.columns.breaks_relations(self._check_query(X))
 
     def _sums_per_row(self) -> float:
         """See `DensityEstimatorMixin`."""

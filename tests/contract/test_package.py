@@ -1,6 +1,10 @@
 """The package itself: its names, which are imported on first use."""
 
+import dataclasses
+import importlib
+import inspect
 import pathlib
+import pkgutil
 import socket
 import subprocess
 import sys
@@ -51,6 +55,20 @@ def test_a_name_that_is_not_there():
     with pytest.raises(AttributeError, match="'skdiffsmooth' has no attribute 'KdeSampler'"):
         skdiffsmooth.KdeSampler  # noqa: B018
     assert not hasattr(skdiffsmooth, "numpy")
+
+
+def test_records_cannot_be_changed():
+    """A setting that changes after a fit would not be that of the model; displays and scorers may."""
+    names = [each.name for each in pkgutil.walk_packages([str(FOLDER)], "skdiffsmooth.")]
+    records = {
+        value
+        for name in names
+        for value in vars(importlib.import_module(name)).values()
+        if inspect.isclass(value) and dataclasses.is_dataclass(value)
+    }
+    changeable = {r.__name__ for r in records if not r.__dataclass_params__.frozen}
+    assert {name for name in changeable if not name.endswith(("Display", "Scorer"))} == set()
+    assert len(records) > 80
 
 
 def test_types_are_shipped():

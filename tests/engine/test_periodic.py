@@ -199,3 +199,14 @@ def test_many_circles_are_products():
             expected += log_wrapped_kernel(u, period, scale) - np.log(np.sqrt(2 * np.pi) * scale)
         found = posterior.log_density(torch.from_numpy(x), scale**2)
         np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-8)
+
+
+@pytest.mark.parametrize("n_nodes", [1, 10, 100])
+def test_parts_of_products_fit_into_the_memory(n_nodes):
+    points, weights, _ = data(20)
+    posterior = TorusPosterior(points, weights, PERIODS, BACKEND, memory_limit=1.0)
+    parts = posterior._parts(1000, n_nodes)
+    assert [part.start for part in parts[1:]] == [part.stop for part in parts[:-1]]
+    most = max(part.stop - part.start for part in parts)
+    # Of each query, node and point at least a shift for each column, a weight and a log-density.
+    assert most == 1 or 8 * most * n_nodes * len(posterior) * (len(PERIODS) + 2) <= 2**20

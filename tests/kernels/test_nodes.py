@@ -17,6 +17,7 @@ from scipy import stats
 
 from skdiffsmooth._engine.moments import Nodes
 from skdiffsmooth._engine.posterior import Posterior
+from skdiffsmooth._utils.validation import check_even
 from skdiffsmooth.kernels import FrozenKernel, LinearShape
 from skdiffsmooth.kernels._nodes import (
     NodeRule,
@@ -339,3 +340,10 @@ def test_smoothing_a_quadratic_log_density_by_hand():
     expected = stats.multivariate_normal(cov=v).logpdf
     by_hand = expected(x[0, :1]) + expected(x[0, 1:2]) + expected(x[0, 2:]) - 3 * 0.64 / (2 * v)
     assert float(seen.log_density) == pytest.approx(by_hand, abs=ROUNDING)
+
+
+def test_every_even_number_is_taken():
+    assert [check_even("n_nodes", n, "of their signs") for n in (2, 4, 6)] == [2, 4, 6]
+    for n in (1, 3, 0):
+        with pytest.raises(ValueError, match=f"n_nodes={n} is"):
+            check_even("n_nodes", n, "of their signs")

@@ -80,6 +80,13 @@ def test_power_against_a_shift(name, least):
     assert np.mean(p <= 0.05) >= least
 
 
+def test_as_many_folds_as_the_smaller_sample_has_rows():
+    X, Y = rows(3, 2), rows(9, 2, seed=1)
+    assert 0 < classifier_two_sample_test(X, Y, cv=3, random_state=0).p_value <= 1
+    with pytest.raises(ValueError, match="the smaller of which has 3"):
+        classifier_two_sample_test(X, Y, cv=4)
+
+
 def test_the_classifier_test_is_fishers():
     """One split: the table of names against samples, counted here again."""
     X, Y = rows(31, 2), rows(24, 2, seed=1) + 0.5
@@ -222,6 +229,7 @@ def test_equal_fields_have_zero_divergence():
     [
         (lambda x: x[:, 0], ValueError, "score_q returned an array of shape"),
         (lambda x: x * np.nan, ValueError, "20 values that are not finite"),
+        (lambda x: np.where(x == x.max(), np.inf, x), ValueError, "1 values that are not finite"),
         (3.0, TypeError, "score_q=3.0 is not a score field"),
         (lambda x: "a", ValueError, "score_q"),
     ],

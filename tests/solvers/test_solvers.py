@@ -7,7 +7,7 @@ its flow is a straight line. None of them comes from the library.
 
 import itertools
 import math
-from dataclasses import FrozenInstanceError, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -26,6 +26,7 @@ from skdiffsmooth.solvers import (
     Solver,
     solve,
 )
+from skdiffsmooth.solvers._exponential import RightHandSide
 from skdiffsmooth.solvers._flow import flow_log_density
 
 DETERMINISTIC = [Euler(), Heun(), Multistep()]
@@ -476,10 +477,30 @@ def test_messages_can_show_a_solver(cls):
     assert cls() == cls()
 
 
-@pytest.mark.parametrize("cls", SOLVERS.values(), ids=SOLVERS)
-def test_a_solver_of_a_fitted_model_cannot_change(cls):
-    with pytest.raises(FrozenInstanceError):
-        cls().order = 3
+class MovingMean:
+    """A posterior mean that is the same at all rows, and linear in the logarithm of the noise scale."""
+
+    def __call__(self, x, v):
+        return (LINEAR[0] + LINEAR[1] * math.log(v) / 2 - x) / v
+
+
+LINEAR = tensor([1.0, -2.0]), tensor([0.7, 3.0])
+
+
+def test_the_multistep_prediction_is_exact_for_means_that_are_linear():
+    """x - mean = slope + (x_0 - mean_0 - slope) y / y_0; the middle of the third step is predicted."""
+    state, ode = (
+        Multistep().initial_state(tensor([[0.0, 0.0]]), 3),
+        RightHandSide(MovingMean(), False),
+    )
+    x, levels = tensor([[4.0, -3.0]]), [2.0, 1.3, 0.9, 0.2]
+    for start, end in itertools.pairwise(levels[:3]):
+        x = state.step(MovingMean(), x, start, end, None)
+    start, middle = levels[2], math.sqrt(levels[2] * levels[3])
+    mean = LINEAR[0] + LINEAR[1] * math.log(start)
+    moved = mean + LINEAR[1] * (math.log(middle / start) + 1)
+    moved = moved + (x - mean - LINEAR[1]) * (middle / start)
+    assert torch.allclose(state._predicted(ode, x, start, middle), moved, rtol=1e-12)
 
 
 @pytest.mark.parametrize("solver", [cls() for cls in SOLVERS.values()], ids=list(SOLVERS))

@@ -53,7 +53,10 @@ NUMBERS = {
     "counts from one": (rng().geometric(0.2, 200), Integer(0, atoms=(), unit=1.0)),
     "differences": (rng().poisson(5, 200) - 5, Integer(atoms=(), unit=1.0)),
     "years": (rng().randint(1900, 2020, 200), Integer(atoms=(), unit=1.0)),
-    "prices": (rng().randint(20, 4000, 200) * 50, Integer(atoms=(), unit=50.0)),
+    "prices": (rng().randint(20, 4000, 200) * 50, Integer(0, atoms=(), unit=50.0)),
+    "ages": (rng().randint(18, 65, 200), Integer(0, atoms=(), unit=1.0)),
+    "changes": (rng().randint(-3, 65, 200), Integer(atoms=(), unit=1.0)),
+    "schooling": (rng().randint(0, 400, 200) / 20, Integer(0, atoms=(), unit=0.05)),
     "grades": (rng().randint(1, 6, 200), Ordinal([1, 2, 3, 4, 5])),
     "doses": (rng().choice([0.5, 1.0, 2.0], 60), Ordinal([0.5, 1.0, 2.0])),
     "dummy": (rng().binomial(1, 0.2, 60), Boolean()),
@@ -147,6 +150,14 @@ def test_two_atoms_at_the_ends():
     assert f"atom 0 ({np.mean(column == 0):.1%}); atom 1 ({np.mean(column == 1):.1%})" in repr(
         columns
     )
+
+
+def test_values_beyond_a_bound_speak_against_it():
+    """Of shares that end at one a few are above; with them the column has its lower bound only."""
+    shares = rng().uniform(size=400)
+    assert (kind_of(shares).low, kind_of(shares).high) == (0, 1)
+    above = np.append(shares, [1.2, 1.3])
+    assert isinstance(kind_of(above), Positive)
 
 
 def test_a_declared_kind_is_completed():

@@ -10,7 +10,7 @@ from scipy.special import logsumexp
 from scipy.stats import chisquare
 
 from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
-from skdiffsmooth.tables import Categorical, Continuous, Integer, Positive, TableDensity
+from skdiffsmooth.tables import Categorical, Continuous, Integer, Positive, TableDensity, _discrete
 
 KINDS = {"count": Integer(0, 5), "income": Positive(atoms=(0,))}
 
@@ -422,3 +422,29 @@ def test_one_value_beside_an_atom_has_a_gaussian_of_its_own_size(value, width):
         model = TableDensity({"x": Continuous(atoms=(5.0,))}).fit(X)
     found = model.score_samples(pd.DataFrame({"x": value + width * np.array([0.0, 1.0, -2.0])}))
     np.testing.assert_allclose(found[1:] - found[0], [-0.5, -2.0], rtol=1e-12)
+
+
+def test_parts_do_not_change_draws_and_masses_of_levels(monkeypatch):
+    rng = np.random.RandomState(0)
+    levels = np.column_stack([rng.randint(k, size=60) for k in (2, 3, 4)])
+    density = _discrete.LevelDensity.fit(levels, np.ones(60), [2, 3, 4], [False, False, True])
+    given = np.where(rng.uniform(size=(200, 3)) < 0.5, -1, levels[rng.randint(60, size=200)])
+    drawn = density.draw(given, np.random.RandomState(1))
+    masses = density.log_density(given)
+    assert np.array_equal(drawn[given >= 0], given[given >= 0])
+    # Rows with the most frequent values only would all have the same ones.
+    assert len(np.unique(drawn[(given < 0).all(axis=1)], axis=0)) > 5
+    monkeypatch.setattr(_discrete, "_MOST_PAIRS", 3 * len(density.levels))
+    assert np.array_equal(density.draw(given, np.random.RandomState(1)), drawn)
+    np.testing.assert_allclose(density.log_density(given), masses, rtol=1e-12)
+
+
+def test_amounts_are_not_drawn_below_zero():
+    """Without a bound some of 2000 prices are negative."""
+    rng = np.random.RandomState(0)
+    price = np.rint(rng.lognormal(7, 0.9, 150)).astype(int)
+    frame = pd.DataFrame({"price": price, "age": rng.randint(1, 90, 150)})
+    drawn = TableDensity().fit(frame).sample(2000, random_state=0)
+    assert drawn.min().min() >= 0
+    unbounded = TableDensity({"price": Integer(), "age": Integer()}).fit(frame)
+    assert unbounded.sample(2000, random_state=0).min().min() < 0
