@@ -3,7 +3,8 @@
     python benchmarks/_mixed_outside.py FOLDER...
 
 Reads the tables of each folder and writes what its interpreter has the packages for: rows drawn by
-ForestDiffusion, draws of one column by Treeffuser, and the quality of all drawn tables by sdmetrics.
+ForestDiffusion and Treeffuser, draws of one column by Treeffuser, and the quality of all drawn tables by
+sdmetrics. What is there already is kept, so that it can be stopped and started again.
 It needs no other module of this package, so that it runs where only the compared methods are installed.
 """
 
@@ -45,6 +46,20 @@ def forest_diffusion(train, is_category, n):
     for name, (_, levels) in codes.items():
         drawn[name] = np.asarray(levels)[drawn[name].round().astype(int).clip(0, len(levels) - 1)]
     return drawn
+
+
+def treeffuser_rows(train, is_category, n):
+    """Return n rows with the categories of training rows and all numbers given them by Treeffuser."""
+    from treeffuser import Treeffuser
+
+    categories = [name for name in train if is_category[name]]
+    numbers = [name for name in train if not is_category[name]]
+    X = pd.get_dummies(train[categories].astype(str)).to_numpy(float)
+    model = Treeffuser(n_jobs=1, seed=0).fit(X, train[numbers].to_numpy(float))
+    rows = np.random.RandomState(0).randint(len(train), size=n)
+    drawn = train.iloc[rows].reset_index(drop=True)
+    values = model.sample(X[rows], n_samples=1, verbose=False).reshape(n, len(numbers))
+    return drawn.assign(**{name: values[:, k] for k, name in enumerate(numbers)})
 
 
 def treeffuser(columns, n_draws):
@@ -89,10 +104,14 @@ def main():
             continue
         is_category = json.loads((folder / "is_category.json").read_text())
         train, test = (pd.read_csv(folder / f"{name}.csv") for name in ("train", "test"))
-        own = folder / "drawn ForestDiffusion.csv"
-        if packages["ForestDiffusion"] and folder.name.endswith("-0") and not own.exists():
-            forest_diffusion(train, is_category, len(test)).to_csv(own, index=False)
-            print(f"{folder.name}: ForestDiffusion {time.process_time() - start:.0f} s", flush=True)
+        for method, package, rows_of in (
+            ("Treeffuser", "treeffuser", treeffuser_rows),
+            ("ForestDiffusion", "ForestDiffusion", forest_diffusion),
+        ):
+            own, start = folder / f"drawn {method}.csv", time.process_time()
+            if packages[package] and folder.name.endswith("-0") and not own.exists():
+                rows_of(train, is_category, len(test)).to_csv(own, index=False)
+                print(f"{folder.name}: {method} {time.process_time() - start:.0f} s", flush=True)
         if packages["sdmetrics"]:
             scores = {
                 path.stem.removeprefix("drawn "): quality(test, pd.read_csv(path), is_category)

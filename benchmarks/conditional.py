@@ -235,6 +235,8 @@ def intervals():
     makers = {
         "defaults": SmoothedScoreDiffusion,
         "one Gaussian": GaussianMixture,
+        "8 Gaussians": lambda: GaussianMixture(8, reg_covar=0.01, random_state=0),
+        "KDE": lambda: KDESampler("loo"),
         "stacking": DensityStacking,
     }
     sets = imputed_tables()

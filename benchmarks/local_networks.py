@@ -1,6 +1,7 @@
 """How many pixels a small convolutional network depends on, and how many a network without places.
 
     python benchmarks/local_networks.py
+    python benchmarks/local_networks.py planted    # scores of known sigma and size, with errors
 
 Both are trained on 660 digits for some CPU seconds, from three seeds each. `implied_smoothing` compares
 their scores with local scores of patches of each size: the closest for each seed, and the distances.
@@ -9,6 +10,7 @@ is one less the mean squared difference over the variance of the network's pixel
 errors are mean squared ones, in variances of the noise. docs/evidence/local.md has the table.
 """
 
+import sys
 from itertools import pairwise
 
 import numpy as np
@@ -16,7 +18,8 @@ import torch
 from _common import header, row
 from local import digits
 
-from skdiffsmooth import LocalScoreDiffusion
+from skdiffsmooth import LocalScoreDiffusion, SmoothedScoreDiffusion
+from skdiffsmooth.datasets import make_circle
 from skdiffsmooth.model_selection import implied_smoothing
 
 SIDE = 8
@@ -154,5 +157,51 @@ def run():
             row(name, scale, ", ".join(str(found[k]) for found in closest), *pairs, *values)
 
 
+def with_errors(model, seed, share):
+    """Return the score of a model with normal errors, a share of its standard deviation."""
+    rng = np.random.default_rng(1000 + seed)  # Not the noise of the rows
+
+    def score(x, v):
+        exact = model.grad_log_density(x, v)
+        return exact + share * exact.std() * rng.standard_normal(x.shape)
+
+    return score
+
+
+def planted():
+    """Print what `implied_smoothing` finds of scores of a known sigma or size of patches."""
+    header("rows", "planted", "errors", "seeds", "found", "mean error, or seeds that find it")
+    scales = [0.15, 0.4]
+    for sigma in (0.05, 0.13, 0.3):
+        for share in (0.0, 0.1):
+            X, found = make_circle(12, spacing="even"), []
+            for seed in range(5):
+                model = SmoothedScoreDiffusion(0.1, sigma, n_nodes=300, random_state=100 + seed)
+                score = with_errors(model.fit(X), seed, share)
+                result = implied_smoothing(score, X, noise_scales=scales, random_state=seed)
+                found.append(result.overall)
+            errors = np.abs(np.array(found) / sigma - 1)
+            values = f"{np.mean(found):.4f} ± {np.std(found, ddof=1):.4f}"
+            row(
+                "circle",
+                f"sigma {sigma}",
+                share,
+                len(found),
+                values,
+                f"{100 * errors.mean():.1f} %",
+            )
+    for size in (1, 3, 5, 7):
+        found = []
+        for seed in range(20):
+            X, images = digits(seed)[0][:60], {"image_shape": (SIDE, SIDE)}
+            settings = {"size": size, "width": 0, "terminal_scale": 0.6, "n_levels": 3} | images
+            score = with_errors(LocalScoreDiffusion(0.1, **settings).fit(X), seed, 0.2)
+            result = implied_smoothing(
+                score, X, "size", noise_scales=scales, n_samples=100, random_state=seed, **images
+            )
+            found.append(result.overall)
+        row("digits", f"size {size}", 0.2, 20, sorted(set(found)), found.count(size))
+
+
 if __name__ == "__main__":
-    run()
+    planted() if sys.argv[1:] == ["planted"] else run()

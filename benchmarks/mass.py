@@ -1,106 +1,85 @@
-"""The mass of the default's density on real tables, which should be one (docs/evidence/accuracy.md).
+"""The mass of densities on real tables, which should be one (docs/evidence/accuracy.md).
 
     python benchmarks/mass.py [names of tables]
 
-By bridge sampling (Meng and Wong 1996) between the model p and a Gaussian mixture q, which is normalised
-and fitted to draws of the model in its own maps of columns. If draws have the density p / Z, then log Z
-is the r at which the mean of p / (p + exp(r) q) over draws of q equals that of exp(r) q / (p + exp(r) q)
-over other draws of p. The overlap, twice this mean, is 1 for equal densities; the error grows as it
-falls.
+Samples are x = F(z), where z has the terminal density p_T and F follows the flow down. So the density of
+x is p_T(z) / |det F'(z)|, by a central difference in each coordinate, and with e = log p(x) less its
+logarithm, where p is what `score_samples` computes, the mass of p is the mean of exp(e) over draws. Both
+follow one flow in opposite directions, so e is small: no other density has to overlap with p. The
+background, which is a density in closed form, is left out.
 """
 
 import sys
+import time
+import warnings
 
 import numpy as np
 from _common import header, row
 from _tables import load, split
-from scipy.optimize import brentq
-from scipy.special import expit
 from sklearn.mixture import GaussianMixture
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from skdiffsmooth import SmoothedScoreDiffusion
-from skdiffsmooth.compose import TransformedDensity
+from skdiffsmooth.bases import ManifoldParzen
 
-# Training rows at most, draws for the mixture and draws of each density that are compared.
-MOST_ROWS, N_FITTED, N_COMPARED = 800, 600, 300
-N_COMPONENTS = (4, 8)
-# Tables, each with the least variance of a mixture's components, in standardised columns.
-TABLES = {"wine": 0.05, "diabetes": 0.005, "rain forecasts": 0.05, "cells": 0.05}
-
-
-def bridge(on_p, on_q):
-    """Return log Z, its standard error and the overlap from log p - log q on n draws of each."""
-
-    def parts(r):
-        return expit(on_q - r), expit(r - on_p)
-
-    values = np.concatenate([on_p, on_q])
-    ends = values.min() - 50, values.max() + 50
-    log_mass = brentq(lambda r: np.subtract(*map(np.mean, parts(r))), *ends)
-    variances = [part.var() / part.mean() ** 2 / len(part) for part in parts(log_mass)]
-    return log_mass, np.sqrt(sum(variances)), 2 * parts(log_mass)[0].mean()
+# Training rows at most; differences, in bandwidths.
+MOST_ROWS, STEP = 800, 1e-4
+# Tables, each with the number of draws; those on which windows and a mixture are smoothed, too.
+TABLES = {
+    "iris": 200,
+    "wine": 200,
+    "diabetes": 400,
+    "breast cancer": 60,
+    "rain forecasts": 100,
+    "cells": 30,
+}
+WITH_BASES = "iris", "wine"
 
 
-def mixture_of(model, draws, n_components, least_variance):
-    """Return a Gaussian mixture of the draws, in the columns as the model maps them."""
-    mixture = TransformedDensity(
-        GaussianMixture(n_components, reg_covar=least_variance, random_state=0), StandardScaler()
+def log_errors(model, n, seed=0):
+    """Return log-densities of n draws of the flow, less those that the Jacobian of the flow implies."""
+    inner, resources = model.model_, model._resources()
+    schedule = inner.source.schedule(resources)
+    terminal, backend = inner.source.terminal(schedule), schedule.backend
+    z = terminal.sample(np.random.RandomState(seed), n)
+    rank = z.shape[1]
+    half = STEP * inner.bandwidth * np.eye(rank)
+    starts = (z[:, None] + np.concatenate([np.zeros((1, rank)), half, -half])).reshape(-1, rank)
+    ends = inner._follow_down(
+        starts, np.arange(len(starts)), n=len(starts), seed=None, resources=resources
     )
-    if model.warp_ is None:
-        return mixture.fit(draws)
-    maps = FunctionTransformer(model.warp_.mapped, model.warp_.unmapped)
-    return TransformedDensity(mixture, maps, log_abs_det=model.warp_.log_slopes).fit(draws)
-
-
-def chain(name, shares=(0, 0.04, 0.1, 0.18, 0.3, 0.45, 0.6, 0.8, 1), n_draws=80):
-    """Print the mass by bridges over shares of sigma^2, from the KDE at sigma = 0, whose mass is one.
-
-    The background, a density of its own, is left out.
-    """
-    train, _ = split(load(name), 0, MOST_ROWS)
-    chosen = SmoothedScoreDiffusion().fit(train)
-    header("data", "sigma", "log mass", "standard error", "overlap with the last")
-    total, variance, last = 0.0, 0.0, None
-    for k, share in enumerate(shares):
-        sigma = chosen.sigma_ * np.sqrt(share)
-        model = SmoothedScoreDiffusion(
-            chosen.bandwidth_, sigma, metric=chosen.metric_, background=0.0
-        ).fit(train)
-        draws = model.sample(n_draws, random_state=k)
-        own = model.score_samples(draws)
-        if last is not None:
-            before, drawn, log_density = last
-            log_ratio, error, overlap = bridge(
-                own - before.score_samples(draws), model.score_samples(drawn) - log_density
-            )
-            total, variance = total + log_ratio, variance + error**2
-            row(name, f"{sigma:.3f}", f"{total:+.3f}", f"{variance**0.5:.3f}", f"{overlap:.3f}")
-        last = model, draws, own
+    x = ends[:, :-1].reshape(n, -1, rank)
+    jacobian = (x[:, 1 : rank + 1] - x[:, rank + 1 :]) / (2 * STEP * inner.bandwidth)
+    drawn = backend.array(terminal.log_density(backend.tensor(z)))
+    drawn -= np.linalg.slogdet(jacobian)[1]
+    return inner._follow_up(x[:, 0], resources=resources, with_error=False)[:, 0] - drawn
 
 
 def run(names=tuple(TABLES)):
-    """Print the table; for cells, where no mixture overlaps with the model, the chain too."""
-    header("data", "N x d", "components", "log mass", "standard error", "overlap")
+    """Print the mass of the default's density, and of those over windows and a mixture."""
+    header("data", "N x d", "base", "mass - 1", "log-densities: mean", "rms", "CPU s")
     for name in names:
         train, _ = split(load(name), 0, MOST_ROWS)
-        model = SmoothedScoreDiffusion().fit(train)
-        draws = model.sample(N_FITTED + N_COMPARED, random_state=0)
-        fitted, compared = draws[:N_FITTED], draws[N_FITTED:]
-        on_p = model.score_samples(compared)
-        for n_components in N_COMPONENTS:
-            mixture = mixture_of(model, fitted, n_components, TABLES[name])
-            Q = mixture.sample(N_COMPARED, random_state=1)
-            ratios = (
-                on_p - mixture.score_samples(compared),
-                model.score_samples(Q) - mixture.score_samples(Q),
+        bases = {"rows": None}
+        if name in WITH_BASES:
+            mixture = GaussianMixture(4, reg_covar=0.05, random_state=0)
+            bases |= {"windows": ManifoldParzen(), "mixture": mixture}
+        for label, base in bases.items():
+            start = time.process_time()
+            with warnings.catch_warnings():
+                # Mixtures that have not converged.
+                warnings.simplefilter("ignore")
+                model = SmoothedScoreDiffusion(base=base).fit(train)
+                error = log_errors(model, TABLES[name])
+            ratio = np.exp(error)
+            row(
+                name,
+                " x ".join(map(str, train.shape)),
+                label,
+                f"{ratio.mean() - 1:+.4f} +- {ratio.std(ddof=1) / np.sqrt(len(ratio)):.4f}",
+                f"{error.mean():+.4f}",
+                f"{np.sqrt(np.mean(error**2)):.4f}",
+                f"{time.process_time() - start:.0f}",
             )
-            log_mass, error, overlap = bridge(*ratios)
-            size = " x ".join(map(str, train.shape))
-            row(name, size, n_components, f"{log_mass:+.3f}", f"{error:.3f}", f"{overlap:.3f}")
-    if "cells" in names:
-        print()
-        chain("cells")
 
 
 if __name__ == "__main__":

@@ -66,16 +66,16 @@ def queries(n=4, r=3, seed=2):
 
 
 def log_density(y, parts, v, exclude=None):
-    """log p_v of one query by Gaussians of torch, one component after the other."""
-    identity = torch.eye(len(y), dtype=y.dtype)
+    """log p_v of one query by Gaussians of torch."""
     kept = [k for k in range(len(parts)) if k != exclude]
-    total = sum(parts.weights[k] for k in kept)
-    terms = []
-    for k in kept:
-        covariance = torch.tensor(parts.covariances[k]) + v * identity
-        gaussian = torch.distributions.MultivariateNormal(torch.tensor(parts.means[k]), covariance)
-        terms.append(math.log(parts.weights[k] / total) + gaussian.log_prob(y))
-    return torch.logsumexp(torch.stack(terms), dim=0)
+    weights, means, covariances = (
+        torch.tensor(array[kept]) for array in (parts.weights, parts.means, parts.covariances)
+    )
+    # Checks of the arguments take longer than the log-densities.
+    gaussians = torch.distributions.MultivariateNormal(
+        means, covariances + v * torch.eye(len(y), dtype=y.dtype), validate_args=False
+    )
+    return torch.logsumexp(torch.log(weights / weights.sum()) + gaussians.log_prob(y), dim=0)
 
 
 # ------------------------------------------------------------------------------------------ engine

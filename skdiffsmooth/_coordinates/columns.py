@@ -31,6 +31,8 @@ _FREE = 1e-9
 # A column that others determine keeps at least this weight in distances.
 _LEAST_INFLUENCE = 1e-3
 _N_STEPS = 50
+# A row that many widths off a relation breaks it.
+_BROKEN = 10
 # Smallest scale of a column, in units of the steps in which it was recorded.
 _LEAST_SCALE = 1.5
 
@@ -146,7 +148,14 @@ class ColumnSpace:
         table = cls.of_part(whole.points, whole.weights, whole.precision.unit, None, warp=warp)
         if table.n_directions == space.n_directions:
             return space
-        space = table.of_rows(points, weights, units)
+        assert units is not None
+        # The rows vary along too few directions for scales of their own.
+        rows = table.scaled(points)
+        is_constant = np.ptp(rows, axis=0) <= _CONSTANT * table.widths / _RELATION
+        is_constant &= table.deviations > 0
+        stds = np.where(is_constant, table.scales * table.deviations, 1.0)
+        ratios = np.where(is_constant, np.maximum(_LEAST_SCALE * units / stds, 1.0), 1.0)
+        space = table._rescaled(ratios, table.deviations * ratios)
         rows = space.scaled(whole.points)
         rows -= whole.weights @ rows
         return replace(space, covariance=(rows.T * whole.weights) @ rows)
@@ -168,22 +177,13 @@ class ColumnSpace:
             return None
         return ColumnSpace.of_part(points, weights, units, whole, warp=warp)
 
-    def of_rows(
-        self, points: np.ndarray, weights: np.ndarray, units: np.ndarray | None = None
-    ) -> ColumnSpace:
-        """Return the columns with the scales of other rows (n, d).
-
-        Constant columns keep their scale, or get one of 1.5 `units` (d,) if that is wider.
-        """
+    def of_rows(self, points: np.ndarray, weights: np.ndarray) -> ColumnSpace:
+        """Return the columns with the scales of other rows (n, d); constant columns keep theirs."""
         rows = self.scaled(points)
         varies = np.ptp(rows, axis=0) > _CONSTANT * self.widths / _RELATION
         varies &= self.deviations > 0
         ratios = np.ones(self.n_features)
         ratios[varies] = _standardised(rows[:, varies], weights)[1] / self.deviations[varies]
-        if units is not None:
-            is_constant = ~varies & (self.deviations > 0)
-            stds = self.scales[is_constant] * self.deviations[is_constant]
-            ratios[is_constant] = np.maximum(_LEAST_SCALE * units[is_constant] / stds, 1.0)
         return self._rescaled(ratios, self.deviations * ratios)
 
     def _rescaled(self, ratios: np.ndarray, deviations: np.ndarray | None = None) -> ColumnSpace:
@@ -288,6 +288,13 @@ class ColumnSpace:
         log_volume = np.log(self.widths).sum() + np.log(np.abs(np.diag(triangle))).sum()
         normalizer = gaussian_log_normalizer(self.n_relations, 1.0) + log_volume
         return -0.5 * np.sum(errors**2, axis=1) - normalizer
+
+    def breaks_relations(self, X: np.ndarray) -> np.ndarray:
+        """Return which rows X (n, d) are more than ten widths off a relation: by 50 nats or more."""
+        if self.axes is None:
+            return np.zeros(len(X), dtype=bool)
+        errors, _ = self._likeliest_errors(self.outside(self.scaled(X)))
+        return np.max(np.abs(errors), axis=1) > _BROKEN
 
     def relation_gradient(self, residual: np.ndarray) -> np.ndarray:
         """Return the gradient (n, d) of `relation_log_density` along the scaled columns."""

@@ -83,13 +83,19 @@ class Conditional:
         base = self._base(self._most, 0)
         result = np.empty((len(distinct), 2))
         for part in tracked(list(self._parts(len(distinct), self._most))):
-            pool = yield from self._pool(distinct[part], base, 0, is_density=True)
+            pool = yield from self._pool(distinct[part], base, 0)
             result[part] = np.column_stack([pool.log_marginal, pool.error])
         _warn_of_errors(result[:, 1], max(_LARGE_ERROR, self.tolerance or 0.0))
         return result[which.ravel(), 0] + log_slopes, result[which.ravel(), 1]
 
-    def draw(self, values: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
-        """Return rows (n, d) in units of X, one for each row of given values (n, n_given)."""
+    def draw(
+        self, values: np.ndarray, rng: np.random.RandomState, *, for_means: bool = False
+    ) -> np.ndarray:
+        """Return rows (n, d) in units of X, one for each row of given values (n, n_given).
+
+        If they are `for_means`, draws may be equal: instead of moving them there are as many effective
+        proposals as draws, and means over the draws of a condition have no more than their error.
+        """
         given, (values, _) = values, self.joint.mapped(values, self.columns)
         distinct, which, counts = np.unique(values, axis=0, return_inverse=True, return_counts=True)
         which = which.ravel()
@@ -98,20 +104,30 @@ class Conditional:
         is_curve = self._n_free == 1
         least = np.full(len(distinct), _FIRST)
         if not is_curve:
-            wanted = np.clip(4 * counts, _FIRST, _MOST)
+            wanted = np.maximum(counts if for_means else np.minimum(4 * counts, _MOST), _FIRST)
             least = (2 ** np.ceil(np.log2(wanted))).astype(np.intp)
+            n_moves = 0 if for_means else _N_MOVES
             moves = (
-                rng.uniform(size=(_N_MOVES, n)),
-                rng.standard_normal((_N_MOVES, n, self._n_free)),
+                rng.uniform(size=(n_moves, n)),
+                rng.standard_normal((n_moves, n, self._n_free)),
             )
+            if for_means:
+                # One in each of as many parts of equal probability as the condition has draws.
+                rank = (
+                    np.argsort(np.argsort(which, kind="stable"))
+                    - (np.cumsum(counts) - counts)[which]
+                )
+                uniform[:, 0] = (rank + uniform[:, 0]) / counts[which]
         coordinates = np.empty((n, len(self.joint.origin)))
         effective = np.empty(len(distinct))
         # Rows with pools of one size together, so that few rows of many draws cost the others nothing.
         for size in np.unique(least):
             own = np.flatnonzero(least == size)
-            base = self._base(self._most, seed)
-            for part in tracked(list(self._parts(len(own), self._most))):
-                rounds = self._pool(distinct[own[part]], base, int(size), is_density=False)
+            most = max(self._most, 4 * int(size)) if for_means else self._most
+            base = self._base(most, seed)
+            enough = max(_LEAST_EFFECTIVE, float(counts[own].max()) if for_means else 0.0)
+            for part in tracked(list(self._parts(len(own), most))):
+                rounds = self._pool(distinct[own[part]], base, int(size), enough)
                 (pool,) = together(self.joint, [rounds])
                 effective[own[part]] = pool.effective
                 position = np.full(len(distinct), -1)
@@ -140,10 +156,16 @@ class Conditional:
 
     def _parts(self, n: int, n_draws: int) -> Iterator[slice]:
         """Cut n rows of given values into parts whose temporaries fit into memory."""
-        joint = self.joint
+        return slices_within(n, n_draws * self._bytes_of_draw, self.memory_limit)
+
+    @property
+    def _bytes_of_draw(self) -> int:
         # The distances of a round, which has half of all draws, from the centers, thrice.
-        per_row = n_draws * (12 * len(joint.centers) + 32 * len(joint.origin) + 128)
-        return slices_within(n, per_row, self.memory_limit)
+        return 12 * len(self.joint.centers) + 32 * len(self.joint.origin) + 128
+
+    def parts_for_means(self, n: int) -> Iterator[slice]:
+        """Cut n rows into parts whose proposals fit into memory if all have one condition."""
+        return slices_within(n, 4 * self._bytes_of_draw, self.memory_limit)
 
     def _base(self, n: int, seed: int) -> BaseDraws:
         return _base_draws(n, self._n_free, _TAIL_DEGREES + len(self.columns), seed)
@@ -160,11 +182,17 @@ class Conditional:
         return kernels
 
     def _pool(
-        self, values: np.ndarray, base: BaseDraws, least: int, *, is_density: bool
+        self, values: np.ndarray, base: BaseDraws, least: int, enough: float | None = None
     ) -> _Rounds[Pool]:
-        """Draw until standard errors are small, or enough draws are effective; return weighted draws."""
+        """Draw until `enough` draws are effective, None being until standard errors are small.
+
+        The weighted draws are returned.
+        """
         is_curve = self._n_free == 1
         n, most, first, more = len(values), len(base.choice), _FIRST, _REFINED
+        if enough is not None and enough > _LEAST_EFFECTIVE:
+            # Each round has an overhead of some hundred draws.
+            first = max(_FIRST, least // 2)
         tolerance = _TOLERANCES[min(self._n_free, len(_TOLERANCES)) - 1]
         if self.tolerance is not None:
             tolerance = self.tolerance
@@ -191,9 +219,9 @@ class Conditional:
                 is_done = pool.error[active] <= tolerance
             else:
                 weights[active] = _LEAST_WEIGHT + (1 - _LEAST_WEIGHT * len(kernels)) * used_weights
-                is_done = pool.effective[active] >= _LEAST_EFFECTIVE
-                if is_density:
-                    is_done = pool.error[active] <= tolerance
+                is_done = pool.error[active] <= tolerance
+                if enough is not None:
+                    is_done = pool.effective[active] >= enough
             active = active[~is_done | (stop < least)]
             if stop == most or not len(active):
                 return pool
@@ -289,11 +317,17 @@ def draw_given_columns(
     values: np.ndarray,
     rng: np.random.RandomState,
     memory_limit: float,
+    *,
+    for_means: bool = False,
 ) -> np.ndarray:
-    """Return one row (n, d) of a joint density for each row of values (n, k) of some columns."""
+    """Return one row (n, d) of a joint density for each row of values (n, k) of some columns.
+
+    Draws that are `for_means` may be equal; see `Conditional.draw`.
+    """
     conditional = Conditional(joint, columns, memory_limit)
     conditional.warn_of_support(values)
-    return conditional.draw(values, rng)
+    parts = conditional.parts_for_means(len(values)) if for_means else [slice(None)]
+    return np.concatenate([conditional.draw(values[k], rng, for_means=for_means) for k in parts])
 
 
 def _warn_of_errors(error: np.ndarray, largest: float) -> None:

@@ -74,23 +74,18 @@ def make_model(
     finest = sigma(bandwidth) if callable(sigma) else sigma
     # A sigma whose square underflows is no smoothing.
     check_ratio("sigma", max(finest, 1.0), unit)
-    terminal_scale = parsed.terminal_scale
-    if not isinstance(terminal_scale, str):
-        terminal_scale /= unit
-        check_ratio("terminal_scale", terminal_scale, unit)
-    terminal_scale = terminal_scale_for(
-        terminal_scale,
-        math.sqrt(widest),
-        bandwidth,
-        finest * kernel.widest_std,
-        is_exact=parsed.terminal == "empirical"
-        and isinstance(noise, VarianceExploding)
-        and not callable(sigma),
-    )
     by_frames = (
         finest != 0
         and isinstance(kernel, ConstantShape)
         and kernel.frame_std(parsed.rule) is not None
+    )
+    is_exact = parsed.terminal == "empirical" and isinstance(noise, VarianceExploding)
+    terminal_scale = terminal_scale_for(
+        _in_metric(parsed.terminal_scale, unit),
+        math.sqrt(widest),
+        bandwidth,
+        finest * kernel.widest_std,
+        is_exact=is_exact and not callable(sigma),
     )
     enough = enough_steps(
         bandwidth, terminal_scale, has_base=geometry.base is not None, by_frames=by_frames
@@ -138,35 +133,22 @@ def make_model(
     error = 0.0
     if is_smoothed and kernel.rank and not (is_candidate and is_fixed):
         rule, error = enough_nodes(schedule, rule, parsed.tol, is_fixed=is_fixed)
-    smoothing = kernel.freeze(scales, rule)
-    solver = parsed.solver or Heun()
-    is_followed_again = (
-        parsed.n_steps is None
-        and isinstance(solver, Heun | Multistep)
-        and data.shards.alone
-        and not is_candidate
+    source = NoisedData(
+        levels,
+        hierarchy,
+        kernel.freeze(scales, rule),
+        geometry.base,
+        parsed.terminal,
+        data.points,
+        parsed.requested["shards"],
+        geometry.periods,
     )
-    model = DiffusionModel(
-        NoisedData(
-            levels,
-            hierarchy,
-            smoothing,
-            geometry.base,
-            parsed.terminal,
-            data.points,
-            parsed.requested["shards"],
-            geometry.periods,
-        ),
-        Embedding(geometry.metric, geometry.hull),
-        solver,
-        steps_of_levels,
-        parsed.dtype,
-        background,
-        tol=(parsed.tol or DEFAULT_TOL) if is_followed_again else None,
+    model = _with_solver(
+        source, geometry, parsed, steps_of_levels, background, is_candidate=is_candidate
     )
     is_narrow = finest * kernel.widest_std > _MOST_BANDWIDTHS * bandwidth
-    may_choose = is_followed_again and parsed.solver is None
-    if may_choose and is_smoothed and not is_narrow and model.source.has_divergence:
+    may_choose = model.tol is not None and parsed.solver is None
+    if may_choose and is_smoothed and not is_narrow and source.has_divergence:
         model = _with_fewer_evaluations(model, schedule(rule), parsed.resources)
     if background or (is_candidate and parsed.background != 0):
         model = replace(model, tail=_tail(model, geometry, parsed.resources))
@@ -178,6 +160,42 @@ def make_model(
         **geometry.learned,
     }
     return FittedModel(model, attributes)
+
+
+def _in_metric(terminal_scale: float | str, unit: float) -> float | str:
+    """Return a terminal scale in the unit of a metric, or the rule by which it is chosen."""
+    if isinstance(terminal_scale, str):
+        return terminal_scale
+    check_ratio("terminal_scale", terminal_scale / unit, unit)
+    return terminal_scale / unit
+
+
+def _with_solver(
+    source: NoisedData,
+    geometry: Geometry,
+    parsed: ParsedParameters,
+    steps_of_levels: tuple[int, ...],
+    background: float,
+    *,
+    is_candidate: bool,
+) -> DiffusionModel:
+    """Return the model, with a tolerance where rows with too long steps are followed again."""
+    solver = parsed.solver or Heun()
+    is_followed_again = (
+        parsed.n_steps is None
+        and isinstance(solver, Heun | Multistep)
+        and geometry.data.shards.alone
+        and not is_candidate
+    )
+    return DiffusionModel(
+        source,
+        Embedding(geometry.metric, geometry.hull),
+        solver,
+        steps_of_levels,
+        parsed.dtype,
+        background,
+        tol=(parsed.tol or DEFAULT_TOL) if is_followed_again else None,
+    )
 
 
 def _with_shorter_steps(

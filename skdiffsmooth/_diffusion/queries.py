@@ -202,6 +202,9 @@ class FlowDensity(PosteriorMixin, DistanceDensityMixin, BaseEstimator, ABC):
         resources = self._resources()
         return self._joint_density(resources), resources.memory_limit
 
+    def _breaks_relations(self, X: Any) -> np.ndarray:
+        return self.model_.embedding.metric.columns.breaks_relations(self._check_query(X))
+
     def _check_range(self, name: str, rows: np.ndarray) -> None:
         """See `DistanceDensityMixin`."""
         with np.errstate(over="ignore"):

@@ -645,6 +645,9 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
             distances = metric.to_metric(rows) - metric.to_metric(self.points_[:1])
             check_size(name, distances / self.bandwidth_, " bandwidths")
 
+    def _breaks_relations(self, X: Any) -> np.ndarray:
+        return self.coordinates_.columns.breaks_relations(self._check_query(X))
+
     def _sums_per_row(self) -> float:
         """See `DensityEstimatorMixin`."""
         n_points, d = getattr(self, "points_", np.empty((0, 0))).shape

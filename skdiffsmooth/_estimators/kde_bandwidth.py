@@ -59,7 +59,8 @@ def resolve_bandwidth(
     if isinstance(bandwidth, str):
         check_bandwidth(bandwidth, "X", names=(*_RULES, "loo"))
         origin = origin_of(points, coordinates.periods)
-        unit = unit_for(float(np.abs(points - origin).max(initial=0.0)))
+        # A power of two at every size, so that a search in float32 rounds alike in all units.
+        unit = unit_for(float(np.abs(points - origin).max(initial=0.0)), ordinary=0)
         try:
             if bandwidth in _RULES:
                 stretched = _with_circular_stds(points, rows.weights, coordinates.periods)

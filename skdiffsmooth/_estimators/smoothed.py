@@ -233,8 +233,9 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         The number of nodes used.
     node_error_ : float
         Estimate of how far finitely many nodes change the log-density of a row: the root mean square
-        over some noised rows, in nats, against twice as many other nodes. Errors of different rows
-        largely cancel in a mean, less so in many dimensions.
+        over some noised rows, in nats, against twice as many other nodes. Over a base, whose components
+        were fitted to the rows, these are moved about as far as their nearest others. Errors of
+        different rows largely cancel in a mean, less so in many dimensions.
     error_ : float
         The same with the errors of steps and of merged points where `tol` is a number, with that of
         steps where sigma is many bandwidths and `n_nodes` and `n_steps` are "auto", otherwise that of

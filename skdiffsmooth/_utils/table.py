@@ -59,6 +59,11 @@ def check_table(
         else:
             checked = check_array(X, estimator=owner, input_name="X", **options)
     except (TypeError, ValueError) as error:
+        if "inhomogeneous" in str(error):
+            raise ValueError(
+                f"X of type {type(X).__name__} has rows of unequal lengths ({error}); expected the same "
+                "number of values in each row. Write a missing value as NaN, or drop short rows."
+            ) from error
         column = _first_not_numeric(X)
         if column is None:
             raise

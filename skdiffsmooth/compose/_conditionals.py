@@ -6,7 +6,7 @@ import inspect
 from typing import Any
 
 import numpy as np
-from scipy.special import logsumexp
+from scipy.special import logsumexp, softmax
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
@@ -14,6 +14,7 @@ from .._diffusion.conditional import draw_given_columns, log_density_of_columns
 from .._diffusion.joint_density import N_CENTERS, JointDensity
 from .._utils.draws import choose_in_rows
 from .._utils.given import resolve_given_values
+from .._utils.rows import take
 from ._changes import ChangeOfVariables, chain, with_names
 from ._draw import MAX_ROUNDS, draw, draw_labelled
 from ._members import check_fills_space, log_density_of, naming, unwrap
@@ -91,11 +92,21 @@ def score_mixture(
     scored: np.ndarray,
     given: np.ndarray,
 ) -> np.ndarray:
-    """Return the log-density (n,) of some columns given others, under a mixture of densities."""
-    log_density = logsumexp(marginals(members, X, np.union1d(scored, given)) + log_weights, axis=1)
-    if len(given):
-        log_density -= logsumexp(marginals(members, X, given) + log_weights, axis=1)
-    return log_density
+    """Return the log-density (n,) of some columns given others, under a mixture of densities.
+
+    The members are weighted by their densities at the given values first: far from all rows, densities
+    of all columns are too small for differences of their logarithms.
+    """
+    if not len(given):
+        return logsumexp(marginals(members, X, scored) + log_weights, axis=1)
+    responsibilities = _responsibilities_given(members, log_weights, X, given)
+    log_densities = np.full(responsibilities.shape, -np.inf)
+    for k, (label, fitted) in enumerate(members):
+        own = np.flatnonzero(responsibilities[:, k])
+        if len(own):
+            rows = take(X, own)
+            log_densities[own, k] = score_columns(label, fitted, rows, scored, given)
+    return logsumexp(log_densities, axis=1, b=responsibilities)
 
 
 def draw_from_mixture(
@@ -110,20 +121,28 @@ def draw_from_mixture(
     distinct, which = np.unique(values, axis=0, return_inverse=True)
     X = np.zeros((len(distinct), d))
     X[:, columns] = distinct
-    log_masses = marginals(members, X, columns) + log_weights
-    log_masses -= log_masses.max(axis=1, keepdims=True)
-    if np.isnan(log_masses).any():
-        raise ValueError(
-            f"given values of {np.isnan(log_masses).any(axis=1).sum()} conditions have density zero "
-            "under every member. Check their units, or add a member with unbounded support."
-        )
-    member = choose_in_rows(np.exp(log_masses), which.ravel(), generator.uniform(size=len(values)))
+    responsibilities = _responsibilities_given(members, log_weights, X, columns)
+    member = choose_in_rows(responsibilities, which.ravel(), generator.uniform(size=len(values)))
     rows = np.empty((len(values), d))
     for k in np.unique(member):
         label, fitted = members[k]
         own = member == k
         rows[own] = draw_given(label, fitted, columns, values[own], generator)[0]
     return rows, member
+
+
+def _responsibilities_given(
+    members: list[tuple[str, Any]], log_weights: np.ndarray, X: np.ndarray, given: np.ndarray
+) -> np.ndarray:
+    """Return the probability (n, n_members) of each member given the values of X in some columns."""
+    log_masses = marginals(members, X, given) + log_weights
+    outside = (log_masses == -np.inf).all(axis=1)
+    if outside.any():
+        raise ValueError(
+            f"given values of {outside.sum()} conditions (first: row {outside.argmax()}) have density "
+            "zero under every member. Check their units, or add a member with unbounded support."
+        )
+    return softmax(log_masses, axis=1)
 
 
 def draw_from_tables(

@@ -300,6 +300,7 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         -----
         It scores X and the drawn rows once for each column, and once more; a density of tables does so
         in one call, with errors of a quarter of a nat. Integrals over numbers take most of the time.
+        The mean over the drawn rows is kept for later calls, which take as long as their rows.
         """
         checked = self._check_query(X)
         n_known = int(np.sum(self._near_rows_.at(checked)[1] > 0))
@@ -309,14 +310,12 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
                 "kernels of its own: their columns are reported as too usual. Fit the detector on the "
                 "other rows to attribute these."
             )
-        drawn = draw_rows(self.estimator_, _N_DRAWN, np.random.RandomState(0))
-        own = getattr(unwrap(self.estimator_), "_given_others", None)
-        if own is None:
-            rows = checked if self._table_ is None else X
-            of_rows, of_draws = self._given_others(rows), self._given_others(drawn)
-        else:
-            of_rows, of_draws = np.split(own(X, drawn), [len(checked)])
-        nats = of_rows - of_draws.mean(axis=0)
+        given_others = getattr(unwrap(self.estimator_), "_given_others", self._given_others)
+        rows = checked if self._table_ is None else X
+        if not hasattr(self, "_mean_given_others_"):
+            drawn = draw_rows(self.estimator_, _N_DRAWN, np.random.RandomState(0))
+            self._mean_given_others_ = given_others(drawn).mean(axis=0)
+        nats = given_others(rows) - self._mean_given_others_
         return nats if self._table_ is None else np.where(self._table_.is_missing(X), 0.0, nats)
 
     def _given_others(self, rows: Any) -> np.ndarray:

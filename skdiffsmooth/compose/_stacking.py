@@ -22,7 +22,7 @@ from .._diffusion.estimator import BaseScoreDiffusion
 from .._diffusion.posterior import PosteriorMixin
 from .._diffusion.settings import resolve_n_jobs
 from .._estimators.smoothed import SmoothedScoreDiffusion
-from .._utils.estimator import DensityOfColumnsMixin
+from .._utils.estimator import DensityEstimatorMixin, DensityOfColumnsMixin
 from .._utils.parallel import results_of
 from .._utils.progress import Loop, counted, reports_fit
 from .._utils.rows import TrainingRows, as_given, evenly
@@ -56,7 +56,9 @@ _MAX_GAP = 1e-8
 # Approximate number of fits that choose the default members, for reports of progress.
 _FITS_OF_FAMILY = 40
 # Weights depend on the number of held-out rows little: k weights cost k / 2n nats a row.
-_MOST_HELD_OUT = 2000
+# Scoring one takes a time that grows with the square of the number of columns: above 64 of these the
+# number of rows falls as much, down to 200 (docs/evidence/local.md).
+_MOST_HELD_OUT, _LEAST_HELD_OUT, _COLUMNS_OF_ALL = 2000, 200, 64
 # After n iterations EM is at most log(n_members) / n nats from the maximum (Cover's bound summed
 # over the iterations): 1e-5 at this limit, which members that are nearly equal may reach.
 _MAX_ITERATIONS = 100_000
@@ -98,7 +100,8 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
         a warning. Add a ManifoldAdaptedDiffusion where rows lie on a curved sheet.
     cv : int, cross-validation splitter, iterable of (train, test) or "prefit", default=5
         How rows are held out. An integer makes that many shuffled folds, the same at every fit, in which
-        equal rows stay together: a row is no held-out row while its copy is in training. A splitter, or
+        equal rows stay together: a row is no held-out row while its copy is in training. At most 2000
+        distinct rows are scored, of d > 64 columns 2000 (64 / d)^2 but at least 200. A splitter, or
         its splits, is used unchanged; rows that it never tests, such as the first of a TimeSeriesSplit,
         do not count in the weights. "prefit" takes copies of members that were fitted before and learns
         the weights from the rows passed to `fit`, which must be new to the members. None is 5.
@@ -270,7 +273,8 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
         if not isinstance(self.cv, str):
             folds = rows.folds(5 if self.cv is None else self.cv, groups)
             if self.cv is None or isinstance(self.cv, numbers.Number):
-                folds = [(train, _some(test, rows.group, len(folds))) for train, test in folds]
+                size = len(folds), rows.points.shape[1]
+                folds = [(train, _some(test, rows.group, *size)) for train, test in folds]
         if self.estimators is None and folds:
             with counted(_FITS_OF_FAMILY):
                 members = self._family(rows, folds)
@@ -365,6 +369,10 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
         rows = as_given(passed, X)
         columns = [log_density_of(label, member, rows) for label, member in members]
         return logsumexp(np.column_stack(columns) + log_weights, axis=1)
+
+    def _breaks_relations(self, X: Any) -> np.ndarray:
+        members = [m for m in self.estimators_ if isinstance(m, DensityEstimatorMixin)]
+        return np.any([member._breaks_relations(X) for member in members], axis=0)
 
     def _log_density_of_columns(
         self, X: np.ndarray, scored: np.ndarray, given: np.ndarray
@@ -506,10 +514,12 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
         return members
 
 
-def _some(test: np.ndarray, group: np.ndarray, n_folds: int) -> np.ndarray:
+def _some(test: np.ndarray, group: np.ndarray, n_folds: int, n_columns: int) -> np.ndarray:
     """Return rows to score in one of the folds, evenly among the distinct rows that `group` numbers."""
+    fewer = _MOST_HELD_OUT * _COLUMNS_OF_ALL**2 // n_columns**2
+    n = min(_MOST_HELD_OUT, max(_LEAST_HELD_OUT, fewer))
     distinct = np.unique(group[test])
-    kept = distinct[evenly(len(distinct), -(-_MOST_HELD_OUT // n_folds))]
+    kept = distinct[evenly(len(distinct), -(-n // n_folds))]
     return test[np.isin(group[test], kept)]
 
 

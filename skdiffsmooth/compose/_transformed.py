@@ -10,8 +10,10 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, MaxAbsScaler, MinMaxScaler
 
+from .._coordinates.columns import ColumnSpace
 from .._diffusion.posterior import PosteriorMixin
-from .._utils.estimator import DensityOfColumnsMixin
+from .._utils.column_precision import copies_of
+from .._utils.estimator import DensityEstimatorMixin, DensityOfColumnsMixin
 from .._utils.progress import reports_fit
 from .._utils.rows import WholeTable, check_sample_weight, parts_of_table, whole_table
 from .._utils.table import check_table
@@ -178,7 +180,7 @@ class TransformedDensity(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
             # Rows of weight zero must not affect the transformer: its maxima, its number of rows.
             rows, weight = rows[weight > 0], weight[weight > 0]
         density = self._check_density()
-        transformer = _fit(self._check_transformer(), rows, weight, _frame_columns(X))
+        transformer = _fit(self._check_transformer(), *_spanning(rows, weight), _frame_columns(X))
         change = _change(transformer, self.log_abs_det)
         Z, log_factor = change.forward(rows)
         outside = np.flatnonzero(log_factor == -np.inf)
@@ -209,6 +211,13 @@ class TransformedDensity(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
         beyond = np.abs(Z).max(axis=1) > LARGEST
         log_density = np.asarray(self.estimator_.score_samples(np.where(beyond[:, None], 0.0, Z)))
         return np.where(beyond, -np.inf, log_density) + log_factor - self.log_mass_
+
+    def _breaks_relations(self, X: Any) -> np.ndarray:
+        if not isinstance(self.estimator_, DensityEstimatorMixin):
+            return super()._breaks_relations(X)
+        return self.estimator_._breaks_relations(
+            self._fitted_change().forward(self._check_query(X))[0]
+        )
 
     def _draw(self, n: int, rng: np.random.RandomState) -> np.ndarray:
         return draw_through(self._fitted_change(), self.estimator_, n, rng)[0]
@@ -284,6 +293,22 @@ def _change(transformer: Any, log_abs_det: Any) -> ChangeOfVariables:
     return ChangeOfVariables(transformer, log_abs_det)
 
 
+def _spanning(rows: np.ndarray, weight: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the rows (n, d) and weights that a transformer is fitted to: those given, or the table's.
+
+    In a fold that spans fewer directions than its table, PCA would drop or whiten rounding errors, by
+    which held-out rows are then off by up to 1e31 nats.
+    """
+    table = whole_table()
+    if table is None or table.has_classes:
+        return rows, weight
+    counts = np.full(len(rows), 1 / len(rows))
+    n_directions = ColumnSpace.of(rows, counts).n_directions
+    if min(n_directions, len(rows) - 1) == ColumnSpace.of(table.points, table.weights).n_directions:
+        return rows, weight
+    return table.points, copies_of(table.weights)
+
+
 def _image_of_table(change: ChangeOfVariables) -> WholeTable | None:
     """Return the transformed table of which all rows are a part, or None."""
     table = whole_table()
@@ -325,10 +350,11 @@ def _warn_of_lost_digits(change: ChangeOfVariables, X: np.ndarray, Z: np.ndarray
         back, again = (change.inverse(Z, np.random.RandomState(seed))[0] for seed in (0, 1))
     except TypeError:
         return  # no inverse: log-densities need none, and `sample` raises
-    # Columns with noise along dropped directions differ between two seeds; they are not checked.
-    drawn = np.any(back != again, axis=0)
-    error = np.where(drawn, 0.0, np.abs(back - X).max(axis=0))
+    # Columns with noise along dropped directions differ between two seeds; they are not checked, and
+    # neither are constants.
     deviation = X.std(axis=0)
+    skipped = np.any(back != again, axis=0) | (np.ptp(X, axis=0) == 0)
+    error = np.where(skipped, 0.0, np.abs(back - X).max(axis=0))
     # Far from zero the columns themselves are rounded; that much is no loss.
     allowed = MAX_INVERSE_ERROR * deviation + 4 * np.finfo(np.float64).eps * np.abs(X).max(axis=0)
     column = int(np.argmax(error - allowed))

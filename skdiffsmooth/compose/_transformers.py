@@ -235,54 +235,65 @@ def _landmarks(quantiles: np.ndarray, references: np.ndarray) -> tuple[np.ndarra
 registered.register(QuantileTransformer)(_Quantile)
 
 
+# Relative to the size of the rows: the smallest standard deviation that a covariance resolves, of which
+# scikit-learn's PCA of many rows takes the eigenvectors; and the largest rounding error of a row.
+_LEAST_STD, _ROUNDING = 1e-7, 8 * float(np.finfo(np.float64).eps)
+
+
 class _PCA(ChangeOfVariables):
     """Principal components, with independent noise N(0, s^2) along the dropped directions.
 
     s^2 is the mean variance of those directions, its maximum-likelihood value in probabilistic PCA
     (Tipping and Bishop, J. R. Statist. Soc. B 61, 1999, eq. 8).
+
+    A component without variance holds rounding errors of the rows. It is shifted by a multiple of their
+    size, beside which they are rounding errors again, so that the density finds a constant.
     """
 
     def __init__(self, transformer: Any) -> None:
         super().__init__(transformer, onto=True)
         k, d = transformer.components_.shape
         self.n_dropped = d - k
+        stds = np.sqrt(transformer.explained_variance_)
+        size = np.abs(transformer.mean_).max() + stds.max(initial=0.0)
         # scikit-learn's noise_variance_ is a mean over those of the dropped directions, at most
         # n_samples - k, that can have variance; here the mean is over all of them.
         n_mean = min(transformer.n_samples_, d) - k
-        variance = transformer.noise_variance_ * n_mean / (d - k) if k < d else 0.0
-        self.width = float(np.sqrt(variance))
+        self.width = 0.0
+        if n_mean > 0:
+            variance = transformer.noise_variance_ * n_mean / (d - k)
+            self.width = max(float(np.sqrt(variance)), _LEAST_STD * size)
+        self.shifts = np.where(stds <= _LEAST_STD * size, 8 * np.sqrt(d) * size, 0.0)
+        self.scales = np.maximum(stds, _ROUNDING * size) if transformer.whiten else np.ones(k)
+
+    def image(self, X: np.ndarray) -> np.ndarray:
+        return (self._centered(X) @ self.transformer.components_.T + self.shifts) / self.scales
 
     def forward(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        variances = self.transformer.explained_variance_
-        # A standard deviation within rounding of zero, beside the largest.
-        negligible = 1e4 * np.finfo(np.float64).eps * np.sqrt(variances.max(initial=0.0))
-        log_factor = np.zeros(len(X))
+        log_factor = np.full(len(X), -np.log(self.scales).sum())
         if self.n_dropped:
-            if self.width <= negligible:
+            if not self.width:
                 raise ValueError(
                     f"{self.transformer!r} drops {self.n_dropped} directions in which the rows have no "
-                    "variance, so they have no density in all columns; expected linearly independent "
-                    "columns. Use fewer components, as many as columns, or drop dependent columns."
+                    f"variance, since {self.transformer.n_samples_} rows span no others; expected more "
+                    "rows than columns. Use fewer components, or drop columns."
                 )
-            residual = self._dropped(X - self.transformer.mean_) / self.width
+            residual = self._dropped(self._centered(X)) / self.width
             log_factor -= np.sum(residual**2, axis=1) / 2
             log_factor -= gaussian_log_normalizer(self.n_dropped, self.width**2)
-        if self.transformer.whiten:
-            if np.any(np.sqrt(variances) <= negligible):
-                raise ValueError(
-                    f"{self.transformer!r} whitens a direction in which the rows have no variance; "
-                    "expected none. Use fewer components, or whiten=False."
-                )
-            log_factor -= np.log(variances).sum() / 2
         return self.image(X), log_factor
 
     def inverse(
         self, Z: np.ndarray, generator: np.random.RandomState
     ) -> tuple[np.ndarray, np.ndarray]:
-        X = np.asarray(self.transformer.inverse_transform(Z), dtype=np.float64)
+        components = self.transformer.components_
+        X = self.transformer.mean_ + (Z * self.scales - self.shifts) @ components
         if self.n_dropped:
             X = X + self._dropped(self.width * generator.normal(size=X.shape))
         return X, np.ones(len(Z), dtype=bool)
+
+    def _centered(self, X: np.ndarray) -> np.ndarray:
+        return X - self.transformer.mean_
 
     def _dropped(self, centered: np.ndarray) -> np.ndarray:
         components = self.transformer.components_

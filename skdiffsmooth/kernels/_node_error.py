@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import torch
 
+from ..manifolds._neighbors import NearestPoints
 from ..scores import ScoreSchedule
 from ._nodes import NodeRule
 
@@ -26,12 +28,22 @@ _N_LEVELS = 8
 
 
 def checked_rows(schedule: ScoreSchedule) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows (n, r), evenly by the widest coordinate, and standard normal noise for them."""
+    """Return rows (n, r), evenly by the widest coordinate, and standard normal noise for them.
+
+    A base was fitted to the rows, and its thin components do not contain others. So there rows are moved
+    in random directions, by about the distance from the nearest other row.
+    """
     points = schedule.shards.first(schedule.hierarchy.points)
     # A hull of dimension zero has one row, and no coordinate.
     order = np.argsort(points[:, :1].sum(axis=1), kind="stable")
     rows = points[order[np.linspace(0, len(points) - 1, min(_N_ROWS, len(points))).astype(int)]]
-    return rows, np.random.default_rng(0).standard_normal(rows.shape)
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal(rows.shape)
+    if schedule.base is not None and len(points) > 1:
+        nearest = NearestPoints(points, schedule.memory_limit)
+        distances = nearest.query(torch.from_numpy(rows), 2)[0][:, 1:].numpy()
+        rows = rows + distances / math.sqrt(rows.shape[1]) * rng.standard_normal(rows.shape)
+    return rows, noise
 
 
 def node_error(schedule: ScoreSchedule, reference: ScoreSchedule) -> float:

@@ -390,32 +390,36 @@ class _Fit:
         total += 1e-6 * np.diag(mean**2)
         whiten = np.linalg.inv(np.linalg.cholesky(total))
         own, prior = 1 - relative**2, 1 / (_LINEAR * max(mean[0], 1.0))
+        medians = np.array([np.median(axis_variances[k:]) for k in range(d)])
 
-        def solve(noise: float) -> tuple[float, np.ndarray, np.ndarray]:
-            """Return the error at a noise variance, k with the linear term, and their derivatives."""
-            part = _noise_curve(v, noise)
-            design = np.vstack([whiten @ np.column_stack([own - part, relative]), [0, prior]])
-            target = np.append(whiten @ (mean - d * part), 0)
-            values = np.linalg.lstsq(design, target, rcond=None)[0]
-            k = np.clip(values[0], 0, d)
-            if k != values[0]:
-                rest, column = target - k * design[:, 0], design[:, 1]
-                values = np.array([k, column @ rest / (column @ column)])
+        def solve(noises: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            """Return errors at noise variances (K,), k and linear terms (K, 2), their derivatives."""
+            part = _noise_curve(v, noises[:, None])
+            shape = len(noises), len(v) + 1
+            designs, targets = np.zeros((*shape, 2)), np.zeros(shape)
+            designs[:, :-1, 0] = (own - part) @ whiten.T
+            targets[:, :-1] = (mean - d * part) @ whiten.T
+            designs[:, :-1, 1], designs[:, -1, 1] = whiten @ relative, prior
+            cutoff = np.finfo(np.float64).eps * (len(v) + 1)
+            free, linear = np.einsum("kij,kj->ik", np.linalg.pinv(designs, cutoff), targets)
+            k = np.clip(free, 0, d)
+            rest, column = targets - k[:, None] * designs[..., 0], designs[0, :, 1]
+            linear = np.where(k == free, linear, rest @ column / (column @ column))
+            errors = np.sum((np.outer(linear, column) - rest) ** 2, axis=1)
             # Noise is no larger than the median of the variances along the axes after the first k.
-            bound = _MARGIN * np.median(axis_variances[min(round(k), d - 1) :])
-            error = float(np.sum((design @ values - target) ** 2))
-            return (error if noise <= bound else np.inf), values, design
+            bounds = _MARGIN * medians[np.minimum(np.round(k).astype(int), d - 1)]
+            return np.where(noises <= bounds, errors, np.inf), np.column_stack([k, linear]), designs
 
         largest = _MOST_NOISE * min(v[-1], size)
         noises = np.append(0.0, np.geomspace(1e-3 * v[0], largest, 80))
         for _ in range(2):
-            best = int(np.argmin([solve(noise)[0] for noise in noises]))
+            best = int(np.argmin(solve(noises)[0]))
             noise = float(noises[best])
             noises = np.linspace(noises[max(best - 1, 0)], noises[min(best + 1, 80)], 81)
-        if solve(noise)[1][0] == d:
+        if solve(np.array([noise]))[1][0, 0] == d:
             # Nothing is normal to the manifold.
             noise = 0.0
-        _, (k, linear), design = solve(noise)
+        _, ((k, linear),), (design,) = solve(np.array([noise]))
         noise_curve = _noise_curve(v, noise)
         # Derivative of the noise's part in its variance.
         in_noise = np.append(whiten @ ((d - k) * 2 * v**2 / (v + noise) ** 3), 0)
@@ -439,6 +443,6 @@ class _Fit:
         )
 
 
-def _noise_curve(v: np.ndarray, noise: float) -> np.ndarray:
+def _noise_curve(v: np.ndarray, noise: float | np.ndarray) -> np.ndarray:
     """Return what one direction with noise of a variance adds to LID at noise variances v (L,)."""
     return 1 - (v / (v + noise)) ** 2

@@ -278,6 +278,9 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         """
         return self._best().leave_one_out_log_density(own_weights)
 
+    def _breaks_relations(self, X: Any) -> np.ndarray:
+        return self._best()._breaks_relations(X)
+
     def _best(self) -> BaseScoreDiffusion:
         check_is_fitted(self)
         return self.best_estimator_

@@ -223,8 +223,8 @@ def encode_column(column: Column, cells: Cells, rows: EncodedTable, new_levels: 
 def in_family(column: Column, cells: Cells) -> Cells:
     """Return the cells of a query, which must be of the type that the training column has."""
     family = column.stored.family
-    is_level = isinstance(column.kind, WithLevels)
-    if cells.family == family or (is_level and cells.family in ("label", "number", "flag")):
+    is_level = isinstance(column.kind, WithLevels) and cells.family in ("label", "number", "flag")
+    if cells.family == family or (is_level and not cells.missing.all()):
         return cells
     if not cells.missing.all():
         raise ValueError(

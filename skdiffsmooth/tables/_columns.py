@@ -107,7 +107,8 @@ class TableColumns:
     numbers, two values, ten rows or more         `Boolean` if they are 0 and 1, else `Ordinal`
     numbers, each value in 5 rows and 5 % or      `Ordinal`
     more of them
-    other integers                                `Integer`; from 0 on, if the lowest is 0 or 1
+    other integers                                `Integer`; from 0 on, if none is below and one of ten
+                                                  or more is at most half of the highest
     other floats and durations: multiples of a    `Integer` from 0 on, in this unit
     unit, of which many are 0
     ... all above 0, with 20 expected below or a  `Positive`

@@ -149,16 +149,26 @@ class ContinuousPart:
         return log_density_of(_LABEL, self.fitted, queries)
 
     def draw(
-        self, levels: np.ndarray, values: np.ndarray, rng: np.random.RandomState
+        self,
+        levels: np.ndarray,
+        values: np.ndarray,
+        rng: np.random.RandomState,
+        *,
+        for_means: bool = False,
     ) -> np.ndarray:
-        """Return rows (n, p) given levels (q,) and the values (n, p) that are not NaN in all of them."""
+        """Return rows (n, p) given levels (q,) and the values (n, p) that are not NaN in all of them.
+
+        Rows that are `for_means` may be equal where their values are.
+        """
         model, observed = self.given(levels), ~np.isnan(values[0])
         if not observed.any():
             return draw(model, len(values), rng)
         given = np.flatnonzero(observed)
         if isinstance(model, BaseScoreDiffusion):
             joint, memory_limit = self._joint(model)
-            return draw_given_columns(joint, given, values[:, given], rng, memory_limit)
+            return draw_given_columns(
+                joint, given, values[:, given], rng, memory_limit, for_means=for_means
+            )
         return draw_given(_LABEL, model, given, values[:, given], rng)[0]
 
 

@@ -451,6 +451,8 @@ class MixedDensity:
         values: np.ndarray,
         m: int,
         rng: np.random.RandomState | None = None,
+        *,
+        for_means: bool = False,
     ) -> np.ndarray:
         """Return values (m, n, p), in which missing ones of columns without atoms are drawn m times.
 
@@ -473,7 +475,7 @@ class MixedDensity:
                     first, which = _distinct(relevant, drawn[rows[0]][:, part.columns])
                     rows = rows[:, first]
                 taken = rows.ravel()
-                own = self._draw_part(part, levels[taken], drawn[taken], m, rng)
+                own = self._draw_part(part, levels[taken], drawn[taken], m, rng, for_means)
                 own = own.reshape(*rows.shape, -1)[:, which]
                 z[np.ix_(group.rows, part.columns)] = own.reshape(len(group.rows), -1)
         missing = np.isnan(values) & present
@@ -488,6 +490,7 @@ class MixedDensity:
         values: np.ndarray,
         m: int,
         rng: np.random.RandomState | None,
+        for_means: bool,
     ) -> np.ndarray:
         """Return coordinates (k, p) of a part given levels (k, q) and values (k, p), m draws a row.
 
@@ -497,7 +500,7 @@ class MixedDensity:
         drawn = self._points_in_cells(part, levels, values, rng or CommonRandomState(m, (first, 0)))
         for index, same in _same_rows(levels[:, part.relevant]):
             source = rng or CommonRandomState(m, (first, 1))
-            drawn[same] = part.draw(levels[index], drawn[same], source)
+            drawn[same] = part.draw(levels[index], drawn[same], source, for_means=for_means)
         return drawn
 
     def _part(self, key: tuple[int, ...]) -> ContinuousPart | None:
@@ -577,8 +580,13 @@ class MixedDensity:
 
     # ------------------------------------------------------------------------------- draws
 
-    def draw_missing(self, rows: EncodedTable, rng: np.random.RandomState) -> EncodedTable:
-        """Return rows whose missing levels and values are drawn given the others."""
+    def draw_missing(
+        self, rows: EncodedTable, rng: np.random.RandomState, *, for_means: bool = False
+    ) -> EncodedTable:
+        """Return rows whose missing levels and values are drawn given the others.
+
+        Draws that are `for_means` over equal rows may be equal, and are faster.
+        """
         levels = self.draw_levels(rows, rng)
         values, present = rows.values.copy(), self._present(levels)
         groups = list(_groups(present, present & ~np.isnan(values)))
@@ -595,7 +603,7 @@ class MixedDensity:
             log_terms = self._log_gated_at_draws(self._gated_of(group.pattern), levels[own], filled)
             masses = np.exp(log_terms - log_terms.max(axis=0)).T
             values[own] = filled[choose_in_rows(masses, index, rng.uniform(size=len(own))), index]
-        (values,) = self._with_common(levels, values, 1, rng)
+        (values,) = self._with_common(levels, values, 1, rng, for_means=for_means)
         for group in groups:
             for gated in self._gated_of(group.pattern):
                 if group.observed[gated.columns].all():

@@ -334,10 +334,11 @@ def _detect_kind(is_whole: bool, distinct: np.ndarray, counts: np.ndarray) -> Nu
     kinds: dict[str, Any] = {"atoms": tuple(atoms), "unit": unit or None}
     low, high = _bounds(distinct, rest, rest_counts, atoms)
     if is_whole:
-        is_count = counts.sum() >= _FEWEST_ROWS and distinct[0] in (0, 1)
+        # Draws of amounts, ages and counts are not below zero; years are far from it.
+        is_amount = counts.sum() >= _FEWEST_ROWS and 0 <= 2 * distinct[0] <= distinct[-1]
         top = atoms[-1] if atoms and atoms[-1] == distinct[-1] else None
         kinds["unit"] = max(1.0, unit)
-        return Integer(0.0 if is_count else None, top, **kinds)
+        return Integer(0.0 if is_amount else None, top, **kinds)
     if unit and _is_count(rest, rest_counts, unit):
         return Integer(0.0, **kinds)
     if low == 0 and high == math.inf:
@@ -351,6 +352,9 @@ def _detect_kind(is_whole: bool, distinct: np.ndarray, counts: np.ndarray) -> Nu
 
 def _is_count(rest: np.ndarray, counts: np.ndarray, unit: float) -> bool:
     """Return whether multiples of a unit (m,) are numbers of units, from 0 on."""
+    if rest[0] == 0 and rest[-1] < _FINE_LATTICE * unit and counts.sum() >= _ROWS_FOR_BOUNDS:
+        # By chance few columns begin there.
+        return True
     steps = rest[0] / unit
     if not (-0.01 < steps < 1.01 and abs(steps - round(steps)) < 0.01):
         return False

@@ -297,14 +297,12 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
         _warn_of_errors(error)
         return (log_density, error) if return_error else log_density
 
-    def _given_others(self, *tables: Any) -> np.ndarray:
-        """Return the log-density (n, d) of each column given the others, for the rows of all tables.
+    def _given_others(self, X: Any) -> np.ndarray:
+        """Return the log-density (n, d) of each column of rows X given the others.
 
         In one call, since rows of the same levels have one model, whatever is missing.
         """
-        rows = [self.columns_.encode(X) for X in tables]
-        levels = np.concatenate([each.levels for each in rows])
-        whole = EncodedTable(levels, np.concatenate([each.values for each in rows]))
+        whole = self.columns_.encode(X)
         every = np.arange(len(self.columns_.columns))
         parts = [whole, *(self._only(whole, np.delete(every, j)) for j in every)]
         together = EncodedTable(
@@ -313,7 +311,7 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
         )
         log_density, error = self.density_.log_density(together, _TOLERANCE_OF_OTHERS)
         _warn_of_errors(error, 2 * _TOLERANCE_OF_OTHERS)
-        joint, *others = log_density.reshape(len(parts), len(levels))
+        joint, *others = log_density.reshape(len(parts), len(whole))
         return joint[:, None] - np.column_stack(others)
 
     @on_one_fit
@@ -352,14 +350,23 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
         return self._draw(*self._check_draw(n_samples, random_state), given)
 
     def _draw(
-        self, n: int, rng: np.random.RandomState, given: Any, *, only_levels: bool = False
+        self,
+        n: int,
+        rng: np.random.RandomState,
+        given: Any,
+        *,
+        only_levels: bool = False,
+        for_means: bool = False,
     ) -> Any:
-        """Return n rows as a table; with `only_levels` numbers that are not given are missing."""
+        """Return n rows as a table; with `only_levels` numbers that are not given are missing.
+
+        Rows that are `for_means` may be equal.
+        """
         rows = self.columns_.encode_given({} if given is None else given, n)
         self.density_.warn_of_support(rows)
         if only_levels:
             return self.columns_.decode(replace(rows, levels=self.density_.draw_levels(rows, rng)))
-        return self.columns_.decode(self.density_.draw_missing(rows, rng))
+        return self.columns_.decode(self.density_.draw_missing(rows, rng, for_means=for_means))
 
     @on_one_fit
     def impute(self, X: Any, random_state: Any = None) -> Any:

@@ -202,6 +202,8 @@ def _read_series(name: Any, series: Any) -> tuple[ColumnType, Cells]:
         "period": f"Pass X[{name!r}].dt.to_timestamp().",
         "interval": f"Pass X[{name!r}].array.mid, or X[{name!r}].astype('category').",
         "complex": _COMPLEX,
+        "dictionary": f"Pass X[{name!r}].astype('category').",
+        "decimal": f"Pass X[{name!r}].astype(float).",
     }
     known = [text_of for start, text_of in advice.items() if text.startswith(start)]
     raise _refuse(name, f"has dtype {text}", known[0] if known else "Convert it, or drop it.")
@@ -305,6 +307,8 @@ def _read_polars_series(name: str, series: Any) -> tuple[ColumnType, Cells]:
         values = _objects(series.cast(pl.String).to_list())
         categories = tuple(dtype.categories.to_list()) if base == "Enum" else None
         return ColumnType(base, "label", categories=categories), Cells("label", values, missing)
+    if base == "Null":
+        return ColumnType(base, "label"), Cells("label", _objects([None] * len(series)), missing)
     if base == "Boolean":
         values = series.cast(pl.Float64).to_numpy()
         return ColumnType(base, "flag"), Cells("flag", values, missing)
@@ -342,7 +346,8 @@ def _make_polars_series(name: str, kind: ColumnType, cells: Cells) -> Any:
     import polars as pl
 
     if kind.family == "label":
-        dtype = getattr(pl, kind.dtype)
+        # Where nothing was known the values that were drawn have the type.
+        dtype: Any = None if kind.dtype == "Null" else getattr(pl, kind.dtype)
         if kind.categories is not None:
             dtype = dtype(kind.categories)
         return pl.Series(name, _with_missing(cells).tolist(), dtype=dtype)
@@ -474,6 +479,8 @@ def _read_objects(name: Any, column: np.ndarray, is_masked: Any) -> tuple[Column
         if is_time or family in ("timedelta", "Timedelta", "timedelta64"):
             what = "datetime" if is_time else "timedelta"
             advice = f"Convert it by pandas.to_{what}, or to numpy's {what}64."
+        if family == "Decimal":
+            advice = "Convert it by astype(float)."
         raise _refuse(name, example, advice)
     if family == "label":
         return ColumnType("object", "label"), Cells("label", column, missing)

@@ -149,7 +149,8 @@ class DensityImputer(TakesTables, TransformerMixin, SavedWithVersion, BaseEstima
         (missing,) = np.nonzero(columns.is_missing(X).any(axis=1))
         if len(missing):
             n_draws = 1 if self.strategy == "draw" else self.n_draws
-            drawn = density.draw_missing(rows.take(np.tile(missing, n_draws)), rng)
+            copies = rows.take(np.tile(missing, n_draws))
+            drawn = density.draw_missing(copies, rng, for_means=self.strategy == "mean")
             mean = drawn if n_draws == 1 else columns.mean_of_draws(drawn, n_draws)
             filled.levels[missing], filled.values[missing] = mean.levels, mean.values
         return columns.fill(X, filled)

@@ -94,7 +94,8 @@ def probability(
     Notes
     -----
     The error is that of the draws; it does not include how far the model is from the distribution of the
-    rows. Cost: that of the draws.
+    rows. Cost: that of the draws. Given numbers, draws of a table repeat one another, and there are as
+    many effective proposals as draws: some three evaluations of the density for each.
 
     Examples
     --------
@@ -572,13 +573,13 @@ class _Draws:
     ) -> _Draws:
         """Return n rows of a fitted model; the `columns`, the value of a parameter, are checked.
 
-        Numbers that are not among the columns may be missing.
+        Numbers that are not among the columns may be missing, and given numbers draws may be equal.
         """
         rng, table = _generator(model, random_state), getattr(model, "columns_", None)
         if isinstance(table, TableColumns):
             used = resolve_columns(parameter, columns, table.labels, len(table.columns))
             only_levels = all(table.columns[index].continuous is None for index in used)
-            rows = model._draw(n, rng, given, only_levels=only_levels)
+            rows = model._draw(n, rng, given, only_levels=only_levels, for_means=True)
         else:
             rows = model.sample(n, random_state=rng, **({} if given is None else {"given": given}))
         frame, cells, _ = read_frame(rows)

@@ -141,3 +141,34 @@ def test_members_far_from_the_given_values_are_not_drawn():
     mixture.fit(np.vstack([X, X + 100]))
     assert mixture.sample(50, random_state=0, given={0: 1.0})[:, 1].max() < 50
     assert mixture.sample(50, random_state=0, given={0: 101.0})[:, 1].min() > 50
+
+
+@pytest.mark.parametrize("distance", [1e4, 1e8, 1e12])
+@pytest.mark.parametrize("composed", ["stacking", "classifier"])
+def test_far_from_the_given_values_a_mixture_has_the_conditional_of_its_members(composed, distance):
+    """Both logarithms are about -distance^2; their difference was -4 at 1e8 and 0 at 1e12."""
+    kde = KDESampler(0.5).fit(X)
+    mixture = DensityClassifier(KDESampler(0.5)).fit(X, Y)
+    if composed == "stacking":
+        members = [("wide", kde), ("compact", KDESampler(0.8, "tophat").fit(X))]
+        # Some rows that only the first holds.
+        mixture = DensityStacking(members, cv="prefit").fit(np.vstack([X, X[:20] + 1]))
+        assert all(mixture.weights_ > 0)
+    row = np.array([[distance, 0.2, 0.3]])
+    with pytest.warns(UserWarning, match="given values of 1 of 1 conditions are far"):
+        found = mixture.score_samples(row, given=[0])
+    with pytest.warns(UserWarning, match="far from all training rows"):
+        expected = kde.score_samples(row, given=[0])
+    assert_allclose(found, expected, atol=1e-9)
+
+
+def test_a_mixture_has_no_conditional_where_all_members_are_zero():
+    """It was NaN."""
+    kde = KDESampler(0.5, "tophat").fit(X)
+    mixture = DensityStacking([("a", kde), ("b", kde)], cv="prefit").fit(X)
+    for compute in (
+        lambda: mixture.score_samples(X[:2] + 100, given=[0]),
+        lambda: mixture.sample(2, given={0: 100.0}),
+    ):
+        with pytest.raises(ValueError, match=r"2 conditions .* density zero under every|1 cond"):
+            compute()

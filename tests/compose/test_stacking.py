@@ -453,6 +453,14 @@ def test_of_many_rows_some_are_held_out():
     assert not np.isnan(DensityStacking(members, cv=halves).fit(X).oof_log_density_).any()
 
 
+@pytest.mark.parametrize(("n_columns", "n_scored"), [(64, 350), (160, 320), (400, 200)])
+def test_of_many_columns_fewer_rows_are_held_out(n_columns, n_scored):
+    X = np.random.RandomState(0).normal(size=(350, n_columns))
+    members = pair(GaussianMixture(1, covariance_type="diag"))
+    log_density = DensityStacking(members).fit(X).oof_log_density_
+    assert np.sum(~np.isnan(log_density[:, 0])) == n_scored
+
+
 def test_a_member_that_chooses_nothing_is_the_same_with_both_settings():
     X, members = table(), pair(NARROW, COARSE, GaussianMixture(2, random_state=0))
     once, fold = (DensityStacking(members, settings=s).fit(X) for s in ("once", "fold"))

@@ -642,13 +642,43 @@ def test_clipping_is_refused(clipped):
         TransformedDensity(KDESampler(0.3), clipped).fit(skewed())
 
 
-def test_pca_without_a_residual_is_refused():
-    X = np.column_stack([skewed(30), np.full(30, 2.0)])
-    with pytest.raises(ValueError, match=r"drops 1 directions in which the rows have no variance"):
-        TransformedDensity(KDESampler(0.3), PCA(1)).fit(X)
-    with pytest.raises(ValueError, match=r"whitens a direction in which the rows have no variance"):
-        TransformedDensity(KDESampler(0.3), PCA(2, whiten=True)).fit(X)
-    with pytest.raises(ValueError, match=r"drops 5 directions in which the rows have no variance"):
+def exact_total(offset=0.0):
+    parts = np.random.RandomState(0).normal(offset, 1.0, size=(60, 2))
+    return np.column_stack([parts, parts.sum(axis=1)])
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+def test_components_without_variance_are_relations(offset):
+    # Their values are rounding errors, which as a column of data were 11 nats likelier, or 9 where some
+    # of them were zero; whitened they were refused. Half of the rows have the same density as all.
+    X = exact_total(offset)
+    models = [
+        TransformedDensity(KDESampler(metric="scaled"), PCA(whiten=whiten))
+        for whiten in (False, True)
+    ]
+    plain, whitened = (model.fit(X).score_samples(X) for model in models)
+    # Rounding errors are 2^14 times smaller than the width of a relation.
+    assert_allclose(whitened, plain, rtol=1e-6)
+    half = models[0].fit(X[::2]).score_samples(X[1::2])
+    assert abs(np.median(half) - np.median(plain)) < 1
+    draws = models[1].sample(200, random_state=0)
+    assert_allclose(draws[:, :2].sum(axis=1), draws[:, 2], atol=1e-9 * (1 + offset))
+
+
+def test_dropped_components_without_variance_have_a_width():
+    # 1e-7 of the size of the rows, since a covariance resolves no less.
+    X = exact_total()
+    model = TransformedDensity(StandardNormal(), PCA(2, whiten=True)).fit(X)
+    stds = np.sqrt(np.linalg.eigvalsh(np.cov(X.T))[1:])
+    widths = [*stds, 1e-7 * (np.abs(X.mean(axis=0)).max() + stds.max())]
+    center = model.score_samples(X.mean(axis=0)[None])[0]
+    assert_allclose(center, -np.log(widths).sum() - 1.5 * np.log(2 * np.pi))
+    draws = model.sample(200, random_state=0)
+    assert_allclose(draws[:, :2].sum(axis=1), draws[:, 2], atol=3e-6)
+
+
+def test_pca_of_fewer_rows_than_columns_is_refused():
+    with pytest.raises(ValueError, match=r"drops 5 directions .* 5 rows span no others"):
         TransformedDensity(KDESampler(0.3), PCA()).fit(skewed(5, 10))
 
 

@@ -321,7 +321,11 @@ BAD_TABLES = {
     "three dimensions": (table()[None], ValueError, "dim 3"),
     "no rows": (table()[:0], ValueError, rf"0 sample\(s\) \(shape=\(0, {D}\)\)"),
     "no columns": (table()[:, :0], ValueError, rf"0 feature\(s\) \(shape=\({N}, 0\)\)"),
-    "ragged": ([[1.0, 2.0, 3.0], [4.0, 5.0]], ValueError, "inhomogeneous"),
+    "ragged": (
+        [[1.0, 2.0, 3.0], [4.0, 5.0]],
+        ValueError,
+        "X of type list has rows of unequal lengths.*inhomogeneous.*short rows",
+    ),
     "text that looks like numbers": (table().astype(str), ValueError, "column 0 of X holds text"),
     "numbers and text": ([[1.0, "2", 3.0]], ValueError, "column 1 of X holds text"),
     "dates": (

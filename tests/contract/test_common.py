@@ -62,7 +62,7 @@ CHECKED = [
     SmoothedScoreDiffusion(0.5, 0.5, **COARSE),
     ManifoldAdaptedDiffusion(0.5, 0.5, **COARSE),
     CoarseScoreDiffusion(0.5, 0, bandwidth=0.2),
-    LocalScoreDiffusion(n_levels=4, n_steps=4),
+    LocalScoreDiffusion(0.5, n_levels=4, n_steps=4),
     NeuralScoreDiffusion(hidden_layer_sizes=(8,), max_iter=2, batch_size=16, n_levels=2, n_steps=2),
     DensityStacking([("narrow", KDESampler(0.5)), ("wide", KDESampler(1.0))], cv=2),
     DensityClassifier(KDESampler(0.5)),
@@ -84,7 +84,8 @@ WITH_DEFAULTS = [
     SmoothedScoreDiffusion(),
     ManifoldAdaptedDiffusion(),
     CoarseScoreDiffusion(),
-    NeuralScoreDiffusion(),
+    LocalScoreDiffusion(),
+    NeuralScoreDiffusion(max_iter=30),
     DensityClassifier(),
     DensityOutlierDetector(),
     TransformedDensity(),
@@ -371,7 +372,7 @@ def test_score_is_the_mean_log_density(estimator):
 @every_model
 @pytest.mark.filterwarnings("error")
 def test_answers_are_float64_arrays_of_the_right_shape(estimator):
-    model = fit(estimator, table(d=3))
+    model = fitted(estimator)
     shapes = {"score_samples": (7,), "energy": (7,), "grad_log_density": (7, 3), "sample": (12, 3)}
     for dtype in ("float64", "float32"):
         found = answers(model.set_params(dtype=dtype), near(table())[:7])
@@ -489,7 +490,7 @@ def test_the_seed_of_the_nodes_is_fixed_unless_given(estimator):
 
 @typical_model
 def test_clone_is_unfitted_and_learns_the_same(estimator):
-    model = fit(estimator, table())
+    model = fitted(estimator)
     twin = clone(model)
     assert not [name for name in vars(twin) if name.endswith("_")]
     assert_same_answers(answers(twin.fit(table()), near(table())), answers(model, near(table())))
@@ -497,7 +498,7 @@ def test_clone_is_unfitted_and_learns_the_same(estimator):
 
 @typical_model
 def test_copies_of_a_fitted_model_give_the_same_answers(estimator, tmp_path):
-    model = fit(estimator, table())
+    model = fitted(estimator)
     joblib.dump(model, tmp_path / "model")
     twins = [
         pickle.loads(pickle.dumps(model)),
@@ -767,13 +768,18 @@ def bad_refits():
             yield pytest.param(FIXED[name], refit, id=f"{name}-{what}")
 
 
+@functools.cache
+def _fitted_to_frame(estimator):
+    frame = pd.DataFrame(table(), columns=["a", "b", "c"])
+    model = fit(estimator, frame)
+    return frame, model, answers(model, near(frame))
+
+
 @pytest.mark.parametrize(("estimator", "refit"), list(bad_refits()))
 def test_a_failed_refit_leaves_the_fitted_model_whole(estimator, refit):
-    X = table()
-    frame = pd.DataFrame(X, columns=["a", "b", "c"])
-    model = fit(estimator, frame)
-    params = model.get_params()
-    before, expected = contents(model), answers(model, near(frame))
+    frame, shared, expected = _fitted_to_frame(estimator)
+    X, model = frame.to_numpy(), copy.deepcopy(shared)
+    params, before = model.get_params(), contents(model)
     with pytest.raises((ValueError, TypeError)):
         refit(model, X)
     model.set_params(**params)
@@ -891,14 +897,15 @@ def test_the_order_of_the_rows_does_not_matter(estimator):
 
 def fitted_in_least_memory(estimator, X):
     """Fit with the smallest power of four, in MiB, that `fit` accepts: it cuts work into many tiles."""
-    model = None
-    for exponent in range(40):
-        smaller = clone(estimator).set_params(memory_limit=0.25**exponent)
+    for exponent in reversed(range(40)):
+        model = clone(estimator).set_params(memory_limit=0.25**exponent)
         try:
-            model = smaller.fit(X)
+            model.fit(X)
         except ValueError:
+            assert exponent > 0
+        else:
+            assert exponent < 39, "no limit is too small"
             return model
-    raise AssertionError("no limit is too small")
 
 
 @models(
@@ -911,7 +918,7 @@ def fitted_in_least_memory(estimator, X):
 def test_memory_limit_does_not_change_the_answers(estimator):
     X = table()
     Q = near(X)
-    model = fit(estimator, X)
+    model = fitted(estimator)
     tight = fitted_in_least_memory(estimator, X)
     limit = tight.memory_limit
     assert limit < len(Q) * len(X) * 8 / 2**20  # not even the distances fit into one tile
@@ -986,7 +993,7 @@ def test_grid_search_in_a_pipeline_gives_the_same_on_two_workers(cls):
 @every_class
 def test_weights_pass_through_a_pipeline(cls):
     X, weights = table(), np.arange(1.0, 31.0)
-    model = cls(0.5)
+    model = cls(0.5, **({} if cls is KDESampler else {"sigma": 0.5, **COARSE}))
     pipeline = make_pipeline(StandardScaler(), model)
     pipeline.fit(X, **{f"{cls.__name__.lower()}__sample_weight": weights})
     Z = StandardScaler().fit_transform(X)

@@ -67,7 +67,7 @@ CHEAP = {
         "n_levels": 2,
         "n_steps": 2,
     },
-    "CoarseScoreDiffusion": {"bandwidth": 0.05, "n_components": 1},
+    "CoarseScoreDiffusion": {"bandwidth": 0.05, "n_components": 1, "n_nodes": 4},
     "SmoothedScoreDiffusionCV": {"estimator": SMOOTHED, "n_refinements": 0},
     "DensityStacking": {"estimators": [("a", KDESampler(0.5)), ("b", KDESampler(0.7))]},
     "DensityClassifier": {"estimator": KDESampler(0.5)},

@@ -28,6 +28,7 @@ ANY_UNIT = {
     "scott": lambda s: KDESampler("scott"),
     "epanechnikov": lambda s: KDESampler("loo", "epanechnikov"),
     "exponential": lambda s: KDESampler("loo", "exponential"),
+    "exponential in float32": lambda s: KDESampler("loo", "exponential", dtype="float32"),
     "cosine in float32": lambda s: KDESampler(0.9 * s, "cosine", dtype="float32"),
     "float32": lambda s: KDESampler(0.5 * s, dtype="float32"),
     "smoothed": lambda s: SmoothedScoreDiffusion(**COARSE),

@@ -120,31 +120,30 @@ def interrupt(*args):
 # ----------------------------------------------------------------------------------------- devices
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("bandwidth", [0.5, 0.01])
 @pytest.mark.parametrize("largest_exact", [10_000, 0])
 @pytest.mark.filterwarnings("ignore:tol=5 is not reached")
-def test_no_step_waits_for_a_device_or_mixes_devices(
-    bandwidth, dtype, largest_exact, X, monkeypatch
-):
+def test_no_step_waits_for_a_device_or_mixes_devices(bandwidth, largest_exact, X, monkeypatch):
     """Torch's meta device holds no numbers: what needs one on the host raises, and so does a mixture.
 
     At ordinary noise, where exponentials factorise, and at noise so small that they do not.
     """
     monkeypatch.setattr(settings, "_LARGEST_EXACT", largest_exact)
     model = SmoothedScoreDiffusion(bandwidth, 0.5, tol=5.0, **SMALL).fit(X)
-    schedule, steps = model.model_.source.schedule(model._resources()), model.model_.steps()
-    schedule.backend = Backend(torch.device("meta"), dtype)
-    x = schedule.backend.tensor(X[:7])
-    for name in SOLVERS:
-        # Steps are halved, or not, by numbers: this solver does wait, unless it may not halve any.
-        solver = Adaptive(max_halvings=0) if name == "adaptive" else SOLVERS[name]()
-        down = [step.reversed() for step in reversed(steps)]
-        moved = solve(solver, schedule, x, down, lambda: x)
-        assert (moved.device.type, moved.dtype, moved.shape) == ("meta", dtype, x.shape)
-    terminal = model.model_.source.terminal(schedule)
-    found = flow_log_density(Heun(), schedule, x, steps, terminal.log_density)
-    assert (found.device.type, found.dtype, found.shape) == ("meta", dtype, (7,))
+    steps = model.model_.steps()
+    down = [step.reversed() for step in reversed(steps)]
+    for dtype in (torch.float64, torch.float32):
+        schedule = model.model_.source.schedule(model._resources())
+        schedule.backend = Backend(torch.device("meta"), dtype)
+        x = schedule.backend.tensor(X[:7])
+        for name in SOLVERS:
+            # Steps are halved, or not, by numbers: this solver does wait, unless it may not halve any.
+            solver = Adaptive(max_halvings=0) if name == "adaptive" else SOLVERS[name]()
+            moved = solve(solver, schedule, x, down, lambda x=x: x)
+            assert (moved.device.type, moved.dtype, moved.shape) == ("meta", dtype, x.shape)
+        terminal = model.model_.source.terminal(schedule)
+        found = flow_log_density(Heun(), schedule, x, steps, terminal.log_density)
+        assert (found.device.type, found.dtype, found.shape) == ("meta", dtype, (7,))
 
 
 def test_the_meta_device_fails_where_a_real_one_would():

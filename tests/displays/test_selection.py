@@ -44,7 +44,8 @@ def test_lines_are_distinguished_by_more_than_colour(search):
 
 
 def test_a_grid_search_in_a_pipeline():
-    model = make_pipeline(StandardScaler(), SMOOTHED)
+    # A metric that is given, so that fits compare none.
+    model = make_pipeline(StandardScaler(), SmoothedScoreDiffusion(metric="scaled", **COARSE))
     scales = {"sigma": ["0h", "1h"], "bandwidth": ["0.7h", "1h"]}
     grid = {f"smoothedscorediffusion__{name}": values for name, values in scales.items()}
     search = GridSearchCV(model, grid, cv=3).fit(frame(2))
@@ -78,6 +79,7 @@ def test_bad_input():
     single = GridSearchCV(KDESampler(), {"bandwidth": [0.5]}, cv=2).fit(frame(2))
     with pytest.raises(ValueError, match="1 comparable candidates"):
         SelectionCurveDisplay.from_estimator(single)
-    mixed = GridSearchCV(SMOOTHED, {"sigma": [0.3, "1h"]}, cv=2).fit(frame(2))
+    smoothed = SmoothedScoreDiffusion(0.5, **COARSE)
+    mixed = GridSearchCV(smoothed, {"sigma": [0.3, "1h"]}, cv=2).fit(frame(2))
     with pytest.raises(ValueError, match="no common unit"):
         SelectionCurveDisplay.from_estimator(mixed)

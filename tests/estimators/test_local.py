@@ -15,12 +15,14 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import kstest, multivariate_normal
 from sklearn.base import clone
 from sklearn.datasets import load_digits
+from sklearn.preprocessing import FunctionTransformer
 
 from skdiffsmooth import KDESampler, LocalScoreDiffusion
 from skdiffsmooth._diffusion.settings import parse_resources
 from skdiffsmooth._engine.local import ColumnGroups, LocalPosterior, _merged
 from skdiffsmooth._estimators.local_choice import covariances_by_fold
 from skdiffsmooth._estimators.local_groups import ShiftedImages, resolve_groups
+from skdiffsmooth.compose import TransformedDensity
 
 RESOURCES = parse_resources({"device": "cpu", "memory_limit": 64.0}, "float64")
 CHEAP = {"n_levels": 6, "n_steps": 12}
@@ -297,6 +299,17 @@ def test_conditionals_are_those_of_the_joint_density():
     assert result[0] == pytest.approx(expected, abs=0.01)
     draws = model.sample(4, random_state=0, given={0: 0.5})
     assert_array_equal(draws[:, 0], 0.5)
+
+
+def test_pixels_can_be_bent_before():
+    X = np.exp(three(20))
+    model = LocalScoreDiffusion(0.5, image_shape=(1, 3), **CHEAP)
+    bend = FunctionTransformer(np.log, np.exp, check_inverse=False)
+    bent = TransformedDensity(clone(model), bend).fit(X)
+    # log|d log x / dx| of each pixel is -log x.
+    expected = model.fit(np.log(X)).score_samples(np.log(X)) - np.log(X).sum(axis=1)
+    assert_allclose(bent.score_samples(X), expected, rtol=1e-6)
+    assert bent.sample(50, random_state=0).min() > 0
 
 
 def test_denoised_rows_are_posterior_means():

@@ -844,7 +844,8 @@ def test_steps_are_rounded_up_to_the_levels(n_steps, n_levels, expected):
 def test_grid_search_finds_a_smoothing_scale():
     """On a circle no smoothing and too much of it are both worse than something between."""
     sigmas = [0.0, 0.05, 0.1, 0.2, 0.4, 0.8]
-    search = GridSearchCV(SmoothedScoreDiffusion(bandwidth=0.05), {"sigma": sigmas}, cv=3)
+    model = SmoothedScoreDiffusion(bandwidth=0.05, metric="euclidean")
+    search = GridSearchCV(model, {"sigma": sigmas}, cv=3)
     search.fit(circle(60, 0))
     assert search.best_params_["sigma"] in (0.1, 0.2)
     means = search.cv_results_["mean_test_score"]

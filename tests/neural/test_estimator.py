@@ -166,8 +166,9 @@ def untrained(X, **params):
     return model
 
 
-@pytest.mark.parametrize("sigma", [0.0, 0.7])
-@pytest.mark.parametrize("metric", ["euclidean", "scaled", "whitened", 0.5])
+@pytest.mark.parametrize(
+    ("metric", "sigma"), [("euclidean", 0.7), ("scaled", 0.0), ("whitened", 0.7), (0.5, 0.0)]
+)
 def test_it_starts_from_the_gaussian_of_the_data(metric, sigma):
     # Offsets of mean zero change nothing of a linear score, so that sigma has no say.
     X, weights = table(), np.arange(1.0, 41.0)
@@ -255,10 +256,11 @@ def test_moons_are_learned_and_normalised(moons):
     # Measured: 0.1 nats below the truth. The Gaussian is a whole nat below.
     assert truth - 0.2 < model.score(Q) < truth + 0.05
     assert gaussian < truth - 0.8
-    axes = [np.linspace(-2.5, 3.5, 90), np.linspace(-2.0, 2.5, 70)]
+    axes = [np.linspace(-2.5, 3.5, 61), np.linspace(-2.0, 2.5, 46)]
     grid = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2)
     cell = np.prod([axis[1] - axis[0] for axis in axes])
-    # Steps of the grid are well below the noise of 0.1; the solver errs by 0.005 nats a row.
+    # Steps of the grid are the noise of 0.1, where sums over it are exact to 1e-8 for Gaussians of that
+    # width; the solver errs by 0.005 nats a row.
     assert_allclose(np.exp(model.score_samples(grid)).sum() * cell, 1, atol=0.01)
 
 
@@ -605,7 +607,7 @@ def test_a_smoothed_network_is_a_density(moons):
     cell = np.prod([axis[1] - axis[0] for axis in axes])
     # As for the plain network, on a grid whose steps of 0.1 the density, of width 0.1, just bears.
     assert_allclose(np.exp(smoothed.score_samples(grid)).sum() * cell, 1, atol=0.02)
-    assert smoothed.score(X) < model.score(X)
+    assert smoothed.score(X[::5]) < model.score(X[::5])
 
 
 def test_training_on_takes_over_what_only_queries_depend_on():

@@ -2,6 +2,7 @@
 
 import datetime
 import re
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -152,6 +153,7 @@ def test_values_that_are_infinite():
     [
         (pd.arrays.SparseArray(np.eye(12)[0]), r"is sparse .*X\['b'\]\.sparse\.to_dense\(\)"),
         (pd.period_range("2020-01", periods=12, freq="M"), r"has dtype period.*to_timestamp"),
+        ([Decimal(k) for k in range(12)], r"Decimal\('0'\).*astype\(float\)"),
         (pd.interval_range(0, 12), r"has dtype interval.*astype\('category'\)"),
         (numbers() + 1j, r"has dtype complex128.*real and the imaginary"),
         (

@@ -174,3 +174,15 @@ def test_in_pipelines_and_searches():
 def test_bad_parameters(options, message):
     with pytest.raises((TypeError, ValueError), match=message):
         DensityImputer(**options).fit(frame(20))
+
+
+def test_a_column_of_polars_without_a_value_is_missing_cells():
+    """Such a column has the dtype Null, whatever the training column has."""
+    X = pd.DataFrame({"mass": [1.5, 2.5, 3.25] * 5, "kind": ["cat", "dog", "cat"] * 5})
+    nothing = pl.DataFrame({"mass": [None, None], "kind": ["cat", "dog"]})
+    for training in (X, pl.from_pandas(X)):
+        filled = fast(random_state=0).fit(training).transform(nothing)
+        assert filled.schema == pl.from_pandas(X).schema
+        assert filled["mass"].null_count() == 0
+    with pytest.raises(ValueError, match="column 'mass' of X has no value"):
+        fast().fit(nothing)

@@ -83,6 +83,45 @@ def test_distribution_function_and_quantile_are_those_of_the_mixture(kde):
     assert np.all(np.abs(value - exact) < N_ERRORS * error)
 
 
+@pytest.fixture(scope="module")
+def three_columns():
+    rng = np.random.RandomState(0)
+    a, noise = rng.normal(size=80), rng.normal(size=(80, 2))
+    b = a + noise[:, 0]
+    frame = pd.DataFrame({"a": a, "b": 10 * b, "c": np.sin(2 * b) + noise[:, 1] / 2})
+    return TableDensity().fit(frame)
+
+
+def test_a_conditional_distribution_function_is_the_integral_of_the_density(three_columns):
+    """The reference implementation sums the density of whole rows over a grid.
+
+    Steps are a fifth of the standard deviations: errors of the sums are below 0.002.
+    """
+    b, c = np.linspace(-60, 60, 61), np.linspace(-5, 5, 41)
+    grid = np.array([each.ravel() for each in np.meshgrid([0.5], b, c, indexing="ij")]).T
+    density = np.exp(three_columns.score_samples(pd.DataFrame(grid, columns=list("abc"))))
+    masses = density.reshape(len(b), len(c)).sum(axis=1)
+    below = (np.cumsum(masses) - masses / 2) / masses.sum()
+    x = [-5.0, 5.0, 15.0]
+    value, error = cdf(three_columns, "b", x, given={"a": 0.5}, error=0.01, random_state=0)
+    assert np.all(np.abs(value - np.interp(x, b, below)) < N_ERRORS * np.hypot(error, 0.002))
+    of_quantile, _ = quantile(three_columns, "b", value, given={"a": 0.5}, random_state=1)
+    assert np.all(np.abs(np.interp(of_quantile, b, below) - value) < 0.03)
+
+
+def test_errors_given_numbers_are_not_less_than_the_standard_deviations(three_columns):
+    """Equal draws are allowed there, but each counts only as often as proposals are effective."""
+    kwargs = {"given": {"a": 0.5}, "error": 0.03}
+    estimates = [
+        cdf(three_columns, "b", [-5.0, 5.0, 15.0], random_state=seed, **kwargs)
+        for seed in range(20)
+    ]
+    values = np.array([each.value for each in estimates])
+    # The root of the mean variance of 3 times 20 values is within 40 % with a probability of 0.999.
+    ratios = values.std(axis=0, ddof=1) / estimates[0].error
+    assert np.sqrt(np.mean(ratios**2)) < 1.4
+
+
 def test_errors_are_the_standard_deviations_of_estimates(kde):
     estimates = [quantile(kde, 0, 0.3, error=0.02, random_state=seed) for seed in range(60)]
     value, error = np.array(estimates).T

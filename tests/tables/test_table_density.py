@@ -437,3 +437,14 @@ def test_parts_do_not_change_draws_and_masses_of_levels(monkeypatch):
     monkeypatch.setattr(_discrete, "_MOST_PAIRS", 3 * len(density.levels))
     assert np.array_equal(density.draw(given, np.random.RandomState(1)), drawn)
     np.testing.assert_allclose(density.log_density(given), masses, rtol=1e-12)
+
+
+def test_amounts_are_not_drawn_below_zero():
+    """Without a bound some of 2000 prices are negative."""
+    rng = np.random.RandomState(0)
+    price = np.rint(rng.lognormal(7, 0.9, 150)).astype(int)
+    frame = pd.DataFrame({"price": price, "age": rng.randint(1, 90, 150)})
+    drawn = TableDensity().fit(frame).sample(2000, random_state=0)
+    assert drawn.min().min() >= 0
+    unbounded = TableDensity({"price": Integer(), "age": Integer()}).fit(frame)
+    assert unbounded.sample(2000, random_state=0).min().min() < 0

@@ -1,4 +1,9 @@
-"""Pages of the documentation in a browser: no error, no missing image, no cut code, no page too wide."""
+"""Pages of the documentation in a browser: no error, no missing image, no cut code, no page too wide.
+
+    .venv/bin/python -m pytest -n 0 docs/test_site.py
+
+It needs the extra docs and Chromium, which `make docs` and the workflow of the pages have.
+"""
 
 import json
 import pathlib
@@ -10,7 +15,7 @@ from urllib.parse import unquote
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[1]
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
