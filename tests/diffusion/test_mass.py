@@ -9,9 +9,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
 from skdiffsmooth import SmoothedScoreDiffusion
+from skdiffsmooth._diffusion import model as model_module
 from skdiffsmooth.bases import ManifoldParzen
 from skdiffsmooth.kernels._nodes import default_n_nodes
-from skdiffsmooth.solvers import Adaptive
+from skdiffsmooth.solvers import Adaptive, Heun, Multistep
 
 CLUSTER, OTHER = np.random.RandomState(0).normal(size=(2, 20, 1))
 
@@ -125,6 +126,19 @@ def test_rows_of_rough_flows_are_followed_again():
         np.testing.assert_allclose(default.score_samples(Q), expected, rtol=0, atol=0.01)
     fixed = SmoothedScoreDiffusion(**settings, n_steps=default.n_steps_).fit(X)
     assert np.abs(fixed.score_samples(Q) - expected).max() > 0.5
+
+
+def test_draws_of_rough_flows_are_those_of_heuns_method(monkeypatch):
+    X = np.random.RandomState(0).normal(size=(20, 2))
+    settings = {"bandwidth": 0.3, "sigma": 0.4, "metric": "euclidean", "background": 0.0}
+    fitted = SmoothedScoreDiffusion(**settings, n_nodes=4, n_levels=4).fit(X)
+    assert isinstance(fitted.solver_, Multistep)
+    expected = SmoothedScoreDiffusion(**settings, n_nodes=4, n_levels=4, solver=Heun()).fit(X)
+    expected = expected.sample(5, random_state=0)
+    assert not np.allclose(fitted.sample(5, random_state=0), expected, rtol=0, atol=1e-12)
+    # All flows are rough.
+    monkeypatch.setattr(model_module, "_MOST_ROUGHNESS", -1.0)
+    np.testing.assert_allclose(fitted.sample(5, random_state=0), expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("separation", [4.0, 1e4])
