@@ -99,8 +99,7 @@ def make_model(
     )
     is_mixture = geometry.base is not None and not isinstance(parsed.base, ManifoldParzen)
     enough = math.ceil((_REFINEMENT_OVER_MIXTURES if is_mixture else 1) * refinement * enough)
-    n_levels = parsed.n_levels or enough
-    levels = NoiseLevels(bandwidth, terminal_scale, n_levels)
+    levels = NoiseLevels(bandwidth, terminal_scale, parsed.n_levels or enough)
     requested, scales = scales_of_levels(sigma, noise, levels)
     steps_of_levels = levels.equal_steps(parsed.n_steps or enough)
     if parsed.n_steps is None:
@@ -109,12 +108,9 @@ def make_model(
     parsed.kernel.check_scales(kernel, geometry.coordinates, bandwidth, scales)
     if not is_smoothed and parsed.terminal == "empirical":
         # The unsmoothed flow leads from p_T to p_eps whatever T is: the identity, from p_eps.
-        levels = NoiseLevels(bandwidth, bandwidth, n_levels)
-    # Components of a base are not merged, nor are points for candidates, which are few.
-    tolerance = 0.0
-    if geometry.base is None and not is_candidate:
-        n_points = data.shards.total(len(data.points))
-        tolerance = merging_tolerance(parsed.tol, n_points, is_smoothed=is_smoothed)
+        levels = NoiseLevels(bandwidth, bandwidth, levels.n_levels)
+    # Points for candidates, which are few, are not merged.
+    tolerance = 0.0 if is_candidate else _tolerance(geometry, parsed, is_smoothed=is_smoothed)
     hierarchy = PointHierarchy.of(geometry.coordinates, data.weights, tolerance, bandwidth)
     backend = backend_in_range(parsed.resources.backend, hierarchy, levels)
 
@@ -139,15 +135,10 @@ def make_model(
     error = 0.0
     if is_smoothed and kernel.rank and not (is_candidate and is_fixed):
         rule, error = enough_nodes(schedule, rule, parsed.tol, is_fixed=is_fixed)
+    smoothing, shards = kernel.freeze(scales, rule), parsed.requested["shards"]
+    base, periods = geometry.base, geometry.periods
     source = NoisedData(
-        levels,
-        hierarchy,
-        kernel.freeze(scales, rule),
-        geometry.base,
-        parsed.terminal,
-        data.points,
-        parsed.requested["shards"],
-        geometry.periods,
+        levels, hierarchy, smoothing, base, parsed.terminal, data.points, shards, periods
     )
     has_many = by_frames and kernel.rank > _MOST_DIMENSIONS and is_smoothed
     if has_many and data.shards.alone and not is_candidate:
@@ -161,14 +152,9 @@ def make_model(
         model = _with_fewer_evaluations(model, schedule(rule), parsed.resources)
     if background or (is_candidate and parsed.background != 0):
         model = replace(model, tail=_tail(model, geometry, parsed.resources))
-    attributes = {
-        "sigma_": unit * (requested if callable(sigma) else sigma),
-        "noise_": noise,
-        "node_error_": error,
-        "error_": error,
-        **geometry.learned,
-    }
-    return FittedModel(model, attributes)
+    fitted_sigma = unit * (requested if callable(sigma) else sigma)
+    attributes = {"sigma_": fitted_sigma, "noise_": noise, "node_error_": error, "error_": error}
+    return FittedModel(model, attributes | geometry.learned)
 
 
 def _corrected(source: NoisedData, resources: Resources) -> NoisedData:
@@ -182,6 +168,14 @@ def _corrected(source: NoisedData, resources: Resources) -> NoisedData:
 
     shifts = divergence_shifts(schedule, smoothing.rule, source.hierarchy.points)
     return replace(source, smoothing=replace(smoothing, shifts=shifts))
+
+
+def _tolerance(geometry: Geometry, parsed: ParsedParameters, *, is_smoothed: bool) -> float:
+    """Return the tolerance of merged points; components of a base are not merged."""
+    if geometry.base is not None:
+        return 0.0
+    n_points = geometry.data.shards.total(len(geometry.data.points))
+    return merging_tolerance(parsed.tol, n_points, is_smoothed=is_smoothed)
 
 
 def _in_metric(terminal_scale: float | str, unit: float) -> float | str:
