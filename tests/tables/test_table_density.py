@@ -429,7 +429,8 @@ def test_parts_do_not_change_draws_and_masses_of_levels(monkeypatch):
     # Levels that depend on one another: else the row that a level is drawn from would not matter.
     first = rng.randint(4, size=60)
     levels = np.column_stack([first % 2, first % 3, first])
-    density = _discrete.LevelDensity.fit(levels, np.ones(60), [2, 3, 4], [False, False, True])
+    kinds = [2, 3, 4], [False, False, True], [False] * 3
+    density = _discrete.LevelDensity.fit(levels, np.ones(60), *kinds)
     given = np.where(rng.uniform(size=(200, 3)) < 0.5, -1, levels[rng.randint(60, size=200)])
     drawn = density.draw(given, np.random.RandomState(1))
     masses = density.log_density(given)
