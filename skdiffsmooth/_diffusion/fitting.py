@@ -14,9 +14,9 @@ from .._engine.hierarchy import PointHierarchy
 from .._utils.validation import check_ratio
 from ..bandwidth import Queries
 from ..bases import ManifoldParzen
-from ..kernels._node_error import checked_rows, enough_nodes
+from ..kernels._node_error import checked_rows, divergence_shifts, enough_nodes
 from ..kernels._nodes import NodeRule
-from ..kernels._shapes import ConstantShape
+from ..kernels._shapes import ConstantShape, FrozenKernel
 from ..noise import NoiseLevels, VarianceExploding, enough_steps
 from ..scores import ScoreSchedule
 from ..solvers import Heun, Multistep
@@ -44,6 +44,9 @@ _MANY_NOISE_SCALES, _MOST_STEPS_A_LEVEL, _MOST_STEPS = 5.0, 32, 256
 # Over a fitted mixture: levels and steps in those over windows; nodes in those for rows, and dimensions
 # above which it has them. Held-out rows are outside its thin components, and all err in one direction.
 _REFINEMENT_OVER_MIXTURES, _MORE_NODES, _MOST_DIMENSIONS = 2, 8, 10
+# Most dimensions in which nodes over rows are frames; above ten, what all rows have in common of their
+# divergences' error is corrected.
+_MOST_FRAMES = 64
 # Most rows by whose likelihood candidates are compared and tails chosen.
 MOST_ROWS = 2000
 
@@ -74,10 +77,11 @@ def make_model(
     finest = sigma(bandwidth) if callable(sigma) else sigma
     # A sigma whose square underflows is no smoothing.
     check_ratio("sigma", max(finest, 1.0), unit)
+    rule, is_fixed = parsed.rule, parsed.rule.n_nodes > 0
+    if geometry.base is None and isinstance(kernel, ConstantShape):
+        rule = replace(rule, most_frames=_MOST_FRAMES)
     by_frames = (
-        finest != 0
-        and isinstance(kernel, ConstantShape)
-        and kernel.frame_std(parsed.rule) is not None
+        finest != 0 and isinstance(kernel, ConstantShape) and kernel.frame_std(rule) is not None
     )
     is_exact = parsed.terminal == "empirical" and isinstance(noise, VarianceExploding)
     terminal_scale = terminal_scale_for(
@@ -88,7 +92,10 @@ def make_model(
         is_exact=is_exact and not callable(sigma),
     )
     enough = enough_steps(
-        bandwidth, terminal_scale, has_base=geometry.base is not None, by_frames=by_frames
+        bandwidth,
+        terminal_scale,
+        has_base=geometry.base is not None,
+        frame_dimension=kernel.rank if by_frames else 0,
     )
     is_mixture = geometry.base is not None and not isinstance(parsed.base, ManifoldParzen)
     enough = math.ceil((_REFINEMENT_OVER_MIXTURES if is_mixture else 1) * refinement * enough)
@@ -123,7 +130,6 @@ def make_model(
             periods=geometry.periods,
         )
 
-    rule, is_fixed = parsed.rule, parsed.rule.n_nodes > 0
     if not is_fixed:
         has_more = is_mixture and not by_frames and kernel.rank > _MOST_DIMENSIONS
         n_nodes = _MORE_NODES * kernel.n_nodes if has_more else kernel.n_nodes
@@ -143,6 +149,9 @@ def make_model(
         parsed.requested["shards"],
         geometry.periods,
     )
+    has_many = by_frames and kernel.rank > _MOST_DIMENSIONS and is_smoothed
+    if has_many and data.shards.alone and not is_candidate:
+        source = _corrected(source, parsed.resources)
     model = _with_solver(
         source, geometry, parsed, steps_of_levels, background, is_candidate=is_candidate
     )
@@ -160,6 +169,19 @@ def make_model(
         **geometry.learned,
     }
     return FittedModel(model, attributes)
+
+
+def _corrected(source: NoisedData, resources: Resources) -> NoisedData:
+    """Return data whose divergences have no error in common to all rows (`divergence_shifts`)."""
+    smoothing = source.smoothing
+    assert isinstance(smoothing, FrozenKernel)
+
+    def schedule(rule: NodeRule, exclude: np.ndarray) -> ScoreSchedule:
+        other = replace(source, smoothing=replace(smoothing, rule=rule))
+        return other.schedule(resources, exclude)
+
+    shifts = divergence_shifts(schedule, smoothing.rule, source.hierarchy.points)
+    return replace(source, smoothing=replace(smoothing, shifts=shifts))
 
 
 def _in_metric(terminal_scale: float | str, unit: float) -> float | str:

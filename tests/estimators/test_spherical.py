@@ -200,6 +200,7 @@ SPHERE, TURNS = {}, {"space": "rotations"}
         (SPHERE, [[0.0, 0, 1], [0, 0, 0]], r"row 1 of X is zero"),
         (SPHERE, [[10.0, 50], [20, 60]], r"2 columns.*np.radians"),
         (SPHERE, [[0.0, 0, 1], [np.nan, 0, 1]], "NaN"),
+        (SPHERE, [[0.0, 0, 1], [0, 1]], "X of type list has rows of unequal lengths"),
         (SPHERE, [[0.0, 0, 1]], r"1 distinct row.*Pass numbers"),
         (SPHERE, [[0.0, 0, 1]] * 5, r"1 distinct row"),
         (SPHERE, [[1e200, 0, 1]], r"in row 0"),
