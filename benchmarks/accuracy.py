@@ -10,8 +10,10 @@ import time
 
 import numpy as np
 from sklearn.datasets import make_moons
+from sklearn.mixture import GaussianMixture
 
-from skdiffsmooth import CoarseScoreDiffusion, KDESampler, SmoothedScoreDiffusion
+from skdiffsmooth import CoarseScoreDiffusion, SmoothedScoreDiffusion
+from skdiffsmooth.bases import ManifoldParzen
 from skdiffsmooth.datasets import make_circle
 
 BANDWIDTH, SIGMA = math.sqrt(1e-3), 0.15
@@ -57,6 +59,12 @@ def masses():
         rows = np.concatenate([near, distance + far])
         fitted = SmoothedScoreDiffusion(0.3, 0.4).fit(rows)
         row(f"two clusters {distance:.0e} apart", fitted, (6, 241, (0.0,)), (6, 241, (distance,)))
+    # Fitted where the squares of distances leave digits for variances, and moved.
+    mixture = GaussianMixture(4, random_state=0).fit(np.concatenate([near, 20 + far]))
+    mixture.means_[mixture.means_ > 10] += distance - 20
+    for name, base in ("windows", ManifoldParzen(5)), ("a mixture", mixture):
+        fitted = SmoothedScoreDiffusion(0.3, 0.4, base=base).fit(rows)
+        row(f"the last, over {name}", fitted, (6, 241, (0.0,)), (6, 241, (distance,)))
     for bandwidth in (0.01, 0.03, 0.3, 3.0):
         fitted = SmoothedScoreDiffusion(bandwidth, 0.45).fit(near)
         # Features are narrower than the bandwidth: 2.5 points in one leave an error of .002 at 0.01.
@@ -73,22 +81,6 @@ def masses():
     for factor in (1.0, 0.5, 0.25):
         fitted = SmoothedScoreDiffusion(factor * h, 1.5 * h).fit(moons)
         row(f"two moons, {factor:g} h", fitted, (2.0, 301, (0.5, 0.25)))
-    mass_by_draws(SmoothedScoreDiffusion(0.1 * h, 1.5 * h).fit(moons), moons)
-
-
-def mass_by_draws(fitted, X, n_draws=4000):
-    """Print the mass where a grid would need too many points: the mean ratio to a wider density."""
-    # Of kernels of the smoothing and of three times its width: ratios are bounded.
-    scale = math.hypot(fitted.bandwidth_, fitted.sigma_)
-    parts = [KDESampler(width).fit(X) for width in (scale, 3 * scale)]
-    draws = np.vstack([part.sample(n_draws // 2, random_state=k) for k, part in enumerate(parts)])
-    proposal = np.logaddexp(*(part.score_samples(draws) for part in parts)) - math.log(2)
-    ratios = np.exp(fitted.score_samples(draws) - proposal)
-    error = ratios.std(ddof=1) / math.sqrt(n_draws)
-    print(
-        f"\nTwo moons, bandwidth {fitted.bandwidth_:.3g}, sigma {fitted.sigma_:.3g}, "
-        f"{fitted.n_steps_} steps: mass - 1 = {ratios.mean() - 1:+.4f} +- {error:.4f}"
-    )
 
 
 def coarse():

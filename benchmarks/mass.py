@@ -18,7 +18,7 @@ from _common import header, row
 from _tables import load, split
 from sklearn.mixture import GaussianMixture
 
-from skdiffsmooth import SmoothedScoreDiffusion
+from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
 from skdiffsmooth.bases import ManifoldParzen
 
 # Training rows at most; differences, in bandwidths.
@@ -54,33 +54,60 @@ def log_errors(model, n, seed=0):
     return inner._follow_up(x[:, 0], resources=resources, with_error=False)[:, 0] - drawn
 
 
-def run(names=tuple(TABLES)):
+def row_of(model, n, *labels):
+    """Print the mass of a fitted model, and the mean and rms of its errors at n draws."""
+    start = time.process_time()
+    error = log_errors(model, n)
+    ratio = np.exp(error)
+    row(
+        *labels,
+        f"{ratio.mean() - 1:+.4f} +- {ratio.std(ddof=1) / np.sqrt(n):.4f}",
+        f"{error.mean():+.4f}",
+        f"{np.sqrt(np.mean(error**2)):.4f}",
+        f"{time.process_time() - start:.0f}",
+    )
+
+
+def narrow():
+    """Print the mass in two dimensions for bandwidths from a hundredth to ten times the KDE's best."""
+    X = np.random.RandomState(7).normal(size=(20, 2))
+    h = KDESampler("loo").fit(X).bandwidth_
+    mixture = GaussianMixture(3, random_state=0)
+    bases = {
+        "rows, ball": ({"kernel": "uniform-ball"}, (0.3, 0.1)),
+        "windows": ({"base": ManifoldParzen(5)}, (0.3, 0.1)),
+        "mixture": ({"base": mixture}, (0.3, 0.1)),
+        "rows": ({}, (10, 3, 1, 0.3, 0.1, 0.03, 0.01)),
+    }
+    header("base", "bandwidth / h", "nodes", "steps", "mass - 1", "e: mean", "rms", "CPU s")
+    for label, (parameters, factors) in bases.items():
+        for factor in factors:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                model = SmoothedScoreDiffusion(factor * h, 1.5 * h, **parameters).fit(X)
+            nodes = f"{model.n_nodes_}{' (warned)' if caught else ''}"
+            row_of(model, 30, label, factor, nodes, model.n_steps_)
+
+
+def run(names=()):
     """Print the mass of the default's density, and of those over windows and a mixture."""
-    header("data", "N x d", "base", "mass - 1", "log-densities: mean", "rms", "CPU s")
-    for name in names:
+    header("data", "N x d", "base", "mass - 1", "e: mean", "rms", "CPU s")
+    for name in names or TABLES:
         train, _ = split(load(name), 0, MOST_ROWS)
         bases = {"rows": None}
         if name in WITH_BASES:
             mixture = GaussianMixture(4, reg_covar=0.05, random_state=0)
             bases |= {"windows": ManifoldParzen(), "mixture": mixture}
         for label, base in bases.items():
-            start = time.process_time()
             with warnings.catch_warnings():
                 # Mixtures that have not converged.
                 warnings.simplefilter("ignore")
                 model = SmoothedScoreDiffusion(base=base).fit(train)
-                error = log_errors(model, TABLES[name])
-            ratio = np.exp(error)
-            row(
-                name,
-                " x ".join(map(str, train.shape)),
-                label,
-                f"{ratio.mean() - 1:+.4f} +- {ratio.std(ddof=1) / np.sqrt(len(ratio)):.4f}",
-                f"{error.mean():+.4f}",
-                f"{np.sqrt(np.mean(error**2)):.4f}",
-                f"{time.process_time() - start:.0f}",
-            )
+            row_of(model, TABLES[name], name, " x ".join(map(str, train.shape)), label)
+    if not names:
+        print()
+        narrow()
 
 
 if __name__ == "__main__":
-    run(sys.argv[1:] or tuple(TABLES))
+    run(sys.argv[1:])

@@ -1,5 +1,6 @@
 """P6: how the time of fitting and sampling grows with the number of points on a surface."""
 
+import time
 import warnings
 
 import numpy as np
@@ -76,6 +77,43 @@ def merging_errors(full):
         )
 
 
+def single_queries(n=100_000, n_queries=50):
+    """Print S6: the time of a query of many rows, and how many of the points a query needs at all."""
+    X, queries = surface(n, noise=0), surface(n_queries, seed=1)
+    bandwidth = 0.5 * n ** (-1 / 6)
+    fitted = SmoothedScoreDiffusion(bandwidth, 2 * bandwidth, background=0.0).fit(X)
+    milliseconds, found = [], None
+    for call in (fitted.score_samples, lambda rows: fitted.sample(len(rows), random_state=0)):
+        start = time.process_time()
+        result = call(queries)
+        milliseconds.append(1e3 * (time.process_time() - start) / n_queries)
+        found = result if found is None else found
+    print(
+        f"\nS6: {n} points, one of {n_queries} log-densities {milliseconds[0]:.1f} ms of CPU, one draw "
+        f"{milliseconds[1]:.1f} ms; mean log-density {found.mean():.4f}, error_ {fitted.error_:.3f}. "
+        "Points whose weight is above 1e-8 of the largest, the mean of 10 queries:\n"
+    )
+    header("level", "points, merged", "for any node of a query", "for one node")
+    rng = np.random.RandomState(0)
+    levels, rows = fitted.noise_levels_, fitted.model_.embedding.split(queries)[0][:10]
+    totals = np.zeros(3)
+    for level in range(levels.n_levels):
+        scale = levels.start(level)
+        points, _ = fitted.hierarchy_.at(scale)
+        offsets, _ = fitted.kernel_.nodes(level)
+        counts = []
+        for x in rows + scale * rng.normal(size=rows.shape):
+            half_squares = ((x + offsets)[:, None] - points) ** 2 / (2 * scale**2)
+            exponents = half_squares.sum(axis=2)
+            near = exponents < exponents.min(axis=1, keepdims=True) + np.log(1e8)
+            counts.append((near.any(axis=0).sum(), near.sum(axis=1).mean()))
+        found = [len(points), *np.mean(counts, axis=0)]
+        totals += found
+        if level % 5 == 0:
+            row(level, *(f"{count:.0f}" for count in found))
+    row("sum of all levels", *(f"{count:.0f}" for count in totals))
+
+
 def rates():
     """Print the engine's rate of arithmetic over the number of points."""
     print("\nEngine: 128 queries, 64 nodes, 8 dimensions, sigma 0.3, v = 0.3, float64.\n")
@@ -131,6 +169,8 @@ def run(full=False):
         row(n, f"{fitting:.2f}", f"{sampling:.2f}", rival, ratio, score, density)
     exponent = np.polyfit(np.log(sizes), np.log(seconds), 1)[0]
     print(f"\nfit + sample grows like N^{exponent:.2f} over these sizes.")
+    if full:
+        single_queries()
     merging_errors(full)
     rates()
 

@@ -283,55 +283,40 @@ def stationary_bracket(
     is their longest period, from which on the kernel is uniform.
     """
     _check_several(points)
+    if queries is None:
+        queries = Queries.at_points(points, weights)
     if periods is not None:
         return _stationary_bracket_of_periods(points, weights, queries, periods)
-    d = points.shape[1]
-    centered = points - weights @ points
-    squares = np.einsum("ij,ij->i", centered, centered)
-    total = weights @ squares
-    others = weight_of_others(weights)
-    if queries is None:
-        nearest = nearest_distances(points)
-        # sum_j w_j |x_i - x_j|^2 = |x_i - mean|^2 + total variance, over the weight of the others.
-        to_others = (squares + total) / others
-        query_weights = weights
-    else:
-        exclude, query_weights = queries.exclude, queries.weights
-        nearest = queries.nearest_distances(points)
-        from_mean = np.sum((queries.x - weights @ points) ** 2, axis=1)
-        to_own = weights[exclude] * np.sum((queries.x - points[exclude]) ** 2, axis=1)
-        to_others = (from_mean + total - to_own) / others[exclude]
+    d, mean, exclude = points.shape[1], weights @ points, queries.exclude
+    # sum_j w_j |x_i - x_j|^2 = |x_i - mean|^2 + total variance, over the weight of the others.
+    to_all = np.sum((queries.x - mean) ** 2, axis=1) + weights @ np.sum(
+        (points - mean) ** 2, axis=1
+    )
+    to_own = weights[exclude] * np.sum((queries.x - points[exclude]) ** 2, axis=1)
+    to_others = (to_all - to_own) / weight_of_others(weights)[exclude]
+    nearest = queries.nearest_distances(points)
     return (
-        float(np.sqrt(query_weights @ nearest**2 / d)),
-        float(np.sqrt(query_weights @ to_others / d)),
+        float(np.sqrt(queries.weights @ nearest**2 / d)),
+        float(np.sqrt(queries.weights @ to_others / d)),
     )
 
 
 def _stationary_bracket_of_periods(
-    points: np.ndarray, weights: np.ndarray, queries: Queries | None, periods: np.ndarray
+    points: np.ndarray, weights: np.ndarray, queries: Queries, periods: np.ndarray
 ) -> tuple[float, float]:
     """Return `stationary_bracket` for coordinates with periods (d,), 0 where one has none."""
-    if queries is None:
-        nearest, query_weights = nearest_distances(points, periods), weights
-    else:
-        nearest, query_weights = queries.nearest_distances(points, periods), queries.weights
-    lower = math.sqrt(query_weights @ nearest**2 / len(periods))
+    nearest = queries.nearest_distances(points, periods)
+    lower = math.sqrt(queries.weights @ nearest**2 / len(periods))
     is_linear = periods == 0
     if not is_linear.any():
         return lower, float(periods.max())
     linear = points[:, is_linear]
-    if queries is not None:
-        queries = queries._replace(x=queries.x[:, is_linear])
-        linear_queries = queries.x - weights @ linear
-    else:
-        linear_queries = linear - weights @ linear
-    total = float(weights @ np.sum((linear - weights @ linear) ** 2, axis=1))
-    others = weight_of_others(weights)
-    if queries is not None:
-        others = others[queries.exclude]
+    mean = weights @ linear
+    to_all = np.sum((queries.x[:, is_linear] - mean) ** 2, axis=1)
+    to_all += weights @ np.sum((linear - mean) ** 2, axis=1)
     # Distances to the left-out point itself are counted, too: with its weight they raise the bound.
-    to_others = query_weights @ ((np.sum(linear_queries**2, axis=1) + total) / others)
-    to_others = float(to_others) + float(np.sum(periods**2)) / 4
+    to_others = float(queries.weights @ (to_all / weight_of_others(weights)[queries.exclude]))
+    to_others += float(np.sum(periods**2)) / 4
     return lower, math.sqrt(to_others / is_linear.sum())
 
 

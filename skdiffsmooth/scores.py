@@ -31,6 +31,10 @@ __all__ = [
 ]
 
 
+# Numbers of all node tables of a schedule whose fields are kept.
+_MOST_KEPT = 2**21
+
+
 class ScoreField(Protocol):
     """Protocol of the score at queries x (n, r) and noise variance v, and of its divergence."""
 
@@ -122,11 +126,14 @@ class SmoothedScore:
         The kernel's quadrature rule; a single zero node gives the empirical score itself.
     exclude : torch.Tensor of shape (n,), optional
         Index of the point that is excluded for each query.
+    shift : float, default=0.0
+        Added to v times the divergence.
     """
 
     posterior: Denoiser
     nodes: Nodes
     exclude: torch.Tensor | None = None
+    shift: float = 0.0
 
     def __call__(self, x: torch.Tensor, v: float) -> torch.Tensor:
         """See `ScoreField`."""
@@ -137,11 +144,11 @@ class SmoothedScore:
         """See `ScoreField`."""
         moments = self.posterior.moments(x, v, self.nodes, trace=True, exclude=self.exclude)
         assert moments.trace is not None
-        return (moments.mean - x) / v, (moments.trace / v - x.shape[1]) / v
+        return (moments.mean - x) / v, (moments.trace / v + (self.shift - x.shape[1])) / v
 
     def by_traces(self) -> SmoothedScore:
         """Return the same field with its exact divergence, whatever factors the nodes have."""
-        return replace(self, nodes=self.nodes.without_stein())
+        return replace(self, nodes=self.nodes.without_stein(), shift=0.0)
 
     def log_density(self, x: torch.Tensor, v: float) -> torch.Tensor:
         """See `Potential`."""
@@ -204,14 +211,23 @@ class ScoreSchedule:
         self.base = base
         self.periods = periods
         self._unmerged: Denoiser | None = None
-        self._last: tuple[int, ScoreField] | None = None
+        self._fields: dict[int, ScoreField] = {}
+        n_points, dimension = hierarchy.points.shape
+        most_columns = min(_MOST_KEPT, memory_limit * 2**13) / (levels.n_levels * n_points)
+        self.is_small = (
+            shards.alone
+            and dimension < most_columns
+            and dimension + smoothing.n_nodes < most_columns
+        )
 
     def at(self, level: int) -> ScoreField:
         """Return the field of a noise level, whose points and smoothing are fixed."""
-        # Solvers take several steps in a level before they go on to the next.
-        if self._last is None or self._last[0] != level:
-            self._last = level, self._field(level, self.levels.start(level))
-        return self._last[1]
+        field = self._fields.get(level)
+        if field is None:
+            field = self._field(level, self.levels.start(level))
+            # Solvers take several steps in a level before they go on to the next.
+            self._fields = {**(self._fields if self.is_small else {}), level: field}
+        return field
 
     def at_scale(self, scale: float) -> ScoreField:
         """Return the field of a noise scale, in units of X, which may be below all levels."""

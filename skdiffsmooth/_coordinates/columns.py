@@ -73,11 +73,12 @@ class ColumnSpace:
         weights: np.ndarray,
         units: np.ndarray | None = None,
         shards: Shards = ONE_PROCESS,
+        rounding: np.ndarray | float = 0.0,
     ) -> ColumnSpace:
         """Return scales and relations of distinct rows (n_points, d) with weights that sum to one.
 
         `units` (d,) are the steps in which columns were recorded, 0 where they are not known. A relation
-        is as wide as half of them, or as float64 rounding.
+        is as wide as half of them, or as float64 rounding, or as `rounding` (d,) if that is larger.
         """
         n_features = points.shape[1]
         units = np.zeros(n_features) if units is None else units
@@ -86,6 +87,7 @@ class ColumnSpace:
             # A single row has no scale and no relation.
             return replace(cls.plain(n_features), origin=origin)
         largest = np.max(shards.gather(np.abs(points).max(axis=0)), axis=0)
+        largest = np.maximum(largest, rounding / _EPS)
         centered = points - origin
         extent = np.max(shards.gather(np.abs(centered).max(axis=0)), axis=0)
         varies = extent > _CONSTANT * _EPS * largest
@@ -142,10 +144,13 @@ class ColumnSpace:
             if units is not None:
                 units = units.copy()
                 units[warp.columns] = 0.0
-        space = replace(cls.of(mapped, weights, units, shards), warp=warp)
-        if whole is None:
+        rounding = np.zeros(points.shape[1]) + (0.0 if whole is None else whole.rounding)
+        if warp is not None:
+            rounding[warp.columns] = 0.0
+        space = replace(cls.of(mapped, weights, units, shards, rounding), warp=warp)
+        if whole is None or whole.points is points:
             return space
-        table = cls.of_part(whole.points, whole.weights, whole.precision.unit, None, warp=warp)
+        table = cls.of_part(whole.points, whole.weights, whole.precision.unit, whole, warp=warp)
         if table.n_directions == space.n_directions:
             return space
         assert units is not None

@@ -10,6 +10,8 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 from scipy.special import gammaln
 
+from .._utils.table import n_dimensions
+
 # Rows this far from the sphere, or from a rotation, are taken for rounded ones.
 _TOLERANCE = 1e-3
 
@@ -66,7 +68,7 @@ def check_form(X: Any) -> None:
         raise TypeError(
             "X is a Rotation of scipy; expected a table with a row for each. Pass X.as_quat()."
         )
-    if np.ndim(X) == 3:
+    if n_dimensions(X) == 3:
         raise ValueError(
             f"X has the shape {np.shape(X)}; expected a row for each rotation matrix. Pass "
             "X.reshape(len(X), 9)."

@@ -14,9 +14,9 @@ from .._engine.hierarchy import PointHierarchy
 from .._utils.validation import check_ratio
 from ..bandwidth import Queries
 from ..bases import ManifoldParzen
-from ..kernels._node_error import checked_rows, enough_nodes
+from ..kernels._node_error import checked_rows, divergence_shifts, enough_nodes
 from ..kernels._nodes import NodeRule
-from ..kernels._shapes import ConstantShape
+from ..kernels._shapes import ConstantShape, FrozenKernel
 from ..noise import NoiseLevels, VarianceExploding, enough_steps
 from ..scores import ScoreSchedule
 from ..solvers import Heun, Multistep
@@ -44,6 +44,9 @@ _MANY_NOISE_SCALES, _MOST_STEPS_A_LEVEL, _MOST_STEPS = 5.0, 32, 256
 # Over a fitted mixture: levels and steps in those over windows; nodes in those for rows, and dimensions
 # above which it has them. Held-out rows are outside its thin components, and all err in one direction.
 _REFINEMENT_OVER_MIXTURES, _MORE_NODES, _MOST_DIMENSIONS = 2, 8, 10
+# Most dimensions in which nodes over rows are frames; above ten, what all rows have in common of their
+# divergences' error is corrected.
+_MOST_FRAMES = 64
 # Most rows by whose likelihood candidates are compared and tails chosen.
 MOST_ROWS = 2000
 
@@ -74,10 +77,11 @@ def make_model(
     finest = sigma(bandwidth) if callable(sigma) else sigma
     # A sigma whose square underflows is no smoothing.
     check_ratio("sigma", max(finest, 1.0), unit)
+    rule, is_fixed = parsed.rule, parsed.rule.n_nodes > 0
+    if geometry.base is None and isinstance(kernel, ConstantShape):
+        rule = replace(rule, most_frames=_MOST_FRAMES)
     by_frames = (
-        finest != 0
-        and isinstance(kernel, ConstantShape)
-        and kernel.frame_std(parsed.rule) is not None
+        finest != 0 and isinstance(kernel, ConstantShape) and kernel.frame_std(rule) is not None
     )
     is_exact = parsed.terminal == "empirical" and isinstance(noise, VarianceExploding)
     terminal_scale = terminal_scale_for(
@@ -88,12 +92,14 @@ def make_model(
         is_exact=is_exact and not callable(sigma),
     )
     enough = enough_steps(
-        bandwidth, terminal_scale, has_base=geometry.base is not None, by_frames=by_frames
+        bandwidth,
+        terminal_scale,
+        has_base=geometry.base is not None,
+        frame_dimension=kernel.rank if by_frames else 0,
     )
     is_mixture = geometry.base is not None and not isinstance(parsed.base, ManifoldParzen)
     enough = math.ceil((_REFINEMENT_OVER_MIXTURES if is_mixture else 1) * refinement * enough)
-    n_levels = parsed.n_levels or enough
-    levels = NoiseLevels(bandwidth, terminal_scale, n_levels)
+    levels = NoiseLevels(bandwidth, terminal_scale, parsed.n_levels or enough)
     requested, scales = scales_of_levels(sigma, noise, levels)
     steps_of_levels = levels.equal_steps(parsed.n_steps or enough)
     if parsed.n_steps is None:
@@ -102,12 +108,9 @@ def make_model(
     parsed.kernel.check_scales(kernel, geometry.coordinates, bandwidth, scales)
     if not is_smoothed and parsed.terminal == "empirical":
         # The unsmoothed flow leads from p_T to p_eps whatever T is: the identity, from p_eps.
-        levels = NoiseLevels(bandwidth, bandwidth, n_levels)
-    # Components of a base are not merged, nor are points for candidates, which are few.
-    tolerance = 0.0
-    if geometry.base is None and not is_candidate:
-        n_points = data.shards.total(len(data.points))
-        tolerance = merging_tolerance(parsed.tol, n_points, is_smoothed=is_smoothed)
+        levels = NoiseLevels(bandwidth, bandwidth, levels.n_levels)
+    # Points for candidates, which are few, are not merged.
+    tolerance = 0.0 if is_candidate else _tolerance(geometry, parsed, is_smoothed=is_smoothed)
     hierarchy = PointHierarchy.of(geometry.coordinates, data.weights, tolerance, bandwidth)
     backend = backend_in_range(parsed.resources.backend, hierarchy, levels)
 
@@ -123,7 +126,6 @@ def make_model(
             periods=geometry.periods,
         )
 
-    rule, is_fixed = parsed.rule, parsed.rule.n_nodes > 0
     if not is_fixed:
         has_more = is_mixture and not by_frames and kernel.rank > _MOST_DIMENSIONS
         n_nodes = _MORE_NODES * kernel.n_nodes if has_more else kernel.n_nodes
@@ -133,16 +135,14 @@ def make_model(
     error = 0.0
     if is_smoothed and kernel.rank and not (is_candidate and is_fixed):
         rule, error = enough_nodes(schedule, rule, parsed.tol, is_fixed=is_fixed)
+    smoothing, shards = kernel.freeze(scales, rule), parsed.requested["shards"]
+    base, periods = geometry.base, geometry.periods
     source = NoisedData(
-        levels,
-        hierarchy,
-        kernel.freeze(scales, rule),
-        geometry.base,
-        parsed.terminal,
-        data.points,
-        parsed.requested["shards"],
-        geometry.periods,
+        levels, hierarchy, smoothing, base, parsed.terminal, data.points, shards, periods
     )
+    has_many = by_frames and kernel.rank > _MOST_DIMENSIONS and is_smoothed
+    if has_many and data.shards.alone and not is_candidate:
+        source = _corrected(source, parsed.resources)
     model = _with_solver(
         source, geometry, parsed, steps_of_levels, background, is_candidate=is_candidate
     )
@@ -152,14 +152,30 @@ def make_model(
         model = _with_fewer_evaluations(model, schedule(rule), parsed.resources)
     if background or (is_candidate and parsed.background != 0):
         model = replace(model, tail=_tail(model, geometry, parsed.resources))
-    attributes = {
-        "sigma_": unit * (requested if callable(sigma) else sigma),
-        "noise_": noise,
-        "node_error_": error,
-        "error_": error,
-        **geometry.learned,
-    }
-    return FittedModel(model, attributes)
+    fitted_sigma = unit * (requested if callable(sigma) else sigma)
+    attributes = {"sigma_": fitted_sigma, "noise_": noise, "node_error_": error, "error_": error}
+    return FittedModel(model, attributes | geometry.learned)
+
+
+def _corrected(source: NoisedData, resources: Resources) -> NoisedData:
+    """Return data whose divergences have no error in common to all rows (`divergence_shifts`)."""
+    smoothing = source.smoothing
+    assert isinstance(smoothing, FrozenKernel)
+
+    def schedule(rule: NodeRule, exclude: np.ndarray) -> ScoreSchedule:
+        other = replace(source, smoothing=replace(smoothing, rule=rule))
+        return other.schedule(resources, exclude)
+
+    shifts = divergence_shifts(schedule, smoothing.rule, source.hierarchy.points)
+    return replace(source, smoothing=replace(smoothing, shifts=shifts))
+
+
+def _tolerance(geometry: Geometry, parsed: ParsedParameters, *, is_smoothed: bool) -> float:
+    """Return the tolerance of merged points; components of a base are not merged."""
+    if geometry.base is not None:
+        return 0.0
+    n_points = geometry.data.shards.total(len(geometry.data.points))
+    return merging_tolerance(parsed.tol, n_points, is_smoothed=is_smoothed)
 
 
 def _in_metric(terminal_scale: float | str, unit: float) -> float | str:

@@ -86,7 +86,7 @@ class FlowDensity(PosteriorMixin, DistanceDensityMixin, BaseEstimator, ABC):
         -----
         Each of the solver's field evaluations takes about ``(r + 2) * n_samples * n_nodes *
         n_points`` multiply-adds, r the dimension of the data's affine hull, and ``2 * n_samples *
-        n_nodes * n_points`` with the isotropic Gaussian kernel in three to ten dimensions, unless the
+        n_nodes * n_points`` with the isotropic Gaussian kernel in 3 to 64 dimensions, unless the
         notes of the class say otherwise. Temporaries stay within `memory_limit`.
 
         With `given` or `columns` the log-density of each distinct row of given values is an integral of

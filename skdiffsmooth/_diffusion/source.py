@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -104,12 +105,16 @@ class NoisedData:
         """Return the fields; at large noise points are merged, unless one must be excluded."""
         backend = backend_in_range(resources.backend, self.hierarchy, self.levels)
         hierarchy = self.hierarchy
-        if exclude is not None or not merged:
+        is_plain = exclude is None and merged
+        key = backend, resources.memory_limit
+        if is_plain and (kept := _KEPT.get(self)) is not None and kept[0] == key:
+            return kept[1]
+        if not is_plain:
             # Merged points cannot be excluded, or counted, one by one.
             hierarchy = PointHierarchy.of(
                 hierarchy.points, hierarchy.weights, 0.0, self.levels.bandwidth
             )
-        return ScoreSchedule(
+        schedule = ScoreSchedule(
             self.levels,
             hierarchy,
             self.smoothing,
@@ -120,6 +125,11 @@ class NoisedData:
             self.base,
             self.periods,
         )
+        if is_plain and schedule.is_small:
+            if len(_KEPT) >= _MOST_KEPT:
+                _KEPT.clear()
+            _KEPT[self] = key, schedule
+        return schedule
 
     def terminal(
         self, schedule: ScoreSchedule, exclude: np.ndarray | None = None
@@ -143,6 +153,14 @@ class NoisedData:
     def rows_at_once(self, memory_limit: float) -> int | None:
         """Return None, since the engine splits queries into tiles."""
         return None
+
+
+# Schedules of small models, with backend and memory limit, for later queries. They live as long as the
+# model, and are no part of it: queries change no fitted model. Each has at most 16 MiB of node tables.
+_MOST_KEPT = 16
+_KEPT: WeakKeyDictionary[NoisedData, tuple[tuple[Backend, float], ScoreSchedule]] = (
+    WeakKeyDictionary()
+)
 
 
 def backend_in_range(backend: Backend, hierarchy: PointHierarchy, levels: NoiseLevels) -> Backend:

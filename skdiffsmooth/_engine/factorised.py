@@ -19,7 +19,10 @@ import torch
 
 from .merge import Merger, Pairs
 from .moments import Nodes
-from .points import Points, exclude_, exp_
+from .points import Points, exclude_, exp_, products
+
+# Elements of node tables that are kept, where a sixteenth of the memory limit has room for them.
+_MOST_KEPT = 2**21
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class NodeTable:
     top: torch.Tensor  # (M,): the exponents that were subtracted
     never_underflows: bool  # Whether no normaliser can underflow, whatever the query
     features: torch.Tensor  # (r + 2, N): 1, x_i and |x_i|^2 in units of the radius
+    of_queries: torch.Tensor  # (r + 1, N): the matrix of `Points.product_matrix`
     n_queries: int  # How many queries the table will be used for
 
     def part(self, part: slice, n_queries: int) -> NodeTable:
@@ -77,8 +81,11 @@ class Products:
 class Factoriser:
     """Computes sums over points by products of query factors and node factors."""
 
-    def __init__(self, points: Points) -> None:
+    def __init__(self, points: Points, memory_limit: float) -> None:
         self._points = points
+        # Tables that are kept, by noise variance, and how many more elements they may have.
+        self._tables: dict[float, NodeTable] = {}
+        self._elements_left = min(_MOST_KEPT, int(memory_limit * 2**20 / 128))
         # Factors are kept between exp(-s) and exp(s), so that no product of two of them overflows or
         # is subnormal. That changes a term of a sum by at most 1, and N terms by no more than rounding
         # in a normaliser of at least N / eps.
@@ -97,7 +104,20 @@ class Factoriser:
         )
 
     def table(self, nodes: Nodes, v: float, n_queries: int) -> NodeTable:
-        """Return the table of node factors, for use with `n_queries` queries."""
+        """Return the table of node factors, for use with `n_queries` queries.
+
+        Small tables are kept for later calls with the same nodes at the same noise.
+        """
+        kept = self._tables.get(v)
+        if kept is None or kept.nodes is not nodes:
+            kept = self._new_table(nodes, v)
+            size = kept.factors.numel() + kept.of_queries.numel()
+            if v not in self._tables and size <= self._elements_left:
+                self._elements_left -= size
+                self._tables[v] = kept
+        return replace(kept, n_queries=n_queries)
+
+    def _new_table(self, nodes: Nodes, v: float) -> NodeTable:
         exponents = (nodes.offsets / v) @ self._points.positions.T
         top = exponents.amax(1, keepdim=True)
         # Whatever the query, a normaliser is at least exp(2s - range of its node's exponents).
@@ -108,7 +128,8 @@ class Factoriser:
         top -= self._log_scale
         factors = exp_(exponents.sub_(top), -self._log_scale)
         features = self._points.features
-        return NodeTable(nodes, factors, top[:, 0], never_underflows, features, n_queries)
+        of_queries = self._points.product_matrix(v)
+        return NodeTable(nodes, factors, top[:, 0], never_underflows, features, of_queries, 0)
 
     def products(
         self,
@@ -120,7 +141,7 @@ class Factoriser:
         features: bool,
     ) -> Products | None:
         """Sum each feature or the weights for queries (B, r); None if most pairs would underflow."""
-        top, factors = self._query_factors(x, v, exclude)
+        top, factors = self._query_factors(x, table, exclude)
         underflows = sums = None
         if not table.never_underflows:
             sums = table.sums(factors, features=False)
@@ -153,7 +174,7 @@ class Factoriser:
 
         The result is of P queries and M nodes.
         """
-        top, factors = self._query_factors(x, v, exclude)
+        top, factors = self._query_factors(x, table, exclude)
         n_nodes = len(table.nodes) // len(counts)
         total = torch.cat(
             [
@@ -168,10 +189,10 @@ class Factoriser:
         return Products(table, factors, total, log_sums, None)
 
     def _query_factors(
-        self, x: torch.Tensor, v: float, exclude: torch.Tensor | None
+        self, x: torch.Tensor, table: NodeTable, exclude: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the subtracted maximum (B, 1) of each query's logits, and the factors (B, N)."""
-        logits = exclude_(self._points.products(x, v), exclude)
+        logits = exclude_(products(x, table.of_queries), exclude)
         top = logits.amax(1, keepdim=True) - self._log_scale
         return top, exp_(logits.sub_(top), -self._log_scale)
 
@@ -186,18 +207,17 @@ class Factoriser:
         """
         table, underflows = products.table, products.underflows
         weights, log_sums = merger.pair_weights(products.log_sums, table.nodes.weights)
-        sums = log_sums.new_zeros(len(log_sums), self._points.dimension + 2)
-        sums[:, -2:] = table.nodes.averages(weights, log_sums)
-        if underflows is not None and direct is not None:
-            weighted = weights[underflows][:, None] * direct[:, :-2]
-            sums[:, :-2].index_add_(0, underflows.nonzero()[:, 0], weighted)
-            weights = weights.masked_fill(underflows, 0)
+        averages = table.nodes.averages(weights, log_sums)
+        kept = weights if underflows is None else weights.masked_fill(underflows, 0)
         # Scaled back at the end, so that the products before stay in range too.
         scale = math.exp(self._log_scale)
-        mixed = products.factors.mul_((weights * scale / products.sums[:, 0]) @ table.factors)
+        mixed = products.factors.mul_((kept * scale / products.sums[:, 0]) @ table.factors)
         torch.threshold_(mixed, 1 / scale, 0)
-        sums[:, :-2] += (mixed @ self._points.positions) / scale
-        return sums
+        mean = (mixed @ self._points.positions).div_(scale)
+        if underflows is not None and direct is not None:
+            weighted = weights[underflows][:, None] * direct[:, :-2]
+            mean.index_add_(0, underflows.nonzero()[:, 0], weighted)
+        return torch.cat([mean, averages], dim=1)
 
     def pairs(self, products: Products, direct: torch.Tensor | None) -> Pairs:
         """Return the moments of each pair.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -60,6 +61,8 @@ class Nodes:
         return len(self.weights)
 
     def __getitem__(self, part: slice) -> Nodes:
+        if part == slice(0, len(self)):
+            return self
         stein = None if self.stein is None else self.stein[part]
         return replace(self, offsets=self.offsets[part], weights=self.weights[part], stein=stein)
 
@@ -72,7 +75,7 @@ class Nodes:
 
     def without_stein(self) -> Nodes:
         """Return the nodes without the factors of Stein's identity."""
-        return replace(self, stein=None)
+        return self if self.stein is None else replace(self, stein=None)
 
     def suits_stein(self, v: float) -> bool:
         """Return whether Stein factors hardly magnify rounding errors at noise of variance v."""
@@ -84,15 +87,23 @@ class Nodes:
 
         `weights` (B, M) are those of pairs. Without `stein` the first column is zero.
         """
-        weighted = weights * log_densities
-        average = weighted.sum(1)
-        laplacian = torch.zeros_like(average) if self.stein is None else weighted @ self.stein
-        return torch.stack([laplacian, average], dim=1)
+        return (weights * log_densities) @ self._factors_of_averages
+
+    @cached_property
+    def _factors_of_averages(self) -> torch.Tensor:
+        """Factors (M, 2) of weighted log-densities in their Laplacian and in their average."""
+        ones = torch.ones_like(self.weights)
+        return torch.stack([0 * ones if self.stein is None else self.stein, ones], dim=1)
 
     def half_squares(self, x: torch.Tensor) -> torch.Tensor:
         """Return |x_b + xi_m|^2 / 2 of queries (B, r), shape (B, M)."""
-        squares = x.square().sum(1, keepdim=True) + self.offsets.square().sum(1)
-        return 0.5 * squares + x @ self.offsets.T
+        squares = 0.5 * x.square().sum(1, keepdim=True) + self._half_squares
+        return torch.addmm(squares, x, self.offsets.T)
+
+    @cached_property
+    def _half_squares(self) -> torch.Tensor:
+        """|xi_m|^2 / 2, shape (M,)."""
+        return 0.5 * self.offsets.square().sum(1)
 
 
 @dataclass(frozen=True)

@@ -102,10 +102,13 @@ class Points:
 
     def products(self, y: torch.Tensor, v: float) -> torch.Tensor:
         """Return log w_i - |y - x_i|^2 / 2v + |y|^2 / 2v (B, N), from products of coordinates."""
+        return products(y, self.product_matrix(v))
+
+    def product_matrix(self, v: float) -> torch.Tensor:
+        """Return the matrix (r + 1, N) by which `products` multiplies queries with a one added."""
         # The bias is one more coordinate, so that the product adds it without another pass.
         bias = self.log_weights - self.half_norms / v
-        left = torch.cat([y / v, y.new_ones(len(y), 1)], dim=1)
-        return left @ torch.cat([self.positions.T, bias[None]])
+        return torch.cat([self.positions.T / v, bias[None]])
 
     def squared_distances(self, y: torch.Tensor) -> torch.Tensor:
         """Return |y - x_i|^2 (B, N), from differences of coordinates."""
@@ -114,6 +117,11 @@ class Points:
     def squared_distances_for_trace(self, y: torch.Tensor) -> torch.Tensor:
         """Return the contributions (B, N) of the differences y - x_i to a trace."""
         return _squared_distances(self.scaled_for_trace(y), self.scaled_for_trace(self.positions))
+
+
+def products(y: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+    """Return queries (B, r), with a one added to each, times a matrix (r + 1, N)."""
+    return torch.cat([y, y.new_ones(len(y), 1)], dim=1) @ matrix
 
 
 def _squared_distances(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:

@@ -74,7 +74,7 @@ class Posterior(FloatPromotion, Denoiser):
         self._shards = shards
         self._merger = merger_of(shards)
         self._points = Points(points, log_weights, shards.largest(radius), trace_weights)
-        self._factoriser = Factoriser(self._points)
+        self._factoriser = Factoriser(self._points, memory_limit)
         self.memory_limit = memory_limit
         self._tiles = Tiles(
             self._points,
@@ -139,8 +139,6 @@ class Posterior(FloatPromotion, Denoiser):
         self._check_exclude(exclude)
         by_stein = trace and nodes.suits_stein(v)
         at_pairs = trace and not by_stein
-        if not by_stein:
-            nodes = nodes.without_stein()
         factorise = self._factoriser.is_worth_trying(v, nodes)
         sums = x.new_zeros(len(x), self._points.dimension + 2)
         for tile in tracked(list(slices(len(nodes), self._tiles.nodes(trace=at_pairs)))):
@@ -151,9 +149,10 @@ class Posterior(FloatPromotion, Denoiser):
             if self._can_promote and self._merger.any(may_underflow):
                 return None
             for rows in tracked(list(slices(len(x), self._tiles.rows(len(part))))):
-                sums[rows] += self._tile_sums(
+                of_tile = self._tile_sums(
                     x[rows], v, part, table, rows_of(exclude, rows), trace=at_pairs
                 )
+                sums[rows].add_(of_tile)
         sums = self._merger.total(sums)
         if by_stein:
             # tr Cov = v (r + v times the Laplacian of the log-density).

@@ -127,11 +127,11 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     n_steps : int or "auto", default="auto"
         Steps of the solver, rounded up to a multiple of `n_levels`; ``n_steps_`` is the result. "auto"
         is 6 for each factor e between bandwidth and terminal scale, and at least 16, with the
-        isotropic Gaussian kernel in three to ten dimensions; otherwise 8 and at least 32, over windows
-        16 and 32, over a mixture 32 and 64. Levels where sigma is more than five noise scales have
-        more, up to 32 times as many and 256 in all. That keeps the error of means below some
-        thousandths of a nat where sigma is at most 20 bandwidths; `fit` warns where nodes and steps
-        together do not suffice for 0.2 nats a row. A number is used unchanged for all rows.
+        isotropic Gaussian kernel over rows in 3 to 10 dimensions (12 in 11 to 64); otherwise 8 and at
+        least 32, over windows 16 and 32, over a mixture 32 and 64. Levels where sigma is more than five
+        noise scales have more, up to 32 times as many and 256 in all. That keeps the error of means
+        below some thousandths of a nat where sigma is at most 20 bandwidths; `fit` warns where nodes
+        and steps together do not suffice for 0.2 nats a row. A number is used unchanged for all rows.
     n_levels : int or "auto", default="auto"
         Intervals of the noise range, each with its own nodes. They are part of the model: with more
         levels the errors of finitely many nodes average out. "auto" is as for `n_steps` (more where
@@ -144,10 +144,10 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         ``node_error_`` is below 0.2 nats, or up to 4096 until it is below 0.7 `tol`.
     node_rule : {"sobol", "gauss-hermite"}, default="sobol"
         How the kernel's nodes are chosen in each noise level. "sobol": mirrored quasi-random nodes
-        with the kernel's covariance; for the isotropic Gaussian kernel in r = 3 to 10 dimensions
-        randomly rotated frames, of 2 r nodes for each of three or more radii, with which divergences
-        follow from log-densities in a fraction of the time. "gauss-hermite": a grid, for one to three
-        directions; good while noise is not small against `sigma`.
+        with the kernel's covariance; for the isotropic Gaussian kernel in r = 3 to 64 dimensions (over
+        a base, 10) randomly rotated frames, of 2 r nodes for each of several radii, with which
+        divergences follow from log-densities in a fraction of the time. "gauss-hermite": a grid, for
+        one to three directions; good while noise is not small against `sigma`.
     terminal : {"empirical", "gaussian"}, default="empirical"
         The distribution that the reverse process starts from: the noised data, or a Gaussian about
         their mean, as in research code.
@@ -266,7 +266,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     Notes
     -----
     One evaluation of the field takes about ``2 * n_queries * n_nodes * n_points`` multiply-adds with
-    the isotropic Gaussian kernel in three to ten dimensions, whose divergence is a quadrature by Stein's
+    the isotropic Gaussian kernel in 3 to 64 dimensions, whose divergence is a quadrature by Stein's
     identity over log-densities at the nodes, and otherwise ``(r + 2) * n_queries * n_nodes *
     n_points``, r the dimension of the data's affine hull, at most ``min(n_features, n_points - 1)``; a
     likelihood takes two for each step.

@@ -195,7 +195,10 @@ def _subtask(of_fit: tuple[Any, Any] | None, task: str) -> Iterator[Callable[[],
 
 
 def tracked(items: Sequence[Item], task: str = "") -> Iterator[Item]:
-    """Iterate over items, and report after each of them."""
+    """Iterate over items, and report after each of them, unless there is one only."""
+    if len(items) == 1 and not task:
+        yield items[0]
+        return
     with counted(len(items), task) as done:
         for item in items:
             yield item

@@ -32,6 +32,8 @@ class WholeTable:
     """Their weights (n_points,), which sum to one."""
     has_classes: bool = False
     """Whether the parts are classes, which continuous columns and relations may tell apart."""
+    rounding: np.ndarray | float = 0.0
+    """Rounding errors (d,) of the columns, where these are larger than those of their floats."""
 
     @cached_property
     def precision(self) -> ColumnPrecision:
@@ -46,7 +48,8 @@ class WholeTable:
 
     def only(self, kept: np.ndarray) -> WholeTable:
         """Return the same rows with columns of a mask (d,)."""
-        return replace(self, points=self.points[:, kept])
+        rounding = np.broadcast_to(self.rounding, len(kept))[kept]
+        return replace(self, points=self.points[:, kept], rounding=rounding)
 
 
 _WHOLE_TABLE: ContextVar[WholeTable | None] = ContextVar("_WHOLE_TABLE", default=None)

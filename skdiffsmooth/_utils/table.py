@@ -36,6 +36,17 @@ def column_label(names: Sequence[Any] | np.ndarray | None, column: int) -> str:
     return str(column) if names is None else repr(names[column])
 
 
+def n_dimensions(X: Any) -> int:
+    """Return the number of dimensions of X, or raise an error for rows of unequal lengths."""
+    try:
+        return np.ndim(X)
+    except ValueError as error:
+        raise ValueError(
+            f"X of type {type(X).__name__} has rows of unequal lengths ({error}); expected the same "
+            "number of values in each row. Write a missing value as NaN, or drop short rows."
+        ) from error
+
+
 def check_table(
     X: Any, owner: Any, *, is_query: bool = False, ignored: Sequence[int] | np.ndarray = ()
 ) -> np.ndarray:
@@ -60,10 +71,7 @@ def check_table(
             checked = check_array(X, estimator=owner, input_name="X", **options)
     except (TypeError, ValueError) as error:
         if "inhomogeneous" in str(error):
-            raise ValueError(
-                f"X of type {type(X).__name__} has rows of unequal lengths ({error}); expected the same "
-                "number of values in each row. Write a missing value as NaN, or drop short rows."
-            ) from error
+            n_dimensions(X)
         column = _first_not_numeric(X)
         if column is None:
             raise

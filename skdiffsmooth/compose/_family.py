@@ -6,10 +6,11 @@ from typing import Any
 
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
-from sklearn.preprocessing import StandardScaler
+from sklearn.pipeline import make_pipeline
 
 from .._estimators.smoothed import SmoothedScoreDiffusion
 from ..bases import ManifoldParzen
+from ._independent import IndependentColumns
 from ._quantiles import QuantileSpline
 from ._transformed import TransformedDensity
 
@@ -19,7 +20,7 @@ _MIN_ROWS_PER_KNOT = 5
 _N_COMPONENTS = (1, 2, 4, 8, 16, 32)
 # Restarts of a mixture with too many components differ; their mean is stable (docs/evidence/compose.md).
 _N_RESTARTS = 8
-# Variance added to each component, in squared units of the standardised columns: only rounding
+# Variance added to each component, in squared units of the scaled columns: only rounding
 # makes a component as thin as this.
 _REGULARISATION = 1e-5
 _N_NEIGHBORS = 20
@@ -41,9 +42,10 @@ def density_family(
     neighbors = min(_N_NEIGHBORS, n_rows - 2)
     if neighbors > 0:
         windows = SmoothedScoreDiffusion(sigma=0.0, base=ManifoldParzen(neighbors))
-        members.append(("windows", TransformedDensity(windows, StandardScaler())))
+        members.append(("windows", TransformedDensity(windows, IndependentColumns())))
         if 1 < n_features < n_rows:
-            whitened = TransformedDensity(windows, PCA(whiten=True))
+            whitening = make_pipeline(IndependentColumns(), PCA(whiten=True))
+            whitened = TransformedDensity(windows, whitening)
             members.append(("whitened-windows", whitened))
     members += [
         (f"smoothed-quantiles-{k}", TransformedDensity(smoothed, QuantileSpline(k)))
@@ -60,5 +62,5 @@ def density_family(
             for seed in range(_N_RESTARTS if k > 1 else 1)
         ]
         mixture = SmoothedScoreDiffusion(sigma=0.0, base=restarts)
-        members.append((f"mixture-{k}", TransformedDensity(mixture, StandardScaler())))
+        members.append((f"mixture-{k}", TransformedDensity(mixture, IndependentColumns())))
     return members

@@ -17,6 +17,7 @@ from .._diffusion.comparison import folds_for_metrics
 from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.progress import counted, reports_fit
 from .._utils.rows import TrainingRows, as_given, take
+from .._utils.units import column_norms
 from .._utils.validation import check_choice, check_real
 from .._utils.warnings import warn_user
 from ..bandwidth import nearest_distances
@@ -397,7 +398,7 @@ class _NearRows:
 
     @classmethod
     def of(cls, points: np.ndarray, held_out: np.ndarray) -> _NearRows:
-        deviation = points.std(axis=0)
+        deviation = column_norms(points - points.mean(axis=0)) / math.sqrt(len(points))
         scale = np.where(deviation > 0, deviation, 1.0)
         scaled = points / scale
         radius = np.maximum(_NEAR * nearest_distances(scaled), np.finfo(np.float64).tiny)

@@ -15,7 +15,13 @@ from .._diffusion.posterior import PosteriorMixin
 from .._utils.column_precision import copies_of
 from .._utils.estimator import DensityEstimatorMixin, DensityOfColumnsMixin
 from .._utils.progress import reports_fit
-from .._utils.rows import WholeTable, check_sample_weight, parts_of_table, whole_table
+from .._utils.rows import (
+    WholeTable,
+    check_sample_weight,
+    merge_duplicates,
+    parts_of_table,
+    whole_table,
+)
 from .._utils.table import check_table
 from .._utils.validation import LARGEST, check_size
 from .._utils.warnings import warn_user
@@ -192,7 +198,7 @@ class TransformedDensity(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
             )
         check_size("X, transformed,", Z)
         _warn_of_lost_digits(change, rows, Z)
-        with parts_of_table(_image_of_table(change)):
+        with parts_of_table(_image_of_table(change, rows, weight)):
             density = _fit(density, Z, weight, None)
         check_fills_space("estimator", density)
         log_mass = 0.0 if change.onto else _log_mass(change, density)
@@ -309,15 +315,27 @@ def _spanning(rows: np.ndarray, weight: np.ndarray | None) -> tuple[np.ndarray, 
     return table.points, copies_of(table.weights)
 
 
-def _image_of_table(change: ChangeOfVariables) -> WholeTable | None:
-    """Return the transformed table of which all rows are a part, or None."""
+def _image_of_table(
+    change: ChangeOfVariables, rows: np.ndarray, weight: np.ndarray | None
+) -> WholeTable:
+    """Return the transformed table of which the rows (n, d) with weights are a part, or all."""
     table = whole_table()
     if table is None:
-        return None
+        table = WholeTable(*merge_duplicates(rows, check_sample_weight(weight, len(rows))))
+    # Rounding errors of the rows, which the transformer may enlarge.
+    signs = np.where(np.random.RandomState(0).uniform(size=table.points.shape) < 0.5, -1.0, 1.0)
+    errors = np.maximum(table.rounding, np.finfo(np.float64).eps * np.abs(table.points))
+    moved, moved_factor = change.forward(table.points + signs * errors)
     image, log_factor = change.forward(table.points)
+    # The errors of some rows may lead out of the domain.
+    rounding = np.abs(moved - image)[np.isfinite(moved_factor + log_factor)].max(
+        axis=0, initial=0.0
+    )
+    # Floats are up to twice as far apart as eps times their size.
+    rounding[rounding <= 2 * np.finfo(np.float64).eps * np.abs(image).max(axis=0)] = 0.0
     inside = log_factor > -np.inf
     weights = table.weights[inside] / table.weights[inside].sum()
-    return WholeTable(image[inside], weights, table.has_classes)
+    return WholeTable(image[inside], weights, table.has_classes, rounding)
 
 
 def _frame_columns(X: Any) -> list[str] | None:

@@ -236,8 +236,8 @@ registered.register(QuantileTransformer)(_Quantile)
 
 
 # Relative to the size of the rows: the smallest standard deviation that a covariance resolves, of which
-# scikit-learn's PCA of many rows takes the eigenvectors; and the largest rounding error of a row.
-_LEAST_STD, _ROUNDING = 1e-7, 8 * float(np.finfo(np.float64).eps)
+# scikit-learn's PCA of many rows takes the eigenvectors.
+_LEAST_STD = 1e-7
 
 
 class _PCA(ChangeOfVariables):
@@ -245,9 +245,6 @@ class _PCA(ChangeOfVariables):
 
     s^2 is the mean variance of those directions, its maximum-likelihood value in probabilistic PCA
     (Tipping and Bishop, J. R. Statist. Soc. B 61, 1999, eq. 8).
-
-    A component without variance holds rounding errors of the rows. It is shifted by a multiple of their
-    size, beside which they are rounding errors again, so that the density finds a constant.
     """
 
     def __init__(self, transformer: Any) -> None:
@@ -255,19 +252,25 @@ class _PCA(ChangeOfVariables):
         k, d = transformer.components_.shape
         self.n_dropped = d - k
         stds = np.sqrt(transformer.explained_variance_)
-        size = np.abs(transformer.mean_).max() + stds.max(initial=0.0)
+        largest, offsets = stds.max(initial=0.0), np.abs(transformer.mean_)
+        size = largest + np.abs(transformer.components_) @ offsets
         # scikit-learn's noise_variance_ is a mean over those of the dropped directions, at most
         # n_samples - k, that can have variance; here the mean is over all of them.
         n_mean = min(transformer.n_samples_, d) - k
         self.width = 0.0
         if n_mean > 0:
             variance = transformer.noise_variance_ * n_mean / (d - k)
-            self.width = max(float(np.sqrt(variance)), _LEAST_STD * size)
-        self.shifts = np.where(stds <= _LEAST_STD * size, 8 * np.sqrt(d) * size, 0.0)
-        self.scales = np.maximum(stds, _ROUNDING * size) if transformer.whiten else np.ones(k)
+            of_dropped = largest + np.linalg.norm(self._dropped(np.diag(offsets)))
+            self.width = max(float(np.sqrt(variance)), _LEAST_STD * of_dropped)
+        self.scales = self.factors = np.ones(k)
+        if transformer.whiten:
+            # Rounding errors of a component without variance remain small.
+            self.scales = np.maximum(stds, _LEAST_STD * size)
+            # scikit-learn divides by eps or more.
+            self.factors = np.maximum(stds, np.finfo(np.float64).eps) / self.scales
 
     def image(self, X: np.ndarray) -> np.ndarray:
-        return (self._centered(X) @ self.transformer.components_.T + self.shifts) / self.scales
+        return super().image(X) * self.factors
 
     def forward(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         log_factor = np.full(len(X), -np.log(self.scales).sum())
@@ -278,7 +281,7 @@ class _PCA(ChangeOfVariables):
                     f"variance, since {self.transformer.n_samples_} rows span no others; expected more "
                     "rows than columns. Use fewer components, or drop columns."
                 )
-            residual = self._dropped(self._centered(X)) / self.width
+            residual = self._dropped(X - self.transformer.mean_) / self.width
             log_factor -= np.sum(residual**2, axis=1) / 2
             log_factor -= gaussian_log_normalizer(self.n_dropped, self.width**2)
         return self.image(X), log_factor
@@ -287,13 +290,10 @@ class _PCA(ChangeOfVariables):
         self, Z: np.ndarray, generator: np.random.RandomState
     ) -> tuple[np.ndarray, np.ndarray]:
         components = self.transformer.components_
-        X = self.transformer.mean_ + (Z * self.scales - self.shifts) @ components
+        X = self.transformer.mean_ + (Z * self.scales) @ components
         if self.n_dropped:
             X = X + self._dropped(self.width * generator.normal(size=X.shape))
         return X, np.ones(len(Z), dtype=bool)
-
-    def _centered(self, X: np.ndarray) -> np.ndarray:
-        return X - self.transformer.mean_
 
     def _dropped(self, centered: np.ndarray) -> np.ndarray:
         components = self.transformer.components_

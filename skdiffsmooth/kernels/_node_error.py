@@ -27,6 +27,10 @@ _N_ROWS = 16
 _N_LEVELS = 8
 
 
+# Divergences are corrected by this many rows, and this many times the nodes.
+_N_CORRECTING, _MORE_NODES = 64, 6
+
+
 def checked_rows(schedule: ScoreSchedule) -> tuple[np.ndarray, np.ndarray]:
     """Return rows (n, r), evenly by the widest coordinate, and standard normal noise for them.
 
@@ -34,9 +38,7 @@ def checked_rows(schedule: ScoreSchedule) -> tuple[np.ndarray, np.ndarray]:
     in random directions, by about the distance from the nearest other row.
     """
     points = schedule.shards.first(schedule.hierarchy.points)
-    # A hull of dimension zero has one row, and no coordinate.
-    order = np.argsort(points[:, :1].sum(axis=1), kind="stable")
-    rows = points[order[np.linspace(0, len(points) - 1, min(_N_ROWS, len(points))).astype(int)]]
+    rows = points[_evenly(points, _N_ROWS)]
     rng = np.random.default_rng(0)
     noise = rng.standard_normal(rows.shape)
     if schedule.base is not None and len(points) > 1:
@@ -44,6 +46,13 @@ def checked_rows(schedule: ScoreSchedule) -> tuple[np.ndarray, np.ndarray]:
         distances = nearest.query(torch.from_numpy(rows), 2)[0][:, 1:].numpy()
         rows = rows + distances / math.sqrt(rows.shape[1]) * rng.standard_normal(rows.shape)
     return rows, noise
+
+
+def _evenly(points: np.ndarray, n: int) -> np.ndarray:
+    """Return indices of at most n points, evenly by the widest coordinate."""
+    # A hull of dimension zero has one row, and no coordinate.
+    order = np.argsort(points[:, :1].sum(axis=1), kind="stable")
+    return order[np.linspace(0, len(points) - 1, min(n, len(points))).astype(int)]
 
 
 def node_error(schedule: ScoreSchedule, reference: ScoreSchedule) -> float:
@@ -70,6 +79,31 @@ def node_error(schedule: ScoreSchedule, reference: ScoreSchedule) -> float:
     return float(np.sqrt(np.mean(squares) * levels.n_levels / len(checked)))
 
 
+def divergence_shifts(
+    schedule: Callable[[NodeRule, np.ndarray], ScoreSchedule], rule: NodeRule, points: np.ndarray
+) -> np.ndarray:
+    """Return by how much v times the divergences of each level (n_levels,) are too small on average.
+
+    Frames integrate quartics on average over rotations only, and in many dimensions log-densities at
+    all rows have similar ones. Divergences are compared with those of more nodes, at noised points that
+    `schedule(rule, exclude)` leaves out, as rows that are held out would be.
+    """
+    index = _evenly(points, _N_CORRECTING)
+    coarse = schedule(rule, index)
+    n_nodes = _MORE_NODES * coarse.smoothing.n_nodes
+    fine = schedule(replace(rule, n_nodes=n_nodes, seed=rule.seed + 1), index)
+    rng = np.random.default_rng(0)
+    shifts = np.zeros(coarse.levels.n_levels)
+    for level in range(len(shifts)):
+        scale = coarse.levels.middle(level)
+        noise = rng.standard_normal((len(index), points.shape[1]))
+        x = coarse.backend.tensor(points[index] + scale * noise)
+        _, divergence = coarse.at(level).with_divergence(x, scale**2)
+        _, finer = fine.at(level).with_divergence(x, scale**2)
+        shifts[level] = scale**2 * float((finer - divergence).mean())
+    return shifts
+
+
 def enough_nodes(
     schedule: Callable[[NodeRule], ScoreSchedule],
     rule: NodeRule,
@@ -88,7 +122,7 @@ def enough_nodes(
     if not schedule(rule).smoothing.has_divergence:
         return rule, math.nan
     while True:
-        finer = NodeRule("sobol", 2 * rule.n_nodes, rule.seed + 1)
+        finer = replace(rule, name="sobol", n_nodes=2 * rule.n_nodes, seed=rule.seed + 1)
         error = node_error(schedule(rule), schedule(finer))
         if is_fixed or error < largest or rule.n_nodes >= most:
             return rule, error

@@ -87,10 +87,12 @@ def gaussian_frames(
     radii have the same rotations, since errors at them largely cancel. M is `n_nodes`, rounded up to
     whole frames.
     """
+    # In many dimensions lengths vary little, and rotations count more than radii.
+    fewest_radii, fewest_rotations = (3, 1) if dimension <= 10 else (2, 2)
     # More radii where there are more frames, so that the rule converges.
     frames = n_nodes / (2 * dimension)
-    n_radii = 3 + max(0, math.floor(math.log(frames / 4, 4) + 1e-9))
-    n_rotations = math.ceil(n_nodes / (2 * dimension * n_radii))
+    n_radii = fewest_radii + max(0, math.floor(math.log(frames / 4, 4) + 1e-9))
+    n_rotations = max(fewest_rotations, math.ceil(n_nodes / (2 * dimension * n_radii)))
     if 2 * dimension**2 * n_radii * n_rotations <= _LARGEST_TABLE:
         return _kept_frames(dimension, n_radii, n_rotations, level, seed)
     return _rotated_frames(dimension, n_radii, n_rotations, level, seed)
@@ -160,6 +162,8 @@ class NodeRule:
     name: str
     n_nodes: int
     seed: int
+    most_frames: int = 10
+    """Most dimensions in which the nodes of "sobol" may be frames."""
 
     def normal(self, dimension: int, level: int) -> tuple[np.ndarray, np.ndarray]:
         """Return nodes (M, k) for N(0, I_k) at one noise level, and weights; grids need k <= 3."""

@@ -66,9 +66,11 @@ class QueryKernel:
 
     Write the function in torch, and define it in a module if the model is to be saved. `fit` compares
     its derivative with difference quotients at up to 16 training rows; if they differ by more than a
-    relative 1e-4, `score_samples` raises an error. Queries are projected to the affine hull of the data,
-    and are in the coordinates of the metric, by default those of X. Nothing is compared by likelihood:
-    scales at "auto" are 0.85 and 1.5 times the leave-one-out bandwidth of the KDE.
+    relative 1e-4, `score_samples` raises an error. A jump between these rows is not found: the mass is
+    then not one (0.988 with offsets that are zero on one side of a line through a circle). Queries are
+    projected to the affine hull of the data, and are in the coordinates of the metric, by default those
+    of X. Nothing is compared by likelihood: scales at "auto" are 0.85 and 1.5 times the leave-one-out
+    bandwidth of the KDE.
 
     Costs one softmax over the rows for each pair of query and node, and for log-densities r derivatives
     of the function and products with r columns of posterior covariances, r the dimension of the hull.

@@ -17,10 +17,9 @@ from .._utils.backend import Backend
 from ..scores import ScoreField, SmoothedScore
 from ._nodes import NodeRule, default_n_nodes
 
-# Dimensions in which divergences follow from log-densities at rotated frames. In two dimensions traces
-# take as long and leave the mass at one; in more than ten the quadrature has an error common to all rows
-# (a standard deviation of 0.02 nats in 13 dimensions and 0.04 in 30; docs/evidence/accuracy.md).
-_FRAME_DIMENSIONS = range(3, 11)
+# Fewest dimensions in which divergences follow from log-densities at rotated frames: in two, traces take
+# as long and leave the mass at one.
+_FEWEST_DIMENSIONS = 3
 
 
 class ConstantShape(ABC):
@@ -94,11 +93,8 @@ class LinearShape(ConstantShape):
 
     def frame_std(self, rule: NodeRule) -> float | None:
         """See `ConstantShape`."""
-        return self.widest_std if rule.name == "sobol" and self._suits_frames else None
-
-    @property
-    def _suits_frames(self) -> bool:
-        return self.rank in _FRAME_DIMENSIONS and self.is_isotropic
+        suits = _FEWEST_DIMENSIONS <= self.rank <= rule.most_frames and self.is_isotropic
+        return self.widest_std if rule.name == "sobol" and suits else None
 
 
 @dataclass(frozen=True)
@@ -177,6 +173,9 @@ class FrozenKernel:
     shape: ConstantShape
     scales: np.ndarray
     rule: NodeRule
+    # (n_levels,): what is added to v times the divergences of each level, to correct the error that
+    # all rows have in common, or None
+    shifts: np.ndarray | None = None
     has_divergence: ClassVar[bool] = True
 
     @property
@@ -206,4 +205,5 @@ class FrozenKernel:
             variance = (std * self.scales[level]) ** 2
             stein = (np.sum(offsets**2, axis=1) / variance - offsets.shape[1]) / variance
         nodes = Nodes.from_arrays(offsets, weights, backend, stein)
-        return SmoothedScore(posterior, nodes, exclude)
+        shift = 0.0 if self.shifts is None else float(self.shifts[level])
+        return SmoothedScore(posterior, nodes, exclude, shift)

@@ -94,12 +94,12 @@ class MultistepState:
         predicted = self._predicted(ode, x, start, middle)
         mean, rate = ode(predicted, middle)
         if self._middles:
-            corrected = mean + (x - mean) * (middle / start)
+            corrected = torch.lerp(mean, x, middle / start)
             gap = displacement_in_nats(corrected - predicted, predicted, mean, middle)
             self.roughness = torch.maximum(self.roughness, gap)
         self._middles = [*self._middles[-1:], (math.log(middle), mean)]
         # Exact for a constant posterior mean: x - mean is proportional to the noise scale.
-        return mean + (x - mean) * (end / start), math.log(end / start) * rate
+        return torch.lerp(mean, x, end / start), math.log(end / start) * rate
 
     def _predicted(
         self, ode: RightHandSide, x: torch.Tensor, start: float, middle: float
@@ -110,9 +110,9 @@ class MultistepState:
         if len(self._middles) > 1:
             (before, earlier), (last, mean) = self._middles
             slope = (mean - earlier) / (last - before)
-            mean = mean + (math.log(start) - last) * slope
-        moved = mean + (x - mean) * (middle / start)
+            mean = torch.add(mean, slope, alpha=math.log(start) - last)
+        moved = torch.lerp(mean, x, middle / start)
         if slope is None:
             return moved
         h = math.log(middle / start)
-        return moved - h**2 * phi(h)[1] * slope
+        return torch.sub(moved, slope, alpha=h**2 * phi(h)[1])

@@ -274,16 +274,16 @@ def _check_bounds(column: Column, values: np.ndarray) -> None:
             f"rows), which is {where}; expected values between {low:g} and {high:g} (kind "
             f"{kind.name}, {how}). {advice}, in kinds, or drop these rows."
         )
-    if isinstance(kind, Integer):
+    # Decimals have cells of their own between detected multiples of others, as exact numbers have.
+    if isinstance(kind, Integer) and column.lattice.unit % 1 == 0:
         # Whole numbers between detected multiples of 50 are prices too.
-        unit = 1.0 if column.lattice.unit % 1 == 0 else column.lattice.unit
-        steps = (values - column.lattice.offset) / unit
+        steps = values - column.lattice.offset
         (off,) = np.nonzero(np.abs(steps - np.rint(steps)) > 0.02)
         if len(off):
             raise ValueError(
                 f"column {column.name!r} holds {values[off[0]]:.6g} (row {off[0]}; {len(off)} "
-                f"such rows), which is no multiple of {unit:g}; expected such multiples (kind "
-                "integer). Round the values, or declare the column as Continuous()."
+                "such rows), which is not whole; expected whole numbers (kind integer). Round the "
+                "values, or declare the column as Continuous()."
             )
 
 

@@ -26,6 +26,7 @@ from .._diffusion.estimator import BaseScoreDiffusion
 from .._diffusion.joint_density import JointDensity
 from .._estimators.kde import KDESampler
 from .._utils.periods import reduced, wrapped
+from .._utils.units import column_norms
 from ..compose._conditionals import draw_given, score_columns
 from ..compose._draw import draw
 from ..compose._members import fit_member, log_density_of
@@ -211,7 +212,7 @@ def _point_of_row(fitted: Any, rows: np.ndarray) -> np.ndarray | None:
         return None
     if fitted.periods_ is not None:
         rows = reduced(rows, fitted.periods_)
-    scale = rows.std(axis=0)
+    scale = column_norms(rows - rows[0])
     scale[scale == 0] = 1.0
     return cKDTree(fitted.points_ / scale).query(rows / scale)[1]
 

@@ -99,7 +99,8 @@ class MixedDensity:
         """Fit levels and continuous coordinates to n rows of positive weights (n,)."""
         n_levels = [each.n_levels for each in table.discrete]
         is_ordered = [each.ordered for each in table.discrete]
-        level_density = LevelDensity.fit(rows.levels, weights, n_levels, is_ordered)
+        has_values = [each.gates is not None for each in table.discrete]
+        level_density = LevelDensity.fit(rows.levels, weights, n_levels, is_ordered, has_values)
         # Masses are equal: the fewer rows a level has the more it borrows from others.
         kernels = [
             LevelKernel(np.full(n, 1 / n), ordered)
@@ -414,6 +415,9 @@ class MixedDensity:
         parts = [
             part for part in self._gated_of(group.pattern) if group.observed[part.columns].any()
         ]
+        if not parts:
+            # No training row is off the atom, and the probability of that is zero.
+            return np.zeros(len(levels)), np.zeros(len(levels))
         needed = np.unique(np.concatenate([part.base for part in parts]).astype(np.intp))
         if group.observed[needed].all() or not len(levels):
             return self._log_gated(parts, levels, values), np.zeros(len(levels))

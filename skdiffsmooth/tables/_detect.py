@@ -400,10 +400,10 @@ def _bounds(
 
     `distinct` are all values, `rest` those that are no `atoms`, with their numbers of rows.
     """
-    if counts.sum() < _ROWS_FOR_BOUNDS:
-        return -math.inf, math.inf
     low = atoms[0] if atoms and atoms[0] == distinct[0] else -math.inf
     high = atoms[-1] if atoms and atoms[-1] == distinct[-1] else math.inf
+    if counts.sum() < _ROWS_FOR_BOUNDS:
+        return low, high
     if rest[0] > 0 and low == -math.inf and atoms[:1] != [0.0]:
         width = (_median(rest, counts) - 0.0) / 4
         if _has_bound(rest, counts, 0.0, width) or _is_likelier_as_logarithm(rest, counts):

@@ -175,12 +175,18 @@ class LevelDensity:
         weights: np.ndarray,
         n_levels: Sequence[int],
         is_ordered: Sequence[bool],
+        has_values: Sequence[bool],
     ) -> LevelDensity:
-        """Choose bandwidths for training levels (n, q), weights (n,), by leave-one-out likelihood."""
-        kernels = [
-            LevelKernel(frequencies(levels[:, k], weights, n), bool(ordered))
-            for k, (n, ordered) in enumerate(zip(n_levels, is_ordered, strict=True))
-        ]
+        """Choose bandwidths for training levels (n, q), weights (n,), by leave-one-out likelihood.
+
+        Level 0 of coordinates that have values there is impossible where no row has one.
+        """
+        kernels = []
+        for k, (n, ordered) in enumerate(zip(n_levels, is_ordered, strict=True)):
+            masses = frequencies(levels[:, k], weights, n)
+            if has_values[k] and not np.any(levels[:, k] == 0):
+                masses[0] = 0.0
+            kernels.append(LevelKernel(masses / masses.sum(), bool(ordered)))
         distinct, index = np.unique(levels, axis=0, return_inverse=True)
         counts = np.bincount(index.ravel(), weights=weights)
         one = np.bincount(index.ravel(), weights=weights * one_row(weights)) / counts

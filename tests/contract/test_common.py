@@ -78,13 +78,13 @@ CHECKED = [
     ),
 ]
 
-# The others with default parameters, for the checks on few, equal, weighted and constant rows: these
-# are what a default has to cope with.
+# The others with default parameters, but for the training and steps of two that take long, for the
+# checks on few, equal, weighted and constant rows: these are what a default has to cope with.
 WITH_DEFAULTS = [
     SmoothedScoreDiffusion(),
     ManifoldAdaptedDiffusion(),
     CoarseScoreDiffusion(),
-    LocalScoreDiffusion(),
+    LocalScoreDiffusion(n_levels=4, n_steps=4),
     NeuralScoreDiffusion(max_iter=30),
     DensityClassifier(),
     DensityOutlierDetector(),

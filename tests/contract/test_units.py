@@ -1,6 +1,7 @@
 """Columns in any unit: samples and log-densities follow it exactly, or an error names the reason."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
 from sklearn.mixture import GaussianMixture
@@ -13,9 +14,11 @@ from skdiffsmooth import (
     NeuralScoreDiffusion,
     SmoothedScoreDiffusion,
 )
+from skdiffsmooth.compose import DensityOutlierDetector
 from skdiffsmooth.kernels import QueryKernel
 from skdiffsmooth.manifolds import Circle
 from skdiffsmooth.noise import OrnsteinUhlenbeck
+from skdiffsmooth.tables import TableDensity
 
 X = np.random.RandomState(0).normal(size=(30, 2))
 Q = X[:5] + 0.1
@@ -72,6 +75,27 @@ def fitted_mixture(s, **parameters):
     mixture.means_ = s * mixture.means_
     mixture.covariances_ = s * mixture.covariances_ * s
     return mixture
+
+
+@pytest.mark.parametrize("exponent", [-990, 990])
+def test_outliers_in_any_unit(exponent):
+    """Queries near a training row have its held-out log-density; all of them were near at 2^-990."""
+    unit = 2.0**exponent
+    plain, scaled = (DensityOutlierDetector(KDESampler()).fit(s * X) for s in (1.0, unit))
+    rows = np.vstack([X[:3], Q])
+    found = scaled.score_samples(unit * rows) + 2 * exponent * np.log(2)
+    assert_allclose(found, plain.score_samples(rows), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("exponent", [-990, 990])
+def test_mixed_tables_in_any_unit(exponent):
+    """It raised IndexError, since no row was the point that it became."""
+    unit = 2.0**exponent
+    frame = pd.DataFrame({"a": X[:, 0], "b": X[:, 1], "c": np.where(X[:, 0] > 0, "yes", "no")})
+    frames = [frame.assign(a=s * frame["a"], b=s * frame["b"]) for s in (1.0, unit)]
+    plain, scaled = (TableDensity(density=KDESampler()).fit(rows) for rows in frames)
+    found = scaled.score_samples(frames[1][:5]) + 2 * exponent * np.log(2)
+    assert_allclose(found, plain.score_samples(frame[:5]), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("exponent", [-480, 480])

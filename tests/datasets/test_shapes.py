@@ -4,6 +4,7 @@ The judges are parametrisations written down here, with lengths and areas from d
 none of them knows how the package draws its rows.
 """
 
+import functools
 import pickle
 
 import numpy as np
@@ -140,6 +141,7 @@ CASES = [
 GENERATORS = [*(make for make, *_ in SHAPES.values()), make_subspace]
 
 
+@functools.cache
 def cells(function, n_cells, fine):
     """Midpoints of a fine grid of the unit cube, their cells, points, and their share of volume."""
     k = next(k for k in (1, 2, 3) if _takes(function, k))

@@ -1,12 +1,16 @@
 """Tests of `tol`: errors fall with it, what is reached is reported; and of the solvers that follow."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import make_moons
 from sklearn.exceptions import ConvergenceWarning
 
 from skdiffsmooth import ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
 from skdiffsmooth._diffusion import settings
+from skdiffsmooth.kernels._node_error import _evenly
 from skdiffsmooth.manifolds import PointCloud
 from skdiffsmooth.solvers import Adaptive, Heun, Multistep
 
@@ -15,6 +19,7 @@ MOONS = make_moons(80, noise=0.1, random_state=0)[0]
 NEAR = make_moons(40, noise=0.1, random_state=1)[0]
 FAR = np.stack(np.meshgrid(*[np.linspace(-4, 4, 9)] * 2), axis=-1).reshape(-1, 2)
 BALL = np.random.RandomState(0).normal(size=(2, 60, 4))
+WIDE = np.random.RandomState(0).normal(size=(2, 60, 12))
 
 
 def moons(**params):
@@ -43,6 +48,38 @@ def test_errors_are_below_tol_and_fall_with_it(X, Q):
         assert errors[-1] < 1.5 * tol
     assert errors[0] > errors[1] * 0.9
     assert errors[1] > 2 * errors[2]
+
+
+def test_frames_in_many_dimensions_are_corrected_on_average():
+    """At noised points that are left out, divergences are on average those of six times the nodes.
+
+    Exact divergences are not corrected, nor those in ten dimensions.
+    """
+    model = SmoothedScoreDiffusion(**SCALES).fit(WIDE[0])
+    source, resources = model.model_.data, model._resources()
+    index, rng = _evenly(source.hierarchy.points, 64), np.random.default_rng(0)
+    n_nodes = 6 * source.smoothing.n_nodes
+    many = replace(source.smoothing.rule, n_nodes=n_nodes, seed=source.smoothing.rule.seed + 1)
+    corrected, plain, fine = (
+        replace(source, smoothing=replace(source.smoothing, **changed)).schedule(resources, index)
+        for changed in ({}, {"shifts": None}, {"rule": many, "shifts": None})
+    )
+    for level in range(source.levels.n_levels):
+        scale = source.levels.middle(level)
+        noise = rng.standard_normal((len(index), 12))
+        x = torch.from_numpy(source.hierarchy.points[index] + scale * noise)
+        found, without, expected = (
+            float(schedule.at(level).with_divergence(x, scale**2)[1].mean())
+            for schedule in (corrected, plain, fine)
+        )
+        assert found == pytest.approx(expected, rel=1e-10)
+        assert without != pytest.approx(expected, rel=1e-10)
+        exact = [
+            s.at(level).by_traces().with_divergence(x, scale**2)[1] for s in (corrected, plain)
+        ]
+        torch.testing.assert_close(*exact, rtol=0, atol=0)
+    narrow = SmoothedScoreDiffusion(**SCALES).fit(WIDE[0][:, :10])
+    assert narrow.model_.data.smoothing.shifts is None
 
 
 def test_without_tol_the_error_is_that_of_the_nodes(recwarn):

@@ -9,8 +9,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
 from skdiffsmooth import SmoothedScoreDiffusion
+from skdiffsmooth._diffusion import model as model_module
 from skdiffsmooth.bases import ManifoldParzen
-from skdiffsmooth.solvers import Adaptive
+from skdiffsmooth.kernels._nodes import default_n_nodes
+from skdiffsmooth.solvers import Adaptive, Heun, Multistep
 
 CLUSTER, OTHER = np.random.RandomState(0).normal(size=(2, 20, 1))
 
@@ -126,6 +128,19 @@ def test_rows_of_rough_flows_are_followed_again():
     assert np.abs(fixed.score_samples(Q) - expected).max() > 0.5
 
 
+def test_draws_of_rough_flows_are_those_of_heuns_method(monkeypatch):
+    X = np.random.RandomState(0).normal(size=(20, 2))
+    settings = {"bandwidth": 0.3, "sigma": 0.4, "metric": "euclidean", "background": 0.0}
+    fitted = SmoothedScoreDiffusion(**settings, n_nodes=4, n_levels=4).fit(X)
+    assert isinstance(fitted.solver_, Multistep)
+    expected = SmoothedScoreDiffusion(**settings, n_nodes=4, n_levels=4, solver=Heun()).fit(X)
+    expected = expected.sample(5, random_state=0)
+    assert not np.allclose(fitted.sample(5, random_state=0), expected, rtol=0, atol=1e-12)
+    # All flows are rough.
+    monkeypatch.setattr(model_module, "_MOST_ROUGHNESS", -1.0)
+    np.testing.assert_allclose(fitted.sample(5, random_state=0), expected, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("separation", [4.0, 1e4])
 def test_smoothed_mixtures_are_converged(separation):
     """The default is within 3e-4 nats of eight times as many steps, on average over rows.
@@ -150,11 +165,8 @@ def test_mixtures_have_more_nodes_in_many_dimensions():
     """In 13 columns of wine means were 0.01 nats too high with as many as over rows."""
     X = np.random.RandomState(0).normal(size=(40, 12))
     mixture = GaussianMixture(1, random_state=0).fit(X)
-    over, rows = (
-        SmoothedScoreDiffusion(0.3, 0.3, base=base, n_levels=2, n_steps=2).fit(X)
-        for base in (mixture, None)
-    )
-    assert over.n_nodes_ == 8 * rows.n_nodes_
+    over = SmoothedScoreDiffusion(0.3, 0.3, base=mixture, n_levels=2, n_steps=2).fit(X)
+    assert over.n_nodes_ == 8 * default_n_nodes(12)
 
 
 def test_the_error_of_the_nodes_over_a_mixture_is_that_of_other_rows():

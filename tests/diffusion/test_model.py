@@ -1,6 +1,8 @@
 """The model itself: a value made of rows and parameters, that answers without an estimator."""
 
-from dataclasses import FrozenInstanceError, fields
+import gc
+import weakref
+from dataclasses import FrozenInstanceError, fields, replace
 
 import numpy as np
 import pytest
@@ -63,6 +65,29 @@ def test_it_holds_no_tensors():
         if id(value) not in seen:
             seen.add(id(value))
             stack += list(getattr(value, "__dict__", {}).values())
+
+
+def test_later_queries_are_as_the_first():
+    """Score fields and node tables are kept for later calls, as long as the model lives."""
+    model, resources = made(bandwidth=0.4, sigma=0.3)
+    fresh = [replace(model, source=replace(model.source)) for _ in range(3)]
+    first, _ = model.log_density(QUERIES, resources)
+    for _ in range(2):
+        np.testing.assert_array_equal(model.log_density(QUERIES, resources)[0], first)
+        model.draw(5, np.random.RandomState(0), resources)
+        model.log_density(QUERIES[:2], resources)
+        model.leave_one_out_log_density(resources)
+    draws = [m.draw(5, np.random.RandomState(0), resources) for m in (model, fresh[0])]
+    np.testing.assert_array_equal(*draws)
+    single = resources._replace(backend=replace(resources.backend, dtype=torch.float32))
+    found = [m.log_density(QUERIES, single)[0] for m in (model, fresh[1])]
+    np.testing.assert_array_equal(*found)
+    np.testing.assert_array_equal(model.log_density(QUERIES, resources)[0], first)
+    schedule = weakref.ref(model.source.schedule(resources))
+    assert schedule() is model.source.schedule(resources)
+    del model
+    gc.collect()
+    assert schedule() is None
 
 
 def test_without_smoothing_it_is_the_kde():

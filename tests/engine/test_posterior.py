@@ -622,19 +622,19 @@ def test_tiles_shrink_when_the_device_is_out_of_memory(v, error, monkeypatch):
 
 
 def test_memory_error_when_no_tile_fits(monkeypatch):
-    def no_memory(self, y, v):
+    def no_memory(self, v):
         raise torch.OutOfMemoryError("no")
 
-    monkeypatch.setattr(Points, "products", no_memory)
+    monkeypatch.setattr(Points, "product_matrix", no_memory)
     with pytest.raises(MemoryError, match=r"cpu has no memory left.*40 points in 2 dim.*float32"):
         problem(1, 5, 40).moments(trace=True)
 
 
 def test_other_errors_of_torch_are_not_taken_for_a_lack_of_memory(monkeypatch):
-    def broken(self, y, v):
+    def broken(self, v):
         raise RuntimeError("something else")
 
-    monkeypatch.setattr(Points, "products", broken)
+    monkeypatch.setattr(Points, "product_matrix", broken)
     with pytest.raises(RuntimeError, match="something else"):
         problem(1, 5, 40).moments(trace=True)
 

@@ -391,3 +391,13 @@ def test_a_point_far_away_keeps_its_digits():
     projected = subspace.project([[1e8 + 1, 1e8]])
     np.testing.assert_allclose(projected, [[1e8 + 0.5, 1e8 + 0.5]], rtol=0, atol=6e-8)
     np.testing.assert_allclose(subspace.distance([[1e8 + 1, 1e8]]), math.sqrt(0.5), atol=6e-8)
+
+
+@pytest.mark.parametrize("manifold", ["local", "pca"])
+def test_relative_scales_are_multiples_of_one_bandwidth(manifold):
+    """The kernel of tangents has the standard deviation sigma along them, as the isotropic one has."""
+    angle = np.random.RandomState(0).uniform(0, 6, 40)
+    X = np.column_stack([np.cos(angle), np.sin(angle)])
+    options = {"manifold": manifold, "n_components": 1, "n_nodes": 4, "n_levels": 2, "n_steps": 2}
+    model = ManifoldAdaptedDiffusion("0.8h", "1.6h", metric="euclidean", **options).fit(X)
+    assert model.sigma_ == pytest.approx(2 * model.bandwidth_)

@@ -217,6 +217,11 @@ def test_rows_off_the_space_are_refused_by_name(options, rows, match):
         SphericalScoreDiffusion(**options).fit(np.array(rows))
 
 
+def test_rows_of_unequal_lengths_are_refused_by_name():
+    with pytest.raises(ValueError, match="X of type list has rows of unequal lengths"):
+        SphericalScoreDiffusion().fit([[0.0, 0, 1], [0, 1]])
+
+
 def test_rotations_as_objects_are_refused():
     with pytest.raises(TypeError, match=r"a Rotation of scipy.*Pass X.as_quat\(\)"):
         SphericalScoreDiffusion(space="rotations").fit(rotations(3))

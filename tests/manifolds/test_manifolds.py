@@ -245,11 +245,11 @@ def test_similarity_transformations(name):
 
 
 def central_differences(manifold, X, step=1e-5):
-    columns = [
-        (manifold.project(X + step * e) - manifold.project(X - step * e)) / (2 * step)
-        for e in np.eye(manifold.n_features)
-    ]
-    return np.stack(columns, axis=2)
+    axes = step * np.eye(manifold.n_features)[:, None]
+    # One call for all of them is much faster than many of a few rows.
+    moved = np.stack([X + axes, X - axes])
+    feet = manifold.project(moved.reshape(-1, X.shape[1])).reshape(moved.shape)
+    return np.moveaxis((feet[0] - feet[1]) / (2 * step), 0, 2)
 
 
 def derivative_of(manifold, X):
@@ -1123,7 +1123,7 @@ def test_derivative_of_a_learned_projection(d, k, degree, noise):
 
 @pytest.mark.parametrize("degree", [1, 2, 3])
 def test_tiles_do_not_change_a_learned_derivative(degree):
-    X = sphere_points(60, 1) * 1.1
+    X = sphere_points(20, 1) * 1.1
     rows = sphere_points(300, 0)
     tiled, whole = (
         LocalPolynomialManifold(2, degree=degree, memory_limit=limit).fit(rows)

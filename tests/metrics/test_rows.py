@@ -117,6 +117,18 @@ def test_data_off_the_manifold_raise():
         lateral_distance([[1.5, 0.0]], [[1.1, 0.0], [0.0, 1.0]], Circle([0.0, 0.0], 1.0))
 
 
+@pytest.mark.parametrize("unit", [1e-9, 1.0])
+@pytest.mark.parametrize("offset", [0.0, 1e5])
+def test_what_off_the_manifold_means_has_no_unit_and_no_origin(unit, offset):
+    """Of two points 2 units apart, one is off by 1e-4."""
+    circle = Circle([offset * unit, 0.0], unit)
+    data = np.array([[offset + 1.0, 0.0], [offset - 1.0, 0.0]]) * unit
+    assert lateral_distance(data, data, circle) == pytest.approx([0, 0], abs=1e-9 * unit)
+    off = data + [[1e-4 * unit, 0.0], [0.0, 0.0]]
+    with pytest.raises(ValueError, match="do not lie on it"):
+        lateral_distance(off, off, circle)
+
+
 @pytest.mark.parametrize("distances", [np.zeros((2, 1)), [np.nan, 0.0], [-1.0, 0.0], [np.inf, 0.0]])
 def test_a_manifold_with_invalid_distances(distances):
     class Broken:

@@ -222,6 +222,9 @@ def test_equal_fields_have_zero_divergence():
     result = fisher_divergence(rows(10, 2), lambda x: -x, lambda x: -x)
     assert (result.value, result.standard_error, result.effective_sample_size) == (0, 0, 10)
     assert float(result) == 0
+    # Where one row has no difference, the others have: nine equal terms and a zero.
+    one = fisher_divergence(np.eye(10)[:, :1], lambda x: 0 * x, lambda x: 1 - x)
+    assert one.effective_sample_size == pytest.approx(9)
 
 
 @pytest.mark.parametrize(

@@ -191,3 +191,16 @@ def test_the_function_sample_draws_frames():
     assert 0 < np.mean(labels[:15] == "ham") < 1
     with_labels = sample(classifier, 30, 0, output="polars")
     assert with_labels["target"].to_list() == list(labels)
+
+
+def test_a_class_may_have_all_rows_at_an_atom():
+    """Nothing is spent without a card: the probability of such a row is zero, and none is drawn."""
+    rng = np.random.RandomState(0)
+    y = np.repeat(["no", "yes"], 40)
+    spent = np.where((y == "no") | (rng.uniform(size=80) < 0.3), 0.0, rng.lognormal(size=80))
+    X = pd.DataFrame({"spent": spent, "age": rng.normal(40, 9, 80)})
+    model = DensityClassifier(TableDensity(density=KDESampler())).fit(X, y)
+    probability = model.predict_proba(X)[:, 0]
+    assert np.all(probability[spent > 0] == 0)
+    assert np.all(probability[spent == 0] > 0.5)
+    assert np.all(model.estimators_[0].sample(50, random_state=0)["spent"] == 0)

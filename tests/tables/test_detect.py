@@ -55,6 +55,7 @@ NUMBERS = {
     "years": (rng().randint(1900, 2020, 200), Integer(atoms=(), unit=1.0)),
     "prices": (rng().randint(20, 4000, 200) * 50, Integer(0, atoms=(), unit=50.0)),
     "ages": (rng().randint(18, 65, 200), Integer(0, atoms=(), unit=1.0)),
+    "few spend": (np.r_[np.zeros(80), rng().lognormal(3, 1, 7)], Positive(atoms=(0.0,), unit=None)),
     "changes": (rng().randint(-3, 65, 200), Integer(atoms=(), unit=1.0)),
     "schooling": (rng().randint(0, 400, 200) / 20, Integer(0, atoms=(), unit=0.05)),
     "grades": (rng().randint(1, 6, 200), Ordinal([1, 2, 3, 4, 5])),

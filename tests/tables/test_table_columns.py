@@ -475,3 +475,13 @@ def test_take():
     columns = TableColumns.fit(X)
     rows = np.array([4, 2, 2])
     assert_same(columns.decode(columns.encode(X).take(rows)), X.iloc[rows])
+
+
+def test_decimals_between_detected_multiples_are_no_error():
+    """Years of marriage are 0.125, 0.417, 0.75 and more: a fold without 0.417 has multiples of 0.125."""
+    years = np.random.RandomState(0).choice([0.125, 0.75, 1.5, 4.0, 7.0, 10.0], 60)
+    years[:2] = 0.25
+    columns = TableColumns.fit(pd.DataFrame({"years": years}))
+    assert columns.columns[0].lattice.unit == 0.125
+    low, high = columns.cells(columns.encode(pd.DataFrame({"years": [0.417]})).values)
+    np.testing.assert_allclose([low[0, 0], high[0, 0]], [0.417 - 0.125 / 2, 0.417 + 0.125 / 2])

@@ -143,3 +143,11 @@ def test_far_values_are_found_in_any_unit(unit):
     X[9:14, 0] = -1e7
     # A tenth of the rows is a group, and no accident.
     assert not far_columns(unit * X, np.full(60, 1 / 60), None)
+
+
+@pytest.mark.parametrize(("n_columns", "last"), [(8, "column 7"), (9, "and 1 more")])
+def test_at_most_eight_columns_are_described(n_columns, last):
+    X = np.random.RandomState(0).poisson(2, size=(60, n_columns))
+    described = precision(X).discrete_columns(None)
+    assert len(described) == n_columns
+    assert described[-1].startswith(last)

@@ -9,6 +9,7 @@ import pytest
 
 import skdiffsmooth
 from skdiffsmooth import ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
+from skdiffsmooth._utils.support import warn_of_far_values
 from skdiffsmooth._utils.warnings import warn_user
 from skdiffsmooth.compose import TransformedDensity
 from skdiffsmooth.manifolds import Circle
@@ -59,3 +60,14 @@ def test_a_folder_of_the_user_may_have_a_longer_name():
         warnings.simplefilter("always")
         exec(compile("warn_user('here')", script, "exec"), {"warn_user": warn_user})
     assert caught[0].filename == script
+
+
+def test_one_given_value_of_two_that_is_far_from_all_rows():
+    centers = np.arange(5.0)[:, None]
+    with pytest.warns(
+        UserWarning, match=r"1 of 2 conditions .* by up to 30 bandwidths \(condition 1\)"
+    ):
+        warn_of_far_values(np.array([0.3, 30.0]), centers)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_far_values(np.array([0.3, 7.9]), centers)
