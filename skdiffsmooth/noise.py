@@ -25,11 +25,10 @@ __all__ = [
 ]
 
 # Steps for each unit of log(scale), and the fewest: for rows, for rows where divergences follow from
-# log-densities, whose nodes have smaller errors, the same in more than ten dimensions, and for a base;
-# errors: docs/evidence/accuracy.md. The components of a mixture have widths over the whole range.
+# log-densities, whose nodes have smaller errors, and for a base; errors: docs/evidence/accuracy.md. The
+# components of a mixture have widths over the whole range.
 _STEPS = 8, 32
 _STEPS_BY_FRAMES = 6, 16
-_STEPS_BY_MANY_FRAMES = 6, 12
 _STEPS_OVER_BASE = 16, 32
 
 
@@ -46,19 +45,19 @@ class Step(NamedTuple):
 
 
 def enough_steps(
-    bandwidth: float, terminal_scale: float, *, has_base: bool, frame_dimension: int
+    bandwidth: float, terminal_scale: float, *, has_base: bool, by_frames: bool
 ) -> int:
     """Return the number of levels and steps between two noise scales where none is given.
 
-    `frame_dimension` is that of frames, with which divergences follow from log-densities, or 0.
+    `by_frames` is whether nodes are frames, with which divergences follow from log-densities.
     """
     # Not the logarithm of the ratio, which may overflow.
     width = math.log(terminal_scale) - math.log(bandwidth)
     a_unit, fewest = _STEPS
     if has_base:
         a_unit, fewest = _STEPS_OVER_BASE
-    elif frame_dimension:
-        a_unit, fewest = _STEPS_BY_FRAMES if frame_dimension <= 10 else _STEPS_BY_MANY_FRAMES
+    elif by_frames:
+        a_unit, fewest = _STEPS_BY_FRAMES
     return max(fewest, math.ceil(a_unit * width))
 
 

@@ -95,7 +95,7 @@ def make_model(
         bandwidth,
         terminal_scale,
         has_base=geometry.base is not None,
-        frame_dimension=kernel.rank if by_frames else 0,
+        by_frames=by_frames,
     )
     is_mixture = geometry.base is not None and not isinstance(parsed.base, ManifoldParzen)
     enough = math.ceil((_REFINEMENT_OVER_MIXTURES if is_mixture else 1) * refinement * enough)

@@ -133,8 +133,9 @@ def test_no_step_waits_for_a_device_or_mixes_devices(bandwidth, largest_exact, X
     steps = model.model_.steps()
     down = [step.reversed() for step in reversed(steps)]
     for dtype in (torch.float64, torch.float32):
-        schedule = model.model_.source.schedule(model._resources())
-        schedule.backend = Backend(torch.device("meta"), dtype)
+        schedule = model.model_.source.schedule(
+            model._resources()._replace(backend=Backend(torch.device("meta"), dtype))
+        )
         x = schedule.backend.tensor(X[:7])
         for name in SOLVERS:
             # Steps are halved, or not, by numbers: this solver does wait, unless it may not halve any.
