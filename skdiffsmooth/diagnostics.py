@@ -156,7 +156,10 @@ def _checked(draws: Any) -> list[np.ndarray]:
 
 
 def _folded(column: np.ndarray) -> np.ndarray:
-    return np.abs(column - np.median(column))
+    """Return twice the distances from the median, for both of the two middle draws the same."""
+    # The halves of chains have an even number of draws. Rounding would decide which one is nearer.
+    lower, upper = np.quantile(column, 0.5, method="lower"), np.quantile(column, 0.5, method="higher")
+    return np.abs(column - lower) + np.abs(column - upper)
 
 
 def _scores(column: np.ndarray) -> np.ndarray:
