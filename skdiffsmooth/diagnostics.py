@@ -156,10 +156,9 @@ def _checked(draws: Any) -> list[np.ndarray]:
 
 
 def _folded(column: np.ndarray) -> np.ndarray:
-    """Return twice the distances from the median, for both of the two middle draws the same."""
-    # The halves of chains have an even number of draws. Rounding would decide which one is nearer.
-    lower, upper = np.quantile(column, 0.5, method="lower"), np.quantile(column, 0.5, method="higher")
-    return np.abs(column - lower) + np.abs(column - upper)
+    """Return twice the distances from the median, exactly equal for the two draws beside it."""
+    middle = np.sort(column, axis=None)[[(column.size - 1) // 2, column.size // 2]]
+    return np.abs(column[..., None] - middle).sum(axis=-1)
 
 
 def _scores(column: np.ndarray) -> np.ndarray:
