@@ -156,7 +156,9 @@ def _checked(draws: Any) -> list[np.ndarray]:
 
 
 def _folded(column: np.ndarray) -> np.ndarray:
-    return np.abs(column - np.median(column))
+    """Return twice the distances from the median, exactly equal for the two draws beside it."""
+    middle = np.sort(column, axis=None)[[(column.size - 1) // 2, column.size // 2]]
+    return np.abs(column[..., None] - middle).sum(axis=-1)
 
 
 def _scores(column: np.ndarray) -> np.ndarray:

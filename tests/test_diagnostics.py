@@ -72,7 +72,8 @@ def test_diagnostics_against_slow_versions(rho, n_draws):
     draws = autoregressive(rho, n_chains=3, n_draws=n_draws)
     draws[0, 1] = draws[1, 2]  # equal values share a rank
     halves = slow_split(draws[..., 0])
-    folded = [np.abs(half - np.median(halves)) for half in halves]
+    # Rounded, so that the two draws beside the median are equally far from it.
+    folded = [np.round(np.abs(half - np.median(halves)), 12) for half in halves]
     expected = max(slow_r_hat(slow_scores(halves)), slow_r_hat(slow_scores(folded)))
     assert_allclose(split_r_hat(draws), [expected], rtol=1e-12)
     assert_allclose(bulk_ess(draws), [slow_ess(slow_scores(halves))], rtol=1e-9)
@@ -117,6 +118,13 @@ def test_invariances():
         assert_allclose(diagnose(draws[[2, 0, 3, 1]]), expected, rtol=1e-10)
     # The distance from the median is not invariant to monotone maps; the rest is.
     assert_allclose(bulk_ess(both)[1], bulk_ess(draws)[0], rtol=1e-10)
+
+
+def test_rounding_does_not_rank_the_two_draws_beside_the_median():
+    """Both are equally far from it, and draws that are moved and scaled have the same ranks."""
+    for seed in range(20):
+        draws = np.random.RandomState(seed).normal(size=(4, 12, 1))
+        assert_allclose(split_r_hat(draws / 3 + 0.1), split_r_hat(draws), rtol=1e-12)
 
 
 def test_constant_chains():

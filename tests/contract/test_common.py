@@ -916,9 +916,9 @@ def fitted_in_least_memory(estimator, X):
     {"smoothed-loo": SmoothedScoreDiffusion("loo", 0.5, **COARSE)},
 )
 def test_memory_limit_does_not_change_the_answers(estimator):
-    X = table()
+    X = table(24)
     Q = near(X)
-    model = fitted(estimator)
+    model = fit(estimator, X)
     tight = fitted_in_least_memory(estimator, X)
     limit = tight.memory_limit
     assert limit < len(Q) * len(X) * 8 / 2**20  # not even the distances fit into one tile

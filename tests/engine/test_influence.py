@@ -242,7 +242,7 @@ def redrawn_scores(n_draws, n_rows, query, sigma, t):
     for seed in range(n_draws):
         X = ring(n_rows, seed=1000 + seed)
         model = SmoothedScoreDiffusion(
-            0.1, sigma, metric="euclidean", n_nodes=32, n_levels=4, n_steps=4
+            0.1, sigma, metric="euclidean", n_nodes=32, n_levels=1, n_steps=1
         ).fit(X)
         scores.append(model.grad_log_density(query, t)[0])
         estimates.append(model.score_variance(query, t)[0].sum())

@@ -463,12 +463,14 @@ def test_scaling_a_column_scales_its_bandwidth(rule, scales, shift):
 
 
 def leave_one_out(kernel, X, weights, h):
-    """Mean log-density of each distinct row under a fit to the rows that differ from it."""
+    """Mean log-density of each distinct row under scikit-learn's fit to the rows that differ from it."""
     distinct = np.unique(X, axis=0)
     total = 0.0
     for row in distinct:
         equal = np.all(row == X, axis=1)
-        others = KDESampler(h, kernel).fit(X[~equal], sample_weight=weights[~equal])
+        others = KernelDensity(kernel=kernel, bandwidth=h).fit(
+            X[~equal], sample_weight=weights[~equal]
+        )
         total += weights[equal].sum() / weights.sum() * others.score_samples(row[None])[0]
     return total
 

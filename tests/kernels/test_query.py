@@ -140,8 +140,9 @@ def test_rows_in_a_plane_of_space(X):
         axes = torch.from_numpy(turn[:2].copy())
         return turning((x - 5.0) @ axes.T, z @ axes.T) @ axes
 
-    flat = SmoothedScoreDiffusion(0.2, 0.2, kernel=QueryKernel(turning), n_nodes=256).fit(X)
-    in_space = SmoothedScoreDiffusion(0.2, 0.2, kernel=QueryKernel(lifted), n_nodes=256).fit(raised)
+    nodes = {"n_nodes": 256, "n_levels": 6, "n_steps": 6}
+    flat = SmoothedScoreDiffusion(0.2, 0.2, kernel=QueryKernel(turning), **nodes).fit(X)
+    in_space = SmoothedScoreDiffusion(0.2, 0.2, kernel=QueryKernel(lifted), **nodes).fit(raised)
     assert in_space.hull_.dimension == 2
     across = -0.5 * np.log(2 * np.pi * 0.2**2)
     # Nodes in three dimensions in place of two: their error with 256 nodes.
@@ -150,11 +151,12 @@ def test_rows_in_a_plane_of_space(X):
 
 
 def test_rows_do_not_depend_on_each_other(X):
-    model = SmoothedScoreDiffusion(0.3, 0.2, kernel=QueryKernel(turning), **SMALL).fit(X)
+    few = {"n_nodes": 32, "n_levels": 4, "n_steps": 4}
+    model = SmoothedScoreDiffusion(0.3, 0.2, kernel=QueryKernel(turning), **few).fit(X)
     order = np.random.RandomState(0).permutation(12)
     np.testing.assert_allclose(model.score_samples(X)[order], model.score_samples(X[order]))
     small = SmoothedScoreDiffusion(
-        0.3, 0.2, kernel=QueryKernel(turning), memory_limit=1, **SMALL
+        0.3, 0.2, kernel=QueryKernel(turning), memory_limit=1, **few
     ).fit(X)
     queries = np.tile(X, (8, 1))
     np.testing.assert_allclose(

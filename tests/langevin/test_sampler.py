@@ -379,7 +379,7 @@ def test_tempered_distribution_on_an_ellipse():
     weight = np.exp(np.cos(2 * np.pi * place - np.pi))
     model = KDESampler(0.03).fit(points, sample_weight=weight)
     cumulated = np.cumsum(weight) / weight.sum()
-    fine, where = ellipse(5000)
+    fine, where = ellipse(1000)  # a hundredth of what the draws detect
 
     def places(rows):
         distance = np.sum((rows[:, None] - fine) ** 2, axis=2)

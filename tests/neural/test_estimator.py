@@ -256,7 +256,7 @@ def test_moons_are_learned_and_normalised(moons):
     # Measured: 0.1 nats below the truth. The Gaussian is a whole nat below.
     assert truth - 0.2 < model.score(Q) < truth + 0.05
     assert gaussian < truth - 0.8
-    axes = [np.linspace(-2.5, 3.5, 61), np.linspace(-2.0, 2.5, 46)]
+    axes = [np.linspace(-2.2, 3.2, 55), np.linspace(-1.7, 2.2, 40)]
     grid = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2)
     cell = np.prod([axis[1] - axis[0] for axis in axes])
     # Steps of the grid are the noise of 0.1, where sums over it are exact to 1e-8 for Gaussians of that
