@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from scipy.spatial.distance import pdist
 
-from .._coordinates.hull import hull_in_one_unit
+from .._coordinates.hull import AffineHull
 from .._utils.dequantize import dequantized
 from .._utils.memory import slices_within
 from .._utils.rows import merge_rows
@@ -214,7 +214,7 @@ def _estimate(X: Any, most_pairs: float) -> IntrinsicDimension:
     points, distinct = dequantized(merged.points, merged.weights, merged.precision.width)
     copies = np.bincount(distinct)
     weights = (merged.weights / copies)[distinct]
-    hull = hull_in_one_unit(points, column_names(X))
+    hull = AffineHull.of(points)
     if hull.dimension == 0:
         raise ValueError(
             f"X has 1 distinct row among {len(rows)}; expected several, from which the dimension is "
