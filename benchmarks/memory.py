@@ -87,7 +87,7 @@ def coarse_case(method):
 def reach_case():
     """Return the same for the reach of a learned manifold."""
     X = ring(3000)
-    manifold = LocalPolynomialManifold(1).fit(X)
+    manifold = LocalPolynomialManifold(1, memory_limit=16).fit(X)
     return lambda n: estimate_reach(manifold, X[: 3 * n])
 
 
