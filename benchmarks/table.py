@@ -136,7 +136,7 @@ METHODS = {
     "Parzen": Method(_densities.ParzenWindows, version="2", rival=True),
     "flow": Method(_densities.SplineFlow, version="2", rival=True, member=False),
     "KDE same metric": Method(SameMetricKDE, version="2", member=False),
-    "smoothed": Method(WithDefaults, version="5"),
+    "smoothed": Method(WithDefaults, version="6"),
     "tuned": Method(Tuned, version="5"),
     "auto": Method(FamilyBest, version="4", member=False, fitted_with="family"),
     "family": Method(FamilyStack, version="4", member=False),

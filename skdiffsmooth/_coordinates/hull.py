@@ -10,12 +10,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .._utils.column_precision import has_extent
 from .._utils.shards import ONE_PROCESS, Shards
+from .._utils.table import column_label
 
 # Rows farther from the median than this many times the usual distance would hide other directions.
 _FAR = 2.0**20
 # A direction whose part outside a hull is below this fraction of its length counts as inside.
 _ROUNDING = 1e-10
+# A column is lost if more than this share of its extent is outside the hull.
+_LOST = 0.1
 
 
 @dataclass(frozen=True)
@@ -37,16 +41,12 @@ class AffineHull:
         centered -= shards.total(centered.sum(axis=0)) / shape[0]
         basis = axes
         if basis is None:
-            rows, largest = centered, shards.largest(np.abs(points).max(initial=0.0))
-            if shards.alone:
-                rows, largest = _with_far_rows_drawn_in(points, centered, largest)
-            singular_values, directions = principal_axes(rows, shards)
-            # Rounding leaves singular values of this size in directions without extent: the first
-            # term is the error of the SVD, the second the norm of a matrix of rounding errors.
-            eps = np.finfo(np.float64).eps
-            rounding = eps * max(shape) * singular_values.max(initial=0.0)
-            rounding += 2 * eps * sum(np.sqrt(shape)) * largest
-            basis = directions[singular_values > rounding].T
+            basis = _spanned(centered, _largest_of_columns(points, shards), shape[0], shards)
+            far = _with_far_rows_drawn_in(points) if shards.alone else None
+            if far is not None:
+                # Drawing rows in shows directions of the others, and may hide those of the far rows.
+                drawn_in = _spanned(*far, shape[0], shards)
+                basis = max(drawn_in, basis, key=lambda axes: axes.shape[1])
         # Signs are set by third moments, which rotate with the data, so that a rotated data set gets
         # the same coordinates and, node by node, the same model. Scaling by a power of two changes no
         # sign, and keeps cubes of 1e120 and 1e-120 within the floating-point range.
@@ -111,22 +111,64 @@ class AffineHull:
         return vectors - (vectors @ self.basis) @ self.basis.T
 
 
-def _with_far_rows_drawn_in(
-    points: np.ndarray, centered: np.ndarray, largest: float
-) -> tuple[np.ndarray, float]:
-    """Return centered rows (n, d) that span the same directions, and their largest absolute value.
+def hull_in_one_unit(points: np.ndarray, names: np.ndarray | None) -> AffineHull:
+    """Return the hull of points (n, d) whose columns have one unit and, perhaps, names (d,).
+
+    Raises ValueError if a column varies, but by less than the rounding of others.
+    """
+    hull, extents = AffineHull.of(points), np.ptp(points, axis=0)
+    outside = np.abs(hull.split(points)[1]).max(axis=0)
+    lost = np.flatnonzero(has_extent(points) & (outside > _LOST * extents))
+    if len(lost) and hull.dimension:
+        labels = ", ".join(column_label(names, column) for column in lost.tolist())
+        raise ValueError(
+            f"columns {labels} of X extend over at most {extents[lost].max():.1e}, which is rounding "
+            f"beside {extents.max():.1e} of another column; expected columns of one unit, in which "
+            "distances are measured. Divide each column by its standard deviation."
+        )
+    return hull
+
+
+def _largest_of_columns(points: np.ndarray, shards: Shards) -> np.ndarray:
+    """Return the largest absolute value (d,) of each column of points (n, d) of all shards."""
+    return np.max(shards.gather(np.abs(points).max(axis=0, initial=0.0)), axis=0)
+
+
+def _spanned(rows: np.ndarray, largest: np.ndarray, n_rows: int, shards: Shards) -> np.ndarray:
+    """Return axes (d, r) along which centered rows (n, d) extend, by decreasing singular value.
+
+    `largest` (d,) are the largest values of the columns, by which these are rounded.
+    """
+    singular_values, directions = principal_axes(rows, shards)
+    # Rounding leaves singular values of this size in directions without extent: the first term is the
+    # error of the SVD, the second the norm of a matrix of rounding errors. Each column has its own, so
+    # that a large constant hides nothing.
+    eps = np.finfo(np.float64).eps
+    size = float(largest.max(initial=0.0)) or 1.0
+    rounding = eps * max(n_rows, len(largest)) * singular_values.max(initial=0.0)
+    of_columns = size * np.linalg.norm(directions * (largest / size), axis=1)
+    rounding = rounding + 2 * eps * (np.sqrt(n_rows) + np.sqrt(len(largest))) * of_columns
+    return directions[singular_values > rounding].T
+
+
+def _with_far_rows_drawn_in(points: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return centered rows (n, d) without far rows, and the largest absolute values (d,) of columns.
 
     One row at 1e15 has rounding errors as large as the other rows. So a far row is moved towards the
-    median of the rows, to `_FAR` times the median distance. Without far rows, `centered` is returned.
+    median of the rows, to `_FAR` times the median distance. Without far rows, None is returned.
     """
-    offsets = points - np.median(points, axis=0)
+    median = np.median(points, axis=0)
+    offsets = points - median
     distances = np.abs(offsets).max(axis=1, initial=0.0)
-    limit = _FAR * float(np.median(distances))
+    typical = float(np.median(distances))
+    # Where most rows are equal but for a tiny column, others stay beyond the rounding of their values.
+    limit = _FAR * max(typical, float(np.finfo(np.float64).eps * np.abs(median).max(initial=0.0)))
     far = distances > limit
-    if limit == 0 or not far.any():
-        return centered, largest
+    if typical == 0 or not far.any():
+        return None
     offsets[far] *= limit / distances[far, None]
-    return offsets - offsets.mean(axis=0), max(float(np.abs(points[~far]).max()), limit)
+    largest = np.maximum(np.abs(points[~far]).max(axis=0), limit)
+    return offsets - offsets.mean(axis=0), largest
 
 
 def principal_axes(rows: np.ndarray, shards: Shards) -> tuple[np.ndarray, np.ndarray]:

@@ -22,7 +22,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
-from .._coordinates.hull import AffineHull
+from .._coordinates.hull import AffineHull, hull_in_one_unit
 from .._diffusion.conditional import draw_given_columns, log_density_of_columns
 from .._diffusion.joint_density import N_CENTERS, JointDensity
 from .._diffusion.posterior import PosteriorMixin
@@ -33,6 +33,7 @@ from .._utils.estimator import DistanceDensityMixin, on_one_fit
 from .._utils.gaussian import gaussian_log_normalizer
 from .._utils.progress import reports_fit
 from .._utils.rows import MergedRows
+from .._utils.table import column_names
 from .._utils.threads import threads_for
 from .._utils.units import common_unit, per_unit
 from .._utils.validation import check_bandwidth, check_choice, check_integer, check_real, check_size
@@ -178,7 +179,11 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
       points that project there. The distance of the query from the manifold has no effect; use
       ``manifold_.distance(X)``, or fit with a bandwidth. Such log-densities compare models on one
       manifold only, and the estimators of `skdiffsmooth.compose` refuse them. +inf marks atoms,
-      such as the ends of an open `Curve`.
+      such as the ends of an open `Curve`; -inf, with a warning, marks rows that project to points off
+      a learned manifold, which has gaps there.
+
+    **Units.** Distances, the reach and `switch_scale` are in the one unit of all columns, so results
+    depend on the units of columns. Bring columns of different kinds to one scale first.
 
     **What is reconstructed.** The papers' hybrid sampler is known here from its abstract: a
     reverse SDE down to a fixed time and a deterministic flow from there. That the last part is one
@@ -256,8 +261,9 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         TypeError
             If a parameter has the wrong type, or the manifold has no method `project`.
         ValueError
-            If X, the weights or a parameter is out of range, or the rows are too few for the
-            manifold; the estimator is then left as it was.
+            If X, the weights or a parameter is out of range, the range of a column is lost in the
+            rounding of another, or the rows are too few for the manifold; the estimator is then left
+            as it was.
 
         Warns
         -----
@@ -282,7 +288,7 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
             check_integer("n_neighbors", self.n_neighbors)
         backend = Backend.from_params(self.device, self.dtype)
         memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
-        hull = AffineHull.of(points)
+        hull = hull_in_one_unit(points, column_names(X))
         if hull.dimension == 0:
             raise ValueError(
                 "X has 1 distinct row, n_samples = 1 after merging equal rows; expected several, to fit "
@@ -479,6 +485,13 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
             )
         log_density = self._flow().log_density(coordinates)
         if self.bandwidth_ == 0:
+            n_dropped = int(np.sum(log_density == -np.inf))
+            if n_dropped:
+                warn_user(
+                    f"{n_dropped} of {len(X)} rows have log-density -inf: they project to points off "
+                    "the learned manifold, which has gaps there. Raise n_neighbors, lower degree, or "
+                    "fit with a bandwidth and more n_components."
+                )
             return log_density
         log_density -= np.sum(residual**2, axis=1) / (2 * self.bandwidth_**2)
         return log_density - gaussian_log_normalizer(self.hull_.codimension, self.bandwidth_**2)

@@ -18,10 +18,10 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .._coordinates.hull import AffineHull
+from .._coordinates.hull import AffineHull, hull_in_one_unit
 from .._utils.memory import slices_within
 from .._utils.rows import check_sample_weight, merge_rows
-from .._utils.table import check_table
+from .._utils.table import check_table, column_names
 from .._utils.validation import check_choice, check_integer, check_real
 from .._utils.warnings import warn_user
 from ._base import Constants, DifferentiableManifoldBase
@@ -199,7 +199,7 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
             raise ValueError(f"degree={degree} is not available; expected 1, 2 or 3.")
         n_iterations = check_integer("n_iterations", self.n_iterations)
         memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
-        hull = AffineHull.of(points)
+        hull = hull_in_one_unit(points, column_names(X))
         if hull.dimension == 0:
             raise ValueError(
                 f"X has 1 distinct row (n_samples = {len(rows)}); expected two or more. Pass more rows, "

@@ -55,7 +55,7 @@ def estimate_reach(manifold: Manifold, X: Any, n_neighbors: int = 20) -> float:
     the minimum over q, so that a few wrong tangents do not determine it. A manifold learned from noisy
     rows with few neighbours has waves of its own, so that its reach is small.
 
-    Costs O(n^2 (d + k)) time, and temporaries of about 16 MiB.
+    Costs O(n^2 (d + k)) time, and temporaries of about 16 MiB, or what projections to `manifold` take.
 
     References
     ----------

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skdiffsmooth._coordinates.hull import AffineHull
+from skdiffsmooth._coordinates.hull import AffineHull, hull_in_one_unit
 
 EPS = np.finfo(float).eps
 
@@ -264,3 +264,23 @@ def test_a_far_row_does_not_hide_directions(far, rank):
     assert hull.dimension == spanned
     # The center, a mean, is as inexact as the far row: 1e13 has a spacing of 0.002.
     assert np.abs(hull.split(rows)[1]).max() < 0.01
+
+
+@pytest.mark.parametrize("exponent", [-40, 0, 40])
+def test_large_constants_and_large_steps_of_other_columns_hide_no_direction(exponent):
+    """Rounding is judged by column, and rows off a tight majority are directions, not far rows."""
+    rng = np.random.RandomState(0)
+    constant = np.column_stack([np.full(80, 2.0**60), rng.normal(size=(80, 2))])
+    assert AffineHull.of(np.ldexp(constant, exponent)).dimension == 2
+    label = rng.uniform(size=80) < 0.3
+    steps = np.column_stack([np.full(80, 2.0**30), 2.0**40 * label, 2.0**-43 * rng.normal(size=80)])
+    basis = AffineHull.of(np.ldexp(steps, exponent)).basis
+    assert np.linalg.norm(basis[1]) == pytest.approx(1.0)
+
+
+def test_a_column_that_is_lost_in_the_rounding_of_another_is_named():
+    rng = np.random.RandomState(0)
+    X = rng.normal(size=(80, 3)) * np.ldexp(1.0, [60, 0, 60])
+    with pytest.raises(ValueError, match=r"column.* 1 of X extend.*Divide each column"):
+        hull_in_one_unit(X, None)
+    assert hull_in_one_unit(X / np.ldexp(1.0, [60, 30, 60]), None).dimension == 3

@@ -502,6 +502,18 @@ def test_samples_off_the_manifold_give_a_warning():
         CoarseScoreDiffusion(0.3, n_components=1).fit(X)
 
 
+def test_a_density_of_zero_on_the_manifold_is_not_silent():
+    """A row whose projection moves when it is projected again has no density on the manifold."""
+    X = np.random.RandomState(0).normal(size=(40, 3))
+    with pytest.warns(UserWarning, match="project to points off the learned manifold"):
+        model = CoarseScoreDiffusion(0.3, n_components=1).fit(X)
+    with pytest.warns(UserWarning, match=r"^\d+ of 40 rows have log-density -inf") as caught:
+        log_density = model.score_samples(X)
+    n_dropped = np.sum(log_density == -np.inf)
+    assert 0 < n_dropped < 40
+    assert str(caught[0].message).startswith(f"{n_dropped} of 40")
+
+
 @pytest.mark.parametrize(
     ("X", "k", "reach", "error"),
     [

@@ -590,3 +590,19 @@ def test_a_weight_is_a_number_of_equal_rows(bandwidth, counts):
     repeated = KDESampler(bandwidth).fit(np.repeat(X, counts, axis=0)[::-1])
     np.testing.assert_array_equal(weighted.score_samples(Q), repeated.score_samples(Q))
     np.testing.assert_array_equal(weighted.sample(9, 0), repeated.sample(9, 0))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_columns_and_units_in_any_order_have_the_same_density_beside_one_hot_columns(seed):
+    """The bandwidth is found to rounding, also where one of three columns follows from two others."""
+    rng = np.random.RandomState(seed)
+    X = np.column_stack([rng.normal(size=90), np.eye(3)[rng.choice(3, p=[0.6, 0.3, 0.1], size=90)]])
+    order, units = rng.permutation(4), np.ldexp(1.0, rng.randint(-30, 31, size=4))
+    with pytest.warns(UserWarning, match="not continuous"):
+        plain = KDESampler("loo", metric="scaled").fit(X[:60])
+    with pytest.warns(UserWarning, match="not continuous"):
+        other = KDESampler("loo", metric="scaled").fit((X[:60] * units)[:, order])
+    assert other.bandwidth_ == pytest.approx(plain.bandwidth_, rel=1e-6)
+    # Residuals of relations are rounding errors, relative to widths of 2^14 of them.
+    expected = plain.score_samples(X[60:]) - np.log(units).sum()
+    np.testing.assert_allclose(other.score_samples((X[60:] * units)[:, order]), expected, atol=1e-4)
