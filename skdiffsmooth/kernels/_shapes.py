@@ -181,7 +181,8 @@ class FrozenKernel:
     @property
     def n_nodes(self) -> int:
         """See `Smoothing`."""
-        return len(self.nodes(0)[1])
+        # Levels of scale zero have one node.
+        return len(self.nodes(int(np.argmax(self.scales)))[1])
 
     def nodes(self, level: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the offsets (M, r) and weights (M,) of one noise level, the same at every call.

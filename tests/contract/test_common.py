@@ -588,6 +588,14 @@ def test_layout_and_type_of_the_weights_do_not_matter(estimator, form):
     assert_same_answers(answers(fit(estimator, X, sample_weight=form(weights)), Q), expected)
 
 
+def test_booleans_are_weights():
+    X, chosen = table(), np.arange(30) % 4 > 0
+    as_booleans, as_numbers = (
+        KDESampler(1.0).fit(X, sample_weight=w) for w in (chosen, 1.0 * chosen)
+    )
+    assert_array_equal(as_booleans.score_samples(X), as_numbers.score_samples(X))
+
+
 @models(FIXED, AUTO)
 def test_the_model_owns_its_data(estimator):
     X, weights = table(), np.arange(1.0, 31.0)

@@ -10,6 +10,7 @@ from skdiffsmooth import SmoothedScoreDiffusion
 from skdiffsmooth._coordinates.embedding import Embedding
 from skdiffsmooth._coordinates.hull import AffineHull
 from skdiffsmooth._coordinates.metric import fit_metric
+from skdiffsmooth._diffusion.background import choose_tail
 from skdiffsmooth._diffusion.tails import StudentT, fit_student_t
 from skdiffsmooth._utils.shards import ONE_PROCESS
 
@@ -105,6 +106,19 @@ def test_a_rare_indicator_does_not_narrow_it():
     _, students = fitted(rows, weights)
     for student in students.values():
         assert np.diag(student.factor).min() > 0.1
+
+
+def test_the_tail_of_highest_likelihood_is_chosen():
+    """Beside a model of half of the rows: the other half alone is worse than both halves, less high."""
+    students = [StudentT(np.zeros(2), np.eye(2), degrees) for degrees in (4.0, 8.0)]
+    first, weights = np.arange(200) < 100, np.full(200, 0.005)
+    log_densities = np.column_stack([np.full(200, -0.5), np.where(first, -100.0, 0.0)])
+    kdes = np.column_stack([np.where(first, 0.0, -100.0), np.full(200, -100.0)])
+    for order in ([0, 1], [1, 0]):
+        tail = choose_tail(
+            [students[k] for k in order], log_densities[:, order], kdes, np.ones((200, 2)), weights
+        )
+        assert tail.student is students[0]
 
 
 TABLES = {

@@ -122,6 +122,21 @@ def test_gauss_hermite_integrates_polynomials(dimension, n_nodes):
         np.testing.assert_allclose(weights @ nodes**4, 3, atol=1e-11)
 
 
+def test_gauss_hermite_without_directions_is_one_node():
+    nodes, weights = NodeRule("gauss-hermite", 8, 0).normal(0, 0)
+    assert nodes.shape == (1, 0)
+    assert weights.tolist() == [1]
+
+
+def test_number_of_nodes_where_fine_levels_are_not_smoothed(X):
+    with np.errstate(all="raise"):
+        model = SmoothedScoreDiffusion(0.3, lambda y: max(0.0, y - 0.5), **SMALL).fit(X)
+        assert np.isfinite(model.score_samples(X)).all()
+    assert model.kernel_.scales[0] == 0
+    assert model.n_nodes_ == len(model.kernel_.nodes(3)[1]) == 18  # frames, of six nodes each
+    assert SmoothedScoreDiffusion(0.3, 0.4, n_nodes=18, n_levels=1).fit(X).n_nodes_ == 18
+
+
 def test_gauss_hermite_is_exact_where_the_logarithm_is_smooth():
     """At v large against sigma^2 ten nodes an axis give the average to 1e-9; Monte Carlo to 0.03."""
     rng = np.random.RandomState(0)

@@ -217,6 +217,18 @@ def test_imputed_numbers_follow_their_conditional_density(kde):
     np.testing.assert_allclose(shares, expected, atol=4 * np.sqrt(0.25 / 3000))
 
 
+@pytest.mark.parametrize("density", [KDESampler(), SmoothedScoreDiffusion(n_nodes=8, n_steps=8)])
+def test_numbers_are_drawn_given_other_numbers(density):
+    rng = np.random.RandomState(0)
+    x = rng.normal(size=100)
+    model = TableDensity(density=density).fit(
+        pd.DataFrame({"x": x, "y": x + 0.1 * rng.normal(size=100)})
+    )
+    drawn = model.sample(100, random_state=0, given={"x": 1.5})
+    assert drawn["y"].mean() == pytest.approx(1.5, abs=0.25)
+    assert drawn["y"].std() < 0.5
+
+
 def test_warns_where_given_levels_are_in_no_row():
     frame = pd.DataFrame({"kind": ["a", "b"] * 20, "sex": ["f", "m"] * 20})
     model = TableDensity().fit(frame)
@@ -311,6 +323,38 @@ def test_columns_with_atoms_given_missing_columns():
     age = model.impute(only.loc[[2] * 300], random_state=0)["age"]
     masses = np.exp(model.score_samples(grid[grid["spend"] == 300], given=["spend"]))
     assert age.mean() == pytest.approx(np.average(ages, weights=masses), abs=2.5)
+
+
+@pytest.mark.parametrize("unit", [None, 1.0])
+def test_amounts_beside_zeros_have_mass_one_given_a_number(unit):
+    """An amount that is linear in the number, far above the knot of its logarithm."""
+    rng = np.random.RandomState(0)
+    age = rng.normal(40, 10, 120)
+    spend = np.where(rng.uniform(size=120) < 0.4, 0, np.maximum(3 * age + rng.normal(0, 8, 120), 1))
+    spend, kind = np.rint(spend) if unit else spend, Positive(atoms=(0,), unit=unit)
+    rows = pd.DataFrame({"age": age, "spend": spend})
+    model = TableDensity({"age": Continuous(), "spend": kind}, density=KDESampler()).fit(rows)
+    (part,) = model.density_.gated
+    assert np.isfinite(part.shifts).all()
+    steps = np.arange(1.0, 600) if unit else np.geomspace(0.01, 600, 2000)
+    queries = pd.DataFrame({"age": 40.0, "spend": np.r_[0.0, steps]})
+    zero, *others = np.exp(model.score_samples(queries, given=["age"]))
+    total = np.sum(others) if unit else np.trapezoid(others, steps)
+    assert zero + total == pytest.approx(1, abs=1e-4)
+
+
+def test_mass_where_columns_with_atoms_are_seldom_off_them_together():
+    rng = np.random.RandomState(0)
+    counts, pattern = 1 + rng.poisson(2, (90, 3)), rng.randint(3, size=90)
+    counts *= np.array([[0, 1, 0], [1, 0, 1], [0, 0, 1]])[pattern]
+    counts[:2] = [[2, 3, 0], [4, 1, 0]]
+    rows = pd.DataFrame(counts, columns=list("abc")).assign(x=rng.normal(size=90))
+    kinds = dict.fromkeys("abc", Integer(0, 12, atoms=(0,)))
+    model = TableDensity(kinds, density=KDESampler()).fit(rows)
+    assert [0, 1] not in [part.columns.tolist() for part in model.density_.gated]
+    queries = pd.DataFrame(np.indices((13, 13, 1)).reshape(3, -1).T, columns=list("abc"))
+    log_densities = model.score_samples(queries.assign(x=0.3), given=["c", "x"])
+    assert np.exp(log_densities).sum() == pytest.approx(1, abs=1e-9)
 
 
 def test_tails_of_positive_columns_are_in_their_units():

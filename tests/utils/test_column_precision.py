@@ -46,6 +46,12 @@ def test_unit_of_a_rounded_column(column, unit):
     assert precision(column).unit[0] == pytest.approx(unit, rel=1e-6)
 
 
+def test_widths_of_a_part_are_units_or_standard_deviations():
+    found = precision(table(0))
+    assert found.width_of_part[0] == found.std[0] > 0
+    np.testing.assert_allclose(found.width_of_part[1:], [1, 0.1, 0.5], rtol=1e-9)
+
+
 def test_continuous_columns_have_no_unit():
     """No false alarm in 1200 columns: float64 and float32, offsets, copied rows, few and many rows."""
     for seed in range(400):

@@ -199,6 +199,14 @@ def test_no_point_can_be_excluded():
     in_two_threads(work)
 
 
+def test_weights_are_normalised_over_shards():
+    raw = [np.array([1.0, 2.0]), np.array([3.0, 2.0])]
+    found = in_two_threads(
+        lambda shards: shards.normalize(np.full(2, 0.5), np.zeros((2, 1)), raw[shards.rank] * 1e300)
+    )
+    np.testing.assert_allclose(found, [[3 / 16, 3 / 16], [5 / 16, 5 / 16]], rtol=1e-12)
+
+
 # ------------------------------------------------------------------------------ two real processes
 
 
