@@ -60,6 +60,12 @@ NUMBERS = {
     "schooling": (rng().randint(0, 400, 200) / 20, Integer(0, atoms=(), unit=0.05)),
     "grades": (rng().randint(1, 6, 200), Ordinal([1, 2, 3, 4, 5])),
     "doses": (rng().choice([0.5, 1.0, 2.0], 60), Ordinal([0.5, 1.0, 2.0])),
+    "years in eight answers": (
+        rng().choice(
+            [0.125, 0.417, 0.75, 1.5, 4, 7, 10, 15], 300, p=[0.01, 0.01, *[0.15] * 4, 0.2, 0.18]
+        ),
+        Ordinal([0.125, 0.417, 0.75, 1.5, 4, 7, 10, 15]),
+    ),
     "dummy": (rng().binomial(1, 0.2, 60), Boolean()),
     "dummy as floats": (rng().binomial(1, 0.2, 60) * 1.0, Boolean()),
     "codes": (rng().choice([1, 2], 60), Ordinal([1, 2])),
