@@ -192,6 +192,7 @@ def test_draws_have_the_density_of_score_samples(base):
     """p_T(z) / |det F'(z)| for draws x = F(z), by central differences in all of twelve columns.
 
     The steps change single rows by up to 0.02 nats, and the mass by 0.003 (`docs/evidence/accuracy.md`).
+    Over rows divergences follow from log-densities at the nodes, whose error is `node_error_`.
     """
     n, r = 8, 12
     X = np.random.RandomState(0).normal(size=(60, r)) @ np.diag(np.geomspace(1, 0.5, r))
@@ -208,5 +209,6 @@ def test_draws_have_the_density_of_score_samples(base):
     expected = backend.array(terminal.log_density(backend.tensor(z)))
     expected -= np.linalg.slogdet((x[:, 1 : r + 1] - x[:, r + 1 :]) / 2e-4)[1]
     found, _ = model.log_density_within(x[:, 0], np.zeros((n, r)), resources)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=0.02)
-    assert np.exp(found - expected).mean() == pytest.approx(1, abs=5e-3)
+    error = 3 * inner.node_error_ if base is None else 0.0
+    np.testing.assert_allclose(found, expected, rtol=0, atol=0.02 + error)
+    assert np.exp(found - expected).mean() == pytest.approx(1, abs=5e-3 + error / np.sqrt(n))

@@ -46,6 +46,6 @@ def test_degrees_with_the_period_of_radians_and_the_reverse_warn(low, high, peri
     X = np.linspace(low, high, 20)[:, None]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        KDESampler(0.1, periods={0: period}).fit(X)
+        KDESampler((high - low) / 20, periods={0: period}).fit(X)
     assert len(caught) == (match is not None)
     assert match is None or match in str(caught[0].message)
