@@ -63,7 +63,7 @@ _BEYOND = 20
 _ROWS_FOR_BOUNDS = 20
 # The logarithm must be likelier under a Gaussian, by nats in each row and in all, and the lowest value
 # be below half the median.
-_LOG_GAIN, _TOTAL_LOG_GAIN = 0.1, 10.0
+_LOG_GAIN, _TOTAL_LOG_GAIN = 0.03, 10.0
 
 
 @dataclass(frozen=True)
