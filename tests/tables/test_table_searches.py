@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
+from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, KFold, cross_validate
 
 from skdiffsmooth import KDESampler, compare
@@ -127,3 +129,18 @@ def test_parts_of_a_table_have_one_measure(wrap):
     assert [each.base_measure_ for each in inner] == [whole.base_measure_] * 2
     detector = DensityOutlierDetector(model, cv=KFold(2)).fit(frame)
     assert np.isfinite(detector.held_out_log_density_).all()
+
+
+def test_weights_reach_a_search_by_routing():
+    frame, weights = _frame(), np.where(np.arange(90) % 3, 1.0, 3.0)
+    with sklearn.config_context(enable_metadata_routing=True):
+        model = TableDensity(density=KDESampler()).set_fit_request(sample_weight=True)
+        model.set_score_request(sample_weight=True)
+        search = GridSearchCV(model, {"density__bandwidth": [0.2, 0.6]}, cv=KFold(3))
+        search.fit(frame, sample_weight=weights)
+    expected = search.best_estimator_.score_samples(frame)
+    again = clone(search.best_estimator_)
+    np.testing.assert_array_equal(
+        again.fit(frame, sample_weight=weights).score_samples(frame), expected
+    )
+    assert not np.allclose(again.fit(frame).score_samples(frame), expected)
