@@ -18,6 +18,9 @@ from ._frames import Cells, ColumnType, read_frame, shown
 from ._kinds import SECONDS, Boolean, Datetime, Integer, Kind, Numerical, Periodic, WithLevels
 
 _MOST_LISTED = 5
+# Levels of cells that are missing; of a category of the dtype that is no level; of another value. The
+# last two are `MISSING` in rows.
+MISSING, UNUSED, UNKNOWN = -1, -2, -3
 # The days before and after the years 1 to 9999, which Python's dates have, from 1970-01-01.
 _FIRST_DAY, _LAST_DAY = -719163, 2932897
 
@@ -30,6 +33,8 @@ class EncodedTable:
     values: np.ndarray
     """Values (n, n_continuous) in units of the columns; NaN is missing, or at an atom."""
     index: Any = None  # The index of a pandas frame, or None
+    is_new: np.ndarray | None = None
+    """Which levels (n, n_discrete) are -1 since the column does not have them; None is none."""
 
     def __len__(self) -> int:
         return len(self.levels)
@@ -37,7 +42,8 @@ class EncodedTable:
     def take(self, rows: Any) -> EncodedTable:
         """Return some of the rows, by indices or a mask."""
         index = None if self.index is None else self.index[rows]
-        return EncodedTable(self.levels[rows], self.values[rows], index)
+        is_new = None if self.is_new is None else self.is_new[rows]
+        return EncodedTable(self.levels[rows], self.values[rows], index, is_new)
 
 
 @dataclass(frozen=True)
@@ -191,20 +197,22 @@ def _warn_of_constant(name: Any, cells: Cells) -> None:
         )
 
 
-def encode_column(column: Column, cells: Cells, rows: EncodedTable, new_levels: str) -> None:
-    """Write the cells of one column into its coordinates of `rows`."""
+def encode_column(column: Column, cells: Cells, rows: EncodedTable, lowest: int = MISSING) -> None:
+    """Write the cells of one column into its coordinates of `rows`; levels below `lowest` are errors."""
     cells = in_family(column, cells)
     kind, missing = column.kind, cells.missing
     if isinstance(kind, WithLevels):
-        index = {level: position for position, level in enumerate(kind.levels or ())}
-        positions = map(index.get, cells.values.tolist(), repeat(-2))
+        index = dict.fromkeys(column.stored.categories or (), UNUSED)
+        index |= {level: position for position, level in enumerate(kind.levels or ())}
+        positions = map(index.get, cells.values.tolist(), repeat(UNKNOWN))
         levels = np.fromiter(positions, dtype=np.intp, count=len(missing))
-        levels[missing] = -1
-        new = np.flatnonzero(levels == -2)
-        if len(new) and new_levels == "error":
-            _raise_new_level(column, cells, new)
-        levels[new] = -1
-        rows.levels[:, column.discrete] = levels
+        levels[missing] = MISSING
+        (wrong,) = np.nonzero(levels < lowest)
+        if len(wrong):
+            _raise_new_level(column, cells, wrong)
+        rows.levels[:, column.discrete] = np.maximum(levels, MISSING)
+        if rows.is_new is not None:
+            rows.is_new[:, column.discrete] = levels < MISSING
         return
     if isinstance(kind, Datetime):
         rows.values[:, column.continuous] = _days_from(column, cells)
@@ -245,8 +253,9 @@ def _raise_new_level(column: Column, cells: Cells, new: np.ndarray) -> None:
     raise ValueError(
         f"column {column.name!r} holds {shown(cells.values[new[0]])} (row {new[0]}; {len(new)} "
         f"such rows), which is none of its {len(levels)} levels: {listed(levels)}. Declare all "
-        f"levels by kinds={{{column.name!r}: {kind}([...])}}, or replace the value by None, a "
-        "missing cell (TableColumns.encode does so with new_levels='missing')."
+        f"levels by kinds={{{column.name!r}: {kind}([...])}}, those of a whole table by "
+        "kinds=TableColumns.fit(table).kinds; or pass new_levels='missing', which gives values like "
+        "this together the probability of half a training row."
     )
 
 

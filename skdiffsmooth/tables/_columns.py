@@ -15,6 +15,8 @@ from .._utils.rows import check_sample_weight
 from .._utils.validation import check_choice
 from .._utils.warnings import warn_of_table, warn_user
 from ._column import (
+    UNKNOWN,
+    UNUSED,
     Column,
     EncodedTable,
     decode_column,
@@ -106,7 +108,8 @@ class TableColumns:
     numbers, one value in all rows                `Categorical`, with a warning
     numbers, two values, ten rows or more         `Boolean` if they are 0 and 1, else `Ordinal`
     numbers, each value in 5 rows and 5 % or      `Ordinal`
-    more of them
+    more of them; at most 20, half of them in 5
+    rows, 100 units apart on average
     other integers                                `Integer`; from 0 on, if none is below and one of ten
                                                   or more is at most half of the highest
     other floats and durations: multiples of a    `Integer` from 0 on, in this unit
@@ -131,6 +134,10 @@ class TableColumns:
     """Labels of the columns that are left out."""
     discrete: tuple[DiscreteCoordinate, ...]
     continuous: tuple[ContinuousCoordinate, ...]
+    new_levels: str = "error"
+    """What a level becomes that a column does not have, where a call does not say: see `encode`."""
+    new_weight: float = 0.0
+    """The probability of all values together that are no level of a column: that of half a row."""
 
     @classmethod
     def fit(cls, X: Any, kinds: Any = None, sample_weight: Any = None) -> TableColumns:
@@ -201,11 +208,13 @@ class TableColumns:
                 continuous.append(_continuous_coordinate(columns[-1]))
         used = [part for name, part in zip(frame.names, cells, strict=True) if name not in ignored]
         _warn_of_empty_rows(used)
-        table = cls(frame, tuple(columns), ignored, tuple(discrete), tuple(continuous))
+        new_weight = 0.5 / (float(copies.sum()) + 0.5)
+        coordinates = tuple(discrete), tuple(continuous)
+        table = cls(frame, tuple(columns), ignored, *coordinates, new_weight=new_weight)
         rows = table._empty(len(weight))
         for column, part in zip(columns, used, strict=True):
             # An error where values do not fit what was declared.
-            encode_column(column, part, rows, "error")
+            encode_column(column, part, rows)
         return table
 
     @property
@@ -243,15 +252,17 @@ class TableColumns:
             measures[column.name] = measure
         return measures
 
-    def encode(self, X: Any, *, new_levels: str = "error") -> EncodedTable:
+    def encode(self, X: Any, *, new_levels: str | None = None) -> EncodedTable:
         """Return the rows of a table as levels and values.
 
         Parameters
         ----------
         X : DataFrame or array-like of shape (n_samples, n_columns)
             Rows with the columns of the training table, in any order if they have names.
-        new_levels : {"error", "missing"}, default="error"
-            What becomes of a level that the column does not have: an error, or a missing cell.
+        new_levels : {"error", "missing"} or None, default=None
+            What becomes of a level that the column does not have: an error, or a missing cell (marked in
+            ``is_new``). None is `new_levels` of the table, "error" by default. Categories of the dtype
+            that no training row has are missing in both.
 
         Returns
         -------
@@ -264,12 +275,14 @@ class TableColumns:
             If X is no such table: columns are missing, too many or of another type, or cells hold
             infinity, a value outside the bounds, or an unknown level. The message names the column.
         """
+        new_levels = self.new_levels if new_levels is None else new_levels
         check_choice("new_levels", new_levels, ("error", "missing"))
+        lowest = UNUSED if new_levels == "error" else UNKNOWN
         frame, cells, index = read_frame(X)
         cells = [cells[position] for position in self._positions(frame)]
         rows = self._empty(len(cells[0].values))
         for column, part in zip(self.columns, cells, strict=True):
-            encode_column(column, part, rows, new_levels)
+            encode_column(column, part, rows, lowest)
         return replace(rows, index=index)
 
     def encode_given(self, given: Any, n_rows: int) -> EncodedTable:
@@ -308,7 +321,7 @@ class TableColumns:
                     f"given[{name!r}] has missing values; expected values. Leave the column out "
                     "of given where its value is not known."
                 )
-            encode_column(column, part, rows, "error")
+            encode_column(column, part, rows)
         return rows
 
     def decode(self, rows: EncodedTable) -> Any:
@@ -410,14 +423,30 @@ class TableColumns:
                 mean.values[mean.levels[:, column.discrete] > 0, j] = np.nan
         return mean
 
+    def log_new(self, rows: EncodedTable) -> np.ndarray:
+        """Return log-probabilities (n, n_columns) of whether levels are new, 0 where none may be."""
+        assert rows.is_new is not None  # `encode` makes it
+        result = np.zeros((len(rows), len(self.columns)))
+        for j, column in enumerate(self.columns):
+            if not isinstance(column.kind, WithLevels):
+                continue
+            is_open = bool(set(column.stored.categories or ()) - set(column.kind.levels or ()))
+            if is_open or self.new_levels == "missing":
+                is_new = rows.is_new[:, column.discrete]
+                is_known = rows.levels[:, column.discrete] >= 0
+                weights = np.where(is_new, self.new_weight, 1 - is_known * self.new_weight)
+                result[:, j] = np.log(weights)
+        return result
+
     def is_missing(self, X: Any) -> np.ndarray:
-        """Return which cells (n, n_columns) of a table are missing."""
+        """Return which cells (n, n_columns) of a table are missing; new levels are not."""
         rows = self.encode(X)
+        assert rows.is_new is not None
         return np.column_stack(
             [
                 np.isnan(rows.values[:, column.continuous])
                 if column.discrete is None
-                else rows.levels[:, column.discrete] < 0
+                else (rows.levels[:, column.discrete] < 0) & ~rows.is_new[:, column.discrete]
                 for column in self.columns
             ]
         )
@@ -426,7 +455,9 @@ class TableColumns:
         """Return rows as numbers (n, k), equal for equal rows: levels, values, what is missing."""
         rows = self.encode(X)
         is_missing = np.isnan(rows.values)
-        return np.column_stack([rows.levels, np.where(is_missing, 0.0, rows.values), is_missing])
+        assert rows.is_new is not None
+        levels = np.where(rows.is_new, UNUSED, rows.levels)
+        return np.column_stack([levels, np.where(is_missing, 0.0, rows.values), is_missing])
 
     def concat(self, frames: Sequence[Any], order: np.ndarray) -> Any:
         """Return the rows of frames in an order (n,), in one frame like that of training.
@@ -540,7 +571,8 @@ class TableColumns:
     def _empty(self, n: int) -> EncodedTable:
         """Return n rows of missing cells."""
         levels = np.full((n, len(self.discrete)), -1, dtype=np.intp)
-        return EncodedTable(levels, np.full((n, len(self.continuous)), np.nan))
+        is_new = np.zeros(levels.shape, dtype=bool)
+        return EncodedTable(levels, np.full((n, len(self.continuous)), np.nan), is_new=is_new)
 
     def _positions(self, frame: FrameType) -> list[int]:
         """Return where a table has the columns that are used."""

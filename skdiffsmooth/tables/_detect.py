@@ -42,6 +42,9 @@ _FEWEST_NAMES = 10
 _MANY_LEVELS = 20
 # Numbers are levels where each has at least this number and share of rows: others would be rare.
 _ROWS_OF_LEVEL, _SHARE_OF_LEVEL = 5, 0.05
+# Or where there are at most this number, half of them have the rows, and they are this many units apart
+# on average.
+_MOST_SPARSE, _SPARSE_STEPS = 20, 100
 # Least number and share of rows of an atom, their least ratio to the rows of each neighbouring value,
 # and the neighbours on both sides; fewest other values of the column.
 _ROWS_OF_ATOM, _SHARE_OF_ATOM, _ATOM_RATIO, _N_NEIGHBOURS = 5, 0.02, 4, 10
@@ -60,7 +63,7 @@ _BEYOND = 20
 _ROWS_FOR_BOUNDS = 20
 # The logarithm must be likelier under a Gaussian, by nats in each row and in all, and the lowest value
 # be below half the median.
-_LOG_GAIN, _TOTAL_LOG_GAIN = 0.1, 10.0
+_LOG_GAIN, _TOTAL_LOG_GAIN = 0.03, 10.0
 
 
 @dataclass(frozen=True)
@@ -322,7 +325,12 @@ def _detect_levels(is_whole: bool, distinct: np.ndarray, counts: np.ndarray) -> 
     if len(distinct) == 2 and counts.min() > 1:
         return Boolean() if levels == (0, 1) else Ordinal(levels)
     is_frequent = counts.min() >= max(_ROWS_OF_LEVEL, _SHARE_OF_LEVEL * n)
-    return Ordinal(levels) if is_frequent else None
+    is_sparse = (
+        len(distinct) <= _MOST_SPARSE
+        and np.median(counts) >= _ROWS_OF_LEVEL
+        and np.ptp(distinct) >= _SPARSE_STEPS * len(distinct) * _unit(distinct, counts)
+    )
+    return Ordinal(levels) if is_frequent or is_sparse else None
 
 
 def _detect_kind(is_whole: bool, distinct: np.ndarray, counts: np.ndarray) -> Numerical:

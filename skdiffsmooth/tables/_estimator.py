@@ -14,6 +14,7 @@ from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.given import resolve_scored_columns
 from .._utils.progress import reports_fit
 from .._utils.rows import check_sample_weight
+from .._utils.validation import check_choice
 from .._utils.warnings import warn_user
 from ..compose._members import check_member, takes_weights
 from ._columns import EncodedTable, TableColumns
@@ -75,6 +76,12 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
         for each column, is the fastest for columns of different units.
     random_state : int, RandomState or None, default=None
         Seed of `sample` and `impute` where a call passes none. None draws anew at every call.
+    new_levels : {"error", "missing"}, default="error"
+        What a query with a level becomes that the column does not have: an error, or a cell that is
+        missing where others are conditional on it, and of which the log-density is that of half a
+        training row, for all such values of a column together. Use "missing" in searches over tables of
+        rare levels. Categories of the dtype that no training row has are always treated like this. Draws
+        have none of these.
     verbose : int, default=0
         1 reports the progress of calls, and the time that is left.
 
@@ -144,11 +151,18 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
     density_: MixedDensity
 
     def __init__(
-        self, kinds: Any = None, *, density: Any = None, random_state: Any = None, verbose: int = 0
+        self,
+        kinds: Any = None,
+        *,
+        density: Any = None,
+        random_state: Any = None,
+        new_levels: str = "error",
+        verbose: int = 0,
     ) -> None:
         self.kinds = kinds
         self.density = density
         self.random_state = random_state
+        self.new_levels = new_levels
         self.verbose = verbose
 
     @reports_fit
@@ -166,10 +180,10 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
         Raises
         ------
         TypeError
-            If `kinds` or `density` has the wrong type.
+            If `kinds`, `density` or `new_levels` has the wrong type.
         ValueError
-            If X, the weights or `kinds` are not valid; the message names the column. The estimator is
-            then left as it was.
+            If X, the weights, `kinds` or `new_levels` are not valid; the message names the column. The
+            estimator is then left as it was.
 
         Warns
         -----
@@ -183,7 +197,7 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
         """
         density = SmoothedScoreDiffusion() if self.density is None else self.density
         check_member("density", density, compared=True)
-        columns = TableColumns.fit(X, self.kinds, sample_weight)
+        columns = self._columns_of(X, sample_weight)
         rows = columns.encode(X)
         weights = check_sample_weight(sample_weight, len(rows))
         if sample_weight is not None and not takes_weights(density):
@@ -199,8 +213,14 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
 
     def _with_columns_of(self, X: Any, sample_weight: Any) -> tuple[TableDensity, TableColumns]:
         """Return an unfitted copy with the kinds of the columns of X, for fits to parts; and these."""
-        columns = TableColumns.fit(X, self.kinds, sample_weight)
+        columns = self._columns_of(X, sample_weight)
         return clone(self).set_params(kinds=columns.kinds), columns
+
+    def _columns_of(self, X: Any, sample_weight: Any) -> TableColumns:
+        """Return the columns of X, which treat new levels as the parameter says."""
+        check_choice("new_levels", self.new_levels, ("error", "missing"))
+        columns = TableColumns.fit(X, self.kinds, sample_weight)
+        return replace(columns, new_levels=self.new_levels)
 
     @property
     def lambdas_(self) -> dict[Any, float]:
@@ -294,6 +314,7 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
             self.density_.warn_of_support(others)
             log_given, more = self.density_.log_density(others)
             log_density, error = log_density - log_given, np.hypot(error, more)
+        log_density = log_density + table.log_new(rows)[:, scored].sum(axis=1)
         _warn_of_errors(error)
         return (log_density, error) if return_error else log_density
 
@@ -312,7 +333,7 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
         log_density, error = self.density_.log_density(together, _TOLERANCE_OF_OTHERS)
         _warn_of_errors(error, 2 * _TOLERANCE_OF_OTHERS)
         joint, *others = log_density.reshape(len(parts), len(whole))
-        return joint[:, None] - np.column_stack(others)
+        return joint[:, None] - np.column_stack(others) + self.columns_.log_new(whole)
 
     @on_one_fit
     def sample(self, n_samples: int = 1, random_state: Any = None, *, given: Any = None) -> Any:

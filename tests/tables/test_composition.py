@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 
 from skdiffsmooth import KDESampler, sample
 from skdiffsmooth.compose import DensityClassifier, DensityOutlierDetector
-from skdiffsmooth.tables import DensityImputer, TableDensity
+from skdiffsmooth.tables import DensityImputer, DensityOverSampler, TableDensity
 
 
 def density(**kinds):
@@ -204,3 +204,15 @@ def test_a_class_may_have_all_rows_at_an_atom():
     assert np.all(probability[spent > 0] == 0)
     assert np.all(probability[spent == 0] > 0.5)
     assert np.all(model.estimators_[0].sample(50, random_state=0)["spent"] == 0)
+
+
+def test_no_estimator_modifies_a_frame():
+    X, y = frame()
+    before = X.copy(deep=True)
+    density().fit(X).score_samples(X)
+    DensityImputer(density(), random_state=0).fit(X).transform(X)
+    DensityClassifier(density()).fit(X, y).predict(X)
+    DensityOutlierDetector(density(), cv=3).fit(X).attribute(X[:2])
+    rare = np.arange(len(X)) % 4 == 0
+    DensityOverSampler(density(), random_state=0).fit_resample(X, rare)
+    pd.testing.assert_frame_equal(X, before)
