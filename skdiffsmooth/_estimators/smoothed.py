@@ -127,7 +127,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     n_steps : int or "auto", default="auto"
         Steps of the solver, rounded up to a multiple of `n_levels`; ``n_steps_`` is the result. "auto"
         is 6 for each factor e between bandwidth and terminal scale, and at least 16, with the
-        isotropic Gaussian kernel over rows in 3 to 10 dimensions (12 in 11 to 64); otherwise 8 and at
+        isotropic Gaussian kernel over rows in 3 to 64 dimensions; otherwise 8 and at
         least 32, over windows 16 and 32, over a mixture 32 and 64. Levels where sigma is more than five
         noise scales have more, up to 32 times as many and 256 in all. That keeps the error of means
         below some thousandths of a nat where sigma is at most 20 bandwidths; `fit` warns where nodes
