@@ -52,6 +52,8 @@ html_sidebars = {"index": []}
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # An example that warns shows it on its page only where it means to.
 warnings.filterwarnings("ignore", message=".*FigureCanvasAgg is non-interactive.*")
+# Some compare kernel density estimates down to bandwidths that copy rows, which is what they show.
+warnings.filterwarnings("ignore", message=".*most draws are near-copies of training rows")
 
 # For `gallery_style`, which the gallery imports by name.
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
