@@ -92,10 +92,7 @@ def make_model(
         is_exact=is_exact and not callable(sigma),
     )
     enough = enough_steps(
-        bandwidth,
-        terminal_scale,
-        has_base=geometry.base is not None,
-        by_frames=by_frames,
+        bandwidth, terminal_scale, has_base=geometry.base is not None, by_frames=by_frames
     )
     is_mixture = geometry.base is not None and not isinstance(parsed.base, ManifoldParzen)
     enough = math.ceil((_REFINEMENT_OVER_MIXTURES if is_mixture else 1) * refinement * enough)

@@ -126,7 +126,7 @@ class NoisedData:
             self.periods,
         )
         if is_plain and schedule.is_small:
-            if len(_KEPT) >= _MOST_KEPT:
+            if len(_KEPT) >= _MOST_SCHEDULES:
                 _KEPT.clear()
             _KEPT[self] = key, schedule
         return schedule
@@ -157,7 +157,7 @@ class NoisedData:
 
 # Schedules of small models, with backend and memory limit, for later queries. They live as long as the
 # model, and are no part of it: queries change no fitted model. Each has at most 16 MiB of node tables.
-_MOST_KEPT = 16
+_MOST_SCHEDULES = 16
 _KEPT: WeakKeyDictionary[NoisedData, tuple[tuple[Backend, float], ScoreSchedule]] = (
     WeakKeyDictionary()
 )
