@@ -229,6 +229,10 @@ class LocalScores:
         """The Gaussian with mean and covariance of the rows, without noise."""
         return Gaussian.of(self.covariance)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state to save, without the Gaussian: queries do not change what is saved."""
+        return {name: value for name, value in vars(self).items() if name != "gaussian"}
+
     def from_level(self, first: int) -> LocalScores:
         """Return the source whose noise range begins with a level."""
         levels, mixtures = self.levels, self.mixtures[first:]
