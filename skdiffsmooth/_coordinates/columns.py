@@ -135,8 +135,8 @@ class ColumnSpace:
 
         What is a relation in a part only, as a total that is broken in one row of the table, would be as
         wide as rounding: 20 nats above other parts, and 1e20 below them at that row. So a part has the
-        relations of the table, and is as wide as the noise where its rows have no extent. The noise is
-        that of the table there, too, by its covariance.
+        relations of the table, and is as wide as the noise where its rows have no extent. There the
+        noise along relations has the covariance that it has in the table.
         """
         mapped = points
         if warp is not None:

@@ -257,7 +257,10 @@ class Comparison:
     def _tail(
         self, metric_index: int, requested: float | Relative, bandwidths: Sequence[float]
     ) -> tuple[int, float]:
-        """Return the index of the background's t distribution from the end, and its weight, by KDEs."""
+        """Return which t distribution suits the background, an index from the end, and its weight.
+
+        KDEs of given bandwidths take the place of models, which would take longer.
+        """
         key = metric_index, requested
         if key not in self._tails:
             folds = self.prepare(metric_index, is_screening=True)

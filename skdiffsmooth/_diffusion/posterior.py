@@ -381,7 +381,7 @@ class PosteriorMixin:
     def _prior(self, what: str) -> tuple[JointDensity, float]:
         """Return the joint density of all columns, and its limit of memory in MiB.
 
-        Kernels are at draws of it. `what` is the argument that needs it, for messages.
+        Kernels of proposals are at draws of the density. `what` is the argument that messages name.
         """
         if _is_periodic(self):
             raise ValueError(

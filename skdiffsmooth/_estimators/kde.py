@@ -126,8 +126,8 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
             (n_features, n_features), default="euclidean"
         Linear coordinates in which the kernel has one bandwidth; see SmoothedScoreDiffusion. Under all
         but "euclidean" and matrices, units of columns change nothing, and constant columns, copies and
-        totals are drawn to rounding. (A column that is zero in all rows has no unit but that of X: a row
-        off it, whose density is about zero, depends on it.)
+        totals are drawn to rounding. (A column that is zero in all rows has no scale of its own: the
+        density of rows that are not zero there, nearly zero itself, depends on the unit of X.)
     periods : mapping from column to float, or None, default=None
         Columns that are periodic, by label or index, with their periods in units of the column:
         ``{"hour": 24, "wind_direction": 360}``. The kernel wraps there, densities integrate to one over

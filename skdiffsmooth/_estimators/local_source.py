@@ -27,7 +27,7 @@ _COPY_WEIGHT = 0.3
 
 
 class LocalPart(NamedTuple):
-    """A denoiser: groups of columns, and what the Gaussians are whose posterior it computes."""
+    """A denoiser: groups of columns, and the Gaussians at the rows, under which it denoises."""
 
     groups: ColumnGroups
     width: float  # Their covariance, in units of that of the data

@@ -31,7 +31,7 @@ class WholeTable:
     weights: np.ndarray
     """Their weights (n_points,), which sum to one."""
     has_classes: bool = False
-    """Whether the parts are classes, which continuous columns and relations may tell apart."""
+    """Whether the parts are classes: relations between columns may then hold in one class only."""
     rounding: np.ndarray | float = 0.0
     """Rounding errors (d,) of the columns, where these are larger than those of their floats."""
 
@@ -69,7 +69,7 @@ def shared_relations(periods: np.ndarray | None) -> WholeTable | None:
 
 @contextmanager
 def parts_of_table(table: WholeTable | None) -> Iterator[None]:
-    """Take all rows for parts of a table, or, with None, for tables of their own."""
+    """Within the block, treat training rows as parts of a table, or, with None, as tables."""
     token = _WHOLE_TABLE.set(table)
     try:
         yield

@@ -93,7 +93,7 @@ def check_table(
 
 
 def _check_types(X: Any, names: np.ndarray | None) -> None:
-    """Raise an error if X, or a column of it, has a type that would be cast without a word."""
+    """Raise an error if X, or a column of it, has a type that numpy would convert without an error."""
     dtype = getattr(X, "dtype", None)
     if str(dtype).endswith("bfloat16"):
         raise TypeError(

@@ -131,7 +131,7 @@ def swiss_roll(
     Parameters
     ----------
     radius : float, default=1.0
-        Of the outer end of the spiral, in units of X; turns are 4/9 of it apart.
+        Radius of the outer end of the spiral, in units of X; neighbouring turns are 4/9 of it apart.
     height : float, default=1.5
         Of the roll, in units of X.
     distribution : str or Distribution, default="uniform"

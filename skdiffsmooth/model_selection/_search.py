@@ -112,7 +112,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
     Up to twenty rows a column metrics are therefore compared on five folds first, and only scales
     by leaving out each row.
 
-    `given`, `grad_log_density` and errors of log-densities are the business of `best_estimator_`.
+    `best_estimator_` has the other methods, such as `grad_log_density` and errors of log-densities.
 
     Examples
     --------

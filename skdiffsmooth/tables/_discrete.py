@@ -179,7 +179,7 @@ class LevelDensity:
     ) -> LevelDensity:
         """Choose bandwidths for training levels (n, q), weights (n,), by leave-one-out likelihood.
 
-        Level 0 of coordinates that have values there is impossible where no row has one.
+        A coordinate with `has_values` has a value at level 0; if no row has one, level 0 is impossible.
         """
         kernels = []
         for k, (n, ordered) in enumerate(zip(n_levels, is_ordered, strict=True)):
