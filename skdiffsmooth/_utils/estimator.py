@@ -62,7 +62,10 @@ def _number_of(rows: Any, estimator: Any) -> float:
     if rows is None:
         return len(getattr(estimator, "points_", ()))
     if isinstance(rows, numbers.Real):
-        return float(min(max(rows, 0), sys.maxsize))  # the method refuses other numbers
+        try:
+            return float(rows)
+        except OverflowError:  # an integer beyond the largest float, which the method refuses
+            return float(sys.maxsize)
     return number_of_rows(rows)
 
 
