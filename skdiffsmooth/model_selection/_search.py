@@ -37,8 +37,8 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
     Scored by leave-one-out likelihood without refits, or by folds. The search goes from coarse to fine:
     metrics by the kernel density estimate, and up to three that are close by the model, a grid of
     scales, steps of decreasing size around the best; all of them with few nodes, levels and steps of the
-    solver. The best one, and the second if it is close, are scored once more with the estimator's own,
-    exactly. The best settings are then fitted to all rows.
+    solver. The best one, and the second if it is close, are scored once more, with the numbers of
+    nodes, levels and steps of the estimator. The best settings are then fitted to all rows.
 
     Parameters
     ----------

@@ -212,7 +212,7 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
         return self
 
     def _with_columns_of(self, X: Any, sample_weight: Any) -> tuple[TableDensity, TableColumns]:
-        """Return an unfitted copy with the kinds of the columns of X, for fits to parts; and these."""
+        """Return an unfitted copy with the kinds of all columns of X, and these columns."""
         columns = self._columns_of(X, sample_weight)
         return clone(self).set_params(kinds=columns.kinds), columns
 
