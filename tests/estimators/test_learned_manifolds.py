@@ -11,7 +11,7 @@ from scipy import interpolate, stats
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion
 from skdiffsmooth.manifolds import Circle, LocalPolynomialManifold, PointCloud, estimate_reach
 
-SMALL = {"n_nodes": 6, "n_levels": 4, "n_steps": 4}
+SMALL = {"n_nodes": 4, "n_levels": 3, "n_steps": 3}
 # Fields at a noise scale that is passed do not depend on the levels and steps.
 ONE_LEVEL = {"n_levels": 1, "n_steps": 1}
 LEARNED = LocalPolynomialManifold(1, n_neighbors=14)
