@@ -230,7 +230,7 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     @property
     def _measures_by_column(self) -> bool:  # type: ignore[override]
         """Whether nearly equal rows are recognised in units of the columns, as the metric is."""
-        return isinstance(self.metric, numbers.Real | str) and is_scaled(self.metric)
+        return isinstance(self.metric, numbers.Real | str) and self.metric != "euclidean"
 
     def __init__(
         self,
