@@ -14,7 +14,7 @@ from .._utils.progress import Loop, counted
 from .._utils.rows import merge_duplicates
 from .._utils.validation import LARGEST
 from .._utils.warnings import without_warnings
-from ..solvers import Heun
+from ..solvers import Multistep
 from .background import WIDTH, background_weight, choose_tail, mixed
 from .fitting import MOST_ROWS
 from .geometry import (
@@ -289,7 +289,7 @@ def _for_screening(parsed: ParsedParameters) -> ParsedParameters:
         rule=replace(parsed.rule, n_nodes=SCREENING_NODES),
         n_levels=SCREENING_LEVELS,
         n_steps=SCREENING_LEVELS,
-        solver=Heun(),
+        solver=Multistep(),
         tol=None,
     )
 

@@ -21,7 +21,7 @@ from ..bandwidth import Queries, gaussian_leave_one_out, warn_of_copies
 from ..bases import ManifoldParzen, base_components
 from ..kernels import ReducedKernel
 from ..noise import VarianceExploding
-from .background import DEGREES
+from .background import DEGREES, WITHOUT_VARIANCE
 from .settings import Metric, ParsedParameters, Relative, Sigma
 from .tails import StudentT, fit_student_t
 from .training_data import TrainingData
@@ -90,7 +90,11 @@ class Geometry:
             # The peak of a t distribution at a value that many rows have would have no width.
             x, _, weights = self.queries
         periods = () if self.periods is None else tuple(self.periods[self.periods > 0].tolist())
-        return fit_student_t(x, weights, embedding, DEGREES, self.data.shards, periods)
+        degrees, dimension = DEGREES, x.shape[1] - len(periods) + self.hull.codimension
+        if dimension > 1 and len(x) > 1 and self.data.shards.alone:
+            # The others are never chosen.
+            degrees = tuple(nu for nu in DEGREES if nu > WITHOUT_VARIANCE)
+        return fit_student_t(x, weights, embedding, degrees, self.data.shards, periods)
 
     def with_copies_apart(self) -> Geometry:
         """Return the geometry with the training rows that score left-out rows."""
