@@ -213,7 +213,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
             first = compared = Comparison(parsed, data, metrics)
             folds = folds_for_metrics(points, data.columns)
             if folds is not None:
-                first = Comparison(parsed, data, metrics, folds)
+                first = Comparison(parsed, data, metrics, folds, one_by_one=compared)
         else:
             weight = np.ones(n_rows) if rows.weight is None else rows.weight
             given = data.with_rows(points[rows.group], weight / weight.max())
