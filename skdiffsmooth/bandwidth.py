@@ -364,13 +364,15 @@ def gaussian_leave_one_out(
     periods: np.ndarray | None = None,
     *,
     is_screening: bool = False,
+    near: float | None = None,
 ) -> float:
     """Return the bandwidth of highest leave-one-out likelihood of the Gaussian kernel.
 
     Points (n_points, r) are distinct, centred and in coordinates of their affine hull; they coincide in
     `codimension` more dimensions. Weights sum to one, and `memory_limit` is in MiB. With more than 256
     points the search begins with the likelihood of 256, taken evenly by their distance from the origin,
-    under all others. It ends with that of all points, or with `is_screening` there. Exact up to 20 000
+    under all others, `near` that of similar rows if it is known. It ends with that of all points, or
+    with `is_screening` there. Exact up to 20 000
     points. Beyond, the likelihood is that of 4000 points, taken evenly, under the others, which are
     merged where that more than halves them. A single point raises ValueError. Left-out points are scored
     where they are, or at `queries` of theirs; then two points may coincide. Coordinates may have
@@ -404,7 +406,11 @@ def gaussian_leave_one_out(
     with counted(len(scored.x)) as done:
         done.size = len(few.x)
         precision = _PRECISION_OF_SCREENING if is_screening else 1e-3
-        h = maximize_leave_one_out(over_all_dimensions(of_few), lower, upper, precision)
+        start = over_all_dimensions(of_few)
+        if near is None:
+            h = maximize_leave_one_out(start, lower, upper, precision)
+        else:
+            h = maximize_near(start, near, lower, upper)
         done()
         if is_screening or few is scored:
             return h

@@ -201,7 +201,7 @@ class Comparison:
         if key not in self._folds:
             before = self._folds.get((metric_index, not is_screening))
             has_relations = is_scaled(self.metrics[metric_index])
-            folds = []
+            folds: list[Fold] = []
             for number, (_, test) in enumerate(self.folds):
                 scored = np.intersect1d(test, self.judges) if is_screening else test
                 held_out = self._held_out(scored, has_relations=has_relations)
@@ -211,7 +211,14 @@ class Comparison:
                         if before is None
                         else before[number].geometry
                     )
-                    folds.append(Fold(geometry, held_out, self.parsed, is_screening=is_screening))
+                    fold = Fold(
+                        geometry,
+                        held_out,
+                        self.parsed,
+                        is_screening=is_screening,
+                        first=folds[0] if folds else None,
+                    )
+                folds.append(fold)
             self._folds[key] = folds
         return self._folds[key]
 

@@ -168,9 +168,16 @@ def _metric_and_hull(
 
 
 def leave_one_out_bandwidth(
-    geometry: Geometry, parsed: ParsedParameters, *, is_screening: bool = False
+    geometry: Geometry,
+    parsed: ParsedParameters,
+    *,
+    is_screening: bool = False,
+    near: float | None = None,
 ) -> float:
-    """Return the likeliest leave-one-out bandwidth of the KDE; screening scores 256 rows at most."""
+    """Return the likeliest leave-one-out bandwidth of the KDE, `near` that of other rows.
+
+    Screening scores 256 rows at most.
+    """
     queries, geometry = geometry.queries, geometry.with_copies_apart()
     return gaussian_leave_one_out(
         geometry.coordinates,
@@ -182,6 +189,7 @@ def leave_one_out_bandwidth(
         queries,
         geometry.periods,
         is_screening=is_screening,
+        near=near,
     )
 
 
