@@ -253,7 +253,9 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
             return compared, compared
         compared = Comparison(parsed, data, metrics)
         folds = folds_for_metrics(points, data.columns)
-        return compared if folds is None else Comparison(parsed, data, metrics, folds), compared
+        if folds is None:
+            return compared, compared
+        return Comparison(parsed, data, metrics, folds, one_by_one=compared), compared
 
     @on_one_fit
     def score_samples(self, X: Any, *, given: Any = None, columns: Any = None) -> np.ndarray:
