@@ -152,5 +152,5 @@ plt.tight_layout()
 # %%
 # **What it cannot do.** It cannot choose the free columns: others (capital first, or log-ratios) give
 # another density, as units do that are not proportional. A share of exactly zero, which no producer has
-# here, would be an atom of its free column. And 104 rows to train on are few: differences of a tenth of a
-# nat are within the errors.
+# here, would be an atom of its free column. And 104 rows to train on are few: differences of a tenth
+# of a nat are within the errors.
