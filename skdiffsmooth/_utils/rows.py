@@ -362,8 +362,8 @@ def merge_rows(X: np.ndarray, weight: np.ndarray, *, by_column: bool = True) -> 
 
     A row of weight k and k equal rows are the same data. Merging makes results agree to the last bit,
     makes the fit independent of the order of the rows, and turns leave-one-out into leave-one-value-out,
-    which stays finite on rounded data. Of nearly equal rows (see `near_rows`) the one remains whose values
-    most rows have.
+    which stays finite on rounded data. Of nearly equal rows (see `near_rows`) the one remains whose
+    values most rows have.
 
     - `X` (n_samples, d): training rows.
     - `weight` (n_samples,): checked weights.
