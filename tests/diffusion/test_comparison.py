@@ -118,7 +118,9 @@ def test_folds_share_the_tail_of_left_out_rows():
     (all_rows,) = one_by_one.prepare(0, is_screening=True)
     students, tails, _ = by_fold._students(1)
     assert students == all_rows.geometry.students
-    for own, fold, (_, test) in zip(tails, by_fold.prepare(1, is_screening=True), folds, strict=True):
+    for own, fold, (_, test) in zip(
+        tails, by_fold.prepare(1, is_screening=True), folds, strict=True
+    ):
         exclude = all_rows.held_out.exclude
         np.testing.assert_array_equal(own, all_rows.tails[np.isin(exclude, test)])
         assert len(own) == len(fold.held_out.recorded)

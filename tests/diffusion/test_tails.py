@@ -10,8 +10,8 @@ from skdiffsmooth import SmoothedScoreDiffusion
 from skdiffsmooth._coordinates.embedding import Embedding
 from skdiffsmooth._coordinates.hull import AffineHull
 from skdiffsmooth._coordinates.metric import fit_metric
-from skdiffsmooth._diffusion.background import choose_tail
 from skdiffsmooth._diffusion import geometry
+from skdiffsmooth._diffusion.background import choose_tail
 from skdiffsmooth._diffusion.tails import StudentT, fit_student_t
 from skdiffsmooth._utils.shards import ONE_PROCESS
 
