@@ -504,7 +504,7 @@ def _held_out_log_likelihood(
     memory_limit: float,
     periods: np.ndarray | None,
 ) -> Callable[[Queries], LogLikelihood]:
-    """Return the mean log-density of every k-th point given the others, merged, at bandwidths."""
+    """Return a function of queries: their log-likelihood given all but every k-th point, merged."""
     others = np.ones(len(points), dtype=bool)
     others[_held_out(len(points))] = False
     other_weights = weights[others] / weights[others].sum()

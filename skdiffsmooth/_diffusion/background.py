@@ -80,7 +80,10 @@ def tail_log_density(
 def part_weights(
     background: float | np.ndarray, tail: float | np.ndarray
 ) -> list[float | np.ndarray]:
-    """Return the weights of model, KDE (0.019 first) and t distribution (`tail`, if it is large)."""
+    """Return the weights of the model, the KDE and the t distribution, in this order.
+
+    The t distribution has the fraction `tail` of the background, but the KDE is left at least 0.019.
+    """
     least = LEAST_TAIL * background
     most = np.maximum(least, background - (1 - LEAST_TAIL) * _LEAST_BACKGROUND)
     heavy = np.clip(tail * background, least, most)

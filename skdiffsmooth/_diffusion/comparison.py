@@ -287,7 +287,10 @@ class Comparison:
     def _tail(
         self, metric_index: int, requested: float | Relative, bandwidths: Sequence[float]
     ) -> tuple[list[np.ndarray], float]:
-        """Return log-densities (n,) of folds under the background's tail, and its weight, by KDEs."""
+        """Return log-densities (n,) of folds under the background's t distribution, and its weight.
+
+        KDEs of given bandwidths take the place of models, which would take longer.
+        """
         key = metric_index, requested
         if key not in self._tails:
             students, tails, distances = self._students(metric_index)

@@ -68,7 +68,7 @@ class Geometry:
 
     @cached_property
     def queries(self) -> Queries | None:
-        """What stands for left-out rows in coordinates of the hull; None is the points themselves."""
+        """Queries at which left-out rows are scored, in hull coordinates; None: at the points."""
         if self.excluded is None:
             return None
         x = self.moved(self.excluded.exclude, self.excluded.offsets)

@@ -28,7 +28,7 @@ class HeldOutRows(NamedTuple):
 
 
 class Fold:
-    """Training rows in the coordinates of a metric, and the rows that judge them."""
+    """Training rows in the coordinates of a metric, and the rows at which models of them are scored."""
 
     def __init__(
         self,

@@ -121,7 +121,7 @@ def has_extent(points: np.ndarray) -> np.ndarray:
 def far_columns(points: np.ndarray, weights: np.ndarray, names: np.ndarray | None) -> list[str]:
     """Describe columns of distinct rows (n, d) with few values far from all others, at most eight.
 
-    `weights` (n,) sum to one. A column most of whose values are equal is none of them.
+    `weights` (n,) sum to one. Columns most of whose values are equal are not described.
     """
     described: list[str] = []
     n_rows = len(points)

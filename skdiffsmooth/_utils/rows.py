@@ -18,7 +18,7 @@ from .column_precision import ColumnPrecision, column_precision, far_columns, ha
 from .near_rows import distinct_rows, near_rows
 from .periods import column_labels, reduced, resolve_periods
 from .table import check_table, column_names
-from .validation import check_integer, check_real_array
+from .validation import check_detached, check_integer, check_real_array
 from .warnings import warn_of_table, warn_user
 
 
@@ -31,7 +31,7 @@ class WholeTable:
     weights: np.ndarray
     """Their weights (n_points,), which sum to one."""
     has_classes: bool = False
-    """Whether the parts are classes, which continuous columns and relations may tell apart."""
+    """Whether the parts are classes: relations between columns may then hold in one class only."""
     rounding: np.ndarray | float = 0.0
     """Rounding errors (d,) of the columns, where these are larger than those of their floats."""
 
@@ -69,7 +69,7 @@ def shared_relations(periods: np.ndarray | None) -> WholeTable | None:
 
 @contextmanager
 def parts_of_table(table: WholeTable | None) -> Iterator[None]:
-    """Take all rows for parts of a table, or, with None, for tables of their own."""
+    """Within the block, treat training rows as parts of a table, or, with None, as tables."""
     token = _WHOLE_TABLE.set(table)
     try:
         yield
@@ -232,7 +232,13 @@ class TrainingRows:
 
 def _group_labels(groups: Any, kept: np.ndarray) -> np.ndarray:
     """Return the groups of the kept rows as integers from 0 on, after checking their number."""
-    labels = np.asarray(groups)
+    check_detached("groups", groups)
+    try:
+        labels = np.asarray(groups)
+    except ValueError as error:  # lists of unlike lengths
+        raise ValueError(
+            f"groups is no array ({error}); expected one label for each row."
+        ) from error
     if labels.shape != kept.shape:
         raise ValueError(
             f"groups has shape {labels.shape}; expected {kept.shape}, one label for each row of X."

@@ -120,7 +120,7 @@ def check_member(label: str, estimator: Any, *, compared: bool) -> None:
 
 
 def check_fills_space(label: str, fitted: Any) -> None:
-    """Raise an error if a density is one of a manifold's volume (``fills_space_`` False)."""
+    """Raise an error if a density is per volume of a manifold (``fills_space_`` False)."""
     model = unwrap(fitted)
     if isinstance(model, Pipeline):
         return check_fills_space(label, model.steps[-1][1])

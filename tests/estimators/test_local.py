@@ -349,7 +349,7 @@ def test_constant_pixels_and_few_rows():
 
 
 def test_a_constant_pixel_does_not_lower_the_bandwidth():
-    X = small_images(40)
+    X = small_images(24)
     expected = LocalScoreDiffusion(image_shape=(4, 4)).fit(X).bandwidth_
     X[:, 3] = 0.5
     # Bandwidths that are compared are a factor of 1.8 apart; without this pixel some are a little lower.

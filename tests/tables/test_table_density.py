@@ -269,6 +269,50 @@ def test_warns_of_counts_that_others_determine():
         TableDensity().fit(frame)
 
 
+@pytest.mark.parametrize("unit", [0.01, 0.0001])
+def test_warns_of_rounded_shares_that_sum_to_one(unit):
+    shares = np.random.RandomState(0).dirichlet([3, 4, 9], size=120)
+    names = ["labor", "capital", "fuel"]
+    frame = pd.DataFrame(np.round(shares / unit) * unit, columns=names)
+    frame["output"] = np.random.RandomState(1).lognormal(5, 1, size=120).round(1)
+    with pytest.warns(
+        UserWarning,
+        match=r"\['labor', 'capital', 'fuel'\] satisfy 1 relations up to their rounding",
+    ):
+        TableDensity(density=KDESampler("scott")).fit(frame)
+
+
+def test_numbers_that_depend_on_others_closely_are_no_relation(recwarn):
+    rng = np.random.RandomState(0)
+    height = rng.normal(170, 9, size=200)
+    frame = pd.DataFrame(
+        {"height": height.round(), "span": (height + rng.normal(size=200)).round()}
+    )
+    frame["rare"] = (rng.uniform(size=200) < 0.06) * rng.randint(1, 4, size=200)
+    TableDensity(density=KDESampler("scott")).fit(frame)
+    assert not any("relations" in str(each.message) for each in recwarn)
+
+
+def test_warns_where_columns_with_atoms_are_rarely_at_none_together():
+    rng = np.random.RandomState(0)
+    has_debt = rng.uniform(size=150) < 0.5
+    has_both = np.arange(150) < 6
+    debt = np.where(has_debt | has_both, rng.lognormal(3, 1, size=150), 0.0)
+    savings = np.where(~has_debt | has_both, rng.lognormal(4, 1, size=150), 0.0)
+    frame = pd.DataFrame({"age": rng.normal(40, 9, size=150), "debt": debt, "savings": savings})
+    with pytest.warns(UserWarning, match=r"sets: \['debt', 'savings'\] \(6\). There the columns"):
+        TableDensity(density=KDESampler("scott")).fit(frame)
+
+
+def test_warns_where_a_column_with_atoms_depends_on_levels_only():
+    rng = np.random.RandomState(0)
+    debt = np.where(rng.uniform(size=150) < 0.5, rng.lognormal(3, 1, size=150), 0.0)
+    frame = pd.DataFrame({"age": rng.normal(40, 9, size=150), "debt": debt})
+    frame.loc[(debt > 0) & (np.arange(150) > 12), "age"] = np.nan
+    with pytest.warns(UserWarning, match=r"There \['debt'\] depend on levels only"):
+        TableDensity(density=KDESampler("scott")).fit(frame)
+
+
 def test_dates_of_one_value_are_no_relation():
     frame = pd.DataFrame({"x": np.random.RandomState(0).normal(size=40)})
     frame["day"] = pd.Timestamp("2020-02-01")
