@@ -14,7 +14,7 @@ from .tails import StudentT
 # Width of the kernel density estimate, in bandwidths; docs/evidence/defaults.md has the evidence.
 WIDTH = 4.0
 # Degrees of freedom that are compared.
-DEGREES = (1.0, 2.0, 4.0, 8.0)
+DEGREES: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
 # Bounds on the weight of the t distribution in the background. The first is not zero, so that the
 # log-density of a row at distance R falls like log R; it lowers others by a thousandth of a nat.
 LEAST_TAIL, _MOST_TAIL = 0.05, 0.95

@@ -216,7 +216,7 @@ class Comparison:
                         held_out,
                         self.parsed,
                         is_screening=is_screening,
-                        first=folds[0] if folds else None,
+                        first=folds[0] if folds and is_screening else None,
                     )
                 folds.append(fold)
             self._folds[key] = folds

@@ -54,8 +54,10 @@ class Fold:
 
     @cached_property
     def h(self) -> float:
-        """Bandwidth of highest leave-one-out likelihood of the KDE of the training rows."""
-        # Folds of the same rows have similar ones.
+        """Bandwidth of highest leave-one-out likelihood of the KDE of the training rows.
+
+        The search begins at that of the first fold, where screening has several.
+        """
         return leave_one_out_bandwidth(
             self.geometry,
             self.parsed,

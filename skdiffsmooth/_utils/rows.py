@@ -15,7 +15,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 
 from .column_precision import ColumnPrecision, column_precision, far_columns, has_extent
-from .near_rows import near_rows, representatives
+from .near_rows import distinct_rows, near_rows, representatives
 from .periods import column_labels, reduced, resolve_periods
 from .table import check_table, column_names
 from .validation import check_detached, check_integer, check_real_array
@@ -391,14 +391,14 @@ def _merge_equal(X: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndar
     """Return distinct rows, their weights, and the index of the distinct row of each row, or -1."""
     kept = weight > 0
     # Adding zero turns -0.0 into 0.0, which some versions of np.unique take for different values.
-    points, inverse = np.unique(X[kept] + 0.0, axis=0, return_inverse=True)
+    points, inverse = distinct_rows(X[kept] + 0.0)
     # Weights of 1e300 must not overflow in their sum; a power of two scales them without rounding.
     scaled = np.ldexp(weight[kept], -np.frexp(weight.max())[1])
-    weights = np.bincount(inverse.ravel(), weights=scaled, minlength=len(points))
+    weights = np.bincount(inverse, weights=scaled, minlength=len(points))
     # A weight underflows beside one 300 orders of magnitude larger, and is negligible in every sum.
     positive = weights > 0
     index = np.full(len(X), -1)
-    index[kept] = np.where(positive, np.cumsum(positive) - 1, -1)[inverse.ravel()]
+    index[kept] = np.where(positive, np.cumsum(positive) - 1, -1)[inverse]
     return points[positive], weights[positive] / weights[positive].sum(), index
 
 
