@@ -231,11 +231,18 @@ def test_numbers_are_drawn_given_other_numbers(density):
 
 def test_warns_where_given_levels_are_in_no_row():
     frame = pd.DataFrame({"kind": ["a", "b"] * 20, "sex": ["f", "m"] * 20})
-    model = TableDensity().fit(frame)
-    with pytest.warns(
-        UserWarning, match=r"no training row has the given levels of \['kind', 'sex'\]"
-    ):
-        model.sample(3, given={"kind": "a", "sex": "m"}, random_state=0)
+    frame["debt"] = [5.5, 0.0] * 20 + np.linspace(0, 0.1, 40).round(4) * ([1, 0] * 20)
+    model = TableDensity({"debt": Positive(atoms=(0,))}, density=KDESampler()).fit(frame)
+    with pytest.warns(UserWarning, match="no training row has the given levels") as caught:
+        model.score_samples(frame[:3].assign(sex=["m", "f", "f"]), given=["kind", "sex"])
+    # One warning for all combinations, with the labels of the first.
+    (warning,) = caught
+    example = "{'kind': 'a', 'sex': 'm'} (2 of 3 conditions)"
+    assert f"such as {example}" in str(warning.message)
+    with pytest.warns(UserWarning, match=r"such as \{'kind': 'a', 'debt': 0.0\} \(1 of 1"):
+        model.score_samples(frame[:1].assign(debt=0.0), given=["kind", "debt"])
+    with pytest.warns(UserWarning, match=r"such as \{'kind': 'b', 'debt': 'not 0.0'\} \(1 of 1"):
+        model.score_samples(frame[1:2].assign(debt=5.0), given=["kind", "debt"])
 
 
 def test_columns_that_are_never_complete_are_independent_with_a_warning():
