@@ -27,6 +27,7 @@ from ._figures import (
     mesh,
     next_style,
     numeric_rows,
+    used_columns,
 )
 
 # Draws of which grids and marginals of two columns are made.
@@ -129,6 +130,8 @@ class DensityDisplay:
         """
         _, names = chosen_columns(estimator, None, ())
         d = len(names)
+        # Indices stand for columns of arrays; labels that are no text cannot be replaced by them.
+        labels = [j if name == f"x{j}" else name for j, name in enumerate(names)]
         is_given, values = checked_given(given, names)
         shown, _ = chosen_columns(
             estimator, columns, [c for c in range(d) if c not in set(is_given)]
@@ -156,6 +159,8 @@ class DensityDisplay:
         if not is_exact or (X is None and grid is None):
             with without_warnings():
                 drawn = numeric_rows(draws_of(estimator, _N_DRAWS, 0, **options))
+        if X is not None:
+            X = used_columns(X, names)
         rows = None if X is None else checked_rows(X, d, is_mixed=is_mixed)
         for c in shown:
             if is_mixed and drawn is not None and not np.all(np.isfinite(drawn[:, c])):
@@ -177,9 +182,9 @@ class DensityDisplay:
                 queries = np.zeros((len(points), d))
                 queries[:, at], queries[:, is_given] = points, values
                 if rest:
-                    options = options | {"columns": at}
+                    options = options | {"columns": [labels[c] for c in at]}
                 if len(is_given):
-                    options = options | {"given": is_given}
+                    options = options | {"given": [labels[c] for c in is_given]}
                 result = estimator.score_samples(
                     with_names(queries, getattr(estimator, "feature_names_in_", None)), **options
                 )

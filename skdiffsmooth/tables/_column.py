@@ -422,5 +422,5 @@ def given_cells(column: Column, value: Any, n_rows: int) -> Cells:
             "of them, one for each row."
         )
     table = np.broadcast_to(array, (n_rows,))[:, None]
-    _, (cells,), _ = read_frame(table)
+    _, (cells,), _ = read_frame(table, (column.name,))
     return cells

@@ -413,7 +413,9 @@ class MixedDensity:
         if lacking:
             (known,) = np.nonzero(distinct[lacking[0]] >= 0)
             example = {
-                self.table.discrete[k].name: self.table.label_of(k, distinct[lacking[0], k])
+                self.table.discrete[k].name: self.table.label_of(
+                    int(k), int(distinct[lacking[0], k])
+                )
                 for k in known
             }
             warn_user(
