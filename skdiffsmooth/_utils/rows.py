@@ -338,6 +338,12 @@ class MergedRows:
                 "that are errors of recording, take the logarithm of the column, or pass numbers for "
                 "bandwidth and sigma."
             )
+        if described := self.precision.rounded_columns(names):
+            warn_of_table(
+                f"values of X are rounded by their storage as floats: {'; '.join(described)}. The lost "
+                "digits would change the density. Subtract a constant that is near the values "
+                "(of times the first one) before they are converted to floats."
+            )
         described = self.precision.discrete_columns(names)
         if described:
             warn_of_table(
