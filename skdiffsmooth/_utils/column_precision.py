@@ -97,15 +97,17 @@ class ColumnPrecision:
             described.append(f"and {len(columns) - _MOST_DESCRIBED} more")
         return described
 
-    def rounded_columns(self, names: np.ndarray | None) -> list[str]:
-        """Describe the columns that lose digits to the rounding of floats, at most eight of them.
+    def rounded_columns(self, points: np.ndarray, names: np.ndarray | None) -> list[str]:
+        """Describe the columns of distinct rows (n, d) that lose digits to the rounding of floats.
 
-        These are far from zero beside their standard deviation, and not multiples of a unit.
+        These are far from zero beside their standard deviation, and not multiples of a unit. At most
+        eight are described. Weights do not count: one row of most of the weight is no narrow column.
         """
-        is_rounded = (self.rounding > _LOST * self.std) & (self.std > 0) & (self.unit == 0)
+        std = column_norms(points - points.mean(axis=0)) / np.sqrt(len(points))
+        is_rounded = (self.rounding > _LOST * std) & (self.std > 0) & (self.unit == 0)
         return [
             f"column {column_label(names, column)}: to {self.rounding[column]:.2g}, and its standard "
-            f"deviation is {self.std[column]:.2g}"
+            f"deviation is {std[column]:.2g}"
             for column in np.flatnonzero(is_rounded)[:_MOST_DESCRIBED]
         ]
 

@@ -338,7 +338,7 @@ class MergedRows:
                 "that are errors of recording, take the logarithm of the column, or pass numbers for "
                 "bandwidth and sigma."
             )
-        if described := self.precision.rounded_columns(names):
+        if described := self.precision.rounded_columns(self.points, names):
             warn_of_table(
                 f"values of X are rounded by their storage as floats: {'; '.join(described)}. The lost "
                 "digits would change the density. Subtract a constant that is near the values "
