@@ -105,7 +105,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
     Notes
     -----
     There are about thirty candidates. For each, 256 rows, taken evenly, are scored by all others with 32
-    nodes and 5 steps; one or two candidates are scored at all rows with all nodes and
+    nodes and 6 steps; one or two candidates are scored at all rows with all nodes and
     steps. With `cv` this is done for each fold, at all of its rows.
 
     The metric and learned tangents are computed from all rows, also from the row that is left out.
@@ -253,7 +253,9 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
             return compared, compared
         compared = Comparison(parsed, data, metrics)
         folds = folds_for_metrics(points, data.columns)
-        return compared if folds is None else Comparison(parsed, data, metrics, folds), compared
+        if folds is None:
+            return compared, compared
+        return Comparison(parsed, data, metrics, folds, one_by_one=compared), compared
 
     @on_one_fit
     def score_samples(self, X: Any, *, given: Any = None, columns: Any = None) -> np.ndarray:
