@@ -79,7 +79,7 @@ def test_divergence_on_a_learned_surface(push):
     X = X / np.linalg.norm(X, axis=1, keepdims=True) @ np.linalg.qr(rng.normal(size=(5, 3)))[0].T
     X += 0.02 * rng.normal(size=X.shape)
     fitted = model(push, LocalPolynomialManifold(2), **ONE_LEVEL).fit(X)
-    assert_divergence(fitted, X[:4] + 0.05 * rng.normal(size=(4, 5)), 0.05)
+    assert_divergence(fitted, X[:2] + 0.05 * rng.normal(size=(4, 5))[:2], 0.05)
 
 
 # ------------------------------------------------------------------------------------------ the law
