@@ -294,7 +294,7 @@ def _next_power(log_likelihood: np.ndarray, power: float) -> float:
 
 
 class PosteriorMixin:
-    """The posterior of a density under a likelihood; `sample` of its classes takes one."""
+    """Mixin for densities whose `sample` accepts a likelihood: the log-evidence and the posterior."""
 
     @on_one_fit
     def log_evidence(self, likelihood: Any) -> Any:

@@ -74,8 +74,8 @@ def _check_extent(points: np.ndarray, bandwidth: Any) -> None:
         if np.any(extent / bandwidth > LARGEST):
             raise ValueError(
                 f"bandwidth={np.min(bandwidth):.3g} is too small for rows that extend over "
-                f"{extent.max():.3g}: squares of distances in bandwidths overflow. Expected at "
-                f"least {extent.max() / LARGEST:.1g}. Drop rows far from all others, or use it."
+                f"{extent.max():.3g}: squares of distances in bandwidths overflow; expected at "
+                f"least {extent.max() / LARGEST:.1g}. Raise it, or drop rows far from all others."
             )
 
 
@@ -153,7 +153,7 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     metric_ : str, float or ndarray
         The metric used.
     coordinates_ : LinearMetric
-        Its coordinates, and their volume.
+        Map from X to the coordinates of the metric, with its log |det|.
     kernel_ : str
         The kernel used.
     periods_ : ndarray of shape (n_features,) or None

@@ -1,4 +1,4 @@
-"""What a fit of local scores chooses: the noise range, the denoisers of its levels, the bandwidth."""
+"""Choice of the noise range, the denoisers of its levels, and the bandwidth of local scores."""
 
 from __future__ import annotations
 

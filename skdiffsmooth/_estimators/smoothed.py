@@ -210,7 +210,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         or in exact relations have none, nor have tables with fewer than 30 rows or no more rows than
         columns.
     coordinates_ : LinearMetric
-        Its coordinates, and their volume; ``coordinates_.columns`` has scales and relations of columns.
+        Map from X to the coordinates of the metric, with its log |det|; ``coordinates_.columns`` has
+        scales and relations of columns.
     background_ : float
         Weight of the background.
     tail_bound_ : TailBound or None

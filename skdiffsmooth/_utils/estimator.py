@@ -394,7 +394,7 @@ class DistanceDensityMixin(DensityOfColumnsMixin):
         }
 
     def _check_others(self, own_weights: Any) -> np.ndarray | None:
-        """Return the weights (n_points,) that points lose when they are left out; None is all."""
+        """Return the checked weights (n_points,) that are removed with a left-out point; None is all."""
         if len(self.points_) < 2:
             raise ValueError(
                 "leave_one_out_log_density needs at least two distinct rows, and the model was fitted "

@@ -195,8 +195,8 @@ def quantile(
     q : array-like of float
         Probabilities above 0 and below 1.
     given, error, random_state
-        See `probability`; `error` is *in probability*, and more rows are drawn where a hundred of them
-        would not be on each side of a quantile.
+        See `probability`; `error` is *in probability*, and more rows are drawn until about a hundred of
+        them are on each side of a quantile.
 
     Returns
     -------
