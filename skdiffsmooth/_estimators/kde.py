@@ -115,9 +115,9 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     ----------
     bandwidth : float, array-like of shape (n_features,) or {"loo", "scott", "silverman"}, \
             default="loo"
-        Scale of the kernel, in units of the metric (of X by default). "loo" is the one number of
-        highest leave-one-out likelihood; "scott" and "silverman" are rules of thumb in proportion to
-        the standard deviation of each feature, one number for each.
+        Scale of the kernel, in units of the metric (of X by default). "loo" is one number for
+        all features, that of highest leave-one-out likelihood; "scott" and "silverman" are rules of
+        thumb in proportion to the standard deviation of each feature, one number for each.
     kernel : {"gaussian", "tophat", "epanechnikov", "exponential", "linear", "cosine"}, \
             default="gaussian"
         Profile, as scikit-learn's KernelDensity defines them. All but gaussian and exponential are

@@ -187,7 +187,7 @@ def _noise_range(
 def _first_level(
     source: LocalScores, rows: ExcludedQueries, std: float, parsed: LocalParameters
 ) -> int:
-    """Return the level at which the bandwidth of highest leave-one-out likelihood begins."""
+    """Return the level whose lowest noise scale is the bandwidth of highest leave-one-out likelihood."""
     source = replace(source, points=rows.points, weights=rows.weights)
     queries, exclude, weights = (
         values[::2] for values in (rows.queries, rows.exclude, rows.query_weights)

@@ -164,7 +164,7 @@ class DensityEstimatorMixin(CallbackSupportMixin, SavedWithVersion, DensityMixin
         return math.inf
 
     def _snapshot(self: Self) -> Self:
-        """Return a copy in the present state, which no later `fit` changes (`set_params` does)."""
+        """Return a copy that a later `fit` does not change; until then `set_params` changes both."""
         snapshot = object.__new__(type(self))
         snapshot.__dict__ = self.__dict__
         return snapshot

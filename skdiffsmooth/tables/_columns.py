@@ -470,7 +470,7 @@ class TableColumns:
     def concat(self, frames: Sequence[Any], order: np.ndarray) -> Any:
         """Return the rows of frames in an order (n,), in one frame like that of training.
 
-        Its index counts rows.
+        Its index is 0, ..., n - 1.
         """
         rows = [self.encode(frame) for frame in frames]
         levels = np.concatenate([part.levels for part in rows])[order]

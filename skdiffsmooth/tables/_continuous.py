@@ -207,7 +207,7 @@ def fit_part(
 
 
 def _point_of_row(fitted: Any, rows: np.ndarray) -> np.ndarray | None:
-    """Return the index (n,) of the point of a density that each row became, or None if it has none."""
+    """Return the index (n,) of each row in `fitted.points_`, or None if these cannot be reweighted."""
     if not getattr(fitted, "_can_reweight", False):
         return None
     if fitted.periods_ is not None:

@@ -182,7 +182,7 @@ class MixedDensity:
         return np.concatenate(source), np.concatenate(levels), left
 
     def _combinations_of(self, levels: np.ndarray, matter: np.ndarray) -> tuple[np.ndarray, float]:
-        """Return combinations (m, q) of missing levels, and what omitted ones lose in nats."""
+        """Return the likeliest complete levels (m, q), and the log-mass lost by omitting others."""
         combinations, left = levels[None], 0.0
         for k in matter[levels[matter] < 0]:
             n = self.table.discrete[k].n_levels
@@ -232,7 +232,7 @@ class MixedDensity:
         return result, error
 
     def _gated_of(self, pattern: np.ndarray) -> list[GatedPart]:
-        """Return the densities of the gated coordinates of a pattern given the others."""
+        """Return the densities of the gated coordinates that are true in `pattern`, given the others."""
         key = self.conditional[pattern[self.conditional]]
         together = [part for part in self.gated if np.array_equal(part.columns, key)]
         return together or [

@@ -97,9 +97,9 @@ def fit_mixed(
 
 
 def _fit_gated(fitted: MixedDensity, columns: np.ndarray, training: _Training) -> int:
-    """Add the density of columns with atoms, and return how many rows have other values in all of them.
+    """Add the density of columns off their atoms, and return the number of rows available for it.
 
-    Of several columns there is none where these are few.
+    No density of several columns is added where this number is small.
     """
     rows, z, weights, kernels = training
     table = fitted.table

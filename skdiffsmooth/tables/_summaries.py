@@ -420,7 +420,7 @@ class _DrawnColumn:
         return 1e-9 * self.unit if self.levels is None else 0
 
     def positions(self, values: Any) -> np.ndarray:
-        """Return values of the user as this column holds them."""
+        """Return the user's values converted to those of `self.values`: levels become their indices."""
         if self.levels is not None:
             index = {level: k for k, level in enumerate(self.levels)}
             array = np.empty((), dtype=object)
