@@ -125,7 +125,7 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         of X, so `metric` must be "euclidean".
     n_nodes : int or "auto", default="auto"
         Quadrature nodes along the normal space of each query at ``bandwidth=0``, an even number.
-        "auto" is a Gauss-Hermite grid of 12 in one and 12 x 12 in two normal directions, and at
+        "auto" is a Gauss-Hermite grid, 12 in one normal direction and 12 x 12 in two, and at
         least 64 Sobol points in more.
     device : str, default="cpu"
         Where sums over the rows are computed, as torch names it. Projections are computed on the

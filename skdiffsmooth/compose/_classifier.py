@@ -27,7 +27,6 @@ from .._utils.table import check_table, column_names
 from .._utils.validation import check_real_array
 from .._utils.warnings import warn_user
 from ._conditionals import draw_from_mixture, draw_from_tables, marginals, score_mixture
-from ._draw import draw
 from ._members import (
     check_member,
     check_same_measure,
@@ -38,6 +37,7 @@ from ._members import (
     shared_table,
     with_shared_columns,
 )
+from ._unconditional import draw
 
 
 class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from skdiffsmooth import CoarseScoreDiffusion, KDESampler, SmoothedScoreDiffusion
+from skdiffsmooth._utils.near_rows import distinct_rows
 from skdiffsmooth._utils.rows import merge_rows
 from skdiffsmooth.compose import DensityClassifier, DensityOutlierDetector
 from skdiffsmooth.manifolds import LocalPolynomialManifold, intrinsic_dimension
@@ -58,6 +59,28 @@ def test_copies_up_to_rounding_are_merged(X, n_groups):
 def test_a_far_row_makes_no_copies(far):
     """Beside 1e16 thirteen of sixty rows were merged, since a mean was subtracted."""
     assert merged(np.append(table(d=1), far)[:, None]).n_near == 0
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        table(d=3),
+        np.sort(table(d=1), axis=0),
+        np.sort(table(), axis=0),
+        np.concatenate([table(), table()]),
+        table().round(1),
+        np.column_stack([np.zeros(60), table().round()]),
+        np.empty((4, 0)),
+        np.empty((0, 2)),
+        table(n=1),
+    ],
+)
+def test_distinct_rows_are_those_of_numpy(rows):
+    """The first column alone decides where its values are all different."""
+    distinct, index = distinct_rows(rows)
+    expected, inverse = np.unique(rows, axis=0, return_inverse=True)
+    np.testing.assert_array_equal(distinct, expected)
+    np.testing.assert_array_equal(index, inverse.ravel())
 
 
 def test_smooth_data_are_left_alone():
