@@ -51,8 +51,8 @@ _BOTH = _Candidates(
 )
 _BANDWIDTHS = _Candidates(((0.85, 0.0),), ((1.0, 0.0),), ((0.7, 0.0), (0.55, 0.0)))
 _SIGMAS = _Candidates(((0.0, 1.5),), ((0.0, 2.0), (0.0, 3.0), (0.0, 5.0)), ((0.0, 1.0), (0.0, 0.5)))
-# Nodes, levels and steps under which candidates are compared: steps of one evaluation in up to ten
-# dimensions, and of two where errors of the former lower the weight of the background.
+# Nodes under which candidates are compared, and levels, each of one step: of one evaluation in up to ten
+# dimensions, and of two in more, where errors of the former lower the weight of the background.
 _NODES, _MOST_DIMENSIONS = 32, 10
 _FEW_DIMENSIONS, _MANY_DIMENSIONS = (6, Multistep()), (5, Heun())
 # Most rows by whose likelihood, under the model of all others, candidates are screened.
