@@ -233,7 +233,8 @@ def codes(code):
 @functools.cache
 def loaded_functions():
     """Return the functions that are loaded when this is first called."""
-    return [each for each in gc.get_objects() if isinstance(each, types.FunctionType)]
+    gc.unfreeze()  # objects that tests/conftest.py has frozen are not listed
+    return [each for each in gc.get_objects() if type(each) is types.FunctionType]
 
 
 def apply(file, tree):
@@ -247,13 +248,15 @@ def apply(file, tree):
 
     importlib.machinery.SourceFileLoader.get_code = get_mutant
     new = {(each.co_qualname, each.co_firstlineno): each for each in codes(code)}
-    for function in loaded_functions():
-        if function.__code__.co_filename == path:
-            old = function.__code__
-            each = new[old.co_qualname, old.co_firstlineno]
-            # Two lambdas of one line may have different variables.
-            if each.co_freevars == old.co_freevars and each.co_varnames == old.co_varnames:
-                function.__code__ = each
+    loaded = [each for each in loaded_functions() if each.__code__.co_filename == path]
+    if not loaded and any(getattr(m, "__file__", None) == path for m in sys.modules.values()):
+        raise RuntimeError(f"{file} is loaded, and none of its functions is found")
+    for function in loaded:
+        old = function.__code__
+        each = new[old.co_qualname, old.co_firstlineno]
+        # Two lambdas of one line may have different variables.
+        if each.co_freevars == old.co_freevars and each.co_varnames == old.co_varnames:
+            function.__code__ = each
 
 
 class Run:

@@ -32,6 +32,8 @@ _COARSE = 1 / 3
 _ATOM = 0.2
 _ATOM_RATIO = 4
 _MOST_DESCRIBED = 8
+# `fit` warns of rounding errors of the floats above this, in standard deviations.
+_LOST = 1e-3
 # `fit` warns where values are farther from the median than this multiple of the number of rows, in units
 # of the distance of `_NEAR` of the rows. A column of a Cauchy distribution has such a value with
 # probability 5e-4, whatever the number of rows.
@@ -94,6 +96,20 @@ class ColumnPrecision:
         if len(columns) > _MOST_DESCRIBED:
             described.append(f"and {len(columns) - _MOST_DESCRIBED} more")
         return described
+
+    def rounded_columns(self, points: np.ndarray, names: np.ndarray | None) -> list[str]:
+        """Describe the columns of distinct rows (n, d) that lose digits to the rounding of floats.
+
+        These are far from zero beside their standard deviation, and not multiples of a unit. At most
+        eight are described. Weights do not count: one row of most of the weight is no narrow column.
+        """
+        std = column_norms(points - points.mean(axis=0)) / np.sqrt(len(points))
+        is_rounded = (self.rounding > _LOST * std) & (self.std > 0) & (self.unit == 0)
+        return [
+            f"column {column_label(names, column)}: to {self.rounding[column]:.2g}, and its standard "
+            f"deviation is {std[column]:.2g}"
+            for column in np.flatnonzero(is_rounded)[:_MOST_DESCRIBED]
+        ]
 
 
 def column_precision(points: np.ndarray, weights: np.ndarray) -> ColumnPrecision:

@@ -65,6 +65,27 @@ def near_rows(points: np.ndarray, *, by_column: bool) -> tuple[np.ndarray, float
     return rank[group.ravel()], float(lengths.max(initial=0.0)) / typical
 
 
+def representatives(points: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Return the index (n_groups,) of the row that remains of each group of distinct rows (n, d).
+
+    It is the one whose values most rows have, so that a column of few values keeps these, whatever the
+    order of the columns; then one that is no rounding to float32; then the first.
+    """
+    common = np.zeros(len(points), dtype=np.intp)
+    for column in points.T:
+        _, value, counts = np.unique(column, return_inverse=True, return_counts=True)
+        common += counts[value.ravel()]
+    is_single = np.all(_rounded_to_single(points) == points, axis=1)
+    order = np.lexsort((is_single, -common))
+    return order[np.unique(group[order], return_index=True)[1]]
+
+
+def _rounded_to_single(points: np.ndarray) -> np.ndarray:
+    """Return points (n, d) with the mantissas of float32, and exponents of any size."""
+    mantissas, exponents = np.frexp(points)
+    return np.ldexp(np.round(mantissas * 2.0**24), exponents - 24)
+
+
 def distinct_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the distinct ones of rows (n, d), sorted by column, and the index (n,) of each in them."""
     if rows.shape[1]:
@@ -98,8 +119,7 @@ def _scaled(points: np.ndarray, *, by_column: bool) -> np.ndarray:
 
 def _float32_pairs(points: np.ndarray) -> np.ndarray:
     """Return pairs (k, 2) of a row and another that is its rounding to float32."""
-    mantissas, exponents = np.frexp(points)
-    rounded = np.ldexp(np.round(mantissas * 2.0**24), exponents - 24)
+    rounded = _rounded_to_single(points)
     is_single = np.all(rounded == points, axis=1)
     if is_single.all() or not is_single.any():
         return np.empty((0, 2), dtype=np.intp)

@@ -15,7 +15,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 
 from .column_precision import ColumnPrecision, column_precision, far_columns, has_extent
-from .near_rows import distinct_rows, near_rows
+from .near_rows import distinct_rows, near_rows, representatives
 from .periods import column_labels, reduced, resolve_periods
 from .table import check_table, column_names
 from .validation import check_detached, check_integer, check_real_array
@@ -338,6 +338,12 @@ class MergedRows:
                 "that are errors of recording, take the logarithm of the column, or pass numbers for "
                 "bandwidth and sigma."
             )
+        if described := self.precision.rounded_columns(self.points, names):
+            warn_of_table(
+                f"values of X are rounded by their storage as floats: {'; '.join(described)}. The lost "
+                "digits would change the density. Subtract a constant that is near the values "
+                "(of times the first one) before they are converted to floats."
+            )
         described = self.precision.discrete_columns(names)
         if described:
             warn_of_table(
@@ -368,8 +374,8 @@ def merge_rows(X: np.ndarray, weight: np.ndarray, *, by_column: bool = True) -> 
 
     A row of weight k and k equal rows are the same data. Merging makes results agree to the last bit,
     makes the fit independent of the order of the rows, and turns leave-one-out into leave-one-value-out,
-    which stays finite on rounded data. Of nearly equal rows (see `near_rows`) the first in lexicographic
-    order remains.
+    which stays finite on rounded data. Of nearly equal rows (see `near_rows`) the one remains whose
+    values most rows have.
 
     - `X` (n_samples, d): training rows.
     - `weight` (n_samples,): checked weights.
@@ -380,9 +386,10 @@ def merge_rows(X: np.ndarray, weight: np.ndarray, *, by_column: bool = True) -> 
     group, distance = near_rows(points, by_column=by_column)
     n_points = len(points)
     if len(group):
-        first = np.unique(group, return_index=True)[1]
-        weights = np.bincount(group, weights=weights)
-        points, index = points[first], np.where(index < 0, -1, group[index])
+        chosen = points[representatives(points, group)]
+        order = np.lexsort(chosen.T[::-1])
+        points, weights = chosen[order], np.bincount(group, weights=weights)[order]
+        index = np.where(index < 0, -1, np.argsort(order)[group[index]])
     return MergedRows(points, weights, index, n_points - len(points), distance)
 
 

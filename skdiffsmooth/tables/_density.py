@@ -405,16 +405,24 @@ class MixedDensity:
     def warn_of_support(self, rows: EncodedTable) -> None:
         """Warn if levels on which others are conditional are in no training row together."""
         distinct, counts = np.unique(rows.levels, axis=0, return_counts=True)
-        for levels, count in zip(distinct, counts, strict=True):
-            known = levels >= 0
-            if known.any() and not self.level_density.has_row(levels):
-                names = [each.name for each in np.array(self.table.discrete, dtype=object)[known]]
-                warn_user(
-                    f"no training row has the given levels of {names} together ({count} of "
-                    f"{len(rows)} conditions, levels {levels[known].tolist()}): what is drawn or "
-                    "scored given them rests on rows with other levels. Give fewer columns, or other "
-                    "levels."
+        lacking = [
+            k
+            for k, levels in enumerate(distinct)
+            if (levels >= 0).any() and not self.level_density.has_row(levels)
+        ]
+        if lacking:
+            (known,) = np.nonzero(distinct[lacking[0]] >= 0)
+            example = {
+                self.table.discrete[k].name: self.table.label_of(
+                    int(k), int(distinct[lacking[0], k])
                 )
+                for k in known
+            }
+            warn_user(
+                f"no training row has the given levels of {list(example)} together, such as {example} "
+                f"({counts[lacking].sum()} of {len(rows)} conditions): what is drawn or scored given "
+                "them rests on rows with other levels. Give fewer columns, or other levels."
+            )
 
     # ------------------------------------------------------------------------------- draws
 

@@ -117,8 +117,8 @@ def _fit_gated(fitted: MixedDensity, columns: np.ndarray, training: _Training) -
     if len(given) < len(base):
         warn_user(
             f"fewer than {_FEWEST_ROWS} rows have values that are no atoms in {names} and values in "
-            f"all of the columns {[table.continuous[k].name for k in base]}. There {names} depend on "
-            "levels only. Pass more complete rows, or drop columns with many missing values."
+            f"all of the columns {[table.continuous[k].name for k in base]}. There the columns {names} "
+            "depend on levels only. Pass more complete rows, or drop columns with many missing values."
         )
     own = z[np.ix_(used, columns)]
     if len(columns) == 1 and (own == own[0]).all():

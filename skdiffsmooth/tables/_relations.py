@@ -57,7 +57,7 @@ def _within_cells(values: np.ndarray, units: np.ndarray) -> tuple[int, np.ndarra
         return 0, columns[:0]
     covariance = np.cov((values[:, columns] / units[columns]).T, bias=True)
     variances, axes = np.linalg.eigh(covariance)
-    loadings = np.abs(axes[:, variances < _VARIANCE].T) * (deviations / units)[columns]
+    loadings = np.abs(axes[:, variances < _VARIANCE].T) * (deviations[columns] / units[columns])
     if not len(loadings):
         return 0, columns[:0]
     is_related = (loadings > _UNRELATED_CELLS * loadings.max(axis=1, keepdims=True)).any(axis=0)

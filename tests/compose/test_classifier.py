@@ -288,6 +288,20 @@ def test_a_column_that_is_constant_for_all_classes_changes_no_prediction():
         assert list(model.predict(queries) == "one") == [True, False]
 
 
+@pytest.mark.filterwarnings("ignore:class one has one distinct row")
+@pytest.mark.parametrize("value", [0.1, 3.7, -7.3, 1e6 / 3])
+def test_rounding_of_a_constant_is_no_width_beside_a_class_of_one_row(value):
+    # The mean of 61 values of 3.7 is not 3.7.
+    X, y = blobs()
+    X, y = np.vstack([X, [[0.0, 40.0]]]), np.append(y, "one")
+    Q = np.vstack([X[::6], [[0.0, 30.0], [0.0, 10.0]]])
+    model = DensityClassifier(KDESampler(metric="scaled"))
+    plain = clone(model).fit(X, y).predict_log_proba(Q)
+    model.fit(np.column_stack([X, np.full(len(X), value)]), y)
+    found = model.predict_log_proba(np.column_stack([Q, np.full(len(Q), value)]))
+    assert_allclose(found, plain, atol=1e-6)
+
+
 def test_a_wrong_density_is_refused_for_classes_of_one_row_too():
     with pytest.raises(ValueError, match="bandwidth=-1"):
         DensityClassifier(KDESampler(-1.0)).fit(np.eye(2), ["a", "b"])

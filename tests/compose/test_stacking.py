@@ -187,6 +187,13 @@ def test_weights_that_have_not_converged_are_reported(monkeypatch):
     assert_allclose(found.sum(), 1, rtol=ROUNDING)
 
 
+def test_fits_in_folds_do_not_repeat_the_warning_of_the_fit_to_all_rows():
+    """Each fold warned of narrow scales with a number of its own."""
+    with pytest.warns(UserWarning, match="near-copies of training rows") as warned:
+        DensityStacking(pair(KDESampler(1e-3), WIDE)).fit(table(30))
+    assert len(warned) == 1
+
+
 def test_huge_weights_of_rows_do_not_overflow():
     L = np.random.RandomState(0).normal(size=(10, 2))
     w = np.arange(1.0, 11.0)

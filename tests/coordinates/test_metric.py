@@ -11,7 +11,7 @@ from scipy.linalg import fractional_matrix_power
 from scipy.stats import multivariate_t
 
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
-from skdiffsmooth._coordinates.local import local_covariance
+from skdiffsmooth._coordinates.local_covariance import local_covariance
 from skdiffsmooth._coordinates.metric import candidate_metrics, fit_metric
 from skdiffsmooth._diffusion.background import background_weight, mixed
 from skdiffsmooth._utils.rows import merge_duplicates

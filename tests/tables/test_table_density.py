@@ -10,7 +10,15 @@ from scipy.special import logsumexp
 from scipy.stats import chisquare
 
 from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
-from skdiffsmooth.tables import Categorical, Continuous, Integer, Positive, TableDensity, _discrete
+from skdiffsmooth.tables import (
+    Categorical,
+    Continuous,
+    Integer,
+    Positive,
+    TableDensity,
+    _density,
+    _discrete,
+)
 
 KINDS = {"count": Integer(0, 5), "income": Positive(atoms=(0,))}
 
@@ -231,11 +239,18 @@ def test_numbers_are_drawn_given_other_numbers(density):
 
 def test_warns_where_given_levels_are_in_no_row():
     frame = pd.DataFrame({"kind": ["a", "b"] * 20, "sex": ["f", "m"] * 20})
-    model = TableDensity().fit(frame)
-    with pytest.warns(
-        UserWarning, match=r"no training row has the given levels of \['kind', 'sex'\]"
-    ):
-        model.sample(3, given={"kind": "a", "sex": "m"}, random_state=0)
+    frame["debt"] = [5.5, 0.0] * 20 + np.linspace(0, 0.1, 40).round(4) * ([1, 0] * 20)
+    model = TableDensity({"debt": Positive(atoms=(0,))}, density=KDESampler()).fit(frame)
+    with pytest.warns(UserWarning, match="no training row has the given levels") as caught:
+        model.score_samples(frame[:3].assign(sex=["m", "f", "f"]), given=["kind", "sex"])
+    # One warning for all combinations, with the labels of the first.
+    (warning,) = caught
+    example = "{'kind': 'a', 'sex': 'm'} (2 of 3 conditions)"
+    assert f"such as {example}" in str(warning.message)
+    with pytest.warns(UserWarning, match=r"such as \{'kind': 'a', 'debt': 0.0\} \(1 of 1"):
+        model.score_samples(frame[:1].assign(debt=0.0), given=["kind", "debt"])
+    with pytest.warns(UserWarning, match=r"such as \{'kind': 'b', 'debt': 'not 0.0'\} \(1 of 1"):
+        model.score_samples(frame[1:2].assign(debt=5.0), given=["kind", "debt"])
 
 
 def test_columns_that_are_never_complete_are_independent_with_a_warning():
@@ -309,8 +324,23 @@ def test_warns_where_a_column_with_atoms_depends_on_levels_only():
     debt = np.where(rng.uniform(size=150) < 0.5, rng.lognormal(3, 1, size=150), 0.0)
     frame = pd.DataFrame({"age": rng.normal(40, 9, size=150), "debt": debt})
     frame.loc[(debt > 0) & (np.arange(150) > 12), "age"] = np.nan
-    with pytest.warns(UserWarning, match=r"There \['debt'\] depend on levels only"):
+    with pytest.warns(UserWarning, match=r"There the columns \['debt'\] depend on levels only"):
         TableDensity(density=KDESampler("scott")).fit(frame)
+
+
+@pytest.mark.filterwarnings("ignore:(fewer than|column .* has one value):UserWarning")
+def test_one_row_that_is_at_no_atom_has_a_broad_density(recwarn):
+    frame = pd.DataFrame({"age": np.arange(40.0), "debt": [7.5] + [0.0] * 39})
+    kinds = {"age": Continuous(unit=None), "debt": Continuous(atoms=(0,), unit=None)}
+    model = TableDensity(kinds, density=KDESampler("scott")).fit(frame)
+    grid = np.sinh(np.linspace(-12, 12, 4000))
+    query = pd.DataFrame({"age": 20.0, "debt": grid})
+    masses = np.exp(model.score_samples(query, given=["age"])) * np.gradient(grid)
+    of_zero = np.exp(model.score_samples(query[:1].assign(debt=0.0), given=["age"]))[0]
+    assert masses.sum() + of_zero == pytest.approx(1, abs=0.002)
+    near = masses[np.abs(grid - 7.5) < 1].sum() / masses.sum()
+    assert near < 0.3
+    assert not [each for each in recwarn if each.category is not UserWarning]
 
 
 def test_dates_of_one_value_are_no_relation():
@@ -537,3 +567,22 @@ def test_amounts_are_not_drawn_below_zero():
     assert drawn.min().min() >= 0
     unbounded = TableDensity({"price": Integer(), "age": Integer()}).fit(frame)
     assert unbounded.sample(2000, random_state=0).min().min() < 0
+
+
+def test_combinations_of_missing_levels_that_are_omitted_are_in_the_error(monkeypatch):
+    """120 combinations of three columns, of which the 64 likeliest are summed."""
+    rng = np.random.RandomState(0)
+    shares = [np.arange(k, 0, -1) / (k * (k + 1) / 2) for k in (6, 5, 4)]
+    u, v, w = (rng.choice(list("abcdef")[: len(p)], 300, p=p) for p in shares)
+    x = rng.normal(size=300) + 3 * (u == "a") + 5 * (v == "b") - 4 * (w == "c")
+    model = TableDensity(density=KDESampler(0.5)).fit(
+        pd.DataFrame({"u": u, "v": v, "w": w, "x": x})
+    )
+    row = pd.DataFrame({"u": [None], "v": [None], "w": [None], "x": [0.5]}, dtype=object)
+    row["x"] = row["x"].astype(float)
+    assert len(model.density_._that_matter()) == 3
+    found, error = model.score_samples(row, return_error=True)
+    monkeypatch.setattr(_density, "_MOST_COMBINATIONS", 1000)
+    exact, _ = model.score_samples(row, return_error=True)
+    # The error is the loss of the combinations' own masses, which that of their densities at x exceeds.
+    assert 0 < exact - found < 2 * error

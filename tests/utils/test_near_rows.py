@@ -166,3 +166,22 @@ def test_dimension_of_copied_and_of_rounded_rows():
         )
     with pytest.warns(UserWarning, match=r"column 0: values are multiples of 0\.1"):
         assert float(intrinsic_dimension(np.round(plane * 10) / 10)) == pytest.approx(2, abs=0.4)
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0], ids=["of some rows", "of all rows"])
+@pytest.mark.parametrize("copy", [np.float32, lambda rows: rows + 1e-9], ids=["float32", "moved"])
+def test_a_column_of_few_values_keeps_them_in_any_order_of_the_columns(copy, share):
+    rng = np.random.RandomState(0)
+    # 0.01 is no float32, and is rounded down; 0.1 is rounded up.
+    few = 0.01 * rng.binomial(1, 0.3, 60), 0.1 * rng.binomial(1, 0.3, 60), 0.1 * rng.poisson(3, 60)
+    X = np.column_stack([*few, rng.normal(size=60)])
+    X = np.concatenate([X, copy(X[: int(share * len(X))])])
+    for order in ([0, 1, 2, 3], [1, 0, 3, 2], [2, 3, 0, 1], [3, 2, 1, 0]):
+        rows = merged(X[:, order])
+        # Beside one moved copy of each row nothing tells which of the two is right, but all are alike.
+        assert len(np.unique(rows.points[:, order.index(0)])) == 2
+        assert len(np.unique(rows.points[:, order.index(1)])) == 2
+        assert len(np.unique(rows.points[:, order.index(2)])) < 12
+        # Each row still belongs to the distinct row that it equals up to rounding.
+        assert np.abs(rows.points[rows.index] - X[:, order]).max() < 1e-6
+        assert np.array_equal(rows.points, np.unique(rows.points, axis=0))
