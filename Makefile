@@ -15,6 +15,8 @@ TORTURE_TABLES ?= 100
 # Faults of each kind that make faults injects, and mutants that make mutate draws
 FAULTS ?= 100
 MUTANTS ?= 400
+# make mutate MUTATE_ARGS='--seed 1' draws others than those that tests were written for
+MUTATE_ARGS ?=
 # Test processes. Most tests are many small computations, so each process keeps to one thread.
 WORKERS ?= 2
 
@@ -76,7 +78,7 @@ faults: $(INSTALLED_TEST)  ## run benchmarks/faults.py: interrupts, full disks, 
 
 mutate: $(INSTALLED_TEST)  ## run benchmarks/mutate.py: the share of small faults that tests detect (resumable)
 	test -e build/coverage || $(MAKE) coverage
-	OMP_NUM_THREADS=1 $(PY) benchmarks/mutate.py $(MUTANTS)
+	OMP_NUM_THREADS=1 $(PY) benchmarks/mutate.py $(MUTANTS) $(MUTATE_ARGS)
 
 coverage: $(INSTALLED_TEST)  ## branch coverage of the tests, and which test runs which line, in build/
 	$(PIP_INSTALL) -q 'pytest-cov>=5'

@@ -2,9 +2,11 @@
 
 `make coverage` first: it writes which test runs which line, and for how long, to build/. Then
 `python benchmarks/mutate.py 400` draws as many mutants, an equal number from each wing, writes one line
-for each to build/mutants.jsonl, and prints the share that tests detect with its 95 % interval, and the
+for each to build/mutants-0.jsonl, and prints the share that tests detect with its 95 % interval, and the
 survivors. A second run continues where the first ended, with the files that have not changed; a count
-of 0 prints only. With --again survivors are tried once more.
+of 0 prints only. With --seed 1 others are drawn, for an estimate that no test was written for: tests
+that are written for the survivors of a sample make its share too high. With --again survivors are tried
+once more.
 
 A mutant meets first the tests of its wing, the shortest first, then all others that run its line, until
 one fails or LIMIT seconds of CPU are used: whatever survives these counts as survivor. A test that fails
@@ -38,7 +40,6 @@ from _common import header, row
 from scipy.stats import binomtest
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "build" / "mutants.jsonl"
 # Which test runs which line, and the durations of the tests: see `make coverage`.
 CONTEXTS, DURATIONS = ROOT / "build" / "coverage", ROOT / "build" / "tests.xml"
 # Seconds of CPU for the tests of one mutant, and what a mutant that is out of time may take.
@@ -109,16 +110,26 @@ def executed(tree):
                 yield from executed(node)
 
 
-def sample(count, wings):
+def files_of(wing):
+    return sorted((ROOT / "skdiffsmooth").glob(WINGS[wing][0]))
+
+
+def mutants_of(wing):
+    """Return (wing, file, node) of all mutants of a wing."""
+    found = []
+    for file in files_of(wing):
+        nodes = list(executed(ast.parse(file.read_text())))
+        name = str(file.relative_to(ROOT))
+        found += [(wing, name, i) for i, node in enumerate(nodes) if mutate(node)]
+    return found
+
+
+def sample(count, wings, seed):
     """Return (wing, file, node) of mutants, wings in turn, so that any first part is stratified."""
     drawn = []
     for wing in wings:
-        found = []
-        for file in sorted((ROOT / "skdiffsmooth").glob(WINGS[wing][0])):
-            nodes = list(executed(ast.parse(file.read_text())))
-            name = str(file.relative_to(ROOT))
-            found += [(wing, name, i) for i, node in enumerate(nodes) if mutate(node)]
-        order = np.random.default_rng([0, list(WINGS).index(wing)]).permutation(len(found))
+        found = mutants_of(wing)
+        order = np.random.default_rng([seed, list(WINGS).index(wing)]).permutation(len(found))
         drawn.append([found[i] for i in order[: -(-count // len(wings))]])
     return [m for group in zip(*drawn, strict=True) for m in group][:count]
 
@@ -222,7 +233,8 @@ def codes(code):
 @functools.cache
 def loaded_functions():
     """Return the functions that are loaded when this is first called."""
-    return [each for each in gc.get_objects() if isinstance(each, types.FunctionType)]
+    gc.unfreeze()  # objects that tests/conftest.py has frozen are not listed
+    return [each for each in gc.get_objects() if type(each) is types.FunctionType]
 
 
 def apply(file, tree):
@@ -236,13 +248,15 @@ def apply(file, tree):
 
     importlib.machinery.SourceFileLoader.get_code = get_mutant
     new = {(each.co_qualname, each.co_firstlineno): each for each in codes(code)}
-    for function in loaded_functions():
-        if function.__code__.co_filename == path:
-            old = function.__code__
-            each = new[old.co_qualname, old.co_firstlineno]
-            # Two lambdas of one line may have different variables.
-            if each.co_freevars == old.co_freevars and each.co_varnames == old.co_varnames:
-                function.__code__ = each
+    loaded = [each for each in loaded_functions() if each.__code__.co_filename == path]
+    if not loaded and any(getattr(m, "__file__", None) == path for m in sys.modules.values()):
+        raise RuntimeError(f"{file} is loaded, and none of its functions is found")
+    for function in loaded:
+        old = function.__code__
+        each = new[old.co_qualname, old.co_firstlineno]
+        # Two lambdas of one line may have different variables.
+        if each.co_freevars == old.co_freevars and each.co_varnames == old.co_varnames:
+            function.__code__ = each
 
 
 class Run:
@@ -325,8 +339,8 @@ def outcome(file, tree, place, own, session, fails_without):
             return end, test
 
 
-def run_mutants(mutants, session=None):
-    """Run mutants, and write a line for each."""
+def run_mutants(mutants, results, session=None):
+    """Run mutants, and write a line for each to a file."""
     fails_without = {}
     for wing, file, index in mutants:
         tree, place, before, after = mutated(file, index)
@@ -337,7 +351,7 @@ def run_mutants(mutants, session=None):
         used += time.process_time() - began[1]
         result = {"wing": wing, "file": file, "node": index, "of": digest(file), "outcome": end}
         result |= {"line": place[0], "before": before, "after": after, "test": test}
-        with RESULTS.open("a") as lines:
+        with results.open("a") as lines:
             lines.write(json.dumps(result | {"seconds": round(used, 1)}) + "\n")
         print(f"{file}:{place[0]}", end, f"{used:.1f} s", test or "", file=sys.stderr, flush=True)
 
@@ -345,13 +359,13 @@ def run_mutants(mutants, session=None):
 class Mutants:
     """A plugin that runs mutants in forks of the process that has collected all tests."""
 
-    def __init__(self, mutants):
-        self.mutants = mutants
+    def __init__(self, mutants, results):
+        self.mutants, self.results = mutants, results
 
     def pytest_runtestloop(self, session):
         loaded_functions()
         gc.freeze()  # forks then share the memory
-        run_mutants(self.mutants, session)
+        run_mutants(self.mutants, self.results, session)
         return True
 
 
@@ -359,10 +373,46 @@ def digest(file):
     return hashlib.sha256((ROOT / file).read_bytes()).hexdigest()[:8]
 
 
-def read():
-    """Return the results of files that have not changed since."""
-    lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
+def read(results):
+    """Return the results in a file, of files that have not changed since."""
+    lines = results.read_text().splitlines() if results.exists() else []
     return [r for r in map(json.loads, lines) if r["of"] == digest(r["file"])]
+
+
+def check_coverage(wings):
+    """Exit with a message unless `make coverage` has run since the library was changed."""
+    remedy = "run `make coverage` first, which takes as long as the tests"
+    try:
+        from coverage import CoverageData
+    except ImportError:
+        sys.exit(f"the package coverage is not installed: {remedy}")
+    missing = [str(each) for each in (CONTEXTS, DURATIONS) if not each.exists()]
+    if missing:
+        sys.exit(f"there is no {' and no '.join(missing)}: {remedy}")
+    data = CoverageData(str(CONTEXTS))
+    data.read()
+    if not any(name.startswith(str(ROOT)) for name in data.measured_files()):
+        sys.exit(f"{CONTEXTS} is of another checkout: {remedy}")
+    for file in [file for wing in wings for file in files_of(wing)]:
+        if file.stat().st_mtime > CONTEXTS.stat().st_mtime:
+            sys.exit(f"{file} has changed since {CONTEXTS} was made: {remedy}")
+
+
+def weighted_share(results):
+    """Return the share of all mutants that tests detect, with its 95 % interval, wings by their size.
+
+    The interval is the normal one of a stratified sample, with one detected mutant and one survivor more
+    in each wing, so that a wing without survivors has a variance.
+    """
+    share = variance = 0.0
+    sizes = {wing: len(mutants_of(wing)) for wing in {r["wing"] for r in results}}
+    for wing, size in sizes.items():
+        ends = [r["outcome"] in DETECTED for r in results if r["wing"] == wing]
+        of_all, cautious = size / sum(sizes.values()), (sum(ends) + 1) / (len(ends) + 2)
+        share += of_all * np.mean(ends)
+        variance += of_all**2 * cautious * (1 - cautious) / len(ends)
+    half = 1.96 * variance**0.5
+    return share, max(share - half, 0), min(share + half, 1), sum(sizes.values())
 
 
 def report(results):
@@ -377,6 +427,9 @@ def report(results):
             seconds = np.mean([r["seconds"] for r in of_wing])
             cells = len(found), detected, found.count("out of time"), f"{low:.0%} to {high:.0%}"
             row(wing, *cells, f"{seconds:.1f}")
+    if results:
+        share, low, high, size = weighted_share(results)
+        print(f"\nOf all {size} mutants of these wings: {share:.0%} ({low:.0%} to {high:.0%}).")
     for r in results:
         if r["outcome"] not in DETECTED:
             place = f"{r['file']}:{r['line']}, {r['outcome']}"
@@ -387,20 +440,25 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("count", nargs="?", type=int, default=40)
     parser.add_argument("--wings", nargs="+", choices=WINGS, default=list(WINGS))
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--again", action="store_true")
     arguments = parser.parse_args()
     os.chdir(ROOT)
-    kept = [r for r in read() if not arguments.again or r["outcome"] in DETECTED]
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text("".join(json.dumps(r) + "\n" for r in kept))
+    results = ROOT / "build" / f"mutants-{arguments.seed}.jsonl"
+    if arguments.count:
+        check_coverage(arguments.wings)
+    kept = [r for r in read(results) if not arguments.again or r["outcome"] in DETECTED]
+    results.parent.mkdir(exist_ok=True)
+    results.write_text("".join(json.dumps(r) + "\n" for r in kept))
     done = {(r["file"], r["node"]) for r in kept}
-    todo = [m for m in sample(arguments.count, arguments.wings) if m[1:] not in done]
+    drawn = sample(arguments.count, arguments.wings, arguments.seed)
+    todo = [m for m in drawn if m[1:] not in done]
     if todo:
         for name in LIBRARIES.split():
             importlib.import_module(name)
         at_import = [m for m in todo if not mutated(*m[1:])[1][2]]
         # These need a process that has not loaded the package yet.
-        run_mutants(at_import)
+        run_mutants(at_import, results)
         rest = [m for m in todo if m not in at_import]
-        pytest.main([*PYTEST, "tests", "skdiffsmooth"], plugins=[Mutants(rest)])
-    report(read())
+        pytest.main([*PYTEST, "tests", "skdiffsmooth"], plugins=[Mutants(rest, results)])
+    report(read(results))

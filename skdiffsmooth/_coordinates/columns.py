@@ -78,7 +78,7 @@ class ColumnSpace:
         """Return scales and relations of distinct rows (n_points, d) with weights that sum to one.
 
         `units` (d,) are the steps in which columns were recorded, 0 where they are not known. A relation
-        is as wide as half of them, or as float64 rounding, or as `rounding` (d,) if that is larger.
+        is as wide as half a step, or as float64 rounding, or as `rounding` (d,) if that is larger.
         """
         n_features = points.shape[1]
         units = np.zeros(n_features) if units is None else units
@@ -135,8 +135,8 @@ class ColumnSpace:
 
         What is a relation in a part only, as a total that is broken in one row of the table, would be as
         wide as rounding: 20 nats above other parts, and 1e20 below them at that row. So a part has the
-        relations of the table, and is as wide as the noise where its rows have no extent. The noise is
-        that of the table there, too, by its covariance.
+        relations of the table, and is as wide as the noise where its rows have no extent. There the
+        noise along relations has the covariance that it has in the table.
         """
         mapped = points
         if warp is not None:

@@ -13,7 +13,7 @@ from .._utils.shards import ONE_PROCESS, Shards
 from .._utils.validation import check_choice, check_real, check_real_array
 from .columns import ColumnSpace
 from .hull import AffineHull, principal_axes
-from .local import local_covariance
+from .local_covariance import local_covariance
 
 _METRICS = ("euclidean", "scaled", "whitened", "local")
 # Powers of the correlation matrix; for "local" of the local covariance, which takes its place.

@@ -16,7 +16,7 @@ from .._utils.periods import wrapped
 from .._utils.rows import MergedRows
 from .columns import ColumnSpace
 from .hull import AffineHull
-from .local import local_scales
+from .local_covariance import local_scales
 from .metric import LinearMetric, fit_metric, is_scaled
 
 _EPS = float(np.finfo(np.float64).eps)

@@ -1,4 +1,4 @@
-"""Levels, steps and nodes for a requested accuracy of log-densities, and what they reach."""
+"""Levels, steps and nodes for a requested accuracy of log-densities, and the error that remains."""
 
 from __future__ import annotations
 

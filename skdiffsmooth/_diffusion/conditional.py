@@ -27,8 +27,8 @@ from .._utils.memory import slices_within
 from .._utils.progress import tracked
 from .._utils.support import warn_of_far_values
 from .._utils.warnings import warn_user
+from .conditional_proposal import ConditionalKernels, KernelMixture
 from .joint_density import JointDensity
-from .proposal import ConditionalKernels, KernelMixture
 from .weighted_draws import TAIL_NODES, BaseDraws, Pool, interpolated, propose, tail_nodes
 
 # Draws of the first round for each row; each further round doubles their number. With one free column

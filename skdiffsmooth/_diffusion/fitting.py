@@ -1,4 +1,4 @@
-"""Makes a model for given scales: levels, nodes and hierarchy of the points. Nothing is trained."""
+"""Functions that make a model for given scales: levels, nodes and hierarchy of the points."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..bases import ManifoldParzen
 from ..kernels._node_error import checked_rows, divergence_shifts, enough_nodes
 from ..kernels._nodes import NodeRule
 from ..kernels._shapes import ConstantShape, FrozenKernel
-from ..noise import NoiseLevels, VarianceExploding, enough_steps
+from ..noise import NoiseLevels, NoiseProcess, VarianceExploding, enough_steps
 from ..scores import ScoreSchedule
 from ..solvers import Heun, Multistep
 from .background import LEAST_TAIL, WIDTH, Tail, choose_tail, tail_log_density
@@ -83,29 +83,19 @@ def make_model(
     by_frames = (
         finest != 0 and isinstance(kernel, ConstantShape) and kernel.frame_std(rule) is not None
     )
-    is_exact = parsed.terminal == "empirical" and isinstance(noise, VarianceExploding)
-    terminal_scale = terminal_scale_for(
-        _in_metric(parsed.terminal_scale, unit),
-        math.sqrt(widest),
-        bandwidth,
-        finest * kernel.widest_std,
-        is_exact=is_exact and not callable(sigma),
-    )
-    enough = enough_steps(
-        bandwidth, terminal_scale, has_base=geometry.base is not None, by_frames=by_frames
-    )
     is_mixture = geometry.base is not None and not isinstance(parsed.base, ManifoldParzen)
-    enough = math.ceil((_REFINEMENT_OVER_MIXTURES if is_mixture else 1) * refinement * enough)
-    levels = NoiseLevels(bandwidth, terminal_scale, parsed.n_levels or enough)
-    requested, scales = scales_of_levels(sigma, noise, levels)
-    steps_of_levels = levels.equal_steps(parsed.n_steps or enough)
-    if parsed.n_steps is None:
-        steps_of_levels = _with_shorter_steps(steps_of_levels, levels, scales * kernel.widest_std)
+    refinement *= _REFINEMENT_OVER_MIXTURES if is_mixture else 1
+    levels, scales, steps_of_levels, requested = _smoothed_levels(
+        geometry,
+        parsed,
+        bandwidth,
+        sigma,
+        noise,
+        widest,
+        by_frames=by_frames,
+        refinement=refinement,
+    )
     is_smoothed = bool(scales.any())
-    parsed.kernel.check_scales(kernel, geometry.coordinates, bandwidth, scales)
-    if not is_smoothed and parsed.terminal == "empirical":
-        # The unsmoothed flow leads from p_T to p_eps whatever T is: the identity, from p_eps.
-        levels = NoiseLevels(bandwidth, bandwidth, levels.n_levels)
     # Points for candidates, which are few, are not merged.
     tolerance = 0.0 if is_candidate else _tolerance(geometry, parsed, is_smoothed=is_smoothed)
     hierarchy = PointHierarchy.of(geometry.coordinates, data.weights, tolerance, bandwidth)
@@ -143,15 +133,61 @@ def make_model(
     model = _with_solver(
         source, geometry, parsed, steps_of_levels, background, is_candidate=is_candidate
     )
-    is_narrow = finest * kernel.widest_std > _MOST_BANDWIDTHS * bandwidth
+    is_far = finest * kernel.widest_std > _MOST_BANDWIDTHS * bandwidth
     may_choose = model.tol is not None and parsed.solver is None
-    if may_choose and is_smoothed and not is_narrow and source.has_divergence:
+    if may_choose and is_smoothed and not is_far and source.has_divergence:
         model = _with_fewer_evaluations(model, schedule(rule), parsed.resources)
     if background or (is_candidate and parsed.background != 0):
         model = replace(model, tail=_tail(model, geometry, parsed.resources))
     fitted_sigma = unit * (requested if callable(sigma) else sigma)
     attributes = {"sigma_": fitted_sigma, "noise_": noise, "node_error_": error, "error_": error}
     return FittedModel(model, attributes | geometry.learned)
+
+
+class _SmoothedLevels(NamedTuple):
+    """Noise levels, with the scale of smoothing (n_levels,) and the number of steps of each."""
+
+    levels: NoiseLevels
+    scales: np.ndarray
+    steps: tuple[int, ...]
+    requested: np.ndarray  # The same scales, in units of the noised rows
+
+
+def _smoothed_levels(
+    geometry: Geometry,
+    parsed: ParsedParameters,
+    bandwidth: float,
+    sigma: Sigma,
+    noise: NoiseProcess,
+    widest: float,
+    *,
+    by_frames: bool,
+    refinement: float,
+) -> _SmoothedLevels:
+    """Return the levels for given scales; `widest` is the variance along the widest axis of the rows."""
+    kernel = geometry.kernel
+    finest = sigma(bandwidth) if callable(sigma) else sigma
+    is_exact = parsed.terminal == "empirical" and isinstance(noise, VarianceExploding)
+    terminal_scale = terminal_scale_for(
+        _in_metric(parsed.terminal_scale, geometry.metric.unit),
+        math.sqrt(widest),
+        bandwidth,
+        finest * kernel.widest_std,
+        is_exact=is_exact and not callable(sigma),
+    )
+    has_base = geometry.base is not None
+    enough = enough_steps(bandwidth, terminal_scale, has_base=has_base, by_frames=by_frames)
+    enough = math.ceil(refinement * enough)
+    levels = NoiseLevels(bandwidth, terminal_scale, parsed.n_levels or enough)
+    requested, scales = scales_of_levels(sigma, noise, levels)
+    steps = levels.equal_steps(parsed.n_steps or enough)
+    if parsed.n_steps is None:
+        steps = _with_shorter_steps(steps, levels, scales * kernel.widest_std)
+    parsed.kernel.check_scales(kernel, geometry.coordinates, bandwidth, scales)
+    if not scales.any() and parsed.terminal == "empirical":
+        # The unsmoothed flow leads from p_T to p_eps whatever T is: the identity, from p_eps.
+        levels = NoiseLevels(bandwidth, bandwidth, levels.n_levels)
+    return _SmoothedLevels(levels, scales, steps, requested)
 
 
 def _corrected(source: NoisedData, resources: Resources) -> NoisedData:

@@ -214,7 +214,7 @@ class DiffusionModel:
         return self._per_unit_of_columns(log_density, queries, residual)
 
     def _with_copies_apart(self, own_weights: np.ndarray) -> DiffusionModel:
-        """Return the model with the part of each point that is left out as a point of its own."""
+        """Return the model in which the weight that each point loses is that of a separate point."""
         all_points = self.data.hierarchy
         points, weights = split_off_copies(all_points.points, all_points.weights, own_weights)
         hierarchy = PointHierarchy.of(points, weights, 0.0, self.bandwidth)

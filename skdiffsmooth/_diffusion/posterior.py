@@ -92,9 +92,15 @@ class _Draws(NamedTuple):
 class _Posterior:
     """The posterior of a joint density and a likelihood."""
 
-    def __init__(self, joint: JointDensity, memory_limit: float, likelihood: Any) -> None:
+    def __init__(
+        self,
+        joint: JointDensity,
+        memory_limit: float,
+        likelihood: Any,
+        log_likelihood: Callable[[np.ndarray], np.ndarray],
+    ) -> None:
         self._joint = joint
-        self._log_likelihood = checked_likelihood(likelihood, len(joint.origin))
+        self._log_likelihood = log_likelihood
         self._memory_limit = memory_limit
         observation = None
         if isinstance(likelihood, LinearObservation):
@@ -365,14 +371,17 @@ class PosteriorMixin:
         """Return the posterior of `_prior` without the adaptive solver for single rows."""
         if isinstance(likelihood, LinearObservation):
             likelihood.check_names(getattr(self, "feature_names_in_", None))
+        density: Any = self
+        # Before rows are drawn, which may take long.
+        log_likelihood = checked_likelihood(likelihood, density.n_features_in_)
         with without_warnings():
-            joint, memory_limit = _by_own_steps(self)._prior(what)
-        return _Posterior(joint, memory_limit, likelihood)
+            joint, memory_limit = _by_own_steps(density)._prior(what)
+        return _Posterior(joint, memory_limit, likelihood, log_likelihood)
 
     def _prior(self, what: str) -> tuple[JointDensity, float]:
         """Return the joint density of all columns, and its limit of memory in MiB.
 
-        Kernels are at draws of it. `what` is the argument that needs it, for messages.
+        Kernels of proposals are at draws of the density. `what` is the argument that messages name.
         """
         if _is_periodic(self):
             raise ValueError(

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from .._utils.estimator import DistanceDensityMixin, on_one_fit
-from .._utils.validation import check_real, check_size
+from .._utils.validation import check_flag, check_real, check_size
 from .conditional import draw_given_columns, log_density_of_columns
 from .joint_density import JointDensity
 from .model import DiffusionModel
@@ -70,7 +70,7 @@ class FlowDensity(PosteriorMixin, DistanceDensityMixin, BaseEstimator, ABC):
         NotFittedError
             If `fit` was not called.
         TypeError
-            If `given` or `columns` is not a collection of columns.
+            If `given` or `columns` is not a collection of columns, or `return_error` is no boolean.
         ValueError
             If X is not finite or has another number of features, if the solver is stochastic, if the
             smoothing follows a manifold whose projection has no derivative, if the score of a network
@@ -98,17 +98,18 @@ class FlowDensity(PosteriorMixin, DistanceDensityMixin, BaseEstimator, ABC):
         weights from four times as many proposals, and at least 64; if any is chosen twice, all draws for
         these values are moved by Metropolis steps.
         """
+        with_error = check_flag("return_error", return_error)
         X, scored, given_columns = self._check_columns(X, given, columns)
         resources = self._resources()
         if len(scored) == X.shape[1]:
-            log_density, error = self.model_.log_density(X, resources, with_error=return_error)
+            log_density, error = self.model_.log_density(X, resources, with_error=with_error)
         else:
             joint = self._joint_density(resources)
             log_density, error = log_density_of_columns(
                 joint, X, scored, given_columns, resources.memory_limit
             )
         self._check_result("log-densities", log_density[:, None])
-        return (log_density, error) if return_error else log_density
+        return (log_density, error) if with_error else log_density
 
     @on_one_fit
     def grad_log_density(self, X: Any, t: float | None = None) -> np.ndarray:

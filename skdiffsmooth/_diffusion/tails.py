@@ -46,7 +46,7 @@ class StudentT:
     """Scale of the residuals, the same in all directions outside the hull."""
     codimension: int = 0  # Number of those directions; relations between columns are none of them
     n_pooled: int = 0
-    """In how many dimensions one standard deviation is the scale; zero for a fitted scale matrix."""
+    """Number of dimensions that have one scale in common; zero where a scale matrix was fitted."""
     periods: tuple[float, ...] = ()
     """Periods of coordinates after the p, in which the distribution is uniform."""
 

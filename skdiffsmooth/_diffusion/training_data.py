@@ -30,7 +30,7 @@ class TrainingData:
     widths: np.ndarray | None = None
     """How far apart (d,) values are that were recorded as one; None is 0."""
     table: TrainingData | None = None
-    """The rows of which these are some; they share relations between columns, and maps of columns."""
+    """The rows of which these are a part: all parts have its relations and maps of columns."""
     periods: np.ndarray | None = None
     """Period (d,) of each column, 0 where it has none; None where no column has one."""
     whole: WholeTable | None = None

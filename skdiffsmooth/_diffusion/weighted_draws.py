@@ -10,7 +10,7 @@ from scipy.special import chdtri, logsumexp, ndtri
 from scipy.stats import qmc
 
 from .._utils.draws import choose_in_rows
-from .proposal import ConditionalKernels
+from .conditional_proposal import ConditionalKernels
 
 # Independent scramblings of the quasi-random numbers, from which standard errors are computed. Draws end
 # where an error is small, so one that is small by chance would end them too early: it is at least this

@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from .._coordinates.columns import ColumnSpace, typical_row
-from .._coordinates.metric import check_linear_metric, fit_metric, is_scaled
+from .._coordinates.metric import LinearMetric, check_linear_metric, fit_metric, is_scaled
 from .._coordinates.periodic import check_metric_of_periods, fit_metric_of_periods
 from .._diffusion.joint_density import JointDensity
 from .._diffusion.posterior import PosteriorMixin
@@ -25,7 +25,7 @@ from .._utils.backend import Backend
 from .._utils.draws import draw_points
 from .._utils.estimator import DistanceDensityMixin, on_one_fit
 from .._utils.progress import reports_fit
-from .._utils.rows import split_off_copies, sum_of_weights
+from .._utils.rows import MergedRows, split_off_copies, sum_of_weights
 from .._utils.threads import threads_for
 from .._utils.units import per_unit
 from .._utils.validation import (
@@ -57,6 +57,36 @@ def _check_suits_periods(kernel: Any, metric: Any, periods: np.ndarray) -> None:
             "wrapped; use kernel='gaussian', or drop the periods."
         )
     check_metric_of_periods(metric, periods)
+
+
+def _check_rtol(rtol: Any) -> float:
+    hint = "It is a relative error, such as 1e-6."
+    checked = check_real("rtol", rtol, strict=False, hint=hint)
+    if checked > _LARGEST_RTOL:
+        raise ValueError(f"{rtol=} is out of range; expected at most {_LARGEST_RTOL}. {hint}")
+    return checked
+
+
+def _check_extent(points: np.ndarray, bandwidth: Any) -> None:
+    """Raise an error if squares of distances of points (n, d), in bandwidths, overflow."""
+    extent = np.ptp(points, axis=0)
+    with np.errstate(over="ignore"):
+        if np.any(extent / bandwidth > LARGEST):
+            raise ValueError(
+                f"bandwidth={np.min(bandwidth):.3g} is too small for rows that extend over "
+                f"{extent.max():.3g}: squares of distances in bandwidths overflow. Expected at "
+                f"least {extent.max() / LARGEST:.1g}. Drop rows far from all others, or use it."
+            )
+
+
+def _coordinates_of(rows: MergedRows, metric: Any) -> LinearMetric:
+    """Return the coordinates of a metric of training rows."""
+    if rows.periods is not None:
+        return fit_metric_of_periods(metric, rows, rows.periods)
+    columns = None
+    if is_scaled(metric):
+        columns = ColumnSpace.of_part(rows.points, rows.weights, rows.precision.unit, rows.whole)
+    return fit_metric(metric, rows.points, rows.weights, columns=columns)
 
 
 class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
@@ -96,8 +126,8 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
             (n_features, n_features), default="euclidean"
         Linear coordinates in which the kernel has one bandwidth; see SmoothedScoreDiffusion. Under all
         but "euclidean" and matrices, units of columns change nothing, and constant columns, copies and
-        totals are drawn to rounding. (A column that is zero in all rows has no unit but that of X: a row
-        off it, whose density is about zero, depends on it.)
+        totals are drawn to rounding. (A column that is zero in all rows has no scale of its own: the
+        density of rows that are not zero there, nearly zero itself, depends on the unit of X.)
     periods : mapping from column to float, or None, default=None
         Columns that are periodic, by label or index, with their periods in units of the column:
         ``{"hour": 24, "wind_direction": 360}``. The kernel wraps there, densities integrate to one over
@@ -233,20 +263,13 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
             Also if scales that were passed are so narrow that most draws are near-copies of rows.
         """
         rows = self._check_training(X, sample_weight)
-        points, weights = rows.points, rows.weights
+        points, weights, periods = rows.points, rows.weights, rows.periods
         kernel = check_choice("kernel", self.kernel, RADIAL_KERNELS)
         backend = Backend.from_params(self.device, self.dtype)
         metric = check_linear_metric(self.metric, points.shape[1])
-        periods = rows.periods
-        if periods is None:
-            columns = None
-            if is_scaled(metric):
-                units = rows.precision.unit
-                columns = ColumnSpace.of_part(points, weights, units, rows.whole)
-            coordinates = fit_metric(metric, points, weights, columns=columns)
-        else:
-            _check_suits_periods(self.kernel, metric, periods)
-            coordinates = fit_metric_of_periods(metric, rows, periods)
+        if periods is not None:
+            _check_suits_periods(kernel, metric, periods)
+        coordinates = _coordinates_of(rows, metric)
         measured = coordinates.to_metric(points)
         n_points, d = measured.shape
         with threads_for(n_points**2 * (d + 2)):
@@ -255,22 +278,8 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
             )
         if not coordinates.is_euclidean and not isinstance(self.bandwidth, str):
             bandwidth = check_bandwidth(self.bandwidth, "the metric")
-        rtol = check_real(
-            "rtol", self.rtol, strict=False, hint="It is a relative error, such as 1e-6."
-        )
-        if rtol > _LARGEST_RTOL:
-            raise ValueError(
-                f"rtol={self.rtol!r} is out of range; expected at most {_LARGEST_RTOL}. It is a "
-                "relative error, such as 1e-6."
-            )
-        extent = np.ptp(measured, axis=0)
-        with np.errstate(over="ignore"):
-            if np.any(extent / bandwidth > LARGEST):
-                raise ValueError(
-                    f"bandwidth={np.min(bandwidth):.3g} is too small for rows that extend over "
-                    f"{extent.max():.3g}: squares of distances in bandwidths overflow. Expected at "
-                    f"least {extent.max() / LARGEST:.1g}. Drop rows far from all others, or use it."
-                )
+        rtol = _check_rtol(self.rtol)
+        _check_extent(measured, bandwidth)
         # Raises here, and not at the first query, if memory_limit is too small.
         periods_of_metric, memory_limit = coordinates.periods, self._memory_limit()
         kernel_model(backend, measured, weights, kernel, bandwidth, periods_of_metric, memory_limit)

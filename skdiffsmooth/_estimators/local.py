@@ -85,7 +85,7 @@ class LocalScoreDiffusion(FlowDensity):
         is the search of the bandwidth, where rows are not merged since one is left out: pass a number
         to save it.
         The (2 shifts + 1)^2 copies of the images take 3.2 times their size, outside `memory_limit`.
-        With the pixels of a side, less one, patches of all places are rows of one table.
+        The side of the images less one is the largest value: patches of all positions are compared.
     width : float or "auto", default="auto"
         Covariance of the Gaussians at the training rows, in units of that of the data: 0 are the rows
         themselves. "auto" compares 0, 0.05 and 0.2, and mixes the best denoisers with the Wiener
@@ -93,7 +93,7 @@ class LocalScoreDiffusion(FlowDensity):
     background : float, default=0.001
         Weight of a wide Gaussian, of three times the root mean square of the columns' standard
         deviations, in each group of columns. A pixel that is bright where it was dark in all training
-        images costs some ten nats with it, and hundreds without.
+        images lowers the log-density of an image by some ten nats, without a background by hundreds.
     terminal : {"gaussian", "empirical"}, default="gaussian"
         The distribution that the reverse process starts from: the Gaussian with the mean and covariance
         of the noised rows, or the noised rows. With "empirical", one group of all columns, width=0,
@@ -137,7 +137,7 @@ class LocalScoreDiffusion(FlowDensity):
         The kind of groups used; "given" for a list.
     parts_ : list of list of dict
         For each noise level, from the bandwidth up, its denoisers: `size` (number of columns in the
-        largest group), `width`, `shifts` and `weight`. The Wiener filter has a weight, all else is None.
+        largest group), `width`, `shifts` and `weight`. Of the Wiener filter only the weight is not None.
     denoising_errors_ : ndarray of shape (n_levels,)
         Mean squared error of each level's denoiser on left-out rows, in columns that vary, divided by
         the variance of the noise; NaN for a single row.

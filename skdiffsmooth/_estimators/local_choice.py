@@ -70,8 +70,8 @@ def covariances_by_fold(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return, for each fold of the rows `exclude` (n,), indices into them and a covariance (d, d).
 
-    It is that of the points (N, d) in the other folds, so that no row is part of the covariance by which
-    it is judged.
+    It is that of the points (N, d) in the other folds, so that no row is part of the covariance with
+    which it is denoised.
     """
     parts = []
     for fold in np.unique(folds[exclude]):
@@ -96,9 +96,9 @@ def choose_mixtures(
 ) -> tuple[tuple[LevelMixture, ...], np.ndarray]:
     """Return the mixture of each level, and its error (n_levels,) in units of that of no denoising.
 
-    Of the `n_optional` lowest levels those are left out, with all below, whose denoisers remove too
-    little of the noise. Errors are those of columns that vary, and NaN for a single row, which has
-    nothing to leave out.
+    Where the denoisers of one of the `n_optional` lowest levels remove too little of the noise, it is
+    dropped with all levels below it. Errors are those of columns that vary, and NaN for a single row,
+    which has nothing to leave out.
     """
     if not np.any(rows.folds):
         groups = [family.make(family.sizes[-1], levels.middle(k)) for k in range(levels.n_levels)]

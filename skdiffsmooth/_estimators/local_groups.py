@@ -142,7 +142,7 @@ def _by_distance(
 def _sizes(
     sizes: tuple[int, ...], size: Any, whole: int, below: int | None = None
 ) -> tuple[int, ...]:
-    """Return the size that was given, or all below `below` and `whole`, which is all columns."""
+    """Return a given size alone, or for "auto" all sizes less than `below`, then `whole`."""
     if isinstance(size, str):
         check_choice("size", size, ("auto",), hint="Or pass an integer >= 1.")
         return (*(s for s in sizes if s < (below or whole)), whole)

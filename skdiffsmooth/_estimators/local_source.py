@@ -27,7 +27,7 @@ _COPY_WEIGHT = 0.3
 
 
 class LocalPart(NamedTuple):
-    """A denoiser: groups of columns, and what the Gaussians are whose posterior it computes."""
+    """A denoiser: groups of columns, and the Gaussians at the rows, under which it denoises."""
 
     groups: ColumnGroups
     width: float  # Their covariance, in units of that of the data
@@ -228,6 +228,10 @@ class LocalScores:
     def gaussian(self) -> Gaussian:
         """The Gaussian with mean and covariance of the rows, without noise."""
         return Gaussian.of(self.covariance)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state to save, without the Gaussian: queries do not change what is saved."""
+        return {name: value for name, value in vars(self).items() if name != "gaussian"}
 
     def from_level(self, first: int) -> LocalScores:
         """Return the source whose noise range begins with a level."""

@@ -72,8 +72,8 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         The distribution whose score is smoothed, in place of the training rows; see
         SmoothedScoreDiffusion. Tangents are learned from the rows all the same.
     n_nodes : int or "auto", default="auto"
-        Nodes in each noise level, of each cell where the manifold is learned; "auto" as in
-        SmoothedScoreDiffusion, from half as many for cells.
+        Nodes in each noise level, of each cell where the manifold is learned; "auto" chooses as in
+        SmoothedScoreDiffusion, and begins with half as many where there are cells.
     background, noise, tol, solver, n_steps, n_levels, node_rule, terminal, terminal_scale, \
             random_state, device, dtype, memory_limit, n_jobs, shards, verbose
         See SmoothedScoreDiffusion.

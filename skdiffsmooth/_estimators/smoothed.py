@@ -61,19 +61,19 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         middle of each level.
     metric : {"auto", "euclidean", "scaled", "whitened", "local"}, float or array-like of shape \
             (n_features, n_features), default="auto"
-        Coordinates in which noise and kernel are isotropic; all scales are in its units.
-        "euclidean" takes the columns as they are, "scaled" in standard deviations, "whitened" in
-        those of the principal axes. A number alpha from 0 ("scaled") to 1 ("whitened") divides the
-        scaled columns by the power alpha / 2 of their correlation matrix. "local" does so by the root
-        of the local covariance, that of rows about their neighbours: it suits curved and thin data. A
-        matrix M measures sqrt((x - y)^T M (x - y)). "warped scaled", "warped whitened", "warped local"
-        and "warped 0.5" (any power) first map each skewed or heavy-tailed column by a monotone function
+        Coordinates in which noise and kernel are isotropic; all scales are in its units. "euclidean"
+        takes the columns as they are, "scaled" in standard deviations, "whitened" in those of the
+        principal axes. A number alpha from 0 ("scaled") to 1 ("whitened") divides the scaled columns by
+        the power alpha / 2 of their correlation matrix. "local" does so by the root of the local
+        covariance, that of rows about their neighbours: it suits curved and thin data. A matrix M
+        measures sqrt((x - y)^T M (x - y)). "warped scaled", "warped whitened", "warped local" and
+        "warped 0.5" (any power) first map each skewed or heavy-tailed column by a monotone function
         (``warp_``): densities remain those of the columns of X. "auto" chooses among five powers and
         "local", with and without maps where a column needs one; results do not depend on the units of
-        columns. A scale that is given as a number is used as it is in the units of each. If `bandwidth`
-        and `sigma` are both numbers, "auto" is "euclidean", so that they are in units of X. Under all
-        but "euclidean" and matrices, constant columns, copies and totals are drawn to rounding (see
-        Notes).
+        columns. A number for a scale is in the units of each metric, and is not converted. If
+        `bandwidth` and `sigma` are both numbers, "auto" is "euclidean", so that they are in units of X.
+        Under all but "euclidean" and matrices, constant columns, copies and totals are drawn to rounding
+        (see Notes).
     background : float or "auto", default="auto"
         Weight of a wide kernel density estimate (of four bandwidths) and a multivariate t
         distribution that are mixed to the model: they give outliers and heavy tails a higher
@@ -107,9 +107,9 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         Accuracy of log-densities, in nats: the estimated root mean square error over rows, from which
         nodes, levels and steps follow where they are "auto", and how far points may be merged where
         there are more than 10 000 distinct rows. ``error_`` is what is reached, and `fit` warns where
-        that is more. "auto" asks for 0.2 of the nodes alone, up to 512 of them, and does not warn;
-        errors are then 0.01 to 0.06 on ordinary tables, and some thousandths in means. A smaller
-        number takes more time: 0.05 up to five times as much, 0.02 five to thirty times
+        that is more. "auto" requires 0.2 of the nodes alone, up to 512 of them, and does not warn;
+        errors are then 0.01 to 0.06 on ordinary tables, and some thousandths in means. A smaller number
+        takes more time: 0.05 up to five times as much, 0.02 five to thirty times
         (docs/evidence/accuracy.md).
     solver : {"auto", "heun", "multistep", "adaptive", "euler", "euler-maruyama", \
             "predictor-corrector"} or Solver, default="auto"
@@ -234,8 +234,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     node_error_ : float
         Estimate of how far finitely many nodes change the log-density of a row: the root mean square
         over some noised rows, in nats, against twice as many other nodes. Over a base, whose components
-        were fitted to the rows, these are moved about as far as their nearest others. Errors of
-        different rows largely cancel in a mean, less so in many dimensions.
+        were fitted to the rows, rows are first moved at random, by about the distance to the nearest
+        other row. Errors of different rows largely cancel in a mean, less so in many dimensions.
     error_ : float
         The same with the errors of steps and of merged points where `tol` is a number, with that of
         steps where sigma is many bandwidths and `n_nodes` and `n_steps` are "auto", otherwise that of

@@ -114,7 +114,7 @@ class NeuralScoreDiffusion(FlowDensity):
     random_state : int, RandomState or None, default=None
         Seed of the weights, of what is held out, of the noise in training, nodes and probes, and of
         `sample` where its call passes none. None is a fixed seed for fits, which are reproducible
-        without asking, and draws anew at every call of `sample`.
+        by default, and draws anew at every call of `sample`.
     memory_limit : float, default=1024
         Bound on temporaries of a query, in MiB.
     verbose : int, default=0

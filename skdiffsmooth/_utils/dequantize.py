@@ -24,7 +24,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 @dataclass(frozen=True)
 class ExcludedRows:
-    """Queries for left-out rows, and the training rows, copies of discrete ones split off."""
+    """Queries at which left-out rows are scored, and training rows, copies of discrete rows apart."""
 
     point: np.ndarray  # Index (n_rows,) of the distinct row of each training row
     weights: np.ndarray  # Weights (n_rows,) of the training rows; they sum to one

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import numbers
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import wraps
@@ -61,7 +62,10 @@ def _number_of(rows: Any, estimator: Any) -> float:
     if rows is None:
         return len(getattr(estimator, "points_", ()))
     if isinstance(rows, numbers.Real):
-        return float(rows)
+        try:
+            return float(rows)
+        except OverflowError:  # an integer beyond the largest float, which the method refuses
+            return float(sys.maxsize)
     return number_of_rows(rows)
 
 

@@ -237,7 +237,7 @@ def number_of_rows(X: Any) -> float:
 
 @contextmanager
 def _task_of(estimator: Any, X: Any) -> Iterator[None]:
-    """Make the fit of an estimator the task whose rounds its callbacks get."""
+    """Within the block, report the rounds of loops to the callbacks of this estimator."""
     context = estimator._init_callback_context(max_subtasks=None)
     context.call_on_fit_task_begin(estimator=estimator, X=X)
     token = _TASK.set((estimator, context))
@@ -250,7 +250,7 @@ def _task_of(estimator: Any, X: Any) -> Iterator[None]:
 
 @contextmanager
 def _no_task() -> Iterator[None]:
-    """Pass the rounds of a fit without callbacks on to none, also if it is part of one that has some."""
+    """Within the block, report to no callbacks, not even to those of a fit that this one is part of."""
     token = _TASK.set(None)
     try:
         yield
@@ -271,7 +271,7 @@ def _bar(label: str) -> Any:
 
 
 def _clock(seconds: float) -> str:
-    """Return a duration as people say it."""
+    """Return a duration as text, such as "3 min 20 s"."""
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, seconds = divmod(round(seconds), 60)

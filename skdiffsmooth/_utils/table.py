@@ -69,10 +69,16 @@ def check_table(
             checked = validate_data(owner, X, reset=False, **options)
         else:
             checked = check_array(X, estimator=owner, input_name="X", **options)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         if "inhomogeneous" in str(error):
             n_dimensions(X)
         column = _first_not_numeric(X)
+        if isinstance(error, OverflowError):
+            where = "" if column is None else f"column {column_label(names, column)} of "
+            raise ValueError(
+                f"{where}X holds an integer beyond the range of float64 ({error}); expected finite "
+                "numbers. Divide by a power of ten."
+            ) from error
         if column is None:
             raise
         raise type(error)(
@@ -87,7 +93,7 @@ def check_table(
 
 
 def _check_types(X: Any, names: np.ndarray | None) -> None:
-    """Raise an error if X, or a column of it, has a type that would be cast without a word."""
+    """Raise an error if X, or a column of it, has a type that numpy would convert without an error."""
     dtype = getattr(X, "dtype", None)
     if str(dtype).endswith("bfloat16"):
         raise TypeError(
@@ -157,7 +163,7 @@ def _first_not_numeric(X: Any) -> int | None:
     for column in range(cells.shape[1] if cells.ndim == 2 else 0):
         try:
             cells[:, column].astype(np.float64)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return column
     return None
 

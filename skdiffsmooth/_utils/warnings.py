@@ -39,7 +39,7 @@ def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
 
 @contextmanager
 def part_of_a_fit() -> Iterator[None]:
-    """Mark fits to parts of a table (folds, classes), or of a member, which do not warn of it."""
+    """Within the block, fits do not warn about their rows, which are parts of a table or a member's."""
     token = _IS_PART.set(True)
     try:
         yield

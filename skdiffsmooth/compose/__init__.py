@@ -6,7 +6,7 @@ from ._classifier import DensityClassifier
 from ._compare import ModelComparison, compare
 from ._modes import Modes, find_modes
 from ._outliers import DensityOutlierDetector
-from ._sampling import sample
+from ._sample import sample
 from ._stacking import DensityStacking
 from ._transformed import TransformedDensity
 

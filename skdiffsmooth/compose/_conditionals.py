@@ -16,8 +16,8 @@ from .._utils.draws import choose_in_rows
 from .._utils.given import resolve_given_values
 from .._utils.rows import take
 from ._changes import ChangeOfVariables, chain, with_names
-from ._draw import MAX_ROUNDS, draw, draw_labelled
 from ._members import check_fills_space, log_density_of, naming, unwrap
+from ._unconditional import MAX_ROUNDS, draw, draw_labelled
 
 # Rows, and their classes if the density is a classifier.
 Drawn = tuple[np.ndarray, np.ndarray | None]

@@ -19,7 +19,7 @@ from .._estimators.smoothed import SmoothedScoreDiffusion
 from .._utils.estimator import DensityEstimatorMixin
 from .._utils.parallel import results_of
 from .._utils.rows import TrainingRows, WholeTable, parts_of_table, take
-from .._utils.warnings import part_of_a_fit
+from .._utils.warnings import part_of_a_fit, without_warnings
 
 Folds = list[tuple[np.ndarray, np.ndarray]]
 
@@ -120,7 +120,7 @@ def check_member(label: str, estimator: Any, *, compared: bool) -> None:
 
 
 def check_fills_space(label: str, fitted: Any) -> None:
-    """Raise an error if a density is one of a manifold's volume (``fills_space_`` False)."""
+    """Raise an error if a density is per volume of a manifold (``fills_space_`` False)."""
     model = unwrap(fitted)
     if isinstance(model, Pipeline):
         return check_fills_space(label, model.steps[-1][1])
@@ -199,6 +199,7 @@ def held_out_log_density(
 ) -> np.ndarray:
     """Return the log-densities of the test rows of one fold under a clone fitted to the others."""
     weight = None if rows.weight is None else rows.weight[train]
-    with parts_of_table(shared_table(estimator, rows.whole)):
+    # The fit to all rows warns of whatever is worth it.
+    with parts_of_table(shared_table(estimator, rows.whole)), without_warnings():
         fitted = fit_member(label, clone(estimator), take(rows.given, train), weight)
     return log_density_of(label, fitted, take(rows.given, test))

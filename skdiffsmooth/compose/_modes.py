@@ -59,7 +59,7 @@ def find_modes(model: Any, *, n_modes: int = 20) -> Modes:
     Each training row ascends the closed-form averaged log-density at the bandwidth, minus
     ``model.energy``, by mean-shift steps. From its maxima, Newton's method ascends ``score_samples``,
     which differs from it if sigma > 0 or there is a background: what is returned are modes of the
-    model's own density. A mode of which the averaged log-density has no trace is missed.
+    model's own density. A mode near which the averaged log-density has no maximum is missed.
 
     Parameters
     ----------

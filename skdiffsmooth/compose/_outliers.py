@@ -22,7 +22,6 @@ from .._utils.validation import check_choice, check_real
 from .._utils.warnings import warn_user
 from ..bandwidth import nearest_distances
 from ._conditionals import score_columns
-from ._draw import draw_rows
 from ._members import (
     Folds,
     check_member,
@@ -35,6 +34,7 @@ from ._members import (
     with_shared_columns,
 )
 from ._transformed import TransformedDensity
+from ._unconditional import draw_rows
 
 _N_FOLDS = 5
 # Within this fraction of the distance from a training row to the nearest other one, scores go over to

@@ -6,62 +6,47 @@ import copy
 import math
 import numbers
 import time
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, clone
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.frozen import FrozenEstimator
 from sklearn.utils import Bunch
-from sklearn.utils.parallel import delayed
 from sklearn.utils.validation import check_is_fitted
 
-from .._diffusion.estimator import BaseScoreDiffusion
 from .._diffusion.posterior import PosteriorMixin
 from .._diffusion.settings import resolve_n_jobs
 from .._estimators.smoothed import SmoothedScoreDiffusion
 from .._utils.estimator import DensityEstimatorMixin, DensityOfColumnsMixin
-from .._utils.parallel import results_of
-from .._utils.progress import Loop, counted, reports_fit
+from .._utils.progress import counted, reports_fit
 from .._utils.rows import TrainingRows, as_given, evenly
 from .._utils.validation import check_choice, check_real
-from .._utils.warnings import warn_user
-from ..bases import ManifoldParzen, resolve_base
 from ._conditionals import draw_from_mixture, draw_from_tables, score_mixture
-from ._draw import draw
 from ._family import density_family
+from ._member_trials import MemberTrials, with_settings
+from ._member_weights import best_only, optimal_weights
 from ._members import (
     Folds,
     check_fills_space,
     check_member,
     check_same_measure,
     fit_member,
-    held_out_log_density,
     log_density_of,
     naming,
     training_rows,
     unwrap,
     with_shared_columns,
 )
-from ._transformed import TransformedDensity
+from ._unconditional import draw
 
 __all__ = ["DensityStacking"]
 
-_Result = TypeVar("_Result")
-
-# Stopping rule: the held-out log-likelihood is within this many nats a row of its maximum.
-_MAX_GAP = 1e-8
 # Approximate number of fits that choose the default members, for reports of progress.
 _FITS_OF_FAMILY = 40
 # Weights depend on the number of held-out rows little: k weights cost k / 2n nats a row.
 # Scoring one takes a time that grows with the square of the number of columns: above 64 of these the
 # number of rows falls as much, down to 200 (docs/evidence/local.md).
 _MOST_HELD_OUT, _LEAST_HELD_OUT, _COLUMNS_OF_ALL = 2000, 200, 64
-# After n iterations EM is at most log(n_members) / n nats from the maximum (Cover's bound summed
-# over the iterations): 1e-5 at this limit, which members that are nearly equal may reach.
-_MAX_ITERATIONS = 100_000
 
 
 class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
@@ -111,10 +96,10 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
         From which rows members choose their settings. "once" is from all rows: a member keeps the
         metric, the scales (relative to the bandwidth of the rows that it is fitted to; windows keep
         their bandwidth), the background and the solver of its fit to all rows in every fold, and a
-        search keeps its best estimator. Without `estimators`, smoothed rows choose them for their maps,
-        too. "fold" chooses anew in each fold, so that nothing is learned from a held-out row; fits of
-        smoothed rows in folds then take about ten times as long. Choose it for searches over many
-        candidates, and where groups or time separate the folds.
+        search keeps its best estimator. The default members that smooth mapped rows have the settings of
+        the one that smooths the rows themselves. "fold" chooses anew in each fold, so that nothing is
+        learned from a held-out row; fits of smoothed rows in folds then take about ten times as long.
+        Choose it for searches over many candidates, and where groups or time separate the folds.
     time_limit : float or None, default=None
         Seconds after which no further member is tried, in the order of `estimators`; at least one is.
         Which members are tried depends on the speed of the machine; a warning names the others.
@@ -280,27 +265,16 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
                 members = self._family(rows, folds)
         else:
             members = shared._check_members()
-        names = [name for name, _ in members]
-        labelled = [(f"member {name!r}", estimator) for name, estimator in members]
         if isinstance(self.cv, str):
-            if self.cv != "prefit":
-                raise ValueError(
-                    f"cv={self.cv!r} is not known; expected an integer >= 2, a splitter, an iterable of "
-                    "(train, test) row indices, or 'prefit'. Pass cv=5 for five shuffled folds."
-                )
-            for label, estimator in labelled:
-                check_is_fitted(estimator)
-                check_fills_space(label, estimator)
-            # Copies: a later fit of the user's objects must not change this mixture.
-            fitted = [copy.deepcopy(estimator) for _, estimator in members]
-            log_density = np.column_stack(
-                [log_density_of(label, estimator, rows.given) for label, estimator in labelled]
-            )
+            names, fitted, log_density = self._prefit(members, rows)
         else:
-            with counted(len(members) * (1 + len(folds))) as done:
-                names, fitted, log_density = self._scored(members, rows, folds, n_jobs, end, done)
+            # A default member that cannot be fitted to X is left out; one of the user's is an error.
+            optional = [self.estimators is None and k > 0 for k in range(len(members))]
+            trials = MemberTrials(members, rows, folds, optional, self.settings, n_jobs)
+            trials.run(end, self.time_limit)
+            names, fitted, log_density = trials.results()
         tested = ~np.isnan(log_density[:, 0])
-        combine = _best_only if self.combine == "best" else _optimal_weights
+        combine = best_only if self.combine == "best" else optimal_weights
         row_weight = None if rows.weight is None else rows.weight[tested]
         weights = combine(log_density[tested], row_weight)
         check_same_measure(
@@ -315,6 +289,24 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
             _table_=table,
         )
         return self
+
+    def _prefit(
+        self, members: list[tuple[str, Any]], rows: TrainingRows
+    ) -> tuple[list[str], list[Any], np.ndarray]:
+        """Return names and copies of fitted members, and their log-densities (n_kept, n_members)."""
+        if self.cv != "prefit":
+            raise ValueError(
+                f"cv={self.cv!r} is not known; expected an integer >= 2, a splitter, an iterable of "
+                "(train, test) row indices, or 'prefit'. Pass cv=5 for five shuffled folds."
+            )
+        labelled = [(f"member {name!r}", estimator) for name, estimator in members]
+        for label, estimator in labelled:
+            check_is_fitted(estimator)
+            check_fills_space(label, estimator)
+        log_density = [log_density_of(label, each, rows.given) for label, each in labelled]
+        # Copies: a later fit of the user's objects must not change this mixture.
+        copies = [copy.deepcopy(estimator) for _, estimator in members]
+        return [name for name, _ in members], copies, np.column_stack(log_density)
 
     def _with_columns_of(self, X: Any, sample_weight: Any) -> tuple[DensityStacking, Any]:
         """See `with_shared_columns`: all members share the kinds of the columns of all rows."""
@@ -406,88 +398,10 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
         smoothed: Any = SmoothedScoreDiffusion()
         if self.settings == "once":
             fitted = fit_member("member 'smoothed'", smoothed, rows.given, rows.weight)
-            smoothed = _with_settings(fitted)
+            smoothed = with_settings(fitted)
         n_rows = min(len(np.unique(rows.group[train])) for train, _ in folds)
         n_features = rows.points.shape[1]
         return density_family(smoothed, n_rows, n_features, weighted=rows.weight is not None)
-
-    def _scored(
-        self,
-        members: list[tuple[str, Any]],
-        rows: TrainingRows,
-        folds: Folds,
-        n_jobs: int | None,
-        end: float,
-        done: Loop,
-    ) -> tuple[list[str], list[Any], np.ndarray]:
-        """Return names and fits to all rows of the members, and their held-out log-densities.
-
-        The last is of shape (n_kept, n_members). Members that are not begun until `end`, a time of the
-        monotonic clock, are left out, and default members that cannot be fitted to X. `done` counts.
-        """
-        labels = [f"member {name!r}" for name, _ in members]
-        # A default member that cannot be fitted to X is left out; one of the user's is an error.
-        optional = [self.estimators is None and k > 0 for k in range(len(members))]
-        fits: dict[int, Any] = {}
-        columns: dict[int, np.ndarray] = {}
-        failed: dict[int, ValueError] = {}
-        indices = range(len(members))
-        # With a limit each member is scored before the next is fitted.
-        for batch in [indices] if self.time_limit is None else [[k] for k in indices]:
-            if columns and time.monotonic() > end:
-                break
-            fit_calls = [
-                delayed(_attempt)(
-                    optional[k],
-                    fit_member,
-                    labels[k],
-                    clone(members[k][1]),
-                    rows.given,
-                    rows.weight,
-                )
-                for k in batch
-            ]
-            done.size = len(batch)
-            results = results_of(fit_calls, n_jobs, "member")
-            done()
-            fits |= dict(zip(batch, results, strict=True))
-            failed |= {k: fits[k] for k in batch if isinstance(fits[k], ValueError)}
-            candidates = [k for k in batch if k not in failed]
-            kept = {
-                k: members[k][1] if self.settings == "fold" else _with_settings(fits[k])
-                for k in candidates
-            }
-            fold_calls = [
-                delayed(_attempt)(
-                    optional[k], held_out_log_density, labels[k], kept[k], rows, train, test
-                )
-                for k in candidates
-                for train, test in folds
-            ]
-            done.size = len(batch) * len(folds)
-            parts = results_of(fold_calls, n_jobs, "fold")
-            done()
-            for k, start in zip(candidates, range(0, len(parts), len(folds)), strict=True):
-                column = np.full(len(rows.group), np.nan)
-                for (_, test), part in zip(folds, parts[start : start + len(folds)], strict=True):
-                    if isinstance(part, ValueError):
-                        failed[k] = part
-                        break
-                    column[test] = part
-                else:
-                    columns[k] = column
-        for k in sorted(failed):
-            warn_user(f"left out: {failed[k]}")
-        names = [name for name, _ in members]
-        skipped = [name for k, name in enumerate(names) if k not in columns and k not in failed]
-        if skipped:
-            warn_user(
-                f"time_limit={self.time_limit:g} s was over after {len(columns)} of {len(members)} "
-                f"members; not tried: {', '.join(skipped)}. Raise time_limit, or put the members first "
-                "that matter most."
-            )
-        log_density = np.column_stack(list(columns.values()))
-        return [names[k] for k in columns], [fits[k] for k in columns], log_density
 
     def _check_members(self) -> list[tuple[str, Any]]:
         """Return the members that are not 'drop', after checking all."""
@@ -523,37 +437,6 @@ def _some(test: np.ndarray, group: np.ndarray, n_folds: int, n_columns: int) -> 
     return test[np.isin(group[test], kept)]
 
 
-def _with_settings(fitted: Any) -> Any:
-    """Return an unfitted copy of an estimator that has the settings which the fitted one chose."""
-    if isinstance(fitted, FrozenEstimator):
-        return fitted
-    if hasattr(fitted, "best_estimator_"):
-        return _with_settings(fitted.best_estimator_)
-    estimator = clone(fitted)
-    if isinstance(fitted, TransformedDensity):
-        return estimator.set_params(estimator=_with_settings(fitted.estimator_))
-    chosen = dict(getattr(fitted, "settings_", {}))
-    if isinstance(fitted, BaseScoreDiffusion):
-        if isinstance(resolve_base(fitted.base), ManifoldParzen):
-            # Its choice would take most of a fit, for nearly the same number.
-            chosen["bandwidth"] = fitted.bandwidth_
-            if not callable(fitted.sigma):
-                chosen["sigma"] = fitted.sigma_
-        # Rows for which its steps are too long are followed again, whoever has chosen it.
-        chosen["solver"] = fitted.model_.solver
-    return estimator.set_params(**chosen)
-
-
-def _attempt(optional: bool, work: Callable[..., _Result], *arguments: Any) -> _Result | ValueError:
-    """Return the result of some work, or the ValueError that it raises if it is optional."""
-    try:
-        return work(*arguments)
-    except ValueError as error:
-        if optional:
-            return error
-        raise
-
-
 def _pairs(estimators: Any) -> list[tuple[str, Any]]:
     """Return `estimators` as a list of pairs; an empty list, which `fit` rejects, if it is none."""
     if not isinstance(estimators, list | tuple):
@@ -561,56 +444,3 @@ def _pairs(estimators: Any) -> list[tuple[str, Any]]:
     pairs = [tuple(pair) for pair in estimators if isinstance(pair, list | tuple)]
     is_named = [len(pair) == 2 and isinstance(pair[0], str) for pair in pairs]
     return pairs if len(pairs) == len(estimators) and all(is_named) else []
-
-
-def _best_only(log_density: np.ndarray, row_weight: np.ndarray | None) -> np.ndarray:
-    """Return weight one for the member of highest held-out log-likelihood, and zero for others."""
-    # A row of density zero under every member does not rank them; it is left out.
-    reached = log_density.max(axis=1) > -np.inf
-    weights = None if row_weight is None else row_weight[reached] / row_weight.max()
-    likelihood = np.average(log_density[reached], axis=0, weights=weights)
-    return (np.arange(log_density.shape[1]) == likelihood.argmax()).astype(float)
-
-
-def _optimal_weights(log_density: np.ndarray, row_weight: np.ndarray | None) -> np.ndarray:
-    """Return the weights that maximise ``row_weight @ log(exp(log_density) @ weights)``, by EM.
-
-    log_density: (n, k); row_weight: (n,) or None; the weights (k,) are >= 0 and sum to one.
-    """
-    highest = log_density.max(axis=1)
-    reached = highest > -np.inf
-    if not reached.all():
-        message = f"{np.sum(~reached)} of {len(reached)} held-out rows have density zero under"
-        hint = "Add a member with unbounded support, such as a GaussianMixture of one component."
-        if not reached.any():
-            raise ValueError(f"{message} every member, so no weights can be chosen. {hint}")
-        warn_user(f"{message} every member and are not used to choose the weights. {hint}")
-    rows = np.ones(reached.sum()) if row_weight is None else row_weight[reached]
-    rows = rows / rows.max()  # the sum of weights of 1e300 would overflow
-    rows /= rows.sum()
-    # Relative to the best member of each row: only ratios within a row matter.
-    density = np.exp(log_density[reached] - highest[reached, None])
-
-    def gradient(weights: np.ndarray) -> np.ndarray:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return (rows / (density @ weights)) @ density
-
-    weights = np.full(density.shape[1], 1 / density.shape[1])
-    for _ in range(_MAX_ITERATIONS):
-        slope = gradient(weights)
-        if slope.max() - 1 <= _MAX_GAP:
-            # EM approaches zero without reaching it, and a tiny weight would decide far tails: set
-            # it to zero where the maximum allows it.
-            kept = np.where(slope < 1 - np.sqrt(_MAX_GAP), 0.0, weights)
-            kept /= kept.sum()
-            if gradient(kept).max() - 1 <= _MAX_GAP:
-                return kept
-        weights = weights * slope
-        weights /= weights.sum()
-    warn_user(
-        f"the held-out log-likelihood may be {slope.max() - 1:.1e} nats a row below its maximum after "
-        f"{_MAX_ITERATIONS} iterations: some members are nearly equal. Drop one of them, or take the "
-        "weights as they are.",
-        ConvergenceWarning,
-    )
-    return weights

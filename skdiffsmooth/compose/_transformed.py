@@ -27,7 +27,6 @@ from .._utils.validation import LARGEST, check_size
 from .._utils.warnings import warn_user
 from ._changes import ChangeOfVariables, change_of_variables, with_names
 from ._conditionals import draw_given_through, score_columns
-from ._draw import draw, draw_through
 from ._members import (
     check_fills_space,
     check_member,
@@ -35,6 +34,7 @@ from ._members import (
     parameter_estimator,
     takes_weights,
 )
+from ._unconditional import draw, draw_through
 
 # Draws that estimate how much mass of the density is inside the range of a transformer that does
 # not reach all of R^d. The standard error is sqrt(m * (1 - m) / 4096) for mass m: 0.004 nats where

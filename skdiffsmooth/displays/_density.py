@@ -141,23 +141,13 @@ class DensityDisplay:
                 "columns and given share a column; expected each column in at most one of them."
             )
         check_number_of_columns(shown)
-        rest = d - len(shown) - len(is_given)
-        options = {"given": given} if len(is_given) else {}
-        takes = inspect.signature(estimator.score_samples).parameters
         # Levels and counts have no density per unit: histograms of draws are smoothed.
         is_mixed = base_measure(estimator) is not None
-        is_exact = (
-            not is_mixed
-            and len(shown) <= 2
-            and (
-                (not rest and ("given" in takes or not options))
-                # Over more than one other column each value is an integral by hundreds of draws.
-                or (rest == 1 and len(shown) == 1 and "columns" in takes)
-            )
-        )
+        is_exact = not is_mixed and _has_exact_density(estimator, len(shown), len(is_given), d)
         drawn = None
         if not is_exact or (X is None and grid is None):
             with without_warnings():
+                options = {"given": given} if is_given else {}
                 drawn = numeric_rows(draws_of(estimator, _N_DRAWS, 0, **options))
         if X is not None:
             X = used_columns(X, names)
@@ -176,19 +166,11 @@ class DensityDisplay:
         values_of = grid_of(grid, around, shown, grid_resolution, is_drawn=rows is None)
         log_density = {}
         for panel in _panels(len(shown)):
-            points = mesh([values_of[i] for i in panel])
-            at = [shown[i] for i in panel]
-            if drawn is None or is_exact:
-                queries = np.zeros((len(points), d))
-                queries[:, at], queries[:, is_given] = points, values
-                if rest:
-                    options = options | {"columns": [labels[c] for c in at]}
-                if len(is_given):
-                    options = options | {"given": [labels[c] for c in is_given]}
-                result = estimator.score_samples(
-                    with_names(queries, getattr(estimator, "feature_names_in_", None)), **options
-                )
+            points, at = mesh([values_of[i] for i in panel]), [shown[i] for i in panel]
+            if is_exact:
+                result = _exact_log_density(estimator, points, at, is_given, values, labels)
             else:
+                assert drawn is not None
                 with without_warnings():
                     kde = KDESampler(metric="scaled").fit(drawn[:, at])
                     result = kde.score_samples(points)
@@ -333,6 +315,36 @@ class DensityDisplay:
             ax.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
         ax.set(xlabel=self.columns[panel[0]], ylabel=self.columns[panel[1]])
         return image
+
+
+def _has_exact_density(estimator: Any, n_shown: int, n_given: int, d: int) -> bool:
+    """Return whether `score_samples` has the density of some columns given others, in a short time."""
+    takes = inspect.signature(estimator.score_samples).parameters
+    if n_shown + n_given == d:
+        return n_shown <= 2 and ("given" in takes or not n_given)
+    # Over more than one other column each value is an integral by hundreds of draws.
+    return n_shown == 1 and n_given == d - 2 and "columns" in takes
+
+
+def _exact_log_density(
+    estimator: Any,
+    points: np.ndarray,
+    at: list[int],
+    is_given: list[int],
+    values: np.ndarray,
+    labels: list[Any],
+) -> np.ndarray:
+    """Return log-densities (n,) of columns `at`, whose values are points (n, k), given others.
+
+    `labels` are what the estimator calls its columns.
+    """
+    names = getattr(estimator, "feature_names_in_", None)
+    queries = np.zeros((len(points), estimator.n_features_in_))
+    queries[:, at], queries[:, is_given] = points, values
+    options = {"given": [labels[c] for c in is_given]} if is_given else {}
+    if len(at) + len(is_given) < queries.shape[1]:
+        options["columns"] = [labels[c] for c in at]
+    return estimator.score_samples(with_names(queries, names), **options)
 
 
 def _panels(n_columns: int) -> list[tuple[int, ...]]:

@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._utils.given import resolve_columns
 from .._utils.validation import check_integer, check_real_array
-from ..compose._sampling import names_of_columns, sample
+from ..compose._sample import names_of_columns, sample
 
 # Okabe and Ito (2008): distinct with any kind of colour vision, and in grey by lines and markers.
 BLACK, BLUE, ORANGE, GREEN = "#000000", "#0072B2", "#E69F00", "#009E73"

@@ -34,8 +34,8 @@ _N_CORRECTING, _MORE_NODES = 64, 6
 def checked_rows(schedule: ScoreSchedule) -> tuple[np.ndarray, np.ndarray]:
     """Return rows (n, r), evenly by the widest coordinate, and standard normal noise for them.
 
-    A base was fitted to the rows, and its thin components do not contain others. So there rows are moved
-    in random directions, by about the distance from the nearest other row.
+    Thin components of a base, which was fitted to these rows, contain them but not new rows. So over a
+    base rows are moved in random directions, by about the distance from the nearest other row.
     """
     points = schedule.shards.first(schedule.hierarchy.points)
     rows = points[_evenly(points, _N_ROWS)]
@@ -84,9 +84,9 @@ def divergence_shifts(
 ) -> np.ndarray:
     """Return by how much v times the divergences of each level (n_levels,) are too small on average.
 
-    Frames integrate quartics on average over rotations only, and in many dimensions log-densities at
-    all rows have similar ones. Divergences are compared with those of more nodes, at noised points that
-    `schedule(rule, exclude)` leaves out, as rows that are held out would be.
+    Frames integrate terms of order four on average over rotations only, and in many dimensions these
+    terms of log-densities are alike at all rows. Divergences are compared with those of more nodes, at
+    noised points that `schedule(rule, exclude)` leaves out, as rows that are held out would be.
     """
     index = _evenly(points, _N_CORRECTING)
     coarse = schedule(rule, index)

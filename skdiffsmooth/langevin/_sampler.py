@@ -149,7 +149,7 @@ class LangevinSampler(BaseEstimator):
     anneal_from : float or "auto", default=None
         Noise scale, in units of X (of the metric), from which the noise falls to that of
         `noise_variance`, in geometric steps; "auto" is the largest standard deviation of a column of the
-        training rows. None is no annealing. Use it for modes far apart, between which chains do not
+        training rows. None does not anneal. Use it for modes far apart, between which chains do not
         move, if the starting rows do not have the right weights of the modes.
     n_levels : int, default=10
         Number of noise levels, where annealed.

@@ -19,51 +19,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from scipy.spatial.distance import pdist
 
 from .._coordinates.hull import AffineHull
 from .._utils.dequantize import dequantized
-from .._utils.memory import slices_within
 from .._utils.rows import merge_rows
 from .._utils.table import check_table, column_names
 from .._utils.validation import check_choice, check_extent, check_integer, check_size
 from .._utils.warnings import part_of_a_fit
-from ._neighbors import NearestPoints
+from ._dimension_curve import DimensionCurve
+from ._dimension_fit import DimensionFit
 
 __all__ = ["IntrinsicDimension", "check_n_components", "intrinsic_dimension"]
 
-MEMORY_LIMIT = 64.0
 # Most pairs of rows for "auto": more take long and rarely change the rounded estimate.
 _MOST_PAIRS = 2e7
 # Rows whose distances give the size of the cloud: their lower quartile, squared, times a factor that is
 # beyond the variance of uniform and of Gaussian clouds of any dimension.
 _SOME_ROWS, _WIDEST_CLOUD = 1000, 5.0
-# Noise variances for each factor of two, and the most factors of two below the cloud's variance.
-_PER_OCTAVE, _MOST_OCTAVES = 2, 40
-# Levels at which the mean square of the crowding (below) is larger are not used.
-_MOST_CROWDING = 0.05
-# What a Poisson process adds to LID, in units of k and of that mean square; simulated for k = 1 to 8,
-# where it was 1.1 to 1.6.
-_EXCESS = 1.2
-# Relative standard deviations of what the model leaves out: at large noise, and of the excess.
-_MODEL_ERROR, _EXCESS_ERROR = 0.1, 0.6
-# Relative standard deviation of k itself, which uneven curvature and density shift at all noise scales.
-_SHAPE_ERROR = 0.04
-# Difference of log noise variances over which these errors are correlated.
-_ALIKE = 0.7
-# Prior standard deviation of the linear term, in units of k.
-_LINEAR = 0.1
-# The largest noise variance, in units of the cloud's along one direction.
-_MOST_NOISE = 0.25
-# The largest noise variance beside that of the rows: of the cloud, and of the smallest one used.
-_WIDEST, _RANGE = 0.25, 8.0
-# How far noise may exceed the rows' variances along the axes normal to the manifold, by chance.
-_MARGIN = 1.3
-# The smallest dimension of a cloud that is more than groups of rows.
-_LEAST = 0.9
-# Rows get their values at the smallest noise with a crowding below this.
-_ROW_CROWDING = 0.01
 
 
 @dataclass(frozen=True)
@@ -233,8 +206,8 @@ def _estimate(X: Any, most_pairs: float) -> IntrinsicDimension:
     coordinates, centered = coordinates / np.sqrt(unit), centered / np.sqrt(unit)
     step = max(1, math.ceil(len(points) ** 2 / most_pairs))
     queries = np.sort(order[::step])
-    curve = _Curve.of(coordinates, weights, queries)
-    fit = _Fit.of(curve, np.linalg.eigvalsh((centered.T * weights) @ centered)[::-1])
+    curve = DimensionCurve.of(coordinates, weights, queries)
+    fit = DimensionFit.of(curve, np.linalg.eigvalsh((centered.T * weights) @ centered)[::-1])
     row_dimensions = curve.lid[:, fit.row_level] - fit.noise_part
     if step == 1:
         row_dimensions = (np.bincount(distinct, row_dimensions) / copies)[merged.index]
@@ -252,197 +225,3 @@ def _estimate(X: Any, most_pairs: float) -> IntrinsicDimension:
         np.sqrt(np.diag(fit.covariance)),
         fit.fitted,
     )
-
-
-@dataclass(frozen=True)
-class _Curve:
-    """LID at increasing noise variances (L,): of Q queries (Q, L), and its mean over them (L,).
-
-    `crowding` (L,) is the mean over queries of (sum_j W_j^2)^2, one where each has one neighbour.
-    `influence` (L, N) is the derivative of the mean in the logarithm of the weight of each row.
-    """
-
-    variances: np.ndarray
-    lid: np.ndarray
-    mean: np.ndarray
-    crowding: np.ndarray
-    influence: np.ndarray
-
-    @classmethod
-    def of(cls, points: np.ndarray, weights: np.ndarray, queries: np.ndarray) -> _Curve:
-        """Compute the curve of centred points (N, d) of a cloud of size one, at `queries` (Q,)."""
-        k = min(3, len(points))
-        nearest = NearestPoints(points, MEMORY_LIMIT).query(torch.from_numpy(points), k)[0].numpy()
-        if k == 3 and np.all(np.ptp(nearest[:, 1:], axis=1) < 1e-9 * nearest[:, -1]):
-            raise ValueError(
-                "the two nearest neighbours of every row of X are equally far, as in a lattice; "
-                "expected different distances, from which the dimension is estimated. Pass the number "
-                "of components as an integer."
-            )
-        # Below this noise most rows have one neighbour at most.
-        smallest = np.median(nearest[:, 1]) ** 2 / 16
-        octaves = np.clip(np.ceil(np.log2(1 / smallest)), 1, _MOST_OCTAVES)
-        variances = 2.0 ** (np.arange(-int(octaves) * _PER_OCTAVE, 1) / _PER_OCTAVE)
-        shape = len(queries), len(variances)
-        lid, crowding = np.empty(shape), np.empty(shape)
-        slopes = np.zeros((len(variances), len(points)))
-        squares = np.sum(points**2, axis=1)
-        powers = np.column_stack([weights, weights**2])
-        for part in slices_within(len(queries), 5 * 8 * len(points), MEMORY_LIMIT):
-            rows = queries[part]
-            own = np.arange(len(rows)), rows
-            distances = squares[rows, None] + squares - 2 * points[rows] @ points.T
-            np.maximum(distances, 0, out=distances)
-            distances[own] = np.inf
-            # Kernels are relative to that of the nearest point, so that no sum is zero.
-            shifted = distances - distances.min(axis=1, keepdims=True)
-            # Rows so far away that their distances are rounded by more have one neighbour, and LID zero.
-            far = np.flatnonzero(8 * np.finfo(np.float64).eps * squares[rows] > variances[0])
-            shifted[far] = np.inf
-            shifted[far, distances[far].argmin(axis=1)] = 0.0
-            distances[far] = 0.0
-            distances[own] = 0.0
-            for last in range(len(variances) - _PER_OCTAVE, len(variances)):
-                # Half the variance squares the kernel, whose sums are those of squares one level up.
-                kernels = np.exp(-shifted / (2 * variances[last]))
-                sums, moments = kernels @ powers, (products := kernels * distances) @ powers
-                for level in range(last, -1, -_PER_OCTAVE):
-                    v, total = variances[level], sums[:, 0]
-                    mean = moments[:, 0] / total
-                    row_weights = weights[rows] / total
-                    slopes[level] += row_weights / v @ products - (row_weights * mean / v) @ kernels
-                    np.square(kernels, out=kernels)
-                    np.multiply(kernels, distances, out=products)
-                    sums, moments = kernels @ powers, products @ powers
-                    crowded = sums[:, 1] / total**2
-                    crowding[part, level] = crowded
-                    # Log-sums of few neighbours lack half of sum_j W_j^2 on average.
-                    lid[part, level] = (mean + moments[:, 1] / total**2 - crowded * mean) / v
-        # A row without neighbours has no dimension.
-        average_weights = weights[queries, None] * np.maximum(
-            1 - crowding, np.finfo(np.float64).tiny
-        )
-        total = average_weights.sum(axis=0)
-        average = (average_weights * lid).sum(axis=0) / total
-        influence = slopes * weights / weights[queries].sum()
-        influence[:, queries] += (average_weights * (lid - average) / total).T
-        crowded = weights[queries] @ crowding**2 / weights[queries].sum()
-        return cls(variances, lid, average, crowded, influence)
-
-
-@dataclass(frozen=True)
-class _Fit:
-    """The model of the curve with the smallest error, at the levels (L,) that are used.
-
-    `values` and `errors` are of k, of the noise variance and of the slope of LID without noise.
-    """
-
-    variances: np.ndarray
-    mean: np.ndarray
-    covariance: np.ndarray
-    fitted: np.ndarray
-    values: tuple[float, float, float]
-    errors: np.ndarray
-    row_level: int
-    noise_part: float
-    noise_is_largest: bool
-
-    @classmethod
-    def of(cls, curve: _Curve, axis_variances: np.ndarray) -> _Fit:
-        """Fit the curve of a cloud with the variances (d,) along its principal axes, decreasing.
-
-        Where a wide range of noise gives no dimension, or noise as large as allowed, the cloud may be
-        groups of rows: the range, and with it the size of a group, is halved until there is another.
-        """
-        has_neighbors = curve.crowding <= _MOST_CROWDING
-        smallest = curve.variances[has_neighbors][0] if has_neighbors.any() else 0.0
-        widest = max(_WIDEST, _RANGE * smallest)
-        while True:
-            is_used = has_neighbors & (curve.variances <= widest)
-            fit = cls._within(curve, axis_variances, is_used, widest / _WIDEST)
-            widest /= 2
-            is_cloud = fit.values[0] >= _LEAST and not fit.noise_is_largest
-            if is_cloud or widest < _RANGE * smallest:
-                return fit
-
-    @classmethod
-    def _within(
-        cls, curve: _Curve, axis_variances: np.ndarray, is_used: np.ndarray, size: float
-    ) -> _Fit:
-        """Fit the levels `is_used` (L,) of a cloud of at most a size, a variance."""
-        d = len(axis_variances)
-        size = min(float(np.sum(axis_variances**2) / np.sum(axis_variances)), size, 1.0)
-        if not is_used.any():
-            raise ValueError(
-                f"X has {curve.influence.shape[1]} distinct rows in {d} dimensions: at no noise scale "
-                "do they have neighbours; expected some eight rows or more, from which the dimension is "
-                "estimated. Pass more rows, or the number of components as an integer."
-            )
-        v, crowding = curve.variances[is_used], curve.crowding[is_used]
-        excess = 1 + _EXCESS * crowding
-        mean, influence = curve.mean[is_used] / excess, curve.influence[is_used] / excess[:, None]
-        covariance = influence @ influence.T
-        relative = v / (v + size)
-        alike = np.exp(-0.5 * (np.log(v[:, None] / v) / _ALIKE) ** 2)
-        model_errors = (_MODEL_ERROR * relative * mean, _EXCESS_ERROR * crowding * mean)
-        total = covariance + sum(np.outer(error, error) for error in model_errors) * alike
-        # The last term bounds the condition number.
-        total += 1e-6 * np.diag(mean**2)
-        whiten = np.linalg.inv(np.linalg.cholesky(total))
-        own, prior = 1 - relative**2, 1 / (_LINEAR * max(mean[0], 1.0))
-        medians = np.array([np.median(axis_variances[k:]) for k in range(d)])
-
-        def solve(noises: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            """Return errors at noise variances (K,), k and linear terms (K, 2), their derivatives."""
-            part = _noise_curve(v, noises[:, None])
-            shape = len(noises), len(v) + 1
-            designs, targets = np.zeros((*shape, 2)), np.zeros(shape)
-            designs[:, :-1, 0] = (own - part) @ whiten.T
-            targets[:, :-1] = (mean - d * part) @ whiten.T
-            designs[:, :-1, 1], designs[:, -1, 1] = whiten @ relative, prior
-            cutoff = np.finfo(np.float64).eps * (len(v) + 1)
-            free, linear = np.einsum("kij,kj->ik", np.linalg.pinv(designs, cutoff), targets)
-            k = np.clip(free, 0, d)
-            rest, column = targets - k[:, None] * designs[..., 0], designs[0, :, 1]
-            linear = np.where(k == free, linear, rest @ column / (column @ column))
-            errors = np.sum((np.outer(linear, column) - rest) ** 2, axis=1)
-            # Noise is no larger than the median of the variances along the axes after the first k.
-            bounds = _MARGIN * medians[np.minimum(np.round(k).astype(int), d - 1)]
-            return np.where(noises <= bounds, errors, np.inf), np.column_stack([k, linear]), designs
-
-        largest = _MOST_NOISE * min(v[-1], size)
-        noises = np.append(0.0, np.geomspace(1e-3 * v[0], largest, 80))
-        for _ in range(2):
-            best = int(np.argmin(solve(noises)[0]))
-            noise = float(noises[best])
-            noises = np.linspace(noises[max(best - 1, 0)], noises[min(best + 1, 80)], 81)
-        if solve(np.array([noise]))[1][0, 0] == d:
-            # Nothing is normal to the manifold.
-            noise = 0.0
-        _, ((k, linear),), (design,) = solve(np.array([noise]))
-        noise_curve = _noise_curve(v, noise)
-        # Derivative of the noise's part in its variance.
-        in_noise = np.append(whiten @ ((d - k) * 2 * v**2 / (v + noise) ** 3), 0)
-        inverse = np.linalg.pinv((jacobian := np.column_stack([design, in_noise])).T @ jacobian)
-        middle = np.sqrt(v[0] * v[-1])
-        share = middle / (middle + size)
-        slope = np.array([-(share**2), share, 0]) / middle
-        of_noise = inverse[2, 2] if k < d else np.inf
-        errors = [inverse[0, 0] + (_SHAPE_ERROR * k) ** 2, of_noise, slope @ inverse @ slope]
-        level = int(np.argmax(crowding <= _ROW_CROWDING))
-        return cls(
-            v,
-            mean,
-            covariance,
-            k * own + (d - k) * noise_curve + linear * relative,
-            (float(k), noise, float(slope[0] * k + slope[1] * linear)),
-            np.sqrt(errors),
-            int(np.flatnonzero(is_used)[level]),
-            float((d - k) * noise_curve[level]),
-            noise > 0.7 * largest,
-        )
-
-
-def _noise_curve(v: np.ndarray, noise: float | np.ndarray) -> np.ndarray:
-    """Return what one direction with noise of a variance adds to LID at noise variances v (L,)."""
-    return 1 - (v / (v + noise)) ** 2

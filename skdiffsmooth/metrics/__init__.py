@@ -1,6 +1,6 @@
 """Metrics of samples and score fields: how well a model generalises.
 
-The first argument `X` holds the rows that are judged, usually generated ones. The second is named for
+The first argument `X` holds the rows to evaluate, usually generated ones. The second is named for
 its role: `data` are the rows that the model was fitted on, `reference` held-out rows of the target
 distribution, `Y` rows of another sample where the order of the two does not matter. All are array-likes
 of shape (n, d) or data frames; the columns of two frames must have the same names in the same order.

@@ -39,13 +39,13 @@ class ImpliedSmoothing:
     noise_scales : ndarray of shape (n_scales,)
         Standard deviations of the noise, in units of X.
     distances : ndarray of shape (n_scales, n_members)
-        Fisher divergence times the variance of the noise, a column: 1 is as far as a score of zero is
-        from one that finds all of the noise.
+        Fisher divergence times the variance of the noise, a column: 1 is the distance of a score of
+        zero from one that removes all of the noise.
     standard_errors : ndarray of shape (n_scales, n_members)
         Their standard errors over noised rows.
     closest : ndarray of shape (n_scales,)
-        The label of the least distance. Labels that are numbers, but sizes, are interpolated: where
-        the parabola through the least distance and its neighbours is least.
+        The label of the least distance. Labels that are numbers, except sizes, are interpolated, by
+        the minimum of the parabola through the least distance and its neighbours.
     closest_errors : ndarray of shape (n_scales,)
         Standard errors of `closest` by a jackknife over noised rows; NaN where labels are not
         interpolated.
@@ -96,12 +96,12 @@ def implied_smoothing(
         estimators, copies of which are fitted to X, or to scores compares any others, such as kernels or
         the Wiener filter; labels that are numbers increase.
     noise_scales : array-like of shape (n_scales,), default=None
-        Standard deviations of the noise, increasing, in units of X. None is eight from 0.1 to 2 of the
-        same root mean square. Estimators need a noise range that contains them.
+        Standard deviations of the noise, increasing, in units of X. None: eight scales from 0.1 to 2
+        times the same root mean square. Estimators need a noise range that contains them.
     image_shape : tuple of int, default=None
         See `LocalScoreDiffusion`; with ``family="size"`` only.
     n_samples : int, default=500
-        Number of noised rows at each noise scale, at least 20. Errors decrease as its root.
+        Number of noised rows at each noise scale, at least 20. Errors fall with its square root.
     random_state : int, RandomState or None, default=None
         Seed of the noise, and of the estimators of "sigma" and "size"; None is a fixed seed.
 
@@ -120,7 +120,7 @@ def implied_smoothing(
     Notes
     -----
     A score can be close to none of them: compare the least of `distances` with that from sigma = 0, and
-    with its `standard_errors`. The members of "sigma" have 256 nodes.
+    with its `standard_errors`. With ``family="sigma"`` each score is averaged over 256 nodes.
 
     Costs one evaluation of the score, and of each member, at ``n_samples`` rows for each noise scale.
 
@@ -131,7 +131,7 @@ def implied_smoothing(
 
     Examples
     --------
-    Of Gaussians with several variances, which are the labels, that of variance 1.1 is between two.
+    The family are scores of Gaussians, labelled by their variances; the score has variance 1.1.
 
     >>> import numpy as np
     >>> from skdiffsmooth.model_selection import implied_smoothing

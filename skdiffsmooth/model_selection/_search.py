@@ -37,8 +37,8 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
     Scored by leave-one-out likelihood without refits, or by folds. The search goes from coarse to fine:
     metrics by the kernel density estimate, and up to three that are close by the model, a grid of
     scales, steps of decreasing size around the best; all of them with few nodes, levels and steps of the
-    solver. The best one, and the second if it is close, are scored once more with the estimator's own,
-    exactly. The best settings are then fitted to all rows.
+    solver. The best one, and the second if it is close, are scored once more, with the numbers of
+    nodes, levels and steps of the estimator. The best settings are then fitted to all rows.
 
     Parameters
     ----------
@@ -105,14 +105,14 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
     Notes
     -----
     There are about thirty candidates. For each, 256 rows, taken evenly, are scored by all others with 32
-    nodes and 5 steps; one or two candidates are scored at all rows with all nodes and
+    nodes and 6 steps; one or two candidates are scored at all rows with all nodes and
     steps. With `cv` this is done for each fold, at all of its rows.
 
     The metric and learned tangents are computed from all rows, also from the row that is left out.
     Up to twenty rows a column metrics are therefore compared on five folds first, and only scales
     by leaving out each row.
 
-    `given`, `grad_log_density` and errors of log-densities are the business of `best_estimator_`.
+    `best_estimator_` has the other methods, such as `grad_log_density` and errors of log-densities.
 
     Examples
     --------
@@ -193,32 +193,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
             )
         if parsed.are_scales_absolute and parsed.background is None:
             parsed = replace(parsed, background=0.0)
-        n_rows = len(rows.group)
-        data = TrainingData(
-            points,
-            rows.point_weights,
-            ONE_PROCESS,
-            n_rows,
-            is_weighted=True,
-            units=rows.precision.unit,
-            widths=rows.precision.width,
-            periods=rows.periods,
-            whole=shared_relations(rows.periods),
-        )
-        if rows.periods is not None:
-            check_suits_periods(parsed, rows.periods)
-        metrics = self._checked_metrics(parsed, data)
-        cv = _N_FOLDS if self.cv is None and groups is not None else self.cv
-        if cv is None:
-            first = compared = Comparison(parsed, data, metrics)
-            folds = folds_for_metrics(points, data.columns)
-            if folds is not None:
-                first = Comparison(parsed, data, metrics, folds)
-        else:
-            weight = np.ones(n_rows) if rows.weight is None else rows.weight
-            given = data.with_rows(points[rows.group], weight / weight.max())
-            # All rows are scored, since the means of the folds are results.
-            first = compared = Comparison(parsed, given, metrics, rows.folds(cv, groups), n_rows)
+        first, compared = self._comparisons(parsed, rows, groups)
         search = Search(compared, resolve_n_jobs(self.n_jobs), verbose)
         n_screened = len(bandwidths) * len(sigmas) + 4 * n_refinements
         if len(first.metrics) > 1:
@@ -249,6 +224,38 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
             background_=fitted.background_,
         )
         return self
+
+    def _comparisons(
+        self, parsed: ParsedParameters, rows: TrainingRows, groups: Any
+    ) -> tuple[Comparison, Comparison]:
+        """Return what compares the metrics first, and what compares all else."""
+        points, n_rows = rows.points, len(rows.group)
+        data = TrainingData(
+            points,
+            rows.point_weights,
+            ONE_PROCESS,
+            n_rows,
+            is_weighted=True,
+            units=rows.precision.unit,
+            widths=rows.precision.width,
+            periods=rows.periods,
+            whole=shared_relations(rows.periods),
+        )
+        if rows.periods is not None:
+            check_suits_periods(parsed, rows.periods)
+        metrics = self._checked_metrics(parsed, data)
+        cv = _N_FOLDS if self.cv is None and groups is not None else self.cv
+        if cv is not None:
+            weight = np.ones(n_rows) if rows.weight is None else rows.weight
+            given = data.with_rows(points[rows.group], weight / weight.max())
+            # All rows are scored, since the means of the folds are results.
+            compared = Comparison(parsed, given, metrics, rows.folds(cv, groups), n_rows)
+            return compared, compared
+        compared = Comparison(parsed, data, metrics)
+        folds = folds_for_metrics(points, data.columns)
+        if folds is None:
+            return compared, compared
+        return Comparison(parsed, data, metrics, folds, one_by_one=compared), compared
 
     @on_one_fit
     def score_samples(self, X: Any, *, given: Any = None, columns: Any = None) -> np.ndarray:

@@ -128,7 +128,7 @@ def lattice(
 
 
 def _refined(offsets: np.ndarray) -> np.ndarray:
-    """Return the lattice (3m, p) of three times as many points of a cell of which (m, p) are a third."""
+    """Return a lattice (3m, p) of points of a cell that contains the given ones (m, p)."""
     (columns,) = np.nonzero(offsets.any(axis=0))
     steps = np.zeros((3, 1, offsets.shape[1]))
     n = len(offsets)

@@ -29,8 +29,8 @@ from .._utils.periods import reduced, wrapped
 from .._utils.progress import counted
 from .._utils.units import column_norms
 from ..compose._conditionals import draw_given, score_columns
-from ..compose._draw import draw
 from ..compose._members import fit_member, log_density_of
+from ..compose._unconditional import draw
 from ._discrete import LevelKernel, choose_lambdas, one_row, products, some_rows
 
 # Maps indices (k,) of rows and offsets (m, p), in units of cells, to coordinates (m, k, p) of the moved

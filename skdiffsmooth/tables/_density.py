@@ -144,8 +144,8 @@ class MixedDensity:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return log-densities (m,) of levels (m, q) and values (n, p) of rows `source`, and errors.
 
-        Integrals are first rough; those follow with errors of `of_terms` of which the errors, times
-        their shares of the row, add to more than `of_sum`.
+        Integrals are first rough. Terms whose errors, times their shares of the row, add up to more
+        than `of_sum` are then computed again, with errors of about `of_terms`.
         """
         log_masses, errors = self.level_density.log_density(levels), np.zeros(len(levels))
         has_several = np.bincount(source, minlength=len(values)) > 1
@@ -209,7 +209,7 @@ class MixedDensity:
         """Return log-densities (n,) of values (n, p) given levels (n, q), and their errors (n,).
 
         Integrals over missing coordinates end at errors of `tolerance`, None being the smallest.
-        Of a column whose level is an atom no value is expected: the density of one is zero.
+        Where a level says that a column holds an atom and there is a value too, the density is zero.
         """
         result, error = np.zeros(len(levels)), np.zeros(len(levels))
         present, is_known = self.present(levels), ~np.isnan(values)
@@ -534,7 +534,7 @@ def _same_rows(labels: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def _distinct(levels: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the index of the first of equal rows, levels (n, q) and values (n, p), and whose (n,)."""
+    """Return the indices of distinct rows of levels and values, and which of them each row equals."""
     # To np.unique rows with NaN are all different.
     missing = np.isnan(values)
     joined = np.column_stack([levels, missing, np.where(missing, 0.0, values)])

@@ -72,7 +72,7 @@ class Lattice:
 
     unit: float = 0.0  # The width of the cell of a value; 0 for values that are exact
     step: float = 0.0
-    """The unit, or that of the last decimal of exact values; 0 where they have all decimals."""
+    """The unit, or that of the last decimal of exact values; 0 where nothing was rounded."""
     offset: float = 0.0
     decimals: int | None = None
     """The number of decimals of all values, or None if they have more than the step."""

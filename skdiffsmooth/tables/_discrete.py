@@ -45,7 +45,7 @@ class LevelKernel:
     def table(self) -> np.ndarray:
         """K(a | b) as table[a, b], (L + 1, L + 1); the last index, also -1, is a missing level.
 
-        A missing query level is summed over, and a training row without a level has all by their masses.
+        A missing level of a query is summed over; a row without a level has every one by its mass.
         """
         n = len(self.masses)
         table = np.ones((n + 1, n + 1))
@@ -179,7 +179,7 @@ class LevelDensity:
     ) -> LevelDensity:
         """Choose bandwidths for training levels (n, q), weights (n,), by leave-one-out likelihood.
 
-        Level 0 of coordinates that have values there is impossible where no row has one.
+        A coordinate with `has_values` has a value at level 0; if no row has one, level 0 is impossible.
         """
         kernels = []
         for k, (n, ordered) in enumerate(zip(n_levels, is_ordered, strict=True)):

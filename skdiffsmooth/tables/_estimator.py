@@ -14,7 +14,7 @@ from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.given import resolve_scored_columns
 from .._utils.progress import reports_fit
 from .._utils.rows import check_sample_weight
-from .._utils.validation import check_choice
+from .._utils.validation import check_choice, check_flag
 from .._utils.warnings import warn_user
 from ..compose._members import check_member, takes_weights
 from ._columns import EncodedTable, TableColumns
@@ -214,7 +214,7 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
         return self
 
     def _with_columns_of(self, X: Any, sample_weight: Any) -> tuple[TableDensity, TableColumns]:
-        """Return an unfitted copy with the kinds of the columns of X, for fits to parts; and these."""
+        """Return an unfitted copy with the kinds of all columns of X, and these columns."""
         columns = self._columns_of(X, sample_weight)
         return clone(self).set_params(kinds=columns.kinds), columns
 
@@ -304,6 +304,7 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
             If an error exceeds a quarter of a nat, or if given levels are in no training row.
         """
         check_is_fitted(self)
+        with_error = check_flag("return_error", return_error)
         rows, table = self.columns_.encode(X), self.columns_
         scored, conditions = resolve_scored_columns(
             columns, given, self._column_labels(), len(table.columns)
@@ -318,7 +319,7 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
             log_density, error = log_density - log_given, np.hypot(error, more)
         log_density = log_density + table.log_new(rows)[:, scored].sum(axis=1)
         _warn_of_errors(error)
-        return (log_density, error) if return_error else log_density
+        return (log_density, error) if with_error else log_density
 
     def _given_others(self, X: Any) -> np.ndarray:
         """Return the log-density (n, d) of each column of rows X given the others.

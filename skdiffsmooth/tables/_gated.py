@@ -50,9 +50,9 @@ _MOST_PAIRS = 4_000_000
 class Regression:
     """A ridge regression on x, its squares and products if `is_quadratic`, and indicators of levels.
 
-    Constant outside the range of the training rows, `low` to `high` (p,), and within `ends` (2, k), the
-    least and largest values that it has at these without each. `discrete` are the discrete coordinates
-    whose levels, `n_levels` many, have indicators.
+    It is constant outside the range of the training rows, `low` to `high` (p,), and clipped to `ends`
+    (2, k), the least and largest values at training rows that were left out. `discrete` are the
+    discrete coordinates whose levels, `n_levels` many, have indicators.
     """
 
     low: np.ndarray
@@ -177,7 +177,7 @@ class GatedPart:
     def _log_tails(
         self, line: np.ndarray, low: np.ndarray, high: np.ndarray, observed: np.ndarray
     ) -> np.ndarray:
-        """Return log-densities (2, m), with half the weight each, of logistics about `line` and of all.
+        """Return log-densities (2, m) of logistics of weight 1/2 each, about `line` and of all rows.
 
         `line` (m, k) is the regression, `low` and `high` (m, k) are ends of cells.
         """

@@ -27,7 +27,13 @@ from sklearn.preprocessing import StandardScaler
 from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
 from skdiffsmooth._coordinates.columns import ColumnSpace
 from skdiffsmooth.bases import ManifoldParzen
-from skdiffsmooth.compose import DensityStacking, TransformedDensity, _stacking
+from skdiffsmooth.compose import (
+    DensityStacking,
+    TransformedDensity,
+    _member_trials,
+    _member_weights,
+    _stacking,
+)
 from skdiffsmooth.compose._family import density_family
 from skdiffsmooth.model_selection import SmoothedScoreDiffusionCV
 
@@ -174,11 +180,18 @@ def test_rows_of_density_zero_under_every_member_do_not_change_the_weights():
 
 
 def test_weights_that_have_not_converged_are_reported(monkeypatch):
-    monkeypatch.setattr(_stacking, "_MAX_ITERATIONS", 3)
+    monkeypatch.setattr(_member_weights, "_MAX_ITERATIONS", 3)
     L = np.random.RandomState(0).normal(scale=2.0, size=(30, 3))
     with pytest.warns(ConvergenceWarning, match="nats a row below its maximum after 3 iterations"):
         found = weights_for(L)
     assert_allclose(found.sum(), 1, rtol=ROUNDING)
+
+
+def test_fits_in_folds_do_not_repeat_the_warning_of_the_fit_to_all_rows():
+    """Each fold warned of narrow scales with a number of its own."""
+    with pytest.warns(UserWarning, match="near-copies of training rows") as warned:
+        DensityStacking(pair(KDESampler(1e-3), WIDE)).fit(table(30))
+    assert len(warned) == 1
 
 
 def test_huge_weights_of_rows_do_not_overflow():
@@ -344,7 +357,7 @@ def test_rows_that_no_fold_tests_do_not_count_in_the_weights():
         expected = clone(WIDE).fit(X[train]).score_samples(X[test])
         assert_allclose(model.oof_log_density_[test, 1], expected, rtol=ROUNDING)
     assert np.all(np.isnan(model.oof_log_density_[~tested]))
-    weights = _stacking._optimal_weights(model.oof_log_density_[tested], None)
+    weights = _member_weights.optimal_weights(model.oof_log_density_[tested], None)
     assert_array_equal(model.weights_, weights)
 
 
@@ -805,7 +818,8 @@ def test_members_that_are_fitted_in_time_are_scored(monkeypatch):
     members = [("a", KDESampler(0.4)), ("b", KDESampler(0.5)), ("c", KDESampler(0.6))]
     # At the start, before the second member and before the third.
     clock = iter([0.0, 1.0, 3.0])
-    monkeypatch.setattr(_stacking, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    for module in (_stacking, _member_trials):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     with pytest.warns(UserWarning, match="after 2 of 3 members; not tried: c"):
         stack = DensityStacking(members, time_limit=2).fit(X)
     assert list(stack.named_estimators_) == ["a", "b"]

@@ -6,6 +6,8 @@ nothing else may be raised, and a fit that fails leaves the estimator unfitted.
 """
 
 import ast
+import copy
+import functools
 import importlib
 import inspect
 import pickle
@@ -14,6 +16,7 @@ import warnings
 from fractions import Fraction
 from functools import partial
 
+import joblib
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
@@ -118,6 +121,7 @@ WRONG = {
 # Numbers of workers that are right, and would start some.
 WORKERS = {"odd", "negative"}
 X = np.random.RandomState(0).normal(size=(12, 2))
+KDE = KDESampler(0.5).fit(X)
 Y = np.arange(12) % 2
 DIRECTIONS = np.column_stack([X, np.ones(12)]) / np.sqrt(1 + np.sum(X**2, axis=1))[:, None]
 
@@ -205,6 +209,58 @@ def test_a_wrong_value_is_refused_by_name(cls, name):
                 pass
             else:
                 problems.append(f"{kind}: fitted all the same")
+    assert not problems, "\n".join(problems)
+
+
+# ----------------------------------------------------------------------------------------- methods
+
+# Rows are refused in the words of scikit-learn, and functions of the user's own raise what they raise.
+ROWS, FUNCTIONS = {"X", "start"}, {"likelihood", "target"}
+
+
+def methods():
+    """Return (class, method) of all public methods with parameters of the estimators."""
+    return [
+        pytest.param(cls, name, id=f"{cls.__name__}-{name}")
+        for cls in estimators().values()
+        if hasattr(cls, "fit") or hasattr(cls, "run")
+        for name, method in inspect.getmembers(cls, inspect.isfunction)
+        if method.__module__.startswith("skdiffsmooth")
+        and not name.startswith(("_", "set_", "get_"))
+        if len(inspect.signature(method).parameters) > 1
+    ]
+
+
+@functools.cache
+def fitted(cls):
+    """Return an estimator, fitted unless it is a sampler."""
+    estimator = cheap(cls)
+    if hasattr(cls, "fit"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            run(estimator)
+    return estimator
+
+
+@pytest.mark.parametrize(("cls", "method"), methods())
+def test_a_wrong_argument_of_a_method_is_refused_by_name(cls, method):
+    """Queries leave the estimator as it was; each call that fits has one of its own."""
+    estimator = fitted(cls)
+    names = list(inspect.signature(getattr(cls, method)).parameters)[1:]
+    right = {"X": DIRECTIONS if cls is SphericalScoreDiffusion else X, "y": Y, "target": KDE}
+    right = {name: right[name] for name in names if name in right}
+    problems = []
+    for name in names:
+        for kind, value in WRONG.items():
+            if name == "y" or (name in FUNCTIONS and kind in ("class", "function")):
+                continue
+            of = copy.deepcopy(estimator) if "fit" in method else estimator
+            unchanged = joblib.hash(of)
+            error, problem = refusal(partial(getattr(of, method), **right | {name: value}), name)
+            if problem and not (name in ROWS and isinstance(error, TypeError | ValueError)):
+                problems.append(f"{name}, {kind}: {problem}")
+            if joblib.hash(of) != unchanged and (error or "fit" not in method):
+                problems.append(f"{name}, {kind}: the estimator has changed")
     assert not problems, "\n".join(problems)
 
 
@@ -445,7 +501,6 @@ def test_a_wrong_required_argument_is_refused_by_name(function, position, name):
 
 # ---------------------------------------------------------------------------------------- displays
 
-KDE = KDESampler(0.5).fit(X)
 SEARCH = GridSearchCV(KDE, {"bandwidth": [0.5, 0.6]}, cv=2)
 CHEAP_SAMPLER = LangevinSampler(**CHEAP["LangevinSampler"])
 with warnings.catch_warnings():

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from skdiffsmooth._coordinates.local import local_scales
+from skdiffsmooth._coordinates.local_covariance import local_scales
 from skdiffsmooth._coordinates.periodic import circular_center, circular_std
 
 

@@ -11,7 +11,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from skdiffsmooth import KDESampler
-from skdiffsmooth.tables import DensityImputer, Periodic, TableDensity
+from skdiffsmooth.tables import DensityImputer, Periodic, TableColumns, TableDensity
 
 
 def frame(n=150, seed=0):
@@ -186,3 +186,20 @@ def test_a_column_of_polars_without_a_value_is_missing_cells():
         assert filled["mass"].null_count() == 0
     with pytest.raises(ValueError, match="column 'mass' of X has no value"):
         fast().fit(nothing)
+
+
+def test_means_of_draws_count_atoms_with_their_value():
+    """Against a loop over rows: means of numbers, zeros included, and the most frequent level."""
+    X = frame(60)[["kind", "mass", "spend"]]
+    table = TableColumns.fit(X)
+    assert table.columns[2].atoms == (0.0,)
+    X.iloc[[3, 23, 43], 2] = 0.0  # all draws of row 3
+    mean = table.decode(table.mean_of_draws(table.encode(X), 3))
+    for row in range(20):
+        draws = X.iloc[[row, row + 20, row + 40]]
+        for name in ("mass", "spend"):
+            # Values of "mass" are recorded to 0.001.
+            assert mean[name].iloc[row] == pytest.approx(draws[name].mean(), abs=5.1e-4)
+        counts = draws["kind"].value_counts()
+        assert counts[mean["kind"].iloc[row]] == counts.max()
+    assert mean["spend"].iloc[3] == 0

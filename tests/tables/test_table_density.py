@@ -10,7 +10,15 @@ from scipy.special import logsumexp
 from scipy.stats import chisquare
 
 from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
-from skdiffsmooth.tables import Categorical, Continuous, Integer, Positive, TableDensity, _discrete
+from skdiffsmooth.tables import (
+    Categorical,
+    Continuous,
+    Integer,
+    Positive,
+    TableDensity,
+    _density,
+    _discrete,
+)
 
 KINDS = {"count": Integer(0, 5), "income": Positive(atoms=(0,))}
 
@@ -559,3 +567,22 @@ def test_amounts_are_not_drawn_below_zero():
     assert drawn.min().min() >= 0
     unbounded = TableDensity({"price": Integer(), "age": Integer()}).fit(frame)
     assert unbounded.sample(2000, random_state=0).min().min() < 0
+
+
+def test_combinations_of_missing_levels_that_are_omitted_are_in_the_error(monkeypatch):
+    """120 combinations of three columns, of which the 64 likeliest are summed."""
+    rng = np.random.RandomState(0)
+    shares = [np.arange(k, 0, -1) / (k * (k + 1) / 2) for k in (6, 5, 4)]
+    u, v, w = (rng.choice(list("abcdef")[: len(p)], 300, p=p) for p in shares)
+    x = rng.normal(size=300) + 3 * (u == "a") + 5 * (v == "b") - 4 * (w == "c")
+    model = TableDensity(density=KDESampler(0.5)).fit(
+        pd.DataFrame({"u": u, "v": v, "w": w, "x": x})
+    )
+    row = pd.DataFrame({"u": [None], "v": [None], "w": [None], "x": [0.5]}, dtype=object)
+    row["x"] = row["x"].astype(float)
+    assert len(model.density_._that_matter()) == 3
+    found, error = model.score_samples(row, return_error=True)
+    monkeypatch.setattr(_density, "_MOST_COMBINATIONS", 1000)
+    exact, _ = model.score_samples(row, return_error=True)
+    # The error is the loss of the combinations' own masses, which that of their densities at x exceeds.
+    assert 0 < exact - found < 2 * error

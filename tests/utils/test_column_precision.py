@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from skdiffsmooth import KDESampler
 from skdiffsmooth._utils.column_precision import column_precision, copies_of, far_columns
 from skdiffsmooth._utils.rows import merge_duplicates
 
@@ -130,6 +131,23 @@ def n_far(column):
         np.asarray(column, dtype=float)[:, None], np.ones(len(column))
     )
     return len(far_columns(points, weights, None))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_an_offset_beside_which_digits_are_lost_warns(dtype):
+    """The rounding is above a thousandth of the standard deviation; counts keep all their digits."""
+    digits = np.finfo(dtype).nmant
+    Z = np.random.RandomState(0).normal(size=(60, 2))
+    counts = np.random.RandomState(0).poisson(4, 60)
+    for exponent, is_lost in ((digits - 12, False), (digits - 8, True), (digits - 3, True)):
+        X = np.column_stack([Z + [0, 2.0**exponent], counts + 2.0 ** (digits - 8)])
+        rounded = X.astype(dtype)
+        described = precision(rounded).rounded_columns(rounded.astype(float), None)
+        assert [text[:9] for text in described] == ["column 1:"] * is_lost
+    with pytest.warns(
+        UserWarning, match="rounded by their storage as floats: column 1: to 0.*Subtract"
+    ):
+        KDESampler(0.3).fit((Z + [0, 2.0 ** (digits - 3)]).astype(dtype))
 
 
 def test_heavy_tails_have_no_far_values():

@@ -11,8 +11,8 @@ from sklearn.utils.validation import check_is_fitted
 from .._utils.estimator import DensityEstimatorMixin
 from .._utils.validation import check_choice, check_draw
 from ._conditionals import draw_with_given
-from ._draw import draw_labelled
 from ._members import unwrap
+from ._unconditional import draw_labelled
 
 
 def sample(

@@ -1,0 +1,156 @@
+"""Fits of the members of a mixture to all rows, and their log-densities at held-out rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils.parallel import delayed
+
+from .._diffusion.estimator import BaseScoreDiffusion
+from .._utils.parallel import results_of
+from .._utils.progress import counted
+from .._utils.rows import TrainingRows
+from .._utils.warnings import warn_user
+from ..bases import ManifoldParzen, resolve_base
+from ._members import Folds, fit_member, held_out_log_density
+from ._transformed import TransformedDensity
+
+_Result = TypeVar("_Result")
+
+
+class MemberTrials:
+    """Fits of named members to all rows, and to the training rows of each fold.
+
+    `settings` is "once" or "fold", as in DensityStacking. A member that is `optional` is left out if
+    it cannot be fitted; an error of another one is raised.
+    """
+
+    def __init__(
+        self,
+        members: list[tuple[str, Any]],
+        rows: TrainingRows,
+        folds: Folds,
+        optional: list[bool],
+        settings: str,
+        n_jobs: int | None,
+    ) -> None:
+        self.members = members
+        self.rows = rows
+        self.folds = folds
+        self.optional = optional
+        self.settings = settings
+        self.n_jobs = n_jobs
+        # By the index of the member: its fit to all rows, its log-densities (n_kept,) at held-out rows,
+        # NaN where no fold tests a row, or the error that it failed with.
+        self.fits: dict[int, Any] = {}
+        self.log_densities: dict[int, np.ndarray] = {}
+        self.errors: dict[int, ValueError] = {}
+
+    def run(self, end: float, time_limit: float | None) -> None:
+        """Fit and score members, none that is not begun before `end`, a time of the monotonic clock."""
+        indices = range(len(self.members))
+        # With a limit each member is scored before the next is fitted.
+        batches = [indices] if time_limit is None else [[k] for k in indices]
+        with counted(len(indices) * (1 + len(self.folds))) as done:
+            for batch in batches:
+                if self.log_densities and time.monotonic() > end:
+                    break
+                done.size = len(batch)
+                self._fit(batch)
+                done()
+                done.size = len(batch) * len(self.folds)
+                self._score([k for k in batch if k not in self.errors])
+                done()
+        for k in sorted(self.errors):
+            warn_user(f"left out: {self.errors[k]}")
+        tried = self.log_densities.keys() | self.errors.keys()
+        skipped = [name for k, (name, _) in enumerate(self.members) if k not in tried]
+        if skipped:
+            warn_user(
+                f"time_limit={time_limit:g} s was over after {len(self.log_densities)} of "
+                f"{len(indices)} members; not tried: {', '.join(skipped)}. Raise time_limit, or put the "
+                "members first that matter most."
+            )
+
+    def results(self) -> tuple[list[str], list[Any], np.ndarray]:
+        """Return names and fits of scored members, and log-densities (n_kept, n_members)."""
+        scored = list(self.log_densities)
+        log_density = np.column_stack(list(self.log_densities.values()))
+        return [self.members[k][0] for k in scored], [self.fits[k] for k in scored], log_density
+
+    def _fit(self, batch: Sequence[int]) -> None:
+        """Fit members to all rows."""
+        rows = self.rows
+        calls = [
+            self._call(k, fit_member, clone(self.members[k][1]), rows.given, rows.weight)
+            for k in batch
+        ]
+        for k, fit in zip(batch, results_of(calls, self.n_jobs, "member"), strict=True):
+            if isinstance(fit, ValueError):
+                self.errors[k] = fit
+            else:
+                self.fits[k] = fit
+
+    def _score(self, batch: Sequence[int]) -> None:
+        """Fit members to the training rows of each fold, and score its held-out rows."""
+        unfitted = {
+            k: self.members[k][1] if self.settings == "fold" else with_settings(self.fits[k])
+            for k in batch
+        }
+        calls = [
+            self._call(k, held_out_log_density, unfitted[k], self.rows, train, test)
+            for k in batch
+            for train, test in self.folds
+        ]
+        parts = iter(results_of(calls, self.n_jobs, "fold"))
+        for k in batch:
+            log_density = np.full(len(self.rows.group), np.nan)
+            for _, test in self.folds:
+                part = next(parts)
+                if isinstance(part, ValueError):
+                    self.errors.setdefault(k, part)
+                else:
+                    log_density[test] = part
+            if k not in self.errors:
+                self.log_densities[k] = log_density
+
+    def _call(self, k: int, work: Callable[..., Any], *arguments: Any) -> Any:
+        """Return a call, for joblib, with the label of a member as first argument."""
+        label = f"member {self.members[k][0]!r}"
+        return delayed(_attempt)(self.optional[k], work, label, *arguments)
+
+
+def with_settings(fitted: Any) -> Any:
+    """Return an unfitted copy of an estimator that has the settings which the fitted one chose."""
+    if isinstance(fitted, FrozenEstimator):
+        return fitted
+    if hasattr(fitted, "best_estimator_"):
+        return with_settings(fitted.best_estimator_)
+    estimator = clone(fitted)
+    if isinstance(fitted, TransformedDensity):
+        return estimator.set_params(estimator=with_settings(fitted.estimator_))
+    chosen = dict(getattr(fitted, "settings_", {}))
+    if isinstance(fitted, BaseScoreDiffusion):
+        if isinstance(resolve_base(fitted.base), ManifoldParzen):
+            # Its choice would take most of a fit, for nearly the same number.
+            chosen["bandwidth"] = fitted.bandwidth_
+            if not callable(fitted.sigma):
+                chosen["sigma"] = fitted.sigma_
+        # Rows for which its steps are too long are followed again, whoever has chosen it.
+        chosen["solver"] = fitted.model_.solver
+    return estimator.set_params(**chosen)
+
+
+def _attempt(optional: bool, work: Callable[..., _Result], *arguments: Any) -> _Result | ValueError:
+    """Return the result of some work, or the ValueError that it raises if it is optional."""
+    try:
+        return work(*arguments)
+    except ValueError as error:
+        if optional:
+            return error
+        raise
