@@ -19,6 +19,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from .._utils.draws import CommonRandomState, choose_in_rows
+from .._utils.progress import tracked
 from .._utils.warnings import warn_user
 from ._cells import (
     REFINED,
@@ -336,7 +337,7 @@ class MixedDensity:
         """
         first = int(part.columns[0])
         drawn = self._points_in_cells(part, levels, values, rng or CommonRandomState(m, (first, 0)))
-        for index, same in _same_rows(levels[:, part.relevant]):
+        for index, same in tracked(list(_same_rows(levels[:, part.relevant]))):
             source = rng or CommonRandomState(m, (first, 1))
             drawn[same] = part.draw(levels[index], drawn[same], source, for_means=for_means)
         return drawn
@@ -390,7 +391,7 @@ class MixedDensity:
             offsets = points_of(part, known[index], are_few=are_few, n_refined=n_refined)
             z, log_slopes = in_cells(self.table, values[rows], part.columns, offsets)
             results.append(_AtPoints(rows, known[index], z, log_slopes, np.empty_like(log_slopes)))
-        for index, same in _same_rows(levels[:, part.relevant]):
+        for index, same in tracked(list(_same_rows(levels[:, part.relevant]))):
             chosen = [np.flatnonzero(np.isin(each.rows, same)) for each in results]
             pairs = [(each, own) for each, own in zip(results, chosen, strict=True) if len(own)]
             requests = [

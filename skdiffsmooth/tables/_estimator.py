@@ -189,7 +189,8 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
         Warns
         -----
         UserWarning
-            If a column has one value, or few rows have values in all columns that should have some.
+            If a column has one value, if columns satisfy linear relations, exact ones or up to their
+            rounding, or if few rows have values in all columns that should have some.
 
         Notes
         -----
