@@ -490,7 +490,7 @@ def test_search_near_a_bandwidth_finds_the_maximum_wherever_it_starts(start):
 
 
 def test_search_near_a_bandwidth_takes_few_steps():
-    """Steps of a parabola's length in log h, from 1.3 to the maximum at 1: three of three values each."""
+    """Parabolas in log h lead from 1.3 to the maximum at 1 in three steps of three values each."""
     asked = []
 
     def log_likelihood(h):
